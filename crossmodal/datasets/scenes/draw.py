@@ -1,0 +1,94 @@
+"""Scenes as pixels, drawn with OpenCV at four times the size and averaged down."""
+
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crossmodal.datasets.scenes.world import BACKGROUNDS, COLORS, Rng, Scene, Thing
+
+Outline = list[NDArray[np.float64]]  # closed contours in the square [-1, 1]^2, even-odd filled
+SUPERSAMPLING = 4
+COLOR_JITTER = 0.03
+
+
+def draw(scene: Scene, rng: Rng, side: int) -> NDArray[np.uint8]:
+    """The scene as uint8 RGB (side, side, 3), its colors off by up to three percent."""
+    image = np.empty((side, side, 3), np.float32)
+    image[:] = _jittered(BACKGROUNDS[scene.background], rng)
+    for thing in scene.things:
+        _paint(image, thing, _jittered(COLORS[thing.color], rng))
+    return (image + 0.5).astype(np.uint8)
+
+
+def _jittered(color: tuple[int, int, int], rng: Rng) -> NDArray[np.float32]:
+    return np.clip(color + rng.uniform(-1, 1, 3) * 255 * COLOR_JITTER, 0, 255).astype(np.float32)
+
+
+def _paint(image: NDArray[np.float32], thing: Thing, color: NDArray[np.float32]) -> None:
+    side = image.shape[0]
+    reach = thing.radius * side + 1
+    left, top = int(thing.x * side - reach), int(thing.y * side - reach)
+    width = int(2 * reach) + 2
+    alpha = _coverage(thing, side, left, top, width)
+    y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + width, side), min(left + width, side)
+    alpha = alpha[y0 - top : y1 - top, x0 - left : x1 - left, None]
+    patch = image[y0:y1, x0:x1]
+    patch += alpha * (color - patch)
+
+
+def _coverage(thing: Thing, side: int, left: int, top: int, width: int) -> NDArray[np.float32]:
+    """How much of each pixel the thing covers, float32 (width, width) in [0, 1]."""
+    s = SUPERSAMPLING
+    mask = np.zeros((width * s, width * s), np.uint8)
+    center = np.array([thing.x * side - left, thing.y * side - top])
+    contours = [
+        np.round(((c * thing.radius * side + center) * s - 0.5) * 256).astype(np.int32)
+        for c in outline(thing.shape)
+    ]
+    cv2.fillPoly(mask, contours, 255, shift=8)
+    small = cv2.resize(mask, (width, width), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float32) / 255
+
+
+@cache
+def outline(shape: str) -> Outline:
+    """The contours of a shape whose longer side just fits [-1, 1] (y points down)."""
+    return {
+        "circle": lambda: [_disc(1.0)],
+        "square": lambda: [np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * 0.95],
+        "triangle": lambda: [np.array([[0, -0.9], [1, 0.83], [-1, 0.83]])],
+        "star": lambda: [_star()],
+        "ring": lambda: [_disc(1.0), _disc(0.55)],
+        "cross": lambda: [_cross(0.34)],
+        "heart": lambda: [_heart()],
+        "diamond": lambda: [np.array([[0, -1], [0.72, 0], [0, 1], [-0.72, 0]])],
+    }[shape]()
+
+
+def _disc(radius: float) -> NDArray[np.float64]:
+    angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    return radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _star() -> NDArray[np.float64]:
+    angle = np.arange(10) * np.pi / 5 - np.pi / 2
+    radius = np.where(np.arange(10) % 2 == 0, 1.05, 0.43)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle) + 0.08], axis=1)
+
+
+def _cross(arm: float) -> NDArray[np.float64]:
+    a = arm
+    return np.array([
+        [-a, -1], [a, -1], [a, -a], [1, -a], [1, a], [a, a],
+        [a, 1], [-a, 1], [-a, a], [-1, a], [-1, -a], [-a, -a],
+    ])  # fmt: skip
+
+
+def _heart() -> NDArray[np.float64]:
+    """The heart curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t."""
+    t = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    x = 16 * np.sin(t) ** 3
+    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+    return np.stack([x / 16, -(y + 2.5) / 16], axis=1)

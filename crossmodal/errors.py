@@ -1,0 +1,215 @@
+"""Everything that can go wrong, as one tree.
+
+    CrossmodalError
+    ├── InvalidParams            the request itself is wrong
+    │   ├── InvalidPrompt        ... its text
+    │   └── InvalidImage         ... its picture
+    │       └── ImageTooLarge
+    ├── UnknownWords             no word of the prompt is known to the model
+    ├── IdempotencyConflict      the key was used before, with other params
+    ├── QueueFull
+    ├── JobNotFound
+    ├── JobFailed                the job ended without a result; `code` says why
+    │   ├── JobCanceled
+    │   └── JobExpired
+    ├── ResultTimeout            the caller stopped waiting; the job goes on
+    ├── InvalidSetting           the environment or the command line is wrong
+    ├── BrokerUnavailable
+    ├── StorageUnavailable
+    │   ├── StorageNotWritable
+    │   └── BlobNotFound
+    ├── BundleInvalid
+    │   └── BundleNotFound
+    ├── DataInvalid              a data set cannot be trained on
+    └── ModelHostError
+        ├── ModelHostUnavailable no host answers at the socket
+        ├── ModelHostCrashed     the host died while it had the job
+        ├── ModelHostTimeout
+        └── InferenceFailed      the model raised on this item alone
+
+Each class has a `code` that never changes and a `retryable` flag: whether the
+same request may succeed later without being changed.
+"""
+
+from typing import ClassVar
+
+
+class CrossmodalError(Exception):
+    """Root of every error this project raises on purpose."""
+
+    code: str = "internal_error"
+    retryable: bool = False
+    caused_by_request: ClassVar[bool] = False
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+
+class InvalidParams(CrossmodalError):
+    """A parameter is missing, of a wrong type, or outside its limits."""
+
+    code = "invalid_params"
+    caused_by_request = True
+
+
+class InvalidPrompt(InvalidParams):
+    """The prompt is empty after cleaning, or longer than the limit."""
+
+    code = "invalid_prompt"
+
+
+class InvalidImage(InvalidParams):
+    """The bytes are not an image this system can decode completely."""
+
+    code = "invalid_image"
+
+
+class ImageTooLarge(InvalidImage):
+    """The image has more bytes or pixels than the limit; its pixels were never decoded."""
+
+    code = "image_too_large"
+
+
+class UnknownWords(InvalidPrompt):
+    """None of the prompt's words is in the model's vocabulary."""
+
+    code = "unknown_words"
+
+
+class IdempotencyConflict(InvalidParams):
+    """The idempotency key belongs to a job that was submitted with other params."""
+
+    code = "idempotency_conflict"
+
+
+class QueueFull(CrossmodalError):
+    """The queue holds as many waiting jobs as it may."""
+
+    code = "queue_full"
+    retryable = True
+
+
+class JobNotFound(CrossmodalError):
+    """No job has this id: it was never submitted here, or its retention is over."""
+
+    code = "job_not_found"
+    caused_by_request = True
+
+
+class JobFailed(CrossmodalError):
+    """The job ended as `failed`; `code` and `retryable` are those of its cause."""
+
+    code = "job_failed"
+
+    def __init__(self, message: str, code: str | None = None, retryable: bool = False) -> None:
+        super().__init__(message, code, retryable)
+        self.code = code or type(self).code
+        self.retryable = retryable
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class JobCanceled(JobFailed):
+    """The job was canceled before it finished."""
+
+    code = "canceled"
+
+
+class JobExpired(JobFailed):
+    """No worker started the job before its `expires_in_s` ran out."""
+
+    code = "expired"
+
+
+class ResultTimeout(CrossmodalError):
+    """The job did not end within the caller's patience; it is still running or queued."""
+
+    code = "result_timeout"
+    retryable = True
+
+
+class InvalidSetting(CrossmodalError):
+    """A setting from the environment or the command line cannot be used."""
+
+    code = "invalid_setting"
+    caused_by_request = True
+
+
+class BrokerUnavailable(CrossmodalError):
+    """Redis did not answer within the connect timeout."""
+
+    code = "broker_unavailable"
+    retryable = True
+
+
+class StorageUnavailable(CrossmodalError):
+    """The object store refused, failed or did not answer."""
+
+    code = "storage_unavailable"
+    retryable = True
+
+
+class StorageNotWritable(StorageUnavailable):
+    """The object store answers, and refuses to be written to."""
+
+    code = "storage_not_writable"
+
+
+class BlobNotFound(StorageUnavailable):
+    """The object store holds nothing under this key."""
+
+    code = "blob_not_found"
+    retryable = False
+
+
+class BundleInvalid(CrossmodalError):
+    """A bundle's files do not match its manifest, or its manifest cannot be read."""
+
+    code = "bundle_invalid"
+
+
+class BundleNotFound(BundleInvalid):
+    """There is no bundle in this folder."""
+
+    code = "bundle_not_found"
+
+
+class DataInvalid(CrossmodalError):
+    """A data set is empty or cannot be read."""
+
+    code = "data_invalid"
+    caused_by_request = True
+
+
+class ModelHostError(CrossmodalError):
+    """The process that owns the device could not do its part."""
+
+    code = "model_host_error"
+    retryable = True
+
+
+class ModelHostUnavailable(ModelHostError):
+    """No model host accepted a connection at the socket."""
+
+    code = "model_host_unavailable"
+
+
+class ModelHostCrashed(ModelHostError):
+    """The model host closed the connection before it answered."""
+
+    code = "model_host_crashed"
+
+
+class ModelHostTimeout(ModelHostError):
+    """The model host did not answer within the inference deadline."""
+
+    code = "timed_out"
+
+
+class InferenceFailed(ModelHostError):
+    """The model raised an error on this item; its batch mates were not harmed."""
+
+    code = "inference_failed"
+    retryable = False

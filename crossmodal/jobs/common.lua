@@ -1,0 +1,58 @@
+-- Goes before every script of the ledger.
+--
+-- A job is a hash  <prefix>:job:<id>            state, attempt, task, queue, params, ...
+--   its events     <prefix>:job:<id>:events     stream of transitions, capped
+-- A queue has      <prefix>:queue:<q>:queued    sorted set, id -> when it was submitted
+--                  <prefix>:queue:<q>:running   sorted set, id -> when its attempt started
+--                  <prefix>:queue:<q>:stats     hash: finished:<state> -> count, mean_run_s
+-- KEYS[1] is the job. ARGV[1] is the prefix, ARGV[2] the job's id.
+
+local job = KEYS[1]
+local prefix, id = ARGV[1], ARGV[2]
+
+local function now()
+  local t = redis.call('TIME')
+  return tonumber(t[1]) + tonumber(t[2]) / 1000000
+end
+
+local function stamp(t)
+  return string.format('%.6f', t)
+end
+
+local function queue_key(queue, part)
+  return prefix .. ':queue:' .. queue .. ':' .. part
+end
+
+local function event(state, attempt, code)
+  redis.call('XADD', job .. ':events', 'MAXLEN', '~', 100, '*',
+    'state', state, 'attempt', attempt, 'code', code or '', 'at', stamp(now()))
+end
+
+-- The one way into a terminal state: record it, leave the queue, count, start the retention.
+local function finish(queue, attempt, state, field, payload, code, retention_s)
+  local t = now()
+  redis.call('HSET', job, 'state', state, 'finished_at', stamp(t))
+  if field ~= '' then redis.call('HSET', job, field, payload) end
+  redis.call('ZREM', queue_key(queue, 'queued'), id)
+  local started = redis.call('ZSCORE', queue_key(queue, 'running'), id)
+  redis.call('ZREM', queue_key(queue, 'running'), id)
+  local stats = queue_key(queue, 'stats')
+  redis.call('HINCRBY', stats, 'finished:' .. state, 1)
+  if state == 'succeeded' and started then
+    local mean = tonumber(redis.call('HGET', stats, 'mean_run_s') or (t - started))
+    redis.call('HSET', stats, 'mean_run_s', stamp(mean + 0.05 * (t - started - mean)))
+  end
+  event(state, attempt, code)
+  redis.call('EXPIRE', job, retention_s)
+  redis.call('EXPIRE', job .. ':events', retention_s)
+  local idempotency = redis.call('HGET', job, 'idempotency')
+  if idempotency then redis.call('EXPIRE', idempotency, retention_s) end
+end
+
+-- A job that was never started and whose time is up is expired; says whether it was.
+local function expire(state, attempt, queue, expires_at, retention_s)
+  if state ~= 'queued' or attempt > 0 or not expires_at then return false end
+  if now() < tonumber(expires_at) then return false end
+  finish(queue, attempt, 'expired', '', '', 'expired', retention_s)
+  return true
+end

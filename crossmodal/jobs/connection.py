@@ -1,0 +1,61 @@
+"""Connections to Redis that answer or fail within the connect timeout, and never hang."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from crossmodal.errors import BrokerUnavailable, InvalidSetting
+from crossmodal.settings import Settings, redacted
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """A client that connects on first use."""
+    with _checked_url():
+        return redis.Redis.from_url(
+            settings.broker_url.get_secret_value(),
+            decode_responses=True,
+            socket_connect_timeout=settings.connect_timeout_s,
+            socket_timeout=settings.connect_timeout_s,
+            # Once, at once: a pooled connection may have been closed since it was last used.
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        )
+
+
+def connect_async(settings: Settings) -> redis.asyncio.Redis:
+    """The same for an event loop."""
+    with _checked_url():
+        return redis.asyncio.Redis.from_url(
+            settings.broker_url.get_secret_value(),
+            decode_responses=True,
+            socket_connect_timeout=settings.connect_timeout_s,
+            socket_timeout=settings.connect_timeout_s,
+            retry=AsyncRetry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        )
+
+
+@contextmanager
+def _checked_url() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as e:
+        raise InvalidSetting(f"CELERY_BROKER_URL is not a Redis URL: {e}") from e
+
+
+@contextmanager
+def broker_errors(settings: Settings) -> Iterator[None]:
+    """Translate what redis-py raises into `BrokerUnavailable`."""
+    try:
+        yield
+    except RedisError as e:
+        url = redacted(settings.broker_url.get_secret_value())
+        raise BrokerUnavailable(
+            f"Redis at {url} failed within {settings.connect_timeout_s:g} s: {e}. "
+            "Start one with `crossmodal up`, or set CELERY_BROKER_URL"
+        ) from e

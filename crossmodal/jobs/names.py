@@ -1,0 +1,70 @@
+"""The strings both sides must agree on: task names, queue names, Redis keys, blob keys."""
+
+import os
+import re
+import time
+from enum import StrEnum
+
+from crossmodal.errors import InvalidParams
+
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class Task(StrEnum):
+    """A kind of job; the value is also the name of its queue."""
+
+    TXT2IMG = "txt2img"
+    IMG2TXT = "img2txt"
+
+    @property
+    def celery_name(self) -> str:
+        return f"crossmodal.{self.value}"
+
+    @property
+    def queue(self) -> str:
+        return self.value
+
+
+def new_job_id() -> str:
+    """A UUID version 7 (RFC 9562): sorts by the time it was made."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    digits = f"{value:032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def check_job_id(job_id: str) -> str:
+    """`job_id` itself, or `InvalidParams` when it could not safely be part of a key."""
+    if not _JOB_ID.fullmatch(job_id):
+        raise InvalidParams(
+            f"job id {job_id[:140]!r} is not 1 to 128 letters, digits, '.', '_' or '-'"
+        )
+    return job_id
+
+
+def job_key(prefix: str, job_id: str) -> str:
+    return f"{prefix}:job:{job_id}"
+
+
+def events_key(prefix: str, job_id: str) -> str:
+    return f"{prefix}:job:{job_id}:events"
+
+
+def queue_key(prefix: str, queue: str, part: str) -> str:
+    """`part` is `queued` or `running` (sorted sets of job ids) or `stats` (a hash)."""
+    return f"{prefix}:queue:{queue}:{part}"
+
+
+def idempotency_key(prefix: str, key: str) -> str:
+    return f"{prefix}:idempotency:{key}"
+
+
+def result_key(job_id: str, name: str) -> str:
+    """Where a job's output lies in the object store."""
+    return f"results/{job_id}/{name}"
+
+
+def input_key(sha256: str) -> str:
+    """Where an uploaded picture lies: named by its content, so it is stored once."""
+    return f"inputs/{sha256[:2]}/{sha256}"

@@ -1,0 +1,122 @@
+"""What one job asks for."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from crossmodal.errors import InvalidParams, InvalidPrompt
+from crossmodal.jobs.names import Task
+
+MAX_PROMPT = 1_000  # characters
+MAX_METADATA = 2_048  # bytes of JSON
+MAX_SEED = 2**32 - 1
+_SPACES = re.compile(r"\s+")
+
+
+class BlobRef(BaseModel):
+    """Bytes in the object store. Without `size` or `sha256` those are not checked on reading."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str = Field(min_length=1, max_length=1_024)
+    media_type: str = "application/octet-stream"
+    size: int | None = Field(default=None, ge=0)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+
+def clean_prompt(prompt: str) -> str:
+    """NFC-normalised, without control characters, every run of white space one space."""
+    kept = (" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in prompt)
+    return _SPACES.sub(" ", unicodedata.normalize("NFC", "".join(kept))).strip()
+
+
+def _checked_prompt(prompt: str) -> str:
+    cleaned = clean_prompt(prompt)
+    if not cleaned:
+        raise InvalidPrompt("the prompt is empty: describe the picture in at least one word")
+    if len(cleaned) > MAX_PROMPT:
+        raise InvalidPrompt(
+            f"the prompt has {len(cleaned)} characters, {MAX_PROMPT} are allowed: shorten it"
+        )
+    return cleaned
+
+
+def _checked_metadata(metadata: JsonValue) -> JsonValue:
+    size = len(json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode())
+    if size > MAX_METADATA:
+        raise ValueError(f"is {size} bytes of JSON, {MAX_METADATA} are allowed")
+    return metadata
+
+
+Metadata = Annotated[JsonValue, AfterValidator(_checked_metadata)]
+
+
+class _Params(BaseModel):
+    # Strict: a string is no number. Fields that a newer version sends are ignored.
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    metadata: Metadata = None
+
+
+class Txt2ImgParams(_Params):
+    """`count` pictures of `prompt`; picture i is drawn with seed + i.
+
+    `temperature` is the spread of the latent: 0 gives the likeliest picture, 1 the spread
+    of the training data. The client fixes `seed` when it is absent, so that a job that is
+    run again makes the same pictures.
+    """
+
+    prompt: Annotated[str, AfterValidator(_checked_prompt)]
+    count: int = Field(default=1, ge=1, le=16)
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    temperature: float = Field(default=1.0, ge=0, le=2)
+
+
+class Img2TxtParams(_Params):
+    """The `count` best captions of `image` that a beam search of `beam_width` finds."""
+
+    image: BlobRef
+    count: int = Field(default=1, ge=1, le=5)
+    beam_width: int = Field(default=4, ge=1, le=10)
+    max_words: int = Field(default=40, ge=1, le=64)
+
+
+Params = Txt2ImgParams | Img2TxtParams
+P = TypeVar("P", Txt2ImgParams, Img2TxtParams)
+
+PARAMS: dict[Task, type[Txt2ImgParams] | type[Img2TxtParams]] = {
+    Task.TXT2IMG: Txt2ImgParams,
+    Task.IMG2TXT: Img2TxtParams,
+}
+
+
+def parse_params(task: Task, raw: Mapping[str, Any]) -> Params:
+    """The params of a job of kind `task`. Raises `InvalidParams`, naming every bad field."""
+    return build_params(PARAMS[task], raw)
+
+
+def build_params(kind: type[P], raw: Mapping[str, Any]) -> P:
+    """`kind` from untrusted fields. Raises `InvalidParams`, naming every bad field."""
+    try:
+        return kind.model_validate(dict(raw))
+    except ValidationError as e:
+        problems = "; ".join(_describe(error) for error in e.errors())
+        raise InvalidParams(f"invalid params: {problems}") from e
+
+
+def _describe(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "params"
+    value = repr(error.get("input"))
+    value = value if len(value) <= 60 else value[:57] + "..."
+    return f"{where}: {error['msg']} (got {value})"
+
+
+def fingerprint(task: Task, params: Params) -> str:
+    """A digest that is equal for equal requests, whatever seed was fixed for them."""
+    canonical = json.dumps([task, params.model_dump(mode="json")], sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,141 @@
+"""What is known of a job: its state, and what it ended with."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from crossmodal.errors import CrossmodalError, InvalidParams
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.params import BlobRef
+
+
+class JobState(StrEnum):
+    """Where a job is on its way; the last four are final."""
+
+    QUEUED = "queued"
+    """Accepted; no worker has it, or its last attempt failed and it waits for another."""
+    RUNNING = "running"
+    """A worker has started an attempt."""
+    SUCCEEDED = "succeeded"
+    """Its result is recorded and its blobs are in the object store."""
+    FAILED = "failed"
+    """It ended without a result; `Failure.code` says why."""
+    CANCELED = "canceled"
+    """Somebody canceled it before it finished; a result that came later was refused."""
+    EXPIRED = "expired"
+    """No worker started it before its `expires_in_s` ran out."""
+
+    @property
+    def is_terminal(self) -> bool:
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ImageRef(BlobRef):
+    """A picture in the object store, `width` × `height` pixels."""
+
+    width: int
+    height: int
+
+
+class GeneratedCaption(_Value):
+    """A caption and the natural logarithm of its probability under the model."""
+
+    text: str
+    log_probability: float
+
+
+class Timings(_Value):
+    """Where the time of the attempt that succeeded went, in seconds."""
+
+    queued_s: float
+    batch_wait_s: float
+    inference_s: float
+    store_s: float
+    total_s: float
+
+
+class JobResult(_Value):
+    """What a succeeded job made. The same JSON lies at `results/<job>/result.json`."""
+
+    job: str
+    task: Task
+    params: dict[str, JsonValue]
+    images: tuple[ImageRef, ...] = ()
+    captions: tuple[GeneratedCaption, ...] = ()
+    seed: int | None = None
+    unknown_words: tuple[str, ...] = ()
+    model: str
+    bundle_version: str
+    timings: Timings
+    batch_size: int
+    attempt: int
+    metadata: JsonValue = None
+
+
+class Failure(_Value):
+    """Why a job ended without a result, or why its last attempt did."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+    @classmethod
+    def of(cls, error: CrossmodalError) -> "Failure":
+        return cls(code=error.code, message=str(error), retryable=error.retryable)
+
+
+class Job(_Value):
+    """One record of the ledger. Times are seconds since the epoch, by Redis's clock."""
+
+    id: str
+    task: Task
+    state: JobState
+    attempt: int
+    params: dict[str, Any]
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    expires_at: float | None = None
+    worker: str | None = None
+    result: JobResult | None = None
+    failure: Failure | None = None
+
+    @property
+    def queue(self) -> str:
+        return self.task.queue
+
+
+class JobStatus(_Value):
+    """A job's state for one who waits: how many jobs are before it, and for how long yet."""
+
+    id: str
+    state: JobState
+    attempt: int
+    position: int | None = None
+    estimated_wait_s: float | None = None
+    failure: Failure | None = None
+
+
+class QueueStatus(_Value):
+    """A queue at one moment; `finished` counts jobs by the state they ended in."""
+
+    queue: str
+    depth: int
+    running: int
+    oldest_wait_s: float
+    mean_run_s: float | None
+    finished: dict[str, int]
+
+
+def parse_task(name: str) -> Task:
+    """The task called `name`. Raises `InvalidParams` for any other name."""
+    try:
+        return Task(name)
+    except ValueError as e:
+        known = ", ".join(Task)
+        raise InvalidParams(f"there is no task {name!r}; there are {known}") from e

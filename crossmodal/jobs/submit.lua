@@ -1,0 +1,34 @@
+-- Create a job, unless it exists, its idempotency key is taken, or its queue is full.
+-- reads and writes: the job, its events, the queue's queued set, the idempotency key
+-- KEYS[2]: idempotency key, or the job's own key for none
+-- ARGV 3 task, 4 queue, 5 params, 6 fingerprint, 7 expires_in_s or '', 8 max_queue_length or ''
+-- returns {'created' | 'existing' | 'conflict', id} or {'full', depth, mean_run_s}
+local task, queue, params, fingerprint = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local expires_in_s, max_queue_length = tonumber(ARGV[7]), tonumber(ARGV[8])
+local idempotency = KEYS[2]
+
+if idempotency ~= job then
+  local known = redis.call('HMGET', idempotency, 'id', 'fingerprint')
+  if known[1] then
+    return {known[2] == fingerprint and 'existing' or 'conflict', known[1]}
+  end
+end
+if redis.call('EXISTS', job) == 1 then return {'existing', id} end
+
+local queued = queue_key(queue, 'queued')
+local depth = redis.call('ZCARD', queued)
+if max_queue_length and depth >= max_queue_length then
+  return {'full', depth, redis.call('HGET', queue_key(queue, 'stats'), 'mean_run_s') or ''}
+end
+
+local t = now()
+redis.call('HSET', job, 'task', task, 'queue', queue, 'state', 'queued', 'attempt', 0,
+  'params', params, 'created_at', stamp(t))
+if expires_in_s then redis.call('HSET', job, 'expires_at', stamp(t + expires_in_s)) end
+if idempotency ~= job then
+  redis.call('HSET', idempotency, 'id', id, 'fingerprint', fingerprint)
+  redis.call('HSET', job, 'idempotency', idempotency)
+end
+redis.call('ZADD', queued, stamp(t), id)
+event('queued', 0)
+return {'created', id}

@@ -1,0 +1,92 @@
+"""Word vectors in, one vector per asked-for slot out: a small pre-norm transformer."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class TextEncoderConfig:
+    """Sizes of a `TextEncoder`; `word_dim` is the dimension of the word vectors."""
+
+    word_dim: int = 64
+    width: int = 192
+    heads: int = 6
+    layers: int = 4
+    max_words: int = 64
+
+
+class Whitening(nn.Module):
+    """Decorrelates word vectors, (..., D) -> (..., D).
+
+    Word2vec puts opposites ("small", "big") almost on top of one another; whitened, they
+    differ as much as any two words.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("matrix", torch.eye(dim))
+
+    def fit(self, vectors: Tensor) -> None:
+        """Set the transform from the vectors of the vocabulary, (V, D)."""
+        mean = vectors.mean(0)
+        covariance = torch.cov((vectors - mean).T)
+        values, axes = torch.linalg.eigh(covariance)
+        scale = (values.clamp_min(values.max() * 1e-4)).rsqrt()
+        self.mean.copy_(mean)
+        self.matrix.copy_(axes * scale @ axes.T)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) @ self.matrix  # type: ignore[operator]
+
+
+class Block(nn.Module):
+    """Pre-norm self-attention and MLP, (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+        B, T, C = x.shape
+        qkv = self.qkv(self.norm1(x)).view(B, T, 3, self.heads, C // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, C / H)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=keep[:, None, None, :])
+        x = x + self.out(y.transpose(1, 2).reshape(B, T, C))
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+
+class TextEncoder(nn.Module):
+    """Reads the words in their order and answers `slots` learned questions about them."""
+
+    def __init__(self, config: TextEncoderConfig, slots: int) -> None:
+        super().__init__()
+        self.slots = slots
+        self.whitening = Whitening(config.word_dim)
+        self.embed = nn.Linear(config.word_dim, config.width)
+        self.positions = nn.Parameter(torch.randn(config.max_words, config.width) * 0.02)
+        self.questions = nn.Parameter(torch.randn(slots, config.width) * 0.02)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads) for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, words: Tensor, keep: Tensor) -> Tensor:
+        """Word vectors (B, T, D) and which of them are real (B, T) -> slots (B, S, C)."""
+        B, T, _ = words.shape
+        x = self.embed(self.whitening(words)) + self.positions[:T]
+        x = torch.cat([self.questions.expand(B, -1, -1), x], dim=1)  # (B, S + T, C)
+        keep = torch.cat([keep.new_ones(B, self.slots), keep], dim=1)
+        for block in self.blocks:
+            x = block(x, keep)
+        return self.norm(x[:, : self.slots])  # type: ignore[no-any-return]

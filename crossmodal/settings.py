@@ -1,0 +1,101 @@
+"""Settings come from the environment, are read once at the entry point, and passed down."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from crossmodal.errors import InvalidSetting
+
+SHIPPED_BUNDLE = Path(__file__).parent / "bundles" / "scenes"
+
+
+def data_dir() -> Path:
+    """Where this user's queue and pictures are kept unless the environment says otherwise."""
+    return Path(platformdirs.user_data_dir("crossmodal", appauthor=False))
+
+
+class Settings(BaseSettings):
+    """One field a setting. `CELERY_*` keep Celery's names; all others are `CROSSMODAL_*`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CROSSMODAL_", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    broker_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), validation_alias="CELERY_BROKER_URL"
+    )
+    """Redis or Valkey: the queue and the job ledger."""
+    result_backend: SecretStr | None = Field(None, validation_alias="CELERY_RESULT_BACKEND")
+    """Where Celery stores what tasks return, for callers of plain Celery. Off when unset."""
+    storage_url: str = Field(default_factory=lambda: (data_dir() / "storage").as_uri())
+    """Object store: file:///folder, s3://bucket/prefix, gs://…, az://…, memory:///."""
+    bundle: Path = SHIPPED_BUNDLE
+    """Folder of the model bundle that workers serve."""
+    key_prefix: str = Field("crossmodal", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """Goes before every Redis key of the ledger."""
+
+    connect_timeout_s: float = Field(5.0, gt=0)
+    """How long a call to Redis may take to fail."""
+    storage_timeout_s: float = Field(15.0, gt=0)
+    """How long a call to the object store may take to fail, retries included."""
+    retention_s: int = Field(7 * 86_400, ge=60)
+    """How long the record of an ended job is kept."""
+    max_queue_length: int = Field(10_000, ge=1)
+    """Waiting jobs a queue may hold before submit raises `QueueFull`."""
+    max_attempts: int = Field(3, ge=1)
+    """Attempts at a job before it fails for good."""
+
+    max_image_bytes: int = Field(20_000_000, ge=1)
+    """Largest picture that is accepted, as a file."""
+    max_image_pixels: int = Field(50_000_000, ge=1)
+    """Largest picture that is decoded: width × height from its header."""
+
+    max_batch: int = Field(16, ge=1, le=256)
+    """Most pictures or captions that the model host runs at once."""
+    inference_timeout_s: float = Field(60.0, gt=0)
+    """How long a task waits for the model host's answer."""
+    host_wait_s: float = Field(30.0, ge=0)
+    """How long a task waits for a model host that is starting."""
+    host_socket: Path | None = None
+    """The model host's unix socket; the supervisor sets it for the workers it starts."""
+    run_time_limit_s: float = Field(600.0, gt=0)
+    """How long one attempt may run before its process is killed."""
+    drain_s: float = Field(60.0, gt=0)
+    """How long a stopping worker may take to finish what runs."""
+
+    @field_validator("result_backend", mode="before")
+    @classmethod
+    def _empty_is_off(cls, value: Any) -> Any:
+        return value or None
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment; `overrides` are command-line options that were given.
+
+    Raises `InvalidSetting`, naming each bad variable, its value and the limit.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as e:
+        raise InvalidSetting("; ".join(_describe(error) for error in e.errors())) from e
+
+
+def _describe(error: Any) -> str:
+    name = str(error["loc"][0])
+    variable = name if name.isupper() else f"CROSSMODAL_{name.upper()}"
+    shown = "" if "URL" in variable or "BACKEND" in variable else f" (got {error['input']!r})"
+    return f"{variable}: {error['msg']}{shown}"
+
+
+def redacted(url: str) -> str:
+    """`url` without its password, fit for a log or an error message."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
