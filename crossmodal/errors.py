@@ -24,7 +24,7 @@
     └── ModelHostError
         ├── ModelHostUnavailable no host answers at the socket
         ├── ModelHostCrashed     the host died while it had the job
-        ├── ModelHostTimeout
+        ├── TimedOut             the host, or the whole attempt, took too long
         └── InferenceFailed      the model raised on this item alone
 
 Each class has a `code` that never changes and a `retryable` flag: whether the
@@ -202,8 +202,8 @@ class ModelHostCrashed(ModelHostError):
     code = "model_host_crashed"
 
 
-class ModelHostTimeout(ModelHostError):
-    """The model host did not answer within the inference deadline."""
+class TimedOut(ModelHostError):
+    """The model host did not answer in time, or the attempt took longer than it may."""
 
     code = "timed_out"
 

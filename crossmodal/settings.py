@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     """Folder of the model bundle that workers serve."""
     key_prefix: str = Field("crossmodal", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """Goes before every Redis key of the ledger."""
+    plain_queue: str = "celery"
+    """Queue that plain Celery sends to when told no other; workers serve it too. Empty: none."""
 
     connect_timeout_s: float = Field(5.0, gt=0)
     """How long a call to Redis may take to fail."""
@@ -62,6 +64,8 @@ class Settings(BaseSettings):
     """How long a task waits for a model host that is starting."""
     host_socket: Path | None = None
     """The model host's unix socket; the supervisor sets it for the workers it starts."""
+    ready_file: Path | None = None
+    """Touched by a Celery worker when it takes jobs; the supervisor sets it and watches it."""
     run_time_limit_s: float = Field(600.0, gt=0)
     """How long one attempt may run before its process is killed."""
     drain_s: float = Field(60.0, gt=0)

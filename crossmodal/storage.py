@@ -4,6 +4,7 @@ Keys: `inputs/<aa>/<sha256>` for uploaded pictures, `results/<job>/…` for what
 """
 
 import hashlib
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +78,8 @@ class Storage:
         if self._scheme not in SIGNABLE:
             return None
         with self._errors(key):
-            return str(obstore.sign(self._store, "GET", key, timedelta(seconds=expires_in_s)))
+            store: Any = self._store  # one that can sign: the scheme says so
+            return str(obstore.sign(store, "GET", key, timedelta(seconds=expires_in_s)))
 
     def delete(self, key: str) -> None:
         """Remove a blob; removing one that is not there is no error."""
@@ -133,12 +135,20 @@ def _open(url: str, scheme: str, timeout_s: float) -> ObjectStore:
         return _open_folder(Path(unquote(urlsplit(url).path)))
     options: dict[str, Any] = {}
     if scheme != "memory":
-        options["client_options"] = {"timeout": f"{timeout_s}s", "connect_timeout": "5s"}
+        options["client_options"] = {
+            "timeout": f"{timeout_s}s",
+            "connect_timeout": f"{min(5.0, timeout_s)}s",
+            "allow_http": _endpoint().startswith("http://"),  # asked for, as of a local store
+        }
         options["retry_config"] = {"retry_timeout": timedelta(seconds=timeout_s)}
     try:
         return from_url(url, **options)
     except (exceptions.BaseError, ValueError) as e:
         raise InvalidSetting(f"CROSSMODAL_STORAGE_URL={url}: {_first_line(e)}") from e
+
+
+def _endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
 
 
 def _open_folder(folder: Path) -> LocalStore:

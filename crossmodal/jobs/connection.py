@@ -18,7 +18,7 @@ from crossmodal.settings import Settings, redacted
 def connect(settings: Settings) -> redis.Redis:
     """A client that connects on first use."""
     with _checked_url():
-        return redis.Redis.from_url(
+        client: redis.Redis = redis.Redis.from_url(
             settings.broker_url.get_secret_value(),
             decode_responses=True,
             socket_connect_timeout=settings.connect_timeout_s,
@@ -26,18 +26,20 @@ def connect(settings: Settings) -> redis.Redis:
             # Once, at once: a pooled connection may have been closed since it was last used.
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
+        return client
 
 
 def connect_async(settings: Settings) -> redis.asyncio.Redis:
     """The same for an event loop."""
     with _checked_url():
-        return redis.asyncio.Redis.from_url(
+        client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
             settings.broker_url.get_secret_value(),
             decode_responses=True,
             socket_connect_timeout=settings.connect_timeout_s,
             socket_timeout=settings.connect_timeout_s,
             retry=AsyncRetry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
+        return client
 
 
 @contextmanager

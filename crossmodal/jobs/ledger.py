@@ -31,6 +31,7 @@ class Attempt:
     params: dict[str, Any]
     created_at: float
     started_at: float
+    is_last: bool
 
     @property
     def queued_s(self) -> float:
@@ -53,10 +54,11 @@ def _script(name: str) -> str:
 class JobLedger:
     """Job records and their transitions. Every method may raise `BrokerUnavailable`."""
 
-    def __init__(self, settings: Settings, redis: "Redis | None" = None) -> None:
+    def __init__(self, settings: Settings, redis: Redis | None = None) -> None:
         self._settings = settings
         self._prefix = settings.key_prefix
-        self._redis = redis or connect(settings)
+        # redis-py types every reply as perhaps awaitable; ours never are.
+        self._redis: Any = redis or connect(settings)
         self._scripts = {
             name: self._redis.register_script(_script(name))
             for name in ("submit", "start", "finish", "release", "cancel", "expire", "withdraw")
@@ -121,8 +123,10 @@ class JobLedger:
         )
         if reply[0] != "run":
             return NotStarted(str(reply[0]))
-        _, number, params, created_at, started_at = reply
-        return Attempt(job_id, number, json.loads(params), float(created_at), float(started_at))
+        _, number, params, created_at, started_at, is_last = reply
+        return Attempt(
+            job_id, number, json.loads(params), float(created_at), float(started_at), bool(is_last)
+        )
 
     def succeed(self, attempt: Attempt, result: JobResult) -> bool:
         """Record the result; False when the attempt is no longer the one that may."""
@@ -164,17 +168,17 @@ class JobLedger:
     def status(self, job_id: str) -> JobStatus:
         """State, and for a queued job its place in the queue (0 is next) and likely wait."""
         job = self.get(job_id)
-        base = {"id": job.id, "state": job.state, "attempt": job.attempt, "failure": job.failure}
+        known = JobStatus(id=job.id, state=job.state, attempt=job.attempt, failure=job.failure)
         if job.state is not JobState.QUEUED:
-            return JobStatus(**base)
+            return known
         with self._errors():
             rank = self._redis.zrank(self._queue_key(job.queue, "queued"), job_id)
         if rank is None:  # it left the queue between the two calls
-            return self.status(job_id)
+            return known
         queue = self.queue(job.queue)
         rate = max(queue.running, 1) / queue.mean_run_s if queue.mean_run_s else None
         wait = round((rank + 1) / rate, 3) if rate else None
-        return JobStatus(**base, position=rank, estimated_wait_s=wait)
+        return known.model_copy(update={"position": rank, "estimated_wait_s": wait})
 
     def queue(self, queue: str) -> QueueStatus:
         """Depth, running jobs, age of the oldest waiting one, and counts of ended jobs."""

@@ -44,10 +44,12 @@ def check_job_id(job_id: str) -> str:
 
 
 def job_key(prefix: str, job_id: str) -> str:
+    """The hash that is a job's record."""
     return f"{prefix}:job:{job_id}"
 
 
 def events_key(prefix: str, job_id: str) -> str:
+    """The stream of a job's transitions."""
     return f"{prefix}:job:{job_id}:events"
 
 
@@ -57,6 +59,7 @@ def queue_key(prefix: str, queue: str, part: str) -> str:
 
 
 def idempotency_key(prefix: str, key: str) -> str:
+    """The hash that holds which job a caller's key belongs to."""
     return f"{prefix}:idempotency:{key}"
 
 

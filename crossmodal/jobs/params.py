@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import secrets
 import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -89,15 +90,12 @@ class Img2TxtParams(_Params):
 Params = Txt2ImgParams | Img2TxtParams
 P = TypeVar("P", Txt2ImgParams, Img2TxtParams)
 
-PARAMS: dict[Task, type[Txt2ImgParams] | type[Img2TxtParams]] = {
-    Task.TXT2IMG: Txt2ImgParams,
-    Task.IMG2TXT: Img2TxtParams,
-}
-
 
 def parse_params(task: Task, raw: Mapping[str, Any]) -> Params:
     """The params of a job of kind `task`. Raises `InvalidParams`, naming every bad field."""
-    return build_params(PARAMS[task], raw)
+    if task is Task.TXT2IMG:
+        return build_params(Txt2ImgParams, raw)
+    return build_params(Img2TxtParams, raw)
 
 
 def build_params(kind: type[P], raw: Mapping[str, Any]) -> P:
@@ -107,6 +105,13 @@ def build_params(kind: type[P], raw: Mapping[str, Any]) -> P:
     except ValidationError as e:
         problems = "; ".join(_describe(error) for error in e.errors())
         raise InvalidParams(f"invalid params: {problems}") from e
+
+
+def fix_seed(params: Params) -> Params:
+    """The params with a random seed where they had none, so that every attempt draws the same."""
+    if isinstance(params, Txt2ImgParams) and params.seed is None:
+        return params.model_copy(update={"seed": secrets.randbelow(MAX_SEED + 1)})
+    return params
 
 
 def _describe(error: Any) -> str:

@@ -1,7 +1,7 @@
 -- Begin an attempt, if there is still one to begin.
 -- reads and writes: the job, its events, its queue's queued and running sets and stats
 -- ARGV 3 worker, 4 max_attempts, 5 '1' when the message was delivered before, 6 retention_s
--- returns {'run', attempt, params, created_at, started_at}, {'unknown'}, {'busy', attempt},
+-- returns {'run', attempt, params, created_at, started_at, 1 when it is the last}, {'unknown'}, {'busy', attempt},
 --   {'exhausted', attempt} or {<terminal state>, attempt}
 local worker, max_attempts, redelivered = ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1'
 local retention_s = ARGV[6]
@@ -17,7 +17,8 @@ if expire(state, attempt, queue, r[6], retention_s) then return {'expired', atte
 -- that of a worker which died with it, and its attempt died too.
 if state == 'running' and not redelivered then return {'busy', attempt} end
 
-if attempt - tonumber(r[8] or 0) >= max_attempts then
+local counted = attempt - tonumber(r[8] or 0)
+if counted >= max_attempts then
   local failure = r[7] or cjson.encode({code = 'worker_lost', retryable = true,
     message = 'the worker process died in each of ' .. attempt .. ' attempts'})
   finish(queue, attempt, 'failed', 'failure', failure, cjson.decode(failure).code, retention_s)
@@ -32,4 +33,4 @@ redis.call('HDEL', job, 'failure')
 redis.call('ZREM', queue_key(queue, 'queued'), id)
 redis.call('ZADD', queue_key(queue, 'running'), stamp(t), id)
 event('running', attempt)
-return {'run', attempt, r[4], r[5], stamp(t)}
+return {'run', attempt, r[4], r[5], stamp(t), counted + 1 >= max_attempts and 1 or 0}

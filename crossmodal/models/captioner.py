@@ -4,6 +4,7 @@ Vinyals et al. 2014 (https://arxiv.org/abs/1411.4555) with the soft attention of
 2015 (https://arxiv.org/abs/1502.03044). The ResNet (He et al. 2015) is torchvision's.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +35,7 @@ class CaptionerConfig:
     @property
     def grid(self) -> int:
         """Cells along one side of the feature grid."""
-        return -(-self.side // (2 ** (self.stages + 1)))
+        return math.ceil(self.side / (1 << (self.stages + 1)))
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class State:
 class Encoder(nn.Module):
     """Pictures uint8 (B, 3, side, side) -> features of the cells of a grid (B, N, W)."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
         net = resnet18(weights=None)
@@ -62,7 +66,7 @@ class Encoder(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1) * 255)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = (images.float() - self.mean) / self.std  # type: ignore[operator]
+        x = (images.float() - self.mean) / self.std
         x = self.convs(x)  # (B, C, h, w)
         return self.project(x.flatten(2).transpose(1, 2)) + self.places  # type: ignore[no-any-return]
 

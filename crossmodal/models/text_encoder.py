@@ -25,6 +25,9 @@ class Whitening(nn.Module):
     differ as much as any two words.
     """
 
+    mean: Tensor
+    matrix: Tensor
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
@@ -40,7 +43,7 @@ class Whitening(nn.Module):
         self.matrix.copy_(axes * scale @ axes.T)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) @ self.matrix  # type: ignore[operator]
+        return (x - self.mean) @ self.matrix
 
 
 class Block(nn.Module):
@@ -76,9 +79,7 @@ class TextEncoder(nn.Module):
         self.embed = nn.Linear(config.word_dim, config.width)
         self.positions = nn.Parameter(torch.randn(config.max_words, config.width) * 0.02)
         self.questions = nn.Parameter(torch.randn(slots, config.width) * 0.02)
-        self.blocks = nn.ModuleList(
-            Block(config.width, config.heads) for _ in range(config.layers)
-        )
+        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, words: Tensor, keep: Tensor) -> Tensor:

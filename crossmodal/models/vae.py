@@ -162,19 +162,29 @@ class SceneVAE(nn.Module):
         Noise scaled by a temperature narrows the spread; zeros give the likeliest picture.
         """
         plan = self.planner(words, keep)
-        boxes_noise, shade = noise.split([plan.mean.shape[1], self.config.shade_dim], dim=1)
+        boxes_noise, shade = noise.tensor_split([plan.mean.shape[1]], dim=1)
         boxes = plan.mean + (plan.factor @ boxes_noise.unsqueeze(-1)).squeeze(-1)
         return self.render(plan, boxes, shade, self.config.side)
 
     def reconstruct(
-        self, images: Tensor, words: Tensor, keep: Tensor, side: int
+        self,
+        images: Tensor,
+        words: Tensor,
+        keep: Tensor,
+        known: Tensor | None = None,
+        is_known: Tensor | None = None,
     ) -> tuple[Tensor, Plan, Posterior]:
-        """Encode `images` (B, 3, side, side), sample the posterior and decode it again."""
+        """Encode `images` (B, 3, side, side), sample the posterior and decode it again.
+
+        Where `is_known` (B, S), an object is decoded from its `known` box (B, S, 3) instead.
+        """
         plan = self.planner(words, keep)
         q = self.localizer(images, plan)
         boxes = q.boxes + q.boxes_std * torch.randn_like(q.boxes)
+        if known is not None and is_known is not None:
+            boxes = torch.where(is_known[..., None], known, boxes.view_as(known)).flatten(1)
         shade = q.shade + q.shade_std * torch.randn_like(q.shade)
-        return self.render(plan, boxes, shade, side), plan, q
+        return self.render(plan, boxes, shade, images.shape[-1]), plan, q
 
     def render(self, plan: Plan, boxes: Tensor, shade: Tensor, side: int) -> Tensor:
         """The decoder: boxes (B, 3S) and shade (B, Z) -> pictures (B, 3, side, side)."""
@@ -218,7 +228,8 @@ def boxes_divergence(q: Posterior, plan: Plan) -> Tensor:
     trace = (inverse * q.boxes_std[:, None, :]).square().sum((1, 2))
     mahalanobis = (inverse @ (q.boxes - plan.mean).unsqueeze(-1)).square().sum((1, 2))
     log_det = plan.factor.diagonal(dim1=1, dim2=2).log().sum(1) - q.boxes_std.log().sum(1)
-    return 0.5 * (trace + mahalanobis - plan.mean.shape[1]) + log_det
+    kl: Tensor = 0.5 * (trace + mahalanobis - plan.mean.shape[1]) + log_det
+    return kl
 
 
 def shade_divergence(q: Posterior) -> Tensor:

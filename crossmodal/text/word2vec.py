@@ -62,7 +62,9 @@ def load_vectors(path: Path) -> WordVectors:
         raise BundleInvalid(f"{path} is not a file of word2vec's binary format: {e}") from e
 
 
-def train_vectors(texts: Iterable[str], dim: int = 64, epochs: int = 10, seed: int = 1) -> WordVectors:
+def train_vectors(
+    texts: Iterable[str], dim: int = 64, epochs: int = 10, seed: int = 1
+) -> WordVectors:
     """Skip-gram vectors of every word that occurs at least five times in `texts`."""
     sentences = [tokenize(text) for text in texts]
     model = Word2Vec(

@@ -1,6 +1,6 @@
 """Train the captioner to say all there is to say of a picture.
 
-    crossmodal train img2txt --dataset scenes --out runs/scenes --minutes 45
+crossmodal train img2txt --dataset scenes --out runs/scenes --minutes 45
 """
 
 from collections.abc import Iterator

@@ -1,5 +1,6 @@
 """Scenes as pixels, drawn with OpenCV at four times the size and averaged down."""
 
+from collections.abc import Callable
 from functools import cache
 
 import cv2
@@ -23,7 +24,8 @@ def draw(scene: Scene, rng: Rng, side: int) -> NDArray[np.uint8]:
 
 
 def _jittered(color: tuple[int, int, int], rng: Rng) -> NDArray[np.float32]:
-    return np.clip(color + rng.uniform(-1, 1, 3) * 255 * COLOR_JITTER, 0, 255).astype(np.float32)
+    off = rng.uniform(-1, 1, 3) * 255 * COLOR_JITTER
+    return np.asarray(np.clip(np.array(color) + off, 0, 255), np.float32)
 
 
 def _paint(image: NDArray[np.float32], thing: Thing, color: NDArray[np.float32]) -> None:
@@ -31,14 +33,14 @@ def _paint(image: NDArray[np.float32], thing: Thing, color: NDArray[np.float32])
     reach = thing.radius * side + 1
     left, top = int(thing.x * side - reach), int(thing.y * side - reach)
     width = int(2 * reach) + 2
-    alpha = _coverage(thing, side, left, top, width)
+    alpha = coverage(thing, side, left, top, width)
     y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + width, side), min(left + width, side)
     alpha = alpha[y0 - top : y1 - top, x0 - left : x1 - left, None]
     patch = image[y0:y1, x0:x1]
     patch += alpha * (color - patch)
 
 
-def _coverage(thing: Thing, side: int, left: int, top: int, width: int) -> NDArray[np.float32]:
+def coverage(thing: Thing, side: int, left: int, top: int, width: int) -> NDArray[np.float32]:
     """How much of each pixel the thing covers, float32 (width, width) in [0, 1]."""
     s = SUPERSAMPLING
     mask = np.zeros((width * s, width * s), np.uint8)
@@ -49,13 +51,13 @@ def _coverage(thing: Thing, side: int, left: int, top: int, width: int) -> NDArr
     ]
     cv2.fillPoly(mask, contours, 255, shift=8)
     small = cv2.resize(mask, (width, width), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32) / 255
+    return np.asarray(small / 255, np.float32)
 
 
 @cache
 def outline(shape: str) -> Outline:
     """The contours of a shape whose longer side just fits [-1, 1] (y points down)."""
-    return {
+    outlines: dict[str, Callable[[], Outline]] = {
         "circle": lambda: [_disc(1.0)],
         "square": lambda: [np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * 0.95],
         "triangle": lambda: [np.array([[0, -0.9], [1, 0.83], [-1, 0.83]])],
@@ -64,7 +66,8 @@ def outline(shape: str) -> Outline:
         "cross": lambda: [_cross(0.34)],
         "heart": lambda: [_heart()],
         "diamond": lambda: [np.array([[0, -1], [0.72, 0], [0, 1], [-0.72, 0]])],
-    }[shape]()
+    }
+    return outlines[shape]()
 
 
 def _disc(radius: float) -> NDArray[np.float64]:

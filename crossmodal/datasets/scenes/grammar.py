@@ -93,7 +93,7 @@ def _objects(scene: Scene, w: Wording) -> tuple[str, tuple[int, ...]]:
 def _anchored(
     things: Sequence[Thing], order: tuple[int, int, int], w: Wording
 ) -> tuple[str, tuple[int, ...]]:
-    """"X to the left of A and above B": one thing, placed by two others."""
+    """ "X to the left of A and above B": one thing, placed by two others."""
     x, a, b = (things[i] for i in order)
     to_a, to_b = _relation(x, a, w), _relation(x, b, w)
     return f"{_thing(x, w)} {to_a} {_thing(a, w)} and {to_b} {_thing(b, w)}", order
@@ -108,7 +108,9 @@ def _thing(thing: Thing, w: Wording) -> str:
     color = w.pick(COLOR_WORDS.get(thing.color, (thing.color,)))
     size = "" if w.chance(0.3) else w.pick(SIZE_WORDS[thing.size])
     if w.chance(0.15):
-        return _article(f"{shape} that is {size} and {color}" if size else f"{shape} that is {color}")
+        return _article(
+            f"{shape} that is {size} and {color}" if size else f"{shape} that is {color}"
+        )
     return _article(f"{size} {color} {shape}" if size else f"{color} {shape}")
 
 

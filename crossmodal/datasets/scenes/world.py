@@ -142,7 +142,5 @@ def _maybe_transposed(rng: Rng, line: list[tuple[float, float]]) -> list[tuple[f
     return [(y, x) for x, y in line] if rng.random() < 0.5 else line
 
 
-def _jittered(
-    rng: Rng, points: list[tuple[float, float]], by: float
-) -> list[tuple[float, float]]:
+def _jittered(rng: Rng, points: list[tuple[float, float]], by: float) -> list[tuple[float, float]]:
     return [(float(x + rng.uniform(-by, by)), float(y + rng.uniform(-by, by))) for x, y in points]

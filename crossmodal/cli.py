@@ -1,0 +1,58 @@
+"""The `crossmodal` command: a table of subcommands, each loaded only when it is used."""
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+import typer
+
+from crossmodal.console import USAGE, console, print_table, stderr
+
+# name -> (where it lives, what it does)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("crossmodal.local.cli:up", "Run queue, worker and Flower on this machine"),
+    "demo": ("producer.demo:demo", "Run the main job once, on a private, temporary stack"),
+    "worker": ("worker.cli:worker", "Serve jobs on this machine's devices"),
+    "txt2img": ("producer.cli:txt2img", "Draw pictures of a prompt"),
+    "img2txt": ("producer.cli:img2txt", "Caption pictures"),
+    "status": ("producer.cli:status", "Where a job is on its way"),
+    "wait": ("producer.cli:wait", "Wait until jobs have ended"),
+    "result": ("producer.cli:result", "What a job made"),
+    "cancel": ("producer.cli:cancel", "Cancel a job that has not ended"),
+    "queue": ("producer.cli:queue", "Depth, running jobs and workers of each queue"),
+    "doctor": ("worker.doctor:doctor", "What is reachable, configured and wrong, with remedies"),
+    "train": ("crossmodal.training.cli:train", "Train a bundle"),
+    "evaluate": ("crossmodal.training.cli:evaluate", "Measure a bundle by an independent judge"),
+}
+
+
+def main() -> None:
+    """Run the subcommand that the command line names."""
+    name, *args = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help", "help"):
+        console.print("Usage: crossmodal COMMAND [OPTIONS]\n\n"
+                      "Text-to-image and image-to-text as background jobs.\n")  # fmt: skip
+        print_table(("command", ""), [(n, about) for n, (_, about) in COMMANDS.items()])
+        console.print("\ncrossmodal COMMAND --help says more.")
+    elif name in ("-V", "--version", "version"):
+        console.print(f"crossmodal {version('crossmodal')}")
+    elif name in COMMANDS:
+        load(name)(args, prog_name=f"crossmodal {name}")
+    else:
+        stderr.print(f"there is no command {name!r}; crossmodal --help lists them", markup=False)
+        raise SystemExit(USAGE)
+
+
+def load(name: str) -> Any:
+    """The callable command behind a name of the table."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    found = getattr(import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        found, function = typer.Typer(add_completion=False), found
+        found.command()(function)
+    return typer.main.get_command(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""`crossmodal up`: everything on this machine, until Ctrl-C."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from crossmodal.console import console, errors_to_exit_status
+from crossmodal.errors import BrokerUnavailable
+from crossmodal.local.stack import Stack, StackFailed, treat_sigterm_as_interrupt
+from crossmodal.local.valkey import answers, is_local, start_valkey
+from crossmodal.processes import wait_until
+from crossmodal.settings import Settings, data_dir, load_settings, redacted
+
+VALKEY_STOP_S = 10.0
+POLL_S = 0.2
+
+
+def up(
+    devices: Annotated[str, typer.Option(help="auto, cpu, or cuda:0,cuda:1.")] = "auto",
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Task processes a device.")] = None,
+    flower: Annotated[bool, typer.Option(help="Also run Flower.")] = True,
+) -> None:
+    """Run Valkey (if none answers), a worker and Flower; one Ctrl-C stops all."""
+    treat_sigterm_as_interrupt()
+    options = ["--devices", devices]
+    options += ["--concurrency", str(concurrency)] if concurrency else []
+    with errors_to_exit_status(), tempfile.TemporaryDirectory(prefix="crossmodal-") as folder:
+        settings = load_settings()
+        ready_file = Path(folder) / "ready"
+        try:
+            with Stack({}) as stack:
+                _ensure_queue(stack, settings)
+                stack.start_worker(options, settings.drain_s, ready_file)
+                shown = flower and stack.start_flower()
+                stack.wait_ready(ready_file)
+                _say_ready(settings, shown)
+                _watch(stack)
+        except KeyboardInterrupt:
+            console.print("stopped")
+
+
+def _ensure_queue(stack: Stack, settings: Settings) -> None:
+    url = settings.broker_url.get_secret_value()
+    if answers(url):
+        return
+    if not is_local(url):
+        raise BrokerUnavailable(
+            f"no Redis answers at {redacted(url)}, and it is not for this machine to start: "
+            "check CELERY_BROKER_URL"
+        )
+    folder = data_dir() / "valkey"
+    stack.add(start_valkey(folder, urlsplit(url).port or 6379), VALKEY_STOP_S)
+    console.print(f"started Valkey at {url}, its data in {folder}")
+
+
+def _say_ready(settings: Settings, flower: bool) -> None:
+    console.print(f"ready. Queue {redacted(settings.broker_url.get_secret_value())}")
+    console.print(f"       store {settings.storage_url}")
+    if flower:
+        host = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
+        console.print(f"       Flower http://{host}:{os.environ.get('FLOWER_PORT', '5555')}")
+    console.print(
+        'Try    crossmodal txt2img "a large red circle on a white background" -o circle.png'
+    )
+
+
+def _watch(stack: Stack) -> None:
+    """Return never: ends by Ctrl-C, or by `StackFailed` when a process gives up."""
+    wait_until(lambda: stack.dead() is not None, float("inf"), POLL_S)
+    if (child := stack.dead()) is not None:
+        raise StackFailed(f"{child.name} ended with status {child.returncode}")

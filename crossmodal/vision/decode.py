@@ -1,0 +1,58 @@
+"""Files of untrusted bytes to upright RGB pixels, with limits that hold before decoding.
+
+Pillow decodes, rather than OpenCV, because it reads the header alone first, and handles
+palettes, 16 bits, alpha, CMYK, the first frame of an animation and EXIF alike.
+"""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from crossmodal.errors import ImageTooLarge, InvalidImage
+from crossmodal.vision.media import media_type
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
+DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # sixteen bits in one channel
+
+# Our own limit, a setting, is checked on the header; Pillow's would only warn.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    """Upright RGB (H, W, 3) of the first frame, transparency flattened on white.
+
+    Raises `ImageTooLarge` from the header alone, before any pixel is decoded, and
+    `InvalidImage` for bytes that are no image or only part of one.
+    """
+    media_type(data)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_pixels(image.width, image.height, max_pixels)
+            image.load()
+            return np.asarray(_upright_rgb(image), np.uint8)
+    except InvalidImage:
+        raise
+    except Exception as e:  # Pillow's plugins raise whatever a broken file makes them raise
+        raise InvalidImage(f"the image cannot be decoded: {e}") from e
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"the image is {width} × {height} = {width * height} pixels, {max_pixels} are "
+            "allowed: shrink it, or raise CROSSMODAL_MAX_IMAGE_PIXELS"
+        )
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode in DEEP_MODES:
+        deep = np.asarray(image).astype(np.int64)
+        return Image.fromarray((deep >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")

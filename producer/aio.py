@@ -1,0 +1,96 @@
+"""The client for an event loop: the same client underneath, in threads; waits are native.
+
+Submitting, looking and reading are calls of a bounded time and run in a thread. Waiting
+takes as long as it takes, so it holds no thread: it is a blocking read of its own on an
+asynchronous connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from crossmodal.jobs.connection import broker_errors, connect_async
+from crossmodal.jobs.params import BlobRef
+from crossmodal.jobs.record import JobResult, JobState, JobStatus
+from crossmodal.settings import Settings
+from producer.client import Client, Picture
+from producer.handle import JobHandle, result_of
+
+
+class AsyncClient:
+    """The asynchronous twin of `Client`: the same methods and keyword arguments, awaited."""
+
+    def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
+        self.sync = Client(settings, **overrides)
+        self._redis: Any = connect_async(self.sync.settings)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        await self.close()
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        await asyncio.to_thread(self.sync.close)
+
+    async def txt2img(self, prompt: str, **options: Any) -> AsyncJobHandle:
+        """See `Client.txt2img`."""
+        return self._twin(await asyncio.to_thread(self.sync.txt2img, prompt, **options))
+
+    async def img2txt(self, image: Picture, **options: Any) -> AsyncJobHandle:
+        """See `Client.img2txt`."""
+        return self._twin(await asyncio.to_thread(self.sync.img2txt, image, **options))
+
+    async def job(self, job_id: str) -> AsyncJobHandle:
+        """See `Client.job`."""
+        return self._twin(await asyncio.to_thread(self.sync.job, job_id))
+
+    async def read(self, blob: BlobRef) -> bytes:
+        """See `Client.read`."""
+        return await asyncio.to_thread(self.sync.read, blob)
+
+    async def as_completed(
+        self, jobs: Iterable[AsyncJobHandle], timeout_s: float | None = None
+    ) -> AsyncIterator[AsyncJobHandle]:
+        """See `Client.as_completed`."""
+        handles = {job.id: job for job in jobs}
+        wait = await asyncio.to_thread(self.sync.new_wait, handles, timeout_s)
+        while wait:
+            with broker_errors(self.sync.settings):
+                reply = await self._redis.execute_command(*wait.command())
+            for job_id in wait.feed(reply):
+                yield handles[job_id]
+
+    def _twin(self, handle: JobHandle) -> AsyncJobHandle:
+        return AsyncJobHandle(self, handle.id)
+
+
+@dataclass(frozen=True)
+class AsyncJobHandle:
+    """The asynchronous twin of `JobHandle`."""
+
+    client: AsyncClient = field(repr=False, compare=False)
+    id: str
+
+    async def status(self) -> JobStatus:
+        return await asyncio.to_thread(self.client.sync.status, self.id)
+
+    async def cancel(self) -> JobState:
+        return await asyncio.to_thread(self.client.sync.cancel, self.id)
+
+    async def wait(self, timeout_s: float | None = None) -> JobState:
+        async for _ in self.client.as_completed([self], timeout_s):
+            break
+        return (await asyncio.to_thread(self.client.sync.record, self.id)).state
+
+    async def result(self, timeout_s: float | None = None) -> JobResult:
+        await self.wait(timeout_s)
+        return result_of(await asyncio.to_thread(self.client.sync.record, self.id))

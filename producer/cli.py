@@ -1,0 +1,217 @@
+"""The commands that submit jobs and ask about them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crossmodal.console import (
+    FAILED,
+    Json,
+    console,
+    errors_to_exit_status,
+    print_json,
+    print_table,
+    progress,
+)
+from crossmodal.errors import InvalidImage, InvalidSetting
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.record import Failure, JobResult, JobState
+from producer.client import Client
+from producer.handle import JobHandle, result_of
+
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", min=0, help="Seconds to wait; for ever by default.")
+]
+JobId = Annotated[str, typer.Argument(metavar="ID")]
+
+
+@contextmanager
+def _client() -> Iterator[Client]:
+    with errors_to_exit_status(), Client() as client:
+        yield client
+
+
+def txt2img(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    count: Annotated[int, typer.Option("-n", "--count", help="How many pictures, 1 to 16.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="The first picture's seed.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 draws the likeliest picture.")] = 1.0,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="File to write; with -n > 1, NAME-0.png …")
+    ] = None,
+    no_wait: NoWait = False,
+    timeout_s: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Draw pictures of a prompt."""
+    with _client() as client:
+        job = client.txt2img(prompt, count=count, seed=seed, temperature=temperature)
+        if no_wait:
+            _print_ids([job], as_json)
+            return
+        result = _wait([job], client, timeout_s)[0].result()
+        files = [] if out is None else _write(client, result, out)
+        if as_json:
+            print_json(result.model_dump(mode="json") | {"files": [str(f) for f in files]})
+            return
+        _print_result(result)
+        for file in files:
+            console.print(f"wrote {file}", soft_wrap=True)
+
+
+def img2txt(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Files to caption.")],
+    count: Annotated[int, typer.Option("-n", "--count", help="Captions each, 1 to 5.")] = 1,
+    beam_width: Annotated[int, typer.Option(help="Captions searched among, 1 to 10.")] = 4,
+    no_wait: NoWait = False,
+    timeout_s: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Caption pictures. A file that cannot be captioned is reported, the others are."""
+    with _client() as client:
+        for image in images:
+            if not image.is_file():
+                raise InvalidImage(f"there is no file {image}")
+        jobs = [client.img2txt(i, count=count, beam_width=beam_width) for i in images]
+        if no_wait:
+            _print_ids(jobs, as_json)
+            return
+        _wait(jobs, client, timeout_s)
+        records = [client.record(job.id) for job in jobs]
+        if as_json:
+            print_json([r.model_dump(mode="json", exclude={"params"}) for r in records])
+        for image, record in zip(images, records, strict=True):
+            if not as_json:
+                _print_captions(image, record.result, record.failure)
+        if any(record.state is not JobState.SUCCEEDED for record in records):
+            raise typer.Exit(FAILED)
+
+
+def status(job_id: JobId, as_json: Json = False) -> None:
+    """Where a job is on its way: state, attempt, place in the queue, likely wait."""
+    with _client() as client:
+        found = client.job(job_id).status()
+        if as_json:
+            print_json(found.model_dump(mode="json"))
+            return
+        rows = [(k, v) for k, v in found.model_dump(mode="json").items() if v is not None]
+        if found.failure is not None:
+            rows[-1] = ("failure", f"{found.failure.code}: {found.failure.message}")
+        print_table(("", ""), rows)
+
+
+def wait(
+    job_ids: Annotated[list[str], typer.Argument(metavar="ID…")],
+    timeout_s: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Wait until jobs have ended; exit status 0 when all of them succeeded."""
+    with _client() as client:
+        jobs = _wait([client.job(i) for i in job_ids], client, timeout_s)
+        states = {job.id: client.record(job.id).state for job in jobs}
+        if as_json:
+            print_json(states)
+        else:
+            print_table(("job", "state"), states.items())
+        if any(state is not JobState.SUCCEEDED for state in states.values()):
+            raise typer.Exit(FAILED)
+
+
+def result(job_id: JobId, timeout_s: Timeout = 0.0, as_json: Json = False) -> None:
+    """What a job made; does not wait unless --timeout says so."""
+    with _client() as client:
+        job = client.job(job_id)
+        if timeout_s:
+            job.wait(timeout_s)
+        found = result_of(client.record(job.id))
+        if as_json:
+            print_json(found.model_dump(mode="json"))
+        else:
+            _print_result(found)
+
+
+def cancel(job_id: JobId, as_json: Json = False) -> None:
+    """Cancel a job that has not ended; exit status 1 when it had."""
+    with _client() as client:
+        state = client.job(job_id).cancel()
+        if as_json:
+            print_json({"id": job_id, "state": state})
+        else:
+            console.print(f"{job_id} {state}")
+        if state is not JobState.CANCELED:
+            raise typer.Exit(FAILED)
+
+
+def queue(as_json: Json = False) -> None:
+    """Depth, running jobs, oldest wait and workers of each queue."""
+    with _client() as client:
+        queues = [client.queue(task) for task in Task]
+        serving = client.workers()
+        workers = {
+            q.queue: [name for name, served in serving.items() if q.queue in served] for q in queues
+        }
+        if as_json:
+            print_json([q.model_dump(mode="json") | {"workers": workers[q.queue]} for q in queues])
+            return
+        print_table(
+            ("queue", "depth", "running", "oldest wait (s)", "succeeded", "failed", "workers"),
+            [
+                (q.queue, q.depth, q.running, q.oldest_wait_s, q.finished.get("succeeded", 0),
+                 q.finished.get("failed", 0), ", ".join(workers[q.queue]) or "none")
+                for q in queues
+            ],
+        )  # fmt: skip
+
+
+def _wait(jobs: list[JobHandle], client: Client, timeout_s: float | None) -> list[JobHandle]:
+    with progress("waiting", len(jobs)) as bar:
+        for _ in client.as_completed(jobs, timeout_s):
+            bar.advance(0)  # type: ignore[arg-type]
+    return jobs
+
+
+def _write(client: Client, found: JobResult, out: Path) -> list[Path]:
+    """Write a result's pictures to `out`, or to numbered files beside it."""
+    many = len(found.images) > 1
+    paths = [out.with_stem(f"{out.stem}-{i}") if many else out for i in range(len(found.images))]
+    for image, path in zip(found.images, paths, strict=True):
+        try:
+            path.write_bytes(client.read(image))
+        except OSError as e:
+            raise InvalidSetting(f"{path} cannot be written: {e}") from e
+    return paths
+
+
+def _print_ids(jobs: list[JobHandle], as_json: bool) -> None:
+    if as_json:
+        print_json([{"id": job.id} for job in jobs])
+        return
+    for job in jobs:
+        console.print(job.id)
+
+
+def _print_result(found: JobResult) -> None:
+    rows: list[tuple[str, Any]] = [("job", found.job)]
+    rows += [("image", f"{i.key} ({i.width} × {i.height})") for i in found.images]
+    rows += [("caption", f"{c.text} ({c.log_probability:.2f})") for c in found.captions]
+    if found.seed is not None:
+        rows.append(("seed", found.seed))
+    if found.unknown_words:
+        rows.append(("unknown words", ", ".join(found.unknown_words)))
+    rows.append(("total", f"{found.timings.total_s:.3f} s"))
+    print_table(("", ""), rows)
+
+
+def _print_captions(image: Path, found: JobResult | None, failure: Failure | None) -> None:
+    for caption in found.captions if found else ():
+        console.print(f"{image}: {caption.text}", markup=False, soft_wrap=True)
+    if found is None:
+        console.print(
+            f"{image}: {failure.message if failure else 'canceled or expired'}",
+            markup=False,
+            soft_wrap=True,
+        )

@@ -1,0 +1,214 @@
+"""The client: submit jobs, follow them, read what they made."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import JsonValue
+
+from crossmodal.errors import BrokerUnavailable
+from crossmodal.jobs.connection import broker_errors, connect
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.names import Task, check_job_id, new_job_id
+from crossmodal.jobs.params import (
+    BlobRef,
+    Img2TxtParams,
+    Params,
+    Txt2ImgParams,
+    build_params,
+    fingerprint,
+    fix_seed,
+)
+from crossmodal.jobs.record import Job, JobState, JobStatus, QueueStatus
+from crossmodal.settings import Settings, load_settings
+from crossmodal.storage import Storage, open_storage
+from crossmodal.vision.media import check_size, media_type
+from producer.broker import Broker
+from producer.handle import JobHandle
+from producer.waiting import Wait
+
+Picture = bytes | Path | BlobRef
+"""A picture to caption: the bytes of a file, its path, or a blob that is stored already."""
+
+
+class Client:
+    """Submits jobs to the queue and store that the environment names. Safe to share by threads.
+
+    Keyword arguments override single settings. No call blocks for longer than
+    `connect_timeout_s` on Redis, or `storage_timeout_s` on the object store; a wait takes
+    as long as its own `timeout_s`.
+    """
+
+    def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
+        self.settings = settings or load_settings(**overrides)
+        self._redis: Any = connect(self.settings)
+        self._ledger = JobLedger(self.settings, self._redis)
+        self._broker = Broker(self.settings)
+        self._opened: Storage | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def close(self) -> None:
+        self._broker.close()
+        self._ledger.close()
+
+    # -- submitting ---------------------------------------------------------------------
+
+    def txt2img(
+        self,
+        prompt: str,
+        *,
+        count: int = 1,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        metadata: JsonValue = None,
+        idempotency_key: str | None = None,
+        expires_in_s: float | None = None,
+    ) -> JobHandle:
+        """Submit a job that draws `count` pictures of `prompt`; returns without waiting.
+
+        Raises `InvalidParams`, `QueueFull`, `IdempotencyConflict` or `BrokerUnavailable`.
+        """
+        params = build_params(Txt2ImgParams, {
+            "prompt": prompt, "count": count, "seed": seed, "temperature": temperature,
+            "metadata": metadata,
+        })  # fmt: skip
+        return self.submit(params, idempotency_key=idempotency_key, expires_in_s=expires_in_s)
+
+    def img2txt(
+        self,
+        image: Picture,
+        *,
+        count: int = 1,
+        beam_width: int = 4,
+        max_words: int = 40,
+        metadata: JsonValue = None,
+        idempotency_key: str | None = None,
+        expires_in_s: float | None = None,
+    ) -> JobHandle:
+        """Upload a picture and submit a job that captions it; returns without waiting.
+
+        Raises what `txt2img` raises, and `InvalidImage` or `StorageUnavailable`.
+        """
+        params = build_params(Img2TxtParams, {
+            "image": self.upload(image), "count": count, "beam_width": beam_width,
+            "max_words": max_words, "metadata": metadata,
+        })  # fmt: skip
+        return self.submit(params, idempotency_key=idempotency_key, expires_in_s=expires_in_s)
+
+    def submit(
+        self,
+        params: Params,
+        *,
+        idempotency_key: str | None = None,
+        expires_in_s: float | None = None,
+    ) -> JobHandle:
+        """Submit a job with params that are already built."""
+        task = Task.TXT2IMG if isinstance(params, Txt2ImgParams) else Task.IMG2TXT
+        fixed = fix_seed(params)
+        proposed = new_job_id()
+        job_id, is_new = self._ledger.submit(
+            proposed, task, fixed.model_dump_json(), fingerprint(task, params),
+            idempotency_key=idempotency_key, expires_in_s=expires_in_s,
+        )  # fmt: skip
+        if is_new:
+            self._publish(task, job_id, fixed)
+        else:
+            self._republish(job_id)
+        return JobHandle(self, job_id)
+
+    def upload(self, image: Picture) -> BlobRef:
+        """Store a picture under its digest, unless it is a blob already."""
+        if isinstance(image, BlobRef):
+            return image
+        limit = self.settings.max_image_bytes
+        if isinstance(image, Path):
+            check_size(image.stat().st_size, limit)
+            image = image.read_bytes()
+        check_size(len(image), limit)
+        return self._storage.put_input(image, media_type(image))
+
+    def _publish(self, task: Task, job_id: str, params: Params) -> None:
+        try:
+            self._broker.publish(task, job_id, params.model_dump(mode="json"))
+        except BrokerUnavailable:
+            self._ledger.withdraw(job_id)
+            raise
+
+    def _republish(self, job_id: str) -> None:
+        """Send the message again if its job was never started: its first sender may have died
+        before sending it. A second message is harmless, the ledger starts a job once."""
+        job = self._ledger.get(job_id)
+        if job.state is JobState.QUEUED and job.attempt == 0:
+            self._broker.publish(job.task, job_id, job.params)
+
+    # -- following ----------------------------------------------------------------------
+
+    def job(self, job_id: str) -> JobHandle:
+        """A handle for a job by its id. Raises `JobNotFound`."""
+        self._ledger.get(check_job_id(job_id))
+        return JobHandle(self, job_id)
+
+    def record(self, job_id: str) -> Job:
+        """All that the ledger knows of a job. Raises `JobNotFound`."""
+        return self._ledger.get(job_id)
+
+    def status(self, job_id: str) -> JobStatus:
+        """State, attempt, queue position and estimated wait. Raises `JobNotFound`."""
+        return self._ledger.status(job_id)
+
+    def cancel(self, job_id: str) -> JobState:
+        """Cancel a job that has not ended; returns the state it is in now."""
+        return self._ledger.cancel(job_id)
+
+    def as_completed(
+        self, jobs: Iterable[JobHandle], timeout_s: float | None = None
+    ) -> Iterator[JobHandle]:
+        """The jobs, each as soon as it has ended, however it ended. Raises `ResultTimeout`."""
+        handles = {job.id: job for job in jobs}
+        wait = self.new_wait(handles, timeout_s)
+        while wait:
+            with broker_errors(self.settings):
+                reply = self._redis.execute_command(*wait.command())
+            for job_id in wait.feed(reply):
+                yield handles[job_id]
+
+    def new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait:
+        """A `Wait` for jobs that are known to exist. Raises `JobNotFound`."""
+        ids = list(job_ids)
+        for job_id in ids:
+            self._ledger.get(job_id)
+        block_s = self.settings.connect_timeout_s / 2
+        return Wait(self.settings.key_prefix, ids, timeout_s, block_s)
+
+    def queue(self, task: Task) -> QueueStatus:
+        """The queue of a kind of job."""
+        return self._ledger.queue(task.queue)
+
+    def workers(self) -> dict[str, list[str]]:
+        """Workers that answer within a second, each with the queues it serves."""
+        return self._broker.workers()
+
+    # -- reading ------------------------------------------------------------------------
+
+    def read(self, blob: BlobRef) -> bytes:
+        """The bytes of a blob. Raises `BlobNotFound` or `StorageUnavailable`."""
+        return self._storage.get(blob)
+
+    def sign(self, blob: BlobRef, expires_in_s: float = 3_600) -> str | None:
+        """A URL under which anybody can read the blob for a while; None for a local folder."""
+        return self._storage.sign(blob.key, expires_in_s)
+
+    @property
+    def _storage(self) -> Storage:
+        if self._opened is None:
+            self._opened = open_storage(self.settings)
+        return self._opened

@@ -1,0 +1,62 @@
+"""Waiting for jobs to end, without saying how the waiting is done.
+
+The same object serves blocking and asynchronous callers: it makes the Redis command that
+blocks until something happens, and takes in the reply. Each has a loop of four lines.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from crossmodal.errors import ResultTimeout
+from crossmodal.jobs.names import events_key
+from crossmodal.jobs.record import JobState
+
+MAX_BLOCK_S = 2.0  # shorter than the socket timeout, so that a dead server is noticed
+
+
+class Wait:
+    """Follows the event streams of jobs until each has reached a terminal state."""
+
+    def __init__(
+        self, prefix: str, job_ids: Iterable[str], timeout_s: float | None, block_s: float
+    ) -> None:
+        self._ids = {events_key(prefix, job_id): job_id for job_id in job_ids}
+        self._seen = dict.fromkeys(self._ids, "0")  # stream -> id of its last known event
+        self._timeout_s = timeout_s
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._block_s = min(MAX_BLOCK_S, block_s)
+
+    def __bool__(self) -> bool:
+        return bool(self._seen)
+
+    def command(self) -> list[Any]:
+        """XREAD over all unfinished streams. Raises `ResultTimeout` when the time is up."""
+        left = self._block_s
+        if self._deadline is not None:
+            left = min(left, self._deadline - time.monotonic())
+            if left <= 0:
+                raise ResultTimeout(
+                    f"{len(self._seen)} of the jobs did not end within {self._timeout_s:g} s, "
+                    f"among them {self._ids[next(iter(self._seen))]}: they go on; ask again"
+                )
+        block_ms = max(1, int(left * 1_000))
+        return ["XREAD", "BLOCK", block_ms, "STREAMS", *self._seen, *self._seen.values()]
+
+    def feed(self, reply: Any) -> list[str]:
+        """Take in a reply to `command`; returns the ids of the jobs that have ended."""
+        ended = []
+        streams = reply.items() if isinstance(reply, dict) else (reply or [])
+        for stream, entries in streams:
+            for entry_id, fields in _flat(entries):
+                self._seen[stream] = entry_id
+                if JobState(fields["state"]).is_terminal:
+                    ended.append(self._ids[stream])
+                    del self._seen[stream]
+                    break
+        return ended
+
+
+def _flat(entries: Any) -> list[tuple[str, dict[str, str]]]:
+    """Stream entries in one form: redis-py nests them once more under RESP3."""
+    return entries[0] if entries and isinstance(entries[0], list) else entries

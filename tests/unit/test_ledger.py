@@ -1,0 +1,257 @@
+"""The ledger on a real server: every transition, and every one that must be refused."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from crossmodal.errors import IdempotencyConflict, JobNotFound, QueueFull
+from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
+from crossmodal.jobs.names import Task, new_job_id
+from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
+from crossmodal.settings import Settings
+
+PARAMS = '{"prompt": "a circle", "seed": 1}'
+FAILURE = Failure(code="model_host_crashed", message="it crashed", retryable=True)
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[JobLedger]:
+    ledger = JobLedger(settings)
+    yield ledger
+    ledger.close()
+
+
+def submit(ledger: JobLedger, **options: object) -> str:
+    job_id = new_job_id()
+    return ledger.submit(job_id, Task.TXT2IMG, PARAMS, "print", **options)[0]  # type: ignore[arg-type]
+
+
+def start(ledger: JobLedger, job_id: str, redelivered: bool = False) -> Attempt:
+    attempt = ledger.start(job_id, "cpu@test", redelivered=redelivered)
+    assert isinstance(attempt, Attempt)
+    return attempt
+
+
+def refusal(ledger: JobLedger, job_id: str, redelivered: bool = False) -> str:
+    answer = ledger.start(job_id, "cpu@test", redelivered=redelivered)
+    assert isinstance(answer, NotStarted)
+    return answer.reason
+
+
+def result_of(attempt: Attempt) -> JobResult:
+    return JobResult(
+        job=attempt.job, task=Task.TXT2IMG, params={}, model="m", bundle_version="v",
+        timings=Timings(queued_s=0, batch_wait_s=0, inference_s=0, store_s=0, total_s=0),
+        batch_size=1, attempt=attempt.number,
+    )  # fmt: skip
+
+
+def test_a_new_job_is_queued(ledger: JobLedger) -> None:
+    job = ledger.get(submit(ledger))
+    assert (job.state, job.attempt, job.params["prompt"]) == (JobState.QUEUED, 0, "a circle")
+
+
+def test_a_job_succeeds(ledger: JobLedger) -> None:
+    attempt = start(ledger, submit(ledger))
+    assert ledger.succeed(attempt, result_of(attempt))
+    job = ledger.get(attempt.job)
+    assert job.state is JobState.SUCCEEDED
+    assert job.result == result_of(attempt)
+    assert job.finished_at is not None
+
+
+def test_a_job_fails_with_its_cause(ledger: JobLedger) -> None:
+    attempt = start(ledger, submit(ledger))
+    assert ledger.fail(attempt, FAILURE)
+    job = ledger.get(attempt.job)
+    assert (job.state, job.failure) == (JobState.FAILED, FAILURE)
+
+
+def test_an_unknown_job_is_not_found(ledger: JobLedger) -> None:
+    with pytest.raises(JobNotFound):
+        ledger.get(new_job_id())
+    with pytest.raises(JobNotFound):
+        ledger.cancel(new_job_id())
+    assert refusal(ledger, new_job_id()) == "unknown"
+
+
+def test_a_terminal_state_is_final(ledger: JobLedger) -> None:
+    attempt = start(ledger, submit(ledger))
+    ledger.succeed(attempt, result_of(attempt))
+    assert not ledger.fail(attempt, FAILURE)
+    assert not ledger.release(attempt, FAILURE)
+    assert ledger.cancel(attempt.job) is JobState.SUCCEEDED
+    assert refusal(ledger, attempt.job, redelivered=True) == "succeeded"
+    assert ledger.get(attempt.job).state is JobState.SUCCEEDED
+
+
+def test_only_the_current_attempt_may_finish(ledger: JobLedger) -> None:
+    first = start(ledger, submit(ledger))
+    second = start(ledger, first.job, redelivered=True)
+    assert (first.number, second.number) == (1, 2)
+    assert not ledger.succeed(first, result_of(first))
+    assert ledger.succeed(second, result_of(second))
+    found = ledger.get(first.job).result
+    assert found is not None
+    assert found.attempt == 2
+
+
+def test_a_duplicate_message_does_not_start_a_running_job(ledger: JobLedger) -> None:
+    attempt = start(ledger, submit(ledger))
+    assert refusal(ledger, attempt.job) == "busy"
+
+
+def test_attempts_of_a_job_whose_workers_die_are_counted(ledger: JobLedger) -> None:
+    job_id = submit(ledger)
+    for _ in range(3):
+        start(ledger, job_id, redelivered=True)
+    assert refusal(ledger, job_id, redelivered=True) == "exhausted"
+    job = ledger.get(job_id)
+    assert job.state is JobState.FAILED
+    assert job.failure is not None
+    assert job.failure.code == "worker_lost"
+
+
+def test_the_last_attempt_says_so(ledger: JobLedger) -> None:
+    job_id = submit(ledger)
+    last = [start(ledger, job_id, redelivered=True).is_last for _ in range(3)]
+    assert last == [False, False, True]
+
+
+def test_a_released_job_waits_at_its_old_place(ledger: JobLedger) -> None:
+    attempt = start(ledger, submit(ledger))
+    later = submit(ledger)
+    assert ledger.release(attempt, FAILURE)
+    assert ledger.status(attempt.job).position == 0
+    assert ledger.status(later).position == 1
+    assert ledger.get(attempt.job).failure == FAILURE
+
+
+def test_an_attempt_that_does_not_count_leaves_all_others(ledger: JobLedger) -> None:
+    job_id = submit(ledger)
+    for _ in range(5):
+        ledger.release(start(ledger, job_id), FAILURE, counts=False)
+    assert [start(ledger, job_id, redelivered=True).is_last for _ in range(3)][-1]
+    assert ledger.get(job_id).attempt == 8  # the fence never goes back
+
+
+def test_a_canceled_job_never_runs(ledger: JobLedger) -> None:
+    job_id = submit(ledger)
+    assert ledger.cancel(job_id) is JobState.CANCELED
+    assert refusal(ledger, job_id) == "canceled"
+
+
+def test_a_result_that_comes_after_a_cancel_is_refused(ledger: JobLedger) -> None:
+    attempt = start(ledger, submit(ledger))
+    assert ledger.cancel(attempt.job) is JobState.CANCELED
+    assert not ledger.succeed(attempt, result_of(attempt))
+    assert ledger.get(attempt.job).result is None
+
+
+def test_of_cancel_and_finish_at_once_exactly_one_wins(ledger: JobLedger) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(50):
+            attempt = start(ledger, submit(ledger))
+            canceled = pool.submit(ledger.cancel, attempt.job)
+            finished = pool.submit(ledger.succeed, attempt, result_of(attempt))
+            won = (canceled.result() is JobState.CANCELED, finished.result())
+            assert won in ((True, False), (False, True))
+            state = ledger.get(attempt.job).state
+            assert state is (JobState.CANCELED if won[0] else JobState.SUCCEEDED)
+
+
+def test_a_job_that_was_not_started_in_time_expires_for_the_worker(ledger: JobLedger) -> None:
+    job_id = submit(ledger, expires_in_s=0.0)
+    assert refusal(ledger, job_id) == "expired"
+    assert ledger.get(job_id).state is JobState.EXPIRED
+
+
+def test_a_job_expires_where_no_worker_is(ledger: JobLedger) -> None:
+    assert ledger.get(submit(ledger, expires_in_s=0.0)).state is JobState.EXPIRED
+
+
+def test_a_started_job_does_not_expire(ledger: JobLedger) -> None:
+    attempt = start(ledger, submit(ledger, expires_in_s=0.05))
+    ledger.release(attempt, FAILURE)
+    deadline = time.monotonic() + 0.1
+    while time.monotonic() < deadline:
+        assert ledger.get(attempt.job).state is JobState.QUEUED
+
+
+def test_a_full_queue_refuses(settings: Settings) -> None:
+    ledger = JobLedger(settings.model_copy(update={"max_queue_length": 2}))
+    submit(ledger)
+    submit(ledger)
+    with pytest.raises(QueueFull, match="holds 2 jobs, 2 are allowed"):
+        submit(ledger)
+    submit(ledger, bounded=False)
+    ledger.close()
+
+
+def test_a_repeated_key_finds_the_first_job(ledger: JobLedger) -> None:
+    first = submit(ledger, idempotency_key="order-1")
+    assert submit(ledger, idempotency_key="order-1") == first
+    assert submit(ledger, idempotency_key="order-2") != first
+
+
+def test_a_key_with_other_params_is_a_conflict(ledger: JobLedger) -> None:
+    first = submit(ledger, idempotency_key="order-1")
+    with pytest.raises(IdempotencyConflict, match=first):
+        ledger.submit(
+            new_job_id(), Task.TXT2IMG, PARAMS, "other", idempotency_key="order-1"
+        )
+
+
+def test_of_many_submitters_with_one_key_one_creates_the_job(ledger: JobLedger) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(lambda _: submit(ledger, idempotency_key="k"), range(50)))
+    assert len(ids) == 1
+    assert ledger.queue("txt2img").depth == 1
+
+
+def test_a_withdrawn_job_was_never_there(ledger: JobLedger) -> None:
+    job_id = submit(ledger, idempotency_key="k")
+    assert ledger.withdraw(job_id)
+    with pytest.raises(JobNotFound):
+        ledger.get(job_id)
+    assert ledger.queue("txt2img").depth == 0
+    assert submit(ledger, idempotency_key="k") != job_id
+
+
+def test_a_job_that_runs_cannot_be_withdrawn(ledger: JobLedger) -> None:
+    attempt = start(ledger, submit(ledger))
+    assert not ledger.withdraw(attempt.job)
+
+
+def test_the_queue_counts_what_is_true(ledger: JobLedger) -> None:
+    jobs = [submit(ledger) for _ in range(6)]
+    done = start(ledger, jobs[0])
+    ledger.succeed(done, result_of(done))
+    ledger.fail(start(ledger, jobs[1]), FAILURE)
+    ledger.cancel(jobs[2])
+    start(ledger, jobs[3])
+    queue = ledger.queue("txt2img")
+    assert (queue.depth, queue.running) == (2, 1)
+    assert queue.finished == {"succeeded": 1, "failed": 1, "canceled": 1}
+    assert queue.mean_run_s is not None
+    assert queue.oldest_wait_s > 0
+    assert [ledger.status(j).position for j in jobs] == [None, None, None, None, 0, 1]
+    assert ledger.status(jobs[5]).estimated_wait_s is not None
+
+
+def test_ended_jobs_are_kept_for_their_retention_and_live_ones_for_ever(
+    settings: Settings, ledger: JobLedger
+) -> None:
+    from crossmodal.jobs.connection import connect
+
+    redis = connect(settings)
+    attempt = start(ledger, submit(ledger, idempotency_key="k"))
+    keys = list(redis.scan_iter(f"{settings.key_prefix}:job:*"))
+    keys += [f"{settings.key_prefix}:idempotency:k"]
+    assert len(keys) == 3
+    assert {redis.ttl(key) for key in keys} == {-1}
+    ledger.succeed(attempt, result_of(attempt))
+    assert all(0 < int(str(redis.ttl(key))) <= settings.retention_s for key in keys)
+    redis.close()

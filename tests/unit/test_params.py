@@ -1,0 +1,112 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossmodal.errors import InvalidParams, InvalidPrompt
+from crossmodal.jobs.names import Task, check_job_id, new_job_id
+from crossmodal.jobs.params import (
+    MAX_METADATA,
+    MAX_PROMPT,
+    MAX_SEED,
+    Txt2ImgParams,
+    build_params,
+    clean_prompt,
+    fingerprint,
+    fix_seed,
+    parse_params,
+)
+
+IMAGE = {"key": "inputs/ab/abc"}
+
+
+def test_a_prompt_is_cleaned() -> None:
+    params = build_params(Txt2ImgParams, {"prompt": "  a\tred\n\x00 circle \ud800 "})
+    assert params.prompt == "a red circle"
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\n\t\x00"])
+def test_an_empty_prompt_is_refused(prompt: str) -> None:
+    with pytest.raises(InvalidParams, match="prompt is empty"):
+        build_params(Txt2ImgParams, {"prompt": prompt})
+
+
+def test_an_empty_prompt_has_a_code_of_its_own() -> None:
+    with pytest.raises(InvalidPrompt) as caught:
+        build_params(Txt2ImgParams, {"prompt": ""})
+    assert caught.value.code == "invalid_prompt"
+
+
+def test_the_longest_prompt_is_accepted_and_one_more_character_is_not() -> None:
+    build_params(Txt2ImgParams, {"prompt": "x" * MAX_PROMPT})
+    with pytest.raises(InvalidPrompt, match=r"1001 characters, 1000 are allowed"):
+        build_params(Txt2ImgParams, {"prompt": "x" * (MAX_PROMPT + 1)})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("count", 0), ("count", 17), ("count", "3"), ("count", 2.5), ("count", True),
+        ("seed", -1), ("seed", MAX_SEED + 1), ("seed", "7"),
+        ("temperature", -0.1), ("temperature", 2.1), ("temperature", float("nan")),
+        ("prompt", 7), ("prompt", None), ("prompt", ["a"]),
+        ("metadata", {"x": "y" * MAX_METADATA}), ("metadata", {"x": float("nan")}),
+    ],
+)  # fmt: skip
+def test_a_field_of_a_wrong_type_or_out_of_range_is_named(field: str, value: object) -> None:
+    with pytest.raises(InvalidParams, match=field):
+        parse_params(Task.TXT2IMG, {"prompt": "a circle", field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("image", None), ("image", "x.png"), ("image", {}), ("count", 6), ("beam_width", 11),
+     ("max_words", 0)],
+)  # fmt: skip
+def test_captioning_has_limits_too(field: str, value: object) -> None:
+    with pytest.raises(InvalidParams, match=field):
+        parse_params(Task.IMG2TXT, {"image": IMAGE, field: value})
+
+
+def test_fields_of_a_newer_version_are_tolerated() -> None:
+    parse_params(Task.TXT2IMG, {"prompt": "a circle", "style": "etching"})
+
+
+@given(st.text(max_size=200))
+def test_cleaning_twice_changes_nothing(text: str) -> None:
+    assert clean_prompt(clean_prompt(text)) == clean_prompt(text)
+
+
+@given(st.text(max_size=200))
+def test_a_cleaned_prompt_can_be_sent(text: str) -> None:
+    clean_prompt(text).encode()
+
+
+def test_the_seed_is_fixed_once() -> None:
+    params = build_params(Txt2ImgParams, {"prompt": "a circle"})
+    fixed = fix_seed(params)
+    assert isinstance(fixed, Txt2ImgParams)
+    assert fixed.seed is not None
+    assert fix_seed(fixed) == fixed
+
+
+def test_requests_are_equal_whatever_seed_was_fixed_for_them() -> None:
+    a = build_params(Txt2ImgParams, {"prompt": "a circle"})
+    b = build_params(Txt2ImgParams, {"prompt": " a  circle"})
+    c = build_params(Txt2ImgParams, {"prompt": "a circle", "seed": 1})
+    assert fingerprint(Task.TXT2IMG, a) == fingerprint(Task.TXT2IMG, b)
+    assert fingerprint(Task.TXT2IMG, a) != fingerprint(Task.TXT2IMG, c)
+
+
+def test_job_ids_are_uuids_of_version_7_in_the_order_they_were_made() -> None:
+    import uuid
+
+    ids = [uuid.UUID(new_job_id()) for _ in range(100)]
+    assert {i.version for i in ids} == {7}
+    assert len(set(ids)) == 100
+    assert [i.int >> 80 for i in ids] == sorted(i.int >> 80 for i in ids)
+
+
+@pytest.mark.parametrize("job_id", ["", "../x", "a/b", "a b", "-a", "x" * 129, "a\n"])
+def test_an_id_that_could_escape_its_key_is_refused(job_id: str) -> None:
+    with pytest.raises(InvalidParams):
+        check_job_id(job_id)

@@ -1,0 +1,71 @@
+"""The Celery application that workers and Flower run: `celery -A worker.app worker`."""
+
+import logging
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_ready
+from kombu import Queue
+
+from crossmodal.jobs.names import Task
+from crossmodal.settings import Settings, load_settings
+from worker.devices import default_socket
+
+log = logging.getLogger(__name__)
+
+
+def make_app(settings: Settings) -> Celery:
+    """Celery as this project needs it: late acks, JSON only, no result backend unless asked."""
+    backend = settings.result_backend
+    app = Celery(
+        "crossmodal",
+        broker=settings.broker_url.get_secret_value(),
+        backend=backend.get_secret_value() if backend else None,
+        include=["worker.tasks"],
+    )
+    queues = [task.queue for task in Task]
+    if settings.plain_queue:
+        queues.append(settings.plain_queue)
+    app.conf.update(
+        task_queues=[Queue(name) for name in queues],
+        task_routes={task.celery_name: {"queue": task.queue} for task in Task},
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        # A message leaves Redis only when its job has ended, and comes back when the process
+        # that had it dies; the ledger counts attempts, so it cannot come back for ever.
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        task_soft_time_limit=settings.run_time_limit_s,
+        task_ignore_result=backend is None,
+        worker_send_task_events=True,
+        worker_hijack_root_logger=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "visibility_timeout": max(3_600, 2 * int(settings.run_time_limit_s)),
+            "socket_connect_timeout": settings.connect_timeout_s,
+            "socket_keepalive": True,
+        },
+    )
+    return app
+
+
+@worker_ready.connect
+def _announce(**_: Any) -> None:
+    """Tell the supervisor that jobs are taken, and say at once if no model host is there."""
+    if settings.ready_file is not None:
+        settings.ready_file.touch()
+    path = settings.host_socket or default_socket("cpu")
+    if not path.is_socket():
+        log.warning(
+            "no model host is at %s: jobs will wait for one. `crossmodal worker` starts a host "
+            "and a worker together; to start a host alone: "
+            "python -m worker.host --socket %s --device cpu",
+            path, path,
+        )  # fmt: skip
+
+
+settings = load_settings()
+app = make_app(settings)

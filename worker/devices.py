@@ -1,0 +1,81 @@
+"""Which devices there are, and how a process is pinned to one. Never imports torch."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from crossmodal.errors import InvalidSetting
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device as the supervisor names it: `cpu`, `cuda:0`, `cuda:1`, …"""
+
+    name: str
+
+    @property
+    def slug(self) -> str:
+        """The name as part of a worker's or a file's name."""
+        return self.name.replace(":", "")
+
+    @property
+    def torch_name(self) -> str:
+        """What the pinned process calls it: its only GPU is its first one."""
+        return self.name.partition(":")[0]
+
+    def environment(self) -> dict[str, str]:
+        """Variables that let a process see this device and no other."""
+        kind, _, index = self.name.partition(":")
+        if kind == "cpu":
+            return {"CUDA_VISIBLE_DEVICES": ""}
+        visible = [v for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v]
+        return {"CUDA_VISIBLE_DEVICES": visible[int(index)] if visible else index}
+
+
+def parse_devices(text: str) -> list[Device]:
+    """`auto` (every GPU, or the CPU where there is none), or a list such as `cuda:0,cuda:1`.
+
+    Raises `InvalidSetting` for a name that is no device, or a GPU that is not there.
+    """
+    gpus = gpu_names()
+    if text == "auto":
+        return [Device(f"cuda:{i}") for i in range(len(gpus))] or [Device("cpu")]
+    return [_parse_one(name.strip(), len(gpus)) for name in text.split(",")]
+
+
+def _parse_one(name: str, gpus: int) -> Device:
+    kind, _, index = name.partition(":")
+    if name == "cpu":
+        return Device(name)
+    if kind == "cuda" and index.isdigit() and int(index) < gpus:
+        return Device(name)
+    raise InvalidSetting(
+        f"the device {name!r} cannot be used: there are {gpus} GPUs here. "
+        "Say auto, cpu, or GPUs such as cuda:0,cuda:1"
+    )
+
+
+def gpu_names() -> list[str]:
+    """The NVIDIA GPUs that this process may use, by their model names."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listing = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    names = listing.stdout.splitlines() if listing.returncode == 0 else []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return names
+    return [names[int(v)] if v.isdigit() and int(v) < len(names) else v
+            for v in visible.split(",") if v]  # fmt: skip
+
+
+def default_socket(slug: str) -> Path:
+    """Where a model host listens unless it is told otherwise."""
+    folder = Path(platformdirs.user_runtime_dir("crossmodal", appauthor=False))
+    return folder / f"host-{slug}.sock"

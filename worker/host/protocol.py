@@ -1,0 +1,70 @@
+"""What tasks and the model host say to each other: msgpack maps, each behind its length.
+
+    request   {"op": "info"}
+              {"op": "run", "task": …, "params": {…}, "image": bytes | None, "side": int}
+    reply     {"ok": {…}} or {"error": {"code", "message", "retryable"}}
+
+Pixels travel as raw uint8 RGB. Nothing here is a pickle.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+LENGTH = struct.Struct(">I")
+MAX_FRAME = 256 * 2**20
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class HostInfo:
+    """Who answers at a socket: what it serves, and the side of the pictures it captions."""
+
+    model: str
+    bundle_version: str
+    device: str
+    image_side: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the models made of one request, and how its batch went (seconds)."""
+
+    images: NDArray[np.uint8] | None
+    captions: list[dict[str, Any]]
+    unknown_words: list[str]
+    batch_size: int
+    batch_wait_s: float
+    inference_s: float
+
+
+def pack(message: Message) -> bytes:
+    """One frame: four bytes of length, big-endian, then the msgpack map."""
+    body: bytes = msgpack.packb(message)
+    return LENGTH.pack(len(body)) + body
+
+
+def unpack(body: bytes) -> Message:
+    """The map in a frame's body. Raises `ValueError` where it is none."""
+    message = msgpack.unpackb(body)
+    if not isinstance(message, dict):
+        raise ValueError(f"a frame holds {type(message).__name__}, not a map")
+    return message
+
+
+def pack_pixels(pixels: NDArray[np.uint8] | None) -> Message | None:
+    """An array as a map of its shape and its bytes."""
+    return None if pixels is None else {"shape": list(pixels.shape), "data": pixels.tobytes()}
+
+
+def unpack_pixels(packed: Message | None) -> NDArray[np.uint8] | None:
+    """The array that `pack_pixels` packed; read-only, it shares the message's bytes."""
+    if packed is None:
+        return None
+    return np.frombuffer(packed["data"], np.uint8).reshape(packed["shape"])

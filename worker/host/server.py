@@ -1,0 +1,159 @@
+"""The model host: the one process of a device that holds torch and the models.
+
+    python -m worker.host --socket PATH --device cpu|cuda
+
+Loads the bundle, warms up, and only then listens, so that whoever can connect is served.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossmodal.errors import CrossmodalError, InvalidSetting
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.params import parse_params
+from crossmodal.jobs.record import Failure, parse_task
+from crossmodal.models.bundle import open_bundle
+from crossmodal.pipelines.base import Described, Drawn, Request
+from crossmodal.pipelines.img2txt import Img2TxtPipeline
+from crossmodal.pipelines.txt2img import Txt2ImgPipeline
+from crossmodal.settings import Settings, load_settings
+from worker.host.batcher import Batcher, Ran
+from worker.host.protocol import (
+    LENGTH,
+    MAX_FRAME,
+    HostInfo,
+    Message,
+    pack,
+    pack_pixels,
+    unpack,
+    unpack_pixels,
+)
+
+log = logging.getLogger("worker.host")
+
+
+class ModelHost:
+    """Loaded pipelines behind a batcher, answering the messages of `protocol`."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        bundle = open_bundle(settings.bundle)
+        txt2img = Txt2ImgPipeline(bundle, device)
+        img2txt = Img2TxtPipeline(bundle, device)
+        for pipeline in (txt2img, img2txt):
+            pipeline.warmup()
+        self.info = HostInfo(bundle.name, bundle.version, str(device), img2txt.side, os.getpid())
+        self.batcher = Batcher({Task.TXT2IMG: txt2img, Task.IMG2TXT: img2txt}, settings.max_batch)
+
+    async def answer(self, message: Message) -> Message:
+        """The reply to one message; whatever is wrong with it becomes an error reply."""
+        try:
+            if message.get("op") == "info":
+                return {"ok": asdict(self.info)}
+            task = parse_task(str(message.get("task")))
+            params = parse_params(task, message.get("params") or {})
+            image = unpack_pixels(message.get("image"))
+            return _reply(await self.batcher.run(task, Request(params, image)))
+        except CrossmodalError as e:
+            return {"error": Failure.of(e).model_dump()}
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection until its task process goes away."""
+        try:
+            while True:
+                (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+                if length > MAX_FRAME:
+                    log.error("a frame of %d bytes is over the limit of %d", length, MAX_FRAME)
+                    break
+                message = unpack(await reader.readexactly(length))
+                writer.write(pack(await self.answer(message)))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            log.debug("a task process disconnected")
+        finally:
+            writer.close()
+
+
+def _reply(ran: Ran) -> Message:
+    outcome = ran.outcome
+    if isinstance(outcome, CrossmodalError):
+        return {"error": Failure.of(outcome).model_dump()}
+    made: dict[str, Any] = {"images": None, "captions": [], "unknown_words": []}
+    if isinstance(outcome, Drawn):
+        made["images"] = pack_pixels(outcome.images)
+        made["unknown_words"] = list(outcome.unknown_words)
+    if isinstance(outcome, Described):
+        made["captions"] = [caption.model_dump() for caption in outcome.captions]
+    return {
+        "ok": made | {
+            "batch_size": ran.batch_size,
+            "batch_wait_s": ran.wait_s,
+            "inference_s": ran.inference_s,
+        }
+    }  # fmt: skip
+
+
+async def listen(
+    path: Path,
+    converse: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> asyncio.Server:
+    """Listen at a unix socket that only this user can open (mode 0600)."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        return await asyncio.start_unix_server(converse, path)
+    finally:
+        os.umask(before)
+
+
+async def serve(settings: Settings, device: torch.device, path: Path) -> None:
+    """Load, warm up, listen; returns when told to stop by SIGTERM or SIGINT."""
+    host = ModelHost(settings, device)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = await listen(path, host.converse)
+    batches = asyncio.create_task(host.batcher.serve())
+    batches.add_done_callback(lambda _: stop.set())  # without batches there is no service
+    info = host.info
+    log.info("ready on %s with bundle %s %s", info.device, info.model, info.bundle_version)
+    await stop.wait()
+    server.close()
+    path.unlink(missing_ok=True)
+    if batches.done() and not batches.cancelled():
+        batches.result()  # raises what ended it
+    batches.cancel()
+
+
+def open_device(name: str) -> torch.device:
+    """A torch device that can be computed on. Raises `InvalidSetting`."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise InvalidSetting(f"the device {name!r} cannot be used: {str(e).splitlines()[0]}") from e
+    return device
+
+
+def main() -> None:
+    """Run a model host in this process."""
+    parser = argparse.ArgumentParser(prog="python -m worker.host", description=__doc__)
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] host %(levelname)s %(message)s")
+    logging.getLogger("gensim").setLevel(logging.WARNING)
+    try:
+        asyncio.run(serve(load_settings(), open_device(args.device), args.socket))
+    except CrossmodalError as e:
+        log.error("%s: %s", e.code, e)
+        raise SystemExit(1) from e

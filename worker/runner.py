@@ -1,0 +1,207 @@
+"""One attempt at one job: fetch, infer, encode, store, record. Knows nothing of Celery."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crossmodal.errors import (
+    BrokerUnavailable,
+    CrossmodalError,
+    InvalidParams,
+    JobFailed,
+    ModelHostUnavailable,
+    TimedOut,
+)
+from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
+from crossmodal.jobs.names import Task, check_job_id, result_key
+from crossmodal.jobs.params import (
+    Img2TxtParams,
+    Params,
+    Txt2ImgParams,
+    fingerprint,
+    fix_seed,
+    parse_params,
+)
+from crossmodal.jobs.record import (
+    Failure,
+    GeneratedCaption,
+    ImageRef,
+    JobResult,
+    Timings,
+)
+from crossmodal.settings import Settings
+from crossmodal.storage import Storage, open_storage
+from crossmodal.vision.decode import decode
+from crossmodal.vision.encode import encode_png, parameters_text
+from crossmodal.vision.preprocess import fit_square
+from worker.host.client import HostClient
+from worker.host.protocol import Answer
+
+log = logging.getLogger(__name__)
+
+MAX_RECORDED_PARAMS = 4_096  # of params that are wrong, this much is kept to be looked at
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """The message needs no work: its job has ended, or another process runs it."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Released:
+    """The attempt failed in a way that may pass; the job waits for the next one."""
+
+    failure: Failure
+    attempt: int
+
+
+Ending = JobResult | Failure | Skipped | Released
+
+
+class JobRunner:
+    """What a task process needs to run jobs; made once a process, after the fork.
+
+    `interrupted_by` is what the pool raises in an attempt that has used up its run time.
+    """
+
+    def __init__(
+        self, settings: Settings, host: HostClient, interrupted_by: type[Exception]
+    ) -> None:
+        self._settings = settings
+        self._interrupted_by = interrupted_by
+        self._ledger = JobLedger(settings)
+        self._storage: Storage | None = None
+        self._host = host
+
+    def run(
+        self, job_id: str, task: Task, raw: Mapping[str, Any], worker: str, *, redelivered: bool
+    ) -> Ending:
+        """Bring the job as far as this attempt can. Raises `BrokerUnavailable` only."""
+        self._adopt(job_id, task, raw)
+        attempt = self._ledger.start(job_id, worker, redelivered=redelivered)
+        if isinstance(attempt, NotStarted):
+            log.info("job %s is not started: %s", job_id, attempt.reason)
+            return Skipped(attempt.reason)
+        try:
+            result = self._attempt(task, attempt)
+        except BrokerUnavailable:
+            raise
+        except CrossmodalError as e:
+            return self._give_up(attempt, e)
+        except self._interrupted_by:
+            return self._give_up(attempt, TimedOut(
+                f"the attempt ran longer than {self._settings.run_time_limit_s:g} s: ask for "
+                "less, or raise CROSSMODAL_RUN_TIME_LIMIT_S"
+            ))  # fmt: skip
+        except Exception as e:  # a mistake of ours: the job must still end, and say so
+            log.exception("job %s: unexpected error", job_id)
+            return self._give_up(attempt, CrossmodalError(f"{type(e).__name__}: {e}"))
+        if not self._ledger.succeed(attempt, result):
+            log.warning("job %s: the result of attempt %d came late", job_id, attempt.number)
+            return Skipped("superseded")
+        return result
+
+    def _adopt(self, job_id: str, task: Task, raw: Mapping[str, Any]) -> None:
+        """Open the record of a job that plain Celery sent; one that has a record keeps it."""
+        check_job_id(job_id)
+        try:
+            params = parse_params(task, raw)
+            text, digest = fix_seed(params).model_dump_json(), fingerprint(task, params)
+        except InvalidParams:  # recorded as it came; the attempt will say what is wrong
+            text, digest = _excerpt(raw), ""
+        self._ledger.submit(job_id, task, text, digest, bounded=False)
+
+    def _give_up(self, attempt: Attempt, error: CrossmodalError) -> Ending:
+        failure = Failure.of(error)
+        # A host that was not there has not harmed the job, nor the job it.
+        counts = not isinstance(error, ModelHostUnavailable)
+        if error.retryable and not (counts and attempt.is_last):
+            if self._ledger.release(attempt, failure, counts=counts):
+                return Released(failure, attempt.number)
+            return Skipped("superseded")
+        return failure if self._ledger.fail(attempt, failure) else Skipped("superseded")
+
+    def _attempt(self, task: Task, attempt: Attempt) -> JobResult:
+        params = parse_params(task, attempt.params)
+        image = None
+        if isinstance(params, Img2TxtParams):
+            data = self._store().get(params.image, self._settings.max_image_bytes)
+            pixels = decode(data, self._settings.max_image_pixels)
+            image = fit_square(pixels, self._host.info().image_side)
+        answer = self._host.run(task, params, image)
+        return self._record(task, attempt, params, answer)
+
+    def _record(self, task: Task, attempt: Attempt, params: Params, answer: Answer) -> JobResult:
+        """Put what was made into the object store, `result.json` last."""
+        info = self._host.info()
+        stored_from = time.monotonic()
+        images = tuple(self._put_images(attempt.job, params, answer))
+        store_s = time.monotonic() - stored_from
+        result = JobResult(
+            job=attempt.job,
+            task=task,
+            params=params.model_dump(mode="json", exclude={"metadata"}),
+            images=images,
+            captions=tuple(GeneratedCaption.model_validate(c) for c in answer.captions),
+            seed=params.seed if isinstance(params, Txt2ImgParams) else None,
+            unknown_words=tuple(answer.unknown_words),
+            model=info.model,
+            bundle_version=info.bundle_version,
+            timings=_timings(attempt, answer, store_s),
+            batch_size=answer.batch_size,
+            attempt=attempt.number,
+            metadata=params.metadata,
+        )
+        text = result.model_dump_json().encode()
+        self._store().put(result_key(attempt.job, "result.json"), text, "application/json")
+        return result
+
+    def _put_images(self, job_id: str, params: Params, answer: Answer) -> list[ImageRef]:
+        if answer.images is None or not isinstance(params, Txt2ImgParams):
+            return []
+        info, refs = self._host.info(), []
+        for i, pixels in enumerate(answer.images):
+            height, width = pixels.shape[:2]
+            text = parameters_text(
+                params.prompt, ((params.seed or 0) + i) % 2**32, params.temperature,
+                (width, height), info.model, info.bundle_version,
+            )  # fmt: skip
+            key = result_key(job_id, f"{i}.png")
+            blob = self._store().put(key, encode_png(pixels, text), "image/png")
+            refs.append(ImageRef(**blob.model_dump(), width=width, height=height))
+        return refs
+
+    def _store(self) -> Storage:
+        # Opened on first use: a store that is away fails jobs, not the worker's start.
+        if self._storage is None:
+            self._storage = open_storage(self._settings)
+        return self._storage
+
+
+def _timings(attempt: Attempt, answer: Answer, store_s: float) -> Timings:
+    return Timings(
+        queued_s=round(attempt.queued_s, 6),
+        batch_wait_s=round(answer.batch_wait_s, 6),
+        inference_s=round(answer.inference_s, 6),
+        store_s=round(store_s, 6),
+        total_s=round(time.time() - attempt.created_at, 6),
+    )
+
+
+def _excerpt(raw: Mapping[str, Any]) -> str:
+    text = json.dumps(dict(raw), default=repr)
+    return (
+        text
+        if len(text) <= MAX_RECORDED_PARAMS
+        else json.dumps({"excerpt": text[:MAX_RECORDED_PARAMS]})
+    )
+
+
+def raised(failure: Failure) -> JobFailed:
+    """The failure as the exception that Celery and Flower show."""
+    return JobFailed(f"{failure.code}: {failure.message}", failure.code, failure.retryable)

@@ -1,0 +1,67 @@
+"""The Celery tasks: they translate between Celery's world and the job runner's, no more."""
+
+import random
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from celery import Task as CeleryTask
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+
+from crossmodal.errors import BrokerUnavailable, InvalidParams
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.record import JobResult
+from worker.app import app, settings
+from worker.devices import default_socket
+from worker.host.client import HostClient
+from worker.runner import JobRunner, Released, Skipped, raised
+
+RETRY_BASE_S = 1.0
+RETRY_MAX_S = 60.0
+
+
+@cache
+def runner() -> JobRunner:
+    """This process's runner; made on first use, so after the fork and never shared."""
+    path = settings.host_socket or default_socket("cpu")
+    host = HostClient(path, settings.host_wait_s, settings.inference_timeout_s)
+    return JobRunner(settings, host, interrupted_by=SoftTimeLimitExceeded)
+
+
+@app.task(name=Task.TXT2IMG.celery_name, bind=True, typing=False, max_retries=None)
+def txt2img(self: CeleryTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Draw pictures of a prompt; keyword arguments are those of `Txt2ImgParams`."""
+    return _run(self, Task.TXT2IMG, args, kwargs)
+
+
+@app.task(name=Task.IMG2TXT.celery_name, bind=True, typing=False, max_retries=None)
+def img2txt(self: CeleryTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Caption a picture; keyword arguments are those of `Img2TxtParams`."""
+    return _run(self, Task.IMG2TXT, args, kwargs)
+
+
+def _run(
+    self: CeleryTask, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    request = self.request
+    redelivered = bool((request.delivery_info or {}).get("redelivered"))
+    raw = {**kwargs, "positional arguments": list(args)} if args else kwargs
+    try:
+        ending = runner().run(request.id, task, raw, request.hostname, redelivered=redelivered)
+    except InvalidParams as e:  # an id that no record can have
+        raise Reject(str(e), requeue=False) from e
+    except BrokerUnavailable as e:
+        raise Reject(str(e), requeue=True) from e
+    if isinstance(ending, JobResult):
+        return ending.model_dump(mode="json")
+    if isinstance(ending, Skipped):
+        raise Ignore(ending.reason)
+    if isinstance(ending, Released):
+        raise self.retry(exc=raised(ending.failure), countdown=_backoff_s(ending.attempt))
+    raise raised(ending)
+
+
+def _backoff_s(attempt: int) -> float:
+    """Exponential, with full jitter, so that jobs that failed together come back apart."""
+    ceiling = min(RETRY_MAX_S, RETRY_BASE_S * 2**attempt)
+    return random.uniform(RETRY_BASE_S / 2, ceiling)  # noqa: S311 - no secret depends on it
