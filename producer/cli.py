@@ -16,7 +16,7 @@ from crossmodal.console import (
     print_table,
     progress,
 )
-from crossmodal.errors import InvalidImage, InvalidSetting
+from crossmodal.errors import CrossmodalError, InvalidImage, InvalidSetting
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import Failure, JobResult, JobState
 from producer.client import Client
@@ -73,22 +73,57 @@ def img2txt(
 ) -> None:
     """Caption pictures. A file that cannot be captioned is reported, the others are."""
     with _client() as client:
-        for image in images:
-            if not image.is_file():
-                raise InvalidImage(f"there is no file {image}")
-        jobs = [client.img2txt(i, count=count, beam_width=beam_width) for i in images]
+        submitted = [_submit_file(client, path, count, beam_width) for path in images]
+        jobs = [job for job in submitted if isinstance(job, JobHandle)]
         if no_wait:
             _print_ids(jobs, as_json)
-            return
-        _wait(jobs, client, timeout_s)
-        records = [client.record(job.id) for job in jobs]
-        if as_json:
-            print_json([r.model_dump(mode="json", exclude={"params"}) for r in records])
-        for image, record in zip(images, records, strict=True):
-            if not as_json:
-                _print_captions(image, record.result, record.failure)
-        if any(record.state is not JobState.SUCCEEDED for record in records):
+        else:
+            _wait(jobs, client, timeout_s)
+            found = [_caption_row(client, *pair) for pair in zip(images, submitted, strict=True)]
+            _print_captions(found, as_json)
+            jobs = [job for job in jobs if client.record(job.id).state is JobState.SUCCEEDED]
+        if len(jobs) < len(images):
             raise typer.Exit(FAILED)
+
+
+def _submit_file(
+    client: Client, path: Path, count: int, beam_width: int
+) -> JobHandle | CrossmodalError:
+    """The job of one file, or what is wrong with the file."""
+    try:
+        return client.img2txt(path, count=count, beam_width=beam_width)
+    except InvalidImage as e:
+        return e
+    except OSError as e:
+        return InvalidImage(f"{path} cannot be read: {e.strerror}")
+
+
+def _caption_row(
+    client: Client, path: Path, submitted: JobHandle | CrossmodalError
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"file": str(path), "job": None, "captions": [], "failure": None}
+    if isinstance(submitted, CrossmodalError):
+        return row | {"failure": Failure.of(submitted).model_dump()}
+    row["job"] = submitted.id
+    try:
+        captions = result_of(client.record(submitted.id)).captions
+    except CrossmodalError as e:
+        return row | {"failure": Failure.of(e).model_dump()}
+    return row | {"captions": [caption.model_dump() for caption in captions]}
+
+
+def _print_captions(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        for caption in row["captions"]:
+            console.print(f"{row['file']}: {caption['text']}", markup=False, soft_wrap=True)
+        if (failure := row["failure"]) is not None:
+            console.print(
+                f"{row['file']}: {failure['code']}: {failure['message']}",
+                markup=False, soft_wrap=True,
+            )  # fmt: skip
 
 
 def status(job_id: JobId, as_json: Json = False) -> None:
@@ -204,14 +239,3 @@ def _print_result(found: JobResult) -> None:
         rows.append(("unknown words", ", ".join(found.unknown_words)))
     rows.append(("total", f"{found.timings.total_s:.3f} s"))
     print_table(("", ""), rows)
-
-
-def _print_captions(image: Path, found: JobResult | None, failure: Failure | None) -> None:
-    for caption in found.captions if found else ():
-        console.print(f"{image}: {caption.text}", markup=False, soft_wrap=True)
-    if found is None:
-        console.print(
-            f"{image}: {failure.message if failure else 'canceled or expired'}",
-            markup=False,
-            soft_wrap=True,
-        )

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from crossmodal.errors import CrossmodalError, JobCanceled, JobExpired, JobFailed
 from crossmodal.jobs.record import Job, JobResult, JobState, JobStatus
 
-if TYPE_CHECKING:
-    from producer.client import Client
+
+class Follows(Protocol):
+    """What a handle asks of its client."""
+
+    def record(self, job_id: str) -> Job: ...
+    def status(self, job_id: str) -> JobStatus: ...
+    def cancel(self, job_id: str) -> JobState: ...
+    def as_completed(
+        self, jobs: Iterable[JobHandle], timeout_s: float | None = None
+    ) -> Iterator[JobHandle]: ...
 
 
 @dataclass(frozen=True)
 class JobHandle:
     """An id and the client to ask about it; nothing is remembered, every call asks Redis."""
 
-    client: Client = field(repr=False, compare=False)
+    client: Follows = field(repr=False, compare=False)
     id: str
 
     def status(self) -> JobStatus:

@@ -28,13 +28,22 @@ def runner() -> JobRunner:
     return JobRunner(settings, host, interrupted_by=SoftTimeLimitExceeded)
 
 
-@app.task(name=Task.TXT2IMG.celery_name, bind=True, typing=False, max_retries=None)
+# typing=False: wrong arguments must reach the runner, which records what is wrong with them.
+OPTIONS: dict[str, Any] = {
+    "bind": True,
+    "typing": False,
+    "max_retries": None,
+    "resultrepr_maxsize": 200,
+}
+
+
+@app.task(name=Task.TXT2IMG.celery_name, **OPTIONS)
 def txt2img(self: CeleryTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Draw pictures of a prompt; keyword arguments are those of `Txt2ImgParams`."""
     return _run(self, Task.TXT2IMG, args, kwargs)
 
 
-@app.task(name=Task.IMG2TXT.celery_name, bind=True, typing=False, max_retries=None)
+@app.task(name=Task.IMG2TXT.celery_name, **OPTIONS)
 def img2txt(self: CeleryTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Caption a picture; keyword arguments are those of `Img2TxtParams`."""
     return _run(self, Task.IMG2TXT, args, kwargs)

@@ -199,9 +199,7 @@ def test_a_repeated_key_finds_the_first_job(ledger: JobLedger) -> None:
 def test_a_key_with_other_params_is_a_conflict(ledger: JobLedger) -> None:
     first = submit(ledger, idempotency_key="order-1")
     with pytest.raises(IdempotencyConflict, match=first):
-        ledger.submit(
-            new_job_id(), Task.TXT2IMG, PARAMS, "other", idempotency_key="order-1"
-        )
+        ledger.submit(new_job_id(), Task.TXT2IMG, PARAMS, "other", idempotency_key="order-1")
 
 
 def test_of_many_submitters_with_one_key_one_creates_the_job(ledger: JobLedger) -> None:

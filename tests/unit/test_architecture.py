@@ -1,0 +1,64 @@
+"""What is loaded by what, found out from outside: import-linter misses what a package pulls in."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "cv2", "gensim", "scipy", "PIL", "numpy")
+
+
+def loaded_by(statement: str) -> set[str]:
+    program = f"{statement}; import sys, json; print(json.dumps(list(sys.modules)))"
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    return {name.partition(".")[0] for name in json.loads(output)}
+
+
+@pytest.mark.parametrize("module", ["producer", "producer.cli", "crossmodal", "crossmodal.cli"])
+def test_a_producer_loads_nothing_heavy(module: str) -> None:
+    assert not loaded_by(f"import {module}") & {*HEAVY, "worker"}
+
+
+@pytest.mark.parametrize("module", ["worker.app", "worker.tasks", "worker.supervisor"])
+def test_what_forks_never_loads_torch(module: str) -> None:
+    assert not loaded_by(f"import {module}") & {"torch", "torchvision", "gensim", "scipy"}
+
+
+def test_the_model_host_never_loads_celery() -> None:
+    assert not loaded_by("import worker.host.server") & {"celery", "kombu", "billiard"}
+
+
+def test_every_name_that_the_producer_exports_exists() -> None:
+    import producer
+
+    assert sorted(producer.__all__) == producer.__all__
+    assert all(hasattr(producer, name) for name in producer.__all__)
+
+
+def test_every_subcommand_can_be_loaded() -> None:
+    from crossmodal.cli import COMMANDS, load
+
+    for name in COMMANDS:
+        assert callable(load(name)), name
+
+
+def test_every_error_has_a_code_of_its_own() -> None:
+    from crossmodal import errors
+
+    kinds = [k for k in vars(errors).values() if isinstance(k, type)]
+    codes = [k.code for k in kinds if issubclass(k, errors.CrossmodalError)]
+    assert len(set(codes)) == len(codes)
+    tree = errors.__doc__ or ""
+    assert all(k.__name__ in tree for k in kinds if issubclass(k, errors.CrossmodalError))
+
+
+def test_no_script_is_without_its_header() -> None:
+    folder = Path(__file__).parents[2] / "crossmodal" / "jobs"
+    scripts = list(folder.glob("*.lua"))
+    assert len(scripts) == 8
+    for script in scripts:
+        assert script.read_text().startswith("--"), script

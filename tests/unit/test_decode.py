@@ -1,0 +1,156 @@
+"""Every kind of picture a user may send, made here in its real format."""
+
+import io
+import resource
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossmodal.errors import ImageTooLarge, InvalidImage
+from crossmodal.vision.decode import decode
+from crossmodal.vision.encode import encode_png, parameters_text
+from crossmodal.vision.media import media_type
+from crossmodal.vision.preprocess import fit_square
+
+RED, LIMIT = (220, 30, 35), 50_000_000
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def red(mode: str = "RGB", size: tuple[int, int] = (40, 20)) -> Image.Image:
+    return Image.new("RGB", size, RED).convert(mode)
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG whose header claims `width` × `height`, with next to no data behind it."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        crc = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", crc)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(bytes(1000))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded(red(), "PNG"), id="png"),
+        pytest.param(encoded(red(), "JPEG", quality=95), id="jpeg"),
+        pytest.param(encoded(red("CMYK"), "JPEG", quality=95), id="cmyk"),
+        pytest.param(encoded(red().quantize(4), "PNG"), id="palette"),
+        pytest.param(encoded(red("RGBA"), "PNG"), id="alpha"),
+        pytest.param(encoded(red(), "WEBP", lossless=True), id="webp"),
+        pytest.param(encoded(red(), "BMP"), id="bmp"),
+        pytest.param(encoded(red(), "TIFF"), id="tiff"),
+    ],
+)
+def test_a_red_picture_is_red_in_every_format(data: bytes) -> None:
+    pixels = decode(data, LIMIT)
+    assert pixels.shape == (20, 40, 3)
+    assert np.abs(pixels.astype(int) - RED).max() <= 12
+
+
+def test_a_grey_picture_is_grey() -> None:
+    pixels = decode(encoded(Image.new("L", (8, 8), 99), "PNG"), LIMIT)
+    assert (pixels == 99).all()
+
+
+def test_sixteen_bits_are_scaled_to_eight() -> None:
+    deep = Image.fromarray(np.full((8, 8), 0x8040, np.uint16))
+    assert (decode(encoded(deep, "PNG"), LIMIT) == 0x80).all()
+
+
+def test_transparency_is_flattened_on_white() -> None:
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    assert (decode(encoded(clear, "PNG"), LIMIT) == 255).all()
+
+
+def test_a_transparent_palette_is_flattened_on_white() -> None:
+    image = Image.new("P", (8, 8), 0)
+    assert (decode(encoded(image, "PNG", transparency=0), LIMIT) == 255).all()
+
+
+def test_the_first_frame_of_an_animation_is_taken() -> None:
+    frames = [Image.new("RGB", (8, 8), c) for c in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode(data, LIMIT)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_an_exif_rotated_picture_is_turned_upright() -> None:
+    image = Image.new("RGB", (40, 20), (255, 255, 255))
+    image.paste((0, 0, 0), (0, 0, 20, 20))  # left half black
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that left is up
+    pixels = decode(encoded(image, "JPEG", quality=95, exif=exif), LIMIT)
+    assert pixels.shape == (40, 20, 3)
+    assert pixels[5].mean() < 20
+    assert pixels[35].mean() > 235
+
+
+def test_zero_bytes_are_no_image() -> None:
+    with pytest.raises(InvalidImage, match="zero bytes"):
+        decode(b"", LIMIT)
+
+
+def test_text_is_no_image() -> None:
+    with pytest.raises(InvalidImage, match="no image"):
+        decode(b"hello, I am a text file", LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_a_truncated_file_is_refused_or_its_loss_is_harmless(kind: str, part: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    data = encoded(Image.fromarray(noise), kind)
+    with pytest.raises(InvalidImage) as caught:
+        decode(data[: int(len(data) * part)], LIMIT)
+    assert caught.value.code == "invalid_image"
+
+
+def test_a_bomb_is_refused_from_its_header_with_memory_flat() -> None:
+    bomb = png_of_size(30_000, 30_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageTooLarge, match="30000 × 30000"):
+        decode(bomb, LIMIT)
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 20_000  # its pixels would be 2.7 GB
+
+
+def test_noise_behind_an_image_signature_is_refused() -> None:
+    for signature in (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"BM", b"II*\x00"):
+        with pytest.raises(InvalidImage):
+            decode(signature + bytes(range(200)), LIMIT)
+
+
+def test_media_types_are_read_from_the_bytes() -> None:
+    assert media_type(encoded(red(), "PNG")) == "image/png"
+    assert media_type(encoded(red(), "JPEG")) == "image/jpeg"
+    assert media_type(encoded(red(), "WEBP")) == "image/webp"
+
+
+def test_png_carries_its_parameters() -> None:
+    text = parameters_text("a réd circle ☃", 7, 1.0, (8, 8), "scenes", "abc")
+    data = encode_png(np.zeros((8, 8, 3), np.uint8), text)
+    assert Image.open(io.BytesIO(data)).info["parameters"] == (
+        "a réd circle ☃\nSeed: 7, Temperature: 1, Size: 8x8, Model: scenes, Model hash: abc"
+    )
+
+
+@pytest.mark.parametrize("size", [(96, 96), (200, 100), (100, 301), (10, 10), (1, 500)])
+def test_any_picture_becomes_a_square(size: tuple[int, int]) -> None:
+    pixels = np.asarray(red(size=size))
+    fitted = fit_square(pixels, 96)
+    assert fitted.shape == (96, 96, 3)
+    assert (fitted == RED).all()
