@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from crossmodal.local.stack import Stack
@@ -41,6 +42,16 @@ class RunningStack:
     env: dict[str, str]
     settings: Settings
     log: Path
+    supervisor: psutil.Process
+
+    def processes(self) -> set[int]:
+        """Process ids of the model host, the Celery worker and its task children."""
+        return {child.pid for child in self.supervisor.children(recursive=True)}
+
+    def task_children(self) -> list[psutil.Process]:
+        """The processes that Celery forked to run tasks in."""
+        workers = [c for c in self.supervisor.children() if "celery" in c.cmdline()]
+        return [child for worker in workers for child in worker.children()]
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +63,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     log = folder / "processes.log"
     with log.open("wb") as output, Stack(env, output) as running:
         running.add(start_valkey(folder / "valkey", port), 10)
-        running.start_worker(["--devices", "cpu", "--concurrency", "8"], 60, folder / "ready")
+        options = ["--devices", "cpu", "--concurrency", "8"]
+        worker = running.start_worker(options, 60, folder / "ready")
         running.wait_ready(folder / "ready")
-        yield RunningStack(env, settings_of(env), log)
+        yield RunningStack(env, settings_of(env), log, psutil.Process(worker.pid))
 
 
 @pytest.fixture

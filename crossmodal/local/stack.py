@@ -43,11 +43,11 @@ class Stack:
         """Keep a child that runs already; it has `stop_s` to end when the stack stops."""
         self._children.append((child, stop_s))
 
-    def start_worker(self, options: list[str], drain_s: float, ready_file: Path) -> None:
+    def start_worker(self, options: list[str], drain_s: float, ready_file: Path) -> Child:
         """Start a supervisor with its model hosts and Celery workers."""
         argv = [sys.executable, "-m", "crossmodal.cli", "worker",
                 "--ready-file", str(ready_file), *options]  # fmt: skip
-        self._start("worker", argv, drain_s + KILL_MARGIN_S)
+        return self._start("worker", argv, drain_s + KILL_MARGIN_S)
 
     def start_flower(self) -> bool:
         """Start Flower, if it is installed."""
@@ -74,10 +74,11 @@ class Stack:
             child, stop_s = self._children.pop()
             child.stop(stop_s)
 
-    def _start(self, name: str, argv: list[str], stop_s: float) -> None:
+    def _start(self, name: str, argv: list[str], stop_s: float) -> Child:
         child = Child(name, argv, self._env, output=self._log)
         child.start()
         self.add(child, stop_s)
+        return child
 
 
 def treat_sigterm_as_interrupt() -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,12 @@ WAIT_S = 60
 
 
 @pytest.fixture(autouse=True)
-def _worker_is_unharmed(client: Client) -> "object":
-    """Around every bad input the same worker processes draw as before."""
-    before = client.workers()
+def _worker_is_unharmed(client: Client, stack: RunningStack) -> Iterator[None]:
+    """After every bad input the same processes as before draw as before."""
+    before = stack.processes()
     yield
     assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).images
-    assert client.workers() == before
+    assert stack.processes() == before
 
 
 def failure_of(client: Client, job_id: str) -> JobFailed:
@@ -195,10 +196,10 @@ def test_a_broker_that_hangs_is_given_up_within_the_connect_timeout(tmp_path: Pa
     client = Client(broker_url=valkey_url(port), connect_timeout_s=1.0)
     server.send(signal.SIGSTOP)
     try:
-        for call in (lambda: client.txt2img(PROMPT), lambda: client.job("x")):
+        for method in (client.txt2img, client.job):
             started = time.monotonic()
             with pytest.raises(BrokerUnavailable):
-                call()
+                method("a-circle")
             assert time.monotonic() - started < 2.5  # one timeout, not one for every layer
 
         async def submit() -> None:

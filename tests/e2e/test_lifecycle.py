@@ -1,0 +1,191 @@
+"""Workers that come and go: stacks of their own, started and stopped here."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from crossmodal.jobs.record import JobState
+from crossmodal.local.stack import Stack
+from crossmodal.local.valkey import free_port, start_valkey, valkey_url
+from crossmodal.processes import Child
+from producer import Client, JobHandle
+from tests.conftest import settings_of, stack_environment
+from tests.integration.test_main_job import is_known
+from tests.waiting import until
+
+PROMPT = "a large red circle on a white background"
+WAIT_S = 90
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a queue and a store that only this test uses."""
+    port = free_port()
+    server = start_valkey(tmp_path / "valkey", port)
+    yield stack_environment(port, tmp_path)
+    server.stop(10)
+
+
+@pytest.fixture
+def client(env: dict[str, str]) -> Iterator[Client]:
+    with Client(settings_of(env)) as client:
+        yield client
+
+
+@contextmanager
+def running_worker(env: dict[str, str], folder: Path, concurrency: int) -> Iterator[Child]:
+    folder.mkdir()
+    with (folder / "log").open("wb") as log, Stack(env, log) as stack:
+        options = ["--devices", "cpu", "--concurrency", str(concurrency)]
+        worker = stack.start_worker(options, 60, folder / "ready")
+        stack.wait_ready(folder / "ready")
+        yield worker
+
+
+def states(jobs: list[JobHandle]) -> list[JobState]:
+    return [job.status().state for job in jobs]
+
+
+def tree_of(worker: Child) -> list[psutil.Process]:
+    root = psutil.Process(worker.pid)
+    return [root, *root.children(recursive=True)]
+
+
+def terminate(worker: Child, number: signal.Signals = signal.SIGTERM) -> int | None:
+    worker.send(number)
+    assert worker.wait(WAIT_S)
+    return worker.returncode
+
+
+def test_sigterm_finishes_fifty_running_jobs(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(env, tmp_path / "worker", 50) as worker:
+        tree = tree_of(worker)
+        jobs = [client.txt2img(PROMPT, count=16, seed=i) for i in range(50)]
+        until(lambda: JobState.QUEUED not in states(jobs), WAIT_S, "starting of all jobs")
+        assert JobState.RUNNING in states(jobs)
+        assert terminate(worker) == 0
+        assert states(jobs) == [JobState.SUCCEEDED] * 50
+        assert not [p for p in tree if p.is_running()]
+
+
+def test_what_a_drained_worker_left_is_done_by_the_next_with_the_same_bytes(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(env, tmp_path / "first", 4) as worker:
+        before = client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).images[0].sha256
+        jobs = [client.txt2img(PROMPT, count=16, seed=7) for _ in range(40)]
+        until(lambda: JobState.SUCCEEDED in states(jobs), WAIT_S)
+        assert terminate(worker) == 0
+    left = states(jobs)
+    assert JobState.QUEUED in left
+    assert set(left) == {JobState.QUEUED, JobState.SUCCEEDED}
+    with running_worker(env, tmp_path / "second", 4):
+        for job in jobs:
+            result = job.result(timeout_s=WAIT_S)
+            assert (result.images[0].sha256, result.attempt) == (before, 1)
+
+
+def test_a_second_sigterm_stops_at_once_and_loses_nothing(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(env, tmp_path / "first", 4) as worker:
+        tree = tree_of(worker)
+        jobs = [client.txt2img(PROMPT, count=16, seed=i) for i in range(30)]
+        until(lambda: states(jobs).count(JobState.RUNNING) == 4, WAIT_S)
+        worker.send(signal.SIGTERM)
+        log = tmp_path / "first" / "log"
+        until(lambda: b"draining" in log.read_bytes(), WAIT_S)
+        assert terminate(worker) in (0, 1)
+        assert not [p for p in tree if p.is_running()]
+    with running_worker(env, tmp_path / "second", 4):
+        for job in jobs:
+            assert len(job.result(timeout_s=WAIT_S).images) == 16
+
+
+def test_a_killed_host_or_worker_is_started_again(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(env, tmp_path / "worker", 2) as worker:
+        for what in ("worker.host", "celery"):
+            root = psutil.Process(worker.pid)
+            [victim] = [p for p in root.children() if what in p.cmdline()]
+            victim.kill()
+            until(lambda v=victim: not v.is_running(), WAIT_S)  # type: ignore[misc]
+            job = client.txt2img(PROMPT, seed=7)
+            assert job.result(timeout_s=WAIT_S).images
+
+
+def test_a_plain_celery_worker_says_that_its_host_is_missing_and_works_once_it_is_there(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "host.sock"
+    backend = env["CELERY_BROKER_URL"].replace("/0", "/1")
+    env = {
+        **os.environ,
+        **env,
+        "CROSSMODAL_HOST_SOCKET": str(path),
+        "CELERY_RESULT_BACKEND": backend,
+    }
+    log = tmp_path / "log"
+    with log.open("wb") as output, Stack(env, output) as stack:
+        start = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-c", "2"]
+        worker = Child("celery", [*start, "--loglevel", "INFO"], env, output)
+        worker.start()
+        stack.add(worker, 30)
+        until(lambda: b"no model host is at" in log.read_bytes(), WAIT_S, "the warning")
+        assert str(path).encode() in log.read_bytes()
+        program = (
+            "from celery import Celery; "
+            f"app = Celery(broker={env['CELERY_BROKER_URL']!r}, backend={backend!r}); "
+            f"sent = app.send_task('crossmodal.txt2img', kwargs={{'prompt': {PROMPT!r}}}); "
+            "print(sent.id, flush=True); print(sent.get(timeout=60)['images'][0]['key'])"
+        )
+        sender = subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+        )
+        assert sender.stdout is not None
+        job_id = sender.stdout.readline().strip()
+        until(lambda: is_known(client, job_id), WAIT_S, "the record")
+        host = Child(
+            "host", [sys.executable, "-m", "worker.host", "--socket", str(path)], env, output
+        )
+        host.start()
+        stack.add(host, 30)
+        assert client.job(job_id).result(timeout_s=WAIT_S).images
+        assert f"results/{job_id}/0.png" in sender.communicate(timeout=60)[0]
+
+
+def test_up_starts_what_is_missing_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+    port, flower = free_port(), free_port()
+    env = {**os.environ, **stack_environment(port, tmp_path), "XDG_DATA_HOME": str(tmp_path),
+           "FLOWER_PORT": str(flower)}  # fmt: skip
+    with (tmp_path / "log").open("wb") as log:
+        up = Child(
+            "up", [sys.executable, "-m", "crossmodal.cli", "up", "--devices", "cpu"], env, log
+        )
+        up.start()
+    try:
+        until(lambda: b"ready. Queue" in (tmp_path / "log").read_bytes() or not up.is_alive, WAIT_S)
+        tree = tree_of(up)
+        with Client(broker_url=valkey_url(port), storage_url=env["CROSSMODAL_STORAGE_URL"]) as c:
+            assert c.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).images
+        until(lambda: _listens(flower), WAIT_S, "Flower")
+        assert terminate(up, signal.SIGINT) == 0
+        assert not [p for p in tree if p.is_running()]
+    finally:
+        up.kill()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

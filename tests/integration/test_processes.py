@@ -1,0 +1,48 @@
+"""What the processes of a worker are, seen from outside."""
+
+import os
+import stat
+from pathlib import Path
+
+from producer import Client
+from tests.conftest import RunningStack
+
+PROMPT = "a large red circle on a white background"
+MAX_CHILD_RSS = 120_000_000
+
+
+def test_task_children_hold_no_torch_and_little_memory(client: Client, stack: RunningStack) -> None:
+    jobs = [client.txt2img(PROMPT, seed=i) for i in range(32)]
+    pictures = [client.read(job.result(timeout_s=60).images[0]) for job in jobs]
+    for job in [client.img2txt(picture) for picture in pictures]:
+        job.result(timeout_s=60)
+    children = stack.task_children()
+    assert len(children) == 8
+    for child in children:
+        libraries = {m.path for m in child.memory_maps() if ".so" in m.path}
+        assert libraries
+        assert not [path for path in libraries if "torch" in path or "cuda" in path]
+        assert child.memory_info().rss < MAX_CHILD_RSS
+
+
+def test_one_process_of_a_device_holds_torch(stack: RunningStack) -> None:
+    holders = [
+        process
+        for process in stack.supervisor.children(recursive=True)
+        if any("libtorch" in m.path for m in process.memory_maps())
+    ]
+    assert len(holders) == 1
+    assert "worker.host" in holders[0].cmdline()
+
+
+def test_the_socket_is_for_this_user_alone(stack: RunningStack) -> None:
+    [host] = [p for p in stack.supervisor.children() if "worker.host" in p.cmdline()]
+    path = Path(host.cmdline()[host.cmdline().index("--socket") + 1])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert path.stat().st_uid == os.getuid()
+
+
+def test_no_secret_is_in_a_command_line(stack: RunningStack) -> None:
+    for process in stack.supervisor.children(recursive=True):
+        assert "redis://" not in " ".join(process.cmdline())
