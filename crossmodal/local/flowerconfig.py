@@ -11,6 +11,7 @@ MAX_SHOWN = 80
 address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
 port = int(os.environ.get("FLOWER_PORT", "5555"))
 natural_time = True
+tasks_columns = "name,uuid,state,kwargs,received,runtime,worker"
 max_tasks = 10_000
 
 

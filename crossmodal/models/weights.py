@@ -60,7 +60,13 @@ def _config(bundle: Bundle, name: str, kind: Any) -> Any:
 
 
 def _filled(model: Model, bundle: Bundle, name: str, device: torch.device) -> Model:
-    path = bundle.path(f"{name}.safetensors")
+    load_weights(model, bundle.folder, name)
+    return model.to(device).eval()
+
+
+def load_weights(model: nn.Module, folder: Path, name: str) -> None:
+    """Fill `model` from `<name>.safetensors`. Raises `BundleInvalid`."""
+    path = folder / f"{name}.safetensors"
     try:
         weights = load_file(path)
         model.load_state_dict(
@@ -68,4 +74,3 @@ def _filled(model: Model, bundle: Bundle, name: str, device: torch.device) -> Mo
         )
     except (SafetensorError, RuntimeError, OSError) as e:
         raise BundleInvalid(f"{path} does not fit {name}.json: {str(e).splitlines()[0]}") from e
-    return model.to(device).eval()

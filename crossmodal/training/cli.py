@@ -24,7 +24,7 @@ from crossmodal.models.bundle import open_bundle
 from crossmodal.settings import load_settings
 from crossmodal.training.evaluation import evaluate as evaluate_bundle
 from crossmodal.training.loop import Budget, Metrics
-from crossmodal.training.stages import STAGES, open_dataset, seal_if_complete
+from crossmodal.training.stages import STAGES, Run, open_dataset, seal_if_complete
 
 DRAWING_SHARE = 0.4  # of the minutes of `all`; the captioner takes longer to learn
 
@@ -42,6 +42,7 @@ def train(
     minutes: Minutes = None,
     steps: Steps = None,
     seed: Seed = 1,
+    resume: Annotated[bool, typer.Option(help="Go on from the weights in --out.")] = False,
 ) -> None:
     """Train a stage of a bundle, or all of them; the complete bundle is evaluated and sealed."""
     with errors_to_exit_status():
@@ -60,7 +61,7 @@ def train(
                     figures = " ".join(f"{k} {v:.4g}" for k, v in metrics.items())
                     console.print(f"{name} {done:6.1%} {figures}", soft_wrap=True)  # noqa: B023
 
-                STAGES[name](data, out, budget, seed, report)
+                STAGES[name](Run(data, out, budget, seed, report, resume))
         bundle = seal_if_complete(out, dataset)
         if bundle is not None:
             console.print(f"sealed {bundle.name} {bundle.version} in {out}")

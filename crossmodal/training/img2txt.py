@@ -57,7 +57,7 @@ def _padded(texts: list[list[int]]) -> tuple[Tensor, Tensor]:
     return captions, keep
 
 
-def loss_of(model: Captioner, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+def loss_of(model: Captioner, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy a word; `whole` is the fraction of captions predicted without a mistake."""
     loss, whole = model.loss(batch.images, batch.captions, batch.keep)
     return loss, {"whole": whole}

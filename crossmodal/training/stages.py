@@ -5,14 +5,14 @@ are there, the bundle is evaluated and sealed.
 """
 
 import json
-import platform
+import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from crossmodal.datasets.base import Dataset
 from crossmodal.datasets.scenes import Scenes
@@ -20,7 +20,7 @@ from crossmodal.errors import DataInvalid, InvalidSetting
 from crossmodal.models.bundle import DATA_FILES, WORDS, Bundle, seal
 from crossmodal.models.captioner import Captioner, CaptionerConfig
 from crossmodal.models.vae import VAEConfig
-from crossmodal.models.weights import save_model
+from crossmodal.models.weights import load_weights, save_model
 from crossmodal.text.word2vec import WordVectors, load_vectors, train_vectors
 from crossmodal.training import evaluation, img2txt, txt2img
 from crossmodal.training.loop import Budget, Report, Schedule, fit
@@ -28,7 +28,21 @@ from crossmodal.training.loop import Budget, Report, Schedule, fit
 CAPTIONS_FOR_WORDS = 20_000
 EVALUATED_SCENES = 500
 RECORD = "training.json"  # what each stage did, until the manifest takes it over
-Stage = Callable[[Dataset, Path, Budget, int, Report], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one stage is to be trained: on what, into which folder, for how long."""
+
+    data: Dataset
+    out: Path
+    budget: Budget
+    seed: int
+    report: Report
+    resume: bool = False
+
+
+Stage = Callable[[Run], None]
 
 
 def open_dataset(name: str) -> Dataset:
@@ -38,44 +52,51 @@ def open_dataset(name: str) -> Dataset:
     raise InvalidSetting(f"--dataset {name!r}: there is only 'scenes'")
 
 
-def train_words(data: Dataset, out: Path, budget: Budget, seed: int, report: Report) -> None:
+def train_words(run: Run) -> None:
     """Skip-gram vectors of the data set's captions."""
-    texts = list(islice(data.texts("train", seed), CAPTIONS_FOR_WORDS))
+    texts = list(islice(run.data.texts("train", run.seed), CAPTIONS_FOR_WORDS))
     if not texts:
-        raise DataInvalid(f"the data set {data.name} has no captions to learn words from")
-    vectors = train_vectors(texts, seed=seed)
-    vectors.save(out / WORDS)
-    _record(out, "word2vec", data, {"captions": len(texts), "words": len(vectors.words)})
+        raise DataInvalid(f"the data set {run.data.name} has no captions to learn words from")
+    vectors = train_vectors(texts, seed=run.seed)
+    vectors.save(run.out / WORDS)
+    _record(run, "word2vec", {"captions": len(texts), "words": len(vectors.words)})
 
 
-def train_txt2img(data: Dataset, out: Path, budget: Budget, seed: int, report: Report) -> None:
-    """The text-conditioned VAE."""
-    torch.manual_seed(seed)
-    words, config = _words(out), VAEConfig()
+def train_txt2img(run: Run) -> None:
+    """The text-conditioned VAE: first on small pictures, then, and when resumed, on whole ones."""
+    torch.manual_seed(run.seed)
+    words, config = _words(run.out), VAEConfig()
     model = txt2img.new_model(words, config)
+    if run.resume:
+        load_weights(model, run.out, "txt2img")
+
+    def loss_of(batch: txt2img.Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        return txt2img.loss_of(model, batch, 1.0 if run.resume else progress)
+
     metrics = fit(
-        model,
-        txt2img.batches(data, words, config, seed),
-        lambda batch, progress: txt2img.loss_of(model, batch, progress),
-        budget, Schedule(rate=8e-4), out / "txt2img.log.jsonl", report,
+        model, txt2img.batches(run.data, words, config, run.seed), loss_of,
+        run.budget, Schedule(rate=5e-4 if run.resume else 8e-4),
+        run.out / "txt2img.log.jsonl", run.report,
     )  # fmt: skip
-    save_model(out, "txt2img", model)
-    _record(out, "txt2img", data, {"budget": asdict(budget), "final": metrics, "seed": seed})
+    save_model(run.out, "txt2img", model)
+    _record(run, "txt2img", metrics)
 
 
-def train_img2txt(data: Dataset, out: Path, budget: Budget, seed: int, report: Report) -> None:
+def train_img2txt(run: Run) -> None:
     """The captioner."""
-    torch.manual_seed(seed)
-    config = CaptionerConfig(words=img2txt.vocabulary(_words(out).words))
+    torch.manual_seed(run.seed)
+    config = CaptionerConfig(words=img2txt.vocabulary(_words(run.out).words))
     model = Captioner(config)
+    if run.resume:
+        load_weights(model, run.out, "img2txt")
     metrics = fit(
-        model,
-        img2txt.batches(data, config, seed),
-        lambda batch, progress: img2txt.loss_of(model, batch, progress),
-        budget, Schedule(rate=1e-3, decay=0.05), out / "img2txt.log.jsonl", report,
+        model, img2txt.batches(run.data, config, run.seed),
+        lambda batch, _: img2txt.loss_of(model, batch),
+        run.budget, Schedule(rate=1e-3, decay=0.05),
+        run.out / "img2txt.log.jsonl", run.report,
     )  # fmt: skip
-    save_model(out, "img2txt", model)
-    _record(out, "img2txt", data, {"budget": asdict(budget), "final": metrics, "seed": seed})
+    save_model(run.out, "img2txt", model)
+    _record(run, "img2txt", metrics)
 
 
 STAGES: dict[str, Stage] = {
@@ -101,9 +122,15 @@ def _words(out: Path) -> WordVectors:
     return load_vectors(out / WORDS)
 
 
-def _record(out: Path, stage: str, data: Dataset, facts: dict[str, Any]) -> None:
-    path = out / RECORD
+def _record(run: Run, stage: str, final: dict[str, float]) -> None:
+    """Add to the folder's record that this run has taken place, after those it went on from."""
+    path = run.out / RECORD
     record = json.loads(path.read_text()) if path.is_file() else {}
-    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    record[stage] = {"dataset": data.name, "machine": machine, "torch": torch.__version__, **facts}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    facts = {
+        "dataset": run.data.name, "seed": run.seed, **asdict(run.budget),
+        "machine": gpu or f"{os.cpu_count()} CPU cores", "torch": torch.__version__,
+        "final": {name: round(value, 6) for name, value in final.items()},
+    }  # fmt: skip
+    record[stage] = [*(record.get(stage, []) if run.resume else []), facts]
     path.write_text(json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,124 @@
+"""Flower's pages as a person sees them, in a real browser."""
+
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from crossmodal.local.stack import Stack
+from crossmodal.local.valkey import free_port
+from producer import Client
+from tests.conftest import RunningStack, need
+from tests.waiting import until
+
+LONG_PROMPT = "a large red circle on a white background and " + "a small blue star " * 10
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    need(CHROMIUM is not None, "a Chromium browser")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+                  "--disable-component-update", "--disable-sync", "--no-first-run"],
+        )  # fmt: skip
+        page = browser.new_page(viewport={"width": 1500, "height": 700})
+        page.set_default_timeout(30_000)
+        yield page
+        browser.close()
+
+
+@pytest.fixture
+def flower(stack: RunningStack, tmp_path: Path) -> Iterator[str]:
+    """The address of a Flower that watches the session's stack."""
+    with _flower(stack, tmp_path, {}) as address:
+        until(lambda: _status(address) == 200, 60, "Flower")
+        yield address
+
+
+class _flower:
+    def __init__(self, stack: RunningStack, folder: Path, more: dict[str, str]) -> None:
+        self._address = f"http://127.0.0.1:{(port := free_port())}"
+        self._log = (folder / "flower.log").open("wb")
+        self._stack = Stack({**stack.env, "FLOWER_PORT": str(port), **more}, self._log)
+
+    def __enter__(self) -> str:
+        assert self._stack.start_flower()
+        return self._address
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.stop()
+        self._log.close()
+
+
+def _status(address: str) -> int | None:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as e:
+        status = e.code
+        e.close()
+        return status
+    except OSError:
+        return None
+
+
+def test_flower_shows_the_worker_and_the_finished_jobs(
+    page: Page, flower: str, client: Client, tmp_path: Path
+) -> None:
+    until(lambda: _sees_worker(flower), 60, "the worker's first heartbeat")
+    jobs = [client.txt2img(LONG_PROMPT, seed=i) for i in range(5)]
+    for job in jobs:
+        job.result(timeout_s=60)
+    [name] = client.workers()
+
+    page.goto(f"{flower}/workers")
+    expect(page.get_by_text(name)).to_be_visible()
+    expect(page.get_by_text("Online").first).to_be_visible()
+    page.screenshot(path=tmp_path / "workers.png")
+
+    page.goto(f"{flower}/tasks")
+    expect(page.get_by_text(jobs[0].id)).to_be_visible()
+    row = page.locator("tr", has=page.get_by_text(jobs[0].id))
+    expect(row).to_contain_text("crossmodal.txt2img")
+    expect(row).to_contain_text("SUCCESS")
+    expect(row).to_contain_text("a large red circle")
+    expect(row).not_to_contain_text("star a small blue star a small")  # shortened
+    page.screenshot(path=os.environ.get("FLOWER_SCREENSHOT", tmp_path / "tasks.png"))
+
+
+def _sees_worker(flower: str) -> bool:
+    with urllib.request.urlopen(f"{flower}/workers?json=1", timeout=5) as answer:
+        return b'"status": true' in answer.read()
+
+
+def test_flower_asks_for_the_login_that_is_set(stack: RunningStack, tmp_path: Path) -> None:
+    with _flower(stack, tmp_path, {"FLOWER_BASIC_AUTH": "me:secret"}) as address:
+        until(lambda: _status(address) is not None, 60, "Flower")
+        assert _status(address) == 401
+        manager = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+        manager.add_password(None, address, "me", "secret")
+        opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(manager))
+        with opener.open(address, timeout=5) as answer:
+            assert answer.status == 200
+
+
+def test_flower_listens_on_loopback_alone(flower: str) -> None:
+    import psutil
+
+    port = int(flower.rpartition(":")[2])
+    listening = [
+        str(c.laddr).partition("port")[0]
+        for c in psutil.net_connections("tcp")
+        if c.status == psutil.CONN_LISTEN and f"port={port})" in str(c.laddr)
+    ]
+    assert listening == ["addr(ip='127.0.0.1', "]
