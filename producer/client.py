@@ -138,7 +138,7 @@ class Client:
 
     def _publish(self, task: Task, job_id: str, params: Params) -> None:
         try:
-            self._broker.publish(task, job_id, params.model_dump(mode="json"))
+            self._broker.publish(task, job_id, params.model_dump(mode="json", exclude_none=True))
         except BrokerUnavailable:
             self._ledger.withdraw(job_id)
             raise

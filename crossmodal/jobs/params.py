@@ -61,8 +61,6 @@ class _Params(BaseModel):
     # Strict: a string is no number. Fields that a newer version sends are ignored.
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
-    metadata: Metadata = None
-
 
 class Txt2ImgParams(_Params):
     """`count` pictures of `prompt`; picture i is drawn with seed + i.
@@ -76,6 +74,7 @@ class Txt2ImgParams(_Params):
     count: int = Field(default=1, ge=1, le=16)
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     temperature: float = Field(default=1.0, ge=0, le=2)
+    metadata: Metadata = None
 
 
 class Img2TxtParams(_Params):
@@ -85,6 +84,7 @@ class Img2TxtParams(_Params):
     count: int = Field(default=1, ge=1, le=5)
     beam_width: int = Field(default=4, ge=1, le=10)
     max_words: int = Field(default=40, ge=1, le=64)
+    metadata: Metadata = None
 
 
 Params = Txt2ImgParams | Img2TxtParams

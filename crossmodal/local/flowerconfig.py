@@ -5,8 +5,11 @@ what is set here is only what differs from its defaults.
 """
 
 import os
+import re
+from typing import Any
 
-MAX_SHOWN = 80
+MAX_PROMPT, MAX_KWARGS = 80, 240  # characters
+PROMPT = re.compile(rf"""('prompt': (['"]))(.{{{MAX_PROMPT}}}).+?\2(?=[,}}])""")
 
 address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
 port = int(os.environ.get("FLOWER_PORT", "5555"))
@@ -15,8 +18,9 @@ tasks_columns = "name,uuid,state,kwargs,received,runtime,worker"
 max_tasks = 10_000
 
 
-def format_task(task):  # type: ignore[no-untyped-def]  # Flower's own type, which has no stubs
-    """Shorten the arguments that a row of the task list shows."""
-    if task.kwargs and len(task.kwargs) > MAX_SHOWN:
-        task.kwargs = task.kwargs[: MAX_SHOWN - 1] + "…"
+def format_task(task: Any) -> Any:
+    """Shorten a long prompt, and whatever else is long, in the pages that show it."""
+    if task.kwargs:
+        shown = PROMPT.sub(r"\1\3…\2", task.kwargs)
+        task.kwargs = shown if len(shown) <= MAX_KWARGS else shown[: MAX_KWARGS - 1] + "…"
     return task
