@@ -18,13 +18,15 @@ FAILED, USAGE = 1, 2  # exit statuses
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 # rich leaves colors out when NO_COLOR is set or the output is not a terminal.
-console = Console(highlight=False)
+# In a pipe, lines are not broken at the 80 columns that rich would assume.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 stderr = Console(stderr=True, highlight=False)
 
 
-def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """One JSON document on standard output; one line without `indent`."""
+    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

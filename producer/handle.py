@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from crossmodal.errors import CrossmodalError, JobCanceled, JobExpired, JobFailed
+from crossmodal.errors import JobCanceled, JobExpired, JobFailed, ResultTimeout
 from crossmodal.jobs.record import Job, JobResult, JobState, JobStatus
 
 
@@ -61,5 +61,5 @@ def result_of(job: Job) -> JobResult:
     if job.state is JobState.FAILED and job.failure is not None:
         raise JobFailed(job.failure.message, job.failure.code, job.failure.retryable)
     if job.result is None:
-        raise CrossmodalError(f"job {job.id} is {job.state} and has no result")
+        raise ResultTimeout(f"job {job.id} is {job.state}: it has no result yet; wait for it")
     return job.result

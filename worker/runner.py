@@ -127,6 +127,7 @@ class JobRunner:
         return failure if self._ledger.fail(attempt, failure) else Skipped("superseded")
 
     def _attempt(self, task: Task, attempt: Attempt) -> JobResult:
+        begun = time.monotonic()
         params = parse_params(task, attempt.params)
         image = None
         if isinstance(params, Img2TxtParams):
@@ -134,9 +135,11 @@ class JobRunner:
             pixels = decode(data, self._settings.max_image_pixels)
             image = fit_square(pixels, self._host.info().image_side)
         answer = self._host.run(task, params, image)
-        return self._record(task, attempt, params, answer)
+        return self._record(task, attempt, params, answer, begun)
 
-    def _record(self, task: Task, attempt: Attempt, params: Params, answer: Answer) -> JobResult:
+    def _record(
+        self, task: Task, attempt: Attempt, params: Params, answer: Answer, begun: float
+    ) -> JobResult:
         """Put what was made into the object store, `result.json` last."""
         info = self._host.info()
         stored_from = time.monotonic()
@@ -152,7 +155,7 @@ class JobRunner:
             unknown_words=tuple(answer.unknown_words),
             model=info.model,
             bundle_version=info.bundle_version,
-            timings=_timings(attempt, answer, store_s),
+            timings=_timings(attempt, answer, store_s, time.monotonic() - begun),
             batch_size=answer.batch_size,
             attempt=attempt.number,
             metadata=params.metadata,
@@ -183,13 +186,14 @@ class JobRunner:
         return self._storage
 
 
-def _timings(attempt: Attempt, answer: Answer, store_s: float) -> Timings:
+def _timings(attempt: Attempt, answer: Answer, store_s: float, run_s: float) -> Timings:
+    # Waiting was timed by Redis's clock, running by this machine's: they are never subtracted.
     return Timings(
         queued_s=round(attempt.queued_s, 6),
         batch_wait_s=round(answer.batch_wait_s, 6),
         inference_s=round(answer.inference_s, 6),
         store_s=round(store_s, 6),
-        total_s=round(time.time() - attempt.created_at, 6),
+        total_s=round(attempt.queued_s + run_s, 6),
     )
 
 

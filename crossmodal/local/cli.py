@@ -8,7 +8,14 @@ from urllib.parse import urlsplit
 
 import typer
 
-from crossmodal.console import console, errors_to_exit_status
+from crossmodal.console import (
+    Json,
+    console,
+    errors_to_exit_status,
+    print_json,
+    print_table,
+    stderr,
+)
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.local.stack import Stack, StackFailed, treat_sigterm_as_interrupt
 from crossmodal.local.valkey import answers, is_local, start_valkey
@@ -23,6 +30,7 @@ def up(
     devices: Annotated[str, typer.Option(help="auto, cpu, or cuda:0,cuda:1.")] = "auto",
     concurrency: Annotated[int | None, typer.Option(min=1, help="Task processes a device.")] = None,
     flower: Annotated[bool, typer.Option(help="Also run Flower.")] = True,
+    as_json: Json = False,
 ) -> None:
     """Run Valkey (if none answers), a worker and Flower; one Ctrl-C stops all."""
     treat_sigterm_as_interrupt()
@@ -37,10 +45,10 @@ def up(
                 stack.start_worker(options, settings.drain_s, ready_file)
                 shown = flower and stack.start_flower()
                 stack.wait_ready(ready_file)
-                _say_ready(settings, shown)
+                _say_ready(settings, shown, as_json)
                 _watch(stack)
         except KeyboardInterrupt:
-            console.print("stopped")
+            stderr.print("stopped")
 
 
 def _ensure_queue(stack: Stack, settings: Settings) -> None:
@@ -54,17 +62,23 @@ def _ensure_queue(stack: Stack, settings: Settings) -> None:
         )
     folder = data_dir() / "valkey"
     stack.add(start_valkey(folder, urlsplit(url).port or 6379), VALKEY_STOP_S)
-    console.print(f"started Valkey at {url}, its data in {folder}")
+    stderr.print(f"started Valkey at {url}, its data in {folder}")
 
 
-def _say_ready(settings: Settings, flower: bool) -> None:
-    console.print(f"ready. Queue {redacted(settings.broker_url.get_secret_value())}")
-    console.print(f"       store {settings.storage_url}")
-    if flower:
-        host = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
-        console.print(f"       Flower http://{host}:{os.environ.get('FLOWER_PORT', '5555')}")
+def _say_ready(settings: Settings, flower: bool, as_json: bool) -> None:
+    host, port = (os.environ.get(f"FLOWER_{n}") for n in ("ADDRESS", "PORT"))
+    places = {
+        "queue": redacted(settings.broker_url.get_secret_value()),
+        "store": settings.storage_url,
+        "flower": f"http://{host or '127.0.0.1'}:{port or 5555}" if flower else None,
+    }
+    if as_json:
+        print_json(places)
+        return
+    console.print("ready")
+    print_table(("", ""), [(name, place) for name, place in places.items() if place])
     console.print(
-        'Try    crossmodal txt2img "a large red circle on a white background" -o circle.png'
+        'try  crossmodal txt2img "a large red circle on a white background" -o circle.png'
     )
 
 

@@ -43,6 +43,7 @@ def train(
     steps: Steps = None,
     seed: Seed = 1,
     resume: Annotated[bool, typer.Option(help="Go on from the weights in --out.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train a stage of a bundle, or all of them; the complete bundle is evaluated and sealed."""
     with errors_to_exit_status():
@@ -58,12 +59,18 @@ def train(
 
                 def report(done: float, metrics: Metrics) -> None:
                     bar.update(TaskID(0), completed=round(1000 * done))
+                    if as_json:
+                        print_json({"stage": name, "done": done, **metrics}, indent=None)  # noqa: B023
+                        return
                     figures = " ".join(f"{k} {v:.4g}" for k, v in metrics.items())
                     console.print(f"{name} {done:6.1%} {figures}", soft_wrap=True)  # noqa: B023
 
                 STAGES[name](Run(data, out, budget, seed, report, resume))
         bundle = seal_if_complete(out, dataset)
-        if bundle is not None:
+        if bundle is not None and as_json:
+            print_json({"bundle": str(out), "version": bundle.version,
+                        "quality": bundle.manifest.quality}, indent=None)  # fmt: skip
+        elif bundle is not None:
             console.print(f"sealed {bundle.name} {bundle.version} in {out}")
 
 

@@ -175,7 +175,9 @@ def test_up_starts_what_is_missing_and_ctrl_c_ends_it(tmp_path: Path) -> None:
         )
         up.start()
     try:
-        until(lambda: b"ready. Queue" in (tmp_path / "log").read_bytes() or not up.is_alive, WAIT_S)
+        until(
+            lambda: b"try  crossmodal" in (tmp_path / "log").read_bytes() or not up.is_alive, WAIT_S
+        )
         tree = tree_of(up)
         with Client(broker_url=valkey_url(port), storage_url=env["CROSSMODAL_STORAGE_URL"]) as c:
             assert c.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).images

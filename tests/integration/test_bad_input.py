@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from crossmodal.errors import (
     JobFailed,
     StorageNotWritable,
 )
+from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.params import BlobRef
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
 from crossmodal.settings import SHIPPED_BUNDLE
@@ -212,3 +214,17 @@ def test_a_broker_that_hangs_is_given_up_within_the_connect_timeout(tmp_path: Pa
         server.send(signal.SIGCONT)
         client.close()
         server.stop(10)
+
+
+def test_a_result_that_cannot_be_stored_fails_its_job_after_its_attempts(
+    client: Client, stack: RunningStack
+) -> None:
+    job_id = new_job_id()
+    folder = Path(unquote(urlsplit(stack.settings.storage_url).path)) / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / job_id).write_text("in the way")
+    send_plain(stack, "crossmodal.txt2img", {"prompt": PROMPT}, job_id)
+    until(lambda: is_known(client, job_id))
+    error = failure_of(client, job_id)
+    assert (error.code, error.retryable) == ("storage_not_writable", True)
+    assert client.status(job_id).attempt == client.settings.max_attempts

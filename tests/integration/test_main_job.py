@@ -224,15 +224,18 @@ def is_known(client: Client, job_id: str) -> bool:
     return True
 
 
-def send_plain(stack: RunningStack, task: str, kwargs: dict[str, object]) -> str:
+def send_plain(
+    stack: RunningStack, task: str, kwargs: dict[str, object], job_id: str | None = None
+) -> str:
     """Send a message with nothing but Celery, from another process; returns its id."""
     program = (
         "import sys, json; from celery import Celery; "
         f"app = Celery(broker={stack.env['CELERY_BROKER_URL']!r}); "
-        "print(app.send_task(sys.argv[1], kwargs=json.loads(sys.argv[2])).id)"
+        "print(app.send_task(sys.argv[1], kwargs=json.loads(sys.argv[2]),"
+        " task_id=sys.argv[3] or None).id)"
     )
     return subprocess.run(
-        [sys.executable, "-c", program, task, json.dumps(kwargs)],
+        [sys.executable, "-c", program, task, json.dumps(kwargs), job_id or ""],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
 
