@@ -25,7 +25,7 @@ def write_contact_sheet(entries: Sequence[Entry], path: Path) -> None:
     font = ImageFont.load_default(size=12)
     texts = [
         [(line, INK) for line in _wrapped(e.prompt, font)]
-        + [(line, PALE) for line in _wrapped("→ " + e.caption, font)]
+        + [(line, PALE) for line in _wrapped(f"“{e.caption}”", font)]
         for e in entries
     ]
     height = PICTURE + MARGIN // 2 + LINE * max(len(lines) for lines in texts) + MARGIN

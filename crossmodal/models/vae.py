@@ -18,6 +18,7 @@ from crossmodal.models.text_encoder import TextEncoder, TextEncoderConfig
 
 OUTSIDE = 12.0  # a mask's logit outside its template: -12, coverage 6e-6
 REACH = 1.2  # a template covers 1.2 radii around its object
+MARGIN = 0.01  # between a drawn object and the picture's edge, of the side
 BOX = 3  # numbers that place an object: x, y, radius
 
 
@@ -164,7 +165,7 @@ class SceneVAE(nn.Module):
         plan = self.planner(words, keep)
         boxes_noise, shade = noise.tensor_split([plan.mean.shape[1]], dim=1)
         boxes = plan.mean + (plan.factor @ boxes_noise.unsqueeze(-1)).squeeze(-1)
-        return self.render(plan, boxes, shade, self.config.side)
+        return self.render(plan, _inside(boxes, self.config.objects), shade, self.config.side)
 
     def reconstruct(
         self,
@@ -211,6 +212,14 @@ class SceneVAE(nn.Module):
             align_corners=False,
         )
         return torch.sigmoid(logits - OUTSIDE).view(B, S, side, side)
+
+
+def _inside(boxes: Tensor, objects: int) -> Tensor:
+    """Boxes (B, 3S) moved so that no object is cut by the edge: a Gaussian knows no edges."""
+    boxes = boxes.view(len(boxes), objects, BOX)
+    x_y, radius = boxes[..., :2], boxes[..., 2:]
+    x_y = torch.minimum(torch.maximum(x_y, radius + MARGIN), 1 - radius - MARGIN)
+    return torch.cat([x_y, radius], dim=-1).flatten(1)
 
 
 def _grid(side: int, like: Tensor) -> Tensor:
