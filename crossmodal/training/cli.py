@@ -43,6 +43,7 @@ def train(
     steps: Steps = None,
     seed: Seed = 1,
     resume: Annotated[bool, typer.Option(help="Go on from the weights in --out.")] = False,
+    judged: Annotated[int, typer.Option(min=1, help="Scenes of each split to judge by.")] = 500,
     as_json: Json = False,
 ) -> None:
     """Train a stage of a bundle, or all of them; the complete bundle is evaluated and sealed."""
@@ -66,7 +67,7 @@ def train(
                     console.print(f"{name} {done:6.1%} {figures}", soft_wrap=True)  # noqa: B023
 
                 STAGES[name](Run(data, out, budget, seed, report, resume))
-        bundle = seal_if_complete(out, dataset)
+        bundle = seal_if_complete(out, dataset, judged)
         if bundle is not None and as_json:
             print_json({"bundle": str(out), "version": bundle.version,
                         "quality": bundle.manifest.quality}, indent=None)  # fmt: skip

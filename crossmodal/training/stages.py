@@ -26,7 +26,6 @@ from crossmodal.training import evaluation, img2txt, txt2img
 from crossmodal.training.loop import Budget, Report, Schedule, fit
 
 CAPTIONS_FOR_WORDS = 20_000
-EVALUATED_SCENES = 500
 RECORD = "training.json"  # what each stage did, until the manifest takes it over
 
 
@@ -106,13 +105,13 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def seal_if_complete(out: Path, name: str) -> Bundle | None:
-    """Evaluate and seal the bundle in `out`; None while a stage is missing."""
+def seal_if_complete(out: Path, name: str, scenes: int) -> Bundle | None:
+    """Judge the bundle in `out` by `scenes` scenes and seal it; None while a stage is missing."""
     if not all((out / file).is_file() for file in DATA_FILES):
         return None
     training = json.loads((out / RECORD).read_text())
     bundle = seal(out, name, training, {})
-    quality = evaluation.evaluate(bundle, EVALUATED_SCENES, ("seen", "heldout"))
+    quality = evaluation.evaluate(bundle, scenes, ("seen", "heldout"))
     return seal(out, name, training, quality)
 
 

@@ -1,0 +1,33 @@
+"""What the README says is done here as it says it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from crossmodal.settings import Settings
+from tests.conftest import RunningStack
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_the_python_example_works(stack: RunningStack, tmp_path: Path) -> None:
+    example = re.findall(r"```python\n(from producer.*?)```", README, re.DOTALL)[0]
+    (tmp_path / "example.py").write_text(example)
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, env={**os.environ, **stack.env},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "red circle" in done.stdout
+
+
+def test_every_setting_is_in_the_table_with_its_default() -> None:
+    for name, field in Settings.model_fields.items():
+        variable = str(field.validation_alias or f"CROSSMODAL_{name.upper()}")
+        assert f"`{variable}`" in README, variable
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert not re.findall(r"^[A-Z0-9_]{5,}$", README, re.MULTILINE)

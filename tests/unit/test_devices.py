@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+
+from crossmodal.errors import InvalidSetting
+from worker.devices import Device, parse_devices
+
+
+@pytest.fixture
+def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which nvidia-smi lists two GPUs."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho NVIDIA H200\necho NVIDIA H200\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.fixture
+def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_auto_is_every_gpu() -> None:
+    assert parse_devices("auto") == [Device("cuda:0"), Device("cuda:1")]
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_auto_is_the_cpu_where_there_is_no_gpu() -> None:
+    assert parse_devices("auto") == [Device("cpu")]
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_devices_can_be_chosen() -> None:
+    assert parse_devices("cpu, cuda:1") == [Device("cpu"), Device("cuda:1")]
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("name", ["cuda:2", "cuda", "cuda:x", "tpu", ""])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(InvalidSetting, match="2 GPUs"):
+        parse_devices(name)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_process_sees_its_own_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Device("cuda:1").environment() == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert Device("cpu").environment() == {"CUDA_VISIBLE_DEVICES": ""}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert Device("cuda:1").environment() == {"CUDA_VISIBLE_DEVICES": "7"}
+    assert (Device("cuda:1").slug, Device("cuda:1").torch_name) == ("cuda1", "cuda")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_hidden_gpus_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert parse_devices("auto") == [Device("cuda:0")]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert parse_devices("auto") == [Device("cpu")]
