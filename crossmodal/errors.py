@@ -3,10 +3,10 @@
     CrossmodalError
     ├── InvalidParams            the request itself is wrong
     │   ├── InvalidPrompt        ... its text
-    │   └── InvalidImage         ... its picture
-    │       └── ImageTooLarge
-    ├── UnknownWords             no word of the prompt is known to the model
-    ├── IdempotencyConflict      the key was used before, with other params
+    │   │   └── UnknownWords     no word of it is known to the model
+    │   ├── InvalidImage         ... its picture
+    │   │   └── ImageTooLarge
+    │   └── IdempotencyConflict  ... its key, used before with other params
     ├── QueueFull
     ├── JobNotFound
     ├── JobFailed                the job ended without a result; `code` says why
@@ -40,10 +40,6 @@ class CrossmodalError(Exception):
     code: str = "internal_error"
     retryable: bool = False
     caused_by_request: ClassVar[bool] = False
-
-    @property
-    def message(self) -> str:
-        return str(self)
 
 
 class InvalidParams(CrossmodalError):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -77,10 +78,12 @@ class Child:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the process and all it has started."""
-        if self.process is None or self.process.poll() is not None:
+        """SIGKILL to the process and all it has started, also when it was killed before them."""
+        status = self.returncode
+        if self.process is None or (status is not None and status >= 0):
             return
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 

@@ -1,5 +1,6 @@
 """Settings come from the environment, are read once at the entry point, and passed down."""
 
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -67,9 +68,14 @@ class Settings(BaseSettings):
     ready_file: Path | None = None
     """Touched by a Celery worker when it takes jobs; the supervisor sets it and watches it."""
     run_time_limit_s: float = Field(600.0, gt=0)
-    """How long one attempt may run before its process is killed."""
+    """How long one attempt may run before it is ended as `timed_out`."""
     drain_s: float = Field(60.0, gt=0)
     """How long a stopping worker may take to finish what runs."""
+
+    @property
+    def visibility_timeout_s(self) -> int:
+        """When the broker gives a message out again whose taker has gone without a word."""
+        return max(3_600, 2 * int(self.run_time_limit_s))
 
     @field_validator("result_backend", mode="before")
     @classmethod
@@ -99,7 +105,8 @@ def _describe(error: Any) -> str:
 def redacted(url: str) -> str:
     """`url` without its password, fit for a log or an error message."""
     parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    query = re.sub(r"(password=)[^&]*", r"\1***", parts.query)
+    user, at, host = parts.netloc.rpartition("@")
+    secret = ":***" if ":" in user else ""
+    netloc = f"{user.partition(':')[0]}{secret}{at}{host}"
+    return urlunsplit(parts._replace(netloc=netloc, query=query))

@@ -37,7 +37,7 @@ class Storage:
 
     def __init__(self, url: str, timeout_s: float = 15.0) -> None:
         self.url = url
-        self._scheme = urlsplit(url).scheme
+        self._scheme = _scheme(url)
         self._store = _open(url, self._scheme, timeout_s)
 
     def put(self, key: str, data: bytes, media_type: str) -> BlobRef:
@@ -123,6 +123,13 @@ class Storage:
 def open_storage(settings: Settings) -> Storage:
     """The store that the settings name. Raises `InvalidSetting` or `StorageNotWritable`."""
     return Storage(settings.storage_url, settings.storage_timeout_s)
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError as e:
+        raise InvalidSetting(f"CROSSMODAL_STORAGE_URL={url}: {e}") from e
 
 
 def _open(url: str, scheme: str, timeout_s: float) -> ObjectStore:

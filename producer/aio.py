@@ -66,6 +66,8 @@ class AsyncClient:
         while wait:
             with broker_errors(self.sync.settings):
                 reply = await self._redis.execute_command(*wait.command())
+            if not reply and wait.expiring:
+                await asyncio.to_thread(self.sync.expire, wait.expiring)
             for job_id in wait.feed(reply):
                 yield handles[job_id]
 

@@ -29,6 +29,9 @@ class Broker:
                 "socket_connect_timeout": settings.connect_timeout_s,
                 "socket_timeout": settings.connect_timeout_s,
                 "retry_on_timeout": False,
+                "max_retries": 0,  # the caller decides whether to try again
+                # `inspect` has kombu sweep for lost messages, by this clock.
+                "visibility_timeout": settings.visibility_timeout_s,
             },
         )
 

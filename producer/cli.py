@@ -60,7 +60,7 @@ def txt2img(
             return
         _print_result(result)
         for file in files:
-            console.print(f"wrote {file}", soft_wrap=True)
+            console.print(f"wrote {file}", markup=False, soft_wrap=True)
 
 
 def img2txt(
@@ -160,9 +160,7 @@ def result(job_id: JobId, timeout_s: Timeout = 0.0, as_json: Json = False) -> No
     """What a job made; does not wait unless --timeout says so."""
     with _client() as client:
         job = client.job(job_id)
-        if timeout_s:
-            job.wait(timeout_s)
-        found = result_of(client.record(job.id))
+        found = job.result(timeout_s)
         if as_json:
             print_json(found.model_dump(mode="json"))
         else:

@@ -19,6 +19,7 @@ from crossmodal.jobs.params import (
     build_params,
     fingerprint,
     fix_seed,
+    parse_params,
 )
 from crossmodal.jobs.record import Job, JobState, JobStatus, QueueStatus
 from crossmodal.settings import Settings, load_settings
@@ -138,7 +139,7 @@ class Client:
 
     def _publish(self, task: Task, job_id: str, params: Params) -> None:
         try:
-            self._broker.publish(task, job_id, params.model_dump(mode="json", exclude_none=True))
+            self._broker.publish(task, job_id, _shown(params))
         except BrokerUnavailable:
             self._ledger.withdraw(job_id)
             raise
@@ -148,7 +149,7 @@ class Client:
         before sending it. A second message is harmless, the ledger starts a job once."""
         job = self._ledger.get(job_id)
         if job.state is JobState.QUEUED and job.attempt == 0:
-            self._broker.publish(job.task, job_id, job.params)
+            self._broker.publish(job.task, job_id, _shown(parse_params(job.task, job.params)))
 
     # -- following ----------------------------------------------------------------------
 
@@ -178,16 +179,25 @@ class Client:
         while wait:
             with broker_errors(self.settings):
                 reply = self._redis.execute_command(*wait.command())
+            self.expire(wait.expiring if not reply else ())
             for job_id in wait.feed(reply):
                 yield handles[job_id]
 
     def new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait:
         """A `Wait` for jobs that are known to exist. Raises `JobNotFound`."""
-        ids = list(job_ids)
-        for job_id in ids:
+        records = [self._ledger.get(job_id) for job_id in job_ids]
+        return Wait(
+            self.settings.key_prefix,
+            [record.id for record in records],
+            timeout_s,
+            block_s=self.settings.connect_timeout_s / 2,
+            expiring=[record.id for record in records if record.expires_at is not None],
+        )
+
+    def expire(self, job_ids: Iterable[str]) -> None:
+        """End those of the jobs whose time to be started is up, also where no worker is."""
+        for job_id in job_ids:
             self._ledger.get(job_id)
-        block_s = self.settings.connect_timeout_s / 2
-        return Wait(self.settings.key_prefix, ids, timeout_s, block_s)
 
     def queue(self, task: Task) -> QueueStatus:
         """The queue of a kind of job."""
@@ -212,3 +222,11 @@ class Client:
         if self._opened is None:
             self._opened = open_storage(self.settings)
         return self._opened
+
+
+def _shown(params: Params) -> dict[str, Any]:
+    """What a message carries for Flower to show; workers take the params from the ledger.
+
+    Never the metadata: Celery's JSON decoder gives some dictionaries a meaning of its own.
+    """
+    return params.model_dump(mode="json", exclude_none=True, exclude={"metadata"})

@@ -52,6 +52,7 @@ PROMPTS = (
     "a big red circle to the left of a small blue triangle and above a big green star "
     "on a white background",
 )
+LOG = "processes.log"
 JOB_TIMEOUT_S = 120.0
 VALKEY_STOP_S = 10.0
 
@@ -94,14 +95,19 @@ def demo(
             f"\n{len(trips)} pictures and captions in {total_s:.1f} s, of which {ready_s:.1f} s "
             f"to start the stack; everything it started has ended."
         )
-        console.print(f"contact sheet  {sheet}\nobject store   {out / 'storage'}", soft_wrap=True)
+        console.print(
+            f"contact sheet  {sheet}\nobject store   {out / 'storage'}",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOG).touch()
     except OSError as e:
-        raise InvalidSetting(f"the folder {folder} cannot be made: {e}") from e
+        raise InvalidSetting(f"the folder {folder} cannot be written to: {e}") from e
     return folder.resolve()
 
 
@@ -118,7 +124,7 @@ def _private_stack(out: Path, devices: str) -> Iterator[Settings]:
         }
         os.environ.update(env)  # this process is a producer of the same stack
         settings = load_settings()
-        log_path = out / "processes.log"
+        log_path = out / LOG
         with log_path.open("wb") as log, Stack(env, log) as stack:
             stderr.print(f"starting Valkey, worker and Flower (their log: {log_path})")
             stack.add(start_valkey(folder / "valkey", port, password), VALKEY_STOP_S)

@@ -19,13 +19,20 @@ class Wait:
     """Follows the event streams of jobs until each has reached a terminal state."""
 
     def __init__(
-        self, prefix: str, job_ids: Iterable[str], timeout_s: float | None, block_s: float
+        self,
+        prefix: str,
+        job_ids: Iterable[str],
+        timeout_s: float | None,
+        block_s: float,
+        expiring: Iterable[str] = (),
     ) -> None:
         self._ids = {events_key(prefix, job_id): job_id for job_id in job_ids}
         self._seen = dict.fromkeys(self._ids, "0")  # stream -> id of its last known event
         self._timeout_s = timeout_s
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._block_s = min(MAX_BLOCK_S, block_s)
+        self._has_read = False
+        self._expiring = set(expiring)
 
     def __bool__(self) -> bool:
         return bool(self._seen)
@@ -35,13 +42,19 @@ class Wait:
         left = self._block_s
         if self._deadline is not None:
             left = min(left, self._deadline - time.monotonic())
-            if left <= 0:
+            if left <= 0 and self._has_read:  # one look is always had
                 raise ResultTimeout(
                     f"{len(self._seen)} of the jobs did not end within {self._timeout_s:g} s, "
                     f"among them {self._ids[next(iter(self._seen))]}: they go on; ask again"
                 )
+        self._has_read = True
         block_ms = max(1, int(left * 1_000))
         return ["XREAD", "BLOCK", block_ms, "STREAMS", *self._seen, *self._seen.values()]
+
+    @property
+    def expiring(self) -> set[str]:
+        """Unfinished jobs that end by the clock alone; somebody has to look at it."""
+        return self._expiring.intersection(self._ids[stream] for stream in self._seen)
 
     def feed(self, reply: Any) -> list[str]:
         """Take in a reply to `command`; returns the ids of the jobs that have ended."""

@@ -44,7 +44,7 @@ def make_app(settings: Settings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
         broker_transport_options={
-            "visibility_timeout": max(3_600, 2 * int(settings.run_time_limit_s)),
+            "visibility_timeout": settings.visibility_timeout_s,
             "socket_connect_timeout": settings.connect_timeout_s,
             "socket_keepalive": True,
         },

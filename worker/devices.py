@@ -44,14 +44,17 @@ def parse_devices(text: str) -> list[Device]:
     gpus = gpu_names()
     if text == "auto":
         return [Device(f"cuda:{i}") for i in range(len(gpus))] or [Device("cpu")]
-    return [_parse_one(name.strip(), len(gpus)) for name in text.split(",")]
+    devices = [_parse_one(name.strip(), len(gpus)) for name in text.split(",")]
+    if len(set(devices)) < len(devices):
+        raise InvalidSetting(f"--devices {text} names a device twice; one model host serves each")
+    return devices
 
 
 def _parse_one(name: str, gpus: int) -> Device:
     kind, _, index = name.partition(":")
     if name == "cpu":
         return Device(name)
-    if kind == "cuda" and index.isdigit() and int(index) < gpus:
+    if kind == "cuda" and index.isdecimal() and int(index) < gpus:
         return Device(name)
     raise InvalidSetting(
         f"the device {name!r} cannot be used: there are {gpus} GPUs here. "

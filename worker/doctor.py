@@ -4,8 +4,10 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import typer
+from redis.exceptions import ResponseError
 
 from crossmodal.console import FAILED, Json, console, print_json, print_table
 from crossmodal.errors import CrossmodalError
@@ -68,7 +70,7 @@ def _guarded(subject: str, check: Callable[[Settings], Finding], settings: Setti
 def _queue(settings: Settings) -> Finding:
     with broker_errors(settings), connect(settings) as redis:
         info = redis.info()
-        policy = redis.config_get("maxmemory-policy").get("maxmemory-policy", "unknown")
+        policy = _eviction(redis)
     url = redacted(settings.broker_url.get_secret_value())
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version", info["redis_version"])
@@ -79,6 +81,13 @@ def _queue(settings: Settings) -> Finding:
     if not info.get("aof_enabled") and not info.get("rdb_last_save_time"):
         return Finding("queue", True, found, "turn on appendonly: jobs are lost on a restart")
     return Finding("queue", True, found)
+
+
+def _eviction(redis: Any) -> str:
+    try:
+        return str(redis.config_get("maxmemory-policy")["maxmemory-policy"])
+    except (ResponseError, KeyError):  # managed servers forbid CONFIG
+        return "unknown"
 
 
 def _store(settings: Settings) -> Finding:

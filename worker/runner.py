@@ -89,6 +89,10 @@ class JobRunner:
             return Skipped(attempt.reason)
         try:
             result = self._attempt(task, attempt)
+            if self._ledger.succeed(attempt, result):
+                return result
+            log.warning("job %s: the result of attempt %d came late", job_id, attempt.number)
+            return Skipped("superseded")
         except BrokerUnavailable:
             raise
         except CrossmodalError as e:
@@ -101,10 +105,6 @@ class JobRunner:
         except Exception as e:  # a mistake of ours: the job must still end, and say so
             log.exception("job %s: unexpected error", job_id)
             return self._give_up(attempt, CrossmodalError(f"{type(e).__name__}: {e}"))
-        if not self._ledger.succeed(attempt, result):
-            log.warning("job %s: the result of attempt %d came late", job_id, attempt.number)
-            return Skipped("superseded")
-        return result
 
     def _adopt(self, job_id: str, task: Task, raw: Mapping[str, Any]) -> None:
         """Open the record of a job that plain Celery sent; one that has a record keeps it."""
@@ -141,7 +141,6 @@ class JobRunner:
         self, task: Task, attempt: Attempt, params: Params, answer: Answer, begun: float
     ) -> JobResult:
         """Put what was made into the object store, `result.json` last."""
-        info = self._host.info()
         stored_from = time.monotonic()
         images = tuple(self._put_images(attempt.job, params, answer))
         store_s = time.monotonic() - stored_from
@@ -153,8 +152,8 @@ class JobRunner:
             captions=tuple(GeneratedCaption.model_validate(c) for c in answer.captions),
             seed=params.seed if isinstance(params, Txt2ImgParams) else None,
             unknown_words=tuple(answer.unknown_words),
-            model=info.model,
-            bundle_version=info.bundle_version,
+            model=answer.model,
+            bundle_version=answer.bundle_version,
             timings=_timings(attempt, answer, store_s, time.monotonic() - begun),
             batch_size=answer.batch_size,
             attempt=attempt.number,
@@ -167,12 +166,12 @@ class JobRunner:
     def _put_images(self, job_id: str, params: Params, answer: Answer) -> list[ImageRef]:
         if answer.images is None or not isinstance(params, Txt2ImgParams):
             return []
-        info, refs = self._host.info(), []
+        refs = []
         for i, pixels in enumerate(answer.images):
             height, width = pixels.shape[:2]
             text = parameters_text(
                 params.prompt, ((params.seed or 0) + i) % 2**32, params.temperature,
-                (width, height), info.model, info.bundle_version,
+                (width, height), answer.model, answer.bundle_version,
             )  # fmt: skip
             key = result_key(job_id, f"{i}.png")
             blob = self._store().put(key, encode_png(pixels, text), "image/png")

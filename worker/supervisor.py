@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +123,6 @@ class Supervisor:
         served = [*queues, *([settings.plain_queue] if settings.plain_queue else [])]
         self._units = [Unit(d, served, concurrency, self._folder) for d in devices]
         self._signals = 0
-        self._wake = threading.Event()
 
     def run(self) -> int:
         """Block until stopped; the exit status is 0 when everything that ran was finished."""
@@ -135,7 +133,7 @@ class Supervisor:
                 for unit in self._units:
                     unit.keep_alive()
                 self._announce_once()
-                self._wake.wait(POLL_S)
+                time.sleep(POLL_S)
             return 0 if self._drain() else 1
         finally:
             self._kill_all()
@@ -151,7 +149,6 @@ class Supervisor:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
-        self._wake.set()
 
     def _drain(self) -> bool:
         """Whether every worker finished what it ran, in time and without being told twice."""

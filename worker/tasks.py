@@ -1,9 +1,10 @@
 """The Celery tasks: they translate between Celery's world and the job runner's, no more."""
 
 import random
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 from celery import Task as CeleryTask
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
@@ -59,18 +60,27 @@ def _run(
         ending = runner().run(request.id, task, raw, request.hostname, redelivered=redelivered)
     except InvalidParams as e:  # an id that no record can have
         raise Reject(str(e), requeue=False) from e
-    except BrokerUnavailable as e:
+    except (BrokerUnavailable, SoftTimeLimitExceeded) as e:
+        time.sleep(RETRY_BASE_S)  # the message comes back at once: do not spin on a sick broker
         raise Reject(str(e), requeue=True) from e
     if isinstance(ending, JobResult):
         return ending.model_dump(mode="json")
     if isinstance(ending, Skipped):
         raise Ignore(ending.reason)
     if isinstance(ending, Released):
-        raise self.retry(exc=raised(ending.failure), countdown=_backoff_s(ending.attempt))
+        _retry(self, ending)
     raise raised(ending)
+
+
+def _retry(self: CeleryTask, ending: Released) -> NoReturn:
+    """Send the message again, to be taken after a while; keep this one if that fails."""
+    try:
+        raise self.retry(exc=raised(ending.failure), countdown=_backoff_s(ending.attempt))
+    except Reject as e:
+        raise Reject(e.reason, requeue=True) from e
 
 
 def _backoff_s(attempt: int) -> float:
     """Exponential, with full jitter, so that jobs that failed together come back apart."""
-    ceiling = min(RETRY_MAX_S, RETRY_BASE_S * 2**attempt)
+    ceiling = min(RETRY_MAX_S, RETRY_BASE_S * 2 ** min(attempt, 10))
     return random.uniform(RETRY_BASE_S / 2, ceiling)  # noqa: S311 - no secret depends on it

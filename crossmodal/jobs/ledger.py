@@ -14,7 +14,7 @@ from typing import Any
 
 from redis import Redis
 
-from crossmodal.errors import IdempotencyConflict, JobNotFound, QueueFull
+from crossmodal.errors import IdempotencyConflict, InvalidParams, JobNotFound, QueueFull
 from crossmodal.jobs import names
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.names import Task
@@ -86,6 +86,8 @@ class JobLedger:
         the earlier job. Raises `IdempotencyConflict` where that was another request, and
         `QueueFull` (never, when not `bounded`).
         """
+        if expires_in_s is not None and not 0 <= expires_in_s < float("inf"):
+            raise InvalidParams(f"expires_in_s is {expires_in_s}: give seconds, 0 or more")
         key = names.job_key(self._prefix, job_id)
         guard = names.idempotency_key(self._prefix, idempotency_key) if idempotency_key else key
         limit = self._settings.max_queue_length

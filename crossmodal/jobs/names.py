@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from crossmodal.errors import InvalidParams
 
+MAX_IDEMPOTENCY_KEY = 200
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -59,7 +60,12 @@ def queue_key(prefix: str, queue: str, part: str) -> str:
 
 
 def idempotency_key(prefix: str, key: str) -> str:
-    """The hash that holds which job a caller's key belongs to."""
+    """The hash that holds which job a caller's key belongs to. Raises `InvalidParams`."""
+    if not (key.isprintable() and 1 <= len(key) <= MAX_IDEMPOTENCY_KEY):
+        raise InvalidParams(
+            f"the idempotency key {key[:60]!r} is not 1 to {MAX_IDEMPOTENCY_KEY} printable "
+            "characters"
+        )
     return f"{prefix}:idempotency:{key}"
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import reprlib
 import secrets
 import unicodedata
 from collections.abc import Mapping
@@ -20,13 +21,13 @@ _SPACES = re.compile(r"\s+")
 
 
 class BlobRef(BaseModel):
-    """Bytes in the object store. Without `size` or `sha256` those are not checked on reading."""
+    """Bytes in the object store; where `sha256` is given, reading checks it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     key: str = Field(min_length=1, max_length=1_024)
-    media_type: str = "application/octet-stream"
-    size: int | None = Field(default=None, ge=0)
+    media_type: str = Field(default="application/octet-stream", pattern=r"^[!-~]{1,127}$")
+    size: int | None = Field(default=None, ge=0, lt=2**63)
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 
@@ -116,8 +117,7 @@ def fix_seed(params: Params) -> Params:
 
 def _describe(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "params"
-    value = repr(error.get("input"))
-    value = value if len(value) <= 60 else value[:57] + "..."
+    value = reprlib.repr(error.get("input"))
     return f"{where}: {error['msg']} (got {value})"
 
 

@@ -70,9 +70,14 @@ class Stack:
         return next((child for child, _ in self._children if not child.is_alive), None)
 
     def stop(self) -> None:
+        """Stop all children, the last one first. Ctrl-C tells the one that is awaited again."""
         while self._children:
-            child, stop_s = self._children.pop()
-            child.stop(stop_s)
+            child, stop_s = self._children[-1]
+            try:
+                child.stop(stop_s)
+            except KeyboardInterrupt:  # a worker that is told twice does not finish its jobs
+                continue
+            self._children.pop()
 
     def _start(self, name: str, argv: list[str], stop_s: float) -> Child:
         child = Child(name, argv, self._env, output=self._log)

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 from redis import Redis
 from redis.exceptions import RedisError
 
-from crossmodal.errors import BrokerUnavailable
+from crossmodal.errors import BrokerUnavailable, InvalidSetting
 from crossmodal.processes import Child, wait_until
 
 START_S = 15.0
@@ -41,7 +41,10 @@ def start_valkey(folder: Path, port: int, password: str | None = None) -> Child:
 
     Raises `BrokerUnavailable` when it does not answer within 15 seconds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InvalidSetting(f"Valkey cannot keep its data in {folder}: {e}") from e
     config = [
         f"port {port}", "bind 127.0.0.1", f'dir "{folder}"', "appendonly yes",
         "appendfsync everysec", 'save ""', "maxmemory-policy noeviction",
@@ -71,6 +74,8 @@ def answers(url: str, timeout_s: float = 1.0) -> bool:
             return bool(redis.ping())
     except RedisError:
         return False
+    except ValueError as e:
+        raise InvalidSetting(f"CELERY_BROKER_URL is not a Redis URL: {e}") from e
 
 
 def is_local(url: str) -> bool:

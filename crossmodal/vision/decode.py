@@ -5,6 +5,9 @@ palettes, 16 bits, alpha, CMYK, the first frame of an animation and EXIF alike.
 """
 
 import io
+import struct
+import warnings
+import zlib
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,12 @@ from crossmodal.vision.media import media_type
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # sixteen bits in one channel
+
+# What broken files make Pillow's plugins raise. Not `Exception`: the pool's time limit is one.
+PILLOW_RAISES = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError,
+    ArithmeticError, AssertionError, MemoryError, RuntimeError, struct.error, zlib.error,
+)  # fmt: skip
 
 # Our own limit, a setting, is checked on the header; Pillow's would only warn.
 Image.MAX_IMAGE_PIXELS = None
@@ -28,14 +37,18 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """
     media_type(data)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_pixels(image.width, image.height, max_pixels)
-            image.load()
-            return np.asarray(_upright_rgb(image), np.uint8)
-    except InvalidImage:
-        raise
-    except Exception as e:  # Pillow's plugins raise whatever a broken file makes them raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata: only pixels are asked for
+            return _decoded(data, max_pixels)
+    except PILLOW_RAISES as e:
         raise InvalidImage(f"the image cannot be decoded: {e}") from e
+
+
+def _decoded(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_pixels(image.width, image.height, max_pixels)
+        image.load()
+        return np.asarray(_upright_rgb(image), np.uint8)
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:

@@ -248,3 +248,21 @@ def run_cli(stack: RunningStack, *args: str) -> "subprocess.CompletedProcess[str
         [sys.executable, "-m", "crossmodal.cli", *args],
         env={**os.environ, **stack.env}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"__type__": "x", "__value__": 1}, {"n": 2**70}, {"deep": [[[{"é": None}]]]}, "text", 0],
+)
+def test_any_metadata_comes_back_untouched(client: Client, metadata: object) -> None:
+    job = client.txt2img(PROMPT, metadata=metadata)  # type: ignore[arg-type]
+    assert job.result(timeout_s=WAIT_S).metadata == metadata
+
+
+def test_a_message_that_looks_like_markup_is_shown_as_it_is(
+    client: Client, stack: RunningStack
+) -> None:
+    job = client.txt2img("[/zorg] frob [bold]")
+    job.wait(timeout_s=WAIT_S)
+    shown = run_cli(stack, "status", job.id)
+    assert (shown.returncode, "[/zorg] frob [bold]" in shown.stdout) == (0, True)

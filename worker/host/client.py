@@ -60,7 +60,7 @@ class HostClient:
         reply = self._exchange({
             "op": "run",
             "task": task,
-            "params": params.model_dump(mode="json"),
+            "params": params.model_dump(mode="json", exclude={"metadata"}),
             "image": pack_pixels(image),
         })  # fmt: skip
         images = unpack_pixels(reply.pop("images"))
@@ -103,16 +103,23 @@ class HostClient:
         except (OSError, EOFError, ValueError) as e:
             self.close()
             raise ModelHostCrashed(f"the model host went away during the job: {e}") from e
+        except BaseException:  # such as the pool's time limit
+            self.close()
+            raise
         if "error" in reply:
             raise _error(reply["error"])
         return dict(reply["ok"])
 
 
 def _is_closed(connection: socket.socket, timeout_s: float) -> bool:
-    """Whether the host hung up since the last reply: then there is an end of file to read."""
+    """Whether the connection is of no more use: there is something to read between replies.
+
+    It is the end of the file, when the host went away, or a reply that nobody waits for.
+    """
     try:
         connection.setblocking(False)
-        return connection.recv(1, socket.MSG_PEEK) == b""
+        connection.recv(1, socket.MSG_PEEK)
+        return True
     except BlockingIOError:
         return False
     except OSError:

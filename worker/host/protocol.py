@@ -1,7 +1,7 @@
 """What tasks and the model host say to each other: msgpack maps, each behind its length.
 
     request   {"op": "info"}
-              {"op": "run", "task": …, "params": {…}, "image": bytes | None, "side": int}
+              {"op": "run", "task": …, "params": {…}, "image": {"shape", "data"} | None}
     reply     {"ok": {…}} or {"error": {"code", "message", "retryable"}}
 
 Pixels travel as raw uint8 RGB. Nothing here is a pickle.
@@ -34,8 +34,10 @@ class HostInfo:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the models made of one request, and how its batch went (seconds)."""
+    """What the models made of one request, which they were, how its batch went (seconds)."""
 
+    model: str
+    bundle_version: str
     images: NDArray[np.uint8] | None
     captions: list[dict[str, Any]]
     unknown_words: list[str]

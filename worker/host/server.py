@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from crossmodal.errors import CrossmodalError, InvalidSetting
+from crossmodal.errors import CrossmodalError, InvalidParams, InvalidSetting
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import Failure, parse_task
@@ -61,9 +61,32 @@ class ModelHost:
             task = parse_task(str(message.get("task")))
             params = parse_params(task, message.get("params") or {})
             image = unpack_pixels(message.get("image"))
-            return _reply(await self.batcher.run(task, Request(params, image)))
+            return self._reply(await self.batcher.run(task, Request(params, image)))
         except CrossmodalError as e:
-            return {"error": Failure.of(e).model_dump()}
+            return _error(e)
+        except (KeyError, TypeError, ValueError) as e:
+            return _error(InvalidParams(f"the message cannot be understood: {e}"))
+
+    def _reply(self, ran: Ran) -> Message:
+        outcome = ran.outcome
+        if isinstance(outcome, CrossmodalError):
+            return _error(outcome)
+        made: dict[str, Any] = {
+            "model": self.info.model,
+            "bundle_version": self.info.bundle_version,
+            "images": None,
+            "captions": [],
+            "unknown_words": [],
+            "batch_size": ran.batch_size,
+            "batch_wait_s": ran.wait_s,
+            "inference_s": ran.inference_s,
+        }
+        if isinstance(outcome, Drawn):
+            made["images"] = pack_pixels(outcome.images)
+            made["unknown_words"] = list(outcome.unknown_words)
+        if isinstance(outcome, Described):
+            made["captions"] = [caption.model_dump() for caption in outcome.captions]
+        return {"ok": made}
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until its task process goes away."""
@@ -82,23 +105,8 @@ class ModelHost:
             writer.close()
 
 
-def _reply(ran: Ran) -> Message:
-    outcome = ran.outcome
-    if isinstance(outcome, CrossmodalError):
-        return {"error": Failure.of(outcome).model_dump()}
-    made: dict[str, Any] = {"images": None, "captions": [], "unknown_words": []}
-    if isinstance(outcome, Drawn):
-        made["images"] = pack_pixels(outcome.images)
-        made["unknown_words"] = list(outcome.unknown_words)
-    if isinstance(outcome, Described):
-        made["captions"] = [caption.model_dump() for caption in outcome.captions]
-    return {
-        "ok": made | {
-            "batch_size": ran.batch_size,
-            "batch_wait_s": ran.wait_s,
-            "inference_s": ran.inference_s,
-        }
-    }  # fmt: skip
+def _error(error: CrossmodalError) -> Message:
+    return {"error": Failure.of(error).model_dump()}
 
 
 async def listen(

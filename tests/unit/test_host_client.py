@@ -1,0 +1,136 @@
+"""The task's end of the socket, against a host that misbehaves on purpose."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from crossmodal.errors import ModelHostCrashed, ModelHostUnavailable, TimedOut
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.params import Txt2ImgParams
+from worker.host.client import HostClient
+from worker.host.protocol import LENGTH, Answer, pack, unpack
+
+Behaviour = Callable[[socket.socket, int], None]
+PARAMS = Txt2ImgParams(prompt="a circle", seed=1)
+
+
+def reply(name: str) -> bytes:
+    return pack({"ok": {"model": name, "bundle_version": "v", "images": None, "captions": [],
+                        "unknown_words": [], "batch_size": 1, "batch_wait_s": 0.0,
+                        "inference_s": 0.0}})  # fmt: skip
+
+
+@pytest.fixture
+def hung_up() -> threading.Semaphore:
+    """Released each time that the host has closed a connection."""
+    return threading.Semaphore(0)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, hung_up: threading.Semaphore) -> Iterator[Callable[[Behaviour], Path]]:
+    """Serve connections one after the other by a given behaviour."""
+    path = tmp_path / "host.sock"
+    listener = socket.socket(socket.AF_UNIX)
+
+    def start(behave: Behaviour) -> Path:
+        listener.bind(str(path))
+        listener.listen()
+
+        def run() -> None:
+            number = 0
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection, suppress(OSError):  # the client may be gone
+                    behave(connection, number)
+                hung_up.release()
+                number += 1
+
+        threading.Thread(target=run, daemon=True).start()
+        return path
+
+    yield start
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+def receive(connection: socket.socket) -> dict[str, object]:
+    (length,) = LENGTH.unpack(connection.recv(LENGTH.size, socket.MSG_WAITALL))
+    return unpack(connection.recv(length, socket.MSG_WAITALL))
+
+
+def ask(host: HostClient) -> Answer:
+    return host.run(Task.TXT2IMG, PARAMS, None)
+
+
+def test_no_host_is_unavailable_and_says_how_to_start_one(tmp_path: Path) -> None:
+    with pytest.raises(ModelHostUnavailable, match="crossmodal worker"):
+        ask(HostClient(tmp_path / "none.sock", wait_s=0.1, timeout_s=1))
+
+
+def test_a_host_that_hangs_up_has_crashed(serve: Callable[[Behaviour], Path]) -> None:
+    def hang_up(connection: socket.socket, number: int) -> None:
+        receive(connection)
+
+    host = HostClient(serve(hang_up), wait_s=5, timeout_s=5)
+    with pytest.raises(ModelHostCrashed):
+        ask(host)
+
+
+def test_a_host_that_was_restarted_is_connected_to_again(
+    serve: Callable[[Behaviour], Path], hung_up: threading.Semaphore
+) -> None:
+    def one_answer_each(connection: socket.socket, number: int) -> None:
+        receive(connection)
+        connection.sendall(reply(f"host {number}"))
+
+    host = HostClient(serve(one_answer_each), wait_s=5, timeout_s=5)
+    assert ask(host).model == "host 0"
+    assert hung_up.acquire(timeout=5)
+    assert ask(host).model == "host 1"
+    host.close()
+
+
+def test_a_late_reply_never_answers_the_next_request(serve: Callable[[Behaviour], Path]) -> None:
+    asked_again = threading.Event()
+
+    def slow_once(connection: socket.socket, number: int) -> None:
+        receive(connection)
+        if number == 0:
+            asked_again.wait(10)
+        connection.sendall(reply(f"answer {number}"))
+
+    host = HostClient(serve(slow_once), wait_s=5, timeout_s=0.3)
+    with pytest.raises(TimedOut):
+        ask(host)
+    asked_again.set()
+    assert ask(host).model == "answer 1"
+    host.close()
+
+
+def test_a_wait_that_was_interrupted_leaves_no_reply_behind(
+    serve: Callable[[Behaviour], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Exception):
+        """Raised in the middle of a wait, as the pool's time limit is, by a signal."""
+
+    def answer(connection: socket.socket, number: int) -> None:
+        receive(connection)
+        connection.sendall(reply(f"answer {number}"))
+
+    def interrupted(*_: object) -> bytes:
+        raise Interrupted
+
+    host = HostClient(serve(answer), wait_s=5, timeout_s=5)
+    with monkeypatch.context() as patched:
+        patched.setattr("worker.host.client._read", interrupted)
+        with pytest.raises(Interrupted):
+            ask(host)
+    assert ask(host).model == "answer 1"
+    host.close()

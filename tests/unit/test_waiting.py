@@ -1,0 +1,57 @@
+"""The waiting itself, on real streams; and what it must not wait for."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from crossmodal.errors import InvalidParams, JobExpired, ResultTimeout
+from crossmodal.jobs.record import JobState
+from crossmodal.settings import Settings
+from producer import Client
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    """A client of a queue that no worker serves."""
+    with Client(settings) as client:
+        yield client
+
+
+def test_a_job_expires_for_its_waiter_where_no_worker_is(client: Client) -> None:
+    job = client.txt2img("a circle", expires_in_s=0.5)
+    assert job.status().state is JobState.QUEUED
+    with pytest.raises(JobExpired):
+        job.result(timeout_s=30)
+
+
+def test_a_zero_timeout_is_enough_for_a_job_that_has_ended(client: Client) -> None:
+    job = client.txt2img("a circle")
+    with pytest.raises(ResultTimeout):
+        job.wait(timeout_s=0)
+    job.cancel()
+    assert job.wait(timeout_s=0) is JobState.CANCELED
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_an_expiry_that_is_no_duration_is_refused(client: Client, seconds: float) -> None:
+    with pytest.raises(InvalidParams, match="expires_in_s"):
+        client.txt2img("a circle", expires_in_s=seconds)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, "a\nb", "\ud800"])
+def test_an_idempotency_key_has_limits(client: Client, key: str) -> None:
+    with pytest.raises(InvalidParams, match="idempotency key"):
+        client.txt2img("a circle", idempotency_key=key) if key else client.txt2img(
+            "a circle", idempotency_key="\x00"
+        )
+
+
+def test_a_job_whose_message_was_lost_is_sent_again_by_its_key(client: Client) -> None:
+    from crossmodal.jobs.connection import connect
+
+    redis = connect(client.settings)
+    first = client.txt2img("a circle", idempotency_key="k")
+    before = redis.llen("txt2img")
+    assert client.txt2img("a circle", idempotency_key="k").id == first.id
+    assert redis.llen("txt2img") == before + 1  # type: ignore[operator]
+    redis.close()
