@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import Task, check_job_id, new_job_id
+from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.params import (
     BlobRef,
     Img2TxtParams,
@@ -155,7 +155,7 @@ class Client:
 
     def job(self, job_id: str) -> JobHandle:
         """A handle for a job by its id. Raises `JobNotFound`."""
-        self._ledger.get(check_job_id(job_id))
+        self._ledger.get(job_id)
         return JobHandle(self, job_id)
 
     def record(self, job_id: str) -> Job:

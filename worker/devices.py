@@ -28,10 +28,11 @@ class Device:
         return self.name.partition(":")[0]
 
     def environment(self) -> dict[str, str]:
-        """Variables that let a process see this device and no other."""
+        """Variables for a model host: it sees this device and no other."""
         kind, _, index = self.name.partition(":")
-        if kind == "cpu":
-            return {"CUDA_VISIBLE_DEVICES": ""}
+        if kind == "cpu":  # half of the cores: decoding, encoding and storing want the others
+            threads = max(1, (os.cpu_count() or 1) // 2)
+            return {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}
         visible = [v for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v]
         return {"CUDA_VISIBLE_DEVICES": visible[int(index)] if visible else index}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -18,28 +19,26 @@ from crossmodal.settings import Settings, redacted
 def connect(settings: Settings) -> redis.Redis:
     """A client that connects on first use."""
     with _checked_url():
-        client: redis.Redis = redis.Redis.from_url(
-            settings.broker_url.get_secret_value(),
-            decode_responses=True,
-            socket_connect_timeout=settings.connect_timeout_s,
-            socket_timeout=settings.connect_timeout_s,
-            # Once, at once: a pooled connection may have been closed since it was last used.
-            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        )
+        client: redis.Redis = redis.Redis.from_url(**_options(settings, Retry))
         return client
 
 
 def connect_async(settings: Settings) -> redis.asyncio.Redis:
     """The same for an event loop."""
     with _checked_url():
-        client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
-            settings.broker_url.get_secret_value(),
-            decode_responses=True,
-            socket_connect_timeout=settings.connect_timeout_s,
-            socket_timeout=settings.connect_timeout_s,
-            retry=AsyncRetry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        )
+        client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(**_options(settings, AsyncRetry))
         return client
+
+
+def _options(settings: Settings, retry: type[Retry] | type[AsyncRetry]) -> dict[str, Any]:
+    return {
+        "url": settings.broker_url.get_secret_value(),
+        "decode_responses": True,
+        "socket_connect_timeout": settings.connect_timeout_s,
+        "socket_timeout": settings.connect_timeout_s,
+        # Once, at once: a pooled connection may have been closed since it was last used.
+        "retry": retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    }
 
 
 @contextmanager

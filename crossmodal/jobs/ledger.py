@@ -114,6 +114,8 @@ class JobLedger:
 
     def cancel(self, job_id: str) -> JobState:
         """Cancel a job that has not ended; returns the state it is in now."""
+        if not names.is_job_id(job_id):
+            raise _not_found(job_id)
         return JobState(self._known(job_id, self._call("cancel", job_id, self._retention))[0])
 
     # -- running ------------------------------------------------------------------------
@@ -157,7 +159,8 @@ class JobLedger:
 
     def get(self, job_id: str) -> Job:
         """The record of a job. Raises `JobNotFound`."""
-        names.check_job_id(job_id)
+        if not names.is_job_id(job_id):
+            raise _not_found(job_id)
         with self._errors():
             fields = self._redis.hgetall(names.job_key(self._prefix, job_id))
         if not fields:
@@ -238,7 +241,7 @@ class JobLedger:
 
 def _not_found(job_id: str) -> JobNotFound:
     return JobNotFound(
-        f"there is no job {job_id}: it was never submitted to this Redis, "
+        f"there is no job {job_id[:140]!r}: it was never submitted to this Redis, "
         "or its record has outlived CROSSMODAL_RETENTION_S"
     )
 

@@ -35,9 +35,14 @@ def new_job_id() -> str:
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
+def is_job_id(job_id: str) -> bool:
+    """Whether `job_id` can safely be part of a key; no other id ever names a job."""
+    return bool(_JOB_ID.fullmatch(job_id))
+
+
 def check_job_id(job_id: str) -> str:
-    """`job_id` itself, or `InvalidParams` when it could not safely be part of a key."""
-    if not _JOB_ID.fullmatch(job_id):
+    """`job_id` itself. Raises `InvalidParams` when no job may have it."""
+    if not is_job_id(job_id):
         raise InvalidParams(
             f"job id {job_id[:140]!r} is not 1 to 128 letters, digits, '.', '_' or '-'"
         )

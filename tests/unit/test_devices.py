@@ -46,7 +46,7 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
 @pytest.mark.usefixtures("two_gpus")
 def test_a_process_sees_its_own_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Device("cuda:1").environment() == {"CUDA_VISIBLE_DEVICES": "1"}
-    assert Device("cpu").environment() == {"CUDA_VISIBLE_DEVICES": ""}
+    assert Device("cpu").environment()["CUDA_VISIBLE_DEVICES"] == ""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert Device("cuda:1").environment() == {"CUDA_VISIBLE_DEVICES": "7"}
     assert (Device("cuda:1").slug, Device("cuda:1").torch_name) == ("cuda1", "cuda")

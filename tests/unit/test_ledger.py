@@ -77,6 +77,14 @@ def test_an_unknown_job_is_not_found(ledger: JobLedger) -> None:
     assert refusal(ledger, new_job_id()) == "unknown"
 
 
+@pytest.mark.parametrize("job_id", ["", "no such job", "../../x", "x" * 999])
+def test_an_id_that_no_job_can_have_is_not_found_either(ledger: JobLedger, job_id: str) -> None:
+    with pytest.raises(JobNotFound):
+        ledger.get(job_id)
+    with pytest.raises(JobNotFound):
+        ledger.cancel(job_id)
+
+
 def test_a_terminal_state_is_final(ledger: JobLedger) -> None:
     attempt = start(ledger, submit(ledger))
     ledger.succeed(attempt, result_of(attempt))

@@ -39,6 +39,7 @@ RELATION_WORDS: dict[Relation, tuple[str, ...]] = {
     "above": ("above", "over"),
     "below": ("below", "under"),
 }
+JOINTS = ("and", "and", "with", "beside", "next to")  # unsaid, a pair reads left to right
 OPENINGS = ("", "", "", "a picture of ", "there is ", "an image of ")
 
 
@@ -66,7 +67,7 @@ def describe(scene: Scene, rng: Rng | None = None) -> tuple[str, tuple[int, ...]
     if w.chance(0.2):
         return body, order
     ground = w.pick(BACKGROUND_WORDS.get(scene.background, (scene.background,)))
-    ground = f"on a {ground} background"
+    ground = f"on {ground}" if w.chance(0.1) else f"on a {ground} background"
     if w.chance(0.25):
         return f"{ground}, {body}", order
     return f"{body} {ground}", order
@@ -78,6 +79,8 @@ def _objects(scene: Scene, w: Wording) -> tuple[str, tuple[int, ...]]:
         place = "" if w.chance(0.3) else " " + w.pick(PLACE_WORDS[scene.place])
         return _thing(things[0], w) + place, (0,)
     if scene.layout == "pair":
+        if relation_between(*things) == "left of" and w.chance(0.25):
+            return f"{_thing(things[0], w)} {w.pick(JOINTS)} {_thing(things[1], w)}", (0, 1)
         i, j = (1, 0) if w.chance(0.5) else (0, 1)
         return f"{_thing(things[i], w)} {_relation(things[i], things[j], w)} " + _thing(
             things[j], w
@@ -108,11 +111,9 @@ def _thing(thing: Thing, w: Wording) -> str:
     color = w.pick(COLOR_WORDS.get(thing.color, (thing.color,)))
     size = "" if w.chance(0.3) else w.pick(SIZE_WORDS[thing.size])
     if w.chance(0.15):
-        return _article(
-            f"{shape} that is {size} and {color}" if size else f"{shape} that is {color}"
-        )
-    return _article(f"{size} {color} {shape}" if size else f"{color} {shape}")
-
-
-def _article(phrase: str) -> str:
+        phrase = f"{shape} that is {size} and {color}" if size else f"{shape} that is {color}"
+    else:
+        phrase = f"{size} {color} {shape}" if size else f"{color} {shape}"
+    if w.chance(0.2):
+        return phrase
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
