@@ -94,8 +94,6 @@ def _submit_file(
         return client.img2txt(path, count=count, beam_width=beam_width)
     except InvalidImage as e:
         return e
-    except OSError as e:
-        return InvalidImage(f"{path} cannot be read: {e.strerror}")
 
 
 def _caption_row(

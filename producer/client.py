@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import JsonValue
 
-from crossmodal.errors import BrokerUnavailable
+from crossmodal.errors import BrokerUnavailable, InvalidImage
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task, new_job_id
@@ -29,7 +29,7 @@ from producer.broker import Broker
 from producer.handle import JobHandle
 from producer.waiting import Wait
 
-Picture = bytes | Path | BlobRef
+Picture = bytes | str | Path | BlobRef
 """A picture to caption: the bytes of a file, its path, or a blob that is stored already."""
 
 
@@ -116,11 +116,11 @@ class Client:
         task = Task.TXT2IMG if isinstance(params, Txt2ImgParams) else Task.IMG2TXT
         fixed = fix_seed(params)
         proposed = new_job_id()
-        job_id, is_new = self._ledger.submit(
+        job_id, _ = self._ledger.submit(
             proposed, task, fixed.model_dump_json(), fingerprint(task, params),
             idempotency_key=idempotency_key, expires_in_s=expires_in_s,
         )  # fmt: skip
-        if is_new:
+        if job_id == proposed:
             self._publish(task, job_id, fixed)
         else:
             self._republish(job_id)
@@ -131,11 +131,9 @@ class Client:
         if isinstance(image, BlobRef):
             return image
         limit = self.settings.max_image_bytes
-        if isinstance(image, Path):
-            check_size(image.stat().st_size, limit)
-            image = image.read_bytes()
-        check_size(len(image), limit)
-        return self._storage.put_input(image, media_type(image))
+        data = image if isinstance(image, bytes) else _read_file(Path(image), limit)
+        check_size(len(data), limit)
+        return self._storage.put_input(data, media_type(data))
 
     def _publish(self, task: Task, job_id: str, params: Params) -> None:
         try:
@@ -222,6 +220,14 @@ class Client:
         if self._opened is None:
             self._opened = open_storage(self.settings)
         return self._opened
+
+
+def _read_file(path: Path, max_bytes: int) -> bytes:
+    try:
+        check_size(path.stat().st_size, max_bytes)
+        return path.read_bytes()
+    except OSError as e:
+        raise InvalidImage(f"the picture {path} cannot be read: {e.strerror}") from e
 
 
 def _shown(params: Params) -> dict[str, Any]:

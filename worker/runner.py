@@ -82,11 +82,13 @@ class JobRunner:
         self, job_id: str, task: Task, raw: Mapping[str, Any], worker: str, *, redelivered: bool
     ) -> Ending:
         """Bring the job as far as this attempt can. Raises `BrokerUnavailable` only."""
-        self._adopt(job_id, task, raw)
+        problem = self._adopt(job_id, task, raw)
         attempt = self._ledger.start(job_id, worker, redelivered=redelivered)
         if isinstance(attempt, NotStarted):
             log.info("job %s is not started: %s", job_id, attempt.reason)
             return Skipped(attempt.reason)
+        if problem is not None:
+            return self._give_up(attempt, problem)
         try:
             result = self._attempt(task, attempt)
             if self._ledger.succeed(attempt, result):
@@ -106,15 +108,20 @@ class JobRunner:
             log.exception("job %s: unexpected error", job_id)
             return self._give_up(attempt, CrossmodalError(f"{type(e).__name__}: {e}"))
 
-    def _adopt(self, job_id: str, task: Task, raw: Mapping[str, Any]) -> None:
-        """Open the record of a job that plain Celery sent; one that has a record keeps it."""
+    def _adopt(self, job_id: str, task: Task, raw: Mapping[str, Any]) -> InvalidParams | None:
+        """Open the record of a job that plain Celery sent; a job that has a record keeps it.
+
+        Returns what is wrong with the params of a record that was opened.
+        """
         check_job_id(job_id)
+        problem = None
         try:
             params = parse_params(task, raw)
             text, digest = fix_seed(params).model_dump_json(), fingerprint(task, params)
-        except InvalidParams:  # recorded as it came; the attempt will say what is wrong
-            text, digest = _excerpt(raw), ""
-        self._ledger.submit(job_id, task, text, digest, bounded=False)
+        except InvalidParams as e:
+            problem, text, digest = e, _excerpt(raw), ""
+        _, is_new = self._ledger.submit(job_id, task, text, digest, bounded=False)
+        return problem if is_new else None
 
     def _give_up(self, attempt: Attempt, error: CrossmodalError) -> Ending:
         failure = Failure.of(error)
@@ -198,11 +205,9 @@ def _timings(attempt: Attempt, answer: Answer, store_s: float, run_s: float) -> 
 
 def _excerpt(raw: Mapping[str, Any]) -> str:
     text = json.dumps(dict(raw), default=repr)
-    return (
-        text
-        if len(text) <= MAX_RECORDED_PARAMS
-        else json.dumps({"excerpt": text[:MAX_RECORDED_PARAMS]})
-    )
+    if len(text) <= MAX_RECORDED_PARAMS:
+        return text
+    return json.dumps({"excerpt": text[:MAX_RECORDED_PARAMS]})
 
 
 def raised(failure: Failure) -> JobFailed:

@@ -105,8 +105,7 @@ class JobLedger:
                 f"the idempotency key {idempotency_key!r} belongs to job {reply[1]}, "
                 "which was submitted with other params: use another key"
             )
-        # A repeated call after a lost reply finds its own job: that is no duplicate.
-        return str(reply[1]), reply[0] == "created" or reply[1] == job_id
+        return str(reply[1]), reply[0] == "created"
 
     def withdraw(self, job_id: str) -> bool:
         """Forget a job whose message could not be sent, if no worker has started it."""
