@@ -56,6 +56,18 @@ def test_every_error_has_a_code_of_its_own() -> None:
     assert all(k.__name__ in tree for k in kinds if issubclass(k, errors.CrossmodalError))
 
 
+def test_every_code_has_a_row_in_the_operations_manual() -> None:
+    from crossmodal import errors
+    from crossmodal.local.stack import StackFailed
+    from crossmodal.training.loop import TrainingDiverged
+
+    manual = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    kinds = [k for k in vars(errors).values() if isinstance(k, type)]
+    codes = {k.code for k in kinds if issubclass(k, errors.CrossmodalError)}
+    for code in codes | {StackFailed.code, TrainingDiverged.code}:
+        assert f"`{code}`" in manual, code
+
+
 def test_no_script_is_without_its_header() -> None:
     folder = Path(__file__).parents[2] / "crossmodal" / "jobs"
     scripts = list(folder.glob("*.lua"))
