@@ -32,7 +32,8 @@ def print_json(value: Any, indent: int | None = 2) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table whose numbers are aligned to the right."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    headed = any(columns)
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold", show_header=headed)
     cells = [[_cell(value) for value in row] for row in rows]
     for i, column in enumerate(table.columns):
         if cells and all(row[i].replace(".", "").isdigit() for row in cells):

@@ -3,10 +3,9 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-
-import platformdirs
 
 from crossmodal.errors import InvalidSetting
 
@@ -81,5 +80,6 @@ def gpu_names() -> list[str]:
 
 def default_socket(slug: str) -> Path:
     """Where a model host listens unless it is told otherwise."""
-    folder = Path(platformdirs.user_runtime_dir("crossmodal", appauthor=False))
-    return folder / f"host-{slug}.sock"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    folder = Path(runtime) if runtime else Path(tempfile.gettempdir(), f"user-{os.getuid()}")
+    return folder / "crossmodal" / f"host-{slug}.sock"

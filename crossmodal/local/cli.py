@@ -62,7 +62,7 @@ def _ensure_queue(stack: Stack, settings: Settings) -> None:
         )
     folder = data_dir() / "valkey"
     stack.add(start_valkey(folder, urlsplit(url).port or 6379), VALKEY_STOP_S)
-    stderr.print(f"started Valkey at {url}, its data in {folder}")
+    stderr.print(f"started Valkey at {url}, its data in {folder}", soft_wrap=True)
 
 
 def _say_ready(settings: Settings, flower: bool, as_json: bool) -> None:

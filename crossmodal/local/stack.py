@@ -87,9 +87,13 @@ class Stack:
 
 
 def treat_sigterm_as_interrupt() -> None:
-    """Have SIGTERM end this process as Ctrl-C does, so that the stack is stopped either way."""
+    """Have SIGTERM end this process as Ctrl-C does, so that the stack is stopped either way.
+
+    SIGINT is set too: a shell starts its background jobs with SIGINT ignored.
+    """
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)

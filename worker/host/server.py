@@ -113,8 +113,11 @@ async def listen(
     path: Path,
     converse: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> asyncio.Server:
-    """Listen at a unix socket that only this user can open (mode 0600)."""
+    """Listen at a unix socket that only this user can open (mode 0600). Raises `InvalidSetting`."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = path.parent.stat()
+    if folder.st_uid != os.getuid() or folder.st_mode & 0o022:
+        raise InvalidSetting(f"others may write to {path.parent}: a socket there is not private")
     path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
