@@ -38,10 +38,21 @@ def main() -> None:
     elif name in ("-V", "--version", "version"):
         console.print(f"crossmodal {version('crossmodal')}")
     elif name in COMMANDS:
-        load(name)(args, prog_name=f"crossmodal {name}")
+        _run(name, args)
     else:
         stderr.print(f"there is no command {name!r}; crossmodal --help lists them", markup=False)
         raise SystemExit(USAGE)
+
+
+def _run(name: str, args: list[str]) -> None:
+    try:
+        command = load(name)
+    except ImportError as e:
+        if e.name is None or e.name.partition(".")[0] in ("crossmodal", "producer", "worker"):
+            raise  # a mistake of ours, not something that is not installed
+        stderr.print(f"crossmodal {name} needs {e.name}: pip install 'crossmodal\\[all]'")
+        raise SystemExit(USAGE) from e
+    command(args, prog_name=f"crossmodal {name}")
 
 
 def load(name: str) -> Any:

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     result_backend: SecretStr | None = Field(None, validation_alias="CELERY_RESULT_BACKEND")
     """Where Celery stores what tasks return, for callers of plain Celery. Off when unset."""
     storage_url: str = Field(default_factory=lambda: (data_dir() / "storage").as_uri())
-    """Object store: file:///folder, s3://bucket/prefix, gs://…, az://…, memory:///."""
+    """Object store: file:///folder, s3://bucket/prefix, gs://…, az://…."""
     bundle: Path = SHIPPED_BUNDLE
     """Folder of the model bundle that workers serve."""
     key_prefix: str = Field("crossmodal", pattern=r"^[A-Za-z0-9._-]{1,64}$")

@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from crossmodal.jobs.connection import broker_errors, connect_async
-from crossmodal.jobs.params import BlobRef
-from crossmodal.jobs.record import JobResult, JobState, JobStatus
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.params import BlobRef, Params
+from crossmodal.jobs.record import Job, JobResult, JobState, JobStatus, QueueStatus
 from crossmodal.settings import Settings
 from producer.client import Client, Picture
 from producer.handle import JobHandle, result_of
@@ -49,6 +50,38 @@ class AsyncClient:
         """See `Client.img2txt`."""
         return self._twin(await asyncio.to_thread(self.sync.img2txt, image, **options))
 
+    async def submit(self, params: Params, **options: Any) -> AsyncJobHandle:
+        """See `Client.submit`."""
+        return self._twin(await asyncio.to_thread(self.sync.submit, params, **options))
+
+    async def upload(self, image: Picture) -> BlobRef:
+        """See `Client.upload`."""
+        return await asyncio.to_thread(self.sync.upload, image)
+
+    async def record(self, job_id: str) -> Job:
+        """See `Client.record`."""
+        return await asyncio.to_thread(self.sync.record, job_id)
+
+    async def status(self, job_id: str) -> JobStatus:
+        """See `Client.status`."""
+        return await asyncio.to_thread(self.sync.status, job_id)
+
+    async def cancel(self, job_id: str) -> JobState:
+        """See `Client.cancel`."""
+        return await asyncio.to_thread(self.sync.cancel, job_id)
+
+    async def queue(self, task: Task) -> QueueStatus:
+        """See `Client.queue`."""
+        return await asyncio.to_thread(self.sync.queue, task)
+
+    async def workers(self) -> dict[str, list[str]]:
+        """See `Client.workers`."""
+        return await asyncio.to_thread(self.sync.workers)
+
+    async def sign(self, blob: BlobRef, expires_in_s: float = 3_600) -> str | None:
+        """See `Client.sign`."""
+        return await asyncio.to_thread(self.sync.sign, blob, expires_in_s)
+
     async def job(self, job_id: str) -> AsyncJobHandle:
         """See `Client.job`."""
         return self._twin(await asyncio.to_thread(self.sync.job, job_id))
@@ -67,7 +100,7 @@ class AsyncClient:
             with broker_errors(self.sync.settings):
                 reply = await self._redis.execute_command(*wait.command())
             if not reply and wait.expiring:
-                await asyncio.to_thread(self.sync.expire, wait.expiring)
+                await asyncio.to_thread(self.sync.expire_overdue, wait.expiring)
             for job_id in wait.feed(reply):
                 yield handles[job_id]
 
@@ -83,16 +116,16 @@ class AsyncJobHandle:
     id: str
 
     async def status(self) -> JobStatus:
-        return await asyncio.to_thread(self.client.sync.status, self.id)
+        return await self.client.status(self.id)
 
     async def cancel(self) -> JobState:
-        return await asyncio.to_thread(self.client.sync.cancel, self.id)
+        return await self.client.cancel(self.id)
 
     async def wait(self, timeout_s: float | None = None) -> JobState:
         async for _ in self.client.as_completed([self], timeout_s):
             break
-        return (await asyncio.to_thread(self.client.sync.record, self.id)).state
+        return (await self.client.record(self.id)).state
 
     async def result(self, timeout_s: float | None = None) -> JobResult:
         await self.wait(timeout_s)
-        return result_of(await asyncio.to_thread(self.client.sync.record, self.id))
+        return result_of(await self.client.record(self.id))

@@ -9,7 +9,7 @@ from celery.exceptions import OperationalError as CeleryError
 from kombu.exceptions import OperationalError
 
 from crossmodal.errors import BrokerUnavailable
-from crossmodal.jobs.names import Task
+from crossmodal.jobs.names import RECORDED_HEADER, Task
 from crossmodal.settings import Settings, redacted
 
 INSPECT_TIMEOUT_S = 1.0
@@ -39,7 +39,12 @@ class Broker:
         """Send the message of a job; its id is the Celery task's id."""
         with self._errors():
             self._app.send_task(
-                task.celery_name, kwargs=params, task_id=job_id, queue=task.queue, retry=False
+                task.celery_name,
+                kwargs=params,
+                task_id=job_id,
+                queue=task.queue,
+                retry=False,
+                headers={RECORDED_HEADER: True},
             )
 
     def workers(self) -> dict[str, list[str]]:

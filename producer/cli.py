@@ -74,15 +74,14 @@ def img2txt(
     """Caption pictures. A file that cannot be captioned is reported, the others are."""
     with _client() as client:
         submitted = [_submit_file(client, path, count, beam_width) for path in images]
-        jobs = [job for job in submitted if isinstance(job, JobHandle)]
-        if no_wait:
-            _print_ids(jobs, as_json)
-        else:
-            _wait(jobs, client, timeout_s)
-            found = [_caption_row(client, *pair) for pair in zip(images, submitted, strict=True)]
-            _print_captions(found, as_json)
-            jobs = [job for job in jobs if client.record(job.id).state is JobState.SUCCEEDED]
-        if len(jobs) < len(images):
+        if not no_wait:
+            _wait([job for job in submitted if isinstance(job, JobHandle)], client, timeout_s)
+        rows = [
+            _caption_row(client, path, job, ended=not no_wait)
+            for path, job in zip(images, submitted, strict=True)
+        ]
+        _print_captions(rows, as_json)
+        if any(row["failure"] is not None for row in rows):
             raise typer.Exit(FAILED)
 
 
@@ -97,12 +96,14 @@ def _submit_file(
 
 
 def _caption_row(
-    client: Client, path: Path, submitted: JobHandle | CrossmodalError
+    client: Client, path: Path, submitted: JobHandle | CrossmodalError, *, ended: bool
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"file": str(path), "job": None, "captions": [], "failure": None}
     if isinstance(submitted, CrossmodalError):
         return row | {"failure": Failure.of(submitted).model_dump()}
     row["job"] = submitted.id
+    if not ended:
+        return row
     try:
         captions = result_of(client.record(submitted.id)).captions
     except CrossmodalError as e:
@@ -115,6 +116,8 @@ def _print_captions(rows: list[dict[str, Any]], as_json: bool) -> None:
         print_json(rows)
         return
     for row in rows:
+        if not row["captions"] and row["failure"] is None:
+            console.print(f"{row['file']}: {row['job']}", markup=False, soft_wrap=True)
         for caption in row["captions"]:
             console.print(f"{row['file']}: {caption['text']}", markup=False, soft_wrap=True)
         if (failure := row["failure"]) is not None:

@@ -36,9 +36,9 @@ Picture = bytes | str | Path | BlobRef
 class Client:
     """Submits jobs to the queue and store that the environment names. Safe to share by threads.
 
-    Keyword arguments override single settings. No call blocks for longer than
-    `connect_timeout_s` on Redis, or `storage_timeout_s` on the object store; a wait takes
-    as long as its own `timeout_s`.
+    Keyword arguments override single settings. A Redis that does not answer is given up
+    after `connect_timeout_s`, an object store after `storage_timeout_s`; a wait takes as
+    long as its own `timeout_s`.
     """
 
     def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
@@ -177,7 +177,7 @@ class Client:
         while wait:
             with broker_errors(self.settings):
                 reply = self._redis.execute_command(*wait.command())
-            self.expire(wait.expiring if not reply else ())
+            self.expire_overdue(wait.expiring if not reply else ())
             for job_id in wait.feed(reply):
                 yield handles[job_id]
 
@@ -192,7 +192,7 @@ class Client:
             expiring=[record.id for record in records if record.expires_at is not None],
         )
 
-    def expire(self, job_ids: Iterable[str]) -> None:
+    def expire_overdue(self, job_ids: Iterable[str]) -> None:
         """End those of the jobs whose time to be started is up, also where no worker is."""
         for job_id in job_ids:
             self._ledger.get(job_id)

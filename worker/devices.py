@@ -66,16 +66,29 @@ def gpu_names() -> list[str]:
     """The NVIDIA GPUs that this process may use, by their model names."""
     if shutil.which("nvidia-smi") is None:
         return []
-    listing = subprocess.run(
-        ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    names = listing.stdout.splitlines() if listing.returncode == 0 else []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=30, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):  # a driver that does not answer serves nobody
+        return []
+    return _visible(listing.stdout.splitlines(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def _visible(names: list[str], visible: str | None) -> list[str]:
+    """The GPUs that CUDA would show: it stops at the first entry that is none."""
     if visible is None:
         return names
-    return [names[int(v)] if v.isdigit() and int(v) < len(names) else v
-            for v in visible.split(",") if v]  # fmt: skip
+    shown: list[str] = []
+    for entry in visible.split(","):
+        if entry.startswith(("GPU-", "MIG-")):
+            shown.append(entry)
+        elif entry.isdecimal() and int(entry) < len(names):
+            shown.append(names[int(entry)])
+        else:
+            break
+    return shown
 
 
 def default_socket(slug: str) -> Path:

@@ -19,6 +19,12 @@ from worker.devices import default_socket, gpu_names
 
 WORKER_PACKAGES = ("torch", "torchvision", "gensim", "cv2", "PIL", "msgpack", "safetensors")
 
+REMEDIES = {
+    "queue": "start one with `crossmodal up`, or set CELERY_BROKER_URL to a server that runs",
+    "store": "set CROSSMODAL_STORAGE_URL to a folder or bucket that this user may write to",
+    "bundle": "set CROSSMODAL_BUNDLE to a folder made by `crossmodal train`, or unset it",
+}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -63,8 +69,7 @@ def _guarded(subject: str, check: Callable[[Settings], Finding], settings: Setti
     try:
         return check(settings)
     except CrossmodalError as e:
-        message, _, remedy = str(e).partition(": ")
-        return Finding(subject, False, f"{e.code}: {message}", remedy or str(e))
+        return Finding(subject, False, f"{e.code}: {e}", REMEDIES[subject])
 
 
 def _queue(settings: Settings) -> Finding:

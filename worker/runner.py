@@ -15,13 +15,13 @@ from crossmodal.errors import (
     ModelHostUnavailable,
     TimedOut,
 )
+from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
 from crossmodal.jobs.names import Task, check_job_id, result_key
 from crossmodal.jobs.params import (
     Img2TxtParams,
     Params,
     Txt2ImgParams,
-    fingerprint,
     fix_seed,
     parse_params,
 )
@@ -43,6 +43,22 @@ from worker.host.protocol import Answer
 log = logging.getLogger(__name__)
 
 MAX_RECORDED_PARAMS = 4_096  # of params that are wrong, this much is kept to be looked at
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message as it was taken from the queue by the worker called `worker`.
+
+    `redelivered` says that it was given out before; `is_recorded` that its sender had opened
+    the job's record, so that a job without one has been withdrawn or has outlived it.
+    """
+
+    job: str
+    task: Task
+    raw: Mapping[str, Any]
+    worker: str
+    redelivered: bool = False
+    is_recorded: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,26 +90,34 @@ class JobRunner:
     ) -> None:
         self._settings = settings
         self._interrupted_by = interrupted_by
-        self._ledger = JobLedger(settings)
+        # No retries: a `start` that is sent twice would be taken for a duplicate message.
+        self._ledger = JobLedger(settings, connect(settings, retries=0))
         self._storage: Storage | None = None
         self._host = host
 
-    def run(
-        self, job_id: str, task: Task, raw: Mapping[str, Any], worker: str, *, redelivered: bool
-    ) -> Ending:
-        """Bring the job as far as this attempt can. Raises `BrokerUnavailable` only."""
-        problem = self._adopt(job_id, task, raw)
-        attempt = self._ledger.start(job_id, worker, redelivered=redelivered)
+    def run(self, delivery: Delivery) -> Ending:
+        """Bring the job as far as this attempt can.
+
+        Raises `BrokerUnavailable`, and `InvalidParams` for an id that no job may have.
+        """
+        problem = None if delivery.is_recorded else self._adopt(delivery)
+        attempt = self._ledger.start(
+            delivery.job, delivery.worker, redelivered=delivery.redelivered
+        )
         if isinstance(attempt, NotStarted):
-            log.info("job %s is not started: %s", job_id, attempt.reason)
+            log.info("job %s is not started: %s", delivery.job, attempt.reason)
             return Skipped(attempt.reason)
         if problem is not None:
             return self._give_up(attempt, problem)
+        return self._run_attempt(delivery.task, attempt)
+
+    def _run_attempt(self, task: Task, attempt: Attempt) -> Ending:
+        """Every way in which an attempt can end, as an `Ending`."""
         try:
             result = self._attempt(task, attempt)
-            if self._ledger.succeed(attempt, result):
+            if result is not None and self._ledger.succeed(attempt, result):
                 return result
-            log.warning("job %s: the result of attempt %d came late", job_id, attempt.number)
+            log.warning("job %s: attempt %d came too late", attempt.job, attempt.number)
             return Skipped("superseded")
         except BrokerUnavailable:
             raise
@@ -105,22 +129,22 @@ class JobRunner:
                 "less, or raise CROSSMODAL_RUN_TIME_LIMIT_S"
             ))  # fmt: skip
         except Exception as e:  # a mistake of ours: the job must still end, and say so
-            log.exception("job %s: unexpected error", job_id)
+            log.exception("job %s: unexpected error", attempt.job)
             return self._give_up(attempt, CrossmodalError(f"{type(e).__name__}: {e}"))
 
-    def _adopt(self, job_id: str, task: Task, raw: Mapping[str, Any]) -> InvalidParams | None:
+    def _adopt(self, delivery: Delivery) -> InvalidParams | None:
         """Open the record of a job that plain Celery sent; a job that has a record keeps it.
 
         Returns what is wrong with the params of a record that was opened.
         """
-        check_job_id(job_id)
+        job_id = check_job_id(delivery.job)
         problem = None
         try:
-            params = parse_params(task, raw)
-            text, digest = fix_seed(params).model_dump_json(), fingerprint(task, params)
+            text = fix_seed(parse_params(delivery.task, delivery.raw)).model_dump_json()
         except InvalidParams as e:
-            problem, text, digest = e, _excerpt(raw), ""
-        _, is_new = self._ledger.submit(job_id, task, text, digest, bounded=False)
+            problem, text = e, _excerpt(delivery.raw)
+        # A fingerprint is only ever compared for an idempotency key, which there is none of.
+        _, is_new = self._ledger.submit(job_id, delivery.task, text, "", bounded=False)
         return problem if is_new else None
 
     def _give_up(self, attempt: Attempt, error: CrossmodalError) -> Ending:
@@ -133,7 +157,8 @@ class JobRunner:
             return Skipped("superseded")
         return failure if self._ledger.fail(attempt, failure) else Skipped("superseded")
 
-    def _attempt(self, task: Task, attempt: Attempt) -> JobResult:
+    def _attempt(self, task: Task, attempt: Attempt) -> JobResult | None:
+        """What the attempt made, stored; None when by then it was no longer the one that may."""
         begun = time.monotonic()
         params = parse_params(task, attempt.params)
         image = None
@@ -142,6 +167,8 @@ class JobRunner:
             pixels = decode(data, self._settings.max_image_pixels)
             image = fit_square(pixels, self._host.info().image_side)
         answer = self._host.run(task, params, image)
+        if not self._ledger.holds(attempt):
+            return None
         return self._record(task, attempt, params, answer, begun)
 
     def _record(

@@ -10,12 +10,12 @@ from celery import Task as CeleryTask
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 from crossmodal.errors import BrokerUnavailable, InvalidParams
-from crossmodal.jobs.names import Task
+from crossmodal.jobs.names import RECORDED_HEADER, Task
 from crossmodal.jobs.record import JobResult
 from worker.app import app, settings
 from worker.devices import default_socket
 from worker.host.client import HostClient
-from worker.runner import JobRunner, Released, Skipped, raised
+from worker.runner import Delivery, JobRunner, Released, Skipped, raised
 
 RETRY_BASE_S = 1.0
 RETRY_MAX_S = 60.0
@@ -57,7 +57,11 @@ def _run(
     redelivered = bool((request.delivery_info or {}).get("redelivered"))
     raw = {**kwargs, "positional arguments": list(args)} if args else kwargs
     try:
-        ending = runner().run(request.id, task, raw, request.hostname, redelivered=redelivered)
+        delivery = Delivery(
+            request.id, task, raw, request.hostname, redelivered=redelivered,
+            is_recorded=bool((request.headers or {}).get(RECORDED_HEADER)),
+        )  # fmt: skip
+        ending = runner().run(delivery)
     except InvalidParams as e:  # an id that no record can have
         raise Reject(str(e), requeue=False) from e
     except (BrokerUnavailable, SoftTimeLimitExceeded) as e:

@@ -50,8 +50,10 @@ local function finish(queue, attempt, state, field, payload, code, retention_s)
 end
 
 -- A job that was never started and whose time is up is expired; says whether it was.
-local function expire(state, attempt, queue, expires_at, retention_s)
-  if state ~= 'queued' or attempt > 0 or not expires_at then return false end
+-- An attempt that did not count, because no model host was there, has not started it.
+local function expire(state, attempt, uncounted, queue, expires_at, retention_s)
+  if state ~= 'queued' or not expires_at then return false end
+  if attempt > tonumber(uncounted or 0) then return false end
   if now() < tonumber(expires_at) then return false end
   finish(queue, attempt, 'expired', '', '', 'expired', retention_s)
   return true

@@ -16,28 +16,34 @@ from crossmodal.errors import BrokerUnavailable, InvalidSetting
 from crossmodal.settings import Settings, redacted
 
 
-def connect(settings: Settings) -> redis.Redis:
-    """A client that connects on first use."""
+def connect(settings: Settings, retries: int = 1) -> redis.Redis:
+    """A client that connects on first use; after a lost connection it sends again at once.
+
+    Without `retries` a command is sent once: for those that must not be sent twice.
+    """
     with _checked_url():
-        client: redis.Redis = redis.Redis.from_url(**_options(settings, Retry))
+        client: redis.Redis = redis.Redis.from_url(**_options(settings, Retry, retries))
         return client
 
 
 def connect_async(settings: Settings) -> redis.asyncio.Redis:
     """The same for an event loop."""
     with _checked_url():
-        client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(**_options(settings, AsyncRetry))
+        client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
+            **_options(settings, AsyncRetry, 1)
+        )
         return client
 
 
-def _options(settings: Settings, retry: type[Retry] | type[AsyncRetry]) -> dict[str, Any]:
+def _options(
+    settings: Settings, retry: type[Retry] | type[AsyncRetry], retries: int
+) -> dict[str, Any]:
     return {
         "url": settings.broker_url.get_secret_value(),
         "decode_responses": True,
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.connect_timeout_s,
-        # Once, at once: a pooled connection may have been closed since it was last used.
-        "retry": retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        "retry": retry(NoBackoff(), retries, supported_errors=(RedisConnectionError,)),
     }
 
 

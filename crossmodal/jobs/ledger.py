@@ -89,7 +89,9 @@ class JobLedger:
         if expires_in_s is not None and not 0 <= expires_in_s < float("inf"):
             raise InvalidParams(f"expires_in_s is {expires_in_s}: give seconds, 0 or more")
         key = names.job_key(self._prefix, job_id)
-        guard = names.idempotency_key(self._prefix, idempotency_key) if idempotency_key else key
+        guard = key
+        if idempotency_key is not None:
+            guard = names.idempotency_key(self._prefix, idempotency_key)
         limit = self._settings.max_queue_length
         reply = self._call(
             "submit", job_id, task, task.queue, params_json, fingerprint,
@@ -147,6 +149,13 @@ class JobLedger:
             failure.model_dump_json(), failure.code,
         )  # fmt: skip
         return bool(reply[0] == "ok")
+
+    def holds(self, attempt: Attempt) -> bool:
+        """Whether the attempt is still the one that may end its job."""
+        key = names.job_key(self._prefix, attempt.job)
+        with self._errors():
+            state, number = self._redis.hmget(key, "state", "attempt")
+        return bool(state == JobState.RUNNING and number == str(attempt.number))
 
     def _finish(self, attempt: Attempt, state: JobState, field: str, text: str, code: str) -> bool:
         reply = self._call(

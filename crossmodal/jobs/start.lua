@@ -12,7 +12,7 @@ local state, queue = r[1], r[3]
 if not state then return {'unknown'} end
 local attempt = tonumber(r[2])
 if state ~= 'queued' and state ~= 'running' then return {state, attempt} end
-if expire(state, attempt, queue, r[6], retention_s) then return {'expired', attempt} end
+if expire(state, attempt, r[8], queue, r[6], retention_s) then return {'expired', attempt} end
 -- A second message for a job that runs is a duplicate. One that Redis gave out before is
 -- that of a worker which died with it, and its attempt died too.
 if state == 'running' and not redelivered then return {'busy', attempt} end

@@ -60,8 +60,9 @@ def _ensure_queue(stack: Stack, settings: Settings) -> None:
             f"no Redis answers at {redacted(url)}, and it is not for this machine to start: "
             "check CELERY_BROKER_URL"
         )
-    folder = data_dir() / "valkey"
-    stack.add(start_valkey(folder, urlsplit(url).port or 6379), VALKEY_STOP_S)
+    port = urlsplit(url).port or 6379
+    folder = data_dir() / f"valkey-{port}"  # two servers must never write the same files
+    stack.add(start_valkey(folder, port), VALKEY_STOP_S)
     stderr.print(f"started Valkey at {url}, its data in {folder}", soft_wrap=True)
 
 

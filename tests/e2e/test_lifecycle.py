@@ -102,10 +102,12 @@ def test_a_second_sigterm_stops_at_once_and_loses_nothing(
         tree = tree_of(worker)
         jobs = [client.txt2img(PROMPT, count=16, seed=i) for i in range(30)]
         until(lambda: states(jobs).count(JobState.RUNNING) == 4, WAIT_S)
+        [host] = [p for p in tree if "worker.host" in p.cmdline()]
+        host.suspend()  # nothing that runs can finish by itself
         worker.send(signal.SIGTERM)
         log = tmp_path / "first" / "log"
         until(lambda: b"draining" in log.read_bytes(), WAIT_S)
-        assert terminate(worker) in (0, 1)
+        assert terminate(worker) == 1
         assert not [p for p in tree if p.is_running()]
     with running_worker(env, tmp_path / "second", 4):
         for job in jobs:
@@ -123,6 +125,21 @@ def test_a_killed_host_or_worker_is_started_again(
             until(lambda v=victim: not v.is_running(), WAIT_S)  # type: ignore[misc]
             job = client.txt2img(PROMPT, seed=7)
             assert job.result(timeout_s=WAIT_S).images
+
+
+def test_a_killed_task_child_costs_an_attempt_and_no_job(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(env, tmp_path / "worker", 1) as worker:
+        [host] = [p for p in tree_of(worker) if "worker.host" in p.cmdline()]
+        [celery] = [p for p in psutil.Process(worker.pid).children() if "celery" in p.cmdline()]
+        host.suspend()  # the job runs until we say so
+        job = client.txt2img(PROMPT, seed=7)
+        until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
+        celery.children()[0].kill()
+        until(lambda: job.status().attempt == 2, WAIT_S, "the second attempt")
+        host.resume()
+        assert job.result(timeout_s=WAIT_S).attempt == 2
 
 
 def test_a_plain_celery_worker_says_that_its_host_is_missing_and_works_once_it_is_there(

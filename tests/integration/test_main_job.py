@@ -16,7 +16,7 @@ from crossmodal.jobs.names import Task, new_job_id, result_key
 from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.record import JobResult, JobState
 from crossmodal.storage import open_storage
-from producer import AsyncClient, Client, IdempotencyConflict, JobCanceled
+from producer import AsyncClient, Client, IdempotencyConflict, JobCanceled, JobFailed
 from tests.conftest import RunningStack
 from tests.waiting import until
 
@@ -72,6 +72,18 @@ def test_the_same_prompt_and_seed_give_the_same_bytes_alone_and_in_a_crowd(
     sizes = [job.result(timeout_s=WAIT_S).batch_size for job in crowd]
     assert again.images[0].sha256 == alone
     assert max(sizes) > 1
+
+
+def test_positional_arguments_of_a_plain_sender_fail_its_job(
+    client: Client, stack: RunningStack
+) -> None:
+    from celery import Celery
+
+    with Celery(broker=stack.env["CELERY_BROKER_URL"]) as app:
+        job_id = app.send_task("crossmodal.txt2img", args=[PROMPT]).id
+    until(lambda: is_known(client, job_id))
+    with pytest.raises(JobFailed, match="prompt: Field required"):
+        client.job(job_id).result(timeout_s=WAIT_S)
 
 
 def test_a_job_is_found_again_by_its_id(client: Client) -> None:

@@ -39,6 +39,17 @@ def test_every_name_that_the_producer_exports_exists() -> None:
     assert all(hasattr(producer, name) for name in producer.__all__)
 
 
+def test_the_asynchronous_client_has_the_methods_of_the_other() -> None:
+    import producer
+
+    def public(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    helpers = {"new_wait", "expire_overdue"}
+    assert public(producer.AsyncClient) == public(producer.Client) - helpers
+    assert public(producer.JobHandle) <= public(producer.AsyncJobHandle)
+
+
 def test_every_subcommand_can_be_loaded() -> None:
     from crossmodal.cli import COMMANDS, load
 

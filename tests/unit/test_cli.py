@@ -73,4 +73,5 @@ def test_doctor_names_each_problem_with_its_remedy(tmp_path: Path) -> None:
     assert done.returncode == 1
     for subject in ("queue", "store", "bundle"):
         assert f"BAD  {subject}" in done.stdout
-    assert "CROSSMODAL_BUNDLE" in done.stdout
+    for remedy in ("crossmodal up", "set CROSSMODAL_STORAGE_URL", "set CROSSMODAL_BUNDLE"):
+        assert remedy in done.stdout

@@ -56,5 +56,11 @@ def test_a_process_sees_its_own_device_alone(monkeypatch: pytest.MonkeyPatch) ->
 def test_hidden_gpus_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert parse_devices("auto") == [Device("cuda:0")]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for none in ("", "-1", "7", "-1,0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        assert parse_devices("auto") == [Device("cpu")]
+
+
+def test_a_driver_that_fails_serves_no_gpu(two_gpus: None, tmp_path: Path) -> None:
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho NVIDIA H200\nexit 9\n")
     assert parse_devices("auto") == [Device("cpu")]

@@ -11,6 +11,7 @@ from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
 from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
 from crossmodal.settings import Settings
+from tests.waiting import until
 
 PARAMS = '{"prompt": "a circle", "seed": 1}'
 FAILURE = Failure(code="model_host_crashed", message="it crashed", retryable=True)
@@ -186,6 +187,24 @@ def test_a_started_job_does_not_expire(ledger: JobLedger) -> None:
     deadline = time.monotonic() + 0.1
     while time.monotonic() < deadline:
         assert ledger.get(attempt.job).state is JobState.QUEUED
+
+
+def test_an_attempt_that_did_not_count_does_not_keep_a_job_from_expiring(
+    ledger: JobLedger,
+) -> None:
+    attempt = start(ledger, submit(ledger, expires_in_s=0.2))
+    ledger.release(attempt, FAILURE, counts=False)
+    until(lambda: ledger.get(attempt.job).state is JobState.EXPIRED, 10)
+
+
+def test_an_attempt_is_held_until_another_begins_or_the_job_ends(ledger: JobLedger) -> None:
+    first = start(ledger, submit(ledger))
+    assert ledger.holds(first)
+    second = start(ledger, first.job, redelivered=True)
+    assert not ledger.holds(first)
+    assert ledger.holds(second)
+    ledger.cancel(first.job)
+    assert not ledger.holds(second)
 
 
 def test_a_full_queue_refuses(settings: Settings) -> None:

@@ -65,7 +65,12 @@ def test_a_blob_over_the_limit_is_refused_by_its_size(storage: Storage) -> None:
         storage.get(blob, max_bytes=4)
 
 
-def test_the_check_leaves_nothing_behind(storage: Storage) -> None:
+def test_the_check_leaves_nothing_behind(tmp_path: Path) -> None:
+    Storage(tmp_path.as_uri()).check()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_check_passes_wherever_blobs_can_be_kept(storage: Storage) -> None:
     storage.check()
 
 

@@ -41,9 +41,7 @@ def test_an_expiry_that_is_no_duration_is_refused(client: Client, seconds: float
 @pytest.mark.parametrize("key", ["", "x" * 201, "a\nb", "\ud800"])
 def test_an_idempotency_key_has_limits(client: Client, key: str) -> None:
     with pytest.raises(InvalidParams, match="idempotency key"):
-        client.txt2img("a circle", idempotency_key=key) if key else client.txt2img(
-            "a circle", idempotency_key="\x00"
-        )
+        client.txt2img("a circle", idempotency_key=key)
 
 
 def test_a_job_whose_message_was_lost_is_sent_again_by_its_key(client: Client) -> None:
