@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
 
+STDERR = 2  # standard output is kept for what a command prints itself
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -35,8 +36,8 @@ class Child:
             self.argv,
             env={**os.environ, **self.env},
             stdin=subprocess.PIPE if self.stdin is not None else subprocess.DEVNULL,
-            stdout=self.output,
-            stderr=subprocess.STDOUT if self.output else None,
+            stdout=self.output or STDERR,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=_die_with_parent if _LIBC else None,
         )

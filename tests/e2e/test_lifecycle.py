@@ -1,5 +1,6 @@
 """Workers that come and go: stacks of their own, started and stopped here."""
 
+import json
 import os
 import signal
 import socket
@@ -208,3 +209,20 @@ def test_up_starts_what_is_missing_and_ctrl_c_ends_it(tmp_path: Path) -> None:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_standard_output_of_up_is_json_alone(tmp_path: Path) -> None:
+    env = {**os.environ, **stack_environment(free_port(), tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "crossmodal.cli", "up", "--devices", "cpu", "--json"]
+    with (tmp_path / "log").open("wb") as log:
+        up = subprocess.Popen(
+            [*command, "--no-flower"], env=env, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    assert up.stdout is not None
+    try:
+        printed = "".join(iter(up.stdout.readline, "}\n")) + "}"
+        assert json.loads(printed)["queue"] == env["CELERY_BROKER_URL"]
+    finally:
+        up.send_signal(signal.SIGTERM)
+        rest, _ = up.communicate(timeout=WAIT_S)
+    assert rest == ""
