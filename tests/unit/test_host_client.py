@@ -97,40 +97,49 @@ def test_a_host_that_was_restarted_is_connected_to_again(
     host.close()
 
 
+def late(connection: socket.socket, number: int) -> None:
+    """Answer the first connection only when more is asked on it, or when it is closed."""
+    receive(connection)
+    if number == 0:
+        connection.recv(1)
+    connection.sendall(reply(f"answer {number}"))
+
+
 def test_a_late_reply_never_answers_the_next_request(serve: Callable[[Behaviour], Path]) -> None:
-    asked_again = threading.Event()
-
-    def slow_once(connection: socket.socket, number: int) -> None:
-        receive(connection)
-        if number == 0:
-            asked_again.wait(10)
-        connection.sendall(reply(f"answer {number}"))
-
-    host = HostClient(serve(slow_once), wait_s=5, timeout_s=0.3)
+    path = serve(late)
+    host = HostClient(path, wait_s=5, timeout_s=0.3)
     with pytest.raises(TimedOut):
         ask(host)
-    asked_again.set()
     assert ask(host).model == "answer 1"
     host.close()
 
 
-def test_a_wait_that_was_interrupted_leaves_no_reply_behind(
+def test_a_wait_that_was_interrupted_leaves_no_connection_behind(
     serve: Callable[[Behaviour], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Interrupted(Exception):
         """Raised in the middle of a wait, as the pool's time limit is, by a signal."""
 
-    def answer(connection: socket.socket, number: int) -> None:
-        receive(connection)
-        connection.sendall(reply(f"answer {number}"))
-
     def interrupted(*_: object) -> bytes:
         raise Interrupted
 
-    host = HostClient(serve(answer), wait_s=5, timeout_s=5)
+    host = HostClient(serve(late), wait_s=5, timeout_s=5)
     with monkeypatch.context() as patched:
         patched.setattr("worker.host.client._read", interrupted)
         with pytest.raises(Interrupted):
             ask(host)
     assert ask(host).model == "answer 1"
+    host.close()
+
+
+def test_a_reply_that_nobody_waits_for_ends_its_connection(
+    serve: Callable[[Behaviour], Path],
+) -> None:
+    def twice(connection: socket.socket, number: int) -> None:
+        receive(connection)
+        connection.sendall(reply(f"answer {number}") + reply("too much"))
+        connection.recv(1)
+
+    host = HostClient(serve(twice), wait_s=5, timeout_s=5)
+    assert [ask(host).model, ask(host).model] == ["answer 0", "answer 1"]
     host.close()
