@@ -21,6 +21,10 @@
     ├── BundleInvalid
     │   └── BundleNotFound
     ├── DataInvalid              a data set cannot be trained on
+    ├── TrainingError
+    │   ├── TrainingDiverged     the loss is no longer a number
+    │   ├── CheckpointMismatch   a checkpoint was made by other options
+    │   └── OutputNotWritable    the disk is full, or the folder cannot be written to
     └── ModelHostError
         ├── ModelHostUnavailable no host answers at the socket
         ├── ModelHostCrashed     the host died while it had the job
@@ -177,6 +181,31 @@ class DataInvalid(CrossmodalError):
 
     code = "data_invalid"
     caused_by_request = True
+
+
+class TrainingError(CrossmodalError):
+    """Training cannot go on; what it had saved before is as it was."""
+
+    code = "training_error"
+
+
+class TrainingDiverged(TrainingError):
+    """The loss or its gradient is no longer a number; the weights from before are kept."""
+
+    code = "training_diverged"
+
+
+class CheckpointMismatch(TrainingError):
+    """The unfinished run in this folder was started with other options, or cannot be read."""
+
+    code = "checkpoint_mismatch"
+    caused_by_request = True
+
+
+class OutputNotWritable(TrainingError):
+    """A file cannot be written: the disk is full, or the folder is read-only."""
+
+    code = "output_not_writable"
 
 
 class ModelHostError(CrossmodalError):

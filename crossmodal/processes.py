@@ -101,3 +101,16 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, poll_s: float = 
             return False
         time.sleep(poll_s)
     return True
+
+
+def treat_sigterm_as_interrupt() -> None:
+    """Have SIGTERM end this process as Ctrl-C does, so that it tidies up either way.
+
+    SIGINT is set too: a shell starts its background jobs with SIGINT ignored.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)

@@ -235,6 +235,8 @@ def _print_result(found: JobResult) -> None:
     if found.seed is not None:
         rows.append(("seed", found.seed))
     if found.unknown_words:
-        rows.append(("unknown words", ", ".join(found.unknown_words)))
+        near = found.suggestions
+        words = (f"{w} (nearest: {near[w]})" if w in near else w for w in found.unknown_words)
+        rows.append(("unknown words", ", ".join(words)))
     rows.append(("total", f"{found.timings.total_s:.3f} s"))
     print_table(("", ""), rows)

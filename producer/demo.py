@@ -25,8 +25,9 @@ from crossmodal.console import (
 )
 from crossmodal.errors import InvalidSetting
 from crossmodal.jobs.record import JobResult
-from crossmodal.local.stack import Stack, treat_sigterm_as_interrupt
+from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
+from crossmodal.processes import treat_sigterm_as_interrupt
 from crossmodal.settings import Settings, load_settings
 from producer.client import Client
 from producer.contact_sheet import Entry, write_contact_sheet

@@ -186,6 +186,7 @@ class JobRunner:
             captions=tuple(GeneratedCaption.model_validate(c) for c in answer.captions),
             seed=params.seed if isinstance(params, Txt2ImgParams) else None,
             unknown_words=tuple(answer.unknown_words),
+            suggestions=answer.suggestions,
             model=answer.model,
             bundle_version=answer.bundle_version,
             timings=_timings(attempt, answer, store_s, time.monotonic() - begun),

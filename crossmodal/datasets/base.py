@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from itertools import count
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Split = Literal["train", "seen", "heldout"]
+from crossmodal.errors import DataInvalid
+
+TRAIN = "train"  # the split to train on; a data set says which others it is judged by
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,37 @@ class Example:
 
 
 class Dataset(Protocol):
-    """A stream of examples that is never held in memory as a whole."""
+    """Endless, shuffled, and addressed by number, so that training can go on where it stopped.
+
+    Pictures are read one at a time, when they are asked for.
+    """
 
     name: str
+    judged: tuple[str, ...]  # splits to measure by, never trained on
+    grounded: bool  # whether captions come with boxes
+    problems: tuple[str, ...]  # what was found missing or unreadable when it was opened
 
-    def examples(self, split: Split, seed: int) -> Iterator[Example]:
-        """Examples of `split`; the same seed gives the same examples in the same order."""
+    def example(self, split: str, seed: int, index: int) -> Example:
+        """Example number `index` of the stream that `seed` makes of `split`.
+
+        Raises `DataInvalid`, naming the picture, when it cannot be read.
+        """
         ...
 
-    def texts(self, split: Split, seed: int) -> Iterator[str]:
-        """Captions alone, without the cost of decoding or rendering pictures."""
+    def size(self, split: str) -> int | None:
+        """How many pictures `split` has; None where there is no end of them."""
         ...
+
+    def texts(self, split: str, seed: int) -> Iterator[str]:
+        """Captions alone, finitely many, without the cost of reading or rendering pictures."""
+        ...
+
+
+def examples(data: Dataset, split: str, seed: int) -> Iterator[Example]:
+    """One pass over `split`, without what cannot be read; endless where the data set is."""
+    size = data.size(split)
+    for index in count() if size is None else range(size):
+        try:
+            yield data.example(split, seed, index)
+        except DataInvalid:
+            continue  # the pass that trains counts and names it

@@ -69,6 +69,7 @@ class JobResult(_Value):
     captions: tuple[GeneratedCaption, ...] = ()
     seed: int | None = None
     unknown_words: tuple[str, ...] = ()
+    suggestions: dict[str, str] = {}
     model: str
     bundle_version: str
     timings: Timings

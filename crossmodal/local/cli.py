@@ -17,9 +17,9 @@ from crossmodal.console import (
     stderr,
 )
 from crossmodal.errors import BrokerUnavailable
-from crossmodal.local.stack import Stack, StackFailed, treat_sigterm_as_interrupt
+from crossmodal.local.stack import Stack, StackFailed
 from crossmodal.local.valkey import answers, is_local, start_valkey
-from crossmodal.processes import wait_until
+from crossmodal.processes import treat_sigterm_as_interrupt, wait_until
 from crossmodal.settings import Settings, data_dir, load_settings, redacted
 
 VALKEY_STOP_S = 10.0

@@ -1,6 +1,5 @@
 """Queue, worker and Flower as one thing that starts, is ready, and stops."""
 
-import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,16 +83,3 @@ class Stack:
         child.start()
         self.add(child, stop_s)
         return child
-
-
-def treat_sigterm_as_interrupt() -> None:
-    """Have SIGTERM end this process as Ctrl-C does, so that the stack is stopped either way.
-
-    SIGINT is set too: a shell starts its background jobs with SIGINT ignored.
-    """
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)

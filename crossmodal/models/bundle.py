@@ -2,8 +2,9 @@
 
     bundle.json            manifest: format, name, digests, quality, how it was trained
     words.bin              word vectors, word2vec's binary format
-    txt2img.json           VAEConfig           txt2img.safetensors   its weights
+    txt2img.json           its config          txt2img.safetensors   its weights
     img2txt.json           CaptionerConfig     img2txt.safetensors   its weights
+    bert/                  BERT and its tokenizer, where txt2img reads its vectors
 
 The version of a bundle is the digest of its digests: equal versions, equal bytes.
 """
@@ -17,10 +18,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crossmodal.errors import BundleInvalid, BundleNotFound
+from crossmodal.files import write_whole
 
 MANIFEST = "bundle.json"
 FORMAT = 1
 WORDS = "words.bin"
+BERT = "bert"
 DATA_FILES = (
     WORDS, "txt2img.json", "txt2img.safetensors", "img2txt.json", "img2txt.safetensors",
 )  # fmt: skip
@@ -33,6 +36,7 @@ class Manifest(BaseModel):
 
     format: int = Field(ge=1, le=FORMAT)
     name: str = Field(min_length=1)
+    dataset: str = "scenes"
     files: dict[str, str]
     training: dict[str, Any] = {}
     quality: dict[str, Any] = {}
@@ -74,22 +78,30 @@ def open_bundle(folder: Path) -> Bundle:
         manifest = Manifest.model_validate(raw)
     except ValidationError as e:
         raise BundleInvalid(f"{folder / MANIFEST}: {e.errors()[0]['msg']}") from e
-    for name in DATA_FILES:
-        _verify(folder / name, manifest.files.get(name))
+    for name in {*DATA_FILES, *manifest.files}:
+        _verify(folder, name, manifest.files.get(name))
     return Bundle(folder, manifest)
 
 
-def seal(folder: Path, name: str, training: dict[str, Any], quality: dict[str, Any]) -> Bundle:
+def seal(
+    folder: Path, name: str, dataset: str, training: dict[str, Any], quality: dict[str, Any]
+) -> Bundle:
     """Write the manifest of the files in `folder`, and open it as a bundle."""
-    files = {n: _digest(folder / n) for n in DATA_FILES if (folder / n).is_file()}
-    manifest = Manifest(format=FORMAT, name=name, files=files, training=training, quality=quality)
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    extra = sorted(f"{BERT}/{file.name}" for file in (folder / BERT).glob("*"))
+    files = {n: _digest(folder / n) for n in (*DATA_FILES, *extra) if (folder / n).is_file()}
+    manifest = Manifest(
+        format=FORMAT, name=name, dataset=dataset, files=files, training=training, quality=quality
+    )
+    write_whole(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     return open_bundle(folder)
 
 
-def _verify(path: Path, expected: str | None) -> None:
+def _verify(folder: Path, name: str, expected: str | None) -> None:
+    path = folder / name
     if expected is None:
-        raise BundleInvalid(f"{path.parent / MANIFEST} names no digest for {path.name}")
+        raise BundleInvalid(f"{folder / MANIFEST} names no digest for {name}")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleInvalid(f"{folder / MANIFEST} names {name!r}, which is outside the bundle")
     if not path.is_file():
         raise BundleInvalid(f"{path} is missing from the bundle: copy the folder again")
     if (found := _digest(path)) != expected:

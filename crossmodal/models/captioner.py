@@ -5,15 +5,24 @@ Vinyals et al. 2014 (https://arxiv.org/abs/1411.4555) with the soft attention of
 """
 
 import math
+import socket
 from dataclasses import dataclass
+from typing import Literal
+from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import resnet18
+from torchvision.models import ResNet, get_model, get_model_weights
+
+from crossmodal.errors import InvalidSetting
 
 # Of ImageNet, as torchvision's weights expect them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Depth = Literal[18, 34, 50]
+CellName = Literal["lstm", "gru", "rnn"]
+CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
+DOWNLOAD_TIMEOUT_S = 20
 END = 0  # ends a caption, and stands before its first word
 
 
@@ -21,13 +30,17 @@ END = 0  # ends a caption, and stands before its first word
 class CaptionerConfig:
     """Architecture of a `Captioner`; `words[0]` is the end mark, not a word.
 
-    `side` is the height and width of its input, `stages` how many of the ResNet's four
-    stages are used: the fewer, the finer the grid that is attended to.
+    `side` is the height and width of its input, `depth` the ResNet's, `stages` how many of
+    its four stages are used: the fewer, the finer the grid that is attended to. Without
+    `attention` the grid is one cell, the mean of the picture.
     """
 
     words: tuple[str, ...]
     side: int = 96
+    depth: Depth = 18
     stages: int = 3
+    cell: CellName = "lstm"
+    attention: bool = True
     width: int = 256
     embedding: int = 128
     dropout: float = 0.1
@@ -35,18 +48,28 @@ class CaptionerConfig:
     @property
     def grid(self) -> int:
         """Cells along one side of the feature grid."""
-        return math.ceil(self.side / (1 << (self.stages + 1)))
+        return math.ceil(self.side / (1 << (self.stages + 1))) if self.attention else 1
+
+    @property
+    def channels(self) -> int:
+        """Of the last stage that is used."""
+        return (64 << (self.stages - 1)) * (4 if self.depth == 50 else 1)
 
 
 @dataclass(frozen=True)
 class State:
-    """The LSTM between two words, hidden and cell, each (B, W)."""
+    """The recurrent cell between two words: hidden and, of an LSTM, cell, each (B, W)."""
 
     hidden: Tensor
     cell: Tensor
 
     def select(self, rows: Tensor) -> "State":
         return State(self.hidden[rows], self.cell[rows])
+
+
+def _stages(net: ResNet, count: int) -> nn.Sequential:
+    stages = [net.layer1, net.layer2, net.layer3, net.layer4][:count]
+    return nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, *stages)
 
 
 class Encoder(nn.Module):
@@ -57,10 +80,9 @@ class Encoder(nn.Module):
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
-        net = resnet18(weights=None)
-        stages = [net.layer1, net.layer2, net.layer3, net.layer4][: config.stages]
-        self.convs = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, *stages)
-        self.project = nn.Linear(64 * 2 ** (config.stages - 1), config.width)
+        self.attention = config.attention
+        self.convs = _stages(get_model(f"resnet{config.depth}", weights=None), config.stages)
+        self.project = nn.Linear(config.channels, config.width)
         self.places = nn.Parameter(torch.randn(config.grid**2, config.width) * 0.02)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1) * 255)
@@ -68,11 +90,13 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = (images.float() - self.mean) / self.std
         x = self.convs(x)  # (B, C, h, w)
+        if not self.attention:
+            x = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
         return self.project(x.flatten(2).transpose(1, 2)) + self.places  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):
-    """One word at a time: looks at the grid, updates the LSTM, scores the next word."""
+    """One word at a time: looks at the grid, updates the cell, scores the next word."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -82,7 +106,7 @@ class Decoder(nn.Module):
         self.query = nn.Linear(width, width)
         self.keys = nn.Linear(width, width)
         self.score = nn.Linear(width, 1)
-        self.cell = nn.LSTMCell(config.embedding + width, width)
+        self.cell = CELLS[config.cell](config.embedding + width, width)
         self.out = nn.Sequential(
             nn.Dropout(config.dropout), nn.Linear(2 * width, len(config.words))
         )
@@ -97,10 +121,13 @@ class Decoder(nn.Module):
         """Word ids (B,), features and keys (B, N, W) -> logits (B, V) of the next word."""
         energy = self.score(torch.tanh(keys + self.query(state.hidden)[:, None]))  # (B, N, 1)
         context = (energy.softmax(1) * features).sum(1)  # (B, W)
-        hidden, cell = self.cell(
-            torch.cat([self.embed(word), context], -1), (state.hidden, state.cell)
-        )
-        return self.out(torch.cat([hidden, context], -1)), State(hidden, cell)
+        state = self._advance(torch.cat([self.embed(word), context], -1), state)
+        return self.out(torch.cat([state.hidden, context], -1)), state
+
+    def _advance(self, x: Tensor, state: State) -> State:
+        if isinstance(self.cell, nn.LSTMCell):
+            return State(*self.cell(x, (state.hidden, state.cell)))
+        return State(self.cell(x, state.hidden), state.cell)
 
 
 class Captioner(nn.Module):
@@ -130,3 +157,27 @@ class Captioner(nn.Module):
         loss = F.cross_entropy(logits[keep], captions[keep])
         whole = ((logits.argmax(-1) == captions) | ~keep).all(1).float().mean()
         return loss, whole
+
+
+def load_pretrained(model: Captioner) -> None:
+    """Start from the ResNet that torchvision trained on ImageNet.
+
+    Raises `InvalidSetting` when its weights are neither in torch's cache nor to be downloaded.
+    """
+    config = model.config
+    name = f"resnet{config.depth}"
+    weights = get_model_weights(name).IMAGENET1K_V1
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)  # torch's own download would wait for ever
+    try:
+        found = weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as e:
+        raise InvalidSetting(
+            f"--pretrained: torchvision's weights of {name} cannot be had ({e}): put "
+            f"{weights.url} into {torch.hub.get_dir()}/checkpoints, or train without"
+        ) from e
+    finally:
+        socket.setdefaulttimeout(before)
+    net = get_model(name, weights=None)
+    net.load_state_dict(found)
+    model.encoder.convs.load_state_dict(_stages(net, config.stages).state_dict())

@@ -1,6 +1,7 @@
 """Word vectors in, one vector per asked-for slot out: a small pre-norm transformer."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,13 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """Sizes of a `TextEncoder`; `word_dim` is the dimension of the word vectors."""
+    """Sizes of a `TextEncoder`; `source` and `word_dim` say what vectors it reads.
 
+    Not `ordered`, it reads one word only: the mean of all of them.
+    """
+
+    source: Literal["word2vec", "bert"] = "word2vec"
+    ordered: bool = True
     word_dim: int = 64
     width: int = 192
     heads: int = 6
@@ -74,7 +80,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, config: TextEncoderConfig, slots: int) -> None:
         super().__init__()
-        self.slots = slots
+        self.slots, self.ordered = slots, config.ordered
         self.whitening = Whitening(config.word_dim)
         self.embed = nn.Linear(config.word_dim, config.width)
         self.positions = nn.Parameter(torch.randn(config.max_words, config.width) * 0.02)
@@ -85,7 +91,12 @@ class TextEncoder(nn.Module):
     def forward(self, words: Tensor, keep: Tensor) -> Tensor:
         """Word vectors (B, T, D) and which of them are real (B, T) -> slots (B, S, C)."""
         B, T, _ = words.shape
-        x = self.embed(self.whitening(words)) + self.positions[:T]
+        x = self.embed(self.whitening(words))  # (B, T, C)
+        if self.ordered:
+            x = x + self.positions[:T]
+        else:
+            x = (x * keep[..., None]).sum(1, keepdim=True) / keep.sum(1).clamp_min(1)[:, None, None]
+            keep = keep.any(1, keepdim=True)  # (B, 1)
         x = torch.cat([self.questions.expand(B, -1, -1), x], dim=1)  # (B, S + T, C)
         keep = torch.cat([keep.new_ones(B, self.slots), keep], dim=1)
         for block in self.blocks:

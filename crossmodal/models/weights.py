@@ -12,41 +12,60 @@ from typing import Any, TypeVar
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from crossmodal.errors import BundleInvalid
-from crossmodal.models.bundle import Bundle
+from crossmodal.files import write_whole
+from crossmodal.models.bundle import BERT, WORDS, Bundle
 from crossmodal.models.captioner import Captioner, CaptionerConfig
-from crossmodal.models.vae import SceneVAE, VAEConfig
+from crossmodal.models.drawing import KINDS, DrawingConfig, build
+from crossmodal.models.picture_vae import PictureVAE
+from crossmodal.models.scene_vae import SceneVAE
+from crossmodal.text.bert import BertVectors
+from crossmodal.text.vectors import TextVectors
+from crossmodal.text.word2vec import load_vectors
 
-Model = TypeVar("Model", SceneVAE, Captioner)
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def save_model(folder: Path, name: str, model: nn.Module) -> None:
-    """Write `<name>.json` and `<name>.safetensors` into `folder`."""
+    """Write `<name>.json` and `<name>.safetensors` into `folder`, each whole or not at all."""
     config = model.config
     assert is_dataclass(config)  # noqa: S101 - every model of this project has one
-    (folder / f"{name}.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
     weights = {
         k: (v.half() if v.is_floating_point() else v).cpu().contiguous()
         for k, v in model.state_dict().items()
     }
-    path = folder / f"{name}.safetensors"
-    save_file(weights, path)
-    path.chmod(0o644)  # safetensors makes it readable by nobody else
+    write_whole(folder / f"{name}.safetensors", save(weights))
+    write_whole(folder / f"{name}.json", json.dumps(asdict(config), indent=2) + "\n")
 
 
-def load_vae(bundle: Bundle, device: torch.device) -> SceneVAE:
+def load_drawing(bundle: Bundle, device: torch.device) -> SceneVAE | PictureVAE:
     """The bundle's text-to-image model, in evaluation mode on `device`."""
-    return _filled(SceneVAE(_config(bundle, "txt2img", VAEConfig)), bundle, "txt2img", device)
+    return _filled(build(drawing_config(bundle)), bundle, "txt2img", device)
 
 
 def load_captioner(bundle: Bundle, device: torch.device) -> Captioner:
     """The bundle's captioner, in evaluation mode on `device`."""
-    return _filled(
-        Captioner(_config(bundle, "img2txt", CaptionerConfig)), bundle, "img2txt", device
-    )
+    config = _config(bundle, "img2txt", CaptionerConfig)
+    return _filled(Captioner(config), bundle, "img2txt", device)
+
+
+def drawing_config(bundle: Bundle) -> DrawingConfig:
+    """The config of the text-to-image model, of whichever kind it is."""
+    kind = bundle.config("txt2img.json").get("kind", "scene")
+    if kind not in KINDS:
+        raise BundleInvalid(
+            f"{bundle.path('txt2img.json')}: kind {kind!r} is none of {', '.join(KINDS)}"
+        )
+    config: DrawingConfig = _config(bundle, "txt2img", KINDS[kind][0])
+    return config
+
+
+def load_text(bundle: Bundle, source: str) -> TextVectors:
+    """What turns prompts into the vectors that the bundle's text-to-image model reads."""
+    return BertVectors(bundle.path(BERT)) if source == "bert" else load_vectors(bundle.path(WORDS))
 
 
 def _config(bundle: Bundle, name: str, kind: Any) -> Any:

@@ -22,10 +22,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures uint8 RGB (count, H, W, 3), and the words of the prompt that were not known."""
+    """Pictures uint8 RGB (count, H, W, 3), and the words of the prompt that were not known.
+
+    `suggestions` gives, for some of them, a known word of nearly the same spelling.
+    """
 
     images: NDArray[np.uint8]
     unknown_words: tuple[str, ...]
+    suggestions: dict[str, str]
 
 
 @dataclass(frozen=True)

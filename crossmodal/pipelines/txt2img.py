@@ -9,11 +9,11 @@ from torch import Tensor
 
 from crossmodal.errors import UnknownWords
 from crossmodal.jobs.params import Txt2ImgParams
-from crossmodal.models.bundle import WORDS, Bundle
-from crossmodal.models.vae import SceneVAE
-from crossmodal.models.weights import load_vae
+from crossmodal.models.bundle import Bundle
+from crossmodal.models.drawing import DrawingModel
+from crossmodal.models.weights import load_drawing, load_text
 from crossmodal.pipelines.base import Drawn, Outcome, Request
-from crossmodal.text.word2vec import Encoded, WordVectors, load_vectors
+from crossmodal.text.vectors import Encoded, TextVectors
 
 # Floating-point sums depend on the shapes of the tensors they run in. Every forward pass
 # therefore has one shape per device, so that a picture's bytes do not depend on its batch
@@ -23,11 +23,11 @@ MAX_SEED = 2**32
 
 
 class Txt2ImgPipeline:
-    """Word vectors, then the VAE; the seed of a picture alone decides its noise."""
+    """Text vectors, then the model; the seed of a picture alone decides its noise."""
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
-        self._words: WordVectors = load_vectors(bundle.path(WORDS))
-        self._model: SceneVAE = load_vae(bundle, device)
+        self._model: DrawingModel = load_drawing(bundle, device)
+        self._words: TextVectors = load_text(bundle, self._model.config.text.source)
         self._device = device
         self._rows = ROWS[device.type]
 
@@ -50,7 +50,9 @@ class Txt2ImgPipeline:
         ]
         pictures = iter(self._draw(jobs))
         return [
-            Drawn(np.stack([next(pictures) for _ in range(p.count)]), text.unknown)
+            Drawn(
+                np.stack([next(pictures) for _ in range(p.count)]), text.unknown, text.suggestions
+            )
             if len(text.vectors)
             else _not_understood(p, text)
             for p, text in zip(params, texts, strict=True)
@@ -96,7 +98,11 @@ def _params(request: Request) -> Txt2ImgParams:
 
 
 def _not_understood(params: Txt2ImgParams, text: Encoded) -> UnknownWords:
-    words = ", ".join(text.unknown) or "no words at all"
+    words = ", ".join(
+        f"{word} (nearest: {text.suggestions[word]})" if word in text.suggestions else word
+        for word in text.unknown
+    )
+    words = words or "no words at all"
     return UnknownWords(
         f"no word of the prompt {params.prompt[:80]!r} is known to the model: {words}. "
         "Use words of the data it was trained on"

@@ -1,23 +1,22 @@
 """Word vectors: Mikolov et al. 2013, https://arxiv.org/abs/1301.3781, by gensim."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from gensim.models import KeyedVectors, Word2Vec
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import extractOne
 
-from crossmodal.errors import BundleInvalid
+from crossmodal.errors import BundleInvalid, DataInvalid
 from crossmodal.text.tokens import tokenize
+from crossmodal.text.vectors import Encoded
 
-
-@dataclass(frozen=True)
-class Encoded:
-    """A text as word vectors, float32 (T, D), and the words that had none."""
-
-    vectors: NDArray[np.float32]
-    unknown: tuple[str, ...]
+COMMON = 500_000  # words of a large file that are read; the rest occur next to never
+ENOUGH = 5_000  # captions, from which on a word must occur five times to be learned
+FEW = 5
 
 
 class WordVectors:
@@ -45,9 +44,25 @@ class WordVectors:
         tokens = tokenize(text)
         known = [t for t in tokens if t in self._keyed][:max_words]
         unknown = tuple(dict.fromkeys(t for t in tokens if t not in self._keyed))
-        if not known:
-            return Encoded(np.zeros((0, self.dim), np.float32), unknown)
-        return Encoded(np.stack([self._keyed[t] for t in known]).astype(np.float32), unknown)
+        suggestions = {word: near for word in unknown if (near := self.nearest(word))}
+        vectors = [self._keyed[t] for t in known]
+        stacked = np.array(vectors, np.float32).reshape(len(known), self.dim)
+        return Encoded(stacked, unknown, suggestions)
+
+    def nearest(self, word: str) -> str | None:
+        """The known word that is fewest edits away, if these are no more than half of `word`."""
+        limit = max(1, len(word) // 2)
+        found = extractOne(
+            word, self._keyed.index_to_key, scorer=Levenshtein.distance, score_cutoff=limit
+        )
+        return found[0] if found else None
+
+    def only(self, words: Collection[str]) -> "WordVectors":
+        """The vectors of `words` alone, in the order they had."""
+        kept = [word for word in self.words if word in words]
+        chosen = KeyedVectors(self.dim)
+        chosen.add_vectors(kept, [self._keyed[word] for word in kept])
+        return WordVectors(chosen)
 
     def save(self, path: Path) -> None:
         """Write word2vec's own binary format."""
@@ -57,18 +72,43 @@ class WordVectors:
 def load_vectors(path: Path) -> WordVectors:
     """Read word2vec's binary format, as the GoogleNews vectors come in."""
     try:
-        return WordVectors(KeyedVectors.load_word2vec_format(str(path), binary=True))
+        return WordVectors(KeyedVectors.load_word2vec_format(str(path), binary=True, limit=COMMON))
     except (OSError, ValueError, EOFError) as e:
         raise BundleInvalid(f"{path} is not a file of word2vec's binary format: {e}") from e
 
 
+def vectors_for(path: Path, texts: Iterable[str]) -> WordVectors:
+    """The vectors that a word2vec file has for the words of `texts`."""
+    said = {token for text in texts for token in tokenize(text)}
+    vectors = load_vectors(path).only(said)
+    if not vectors.words:
+        raise DataInvalid(f"{path} has a vector for no word of the captions")
+    return vectors
+
+
+@dataclass(frozen=True)
+class _Sentences:
+    """Tokens of texts that gensim reads more than once, and that are never held together."""
+
+    texts: Callable[[], Iterator[str]]
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return map(tokenize, self.texts())
+
+
 def train_vectors(
-    texts: Iterable[str], dim: int = 64, epochs: int = 10, seed: int = 1
+    texts: Callable[[], Iterator[str]],
+    captions: int,
+    dim: int = 64,
+    epochs: int = 10,
+    seed: int = 1,
 ) -> WordVectors:
-    """Skip-gram vectors of every word that occurs at least five times in `texts`."""
-    sentences = [tokenize(text) for text in texts]
+    """Skip-gram vectors of the words of `texts`, which counts `captions`.
+
+    Of a large data set, words that occur fewer than five times are left out.
+    """
     model = Word2Vec(
-        sentences, vector_size=dim, window=5, min_count=5, sg=1, negative=5,
-        epochs=epochs, seed=seed, workers=1,
+        _Sentences(texts), vector_size=dim, window=5, min_count=FEW if captions >= ENOUGH else 1,
+        sg=1, negative=5, epochs=epochs, seed=seed, workers=1,
     )  # fmt: skip  # one worker: gensim is repeatable only with a single thread
     return WordVectors(model.wv)

@@ -1,57 +1,136 @@
-"""Examples gathered into tensors, prepared by a thread while the model trains."""
+"""Examples gathered into batches by worker processes, ahead of the device that trains on them."""
 
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from typing import TypeVar
+import os
+import signal
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from itertools import count
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
-T = TypeVar("T")
-B = TypeVar("B")
+from crossmodal.datasets.base import TRAIN, Caption, Dataset, Example
+from crossmodal.errors import CrossmodalError, DataInvalid
+from crossmodal.models.scene_vae import BOX
+from crossmodal.vision.preprocess import fit_square
+
+MAX_WORKERS = 8
 
 
-def batched(items: Iterator[T], size: int, collate: Callable[[list[T]], B]) -> Iterator[B]:
-    """Batches of exactly `size` items, as long as the items last."""
-    while len(chunk := list(islice(items, size))) == size:
-        yield collate(chunk)
+@dataclass(frozen=True)
+class Batch:
+    """Pictures uint8 (B, 3, side, side), a text for each, and what could not be read.
+
+    boxes (B, S, 3) are those of the text's objects; present (B, S) says of each slot: 1 there,
+    0 not there, -1 not known.
+    """
+
+    images: Tensor
+    texts: tuple[str, ...]
+    boxes: Tensor
+    present: Tensor
+    skipped: tuple[str, ...] = ()
+
+    def to(self, device: torch.device) -> "Batch":
+        images, boxes, present = (
+            t.to(device, non_blocking=True) for t in (self.images, self.boxes, self.present)
+        )
+        return replace(self, images=images, boxes=boxes, present=present)
+
+    def pictures(self) -> Tensor:
+        """The pictures as float in [0, 1]."""
+        return self.images.float().div(255)
 
 
-def prefetched(batches: Iterator[B], depth: int = 3) -> Iterator[B]:
-    """The same batches, made ahead by a daemon thread; its errors surface here."""
-    ready: queue.Queue[B | BaseException | None] = queue.Queue(depth)
+@dataclass(frozen=True)
+class Source:
+    """Batch number `step` of a run, made from nothing but the run's seed and that number.
 
-    def produce() -> None:
+    `complete` asks for the caption that leaves nothing out, where the data set has one;
+    else each picture comes with any of its captions.
+    """
+
+    data: Dataset
+    side: int
+    size: int
+    seed: int
+    complete: bool = False
+    slots: int = 3
+
+    def batch(self, step: int) -> Batch:
+        rng = np.random.default_rng((self.seed, step))
+        found: list[Example] = []
+        skipped = []
+        for index in range(step * self.size, (step + 1) * self.size):
+            try:
+                found.append(self.data.example(TRAIN, self.seed, index))
+            except DataInvalid as e:
+                skipped.append(str(e))
+        if not found:
+            raise DataInvalid(f"of {self.size} pictures, none can be read; the last: {skipped[-1]}")
+        captions = [self._caption(e, rng) for e in found]
+        images = np.stack([fit_square(e.image, self.side) for e in found])  # (B, H, W, 3)
+        boxes, present = _boxes([c.boxes for c in captions], self.slots)
+        texts = tuple(c.text for c in captions)
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        return Batch(pixels, texts, boxes, present, tuple(skipped))
+
+    def _caption(self, example: Example, rng: np.random.Generator) -> Caption:
+        if self.complete and self.data.grounded:
+            return example.captions[0]
+        return example.captions[int(rng.integers(len(example.captions)))]
+
+
+def _boxes(boxes: list[NDArray[np.float32] | None], slots: int) -> tuple[Tensor, Tensor]:
+    """Known boxes (B, S, 3) and, per slot, 1 present, 0 absent, -1 not known."""
+    known = torch.zeros(len(boxes), slots, BOX)
+    present = torch.full((len(boxes), slots), -1.0)
+    for i, box in enumerate(boxes):
+        if box is not None:
+            present[i] = 0
+            known[i, : len(box)] = torch.from_numpy(box[:slots])
+            present[i, : len(box)] = 1
+    return known, present
+
+
+class _Numbered(TorchDataset[Batch | CrossmodalError]):
+    """A source as torch's data loader wants it; our own errors travel as values."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getitem__(self, step: int) -> Batch | CrossmodalError:
         try:
-            for batch in batches:
-                ready.put(batch)
-            ready.put(None)
-        except Exception as e:  # noqa: BLE001 - handed over to the consumer, which raises it
-            ready.put(e)
-
-    threading.Thread(target=produce, daemon=True, name="prefetch").start()
-    while (item := ready.get()) is not None:
-        if isinstance(item, BaseException):
-            raise item
-        yield item
+            return self.source.batch(step)
+        except CrossmodalError as e:
+            return e
 
 
-def padded(vectors: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    """Ragged word vectors -> (B, T, D) and the mask (B, T) of what is not padding."""
-    longest = max(1, max(len(v) for v in vectors))
-    words = torch.zeros(len(vectors), longest, vectors[0].shape[1])
-    keep = torch.zeros(len(vectors), longest, dtype=torch.bool)
-    for i, v in enumerate(vectors):
-        words[i, : len(v)] = torch.from_numpy(v)
-        keep[i, : len(v)] = True
-    return words, keep
+def batches(source: Source, start: int) -> Generator[Batch, None, None]:
+    """Batch `start` and all after it, in order, made ahead by worker processes."""
+    loader = DataLoader(
+        _Numbered(source), batch_size=None, sampler=count(start), num_workers=_workers(),
+        prefetch_factor=4, worker_init_fn=_init_worker, generator=torch.Generator(),
+    )  # fmt: skip  # its own generator: the global one is the model's alone
+    for batch in loader:
+        if isinstance(batch, CrossmodalError):
+            raise batch
+        yield batch
 
 
-def pictures(images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """uint8 RGB (H, W, 3) each -> float (B, 3, H, W) in [0, 1]."""
-    stacked = torch.from_numpy(np.stack(images))
-    return stacked.permute(0, 3, 1, 2).float().div_(255)
+def _workers() -> int:
+    """A CPU that trains is kept busy by training; a GPU is fed by the cores that are left."""
+    spare = len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else 1
+    return max(1, min(spare, MAX_WORKERS)) if torch.cuda.is_available() else 1
+
+
+def _init_worker(_: int) -> None:
+    """The trainer alone minds signals; its workers end when it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(0)

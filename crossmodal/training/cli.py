@@ -1,11 +1,12 @@
 """`crossmodal train` and `crossmodal evaluate`.
 
 crossmodal train all --dataset scenes --out runs/scenes --minutes 60
+crossmodal train all --dataset coco:/data/coco --out runs/coco --minutes 600 --side 128
 crossmodal evaluate runs/scenes --json
 """
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, Literal, cast
 
 import typer
 from rich.progress import TaskID
@@ -17,22 +18,50 @@ from crossmodal.console import (
     print_json,
     print_table,
     progress,
+    stderr,
 )
-from crossmodal.datasets.base import Split
-from crossmodal.errors import InvalidSetting
+from crossmodal.datasets.files import summary
+from crossmodal.datasets.registry import open_dataset
+from crossmodal.errors import InvalidSetting, OutputNotWritable
 from crossmodal.models.bundle import open_bundle
+from crossmodal.models.captioner import CellName, Depth
+from crossmodal.processes import treat_sigterm_as_interrupt
 from crossmodal.settings import load_settings
 from crossmodal.training.evaluation import evaluate as evaluate_bundle
 from crossmodal.training.loop import Budget, Metrics
-from crossmodal.training.stages import STAGES, Run, open_dataset, seal_if_complete
+from crossmodal.training.sealing import keep_quality, seal_if_complete
+from crossmodal.training.stages import STAGES, Options, Run
 
-DRAWING_SHARE = 0.4  # of the minutes of `all`; the captioner takes longer to learn
+INTERRUPTED = 130  # exit status
+DRAWING_SHARE = 0.6  # of the minutes of `all`; drawing takes longer to learn
+DATASETS = "scenes, coco:DIR or flickr30k:DIR."
 
-DatasetName = Annotated[str, typer.Option("--dataset", help="What to train on: scenes.")]
+DatasetName = Annotated[str, typer.Option("--dataset", help="What to train on: " + DATASETS)]
 Out = Annotated[Path, typer.Option(help="Folder of the bundle; made if missing.")]
 Minutes = Annotated[float | None, typer.Option(min=0.01, help="How long to train.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="How many steps to train.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of weights, data and noise.")]
+Resume = Annotated[
+    bool, typer.Option(help="Go on with what was killed, as if it had not been; skip what is done.")
+]
+StartFrom = Annotated[
+    Path | None, typer.Option(help="Begin with the weights in this folder; may be --out.")
+]
+Judged = Annotated[int, typer.Option(min=1, help="Examples of each split to judge by.")]
+Side = Annotated[int | None, typer.Option(min=16, max=512, help="Of drawn pictures, in pixels.")]
+Grids = Annotated[str, typer.Option(help="Latents of the picture decoder; 1 is one flat latent.")]
+Width = Annotated[int, typer.Option(min=16, help="Channels of the picture decoder.")]
+Words = Annotated[
+    Path | None, typer.Option(help="Take vectors from a word2vec .bin file instead of training.")
+]
+Ordered = Annotated[bool, typer.Option(help="Read words in order, or only their mean.")]
+CaptionSide = Annotated[int, typer.Option(min=32, max=512, help="Of pictures to caption.")]
+Stages = Annotated[int, typer.Option(min=1, max=4, help="Stages of the ResNet that are used.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples in a batch.")]
+Amp = Annotated[
+    bool | None, typer.Option(help="bfloat16 where it is safe; on a GPU unless said otherwise.")
+]
+CheckpointEvery = Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")]
 
 
 def train(
@@ -42,37 +71,96 @@ def train(
     minutes: Minutes = None,
     steps: Steps = None,
     seed: Seed = 1,
-    resume: Annotated[bool, typer.Option(help="Go on from the weights in --out.")] = False,
-    judged: Annotated[int, typer.Option(min=1, help="Scenes of each split to judge by.")] = 500,
+    resume: Resume = False,
+    start_from: StartFrom = None,
+    decoder: Annotated[
+        Literal["auto", "scene", "picture"], typer.Option(help="scene needs boxes.")
+    ] = "auto",
+    adversarial: Annotated[bool, typer.Option(help="Add a discriminator: a VAE-GAN.")] = False,
+    side: Side = None,
+    grids: Grids = "4,8,16",
+    width: Width = 64,
+    text: Annotated[
+        str, typer.Option(help="What reads prompts: word2vec or bert:DIR.")
+    ] = "word2vec",
+    words: Words = None,
+    ordered: Ordered = True,
+    depth: Annotated[Literal["18", "34", "50"], typer.Option(help="Of the ResNet.")] = "18",
+    pretrained: Annotated[bool, typer.Option(help="Begin with torchvision's ResNet.")] = False,
+    caption_side: CaptionSide = 96,
+    caption_stages: Stages = 3,
+    cell: Annotated[CellName, typer.Option(help="Of the decoder.")] = "lstm",
+    attention: Annotated[bool, typer.Option(help="Look at places, or at the whole only.")] = True,
+    batch: BatchSize = None,
+    amp: Amp = None,
+    checkpoint_every_s: CheckpointEvery = 60.0,
+    judged: Judged = 500,
     as_json: Json = False,
 ) -> None:
-    """Train a stage of a bundle, or all of them; the complete bundle is evaluated and sealed."""
+    """Train a stage of a bundle, or all of them; the complete bundle is judged and sealed."""
     with errors_to_exit_status():
         if what not in (*STAGES, "all"):
             raise InvalidSetting(f"{what!r}: choose from {', '.join(STAGES)} or all")
         if what != "word2vec" and minutes is None and steps is None:
             raise InvalidSetting("say how long to train: --minutes N or --steps N")
+        options = Options(
+            decoder=decoder, adversarial=adversarial, text=text, words=words, ordered=ordered,
+            grids=_grids(grids), side=side, width=width, depth=cast(Depth, int(depth)),
+            cell=cell, attention=attention, pretrained=pretrained,
+            caption_side=caption_side, caption_stages=caption_stages, batch=batch, amp=amp,
+            start_from=start_from,
+        )  # fmt: skip
         data = open_dataset(dataset)
-        out.mkdir(parents=True, exist_ok=True)
+        if data.problems:
+            console.print(f"{data.name}: {summary(data.problems)}", soft_wrap=True)
+        _make(out)
         for name in STAGES if what == "all" else (what,):
             budget = _budget(name, what, minutes, steps)
+            if resume and _is_done(out, name):
+                console.print(f"{name} is done already")
+                continue
             with progress(name, 1000) as bar:
 
                 def report(done: float, metrics: Metrics) -> None:
+                    _report(name, done, metrics, as_json)  # noqa: B023
                     bar.update(TaskID(0), completed=round(1000 * done))
-                    if as_json:
-                        print_json({"stage": name, "done": done, **metrics}, indent=None)  # noqa: B023
-                        return
-                    figures = " ".join(f"{k} {v:.4g}" for k, v in metrics.items())
-                    console.print(f"{name} {done:6.1%} {figures}", soft_wrap=True)  # noqa: B023
 
-                STAGES[name](Run(data, out, budget, seed, report, resume))
-        bundle = seal_if_complete(out, dataset, judged)
+                run = Run(data, out, budget, seed, report, options, resume, checkpoint_every_s)
+                _train(name, run)
+        bundle = seal_if_complete(out, data, judged)
         if bundle is not None and as_json:
             print_json({"bundle": str(out), "version": bundle.version,
                         "quality": bundle.manifest.quality}, indent=None)  # fmt: skip
         elif bundle is not None:
             console.print(f"sealed {bundle.name} {bundle.version} in {out}")
+
+
+def _train(stage: str, run: Run) -> None:
+    treat_sigterm_as_interrupt()
+    try:
+        STAGES[stage].train(run)
+    except KeyboardInterrupt as e:
+        stderr.print(f"{stage} was stopped; the same command with --resume goes on with it")
+        raise typer.Exit(INTERRUPTED) from e
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OutputNotWritable(f"{out} cannot be made: {e.strerror or e}") from e
+
+
+def _is_done(out: Path, stage: str) -> bool:
+    return (out / STAGES[stage].made).is_file() and not (out / f"{stage}.checkpoint").is_file()
+
+
+def _report(stage: str, done: float, metrics: Metrics, as_json: bool) -> None:
+    if as_json:
+        print_json({"stage": stage, "done": done, **metrics}, indent=None)
+        return
+    figures = " ".join(f"{k} {v:.4g}" for k, v in metrics.items())
+    console.print(f"{stage} {done:6.1%} {figures}", soft_wrap=True)
 
 
 def _budget(stage: str, what: str, minutes: float | None, steps: int | None) -> Budget:
@@ -81,29 +169,47 @@ def _budget(stage: str, what: str, minutes: float | None, steps: int | None) -> 
     return Budget(steps=steps, minutes=minutes)
 
 
+def _grids(text: str) -> tuple[int, ...]:
+    sides = tuple(int(part) for part in text.split(",") if part.strip().isdigit())
+    if not sides or list(sides) != sorted(set(sides)) or len(sides) != len(text.split(",")):
+        raise InvalidSetting(f"--grids {text!r}: give growing sides, such as 4,8,16, or 1")
+    return sides
+
+
 def evaluate(
     bundle: Annotated[Path | None, typer.Argument(help="Its folder; else the one served.")] = None,
-    split: Annotated[str, typer.Option(help="seen, heldout or all.")] = "all",
-    count: Annotated[int, typer.Option(min=1, help="Scenes of each split.")] = 500,
+    split: Annotated[str, typer.Option(help="seen, heldout (val, test) or all.")] = "all",
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help=DATASETS + " Else what it was trained on.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Examples of each split.")] = 2000,
+    save: Annotated[bool, typer.Option(help="Write figures and model card to the bundle.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a bundle on fresh scenes, by an independent judge."""
+    """Measure a bundle on fresh examples, by judges that are not the model."""
     with errors_to_exit_status():
-        splits: tuple[Split, ...] = ("seen", "heldout")
-        if split != "all":
-            if split not in get_args(Split)[1:]:
-                raise InvalidSetting(f"--split {split!r}: choose seen, heldout or all")
-            splits = tuple(s for s in splits if s == split)
         opened = open_bundle(bundle or load_settings().bundle)
+        data = open_dataset(dataset or opened.manifest.dataset)
+        splits = data.judged if split == "all" else (split,)
+        if not splits or split not in (*data.judged, "all"):
+            raise InvalidSetting(
+                f"--split {split!r}: {data.name} has {', '.join(data.judged) or 'none to judge by'}"
+            )
         with console.status("evaluating"):
-            found = evaluate_bundle(opened, count, splits)
+            found = evaluate_bundle(opened, data, count, splits)
+            if save:
+                keep_quality(opened, data, found)
         if as_json:
             print_json(found)
             return
-        rows = [
-            (task, name, fact, value)
-            for task in ("txt2img", "img2txt")
-            for name, facts in found[task].items()
-            for fact, value in facts.items()
-        ]
-        print_table(("", "split", "fact", "right"), rows)
+        print_table(("", "split", "figure", "value"), _rows(found))
+
+
+def _rows(found: dict[str, Any]) -> list[tuple[Any, ...]]:
+    rows = [
+        (task, split, name, value)
+        for task in ("txt2img", "img2txt", "round_trip")
+        for split, figures in found.get(task, {}).items()
+        for name, value in figures.items()
+    ]
+    return rows + [("judge", "true pictures", k, v) for k, v in found.get("judge", {}).items()]

@@ -1,26 +1,27 @@
-"""An independent judge of pictures: color segmentation and geometry, nothing learned.
+"""An independent judge of pictures: color segmentation and contour geometry, nothing learned.
 
 It finds what stands on the background, and compares each find with the shapes drawn at its
 place: the color nearest to its pixels, the outline it overlaps most with, its size by its
 radius. It never sees the model, the prompt or the caption.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from crossmodal.datasets.scenes.draw import coverage
+from crossmodal.datasets.scenes.facts import Claims, Said, Verdict, compare
 from crossmodal.datasets.scenes.world import (
     BACKGROUNDS,
     COLORS,
+    PLACES,
     SHAPES,
     SIZES,
+    Place,
     Rgb,
-    Scene,
     Thing,
-    neighbours,
     relation_between,
 )
 
@@ -28,40 +29,22 @@ STANDS_OUT = 60.0  # RGB distance from the background from which a pixel is an o
 MIN_AREA = 0.004  # of the picture; less is a speck
 BETWEEN_SIZES = (SIZES["small"][1] + SIZES["big"][0]) / 2
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """Which facts of a scene a picture shows."""
-
-    background: bool
-    objects: tuple[bool, ...]
-    relations: tuple[bool, ...]
-    count: bool
-
-    @property
-    def scene(self) -> bool:
-        return self.background and self.count and all(self.objects) and all(self.relations)
+# What the judge's verdict on true pictures must survive, or its verdict on drawn ones says little.
+HARMS: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    "clean": lambda image: image,
+    "blur": lambda image: np.asarray(cv2.GaussianBlur(image, (0, 0), 1.0), np.uint8),
+    "noise": lambda image: _noisy(image, 12.0),
+    "jpeg": lambda image: _as_jpeg(image, 50),
+}
 
 
-def judge(image: NDArray[np.uint8], scene: Scene) -> Verdict:
-    """Compare a picture, uint8 RGB (side, side, 3), with the scene it should show."""
-    background, found = see(image)
-    matches = [_find(thing, found) for thing in scene.things]
-    relations = []
-    for i, j in neighbours(scene):
-        a, b = matches[i], matches[j]
-        wanted = relation_between(scene.things[i], scene.things[j])
-        relations.append(a is not None and b is not None and relation_between(a, b) == wanted)
-    return Verdict(
-        background=background == scene.background,
-        objects=tuple(match is not None for match in matches),
-        relations=tuple(relations),
-        count=len(found) == len(scene.things),
-    )
+def judge(image: NDArray[np.uint8], claims: Claims) -> Verdict:
+    """Which of `claims` a picture, uint8 RGB (side, side, 3), keeps."""
+    return compare(claims, see(image))
 
 
-def see(image: NDArray[np.uint8]) -> tuple[str, list[Thing]]:
-    """The background and the objects of a picture."""
+def see(image: NDArray[np.uint8]) -> Claims:
+    """All that a picture shows: every object's look, every two objects' relation."""
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     ground = np.median(border, axis=0)
     distance = np.linalg.norm(image.astype(np.float32) - ground, axis=2)
@@ -72,12 +55,17 @@ def see(image: NDArray[np.uint8]) -> tuple[str, list[Thing]]:
         for label in range(1, count)
         if stats[label][cv2.CC_STAT_AREA] >= MIN_AREA * mask.size
     ]
-    return _nearest(ground, BACKGROUNDS), things
-
-
-def _find(wanted: Thing, found: list[Thing]) -> Thing | None:
-    look = (wanted.shape, wanted.color, wanted.size)
-    return next((t for t in found if (t.shape, t.color, t.size) == look), None)
+    return Claims(
+        objects=tuple(Said(t.shape, t.color, t.size) for t in things),
+        relations=tuple(
+            (i, relation_between(a, b), j)
+            for i, a in enumerate(things)
+            for j, b in enumerate(things)
+            if i < j
+        ),
+        place=_place(things[0]) if len(things) == 1 else None,
+        background=_nearest(ground, BACKGROUNDS),
+    )
 
 
 def _thing(image: NDArray[np.uint8], mask: NDArray[np.bool_], stats: NDArray[np.int32]) -> Thing:
@@ -95,9 +83,31 @@ def _thing(image: NDArray[np.uint8], mask: NDArray[np.bool_], stats: NDArray[np.
 def _overlap(shape: str, mask: NDArray[np.bool_], x: float, y: float, radius: float) -> float:
     """Intersection over union of a mask and a shape that is drawn into its bounding box."""
     side = mask.shape[0]
-    drawn = coverage(Thing(shape, "red", "big", x, y, radius), side, 0, 0, side) > 0.5
-    return float((drawn & mask).sum() / max(1, (drawn | mask).sum()))
+    reach = int(radius * side) + 2
+    left, top = int(x * side) - reach, int(y * side) - reach
+    drawn = coverage(Thing(shape, "red", "big", x, y, radius), side, left, top, 2 * reach + 1) > 0.5
+    seen = np.pad(mask, reach)[
+        top + reach : top + 3 * reach + 1, left + reach : left + 3 * reach + 1
+    ]
+    drawn = drawn[: seen.shape[0], : seen.shape[1]]
+    return float((drawn & seen).sum() / max(1, (drawn | seen).sum()))
+
+
+def _place(thing: Thing) -> Place:
+    return min(PLACES, key=lambda p: (PLACES[p][0] - thing.x) ** 2 + (PLACES[p][1] - thing.y) ** 2)
 
 
 def _nearest(color: NDArray[np.float64], palette: dict[str, Rgb]) -> str:
     return min(palette, key=lambda name: float(np.linalg.norm(color - np.array(palette[name]))))
+
+
+def _noisy(image: NDArray[np.uint8], deviation: float) -> NDArray[np.uint8]:
+    noise = np.random.default_rng(0).normal(0, deviation, image.shape)
+    return np.asarray(np.clip(image + noise, 0, 255), np.uint8)
+
+
+def _as_jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)

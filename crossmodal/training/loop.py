@@ -3,25 +3,26 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from crossmodal.errors import CrossmodalError
+from crossmodal.errors import CheckpointMismatch, OutputNotWritable, TrainingDiverged
+from crossmodal.files import write_whole
+from crossmodal.training.batches import Batch
+from crossmodal.training.checkpoint import Checkpoint, Progress
 
-Batch = TypeVar("Batch")
 Metrics = dict[str, float]
 Report = Callable[[float, Metrics], None]  # progress in [0, 1] and the latest figures
-
-
-class TrainingDiverged(CrossmodalError):
-    """The loss is no longer a number; the weights from before are kept."""
-
-    code = "training_diverged"
+Loss = Callable[[Batch, float], tuple[Tensor, dict[str, Tensor]]]
+StreamFrom = Callable[[int], Generator[Batch, None, None]]
+SMOOTHING = 0.98  # of the averages that are logged
+MAX_NORM = 1.0  # of a step's gradient
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Budget:
     steps: int | None = None
     minutes: float | None = None
 
-    def progress(self, step: int, elapsed_s: float) -> float:
-        by_steps = step / self.steps if self.steps else 0.0
-        by_time = elapsed_s / (60 * self.minutes) if self.minutes else 0.0
+    def spent(self, progress: Progress) -> float:
+        by_steps = progress.step / self.steps if self.steps else 0.0
+        by_time = progress.elapsed_s / (60 * self.minutes) if self.minutes else 0.0
         return min(1.0, max(by_steps, by_time))
 
 
@@ -47,63 +48,151 @@ class Schedule:
     betas: tuple[float, float] = (0.9, 0.99)
     decay: float = 0.01
 
-    def at(self, step: int, progress: float) -> float:
-        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    def at(self, step: int, spent: float) -> float:
+        cosine = 0.5 * (1 + math.cos(math.pi * spent))
         ramp = min(1.0, (step + 1) / self.warmup)
         return self.rate * ramp * (self.floor + (1 - self.floor) * cosine)
 
 
-@dataclass
-class Averages:
-    """Exponential moving averages of the metrics, for a log that can be read."""
+@dataclass(frozen=True)
+class Turn:
+    """A module and the loss that its own optimizer lowers once a step."""
 
-    values: Metrics = field(default_factory=dict)
-
-    def add(self, metrics: dict[str, Tensor]) -> None:
-        for name, tensor in metrics.items():
-            value = float(tensor.detach())
-            self.values[name] = value + 0.98 * (self.values.get(name, value) - value)
+    module: nn.Module
+    loss: Loss
+    schedule: Schedule
 
 
-def fit(
-    model: nn.Module,
-    batches: Iterator[Batch],
-    loss_of: Callable[[Batch, float], tuple[Tensor, dict[str, Tensor]]],
-    budget: Budget,
-    schedule: Schedule,
-    log: Path,
-    report: Report,
-    log_every: int = 50,
-) -> Metrics:
-    """Train `model` in place until the budget is spent; returns the last averages.
+@dataclass(frozen=True)
+class Course:
+    """Everything about a run that is not its model: where, how long, with what precision.
 
-    Writes one JSON line a log step to `log`. Raises `TrainingDiverged` on a loss that is
-    not finite, before that step changes the weights.
+    `identity` is what must be equal for a run to be resumed. `snapshot` is called with every
+    checkpoint and at the end, to draw what has been learned.
     """
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay
+
+    folder: Path
+    stage: str
+    identity: dict[str, Any]
+    budget: Budget
+    device: torch.device
+    amp: bool
+    resume: bool
+    report: Report
+    snapshot: Callable[[], None]
+    log_every: int = 50
+    checkpoint_every_s: float = 60.0
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.stage}.log.jsonl"
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.folder / f"{self.stage}.checkpoint", self.identity)
+
+
+def fit(turns: Sequence[Turn], stream_from: StreamFrom, course: Course) -> Progress:
+    """Train the turns' modules in place, on batches from a step on, until the budget is spent.
+
+    Raises `TrainingDiverged` before a step that would make a weight no number,
+    `OutputNotWritable`, `CheckpointMismatch`, `DataInvalid`. Stopped by Ctrl-C, it leaves a
+    checkpoint; killed, the one it had written last.
+    """
+    modules = [turn.module.to(course.device).train() for turn in turns]
+    optimizers = [_optimizer(turn) for turn in turns]
+    progress = _start(modules, optimizers, course)
+    begun, saved = time.monotonic() - progress.elapsed_s, time.monotonic()
+    with closing(stream_from(progress.step)) as stream:
+        try:
+            while course.budget.spent(progress) < 1:
+                _step(turns, optimizers, next(stream), course, progress)
+                progress.elapsed_s = time.monotonic() - begun
+                done = course.budget.spent(progress)
+                if progress.step % course.log_every == 0 or done == 1:
+                    _log(course, progress, done)
+                if time.monotonic() - saved > course.checkpoint_every_s and done < 1:
+                    course.checkpoint.save(modules, optimizers, progress)
+                    course.snapshot()
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            course.checkpoint.save(modules, optimizers, progress)
+            raise
+    for module in modules:
+        module.eval()
+    course.snapshot()
+    return progress
+
+
+def _optimizer(turn: Turn) -> torch.optim.Optimizer:
+    s = turn.schedule
+    return torch.optim.AdamW(
+        turn.module.parameters(), lr=s.rate, betas=s.betas, weight_decay=s.decay
     )
-    model.train()
-    averages, started, step, progress = Averages(), time.monotonic(), 0, 0.0
-    with log.open("a") as lines:
-        while progress < 1:
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.at(step, progress)
-            loss, metrics = loss_of(next(batches), progress)
-            if not torch.isfinite(loss):
-                raise TrainingDiverged(f"the loss is {loss.item()} at step {step}: lower the rate")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            averages.add({"loss": loss, **metrics})
-            step += 1
-            elapsed_s = time.monotonic() - started
-            progress = budget.progress(step, elapsed_s)
-            if step % log_every == 0 or progress >= 1:
-                line = {"step": step, "elapsed_s": round(elapsed_s, 1), **averages.values}
-                lines.write(json.dumps(line) + "\n")
-                lines.flush()
-                report(progress, {"step": float(step), **averages.values})
-    model.eval()
-    return averages.values
+
+
+def _start(
+    modules: list[nn.Module], optimizers: list[torch.optim.Optimizer], course: Course
+) -> Progress:
+    """From the beginning, or where the checkpoint is; the log is cut back to that step."""
+    path = course.checkpoint.path
+    if path.is_file() and not course.resume:
+        raise CheckpointMismatch(
+            f"{path} is of a run that has not ended: go on with it by --resume, "
+            "or remove it to start anew"
+        )
+    there = course.resume and path.is_file()
+    progress = course.checkpoint.restore(modules, optimizers) if there else Progress()
+    write_whole(course.log, "".join(_lines_until(course.log, progress.step)))
+    return progress
+
+
+def _lines_until(log: Path, step: int) -> Iterator[str]:
+    if log.is_file():
+        for line in log.read_text().splitlines(keepends=True):
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                yield line
+
+
+def _step(
+    turns: Sequence[Turn], optimizers: list[torch.optim.Optimizer], batch: Batch, course: Course,
+    progress: Progress,
+) -> None:  # fmt: skip
+    spent = course.budget.spent(progress)
+    on_device = batch.to(course.device)
+    for turn, optimizer in zip(turns, optimizers, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = turn.schedule.at(progress.step, spent)
+        with torch.autocast(course.device.type, torch.bfloat16, enabled=course.amp):
+            loss, metrics = turn.loss(on_device, spent)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(turn.module.parameters(), MAX_NORM)
+        if not torch.isfinite(loss + norm):
+            raise TrainingDiverged(
+                f"at step {progress.step} the loss is {loss.item():.4g} and its gradient "
+                f"{norm.item():.4g}: lower the rate; weights of the last checkpoint are kept"
+            )
+        optimizer.step()
+        _average(progress.averages, metrics)
+    progress.step += 1
+    known = set(progress.skipped)
+    progress.skipped += [s for s in dict.fromkeys(batch.skipped) if s not in known]
+
+
+def _average(averages: Metrics, metrics: dict[str, Tensor]) -> None:
+    for name, tensor in metrics.items():
+        value = float(tensor.detach())
+        averages[name] = value + SMOOTHING * (averages.get(name, value) - value)
+
+
+def _log(course: Course, progress: Progress, done: float) -> None:
+    figures = {"step": progress.step, "elapsed_s": round(progress.elapsed_s, 1),
+               "per_s": round(progress.step / max(progress.elapsed_s, 1e-9), 2),
+               **progress.averages}  # fmt: skip
+    try:
+        with course.log.open("a") as lines:
+            lines.write(json.dumps(figures) + "\n")
+    except OSError as e:
+        raise OutputNotWritable(f"{course.log} cannot be written: {e.strerror or e}") from e
+    course.report(done, {k: float(v) for k, v in figures.items() if k != "elapsed_s"})

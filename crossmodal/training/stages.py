@@ -1,32 +1,83 @@
 """The three stages of making a bundle: word vectors, text-to-image, image-to-text.
 
-Each reads what the stages before it left in the folder and adds its own files; when all
-are there, the bundle is evaluated and sealed.
+Each reads what the stages before it left in the folder and adds its own files, whole or
+not at all; when all are there, the bundle can be sealed.
 """
 
 import json
 import os
+import shutil
+import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from crossmodal.datasets.base import Dataset
-from crossmodal.datasets.scenes import Scenes
+from crossmodal.datasets.base import TRAIN, Dataset
 from crossmodal.errors import DataInvalid, InvalidSetting
-from crossmodal.models.bundle import DATA_FILES, WORDS, Bundle, seal
-from crossmodal.models.captioner import Captioner, CaptionerConfig
-from crossmodal.models.vae import VAEConfig
+from crossmodal.files import write_whole
+from crossmodal.models.bundle import BERT, WORDS
+from crossmodal.models.captioner import (
+    Captioner,
+    CaptionerConfig,
+    CellName,
+    Depth,
+    load_pretrained,
+)
+from crossmodal.models.critic import Critic
+from crossmodal.models.drawing import DrawingConfig, build, fit_whitening
+from crossmodal.models.picture_vae import PictureVAE, PictureVAEConfig
+from crossmodal.models.scene_vae import SceneVAE, SceneVAEConfig
+from crossmodal.models.text_encoder import TextEncoderConfig
 from crossmodal.models.weights import load_weights, save_model
-from crossmodal.text.word2vec import WordVectors, load_vectors, train_vectors
-from crossmodal.training import evaluation, img2txt, txt2img
-from crossmodal.training.loop import Budget, Report, Schedule, fit
+from crossmodal.text.bert import FILES as BERT_FILES
+from crossmodal.text.bert import BertVectors
+from crossmodal.text.vectors import TextVectors
+from crossmodal.text.word2vec import WordVectors, load_vectors, train_vectors, vectors_for
+from crossmodal.training.batches import Source, batches
+from crossmodal.training.checkpoint import Progress
+from crossmodal.training.loop import Budget, Course, Report, Schedule, Turn, fit
+from crossmodal.training.objectives import (
+    CaptionObjective,
+    Deceiving,
+    PictureObjective,
+    SceneObjective,
+)
+from crossmodal.training.samples import caption_samples, drawing_samples
+from crossmodal.training.sharpness import best_edge_gain
 
-CAPTIONS_FOR_WORDS = 20_000
 RECORD = "training.json"  # what each stage did, until the manifest takes it over
+END_MARK = "<end>"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be chosen of the models; the defaults are those of the shipped bundle.
+
+    `decoder` is `scene` (objects in slots; needs boxes), `picture` (any pictures), or `auto`:
+    `scene` where the data set has boxes.
+    """
+
+    decoder: Literal["auto", "scene", "picture"] = "auto"
+    adversarial: bool = False
+    text: str = "word2vec"  # or bert:DIR
+    words: Path | None = None  # a word2vec file to take vectors from
+    ordered: bool = True
+    grids: tuple[int, ...] = PictureVAEConfig.grids
+    side: int | None = None  # of the pictures that are drawn
+    width: int = PictureVAEConfig.width  # channels of the picture decoder
+    depth: Depth = 18
+    cell: CellName = "lstm"
+    attention: bool = True
+    pretrained: bool = False
+    caption_side: int = CaptionerConfig.side
+    caption_stages: int = CaptionerConfig.stages
+    batch: int | None = None
+    amp: bool | None = None  # None: on a GPU
+    start_from: Path | None = None  # a folder whose weights to begin with
 
 
 @dataclass(frozen=True)
@@ -38,98 +89,177 @@ class Run:
     budget: Budget
     seed: int
     report: Report
+    options: Options = Options()
     resume: bool = False
+    checkpoint_every_s: float = 60.0
 
-
-Stage = Callable[[Run], None]
-
-
-def open_dataset(name: str) -> Dataset:
-    """The data set called `name`. Raises `InvalidSetting`."""
-    if name == "scenes":
-        return Scenes()
-    raise InvalidSetting(f"--dataset {name!r}: there is only 'scenes'")
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def train_words(run: Run) -> None:
-    """Skip-gram vectors of the data set's captions."""
-    texts = list(islice(run.data.texts("train", run.seed), CAPTIONS_FOR_WORDS))
-    if not texts:
+    """Skip-gram vectors of the data set's captions, or theirs out of a word2vec file."""
+    captions = sum(1 for _ in run.data.texts(TRAIN, run.seed))
+    if not captions:
         raise DataInvalid(f"the data set {run.data.name} has no captions to learn words from")
-    vectors = train_vectors(texts, seed=run.seed)
-    vectors.save(run.out / WORDS)
-    _record(run, "word2vec", {"captions": len(texts), "words": len(vectors.words)})
+    if run.options.words:
+        vectors = vectors_for(run.options.words, run.data.texts(TRAIN, run.seed))
+    else:
+        vectors = train_vectors(
+            lambda: run.data.texts(TRAIN, run.seed), captions=captions, seed=run.seed
+        )
+    part = run.out / f".{WORDS}.part"
+    vectors.save(part)
+    part.replace(run.out / WORDS)
+    _record(run, "word2vec", Progress(), {"captions": captions, "words": len(vectors.words)})
 
 
 def train_txt2img(run: Run) -> None:
-    """The text-conditioned VAE: first on small pictures, then, and when resumed, on whole ones."""
+    """The text-conditioned VAE; of scenes first on small pictures, then on whole ones."""
     torch.manual_seed(run.seed)
-    words, config = _words(run.out), VAEConfig()
-    model = txt2img.new_model(words, config)
-    if run.resume:
-        load_weights(model, run.out, "txt2img")
+    source = _text_source(run)
+    config = _drawing_config(run, source)
+    model = build(config)
+    if isinstance(source, WordVectors):
+        fit_whitening(model, torch.from_numpy(source.matrix))
+    if run.options.start_from:
+        load_weights(model, run.options.start_from, "txt2img")
+    rate = 5e-4 if run.options.start_from else 8e-4
+    examples = Source(run.data, config.side, run.options.batch or 48, run.seed)
+    course = _course(run, "txt2img", config, lambda c: drawing_samples(model, source, run.data, c))
+    progress = fit(_drawing_turns(run, model, source, rate), partial(batches, examples), course)
+    if isinstance(model, SceneVAE) and run.data.grounded:
+        gain = best_edge_gain(model, source, run.data, run.seed)
+        model.config = replace(model.config, edge_gain=gain)
+    _finish(run, "txt2img", model, course, progress)
 
-    def loss_of(batch: txt2img.Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        return txt2img.loss_of(model, batch, 1.0 if run.resume else progress)
 
-    metrics = fit(
-        model, txt2img.batches(run.data, words, config, run.seed), loss_of,
-        run.budget, Schedule(rate=5e-4 if run.resume else 8e-4),
-        run.out / "txt2img.log.jsonl", run.report,
-    )  # fmt: skip
-    save_model(run.out, "txt2img", model)
-    _record(run, "txt2img", metrics)
+def _drawing_config(run: Run, source: TextVectors) -> DrawingConfig:
+    o = run.options
+    decoder = o.decoder if o.decoder != "auto" else "scene" if run.data.grounded else "picture"
+    if decoder == "scene" and not run.data.grounded:
+        raise InvalidSetting(f"--decoder scene needs boxes; {run.data.name} has none")
+    text = TextEncoderConfig(
+        source="word2vec" if o.text == "word2vec" else "bert",
+        ordered=o.ordered,
+        word_dim=source.dim,
+    )
+    if decoder == "scene":
+        return SceneVAEConfig(text, side=o.side or SceneVAEConfig.side)
+    return PictureVAEConfig(
+        text, side=o.side or PictureVAEConfig.side, grids=o.grids, width=o.width
+    )
+
+
+def _drawing_turns(
+    run: Run, model: SceneVAE | PictureVAE, source: TextVectors, rate: float
+) -> list[Turn]:
+    objective: SceneObjective | PictureObjective
+    if isinstance(model, SceneVAE):
+        objective = SceneObjective(model, source, whole=run.options.start_from is not None)
+    else:
+        objective = PictureObjective(model, source)
+    if not run.options.adversarial:
+        return [Turn(model, objective.loss, Schedule(rate))]
+    game = Deceiving(objective, Critic())
+    return [
+        Turn(model, game.loss, Schedule(rate)),
+        Turn(game.critic, game.critic_loss, Schedule(2e-4, betas=(0.5, 0.99))),
+    ]
+
+
+def _text_source(run: Run) -> TextVectors:
+    """The vectors that prompts become; BERT's files are taken along into the bundle."""
+    kind, _, folder = run.options.text.partition(":")
+    if kind == "word2vec" and not folder:
+        return load_words(run.out)
+    if kind != "bert" or not folder:
+        raise InvalidSetting(f"--text {run.options.text!r}: choose word2vec or bert:DIR")
+    bert = BertVectors(Path(folder).expanduser())
+    (run.out / BERT).mkdir(exist_ok=True)
+    for name in BERT_FILES:
+        if (Path(folder).expanduser() / name).is_file():
+            shutil.copy(Path(folder).expanduser() / name, run.out / BERT / name)
+    return bert
 
 
 def train_img2txt(run: Run) -> None:
     """The captioner."""
     torch.manual_seed(run.seed)
-    config = CaptionerConfig(words=img2txt.vocabulary(_words(run.out).words))
-    model = Captioner(config)
-    if run.resume:
-        load_weights(model, run.out, "img2txt")
-    metrics = fit(
-        model, img2txt.batches(run.data, config, run.seed),
-        lambda batch, _: img2txt.loss_of(model, batch),
-        run.budget, Schedule(rate=1e-3, decay=0.05),
-        run.out / "img2txt.log.jsonl", run.report,
+    o = run.options
+    config = CaptionerConfig(
+        words=(END_MARK, *load_words(run.out).words), side=o.caption_side, depth=o.depth,
+        stages=o.caption_stages, cell=o.cell, attention=o.attention,
     )  # fmt: skip
-    save_model(run.out, "img2txt", model)
-    _record(run, "img2txt", metrics)
+    model = Captioner(config)
+    if o.pretrained:
+        load_pretrained(model)
+    if o.start_from:
+        load_weights(model, o.start_from, "img2txt")
+    turn = Turn(model, CaptionObjective(model).loss, Schedule(1e-3, decay=0.05))
+    examples = Source(run.data, config.side, o.batch or 32, run.seed, complete=True)
+    course = _course(run, "img2txt", config, lambda c: caption_samples(model, run.data, c))
+    progress = fit([turn], partial(batches, examples), course)
+    _finish(run, "img2txt", model, course, progress)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How a stage is run, and the file that is there once it is done."""
+
+    train: Callable[[Run], None]
+    made: str
 
 
 STAGES: dict[str, Stage] = {
-    "word2vec": train_words,
-    "txt2img": train_txt2img,
-    "img2txt": train_img2txt,
+    "word2vec": Stage(train_words, WORDS),
+    "txt2img": Stage(train_txt2img, "txt2img.json"),
+    "img2txt": Stage(train_img2txt, "img2txt.json"),
 }
 
 
-def seal_if_complete(out: Path, name: str, scenes: int) -> Bundle | None:
-    """Judge the bundle in `out` by `scenes` scenes and seal it; None while a stage is missing."""
-    if not all((out / file).is_file() for file in DATA_FILES):
-        return None
-    training = json.loads((out / RECORD).read_text())
-    bundle = seal(out, name, training, {})
-    quality = evaluation.evaluate(bundle, scenes, ("seen", "heldout"))
-    return seal(out, name, training, quality)
-
-
-def _words(out: Path) -> WordVectors:
+def load_words(out: Path) -> WordVectors:
+    """The word vectors in `out`. Raises `InvalidSetting` when there are none yet."""
     if not (out / WORDS).is_file():
         raise InvalidSetting(f"{out} has no {WORDS}: run `crossmodal train word2vec` first, or all")
     return load_vectors(out / WORDS)
 
 
-def _record(run: Run, stage: str, final: dict[str, float]) -> None:
-    """Add to the folder's record that this run has taken place, after those it went on from."""
+def _course(run: Run, stage: str, config: Any, samples: Callable[[Course], None]) -> Course:
+    options = {k: str(v) for k, v in asdict(run.options).items()}
+    identity = {
+        "stage": stage, "dataset": run.data.name, "seed": run.seed, **asdict(run.budget),
+        **options, "config": json.dumps(asdict(config), sort_keys=True),
+    }  # fmt: skip
+    amp = run.device.type == "cuda" if run.options.amp is None else run.options.amp
+    course = Course(
+        run.out, stage, identity, run.budget, run.device, amp, run.resume, run.report,
+        snapshot=lambda: samples(course), checkpoint_every_s=run.checkpoint_every_s,
+    )  # fmt: skip
+    return course
+
+
+def _finish(
+    run: Run, stage: str, model: torch.nn.Module, course: Course, progress: Progress
+) -> None:
+    save_model(run.out, stage, model)
+    final = {name: round(value, 6) for name, value in progress.averages.items()}
+    _record(run, stage, progress, {"steps_done": progress.step, "final": final})
+    course.checkpoint.path.unlink(missing_ok=True)
+
+
+def _record(run: Run, stage: str, progress: Progress, facts: dict[str, Any]) -> None:
+    """Add to the folder's record that this run has taken place, after those it began with."""
     path = run.out / RECORD
     record = json.loads(path.read_text()) if path.is_file() else {}
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    facts = {
-        "dataset": run.data.name, "seed": run.seed, **asdict(run.budget),
+    entry = {
+        "command": " ".join(["crossmodal", *sys.argv[1:]]), "dataset": run.data.name,
+        "seed": run.seed, "minutes_taken": round(progress.elapsed_s / 60, 1),
         "machine": gpu or f"{os.cpu_count()} CPU cores", "torch": torch.__version__,
-        "final": {name: round(value, 6) for name, value in final.items()},
+        "skipped": [*run.data.problems, *progress.skipped], **facts,
     }  # fmt: skip
-    record[stage] = [*(record.get(stage, []) if run.resume else []), facts]
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    before = record.get(stage, []) if run.options.start_from == run.out else []
+    record[stage] = [*before, entry]
+    write_whole(path, json.dumps(record, indent=2) + "\n")

@@ -33,7 +33,7 @@ class Recorder:
         self.batches.append(prompts)
         if "bad" in prompts:
             raise ZeroDivisionError("bad")
-        return [Drawn(PICTURE, (p,)) for p in prompts]
+        return [Drawn(PICTURE, (p,), {}) for p in prompts]
 
 
 class Captions(Recorder):

@@ -20,8 +20,8 @@ PARAMS = Txt2ImgParams(prompt="a circle", seed=1)
 
 def reply(name: str) -> bytes:
     return pack({"ok": {"model": name, "bundle_version": "v", "images": None, "captions": [],
-                        "unknown_words": [], "batch_size": 1, "batch_wait_s": 0.0,
-                        "inference_s": 0.0}})  # fmt: skip
+                        "unknown_words": [], "suggestions": {}, "batch_size": 1,
+                        "batch_wait_s": 0.0, "inference_s": 0.0}})  # fmt: skip
 
 
 @pytest.fixture

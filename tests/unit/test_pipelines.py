@@ -174,10 +174,10 @@ def test_weights_that_do_not_fit_their_config_are_noticed(copy: Path) -> None:
     config = (copy / "txt2img.json").read_text()
     (copy / "txt2img.json").write_text(config.replace('"layers": 4', '"layers": 5'))
     with pytest.raises(BundleInvalid, match=r"does not fit txt2img\.json"):
-        Txt2ImgPipeline(seal(copy, "scenes", {}, {}), CPU)
+        Txt2ImgPipeline(seal(copy, "scenes", "scenes", {}, {}), CPU)
 
 
 def test_the_version_is_that_of_the_bytes(copy: Path, bundle: Bundle) -> None:
     assert open_bundle(copy).version == bundle.version
     (copy / "words.bin").write_bytes((copy / "words.bin").read_bytes() + b"\n")
-    assert seal(copy, "scenes", {}, {}).version != bundle.version
+    assert seal(copy, "scenes", "scenes", {}, {}).version != bundle.version

@@ -1,135 +1,284 @@
-"""Training, in a few steps: that it runs, learns, and leaves a bundle that can be served."""
+"""The loop, its checkpoints and its errors, on models small enough to train in a test."""
 
 import json
+import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from crossmodal.errors import CheckpointMismatch, DataInvalid, TrainingDiverged
 from crossmodal.models.bundle import open_bundle
-from crossmodal.models.captioner import Captioner, CaptionerConfig
-from crossmodal.models.vae import SceneVAE, VAEConfig, boxes_divergence
-from crossmodal.training.loop import Budget, Schedule, TrainingDiverged, fit
+from crossmodal.training.batches import Batch, Source, batches
+from crossmodal.training.checkpoint import Progress
+from crossmodal.training.loop import Budget, Course, Schedule, Turn, fit
+from tests.waiting import until
+
+COCO = Path(__file__).parents[1] / "data" / "coco"
+
+
+def train_command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "crossmodal.cli", "train", *args]
 
 
 def train(*args: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "crossmodal.cli", "train", *args],
-        capture_output=True, text=True, timeout=200, check=False,
+        train_command(*args), capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+def line(start: int) -> Generator[Batch, None, None]:
+    """Points; batch number `step` is always the same."""
+    step = start
+    while True:
+        points = torch.randn(16, 1, generator=torch.Generator().manual_seed(step))
+        yield Batch(points, (), torch.zeros(0), torch.zeros(0), ("one.jpg: broken",))
+        step += 1
+
+
+class Line:
+    """A linear model that learns 3 x + 1 under noise from the global random state."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Linear(1, 1)
+
+    def loss(self, batch: Batch, spent: float) -> tuple[Tensor, dict[str, Tensor]]:
+        x = batch.images
+        noise = 0.01 * torch.randn_like(x)
+        loss = (self.module(x) - 3 * x - 1 + noise).square().mean()
+        return loss, {"loss": loss}
+
+    def turn(self) -> Turn:
+        return Turn(self.module, self.loss, Schedule(rate=0.1, warmup=1, decay=0.0))
+
+
+def course(folder: Path, steps: int = 300, resume: bool = False, **identity: object) -> Course:
+    return Course(
+        folder, "line", {"config": "linear", **identity}, Budget(steps=steps),
+        torch.device("cpu"), False, resume, lambda *_: None, lambda: None, log_every=5,
     )  # fmt: skip
 
 
-def test_all_stages_leave_a_bundle_that_opens(tmp_path: Path) -> None:
+def interrupted(at: int) -> "partial[Generator[Batch, None, None]]":
+    def stream(start: int, at: int) -> Generator[Batch, None, None]:
+        for step, batch in enumerate(line(start), start):
+            if step == at:
+                raise KeyboardInterrupt
+            yield batch
+
+    return partial(stream, at=at)
+
+
+def test_the_loop_learns_a_line(tmp_path: Path) -> None:
+    model = Line()
+    progress = fit([model.turn()], line, course(tmp_path))
+    assert model.module.weight.item() == pytest.approx(3, abs=0.05)
+    assert model.module.bias.item() == pytest.approx(1, abs=0.05)
+    assert (progress.step, progress.skipped) == (300, ["one.jpg: broken"])
+
+
+def log_of(folder: Path) -> list[tuple[int, float]]:
+    lines = map(json.loads, (folder / "line.log.jsonl").read_text().splitlines())
+    return [(entry["step"], entry["loss"]) for entry in lines]
+
+
+def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    whole.mkdir()
+    halves.mkdir()
+    unstopped = Line()
+    fit([unstopped.turn()], line, course(whole, 40))
+    with pytest.raises(KeyboardInterrupt):
+        fit([Line().turn()], interrupted(at=17), course(halves, 40))
+    torch.manual_seed(99)  # nothing may hang on the state of this process
+    resumed = Line()
+    progress = fit([resumed.turn()], line, course(halves, 40, resume=True))
+    assert torch.equal(resumed.module.weight, unstopped.module.weight)
+    assert torch.equal(resumed.module.bias, unstopped.module.bias)
+    assert log_of(halves) == log_of(whole)
+    assert progress.step == 40
+
+
+def test_resuming_without_a_checkpoint_begins_at_the_beginning(tmp_path: Path) -> None:
+    assert fit([Line().turn()], line, course(tmp_path, 10, resume=True)).step == 10
+
+
+def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit([Line().turn()], interrupted(at=7), course(tmp_path, 20))
+    before = (tmp_path / "line.checkpoint").read_bytes()
+    with pytest.raises(CheckpointMismatch, match="--resume"):
+        fit([Line().turn()], line, course(tmp_path, 20))
+    with pytest.raises(CheckpointMismatch, match="seed None, not 2"):
+        fit([Line().turn()], line, course(tmp_path, 20, resume=True, seed=2))
+    assert (tmp_path / "line.checkpoint").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_said(tmp_path: Path) -> None:
+    (tmp_path / "line.checkpoint").write_bytes(b"PK\x03\x04 nonsense")
+    with pytest.raises(CheckpointMismatch, match="cannot be read"):
+        fit([Line().turn()], line, course(tmp_path, 20, resume=True))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"identity": Evil()}, tmp_path / "line.checkpoint")
+    with pytest.raises(CheckpointMismatch):
+        fit([Line().turn()], line, course(tmp_path, 20, resume=True))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_changes_no_weight(tmp_path: Path, bad: float) -> None:
+    model = Line()
+    before = model.module.weight.item()
+
+    def loss_of(batch: Batch, spent: float) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = model.module(batch.images).mean() * bad
+        return loss, {"loss": loss}
+
+    with pytest.raises(TrainingDiverged, match="lower the rate"):
+        fit([Turn(model.module, loss_of, Schedule())], line, course(tmp_path))
+    assert model.module.weight.item() == before
+
+
+def test_minutes_go_on_counting_after_a_stop() -> None:
+    budget = Budget(minutes=2)
+    assert budget.spent(Progress(step=5, elapsed_s=60)) == 0.5
+    assert budget.spent(Progress(step=5, elapsed_s=600)) == 1
+
+
+class Broken:
+    """A data set of which some, or all, pictures cannot be read."""
+
+    name, judged, grounded, problems = "broken", (), False, ()
+
+    def __init__(self, readable: int) -> None:
+        from crossmodal.datasets.scenes import Scenes
+
+        self.scenes, self.readable = Scenes(64), readable
+
+    def example(self, split: str, seed: int, index: int) -> object:
+        if index % 4 >= self.readable:
+            raise DataInvalid(f"{index % 4}.jpg: truncated")
+        return self.scenes.example("train", seed, index)
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_trained_on() -> None:
+    batch = Source(Broken(3), side=64, size=8, seed=1).batch(0)  # type: ignore[arg-type]
+    assert len(batch.texts) == 6
+    assert batch.skipped == ("3.jpg: truncated",) * 2
+
+
+def test_a_data_set_without_a_readable_picture_ends_the_run() -> None:
+    source = Source(Broken(0), side=64, size=8, seed=1)  # type: ignore[arg-type]
+    with pytest.raises(DataInvalid, match=r"none can be read.*3\.jpg"):
+        next(batches(source, 0))
+
+
+def test_batches_are_the_same_from_wherever_they_start() -> None:
+    from crossmodal.datasets.scenes import Scenes
+
+    source = Source(Scenes(64), side=64, size=4, seed=1)
+    stream = batches(source, 0)
+    third = [next(stream) for _ in range(3)][2]
+    stream.close()
+    again = batches(source, 2)
+    assert torch.equal(next(again).images, third.images)
+    again.close()
+
+
+SMALL = ("--dataset", f"coco:{COCO}", "--batch", "4", "--side", "32", "--grids", "2,4", "--width",
+         "16", "--caption-side", "32", "--judged", "2")  # fmt: skip
+
+
+def logged(folder: Path, stage: str) -> dict[str, float]:
+    last = json.loads((folder / f"{stage}.log.jsonl").read_text().splitlines()[-1])
+    return {k: v for k, v in last.items() if k not in ("elapsed_s", "per_s")}
+
+
+def test_a_killed_run_ends_with_the_losses_of_one_that_was_not(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    options = ("all", *SMALL, "--steps", "30", "--adversarial", "--checkpoint-every-s", "0")
+    whole = train(*options, "--out", str(a))
+    assert whole.returncode == 0, whole.stderr
+    running = subprocess.Popen(train_command(*options, "--out", str(b)), stdout=subprocess.DEVNULL)
+    until(lambda: (b / "txt2img.checkpoint").is_file(), 100)
+    running.send_signal(signal.SIGKILL)
+    running.wait(10)
+    resumed = train(*options, "--out", str(b), "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    for stage in ("txt2img", "img2txt"):
+        assert logged(a, stage) == logged(b, stage)
+        assert not (b / f"{stage}.checkpoint").exists()
+    assert open_bundle(a).version == open_bundle(b).version
+
+
+def test_all_stages_on_scenes_leave_a_bundle_with_a_model_card(tmp_path: Path) -> None:
     done = train("all", "--out", str(tmp_path), "--steps", "2", "--judged", "4", "--json")
     assert done.returncode == 0, done.stderr
     bundle = open_bundle(tmp_path)
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["version"] == bundle.version
-    assert set(bundle.manifest.quality["txt2img"]["seen"]) >= {"objects", "relations"}
-    assert [len(bundle.manifest.training[s]) for s in ("word2vec", "txt2img", "img2txt")] == [1] * 3
-    for stage in ("txt2img", "img2txt"):
-        lines = (tmp_path / f"{stage}.log.jsonl").read_text().splitlines()
-        assert json.loads(lines[-1])["step"] == 2
+    quality = bundle.manifest.quality
+    assert {"objects", "relations", "backgrounds", "sharpness", "scene"} <= set(
+        quality["txt2img"]["heldout"]
+    )
+    assert {"scene", "objects", "bleu4", "cider"} <= set(quality["img2txt"]["seen"])
+    assert "facts" in quality["round_trip"]["seen"]
+    card = (tmp_path / "MODEL_CARD.md").read_text()
+    assert bundle.version in card
+    assert "crossmodal train all" in card or "train all" in card
+    for name in (
+        "samples",
+        "txt2img.losses",
+        "txt2img.samples",
+        "img2txt.losses",
+        "img2txt.samples",
+    ):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     "args",
     [("nonsense", "--steps", "1"), ("all",), ("all", "--steps", "1", "--dataset", "mnist"),
-     ("txt2img", "--steps", "1")],
+     ("all", "--steps", "1", "--dataset", "coco:/nowhere"), ("txt2img", "--steps", "1"),
+     ("all", "--steps", "1", "--grids", "8,4"), ("all", "--steps", "1", "--depth", "19"),
+     ("all", "--steps", "1", "--dataset", f"coco:{COCO}", "--decoder", "scene"),
+     ("word2vec", "--words", "/nowhere.bin")],
 )  # fmt: skip
 def test_bad_usage_is_said_before_anything_is_trained(
     tmp_path: Path, args: tuple[str, ...]
 ) -> None:
     done = train(*args, "--out", str(tmp_path))
-    assert (done.returncode, "error" in done.stderr) == (2, True)
+    assert done.returncode in (1, 2)
+    assert "rror" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
-def line() -> Iterator[Tensor]:
-    while True:
-        yield torch.randn(16, 1)
-
-
-def test_the_loop_learns_a_line(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = nn.Linear(1, 1)
-
-    def loss_of(x: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        return (model(x) - 3 * x - 1).square().mean(), {}
-
-    schedule = Schedule(rate=0.1, warmup=1, decay=0.0)
-    reports: list[float] = []
-    fit(model, line(), loss_of, Budget(steps=300), schedule, tmp_path / "log",
-        lambda done, _: reports.append(done))  # fmt: skip
-    assert model.weight.item() == pytest.approx(3, abs=0.05)
-    assert model.bias.item() == pytest.approx(1, abs=0.05)
-    assert reports[-1] == 1
-
-
-def test_a_loss_that_is_no_number_changes_no_weight(tmp_path: Path) -> None:
-    model = nn.Linear(1, 1)
-    before = model.weight.item()
-
-    def loss_of(x: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        return model(x).mean() * float("nan"), {}
-
-    with pytest.raises(TrainingDiverged, match="nan"):
-        fit(model, line(), loss_of, Budget(steps=3), Schedule(), tmp_path / "log", lambda *_: None)
-    assert model.weight.item() == before
-
-
-def words(batch: int) -> tuple[Tensor, Tensor]:
-    return torch.randn(batch, 7, 64), torch.ones(batch, 7, dtype=torch.bool)
-
-
-def test_the_vae_draws_what_its_decoder_is_told() -> None:
-    model = SceneVAE(VAEConfig()).eval()
-    pictures = model.sample(*words(2), torch.randn(2, model.latent_dim))
-    assert pictures.shape == (2, 3, 128, 128)
-    assert 0 <= pictures.min() <= pictures.max() <= 1
-
-
-def test_the_divergence_is_that_of_torch() -> None:
-    from torch.distributions import MultivariateNormal, kl_divergence
-
-    torch.manual_seed(0)
-    model = SceneVAE(VAEConfig()).eval()
-    _, plan, q = model.reconstruct(torch.rand(3, 3, 64, 64), *words(3))
-    ours = boxes_divergence(q, plan)
-    theirs = kl_divergence(
-        MultivariateNormal(q.boxes, scale_tril=torch.diag_embed(q.boxes_std)),
-        MultivariateNormal(plan.mean, scale_tril=plan.factor),
-    )
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
-
-
-def test_padding_changes_nothing() -> None:
-    torch.manual_seed(0)
-    model = SceneVAE(VAEConfig()).eval()
-    text, keep = words(1)
-    noise = torch.randn(1, model.latent_dim)
-    longer = torch.cat([text, torch.randn(1, 5, 64)], dim=1)
-    kept = torch.cat([keep, torch.zeros(1, 5, dtype=torch.bool)], dim=1)
-    torch.testing.assert_close(
-        model.sample(text, keep, noise), model.sample(longer, kept, noise), rtol=1e-4, atol=1e-4
-    )
-
-
-def test_the_captioner_overfits_one_batch() -> None:
-    torch.manual_seed(0)
-    model = Captioner(CaptionerConfig(words=("<end>", "a", "b", "c"), side=32, width=32))
-    images = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)
-    captions = torch.tensor([[1, 2, 0], [3, 0, 0], [2, 2, 0], [1, 3, 0]])
-    keep = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 1, 1]], dtype=torch.bool)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(80):
-        optimizer.zero_grad()
-        loss, whole = model.loss(images, captions, keep)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if whole == 1:
-            break
-    assert whole == 1
+def test_a_full_disk_stops_the_run_and_leaves_what_was_there(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: writing fails alike."""
+    assert train("word2vec", *SMALL, "--out", str(tmp_path)).returncode == 0
+    (tmp_path / "txt2img.json").write_text("{}")
+    before = sorted(tmp_path.iterdir())
+    stopped = subprocess.run(
+        train_command("txt2img", *SMALL, "--steps", "3", "--out", str(tmp_path)),
+        capture_output=True, text=True, timeout=200, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
+    )  # fmt: skip
+    assert (stopped.returncode, "output_not_writable" in stopped.stderr) == (1, True)
+    assert (tmp_path / "txt2img.json").read_text() == "{}"
+    assert {p for p in tmp_path.iterdir() if p.suffix != ".png"} == {
+        *before, tmp_path / "txt2img.log.jsonl"
+    }  # fmt: skip

@@ -41,6 +41,7 @@ class Answer:
     images: NDArray[np.uint8] | None
     captions: list[dict[str, Any]]
     unknown_words: list[str]
+    suggestions: dict[str, str]
     batch_size: int
     batch_wait_s: float
     inference_s: float

@@ -77,6 +77,7 @@ class ModelHost:
             "images": None,
             "captions": [],
             "unknown_words": [],
+            "suggestions": {},
             "batch_size": ran.batch_size,
             "batch_wait_s": ran.wait_s,
             "inference_s": ran.inference_s,
@@ -84,6 +85,7 @@ class ModelHost:
         if isinstance(outcome, Drawn):
             made["images"] = pack_pixels(outcome.images)
             made["unknown_words"] = list(outcome.unknown_words)
+            made["suggestions"] = outcome.suggestions
         if isinstance(outcome, Described):
             made["captions"] = [caption.model_dump() for caption in outcome.captions]
         return {"ok": made}

@@ -1,0 +1,94 @@
+"""What each choice of the models is worth: small runs of equal steps, one choice changed at a time.
+
+    python benchmarks/ablations.py --work runs/ablations
+
+An hour on two cores. Every run is `crossmodal train` with the options shown; what is done
+already is not done again. Figures go to `ablations.json` in the bundle, which its model
+card shows.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crossmodal.console import console, print_table
+from crossmodal.datasets.scenes import Scenes
+from crossmodal.models.bundle import Bundle, open_bundle, seal
+from crossmodal.settings import SHIPPED_BUNDLE
+from crossmodal.training.card import ABLATIONS
+from crossmodal.training.evaluation import Pipelines, asked_of, judge_captions, judge_pictures
+
+SCENES = 300  # of the split `seen`, to judge each run by
+PICTURE = "--decoder picture --steps 400 --batch 24"
+# choice, variant, stage, options
+RUNS = (
+    ("cell", "LSTM", "img2txt", "--cell lstm --steps 350"),
+    ("cell", "GRU", "img2txt", "--cell gru --steps 350"),
+    ("cell", "RNN", "img2txt", "--cell rnn --steps 350"),
+    ("attention", "without (LSTM)", "img2txt", "--no-attention --steps 350"),
+    ("text", "ordered", "txt2img", "--steps 500"),
+    ("text", "mean-pooled", "txt2img", "--no-ordered --steps 500"),
+    ("latent", "spatial (4, 8, 16)", "txt2img", PICTURE),
+    ("latent", "flat (1)", "txt2img", PICTURE + " --grids 1"),
+    ("adversarial", "with (spatial)", "txt2img", PICTURE + " --adversarial"),
+)
+OTHER = {"txt2img": "img2txt", "img2txt": "txt2img"}
+
+
+def main(work: Annotated[Path, typer.Option()] = Path("runs/ablations")) -> None:
+    """Train what is missing, judge all, print the table and write it to the shipped bundle."""
+    rows = []
+    for choice, variant, stage, options in RUNS:
+        bundle = trained(work / f"{choice}-{variant.split()[0].lower()}", stage, options)
+        rows += judged(bundle, choice, variant, stage, options)
+        console.print(rows[-1])
+    path = SHIPPED_BUNDLE / ABLATIONS
+    path.write_text(json.dumps({"scenes": SCENES, "rows": rows}, indent=2) + "\n")
+    figures = [" ".join(f"{k} {v}" for k, v in row["figures"].items()) for row in rows]
+    print_table(
+        ("choice", "variant", "figures"),
+        [(r["choice"], r["variant"], f) for r, f in zip(rows, figures, strict=True)],
+    )
+
+
+def trained(folder: Path, stage: str, options: str) -> Bundle:
+    """A bundle of the run's own model and, beside it, the shipped one of the other task."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(SHIPPED_BUNDLE / "words.bin", folder)
+    if not (folder / f"{stage}.json").is_file():
+        subprocess.run(
+            [sys.executable, "-m", "crossmodal.cli", "train", stage, "--out", str(folder),
+             "--resume", *options.split()], check=True,
+        )  # fmt: skip
+    for suffix in ("json", "safetensors"):
+        shutil.copy(SHIPPED_BUNDLE / f"{OTHER[stage]}.{suffix}", folder)
+    training = json.loads((folder / "training.json").read_text())
+    return seal(folder, folder.name, "scenes", training, {})
+
+
+def judged(bundle: Bundle, choice: str, variant: str, stage: str, options: str) -> list[Any]:
+    """One row of figures; two for the captioner that is also searched greedily."""
+    pipelines, asked = Pipelines.of(bundle), asked_of(Scenes(), "seen", SCENES)
+    record = bundle.manifest.training[stage][-1]
+    row = {"choice": choice, "variant": variant, "options": options,
+           "minutes": record["minutes_taken"]}  # fmt: skip
+    if stage == "txt2img":
+        figures = judge_pictures(pipelines, asked)[0] | {"pixel_error": record["final"]["pixels"]}
+        return [row | {"figures": figures}]
+    rows = [row | {"figures": judge_captions(pipelines, asked)}]
+    if variant == "LSTM":
+        search = row | {"choice": "search"}
+        rows.append(search | {"variant": "beam of 4", "figures": rows[0]["figures"]})
+        greedy = judge_captions(pipelines, asked, beam_width=1)
+        rows.append(search | {"variant": "greedy", "figures": greedy})
+    return rows
+
+
+if __name__ == "__main__":
+    open_bundle(SHIPPED_BUNDLE)
+    typer.run(main)

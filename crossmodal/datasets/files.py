@@ -1,0 +1,123 @@
+"""Pictures in a folder with captions beside them: what COCO and Flickr30k have in common."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossmodal.datasets.base import TRAIN, Caption, Example
+from crossmodal.errors import DataInvalid, InvalidImage
+from crossmodal.text.tokens import tokenize
+from crossmodal.vision.decode import decode
+
+MAX_PIXELS = 200_000_000  # far above any photograph of these data sets
+HELD_BACK = 20  # without a split of its own, one picture in so many is kept for judging
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture's file and what is said of it."""
+
+    path: Path
+    captions: tuple[str, ...]
+
+
+class CaptionedFiles:
+    """A `Dataset` over entries; captions stay in memory, pictures on the disk."""
+
+    grounded = False
+
+    def __init__(
+        self, name: str, splits: dict[str, list[Entry]], problems: Sequence[str] = ()
+    ) -> None:
+        if not splits.get(TRAIN):
+            found = f"; {summary(problems)}" if problems else ""
+            raise DataInvalid(f"{name} has no picture with a caption to train on{found}")
+        self.name = name
+        self.judged = tuple(s for s, entries in splits.items() if s != TRAIN and entries)
+        self.problems = tuple(problems)
+        self._splits = splits
+
+    def size(self, split: str) -> int | None:
+        return len(self._splits[split])
+
+    def example(self, split: str, seed: int, index: int) -> Example:
+        entries = self._splits[split]
+        epoch, place = divmod(index, len(entries))
+        entry = entries[_shuffled(len(entries), seed, epoch)[place]]
+        return Example(_read(entry.path), tuple(Caption(text) for text in entry.captions))
+
+    def texts(self, split: str, seed: int) -> Iterator[str]:
+        for entry in self._splits[split]:
+            yield from entry.captions
+
+
+@lru_cache(maxsize=2)
+def _shuffled(length: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(length)
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    try:
+        return decode(path.read_bytes(), MAX_PIXELS)
+    except (InvalidImage, OSError) as e:
+        raise DataInvalid(f"{path.name}: {e}") from e
+
+
+def gathered(
+    captions: dict[str, list[str]], folders: Sequence[Path]
+) -> tuple[list[Entry], list[str]]:
+    """Entries of the pictures that exist in one of `folders`, and the problems of the others."""
+    present = {
+        file.name: file
+        for folder in folders
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.is_file()
+    }
+    entries, problems = [], []
+    for name, texts in captions.items():
+        texts = cleaned(texts)
+        if name not in present:
+            problems.append(f"{name}: the picture is missing")
+        elif not texts:
+            problems.append(f"{name}: it has no caption")
+        else:
+            entries.append(Entry(present[name], tuple(texts)))
+    return entries, problems
+
+
+def cleaned(texts: Iterable[str]) -> list[str]:
+    """Captions with single spaces, without those that say nothing or repeat another."""
+    kept: dict[tuple[str, ...], str] = {}
+    for text in texts:
+        tokens = tuple(tokenize(text))
+        if tokens:
+            kept.setdefault(tokens, re.sub(r"\s+", " ", text).strip())
+    return list(kept.values())
+
+
+def with_held_back(entries: list[Entry]) -> dict[str, list[Entry]]:
+    """`train` and `val`, told apart by the digests of the file names: always the same."""
+    ordered = sorted(entries, key=lambda e: hashlib.sha256(e.path.name.encode()).digest())
+    cut = max(1, len(ordered) // HELD_BACK) if len(ordered) > 1 else 0
+    return {TRAIN: ordered[cut:], "val": ordered[:cut]}
+
+
+def summary(problems: Sequence[str], shown: int = 5) -> str:
+    """How many things are skipped, and the first few by name."""
+    more = f" … and {len(problems) - shown} more" if len(problems) > shown else ""
+    return f"{len(problems)} skipped: " + "; ".join(problems[:shown]) + more
+
+
+def read_text(path: Path) -> str:
+    """A file as text; bytes that are no UTF-8 become replacement characters."""
+    try:
+        return path.read_bytes().decode("utf-8-sig", errors="replace")
+    except OSError as e:
+        raise DataInvalid(f"{path} cannot be read: {e}") from e

@@ -1,0 +1,27 @@
+"""Data sets by the name that the command line gives them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from crossmodal.datasets.base import Dataset
+from crossmodal.datasets.coco import open_coco
+from crossmodal.datasets.flickr30k import open_flickr30k
+from crossmodal.datasets.scenes import Scenes
+from crossmodal.errors import InvalidSetting
+
+IN_FOLDERS: dict[str, Callable[[Path], Dataset]] = {
+    "coco": open_coco,
+    "flickr30k": open_flickr30k,
+}
+
+
+def open_dataset(name: str) -> Dataset:
+    """`scenes`, `coco:DIR` or `flickr30k:DIR`. Raises `InvalidSetting` or `DataInvalid`."""
+    kind, _, folder = name.partition(":")
+    if name == "scenes":
+        return Scenes()
+    if kind in IN_FOLDERS and folder:
+        return IN_FOLDERS[kind](Path(folder).expanduser())
+    raise InvalidSetting(
+        f"--dataset {name!r}: choose scenes, " + ", ".join(f"{k}:DIR" for k in IN_FOLDERS)
+    )

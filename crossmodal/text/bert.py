@@ -1,0 +1,65 @@
+"""BERT's contextual vectors (Devlin et al. 2018), from a folder on this machine.
+
+The folder is what transformers' `save_pretrained` writes: `config.json`, the tokenizer's
+files and `model.safetensors`. Nothing is ever downloaded. Needs the extra `bert`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossmodal.errors import BundleInvalid, InvalidSetting
+from crossmodal.text.vectors import Encoded
+
+FILES = (
+    "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+    "special_tokens_map.json", "model.safetensors",
+)  # fmt: skip  # what a bundle takes along of a BERT folder, as far as it is there
+
+
+class BertVectors:
+    """The last layer's hidden states, one a token; each text runs alone, on the CPU."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer, self._model = _load(folder)
+
+    @property
+    def dim(self) -> int:
+        return int(self._model.config.hidden_size)
+
+    @property
+    def words(self) -> list[str]:
+        """Whole words of its vocabulary: no pieces, no marks."""
+        return [word for word in self._tokenizer.get_vocab() if word.isalpha()]
+
+    def encode(self, text: str, max_words: int) -> Encoded:
+        """Hidden states (T, D) of the tokens; none where every word is unknown to BERT."""
+        import torch
+
+        words = text.split()
+        unknown = tuple(dict.fromkeys(word for word in words if self._is_unknown(word)))
+        if len(unknown) == len(set(words)):
+            return Encoded(np.zeros((0, self.dim), np.float32), unknown)
+        limit = min(max_words, int(self._model.config.max_position_embeddings))
+        tokens = self._tokenizer(text, return_tensors="pt", truncation=True, max_length=limit)
+        with torch.inference_mode():
+            states = self._model(**tokens).last_hidden_state[0]  # (T, D)
+        return Encoded(states.float().numpy(), unknown)
+
+    def _is_unknown(self, word: str) -> bool:
+        pieces = self._tokenizer.tokenize(word)
+        return all(piece == self._tokenizer.unk_token for piece in pieces)
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    try:
+        from transformers import AutoModel, AutoTokenizer
+    except ImportError as e:
+        raise InvalidSetting("BERT needs transformers: pip install 'crossmodal[bert]'") from e
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError) as e:
+        raise BundleInvalid(f"{folder} holds no BERT: {str(e).splitlines()[0]}") from e
+    return tokenizer, model.eval()

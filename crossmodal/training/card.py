@@ -1,0 +1,169 @@
+"""A bundle's `MODEL_CARD.md`: how good it is, what it was made from, what it cannot do."""
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+from crossmodal.datasets.base import Dataset, examples
+from crossmodal.datasets.scenes import Scenes
+from crossmodal.files import write_whole
+from crossmodal.models.bundle import Bundle
+from crossmodal.training.evaluation import Pipelines, asked_of
+from crossmodal.training.pictures import Picture, draw_grid
+
+CARD, SAMPLES, ABLATIONS = "MODEL_CARD.md", "samples.png", "ablations.json"
+SHOWN, COLUMNS = 24, 6
+FRACTIONS = ("objects", "relations", "places", "backgrounds", "counts", "scene", "facts",
+             "diversity")  # fmt: skip
+NAMED = {
+    "bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "cider": "CIDEr",
+}  # fmt: skip
+TASKS = {
+    "txt2img": "Text to image", "img2txt": "Image to text",
+    "round_trip": "Prompt to image to caption",
+}  # fmt: skip
+
+HOW_JUDGED = {
+    True: """Prompts are in any wording of the data set's grammar, and may leave facts out; only
+what a prompt says is judged. Pictures are judged by color segmentation and contour geometry,
+captions by parsing them: a fact that is left out is a mistake. *Held out* are combinations of
+color and shape, and relations of shapes, that training never showed. Sharpness is the 99th
+percentile of edge strength over that of true pictures (median); diversity the fraction of
+prompts whose pictures under two seeds differ visibly.""",
+    False: """Captions are scored against people's by the COCO challenge's own code. Sharpness is
+the 99th percentile of edge strength over that of the photographs (median).""",
+}
+LIMITS = {
+    True: """- It knows scenes of one to three simple shapes on a plain background, and nothing of
+  the world: other words are passed over and listed in the result, with a near spelling.
+- Plurals, numbers, negations and more than three objects are not understood.
+- The captioner names shapes in any picture, also where there are none: its log-probability says
+  how sure it is only among such scenes.
+- A caption names a place for a single object and relations for neighbours; nothing else.""",
+    False: """- It is as good as its data and its training time, which stand above.
+- A VAE's pictures of photographs are blurred: they show color and composition, not detail.
+- It repeats what its captions have in common, prejudices too.""",
+}
+
+
+def write_card(bundle: Bundle, data: Dataset, pipelines: Pipelines) -> None:
+    """Write the card and its sample pictures into the bundle's folder."""
+    prompts = _prompts(data)
+    pictures = [p for p in pipelines.draw(prompts, first_seed=1) if p is not None]
+    if pictures:
+        _draw_samples(bundle, pictures, prompts)
+    grounded = data.grounded
+    shown = f"![{len(pictures)} pictures and their prompts]({SAMPLES})" if pictures else ""
+    parts = (
+        f"# Model card: {bundle.name}",
+        f"Version `{bundle.version}`. Text to image and image to text, trained on "
+        f"`{data.name}`. Pictures of prompts that training has not seen, the first "
+        f"{len(pictures)} of them, none chosen:",
+        shown,
+        "## How good it is",
+        f"Measured on {bundle.manifest.quality.get('count', 0)} fresh examples of each split by "
+        "`crossmodal evaluate --save`.",
+        *_quality(bundle.manifest.quality),
+        HOW_JUDGED[grounded],
+        *_judge(bundle.manifest.quality.get("judge")),
+        "## How it was made",
+        *_runs(bundle.manifest.training),
+        *_ablations(bundle),
+        "## What it cannot do",
+        LIMITS[grounded],
+    )
+    write_whole(bundle.path(CARD), "\n\n".join(part for part in parts if part) + "\n")
+
+
+def _prompts(data: Dataset) -> list[str]:
+    if isinstance(data, Scenes):
+        each = SHOWN // len(data.judged)
+        return [a.prompt for split in data.judged for a in asked_of(data, split, each)]
+    return [
+        e.captions[0].text for e in islice(_all(examples(data, s, 1) for s in data.judged), SHOWN)
+    ]
+
+
+def _all(streams: Iterable[Iterable[Any]]) -> Iterable[Any]:
+    return (item for stream in streams for item in stream)
+
+
+def _draw_samples(bundle: Bundle, pictures: Sequence[Picture], prompts: Sequence[str]) -> None:
+    starts = range(0, len(pictures), COLUMNS)
+    draw_grid(
+        [pictures[i : i + COLUMNS] for i in starts],
+        [prompts[i : i + COLUMNS] for i in starts],
+        bundle.path(SAMPLES),
+    )
+
+
+def _quality(quality: dict[str, Any]) -> list[str]:
+    """A table a task: a row a figure, a column a split."""
+    return [
+        _table(
+            (title, *(split.replace("heldout", "held out") for split in quality[task])),
+            [
+                (NAMED.get(name, name), *(_figure(name, f[name]) for f in quality[task].values()))
+                for name in next(iter(quality[task].values()))
+            ],
+        )
+        for task, title in TASKS.items()
+        if quality.get(task)
+    ]
+
+
+def _judge(figures: dict[str, float] | None) -> list[str]:
+    if not figures:
+        return []
+    said = ", ".join(f"{name} {value:.1%}" for name, value in figures.items())
+    return [
+        f"The judge itself, on true pictures, finds of all facts: {said} (blur: a deviation of "
+        "1 pixel; noise: 12 levels; JPEG of quality 50)."
+    ]
+
+
+def _runs(training: dict[str, list[dict[str, Any]]]) -> list[str]:
+    rows = [
+        (stage, f"`{run['command']}`" if "command" in run else f"seed {run['seed']}",
+         run.get("minutes_taken", run.get("minutes", "")), run.get("machine", ""),
+         "; ".join(f"{k} {v:.4g}" for k, v in run.get("final", {}).items())
+         or f"{run.get('words')} words of {run.get('captions')} captions")
+        for stage, runs in training.items()
+        for run in runs
+    ]  # fmt: skip
+    skipped = {s for runs in training.values() for run in runs for s in run.get("skipped", [])}
+    table = _table(("stage", "run", "minutes", "on", "in the end"), rows)
+    return [table, f"Skipped of the data: {'; '.join(sorted(skipped)[:20])}." if skipped else ""]
+
+
+def _ablations(bundle: Bundle) -> list[str]:
+    """The table that `benchmarks/ablations.py` has measured, where it has."""
+    path = bundle.path(ABLATIONS)
+    if not path.is_file():
+        return []
+    found = json.loads(path.read_text())
+    rows = [
+        (row["choice"], row["variant"], f"`{row['options']}`",
+         "; ".join(f"{k} {_figure(k, v)}" for k, v in row["figures"].items() if k in COMPARED))
+        for row in found["rows"]
+    ]  # fmt: skip
+    return [
+        "## What its choices are worth",
+        f"Small runs, one choice changed at a time, judged on {found['scenes']} scenes of the "
+        "split `seen`: far from what the models reach, near enough to compare. "
+        "`python benchmarks/ablations.py` repeats them.",
+        _table(("choice", "variant", "`crossmodal train` with", "figures"), rows),
+    ]
+
+
+COMPARED = ("objects", "relations", "backgrounds", "scene", "sharpness", "pixel_error", "bleu4")
+
+
+def _figure(name: str, value: float) -> str:
+    return f"{value:.1%}" if name in FRACTIONS else f"{value:.3g}"
+
+
+def _table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

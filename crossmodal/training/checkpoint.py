@@ -1,0 +1,82 @@
+"""What an unfinished run leaves on the disk, so that it can go on as if it had never stopped."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import nn
+
+from crossmodal.errors import CheckpointMismatch
+from crossmodal.files import write_whole
+
+
+@dataclass
+class Progress:
+    """How far a run has come: steps, seconds, and the moving averages of its figures."""
+
+    step: int = 0
+    elapsed_s: float = 0.0
+    averages: dict[str, float] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file with weights, optimizers, random states and progress of the run `identity` names."""
+
+    path: Path
+    identity: dict[str, Any]
+
+    def save(
+        self, modules: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer],
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        """Replace the file, whole or not at all. Raises `OutputNotWritable`."""
+        content = {
+            "identity": self.identity,
+            "modules": [m.state_dict() for m in modules],
+            "optimizers": [o.state_dict() for o in optimizers],
+            "progress": vars(progress),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        file = io.BytesIO()
+        torch.save(content, file)
+        write_whole(self.path, file.getvalue())
+
+    def restore(
+        self, modules: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]
+    ) -> Progress:
+        """Put everything back where it was. Raises `CheckpointMismatch`."""
+        content = self._read()
+        for module, state in zip(modules, content["modules"], strict=True):
+            module.load_state_dict(state)
+        for optimizer, state in zip(optimizers, content["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        torch.set_rng_state(content["random"])
+        if torch.cuda.is_available() and content["random_cuda"]:
+            torch.cuda.set_rng_state_all(content["random_cuda"])
+        return Progress(**content["progress"])
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            # Tensors and plain values only: a checkpoint from elsewhere can run nothing.
+            content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+            theirs = content["identity"]
+        except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError) as e:
+            raise CheckpointMismatch(
+                f"{self.path} cannot be read as a checkpoint ({str(e).splitlines()[0]}): "
+                "remove it to start anew"
+            ) from e
+        differing = [k for k in self.identity if self.identity[k] != theirs.get(k)]
+        if differing:
+            raise CheckpointMismatch(
+                f"{self.path} is of another run: "
+                + ", ".join(f"{k} {theirs.get(k)!r}, not {self.identity[k]!r}" for k in differing)
+                + ". Resume it with its own options, or remove it to start anew"
+            )
+        return content

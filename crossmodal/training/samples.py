@@ -1,0 +1,69 @@
+"""Pictures of what a model in training makes, drawn without disturbing its random state."""
+
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossmodal.datasets.base import TRAIN, Dataset, Example, examples
+from crossmodal.errors import DataInvalid
+from crossmodal.models.beam import search
+from crossmodal.models.captioner import Captioner
+from crossmodal.models.picture_vae import PictureVAE
+from crossmodal.models.scene_vae import SceneVAE
+from crossmodal.text.vectors import TextVectors
+from crossmodal.training.loop import Course
+from crossmodal.training.objectives import vectors_of
+from crossmodal.training.pictures import Picture, draw_grid, draw_losses
+from crossmodal.vision.preprocess import fit_square
+
+COUNT = 8
+SEED = 7  # of the examples that are shown, and of their noise
+
+
+def drawing_samples(
+    model: SceneVAE | PictureVAE, source: TextVectors, data: Dataset, course: Course
+) -> None:
+    """`txt2img.samples.png`: real pictures above, two drawn ones for their captions below."""
+    shown = _shown(data)
+    config = model.config
+    words, keep = vectors_of([e.captions[0].text for e in shown], source, config.text.max_words)
+    generator = torch.Generator().manual_seed(SEED)
+    rows = [[fit_square(e.image, config.side) for e in shown]]
+    for _ in range(2):
+        noise = torch.randn(len(shown), model.latent_dim, generator=generator)
+        rows.append(_drawn(model, words, keep, noise, course.device))
+    captions = [[""] * len(shown), [""] * len(shown), [e.captions[0].text for e in shown]]
+    draw_grid(rows, captions, course.folder / "txt2img.samples.png")
+    draw_losses(course.log, course.folder / "txt2img.losses.png")
+
+
+def caption_samples(model: Captioner, data: Dataset, course: Course) -> None:
+    """`img2txt.samples.png`: pictures with the captions they are given."""
+    images = [fit_square(e.image, model.config.side) for e in _shown(data)]
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(course.device)
+    model.eval()
+    found = search(model, pixels, width=3, max_words=30)
+    model.train()
+    captions = [" ".join(model.config.words[i] for i in h[0].words) for h in found]
+    draw_grid([images], [captions], course.folder / "img2txt.samples.png")
+    draw_losses(course.log, course.folder / "img2txt.losses.png")
+
+
+def _shown(data: Dataset) -> list[Example]:
+    """Examples of a split that is not trained on, where there are any."""
+    for split in (*data.judged[:1], TRAIN):
+        if shown := list(islice(examples(data, split, SEED), COUNT)):
+            return shown
+    raise DataInvalid(f"no picture of {data.name} can be read")
+
+
+@torch.inference_mode()
+def _drawn(
+    model: SceneVAE | PictureVAE, words: Tensor, keep: Tensor, noise: Tensor, device: torch.device
+) -> list[Picture]:
+    model.eval()
+    drawn = model.sample(words.to(device), keep.to(device), noise.to(device))  # (B, 3, H, W)
+    model.train()
+    return list((drawn.float().clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).cpu().numpy())
