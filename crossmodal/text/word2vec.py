@@ -61,7 +61,8 @@ class WordVectors:
         """The vectors of `words` alone, in the order they had."""
         kept = [word for word in self.words if word in words]
         chosen = KeyedVectors(self.dim)
-        chosen.add_vectors(kept, [self._keyed[word] for word in kept])
+        if kept:
+            chosen.add_vectors(kept, [self._keyed[word] for word in kept])
         return WordVectors(chosen)
 
     def save(self, path: Path) -> None:

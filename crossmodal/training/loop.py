@@ -99,7 +99,7 @@ def fit(turns: Sequence[Turn], stream_from: StreamFrom, course: Course) -> Progr
     `OutputNotWritable`, `CheckpointMismatch`, `DataInvalid`. Stopped by Ctrl-C, it leaves a
     checkpoint; killed, the one it had written last.
     """
-    modules = [turn.module.to(course.device).train() for turn in turns]
+    modules = [_placed(turn.module, course.device).train() for turn in turns]
     optimizers = [_optimizer(turn) for turn in turns]
     progress = _start(modules, optimizers, course)
     begun, saved = time.monotonic() - progress.elapsed_s, time.monotonic()
@@ -122,6 +122,12 @@ def fit(turns: Sequence[Turn], stream_from: StreamFrom, course: Course) -> Progr
         module.eval()
     course.snapshot()
     return progress
+
+
+def _placed(module: nn.Module, device: torch.device) -> nn.Module:
+    if device.type == "cuda":
+        return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return module.to(device)
 
 
 def _optimizer(turn: Turn) -> torch.optim.Optimizer:

@@ -1,6 +1,7 @@
 """The loop, its checkpoints and its errors, on models small enough to train in a test."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -27,9 +28,12 @@ def train_command(*args: str) -> list[str]:
     return [sys.executable, "-m", "crossmodal.cli", "train", *args]
 
 
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}  # as much as such small models can use
+
+
 def train(*args: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        train_command(*args), capture_output=True, text=True, timeout=200, check=False
+        train_command(*args), capture_output=True, text=True, timeout=200, check=False, env=ENV
     )
 
 
@@ -212,7 +216,9 @@ def test_a_killed_run_ends_with_the_losses_of_one_that_was_not(tmp_path: Path) -
     options = ("all", *SMALL, "--steps", "30", "--adversarial", "--checkpoint-every-s", "0")
     whole = train(*options, "--out", str(a))
     assert whole.returncode == 0, whole.stderr
-    running = subprocess.Popen(train_command(*options, "--out", str(b)), stdout=subprocess.DEVNULL)
+    running = subprocess.Popen(
+        train_command(*options, "--out", str(b)), stdout=subprocess.DEVNULL, env=ENV
+    )
     until(lambda: (b / "txt2img.checkpoint").is_file(), 100)
     running.send_signal(signal.SIGKILL)
     running.wait(10)
@@ -274,7 +280,7 @@ def test_a_full_disk_stops_the_run_and_leaves_what_was_there(tmp_path: Path) -> 
     before = sorted(tmp_path.iterdir())
     stopped = subprocess.run(
         train_command("txt2img", *SMALL, "--steps", "3", "--out", str(tmp_path)),
-        capture_output=True, text=True, timeout=200, check=False,
+        capture_output=True, text=True, timeout=200, check=False, env=ENV,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
     )  # fmt: skip
     assert (stopped.returncode, "output_not_writable" in stopped.stderr) == (1, True)

@@ -1,0 +1,239 @@
+"""Every model through the same few tests: it learns, it is saved and loaded, padding is nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal, kl_divergence
+from torchvision.models import resnet18
+
+from crossmodal.datasets.scenes import Scenes
+from crossmodal.errors import BundleInvalid, InvalidSetting
+from crossmodal.models.beam import search
+from crossmodal.models.captioner import Captioner, CaptionerConfig, load_pretrained
+from crossmodal.models.critic import Critic, critic_loss
+from crossmodal.models.drawing import DrawingConfig, build
+from crossmodal.models.picture_vae import PictureVAE, PictureVAEConfig
+from crossmodal.models.scene_vae import SceneVAE, SceneVAEConfig, boxes_divergence
+from crossmodal.models.text_encoder import TextEncoderConfig, Whitening
+from crossmodal.models.weights import load_weights, save_model
+from crossmodal.text.word2vec import WordVectors, train_vectors
+from crossmodal.training.batches import Source
+from crossmodal.training.objectives import Deceiving, PictureObjective, SceneObjective
+
+TEXT = TextEncoderConfig(word_dim=16, width=32, heads=4, layers=2)
+DRAWING: dict[str, DrawingConfig] = {
+    "scene": SceneVAEConfig(TEXT, side=64),
+    "scene, mean of words": SceneVAEConfig(replace(TEXT, ordered=False), side=64),
+    "picture": PictureVAEConfig(TEXT, side=32, grids=(2, 4), width=16),
+    "picture, flat latent": PictureVAEConfig(TEXT, side=32, grids=(1,), width=16),
+    "picture, odd sizes": PictureVAEConfig(TEXT, side=48, grids=(3, 5), width=16),
+}
+CAPTIONER = CaptionerConfig(words=("<end>", "a", "b", "c"), side=32, width=32, dropout=0)
+CAPTIONERS = {
+    "lstm": CAPTIONER,
+    "gru": replace(CAPTIONER, cell="gru"),
+    "rnn": replace(CAPTIONER, cell="rnn"),
+    "without attention": replace(CAPTIONER, attention=False),
+    "resnet34, one stage": replace(CAPTIONER, depth=34, stages=1),
+    "resnet50, two stages": replace(CAPTIONER, depth=50, stages=2),
+}
+
+drawing = pytest.mark.parametrize("config", DRAWING.values(), ids=DRAWING.keys())
+captioning = pytest.mark.parametrize("config", CAPTIONERS.values(), ids=CAPTIONERS.keys())
+
+
+def words(batch: int, length: int = 7) -> tuple[Tensor, Tensor]:
+    return torch.randn(batch, length, TEXT.word_dim), torch.ones(batch, length, dtype=torch.bool)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # small tensors: threads would mostly wait for one another
+
+
+@drawing
+def test_noise_decides_what_the_text_leaves_open(config: DrawingConfig) -> None:
+    model = build(config).eval()
+    text, keep = words(1)
+    both = text.expand(2, -1, -1), keep.expand(2, -1)
+    pictures = model.sample(*both, torch.randn(2, model.latent_dim))
+    assert pictures.shape == (2, 3, config.side, config.side)
+    assert 0 <= pictures.min() <= pictures.max() <= 1
+    assert not torch.equal(pictures[0], pictures[1])
+    calm = model.sample(*both, torch.zeros(2, model.latent_dim))
+    torch.testing.assert_close(calm[0], calm[1])
+
+
+@drawing
+def test_padding_changes_nothing(config: DrawingConfig) -> None:
+    model = build(config).eval()
+    text, keep = words(1)
+    noise = torch.randn(1, model.latent_dim)
+    longer = torch.cat([text, torch.randn(1, 5, TEXT.word_dim)], dim=1)
+    kept = torch.cat([keep, torch.zeros(1, 5, dtype=torch.bool)], dim=1)
+    torch.testing.assert_close(
+        model.sample(text, keep, noise), model.sample(longer, kept, noise), rtol=1e-4, atol=1e-4
+    )
+
+
+@drawing
+def test_only_ordered_text_tells_who_is_left_of_whom(config: DrawingConfig) -> None:
+    model = build(config).eval()
+    text, keep = words(1)
+    noise = torch.randn(1, model.latent_dim)
+    same = torch.allclose(
+        model.sample(text, keep, noise), model.sample(text.flip(1), keep, noise), atol=1e-5
+    )
+    assert same != config.text.ordered
+
+
+@pytest.fixture(scope="module")
+def source() -> WordVectors:
+    texts = [t for t, _ in zip(Scenes().texts("train", 1), range(300), strict=False)]
+    return train_vectors(lambda: iter(texts), captions=len(texts), dim=TEXT.word_dim)
+
+
+def objective_of(config: DrawingConfig, source: WordVectors) -> SceneObjective | PictureObjective:
+    model = build(config)
+    if isinstance(model, SceneVAE):
+        return SceneObjective(model, source)
+    return PictureObjective(model, source)
+
+
+@drawing
+def test_the_loss_falls_on_one_batch(config: DrawingConfig, source: WordVectors) -> None:
+    objective = objective_of(config, source)
+    batch = Source(Scenes(config.side), config.side, size=8, seed=1).batch(0)
+    optimizer = torch.optim.Adam(objective.model.parameters(), 2e-3)
+    losses = []
+    for _ in range(25):
+        loss, figures = objective.loss(batch, 0.0)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(figures["pixels"].item())
+    assert np.mean(losses[-5:]) < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("kind", ["scene", "picture"])
+def test_losses_are_numbers_in_bfloat16_too(kind: str, source: WordVectors) -> None:
+    objective = objective_of(DRAWING[kind], source)
+    game = Deceiving(objective, Critic(width=8))
+    side = DRAWING[kind].side
+    batch = Source(Scenes(side), side, size=2, seed=1).batch(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, figures = game.loss(batch, 0.5)
+        critic, _ = game.critic_loss(batch, 0.5)
+    (loss + critic).backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(loss + critic)
+    assert "deception" in figures
+
+
+def test_the_critic_learns_to_tell_sharp_from_blurred() -> None:
+    real = torch.stack([
+        torch.from_numpy(Scenes(32).example("train", 1, i).image).permute(2, 0, 1) for i in range(8)
+    ]).float() / 255  # fmt: skip
+    blurred = nn.functional.avg_pool2d(real, 5, stride=1, padding=2)
+    critic = Critic(width=16)
+    optimizer = torch.optim.Adam(critic.parameters(), 1e-2)
+    for _ in range(60):
+        loss = critic_loss(critic, real, blurred)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert critic(real).mean() > critic(blurred).mean() + 0.5
+
+
+def test_the_divergence_is_that_of_torch() -> None:
+    model = build(DRAWING["scene"]).eval()
+    assert isinstance(model, SceneVAE)
+    _, plan, q = model.reconstruct(torch.rand(3, 3, 64, 64), *words(3))
+    theirs = kl_divergence(
+        MultivariateNormal(q.boxes, scale_tril=torch.diag_embed(q.boxes_std)),
+        MultivariateNormal(plan.mean, scale_tril=plan.factor),
+    )
+    torch.testing.assert_close(boxes_divergence(q, plan), theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_a_ladder_draws_what_it_would_reconstruct_from_the_same_noise() -> None:
+    """With the posterior set to the prior, nothing diverges."""
+    model = build(DRAWING["picture"]).eval()
+    assert isinstance(model, PictureVAE)
+    drawing = model.reconstruct(torch.rand(2, 3, 32, 32), *words(2))
+    assert drawing.divergence.shape == (2, 4)
+    assert (drawing.divergence >= 0).all()
+
+
+def test_whitening_tells_opposites_apart() -> None:
+    vectors = torch.randn(200, 16) @ torch.diag(torch.logspace(0, -1.5, 16)) + 5
+    whitening = Whitening(16)
+    whitening.fit(vectors)
+    spread = torch.cov(whitening(vectors).T)
+    torch.testing.assert_close(spread, torch.eye(16), rtol=0.1, atol=0.1)
+
+
+@captioning
+def test_the_captioner_overfits_one_batch_and_finds_it_by_search(config: CaptionerConfig) -> None:
+    model = Captioner(config)
+    images = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)
+    captions = torch.tensor([[1, 2, 0], [3, 0, 0], [2, 2, 0], [1, 3, 0]])
+    keep = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 1, 1]], dtype=torch.bool)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(120):
+        optimizer.zero_grad()
+        loss, whole = model.loss(images, captions, keep)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if whole == 1 and loss < 0.05:
+            break
+    assert whole == 1
+    for width in (1, 3):  # in training mode: a batch norm has seen this batch alone
+        found = search(model, images, width=width, max_words=5)
+        assert [h[0].words for h in found] == [(1, 2), (3,), (2, 2), (1, 3)]
+        assert all(h[0].log_probability > -1 for h in found)
+
+
+@pytest.mark.parametrize("kind", [*DRAWING, *CAPTIONERS])
+def test_weights_survive_their_file(tmp_path: Path, kind: str) -> None:
+    def made() -> nn.Module:
+        return build(DRAWING[kind]) if kind in DRAWING else Captioner(CAPTIONERS[kind])
+
+    model, other = made(), made()
+    save_model(tmp_path, "m", model)
+    load_weights(other, tmp_path, "m")
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_weights_of_another_cell_are_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, "m", Captioner(CAPTIONERS["lstm"]))
+    with pytest.raises(BundleInvalid, match=r"does not fit m\.json"):
+        load_weights(Captioner(CAPTIONERS["gru"]), tmp_path, "m")
+
+
+def test_torchvisions_weights_are_taken_from_its_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    theirs = resnet18(weights=None)
+    torch.save(theirs.state_dict(), cache / "resnet18-f37072fd.pth")
+    model = Captioner(CAPTIONER)
+    load_pretrained(model)
+    first = model.encoder.convs[0]
+    assert torch.equal(first.get_parameter("weight"), theirs.conv1.weight)
+
+
+def test_weights_that_cannot_be_had_are_said_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody answers there
+    with pytest.raises(InvalidSetting, match=r"--pretrained.*resnet18-f37072fd\.pth"):
+        load_pretrained(Captioner(CAPTIONER))
