@@ -24,7 +24,7 @@ from crossmodal.training.card import ABLATIONS
 from crossmodal.training.evaluation import Pipelines, asked_of, judge_captions, judge_pictures
 
 SCENES = 300  # of the split `seen`, to judge each run by
-PICTURE = "--decoder picture --steps 400 --batch 24"
+PICTURE = "--decoder picture --steps 300 --batch 24"
 # choice, variant, stage, options
 RUNS = (
     ("cell", "LSTM", "img2txt", "--cell lstm --steps 350"),

@@ -2,7 +2,7 @@
 
     DIR/annotations/captions_train2017.json   {"images": [{"id", "file_name", …}],
     DIR/annotations/captions_val2017.json      "annotations": [{"image_id", "caption", …}]}
-    DIR/train2017/*.jpg  DIR/val2017/*.jpg    (or below DIR/images)
+    DIR/train2017/*.jpg  DIR/val2017/*.jpg    (or below DIR/images, or in it)
 
 2014 is read where 2017 is not there.
 """
@@ -49,7 +49,9 @@ def _read_split(folder: Path, split: str, year: str) -> tuple[list[Entry], list[
     except (ValueError, LookupError, TypeError) as e:
         raise DataInvalid(f"{path} is not a COCO caption file: {type(e).__name__}: {e}") from e
     name = f"{split}{year}"
-    entries, skipped = gathered(captions, (folder / name, folder / "images" / name))
+    entries, skipped = gathered(
+        captions, (folder / "images", folder / "images" / name, folder / name)
+    )
     return entries, problems + skipped
 
 

@@ -58,6 +58,7 @@ Ordered = Annotated[bool, typer.Option(help="Read words in order, or only their 
 CaptionSide = Annotated[int, typer.Option(min=32, max=512, help="Of pictures to caption.")]
 Stages = Annotated[int, typer.Option(min=1, max=4, help="Stages of the ResNet that are used.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples in a batch.")]
+Rate = Annotated[float | None, typer.Option(min=1e-8, help="Of learning; else the stage's own.")]
 Amp = Annotated[
     bool | None, typer.Option(help="bfloat16 where it is safe; on a GPU unless said otherwise.")
 ]
@@ -92,6 +93,7 @@ def train(
     cell: Annotated[CellName, typer.Option(help="Of the decoder.")] = "lstm",
     attention: Annotated[bool, typer.Option(help="Look at places, or at the whole only.")] = True,
     batch: BatchSize = None,
+    rate: Rate = None,
     amp: Amp = None,
     checkpoint_every_s: CheckpointEvery = 60.0,
     judged: Judged = 500,
@@ -107,8 +109,8 @@ def train(
             decoder=decoder, adversarial=adversarial, text=text, words=words, ordered=ordered,
             grids=_grids(grids), side=side, width=width, depth=cast(Depth, int(depth)),
             cell=cell, attention=attention, pretrained=pretrained,
-            caption_side=caption_side, caption_stages=caption_stages, batch=batch, amp=amp,
-            start_from=start_from,
+            caption_side=caption_side, caption_stages=caption_stages, batch=batch, rate=rate,
+            amp=amp, start_from=start_from,
         )  # fmt: skip
         data = open_dataset(dataset)
         if data.problems:
@@ -117,17 +119,20 @@ def train(
         for name in STAGES if what == "all" else (what,):
             budget = _budget(name, what, minutes, steps)
             if resume and _is_done(out, name):
-                console.print(f"{name} is done already")
+                console.print(f"{name} is done already; remove {STAGES[name].made} to repeat it")
                 continue
             with progress(name, 1000) as bar:
 
-                def report(done: float, metrics: Metrics) -> None:
-                    _report(name, done, metrics, as_json)  # noqa: B023
-                    bar.update(TaskID(0), completed=round(1000 * done))
+                def report(done: float, metrics: Metrics, is_logged: bool) -> None:
+                    if is_logged:
+                        _report(name, done, metrics, as_json)  # noqa: B023
+                    label = f"{name} {metrics['per_s']:.2f}/s loss {metrics['loss']:.4g}"  # noqa: B023
+                    bar.update(TaskID(0), completed=round(1000 * done), description=label)
 
                 run = Run(data, out, budget, seed, report, options, resume, checkpoint_every_s)
                 _train(name, run)
-        bundle = seal_if_complete(out, data, judged)
+        with console.status("judging"):
+            bundle = seal_if_complete(out, data, judged)
         if bundle is not None and as_json:
             print_json({"bundle": str(out), "version": bundle.version,
                         "quality": bundle.manifest.quality}, indent=None)  # fmt: skip

@@ -83,7 +83,7 @@ def evaluate(bundle: Bundle, data: Dataset, count: int, splits: Sequence[str]) -
     count = min(count, max(sizes)) if sizes else count
     found: dict[str, Any] = {"dataset": data.name, "count": count, "txt2img": {}, "img2txt": {}}
     if isinstance(data, Scenes):
-        found |= {"round_trip": {}, "judge": judge_of_judges(data)}
+        found |= {"round_trip": {}, "judge": judge_of_judges(data, min(count, JUDGED))}
     for split in splits:
         if isinstance(data, Scenes):
             asked = asked_of(data, split, count)
@@ -151,10 +151,10 @@ def judge_captions(pipelines: Pipelines, asked: list[Asked], beam_width: int = 4
     return _fractions(verdicts) | score(captions, [[a.complete] for a in asked])
 
 
-def judge_of_judges(data: Scenes) -> Figures:
+def judge_of_judges(data: Scenes, count: int = JUDGED) -> Figures:
     """Fraction of facts that the judge finds in true pictures: clean, blurred (a deviation of
     1 pixel), noisy (12 levels), and as JPEG of quality 50."""
-    asked = asked_of(data, "seen", JUDGED)
+    asked = asked_of(data, "seen", count)
     return {
         name: _mean([f for a in asked for f in judge(harm(a.image), parse(a.complete)).facts])
         for name, harm in HARMS.items()

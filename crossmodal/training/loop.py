@@ -18,7 +18,8 @@ from crossmodal.training.batches import Batch
 from crossmodal.training.checkpoint import Checkpoint, Progress
 
 Metrics = dict[str, float]
-Report = Callable[[float, Metrics], None]  # progress in [0, 1] and the latest figures
+# Called every step: progress in [0, 1], the latest figures, and whether they were logged.
+Report = Callable[[float, Metrics, bool], None]
 Loss = Callable[[Batch, float], tuple[Tensor, dict[str, Tensor]]]
 StreamFrom = Callable[[int], Generator[Batch, None, None]]
 SMOOTHING = 0.98  # of the averages that are logged
@@ -80,7 +81,7 @@ class Course:
     resume: bool
     report: Report
     snapshot: Callable[[], None]
-    log_every: int = 50
+    log_every: int = 10
     checkpoint_every_s: float = 60.0
 
     @property
@@ -109,8 +110,10 @@ def fit(turns: Sequence[Turn], stream_from: StreamFrom, course: Course) -> Progr
                 _step(turns, optimizers, next(stream), course, progress)
                 progress.elapsed_s = time.monotonic() - begun
                 done = course.budget.spent(progress)
-                if progress.step % course.log_every == 0 or done == 1:
-                    _log(course, progress, done)
+                is_logged = progress.step % course.log_every == 0 or done == 1
+                if is_logged:
+                    _log(course, progress)
+                course.report(done, _figures(progress), is_logged)
                 if time.monotonic() - saved > course.checkpoint_every_s and done < 1:
                     course.checkpoint.save(modules, optimizers, progress)
                     course.snapshot()
@@ -192,13 +195,15 @@ def _average(averages: Metrics, metrics: dict[str, Tensor]) -> None:
         averages[name] = value + SMOOTHING * (averages.get(name, value) - value)
 
 
-def _log(course: Course, progress: Progress, done: float) -> None:
-    figures = {"step": progress.step, "elapsed_s": round(progress.elapsed_s, 1),
-               "per_s": round(progress.step / max(progress.elapsed_s, 1e-9), 2),
-               **progress.averages}  # fmt: skip
+def _figures(progress: Progress) -> Metrics:
+    per_s = progress.step / max(progress.elapsed_s, 1e-9)
+    return {"step": progress.step, "per_s": round(per_s, 2), **progress.averages}
+
+
+def _log(course: Course, progress: Progress) -> None:
+    line = {"elapsed_s": round(progress.elapsed_s, 1), **_figures(progress)}
     try:
         with course.log.open("a") as lines:
-            lines.write(json.dumps(figures) + "\n")
+            lines.write(json.dumps(line) + "\n")
     except OSError as e:
         raise OutputNotWritable(f"{course.log} cannot be written: {e.strerror or e}") from e
-    course.report(done, {k: float(v) for k, v in figures.items() if k != "elapsed_s"})

@@ -40,7 +40,7 @@ def draw_grid(
 ) -> None:
     """Rows of pictures, uint8 RGB, as one PNG, each picture with its caption below, if any."""
     columns = max(map(len, rows))
-    figure = Figure(figsize=(INCH * columns, INCH * 1.3 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(INCH * columns, INCH * 1.4 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -49,7 +49,9 @@ def draw_grid(
             axis = axes[row][column]
             axis.imshow(picture)
             if row < len(captions):
-                axis.set_title(fill(captions[row][column], 30), fontsize=6, y=-0.02, va="top")
+                below = fill(captions[row][column], 30)
+                axis.text(0.5, -0.04, below, fontsize=6, ha="center", va="top",
+                          transform=axis.transAxes)  # fmt: skip
     _save(figure, out)
 
 

@@ -18,7 +18,7 @@ import torch
 
 from crossmodal.datasets.base import TRAIN, Dataset
 from crossmodal.errors import DataInvalid, InvalidSetting
-from crossmodal.files import write_whole
+from crossmodal.files import whole, write_whole
 from crossmodal.models.bundle import BERT, WORDS
 from crossmodal.models.captioner import (
     Captioner,
@@ -76,6 +76,7 @@ class Options:
     caption_side: int = CaptionerConfig.side
     caption_stages: int = CaptionerConfig.stages
     batch: int | None = None
+    rate: float | None = None  # of learning
     amp: bool | None = None  # None: on a GPU
     start_from: Path | None = None  # a folder whose weights to begin with
 
@@ -109,9 +110,8 @@ def train_words(run: Run) -> None:
         vectors = train_vectors(
             lambda: run.data.texts(TRAIN, run.seed), captions=captions, seed=run.seed
         )
-    part = run.out / f".{WORDS}.part"
-    vectors.save(part)
-    part.replace(run.out / WORDS)
+    with whole(run.out / WORDS) as part:
+        vectors.save(part)
     _record(run, "word2vec", Progress(), {"captions": captions, "words": len(vectors.words)})
 
 
@@ -125,7 +125,7 @@ def train_txt2img(run: Run) -> None:
         fit_whitening(model, torch.from_numpy(source.matrix))
     if run.options.start_from:
         load_weights(model, run.options.start_from, "txt2img")
-    rate = 5e-4 if run.options.start_from else 8e-4
+    rate = run.options.rate or (5e-4 if run.options.start_from else 8e-4)
     examples = Source(run.data, config.side, run.options.batch or 48, run.seed)
     course = _course(run, "txt2img", config, lambda c: drawing_samples(model, source, run.data, c))
     progress = fit(_drawing_turns(run, model, source, rate), partial(batches, examples), course)
@@ -176,11 +176,13 @@ def _text_source(run: Run) -> TextVectors:
         return load_words(run.out)
     if kind != "bert" or not folder:
         raise InvalidSetting(f"--text {run.options.text!r}: choose word2vec or bert:DIR")
-    bert = BertVectors(Path(folder).expanduser())
-    (run.out / BERT).mkdir(exist_ok=True)
+    origin, copied = Path(folder).expanduser(), run.out / BERT
+    bert = BertVectors(origin)
+    copied.mkdir(exist_ok=True)
     for name in BERT_FILES:
-        if (Path(folder).expanduser() / name).is_file():
-            shutil.copy(Path(folder).expanduser() / name, run.out / BERT / name)
+        if (origin / name).is_file():
+            with whole(copied / name) as part:
+                shutil.copy(origin / name, part)
     return bert
 
 
@@ -197,7 +199,7 @@ def train_img2txt(run: Run) -> None:
         load_pretrained(model)
     if o.start_from:
         load_weights(model, o.start_from, "img2txt")
-    turn = Turn(model, CaptionObjective(model).loss, Schedule(1e-3, decay=0.05))
+    turn = Turn(model, CaptionObjective(model).loss, Schedule(o.rate or 1e-3, decay=0.05))
     examples = Source(run.data, config.side, o.batch or 32, run.seed, complete=True)
     course = _course(run, "img2txt", config, lambda c: caption_samples(model, run.data, c))
     progress = fit([turn], partial(batches, examples), course)

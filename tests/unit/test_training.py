@@ -213,7 +213,7 @@ def logged(folder: Path, stage: str) -> dict[str, float]:
 
 def test_a_killed_run_ends_with_the_losses_of_one_that_was_not(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
-    options = ("all", *SMALL, "--steps", "30", "--adversarial", "--checkpoint-every-s", "0")
+    options = ("all", *SMALL, "--steps", "30", "--adversarial", "--checkpoint-every-s", "1")
     whole = train(*options, "--out", str(a))
     assert whole.returncode == 0, whole.stderr
     running = subprocess.Popen(
