@@ -25,6 +25,7 @@ from crossmodal.training.evaluation import Pipelines, asked_of, judge_captions, 
 
 SCENES = 300  # of the split `seen`, to judge each run by
 PICTURE = "--decoder picture --steps 300 --batch 24"
+SPATIAL = "spatial (4, 8, 16)"
 # choice, variant, stage, options
 RUNS = (
     ("cell", "LSTM", "img2txt", "--cell lstm --steps 350"),
@@ -33,7 +34,7 @@ RUNS = (
     ("attention", "without (LSTM)", "img2txt", "--no-attention --steps 350"),
     ("text", "ordered", "txt2img", "--steps 1500"),
     ("text", "mean-pooled", "txt2img", "--no-ordered --steps 1500"),
-    ("latent", "spatial (4, 8, 16)", "txt2img", PICTURE),
+    ("latent", SPATIAL, "txt2img", PICTURE),
     ("latent", "flat (1)", "txt2img", PICTURE + " --grids 1"),
     ("adversarial", "with (spatial)", "txt2img", PICTURE + " --adversarial"),
 )
@@ -72,14 +73,17 @@ def trained(folder: Path, stage: str, options: str) -> Bundle:
 
 
 def judged(bundle: Bundle, choice: str, variant: str, stage: str, options: str) -> list[Any]:
-    """One row of figures; two for the captioner that is also searched greedily."""
+    """Rows of figures; runs that stand for two choices, or are searched twice, have more."""
     pipelines, asked = Pipelines.of(bundle), asked_of(Scenes(), "seen", SCENES)
     record = bundle.manifest.training[stage][-1]
     row = {"choice": choice, "variant": variant, "options": options,
            "minutes": record["minutes_taken"]}  # fmt: skip
     if stage == "txt2img":
         figures = judge_pictures(pipelines, asked)[0] | {"pixel_error": record["final"]["pixels"]}
-        return [row | {"figures": figures}]
+        rows = [row | {"figures": figures}]
+        if variant == SPATIAL:
+            rows.append(rows[0] | {"choice": "adversarial", "variant": "without (spatial)"})
+        return rows
     rows = [row | {"figures": judge_captions(pipelines, asked)}]
     if variant == "LSTM":
         search = row | {"choice": "search"}

@@ -23,6 +23,7 @@
     ├── DataInvalid              a data set cannot be trained on
     ├── TrainingError
     │   ├── TrainingDiverged     the loss is no longer a number
+    │   ├── TrainingStopped      somebody asked for it; it can be resumed
     │   ├── CheckpointMismatch   a checkpoint was made by other options
     │   └── OutputNotWritable    the disk is full, or the folder cannot be written to
     └── ModelHostError
@@ -193,6 +194,13 @@ class TrainingDiverged(TrainingError):
     """The loss or its gradient is no longer a number; the weights from before are kept."""
 
     code = "training_diverged"
+
+
+class TrainingStopped(TrainingError):
+    """The run was asked to stop, by Ctrl-C or SIGTERM, and has left a checkpoint."""
+
+    code = "training_stopped"
+    retryable = True
 
 
 class CheckpointMismatch(TrainingError):

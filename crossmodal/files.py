@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ def whole(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.part")
     try:
         yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())  # a power cut must not leave an empty file in its place
         part.replace(path)
     except OSError as e:
         raise OutputNotWritable(f"{path} cannot be written: {e.strerror or e}") from e

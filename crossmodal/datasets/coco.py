@@ -44,9 +44,9 @@ def _read_split(folder: Path, split: str, year: str) -> tuple[list[Entry], list[
     path = _annotations(folder, split, year)
     try:
         found = json.loads(read_text(path))
-        names = {image["id"]: str(image["file_name"]) for image in found["images"]}
+        names = {image["id"]: Path(image["file_name"]).name for image in found["images"]}
         captions, problems = _by_name(names, found["annotations"])
-    except (ValueError, LookupError, TypeError) as e:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise DataInvalid(f"{path} is not a COCO caption file: {type(e).__name__}: {e}") from e
     name = f"{split}{year}"
     entries, skipped = gathered(
@@ -62,7 +62,7 @@ def _by_name(
     problems = []
     for annotation in annotations:
         if annotation["image_id"] in names:
-            captions[names[annotation["image_id"]]].append(str(annotation["caption"]))
+            captions[names[annotation["image_id"]]].append(annotation["caption"] or "")
         else:
             problems.append(f"image {annotation['image_id']}: captioned, but not listed")
     return captions, list(dict.fromkeys(problems))

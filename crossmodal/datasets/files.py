@@ -46,6 +46,10 @@ class CaptionedFiles:
     def size(self, split: str) -> int | None:
         return len(self._splits[split])
 
+    def entries(self, split: str) -> list[Entry]:
+        """Every picture of `split` with its captions."""
+        return self._splits[split]
+
     def example(self, split: str, seed: int, index: int) -> Example:
         entries = self._splits[split]
         epoch, place = divmod(index, len(entries))

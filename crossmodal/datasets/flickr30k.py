@@ -42,12 +42,10 @@ def _read_lines(
 ) -> tuple[dict[str, list[str]], list[str]]:
     captions: dict[str, list[str]] = defaultdict(list)
     problems = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip() or (header and number == 1):
-            continue
-        if found := line_form.fullmatch(line.strip("\r\n")):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if found := line_form.fullmatch(line.rstrip("\r")):
             captions[found["name"].strip()].append(found["caption"])
-        else:
+        elif line.strip() and not (header and number == 1):
             problems.append(f"{path.name}, line {number}: not a caption: {line[:60]!r}")
     return captions, problems
 

@@ -11,6 +11,7 @@ The version of a bundle is the digest of its digests: equal versions, equal byte
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ MANIFEST = "bundle.json"
 FORMAT = 1
 WORDS = "words.bin"
 BERT = "bert"
+DRAWING = "txt2img.json"
+_NAME = re.compile(rf"({BERT}/)?\w[\w.-]{{0,99}}")
 DATA_FILES = (
     WORDS, "txt2img.json", "txt2img.safetensors", "img2txt.json", "img2txt.safetensors",
 )  # fmt: skip
@@ -87,7 +90,8 @@ def seal(
     folder: Path, name: str, dataset: str, training: dict[str, Any], quality: dict[str, Any]
 ) -> Bundle:
     """Write the manifest of the files in `folder`, and open it as a bundle."""
-    extra = sorted(f"{BERT}/{file.name}" for file in (folder / BERT).glob("*"))
+    reads_bert = _read_json(folder / DRAWING).get("text", {}).get("source") == BERT
+    extra = bert_files(folder) if reads_bert else []
     files = {n: _digest(folder / n) for n in (*DATA_FILES, *extra) if (folder / n).is_file()}
     manifest = Manifest(
         format=FORMAT, name=name, dataset=dataset, files=files, training=training, quality=quality
@@ -96,12 +100,19 @@ def seal(
     return open_bundle(folder)
 
 
+def bert_files(folder: Path) -> list[str]:
+    """The files of BERT that lie in a bundle, as its manifest should name them."""
+    return sorted(f"{BERT}/{file.name}" for file in (folder / BERT).glob("*") if file.is_file())
+
+
 def _verify(folder: Path, name: str, expected: str | None) -> None:
     path = folder / name
     if expected is None:
         raise BundleInvalid(f"{folder / MANIFEST} names no digest for {name}")
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleInvalid(f"{folder / MANIFEST} names {name!r}, which is outside the bundle")
+    if not _NAME.fullmatch(name):
+        raise BundleInvalid(
+            f"{folder / MANIFEST} names {name[:80]!r}, which is no file of a bundle"
+        )
     if not path.is_file():
         raise BundleInvalid(f"{path} is missing from the bundle: copy the folder again")
     if (found := _digest(path)) != expected:

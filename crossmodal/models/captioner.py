@@ -7,6 +7,8 @@ Vinyals et al. 2014 (https://arxiv.org/abs/1411.4555) with the soft attention of
 import math
 import socket
 from dataclasses import dataclass
+from http.client import HTTPException
+from pickle import UnpicklingError
 from typing import Literal
 from urllib.error import URLError
 
@@ -171,7 +173,7 @@ def load_pretrained(model: Captioner) -> None:
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)  # torch's own download would wait for ever
     try:
         found = weights.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError, RuntimeError) as e:
+    except (URLError, HTTPException, OSError, RuntimeError, EOFError, UnpicklingError) as e:
         raise InvalidSetting(
             f"--pretrained: torchvision's weights of {name} cannot be had ({e}): put "
             f"{weights.url} into {torch.hub.get_dir()}/checkpoints, or train without"

@@ -27,7 +27,7 @@ class Critic(nn.Module):
         x = images - 0.5
         for conv in self.convs:
             x = F.leaky_relu(conv(x), 0.2)
-        return self.score(x)  # type: ignore[no-any-return]
+        return self.score(x).float()  # type: ignore[no-any-return]
 
 
 def critic_loss(critic: Critic, real: Tensor, drawn: Tensor) -> Tensor:

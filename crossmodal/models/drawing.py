@@ -36,7 +36,7 @@ def build(config: DrawingConfig) -> SceneVAE | PictureVAE:
 
 
 def fit_whitening(model: nn.Module, vectors: Tensor) -> None:
-    """Let the model's text encoder decorrelate a vocabulary's vectors, (V, D)."""
+    """Let the model's text encoder decorrelate a vocabulary's vectors, (V, D), V at least 2."""
     for module in model.modules():
         if isinstance(module, Whitening):
             with torch.no_grad():

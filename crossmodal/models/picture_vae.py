@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from crossmodal.models.text_encoder import TextEncoder, TextEncoderConfig
 
 STEM_SIDE = 32  # what pictures are brought to before anything else
+NORM_GROUPS = 8
 MIN_WIDTH = 16  # channels at the full size
 
 
@@ -52,8 +53,8 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.GroupNorm(8, width), nn.GELU(), nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(8, width), nn.GELU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(NORM_GROUPS, width), nn.GELU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(NORM_GROUPS, width), nn.GELU(), nn.Conv2d(width, width, 3, padding=1),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,12 +141,17 @@ class PictureVAE(nn.Module):
         self.start = nn.Parameter(torch.randn(width, first, first) * 0.1)
         self.topic = nn.Linear(config.text.width, width)
         self.rungs = nn.ModuleList(Rung(config) for _ in config.grids for _ in range(config.blocks))
-        widths = [max(MIN_WIDTH, width >> i) for i in range(_doublings(config) + 1)]
+        widths = [
+            max(MIN_WIDTH, (width >> i) // NORM_GROUPS * NORM_GROUPS)
+            for i in range(_doublings(config) + 1)
+        ]
         self.paint = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 1), Residual(b)) for a, b in pairwise(widths)
         )
         last = widths[-1]
-        self.out = nn.Sequential(nn.GroupNorm(8, last), nn.GELU(), nn.Conv2d(last, 3, 3, padding=1))
+        self.out = nn.Sequential(
+            nn.GroupNorm(NORM_GROUPS, last), nn.GELU(), nn.Conv2d(last, 3, 3, padding=1)
+        )
 
     @property
     def latent_dim(self) -> int:

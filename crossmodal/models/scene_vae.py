@@ -88,7 +88,11 @@ class Planner(nn.Module):
         )
 
     def forward(self, words: Tensor, keep: Tensor) -> Plan:
-        all_slots = self.encoder(words, keep)  # (B, S + 1, C)
+        all_slots = self.encoder(words, keep).float()  # (B, S + 1, C)
+        with full_precision(words):
+            return self._plan(all_slots)
+
+    def _plan(self, all_slots: Tensor) -> Plan:
         slots, ground = all_slots[:, :-1], all_slots[:, -1]
         B, S, _ = slots.shape
         t = self.config.template
@@ -126,8 +130,12 @@ class Localizer(nn.Module):
         )
 
     def forward(self, images: Tensor, plan: Plan) -> Posterior:
+        x = self.convs(F.interpolate(images, size=64, mode="area") - 0.5).float()  # (B, C, 16, 16)
+        with full_precision(images):
+            return self._posterior(x, images, plan)
+
+    def _posterior(self, x: Tensor, images: Tensor, plan: Plan) -> Posterior:
         B, S, _ = plan.slots.shape
-        x = self.convs(F.interpolate(images, size=64, mode="area") - 0.5)  # (B, C, 16, 16)
         side = x.shape[-1]
         features = x.flatten(2)  # (B, C, N)
         score = self.query(plan.slots) @ features / features.shape[1] ** 0.5
@@ -198,6 +206,12 @@ class SceneVAE(nn.Module):
         self, plan: Plan, boxes: Tensor, shade: Tensor, side: int, edge_gain: float = 1.0
     ) -> Tensor:
         """The decoder: boxes (B, 3S) and shade (B, Z) -> pictures (B, 3, side, side)."""
+        with full_precision(boxes):
+            return self._rendered(plan, boxes, shade, side, edge_gain)
+
+    def _rendered(
+        self, plan: Plan, boxes: Tensor, shade: Tensor, side: int, edge_gain: float
+    ) -> Tensor:
         B, S = plan.presence.shape
         ground = torch.sigmoid(self.background(torch.cat([plan.ground, shade], -1)))
         cover = self._masks(plan, boxes.view(B, S, BOX), side, edge_gain)
@@ -223,6 +237,11 @@ class SceneVAE(nn.Module):
         return torch.sigmoid(edge_gain * (logits - OUTSIDE)).view(B, S, side, side)
 
 
+def full_precision(like: Tensor) -> torch.autocast:
+    """Out of mixed precision: in bfloat16, a place above 0.5 would be known to half a pixel."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 def _inside(boxes: Tensor, objects: int) -> Tensor:
     """Boxes (B, 3S) moved so that no object is cut by the edge: a Gaussian knows no edges."""
     boxes = boxes.view(len(boxes), objects, BOX)
@@ -240,12 +259,12 @@ def _grid(side: int, like: Tensor) -> Tensor:
 
 def boxes_divergence(q: Posterior, plan: Plan) -> Tensor:
     """KL(q || p) of the boxes, (B,): a diagonal Gaussian from one with a Cholesky factor."""
-    factor = plan.factor.float()  # there is no triangular solver for bfloat16
-    eye = torch.eye(factor.shape[1], device=factor.device)
-    inverse = torch.linalg.solve_triangular(factor, eye, upper=False)  # (B, n, n)
+    eye = torch.eye(plan.factor.shape[1], device=plan.factor.device)
+    with full_precision(eye):
+        inverse = torch.linalg.solve_triangular(plan.factor, eye, upper=False)  # (B, n, n)
+        mahalanobis = (inverse @ (q.boxes - plan.mean).unsqueeze(-1)).square().sum((1, 2))
     trace = (inverse * q.boxes_std[:, None, :]).square().sum((1, 2))
-    mahalanobis = (inverse @ (q.boxes - plan.mean).unsqueeze(-1)).square().sum((1, 2))
-    log_det = factor.diagonal(dim1=1, dim2=2).log().sum(1) - q.boxes_std.log().sum(1)
+    log_det = plan.factor.diagonal(dim1=1, dim2=2).log().sum(1) - q.boxes_std.log().sum(1)
     kl: Tensor = 0.5 * (trace + mahalanobis - plan.mean.shape[1]) + log_det
     return kl
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from crossmodal.errors import BundleInvalid
 from crossmodal.files import write_whole
-from crossmodal.models.bundle import BERT, WORDS, Bundle
+from crossmodal.models.bundle import BERT, WORDS, Bundle, bert_files
 from crossmodal.models.captioner import Captioner, CaptionerConfig
 from crossmodal.models.drawing import KINDS, DrawingConfig, build
 from crossmodal.models.picture_vae import PictureVAE
@@ -65,7 +65,12 @@ def drawing_config(bundle: Bundle) -> DrawingConfig:
 
 def load_text(bundle: Bundle, source: str) -> TextVectors:
     """What turns prompts into the vectors that the bundle's text-to-image model reads."""
-    return BertVectors(bundle.path(BERT)) if source == "bert" else load_vectors(bundle.path(WORDS))
+    if source == "word2vec":
+        return load_vectors(bundle.path(WORDS))
+    strangers = set(bert_files(bundle.folder)) - set(bundle.manifest.files)
+    if strangers:  # they would be loaded with the rest
+        raise BundleInvalid(f"{bundle.folder}: its manifest names no digest for {min(strangers)}")
+    return BertVectors(bundle.path(BERT))
 
 
 def _config(bundle: Bundle, name: str, kind: Any) -> Any:

@@ -13,7 +13,7 @@ from crossmodal.models.bundle import Bundle
 from crossmodal.models.drawing import DrawingModel
 from crossmodal.models.weights import load_drawing, load_text
 from crossmodal.pipelines.base import Drawn, Outcome, Request
-from crossmodal.text.vectors import Encoded, TextVectors
+from crossmodal.text.vectors import Encoded, TextVectors, nearest
 
 # Floating-point sums depend on the shapes of the tensors they run in. Every forward pass
 # therefore has one shape per device, so that a picture's bytes do not depend on its batch
@@ -51,12 +51,18 @@ class Txt2ImgPipeline:
         pictures = iter(self._draw(jobs))
         return [
             Drawn(
-                np.stack([next(pictures) for _ in range(p.count)]), text.unknown, text.suggestions
+                np.stack([next(pictures) for _ in range(p.count)]),
+                text.unknown,
+                self._suggestions(text),
             )
             if len(text.vectors)
-            else _not_understood(p, text)
+            else _not_understood(p, text, self._suggestions(text))
             for p, text in zip(params, texts, strict=True)
         ]
+
+    def _suggestions(self, text: Encoded) -> dict[str, str]:
+        known = self._words.words if text.unknown else []
+        return {word: near for word in text.unknown if (near := nearest(word, known))}
 
     @property
     def _max_words(self) -> int:
@@ -97,9 +103,11 @@ def _params(request: Request) -> Txt2ImgParams:
     return request.params
 
 
-def _not_understood(params: Txt2ImgParams, text: Encoded) -> UnknownWords:
+def _not_understood(
+    params: Txt2ImgParams, text: Encoded, suggestions: dict[str, str]
+) -> UnknownWords:
     words = ", ".join(
-        f"{word} (nearest: {text.suggestions[word]})" if word in text.suggestions else word
+        f"{word} (nearest: {suggestions[word]})" if word in suggestions else word
         for word in text.unknown
     )
     words = words or "no words at all"

@@ -58,8 +58,12 @@ def _load(folder: Path) -> tuple[Any, Any]:
     except ImportError as e:
         raise InvalidSetting("BERT needs transformers: pip install 'crossmodal[bert]'") from e
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        model = AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as e:
         raise BundleInvalid(f"{folder} holds no BERT: {str(e).splitlines()[0]}") from e
     return tokenizer, model.eval()

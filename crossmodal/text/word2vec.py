@@ -1,14 +1,13 @@
 """Word vectors: Mikolov et al. 2013, https://arxiv.org/abs/1301.3781, by gensim."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from gensim.models import KeyedVectors, Word2Vec
 from numpy.typing import NDArray
-from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import extractOne
 
 from crossmodal.errors import BundleInvalid, DataInvalid
 from crossmodal.text.tokens import tokenize
@@ -44,18 +43,9 @@ class WordVectors:
         tokens = tokenize(text)
         known = [t for t in tokens if t in self._keyed][:max_words]
         unknown = tuple(dict.fromkeys(t for t in tokens if t not in self._keyed))
-        suggestions = {word: near for word in unknown if (near := self.nearest(word))}
         vectors = [self._keyed[t] for t in known]
         stacked = np.array(vectors, np.float32).reshape(len(known), self.dim)
-        return Encoded(stacked, unknown, suggestions)
-
-    def nearest(self, word: str) -> str | None:
-        """The known word that is fewest edits away, if these are no more than half of `word`."""
-        limit = max(1, len(word) // 2)
-        found = extractOne(
-            word, self._keyed.index_to_key, scorer=Levenshtein.distance, score_cutoff=limit
-        )
-        return found[0] if found else None
+        return Encoded(stacked, unknown)
 
     def only(self, words: Collection[str]) -> "WordVectors":
         """The vectors of `words` alone, in the order they had."""
@@ -73,9 +63,12 @@ class WordVectors:
 def load_vectors(path: Path) -> WordVectors:
     """Read word2vec's binary format, as the GoogleNews vectors come in."""
     try:
-        return WordVectors(KeyedVectors.load_word2vec_format(str(path), binary=True, limit=COMMON))
-    except (OSError, ValueError, EOFError) as e:
+        keyed = KeyedVectors.load_word2vec_format(str(path), binary=True, limit=COMMON)
+        if not keyed.vectors.size or not np.isfinite(keyed.vectors).all():
+            raise ValueError("it holds no vectors of numbers")
+    except (OSError, ValueError, EOFError, MemoryError) as e:
         raise BundleInvalid(f"{path} is not a file of word2vec's binary format: {e}") from e
+    return WordVectors(keyed)
 
 
 def vectors_for(path: Path, texts: Iterable[str]) -> WordVectors:
@@ -89,27 +82,31 @@ def vectors_for(path: Path, texts: Iterable[str]) -> WordVectors:
 
 @dataclass(frozen=True)
 class _Sentences:
-    """Tokens of texts that gensim reads more than once, and that are never held together."""
+    """The tokens of texts, made anew each time that gensim reads them."""
 
-    texts: Callable[[], Iterator[str]]
+    texts: Sequence[str]
 
     def __iter__(self) -> Iterator[list[str]]:
-        return map(tokenize, self.texts())
+        return map(tokenize, self.texts)
+
+
+def vocabulary(texts: Sequence[str]) -> tuple[str, ...]:
+    """Words of `texts` that occur often enough to be learned, the most frequent first."""
+    counts = Counter(token for text in texts for token in tokenize(text))
+    often = [word for word, count in counts.items() if count >= _least(texts)]
+    return tuple(sorted(often, key=lambda word: (-counts[word], word)))
+
+
+def _least(texts: Sequence[str]) -> int:
+    return FEW if len(texts) >= ENOUGH else 1
 
 
 def train_vectors(
-    texts: Callable[[], Iterator[str]],
-    captions: int,
-    dim: int = 64,
-    epochs: int = 10,
-    seed: int = 1,
+    texts: Sequence[str], dim: int = 64, epochs: int = 10, seed: int = 1
 ) -> WordVectors:
-    """Skip-gram vectors of the words of `texts`, which counts `captions`.
-
-    Of a large data set, words that occur fewer than five times are left out.
-    """
+    """Skip-gram vectors of the words of `texts`; of many texts, of words that occur five times."""
     model = Word2Vec(
-        _Sentences(texts), vector_size=dim, window=5, min_count=FEW if captions >= ENOUGH else 1,
-        sg=1, negative=5, epochs=epochs, seed=seed, workers=1,
+        _Sentences(texts), vector_size=dim, window=5, min_count=_least(texts), sg=1, negative=5,
+        epochs=epochs, seed=seed, workers=1,
     )  # fmt: skip  # one worker: gensim is repeatable only with a single thread
     return WordVectors(model.wv)

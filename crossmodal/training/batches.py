@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from crossmodal.datasets.base import TRAIN, Caption, Dataset, Example
-from crossmodal.errors import CrossmodalError, DataInvalid
+from crossmodal.errors import CrossmodalError, DataInvalid, TrainingError
 from crossmodal.models.scene_vae import BOX
 from crossmodal.vision.preprocess import fit_square
 
@@ -74,13 +74,17 @@ class Source:
         rng = np.random.default_rng((self.seed, step))
         found: list[Example] = []
         skipped = []
-        for index in range(step * self.size, (step + 1) * self.size):
+        # Where none of its own can be read, a batch takes the next picture that can.
+        last = (step + 1) * self.size + (self.data.size(TRAIN) or self.size)
+        for index in range(step * self.size, last):
+            if found and index >= (step + 1) * self.size:
+                break
             try:
                 found.append(self.data.example(TRAIN, self.seed, index))
             except DataInvalid as e:
                 skipped.append(str(e))
         if not found:
-            raise DataInvalid(f"of {self.size} pictures, none can be read; the last: {skipped[-1]}")
+            raise DataInvalid(f"of {len(skipped)} pictures, none can be read: {skipped[-1]}")
         captions = [self._caption(e, rng) for e in found]
         images = np.stack([fit_square(e.image, self.side) for e in found])  # (B, H, W, 3)
         boxes, present = _boxes([c.boxes for c in captions], self.slots)
@@ -126,10 +130,18 @@ def batches(source: Source, start: int) -> Generator[Batch, None, None]:
         prefetch_factor=4, worker_init_fn=_init_worker, generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
     )  # fmt: skip  # its own generator: the global one is the model's alone
-    for batch in loader:
-        if isinstance(batch, CrossmodalError):
-            raise batch
-        yield batch
+    try:
+        for batch in loader:
+            if isinstance(batch, CrossmodalError):
+                raise batch
+            yield batch
+    except RuntimeError as e:
+        if "DataLoader worker" not in str(e):
+            raise
+        raise TrainingError(
+            f"a process that prepares batches has died ({e}): it wants more memory, or more "
+            "shared memory (in a container: --shm-size)"
+        ) from e
 
 
 def _workers() -> int:

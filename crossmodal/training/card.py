@@ -50,20 +50,21 @@ LIMITS = {
 def write_card(bundle: Bundle, data: Dataset, pipelines: Pipelines) -> None:
     """Write the card and its sample pictures into the bundle's folder."""
     prompts = _prompts(data)
-    pictures = [p for p in pipelines.draw(prompts, first_seed=1) if p is not None]
-    if pictures:
-        _draw_samples(bundle, pictures, prompts)
+    drawn = zip(pipelines.draw(prompts, first_seed=1), prompts, strict=True)
+    samples = [(picture, prompt) for picture, prompt in drawn if picture is not None]
+    if samples:
+        _draw_samples(bundle, samples)
     grounded = data.grounded
-    shown = f"![{len(pictures)} pictures and their prompts]({SAMPLES})" if pictures else ""
     parts = (
         f"# Model card: {bundle.name}",
-        f"Version `{bundle.version}`. Text to image and image to text, trained on "
-        f"`{data.name}`. Pictures of prompts that training has not seen, the first "
-        f"{len(pictures)} of them, none chosen:",
-        shown,
+        f"Version `{bundle.version}`. Text to image and image to text, trained on `{data.name}`.",
+        f"Pictures of prompts that training has not seen, the first {len(samples)}:\n\n"
+        f"![{len(samples)} pictures and their prompts]({SAMPLES})"
+        if samples
+        else "",
         "## How good it is",
-        f"Measured on {bundle.manifest.quality.get('count', 0)} fresh examples of each split by "
-        "`crossmodal evaluate --save`.",
+        f"Measured as `crossmodal evaluate` does, on {bundle.manifest.quality.get('count', 0)} "
+        "fresh examples of each split, or all there are.",
         *_quality(bundle.manifest.quality),
         HOW_JUDGED[grounded],
         *_judge(bundle.manifest.quality.get("judge")),
@@ -89,11 +90,11 @@ def _all(streams: Iterable[Iterable[Any]]) -> Iterable[Any]:
     return (item for stream in streams for item in stream)
 
 
-def _draw_samples(bundle: Bundle, pictures: Sequence[Picture], prompts: Sequence[str]) -> None:
-    starts = range(0, len(pictures), COLUMNS)
+def _draw_samples(bundle: Bundle, samples: Sequence[tuple[Picture, str]]) -> None:
+    rows = [samples[i : i + COLUMNS] for i in range(0, len(samples), COLUMNS)]
     draw_grid(
-        [pictures[i : i + COLUMNS] for i in starts],
-        [prompts[i : i + COLUMNS] for i in starts],
+        [[picture for picture, _ in row] for row in rows],
+        [[prompt for _, prompt in row] for row in rows],
         bundle.path(SAMPLES),
     )
 
@@ -126,15 +127,19 @@ def _judge(figures: dict[str, float] | None) -> list[str]:
 def _runs(training: dict[str, list[dict[str, Any]]]) -> list[str]:
     rows = [
         (stage, f"`{run['command']}`" if "command" in run else f"seed {run['seed']}",
-         run.get("minutes_taken", run.get("minutes", "")), run.get("machine", ""),
+         run.get("minutes_taken") or "", run.get("machine", ""),
          "; ".join(f"{k} {v:.4g}" for k, v in run.get("final", {}).items())
          or f"{run.get('words')} words of {run.get('captions')} captions")
         for stage, runs in training.items()
         for run in runs
     ]  # fmt: skip
-    skipped = {s for runs in training.values() for run in runs for s in run.get("skipped", [])}
     table = _table(("stage", "run", "minutes", "on", "in the end"), rows)
-    return [table, f"Skipped of the data: {'; '.join(sorted(skipped)[:20])}." if skipped else ""]
+    last = [runs[-1] for runs in training.values() if runs]
+    most = max(last, key=lambda run: run.get("skipped", 0), default={})
+    if not most.get("skipped"):
+        return [table]
+    first = "; ".join(most["skipped_first"])
+    return [table, f"Of the data, {most['skipped']} pictures or captions were skipped: {first}."]
 
 
 def _ablations(bundle: Bundle) -> list[str]:
@@ -166,4 +171,5 @@ def _figure(name: str, value: float) -> str:
 
 def _table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
     lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    cells = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)

@@ -42,7 +42,7 @@ class Checkpoint:
             "optimizers": [o.state_dict() for o in optimizers],
             "progress": vars(progress),
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         }
         file = io.BytesIO()
         torch.save(content, file)
@@ -53,13 +53,22 @@ class Checkpoint:
     ) -> Progress:
         """Put everything back where it was. Raises `CheckpointMismatch`."""
         content = self._read()
+        try:
+            return self._put_back(content, modules, optimizers)
+        except (RuntimeError, ValueError, LookupError, TypeError) as e:
+            raise self._unreadable(e) from e
+
+    def _put_back(
+        self, content: dict[str, Any], modules: Sequence[nn.Module],
+        optimizers: Sequence[torch.optim.Optimizer],
+    ) -> Progress:  # fmt: skip
         for module, state in zip(modules, content["modules"], strict=True):
             module.load_state_dict(state)
         for optimizer, state in zip(optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         torch.set_rng_state(content["random"])
-        if torch.cuda.is_available() and content["random_cuda"]:
-            torch.cuda.set_rng_state_all(content["random_cuda"])
+        if torch.cuda.is_available() and content["random_cuda"] is not None:
+            torch.cuda.set_rng_state(content["random_cuda"])
         return Progress(**content["progress"])
 
     def _read(self) -> dict[str, Any]:
@@ -67,11 +76,9 @@ class Checkpoint:
             # Tensors and plain values only: a checkpoint from elsewhere can run nothing.
             content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
             theirs = content["identity"]
-        except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError) as e:
-            raise CheckpointMismatch(
-                f"{self.path} cannot be read as a checkpoint ({str(e).splitlines()[0]}): "
-                "remove it to start anew"
-            ) from e
+        except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError,
+                UnpicklingError) as e:  # fmt: skip  # what torch.load raises of damaged files
+            raise self._unreadable(e) from e
         differing = [k for k in self.identity if self.identity[k] != theirs.get(k)]
         if differing:
             raise CheckpointMismatch(
@@ -80,3 +87,9 @@ class Checkpoint:
                 + ". Resume it with its own options, or remove it to start anew"
             )
         return content
+
+    def _unreadable(self, error: Exception) -> CheckpointMismatch:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        return CheckpointMismatch(
+            f"{self.path} cannot be read as a checkpoint ({why}): remove it to start anew"
+        )

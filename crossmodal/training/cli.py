@@ -5,9 +5,12 @@ crossmodal train all --dataset coco:/data/coco --out runs/coco --minutes 600 --s
 crossmodal evaluate runs/scenes --json
 """
 
+import signal
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any, Literal, cast
 
+import torch
 import typer
 from rich.progress import TaskID
 
@@ -22,15 +25,19 @@ from crossmodal.console import (
 )
 from crossmodal.datasets.files import summary
 from crossmodal.datasets.registry import open_dataset
-from crossmodal.errors import InvalidSetting, OutputNotWritable
-from crossmodal.models.bundle import open_bundle
+from crossmodal.errors import (
+    InvalidSetting,
+    OutputNotWritable,
+    TrainingError,
+    TrainingStopped,
+)
+from crossmodal.models.bundle import MANIFEST, open_bundle
 from crossmodal.models.captioner import CellName, Depth
-from crossmodal.processes import treat_sigterm_as_interrupt
 from crossmodal.settings import load_settings
 from crossmodal.training.evaluation import evaluate as evaluate_bundle
 from crossmodal.training.loop import Budget, Metrics
 from crossmodal.training.sealing import keep_quality, seal_if_complete
-from crossmodal.training.stages import STAGES, Options, Run
+from crossmodal.training.stages import STAGES, Options, Run, check
 
 INTERRUPTED = 130  # exit status
 DRAWING_SHARE = 0.6  # of the minutes of `all`; drawing takes longer to learn
@@ -57,7 +64,7 @@ Words = Annotated[
 Ordered = Annotated[bool, typer.Option(help="Read words in order, or only their mean.")]
 CaptionSide = Annotated[int, typer.Option(min=32, max=512, help="Of pictures to caption.")]
 Stages = Annotated[int, typer.Option(min=1, max=4, help="Stages of the ResNet that are used.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples in a batch.")]
+BatchSize = Annotated[int | None, typer.Option(min=2, help="Examples in a batch.")]
 Rate = Annotated[float | None, typer.Option(min=1e-8, help="Of learning; else the stage's own.")]
 Amp = Annotated[
     bool | None, typer.Option(help="bfloat16 where it is safe; on a GPU unless said otherwise.")
@@ -112,15 +119,19 @@ def train(
             caption_side=caption_side, caption_stages=caption_stages, batch=batch, rate=rate,
             amp=amp, start_from=start_from,
         )  # fmt: skip
-        data = open_dataset(dataset)
+        data = open_dataset(dataset, side or 0)
         if data.problems:
-            console.print(f"{data.name}: {summary(data.problems)}", soft_wrap=True)
+            stderr.print(f"{data.name}: {summary(data.problems)}", markup=False, soft_wrap=True)
+        stop, trained = _stop_when_told(), False
+        stages = tuple(STAGES) if what == "all" else (what,)
+        check(Run(data, out, Budget(), seed, _quiet, options, resume), stages)
         _make(out)
-        for name in STAGES if what == "all" else (what,):
+        for name in stages:
             budget = _budget(name, what, minutes, steps)
             if resume and _is_done(out, name):
-                console.print(f"{name} is done already; remove {STAGES[name].made} to repeat it")
+                stderr.print(f"{name} is done already; remove {STAGES[name].made} to repeat it")
                 continue
+            trained = True
             with progress(name, 1000) as bar:
 
                 def report(done: float, metrics: Metrics, is_logged: bool) -> None:
@@ -129,8 +140,10 @@ def train(
                     label = f"{name} {metrics['per_s']:.2f}/s loss {metrics['loss']:.4g}"  # noqa: B023
                     bar.update(TaskID(0), completed=round(1000 * done), description=label)
 
-                run = Run(data, out, budget, seed, report, options, resume, checkpoint_every_s)
-                _train(name, run)
+                _train(name, Run(data, out, budget, seed, report, options, resume,
+                                 checkpoint_every_s, stop.is_set))  # fmt: skip
+        if not trained and (out / MANIFEST).is_file():
+            return
         with console.status("judging"):
             bundle = seal_if_complete(out, data, judged)
         if bundle is not None and as_json:
@@ -141,12 +154,31 @@ def train(
 
 
 def _train(stage: str, run: Run) -> None:
-    treat_sigterm_as_interrupt()
     try:
         STAGES[stage].train(run)
-    except KeyboardInterrupt as e:
-        stderr.print(f"{stage} was stopped; the same command with --resume goes on with it")
+    except TrainingStopped as e:
+        stderr.print(f"{stage}: {e}", markup=False)
         raise typer.Exit(INTERRUPTED) from e
+    except torch.OutOfMemoryError as e:
+        raise TrainingError(f"the device has not enough memory: lower --batch ({e})") from e
+
+
+def _stop_when_told() -> Event:
+    """An event that Ctrl-C and SIGTERM set; told once more, they end the process at once."""
+    told = Event()
+
+    def tell(number: int, frame: object) -> None:
+        if told.is_set():
+            raise KeyboardInterrupt
+        told.set()
+
+    signal.signal(signal.SIGINT, tell)
+    signal.signal(signal.SIGTERM, tell)
+    return told
+
+
+def _quiet(*_: object) -> None:
+    """No report of a run that is only checked."""
 
 
 def _make(out: Path) -> None:
@@ -175,8 +207,13 @@ def _budget(stage: str, what: str, minutes: float | None, steps: int | None) -> 
 
 
 def _grids(text: str) -> tuple[int, ...]:
-    sides = tuple(int(part) for part in text.split(",") if part.strip().isdigit())
-    if not sides or list(sides) != sorted(set(sides)) or len(sides) != len(text.split(",")):
+    sides = tuple(int(part) for part in text.split(",") if part.strip().isdecimal())
+    if (
+        not sides
+        or sides[0] < 1
+        or list(sides) != sorted(set(sides))
+        or len(sides) != len(text.split(","))
+    ):
         raise InvalidSetting(f"--grids {text!r}: give growing sides, such as 4,8,16, or 1")
     return sides
 
@@ -200,6 +237,8 @@ def evaluate(
             raise InvalidSetting(
                 f"--split {split!r}: {data.name} has {', '.join(data.judged) or 'none to judge by'}"
             )
+        if save and data.name != opened.manifest.dataset:
+            raise InvalidSetting(f"--save: {opened.name} was not trained on {data.name}")
         with console.status("evaluating"):
             found = evaluate_bundle(opened, data, count, splits)
             if save:

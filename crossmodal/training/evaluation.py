@@ -18,7 +18,7 @@ from crossmodal.datasets.scenes import Scenes
 from crossmodal.datasets.scenes.draw import draw
 from crossmodal.datasets.scenes.facts import Verdict, compare, parse
 from crossmodal.datasets.scenes.grammar import describe
-from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
+from crossmodal.jobs.params import MAX_PROMPT, BlobRef, Img2TxtParams, Txt2ImgParams
 from crossmodal.models.bundle import Bundle
 from crossmodal.pipelines.base import Described, Drawn, Pipeline, Request
 from crossmodal.pipelines.img2txt import Img2TxtPipeline
@@ -60,9 +60,9 @@ class Pipelines:
         return Pipelines(Txt2ImgPipeline(bundle, device), Img2TxtPipeline(bundle, device))
 
     def draw(self, prompts: Sequence[str], first_seed: int) -> list[Picture | None]:
-        """One picture a prompt; None where no word of it is known."""
+        """One picture a prompt, cut to the longest allowed; None where no word is known."""
         requests = [
-            Request(Txt2ImgParams(prompt=prompt, seed=first_seed + i))
+            Request(Txt2ImgParams(prompt=prompt[:MAX_PROMPT], seed=first_seed + i))
             for i, prompt in enumerate(prompts)
         ]
         return [o.images[0] if isinstance(o, Drawn) else None for o in _run(self.drawing, requests)]
@@ -146,9 +146,13 @@ def _fractions(verdicts: Sequence[Verdict]) -> Figures:
 def judge_captions(pipelines: Pipelines, asked: list[Asked], beam_width: int = 4) -> Figures:
     """What captions of true pictures say of all there is to say."""
     captions = pipelines.caption([a.image for a in asked], beam_width)
-    truth = [parse(a.complete) for a in asked]
-    verdicts = [compare(t, parse(c)) for t, c in zip(truth, captions, strict=True)]
-    return _fractions(verdicts) | score(captions, [[a.complete] for a in asked])
+    pairs = [(parse(a.complete), parse(c)) for a, c in zip(asked, captions, strict=True)]
+    verdicts = [compare(truth, told) for truth, told in pairs]
+    # What a caption adds must be true as well.
+    whole = [v.scene and compare(told, truth).scene
+             for v, (truth, told) in zip(verdicts, pairs, strict=True)]  # fmt: skip
+    figures = _fractions(verdicts) | {"scene": _mean(whole)}
+    return figures | score(captions, [[a.complete] for a in asked])
 
 
 def judge_of_judges(data: Scenes, count: int = JUDGED) -> Figures:
@@ -165,16 +169,23 @@ def _score_examples(
     pipelines: Pipelines, data: Dataset, split: str, count: int, found: dict[str, Any]
 ) -> None:
     """BLEU and CIDEr of captions, and how sharp pictures of the same captions are."""
-    shown = list(islice(examples(data, split, SEED), count))
-    if not shown:
-        return
-    captions = pipelines.caption([e.image for e in shown])
-    found["img2txt"][split] = score(captions, [[c.text for c in e.captions] for e in shown])
-    drawn = pipelines.draw([e.captions[0].text for e in shown], first_seed=0)
-    pairs = [(d, fit_square(e.image, d.shape[0])) for d, e in zip(drawn, shown, strict=True)
-             if d is not None]  # fmt: skip
-    sharp = sharpness([d for d, _ in pairs], [t for _, t in pairs])
-    found["txt2img"][split] = {"sharpness": round(sharp, 4)}
+    captions: list[str] = []
+    references: list[list[str]] = []
+    pairs: list[tuple[Picture, Picture]] = []
+    stream = islice(examples(data, split, SEED), count)
+    while shown := list(islice(stream, CHUNK)):  # photographs are large: never many at once
+        captions += pipelines.caption([e.image for e in shown])
+        references += [[c.text for c in e.captions] for e in shown]
+        drawn = pipelines.draw([e.captions[0].text for e in shown], first_seed=len(captions))
+        pairs += [
+            (d, fit_square(e.image, d.shape[0]))
+            for d, e in zip(drawn, shown, strict=True)
+            if d is not None
+        ]
+    if captions:
+        found["img2txt"][split] = score(captions, references)
+        sharp = sharpness([d for d, _ in pairs], [t for _, t in pairs])
+        found["txt2img"][split] = {"sharpness": round(sharp, 4)}
 
 
 def _run(pipeline: Pipeline, requests: list[Request]) -> list[Any]:

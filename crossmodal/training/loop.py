@@ -12,7 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossmodal.errors import CheckpointMismatch, OutputNotWritable, TrainingDiverged
+from crossmodal.errors import (
+    CheckpointMismatch,
+    OutputNotWritable,
+    TrainingDiverged,
+    TrainingStopped,
+)
 from crossmodal.files import write_whole
 from crossmodal.training.batches import Batch
 from crossmodal.training.checkpoint import Checkpoint, Progress
@@ -68,8 +73,8 @@ class Turn:
 class Course:
     """Everything about a run that is not its model: where, how long, with what precision.
 
-    `identity` is what must be equal for a run to be resumed. `snapshot` is called with every
-    checkpoint and at the end, to draw what has been learned.
+    `identity` is what must be equal for a run to be resumed. `snapshot` draws what has been
+    learned, now and then. `is_stopped` is asked between steps, where a run can be resumed.
     """
 
     folder: Path
@@ -81,6 +86,7 @@ class Course:
     resume: bool
     report: Report
     snapshot: Callable[[], None]
+    is_stopped: Callable[[], bool] = lambda: False
     log_every: int = 10
     checkpoint_every_s: float = 60.0
 
@@ -97,33 +103,32 @@ def fit(turns: Sequence[Turn], stream_from: StreamFrom, course: Course) -> Progr
     """Train the turns' modules in place, on batches from a step on, until the budget is spent.
 
     Raises `TrainingDiverged` before a step that would make a weight no number,
-    `OutputNotWritable`, `CheckpointMismatch`, `DataInvalid`. Stopped by Ctrl-C, it leaves a
-    checkpoint; killed, the one it had written last.
+    `OutputNotWritable`, `CheckpointMismatch`, `DataInvalid`, and `TrainingStopped` once it is
+    asked to stop. It leaves a checkpoint however it ends; killed, the one it had written last.
     """
     modules = [_placed(turn.module, course.device).train() for turn in turns]
     optimizers = [_optimizer(turn) for turn in turns]
     progress = _start(modules, optimizers, course)
+    course.checkpoint.save(modules, optimizers, progress)
     begun, saved = time.monotonic() - progress.elapsed_s, time.monotonic()
     with closing(stream_from(progress.step)) as stream:
-        try:
-            while course.budget.spent(progress) < 1:
-                _step(turns, optimizers, next(stream), course, progress)
-                progress.elapsed_s = time.monotonic() - begun
-                done = course.budget.spent(progress)
-                is_logged = progress.step % course.log_every == 0 or done == 1
-                if is_logged:
-                    _log(course, progress)
-                course.report(done, _figures(progress), is_logged)
-                if time.monotonic() - saved > course.checkpoint_every_s and done < 1:
-                    course.checkpoint.save(modules, optimizers, progress)
-                    course.snapshot()
-                    saved = time.monotonic()
-        except KeyboardInterrupt:
-            course.checkpoint.save(modules, optimizers, progress)
-            raise
+        while course.budget.spent(progress) < 1 and not course.is_stopped():
+            _step(turns, optimizers, next(stream), course, progress)
+            progress.elapsed_s = time.monotonic() - begun
+            done = course.budget.spent(progress)
+            is_logged = progress.step % course.log_every == 0 or done == 1
+            if is_logged:
+                _log(course, progress)
+            course.report(done, _figures(progress), is_logged)
+            if time.monotonic() - saved > course.checkpoint_every_s and done < 1:
+                course.checkpoint.save(modules, optimizers, progress)
+                course.snapshot()
+                saved = time.monotonic()
+    course.checkpoint.save(modules, optimizers, progress)
+    if course.budget.spent(progress) < 1:
+        raise TrainingStopped(f"stopped at step {progress.step}: --resume goes on from there")
     for module in modules:
         module.eval()
-    course.snapshot()
     return progress
 
 
@@ -143,7 +148,10 @@ def _optimizer(turn: Turn) -> torch.optim.Optimizer:
 def _start(
     modules: list[nn.Module], optimizers: list[torch.optim.Optimizer], course: Course
 ) -> Progress:
-    """From the beginning, or where the checkpoint is; the log is cut back to that step."""
+    """From the beginning, or where the checkpoint is; the log is cut back to that step.
+
+    The log of a run that had ended is kept, under the name `<stage>.log.1.jsonl`.
+    """
     path = course.checkpoint.path
     if path.is_file() and not course.resume:
         raise CheckpointMismatch(
@@ -152,6 +160,8 @@ def _start(
         )
     there = course.resume and path.is_file()
     progress = course.checkpoint.restore(modules, optimizers) if there else Progress()
+    if not there and course.log.is_file():
+        course.log.replace(course.log.with_suffix(".1.jsonl"))
     write_whole(course.log, "".join(_lines_until(course.log, progress.step)))
     return progress
 
@@ -180,7 +190,7 @@ def _step(
         if not torch.isfinite(loss + norm):
             raise TrainingDiverged(
                 f"at step {progress.step} the loss is {loss.item():.4g} and its gradient "
-                f"{norm.item():.4g}: lower the rate; weights of the last checkpoint are kept"
+                f"{norm.item():.4g}: go on from the last checkpoint by --resume with a lower --rate"
             )
         optimizer.step()
         _average(progress.averages, metrics)

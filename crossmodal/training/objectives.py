@@ -59,7 +59,7 @@ class SceneObjective:
     def loss(self, batch: Batch, spent: float) -> Losses:
         config = self.model.config
         words, keep = _on(vectors_of(batch.texts, self.source, config.text.max_words), batch)
-        side = config.side if self.whole or spent >= LOW_UNTIL else LOW_SIDE
+        side = config.side if self.whole or spent >= LOW_UNTIL else min(LOW_SIDE, config.side)
         images = F.interpolate(batch.pictures(), size=side, mode="area")
         # Half of the known boxes are decoded as they are: masks are learned sharp, although
         # the posterior is off by a pixel.

@@ -51,7 +51,7 @@ def draw_grid(
             if row < len(captions):
                 below = fill(captions[row][column], 30)
                 axis.text(0.5, -0.04, below, fontsize=6, ha="center", va="top",
-                          transform=axis.transAxes)  # fmt: skip
+                          transform=axis.transAxes, parse_math=False)  # fmt: skip
     _save(figure, out)
 
 

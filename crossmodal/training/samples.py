@@ -43,9 +43,10 @@ def caption_samples(model: Captioner, data: Dataset, course: Course) -> None:
     """`img2txt.samples.png`: pictures with the captions they are given."""
     images = [fit_square(e.image, model.config.side) for e in _shown(data)]
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(course.device)
+    was_training = model.training
     model.eval()
     found = search(model, pixels, width=3, max_words=30)
-    model.train()
+    model.train(was_training)
     captions = [" ".join(model.config.words[i] for i in h[0].words) for h in found]
     draw_grid([images], [captions], course.folder / "img2txt.samples.png")
     draw_losses(course.log, course.folder / "img2txt.losses.png")
@@ -63,7 +64,8 @@ def _shown(data: Dataset) -> list[Example]:
 def _drawn(
     model: SceneVAE | PictureVAE, words: Tensor, keep: Tensor, noise: Tensor, device: torch.device
 ) -> list[Picture]:
+    was_training = model.training
     model.eval()
     drawn = model.sample(words.to(device), keep.to(device), noise.to(device))  # (B, 3, H, W)
-    model.train()
+    model.train(was_training)
     return list((drawn.float().clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).cpu().numpy())

@@ -1,14 +1,13 @@
 """From a folder of trained stages to a bundle that can be served: judged, sealed, described."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from crossmodal.datasets.base import Dataset
 from crossmodal.models.bundle import DATA_FILES, Bundle, seal
-from crossmodal.training.card import write_card
+from crossmodal.training.card import TASKS, write_card
 from crossmodal.training.evaluation import Pipelines, evaluate
-from crossmodal.training.stages import RECORD
+from crossmodal.training.stages import training_record
 
 
 def seal_if_complete(out: Path, data: Dataset, judged: int) -> Bundle | None:
@@ -17,17 +16,22 @@ def seal_if_complete(out: Path, data: Dataset, judged: int) -> Bundle | None:
     if not all((out / file).is_file() for file in DATA_FILES):
         return None
     name = data.name.partition(":")[0]
-    training = json.loads((out / RECORD).read_text())
-    bundle = seal(out, name, data.name, training, {})
+    bundle = seal(out, name, data.name, training_record(out), {})
     return keep_quality(bundle, data, evaluate(bundle, data, judged, data.judged))
 
 
 def keep_quality(bundle: Bundle, data: Dataset, quality: dict[str, Any]) -> Bundle:
     """Put measured figures into the bundle's manifest, and describe it in its model card.
 
-    Its version stays: that is of its weights.
+    Splits that were measured before on as many examples keep their figures. The bundle's
+    version stays: that is of its weights.
     """
     m = bundle.manifest
+    if m.quality.get("count") == quality["count"]:
+        for task in TASKS:
+            known = m.quality.get(task, {}) | quality.get(task, {})
+            if known:
+                quality = quality | {task: known}
     sealed = seal(bundle.folder, m.name, m.dataset, m.training, quality)
     write_card(sealed, data, Pipelines.of(sealed))
     return sealed

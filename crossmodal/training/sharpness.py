@@ -11,6 +11,7 @@ from crossmodal.datasets.base import TRAIN, Dataset, examples
 from crossmodal.models.scene_vae import SceneVAE
 from crossmodal.text.vectors import TextVectors
 from crossmodal.training.objectives import vectors_of
+from crossmodal.vision.preprocess import fit_square
 
 GAINS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0)
 SAMPLE = 48  # pictures to find the gain by
@@ -28,8 +29,14 @@ def edge_strength(image: NDArray[np.uint8]) -> float:
 
 
 def sharpness(drawn: Sequence[NDArray[np.uint8]], real: Sequence[NDArray[np.uint8]]) -> float:
-    """The median ratio of edge strengths, drawn over real, of pictures of the same things."""
-    pairs = [(edge_strength(d), edge_strength(r)) for d, r in zip(drawn, real, strict=True)]
+    """The median ratio of edge strengths, drawn over real, of pictures of the same things.
+
+    Real ones are brought to the size of the drawn ones first.
+    """
+    pairs = [
+        (edge_strength(d), edge_strength(fit_square(r, d.shape[0])))
+        for d, r in zip(drawn, real, strict=True)
+    ]
     ratios = [d / r for d, r in pairs if r >= FLAT]
     return float(np.median(ratios)) if ratios else 0.0
 

@@ -4,11 +4,13 @@ Each reads what the stages before it left in the folder and adds its own files, 
 not at all; when all are there, the bundle can be sealed.
 """
 
+import hashlib
 import json
 import os
+import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,9 +19,9 @@ from typing import Any, Literal
 import torch
 
 from crossmodal.datasets.base import TRAIN, Dataset
-from crossmodal.errors import DataInvalid, InvalidSetting
+from crossmodal.errors import CheckpointMismatch, DataInvalid, InvalidSetting
 from crossmodal.files import whole, write_whole
-from crossmodal.models.bundle import BERT, WORDS
+from crossmodal.models.bundle import BERT, MANIFEST, WORDS
 from crossmodal.models.captioner import (
     Captioner,
     CaptionerConfig,
@@ -29,14 +31,20 @@ from crossmodal.models.captioner import (
 )
 from crossmodal.models.critic import Critic
 from crossmodal.models.drawing import DrawingConfig, build, fit_whitening
-from crossmodal.models.picture_vae import PictureVAE, PictureVAEConfig
+from crossmodal.models.picture_vae import NORM_GROUPS, PictureVAE, PictureVAEConfig
 from crossmodal.models.scene_vae import SceneVAE, SceneVAEConfig
 from crossmodal.models.text_encoder import TextEncoderConfig
 from crossmodal.models.weights import load_weights, save_model
 from crossmodal.text.bert import FILES as BERT_FILES
 from crossmodal.text.bert import BertVectors
 from crossmodal.text.vectors import TextVectors
-from crossmodal.text.word2vec import WordVectors, load_vectors, train_vectors, vectors_for
+from crossmodal.text.word2vec import (
+    WordVectors,
+    load_vectors,
+    train_vectors,
+    vectors_for,
+    vocabulary,
+)
 from crossmodal.training.batches import Source, batches
 from crossmodal.training.checkpoint import Progress
 from crossmodal.training.loop import Budget, Course, Report, Schedule, Turn, fit
@@ -51,6 +59,7 @@ from crossmodal.training.sharpness import best_edge_gain
 
 RECORD = "training.json"  # what each stage did, until the manifest takes it over
 END_MARK = "<end>"
+NAMED = 20  # skipped pictures that the record names
 
 
 @dataclass(frozen=True)
@@ -93,26 +102,69 @@ class Run:
     options: Options = Options()
     resume: bool = False
     checkpoint_every_s: float = 60.0
+    is_stopped: Callable[[], bool] = lambda: False
 
     @property
     def device(self) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+    @property
+    def decoder(self) -> str:
+        """Which drawing model is trained: `scene` or `picture`."""
+        if self.options.decoder != "auto":
+            return self.options.decoder
+        return "scene" if self.data.grounded else "picture"
+
+
+def check(run: Run, stages: Sequence[str]) -> None:
+    """Refuse what could only fail later, before a file is touched.
+
+    Raises `InvalidSetting` or `CheckpointMismatch`.
+    """
+    o, out = run.options, run.out
+    if run.decoder == "scene" and not run.data.grounded:
+        raise InvalidSetting(f"--decoder scene needs boxes; {run.data.name} has none")
+    if o.width % NORM_GROUPS:
+        raise InvalidSetting(f"--width {o.width}: give a multiple of {NORM_GROUPS}")
+    if o.text.partition(":")[0] not in ("word2vec", "bert") or o.text == "bert":
+        raise InvalidSetting(f"--text {o.text!r}: choose word2vec or bert:DIR")
+    if o.start_from and not (o.start_from / WORDS).is_file():
+        raise InvalidSetting(f"--start-from {o.start_from}: there is no {WORDS} in it")
+    for stage in stages:
+        checkpoint = out / f"{stage}.checkpoint"
+        if checkpoint.is_file() and not run.resume:
+            raise CheckpointMismatch(
+                f"{checkpoint} is of a run that has not ended: go on with it by --resume, "
+                "or remove it to start anew"
+            )
+    models = [out / STAGES[s].made for s in ("txt2img", "img2txt")]
+    made = next((m for m in models if m.is_file()), None)
+    if made and "word2vec" in stages and not (run.resume or o.start_from):
+        raise InvalidSetting(
+            f"{made} was trained with the words of {out}: choose another --out for new words, or "
+            "name the stage to train again"
+        )
+
 
 def train_words(run: Run) -> None:
-    """Skip-gram vectors of the data set's captions, or theirs out of a word2vec file."""
-    captions = sum(1 for _ in run.data.texts(TRAIN, run.seed))
-    if not captions:
+    """Skip-gram vectors of the data set's captions, or theirs out of a word2vec file.
+
+    A run that starts from other weights starts from their words.
+    """
+    if run.options.start_from:
+        if run.options.start_from.resolve() != run.out.resolve():
+            write_whole(run.out / WORDS, (run.options.start_from / WORDS).read_bytes())
+        return
+    texts = list(run.data.texts(TRAIN, run.seed))
+    if not texts:
         raise DataInvalid(f"the data set {run.data.name} has no captions to learn words from")
     if run.options.words:
-        vectors = vectors_for(run.options.words, run.data.texts(TRAIN, run.seed))
+        vectors = vectors_for(run.options.words, texts)
     else:
-        vectors = train_vectors(
-            lambda: run.data.texts(TRAIN, run.seed), captions=captions, seed=run.seed
-        )
+        vectors = train_vectors(texts, seed=run.seed)
     with whole(run.out / WORDS) as part:
         vectors.save(part)
-    _record(run, "word2vec", Progress(), {"captions": captions, "words": len(vectors.words)})
+    _record(run, "word2vec", Progress(), {"captions": len(texts), "words": len(vectors.words)})
 
 
 def train_txt2img(run: Run) -> None:
@@ -121,7 +173,7 @@ def train_txt2img(run: Run) -> None:
     source = _text_source(run)
     config = _drawing_config(run, source)
     model = build(config)
-    if isinstance(source, WordVectors):
+    if isinstance(source, WordVectors) and len(source.words) > 1:
         fit_whitening(model, torch.from_numpy(source.matrix))
     if run.options.start_from:
         load_weights(model, run.options.start_from, "txt2img")
@@ -137,15 +189,12 @@ def train_txt2img(run: Run) -> None:
 
 def _drawing_config(run: Run, source: TextVectors) -> DrawingConfig:
     o = run.options
-    decoder = o.decoder if o.decoder != "auto" else "scene" if run.data.grounded else "picture"
-    if decoder == "scene" and not run.data.grounded:
-        raise InvalidSetting(f"--decoder scene needs boxes; {run.data.name} has none")
     text = TextEncoderConfig(
         source="word2vec" if o.text == "word2vec" else "bert",
         ordered=o.ordered,
         word_dim=source.dim,
     )
-    if decoder == "scene":
+    if run.decoder == "scene":
         return SceneVAEConfig(text, side=o.side or SceneVAEConfig.side)
     return PictureVAEConfig(
         text, side=o.side or PictureVAEConfig.side, grids=o.grids, width=o.width
@@ -172,10 +221,8 @@ def _drawing_turns(
 def _text_source(run: Run) -> TextVectors:
     """The vectors that prompts become; BERT's files are taken along into the bundle."""
     kind, _, folder = run.options.text.partition(":")
-    if kind == "word2vec" and not folder:
+    if kind == "word2vec":
         return load_words(run.out)
-    if kind != "bert" or not folder:
-        raise InvalidSetting(f"--text {run.options.text!r}: choose word2vec or bert:DIR")
     origin, copied = Path(folder).expanduser(), run.out / BERT
     bert = BertVectors(origin)
     copied.mkdir(exist_ok=True)
@@ -191,7 +238,7 @@ def train_img2txt(run: Run) -> None:
     torch.manual_seed(run.seed)
     o = run.options
     config = CaptionerConfig(
-        words=(END_MARK, *load_words(run.out).words), side=o.caption_side, depth=o.depth,
+        words=(END_MARK, *_captions_words(run)), side=o.caption_side, depth=o.depth,
         stages=o.caption_stages, cell=o.cell, attention=o.attention,
     )  # fmt: skip
     model = Captioner(config)
@@ -204,6 +251,11 @@ def train_img2txt(run: Run) -> None:
     course = _course(run, "img2txt", config, lambda c: caption_samples(model, run.data, c))
     progress = fit([turn], partial(batches, examples), course)
     _finish(run, "img2txt", model, course, progress)
+
+
+def _captions_words(run: Run) -> tuple[str, ...]:
+    """What the captioner can say: not the words of `words.bin`, as GoogleNews has no "of"."""
+    return vocabulary(list(run.data.texts(TRAIN, run.seed)))
 
 
 @dataclass(frozen=True)
@@ -229,15 +281,18 @@ def load_words(out: Path) -> WordVectors:
 
 
 def _course(run: Run, stage: str, config: Any, samples: Callable[[Course], None]) -> Course:
-    options = {k: str(v) for k, v in asdict(run.options).items()}
+    # With a lower rate a run may go on that has diverged.
+    options = {k: str(v) for k, v in asdict(run.options).items() if k != "rate"}
+    words = hashlib.sha256((run.out / WORDS).read_bytes()).hexdigest()
     identity = {
         "stage": stage, "dataset": run.data.name, "seed": run.seed, **asdict(run.budget),
-        **options, "config": json.dumps(asdict(config), sort_keys=True),
+        **options, "words.bin": words, "config": json.dumps(asdict(config), sort_keys=True),
     }  # fmt: skip
     amp = run.device.type == "cuda" if run.options.amp is None else run.options.amp
     course = Course(
         run.out, stage, identity, run.budget, run.device, amp, run.resume, run.report,
-        snapshot=lambda: samples(course), checkpoint_every_s=run.checkpoint_every_s,
+        snapshot=lambda: samples(course), is_stopped=run.is_stopped,
+        checkpoint_every_s=run.checkpoint_every_s,
     )  # fmt: skip
     return course
 
@@ -248,20 +303,33 @@ def _finish(
     save_model(run.out, stage, model)
     final = {name: round(value, 6) for name, value in progress.averages.items()}
     _record(run, stage, progress, {"steps_done": progress.step, "final": final})
+    course.snapshot()
     course.checkpoint.path.unlink(missing_ok=True)
 
 
 def _record(run: Run, stage: str, progress: Progress, facts: dict[str, Any]) -> None:
     """Add to the folder's record that this run has taken place, after those it began with."""
-    path = run.out / RECORD
-    record = json.loads(path.read_text()) if path.is_file() else {}
+    record = training_record(run.out)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    skipped = [*run.data.problems, *progress.skipped]
     entry = {
-        "command": " ".join(["crossmodal", *sys.argv[1:]]), "dataset": run.data.name,
+        "command": shlex.join(["crossmodal", *sys.argv[1:]]), "dataset": run.data.name,
         "seed": run.seed, "minutes_taken": round(progress.elapsed_s / 60, 1),
         "machine": gpu or f"{os.cpu_count()} CPU cores", "torch": torch.__version__,
-        "skipped": [*run.data.problems, *progress.skipped], **facts,
+        "skipped": len(skipped), "skipped_first": skipped[:NAMED], **facts,
     }  # fmt: skip
-    before = record.get(stage, []) if run.options.start_from == run.out else []
-    record[stage] = [*before, entry]
-    write_whole(path, json.dumps(record, indent=2) + "\n")
+    origin = run.options.start_from
+    record[stage] = [*(training_record(origin).get(stage, []) if origin else []), entry]
+    write_whole(run.out / RECORD, json.dumps(record, indent=2) + "\n")
+    if skipped:
+        write_whole(run.out / "skipped.txt", "\n".join(skipped) + "\n")
+
+
+def training_record(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """What is known of how the models in `folder` were trained, by stage."""
+    record: dict[str, list[dict[str, Any]]] = {}
+    if (folder / RECORD).is_file():
+        record = json.loads((folder / RECORD).read_text())
+    elif (folder / MANIFEST).is_file():
+        record = json.loads((folder / MANIFEST).read_text())["training"]
+    return record

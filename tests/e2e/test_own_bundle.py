@@ -13,6 +13,7 @@ from crossmodal.models.bundle import open_bundle
 from producer import Client
 from tests.bert import make_bert
 from tests.conftest import settings_of, stack_environment
+from tests.unit.test_text import google_file
 
 DATA = Path(__file__).parents[1] / "data"
 SMALL = ("--steps", "3", "--batch", "4", "--side", "32", "--width", "16", "--judged", "2")
@@ -36,9 +37,13 @@ def test_a_bundle_trained_on_files_is_served_at_once(tmp_path: Path, dataset: st
         (tmp_path / "bert").mkdir()
         options = ["--dataset", f"flickr30k:{DATA / 'flickr30k-csv'}",
                    "--text", f"bert:{make_bert(tmp_path / 'bert')}"]  # fmt: skip
+    elif kind == "flickr30k":  # with vectors that lack common words, as GoogleNews does
+        vectors = google_file(tmp_path / "g.bin", ["red", "circle", "white", "background", "small"])
+        options = ["--dataset", f"{kind}:{DATA / name}", "--words", str(vectors)]
     else:
         options = ["--dataset", f"{kind}:{DATA / name}"]
     bundle = open_bundle(trained(tmp_path / "bundle", *options))
+    assert {"a", "of", "to"} <= set(bundle.config("img2txt.json")["words"])
     port = free_port()
     env = stack_environment(port, tmp_path) | {"CROSSMODAL_BUNDLE": str(bundle.folder)}
     ready = tmp_path / "ready"

@@ -79,6 +79,7 @@ def test_every_wording_of_a_scene_is_true_of_it() -> None:
         verdict = compare(parse(text), parse(describe(scene)[0]))
         assert verdict.scene, (text, verdict)
         assert len(verdict.objects) == len(scene.things)
+        assert all(said.color for said in parse(text).objects), text
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,9 @@ def test_every_wording_of_a_scene_is_true_of_it() -> None:
          Claims((Said("star", "red", "small"),), (), "top left")),
         ("box that is red and tiny pink diamond",
          Claims((Said("square", "red"), Said("diamond", "pink", "small")))),
+        ("a box that is large and green, pink circle and a blue star in a row",
+         Claims((Said("square", "green", "big"), Said("circle", "pink"), Said("star", "blue")),
+                ((0, "left of", 1), (1, "left of", 2)))),
         ("a red plus left of a blue ring and under a heart",
          Claims((Said("cross", "red"), Said("ring", "blue"), Said("heart")),
                 ((0, "left of", 1), (0, "below", 2)))),

@@ -1,5 +1,6 @@
 """The loop, its checkpoints and its errors, on models small enough to train in a test."""
 
+import io
 import json
 import os
 import resource
@@ -7,14 +8,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
-from functools import partial
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
-from crossmodal.errors import CheckpointMismatch, DataInvalid, TrainingDiverged
+from crossmodal.errors import (
+    CheckpointMismatch,
+    DataInvalid,
+    TrainingDiverged,
+    TrainingStopped,
+)
 from crossmodal.models.bundle import open_bundle
 from crossmodal.training.batches import Batch, Source, batches
 from crossmodal.training.checkpoint import Progress
@@ -47,11 +55,19 @@ def line(start: int) -> Generator[Batch, None, None]:
 
 
 class Line:
-    """A linear model that learns 3 x + 1 under noise from the global random state."""
+    """A linear model that learns 3 x + 1 under noise from the global random state.
 
-    def __init__(self) -> None:
+    `with_state` adds what has a state beside its weights: batch norm, dropout, spectral norm.
+    """
+
+    def __init__(self, with_state: bool = False) -> None:
         torch.manual_seed(0)
-        self.module = nn.Linear(1, 1)
+        self.module: nn.Module = nn.Linear(1, 1)
+        if with_state:
+            middle = spectral_norm(nn.Linear(8, 8))
+            self.module = nn.Sequential(
+                nn.Linear(1, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), middle, nn.Linear(8, 1)
+            )
 
     def loss(self, batch: Batch, spent: float) -> tuple[Tensor, dict[str, Tensor]]:
         x = batch.images
@@ -70,21 +86,17 @@ def course(folder: Path, steps: int = 300, resume: bool = False, **identity: obj
     )  # fmt: skip
 
 
-def interrupted(at: int) -> "partial[Generator[Batch, None, None]]":
-    def stream(start: int, at: int) -> Generator[Batch, None, None]:
-        for step, batch in enumerate(line(start), start):
-            if step == at:
-                raise KeyboardInterrupt
-            yield batch
-
-    return partial(stream, at=at)
+def stopping(course: Course, after: int) -> Course:
+    """The same course, asked to stop after so many steps."""
+    asked = count(1)
+    return replace(course, is_stopped=lambda: next(asked) > after)
 
 
 def test_the_loop_learns_a_line(tmp_path: Path) -> None:
     model = Line()
     progress = fit([model.turn()], line, course(tmp_path))
-    assert model.module.weight.item() == pytest.approx(3, abs=0.05)
-    assert model.module.bias.item() == pytest.approx(1, abs=0.05)
+    assert model.module.get_parameter("weight").item() == pytest.approx(3, abs=0.05)
+    assert model.module.get_parameter("bias").item() == pytest.approx(1, abs=0.05)
     assert (progress.step, progress.skipped) == (300, ["one.jpg: broken"])
 
 
@@ -97,15 +109,16 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     whole.mkdir()
     halves.mkdir()
-    unstopped = Line()
-    fit([unstopped.turn()], line, course(whole, 40))
-    with pytest.raises(KeyboardInterrupt):
-        fit([Line().turn()], interrupted(at=17), course(halves, 40))
+    unstopped = Line(with_state=True)
+    fit([unstopped.turn(), Line().turn()], line, course(whole, 40))
+    other = Line(with_state=True)
+    with pytest.raises(TrainingStopped, match="step 17"):
+        fit([other.turn(), Line().turn()], line, stopping(course(halves, 40), 17))
     torch.manual_seed(99)  # nothing may hang on the state of this process
-    resumed = Line()
-    progress = fit([resumed.turn()], line, course(halves, 40, resume=True))
-    assert torch.equal(resumed.module.weight, unstopped.module.weight)
-    assert torch.equal(resumed.module.bias, unstopped.module.bias)
+    resumed = Line(with_state=True)
+    progress = fit([resumed.turn(), Line().turn()], line, course(halves, 40, resume=True))
+    theirs = unstopped.module.state_dict()
+    assert all(torch.equal(v, theirs[k]) for k, v in resumed.module.state_dict().items())
     assert log_of(halves) == log_of(whole)
     assert progress.step == 40
 
@@ -115,8 +128,8 @@ def test_resuming_without_a_checkpoint_begins_at_the_beginning(tmp_path: Path) -
 
 
 def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        fit([Line().turn()], interrupted(at=7), course(tmp_path, 20))
+    with pytest.raises(TrainingStopped):
+        fit([Line().turn()], line, stopping(course(tmp_path, 20), 7))
     before = (tmp_path / "line.checkpoint").read_bytes()
     with pytest.raises(CheckpointMismatch, match="--resume"):
         fit([Line().turn()], line, course(tmp_path, 20))
@@ -125,8 +138,19 @@ def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "line.checkpoint").read_bytes() == before
 
 
-def test_a_damaged_checkpoint_is_said(tmp_path: Path) -> None:
-    (tmp_path / "line.checkpoint").write_bytes(b"PK\x03\x04 nonsense")
+def saved(value: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"PK\x03\x04 nonsense", saved([1, 2]), saved({"identity": {"config": "linear"}}),
+     saved({"identity": {"config": "linear"}, "modules": [{}], "optimizers": []})],
+)  # fmt: skip
+def test_a_damaged_checkpoint_is_said(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "line.checkpoint").write_bytes(data)
     with pytest.raises(CheckpointMismatch, match="cannot be read"):
         fit([Line().turn()], line, course(tmp_path, 20, resume=True))
 
@@ -145,15 +169,15 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_changes_no_weight(tmp_path: Path, bad: float) -> None:
     model = Line()
-    before = model.module.weight.item()
+    before = model.module.get_parameter("weight").item()
 
     def loss_of(batch: Batch, spent: float) -> tuple[Tensor, dict[str, Tensor]]:
         loss = model.module(batch.images).mean() * bad
         return loss, {"loss": loss}
 
-    with pytest.raises(TrainingDiverged, match="lower the rate"):
+    with pytest.raises(TrainingDiverged, match="lower --rate"):
         fit([Turn(model.module, loss_of, Schedule())], line, course(tmp_path))
-    assert model.module.weight.item() == before
+    assert model.module.get_parameter("weight").item() == before
 
 
 def test_minutes_go_on_counting_after_a_stop() -> None:
@@ -166,6 +190,9 @@ class Broken:
     """A data set of which some, or all, pictures cannot be read."""
 
     name, judged, grounded, problems = "broken", (), False, ()
+
+    def size(self, split: str) -> int:
+        return 16
 
     def __init__(self, readable: int) -> None:
         from crossmodal.datasets.scenes import Scenes
@@ -184,9 +211,16 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_trained_on() -> None:
     assert batch.skipped == ("3.jpg: truncated",) * 2
 
 
+def test_a_batch_of_broken_pictures_takes_the_next_one_that_is_not() -> None:
+    source = Source(Broken(1), side=64, size=2, seed=1)  # type: ignore[arg-type]
+    batch = source.batch(1)  # of numbers 2 and 3, which are both broken
+    assert len(batch.texts) == 1
+    assert batch.skipped == ("2.jpg: truncated", "3.jpg: truncated")
+
+
 def test_a_data_set_without_a_readable_picture_ends_the_run() -> None:
     source = Source(Broken(0), side=64, size=8, seed=1)  # type: ignore[arg-type]
-    with pytest.raises(DataInvalid, match=r"none can be read.*3\.jpg"):
+    with pytest.raises(DataInvalid, match=r"none can be read.*\.jpg"):
         next(batches(source, 0))
 
 
@@ -206,6 +240,11 @@ SMALL = ("--dataset", f"coco:{COCO}", "--batch", "4", "--side", "32", "--grids",
          "16", "--caption-side", "32", "--judged", "2")  # fmt: skip
 
 
+def steps_of(folder: Path, stage: str) -> int:
+    log = folder / f"{stage}.log.jsonl"
+    return len(log.read_text().splitlines()) * 10 if log.is_file() else 0
+
+
 def logged(folder: Path, stage: str) -> dict[str, float]:
     last = json.loads((folder / f"{stage}.log.jsonl").read_text().splitlines()[-1])
     return {k: v for k, v in last.items() if k not in ("elapsed_s", "per_s")}
@@ -213,15 +252,18 @@ def logged(folder: Path, stage: str) -> dict[str, float]:
 
 def test_a_killed_run_ends_with_the_losses_of_one_that_was_not(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
-    options = ("all", *SMALL, "--steps", "30", "--adversarial", "--checkpoint-every-s", "1")
+    options = ("all", *SMALL, "--steps", "60", "--adversarial", "--checkpoint-every-s", "1")
     whole = train(*options, "--out", str(a))
     assert whole.returncode == 0, whole.stderr
-    running = subprocess.Popen(
-        train_command(*options, "--out", str(b)), stdout=subprocess.DEVNULL, env=ENV
-    )
-    until(lambda: (b / "txt2img.checkpoint").is_file(), 100)
-    running.send_signal(signal.SIGKILL)
-    running.wait(10)
+    for stage, how in (("txt2img", signal.SIGKILL), ("img2txt", signal.SIGTERM)):
+        again = ["--resume"] if stage == "img2txt" else []
+        running = subprocess.Popen(
+            train_command(*options, "--out", str(b), *again), stdout=subprocess.DEVNULL, env=ENV
+        )
+        until(lambda s=stage: steps_of(b, s) >= 10, 150)  # type: ignore[misc]
+        running.send_signal(how)
+        assert running.wait(60) == (-signal.SIGKILL if how == signal.SIGKILL else 130)
+        assert (b / f"{stage}.checkpoint").exists()
     resumed = train(*options, "--out", str(b), "--resume")
     assert resumed.returncode == 0, resumed.stderr
     for stage in ("txt2img", "img2txt"):
@@ -259,7 +301,8 @@ def test_all_stages_on_scenes_leave_a_bundle_with_a_model_card(tmp_path: Path) -
     "args",
     [("nonsense", "--steps", "1"), ("all",), ("all", "--steps", "1", "--dataset", "mnist"),
      ("all", "--steps", "1", "--dataset", "coco:/nowhere"), ("txt2img", "--steps", "1"),
-     ("all", "--steps", "1", "--grids", "8,4"), ("all", "--steps", "1", "--depth", "19"),
+     ("all", "--steps", "1", "--grids", "8,4"), ("all", "--steps", "1", "--width", "20"),
+     ("all", "--steps", "1", "--grids", "0"), ("all", "--steps", "1", "--depth", "19"),
      ("all", "--steps", "1", "--dataset", f"coco:{COCO}", "--decoder", "scene"),
      ("word2vec", "--words", "/nowhere.bin")],
 )  # fmt: skip
@@ -270,7 +313,7 @@ def test_bad_usage_is_said_before_anything_is_trained(
     assert done.returncode in (1, 2)
     assert "rror" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.glob("*.safetensors"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_stops_the_run_and_leaves_what_was_there(tmp_path: Path) -> None:

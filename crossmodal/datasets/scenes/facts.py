@@ -181,10 +181,9 @@ class _Parser:
 
     def _is_afterthought(self, i: int) -> bool:
         """ "is small and red" describes what was named; "is small and red star" only half."""
-        looks = (*SIZES, *COLORS, *SHAPES)
-        if self.words[i - 2] in looks and self.words[i - 1] == "and":
-            follows = self.words[i + 1] if i + 1 < len(self.words) else ""
-            return self.words[i - 3] == "is" and follows not in looks
+        if self.words[i - 1] == "and" and self.words[i - 3 : i - 2] == ["is"]:
+            mine = (*SHAPES, *COLORS) if self.words[i] in SIZES else SHAPES
+            return self.words[i + 1 : i + 2] not in ([word] for word in mine)
         return self.words[i - 1] == "is"
 
     def _name(self, shape: str) -> None:
