@@ -38,6 +38,7 @@ RUNS = (
     ("latent", "flat (1)", "txt2img", PICTURE + " --grids 1"),
     ("adversarial", "with (spatial)", "txt2img", PICTURE + " --adversarial"),
 )
+ORDER = ("text", "latent", "adversarial", "cell", "attention", "search")  # of the table
 OTHER = {"txt2img": "img2txt", "img2txt": "txt2img"}
 
 
@@ -48,6 +49,7 @@ def main(work: Annotated[Path, typer.Option()] = Path("runs/ablations")) -> None
         bundle = trained(work / f"{choice}-{variant.split()[0].lower()}", stage, options)
         rows += judged(bundle, choice, variant, stage, options)
         console.print(rows[-1])
+    rows.sort(key=lambda row: ORDER.index(row["choice"]))
     path = SHIPPED_BUNDLE / ABLATIONS
     path.write_text(json.dumps({"scenes": SCENES, "rows": rows}, indent=2) + "\n")
     figures = [" ".join(f"{k} {v}" for k, v in row["figures"].items()) for row in rows]

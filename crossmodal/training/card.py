@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from math import floor
 from typing import Any
 
 from crossmodal.datasets.base import Dataset, examples
@@ -37,6 +38,7 @@ the 99th percentile of edge strength over that of the photographs (median).""",
 LIMITS = {
     True: """- It knows scenes of one to three simple shapes on a plain background, and nothing of
   the world: other words are passed over and listed in the result, with a near spelling.
+- An object needs its color in the prompt: without one it is drawn in a mixture of all.
 - Plurals, numbers, negations and more than three objects are not understood.
 - The captioner names shapes in any picture, also where there are none: its log-probability says
   how sure it is only among such scenes.
@@ -108,6 +110,7 @@ def _quality(quality: dict[str, Any]) -> list[str]:
                 (NAMED.get(name, name), *(_figure(name, f[name]) for f in quality[task].values()))
                 for name in next(iter(quality[task].values()))
             ],
+            numbers=True,
         )
         for task, title in TASKS.items()
         if quality.get(task)
@@ -117,7 +120,7 @@ def _quality(quality: dict[str, Any]) -> list[str]:
 def _judge(figures: dict[str, float] | None) -> list[str]:
     if not figures:
         return []
-    said = ", ".join(f"{name} {value:.1%}" for name, value in figures.items())
+    said = ", ".join(f"{name} {_figure('facts', value)}" for name, value in figures.items())
     return [
         f"The judge itself, on true pictures, finds of all facts: {said} (blur: a deviation of "
         "1 pixel; noise: 12 levels; JPEG of quality 50)."
@@ -166,10 +169,11 @@ COMPARED = ("objects", "relations", "backgrounds", "scene", "sharpness", "pixel_
 
 
 def _figure(name: str, value: float) -> str:
-    return f"{value:.1%}" if name in FRACTIONS else f"{value:.3g}"
+    """Fractions are rounded down: 99.96 % is not all."""
+    return f"{floor(value * 1000) / 10:.1f} %" if name in FRACTIONS else f"{value:.3g}"
 
 
-def _table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
+def _table(header: Sequence[Any], rows: Iterable[Sequence[Any]], numbers: bool = False) -> str:
+    lines = [header, ["---", *["--:" if numbers else "---"] * (len(header) - 1)], *rows]
     cells = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
     return "\n".join("| " + " | ".join(line) + " |" for line in cells)
