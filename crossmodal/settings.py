@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from crossmodal.errors import InvalidSetting
@@ -69,13 +69,21 @@ class Settings(BaseSettings):
     """Touched by a Celery worker when it takes jobs; the supervisor sets it and watches it."""
     run_time_limit_s: float = Field(600.0, gt=0)
     """How long one attempt may run before it is ended as `timed_out`."""
+    lease_s: float = Field(15.0, ge=2)
+    """How long a worker that says nothing keeps its jobs; then others run them."""
+    sweep_s: float = Field(2.0, gt=0)
+    """How often leases are renewed, and those of dead workers looked for. Well below the lease."""
     drain_s: float = Field(60.0, gt=0)
     """How long a stopping worker may take to finish what runs."""
 
-    @property
-    def visibility_timeout_s(self) -> int:
-        """When the broker gives a message out again whose taker has gone without a word."""
-        return max(3_600, 2 * int(self.run_time_limit_s))
+    @model_validator(mode="after")
+    def _sweeps_within_a_lease(self) -> "Settings":
+        if self.lease_s < 3 * self.sweep_s:
+            raise ValueError(
+                f"CROSSMODAL_LEASE_S is {self.lease_s:g}: at least three times "
+                f"CROSSMODAL_SWEEP_S ({self.sweep_s:g}), or a busy worker would lose its jobs"
+            )
+        return self
 
     @field_validator("result_backend", mode="before")
     @classmethod
@@ -96,6 +104,8 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def _describe(error: Any) -> str:
+    if not error["loc"]:
+        return str(error["msg"]).removeprefix("Value error, ")
     name = str(error["loc"][0])
     variable = name if name.isupper() else f"CROSSMODAL_{name.upper()}"
     shown = "" if "URL" in variable or "BACKEND" in variable else f" (got {error['input']!r})"

@@ -31,7 +31,7 @@ class Broker:
                 "retry_on_timeout": False,
                 "max_retries": 0,  # the caller decides whether to try again
                 # `inspect` has kombu sweep for lost messages, by this clock.
-                "visibility_timeout": settings.visibility_timeout_s,
+                "visibility_timeout": settings.lease_s,
             },
         )
 

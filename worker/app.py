@@ -10,6 +10,7 @@ from kombu import Queue
 from crossmodal.jobs.names import Task
 from crossmodal.settings import Settings, load_settings
 from worker.devices import default_socket
+from worker.lease import LeaseStep, transport_options
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +45,12 @@ def make_app(settings: Settings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
         broker_transport_options={
-            "visibility_timeout": settings.visibility_timeout_s,
+            **transport_options(settings),
             "socket_connect_timeout": settings.connect_timeout_s,
             "socket_keepalive": True,
         },
     )
+    app.steps["consumer"].add(LeaseStep)
     return app
 
 

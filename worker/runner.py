@@ -49,23 +49,27 @@ MAX_RECORDED_PARAMS = 4_096  # of params that are wrong, this much is kept to be
 class Delivery:
     """A message as it was taken from the queue by the worker called `worker`.
 
-    `redelivered` says that it was given out before; `is_recorded` that its sender had opened
-    the job's record, so that a job without one has been withdrawn or has outlived it.
+    `is_recorded` says that its sender had opened the job's record, so that a job without one
+    has been withdrawn or has outlived it.
     """
 
     job: str
     task: Task
     raw: Mapping[str, Any]
     worker: str
-    redelivered: bool = False
     is_recorded: bool = False
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """The message needs no work: its job has ended, or another process runs it."""
+    """The message needs no work: its job has ended."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Another process runs the job. The message must come back, in case that process dies."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Released:
     attempt: int
 
 
-Ending = JobResult | Failure | Skipped | Released
+Ending = JobResult | Failure | Skipped | Busy | Released
 
 
 class JobRunner:
@@ -101,11 +105,11 @@ class JobRunner:
         Raises `BrokerUnavailable`, and `InvalidParams` for an id that no job may have.
         """
         problem = None if delivery.is_recorded else self._adopt(delivery)
-        attempt = self._ledger.start(
-            delivery.job, delivery.worker, redelivered=delivery.redelivered
-        )
+        attempt = self._ledger.start(delivery.job, delivery.worker)
         if isinstance(attempt, NotStarted):
             log.info("job %s is not started: %s", delivery.job, attempt.reason)
+            if attempt.reason == "busy":
+                return Busy()
             return Skipped(attempt.reason)
         if problem is not None:
             return self._give_up(attempt, problem)

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, NoReturn
 
 from celery import Task as CeleryTask
-from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
 from crossmodal.errors import BrokerUnavailable, InvalidParams
 from crossmodal.jobs.names import RECORDED_HEADER, Task
@@ -15,7 +15,7 @@ from crossmodal.jobs.record import JobResult
 from worker.app import app, settings
 from worker.devices import default_socket
 from worker.host.client import HostClient
-from worker.runner import Delivery, JobRunner, Released, Skipped, raised
+from worker.runner import Busy, Delivery, JobRunner, Released, Skipped, raised
 
 RETRY_BASE_S = 1.0
 RETRY_MAX_S = 60.0
@@ -54,11 +54,10 @@ def _run(
     self: CeleryTask, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
     request = self.request
-    redelivered = bool((request.delivery_info or {}).get("redelivered"))
     raw = {**kwargs, "positional arguments": list(args)} if args else kwargs
     try:
         delivery = Delivery(
-            request.id, task, raw, request.hostname, redelivered=redelivered,
+            request.id, task, raw, request.hostname,
             is_recorded=bool((request.headers or {}).get(RECORDED_HEADER)),
         )  # fmt: skip
         ending = runner().run(delivery)
@@ -71,15 +70,17 @@ def _run(
         return ending.model_dump(mode="json")
     if isinstance(ending, Skipped):
         raise Ignore(ending.reason)
+    if isinstance(ending, Busy):
+        _again(self, Retry("another process runs the job"), settings.sweep_s * random.uniform(1, 2))  # noqa: S311
     if isinstance(ending, Released):
-        _retry(self, ending)
+        _again(self, raised(ending.failure), _backoff_s(ending.attempt))
     raise raised(ending)
 
 
-def _retry(self: CeleryTask, ending: Released) -> NoReturn:
+def _again(self: CeleryTask, why: Exception, countdown_s: float) -> NoReturn:
     """Send the message again, to be taken after a while; keep this one if that fails."""
     try:
-        raise self.retry(exc=raised(ending.failure), countdown=_backoff_s(ending.attempt))
+        raise self.retry(exc=why, countdown=countdown_s)
     except Reject as e:
         raise Reject(e.reason, requeue=True) from e
 

@@ -5,10 +5,13 @@
 -- A queue has      <prefix>:queue:<q>:queued    sorted set, id -> when it was submitted
 --                  <prefix>:queue:<q>:running   sorted set, id -> when its attempt started
 --                  <prefix>:queue:<q>:stats     hash: finished:<state> -> count, mean_run_s
+-- The leases are    <prefix>:leases              sorted set, id -> until when its attempt is alive
 -- KEYS[1] is the job. ARGV[1] is the prefix, ARGV[2] the job's id.
 
 local job = KEYS[1]
 local prefix, id = ARGV[1], ARGV[2]
+
+local leases = prefix .. ':leases'
 
 local function now()
   local t = redis.call('TIME')
@@ -36,6 +39,7 @@ local function finish(queue, attempt, state, field, payload, code, retention_s)
   redis.call('ZREM', queue_key(queue, 'queued'), id)
   local started = redis.call('ZSCORE', queue_key(queue, 'running'), id)
   redis.call('ZREM', queue_key(queue, 'running'), id)
+  redis.call('ZREM', leases, id)
   local stats = queue_key(queue, 'stats')
   redis.call('HINCRBY', stats, 'finished:' .. state, 1)
   if state == 'succeeded' and started then

@@ -5,7 +5,7 @@ that of two processes that would end a job exactly one does, and the other is to
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -61,7 +61,16 @@ class JobLedger:
         self._redis: Any = redis or connect(settings)
         self._scripts = {
             name: self._redis.register_script(_script(name))
-            for name in ("submit", "start", "finish", "release", "cancel", "expire", "withdraw")
+            for name in (
+                "submit",
+                "start",
+                "finish",
+                "release",
+                "cancel",
+                "expire",
+                "renew",
+                "withdraw",
+            )
         }
 
     def close(self) -> None:
@@ -121,11 +130,15 @@ class JobLedger:
 
     # -- running ------------------------------------------------------------------------
 
-    def start(self, job_id: str, worker: str, *, redelivered: bool) -> Attempt | NotStarted:
-        """Begin an attempt, unless the job has ended, runs elsewhere, or has no attempt left."""
+    def start(self, job_id: str, worker: str) -> Attempt | NotStarted:
+        """Begin an attempt, unless the job has ended, is run by a live one, or has none left.
+
+        An attempt is alive for `lease_s`, and as long as `renew` says so.
+        """
         reply = self._call(
-            "start", job_id, worker, self._settings.max_attempts, int(redelivered), self._retention
-        )
+            "start", job_id, worker, self._settings.max_attempts, self._settings.lease_s,
+            self._retention,
+        )  # fmt: skip
         if reply[0] != "run":
             return NotStarted(str(reply[0]))
         _, number, params, created_at, started_at, is_last = reply
@@ -149,6 +162,20 @@ class JobLedger:
             failure.model_dump_json(), failure.code,
         )  # fmt: skip
         return bool(reply[0] == "ok")
+
+    def renew(self, worker: str, job_ids: Collection[str]) -> None:
+        """Keep the attempts of `worker` at these jobs alive for another `lease_s`."""
+        self._lease(worker, job_ids, self._settings.lease_s)
+
+    def abandon(self, worker: str, job_ids: Collection[str]) -> None:
+        """Say that the attempts of `worker` at these jobs have died, before their leases end."""
+        self._lease(worker, job_ids, "")
+
+    def _lease(self, worker: str, job_ids: Collection[str], lease_s: float | str) -> None:
+        if job_ids:
+            key = names.leases_key(self._prefix)
+            with self._errors():
+                self._scripts["renew"](keys=[key], args=[self._prefix, worker, lease_s, *job_ids])
 
     def holds(self, attempt: Attempt) -> bool:
         """Whether the attempt is still the one that may end its job."""

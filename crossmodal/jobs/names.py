@@ -66,6 +66,11 @@ def queue_key(prefix: str, queue: str, part: str) -> str:
     return f"{prefix}:queue:{queue}:{part}"
 
 
+def leases_key(prefix: str) -> str:
+    """The sorted set of running jobs, scored by when their attempts' leases end."""
+    return f"{prefix}:leases"
+
+
 def idempotency_key(prefix: str, key: str) -> str:
     """The hash that holds which job a caller's key belongs to. Raises `InvalidParams`."""
     if not (key.isprintable() and 1 <= len(key) <= MAX_IDEMPOTENCY_KEY):

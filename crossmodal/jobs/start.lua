@@ -1,9 +1,9 @@
 -- Begin an attempt, if there is still one to begin.
--- reads and writes: the job, its events, its queue's queued and running sets and stats
--- ARGV 3 worker, 4 max_attempts, 5 '1' when the message was delivered before, 6 retention_s
--- returns {'run', attempt, params, created_at, started_at, 1 when it is the last}, {'unknown'}, {'busy', attempt},
---   {'exhausted', attempt} or {<terminal state>, attempt}
-local worker, max_attempts, redelivered = ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1'
+-- reads and writes: the job, its events, its lease, its queue's queued and running sets and stats
+-- ARGV 3 worker, 4 max_attempts, 5 lease_s, 6 retention_s
+-- returns {'run', attempt, params, created_at, started_at, 1 when it is the last}, {'unknown'},
+--   {'busy', attempt}, {'exhausted', attempt} or {<terminal state>, attempt}
+local worker, max_attempts, lease_s = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local retention_s = ARGV[6]
 
 local r = redis.call('HMGET', job, 'state', 'attempt', 'queue', 'params', 'created_at',
@@ -13,9 +13,11 @@ if not state then return {'unknown'} end
 local attempt = tonumber(r[2])
 if state ~= 'queued' and state ~= 'running' then return {state, attempt} end
 if expire(state, attempt, r[8], queue, r[6], retention_s) then return {'expired', attempt} end
--- A second message for a job that runs is a duplicate. One that Redis gave out before is
--- that of a worker which died with it, and its attempt died too.
-if state == 'running' and not redelivered then return {'busy', attempt} end
+-- A second message for a job that runs must wait: the attempt may yet die with its worker.
+local leased_until = redis.call('ZSCORE', leases, id)
+if state == 'running' and leased_until and tonumber(leased_until) > now() then
+  return {'busy', attempt}
+end
 
 local counted = attempt - tonumber(r[8] or 0)
 if counted >= max_attempts then
@@ -32,5 +34,6 @@ redis.call('HSET', job, 'state', 'running', 'attempt', attempt, 'worker', worker
 redis.call('HDEL', job, 'failure')
 redis.call('ZREM', queue_key(queue, 'queued'), id)
 redis.call('ZADD', queue_key(queue, 'running'), stamp(t), id)
+redis.call('ZADD', leases, stamp(t + lease_s), id)
 event('running', attempt)
 return {'run', attempt, r[4], r[5], stamp(t), counted + 1 >= max_attempts and 1 or 0}

@@ -7,13 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from crossmodal.errors import IdempotencyConflict, JobNotFound, QueueFull
+from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
-from crossmodal.jobs.names import Task, new_job_id
+from crossmodal.jobs.names import Task, leases_key, new_job_id
 from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
 from crossmodal.settings import Settings
 from tests.waiting import until
 
 PARAMS = '{"prompt": "a circle", "seed": 1}'
+WORKER = "cpu@test"
 FAILURE = Failure(code="model_host_crashed", message="it crashed", retryable=True)
 
 
@@ -29,14 +31,18 @@ def submit(ledger: JobLedger, **options: object) -> str:
     return ledger.submit(job_id, Task.TXT2IMG, PARAMS, "print", **options)[0]  # type: ignore[arg-type]
 
 
-def start(ledger: JobLedger, job_id: str, redelivered: bool = False) -> Attempt:
-    attempt = ledger.start(job_id, "cpu@test", redelivered=redelivered)
+def start(ledger: JobLedger, job_id: str, after_death: bool = False) -> Attempt:
+    if after_death:
+        ledger.abandon(WORKER, [job_id])
+    attempt = ledger.start(job_id, WORKER)
     assert isinstance(attempt, Attempt)
     return attempt
 
 
-def refusal(ledger: JobLedger, job_id: str, redelivered: bool = False) -> str:
-    answer = ledger.start(job_id, "cpu@test", redelivered=redelivered)
+def refusal(ledger: JobLedger, job_id: str, after_death: bool = False) -> str:
+    if after_death:
+        ledger.abandon(WORKER, [job_id])
+    answer = ledger.start(job_id, WORKER)
     assert isinstance(answer, NotStarted)
     return answer.reason
 
@@ -92,13 +98,13 @@ def test_a_terminal_state_is_final(ledger: JobLedger) -> None:
     assert not ledger.fail(attempt, FAILURE)
     assert not ledger.release(attempt, FAILURE)
     assert ledger.cancel(attempt.job) is JobState.SUCCEEDED
-    assert refusal(ledger, attempt.job, redelivered=True) == "succeeded"
+    assert refusal(ledger, attempt.job, after_death=True) == "succeeded"
     assert ledger.get(attempt.job).state is JobState.SUCCEEDED
 
 
 def test_only_the_current_attempt_may_finish(ledger: JobLedger) -> None:
     first = start(ledger, submit(ledger))
-    second = start(ledger, first.job, redelivered=True)
+    second = start(ledger, first.job, after_death=True)
     assert (first.number, second.number) == (1, 2)
     assert not ledger.succeed(first, result_of(first))
     assert ledger.succeed(second, result_of(second))
@@ -115,8 +121,8 @@ def test_a_duplicate_message_does_not_start_a_running_job(ledger: JobLedger) -> 
 def test_attempts_of_a_job_whose_workers_die_are_counted(ledger: JobLedger) -> None:
     job_id = submit(ledger)
     for _ in range(3):
-        start(ledger, job_id, redelivered=True)
-    assert refusal(ledger, job_id, redelivered=True) == "exhausted"
+        start(ledger, job_id, after_death=True)
+    assert refusal(ledger, job_id, after_death=True) == "exhausted"
     job = ledger.get(job_id)
     assert job.state is JobState.FAILED
     assert job.failure is not None
@@ -125,7 +131,7 @@ def test_attempts_of_a_job_whose_workers_die_are_counted(ledger: JobLedger) -> N
 
 def test_the_last_attempt_says_so(ledger: JobLedger) -> None:
     job_id = submit(ledger)
-    last = [start(ledger, job_id, redelivered=True).is_last for _ in range(3)]
+    last = [start(ledger, job_id, after_death=True).is_last for _ in range(3)]
     assert last == [False, False, True]
 
 
@@ -142,7 +148,7 @@ def test_an_attempt_that_does_not_count_leaves_all_others(ledger: JobLedger) -> 
     job_id = submit(ledger)
     for _ in range(5):
         ledger.release(start(ledger, job_id), FAILURE, counts=False)
-    assert [start(ledger, job_id, redelivered=True).is_last for _ in range(3)][-1]
+    assert [start(ledger, job_id, after_death=True).is_last for _ in range(3)][-1]
     assert ledger.get(job_id).attempt == 8  # the fence never goes back
 
 
@@ -200,7 +206,7 @@ def test_an_attempt_that_did_not_count_does_not_keep_a_job_from_expiring(
 def test_an_attempt_is_held_until_another_begins_or_the_job_ends(ledger: JobLedger) -> None:
     first = start(ledger, submit(ledger))
     assert ledger.holds(first)
-    second = start(ledger, first.job, redelivered=True)
+    second = start(ledger, first.job, after_death=True)
     assert not ledger.holds(first)
     assert ledger.holds(second)
     ledger.cancel(first.job)
@@ -279,4 +285,38 @@ def test_ended_jobs_are_kept_for_their_retention_and_live_ones_for_ever(
     assert {redis.ttl(key) for key in keys} == {-1}
     ledger.succeed(attempt, result_of(attempt))
     assert all(0 < int(str(redis.ttl(key))) <= settings.retention_s for key in keys)
+    redis.close()
+
+
+def test_an_attempt_is_alive_as_long_as_its_lease_is_renewed(settings: Settings) -> None:
+    ledger = JobLedger(settings.model_copy(update={"lease_s": 0.4}))
+    attempt = start(ledger, submit(ledger))
+    deadline = time.monotonic() + 1.2
+    while time.monotonic() < deadline:
+        ledger.renew(WORKER, [attempt.job])
+        assert refusal(ledger, attempt.job) == "busy"
+    until(lambda: isinstance(ledger.start(attempt.job, WORKER), Attempt), 5)
+    assert ledger.get(attempt.job).attempt == 2
+    ledger.close()
+
+
+def test_another_worker_has_no_say_in_a_lease(ledger: JobLedger) -> None:
+    attempt = start(ledger, submit(ledger))
+    ledger.abandon("other@test", [attempt.job])
+    assert refusal(ledger, attempt.job) == "busy"
+
+
+@pytest.mark.parametrize("ending", ["succeed", "fail", "release", "cancel"])
+def test_no_lease_outlives_its_attempt(settings: Settings, ledger: JobLedger, ending: str) -> None:
+    attempt = start(ledger, submit(ledger))
+    redis = connect(settings)
+    assert redis.zcard(leases_key(settings.key_prefix)) == 1
+    if ending == "succeed":
+        ledger.succeed(attempt, result_of(attempt))
+    elif ending == "cancel":
+        ledger.cancel(attempt.job)
+    else:
+        getattr(ledger, ending)(attempt, FAILURE)
+    ledger.renew(WORKER, [attempt.job])  # a tick that comes late
+    assert redis.zcard(leases_key(settings.key_prefix)) == 0
     redis.close()

@@ -1,0 +1,135 @@
+"""Leases: long jobs keep theirs, dead workers lose theirs, and no job is run twice at once."""
+
+import inspect
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from kombu.transport.redis import Channel, QoS
+
+from crossmodal.jobs.record import JobState
+from crossmodal.processes import Child
+from producer import Client
+from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, running_worker, tree_of
+from tests.waiting import until
+
+__all__ = ["client", "env"]  # fixtures
+LEASE_S = 3.0
+
+
+@pytest.fixture
+def short(env: dict[str, str]) -> dict[str, str]:
+    """The same environment with leases that a test can wait for."""
+    return env | {"CROSSMODAL_LEASE_S": str(LEASE_S), "CROSSMODAL_SWEEP_S": "0.5"}
+
+
+def host_of(worker: Child) -> psutil.Process:
+    [host] = [p for p in tree_of(worker) if "worker.host" in p.cmdline()]
+    return host
+
+
+def celery_of(worker: Child) -> psutil.Process:
+    children = psutil.Process(worker.pid).children()
+    [celery] = [p for p in children if "celery" in p.cmdline()]
+    return celery
+
+
+def outlive_the_lease(client: Client, job_id: str) -> None:
+    """Let three leases go by, all the while with the first attempt running."""
+    deadline = time.monotonic() + 3 * LEASE_S
+    until(
+        lambda: time.monotonic() > deadline or client.status(job_id).attempt > 1,
+        4 * LEASE_S,
+    )
+    assert (client.status(job_id).state, client.status(job_id).attempt) == (JobState.RUNNING, 1)
+
+
+def test_a_job_that_outlasts_its_lease_runs_once(
+    short: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with (
+        running_worker(short, tmp_path / "one", 2) as one,
+        running_worker(short, tmp_path / "two", 2) as two,
+    ):
+        for worker in (one, two):
+            host_of(worker).suspend()  # whichever takes the job holds it until we say so
+        job = client.txt2img(PROMPT, seed=7)
+        until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
+        outlive_the_lease(client, job.id)
+        for worker in (one, two):
+            host_of(worker).resume()
+        assert job.result(timeout_s=WAIT_S).attempt == 1
+
+
+def test_a_draining_worker_keeps_its_leases(
+    short: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(short, tmp_path / "one", 1) as one:
+        host = host_of(one)
+        host.suspend()
+        job = client.txt2img(PROMPT, seed=7)
+        until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
+        with running_worker(short, tmp_path / "two", 1):
+            one.send(signal.SIGTERM)
+            until(lambda: b"draining" in (tmp_path / "one" / "log").read_bytes(), WAIT_S)
+            outlive_the_lease(client, job.id)
+            host.resume()
+            assert job.result(timeout_s=WAIT_S).attempt == 1
+            assert one.wait(WAIT_S)
+            assert one.returncode == 0
+
+
+def test_jobs_of_a_killed_worker_are_run_by_another(
+    short: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(short, tmp_path / "one", 2) as one:
+        host_of(one).suspend()
+        jobs = [client.txt2img(PROMPT, seed=i) for i in range(2)]
+        until(lambda: all(j.status().state is JobState.RUNNING for j in jobs), WAIT_S)
+        with running_worker(short, tmp_path / "two", 2):
+            for process in tree_of(one):  # as a machine dies: all at once
+                process.kill()
+            for job in jobs:
+                assert job.result(timeout_s=WAIT_S).attempt == 2
+
+
+def test_a_killed_celery_process_loses_nothing(
+    short: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(short, tmp_path / "worker", 4) as worker:
+        jobs = [client.txt2img(PROMPT, count=8, seed=i) for i in range(24)]
+        until(lambda: any(j.status().state is JobState.RUNNING for j in jobs), WAIT_S)
+        celery_of(worker).kill()
+        for job in jobs:
+            assert job.result(timeout_s=WAIT_S).attempt <= 2
+
+
+def test_a_second_message_waits_for_the_attempt_that_runs(
+    short: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    from celery import Celery
+
+    with running_worker(short, tmp_path / "worker", 2) as worker:
+        host_of(worker).suspend()
+        job = client.txt2img(PROMPT, seed=7)
+        until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
+        app = Celery(broker=short["CELERY_BROKER_URL"])
+        app.send_task("crossmodal.txt2img", kwargs={"prompt": PROMPT}, task_id=job.id,
+                      queue="txt2img")  # fmt: skip
+        app.close()
+        outlive_the_lease(client, job.id)
+        host_of(worker).resume()
+        assert job.result(timeout_s=WAIT_S).attempt == 1
+
+
+def test_kombu_is_inside_as_the_lease_takes_it_to_be() -> None:
+    """When this fails, `worker/lease.py` must be read beside kombu's new transport."""
+    sweep = inspect.signature(QoS.restore_visible).parameters
+    assert {"num", "interval"} <= set(sweep)
+    assert "time()" in inspect.getsource(QoS.append)  # the score of a tag is the local time
+    assert "self._delivered[delivery_tag]" in inspect.getsource(QoS.__mro__[1])
+    assert "visibility_timeout" in inspect.getsource(QoS.restore_visible)
+    options = set(Channel.from_transport_options)
+    assert {"visibility_timeout", "unacked_mutex_expire", "unacked_index_key"} <= options
