@@ -40,7 +40,7 @@ class CaptionedFiles:
             raise DataInvalid(f"{name} has no picture with a caption to train on{found}")
         self.name = name
         self.judged = tuple(s for s, entries in splits.items() if s != TRAIN and entries)
-        self.problems = tuple(problems)
+        self.problems = tuple(dict.fromkeys(problems))
         self._splits = splits
 
     def size(self, split: str) -> int | None:

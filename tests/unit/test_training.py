@@ -180,6 +180,15 @@ def test_a_loss_that_is_no_number_changes_no_weight(tmp_path: Path, bad: float) 
     assert model.module.get_parameter("weight").item() == before
 
 
+def test_the_rate_rises_then_falls_however_short_the_run() -> None:
+    schedule = Schedule(rate=1.0, warmup=200)
+    short = [schedule.at(step, step / 20) for step in range(21)]
+    assert short[0] < 0.01
+    assert max(short) == short[2] > 0.9
+    assert short[-1] == pytest.approx(0.02)
+    assert schedule.at(100, 0.001) == pytest.approx(0.505, abs=0.01)
+
+
 def test_minutes_go_on_counting_after_a_stop() -> None:
     budget = Budget(minutes=2)
     assert budget.spent(Progress(step=5, elapsed_s=60)) == 0.5
