@@ -9,6 +9,7 @@ from celery.exceptions import OperationalError as CeleryError
 from kombu.exceptions import OperationalError
 
 from crossmodal.errors import BrokerUnavailable
+from crossmodal.jobs.connection import sweep_options
 from crossmodal.jobs.names import RECORDED_HEADER, Task
 from crossmodal.settings import Settings, redacted
 
@@ -30,8 +31,7 @@ class Broker:
                 "socket_timeout": settings.connect_timeout_s,
                 "retry_on_timeout": False,
                 "max_retries": 0,  # the caller decides whether to try again
-                # `inspect` has kombu sweep for lost messages, by this clock.
-                "visibility_timeout": settings.lease_s,
+                **sweep_options(settings),  # `inspect` has kombu sweep as well
             },
         )
 

@@ -7,10 +7,11 @@ from celery import Celery
 from celery.signals import worker_ready
 from kombu import Queue
 
+from crossmodal.jobs.connection import sweep_options
 from crossmodal.jobs.names import Task
 from crossmodal.settings import Settings, load_settings
 from worker.devices import default_socket
-from worker.lease import LeaseStep, transport_options
+from worker.lease import LeaseStep
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def make_app(settings: Settings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
         broker_transport_options={
-            **transport_options(settings),
+            **sweep_options(settings),
             "socket_connect_timeout": settings.connect_timeout_s,
             "socket_keepalive": True,
         },

@@ -25,12 +25,6 @@ from crossmodal.settings import Settings, load_settings
 log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 1_000  # messages that one sweep gives out again
-MUTEX_S = 10  # how long a sweep that died keeps others from sweeping
-
-
-def transport_options(settings: Settings) -> dict[str, Any]:
-    """What kombu must know, on every side that may sweep."""
-    return {"visibility_timeout": settings.lease_s, "unacked_mutex_expire": MUTEX_S}
 
 
 class Keeper(Thread):

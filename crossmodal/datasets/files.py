@@ -44,20 +44,20 @@ class CaptionedFiles:
         self._splits = splits
 
     def size(self, split: str) -> int | None:
-        return len(self._splits[split])
+        return len(self.entries(split))
 
     def entries(self, split: str) -> list[Entry]:
         """Every picture of `split` with its captions."""
         return self._splits[split]
 
     def example(self, split: str, seed: int, index: int) -> Example:
-        entries = self._splits[split]
+        entries = self.entries(split)
         epoch, place = divmod(index, len(entries))
         entry = entries[_shuffled(len(entries), seed, epoch)[place]]
         return Example(_read(entry.path), tuple(Caption(text) for text in entry.captions))
 
     def texts(self, split: str, seed: int) -> Iterator[str]:
-        for entry in self._splits[split]:
+        for entry in self.entries(split):
             yield from entry.captions
 
 

@@ -15,6 +15,8 @@ from redis.retry import Retry
 from crossmodal.errors import BrokerUnavailable, InvalidSetting
 from crossmodal.settings import Settings, redacted
 
+MUTEX_S = 10  # how long a sweep that died keeps others from sweeping; kombu's own is 300
+
 
 def connect(settings: Settings, retries: int = 1) -> redis.Redis:
     """A client that connects on first use; after a lost connection it sends again at once.
@@ -45,6 +47,11 @@ def _options(
         "socket_timeout": settings.connect_timeout_s,
         "retry": retry(NoBackoff(), retries, supported_errors=(RedisConnectionError,)),
     }
+
+
+def sweep_options(settings: Settings) -> dict[str, Any]:
+    """What kombu's transport must know on every side that may sweep for dead workers' messages."""
+    return {"visibility_timeout": settings.lease_s, "unacked_mutex_expire": MUTEX_S}
 
 
 @contextmanager

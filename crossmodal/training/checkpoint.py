@@ -24,6 +24,15 @@ class Progress:
     skipped: list[str] = field(default_factory=list)
 
 
+def refuse_unfinished(path: Path) -> None:
+    """Raise `CheckpointMismatch` where a run that has not ended would be overwritten."""
+    if path.is_file():
+        raise CheckpointMismatch(
+            f"{path} is of a run that has not ended: go on with it by --resume, "
+            "or remove it to start anew"
+        )
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A file with weights, optimizers, random states and progress of the run `identity` names."""

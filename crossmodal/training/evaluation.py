@@ -106,8 +106,8 @@ def asked_of(data: Scenes, split: str, count: int) -> list[Asked]:
 def judge_pictures(pipelines: Pipelines, asked: list[Asked]) -> tuple[Figures, Figures]:
     """What the pictures show of their prompts; what is left of it when they are captioned."""
     prompts, claims = [a.prompt for a in asked], [parse(a.prompt) for a in asked]
-    drawn = _all_drawn(pipelines.draw(prompts, first_seed=0), prompts)
-    again = _all_drawn(pipelines.draw(prompts, first_seed=len(asked)), prompts)
+    drawn = _with_blanks(pipelines.draw(prompts, first_seed=0))
+    again = _with_blanks(pipelines.draw(prompts, first_seed=len(asked)))
     verdicts = [judge(image, claim) for image, claim in zip(drawn, claims, strict=True)]
     figures = _fractions(verdicts) | {
         "sharpness": round(sharpness(drawn, [a.image for a in asked]), 4),
@@ -121,10 +121,10 @@ def judge_pictures(pipelines: Pipelines, asked: list[Asked]) -> tuple[Figures, F
     }
 
 
-def _all_drawn(pictures: list[Picture | None], prompts: list[str]) -> list[Picture]:
-    """A prompt of which no word is known counts as a picture of nothing."""
-    blank = np.zeros((128, 128, 3), np.uint8)
-    return [blank if p is None else p for p, _ in zip(pictures, prompts, strict=True)]
+def _with_blanks(pictures: list[Picture | None]) -> list[Picture]:
+    """A prompt of which no word is known counts as a picture of nothing, as large as the others."""
+    shape = next((p.shape for p in pictures if p is not None), (128, 128, 3))
+    return [np.zeros(shape, np.uint8) if p is None else p for p in pictures]
 
 
 def _differ(a: Picture, b: Picture) -> bool:

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from crossmodal.errors import (
-    CheckpointMismatch,
     OutputNotWritable,
     TrainingDiverged,
     TrainingStopped,
 )
 from crossmodal.files import write_whole
 from crossmodal.training.batches import Batch
-from crossmodal.training.checkpoint import Checkpoint, Progress
+from crossmodal.training.checkpoint import Checkpoint, Progress, refuse_unfinished
 
 Metrics = dict[str, float]
 # Called every step: progress in [0, 1], the latest figures, and whether they were logged.
@@ -156,11 +155,8 @@ def _start(
     The log of a run that had ended is kept, under the name `<stage>.log.1.jsonl`.
     """
     path = course.checkpoint.path
-    if path.is_file() and not course.resume:
-        raise CheckpointMismatch(
-            f"{path} is of a run that has not ended: go on with it by --resume, "
-            "or remove it to start anew"
-        )
+    if not course.resume:
+        refuse_unfinished(path)
     there = course.resume and path.is_file()
     progress = course.checkpoint.restore(modules, optimizers) if there else Progress()
     if not there and course.log.is_file():

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 
 from crossmodal.datasets.base import TRAIN, Dataset
-from crossmodal.errors import CheckpointMismatch, DataInvalid, InvalidSetting
+from crossmodal.errors import DataInvalid, InvalidSetting
 from crossmodal.files import whole, write_whole
 from crossmodal.models.bundle import BERT, MANIFEST, WORDS
 from crossmodal.models.captioner import (
@@ -46,7 +46,7 @@ from crossmodal.text.word2vec import (
     vocabulary,
 )
 from crossmodal.training.batches import Source, batches
-from crossmodal.training.checkpoint import Progress
+from crossmodal.training.checkpoint import Progress, refuse_unfinished
 from crossmodal.training.loop import Budget, Course, Report, Schedule, Turn, fit
 from crossmodal.training.objectives import (
     CaptionObjective,
@@ -131,12 +131,8 @@ def check(run: Run, stages: Sequence[str]) -> None:
     if o.start_from and not (o.start_from / WORDS).is_file():
         raise InvalidSetting(f"--start-from {o.start_from}: there is no {WORDS} in it")
     for stage in stages:
-        checkpoint = out / f"{stage}.checkpoint"
-        if checkpoint.is_file() and not run.resume:
-            raise CheckpointMismatch(
-                f"{checkpoint} is of a run that has not ended: go on with it by --resume, "
-                "or remove it to start anew"
-            )
+        if not run.resume:
+            refuse_unfinished(out / f"{stage}.checkpoint")
     models = [out / STAGES[s].made for s in ("txt2img", "img2txt")]
     made = next((m for m in models if m.is_file()), None)
     if made and "word2vec" in stages and not (run.resume or o.start_from):
