@@ -7,14 +7,18 @@
     │   ├── InvalidImage         ... its picture
     │   │   └── ImageTooLarge
     │   └── IdempotencyConflict  ... its key, used before with other params
+    ├── InvalidMessage           what lies in a queue is no message of a job
+    │   └── UnknownTask
     ├── QueueFull
     ├── JobNotFound
+    ├── DeadLetterNotFound
     ├── JobFailed                the job ended without a result; `code` says why
     │   ├── JobCanceled
     │   └── JobExpired
     ├── ResultTimeout            the caller stopped waiting; the job goes on
     ├── InvalidSetting           the environment or the command line is wrong
     ├── BrokerUnavailable
+    │   └── BrokerFull           Redis is about to run out of memory
     ├── StorageUnavailable
     │   ├── StorageNotWritable
     │   └── BlobNotFound
@@ -30,12 +34,14 @@
         ├── ModelHostUnavailable no host answers at the socket
         ├── ModelHostCrashed     the host died while it had the job
         ├── TimedOut             the host, or the whole attempt, took too long
+        ├── GpuOutOfMemory       not even this item alone fits on the device
         └── InferenceFailed      the model raised on this item alone
 
 Each class has a `code` that never changes and a `retryable` flag: whether the
 same request may succeed later without being changed.
 """
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -84,17 +90,44 @@ class IdempotencyConflict(InvalidParams):
     code = "idempotency_conflict"
 
 
+class InvalidMessage(CrossmodalError):
+    """What was taken from a queue has not the form of a job's message."""
+
+    code = "invalid_message"
+    caused_by_request = True
+
+
+class UnknownTask(InvalidMessage):
+    """The message names a task that no worker of this version has."""
+
+    code = "unknown_task"
+
+
 class QueueFull(CrossmodalError):
-    """The queue holds as many waiting jobs as it may."""
+    """The queue holds as many waiting jobs as it may; `retry_after_s` says when to try again."""
 
     code = "queue_full"
     retryable = True
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class JobNotFound(CrossmodalError):
     """No job has this id: it was never submitted here, or its retention is over."""
 
     code = "job_not_found"
+    caused_by_request = True
+
+
+class DeadLetterNotFound(CrossmodalError):
+    """No dead letter has this id: it was replayed, dropped, or its retention is over."""
+
+    code = "dead_letter_not_found"
     caused_by_request = True
 
 
@@ -143,6 +176,12 @@ class BrokerUnavailable(CrossmodalError):
 
     code = "broker_unavailable"
     retryable = True
+
+
+class BrokerFull(BrokerUnavailable):
+    """Redis has nearly used up its `maxmemory`; the rest is for the jobs it holds already."""
+
+    code = "broker_full"
 
 
 class StorageUnavailable(CrossmodalError):
@@ -230,9 +269,16 @@ class ModelHostUnavailable(ModelHostError):
 
 
 class ModelHostCrashed(ModelHostError):
-    """The model host closed the connection before it answered."""
+    """The model host died before it answered; `batch_size` is 0 when the job only waited."""
 
     code = "model_host_crashed"
+
+    def __init__(self, message: str, batch_size: int = 1) -> None:
+        super().__init__(message, batch_size)
+        self.batch_size = batch_size
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class TimedOut(ModelHostError):
@@ -241,8 +287,25 @@ class TimedOut(ModelHostError):
     code = "timed_out"
 
 
+class GpuOutOfMemory(ModelHostError):
+    """The device has no memory for this item, even in a batch of its own."""
+
+    code = "gpu_out_of_memory"
+
+
 class InferenceFailed(ModelHostError):
     """The model raised an error on this item; its batch mates were not harmed."""
 
     code = "inference_failed"
     retryable = False
+
+
+def is_callers_fault(code: str) -> bool:
+    """Whether a failure with this code was caused by the request: nobody else can mend it."""
+    return any(kind.code == code and kind.caused_by_request for kind in _tree(CrossmodalError))
+
+
+def _tree(root: type[CrossmodalError]) -> Iterator[type[CrossmodalError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _tree(kind)

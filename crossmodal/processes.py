@@ -20,7 +20,7 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 class Child:
     """A program in a session of its own: Ctrl-C in the terminal reaches only its parent.
 
-    On Linux it is sent SIGTERM when the thread that started it dies, however that came.
+    On Linux it is sent `death_signal` when the thread that started it dies, however that came.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Child:
     env: Mapping[str, str] = field(default_factory=dict)
     output: IO[bytes] | None = None
     stdin: bytes | None = None
+    death_signal: signal.Signals = signal.SIGTERM
     process: "subprocess.Popen[bytes] | None" = None
     started_at: float = 0.0
 
@@ -39,7 +40,7 @@ class Child:
             stdout=self.output or STDERR,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent if _LIBC else None,
+            preexec_fn=self._die_with_parent if _LIBC else None,
         )
         self.started_at = time.monotonic()
         if self.stdin is not None and self.process.stdin is not None:
@@ -87,10 +88,9 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-
-def _die_with_parent() -> None:
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    def _die_with_parent(self) -> None:
+        if _LIBC is not None:
+            _LIBC.prctl(_PR_SET_PDEATHSIG, self.death_signal)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, poll_s: float = 0.05) -> bool:

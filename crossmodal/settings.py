@@ -1,6 +1,8 @@
 """Settings come from the environment, are read once at the entry point, and passed down."""
 
+import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -17,6 +19,13 @@ SHIPPED_BUNDLE = Path(__file__).parent / "bundles" / "scenes"
 def data_dir() -> Path:
     """Where this user's queue and pictures are kept unless the environment says otherwise."""
     return Path(platformdirs.user_data_dir("crossmodal", appauthor=False))
+
+
+def runtime_dir() -> Path:
+    """Where this user's processes keep their sockets unless the environment says otherwise."""
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    folder = Path(given) if given else Path(tempfile.gettempdir(), f"user-{os.getuid()}")
+    return folder / "crossmodal"
 
 
 class Settings(BaseSettings):
@@ -49,6 +58,10 @@ class Settings(BaseSettings):
     """How long the record of an ended job is kept."""
     max_queue_length: int = Field(10_000, ge=1)
     """Waiting jobs a queue may hold before submit raises `QueueFull`."""
+    max_message_bytes: int = Field(1_000_000, ge=4_096)
+    """Largest message that is taken from a queue; a larger one is set aside as a dead letter."""
+    max_memory_ratio: float = Field(0.9, gt=0, le=1)
+    """Part of Redis's `maxmemory` at which submit raises `BrokerFull`."""
     max_attempts: int = Field(3, ge=1)
     """Attempts at a job before it fails for good."""
 
@@ -59,20 +72,30 @@ class Settings(BaseSettings):
 
     max_batch: int = Field(16, ge=1, le=256)
     """Most pictures or captions that the model host runs at once."""
-    inference_timeout_s: float = Field(60.0, gt=0)
-    """How long a task waits for the model host's answer."""
+    inference_timeout_s: float = Field(120.0, gt=0)
+    """How long one batch may run before its model host is taken to hang, and killed."""
     host_wait_s: float = Field(30.0, ge=0)
     """How long a task waits for a model host that is starting."""
     host_socket: Path | None = None
     """The model host's unix socket; the supervisor sets it for the workers it starts."""
     ready_file: Path | None = None
     """Touched by a Celery worker when it takes jobs; the supervisor sets it and watches it."""
+    heartbeat_file: Path | None = None
+    """Touched by a Celery worker while it consumes; the supervisor sets it and watches it."""
     run_time_limit_s: float = Field(600.0, gt=0)
     """How long one attempt may run before it is ended as `timed_out`."""
+    txt2img_run_time_limit_s: float | None = Field(None, gt=0)
+    """The same for txt2img jobs alone."""
+    img2txt_run_time_limit_s: float | None = Field(None, gt=0)
+    """The same for img2txt jobs alone."""
     lease_s: float = Field(15.0, ge=2)
     """How long a worker that says nothing keeps its jobs; then others run them."""
     sweep_s: float = Field(2.0, gt=0)
     """How often leases are renewed, and those of dead workers looked for. Well below the lease."""
+    heartbeat_s: float = Field(15.0, ge=5)
+    """How long a worker's consuming loop may be silent before it counts as dead."""
+    run_dir: Path = Field(default_factory=lambda: runtime_dir())
+    """Where running workers keep sockets, heartbeats and ready marks."""
     drain_s: float = Field(60.0, gt=0)
     """How long a stopping worker may take to finish what runs."""
 
@@ -84,6 +107,11 @@ class Settings(BaseSettings):
                 f"CROSSMODAL_SWEEP_S ({self.sweep_s:g}), or a busy worker would lose its jobs"
             )
         return self
+
+    def run_time_limit_of(self, task: str) -> float:
+        """How long one attempt at a job of this kind may run, in seconds."""
+        own: float | None = getattr(self, f"{task}_run_time_limit_s")
+        return self.run_time_limit_s if own is None else own
 
     @field_validator("result_backend", mode="before")
     @classmethod

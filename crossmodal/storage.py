@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,21 @@ from crossmodal.errors import (
     StorageNotWritable,
     StorageUnavailable,
 )
-from crossmodal.jobs.names import input_key
+from crossmodal.jobs.names import CHECKS, input_key
 from crossmodal.jobs.params import BlobRef
 from crossmodal.settings import Settings
 
 SCHEMES = ("file", "memory", "s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
 SIGNABLE = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """What a store lists: a key, bytes, and when they were written, in seconds since the epoch."""
+
+    key: str
+    size: int
+    modified_at: float
 
 
 class Storage:
@@ -89,9 +99,16 @@ class Storage:
             except FileNotFoundError:
                 return
 
+    def list(self, prefix: str) -> Iterator[StoredBlob]:
+        """All blobs in a folder and below it."""
+        with self._errors(prefix):
+            for chunk in obstore.list(self._store, prefix):
+                for meta in chunk:
+                    yield StoredBlob(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
     def check(self) -> None:
         """Write, read and delete a small blob. Raises `StorageUnavailable`."""
-        key = f"checks/{secrets.token_hex(8)}"
+        key = f"{CHECKS}/{secrets.token_hex(8)}"
         blob = self.put(key, b"crossmodal", "text/plain")
         self.get(blob)
         self.delete(key)

@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import JsonValue
 
-from crossmodal.errors import BrokerUnavailable, InvalidImage
+from crossmodal.errors import InvalidImage
 from crossmodal.jobs.connection import broker_errors, connect
+from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.params import (
     BlobRef,
@@ -19,15 +21,17 @@ from crossmodal.jobs.params import (
     build_params,
     fingerprint,
     fix_seed,
-    parse_params,
+    task_of,
 )
 from crossmodal.jobs.record import Job, JobState, JobStatus, QueueStatus
 from crossmodal.settings import Settings, load_settings
 from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.media import check_size, media_type
-from producer.broker import Broker
 from producer.handle import JobHandle
 from producer.waiting import Wait
+
+if TYPE_CHECKING:
+    from producer.broker import Broker
 
 Picture = bytes | str | Path | BlobRef
 """A picture to caption: the bytes of a file, its path, or a blob that is stored already."""
@@ -43,9 +47,10 @@ class Client:
 
     def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
         self.settings = settings or load_settings(**overrides)
-        self._redis: Any = connect(self.settings)
-        self._ledger = JobLedger(self.settings, self._redis)
-        self._broker = Broker(self.settings)
+        self.redis: Any = connect(self.settings)
+        self._ledger = JobLedger(self.settings, self.redis)
+        self._dead: DeadLetters | None = None
+        self._asking: Broker | None = None
         self._opened: Storage | None = None
 
     def __enter__(self) -> Self:
@@ -58,7 +63,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._broker.close()
+        if self._asking is not None:
+            self._asking.close()
+        if self._dead is not None:
+            self._dead.close()
         self._ledger.close()
 
     # -- submitting ---------------------------------------------------------------------
@@ -113,17 +121,14 @@ class Client:
         expires_in_s: float | None = None,
     ) -> JobHandle:
         """Submit a job with params that are already built."""
-        task = Task.TXT2IMG if isinstance(params, Txt2ImgParams) else Task.IMG2TXT
+        task = task_of(params)
         fixed = fix_seed(params)
         proposed = new_job_id()
         job_id, _ = self._ledger.submit(
             proposed, task, fixed.model_dump_json(), fingerprint(task, params),
+            message=message_of(task, proposed, fixed),
             idempotency_key=idempotency_key, expires_in_s=expires_in_s,
         )  # fmt: skip
-        if job_id == proposed:
-            self._publish(task, job_id, fixed)
-        else:
-            self._republish(job_id)
         return JobHandle(self, job_id)
 
     def upload(self, image: Picture) -> BlobRef:
@@ -134,20 +139,6 @@ class Client:
         data = image if isinstance(image, bytes) else _read_file(Path(image), limit)
         check_size(len(data), limit)
         return self._storage.put_input(data, media_type(data))
-
-    def _publish(self, task: Task, job_id: str, params: Params) -> None:
-        try:
-            self._broker.publish(task, job_id, _shown(params))
-        except BrokerUnavailable:
-            self._ledger.withdraw(job_id)
-            raise
-
-    def _republish(self, job_id: str) -> None:
-        """Send the message again if its job was never started: its first sender may have died
-        before sending it. A second message is harmless, the ledger starts a job once."""
-        job = self._ledger.get(job_id)
-        if job.state is JobState.QUEUED and job.attempt == 0:
-            self._broker.publish(job.task, job_id, _shown(parse_params(job.task, job.params)))
 
     # -- following ----------------------------------------------------------------------
 
@@ -176,7 +167,7 @@ class Client:
         wait = self.new_wait(handles, timeout_s)
         while wait:
             with broker_errors(self.settings):
-                reply = self._redis.execute_command(*wait.command())
+                reply = self.redis.execute_command(*wait.command())
             self.expire_overdue(wait.expiring if not reply else ())
             for job_id in wait.feed(reply):
                 yield handles[job_id]
@@ -203,7 +194,18 @@ class Client:
 
     def workers(self) -> dict[str, list[str]]:
         """Workers that answer within a second, each with the queues it serves."""
-        return self._broker.workers()
+        if self._asking is None:
+            from producer.broker import Broker  # Celery is slow to import, and seldom asked
+
+            self._asking = Broker(self.settings)
+        return self._asking.workers()
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What was given up, for operators."""
+        if self._dead is None:
+            self._dead = DeadLetters(self.settings, self._ledger, self.redis)
+        return self._dead
 
     # -- reading ------------------------------------------------------------------------
 
@@ -228,11 +230,3 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
         return path.read_bytes()
     except OSError as e:
         raise InvalidImage(f"the picture {path} cannot be read: {e.strerror}") from e
-
-
-def _shown(params: Params) -> dict[str, Any]:
-    """What a message carries for Flower to show; workers take the params from the ledger.
-
-    Never the metadata: Celery's JSON decoder gives some dictionaries a meaning of its own.
-    """
-    return params.model_dump(mode="json", exclude_none=True, exclude={"metadata"})

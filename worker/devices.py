@@ -3,11 +3,11 @@
 import os
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from crossmodal.errors import InvalidSetting
+from crossmodal.settings import runtime_dir
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,4 @@ def _visible(names: list[str], visible: str | None) -> list[str]:
 
 def default_socket(slug: str) -> Path:
     """Where a model host listens unless it is told otherwise."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime) if runtime else Path(tempfile.gettempdir(), f"user-{os.getuid()}")
-    return folder / "crossmodal" / f"host-{slug}.sock"
+    return runtime_dir() / f"host-{slug}.sock"

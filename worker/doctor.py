@@ -4,14 +4,13 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from typing import Any
 
 import typer
-from redis.exceptions import ResponseError
 
 from crossmodal.console import FAILED, Json, console, print_json, print_table
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.connection import broker_errors, connect
+from crossmodal.jobs.server import eviction_policy, warnings
 from crossmodal.models.bundle import open_bundle
 from crossmodal.settings import Settings, load_settings, redacted
 from crossmodal.storage import open_storage
@@ -75,24 +74,14 @@ def _guarded(subject: str, check: Callable[[Settings], Finding], settings: Setti
 def _queue(settings: Settings) -> Finding:
     with broker_errors(settings), connect(settings) as redis:
         info = redis.info()
-        policy = _eviction(redis)
+        policy = eviction_policy(redis)
+        problems = warnings(redis)
     url = redacted(settings.broker_url.get_secret_value())
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version", info["redis_version"])
+    evicts = policy not in ("noeviction", "unknown")
     found = f"{name} {version} at {url}, eviction {policy}"
-    if policy not in ("noeviction", "unknown"):
-        return Finding("queue", False, found, "CONFIG SET maxmemory-policy noeviction: "
-                       "a server that evicts loses jobs")  # fmt: skip
-    if not info.get("aof_enabled") and not info.get("rdb_last_save_time"):
-        return Finding("queue", True, found, "turn on appendonly: jobs are lost on a restart")
-    return Finding("queue", True, found)
-
-
-def _eviction(redis: Any) -> str:
-    try:
-        return str(redis.config_get("maxmemory-policy")["maxmemory-policy"])
-    except (ResponseError, KeyError):  # managed servers forbid CONFIG
-        return "unknown"
+    return Finding("queue", not evicts, found, "; ".join(problems))
 
 
 def _store(settings: Settings) -> Finding:

@@ -5,11 +5,13 @@ gives out again what has an old score. Here the worker scores its own anew, so t
 run for hours, and a dead worker's messages come back within a lease. The ledger keeps a
 lease for each running attempt, by which a second delivery tells a live one from a dead one.
 
-This is the one file that knows kombu's inside; a test fails when kombu changes it.
+The same loop shows from outside that this worker consumes: it touches a file. With
+`worker/transport.py` this is where kombu's inside is known; a test fails when that changes.
 """
 
 import logging
 import time
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -20,22 +22,25 @@ from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import is_job_id
-from crossmodal.settings import Settings, load_settings
+from crossmodal.settings import Settings
+from worker.recovery import Recovery
 
 log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 1_000  # messages that one sweep gives out again
+SILENT_S = 5.0  # Redis answers a worker that consumes every second
 
 
 class Keeper(Thread):
     """Renews every lease of this worker; a thread, because a draining worker has no event loop."""
 
-    def __init__(self, settings: Settings, worker: str) -> None:
+    def __init__(self, settings: Settings, worker: str, queues: list[str]) -> None:
         super().__init__(name="lease", daemon=True)
         self._settings = settings
         self._worker = worker
         self._redis: Any = connect(settings)
         self._ledger = JobLedger(settings)
+        self._recovery = Recovery(settings, self._ledger, queues)
         self._running: set[str] = set()
         self.qos: Any = None  # kombu's record of unacknowledged messages; one a connection
 
@@ -46,8 +51,11 @@ class Keeper(Thread):
                 with broker_errors(self._settings):
                     self._renew_messages()
                 self._renew_attempts()
+                self._recovery.run_if_due()
             except BrokerUnavailable as e:
                 log.warning("leases are not renewed: %s", e)
+            except Exception:  # without this thread every job of the worker would run twice
+                log.exception("an error of ours; leases are renewed again in a moment")
 
     def _renew_messages(self) -> None:
         tags = list(self.qos._delivered)
@@ -71,21 +79,32 @@ class LeaseStep(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self._timer: Any = None
+        self._timers: list[Any] = []
 
     def start(self, consumer: Any) -> None:
-        settings = load_settings()
-        qos = consumer.task_consumer.channel.qos
+        settings: Settings = consumer.app.settings
+        channel = consumer.task_consumer.channel
         if LeaseStep.keeper is None:
-            LeaseStep.keeper = Keeper(settings, consumer.hostname)
-            LeaseStep.keeper.qos = qos
+            queues = [queue.name for queue in consumer.task_consumer.queues]
+            LeaseStep.keeper = Keeper(settings, consumer.hostname, queues)
+            LeaseStep.keeper.qos = channel.qos
             LeaseStep.keeper.start()
-        LeaseStep.keeper.qos = qos
+        LeaseStep.keeper.qos = channel.qos
         sweep = {"num": MOST_AT_ONCE, "interval": 1}
-        self._timer = consumer.timer.call_repeatedly(
-            settings.sweep_s, qos.restore_visible, kwargs=sweep
-        )
+        every = consumer.timer.call_repeatedly
+        self._timers = [
+            every(settings.sweep_s, channel.qos.restore_visible, kwargs=sweep),
+            every(1.0, beat, (channel, settings.heartbeat_file)),
+        ]
 
     def stop(self, consumer: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
+
+
+def beat(channel: Any, file: Path | None) -> None:
+    """Touch the heartbeat file, unless this loop turns without taking what waits for it."""
+    takes = time.monotonic() - type(channel).polled_at < SILENT_S
+    is_full = not channel.qos.can_consume() and bool(state.reserved_requests)
+    if file is not None and (takes or is_full):
+        file.touch()

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ from crossmodal.errors import (
     CrossmodalError,
     InvalidParams,
     JobFailed,
+    ModelHostCrashed,
     ModelHostUnavailable,
     TimedOut,
+    is_callers_fault,
 )
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
@@ -37,11 +39,13 @@ from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.decode import decode
 from crossmodal.vision.encode import encode_png, parameters_text
 from crossmodal.vision.preprocess import fit_square
-from worker.host.client import HostClient
+from worker.host.client import HostClient, NoLongerWanted
 from worker.host.protocol import Answer
 
 log = logging.getLogger(__name__)
 
+TELL_AGAIN_S = 0.5
+MAX_EXCUSED = 10  # attempts; a job beside which hosts die more often is not believed any more
 MAX_RECORDED_PARAMS = 4_096  # of params that are wrong, this much is kept to be looked at
 
 
@@ -77,7 +81,7 @@ class Released:
     """The attempt failed in a way that may pass; the job waits for the next one."""
 
     failure: Failure
-    attempt: int
+    counted: int
 
 
 Ending = JobResult | Failure | Skipped | Busy | Released
@@ -94,7 +98,7 @@ class JobRunner:
     ) -> None:
         self._settings = settings
         self._interrupted_by = interrupted_by
-        # No retries: a `start` that is sent twice would be taken for a duplicate message.
+        # No retries: a `start` that is sent twice would be taken for a second message.
         self._ledger = JobLedger(settings, connect(settings, retries=0))
         self._storage: Storage | None = None
         self._host = host
@@ -112,25 +116,29 @@ class JobRunner:
                 return Busy()
             return Skipped(attempt.reason)
         if problem is not None:
-            return self._give_up(attempt, problem)
+            failure = Failure.of(problem)
+            self._ledger.fail(attempt, failure, dead=True)  # its sender will not learn of it
+            return failure
         return self._run_attempt(delivery.task, attempt)
 
     def _run_attempt(self, task: Task, attempt: Attempt) -> Ending:
         """Every way in which an attempt can end, as an `Ending`."""
         try:
             result = self._attempt(task, attempt)
-            if result is not None and self._ledger.succeed(attempt, result):
+            if self._insist(lambda: self._ledger.succeed(attempt, result)):
                 return result
-            log.warning("job %s: attempt %d came too late", attempt.job, attempt.number)
-            return Skipped("superseded")
+            self._restore_record(attempt)
+            return _superseded(attempt)
+        except NoLongerWanted:
+            return _superseded(attempt)
         except BrokerUnavailable:
             raise
         except CrossmodalError as e:
             return self._give_up(attempt, e)
         except self._interrupted_by:
             return self._give_up(attempt, TimedOut(
-                f"the attempt ran longer than {self._settings.run_time_limit_s:g} s: ask for "
-                "less, or raise CROSSMODAL_RUN_TIME_LIMIT_S"
+                f"the attempt ran longer than {self._settings.run_time_limit_of(task):g} s: ask "
+                "for less, or raise CROSSMODAL_RUN_TIME_LIMIT_S"
             ))  # fmt: skip
         except Exception as e:  # a mistake of ours: the job must still end, and say so
             log.exception("job %s: unexpected error", attempt.job)
@@ -152,17 +160,46 @@ class JobRunner:
         return problem if is_new else None
 
     def _give_up(self, attempt: Attempt, error: CrossmodalError) -> Ending:
+        """Let the job wait for another attempt if that may help, or end it."""
         failure = Failure.of(error)
-        # A host that was not there has not harmed the job, nor the job it.
-        counts = not isinstance(error, ModelHostUnavailable)
+        counts = _is_to_blame(error, attempt)
         if error.retryable and not (counts and attempt.is_last):
-            if self._ledger.release(attempt, failure, counts=counts):
-                return Released(failure, attempt.number)
-            return Skipped("superseded")
-        return failure if self._ledger.fail(attempt, failure) else Skipped("superseded")
+            crashed_with_it = isinstance(error, ModelHostCrashed) and error.batch_size > 0
+            alone = crashed_with_it or isinstance(error, TimedOut)
+            kept = self._insist(
+                lambda: self._ledger.release(attempt, failure, counts=counts, alone=alone)
+            )
+            return (
+                Released(failure, attempt.counted if counts else 1)
+                if kept
+                else _superseded(attempt)
+            )
+        dead = not is_callers_fault(error.code)
+        ended = self._insist(lambda: self._ledger.fail(attempt, failure, dead=dead))
+        return failure if ended else _superseded(attempt)
 
-    def _attempt(self, task: Task, attempt: Attempt) -> JobResult | None:
-        """What the attempt made, stored; None when by then it was no longer the one that may."""
+    def _insist(self, tell: Callable[[], bool]) -> bool:
+        """Tell the ledger how an attempt ended, for as long as nobody else may have begun one.
+
+        Without this, all that a worker was finishing while Redis restarted would be run again.
+        """
+        deadline = time.monotonic() + self._settings.lease_s
+        while True:
+            try:
+                return tell()
+            except BrokerUnavailable:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(TELL_AGAIN_S)
+
+    def _is_wanted(self, attempt: Attempt) -> bool:
+        try:
+            return self._ledger.holds(attempt)
+        except BrokerUnavailable:  # not to know is no reason to stop
+            return True
+
+    def _attempt(self, task: Task, attempt: Attempt) -> JobResult:
+        """What the attempt made, stored. Raises `NoLongerWanted` once the job is not its own."""
         begun = time.monotonic()
         params = parse_params(task, attempt.params)
         image = None
@@ -170,9 +207,12 @@ class JobRunner:
             data = self._store().get(params.image, self._settings.max_image_bytes)
             pixels = decode(data, self._settings.max_image_pixels)
             image = fit_square(pixels, self._host.info().image_side)
-        answer = self._host.run(task, params, image)
-        if not self._ledger.holds(attempt):
-            return None
+        answer = self._host.run(
+            task, params, image, alone=attempt.is_suspect,
+            is_wanted=lambda: self._is_wanted(attempt),
+        )  # fmt: skip
+        if not self._is_wanted(attempt):
+            raise NoLongerWanted
         return self._record(task, attempt, params, answer, begun)
 
     def _record(
@@ -180,7 +220,7 @@ class JobRunner:
     ) -> JobResult:
         """Put what was made into the object store, `result.json` last."""
         stored_from = time.monotonic()
-        images = tuple(self._put_images(attempt.job, params, answer))
+        images = tuple(self._put_images(attempt, params, answer))
         store_s = time.monotonic() - stored_from
         result = JobResult(
             job=attempt.job,
@@ -198,11 +238,10 @@ class JobRunner:
             attempt=attempt.number,
             metadata=params.metadata,
         )
-        text = result.model_dump_json().encode()
-        self._store().put(result_key(attempt.job, "result.json"), text, "application/json")
+        self._put_result(result)
         return result
 
-    def _put_images(self, job_id: str, params: Params, answer: Answer) -> list[ImageRef]:
+    def _put_images(self, attempt: Attempt, params: Params, answer: Answer) -> list[ImageRef]:
         if answer.images is None or not isinstance(params, Txt2ImgParams):
             return []
         refs = []
@@ -212,10 +251,20 @@ class JobRunner:
                 params.prompt, ((params.seed or 0) + i) % 2**32, params.temperature,
                 (width, height), answer.model, answer.bundle_version,
             )  # fmt: skip
-            key = result_key(job_id, f"{i}.png")
+            key = result_key(attempt.job, f"{i}.png", attempt.number)
             blob = self._store().put(key, encode_png(pixels, text), "image/png")
             refs.append(ImageRef(**blob.model_dump(), width=width, height=height))
         return refs
+
+    def _restore_record(self, attempt: Attempt) -> None:
+        """Put back the `result.json` of the attempt that won, where this one has replaced it."""
+        won = self._ledger.get(attempt.job).result
+        if won is not None:
+            self._put_result(won)
+
+    def _put_result(self, result: JobResult) -> None:
+        text = result.model_dump_json().encode()
+        self._store().put(result_key(result.job, "result.json"), text, "application/json")
 
     def _store(self) -> Storage:
         # Opened on first use: a store that is away fails jobs, not the worker's start.
@@ -233,6 +282,19 @@ def _timings(attempt: Attempt, answer: Answer, store_s: float, run_s: float) -> 
         store_s=round(store_s, 6),
         total_s=round(attempt.queued_s + run_s, 6),
     )
+
+
+def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:
+    """Whether an attempt that ended so counts: what was no fault of the job must not end it."""
+    if isinstance(error, ModelHostCrashed) and error.batch_size != 1:
+        # It was one of many, or waited behind others: the next attempts will show.
+        return attempt.number > MAX_EXCUSED
+    return not isinstance(error, ModelHostUnavailable)
+
+
+def _superseded(attempt: Attempt) -> Skipped:
+    log.warning("job %s: attempt %d is not wanted any more", attempt.job, attempt.number)
+    return Skipped("superseded")
 
 
 def _excerpt(raw: Mapping[str, Any]) -> str:

@@ -6,15 +6,18 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from crossmodal.errors import BrokerUnavailable, InvalidSetting
+from crossmodal.jobs.connection import is_reachable
+from crossmodal.jobs.ledger import JobLedger
 from crossmodal.processes import Child, wait_until
 from crossmodal.settings import Settings
 from worker.devices import Device
+from worker.health import UnitFiles, age_s, is_running
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +25,7 @@ BACKOFF_MAX_S = 30.0
 HEALTHY_AFTER_S = 60.0  # a process that ran this long has not crashed at its start
 HOST_STOP_S = 10.0
 COLD_STOP_S = 10.0
+RECONNECT_S = 5.0  # after Redis is back, this long a worker may take to consume again
 POLL_S = 0.2
 
 
@@ -38,6 +42,7 @@ class Watched:
         if self.child.is_alive:
             return
         if self.child.process is not None and self.not_before == 0.0:
+            self.child.kill()  # what it had started must not outlive it
             self._note_crash()
         if time.monotonic() >= self.not_before:
             self.child.start()
@@ -50,8 +55,8 @@ class Watched:
 
     def _note_crash(self) -> None:
         ran_s = time.monotonic() - self.child.started_at
-        self.crashes = 1 if ran_s > HEALTHY_AFTER_S else self.crashes + 1
-        delay_s = min(BACKOFF_MAX_S, 0.25 * 2**self.crashes)
+        self.crashes = 0 if ran_s > HEALTHY_AFTER_S else self.crashes + 1
+        delay_s = min(BACKOFF_MAX_S, 0.25 * 2**self.crashes) if self.crashes > 1 else 0.0
         self.not_before = time.monotonic() + delay_s
         log.error(
             "%s ended with status %s after %.1f s; starting it again in %.1f s",
@@ -62,43 +67,76 @@ class Watched:
 class Unit:
     """One device: its model host, and the Celery worker that is joined to it by a socket."""
 
-    def __init__(self, device: Device, queues: list[str], concurrency: int, folder: Path) -> None:
-        self.socket = folder / f"{device.slug}.sock"
-        self._ready_file = folder / f"{device.slug}.ready"
+    def __init__(
+        self, settings: Settings, device: Device, queues: list[str], concurrency: int,
+        folder: Path,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._answered_at: float | None = None
+        self.files = UnitFiles(folder, device.slug)
+        self.files.mark.touch()
+        self.name = f"{device.slug}.{os.getpid()}@{socket.gethostname()}"
         self.host = Watched(Child(
             f"host {device.name}",
-            [sys.executable, "-m", "worker.host",
-             "--socket", str(self.socket), "--device", device.torch_name],
+            [sys.executable, "-m", "worker.host", "--socket", str(self.files.socket),
+             "--device", device.torch_name, "--beat", str(self.files.host_beat)],
             device.environment(),
+            death_signal=signal.SIGKILL,
         ))  # fmt: skip
-        name = f"{device.slug}.{os.getpid()}@{socket.gethostname()}"
         self.worker = Watched(Child(
-            f"worker {name}",
+            f"worker {self.name}",
             [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--pool", "prefork",
-             "--hostname", name, "--queues", ",".join(queues), "--concurrency", str(concurrency),
+             "--hostname", self.name, "--queues", ",".join(queues),
+             "--concurrency", str(concurrency),
              "--loglevel", "INFO", "--without-gossip", "--without-mingle"],
-            {"CROSSMODAL_HOST_SOCKET": str(self.socket), "CUDA_VISIBLE_DEVICES": "",
-             "CROSSMODAL_READY_FILE": str(self._ready_file),
+            {"CROSSMODAL_HOST_SOCKET": str(self.files.socket), "CUDA_VISIBLE_DEVICES": "",
+             "CROSSMODAL_READY_FILE": str(self.files.ready),
+             "CROSSMODAL_HEARTBEAT_FILE": str(self.files.worker_beat),
              "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         ))  # fmt: skip
 
     @property
     def is_ready(self) -> bool:
         """Whether the models are warm and the worker takes jobs."""
-        return self._host_is_ready and self._ready_file.exists()
+        return self._host_is_ready and self.files.ready.exists()
 
     @property
     def _host_is_ready(self) -> bool:
-        return self.socket.is_socket()  # the host listens only once its models are warm
+        return self.files.socket.is_socket()  # the host listens only once its models are warm
 
     def keep_alive(self) -> None:
+        """Kill what hangs, start what has ended."""
+        self._end_silent_host()
+        self._end_silent_worker()
         if not self.host.child.is_alive:
-            self.socket.unlink(missing_ok=True)  # of a host that was killed
+            self.files.socket.unlink(missing_ok=True)  # of a host that was killed
+            self.files.host_beat.unlink(missing_ok=True)
         self.host.keep_alive()
         if not self.worker.child.is_alive:
-            self._ready_file.unlink(missing_ok=True)
+            self.files.ready.unlink(missing_ok=True)
+            self.files.worker_beat.unlink(missing_ok=True)
         if self._host_is_ready or self.worker.child.process is not None:
             self.worker.keep_alive()
+
+    def _end_silent_host(self) -> None:
+        """A host whose device hangs ends itself; this one cannot even do that."""
+        limit_s = max(self._settings.heartbeat_s, self._settings.inference_timeout_s)
+        silent_s = age_s(self.files.host_beat) or 0.0
+        if self.host.child.is_alive and silent_s > limit_s:
+            log.error("%s has not moved for %.0f s: killing it", self.host.child.name, silent_s)
+            self.host.child.kill()
+
+    def _end_silent_worker(self) -> None:
+        """A worker that does not consume, and has not begun again soon after Redis answered."""
+        silent_s = age_s(self.files.worker_beat) or 0.0
+        hangs = self.worker.child.is_alive and silent_s > self._settings.heartbeat_s
+        if not hangs or not is_reachable(self._settings):
+            self._answered_at = None
+        elif self._answered_at is None:
+            self._answered_at = time.monotonic()
+        elif time.monotonic() - self._answered_at > RECONNECT_S:
+            log.error("%s has not consumed for %.0f s: killing it", self.name, silent_s)
+            self.worker.child.kill()
 
 
 class Supervisor:
@@ -119,9 +157,9 @@ class Supervisor:
         self._settings = settings
         self._ready_file = ready_file
         self._was_ready = False
-        self._folder = Path(tempfile.mkdtemp(prefix="crossmodal-"))  # mode 0700
+        self._folder = make_folder(settings.run_dir)
         served = [*queues, *([settings.plain_queue] if settings.plain_queue else [])]
-        self._units = [Unit(d, served, concurrency, self._folder) for d in devices]
+        self._units = [Unit(settings, d, served, concurrency, self._folder) for d in devices]
         self._signals = 0
 
     def run(self) -> int:
@@ -167,11 +205,43 @@ class Supervisor:
             for worker in workers:
                 worker.send(signal.SIGQUIT)
             wait_until(lambda: not any(w.is_alive for w in workers), COLD_STOP_S)
+            self._disown()
         for unit in self._units:
             unit.host.child.stop(HOST_STOP_S)
         return drained
+
+    def _disown(self) -> None:
+        """Have what was cut off run again at once, and without an attempt being counted."""
+        try:
+            ledger = JobLedger(self._settings)
+            for unit in self._units:
+                unit.worker.child.kill()
+                ledger.disown(unit.name)
+        except BrokerUnavailable as e:
+            log.warning("what was stopped runs again only when its leases end: %s", e)
 
     def _kill_all(self) -> None:
         for unit in self._units:
             unit.worker.child.kill()
             unit.host.child.kill()
+
+
+def make_folder(run_dir: Path) -> Path:
+    """A folder of this process's own for sockets and heartbeats, only for this user.
+
+    Raises `InvalidSetting` where others could put something in its place.
+    """
+    try:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for old in run_dir.glob("[0-9]*"):
+            if old.name.isdecimal() and (
+                int(old.name) == os.getpid() or not is_running(int(old.name))
+            ):
+                shutil.rmtree(old, ignore_errors=True)
+        folder = run_dir / str(os.getpid())
+        folder.mkdir(mode=0o700)
+    except OSError as e:
+        raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {e}") from e
+    if run_dir.stat().st_uid != os.getuid() or run_dir.stat().st_mode & 0o022:
+        raise InvalidSetting(f"others may write to CROSSMODAL_RUN_DIR={run_dir}: it is not private")
+    return folder

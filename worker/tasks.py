@@ -1,5 +1,6 @@
 """The Celery tasks: they translate between Celery's world and the job runner's, no more."""
 
+import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -8,10 +9,12 @@ from typing import Any, NoReturn
 
 from celery import Task as CeleryTask
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from celery.worker.request import Request
 
-from crossmodal.errors import BrokerUnavailable, InvalidParams
+from crossmodal.errors import BrokerUnavailable, InvalidParams, TimedOut
+from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import RECORDED_HEADER, Task
-from crossmodal.jobs.record import JobResult
+from crossmodal.jobs.record import Failure, JobResult
 from worker.app import app, settings
 from worker.devices import default_socket
 from worker.host.client import HostClient
@@ -19,6 +22,9 @@ from worker.runner import Busy, Delivery, JobRunner, Released, Skipped, raised
 
 RETRY_BASE_S = 1.0
 RETRY_MAX_S = 60.0
+HARD_MARGIN_S = 10.0  # after its time limit, code that cannot be interrupted is killed
+
+log = logging.getLogger(__name__)
 
 
 @cache
@@ -29,22 +35,46 @@ def runner() -> JobRunner:
     return JobRunner(settings, host, interrupted_by=SoftTimeLimitExceeded)
 
 
+class JobRequest(Request):
+    """A message in the hands of the Celery main process."""
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Have a job whose process must be killed counted as timed out, and run again."""
+        if not soft:
+            failure = Failure.of(TimedOut(
+                f"the attempt could not be ended within {HARD_MARGIN_S:g} s of its limit: its "
+                "process was killed"
+            ))  # fmt: skip
+            try:
+                JobLedger(settings).abandon(self.hostname, [self.id], failure)
+            except BrokerUnavailable as e:  # then it counts as lost, once its lease has ended
+                log.warning("job %s: %s", self.id, e)
+            self.reject(requeue=True)
+        super().on_timeout(soft, timeout)
+
+
+def _limits(task: Task) -> dict[str, float]:
+    limit = settings.run_time_limit_of(task)
+    return {"soft_time_limit": limit, "time_limit": limit + HARD_MARGIN_S}
+
+
 # typing=False: wrong arguments must reach the runner, which records what is wrong with them.
 OPTIONS: dict[str, Any] = {
     "bind": True,
+    "Request": JobRequest,
     "typing": False,
     "max_retries": None,
     "resultrepr_maxsize": 200,
 }
 
 
-@app.task(name=Task.TXT2IMG.celery_name, **OPTIONS)
+@app.task(name=Task.TXT2IMG.celery_name, **OPTIONS, **_limits(Task.TXT2IMG))
 def txt2img(self: CeleryTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Draw pictures of a prompt; keyword arguments are those of `Txt2ImgParams`."""
     return _run(self, Task.TXT2IMG, args, kwargs)
 
 
-@app.task(name=Task.IMG2TXT.celery_name, **OPTIONS)
+@app.task(name=Task.IMG2TXT.celery_name, **OPTIONS, **_limits(Task.IMG2TXT))
 def img2txt(self: CeleryTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Caption a picture; keyword arguments are those of `Img2TxtParams`."""
     return _run(self, Task.IMG2TXT, args, kwargs)
@@ -73,7 +103,7 @@ def _run(
     if isinstance(ending, Busy):
         _again(self, Retry("another process runs the job"), settings.sweep_s * random.uniform(1, 2))  # noqa: S311
     if isinstance(ending, Released):
-        _again(self, raised(ending.failure), _backoff_s(ending.attempt))
+        _again(self, raised(ending.failure), _backoff_s(ending.counted))
     raise raised(ending)
 
 
@@ -85,7 +115,7 @@ def _again(self: CeleryTask, why: Exception, countdown_s: float) -> NoReturn:
         raise Reject(e.reason, requeue=True) from e
 
 
-def _backoff_s(attempt: int) -> float:
+def _backoff_s(counted: int) -> float:
     """Exponential, with full jitter, so that jobs that failed together come back apart."""
-    ceiling = min(RETRY_MAX_S, RETRY_BASE_S * 2 ** min(attempt, 10))
+    ceiling = min(RETRY_MAX_S, RETRY_BASE_S * 2 ** min(counted, 10))
     return random.uniform(RETRY_BASE_S / 2, ceiling)  # noqa: S311 - no secret depends on it

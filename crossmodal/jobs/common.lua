@@ -5,13 +5,16 @@
 -- A queue has      <prefix>:queue:<q>:queued    sorted set, id -> when it was submitted
 --                  <prefix>:queue:<q>:running   sorted set, id -> when its attempt started
 --                  <prefix>:queue:<q>:stats     hash: finished:<state> -> count, mean_run_s
--- The leases are    <prefix>:leases              sorted set, id -> until when its attempt is alive
+-- The leases are     <prefix>:leases              sorted set, id -> until when its attempt is alive
+-- Dead letters are   <prefix>:dead                sorted set, id -> when it was given up
 -- KEYS[1] is the job. ARGV[1] is the prefix, ARGV[2] the job's id.
 
 local job = KEYS[1]
 local prefix, id = ARGV[1], ARGV[2]
 
 local leases = prefix .. ':leases'
+local dead = prefix .. ':dead'
+local MOST_DEAD = 10000
 
 local function now()
   local t = redis.call('TIME')
@@ -31,6 +34,24 @@ local function event(state, attempt, code)
     'state', state, 'attempt', attempt, 'code', code or '', 'at', stamp(now()))
 end
 
+-- Put an id on the list of dead letters; those that outlived their records leave it.
+local function bury(letter, t, retention_s)
+  redis.call('ZADD', dead, stamp(t), letter)
+  redis.call('ZREMRANGEBYSCORE', dead, '-inf', stamp(t - retention_s))
+  redis.call('ZREMRANGEBYRANK', dead, 0, -MOST_DEAD - 1)
+end
+
+-- Back to its old place in the queue: the attempt is over, the job is not.
+-- The attempt number is the fence and only grows; what does not count is kept apart.
+local function put_back(queue, attempt, counts, created_at, code)
+  if not counts then redis.call('HINCRBY', job, 'uncounted', 1) end
+  redis.call('HSET', job, 'state', 'queued', 'sent_at', stamp(now()))
+  redis.call('ZREM', queue_key(queue, 'running'), id)
+  redis.call('ZREM', leases, id)
+  redis.call('ZADD', queue_key(queue, 'queued'), created_at, id)
+  event('queued', attempt, code)
+end
+
 -- The one way into a terminal state: record it, leave the queue, count, start the retention.
 local function finish(queue, attempt, state, field, payload, code, retention_s)
   local t = now()
@@ -40,6 +61,7 @@ local function finish(queue, attempt, state, field, payload, code, retention_s)
   local started = redis.call('ZSCORE', queue_key(queue, 'running'), id)
   redis.call('ZREM', queue_key(queue, 'running'), id)
   redis.call('ZREM', leases, id)
+  redis.call('HDEL', job, 'alone', 'sent_at')
   local stats = queue_key(queue, 'stats')
   redis.call('HINCRBY', stats, 'finished:' .. state, 1)
   if state == 'succeeded' and started then

@@ -18,20 +18,38 @@ from crossmodal.errors import IdempotencyConflict, InvalidParams, JobNotFound, Q
 from crossmodal.jobs import names
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.names import Task
-from crossmodal.jobs.record import Failure, Job, JobResult, JobState, JobStatus, QueueStatus
+from crossmodal.jobs.record import (
+    Failure,
+    Job,
+    JobEvent,
+    JobResult,
+    JobState,
+    JobStatus,
+    QueueStatus,
+)
+from crossmodal.jobs.server import MemoryGuard
 from crossmodal.settings import Settings
+
+SCAN_COUNT = 1_000
+NOBODY_WORKS_S = 60.0  # when to submit again to a full queue that nothing is taken from
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A started attempt; `number` is the fence that its owner must show to end the job."""
+    """A started attempt; `number` is the fence that its owner must show to end the job.
+
+    `counted` leaves out earlier ones that were no fault of the job.
+    """
 
     job: str
     number: int
     params: dict[str, Any]
     created_at: float
     started_at: float
+    counted: int
     is_last: bool
+    is_suspect: bool
+    """Whether a model host died with it: then it must run alone, to harm no other."""
 
     @property
     def queued_s(self) -> float:
@@ -59,6 +77,7 @@ class JobLedger:
         self._prefix = settings.key_prefix
         # redis-py types every reply as perhaps awaitable; ours never are.
         self._redis: Any = redis or connect(settings)
+        self._memory = MemoryGuard(settings, self._redis)
         self._scripts = {
             name: self._redis.register_script(_script(name))
             for name in (
@@ -66,10 +85,12 @@ class JobLedger:
                 "start",
                 "finish",
                 "release",
+                "requeue",
+                "disown",
                 "cancel",
                 "expire",
                 "renew",
-                "withdraw",
+                "bury",
             )
         }
 
@@ -85,15 +106,16 @@ class JobLedger:
         params_json: str,
         fingerprint: str,
         *,
+        message: str = "",
         idempotency_key: str | None = None,
         expires_in_s: float | None = None,
         bounded: bool = True,
     ) -> tuple[str, bool]:
-        """Create a job: its id, and whether it is new.
+        """Create a job and send its message, both or neither: its id, and whether it is new.
 
         With an `idempotency_key` that was used before for the same request, the id is that of
         the earlier job. Raises `IdempotencyConflict` where that was another request, and
-        `QueueFull` (never, when not `bounded`).
+        `QueueFull` (never, when not `bounded`), and `BrokerFull`.
         """
         if expires_in_s is not None and not 0 <= expires_in_s < float("inf"):
             raise InvalidParams(f"expires_in_s is {expires_in_s}: give seconds, 0 or more")
@@ -101,26 +123,22 @@ class JobLedger:
         guard = key
         if idempotency_key is not None:
             guard = names.idempotency_key(self._prefix, idempotency_key)
+        if bounded:
+            self._memory.check()
         limit = self._settings.max_queue_length
         reply = self._call(
             "submit", job_id, task, task.queue, params_json, fingerprint,
-            "" if expires_in_s is None else expires_in_s, limit if bounded else "", guard=guard,
+            "" if expires_in_s is None else expires_in_s, limit if bounded else "", message,
+            guard=guard,
         )  # fmt: skip
         if reply[0] == "full":
-            raise QueueFull(
-                f"the queue {task.queue} holds {reply[1]} jobs, {limit} are allowed: "
-                "submit again later, or raise CROSSMODAL_MAX_QUEUE_LENGTH"
-            )
+            raise _queue_full(task.queue, limit, *reply[1:])
         if reply[0] == "conflict":
             raise IdempotencyConflict(
                 f"the idempotency key {idempotency_key!r} belongs to job {reply[1]}, "
                 "which was submitted with other params: use another key"
             )
         return str(reply[1]), reply[0] == "created"
-
-    def withdraw(self, job_id: str) -> bool:
-        """Forget a job whose message could not be sent, if no worker has started it."""
-        return bool(self._call("withdraw", job_id)[0] == "ok")
 
     def cancel(self, job_id: str) -> JobState:
         """Cancel a job that has not ended; returns the state it is in now."""
@@ -141,41 +159,64 @@ class JobLedger:
         )  # fmt: skip
         if reply[0] != "run":
             return NotStarted(str(reply[0]))
-        _, number, params, created_at, started_at, is_last = reply
+        _, number, params, created_at, started_at, counted, alone = reply
         return Attempt(
-            job_id, number, json.loads(params), float(created_at), float(started_at), bool(is_last)
-        )
+            job_id, number, json.loads(params), float(created_at), float(started_at),
+            counted, counted >= self._settings.max_attempts, bool(alone),
+        )  # fmt: skip
 
     def succeed(self, attempt: Attempt, result: JobResult) -> bool:
         """Record the result; False when the attempt is no longer the one that may."""
         return self._finish(attempt, JobState.SUCCEEDED, "result", result.model_dump_json(), "")
 
-    def fail(self, attempt: Attempt, failure: Failure) -> bool:
-        """End the job without a result; False when the attempt is no longer the one that may."""
-        text = failure.model_dump_json()
-        return self._finish(attempt, JobState.FAILED, "failure", text, failure.code)
+    def fail(self, attempt: Attempt, failure: Failure, *, dead: bool = False) -> bool:
+        """End the job without a result; False when the attempt is no longer the one that may.
 
-    def release(self, attempt: Attempt, failure: Failure, *, counts: bool = True) -> bool:
+        A `dead` one is put on the list of dead letters.
+        """
+        text = failure.model_dump_json()
+        return self._finish(attempt, JobState.FAILED, "failure", text, failure.code, dead)
+
+    def release(
+        self, attempt: Attempt, failure: Failure, *, counts: bool = True, alone: bool = False
+    ) -> bool:
         """Put a running job back in its place in the queue, for another attempt."""
         reply = self._call(
             "release", attempt.job, attempt.number, int(counts),
-            failure.model_dump_json(), failure.code,
+            failure.model_dump_json(), failure.code, int(alone),
         )  # fmt: skip
         return bool(reply[0] == "ok")
+
+    def disown(self, worker: str, code: str = "worker_stopped") -> list[str]:
+        """Put back all that a worker ran which has ended; its attempts do not count."""
+        found: list[str] = []
+        for task in Task:
+            key = self._queue_key(task.queue, "running")
+            with self._errors():
+                found += self._scripts["disown"](
+                    keys=[key], args=[self._prefix, worker, task.queue, code]
+                )
+        return found
 
     def renew(self, worker: str, job_ids: Collection[str]) -> None:
         """Keep the attempts of `worker` at these jobs alive for another `lease_s`."""
         self._lease(worker, job_ids, self._settings.lease_s)
 
-    def abandon(self, worker: str, job_ids: Collection[str]) -> None:
+    def abandon(
+        self, worker: str, job_ids: Collection[str], failure: Failure | None = None
+    ) -> None:
         """Say that the attempts of `worker` at these jobs have died, before their leases end."""
-        self._lease(worker, job_ids, "")
+        self._lease(worker, job_ids, "", failure.model_dump_json() if failure else "")
 
-    def _lease(self, worker: str, job_ids: Collection[str], lease_s: float | str) -> None:
+    def _lease(
+        self, worker: str, job_ids: Collection[str], lease_s: float | str, failure: str = ""
+    ) -> None:
         if job_ids:
             key = names.leases_key(self._prefix)
             with self._errors():
-                self._scripts["renew"](keys=[key], args=[self._prefix, worker, lease_s, *job_ids])
+                self._scripts["renew"](
+                    keys=[key], args=[self._prefix, worker, lease_s, failure, *job_ids]
+                )
 
     def holds(self, attempt: Attempt) -> bool:
         """Whether the attempt is still the one that may end its job."""
@@ -184,10 +225,34 @@ class JobLedger:
             state, number = self._redis.hmget(key, "state", "attempt")
         return bool(state == JobState.RUNNING and number == str(attempt.number))
 
-    def _finish(self, attempt: Attempt, state: JobState, field: str, text: str, code: str) -> bool:
+    def is_leased(self, job_id: str) -> bool:
+        """Whether an attempt at the job is alive."""
+        with self._errors():
+            until = self._redis.zscore(names.leases_key(self._prefix), job_id)
+            seconds, micros = self._redis.time()
+        return until is not None and until > seconds + micros / 1e6
+
+    def requeue(self, job: Job, message: str) -> bool:
+        """Send a message for a job that has none, unless something has happened to it since."""
+        sent_at = "" if job.sent_at is None else f"{job.sent_at:.6f}"
+        reply = self._call("requeue", job.id, job.attempt, sent_at, job.queue, message)
+        return bool(reply[0] == "ok")
+
+    def forget(self, job_id: str, task: Task) -> None:
+        """Take a job off its queue's lists whose record somebody has deleted."""
+        with self._errors():
+            for part in ("queued", "running"):
+                self._redis.zrem(self._queue_key(task.queue, part), job_id)
+            self._redis.zrem(names.leases_key(self._prefix), job_id)
+
+    def _finish(
+        self, attempt: Attempt, state: JobState, field: str, text: str, code: str,
+        dead: bool = False,
+    ) -> bool:  # fmt: skip
         reply = self._call(
-            "finish", attempt.job, attempt.number, state, field, text, code, self._retention
-        )
+            "finish", attempt.job, attempt.number, state, field, text, code, self._retention,
+            int(dead),
+        )  # fmt: skip
         return bool(reply[0] == "ok")
 
     # -- looking ------------------------------------------------------------------------
@@ -204,6 +269,23 @@ class JobLedger:
         if self._is_overdue(job) and self._call("expire", job_id, self._retention)[0] == "expired":
             return self.get(job_id)
         return job
+
+    def inputs(self) -> Iterator[str]:
+        """Keys of all pictures that jobs with a record have as their input; walks all records."""
+        pattern = names.job_key(self._prefix, "*")
+        with self._errors():
+            for key in self._redis.scan_iter(pattern, count=SCAN_COUNT, _type="HASH"):
+                task, params = self._redis.hmget(key, "task", "params")
+                if task == Task.IMG2TXT and params:
+                    image = json.loads(params).get("image")
+                    if isinstance(image, dict) and "key" in image:
+                        yield image["key"]
+
+    def history(self, job_id: str) -> list[JobEvent]:
+        """The job's transitions, the latest hundred of them; empty for an unknown job."""
+        with self._errors():
+            entries = self._redis.xrange(names.events_key(self._prefix, job_id))
+        return [JobEvent.model_validate(fields) for _, fields in entries]
 
     def status(self, job_id: str) -> JobStatus:
         """State, and for a queued job its place in the queue (0 is next) and likely wait."""
@@ -272,6 +354,18 @@ class JobLedger:
     def _errors(self) -> Iterator[None]:
         with broker_errors(self._settings):
             yield
+
+
+def _queue_full(queue: str, limit: int, depth: int, running: int, mean_run_s: str) -> QueueFull:
+    """With the time in which a twentieth of the queue will have been run, as it runs now."""
+    rate = running / float(mean_run_s) if mean_run_s else 0.0
+    room = depth - limit + max(1, limit // 20)
+    retry_after_s = min(3_600.0, max(1.0, round(room / rate, 1))) if rate else NOBODY_WORKS_S
+    return QueueFull(
+        f"the queue {queue} holds {depth} jobs, {limit} are allowed: submit again in "
+        f"{retry_after_s:g} s, add workers, or raise CROSSMODAL_MAX_QUEUE_LENGTH",
+        retry_after_s,
+    )
 
 
 def _not_found(job_id: str) -> JobNotFound:

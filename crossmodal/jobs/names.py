@@ -71,6 +71,16 @@ def leases_key(prefix: str) -> str:
     return f"{prefix}:leases"
 
 
+def dead_key(prefix: str) -> str:
+    """The sorted set of dead letters, scored by when they were given up."""
+    return f"{prefix}:dead"
+
+
+def letter_key(prefix: str, letter_id: str) -> str:
+    """The hash that holds a message which was set aside; dead jobs have their own records."""
+    return f"{prefix}:letter:{letter_id}"
+
+
 def idempotency_key(prefix: str, key: str) -> str:
     """The hash that holds which job a caller's key belongs to. Raises `InvalidParams`."""
     if not (key.isprintable() and 1 <= len(key) <= MAX_IDEMPOTENCY_KEY):
@@ -81,11 +91,23 @@ def idempotency_key(prefix: str, key: str) -> str:
     return f"{prefix}:idempotency:{key}"
 
 
-def result_key(job_id: str, name: str) -> str:
-    """Where a job's output lies in the object store."""
-    return f"results/{job_id}/{name}"
+RESULTS, INPUTS, CHECKS = "results", "inputs", "checks"  # the folders of the object store
+
+
+def job_of_result(key: str) -> str:
+    """The id of the job that a blob under `results/` is of."""
+    return key.split("/")[1]
+
+
+def result_key(job_id: str, name: str, attempt: int = 1) -> str:
+    """Where a job's output lies in the object store.
+
+    Later attempts write elsewhere, so that one that was taken for dead cannot replace what
+    the record of another points to.
+    """
+    return f"{RESULTS}/{job_id}/{name}" if attempt == 1 else f"{RESULTS}/{job_id}/{attempt}/{name}"
 
 
 def input_key(sha256: str) -> str:
     """Where an uploaded picture lies: named by its content, so it is stored once."""
-    return f"inputs/{sha256[:2]}/{sha256}"
+    return f"{INPUTS}/{sha256[:2]}/{sha256}"

@@ -108,6 +108,11 @@ def build_params(kind: type[P], raw: Mapping[str, Any]) -> P:
         raise InvalidParams(f"invalid params: {problems}") from e
 
 
+def task_of(params: Params) -> Task:
+    """The kind of job that such params are for."""
+    return Task.TXT2IMG if isinstance(params, Txt2ImgParams) else Task.IMG2TXT
+
+
 def fix_seed(params: Params) -> Params:
     """The params with a random seed where they had none, so that every attempt draws the same."""
     if isinstance(params, Txt2ImgParams) and params.seed is None:

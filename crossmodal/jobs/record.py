@@ -102,6 +102,7 @@ class Job(_Value):
     started_at: float | None = None
     finished_at: float | None = None
     expires_at: float | None = None
+    sent_at: float | None = None
     worker: str | None = None
     result: JobResult | None = None
     failure: Failure | None = None
@@ -109,6 +110,32 @@ class Job(_Value):
     @property
     def queue(self) -> str:
         return self.task.queue
+
+
+class JobEvent(_Value):
+    """One step of a job's history; `code` says why an attempt ended or the job did."""
+
+    state: JobState
+    attempt: int
+    code: str = ""
+    at: float
+
+
+class DeadLetter(_Value):
+    """What was given up: a job with its history, or a message that was none, with its bytes.
+
+    `size` is that of the whole message; `raw` may be its beginning only.
+    """
+
+    id: str
+    at: float
+    code: str
+    message: str
+    queue: str
+    job: Job | None = None
+    history: tuple[JobEvent, ...] = ()
+    raw: bytes | None = None
+    size: int | None = None
 
 
 class JobStatus(_Value):

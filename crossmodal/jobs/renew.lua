@@ -1,16 +1,19 @@
--- Renew the leases of jobs that a worker runs, or end them because their process has died.
--- reads and writes: the jobs' states and workers, the leases of all running attempts
--- KEYS[1]: the leases. ARGV 2 the worker, 3 lease_s or '' to end them, 4 ... ids of jobs
+-- Renew the leases of jobs that a worker runs, or end them because their attempts have.
+-- reads and writes: the jobs' states, workers and failures, the leases of all running attempts
+-- KEYS[1]: the leases. ARGV 2 the worker, 3 lease_s or '' to end them, 4 why they end as JSON or '',
+--   5 ... ids of jobs
 -- returns {'ok'}
-local worker, lease_s = ARGV[2], tonumber(ARGV[3])
-for i = 4, #ARGV do
-  local r = redis.call('HMGET', prefix .. ':job:' .. ARGV[i], 'state', 'worker')
+local worker, lease_s, failure = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+for i = 5, #ARGV do
+  local running = prefix .. ':job:' .. ARGV[i]
+  local r = redis.call('HMGET', running, 'state', 'worker')
   -- A worker that only looked at a message has no say in the attempt of another.
   if r[1] == 'running' and r[2] == worker then
     if lease_s then
       redis.call('ZADD', leases, stamp(now() + lease_s), ARGV[i])
     else
       redis.call('ZREM', leases, ARGV[i])
+      if failure ~= '' then redis.call('HSET', running, 'failure', failure) end
     end
   end
 end

@@ -1,13 +1,15 @@
 -- Begin an attempt, if there is still one to begin.
--- reads and writes: the job, its events, its lease, its queue's queued and running sets and stats
+-- reads and writes: the job, its events, its lease, its queue's queued and running sets and stats,
+--   dead letters
 -- ARGV 3 worker, 4 max_attempts, 5 lease_s, 6 retention_s
--- returns {'run', attempt, params, created_at, started_at, 1 when it is the last}, {'unknown'},
---   {'busy', attempt}, {'exhausted', attempt} or {<terminal state>, attempt}
+-- returns {'run', attempt, params, created_at, started_at, how many attempts count, 1 when it must
+--   be alone in its batch}, {'unknown'}, {'busy', attempt}, {'exhausted', attempt} or
+--   {<terminal state>, attempt}
 local worker, max_attempts, lease_s = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local retention_s = ARGV[6]
 
 local r = redis.call('HMGET', job, 'state', 'attempt', 'queue', 'params', 'created_at',
-  'expires_at', 'failure', 'uncounted')
+  'expires_at', 'failure', 'uncounted', 'alone')
 local state, queue = r[1], r[3]
 if not state then return {'unknown'} end
 local attempt = tonumber(r[2])
@@ -19,11 +21,14 @@ if state == 'running' and leased_until and tonumber(leased_until) > now() then
   return {'busy', attempt}
 end
 
+local failure = r[7] or cjson.encode({code = 'worker_lost', retryable = true,
+  message = 'the process that ran attempt ' .. attempt .. ' died'})
+local code = cjson.decode(failure).code
+if state == 'running' then event('queued', attempt, code) end -- nobody was left to say so
 local counted = attempt - tonumber(r[8] or 0)
 if counted >= max_attempts then
-  local failure = r[7] or cjson.encode({code = 'worker_lost', retryable = true,
-    message = 'the worker process died in each of ' .. attempt .. ' attempts'})
-  finish(queue, attempt, 'failed', 'failure', failure, cjson.decode(failure).code, retention_s)
+  finish(queue, attempt, 'failed', 'failure', failure, code, retention_s)
+  bury(id, now(), tonumber(retention_s))
   return {'exhausted', attempt}
 end
 
@@ -36,4 +41,5 @@ redis.call('ZREM', queue_key(queue, 'queued'), id)
 redis.call('ZADD', queue_key(queue, 'running'), stamp(t), id)
 redis.call('ZADD', leases, stamp(t + lease_s), id)
 event('running', attempt)
-return {'run', attempt, r[4], r[5], stamp(t), counted + 1 >= max_attempts and 1 or 0}
+return {'run', attempt, r[4], r[5], stamp(t), counted + 1,
+  r[9] and 1 or 0}

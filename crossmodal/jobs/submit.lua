@@ -1,8 +1,10 @@
 -- Create a job, unless it exists, its idempotency key is taken, or its queue is full.
--- reads and writes: the job, its events, the queue's queued set, the idempotency key
+-- reads and writes: the job, its events, the queue's queued set and list of messages, the
+--   idempotency key
 -- KEYS[2]: idempotency key, or the job's own key for none
--- ARGV 3 task, 4 queue, 5 params, 6 fingerprint, 7 expires_in_s or '', 8 max_queue_length or ''
--- returns {'created' | 'existing' | 'conflict', id} or {'full', depth, mean_run_s}
+-- ARGV 3 task, 4 queue, 5 params, 6 fingerprint, 7 expires_in_s or '', 8 max_queue_length or '',
+--   9 the message to send, or '' when it was sent before
+-- returns {'created' | 'existing' | 'conflict', id} or {'full', depth, running, mean_run_s}
 local task, queue, params, fingerprint = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local expires_in_s, max_queue_length = tonumber(ARGV[7]), tonumber(ARGV[8])
 local idempotency = KEYS[2]
@@ -18,7 +20,8 @@ if redis.call('EXISTS', job) == 1 then return {'existing', id} end
 local queued = queue_key(queue, 'queued')
 local depth = redis.call('ZCARD', queued)
 if max_queue_length and depth >= max_queue_length then
-  return {'full', depth, redis.call('HGET', queue_key(queue, 'stats'), 'mean_run_s') or ''}
+  return {'full', depth, redis.call('ZCARD', queue_key(queue, 'running')),
+    redis.call('HGET', queue_key(queue, 'stats'), 'mean_run_s') or ''}
 end
 
 local t = now()
@@ -31,4 +34,5 @@ if idempotency ~= job then
 end
 redis.call('ZADD', queued, stamp(t), id)
 event('queued', 0)
+if ARGV[9] ~= '' then redis.call('LPUSH', queue, ARGV[9]) end
 return {'created', id}

@@ -45,7 +45,7 @@ def test_the_asynchronous_client_has_the_methods_of_the_other() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in vars(kind) if not name.startswith("_")}
 
-    helpers = {"new_wait", "expire_overdue"}
+    helpers = {"new_wait", "expire_overdue", "dead_letters"}
     assert public(producer.AsyncClient) == public(producer.Client) - helpers
     assert public(producer.JobHandle) <= public(producer.AsyncJobHandle)
 
@@ -81,6 +81,6 @@ def test_every_code_has_a_row_in_the_operations_manual() -> None:
 def test_no_script_is_without_its_header() -> None:
     folder = Path(__file__).parents[2] / "crossmodal" / "jobs"
     scripts = list(folder.glob("*.lua"))
-    assert len(scripts) == 9
+    assert len(scripts) == 11
     for script in scripts:
         assert script.read_text().startswith("--"), script

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from crossmodal.errors import ModelHostCrashed, ModelHostUnavailable, TimedOut
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import Txt2ImgParams
-from worker.host.client import HostClient
+from worker.host.client import HostClient, NoLongerWanted
 from worker.host.protocol import LENGTH, Answer, pack, unpack
 
 Behaviour = Callable[[socket.socket, int], None]
@@ -74,13 +75,42 @@ def test_no_host_is_unavailable_and_says_how_to_start_one(tmp_path: Path) -> Non
         ask(HostClient(tmp_path / "none.sock", wait_s=0.1, timeout_s=1))
 
 
-def test_a_host_that_hangs_up_has_crashed(serve: Callable[[Behaviour], Path]) -> None:
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_host_that_hangs_up_on_a_running_batch_has_crashed(
+    serve: Callable[[Behaviour], Path], size: int
+) -> None:
+    def hang_up(connection: socket.socket, number: int) -> None:
+        receive(connection)
+        connection.sendall(pack({"running": size}))
+
+    host = HostClient(serve(hang_up), wait_s=5, timeout_s=5)
+    with pytest.raises(ModelHostCrashed) as caught:
+        ask(host)
+    assert caught.value.batch_size == size
+
+
+def test_a_host_that_hangs_up_before_it_began_is_not_held_against_the_job(
+    serve: Callable[[Behaviour], Path],
+) -> None:
     def hang_up(connection: socket.socket, number: int) -> None:
         receive(connection)
 
     host = HostClient(serve(hang_up), wait_s=5, timeout_s=5)
-    with pytest.raises(ModelHostCrashed):
+    with pytest.raises(ModelHostCrashed) as caught:
         ask(host)
+    assert caught.value.batch_size == 0
+
+
+def test_a_request_that_is_not_wanted_any_more_is_given_up_within_a_second(
+    serve: Callable[[Behaviour], Path],
+) -> None:
+    host = HostClient(serve(late), wait_s=5, timeout_s=60)
+    begun = time.monotonic()
+    with pytest.raises(NoLongerWanted):
+        host.run(Task.TXT2IMG, PARAMS, None, is_wanted=lambda: False)
+    assert time.monotonic() - begun < 1
+    assert ask(host).model == "answer 1"
+    host.close()
 
 
 def test_a_host_that_was_restarted_is_connected_to_again(
@@ -100,14 +130,17 @@ def test_a_host_that_was_restarted_is_connected_to_again(
 def late(connection: socket.socket, number: int) -> None:
     """Answer the first connection only when more is asked on it, or when it is closed."""
     receive(connection)
+    connection.sendall(pack({"running": 1}))
     if number == 0:
         connection.recv(1)
     connection.sendall(reply(f"answer {number}"))
 
 
-def test_a_late_reply_never_answers_the_next_request(serve: Callable[[Behaviour], Path]) -> None:
-    path = serve(late)
-    host = HostClient(path, wait_s=5, timeout_s=0.3)
+def test_a_late_reply_never_answers_the_next_request(
+    serve: Callable[[Behaviour], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.host.client.MARGIN_S", 0.0)
+    host = HostClient(serve(late), wait_s=5, timeout_s=0.3)
     with pytest.raises(TimedOut):
         ask(host)
     assert ask(host).model == "answer 1"
@@ -125,7 +158,7 @@ def test_a_wait_that_was_interrupted_leaves_no_connection_behind(
 
     host = HostClient(serve(late), wait_s=5, timeout_s=5)
     with monkeypatch.context() as patched:
-        patched.setattr("worker.host.client._read", interrupted)
+        patched.setattr("worker.host.client.select.select", interrupted)
         with pytest.raises(Interrupted):
             ask(host)
     assert ask(host).model == "answer 1"

@@ -242,20 +242,6 @@ def test_of_many_submitters_with_one_key_one_creates_the_job(ledger: JobLedger) 
     assert ledger.queue("txt2img").depth == 1
 
 
-def test_a_withdrawn_job_was_never_there(ledger: JobLedger) -> None:
-    job_id = submit(ledger, idempotency_key="k")
-    assert ledger.withdraw(job_id)
-    with pytest.raises(JobNotFound):
-        ledger.get(job_id)
-    assert ledger.queue("txt2img").depth == 0
-    assert submit(ledger, idempotency_key="k") != job_id
-
-
-def test_a_job_that_runs_cannot_be_withdrawn(ledger: JobLedger) -> None:
-    attempt = start(ledger, submit(ledger))
-    assert not ledger.withdraw(attempt.job)
-
-
 def test_the_queue_counts_what_is_true(ledger: JobLedger) -> None:
     jobs = [submit(ledger) for _ in range(6)]
     done = start(ledger, jobs[0])

@@ -42,14 +42,3 @@ def test_an_expiry_that_is_no_duration_is_refused(client: Client, seconds: float
 def test_an_idempotency_key_has_limits(client: Client, key: str) -> None:
     with pytest.raises(InvalidParams, match="idempotency key"):
         client.txt2img("a circle", idempotency_key=key)
-
-
-def test_a_job_whose_message_was_lost_is_sent_again_by_its_key(client: Client) -> None:
-    from crossmodal.jobs.connection import connect
-
-    redis = connect(client.settings)
-    first = client.txt2img("a circle", idempotency_key="k")
-    before = redis.llen("txt2img")
-    assert client.txt2img("a circle", idempotency_key="k").id == first.id
-    assert redis.llen("txt2img") == before + 1  # type: ignore[operator]
-    redis.close()

@@ -1,7 +1,9 @@
 """The task's end of the model host's socket."""
 
+import select
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,12 @@ from worker.host.protocol import (
 )
 
 POLL_S = 0.1
+LOOK_S = 0.5  # how often a waiting task looks whether its job is still wanted
+MARGIN_S = 5.0  # a host that hangs ends itself; only one that cannot is given up here
+
+
+class NoLongerWanted(Exception):
+    """The job was canceled, or is run by another, while its request waited or ran."""
 
 
 class HostClient:
@@ -50,11 +58,20 @@ class HostClient:
             self._info = HostInfo(**{f.name: reply[f.name] for f in fields(HostInfo)})
         return self._info
 
-    def run(self, task: Task, params: Params, image: NDArray[np.uint8] | None) -> Answer:
-        """Have the models do one job's part.
+    def run(
+        self,
+        task: Task,
+        params: Params,
+        image: NDArray[np.uint8] | None,
+        *,
+        alone: bool = False,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Answer:
+        """Have the models do one job's part, `alone` in its batch or with others.
 
-        Raises `ModelHostUnavailable`, `ModelHostCrashed`, `TimedOut`, or what the
-        models made of this request, with its own code.
+        Raises `ModelHostUnavailable` when there is no host, `ModelHostCrashed` when one died
+        before it answered, `TimedOut`, `NoLongerWanted` within half a second after `is_wanted` says
+        so, or what the models made of this request, with its own code.
         """
         self._connect()
         reply = self._exchange({
@@ -62,7 +79,8 @@ class HostClient:
             "task": task,
             "params": params.model_dump(mode="json", exclude={"metadata"}),
             "image": pack_pixels(image),
-        })  # fmt: skip
+            "alone": alone,
+        }, is_wanted)  # fmt: skip
         images = unpack_pixels(reply.pop("images"))
         return Answer(images=images, **reply)
 
@@ -91,24 +109,67 @@ class HostClient:
                     ) from e
                 time.sleep(POLL_S)  # a unix socket cannot be waited for, only tried
 
-    def _exchange(self, message: Message) -> dict[str, Any]:
+    def _exchange(
+        self, message: Message, is_wanted: Callable[[], bool] = lambda: True
+    ) -> dict[str, Any]:
         assert self._socket is not None  # noqa: S101 - for mypy: every caller has connected
+        conversation = _Conversation(self._socket, self._timeout_s + MARGIN_S, is_wanted)
         try:
-            self._socket.sendall(pack(message))
-            (length,) = LENGTH.unpack(_read(self._socket, LENGTH.size))
-            reply = unpack(_read(self._socket, length))
-        except TimeoutError as e:
-            self.close()  # the late reply must not answer the next request
-            raise TimedOut(f"the model host did not answer within {self._timeout_s:g} s") from e
-        except (OSError, EOFError, ValueError) as e:
-            self.close()
-            raise ModelHostCrashed(f"the model host went away during the job: {e}") from e
-        except BaseException:  # such as the pool's time limit
+            reply = conversation.hold(message)
+        except BaseException:  # also the pool's time limit: a late reply must answer nobody else
             self.close()
             raise
         if "error" in reply:
             raise _error(reply["error"])
         return dict(reply["ok"])
+
+
+class _Conversation:
+    """One request and what the host says to it: perhaps a notice, then the reply."""
+
+    def __init__(
+        self, connection: socket.socket, timeout_s: float, is_wanted: Callable[[], bool]
+    ) -> None:
+        self._socket = connection
+        self._timeout_s = timeout_s
+        self._is_wanted = is_wanted
+        self._batch_size = 0  # 0 until the request is on the device
+        self._deadline = float("inf")  # other batches go first, and have limits of their own
+
+    def hold(self, message: Message) -> Message:
+        if message["op"] == "info":
+            self._deadline = time.monotonic() + self._timeout_s
+        try:
+            self._socket.sendall(pack(message))
+            while "running" in (reply := self._receive()):
+                self._batch_size = reply["running"]
+                self._deadline = time.monotonic() + self._timeout_s
+            return reply
+        except (OSError, EOFError, ValueError) as e:
+            size = self._batch_size
+            when = f"while it ran the job in a batch of {size}" if size else "before it ran the job"
+            raise ModelHostCrashed(f"the model host died {when}: {e}", size) from e
+
+    def _receive(self) -> Message:
+        (length,) = LENGTH.unpack(self._read(LENGTH.size))
+        return unpack(self._read(length))
+
+    def _read(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            self._wait_readable()
+            chunk = self._socket.recv(min(size - len(data), 1 << 20))
+            if not chunk:
+                raise EOFError("it closed the connection")
+            data += chunk
+        return bytes(data)
+
+    def _wait_readable(self) -> None:
+        while not select.select([self._socket], [], [], LOOK_S)[0]:
+            if time.monotonic() > self._deadline:
+                raise TimedOut(f"the model host did not answer within {self._timeout_s:g} s")
+            if not self._is_wanted():
+                raise NoLongerWanted
 
 
 def _is_closed(connection: socket.socket, timeout_s: float) -> bool:
@@ -126,16 +187,6 @@ def _is_closed(connection: socket.socket, timeout_s: float) -> bool:
         return True
     finally:
         connection.settimeout(timeout_s)
-
-
-def _read(connection: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        chunk = connection.recv(min(size - len(data), 1 << 20))
-        if not chunk:
-            raise EOFError("it closed the connection")
-        data += chunk
-    return bytes(data)
 
 
 def _error(failure: Message) -> CrossmodalError:

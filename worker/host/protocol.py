@@ -1,10 +1,13 @@
 """What tasks and the model host say to each other: msgpack maps, each behind its length.
 
     request   {"op": "info"}
-              {"op": "run", "task": …, "params": {…}, "image": {"shape", "data"} | None}
+              {"op": "run", "task": …, "params": {…}, "alone": bool,
+               "image": {"shape", "data"} | None}
+    notice    {"running": size of the batch}, when a run goes to the device
     reply     {"ok": {…}} or {"error": {"code", "message", "retryable"}}
 
-Pixels travel as raw uint8 RGB. Nothing here is a pickle.
+The notice tells a task whose host then dies whether its request can be to blame. Pixels
+travel as raw uint8 RGB. Nothing here is a pickle.
 """
 
 import struct

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ from worker.host.protocol import (
 
 log = logging.getLogger("worker.host")
 
+BEAT_S = 1.0
+
 
 class ModelHost:
     """Loaded pipelines behind a batcher, answering the messages of `protocol`."""
@@ -53,15 +55,22 @@ class ModelHost:
         self.info = HostInfo(bundle.name, bundle.version, str(device), img2txt.side, os.getpid())
         self.batcher = Batcher({Task.TXT2IMG: txt2img, Task.IMG2TXT: img2txt}, settings.max_batch)
 
-    async def answer(self, message: Message) -> Message:
-        """The reply to one message; whatever is wrong with it becomes an error reply."""
+    async def answer(self, message: Message, send: Callable[[Message], None]) -> Message:
+        """The reply to one message; whatever is wrong with it becomes an error reply.
+
+        `send` gets the notice that the message's batch goes to the device.
+        """
         try:
             if message.get("op") == "info":
                 return {"ok": asdict(self.info)}
             task = parse_task(str(message.get("task")))
             params = parse_params(task, message.get("params") or {})
             image = unpack_pixels(message.get("image"))
-            return self._reply(await self.batcher.run(task, Request(params, image)))
+            ran = await self.batcher.run(
+                task, Request(params, image), alone=bool(message.get("alone")),
+                on_start=lambda size: send({"running": size}),
+            )  # fmt: skip
+            return self._reply(ran)
         except CrossmodalError as e:
             return _error(e)
         except (KeyError, TypeError, ValueError) as e:
@@ -91,7 +100,11 @@ class ModelHost:
         return {"ok": made}
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection until its task process goes away."""
+        """Serve one connection until its task process goes away, or gives its request up."""
+
+        def send(message: Message) -> None:
+            writer.write(pack(message))
+
         try:
             while True:
                 (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
@@ -99,12 +112,30 @@ class ModelHost:
                     log.error("a frame of %d bytes is over the limit of %d", length, MAX_FRAME)
                     break
                 message = unpack(await reader.readexactly(length))
-                writer.write(pack(await self.answer(message)))
+                reply = await unless_gone(self.answer(message, send), reader)
+                if reply is None:
+                    break
+                send(reply)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             log.debug("a task process disconnected")
         finally:
             writer.close()
+
+
+async def unless_gone(
+    answering: Coroutine[Any, Any, Message], reader: asyncio.StreamReader
+) -> Message | None:
+    """The answer; None, and no more work for it, once the other side has closed its end."""
+    answer = asyncio.ensure_future(answering)
+    gone = asyncio.ensure_future(reader.read(1))  # nobody speaks before they are answered
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return await answer if answer.done() else None
+    finally:
+        gone.cancel()
+        answer.cancel()
+        await asyncio.wait({gone, answer})  # the reader has one reader at a time
 
 
 def _error(error: CrossmodalError) -> Message:
@@ -128,23 +159,44 @@ async def listen(
         os.umask(before)
 
 
-async def serve(settings: Settings, device: torch.device, path: Path) -> None:
+async def serve(settings: Settings, device: torch.device, path: Path, beat: Path | None) -> None:
     """Load, warm up, listen; returns when told to stop by SIGTERM or SIGINT."""
     host = ModelHost(settings, device)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server = await listen(path, host.converse)
-    batches = asyncio.create_task(host.batcher.serve())
-    batches.add_done_callback(lambda _: stop.set())  # without batches there is no service
+    tasks = [
+        asyncio.create_task(host.batcher.serve()),
+        asyncio.create_task(watch(host.batcher, settings.inference_timeout_s, beat)),
+    ]
+    for task in tasks:  # without batches, or without memory, there is no service
+        task.add_done_callback(lambda _: stop.set())
     info = host.info
     log.info("ready on %s with bundle %s %s", info.device, info.model, info.bundle_version)
     await stop.wait()
     server.close()
     path.unlink(missing_ok=True)
-    if batches.done() and not batches.cancelled():
-        batches.result()  # raises what ended it
-    batches.cancel()
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.result()  # raises what ended it
+        task.cancel()
+
+
+async def watch(batcher: Batcher, limit_s: float, beat: Path | None) -> None:
+    """Show that this process lives; end it when its device hangs, or has no memory any more.
+
+    A device that hangs can be interrupted by nothing: the process must go, at once.
+    """
+    while not batcher.is_worn_out:
+        if batcher.running_s > limit_s:
+            log.critical("a batch has run for %.0f s, %g are allowed: the device hangs, this "
+                         "host ends", batcher.running_s, limit_s)  # fmt: skip
+            os._exit(os.EX_TEMPFAIL)
+        if beat is not None:
+            beat.touch()
+        await asyncio.sleep(BEAT_S)
+    log.error("the device has no memory even for single requests: this host ends")
 
 
 def open_device(name: str) -> torch.device:
@@ -162,11 +214,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m worker.host", description=__doc__)
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--beat", type=Path, help="touched every second while all is well")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] host %(levelname)s %(message)s")
     logging.getLogger("gensim").setLevel(logging.WARNING)
     try:
-        asyncio.run(serve(load_settings(), open_device(args.device), args.socket))
+        asyncio.run(serve(load_settings(), open_device(args.device), args.socket, args.beat))
     except CrossmodalError as e:
         log.error("%s: %s", e.code, e)
         raise SystemExit(1) from e
+    logging.shutdown()
+    os._exit(0)  # a batch that still runs would keep the interpreter from ending

@@ -1,0 +1,106 @@
+"""Dead letters: what was given up for no fault of its sender, or was no message at all.
+
+A dead job is its own record; a message that was set aside is a hash of its own. One sorted
+set lists both, and both are kept as long as any record.
+"""
+
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+from redis import Redis
+
+from crossmodal.errors import CrossmodalError, DeadLetterNotFound, JobNotFound
+from crossmodal.jobs import names
+from crossmodal.jobs.connection import broker_errors, connect
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.record import DeadLetter, Failure
+from crossmodal.settings import Settings
+
+MAX_RAW = 65_536  # bytes that are kept of a message which was set aside
+LETTER_PREFIX = "message-"
+
+
+class DeadLetters:
+    """The list of dead letters. Every method may raise `BrokerUnavailable`."""
+
+    def __init__(self, settings: Settings, ledger: JobLedger, redis: Redis | None = None) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._redis: Any = redis or connect(settings)
+        self._raw: Any = connect(settings, decode=False)  # bytes that are no text stay bytes
+        scripts = resources.files("crossmodal.jobs")
+        text = "".join(scripts.joinpath(f"{n}.lua").read_text() for n in ("common", "bury"))
+        self._bury = self._raw.register_script(text)
+
+    def set_aside(self, queue: str, raw: bytes, error: CrossmodalError) -> str:
+        """Keep the beginning of a message that cannot be run; returns the letter's id."""
+        letter_id = LETTER_PREFIX + names.new_job_id()
+        key = names.letter_key(self._settings.key_prefix, letter_id)
+        fields: dict[str, Any] = {
+            "queue": queue, "code": error.code, "message": str(error), "size": len(raw),
+            "raw": raw[:MAX_RAW],
+        }  # fmt: skip
+        flat = [part for pair in fields.items() for part in pair]
+        prefix, retention = self._settings.key_prefix, self._settings.retention_s
+        with broker_errors(self._settings):
+            self._bury(keys=[key], args=[prefix, letter_id, retention, *flat])
+        return letter_id
+
+    def list(self, code: str | None = None) -> Iterator[DeadLetter]:
+        """All letters, or those with one code, the latest first."""
+        with broker_errors(self._settings):
+            ids = self._redis.zrevrange(self._key, 0, -1, withscores=True)
+        for letter_id, at in ids:
+            letter = self._read(letter_id, at)
+            if letter is not None and code in (None, letter.code):
+                yield letter
+
+    def get(self, letter_id: str) -> DeadLetter:
+        """One letter. Raises `DeadLetterNotFound`."""
+        with broker_errors(self._settings):
+            at = self._redis.zscore(self._key, letter_id)
+        letter = None if at is None else self._read(letter_id, at)
+        if letter is None:
+            raise DeadLetterNotFound(
+                f"there is no dead letter {letter_id!r}: `crossmodal dead list` shows them"
+            )
+        return letter
+
+    def drop(self, letter_id: str) -> None:
+        """Take a letter off the list; a job's record stays until its retention is over."""
+        with broker_errors(self._settings):
+            self._redis.zrem(self._key, letter_id)
+            self._redis.delete(names.letter_key(self._settings.key_prefix, letter_id))
+
+    def close(self) -> None:
+        self._raw.close()
+
+    @property
+    def _key(self) -> str:
+        return names.dead_key(self._settings.key_prefix)
+
+    def _read(self, letter_id: str, at: float) -> DeadLetter | None:
+        """The letter; None, and off the list, when what it was about has expired."""
+        if letter_id.startswith(LETTER_PREFIX):
+            return self._read_message(letter_id, at)
+        try:
+            job = self._ledger.get(letter_id)
+        except JobNotFound:
+            self.drop(letter_id)
+            return None
+        failure = job.failure or Failure(code="job_failed", message="")
+        return DeadLetter(
+            id=job.id, at=at, code=failure.code, message=failure.message, queue=job.queue,
+            job=job, history=tuple(self._ledger.history(job.id)),
+        )  # fmt: skip
+
+    def _read_message(self, letter_id: str, at: float) -> DeadLetter | None:
+        with broker_errors(self._settings):
+            found = self._raw.hgetall(names.letter_key(self._settings.key_prefix, letter_id))
+        if not found:
+            self.drop(letter_id)
+            return None
+        raw = found.pop(b"raw")
+        fields = {name.decode(): value.decode(errors="replace") for name, value in found.items()}
+        return DeadLetter(id=letter_id, raw=raw, **{**fields, "at": at})

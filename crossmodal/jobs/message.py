@@ -1,0 +1,136 @@
+"""The Celery message of a job, as it lies in a queue's Redis list.
+
+    {"body": base64 of [args, kwargs, embed], "content-type", "content-encoding",
+     "headers": {"id", "task", …}, "properties": {"delivery_tag", "delivery_info", …}}
+
+Celery's message protocol 2 in kombu's virtual transport. It is built here so that a job's
+record and its message come to be in one Lua script, and checked here because what does not
+have this form kills the Celery worker that takes it. A test compares it with Celery's own.
+"""
+
+import base64
+import binascii
+import json
+import re
+import uuid
+from collections.abc import Container
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+
+from crossmodal.errors import InvalidMessage, UnknownTask
+from crossmodal.jobs.names import RECORDED_HEADER, Task
+from crossmodal.jobs.params import Params
+
+MAX_SHOWN = 1_024  # characters of the arguments that Flower and logs get to see
+EXCERPT = 65_536  # bytes at either end of a message in which its job's id is looked for
+_ID = re.compile(rb'"id":\s*"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"')
+
+
+def message_of(task: Task, job_id: str, params: Params) -> str:
+    """The message whose job has its record: workers take the params from there.
+
+    It carries them for Flower to show; never the metadata, as Celery's JSON decoder gives
+    some dictionaries a meaning of its own.
+    """
+    kwargs = params.model_dump(mode="json", exclude_none=True, exclude={"metadata"})
+    embed = dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))
+    headers = {
+        "lang": "py", "task": task.celery_name, "id": job_id, "root_id": job_id,
+        "parent_id": None, "group": None, "eta": None, "expires": None, "retries": 0,
+        "timelimit": [None, None], "argsrepr": "()", "kwargsrepr": repr(kwargs)[:MAX_SHOWN],
+        "origin": "crossmodal", "ignore_result": False, RECORDED_HEADER: True,
+    }  # fmt: skip
+    properties = {
+        "correlation_id": job_id, "reply_to": "", "delivery_mode": 2, "priority": 0,
+        "delivery_info": {"exchange": "", "routing_key": task.queue},
+        "body_encoding": "base64", "delivery_tag": str(uuid.uuid4()),
+    }  # fmt: skip
+    return json.dumps({
+        "body": base64.b64encode(json.dumps([[], kwargs, embed]).encode()).decode(),
+        "content-encoding": "utf-8", "content-type": "application/json",
+        "headers": headers, "properties": properties,
+    })  # fmt: skip
+
+
+def _checked_time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Time = Annotated[str, AfterValidator(_checked_time)]
+
+
+class _Headers(BaseModel):
+    id: str = Field(min_length=1, max_length=255)
+    task: str
+    shadow: str | None = None
+    retries: int = 0
+    eta: Time | None = None
+    expires: Time | None = None
+    timelimit: tuple[float | None, float | None] | None = None
+    group: str | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+
+
+class _DeliveryInfo(BaseModel):
+    exchange: str
+    routing_key: str
+
+
+class _Properties(BaseModel):
+    delivery_tag: str
+    delivery_info: _DeliveryInfo
+    body_encoding: Literal["base64"] | None = None
+    priority: int | None = 0
+    correlation_id: str | None = None
+    reply_to: str | None = None
+
+
+class _Message(BaseModel):
+    body: str
+    content_type: Literal["application/json"] = Field(alias="content-type")
+    content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
+    headers: _Headers
+    properties: _Properties
+
+    def check_body(self) -> None:
+        encoded = self.properties.body_encoding == "base64"
+        text = base64.b64decode(self.body, validate=True) if encoded else self.body
+        call = json.loads(text)
+        kinds = [type(part) for part in call] if isinstance(call, list) else []
+        if kinds != [list, dict, dict]:
+            raise ValueError("its body is not [args, kwargs, embed]")
+
+
+def parse_message(raw: bytes, max_bytes: int, known_tasks: Container[str]) -> dict[str, Any]:
+    """What kombu makes of a message that a Celery worker can take without harm.
+
+    Raises `InvalidMessage`, or `UnknownTask` for a task that is not in `known_tasks`.
+    """
+    if len(raw) > max_bytes:
+        raise InvalidMessage(
+            f"the message is {len(raw)} bytes, {max_bytes} are allowed: pictures go through the "
+            "object store; or raise CROSSMODAL_MAX_MESSAGE_BYTES"
+        )
+    try:
+        message = _Message.model_validate_json(raw)
+        message.check_body()
+        parsed: dict[str, Any] = json.loads(raw)
+    except ValidationError as e:
+        problem = e.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise InvalidMessage(f"this is no Celery message: {where} {problem['msg']}") from e
+    except (ValueError, RecursionError, binascii.Error) as e:
+        raise InvalidMessage(f"this is no Celery message: {e}") from e
+    if message.headers.task not in known_tasks:
+        raise UnknownTask(f"workers of this version have no task {message.headers.task!r}")
+    return parsed
+
+
+def job_of(raw: bytes) -> str | None:
+    """The id of the job that a message speaks of, as far as one can be made out."""
+    found = _ID.search(raw[:EXCERPT]) or _ID.search(raw[-EXCERPT:])
+    return found.group(1).decode() if found else None

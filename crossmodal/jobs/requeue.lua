@@ -1,0 +1,14 @@
+-- Send the message of a job again whose message got lost, unless another sweep has just done so.
+-- reads and writes: the job, its lease, its queue's list of messages
+-- ARGV 3 attempt, 4 sent_at or '', 5 the list, 6 the message
+-- returns {'ok'} or {'refused', state}
+local r = redis.call('HMGET', job, 'state', 'attempt', 'sent_at')
+local leased_until = redis.call('ZSCORE', leases, id)
+local runs = r[1] == 'running' and leased_until and tonumber(leased_until) > now()
+if (r[1] ~= 'queued' and r[1] ~= 'running') or runs or r[2] ~= ARGV[3]
+  or (r[3] or '') ~= ARGV[4] then
+  return {'refused', r[1] or 'unknown'}
+end
+redis.call('HSET', job, 'sent_at', stamp(now()))
+redis.call('RPUSH', ARGV[5], ARGV[6])
+return {'ok'}

@@ -1,0 +1,128 @@
+"""`crossmodal dead`: look at dead letters, run them again, or forget them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from crossmodal.console import Json, console, errors_to_exit_status, print_json, print_table
+from crossmodal.errors import InvalidParams
+from crossmodal.jobs.connection import broker_errors
+from crossmodal.jobs.dead import DeadLetters
+from crossmodal.jobs.params import parse_params
+from crossmodal.jobs.record import DeadLetter
+from producer.client import Client
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]…")]
+All = Annotated[bool, typer.Option("--all", help="All of them.")]
+Code = Annotated[str | None, typer.Option(help="Those that were given up with this code.")]
+SHOWN = 72  # characters of a message in the list
+
+
+@contextmanager
+def _opened() -> Iterator[tuple[Client, DeadLetters]]:
+    with errors_to_exit_status(), Client() as client:
+        yield client, client.dead_letters
+
+
+@app.command("list")
+def list_(code: Code = None, as_json: Json = False) -> None:
+    """What was given up, the latest first."""
+    with _opened() as (_, dead):
+        letters = list(dead.list(code))
+        if as_json:
+            print_json([_as_json(letter) for letter in letters])
+            return
+        print_table(
+            ("id", "given up", "queue", "code", "attempts", "cause"),
+            [(x.id, _time(x.at), x.queue, x.code, x.job.attempt if x.job else None,
+              x.message[:SHOWN]) for x in letters],
+        )  # fmt: skip
+
+
+@app.command()
+def show(letter_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False) -> None:
+    """One dead letter whole: params and history of a job, or the bytes of a message."""
+    with _opened() as (_, dead):
+        letter = dead.get(letter_id)
+        if as_json:
+            print_json(_as_json(letter))
+            return
+        rows: list[tuple[str, Any]] = [
+            ("given up", _time(letter.at)), ("queue", letter.queue), ("code", letter.code),
+            ("cause", letter.message),
+        ]  # fmt: skip
+        if letter.job is not None:
+            rows.append(("params", letter.job.params))
+        if letter.raw is not None:
+            rows += [("size", f"{letter.size} bytes"), ("bytes", letter.raw)]
+        rows += [(_time(e.at), f"{e.state} (attempt {e.attempt}) {e.code}") for e in letter.history]
+        print_table(("", ""), rows)
+
+
+@app.command("replay")
+def replay_(ids: Ids = None, code: Code = None, every: All = False, as_json: Json = False) -> None:
+    """Run jobs again as new ones, with the same params; put messages back into their queue."""
+    with _opened() as (client, dead):
+        done = {x.id: replay(client, x) for x in _chosen(dead, ids, code, every)}
+        if as_json:
+            print_json(done)
+            return
+        for letter_id, job_id in done.items():
+            console.print(f"{letter_id} -> {job_id or 'its queue'}", soft_wrap=True)
+
+
+@app.command()
+def drop(ids: Ids = None, code: Code = None, every: All = False, as_json: Json = False) -> None:
+    """Take dead letters off the list; a job's record stays until its retention is over."""
+    with _opened() as (_, dead):
+        dropped = [letter.id for letter in _chosen(dead, ids, code, every)]
+        for letter_id in dropped:
+            dead.drop(letter_id)
+        if as_json:
+            print_json(dropped)
+        else:
+            console.print(f"dropped {len(dropped)}")
+
+
+def replay(client: Client, letter: DeadLetter) -> str | None:
+    """Submit a dead job's params as a new job: its id; None for a message that was put back.
+
+    Raises `InvalidParams` for a message of which only the beginning is known.
+    """
+    job_id = None
+    if letter.job is not None:
+        params = parse_params(letter.job.task, letter.job.params)
+        # Whoever replays twice, or dies between the two steps, makes one job.
+        job_id = client.submit(params, idempotency_key=f"replay:{letter.id}").id
+    elif letter.raw is not None:
+        if letter.size != len(letter.raw):
+            raise InvalidParams(
+                f"of {letter.id} only the first {len(letter.raw)} of {letter.size} bytes were "
+                "kept: it cannot be replayed, only dropped"
+            )
+        with broker_errors(client.settings):
+            client.redis.lpush(letter.queue, letter.raw)
+    client.dead_letters.drop(letter.id)
+    return job_id
+
+
+def _chosen(
+    dead: DeadLetters, ids: list[str] | None, code: str | None, every: bool
+) -> list[DeadLetter]:
+    if (bool(ids), code is not None, every).count(True) != 1:
+        raise InvalidParams("say which: one or more IDs, or --code CODE, or --all")
+    return [dead.get(i) for i in ids] if ids else list(dead.list(code))
+
+
+def _as_json(letter: DeadLetter) -> dict[str, Any]:
+    shown = letter.model_dump(mode="json", exclude={"raw"})
+    return shown | {"raw": letter.raw.decode(errors="replace") if letter.raw is not None else None}
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,118 @@
+"""`crossmodal gc`: remove the blobs that no record speaks of any more."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+
+from crossmodal.console import Json, console, errors_to_exit_status, print_json
+from crossmodal.errors import JobNotFound
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.names import CHECKS, INPUTS, RESULTS, job_of_result, result_key
+from crossmodal.settings import load_settings
+from crossmodal.storage import Storage, StoredBlob, open_storage
+
+GRACE_S = 3_600.0
+
+
+@dataclass
+class Collected:
+    """What a collection found, and what of it was garbage."""
+
+    seen: int = 0
+    removed: int = 0
+    removed_bytes: int = 0
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only count.")] = False,
+    older_than_s: Annotated[
+        float | None,
+        typer.Option("--older-than", min=0,
+                     help="Age in seconds of blobs without a record. [CROSSMODAL_RETENTION_S]"),
+    ] = None,
+    grace_s: Annotated[
+        float,
+        typer.Option("--grace", min=0,
+                     help="Age in seconds of blobs that a job left and its record does not name."),
+    ] = GRACE_S,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Remove results and inputs whose records have expired, and what dead attempts left behind."""
+    with errors_to_exit_status():
+        settings = load_settings()
+        collector = Collector(
+            JobLedger(settings), open_storage(settings),
+            settings.retention_s if older_than_s is None else older_than_s, grace_s,
+        )  # fmt: skip
+        found = collector.run(dry_run)
+        if as_json:
+            print_json(asdict(found))
+            return
+        verb = "would remove" if dry_run else "removed"
+        console.print(
+            f"{verb} {found.removed} of {found.seen} blobs, {found.removed_bytes:,} bytes"
+        )
+
+
+class Collector:
+    """Removes what no record points to.
+
+    Blobs are listed first and records read after that, so that a job which is submitted
+    meanwhile is seen. What has no record at all must also be older than `older_than_s`: a
+    result is as old as its record, and so a collector that was given the wrong Redis removes
+    nothing that is still of use.
+    """
+
+    def __init__(
+        self, ledger: JobLedger, storage: Storage, older_than_s: float, grace_s: float
+    ) -> None:
+        self._ledger = ledger
+        self._storage = storage
+        self._expired_before = time.time() - older_than_s
+        self._left_before = time.time() - grace_s
+
+    def run(self, dry_run: bool = False) -> Collected:
+        """Go through the whole store once."""
+        found = Collected()
+        for garbage in (self._results, self._inputs, self._checks):
+            for blob in garbage(found):
+                found.removed += 1
+                found.removed_bytes += blob.size
+                if not dry_run:
+                    self._storage.delete(blob.key)
+        return found
+
+    def _list(
+        self, prefix: str, found: Collected, is_garbage: Callable[[StoredBlob], bool]
+    ) -> Iterator[StoredBlob]:
+        for blob in self._storage.list(prefix):
+            found.seen += 1
+            if is_garbage(blob):
+                yield blob
+
+    def _results(self, found: Collected) -> Iterator[StoredBlob]:
+        return self._list(RESULTS, found, self._is_left_over)
+
+    def _is_left_over(self, blob: StoredBlob) -> bool:
+        job_id = job_of_result(blob.key)
+        try:
+            job = self._ledger.get(job_id)
+        except JobNotFound:
+            return blob.modified_at < self._expired_before
+        if not job.state.is_terminal or blob.modified_at >= self._left_before:
+            return False
+        images = job.result.images if job.result else ()
+        kept = {image.key for image in images} | {result_key(job_id, "result.json")}
+        return job.result is None or blob.key not in kept
+
+    def _inputs(self, found: Collected) -> Iterator[StoredBlob]:
+        old = list(self._list(INPUTS, found, lambda b: b.modified_at < self._expired_before))
+        needed = set(self._ledger.inputs()) if old else set()
+        return (blob for blob in old if blob.key not in needed)
+
+    def _checks(self, found: Collected) -> Iterator[StoredBlob]:
+        """What `crossmodal doctor` left when it was interrupted."""
+        return self._list(CHECKS, found, lambda b: b.modified_at < self._left_before)

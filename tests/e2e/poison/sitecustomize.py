@@ -1,0 +1,32 @@
+"""Found through PYTHONPATH: makes the model host of a test die, hang or run out of memory.
+
+A prompt with the word "poison" kills the process, one with "tarpit" never comes back, one
+with "glutton" finds no memory. All else is drawn as ever.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+if "worker.host" in sys.orig_argv:
+    import torch
+
+    from crossmodal.jobs.params import Txt2ImgParams
+    from crossmodal.pipelines.base import Outcome, Request
+    from crossmodal.pipelines.txt2img import Txt2ImgPipeline
+
+    draw = Txt2ImgPipeline.run
+
+    def run(self: Txt2ImgPipeline, batch: Sequence[Request]) -> list[Outcome]:
+        prompts = [r.params.prompt for r in batch if isinstance(r.params, Txt2ImgParams)]
+        if any("poison" in prompt for prompt in prompts):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if any("tarpit" in prompt for prompt in prompts):
+            threading.Event().wait()
+        if any("glutton" in prompt for prompt in prompts):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return draw(self, batch)
+
+    Txt2ImgPipeline.run = run  # type: ignore[method-assign]

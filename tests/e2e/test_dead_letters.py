@@ -1,0 +1,163 @@
+"""Garbage and poison: set aside or found out, while everything beside it succeeds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossmodal.jobs.dead import MAX_RAW
+from crossmodal.jobs.message import message_of
+from crossmodal.jobs.names import Task, new_job_id
+from crossmodal.jobs.params import Txt2ImgParams
+from crossmodal.jobs.record import DeadLetter, JobState
+from producer import Client, JobFailed
+from tests.e2e.test_lease import celery_of, host_of
+from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, running_worker
+from tests.waiting import until
+
+__all__ = ["client", "env"]  # fixtures
+POISON = Path(__file__).parent / "poison"
+PARAMS = Txt2ImgParams(prompt=PROMPT, seed=7)
+
+
+def envelope(**headers: Any) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(message_of(Task.TXT2IMG, new_job_id(), PARAMS))
+    message["headers"].update(headers)
+    return message
+
+
+def without(*path: str) -> str:
+    message = inner = envelope()
+    for name in path[:-1]:
+        inner = inner[name]
+    del inner[path[-1]]
+    return json.dumps(message)
+
+
+GARBAGE: dict[str, tuple[bytes | str, str]] = {
+    "not JSON": ("hello", "invalid_message"),
+    "not text": (b"\xff\xfe\x00\x80", "invalid_message"),
+    "empty": ("", "invalid_message"),
+    "not a map": ("[1, 2]", "invalid_message"),
+    "deeply nested": ("[" * 100_000, "invalid_message"),
+    "no properties": (without("properties"), "invalid_message"),
+    "no delivery tag": (without("properties", "delivery_tag"), "invalid_message"),
+    "no routing key": (without("properties", "delivery_info", "routing_key"), "invalid_message"),
+    "no id": (without("headers", "id"), "invalid_message"),
+    "body that is no base64": (json.dumps(envelope() | {"body": "é"}), "invalid_message"),
+    "body that is no call": (json.dumps(envelope() | {"body": "e30="}), "invalid_message"),
+    "a pickle": (json.dumps(envelope() | {"content-type": "application/x-python-serialize"}),
+                 "invalid_message"),
+    "an eta that is no time": (json.dumps(envelope(eta="soon")), "invalid_message"),
+    "a time limit that is no number": (json.dumps(envelope(timelimit=["x", 1])), "invalid_message"),
+    "an unknown task": (json.dumps(envelope(task="somebody.elses")), "unknown_task"),
+    "too large": (json.dumps(envelope() | {"padding": "x" * 50_000_000}), "invalid_message"),
+}  # fmt: skip
+
+
+def letters(client: Client) -> list[DeadLetter]:
+    return list(client.dead_letters.list())
+
+
+def crossmodal(env: dict[str, str], *args: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "crossmodal.cli", *args, "--json"],
+        env={"PATH": "/usr/bin:/bin", **env}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def test_garbage_is_set_aside_with_its_bytes_and_the_worker_lives_on(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(env, tmp_path / "worker", 2) as worker:
+        before = celery_of(worker).pid
+        for raw, _ in GARBAGE.values():
+            client.redis.lpush("txt2img", raw)
+        assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).attempt == 1
+        until(lambda: len(letters(client)) == len(GARBAGE), WAIT_S)
+        assert celery_of(worker).pid == before
+        found = {letter.raw: letter for letter in letters(client)}
+        for name, (raw, code) in GARBAGE.items():
+            whole = raw.encode() if isinstance(raw, str) else raw
+            letter = found[whole[:MAX_RAW]]
+            assert (letter.code, letter.size, letter.queue) == (code, len(whole), "txt2img"), name
+        assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).attempt == 1
+
+
+def test_a_queued_job_whose_message_is_garbage_fails_with_a_code(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    job = client.txt2img(PROMPT, seed=7)
+    raw = client.redis.rpop("txt2img")
+    client.redis.lpush("txt2img", raw.replace('"crossmodal.txt2img"', '"crossmodal.gone"'))
+    with running_worker(env, tmp_path / "worker", 1):
+        with pytest.raises(JobFailed) as caught:
+            job.result(timeout_s=WAIT_S)
+        assert caught.value.code == "unknown_task"
+
+
+def test_wrong_arguments_are_a_dead_letter(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    from celery import Celery
+
+    with running_worker(env, tmp_path / "worker", 1):
+        with Celery(broker=env["CELERY_BROKER_URL"]) as app:
+            sent = app.send_task("crossmodal.txt2img", kwargs={"prompt": PROMPT, "count": "many"})
+        until(lambda: len(letters(client)) == 1, WAIT_S)
+        [letter] = letters(client)
+        assert (letter.id, letter.code) == (sent.id, "invalid_params")
+        assert letter.job is not None
+        assert letter.job.params["count"] == "many"
+
+
+def test_dead_letters_are_listed_shown_replayed_and_dropped(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(env | {"CROSSMODAL_MAX_ATTEMPTS": "1"}, tmp_path / "worker", 1) as worker:
+        host_of(worker).suspend()
+        job = client.txt2img(PROMPT, seed=7)
+        until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
+        [child] = celery_of(worker).children()
+        child.kill()
+        assert job.wait(timeout_s=WAIT_S) is JobState.FAILED
+        host_of(worker).resume()
+        [listed] = crossmodal(env, "dead", "list", "--code", "worker_lost")
+        assert listed["id"] == job.id
+        shown = crossmodal(env, "dead", "show", job.id)
+        assert shown["job"]["params"]["prompt"] == PROMPT
+        assert [e["state"] for e in shown["history"]] == ["queued", "running", "queued", "failed"]
+        replayed = crossmodal(env, "dead", "replay", job.id)[job.id]
+        assert client.job(replayed).result(timeout_s=WAIT_S).seed == 7
+        assert crossmodal(env, "dead", "list") == []
+        client.redis.lpush("txt2img", "hello")
+        until(lambda: len(letters(client)) == 1, WAIT_S)
+        assert len(crossmodal(env, "dead", "drop", "--all")) == 1
+        assert letters(client) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [("poison", "model_host_crashed"), ("tarpit", "model_host_crashed"),
+     ("glutton", "gpu_out_of_memory")],
+)  # fmt: skip
+def test_the_culprit_of_a_batch_is_found_and_its_mates_succeed(
+    env: dict[str, str], client: Client, tmp_path: Path, word: str, code: str
+) -> None:
+    env |= {"PYTHONPATH": str(POISON), "CROSSMODAL_INFERENCE_TIMEOUT_S": "4"}
+    with running_worker(env, tmp_path / "worker", 8) as worker:
+        host_of(worker).suspend()  # so that the culprit shares its first batch
+        mates = [client.txt2img(PROMPT, seed=i) for i in range(7)]
+        culprit = client.txt2img(f"{PROMPT} {word}", seed=7)
+        until(lambda: culprit.status().state is JobState.RUNNING, WAIT_S)
+        host_of(worker).resume()
+        mates += [client.txt2img(PROMPT, seed=i) for i in range(20)]
+        assert culprit.wait(timeout_s=2 * WAIT_S) is JobState.FAILED
+        for mate in mates:
+            assert mate.result(timeout_s=WAIT_S).images
+    [letter] = letters(client)
+    assert (letter.id, letter.code) == (culprit.id, code)

@@ -1,0 +1,129 @@
+"""The garbage collector: what no record speaks of goes, what a live job needs never does."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from crossmodal.jobs.connection import connect
+from crossmodal.jobs.ledger import Attempt, JobLedger
+from crossmodal.jobs.names import Task, job_key, new_job_id, result_key
+from crossmodal.jobs.params import BlobRef, Img2TxtParams
+from crossmodal.jobs.record import Failure, ImageRef
+from crossmodal.settings import Settings
+from crossmodal.storage import Storage, open_storage
+from producer.gc import Collector
+from tests.unit.test_ledger import WORKER, result_of
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[JobLedger]:
+    ledger = JobLedger(settings)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture(params=["file", "s3"])
+def storage(
+    request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Storage:
+    if request.param == "s3":
+        url = request.getfixturevalue("s3_url")
+        return open_storage(settings.model_copy(update={"storage_url": url}))
+    return open_storage(settings)
+
+
+def collect(ledger: JobLedger, storage: Storage, **ages: float) -> int:
+    ages = {"older_than_s": -60.0, "grace_s": -60.0} | ages
+    return Collector(ledger, storage, **ages).run().removed
+
+
+def keys(storage: Storage) -> set[str]:
+    return {blob.key for prefix in ("results", "inputs") for blob in storage.list(prefix)}
+
+
+def put_result(storage: Storage, job_id: str, attempt: int = 1) -> ImageRef:
+    storage.put(result_key(job_id, "result.json"), b"{}", "application/json")
+    blob = storage.put(result_key(job_id, "0.png", attempt), b"png", "image/png")
+    return ImageRef(**blob.model_dump(), width=1, height=1)
+
+
+def running(ledger: JobLedger, image: BlobRef | None = None) -> Attempt:
+    job_id, text, task = new_job_id(), "{}", Task.TXT2IMG
+    if image is not None:
+        text, task = Img2TxtParams(image=image).model_dump_json(), Task.IMG2TXT
+    ledger.submit(job_id, task, text, "")
+    attempt = ledger.start(job_id, WORKER)
+    assert isinstance(attempt, Attempt)
+    return attempt
+
+
+def test_what_a_record_speaks_of_stays(ledger: JobLedger, storage: Storage) -> None:
+    picture = storage.put_input(b"picture", "image/png")
+    attempt = running(ledger, picture)
+    image = put_result(storage, attempt.job)
+    ledger.succeed(attempt, result_of(attempt).model_copy(update={"images": (image,)}))
+    before = keys(storage)
+    assert len(before) == 3
+    assert collect(ledger, storage) == 0
+    assert keys(storage) == before
+
+
+def test_what_a_live_job_has_stored_so_far_stays(ledger: JobLedger, storage: Storage) -> None:
+    picture = storage.put_input(b"picture", "image/png")
+    put_result(storage, running(ledger, picture).job)
+    assert collect(ledger, storage) == 0
+
+
+def test_results_and_inputs_go_when_their_record_has_expired(
+    ledger: JobLedger, storage: Storage, settings: Settings
+) -> None:
+    attempt = running(ledger, storage.put_input(b"picture", "image/png"))
+    put_result(storage, attempt.job)
+    with connect(settings) as redis:
+        redis.delete(job_key(settings.key_prefix, attempt.job))
+    assert collect(ledger, storage) == 3
+    assert keys(storage) == set()
+
+
+def test_an_input_that_another_job_needs_stays(
+    ledger: JobLedger, storage: Storage, settings: Settings
+) -> None:
+    picture = storage.put_input(b"picture", "image/png")
+    gone = running(ledger, picture)
+    running(ledger, picture)
+    with connect(settings) as redis:
+        redis.delete(job_key(settings.key_prefix, gone.job))
+    assert collect(ledger, storage) == 0
+
+
+def test_what_a_superseded_attempt_left_behind_goes(ledger: JobLedger, storage: Storage) -> None:
+    first = running(ledger)
+    left = put_result(storage, first.job)
+    ledger.abandon(WORKER, [first.job])
+    second = ledger.start(first.job, WORKER)
+    assert isinstance(second, Attempt)
+    image = put_result(storage, first.job, second.number)
+    ledger.succeed(second, result_of(second).model_copy(update={"images": (image,)}))
+    assert collect(ledger, storage) == 1
+    assert left.key not in keys(storage)
+    assert image.key in keys(storage)
+
+
+def test_what_a_job_stored_that_then_failed_goes(ledger: JobLedger, storage: Storage) -> None:
+    attempt = running(ledger)
+    put_result(storage, attempt.job)
+    ledger.fail(attempt, Failure(code="timed_out", message=""))
+    assert collect(ledger, storage) == 2
+
+
+def test_nothing_young_is_removed(ledger: JobLedger, storage: Storage) -> None:
+    """So a collector that was given an empty Redis by mistake does no harm."""
+    put_result(storage, new_job_id())
+    storage.put_input(b"picture", "image/png")
+    assert collect(ledger, storage, older_than_s=3_600) == 0
+
+
+def test_a_dry_run_only_counts(ledger: JobLedger, storage: Storage) -> None:
+    put_result(storage, new_job_id())
+    assert Collector(ledger, storage, -60, -60).run(dry_run=True).removed == 2
+    assert len(keys(storage)) == 2

@@ -1,0 +1,101 @@
+"""The Celery message of a job: what we send is what Celery sends, and what we take is checked."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from crossmodal.errors import InvalidMessage, UnknownTask
+from crossmodal.jobs.connection import connect
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.message import job_of, message_of, parse_message
+from crossmodal.jobs.names import RECORDED_HEADER, Task, new_job_id
+from crossmodal.jobs.params import Txt2ImgParams
+from crossmodal.settings import Settings
+
+PARAMS = Txt2ImgParams(prompt="a red circle é", seed=7, metadata={"a": 1})
+KNOWN = {task.celery_name for task in Task}
+LIMIT = 100_000
+
+
+def sent_by_celery(settings: Settings, **options: Any) -> dict[str, Any]:
+    """The message that Celery itself leaves in Redis."""
+    with (
+        Celery(broker=settings.broker_url.get_secret_value()) as app,
+        connect(settings) as redis,
+    ):
+        queue = f"{settings.key_prefix}-plain"
+        app.send_task(Task.TXT2IMG.celery_name, queue=queue, **options)
+        message: dict[str, Any] = json.loads(str(redis.rpop(queue)))
+        return message
+
+
+def call_of(message: dict[str, Any]) -> Any:
+    return json.loads(base64.b64decode(message["body"]))
+
+
+def test_our_message_is_the_one_that_celery_would_send(settings: Settings) -> None:
+    ours = json.loads(message_of(Task.TXT2IMG, "job-1", PARAMS))
+    kwargs = {"prompt": PARAMS.prompt, "count": 1, "seed": 7, "temperature": 1.0}
+    theirs = sent_by_celery(
+        settings, kwargs=kwargs, task_id="job-1", headers={RECORDED_HEADER: True}
+    )
+    assert call_of(ours) == call_of(theirs) == [[], kwargs, call_of(theirs)[2]]
+    assert ours.keys() == theirs.keys()
+    assert ours["properties"].keys() == theirs["properties"].keys()
+    own = {"origin"}
+    assert all(theirs["headers"][k] == v for k, v in ours["headers"].items() if k not in own)
+    missing = theirs["headers"].keys() - ours["headers"].keys()
+    assert missing == {
+        "shadow", "group_index", "replaced_task_nesting", "stamped_headers", "stamps"
+    }  # fmt: skip
+
+
+def test_what_celery_sends_is_taken(settings: Settings) -> None:
+    for options in ({}, {"countdown": 5}, {"expires": 60}, {"args": [1]}):
+        message = sent_by_celery(settings, **options)
+        assert parse_message(json.dumps(message).encode(), LIMIT, KNOWN) == message
+
+
+def test_what_a_later_version_adds_to_a_message_is_no_obstacle() -> None:
+    message = json.loads(message_of(Task.TXT2IMG, "job-1", PARAMS))
+    message["headers"]["new"] = message["new"] = {"any": "thing"}
+    assert parse_message(json.dumps(message).encode(), LIMIT, KNOWN) == message
+
+
+def test_the_metadata_do_not_travel_in_the_message() -> None:
+    assert "metadata" not in message_of(Task.TXT2IMG, "job-1", PARAMS)
+
+
+def test_a_message_over_the_limit_is_refused_by_its_size_alone() -> None:
+    raw = message_of(Task.TXT2IMG, "job-1", PARAMS).encode()
+    assert parse_message(raw, len(raw), KNOWN)
+    with pytest.raises(InvalidMessage, match=f"{len(raw)} bytes, {len(raw) - 1} are allowed"):
+        parse_message(raw, len(raw) - 1, KNOWN)
+
+
+def test_a_task_that_nobody_has_is_named() -> None:
+    with pytest.raises(UnknownTask, match=r"crossmodal\.txt2img"):
+        parse_message(message_of(Task.TXT2IMG, "job-1", PARAMS).encode(), LIMIT, set())
+
+
+def test_the_job_of_a_broken_message_is_found_if_it_can_be() -> None:
+    raw = message_of(Task.TXT2IMG, "job-1", PARAMS).encode()
+    padded = raw.replace(b'"body": "', b'"body": "' + b"x" * LIMIT)
+    assert job_of(raw) == job_of(raw[:-20]) == job_of(padded) == "job-1"
+    assert job_of(b"hello") is None
+
+
+def test_a_job_and_its_message_come_to_be_together(settings: Settings) -> None:
+    ledger = JobLedger(settings)
+    with connect(settings) as redis:
+        redis.delete("txt2img")
+        job_id = new_job_id()
+        message = message_of(Task.TXT2IMG, job_id, PARAMS)
+        for _ in range(2):  # a submit that is sent twice, because its reply was lost
+            ledger.submit(job_id, Task.TXT2IMG, "{}", "", message=message)
+        assert redis.lrange("txt2img", 0, -1) == [message]
+        redis.delete("txt2img")
+    ledger.close()

@@ -1,0 +1,149 @@
+"""Jobs whose message is nowhere any more get another; all others are left alone."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from crossmodal.jobs.connection import connect
+from crossmodal.jobs.ledger import Attempt, JobLedger
+from crossmodal.jobs.message import job_of, message_of
+from crossmodal.jobs.names import Task, job_key, new_job_id, queue_key
+from crossmodal.jobs.params import Txt2ImgParams
+from crossmodal.settings import Settings
+from tests.unit.test_ledger import FAILURE, WORKER
+from worker.recovery import CHUNK, UNACKED, Recovery
+
+PARAMS = Txt2ImgParams(prompt="a circle", seed=1)
+
+
+@pytest.fixture
+def own(settings: Settings) -> Settings:
+    """A database of its own: messages lie under the bare name of their queue."""
+    url = settings.broker_url.get_secret_value().removesuffix("/0") + "/7"
+    return settings.model_copy(update={"broker_url": SecretStr(url)})
+
+
+@pytest.fixture
+def redis(own: Settings) -> Iterator[Any]:
+    with connect(own) as redis:
+        redis.flushdb()
+        yield redis
+
+
+@pytest.fixture
+def ledger(own: Settings) -> Iterator[JobLedger]:
+    ledger = JobLedger(own)
+    yield ledger
+    ledger.close()
+
+
+def submit(ledger: JobLedger) -> str:
+    job_id = new_job_id()
+    message = message_of(Task.TXT2IMG, job_id, PARAMS)
+    ledger.submit(job_id, Task.TXT2IMG, PARAMS.model_dump_json(), "", message=message)
+    return job_id
+
+
+def grow_old(own: Settings, redis: Any, job_id: str) -> None:
+    """Let the job's record be an hour old."""
+    key = job_key(own.key_prefix, job_id)
+    for field in ("created_at", "started_at", "sent_at"):
+        if found := redis.hget(key, field):
+            redis.hset(key, field, f"{float(found) - 3_600:.6f}")
+    for part in ("queued", "running"):
+        redis.zincrby(queue_key(own.key_prefix, "txt2img", part), -3_600, job_id)
+        redis.zremrangebyscore(queue_key(own.key_prefix, "txt2img", part), -3_600, -3_600)
+
+
+def sent_again(own: Settings, ledger: JobLedger, redis: Any) -> list[str]:
+    """The jobs of the messages that a recovery adds."""
+    before = redis.lrange("txt2img", 0, -1)
+    Recovery(own, ledger, ["txt2img", "img2txt"]).run_if_due()
+    added = redis.lrange("txt2img", 0, -1)
+    for message in before:
+        added.remove(message)
+    return [job_of(message.encode()) or "" for message in added]
+
+
+def test_a_queued_job_without_a_message_gets_one(
+    own: Settings, ledger: JobLedger, redis: Any
+) -> None:
+    lost, kept = submit(ledger), submit(ledger)
+    redis.rpop("txt2img")  # as a worker that died before it noted what it had taken
+    for job_id in (lost, kept):
+        grow_old(own, redis, job_id)
+    assert sent_again(own, ledger, redis) == [lost]
+    assert sent_again(own, ledger, redis) == []
+
+
+def test_a_job_whose_message_a_worker_holds_is_left_alone(
+    own: Settings, ledger: JobLedger, redis: Any
+) -> None:
+    job_id = submit(ledger)
+    message = json.loads(redis.rpop("txt2img"))
+    redis.hset(UNACKED, "tag", json.dumps([message, "", "txt2img"]))
+    grow_old(own, redis, job_id)
+    assert sent_again(own, ledger, redis) == []
+
+
+def test_a_message_far_down_a_long_queue_is_found(
+    own: Settings, ledger: JobLedger, redis: Any
+) -> None:
+    job_id = submit(ledger)
+    redis.rpush("txt2img", *(["{}"] * (2 * CHUNK)))  # all of them before it
+    grow_old(own, redis, job_id)
+    assert sent_again(own, ledger, redis) == []
+
+
+def test_a_young_job_is_given_time(own: Settings, ledger: JobLedger, redis: Any) -> None:
+    submit(ledger)
+    redis.rpop("txt2img")
+    assert sent_again(own, ledger, redis) == []
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_running_job_gets_a_message_only_when_its_attempt_has_died(
+    own: Settings, ledger: JobLedger, redis: Any, alive: bool
+) -> None:
+    job_id = submit(ledger)
+    redis.rpop("txt2img")
+    assert isinstance(ledger.start(job_id, WORKER), Attempt)
+    if not alive:
+        ledger.abandon(WORKER, [job_id])
+    grow_old(own, redis, job_id)
+    assert sent_again(own, ledger, redis) == ([] if alive else [job_id])
+
+
+def test_a_job_that_was_just_released_is_given_time(
+    own: Settings, ledger: JobLedger, redis: Any
+) -> None:
+    job_id = submit(ledger)
+    redis.rpop("txt2img")
+    grow_old(own, redis, job_id)
+    attempt = ledger.start(job_id, WORKER)
+    assert isinstance(attempt, Attempt)
+    ledger.release(attempt, FAILURE)
+    assert sent_again(own, ledger, redis) == []
+
+
+def test_a_job_whose_record_was_deleted_leaves_the_queue(
+    own: Settings, ledger: JobLedger, redis: Any
+) -> None:
+    job_id = submit(ledger)
+    grow_old(own, redis, job_id)
+    redis.delete(job_key(own.key_prefix, job_id))
+    assert sent_again(own, ledger, redis) == []
+    assert ledger.queue("txt2img").depth == 0
+
+
+def test_a_job_whose_time_is_up_expires_also_when_nobody_asks(
+    own: Settings, ledger: JobLedger, redis: Any
+) -> None:
+    job_id = new_job_id()
+    ledger.submit(job_id, Task.TXT2IMG, PARAMS.model_dump_json(), "", expires_in_s=0)
+    grow_old(own, redis, job_id)
+    assert sent_again(own, ledger, redis) == []
+    assert ledger.queue("txt2img").finished == {"expired": 1}

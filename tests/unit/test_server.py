@@ -1,0 +1,77 @@
+"""What a Redis server's memory and configuration mean for the jobs it is given."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossmodal.errors import BrokerFull
+from crossmodal.jobs.connection import broker_errors, connect
+from crossmodal.jobs.record import JobState
+from crossmodal.jobs.server import LOOK_S, eviction_policy, keeps_data, warnings
+from crossmodal.local.valkey import free_port, start_valkey, valkey_url
+from crossmodal.settings import Settings
+from producer import Client
+from tests.waiting import until
+
+
+@pytest.fixture
+def own(settings: Settings, tmp_path: Path) -> Iterator[Settings]:
+    """Settings of a server that this test may configure."""
+    port = free_port()
+    server = start_valkey(tmp_path / "valkey", port)
+    yield settings.model_copy(
+        update={"broker_url": settings.broker_url.__class__(valkey_url(port))}
+    )
+    server.stop(10)
+
+
+@pytest.fixture
+def redis(own: Settings) -> Iterator[Any]:
+    with connect(own) as redis:
+        yield redis
+
+
+def test_the_embedded_server_gives_no_reason_to_warn(redis: Any) -> None:
+    assert warnings(redis) == []
+    assert keeps_data(redis)
+
+
+def test_a_server_that_evicts_is_warned_of(redis: Any) -> None:
+    redis.config_set("maxmemory-policy", "allkeys-lru")
+    assert eviction_policy(redis) == "allkeys-lru"
+    [warning] = warnings(redis)
+    assert "noeviction" in warning
+
+
+def test_a_server_that_keeps_nothing_is_warned_of(redis: Any) -> None:
+    redis.config_set("appendonly", "no")
+    [warning] = warnings(redis)
+    assert "appendonly yes" in warning
+    redis.config_set("save", "3600 1")
+    assert warnings(redis) == []
+
+
+def test_submit_refuses_before_redis_must_and_takes_jobs_again(own: Settings, redis: Any) -> None:
+    with Client(own) as client:
+        job = client.txt2img("a circle")
+        redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] * 3))
+        until(lambda: refuses(client), 5 * LOOK_S)
+        assert client.cancel(job.id) is JobState.CANCELED  # what is there can still end
+        redis.config_set("maxmemory", 0)
+        until(lambda: not refuses(client), 5 * LOOK_S)
+
+
+def test_a_server_without_any_memory_left_is_full_and_not_away(own: Settings, redis: Any) -> None:
+    redis.config_set("maxmemory", 1)
+    with pytest.raises(BrokerFull, match="maxmemory"), broker_errors(own):
+        redis.set("key", "value")
+
+
+def refuses(client: Client) -> bool:
+    try:
+        client.txt2img("a circle")
+    except BrokerFull:
+        return True
+    return False

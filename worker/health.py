@@ -1,0 +1,121 @@
+"""`crossmodal health`: may this machine's workers live on, and may they be given jobs?
+
+Answers from files that the workers and model hosts touch while they are well, without a
+word to the broker: a probe must not fail because Redis does.
+"""
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossmodal.console import FAILED, Json, console, print_json, print_table
+from crossmodal.settings import Settings, load_settings
+
+
+@dataclass(frozen=True)
+class UnitFiles:
+    """The files of one device, in the folder of the supervisor that watches it."""
+
+    folder: Path
+    slug: str
+
+    @property
+    def mark(self) -> Path:
+        """There from the start: what has a mark and no heartbeat is not well."""
+        return self.folder / f"{self.slug}.unit"
+
+    @property
+    def socket(self) -> Path:
+        """Where the model host listens, once its models are loaded and warm."""
+        return self.folder / f"{self.slug}.sock"
+
+    @property
+    def host_beat(self) -> Path:
+        """Touched by the model host."""
+        return self.folder / f"{self.slug}.host"
+
+    @property
+    def worker_beat(self) -> Path:
+        """Touched by the Celery worker's consuming loop."""
+        return self.folder / f"{self.slug}.worker"
+
+    @property
+    def ready(self) -> Path:
+        """Touched by the Celery worker when it has begun to take jobs."""
+        return self.folder / f"{self.slug}.ready"
+
+
+@dataclass(frozen=True)
+class Health:
+    """One device's worker: `live` while it consumes, `ready` when its models serve as well."""
+
+    device: str
+    live: bool
+    ready: bool
+    silent_s: float | None
+
+
+def health(
+    live: Annotated[bool, typer.Option("--live", help="Exit 0 if all workers are live.")] = False,
+    ready: Annotated[bool, typer.Option("--ready", help="Exit 0 if all are ready.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Whether the workers of this machine are live, or ready; exit status 1 when not."""
+    found = examine(load_settings())
+    if as_json:
+        print_json([asdict(unit) for unit in found])
+    elif not found:
+        console.print("no worker runs here")
+    else:
+        print_table(
+            ("device", "live", "ready", "silent (s)"),
+            [(u.device, _yes(u.live), _yes(u.ready), u.silent_s) for u in found],
+        )
+    good = all(unit.live if live and not ready else unit.ready for unit in found)
+    if not found or not good:
+        raise typer.Exit(FAILED)
+
+
+def examine(settings: Settings) -> list[Health]:
+    """The health of every device of every supervisor that runs on this machine."""
+    return [
+        _health_of(UnitFiles(folder, beat.stem), settings)
+        for folder in sorted(settings.run_dir.glob("[0-9]*"))
+        if is_running(int(folder.name))
+        for beat in sorted(folder.glob("*.unit"))
+    ]
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process of this id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def age_s(file: Path) -> float | None:
+    """Seconds since the file was touched; None where there is none."""
+    try:
+        return max(0.0, time.time() - file.stat().st_mtime)
+    except FileNotFoundError:
+        return None
+
+
+def _health_of(files: UnitFiles, settings: Settings) -> Health:
+    silent_s = age_s(files.worker_beat)
+    live = silent_s is not None and silent_s <= settings.heartbeat_s
+    host_s = age_s(files.host_beat)
+    serves = host_s is not None and host_s <= settings.heartbeat_s and files.socket.is_socket()
+    return Health(files.slug, live, live and serves and files.ready.exists(), silent_s)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,111 @@
+"""Jobs whose message is nowhere any more get another.
+
+Redis hands a message out before the worker has noted that it has it. One that dies in
+between, or whose connection does, takes the message with it; the job's record remains. It
+then is among the oldest of its queue, so only the head of a queue is ever looked at.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from crossmodal.errors import JobNotFound
+from crossmodal.jobs.connection import broker_errors, connect
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.message import message_of
+from crossmodal.jobs.names import Task, queue_key
+from crossmodal.jobs.params import parse_params
+from crossmodal.jobs.record import Job
+from crossmodal.settings import Settings
+
+log = logging.getLogger(__name__)
+
+HEAD = 500  # jobs of each queue that are looked at
+CHUNK = 1_000  # messages that are read at once
+UNACKED = "unacked"  # kombu's hash of messages that are in workers' hands
+_ID = re.compile(rb'"id":\s*"([^"]+)"')
+
+
+class Recovery:
+    """Finds jobs without a message among the oldest of each queue."""
+
+    def __init__(self, settings: Settings, ledger: JobLedger, workers_queues: list[str]) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._lists = workers_queues
+        self._redis: Any = connect(settings)
+        self._raw: Any = connect(settings, decode=False)
+        self._due_at = 0.0
+
+    def run_if_due(self) -> None:
+        """Look once a lease; many workers may do so at the same time."""
+        now = time.monotonic()
+        if now >= self._due_at:
+            self._due_at = now + self._settings.lease_s
+            for task in Task:
+                self._recover(task)
+
+    def _recover(self, task: Task) -> None:
+        silent = {job.id: job for job in self._silent(task)}
+        if not silent:
+            return
+        for job_id in self._spoken_of(set(silent)):
+            del silent[job_id]
+        for job in silent.values():
+            message = message_of(task, job.id, parse_params(task, job.params))
+            if self._ledger.requeue(job, message):
+                log.warning("the message of job %s was lost: sent it again", job.id)
+
+    def _silent(self, task: Task) -> Iterator[Job]:
+        """Jobs that have been waiting for a while, or whose attempt nobody keeps alive."""
+        with broker_errors(self._settings):
+            now = self._redis.time()[0]
+            before = now - 2 * self._settings.lease_s
+            found = [
+                job_id
+                for part in ("queued", "running")
+                for job_id in self._redis.zrange(
+                    queue_key(self._settings.key_prefix, task.queue, part),
+                    "-inf", before, byscore=True, offset=0, num=HEAD,
+                )
+            ]  # fmt: skip
+        for job_id in found:
+            try:
+                job = self._ledger.get(job_id)
+            except JobNotFound:  # somebody deleted the record
+                self._ledger.forget(job_id, task)
+                continue
+            if self._is_silent(job, before):
+                yield job
+
+    def _is_silent(self, job: Job, before: float) -> bool:
+        last = max(job.created_at, job.started_at or 0.0, job.sent_at or 0.0)
+        return not job.state.is_terminal and last < before and not self._ledger.is_leased(job.id)
+
+    def _spoken_of(self, wanted: set[str]) -> set[str]:
+        """Those of the jobs of which there is a message; reads no more than it must."""
+        found: set[str] = set()
+        for raw in self._messages():
+            match = _ID.search(raw)
+            if match and (job_id := match.group(1).decode(errors="replace")) in wanted:
+                found.add(job_id)
+                if len(found) == len(wanted):
+                    break
+        return found
+
+    def _messages(self) -> Iterator[bytes]:
+        """First the ends of the lists, then what workers hold, then the lists whole.
+
+        In this order a message that a worker takes meanwhile is seen; one that is given back
+        meanwhile may be missed, and then has a second, which does no harm.
+        """
+        with broker_errors(self._settings):
+            for name in self._lists:
+                yield from self._raw.lrange(name, -CHUNK, -1)
+            for _, value in self._raw.hscan_iter(UNACKED, count=CHUNK):
+                yield value
+            for name in self._lists:
+                for start in range(0, self._raw.llen(name), CHUNK):
+                    yield from self._raw.lrange(name, start, start + CHUNK - 1)

@@ -1,0 +1,69 @@
+"""kombu's Redis transport, letting through to Celery only what Celery can take.
+
+One entry of a queue's list that is no message ends a Celery worker, and the next one that
+takes it. With `worker/lease.py` this is where kombu's inside is known; a test fails when
+kombu changes it.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Container
+from queue import Empty
+from typing import Any
+
+from kombu.transport import redis as kombu_redis
+
+from crossmodal.errors import CrossmodalError, InvalidMessage
+from crossmodal.jobs.message import parse_message
+
+SetAside = Callable[[str, bytes, CrossmodalError], None]
+
+
+class CheckedChannel(kombu_redis.Channel):
+    """Reads like its parent, and checks; its class attributes are set by `checked_transport`."""
+
+    max_bytes: int
+    known_tasks: Container[str]
+    set_aside: SetAside
+    polled_at = 0.0  # when Redis last answered a BRPOP, by the monotonic clock
+
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            reply = self._brpop_reply(options)
+        finally:
+            self._in_poll = None
+        type(self).polled_at = time.monotonic()
+        if not reply:
+            raise Empty
+        queue = reply[0].decode().rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        self._let_through(queue, reply[1])
+        return True
+
+    def _brpop_reply(self, options: dict[str, Any]) -> Any:
+        try:
+            return self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()  # the next poll connects anew
+            raise
+
+    def _let_through(self, queue: str, raw: bytes) -> None:
+        try:
+            message = parse_message(raw, self.max_bytes, self.known_tasks)
+        except InvalidMessage as e:
+            type(self).set_aside(queue, raw, e)
+            return
+        # Two copies of one message share a tag: the acknowledgement of one would be of both.
+        message["properties"]["delivery_tag"] = str(uuid.uuid4())
+        self.connection._deliver(message, queue)
+
+
+def checked_transport(
+    max_bytes: int, known_tasks: Container[str], set_aside: SetAside
+) -> type[kombu_redis.Transport]:
+    """A transport class for Celery's `broker_transport`; what is no message goes to `set_aside`."""
+    limits = {
+        "max_bytes": max_bytes, "known_tasks": known_tasks, "set_aside": staticmethod(set_aside),
+    }  # fmt: skip
+    channel = type("Channel", (CheckedChannel,), limits)
+    return type("Transport", (kombu_redis.Transport,), {"Channel": channel})
