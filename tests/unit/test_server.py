@@ -21,9 +21,8 @@ def own(settings: Settings, tmp_path: Path) -> Iterator[Settings]:
     """Settings of a server that this test may configure."""
     port = free_port()
     server = start_valkey(tmp_path / "valkey", port)
-    yield settings.model_copy(
-        update={"broker_url": settings.broker_url.__class__(valkey_url(port))}
-    )
+    url = SecretStr(valkey_url(port))
+    yield settings.model_copy(update={"broker_url": url, "max_memory_ratio": 0.2})
     server.stop(10)
 
 
