@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from crossmodal.errors import BrokerFull
 from crossmodal.jobs.connection import broker_errors, connect
