@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: demo test check up bench clean
+.PHONY: demo test check up bench chaos clean
 
 demo: .venv/installed
 	$(BIN)/crossmodal demo --out out
@@ -22,6 +22,12 @@ up: .venv/installed
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/throughput.py
+
+# A storm of faults over a real stack, then an audit: make chaos SEED=1 MINUTES=20 JOBS=3000
+MINUTES ?= 20
+JOBS ?= 3000
+chaos: .venv/installed-dev
+	$(BIN)/python -m tests.chaos.storm $(if $(SEED),--seed $(SEED)) --minutes $(MINUTES) --jobs $(JOBS)
 
 clean:
 	rm -rf .venv out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -17,7 +17,7 @@ from crossmodal.settings import Settings, load_settings
 from worker.devices import default_socket
 from worker.lease import LeaseStep
 from worker.quarantine import Quarantine
-from worker.transport import checked_transport
+from worker.transport import install
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +57,13 @@ def make_app(settings: Settings) -> App:
         worker_hijack_root_logger=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
-        broker_transport=checked_transport(
-            settings.max_message_bytes, app.tasks, Quarantine(settings).set_aside
-        ),
         broker_transport_options={
             **sweep_options(settings),
             "socket_connect_timeout": settings.connect_timeout_s,
             "socket_keepalive": True,
         },
     )
+    install(settings.max_message_bytes, app.tasks, Quarantine(settings).set_aside)
     app.steps["consumer"].add(LeaseStep)
     return app
 

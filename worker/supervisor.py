@@ -21,6 +21,7 @@ from worker.health import UnitFiles, age_s, is_running
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 3  # crashes in a row after which a process is started again without delay
 BACKOFF_MAX_S = 30.0
 HEALTHY_AFTER_S = 60.0  # a process that ran this long has not crashed at its start
 HOST_STOP_S = 10.0
@@ -56,7 +57,8 @@ class Watched:
     def _note_crash(self) -> None:
         ran_s = time.monotonic() - self.child.started_at
         self.crashes = 0 if ran_s > HEALTHY_AFTER_S else self.crashes + 1
-        delay_s = min(BACKOFF_MAX_S, 0.25 * 2**self.crashes) if self.crashes > 1 else 0.0
+        again = max(0, self.crashes - AT_ONCE)
+        delay_s = min(BACKOFF_MAX_S, 0.5 * 2**again) if again else 0.0
         self.not_before = time.monotonic() + delay_s
         log.error(
             "%s ended with status %s after %.1f s; starting it again in %.1f s",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Container
 from queue import Empty
 from typing import Any
 
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 
 from crossmodal.errors import CrossmodalError, InvalidMessage
@@ -20,7 +21,7 @@ SetAside = Callable[[str, bytes, CrossmodalError], None]
 
 
 class CheckedChannel(kombu_redis.Channel):
-    """Reads like its parent, and checks; its class attributes are set by `checked_transport`."""
+    """Reads like its parent, and checks; its class attributes are set by `install`."""
 
     max_bytes: int
     known_tasks: Container[str]
@@ -58,12 +59,12 @@ class CheckedChannel(kombu_redis.Channel):
         self.connection._deliver(message, queue)
 
 
-def checked_transport(
-    max_bytes: int, known_tasks: Container[str], set_aside: SetAside
-) -> type[kombu_redis.Transport]:
-    """A transport class for Celery's `broker_transport`; what is no message goes to `set_aside`."""
+def install(max_bytes: int, known_tasks: Container[str], set_aside: SetAside) -> None:
+    """Have every Redis connection of this process check; what is no message goes to `set_aside`."""
     limits = {
         "max_bytes": max_bytes, "known_tasks": known_tasks, "set_aside": staticmethod(set_aside),
     }  # fmt: skip
     channel = type("Channel", (CheckedChannel,), limits)
-    return type("Transport", (kombu_redis.Transport,), {"Channel": channel})
+    transport = type("Transport", (kombu_redis.Transport,), {"Channel": channel})
+    for scheme in ("redis", "rediss"):  # not `broker_transport`: then URLs are shown as classes
+        TRANSPORT_ALIASES[scheme] = lambda: transport

@@ -1,0 +1,133 @@
+"""What must be true after the storm, looked at from outside: Redis and the store themselves."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from crossmodal.errors import CrossmodalError
+from crossmodal.jobs.connection import connect
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.names import Task, dead_key, leases_key, queue_key, result_key
+from crossmodal.jobs.params import BlobRef
+from crossmodal.jobs.record import Job, JobResult, JobState
+from crossmodal.settings import Settings
+from crossmodal.storage import open_storage
+
+PREFIX = "crossmodal"
+
+
+@dataclass
+class Accepted:
+    """What the producers know: every id that `submit` returned, and of which kind."""
+
+    jobs: set[str] = field(default_factory=set)
+    poison: set[str] = field(default_factory=set)
+    canceled: set[str] = field(default_factory=set)  # `cancel` said so
+    garbage: int = 0
+    wrong_ids: int = 0  # a repeated idempotency key that led to another job
+
+
+class Audit:
+    """Reads everything once; `breaches` says what is not as it was promised."""
+
+    def __init__(self, settings: Settings, accepted: Accepted) -> None:
+        self._settings = settings
+        self._accepted = accepted
+        self._redis: Any = connect(settings)
+        self._ledger = JobLedger(settings)
+        self._storage = open_storage(settings)
+        self.records = {job.id: job for job in self._records()}
+
+    @property
+    def states(self) -> Counter[JobState]:
+        return Counter(job.state for job in self.records.values())
+
+    @property
+    def set_aside(self) -> int:
+        """Messages on the list of dead letters."""
+        letters = self._redis.zrange(dead_key(PREFIX), 0, -1)
+        return len(set(letters) - self.records.keys())
+
+    def unsettled(self) -> Iterator[str]:
+        """What is still on its way; must become nothing soon after the storm."""
+        for job in self.records.values():
+            if not job.state.is_terminal:
+                yield f"{job.id} is {job.state} (attempt {job.attempt})"
+        for key in ("unacked", "unacked_index", *(task.queue for task in Task)):
+            if size := self._size(key):
+                yield f"{key} holds {size}"
+
+    def breaches(self) -> Iterator[str]:
+        yield from self.unsettled()
+        yield from (f"lost: {i}" for i in self._accepted.jobs - self.records.keys())
+        for job in self.records.values():
+            yield from self._of_job(job)
+        yield from self._of_counters()
+        yield from self._of_dead_letters()
+        if self._accepted.wrong_ids:
+            yield f"{self._accepted.wrong_ids} repeated idempotency keys made another job"
+
+    def _records(self) -> Iterator[Job]:
+        for key in self._redis.scan_iter(f"{PREFIX}:job:*", count=1_000, _type="HASH"):
+            yield self._ledger.get(key.split(":")[2])
+
+    def _size(self, key: str) -> int:
+        kinds = {"list": self._redis.llen, "hash": self._redis.hlen, "zset": self._redis.zcard}
+        kind = self._redis.type(key)
+        return int(kinds[kind](key)) if kind in kinds else 0
+
+    def _of_job(self, job: Job) -> Iterator[str]:
+        events = self._ledger.history(job.id)
+        ends = [event for event in events if event.state.is_terminal]
+        if [event.state for event in ends] != [job.state]:
+            yield f"{job.id} is {job.state}, its events say {[str(e.state) for e in ends]}"
+        if job.id in self._accepted.canceled and job.state is not JobState.CANCELED:
+            yield f"{job.id} was said to be canceled and is {job.state}"
+        if (job.result is not None) != (job.state is JobState.SUCCEEDED):
+            yield f"{job.id} is {job.state} and has {(job.result and 'a') or 'no'} result"
+        if job.result is not None:
+            yield from self._of_result(job, job.result)
+
+    def _of_result(self, job: Job, result: JobResult) -> Iterator[str]:
+        if result.attempt != job.attempt:
+            yield f"{job.id}: the result of attempt {result.attempt} stands for {job.attempt}"
+        if not result.images and not result.captions:
+            yield f"{job.id} has succeeded with nothing"
+        try:
+            for image in result.images:
+                data = self._storage.get(BlobRef(key=image.key))
+                if hashlib.sha256(data).hexdigest() != image.sha256:
+                    yield f"{job.id}: {image.key} has other bytes than its record says"
+            stored = self._storage.get(BlobRef(key=result_key(job.id, "result.json")))
+        except CrossmodalError as e:
+            yield f"{job.id}: {e}"
+            return
+        if JobResult.model_validate_json(stored) != result:
+            yield f"{job.id}: result.json is not what the record says"
+
+    def _of_counters(self) -> Iterator[str]:
+        for task in Task:
+            queue = self._ledger.queue(task.queue)
+            ended = Counter(j.state for j in self.records.values() if j.task is task)
+            if queue.finished != {state: n for state, n in ended.items() if state.is_terminal}:
+                yield f"the counters of {task} are {queue.finished}, the records say {dict(ended)}"
+            for part in ("queued", "running"):
+                if size := self._redis.zcard(queue_key(PREFIX, task.queue, part)):
+                    yield f"{size} jobs are stuck as {part} in {task}"
+        if size := self._redis.zcard(leases_key(PREFIX)):
+            yield f"{size} leases are left"
+
+    def _of_dead_letters(self) -> Iterator[str]:
+        dead = set(self._redis.zrange(dead_key(PREFIX), 0, -1))
+        jobs = dead & self.records.keys()
+        poison = {
+            i for i in self._accepted.poison
+            if i in self.records and self.records[i].state is not JobState.CANCELED
+        }  # fmt: skip
+        for job_id in jobs - poison:
+            yield f"{job_id} was no poison and is a dead letter: {self.records[job_id].failure}"
+        yield from (f"{job_id} was poison and is no dead letter" for job_id in poison - jobs)
+        failed = {i for i, job in self.records.items() if job.state is JobState.FAILED}
+        yield from (f"{i} has failed: {self.records[i].failure}" for i in failed - poison)

@@ -1,0 +1,107 @@
+"""What can go wrong, each as a function that does it to the world, and who is hit by it."""
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+
+from tests.chaos.proxy import Behaviour
+from tests.chaos.world import Worker, World
+
+Fault = Callable[[World, random.Random], "Hit"]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """How a fault went: whether it found something to break, and the name of the worker hit."""
+
+    happened: bool = True
+    worker: str | None = None
+
+
+def _kill(worker: Worker, process: psutil.Process | None) -> Hit:
+    name = worker.celery_name
+    if process is None:  # it is being restarted after the last fault
+        return Hit(False)
+    try:
+        process.send_signal(signal.SIGKILL)
+    except psutil.NoSuchProcess:
+        return Hit(False)
+    return Hit(worker=name)
+
+
+def kill_task_child(world: World, rng: random.Random) -> Hit:
+    worker = rng.choice(world.workers)
+    children = worker.task_children()
+    return _kill(worker, rng.choice(children) if children else None)
+
+
+def kill_celery(world: World, rng: random.Random) -> Hit:
+    worker = rng.choice(world.workers)
+    return _kill(worker, worker.celery())
+
+
+def kill_model_host(world: World, rng: random.Random) -> Hit:
+    worker = rng.choice(world.workers)
+    return _kill(worker, worker.host())
+
+
+def kill_supervisor(world: World, rng: random.Random) -> Hit:
+    worker = rng.choice(world.workers)
+    return _kill(worker, worker.supervisor())
+
+
+def restart_redis(world: World, rng: random.Random) -> Hit:
+    world.restart_valkey(rng.choice([signal.SIGTERM, signal.SIGKILL]))
+    return Hit()
+
+
+def pause_redis(world: World, rng: random.Random) -> Hit:
+    server = psutil.Process(world.valkey.pid)
+    server.suspend()
+    time.sleep(rng.uniform(2, 12))  # the fault is a length of time
+    server.resume()
+    return Hit()
+
+
+def reset_redis_connections(world: World, rng: random.Random) -> Hit:
+    world.redis_proxy.reset()
+    return Hit()
+
+
+def _store(world: World, rng: random.Random, behaviour: Behaviour) -> Hit:
+    world.store_proxy.behaviour = behaviour
+    if behaviour.refuses:
+        world.store_proxy.reset()
+    time.sleep(rng.uniform(2, 8))
+    world.store_proxy.behaviour = Behaviour()
+    return Hit()
+
+
+def refuse_store(world: World, rng: random.Random) -> Hit:
+    return _store(world, rng, Behaviour(refuses=True))
+
+
+def slow_store(world: World, rng: random.Random) -> Hit:
+    return _store(world, rng, Behaviour(delay_s=0.5))
+
+
+def fail_every_third_put(world: World, rng: random.Random) -> Hit:
+    return _store(world, rng, Behaviour(fails_every_put=3))
+
+
+FAULTS: dict[str, tuple[Fault, int]] = {  # with how often, relative to one another
+    "task child killed": (kill_task_child, 4),
+    "Celery main process killed": (kill_celery, 3),
+    "model host killed": (kill_model_host, 3),
+    "supervisor killed": (kill_supervisor, 2),
+    "Redis restarted": (restart_redis, 2),
+    "Redis paused": (pause_redis, 1),
+    "Redis connections reset": (reset_redis_connections, 2),
+    "store refuses": (refuse_store, 1),
+    "store slow": (slow_store, 1),
+    "every third put fails": (fail_every_third_put, 1),
+}

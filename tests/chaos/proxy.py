@@ -1,0 +1,97 @@
+"""A TCP proxy that can refuse, delay, cut connections, and fail every third HTTP PUT."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+CHUNK = 65_536
+FAILED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@dataclass
+class Behaviour:
+    """What the proxy does to those who come through it; the default is nothing."""
+
+    refuses: bool = False
+    delay_s: float = 0.0
+    fails_every_put: int = 0  # 3: every third
+
+
+class Proxy:
+    """Forwards a loopback port to another, in a thread of its own, as it is told to."""
+
+    def __init__(self, target_port: int) -> None:
+        self.behaviour = Behaviour()
+        self.port = 0
+        self._target_port = target_port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._puts = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._thread.start()
+        self._server = self._call(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def reset(self) -> None:
+        """Cut every connection, as a firewall or a failing switch does."""
+        self._call(self._cut())
+
+    def close(self) -> None:
+        self._server.close()
+        self.reset()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+
+    async def _cut(self) -> None:
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+        await asyncio.sleep(0.1)  # for their tasks to see it
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        with suppress(OSError, asyncio.CancelledError):
+            if not self.behaviour.refuses:
+                await self._forward(reader, writer)
+        self._writers.discard(writer)
+        writer.transport.abort()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, target = await asyncio.open_connection("127.0.0.1", self._target_port)
+        back = asyncio.ensure_future(self._copy(upstream, writer))
+        there = asyncio.ensure_future(self._copy(reader, target, writer))
+        await asyncio.wait({back, there}, return_when=asyncio.FIRST_COMPLETED)
+        for half in (back, there):
+            half.cancel()
+        target.transport.abort()
+        await asyncio.gather(back, there, return_exceptions=True)
+
+    async def _copy(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        client: asyncio.StreamWriter | None = None,
+    ) -> None:
+        while data := await source.read(CHUNK):
+            if self.behaviour.refuses:
+                return
+            if self.behaviour.delay_s and client is not None:
+                await asyncio.sleep(self.behaviour.delay_s)
+            if client is not None and self._fails(data):
+                client.write(FAILED)
+                await client.drain()
+                return
+            sink.write(data)
+            await sink.drain()
+
+    def _fails(self, data: bytes) -> bool:
+        if not self.behaviour.fails_every_put or not data.startswith(b"PUT "):
+            return False
+        self._puts += 1
+        return self._puts % self.behaviour.fails_every_put == 0

@@ -1,0 +1,306 @@
+"""A seeded storm over a real stack, and an audit of what it left.
+
+    make chaos SEED=1 MINUTES=20 JOBS=3000
+
+Producers submit while a driver breaks things. Exits with status 1 if a promise was broken.
+"""
+
+import argparse
+import io
+import os
+import random
+import statistics
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+from redis.exceptions import RedisError
+
+from crossmodal.errors import BrokerUnavailable, CrossmodalError, StorageUnavailable
+from crossmodal.jobs.connection import connect
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.message import message_of
+from crossmodal.jobs.names import Task, job_key, queue_key
+from crossmodal.jobs.params import parse_params
+from crossmodal.jobs.record import JobState
+from crossmodal.processes import wait_until
+from producer import Client, JobHandle
+from tests.chaos.audit import PREFIX, Accepted, Audit
+from tests.chaos.faults import FAULTS
+from tests.chaos.world import World
+
+PRODUCERS = 3
+SETTLE_S = 300.0
+PROMPTS = [f"a {size} {color} circle on a white background" for size in ("small", "large")
+           for color in ("red", "green", "blue")]  # fmt: skip
+RETRYABLE = (BrokerUnavailable, StorageUnavailable)
+
+
+@dataclass
+class Storm:
+    """One run: what is being submitted, what has been broken, and how long recovery took."""
+
+    world: World
+    seed: int
+    minutes: float
+    jobs: int
+    poison: int
+    pause_s: tuple[float, float]
+    accepted: Accepted = field(default_factory=Accepted)
+    recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    counts: Counter[str] = field(default_factory=Counter)
+    over: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def rage(self) -> None:
+        """Submit and break, then mend all, and wait until everything has settled."""
+        begun = time.monotonic()
+        threads = [
+            threading.Thread(target=self._produce, args=(i,), name=f"producer-{i}")
+            for i in range(PRODUCERS)
+        ]
+        threads.append(threading.Thread(target=self._meddle, name="meddler"))
+        for thread in threads:
+            thread.start()
+        rng = random.Random(self.seed)
+        watchers = []
+        while time.monotonic() < begun + self.minutes * 60:
+            watchers.append(self._break_something(rng))
+            time.sleep(rng.uniform(*self.pause_s))
+            self.world.keep_up()
+        self.over.set()
+        for thread in threads + [w for w in watchers if w]:
+            thread.join()
+
+    def settle(self) -> Audit:
+        """Wait until nothing is on its way any more; the audit says what still is."""
+        self.world.keep_up()
+        settings = self.world.settings(through_proxy=False)
+        wait_until(lambda: not any(Audit(settings, self.accepted).unsettled()), SETTLE_S, 2.0)
+        return Audit(settings, self.accepted)
+
+    # -- producers ------------------------------------------------------------------------
+
+    def _produce(self, number: int) -> None:
+        rng = random.Random(f"{self.seed}/{number}")
+        pause_s = self.minutes * 60 * PRODUCERS / self.jobs
+        mine = self.jobs // PRODUCERS
+        with Client(self.world.settings()) as client:
+            for i in range(mine):
+                if self.over.is_set():
+                    return
+                poison = i * self.poison % mine < self.poison  # spread evenly
+                self._submit_one(client, rng, f"{number}/{i}", poison=poison)
+                self.over.wait(rng.uniform(0, 2 * pause_s))
+
+    def _submit_one(self, client: Client, rng: random.Random, key: str, *, poison: bool) -> None:
+        """Submit until it is accepted; the key makes one job of all tries."""
+        prompt = rng.choice(PROMPTS) + (" poison" if poison else "")
+        seed, count, caption = rng.randrange(50), rng.choice([1, 1, 1, 4]), rng.random() < 0.3
+
+        def submit() -> JobHandle:
+            if caption and not poison:
+                return client.img2txt(picture(seed), idempotency_key=key)
+            return client.txt2img(prompt, seed=seed, count=count, idempotency_key=key)
+
+        job = self._insist(submit)
+        if job is None:
+            return
+        with self.lock:
+            self.accepted.jobs.add(job.id)
+            if poison:
+                self.accepted.poison.add(job.id)
+        if rng.random() < 0.05:
+            again = self._insist(submit)
+            self.counts["submitted again by key"] += 1
+            self.accepted.wrong_ids += again is not None and again.id != job.id
+
+    def _insist(self, submit: Callable[[], JobHandle]) -> JobHandle | None:
+        while not self.over.is_set():
+            begun = time.monotonic()
+            try:
+                return submit()
+            except RETRYABLE as e:
+                self.counts[f"refused: {e.code}"] += 1
+                self.counts["refusals over 20 s"] += time.monotonic() - begun > 20
+                self.over.wait(0.5)
+        return None
+
+    # -- those who cancel, repeat messages and send garbage ---------------------------------
+
+    def _meddle(self) -> None:
+        rng = random.Random(f"{self.seed}/meddler")
+        settings = self.world.settings()
+        ledger, redis = JobLedger(settings), connect(settings, decode=False)
+        deeds = [self._cancel, self._cancel, self._repeat, self._litter]
+        while not self.over.wait(rng.uniform(0.5, 3)):
+            try:
+                rng.choice(deeds)(ledger, redis, rng)
+            except (CrossmodalError, RedisError):
+                self.counts["meddling refused"] += 1
+
+    def _a_job(self, rng: random.Random, recent: int) -> str | None:
+        with self.lock:
+            known = sorted(self.accepted.jobs)[-recent:]  # ids sort by their time
+        return rng.choice(known) if known else None
+
+    def _cancel(self, ledger: JobLedger, redis: Any, rng: random.Random) -> None:
+        job_id = self._a_job(rng, recent=5)
+        if job_id is not None and ledger.cancel(job_id) is JobState.CANCELED:
+            self.accepted.canceled.add(job_id)
+            self.counts["canceled"] += 1
+
+    def _repeat(self, ledger: JobLedger, redis: Any, rng: random.Random) -> None:
+        job_id = self._a_job(rng, recent=200)
+        if job_id is None:
+            return
+        job = ledger.get(job_id)
+        message = message_of(job.task, job.id, parse_params(job.task, job.params))
+        redis.lpush(job.queue, message, message)
+        self.counts["messages repeated"] += 2
+
+    def _litter(self, ledger: JobLedger, redis: Any, rng: random.Random) -> None:
+        redis.lpush(rng.choice(list(Task)).queue, rng.randbytes(rng.randrange(1, 2_000)))
+        self.accepted.garbage += 1
+
+    # -- faults -----------------------------------------------------------------------------
+
+    def _break_something(self, rng: random.Random) -> threading.Thread | None:
+        weights = [weight for _, weight in FAULTS.values()]
+        name = rng.choices(list(FAULTS), weights)[0]
+        before = self._running()
+        hit = FAULTS[name][0](self.world, rng)
+        if not hit.happened:
+            return None
+        self.counts[name] += 1
+        hit_jobs = [i for i, worker in before.items() if hit.worker in (None, worker)]
+        watcher = threading.Thread(target=self._watch, args=(name, hit_jobs))
+        watcher.start()
+        return watcher
+
+    def _running(self) -> dict[str, str]:
+        """Ids of the jobs that run, with the names of their workers."""
+        with connect(self.world.settings(through_proxy=False)) as redis:
+            ids = [
+                job_id
+                for task in Task
+                for job_id in redis.zrange(queue_key(PREFIX, task.queue, "running"), 0, -1)
+            ]
+            return {i: str(redis.hget(job_key(PREFIX, i), "worker")) for i in ids}
+
+    def _watch(self, name: str, hit_jobs: list[str]) -> None:
+        """Recovered: all that ran on what was hit has ended, and so has a job submitted after."""
+        begun = time.monotonic()
+        with Client(self.world.settings(through_proxy=False)) as client:
+            key = f"after {name} {self.counts[name]} {begun}"
+            probe = self._insist(lambda: client.txt2img(PROMPTS[0], seed=1, idempotency_key=key))
+            if probe is None:
+                return
+            with self.lock:
+                self.accepted.jobs.add(probe.id)
+            waiting = {probe.id, *hit_jobs}
+
+            def recovered() -> bool:
+                try:
+                    waiting.difference_update(
+                        [i for i in waiting if client.status(i).state.is_terminal]
+                    )
+                except BrokerUnavailable:
+                    return False
+                return not waiting
+
+            if wait_until(recovered, SETTLE_S, 0.2):
+                self.recoveries[name].append(time.monotonic() - begun)
+
+
+def picture(number: int) -> bytes:
+    """A picture to caption: a circle on white, as PNG."""
+    image = Image.new("RGB", (128, 128), "white")
+    color = ("red", "green", "blue")[number % 3]
+    ImageDraw.Draw(image).ellipse((20, 20, 60 + number, 60 + number), fill=color)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def report(storm: Storm, audit: Audit, breaches: list[str]) -> str:
+    """The table of what happened."""
+    lines = [
+        f"seed {storm.seed}, {storm.minutes:g} minutes, {os.cpu_count()} cores",
+        "",
+        "| fault | times | recovery, median (s) | max (s) |",
+        "|---|--:|--:|--:|",
+    ]
+    for name in FAULTS:
+        took = storm.recoveries[name]
+        shown = f"{statistics.median(took):.1f} | {max(took):.1f}" if took else "- | -"
+        lines.append(f"| {name} | {storm.counts[name]} | {shown} |")
+    attempts = Counter(job.attempt for job in audit.records.values())
+    poison = len(storm.accepted.poison)
+    others = {k: v for k, v in storm.counts.items() if k not in FAULTS and v}
+    lines += [
+        "",
+        f"jobs accepted: {len(storm.accepted.jobs)}, {poison} of them poison",
+        f"states: {', '.join(f'{n} {state}' for state, n in sorted(audit.states.items()))}",
+        f"attempts: {', '.join(f'{n} × {a}' for a, n in sorted(attempts.items()))}",
+        f"besides: {', '.join(f'{n} {what}' for what, n in sorted(others.items()))}",
+        f"garbage: {storm.accepted.garbage} sent, {audit.set_aside} set aside",
+        f"breaches: {len(breaches)}",
+        *breaches[:50],
+    ]
+    return "\n".join(lines)
+
+
+@contextmanager
+def world_of(lease_s: float, concurrency: int, folder: Path | None) -> Iterator[World]:
+    with tempfile.TemporaryDirectory(prefix="storm-") as temporary:
+        env = {
+            "CROSSMODAL_LEASE_S": f"{lease_s:g}",
+            "CROSSMODAL_INFERENCE_TIMEOUT_S": "20",
+            "OMP_NUM_THREADS": "1",
+        }
+        world = World(folder or Path(temporary), concurrency, env)
+        try:
+            yield world
+        finally:
+            world.close()
+
+
+def run(storm: Storm) -> tuple[str, list[str]]:
+    """The storm from beginning to end: its report, and its breaches."""
+    storm.rage()
+    audit = storm.settle()
+    breaches = list(audit.breaches())
+    storm.world.stop()
+    wait_until(lambda: not storm.world.survivors(), 30)
+    breaches += [f"orphan: {p.pid} {p.cmdline()}" for p in storm.world.survivors()]
+    return report(storm, audit, breaches), breaches
+
+
+def main() -> None:
+    """Run a storm from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=random.randrange(10_000))
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--jobs", type=int, default=3_000)
+    parser.add_argument("--poison", type=int, default=2, help="poison jobs of each producer")
+    parser.add_argument("--folder", type=Path, help="keep logs and data here")
+    args = parser.parse_args()
+    if args.folder is not None:
+        args.folder.mkdir(parents=True, exist_ok=True)
+    with world_of(15.0, 4, args.folder) as world:
+        storm = Storm(world, args.seed, args.minutes, args.jobs, args.poison, (4.0, 12.0))
+        text, breaches = run(storm)
+    print(text)
+    raise SystemExit(bool(breaches))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The stack that the storm rages over: Valkey, an S3 store, two workers, all real processes."""
+
+import os
+import signal
+import socket
+import sys
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import psutil
+
+from crossmodal.local.valkey import answers, free_port, start_valkey, valkey_url
+from crossmodal.processes import Child, wait_until
+from crossmodal.settings import Settings, load_settings
+from tests.chaos.proxy import Proxy
+
+POISON = Path(__file__).parents[1] / "e2e" / "poison"
+MARK = "CROSSMODAL_STORM"  # in the environment of every process that the storm starts
+START_S = 90.0
+BUCKET = "storm"
+
+
+@dataclass
+class Worker:
+    """A supervisor with its model host and Celery worker, kept up as by a process manager."""
+
+    name: str
+    folder: Path
+    env: dict[str, str]
+    concurrency: int
+    child: Child | None = None
+    starts: int = 0
+
+    def start(self) -> None:
+        self.starts += 1
+        log = (self.folder / f"{self.name}.log").open("ab")
+        argv = [
+            sys.executable, "-m", "crossmodal.cli", "worker", "--devices", "cpu",
+            "--concurrency", str(self.concurrency), "--ready-file", str(self.ready),
+        ]  # fmt: skip
+        self.child = Child(self.name, argv, self.env, output=log)
+        self.child.start()
+        log.close()
+
+    def keep_up(self) -> None:
+        if self.child is None or not self.child.is_alive:
+            self.ready.unlink(missing_ok=True)
+            self.start()
+
+    @property
+    def ready(self) -> Path:
+        return self.folder / f"{self.name}.ready"
+
+    @property
+    def celery_name(self) -> str:
+        """What its Celery worker is called in the records of the jobs it runs."""
+        return f"cpu.{self.child.pid if self.child else 0}@{socket.gethostname()}"
+
+    def supervisor(self) -> psutil.Process | None:
+        return psutil.Process(self.child.pid) if self.child and self.child.is_alive else None
+
+    def host(self) -> psutil.Process | None:
+        return self._find("worker.host")
+
+    def celery(self) -> psutil.Process | None:
+        return self._find("celery")
+
+    def task_children(self) -> list[psutil.Process]:
+        celery = self.celery()
+        return celery.children() if celery else []
+
+    def _find(self, word: str) -> psutil.Process | None:
+        supervisor = self.supervisor()
+        children = supervisor.children() if supervisor else []
+        return next((c for c in children if word in c.cmdline()), None)
+
+
+@dataclass
+class World:
+    """Starts everything, and lets what is broken be mended again."""
+
+    folder: Path
+    concurrency: int = 4
+    more_env: dict[str, str] = field(default_factory=dict)
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __post_init__(self) -> None:
+        os.environ[MARK] = self.mark
+        self.valkey_port = free_port()
+        self.valkey = start_valkey(self.folder / "valkey", self.valkey_port)
+        self.redis_proxy = Proxy(self.valkey_port)
+        self.store_port = free_port()
+        self.store = self._start_store()
+        self.store_proxy = Proxy(self.store_port)
+        self.env = self._environment()
+        os.environ.update({k: v for k, v in self.env.items() if k.startswith("AWS_")})
+        self.workers = [
+            Worker(f"worker-{i}", self.folder, self.env, self.concurrency) for i in range(2)
+        ]
+        for worker in self.workers:
+            worker.start()
+        assert wait_until(lambda: all(w.ready.exists() for w in self.workers), START_S)
+
+    def settings(self, through_proxy: bool = True) -> Settings:
+        """For a producer, or, past the proxies, for who looks from outside."""
+        port = self.redis_proxy.port if through_proxy else self.valkey_port
+        return load_settings(
+            broker_url=valkey_url(port), storage_url=f"s3://{BUCKET}/", result_backend="",
+            max_attempts=int(self.env.get("CROSSMODAL_MAX_ATTEMPTS", "3")),
+        )  # fmt: skip
+
+    def restart_valkey(self, number: signal.Signals) -> None:
+        self.valkey.send(number)
+        assert self.valkey.wait(30)
+        self.valkey = start_valkey(self.folder / "valkey", self.valkey_port)
+
+    def keep_up(self) -> None:
+        for worker in self.workers:
+            worker.keep_up()
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            if worker.child is not None:
+                worker.child.stop(90)
+
+    def close(self) -> None:
+        for worker in self.workers:
+            if worker.child is not None:
+                worker.child.kill()
+        self.redis_proxy.close()
+        self.store_proxy.close()
+        self.valkey.stop(10)
+        self.store.kill()
+
+    def survivors(self) -> list[psutil.Process]:
+        """Processes of workers that are still there, by the mark in their environment."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                marked = process.environ().get(MARK) == self.mark
+                if marked and "CROSSMODAL_LEASE_S" in process.environ():
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return [p for p in found if p.status() != psutil.STATUS_ZOMBIE]
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "CELERY_BROKER_URL": valkey_url(self.redis_proxy.port),
+            "CELERY_RESULT_BACKEND": "",
+            "CROSSMODAL_STORAGE_URL": f"s3://{BUCKET}/",
+            "CROSSMODAL_RUN_DIR": str(self.folder / "run"),
+            "AWS_ENDPOINT": f"http://127.0.0.1:{self.store_proxy.port}",
+            "AWS_ACCESS_KEY_ID": "storm", "AWS_SECRET_ACCESS_KEY": "storm",
+            "AWS_REGION": "us-east-1",
+            "PYTHONPATH": os.pathsep.join([str(POISON), os.environ.get("PYTHONPATH", "")]),
+            **self.more_env,
+        }  # fmt: skip
+
+    def _start_store(self) -> Child:
+        log = (self.folder / "store.log").open("wb")
+        argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.store_port)]
+        store = Child("store", argv, {}, output=log)
+        store.start()
+        url = f"http://127.0.0.1:{self.store_port}/{BUCKET}"
+
+        def has_bucket() -> bool:
+            try:
+                urlopen(Request(url, method="PUT"), timeout=5).close()
+            except OSError:
+                return False
+            return True
+
+        assert wait_until(has_bucket, START_S)
+        return store
+
+    def is_healthy(self) -> bool:
+        """Whether all that was broken is mended."""
+        return answers(valkey_url(self.valkey_port)) and all(w.ready.exists() for w in self.workers)
