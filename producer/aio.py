@@ -16,7 +16,7 @@ from typing import Any, Self
 from crossmodal.jobs.connection import broker_errors, connect_async
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import BlobRef, Params
-from crossmodal.jobs.record import Job, JobResult, JobState, JobStatus, QueueStatus
+from crossmodal.jobs.record import Job, JobEvent, JobResult, JobState, JobStatus, QueueStatus
 from crossmodal.settings import Settings
 from producer.client import Client, Picture
 from producer.handle import JobHandle, result_of
@@ -61,6 +61,10 @@ class AsyncClient:
     async def record(self, job_id: str) -> Job:
         """See `Client.record`."""
         return await asyncio.to_thread(self.sync.record, job_id)
+
+    async def history(self, job_id: str) -> list[JobEvent]:
+        """See `Client.history`."""
+        return await asyncio.to_thread(self.sync.history, job_id)
 
     async def status(self, job_id: str) -> JobStatus:
         """See `Client.status`."""

@@ -23,7 +23,7 @@ from crossmodal.jobs.params import (
     fix_seed,
     task_of,
 )
-from crossmodal.jobs.record import Job, JobState, JobStatus, QueueStatus
+from crossmodal.jobs.record import Job, JobEvent, JobState, JobStatus, QueueStatus
 from crossmodal.settings import Settings, load_settings
 from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.media import check_size, media_type
@@ -150,6 +150,11 @@ class Client:
     def record(self, job_id: str) -> Job:
         """All that the ledger knows of a job. Raises `JobNotFound`."""
         return self._ledger.get(job_id)
+
+    def history(self, job_id: str) -> list[JobEvent]:
+        """The job's steps so far, the latest hundred of them. Raises `JobNotFound`."""
+        self._ledger.get(job_id)
+        return self._ledger.history(job_id)
 
     def status(self, job_id: str) -> JobStatus:
         """State, attempt, queue position and estimated wait. Raises `JobNotFound`."""

@@ -100,7 +100,7 @@ class Unit:
     @property
     def is_ready(self) -> bool:
         """Whether the models are warm and the worker takes jobs."""
-        return self._host_is_ready and self.files.ready.exists()
+        return self._host_is_ready and self.files.ready.exists() and self.files.worker_beat.exists()
 
     @property
     def _host_is_ready(self) -> bool:

@@ -8,7 +8,13 @@ from functools import cache
 from typing import Any, NoReturn
 
 from celery import Task as CeleryTask
-from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from celery.exceptions import (
+    Ignore,
+    Reject,
+    Retry,
+    SoftTimeLimitExceeded,
+    TimeLimitExceeded,
+)
 from celery.worker.request import Request
 
 from crossmodal.errors import BrokerUnavailable, InvalidParams, TimedOut
@@ -38,19 +44,23 @@ def runner() -> JobRunner:
 class JobRequest(Request):
     """A message in the hands of the Celery main process."""
 
-    def on_timeout(self, soft: bool, timeout: float) -> None:
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """Have a job whose process must be killed counted as timed out, and run again."""
-        if not soft:
-            failure = Failure.of(TimedOut(
-                f"the attempt could not be ended within {HARD_MARGIN_S:g} s of its limit: its "
-                "process was killed"
-            ))  # fmt: skip
-            try:
-                JobLedger(settings).abandon(self.hostname, [self.id], failure)
-            except BrokerUnavailable as e:  # then it counts as lost, once its lease has ended
-                log.warning("job %s: %s", self.id, e)
-            self.reject(requeue=True)
-        super().on_timeout(soft, timeout)
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, TimeLimitExceeded):
+            self._put_back()
+        return super().on_failure(exc_info, *args, **kwargs)
+
+    def _put_back(self) -> None:
+        failure = Failure.of(TimedOut(
+            f"the attempt could not be interrupted within {HARD_MARGIN_S:g} s of its limit: its "
+            "process was killed"
+        ))  # fmt: skip
+        try:
+            JobLedger(settings).abandon(self.hostname, [self.id], failure)
+        except BrokerUnavailable as e:  # then it counts as lost, once its lease has ended
+            log.warning("job %s: %s", self.id, e)
+        self.reject(requeue=True)
 
 
 def _limits(task: Task) -> dict[str, float]:

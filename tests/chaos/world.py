@@ -35,14 +35,13 @@ class Worker:
 
     def start(self) -> None:
         self.starts += 1
-        log = (self.folder / f"{self.name}.log").open("ab")
         argv = [
             sys.executable, "-m", "crossmodal.cli", "worker", "--devices", "cpu",
             "--concurrency", str(self.concurrency), "--ready-file", str(self.ready),
         ]  # fmt: skip
-        self.child = Child(self.name, argv, self.env, output=log)
-        self.child.start()
-        log.close()
+        with (self.folder / f"{self.name}.log").open("ab") as log:
+            self.child = Child(self.name, argv, self.env, output=log)
+            self.child.start()
 
     def keep_up(self) -> None:
         if self.child is None or not self.child.is_alive:
@@ -160,10 +159,10 @@ class World:
         }  # fmt: skip
 
     def _start_store(self) -> Child:
-        log = (self.folder / "store.log").open("wb")
         argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.store_port)]
-        store = Child("store", argv, {}, output=log)
-        store.start()
+        with (self.folder / "store.log").open("wb") as log:
+            store = Child("store", argv, {}, output=log)
+            store.start()
         url = f"http://127.0.0.1:{self.store_port}/{BUCKET}"
 
         def has_bucket() -> bool:

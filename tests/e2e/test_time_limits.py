@@ -1,0 +1,177 @@
+"""Attempts that take too long, jobs that are canceled while they run, workers that hang."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from crossmodal.jobs.names import result_key
+from crossmodal.jobs.record import JobState
+from crossmodal.processes import Child
+from producer import BlobNotFound, BlobRef, Client, JobFailed
+from tests.e2e.test_lease import celery_of, host_of
+from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, running_worker, tree_of
+from tests.waiting import until
+
+__all__ = ["client", "env"]  # fixtures
+FREED_S = 1.5  # half a second for the task to look, the rest for a busy machine
+
+
+def health(env: dict[str, str], *options: str) -> int:
+    return subprocess.run(
+        [sys.executable, "-m", "crossmodal.cli", "health", *options],
+        env={**os.environ, **env}, capture_output=True, check=False,
+    ).returncode  # fmt: skip
+
+
+def is_running(client: Client, job_id: str) -> bool:
+    return client.status(job_id).state is JobState.RUNNING
+
+
+def test_an_attempt_over_its_limit_is_interrupted_and_fails_after_the_last(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    env |= {"CROSSMODAL_TXT2IMG_RUN_TIME_LIMIT_S": "1", "CROSSMODAL_MAX_ATTEMPTS": "2"}
+    with running_worker(env, tmp_path / "worker", 1) as worker:
+        [before] = celery_of(worker).children()
+        host_of(worker).suspend()
+        job = client.txt2img(PROMPT, seed=7)
+        with pytest.raises(JobFailed) as caught:
+            job.result(timeout_s=WAIT_S)
+        assert caught.value.code == "timed_out"
+        assert client.record(job.id).attempt == 2
+        assert [p.pid for p in celery_of(worker).children()] == [before.pid]
+        host_of(worker).resume()
+        assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).attempt == 1
+
+
+def test_a_process_that_cannot_be_interrupted_is_killed_and_its_job_run_again(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(env | {"CROSSMODAL_RUN_TIME_LIMIT_S": "1"}, tmp_path / "w", 1) as worker:
+        host_of(worker).suspend()
+        job = client.txt2img(PROMPT, seed=7)
+        until(lambda: is_running(client, job.id), WAIT_S)
+        [stuck] = celery_of(worker).children()
+        stuck.suspend()  # as code in C that never returns: no signal but one ends it
+        host_of(worker).resume()
+        assert job.result(timeout_s=WAIT_S).attempt == 2
+        codes = [event.code for event in client.history(job.id)]
+        assert "timed_out" in codes
+        assert not stuck.is_running()
+
+
+def test_a_canceled_job_frees_its_slot_while_its_batch_still_runs(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(env, tmp_path / "worker", 1) as worker:
+        host_of(worker).suspend()
+        first, second = client.txt2img(PROMPT, seed=1), client.txt2img(PROMPT, seed=2)
+        until(lambda: is_running(client, first.id), WAIT_S)
+        assert first.cancel() is JobState.CANCELED
+        until(lambda: is_running(client, second.id), FREED_S, "the next job's start")
+        host_of(worker).resume()
+        assert second.result(timeout_s=WAIT_S).images
+        assert first.status().state is JobState.CANCELED
+        with pytest.raises(BlobNotFound):
+            client.read(BlobRef(key=result_key(first.id, "result.json")))
+
+
+def test_a_canceled_queued_job_never_runs(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    job = client.txt2img(PROMPT, seed=1)
+    assert job.cancel() is JobState.CANCELED
+    with running_worker(env, tmp_path / "worker", 1):
+        assert client.txt2img(PROMPT, seed=2).result(timeout_s=WAIT_S).images
+        until(lambda: client.redis.llen("txt2img") == 0, WAIT_S)
+    assert client.record(job.id).attempt == 0
+
+
+def test_what_celery_is_told_to_revoke_is_canceled(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    from celery import Celery
+
+    with (
+        running_worker(env, tmp_path / "worker", 1) as worker,
+        Celery(broker=env["CELERY_BROKER_URL"]) as app,
+    ):
+        host_of(worker).suspend()
+        first, second = client.txt2img(PROMPT, seed=1), client.txt2img(PROMPT, seed=2)
+        until(lambda: is_running(client, first.id), WAIT_S)
+        app.control.revoke(second.id)
+        host_of(worker).resume()
+        assert second.wait(timeout_s=WAIT_S) is JobState.CANCELED
+
+
+def test_a_worker_that_does_not_consume_is_not_live_and_is_restarted(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    env |= {"CROSSMODAL_HEARTBEAT_S": "5", "CROSSMODAL_RUN_DIR": str(tmp_path / "run"),
+            "CROSSMODAL_LEASE_S": "6"}  # fmt: skip
+    with running_worker(env, tmp_path / "worker", 1) as worker:
+        assert health(env, "--live") == health(env, "--ready") == 0
+        stuck = celery_of(worker)
+        stuck.suspend()
+        until(lambda: health(env, "--live") == 1, WAIT_S)
+        until(lambda: not stuck.is_running() or stuck.status() == psutil.STATUS_ZOMBIE, WAIT_S)
+        assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).images
+        until(lambda: health(env, "--ready") == 0, WAIT_S)
+
+
+def test_a_worker_whose_model_host_hangs_is_live_and_not_ready(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    env |= {"CROSSMODAL_HEARTBEAT_S": "5", "CROSSMODAL_INFERENCE_TIMEOUT_S": "8",
+            "CROSSMODAL_RUN_DIR": str(tmp_path / "run")}  # fmt: skip
+    assert health(env, "--live") == 1  # there is none
+    with running_worker(env, tmp_path / "worker", 1) as worker:
+        stuck = host_of(worker)
+        stuck.suspend()
+        until(lambda: health(env, "--ready") == 1, WAIT_S)
+        assert health(env, "--live") == 0
+        until(lambda: not stuck.is_running() or stuck.status() == psutil.STATUS_ZOMBIE, WAIT_S)
+        assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).attempt == 1
+        assert health(env, "--ready") == 0
+
+
+def test_nothing_outlives_a_killed_supervisor(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(env, tmp_path / "worker", 2) as worker:
+        tree = tree_of(worker)
+        host_of(worker).suspend()
+        job = client.txt2img(PROMPT, seed=7)
+        until(lambda: is_running(client, job.id), WAIT_S)
+        os.kill(worker.pid or 0, signal.SIGKILL)
+        until(lambda: not any(alive(p) for p in tree), WAIT_S)
+
+
+def test_a_host_that_cannot_start_is_tried_again_ever_later_and_that_is_said(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(env, tmp_path / "worker", 1) as worker:
+        for _ in range(6):
+            before = host_pid(worker)
+            os.kill(before, signal.SIGKILL)
+            until(lambda before=before: host_pid(worker) not in (0, before), WAIT_S)  # type: ignore[misc]
+        log = (tmp_path / "worker" / "log").read_text()
+        delays = [float(line.rsplit(" ", 2)[1]) for line in log.splitlines() if "again in" in line]
+        assert delays == sorted(delays)
+        assert delays[0] == 0
+        assert delays[-1] >= 2
+        assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).images
+
+
+def host_pid(worker: Child) -> int:
+    children = psutil.Process(worker.pid).children()
+    return next((c.pid for c in children if alive(c) and "worker.host" in c.cmdline()), 0)
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
