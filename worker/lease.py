@@ -34,13 +34,12 @@ SILENT_S = 5.0  # Redis answers a worker that consumes every second
 class Keeper(Thread):
     """Renews every lease of this worker; a thread, because a draining worker has no event loop."""
 
-    def __init__(self, settings: Settings, worker: str, queues: list[str]) -> None:
+    def __init__(self, settings: Settings, worker: str) -> None:
         super().__init__(name="lease", daemon=True)
         self._settings = settings
         self._worker = worker
         self._redis: Any = connect(settings)
         self._ledger = JobLedger(settings)
-        self._recovery = Recovery(settings, self._ledger, queues)
         self._running: set[str] = set()
         self.qos: Any = None  # kombu's record of unacknowledged messages; one a connection
 
@@ -51,7 +50,6 @@ class Keeper(Thread):
                 with broker_errors(self._settings):
                     self._renew_messages()
                 self._renew_attempts()
-                self._recovery.run_if_due()
             except BrokerUnavailable as e:
                 log.warning("leases are not renewed: %s", e)
             except Exception:  # without this thread every job of the worker would run twice
@@ -85,10 +83,10 @@ class LeaseStep(bootsteps.StartStopStep):
         settings: Settings = consumer.app.settings
         channel = consumer.task_consumer.channel
         if LeaseStep.keeper is None:
-            queues = [queue.name for queue in consumer.task_consumer.queues]
-            LeaseStep.keeper = Keeper(settings, consumer.hostname, queues)
+            LeaseStep.keeper = Keeper(settings, consumer.hostname)
             LeaseStep.keeper.qos = channel.qos
             LeaseStep.keeper.start()
+            Recovery(settings, [queue.name for queue in consumer.task_consumer.queues]).start()
         LeaseStep.keeper.qos = channel.qos
         sweep = {"num": MOST_AT_ONCE, "interval": 1}
         every = consumer.timer.call_repeatedly

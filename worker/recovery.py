@@ -7,11 +7,11 @@ then is among the oldest of its queue, so only the head of a queue is ever looke
 
 import logging
 import re
-import time
 from collections.abc import Iterator
+from threading import Event, Thread
 from typing import Any
 
-from crossmodal.errors import JobNotFound
+from crossmodal.errors import BrokerUnavailable, JobNotFound
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
@@ -28,24 +28,34 @@ UNACKED = "unacked"  # kombu's hash of messages that are in workers' hands
 _ID = re.compile(rb'"id":\s*"([^"]+)"')
 
 
-class Recovery:
-    """Finds jobs without a message among the oldest of each queue."""
+class Recovery(Thread):
+    """Finds jobs without a message among the oldest of each queue.
 
-    def __init__(self, settings: Settings, ledger: JobLedger, workers_queues: list[str]) -> None:
+    A thread of its own: reading a long queue may take longer than a lease.
+    """
+
+    def __init__(self, settings: Settings, lists: list[str]) -> None:
+        super().__init__(name="recovery", daemon=True)
         self._settings = settings
-        self._ledger = ledger
-        self._lists = workers_queues
+        self._lists = lists
+        self._ledger = JobLedger(settings)
         self._redis: Any = connect(settings)
         self._raw: Any = connect(settings, decode=False)
-        self._due_at = 0.0
 
-    def run_if_due(self) -> None:
-        """Look once a lease; many workers may do so at the same time."""
-        now = time.monotonic()
-        if now >= self._due_at:
-            self._due_at = now + self._settings.lease_s
-            for task in Task:
-                self._recover(task)
+    def run(self) -> None:
+        never = Event()
+        while not never.wait(self._settings.lease_s):
+            try:
+                self.recover()
+            except BrokerUnavailable as e:
+                log.warning("lost messages are not looked for: %s", e)
+            except Exception:  # the next look may do better
+                log.exception("an error of ours in looking for lost messages")
+
+    def recover(self) -> None:
+        """Look once; many workers may do so at the same time."""
+        for task in Task:
+            self._recover(task)
 
     def _recover(self, task: Task) -> None:
         silent = {job.id: job for job in self._silent(task)}

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import sys
 import time
 from dataclasses import dataclass
@@ -244,6 +245,16 @@ def make_folder(run_dir: Path) -> Path:
         folder.mkdir(mode=0o700)
     except OSError as e:
         raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {e}") from e
-    if run_dir.stat().st_uid != os.getuid() or run_dir.stat().st_mode & 0o022:
-        raise InvalidSetting(f"others may write to CROSSMODAL_RUN_DIR={run_dir}: it is not private")
+    for above in (run_dir, run_dir.parent):
+        if not is_safe(above):
+            raise InvalidSetting(
+                f"others may write to {above}: set CROSSMODAL_RUN_DIR to a folder of this user's own"
+            )
     return folder
+
+
+def is_safe(folder: Path) -> bool:
+    """Whether nobody but this user and root can put something into the folder's place."""
+    found = folder.stat()
+    open_to_all = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+    return found.st_uid in (0, os.getuid()) and not open_to_all

@@ -39,6 +39,7 @@ local function bury(letter, t, retention_s)
   redis.call('ZADD', dead, stamp(t), letter)
   redis.call('ZREMRANGEBYSCORE', dead, '-inf', stamp(t - retention_s))
   redis.call('ZREMRANGEBYRANK', dead, 0, -MOST_DEAD - 1)
+  redis.call('EXPIRE', dead, retention_s)
 end
 
 -- Back to its old place in the queue: the attempt is over, the job is not.

@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
-from crossmodal.errors import InvalidMessage, UnknownTask
-from crossmodal.jobs.names import RECORDED_HEADER, Task
+from crossmodal.errors import InvalidMessage, InvalidParams, UnknownTask
+from crossmodal.jobs.names import RECORDED_HEADER, Task, check_job_id
 from crossmodal.jobs.params import Params
 
 MAX_SHOWN = 1_024  # characters of the arguments that Flower and logs get to see
@@ -63,7 +63,7 @@ Time = Annotated[str, AfterValidator(_checked_time)]
 
 
 class _Headers(BaseModel):
-    id: str = Field(min_length=1, max_length=255)
+    id: Annotated[str, AfterValidator(check_job_id)]
     task: str
     shadow: str | None = None
     retries: int = 0
@@ -119,6 +119,8 @@ def parse_message(raw: bytes, max_bytes: int, known_tasks: Container[str]) -> di
         message = _Message.model_validate_json(raw)
         message.check_body()
         parsed: dict[str, Any] = json.loads(raw)
+    except InvalidParams as e:  # an id that no job may have
+        raise InvalidMessage(f"this is no Celery message: {e}") from e
     except ValidationError as e:
         problem = e.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])

@@ -46,6 +46,7 @@ GARBAGE: dict[str, tuple[bytes | str, str]] = {
     "no properties": (without("properties"), "invalid_message"),
     "no delivery tag": (without("properties", "delivery_tag"), "invalid_message"),
     "no routing key": (without("properties", "delivery_info", "routing_key"), "invalid_message"),
+    "an id that is a path": (json.dumps(envelope(id="../../x")), "invalid_message"),
     "no id": (without("headers", "id"), "invalid_message"),
     "body that is no base64": (json.dumps(envelope() | {"body": "é"}), "invalid_message"),
     "body that is no call": (json.dumps(envelope() | {"body": "e30="}), "invalid_message"),

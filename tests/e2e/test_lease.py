@@ -1,13 +1,11 @@
 """Leases: long jobs keep theirs, dead workers lose theirs, and no job is run twice at once."""
 
-import inspect
 import signal
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from kombu.transport.redis import Channel, QoS
 
 from crossmodal.jobs.record import JobState
 from crossmodal.processes import Child
@@ -122,14 +120,3 @@ def test_a_second_message_waits_for_the_attempt_that_runs(
         outlive_the_lease(client, job.id)
         host_of(worker).resume()
         assert job.result(timeout_s=WAIT_S).attempt == 1
-
-
-def test_kombu_is_inside_as_the_lease_takes_it_to_be() -> None:
-    """When this fails, `worker/lease.py` must be read beside kombu's new transport."""
-    sweep = inspect.signature(QoS.restore_visible).parameters
-    assert {"num", "interval"} <= set(sweep)
-    assert "time()" in inspect.getsource(QoS.append)  # the score of a tag is the local time
-    assert "self._delivered[delivery_tag]" in inspect.getsource(QoS.__mro__[1])
-    assert "visibility_timeout" in inspect.getsource(QoS.restore_visible)
-    options = set(Channel.from_transport_options)
-    assert {"visibility_timeout", "unacked_mutex_expire", "unacked_index_key"} <= options

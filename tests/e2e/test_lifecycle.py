@@ -96,9 +96,10 @@ def test_what_a_drained_worker_left_is_done_by_the_next_with_the_same_bytes(
             assert (result.images[0].sha256, result.attempt) == (before, 1)
 
 
-def test_a_second_sigterm_stops_at_once_and_loses_nothing(
+def test_a_second_sigterm_stops_at_once_and_costs_no_attempt(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
+    env |= {"CROSSMODAL_MAX_ATTEMPTS": "1"}
     with running_worker(env, tmp_path / "first", 4) as worker:
         tree = tree_of(worker)
         jobs = [client.txt2img(PROMPT, count=16, seed=i) for i in range(30)]
@@ -113,6 +114,17 @@ def test_a_second_sigterm_stops_at_once_and_loses_nothing(
     with running_worker(env, tmp_path / "second", 4):
         for job in jobs:
             assert len(job.result(timeout_s=WAIT_S).images) == 16
+
+
+def test_a_server_that_keeps_nothing_is_warned_of_at_start(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    client.redis.config_set("appendonly", "no")
+    client.redis.config_set("maxmemory-policy", "allkeys-lru")
+    with running_worker(env, tmp_path / "worker", 1):
+        log = (tmp_path / "worker" / "log").read_text()
+    assert "jobs can be lost: maxmemory-policy is allkeys-lru" in log
+    assert "jobs can be lost: the server keeps nothing on disk" in log
 
 
 def test_a_killed_host_or_worker_is_started_again(

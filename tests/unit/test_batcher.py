@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 
-from crossmodal.errors import CrossmodalError, InferenceFailed, UnknownWords
+from crossmodal.errors import CrossmodalError, GpuOutOfMemory, InferenceFailed, UnknownWords
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
 from crossmodal.pipelines.base import Described, Drawn, Outcome, Request
-from worker.host.batcher import Batcher, Ran, run_isolated
+from worker.host.batcher import WORN_OUT_AFTER, Batcher, Ran, run_isolated
 
 PICTURE = np.zeros((1, 2, 2, 3), np.uint8)
 
@@ -171,3 +172,93 @@ def test_a_pipeline_that_works_is_called_once(size: int) -> None:
     pipeline = Recorder()
     run_isolated(pipeline, [request(str(i)) for i in range(size)])
     assert len(pipeline.batches) == 1
+
+
+class Greedy(Recorder):
+    """A device with memory for two requests at once, and none for the prompt "huge"."""
+
+    def run(self, batch: Sequence[Request]) -> list[Outcome]:
+        prompts = [r.params.prompt for r in batch if isinstance(r.params, Txt2ImgParams)]
+        if len(batch) > 2 or "huge" in prompts:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().run(batch)
+
+
+def test_a_batch_without_memory_is_halved_until_it_fits() -> None:
+    pipeline = Greedy()
+    outcomes = run_isolated(pipeline, [request(f"p{i}") for i in range(7)])
+    assert [o.unknown_words for o in outcomes if isinstance(o, Drawn)] == [
+        (f"p{i}",) for i in range(7)
+    ]
+    assert [len(batch) for batch in pipeline.batches] == [2, 2, 2, 1]
+
+
+def test_a_request_without_memory_even_alone_fails_with_that_code() -> None:
+    outcomes = run_isolated(Greedy(), [request(p) for p in ("a", "huge", "b")])
+    assert [type(o) for o in outcomes] == [Drawn, GpuOutOfMemory, Drawn]
+
+
+def test_a_host_is_worn_out_when_single_requests_find_no_memory() -> None:
+    async def scenario(prompts: list[str]) -> bool:
+        batcher = Batcher({Task.TXT2IMG: Greedy()}, 1)
+        serving = asyncio.create_task(batcher.serve())
+        for prompt in prompts:
+            await batcher.run(Task.TXT2IMG, request(prompt))
+        serving.cancel()
+        return batcher.is_worn_out
+
+    assert not asyncio.run(scenario(["huge"] * (WORN_OUT_AFTER - 1)))
+    assert not asyncio.run(scenario([*["huge"] * (WORN_OUT_AFTER - 1), "a", "huge"]))
+    assert asyncio.run(scenario(["huge"] * WORN_OUT_AFTER))
+
+
+def test_a_suspect_is_alone_in_its_batch_and_is_told_so() -> None:
+    sizes: dict[str, int] = {}
+
+    async def scenario() -> Recorder:
+        pipeline = Recorder()
+        pipeline.free.clear()
+        batcher = Batcher({Task.TXT2IMG: pipeline}, 8)
+        serving = asyncio.create_task(batcher.serve())
+        runs = [
+            asyncio.create_task(
+                batcher.run(
+                    Task.TXT2IMG, request(p), alone=p == "suspect",
+                    on_start=lambda size, p=p: sizes.update({p: size}),  # type: ignore[misc]
+                )
+            )
+            for p in ("first", "a", "b", "suspect", "c", "d")
+        ]  # fmt: skip
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        pipeline.free.set()
+        await asyncio.gather(*runs)
+        serving.cancel()
+        return pipeline
+
+    batches = asyncio.run(scenario()).batches
+    assert ["suspect"] in batches
+    assert sizes["suspect"] == 1
+    assert sum(map(len, batches)) == 6
+
+
+def test_how_long_a_batch_has_run_can_be_seen() -> None:
+    async def scenario() -> tuple[float, float]:
+        pipeline = Recorder()
+        pipeline.free.clear()
+        batcher = Batcher({Task.TXT2IMG: pipeline}, 1)
+        serving = asyncio.create_task(batcher.serve())
+        started = asyncio.Event()
+        run = asyncio.create_task(
+            batcher.run(Task.TXT2IMG, request("a"), on_start=lambda _: started.set())
+        )
+        await started.wait()
+        during = batcher.running_s
+        pipeline.free.set()
+        await run
+        serving.cancel()
+        return during, batcher.running_s
+
+    during, after = asyncio.run(scenario())
+    assert during > 0
+    assert after == 0

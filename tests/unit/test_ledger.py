@@ -1,5 +1,6 @@
 """The ledger on a real server: every transition, and every one that must be refused."""
 
+import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from crossmodal.errors import IdempotencyConflict, JobNotFound, QueueFull
+from crossmodal.jobs import names
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
+from crossmodal.jobs.ledger import NOBODY_WORKS_S, Attempt, JobLedger, NotStarted
 from crossmodal.jobs.names import Task, leases_key, new_job_id
 from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
 from crossmodal.settings import Settings
@@ -217,9 +219,25 @@ def test_a_full_queue_refuses(settings: Settings) -> None:
     ledger = JobLedger(settings.model_copy(update={"max_queue_length": 2}))
     submit(ledger)
     submit(ledger)
-    with pytest.raises(QueueFull, match="holds 2 jobs, 2 are allowed"):
+    with pytest.raises(QueueFull, match="holds 2 jobs, 2 are allowed") as caught:
         submit(ledger)
+    assert caught.value.retry_after_s == NOBODY_WORKS_S
     submit(ledger, bounded=False)
+    ledger.close()
+
+
+def test_a_full_queue_says_when_there_will_be_room(settings: Settings) -> None:
+    ledger = JobLedger(settings.model_copy(update={"max_queue_length": 100}))
+    stats = names.queue_key(settings.key_prefix, "txt2img", "stats")
+    with connect(settings) as redis:
+        redis.hset(stats, "mean_run_s", "8.0")
+    for _ in range(4):
+        start(ledger, submit(ledger))  # four at once take eight seconds: one in two seconds
+    for _ in range(100):
+        submit(ledger)
+    with pytest.raises(QueueFull, match="submit again in 10 s") as caught:
+        submit(ledger)
+    assert caught.value.retry_after_s == 10
     ledger.close()
 
 
@@ -274,6 +292,28 @@ def test_ended_jobs_are_kept_for_their_retention_and_live_ones_for_ever(
     redis.close()
 
 
+def end_in_one_way(ledger: JobLedger, attempt: Attempt, way: int) -> None:
+    if way == 0:
+        ledger.succeed(attempt, result_of(attempt))
+    elif way == 1:
+        ledger.fail(attempt, FAILURE, dead=True)
+    else:
+        if way == 2:
+            ledger.release(attempt, FAILURE)
+        ledger.cancel(attempt.job)
+
+
+def test_redis_is_as_empty_as_before_when_all_records_have_expired(settings: Settings) -> None:
+    ledger = JobLedger(settings.model_copy(update={"retention_s": 1}))
+    for i in range(40):
+        attempt = start(ledger, submit(ledger, idempotency_key=f"k{i}"))
+        end_in_one_way(ledger, attempt, i % 4)
+    with connect(settings) as redis:
+        stats = {names.queue_key(settings.key_prefix, "txt2img", "stats")}
+        until(lambda: set(redis.scan_iter(f"{settings.key_prefix}:*")) == stats, 10)
+    ledger.close()
+
+
 def test_an_attempt_is_alive_as_long_as_its_lease_is_renewed(settings: Settings) -> None:
     ledger = JobLedger(settings.model_copy(update={"lease_s": 0.4}))
     attempt = start(ledger, submit(ledger))
@@ -306,3 +346,64 @@ def test_no_lease_outlives_its_attempt(settings: Settings, ledger: JobLedger, en
     ledger.renew(WORKER, [attempt.job])  # a tick that comes late
     assert redis.zcard(leases_key(settings.key_prefix)) == 0
     redis.close()
+
+
+def test_what_a_stopped_worker_ran_is_put_back_and_no_attempt_is_counted(
+    ledger: JobLedger,
+) -> None:
+    mine, others = submit(ledger), submit(ledger)
+    start(ledger, mine)
+    assert isinstance(ledger.start(others, "other@test"), Attempt)
+    assert ledger.disown(WORKER) == [mine]
+    assert ledger.get(mine).state is JobState.QUEUED
+    assert ledger.get(others).state is JobState.RUNNING
+    again = start(ledger, mine)
+    assert (again.number, again.counted) == (2, 1)
+    assert [event.code for event in ledger.history(mine)] == ["", "", "worker_stopped", ""]
+
+
+def test_the_next_attempt_after_a_crash_knows_that_it_is_a_suspect(ledger: JobLedger) -> None:
+    first = start(ledger, submit(ledger))
+    assert not first.is_suspect
+    ledger.release(first, FAILURE, counts=False, alone=True)
+    second = start(ledger, first.job)
+    assert (second.is_suspect, second.counted) == (True, 1)
+    assert start(ledger, first.job, after_death=True).is_suspect  # whatever ended it meanwhile
+
+
+def test_an_attempt_that_died_leaves_its_cause_in_the_history(ledger: JobLedger) -> None:
+    job_id = submit(ledger)
+    start(ledger, job_id)
+    start(ledger, job_id, after_death=True)
+    ledger.abandon(WORKER, [job_id], Failure(code="timed_out", message="", retryable=True))
+    start(ledger, job_id)
+    assert [e.code for e in ledger.history(job_id)] == ["", "", "worker_lost", "", "timed_out", ""]
+
+
+def test_ten_thousand_cancels_race_with_as_many_results(
+    settings: Settings, ledger: JobLedger
+) -> None:
+    """Exactly one wins each race, and everybody is told the same."""
+    ids = [submit(ledger, bounded=False) for _ in range(10_000)]
+    attempts = {i: start(ledger, i) for i in ids}
+    order = [*((i, "cancel") for i in ids), *((i, "succeed") for i in ids)]
+    random.Random(7).shuffle(order)
+
+    def act(deed: tuple[str, str]) -> tuple[str, JobState | bool]:
+        job_id, kind = deed
+        if kind == "cancel":
+            return job_id, ledger.cancel(job_id)
+        return job_id, ledger.succeed(attempts[job_id], result_of(attempts[job_id]))
+
+    with ThreadPoolExecutor(16) as pool:
+        told = list(pool.map(act, order))
+    recorded = {i for i, answer in told if answer is True}
+    said = {i: answer for i, answer in told if isinstance(answer, JobState)}
+    states = {i: ledger.status(i).state for i in ids}
+    assert states == said
+    assert recorded == {i for i, state in states.items() if state is JobState.SUCCEEDED}
+    assert 0 < len(recorded) < len(ids)
+    assert all(ledger.history(i)[-1].state is states[i] for i in ids)
+    assert all((ledger.get(i).result is not None) == (i in recorded) for i in ids)
+    finished = ledger.queue("txt2img").finished
+    assert finished == {"succeeded": len(recorded), "canceled": len(ids) - len(recorded)}

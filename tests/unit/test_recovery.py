@@ -58,10 +58,10 @@ def grow_old(own: Settings, redis: Any, job_id: str) -> None:
         redis.zremrangebyscore(queue_key(own.key_prefix, "txt2img", part), -3_600, -3_600)
 
 
-def sent_again(own: Settings, ledger: JobLedger, redis: Any) -> list[str]:
+def sent_again(own: Settings, redis: Any) -> list[str]:
     """The jobs of the messages that a recovery adds."""
     before = redis.lrange("txt2img", 0, -1)
-    Recovery(own, ledger, ["txt2img", "img2txt"]).run_if_due()
+    Recovery(own, ["txt2img", "img2txt"]).recover()
     added = redis.lrange("txt2img", 0, -1)
     for message in before:
         added.remove(message)
@@ -75,8 +75,8 @@ def test_a_queued_job_without_a_message_gets_one(
     redis.rpop("txt2img")  # as a worker that died before it noted what it had taken
     for job_id in (lost, kept):
         grow_old(own, redis, job_id)
-    assert sent_again(own, ledger, redis) == [lost]
-    assert sent_again(own, ledger, redis) == []
+    assert sent_again(own, redis) == [lost]
+    assert sent_again(own, redis) == []
 
 
 def test_a_job_whose_message_a_worker_holds_is_left_alone(
@@ -86,7 +86,7 @@ def test_a_job_whose_message_a_worker_holds_is_left_alone(
     message = json.loads(redis.rpop("txt2img"))
     redis.hset(UNACKED, "tag", json.dumps([message, "", "txt2img"]))
     grow_old(own, redis, job_id)
-    assert sent_again(own, ledger, redis) == []
+    assert sent_again(own, redis) == []
 
 
 def test_a_message_far_down_a_long_queue_is_found(
@@ -95,13 +95,13 @@ def test_a_message_far_down_a_long_queue_is_found(
     job_id = submit(ledger)
     redis.rpush("txt2img", *(["{}"] * (2 * CHUNK)))  # all of them before it
     grow_old(own, redis, job_id)
-    assert sent_again(own, ledger, redis) == []
+    assert sent_again(own, redis) == []
 
 
 def test_a_young_job_is_given_time(own: Settings, ledger: JobLedger, redis: Any) -> None:
     submit(ledger)
     redis.rpop("txt2img")
-    assert sent_again(own, ledger, redis) == []
+    assert sent_again(own, redis) == []
 
 
 @pytest.mark.parametrize("alive", [True, False])
@@ -114,7 +114,7 @@ def test_a_running_job_gets_a_message_only_when_its_attempt_has_died(
     if not alive:
         ledger.abandon(WORKER, [job_id])
     grow_old(own, redis, job_id)
-    assert sent_again(own, ledger, redis) == ([] if alive else [job_id])
+    assert sent_again(own, redis) == ([] if alive else [job_id])
 
 
 def test_a_job_that_was_just_released_is_given_time(
@@ -126,7 +126,7 @@ def test_a_job_that_was_just_released_is_given_time(
     attempt = ledger.start(job_id, WORKER)
     assert isinstance(attempt, Attempt)
     ledger.release(attempt, FAILURE)
-    assert sent_again(own, ledger, redis) == []
+    assert sent_again(own, redis) == []
 
 
 def test_a_job_whose_record_was_deleted_leaves_the_queue(
@@ -135,7 +135,7 @@ def test_a_job_whose_record_was_deleted_leaves_the_queue(
     job_id = submit(ledger)
     grow_old(own, redis, job_id)
     redis.delete(job_key(own.key_prefix, job_id))
-    assert sent_again(own, ledger, redis) == []
+    assert sent_again(own, redis) == []
     assert ledger.queue("txt2img").depth == 0
 
 
@@ -145,5 +145,5 @@ def test_a_job_whose_time_is_up_expires_also_when_nobody_asks(
     job_id = new_job_id()
     ledger.submit(job_id, Task.TXT2IMG, PARAMS.model_dump_json(), "", expires_in_s=0)
     grow_old(own, redis, job_id)
-    assert sent_again(own, ledger, redis) == []
+    assert sent_again(own, redis) == []
     assert ledger.queue("txt2img").finished == {"expired": 1}

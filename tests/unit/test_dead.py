@@ -1,0 +1,163 @@
+"""The list of dead letters, and the commands that read, replay and empty it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from crossmodal.errors import DeadLetterNotFound, InvalidMessage, InvalidParams
+from crossmodal.jobs.connection import connect
+from crossmodal.jobs.dead import MAX_RAW
+from crossmodal.jobs.ledger import Attempt, JobLedger
+from crossmodal.jobs.names import job_key
+from crossmodal.jobs.record import Failure, JobState
+from crossmodal.settings import Settings
+from producer import Client
+from producer.dead import app, replay
+from tests.unit.test_ledger import FAILURE, WORKER
+
+GARBAGE = InvalidMessage("this is no Celery message")
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    with Client(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[JobLedger]:
+    ledger = JobLedger(settings)
+    yield ledger
+    ledger.close()
+
+
+def dead_job(client: Client, ledger: JobLedger, code: str = "model_host_crashed") -> str:
+    job_id = client.txt2img("a circle", seed=3, metadata={"order": 1}).id
+    attempt = ledger.start(job_id, WORKER)
+    assert isinstance(attempt, Attempt)
+    ledger.fail(attempt, Failure(code=code, message="it did"), dead=True)
+    return job_id
+
+
+def codes(client: Client) -> list[str]:
+    return [letter.code for letter in client.dead_letters.list()]
+
+
+def test_a_dead_job_is_listed_with_params_and_history(client: Client, ledger: JobLedger) -> None:
+    job_id = dead_job(client, ledger)
+    letter = client.dead_letters.get(job_id)
+    assert letter.job is not None
+    assert letter.job.params["metadata"] == {"order": 1}
+    assert [event.state for event in letter.history] == ["queued", "running", "failed"]
+
+
+def test_a_job_that_failed_by_its_own_fault_is_no_dead_letter(
+    client: Client, ledger: JobLedger
+) -> None:
+    attempt = ledger.start(client.txt2img("a circle").id, WORKER)
+    assert isinstance(attempt, Attempt)
+    ledger.fail(attempt, FAILURE)
+    assert codes(client) == []
+
+
+def test_a_job_without_attempts_left_is_one(client: Client, ledger: JobLedger) -> None:
+    job_id = client.txt2img("a circle").id
+    for _ in range(4):
+        ledger.start(job_id, WORKER)
+        ledger.abandon(WORKER, [job_id])
+    assert client.record(job_id).state is JobState.FAILED
+    assert codes(client) == ["worker_lost"]
+
+
+def test_of_a_large_message_the_beginning_is_kept(client: Client) -> None:
+    letter_id = client.dead_letters.set_aside("txt2img", b"\xff" * (MAX_RAW + 1), GARBAGE)
+    letter = client.dead_letters.get(letter_id)
+    assert (letter.raw, letter.size) == (b"\xff" * MAX_RAW, MAX_RAW + 1)
+    with pytest.raises(InvalidParams, match="only dropped"):
+        replay(client, letter)
+    assert codes(client) == ["invalid_message"]
+
+
+def test_a_replayed_message_lies_in_its_queue_again(client: Client, settings: Settings) -> None:
+    queue = f"{settings.key_prefix}-queue"
+    letter_id = client.dead_letters.set_aside(queue, b"\xff hello", GARBAGE)
+    assert replay(client, client.dead_letters.get(letter_id)) is None
+    with connect(settings, decode=False) as redis:
+        assert redis.lrange(queue, 0, -1) == [b"\xff hello"]
+    with pytest.raises(DeadLetterNotFound):
+        client.dead_letters.get(letter_id)
+
+
+def test_whoever_replays_twice_makes_one_job(client: Client, ledger: JobLedger) -> None:
+    letter = client.dead_letters.get(dead_job(client, ledger))
+    first = replay(client, letter)
+    assert first is not None
+    assert replay(client, letter) == first  # as one who died before it took the letter off
+    job = client.record(first)
+    assert (job.params["seed"], job.params["metadata"]) == (3, {"order": 1})
+    assert codes(client) == []
+
+
+def test_a_letter_goes_with_its_record(
+    client: Client, ledger: JobLedger, settings: Settings
+) -> None:
+    job_id = dead_job(client, ledger)
+    with connect(settings) as redis:
+        redis.delete(job_key(settings.key_prefix, job_id))
+    assert codes(client) == []
+    with pytest.raises(DeadLetterNotFound):
+        client.dead_letters.get(job_id)
+
+
+# -- commands -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("CELERY_BROKER_URL", settings.broker_url.get_secret_value())
+    monkeypatch.setenv("CROSSMODAL_KEY_PREFIX", settings.key_prefix)
+
+    def invoke(*args: str, status: int = 0) -> str:
+        done = CliRunner().invoke(app, list(args))
+        assert done.exit_code == status, done.output
+        return done.output
+
+    return invoke
+
+
+def test_letters_are_chosen_by_code(run: Any, client: Client, ledger: JobLedger) -> None:
+    dead_job(client, ledger, "timed_out")
+    kept = dead_job(client, ledger, "model_host_crashed")
+    [listed] = json.loads(run("list", "--code", "timed_out", "--json"))
+    assert listed["code"] == "timed_out"
+    assert run("drop", "--code", "timed_out") == "dropped 1\n"
+    assert [letter.id for letter in client.dead_letters.list()] == [kept]
+
+
+def test_a_letter_is_shown_whole(run: Any, client: Client, ledger: JobLedger) -> None:
+    shown = run("show", dead_job(client, ledger))
+    assert "a circle" in shown
+    assert "running (attempt 1)" in shown
+    aside = client.dead_letters.set_aside("txt2img", b"\xff[bold]", GARBAGE)
+    assert "[bold]" in run("show", aside)
+    assert "timed_out" not in run("list")
+
+
+@pytest.mark.parametrize("args", [[], ["--all", "--code", "x"], ["some-id", "--all"]])
+def test_it_must_be_said_which(run: Any, args: list[str]) -> None:
+    for command in ("replay", "drop"):
+        run(command, *args, status=2)
+
+
+def test_all_are_replayed(run: Any, client: Client, ledger: JobLedger) -> None:
+    old = {dead_job(client, ledger) for _ in range(3)}
+    new = json.loads(run("replay", "--all", "--json"))
+    assert new.keys() == old
+    assert {client.record(job_id).state for job_id in new.values()} == {JobState.QUEUED}
+
+
+def test_an_unknown_letter_is_said_to_be_unknown(run: Any) -> None:
+    run("show", "nothing", status=2)
