@@ -4,8 +4,13 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from crossmodal.errors import (
     BrokerUnavailable,
@@ -21,6 +26,7 @@ from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
 from crossmodal.jobs.names import Task, check_job_id, result_key
 from crossmodal.jobs.params import (
+    BlobRef,
     Img2TxtParams,
     Params,
     Txt2ImgParams,
@@ -39,10 +45,11 @@ from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.decode import decode
 from crossmodal.vision.encode import encode_png, parameters_text
 from crossmodal.vision.preprocess import fit_square
-from worker.host.client import HostClient, NoLongerWanted
+from worker.host.client import LOOK_S, HostClient, NoLongerWanted
 from worker.host.protocol import Answer
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 TELL_AGAIN_S = 0.5
 MAX_EXCUSED = 10  # attempts; a job beside which hosts die more often is not believed any more
@@ -101,6 +108,7 @@ class JobRunner:
         # No retries: a `start` that is sent twice would be taken for a second message.
         self._ledger = JobLedger(settings, connect(settings, retries=0))
         self._storage: Storage | None = None
+        self._threads = ThreadPoolExecutor(thread_name_prefix="storage")
         self._host = host
 
     def run(self, delivery: Delivery) -> Ending:
@@ -204,8 +212,7 @@ class JobRunner:
         params = parse_params(task, attempt.params)
         image = None
         if isinstance(params, Img2TxtParams):
-            data = self._store().get(params.image, self._settings.max_image_bytes)
-            pixels = decode(data, self._settings.max_image_pixels)
+            pixels = self._patiently(attempt, partial(self._fetch, params.image))
             image = fit_square(pixels, self._host.info().image_side)
         answer = self._host.run(
             task, params, image, alone=attempt.is_suspect,
@@ -213,7 +220,28 @@ class JobRunner:
         )  # fmt: skip
         if not self._is_wanted(attempt):
             raise NoLongerWanted
-        return self._record(task, attempt, params, answer, begun)
+        record = partial(self._record, task, attempt, params, answer, begun)
+        return self._patiently(attempt, record, afterwards=self._restore_record)
+
+    def _patiently(
+        self, attempt: Attempt, call: Callable[[], T],
+        afterwards: Callable[[Attempt], None] = lambda attempt: None,
+    ) -> T:  # fmt: skip
+        """Have another thread do what may block for long, so that this one can be told to stop.
+
+        When the job is not wanted any more before `call` has ended, `afterwards` cleans up
+        once it has. Raises `NoLongerWanted`, or what `call` raises.
+        """
+        future = self._threads.submit(call)
+        while not wait([future], LOOK_S).done:
+            if not self._is_wanted(attempt):
+                future.add_done_callback(lambda _: afterwards(attempt))
+                raise NoLongerWanted
+        return future.result()
+
+    def _fetch(self, image: BlobRef) -> NDArray[np.uint8]:
+        data = self._store().get(image, self._settings.max_image_bytes)
+        return decode(data, self._settings.max_image_pixels)
 
     def _record(
         self, task: Task, attempt: Attempt, params: Params, answer: Answer, begun: float

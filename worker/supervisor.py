@@ -248,7 +248,7 @@ def make_folder(run_dir: Path) -> Path:
     for above in (run_dir, run_dir.parent):
         if not is_safe(above):
             raise InvalidSetting(
-                f"others may write to {above}: set CROSSMODAL_RUN_DIR to a folder of this user's own"
+                f"others may write to {above}: set CROSSMODAL_RUN_DIR to a folder of your own"
             )
     return folder
 

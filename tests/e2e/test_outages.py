@@ -12,6 +12,7 @@ from producer import BrokerUnavailable, Client, JobHandle, StorageUnavailable
 from tests.chaos.proxy import Behaviour
 from tests.chaos.storm import picture, world_of
 from tests.chaos.world import World
+from tests.e2e.test_time_limits import FREED_S
 from tests.waiting import until
 
 PROMPT = "a large red circle on a white background"
@@ -92,6 +93,24 @@ def test_jobs_outlast_a_sick_store(world: World, client: Client, behaviour: Beha
     finally:
         world.store_proxy.behaviour = Behaviour()
     all_succeed(jobs)
+
+
+def test_a_canceled_job_frees_its_slot_while_the_store_is_slow(
+    world: World, client: Client
+) -> None:
+    blobs = [client.upload(picture(i)) for i in range(8)]
+    world.store_proxy.behaviour = Behaviour(delay_s=8.0)
+    try:
+        slow = [client.img2txt(blob) for blob in blobs]  # all slots wait for their pictures
+        until(lambda: {job.status().state for job in slow} == {JobState.RUNNING}, WAIT_S)
+        waiting = [client.img2txt(blob) for blob in blobs]
+        for job in slow:
+            assert job.cancel() is JobState.CANCELED
+        until(lambda: {job.status().state for job in waiting} == {JobState.RUNNING}, FREED_S)
+    finally:
+        world.store_proxy.behaviour = Behaviour()
+        world.store_proxy.reset()
+    all_succeed(waiting)
 
 
 def test_two_workers_are_replaced_under_load_and_no_client_notices(
