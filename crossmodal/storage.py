@@ -106,6 +106,15 @@ class Storage:
                 for meta in chunk:
                     yield StoredBlob(meta["path"], meta["size"], meta["last_modified"].timestamp())
 
+    def head(self, key: str) -> StoredBlob | None:
+        """What is stored under the key, without its bytes; None when nothing is."""
+        try:
+            with self._errors(key):
+                meta = obstore.head(self._store, key)
+        except BlobNotFound:
+            return None
+        return StoredBlob(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
     def check(self) -> None:
         """Write, read and delete a small blob. Raises `StorageUnavailable`."""
         key = f"{CHECKS}/{secrets.token_hex(8)}"

@@ -7,8 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from crossmodal.console import Json, console, errors_to_exit_status, print_json, print_table
-from crossmodal.errors import InvalidParams
+from crossmodal.console import (
+    FAILED,
+    Json,
+    console,
+    errors_to_exit_status,
+    print_json,
+    print_table,
+    stderr,
+)
+from crossmodal.errors import CrossmodalError, InvalidParams, QueueFull
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.params import parse_params
@@ -68,12 +76,21 @@ def show(letter_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json 
 def replay_(ids: Ids = None, code: Code = None, every: All = False, as_json: Json = False) -> None:
     """Run jobs again as new ones, with the same params; put messages back into their queue."""
     with _opened() as (client, dead):
-        done = {x.id: replay(client, x) for x in _chosen(dead, ids, code, every)}
+        done: dict[str, str | None] = {}
+        problems: list[CrossmodalError] = []
+        for letter in _chosen(dead, ids, code, every):
+            try:
+                done[letter.id] = replay(client, letter)
+            except (InvalidParams, QueueFull) as e:  # the others can be replayed
+                problems.append(e)
         if as_json:
             print_json(done)
-            return
-        for letter_id, job_id in done.items():
+        for letter_id, job_id in () if as_json else done.items():
             console.print(f"{letter_id} -> {job_id or 'its queue'}", soft_wrap=True)
+        for problem in problems:
+            stderr.print(f"{problem.code}: {problem}", markup=False, soft_wrap=True)
+        if problems:
+            raise typer.Exit(FAILED)
 
 
 @app.command()

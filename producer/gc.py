@@ -61,9 +61,10 @@ class Collector:
     """Removes what no record points to.
 
     Blobs are listed first and records read after that, so that a job which is submitted
-    meanwhile is seen. What has no record at all must also be older than `older_than_s`: a
-    result is as old as its record, and so a collector that was given the wrong Redis removes
-    nothing that is still of use.
+    meanwhile is seen; and each is looked at again just before it goes, because the upload of
+    a picture that is there already makes it young again. What has no record at all must also
+    be older than `older_than_s`: a result is as old as its record, and so a collector that was
+    given the wrong Redis removes nothing that is still of use.
     """
 
     def __init__(
@@ -79,11 +80,18 @@ class Collector:
         found = Collected()
         for garbage in (self._results, self._inputs, self._checks):
             for blob in garbage(found):
-                found.removed += 1
-                found.removed_bytes += blob.size
-                if not dry_run:
-                    self._storage.delete(blob.key)
+                if dry_run or self._delete(blob):
+                    found.removed += 1
+                    found.removed_bytes += blob.size
         return found
+
+    def _delete(self, blob: StoredBlob) -> bool:
+        """Delete the blob, unless somebody has stored it again meanwhile."""
+        now = self._storage.head(blob.key)
+        if now is None or now.modified_at != blob.modified_at:
+            return False
+        self._storage.delete(blob.key)
+        return True
 
     def _list(
         self, prefix: str, found: Collected, is_garbage: Callable[[StoredBlob], bool]

@@ -63,7 +63,8 @@ def make_app(settings: Settings) -> App:
             "socket_keepalive": True,
         },
     )
-    install(settings.max_message_bytes, app.tasks, Quarantine(settings).set_aside)
+    quarantine = Quarantine(settings, queues)
+    install(queues, settings.max_message_bytes, app.tasks, quarantine.set_aside)
     app.steps["consumer"].add(LeaseStep)
     return app
 

@@ -84,9 +84,18 @@ def examine(settings: Settings) -> list[Health]:
     """The health of every device of every supervisor that runs on this machine."""
     return [
         _health_of(UnitFiles(folder, beat.stem), settings)
-        for folder in sorted(settings.run_dir.glob("[0-9]*"))
+        for folder in supervisors_in(settings.run_dir)
         if is_running(int(folder.name))
         for beat in sorted(folder.glob("*.unit"))
+    ]
+
+
+def supervisors_in(run_dir: Path) -> list[Path]:
+    """The folders of supervisors, each named by its process id; and of no other program."""
+    return [
+        folder
+        for folder in sorted(run_dir.glob("[0-9]*"))
+        if folder.name.isdecimal() and any(folder.glob("*.unit"))
     ]
 
 

@@ -7,37 +7,43 @@ then is among the oldest of its queue, so only the head of a queue is ever looke
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import islice
 from threading import Event, Thread
 from typing import Any
 
-from crossmodal.errors import BrokerUnavailable, JobNotFound
+from pydantic import ValidationError
+
+from crossmodal.errors import BrokerUnavailable, InvalidParams, JobNotFound
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task, queue_key
 from crossmodal.jobs.params import parse_params
-from crossmodal.jobs.record import Job
+from crossmodal.jobs.record import Failure, Job
 from crossmodal.settings import Settings
 
 log = logging.getLogger(__name__)
 
 HEAD = 500  # jobs of each queue that are looked at
 CHUNK = 1_000  # messages that are read at once
+SOON = 10_000  # messages that are read for one job
 UNACKED = "unacked"  # kombu's hash of messages that are in workers' hands
+PRIORITIES = ("", "\x06\x163", "\x06\x166", "\x06\x169")  # kombu has a list for each
 _ID = re.compile(rb'"id":\s*"([^"]+)"')
 
 
 class Recovery(Thread):
-    """Finds jobs without a message among the oldest of each queue.
+    """Finds jobs without a message among the oldest of each queue that this worker serves.
 
     A thread of its own: reading a long queue may take longer than a lease.
     """
 
-    def __init__(self, settings: Settings, lists: list[str]) -> None:
+    def __init__(self, settings: Settings, queues: Collection[str]) -> None:
         super().__init__(name="recovery", daemon=True)
         self._settings = settings
-        self._lists = lists
+        self._tasks = [task for task in Task if task.queue in queues]
+        self._lists = [queue + priority for queue in queues for priority in PRIORITIES]
         self._ledger = JobLedger(settings)
         self._redis: Any = connect(settings)
         self._raw: Any = connect(settings, decode=False)
@@ -54,8 +60,12 @@ class Recovery(Thread):
 
     def recover(self) -> None:
         """Look once; many workers may do so at the same time."""
-        for task in Task:
+        for task in self._tasks:
             self._recover(task)
+
+    def is_spoken_of(self, job_id: str) -> bool:
+        """Whether there is a message of the job among those that are soonest found."""
+        return bool(self._spoken_of({job_id}, most=SOON))
 
     def _recover(self, task: Task) -> None:
         silent = {job.id: job for job in self._silent(task)}
@@ -64,7 +74,12 @@ class Recovery(Thread):
         for job_id in self._spoken_of(set(silent)):
             del silent[job_id]
         for job in silent.values():
-            message = message_of(task, job.id, parse_params(task, job.params))
+            try:
+                message = message_of(task, job.id, parse_params(task, job.params))
+            except InvalidParams as e:  # its sender's, which plain Celery took
+                log.error("job %s has no message and cannot get one: %s", job.id, e)
+                self._ledger.refuse(job.id, Failure.of(e))
+                continue
             if self._ledger.requeue(job, message):
                 log.warning("the message of job %s was lost: sent it again", job.id)
 
@@ -87,6 +102,9 @@ class Recovery(Thread):
             except JobNotFound:  # somebody deleted the record
                 self._ledger.forget(job_id, task)
                 continue
+            except ValidationError as e:
+                log.error("the record of job %s cannot be read: %s", job_id, e)
+                continue
             if self._is_silent(job, before):
                 yield job
 
@@ -94,10 +112,10 @@ class Recovery(Thread):
         last = max(job.created_at, job.started_at or 0.0, job.sent_at or 0.0)
         return not job.state.is_terminal and last < before and not self._ledger.is_leased(job.id)
 
-    def _spoken_of(self, wanted: set[str]) -> set[str]:
+    def _spoken_of(self, wanted: set[str], most: int | None = None) -> set[str]:
         """Those of the jobs of which there is a message; reads no more than it must."""
         found: set[str] = set()
-        for raw in self._messages():
+        for raw in islice(self._messages(), most):
             match = _ID.search(raw)
             if match and (job_id := match.group(1).decode(errors="replace")) in wanted:
                 found.add(job_id)

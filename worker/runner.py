@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TELL_AGAIN_S = 0.5
-MAX_EXCUSED = 10  # attempts; a job beside which hosts die more often is not believed any more
+MAX_EXCUSED = 10  # a job beside which hosts die more often is not believed any more
 MAX_RECORDED_PARAMS = 4_096  # of params that are wrong, this much is kept to be looked at
 
 
@@ -209,15 +209,13 @@ class JobRunner:
     def _attempt(self, task: Task, attempt: Attempt) -> JobResult:
         """What the attempt made, stored. Raises `NoLongerWanted` once the job is not its own."""
         begun = time.monotonic()
+        is_wanted = partial(self._is_wanted, attempt)
         params = parse_params(task, attempt.params)
         image = None
         if isinstance(params, Img2TxtParams):
             pixels = self._patiently(attempt, partial(self._fetch, params.image))
-            image = fit_square(pixels, self._host.info().image_side)
-        answer = self._host.run(
-            task, params, image, alone=attempt.is_suspect,
-            is_wanted=lambda: self._is_wanted(attempt),
-        )  # fmt: skip
+            image = fit_square(pixels, self._host.info(is_wanted).image_side)
+        answer = self._host.run(task, params, image, alone=attempt.is_suspect, is_wanted=is_wanted)
         if not self._is_wanted(attempt):
             raise NoLongerWanted
         record = partial(self._record, task, attempt, params, answer, begun)
@@ -316,7 +314,7 @@ def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:
     """Whether an attempt that ended so counts: what was no fault of the job must not end it."""
     if isinstance(error, ModelHostCrashed) and error.batch_size != 1:
         # It was one of many, or waited behind others: the next attempts will show.
-        return attempt.number > MAX_EXCUSED
+        return attempt.excused >= MAX_EXCUSED
     return not isinstance(error, ModelHostUnavailable)
 
 

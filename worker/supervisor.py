@@ -18,7 +18,7 @@ from crossmodal.jobs.ledger import JobLedger
 from crossmodal.processes import Child, wait_until
 from crossmodal.settings import Settings
 from worker.devices import Device
-from worker.health import UnitFiles, age_s, is_running
+from worker.health import UnitFiles, age_s, is_running, supervisors_in
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ BACKOFF_MAX_S = 30.0
 HEALTHY_AFTER_S = 60.0  # a process that ran this long has not crashed at its start
 HOST_STOP_S = 10.0
 COLD_STOP_S = 10.0
+START_S = 180.0  # for loading models from a slow disk
 RECONNECT_S = 5.0  # after Redis is back, this long a worker may take to consume again
 POLL_S = 0.2
 
@@ -54,6 +55,13 @@ class Watched:
                 self.child.name,
                 self.child.process and self.child.process.pid,
             )
+
+    def silent_s(self, beat: Path) -> float:
+        """Seconds since it touched its heartbeat; one that never has is given time to start."""
+        age = age_s(beat)
+        if age is not None:
+            return age
+        return max(0.0, time.monotonic() - self.child.started_at - START_S)
 
     def _note_crash(self) -> None:
         ran_s = time.monotonic() - self.child.started_at
@@ -124,14 +132,14 @@ class Unit:
     def _end_silent_host(self) -> None:
         """A host whose device hangs ends itself; this one cannot even do that."""
         limit_s = max(self._settings.heartbeat_s, self._settings.inference_timeout_s)
-        silent_s = age_s(self.files.host_beat) or 0.0
+        silent_s = self.host.silent_s(self.files.host_beat)
         if self.host.child.is_alive and silent_s > limit_s:
             log.error("%s has not moved for %.0f s: killing it", self.host.child.name, silent_s)
             self.host.child.kill()
 
     def _end_silent_worker(self) -> None:
         """A worker that does not consume, and has not begun again soon after Redis answered."""
-        silent_s = age_s(self.files.worker_beat) or 0.0
+        silent_s = self.worker.silent_s(self.files.worker_beat)
         hangs = self.worker.child.is_alive and silent_s > self._settings.heartbeat_s
         if not hangs or not is_reachable(self._settings):
             self._answered_at = None
@@ -236,13 +244,11 @@ def make_folder(run_dir: Path) -> Path:
     """
     try:
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for old in run_dir.glob("[0-9]*"):
-            if old.name.isdecimal() and (
-                int(old.name) == os.getpid() or not is_running(int(old.name))
-            ):
-                shutil.rmtree(old, ignore_errors=True)
         folder = run_dir / str(os.getpid())
-        folder.mkdir(mode=0o700)
+        for old in supervisors_in(run_dir):
+            if old == folder or not is_running(int(old.name)):
+                shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as e:
         raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {e}") from e
     for above in (run_dir, run_dir.parent):

@@ -5,6 +5,7 @@ takes it. With `worker/lease.py` this is where kombu's inside is known; a test f
 kombu changes it.
 """
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Container
@@ -23,6 +24,7 @@ SetAside = Callable[[str, bytes, CrossmodalError], None]
 class CheckedChannel(kombu_redis.Channel):
     """Reads like its parent, and checks; its class attributes are set by `install`."""
 
+    queues: Container[str]
     max_bytes: int
     known_tasks: Container[str]
     set_aside: SetAside
@@ -38,7 +40,10 @@ class CheckedChannel(kombu_redis.Channel):
             raise Empty
         queue = reply[0].decode().rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
-        self._let_through(queue, reply[1])
+        if queue in self.queues:
+            self._let_through(queue, reply[1])
+        else:  # a reply to a remote control command
+            self.connection._deliver(json.loads(reply[1]), queue)
         return True
 
     def _brpop_reply(self, options: dict[str, Any]) -> Any:
@@ -59,10 +64,13 @@ class CheckedChannel(kombu_redis.Channel):
         self.connection._deliver(message, queue)
 
 
-def install(max_bytes: int, known_tasks: Container[str], set_aside: SetAside) -> None:
-    """Have every Redis connection of this process check; what is no message goes to `set_aside`."""
+def install(
+    queues: Container[str], max_bytes: int, known_tasks: Container[str], set_aside: SetAside
+) -> None:
+    """Have this process check what it takes from `queues`; what is no message is `set_aside`."""
     limits = {
-        "max_bytes": max_bytes, "known_tasks": known_tasks, "set_aside": staticmethod(set_aside),
+        "queues": queues, "max_bytes": max_bytes, "known_tasks": known_tasks,
+        "set_aside": staticmethod(set_aside),
     }  # fmt: skip
     channel = type("Channel", (CheckedChannel,), limits)
     transport = type("Transport", (kombu_redis.Transport,), {"Channel": channel})

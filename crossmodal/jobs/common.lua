@@ -34,10 +34,14 @@ local function event(state, attempt, code)
     'state', state, 'attempt', attempt, 'code', code or '', 'at', stamp(now()))
 end
 
--- Put an id on the list of dead letters; those that outlived their records leave it.
+-- Put an id on the list of dead letters; those that outlived their records leave it, and the
+-- oldest when they are too many.
 local function bury(letter, t, retention_s)
   redis.call('ZADD', dead, stamp(t), letter)
   redis.call('ZREMRANGEBYSCORE', dead, '-inf', stamp(t - retention_s))
+  for _, oldest in ipairs(redis.call('ZRANGE', dead, 0, -MOST_DEAD - 1)) do
+    redis.call('DEL', prefix .. ':letter:' .. oldest)
+  end
   redis.call('ZREMRANGEBYRANK', dead, 0, -MOST_DEAD - 1)
   redis.call('EXPIRE', dead, retention_s)
 end
@@ -65,6 +69,7 @@ local function finish(queue, attempt, state, field, payload, code, retention_s)
   redis.call('HDEL', job, 'alone', 'sent_at')
   local stats = queue_key(queue, 'stats')
   redis.call('HINCRBY', stats, 'finished:' .. state, 1)
+  if state == 'succeeded' then redis.call('HDEL', job, 'failure') end -- of a sweep that was hasty
   if state == 'succeeded' and started then
     local mean = tonumber(redis.call('HGET', stats, 'mean_run_s') or (t - started))
     redis.call('HSET', stats, 'mean_run_s', stamp(mean + 0.05 * (t - started - mean)))

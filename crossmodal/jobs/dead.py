@@ -33,9 +33,14 @@ class DeadLetters:
         text = "".join(scripts.joinpath(f"{n}.lua").read_text() for n in ("common", "bury"))
         self._bury = self._raw.register_script(text)
 
-    def set_aside(self, queue: str, raw: bytes, error: CrossmodalError) -> str:
-        """Keep the beginning of a message that cannot be run; returns the letter's id."""
-        letter_id = LETTER_PREFIX + names.new_job_id()
+    def set_aside(
+        self, queue: str, raw: bytes, error: CrossmodalError, job_id: str | None = None
+    ) -> str:
+        """Keep the beginning of a message that cannot be run; returns the letter's id.
+
+        That is the job's own, when the message was the only one of a job.
+        """
+        letter_id = job_id or LETTER_PREFIX + names.new_job_id()
         key = names.letter_key(self._settings.key_prefix, letter_id)
         fields: dict[str, Any] = {
             "queue": queue, "code": error.code, "message": str(error), "size": len(raw),
@@ -90,17 +95,23 @@ class DeadLetters:
             self.drop(letter_id)
             return None
         failure = job.failure or Failure(code="job_failed", message="")
+        aside = self._message(letter_id)
         return DeadLetter(
             id=job.id, at=at, code=failure.code, message=failure.message, queue=job.queue,
             job=job, history=tuple(self._ledger.history(job.id)),
+            raw=aside.get(b"raw"), size=aside.get(b"size"),
         )  # fmt: skip
 
     def _read_message(self, letter_id: str, at: float) -> DeadLetter | None:
-        with broker_errors(self._settings):
-            found = self._raw.hgetall(names.letter_key(self._settings.key_prefix, letter_id))
+        found = self._message(letter_id)
         if not found:
             self.drop(letter_id)
             return None
         raw = found.pop(b"raw")
         fields = {name.decode(): value.decode(errors="replace") for name, value in found.items()}
         return DeadLetter(id=letter_id, raw=raw, **{**fields, "at": at})
+
+    def _message(self, letter_id: str) -> dict[bytes, Any]:
+        with broker_errors(self._settings):
+            key = names.letter_key(self._settings.key_prefix, letter_id)
+            return dict(self._raw.hgetall(key))

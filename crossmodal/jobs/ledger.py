@@ -38,7 +38,8 @@ NOBODY_WORKS_S = 60.0  # when to submit again to a full queue that nothing is ta
 class Attempt:
     """A started attempt; `number` is the fence that its owner must show to end the job.
 
-    `counted` leaves out earlier ones that were no fault of the job.
+    `counted` leaves out earlier ones that were no fault of the job; `excused` are those of
+    them in which a model host died.
     """
 
     job: str
@@ -47,6 +48,7 @@ class Attempt:
     created_at: float
     started_at: float
     counted: int
+    excused: int
     is_last: bool
     is_suspect: bool
     """Whether a model host died with it: then it must run alone, to harm no other."""
@@ -159,10 +161,10 @@ class JobLedger:
         )  # fmt: skip
         if reply[0] != "run":
             return NotStarted(str(reply[0]))
-        _, number, params, created_at, started_at, counted, alone = reply
+        _, number, params, created_at, started_at, counted, excused, alone = reply
         return Attempt(
             job_id, number, json.loads(params), float(created_at), float(started_at),
-            counted, counted >= self._settings.max_attempts, bool(alone),
+            counted, excused, counted >= self._settings.max_attempts, bool(alone),
         )  # fmt: skip
 
     def succeed(self, attempt: Attempt, result: JobResult) -> bool:
@@ -176,6 +178,11 @@ class JobLedger:
         """
         text = failure.model_dump_json()
         return self._finish(attempt, JobState.FAILED, "failure", text, failure.code, dead)
+
+    def refuse(self, job_id: str, failure: Failure) -> bool:
+        """End a job that waits and cannot be run, as a dead letter; False if it does not wait."""
+        attempt = self.start(job_id, "nobody")
+        return isinstance(attempt, Attempt) and self.fail(attempt, failure, dead=True)
 
     def release(
         self, attempt: Attempt, failure: Failure, *, counts: bool = True, alone: bool = False

@@ -2,14 +2,14 @@
 -- reads and writes: the job, its events, its lease, its queue's queued and running sets and stats,
 --   dead letters
 -- ARGV 3 worker, 4 max_attempts, 5 lease_s, 6 retention_s
--- returns {'run', attempt, params, created_at, started_at, how many attempts count, 1 when it must
---   be alone in its batch}, {'unknown'}, {'busy', attempt}, {'exhausted', attempt} or
+-- returns {'run', attempt, params, created_at, started_at, how many attempts count, in how many
+--   excused ones a host died, 1 when it must be alone in its batch}, {'unknown'}, {'busy', attempt}, {'exhausted', attempt} or
 --   {<terminal state>, attempt}
 local worker, max_attempts, lease_s = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local retention_s = ARGV[6]
 
 local r = redis.call('HMGET', job, 'state', 'attempt', 'queue', 'params', 'created_at',
-  'expires_at', 'failure', 'uncounted', 'alone')
+  'expires_at', 'failure', 'uncounted', 'alone', 'excused')
 local state, queue = r[1], r[3]
 if not state then return {'unknown'} end
 local attempt = tonumber(r[2])
@@ -42,4 +42,5 @@ redis.call('ZADD', queue_key(queue, 'running'), stamp(t), id)
 redis.call('ZADD', leases, stamp(t + lease_s), id)
 event('running', attempt)
 return {'run', attempt, r[4], r[5], stamp(t), counted + 1,
+  tonumber(r[10] or 0),
   r[9] and 1 or 0}

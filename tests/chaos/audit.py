@@ -26,6 +26,7 @@ class Accepted:
     poison: set[str] = field(default_factory=set)
     canceled: set[str] = field(default_factory=set)  # `cancel` said so
     garbage: int = 0
+    late_refusals: int = 0  # a submit that failed, and took longer than its timeouts to do so
     wrong_ids: int = 0  # a repeated idempotency key that led to another job
 
 
@@ -66,6 +67,8 @@ class Audit:
             yield from self._of_job(job)
         yield from self._of_counters()
         yield from self._of_dead_letters()
+        if self._accepted.late_refusals:
+            yield f"{self._accepted.late_refusals} submits hung before they failed"
         if self._accepted.wrong_ids:
             yield f"{self._accepted.wrong_ids} repeated idempotency keys made another job"
 

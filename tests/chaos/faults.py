@@ -62,7 +62,7 @@ def restart_redis(world: World, rng: random.Random) -> Hit:
 def pause_redis(world: World, rng: random.Random) -> Hit:
     server = psutil.Process(world.valkey.pid)
     server.suspend()
-    time.sleep(rng.uniform(2, 12))  # the fault is a length of time
+    time.sleep(rng.uniform(2, world.longest_pause_s))  # the fault is a length of time
     server.resume()
     return Hit()
 

@@ -82,6 +82,7 @@ class World:
 
     folder: Path
     concurrency: int = 4
+    longest_pause_s: float = 12.0  # of Redis
     more_env: dict[str, str] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 

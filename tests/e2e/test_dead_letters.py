@@ -99,6 +99,34 @@ def test_a_queued_job_whose_message_is_garbage_fails_with_a_code(
         with pytest.raises(JobFailed) as caught:
             job.result(timeout_s=WAIT_S)
         assert caught.value.code == "unknown_task"
+        [letter] = letters(client)
+        assert letter.id == job.id
+        assert b"crossmodal.gone" in (letter.raw or b"")
+        replayed = crossmodal(env, "dead", "replay", job.id)[job.id]
+        assert client.job(replayed).result(timeout_s=WAIT_S).seed == 7
+
+
+def test_a_damaged_copy_of_a_message_does_no_harm(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    job = client.txt2img(PROMPT, seed=7)
+    client.redis.rpush("txt2img", client.redis.lindex("txt2img", 0)[:-20])  # taken first
+    with running_worker(env, tmp_path / "worker", 1):
+        assert job.result(timeout_s=WAIT_S).attempt == 1
+        assert [letter.code for letter in letters(client)] == ["invalid_message"]
+
+
+def test_workers_answer_to_those_who_look_through_the_same_application(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(env, tmp_path / "worker", 1):
+        done = subprocess.run(
+            [sys.executable, "-m", "celery", "-A", "worker.app", "status"],
+            env={"PATH": "/usr/bin:/bin", **env}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "1 node online" in done.stdout
+        assert letters(client) == []
 
 
 def test_wrong_arguments_are_a_dead_letter(
@@ -144,7 +172,7 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(
 @pytest.mark.parametrize(
     ("word", "code"),
     [("poison", "model_host_crashed"), ("tarpit", "model_host_crashed"),
-     ("glutton", "gpu_out_of_memory")],
+     ("glutton", "gpu_out_of_memory"), ("breaker", "model_host_crashed")],
 )  # fmt: skip
 def test_the_culprit_of_a_batch_is_found_and_its_mates_succeed(
     env: dict[str, str], client: Client, tmp_path: Path, word: str, code: str

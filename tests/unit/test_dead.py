@@ -1,6 +1,7 @@
 """The list of dead letters, and the commands that read, replay and empty it."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from crossmodal.errors import DeadLetterNotFound, InvalidMessage, InvalidParams
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.dead import MAX_RAW
 from crossmodal.jobs.ledger import Attempt, JobLedger
-from crossmodal.jobs.names import job_key
+from crossmodal.jobs.names import dead_key, job_key, letter_key
 from crossmodal.jobs.record import Failure, JobState
 from crossmodal.settings import Settings
 from producer import Client
@@ -101,6 +102,20 @@ def test_whoever_replays_twice_makes_one_job(client: Client, ledger: JobLedger) 
     assert codes(client) == []
 
 
+def test_of_too_many_letters_the_oldest_go_with_their_bytes(
+    client: Client, settings: Settings
+) -> None:
+    with connect(settings) as redis:
+        set_aside = client.dead_letters.set_aside
+        first = set_aside("txt2img", b"first", GARBAGE)
+        newer = {f"message-{i}": time.time() + i for i in range(9_999)}
+        redis.zadd(dead_key(settings.key_prefix), newer)
+        assert redis.exists(letter_key(settings.key_prefix, first))
+        set_aside("txt2img", b"last", GARBAGE)
+        assert redis.zcard(dead_key(settings.key_prefix)) == 10_000
+        assert not redis.exists(letter_key(settings.key_prefix, first))
+
+
 def test_a_letter_goes_with_its_record(
     client: Client, ledger: JobLedger, settings: Settings
 ) -> None:
@@ -157,6 +172,16 @@ def test_all_are_replayed(run: Any, client: Client, ledger: JobLedger) -> None:
     new = json.loads(run("replay", "--all", "--json"))
     assert new.keys() == old
     assert {client.record(job_id).state for job_id in new.values()} == {JobState.QUEUED}
+
+
+def test_what_cannot_be_replayed_keeps_no_other_from_it(
+    run: Any, client: Client, ledger: JobLedger
+) -> None:
+    old = dead_job(client, ledger)
+    cut = client.dead_letters.set_aside("txt2img", b"x" * (MAX_RAW + 1), GARBAGE)
+    assert "only dropped" in run("replay", "--all", status=1)
+    assert [letter.id for letter in client.dead_letters.list()] == [cut]
+    assert client.record(old).state is JobState.FAILED
 
 
 def test_an_unknown_letter_is_said_to_be_unknown(run: Any) -> None:

@@ -1,5 +1,6 @@
 """The garbage collector: what no record speaks of goes, what a live job needs never does."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from crossmodal.settings import Settings
 from crossmodal.storage import Storage, open_storage
 from producer.gc import Collector
 from tests.unit.test_ledger import WORKER, result_of
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -127,3 +129,21 @@ def test_a_dry_run_only_counts(ledger: JobLedger, storage: Storage) -> None:
     put_result(storage, new_job_id())
     assert Collector(ledger, storage, -60, -60).run(dry_run=True).removed == 2
     assert len(keys(storage)) == 2
+
+
+def test_a_picture_that_is_uploaded_again_meanwhile_stays(
+    storage: Storage, settings: Settings
+) -> None:
+    class Uploading(JobLedger):
+        """As if somebody submitted an old picture while the records are being read."""
+
+        def inputs(self) -> Iterator[str]:
+            storage.put_input(b"picture", "image/png")
+            return super().inputs()
+
+    ledger = Uploading(settings)
+    old = storage.put_input(b"picture", "image/png")
+    until(lambda: time.time() > next(storage.list("inputs")).modified_at + 1.1)  # S3 has seconds
+    assert collect(ledger, storage) == 0
+    assert old.key in keys(storage)
+    ledger.close()

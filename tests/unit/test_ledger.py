@@ -371,6 +371,15 @@ def test_the_next_attempt_after_a_crash_knows_that_it_is_a_suspect(ledger: JobLe
     assert start(ledger, first.job, after_death=True).is_suspect  # whatever ended it meanwhile
 
 
+def test_it_is_known_how_often_a_host_died_beside_a_job(ledger: JobLedger) -> None:
+    gone = Failure(code="model_host_unavailable", message="", retryable=True)
+    attempt = start(ledger, submit(ledger))
+    for failure in (gone, FAILURE, gone, FAILURE):
+        ledger.release(attempt, failure, counts=False)
+        attempt = start(ledger, attempt.job)
+    assert (attempt.number, attempt.counted, attempt.excused) == (5, 1, 2)
+
+
 def test_an_attempt_that_died_leaves_its_cause_in_the_history(ledger: JobLedger) -> None:
     job_id = submit(ledger)
     start(ledger, job_id)

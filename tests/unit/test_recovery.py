@@ -12,9 +12,10 @@ from crossmodal.jobs.ledger import Attempt, JobLedger
 from crossmodal.jobs.message import job_of, message_of
 from crossmodal.jobs.names import Task, job_key, new_job_id, queue_key
 from crossmodal.jobs.params import Txt2ImgParams
+from crossmodal.jobs.record import JobState
 from crossmodal.settings import Settings
 from tests.unit.test_ledger import FAILURE, WORKER
-from worker.recovery import CHUNK, UNACKED, Recovery
+from worker.recovery import CHUNK, PRIORITIES, UNACKED, Recovery
 
 PARAMS = Txt2ImgParams(prompt="a circle", seed=1)
 
@@ -58,10 +59,12 @@ def grow_old(own: Settings, redis: Any, job_id: str) -> None:
         redis.zremrangebyscore(queue_key(own.key_prefix, "txt2img", part), -3_600, -3_600)
 
 
-def sent_again(own: Settings, redis: Any) -> list[str]:
+def sent_again(
+    own: Settings, redis: Any, queues: tuple[str, ...] = ("txt2img", "img2txt")
+) -> list[str]:
     """The jobs of the messages that a recovery adds."""
     before = redis.lrange("txt2img", 0, -1)
-    Recovery(own, ["txt2img", "img2txt"]).recover()
+    Recovery(own, queues).recover()
     added = redis.lrange("txt2img", 0, -1)
     for message in before:
         added.remove(message)
@@ -147,3 +150,39 @@ def test_a_job_whose_time_is_up_expires_also_when_nobody_asks(
     grow_old(own, redis, job_id)
     assert sent_again(own, redis) == []
     assert ledger.queue("txt2img").finished == {"expired": 1}
+
+
+def test_the_queues_of_other_workers_are_left_alone(
+    own: Settings, ledger: JobLedger, redis: Any
+) -> None:
+    lost = submit(ledger)
+    redis.rpop("txt2img")
+    grow_old(own, redis, lost)
+    assert sent_again(own, redis, queues=("img2txt", "celery")) == []
+    assert sent_again(own, redis, queues=("txt2img",)) == [lost]
+
+
+@pytest.mark.parametrize("priority", PRIORITIES)
+def test_a_message_of_any_priority_is_found(
+    own: Settings, ledger: JobLedger, redis: Any, priority: str
+) -> None:
+    job_id = submit(ledger)
+    message = redis.rpop("txt2img")
+    redis.lpush("txt2img" + priority, message)
+    grow_old(own, redis, job_id)
+    assert sent_again(own, redis) == []
+
+
+def test_a_job_that_cannot_have_a_message_fails_and_keeps_no_other_from_one(
+    own: Settings, ledger: JobLedger, redis: Any
+) -> None:
+    bad, unreadable, lost = (new_job_id(), submit(ledger), submit(ledger))
+    ledger.submit(bad, Task.TXT2IMG, '{"prompt": 5}', "")
+    redis.delete("txt2img")
+    for job_id in (bad, unreadable, lost):
+        grow_old(own, redis, job_id)
+    redis.hset(job_key(own.key_prefix, unreadable), "attempt", "many")
+    assert sent_again(own, redis) == [lost]
+    job = ledger.get(bad)
+    assert job.failure is not None
+    assert (job.state, job.failure.code) == (JobState.FAILED, "invalid_params")

@@ -8,7 +8,7 @@ import inspect
 from kombu.transport import TRANSPORT_ALIASES, get_transport_cls
 from kombu.transport.redis import Channel, QoS, Transport
 
-from worker.recovery import UNACKED
+from worker.recovery import PRIORITIES, UNACKED
 from worker.transport import CheckedChannel, install
 
 
@@ -28,6 +28,7 @@ def test_the_checked_channel_reads_as_kombu_does() -> None:
                  "self.connection._deliver(loads(bytes_to_str(item)), dest)",
                  "self._in_poll = None", "raise Empty()"):  # fmt: skip
         assert part in source
+    assert Channel.sep == "\x06\x16"
     assert set(vars(CheckedChannel)) & set(vars(Channel)) <= {
         "__module__", "__doc__", "__annotations__", "__firstlineno__", "__static_attributes__",
         "_brpop_read",
@@ -36,6 +37,8 @@ def test_the_checked_channel_reads_as_kombu_does() -> None:
 
 def test_messages_in_hand_are_where_the_recovery_looks() -> None:
     assert Channel.unacked_key == UNACKED
+    lists = {"" if step == 0 else f"{Channel.sep}{step}" for step in Channel.priority_steps}
+    assert lists == set(PRIORITIES)
     assert "lpush" in inspect.getsource(Channel._put)
     assert "dumps([message._raw, EX, RK])" in inspect.getsource(QoS.append)
 
@@ -43,7 +46,7 @@ def test_messages_in_hand_are_where_the_recovery_looks() -> None:
 def test_a_redis_url_leads_to_the_checked_transport() -> None:
     before = dict(TRANSPORT_ALIASES)
     try:
-        install(1, (), lambda queue, raw, error: None)
+        install((), 1, (), lambda queue, raw, error: None)
         for scheme in ("redis", "rediss"):
             found = get_transport_cls(scheme)
             assert issubclass(found, Transport)

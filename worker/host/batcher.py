@@ -7,6 +7,7 @@ died before, is in a batch of its own.
 
 import asyncio
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from crossmodal.errors import CrossmodalError, GpuOutOfMemory, InferenceFailed
 from crossmodal.jobs.names import Task
 from crossmodal.pipelines.base import Outcome, Pipeline, Request
-from worker.host.memory import free_memory, is_out_of_memory
+from worker.host.memory import free_memory, is_broken, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +158,9 @@ def _run(pipeline: Pipeline, requests: list[Request]) -> list[Outcome] | Crossmo
     except CrossmodalError as e:
         return e.with_traceback(None)
     except Exception as e:  # a model may raise anything; it becomes an outcome
+        if is_broken(e):
+            log.critical("the device is broken, this host ends: %s", e)
+            os._exit(os.EX_UNAVAILABLE)  # so that each request of the batch is tried alone
         if is_out_of_memory(e):
             log.warning("no memory for a batch of %d: %s", len(requests), e)
             return GpuOutOfMemory(f"the device has no memory for this request alone: {e}")

@@ -50,11 +50,11 @@ class HostClient:
         self._socket: socket.socket | None = None
         self._info: HostInfo | None = None
 
-    def info(self) -> HostInfo:
+    def info(self, is_wanted: Callable[[], bool] = lambda: True) -> HostInfo:
         """Who answers; asked once a connection, so a restarted host is asked again."""
-        self._connect()
+        self._connect(is_wanted)
         if self._info is None:
-            reply = self._exchange({"op": "info"})
+            reply = self._exchange({"op": "info"}, is_wanted)
             self._info = HostInfo(**{f.name: reply[f.name] for f in fields(HostInfo)})
         return self._info
 
@@ -73,7 +73,7 @@ class HostClient:
         before it answered, `TimedOut`, `NoLongerWanted` within half a second after `is_wanted` says
         so, or what the models made of this request, with its own code.
         """
-        self._connect()
+        self._connect(is_wanted)
         reply = self._exchange({
             "op": "run",
             "task": task,
@@ -89,11 +89,12 @@ class HostClient:
             self._socket.close()
         self._socket = self._info = None
 
-    def _connect(self) -> None:
+    def _connect(self, is_wanted: Callable[[], bool]) -> None:
         if self._socket is not None and not _is_closed(self._socket, self._timeout_s):
             return
         self.close()
         deadline = time.monotonic() + self._wait_s
+        look_at = time.monotonic() + LOOK_S
         while self._socket is None:
             connection = socket.socket(socket.AF_UNIX)
             try:
@@ -107,6 +108,10 @@ class HostClient:
                         f"no model host answers at {self.path} ({e}). `crossmodal worker` "
                         f"starts one; alone: python -m worker.host --socket {self.path}"
                     ) from e
+                if time.monotonic() >= look_at:
+                    if not is_wanted():
+                        raise NoLongerWanted from e
+                    look_at = time.monotonic() + LOOK_S
                 time.sleep(POLL_S)  # a unix socket cannot be waited for, only tried
 
     def _exchange(

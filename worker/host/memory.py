@@ -1,4 +1,4 @@
-"""A device that has run out of memory: how it says so, and how to get some back."""
+"""A device that is out of memory, or broken: how it says so, and what can be done."""
 
 import gc
 
@@ -11,6 +11,16 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # The CPU's allocator has no exception of its own.
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether the device will fail everything from now on, until its process is a new one.
+
+    So do a failed assertion in a kernel, an illegal address, an uncorrectable memory error.
+    """
+    if is_out_of_memory(error) or "out of memory" in str(error):
+        return False
+    return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
 
 
 def free_memory() -> None:

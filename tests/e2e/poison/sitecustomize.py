@@ -1,7 +1,7 @@
 """Found through PYTHONPATH: makes the model host of a test die, hang or run out of memory.
 
 A prompt with the word "poison" kills the process, one with "tarpit" never comes back, one
-with "glutton" finds no memory. All else is drawn as ever.
+with "glutton" finds no memory, one with "breaker" breaks the device. All else is drawn as ever.
 """
 
 import os
@@ -27,6 +27,8 @@ if "worker.host" in sys.orig_argv:
             threading.Event().wait()
         if any("glutton" in prompt for prompt in prompts):
             raise torch.OutOfMemoryError("CUDA out of memory.")
+        if any("breaker" in prompt for prompt in prompts):
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
         return draw(self, batch)
 
     Txt2ImgPipeline.run = run  # type: ignore[method-assign]
