@@ -26,7 +26,10 @@ stderr = Console(stderr=True, highlight=False)
 
 def print_json(value: Any, indent: int | None = 2) -> None:
     """One JSON document on standard output; one line without `indent`."""
-    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    if not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
+        text = json.dumps(value, indent=indent)  # half a character can only be written escaped
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from crossmodal.settings import load_settings
 from crossmodal.storage import Storage, StoredBlob, open_storage
 
 GRACE_S = 3_600.0
+CHUNK = 500  # blobs that are deleted by one look at the records
 
 
 @dataclass
@@ -78,9 +80,11 @@ class Collector:
     def run(self, dry_run: bool = False) -> Collected:
         """Go through the whole store once."""
         found = Collected()
-        for garbage in (self._results, self._inputs, self._checks):
-            for blob in garbage(found):
-                if dry_run or self._delete(blob):
+        candidates = chain(self._results(found), self._inputs(found), self._checks(found))
+        while chunk := list(islice(candidates, CHUNK)):
+            needed = set(self._ledger.inputs())  # anew: deleting takes its time
+            for blob in chunk:
+                if blob.key not in needed and (dry_run or self._delete(blob)):
                     found.removed += 1
                     found.removed_bytes += blob.size
         return found
@@ -117,9 +121,7 @@ class Collector:
         return job.result is None or blob.key not in kept
 
     def _inputs(self, found: Collected) -> Iterator[StoredBlob]:
-        old = list(self._list(INPUTS, found, lambda b: b.modified_at < self._expired_before))
-        needed = set(self._ledger.inputs()) if old else set()
-        return (blob for blob in old if blob.key not in needed)
+        return self._list(INPUTS, found, lambda b: b.modified_at < self._expired_before)
 
     def _checks(self, found: Collected) -> Iterator[StoredBlob]:
         """What `crossmodal doctor` left when it was interrupted."""

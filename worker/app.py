@@ -64,7 +64,7 @@ def make_app(settings: Settings) -> App:
         },
     )
     quarantine = Quarantine(settings, queues)
-    install(queues, settings.max_message_bytes, app.tasks, quarantine.set_aside)
+    install(queues, settings.max_message_bytes, quarantine.set_aside)
     app.steps["consumer"].add(LeaseStep)
     return app
 

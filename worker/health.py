@@ -4,16 +4,25 @@ Answers from files that the workers and model hosts touch while they are well, w
 word to the broker: a probe must not fail because Redis does.
 """
 
-import os
+import fcntl
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
-from crossmodal.console import FAILED, Json, console, print_json, print_table
+from crossmodal.console import (
+    FAILED,
+    Json,
+    console,
+    errors_to_exit_status,
+    print_json,
+    print_table,
+)
 from crossmodal.settings import Settings, load_settings
+
+LOCK = "supervisor.lock"
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,8 @@ def health(
     as_json: Json = False,
 ) -> None:
     """Whether the workers of this machine are live, or ready; exit status 1 when not."""
-    found = examine(load_settings())
+    with errors_to_exit_status():
+        found = examine(load_settings())
     if as_json:
         print_json([asdict(unit) for unit in found])
     elif not found:
@@ -83,31 +93,35 @@ def health(
 def examine(settings: Settings) -> list[Health]:
     """The health of every device of every supervisor that runs on this machine."""
     return [
-        _health_of(UnitFiles(folder, beat.stem), settings)
+        _health_of(UnitFiles(folder, mark.stem), settings)
         for folder in supervisors_in(settings.run_dir)
-        if is_running(int(folder.name))
-        for beat in sorted(folder.glob("*.unit"))
+        if is_locked(folder)
+        for mark in sorted(folder.glob("*.unit"))
     ]
 
 
 def supervisors_in(run_dir: Path) -> list[Path]:
-    """The folders of supervisors, each named by its process id; and of no other program."""
-    return [
-        folder
-        for folder in sorted(run_dir.glob("[0-9]*"))
-        if folder.name.isdecimal() and any(folder.glob("*.unit"))
-    ]
+    """The folders of supervisors, also of those that have died; and of no other program."""
+    return sorted(lock.parent for lock in run_dir.glob(f"*/{LOCK}"))
 
 
-def is_running(pid: int) -> bool:
-    """Whether there is a process of this id."""
+def lock(folder: Path) -> IO[bytes]:
+    """Mark the folder as that of this process, for as long as it lives and keeps the file open."""
+    file = (folder / LOCK).open("wb")
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether the process that the folder belongs to is alive."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        with (folder / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    return True
+    except OSError:  # it has just been removed
+        return False
+    return False
 
 
 def age_s(file: Path) -> float | None:

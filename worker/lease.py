@@ -10,6 +10,8 @@ The same loop shows from outside that this worker consumes: it touches a file. W
 """
 
 import logging
+import os
+import signal
 import time
 from pathlib import Path
 from threading import Event, Thread
@@ -41,11 +43,14 @@ class Keeper(Thread):
         self._redis: Any = connect(settings)
         self._ledger = JobLedger(settings)
         self._running: set[str] = set()
+        self._parent = os.getppid()
+        self._orphan_since = time.monotonic()
         self.qos: Any = None  # kombu's record of unacknowledged messages; one a connection
 
     def run(self) -> None:
         never = Event()
         while not never.wait(self._settings.sweep_s):
+            self._end_orphan()
             try:
                 with broker_errors(self._settings):
                     self._renew_messages()
@@ -54,6 +59,17 @@ class Keeper(Thread):
                 log.warning("leases are not renewed: %s", e)
             except Exception:  # without this thread every job of the worker would run twice
                 log.exception("an error of ours; leases are renewed again in a moment")
+
+    def _end_orphan(self) -> None:
+        """Without its supervisor and its model host this worker can finish nothing: let it go.
+
+        Its jobs must not be kept from others by a child that never ends.
+        """
+        if self._settings.heartbeat_file is None or os.getppid() == self._parent:
+            self._orphan_since = time.monotonic()
+        elif time.monotonic() - self._orphan_since > self._settings.lease_s:
+            log.critical("the supervisor has died, and what runs does not end: killing it")
+            os.killpg(os.getpgrp(), signal.SIGKILL)
 
     def _renew_messages(self) -> None:
         tags = list(self.qos._delivered)

@@ -61,7 +61,7 @@ class Delivery:
     """A message as it was taken from the queue by the worker called `worker`.
 
     `is_recorded` says that its sender had opened the job's record, so that a job without one
-    has been withdrawn or has outlived it.
+    has outlived it; `expires_in_s` is of a job that has none yet.
     """
 
     job: str
@@ -69,6 +69,7 @@ class Delivery:
     raw: Mapping[str, Any]
     worker: str
     is_recorded: bool = False
+    expires_in_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,10 @@ class JobRunner:
         except CrossmodalError as e:
             return self._give_up(attempt, e)
         except self._interrupted_by:
+            if self._host.is_awaited:
+                return self._give_up(attempt, ModelHostUnavailable(
+                    "no model host was there for as long as the attempt might run"
+                ))  # fmt: skip
             return self._give_up(attempt, TimedOut(
                 f"the attempt ran longer than {self._settings.run_time_limit_of(task):g} s: ask "
                 "for less, or raise CROSSMODAL_RUN_TIME_LIMIT_S"
@@ -164,7 +169,9 @@ class JobRunner:
         except InvalidParams as e:
             problem, text = e, _excerpt(delivery.raw)
         # A fingerprint is only ever compared for an idempotency key, which there is none of.
-        _, is_new = self._ledger.submit(job_id, delivery.task, text, "", bounded=False)
+        _, is_new = self._ledger.submit(
+            job_id, delivery.task, text, "", bounded=False, expires_in_s=delivery.expires_in_s
+        )
         return problem if is_new else None
 
     def _give_up(self, attempt: Attempt, error: CrossmodalError) -> Ending:

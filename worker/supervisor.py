@@ -18,7 +18,7 @@ from crossmodal.jobs.ledger import JobLedger
 from crossmodal.processes import Child, wait_until
 from crossmodal.settings import Settings
 from worker.devices import Device
-from worker.health import UnitFiles, age_s, is_running, supervisors_in
+from worker.health import UnitFiles, age_s, is_locked, lock, supervisors_in
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ COLD_STOP_S = 10.0
 START_S = 180.0  # for loading models from a slow disk
 RECONNECT_S = 5.0  # after Redis is back, this long a worker may take to consume again
 POLL_S = 0.2
+MAX_SOCKET_PATH = 103  # bytes; Linux allows a few more than macOS
 
 
 @dataclass
@@ -169,6 +170,7 @@ class Supervisor:
         self._ready_file = ready_file
         self._was_ready = False
         self._folder = make_folder(settings.run_dir)
+        self._lock = lock(self._folder)
         served = [*queues, *([settings.plain_queue] if settings.plain_queue else [])]
         self._units = [Unit(settings, d, served, concurrency, self._folder) for d in devices]
         self._signals = 0
@@ -244,13 +246,19 @@ def make_folder(run_dir: Path) -> Path:
     """
     try:
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = run_dir / str(os.getpid())
         for old in supervisors_in(run_dir):
-            if old == folder or not is_running(int(old.name)):
+            if not is_locked(old):
                 shutil.rmtree(old, ignore_errors=True)
+        folder = run_dir / str(os.getpid())
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as e:
         raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {e}") from e
+    longest = len(os.fsencode(folder.resolve())) + len("/cuda00.sock")
+    if longest > MAX_SOCKET_PATH:
+        raise InvalidSetting(
+            f"CROSSMODAL_RUN_DIR={run_dir} is too long: a unix socket in it would have a path of "
+            f"{longest} bytes, {MAX_SOCKET_PATH} are allowed"
+        )
     for above in (run_dir, run_dir.parent):
         if not is_safe(above):
             raise InvalidSetting(

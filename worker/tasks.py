@@ -4,6 +4,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from celery.worker.request import Request
 
 from crossmodal.errors import BrokerUnavailable, InvalidParams, TimedOut
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import RECORDED_HEADER, Task
+from crossmodal.jobs.names import EXPIRES_HEADER, RECORDED_HEADER, Task
 from crossmodal.jobs.record import Failure, JobResult
 from worker.app import app, settings
 from worker.devices import default_socket
@@ -95,10 +96,12 @@ def _run(
 ) -> dict[str, Any]:
     request = self.request
     raw = {**kwargs, "positional arguments": list(args)} if args else kwargs
+    headers = request.headers or {}
     try:
         delivery = Delivery(
             request.id, task, raw, request.hostname,
-            is_recorded=bool((request.headers or {}).get(RECORDED_HEADER)),
+            is_recorded=bool(headers.get(RECORDED_HEADER)),
+            expires_in_s=_expires_in_s(headers.get(EXPIRES_HEADER)),
         )  # fmt: skip
         ending = runner().run(delivery)
     except InvalidParams as e:  # an id that no record can have
@@ -115,6 +118,14 @@ def _run(
     if isinstance(ending, Released):
         _again(self, raised(ending.failure), _backoff_s(ending.counted))
     raise raised(ending)
+
+
+def _expires_in_s(expires: str | None) -> float | None:
+    """Seconds from now until an ISO 8601 time, 0 when it has passed."""
+    if expires is None:
+        return None
+    at = datetime.fromisoformat(expires)
+    return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time())
 
 
 def _again(self: CeleryTask, why: Exception, countdown_s: float) -> NoReturn:

@@ -5,19 +5,26 @@ takes it. With `worker/lease.py` this is where kombu's inside is known; a test f
 kombu changes it.
 """
 
-import json
+import logging
 import time
 import uuid
+from base64 import b64decode
 from collections.abc import Callable, Container
 from queue import Empty
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
+from kombu.utils.json import loads
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from crossmodal.errors import CrossmodalError, InvalidMessage
 from crossmodal.jobs.message import parse_message
+from crossmodal.jobs.names import EXPIRES_HEADER, Task
 
+log = logging.getLogger(__name__)
+
+TASKS = frozenset(task.celery_name for task in Task)
 SetAside = Callable[[str, bytes, CrossmodalError], None]
 
 
@@ -26,9 +33,21 @@ class CheckedChannel(kombu_redis.Channel):
 
     queues: Container[str]
     max_bytes: int
-    known_tasks: Container[str]
     set_aside: SetAside
     polled_at = 0.0  # when Redis last answered a BRPOP, by the monotonic clock
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._held: tuple[str, bytes] | None = None
+        super().__init__(*args, **kwargs)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Take no more while there is a message in hand for which Redis has no memory."""
+        if self._held is not None:
+            queue, raw = self._held
+            self._held = None
+            self._let_through(queue, raw)
+        if self._held is None:
+            super()._brpop_start(timeout)
 
     def _brpop_read(self, **options: Any) -> bool:
         try:
@@ -43,8 +62,18 @@ class CheckedChannel(kombu_redis.Channel):
         if queue in self.queues:
             self._let_through(queue, reply[1])
         else:  # a reply to a remote control command
-            self.connection._deliver(json.loads(reply[1]), queue)
+            self.connection._deliver(loads(reply[1]), queue)
         return True
+
+    def _receive_one(self, connection: Any) -> Any:
+        """A remote control command; one that is none must not end the worker."""
+        try:
+            return super()._receive_one(connection)
+        except (*self.connection_errors, RedisError, Empty):
+            raise
+        except Exception:
+            log.exception("what was broadcast is no remote control command")
+            raise Empty from None
 
     def _brpop_reply(self, options: dict[str, Any]) -> Any:
         try:
@@ -55,23 +84,49 @@ class CheckedChannel(kombu_redis.Channel):
 
     def _let_through(self, queue: str, raw: bytes) -> None:
         try:
-            message = parse_message(raw, self.max_bytes, self.known_tasks)
+            message = parse_message(raw, self.max_bytes, TASKS)
+            check_arguments(message["body"], message["properties"])
         except InvalidMessage as e:
             type(self).set_aside(queue, raw, e)
             return
-        # Two copies of one message share a tag: the acknowledgement of one would be of both.
-        message["properties"]["delivery_tag"] = str(uuid.uuid4())
-        self.connection._deliver(message, queue)
+        take_over(message)
+        try:
+            self.connection._deliver(message, queue)
+        except OutOfMemoryError as e:  # it is in no list any more, so it must not be dropped
+            log.error("Redis has no memory for what it handed out: %s", e)
+            type(self).polled_at = time.monotonic()
+            self._held = (queue, raw)
+        except (*self.connection_errors, RedisError):
+            raise
+        except Exception as e:  # whatever Celery stumbles over must not be given to it again
+            log.exception("Celery cannot take a message from %s", queue)
+            self.qos.ack(message["properties"]["delivery_tag"])
+            type(self).set_aside(queue, raw, InvalidMessage(f"Celery cannot take it: {e!r}"))
 
 
-def install(
-    queues: Container[str], max_bytes: int, known_tasks: Container[str], set_aside: SetAside
-) -> None:
+def check_arguments(body: str, properties: dict[str, Any]) -> None:
+    """Decode a call as Celery will, where some dictionaries have a meaning of their own.
+
+    Raises `InvalidMessage`.
+    """
+    try:
+        loads(b64decode(body) if properties.get("body_encoding") else body)
+    except Exception as e:  # kombu lets its decoders raise anything
+        raise InvalidMessage(f"its arguments cannot be decoded: {e!r}") from e
+
+
+def take_over(message: dict[str, Any]) -> None:
+    """Change what is for the ledger and the settings to decide, and not for a sender."""
+    headers = message["headers"]
+    headers["timelimit"] = [None, None]
+    headers[EXPIRES_HEADER], headers["expires"] = headers.get("expires"), None
+    # Two copies of one message share a tag: the acknowledgement of one would be of both.
+    message["properties"]["delivery_tag"] = str(uuid.uuid4())
+
+
+def install(queues: Container[str], max_bytes: int, set_aside: SetAside) -> None:
     """Have this process check what it takes from `queues`; what is no message is `set_aside`."""
-    limits = {
-        "queues": queues, "max_bytes": max_bytes, "known_tasks": known_tasks,
-        "set_aside": staticmethod(set_aside),
-    }  # fmt: skip
+    limits = {"queues": queues, "max_bytes": max_bytes, "set_aside": staticmethod(set_aside)}
     channel = type("Channel", (CheckedChannel,), limits)
     transport = type("Transport", (kombu_redis.Transport,), {"Channel": channel})
     for scheme in ("redis", "rediss"):  # not `broker_transport`: then URLs are shown as classes

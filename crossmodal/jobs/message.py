@@ -73,6 +73,10 @@ class _Headers(BaseModel):
     group: str | None = None
     root_id: str | None = None
     parent_id: str | None = None
+    headers: dict[str, Any] | None = None
+    stamps: dict[str, Any] | None = None
+    stamped_headers: list[str] | None = None
+    compression: None = None
 
 
 class _DeliveryInfo(BaseModel):
@@ -103,6 +107,8 @@ class _Message(BaseModel):
         kinds = [type(part) for part in call] if isinstance(call, list) else []
         if kinds != [list, dict, dict]:
             raise ValueError("its body is not [args, kwargs, embed]")
+        if "self" in call[1]:  # which Celery would take for the task
+            raise ValueError("an argument cannot be called 'self'")
 
 
 def parse_message(raw: bytes, max_bytes: int, known_tasks: Container[str]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from crossmodal.errors import InvalidParams
 
 # On messages whose job had its record before they were sent: without it, they are not run.
 RECORDED_HEADER = "crossmodal_recorded"
+# Where workers put the `expires` of a plain message: expiring is for the ledger to do.
+EXPIRES_HEADER = "crossmodal_expires"
 MAX_IDEMPOTENCY_KEY = 200
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

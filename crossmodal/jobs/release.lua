@@ -9,6 +9,8 @@ if r[1] ~= 'running' or r[2] ~= ARGV[3] then
 end
 redis.call('HSET', job, 'failure', ARGV[5])
 if ARGV[7] == '1' then redis.call('HSET', job, 'alone', 1) end
-if ARGV[4] ~= '1' and ARGV[6] == 'model_host_crashed' then redis.call('HINCRBY', job, 'excused', 1) end
+if ARGV[4] ~= '1' and ARGV[6] == 'model_host_crashed' then
+  redis.call('HINCRBY', job, 'excused', 1) -- forgiven so often, and not more
+end
 put_back(r[3], r[2], ARGV[4] == '1', r[4], ARGV[6])
 return {'ok'}

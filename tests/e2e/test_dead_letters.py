@@ -1,8 +1,10 @@
 """Garbage and poison: set aside or found out, while everything beside it succeeds."""
 
+import base64
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from crossmodal.jobs.record import DeadLetter, JobState
 from producer import Client, JobFailed
 from tests.e2e.test_lease import celery_of, host_of
 from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, running_worker
+from tests.integration.test_main_job import is_known
 from tests.waiting import until
 
 __all__ = ["client", "env"]  # fixtures
@@ -27,6 +30,10 @@ def envelope(**headers: Any) -> dict[str, Any]:
     message: dict[str, Any] = json.loads(message_of(Task.TXT2IMG, new_job_id(), PARAMS))
     message["headers"].update(headers)
     return message
+
+
+def body_of(kwargs: dict[str, Any]) -> str:
+    return base64.b64encode(json.dumps([[], kwargs, {}]).encode()).decode()
 
 
 def without(*path: str) -> str:
@@ -54,6 +61,14 @@ GARBAGE: dict[str, tuple[bytes | str, str]] = {
                  "invalid_message"),
     "an eta that is no time": (json.dumps(envelope(eta="soon")), "invalid_message"),
     "a time limit that is no number": (json.dumps(envelope(timelimit=["x", 1])), "invalid_message"),
+    "stamps that are none": (json.dumps(envelope(stamped_headers=5)), "invalid_message"),
+    "headers that are none": (json.dumps(envelope(headers="x")), "invalid_message"),
+    "compressed": (json.dumps(envelope(compression="application/x-gzip")), "invalid_message"),
+    "arguments that Celery cannot decode": (json.dumps(envelope() | {"body": body_of(
+        {"prompt": {"__type__": "datetime", "__value__": "garbage"}})}), "invalid_message"),
+    "an argument called self": (json.dumps(envelope() | {"body": body_of({"self": 1})}),
+                               "invalid_message"),
+    "a builtin task": (json.dumps(envelope(task="celery.backend_cleanup")), "unknown_task"),
     "an unknown task": (json.dumps(envelope(task="somebody.elses")), "unknown_task"),
     "too large": (json.dumps(envelope() | {"padding": "x" * 50_000_000}), "invalid_message"),
 }  # fmt: skip
@@ -78,6 +93,8 @@ def test_garbage_is_set_aside_with_its_bytes_and_the_worker_lives_on(
         before = celery_of(worker).pid
         for raw, _ in GARBAGE.values():
             client.redis.lpush("txt2img", raw)
+        for raw in ("{}", "5", "[1]", "null", '{"body":null,"properties":{}}'):
+            client.redis.publish("/0.celery.pidbox", raw)
         assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).attempt == 1
         until(lambda: len(letters(client)) == len(GARBAGE), WAIT_S)
         assert celery_of(worker).pid == before
@@ -129,19 +146,36 @@ def test_workers_answer_to_those_who_look_through_the_same_application(
         assert letters(client) == []
 
 
-def test_wrong_arguments_are_a_dead_letter(
+def test_wrong_arguments_are_dead_letters(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
     from celery import Celery
 
+    bad: list[dict[str, object]] = [{"prompt": PROMPT, "count": "many"}, {}]
     with running_worker(env, tmp_path / "worker", 1):
         with Celery(broker=env["CELERY_BROKER_URL"]) as app:
-            sent = app.send_task("crossmodal.txt2img", kwargs={"prompt": PROMPT, "count": "many"})
-        until(lambda: len(letters(client)) == 1, WAIT_S)
-        [letter] = letters(client)
-        assert (letter.id, letter.code) == (sent.id, "invalid_params")
-        assert letter.job is not None
-        assert letter.job.params["count"] == "many"
+            sent = [app.send_task("crossmodal.txt2img", kwargs=kwargs) for kwargs in bad]
+        until(lambda: len(letters(client)) == len(bad), WAIT_S)
+        for letter in letters(client):
+            assert letter.code == "invalid_params"
+            assert letter.job is not None
+            assert letter.job.params == bad[[s.id for s in sent].index(letter.id)]
+
+
+def test_a_plain_message_that_comes_too_late_is_an_expired_job(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    from celery import Celery
+
+    with Celery(broker=env["CELERY_BROKER_URL"]) as app:
+        call = {"name": "crossmodal.txt2img", "kwargs": {"prompt": PROMPT}, "queue": "txt2img"}
+        late = app.send_task(expires=datetime(2020, 1, 1, tzinfo=UTC), **call)
+        soon = app.send_task(expires=3_600, **call)
+    with running_worker(env, tmp_path / "worker", 1):
+        until(lambda: client.redis.llen("txt2img") == 0, WAIT_S)
+        until(lambda: is_known(client, late.id) and is_known(client, soon.id), WAIT_S)
+        assert client.job(soon.id).result(timeout_s=WAIT_S).images
+        assert client.job(late.id).wait(timeout_s=WAIT_S) is JobState.EXPIRED
 
 
 def test_dead_letters_are_listed_shown_replayed_and_dropped(

@@ -98,6 +98,15 @@ def test_an_input_that_another_job_needs_stays(
     assert collect(ledger, storage) == 0
 
 
+def test_a_result_that_is_the_input_of_another_job_stays(
+    ledger: JobLedger, storage: Storage
+) -> None:
+    image = put_result(storage, new_job_id())  # its own record has expired
+    running(ledger, BlobRef(key=image.key))
+    assert collect(ledger, storage) == 1  # its result.json
+    assert image.key in keys(storage)
+
+
 def test_what_a_superseded_attempt_left_behind_goes(ledger: JobLedger, storage: Storage) -> None:
     first = running(ledger)
     left = put_result(storage, first.job)

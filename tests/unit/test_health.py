@@ -1,42 +1,65 @@
 """What a probe and the supervisor make of the files that workers touch."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from crossmodal.cli import load
 from crossmodal.errors import InvalidSetting
 from crossmodal.processes import Child
 from crossmodal.settings import Settings
 from tests.waiting import until
-from worker.health import UnitFiles, examine, supervisors_in
+from worker.health import examine
 from worker.supervisor import Watched, make_folder
 
 
-def test_folders_of_other_programs_are_neither_read_nor_removed(
+def supervisor_at(run_dir: Path) -> "subprocess.Popen[str]":
+    """Another process that holds a folder as a supervisor does, until its input ends."""
+    program = (
+        "import sys; from pathlib import Path; from worker.supervisor import make_folder; "
+        "from worker.health import UnitFiles, lock; folder = make_folder(Path(sys.argv[1])); "
+        "held = lock(folder); UnitFiles(folder, 'cpu').mark.touch(); "
+        "print(folder, flush=True); sys.stdin.read()"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", program, str(run_dir)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_folders_count_for_as_long_as_their_supervisor_lives(
     settings: Settings, tmp_path: Path
 ) -> None:
-    for name in ("12-backup", "4194999", "notes"):
+    others = {"12-backup", "99999999999999999999", "notes"}
+    for name in others:
         (tmp_path / name).mkdir()
     here = settings.model_copy(update={"run_dir": tmp_path})
     assert examine(here) == []
-    folder = make_folder(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "12-backup", "4194999", "notes", str(os.getpid())
-    }  # fmt: skip
-    UnitFiles(folder, "cpu").mark.touch()
-    assert supervisors_in(tmp_path) == [folder]
-    [unit] = examine(here)
-    assert (unit.device, unit.live, unit.ready) == ("cpu", False, False)
+    with supervisor_at(tmp_path) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        [unit] = examine(here)
+        assert (unit.device, unit.live, unit.ready) == ("cpu", False, False)
+        mine = make_folder(tmp_path)
+        assert folder.exists()
+    assert examine(here) == []  # whatever process has its number by now
+    assert make_folder(tmp_path) == mine
+    assert {path.name for path in tmp_path.iterdir()} == others | {str(os.getpid())}
 
 
-def test_what_a_dead_supervisor_left_is_removed(tmp_path: Path) -> None:
-    left = tmp_path / "4194999"  # over the largest process id there can be
-    left.mkdir()
-    UnitFiles(left, "cpu").mark.touch()
-    make_folder(tmp_path)
-    assert not left.exists()
+def test_a_run_dir_without_room_for_a_socket_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="too long"):
+        make_folder(tmp_path / ("x" * 100))
+
+
+def test_a_bad_setting_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROSSMODAL_HEARTBEAT_S", "1")
+    with pytest.raises(SystemExit) as caught:
+        load("health")(["--live"])
+    assert caught.value.code == 2
 
 
 def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:

@@ -4,12 +4,16 @@ When one of these fails, the three must be read beside kombu's new Redis transpo
 """
 
 import inspect
+import json
 
 from kombu.transport import TRANSPORT_ALIASES, get_transport_cls
-from kombu.transport.redis import Channel, QoS, Transport
+from kombu.transport.redis import Channel, MultiChannelPoller, QoS, Transport
 
+from crossmodal.jobs.message import message_of
+from crossmodal.jobs.names import EXPIRES_HEADER, Task
+from crossmodal.jobs.params import Txt2ImgParams
 from worker.recovery import PRIORITIES, UNACKED
-from worker.transport import CheckedChannel, install
+from worker.transport import CheckedChannel, install, take_over
 
 
 def test_the_lease_renews_what_kombu_sweeps_by() -> None:
@@ -29,10 +33,9 @@ def test_the_checked_channel_reads_as_kombu_does() -> None:
                  "self._in_poll = None", "raise Empty()"):  # fmt: skip
         assert part in source
     assert Channel.sep == "\x06\x16"
-    assert set(vars(CheckedChannel)) & set(vars(Channel)) <= {
-        "__module__", "__doc__", "__annotations__", "__firstlineno__", "__static_attributes__",
-        "_brpop_read",
-    }  # fmt: skip
+    private = {name for name in vars(CheckedChannel) if not name.startswith("__")}
+    assert private & set(vars(Channel)) == {"_brpop_read", "_brpop_start", "_receive_one"}
+    assert "channel._brpop_start()" in inspect.getsource(MultiChannelPoller._register_BRPOP)
 
 
 def test_messages_in_hand_are_where_the_recovery_looks() -> None:
@@ -43,10 +46,20 @@ def test_messages_in_hand_are_where_the_recovery_looks() -> None:
     assert "dumps([message._raw, EX, RK])" in inspect.getsource(QoS.append)
 
 
+def test_limits_and_expiry_are_not_for_a_sender_to_set() -> None:
+    message = json.loads(message_of(Task.TXT2IMG, "job-1", Txt2ImgParams(prompt="a", seed=1)))
+    headers, tag = message["headers"], message["properties"]["delivery_tag"]
+    headers |= {"timelimit": [9_999, 9_999], "expires": "2020-01-01T00:00:00+00:00"}
+    take_over(message)
+    assert headers["timelimit"] == [None, None]
+    assert (headers["expires"], headers[EXPIRES_HEADER]) == (None, "2020-01-01T00:00:00+00:00")
+    assert message["properties"]["delivery_tag"] != tag
+
+
 def test_a_redis_url_leads_to_the_checked_transport() -> None:
     before = dict(TRANSPORT_ALIASES)
     try:
-        install((), 1, (), lambda queue, raw, error: None)
+        install((), 1, lambda queue, raw, error: None)
         for scheme in ("redis", "rediss"):
             found = get_transport_cls(scheme)
             assert issubclass(found, Transport)

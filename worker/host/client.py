@@ -84,6 +84,11 @@ class HostClient:
         images = unpack_pixels(reply.pop("images"))
         return Answer(images=images, **reply)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether there is no host to talk to, so that a task can only wait for one."""
+        return self._socket is None
+
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
