@@ -123,6 +123,28 @@ def test_a_queued_job_whose_message_is_garbage_fails_with_a_code(
         assert client.job(replayed).result(timeout_s=WAIT_S).seed == 7
 
 
+def test_a_message_for_which_redis_has_no_memory_waits_in_the_worker(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    from celery import Celery
+
+    with running_worker(env, tmp_path / "worker", 2) as worker:
+        before = celery_of(worker)
+        before.suspend()
+        with Celery(broker=env["CELERY_BROKER_URL"]) as app:
+            call = {"name": "crossmodal.txt2img", "kwargs": {"prompt": PROMPT}, "queue": "txt2img"}
+            sent = [app.send_task(**call).id for _ in range(8)]  # no record, only a message
+        client.redis.config_set("maxmemory", 1)
+        before.resume()
+        log = tmp_path / "worker" / "log"
+        until(lambda: b"no memory for what it handed out" in log.read_bytes(), WAIT_S)
+        client.redis.config_set("maxmemory", 0)
+        until(lambda: all(is_known(client, job_id) for job_id in sent), WAIT_S)
+        for job_id in sent:
+            assert client.job(job_id).result(timeout_s=WAIT_S).images
+        assert celery_of(worker).pid == before.pid
+
+
 def test_a_damaged_copy_of_a_message_does_no_harm(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:

@@ -143,11 +143,13 @@ def test_a_worker_whose_model_host_hangs_is_live_and_not_ready(
 def test_nothing_outlives_a_killed_supervisor(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
-    with running_worker(env, tmp_path / "worker", 2) as worker:
+    with running_worker(env | {"CROSSMODAL_LEASE_S": "6"}, tmp_path / "worker", 1) as worker:
         tree = tree_of(worker)
         host_of(worker).suspend()
         job = client.txt2img(PROMPT, seed=7)
         until(lambda: is_running(client, job.id), WAIT_S)
+        for child in celery_of(worker).children():
+            child.suspend()  # it can neither finish nor be told to
         os.kill(worker.pid or 0, signal.SIGKILL)
         until(lambda: not any(alive(p) for p in tree), WAIT_S)
 
