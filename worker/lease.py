@@ -51,6 +51,7 @@ class Keeper(Thread):
         never = Event()
         while not never.wait(self._settings.sweep_s):
             self._end_orphan()
+            self._beat_while_draining()
             try:
                 with broker_errors(self._settings):
                     self._renew_messages()
@@ -70,6 +71,11 @@ class Keeper(Thread):
         elif time.monotonic() - self._orphan_since > self._settings.lease_s:
             log.critical("the supervisor has died, and what runs does not end: killing it")
             os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    def _beat_while_draining(self) -> None:
+        """A worker that finishes what it has consumes no more, and must not be killed for it."""
+        if self._settings.heartbeat_file is not None and state.should_stop is not None:
+            self._settings.heartbeat_file.touch()
 
     def _renew_messages(self) -> None:
         tags = list(self.qos._delivered)

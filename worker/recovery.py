@@ -6,7 +6,6 @@ then is among the oldest of its queue, so only the head of a queue is ever looke
 """
 
 import logging
-import re
 from collections.abc import Collection, Iterator
 from itertools import islice
 from threading import Event, Thread
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 from crossmodal.errors import BrokerUnavailable, InvalidParams, JobNotFound
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.message import message_of
+from crossmodal.jobs.message import job_of, message_of
 from crossmodal.jobs.names import Task, queue_key
 from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import Failure, Job
@@ -30,7 +29,6 @@ CHUNK = 1_000  # messages that are read at once
 SOON = 10_000  # messages that are read for one job
 UNACKED = "unacked"  # kombu's hash of messages that are in workers' hands
 PRIORITIES = ("", "\x06\x163", "\x06\x166", "\x06\x169")  # kombu has a list for each
-_ID = re.compile(rb'"id":\s*"([^"]+)"')
 
 
 class Recovery(Thread):
@@ -116,8 +114,7 @@ class Recovery(Thread):
         """Those of the jobs of which there is a message; reads no more than it must."""
         found: set[str] = set()
         for raw in islice(self._messages(), most):
-            match = _ID.search(raw)
-            if match and (job_id := match.group(1).decode(errors="replace")) in wanted:
+            if (job_id := job_of(raw)) in wanted:
                 found.add(job_id)
                 if len(found) == len(wanted):
                     break

@@ -119,7 +119,8 @@ def take_over(message: dict[str, Any]) -> None:
     """Change what is for the ledger and the settings to decide, and not for a sender."""
     headers = message["headers"]
     headers["timelimit"] = [None, None]
-    headers[EXPIRES_HEADER], headers["expires"] = headers.get("expires"), None
+    if headers.get("expires") is not None:  # it may have been taken over before
+        headers[EXPIRES_HEADER], headers["expires"] = headers["expires"], None
     # Two copies of one message share a tag: the acknowledgement of one would be of both.
     message["properties"]["delivery_tag"] = str(uuid.uuid4())
 

@@ -5,7 +5,6 @@ set lists both, and both are kept as long as any record.
 """
 
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
 from redis import Redis
@@ -15,6 +14,7 @@ from crossmodal.jobs import names
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.record import DeadLetter, Failure
+from crossmodal.jobs.scripts import script
 from crossmodal.settings import Settings
 
 MAX_RAW = 65_536  # bytes that are kept of a message which was set aside
@@ -29,9 +29,7 @@ class DeadLetters:
         self._ledger = ledger
         self._redis: Any = redis or connect(settings)
         self._raw: Any = connect(settings, decode=False)  # bytes that are no text stay bytes
-        scripts = resources.files("crossmodal.jobs")
-        text = "".join(scripts.joinpath(f"{n}.lua").read_text() for n in ("common", "bury"))
-        self._bury = self._raw.register_script(text)
+        self._bury = self._raw.register_script(script("bury"))
 
     def set_aside(
         self, queue: str, raw: bytes, error: CrossmodalError, job_id: str | None = None

@@ -8,8 +8,6 @@ import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import Any
 
 from redis import Redis
@@ -27,6 +25,7 @@ from crossmodal.jobs.record import (
     JobStatus,
     QueueStatus,
 )
+from crossmodal.jobs.scripts import script
 from crossmodal.jobs.server import MemoryGuard
 from crossmodal.settings import Settings
 
@@ -65,12 +64,6 @@ class NotStarted:
     reason: str
 
 
-@cache
-def _script(name: str) -> str:
-    folder = resources.files("crossmodal.jobs")
-    return "".join(folder.joinpath(f"{n}.lua").read_text() for n in ("common", name))
-
-
 class JobLedger:
     """Job records and their transitions. Every method may raise `BrokerUnavailable`."""
 
@@ -81,7 +74,7 @@ class JobLedger:
         self._redis: Any = redis or connect(settings)
         self._memory = MemoryGuard(settings, self._redis)
         self._scripts = {
-            name: self._redis.register_script(_script(name))
+            name: self._redis.register_script(script(name))
             for name in (
                 "submit",
                 "start",

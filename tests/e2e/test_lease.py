@@ -1,6 +1,9 @@
 """Leases: long jobs keep theirs, dead workers lose theirs, and no job is run twice at once."""
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -34,6 +37,11 @@ def celery_of(worker: Child) -> psutil.Process:
     return celery
 
 
+def is_live(env: dict[str, str]) -> bool:
+    command = [sys.executable, "-m", "crossmodal.cli", "health", "--live"]
+    return subprocess.run(command, env={**os.environ, **env}, check=False).returncode == 0
+
+
 def outlive_the_lease(client: Client, job_id: str) -> None:
     """Let three leases go by, all the while with the first attempt running."""
     deadline = time.monotonic() + 3 * LEASE_S
@@ -61,9 +69,10 @@ def test_a_job_that_outlasts_its_lease_runs_once(
         assert job.result(timeout_s=WAIT_S).attempt == 1
 
 
-def test_a_draining_worker_keeps_its_leases(
+def test_a_draining_worker_keeps_its_leases_and_is_live(
     short: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
+    short |= {"CROSSMODAL_HEARTBEAT_S": "5", "CROSSMODAL_RUN_DIR": str(tmp_path / "run")}
     with running_worker(short, tmp_path / "one", 1) as one:
         host = host_of(one)
         host.suspend()
@@ -73,6 +82,7 @@ def test_a_draining_worker_keeps_its_leases(
             one.send(signal.SIGTERM)
             until(lambda: b"draining" in (tmp_path / "one" / "log").read_bytes(), WAIT_S)
             outlive_the_lease(client, job.id)
+            assert is_live(short)
             host.resume()
             assert job.result(timeout_s=WAIT_S).attempt == 1
             assert one.wait(WAIT_S)
