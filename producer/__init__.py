@@ -9,6 +9,7 @@ with Client() as client:
 
 from crossmodal.errors import (
     BlobNotFound,
+    BrokerFull,
     BrokerUnavailable,
     CrossmodalError,
     IdempotencyConflict,
@@ -24,7 +25,7 @@ from crossmodal.errors import (
     StorageUnavailable,
 )
 from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
-from crossmodal.jobs.record import ImageRef, JobResult, JobState, JobStatus
+from crossmodal.jobs.record import ImageRef, JobEvent, JobResult, JobState, JobStatus
 from producer.aio import AsyncClient, AsyncJobHandle
 from producer.client import Client
 from producer.handle import JobHandle
@@ -34,6 +35,7 @@ __all__ = [
     "AsyncJobHandle",
     "BlobNotFound",
     "BlobRef",
+    "BrokerFull",
     "BrokerUnavailable",
     "Client",
     "CrossmodalError",
@@ -44,6 +46,7 @@ __all__ = [
     "InvalidParams",
     "InvalidPrompt",
     "JobCanceled",
+    "JobEvent",
     "JobExpired",
     "JobFailed",
     "JobHandle",
