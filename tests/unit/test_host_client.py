@@ -113,6 +113,19 @@ def test_a_request_that_is_not_wanted_any_more_is_given_up_within_a_second(
     host.close()
 
 
+def test_who_waits_for_a_host_in_vain_can_be_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: float) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr("worker.host.client.time.sleep", interrupted)
+    host = HostClient(tmp_path / "none.sock", wait_s=60, timeout_s=5)
+    with pytest.raises(InterruptedError):
+        ask(host)
+    assert host.is_awaited
+
+
 def test_a_host_that_was_restarted_is_connected_to_again(
     serve: Callable[[Behaviour], Path], hung_up: threading.Semaphore
 ) -> None:
@@ -161,6 +174,7 @@ def test_a_wait_that_was_interrupted_leaves_no_connection_behind(
         patched.setattr("worker.host.client.select.select", interrupted)
         with pytest.raises(Interrupted):
             ask(host)
+    assert not host.is_awaited  # there was one: the time went into the job
     assert ask(host).model == "answer 1"
     host.close()
 

@@ -49,6 +49,8 @@ class HostClient:
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
         self._info: HostInfo | None = None
+        self.is_awaited = False
+        """Whether there is no host to talk to, so that a task can only wait for one."""
 
     def info(self, is_wanted: Callable[[], bool] = lambda: True) -> HostInfo:
         """Who answers; asked once a connection, so a restarted host is asked again."""
@@ -84,20 +86,17 @@ class HostClient:
         images = unpack_pixels(reply.pop("images"))
         return Answer(images=images, **reply)
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether there is no host to talk to, so that a task can only wait for one."""
-        return self._socket is None
-
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
         self._socket = self._info = None
 
     def _connect(self, is_wanted: Callable[[], bool]) -> None:
+        self.is_awaited = False
         if self._socket is not None and not _is_closed(self._socket, self._timeout_s):
             return
         self.close()
+        self.is_awaited = True
         deadline = time.monotonic() + self._wait_s
         look_at = time.monotonic() + LOOK_S
         while self._socket is None:
@@ -106,6 +105,7 @@ class HostClient:
                 connection.connect(str(self.path))
                 connection.settimeout(self._timeout_s)
                 self._socket = connection
+                self.is_awaited = False
             except OSError as e:
                 connection.close()
                 if time.monotonic() >= deadline:
