@@ -73,11 +73,13 @@ class Proxy:
         upstream, target = await asyncio.open_connection("127.0.0.1", self._target_port)
         back = asyncio.ensure_future(self._copy(upstream, writer))
         there = asyncio.ensure_future(self._copy(reader, target, writer))
-        await asyncio.wait({back, there}, return_when=asyncio.FIRST_COMPLETED)
-        for half in (back, there):
-            half.cancel()
-        target.transport.abort()
-        await asyncio.gather(back, there, return_exceptions=True)
+        try:
+            await asyncio.wait({back, there}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for half in (back, there):
+                half.cancel()
+            target.transport.abort()
+            await asyncio.gather(back, there, return_exceptions=True)
 
     async def _copy(
         self,
