@@ -13,6 +13,7 @@ from collections.abc import Callable, Container
 from queue import Empty
 from typing import Any
 
+from kombu import transport as kombu_transport
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import loads
@@ -132,3 +133,4 @@ def install(queues: Container[str], max_bytes: int, set_aside: SetAside) -> None
     transport = type("Transport", (kombu_redis.Transport,), {"Channel": channel})
     for scheme in ("redis", "rediss"):  # not `broker_transport`: then URLs are shown as classes
         TRANSPORT_ALIASES[scheme] = lambda: transport
+        kombu_transport._transport_cache.pop(scheme, None)  # of who has connected before

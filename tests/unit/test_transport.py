@@ -6,6 +6,7 @@ When one of these fails, the three must be read beside kombu's new Redis transpo
 import inspect
 import json
 
+from kombu import transport as kombu_transport
 from kombu.transport import TRANSPORT_ALIASES, get_transport_cls
 from kombu.transport.redis import Channel, MultiChannelPoller, QoS, Transport
 
@@ -59,6 +60,7 @@ def test_limits_and_expiry_are_not_for_a_sender_to_set() -> None:
 
 def test_a_redis_url_leads_to_the_checked_transport() -> None:
     before = dict(TRANSPORT_ALIASES)
+    assert get_transport_cls("redis").Channel is Channel  # kombu remembers what it has found
     try:
         install((), 1, lambda queue, raw, error: None)
         for scheme in ("redis", "rediss"):
@@ -67,3 +69,5 @@ def test_a_redis_url_leads_to_the_checked_transport() -> None:
             assert issubclass(found.Channel, CheckedChannel)
     finally:
         TRANSPORT_ALIASES.update(before)
+        for scheme in ("redis", "rediss"):
+            kombu_transport._transport_cache.pop(scheme)
