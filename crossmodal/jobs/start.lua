@@ -3,8 +3,8 @@
 --   dead letters
 -- ARGV 3 worker, 4 max_attempts, 5 lease_s, 6 retention_s
 -- returns {'run', attempt, params, created_at, started_at, how many attempts count, in how many
---   excused ones a host died, 1 when it must be alone in its batch}, {'unknown'}, {'busy', attempt}, {'exhausted', attempt} or
---   {<terminal state>, attempt}
+--   excused ones a host died, 1 when it must be alone in its batch}, {'unknown'},
+--   {'busy', attempt}, {'exhausted', attempt} or {<terminal state>, attempt}
 local worker, max_attempts, lease_s = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local retention_s = ARGV[6]
 

@@ -28,6 +28,8 @@ class Accepted:
     garbage: int = 0
     late_refusals: int = 0  # a submit that failed, and took longer than its timeouts to do so
     wrong_ids: int = 0  # a repeated idempotency key that led to another job
+    struck: Counter[str] = field(default_factory=Counter)
+    """How often a process was killed that may have been running the job."""
 
 
 class Audit:
@@ -50,6 +52,17 @@ class Audit:
         """Messages on the list of dead letters."""
         letters = self._redis.zrange(dead_key(PREFIX), 0, -1)
         return len(set(letters) - self.records.keys())
+
+    @property
+    def struck_down(self) -> set[str]:
+        """Jobs that have failed as they should: the storm killed every attempt they had."""
+        return {
+            job.id
+            for job in self.records.values()
+            if job.failure is not None and job.state is JobState.FAILED
+            and job.failure.code in ("worker_lost", "model_host_crashed")
+            and self._accepted.struck[job.id] >= self._settings.max_attempts
+        }  # fmt: skip
 
     def unsettled(self) -> Iterator[str]:
         """What is still on its way; must become nothing soon after the storm."""
@@ -129,8 +142,9 @@ class Audit:
             i for i in self._accepted.poison
             if i in self.records and self.records[i].state is not JobState.CANCELED
         }  # fmt: skip
-        for job_id in jobs - poison:
+        for job_id in jobs - poison - self.struck_down:
             yield f"{job_id} was no poison and is a dead letter: {self.records[job_id].failure}"
         yield from (f"{job_id} was poison and is no dead letter" for job_id in poison - jobs)
         failed = {i for i, job in self.records.items() if job.state is JobState.FAILED}
-        yield from (f"{i} has failed: {self.records[i].failure}" for i in failed - poison)
+        innocent = failed - poison - self.struck_down
+        yield from (f"{i} has failed: {self.records[i].failure}" for i in innocent)

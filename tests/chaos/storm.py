@@ -183,6 +183,9 @@ class Storm:
             return None
         self.counts[name] += 1
         hit_jobs = [i for i, worker in before.items() if hit.worker in (None, worker)]
+        if hit.worker is not None:
+            meanwhile = [i for i, worker in self._running().items() if worker == hit.worker]
+            self.accepted.struck.update({*hit_jobs, *meanwhile})
         watcher = threading.Thread(target=self._watch, args=(name, hit_jobs))
         watcher.start()
         return watcher
@@ -253,6 +256,7 @@ def report(storm: Storm, audit: Audit, breaches: list[str]) -> str:
         f"states: {', '.join(f'{n} {state}' for state, n in sorted(audit.states.items()))}",
         f"attempts: {', '.join(f'{n} × {a}' for a, n in sorted(attempts.items()))}",
         f"besides: {', '.join(f'{n} {what}' for what, n in sorted(others.items()))}",
+        f"killed in every attempt, and so failed: {len(audit.struck_down)}",
         f"garbage: {storm.accepted.garbage} sent, {audit.set_aside} set aside",
         f"breaches: {len(breaches)}",
         *breaches[:50],
