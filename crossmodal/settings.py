@@ -72,6 +72,8 @@ class Settings(BaseSettings):
 
     max_batch: int = Field(16, ge=1, le=256)
     """Most pictures or captions that the model host runs at once."""
+    max_wait_s: float = Field(0.0, ge=0)
+    """How long a request waits for others, for a fuller batch, although the device is free."""
     inference_timeout_s: float = Field(120.0, gt=0)
     """How long one batch may run before its model host is taken to hang, and killed."""
     host_wait_s: float = Field(30.0, ge=0)

@@ -222,9 +222,11 @@ class JobRunner:
         if isinstance(params, Img2TxtParams):
             pixels = self._patiently(attempt, partial(self._fetch, params.image))
             image = fit_square(pixels, self._host.info(is_wanted).image_side)
-        answer = self._host.run(task, params, image, alone=attempt.is_suspect, is_wanted=is_wanted)
-        if not self._is_wanted(attempt):
-            raise NoLongerWanted
+        [answer] = self._host.run(
+            task, [(params, image)], alone=attempt.is_suspect, is_wanted=is_wanted
+        )
+        if isinstance(answer, CrossmodalError):
+            raise answer
         record = partial(self._record, task, attempt, params, answer, begun)
         return self._patiently(attempt, record, afterwards=self._restore_record)
 

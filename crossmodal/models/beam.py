@@ -1,11 +1,21 @@
 """Beam search over a `Captioner`, for a whole batch at once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from crossmodal.models.captioner import END, Captioner
+
+
+@dataclass(frozen=True)
+class Limits:
+    """One picture's search: `width` beams of at most `max_words`; the best `count` are kept."""
+
+    width: int
+    max_words: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -17,36 +27,42 @@ class Hypothesis:
 
 
 @torch.inference_mode()
-def search(model: Captioner, images: Tensor, width: int, max_words: int) -> list[list[Hypothesis]]:
-    """The `width` best captions of each picture, best first.
+def search(model: Captioner, images: Tensor, limits: Sequence[Limits]) -> list[list[Hypothesis]]:
+    """The best captions of each picture, best first, as many as its limits want.
 
-    images uint8 (B, 3, side, side). A beam that reaches `max_words` is cut there.
+    images uint8 (B, 3, side, side). A beam that reaches `max_words` is cut there. Each picture
+    is searched as if it were alone: one with a smaller width has no more beams than that.
     """
-    B, K, V = len(images), width, len(model.config.words)
-    features = model.encoder(images).repeat_interleave(K, 0)  # (B * K, N, W)
-    keys = model.decoder.keys(features)
-    state = model.decoder.begin(features)
+    K, V = max(x.width for x in limits), len(model.config.words)
     device = images.device
-    base = torch.arange(B, device=device)[:, None] * K  # first row of each picture
-    scores = torch.full((B, K), float("-inf"), device=device)
+    width, max_words, count = torch.tensor(
+        [(x.width, x.max_words, x.count) for x in limits], device=device
+    ).T[..., None]  # each (B, 1)
+    rank = torch.arange(K, device=device)
+    too_many, wanted = rank >= width, rank < count  # (B, K)
+    features = model.encoder(images)  # (B, N, W)
+    keys = model.decoder.keys(features)
+    state = model.decoder.begin(features, K)
+    scores = torch.full(too_many.shape, float("-inf"), device=device)  # (B, K), best first
     scores[:, 0] = 0  # all beams start alike: let only one of them branch
-    ended = torch.zeros(B, K, dtype=torch.bool, device=device)
-    words = torch.zeros(B, K, 0, dtype=torch.long, device=device)
-    last = torch.full((B * K,), END, device=device)
-    for _ in range(max_words):
+    ended = torch.zeros_like(too_many)
+    words = torch.zeros(*too_many.shape, 0, dtype=torch.long, device=device)
+    last = torch.full_like(too_many, END, dtype=torch.long)
+    for length in range(1, max(x.max_words for x in limits) + 1):
         logits, state = model.decoder.step(last, state, features, keys)
-        step = logits.log_softmax(-1).view(B, K, V)
-        step = step.masked_fill(ended[..., None], float("-inf"))
+        step = logits.log_softmax(-1).masked_fill(ended[..., None], float("-inf"))  # (B, K, V)
         step[..., END] = torch.where(ended, 0.0, step[..., END])  # an ended beam stays as it is
-        scores, index = (scores[..., None] + step).view(B, K * V).topk(K)
-        beam, word = index // V, index % V  # (B, K)
-        words = torch.cat([words.gather(1, beam[..., None].expand_as(words)), word[..., None]], 2)
-        ended = ended.gather(1, beam) | (word == END)
-        state = state.select((base + beam).view(-1))
-        last = word.view(-1)
-        if bool(ended.all()):
+        scores, index = (scores[..., None] + step).flatten(1).topk(K)
+        scores = scores.masked_fill(too_many, float("-inf"))
+        beam, last = index // V, index % V  # (B, K)
+        words = torch.cat([words.gather(1, beam[..., None].expand_as(words)), last[..., None]], 2)
+        ended = ended.gather(1, beam) | (last == END) | (length >= max_words)
+        # A beam only ever gets less likely: those that have ended first are overtaken by none.
+        if bool((ended | ~wanted).all()):
             break
-    return [_hypotheses(w, s) for w, s in zip(words.tolist(), scores.tolist(), strict=True)]
+        state = state.select(beam)
+    rows = zip(words.tolist(), scores.tolist(), limits, strict=True)
+    return [_hypotheses(w, s)[: x.count] for w, s, x in rows]
 
 
 def _hypotheses(words: list[list[int]], scores: list[float]) -> list[Hypothesis]:

@@ -8,6 +8,7 @@ import math
 import socket
 from dataclasses import dataclass
 from http.client import HTTPException
+from itertools import pairwise
 from pickle import UnpicklingError
 from typing import Literal
 from urllib.error import URLError
@@ -15,6 +16,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet, get_model, get_model_weights
 
 from crossmodal.errors import InvalidSetting
@@ -60,13 +62,18 @@ class CaptionerConfig:
 
 @dataclass(frozen=True)
 class State:
-    """The recurrent cell between two words: hidden and, of an LSTM, cell, each (B, W)."""
+    """The recurrent cell between two words: hidden and, of an LSTM, cell, each (B, K, W).
+
+    K captions of each of B pictures are in the making.
+    """
 
     hidden: Tensor
     cell: Tensor
 
-    def select(self, rows: Tensor) -> "State":
-        return State(self.hidden[rows], self.cell[rows])
+    def select(self, beams: Tensor) -> "State":
+        """For each picture the captions `beams` (B, K), which may repeat."""
+        index = beams[..., None].expand(-1, -1, self.hidden.shape[-1])
+        return State(self.hidden.gather(1, index), self.cell.gather(1, index))
 
 
 def _stages(net: ResNet, count: int) -> nn.Sequential:
@@ -96,6 +103,20 @@ class Encoder(nn.Module):
             x = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
         return self.project(x.flatten(2).transpose(1, 2)) + self.places  # type: ignore[no-any-return]
 
+    def fuse(self) -> None:
+        """Make it faster, and of no more use for training: batch norms become part of convolutions.
+
+        Weights lie with their channels last, as vector units and tensor cores like them.
+        """
+        for module in [self.convs, *self.convs.modules()]:
+            parts = dict(module.named_children())
+            for (_, conv), (name, norm) in pairwise(parts.items()):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    fused = fuse_conv_bn_eval(conv, norm)
+                    conv.weight, conv.bias = fused.weight, fused.bias
+                    setattr(module, name, nn.Identity())
+        self.convs.to(memory_format=torch.channels_last)
+
 
 class Decoder(nn.Module):
     """One word at a time: looks at the grid, updates the cell, scores the next word."""
@@ -113,23 +134,30 @@ class Decoder(nn.Module):
             nn.Dropout(config.dropout), nn.Linear(2 * width, len(config.words))
         )
 
-    def begin(self, features: Tensor) -> State:
+    def begin(self, features: Tensor, captions: int = 1) -> State:
+        """The state before the first word of so many captions of each picture."""
         hidden, cell = self.start(features.mean(1)).chunk(2, -1)
+        hidden, cell = (x[:, None].expand(-1, captions, -1) for x in (hidden, cell))  # (B, K, W)
         return State(torch.tanh(hidden), cell)
 
     def step(
         self, word: Tensor, state: State, features: Tensor, keys: Tensor
     ) -> tuple[Tensor, State]:
-        """Word ids (B,), features and keys (B, N, W) -> logits (B, V) of the next word."""
-        energy = self.score(torch.tanh(keys + self.query(state.hidden)[:, None]))  # (B, N, 1)
-        context = (energy.softmax(1) * features).sum(1)  # (B, W)
+        """Word ids (B, K), features and keys (B, N, W) -> logits (B, K, V) of the next word."""
+        seen = torch.tanh(keys[:, None] + self.query(state.hidden)[:, :, None])  # (B, K, N, W)
+        attention = self.score(seen).squeeze(-1).softmax(-1)  # (B, K, N)
+        context = attention @ features  # (B, K, W)
         state = self._advance(torch.cat([self.embed(word), context], -1), state)
         return self.out(torch.cat([state.hidden, context], -1)), state
 
     def _advance(self, x: Tensor, state: State) -> State:
+        B, K, _ = x.shape
+        hidden, cell = state.hidden.flatten(0, 1), state.cell.flatten(0, 1)  # (B * K, W)
         if isinstance(self.cell, nn.LSTMCell):
-            return State(*self.cell(x, (state.hidden, state.cell)))
-        return State(self.cell(x, state.hidden), state.cell)
+            hidden, cell = self.cell(x.flatten(0, 1), (hidden, cell))
+        else:
+            hidden = self.cell(x.flatten(0, 1), hidden)
+        return State(hidden.view(B, K, -1), cell.view(B, K, -1))
 
 
 class Captioner(nn.Module):
@@ -149,13 +177,13 @@ class Captioner(nn.Module):
         features = self.encoder(images)
         keys = self.decoder.keys(features)
         state = self.decoder.begin(features)
-        word = torch.full_like(captions[:, 0], END)
+        word = torch.full_like(captions[:, :1], END)
         steps = []
         for t in range(captions.shape[1]):
             logits, state = self.decoder.step(word, state, features, keys)
             steps.append(logits)
-            word = captions[:, t]  # teacher forcing
-        logits = torch.stack(steps, 1)  # (B, T, V)
+            word = captions[:, t : t + 1]  # teacher forcing
+        logits = torch.cat(steps, 1)  # (B, T, V)
         loss = F.cross_entropy(logits[keep], captions[keep])
         whole = ((logits.argmax(-1) == captions) | ~keep).all(1).float().mean()
         return loss, whole

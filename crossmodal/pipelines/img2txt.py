@@ -1,14 +1,15 @@
 """Pictures to captions."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from crossmodal.jobs.params import Img2TxtParams
 from crossmodal.jobs.record import GeneratedCaption
-from crossmodal.models.beam import Hypothesis, search
+from crossmodal.models.beam import Hypothesis, Limits, search
 from crossmodal.models.bundle import Bundle
 from crossmodal.models.captioner import Captioner
 from crossmodal.models.weights import load_captioner
@@ -16,10 +17,13 @@ from crossmodal.pipelines.base import Described, Outcome, Request
 
 
 class Img2TxtPipeline:
-    """Beam search with the captioner; requests of the same search run together."""
+    """Beam search with the captioner; a batch may ask for searches of different widths."""
+
+    is_parallel = True
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         self._model: Captioner = load_captioner(bundle, device)
+        self._model.encoder.fuse()
         self._device = device
 
     @property
@@ -36,24 +40,17 @@ class Img2TxtPipeline:
         return 1
 
     def run(self, batch: Sequence[Request]) -> list[Outcome]:
-        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for i, request in enumerate(batch):
-            p = _params(request)
-            alike[max(p.beam_width, p.count), p.max_words].append(i)
-        outcomes: dict[int, Outcome] = {}
-        for (width, max_words), rows in alike.items():
-            found = self._search([batch[i] for i in rows], width, max_words)
-            for i, hypotheses in zip(rows, found, strict=True):
-                best = hypotheses[: _params(batch[i]).count]
-                outcomes[i] = Described(tuple(self._caption(h) for h in best))
-        return [outcomes[i] for i in range(len(batch))]
+        limits = [_limits(_params(request)) for request in batch]
+        images = np.stack([_image(request) for request in batch])  # (B, H, W, 3)
+        found = search(self._model, self._on_device(images), limits)
+        return [Described(tuple(self._caption(h) for h in hypotheses)) for hypotheses in found]
 
-    def _search(
-        self, requests: list[Request], width: int, max_words: int
-    ) -> list[list[Hypothesis]]:
-        images = np.stack([_image(request) for request in requests])  # (B, H, W, 3)
-        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self._device)
-        return search(self._model, tensor, width, max_words)
+    def _on_device(self, images: NDArray[np.uint8]) -> Tensor:
+        """uint8 (B, 3, H, W), with the channels last in memory, as convolutions like it."""
+        tensor = torch.from_numpy(images)
+        if self._device.type == "cuda":  # from pinned memory, the copy leaves this thread free
+            tensor = tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor.permute(0, 3, 1, 2)
 
     def _caption(self, hypothesis: Hypothesis) -> GeneratedCaption:
         words = (self._model.config.words[i] for i in hypothesis.words)
@@ -66,6 +63,10 @@ def _params(request: Request) -> Img2TxtParams:
     if not isinstance(request.params, Img2TxtParams):
         raise TypeError(f"img2txt was given {type(request.params).__name__}")
     return request.params
+
+
+def _limits(params: Img2TxtParams) -> Limits:
+    return Limits(max(params.beam_width, params.count), params.max_words, params.count)
 
 
 def _image(request: Request) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -25,6 +25,8 @@ MAX_SEED = 2**32
 class Txt2ImgPipeline:
     """Text vectors, then the model; the seed of a picture alone decides its noise."""
 
+    is_parallel = False  # rows one by one are too small for several cores
+
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         self._model: DrawingModel = load_drawing(bundle, device)
         self._words: TextVectors = load_text(bundle, self._model.config.text.source)
@@ -86,9 +88,13 @@ class Txt2ImgPipeline:
         return pictures
 
     def _stacked(self, chunk: list[tuple[Encoded, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of one fixed shape: words (rows, max_words, D), their mask, noise (rows, Z)."""
-        words = torch.zeros(self._rows, self._max_words, self._words.dim)
-        keep = torch.zeros(self._rows, self._max_words, dtype=torch.bool)
+        """Words (rows, T, D), their mask (rows, T), noise (rows, Z).
+
+        T is fixed as well, but where a prompt is never with others, it is its own length.
+        """
+        length = len(chunk[0][0].vectors) if self._rows == 1 else self._max_words
+        words = torch.zeros(self._rows, length, self._words.dim)
+        keep = torch.zeros(self._rows, length, dtype=torch.bool)
         noise = torch.zeros(self._rows, self._model.latent_dim)
         for row, (text, latent) in enumerate(chunk):
             words[row, : len(text.vectors)] = torch.from_numpy(text.vectors)

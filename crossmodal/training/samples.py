@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crossmodal.datasets.base import TRAIN, Dataset, Example, examples
 from crossmodal.errors import DataInvalid
-from crossmodal.models.beam import search
+from crossmodal.models.beam import Limits, search
 from crossmodal.models.captioner import Captioner
 from crossmodal.models.picture_vae import PictureVAE
 from crossmodal.models.scene_vae import SceneVAE
@@ -45,7 +45,7 @@ def caption_samples(model: Captioner, data: Dataset, course: Course) -> None:
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(course.device)
     was_training = model.training
     model.eval()
-    found = search(model, pixels, width=3, max_words=30)
+    found = search(model, pixels, [Limits(3, 30, 1)] * len(pixels))
     model.train(was_training)
     captions = [" ".join(model.config.words[i] for i in h[0].words) for h in found]
     draw_grid([images], [captions], course.folder / "img2txt.samples.png")

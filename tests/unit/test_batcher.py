@@ -1,6 +1,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +10,18 @@ import torch
 from crossmodal.errors import CrossmodalError, GpuOutOfMemory, InferenceFailed, UnknownWords
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
-from crossmodal.pipelines.base import Described, Drawn, Outcome, Request
-from worker.host.batcher import WORN_OUT_AFTER, Batcher, Ran, run_isolated
+from crossmodal.pipelines.base import Described, Drawn, Outcome, Pipeline, Request
+from worker.host.batcher import WORN_OUT_AFTER, Batcher, Ran
+from worker.host.isolation import run_isolated
+from worker.host.lanes import Lane, Width
 
 PICTURE = np.zeros((1, 2, 2, 3), np.uint8)
 
 
 class Recorder:
     """A pipeline that notes its batches, can be held, and fails on the prompt "bad"."""
+
+    is_parallel = False
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -43,6 +48,25 @@ class Captions(Recorder):
         return [Described(()) for _ in batch]
 
 
+def batcher_of(
+    pipeline: Pipeline, max_batch: int, lanes: int = 1, max_wait_s: float = 0.0,
+    captions: Pipeline | None = None,
+) -> Batcher:  # fmt: skip
+    def new_lane(task: Task, is_bulk: bool) -> Lane:
+        return Lane("test", torch.device("cpu"), Width(lanes, 1), is_bulk=is_bulk)
+
+    pipelines = {Task.TXT2IMG: pipeline}
+    if captions is not None:
+        pipelines[Task.IMG2TXT] = captions
+    return Batcher(pipelines, new_lane, max_batch, max_wait_s)
+
+
+async def one(batcher: Batcher, prompt: str, task: Task = Task.TXT2IMG, **options: Any) -> Ran:
+    """Run a single request."""
+    [ran] = await batcher.run(task, [request(prompt)], **options)
+    return ran
+
+
 def request(prompt: str, count: int = 1) -> Request:
     return Request(Txt2ImgParams(prompt=prompt, count=count, seed=0))
 
@@ -51,17 +75,14 @@ async def run_all(
     pipeline: Recorder, requests: list[Request], held: bool = True, max_batch: int = 4
 ) -> list[Ran]:
     """Submit all requests while the device is busy with the first, then let it go on."""
-    batcher = Batcher({Task.TXT2IMG: pipeline}, max_batch)
-    serving = asyncio.create_task(batcher.serve())
+    batcher = batcher_of(pipeline, max_batch)
     if held:
         pipeline.free.clear()
-    runs = [asyncio.create_task(batcher.run(Task.TXT2IMG, r)) for r in requests]
+    runs = [asyncio.create_task(batcher.run(Task.TXT2IMG, [r])) for r in requests]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     pipeline.free.set()
-    done = await asyncio.gather(*runs)
-    serving.cancel()
-    return done
+    return [ran for [ran] in await asyncio.gather(*runs)]
 
 
 def names(ran: list[Ran]) -> list[object]:
@@ -133,18 +154,16 @@ def test_a_canceled_waiter_is_not_run() -> None:
     async def scenario() -> Recorder:
         pipeline = Recorder()
         pipeline.free.clear()
-        batcher = Batcher({Task.TXT2IMG: pipeline}, 1)
-        serving = asyncio.create_task(batcher.serve())
-        first = asyncio.create_task(batcher.run(Task.TXT2IMG, request("a")))
-        gone = asyncio.create_task(batcher.run(Task.TXT2IMG, request("gone")))
+        batcher = batcher_of(pipeline, 1)
+        first = asyncio.create_task(one(batcher, "a"))
+        gone = asyncio.create_task(one(batcher, "gone"))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.sleep(0)
         pipeline.free.set()
         await first
-        last = await batcher.run(Task.TXT2IMG, request("b"))
+        last = await one(batcher, "b")
         assert last.batch_size == 1
-        serving.cancel()
         return pipeline
 
     assert asyncio.run(scenario()).batches == [["a"], ["b"]]
@@ -153,14 +172,12 @@ def test_a_canceled_waiter_is_not_run() -> None:
 def test_tasks_never_share_a_batch() -> None:
     async def scenario() -> tuple[Recorder, Captions]:
         draw, caption = Recorder(), Captions()
-        batcher = Batcher({Task.TXT2IMG: draw, Task.IMG2TXT: caption}, 8)
-        serving = asyncio.create_task(batcher.serve())
+        batcher = batcher_of(draw, 8, captions=caption)
         image = Request(Img2TxtParams(image=BlobRef(key="k")))
         await asyncio.gather(
-            *(batcher.run(Task.TXT2IMG, request("a")) for _ in range(3)),
-            *(batcher.run(Task.IMG2TXT, image) for _ in range(3)),
+            *(one(batcher, "a") for _ in range(3)),
+            *(batcher.run(Task.IMG2TXT, [image]) for _ in range(3)),
         )
-        serving.cancel()
         return draw, caption
 
     draw, caption = asyncio.run(scenario())
@@ -200,11 +217,9 @@ def test_a_request_without_memory_even_alone_fails_with_that_code() -> None:
 
 def test_a_host_is_worn_out_when_single_requests_find_no_memory() -> None:
     async def scenario(prompts: list[str]) -> bool:
-        batcher = Batcher({Task.TXT2IMG: Greedy()}, 1)
-        serving = asyncio.create_task(batcher.serve())
+        batcher = batcher_of(Greedy(), 1)
         for prompt in prompts:
-            await batcher.run(Task.TXT2IMG, request(prompt))
-        serving.cancel()
+            await one(batcher, prompt)
         return batcher.is_worn_out
 
     assert not asyncio.run(scenario(["huge"] * (WORN_OUT_AFTER - 1)))
@@ -218,13 +233,12 @@ def test_a_suspect_is_alone_in_its_batch_and_is_told_so() -> None:
     async def scenario() -> Recorder:
         pipeline = Recorder()
         pipeline.free.clear()
-        batcher = Batcher({Task.TXT2IMG: pipeline}, 8)
-        serving = asyncio.create_task(batcher.serve())
+        batcher = batcher_of(pipeline, 8)
         runs = [
             asyncio.create_task(
-                batcher.run(
-                    Task.TXT2IMG, request(p), alone=p == "suspect",
-                    on_start=lambda size, p=p: sizes.update({p: size}),  # type: ignore[misc]
+                one(
+                    batcher, p, alone=p == "suspect",
+                    on_start=lambda size, p=p: sizes.update({p: size}),
                 )
             )
             for p in ("first", "a", "b", "suspect", "c", "d")
@@ -233,7 +247,6 @@ def test_a_suspect_is_alone_in_its_batch_and_is_told_so() -> None:
         await asyncio.sleep(0)
         pipeline.free.set()
         await asyncio.gather(*runs)
-        serving.cancel()
         return pipeline
 
     batches = asyncio.run(scenario()).batches
@@ -246,19 +259,121 @@ def test_how_long_a_batch_has_run_can_be_seen() -> None:
     async def scenario() -> tuple[float, float]:
         pipeline = Recorder()
         pipeline.free.clear()
-        batcher = Batcher({Task.TXT2IMG: pipeline}, 1)
-        serving = asyncio.create_task(batcher.serve())
+        batcher = batcher_of(pipeline, 1)
         started = asyncio.Event()
-        run = asyncio.create_task(
-            batcher.run(Task.TXT2IMG, request("a"), on_start=lambda _: started.set())
-        )
+        run = asyncio.create_task(one(batcher, "a", on_start=lambda _: started.set()))
         await started.wait()
         during = batcher.running_s
         pipeline.free.set()
         await run
-        serving.cancel()
         return during, batcher.running_s
 
     during, after = asyncio.run(scenario())
     assert during > 0
     assert after == 0
+
+
+def test_a_call_of_many_gets_all_outcomes_in_their_order() -> None:
+    async def scenario() -> list[Ran]:
+        requests = [request(f"p{i}") for i in range(11)]
+        return await batcher_of(Recorder(), 4, lanes=3).run(Task.TXT2IMG, requests)
+
+    assert names(asyncio.run(scenario())) == [f"p{i}" for i in range(11)]
+
+
+def test_a_lane_of_two_runs_two_batches_at_once() -> None:
+    class Meeting(Recorder):
+        """Batches that can only end together."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.barrier = threading.Barrier(2, timeout=10)
+
+        def run(self, batch: Sequence[Request]) -> list[Outcome]:
+            self.barrier.wait()
+            return super().run(batch)
+
+    async def scenario() -> list[Ran]:
+        return await batcher_of(Meeting(), 1, lanes=2).run(
+            Task.TXT2IMG, [request(f"p{i}") for i in range(4)]
+        )
+
+    assert names(asyncio.run(scenario())) == ["p0", "p1", "p2", "p3"]
+
+
+def test_an_interactive_request_does_not_wait_for_bulk() -> None:
+    class Slow(Recorder):
+        def run(self, batch: Sequence[Request]) -> list[Outcome]:
+            if batch[0].params == request("bulk").params:
+                self.free.wait(10)
+            return [Drawn(PICTURE, ("done",), {}) for _ in batch]
+
+    async def scenario() -> None:
+        pipeline = Slow()
+        pipeline.free.clear()
+        batcher = batcher_of(pipeline, 4)
+        bulk = asyncio.create_task(batcher.run(Task.TXT2IMG, [request("bulk")] * 64, bulk=True))
+        await asyncio.sleep(0)
+        assert (await one(batcher, "quick")).batch_size == 1
+        assert not bulk.done()
+        pipeline.free.set()
+        assert len(await bulk) == 64
+
+    asyncio.run(scenario())
+
+
+def test_all_on_the_device_are_told_who_joins_them() -> None:
+    async def scenario() -> list[int]:
+        pipeline, told = Recorder(), list[int]()
+        pipeline.free.clear()
+        batcher = batcher_of(pipeline, 4, lanes=2)
+        first = asyncio.create_task(one(batcher, "a", on_start=told.append))
+        await asyncio.sleep(0)
+        others = asyncio.create_task(batcher.run(Task.TXT2IMG, [request("b"), request("c")]))
+        await asyncio.sleep(0)
+        pipeline.free.set()
+        await asyncio.gather(first, others)
+        return told
+
+    assert asyncio.run(scenario()) == [1, 3]
+
+
+def test_a_suspect_has_the_device_for_itself_although_others_keep_coming() -> None:
+    async def scenario() -> int:
+        pipeline = Recorder()
+        batcher = batcher_of(pipeline, 1, lanes=2)
+        over = asyncio.Event()
+
+        async def keep_coming() -> None:
+            while not over.is_set():
+                await one(batcher, "other")
+
+        others = [asyncio.create_task(keep_coming()) for _ in range(4)]
+        sizes: list[int] = []
+        await one(batcher, "suspect", alone=True, bulk=True, on_start=sizes.append)
+        over.set()
+        await asyncio.gather(*others)
+        return max(sizes)
+
+    assert asyncio.run(scenario()) == 1
+
+
+def test_a_small_batch_waits_for_company_where_it_is_asked_to() -> None:
+    async def scenario() -> list[list[str]]:
+        pipeline = Recorder()
+        batcher = batcher_of(pipeline, 2, max_wait_s=60.0)
+        first = asyncio.create_task(one(batcher, "a"))
+        await asyncio.sleep(0)
+        await asyncio.gather(first, one(batcher, "b"))
+        return pipeline.batches
+
+    assert asyncio.run(scenario()) == [["a", "b"]]
+
+
+def test_waiting_for_company_ends() -> None:
+    async def scenario() -> Ran:
+        return await one(batcher_of(Recorder(), 2, max_wait_s=0.05), "a")
+
+    ran = asyncio.run(scenario())
+    assert ran.batch_size == 1
+    assert ran.wait_s >= 0.05

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,10 @@ PARAMS = Txt2ImgParams(prompt="a circle", seed=1)
 
 
 def reply(name: str) -> bytes:
-    return pack({"ok": {"model": name, "bundle_version": "v", "images": None, "captions": [],
-                        "unknown_words": [], "suggestions": {}, "batch_size": 1,
-                        "batch_wait_s": 0.0, "inference_s": 0.0}})  # fmt: skip
+    answer: dict[str, object] = {"model": name, "bundle_version": "v", "images": None, "captions": [],
+              "unknown_words": [], "suggestions": {}, "batch_size": 1,
+              "batch_wait_s": 0.0, "inference_s": 0.0}  # fmt: skip
+    return pack({"ok": {"answers": [answer]}})
 
 
 @pytest.fixture
@@ -66,8 +68,10 @@ def receive(connection: socket.socket) -> dict[str, object]:
     return unpack(connection.recv(length, socket.MSG_WAITALL))
 
 
-def ask(host: HostClient) -> Answer:
-    return host.run(Task.TXT2IMG, PARAMS, None)
+def ask(host: HostClient, **options: Any) -> Answer:
+    [answer] = host.run(Task.TXT2IMG, [(PARAMS, None)], **options)
+    assert isinstance(answer, Answer)
+    return answer
 
 
 def test_no_host_is_unavailable_and_says_how_to_start_one(tmp_path: Path) -> None:
@@ -107,7 +111,7 @@ def test_a_request_that_is_not_wanted_any_more_is_given_up_within_a_second(
     host = HostClient(serve(late), wait_s=5, timeout_s=60)
     begun = time.monotonic()
     with pytest.raises(NoLongerWanted):
-        host.run(Task.TXT2IMG, PARAMS, None, is_wanted=lambda: False)
+        ask(host, is_wanted=lambda: False)
     assert time.monotonic() - begun < 1
     assert ask(host).model == "answer 1"
     host.close()

@@ -12,7 +12,7 @@ from torchvision.models import resnet18
 
 from crossmodal.datasets.scenes import Scenes
 from crossmodal.errors import BundleInvalid, InvalidSetting
-from crossmodal.models.beam import search
+from crossmodal.models.beam import Limits, search
 from crossmodal.models.captioner import Captioner, CaptionerConfig, load_pretrained
 from crossmodal.models.critic import Critic, critic_loss
 from crossmodal.models.drawing import DrawingConfig, build
@@ -206,9 +206,38 @@ def test_the_captioner_overfits_one_batch_and_finds_it_by_search(config: Caption
             break
     assert whole == 1
     for width in (1, 3):  # in training mode: a batch norm has seen this batch alone
-        found = search(model, images, width=width, max_words=5)
+        found = search(model, images, [Limits(width, max_words=5, count=1)] * 4)
         assert [h[0].words for h in found] == [(1, 2), (3,), (2, 2), (1, 3)]
         assert all(h[0].log_probability > -1 for h in found)
+
+
+@captioning
+def test_pictures_of_one_batch_are_searched_by_their_own_limits(config: CaptionerConfig) -> None:
+    model = Captioner(config).eval()
+    images = torch.randint(0, 255, (6, 3, 32, 32), dtype=torch.uint8)
+    limits = [Limits(w, m, c) for w, m, c in
+              [(1, 5, 1), (4, 5, 4), (2, 1, 2), (4, 3, 1), (3, 12, 2), (2, 7, 1)]]  # fmt: skip
+    together = search(model, images, limits)
+    for i, found in enumerate(together):
+        [alone] = search(model, images[i : i + 1], limits[i : i + 1])
+        assert [h.words for h in found] == [h.words for h in alone]
+        assert len(found) == limits[i].count
+        assert max(len(h.words) for h in found) <= limits[i].max_words
+
+
+@captioning
+def test_fusing_changes_nothing_but_speed(config: CaptionerConfig) -> None:
+    model = Captioner(config)
+    images = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)
+    for _ in range(3):
+        model.encoder(images)  # in training mode, so that the batch norms have something to say
+    model.eval()
+    with torch.inference_mode():
+        before = model.encoder(images)
+    model.encoder.fuse()
+    with torch.inference_mode():
+        torch.testing.assert_close(model.encoder(images), before, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.encoder.modules())
 
 
 @pytest.mark.parametrize("kind", [*DRAWING, *CAPTIONERS])

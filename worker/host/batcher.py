@@ -1,26 +1,26 @@
-"""Dynamic batches: what is waiting the moment the device is free, up to `max_batch`.
+"""Continuous batches: what is waiting the moment the device is free, up to `max_batch`.
 
 A lone request on an idle device waits for nobody. Each task has batches of its own, and
-the one whose oldest request has waited longest goes first. A suspect, with which a host has
-died before, is in a batch of its own.
+the one whose oldest request has waited longest goes first. Interactive requests and bulk
+ones wait in lines of their own and run in lanes of their own. A suspect, with which a host
+has died before, has the device for itself.
 """
 
 import asyncio
-import logging
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 
-from crossmodal.errors import CrossmodalError, GpuOutOfMemory, InferenceFailed
+from crossmodal.errors import GpuOutOfMemory
 from crossmodal.jobs.names import Task
 from crossmodal.pipelines.base import Outcome, Pipeline, Request
-from worker.host.memory import free_memory, is_broken, is_out_of_memory
+from worker.host.isolation import run_isolated
+from worker.host.lanes import Lane
 
-log = logging.getLogger(__name__)
-
+SUSPECT_PATIENCE_S = 1.0  # then others wait until the device is free for a suspect
 WORN_OUT_AFTER = 3  # single requests in a row for which there was no memory
 
 
@@ -34,31 +34,99 @@ class Ran:
     inference_s: float
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    request: Request
-    done: "asyncio.Future[Ran]"
-    since: float
+@dataclass(eq=False)
+class _Call:
+    """Requests of one who waits for all of them; they may run in several batches."""
+
+    requests: Sequence[Request]
+    done: "asyncio.Future[list[Ran]]"
     alone: bool
     on_start: Callable[[int], None]
+    since: float = field(default_factory=time.monotonic)
+    next: int = 0
+    ran: dict[int, Ran] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _Batch:
+    line: "_Line"
+    items: list[tuple[_Call, int]]
+    alone: bool
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def requests(self) -> list[Request]:
+        return [call.requests[i] for call, i in self.items]
+
+    @property
+    def calls(self) -> set[_Call]:
+        return {call for call, _ in self.items}
+
+
+class _Line:
+    """Calls of one task and one urgency, the oldest first, and the lane that they run in."""
+
+    def __init__(self, pipeline: Pipeline, lane: Lane, max_batch: int) -> None:
+        self.pipeline = pipeline
+        self.lane = lane
+        self._max_batch = max_batch
+        self.calls: deque[_Call] = deque()
+
+    def head(self) -> _Call | None:
+        """The oldest call that somebody still waits for."""
+        while self.calls and self.calls[0].done.done():
+            self.calls.popleft()
+        return self.calls[0] if self.calls else None
+
+    def is_full(self) -> bool:
+        """Whether there is enough for the largest batch."""
+        weight = 0
+        for call in self.calls:
+            for request in call.requests[call.next :]:
+                weight += self.pipeline.weight(request)
+                if weight >= self._max_batch:
+                    return True
+        return False
+
+    def take(self) -> _Batch:
+        """The next batch: whole requests, as many as fit, but always one."""
+        items: list[tuple[_Call, int]] = []
+        weight = 0
+        while (call := self.head()) is not None:
+            weight += self.pipeline.weight(call.requests[call.next])
+            if items and (weight > self._max_batch or call.alone or items[0][0].alone):
+                break
+            items.append((call, call.next))
+            call.next += 1
+            if call.next == len(call.requests):
+                self.calls.popleft()
+        return _Batch(self, items, alone=items[0][0].alone)
 
 
 class Batcher:
-    """One device, one batch at a time, in a thread of its own."""
+    """One device. To be used from one event loop, without awaiting anything but `run`."""
 
-    def __init__(self, pipelines: Mapping[Task, Pipeline], max_batch: int) -> None:
-        self._pipelines = pipelines
-        self._max_batch = max_batch
-        self._queues: dict[Task, deque[_Waiting]] = {task: deque() for task in pipelines}
-        self._arrived = asyncio.Event()
-        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
-        self._started: float | None = None
+    def __init__(
+        self,
+        pipelines: Mapping[Task, Pipeline],
+        new_lane: Callable[[Task, bool], Lane],
+        max_batch: int,
+        max_wait_s: float = 0.0,
+    ) -> None:
+        self._lines = [
+            {task: _Line(pipeline, new_lane(task, is_bulk), max_batch)
+             for task, pipeline in pipelines.items()}
+            for is_bulk in (False, True)
+        ]  # fmt: skip
+        self._max_wait_s = max_wait_s
+        self._running: set[_Batch] = set()
         self._out_of_memory = 0
 
     @property
     def running_s(self) -> float:
-        """For how long the batch that is on the device has been running; 0 when there is none."""
-        return 0.0 if self._started is None else time.monotonic() - self._started
+        """For how long the oldest batch on the device has been running; 0 when there is none."""
+        now = time.monotonic()
+        return max((now - batch.started for batch in self._running), default=0.0)
 
     @property
     def is_worn_out(self) -> bool:
@@ -68,103 +136,88 @@ class Batcher:
     async def run(
         self,
         task: Task,
-        request: Request,
+        requests: Sequence[Request],
         *,
         alone: bool = False,
+        bulk: bool = False,
         on_start: Callable[[int], None] = lambda size: None,
-    ) -> Ran:
-        """The outcome of `request`, once a batch with it has run.
+    ) -> list[Ran]:
+        """What became of each request, once all of them have run.
 
-        `on_start` is called with the size of that batch when it goes to the device. A caller
-        that is canceled before leaves the queue.
+        `on_start` is called whenever one of them goes to the device, or others join it there,
+        with how many requests there are on it. A caller that is canceled leaves the line.
         """
-        done = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(request, done, time.monotonic(), alone, on_start)
-        self._queues[task].append(waiting)
-        self._arrived.set()
-        return await waiting.done
+        if not requests:
+            return []
+        done: asyncio.Future[list[Ran]] = asyncio.get_running_loop().create_future()
+        self._lines[bulk][task].calls.append(_Call(requests, done, alone, on_start))
+        self._dispatch()
+        return await done
 
-    async def serve(self) -> None:
-        """Run batches until canceled."""
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while (task := self._longest_waiting()) is not None:
-                await self._run_batch(task, self._take(task))
+    def _dispatch(self) -> None:
+        """Give the device all that it can take now."""
+        while (line := self._next()) is not None:
+            self._start(line.take())
 
-    def _longest_waiting(self) -> Task | None:
-        heads = [(queue[0].since, task) for task, queue in self._queues.items() if queue]
-        return min(heads)[1] if heads else None
+    def _next(self) -> _Line | None:
+        """The line that goes first of those that can go now: interactive ones, then by age."""
+        if any(batch.alone for batch in self._running):
+            return None
+        heads = [
+            (is_bulk, head.since, head, line)
+            for is_bulk, lines in enumerate(self._lines)
+            for line in lines.values()
+            if (head := line.head()) is not None
+        ]
+        patient_since = time.monotonic() - SUSPECT_PATIENCE_S
+        if any(head.alone and since < patient_since for _, since, head, _ in heads):
+            heads = [found for found in heads if found[2].alone]
+        for _, _, head, line in sorted(heads, key=itemgetter(0, 1)):
+            if head.alone and not self._running:
+                return line
+            if not head.alone and line.lane.is_free and self._is_due(head, line):
+                return line
+        return None
 
-    def _take(self, task: Task) -> list[_Waiting]:
-        """The next batch: whole requests, as many as fit, but always one."""
-        queue, batch, weight = self._queues[task], list[_Waiting](), 0
-        while queue:
-            if queue[0].done.cancelled():
-                queue.popleft()
-                continue
-            weight += self._pipelines[task].weight(queue[0].request)
-            if batch and (weight > self._max_batch or batch[0].alone or queue[0].alone):
-                break
-            batch.append(queue.popleft())
-        return batch
+    def _is_due(self, head: _Call, line: _Line) -> bool:
+        """Whether a batch may go; with a `max_wait_s`, a small one waits for company."""
+        left_s = head.since + self._max_wait_s - time.monotonic()
+        if left_s <= 0 or line.is_full():
+            return True
+        asyncio.get_running_loop().call_later(left_s, self._dispatch)
+        return False
 
-    async def _run_batch(self, task: Task, batch: list[_Waiting]) -> None:
-        if not batch:
+    def _start(self, batch: _Batch) -> None:
+        self._running.add(batch)
+        self._tell_sizes()
+        call = partial(run_isolated, batch.line.pipeline, batch.requests)
+        future = asyncio.wrap_future(batch.line.lane.run(call))
+        future.add_done_callback(partial(self._finish, batch))
+
+    def _tell_sizes(self) -> None:
+        """All that is on the device is lost with it, so each is told how much that is."""
+        size = sum(len(batch.items) for batch in self._running)
+        for batch in self._running:
+            for call in batch.calls:
+                call.on_start(size)
+
+    def _finish(self, batch: _Batch, future: "asyncio.Future[list[Outcome]]") -> None:
+        self._running.remove(batch)
+        batch.line.lane.leave()
+        if future.cancelled():  # as at the end of the loop
             return
-        started = self._started = time.monotonic()
-        for waiting in batch:
-            waiting.on_start(len(batch))
-        outcomes = await asyncio.get_running_loop().run_in_executor(
-            self._device, run_isolated, self._pipelines[task], [w.request for w in batch]
-        )
-        self._started = None
-        self._note_memory(outcomes)
-        inference_s = time.monotonic() - started
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            if not waiting.done.cancelled():
-                ran = Ran(outcome, len(batch), started - waiting.since, inference_s)
-                waiting.done.set_result(ran)
+        if (error := future.exception()) is not None:  # nothing that a request may raise
+            for call in batch.calls:
+                call.done.set_exception(error)
+        else:
+            self._hand_out(batch, future.result())
+        self._dispatch()
 
-    def _note_memory(self, outcomes: list[Outcome]) -> None:
-        for outcome in outcomes:
+    def _hand_out(self, batch: _Batch, outcomes: list[Outcome]) -> None:
+        inference_s = time.monotonic() - batch.started
+        for (call, i), outcome in zip(batch.items, outcomes, strict=True):
             lacked = isinstance(outcome, GpuOutOfMemory)
             self._out_of_memory = self._out_of_memory + 1 if lacked else 0
-
-
-def run_isolated(pipeline: Pipeline, requests: list[Request]) -> list[Outcome]:
-    """Run a batch so that what is wrong with one request harms only itself.
-
-    If the batch raises, each request runs alone; if the device has no memory for it, in halves.
-    """
-    outcomes = _run(pipeline, requests)
-    if not isinstance(outcomes, CrossmodalError):
-        return outcomes
-    # Only now that the exception is gone, and with it what its frames held, is there memory.
-    if isinstance(outcomes, GpuOutOfMemory):
-        free_memory()
-    if len(requests) == 1:
-        return [outcomes]
-    size = (len(requests) + 1) // 2 if isinstance(outcomes, GpuOutOfMemory) else 1
-    parts = [requests[i : i + size] for i in range(0, len(requests), size)]
-    return [outcome for part in parts for outcome in run_isolated(pipeline, part)]
-
-
-def _run(pipeline: Pipeline, requests: list[Request]) -> list[Outcome] | CrossmodalError:
-    try:
-        outcomes = pipeline.run(requests)
-        if len(outcomes) != len(requests):
-            raise RuntimeError(f"{len(outcomes)} outcomes for {len(requests)} requests")
-    except CrossmodalError as e:
-        return e.with_traceback(None)
-    except Exception as e:  # a model may raise anything; it becomes an outcome
-        if is_broken(e):
-            log.critical("the device is broken, this host ends: %s", e)
-            os._exit(os.EX_UNAVAILABLE)  # so that each request of the batch is tried alone
-        if is_out_of_memory(e):
-            log.warning("no memory for a batch of %d: %s", len(requests), e)
-            return GpuOutOfMemory(f"the device has no memory for this request alone: {e}")
-        if len(requests) == 1:
-            log.exception("the model failed on one request")
-        return InferenceFailed(f"the model failed on this request: {type(e).__name__}: {e}")
-    return outcomes
+            call.ran[i] = Ran(outcome, len(batch.items), batch.started - call.since, inference_s)
+            if len(call.ran) == len(call.requests) and not call.done.done():
+                call.done.set_result([call.ran[k] for k in range(len(call.requests))])

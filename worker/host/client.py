@@ -3,7 +3,7 @@
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,10 @@ LOOK_S = 0.5  # how often a waiting task looks whether its job is still wanted
 MARGIN_S = 5.0  # a host that hangs ends itself; only one that cannot is given up here
 
 
+HostRequest = tuple[Params, NDArray[np.uint8] | None]
+"""Params, and of img2txt the picture, uint8 RGB (side, side, 3)."""
+
+
 class NoLongerWanted(Exception):
     """The job was canceled, or is run by another, while its request waited or ran."""
 
@@ -63,28 +67,28 @@ class HostClient:
     def run(
         self,
         task: Task,
-        params: Params,
-        image: NDArray[np.uint8] | None,
+        requests: Sequence[HostRequest],
         *,
         alone: bool = False,
+        bulk: bool = False,
         is_wanted: Callable[[], bool] = lambda: True,
-    ) -> Answer:
-        """Have the models do one job's part, `alone` in its batch or with others.
+    ) -> list[Answer | CrossmodalError]:
+        """Have the models do some jobs' part, `alone` on the device or with others.
 
-        Raises `ModelHostUnavailable` when there is no host, `ModelHostCrashed` when one died
-        before it answered, `TimedOut`, `NoLongerWanted` within half a second after `is_wanted` says
-        so, or what the models made of this request, with its own code.
+        What the models made of each request, or its error. Raises `ModelHostUnavailable` when
+        there is no host, `ModelHostCrashed` when one died before it answered, `TimedOut`, and
+        `NoLongerWanted` within half a second after `is_wanted` says so.
         """
         self._connect(is_wanted)
         reply = self._exchange({
-            "op": "run",
-            "task": task,
-            "params": params.model_dump(mode="json", exclude={"metadata"}),
-            "image": pack_pixels(image),
-            "alone": alone,
+            "op": "run", "task": task, "alone": alone, "bulk": bulk,
+            "requests": [
+                {"params": params.model_dump(mode="json", exclude={"metadata"}),
+                 "image": pack_pixels(image)}
+                for params, image in requests
+            ],
         }, is_wanted)  # fmt: skip
-        images = unpack_pixels(reply.pop("images"))
-        return Answer(images=images, **reply)
+        return [_answer(made) for made in reply["answers"]]
 
     def close(self) -> None:
         if self._socket is not None:
@@ -143,7 +147,7 @@ class _Conversation:
         self._socket = connection
         self._timeout_s = timeout_s
         self._is_wanted = is_wanted
-        self._batch_size = 0  # 0 until the request is on the device
+        self._on_device = 0  # requests, its own with them; 0 until it is there
         self._deadline = float("inf")  # other batches go first, and have limits of their own
 
     def hold(self, message: Message) -> Message:
@@ -152,12 +156,12 @@ class _Conversation:
         try:
             self._socket.sendall(pack(message))
             while "running" in (reply := self._receive()):
-                self._batch_size = reply["running"]
+                self._on_device = reply["running"]
                 self._deadline = time.monotonic() + self._timeout_s
             return reply
         except (OSError, EOFError, ValueError) as e:
-            size = self._batch_size
-            when = f"while it ran the job in a batch of {size}" if size else "before it ran the job"
+            size = self._on_device
+            when = f"while it ran the job, one of {size}" if size else "before it ran the job"
             raise ModelHostCrashed(f"the model host died {when}: {e}", size) from e
 
     def _receive(self) -> Message:
@@ -197,6 +201,12 @@ def _is_closed(connection: socket.socket, timeout_s: float) -> bool:
         return True
     finally:
         connection.settimeout(timeout_s)
+
+
+def _answer(made: Message) -> Answer | CrossmodalError:
+    if "error" in made:
+        return _error(made["error"])
+    return Answer(**(made | {"images": unpack_pixels(made["images"])}))
 
 
 def _error(failure: Message) -> CrossmodalError:

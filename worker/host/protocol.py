@@ -1,10 +1,12 @@
 """What tasks and the model host say to each other: msgpack maps, each behind its length.
 
     request   {"op": "info"}
-              {"op": "run", "task": …, "params": {…}, "alone": bool,
-               "image": {"shape", "data"} | None}
-    notice    {"running": size of the batch}, when a run goes to the device
-    reply     {"ok": {…}} or {"error": {"code", "message", "retryable"}}
+              {"op": "run", "task": …, "alone": bool, "bulk": bool,
+               "requests": [{"params": {…}, "image": {"shape", "data"} | None}, …]}
+    notice    {"running": how many requests are on the device}, when one of these goes there,
+              and when others join it
+    reply     {"ok": {…}} or {"error": {"code", "message", "retryable"}}; of a run, "ok" is
+              {"answers": [{…} or {"error": …}, …]}
 
 The notice tells a task whose host then dies whether its request can be to blame. Pixels
 travel as raw uint8 RGB. Nothing here is a pickle.

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import Failure, parse_task
 from crossmodal.models.bundle import open_bundle
-from crossmodal.pipelines.base import Described, Drawn, Request
+from crossmodal.pipelines.base import Drawn, Pipeline, Request
 from crossmodal.pipelines.img2txt import Img2TxtPipeline
 from crossmodal.pipelines.txt2img import Txt2ImgPipeline
 from crossmodal.settings import Settings, load_settings
 from worker.host.batcher import Batcher, Ran
+from worker.host.lanes import Lane, width_of
 from worker.host.protocol import (
     LENGTH,
     MAX_FRAME,
@@ -46,37 +47,31 @@ BEAT_S = 1.0
 class ModelHost:
     """Loaded pipelines behind a batcher, answering the messages of `protocol`."""
 
-    def __init__(self, settings: Settings, device: torch.device) -> None:
-        bundle = open_bundle(settings.bundle)
-        txt2img = Txt2ImgPipeline(bundle, device)
-        img2txt = Img2TxtPipeline(bundle, device)
-        for pipeline in (txt2img, img2txt):
-            pipeline.warmup()
-        self.info = HostInfo(bundle.name, bundle.version, str(device), img2txt.side, os.getpid())
-        self.batcher = Batcher({Task.TXT2IMG: txt2img, Task.IMG2TXT: img2txt}, settings.max_batch)
+    def __init__(self, info: HostInfo, batcher: Batcher) -> None:
+        self.info = info
+        self.batcher = batcher
 
     async def answer(self, message: Message, send: Callable[[Message], None]) -> Message:
         """The reply to one message; whatever is wrong with it becomes an error reply.
 
-        `send` gets the notice that the message's batch goes to the device.
+        `send` gets the notices that the message's requests go to the device.
         """
         try:
             if message.get("op") == "info":
                 return {"ok": asdict(self.info)}
             task = parse_task(str(message.get("task")))
-            params = parse_params(task, message.get("params") or {})
-            image = unpack_pixels(message.get("image"))
             ran = await self.batcher.run(
-                task, Request(params, image), alone=bool(message.get("alone")),
+                task, [_request(task, packed) for packed in message["requests"]],
+                alone=bool(message.get("alone")), bulk=bool(message.get("bulk")),
                 on_start=lambda size: send({"running": size}),
             )  # fmt: skip
-            return self._reply(ran)
+            return {"ok": {"answers": [self._answer(one) for one in ran]}}
         except CrossmodalError as e:
             return _error(e)
         except (KeyError, TypeError, ValueError) as e:
             return _error(InvalidParams(f"the message cannot be understood: {e}"))
 
-    def _reply(self, ran: Ran) -> Message:
+    def _answer(self, ran: Ran) -> Message:
         outcome = ran.outcome
         if isinstance(outcome, CrossmodalError):
             return _error(outcome)
@@ -95,57 +90,84 @@ class ModelHost:
             made["images"] = pack_pixels(outcome.images)
             made["unknown_words"] = list(outcome.unknown_words)
             made["suggestions"] = outcome.suggestions
-        if isinstance(outcome, Described):
+        else:
             made["captions"] = [caption.model_dump() for caption in outcome.captions]
-        return {"ok": made}
+        return made
 
-    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection until its task process goes away, or gives its request up."""
 
-        def send(message: Message) -> None:
-            writer.write(pack(message))
+def _request(task: Task, packed: Message) -> Request:
+    return Request(parse_params(task, packed["params"]), unpack_pixels(packed.get("image")))
 
+
+class Conversation(asyncio.Protocol):
+    """One connection, until its task process goes away, or gives its request up."""
+
+    def __init__(self, host: ModelHost) -> None:
+        self._host = host
+        self._received = bytearray()
+        self._answering: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for mypy: it is a stream
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while len(self._received) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._received)
+            if length > MAX_FRAME:
+                log.error("a frame of %d bytes is over the limit of %d", length, MAX_FRAME)
+                self._transport.abort()
+                return
+            end = LENGTH.size + length
+            if len(self._received) < end:
+                return
+            body = bytes(self._received[LENGTH.size : end])
+            del self._received[:end]
+            task = asyncio.create_task(self._answer(body))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        log.debug("a task process disconnected")
+        for task in self._answering:  # nobody waits for it any more
+            task.cancel()
+
+    async def _answer(self, body: bytes) -> None:
         try:
-            while True:
-                (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-                if length > MAX_FRAME:
-                    log.error("a frame of %d bytes is over the limit of %d", length, MAX_FRAME)
-                    break
-                message = unpack(await reader.readexactly(length))
-                reply = await unless_gone(self.answer(message, send), reader)
-                if reply is None:
-                    break
-                send(reply)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            log.debug("a task process disconnected")
-        finally:
-            writer.close()
+            message = unpack(body)
+        except ValueError as e:
+            log.error("a frame is no message: %s", e)
+            self._transport.abort()
+            return
+        self._send(await self._host.answer(message, self._send))
+
+    def _send(self, message: Message) -> None:
+        self._transport.write(pack(message))
 
 
-async def unless_gone(
-    answering: Coroutine[Any, Any, Message], reader: asyncio.StreamReader
-) -> Message | None:
-    """The answer; None, and no more work for it, once the other side has closed its end."""
-    answer = asyncio.ensure_future(answering)
-    gone = asyncio.ensure_future(reader.read(1))  # nobody speaks before they are answered
-    try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return await answer if answer.done() else None
-    finally:
-        gone.cancel()
-        answer.cancel()
-        await asyncio.wait({gone, answer})  # the reader has one reader at a time
+def load(settings: Settings, device: torch.device) -> ModelHost:
+    """A host with the models of the settings' bundle, warm. Raises `InvalidBundle` and its kin."""
+    bundle = open_bundle(settings.bundle)
+    txt2img = Txt2ImgPipeline(bundle, device)
+    img2txt = Img2TxtPipeline(bundle, device)
+    for pipeline in (txt2img, img2txt):
+        pipeline.warmup()
+    info = HostInfo(bundle.name, bundle.version, str(device), img2txt.side, os.getpid())
+    pipelines: dict[Task, Pipeline] = {Task.TXT2IMG: txt2img, Task.IMG2TXT: img2txt}
+
+    def new_lane(task: Task, is_bulk: bool) -> Lane:
+        width = width_of(device, is_parallel=pipelines[task].is_parallel)
+        return Lane(f"{task}{'-bulk' * is_bulk}", device, width, is_bulk=is_bulk)
+
+    return ModelHost(info, Batcher(pipelines, new_lane, settings.max_batch, settings.max_wait_s))
 
 
 def _error(error: CrossmodalError) -> Message:
     return {"error": Failure.of(error).model_dump()}
 
 
-async def listen(
-    path: Path,
-    converse: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-) -> asyncio.Server:
+async def listen(path: Path, converse: Callable[[], asyncio.Protocol]) -> asyncio.Server:
     """Listen at a unix socket that only this user can open (mode 0600). Raises `InvalidSetting`."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = path.parent.stat()
@@ -154,33 +176,27 @@ async def listen(
     path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
-        return await asyncio.start_unix_server(converse, path)
+        return await asyncio.get_running_loop().create_unix_server(converse, path)
     finally:
         os.umask(before)
 
 
-async def serve(settings: Settings, device: torch.device, path: Path, beat: Path | None) -> None:
-    """Load, warm up, listen; returns when told to stop by SIGTERM or SIGINT."""
-    host = ModelHost(settings, device)
+async def serve(host: ModelHost, path: Path, limit_s: float, beat: Path | None = None) -> None:
+    """Listen; returns when told to stop by SIGTERM or SIGINT. No batch may run for `limit_s`."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = await listen(path, host.converse)
-    tasks = [
-        asyncio.create_task(host.batcher.serve()),
-        asyncio.create_task(watch(host.batcher, settings.inference_timeout_s, beat)),
-    ]
-    for task in tasks:  # without batches, or without memory, there is no service
-        task.add_done_callback(lambda _: stop.set())
+    server = await listen(path, lambda: Conversation(host))
+    watching = asyncio.create_task(watch(host.batcher, limit_s, beat))
+    watching.add_done_callback(lambda _: stop.set())  # without memory there is no service
     info = host.info
     log.info("ready on %s with bundle %s %s", info.device, info.model, info.bundle_version)
     await stop.wait()
     server.close()
     path.unlink(missing_ok=True)
-    for task in tasks:
-        if task.done() and not task.cancelled():
-            task.result()  # raises what ended it
-        task.cancel()
+    if watching.done():
+        watching.result()  # raises what ended it
+    watching.cancel()
 
 
 async def watch(batcher: Batcher, limit_s: float, beat: Path | None) -> None:
@@ -219,7 +235,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] host %(levelname)s %(message)s")
     logging.getLogger("gensim").setLevel(logging.WARNING)
     try:
-        asyncio.run(serve(load_settings(), open_device(args.device), args.socket, args.beat))
+        settings = load_settings()
+        host = load(settings, open_device(args.device))
+        asyncio.run(serve(host, args.socket, settings.inference_timeout_s, args.beat))
     except CrossmodalError as e:
         log.error("%s: %s", e.code, e)
         raise SystemExit(1) from e

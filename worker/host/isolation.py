@@ -1,0 +1,48 @@
+"""Run a batch so that what is wrong with one request harms only itself."""
+
+import logging
+import os
+
+from crossmodal.errors import CrossmodalError, GpuOutOfMemory, InferenceFailed
+from crossmodal.pipelines.base import Outcome, Pipeline, Request
+from worker.host.memory import free_memory, is_broken, is_out_of_memory
+
+log = logging.getLogger(__name__)
+
+
+def run_isolated(pipeline: Pipeline, requests: list[Request]) -> list[Outcome]:
+    """An outcome for every request, in their order.
+
+    If the batch raises, each request runs alone; if the device has no memory for it, in halves.
+    """
+    outcomes = _run(pipeline, requests)
+    if not isinstance(outcomes, CrossmodalError):
+        return outcomes
+    # Only now that the exception is gone, and with it what its frames held, is there memory.
+    if isinstance(outcomes, GpuOutOfMemory):
+        free_memory()
+    if len(requests) == 1:
+        return [outcomes]
+    size = (len(requests) + 1) // 2 if isinstance(outcomes, GpuOutOfMemory) else 1
+    parts = [requests[i : i + size] for i in range(0, len(requests), size)]
+    return [outcome for part in parts for outcome in run_isolated(pipeline, part)]
+
+
+def _run(pipeline: Pipeline, requests: list[Request]) -> list[Outcome] | CrossmodalError:
+    try:
+        outcomes = pipeline.run(requests)
+        if len(outcomes) != len(requests):
+            raise RuntimeError(f"{len(outcomes)} outcomes for {len(requests)} requests")
+    except CrossmodalError as e:
+        return e.with_traceback(None)
+    except Exception as e:  # a model may raise anything; it becomes an outcome
+        if is_broken(e):
+            log.critical("the device is broken, this host ends: %s", e)
+            os._exit(os.EX_UNAVAILABLE)  # so that each request of the batch is tried alone
+        if is_out_of_memory(e):
+            log.warning("no memory for a batch of %d: %s", len(requests), e)
+            return GpuOutOfMemory(f"the device has no memory for this request alone: {e}")
+        if len(requests) == 1:
+            log.exception("the model failed on one request")
+        return InferenceFailed(f"the model failed on this request: {type(e).__name__}: {e}")
+    return outcomes
