@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "result": ("producer.cli:result", "What a job made"),
     "cancel": ("producer.cli:cancel", "Cancel a job that has not ended"),
     "queue": ("producer.cli:queue", "Depth, running jobs and workers of each queue"),
+    "batch": ("producer.batch:app", "Many requests at once, from a file of JSON lines"),
     "dead": ("producer.dead:app", "Dead letters: list, show, replay, drop"),
     "gc": ("producer.gc:gc", "Remove blobs that no record speaks of any more"),
     "health": ("worker.health:health", "Whether the workers of this machine are live, or ready"),

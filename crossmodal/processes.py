@@ -29,6 +29,7 @@ class Child:
     output: IO[bytes] | None = None
     stdin: bytes | None = None
     death_signal: signal.Signals = signal.SIGTERM
+    nice: int = 0
     process: "subprocess.Popen[bytes] | None" = None
     started_at: float = 0.0
 
@@ -40,7 +41,7 @@ class Child:
             stdout=self.output or STDERR,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=self._die_with_parent if _LIBC else None,
+            preexec_fn=self._prepare,
         )
         self.started_at = time.monotonic()
         if self.stdin is not None and self.process.stdin is not None:
@@ -88,7 +89,8 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def _die_with_parent(self) -> None:
+    def _prepare(self) -> None:
+        os.nice(self.nice)
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, self.death_signal)
 

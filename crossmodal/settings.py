@@ -72,6 +72,8 @@ class Settings(BaseSettings):
 
     max_batch: int = Field(16, ge=1, le=256)
     """Most pictures or captions that the model host runs at once."""
+    bulk_batch: int = Field(32, ge=1, le=256)
+    """The same for items of bulk messages; what is finished is noted as often."""
     max_wait_s: float = Field(0.0, ge=0)
     """How long a request waits for others, for a fuller batch, although the device is free."""
     inference_timeout_s: float = Field(120.0, gt=0)
@@ -112,7 +114,7 @@ class Settings(BaseSettings):
 
     def run_time_limit_of(self, task: str) -> float:
         """How long one attempt at a job of this kind may run, in seconds."""
-        own: float | None = getattr(self, f"{task}_run_time_limit_s")
+        own: float | None = getattr(self, f"{task}_run_time_limit_s", None)
         return self.run_time_limit_s if own is None else own
 
     @field_validator("result_backend", mode="before")

@@ -25,7 +25,15 @@ from crossmodal.errors import (
     StorageUnavailable,
 )
 from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
-from crossmodal.jobs.record import ImageRef, JobEvent, JobResult, JobState, JobStatus
+from crossmodal.jobs.record import (
+    BatchStatus,
+    ImageRef,
+    ItemResult,
+    JobEvent,
+    JobResult,
+    JobState,
+    JobStatus,
+)
 from producer.aio import AsyncClient, AsyncJobHandle
 from producer.client import Client
 from producer.handle import JobHandle
@@ -33,6 +41,7 @@ from producer.handle import JobHandle
 __all__ = [
     "AsyncClient",
     "AsyncJobHandle",
+    "BatchStatus",
     "BlobNotFound",
     "BlobRef",
     "BrokerFull",
@@ -45,6 +54,7 @@ __all__ = [
     "InvalidImage",
     "InvalidParams",
     "InvalidPrompt",
+    "ItemResult",
     "JobCanceled",
     "JobEvent",
     "JobExpired",

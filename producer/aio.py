@@ -8,7 +8,7 @@ asynchronous connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +16,16 @@ from typing import Any, Self
 from crossmodal.jobs.connection import broker_errors, connect_async
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import BlobRef, Params
-from crossmodal.jobs.record import Job, JobEvent, JobResult, JobState, JobStatus, QueueStatus
+from crossmodal.jobs.record import (
+    BatchStatus,
+    ItemResult,
+    Job,
+    JobEvent,
+    JobResult,
+    JobState,
+    JobStatus,
+    QueueStatus,
+)
 from crossmodal.settings import Settings
 from producer.client import Client, Picture
 from producer.handle import JobHandle, result_of
@@ -49,6 +58,22 @@ class AsyncClient:
     async def img2txt(self, image: Picture, **options: Any) -> AsyncJobHandle:
         """See `Client.img2txt`."""
         return self._twin(await asyncio.to_thread(self.sync.img2txt, image, **options))
+
+    def map_txt2img(self, prompts: Iterable[str], **options: Any) -> AsyncIterator[ItemResult]:
+        """See `Client.map_txt2img`."""
+        return _in_thread(self.sync.map_txt2img(prompts, **options))
+
+    def map_img2txt(self, images: Iterable[Picture], **options: Any) -> AsyncIterator[ItemResult]:
+        """See `Client.map_img2txt`."""
+        return _in_thread(self.sync.map_img2txt(images, **options))
+
+    async def batch(self, batch_id: str) -> BatchStatus:
+        """See `Client.batch`."""
+        return await asyncio.to_thread(self.sync.batch, batch_id)
+
+    async def cancel_batch(self, batch_id: str) -> BatchStatus:
+        """See `Client.cancel_batch`."""
+        return await asyncio.to_thread(self.sync.cancel_batch, batch_id)
 
     async def submit(self, params: Params, **options: Any) -> AsyncJobHandle:
         """See `Client.submit`."""
@@ -110,6 +135,12 @@ class AsyncClient:
 
     def _twin(self, handle: JobHandle) -> AsyncJobHandle:
         return AsyncJobHandle(self, handle.id)
+
+
+async def _in_thread(items: Iterator[ItemResult]) -> AsyncIterator[ItemResult]:
+    """Iterate without holding up the event loop; no thread is held between two items."""
+    while (item := await asyncio.to_thread(next, items, None)) is not None:
+        yield item
 
 
 @dataclass(frozen=True)

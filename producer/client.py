@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import JsonValue
 
 from crossmodal.errors import InvalidImage
+from crossmodal.jobs.batches import Batches
+from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import Task, new_job_id
+from crossmodal.jobs.names import Task, check_batch_id, new_job_id
 from crossmodal.jobs.params import (
+    MAX_SEED,
     BlobRef,
     Img2TxtParams,
     Params,
@@ -23,11 +26,22 @@ from crossmodal.jobs.params import (
     fix_seed,
     task_of,
 )
-from crossmodal.jobs.record import Job, JobEvent, JobState, JobStatus, QueueStatus
+from crossmodal.jobs.record import (
+    BatchStatus,
+    Failure,
+    ItemResult,
+    Job,
+    JobEvent,
+    JobState,
+    JobStatus,
+    QueueStatus,
+)
 from crossmodal.settings import Settings, load_settings
 from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.media import check_size, media_type
+from producer.bulk import Batch
 from producer.handle import JobHandle
+from producer.seeds import item_seed
 from producer.waiting import Wait
 
 if TYPE_CHECKING:
@@ -48,7 +62,7 @@ class Client:
     def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
         self.settings = settings or load_settings(**overrides)
         self.redis: Any = connect(self.settings)
-        self._ledger = JobLedger(self.settings, self.redis)
+        self.ledger = JobLedger(self.settings, self.redis)
         self._dead: DeadLetters | None = None
         self._asking: Broker | None = None
         self._opened: Storage | None = None
@@ -67,7 +81,7 @@ class Client:
             self._asking.close()
         if self._dead is not None:
             self._dead.close()
-        self._ledger.close()
+        self.ledger.close()
 
     # -- submitting ---------------------------------------------------------------------
 
@@ -124,7 +138,7 @@ class Client:
         task = task_of(params)
         fixed = fix_seed(params)
         proposed = new_job_id()
-        job_id, _ = self._ledger.submit(
+        job_id, _ = self.ledger.submit(
             proposed, task, fixed.model_dump_json(), fingerprint(task, params),
             message=message_of(task, proposed, fixed),
             idempotency_key=idempotency_key, expires_in_s=expires_in_s,
@@ -135,34 +149,109 @@ class Client:
         """Store a picture under its digest, unless it is a blob already."""
         if isinstance(image, BlobRef):
             return image
+        data = self._bytes_of(image)
+        return self.storage.put_input(data, media_type(data))
+
+    def _bytes_of(self, image: bytes | str | Path) -> bytes:
         limit = self.settings.max_image_bytes
         data = image if isinstance(image, bytes) else _read_file(Path(image), limit)
         check_size(len(data), limit)
-        return self._storage.put_input(data, media_type(data))
+        return data
+
+    # -- many at once -------------------------------------------------------------------
+
+    def map_txt2img(
+        self,
+        prompts: Iterable[str],
+        *,
+        count: int = 1,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        batch_id: str | None = None,
+    ) -> Iterator[ItemResult]:
+        """Draw every prompt; yields each result as it comes, `index` says of which prompt.
+
+        Picture j of prompt i is drawn with `seed` + i * `count` + j, or with seeds that follow
+        from `batch_id`: so with the same id, a rerun goes on where the last run stopped. A
+        prompt that fails has a `failure`; the others do not mind. Raises `IdempotencyConflict`
+        for an id that other prompts had, `BrokerUnavailable`, `StorageUnavailable`.
+        """
+        name = batch_id or new_job_id()
+
+        def params(prompt: str, i: int) -> dict[str, Any]:
+            first = item_seed(name, i) if seed is None else (seed + i * count) % (MAX_SEED + 1)
+            return {"prompt": prompt, "count": count, "seed": first, "temperature": temperature}
+
+        items = (BulkItem(str(i), params(prompt, i)) for i, prompt in enumerate(prompts))
+        return self.map_items(Task.TXT2IMG, items, batch_id=name)
+
+    def map_img2txt(
+        self,
+        images: Iterable[Picture],
+        *,
+        count: int = 1,
+        beam_width: int = 4,
+        max_words: int = 40,
+        batch_id: str | None = None,
+    ) -> Iterator[ItemResult]:
+        """Caption every picture; yields each result as it comes, `index` says of which picture.
+
+        Pictures are read as they are sent. See `map_txt2img` for the rest.
+        """
+        params = {"count": count, "beam_width": beam_width, "max_words": max_words}
+        items = (self._picture_item(i, image, params) for i, image in enumerate(images))
+        return self.map_items(Task.IMG2TXT, items, batch_id=batch_id)
+
+    def map_items(
+        self, task: Task, items: Iterable[BulkItem | ItemResult], *, batch_id: str | None = None
+    ) -> Iterator[ItemResult]:
+        """`map_txt2img` and `map_img2txt` for items with params of their own."""
+        batch = Batch(self, task, check_batch_id(batch_id or new_job_id()))
+        return batch.results(items)
+
+    def batch(self, batch_id: str) -> BatchStatus:
+        """How far a batch is, as far as it was submitted. Raises `JobNotFound`."""
+        return Batches(self.settings, self.ledger, self.redis).status(batch_id)
+
+    def cancel_batch(self, batch_id: str) -> BatchStatus:
+        """Cancel what a batch has not finished. Raises `JobNotFound`."""
+        return Batches(self.settings, self.ledger, self.redis).cancel(batch_id)
+
+    def _picture_item(
+        self, index: int, image: Picture, params: dict[str, Any]
+    ) -> BulkItem | ItemResult:
+        if isinstance(image, BlobRef):
+            ref = image.model_dump(mode="json", exclude_none=True)
+            return BulkItem(str(index), params | {"image": ref})
+        try:
+            data = self._bytes_of(image)
+        except InvalidImage as e:
+            return ItemResult(index=index, custom_id=str(index), failure=Failure.of(e))
+        return BulkItem(str(index), params, data)
 
     # -- following ----------------------------------------------------------------------
 
     def job(self, job_id: str) -> JobHandle:
         """A handle for a job by its id. Raises `JobNotFound`."""
-        self._ledger.get(job_id)
+        self.ledger.get(job_id)
         return JobHandle(self, job_id)
 
     def record(self, job_id: str) -> Job:
         """All that the ledger knows of a job. Raises `JobNotFound`."""
-        return self._ledger.get(job_id)
+        return self.ledger.get(job_id)
 
     def history(self, job_id: str) -> list[JobEvent]:
         """The job's steps so far, the latest hundred of them. Raises `JobNotFound`."""
-        self._ledger.get(job_id)
-        return self._ledger.history(job_id)
+        self.ledger.get(job_id)
+        return self.ledger.history(job_id)
 
     def status(self, job_id: str) -> JobStatus:
         """State, attempt, queue position and estimated wait. Raises `JobNotFound`."""
-        return self._ledger.status(job_id)
+        return self.ledger.status(job_id)
 
     def cancel(self, job_id: str) -> JobState:
         """Cancel a job that has not ended; returns the state it is in now."""
-        return self._ledger.cancel(job_id)
+        return self.ledger.cancel(job_id)
 
     def as_completed(
         self, jobs: Iterable[JobHandle], timeout_s: float | None = None
@@ -179,23 +268,22 @@ class Client:
 
     def new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait:
         """A `Wait` for jobs that are known to exist. Raises `JobNotFound`."""
-        records = [self._ledger.get(job_id) for job_id in job_ids]
+        ids = list(job_ids)
+        expirations = self.ledger.expirations(ids)
         return Wait(
-            self.settings.key_prefix,
-            [record.id for record in records],
-            timeout_s,
+            self.settings.key_prefix, ids, timeout_s,
             block_s=self.settings.connect_timeout_s / 2,
-            expiring=[record.id for record in records if record.expires_at is not None],
-        )
+            expiring=[i for i, at in zip(ids, expirations, strict=True) if at is not None],
+        )  # fmt: skip
 
     def expire_overdue(self, job_ids: Iterable[str]) -> None:
         """End those of the jobs whose time to be started is up, also where no worker is."""
         for job_id in job_ids:
-            self._ledger.get(job_id)
+            self.ledger.get(job_id)
 
     def queue(self, task: Task) -> QueueStatus:
         """The queue of a kind of job."""
-        return self._ledger.queue(task.queue)
+        return self.ledger.queue(task.queue)
 
     def workers(self) -> dict[str, list[str]]:
         """Workers that answer within a second, each with the queues it serves."""
@@ -209,21 +297,22 @@ class Client:
     def dead_letters(self) -> DeadLetters:
         """What was given up, for operators."""
         if self._dead is None:
-            self._dead = DeadLetters(self.settings, self._ledger, self.redis)
+            self._dead = DeadLetters(self.settings, self.ledger, self.redis)
         return self._dead
 
     # -- reading ------------------------------------------------------------------------
 
     def read(self, blob: BlobRef) -> bytes:
         """The bytes of a blob. Raises `BlobNotFound` or `StorageUnavailable`."""
-        return self._storage.get(blob)
+        return self.storage.get(blob)
 
     def sign(self, blob: BlobRef, expires_in_s: float = 3_600) -> str | None:
         """A URL under which anybody can read the blob for a while; None for a local folder."""
-        return self._storage.sign(blob.key, expires_in_s)
+        return self.storage.sign(blob.key, expires_in_s)
 
     @property
-    def _storage(self) -> Storage:
+    def storage(self) -> Storage:
+        """The object store that the settings name; opened on first use."""
         if self._opened is None:
             self._opened = open_storage(self.settings)
         return self._opened

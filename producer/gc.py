@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from crossmodal.console import Json, console, errors_to_exit_status, print_json
-from crossmodal.errors import JobNotFound
+from crossmodal.errors import BlobNotFound, InvalidParams, JobNotFound
+from crossmodal.jobs.bulk import unpack_items
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import CHECKS, INPUTS, RESULTS, job_of_result, result_key
+from crossmodal.jobs.names import CHECKS, INPUTS, RESULTS, Task, job_of_result, result_key
+from crossmodal.jobs.params import BlobRef
 from crossmodal.settings import load_settings
 from crossmodal.storage import Storage, StoredBlob, open_storage
 
@@ -82,12 +84,29 @@ class Collector:
         found = Collected()
         candidates = chain(self._results(found), self._inputs(found), self._checks(found))
         while chunk := list(islice(candidates, CHUNK)):
-            needed = set(self._ledger.inputs())  # anew: deleting takes its time
+            needed = set(self._needed())  # anew: deleting takes its time
             for blob in chunk:
                 if blob.key not in needed and (dry_run or self._delete(blob)):
                     found.removed += 1
                     found.removed_bytes += blob.size
         return found
+
+    def _needed(self) -> Iterator[str]:
+        """Keys of inputs that some record speaks of, also through the items of its message."""
+        for task, key in self._ledger.inputs():
+            yield key
+            if task is Task.IMG2TXT_BULK:
+                yield from self._pictures_of(key)
+
+    def _pictures_of(self, key: str) -> Iterator[str]:
+        try:
+            items = unpack_items(self._storage.get(BlobRef(key=key)))
+        except (BlobNotFound, InvalidParams):  # its job will fail for that, whatever is kept
+            return
+        for item in items:
+            image = item.params.get("image")
+            if isinstance(image, dict) and isinstance(image.get("key"), str):
+                yield image["key"]
 
     def _delete(self, blob: StoredBlob) -> bool:
         """Delete the blob, unless somebody has stored it again meanwhile."""
@@ -115,6 +134,8 @@ class Collector:
         except JobNotFound:
             return blob.modified_at < self._expired_before
         if not job.state.is_terminal or blob.modified_at >= self._left_before:
+            return False
+        if job.task.is_bulk:  # whose pictures only its parts name; they live as long as the record
             return False
         images = job.result.images if job.result else ()
         kept = {image.key for image in images} | {result_key(job_id, "result.json")}

@@ -6,6 +6,7 @@ blocks until something happens, and takes in the reply. Each has a loop of four 
 
 import time
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from crossmodal.errors import ResultTimeout
@@ -13,6 +14,8 @@ from crossmodal.jobs.names import events_key
 from crossmodal.jobs.record import JobState
 
 MAX_BLOCK_S = 2.0  # shorter than the socket timeout, so that a dead server is noticed
+MOST_AT_ONCE = 256  # streams that one command reads; jobs end about in the order of these
+IN_TURN_S = 0.1  # how long to wait for those that are read, where there are more
 
 
 class Wait:
@@ -26,6 +29,7 @@ class Wait:
         block_s: float,
         expiring: Iterable[str] = (),
     ) -> None:
+        self._prefix = prefix
         self._ids = {events_key(prefix, job_id): job_id for job_id in job_ids}
         self._seen = dict.fromkeys(self._ids, "0")  # stream -> id of its last known event
         self._timeout_s = timeout_s
@@ -37,9 +41,19 @@ class Wait:
     def __bool__(self) -> bool:
         return bool(self._seen)
 
+    def add(self, job_id: str) -> None:
+        """Follow one more job."""
+        stream = events_key(self._prefix, job_id)
+        self._ids[stream] = job_id
+        self._seen[stream] = "0"
+
     def command(self) -> list[Any]:
-        """XREAD over all unfinished streams. Raises `ResultTimeout` when the time is up."""
-        left = self._block_s
+        """XREAD over unfinished streams. Raises `ResultTimeout` when the time is up.
+
+        The oldest ones; where nothing happens to these, the next ones in turn.
+        """
+        streams = list(islice(self._seen, MOST_AT_ONCE))
+        left = self._block_s if len(streams) == len(self._seen) else IN_TURN_S
         if self._deadline is not None:
             left = min(left, self._deadline - time.monotonic())
             if left <= 0 and self._has_read:  # one look is always had
@@ -49,7 +63,8 @@ class Wait:
                 )
         self._has_read = True
         block_ms = max(1, int(left * 1_000))
-        return ["XREAD", "BLOCK", block_ms, "STREAMS", *self._seen, *self._seen.values()]
+        seen = [self._seen[stream] for stream in streams]
+        return ["XREAD", "BLOCK", block_ms, "STREAMS", *streams, *seen]
 
     @property
     def expiring(self) -> set[str]:
@@ -58,7 +73,9 @@ class Wait:
 
     def feed(self, reply: Any) -> list[str]:
         """Take in a reply to `command`; returns the ids of the jobs that have ended."""
-        ended = []
+        ended: list[str] = []
+        if not reply:
+            self._take_turns()
         streams = reply.items() if isinstance(reply, dict) else (reply or [])
         for stream, entries in streams:
             for entry_id, fields in _flat(entries):
@@ -68,6 +85,11 @@ class Wait:
                     del self._seen[stream]
                     break
         return ended
+
+    def _take_turns(self) -> None:
+        if len(self._seen) > MOST_AT_ONCE:
+            for stream in list(islice(self._seen, MOST_AT_ONCE)):
+                self._seen[stream] = self._seen.pop(stream)  # now the last
 
 
 def _flat(entries: Any) -> list[tuple[str, dict[str, str]]]:

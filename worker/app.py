@@ -53,7 +53,8 @@ def make_app(settings: Settings) -> App:
         task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=1,
         task_ignore_result=backend is None,
-        worker_send_task_events=True,
+        # Celery's events cost as much as the rest of the main process: Flower asks for them.
+        worker_send_task_events=False,
         worker_hijack_root_logger=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,

@@ -13,9 +13,11 @@ from crossmodal.models.bundle import open_bundle
 from crossmodal.settings import load_settings
 from worker.devices import parse_devices
 from worker.supervisor import Supervisor
+from worker.unit import Crew
 
 ALL_QUEUES = ",".join(task.queue for task in Task)
-DEFAULT_CONCURRENCY = {"cpu": 8, "cuda": 32}
+CONCURRENCY = {"cpu": 8, "cuda": 32}
+BULK_CONCURRENCY = {"cpu": 2, "cuda": 8}
 
 
 def worker(
@@ -27,19 +29,39 @@ def worker(
         int | None,
         typer.Option(min=1, help="Task processes a device; also the largest batch. [8, GPU 32]"),
     ] = None,
+    bulk_concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, help="Bulk messages that a device has in hand. [2, GPU 8]"),
+    ] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="Touched when every device takes jobs.")
     ] = None,
 ) -> None:
-    """Serve jobs: a model host and a Celery worker for each device, restarted when they die."""
+    """Serve jobs: a model host and Celery workers for each device, restarted when they die."""
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(levelname)s %(message)s")
     with errors_to_exit_status():
         settings = load_settings()
         open_bundle(settings.bundle)  # a broken bundle is said once, not at every restart
         pinned = parse_devices(devices)
-        count = concurrency or DEFAULT_CONCURRENCY[pinned[0].torch_name]
-        supervisor = Supervisor(settings, pinned, _parse_queues(queues), count, ready_file)
+        kind = pinned[0].torch_name
+        crews = crews_of(
+            _parse_queues(queues), settings.plain_queue,
+            concurrency or CONCURRENCY[kind], bulk_concurrency or BULK_CONCURRENCY[kind],
+        )  # fmt: skip
+        supervisor = Supervisor(settings, pinned, crews, ready_file)
         raise typer.Exit(supervisor.run())
+
+
+def crews_of(
+    queues: list[str], plain_queue: str, concurrency: int, bulk_concurrency: int
+) -> list[Crew]:
+    """Who serves which queues: interactive ones and bulk ones have a Celery worker each."""
+    bulk = [queue for queue in queues if Task(queue).is_bulk]
+    interactive = [queue for queue in queues if queue not in bulk]
+    if interactive and plain_queue:
+        interactive.append(plain_queue)
+    crews = [Crew(interactive, concurrency), Crew(bulk, bulk_concurrency, is_bulk=True)]
+    return [crew for crew in crews if crew.queues]
 
 
 def _parse_queues(text: str) -> list[str]:

@@ -23,19 +23,16 @@ from crossmodal.console import (
 from crossmodal.settings import Settings, load_settings
 
 LOCK = "supervisor.lock"
+MARK = ".unit"
+BULK = "bulk"  # in the names of workers that serve bulk queues
 
 
 @dataclass(frozen=True)
 class UnitFiles:
-    """The files of one device, in the folder of the supervisor that watches it."""
+    """The files of one device's model host, in the folder of the supervisor that watches it."""
 
     folder: Path
     slug: str
-
-    @property
-    def mark(self) -> Path:
-        """There from the start: what has a mark and no heartbeat is not well."""
-        return self.folder / f"{self.slug}.unit"
 
     @property
     def socket(self) -> Path:
@@ -47,22 +44,41 @@ class UnitFiles:
         """Touched by the model host."""
         return self.folder / f"{self.slug}.host"
 
+
+@dataclass(frozen=True)
+class WorkerFiles:
+    """The files of one Celery worker, which is called `slug`, beside those of its model host."""
+
+    unit: UnitFiles
+    slug: str
+
     @property
-    def worker_beat(self) -> Path:
+    def mark(self) -> Path:
+        """There from the start: what has a mark and no heartbeat is not well."""
+        return self.unit.folder / f"{self.slug}{MARK}"
+
+    @property
+    def beat(self) -> Path:
         """Touched by the Celery worker's consuming loop."""
-        return self.folder / f"{self.slug}.worker"
+        return self.unit.folder / f"{self.slug}.worker"
 
     @property
     def ready(self) -> Path:
         """Touched by the Celery worker when it has begun to take jobs."""
-        return self.folder / f"{self.slug}.ready"
+        return self.unit.folder / f"{self.slug}.ready"
+
+
+def marked(folder: Path) -> list[WorkerFiles]:
+    """The workers of the supervisor whose folder it is."""
+    slugs = sorted(mark.stem for mark in folder.glob(f"*{MARK}"))
+    return [WorkerFiles(UnitFiles(folder, s.removesuffix(f"-{BULK}")), s) for s in slugs]
 
 
 @dataclass(frozen=True)
 class Health:
-    """One device's worker: `live` while it consumes, `ready` when its models serve as well."""
+    """One Celery worker: `live` while it consumes, `ready` when its models serve as well."""
 
-    device: str
+    worker: str
     live: bool
     ready: bool
     silent_s: float | None
@@ -82,8 +98,8 @@ def health(
         console.print("no worker runs here")
     else:
         print_table(
-            ("device", "live", "ready", "silent (s)"),
-            [(u.device, _yes(u.live), _yes(u.ready), u.silent_s) for u in found],
+            ("worker", "live", "ready", "silent (s)"),
+            [(u.worker, _yes(u.live), _yes(u.ready), u.silent_s) for u in found],
         )
     good = all(unit.live if live and not ready else unit.ready for unit in found)
     if not found or not good:
@@ -91,12 +107,12 @@ def health(
 
 
 def examine(settings: Settings) -> list[Health]:
-    """The health of every device of every supervisor that runs on this machine."""
+    """The health of every worker of every supervisor that runs on this machine."""
     return [
-        _health_of(UnitFiles(folder, mark.stem), settings)
+        _health_of(files, settings)
         for folder in supervisors_in(settings.run_dir)
         if is_locked(folder)
-        for mark in sorted(folder.glob("*.unit"))
+        for files in marked(folder)
     ]
 
 
@@ -132,11 +148,11 @@ def age_s(file: Path) -> float | None:
         return None
 
 
-def _health_of(files: UnitFiles, settings: Settings) -> Health:
-    silent_s = age_s(files.worker_beat)
+def _health_of(files: WorkerFiles, settings: Settings) -> Health:
+    silent_s = age_s(files.beat)
     live = silent_s is not None and silent_s <= settings.heartbeat_s
-    host_s = age_s(files.host_beat)
-    serves = host_s is not None and host_s <= settings.heartbeat_s and files.socket.is_socket()
+    host_s = age_s(files.unit.host_beat)
+    serves = host_s is not None and host_s <= settings.heartbeat_s and files.unit.socket.is_socket()
     return Health(files.slug, live, live and serves and files.ready.exists(), silent_s)
 
 

@@ -1,16 +1,12 @@
-"""One attempt at one job: fetch, infer, encode, store, record. Knows nothing of Celery."""
+"""One attempt at one job, from its start in the ledger to its end. Knows nothing of Celery."""
 
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from crossmodal.errors import (
     BrokerUnavailable,
@@ -24,29 +20,23 @@ from crossmodal.errors import (
 )
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
-from crossmodal.jobs.names import Task, check_job_id, result_key
+from crossmodal.jobs.names import Task, check_job_id
 from crossmodal.jobs.params import (
-    BlobRef,
-    Img2TxtParams,
+    BulkParams,
     Params,
-    Txt2ImgParams,
     fix_seed,
     parse_params,
 )
 from crossmodal.jobs.record import (
     Failure,
-    GeneratedCaption,
-    ImageRef,
     JobResult,
-    Timings,
 )
 from crossmodal.settings import Settings
-from crossmodal.storage import Storage, open_storage
-from crossmodal.vision.decode import decode
-from crossmodal.vision.encode import encode_png, parameters_text
-from crossmodal.vision.preprocess import fit_square
-from worker.host.client import LOOK_S, HostClient, NoLongerWanted
-from worker.host.protocol import Answer
+from worker.blobs import Blobs
+from worker.bulk import BulkRun
+from worker.host.client import HostClient, NoLongerWanted
+from worker.single import SingleRun
+from worker.wanted import Wanted
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -108,9 +98,11 @@ class JobRunner:
         self._interrupted_by = interrupted_by
         # No retries: a `start` that is sent twice would be taken for a second message.
         self._ledger = JobLedger(settings, connect(settings, retries=0))
-        self._storage: Storage | None = None
         self._threads = ThreadPoolExecutor(thread_name_prefix="storage")
         self._host = host
+        self._blobs = Blobs(settings)
+        self._single = SingleRun(self._blobs, host)
+        self._bulk = BulkRun(settings, self._blobs, host, self._threads)
 
     def run(self, delivery: Delivery) -> Ending:
         """Bring the job as far as this attempt can.
@@ -133,7 +125,7 @@ class JobRunner:
     def _run_attempt(self, task: Task, attempt: Attempt) -> Ending:
         """Every way in which an attempt can end, as an `Ending`."""
         try:
-            result = self._attempt(task, attempt)
+            result = self._attempt(attempt, parse_params(task, attempt.params))
             if self._insist(lambda: self._ledger.succeed(attempt, result)):
                 return result
             self._restore_record(attempt)
@@ -207,116 +199,18 @@ class JobRunner:
                     raise
                 time.sleep(TELL_AGAIN_S)
 
-    def _is_wanted(self, attempt: Attempt) -> bool:
-        try:
-            return self._ledger.holds(attempt)
-        except BrokerUnavailable:  # not to know is no reason to stop
-            return True
-
-    def _attempt(self, task: Task, attempt: Attempt) -> JobResult:
+    def _attempt(self, attempt: Attempt, params: Params) -> JobResult:
         """What the attempt made, stored. Raises `NoLongerWanted` once the job is not its own."""
-        begun = time.monotonic()
-        is_wanted = partial(self._is_wanted, attempt)
-        params = parse_params(task, attempt.params)
-        image = None
-        if isinstance(params, Img2TxtParams):
-            pixels = self._patiently(attempt, partial(self._fetch, params.image))
-            image = fit_square(pixels, self._host.info(is_wanted).image_side)
-        [answer] = self._host.run(
-            task, [(params, image)], alone=attempt.is_suspect, is_wanted=is_wanted
-        )
-        if isinstance(answer, CrossmodalError):
-            raise answer
-        record = partial(self._record, task, attempt, params, answer, begun)
-        return self._patiently(attempt, record, afterwards=self._restore_record)
-
-    def _patiently(
-        self, attempt: Attempt, call: Callable[[], T],
-        afterwards: Callable[[Attempt], None] = lambda attempt: None,
-    ) -> T:  # fmt: skip
-        """Have another thread do what may block for long, so that this one can be told to stop.
-
-        When the job is not wanted any more before `call` has ended, `afterwards` cleans up
-        once it has. Raises `NoLongerWanted`, or what `call` raises.
-        """
-        future = self._threads.submit(call)
-        while not wait([future], LOOK_S).done:
-            if not self._is_wanted(attempt):
-                future.add_done_callback(lambda _: afterwards(attempt))
-                raise NoLongerWanted
-        return future.result()
-
-    def _fetch(self, image: BlobRef) -> NDArray[np.uint8]:
-        data = self._store().get(image, self._settings.max_image_bytes)
-        return decode(data, self._settings.max_image_pixels)
-
-    def _record(
-        self, task: Task, attempt: Attempt, params: Params, answer: Answer, begun: float
-    ) -> JobResult:
-        """Put what was made into the object store, `result.json` last."""
-        stored_from = time.monotonic()
-        images = tuple(self._put_images(attempt, params, answer))
-        store_s = time.monotonic() - stored_from
-        result = JobResult(
-            job=attempt.job,
-            task=task,
-            params=params.model_dump(mode="json", exclude={"metadata"}),
-            images=images,
-            captions=tuple(GeneratedCaption.model_validate(c) for c in answer.captions),
-            seed=params.seed if isinstance(params, Txt2ImgParams) else None,
-            unknown_words=tuple(answer.unknown_words),
-            suggestions=answer.suggestions,
-            model=answer.model,
-            bundle_version=answer.bundle_version,
-            timings=_timings(attempt, answer, store_s, time.monotonic() - begun),
-            batch_size=answer.batch_size,
-            attempt=attempt.number,
-            metadata=params.metadata,
-        )
-        self._put_result(result)
-        return result
-
-    def _put_images(self, attempt: Attempt, params: Params, answer: Answer) -> list[ImageRef]:
-        if answer.images is None or not isinstance(params, Txt2ImgParams):
-            return []
-        refs = []
-        for i, pixels in enumerate(answer.images):
-            height, width = pixels.shape[:2]
-            text = parameters_text(
-                params.prompt, ((params.seed or 0) + i) % 2**32, params.temperature,
-                (width, height), answer.model, answer.bundle_version,
-            )  # fmt: skip
-            key = result_key(attempt.job, f"{i}.png", attempt.number)
-            blob = self._store().put(key, encode_png(pixels, text), "image/png")
-            refs.append(ImageRef(**blob.model_dump(), width=width, height=height))
-        return refs
+        wanted = Wanted(self._ledger, attempt, self._threads)
+        if isinstance(params, BulkParams):
+            return self._bulk.run(attempt, params, wanted)
+        return self._single.run(attempt, params, wanted, lambda: self._restore_record(attempt))
 
     def _restore_record(self, attempt: Attempt) -> None:
         """Put back the `result.json` of the attempt that won, where this one has replaced it."""
         won = self._ledger.get(attempt.job).result
         if won is not None:
-            self._put_result(won)
-
-    def _put_result(self, result: JobResult) -> None:
-        text = result.model_dump_json().encode()
-        self._store().put(result_key(result.job, "result.json"), text, "application/json")
-
-    def _store(self) -> Storage:
-        # Opened on first use: a store that is away fails jobs, not the worker's start.
-        if self._storage is None:
-            self._storage = open_storage(self._settings)
-        return self._storage
-
-
-def _timings(attempt: Attempt, answer: Answer, store_s: float, run_s: float) -> Timings:
-    # Waiting was timed by Redis's clock, running by this machine's: they are never subtracted.
-    return Timings(
-        queued_s=round(attempt.queued_s, 6),
-        batch_wait_s=round(answer.batch_wait_s, 6),
-        inference_s=round(answer.inference_s, 6),
-        store_s=round(store_s, 6),
-        total_s=round(attempt.queued_s + run_s, 6),
-    )
+            self._blobs.put_result(won)
 
 
 def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:

@@ -79,16 +79,16 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-@app.task(name=Task.TXT2IMG.celery_name, **OPTIONS, **_limits(Task.TXT2IMG))
-def txt2img(self: CeleryTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Draw pictures of a prompt; keyword arguments are those of `Txt2ImgParams`."""
-    return _run(self, Task.TXT2IMG, args, kwargs)
+def _declare(task: Task) -> None:
+    """Let Celery know a task; its keyword arguments are the params of that kind of job."""
+
+    @app.task(name=task.celery_name, **OPTIONS, **_limits(task))
+    def run(self: CeleryTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return _run(self, task, args, kwargs)
 
 
-@app.task(name=Task.IMG2TXT.celery_name, **OPTIONS, **_limits(Task.IMG2TXT))
-def img2txt(self: CeleryTask, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Caption a picture; keyword arguments are those of `Img2TxtParams`."""
-    return _run(self, Task.IMG2TXT, args, kwargs)
+for _task in Task:
+    _declare(_task)
 
 
 def _run(

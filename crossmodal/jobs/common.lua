@@ -6,6 +6,8 @@
 --                  <prefix>:queue:<q>:running   sorted set, id -> when its attempt started
 --                  <prefix>:queue:<q>:stats     hash: finished:<state> -> count, mean_run_s
 -- The leases are     <prefix>:leases              sorted set, id -> until when its attempt is alive
+-- A batch is a hash   <prefix>:batch:<id>          task, messages, items, items_completed,
+--                                                  items_failed, <terminal state> -> messages
 -- Dead letters are   <prefix>:dead                sorted set, id -> when it was given up
 -- KEYS[1] is the job. ARGV[1] is the prefix, ARGV[2] the job's id.
 
@@ -58,7 +60,8 @@ local function put_back(queue, attempt, counts, created_at, code)
 end
 
 -- The one way into a terminal state: record it, leave the queue, count, start the retention.
-local function finish(queue, attempt, state, field, payload, code, retention_s)
+-- Of a bulk job, `completed` of its items have results; without, none has.
+local function finish(queue, attempt, state, field, payload, code, retention_s, completed)
   local t = now()
   redis.call('HSET', job, 'state', state, 'finished_at', stamp(t))
   if field ~= '' then redis.call('HSET', job, field, payload) end
@@ -77,8 +80,16 @@ local function finish(queue, attempt, state, field, payload, code, retention_s)
   event(state, attempt, code)
   redis.call('EXPIRE', job, retention_s)
   redis.call('EXPIRE', job .. ':events', retention_s)
-  local idempotency = redis.call('HGET', job, 'idempotency')
-  if idempotency then redis.call('EXPIRE', idempotency, retention_s) end
+  -- What others know the job by lives as long as it; a batch as long as the last of its jobs.
+  local others = redis.call('HMGET', job, 'idempotency', 'batch', 'items')
+  if others[1] then redis.call('EXPIRE', others[1], retention_s) end
+  local batch = others[2]
+  if batch then
+    redis.call('HINCRBY', batch, state, 1)
+    redis.call('HINCRBY', batch, 'items_completed', completed or 0)
+    redis.call('HINCRBY', batch, 'items_failed', others[3] - (completed or 0))
+    redis.call('EXPIRE', batch, retention_s)
+  end
 end
 
 -- A job that was never started and whose time is up is expired; says whether it was.

@@ -5,7 +5,7 @@ that of two processes that would end a job exactly one does, and the other is to
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from crossmodal.errors import IdempotencyConflict, InvalidParams, JobNotFound, Q
 from crossmodal.jobs import names
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.names import Task
+from crossmodal.jobs.params import BulkParams
 from crossmodal.jobs.record import (
     Failure,
     Job,
@@ -30,6 +31,9 @@ from crossmodal.jobs.server import MemoryGuard
 from crossmodal.settings import Settings
 
 SCAN_COUNT = 1_000
+INPUT_FIELDS = {  # of params, where they name a blob
+    Task.IMG2TXT: "image", Task.TXT2IMG_BULK: "input", Task.IMG2TXT_BULK: "input",
+}  # fmt: skip
 NOBODY_WORKS_S = 60.0  # when to submit again to a full queue that nothing is taken from
 
 
@@ -105,12 +109,13 @@ class JobLedger:
         idempotency_key: str | None = None,
         expires_in_s: float | None = None,
         bounded: bool = True,
+        batch: BulkParams | None = None,
     ) -> tuple[str, bool]:
         """Create a job and send its message, both or neither: its id, and whether it is new.
 
         With an `idempotency_key` that was used before for the same request, the id is that of
         the earlier job. Raises `IdempotencyConflict` where that was another request, and
-        `QueueFull` (never, when not `bounded`), and `BrokerFull`.
+        `QueueFull` (never, when not `bounded`), and `BrokerFull`. A bulk job joins its `batch`.
         """
         if expires_in_s is not None and not 0 <= expires_in_s < float("inf"):
             raise InvalidParams(f"expires_in_s is {expires_in_s}: give seconds, 0 or more")
@@ -124,7 +129,7 @@ class JobLedger:
         reply = self._call(
             "submit", job_id, task, task.queue, params_json, fingerprint,
             "" if expires_in_s is None else expires_in_s, limit if bounded else "", message,
-            guard=guard,
+            *((batch.batch, batch.number, batch.items) if batch else ("", 0, 0)), guard=guard,
         )  # fmt: skip
         if reply[0] == "full":
             raise _queue_full(task.queue, limit, *reply[1:])
@@ -162,7 +167,9 @@ class JobLedger:
 
     def succeed(self, attempt: Attempt, result: JobResult) -> bool:
         """Record the result; False when the attempt is no longer the one that may."""
-        return self._finish(attempt, JobState.SUCCEEDED, "result", result.model_dump_json(), "")
+        text = result.model_dump_json()
+        done = result.completed
+        return self._finish(attempt, JobState.SUCCEEDED, "result", text, "", completed=done)
 
     def fail(self, attempt: Attempt, failure: Failure, *, dead: bool = False) -> bool:
         """End the job without a result; False when the attempt is no longer the one that may.
@@ -247,11 +254,11 @@ class JobLedger:
 
     def _finish(
         self, attempt: Attempt, state: JobState, field: str, text: str, code: str,
-        dead: bool = False,
+        dead: bool = False, completed: int = 0,
     ) -> bool:  # fmt: skip
         reply = self._call(
             "finish", attempt.job, attempt.number, state, field, text, code, self._retention,
-            int(dead),
+            int(dead), completed,
         )  # fmt: skip
         return bool(reply[0] == "ok")
 
@@ -270,16 +277,32 @@ class JobLedger:
             return self.get(job_id)
         return job
 
-    def inputs(self) -> Iterator[str]:
-        """Keys of all pictures that jobs with a record have as their input; walks all records."""
+    def inputs(self) -> Iterator[tuple[Task, str]]:
+        """Keys of all blobs that jobs with a record have as their input; walks all records."""
         pattern = names.job_key(self._prefix, "*")
         with self._errors():
             for key in self._redis.scan_iter(pattern, count=SCAN_COUNT, _type="HASH"):
                 task, params = self._redis.hmget(key, "task", "params")
-                if task == Task.IMG2TXT and params:
-                    image = json.loads(params).get("image")
-                    if isinstance(image, dict) and "key" in image:
-                        yield image["key"]
+                if task in INPUT_FIELDS and params:
+                    blob = json.loads(params).get(INPUT_FIELDS[task])
+                    if isinstance(blob, dict) and "key" in blob:
+                        yield Task(task), blob["key"]
+
+    def expirations(self, job_ids: Sequence[str]) -> list[float | None]:
+        """When each of the jobs expires unless it is started. Raises `JobNotFound`."""
+        found: list[float | None] = []
+        with self._errors():
+            for first in range(0, len(job_ids), SCAN_COUNT):
+                some = job_ids[first : first + SCAN_COUNT]
+                pipe = self._redis.pipeline(transaction=False)
+                for job_id in some:
+                    key = names.job_key(self._prefix, names.check_job_id(job_id))
+                    pipe.hmget(key, "state", "expires_at")
+                for job_id, (state, at) in zip(some, pipe.execute(), strict=True):
+                    if state is None:
+                        raise _not_found(job_id)
+                    found.append(float(at) if at else None)
+        return found
 
     def history(self, job_id: str) -> list[JobEvent]:
         """The job's transitions, the latest hundred of them; empty for an unknown job."""

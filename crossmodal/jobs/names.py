@@ -12,14 +12,20 @@ RECORDED_HEADER = "crossmodal_recorded"
 # Where workers put the `expires` of a plain message: expiring is for the ledger to do.
 EXPIRES_HEADER = "crossmodal_expires"
 MAX_IDEMPOTENCY_KEY = 200
+MAX_BATCH_ID = 100  # so that its messages have ids of at most 128
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class Task(StrEnum):
-    """A kind of job; the value is also the name of its queue."""
+    """A kind of job; the value is also the name of its queue.
+
+    A bulk job is one message with many items, each of which might be a job of its own.
+    """
 
     TXT2IMG = "txt2img"
     IMG2TXT = "img2txt"
+    TXT2IMG_BULK = "txt2img.bulk"
+    IMG2TXT_BULK = "img2txt.bulk"
 
     @property
     def celery_name(self) -> str:
@@ -28,6 +34,20 @@ class Task(StrEnum):
     @property
     def queue(self) -> str:
         return self.value
+
+    @property
+    def is_bulk(self) -> bool:
+        return self in (Task.TXT2IMG_BULK, Task.IMG2TXT_BULK)
+
+    @property
+    def of_items(self) -> "Task":
+        """What one item of a bulk job is; any other task itself."""
+        return Task(self.value.removesuffix(".bulk"))
+
+    @property
+    def in_bulk(self) -> "Task":
+        """The bulk job that has such items."""
+        return Task(f"{self.of_items}.bulk")
 
 
 def new_job_id() -> str:
@@ -91,6 +111,26 @@ def idempotency_key(prefix: str, key: str) -> str:
             "characters"
         )
     return f"{prefix}:idempotency:{key}"
+
+
+def batch_key(prefix: str, batch_id: str) -> str:
+    """The hash that says which messages belong to a batch."""
+    return f"{prefix}:batch:{batch_id}"
+
+
+def check_batch_id(batch_id: str) -> str:
+    """`batch_id` itself. Raises `InvalidParams` when no batch may have it."""
+    if not (is_job_id(batch_id) and len(batch_id) <= MAX_BATCH_ID):
+        raise InvalidParams(
+            f"batch id {batch_id[:140]!r} is not 1 to {MAX_BATCH_ID} letters, digits, '.', '_' "
+            "or '-'"
+        )
+    return batch_id
+
+
+def bulk_job_id(batch_id: str, number: int) -> str:
+    """The job that carries a batch's items of one message; a rerun finds it by this name."""
+    return f"{batch_id}.{number}"
 
 
 RESULTS, INPUTS, CHECKS = "results", "inputs", "checks"  # the folders of the object store

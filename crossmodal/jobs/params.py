@@ -7,16 +7,17 @@ import reprlib
 import secrets
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from crossmodal.errors import InvalidParams, InvalidPrompt
-from crossmodal.jobs.names import Task
+from crossmodal.jobs.names import Task, check_batch_id
 
 MAX_PROMPT = 1_000  # characters
 MAX_METADATA = 2_048  # bytes of JSON
 MAX_SEED = 2**32 - 1
+MAX_ITEMS = 1_024  # of a message
 _SPACES = re.compile(r"\s+")
 
 
@@ -88,13 +89,32 @@ class Img2TxtParams(_Params):
     metadata: Metadata = None
 
 
-Params = Txt2ImgParams | Img2TxtParams
-P = TypeVar("P", Txt2ImgParams, Img2TxtParams)
+class BulkParams(_Params):
+    """The `items` of one message, packed in the blob `input`: number `number` of a `batch`."""
+
+    kind: Literal["txt2img", "img2txt"]
+    input: BlobRef
+    items: int = Field(ge=1, le=MAX_ITEMS)
+    batch: Annotated[str, AfterValidator(check_batch_id)]
+    number: int = Field(ge=0, lt=2**31)
+    metadata: None = None
+
+
+ItemParams = Txt2ImgParams | Img2TxtParams
+Params = ItemParams | BulkParams
+P = TypeVar("P", Txt2ImgParams, Img2TxtParams, BulkParams)
 
 
 def parse_params(task: Task, raw: Mapping[str, Any]) -> Params:
     """The params of a job of kind `task`. Raises `InvalidParams`, naming every bad field."""
-    if task is Task.TXT2IMG:
+    if task.is_bulk:
+        return build_params(BulkParams, {"kind": task.of_items.value, **raw})
+    return parse_item(task, raw)
+
+
+def parse_item(task: Task, raw: Mapping[str, Any]) -> ItemParams:
+    """The params of what one run of a model is for. Raises `InvalidParams`."""
+    if task.of_items is Task.TXT2IMG:
         return build_params(Txt2ImgParams, raw)
     return build_params(Img2TxtParams, raw)
 
@@ -110,6 +130,8 @@ def build_params(kind: type[P], raw: Mapping[str, Any]) -> P:
 
 def task_of(params: Params) -> Task:
     """The kind of job that such params are for."""
+    if isinstance(params, BulkParams):
+        return Task(params.kind).in_bulk
     return Task.TXT2IMG if isinstance(params, Txt2ImgParams) else Task.IMG2TXT
 
 

@@ -67,6 +67,10 @@ class JobResult(_Value):
     params: dict[str, JsonValue]
     images: tuple[ImageRef, ...] = ()
     captions: tuple[GeneratedCaption, ...] = ()
+    parts: tuple[BlobRef, ...] = ()
+    """Of a bulk job: the files of its `ItemResult`s, `completed` and `failed` ones."""
+    completed: int = 0
+    failed: int = 0
     seed: int | None = None
     unknown_words: tuple[str, ...] = ()
     suggestions: dict[str, str] = {}
@@ -88,6 +92,22 @@ class Failure(_Value):
     @classmethod
     def of(cls, error: CrossmodalError) -> "Failure":
         return cls(code=error.code, message=str(error), retryable=error.retryable)
+
+
+class ItemResult(_Value):
+    """What became of one item of a bulk job; `index` is its place in the message.
+
+    The pictures, or captions, or the failure that there are none for.
+    """
+
+    index: int
+    custom_id: str
+    images: tuple[ImageRef, ...] = ()
+    captions: tuple[GeneratedCaption, ...] = ()
+    seed: int | None = None
+    unknown_words: tuple[str, ...] = ()
+    suggestions: dict[str, str] = {}
+    failure: Failure | None = None
 
 
 class Job(_Value):
@@ -136,6 +156,21 @@ class DeadLetter(_Value):
     history: tuple[JobEvent, ...] = ()
     raw: bytes | None = None
     size: int | None = None
+
+
+class BatchStatus(_Value):
+    """How far a batch is: its items, and its messages by the state they are in."""
+
+    id: str
+    task: Task
+    total: int
+    completed: int
+    failed: int
+    messages: dict[JobState, int]
+
+    @property
+    def is_done(self) -> bool:
+        return all(state.is_terminal for state in self.messages)
 
 
 class JobStatus(_Value):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossmodal.errors import CrossmodalError
-from crossmodal.jobs.params import Params
+from crossmodal.jobs.params import ItemParams
 from crossmodal.jobs.record import GeneratedCaption
 
 
@@ -16,7 +16,7 @@ from crossmodal.jobs.record import GeneratedCaption
 class Request:
     """One item of a batch; `image` is uint8 RGB (side, side, 3) for img2txt, None for txt2img."""
 
-    params: Params
+    params: ItemParams
     image: NDArray[np.uint8] | None = None
 
 

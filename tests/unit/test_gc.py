@@ -146,7 +146,7 @@ def test_a_picture_that_is_uploaded_again_meanwhile_stays(
     class Uploading(JobLedger):
         """As if somebody submitted an old picture while the records are being read."""
 
-        def inputs(self) -> Iterator[str]:
+        def inputs(self) -> Iterator[tuple[Task, str]]:
             storage.put_input(b"picture", "image/png")
             return super().inputs()
 

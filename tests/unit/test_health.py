@@ -13,15 +13,18 @@ from crossmodal.processes import Child
 from crossmodal.settings import Settings
 from tests.waiting import until
 from worker.health import examine
-from worker.supervisor import Watched, make_folder
+from worker.supervisor import make_folder
+from worker.unit import Watched
 
 
 def supervisor_at(run_dir: Path) -> "subprocess.Popen[str]":
     """Another process that holds a folder as a supervisor does, until its input ends."""
     program = (
-        "import sys; from pathlib import Path; from worker.supervisor import make_folder; "
-        "from worker.health import UnitFiles, lock; folder = make_folder(Path(sys.argv[1])); "
-        "held = lock(folder); UnitFiles(folder, 'cpu').mark.touch(); "
+        "import sys; from pathlib import Path; "
+        "from worker.supervisor import make_folder; "
+        "from worker.health import UnitFiles, WorkerFiles, lock; "
+        "folder = make_folder(Path(sys.argv[1])); "
+        "held = lock(folder); WorkerFiles(UnitFiles(folder, 'cpu'), 'cpu').mark.touch(); "
         "print(folder, flush=True); sys.stdin.read()"
     )
     return subprocess.Popen(
@@ -42,7 +45,7 @@ def test_folders_count_for_as_long_as_their_supervisor_lives(
         assert process.stdout is not None
         folder = Path(process.stdout.readline().strip())
         [unit] = examine(here)
-        assert (unit.device, unit.live, unit.ready) == ("cpu", False, False)
+        assert (unit.worker, unit.live, unit.ready) == ("cpu", False, False)
         mine = make_folder(tmp_path)
         assert folder.exists()
     assert examine(here) == []  # whatever process has its number by now
@@ -76,7 +79,7 @@ def test_a_process_that_never_moved_is_silent_once_it_should_have_started(
     watched = Watched(Child("sleeper", [sys.executable, "-c", "input()"], stdin=b""))
     watched.child.start()
     assert watched.silent_s(tmp_path / "beat") == 0
-    monkeypatch.setattr("worker.supervisor.START_S", 0.0)
+    monkeypatch.setattr("worker.unit.START_S", 0.0)
     until(lambda: watched.silent_s(tmp_path / "beat") > 0.1)
     (tmp_path / "beat").touch()
     assert watched.silent_s(tmp_path / "beat") < 0.1

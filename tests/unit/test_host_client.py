@@ -21,9 +21,10 @@ PARAMS = Txt2ImgParams(prompt="a circle", seed=1)
 
 
 def reply(name: str) -> bytes:
-    answer: dict[str, object] = {"model": name, "bundle_version": "v", "images": None, "captions": [],
-              "unknown_words": [], "suggestions": {}, "batch_size": 1,
-              "batch_wait_s": 0.0, "inference_s": 0.0}  # fmt: skip
+    answer: dict[str, object] = {
+        "model": name, "bundle_version": "v", "images": None, "captions": [], "unknown_words": [],
+        "suggestions": {}, "batch_size": 1, "batch_wait_s": 0.0, "inference_s": 0.0,
+    }  # fmt: skip
     return pack({"ok": {"answers": [answer]}})
 
 

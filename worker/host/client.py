@@ -19,7 +19,7 @@ from crossmodal.errors import (
     TimedOut,
 )
 from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import Params
+from crossmodal.jobs.params import ItemParams
 from worker.host.protocol import (
     LENGTH,
     Answer,
@@ -36,7 +36,7 @@ LOOK_S = 0.5  # how often a waiting task looks whether its job is still wanted
 MARGIN_S = 5.0  # a host that hangs ends itself; only one that cannot is given up here
 
 
-HostRequest = tuple[Params, NDArray[np.uint8] | None]
+HostRequest = tuple[ItemParams, NDArray[np.uint8] | None]
 """Params, and of img2txt the picture, uint8 RGB (side, side, 3)."""
 
 

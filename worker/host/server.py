@@ -19,7 +19,7 @@ import torch
 
 from crossmodal.errors import CrossmodalError, InvalidParams, InvalidSetting
 from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import parse_params
+from crossmodal.jobs.params import parse_item
 from crossmodal.jobs.record import Failure, parse_task
 from crossmodal.models.bundle import open_bundle
 from crossmodal.pipelines.base import Drawn, Pipeline, Request
@@ -96,7 +96,7 @@ class ModelHost:
 
 
 def _request(task: Task, packed: Message) -> Request:
-    return Request(parse_params(task, packed["params"]), unpack_pixels(packed.get("image")))
+    return Request(parse_item(task, packed["params"]), unpack_pixels(packed.get("image")))
 
 
 class Conversation(asyncio.Protocol):

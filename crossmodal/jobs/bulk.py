@@ -1,0 +1,47 @@
+"""The items of a bulk message, as they lie in the object store.
+
+They are one msgpack blob, pictures included: a message costs one upload and one download.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from crossmodal.errors import InvalidParams
+
+MEDIA_TYPE = "application/vnd.msgpack"
+
+
+@dataclass(frozen=True)
+class BulkItem:
+    """One item: its sender's name for it, its params as JSON values, perhaps a picture's file.
+
+    `params` are not checked before they are in a worker's hands: a bad item fails alone.
+    """
+
+    custom_id: str
+    params: dict[str, Any]
+    image: bytes | None = None
+
+
+def pack_items(items: Iterable[BulkItem]) -> bytes:
+    """The input blob of a message."""
+    packed: bytes = msgpack.packb([[i.custom_id, i.params, i.image] for i in items])
+    return packed
+
+
+def unpack_items(data: bytes) -> list[BulkItem]:
+    """What `pack_items` packed. Raises `InvalidParams` for anything else."""
+    try:
+        return [BulkItem(*_checked(*row)) for row in msgpack.unpackb(data)]
+    except (ValueError, TypeError, msgpack.UnpackException) as e:
+        raise InvalidParams(f"the input of a bulk message cannot be read: {e!r}") from e
+
+
+def _checked(custom_id: Any, params: Any, image: Any) -> tuple[str, dict[str, Any], bytes | None]:
+    good = isinstance(custom_id, str) and isinstance(params, dict)
+    if not good or not isinstance(image, bytes | None):
+        raise TypeError("an item is not (custom_id, params, image)")
+    return custom_id, params, image

@@ -1,0 +1,132 @@
+"""`crossmodal batch`: files of requests in, files of results out."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+
+from crossmodal.console import (
+    FAILED,
+    Json,
+    errors_to_exit_status,
+    print_json,
+    print_table,
+    progress,
+    stderr,
+)
+from crossmodal.errors import InvalidSetting
+from crossmodal.jobs.names import Task, check_batch_id, new_job_id
+from crossmodal.jobs.record import BatchStatus, ItemResult, parse_task
+from producer.client import Client
+from producer.jsonl import BatchFile, result_line
+
+app = typer.Typer(add_completion=False, help="Many requests at once, from a file of JSON lines.")
+BatchId = Annotated[str, typer.Argument(metavar="ID")]
+
+
+@app.command()
+def run(
+    source: Annotated[Path, typer.Argument(metavar="INPUT.jsonl")],
+    out: Annotated[
+        str, typer.Option("-o", "--out", metavar="OUTPUT.jsonl", help="Or - for standard output.")
+    ],
+    batch_id: Annotated[
+        str | None,
+        typer.Option("--id", help="Of a batch that is to be taken up again, or a new one."),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="txt2img or img2txt, where the lines have no url.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder to write pictures to, as CUSTOM_ID-0.png …")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a file of requests; results are written as they come, in any order.
+
+    With the --id of an earlier run, what that one has done is not done again.
+    """
+    with errors_to_exit_status(), Client() as client:
+        name = check_batch_id(batch_id or new_job_id())
+        kind = None if task is None else parse_task(task).of_items
+        file = BatchFile(source, kind, name, client.settings.max_image_bytes)
+        stderr.print(f"batch {name}: go on with it by --id {name}", soft_wrap=True)
+        begun = time.monotonic()
+        counts = {"total": file.total, "completed": 0, "failed": 0}
+        with _output(out) as output, progress(f"{file.task}", file.total) as bar:
+            for result in client.map_items(file.task, file.items(), batch_id=name):
+                counts["failed" if result.failure else "completed"] += 1
+                output.write(result_line(name, result) + "\n")
+                if images is not None:
+                    _write_images(client, result, images)
+                bar.advance(0)  # type: ignore[arg-type]
+        took_s = time.monotonic() - begun
+        _summarize(name, file.task, counts, took_s, as_json)
+        if counts["failed"]:
+            raise typer.Exit(FAILED)
+
+
+@app.command()
+def status(batch_id: BatchId, as_json: Json = False) -> None:
+    """How far a batch is."""
+    with errors_to_exit_status(), Client() as client:
+        _print_status(client.batch(batch_id), as_json)
+
+
+@app.command()
+def cancel(batch_id: BatchId, as_json: Json = False) -> None:
+    """Cancel what a batch has not finished."""
+    with errors_to_exit_status(), Client() as client:
+        _print_status(client.cancel_batch(batch_id), as_json)
+
+
+@contextmanager
+def _output(name: str) -> Iterator[IO[str]]:
+    if name == "-":
+        yield sys.stdout
+        return
+    try:
+        with Path(name).open("w", encoding="utf-8") as output:
+            yield output
+    except OSError as e:
+        raise InvalidSetting(f"{name} cannot be written: {e.strerror}") from e
+
+
+def _write_images(client: Client, result: ItemResult, folder: Path) -> None:
+    """The pictures of one item; a name never leads out of the folder."""
+    stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in result.custom_id).lstrip(".")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(result.images):
+            (folder / f"{stem or result.index}-{i}.png").write_bytes(client.read(image))
+    except OSError as e:
+        raise InvalidSetting(f"{folder} cannot be written: {e.strerror}") from e
+
+
+def _summarize(name: str, task: Task, counts: dict[str, int], took_s: float, as_json: bool) -> None:
+    rate = round(counts["total"] / took_s, 1) if took_s else 0.0
+    if as_json:
+        found = {"id": name, "task": task, "request_counts": counts,
+                 "took_s": round(took_s, 3), "per_second": rate}  # fmt: skip
+        print_json(found)
+        return
+    stderr.print(
+        f"{counts['completed']} of {counts['total']} completed, {counts['failed']} failed, "
+        f"{took_s:.1f} s, {rate:g} a second"
+    )
+
+
+def _print_status(found: BatchStatus, as_json: bool) -> None:
+    counts = {"total": found.total, "completed": found.completed, "failed": found.failed}
+    if as_json:
+        print_json({
+            "id": found.id, "task": found.task.of_items, "is_done": found.is_done,
+            "request_counts": counts, "messages": found.messages,
+        })  # fmt: skip
+        return
+    print_table(("", ""), [("batch", found.id), ("task", found.task.of_items), *counts.items(),
+                           *((f"messages {s}", n) for s, n in found.messages.items())])  # fmt: skip

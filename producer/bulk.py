@@ -1,0 +1,173 @@
+"""Many items at once: sent in messages of a few dozen, results as they come.
+
+A message is a job whose id follows from the batch's, so that a rerun finds what was sent
+before instead of sending it again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from crossmodal.errors import IdempotencyConflict, QueueFull
+from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, pack_items
+from crossmodal.jobs.connection import broker_errors
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.message import message_of
+from crossmodal.jobs.names import Task, bulk_job_id
+from crossmodal.jobs.params import BulkParams, parse_params
+from crossmodal.jobs.record import Failure, ItemResult, Job, JobState
+from crossmodal.parts import finished_parts, read_part
+from crossmodal.settings import Settings
+from crossmodal.storage import Storage
+from producer.waiting import Wait
+
+ITEMS = 64  # of a message
+MAX_BYTES = 8 * 2**20  # of a message's input, unless a single item has more
+AHEAD = 64  # messages that are sent and not read yet
+FULL_S = 1.0  # how long to wait at most before a full queue is tried again
+
+
+class Services(Protocol):
+    """What a batch asks of its client."""
+
+    settings: Settings
+    redis: Any
+
+    @property
+    def ledger(self) -> JobLedger: ...
+    @property
+    def storage(self) -> Storage: ...
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a batch, and the places of its items in the batch."""
+
+    job: str
+    number: int
+    places: list[int]
+    items: list[BulkItem]
+
+
+class Batch:
+    """The items of one batch on their way; iterate over `results` to move it on."""
+
+    def __init__(self, services: Services, task: Task, batch_id: str) -> None:
+        self._services = services
+        self._task = task.in_bulk
+        self._batch_id = batch_id
+        self._sent: dict[str, Message] = {}
+        self._failed: list[ItemResult] = []
+        self._wait = Wait(
+            services.settings.key_prefix, [], None, services.settings.connect_timeout_s / 2
+        )
+
+    def results(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[ItemResult]:
+        """What became of each item, in any order; `index` is its place among `items`.
+
+        One that has failed already is passed on.
+
+        No more than a few thousand items are on their way at once. Raises
+        `IdempotencyConflict` for a batch that was other items before, `BrokerUnavailable` and
+        `StorageUnavailable`; the batch goes on without this process, and can be taken up again.
+        """
+        messages = self._messages(items)
+        following = next(messages, None)
+        while following is not None or self._sent or self._failed:
+            yield from self._failed
+            self._failed.clear()
+            while following is not None and len(self._sent) < AHEAD:
+                if not self._send(following):
+                    break
+                following = next(messages, None)
+            if self._sent:
+                for job_id in self._ended():
+                    yield from self._read(self._sent.pop(job_id))
+
+    def _messages(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[Message]:
+        for number, some in enumerate(_portions(self._good(items))):
+            places, good = zip(*some, strict=True)
+            yield Message(bulk_job_id(self._batch_id, number), number, list(places), list(good))
+
+    def _good(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[tuple[int, BulkItem]]:
+        for place, item in enumerate(items):
+            if isinstance(item, BulkItem):
+                yield place, item
+            else:
+                self._failed.append(item)
+
+    def _send(self, message: Message) -> bool:
+        """Whether the queue took the message, now or in an earlier run."""
+        data = pack_items(message.items)
+        blob = self._services.storage.put_input(data, MEDIA_TYPE)
+        params = BulkParams(
+            kind=self._task.of_items.value,  # type: ignore[arg-type]  # a name of an item's task
+            input=blob, items=len(message.items), batch=self._batch_id, number=message.number,
+        )  # fmt: skip
+        try:
+            _, is_new = self._services.ledger.submit(
+                message.job, self._task, params.model_dump_json(), "",
+                message=message_of(self._task, message.job, params), batch=params,
+            )  # fmt: skip
+        except QueueFull as e:
+            if not self._sent:  # nothing of ours is on its way that could be waited for
+                time.sleep(min(FULL_S, e.retry_after_s))
+            return False
+        if not is_new:
+            self._check(message.job, params)
+        self._sent[message.job] = message
+        self._wait.add(message.job)
+        return True
+
+    def _check(self, job_id: str, params: BulkParams) -> None:
+        """Raise `IdempotencyConflict` if the job is not about the same items."""
+        job = self._services.ledger.get(job_id)
+        known = parse_params(job.task, job.params)
+        if job.task is not self._task or known != params:
+            raise IdempotencyConflict(
+                f"the batch {self._batch_id!r} was submitted before with other items (message "
+                f"{params.number} differs): use another id, or the same items in the same order"
+            )
+
+    def _ended(self) -> list[str]:
+        with broker_errors(self._services.settings):
+            reply = self._services.redis.execute_command(*self._wait.command())
+        return self._wait.feed(reply)
+
+    def _read(self, message: Message) -> Iterator[ItemResult]:
+        """The results of a message that has ended; its failure for items that have none."""
+        job = self._services.ledger.get(message.job)
+        storage = self._services.storage
+        parts = finished_parts(storage, job.id) if job.result is None else job.result.parts
+        missing = dict(enumerate(message.items))
+        for part in parts:
+            for result in read_part(storage, part):
+                if missing.pop(result.index, None) is not None:
+                    yield result.model_copy(update={"index": message.places[result.index]})
+        failure = _why(job) if missing else None
+        for index, item in missing.items():
+            yield ItemResult(index=message.places[index], custom_id=item.custom_id, failure=failure)
+
+
+def _portions(items: Iterator[tuple[int, BulkItem]]) -> Iterator[list[tuple[int, BulkItem]]]:
+    """Lists of items that are fit for one message; they depend on nothing but the items."""
+    some: list[tuple[int, BulkItem]] = []
+    size = 0
+    for place, item in items:
+        weight = len(item.image or b"")
+        if some and (len(some) == ITEMS or size + weight > MAX_BYTES):
+            yield some
+            some, size = [], 0
+        some.append((place, item))
+        size += weight
+    if some:
+        yield some
+
+
+def _why(job: Job) -> Failure:
+    if job.failure is not None and job.state is JobState.FAILED:
+        return job.failure
+    return Failure(code=job.state, message=f"the message {job.id} was {job.state}")

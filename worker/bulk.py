@@ -1,0 +1,212 @@
+"""An attempt at a bulk job: the items of one message, a part of them at a time.
+
+While a part is on the device, the one before it is stored and the one after it prepared. A
+part that is stored is never run again: the next attempt goes on after it. What is wrong with
+an item becomes its own failure.
+"""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossmodal.errors import CrossmodalError, ModelHostCrashed, is_callers_fault
+from crossmodal.jobs.bulk import BulkItem, unpack_items
+from crossmodal.jobs.ledger import Attempt
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.params import (
+    BlobRef,
+    BulkParams,
+    Img2TxtParams,
+    ItemParams,
+    Txt2ImgParams,
+    parse_item,
+    task_of,
+)
+from crossmodal.jobs.record import Failure, GeneratedCaption, ItemResult, JobResult, Timings
+from crossmodal.parts import finished_parts, put_part, read_part
+from crossmodal.settings import Settings
+from crossmodal.vision.preprocess import fit_square
+from worker.blobs import Blobs
+from worker.host.client import HostClient
+from worker.host.protocol import Answer, HostInfo
+from worker.wanted import Wanted
+
+PACKED_KEY = "packed"  # stands for the key of a picture that came with its item
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An item that is fit for the models, or the reason that it is not."""
+
+    index: int
+    custom_id: str
+    params: ItemParams | None = None
+    image: NDArray[np.uint8] | None = None
+    error: CrossmodalError | None = None
+
+
+Answers = dict[int, Answer | CrossmodalError]
+
+
+class BulkRun:
+    """Runs bulk jobs."""
+
+    def __init__(
+        self, settings: Settings, blobs: Blobs, host: HostClient, threads: ThreadPoolExecutor
+    ) -> None:
+        self._settings = settings
+        self._blobs = blobs
+        self._host = host
+        self._threads = threads
+
+    def run(self, attempt: Attempt, params: BulkParams, wanted: Wanted) -> JobResult:
+        """The results of all items, stored in parts. Raises `NoLongerWanted`, and what keeps
+        the message from going on: the object store or the model host."""
+        begun = time.monotonic()
+        info = self._host.info(wanted)
+        items = wanted.patiently(lambda: unpack_items(self._blobs.store.get(params.input)))
+        done = wanted.patiently(lambda: self._done_before(attempt))
+        message = _Message(attempt, Task(params.kind), items, info, wanted)
+        for part, results in self._parts(message, {r.index for rs in done.values() for r in rs}):
+            done[part] = results
+        results = [result for rs in done.values() for result in rs]
+        failed = sum(result.failure is not None for result in results)
+        run_s = time.monotonic() - begun
+        result = JobResult(
+            job=attempt.job,
+            task=task_of(params),
+            params=params.model_dump(mode="json", exclude={"metadata"}),
+            parts=tuple(done),
+            completed=len(results) - failed,
+            failed=failed,
+            model=info.model,
+            bundle_version=info.bundle_version,
+            timings=Timings(
+                queued_s=round(attempt.queued_s, 6), batch_wait_s=0.0, inference_s=0.0,
+                store_s=0.0, total_s=round(attempt.queued_s + run_s, 6),
+            ),
+            batch_size=min(len(items), self._settings.bulk_batch),
+            attempt=attempt.number,
+        )  # fmt: skip
+        wanted.patiently(lambda: self._blobs.put_result(result))
+        return result
+
+    def _done_before(self, attempt: Attempt) -> dict[BlobRef, list[ItemResult]]:
+        """The parts that earlier attempts have finished; of those that overlap, the first."""
+        done: dict[BlobRef, list[ItemResult]] = {}
+        seen: set[int] = set()
+        if attempt.number > 1:
+            for part in finished_parts(self._blobs.store, attempt.job):
+                results = read_part(self._blobs.store, part)
+                if seen.isdisjoint(r.index for r in results):
+                    seen.update(r.index for r in results)
+                    done[part] = results
+        return done
+
+    def _parts(
+        self, message: "_Message", done: set[int]
+    ) -> Iterator[tuple[BlobRef, list[ItemResult]]]:
+        """Each part as it is stored."""
+        size = 1 if message.attempt.is_suspect else self._settings.bulk_batch
+        todo = [i for i in range(len(message.items)) if i not in done]
+        parts = [todo[i : i + size] for i in range(0, len(todo), size)]
+        if not parts:
+            return
+        prepared = self._threads.submit(self._prepare, message, parts[0])
+        storing: Future[tuple[BlobRef, list[ItemResult]]] | None = None
+        for following in [*parts[1:], None]:
+            now = message.wanted.wait(prepared)
+            if following is not None:
+                prepared = self._threads.submit(self._prepare, message, following)
+            answers = self._ask(message, now)
+            if storing is not None:
+                yield message.wanted.wait(storing)
+            message.wanted.check()
+            storing = self._threads.submit(self._store, message, now, answers)
+        if storing is not None:
+            yield message.wanted.wait(storing)
+
+    def _prepare(self, message: "_Message", part: list[int]) -> list[_Prepared]:
+        return [self._prepare_item(message, i) for i in part]
+
+    def _prepare_item(self, message: "_Message", index: int) -> _Prepared:
+        item = message.items[index]
+        try:
+            raw = item.params
+            if item.image is not None:
+                raw = raw | {"image": {"key": PACKED_KEY}}
+            params = parse_item(message.task, raw)
+            image = None
+            if isinstance(params, Img2TxtParams):
+                pixels = (
+                    self._blobs.picture(params.image)
+                    if item.image is None
+                    else self._blobs.pixels(item.image)
+                )
+                image = fit_square(pixels, message.info.image_side)
+            return _Prepared(index, item.custom_id, params, image)
+        except CrossmodalError as e:
+            if not is_callers_fault(e.code):
+                raise
+            return _Prepared(index, item.custom_id, error=e)
+
+    def _ask(self, message: "_Message", part: list[_Prepared]) -> Answers:
+        """What the models make of each item that is fit for them."""
+        fit = {p.index: (p.params, p.image) for p in part if p.params is not None}
+        if not fit:
+            return {}
+        alone = message.attempt.is_suspect
+        tries = 0
+        while True:
+            try:
+                answers = self._host.run(
+                    message.task, list(fit.values()), alone=alone, bulk=True,
+                    is_wanted=message.wanted,
+                )  # fmt: skip
+                return dict(zip(fit, answers, strict=True))
+            except ModelHostCrashed as e:
+                if not alone:
+                    raise  # the next attempt takes them one by one
+                tries += e.batch_size == 1
+                if tries >= self._settings.max_attempts:
+                    return dict.fromkeys(fit, e)
+
+    def _store(
+        self, message: "_Message", part: list[_Prepared], answers: Answers
+    ) -> tuple[BlobRef, list[ItemResult]]:
+        results = [self._result(message, p, answers.get(p.index)) for p in part]
+        attempt = message.attempt
+        return put_part(self._blobs.store, attempt.job, attempt.number, results), results
+
+    def _result(
+        self, message: "_Message", item: _Prepared, answer: Answer | CrossmodalError | None
+    ) -> ItemResult:
+        error = item.error or (answer if isinstance(answer, CrossmodalError) else None)
+        if error is not None or item.params is None or not isinstance(answer, Answer):
+            failure = Failure.of(error or CrossmodalError("the models gave no answer"))
+            return ItemResult(index=item.index, custom_id=item.custom_id, failure=failure)
+        folder = f"{item.index}-"
+        return ItemResult(
+            index=item.index,
+            custom_id=item.custom_id,
+            images=self._blobs.put_images(message.attempt, item.params, answer, folder),
+            captions=tuple(GeneratedCaption.model_validate(c) for c in answer.captions),
+            seed=item.params.seed if isinstance(item.params, Txt2ImgParams) else None,
+            unknown_words=tuple(answer.unknown_words),
+            suggestions=answer.suggestions,
+        )
+
+
+@dataclass(frozen=True)
+class _Message:
+    """What all parts of a message share."""
+
+    attempt: Attempt
+    task: Task
+    items: list[BulkItem]
+    info: HostInfo
+    wanted: Wanted

@@ -1,0 +1,181 @@
+"""One device's processes: a model host, and the Celery workers that are joined to it by a socket.
+
+Interactive jobs have a Celery worker of their own, so that none ever waits for a task process
+that is busy with a bulk message.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossmodal.jobs.connection import is_reachable
+from crossmodal.processes import Child
+from crossmodal.settings import Settings
+from worker.devices import Device
+from worker.health import BULK, UnitFiles, WorkerFiles, age_s
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 3  # crashes in a row after which a process is started again without delay
+BACKOFF_MAX_S = 30.0
+HEALTHY_AFTER_S = 60.0  # a process that ran this long has not crashed at its start
+START_S = 180.0  # for loading models from a slow disk
+RECONNECT_S = 5.0  # after Redis is back, this long a worker may take to consume again
+BULK_NICE = 10
+
+
+@dataclass
+class Watched:
+    """A child that is started again, later after each crash in a row."""
+
+    child: Child
+    crashes: int = 0
+    not_before: float = 0.0
+
+    def keep_alive(self) -> None:
+        """Start the child if it is not running and its backoff is over."""
+        if self.child.is_alive:
+            return
+        if self.child.process is not None and self.not_before == 0.0:
+            self.child.kill()  # what it had started must not outlive it
+            self._note_crash()
+        if time.monotonic() >= self.not_before:
+            self.child.start()
+            self.not_before = 0.0
+            log.info(
+                "started %s (pid %s)",
+                self.child.name,
+                self.child.process and self.child.process.pid,
+            )
+
+    def silent_s(self, beat: Path) -> float:
+        """Seconds since it touched its heartbeat; one that never has is given time to start."""
+        age = age_s(beat)
+        if age is not None:
+            return age
+        return max(0.0, time.monotonic() - self.child.started_at - START_S)
+
+    def _note_crash(self) -> None:
+        ran_s = time.monotonic() - self.child.started_at
+        self.crashes = 0 if ran_s > HEALTHY_AFTER_S else self.crashes + 1
+        again = max(0, self.crashes - AT_ONCE)
+        delay_s = min(BACKOFF_MAX_S, 0.5 * 2**again) if again else 0.0
+        self.not_before = time.monotonic() + delay_s
+        log.error(
+            "%s ended with status %s after %.1f s; starting it again in %.1f s",
+            self.child.name, self.child.returncode, ran_s, delay_s,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Queues that one Celery worker serves, with how many task processes."""
+
+    queues: list[str]
+    concurrency: int
+    is_bulk: bool = False
+
+
+class CeleryWorker:
+    """A Celery worker that is restarted when it ends, and killed when it does not consume."""
+
+    def __init__(self, settings: Settings, device: Device, crew: Crew, unit: UnitFiles) -> None:
+        self._settings = settings
+        self._answered_at: float | None = None
+        slug = f"{device.slug}-{BULK}" if crew.is_bulk else device.slug
+        self.files = WorkerFiles(unit, slug)
+        self.files.mark.touch()
+        self.name = f"{slug}.{os.getpid()}@{socket.gethostname()}"
+        self.watched = Watched(Child(
+            f"worker {self.name}",
+            [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--pool", "prefork",
+             "--hostname", self.name, "--queues", ",".join(crew.queues),
+             "--concurrency", str(crew.concurrency),
+             "--loglevel", "INFO", "--without-gossip", "--without-mingle"],
+            {"CROSSMODAL_HOST_SOCKET": str(unit.socket), "CUDA_VISIBLE_DEVICES": "",
+             "CROSSMODAL_READY_FILE": str(self.files.ready),
+             "CROSSMODAL_HEARTBEAT_FILE": str(self.files.beat),
+             "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            nice=BULK_NICE if crew.is_bulk else 0,
+        ))  # fmt: skip
+
+    @property
+    def child(self) -> Child:
+        return self.watched.child
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes jobs."""
+        return self.files.ready.exists() and self.files.beat.exists()
+
+    def keep_alive(self, may_start: bool) -> None:
+        """Kill it if it hangs; start it again if it has ended, or may start for the first time."""
+        self._end_silent()
+        if not self.child.is_alive:
+            self.files.ready.unlink(missing_ok=True)
+            self.files.beat.unlink(missing_ok=True)
+        if may_start or self.child.process is not None:
+            self.watched.keep_alive()
+
+    def _end_silent(self) -> None:
+        """A worker that does not consume, and has not begun again soon after Redis answered."""
+        silent_s = self.watched.silent_s(self.files.beat)
+        hangs = self.child.is_alive and silent_s > self._settings.heartbeat_s
+        if not hangs or not is_reachable(self._settings):
+            self._answered_at = None
+        elif self._answered_at is None:
+            self._answered_at = time.monotonic()
+        elif time.monotonic() - self._answered_at > RECONNECT_S:
+            log.error("%s has not consumed for %.0f s: killing it", self.name, silent_s)
+            self.child.kill()
+
+
+class Unit:
+    """One device with its processes."""
+
+    def __init__(
+        self, settings: Settings, device: Device, crews: Iterable[Crew], files: UnitFiles
+    ) -> None:
+        self._settings = settings
+        self.files = files
+        self.host = Watched(Child(
+            f"host {device.name}",
+            [sys.executable, "-m", "worker.host", "--socket", str(self.files.socket),
+             "--device", device.torch_name, "--beat", str(self.files.host_beat)],
+            device.environment(),
+            death_signal=signal.SIGKILL,
+        ))  # fmt: skip
+        self.workers = [CeleryWorker(settings, device, crew, files) for crew in crews]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the models are warm and the workers take jobs."""
+        return self._host_is_ready and all(worker.is_ready for worker in self.workers)
+
+    @property
+    def _host_is_ready(self) -> bool:
+        return self.files.socket.is_socket()  # the host listens only once its models are warm
+
+    def keep_alive(self) -> None:
+        """Kill what hangs, start what has ended."""
+        self._end_silent_host()
+        if not self.host.child.is_alive:
+            self.files.socket.unlink(missing_ok=True)  # of a host that was killed
+            self.files.host_beat.unlink(missing_ok=True)
+        self.host.keep_alive()
+        for worker in self.workers:
+            worker.keep_alive(may_start=self._host_is_ready)
+
+    def _end_silent_host(self) -> None:
+        """A host whose device hangs ends itself; this one cannot even do that."""
+        limit_s = max(self._settings.heartbeat_s, self._settings.inference_timeout_s)
+        silent_s = self.host.silent_s(self.files.host_beat)
+        if self.host.child.is_alive and silent_s > limit_s:
+            log.error("%s has not moved for %.0f s: killing it", self.host.child.name, silent_s)
+            self.host.child.kill()

@@ -1,0 +1,50 @@
+"""Whether an attempt's work is still asked for, looked at while it goes on."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from crossmodal.errors import BrokerUnavailable
+from crossmodal.jobs.ledger import Attempt, JobLedger
+from worker.host.client import LOOK_S, NoLongerWanted
+
+T = TypeVar("T")
+
+
+class Wanted:
+    """One attempt, as those see it who work for it; callable, to be asked at any time."""
+
+    def __init__(self, ledger: JobLedger, attempt: Attempt, threads: ThreadPoolExecutor) -> None:
+        self._ledger = ledger
+        self._attempt = attempt
+        self._threads = threads
+        self._looked_at = time.monotonic()
+
+    def __call__(self) -> bool:
+        self._looked_at = time.monotonic()
+        try:
+            return self._ledger.holds(self._attempt)
+        except BrokerUnavailable:  # not to know is no reason to stop
+            return True
+
+    def check(self) -> None:
+        """Raise `NoLongerWanted` if so; a look that is not half a second old is good enough."""
+        if time.monotonic() - self._looked_at > LOOK_S and not self():
+            raise NoLongerWanted
+
+    def patiently(self, call: Callable[[], T], afterwards: Callable[[], None] = lambda: None) -> T:
+        """Have another thread do what may block for long, so that this one can be told to stop.
+
+        When the job is not wanted any more before `call` has ended, `afterwards` cleans up
+        once it has. Raises `NoLongerWanted`, or what `call` raises.
+        """
+        return self.wait(self._threads.submit(call), afterwards)
+
+    def wait(self, future: Future[T], afterwards: Callable[[], None] = lambda: None) -> T:
+        """The result of what another thread does; see `patiently`."""
+        while not wait([future], LOOK_S).done:
+            if not self():
+                future.add_done_callback(lambda _: afterwards())
+                raise NoLongerWanted
+        return future.result()
