@@ -29,8 +29,8 @@ class Device:
     def environment(self) -> dict[str, str]:
         """Variables for a model host: it sees this device and no other."""
         kind, _, index = self.name.partition(":")
-        if kind == "cpu":  # its lanes share the cores; threads that wait must not keep others off
-            return {"CUDA_VISIBLE_DEVICES": "", "OMP_WAIT_POLICY": "PASSIVE"}
+        if kind == "cpu":
+            return {"CUDA_VISIBLE_DEVICES": ""}
         visible = [v for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v]
         return {"CUDA_VISIBLE_DEVICES": visible[int(index)] if visible else index}
 

@@ -45,11 +45,6 @@ Outcome = Drawn | Described | CrossmodalError
 class Pipeline(Protocol):
     """A loaded model that turns requests into outcomes. Several threads may run it at once."""
 
-    @property
-    def is_parallel(self) -> bool:
-        """Whether one batch makes good use of all cores of a CPU."""
-        ...
-
     def warmup(self) -> None:
         """Run once, so that the first request does not pay for it."""
         ...

@@ -19,8 +19,6 @@ from crossmodal.pipelines.base import Described, Outcome, Request
 class Img2TxtPipeline:
     """Beam search with the captioner; a batch may ask for searches of different widths."""
 
-    is_parallel = True
-
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         self._model: Captioner = load_captioner(bundle, device)
         self._model.encoder.fuse()

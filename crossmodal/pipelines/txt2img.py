@@ -25,8 +25,6 @@ MAX_SEED = 2**32
 class Txt2ImgPipeline:
     """Text vectors, then the model; the seed of a picture alone decides its noise."""
 
-    is_parallel = False  # rows one by one are too small for several cores
-
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         self._model: DrawingModel = load_drawing(bundle, device)
         self._words: TextVectors = load_text(bundle, self._model.config.text.source)

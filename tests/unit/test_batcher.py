@@ -13,15 +13,13 @@ from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
 from crossmodal.pipelines.base import Described, Drawn, Outcome, Pipeline, Request
 from worker.host.batcher import WORN_OUT_AFTER, Batcher, Ran
 from worker.host.isolation import run_isolated
-from worker.host.lanes import Lane, Width
+from worker.host.lanes import Lane
 
 PICTURE = np.zeros((1, 2, 2, 3), np.uint8)
 
 
 class Recorder:
     """A pipeline that notes its batches, can be held, and fails on the prompt "bad"."""
-
-    is_parallel = False
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -53,7 +51,7 @@ def batcher_of(
     captions: Pipeline | None = None,
 ) -> Batcher:  # fmt: skip
     def new_lane(task: Task, is_bulk: bool) -> Lane:
-        return Lane("test", torch.device("cpu"), Width(lanes, 1), is_bulk=is_bulk)
+        return Lane("test", torch.device("cpu"), is_bulk=is_bulk, batches=lanes)
 
     pipelines = {Task.TXT2IMG: pipeline}
     if captions is not None:

@@ -1,47 +1,45 @@
-"""Threads that run batches: how many, with how many cores each, and before whom.
+"""Threads that run batches: how many at once, and before whom.
+
+On a CPU there is one for each core, and each computes with that core alone: two small batches
+side by side are done sooner than one after the other by threads that wait for each other. On a
+GPU there are two, one of which prepares and copies while the other computes.
 
 Bulk has threads of its own, so that an interactive batch never waits for one of its batches.
-They share the device with the others and step back: by a lower priority of their threads on
-a CPU, of their stream on a GPU.
+They step back for the others: by a lower priority of their threads on a CPU, of their stream
+on a GPU.
 """
 
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
 T = TypeVar("T")
 
+ON_GPU = 2
 BULK_NICE = 10
 LOW, HIGH = 0, -1  # priorities of CUDA streams
-
-
-@dataclass(frozen=True)
-class Width:
-    """Of one kind of batch: so many may run at once, each with so many threads of torch."""
-
-    batches: int
-    threads: int
 
 
 class Lane:
     """A few threads on one device for one kind of batch; nobody waits in it."""
 
-    def __init__(self, name: str, device: torch.device, width: Width, *, is_bulk: bool) -> None:
+    def __init__(
+        self, name: str, device: torch.device, *, is_bulk: bool, batches: int | None = None
+    ) -> None:
         def prepare() -> None:
-            torch.set_num_threads(width.threads)  # of this thread's operations
+            torch.set_num_threads(1)  # of the operations that this thread calls
             if device.type == "cuda":
                 stream: Any = torch.cuda.Stream
                 torch.cuda.set_stream(stream(device, LOW if is_bulk else HIGH))
-            elif is_bulk:  # Linux has a priority for each thread, and OpenMP's inherit it
+            elif is_bulk:  # on Linux each thread has a priority of its own
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BULK_NICE)
 
-        self._free = width.batches
-        self._threads = ThreadPoolExecutor(width.batches, name, initializer=prepare)
+        self._free = batches or (ON_GPU if device.type == "cuda" else cores())
+        self._threads = ThreadPoolExecutor(self._free, name, initializer=prepare)
 
     @property
     def is_free(self) -> bool:
@@ -56,13 +54,6 @@ class Lane:
         self._free += 1
 
 
-def width_of(device: torch.device, *, is_parallel: bool) -> Width:
-    """How many batches of a pipeline run at once on the device.
-
-    On a CPU one that can use all cores gets them; of others there is one for each core. On a
-    GPU there are two: one is prepared and copied while the other computes.
-    """
-    if device.type == "cuda":
-        return Width(batches=2, threads=1)
-    cores = len(os.sched_getaffinity(0))
-    return Width(1, cores) if is_parallel else Width(cores, 1)
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

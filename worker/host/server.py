@@ -27,7 +27,7 @@ from crossmodal.pipelines.img2txt import Img2TxtPipeline
 from crossmodal.pipelines.txt2img import Txt2ImgPipeline
 from crossmodal.settings import Settings, load_settings
 from worker.host.batcher import Batcher, Ran
-from worker.host.lanes import Lane, width_of
+from worker.host.lanes import Lane
 from worker.host.protocol import (
     LENGTH,
     MAX_FRAME,
@@ -157,8 +157,7 @@ def load(settings: Settings, device: torch.device) -> ModelHost:
     pipelines: dict[Task, Pipeline] = {Task.TXT2IMG: txt2img, Task.IMG2TXT: img2txt}
 
     def new_lane(task: Task, is_bulk: bool) -> Lane:
-        width = width_of(device, is_parallel=pipelines[task].is_parallel)
-        return Lane(f"{task}{'-bulk' * is_bulk}", device, width, is_bulk=is_bulk)
+        return Lane(f"{task}{'-bulk' * is_bulk}", device, is_bulk=is_bulk)
 
     return ModelHost(info, Batcher(pipelines, new_lane, settings.max_batch, settings.max_wait_s))
 
