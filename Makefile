@@ -21,7 +21,7 @@ up: .venv/installed
 	$(BIN)/crossmodal up
 
 bench: .venv/installed-dev
-	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/all.py
 
 # A storm of faults over a real stack, then an audit: make chaos SEED=1 MINUTES=20 JOBS=3000
 MINUTES ?= 20

@@ -14,7 +14,7 @@ from crossmodal.jobs.names import events_key
 from crossmodal.jobs.record import JobState
 
 MAX_BLOCK_S = 2.0  # shorter than the socket timeout, so that a dead server is noticed
-MOST_AT_ONCE = 256  # streams that one command reads; jobs end about in the order of these
+MOST_AT_ONCE = 32  # streams that one command reads; jobs end about in the order of these
 IN_TURN_S = 0.1  # how long to wait for those that are read, where there are more
 
 

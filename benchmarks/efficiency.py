@@ -1,0 +1,161 @@
+"""What the queue costs beside the model: jobs a second through it, over the bare pipeline's.
+
+    python benchmarks/efficiency.py [--json]
+
+The bare side calls the same pipeline in a loop in this process, with the batch size and the
+number of threads that are best for it, and makes pictures and captions that nobody stores.
+The other sides go the whole way: interactive jobs are submitted one by one and awaited, bulk
+ones are `map_txt2img` and `map_img2txt`, and every result is in the object store.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from harness import Report, arguments, median, save_plot, take_turns
+from stack import Running, real_stack
+
+from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
+from crossmodal.models.bundle import open_bundle
+from crossmodal.pipelines.base import Drawn, Pipeline, Request
+from crossmodal.pipelines.img2txt import Img2TxtPipeline
+from crossmodal.pipelines.txt2img import Txt2ImgPipeline
+from crossmodal.settings import Settings
+from crossmodal.vision.encode import encode_png
+from crossmodal.vision.preprocess import fit_square
+from producer import JobHandle
+
+COLORS = ("red", "green", "blue", "yellow")
+PLACES = ("at the top", "on the left", "in the center", "in the bottom right")
+PROMPTS = [f"a {size} {color} {shape} {place} on a {ground} background"
+           for size in ("big", "small") for color in COLORS for shape in ("circle", "square")
+           for place in PLACES for ground in ("white", "black")]  # fmt: skip
+BATCHES = (1, 4, 16, 64)
+TRIAL_S, BARE_S = 1.0, 5.0
+JOBS = 384
+
+
+def requests(
+    settings: Settings,
+) -> tuple[dict[str, Pipeline], dict[str, list[Request]], list[bytes]]:
+    """Both pipelines, requests for them, and the pictures as files."""
+    bundle, cpu = open_bundle(settings.bundle), torch.device("cpu")
+    draw, describe = Txt2ImgPipeline(bundle, cpu), Img2TxtPipeline(bundle, cpu)
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(JOBS)]
+    drawing = [Request(Txt2ImgParams(prompt=p, seed=i)) for i, p in enumerate(prompts)]
+    pictures = [o.images[0] for o in draw.run(drawing[:128]) if isinstance(o, Drawn)]
+    params = Img2TxtParams(image=BlobRef(key="bench"))
+    describing = [Request(params, fit_square(p, describe.side)) for p in pictures]
+    files = [encode_png(p, "") for p in pictures]
+    return (
+        {"txt2img": draw, "img2txt": describe},
+        {"txt2img": drawing, "img2txt": describing},
+        files,
+    )
+
+
+def bare(pipeline: Pipeline, work: Sequence[Request], batch: int, threads: int, s: float) -> float:
+    """Items a second of the pipeline alone, in a loop for `s` seconds."""
+    torch.set_num_threads(threads)
+    done, begun = 0, time.perf_counter()
+    while time.perf_counter() - begun < s:
+        some = [work[(done + i) % len(work)] for i in range(batch)]
+        pipeline.run(some)
+        done += batch
+    return done / (time.perf_counter() - begun)
+
+
+def best(pipeline: Pipeline, work: Sequence[Request]) -> tuple[int, int]:
+    """The batch size and the number of threads at which the pipeline is fastest."""
+    choices = [(b, t) for b in BATCHES for t in sorted({1, os.cpu_count() or 1})]
+    pipeline.run(work[:4])
+    return max(choices, key=lambda c: bare(pipeline, work, *c, s=TRIAL_S))
+
+
+def rate(count: int, run: Callable[[], Iterable[Any]]) -> float:
+    """How many a second `run` yields, which must be `count` of them."""
+    begun = time.perf_counter()
+    made = sum(1 for _ in run())
+    assert made == count, f"{made} of {count}"
+    return count / (time.perf_counter() - begun)
+
+
+def interactive(running: Running, submit: Callable[[int], JobHandle]) -> float:
+    """Jobs a second, each submitted on its own, from the first submit to the last end."""
+    return rate(JOBS, lambda: running.client.as_completed([submit(i) for i in range(JOBS)]))
+
+
+def measure(running: Running, rounds: int) -> dict[str, dict[str, Any]]:
+    """Rates and ratios of both kinds of job."""
+    pipelines, work, files = requests(running.settings)
+    client = running.client
+    pictures = [files[i % len(files)] for i in range(JOBS)]
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(JOBS)]
+    ways: dict[str, dict[str, Callable[[], float]]] = {
+        "txt2img": {
+            "bulk": lambda: rate(JOBS, lambda: client.map_txt2img(prompts)),
+            "interactive": lambda: interactive(running, lambda i: client.txt2img(prompts[i])),
+        },
+        "img2txt": {
+            "bulk": lambda: rate(JOBS, lambda: client.map_img2txt(pictures)),
+            "interactive": lambda: interactive(running, lambda i: client.img2txt(pictures[i])),
+        },
+    }
+    found = {}
+    for task, through in ways.items():
+        batch, threads = best(pipelines[task], work[task])
+        contestants = {
+            "bare": lambda t=task, b=batch, n=threads: bare(pipelines[t], work[t], b, n, BARE_S),
+            **through,
+        }
+        rates = {k: median(v) for k, v in take_turns(contestants, rounds).items()}
+        found[task] = {
+            "bulk": round(rates["bulk"] / rates["bare"], 3),
+            "interactive": round(rates["interactive"] / rates["bare"], 3),
+            "rates": {k: round(v, 1) for k, v in rates.items()},
+            "bare_batch": batch, "bare_threads": threads,
+        }  # fmt: skip
+    return found
+
+
+def plot(found: dict[str, dict[str, Any]]) -> None:
+    """Rates as bars."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.2))
+    axes = figure.subplots()
+    ways = ("bare", "bulk", "interactive")
+    for i, way in enumerate(ways):
+        axes.bar([x + (i - 1) * 0.27 for x in range(2)], [f["rates"][way] for f in found.values()],
+                 0.25, label=way)  # fmt: skip
+    axes.set_xticks(range(2), list(found))
+    axes.set_ylabel("a second")
+    axes.legend()
+    save_plot("efficiency", figure)
+
+
+def main() -> None:
+    """Measure, print, and write down."""
+    args = arguments(__doc__).parse_args()
+    with real_stack() as running:
+        list(running.client.map_txt2img(PROMPTS))  # all processes have begun, all is loaded
+        found = measure(running, args.rounds)
+    report = Report(
+        "efficiency", "Through the queue, beside the bare model",
+        ("task", "way", "a second", "of the bare model"), figures=found,
+        notes="Bare: the pipeline in a loop, at its best batch size and number of threads "
+        + ", ".join(f"({t}: {f['bare_batch']} and {f['bare_threads']})" for t, f in found.items())
+        + ". Medians of the rounds. Ratios above 1 are possible on a CPU: the model host runs a "
+        "batch on each core, side by side, which is faster than one batch on all of them.",
+    )  # fmt: skip
+    for task, f in found.items():
+        for way, r in f["rates"].items():
+            report.rows.append((task, way, r, round(r / f["rates"]["bare"], 3)))
+    report.finish(args.json)
+    plot(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""A model host without models: what is left is what the queue itself costs.
+
+    python benchmarks/sham_host.py SOCKET SECONDS
+
+Each batch takes SECONDS, however large it is, and makes nothing.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from crossmodal.jobs.names import Task
+from crossmodal.pipelines.base import Described, Outcome, Pipeline, Request
+from worker.host.batcher import Batcher
+from worker.host.lanes import Lane
+from worker.host.protocol import HostInfo
+from worker.host.server import ModelHost, serve
+
+LIMIT_S = 600.0
+
+
+class Sham:
+    """A pipeline that only takes its time."""
+
+    def __init__(self, batch_s: float) -> None:
+        self._batch_s = batch_s
+
+    def warmup(self) -> None: ...
+
+    def weight(self, request: Request) -> int:
+        return 1
+
+    def run(self, batch: Sequence[Request]) -> list[Outcome]:
+        if self._batch_s:
+            time.sleep(self._batch_s)
+        return [Described(()) for _ in batch]
+
+
+async def main(path: Path, batch_s: float) -> None:
+    """Serve until SIGTERM."""
+    pipelines: dict[Task, Pipeline] = {task: Sham(batch_s) for task in (Task.TXT2IMG, Task.IMG2TXT)}
+
+    def new_lane(task: Task, is_bulk: bool) -> Lane:
+        return Lane(task, torch.device("cpu"), is_bulk=is_bulk, batches=1)
+
+    info = HostInfo("sham", "0", "cpu", 96, os.getpid())
+    await serve(ModelHost(info, Batcher(pipelines, new_lane, max_batch=64)), path, LIMIT_S)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2])))

@@ -1,0 +1,97 @@
+"""Private stacks for benchmarks: a real Valkey, real Celery workers, a real or a sham host."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossmodal.local.stack import Stack
+from crossmodal.local.valkey import free_port, start_valkey, valkey_url
+from crossmodal.processes import Child, wait_until
+from crossmodal.settings import Settings, load_settings
+from producer import Client
+from worker.cli import crews_of
+from worker.devices import Device
+from worker.health import UnitFiles
+from worker.unit import CeleryWorker
+
+SHAM_HOST = Path(__file__).with_name("sham_host.py")
+START_S = 120.0
+DRAIN_S = 60.0
+ALL_QUEUES = ["txt2img", "img2txt", "txt2img.bulk", "img2txt.bulk"]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A stack that serves, and a client of it."""
+
+    settings: Settings
+    client: Client
+    folder: Path
+    workers: list[CeleryWorker]
+
+
+@contextmanager
+def queue_server() -> Iterator[tuple[Path, int]]:
+    """A Valkey in a folder of its own, and the environment that leads to it."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder, port = Path(name), free_port()
+        os.environ.update({
+            "CELERY_BROKER_URL": valkey_url(port),
+            "CELERY_RESULT_BACKEND": "",
+            "CROSSMODAL_STORAGE_URL": (folder / "storage").as_uri(),
+            "CROSSMODAL_RUN_DIR": str(folder / "run"),
+            "CROSSMODAL_MAX_QUEUE_LENGTH": "10000000",
+        })  # fmt: skip
+        server = start_valkey(folder / "valkey", port)
+        try:
+            yield folder, port
+        finally:
+            server.stop(10)
+
+
+@contextmanager
+def real_stack(*options: str) -> Iterator[Running]:
+    """`crossmodal worker` with the shipped models."""
+    with (
+        queue_server() as (folder, _),
+        (folder / "log").open("wb") as log,
+        Stack({}, log) as stack,
+    ):
+        stack.start_worker(["--devices", "cpu", *options], DRAIN_S, folder / "ready")
+        stack.wait_ready(folder / "ready")
+        settings = load_settings()
+        with Client(settings) as client:
+            yield Running(settings, client, folder, [])
+
+
+@contextmanager
+def sham_stack(
+    batch_s: float, concurrency: int = 8, bulk_concurrency: int = 2
+) -> Iterator[Running]:
+    """Real Celery workers, before a host whose batches take `batch_s` and make nothing."""
+    with queue_server() as (folder, _):
+        files = UnitFiles(folder, "cpu")
+        with (folder / "log").open("wb") as log:
+            argv = [sys.executable, str(SHAM_HOST), str(files.socket), str(batch_s)]
+            host = Child("host", argv, {"OMP_NUM_THREADS": "1"}, output=log)
+            host.start()
+            settings = load_settings()
+            crews = crews_of(ALL_QUEUES, "", concurrency, bulk_concurrency)
+            workers = [CeleryWorker(settings, Device("cpu"), crew, files) for crew in crews]
+            children = [worker.child for worker in workers]
+            try:
+                assert wait_until(files.socket.is_socket, START_S)
+                for child in children:
+                    child.output = log
+                    child.start()
+                ready = [worker.files.ready for worker in workers]
+                assert wait_until(lambda: all(r.exists() for r in ready), START_S)
+                with Client(settings) as client:
+                    yield Running(settings, client, folder, workers)
+            finally:
+                for child in [*children, host]:
+                    child.stop(10)
