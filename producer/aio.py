@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.connection import broker_errors, connect_async
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import BlobRef, Params
@@ -66,6 +67,12 @@ class AsyncClient:
     def map_img2txt(self, images: Iterable[Picture], **options: Any) -> AsyncIterator[ItemResult]:
         """See `Client.map_img2txt`."""
         return _in_thread(self.sync.map_img2txt(images, **options))
+
+    def map_items(
+        self, task: Task, items: Iterable[BulkItem | ItemResult], **options: Any
+    ) -> AsyncIterator[ItemResult]:
+        """See `Client.map_items`."""
+        return _in_thread(self.sync.map_items(task, items, **options))
 
     async def batch(self, batch_id: str) -> BatchStatus:
         """See `Client.batch`."""
@@ -126,11 +133,12 @@ class AsyncClient:
         handles = {job.id: job for job in jobs}
         wait = await asyncio.to_thread(self.sync.new_wait, handles, timeout_s)
         while wait:
-            with broker_errors(self.sync.settings):
-                reply = await self._redis.execute_command(*wait.command())
-            if not reply and wait.expiring:
-                await asyncio.to_thread(self.sync.expire_overdue, wait.expiring)
-            for job_id in wait.feed(reply):
+            if look := wait.to_look_at():
+                ended = wait.end(await asyncio.to_thread(self.sync.ledger.ended, look))
+            else:
+                with broker_errors(self.sync.settings):
+                    ended = wait.feed(await self._redis.execute_command(*wait.command()))
+            for job_id in ended:
                 yield handles[job_id]
 
     def _twin(self, handle: JobHandle) -> AsyncJobHandle:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from crossmodal.errors import IdempotencyConflict, QueueFull
-from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, pack_items
-from crossmodal.jobs.connection import broker_errors
+from crossmodal.errors import IdempotencyConflict, InvalidParams, QueueFull
+from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, check_item, pack_items
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task, bulk_job_id
 from crossmodal.jobs.params import BulkParams, parse_params
 from crossmodal.jobs.record import Failure, ItemResult, Job, JobState
 from crossmodal.parts import finished_parts, read_part
-from crossmodal.settings import Settings
 from crossmodal.storage import Storage
 from producer.waiting import Wait
 
@@ -33,9 +31,8 @@ FULL_S = 1.0  # how long to wait at most before a full queue is tried again
 class Services(Protocol):
     """What a batch asks of its client."""
 
-    settings: Settings
-    redis: Any
-
+    def new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait: ...
+    def more_ended(self, wait: Wait) -> list[str]: ...
     @property
     def ledger(self) -> JobLedger: ...
     @property
@@ -61,9 +58,7 @@ class Batch:
         self._batch_id = batch_id
         self._sent: dict[str, Message] = {}
         self._failed: list[ItemResult] = []
-        self._wait = Wait(
-            services.settings.key_prefix, [], None, services.settings.connect_timeout_s / 2
-        )
+        self._wait = services.new_wait([], None)
 
     def results(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[ItemResult]:
         """What became of each item, in any order; `index` is its place among `items`.
@@ -84,7 +79,7 @@ class Batch:
                     break
                 following = next(messages, None)
             if self._sent:
-                for job_id in self._ended():
+                for job_id in self._services.more_ended(self._wait):
                     yield from self._read(self._sent.pop(job_id))
 
     def _messages(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[Message]:
@@ -94,10 +89,16 @@ class Batch:
 
     def _good(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[tuple[int, BulkItem]]:
         for place, item in enumerate(items):
-            if isinstance(item, BulkItem):
-                yield place, item
-            else:
+            if isinstance(item, ItemResult):
                 self._failed.append(item)
+                continue
+            try:
+                yield place, check_item(item)
+            except InvalidParams as e:
+                failure = Failure.of(e)
+                self._failed.append(
+                    ItemResult(index=place, custom_id=item.custom_id, failure=failure)
+                )
 
     def _send(self, message: Message) -> bool:
         """Whether the queue took the message, now or in an earlier run."""
@@ -119,7 +120,7 @@ class Batch:
         if not is_new:
             self._check(message.job, params)
         self._sent[message.job] = message
-        self._wait.add(message.job)
+        self._wait.add(message.job, is_new=is_new)
         return True
 
     def _check(self, job_id: str, params: BulkParams) -> None:
@@ -131,11 +132,6 @@ class Batch:
                 f"the batch {self._batch_id!r} was submitted before with other items (message "
                 f"{params.number} differs): use another id, or the same items in the same order"
             )
-
-    def _ended(self) -> list[str]:
-        with broker_errors(self._services.settings):
-            reply = self._services.redis.execute_command(*self._wait.command())
-        return self._wait.feed(reply)
 
     def _read(self, message: Message) -> Iterator[ItemResult]:
         """The results of a message that has ended; its failure for items that have none."""

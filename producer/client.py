@@ -260,26 +260,23 @@ class Client:
         handles = {job.id: job for job in jobs}
         wait = self.new_wait(handles, timeout_s)
         while wait:
-            with broker_errors(self.settings):
-                reply = self.redis.execute_command(*wait.command())
-            self.expire_overdue(wait.expiring if not reply else ())
-            for job_id in wait.feed(reply):
+            for job_id in self.more_ended(wait):
                 yield handles[job_id]
 
-    def new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait:
-        """A `Wait` for jobs that are known to exist. Raises `JobNotFound`."""
-        ids = list(job_ids)
-        expirations = self.ledger.expirations(ids)
-        return Wait(
-            self.settings.key_prefix, ids, timeout_s,
-            block_s=self.settings.connect_timeout_s / 2,
-            expiring=[i for i, at in zip(ids, expirations, strict=True) if at is not None],
-        )  # fmt: skip
+    def more_ended(self, wait: Wait) -> list[str]:
+        """Jobs that have ended since the last call; may be none, after a while."""
+        if look := wait.to_look_at():
+            return wait.end(self.ledger.ended(look))
+        with broker_errors(self.settings):
+            reply = self.redis.execute_command(*wait.command())
+        return wait.feed(reply)
 
-    def expire_overdue(self, job_ids: Iterable[str]) -> None:
-        """End those of the jobs whose time to be started is up, also where no worker is."""
-        for job_id in job_ids:
-            self.ledger.get(job_id)
+    def new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait:
+        """A `Wait` for jobs, from now on."""
+        return Wait(
+            self.settings.key_prefix, job_ids, timeout_s,
+            block_s=self.settings.connect_timeout_s / 2, since=self.ledger.now(),
+        )  # fmt: skip
 
     def queue(self, task: Task) -> QueueStatus:
         """The queue of a kind of job."""

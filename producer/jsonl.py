@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +53,17 @@ class BatchFile:
     def _task_of_first(self) -> Task:
         with self.path.open("rb") as lines:
             for line in lines:
-                if line.strip():
-                    request = _parsed(line)
-                    if request.get("url") in URLS:
-                        return URLS[request["url"]]
-        raise InvalidParams(
-            f"the first line of {self.path} has no url {' or '.join(URLS)}: say --task"
-        )
+                with suppress(InvalidParams):  # such a line fails alone
+                    if (task := _task_of(_parsed(line))) is not None:
+                        return task
+        raise InvalidParams(f"no line of {self.path} has a url {' or '.join(URLS)}: say --task")
 
     def _item(self, index: int, number: int, line: bytes, seen: set[str]) -> BulkItem | ItemResult:
         custom_id = f"line {number}"
         try:
             request = _parsed(line)
             custom_id = _custom_id(request, custom_id, seen)
-            if URLS.get(request.get("url", ""), self.task) is not self.task:
+            if "url" in request and _task_of(request) is not self.task:
                 raise InvalidParams(f"url {request['url']!r}: the batch is of {self.task} requests")
             body = request.get("body")
             if not isinstance(body, dict):
@@ -128,6 +126,11 @@ def _parsed(line: bytes) -> dict[str, Any]:
     if not isinstance(request, dict):
         raise InvalidParams("the line is not a JSON object")
     return request
+
+
+def _task_of(request: dict[str, Any]) -> Task | None:
+    url = request.get("url")
+    return URLS.get(url) if isinstance(url, str) else None
 
 
 def _custom_id(request: dict[str, Any], default: str, seen: set[str]) -> str:

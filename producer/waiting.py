@@ -1,25 +1,30 @@
 """Waiting for jobs to end, without saying how the waiting is done.
 
 The same object serves blocking and asynchronous callers: it makes the Redis command that
-blocks until something happens, and takes in the reply. Each has a loop of four lines.
+blocks until something happens, takes in the reply, and says when states must be looked at.
+Transitions are told in a few streams that many jobs share, so that it costs the same to wait
+for ten jobs and for a million. What a stream has forgotten before it was read, a look finds.
 """
 
 import time
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from crossmodal.errors import ResultTimeout
-from crossmodal.jobs.names import events_key
+from crossmodal.jobs.names import shard_key
 from crossmodal.jobs.record import JobState
 
 MAX_BLOCK_S = 2.0  # shorter than the socket timeout, so that a dead server is noticed
-MOST_AT_ONCE = 32  # streams that one command reads; jobs end about in the order of these
-IN_TURN_S = 0.1  # how long to wait for those that are read, where there are more
+LOOK_S = 2.0  # how often states are looked at, for what happens by the clock alone ...
+LOOK_AT_MANY_S = 10.0  # ... and where that are more jobs than
+MANY = 100
 
 
 class Wait:
-    """Follows the event streams of jobs until each has reached a terminal state."""
+    """Follows jobs until each has reached a terminal state.
+
+    `since` is Redis's time before any of them was looked at: what happens later is told.
+    """
 
     def __init__(
         self,
@@ -27,69 +32,67 @@ class Wait:
         job_ids: Iterable[str],
         timeout_s: float | None,
         block_s: float,
-        expiring: Iterable[str] = (),
+        since: float,
     ) -> None:
         self._prefix = prefix
-        self._ids = {events_key(prefix, job_id): job_id for job_id in job_ids}
-        self._seen = dict.fromkeys(self._ids, "0")  # stream -> id of its last known event
+        self._since = str(int(since * 1_000) - 1)
+        self._seen: dict[str, str] = {}  # stream -> id of its last known entry
+        self._left: dict[str, None] = {}  # in their order
+        self._unknown: list[str] = []  # whose state has never been looked at
         self._timeout_s = timeout_s
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._block_s = min(MAX_BLOCK_S, block_s)
-        self._has_read = False
-        self._expiring = set(expiring)
+        self._look_at = 0.0
+        for job_id in job_ids:
+            self.add(job_id)
 
     def __bool__(self) -> bool:
-        return bool(self._seen)
+        return bool(self._left)
 
-    def add(self, job_id: str) -> None:
-        """Follow one more job."""
-        stream = events_key(self._prefix, job_id)
-        self._ids[stream] = job_id
-        self._seen[stream] = "0"
+    def add(self, job_id: str, *, is_new: bool = False) -> None:
+        """Follow one more job; one that `is_new` was submitted after `since`."""
+        self._left[job_id] = None
+        self._seen.setdefault(shard_key(self._prefix, job_id), self._since)
+        if not is_new:
+            self._unknown.append(job_id)
+
+    def to_look_at(self) -> Sequence[str]:
+        """Jobs whose state must be looked at before anything is waited for."""
+        now = time.monotonic()
+        if now < self._look_at:
+            found, self._unknown = self._unknown, []
+            return found
+        self._look_at = now + (LOOK_AT_MANY_S if len(self._left) > MANY else LOOK_S)
+        self._unknown = []
+        return list(self._left)
+
+    def end(self, job_ids: Iterable[str]) -> list[str]:
+        """Those of the jobs that were followed until now, and have ended."""
+        return [job_id for job_id in job_ids if self._left.pop(job_id, self) is None]
 
     def command(self) -> list[Any]:
-        """XREAD over unfinished streams. Raises `ResultTimeout` when the time is up.
-
-        The oldest ones; where nothing happens to these, the next ones in turn.
-        """
-        streams = list(islice(self._seen, MOST_AT_ONCE))
-        left = self._block_s if len(streams) == len(self._seen) else IN_TURN_S
+        """XREAD over the streams of all jobs. Raises `ResultTimeout` when the time is up."""
+        left = self._block_s
         if self._deadline is not None:
             left = min(left, self._deadline - time.monotonic())
-            if left <= 0 and self._has_read:  # one look is always had
+            if left <= 0:
                 raise ResultTimeout(
-                    f"{len(self._seen)} of the jobs did not end within {self._timeout_s:g} s, "
-                    f"among them {self._ids[next(iter(self._seen))]}: they go on; ask again"
+                    f"{len(self._left)} of the jobs did not end within {self._timeout_s:g} s, "
+                    f"among them {next(iter(self._left))}: they go on; ask again"
                 )
-        self._has_read = True
         block_ms = max(1, int(left * 1_000))
-        seen = [self._seen[stream] for stream in streams]
-        return ["XREAD", "BLOCK", block_ms, "STREAMS", *streams, *seen]
-
-    @property
-    def expiring(self) -> set[str]:
-        """Unfinished jobs that end by the clock alone; somebody has to look at it."""
-        return self._expiring.intersection(self._ids[stream] for stream in self._seen)
+        return ["XREAD", "BLOCK", block_ms, "STREAMS", *self._seen, *self._seen.values()]
 
     def feed(self, reply: Any) -> list[str]:
         """Take in a reply to `command`; returns the ids of the jobs that have ended."""
         ended: list[str] = []
-        if not reply:
-            self._take_turns()
         streams = reply.items() if isinstance(reply, dict) else (reply or [])
         for stream, entries in streams:
             for entry_id, fields in _flat(entries):
                 self._seen[stream] = entry_id
-                if JobState(fields["state"]).is_terminal:
-                    ended.append(self._ids[stream])
-                    del self._seen[stream]
-                    break
+                if fields["id"] in self._left and JobState(fields["state"]).is_terminal:
+                    ended += self.end([fields["id"]])
         return ended
-
-    def _take_turns(self) -> None:
-        if len(self._seen) > MOST_AT_ONCE:
-            for stream in list(islice(self._seen, MOST_AT_ONCE)):
-                self._seen[stream] = self._seen.pop(stream)  # now the last
 
 
 def _flat(entries: Any) -> list[tuple[str, dict[str, str]]]:

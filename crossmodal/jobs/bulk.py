@@ -4,7 +4,7 @@ They are one msgpack blob, pictures included: a message costs one upload and one
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgpack
@@ -12,6 +12,7 @@ import msgpack
 from crossmodal.errors import InvalidParams
 
 MEDIA_TYPE = "application/vnd.msgpack"
+SURROGATES = {"unicode_errors": "surrogatepass"}  # a prompt may have some; they are cleaned later
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,24 @@ class BulkItem:
 
 def pack_items(items: Iterable[BulkItem]) -> bytes:
     """The input blob of a message."""
-    packed: bytes = msgpack.packb([[i.custom_id, i.params, i.image] for i in items])
+    packed: bytes = msgpack.packb([[i.custom_id, i.params, i.image] for i in items], **SURROGATES)
     return packed
+
+
+def check_item(item: BulkItem) -> BulkItem:
+    """`item` itself. Raises `InvalidParams` when it cannot be packed, or its results not stored."""
+    try:
+        item.custom_id.encode()
+        pack_items([replace(item, image=None)])
+    except (ValueError, TypeError, OverflowError) as e:
+        raise InvalidParams(f"the params of an item cannot be sent: {e}") from e
+    return item
 
 
 def unpack_items(data: bytes) -> list[BulkItem]:
     """What `pack_items` packed. Raises `InvalidParams` for anything else."""
     try:
-        return [BulkItem(*_checked(*row)) for row in msgpack.unpackb(data)]
+        return [BulkItem(*_checked(*row)) for row in msgpack.unpackb(data, **SURROGATES)]
     except (ValueError, TypeError, msgpack.UnpackException) as e:
         raise InvalidParams(f"the input of a bulk message cannot be read: {e!r}") from e
 

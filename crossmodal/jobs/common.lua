@@ -1,7 +1,10 @@
 -- Goes before every script of the ledger.
 --
 -- A job is a hash  <prefix>:job:<id>            state, attempt, task, queue, params, ...
---   its events     <prefix>:job:<id>:events     stream of transitions, capped
+--   its history    <prefix>:job:<id>:events     list of transitions, capped; the first is implied
+-- Transitions are in <prefix>:events:<0..63>      capped streams of all jobs' transitions, for
+--                                                  those who wait: a stream for each job would
+--                                                  take 4 kB of it
 -- A queue has      <prefix>:queue:<q>:queued    sorted set, id -> when it was submitted
 --                  <prefix>:queue:<q>:running   sorted set, id -> when its attempt started
 --                  <prefix>:queue:<q>:stats     hash: finished:<state> -> count, mean_run_s
@@ -17,6 +20,9 @@ local prefix, id = ARGV[1], ARGV[2]
 local leases = prefix .. ':leases'
 local dead = prefix .. ':dead'
 local MOST_DEAD = 10000
+local SHARDS = 64
+local MOST_EVENTS = 1000 -- of each shard
+local MOST_HISTORY = 100
 
 local function now()
   local t = redis.call('TIME')
@@ -31,9 +37,16 @@ local function queue_key(queue, part)
   return prefix .. ':queue:' .. queue .. ':' .. part
 end
 
+-- Tell those who wait, and keep it in the job's history.
 local function event(state, attempt, code)
-  redis.call('XADD', job .. ':events', 'MAXLEN', '~', 100, '*',
-    'state', state, 'attempt', attempt, 'code', code or '', 'at', stamp(now()))
+  local shard = tonumber(string.sub(redis.sha1hex(id), 1, 2), 16) % SHARDS
+  local stream = prefix .. ':events:' .. shard
+  redis.call('XADD', stream, 'MAXLEN', '~', MOST_EVENTS, '*', 'id', id, 'state', state)
+  redis.call('EXPIRE', stream, 3600)
+  if attempt == 0 and state == 'queued' then return end -- its record says when that was
+  redis.call('RPUSH', job .. ':events',
+    table.concat({state, attempt, code or '', stamp(now())}, ' '))
+  redis.call('LTRIM', job .. ':events', -MOST_HISTORY, -1)
 end
 
 -- Put an id on the list of dead letters; those that outlived their records leave it, and the

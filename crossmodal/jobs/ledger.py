@@ -31,6 +31,7 @@ from crossmodal.jobs.server import MemoryGuard
 from crossmodal.settings import Settings
 
 SCAN_COUNT = 1_000
+MOST_HISTORY = 100
 INPUT_FIELDS = {  # of params, where they name a blob
     Task.IMG2TXT: "image", Task.TXT2IMG_BULK: "input", Task.IMG2TXT_BULK: "input",
 }  # fmt: skip
@@ -236,8 +237,7 @@ class JobLedger:
         """Whether an attempt at the job is alive."""
         with self._errors():
             until = self._redis.zscore(names.leases_key(self._prefix), job_id)
-            seconds, micros = self._redis.time()
-        return until is not None and until > seconds + micros / 1e6
+        return until is not None and until > self.now()
 
     def requeue(self, job: Job, message: str) -> bool:
         """Send a message for a job that has none, unless something has happened to it since."""
@@ -288,27 +288,43 @@ class JobLedger:
                     if isinstance(blob, dict) and "key" in blob:
                         yield Task(task), blob["key"]
 
-    def expirations(self, job_ids: Sequence[str]) -> list[float | None]:
-        """When each of the jobs expires unless it is started. Raises `JobNotFound`."""
-        found: list[float | None] = []
+    def now(self) -> float:
+        """Redis's clock, in seconds since the epoch."""
         with self._errors():
-            for first in range(0, len(job_ids), SCAN_COUNT):
-                some = job_ids[first : first + SCAN_COUNT]
+            seconds, micros = self._redis.time()
+        return float(seconds + micros / 1e6)
+
+    def ended(self, job_ids: Sequence[str]) -> list[str]:
+        """Those of the jobs that have ended, also by their time being up. Raises `JobNotFound`."""
+        found: list[str] = []
+        for first in range(0, len(job_ids), SCAN_COUNT):
+            some = job_ids[first : first + SCAN_COUNT]
+            with self._errors():
                 pipe = self._redis.pipeline(transaction=False)
+                pipe.time()
                 for job_id in some:
                     key = names.job_key(self._prefix, names.check_job_id(job_id))
                     pipe.hmget(key, "state", "expires_at")
-                for job_id, (state, at) in zip(some, pipe.execute(), strict=True):
-                    if state is None:
-                        raise _not_found(job_id)
-                    found.append(float(at) if at else None)
+                (seconds, _), *replies = pipe.execute()
+            for job_id, (state, expires_at) in zip(some, replies, strict=True):
+                if state is None:
+                    raise _not_found(job_id)
+                overdue = expires_at is not None and seconds >= float(expires_at)
+                if JobState(state).is_terminal or (overdue and self.get(job_id).state.is_terminal):
+                    found.append(job_id)
         return found
 
     def history(self, job_id: str) -> list[JobEvent]:
         """The job's transitions, the latest hundred of them; empty for an unknown job."""
         with self._errors():
-            entries = self._redis.xrange(names.events_key(self._prefix, job_id))
-        return [JobEvent.model_validate(fields) for _, fields in entries]
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hget(names.job_key(self._prefix, job_id), "created_at")
+            pipe.lrange(names.events_key(self._prefix, job_id), 0, -1)
+            created_at, entries = pipe.execute()
+        if created_at is None:
+            return []
+        first = JobEvent(state=JobState.QUEUED, attempt=0, at=float(created_at))
+        return [first, *(_event(entry) for entry in entries)][-MOST_HISTORY:]
 
     def status(self, job_id: str) -> JobStatus:
         """State, and for a queued job its place in the queue (0 is next) and likely wait."""
@@ -349,9 +365,7 @@ class JobLedger:
     def _is_overdue(self, job: Job) -> bool:
         if job.state is not JobState.QUEUED or job.expires_at is None:
             return False
-        with self._errors():
-            seconds, micros = self._redis.time()
-        return bool(seconds + micros / 1e6 >= job.expires_at)
+        return self.now() >= job.expires_at
 
     # -- plumbing -----------------------------------------------------------------------
 
@@ -396,6 +410,11 @@ def _not_found(job_id: str) -> JobNotFound:
         f"there is no job {job_id[:140]!r}: it was never submitted to this Redis, "
         "or its record has outlived CROSSMODAL_RETENTION_S"
     )
+
+
+def _event(entry: str) -> JobEvent:
+    state, attempt, code, at = entry.split(" ")
+    return JobEvent(state=JobState(state), attempt=int(attempt), code=code, at=float(at))
 
 
 def _decode(job_id: str, fields: dict[str, str]) -> Job:

@@ -12,7 +12,7 @@ import base64
 import binascii
 import json
 import re
-import uuid
+import secrets
 from collections.abc import Container
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -23,7 +23,8 @@ from crossmodal.errors import InvalidMessage, InvalidParams, UnknownTask
 from crossmodal.jobs.names import RECORDED_HEADER, Task, check_job_id
 from crossmodal.jobs.params import Params
 
-MAX_SHOWN = 1_024  # characters of the arguments that Flower and logs get to see
+EMPTY_BODY = base64.b64encode(b"[[],{},{}]").decode()  # args, kwargs, embed
+MAX_SHOWN = 128  # characters of the arguments that Flower and logs get to see
 EXCERPT = 65_536  # bytes at either end of a message in which its job's id is looked for
 _ID = re.compile(rb'"id":\s*"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"')
 
@@ -31,27 +32,24 @@ _ID = re.compile(rb'"id":\s*"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"')
 def message_of(task: Task, job_id: str, params: Params) -> str:
     """The message whose job has its record: workers take the params from there.
 
-    It carries them for Flower to show; never the metadata, as Celery's JSON decoder gives
-    some dictionaries a meaning of its own.
+    It carries no more than Celery needs, and their beginning for Flower to show: a queue may
+    hold a million of them.
     """
-    kwargs = params.model_dump(mode="json", exclude_none=True, exclude={"metadata"})
-    embed = dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))
+    shown = params.model_dump(mode="json", exclude_defaults=True, exclude={"metadata"})
     headers = {
-        "lang": "py", "task": task.celery_name, "id": job_id, "root_id": job_id,
-        "parent_id": None, "group": None, "eta": None, "expires": None, "retries": 0,
-        "timelimit": [None, None], "argsrepr": "()", "kwargsrepr": repr(kwargs)[:MAX_SHOWN],
-        "origin": "crossmodal", "ignore_result": False, RECORDED_HEADER: True,
+        "lang": "py", "task": task.celery_name, "id": job_id, "argsrepr": "()",
+        "kwargsrepr": repr(shown)[:MAX_SHOWN], RECORDED_HEADER: True,
     }  # fmt: skip
     properties = {
-        "correlation_id": job_id, "reply_to": "", "delivery_mode": 2, "priority": 0,
+        "correlation_id": job_id, "priority": 0, "body_encoding": "base64",
         "delivery_info": {"exchange": "", "routing_key": task.queue},
-        "body_encoding": "base64", "delivery_tag": str(uuid.uuid4()),
+        "delivery_tag": secrets.token_hex(8),
     }  # fmt: skip
-    return json.dumps({
-        "body": base64.b64encode(json.dumps([[], kwargs, embed]).encode()).decode(),
-        "content-encoding": "utf-8", "content-type": "application/json",
+    message = {
+        "body": EMPTY_BODY, "content-encoding": "utf-8", "content-type": "application/json",
         "headers": headers, "properties": properties,
-    })  # fmt: skip
+    }  # fmt: skip
+    return json.dumps(message, separators=(",", ":"))
 
 
 def _checked_time(text: str) -> str:

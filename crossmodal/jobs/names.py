@@ -1,5 +1,6 @@
 """The strings both sides must agree on: task names, queue names, Redis keys, blob keys."""
 
+import hashlib
 import os
 import re
 import time
@@ -11,6 +12,7 @@ from crossmodal.errors import InvalidParams
 RECORDED_HEADER = "crossmodal_recorded"
 # Where workers put the `expires` of a plain message: expiring is for the ledger to do.
 EXPIRES_HEADER = "crossmodal_expires"
+SHARDS = 64  # of the streams that transitions are told in
 MAX_IDEMPOTENCY_KEY = 200
 MAX_BATCH_ID = 100  # so that its messages have ids of at most 128
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -79,8 +81,14 @@ def job_key(prefix: str, job_id: str) -> str:
 
 
 def events_key(prefix: str, job_id: str) -> str:
-    """The stream of a job's transitions."""
+    """The list of a job's transitions."""
     return f"{prefix}:job:{job_id}:events"
+
+
+def shard_key(prefix: str, job_id: str) -> str:
+    """The stream that the transitions of this job and many others are told in."""
+    shard = hashlib.sha1(job_id.encode(), usedforsecurity=False).digest()[0] % SHARDS
+    return f"{prefix}:events:{shard}"
 
 
 def queue_key(prefix: str, queue: str, part: str) -> str:

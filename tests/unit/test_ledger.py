@@ -309,8 +309,10 @@ def test_redis_is_as_empty_as_before_when_all_records_have_expired(settings: Set
         attempt = start(ledger, submit(ledger, idempotency_key=f"k{i}"))
         end_in_one_way(ledger, attempt, i % 4)
     with connect(settings) as redis:
-        stats = {names.queue_key(settings.key_prefix, "txt2img", "stats")}
-        until(lambda: set(redis.scan_iter(f"{settings.key_prefix}:*")) == stats, 10)
+        kept = {names.queue_key(settings.key_prefix, "txt2img", "stats")}
+        told = {f"{settings.key_prefix}:events:{i}" for i in range(names.SHARDS)}  # for an hour
+        until(lambda: set(redis.scan_iter(f"{settings.key_prefix}:*")) - told == kept, 10)
+        assert all(0 < redis.ttl(key) <= 3_600 for key in told if redis.exists(key))
     ledger.close()
 
 

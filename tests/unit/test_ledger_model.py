@@ -308,11 +308,11 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.redis.pipeline() as pipe:
             for job in self.model.values():
                 pipe.hgetall(job_key(self.prefix, job.id))
-                pipe.xrevrange(events_key(self.prefix, job.id), count=1)
+                pipe.lrange(events_key(self.prefix, job.id), -1, -1)
             replies = iter(pipe.execute())
         for job, record, events in zip(self.model.values(), replies, replies, strict=True):
-            last = events[0][1]
-            assert (last["state"], int(last["attempt"]), last["code"]) == job.events[-1]
+            state, attempt, code, _ = events[0].split(" ") if events else (QUEUED, 0, "", "")
+            assert (state, int(attempt), code) == job.events[-1]
             assert (record["state"], int(record["attempt"])) == (job.state, job.attempt)
             assert json.loads(record.get("failure", "{}")).get("code") == job.failure
             assert ("alone" in record) == job.is_suspect

@@ -6,15 +6,20 @@ When one of these fails, the three must be read beside kombu's new Redis transpo
 import inspect
 import json
 
+from kombu import Connection
 from kombu import transport as kombu_transport
 from kombu.transport import TRANSPORT_ALIASES, get_transport_cls
 from kombu.transport.redis import Channel, MultiChannelPoller, QoS, Transport
+from redis import Redis
 
+from crossmodal.jobs.connection import connect
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import EXPIRES_HEADER, Task
 from crossmodal.jobs.params import Txt2ImgParams
+from crossmodal.local.valkey import free_port, valkey_url
+from crossmodal.settings import Settings
 from worker.recovery import PRIORITIES, UNACKED
-from worker.transport import CheckedChannel, install, take_over
+from worker.transport import BatchedAcks, CheckedChannel, install, take_over
 
 
 def test_the_lease_renews_what_kombu_sweeps_by() -> None:
@@ -35,8 +40,41 @@ def test_the_checked_channel_reads_as_kombu_does() -> None:
         assert part in source
     assert Channel.sep == "\x06\x16"
     private = {name for name in vars(CheckedChannel) if not name.startswith("__")}
-    assert private & set(vars(Channel)) == {"_brpop_read", "_brpop_start", "_receive_one"}
+    assert private & set(vars(Channel)) == {
+        "_brpop_read", "_brpop_start", "_receive_one", "QoS", "close", "conn_or_acquire"
+    }  # fmt: skip
     assert "channel._brpop_start()" in inspect.getsource(MultiChannelPoller._register_BRPOP)
+
+
+def test_messages_in_hand_are_noted_as_kombu_notes_them() -> None:
+    append, ack = inspect.getsource(QoS.append), inspect.getsource(QoS.ack)
+    for part in ("zadd(self.unacked_index_key", "hset(self.unacked_key, delivery_tag,",
+                 "super().append(message, delivery_tag)"):  # fmt: skip
+        assert part in append
+    assert "_remove_from_indices(delivery_tag).execute()" in ack
+    assert "super().ack(delivery_tag)" in ack
+    removed = inspect.getsource(QoS._remove_from_indices)
+    assert "zrem(self.unacked_index_key" in removed
+    assert "hdel(self.unacked_key" in removed
+    assert "yield self._create_client()" in inspect.getsource(Channel.conn_or_acquire)
+    private = {name for name in vars(BatchedAcks) if not name.startswith("__")}
+    assert private & set(vars(QoS)) == {"append", "ack", "pipe_or_acquire"}
+
+
+def test_an_acknowledgement_is_not_lost_when_redis_does_not_answer(settings: Settings) -> None:
+    install(["acks"], 100_000, lambda *_: None)
+    url = settings.broker_url.get_secret_value()
+    with Connection(url) as connection, connect(settings) as redis:
+        channel = connection.channel()
+        channel.unacked_key = f"{settings.key_prefix}-unacked"
+        redis.hset(channel.unacked_key, "tag", "message")
+        channel._caller = Redis.from_url(valkey_url(free_port()), retry=None)  # nobody is there
+        channel.qos.ack("tag")
+        assert redis.hlen(channel.unacked_key) == 1
+        channel._caller.close()
+        channel._caller = None
+        channel.qos.flush()
+        assert redis.hlen(channel.unacked_key) == 0
 
 
 def test_messages_in_hand_are_where_the_recovery_looks() -> None:
