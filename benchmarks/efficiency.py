@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from harness import Report, arguments, median, save_plot, take_turns
+from harness import Report, device_arguments, median, save_plot, take_turns
 from stack import Running, real_stack
 
 from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
@@ -38,11 +38,11 @@ JOBS = 384
 
 
 def requests(
-    settings: Settings,
+    settings: Settings, device: str = "cpu"
 ) -> tuple[dict[str, Pipeline], dict[str, list[Request]], list[bytes]]:
     """Both pipelines, requests for them, and the pictures as files."""
-    bundle, cpu = open_bundle(settings.bundle), torch.device("cpu")
-    draw, describe = Txt2ImgPipeline(bundle, cpu), Img2TxtPipeline(bundle, cpu)
+    bundle, on = open_bundle(settings.bundle), torch.device(device)
+    draw, describe = Txt2ImgPipeline(bundle, on), Img2TxtPipeline(bundle, on)
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(JOBS)]
     drawing = [Request(Txt2ImgParams(prompt=p, seed=i)) for i, p in enumerate(prompts)]
     pictures = [o.images[0] for o in draw.run(drawing[:128]) if isinstance(o, Drawn)]
@@ -69,7 +69,7 @@ def bare(pipeline: Pipeline, work: Sequence[Request], batch: int, threads: int, 
 
 def best(pipeline: Pipeline, work: Sequence[Request]) -> tuple[int, int]:
     """The batch size and the number of threads at which the pipeline is fastest."""
-    choices = [(b, t) for b in BATCHES for t in sorted({1, os.cpu_count() or 1})]
+    choices = [(b, t) for b in BATCHES for t in sorted({1, len(os.sched_getaffinity(0))})]
     pipeline.run(work[:4])
     return max(choices, key=lambda c: bare(pipeline, work, *c, s=TRIAL_S))
 
@@ -87,9 +87,9 @@ def interactive(running: Running, submit: Callable[[int], JobHandle]) -> float:
     return rate(JOBS, lambda: running.client.as_completed([submit(i) for i in range(JOBS)]))
 
 
-def measure(running: Running, rounds: int) -> dict[str, dict[str, Any]]:
+def measure(running: Running, rounds: int, device: str) -> dict[str, dict[str, Any]]:
     """Rates and ratios of both kinds of job."""
-    pipelines, work, files = requests(running.settings)
+    pipelines, work, files = requests(running.settings, device)
     client = running.client
     pictures = [files[i % len(files)] for i in range(JOBS)]
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(JOBS)]
@@ -120,7 +120,7 @@ def measure(running: Running, rounds: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def plot(found: dict[str, dict[str, Any]]) -> None:
+def plot(found: dict[str, dict[str, Any]], prefix: str) -> None:
     """Rates as bars."""
     from matplotlib.figure import Figure
 
@@ -133,17 +133,17 @@ def plot(found: dict[str, dict[str, Any]]) -> None:
     axes.set_xticks(range(2), list(found))
     axes.set_ylabel("a second")
     axes.legend()
-    save_plot("efficiency", figure)
+    save_plot(prefix + "efficiency", figure)
 
 
 def main() -> None:
     """Measure, print, and write down."""
-    args = arguments(__doc__).parse_args()
-    with real_stack() as running:
+    args = device_arguments(__doc__).parse_args()
+    with real_stack(args.device) as running:
         list(running.client.map_txt2img(PROMPTS))  # all processes have begun, all is loaded
-        found = measure(running, args.rounds)
+        found = measure(running, args.rounds, args.device)
     report = Report(
-        "efficiency", "Through the queue, beside the bare model",
+        args.prefix + "efficiency", "Through the queue, beside the bare model",
         ("task", "way", "a second", "of the bare model"), figures=found,
         notes="Bare: the pipeline in a loop, at its best batch size and number of threads "
         + ", ".join(f"({t}: {f['bare_batch']} and {f['bare_threads']})" for t, f in found.items())
@@ -154,7 +154,7 @@ def main() -> None:
         for way, r in f["rates"].items():
             report.rows.append((task, way, r, round(r / f["rates"]["bare"], 3)))
     report.finish(args.json)
-    plot(found)
+    plot(found, args.prefix)
 
 
 if __name__ == "__main__":

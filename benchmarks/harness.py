@@ -36,6 +36,14 @@ def arguments(description: str | None, rounds: int = 3) -> argparse.ArgumentPars
     return parser
 
 
+def device_arguments(description: str | None) -> argparse.ArgumentParser:
+    """The same for those that can use a GPU, whose results have names of their own."""
+    parser = arguments(description)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--prefix", default="", help="of the names of the results")
+    return parser
+
+
 def take_turns(
     contestants: Mapping[str, Callable[[], float]], rounds: int
 ) -> dict[str, list[float]]:

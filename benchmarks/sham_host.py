@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from crossmodal.jobs.names import Task
-from crossmodal.pipelines.base import Described, Outcome, Pipeline, Request
+from crossmodal.pipelines.base import Described, Outcome, Pause, Pipeline, Request, no_pause
 from worker.host.batcher import Batcher
 from worker.host.lanes import Lane
 from worker.host.protocol import HostInfo
@@ -35,7 +35,7 @@ class Sham:
     def weight(self, request: Request) -> int:
         return 1
 
-    def run(self, batch: Sequence[Request]) -> list[Outcome]:
+    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
         if self._batch_s:
             time.sleep(self._batch_s)
         return [Described(()) for _ in batch]

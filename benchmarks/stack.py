@@ -19,6 +19,7 @@ from worker.health import UnitFiles
 from worker.unit import CeleryWorker
 
 SHAM_HOST = Path(__file__).with_name("sham_host.py")
+DEVICES = {"cpu": "cpu", "cuda": "cuda:0"}  # torch's names, and the supervisor's
 START_S = 120.0
 DRAIN_S = 60.0
 ALL_QUEUES = ["txt2img", "img2txt", "txt2img.bulk", "img2txt.bulk"]
@@ -54,14 +55,14 @@ def queue_server() -> Iterator[tuple[Path, int]]:
 
 
 @contextmanager
-def real_stack(*options: str) -> Iterator[Running]:
+def real_stack(device: str = "cpu", *options: str) -> Iterator[Running]:
     """`crossmodal worker` with the shipped models."""
     with (
         queue_server() as (folder, _),
         (folder / "log").open("wb") as log,
         Stack({}, log) as stack,
     ):
-        stack.start_worker(["--devices", "cpu", *options], DRAIN_S, folder / "ready")
+        stack.start_worker(["--devices", DEVICES[device], *options], DRAIN_S, folder / "ready")
         stack.wait_ready(folder / "ready")
         settings = load_settings()
         with Client(settings) as client:

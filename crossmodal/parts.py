@@ -34,6 +34,9 @@ def read_part(storage: Storage, part: BlobRef) -> list[ItemResult]:
 
 
 def finished_parts(storage: Storage, job_id: str) -> list[BlobRef]:
-    """All parts that any attempt at a bulk job has stored, also where it has not ended."""
-    found = storage.list(f"{RESULTS}/{job_id}")
+    """All parts that any attempt at a bulk job has stored, also where it has not ended.
+
+    The oldest first, so that everybody prefers the same ones of those that overlap.
+    """
+    found = sorted(storage.list(f"{RESULTS}/{job_id}"), key=lambda b: (b.modified_at, b.key))
     return [BlobRef(key=b.key, size=b.size) for b in found if b.key.endswith(SUFFIX)]

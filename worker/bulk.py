@@ -13,7 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmodal.errors import CrossmodalError, ModelHostCrashed, is_callers_fault
+from crossmodal.errors import (
+    BlobNotFound,
+    CrossmodalError,
+    ModelHostCrashed,
+    is_callers_fault,
+)
 from crossmodal.jobs.bulk import BulkItem, unpack_items
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import Task
@@ -150,7 +155,7 @@ class BulkRun:
                 image = fit_square(pixels, message.info.image_side)
             return _Prepared(index, item.custom_id, params, image)
         except CrossmodalError as e:
-            if not is_callers_fault(e.code):
+            if not (is_callers_fault(e.code) or isinstance(e, BlobNotFound)):
                 raise
             return _Prepared(index, item.custom_id, error=e)
 

@@ -37,7 +37,7 @@ def check_item(item: BulkItem) -> BulkItem:
     """`item` itself. Raises `InvalidParams` when it cannot be packed, or its results not stored."""
     try:
         item.custom_id.encode()
-        pack_items([replace(item, image=None)])
+        unpack_items(pack_items([replace(item, image=None)]))  # not all that packs unpacks
     except (ValueError, TypeError, OverflowError) as e:
         raise InvalidParams(f"the params of an item cannot be sent: {e}") from e
     return item
@@ -46,7 +46,10 @@ def check_item(item: BulkItem) -> BulkItem:
 def unpack_items(data: bytes) -> list[BulkItem]:
     """What `pack_items` packed. Raises `InvalidParams` for anything else."""
     try:
-        return [BulkItem(*_checked(*row)) for row in msgpack.unpackb(data, **SURROGATES)]
+        rows = msgpack.unpackb(data, **SURROGATES)
+        if not isinstance(rows, list):
+            raise TypeError("it is not a list of items")
+        return [BulkItem(*_checked(*row)) for row in rows]
     except (ValueError, TypeError, msgpack.UnpackException) as e:
         raise InvalidParams(f"the input of a bulk message cannot be read: {e!r}") from e
 

@@ -46,7 +46,7 @@ class Stack:
         """Start a supervisor with its model hosts and Celery workers."""
         argv = [sys.executable, "-m", "crossmodal.cli", "worker",
                 "--ready-file", str(ready_file), *options]  # fmt: skip
-        return self._start("worker", argv, drain_s + KILL_MARGIN_S)
+        return self.start("worker", argv, drain_s + KILL_MARGIN_S)
 
     def start_flower(self) -> bool:
         """Start Flower, if it is installed."""
@@ -54,7 +54,7 @@ class Stack:
             return False
         argv = [sys.executable, "-m", "celery", "-A", "worker.app", "flower",
                 f"--conf={flowerconfig.__file__}"]  # fmt: skip
-        self._start("flower", argv, FLOWER_STOP_S)
+        self.start("flower", argv, FLOWER_STOP_S)
         return True
 
     def wait_ready(self, ready_file: Path) -> None:
@@ -78,7 +78,8 @@ class Stack:
                 continue
             self._children.pop()
 
-    def _start(self, name: str, argv: list[str], stop_s: float) -> Child:
+    def start(self, name: str, argv: list[str], stop_s: float) -> Child:
+        """Start a program of the stack, which has `stop_s` to end when the stack stops."""
         child = Child(name, argv, self._env, output=self._log)
         child.start()
         self.add(child, stop_s)

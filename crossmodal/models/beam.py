@@ -1,12 +1,14 @@
 """Beam search over a `Captioner`, for a whole batch at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from crossmodal.models.captioner import END, Captioner
+
+AT_ONCE = {"cpu": 4}  # pictures that are encoded at once; on a CPU, more are no faster
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,17 @@ class Hypothesis:
 
 
 @torch.inference_mode()
-def search(model: Captioner, images: Tensor, limits: Sequence[Limits]) -> list[list[Hypothesis]]:
+def search(
+    model: Captioner, images: Tensor, limits: Sequence[Limits],
+    pause: Callable[[], None] = lambda: None,
+) -> list[list[Hypothesis]]:  # fmt: skip
     """The best captions of each picture, best first, as many as its limits want.
 
     images uint8 (B, 3, side, side). A beam that reaches `max_words` is cut there. Each picture
     is searched as if it were alone: one with a smaller width has no more beams than that.
+    `pause` is called every few milliseconds.
     """
+
     K, V = max(x.width for x in limits), len(model.config.words)
     device = images.device
     width, max_words, count = torch.tensor(
@@ -40,7 +47,7 @@ def search(model: Captioner, images: Tensor, limits: Sequence[Limits]) -> list[l
     ).T[..., None]  # each (B, 1)
     rank = torch.arange(K, device=device)
     too_many, wanted = rank >= width, rank < count  # (B, K)
-    features = model.encoder(images)  # (B, N, W)
+    features = _encoded(model, images, pause)  # (B, N, W)
     keys = model.decoder.keys(features)
     state = model.decoder.begin(features, K)
     scores = torch.full(too_many.shape, float("-inf"), device=device)  # (B, K), best first
@@ -49,6 +56,7 @@ def search(model: Captioner, images: Tensor, limits: Sequence[Limits]) -> list[l
     words = torch.zeros(*too_many.shape, 0, dtype=torch.long, device=device)
     last = torch.full_like(too_many, END, dtype=torch.long)
     for length in range(1, max(x.max_words for x in limits) + 1):
+        pause()
         logits, state = model.decoder.step(last, state, features, keys)
         step = logits.log_softmax(-1).masked_fill(ended[..., None], float("-inf"))  # (B, K, V)
         step[..., END] = torch.where(ended, 0.0, step[..., END])  # an ended beam stays as it is
@@ -63,6 +71,15 @@ def search(model: Captioner, images: Tensor, limits: Sequence[Limits]) -> list[l
         state = state.select(beam)
     rows = zip(words.tolist(), scores.tolist(), limits, strict=True)
     return [_hypotheses(w, s)[: x.count] for w, s, x in rows]
+
+
+def _encoded(model: Captioner, images: Tensor, pause: Callable[[], None]) -> Tensor:
+    size = AT_ONCE.get(images.device.type, len(images))
+    features = []
+    for first in range(0, len(images), size):
+        pause()
+        features.append(model.encoder(images[first : first + size]))
+    return torch.cat(features)
 
 
 def _hypotheses(words: list[list[int]], scores: list[float]) -> list[Hypothesis]:

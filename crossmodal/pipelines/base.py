@@ -1,6 +1,6 @@
 """Params in, results out, always a batch: the same length, the same order, a failure an item."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +40,11 @@ class Described:
 
 
 Outcome = Drawn | Described | CrossmodalError
+Pause = Callable[[], None]
+
+
+def no_pause() -> None:
+    """Of a batch that gives way to nobody."""
 
 
 class Pipeline(Protocol):
@@ -53,6 +58,6 @@ class Pipeline(Protocol):
         """How many pictures or captions the request asks for."""
         ...
 
-    def run(self, batch: Sequence[Request]) -> list[Outcome]:
-        """One outcome a request, in their order."""
+    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+        """One outcome a request, in their order; calls `pause` wherever it can be held up."""
         ...

@@ -13,7 +13,7 @@ from crossmodal.models.beam import Hypothesis, Limits, search
 from crossmodal.models.bundle import Bundle
 from crossmodal.models.captioner import Captioner
 from crossmodal.models.weights import load_captioner
-from crossmodal.pipelines.base import Described, Outcome, Request
+from crossmodal.pipelines.base import Described, Outcome, Pause, Request, no_pause
 
 
 class Img2TxtPipeline:
@@ -37,10 +37,10 @@ class Img2TxtPipeline:
     def weight(self, request: Request) -> int:
         return 1
 
-    def run(self, batch: Sequence[Request]) -> list[Outcome]:
+    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
         limits = [_limits(_params(request)) for request in batch]
         images = np.stack([_image(request) for request in batch])  # (B, H, W, 3)
-        found = search(self._model, self._on_device(images), limits)
+        found = search(self._model, self._on_device(images), limits, pause)
         return [Described(tuple(self._caption(h) for h in hypotheses)) for hypotheses in found]
 
     def _on_device(self, images: NDArray[np.uint8]) -> Tensor:

@@ -12,7 +12,7 @@ from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.models.bundle import Bundle
 from crossmodal.models.drawing import DrawingModel
 from crossmodal.models.weights import load_drawing, load_text
-from crossmodal.pipelines.base import Drawn, Outcome, Request
+from crossmodal.pipelines.base import Drawn, Outcome, Pause, Request, no_pause
 from crossmodal.text.vectors import Encoded, TextVectors, nearest
 
 # Floating-point sums depend on the shapes of the tensors they run in. Every forward pass
@@ -38,7 +38,7 @@ class Txt2ImgPipeline:
     def weight(self, request: Request) -> int:
         return request.params.count
 
-    def run(self, batch: Sequence[Request]) -> list[Outcome]:
+    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
         """Draw every picture of every request; a prompt without a known word fails alone."""
         params = [_params(request) for request in batch]
         texts = [self._words.encode(p.prompt, self._max_words) for p in params]
@@ -48,7 +48,7 @@ class Txt2ImgPipeline:
             if len(text.vectors)
             for i in range(p.count)
         ]
-        pictures = iter(self._draw(jobs))
+        pictures = iter(self._draw(jobs, pause))
         return [
             Drawn(
                 np.stack([next(pictures) for _ in range(p.count)]),
@@ -75,9 +75,10 @@ class Txt2ImgPipeline:
         return torch.randn(self._model.latent_dim, generator=generator) * params.temperature
 
     @torch.inference_mode()
-    def _draw(self, jobs: list[tuple[Encoded, Tensor]]) -> list[NDArray[np.uint8]]:
+    def _draw(self, jobs: list[tuple[Encoded, Tensor]], pause: Pause) -> list[NDArray[np.uint8]]:
         pictures: list[NDArray[np.uint8]] = []
         for start in range(0, len(jobs), self._rows):
+            pause()
             chunk = jobs[start : start + self._rows]
             words, keep, noise = self._stacked(chunk)
             drawn = self._model.sample(words, keep, noise)  # (rows, 3, H, W)

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from crossmodal.errors import CrossmodalError, GpuOutOfMemory, InferenceFailed, UnknownWords
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
-from crossmodal.pipelines.base import Described, Drawn, Outcome, Pipeline, Request
+from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Pipeline, Request, no_pause
 from worker.host.batcher import WORN_OUT_AFTER, Batcher, Ran
 from worker.host.isolation import run_isolated
 from worker.host.lanes import Lane
@@ -31,7 +32,7 @@ class Recorder:
     def weight(self, request: Request) -> int:
         return request.params.count
 
-    def run(self, batch: Sequence[Request]) -> list[Outcome]:
+    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
         self.free.wait(10)
         prompts = [r.params.prompt for r in batch if isinstance(r.params, Txt2ImgParams)]
         self.batches.append(prompts)
@@ -41,7 +42,7 @@ class Recorder:
 
 
 class Captions(Recorder):
-    def run(self, batch: Sequence[Request]) -> list[Outcome]:
+    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
         self.batches.append(["image"] * len(batch))
         return [Described(()) for _ in batch]
 
@@ -133,7 +134,7 @@ def test_a_bad_request_fails_alone() -> None:
 
 def test_a_typed_error_keeps_its_type() -> None:
     class Picky(Recorder):
-        def run(self, batch: Sequence[Request]) -> list[Outcome]:
+        def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
             raise UnknownWords("zorg")
 
     assert isinstance(run_isolated(Picky(), [request("zorg")])[0], UnknownWords)
@@ -141,7 +142,7 @@ def test_a_typed_error_keeps_its_type() -> None:
 
 def test_outcomes_of_a_wrong_number_are_noticed() -> None:
     class Short(Recorder):
-        def run(self, batch: Sequence[Request]) -> list[Outcome]:
+        def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
             return []
 
     outcomes = run_isolated(Short(), [request("a"), request("b")])
@@ -192,11 +193,11 @@ def test_a_pipeline_that_works_is_called_once(size: int) -> None:
 class Greedy(Recorder):
     """A device with memory for two requests at once, and none for the prompt "huge"."""
 
-    def run(self, batch: Sequence[Request]) -> list[Outcome]:
+    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
         prompts = [r.params.prompt for r in batch if isinstance(r.params, Txt2ImgParams)]
         if len(batch) > 2 or "huge" in prompts:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return super().run(batch)
+        return super().run(batch, pause)
 
 
 def test_a_batch_without_memory_is_halved_until_it_fits() -> None:
@@ -287,9 +288,9 @@ def test_a_lane_of_two_runs_two_batches_at_once() -> None:
             super().__init__()
             self.barrier = threading.Barrier(2, timeout=10)
 
-        def run(self, batch: Sequence[Request]) -> list[Outcome]:
+        def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
             self.barrier.wait()
-            return super().run(batch)
+            return super().run(batch, pause)
 
     async def scenario() -> list[Ran]:
         return await batcher_of(Meeting(), 1, lanes=2).run(
@@ -301,7 +302,7 @@ def test_a_lane_of_two_runs_two_batches_at_once() -> None:
 
 def test_an_interactive_request_does_not_wait_for_bulk() -> None:
     class Slow(Recorder):
-        def run(self, batch: Sequence[Request]) -> list[Outcome]:
+        def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
             if batch[0].params == request("bulk").params:
                 self.free.wait(10)
             return [Drawn(PICTURE, ("done",), {}) for _ in batch]
@@ -375,3 +376,33 @@ def test_waiting_for_company_ends() -> None:
     ran = asyncio.run(scenario())
     assert ran.batch_size == 1
     assert ran.wait_s >= 0.05
+
+
+def test_a_bulk_batch_gives_way_while_an_interactive_one_runs() -> None:
+    order: list[str] = []
+
+    class Pausing(Recorder):
+        def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+            if batch[0].params == request("bulk").params:
+                begun.set()
+                self.free.wait(10)
+                pause()
+                order.append("bulk")
+            else:
+                self.free.set()
+                time.sleep(0.02)  # the work
+                order.append("interactive")
+            return [Drawn(PICTURE, ("done",), {}) for _ in batch]
+
+    begun = threading.Event()
+
+    async def scenario() -> None:
+        pipeline = Pausing()
+        pipeline.free.clear()
+        batcher = batcher_of(pipeline, 4)
+        bulk = asyncio.create_task(batcher.run(Task.TXT2IMG, [request("bulk")], bulk=True))
+        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.gather(bulk, one(batcher, "quick"))
+
+    asyncio.run(scenario())
+    assert order == ["interactive", "bulk"]

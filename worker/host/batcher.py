@@ -7,6 +7,7 @@ has died before, has the device for itself.
 """
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +17,12 @@ from operator import itemgetter
 
 from crossmodal.errors import GpuOutOfMemory
 from crossmodal.jobs.names import Task
-from crossmodal.pipelines.base import Outcome, Pipeline, Request
+from crossmodal.pipelines.base import Outcome, Pipeline, Request, no_pause
 from worker.host.isolation import run_isolated
 from worker.host.lanes import Lane
 
 SUSPECT_PATIENCE_S = 1.0  # then others wait until the device is free for a suspect
+GIVE_WAY_S = 0.1  # that a bulk batch is held up at once
 WORN_OUT_AFTER = 3  # single requests in a row for which there was no memory
 
 
@@ -66,7 +68,8 @@ class _Batch:
 class _Line:
     """Calls of one task and one urgency, the oldest first, and the lane that they run in."""
 
-    def __init__(self, pipeline: Pipeline, lane: Lane, max_batch: int) -> None:
+    def __init__(self, pipeline: Pipeline, lane: Lane, max_batch: int, *, is_bulk: bool) -> None:
+        self.is_bulk = is_bulk
         self.pipeline = pipeline
         self.lane = lane
         self._max_batch = max_batch
@@ -114,12 +117,14 @@ class Batcher:
         max_wait_s: float = 0.0,
     ) -> None:
         self._lines = [
-            {task: _Line(pipeline, new_lane(task, is_bulk), max_batch)
+            {task: _Line(pipeline, new_lane(task, is_bulk), max_batch, is_bulk=is_bulk)
              for task, pipeline in pipelines.items()}
             for is_bulk in (False, True)
         ]  # fmt: skip
         self._max_wait_s = max_wait_s
         self._running: set[_Batch] = set()
+        self._quiet = threading.Event()  # set while no interactive batch runs
+        self._quiet.set()
         self._out_of_memory = 0
 
     @property
@@ -190,9 +195,16 @@ class Batcher:
     def _start(self, batch: _Batch) -> None:
         self._running.add(batch)
         self._tell_sizes()
-        call = partial(run_isolated, batch.line.pipeline, batch.requests)
+        if not batch.line.is_bulk:
+            self._quiet.clear()
+        pause = self._give_way if batch.line.is_bulk else no_pause
+        call = partial(run_isolated, batch.line.pipeline, batch.requests, pause)
         future = asyncio.wrap_future(batch.line.lane.run(call))
         future.add_done_callback(partial(self._finish, batch))
+
+    def _give_way(self) -> None:
+        """Hold a bulk batch up, in its own thread, while interactive ones run; not for ever."""
+        self._quiet.wait(GIVE_WAY_S)
 
     def _tell_sizes(self) -> None:
         """All that is on the device is lost with it, so each is told how much that is."""
@@ -204,6 +216,8 @@ class Batcher:
     def _finish(self, batch: _Batch, future: "asyncio.Future[list[Outcome]]") -> None:
         self._running.remove(batch)
         batch.line.lane.leave()
+        if all(other.line.is_bulk for other in self._running):
+            self._quiet.set()
         if future.cancelled():  # as at the end of the loop
             return
         if (error := future.exception()) is not None:  # nothing that a request may raise

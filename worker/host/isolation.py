@@ -4,18 +4,20 @@ import logging
 import os
 
 from crossmodal.errors import CrossmodalError, GpuOutOfMemory, InferenceFailed
-from crossmodal.pipelines.base import Outcome, Pipeline, Request
+from crossmodal.pipelines.base import Outcome, Pause, Pipeline, Request, no_pause
 from worker.host.memory import free_memory, is_broken, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
 
-def run_isolated(pipeline: Pipeline, requests: list[Request]) -> list[Outcome]:
+def run_isolated(
+    pipeline: Pipeline, requests: list[Request], pause: Pause = no_pause
+) -> list[Outcome]:
     """An outcome for every request, in their order.
 
     If the batch raises, each request runs alone; if the device has no memory for it, in halves.
     """
-    outcomes = _run(pipeline, requests)
+    outcomes = _run(pipeline, requests, pause)
     if not isinstance(outcomes, CrossmodalError):
         return outcomes
     # Only now that the exception is gone, and with it what its frames held, is there memory.
@@ -25,12 +27,14 @@ def run_isolated(pipeline: Pipeline, requests: list[Request]) -> list[Outcome]:
         return [outcomes]
     size = (len(requests) + 1) // 2 if isinstance(outcomes, GpuOutOfMemory) else 1
     parts = [requests[i : i + size] for i in range(0, len(requests), size)]
-    return [outcome for part in parts for outcome in run_isolated(pipeline, part)]
+    return [outcome for part in parts for outcome in run_isolated(pipeline, part, pause)]
 
 
-def _run(pipeline: Pipeline, requests: list[Request]) -> list[Outcome] | CrossmodalError:
+def _run(
+    pipeline: Pipeline, requests: list[Request], pause: Pause
+) -> list[Outcome] | CrossmodalError:
     try:
-        outcomes = pipeline.run(requests)
+        outcomes = pipeline.run(requests, pause)
         if len(outcomes) != len(requests):
             raise RuntimeError(f"{len(outcomes)} outcomes for {len(requests)} requests")
     except CrossmodalError as e:

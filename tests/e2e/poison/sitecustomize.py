@@ -14,12 +14,14 @@ if "worker.host" in sys.orig_argv:
     import torch
 
     from crossmodal.jobs.params import Txt2ImgParams
-    from crossmodal.pipelines.base import Outcome, Request
+    from crossmodal.pipelines.base import Outcome, Pause, Request, no_pause
     from crossmodal.pipelines.txt2img import Txt2ImgPipeline
 
     draw = Txt2ImgPipeline.run
 
-    def run(self: Txt2ImgPipeline, batch: Sequence[Request]) -> list[Outcome]:
+    def run(
+        self: Txt2ImgPipeline, batch: Sequence[Request], pause: Pause = no_pause
+    ) -> list[Outcome]:
         prompts = [r.params.prompt for r in batch if isinstance(r.params, Txt2ImgParams)]
         if any("poison" in prompt for prompt in prompts):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -29,6 +31,6 @@ if "worker.host" in sys.orig_argv:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         if any("breaker" in prompt for prompt in prompts):
             raise torch.AcceleratorError("CUDA error: device-side assert triggered")
-        return draw(self, batch)
+        return draw(self, batch, pause)
 
     Txt2ImgPipeline.run = run  # type: ignore[method-assign]
