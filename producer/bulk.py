@@ -32,7 +32,7 @@ class Services(Protocol):
     """What a batch asks of its client."""
 
     def new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait: ...
-    def more_ended(self, wait: Wait) -> list[str]: ...
+    def more_ended(self, wait: Wait, *, block: bool = True) -> list[str]: ...
     @property
     def ledger(self) -> JobLedger: ...
     @property
@@ -41,12 +41,11 @@ class Services(Protocol):
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a batch, and the places of its items in the batch."""
+    """One message of a batch, and of each of its items the place in the batch and the name."""
 
     job: str
-    number: int
-    places: list[int]
-    items: list[BulkItem]
+    params: BulkParams
+    places: list[tuple[int, str]]
 
 
 class Batch:
@@ -63,29 +62,35 @@ class Batch:
     def results(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[ItemResult]:
         """What became of each item, in any order; `index` is its place among `items`.
 
-        One that has failed already is passed on.
-
-        No more than a few thousand items are on their way at once. Raises
-        `IdempotencyConflict` for a batch that was other items before, `BrokerUnavailable` and
-        `StorageUnavailable`; the batch goes on without this process, and can be taken up again.
+        One that has failed already is passed on. No more than a few thousand items are on
+        their way at once. Raises `IdempotencyConflict` for a batch that was other items before,
+        `BrokerUnavailable` and `StorageUnavailable`; the batch goes on without this process, and
+        can be taken up again.
         """
         messages = self._messages(items)
         following = next(messages, None)
         while following is not None or self._sent or self._failed:
             yield from self._failed
             self._failed.clear()
-            while following is not None and len(self._sent) < AHEAD:
-                if not self._send(following):
-                    break
+            can_send = following is not None and len(self._sent) < AHEAD
+            if following is not None and can_send and self._send(following):
                 following = next(messages, None)
+                can_send = following is not None
             if self._sent:
-                for job_id in self._services.more_ended(self._wait):
+                for job_id in self._services.more_ended(self._wait, block=not can_send):
                     yield from self._read(self._sent.pop(job_id))
 
     def _messages(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[Message]:
+        """Each message, with its input in the store; the items themselves are not kept."""
         for number, some in enumerate(_portions(self._good(items))):
-            places, good = zip(*some, strict=True)
-            yield Message(bulk_job_id(self._batch_id, number), number, list(places), list(good))
+            data = pack_items(item for _, item in some)
+            params = BulkParams(
+                kind=self._task.of_items.value,  # type: ignore[arg-type]  # an item's task
+                input=self._services.storage.put_input(data, MEDIA_TYPE),
+                items=len(some), batch=self._batch_id, number=number,
+            )  # fmt: skip
+            places = [(place, item.custom_id) for place, item in some]
+            yield Message(bulk_job_id(self._batch_id, number), params, places)
 
     def _good(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[tuple[int, BulkItem]]:
         for place, item in enumerate(items):
@@ -102,12 +107,7 @@ class Batch:
 
     def _send(self, message: Message) -> bool:
         """Whether the queue took the message, now or in an earlier run."""
-        data = pack_items(message.items)
-        blob = self._services.storage.put_input(data, MEDIA_TYPE)
-        params = BulkParams(
-            kind=self._task.of_items.value,  # type: ignore[arg-type]  # a name of an item's task
-            input=blob, items=len(message.items), batch=self._batch_id, number=message.number,
-        )  # fmt: skip
+        params = message.params
         try:
             _, is_new = self._services.ledger.submit(
                 message.job, self._task, params.model_dump_json(), "",
@@ -138,14 +138,15 @@ class Batch:
         job = self._services.ledger.get(message.job)
         storage = self._services.storage
         parts = finished_parts(storage, job.id) if job.result is None else job.result.parts
-        missing = dict(enumerate(message.items))
+        missing = dict(enumerate(message.places))
         for part in parts:
             for result in read_part(storage, part):
                 if missing.pop(result.index, None) is not None:
-                    yield result.model_copy(update={"index": message.places[result.index]})
+                    place, _ = message.places[result.index]
+                    yield result.model_copy(update={"index": place})
         failure = _why(job) if missing else None
-        for index, item in missing.items():
-            yield ItemResult(index=message.places[index], custom_id=item.custom_id, failure=failure)
+        for place, custom_id in missing.values():
+            yield ItemResult(index=place, custom_id=custom_id, failure=failure)
 
 
 def _portions(items: Iterator[tuple[int, BulkItem]]) -> Iterator[list[tuple[int, BulkItem]]]:

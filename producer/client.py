@@ -263,12 +263,12 @@ class Client:
             for job_id in self.more_ended(wait):
                 yield handles[job_id]
 
-    def more_ended(self, wait: Wait) -> list[str]:
-        """Jobs that have ended since the last call; may be none, after a while."""
+    def more_ended(self, wait: Wait, *, block: bool = True) -> list[str]:
+        """Jobs that have ended since the last call; may be none, after a while or at once."""
         if look := wait.to_look_at():
             return wait.end(self.ledger.ended(look))
         with broker_errors(self.settings):
-            reply = self.redis.execute_command(*wait.command())
+            reply = self.redis.execute_command(*wait.command(block=block))
         return wait.feed(reply)
 
     def new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait:

@@ -70,7 +70,7 @@ class Wait:
         """Those of the jobs that were followed until now, and have ended."""
         return [job_id for job_id in job_ids if self._left.pop(job_id, self) is None]
 
-    def command(self) -> list[Any]:
+    def command(self, *, block: bool = True) -> list[Any]:
         """XREAD over the streams of all jobs. Raises `ResultTimeout` when the time is up."""
         left = self._block_s
         if self._deadline is not None:
@@ -80,8 +80,8 @@ class Wait:
                     f"{len(self._left)} of the jobs did not end within {self._timeout_s:g} s, "
                     f"among them {next(iter(self._left))}: they go on; ask again"
                 )
-        block_ms = max(1, int(left * 1_000))
-        return ["XREAD", "BLOCK", block_ms, "STREAMS", *self._seen, *self._seen.values()]
+        blocking = ["BLOCK", max(1, int(left * 1_000))] if block else []
+        return ["XREAD", *blocking, "STREAMS", *self._seen, *self._seen.values()]
 
     def feed(self, reply: Any) -> list[str]:
         """Take in a reply to `command`; returns the ids of the jobs that have ended."""

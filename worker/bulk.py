@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from crossmodal.errors import (
     BlobNotFound,
     CrossmodalError,
+    InvalidParams,
     ModelHostCrashed,
     is_callers_fault,
 )
@@ -74,6 +75,8 @@ class BulkRun:
         begun = time.monotonic()
         info = self._host.info(wanted)
         items = wanted.patiently(lambda: unpack_items(self._blobs.store.get(params.input)))
+        if len(items) != params.items:
+            raise InvalidParams(f"the message holds {len(items)} items, not {params.items}")
         done = wanted.patiently(lambda: self._done_before(attempt))
         message = _Message(attempt, Task(params.kind), items, info, wanted)
         for part, results in self._parts(message, {r.index for rs in done.values() for r in rs}):

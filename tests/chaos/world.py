@@ -64,16 +64,18 @@ class Worker:
         return self._find("worker.host")
 
     def celery(self) -> psutil.Process | None:
-        return self._find("celery")
+        """The Celery worker of the interactive queues."""
+        return self._find("celery", unlike="-bulk")
 
     def task_children(self) -> list[psutil.Process]:
         celery = self.celery()
         return celery.children() if celery else []
 
-    def _find(self, word: str) -> psutil.Process | None:
+    def _find(self, word: str, unlike: str = "\n") -> psutil.Process | None:
         supervisor = self.supervisor()
         children = supervisor.children() if supervisor else []
-        return next((c for c in children if word in c.cmdline()), None)
+        lines = [(child, child.cmdline()) for child in children]
+        return next((c for c, line in lines if word in line and unlike not in str(line)), None)
 
 
 @dataclass

@@ -32,8 +32,9 @@ def host_of(worker: Child) -> psutil.Process:
 
 
 def celery_of(worker: Child) -> psutil.Process:
+    """The Celery worker of the interactive queues."""
     children = psutil.Process(worker.pid).children()
-    [celery] = [p for p in children if "celery" in p.cmdline()]
+    [celery] = [p for p in children if "celery" in p.cmdline() and "-bulk" not in str(p.cmdline())]
     return celery
 
 

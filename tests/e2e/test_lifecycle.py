@@ -133,7 +133,7 @@ def test_a_killed_host_or_worker_is_started_again(
     with running_worker(env, tmp_path / "worker", 2) as worker:
         for what in ("worker.host", "celery"):
             root = psutil.Process(worker.pid)
-            [victim] = [p for p in root.children() if what in p.cmdline()]
+            victim = next(p for p in root.children() if what in p.cmdline())
             victim.kill()
             until(lambda v=victim: not v.is_running(), WAIT_S)  # type: ignore[misc]
             job = client.txt2img(PROMPT, seed=7)

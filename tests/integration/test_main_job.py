@@ -170,9 +170,12 @@ def test_a_bare_celery_message_becomes_a_job(client: Client, stack: RunningStack
 
 
 def test_the_queue_knows_its_workers(client: Client) -> None:
-    [(name, queues)] = client.workers().items()
-    assert name.startswith("cpu.")
-    assert {"txt2img", "img2txt"} <= set(queues)
+    workers = client.workers()
+    served = {name.partition(".")[0]: set(queues) for name, queues in workers.items()}
+    assert served == {
+        "cpu": {"txt2img", "img2txt", "celery"},
+        "cpu-bulk": {"txt2img.bulk", "img2txt.bulk"},
+    }
 
 
 def test_the_command_line_draws_and_captions(stack: RunningStack, tmp_path: Path) -> None:
@@ -189,7 +192,7 @@ def test_the_command_line_draws_and_captions(stack: RunningStack, tmp_path: Path
     assert json.loads(run_cli(stack, "result", job_id, "--json").stdout)["job"] == job_id
     assert run_cli(stack, "cancel", job_id).returncode == 1
     queues = json.loads(run_cli(stack, "queue", "--json").stdout)
-    assert [q["queue"] for q in queues] == ["txt2img", "img2txt"]
+    assert [q["queue"] for q in queues] == [task.queue for task in Task]
     assert queues[0]["finished"]["succeeded"] > 0
 
 

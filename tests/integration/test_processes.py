@@ -17,7 +17,7 @@ def test_task_children_hold_no_torch_and_little_memory(client: Client, stack: Ru
     for job in [client.img2txt(picture) for picture in pictures]:
         job.result(timeout_s=60)
     children = stack.task_children()
-    assert len(children) == 8
+    assert len(children) == 8 + 2  # of the interactive queues and of the bulk queues
     for child in children:
         libraries = {m.path for m in child.memory_maps() if ".so" in m.path}
         assert libraries

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, pack_items
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger
 from crossmodal.jobs.names import Task, job_key, new_job_id, result_key
-from crossmodal.jobs.params import BlobRef, Img2TxtParams
-from crossmodal.jobs.record import Failure, ImageRef
+from crossmodal.jobs.params import BlobRef, BulkParams, Img2TxtParams, parse_params
+from crossmodal.jobs.record import Failure, ImageRef, ItemResult
+from crossmodal.parts import put_part
 from crossmodal.settings import Settings
 from crossmodal.storage import Storage, open_storage
 from producer.gc import Collector
@@ -59,6 +61,18 @@ def running(ledger: JobLedger, image: BlobRef | None = None) -> Attempt:
     return attempt
 
 
+def bulk(ledger: JobLedger, storage: Storage, task: Task, items: list[BulkItem]) -> str:
+    return submit_bulk(ledger, task, storage.put_input(pack_items(items), MEDIA_TYPE))
+
+
+def submit_bulk(ledger: JobLedger, task: Task, items: BlobRef) -> str:
+    job_id = new_job_id()
+    raw = {"input": items, "items": 1, "batch": job_id, "number": 0}
+    params = parse_params(task, raw)
+    assert isinstance(params, BulkParams)
+    return ledger.submit(job_id, task, params.model_dump_json(), "", batch=params)[0]
+
+
 def test_what_a_record_speaks_of_stays(ledger: JobLedger, storage: Storage) -> None:
     picture = storage.put_input(b"picture", "image/png")
     attempt = running(ledger, picture)
@@ -105,6 +119,60 @@ def test_a_result_that_is_the_input_of_another_job_stays(
     running(ledger, BlobRef(key=image.key))
     assert collect(ledger, storage) == 1  # its result.json
     assert image.key in keys(storage)
+
+
+def test_what_a_bulk_message_needs_stays(
+    ledger: JobLedger, storage: Storage, settings: Settings
+) -> None:
+    """Its items, and the pictures that these name."""
+    uploaded = storage.put_input(b"picture", "image/png")
+    drawn = put_result(storage, new_job_id())  # whose own record has expired
+    items = [BulkItem(str(i), {"image": {"key": b.key}}) for i, b in enumerate((uploaded, drawn))]
+    job_id = bulk(ledger, storage, Task.IMG2TXT_BULK, [*items, BulkItem("odd", {"image": 5})])
+    assert collect(ledger, storage) == 1  # the result.json beside the picture
+    assert {uploaded.key, drawn.key} <= keys(storage)
+    with connect(settings) as redis:
+        redis.delete(job_key(settings.key_prefix, job_id))
+    assert collect(ledger, storage) == 3
+    assert keys(storage) == set()
+
+
+def test_a_bulk_message_that_cannot_be_read_keeps_no_other_garbage(
+    ledger: JobLedger, storage: Storage
+) -> None:
+    damaged = storage.put_input(b"garbage", "application/octet-stream")
+    lost = damaged.model_copy(update={"key": "inputs/none"})
+    submit_bulk(ledger, Task.IMG2TXT_BULK, damaged)
+    submit_bulk(ledger, Task.IMG2TXT_BULK, lost)
+    storage.put_input(b"picture", "image/png")
+    assert collect(ledger, storage) == 1
+    assert keys(storage) == {damaged.key}
+
+
+@pytest.mark.parametrize("ending", ["succeed", "fail", "cancel", "none"])
+def test_what_a_bulk_job_made_stays_as_long_as_its_record(
+    ledger: JobLedger, storage: Storage, settings: Settings, ending: str
+) -> None:
+    job_id = bulk(ledger, storage, Task.TXT2IMG_BULK, [BulkItem("a", {"prompt": "a circle"})])
+    attempt = ledger.start(job_id, WORKER)
+    assert isinstance(attempt, Attempt)
+    image = put_result(storage, job_id)
+    done = [ItemResult(index=0, custom_id="a", images=(image,))]
+    part = put_part(storage, job_id, attempt.number, done)
+    if ending == "succeed":
+        result = result_of(attempt).model_copy(update={"parts": (part,), "completed": 1})
+        ledger.succeed(attempt, result)
+    elif ending == "fail":
+        ledger.fail(attempt, Failure(code="timed_out", message=""))
+    elif ending == "cancel":
+        ledger.cancel(job_id)
+    before = keys(storage)
+    assert len(before) == 4  # the items, the picture, the part, the result.json
+    assert collect(ledger, storage) == 0
+    assert keys(storage) == before
+    with connect(settings) as redis:
+        redis.delete(job_key(settings.key_prefix, job_id))
+    assert collect(ledger, storage) == 4
 
 
 def test_what_a_superseded_attempt_left_behind_goes(ledger: JobLedger, storage: Storage) -> None:

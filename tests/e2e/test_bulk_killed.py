@@ -1,0 +1,87 @@
+"""A worker that dies in the middle of a bulk message: what it has finished is not done again."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from crossmodal.jobs.names import bulk_job_id
+from crossmodal.jobs.record import JobState
+from crossmodal.parts import finished_parts, read_part
+from crossmodal.processes import Child
+from producer import Client
+from tests.e2e.test_lease import host_of, short
+from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, running_worker
+from tests.waiting import until
+
+__all__ = ["client", "env", "short"]  # fixtures
+BATCH = "killed"
+ITEMS, MESSAGE = 70, 64
+
+
+def bulk_worker_of(worker: Child) -> psutil.Process:
+    """The Celery process that serves the bulk queues."""
+    children = psutil.Process(worker.pid).children()
+    [bulk] = [c for c in children if any("bulk" in a for a in hostname_of(c.cmdline()))]
+    return bulk
+
+
+def hostname_of(command: list[str]) -> list[str]:
+    if "celery" not in command:
+        return []
+    return [command[command.index("--hostname") + 1]]
+
+
+@contextmanager
+def suspended(process: psutil.Process) -> Iterator[None]:
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
+
+
+def test_a_killed_bulk_worker_costs_only_the_part_that_it_had_in_hand(
+    short: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    short |= {"CROSSMODAL_BULK_BATCH": "4"}
+    job_id = bulk_job_id(BATCH, 0)
+    prompts = [PROMPT] * ITEMS
+    with (
+        running_worker(short, tmp_path / "worker", 1) as worker,
+        ThreadPoolExecutor() as threads,
+    ):
+        found = client.map_txt2img(prompts, count=8, seed=0, batch_id=BATCH)
+        run = threads.submit(list, found)
+        until(lambda: bool(finished_parts(client.storage, job_id)), WAIT_S)
+        with suspended(host_of(worker)):
+            killed = bulk_worker_of(worker)
+            killed.kill()
+            until(lambda: not killed.is_running(), WAIT_S)
+            assert client.record(job_id).state is JobState.RUNNING
+            kept = finished_parts(client.storage, job_id)
+        results = run.result(timeout=2 * WAIT_S)
+
+    assert sorted(r.index for r in results) == list(range(ITEMS))
+    assert all(r.failure is None and len(r.images) == 8 for r in results)
+    job = client.record(job_id)
+    assert job.result is not None
+    assert job.result.attempt > 1
+    first = [p for p in job.result.parts if p.key.count("/") == 2]  # results/<job>/0.jsonl
+    assert {p.key for p in kept} <= {p.key for p in first}
+    assert len(first) < len(job.result.parts)
+    rows = [read_part(client.storage, part) for part in job.result.parts]
+    assert sorted(r.index for part in rows for r in part) == list(range(MESSAGE))
+
+    done_first = {r.index for part in first for r in read_part(client.storage, part)}
+    drawn = [blob.key.split("/") for blob in client.storage.list(f"results/{job_id}")]
+    drawn_again = {  # results/<job>/<attempt>/<item>-<picture>.png
+        int(way[3].partition("-")[0]) for way in drawn if len(way) == 4 and way[3].endswith(".png")
+    }
+    assert drawn_again == set(range(MESSAGE)) - done_first
+    status = client.batch(BATCH)
+    assert (status.completed, status.failed, status.messages) == (
+        ITEMS, 0, {JobState.SUCCEEDED: 2},
+    )  # fmt: skip

@@ -1,0 +1,124 @@
+"""A real model host without models, in this process: it counts what reaches it, and can die."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.params import Img2TxtParams, Txt2ImgParams
+from crossmodal.jobs.record import GeneratedCaption
+from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Request, no_pause
+from worker.host.batcher import Batcher
+from worker.host.lanes import Lane
+from worker.host.protocol import HostInfo
+from worker.host.server import Conversation, ModelHost, listen
+
+SIDE = 8
+
+
+class ShamHost:
+    """A pipeline for both tasks; with a prompt that has the word "fatal" it dies.
+
+    `batches` are the prompts, or the shapes of the pictures, in the order in which they came.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.deaths_left = 1_000
+        self.loop = asyncio.new_event_loop()
+        self.transports: set[asyncio.Transport] = set()
+
+    def warmup(self) -> None: ...
+
+    def weight(self, request: Request) -> int:
+        return 1
+
+    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+        self.batches.append([_named(request) for request in batch])
+        if self.deaths_left and any("fatal" in name for name in self.batches[-1]):
+            self.deaths_left -= 1
+            self._die()
+        return [_made(request) for request in batch]
+
+    def _die(self) -> None:
+        """As far as its clients can see: all connections end without a reply."""
+        dead = threading.Event()
+
+        def hang_up() -> None:
+            for transport in list(self.transports):
+                transport.abort()
+            self.loop.call_soon(dead.set)  # after the connections are lost
+
+        self.loop.call_soon_threadsafe(hang_up)
+        dead.wait(10)
+
+
+class _Known(Conversation):
+    """A conversation whose host can end it."""
+
+    def __init__(self, host: ModelHost, sham: ShamHost) -> None:
+        super().__init__(host)
+        self._sham = sham
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._sham.transports.add(self._transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._sham.transports.discard(self._transport)
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[ShamHost]:
+    """A sham host that listens at `path`."""
+    sham = ShamHost()
+    ready, stop = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        tasks = (Task.TXT2IMG, Task.IMG2TXT)
+        batcher = Batcher(dict.fromkeys(tasks, sham), _new_lane, max_batch=64)
+        info = HostInfo("sham", "0", "cpu", SIDE, os.getpid())
+        host = ModelHost(info, batcher)
+        server = await listen(path, lambda: _Known(host, sham))
+        ready.set()
+        await stop.wait()
+        server.close()
+        for transport in list(sham.transports):
+            transport.abort()
+        await asyncio.sleep(0)  # so that they are closed
+
+    thread = threading.Thread(target=sham.loop.run_until_complete, args=[serve()])
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield sham
+    finally:
+        sham.loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        sham.loop.close()
+
+
+def _new_lane(task: Task, is_bulk: bool) -> Lane:
+    return Lane(task, torch.device("cpu"), is_bulk=is_bulk, batches=1)
+
+
+def _named(request: Request) -> str:
+    if isinstance(request.params, Txt2ImgParams):
+        return request.params.prompt
+    assert request.image is not None
+    return str(request.image.shape)
+
+
+def _made(request: Request) -> Outcome:
+    params = request.params
+    if isinstance(params, Img2TxtParams):
+        return Described((GeneratedCaption(text="a picture", log_probability=-1.0),))
+    images = np.full((params.count, SIDE, SIDE, 3), (params.seed or 0) % 256, np.uint8)
+    return Drawn(images, (), {})
