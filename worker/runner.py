@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from crossmodal.errors import (
     BrokerUnavailable,
@@ -39,7 +39,6 @@ from worker.single import SingleRun
 from worker.wanted import Wanted
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 TELL_AGAIN_S = 0.5
 MAX_EXCUSED = 10  # a job beside which hosts die more often is not believed any more

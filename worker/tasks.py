@@ -110,7 +110,8 @@ def _run(
         time.sleep(RETRY_BASE_S)  # the message comes back at once: do not spin on a sick broker
         raise Reject(str(e), requeue=True) from e
     if isinstance(ending, JobResult):
-        return ending.model_dump(mode="json")
+        # Without a result backend nobody reads it, and Celery would make a text of it for its log.
+        return ending.model_dump(mode="json") if settings.result_backend else {"job": ending.job}
     if isinstance(ending, Skipped):
         raise Ignore(ending.reason)
     if isinstance(ending, Busy):

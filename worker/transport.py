@@ -22,7 +22,7 @@ from kombu.utils.json import dumps, loads
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from crossmodal.errors import CrossmodalError, InvalidMessage
-from crossmodal.jobs.message import parse_message
+from crossmodal.jobs.message import EMPTY_BODY, parse_message
 from crossmodal.jobs.names import EXPIRES_HEADER, Task
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,8 @@ class CheckedChannel(kombu_redis.Channel):
     def _let_through(self, queue: str, raw: bytes) -> None:
         try:
             message = parse_message(raw, self.max_bytes, TASKS)
-            check_arguments(message["body"], message["properties"])
+            if message["body"] != EMPTY_BODY:
+                check_arguments(message["body"], message["properties"])
         except InvalidMessage as e:
             type(self).set_aside(queue, raw, e)
             return

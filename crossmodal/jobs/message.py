@@ -24,7 +24,7 @@ from crossmodal.jobs.names import RECORDED_HEADER, Task, check_job_id
 from crossmodal.jobs.params import Params
 
 EMPTY_BODY = base64.b64encode(b"[[],{},{}]").decode()  # args, kwargs, embed
-MAX_SHOWN = 128  # characters of the arguments that Flower and logs get to see
+MAX_SHOWN = 80  # characters of an argument that Flower and logs get to see
 EXCERPT = 65_536  # bytes at either end of a message in which its job's id is looked for
 _ID = re.compile(rb'"id":\s*"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"')
 
@@ -35,10 +35,9 @@ def message_of(task: Task, job_id: str, params: Params) -> str:
     It carries no more than Celery needs, and their beginning for Flower to show: a queue may
     hold a million of them.
     """
-    shown = params.model_dump(mode="json", exclude_defaults=True, exclude={"metadata"})
     headers = {
         "lang": "py", "task": task.celery_name, "id": job_id, "argsrepr": "()",
-        "kwargsrepr": repr(shown)[:MAX_SHOWN], RECORDED_HEADER: True,
+        "kwargsrepr": _shown(params), RECORDED_HEADER: True,
     }  # fmt: skip
     properties = {
         "correlation_id": job_id, "priority": 0, "body_encoding": "base64",
@@ -50,6 +49,17 @@ def message_of(task: Task, job_id: str, params: Params) -> str:
         "headers": headers, "properties": properties,
     }  # fmt: skip
     return json.dumps(message, separators=(",", ":"))
+
+
+def _shown(params: Params) -> str:
+    """What of the params Flower and logs get to see: the beginnings of texts, and no metadata."""
+    values = params.model_dump(mode="json", exclude_defaults=True, exclude={"metadata"})
+    for name, value in values.items():
+        text = value.get("key") if isinstance(value, dict) else value  # of a blob
+        if isinstance(text, str) and len(text) > MAX_SHOWN:
+            text = f"{text[:MAX_SHOWN]}…"
+        values[name] = text
+    return repr(values)
 
 
 def _checked_time(text: str) -> str:

@@ -164,7 +164,7 @@ def test_workers_answer_to_those_who_look_through_the_same_application(
             env={"PATH": "/usr/bin:/bin", **env}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert "1 node online" in done.stdout
+        assert "2 nodes online" in done.stdout  # one for interactive queues, one for bulk
         assert letters(client) == []
 
 

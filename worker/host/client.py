@@ -33,6 +33,7 @@ from worker.host.protocol import (
 
 POLL_S = 0.1
 LOOK_S = 0.5  # how often a waiting task looks whether its job is still wanted
+RECEIVE = 1 << 18  # bytes, at most
 MARGIN_S = 5.0  # a host that hangs ends itself; only one that cannot is given up here
 
 
@@ -130,6 +131,8 @@ class HostClient:
         conversation = _Conversation(self._socket, self._timeout_s + MARGIN_S, is_wanted)
         try:
             reply = conversation.hold(message)
+            if conversation.has_more:
+                self.close()
         except BaseException:  # also the pool's time limit: a late reply must answer nobody else
             self.close()
             raise
@@ -147,8 +150,14 @@ class _Conversation:
         self._socket = connection
         self._timeout_s = timeout_s
         self._is_wanted = is_wanted
+        self._received = bytearray()
         self._on_device = 0  # requests, its own with them; 0 until it is there
         self._deadline = float("inf")  # other batches go first, and have limits of their own
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the host has said more than it was asked: who knows what comes next."""
+        return bool(self._received)
 
     def hold(self, message: Message) -> Message:
         if message["op"] == "info":
@@ -169,14 +178,15 @@ class _Conversation:
         return unpack(self._read(length))
 
     def _read(self, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size:
+        while len(self._received) < size:
             self._wait_readable()
-            chunk = self._socket.recv(min(size - len(data), 1 << 20))
+            chunk = self._socket.recv(RECEIVE)  # perhaps of several frames
             if not chunk:
                 raise EOFError("it closed the connection")
-            data += chunk
-        return bytes(data)
+            self._received += chunk
+        data = bytes(self._received[:size])
+        del self._received[:size]
+        return data
 
     def _wait_readable(self) -> None:
         while not select.select([self._socket], [], [], LOOK_S)[0]:

@@ -1,0 +1,290 @@
+"""How fast queues are emptied: five libraries and this project, on the same server and cores.
+
+    python benchmarks/queues.py [--json]
+
+Each turn starts a fresh Valkey and the workers, warms them up, stops them (SIGSTOP), queues
+all jobs, and takes the time from SIGCONT until nothing is queued or unacknowledged. All
+acknowledge after the work. The contenders live in virtual environments of their own, which the
+first run installs.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from environments import CONTENDERS, environment
+from harness import Report, arguments, median, save_plot, take_turns
+from redis import Redis
+from stack import Running, queue_server, sham_stack
+
+from crossmodal.jobs.names import Task
+from crossmodal.local.valkey import valkey_url
+from crossmodal.processes import Child, wait_until
+from producer import Client
+from producer.bulk import AHEAD, ITEMS
+
+CORES = 2
+LOADS = {"noop": (0.0, 2000), "model_5ms": (0.005, 1000)}  # seconds of a job, and how many
+BATCHES = 4  # bulk batches at once, each as large as its client sends without reading
+WARM_JOBS, SETTLE_S = 100, 1.5
+POLL_S = 0.01
+LIMIT_S = 120.0
+BULK, OURS = "crossmodal bulk", "crossmodal"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A library: who works, who enqueues, and how many jobs are not acknowledged yet."""
+
+    script: str
+    workers: list[list[str]]
+    python: str
+    pending: Callable[[Redis], int]
+
+
+def in_rq(redis: Any) -> int:
+    """Waiting, between queue and worker, and running."""
+    taken = redis.zcard("rq:wip:default") + redis.llen("rq:queue:default:intermediate")
+    return int(redis.llen("rq:queue:default") + taken)
+
+
+def in_dramatiq(redis: Any) -> int:
+    """A message stays in the hash until it is acknowledged."""
+    return int(redis.hlen("dramatiq:default.msgs"))
+
+
+def in_arq(redis: Any) -> int:
+    """A job leaves the sorted set when it has ended."""
+    return int(redis.zcard("arq:queue"))
+
+
+def in_taskiq(redis: Any) -> int:
+    """Not delivered yet, and delivered but not acknowledged."""
+    groups = redis.xinfo_groups("taskiq") if redis.exists("taskiq") else []
+    return sum(int(g["lag"] or 0) + int(g["pending"]) for g in groups)
+
+
+def in_celery(redis: Any) -> int:
+    """Waiting, and unacknowledged."""
+    return int(redis.llen("celery") + redis.hlen("unacked"))
+
+
+def contenders() -> dict[str, Contender | None]:
+    """Those that can be installed, by name; two processes each, one a core."""
+    found: dict[str, Contender | None] = {}
+    for name, workers, pending in (
+        ("rq", [["rq", "worker", "--worker-class", "rq.worker.SimpleWorker",
+                 "--logging_level", "WARNING"]] * CORES, in_rq),
+        ("dramatiq", [["dramatiq", "dramatiq_jobs", "-p", str(CORES)]], in_dramatiq),
+        ("arq", [["arq", "arq_jobs.WorkerSettings"]] * CORES, in_arq),
+        ("taskiq", [["taskiq", "worker", "taskiq_jobs:broker", "-w", str(CORES),
+                     "--ack-type", "when_executed", "--log-level", "WARNING"]], in_taskiq),
+    ):  # fmt: skip
+        if (programs := environment(name)) is None:
+            found[name] = None
+            continue
+        argvs = [[str(programs / argv[0]), *argv[1:]] for argv in workers]
+        found[name] = Contender(f"{name}_jobs.py", argvs, str(programs / "python"), pending)
+    return found | {f"celery -c {n}": celery(n) for n in (CORES, 8)}
+
+
+def celery(processes: int) -> Contender:
+    """The same Celery that this project runs on."""
+    argv = [sys.executable, "-m", "celery", "-A", "celery_jobs", "worker", "--loglevel", "WARNING",
+            "--concurrency", str(processes)]  # fmt: skip
+    return Contender("celery_jobs.py", [argv], sys.executable, in_celery)
+
+
+def drained(contender: Contender, seconds: float, count: int) -> float:
+    """Jobs a second of a library."""
+    with queue_server() as (folder, port):
+        url = valkey_url(port)
+        env = {"BENCH_URL": url, "RQ_REDIS_URL": url, "PYTHONPATH": str(CONTENDERS)}
+        with Redis.from_url(url) as redis, started(contender, env, folder) as children:
+
+            def is_empty() -> bool:
+                return contender.pending(redis) == 0
+
+            enqueue(contender, env, WARM_JOBS, 0.0)
+            assert wait_until(is_empty, LIMIT_S), f"{contender.script} does not work"
+            time.sleep(SETTLE_S)  # a second process may have come after the last warm-up job
+            stop_all(children)
+            enqueue(contender, env, count, seconds)
+            # A stopped worker may have been handed a job that it has not noted yet.
+            assert contender.pending(redis) > 0.9 * count
+            return count / time_to(is_empty, children)
+
+
+@contextmanager
+def started(contender: Contender, env: dict[str, str], folder: Path) -> Iterator[list[Child]]:
+    """The workers of a library."""
+    with (folder / "log").open("wb") as log:
+        children = [Child(contender.script, argv, env, log) for argv in contender.workers]
+        try:
+            for child in children:
+                child.start()
+            yield children
+        finally:
+            for child in children:
+                send_all([child], signal.SIGCONT)  # a stopped process does not end
+                child.stop(10)
+
+
+def enqueue(contender: Contender, env: dict[str, str], count: int, seconds: float) -> None:
+    """In a process of its own, with the library's own client."""
+    argv = [contender.python, str(CONTENDERS / contender.script), str(count), str(seconds)]
+    subprocess.run(argv, env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL)
+
+
+def time_to(is_empty: Callable[[], bool], children: list[Child]) -> float:
+    """Seconds from letting the workers go until all is done."""
+    begun = time.perf_counter()
+    send_all(children, signal.SIGCONT)
+    assert wait_until(is_empty, LIMIT_S, POLL_S), "the queue was not emptied"
+    return time.perf_counter() - begun
+
+
+def stop_all(children: list[Child]) -> None:
+    """Hold the workers where they are."""
+    send_all(children, signal.SIGSTOP)
+
+
+def send_all(children: list[Child], number: signal.Signals) -> None:
+    """To the processes and those that they have forked: each has a session of its own."""
+    for child in children:
+        if child.pid is not None and child.is_alive:
+            os.killpg(child.pid, number)
+
+
+def interactive(seconds: float, count: int) -> float:
+    """Jobs a second of this project, each a message."""
+    with sham_stack(seconds) as running:
+        warm(running)
+        workers = [running.workers[0].child]
+        stop_all(workers)
+        for _ in range(count):
+            running.client.txt2img("a red circle", seed=1)
+        assert unfinished(running.client, Task.TXT2IMG) == count
+        return count / time_to(lambda: unfinished(running.client, Task.TXT2IMG) == 0, workers)
+
+
+def bulk(seconds: float) -> float:
+    """Items a second of this project, from letting the worker go to the last result read."""
+    with sham_stack(seconds) as running, ThreadPoolExecutor(BATCHES) as threads:
+        warm(running)
+        workers = [running.workers[1].child]
+        stop_all(workers)
+        read = [threads.submit(one_batch, running.client) for _ in range(BATCHES)]
+        bulk_task = Task.TXT2IMG.in_bulk
+        assert wait_until(lambda: unfinished(running.client, bulk_task) == BATCHES * AHEAD, LIMIT_S)
+        lasted = time_to(lambda: all(f.done() for f in read), workers)
+        return sum(f.result() for f in read) / lasted
+
+
+def one_batch(client: Client) -> int:
+    """How many items came back of as many as are sent without reading."""
+    return sum(1 for _ in client.map_txt2img(["a red circle"] * AHEAD * ITEMS))
+
+
+def warm(running: Running) -> None:
+    """All processes have begun."""
+    client = running.client
+    list(client.map_txt2img(["a red circle"] * WARM_JOBS))
+    list(client.as_completed([client.txt2img("a red circle") for _ in range(WARM_JOBS)]))
+
+
+def unfinished(client: Client, task: Task) -> int:
+    """Jobs that wait or run."""
+    queue = client.queue(task)
+    return queue.depth + queue.running
+
+
+def measure(rounds: int) -> dict[str, dict[str, float | None]]:
+    """Rates by load and name; None for what could not be installed."""
+    others = contenders()
+    found: dict[str, dict[str, float | None]] = {}
+    for load, (seconds, count) in LOADS.items():
+        ways: dict[str, Callable[[], float]] = {
+            name: lambda c=c, s=seconds, n=count: drained(c, s, n)  # type: ignore[misc]
+            for name, c in others.items() if c is not None
+        }  # fmt: skip
+        ways[OURS] = lambda s=seconds, n=count: interactive(s, n)  # type: ignore[misc]
+        ways[BULK] = lambda s=seconds: bulk(s)  # type: ignore[misc]
+        rates = {name: median(values) for name, values in take_turns(ways, rounds).items()}
+        tried = [rates.pop(name) for name in others if name.startswith("celery")]
+        found[load] = {name: rates.get(name) for name in others if not name.startswith("celery")}
+        found[load] |= {"celery": max(tried), OURS: rates[OURS], BULK: rates[BULK]}
+    return found
+
+
+def ratios(rates: dict[str, float | None]) -> tuple[float, float]:
+    """Bulk over the fastest library, and interactive jobs over bare Celery."""
+    known = {name: rate for name, rate in rates.items() if rate is not None}
+    fastest = max(rate for name, rate in known.items() if name not in (OURS, BULK))
+    return known[BULK] / fastest, known[OURS] / known["celery"]
+
+
+def plot(found: dict[str, dict[str, float | None]]) -> None:
+    """Rates as bars, on a logarithmic scale."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3))
+    titles = ("no work", "5 ms of a model")
+    for axes, rates, title in zip(figure.subplots(1, 2), found.values(), titles, strict=True):
+        known = {name: rate for name, rate in rates.items() if rate is not None}
+        colors = ["tab:orange" if name in (OURS, BULK) else "tab:blue" for name in known]
+        bars = axes.barh(list(known), list(known.values()), color=colors)
+        axes.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=8)
+        axes.set(xscale="log", xlabel="jobs a second", title=title)
+        axes.margins(x=0.15)
+    figure.tight_layout()
+    save_plot("queues", figure)
+
+
+NOTES = f"""Medians of the rounds. All on {CORES} cores, with one server's settings (append-only
+file, fsync every second), and with acknowledgement after the work. rq: two SimpleWorkers, which
+do not fork. dramatiq: two processes of 8 threads. arq: two processes of 100 jobs at once
+that look at the queue every 10 ms. taskiq: two processes, Redis streams, `when_executed`. None of
+these keeps a result; Celery keeps it in its Redis backend, and is the better of 2 and 8 processes.
+crossmodal has 8 task processes, and 2 for bulk; it keeps a record of each job and its result. Its
+bulk rate counts items, of which {ITEMS} travel in a message, until the last result is read.
+
+The 5 ms are a sleep in each job of the others, and as many sleep side by side as they have
+processes, threads or coroutines. In crossmodal they are a device call, one at a time, that takes
+5 ms for all jobs of a batch: batching is the point of it."""
+
+
+def main() -> None:
+    """Measure, print, and write down."""
+    args = arguments(__doc__).parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])  # children inherit it
+    found = measure(args.rounds)
+    by_load = {load: ratios(rates) for load, rates in found.items()}
+    figures: dict[str, Any] = {
+        load: {name: rate and round(rate, 1) for name, rate in rates.items()}
+        for load, rates in found.items()
+    }
+    for load, suffix in (("noop", ""), ("model_5ms", "_5ms")):
+        figures[f"bulk_over_fastest{suffix}"] = round(by_load[load][0], 2)
+        figures[f"interactive_over_celery{suffix}"] = round(by_load[load][1], 2)
+    report = Report(
+        "queues", "Emptying a queue, beside other libraries",
+        ("library", "no work, a second", "5 ms of a model, a second"),
+        figures=figures, notes=NOTES,
+    )  # fmt: skip
+    for name in reversed(found["noop"]):
+        report.rows.append((name, figures["noop"][name], figures["model_5ms"][name]))
+    report.finish(args.json)
+    plot(found)
+
+
+if __name__ == "__main__":
+    main()
