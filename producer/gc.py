@@ -76,6 +76,7 @@ class Collector:
     ) -> None:
         self._ledger = ledger
         self._storage = storage
+        self._pictures: dict[str, list[str]] = {}
         self._expired_before = time.time() - older_than_s
         self._left_before = time.time() - grace_s
 
@@ -98,7 +99,13 @@ class Collector:
             if task is Task.IMG2TXT_BULK:
                 yield from self._pictures_of(key)
 
-    def _pictures_of(self, key: str) -> Iterator[str]:
+    def _pictures_of(self, key: str) -> list[str]:
+        """Keys of stored pictures among a message's items; read once, for it never changes."""
+        if key not in self._pictures:
+            self._pictures[key] = list(self._read_pictures(key))
+        return self._pictures[key]
+
+    def _read_pictures(self, key: str) -> Iterator[str]:
         try:
             items = unpack_items(self._storage.get(BlobRef(key=key)))
         except (BlobNotFound, InvalidParams):  # its job will fail for that, whatever is kept
