@@ -34,6 +34,8 @@ class BlobRef(BaseModel):
 
 def clean_prompt(prompt: str) -> str:
     """NFC-normalised, without control characters, every run of white space one space."""
+    if prompt.isascii() and prompt.isprintable():  # as most are, and then it is quick
+        return " ".join(prompt.split())
     kept = (" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in prompt)
     return _SPACES.sub(" ", unicodedata.normalize("NFC", "".join(kept))).strip()
 
