@@ -86,7 +86,11 @@ class Supervisor:
             worker.send(signal.SIGTERM)
 
         def settled() -> bool:
-            return self._signals > 1 or not any(w.is_alive for w in workers)
+            ended = [worker for worker in self._workers if not worker.child.is_alive]
+            if len(ended) < len(workers):  # that they are silent is no reason to kill the others
+                for worker in ended:
+                    worker.files.mark.unlink(missing_ok=True)
+            return self._signals > 1 or len(ended) == len(workers)
 
         wait_until(settled, self._settings.drain_s)
         drained = not any(w.is_alive for w in workers)

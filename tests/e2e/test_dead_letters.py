@@ -16,8 +16,8 @@ from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import DeadLetter, JobState
 from producer import Client, JobFailed
-from tests.e2e.test_lease import celery_of, host_of
-from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, running_worker
+from tests.e2e.test_lease import host_of
+from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, interactive_worker, running_worker
 from tests.integration.test_main_job import is_known
 from tests.waiting import until
 
@@ -90,14 +90,14 @@ def test_garbage_is_set_aside_with_its_bytes_and_the_worker_lives_on(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
     with running_worker(env, tmp_path / "worker", 2) as worker:
-        before = celery_of(worker).pid
+        before = interactive_worker(worker).pid
         for raw, _ in GARBAGE.values():
             client.redis.lpush("txt2img", raw)
         for raw in ("{}", "5", "[1]", "null", '{"body":null,"properties":{}}'):
             client.redis.publish("/0.celery.pidbox", raw)
         assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).attempt == 1
         until(lambda: len(letters(client)) == len(GARBAGE), WAIT_S)
-        assert celery_of(worker).pid == before
+        assert interactive_worker(worker).pid == before
         found = {letter.raw: letter for letter in letters(client)}
         for name, (raw, code) in GARBAGE.items():
             whole = raw.encode() if isinstance(raw, str) else raw
@@ -129,7 +129,7 @@ def test_a_message_for_which_redis_has_no_memory_waits_in_the_worker(
     from celery import Celery
 
     with running_worker(env, tmp_path / "worker", 2) as worker:
-        before = celery_of(worker)
+        before = interactive_worker(worker)
         before.suspend()
         with Celery(broker=env["CELERY_BROKER_URL"]) as app:
             call = {"name": "crossmodal.txt2img", "kwargs": {"prompt": PROMPT}, "queue": "txt2img"}
@@ -142,7 +142,7 @@ def test_a_message_for_which_redis_has_no_memory_waits_in_the_worker(
         until(lambda: all(is_known(client, job_id) for job_id in sent), WAIT_S)
         for job_id in sent:
             assert client.job(job_id).result(timeout_s=WAIT_S).images
-        assert celery_of(worker).pid == before.pid
+        assert interactive_worker(worker).pid == before.pid
 
 
 def test_a_damaged_copy_of_a_message_does_no_harm(
@@ -207,7 +207,7 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(
         host_of(worker).suspend()
         job = client.txt2img(PROMPT, seed=7)
         until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
-        [child] = celery_of(worker).children()
+        [child] = interactive_worker(worker).children()
         child.kill()
         assert job.wait(timeout_s=WAIT_S) is JobState.FAILED
         host_of(worker).resume()

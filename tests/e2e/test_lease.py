@@ -13,7 +13,15 @@ import pytest
 from crossmodal.jobs.record import JobState
 from crossmodal.processes import Child
 from producer import Client
-from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, running_worker, tree_of
+from tests.e2e.test_lifecycle import (
+    PROMPT,
+    WAIT_S,
+    client,
+    env,
+    interactive_worker,
+    running_worker,
+    tree_of,
+)
 from tests.waiting import until
 
 __all__ = ["client", "env"]  # fixtures
@@ -29,13 +37,6 @@ def short(env: dict[str, str]) -> dict[str, str]:
 def host_of(worker: Child) -> psutil.Process:
     [host] = [p for p in tree_of(worker) if "worker.host" in p.cmdline()]
     return host
-
-
-def celery_of(worker: Child) -> psutil.Process:
-    """The Celery worker of the interactive queues."""
-    children = psutil.Process(worker.pid).children()
-    [celery] = [p for p in children if "celery" in p.cmdline() and "-bulk" not in str(p.cmdline())]
-    return celery
 
 
 def is_live(env: dict[str, str]) -> bool:
@@ -110,7 +111,7 @@ def test_a_killed_celery_process_loses_nothing(
     with running_worker(short, tmp_path / "worker", 4) as worker:
         jobs = [client.txt2img(PROMPT, count=8, seed=i) for i in range(24)]
         until(lambda: any(j.status().state is JobState.RUNNING for j in jobs), WAIT_S)
-        celery_of(worker).kill()
+        interactive_worker(worker).kill()
         for job in jobs:
             assert job.result(timeout_s=WAIT_S).attempt <= 2
 

@@ -60,6 +60,13 @@ def tree_of(worker: Child) -> list[psutil.Process]:
     return [root, *root.children(recursive=True)]
 
 
+def interactive_worker(worker: Child) -> psutil.Process:
+    """The Celery worker of the interactive queues."""
+    children = psutil.Process(worker.pid).children()
+    [celery] = [p for p in children if "celery" in p.cmdline() and "-bulk" not in str(p.cmdline())]
+    return celery
+
+
 def terminate(worker: Child, number: signal.Signals = signal.SIGTERM) -> int | None:
     worker.send(number)
     assert worker.wait(WAIT_S)
@@ -145,7 +152,7 @@ def test_a_killed_task_child_costs_an_attempt_and_no_job(
 ) -> None:
     with running_worker(env, tmp_path / "worker", 1) as worker:
         [host] = [p for p in tree_of(worker) if "worker.host" in p.cmdline()]
-        [celery] = [p for p in psutil.Process(worker.pid).children() if "celery" in p.cmdline()]
+        celery = interactive_worker(worker)
         host.suspend()  # the job runs until we say so
         job = client.txt2img(PROMPT, seed=7)
         until(lambda: job.status().state is JobState.RUNNING, WAIT_S)

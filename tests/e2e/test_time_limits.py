@@ -13,8 +13,16 @@ from crossmodal.jobs.names import result_key
 from crossmodal.jobs.record import JobState
 from crossmodal.processes import Child
 from producer import BlobNotFound, BlobRef, Client, JobFailed
-from tests.e2e.test_lease import celery_of, host_of
-from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, running_worker, tree_of
+from tests.e2e.test_lease import host_of
+from tests.e2e.test_lifecycle import (
+    PROMPT,
+    WAIT_S,
+    client,
+    env,
+    interactive_worker,
+    running_worker,
+    tree_of,
+)
 from tests.waiting import until
 
 __all__ = ["client", "env"]  # fixtures
@@ -37,14 +45,14 @@ def test_an_attempt_over_its_limit_is_interrupted_and_fails_after_the_last(
 ) -> None:
     env |= {"CROSSMODAL_TXT2IMG_RUN_TIME_LIMIT_S": "1", "CROSSMODAL_MAX_ATTEMPTS": "2"}
     with running_worker(env, tmp_path / "worker", 1) as worker:
-        [before] = celery_of(worker).children()
+        [before] = interactive_worker(worker).children()
         host_of(worker).suspend()
         job = client.txt2img(PROMPT, seed=7)
         with pytest.raises(JobFailed) as caught:
             job.result(timeout_s=WAIT_S)
         assert caught.value.code == "timed_out"
         assert client.record(job.id).attempt == 2
-        assert [p.pid for p in celery_of(worker).children()] == [before.pid]
+        assert [p.pid for p in interactive_worker(worker).children()] == [before.pid]
         host_of(worker).resume()
         assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).attempt == 1
 
@@ -56,7 +64,7 @@ def test_a_process_that_cannot_be_interrupted_is_killed_and_its_job_run_again(
         host_of(worker).suspend()
         job = client.txt2img(PROMPT, seed=7)
         until(lambda: is_running(client, job.id), WAIT_S)
-        [stuck] = celery_of(worker).children()
+        [stuck] = interactive_worker(worker).children()
         stuck.suspend()  # as code in C that never returns: no signal but one ends it
         host_of(worker).resume()
         assert job.result(timeout_s=WAIT_S).attempt == 2
@@ -116,7 +124,7 @@ def test_a_worker_that_does_not_consume_is_not_live_and_is_restarted(
             "CROSSMODAL_LEASE_S": "6"}  # fmt: skip
     with running_worker(env, tmp_path / "worker", 1) as worker:
         assert health(env, "--live") == health(env, "--ready") == 0
-        stuck = celery_of(worker)
+        stuck = interactive_worker(worker)
         stuck.suspend()
         until(lambda: health(env, "--live") == 1, WAIT_S)
         until(lambda: not stuck.is_running() or stuck.status() == psutil.STATUS_ZOMBIE, WAIT_S)
@@ -148,7 +156,7 @@ def test_nothing_outlives_a_killed_supervisor(
         host_of(worker).suspend()
         job = client.txt2img(PROMPT, seed=7)
         until(lambda: is_running(client, job.id), WAIT_S)
-        for child in celery_of(worker).children():
+        for child in interactive_worker(worker).children():
             child.suspend()  # it can neither finish nor be told to
         os.kill(worker.pid or 0, signal.SIGKILL)
         until(lambda: not any(alive(p) for p in tree), WAIT_S)
