@@ -49,7 +49,9 @@ async def main(path: Path, batch_s: float) -> None:
         return Lane(task, torch.device("cpu"), is_bulk=is_bulk, batches=1)
 
     info = HostInfo("sham", "0", "cpu", 96, os.getpid())
-    await serve(ModelHost(info, Batcher(pipelines, new_lane, max_batch=64)), path, LIMIT_S)
+    await serve(
+        ModelHost(info, Batcher(pipelines, new_lane, max_batch=64, bulk_batch=64)), path, LIMIT_S
+    )
 
 
 if __name__ == "__main__":

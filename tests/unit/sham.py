@@ -83,7 +83,7 @@ def serving(path: Path) -> Iterator[ShamHost]:
 
     async def serve() -> None:
         tasks = (Task.TXT2IMG, Task.IMG2TXT)
-        batcher = Batcher(dict.fromkeys(tasks, sham), _new_lane, max_batch=64)
+        batcher = Batcher(dict.fromkeys(tasks, sham), _new_lane, max_batch=64, bulk_batch=64)
         info = HostInfo("sham", "0", "cpu", SIDE, os.getpid())
         host = ModelHost(info, batcher)
         server = await listen(path, lambda: _Known(host, sham))

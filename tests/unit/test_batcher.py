@@ -1,6 +1,5 @@
 import asyncio
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,7 +56,7 @@ def batcher_of(
     pipelines = {Task.TXT2IMG: pipeline}
     if captions is not None:
         pipelines[Task.IMG2TXT] = captions
-    return Batcher(pipelines, new_lane, max_batch, max_wait_s)
+    return Batcher(pipelines, new_lane, max_batch, 2 * max_batch, max_wait_s)
 
 
 async def one(batcher: Batcher, prompt: str, task: Task = Task.TXT2IMG, **options: Any) -> Ran:
@@ -378,31 +377,55 @@ def test_waiting_for_company_ends() -> None:
     assert ran.wait_s >= 0.05
 
 
-def test_a_bulk_batch_gives_way_while_an_interactive_one_runs() -> None:
-    order: list[str] = []
+class Encounter(Recorder):
+    """A bulk batch that has begun before an interactive one, and comes to its pause during it."""
 
-    class Pausing(Recorder):
-        def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
-            if batch[0].params == request("bulk").params:
-                begun.set()
-                self.free.wait(10)
-                pause()
-                order.append("bulk")
-            else:
-                self.free.set()
-                time.sleep(0.02)  # the work
-                order.append("interactive")
-            return [Drawn(PICTURE, ("done",), {}) for _ in batch]
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.at_pause, self.went_on = (threading.Event() for _ in range(3))
+        self.overtook: bool | None = None
 
-    begun = threading.Event()
+    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+        if batch[0].params == request("bulk").params:
+            self.begun.set()
+            self.free.wait(10)
+            self.at_pause.set()
+            pause()
+            self.went_on.set()
+        else:
+            self.free.set()
+            self.at_pause.wait(10)
+            self.overtook = self.went_on.wait(0.05)
+        return [Drawn(PICTURE, ("done",), {}) for _ in batch]
 
-    async def scenario() -> None:
-        pipeline = Pausing()
-        pipeline.free.clear()
-        batcher = batcher_of(pipeline, 4)
-        bulk = asyncio.create_task(batcher.run(Task.TXT2IMG, [request("bulk")], bulk=True))
-        await asyncio.to_thread(begun.wait, 10)
-        await asyncio.gather(bulk, one(batcher, "quick"))
 
-    asyncio.run(scenario())
-    assert order == ["interactive", "bulk"]
+async def meet(pipeline: Encounter) -> None:
+    pipeline.free.clear()
+    batcher = batcher_of(pipeline, 4)
+    bulk = asyncio.create_task(batcher.run(Task.TXT2IMG, [request("bulk")], bulk=True))
+    await asyncio.to_thread(pipeline.begun.wait, 10)
+    await asyncio.gather(bulk, one(batcher, "quick"))
+
+
+def test_a_bulk_batch_gives_way_while_an_interactive_one_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.host.batcher.GIVE_WAY_S", 10.0)
+    pipeline = Encounter()
+    asyncio.run(meet(pipeline))
+    assert pipeline.overtook is False
+    assert pipeline.went_on.is_set()
+
+
+def test_bulk_has_a_largest_batch_of_its_own() -> None:
+    pipeline = Recorder()
+    requests = [request(f"p{i}") for i in range(20)]
+    asyncio.run(batcher_of(pipeline, 4).run(Task.TXT2IMG, requests, bulk=True))
+    assert [len(batch) for batch in pipeline.batches] == [8, 8, 4]
+
+
+def test_a_bulk_batch_does_not_give_way_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.host.batcher.GIVE_WAY_S", 0.0)
+    pipeline = Encounter()
+    asyncio.run(meet(pipeline))
+    assert pipeline.overtook is True

@@ -1,4 +1,4 @@
-"""Continuous batches: what is waiting the moment the device is free, up to `max_batch`.
+"""Continuous batches: what is waiting the moment the device is free, up to a largest batch.
 
 A lone request on an idle device waits for nobody. Each task has batches of its own, and
 the one whose oldest request has waited longest goes first. Interactive requests and bulk
@@ -114,12 +114,13 @@ class Batcher:
         pipelines: Mapping[Task, Pipeline],
         new_lane: Callable[[Task, bool], Lane],
         max_batch: int,
+        bulk_batch: int,
         max_wait_s: float = 0.0,
     ) -> None:
         self._lines = [
-            {task: _Line(pipeline, new_lane(task, is_bulk), max_batch, is_bulk=is_bulk)
+            {task: _Line(pipeline, new_lane(task, is_bulk), size, is_bulk=is_bulk)
              for task, pipeline in pipelines.items()}
-            for is_bulk in (False, True)
+            for is_bulk, size in ((False, max_batch), (True, bulk_batch))
         ]  # fmt: skip
         self._max_wait_s = max_wait_s
         self._running: set[_Batch] = set()
@@ -222,7 +223,8 @@ class Batcher:
             return
         if (error := future.exception()) is not None:  # nothing that a request may raise
             for call in batch.calls:
-                call.done.set_exception(error)
+                if not call.done.done():
+                    call.done.set_exception(error)
         else:
             self._hand_out(batch, future.result())
         self._dispatch()

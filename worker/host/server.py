@@ -159,7 +159,10 @@ def load(settings: Settings, device: torch.device) -> ModelHost:
     def new_lane(task: Task, is_bulk: bool) -> Lane:
         return Lane(f"{task}{'-bulk' * is_bulk}", device, is_bulk=is_bulk)
 
-    return ModelHost(info, Batcher(pipelines, new_lane, settings.max_batch, settings.max_wait_s))
+    return ModelHost(
+        info,
+        Batcher(pipelines, new_lane, settings.max_batch, settings.bulk_batch, settings.max_wait_s),
+    )
 
 
 def _error(error: CrossmodalError) -> Message:
