@@ -143,7 +143,7 @@ def test_a_worker_whose_model_host_hangs_is_live_and_not_ready(
         stuck.suspend()
         until(lambda: health(env, "--ready") == 1, WAIT_S)
         assert health(env, "--live") == 0
-        until(lambda: not stuck.is_running() or stuck.status() == psutil.STATUS_ZOMBIE, WAIT_S)
+        until(lambda: not stuck.is_running(), WAIT_S)  # also no zombie whose threads still listen
         assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).attempt == 1
         assert health(env, "--ready") == 0
 
