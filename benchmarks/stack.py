@@ -46,6 +46,7 @@ def queue_server() -> Iterator[tuple[Path, int]]:
             "CROSSMODAL_STORAGE_URL": (folder / "storage").as_uri(),
             "CROSSMODAL_RUN_DIR": str(folder / "run"),
             "CROSSMODAL_MAX_QUEUE_LENGTH": "10000000",
+            "CROSSMODAL_LOG_LEVEL": "WARNING",  # as those have that it is compared with
         })  # fmt: skip
         server = start_valkey(folder / "valkey", port)
         try:

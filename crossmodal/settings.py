@@ -4,7 +4,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
@@ -98,6 +98,8 @@ class Settings(BaseSettings):
     """How often leases are renewed, and those of dead workers looked for. Well below the lease."""
     heartbeat_s: float = Field(15.0, ge=5)
     """How long a worker's consuming loop may be silent before it counts as dead."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """How much workers and model hosts say; from `WARNING` on, nothing about jobs that succeed."""
     run_dir: Path = Field(default_factory=lambda: runtime_dir())
     """Where running workers keep sockets, heartbeats and ready marks."""
     drain_s: float = Field(60.0, gt=0)

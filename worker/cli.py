@@ -38,9 +38,11 @@ def worker(
     ] = None,
 ) -> None:
     """Serve jobs: a model host and Celery workers for each device, restarted when they die."""
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(levelname)s %(message)s")
     with errors_to_exit_status():
         settings = load_settings()
+        logging.basicConfig(
+            level=settings.log_level, format="[%(asctime)s] %(levelname)s %(message)s"
+        )
         open_bundle(settings.bundle)  # a broken bundle is said once, not at every restart
         pinned = parse_devices(devices)
         kind = pinned[0].torch_name

@@ -97,7 +97,7 @@ class CeleryWorker:
             [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--pool", "prefork",
              "--hostname", self.name, "--queues", ",".join(crew.queues),
              "--concurrency", str(crew.concurrency),
-             "--loglevel", "INFO", "--without-gossip", "--without-mingle"],
+             "--loglevel", settings.log_level, "--without-gossip", "--without-mingle"],
             {"CROSSMODAL_HOST_SOCKET": str(unit.socket), "CUDA_VISIBLE_DEVICES": "",
              "CROSSMODAL_READY_FILE": str(self.files.ready),
              "CROSSMODAL_HEARTBEAT_FILE": str(self.files.beat),

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from crossmodal.errors import BrokerUnavailable
@@ -43,8 +43,12 @@ class Wanted:
 
     def wait(self, future: Future[T], afterwards: Callable[[], None] = lambda: None) -> T:
         """The result of what another thread does; see `patiently`."""
-        while not wait([future], LOOK_S).done:
+        while True:
+            try:
+                return future.result(LOOK_S)
+            except TimeoutError:
+                if future.done():  # now, or by an error of this kind
+                    return future.result()
             if not self():
                 future.add_done_callback(lambda _: afterwards())
                 raise NoLongerWanted
-        return future.result()

@@ -42,11 +42,11 @@ local function event(state, attempt, code)
   local shard = tonumber(string.sub(redis.sha1hex(id), 1, 2), 16) % SHARDS
   local stream = prefix .. ':events:' .. shard
   redis.call('XADD', stream, 'MAXLEN', '~', MOST_EVENTS, '*', 'id', id, 'state', state)
-  redis.call('EXPIRE', stream, 3600)
+  if state ~= 'queued' and state ~= 'running' then redis.call('EXPIRE', stream, 3600) end
   if attempt == 0 and state == 'queued' then return end -- its record says when that was
-  redis.call('RPUSH', job .. ':events',
+  local length = redis.call('RPUSH', job .. ':events',
     table.concat({state, attempt, code or '', stamp(now())}, ' '))
-  redis.call('LTRIM', job .. ':events', -MOST_HISTORY, -1)
+  if length > MOST_HISTORY then redis.call('LTRIM', job .. ':events', -MOST_HISTORY, -1) end
 end
 
 -- Put an id on the list of dead letters; those that outlived their records leave it, and the
@@ -76,8 +76,8 @@ end
 -- Of a bulk job, `completed` of its items have results; without, none has.
 local function finish(queue, attempt, state, field, payload, code, retention_s, completed)
   local t = now()
-  redis.call('HSET', job, 'state', state, 'finished_at', stamp(t))
-  if field ~= '' then redis.call('HSET', job, field, payload) end
+  local outcome = field ~= '' and {field, payload} or {}
+  redis.call('HSET', job, 'state', state, 'finished_at', stamp(t), unpack(outcome))
   redis.call('ZREM', queue_key(queue, 'queued'), id)
   local started = redis.call('ZSCORE', queue_key(queue, 'running'), id)
   redis.call('ZREM', queue_key(queue, 'running'), id)

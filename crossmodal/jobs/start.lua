@@ -21,12 +21,16 @@ if state == 'running' and leased_until and tonumber(leased_until) > now() then
   return {'busy', attempt}
 end
 
-local failure = r[7] or cjson.encode({code = 'worker_lost', retryable = true,
-  message = 'the process that ran attempt ' .. attempt .. ' died'})
-local code = cjson.decode(failure).code
-if state == 'running' then event('queued', attempt, code) end -- nobody was left to say so
 local counted = attempt - tonumber(r[8] or 0)
-if counted >= max_attempts then
+local is_exhausted = counted >= max_attempts
+local failure, code = r[7], nil
+if state == 'running' or is_exhausted then
+  failure = failure or cjson.encode({code = 'worker_lost', retryable = true,
+    message = 'the process that ran attempt ' .. attempt .. ' died'})
+  code = cjson.decode(failure).code
+end
+if state == 'running' then event('queued', attempt, code) end -- nobody was left to say so
+if is_exhausted then
   finish(queue, attempt, 'failed', 'failure', failure, code, retention_s)
   bury(id, now(), tonumber(retention_s))
   return {'exhausted', attempt}
@@ -36,7 +40,7 @@ local t = now()
 attempt = attempt + 1
 redis.call('HSET', job, 'state', 'running', 'attempt', attempt, 'worker', worker,
   'started_at', stamp(t))
-redis.call('HDEL', job, 'failure')
+if failure then redis.call('HDEL', job, 'failure') end
 redis.call('ZREM', queue_key(queue, 'queued'), id)
 redis.call('ZADD', queue_key(queue, 'running'), stamp(t), id)
 redis.call('ZADD', leases, stamp(t + lease_s), id)

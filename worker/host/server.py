@@ -238,6 +238,7 @@ def main() -> None:
     logging.getLogger("gensim").setLevel(logging.WARNING)
     try:
         settings = load_settings()
+        logging.getLogger().setLevel(settings.log_level)
         host = load(settings, open_device(args.device))
         asyncio.run(serve(host, args.socket, settings.inference_timeout_s, args.beat))
     except CrossmodalError as e:
