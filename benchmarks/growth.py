@@ -22,7 +22,7 @@ from crossmodal.jobs.names import Task, bulk_job_id, new_job_id
 from crossmodal.jobs.params import BulkParams, Txt2ImgParams
 from crossmodal.settings import load_settings
 from producer import Client, JobHandle
-from producer.bulk import ITEMS
+from producer.bulk import USUAL as ITEMS
 
 SIZES = (10_000, 100_000, 1_000_000)
 CALLS = 2_000

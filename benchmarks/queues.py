@@ -29,12 +29,12 @@ from crossmodal.jobs.names import Task
 from crossmodal.local.valkey import valkey_url
 from crossmodal.processes import Child, wait_until
 from producer import Client
-from producer.bulk import AHEAD, ITEMS
+from producer.bulk import AHEAD, MOST
 
 CORES = 2
 LOADS = {"noop": (0.0, 2000), "model_5ms": (0.005, 1000)}  # seconds of a job, and how many
 BATCHES = 4  # bulk batches at once, each as large as its client sends without reading
-WARM_JOBS, SETTLE_S = 100, 1.5
+WARM_JOBS, WARM_ITEMS, SETTLE_S = 100, 10_000, 1.5
 POLL_S = 0.01
 LIMIT_S = 120.0
 BULK, OURS = "crossmodal bulk", "crossmodal"
@@ -191,13 +191,13 @@ def bulk(seconds: float) -> float:
 
 def one_batch(client: Client) -> int:
     """How many items came back of as many as are sent without reading."""
-    return sum(1 for _ in client.map_txt2img(["a red circle"] * AHEAD * ITEMS))
+    return sum(1 for _ in client.map_txt2img(["a red circle"] * AHEAD * MOST))
 
 
 def warm(running: Running) -> None:
     """All processes have begun."""
     client = running.client
-    list(client.map_txt2img(["a red circle"] * WARM_JOBS))
+    list(client.map_txt2img(["a red circle"] * WARM_ITEMS))
     list(client.as_completed([client.txt2img("a red circle") for _ in range(WARM_JOBS)]))
 
 
@@ -255,7 +255,7 @@ do not fork. dramatiq: two processes of 8 threads. arq: two processes of 100 job
 that look at the queue every 10 ms. taskiq: two processes, Redis streams, `when_executed`. None of
 these keeps a result; Celery keeps it in its Redis backend, and is the better of 2 and 8 processes.
 crossmodal has 8 task processes, and 2 for bulk; it keeps a record of each job and its result. Its
-bulk rate counts items, of which {ITEMS} travel in a message, until the last result is read.
+bulk rate counts items, of which up to {MOST} travel in a message, until the last result is read.
 
 The 5 ms are a sleep in each job of the others, and as many sleep side by side as they have
 processes, threads or coroutines. In crossmodal they are a device call, one at a time, that takes

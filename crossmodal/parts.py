@@ -6,7 +6,7 @@ them, and who waits for the job reads them.
 
 from collections.abc import Sequence
 
-from pydantic import ValidationError
+from pydantic_core import from_json
 
 from crossmodal.errors import StorageUnavailable
 from crossmodal.jobs.names import RESULTS, result_key
@@ -24,13 +24,22 @@ def put_part(storage: Storage, job_id: str, attempt: int, results: Sequence[Item
     return storage.put(key, text.encode(), "application/jsonl")
 
 
-def read_part(storage: Storage, part: BlobRef) -> list[ItemResult]:
-    """The results in one part. Raises `BlobNotFound`, `StorageUnavailable`."""
+def read_part(
+    storage: Storage, part: BlobRef, places: Sequence[int] | None = None
+) -> list[ItemResult]:
+    """The results in one part; with `places`, the `index` of each is its item's place there.
+
+    Raises `BlobNotFound`, `StorageUnavailable`.
+    """
     data = storage.get(part)
     try:
-        return [ItemResult.model_validate_json(line) for line in data.splitlines()]
-    except ValidationError as e:
-        raise StorageUnavailable(f"{part.key!r} does not hold results: {e.errors()[0]}") from e
+        rows = [from_json(line) for line in data.splitlines()]
+        if places is not None:
+            for row in rows:
+                row["index"] = places[row["index"]]
+        return [ItemResult.model_validate(row) for row in rows]
+    except (ValueError, TypeError, LookupError) as e:  # what is no result is no reason to die
+        raise StorageUnavailable(f"{part.key!r} does not hold results: {e}") from e
 
 
 def finished_parts(storage: Storage, job_id: str) -> list[BlobRef]:

@@ -1,4 +1,4 @@
-"""Many items at once: sent in messages of a few dozen, results as they come.
+"""Many items at once: sent in messages of a few dozen or hundred, results as they come.
 
 A message is a job whose id follows from the batch's, so that a rerun finds what was sent
 before instead of sending it again.
@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crossmodal.errors import IdempotencyConflict, InvalidParams, QueueFull
-from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, check_item, pack_items
+from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, check_items, pack_items
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task, bulk_job_id
-from crossmodal.jobs.params import BulkParams, parse_params
+from crossmodal.jobs.params import MAX_ITEMS, BulkParams, parse_params
 from crossmodal.jobs.record import Failure, ItemResult, Job, JobState
 from crossmodal.parts import finished_parts, read_part
 from crossmodal.storage import Storage
 from producer.waiting import Wait
 
-ITEMS = 64  # of a message
+MESSAGE_S = 3.0  # what a message should take its worker
+LEAST, USUAL, MOST = 8, 256, MAX_ITEMS  # items of a message; usual while nobody knows how long
+FEW = 64  # at most, of the first messages: a small batch is to be shared among many workers
+SMALL_MESSAGES = 16
 MAX_BYTES = 8 * 2**20  # of a message's input, unless a single item has more
 AHEAD = 64  # messages that are sent and not read yet
 FULL_S = 1.0  # how long to wait at most before a full queue is tried again
@@ -33,6 +36,7 @@ class Services(Protocol):
 
     def new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait: ...
     def more_ended(self, wait: Wait, *, block: bool = True) -> list[str]: ...
+    def most_items(self, task: Task, batch_id: str) -> int: ...
     @property
     def ledger(self) -> JobLedger: ...
     @property
@@ -57,13 +61,14 @@ class Batch:
         self._batch_id = batch_id
         self._sent: dict[str, Message] = {}
         self._failed: list[ItemResult] = []
+        self._most = services.most_items(task, batch_id)
         self._wait = services.new_wait([], None)
 
     def results(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[ItemResult]:
         """What became of each item, in any order; `index` is its place among `items`.
 
-        One that has failed already is passed on. No more than a few thousand items are on
-        their way at once. Raises `IdempotencyConflict` for a batch that was other items before,
+        One that has failed already is passed on. No more than 64 messages are on their way at
+        once. Raises `IdempotencyConflict` for a batch that was other items before,
         `BrokerUnavailable` and `StorageUnavailable`; the batch goes on without this process, and
         can be taken up again.
         """
@@ -82,28 +87,38 @@ class Batch:
 
     def _messages(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[Message]:
         """Each message, with its input in the store; the items themselves are not kept."""
-        for number, some in enumerate(_portions(self._good(items))):
+        for number, portion in enumerate(_portions(self._unfailed(items), self._most)):
+            some = self._fit(portion)
+            if not some:
+                continue
             data = pack_items(item for _, item in some)
             params = BulkParams(
                 kind=self._task.of_items.value,  # type: ignore[arg-type]  # an item's task
                 input=self._services.storage.put_input(data, MEDIA_TYPE),
-                items=len(some), batch=self._batch_id, number=number,
+                items=len(some), batch=self._batch_id, number=number, most=self._most,
             )  # fmt: skip
             places = [(place, item.custom_id) for place, item in some]
             yield Message(bulk_job_id(self._batch_id, number), params, places)
 
-    def _good(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[tuple[int, BulkItem]]:
+    def _unfailed(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[tuple[int, BulkItem]]:
         for place, item in enumerate(items):
             if isinstance(item, ItemResult):
                 self._failed.append(item)
-                continue
-            try:
-                yield place, check_item(item)
-            except InvalidParams as e:
-                failure = Failure.of(e)
-                self._failed.append(
-                    ItemResult(index=place, custom_id=item.custom_id, failure=failure)
-                )
+            else:
+                yield place, item
+
+    def _fit(self, portion: list[tuple[int, BulkItem]]) -> list[tuple[int, BulkItem]]:
+        """Those that can be sent; the others have failed."""
+        try:
+            check_items([item for _, item in portion])
+            return portion
+        except InvalidParams as e:
+            if len(portion) > 1:  # one of them: which?
+                return [fit for one in portion for fit in self._fit([one])]
+            [(place, item)] = portion
+            failure = Failure.of(e)
+            self._failed.append(ItemResult(index=place, custom_id=item.custom_id, failure=failure))
+            return []
 
     def _send(self, message: Message) -> bool:
         """Whether the queue took the message, now or in an earlier run."""
@@ -138,26 +153,36 @@ class Batch:
         job = self._services.ledger.get(message.job)
         storage = self._services.storage
         parts = finished_parts(storage, job.id) if job.result is None else job.result.parts
-        missing = dict(enumerate(message.places))
+        missing = dict(message.places)
+        places = list(missing)
         for part in parts:
-            for result in read_part(storage, part):
+            for result in read_part(storage, part, places):
                 if missing.pop(result.index, None) is not None:
-                    place, _ = message.places[result.index]
-                    yield result.model_copy(update={"index": place})
+                    yield result
         failure = _why(job) if missing else None
-        for place, custom_id in missing.values():
+        for place, custom_id in missing.items():
             yield ItemResult(index=place, custom_id=custom_id, failure=failure)
 
 
-def _portions(items: Iterator[tuple[int, BulkItem]]) -> Iterator[list[tuple[int, BulkItem]]]:
-    """Lists of items that are fit for one message; they depend on nothing but the items."""
+def fitting(item_s: float | None) -> int:
+    """How many items a message should have, when one takes a worker so many seconds."""
+    if not item_s:
+        return USUAL
+    return int(min(max(MESSAGE_S / item_s, LEAST), MOST))
+
+
+def _portions(
+    items: Iterator[tuple[int, BulkItem]], most: int
+) -> Iterator[list[tuple[int, BulkItem]]]:
+    """Lists of items for one message each; they depend on nothing but the items and `most`."""
     some: list[tuple[int, BulkItem]] = []
-    size = 0
+    size, before = 0, 0
     for place, item in items:
         weight = len(item.image or b"")
-        if some and (len(some) == ITEMS or size + weight > MAX_BYTES):
+        full = min(FEW, most) if before < SMALL_MESSAGES else most
+        if some and (len(some) == full or size + weight > MAX_BYTES):
             yield some
-            some, size = [], 0
+            some, size, before = [], 0, before + 1
         some.append((place, item))
         size += weight
     if some:

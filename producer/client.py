@@ -39,7 +39,7 @@ from crossmodal.jobs.record import (
 from crossmodal.settings import Settings, load_settings
 from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.media import check_size, media_type
-from producer.bulk import Batch
+from producer.bulk import Batch, fitting
 from producer.handle import JobHandle
 from producer.seeds import item_seed
 from producer.waiting import Wait
@@ -211,11 +211,20 @@ class Client:
 
     def batch(self, batch_id: str) -> BatchStatus:
         """How far a batch is, as far as it was submitted. Raises `JobNotFound`."""
-        return Batches(self.settings, self.ledger, self.redis).status(batch_id)
+        return self._batches.status(batch_id)
 
     def cancel_batch(self, batch_id: str) -> BatchStatus:
         """Cancel what a batch has not finished. Raises `JobNotFound`."""
-        return Batches(self.settings, self.ledger, self.redis).cancel(batch_id)
+        return self._batches.cancel(batch_id)
+
+    def most_items(self, task: Task, batch_id: str) -> int:
+        """How many items a message of the batch may have; it stays so for all of the batch."""
+        known = self._batches.most(batch_id)
+        return known or fitting(self.queue(task.in_bulk).mean_item_s)
+
+    @property
+    def _batches(self) -> Batches:
+        return Batches(self.settings, self.ledger, self.redis)
 
     def _picture_item(
         self, index: int, image: Picture, params: dict[str, Any]

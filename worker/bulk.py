@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +42,14 @@ from worker.host.client import HostClient
 from worker.host.protocol import Answer, HostInfo
 from worker.wanted import Wanted
 
+PART_S = 0.2  # of work is a part, or a whole batch of the device where that takes longer
 PACKED_KEY = "packed"  # stands for the key of a picture that came with its item
 
 
-@dataclass(frozen=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     """An item that is fit for the models, or the reason that it is not."""
 
-    index: int
+    place: int
     custom_id: str
     params: ItemParams | None = None
     image: NDArray[np.uint8] | None = None
@@ -68,6 +69,7 @@ class BulkRun:
         self._blobs = blobs
         self._host = host
         self._threads = threads
+        self._item_s = float("inf")  # that an item took lately, until it came back from the host
 
     def run(self, attempt: Attempt, params: BulkParams, wanted: Wanted) -> JobResult:
         """The results of all items, stored in parts. Raises `NoLongerWanted`, and what keeps
@@ -119,24 +121,32 @@ class BulkRun:
         self, message: "_Message", done: set[int]
     ) -> Iterator[tuple[BlobRef, list[ItemResult]]]:
         """Each part as it is stored."""
-        size = 1 if message.attempt.is_suspect else self._settings.bulk_batch
         todo = [i for i in range(len(message.items)) if i not in done]
-        parts = [todo[i : i + size] for i in range(0, len(todo), size)]
-        if not parts:
-            return
-        prepared = self._threads.submit(self._prepare, message, parts[0])
+        prepared = self._prepare_next(message, todo)
         storing: Future[tuple[BlobRef, list[ItemResult]]] | None = None
-        for following in [*parts[1:], None]:
+        while prepared is not None:
             now = message.wanted.wait(prepared)
-            if following is not None:
-                prepared = self._threads.submit(self._prepare, message, following)
+            prepared = self._prepare_next(message, todo)
+            begun = time.monotonic()
             answers = self._ask(message, now)
+            self._item_s = max(time.monotonic() - begun, 1e-6) / len(now)
             if storing is not None:
                 yield message.wanted.wait(storing)
             message.wanted.check()
             storing = self._threads.submit(self._store, message, now, answers)
         if storing is not None:
             yield message.wanted.wait(storing)
+
+    def _prepare_next(
+        self, message: "_Message", todo: list[int]
+    ) -> "Future[list[_Prepared]] | None":
+        """The next part, taken from what is `todo`, being prepared."""
+        if not todo:
+            return None
+        quick = int(PART_S / self._item_s)
+        size = 1 if message.attempt.is_suspect else max(self._settings.bulk_batch, quick)
+        part, todo[:] = todo[:size], todo[size:]
+        return self._threads.submit(self._prepare, message, part)
 
     def _prepare(self, message: "_Message", part: list[int]) -> list[_Prepared]:
         return [self._prepare_item(message, i) for i in part]
@@ -164,7 +174,7 @@ class BulkRun:
 
     def _ask(self, message: "_Message", part: list[_Prepared]) -> Answers:
         """What the models make of each item that is fit for them."""
-        fit = {p.index: (p.params, p.image) for p in part if p.params is not None}
+        fit = {p.place: (p.params, p.image) for p in part if p.params is not None}
         if not fit:
             return {}
         alone = message.attempt.is_suspect
@@ -186,7 +196,7 @@ class BulkRun:
     def _store(
         self, message: "_Message", part: list[_Prepared], answers: Answers
     ) -> tuple[BlobRef, list[ItemResult]]:
-        results = [self._result(message, p, answers.get(p.index)) for p in part]
+        results = [self._result(message, p, answers.get(p.place)) for p in part]
         attempt = message.attempt
         return put_part(self._blobs.store, attempt.job, attempt.number, results), results
 
@@ -196,10 +206,10 @@ class BulkRun:
         error = item.error or (answer if isinstance(answer, CrossmodalError) else None)
         if error is not None or item.params is None or not isinstance(answer, Answer):
             failure = Failure.of(error or CrossmodalError("the models gave no answer"))
-            return ItemResult(index=item.index, custom_id=item.custom_id, failure=failure)
-        folder = f"{item.index}-"
+            return ItemResult(index=item.place, custom_id=item.custom_id, failure=failure)
+        folder = f"{item.place}-"
         return ItemResult(
-            index=item.index,
+            index=item.place,
             custom_id=item.custom_id,
             images=self._blobs.put_images(message.attempt, item.params, answer, folder),
             captions=tuple(GeneratedCaption.model_validate(c) for c in answer.captions),

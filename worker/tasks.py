@@ -1,5 +1,6 @@
 """The Celery tasks: they translate between Celery's world and the job runner's, no more."""
 
+import gc
 import logging
 import random
 import time
@@ -39,7 +40,10 @@ def runner() -> JobRunner:
     """This process's runner; made on first use, so after the fork and never shared."""
     path = settings.host_socket or default_socket("cpu")
     host = HostClient(path, settings.host_wait_s, settings.inference_timeout_s)
-    return JobRunner(settings, host, interrupted_by=SoftTimeLimitExceeded)
+    runner = JobRunner(settings, host, interrupted_by=SoftTimeLimitExceeded)
+    gc.collect()
+    gc.freeze()  # what has been loaded stays: it need not be looked through for garbage
+    return runner
 
 
 class JobRequest(Request):

@@ -36,6 +36,13 @@ class Batches:
             messages=ended | ({JobState.QUEUED: under_way} if under_way else {}),
         )
 
+    def most(self, batch_id: str) -> int | None:
+        """How many items its messages may have; None for a batch that nothing was sent of."""
+        key = batch_key(self._settings.key_prefix, check_batch_id(batch_id))
+        with broker_errors(self._settings):
+            most = self._redis.hget(key, "most")
+        return int(most) if most else None
+
     def cancel(self, batch_id: str) -> BatchStatus:
         """Cancel every message of the batch that has not ended. Raises `JobNotFound`."""
         for number in range(int(self._fields(batch_id)["messages"])):

@@ -3,9 +3,8 @@
 They are one msgpack blob, pictures included: a message costs one upload and one download.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -15,8 +14,7 @@ MEDIA_TYPE = "application/vnd.msgpack"
 SURROGATES = {"unicode_errors": "surrogatepass"}  # a prompt may have some; they are cleaned later
 
 
-@dataclass(frozen=True)
-class BulkItem:
+class BulkItem(NamedTuple):
     """One item: its sender's name for it, its params as JSON values, perhaps a picture's file.
 
     `params` are not checked before they are in a worker's hands: a bad item fails alone.
@@ -33,14 +31,16 @@ def pack_items(items: Iterable[BulkItem]) -> bytes:
     return packed
 
 
-def check_item(item: BulkItem) -> BulkItem:
-    """`item` itself. Raises `InvalidParams` when it cannot be packed, or its results not stored."""
+def check_items(items: Collection[BulkItem]) -> None:
+    """Raise `InvalidParams` when one cannot be packed, or its results not stored."""
     try:
-        item.custom_id.encode()
-        unpack_items(pack_items([replace(item, image=None)]))  # not all that packs unpacks
-    except (ValueError, TypeError, OverflowError) as e:
+        rows = [[item.custom_id, item.params, None] for item in items]
+        "".join(item.custom_id for item in items).encode()
+        msgpack.unpackb(
+            msgpack.packb(rows, **SURROGATES), **SURROGATES
+        )  # not all that packs unpacks
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as e:
         raise InvalidParams(f"the params of an item cannot be sent: {e}") from e
-    return item
 
 
 def unpack_items(data: bytes) -> list[BulkItem]:

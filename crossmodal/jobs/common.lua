@@ -7,10 +7,12 @@
 --                                                  take 4 kB of it
 -- A queue has      <prefix>:queue:<q>:queued    sorted set, id -> when it was submitted
 --                  <prefix>:queue:<q>:running   sorted set, id -> when its attempt started
---                  <prefix>:queue:<q>:stats     hash: finished:<state> -> count, mean_run_s
+--                  <prefix>:queue:<q>:stats     hash: finished:<state> -> count, mean_run_s,
+--                                                and of a bulk queue mean_item_s
 -- The leases are     <prefix>:leases              sorted set, id -> until when its attempt is alive
--- A batch is a hash   <prefix>:batch:<id>          task, messages, items, items_completed,
---                                                  items_failed, <terminal state> -> messages
+-- A batch is a hash   <prefix>:batch:<id>          task, messages, most (items of a message),
+--                                                  items, items_completed, items_failed,
+--                                                  <terminal state> -> messages
 -- Dead letters are   <prefix>:dead                sorted set, id -> when it was given up
 -- KEYS[1] is the job. ARGV[1] is the prefix, ARGV[2] the job's id.
 
@@ -72,6 +74,12 @@ local function put_back(queue, attempt, counts, created_at, code)
   event('queued', attempt, code)
 end
 
+-- Move a mean towards a new value.
+local function average(stats, field, value, part)
+  local mean = tonumber(redis.call('HGET', stats, field) or value)
+  redis.call('HSET', stats, field, stamp(mean + part * (value - mean)))
+end
+
 -- The one way into a terminal state: record it, leave the queue, count, start the retention.
 -- Of a bulk job, `completed` of its items have results; without, none has.
 local function finish(queue, attempt, state, field, payload, code, retention_s, completed)
@@ -86,15 +94,15 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
   local stats = queue_key(queue, 'stats')
   redis.call('HINCRBY', stats, 'finished:' .. state, 1)
   if state == 'succeeded' then redis.call('HDEL', job, 'failure') end -- of a sweep that was hasty
+  local others = redis.call('HMGET', job, 'idempotency', 'batch', 'items')
   if state == 'succeeded' and started then
-    local mean = tonumber(redis.call('HGET', stats, 'mean_run_s') or (t - started))
-    redis.call('HSET', stats, 'mean_run_s', stamp(mean + 0.05 * (t - started - mean)))
+    average(stats, 'mean_run_s', t - started, 0.05)
+    if others[3] then average(stats, 'mean_item_s', (t - started) / others[3], 0.2) end
   end
   event(state, attempt, code)
   redis.call('EXPIRE', job, retention_s)
   redis.call('EXPIRE', job .. ':events', retention_s)
   -- What others know the job by lives as long as it; a batch as long as the last of its jobs.
-  local others = redis.call('HMGET', job, 'idempotency', 'batch', 'items')
   if others[1] then redis.call('EXPIRE', others[1], retention_s) end
   local batch = others[2]
   if batch then

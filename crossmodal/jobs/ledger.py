@@ -130,7 +130,8 @@ class JobLedger:
         reply = self._call(
             "submit", job_id, task, task.queue, params_json, fingerprint,
             "" if expires_in_s is None else expires_in_s, limit if bounded else "", message,
-            *((batch.batch, batch.number, batch.items) if batch else ("", 0, 0)), guard=guard,
+            *((batch.batch, batch.number, batch.items, batch.most) if batch else ("", 0, 0, 0)),
+            guard=guard,
         )  # fmt: skip
         if reply[0] == "full":
             raise _queue_full(task.queue, limit, *reply[1:])
@@ -352,13 +353,14 @@ class JobLedger:
             pipe.time()
             depth, running, oldest, stats, (seconds, micros) = pipe.execute()
         now = seconds + micros / 1e6
-        mean = stats.pop("mean_run_s", None)
+        mean, of_items = (stats.pop(name, None) for name in ("mean_run_s", "mean_item_s"))
         return QueueStatus(
             queue=queue,
             depth=depth,
             running=running,
             oldest_wait_s=max(0.0, round(now - oldest[0][1], 3)) if oldest else 0.0,
             mean_run_s=float(mean) if mean else None,
+            mean_item_s=float(of_items) if of_items else None,
             finished={name.partition(":")[2]: int(count) for name, count in stats.items()},
         )
 

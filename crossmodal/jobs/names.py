@@ -5,6 +5,7 @@ import os
 import re
 import time
 from enum import StrEnum
+from functools import cached_property
 
 from crossmodal.errors import InvalidParams
 
@@ -37,16 +38,16 @@ class Task(StrEnum):
     def queue(self) -> str:
         return self.value
 
-    @property
+    @cached_property
     def is_bulk(self) -> bool:
         return self in (Task.TXT2IMG_BULK, Task.IMG2TXT_BULK)
 
-    @property
+    @cached_property
     def of_items(self) -> "Task":
         """What one item of a bulk job is; any other task itself."""
         return Task(self.value.removesuffix(".bulk"))
 
-    @property
+    @cached_property
     def in_bulk(self) -> "Task":
         """The bulk job that has such items."""
         return Task(f"{self.of_items}.bulk")

@@ -52,6 +52,8 @@ def _checked_prompt(prompt: str) -> str:
 
 
 def _checked_metadata(metadata: JsonValue) -> JsonValue:
+    if metadata is None:
+        return None
     size = len(json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode())
     if size > MAX_METADATA:
         raise ValueError(f"is {size} bytes of JSON, {MAX_METADATA} are allowed")
@@ -92,13 +94,17 @@ class Img2TxtParams(_Params):
 
 
 class BulkParams(_Params):
-    """The `items` of one message, packed in the blob `input`: number `number` of a `batch`."""
+    """The `items` of one message, packed in the blob `input`: number `number` of a `batch`.
+
+    No message of the batch has more than `most`, so that a rerun packs the same messages.
+    """
 
     kind: Literal["txt2img", "img2txt"]
     input: BlobRef
     items: int = Field(ge=1, le=MAX_ITEMS)
     batch: Annotated[str, AfterValidator(check_batch_id)]
     number: int = Field(ge=0, lt=2**31)
+    most: int = Field(default=MAX_ITEMS, ge=1, le=MAX_ITEMS)
     metadata: None = None
 
 

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from crossmodal.errors import CrossmodalError, InvalidParams
 from crossmodal.jobs.names import Task
@@ -73,7 +73,7 @@ class JobResult(_Value):
     failed: int = 0
     seed: int | None = None
     unknown_words: tuple[str, ...] = ()
-    suggestions: dict[str, str] = {}
+    suggestions: dict[str, str] = Field(default_factory=dict)
     model: str
     bundle_version: str
     timings: Timings
@@ -106,7 +106,7 @@ class ItemResult(_Value):
     captions: tuple[GeneratedCaption, ...] = ()
     seed: int | None = None
     unknown_words: tuple[str, ...] = ()
-    suggestions: dict[str, str] = {}
+    suggestions: dict[str, str] = Field(default_factory=dict)
     failure: Failure | None = None
 
 
@@ -185,13 +185,17 @@ class JobStatus(_Value):
 
 
 class QueueStatus(_Value):
-    """A queue at one moment; `finished` counts jobs by the state they ended in."""
+    """A queue at one moment; `finished` counts jobs by the state they ended in.
+
+    Of a bulk queue, `mean_item_s` is the part of a job's run that falls to one of its items.
+    """
 
     queue: str
     depth: int
     running: int
     oldest_wait_s: float
     mean_run_s: float | None
+    mean_item_s: float | None = None
     finished: dict[str, int]
 
 

@@ -4,7 +4,7 @@
 -- KEYS[2]: idempotency key, or the job's own key for none
 -- ARGV 3 task, 4 queue, 5 params, 6 fingerprint, 7 expires_in_s or '', 8 max_queue_length or '',
 --   9 the message to send, or '' when it was sent before, 10 the batch that it belongs to or '',
---   11 its number in the batch, 12 how many items it has
+--   11 its number in the batch, 12 how many items it has, 13 how many its messages may have
 -- returns {'created' | 'existing' | 'conflict', id} or {'full', depth, running, mean_run_s}
 local task, queue, params, fingerprint = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local expires_in_s, max_queue_length = tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -37,6 +37,7 @@ if ARGV[10] ~= '' then
   local batch = prefix .. ':batch:' .. ARGV[10]
   redis.call('HSET', job, 'batch', batch, 'items', ARGV[12])
   redis.call('HSET', batch, 'task', task)
+  redis.call('HSETNX', batch, 'most', ARGV[13])
   redis.call('HINCRBY', batch, 'items', ARGV[12])
   if tonumber(ARGV[11]) >= tonumber(redis.call('HGET', batch, 'messages') or 0) then
     redis.call('HSET', batch, 'messages', ARGV[11] + 1)

@@ -1,8 +1,7 @@
 """Params in, results out, always a batch: the same length, the same order, a failure an item."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +11,14 @@ from crossmodal.jobs.params import ItemParams
 from crossmodal.jobs.record import GeneratedCaption
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One item of a batch; `image` is uint8 RGB (side, side, 3) for img2txt, None for txt2img."""
 
     params: ItemParams
     image: NDArray[np.uint8] | None = None
 
 
-@dataclass(frozen=True)
-class Drawn:
+class Drawn(NamedTuple):
     """Pictures uint8 RGB (count, H, W, 3), and the words of the prompt that were not known.
 
     `suggestions` gives, for some of them, a known word of nearly the same spelling.
@@ -32,8 +29,7 @@ class Drawn:
     suggestions: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Described:
+class Described(NamedTuple):
     """Captions, the likeliest first."""
 
     captions: tuple[GeneratedCaption, ...]

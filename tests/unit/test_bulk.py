@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -546,7 +545,7 @@ def test_a_bad_prompt_fails_alone(client: Client, worker: tuple[ShamHost, JobRun
         4: {"prompt": "p", "count": 99},
         5: {},
     }
-    items = [replace(item, params=bad.get(i, item.params)) for i, item in enumerate(prompts(7))]
+    items = [item._replace(params=bad.get(i, item.params)) for i, item in enumerate(prompts(7))]
     sending = Sending(client, items)
     sending.until_sent(7)
     work(runner)

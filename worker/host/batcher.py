@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
+from typing import NamedTuple
 
 from crossmodal.errors import GpuOutOfMemory
 from crossmodal.jobs.names import Task
@@ -26,8 +27,7 @@ GIVE_WAY_S = 0.1  # that a bulk batch is held up at once
 WORN_OUT_AFTER = 3  # single requests in a row for which there was no memory
 
 
-@dataclass(frozen=True)
-class Ran:
+class Ran(NamedTuple):
     """What became of one request, and of the batch it was in (seconds)."""
 
     outcome: Outcome

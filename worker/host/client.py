@@ -19,7 +19,7 @@ from crossmodal.errors import (
     TimedOut,
 )
 from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import ItemParams
+from crossmodal.jobs.params import Img2TxtParams, ItemParams
 from worker.host.protocol import (
     LENGTH,
     Answer,
@@ -84,12 +84,12 @@ class HostClient:
         reply = self._exchange({
             "op": "run", "task": task, "alone": alone, "bulk": bulk,
             "requests": [
-                {"params": params.model_dump(mode="json", exclude={"metadata"}),
-                 "image": pack_pixels(image)}
+                {"params": _plain(params), "image": pack_pixels(image)}
                 for params, image in requests
             ],
         }, is_wanted)  # fmt: skip
-        return [_answer(made) for made in reply["answers"]]
+        made_by = reply["model"], reply["bundle_version"]
+        return [_answer(made, *made_by) for made in reply["answers"]]
 
     def close(self) -> None:
         if self._socket is not None:
@@ -213,10 +213,22 @@ def _is_closed(connection: socket.socket, timeout_s: float) -> bool:
         connection.settimeout(timeout_s)
 
 
-def _answer(made: Message) -> Answer | CrossmodalError:
+def _plain(params: ItemParams) -> dict[str, Any]:
+    """The params that models look at; of a picture only what the host's checks ask for."""
+    fields = dict(vars(params))
+    del fields["metadata"]
+    if isinstance(params, Img2TxtParams):
+        fields["image"] = {"key": params.image.key}
+    return fields
+
+
+def _answer(made: Message, model: str, bundle_version: str) -> Answer | CrossmodalError:
     if "error" in made:
         return _error(made["error"])
-    return Answer(**(made | {"images": unpack_pixels(made["images"])}))
+    return Answer(
+        model, bundle_version, unpack_pixels(made.get("images")), made.get("captions", []),
+        made.get("unknown_words", []), made.get("suggestions", {}), *made["batch"],
+    )  # fmt: skip
 
 
 def _error(failure: Message) -> CrossmodalError:

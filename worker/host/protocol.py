@@ -6,7 +6,9 @@
     notice    {"running": how many requests are on the device}, when one of these goes there,
               and when others join it
     reply     {"ok": {…}} or {"error": {"code", "message", "retryable"}}; of a run, "ok" is
-              {"answers": [{…} or {"error": …}, …]}
+              {"model", "bundle_version", "answers": [{…} or {"error": …}, …]}
+    answer    {"batch": [how many requests, seconds of waiting, seconds of inference]}, and of
+              "images", "captions", "unknown_words" and "suggestions" what is not empty
 
 The notice tells a task whose host then dies whether its request can be to blame. Pixels
 travel as raw uint8 RGB. Nothing here is a pickle.
@@ -14,7 +16,7 @@ travel as raw uint8 RGB. Nothing here is a pickle.
 
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
@@ -37,8 +39,7 @@ class HostInfo:
     pid: int
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What the models made of one request, which they were, how its batch went (seconds)."""
 
     model: str

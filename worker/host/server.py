@@ -7,6 +7,7 @@ Loads the bundle, warms up, and only then listens, so that whoever can connect i
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -65,34 +66,28 @@ class ModelHost:
                 alone=bool(message.get("alone")), bulk=bool(message.get("bulk")),
                 on_start=lambda size: send({"running": size}),
             )  # fmt: skip
-            return {"ok": {"answers": [self._answer(one) for one in ran]}}
+            return {"ok": {
+                "model": self.info.model, "bundle_version": self.info.bundle_version,
+                "answers": [_answer(one) for one in ran],
+            }}  # fmt: skip
         except CrossmodalError as e:
             return _error(e)
         except (KeyError, TypeError, ValueError) as e:
             return _error(InvalidParams(f"the message cannot be understood: {e}"))
 
-    def _answer(self, ran: Ran) -> Message:
-        outcome = ran.outcome
-        if isinstance(outcome, CrossmodalError):
-            return _error(outcome)
-        made: dict[str, Any] = {
-            "model": self.info.model,
-            "bundle_version": self.info.bundle_version,
-            "images": None,
-            "captions": [],
-            "unknown_words": [],
-            "suggestions": {},
-            "batch_size": ran.batch_size,
-            "batch_wait_s": ran.wait_s,
-            "inference_s": ran.inference_s,
-        }
-        if isinstance(outcome, Drawn):
-            made["images"] = pack_pixels(outcome.images)
-            made["unknown_words"] = list(outcome.unknown_words)
-            made["suggestions"] = outcome.suggestions
-        else:
-            made["captions"] = [caption.model_dump() for caption in outcome.captions]
-        return made
+
+def _answer(ran: Ran) -> Message:
+    outcome = ran.outcome
+    if isinstance(outcome, CrossmodalError):
+        return _error(outcome)
+    made: dict[str, Any] = {"batch": [ran.batch_size, ran.wait_s, ran.inference_s]}
+    if not isinstance(outcome, Drawn):
+        return made | {"captions": [caption.model_dump() for caption in outcome.captions]}
+    made["images"] = pack_pixels(outcome.images)
+    if outcome.unknown_words:
+        made["unknown_words"] = list(outcome.unknown_words)
+        made["suggestions"] = outcome.suggestions
+    return made
 
 
 def _request(task: Task, packed: Message) -> Request:
@@ -188,6 +183,7 @@ async def serve(host: ModelHost, path: Path, limit_s: float, beat: Path | None =
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    gc.freeze()  # what has been loaded stays: it need not be looked through for garbage
     server = await listen(path, lambda: Conversation(host))
     watching = asyncio.create_task(watch(host.batcher, limit_s, beat))
     watching.add_done_callback(lambda _: stop.set())  # without memory there is no service
