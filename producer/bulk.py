@@ -87,10 +87,8 @@ class Batch:
 
     def _messages(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[Message]:
         """Each message, with its input in the store; the items themselves are not kept."""
-        for number, portion in enumerate(_portions(self._unfailed(items), self._most)):
-            some = self._fit(portion)
-            if not some:
-                continue
+        portions = (self._fit(some) for some in _portions(self._unfailed(items), self._most))
+        for number, some in enumerate(filter(None, portions)):
             data = pack_items(item for _, item in some)
             params = BulkParams(
                 kind=self._task.of_items.value,  # type: ignore[arg-type]  # an item's task

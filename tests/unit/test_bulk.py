@@ -26,6 +26,7 @@ from crossmodal.jobs.record import Failure, ItemResult, JobResult, JobState
 from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
 from producer import Client
+from producer.bulk import fitting
 from producer.jsonl import BatchFile, result_line
 from producer.seeds import item_seed
 from tests.unit.sham import SIDE, ShamHost, serving
@@ -143,7 +144,45 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
 # -- sending ----------------------------------------------------------------------------
 
 
-def test_a_message_has_64_items_at_most(client: Client) -> None:
+@pytest.mark.parametrize(
+    ("item_s", "items"), [(None, 256), (1e-6, 1024), (0.003, 1000), (0.1, 30), (60.0, 8)]
+)
+def test_a_message_has_the_items_that_fit_its_time(item_s: float | None, items: int) -> None:
+    assert fitting(item_s) == items
+
+
+def test_many_items_travel_in_larger_messages(client: Client) -> None:
+    sending = Sending(client, prompts(16 * 64 + 300))
+    sending.until_sent(16 * 64 + 300)
+    assert sizes_of_messages(client) == [64] * 16 + [256, 44]
+    client.cancel_batch(BATCH)
+    sending.results()
+
+
+def test_a_rerun_packs_the_same_messages_however_long_items_take_now(client: Client) -> None:
+    first = Sending(client, prompts(40))
+    first.until_sent(40)
+    client.redis.hset(f"{client.settings.key_prefix}:queue:{BULK.queue}:stats", "mean_item_s", 9)
+    other = Sending(client, prompts(40), batch_id="other")
+    again = Sending(client, prompts(40))
+    other.until_sent(40)
+    client.cancel_batch("other")
+    client.cancel_batch(BATCH)
+    assert sizes_of_messages(client, "other") == [8] * 5
+    assert codes(again.results()) == codes(first.results()) == dict.fromkeys(range(40), "canceled")
+    assert len(other.results()) == 40
+
+
+def test_a_message_of_which_no_item_can_be_sent_is_none(client: Client) -> None:
+    bad = [BulkItem(str(i), {"prompt": 2**64}) for i in range(64)]
+    sending = Sending(client, [*bad, *prompts(1)])
+    sending.until_sent(1)
+    client.cancel_batch(BATCH)
+    assert codes(sending.results()) == dict.fromkeys(range(64), "invalid_params") | {64: "canceled"}
+    assert client.batch(BATCH).is_done
+
+
+def test_a_small_batch_is_sent_in_messages_of_64(client: Client) -> None:
     sending = Sending(client, prompts(130))
     sending.until_sent(130)
     assert sizes_of_messages(client) == [64, 64, 2]
