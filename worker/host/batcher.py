@@ -1,7 +1,8 @@
 """Continuous batches: what is waiting the moment the device is free, up to a largest batch.
 
-A lone request on an idle device waits for nobody. Each task has batches of its own, and
-the one whose oldest request has waited longest goes first. Interactive requests and bulk
+A lone request on an idle device waits for nobody. Where several batches run side by side, none
+takes more than its share, or some would be large and the others small. Each task has batches
+of its own, and the one whose oldest request has waited longest goes first. Interactive requests and bulk
 ones wait in lines of their own and run in lanes of their own. A suspect, with which a host
 has died before, has the device for itself.
 """
@@ -74,12 +75,26 @@ class _Line:
         self.lane = lane
         self._max_batch = max_batch
         self.calls: deque[_Call] = deque()
+        self._weight = 0  # of what waits here and what runs in the lane
+
+    def add(self, call: _Call) -> None:
+        self.calls.append(call)
+        self._weight += self._weight_of(call.requests)
+
+    def leave(self, batch: _Batch) -> None:
+        """Note that the batch has run."""
+        self._weight -= self._weight_of(batch.requests)
+        self.lane.leave()
 
     def head(self) -> _Call | None:
         """The oldest call that somebody still waits for."""
         while self.calls and self.calls[0].done.done():
-            self.calls.popleft()
+            gone = self.calls.popleft()
+            self._weight -= self._weight_of(gone.requests[gone.next :])
         return self.calls[0] if self.calls else None
+
+    def _weight_of(self, requests: Sequence[Request]) -> int:
+        return sum(self.pipeline.weight(request) for request in requests)
 
     def is_full(self) -> bool:
         """Whether there is enough for the largest batch."""
@@ -95,9 +110,10 @@ class _Line:
         """The next batch: whole requests, as many as fit, but always one."""
         items: list[tuple[_Call, int]] = []
         weight = 0
+        share = -(-self._weight // self.lane.width)
         while (call := self.head()) is not None:
             weight += self.pipeline.weight(call.requests[call.next])
-            if items and (weight > self._max_batch or call.alone or items[0][0].alone):
+            if items and (weight > min(self._max_batch, share) or call.alone or items[0][0].alone):
                 break
             items.append((call, call.next))
             call.next += 1
@@ -156,7 +172,7 @@ class Batcher:
         if not requests:
             return []
         done: asyncio.Future[list[Ran]] = asyncio.get_running_loop().create_future()
-        self._lines[bulk][task].calls.append(_Call(requests, done, alone, on_start))
+        self._lines[bulk][task].add(_Call(requests, done, alone, on_start))
         self._dispatch()
         return await done
 
@@ -216,7 +232,7 @@ class Batcher:
 
     def _finish(self, batch: _Batch, future: "asyncio.Future[list[Outcome]]") -> None:
         self._running.remove(batch)
-        batch.line.lane.leave()
+        batch.line.leave(batch)
         if all(other.line.is_bulk for other in self._running):
             self._quiet.set()
         if future.cancelled():  # as at the end of the loop

@@ -38,8 +38,10 @@ class Lane:
             elif is_bulk:  # on Linux each thread has a priority of its own
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BULK_NICE)
 
-        self._free = batches or (ON_GPU if device.type == "cuda" else cores())
-        self._threads = ThreadPoolExecutor(self._free, name, initializer=prepare)
+        self.width = batches or (ON_GPU if device.type == "cuda" else cores())
+        """Batches that run side by side."""
+        self._free = self.width
+        self._threads = ThreadPoolExecutor(self.width, name, initializer=prepare)
 
     @property
     def is_free(self) -> bool:
