@@ -6,18 +6,17 @@ Each batch takes SECONDS, however large it is, and makes nothing.
 """
 
 import asyncio
+import gc
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from crossmodal.jobs.names import Task
 from crossmodal.pipelines.base import Described, Outcome, Pause, Pipeline, Request, no_pause
 from worker.host.batcher import Batcher
-from worker.host.lanes import Lane
+from worker.host.lanes import Lane, Quiet
 from worker.host.protocol import HostInfo
 from worker.host.server import ModelHost, serve
 
@@ -45,13 +44,12 @@ async def main(path: Path, batch_s: float) -> None:
     """Serve until SIGTERM."""
     pipelines: dict[Task, Pipeline] = {task: Sham(batch_s) for task in (Task.TXT2IMG, Task.IMG2TXT)}
 
-    def new_lane(task: Task, is_bulk: bool) -> Lane:
-        return Lane(task, torch.device("cpu"), is_bulk=is_bulk, batches=1)
-
+    quiet = Quiet()
+    lanes = Lane(pipelines, 1), Lane(pipelines, 1, quiet.give_way)
     info = HostInfo("sham", "0", "cpu", 96, os.getpid())
-    await serve(
-        ModelHost(info, Batcher(pipelines, new_lane, max_batch=64, bulk_batch=64)), path, LIMIT_S
-    )
+    batcher = Batcher(pipelines, lanes, quiet, max_batch=64, bulk_batch=64)
+    gc.freeze()  # as the real one does
+    await serve(ModelHost(info, batcher), path, LIMIT_S)
 
 
 if __name__ == "__main__":

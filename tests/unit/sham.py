@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import Img2TxtParams, Txt2ImgParams
 from crossmodal.jobs.record import GeneratedCaption
 from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Request, no_pause
 from worker.host.batcher import Batcher
-from worker.host.lanes import Lane
+from worker.host.lanes import Lane, Quiet
 from worker.host.protocol import HostInfo
 from worker.host.server import Conversation, ModelHost, listen
 
@@ -83,7 +82,9 @@ def serving(path: Path) -> Iterator[ShamHost]:
 
     async def serve() -> None:
         tasks = (Task.TXT2IMG, Task.IMG2TXT)
-        batcher = Batcher(dict.fromkeys(tasks, sham), _new_lane, max_batch=64, bulk_batch=64)
+        pipelines, quiet = dict.fromkeys(tasks, sham), Quiet()
+        lanes = Lane(pipelines, 1), Lane(pipelines, 1)
+        batcher = Batcher(pipelines, lanes, quiet, max_batch=64, bulk_batch=64)
         info = HostInfo("sham", "0", "cpu", SIDE, os.getpid())
         host = ModelHost(info, batcher)
         server = await listen(path, lambda: _Known(host, sham))
@@ -103,10 +104,6 @@ def serving(path: Path) -> Iterator[ShamHost]:
         sham.loop.call_soon_threadsafe(stop.set)
         thread.join()
         sham.loop.close()
-
-
-def _new_lane(task: Task, is_bulk: bool) -> Lane:
-    return Lane(task, torch.device("cpu"), is_bulk=is_bulk, batches=1)
 
 
 def _named(request: Request) -> str:

@@ -13,7 +13,7 @@ from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
 from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Pipeline, Request, no_pause
 from worker.host.batcher import WORN_OUT_AFTER, Batcher, Ran
 from worker.host.isolation import run_isolated
-from worker.host.lanes import Lane
+from worker.host.lanes import Lane, Quiet
 
 PICTURE = np.zeros((1, 2, 2, 3), np.uint8)
 
@@ -50,13 +50,12 @@ def batcher_of(
     pipeline: Pipeline, max_batch: int, lanes: int = 1, max_wait_s: float = 0.0,
     captions: Pipeline | None = None,
 ) -> Batcher:  # fmt: skip
-    def new_lane(task: Task, is_bulk: bool) -> Lane:
-        return Lane("test", torch.device("cpu"), is_bulk=is_bulk, batches=lanes)
-
     pipelines = {Task.TXT2IMG: pipeline}
     if captions is not None:
         pipelines[Task.IMG2TXT] = captions
-    return Batcher(pipelines, new_lane, max_batch, 2 * max_batch, max_wait_s)
+    quiet = Quiet()
+    both = Lane(pipelines, lanes), Lane(pipelines, lanes, quiet.give_way)
+    return Batcher(pipelines, both, quiet, max_batch, 2 * max_batch, max_wait_s)
 
 
 async def one(batcher: Batcher, prompt: str, task: Task = Task.TXT2IMG, **options: Any) -> Ran:
@@ -410,7 +409,7 @@ async def meet(pipeline: Encounter) -> None:
 def test_a_bulk_batch_gives_way_while_an_interactive_one_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.host.batcher.GIVE_WAY_S", 10.0)
+    monkeypatch.setattr("worker.host.lanes.GIVE_WAY_S", 10.0)
     pipeline = Encounter()
     asyncio.run(meet(pipeline))
     assert pipeline.overtook is False
@@ -425,7 +424,7 @@ def test_bulk_has_a_largest_batch_of_its_own() -> None:
 
 
 def test_a_bulk_batch_does_not_give_way_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.host.batcher.GIVE_WAY_S", 0.0)
+    monkeypatch.setattr("worker.host.lanes.GIVE_WAY_S", 0.0)
     pipeline = Encounter()
     asyncio.run(meet(pipeline))
     assert pipeline.overtook is True

@@ -2,13 +2,12 @@
 
 A lone request on an idle device waits for nobody. Where several batches run side by side, none
 takes more than its share, or some would be large and the others small. Each task has batches
-of its own, and the one whose oldest request has waited longest goes first. Interactive requests and bulk
-ones wait in lines of their own and run in lanes of their own. A suspect, with which a host
-has died before, has the device for itself.
+of its own, and the one whose oldest request has waited longest goes first. Interactive
+requests and bulk ones wait in lines of their own and run in lanes of their own. A suspect,
+with which a host has died before, has the device for itself.
 """
 
 import asyncio
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +18,10 @@ from typing import NamedTuple
 
 from crossmodal.errors import GpuOutOfMemory
 from crossmodal.jobs.names import Task
-from crossmodal.pipelines.base import Outcome, Pipeline, Request, no_pause
-from worker.host.isolation import run_isolated
-from worker.host.lanes import Lane
+from crossmodal.pipelines.base import Outcome, Pipeline, Request
+from worker.host.lanes import Lane, Quiet
 
 SUSPECT_PATIENCE_S = 1.0  # then others wait until the device is free for a suspect
-GIVE_WAY_S = 0.1  # that a bulk batch is held up at once
 WORN_OUT_AFTER = 3  # single requests in a row for which there was no memory
 
 
@@ -69,7 +66,10 @@ class _Batch:
 class _Line:
     """Calls of one task and one urgency, the oldest first, and the lane that they run in."""
 
-    def __init__(self, pipeline: Pipeline, lane: Lane, max_batch: int, *, is_bulk: bool) -> None:
+    def __init__(
+        self, task: Task, pipeline: Pipeline, lane: Lane, max_batch: int, *, is_bulk: bool
+    ) -> None:
+        self.task = task
         self.is_bulk = is_bulk
         self.pipeline = pipeline
         self.lane = lane
@@ -128,20 +128,21 @@ class Batcher:
     def __init__(
         self,
         pipelines: Mapping[Task, Pipeline],
-        new_lane: Callable[[Task, bool], Lane],
+        lanes: tuple[Lane, Lane],
+        quiet: Quiet,
         max_batch: int,
         bulk_batch: int,
         max_wait_s: float = 0.0,
     ) -> None:
         self._lines = [
-            {task: _Line(pipeline, new_lane(task, is_bulk), size, is_bulk=is_bulk)
+            {task: _Line(task, pipeline, lane, size, is_bulk=is_bulk)
              for task, pipeline in pipelines.items()}
-            for is_bulk, size in ((False, max_batch), (True, bulk_batch))
+            for is_bulk, lane, size in zip((False, True), lanes, (max_batch, bulk_batch),
+                                           strict=True)
         ]  # fmt: skip
+        self._quiet = quiet
         self._max_wait_s = max_wait_s
         self._running: set[_Batch] = set()
-        self._quiet = threading.Event()  # set while no interactive batch runs
-        self._quiet.set()
         self._out_of_memory = 0
 
     @property
@@ -213,15 +214,9 @@ class Batcher:
         self._running.add(batch)
         self._tell_sizes()
         if not batch.line.is_bulk:
-            self._quiet.clear()
-        pause = self._give_way if batch.line.is_bulk else no_pause
-        call = partial(run_isolated, batch.line.pipeline, batch.requests, pause)
-        future = asyncio.wrap_future(batch.line.lane.run(call))
+            self._quiet.end()
+        future = asyncio.wrap_future(batch.line.lane.run(batch.line.task, batch.requests))
         future.add_done_callback(partial(self._finish, batch))
-
-    def _give_way(self) -> None:
-        """Hold a bulk batch up, in its own thread, while interactive ones run; not for ever."""
-        self._quiet.wait(GIVE_WAY_S)
 
     def _tell_sizes(self) -> None:
         """All that is on the device is lost with it, so each is told how much that is."""
@@ -234,7 +229,7 @@ class Batcher:
         self._running.remove(batch)
         batch.line.leave(batch)
         if all(other.line.is_bulk for other in self._running):
-            self._quiet.set()
+            self._quiet.begin()
         if future.cancelled():  # as at the end of the loop
             return
         if (error := future.exception()) is not None:  # nothing that a request may raise

@@ -1,61 +1,160 @@
-"""Threads that run batches: how many at once, and before whom.
+"""Where batches run: how many at once, and before whom.
 
-On a CPU there is one for each core, and each computes with that core alone: two small batches
-side by side are done sooner than one after the other by threads that wait for each other. On a
-GPU there are two, one of which prepares and copies while the other computes.
+On a CPU there is a process for each core, forked from the host once the models are loaded, so
+that they share the weights; it computes with that core alone. Threads would wait for each
+other: between two operations of one batch, the interpreter's lock belongs to another. On a GPU
+there are two threads, one of which prepares and copies while the other computes. So it is where
+processes that hold torch cannot be forked, too.
 
-Bulk has threads of its own, so that an interactive batch never waits for one of its batches.
-They step back for the others: by a lower priority of their threads on a CPU, of their stream
-on a GPU.
+Bulk has lanes of its own, so that an interactive batch never waits for one of its batches. They
+step back for the others: by a lower priority on a CPU, of their stream on a GPU.
 """
 
+import ctypes
+import logging
+import multiprocessing
 import os
+import queue
+import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
 
 import torch
 
-T = TypeVar("T")
+from crossmodal.jobs.names import Task
+from crossmodal.pipelines.base import Outcome, Pause, Pipeline, Request, no_pause
+from worker.host.isolation import run_isolated
+
+log = logging.getLogger(__name__)
 
 ON_GPU = 2
 BULK_NICE = 10
 LOW, HIGH = 0, -1  # priorities of CUDA streams
+GIVE_WAY_S = 0.1  # that a bulk batch is held up at once
+PR_SET_PDEATHSIG = 1
+
+Pipelines = Mapping[Task, Pipeline]
+
+
+class Quiet:
+    """Whether no interactive batch runs, known to all threads and processes of a host."""
+
+    def __init__(self) -> None:
+        self._event = multiprocessing.get_context("fork").Event()
+        self._event.set()
+
+    def begin(self) -> None:
+        self._event.set()
+
+    def end(self) -> None:
+        self._event.clear()
+
+    def give_way(self) -> None:
+        """Hold a bulk batch up while interactive ones run; not for ever."""
+        self._event.wait(GIVE_WAY_S)
 
 
 class Lane:
-    """A few threads on one device for one kind of batch; nobody waits in it."""
+    """`width` places for batches, each in a thread of this process; nobody waits in it."""
 
     def __init__(
-        self, name: str, device: torch.device, *, is_bulk: bool, batches: int | None = None
-    ) -> None:
-        def prepare() -> None:
-            torch.set_num_threads(1)  # of the operations that this thread calls
-            if device.type == "cuda":
-                stream: Any = torch.cuda.Stream
-                torch.cuda.set_stream(stream(device, LOW if is_bulk else HIGH))
-            elif is_bulk:  # on Linux each thread has a priority of its own
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BULK_NICE)
-
-        self.width = batches or (ON_GPU if device.type == "cuda" else cores())
-        """Batches that run side by side."""
-        self._free = self.width
-        self._threads = ThreadPoolExecutor(self.width, name, initializer=prepare)
+        self, pipelines: Pipelines, width: int, pause: Pause = no_pause,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.width = width
+        self._free = width
+        self._pipelines = pipelines
+        self._pause = pause
+        self._threads = ThreadPoolExecutor(width, "lane", initializer=prepare)
 
     @property
     def is_free(self) -> bool:
         return self._free > 0
 
-    def run(self, call: Callable[[], T]) -> "Future[T]":
-        """Have a free thread do it; `leave` must follow once it is done."""
+    def run(self, task: Task, requests: Sequence[Request]) -> "Future[list[Outcome]]":
+        """Have a free place do it; `leave` must follow once it is done."""
         self._free -= 1
-        return self._threads.submit(call)
+        return self._threads.submit(self._run, task, list(requests))
 
     def leave(self) -> None:
         self._free += 1
+
+    def _run(self, task: Task, requests: list[Request]) -> list[Outcome]:
+        return run_isolated(self._pipelines[task], requests, self._pause)
+
+
+class ForkedLane(Lane):
+    """A lane whose places are processes. To be made while the host has no other threads."""
+
+    def __init__(
+        self, pipelines: Pipelines, width: int, pause: Pause = no_pause,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        super().__init__(pipelines, width, pause)
+        self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        fork = multiprocessing.get_context("fork")
+        for _ in range(width):
+            ours, theirs = fork.Pipe()
+            fork.Process(target=self._serve, args=(theirs, prepare), daemon=True).start()
+            theirs.close()
+            self._idle.put(ours)
+
+    def _run(self, task: Task, requests: list[Request]) -> list[Outcome]:
+        place = self._idle.get()
+        try:
+            place.send((task, requests))
+            outcomes: list[Outcome] = place.recv()
+        except (EOFError, OSError) as e:
+            _end(f"a process that ran a batch has died: {e!r}")
+        self._idle.put(place)
+        return outcomes
+
+    def _serve(self, place: Connection, prepare: Callable[[], None]) -> None:
+        """Run what comes, in a forked process, for as long as the host lives."""
+        _die_with_parent()
+        prepare()
+        while True:
+            try:
+                task, requests = place.recv()
+            except EOFError:
+                return
+            place.send(super()._run(task, requests))
+
+
+def new_lanes(pipelines: Pipelines, device: torch.device, quiet: Quiet) -> tuple[Lane, Lane]:
+    """The lanes of a device: one for interactive batches, one for bulk."""
+    kind = ForkedLane if device.type == "cpu" and sys.platform == "linux" else Lane
+    width = cores() if device.type == "cpu" else ON_GPU
+    return (
+        kind(pipelines, width, no_pause, lambda: _prepare(device, is_bulk=False)),
+        kind(pipelines, width, quiet.give_way, lambda: _prepare(device, is_bulk=True)),
+    )
 
 
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _prepare(device: torch.device, *, is_bulk: bool) -> None:
+    torch.set_num_threads(1)  # of the operations that this thread calls
+    if device.type == "cuda":
+        stream: Any = torch.cuda.Stream
+        torch.cuda.set_stream(stream(device, LOW if is_bulk else HIGH))
+    elif is_bulk:  # on Linux each thread has a priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BULK_NICE)
+
+
+def _die_with_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the host that is told to stop
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end(why: str) -> NoReturn:
+    """End the host: all that it runs is tried again by the next one, one by one."""
+    log.critical("%s: this host ends", why)
+    os._exit(os.EX_SOFTWARE)

@@ -28,7 +28,7 @@ from crossmodal.pipelines.img2txt import Img2TxtPipeline
 from crossmodal.pipelines.txt2img import Txt2ImgPipeline
 from crossmodal.settings import Settings, load_settings
 from worker.host.batcher import Batcher, Ran
-from worker.host.lanes import Lane
+from worker.host.lanes import Quiet, new_lanes
 from worker.host.protocol import (
     LENGTH,
     MAX_FRAME,
@@ -143,6 +143,8 @@ class Conversation(asyncio.Protocol):
 
 def load(settings: Settings, device: torch.device) -> ModelHost:
     """A host with the models of the settings' bundle, warm. Raises `InvalidBundle` and its kin."""
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # of a pool of threads a forked process would have none
     bundle = open_bundle(settings.bundle)
     txt2img = Txt2ImgPipeline(bundle, device)
     img2txt = Img2TxtPipeline(bundle, device)
@@ -150,14 +152,11 @@ def load(settings: Settings, device: torch.device) -> ModelHost:
         pipeline.warmup()
     info = HostInfo(bundle.name, bundle.version, str(device), img2txt.side, os.getpid())
     pipelines: dict[Task, Pipeline] = {Task.TXT2IMG: txt2img, Task.IMG2TXT: img2txt}
-
-    def new_lane(task: Task, is_bulk: bool) -> Lane:
-        return Lane(f"{task}{'-bulk' * is_bulk}", device, is_bulk=is_bulk)
-
-    return ModelHost(
-        info,
-        Batcher(pipelines, new_lane, settings.max_batch, settings.bulk_batch, settings.max_wait_s),
-    )
+    gc.freeze()  # what has been loaded stays: it need not be looked through for garbage
+    quiet = Quiet()
+    lanes = new_lanes(pipelines, device, quiet)
+    sizes = settings.max_batch, settings.bulk_batch
+    return ModelHost(info, Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s))
 
 
 def _error(error: CrossmodalError) -> Message:
@@ -183,7 +182,6 @@ async def serve(host: ModelHost, path: Path, limit_s: float, beat: Path | None =
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    gc.freeze()  # what has been loaded stays: it need not be looked through for garbage
     server = await listen(path, lambda: Conversation(host))
     watching = asyncio.create_task(watch(host.batcher, limit_s, beat))
     watching.add_done_callback(lambda _: stop.set())  # without memory there is no service
