@@ -16,7 +16,7 @@ from worker.supervisor import Supervisor
 from worker.unit import Crew
 
 ALL_QUEUES = ",".join(task.queue for task in Task)
-CONCURRENCY = {"cpu": 8, "cuda": 32}
+CONCURRENCY = {"cpu": 12, "cuda": 32}
 BULK_CONCURRENCY = {"cpu": 2, "cuda": 8}
 
 
@@ -27,7 +27,7 @@ def worker(
     queues: Annotated[str, typer.Option(help="Queues to serve, separated by commas.")] = ALL_QUEUES,
     concurrency: Annotated[
         int | None,
-        typer.Option(min=1, help="Task processes a device; also the largest batch. [8, GPU 32]"),
+        typer.Option(min=1, help="Task processes a device; also the largest batch. [12, GPU 32]"),
     ] = None,
     bulk_concurrency: Annotated[
         int | None,

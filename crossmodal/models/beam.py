@@ -53,24 +53,35 @@ def search(
     scores = torch.full(too_many.shape, float("-inf"), device=device)  # (B, K), best first
     scores[:, 0] = 0  # all beams start alike: let only one of them branch
     ended = torch.zeros_like(too_many)
-    words = torch.zeros(*too_many.shape, 0, dtype=torch.long, device=device)
+    stay = torch.full((V,), float("-inf"), device=device)  # an ended beam stays as it is
+    stay[END] = 0
+    steps: list[tuple[Tensor, Tensor]] = []  # of each length: which beams went on, with which word
     last = torch.full_like(too_many, END, dtype=torch.long)
     for length in range(1, max(x.max_words for x in limits) + 1):
         pause()
         logits, state = model.decoder.step(last, state, features, keys)
-        step = logits.log_softmax(-1).masked_fill(ended[..., None], float("-inf"))  # (B, K, V)
-        step[..., END] = torch.where(ended, 0.0, step[..., END])  # an ended beam stays as it is
+        step = torch.where(ended[..., None], stay, logits.log_softmax(-1))  # (B, K, V)
         scores, index = (scores[..., None] + step).flatten(1).topk(K)
         scores = scores.masked_fill(too_many, float("-inf"))
         beam, last = index // V, index % V  # (B, K)
-        words = torch.cat([words.gather(1, beam[..., None].expand_as(words)), last[..., None]], 2)
+        steps.append((beam, last))
         ended = ended.gather(1, beam) | (last == END) | (length >= max_words)
         # A beam only ever gets less likely: those that have ended first are overtaken by none.
         if bool((ended | ~wanted).all()):
             break
         state = state.select(beam)
-    rows = zip(words.tolist(), scores.tolist(), limits, strict=True)
+    rows = zip(_words(steps).tolist(), scores.tolist(), limits, strict=True)
     return [_hypotheses(w, s)[: x.count] for w, s, x in rows]
+
+
+def _words(steps: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The words (B, K, T) of the beams that were left, followed back to their beginnings."""
+    words: list[Tensor] = []
+    beam = torch.arange(steps[0][0].shape[1], device=steps[0][0].device).expand_as(steps[0][0])
+    for came_from, word in reversed(steps):
+        words.append(word.gather(1, beam))
+        beam = came_from.gather(1, beam)
+    return torch.stack(words[::-1], -1)
 
 
 def _encoded(model: Captioner, images: Tensor, pause: Callable[[], None]) -> Tensor:

@@ -4,8 +4,11 @@ import os
 import stat
 from pathlib import Path
 
+import psutil
+
 from producer import Client
 from tests.conftest import RunningStack
+from tests.waiting import until
 
 PROMPT = "a large red circle on a white background"
 MAX_CHILD_RSS = 120_000_000
@@ -25,14 +28,36 @@ def test_task_children_hold_no_torch_and_little_memory(client: Client, stack: Ru
         assert child.memory_info().rss < MAX_CHILD_RSS
 
 
-def test_one_process_of_a_device_holds_torch(stack: RunningStack) -> None:
-    holders = [
+def test_only_the_host_of_a_device_and_what_it_has_forked_hold_torch(stack: RunningStack) -> None:
+    holders = {
         process
         for process in stack.supervisor.children(recursive=True)
         if any("libtorch" in m.path for m in process.memory_maps())
-    ]
-    assert len(holders) == 1
-    assert "worker.host" in holders[0].cmdline()
+    }
+    [host] = [p for p in stack.supervisor.children() if "worker.host" in p.cmdline()]
+    assert holders == {host, *host.children()}
+    assert len(host.children()) == 2 * len(os.sched_getaffinity(0))
+
+
+def test_what_a_host_has_forked_shares_its_memory(stack: RunningStack) -> None:
+    [host] = [p for p in stack.supervisor.children() if "worker.host" in p.cmdline()]
+    for forked in host.children():
+        assert forked.memory_full_info().uss < host.memory_info().rss / 2
+
+
+def test_a_host_whose_forked_process_dies_is_replaced_and_nothing_is_lost(
+    client: Client, stack: RunningStack
+) -> None:
+    [host] = [p for p in stack.supervisor.children() if "worker.host" in p.cmdline()]
+    jobs = [client.txt2img(PROMPT, seed=i) for i in range(32)]
+    forked = host.children()
+    forked[0].kill()
+    assert all(job.result(timeout_s=60).images for job in jobs)
+    until(lambda: not any(is_alive(process) for process in (host, *forked)), 10)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def test_the_socket_is_for_this_user_alone(stack: RunningStack) -> None:
