@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("efficiency", "latency", "batching", "seed_baseline", "queues", "servers", "growth",
+NAMES = ("efficiency", "latency", "batching", "seed_baseline", "queues", "servers", "lanes", "growth",
          "scaling", "gpu")  # fmt: skip
 
 

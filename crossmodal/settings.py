@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     max_batch: int = Field(16, ge=1, le=256)
     """Most pictures or captions that the model host runs at once."""
     bulk_batch: int = Field(32, ge=1, le=256)
-    """The same for items of bulk messages; what is finished is noted as often."""
+    """The same for items of bulk messages."""
     max_wait_s: float = Field(0.0, ge=0)
     """How long a request waits for others, for a fuller batch, although the device is free."""
     inference_timeout_s: float = Field(120.0, gt=0)
