@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("efficiency", "latency", "batching", "seed_baseline", "queues", "servers", "lanes", "growth",
-         "scaling", "gpu")  # fmt: skip
+NAMES = ("efficiency", "latency", "batching", "seed_baseline", "queues", "servers", "lanes",
+         "growth", "scaling", "gpu")  # fmt: skip
 
 
 def main() -> None:
