@@ -36,9 +36,8 @@ def check_items(items: Collection[BulkItem]) -> None:
     try:
         rows = [[item.custom_id, item.params, None] for item in items]
         "".join(item.custom_id for item in items).encode()
-        msgpack.unpackb(
-            msgpack.packb(rows, **SURROGATES), **SURROGATES
-        )  # not all that packs unpacks
+        packed = msgpack.packb(rows, **SURROGATES)
+        msgpack.unpackb(packed, **SURROGATES)  # not all that packs unpacks
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as e:
         raise InvalidParams(f"the params of an item cannot be sent: {e}") from e
 

@@ -35,7 +35,8 @@ def short(env: dict[str, str]) -> dict[str, str]:
 
 
 def host_of(worker: Child) -> psutil.Process:
-    [host] = [p for p in tree_of(worker) if "worker.host" in p.cmdline()]
+    children = psutil.Process(worker.pid).children()
+    [host] = [p for p in children if "worker.host" in p.cmdline()]
     return host
 
 
