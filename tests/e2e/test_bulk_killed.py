@@ -12,8 +12,8 @@ from crossmodal.jobs.record import JobState
 from crossmodal.parts import finished_parts, read_part
 from crossmodal.processes import Child
 from producer import Client
-from tests.e2e.test_lease import host_of, short
-from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, running_worker
+from tests.e2e.test_lease import short
+from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, host_of, running_worker
 from tests.waiting import until
 
 __all__ = ["client", "env", "short"]  # fixtures

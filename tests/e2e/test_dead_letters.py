@@ -16,8 +16,15 @@ from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import DeadLetter, JobState
 from producer import Client, JobFailed
-from tests.e2e.test_lease import host_of
-from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, interactive_worker, running_worker
+from tests.e2e.test_lifecycle import (
+    PROMPT,
+    WAIT_S,
+    client,
+    env,
+    host_of,
+    interactive_worker,
+    running_worker,
+)
 from tests.integration.test_main_job import is_known
 from tests.waiting import until
 

@@ -7,17 +7,16 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from crossmodal.jobs.record import JobState
-from crossmodal.processes import Child
 from producer import Client
 from tests.e2e.test_lifecycle import (
     PROMPT,
     WAIT_S,
     client,
     env,
+    host_of,
     interactive_worker,
     running_worker,
     tree_of,
@@ -32,12 +31,6 @@ LEASE_S = 3.0
 def short(env: dict[str, str]) -> dict[str, str]:
     """The same environment with leases that a test can wait for."""
     return env | {"CROSSMODAL_LEASE_S": str(LEASE_S), "CROSSMODAL_SWEEP_S": "0.5"}
-
-
-def host_of(worker: Child) -> psutil.Process:
-    children = psutil.Process(worker.pid).children()
-    [host] = [p for p in children if "worker.host" in p.cmdline()]
-    return host
 
 
 def is_live(env: dict[str, str]) -> bool:

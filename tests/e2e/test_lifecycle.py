@@ -67,6 +67,13 @@ def interactive_worker(worker: Child) -> psutil.Process:
     return celery
 
 
+def host_of(worker: Child) -> psutil.Process:
+    """The model host itself, without what it has forked."""
+    children = psutil.Process(worker.pid).children()
+    [host] = [p for p in children if "worker.host" in p.cmdline()]
+    return host
+
+
 def terminate(worker: Child, number: signal.Signals = signal.SIGTERM) -> int | None:
     worker.send(number)
     assert worker.wait(WAIT_S)
@@ -111,7 +118,7 @@ def test_a_second_sigterm_stops_at_once_and_costs_no_attempt(
         tree = tree_of(worker)
         jobs = [client.txt2img(PROMPT, count=16, seed=i) for i in range(30)]
         until(lambda: states(jobs).count(JobState.RUNNING) == 4, WAIT_S)
-        [host] = [p for p in tree if "worker.host" in p.cmdline()]
+        host = host_of(worker)
         host.suspend()  # nothing that runs can finish by itself
         worker.send(signal.SIGTERM)
         log = tmp_path / "first" / "log"
@@ -151,8 +158,7 @@ def test_a_killed_task_child_costs_an_attempt_and_no_job(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
     with running_worker(env, tmp_path / "worker", 1) as worker:
-        children = psutil.Process(worker.pid).children()
-        [host] = [p for p in children if "worker.host" in p.cmdline()]
+        host = host_of(worker)
         celery = interactive_worker(worker)
         host.suspend()  # the job runs until we say so
         job = client.txt2img(PROMPT, seed=7)

@@ -13,12 +13,12 @@ from crossmodal.jobs.names import result_key
 from crossmodal.jobs.record import JobState
 from crossmodal.processes import Child
 from producer import BlobNotFound, BlobRef, Client, JobFailed
-from tests.e2e.test_lease import host_of
 from tests.e2e.test_lifecycle import (
     PROMPT,
     WAIT_S,
     client,
     env,
+    host_of,
     interactive_worker,
     running_worker,
     tree_of,

@@ -140,6 +140,7 @@ class Batcher:
             for is_bulk, lane, size in zip((False, True), lanes, (max_batch, bulk_batch),
                                            strict=True)
         ]  # fmt: skip
+        self._lanes = lanes
         self._quiet = quiet
         self._max_wait_s = max_wait_s
         self._running: set[_Batch] = set()
@@ -155,6 +156,10 @@ class Batcher:
     def is_worn_out(self) -> bool:
         """Whether there is no memory even for single requests: only a new process may help."""
         return self._out_of_memory >= WORN_OUT_AFTER
+
+    def close(self) -> None:
+        for lane in self._lanes:
+            lane.close()
 
     async def run(
         self,

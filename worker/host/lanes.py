@@ -35,6 +35,7 @@ ON_GPU = 2
 BULK_NICE = 10
 LOW, HIGH = 0, -1  # priorities of CUDA streams
 GIVE_WAY_S = 0.1  # that a bulk batch is held up at once
+CLOSE_S = 1.0
 PR_SET_PDEATHSIG = 1
 
 Pipelines = Mapping[Task, Pipeline]
@@ -83,6 +84,10 @@ class Lane:
     def leave(self) -> None:
         self._free += 1
 
+    def close(self) -> None:
+        """End what the lane has begun; whatever still runs in it is lost."""
+        self._threads.shutdown(wait=False)
+
     def _run(self, task: Task, requests: list[Request]) -> list[Outcome]:
         return run_isolated(self._pipelines[task], requests, self._pause)
 
@@ -97,11 +102,23 @@ class ForkedLane(Lane):
         super().__init__(pipelines, width, pause)
         self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         fork = multiprocessing.get_context("fork")
+        self._processes = []
+        self._is_closed = False
         for _ in range(width):
             ours, theirs = fork.Pipe()
-            fork.Process(target=self._serve, args=(theirs, prepare), daemon=True).start()
+            process = fork.Process(target=self._serve, args=(theirs, prepare), daemon=True)
+            process.start()
             theirs.close()
+            self._processes.append(process)
             self._idle.put(ours)
+
+    def close(self) -> None:
+        super().close()
+        self._is_closed = True
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join(CLOSE_S)
 
     def _run(self, task: Task, requests: list[Request]) -> list[Outcome]:
         place = self._idle.get()
@@ -109,6 +126,8 @@ class ForkedLane(Lane):
             place.send((task, requests))
             outcomes: list[Outcome] = place.recv()
         except (EOFError, OSError) as e:
+            if self._is_closed:
+                raise
             _end(f"a process that ran a batch has died: {e!r}")
         self._idle.put(place)
         return outcomes

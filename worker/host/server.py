@@ -238,5 +238,6 @@ def main() -> None:
     except CrossmodalError as e:
         log.error("%s: %s", e.code, e)
         raise SystemExit(1) from e
+    host.batcher.close()
     logging.shutdown()
     os._exit(0)  # a batch that still runs would keep the interpreter from ending
