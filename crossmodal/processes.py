@@ -13,6 +13,8 @@ from typing import IO
 
 STDERR = 2  # standard output is kept for what a command prints itself
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+COLLECT_S = 1.0
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -82,17 +84,35 @@ class Child:
 
     def kill(self) -> None:
         """SIGKILL to the process and all it has started, also when it was killed before them."""
-        status = self.returncode
-        if self.process is None or (status is not None and status >= 0):
+        status, process = self.returncode, self.process
+        if process is None:
             return
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        if status is None or status < 0:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        wait_until(lambda: _has_collected(process.pid), COLLECT_S, 0.01)
 
     def _prepare(self) -> None:
         os.nice(self.nice)
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, self.death_signal)
+
+
+def _has_collected(group: int) -> bool:
+    """Whether no orphan of a process group is left that this process has adopted."""
+    try:
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            continue
+        return False
+    except ChildProcessError:
+        return True
+
+
+def adopt_orphans() -> None:
+    """On Linux, make this process the parent of what its children leave behind when they die."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, poll_s: float = 0.05) -> bool:

@@ -12,7 +12,7 @@ from types import FrameType
 
 from crossmodal.errors import BrokerUnavailable, InvalidSetting
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.processes import wait_until
+from crossmodal.processes import adopt_orphans, wait_until
 from crossmodal.settings import Settings
 from worker.devices import Device
 from worker.health import UnitFiles, is_locked, lock, supervisors_in
@@ -56,6 +56,7 @@ class Supervisor:
         """Block until stopped; the exit status is 0 when everything that ran was finished."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        adopt_orphans()
         try:
             while self._signals == 0:
                 for unit in self._units:

@@ -45,7 +45,7 @@ def test_the_asynchronous_client_has_the_methods_of_the_other() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in vars(kind) if not name.startswith("_")}
 
-    helpers = {"new_wait", "more_ended", "storage", "dead_letters"}
+    helpers = {"new_wait", "more_ended", "most_items", "storage", "dead_letters"}
     assert public(producer.AsyncClient) == public(producer.Client) - helpers
     assert public(producer.JobHandle) <= public(producer.AsyncJobHandle)
 
