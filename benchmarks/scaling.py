@@ -20,7 +20,7 @@ from crossmodal.local.stack import Stack
 from crossmodal.settings import load_settings
 from producer import Client
 
-ITEMS = 512
+ITEMS = 2048
 PIN = """
 import os, runpy, sys
 os.sched_setaffinity(0, {int(sys.argv.pop(1))})
