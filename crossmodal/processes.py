@@ -95,8 +95,7 @@ class Child:
 
     def _prepare(self) -> None:
         os.nice(self.nice)
-        if _LIBC is not None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, self.death_signal)
+        die_with_parent(self.death_signal)
 
 
 def _has_collected(group: int) -> bool:
@@ -107,6 +106,12 @@ def _has_collected(group: int) -> bool:
         return False
     except ChildProcessError:
         return True
+
+
+def die_with_parent(number: signal.Signals) -> None:
+    """On Linux, have this process sent a signal when the thread that started it dies."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def adopt_orphans() -> None:

@@ -103,6 +103,21 @@ def test_what_waits_runs_together() -> None:
     assert len(pipeline.batches) <= 3
 
 
+def test_a_lane_takes_no_more_than_its_share() -> None:
+    async def scenario() -> None:
+        batcher = batcher_of(pipeline, 16, lanes=2)
+        pipeline.free.clear()
+        runs = [asyncio.create_task(one(batcher, f"p{i}")) for i in range(8)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        pipeline.free.set()
+        await asyncio.gather(*runs)
+
+    pipeline = Recorder()
+    asyncio.run(scenario())
+    assert max(len(batch) for batch in pipeline.batches) == 4  # of six that wait beside one
+
+
 def test_the_weight_of_a_request_counts() -> None:
     pipeline = Recorder()
     asyncio.run(run_all(pipeline, [request("a", 3), request("b", 3), request("c", 1)]))

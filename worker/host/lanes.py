@@ -10,7 +10,6 @@ Bulk has lanes of its own, so that an interactive batch never waits for one of i
 step back for the others: by a lower priority on a CPU, of their stream on a GPU.
 """
 
-import ctypes
 import logging
 import multiprocessing
 import os
@@ -27,6 +26,7 @@ import torch
 
 from crossmodal.jobs.names import Task
 from crossmodal.pipelines.base import Outcome, Pause, Pipeline, Request, no_pause
+from crossmodal.processes import die_with_parent
 from worker.host.isolation import run_isolated
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ BULK_NICE = 10
 LOW, HIGH = 0, -1  # priorities of CUDA streams
 GIVE_WAY_S = 0.1  # that a bulk batch is held up at once
 CLOSE_S = 1.0
-PR_SET_PDEATHSIG = 1
 
 Pipelines = Mapping[Task, Pipeline]
 
@@ -134,7 +133,8 @@ class ForkedLane(Lane):
 
     def _serve(self, place: Connection, prepare: Callable[[], None]) -> None:
         """Run what comes, in a forked process, for as long as the host lives."""
-        _die_with_parent()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the host that is told to stop
+        die_with_parent(signal.SIGKILL)
         prepare()
         while True:
             try:
@@ -164,13 +164,8 @@ def _prepare(device: torch.device, *, is_bulk: bool) -> None:
     if device.type == "cuda":
         stream: Any = torch.cuda.Stream
         torch.cuda.set_stream(stream(device, LOW if is_bulk else HIGH))
-    elif is_bulk:  # on Linux each thread has a priority of its own
+    elif is_bulk and sys.platform == "linux":  # there each thread has a priority of its own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BULK_NICE)
-
-
-def _die_with_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the host that is told to stop
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end(why: str) -> NoReturn:
