@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: demo test check up bench chaos clean
+.PHONY: demo test check up test-redis test-storage bench chaos hosts fuzz images-test clean dist wheel-test sbom audit
 
 demo: .venv/installed
 	$(BIN)/crossmodal demo --out out
 
+# Most tests wait for processes, not for a core: two files at a time take little more than half as long.
 test: .venv/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
@@ -23,11 +24,53 @@ up: .venv/installed
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/all.py
 
+# What touches Redis, on another server: CROSSMODAL_TEST_REDIS_SERVER=/usr/bin/redis-server make test-redis
+test-redis: .venv/installed-dev
+	$(BIN)/pytest tests/unit/test_ledger.py tests/unit/test_ledger_model.py tests/unit/test_recovery.py \
+	  tests/unit/test_fairness.py tests/unit/test_deliveries.py tests/unit/test_connection.py \
+	  tests/integration/test_redis_acl.py tests/integration/test_redis_prefix.py tests/integration/test_redis_backup.py \
+	  tests/integration/test_redis_sentinel.py
+
 # A storm of faults over a real stack, then an audit: make chaos SEED=1 MINUTES=20 JOBS=3000
 MINUTES ?= 20
 JOBS ?= 3000
 chaos: .venv/installed-dev
 	$(BIN)/python -m tests.chaos.storm $(if $(SEED),--seed $(SEED)) --minutes $(MINUTES) --jobs $(JOBS)
+
+# The contract of object stores, on one more: CROSSMODAL_TEST_STORAGE_URL=s3://bucket/folder make test-storage
+test-storage: .venv/installed-dev
+	$(BIN)/pytest tests/unit/test_storage.py
+
+# Network namespaces as four hosts, the cable of one pulled in the middle. As root: make hosts JOBS=1000
+hosts: JOBS = 1000
+hosts: .venv/installed-dev
+	$(BIN)/python -m tests.chaos.hosts --jobs $(JOBS)
+
+# Images and compose file without Docker: built and run by Podman. As root, with 30 GB of disk; docs/docker.md
+images-test: .venv/installed-dev
+	$(BIN)/python -m tests.images.check
+
+# A wheel and an sdist, in dist/.
+dist: .venv/installed-dev
+	rm -rf dist
+	$(BIN)/python -m build
+
+# Acceptance of a release: the wheel alone, in empty environments outside this tree. Brings PyTorch, 6 GB.
+wheel-test: dist
+	$(BIN)/python -m tests.wheel dist/*.whl
+
+# What the installed environment consists of (CycloneDX); in a fresh clone, what the wheel brings.
+sbom: .venv/installed build/tools/installed
+	mkdir -p dist
+	build/tools/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json
+
+# Known vulnerabilities of the pinned versions. Asks PyPI; AUDIT='-s osv' asks osv.dev.
+audit: build/tools/installed
+	build/tools/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt $(AUDIT)
+
+# Thousands of made-up requests against a live gateway: each answer is documented, none is a 5xx.
+fuzz: .venv/installed-dev
+	FUZZ_EXAMPLES=400 $(BIN)/pytest -s --timeout=1200 tests/integration/test_openapi.py
 
 clean:
 	rm -rf .venv out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -39,6 +82,11 @@ clean:
 
 .venv/installed: .venv/bin/python $(SOURCES)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	touch $@
+
+build/tools/installed: .venv/bin/python $(SOURCES)
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/pip install --quiet --disable-pip-version-check -c constraints.txt cyclonedx-bom pip-audit
 	touch $@
 
 .venv/installed-dev: .venv/installed

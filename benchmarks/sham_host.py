@@ -6,13 +6,13 @@ Each batch takes SECONDS, however large it is, and makes nothing.
 """
 
 import asyncio
-import gc
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from crossmodal.garbage import settle
 from crossmodal.jobs.names import Task
 from crossmodal.pipelines.base import Described, Outcome, Pause, Pipeline, Request, no_pause
 from worker.host.batcher import Batcher
@@ -48,7 +48,7 @@ async def main(path: Path, batch_s: float) -> None:
     lanes = Lane(pipelines, 1), Lane(pipelines, 1, quiet.give_way)
     info = HostInfo("sham", "0", "cpu", 96, os.getpid())
     batcher = Batcher(pipelines, lanes, quiet, max_batch=64, bulk_batch=64)
-    gc.freeze()  # as the real one does
+    settle()  # as the real one does
     await serve(ModelHost(info, batcher), path, LIMIT_S)
 
 

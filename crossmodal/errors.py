@@ -6,19 +6,29 @@
     │   │   └── UnknownWords     no word of it is known to the model
     │   ├── InvalidImage         ... its picture
     │   │   └── ImageTooLarge
-    │   └── IdempotencyConflict  ... its key, used before with other params
+    │   ├── IdempotencyConflict  ... its key, used before with other params
+    │   └── UrlRefused           ... a URL in it, or the address that this leads to
     ├── InvalidMessage           what lies in a queue is no message of a job
     │   └── UnknownTask
+    ├── FetchFailed              a URL did not answer, or not with what was asked for
     ├── QueueFull
+    │   ├── TooManyQueued        ... of this API key's jobs
+    │   └── RateLimited          too many calls with this API key
+    ├── Unauthorized             no API key, or one that is not known
+    ├── Forbidden                ... or one that may not do this
+    ├── WrongState               a job that has not ended, or has, cannot be treated so
     ├── JobNotFound
     ├── DeadLetterNotFound
+    ├── DeliveryNotFound         ... of a webhook
     ├── JobFailed                the job ended without a result; `code` says why
     │   ├── JobCanceled
     │   └── JobExpired
     ├── ResultTimeout            the caller stopped waiting; the job goes on
     ├── InvalidSetting           the environment or the command line is wrong
     ├── BrokerUnavailable
-    │   └── BrokerFull           Redis is about to run out of memory
+    │   ├── BrokerFull           Redis is about to run out of memory
+    │   ├── BrokerRefused        Redis does not let this user in, or not do this
+    │   └── BrokerNotTrusted     TLS with Redis failed: a certificate, a name, a key
     ├── StorageUnavailable
     │   ├── StorageNotWritable
     │   └── BlobNotFound
@@ -90,6 +100,19 @@ class IdempotencyConflict(InvalidParams):
     code = "idempotency_conflict"
 
 
+class UrlRefused(InvalidParams):
+    """A URL is not one over http(s) to a public address; nothing was sent to it."""
+
+    code = "url_refused"
+
+
+class FetchFailed(CrossmodalError):
+    """What a URL names did not answer, answered too slowly, or with another status than 200."""
+
+    code = "fetch_failed"
+    retryable = True
+
+
 class InvalidMessage(CrossmodalError):
     """What was taken from a queue has not the form of a job's message."""
 
@@ -115,6 +138,46 @@ class QueueFull(CrossmodalError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class TooManyQueued(QueueFull):
+    """As many jobs of the API key wait as may."""
+
+    code = "too_many_queued"
+
+
+class RateLimited(QueueFull):
+    """The API key makes calls faster than it may."""
+
+    code = "rate_limited"
+
+
+class Unauthorized(CrossmodalError):
+    """The request has no API key, or one that is not known here."""
+
+    code = "unauthorized"
+    caused_by_request = True
+
+
+class Forbidden(CrossmodalError):
+    """The API key, or a page of another site, may not do this."""
+
+    code = "forbidden"
+    caused_by_request = True
+
+
+class WrongState(CrossmodalError):
+    """What is asked for cannot be done to a job in the state it is in."""
+
+    code = "wrong_state"
+    caused_by_request = True
+
+
+class DeliveryNotFound(CrossmodalError):
+    """No delivery of a webhook has this id."""
+
+    code = "delivery_not_found"
+    caused_by_request = True
 
 
 class JobNotFound(CrossmodalError):
@@ -182,6 +245,20 @@ class BrokerFull(BrokerUnavailable):
     """Redis has nearly used up its `maxmemory`; the rest is for the jobs it holds already."""
 
     code = "broker_full"
+
+
+class BrokerRefused(BrokerUnavailable):
+    """Redis knows no such user and password, or its ACL forbids the user what was asked."""
+
+    code = "broker_refused"
+    retryable = False
+
+
+class BrokerNotTrusted(BrokerUnavailable):
+    """No TLS connection could be made: one side does not accept the other's certificate."""
+
+    code = "broker_not_trusted"
+    retryable = False
 
 
 class StorageUnavailable(CrossmodalError):

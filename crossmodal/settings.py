@@ -5,7 +5,6 @@ import re
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -13,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from crossmodal.errors import InvalidSetting
 
+DEFAULT_KEY_PREFIX = "crossmodal"
 SHIPPED_BUNDLE = Path(__file__).parent / "bundles" / "scenes"
 
 
@@ -32,26 +32,33 @@ class Settings(BaseSettings):
     """One field a setting. `CELERY_*` keep Celery's names; all others are `CROSSMODAL_*`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CROSSMODAL_", frozen=True, extra="ignore", populate_by_name=True
-    )
+        env_prefix="CROSSMODAL_", frozen=True, extra="ignore", populate_by_name=True,
+        hide_input_in_errors=True,
+    )  # fmt: skip
 
     broker_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), validation_alias="CELERY_BROKER_URL"
     )
     """Redis or Valkey: the queue and the job ledger."""
+    sentinel_master: str = Field("mymaster", min_length=1)
+    """What Sentinel calls the Redis that it watches, where CELERY_BROKER_URL is sentinel://…."""
+    sentinel_password: SecretStr | None = None
+    """What Sentinel itself asks for; the master's password is in the URL."""
     result_backend: SecretStr | None = Field(None, validation_alias="CELERY_RESULT_BACKEND")
     """Where Celery stores what tasks return, for callers of plain Celery. Off when unset."""
     storage_url: str = Field(default_factory=lambda: (data_dir() / "storage").as_uri())
     """Object store: file:///folder, s3://bucket/prefix, gs://…, az://…."""
     bundle: Path = SHIPPED_BUNDLE
     """Folder of the model bundle that workers serve."""
-    key_prefix: str = Field("crossmodal", pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    """Goes before every Redis key of the ledger."""
+    key_prefix: str = Field(DEFAULT_KEY_PREFIX, pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """Goes before every Redis key, so that deployments may share a server; docs/redis.md."""
     plain_queue: str = "celery"
     """Queue that plain Celery sends to when told no other; workers serve it too. Empty: none."""
 
     connect_timeout_s: float = Field(5.0, gt=0)
     """How long a call to Redis may take to fail."""
+    storage_ca_file: Path | None = None
+    """PEM file of authorities that the object store's certificate may come from."""
     storage_timeout_s: float = Field(15.0, gt=0)
     """How long a call to the object store may take to fail, retries included."""
     retention_s: int = Field(7 * 86_400, ge=60)
@@ -100,10 +107,32 @@ class Settings(BaseSettings):
     """How long a worker's consuming loop may be silent before it counts as dead."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much workers and model hosts say; from `WARNING` on, nothing about jobs that succeed."""
+    log_format: Literal["auto", "json", "human"] = "auto"
+    """Logs as lines of `json`, or for a `human`; `auto`: the latter at a terminal only."""
+    public_url: str = ""
+    """Where the gateway is reached from outside, as https://pictures.example.com."""
+    signed_urls: bool = True
+    """Whether the gateway leads callers to the store itself. Off where they cannot reach it."""
+    max_batch_bytes: int = Field(100_000_000, ge=1_024)
+    """Largest file of requests that the gateway takes."""
+    allow_image_urls: bool = False
+    """Whether the gateway fetches pictures that are named by their URL."""
+    allow_private_urls: bool = False
+    """Whether webhooks and pictures may be at addresses that are not public. Not for strangers."""
+    fetch_timeout_s: float = Field(10.0, gt=0)
+    """How long a picture's server may take, in all."""
+    webhook_timeout_s: float = Field(10.0, gt=0, le=30)
+    """How long a webhook's receiver may take to answer."""
+    cors_origins: str = ""
+    """Origins whose pages may call the gateway, separated by commas. Empty: none."""
     run_dir: Path = Field(default_factory=lambda: runtime_dir())
     """Where running workers keep sockets, heartbeats and ready marks."""
     drain_s: float = Field(60.0, gt=0)
     """How long a stopping worker may take to finish what runs."""
+    metrics_port: int = Field(0, ge=0, le=65_535)
+    """Where a worker's supervisor serves Prometheus metrics of all its processes. 0: nowhere."""
+    metrics_address: str = "127.0.0.1"
+    """The address that goes with it; `0.0.0.0` for a Prometheus on another machine."""
 
     @model_validator(mode="after")
     def _sweeps_within_a_lease(self) -> "Settings":
@@ -114,6 +143,11 @@ class Settings(BaseSettings):
             )
         return self
 
+    @property
+    def allowed_origins(self) -> list[str]:
+        """`cors_origins`, one by one."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
     def run_time_limit_of(self, task: str) -> float:
         """How long one attempt at a job of this kind may run, in seconds."""
         own: float | None = getattr(self, f"{task}_run_time_limit_s", None)
@@ -123,6 +157,14 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_off(cls, value: Any) -> Any:
         return value or None
+
+    @field_validator("storage_url")
+    @classmethod
+    def _has_no_password(cls, value: str) -> str:
+        """It is said in errors, by `doctor` and at every start."""
+        if not value.startswith("file:") and redacted(value) != value:
+            raise ValueError("credentials do not belong into it: give them as AWS_…, for instance")
+        return value
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -146,11 +188,20 @@ def _describe(error: Any) -> str:
     return f"{variable}: {error['msg']}{shown}"
 
 
+_NAMED_SECRET = re.compile(r"((?:password|secret|token|sig)\w*=)[^&;#]*", re.IGNORECASE)
+_NO_PORT = re.compile(r"^(\[[^]]*]|[^:/?#\[]*):(?!\d*([/?#]|$)).*")
+
+
 def redacted(url: str) -> str:
-    """`url` without its password, fit for a log or an error message."""
-    parts = urlsplit(url)
-    query = re.sub(r"(password=)[^&]*", r"\1***", parts.query)
-    user, at, host = parts.netloc.rpartition("@")
-    secret = ":***" if ":" in user else ""
-    netloc = f"{user.partition(':')[0]}{secret}{at}{host}"
-    return urlunsplit(parts._replace(netloc=netloc, query=query))
+    """`url` without its passwords, fit for a log or an error message."""
+    return ";".join(_redacted(part) for part in re.split(r";(?=\w+://)", url))
+
+
+def _redacted(url: str) -> str:
+    """Up to the last @: a password may hold marks that should have been percent-encoded."""
+    scheme, slashes, rest = _NAMED_SECRET.sub(r"\1***", url).partition("://")
+    before, at, place = rest.rpartition("@")
+    user, colon, _ = before.partition(":")
+    shown = f"{user}:***" if colon else before
+    place = place if at else _NO_PORT.sub(r"\1:***", place)
+    return f"{scheme}{slashes}{shown}{at}{place}"

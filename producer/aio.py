@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.connection import broker_errors, connect_async
+from crossmodal.jobs.listing import Page
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import BlobRef, Params
 from crossmodal.jobs.record import (
@@ -26,6 +27,7 @@ from crossmodal.jobs.record import (
     JobState,
     JobStatus,
     QueueStatus,
+    WorkerInfo,
 )
 from crossmodal.settings import Settings
 from producer.client import Client, Picture
@@ -37,7 +39,7 @@ class AsyncClient:
 
     def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
         self.sync = Client(settings, **overrides)
-        self._redis: Any = connect_async(self.sync.settings)
+        self.redis: Any = connect_async(self.sync.settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -49,7 +51,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self.redis.aclose()
         await asyncio.to_thread(self.sync.close)
 
     async def txt2img(self, prompt: str, **options: Any) -> AsyncJobHandle:
@@ -86,9 +88,21 @@ class AsyncClient:
         """See `Client.submit`."""
         return self._twin(await asyncio.to_thread(self.sync.submit, params, **options))
 
-    async def upload(self, image: Picture) -> BlobRef:
+    async def upload(self, image: Picture, *, owner: str = "") -> BlobRef:
         """See `Client.upload`."""
-        return await asyncio.to_thread(self.sync.upload, image)
+        return await asyncio.to_thread(self.sync.upload, image, owner=owner)
+
+    async def retry(self, job_id: str, **options: Any) -> AsyncJobHandle:
+        """See `Client.retry`."""
+        return self._twin(await asyncio.to_thread(self.sync.retry, job_id, **options))
+
+    async def delete(self, job_id: str) -> None:
+        """See `Client.delete`."""
+        await asyncio.to_thread(self.sync.delete, job_id)
+
+    async def jobs(self, owner: str = "", **query: Any) -> Page:
+        """See `Client.jobs`."""
+        return await asyncio.to_thread(self.sync.jobs, owner, **query)
 
     async def record(self, job_id: str) -> Job:
         """See `Client.record`."""
@@ -110,7 +124,11 @@ class AsyncClient:
         """See `Client.queue`."""
         return await asyncio.to_thread(self.sync.queue, task)
 
-    async def workers(self) -> dict[str, list[str]]:
+    async def queues(self) -> list[QueueStatus]:
+        """See `Client.queues`."""
+        return await asyncio.to_thread(self.sync.queues)
+
+    async def workers(self) -> list[WorkerInfo]:
         """See `Client.workers`."""
         return await asyncio.to_thread(self.sync.workers)
 
@@ -137,7 +155,7 @@ class AsyncClient:
                 ended = wait.end(await asyncio.to_thread(self.sync.ledger.ended, look))
             else:
                 with broker_errors(self.sync.settings):
-                    ended = wait.feed(await self._redis.execute_command(*wait.command()))
+                    ended = wait.feed(await self.redis.execute_command(*wait.command()))
             for job_id in ended:
                 yield handles[job_id]
 

@@ -7,15 +7,16 @@ before instead of sending it again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from crossmodal.errors import IdempotencyConflict, InvalidParams, QueueFull
+from crossmodal.errors import IdempotencyConflict, InvalidParams, JobNotFound, QueueFull
 from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, check_items, pack_items
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task, bulk_job_id
+from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import MAX_ITEMS, BulkParams, parse_params
 from crossmodal.jobs.record import Failure, ItemResult, Job, JobState
 from crossmodal.parts import finished_parts, read_part
@@ -27,7 +28,9 @@ LEAST, USUAL, MOST = 8, 256, MAX_ITEMS  # items of a message; usual while nobody
 FEW = 64  # at most, of the first messages: a small batch is to be shared among many workers
 SMALL_MESSAGES = 16
 MAX_BYTES = 8 * 2**20  # of a message's input, unless a single item has more
+MOST_FAILED = 1_000  # that are held before they are passed on
 AHEAD = 64  # messages that are sent and not read yet
+CANCELED = Failure(code="canceled", message="the batch was canceled before this was sent")
 FULL_S = 1.0  # how long to wait at most before a full queue is tried again
 
 
@@ -52,11 +55,20 @@ class Message:
     places: list[tuple[int, str]]
 
 
+PAUSE = Message("", BulkParams.model_construct(), [])
+"""Stands for no message: there are failures to be passed on first."""
+
+
 class Batch:
     """The items of one batch on their way; iterate over `results` to move it on."""
 
-    def __init__(self, services: Services, task: Task, batch_id: str) -> None:
+    def __init__(
+        self, services: Services, task: Task, batch_id: str, origin: Origin = NOBODY,
+        is_canceled: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
         self._services = services
+        self._origin = origin
+        self._is_canceled = is_canceled
         self._task = task.in_bulk
         self._batch_id = batch_id
         self._sent: dict[str, Message] = {}
@@ -78,7 +90,7 @@ class Batch:
             yield from self._failed
             self._failed.clear()
             can_send = following is not None and len(self._sent) < AHEAD
-            if following is not None and can_send and self._send(following):
+            if following is not None and can_send and self._take(following):
                 following = next(messages, None)
                 can_send = following is not None
             if self._sent:
@@ -87,8 +99,12 @@ class Batch:
 
     def _messages(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[Message]:
         """Each message, with its input in the store; the items themselves are not kept."""
-        portions = (self._fit(some) for some in _portions(self._unfailed(items), self._most))
-        for number, some in enumerate(filter(None, portions)):
+        number = 0
+        for portion in _portions(self._unfailed(items), self._most):
+            some = self._fit(portion)
+            if not some:
+                yield PAUSE
+                continue
             data = pack_items(item for _, item in some)
             params = BulkParams(
                 kind=self._task.of_items.value,  # type: ignore[arg-type]  # an item's task
@@ -97,13 +113,19 @@ class Batch:
             )  # fmt: skip
             places = [(place, item.custom_id) for place, item in some]
             yield Message(bulk_job_id(self._batch_id, number), params, places)
+            number += 1
 
-    def _unfailed(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[tuple[int, BulkItem]]:
+    def _unfailed(
+        self, items: Iterable[BulkItem | ItemResult]
+    ) -> Iterator[tuple[int, BulkItem] | None]:
+        """Items that have not failed; None now and then, for those that have to be passed on."""
         for place, item in enumerate(items):
-            if isinstance(item, ItemResult):
-                self._failed.append(item)
-            else:
+            if not isinstance(item, ItemResult):
                 yield place, item
+                continue
+            self._failed.append(item)
+            if len(self._failed) >= MOST_FAILED:
+                yield None
 
     def _fit(self, portion: list[tuple[int, BulkItem]]) -> list[tuple[int, BulkItem]]:
         """Those that can be sent; the others have failed."""
@@ -121,10 +143,17 @@ class Batch:
     def _send(self, message: Message) -> bool:
         """Whether the queue took the message, now or in an earlier run."""
         params = message.params
+        if self._is_canceled() and not self._was_sent(message):
+            self._failed += [
+                ItemResult(index=place, custom_id=custom_id, failure=CANCELED)
+                for place, custom_id in message.places
+            ]
+            return True
         try:
             _, is_new = self._services.ledger.submit(
                 message.job, self._task, params.model_dump_json(), "",
                 message=message_of(self._task, message.job, params), batch=params,
+                origin=self._origin,
             )  # fmt: skip
         except QueueFull as e:
             if not self._sent:  # nothing of ours is on its way that could be waited for
@@ -134,6 +163,16 @@ class Batch:
             self._check(message.job, params)
         self._sent[message.job] = message
         self._wait.add(message.job, is_new=is_new)
+        return True
+
+    def _take(self, message: Message) -> bool:
+        return message is PAUSE or self._send(message)
+
+    def _was_sent(self, message: Message) -> bool:
+        try:
+            self._services.ledger.get(message.job)
+        except JobNotFound:
+            return False
         return True
 
     def _check(self, job_id: str, params: BulkParams) -> None:
@@ -170,12 +209,19 @@ def fitting(item_s: float | None) -> int:
 
 
 def _portions(
-    items: Iterator[tuple[int, BulkItem]], most: int
+    items: Iterator[tuple[int, BulkItem] | None], most: int
 ) -> Iterator[list[tuple[int, BulkItem]]]:
-    """Lists of items for one message each; they depend on nothing but the items and `most`."""
+    """Lists of items for one message each; they depend on nothing but the items and `most`.
+
+    Where `items` pauses there is an empty one, which is no message.
+    """
     some: list[tuple[int, BulkItem]] = []
     size, before = 0, 0
-    for place, item in items:
+    for entry in items:
+        if entry is None:
+            yield []
+            continue
+        place, item = entry
         weight = len(item.image or b"")
         full = min(FEW, most) if before < SMALL_MESSAGES else most
         if some and (len(some) == full or size + weight > MAX_BYTES):

@@ -17,7 +17,6 @@ from crossmodal.console import (
     progress,
 )
 from crossmodal.errors import CrossmodalError, InvalidImage, InvalidSetting
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import Failure, JobResult, JobState
 from producer.client import Client
 from producer.handle import JobHandle, result_of
@@ -183,11 +182,9 @@ def cancel(job_id: JobId, as_json: Json = False) -> None:
 def queue(as_json: Json = False) -> None:
     """Depth, running jobs, oldest wait and workers of each queue."""
     with _client() as client:
-        queues = [client.queue(task) for task in Task]
+        queues = client.queues()
         serving = client.workers()
-        workers = {
-            q.queue: [name for name, served in serving.items() if q.queue in served] for q in queues
-        }
+        workers = {q.queue: [w.name for w in serving if q.queue in w.queues] for q in queues}
         if as_json:
             print_json([q.model_dump(mode="json") | {"workers": workers[q.queue]} for q in queues])
             return

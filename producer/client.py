@@ -1,20 +1,23 @@
 """The client: submit jobs, follow them, read what they made."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from pydantic import JsonValue
 
-from crossmodal.errors import InvalidImage
+from crossmodal.errors import InvalidImage, WrongState
+from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.batches import Batches
 from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.listing import Listing, Page
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import Task, check_batch_id, new_job_id
+from crossmodal.jobs.names import RESULTS, Task, check_batch_id, new_job_id
+from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import (
     MAX_SEED,
     BlobRef,
@@ -24,6 +27,7 @@ from crossmodal.jobs.params import (
     build_params,
     fingerprint,
     fix_seed,
+    parse_params,
     task_of,
 )
 from crossmodal.jobs.record import (
@@ -35,7 +39,10 @@ from crossmodal.jobs.record import (
     JobState,
     JobStatus,
     QueueStatus,
+    WorkerInfo,
 )
+from crossmodal.jobs.webhooks import Deliveries
+from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings, load_settings
 from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.media import check_size, media_type
@@ -43,9 +50,6 @@ from producer.bulk import Batch, fitting
 from producer.handle import JobHandle
 from producer.seeds import item_seed
 from producer.waiting import Wait
-
-if TYPE_CHECKING:
-    from producer.broker import Broker
 
 Picture = bytes | str | Path | BlobRef
 """A picture to caption: the bytes of a file, its path, or a blob that is stored already."""
@@ -64,7 +68,6 @@ class Client:
         self.redis: Any = connect(self.settings)
         self.ledger = JobLedger(self.settings, self.redis)
         self._dead: DeadLetters | None = None
-        self._asking: Broker | None = None
         self._opened: Storage | None = None
 
     def __enter__(self) -> Self:
@@ -77,8 +80,6 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        if self._asking is not None:
-            self._asking.close()
         if self._dead is not None:
             self._dead.close()
         self.ledger.close()
@@ -133,24 +134,47 @@ class Client:
         *,
         idempotency_key: str | None = None,
         expires_in_s: float | None = None,
+        origin: Origin = NOBODY,
     ) -> JobHandle:
-        """Submit a job with params that are already built."""
+        """Submit a job with params that are already built, on behalf of `origin`."""
         task = task_of(params)
         fixed = fix_seed(params)
         proposed = new_job_id()
         job_id, _ = self.ledger.submit(
             proposed, task, fixed.model_dump_json(), fingerprint(task, params),
             message=message_of(task, proposed, fixed),
-            idempotency_key=idempotency_key, expires_in_s=expires_in_s,
+            idempotency_key=idempotency_key, expires_in_s=expires_in_s, origin=origin,
         )  # fmt: skip
         return JobHandle(self, job_id)
 
-    def upload(self, image: Picture) -> BlobRef:
+    def retry(self, job_id: str, *, origin: Origin = NOBODY) -> JobHandle:
+        """Submit what has failed, or was canceled or expired, as a new job; asked twice, as one.
+
+        Raises `JobNotFound`, `WrongState`, and what `submit` raises.
+        """
+        job = self.ledger.get(job_id)
+        if not job.state.is_terminal or job.state is JobState.SUCCEEDED or job.task.is_bulk:
+            what = "a message of a batch" if job.task.is_bulk else job.state
+            raise WrongState(
+                f"job {job_id} is {what}: only single jobs that have failed, or were canceled or "
+                "expired, can be run again"
+            )
+        params = parse_params(job.task, job.params)
+        origin = origin._replace(webhook=origin.webhook or self.ledger.webhook(job_id))
+        return self.submit(params, idempotency_key=f"retry:{job_id}", origin=origin)
+
+    def delete(self, job_id: str) -> None:
+        """Delete an ended job's record and what it stored. Raises `JobNotFound`, `WrongState`."""
+        self.ledger.remove(job_id)
+        for blob in list(self.storage.list(f"{RESULTS}/{job_id}")):
+            self.storage.delete(blob.key)
+
+    def upload(self, image: Picture, *, owner: str = "") -> BlobRef:
         """Store a picture under its digest, unless it is a blob already."""
         if isinstance(image, BlobRef):
             return image
         data = self._bytes_of(image)
-        return self.storage.put_input(data, media_type(data))
+        return self.storage.put_input(data, media_type(data), owner)
 
     def _bytes_of(self, image: bytes | str | Path) -> bytes:
         limit = self.settings.max_image_bytes
@@ -203,10 +227,15 @@ class Client:
         return self.map_items(Task.IMG2TXT, items, batch_id=batch_id)
 
     def map_items(
-        self, task: Task, items: Iterable[BulkItem | ItemResult], *, batch_id: str | None = None
-    ) -> Iterator[ItemResult]:
-        """`map_txt2img` and `map_img2txt` for items with params of their own."""
-        batch = Batch(self, task, check_batch_id(batch_id or new_job_id()))
+        self, task: Task, items: Iterable[BulkItem | ItemResult], *,
+        batch_id: str | None = None, origin: Origin = NOBODY,
+        is_canceled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[ItemResult]:  # fmt: skip
+        """`map_txt2img` and `map_img2txt` for items with params of their own.
+
+        Once `is_canceled`, no further message is sent; its items fail as `canceled`.
+        """
+        batch = Batch(self, task, check_batch_id(batch_id or new_job_id()), origin, is_canceled)
         return batch.results(items)
 
     def batch(self, batch_id: str) -> BatchStatus:
@@ -291,13 +320,31 @@ class Client:
         """The queue of a kind of job."""
         return self.ledger.queue(task.queue)
 
-    def workers(self) -> dict[str, list[str]]:
-        """Workers that answer within a second, each with the queues it serves."""
-        if self._asking is None:
-            from producer.broker import Broker  # Celery is slow to import, and seldom asked
+    def queues(self) -> list[QueueStatus]:
+        """The queues of all kinds of jobs."""
+        return [self.queue(task) for task in Task]
 
-            self._asking = Broker(self.settings)
-        return self._asking.workers()
+    def workers(self) -> list[WorkerInfo]:
+        """Workers that consume, each with the queues and the models that it serves."""
+        return Workers(self.settings, self.redis).recent()
+
+    def jobs(
+        self, owner: str = "", *, state: JobState | None = None, task: Task | None = None,
+        cursor: str | None = None, limit: int = 50,
+    ) -> Page:  # fmt: skip
+        """An owner's jobs, the latest first; those without an owner belong to nobody."""
+        listing = Listing(self.settings, self.ledger, self.redis)
+        return listing.page(owner, state=state, task=task, cursor=cursor, limit=limit)
+
+    @property
+    def webhooks(self) -> Deliveries:
+        """What webhooks are told, and were."""
+        return Deliveries(self.settings, self.redis)
+
+    @property
+    def keys(self) -> ApiKeys:
+        """Who may use the HTTP gateway."""
+        return ApiKeys(self.settings, self.redis)
 
     @property
     def dead_letters(self) -> DeadLetters:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -14,11 +13,14 @@ from crossmodal.console import (
     errors_to_exit_status,
     print_json,
     print_table,
+    shown_time,
     stderr,
 )
 from crossmodal.errors import CrossmodalError, InvalidParams, QueueFull
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.dead import DeadLetters
+from crossmodal.jobs.names import messages_key
+from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import DeadLetter
 from producer.client import Client
@@ -47,7 +49,7 @@ def list_(code: Code = None, as_json: Json = False) -> None:
             return
         print_table(
             ("id", "given up", "queue", "code", "attempts", "cause"),
-            [(x.id, _time(x.at), x.queue, x.code, x.job.attempt if x.job else None,
+            [(x.id, shown_time(x.at), x.queue, x.code, x.job.attempt if x.job else None,
               x.message[:SHOWN]) for x in letters],
         )  # fmt: skip
 
@@ -61,14 +63,16 @@ def show(letter_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json 
             print_json(_as_json(letter))
             return
         rows: list[tuple[str, Any]] = [
-            ("given up", _time(letter.at)), ("queue", letter.queue), ("code", letter.code),
+            ("given up", shown_time(letter.at)), ("queue", letter.queue), ("code", letter.code),
             ("cause", letter.message),
         ]  # fmt: skip
         if letter.job is not None:
             rows.append(("params", letter.job.params))
         if letter.raw is not None:
             rows += [("size", f"{letter.size} bytes"), ("bytes", letter.raw)]
-        rows += [(_time(e.at), f"{e.state} (attempt {e.attempt}) {e.code}") for e in letter.history]
+        rows += [
+            (shown_time(e.at), f"{e.state} (attempt {e.attempt}) {e.code}") for e in letter.history
+        ]
         print_table(("", ""), rows)
 
 
@@ -106,7 +110,7 @@ def drop(ids: Ids = None, code: Code = None, every: All = False, as_json: Json =
             console.print(f"dropped {len(dropped)}")
 
 
-def replay(client: Client, letter: DeadLetter) -> str | None:
+def replay(client: Client, letter: DeadLetter, max_queued: int | None = None) -> str | None:
     """Submit a dead job's params as a new job: its id; None for a message that was put back.
 
     Raises `InvalidParams` for a message of which only the beginning is known.
@@ -115,7 +119,8 @@ def replay(client: Client, letter: DeadLetter) -> str | None:
     if letter.job is not None:
         params = parse_params(letter.job.task, letter.job.params)
         # Whoever replays twice, or dies between the two steps, makes one job.
-        job_id = client.submit(params, idempotency_key=f"replay:{letter.id}").id
+        key, origin = f"replay:{letter.id}", Origin(letter.job.owner, max_queued)
+        job_id = client.submit(params, idempotency_key=key, origin=origin).id
     elif letter.raw is not None:
         if letter.size != len(letter.raw):
             raise InvalidParams(
@@ -123,7 +128,8 @@ def replay(client: Client, letter: DeadLetter) -> str | None:
                 "kept: it cannot be replayed, only dropped"
             )
         with broker_errors(client.settings):
-            client.redis.lpush(letter.queue, letter.raw)
+            key = messages_key(client.settings.key_prefix, letter.queue)
+            client.redis.lpush(key, letter.raw)
     client.dead_letters.drop(letter.id)
     return job_id
 
@@ -139,7 +145,3 @@ def _chosen(
 def _as_json(letter: DeadLetter) -> dict[str, Any]:
     shown = letter.model_dump(mode="json", exclude={"raw"})
     return shown | {"raw": letter.raw.decode(errors="replace") if letter.raw is not None else None}
-
-
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")

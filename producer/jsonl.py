@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from crossmodal.errors import CrossmodalError, InvalidImage, InvalidParams
+from crossmodal.errors import BlobNotFound, CrossmodalError, InvalidImage, InvalidParams
 from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import Failure, ItemResult
@@ -24,13 +24,22 @@ from producer.seeds import item_seed
 
 URLS = {"/v1/txt2img": Task.TXT2IMG, "/v1/img2txt": Task.IMG2TXT}
 MAX_CUSTOM_ID = 512
+MAX_VALUES = 10_000
+REFUSED = "refused"  # why a line's picture may not be named, in a file that was checked before
 
 
 class BatchFile:
-    """A batch file that is read: its task, how many items, and these one by one."""
+    """A batch file that is read: its task, how many items, and these one by one.
 
-    def __init__(self, path: Path, task: Task | None, batch_id: str, max_image_bytes: int) -> None:
+    Of a file that is not ours, but somebody else's, no line can name a file of this machine.
+    """
+
+    def __init__(
+        self, path: Path, task: Task | None, batch_id: str, max_image_bytes: int,
+        *, is_ours: bool = True,
+    ) -> None:  # fmt: skip
         self.path = path
+        self._is_ours = is_ours
         self._batch_id = batch_id
         self._max_image_bytes = max_image_bytes
         try:
@@ -54,15 +63,17 @@ class BatchFile:
         with self.path.open("rb") as lines:
             for line in lines:
                 with suppress(InvalidParams):  # such a line fails alone
-                    if (task := _task_of(_parsed(line))) is not None:
+                    if (task := _task_of(parsed(line))) is not None:
                         return task
         raise InvalidParams(f"no line of {self.path} has a url {' or '.join(URLS)}: say --task")
 
     def _item(self, index: int, number: int, line: bytes, seen: set[str]) -> BulkItem | ItemResult:
         custom_id = f"line {number}"
         try:
-            request = _parsed(line)
+            request = parsed(line)
             custom_id = _custom_id(request, custom_id, seen)
+            if REFUSED in request:
+                raise BlobNotFound(str(request[REFUSED]))
             if "url" in request and _task_of(request) is not self.task:
                 raise InvalidParams(f"url {request['url']!r}: the batch is of {self.task} requests")
             body = request.get("body")
@@ -81,7 +92,7 @@ class BatchFile:
         if not isinstance(image, dict):
             raise InvalidParams('body.image is not {"path": …}, {"data": …} or {"key": …}')
         rest = {name: value for name, value in body.items() if name != "image"}
-        if "path" in image:
+        if "path" in image and self._is_ours:
             return BulkItem(custom_id, rest, self._read(str(image["path"])))
         if "data" in image:
             return BulkItem(custom_id, rest, self._decoded(image["data"]))
@@ -118,7 +129,15 @@ def result_line(batch_id: str, result: ItemResult) -> str:
     })  # fmt: skip
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def is_crowded(text: bytes) -> bool:
+    """Whether JSON has more values than any request has, and would take seconds to parse."""
+    return sum(text.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES
+
+
+def parsed(line: bytes) -> dict[str, Any]:
+    """A line as a JSON object. Raises `InvalidParams`."""
+    if is_crowded(line):
+        raise InvalidParams("the line has more values than any request has")
     try:
         request = json.loads(line)
     except (ValueError, RecursionError) as e:

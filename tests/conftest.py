@@ -5,34 +5,53 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 import pytest
+from pydantic import SecretStr
 
+from crossmodal.jobs.acl import Role
 from crossmodal.local.stack import Stack
-from crossmodal.local.valkey import free_port, start_valkey, valkey_url
 from crossmodal.settings import Settings, load_settings
 from producer import Client
+from tests.servers import Server, start_server, user_url
 
 
 @pytest.fixture(scope="session")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Valkey server that this session started."""
-    port = free_port()
-    server = start_valkey(tmp_path_factory.mktemp("valkey"), port, password="test-secret")
-    yield valkey_url(port, "test-secret")
-    server.stop(10)
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Redis server that this session started; fails at the end if it had to deny anything."""
+    server = start_server(tmp_path_factory.mktemp("valkey"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(redis_server: Server) -> str:
+    """The URL of that server, for a user who may do anything."""
+    return redis_server.admin_url
 
 
 @pytest.fixture
-def settings(valkey_server: str, tmp_path: Path) -> Settings:
-    """Settings of a ledger and a store that no other test uses."""
+def settings(redis_server: Server, tmp_path: Path) -> Settings:
+    """Settings of a ledger and a store that no other test uses, and of a user with no more rights
+    than a worker has."""
+    prefix = f"test-{uuid.uuid4().hex[:12]}"
+    redis_server.add_users(prefix)
     return load_settings(
-        broker_url=valkey_server,
+        broker_url=redis_server.url(Role.WORKER, prefix),
         result_backend="",
         storage_url=(tmp_path / "storage").as_uri(),
-        key_prefix=f"test-{uuid.uuid4().hex[:12]}",
+        key_prefix=prefix,
     )
+
+
+@pytest.fixture
+def admin(redis_server: Server) -> Iterator[Any]:
+    """A connection to the server of `settings` that may do anything."""
+    with redis_server.admin() as redis:
+        yield redis
 
 
 @dataclass(frozen=True)
@@ -43,10 +62,17 @@ class RunningStack:
     settings: Settings
     log: Path
     supervisor: psutil.Process
+    server: Server
 
     def processes(self) -> set[int]:
         """Process ids of the model host, the Celery worker and its task children."""
         return {child.pid for child in self.supervisor.children(recursive=True)}
+
+    @property
+    def model_host(self) -> psutil.Process:
+        """The model host itself, without what it has forked."""
+        [host] = [p for p in self.supervisor.children() if "worker.host" in p.cmdline()]
+        return host
 
     def task_children(self) -> list[psutil.Process]:
         """The processes that Celery forked to run tasks in."""
@@ -58,26 +84,29 @@ class RunningStack:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """Valkey, a model host and a Celery worker with eight processes, on the CPU."""
     folder = tmp_path_factory.mktemp("stack")
-    port = free_port()
-    env = stack_environment(port, folder)
+    server = start_server(folder / "valkey")
+    env = stack_environment(server.port, folder)
     log = folder / "processes.log"
     with log.open("wb") as output, Stack(env, output) as running:
-        running.add(start_valkey(folder / "valkey", port), 10)
         options = ["--devices", "cpu", "--concurrency", "8"]
         worker = running.start_worker(options, 60, folder / "ready")
         running.wait_ready(folder / "ready")
-        yield RunningStack(env, settings_of(env), log, psutil.Process(worker.pid))
+        yield RunningStack(env, settings_of(env), log, psutil.Process(worker.pid), server)
+    server.stop()
 
 
 @pytest.fixture
 def client(stack: RunningStack) -> Iterator[Client]:
-    with Client(stack.settings) as client:
+    """A client that may submit and read, and not what workers may."""
+    url = SecretStr(stack.server.url(Role.PRODUCER))
+    with Client(stack.settings.model_copy(update={"broker_url": url})) as client:
         yield client
 
 
 def stack_environment(port: int, folder: Path) -> dict[str, str]:
+    """What leads to the server that `start_server` started at a port, and to a store."""
     return {
-        "CELERY_BROKER_URL": valkey_url(port),
+        "CELERY_BROKER_URL": user_url(port),
         "CELERY_RESULT_BACKEND": "",
         "CROSSMODAL_STORAGE_URL": (folder / "storage").as_uri(),
     }
@@ -98,6 +127,13 @@ def need(available: bool, what: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI must have {what}")
     pytest.skip(f"needs {what}")
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path is short, for unix sockets: pytest's own may be too long for one."""
+    with TemporaryDirectory(prefix="cm-") as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")

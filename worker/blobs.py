@@ -10,7 +10,7 @@ from crossmodal.jobs.names import result_key
 from crossmodal.jobs.params import MAX_SEED, BlobRef, ItemParams, Txt2ImgParams
 from crossmodal.jobs.record import ImageRef, JobResult
 from crossmodal.settings import Settings
-from crossmodal.storage import Storage, open_storage
+from crossmodal.storage import Storage, is_folder, open_storage
 from crossmodal.vision.decode import decode
 from crossmodal.vision.encode import encode_png, parameters_text
 from worker.host.protocol import Answer
@@ -26,6 +26,11 @@ class Blobs:
     def store(self) -> Storage:
         # Opened on first use: a store that is away fails jobs, not the worker's start.
         return open_storage(self._settings)
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether the object store is a folder of this machine."""
+        return is_folder(self._settings.storage_url)
 
     def picture(self, image: BlobRef) -> NDArray[np.uint8]:
         """The pixels of a stored picture, RGB (H, W, 3), within the limits."""
@@ -56,4 +61,15 @@ class Blobs:
     def put_result(self, result: JobResult) -> None:
         """Store the job's `result.json`, where anybody finds it who knows the job's id."""
         text = result.model_dump_json().encode()
-        self.store.put(result_key(result.job, "result.json"), text, "application/json")
+        key = result_key(result.job, "result.json")
+        # The one blob that all attempts share: an earlier one's may come last, over a slow network.
+        self.store.put_over(
+            key, text, "application/json", lambda there: _attempt_of(there) <= result.attempt
+        )
+
+
+def _attempt_of(stored: bytes) -> int:
+    try:
+        return JobResult.model_validate_json(stored).attempt
+    except ValueError:  # damaged, or somebody else's
+        return 0

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from crossmodal import tracing
 from crossmodal.errors import (
     BlobNotFound,
     CrossmodalError,
@@ -34,6 +35,7 @@ from crossmodal.jobs.params import (
     task_of,
 )
 from crossmodal.jobs.record import Failure, GeneratedCaption, ItemResult, JobResult, Timings
+from crossmodal.metrics import STORE
 from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
 from crossmodal.vision.preprocess import fit_square
@@ -76,7 +78,8 @@ class BulkRun:
         the message from going on: the object store or the model host."""
         begun = time.monotonic()
         info = self._host.info(wanted)
-        items = wanted.patiently(lambda: unpack_items(self._blobs.store.get(params.input)))
+        with tracing.span("fetch input"):
+            items = wanted.patiently(lambda: unpack_items(self._blobs.store.get(params.input)))
         if len(items) != params.items:
             raise InvalidParams(f"the message holds {len(items)} items, not {params.items}")
         done = wanted.patiently(lambda: self._done_before(attempt))
@@ -128,7 +131,8 @@ class BulkRun:
             now = message.wanted.wait(prepared)
             prepared = self._prepare_next(message, todo)
             begun = time.monotonic()
-            answers = self._ask(message, now)
+            with tracing.span("infer", kind="client", first=now[0].place, items=len(now)):
+                answers = self._ask(message, now)
             self._item_s = max(time.monotonic() - begun, 1e-6) / len(now)
             if storing is not None:
                 yield message.wanted.wait(storing)
@@ -149,7 +153,8 @@ class BulkRun:
         return self._threads.submit(self._prepare, message, part)
 
     def _prepare(self, message: "_Message", part: list[int]) -> list[_Prepared]:
-        return [self._prepare_item(message, i) for i in part]
+        with tracing.span("prepare", first=part[0], items=len(part)):
+            return [self._prepare_item(message, i) for i in part]
 
     def _prepare_item(self, message: "_Message", index: int) -> _Prepared:
         item = message.items[index]
@@ -196,9 +201,13 @@ class BulkRun:
     def _store(
         self, message: "_Message", part: list[_Prepared], answers: Answers
     ) -> tuple[BlobRef, list[ItemResult]]:
-        results = [self._result(message, p, answers.get(p.place)) for p in part]
+        begun = time.monotonic()
         attempt = message.attempt
-        return put_part(self._blobs.store, attempt.job, attempt.number, results), results
+        with tracing.span("store", first=part[0].place, items=len(part)):
+            results = [self._result(message, p, answers.get(p.place)) for p in part]
+            stored = put_part(self._blobs.store, attempt.job, attempt.number, results)
+        STORE.labels(message.task.in_bulk).observe(time.monotonic() - begun)
+        return stored, results
 
     def _result(
         self, message: "_Message", item: _Prepared, answer: Answer | CrossmodalError | None

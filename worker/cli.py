@@ -1,14 +1,15 @@
 """`crossmodal worker`: serve jobs on this machine's devices."""
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from crossmodal import logs
 from crossmodal.console import errors_to_exit_status
 from crossmodal.errors import InvalidSetting
 from crossmodal.jobs.names import Task
+from crossmodal.jobs.server import check_server
 from crossmodal.models.bundle import open_bundle
 from crossmodal.settings import load_settings
 from worker.devices import parse_devices
@@ -33,17 +34,19 @@ def worker(
         int | None,
         typer.Option(min=1, help="Bulk messages that a device has in hand. [2, GPU 8]"),
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve Prometheus metrics at this port. [off]")
+    ] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="Touched when every device takes jobs.")
     ] = None,
 ) -> None:
     """Serve jobs: a model host and Celery workers for each device, restarted when they die."""
     with errors_to_exit_status():
-        settings = load_settings()
-        logging.basicConfig(
-            level=settings.log_level, format="[%(asctime)s] %(levelname)s %(message)s"
-        )
+        settings = load_settings(metrics_port=metrics_port)
+        logs.configure(settings, process="supervisor")
         open_bundle(settings.bundle)  # a broken bundle is said once, not at every restart
+        check_server(settings)
         pinned = parse_devices(devices)
         kind = pinned[0].torch_name
         crews = crews_of(

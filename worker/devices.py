@@ -1,5 +1,7 @@
 """Which devices there are, and how a process is pinned to one. Never imports torch."""
 
+import json
+import math
 import os
 import shutil
 import subprocess
@@ -8,6 +10,8 @@ from pathlib import Path
 
 from crossmodal.errors import InvalidSetting
 from crossmodal.settings import runtime_dir
+
+CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -93,3 +97,43 @@ def _visible(names: list[str], visible: str | None) -> list[str]:
 def default_socket(slug: str) -> Path:
     """Where a model host listens unless it is told otherwise."""
     return runtime_dir() / f"host-{slug}.sock"
+
+
+def info_file(socket: Path) -> Path:
+    """Where a model host says what it serves, beside its socket."""
+    return socket.with_suffix(".json")
+
+
+def served(socket: Path | None) -> dict[str, str]:
+    """What the model host at a socket has said: device, model and bundle version; or nothing."""
+    try:
+        said: dict[str, str] = json.loads(info_file(socket).read_bytes()) if socket else {}
+    except (OSError, ValueError):  # it is starting, or there is none
+        return {}
+    return said
+
+
+def cores(cgroup: Path = CGROUP) -> int:
+    """The cores that this process may use: a container's are often fewer than its machine's.
+
+    By affinity and by the quota of its control group (cgroup v2 and v1), rounded up.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    found = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = _quota(cgroup)
+    return found if quota is None else max(1, min(found, math.ceil(quota)))
+
+
+def _quota(cgroup: Path) -> float | None:
+    """Seconds of CPU in a second; None where there is no limit."""
+    try:
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            folder = cgroup / "cpu"
+            quota, period = (
+                (folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+            )
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):  # none is set, or there are no such groups
+        return None

@@ -10,11 +10,11 @@ import typer
 from crossmodal.console import FAILED, Json, console, print_json, print_table
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.connection import broker_errors, connect
-from crossmodal.jobs.server import eviction_policy, warnings
+from crossmodal.jobs.server import eviction_policy, refuse_cluster, warnings
 from crossmodal.models.bundle import open_bundle
 from crossmodal.settings import Settings, load_settings, redacted
 from crossmodal.storage import open_storage
-from worker.devices import default_socket, gpu_names
+from worker.devices import cores, default_socket, gpu_names
 
 WORKER_PACKAGES = ("torch", "torchvision", "gensim", "cv2", "PIL", "msgpack", "safetensors")
 
@@ -73,6 +73,7 @@ def _guarded(subject: str, check: Callable[[Settings], Finding], settings: Setti
 
 def _queue(settings: Settings) -> Finding:
     with broker_errors(settings), connect(settings) as redis:
+        refuse_cluster(settings, redis)
         info = redis.info()
         policy = eviction_policy(redis)
         problems = warnings(redis)
@@ -98,9 +99,8 @@ def _bundle(settings: Settings) -> Finding:
 
 def _devices(settings: Settings) -> Finding:
     gpus = gpu_names()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     listed = ", ".join(f"cuda:{i} {name}" for i, name in enumerate(gpus)) or "no GPU"
-    return Finding("devices", True, f"{listed}; {cores} CPU cores")
+    return Finding("devices", True, f"{listed}; {cores()} CPU cores")
 
 
 def _packages(settings: Settings) -> Finding:

@@ -1,14 +1,17 @@
 """`crossmodal health`: may this machine's workers live on, and may they be given jobs?
 
 Answers from files that the workers and model hosts touch while they are well, without a
-word to the broker: a probe must not fail because Redis does.
+word to the broker: a probe must not fail because Redis does. With `--url` it asks a gateway,
+or Flower, so that a container needs no other program for its probe.
 """
 
 import fcntl
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Annotated
+from urllib.request import ProxyHandler, build_opener
 
 import typer
 
@@ -19,12 +22,16 @@ from crossmodal.console import (
     errors_to_exit_status,
     print_json,
     print_table,
+    stderr,
 )
+from crossmodal.errors import InvalidSetting
 from crossmodal.settings import Settings, load_settings
 
 LOCK = "supervisor.lock"
 MARK = ".unit"
+NO_MODELS = "no models"
 BULK = "bulk"  # in the names of workers that serve bulk queues
+ANSWER_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,17 @@ class WorkerFiles:
         """There from the start: what has a mark and no heartbeat is not well."""
         return self.unit.folder / f"{self.slug}{MARK}"
 
+    def make_mark(self, *, needs_models: bool) -> None:
+        """Say that there is, or is to be, such a worker."""
+        self.mark.write_text("" if needs_models else NO_MODELS)
+
+    @property
+    def needs_models(self) -> bool:
+        """Whether it is ready only once a model host serves beside it."""
+        with suppress(FileNotFoundError):
+            return self.mark.read_text() != NO_MODELS
+        return True
+
     @property
     def beat(self) -> Path:
         """Touched by the Celery worker's consuming loop."""
@@ -87,10 +105,15 @@ class Health:
 def health(
     live: Annotated[bool, typer.Option("--live", help="Exit 0 if all workers are live.")] = False,
     ready: Annotated[bool, typer.Option("--ready", help="Exit 0 if all are ready.")] = False,
+    url: Annotated[
+        str, typer.Option(help="Ask this URL instead, as that of a gateway: exit 0 on success.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Whether the workers of this machine are live, or ready; exit status 1 when not."""
     with errors_to_exit_status():
+        if url:
+            raise typer.Exit(0 if answers(url) else FAILED)
         found = examine(load_settings())
     if as_json:
         print_json([asdict(unit) for unit in found])
@@ -104,6 +127,18 @@ def health(
     good = all(unit.live if live and not ready else unit.ready for unit in found)
     if not found or not good:
         raise typer.Exit(FAILED)
+
+
+def answers(url: str) -> bool:
+    """Whether a URL answers with success within seconds, asked past any proxy."""
+    if not url.startswith(("http://", "https://")):
+        raise InvalidSetting(f"--url {url!r}: give one that begins with http:// or https://")
+    try:
+        build_opener(ProxyHandler({})).open(url, timeout=ANSWER_S).close()
+    except (OSError, ValueError) as e:
+        stderr.print(f"{url}: {e}", markup=False)
+        return False
+    return True
 
 
 def examine(settings: Settings) -> list[Health]:
@@ -123,8 +158,10 @@ def supervisors_in(run_dir: Path) -> list[Path]:
 
 def lock(folder: Path) -> IO[bytes]:
     """Mark the folder as that of this process, for as long as it lives and keeps the file open."""
-    file = (folder / LOCK).open("wb")
+    new = folder / f"{LOCK}.new"
+    file = new.open("wb")
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    new.rename(folder / LOCK)  # only now: one that is not locked would be taken for a dead one's
     return file
 
 
@@ -151,9 +188,13 @@ def age_s(file: Path) -> float | None:
 def _health_of(files: WorkerFiles, settings: Settings) -> Health:
     silent_s = age_s(files.beat)
     live = silent_s is not None and silent_s <= settings.heartbeat_s
-    host_s = age_s(files.unit.host_beat)
-    serves = host_s is not None and host_s <= settings.heartbeat_s and files.unit.socket.is_socket()
+    serves = not files.needs_models or _serves(files.unit, settings)
     return Health(files.slug, live, live and serves and files.ready.exists(), silent_s)
+
+
+def _serves(unit: UnitFiles, settings: Settings) -> bool:
+    host_s = age_s(unit.host_beat)
+    return host_s is not None and host_s <= settings.heartbeat_s and unit.socket.is_socket()
 
 
 def _yes(value: bool) -> str:

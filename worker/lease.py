@@ -23,8 +23,11 @@ from celery.worker import state
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import is_job_id
+from crossmodal.jobs.names import WEBHOOK_QUEUE, celery_prefix, is_job_id
+from crossmodal.jobs.webhooks import Deliveries
+from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
+from worker.devices import served
 from worker.recovery import Recovery
 
 log = logging.getLogger(__name__)
@@ -36,12 +39,15 @@ SILENT_S = 5.0  # Redis answers a worker that consumes every second
 class Keeper(Thread):
     """Renews every lease of this worker; a thread, because a draining worker has no event loop."""
 
-    def __init__(self, settings: Settings, worker: str) -> None:
+    def __init__(self, settings: Settings, worker: str, queues: list[str]) -> None:
         super().__init__(name="lease", daemon=True)
+        self._queues = queues
         self._settings = settings
         self._worker = worker
         self._redis: Any = connect(settings)
         self._ledger = JobLedger(settings)
+        self._workers = Workers(settings, self._redis)
+        self._deliveries = Deliveries(settings, self._redis)
         self._running: set[str] = set()
         self._parent = os.getppid()
         self._orphan_since = time.monotonic()
@@ -49,13 +55,20 @@ class Keeper(Thread):
 
     def run(self) -> None:
         never = Event()
-        while not never.wait(self._settings.sweep_s):
+        wait_s = 0.0  # at once, so that it is known who consumes
+        while not never.wait(wait_s):
+            wait_s = self._settings.sweep_s
             self._end_orphan()
             self._beat_while_draining()
             try:
                 with broker_errors(self._settings):
                     self._renew_messages()
                 self._renew_attempts()
+                self._workers.announce(
+                    self._worker, queues=self._queues, **served(self._settings.host_socket)
+                )
+                if WEBHOOK_QUEUE in self._queues:
+                    self._deliveries.send_due()
             except BrokerUnavailable as e:
                 log.warning("leases are not renewed: %s", e)
             except Exception:  # without this thread every job of the worker would run twice
@@ -81,7 +94,8 @@ class Keeper(Thread):
         tags = list(self.qos._delivered)
         if tags:
             now = time.time()  # kombu scores by this machine's clock too
-            self._redis.zadd(self.qos.unacked_index_key, dict.fromkeys(tags, now), xx=True)
+            key = celery_prefix(self._settings.key_prefix) + self.qos.unacked_index_key
+            self._redis.zadd(key, dict.fromkeys(tags, now), xx=True)
 
     def _renew_attempts(self) -> None:
         """Keep the jobs that run; let go at once of those whose process has died."""
@@ -105,10 +119,11 @@ class LeaseStep(bootsteps.StartStopStep):
         settings: Settings = consumer.app.settings
         channel = consumer.task_consumer.channel
         if LeaseStep.keeper is None:
-            LeaseStep.keeper = Keeper(settings, consumer.hostname)
+            queues = [queue.name for queue in consumer.task_consumer.queues]
+            LeaseStep.keeper = Keeper(settings, consumer.hostname, queues)
             LeaseStep.keeper.qos = channel.qos
             LeaseStep.keeper.start()
-            Recovery(settings, [queue.name for queue in consumer.task_consumer.queues]).start()
+            Recovery(settings, queues).start()
         LeaseStep.keeper.qos = channel.qos
         sweep = {"num": MOST_AT_ONCE, "interval": 1}
         every = consumer.timer.call_repeatedly

@@ -28,7 +28,9 @@ class Quarantine:
             letter = self._dead.set_aside(queue, raw, error, self._ended_job(raw, error))
             log.error("set a message from %s aside as %s: %s", queue, letter, error)
         except BrokerUnavailable as e:
-            log.error("a message from %s (%s) is lost: %s: %r", queue, error, e, raw[:200])
+            log.error(
+                "a message of %d bytes from %s (%s) is lost: %s", len(raw), queue, error.code, e
+            )
 
     def _ended_job(self, raw: bytes, error: CrossmodalError) -> str | None:
         """The waiting job that the message spoke of, now failed; if it has no better message."""

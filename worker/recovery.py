@@ -17,9 +17,10 @@ from crossmodal.errors import BrokerUnavailable, InvalidParams, JobNotFound
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import job_of, message_of
-from crossmodal.jobs.names import Task, queue_key
+from crossmodal.jobs.names import Task, celery_prefix, messages_key, queue_key
 from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import Failure, Job
+from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,10 +42,16 @@ class Recovery(Thread):
         super().__init__(name="recovery", daemon=True)
         self._settings = settings
         self._tasks = [task for task in Task if task.queue in queues]
-        self._lists = [queue + priority for queue in queues for priority in PRIORITIES]
+        self._lists = [
+            messages_key(settings.key_prefix, queue) + priority
+            for queue in queues
+            for priority in PRIORITIES
+        ]
+        self._unacked = celery_prefix(settings.key_prefix) + UNACKED
         self._ledger = JobLedger(settings)
         self._redis: Any = connect(settings)
         self._raw: Any = connect(settings, decode=False)
+        self._workers = Workers(settings, self._redis)
 
     def run(self) -> None:
         never = Event()
@@ -60,12 +67,14 @@ class Recovery(Thread):
         """Look once; many workers may do so at the same time."""
         for task in self._tasks:
             self._recover(task)
+        self._workers.forget_silent()
 
     def is_spoken_of(self, job_id: str) -> bool:
         """Whether there is a message of the job among those that are soonest found."""
         return bool(self._spoken_of({job_id}, most=SOON))
 
     def _recover(self, task: Task) -> None:
+        self._ledger.promote(task)
         silent = {job.id: job for job in self._silent(task)}
         if not silent:
             return
@@ -75,7 +84,7 @@ class Recovery(Thread):
             try:
                 message = message_of(task, job.id, parse_params(task, job.params))
             except InvalidParams as e:  # its sender's, which plain Celery took
-                log.error("job %s has no message and cannot get one: %s", job.id, e)
+                log.error("job %s has no message and cannot get one: %s", job.id, e.code)
                 self._ledger.refuse(job.id, Failure.of(e))
                 continue
             if self._ledger.requeue(job, message):
@@ -101,14 +110,17 @@ class Recovery(Thread):
                 self._ledger.forget(job_id, task)
                 continue
             except ValidationError as e:
-                log.error("the record of job %s cannot be read: %s", job_id, e)
+                wrong = e.error_count()
+                log.error("the record of job %s cannot be read: %d fields are wrong", job_id, wrong)
                 continue
             if self._is_silent(job, before):
                 yield job
 
     def _is_silent(self, job: Job, before: float) -> bool:
         last = max(job.created_at, job.started_at or 0.0, job.sent_at or 0.0)
-        return not job.state.is_terminal and last < before and not self._ledger.is_leased(job.id)
+        if job.state.is_terminal or job.held or last >= before:
+            return False
+        return not self._ledger.is_leased(job.id)
 
     def _spoken_of(self, wanted: set[str], most: int | None = None) -> set[str]:
         """Those of the jobs of which there is a message; reads no more than it must."""
@@ -129,7 +141,7 @@ class Recovery(Thread):
         with broker_errors(self._settings):
             for name in self._lists:
                 yield from self._raw.lrange(name, -CHUNK, -1)
-            for _, value in self._raw.hscan_iter(UNACKED, count=CHUNK):
+            for _, value in self._raw.hscan_iter(self._unacked, count=CHUNK):
                 yield value
             for name in self._lists:
                 for start in range(0, self._raw.llen(name), CHUNK):

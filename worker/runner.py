@@ -4,10 +4,10 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from crossmodal import logs, tracing
 from crossmodal.errors import (
     BrokerUnavailable,
     CrossmodalError,
@@ -21,6 +21,7 @@ from crossmodal.errors import (
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
 from crossmodal.jobs.names import Task, check_job_id
+from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import (
     BulkParams,
     Params,
@@ -31,11 +32,13 @@ from crossmodal.jobs.record import (
     Failure,
     JobResult,
 )
+from crossmodal.metrics import job_ended
 from crossmodal.settings import Settings
 from worker.blobs import Blobs
 from worker.bulk import BulkRun
 from worker.host.client import HostClient, NoLongerWanted
 from worker.single import SingleRun
+from worker.threads import ContextThreads
 from worker.wanted import Wanted
 
 log = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ class Delivery:
     """A message as it was taken from the queue by the worker called `worker`.
 
     `is_recorded` says that its sender had opened the job's record, so that a job without one
-    has outlived it; `expires_in_s` is of a job that has none yet.
+    has outlived it; `expires_in_s` and `traceparent` are of a job that has none yet.
     """
 
     job: str
@@ -59,6 +62,7 @@ class Delivery:
     worker: str
     is_recorded: bool = False
     expires_in_s: float | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class Released:
     failure: Failure
     counted: int
 
+    @property
+    def code(self) -> str:
+        return self.failure.code
+
 
 Ending = JobResult | Failure | Skipped | Busy | Released
 
@@ -97,7 +105,7 @@ class JobRunner:
         self._interrupted_by = interrupted_by
         # No retries: a `start` that is sent twice would be taken for a second message.
         self._ledger = JobLedger(settings, connect(settings, retries=0))
-        self._threads = ThreadPoolExecutor(thread_name_prefix="storage")
+        self._threads = ContextThreads(thread_name_prefix="storage")
         self._host = host
         self._blobs = Blobs(settings)
         self._single = SingleRun(self._blobs, host)
@@ -115,11 +123,31 @@ class JobRunner:
             if attempt.reason == "busy":
                 return Busy()
             return Skipped(attempt.reason)
-        if problem is not None:
-            failure = Failure.of(problem)
-            self._ledger.fail(attempt, failure, dead=True)  # its sender will not learn of it
-            return failure
-        return self._run_attempt(delivery.task, attempt)
+        return self._observe(delivery.task, attempt, problem)
+
+    def _observe(self, task: Task, attempt: Attempt, problem: InvalidParams | None) -> Ending:
+        """Run the attempt, seen in the log, in the trace of its job and in metrics."""
+        begun = time.monotonic()
+        with (
+            logs.context(job=attempt.job, attempt=attempt.number, task=task),
+            tracing.span(
+                "job.attempt", attempt.traceparent, kind="consumer", job=attempt.job,
+                attempt=attempt.number, task=task, queued_s=attempt.queued_s,
+            ) as span,
+        ):  # fmt: skip
+            if problem is None:
+                ending = self._run_attempt(task, attempt)
+            else:
+                ending = self._refuse(attempt, problem)
+            if isinstance(ending, Failure | Released):
+                span.fail(ending.code)
+        _measure(task, attempt, ending, time.monotonic() - begun)
+        return ending
+
+    def _refuse(self, attempt: Attempt, problem: InvalidParams) -> Failure:
+        failure = Failure.of(problem)
+        self._ledger.fail(attempt, failure, dead=True)  # its sender will not learn of it
+        return failure
 
     def _run_attempt(self, task: Task, attempt: Attempt) -> Ending:
         """Every way in which an attempt can end, as an `Ending`."""
@@ -161,8 +189,9 @@ class JobRunner:
             problem, text = e, _excerpt(delivery.raw)
         # A fingerprint is only ever compared for an idempotency key, which there is none of.
         _, is_new = self._ledger.submit(
-            job_id, delivery.task, text, "", bounded=False, expires_in_s=delivery.expires_in_s
-        )
+            job_id, delivery.task, text, "", bounded=False, expires_in_s=delivery.expires_in_s,
+            origin=Origin(traceparent=delivery.traceparent),
+        )  # fmt: skip
         return problem if is_new else None
 
     def _give_up(self, attempt: Attempt, error: CrossmodalError) -> Ending:
@@ -190,17 +219,19 @@ class JobRunner:
         Without this, all that a worker was finishing while Redis restarted would be run again.
         """
         deadline = time.monotonic() + self._settings.lease_s
-        while True:
-            try:
-                return tell()
-            except BrokerUnavailable:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(TELL_AGAIN_S)
+        with tracing.span("record"):
+            while True:
+                try:
+                    return tell()
+                except BrokerUnavailable:
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(TELL_AGAIN_S)
 
     def _attempt(self, attempt: Attempt, params: Params) -> JobResult:
         """What the attempt made, stored. Raises `NoLongerWanted` once the job is not its own."""
-        wanted = Wanted(self._ledger, attempt, self._threads)
+        # A folder answers at once, and a thread for it would cost more than it does.
+        wanted = Wanted(self._ledger, attempt, None if self._blobs.in_folder else self._threads)
         if isinstance(params, BulkParams):
             return self._bulk.run(attempt, params, wanted)
         return self._single.run(attempt, params, wanted, lambda: self._restore_record(attempt))
@@ -218,6 +249,23 @@ def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:
         # It was one of many, or waited behind others: the next attempts will show.
         return attempt.excused >= MAX_EXCUSED
     return not isinstance(error, ModelHostUnavailable)
+
+
+def _measure(task: Task, attempt: Attempt, ending: Ending, run_s: float) -> None:
+    """Count a job that has ended; not an attempt that another one follows."""
+    if isinstance(ending, JobResult):
+        done = (ending.completed, ending.failed) if task.is_bulk else (1, 0)
+        job_ended(task, attempt.queued_s, run_s, *done)
+    elif isinstance(ending, Failure):
+        job_ended(task, attempt.queued_s, run_s, 0, _items(task, attempt))
+
+
+def _items(task: Task, attempt: Attempt) -> int:
+    try:
+        params = parse_params(task, attempt.params)
+    except InvalidParams:
+        return 1
+    return params.items if isinstance(params, BulkParams) else 1
 
 
 def _superseded(attempt: Attempt) -> Skipped:

@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable
 
+from crossmodal import tracing
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.params import Img2TxtParams, ItemParams, Txt2ImgParams, task_of
 from crossmodal.jobs.record import GeneratedCaption, JobResult, Timings
+from crossmodal.metrics import STORE
 from crossmodal.vision.preprocess import fit_square
 from worker.blobs import Blobs
 from worker.host.client import HostClient
@@ -32,15 +34,18 @@ class SingleRun:
         image = None
         if isinstance(params, Img2TxtParams):
             ref = params.image
-            pixels = wanted.patiently(lambda: self._blobs.picture(ref))
+            with tracing.span("fetch input"):
+                pixels = wanted.patiently(lambda: self._blobs.picture(ref))
             image = fit_square(pixels, self._host.info(wanted).image_side)
-        [answer] = self._host.run(
-            task_of(params), [(params, image)], alone=attempt.is_suspect, is_wanted=wanted
-        )
-        if isinstance(answer, CrossmodalError):
-            raise answer
+        with tracing.span("infer", kind="client"):
+            [answer] = self._host.run(
+                task_of(params), [(params, image)], alone=attempt.is_suspect, is_wanted=wanted
+            )
+            if isinstance(answer, CrossmodalError):
+                raise answer
         wanted.check()
-        return wanted.patiently(lambda: self._record(attempt, params, answer, begun), clean_up)
+        with tracing.span("store"):
+            return wanted.patiently(lambda: self._record(attempt, params, answer, begun), clean_up)
 
     def _record(
         self, attempt: Attempt, params: ItemParams, answer: Answer, begun: float
@@ -66,6 +71,7 @@ class SingleRun:
             metadata=params.metadata,
         )
         self._blobs.put_result(result)
+        STORE.labels(result.task).observe(time.monotonic() - stored_from)
         return result
 
 

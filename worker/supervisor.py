@@ -16,6 +16,7 @@ from crossmodal.processes import adopt_orphans, wait_until
 from crossmodal.settings import Settings
 from worker.devices import Device
 from worker.health import UnitFiles, is_locked, lock, supervisors_in
+from worker.metrics import MetricsServer
 from worker.unit import Crew, Unit
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,10 @@ class Supervisor:
         self._was_ready = False
         self._folder = make_folder(settings.run_dir)
         self._lock = lock(self._folder)
+        self._metrics = MetricsServer.start(settings, self._folder)
+        env = self._metrics.files.environment() if self._metrics else {}
         self._units = [
-            Unit(settings, device, crews, UnitFiles(self._folder, device.slug))
+            Unit(settings, device, crews, UnitFiles(self._folder, device.slug), env)
             for device in devices
         ]
         self._workers = [worker for unit in self._units for worker in unit.workers]
@@ -62,10 +65,14 @@ class Supervisor:
                 for unit in self._units:
                     unit.keep_alive()
                 self._announce_once()
+                if self._metrics is not None:
+                    self._metrics.files.tidy()
                 time.sleep(POLL_S)
             return 0 if self._drain() else 1
         finally:
             self._kill_all()
+            if self._metrics is not None:
+                self._metrics.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _announce_once(self) -> None:
@@ -102,7 +109,7 @@ class Supervisor:
             wait_until(lambda: not any(w.is_alive for w in workers), COLD_STOP_S)
             self._disown()
         for unit in self._units:
-            unit.host.child.stop(HOST_STOP_S)
+            unit.stop_host(HOST_STOP_S)
         return drained
 
     def _disown(self) -> None:
@@ -119,7 +126,7 @@ class Supervisor:
         for worker in self._workers:
             worker.child.kill()
         for unit in self._units:
-            unit.host.child.kill()
+            unit.kill_host()
 
 
 def make_folder(run_dir: Path) -> Path:

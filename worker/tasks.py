@@ -1,13 +1,13 @@
 """The Celery tasks: they translate between Celery's world and the job runner's, no more."""
 
-import gc
 import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, NoReturn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Task as CeleryTask
 from celery.exceptions import (
@@ -17,16 +17,27 @@ from celery.exceptions import (
     SoftTimeLimitExceeded,
     TimeLimitExceeded,
 )
+from celery.signals import worker_init
 from celery.worker.request import Request
 
+from crossmodal import tracing
 from crossmodal.errors import BrokerUnavailable, InvalidParams, TimedOut
+from crossmodal.garbage import settle
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import EXPIRES_HEADER, RECORDED_HEADER, Task
+from crossmodal.jobs.names import (
+    EXPIRES_HEADER,
+    RECORDED_HEADER,
+    WEBHOOK_QUEUE,
+    WEBHOOK_TASK,
+    Task,
+)
 from crossmodal.jobs.record import Failure, JobResult
 from worker.app import app, settings
+from worker.courier import Courier
 from worker.devices import default_socket
-from worker.host.client import HostClient
-from worker.runner import Busy, Delivery, JobRunner, Released, Skipped, raised
+
+if TYPE_CHECKING:
+    from worker.runner import JobRunner
 
 RETRY_BASE_S = 1.0
 RETRY_MAX_S = 60.0
@@ -35,14 +46,27 @@ HARD_MARGIN_S = 10.0  # after its time limit, code that cannot be interrupted is
 log = logging.getLogger(__name__)
 
 
+@worker_init.connect
+def _load(sender: Any, **_: Any) -> None:
+    """Load what runs jobs before the fork, where there are jobs: Flower and webhooks lack NumPy."""
+    if not set(sender.app.amqp.queues.consume_from) - {WEBHOOK_QUEUE}:
+        return
+    try:
+        import_module("worker.runner")
+    except ImportError as e:  # Celery logs other errors of a signal's handler, and goes on
+        raise SystemExit(f"jobs need {e.name}: pip install 'crossmodal[worker]'") from e
+
+
 @cache
-def runner() -> JobRunner:
+def runner() -> "JobRunner":
     """This process's runner; made on first use, so after the fork and never shared."""
+    from worker.host.client import HostClient
+    from worker.runner import JobRunner
+
     path = settings.host_socket or default_socket("cpu")
     host = HostClient(path, settings.host_wait_s, settings.inference_timeout_s)
     runner = JobRunner(settings, host, interrupted_by=SoftTimeLimitExceeded)
-    gc.collect()
-    gc.freeze()  # what has been loaded stays: it need not be looked through for garbage
+    settle()
     return runner
 
 
@@ -95,9 +119,27 @@ for _task in Task:
     _declare(_task)
 
 
+@cache
+def courier() -> Courier:
+    """This process's courier; made on first use, so after the fork."""
+    return Courier(settings)
+
+
+@app.task(name=WEBHOOK_TASK, **OPTIONS)
+def deliver(self: CeleryTask, *args: Any, **kwargs: Any) -> None:
+    """Try the delivery whose id is the message's."""
+    try:
+        courier().deliver(self.request.id)
+    except BrokerUnavailable as e:
+        time.sleep(RETRY_BASE_S)
+        raise Reject(str(e), requeue=True) from e
+
+
 def _run(
     self: CeleryTask, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
+    from worker.runner import Busy, Delivery, Released, Skipped, raised
+
     request = self.request
     raw = {**kwargs, "positional arguments": list(args)} if args else kwargs
     headers = request.headers or {}
@@ -106,6 +148,7 @@ def _run(
             request.id, task, raw, request.hostname,
             is_recorded=bool(headers.get(RECORDED_HEADER)),
             expires_in_s=_expires_in_s(headers.get(EXPIRES_HEADER)),
+            traceparent=tracing.checked(headers.get("traceparent")),
         )  # fmt: skip
         ending = runner().run(delivery)
     except InvalidParams as e:  # an id that no record can have

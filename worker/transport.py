@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from base64 import b64decode
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty
 from typing import Any
@@ -22,13 +22,17 @@ from kombu.utils.json import dumps, loads
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from crossmodal.errors import CrossmodalError, InvalidMessage
+from crossmodal.jobs.connection import address_of, sentinel_options
 from crossmodal.jobs.message import EMPTY_BODY, parse_message
-from crossmodal.jobs.names import EXPIRES_HEADER, Task
+from crossmodal.jobs.names import EXPIRES_HEADER, WEBHOOK_TASK, Task
+from crossmodal.settings import Settings
+from worker.calls import check_embedded, check_headers
 
 log = logging.getLogger(__name__)
 
 ACK_S = 0.01  # how long an acknowledgement waits for a message to go with
-TASKS = frozenset(task.celery_name for task in Task)
+TASKS = frozenset([*(task.celery_name for task in Task), WEBHOOK_TASK])
+REPLIES = ".reply.celery.pidbox"  # how queues end that answers to remote control come in
 SetAside = Callable[[str, bytes, CrossmodalError], None]
 
 
@@ -81,6 +85,21 @@ class BatchedAcks(kombu_redis.QoS):
         pipe.execute()
         del self._acked[: len(acked)]
 
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        """Give a message out again; garbage in its place must not keep all others from it."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)
+        except (*self.channel.connection_errors, RedisError):
+            raise
+        except Exception as e:  # noqa: BLE001 - kombu takes for granted what lies there
+            with self.channel.conn_or_acquire(client) as found:
+                raw = found.hget(self.unacked_key, tag) or b""
+                found.hdel(self.unacked_key, tag)
+                found.zrem(self.unacked_index_key, tag)
+            type(self.channel).set_aside(self.unacked_key, raw, InvalidMessage(
+                f"what lay among the messages in hand is none: {e!r}"
+            ))  # fmt: skip
+
     @contextmanager
     def pipe_or_acquire(self, pipe: Any = None, client: Any = None) -> Iterator[Any]:
         with self.channel.conn_or_acquire(client) as found:
@@ -91,7 +110,6 @@ class CheckedChannel(kombu_redis.Channel):
     """Reads like its parent, and checks; its class attributes are set by `install`."""
 
     QoS = BatchedAcks
-    queues: Container[str]
     max_bytes: int
     set_aside: SetAside
     polled_at = 0.0  # when Redis last answered a BRPOP, by the monotonic clock
@@ -132,10 +150,10 @@ class CheckedChannel(kombu_redis.Channel):
             raise Empty
         queue = reply[0].decode().rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
-        if queue in self.queues:
-            self._let_through(queue, reply[1])
-        else:  # a reply to a remote control command
+        if queue.endswith(REPLIES):
             self.connection._deliver(loads(reply[1]), queue)
+        else:
+            self._let_through(queue, reply[1])
         return True
 
     def _receive_one(self, connection: Any) -> Any:
@@ -158,6 +176,7 @@ class CheckedChannel(kombu_redis.Channel):
     def _let_through(self, queue: str, raw: bytes) -> None:
         try:
             message = parse_message(raw, self.max_bytes, TASKS)
+            check_headers(message["headers"])
             if message["body"] != EMPTY_BODY:
                 check_arguments(message["body"], message["properties"])
         except InvalidMessage as e:
@@ -184,9 +203,10 @@ def check_arguments(body: str, properties: dict[str, Any]) -> None:
     Raises `InvalidMessage`.
     """
     try:
-        loads(b64decode(body) if properties.get("body_encoding") else body)
+        _, _, embedded = loads(b64decode(body) if properties.get("body_encoding") else body)
     except Exception as e:  # kombu lets its decoders raise anything
         raise InvalidMessage(f"its arguments cannot be decoded: {e!r}") from e
+    check_embedded(embedded)
 
 
 def take_over(message: dict[str, Any]) -> None:
@@ -199,11 +219,30 @@ def take_over(message: dict[str, Any]) -> None:
     message["properties"]["delivery_tag"] = str(uuid.uuid4())
 
 
-def install(queues: Container[str], max_bytes: int, set_aside: SetAside) -> None:
-    """Have this process check what it takes from `queues`; what is no message is `set_aside`."""
-    limits = {"queues": queues, "max_bytes": max_bytes, "set_aside": staticmethod(set_aside)}
-    channel = type("Channel", (CheckedChannel,), limits)
-    transport = type("Transport", (kombu_redis.Transport,), {"Channel": channel})
-    for scheme in ("redis", "rediss"):  # not `broker_transport`: then URLs are shown as classes
-        TRANSPORT_ALIASES[scheme] = lambda: transport
-        kombu_transport._transport_cache.pop(scheme, None)  # of who has connected before
+class CheckedSentinelChannel(CheckedChannel, kombu_redis.SentinelChannel):
+    """The same for a Redis that is found through Sentinels."""
+
+    sentinel_options: dict[str, Any]
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
+        """Ask the Sentinels as they want it; kombu's option would show their password."""
+        self.sentinel_kwargs = self.sentinel_options
+        return super()._sentinel_managed_pool(asynchronous)
+
+
+def install(settings: Settings, set_aside: SetAside) -> None:
+    """Have this process check what it takes from any queue; what is no message is `set_aside`."""
+    limits: dict[str, Any] = {
+        "max_bytes": settings.max_message_bytes,
+        "set_aside": staticmethod(set_aside),
+    }
+    address = address_of(settings)
+    base = kombu_redis.Transport
+    channel = CheckedChannel
+    if address.is_sentinel:
+        base, channel = kombu_redis.SentinelTransport, CheckedSentinelChannel
+        limits["sentinel_options"] = sentinel_options(settings, address)
+    transport = type("Transport", (base,), {"Channel": type("Channel", (channel,), limits)})
+    # Not `broker_transport`: then URLs are shown as classes.
+    TRANSPORT_ALIASES[address.scheme] = lambda: transport
+    kombu_transport._transport_cache.pop(address.scheme, None)  # of who has connected before

@@ -10,9 +10,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from crossmodal.jobs.connection import is_reachable
 from crossmodal.processes import Child
@@ -80,17 +81,21 @@ class Crew:
     queues: list[str]
     concurrency: int
     is_bulk: bool = False
+    needs_models: bool = True
 
 
 class CeleryWorker:
     """A Celery worker that is restarted when it ends, and killed when it does not consume."""
 
-    def __init__(self, settings: Settings, device: Device, crew: Crew, unit: UnitFiles) -> None:
+    def __init__(
+        self, settings: Settings, device: Device, crew: Crew, unit: UnitFiles,
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._answered_at: float | None = None
         slug = f"{device.slug}-{BULK}" if crew.is_bulk else device.slug
         self.files = WorkerFiles(unit, slug)
-        self.files.mark.touch()
+        self.files.make_mark(needs_models=crew.needs_models)
         self.name = f"{slug}.{os.getpid()}@{socket.gethostname()}"
         self.watched = Watched(Child(
             f"worker {self.name}",
@@ -98,7 +103,7 @@ class CeleryWorker:
              "--hostname", self.name, "--queues", ",".join(crew.queues),
              "--concurrency", str(crew.concurrency),
              "--loglevel", settings.log_level, "--without-gossip", "--without-mingle"],
-            {"CROSSMODAL_HOST_SOCKET": str(unit.socket), "CUDA_VISIBLE_DEVICES": "",
+            {**env, "CROSSMODAL_HOST_SOCKET": str(unit.socket), "CUDA_VISIBLE_DEVICES": "",
              "CROSSMODAL_READY_FILE": str(self.files.ready),
              "CROSSMODAL_HEARTBEAT_FILE": str(self.files.beat),
              "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
@@ -137,45 +142,63 @@ class CeleryWorker:
 
 
 class Unit:
-    """One device with its processes."""
+    """One device with its processes, which are given the variables in `env` too."""
 
     def __init__(
-        self, settings: Settings, device: Device, crews: Iterable[Crew], files: UnitFiles
-    ) -> None:
+        self, settings: Settings, device: Device, crews: Sequence[Crew], files: UnitFiles,
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self._settings = settings
         self.files = files
-        self.host = Watched(Child(
+        needs_host = any(crew.needs_models for crew in crews)
+        self.host = None if not needs_host else Watched(Child(
             f"host {device.name}",
             [sys.executable, "-m", "worker.host", "--socket", str(self.files.socket),
-             "--device", device.torch_name, "--beat", str(self.files.host_beat)],
-            device.environment(),
+             "--device", device.torch_name, "--name", device.name,
+             "--beat", str(self.files.host_beat)],
+            {**env, **device.environment()},
             death_signal=signal.SIGKILL,
         ))  # fmt: skip
-        self.workers = [CeleryWorker(settings, device, crew, files) for crew in crews]
+        self.workers = [CeleryWorker(settings, device, crew, files, env) for crew in crews]
 
     @property
     def is_ready(self) -> bool:
         """Whether the models are warm and the workers take jobs."""
         return self._host_is_ready and all(worker.is_ready for worker in self.workers)
 
+    def stop_host(self, timeout_s: float) -> None:
+        """End the model host, when no worker needs it any more."""
+        if self.host is not None:
+            self.host.child.stop(timeout_s)
+
+    def kill_host(self) -> None:
+        """End the model host, and what it may have left behind."""
+        if self.host is not None:
+            self.host.child.kill()
+
     @property
     def _host_is_ready(self) -> bool:
-        return self.files.socket.is_socket()  # the host listens only once its models are warm
+        # The host listens only once its models are warm.
+        return self.host is None or self.files.socket.is_socket()
 
     def keep_alive(self) -> None:
         """Kill what hangs, start what has ended."""
-        self._end_silent_host()
-        if not self.host.child.is_alive:
-            self.files.socket.unlink(missing_ok=True)  # of a host that was killed
-            self.files.host_beat.unlink(missing_ok=True)
-        self.host.keep_alive()
+        if self.host is not None:
+            self._keep_host_alive(self.host)
         for worker in self.workers:
             worker.keep_alive(may_start=self._host_is_ready)
 
-    def _end_silent_host(self) -> None:
+    def _keep_host_alive(self, host: Watched) -> None:
+        self._end_silent_host(host)
+        if not host.child.is_alive:
+            self.files.socket.unlink(missing_ok=True)  # of a host that was killed
+            self.files.host_beat.unlink(missing_ok=True)
+        host.keep_alive()
+
+    def _end_silent_host(self, host: Watched) -> None:
         """A host whose device hangs ends itself; this one cannot even do that."""
         limit_s = max(self._settings.heartbeat_s, self._settings.inference_timeout_s)
-        silent_s = self.host.silent_s(self.files.host_beat)
-        if self.host.child.is_alive and silent_s > limit_s:
-            log.error("%s has not moved for %.0f s: killing it", self.host.child.name, silent_s)
-            self.host.child.kill()
+        silent_s = host.silent_s(self.files.host_beat)
+        if host.child.is_alive and silent_s > limit_s:
+            log.error("%s has not moved for %.0f s: killing it", host.child.name, silent_s)
+            host.child.kill()

@@ -15,7 +15,9 @@ T = TypeVar("T")
 class Wanted:
     """One attempt, as those see it who work for it; callable, to be asked at any time."""
 
-    def __init__(self, ledger: JobLedger, attempt: Attempt, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, ledger: JobLedger, attempt: Attempt, threads: ThreadPoolExecutor | None
+    ) -> None:
         self._ledger = ledger
         self._attempt = attempt
         self._threads = threads
@@ -36,9 +38,12 @@ class Wanted:
     def patiently(self, call: Callable[[], T], afterwards: Callable[[], None] = lambda: None) -> T:
         """Have another thread do what may block for long, so that this one can be told to stop.
 
-        When the job is not wanted any more before `call` has ended, `afterwards` cleans up
-        once it has. Raises `NoLongerWanted`, or what `call` raises.
+        Without threads nothing blocks for long, and the call is just made. When the job is not
+        wanted any more before `call` has ended, `afterwards` cleans up once it has. Raises
+        `NoLongerWanted`, or what `call` raises.
         """
+        if self._threads is None:
+            return call()
         return self.wait(self._threads.submit(call), afterwards)
 
     def wait(self, future: Future[T], afterwards: Callable[[], None] = lambda: None) -> T:

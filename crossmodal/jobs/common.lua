@@ -7,13 +7,24 @@
 --                                                  take 4 kB of it
 -- A queue has      <prefix>:queue:<q>:queued    sorted set, id -> when it was submitted
 --                  <prefix>:queue:<q>:running   sorted set, id -> when its attempt started
---                  <prefix>:queue:<q>:stats     hash: finished:<state> -> count, mean_run_s,
---                                                and of a bulk queue mean_item_s
+--                  <prefix>:queue:<q>:stats     hash: submitted, redelivered, finished:<state> and
+--                                                failed:<code> -> count, mean_run_s, and of a
+--                                                bulk queue mean_item_s
+-- An owner has     <prefix>:jobs:<owner>        sorted set, id -> when it was submitted
+-- and in a queue   <prefix>:queue:<q>:sent:<owner>     set of ids whose messages wait in the queue,
+--                  <prefix>:queue:<q>:backlog:<owner>  list of '<id> <message>' that wait for that,
+--                  <prefix>:queue:<q>:owners           list of all that have a backlog, in turn,
+--                  <prefix>:queue:<q>:waiting          hash, owner -> how many of its jobs wait
+-- A delivery of a webhook is a hash <prefix>:delivery:<id>, see webhooks.py, and is listed in
+--                  <prefix>:deliveries:<owner>  sorted set, id -> when it came to be
+--                  <prefix>:webhooks:pending    sorted set, id -> when to try it (again)
 -- The leases are     <prefix>:leases              sorted set, id -> until when its attempt is alive
 -- A batch is a hash   <prefix>:batch:<id>          task, messages, most (items of a message),
 --                                                  items, items_completed, items_failed,
 --                                                  <terminal state> -> messages
--- Dead letters are   <prefix>:dead                sorted set, id -> when it was given up
+-- Messages lie in    <prefix>:celery:<q>        list, Celery's; with the default prefix just <q>
+-- Dead letters are   <prefix>:dead                sorted set, id -> when it was given up, and those
+--                  <prefix>:dead:<owner>         of an owner there as well
 -- KEYS[1] is the job. ARGV[1] is the prefix, ARGV[2] the job's id.
 
 local job = KEYS[1]
@@ -25,6 +36,8 @@ local MOST_DEAD = 10000
 local SHARDS = 64
 local MOST_EVENTS = 1000 -- of each shard
 local MOST_HISTORY = 100
+local MOST_DELIVERIES = 10000 -- of each owner
+local HOOK_GRACE_S = 60 -- after which a delivery whose message nobody took gets another
 
 local function now()
   local t = redis.call('TIME')
@@ -35,11 +48,27 @@ local function stamp(t)
   return string.format('%.6f', t)
 end
 
+-- The Celery message that has a delivery tried.
+local function hook_message(delivery)
+  return string.format('{"body":"W1tdLHt9LHt9XQ==","content-encoding":"utf-8",'
+    .. '"content-type":"application/json","headers":{"lang":"py","task":"crossmodal.webhook",'
+    .. '"id":"%s","argsrepr":"()","kwargsrepr":"{}"},"properties":{"correlation_id":"%s",'
+    .. '"priority":0,"body_encoding":"base64","delivery_info":{"exchange":"",'
+    .. '"routing_key":"webhooks"},"delivery_tag":"%s"}}', delivery, delivery, delivery)
+end
+
+-- The list of a queue's messages; see names.py.
+local function messages_key(queue)
+  if prefix == 'crossmodal' then return queue end
+  return prefix .. ':celery:' .. queue
+end
+
 local function queue_key(queue, part)
   return prefix .. ':queue:' .. queue .. ':' .. part
 end
 
 -- Tell those who wait, and keep it in the job's history.
+local told = 0 -- transitions by this script, whose clock stands still
 local function event(state, attempt, code)
   local shard = tonumber(string.sub(redis.sha1hex(id), 1, 2), 16) % SHARDS
   local stream = prefix .. ':events:' .. shard
@@ -47,13 +76,20 @@ local function event(state, attempt, code)
   if state ~= 'queued' and state ~= 'running' then redis.call('EXPIRE', stream, 3600) end
   if attempt == 0 and state == 'queued' then return end -- its record says when that was
   local length = redis.call('RPUSH', job .. ':events',
-    table.concat({state, attempt, code or '', stamp(now())}, ' '))
+    table.concat({state, attempt, code or '', stamp(now() + told / 1000000)}, ' '))
+  told = told + 1
   if length > MOST_HISTORY then redis.call('LTRIM', job .. ':events', -MOST_HISTORY, -1) end
 end
 
 -- Put an id on the list of dead letters; those that outlived their records leave it, and the
 -- oldest when they are too many.
 local function bury(letter, t, retention_s)
+  local owner = redis.call('HGET', job, 'owner')
+  if owner then
+    redis.call('ZADD', dead .. ':' .. owner, stamp(t), letter)
+    redis.call('ZREMRANGEBYRANK', dead .. ':' .. owner, 0, -MOST_DEAD - 1)
+    redis.call('EXPIRE', dead .. ':' .. owner, retention_s)
+  end
   redis.call('ZADD', dead, stamp(t), letter)
   redis.call('ZREMRANGEBYSCORE', dead, '-inf', stamp(t - retention_s))
   for _, oldest in ipairs(redis.call('ZRANGE', dead, 0, -MOST_DEAD - 1)) do
@@ -61,6 +97,103 @@ local function bury(letter, t, retention_s)
   end
   redis.call('ZREMRANGEBYRANK', dead, 0, -MOST_DEAD - 1)
   redis.call('EXPIRE', dead, retention_s)
+end
+
+-- How many messages of one owner may wait in a queue: a batch's worth, shared among those who
+-- have more. The others wait apart, so that nobody's next job waits behind all of them.
+local function share(window, owners)
+  return math.max(1, math.floor(window / math.max(1, owners)))
+end
+
+-- A job of an owner that waits is counted once, until it is started or ends.
+local function count_waiting(queue, owner)
+  redis.call('HSET', job, 'counted', 1)
+  redis.call('HINCRBY', queue_key(queue, 'waiting'), owner, 1)
+end
+
+local function uncount_waiting(queue, owner)
+  if redis.call('HDEL', job, 'counted') == 0 then return end
+  if redis.call('HINCRBY', queue_key(queue, 'waiting'), owner, -1) <= 0 then
+    redis.call('HDEL', queue_key(queue, 'waiting'), owner)
+  end
+end
+
+-- Send a message, now or when it is its owner's turn.
+local function send(queue, owner, window, message)
+  if owner ~= '' then
+    local backlog, sent = queue_key(queue, 'backlog:' .. owner), queue_key(queue, 'sent:' .. owner)
+    local waiting = redis.call('LLEN', backlog)
+    local others = redis.call('LLEN', queue_key(queue, 'owners'))
+    if waiting > 0 or redis.call('SCARD', sent) >= share(window, others + 1) then
+      redis.call('HSET', job, 'held', 1)
+      redis.call('LPUSH', backlog, id .. ' ' .. message)
+      if waiting == 0 then redis.call('RPUSH', queue_key(queue, 'owners'), owner) end
+      return
+    end
+    redis.call('SADD', sent, id)
+  end
+  redis.call('LPUSH', messages_key(queue), message)
+end
+
+-- Take an owner's next message out of the backlog; those of jobs that have ended are dropped.
+local function next_held(queue, owner)
+  local backlog = queue_key(queue, 'backlog:' .. owner)
+  for _ = 1, 1000 do
+    local entry = redis.call('RPOP', backlog)
+    if not entry then return end
+    local space = string.find(entry, ' ', 1, true)
+    local held, message = string.sub(entry, 1, space - 1), string.sub(entry, space + 1)
+    if redis.call('HGET', prefix .. ':job:' .. held, 'state') == 'queued' then
+      return held, message
+    end
+  end
+end
+
+-- Give the place that has become free in a queue to the next owner who waits for one.
+local function promote(queue, window)
+  local owners = queue_key(queue, 'owners')
+  local count = redis.call('LLEN', owners)
+  for _ = 1, count do
+    local owner = redis.call('LPOP', owners)
+    local sent = queue_key(queue, 'sent:' .. owner)
+    local held, message
+    if redis.call('SCARD', sent) < share(window, count) then
+      held, message = next_held(queue, owner)
+    end
+    if redis.call('LLEN', queue_key(queue, 'backlog:' .. owner)) > 0 then
+      redis.call('RPUSH', owners, owner)
+    end
+    if held then
+      redis.call('HDEL', prefix .. ':job:' .. held, 'held')
+      redis.call('HSET', prefix .. ':job:' .. held, 'sent_at', stamp(now()))
+      redis.call('SADD', sent, held)
+      redis.call('LPUSH', messages_key(queue), message)
+      return true
+    end
+  end
+  return false
+end
+
+-- Have a webhook told of a transition, if it asked for that.
+local function hook(text, state, attempt, code, retention_s)
+  local asked = cjson.decode(text)
+  local wanted = false
+  for _, kind in ipairs(asked.events) do wanted = wanted or kind == 'job.' .. state end
+  if not wanted then return end
+  local t = stamp(now())
+  local delivery = 'wh_' .. id .. '.' .. state .. '.' .. attempt
+  local key = prefix .. ':delivery:' .. delivery
+  local owner = redis.call('HGET', job, 'owner') or ''
+  redis.call('HSET', key, 'job', id, 'task', redis.call('HGET', job, 'task'), 'state', state,
+    'attempt', attempt, 'code', code or '', 'owner', owner, 'url', asked.url, 'base', asked.base,
+    'created_at', t, 'outcome', 'pending', 'tries', 0)
+  redis.call('EXPIRE', key, retention_s)
+  local list = prefix .. ':deliveries:' .. owner
+  redis.call('ZADD', list, t, delivery)
+  redis.call('ZREMRANGEBYRANK', list, 0, -MOST_DELIVERIES - 1)
+  redis.call('EXPIRE', list, retention_s)
+  redis.call('ZADD', prefix .. ':webhooks:pending', t + HOOK_GRACE_S, delivery)
+  redis.call('LPUSH', messages_key('webhooks'), hook_message(delivery))
 end
 
 -- Back to its old place in the queue: the attempt is over, the job is not.
@@ -90,11 +223,12 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
   local started = redis.call('ZSCORE', queue_key(queue, 'running'), id)
   redis.call('ZREM', queue_key(queue, 'running'), id)
   redis.call('ZREM', leases, id)
-  redis.call('HDEL', job, 'alone', 'sent_at')
+  redis.call('HDEL', job, 'alone', 'sent_at', 'held')
   local stats = queue_key(queue, 'stats')
   redis.call('HINCRBY', stats, 'finished:' .. state, 1)
+  if state == 'failed' then redis.call('HINCRBY', stats, 'failed:' .. code, 1) end
   if state == 'succeeded' then redis.call('HDEL', job, 'failure') end -- of a sweep that was hasty
-  local others = redis.call('HMGET', job, 'idempotency', 'batch', 'items')
+  local others = redis.call('HMGET', job, 'idempotency', 'batch', 'items', 'owner', 'webhook')
   if state == 'succeeded' and started then
     average(stats, 'mean_run_s', t - started, 0.05)
     if others[3] then average(stats, 'mean_item_s', (t - started) / others[3], 0.2) end
@@ -102,6 +236,11 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
   event(state, attempt, code)
   redis.call('EXPIRE', job, retention_s)
   redis.call('EXPIRE', job .. ':events', retention_s)
+  local list = prefix .. ':jobs:' .. (others[4] or '')
+  redis.call('ZREMRANGEBYSCORE', list, '-inf', stamp(t - retention_s))
+  redis.call('EXPIRE', list, retention_s)
+  if others[4] then uncount_waiting(queue, others[4]) end
+  if others[5] then hook(others[5], state, attempt, code, retention_s) end
   -- What others know the job by lives as long as it; a batch as long as the last of its jobs.
   if others[1] then redis.call('EXPIRE', others[1], retention_s) end
   local batch = others[2]

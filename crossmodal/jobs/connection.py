@@ -1,21 +1,43 @@
 """Connections to Redis that answer or fail within the connect timeout, and never hang."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import redis
 import redis.asyncio
+from redis.asyncio import sentinel as async_sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    RedisError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, RedisError
 from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from crossmodal.errors import BrokerFull, BrokerUnavailable, InvalidSetting
+from crossmodal.errors import (
+    BrokerFull,
+    BrokerNotTrusted,
+    BrokerRefused,
+    BrokerUnavailable,
+    InvalidSetting,
+)
+from crossmodal.jobs.address import Address, parse_address
+from crossmodal.jobs.names import celery_prefix
 from crossmodal.settings import Settings, redacted
 
 MUTEX_S = 10  # how long a sweep that died keeps others from sweeping; kombu's own is 300
+CLUSTER_ERRORS = (MovedError, AskError, ClusterCrossSlotError, ClusterDownError)
+BROKEN_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # a connection that ended, as any may
 
 
 def connect(settings: Settings, retries: int = 1, decode: bool = True) -> redis.Redis:
@@ -24,31 +46,98 @@ def connect(settings: Settings, retries: int = 1, decode: bool = True) -> redis.
     Without `retries` a command is sent once: for those that must not be sent twice. Without
     `decode`, replies are bytes.
     """
-    options = _options(settings, Retry, retries) | {"decode_responses": decode}
-    with _checked_url():
-        client: redis.Redis = redis.Redis.from_url(**options)
-        return client
+    address = address_of(settings)
+    options = _options(settings, address, Retry, retries) | {"decode_responses": decode}
+    pool: redis.ConnectionPool
+    if address.is_sentinel:
+        kwargs = sentinel_options(settings, address)
+        sentinel = Sentinel(address.hosts, sentinel_kwargs=kwargs)  # type: ignore[no-untyped-call]
+        pool = _MasterPool(  # type: ignore[no-untyped-call]
+            settings.sentinel_master, sentinel, **options
+        )
+    else:
+        kind = redis.SSLConnection if address.tls else redis.Connection
+        pool = redis.ConnectionPool(kind, **options, **_host(address))
+    return redis.Redis.from_pool(pool)
 
 
 def connect_async(settings: Settings) -> redis.asyncio.Redis:
     """The same for an event loop."""
-    with _checked_url():
-        client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
-            **_options(settings, AsyncRetry, 1)
+    address = address_of(settings)
+    options = _options(settings, address, AsyncRetry, 1)
+    pool: redis.asyncio.ConnectionPool
+    if address.is_sentinel:
+        kwargs = sentinel_options(settings, address, AsyncRetry)
+        sentinel = async_sentinel.Sentinel(  # type: ignore[no-untyped-call]
+            address.hosts, sentinel_kwargs=kwargs
         )
-        return client
+        pool = _AsyncMasterPool(  # type: ignore[no-untyped-call]
+            settings.sentinel_master, sentinel, **options
+        )
+    else:
+        kind = redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection
+        pool = redis.asyncio.ConnectionPool(kind, **options, **_host(address))
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+def address_of(settings: Settings) -> Address:
+    """Where the broker is. Raises `InvalidSetting`."""
+    return parse_address(settings.broker_url.get_secret_value())
+
+
+def _host(address: Address) -> dict[str, Any]:
+    host, port = address.hosts[0]
+    return {"host": host, "port": port}
 
 
 def _options(
-    settings: Settings, retry: type[Retry] | type[AsyncRetry], retries: int
+    settings: Settings, address: Address, retry: type[Retry] | type[AsyncRetry], retries: int
 ) -> dict[str, Any]:
+    with_tls: dict[str, Any] = {"ssl": True} if address.tls and address.is_sentinel else {}
     return {
-        "url": settings.broker_url.get_secret_value(),
+        **address.account,
+        **(address.tls or {}),
+        **with_tls,
         "decode_responses": True,
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.connect_timeout_s,
         "retry": retry(NoBackoff(), retries, supported_errors=(RedisConnectionError,)),
     }
+
+
+def sentinel_options(
+    settings: Settings, address: Address, retry: type[Retry] | type[AsyncRetry] = Retry
+) -> dict[str, Any]:
+    """How each Sentinel is asked: all of them together within the connect timeout."""
+    password = settings.sentinel_password
+    patience_s = settings.connect_timeout_s / len(address.hosts)
+    return {
+        **({"ssl": True, **address.tls} if address.tls else {}),
+        **({"password": password.get_secret_value()} if password else {}),
+        "socket_connect_timeout": patience_s,
+        "socket_timeout": patience_s,
+        "retry": retry(NoBackoff(), 0),
+    }
+
+
+class _MasterPool(SentinelConnectionPool):
+    """Closes also the connections to the Sentinels when it is closed."""
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        super().disconnect(inuse_connections)
+        if inuse_connections:
+            for sentinel in self.sentinel_manager.sentinels:
+                sentinel.close()
+
+
+class _AsyncMasterPool(async_sentinel.SentinelConnectionPool):
+    """The same for an event loop."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            for sentinel in self.sentinel_manager.sentinels:
+                await sentinel.aclose()
 
 
 def is_reachable(settings: Settings) -> bool:
@@ -61,32 +150,65 @@ def is_reachable(settings: Settings) -> bool:
         return False
 
 
-def sweep_options(settings: Settings) -> dict[str, Any]:
-    """What kombu's transport must know on every side that may sweep for dead workers' messages."""
-    return {"visibility_timeout": settings.lease_s, "unacked_mutex_expire": MUTEX_S}
-
-
-@contextmanager
-def _checked_url() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as e:
-        raise InvalidSetting(f"CELERY_BROKER_URL is not a Redis URL: {e}") from e
+def transport_options(settings: Settings) -> dict[str, Any]:
+    """What kombu's transport must know on every side that sends, takes or sweeps messages."""
+    options: dict[str, Any] = {
+        "visibility_timeout": settings.lease_s, "unacked_mutex_expire": MUTEX_S,
+        "socket_connect_timeout": settings.connect_timeout_s, "socket_keepalive": True,
+    }  # fmt: skip
+    if prefix := celery_prefix(settings.key_prefix):
+        options["global_keyprefix"] = prefix
+    if address_of(settings).is_sentinel:
+        options["master_name"] = settings.sentinel_master
+    return options
 
 
 @contextmanager
 def broker_errors(settings: Settings) -> Iterator[None]:
-    """Translate what redis-py raises into `BrokerUnavailable` and `BrokerFull`."""
+    """Translate what redis-py raises into `BrokerUnavailable` and its kinds."""
     try:
         yield
-    except OutOfMemoryError as e:
-        raise BrokerFull(
-            f"Redis has used up its maxmemory: {e}. Submit again when jobs have ended, give it "
-            "more, or lower CROSSMODAL_RETENTION_S"
-        ) from e
     except RedisError as e:
-        url = redacted(settings.broker_url.get_secret_value())
-        raise BrokerUnavailable(
-            f"Redis at {url} failed within {settings.connect_timeout_s:g} s: {e}. "
-            "Start one with `crossmodal up`, or set CELERY_BROKER_URL"
-        ) from e
+        raise _translated(e, redacted(settings.broker_url.get_secret_value()), settings) from e
+
+
+def _translated(error: RedisError, url: str, settings: Settings) -> Exception:
+    if isinstance(error, OutOfMemoryError):
+        return BrokerFull(
+            f"Redis has used up its maxmemory: {error}. Submit again when jobs have ended, give "
+            "it more, or lower CROSSMODAL_RETENTION_S"
+        )
+    if isinstance(error, AuthenticationError | NoPermissionError):
+        return BrokerRefused(
+            f"Redis at {url} refuses this user: {error}. Correct the user and password in "
+            "CELERY_BROKER_URL, or the user's rights: `crossmodal redis-acl` prints them"
+        )
+    if isinstance(error, CLUSTER_ERRORS) or "non local key" in str(error):
+        return in_cluster_mode(url)
+    if (reason := _tls_failure(error)) is not None:
+        return BrokerNotTrusted(
+            f"no TLS connection with Redis at {url}: {reason}. Look at ssl_ca_certs, "
+            "ssl_certfile and the host's name in CELERY_BROKER_URL"
+        )
+    return BrokerUnavailable(
+        f"Redis at {url} failed within {settings.connect_timeout_s:g} s: {error}. "
+        "Start one with `crossmodal up`, or set CELERY_BROKER_URL"
+    )
+
+
+def in_cluster_mode(url: str) -> InvalidSetting:
+    """The error for a server that spreads its keys over many."""
+    return InvalidSetting(
+        f"CELERY_BROKER_URL: Redis at {url} is in cluster mode, in which neither Celery nor the "
+        "job ledger can work: take one with cluster mode off (replicas are fine)"
+    )
+
+
+def _tls_failure(error: BaseException) -> str | None:
+    """What OpenSSL said, where that is the cause; a connection that just ended is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, BROKEN_OFF):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return None

@@ -50,14 +50,23 @@ class DeadLetters:
             self._bury(keys=[key], args=[prefix, letter_id, retention, *flat])
         return letter_id
 
-    def list(self, code: str | None = None) -> Iterator[DeadLetter]:
-        """All letters, or those with one code, the latest first."""
+    def list(self, code: str | None = None, owner: str = "") -> Iterator[DeadLetter]:
+        """All letters, or those with one code or of one owner, the latest first."""
+        key = names.dead_key(self._settings.key_prefix, owner)
         with broker_errors(self._settings):
-            ids = self._redis.zrevrange(self._key, 0, -1, withscores=True)
+            ids = self._redis.zrevrange(key, 0, -1, withscores=True)
         for letter_id, at in ids:
             letter = self._read(letter_id, at)
+            if letter is None and owner:
+                with broker_errors(self._settings):
+                    self._redis.zrem(key, letter_id)
             if letter is not None and code in (None, letter.code):
                 yield letter
+
+    def count(self) -> int:
+        """How many letters there are."""
+        with broker_errors(self._settings):
+            return int(self._redis.zcard(self._key))
 
     def get(self, letter_id: str) -> DeadLetter:
         """One letter. Raises `DeadLetterNotFound`."""
@@ -72,8 +81,11 @@ class DeadLetters:
 
     def drop(self, letter_id: str) -> None:
         """Take a letter off the list; a job's record stays until its retention is over."""
+        prefix = self._settings.key_prefix
         with broker_errors(self._settings):
+            owner = self._redis.hget(names.job_key(prefix, letter_id), "owner")
             self._redis.zrem(self._key, letter_id)
+            self._redis.zrem(names.dead_key(prefix, owner or ""), letter_id)
             self._redis.delete(names.letter_key(self._settings.key_prefix, letter_id))
 
     def close(self) -> None:

@@ -5,36 +5,33 @@ that of two processes that would end a job exactly one does, and the other is to
 """
 
 import json
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
 
-from crossmodal.errors import IdempotencyConflict, InvalidParams, JobNotFound, QueueFull
+from crossmodal.errors import (
+    IdempotencyConflict,
+    InvalidParams,
+    QueueFull,
+    TooManyQueued,
+    WrongState,
+)
 from crossmodal.jobs import names
-from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.names import Task
+from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import BulkParams
 from crossmodal.jobs.record import (
     Failure,
     Job,
-    JobEvent,
     JobResult,
     JobState,
-    JobStatus,
-    QueueStatus,
 )
-from crossmodal.jobs.scripts import script
+from crossmodal.jobs.records import JobRecords, not_found
 from crossmodal.jobs.server import MemoryGuard
 from crossmodal.settings import Settings
 
-SCAN_COUNT = 1_000
-MOST_HISTORY = 100
-INPUT_FIELDS = {  # of params, where they name a blob
-    Task.IMG2TXT: "image", Task.TXT2IMG_BULK: "input", Task.IMG2TXT_BULK: "input",
-}  # fmt: skip
 NOBODY_WORKS_S = 60.0  # when to submit again to a full queue that nothing is taken from
 
 
@@ -56,6 +53,8 @@ class Attempt:
     is_last: bool
     is_suspect: bool
     """Whether a model host died with it: then it must run alone, to harm no other."""
+    traceparent: str | None = None
+    """Of the request that submitted it (W3C Trace Context)."""
 
     @property
     def queued_s(self) -> float:
@@ -69,33 +68,17 @@ class NotStarted:
     reason: str
 
 
-class JobLedger:
+class JobLedger(JobRecords):
     """Job records and their transitions. Every method may raise `BrokerUnavailable`."""
 
-    def __init__(self, settings: Settings, redis: Redis | None = None) -> None:
-        self._settings = settings
-        self._prefix = settings.key_prefix
-        # redis-py types every reply as perhaps awaitable; ours never are.
-        self._redis: Any = redis or connect(settings)
-        self._memory = MemoryGuard(settings, self._redis)
-        self._scripts = {
-            name: self._redis.register_script(script(name))
-            for name in (
-                "submit",
-                "start",
-                "finish",
-                "release",
-                "requeue",
-                "disown",
-                "cancel",
-                "expire",
-                "renew",
-                "bury",
-            )
-        }
+    scripts = (
+        "submit", "start", "finish", "release", "requeue", "disown", "cancel", "expire", "renew",
+        "bury", "promote", "remove",
+    )  # fmt: skip
 
-    def close(self) -> None:
-        self._redis.close()
+    def __init__(self, settings: Settings, redis: Redis | None = None) -> None:
+        super().__init__(settings, redis)
+        self._memory = MemoryGuard(settings, self._redis)
 
     # -- submitting ---------------------------------------------------------------------
 
@@ -111,12 +94,14 @@ class JobLedger:
         expires_in_s: float | None = None,
         bounded: bool = True,
         batch: BulkParams | None = None,
+        origin: Origin = NOBODY,
     ) -> tuple[str, bool]:
         """Create a job and send its message, both or neither: its id, and whether it is new.
 
         With an `idempotency_key` that was used before for the same request, the id is that of
         the earlier job. Raises `IdempotencyConflict` where that was another request, and
         `QueueFull` (never, when not `bounded`), and `BrokerFull`. A bulk job joins its `batch`.
+        Messages of one owner wait apart while the queue holds a batch's worth of them.
         """
         if expires_in_s is not None and not 0 <= expires_in_s < float("inf"):
             raise InvalidParams(f"expires_in_s is {expires_in_s}: give seconds, 0 or more")
@@ -131,10 +116,17 @@ class JobLedger:
             "submit", job_id, task, task.queue, params_json, fingerprint,
             "" if expires_in_s is None else expires_in_s, limit if bounded else "", message,
             *((batch.batch, batch.number, batch.items, batch.most) if batch else ("", 0, 0, 0)),
+            origin.owner, origin.max_queued or "", self._settings.max_batch,
+            origin.traceparent or "", origin.webhook.model_dump_json() if origin.webhook else "",
             guard=guard,
         )  # fmt: skip
         if reply[0] == "full":
             raise _queue_full(task.queue, limit, *reply[1:])
+        if reply[0] == "owner_full":
+            raise TooManyQueued(
+                f"{reply[1]} jobs of this API key wait for {task.queue}, {origin.max_queued} are "
+                "allowed: submit again when some have been run"
+            )
         if reply[0] == "conflict":
             raise IdempotencyConflict(
                 f"the idempotency key {idempotency_key!r} belongs to job {reply[1]}, "
@@ -145,7 +137,7 @@ class JobLedger:
     def cancel(self, job_id: str) -> JobState:
         """Cancel a job that has not ended; returns the state it is in now."""
         if not names.is_job_id(job_id):
-            raise _not_found(job_id)
+            raise not_found(job_id)
         return JobState(self._known(job_id, self._call("cancel", job_id, self._retention))[0])
 
     # -- running ------------------------------------------------------------------------
@@ -157,14 +149,15 @@ class JobLedger:
         """
         reply = self._call(
             "start", job_id, worker, self._settings.max_attempts, self._settings.lease_s,
-            self._retention,
+            self._retention, self._settings.max_batch,
         )  # fmt: skip
         if reply[0] != "run":
             return NotStarted(str(reply[0]))
-        _, number, params, created_at, started_at, counted, excused, alone = reply
+        _, number, params, created_at, started_at, counted, excused, alone, traceparent = reply
         return Attempt(
             job_id, number, json.loads(params), float(created_at), float(started_at),
             counted, excused, counted >= self._settings.max_attempts, bool(alone),
+            traceparent or None,
         )  # fmt: skip
 
     def succeed(self, attempt: Attempt, result: JobResult) -> bool:
@@ -246,6 +239,22 @@ class JobLedger:
         reply = self._call("requeue", job.id, job.attempt, sent_at, job.queue, message)
         return bool(reply[0] == "ok")
 
+    def promote(self, task: Task) -> int:
+        """Send held messages that nothing is before any more; returns how many."""
+        key = self._queue_key(task.queue, "owners")
+        with self._errors():
+            return int(self._scripts["promote"](
+                keys=[key], args=[self._prefix, task.queue, self._settings.max_batch]
+            ))  # fmt: skip
+
+    def remove(self, job_id: str) -> None:
+        """Delete the record of a job that has ended. Raises `JobNotFound` or `WrongState`."""
+        reply = self._known(
+            self.get(job_id).id, self._call("remove", job_id, self._settings.max_batch)
+        )
+        if reply[0] == "refused":
+            raise WrongState(f"job {job_id} is {reply[1]}: cancel it before you delete it")
+
     def forget(self, job_id: str, task: Task) -> None:
         """Take a job off its queue's lists whose record somebody has deleted."""
         with self._errors():
@@ -263,137 +272,6 @@ class JobLedger:
         )  # fmt: skip
         return bool(reply[0] == "ok")
 
-    # -- looking ------------------------------------------------------------------------
-
-    def get(self, job_id: str) -> Job:
-        """The record of a job. Raises `JobNotFound`."""
-        if not names.is_job_id(job_id):
-            raise _not_found(job_id)
-        with self._errors():
-            fields = self._redis.hgetall(names.job_key(self._prefix, job_id))
-        if not fields:
-            raise _not_found(job_id)
-        job = _decode(job_id, fields)
-        if self._is_overdue(job) and self._call("expire", job_id, self._retention)[0] == "expired":
-            return self.get(job_id)
-        return job
-
-    def inputs(self) -> Iterator[tuple[Task, str]]:
-        """Keys of all blobs that jobs with a record have as their input; walks all records."""
-        pattern = names.job_key(self._prefix, "*")
-        with self._errors():
-            for key in self._redis.scan_iter(pattern, count=SCAN_COUNT, _type="HASH"):
-                task, params = self._redis.hmget(key, "task", "params")
-                if task in INPUT_FIELDS and params:
-                    blob = json.loads(params).get(INPUT_FIELDS[task])
-                    if isinstance(blob, dict) and "key" in blob:
-                        yield Task(task), blob["key"]
-
-    def now(self) -> float:
-        """Redis's clock, in seconds since the epoch."""
-        with self._errors():
-            seconds, micros = self._redis.time()
-        return float(seconds + micros / 1e6)
-
-    def ended(self, job_ids: Sequence[str]) -> list[str]:
-        """Those of the jobs that have ended, also by their time being up. Raises `JobNotFound`."""
-        found: list[str] = []
-        for first in range(0, len(job_ids), SCAN_COUNT):
-            some = job_ids[first : first + SCAN_COUNT]
-            with self._errors():
-                pipe = self._redis.pipeline(transaction=False)
-                pipe.time()
-                for job_id in some:
-                    key = names.job_key(self._prefix, names.check_job_id(job_id))
-                    pipe.hmget(key, "state", "expires_at")
-                (seconds, _), *replies = pipe.execute()
-            for job_id, (state, expires_at) in zip(some, replies, strict=True):
-                if state is None:
-                    raise _not_found(job_id)
-                overdue = expires_at is not None and seconds >= float(expires_at)
-                if JobState(state).is_terminal or (overdue and self.get(job_id).state.is_terminal):
-                    found.append(job_id)
-        return found
-
-    def history(self, job_id: str) -> list[JobEvent]:
-        """The job's transitions, the latest hundred of them; empty for an unknown job."""
-        with self._errors():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.hget(names.job_key(self._prefix, job_id), "created_at")
-            pipe.lrange(names.events_key(self._prefix, job_id), 0, -1)
-            created_at, entries = pipe.execute()
-        if created_at is None:
-            return []
-        first = JobEvent(state=JobState.QUEUED, attempt=0, at=float(created_at))
-        return [first, *(_event(entry) for entry in entries)][-MOST_HISTORY:]
-
-    def status(self, job_id: str) -> JobStatus:
-        """State, and for a queued job its place in the queue (0 is next) and likely wait."""
-        job = self.get(job_id)
-        known = JobStatus(id=job.id, state=job.state, attempt=job.attempt, failure=job.failure)
-        if job.state is not JobState.QUEUED:
-            return known
-        with self._errors():
-            rank = self._redis.zrank(self._queue_key(job.queue, "queued"), job_id)
-        if rank is None:  # it left the queue between the two calls
-            return known
-        queue = self.queue(job.queue)
-        rate = max(queue.running, 1) / queue.mean_run_s if queue.mean_run_s else None
-        wait = round((rank + 1) / rate, 3) if rate else None
-        return known.model_copy(update={"position": rank, "estimated_wait_s": wait})
-
-    def queue(self, queue: str) -> QueueStatus:
-        """Depth, running jobs, age of the oldest waiting one, and counts of ended jobs."""
-        with self._errors():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.zcard(self._queue_key(queue, "queued"))
-            pipe.zcard(self._queue_key(queue, "running"))
-            pipe.zrange(self._queue_key(queue, "queued"), 0, 0, withscores=True)
-            pipe.hgetall(self._queue_key(queue, "stats"))
-            pipe.time()
-            depth, running, oldest, stats, (seconds, micros) = pipe.execute()
-        now = seconds + micros / 1e6
-        mean, of_items = (stats.pop(name, None) for name in ("mean_run_s", "mean_item_s"))
-        return QueueStatus(
-            queue=queue,
-            depth=depth,
-            running=running,
-            oldest_wait_s=max(0.0, round(now - oldest[0][1], 3)) if oldest else 0.0,
-            mean_run_s=float(mean) if mean else None,
-            mean_item_s=float(of_items) if of_items else None,
-            finished={name.partition(":")[2]: int(count) for name, count in stats.items()},
-        )
-
-    def _is_overdue(self, job: Job) -> bool:
-        if job.state is not JobState.QUEUED or job.expires_at is None:
-            return False
-        return self.now() >= job.expires_at
-
-    # -- plumbing -----------------------------------------------------------------------
-
-    @property
-    def _retention(self) -> int:
-        return self._settings.retention_s
-
-    def _queue_key(self, queue: str, part: str) -> str:
-        return names.queue_key(self._prefix, queue, part)
-
-    def _call(self, script: str, job_id: str, *argv: Any, guard: str | None = None) -> list[Any]:
-        names.check_job_id(job_id)
-        keys = [names.job_key(self._prefix, job_id), *([guard] if guard else [])]
-        with self._errors():
-            return list(self._scripts[script](keys=keys, args=[self._prefix, job_id, *argv]))
-
-    def _known(self, job_id: str, reply: list[Any]) -> list[Any]:
-        if reply[0] == "unknown":
-            raise _not_found(job_id)
-        return reply
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        with broker_errors(self._settings):
-            yield
-
 
 def _queue_full(queue: str, limit: int, depth: int, running: int, mean_run_s: str) -> QueueFull:
     """With the time in which a twentieth of the queue will have been run, as it runs now."""
@@ -405,22 +283,3 @@ def _queue_full(queue: str, limit: int, depth: int, running: int, mean_run_s: st
         f"{retry_after_s:g} s, add workers, or raise CROSSMODAL_MAX_QUEUE_LENGTH",
         retry_after_s,
     )
-
-
-def _not_found(job_id: str) -> JobNotFound:
-    return JobNotFound(
-        f"there is no job {job_id[:140]!r}: it was never submitted to this Redis, "
-        "or its record has outlived CROSSMODAL_RETENTION_S"
-    )
-
-
-def _event(entry: str) -> JobEvent:
-    state, attempt, code, at = entry.split(" ")
-    return JobEvent(state=JobState(state), attempt=int(attempt), code=code, at=float(at))
-
-
-def _decode(job_id: str, fields: dict[str, str]) -> Job:
-    for name in ("params", "result", "failure"):
-        if name in fields:
-            fields[name] = json.loads(fields[name])
-    return Job.model_validate({"id": job_id, **fields})

@@ -8,11 +8,14 @@ from enum import StrEnum
 from functools import cached_property
 
 from crossmodal.errors import InvalidParams
+from crossmodal.settings import DEFAULT_KEY_PREFIX
 
 # On messages whose job had its record before they were sent: without it, they are not run.
 RECORDED_HEADER = "crossmodal_recorded"
 # Where workers put the `expires` of a plain message: expiring is for the ledger to do.
 EXPIRES_HEADER = "crossmodal_expires"
+WEBHOOK_TASK = "crossmodal.webhook"
+WEBHOOK_QUEUE = "webhooks"
 SHARDS = 64  # of the streams that transitions are told in
 MAX_IDEMPOTENCY_KEY = 200
 MAX_BATCH_ID = 100  # so that its messages have ids of at most 128
@@ -76,6 +79,16 @@ def check_job_id(job_id: str) -> str:
     return job_id
 
 
+def celery_prefix(prefix: str) -> str:
+    """What goes before every key of Celery's; nothing by default, as plain Celery has it."""
+    return "" if prefix == DEFAULT_KEY_PREFIX else f"{prefix}:celery:"
+
+
+def messages_key(prefix: str, queue: str) -> str:
+    """The list of a queue's messages."""
+    return celery_prefix(prefix) + queue
+
+
 def job_key(prefix: str, job_id: str) -> str:
     """The hash that is a job's record."""
     return f"{prefix}:job:{job_id}"
@@ -102,9 +115,9 @@ def leases_key(prefix: str) -> str:
     return f"{prefix}:leases"
 
 
-def dead_key(prefix: str) -> str:
-    """The sorted set of dead letters, scored by when they were given up."""
-    return f"{prefix}:dead"
+def dead_key(prefix: str, owner: str = "") -> str:
+    """The sorted set of dead letters, or of an owner's, scored by when they were given up."""
+    return f"{prefix}:dead:{owner}" if owner else f"{prefix}:dead"
 
 
 def letter_key(prefix: str, letter_id: str) -> str:
@@ -122,9 +135,49 @@ def idempotency_key(prefix: str, key: str) -> str:
     return f"{prefix}:idempotency:{key}"
 
 
+def jobs_key(prefix: str, owner: str) -> str:
+    """The sorted set of an owner's jobs, scored by when they were submitted."""
+    return f"{prefix}:jobs:{owner}"
+
+
+def delivery_key(prefix: str, delivery_id: str) -> str:
+    """The hash that is the record of a webhook's delivery."""
+    return f"{prefix}:delivery:{delivery_id}"
+
+
+def deliveries_key(prefix: str, owner: str) -> str:
+    """The sorted set of an owner's deliveries, scored by when they came to be."""
+    return f"{prefix}:deliveries:{owner}"
+
+
+def webhooks_key(prefix: str, part: str) -> str:
+    """`part` is `pending` (sorted set, scored by when to try again) or `stats` (a hash)."""
+    return f"{prefix}:webhooks:{part}"
+
+
+def workers_key(prefix: str) -> str:
+    """The hash of what each worker said of itself last."""
+    return f"{prefix}:workers"
+
+
+def api_key_key(prefix: str, key_id: str) -> str:
+    """The hash that is the record of an API key, which is the owner of jobs."""
+    return f"{prefix}:api-key:{key_id}"
+
+
+def api_keys_key(prefix: str) -> str:
+    """The set of the ids of all API keys."""
+    return f"{prefix}:api-keys"
+
+
 def batch_key(prefix: str, batch_id: str) -> str:
     """The hash that says which messages belong to a batch."""
     return f"{prefix}:batch:{batch_id}"
+
+
+def http_batch_key(prefix: str, batch_id: str) -> str:
+    """The record of a batch that came over HTTP as a file."""
+    return f"{prefix}:http-batch:{batch_id}"
 
 
 def check_batch_id(batch_id: str) -> str:
@@ -159,6 +212,13 @@ def result_key(job_id: str, name: str, attempt: int = 1) -> str:
     return f"{RESULTS}/{job_id}/{name}" if attempt == 1 else f"{RESULTS}/{job_id}/{attempt}/{name}"
 
 
-def input_key(sha256: str) -> str:
-    """Where an uploaded picture lies: named by its content, so it is stored once."""
-    return f"{INPUTS}/{sha256[:2]}/{sha256}"
+def input_key(sha256: str, owner: str = "") -> str:
+    """Where an uploaded picture lies: named by its content, so an owner's is stored once."""
+    folder = f"{INPUTS}/{owner}" if owner else INPUTS
+    return f"{folder}/{sha256[:2]}/{sha256}"
+
+
+def owner_of_input(key: str) -> str:
+    """Whose an uploaded picture is; empty for nobody's in particular."""
+    parts = key.split("/")
+    return parts[1] if len(parts) == 4 else ""

@@ -15,7 +15,9 @@ from crossmodal.errors import InvalidParams, InvalidPrompt
 from crossmodal.jobs.names import Task, check_batch_id
 
 MAX_PROMPT = 1_000  # characters
+MAX_RAW_PROMPT = 4 * MAX_PROMPT  # with spaces and marks that cleaning removes
 MAX_METADATA = 2_048  # bytes of JSON
+MAX_DEPTH = 32  # of metadata
 MAX_SEED = 2**32 - 1
 MAX_ITEMS = 1_024  # of a message
 _SPACES = re.compile(r"\s+")
@@ -41,6 +43,8 @@ def clean_prompt(prompt: str) -> str:
 
 
 def _checked_prompt(prompt: str) -> str:
+    if len(prompt) > MAX_RAW_PROMPT:  # cleaning takes time by the square of some texts' length
+        raise InvalidPrompt(f"the prompt has {len(prompt)} characters: shorten it to {MAX_PROMPT}")
     cleaned = clean_prompt(prompt)
     if not cleaned:
         raise InvalidPrompt("the prompt is empty: describe the picture in at least one word")
@@ -57,7 +61,16 @@ def _checked_metadata(metadata: JsonValue) -> JsonValue:
     size = len(json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode())
     if size > MAX_METADATA:
         raise ValueError(f"is {size} bytes of JSON, {MAX_METADATA} are allowed")
+    if _is_deeper(metadata, MAX_DEPTH):
+        raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
     return metadata
+
+
+def _is_deeper(value: JsonValue, levels: int) -> bool:
+    if not isinstance(value, list | dict):
+        return False
+    inside = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(one, levels - 1) for one in inside)
 
 
 Metadata = Annotated[JsonValue, AfterValidator(_checked_metadata)]

@@ -1,7 +1,7 @@
 """What is known of a job: its state, and what it ended with."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -123,6 +123,9 @@ class Job(_Value):
     finished_at: float | None = None
     expires_at: float | None = None
     sent_at: float | None = None
+    held: bool = False
+    """Whether its message waits for those of its owner that are in the queue."""
+    owner: str = ""
     worker: str | None = None
     result: JobResult | None = None
     failure: Failure | None = None
@@ -173,6 +176,27 @@ class BatchStatus(_Value):
         return all(state.is_terminal for state in self.messages)
 
 
+class Delivery(_Value):
+    """A webhook's delivery; `tries` were made, of which the last was answered with `status`."""
+
+    id: str
+    job: str
+    task: Task
+    state: JobState
+    attempt: int
+    code: str = ""
+    owner: str = ""
+    url: str
+    base: str
+    created_at: float
+    outcome: Literal["pending", "delivered", "failed"]
+    tries: int
+    status: int | None = None
+    error: str | None = None
+    tried_at: float | None = None
+    next_at: float | None = None
+
+
 class JobStatus(_Value):
     """A job's state for one who waits: how many jobs are before it, and for how long yet."""
 
@@ -187,7 +211,8 @@ class JobStatus(_Value):
 class QueueStatus(_Value):
     """A queue at one moment; `finished` counts jobs by the state they ended in.
 
-    Of a bulk queue, `mean_item_s` is the part of a job's run that falls to one of its items.
+    `redelivered` counts attempts after a job's first, `failures` failed jobs by their code. Of a
+    bulk queue, `mean_item_s` is the part of a job's run that falls to one of its items.
     """
 
     queue: str
@@ -197,6 +222,20 @@ class QueueStatus(_Value):
     mean_run_s: float | None
     mean_item_s: float | None = None
     finished: dict[str, int]
+    submitted: int = 0
+    redelivered: int = 0
+    failures: dict[str, int] = Field(default_factory=dict)
+
+
+class WorkerInfo(_Value):
+    """A Celery worker that has lately said it consumes, and what its model host serves."""
+
+    name: str
+    queues: tuple[str, ...]
+    device: str | None = None
+    model: str | None = None
+    bundle_version: str | None = None
+    seen_at: float
 
 
 def parse_task(name: str) -> Task:

@@ -1,6 +1,6 @@
 -- Send the message of a job again whose message got lost, unless another sweep has just done so.
 -- reads and writes: the job, its lease, its queue's list of messages
--- ARGV 3 attempt, 4 sent_at or '', 5 the list, 6 the message
+-- ARGV 3 attempt, 4 sent_at or '', 5 the queue, 6 the message
 -- returns {'ok'} or {'refused', state}
 local r = redis.call('HMGET', job, 'state', 'attempt', 'sent_at')
 local leased_until = redis.call('ZSCORE', leases, id)
@@ -10,5 +10,5 @@ if (r[1] ~= 'queued' and r[1] ~= 'running') or runs or r[2] ~= ARGV[3]
   return {'refused', r[1] or 'unknown'}
 end
 redis.call('HSET', job, 'sent_at', stamp(now()))
-redis.call('RPUSH', ARGV[5], ARGV[6])
+redis.call('RPUSH', messages_key(ARGV[5]), ARGV[6])
 return {'ok'}

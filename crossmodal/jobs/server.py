@@ -5,9 +5,9 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from crossmodal.errors import BrokerFull
-from crossmodal.jobs.connection import broker_errors
-from crossmodal.settings import Settings
+from crossmodal.errors import BrokerFull, BrokerNotTrusted, BrokerRefused, BrokerUnavailable
+from crossmodal.jobs.connection import broker_errors, connect, in_cluster_mode
+from crossmodal.settings import Settings, redacted
 
 LOOK_S = 1.0
 
@@ -43,6 +43,26 @@ class MemoryGuard:
         )
 
 
+def check_server(settings: Settings) -> None:
+    """Refuse at the start a server that could never be worked with; one that is away may come.
+
+    Raises `InvalidSetting` in cluster mode, `BrokerRefused` and `BrokerNotTrusted`.
+    """
+    try:
+        with broker_errors(settings), connect(settings) as redis:
+            refuse_cluster(settings, redis)
+    except (BrokerRefused, BrokerNotTrusted):
+        raise
+    except BrokerUnavailable:
+        return
+
+
+def refuse_cluster(settings: Settings, redis: Any) -> None:
+    """Raises `InvalidSetting` when the server runs in cluster mode."""
+    if redis.info("cluster").get("cluster_enabled"):
+        raise in_cluster_mode(redacted(settings.broker_url.get_secret_value()))
+
+
 def warnings(redis: Any) -> list[str]:
     """How this server may lose jobs that it was given, each with what to do about it."""
     found = []
@@ -52,30 +72,38 @@ def warnings(redis: Any) -> list[str]:
             f"maxmemory-policy is {policy}: the server may throw jobs away. "
             "CONFIG SET maxmemory-policy noeviction"
         )
-    if not keeps_data(redis):
+    kept = keeps_data(redis)
+    if not kept:
         found.append(
+            "the server has no append-only file and does not say whether it takes snapshots: its "
+            "restart may lose jobs. CONFIG SET appendonly yes"
+            if kept is None else
             "the server keeps nothing on disk: its restart loses all jobs. "
             "CONFIG SET appendonly yes"
-        )
+        )  # fmt: skip
     return found
 
 
 def eviction_policy(redis: Any) -> str:
     """The server's `maxmemory-policy`; `unknown` where it does not say."""
-    return _config(redis, "maxmemory-policy") or "unknown"
+    return str(redis.info("memory").get("maxmemory_policy", "unknown"))
 
 
-def keeps_data(redis: Any) -> bool:
-    """Whether the server writes its data to disk, by append-only file or by snapshots."""
+def keeps_data(redis: Any) -> bool | None:
+    """Whether the server writes its data to disk: an append-only file, or snapshots.
+
+    None where it has no such file and does not say whether it takes snapshots.
+    """
     if redis.info("persistence").get("aof_enabled"):
         return True
-    return _config(redis, "save") != ""
+    save = _config(redis, "save")
+    return None if save is None else save != ""
 
 
 def _config(redis: Any, name: str) -> str | None:
     try:
         found = redis.config_get(name)
-    except ResponseError:  # managed servers forbid CONFIG
+    except ResponseError:  # managed servers forbid CONFIG, and so does our ACL
         return None
     value = found.get(name)
     return None if value is None else str(value)

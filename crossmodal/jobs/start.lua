@@ -1,18 +1,24 @@
 -- Begin an attempt, if there is still one to begin.
 -- reads and writes: the job, its events, its lease, its queue's queued and running sets and stats,
 --   dead letters
--- ARGV 3 worker, 4 max_attempts, 5 lease_s, 6 retention_s
+-- ARGV 3 worker, 4 max_attempts, 5 lease_s, 6 retention_s, 7 how many messages of one owner may
+--   wait in the queue
 -- returns {'run', attempt, params, created_at, started_at, how many attempts count, in how many
---   excused ones a host died, 1 when it must be alone in its batch}, {'unknown'},
+--   excused ones a host died, 1 when it must be alone in its batch, traceparent or ''},
+--   {'unknown'},
 --   {'busy', attempt}, {'exhausted', attempt} or {<terminal state>, attempt}
 local worker, max_attempts, lease_s = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local retention_s = ARGV[6]
 
 local r = redis.call('HMGET', job, 'state', 'attempt', 'queue', 'params', 'created_at',
-  'expires_at', 'failure', 'uncounted', 'alone', 'excused')
+  'expires_at', 'failure', 'uncounted', 'alone', 'excused',
+  'owner', 'webhook', 'traceparent')
 local state, queue = r[1], r[3]
 if not state then return {'unknown'} end
 local attempt = tonumber(r[2])
+if r[11] and redis.call('SREM', queue_key(queue, 'sent:' .. r[11]), id) == 1 then
+  promote(queue, tonumber(ARGV[7]))
+end
 if state ~= 'queued' and state ~= 'running' then return {state, attempt} end
 if expire(state, attempt, r[8], queue, r[6], retention_s) then return {'expired', attempt} end
 -- A second message for a job that runs must wait: the attempt may yet die with its worker.
@@ -37,6 +43,7 @@ if is_exhausted then
 end
 
 local t = now()
+if r[11] then uncount_waiting(queue, r[11]) end
 attempt = attempt + 1
 redis.call('HSET', job, 'state', 'running', 'attempt', attempt, 'worker', worker,
   'started_at', stamp(t))
@@ -44,7 +51,9 @@ if failure then redis.call('HDEL', job, 'failure') end
 redis.call('ZREM', queue_key(queue, 'queued'), id)
 redis.call('ZADD', queue_key(queue, 'running'), stamp(t), id)
 redis.call('ZADD', leases, stamp(t + lease_s), id)
+if attempt > 1 then redis.call('HINCRBY', queue_key(queue, 'stats'), 'redelivered', 1) end
 event('running', attempt)
+if r[12] then hook(r[12], 'running', attempt, '', retention_s) end
 return {'run', attempt, r[4], r[5], stamp(t), counted + 1,
   tonumber(r[10] or 0),
-  r[9] and 1 or 0}
+  r[9] and 1 or 0, r[13] or ''}

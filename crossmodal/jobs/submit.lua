@@ -4,11 +4,15 @@
 -- KEYS[2]: idempotency key, or the job's own key for none
 -- ARGV 3 task, 4 queue, 5 params, 6 fingerprint, 7 expires_in_s or '', 8 max_queue_length or '',
 --   9 the message to send, or '' when it was sent before, 10 the batch that it belongs to or '',
---   11 its number in the batch, 12 how many items it has, 13 how many its messages may have
--- returns {'created' | 'existing' | 'conflict', id} or {'full', depth, running, mean_run_s}
+--   11 its number in the batch, 12 how many items it has, 13 how many its messages may have,
+--   14 its owner or '', 15 how many jobs the owner may have waiting or '', 16 how many messages
+--   of one owner may wait in the queue, 17 traceparent or '', 18 webhook as JSON or ''
+-- returns {'created' | 'existing' | 'conflict', id}, {'full', depth, running, mean_run_s} or
+--   {'owner_full', how many jobs of the owner wait}
 local task, queue, params, fingerprint = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local expires_in_s, max_queue_length = tonumber(ARGV[7]), tonumber(ARGV[8])
 local idempotency = KEYS[2]
+local owner, max_queued, window = ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16])
 
 if idempotency ~= job then
   local known = redis.call('HMGET', idempotency, 'id', 'fingerprint')
@@ -25,6 +29,11 @@ if max_queue_length and depth >= max_queue_length then
     redis.call('HGET', queue_key(queue, 'stats'), 'mean_run_s') or ''}
 end
 
+if owner ~= '' and max_queued then
+  local waiting = tonumber(redis.call('HGET', queue_key(queue, 'waiting'), owner) or 0)
+  if waiting >= max_queued then return {'owner_full', waiting} end
+end
+
 local t = now()
 redis.call('HSET', job, 'task', task, 'queue', queue, 'state', 'queued', 'attempt', 0,
   'params', params, 'created_at', stamp(t))
@@ -33,10 +42,18 @@ if idempotency ~= job then
   redis.call('HSET', idempotency, 'id', id, 'fingerprint', fingerprint)
   redis.call('HSET', job, 'idempotency', idempotency)
 end
-if ARGV[10] ~= '' then
+if owner ~= '' then
+  redis.call('HSET', job, 'owner', owner)
+  count_waiting(queue, owner)
+end
+if ARGV[17] ~= '' then redis.call('HSET', job, 'traceparent', ARGV[17]) end
+if ARGV[18] ~= '' then redis.call('HSET', job, 'webhook', ARGV[18]) end
+if ARGV[10] == '' then
+  redis.call('ZADD', prefix .. ':jobs:' .. owner, stamp(t), id)
+else
   local batch = prefix .. ':batch:' .. ARGV[10]
   redis.call('HSET', job, 'batch', batch, 'items', ARGV[12])
-  redis.call('HSET', batch, 'task', task)
+  redis.call('HSET', batch, 'task', task, 'owner', owner)
   redis.call('HSETNX', batch, 'most', ARGV[13])
   redis.call('HINCRBY', batch, 'items', ARGV[12])
   if tonumber(ARGV[11]) >= tonumber(redis.call('HGET', batch, 'messages') or 0) then
@@ -46,5 +63,6 @@ if ARGV[10] ~= '' then
 end
 redis.call('ZADD', queued, stamp(t), id)
 event('queued', 0)
-if ARGV[9] ~= '' then redis.call('LPUSH', queue, ARGV[9]) end
+redis.call('HINCRBY', queue_key(queue, 'stats'), 'submitted', 1)
+if ARGV[9] ~= '' then send(queue, owner, window, ARGV[9]) end
 return {'created', id}

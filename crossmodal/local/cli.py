@@ -17,8 +17,9 @@ from crossmodal.console import (
     stderr,
 )
 from crossmodal.errors import BrokerUnavailable
+from crossmodal.jobs.connection import is_reachable
 from crossmodal.local.stack import Stack, StackFailed
-from crossmodal.local.valkey import answers, is_local, start_valkey
+from crossmodal.local.valkey import is_local, start_valkey
 from crossmodal.processes import treat_sigterm_as_interrupt, wait_until
 from crossmodal.settings import Settings, data_dir, load_settings, redacted
 
@@ -30,9 +31,10 @@ def up(
     devices: Annotated[str, typer.Option(help="auto, cpu, or cuda:0,cuda:1.")] = "auto",
     concurrency: Annotated[int | None, typer.Option(min=1, help="Task processes a device.")] = None,
     flower: Annotated[bool, typer.Option(help="Also run Flower.")] = True,
+    gateway: Annotated[bool, typer.Option(help="Also serve HTTP, the page and webhooks.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Run Valkey (if none answers), a worker and Flower; one Ctrl-C stops all."""
+    """Run Valkey (if none answers), a worker, Flower and the gateway; one Ctrl-C stops all."""
     treat_sigterm_as_interrupt()
     options = ["--devices", devices]
     options += ["--concurrency", str(concurrency)] if concurrency else []
@@ -43,9 +45,9 @@ def up(
             with Stack({}) as stack:
                 _ensure_queue(stack, settings)
                 stack.start_worker(options, settings.drain_s, ready_file)
-                shown = flower and stack.start_flower()
+                places = _start_services(stack, settings, flower, gateway)
                 stack.wait_ready(ready_file)
-                _say_ready(settings, shown, as_json)
+                _say_ready(places, as_json)
                 _watch(stack)
         except KeyboardInterrupt:
             stderr.print("stopped")
@@ -53,7 +55,7 @@ def up(
 
 def _ensure_queue(stack: Stack, settings: Settings) -> None:
     url = settings.broker_url.get_secret_value()
-    if answers(url):
+    if is_reachable(settings):
         return
     if not is_local(url):
         raise BrokerUnavailable(
@@ -66,13 +68,26 @@ def _ensure_queue(stack: Stack, settings: Settings) -> None:
     stderr.print(f"started Valkey at {url}, its data in {folder}", soft_wrap=True)
 
 
-def _say_ready(settings: Settings, flower: bool, as_json: bool) -> None:
+def _start_services(
+    stack: Stack, settings: Settings, flower: bool, gateway: bool
+) -> dict[str, str | None]:
+    """Start what is for eyes and for other languages; where all of it is found."""
     host, port = (os.environ.get(f"FLOWER_{n}") for n in ("ADDRESS", "PORT"))
-    places = {
+    flower_url = f"http://{host or '127.0.0.1'}:{port or 5555}"
+    if not (flower and stack.start_flower()):
+        flower_url = ""
+    page = stack.start_gateway(flower_url) if gateway else None
+    if page is not None:
+        stack.start_webhooks()
+    return {
         "queue": redacted(settings.broker_url.get_secret_value()),
         "store": settings.storage_url,
-        "flower": f"http://{host or '127.0.0.1'}:{port or 5555}" if flower else None,
+        "flower": flower_url or None,
+        "page": page,
     }
+
+
+def _say_ready(places: dict[str, str | None], as_json: bool) -> None:
     if as_json:
         print_json(places)
         return

@@ -1,5 +1,6 @@
 """Queue, worker and Flower as one thing that starts, is ready, and stops."""
 
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,8 @@ from crossmodal.processes import Child, wait_until
 
 READY_S = 120.0
 FLOWER_STOP_S = 5.0
+WEBHOOKS_STOP_S = 45.0  # a receiver may take 30 s
+GATEWAY_STOP_S = 15.0
 KILL_MARGIN_S = 30.0  # beyond a worker's own drain
 
 
@@ -57,6 +60,20 @@ class Stack:
         self.start("flower", argv, FLOWER_STOP_S)
         return True
 
+    def start_webhooks(self) -> None:
+        """Start what delivers webhooks."""
+        argv = [sys.executable, "-m", "crossmodal.cli", "webhooks", "--concurrency", "4"]
+        self.start("webhooks", argv, WEBHOOKS_STOP_S)
+
+    def start_gateway(self, flower_url: str = "") -> str | None:
+        """Start the HTTP gateway, if it is installed: where it will answer."""
+        if find_spec("fastapi") is None:
+            return None
+        argv = [sys.executable, "-m", "crossmodal.cli", "gateway", "--flower", flower_url]
+        self.start("gateway", argv, GATEWAY_STOP_S)
+        address, port = (os.environ.get(f"CROSSMODAL_GATEWAY_{n}") for n in ("ADDRESS", "PORT"))
+        return f"http://{address or '127.0.0.1'}:{port or 8000}"
+
     def wait_ready(self, ready_file: Path) -> None:
         """Wait until the worker takes jobs. Raises `StackFailed`."""
         if not wait_until(lambda: self.dead() is not None or ready_file.exists(), READY_S):
@@ -64,9 +81,14 @@ class Stack:
         if (child := self.dead()) is not None:
             raise StackFailed(f"{child.name} ended with status {child.returncode}")
 
+    @property
+    def children(self) -> list[Child]:
+        """What runs, in the order in which it was started."""
+        return [child for child, _ in self._children]
+
     def dead(self) -> Child | None:
         """A child that has ended by itself, if there is one."""
-        return next((child for child, _ in self._children if not child.is_alive), None)
+        return next((child for child in self.children if not child.is_alive), None)
 
     def stop(self) -> None:
         """Stop all children, the last one first. Ctrl-C tells the one that is awaited again."""

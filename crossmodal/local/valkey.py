@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -36,10 +37,14 @@ def valkey_url(port: int, password: str | None = None) -> str:
     return f"redis://{secret}127.0.0.1:{port}/0"
 
 
-def start_valkey(folder: Path, port: int, password: str | None = None) -> Child:
+def start_valkey(
+    folder: Path, port: int, password: str | None = None, *,
+    more: Sequence[str] = (), binary: str | None = None,
+) -> Child:  # fmt: skip
     """A server that keeps every write in `folder` (append-only file) and never evicts.
 
-    Raises `BrokerUnavailable` when it does not answer within 15 seconds.
+    `more` are lines for its configuration. Raises `BrokerUnavailable` when it does not answer
+    within 15 seconds.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,10 +56,11 @@ def start_valkey(folder: Path, port: int, password: str | None = None) -> Child:
     ]  # fmt: skip
     if password:
         config.append(f"requirepass {password}")
+    config += more
     # Through standard input: a password in argv could be read by anybody with `ps`.
     text = "\n".join(config) + "\n"
     with (folder / "valkey.log").open("ab") as log:
-        child = Child("valkey", [server_binary(), "-"], output=log, stdin=text.encode())
+        child = Child("valkey", [binary or server_binary(), "-"], output=log, stdin=text.encode())
         child.start()
     url = valkey_url(port, password)
     if not wait_until(lambda: answers(url) or not child.is_alive, START_S) or not child.is_alive:

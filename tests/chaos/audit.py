@@ -9,7 +9,7 @@ from typing import Any
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import Task, dead_key, leases_key, queue_key, result_key
+from crossmodal.jobs.names import Task, dead_key, job_key, leases_key, queue_key, result_key
 from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.record import Job, JobResult, JobState
 from crossmodal.settings import Settings
@@ -148,3 +148,14 @@ class Audit:
         failed = {i for i, job in self.records.items() if job.state is JobState.FAILED}
         innocent = failed - poison - self.struck_down
         yield from (f"{i} has failed: {self.records[i].failure}" for i in innocent)
+
+
+def running_jobs(settings: Settings) -> dict[str, str]:
+    """Ids of the jobs that run, with the names of their workers."""
+    with connect(settings) as redis:
+        ids = [
+            job_id
+            for task in Task
+            for job_id in redis.zrange(queue_key(PREFIX, task.queue, "running"), 0, -1)
+        ]
+        return {i: str(redis.hget(job_key(PREFIX, i), "worker")) for i in ids}

@@ -27,12 +27,12 @@ from crossmodal.errors import BrokerUnavailable, CrossmodalError, StorageUnavail
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import Task, job_key, queue_key
+from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import JobState
 from crossmodal.processes import wait_until
 from producer import Client, JobHandle
-from tests.chaos.audit import PREFIX, Accepted, Audit
+from tests.chaos.audit import Accepted, Audit, running_jobs
 from tests.chaos.faults import FAULTS
 from tests.chaos.world import World
 
@@ -70,15 +70,17 @@ class Storm:
         threads.append(threading.Thread(target=self._meddle, name="meddler"))
         for thread in threads:
             thread.start()
-        rng = random.Random(self.seed)
         watchers = []
-        while time.monotonic() < begun + self.minutes * 60:
-            watchers.append(self._break_something(rng))
-            time.sleep(rng.uniform(*self.pause_s))
-            self.world.keep_up()
-        self.over.set()
-        for thread in threads + [w for w in watchers if w]:
-            thread.join()
+        try:
+            rng = random.Random(self.seed)
+            while time.monotonic() < begun + self.minutes * 60:
+                watchers.append(self._break_something(rng))
+                time.sleep(rng.uniform(*self.pause_s))
+                self.world.keep_up()
+        finally:  # or the producers of a storm that failed would keep its process alive
+            self.over.set()
+            for thread in threads + [w for w in watchers if w]:
+                thread.join()
 
     def settle(self) -> Audit:
         """Wait until nothing is on its way any more; the audit says what still is."""
@@ -177,28 +179,22 @@ class Storm:
     def _break_something(self, rng: random.Random) -> threading.Thread | None:
         weights = [weight for _, weight in FAULTS.values()]
         name = rng.choices(list(FAULTS), weights)[0]
-        before = self._running()
+        before = running_jobs(self.world.settings(through_proxy=False))
         hit = FAULTS[name][0](self.world, rng)
         if not hit.happened:
             return None
         self.counts[name] += 1
         hit_jobs = [i for i, worker in before.items() if hit.worker in (None, worker)]
         if hit.worker is not None:
-            meanwhile = [i for i, worker in self._running().items() if worker == hit.worker]
+            meanwhile = [
+                i
+                for i, worker in running_jobs(self.world.settings(through_proxy=False)).items()
+                if worker == hit.worker
+            ]
             self.accepted.struck.update({*hit_jobs, *meanwhile})
         watcher = threading.Thread(target=self._watch, args=(name, hit_jobs))
         watcher.start()
         return watcher
-
-    def _running(self) -> dict[str, str]:
-        """Ids of the jobs that run, with the names of their workers."""
-        with connect(self.world.settings(through_proxy=False)) as redis:
-            ids = [
-                job_id
-                for task in Task
-                for job_id in redis.zrange(queue_key(PREFIX, task.queue, "running"), 0, -1)
-            ]
-            return {i: str(redis.hget(job_key(PREFIX, i), "worker")) for i in ids}
 
     def _watch(self, name: str, hit_jobs: list[str]) -> None:
         """Recovered: all that ran on what was hit has ended, and so has a job submitted after."""

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -15,6 +16,7 @@ from crossmodal.local.valkey import answers, free_port, start_valkey, valkey_url
 from crossmodal.processes import Child, wait_until
 from crossmodal.settings import Settings, load_settings
 from tests.chaos.proxy import Proxy
+from tests.marked import marked
 
 POISON = Path(__file__).parents[1] / "e2e" / "poison"
 MARK = "CROSSMODAL_STORM"  # in the environment of every process that the storm starts
@@ -32,11 +34,12 @@ class Worker:
     concurrency: int
     child: Child | None = None
     starts: int = 0
+    within: Sequence[str] = ()  # a command that runs another one somewhere else
 
     def start(self) -> None:
         self.starts += 1
         argv = [
-            sys.executable, "-m", "crossmodal.cli", "worker", "--devices", "cpu",
+            *self.within, sys.executable, "-m", "crossmodal.cli", "worker", "--devices", "cpu",
             "--concurrency", str(self.concurrency), "--ready-file", str(self.ready),
         ]  # fmt: skip
         with (self.folder / f"{self.name}.log").open("ab") as log:
@@ -58,7 +61,10 @@ class Worker:
         return f"cpu.{self.child.pid if self.child else 0}@{socket.gethostname()}"
 
     def supervisor(self) -> psutil.Process | None:
-        return psutil.Process(self.child.pid) if self.child and self.child.is_alive else None
+        try:
+            return psutil.Process(self.child.pid) if self.child and self.child.is_alive else None
+        except psutil.NoSuchProcess:
+            return None
 
     def host(self) -> psutil.Process | None:
         return self._find("worker.host")
@@ -68,14 +74,26 @@ class Worker:
         return self._find("celery", unlike="-bulk")
 
     def task_children(self) -> list[psutil.Process]:
-        celery = self.celery()
-        return celery.children() if celery else []
+        return _children(self.celery())
 
     def _find(self, word: str, unlike: str = "\n") -> psutil.Process | None:
-        supervisor = self.supervisor()
-        children = supervisor.children() if supervisor else []
-        lines = [(child, child.cmdline()) for child in children]
+        lines = [(child, _command_line(child)) for child in _children(self.supervisor())]
         return next((c for c, line in lines if word in line and unlike not in str(line)), None)
+
+
+def _children(process: psutil.Process | None) -> list[psutil.Process]:
+    """None of a process that has just ended: the storm kills them while we look."""
+    try:
+        return process.children() if process else []
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # ended, or not yet waited for
+        return []
 
 
 @dataclass
@@ -138,15 +156,7 @@ class World:
 
     def survivors(self) -> list[psutil.Process]:
         """Processes of workers that are still there, by the mark in their environment."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                marked = process.environ().get(MARK) == self.mark
-                if marked and "CROSSMODAL_LEASE_S" in process.environ():
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return [p for p in found if p.status() != psutil.STATUS_ZOMBIE]
+        return marked(MARK, self.mark, "CROSSMODAL_LEASE_S")
 
     def _environment(self) -> dict[str, str]:
         return {

@@ -13,10 +13,10 @@ from crossmodal.parts import finished_parts, read_part
 from crossmodal.processes import Child
 from producer import Client
 from tests.e2e.test_lease import short
-from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, host_of, running_worker
+from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, host_of, running_worker, server
 from tests.waiting import until
 
-__all__ = ["client", "env", "short"]  # fixtures
+__all__ = ["client", "env", "server", "short"]  # fixtures
 BATCH = "killed"
 ITEMS, MESSAGE = 70, 64
 

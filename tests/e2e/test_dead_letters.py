@@ -24,11 +24,13 @@ from tests.e2e.test_lifecycle import (
     host_of,
     interactive_worker,
     running_worker,
+    server,
 )
 from tests.integration.test_main_job import is_known
+from tests.servers import Server
 from tests.waiting import until
 
-__all__ = ["client", "env"]  # fixtures
+__all__ = ["client", "env", "server"]  # fixtures
 POISON = Path(__file__).parent / "poison"
 PARAMS = Txt2ImgParams(prompt=PROMPT, seed=7)
 
@@ -131,7 +133,7 @@ def test_a_queued_job_whose_message_is_garbage_fails_with_a_code(
 
 
 def test_a_message_for_which_redis_has_no_memory_waits_in_the_worker(
-    env: dict[str, str], client: Client, tmp_path: Path
+    env: dict[str, str], client: Client, server: Server, tmp_path: Path
 ) -> None:
     from celery import Celery
 
@@ -141,11 +143,13 @@ def test_a_message_for_which_redis_has_no_memory_waits_in_the_worker(
         with Celery(broker=env["CELERY_BROKER_URL"]) as app:
             call = {"name": "crossmodal.txt2img", "kwargs": {"prompt": PROMPT}, "queue": "txt2img"}
             sent = [app.send_task(**call).id for _ in range(8)]  # no record, only a message
-        client.redis.config_set("maxmemory", 1)
+        with server.admin() as redis:
+            redis.config_set("maxmemory", 1)
         before.resume()
         log = tmp_path / "worker" / "log"
         until(lambda: b"no memory for what it handed out" in log.read_bytes(), WAIT_S)
-        client.redis.config_set("maxmemory", 0)
+        with server.admin() as redis:
+            redis.config_set("maxmemory", 0)
         until(lambda: all(is_known(client, job_id) for job_id in sent), WAIT_S)
         for job_id in sent:
             assert client.job(job_id).result(timeout_s=WAIT_S).images
@@ -156,7 +160,8 @@ def test_a_damaged_copy_of_a_message_does_no_harm(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
     job = client.txt2img(PROMPT, seed=7)
-    client.redis.rpush("txt2img", client.redis.lindex("txt2img", 0)[:-20])  # taken first
+    [message] = client.redis.lrange("txt2img", 0, -1)
+    client.redis.rpush("txt2img", message[:-20])  # taken first
     with running_worker(env, tmp_path / "worker", 1):
         assert job.result(timeout_s=WAIT_S).attempt == 1
         assert [letter.code for letter in letters(client)] == ["invalid_message"]

@@ -81,7 +81,7 @@ def test_flower_shows_the_worker_and_the_finished_jobs(
     jobs = [client.txt2img(LONG_PROMPT, seed=i) for i in range(5)]
     for job in jobs:
         job.result(timeout_s=60)
-    names = client.workers()
+    names = [worker.name for worker in client.workers()]
     assert len(names) == 2
 
     page.goto(f"{flower}/workers")

@@ -19,11 +19,12 @@ from tests.e2e.test_lifecycle import (
     host_of,
     interactive_worker,
     running_worker,
+    server,
     tree_of,
 )
 from tests.waiting import until
 
-__all__ = ["client", "env"]  # fixtures
+__all__ = ["client", "env", "server"]  # fixtures
 LEASE_S = 3.0
 
 

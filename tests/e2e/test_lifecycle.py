@@ -15,11 +15,12 @@ import pytest
 
 from crossmodal.jobs.record import JobState
 from crossmodal.local.stack import Stack
-from crossmodal.local.valkey import free_port, start_valkey, valkey_url
+from crossmodal.local.valkey import free_port, valkey_url
 from crossmodal.processes import Child
 from producer import Client, JobHandle
 from tests.conftest import settings_of, stack_environment
 from tests.integration.test_main_job import is_known
+from tests.servers import Server, start_server
 from tests.waiting import until
 
 PROMPT = "a large red circle on a white background"
@@ -27,12 +28,21 @@ WAIT_S = 90
 
 
 @pytest.fixture
-def env(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of a queue and a store that only this test uses."""
-    port = free_port()
-    server = start_valkey(tmp_path / "valkey", port)
-    yield stack_environment(port, tmp_path)
-    server.stop(10)
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A queue that only this test uses; its users may do no more than they need."""
+    server = start_server(tmp_path / "valkey")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def env(server: Server, tmp_path: Path) -> dict[str, str]:
+    """The environment of that queue, and of a store."""
+    return stack_environment(server.port, tmp_path)
+
+
+def store(folder: Path) -> dict[str, str]:
+    return {"CROSSMODAL_STORAGE_URL": (folder / "storage").as_uri()}
 
 
 @pytest.fixture
@@ -131,10 +141,12 @@ def test_a_second_sigterm_stops_at_once_and_costs_no_attempt(
 
 
 def test_a_server_that_keeps_nothing_is_warned_of_at_start(
-    env: dict[str, str], client: Client, tmp_path: Path
+    env: dict[str, str], server: Server, tmp_path: Path
 ) -> None:
-    client.redis.config_set("appendonly", "no")
-    client.redis.config_set("maxmemory-policy", "allkeys-lru")
+    with server.admin() as redis:
+        redis.config_set("appendonly", "no")
+        redis.config_set("maxmemory-policy", "allkeys-lru")
+    env["CELERY_BROKER_URL"] = server.admin_url  # who has no right to ask is told another thing
     with running_worker(env, tmp_path / "worker", 1):
         log = (tmp_path / "worker" / "log").read_text()
     assert "jobs can be lost: maxmemory-policy is allkeys-lru" in log
@@ -210,9 +222,10 @@ def test_a_plain_celery_worker_says_that_its_host_is_missing_and_works_once_it_i
 
 
 def test_up_starts_what_is_missing_and_ctrl_c_ends_it(tmp_path: Path) -> None:
-    port, flower = free_port(), free_port()
-    env = {**os.environ, **stack_environment(port, tmp_path), "XDG_DATA_HOME": str(tmp_path),
-           "FLOWER_PORT": str(flower)}  # fmt: skip
+    port, flower, gateway = free_port(), free_port(), free_port()
+    env = {**os.environ, "CELERY_BROKER_URL": valkey_url(port), **store(tmp_path),
+           "XDG_DATA_HOME": str(tmp_path),
+           "FLOWER_PORT": str(flower), "CROSSMODAL_GATEWAY_PORT": str(gateway)}  # fmt: skip
     with (tmp_path / "log").open("wb") as log:
         up = Child(
             "up", [sys.executable, "-m", "crossmodal.cli", "up", "--devices", "cpu"], env, log
@@ -226,6 +239,7 @@ def test_up_starts_what_is_missing_and_ctrl_c_ends_it(tmp_path: Path) -> None:
         with Client(broker_url=valkey_url(port), storage_url=env["CROSSMODAL_STORAGE_URL"]) as c:
             assert c.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).images
         until(lambda: _listens(flower), WAIT_S, "Flower")
+        until(lambda: _listens(gateway), WAIT_S, "the gateway")
         assert terminate(up, signal.SIGINT) == 0
         assert not [p for p in tree if p.is_running()]
     finally:
@@ -238,11 +252,20 @@ def _listens(port: int) -> bool:
 
 
 def test_standard_output_of_up_is_json_alone(tmp_path: Path) -> None:
-    env = {**os.environ, **stack_environment(free_port(), tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+    env = {
+        **os.environ,
+        "CELERY_BROKER_URL": valkey_url(free_port()),
+        **store(tmp_path),
+        "XDG_DATA_HOME": str(tmp_path),
+    }
     command = [sys.executable, "-m", "crossmodal.cli", "up", "--devices", "cpu", "--json"]
     with (tmp_path / "log").open("wb") as log:
         up = subprocess.Popen(
-            [*command, "--no-flower"], env=env, stdout=subprocess.PIPE, stderr=log, text=True
+            [*command, "--no-flower", "--no-gateway"],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
     assert up.stdout is not None
     try:

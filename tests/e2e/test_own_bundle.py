@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from crossmodal.local.stack import Stack
-from crossmodal.local.valkey import free_port, start_valkey
 from crossmodal.models.bundle import open_bundle
 from producer import Client
 from tests.bert import make_bert
 from tests.conftest import settings_of, stack_environment
+from tests.servers import start_server
 from tests.unit.test_text import google_file
 
 DATA = Path(__file__).parents[1] / "data"
@@ -44,17 +44,17 @@ def test_a_bundle_trained_on_files_is_served_at_once(tmp_path: Path, dataset: st
         options = ["--dataset", f"{kind}:{DATA / name}"]
     bundle = open_bundle(trained(tmp_path / "bundle", *options))
     assert {"a", "of", "to"} <= set(bundle.config("img2txt.json")["words"])
-    port = free_port()
-    env = stack_environment(port, tmp_path) | {"CROSSMODAL_BUNDLE": str(bundle.folder)}
+    server = start_server(tmp_path / "valkey")
+    env = stack_environment(server.port, tmp_path) | {"CROSSMODAL_BUNDLE": str(bundle.folder)}
     ready = tmp_path / "ready"
     with (tmp_path / "log").open("wb") as log, Stack(env, log) as stack:
-        stack.add(start_valkey(tmp_path / "valkey", port), 10)
         stack.start_worker(["--devices", "cpu", "--concurrency", "2"], 60, ready)
         stack.wait_ready(ready)
         with Client(settings_of(env)) as client:
             drawn = client.txt2img(PROMPT, seed=1, count=2).result(timeout_s=60)
             png = client.read(drawn.images[0])
             described = client.img2txt(png).result(timeout_s=60)
+    server.stop()
     assert drawn.bundle_version == described.bundle_version == bundle.version
     assert (drawn.model, len(drawn.images)) == (bundle.name, 2)
     assert (drawn.images[0].width, drawn.images[0].height) == (32, 32)

@@ -21,11 +21,12 @@ from tests.e2e.test_lifecycle import (
     host_of,
     interactive_worker,
     running_worker,
+    server,
     tree_of,
 )
 from tests.waiting import until
 
-__all__ = ["client", "env"]  # fixtures
+__all__ = ["client", "env", "server"]  # fixtures
 FREED_S = 5.0  # it takes half a second, and more on a busy machine; without it, much longer
 
 

@@ -18,14 +18,36 @@ def loaded_by(statement: str) -> set[str]:
     return {name.partition(".")[0] for name in json.loads(output)}
 
 
-@pytest.mark.parametrize("module", ["producer", "producer.cli", "crossmodal", "crossmodal.cli"])
+@pytest.mark.parametrize(
+    "module", ["producer", "producer.cli", "producer.gateway.cli", "crossmodal", "crossmodal.cli"]
+)
 def test_a_producer_loads_nothing_heavy(module: str) -> None:
     assert not loaded_by(f"import {module}") & {*HEAVY, "worker"}
 
 
-@pytest.mark.parametrize("module", ["worker.app", "worker.tasks", "worker.supervisor"])
+@pytest.mark.parametrize(
+    "module", ["worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks"]
+)
 def test_what_forks_never_loads_torch(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"torch", "torchvision", "gensim", "scipy"}
+
+
+def test_webhooks_and_flower_need_nothing_heavy() -> None:
+    """They run in the image of the producer, which has none of it."""
+    assert not loaded_by("import worker.webhooks, worker.tasks") & {*HEAVY}
+
+
+def test_a_worker_without_numpy_serves_no_jobs() -> None:
+    program = (
+        "import sys; sys.modules['numpy'] = None; from types import SimpleNamespace as N;"
+        "from worker.tasks import _load;"
+        "_load(N(app=N(amqp=N(queues=N(consume_from={'webhooks': 1})))));"
+        "_load(N(app=N(amqp=N(queues=N(consume_from={'txt2img': 1})))))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (
+        1, "jobs need numpy: pip install 'crossmodal[worker]'\n",
+    )  # fmt: skip
 
 
 def test_the_model_host_never_loads_celery() -> None:
@@ -45,7 +67,8 @@ def test_the_asynchronous_client_has_the_methods_of_the_other() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in vars(kind) if not name.startswith("_")}
 
-    helpers = {"new_wait", "more_ended", "most_items", "storage", "dead_letters"}
+    helpers = {"new_wait", "more_ended", "most_items", "storage"}
+    helpers |= {"dead_letters", "webhooks", "keys"}  # for operators
     assert public(producer.AsyncClient) == public(producer.Client) - helpers
     assert public(producer.JobHandle) <= public(producer.AsyncJobHandle)
 
@@ -81,6 +104,6 @@ def test_every_code_has_a_row_in_the_operations_manual() -> None:
 def test_no_script_is_without_its_header() -> None:
     folder = Path(__file__).parents[2] / "crossmodal" / "jobs"
     scripts = list(folder.glob("*.lua"))
-    assert len(scripts) == 11
+    assert len(scripts) == 17
     for script in scripts:
         assert script.read_text().startswith("--"), script

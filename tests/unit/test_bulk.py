@@ -20,13 +20,13 @@ from PIL import Image
 from crossmodal.errors import IdempotencyConflict, InvalidParams, JobNotFound
 from crossmodal.jobs.bulk import BulkItem, pack_items, unpack_items
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.names import Task, bulk_job_id, result_key
+from crossmodal.jobs.names import Task, bulk_job_id, messages_key, result_key
 from crossmodal.jobs.params import BulkParams, parse_params
 from crossmodal.jobs.record import Failure, ItemResult, JobResult, JobState
 from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
 from producer import Client
-from producer.bulk import fitting
+from producer.bulk import MOST_FAILED, fitting
 from producer.jsonl import BatchFile, result_line
 from producer.seeds import item_seed
 from tests.unit.sham import SIDE, ShamHost, serving
@@ -204,13 +204,13 @@ def test_a_rerun_sends_nothing_twice(client: Client) -> None:
     first = Sending(client, prompts(100))
     first.until_sent(100)
     messages = [client.record(bulk_job_id(BATCH, n)) for n in range(2)]
-    length = client.redis.llen(BULK.queue)  # other tests have left some there
+    messages_of = messages_key(client.settings.key_prefix, BULK.queue)
     again = Sending(client, prompts(100))
     client.cancel(messages[1].id)
     until(lambda: client.queue(BULK).depth == 1, WAIT_S)
     client.cancel(messages[0].id)
     assert codes(again.results()) == codes(first.results()) == dict.fromkeys(range(100), "canceled")
-    assert client.redis.llen(BULK.queue) == length
+    assert client.redis.llen(messages_of) == 2
     assert [client.record(m.id).params for m in messages] == [m.params for m in messages]
     assert client.batch(BATCH).total == 100
 
@@ -265,6 +265,21 @@ def test_an_item_that_cannot_be_sent_fails_alone(client: Client) -> None:
     sending.until_sent(1)
     client.cancel_batch(BATCH)
     assert list(codes(sending.results()).values()) == ["invalid_params"] * 5 + ["canceled"]
+
+
+def test_failed_items_are_passed_on_as_they_come_and_not_gathered(client: Client) -> None:
+    read = 0
+
+    def failed() -> Iterator[ItemResult]:
+        nonlocal read
+        for read in range(1, 100_001):
+            failure = Failure(code="invalid_params", message="no JSON")
+            yield ItemResult(index=read - 1, custom_id=str(read), failure=failure)
+
+    results = client.map_items(Task.TXT2IMG, failed(), batch_id=BATCH)
+    next(results)
+    assert read <= 2 * MOST_FAILED
+    assert sum(1 for _ in results) == 99_999
 
 
 def test_nothing_to_do_is_done_at_once(client: Client) -> None:
@@ -378,7 +393,8 @@ def read_file(folder: Path, lines: list[Any], task: Task | None = None) -> list[
 BAD_LINES: dict[str, tuple[Any, str, str]] = {
     "no JSON": (b"{nonsense", "line 2", "no JSON"),
     "no text": (b"\xff\xfe", "line 2", "no JSON"),
-    "too deep": (b"[" * 100_000, "line 2", "no JSON"),
+    "too deep": (b"[" * 9_999, "line 2", "no JSON"),
+    "too much": (b"[" * 100_000, "line 2", "more values"),
     "not an object": (b"[1, 2]", "line 2", "not a JSON object"),
     "of another task": (request("x", url="/v1/img2txt"), "x", "batch is of txt2img"),
     "an unknown url": (request("x", url="/v1/chat"), "x", "/v1/chat"),

@@ -12,7 +12,7 @@ from crossmodal.errors import DeadLetterNotFound, InvalidMessage, InvalidParams
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.dead import MAX_RAW
 from crossmodal.jobs.ledger import Attempt, JobLedger
-from crossmodal.jobs.names import dead_key, job_key, letter_key
+from crossmodal.jobs.names import dead_key, job_key, letter_key, messages_key
 from crossmodal.jobs.record import Failure, JobState
 from crossmodal.settings import Settings
 from producer import Client
@@ -83,11 +83,11 @@ def test_of_a_large_message_the_beginning_is_kept(client: Client) -> None:
 
 
 def test_a_replayed_message_lies_in_its_queue_again(client: Client, settings: Settings) -> None:
-    queue = f"{settings.key_prefix}-queue"
+    queue = "txt2img"
     letter_id = client.dead_letters.set_aside(queue, b"\xff hello", GARBAGE)
     assert replay(client, client.dead_letters.get(letter_id)) is None
     with connect(settings, decode=False) as redis:
-        assert redis.lrange(queue, 0, -1) == [b"\xff hello"]
+        assert redis.lrange(messages_key(settings.key_prefix, queue), 0, -1) == [b"\xff hello"]
     with pytest.raises(DeadLetterNotFound):
         client.dead_letters.get(letter_id)
 

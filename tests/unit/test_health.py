@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -12,23 +14,27 @@ from crossmodal.errors import InvalidSetting
 from crossmodal.processes import Child
 from crossmodal.settings import Settings
 from tests.waiting import until
-from worker.health import examine
+from worker.health import answers, examine
 from worker.supervisor import make_folder
 from worker.unit import Watched
 
 
-def supervisor_at(run_dir: Path) -> "subprocess.Popen[str]":
-    """Another process that holds a folder as a supervisor does, until its input ends."""
+def supervisor_at(run_dir: Path, *options: str) -> "subprocess.Popen[str]":
+    """Another process that holds a folder as a supervisor does, until its input ends.
+
+    With any option its worker needs no models.
+    """
     program = (
         "import sys; from pathlib import Path; "
         "from worker.supervisor import make_folder; "
         "from worker.health import UnitFiles, WorkerFiles, lock; "
         "folder = make_folder(Path(sys.argv[1])); "
-        "held = lock(folder); WorkerFiles(UnitFiles(folder, 'cpu'), 'cpu').mark.touch(); "
+        "held = lock(folder); files = WorkerFiles(UnitFiles(folder, 'cpu'), 'cpu'); "
+        "files.make_mark(needs_models=len(sys.argv) < 3); "
         "print(folder, flush=True); sys.stdin.read()"
     )
     return subprocess.Popen(
-        [sys.executable, "-c", program, str(run_dir)],
+        [sys.executable, "-c", program, str(run_dir), *options],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -51,6 +57,20 @@ def test_folders_count_for_as_long_as_their_supervisor_lives(
     assert examine(here) == []  # whatever process has its number by now
     assert make_folder(tmp_path) == mine
     assert {path.name for path in tmp_path.iterdir()} == others | {str(os.getpid())}
+
+
+@pytest.mark.parametrize(("options", "is_ready"), [((), False), (("without models",), True)])
+def test_only_a_worker_of_models_waits_for_a_model_host(
+    options: tuple[str, ...], is_ready: bool, settings: Settings, tmp_path: Path
+) -> None:
+    here = settings.model_copy(update={"run_dir": tmp_path})
+    with supervisor_at(tmp_path, *options) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        for name in ("cpu.worker", "cpu.ready"):
+            (folder / name).touch()
+        [unit] = examine(here)
+        assert (unit.live, unit.ready) == (True, is_ready)
 
 
 def test_a_run_dir_without_room_for_a_socket_is_refused(tmp_path: Path) -> None:
@@ -84,3 +104,38 @@ def test_a_process_that_never_moved_is_silent_once_it_should_have_started(
     (tmp_path / "beat").touch()
     assert watched.silent_s(tmp_path / "beat") < 0.1
     watched.child.stop(5)
+
+
+# -- a gateway's ------------------------------------------------------------------------
+
+
+class Probed(BaseHTTPRequestHandler):
+    """Answers /livez with 200, /readyz with 503."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/livez" else 503)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the tests' output is not for it."""
+
+
+def test_a_url_is_asked_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    server = HTTPServer(("127.0.0.1", 0), Probed)
+    thread = Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    assert (answers(f"{base}/livez"), answers(f"{base}/readyz")) == (True, False)
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    assert not answers(f"{base}/livez")
+    with pytest.raises(InvalidSetting, match="http://"):
+        answers("/etc/passwd")
+
+
+def test_the_command_says_by_its_exit_status_whether_a_url_answers() -> None:
+    with pytest.raises(SystemExit) as ended:
+        load("health")(["--url", "http://127.0.0.1:9/livez"])
+    assert ended.value.code == 1

@@ -1,5 +1,7 @@
 """The task's end of the socket, against a host that misbehaves on purpose."""
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -163,21 +165,37 @@ def test_a_late_reply_never_answers_the_next_request(
 
 
 def test_a_wait_that_was_interrupted_leaves_no_connection_behind(
-    serve: Callable[[Behaviour], Path], monkeypatch: pytest.MonkeyPatch
+    serve: Callable[[Behaviour], Path],
 ) -> None:
     class Interrupted(Exception):
         """Raised in the middle of a wait, as the pool's time limit is, by a signal."""
 
-    def interrupted(*_: object) -> bytes:
+    def interrupted(*_: object) -> None:
         raise Interrupted
 
+    before = signal.signal(signal.SIGUSR1, interrupted)
     host = HostClient(serve(late), wait_s=5, timeout_s=5)
-    with monkeypatch.context() as patched:
-        patched.setattr("worker.host.client.select.select", interrupted)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    try:
         with pytest.raises(Interrupted):
             ask(host)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
     assert not host.is_awaited  # there was one: the time went into the job
     assert ask(host).model == "answer 1"
+    host.close()
+
+
+def test_a_reply_that_comes_in_pieces_is_put_together(serve: Callable[[Behaviour], Path]) -> None:
+    def in_pieces(connection: socket.socket, number: int) -> None:
+        receive(connection)
+        whole = reply("long " * 100_000)
+        for piece in (whole[:2], whole[2:50], whole[50:-3], whole[-3:-1], whole[-1:]):
+            connection.sendall(piece)
+            time.sleep(0.01)  # so that they are not read as one
+
+    host = HostClient(serve(in_pieces), wait_s=5, timeout_s=5)
+    assert ask(host).model == "long " * 100_000
     host.close()
 
 

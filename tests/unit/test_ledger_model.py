@@ -22,21 +22,20 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from pydantic import SecretStr
 
 from crossmodal.errors import IdempotencyConflict
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
-from crossmodal.jobs.names import Task, dead_key, events_key, job_key, leases_key
+from crossmodal.jobs.names import Task, dead_key, events_key, job_key, leases_key, messages_key
 from crossmodal.jobs.record import Failure, Job, JobResult, JobState, Timings
 from crossmodal.settings import Settings
+from tests.servers import forget_all
 
 QUEUED, RUNNING = JobState.QUEUED, JobState.RUNNING
 HERE, THERE = "cpu@here", "cpu@there"
 MAX_ATTEMPTS = 3
 HOUR_S = 3600.0
 IDS = [f"job-{n}" for n in range(9)]
-OWN_DATABASE = "5"  # messages lie under the bare names of queues, which other tests use too
 
 
 @dataclass(eq=False)
@@ -133,7 +132,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.prefix = settings.key_prefix
         self.ledger = JobLedger(settings)
         self.redis: Any = connect(settings)
-        self.redis.flushdb()
+        forget_all(self.redis, self.prefix)
         self.model: dict[str, ModelJob] = {}
         self.keys: dict[str, tuple[str, str]] = {}
         self.attempts: list[Attempt] = []
@@ -335,7 +334,7 @@ class LedgerMachine(RuleBasedStateMachine):
             pipe.zrange(leases_key(self.prefix), 0, -1)
             pipe.zrange(dead_key(self.prefix), 0, -1)
             for task in Task:
-                pipe.lrange(task.queue, 0, -1)
+                pipe.lrange(messages_key(self.prefix, task.queue), 0, -1)
             leased, dead, *messages = pipe.execute()
         assert set(leased) == {job.id for job in self.model.values() if job.is_leased}
         assert set(dead) == {job.id for job in self.model.values() if job.is_dead}
@@ -352,8 +351,7 @@ def result_of(attempt: Attempt) -> JobResult:
 
 @pytest.mark.timeout(600)  # to find the shortest sequence that fails may take five minutes
 def test_the_ledger_agrees_with_its_model(settings: Settings) -> None:
-    url = settings.broker_url.get_secret_value().removesuffix("0") + OWN_DATABASE
-    own = {"broker_url": SecretStr(url), "max_attempts": MAX_ATTEMPTS, "lease_s": HOUR_S}
+    own = {"max_attempts": MAX_ATTEMPTS, "lease_s": HOUR_S}
 
     class Machine(LedgerMachine):
         def __init__(self) -> None:

@@ -8,10 +8,10 @@ import pytest
 from celery import Celery
 
 from crossmodal.errors import InvalidMessage, UnknownTask
-from crossmodal.jobs.connection import connect
+from crossmodal.jobs.connection import connect, transport_options
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import job_of, message_of, parse_message
-from crossmodal.jobs.names import RECORDED_HEADER, Task, new_job_id
+from crossmodal.jobs.names import RECORDED_HEADER, Task, messages_key, new_job_id
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.settings import Settings
 
@@ -26,9 +26,12 @@ def sent_by_celery(settings: Settings, **options: Any) -> dict[str, Any]:
         Celery(broker=settings.broker_url.get_secret_value()) as app,
         connect(settings) as redis,
     ):
-        queue = f"{settings.key_prefix}-plain"
+        app.conf.broker_transport_options = transport_options(settings)
+        queue = Task.TXT2IMG.queue
         app.send_task(Task.TXT2IMG.celery_name, queue=queue, **options)
-        message: dict[str, Any] = json.loads(str(redis.rpop(queue)))
+        message: dict[str, Any] = json.loads(
+            str(redis.rpop(messages_key(settings.key_prefix, queue)))
+        )
         return message
 
 
@@ -93,11 +96,9 @@ def test_the_job_of_a_broken_message_is_found_if_it_can_be() -> None:
 def test_a_job_and_its_message_come_to_be_together(settings: Settings) -> None:
     ledger = JobLedger(settings)
     with connect(settings) as redis:
-        redis.delete("txt2img")
         job_id = new_job_id()
         message = message_of(Task.TXT2IMG, job_id, PARAMS)
         for _ in range(2):  # a submit that is sent twice, because its reply was lost
             ledger.submit(job_id, Task.TXT2IMG, "{}", "", message=message)
-        assert redis.lrange("txt2img", 0, -1) == [message]
-        redis.delete("txt2img")
+        assert redis.lrange(messages_key(settings.key_prefix, "txt2img"), 0, -1) == [message]
     ledger.close()

@@ -5,12 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
-from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger
 from crossmodal.jobs.message import job_of, message_of
-from crossmodal.jobs.names import Task, job_key, new_job_id, queue_key
+from crossmodal.jobs.names import Task, celery_prefix, job_key, messages_key, new_job_id, queue_key
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import JobState
 from crossmodal.settings import Settings
@@ -21,22 +19,20 @@ PARAMS = Txt2ImgParams(prompt="a circle", seed=1)
 
 
 @pytest.fixture
-def own(settings: Settings) -> Settings:
-    """A database of its own: messages lie under the bare name of their queue."""
-    url = settings.broker_url.get_secret_value().removesuffix("/0") + "/7"
-    return settings.model_copy(update={"broker_url": SecretStr(url)})
+def redis(admin: Any) -> Any:
+    """For what the tests do to Redis themselves."""
+    return admin
 
 
 @pytest.fixture
-def redis(own: Settings) -> Iterator[Any]:
-    with connect(own) as redis:
-        redis.flushdb()
-        yield redis
+def txt2img(settings: Settings) -> str:
+    """The list of messages."""
+    return messages_key(settings.key_prefix, "txt2img")
 
 
 @pytest.fixture
-def ledger(own: Settings) -> Iterator[JobLedger]:
-    ledger = JobLedger(own)
+def ledger(settings: Settings) -> Iterator[JobLedger]:
+    ledger = JobLedger(settings)
     yield ledger
     ledger.close()
 
@@ -48,141 +44,145 @@ def submit(ledger: JobLedger) -> str:
     return job_id
 
 
-def grow_old(own: Settings, redis: Any, job_id: str) -> None:
+def grow_old(settings: Settings, redis: Any, job_id: str) -> None:
     """Let the job's record be an hour old."""
-    key = job_key(own.key_prefix, job_id)
+    key = job_key(settings.key_prefix, job_id)
     for field in ("created_at", "started_at", "sent_at"):
         if found := redis.hget(key, field):
             redis.hset(key, field, f"{float(found) - 3_600:.6f}")
     for part in ("queued", "running"):
-        redis.zincrby(queue_key(own.key_prefix, "txt2img", part), -3_600, job_id)
-        redis.zremrangebyscore(queue_key(own.key_prefix, "txt2img", part), -3_600, -3_600)
+        redis.zincrby(queue_key(settings.key_prefix, "txt2img", part), -3_600, job_id)
+        redis.zremrangebyscore(queue_key(settings.key_prefix, "txt2img", part), -3_600, -3_600)
 
 
 def sent_again(
-    own: Settings, redis: Any, queues: tuple[str, ...] = ("txt2img", "img2txt")
+    settings: Settings, redis: Any, queues: tuple[str, ...] = ("txt2img", "img2txt")
 ) -> list[str]:
     """The jobs of the messages that a recovery adds."""
-    before = redis.lrange("txt2img", 0, -1)
-    Recovery(own, queues).recover()
-    added = redis.lrange("txt2img", 0, -1)
+    txt2img = messages_key(settings.key_prefix, "txt2img")
+    before = redis.lrange(txt2img, 0, -1)
+    Recovery(settings, queues).recover()
+    added = redis.lrange(txt2img, 0, -1)
     for message in before:
         added.remove(message)
     return [job_of(message.encode()) or "" for message in added]
 
 
 def test_a_queued_job_without_a_message_gets_one(
-    own: Settings, ledger: JobLedger, redis: Any
+    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str
 ) -> None:
     lost, kept = submit(ledger), submit(ledger)
-    redis.rpop("txt2img")  # as a worker that died before it noted what it had taken
+    redis.rpop(txt2img)  # as a worker that died before it noted what it had taken
     for job_id in (lost, kept):
-        grow_old(own, redis, job_id)
-    assert sent_again(own, redis) == [lost]
-    assert sent_again(own, redis) == []
+        grow_old(settings, redis, job_id)
+    assert sent_again(settings, redis) == [lost]
+    assert sent_again(settings, redis) == []
 
 
 def test_a_job_whose_message_a_worker_holds_is_left_alone(
-    own: Settings, ledger: JobLedger, redis: Any
+    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str
 ) -> None:
     job_id = submit(ledger)
-    message = json.loads(redis.rpop("txt2img"))
-    redis.hset(UNACKED, "tag", json.dumps([message, "", "txt2img"]))
-    grow_old(own, redis, job_id)
-    assert sent_again(own, redis) == []
+    message = json.loads(redis.rpop(txt2img))
+    unacked = celery_prefix(settings.key_prefix) + UNACKED
+    redis.hset(unacked, "tag", json.dumps([message, "", "txt2img"]))
+    grow_old(settings, redis, job_id)
+    assert sent_again(settings, redis) == []
 
 
 def test_a_message_far_down_a_long_queue_is_found(
-    own: Settings, ledger: JobLedger, redis: Any
+    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str
 ) -> None:
     job_id = submit(ledger)
-    redis.rpush("txt2img", *(["{}"] * (2 * CHUNK)))  # all of them before it
-    grow_old(own, redis, job_id)
-    assert sent_again(own, redis) == []
+    redis.rpush(txt2img, *(["{}"] * (2 * CHUNK)))  # all of them before it
+    grow_old(settings, redis, job_id)
+    assert sent_again(settings, redis) == []
 
 
-def test_a_young_job_is_given_time(own: Settings, ledger: JobLedger, redis: Any) -> None:
+def test_a_young_job_is_given_time(
+    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str
+) -> None:
     submit(ledger)
-    redis.rpop("txt2img")
-    assert sent_again(own, redis) == []
+    redis.rpop(txt2img)
+    assert sent_again(settings, redis) == []
 
 
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_running_job_gets_a_message_only_when_its_attempt_has_died(
-    own: Settings, ledger: JobLedger, redis: Any, alive: bool
+    settings: Settings, ledger: JobLedger, redis: Any, alive: bool, txt2img: str
 ) -> None:
     job_id = submit(ledger)
-    redis.rpop("txt2img")
+    redis.rpop(txt2img)
     assert isinstance(ledger.start(job_id, WORKER), Attempt)
     if not alive:
         ledger.abandon(WORKER, [job_id])
-    grow_old(own, redis, job_id)
-    assert sent_again(own, redis) == ([] if alive else [job_id])
+    grow_old(settings, redis, job_id)
+    assert sent_again(settings, redis) == ([] if alive else [job_id])
 
 
 def test_a_job_that_was_just_released_is_given_time(
-    own: Settings, ledger: JobLedger, redis: Any
+    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str
 ) -> None:
     job_id = submit(ledger)
-    redis.rpop("txt2img")
-    grow_old(own, redis, job_id)
+    redis.rpop(txt2img)
+    grow_old(settings, redis, job_id)
     attempt = ledger.start(job_id, WORKER)
     assert isinstance(attempt, Attempt)
     ledger.release(attempt, FAILURE)
-    assert sent_again(own, redis) == []
+    assert sent_again(settings, redis) == []
 
 
 def test_a_job_whose_record_was_deleted_leaves_the_queue(
-    own: Settings, ledger: JobLedger, redis: Any
+    settings: Settings, ledger: JobLedger, redis: Any
 ) -> None:
     job_id = submit(ledger)
-    grow_old(own, redis, job_id)
-    redis.delete(job_key(own.key_prefix, job_id))
-    assert sent_again(own, redis) == []
+    grow_old(settings, redis, job_id)
+    redis.delete(job_key(settings.key_prefix, job_id))
+    assert sent_again(settings, redis) == []
     assert ledger.queue("txt2img").depth == 0
 
 
 def test_a_job_whose_time_is_up_expires_also_when_nobody_asks(
-    own: Settings, ledger: JobLedger, redis: Any
+    settings: Settings, ledger: JobLedger, redis: Any
 ) -> None:
     job_id = new_job_id()
     ledger.submit(job_id, Task.TXT2IMG, PARAMS.model_dump_json(), "", expires_in_s=0)
-    grow_old(own, redis, job_id)
-    assert sent_again(own, redis) == []
+    grow_old(settings, redis, job_id)
+    assert sent_again(settings, redis) == []
     assert ledger.queue("txt2img").finished == {"expired": 1}
 
 
 def test_the_queues_of_other_workers_are_left_alone(
-    own: Settings, ledger: JobLedger, redis: Any
+    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str
 ) -> None:
     lost = submit(ledger)
-    redis.rpop("txt2img")
-    grow_old(own, redis, lost)
-    assert sent_again(own, redis, queues=("img2txt", "celery")) == []
-    assert sent_again(own, redis, queues=("txt2img",)) == [lost]
+    redis.rpop(txt2img)
+    grow_old(settings, redis, lost)
+    assert sent_again(settings, redis, queues=("img2txt", "celery")) == []
+    assert sent_again(settings, redis, queues=("txt2img",)) == [lost]
 
 
 @pytest.mark.parametrize("priority", PRIORITIES)
 def test_a_message_of_any_priority_is_found(
-    own: Settings, ledger: JobLedger, redis: Any, priority: str
+    settings: Settings, ledger: JobLedger, redis: Any, priority: str, txt2img: str
 ) -> None:
     job_id = submit(ledger)
-    message = redis.rpop("txt2img")
-    redis.lpush("txt2img" + priority, message)
-    grow_old(own, redis, job_id)
-    assert sent_again(own, redis) == []
+    message = redis.rpop(txt2img)
+    redis.lpush(txt2img + priority, message)
+    grow_old(settings, redis, job_id)
+    assert sent_again(settings, redis) == []
 
 
 def test_a_job_that_cannot_have_a_message_fails_and_keeps_no_other_from_one(
-    own: Settings, ledger: JobLedger, redis: Any
+    settings: Settings, ledger: JobLedger, redis: Any
 ) -> None:
     bad, unreadable, lost = (new_job_id(), submit(ledger), submit(ledger))
     ledger.submit(bad, Task.TXT2IMG, '{"prompt": 5}', "")
-    redis.delete("txt2img")
+    redis.delete(messages_key(settings.key_prefix, "txt2img"))
     for job_id in (bad, unreadable, lost):
-        grow_old(own, redis, job_id)
-    redis.hset(job_key(own.key_prefix, unreadable), "attempt", "many")
-    assert sent_again(own, redis) == [lost]
+        grow_old(settings, redis, job_id)
+    redis.hset(job_key(settings.key_prefix, unreadable), "attempt", "many")
+    assert sent_again(settings, redis) == [lost]
     job = ledger.get(bad)
     assert job.failure is not None
     assert (job.state, job.failure.code) == (JobState.FAILED, "invalid_params")

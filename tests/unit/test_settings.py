@@ -1,7 +1,11 @@
+import traceback
+
 import pytest
 
 from crossmodal.errors import InvalidSetting
 from crossmodal.settings import load_settings, redacted
+
+SECRET = "hunter2"
 
 
 def test_the_command_line_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +27,49 @@ def test_an_empty_result_backend_is_off(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_passwords_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CELERY_BROKER_URL", "redis://:hunter2@queue:6379/0")
-    assert "hunter2" not in repr(load_settings())
-    assert redacted("redis://u:hunter2@queue:6379/0") == "redis://u:***@queue:6379/0"
-    assert redacted("redis://queue:6379/0") == "redis://queue:6379/0"
+    monkeypatch.setenv("CELERY_BROKER_URL", f"redis://:{SECRET}@queue:6379/0")
+    assert SECRET not in repr(load_settings())
+    assert SECRET not in str(load_settings().model_dump())
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://u:hunter2@queue:6379/0", "redis://u:***@queue:6379/0"),
+        ("redis://queue:6379/0", "redis://queue:6379/0"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+        ("sentinel://:hunter2@a:1/0;sentinel://:hunter2@b:1", "sentinel://:***@a:1/0;sentinel://:***@b:1"),
+        ("redis://queue/0?password=hunter2&x=1", "redis://queue/0?password=***&x=1"),
+        ("https://bucket/key?X-Amz-Signature=hunter2", "https://bucket/key?X-Amz-Signature=***"),
+        ("abfss://container@account/x", "abfss://container@account/x"),
+        ("file:///home/me@work/x", "file:///home/me@work/x"),
+    ],
+)  # fmt: skip
+def test_a_url_is_shown_without_its_passwords(url: str, shown: str) -> None:
+    assert redacted(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:p#hunter2@queue:6379/0",
+        "redis://:p/hunter2@queue:6379/0",
+        "redis://:p?hunter2@queue:6379/0",
+        "redis://:p@hunter2@queue:6379/0",
+        "redis://:p;hunter2@queue:6379/0",
+        "redis://:p hunter2@queue:6379/0",
+        "redis://queue/0?password=p@hunter2",
+        "redis://:hunter2",
+        "redis://queue:hunter2/0",
+    ],
+)
+def test_a_password_that_should_have_been_encoded_is_not_shown_either(url: str) -> None:
+    assert SECRET not in redacted(url)
+
+
+def test_a_stores_url_holds_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in (f"s3://somebody:{SECRET}@bucket/prefix", f"az://container/x?sig={SECRET}"):
+        monkeypatch.setenv("CROSSMODAL_STORAGE_URL", url)
+        with pytest.raises(InvalidSetting, match="credentials") as caught:
+            load_settings()
+        assert SECRET not in "".join(traceback.format_exception(caught.value))

@@ -41,7 +41,7 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1"}  # as much as such small models can
 
 def train(*args: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        train_command(*args), capture_output=True, text=True, timeout=200, check=False, env=ENV
+        train_command(*args), capture_output=True, text=True, timeout=400, check=False, env=ENV
     )
 
 
@@ -261,6 +261,7 @@ def logged(folder: Path, stage: str) -> dict[str, float]:
     return {k: v for k, v in last.items() if k not in ("elapsed_s", "per_s")}
 
 
+@pytest.mark.timeout(480)
 def test_a_killed_run_ends_with_the_losses_of_one_that_was_not(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     options = ("all", *SMALL, "--steps", "60", "--adversarial", "--checkpoint-every-s", "1")

@@ -5,19 +5,20 @@ When one of these fails, the three must be read beside kombu's new Redis transpo
 
 import inspect
 import json
+from typing import Any
 
 from kombu import Connection
-from kombu import transport as kombu_transport
-from kombu.transport import TRANSPORT_ALIASES, get_transport_cls
-from kombu.transport.redis import Channel, MultiChannelPoller, QoS, Transport
+from kombu.transport import get_transport_cls
+from kombu.transport.redis import Channel, MultiChannelPoller, QoS, SentinelChannel, Transport
 from redis import Redis
 
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import EXPIRES_HEADER, Task
+from crossmodal.jobs.names import EXPIRES_HEADER, Task, celery_prefix
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.local.valkey import free_port, valkey_url
-from crossmodal.settings import Settings
+from crossmodal.settings import Settings, load_settings
+from tests.celery_app import as_before
 from worker.recovery import PRIORITIES, UNACKED
 from worker.transport import BatchedAcks, CheckedChannel, install, take_over
 
@@ -58,23 +59,26 @@ def test_messages_in_hand_are_noted_as_kombu_notes_them() -> None:
     assert "hdel(self.unacked_key" in removed
     assert "yield self._create_client()" in inspect.getsource(Channel.conn_or_acquire)
     private = {name for name in vars(BatchedAcks) if not name.startswith("__")}
-    assert private & set(vars(QoS)) == {"append", "ack", "pipe_or_acquire"}
+    assert private & set(vars(QoS)) == {"append", "ack", "pipe_or_acquire", "restore_by_tag"}
 
 
-def test_an_acknowledgement_is_not_lost_when_redis_does_not_answer(settings: Settings) -> None:
+def test_an_acknowledgement_is_not_lost_when_redis_does_not_answer(
+    settings: Settings, admin: Any
+) -> None:
     transport = type("Transport", (Transport,), {"Channel": CheckedChannel})
     url = settings.broker_url.get_secret_value()
     with Connection(url, transport=transport) as connection, connect(settings) as redis:
         channel = connection.channel()
-        channel.unacked_key = f"{settings.key_prefix}-unacked"
+        channel.unacked_key = celery_prefix(settings.key_prefix) + "unacked"
+        channel.unacked_index_key = celery_prefix(settings.key_prefix) + "unacked_index"
         redis.hset(channel.unacked_key, "tag", "message")
         channel._caller = Redis.from_url(valkey_url(free_port()), retry=None)  # nobody is there
         channel.qos.ack("tag")
-        assert redis.hlen(channel.unacked_key) == 1
+        assert admin.hlen(channel.unacked_key) == 1
         channel._caller.close()
         channel._caller = None
         channel.qos.flush()
-        assert redis.hlen(channel.unacked_key) == 0
+        assert admin.hlen(channel.unacked_key) == 0
 
 
 def test_messages_in_hand_are_where_the_recovery_looks() -> None:
@@ -97,15 +101,15 @@ def test_limits_and_expiry_are_not_for_a_sender_to_set() -> None:
 
 
 def test_a_redis_url_leads_to_the_checked_transport() -> None:
-    before = dict(TRANSPORT_ALIASES)
-    assert get_transport_cls("redis").Channel is Channel  # kombu remembers what it has found
-    try:
-        install((), 1, lambda queue, raw, error: None)
-        for scheme in ("redis", "rediss"):
+    with as_before():
+        for scheme, parent in {
+            "redis": Channel,
+            "rediss": Channel,
+            "sentinel": SentinelChannel,
+        }.items():
+            get_transport_cls(scheme)  # kombu remembers what it has found
+            install(load_settings(broker_url=f"{scheme}://h"), lambda queue, raw, error: None)
             found = get_transport_cls(scheme)
             assert issubclass(found, Transport)
             assert issubclass(found.Channel, CheckedChannel)
-    finally:
-        TRANSPORT_ALIASES.update(before)
-        for scheme in ("redis", "rediss"):
-            kombu_transport._transport_cache.pop(scheme)
+            assert issubclass(found.Channel, parent)

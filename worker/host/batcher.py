@@ -16,10 +16,13 @@ from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
 
+from crossmodal import tracing
 from crossmodal.errors import GpuOutOfMemory
 from crossmodal.jobs.names import Task
+from crossmodal.metrics import BATCH_SIZE, BATCH_WAIT, INFERENCE
 from crossmodal.pipelines.base import Outcome, Pipeline, Request
 from worker.host.lanes import Lane, Quiet
+from worker.host.spans import Share, record_batch
 
 SUSPECT_PATIENCE_S = 1.0  # then others wait until the device is free for a suspect
 WORN_OUT_AFTER = 3  # single requests in a row for which there was no memory
@@ -42,8 +45,10 @@ class _Call:
     done: "asyncio.Future[list[Ran]]"
     alone: bool
     on_start: Callable[[int], None]
+    trace: str = ""
     since: float = field(default_factory=time.monotonic)
     next: int = 0
+    is_alone: bool | None = None  # on the device, by what it was last told
     ran: dict[int, Ran] = field(default_factory=dict)
 
 
@@ -71,6 +76,7 @@ class _Line:
     ) -> None:
         self.task = task
         self.is_bulk = is_bulk
+        self.name = task.in_bulk if is_bulk else task
         self.pipeline = pipeline
         self.lane = lane
         self._max_batch = max_batch
@@ -133,7 +139,9 @@ class Batcher:
         max_batch: int,
         bulk_batch: int,
         max_wait_s: float = 0.0,
+        device: str = "cpu",
     ) -> None:
+        self._device = device
         self._lines = [
             {task: _Line(task, pipeline, lane, size, is_bulk=is_bulk)
              for task, pipeline in pipelines.items()}
@@ -169,16 +177,19 @@ class Batcher:
         alone: bool = False,
         bulk: bool = False,
         on_start: Callable[[int], None] = lambda size: None,
+        trace: str = "",
     ) -> list[Ran]:
         """What became of each request, once all of them have run.
 
-        `on_start` is called whenever one of them goes to the device, or others join it there,
-        with how many requests there are on it. A caller that is canceled leaves the line.
+        `on_start` is called whenever one of them goes to the device, with how many requests
+        there are on it then, and when others join one that was alone. A caller that is
+        canceled leaves the line.
+        `trace` is the traceparent that its spans belong to.
         """
         if not requests:
             return []
         done: asyncio.Future[list[Ran]] = asyncio.get_running_loop().create_future()
-        self._lines[bulk][task].add(_Call(requests, done, alone, on_start))
+        self._lines[bulk][task].add(_Call(requests, done, alone, on_start, trace))
         self._dispatch()
         return await done
 
@@ -217,18 +228,20 @@ class Batcher:
 
     def _start(self, batch: _Batch) -> None:
         self._running.add(batch)
-        self._tell_sizes()
+        self._tell_sizes(batch)
         if not batch.line.is_bulk:
             self._quiet.end()
         future = asyncio.wrap_future(batch.line.lane.run(batch.line.task, batch.requests))
         future.add_done_callback(partial(self._finish, batch))
 
-    def _tell_sizes(self) -> None:
-        """All that is on the device is lost with it, so each is told how much that is."""
+    def _tell_sizes(self, new: _Batch) -> None:
+        """All that is on the device is lost with it, so each is told whether it is alone there."""
         size = sum(len(batch.items) for batch in self._running)
         for batch in self._running:
             for call in batch.calls:
-                call.on_start(size)
+                if batch is new or call.is_alone != (size == 1):
+                    call.is_alone = size == 1
+                    call.on_start(size)
 
     def _finish(self, batch: _Batch, future: "asyncio.Future[list[Outcome]]") -> None:
         self._running.remove(batch)
@@ -247,9 +260,32 @@ class Batcher:
 
     def _hand_out(self, batch: _Batch, outcomes: list[Outcome]) -> None:
         inference_s = time.monotonic() - batch.started
+        self._measure(batch, inference_s)
         for (call, i), outcome in zip(batch.items, outcomes, strict=True):
             lacked = isinstance(outcome, GpuOutOfMemory)
             self._out_of_memory = self._out_of_memory + 1 if lacked else 0
             call.ran[i] = Ran(outcome, len(batch.items), batch.started - call.since, inference_s)
             if len(call.ran) == len(call.requests) and not call.done.done():
                 call.done.set_result([call.ran[k] for k in range(len(call.requests))])
+        if tracing.is_on():  # once the answers are on their way
+            asyncio.get_running_loop().call_soon(
+                record_batch, batch.line.name, len(batch.items), _shares(batch, outcomes),
+                batch.started, batch.started + inference_s,
+            )  # fmt: skip
+
+    def _measure(self, batch: _Batch, inference_s: float) -> None:
+        labels = batch.line.name, self._device
+        BATCH_SIZE.labels(*labels).observe(len(batch.items))
+        INFERENCE.labels(*labels).observe(inference_s)
+        waits = BATCH_WAIT.labels(*labels)
+        for call, _ in batch.items:
+            waits.observe(batch.started - call.since)
+
+
+def _shares(batch: _Batch, outcomes: list[Outcome]) -> list[Share]:
+    """What those had in the batch who came with a trace."""
+    found: dict[_Call, list[Outcome]] = {}
+    for (call, _), outcome in zip(batch.items, outcomes, strict=True):
+        if call.trace:
+            found.setdefault(call, []).append(outcome)
+    return [Share(call.trace, call.since, theirs) for call, theirs in found.items()]

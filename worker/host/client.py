@@ -1,7 +1,7 @@
 """The task's end of the model host's socket."""
 
-import select
 import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossmodal import tracing
 from crossmodal.errors import (
     CrossmodalError,
     JobFailed,
@@ -34,6 +35,7 @@ from worker.host.protocol import (
 POLL_S = 0.1
 LOOK_S = 0.5  # how often a waiting task looks whether its job is still wanted
 RECEIVE = 1 << 18  # bytes, at most
+QUIET = 40  # bytes, fewer than any reply has: a notice alone, of 15, is read when there is time
 MARGIN_S = 5.0  # a host that hangs ends itself; only one that cannot is given up here
 
 
@@ -81,12 +83,14 @@ class HostClient:
         `NoLongerWanted` within half a second after `is_wanted` says so.
         """
         self._connect(is_wanted)
+        trace = tracing.current()
         reply = self._exchange({
             "op": "run", "task": task, "alone": alone, "bulk": bulk,
             "requests": [
                 {"params": _plain(params), "image": pack_pixels(image)}
                 for params, image in requests
             ],
+            **({"trace": trace} if trace else {}),
         }, is_wanted)  # fmt: skip
         made_by = reply["model"], reply["bundle_version"]
         return [_answer(made, *made_by) for made in reply["answers"]]
@@ -98,7 +102,7 @@ class HostClient:
 
     def _connect(self, is_wanted: Callable[[], bool]) -> None:
         self.is_awaited = False
-        if self._socket is not None and not _is_closed(self._socket, self._timeout_s):
+        if self._socket is not None and not _is_closed(self._socket):
             return
         self.close()
         self.is_awaited = True
@@ -108,8 +112,7 @@ class HostClient:
             connection = socket.socket(socket.AF_UNIX)
             try:
                 connection.connect(str(self.path))
-                connection.settimeout(self._timeout_s)
-                self._socket = connection
+                self._socket = _prepared(connection, self._timeout_s)
                 self.is_awaited = False
             except OSError as e:
                 connection.close()
@@ -170,47 +173,71 @@ class _Conversation:
             return reply
         except (OSError, EOFError, ValueError) as e:
             size = self._on_device
-            when = f"while it ran the job, one of {size}" if size else "before it ran the job"
+            when = f"while it ran {_of(size)}" if size else "before it ran the job"
             raise ModelHostCrashed(f"the model host died {when}: {e}", size) from e
 
     def _receive(self) -> Message:
-        (length,) = LENGTH.unpack(self._read(LENGTH.size))
-        return unpack(self._read(length))
+        self._wait_for(LENGTH.size)
+        (length,) = LENGTH.unpack_from(self._received)
+        end = LENGTH.size + length
+        if len(self._received) < end:  # then also its last bytes, however few, are waited for
+            _wake_at(self._socket, 1)
+            self._wait_for(end)
+            _wake_at(self._socket, QUIET)
+        body = bytes(self._received[LENGTH.size : end])
+        del self._received[:end]
+        return unpack(body)
 
-    def _read(self, size: int) -> bytes:
+    def _wait_for(self, size: int) -> None:
         while len(self._received) < size:
-            self._wait_readable()
-            chunk = self._socket.recv(RECEIVE)  # perhaps of several frames
-            if not chunk:
-                raise EOFError("it closed the connection")
-            self._received += chunk
-        data = bytes(self._received[:size])
-        del self._received[:size]
-        return data
+            begun = time.monotonic()
+            try:
+                chunk = self._socket.recv(RECEIVE)  # perhaps of several frames
+                if not chunk:
+                    raise EOFError("it closed the connection")
+                self._received += chunk
+            except BlockingIOError:  # it has said nothing for LOOK_S
+                pass
+            if time.monotonic() - begun > LOOK_S / 2:
+                self._look()
 
-    def _wait_readable(self) -> None:
-        while not select.select([self._socket], [], [], LOOK_S)[0]:
-            if time.monotonic() > self._deadline:
-                raise TimedOut(f"the model host did not answer within {self._timeout_s:g} s")
-            if not self._is_wanted():
-                raise NoLongerWanted
+    def _look(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise TimedOut(f"the model host did not answer within {self._timeout_s:g} s")
+        if not self._is_wanted():
+            raise NoLongerWanted
 
 
-def _is_closed(connection: socket.socket, timeout_s: float) -> bool:
+def _of(size: int) -> str:
+    return "the job alone" if size == 1 else f"the job with {size - 1} others or more"
+
+
+def _prepared(connection: socket.socket, timeout_s: float) -> socket.socket:
+    """Have the kernel do the waiting: it is asked once a reply, and not before each call."""
+    for option, seconds in ((socket.SO_RCVTIMEO, LOOK_S), (socket.SO_SNDTIMEO, timeout_s)):
+        whole = int(seconds)
+        timeval = struct.pack("ll", whole, int((seconds - whole) * 1e6))
+        connection.setsockopt(socket.SOL_SOCKET, option, timeval)
+    _wake_at(connection, QUIET)
+    return connection
+
+
+def _wake_at(connection: socket.socket, size: int) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+
+
+def _is_closed(connection: socket.socket) -> bool:
     """Whether the connection is of no more use: there is something to read between replies.
 
     It is the end of the file, when the host went away, or a reply that nobody waits for.
     """
     try:
-        connection.setblocking(False)
-        connection.recv(1, socket.MSG_PEEK)
+        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         return True
     except BlockingIOError:
         return False
     except OSError:
         return True
-    finally:
-        connection.settimeout(timeout_s)
 
 
 def _plain(params: ItemParams) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import logging
 import os
 
 from crossmodal.errors import CrossmodalError, GpuOutOfMemory, InferenceFailed
+from crossmodal.metrics import OUT_OF_MEMORY
 from crossmodal.pipelines.base import Outcome, Pause, Pipeline, Request, no_pause
 from worker.host.memory import free_memory, is_broken, is_out_of_memory
 
@@ -11,13 +12,13 @@ log = logging.getLogger(__name__)
 
 
 def run_isolated(
-    pipeline: Pipeline, requests: list[Request], pause: Pause = no_pause
+    pipeline: Pipeline, requests: list[Request], pause: Pause = no_pause, device: str = "cpu"
 ) -> list[Outcome]:
     """An outcome for every request, in their order.
 
     If the batch raises, each request runs alone; if the device has no memory for it, in halves.
     """
-    outcomes = _run(pipeline, requests, pause)
+    outcomes = _run(pipeline, requests, pause, device)
     if not isinstance(outcomes, CrossmodalError):
         return outcomes
     # Only now that the exception is gone, and with it what its frames held, is there memory.
@@ -27,11 +28,11 @@ def run_isolated(
         return [outcomes]
     size = (len(requests) + 1) // 2 if isinstance(outcomes, GpuOutOfMemory) else 1
     parts = [requests[i : i + size] for i in range(0, len(requests), size)]
-    return [outcome for part in parts for outcome in run_isolated(pipeline, part, pause)]
+    return [outcome for part in parts for outcome in run_isolated(pipeline, part, pause, device)]
 
 
 def _run(
-    pipeline: Pipeline, requests: list[Request], pause: Pause
+    pipeline: Pipeline, requests: list[Request], pause: Pause, device: str
 ) -> list[Outcome] | CrossmodalError:
     try:
         outcomes = pipeline.run(requests, pause)
@@ -45,6 +46,7 @@ def _run(
             os._exit(os.EX_UNAVAILABLE)  # so that each request of the batch is tried alone
         if is_out_of_memory(e):
             log.warning("no memory for a batch of %d: %s", len(requests), e)
+            OUT_OF_MEMORY.labels(device).inc()
             return GpuOutOfMemory(f"the device has no memory for this request alone: {e}")
         if len(requests) == 1:
             log.exception("the model failed on one request")

@@ -27,6 +27,7 @@ import torch
 from crossmodal.jobs.names import Task
 from crossmodal.pipelines.base import Outcome, Pause, Pipeline, Request, no_pause
 from crossmodal.processes import die_with_parent
+from worker.devices import cores
 from worker.host.isolation import run_isolated
 
 log = logging.getLogger(__name__)
@@ -63,9 +64,10 @@ class Lane:
 
     def __init__(
         self, pipelines: Pipelines, width: int, pause: Pause = no_pause,
-        prepare: Callable[[], None] = lambda: None,
+        prepare: Callable[[], None] = lambda: None, device: str = "cpu",
     ) -> None:  # fmt: skip
         self.width = width
+        self._device = device
         self._free = width
         self._pipelines = pipelines
         self._pause = pause
@@ -88,7 +90,7 @@ class Lane:
         self._threads.shutdown(wait=False)
 
     def _run(self, task: Task, requests: list[Request]) -> list[Outcome]:
-        return run_isolated(self._pipelines[task], requests, self._pause)
+        return run_isolated(self._pipelines[task], requests, self._pause, self._device)
 
 
 class ForkedLane(Lane):
@@ -96,9 +98,9 @@ class ForkedLane(Lane):
 
     def __init__(
         self, pipelines: Pipelines, width: int, pause: Pause = no_pause,
-        prepare: Callable[[], None] = lambda: None,
+        prepare: Callable[[], None] = lambda: None, device: str = "cpu",
     ) -> None:  # fmt: skip
-        super().__init__(pipelines, width, pause)
+        super().__init__(pipelines, width, pause, device=device)
         self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         fork = multiprocessing.get_context("fork")
         self._processes = []
@@ -144,19 +146,16 @@ class ForkedLane(Lane):
             place.send(super()._run(task, requests))
 
 
-def new_lanes(pipelines: Pipelines, device: torch.device, quiet: Quiet) -> tuple[Lane, Lane]:
-    """The lanes of a device: one for interactive batches, one for bulk."""
+def new_lanes(
+    pipelines: Pipelines, device: torch.device, quiet: Quiet, name: str
+) -> tuple[Lane, Lane]:
+    """The lanes of a device that is called `name`: one for interactive batches, one for bulk."""
     kind = ForkedLane if device.type == "cpu" and sys.platform == "linux" else Lane
     width = cores() if device.type == "cpu" else ON_GPU
     return (
-        kind(pipelines, width, no_pause, lambda: _prepare(device, is_bulk=False)),
-        kind(pipelines, width, quiet.give_way, lambda: _prepare(device, is_bulk=True)),
+        kind(pipelines, width, no_pause, lambda: _prepare(device, is_bulk=False), name),
+        kind(pipelines, width, quiet.give_way, lambda: _prepare(device, is_bulk=True), name),
     )
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prepare(device: torch.device, *, is_bulk: bool) -> None:

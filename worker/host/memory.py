@@ -1,8 +1,13 @@
 """A device that is out of memory, or broken: how it says so, and what can be done."""
 
 import gc
+import threading
 
 import torch
+
+from crossmodal.metrics import GPU_MEMORY
+
+SHOW_S = 1.0
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -28,3 +33,22 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def start_showing(device: torch.device, name: str) -> None:
+    """Have metrics show what the memory of a GPU, called `name`, holds, from now on.
+
+    A thread does it, because a device that hangs may hold up whoever asks.
+    """
+    threading.Thread(
+        target=_keep_showing, args=(device, name), name="gpu memory", daemon=True
+    ).start()
+
+
+def _keep_showing(device: torch.device, name: str) -> None:
+    total = torch.cuda.get_device_properties(device).total_memory
+    GPU_MEMORY.labels(name, "total").set(total)
+    never = threading.Event()
+    while not never.wait(SHOW_S):
+        GPU_MEMORY.labels(name, "allocated").set(torch.cuda.memory_allocated(device))
+        GPU_MEMORY.labels(name, "reserved").set(torch.cuda.memory_reserved(device))

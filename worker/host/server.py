@@ -7,10 +7,11 @@ Loads the bundle, warms up, and only then listens, so that whoever can connect i
 
 import argparse
 import asyncio
-import gc
+import json
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,17 +19,23 @@ from typing import Any
 
 import torch
 
+from crossmodal import logs, tracing
 from crossmodal.errors import CrossmodalError, InvalidParams, InvalidSetting
+from crossmodal.files import write_whole
+from crossmodal.garbage import settle
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import parse_item
 from crossmodal.jobs.record import Failure, parse_task
+from crossmodal.metrics import MODEL_LOAD
 from crossmodal.models.bundle import open_bundle
 from crossmodal.pipelines.base import Drawn, Pipeline, Request
 from crossmodal.pipelines.img2txt import Img2TxtPipeline
 from crossmodal.pipelines.txt2img import Txt2ImgPipeline
 from crossmodal.settings import Settings, load_settings
+from worker.devices import info_file
 from worker.host.batcher import Batcher, Ran
 from worker.host.lanes import Quiet, new_lanes
+from worker.host.memory import start_showing
 from worker.host.protocol import (
     LENGTH,
     MAX_FRAME,
@@ -64,6 +71,7 @@ class ModelHost:
             ran = await self.batcher.run(
                 task, [_request(task, packed) for packed in message["requests"]],
                 alone=bool(message.get("alone")), bulk=bool(message.get("bulk")),
+                trace=str(message.get("trace", "")),
                 on_start=lambda size: send({"running": size}),
             )  # fmt: skip
             return {"ok": {
@@ -141,8 +149,12 @@ class Conversation(asyncio.Protocol):
         self._transport.write(pack(message))
 
 
-def load(settings: Settings, device: torch.device) -> ModelHost:
-    """A host with the models of the settings' bundle, warm. Raises `InvalidBundle` and its kin."""
+def load(settings: Settings, device: torch.device, name: str) -> ModelHost:
+    """A host with the models of the settings' bundle, warm, on a device that is called `name`.
+
+    Raises `InvalidBundle` and its kin.
+    """
+    begun = time.monotonic()
     if device.type == "cpu":
         torch.set_num_threads(1)  # of a pool of threads a forked process would have none
     bundle = open_bundle(settings.bundle)
@@ -150,13 +162,16 @@ def load(settings: Settings, device: torch.device) -> ModelHost:
     img2txt = Img2TxtPipeline(bundle, device)
     for pipeline in (txt2img, img2txt):
         pipeline.warmup()
-    info = HostInfo(bundle.name, bundle.version, str(device), img2txt.side, os.getpid())
+    MODEL_LOAD.labels(name).set(time.monotonic() - begun)
+    info = HostInfo(bundle.name, bundle.version, name, img2txt.side, os.getpid())
     pipelines: dict[Task, Pipeline] = {Task.TXT2IMG: txt2img, Task.IMG2TXT: img2txt}
-    gc.freeze()  # what has been loaded stays: it need not be looked through for garbage
+    settle()
     quiet = Quiet()
-    lanes = new_lanes(pipelines, device, quiet)
+    lanes = new_lanes(pipelines, device, quiet, name)
+    if device.type == "cuda":
+        start_showing(device, name)
     sizes = settings.max_batch, settings.bulk_batch
-    return ModelHost(info, Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s))
+    return ModelHost(info, Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s, name))
 
 
 def _error(error: CrossmodalError) -> Message:
@@ -186,6 +201,8 @@ async def serve(host: ModelHost, path: Path, limit_s: float, beat: Path | None =
     watching = asyncio.create_task(watch(host.batcher, limit_s, beat))
     watching.add_done_callback(lambda _: stop.set())  # without memory there is no service
     info = host.info
+    said = {"device": info.device, "model": info.model, "bundle_version": info.bundle_version}
+    write_whole(info_file(path), json.dumps(said))
     log.info("ready on %s with bundle %s %s", info.device, info.model, info.bundle_version)
     await stop.wait()
     server.close()
@@ -226,18 +243,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m worker.host", description=__doc__)
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--name", help="what the device is called; a pinned process has only one")
     parser.add_argument("--beat", type=Path, help="touched every second while all is well")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] host %(levelname)s %(message)s")
+    name = args.name or args.device
     logging.getLogger("gensim").setLevel(logging.WARNING)
     try:
         settings = load_settings()
-        logging.getLogger().setLevel(settings.log_level)
-        host = load(settings, open_device(args.device))
+        logs.configure(settings, process="host", device=name)
+        host = load(settings, open_device(args.device), name)
+        tracing.configure("host")  # only now that the lanes have been forked
         asyncio.run(serve(host, args.socket, settings.inference_timeout_s, args.beat))
     except CrossmodalError as e:
         log.error("%s: %s", e.code, e)
         raise SystemExit(1) from e
     host.batcher.close()
+    tracing.flush()
     logging.shutdown()
     os._exit(0)  # a batch that still runs would keep the interpreter from ending

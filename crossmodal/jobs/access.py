@@ -1,0 +1,143 @@
+"""API keys: who may use the gateway, how fast, and how many of their jobs may wait.
+
+A token is `cm_<id>_<secret>`. Redis holds the id and a digest of the secret, which has 256 random
+bits, so that a plain SHA-256 is enough. The secret that webhooks are signed with must be known to
+sign, and so lies there as it is.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+import string
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from redis import Redis
+
+from crossmodal.errors import InvalidParams, RateLimited, Unauthorized
+from crossmodal.jobs.connection import broker_errors
+from crossmodal.jobs.names import api_key_key, api_keys_key
+from crossmodal.jobs.scripts import script
+from crossmodal.settings import Settings
+
+_TOKEN = re.compile(r"cm_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
+_LETTERS = string.ascii_lowercase + string.digits
+_WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - the name of a field
+
+
+class ApiKey(BaseModel):
+    """What is known of a key; its `id` is the owner of all that is made with it.
+
+    An operator's key sees queues, metrics and dead letters of all; a key's jobs are its own all
+    the same.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str = Field(min_length=1, max_length=100)
+    created_at: float
+    revoked_at: float | None = None
+    is_operator: bool = False
+    per_second: float = Field(default=50.0, gt=0, le=10_000)
+    burst: int = Field(default=100, ge=1, le=100_000)
+    max_queued: int = Field(default=5_000, ge=1)
+
+
+ANYBODY = ApiKey(id="", name="anybody", created_at=0.0, is_operator=True)
+"""Who calls a gateway that asks for no keys."""
+
+
+class ApiKeys:
+    """Creates, finds and revokes keys. Every method may raise `BrokerUnavailable`."""
+
+    def __init__(self, settings: Settings, redis: Redis) -> None:
+        self._settings = settings
+        self._prefix = settings.key_prefix
+        self._redis: Any = redis
+        self._throttle = self._redis.register_script(script("throttle"))
+
+    def create(self, name: str, **limits: Any) -> tuple[ApiKey, str]:
+        """A new key and its token, which is shown this once. Raises `InvalidParams`."""
+        secret = secrets.token_urlsafe(32)
+        with broker_errors(self._settings):
+            seconds, micros = self._redis.time()
+        try:
+            key = ApiKey(
+                id="".join(secrets.choice(_LETTERS) for _ in range(12)), name=name,
+                created_at=seconds + micros / 1e6, **limits,
+            )  # fmt: skip
+        except ValidationError as e:
+            problem = e.errors()[0]
+            raise InvalidParams(f"{problem['loc'][0]}: {problem['msg']}") from e
+        fields = {"key": key.model_dump_json(), "digest": _digest(secret)}
+        with broker_errors(self._settings):
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hset(api_key_key(self._prefix, key.id), mapping=fields)
+            pipe.sadd(api_keys_key(self._prefix), key.id)
+            pipe.execute()
+        return key, f"cm_{key.id}_{secret}"
+
+    def find(self, token: str) -> ApiKey:
+        """The key that a token is of. Raises `Unauthorized` for a wrong or revoked one."""
+        parts = _TOKEN.fullmatch(token)
+        key_id, secret = parts.groups() if parts else ("", "")
+        with broker_errors(self._settings):
+            text, digest = self._redis.hmget(api_key_key(self._prefix, key_id), "key", "digest")
+        if not hmac.compare_digest(digest or "", _digest(secret)) or text is None:
+            raise Unauthorized("the API key is not known here: `crossmodal keys list` shows which")
+        key = ApiKey.model_validate_json(text)
+        if key.revoked_at is not None:
+            raise Unauthorized(f"the API key {key.name!r} was revoked: ask for another")
+        return key
+
+    def list(self) -> Iterator[ApiKey]:
+        """All keys, the oldest first, also those that were revoked."""
+        with broker_errors(self._settings):
+            ids = self._redis.smembers(api_keys_key(self._prefix))
+        yield from sorted((self._get(i) for i in ids), key=lambda key: key.created_at)
+
+    def revoke(self, key_id: str) -> ApiKey:
+        """Refuse a key from now on; its jobs go on, and stay. Raises `InvalidParams`."""
+        key = self._get(key_id)
+        with broker_errors(self._settings):
+            seconds, _ = self._redis.time()
+            revoked = key.model_copy(update={"revoked_at": key.revoked_at or float(seconds)})
+            self._redis.hset(api_key_key(self._prefix, key.id), "key", revoked.model_dump_json())
+        return revoked
+
+    def throttle(self, key: ApiKey) -> None:
+        """Count a call. Raises `RateLimited` when the key makes them too fast."""
+        number = f"{api_key_key(self._prefix, key.id)}:calls"
+        with broker_errors(self._settings):
+            wait = self._throttle(
+                keys=[number], args=[self._prefix, key.id, key.per_second, key.burst]
+            )
+        if wait:
+            raise RateLimited(
+                f"this API key may make {key.per_second:g} calls a second, {key.burst} at once: "
+                "wait a moment",
+                float(wait),
+            )
+
+    def webhook_secret(self, owner: str) -> str:
+        """What the owner's webhooks are signed with (`whsec_…`); made when first asked for."""
+        name = api_key_key(self._prefix, owner)
+        fresh = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        with broker_errors(self._settings):
+            self._redis.hsetnx(name, _WEBHOOK_SECRET, fresh)
+            return str(self._redis.hget(name, _WEBHOOK_SECRET))
+
+    def _get(self, key_id: str) -> ApiKey:
+        with broker_errors(self._settings):
+            text = self._redis.hget(api_key_key(self._prefix, key_id), "key")
+        if text is None:
+            raise InvalidParams(f"there is no API key {key_id!r}: `crossmodal keys list` shows all")
+        return ApiKey.model_validate_json(text)
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

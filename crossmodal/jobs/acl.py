@@ -1,0 +1,103 @@
+"""What each side may do in Redis: the commands and keys of its ACL user, and nothing else.
+
+The tests run with these users, and fail when the server has denied one of them anything.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from enum import StrEnum
+
+from crossmodal.jobs.connection import address_of
+from crossmodal.jobs.names import WEBHOOK_QUEUE, Task, celery_prefix, messages_key
+from crossmodal.settings import Settings
+
+PRIORITY = "??[369]"  # what kombu puts after a queue's name for the lists of other priorities
+
+# What redis-py says when it connects, and what the memory guard and `doctor` ask. Not CONFIG GET:
+# it shows the server's passwords.
+CONNECTION = ("client|setinfo", "info", "ping", "select", "time")
+# The ledger's, also those within its scripts: Redis checks them too.
+LEDGER = (
+    "del", "discard", "evalsha", "exec", "exists", "expire", "get", "hdel", "hget", "hgetall",
+    "hincrby", "hmget", "hset", "hsetnx", "llen", "lpop", "lpush", "lrange", "ltrim", "multi",
+    "persist", "rpop", "rpush", "sadd", "scan", "scard", "script|load", "set", "smembers", "srem",
+    "xadd", "xread", "zadd", "zcard", "zrange", "zrangebyscore", "zrank", "zrem",
+    "zremrangebyrank", "zremrangebyscore", "zrevrange", "zrevrangebyscore", "zscore",
+)  # fmt: skip
+# Celery's: to take messages, to give them back, and to be told what to do.
+CELERY = (
+    "brpop", "hscan", "psubscribe", "publish", "punsubscribe", "subscribe", "unsubscribe",
+    "unwatch", "watch",
+)  # fmt: skip
+RESULTS = ("incr", "mget", "setex")  # of Celery's result backend
+# Redis 7.0 loads no rule with a subcommand that it does not know; 6.2 takes any name for one.
+UNKNOWN_TO_7_0 = ("client|setinfo",)
+
+KOMBU_KEYS = (
+    "_kombu.binding.*", "unacked", "unacked_index", "unacked_mutex",
+    "*.celery.pidbox", f"*.celery.pidbox{PRIORITY}", "celeryev.*",
+)  # fmt: skip
+# Remote control, all events, and those of workers, which Celery's gossip listens to.
+KOMBU_CHANNELS = ("celery.pidbox", "celeryev/*", "celeryev/worker.*")
+RESULT_KEYS = ("celery-task-meta-*", "celery-taskset-meta-*", "chord-unlock-*")
+
+
+class Role(StrEnum):
+    """Who connects."""
+
+    PRODUCER = "producer"
+    """Submits and reads: the client, the gateway, the command line."""
+    WORKER = "worker"
+    """Whatever runs Celery: workers, webhooks, Flower, and senders of plain messages."""
+
+
+def rules(settings: Settings, role: Role, version: tuple[int, int] | None = None) -> list[str]:
+    """The rules of a role, as `ACL SETUSER` takes them; `version` is the server's, if it is old."""
+    commands = set(CONNECTION) | set(LEDGER)
+    if role is Role.WORKER:
+        commands |= set(CELERY) | (set(RESULTS) if settings.result_backend else set())
+    if version is not None and (7, 0) <= version < (7, 2):
+        commands -= set(UNKNOWN_TO_7_0)
+    return [
+        "resetkeys", "resetchannels", "-@all",
+        *(f"+{command}" for command in sorted(commands)),
+        *(f"~{pattern}" for pattern in key_patterns(settings, role)),
+        *(f"&{pattern}" for pattern in channel_patterns(settings, role)),
+    ]  # fmt: skip
+
+
+def key_patterns(settings: Settings, role: Role) -> list[str]:
+    """The keys of a role: never those of another prefix."""
+    prefix = settings.key_prefix
+    if role is Role.PRODUCER:
+        # No key of the ledger begins with c, so that `<prefix>:celery:` is not among them.
+        return [f"{prefix}:[^c]*", *(messages_key(prefix, queue) for queue in _queues(settings))]
+    if below := celery_prefix(prefix):
+        return [f"{prefix}:[^c]*", f"{below}*"]
+    lists = [name + end for name in _queues(settings) for end in ("", PRIORITY)]
+    return [f"{prefix}:*", *lists, *KOMBU_KEYS, *(RESULT_KEYS if settings.result_backend else ())]
+
+
+def channel_patterns(settings: Settings, role: Role) -> list[str]:
+    """Where a role may publish and listen; to listen by pattern, Redis wants that very pattern."""
+    if role is Role.PRODUCER:
+        return []
+    below, database = celery_prefix(settings.key_prefix), address_of(settings).db
+    results = RESULT_KEYS[:1] if settings.result_backend else ()
+    told = [f"/{database}.{name}" for name in KOMBU_CHANNELS]
+    return [below + name for name in (*told, *results)]
+
+
+def user_line(name: str, secret: str, rules: Sequence[str]) -> str:
+    """A user as a line of `redis.conf` or of an ACL file; `secret` is `>password` or `#sha256`."""
+    return " ".join(("user", name, "on", secret, *rules))
+
+
+def hashed(password: str) -> str:
+    """A password as an ACL file may keep it."""
+    return "#" + hashlib.sha256(password.encode()).hexdigest()
+
+
+def _queues(settings: Settings) -> list[str]:
+    plain = [settings.plain_queue] if settings.plain_queue else []
+    return [*(task.queue for task in Task), WEBHOOK_QUEUE, *plain]

@@ -1,0 +1,28 @@
+-- Write down how a try of a delivery went, unless its record has expired.
+-- reads and writes: the delivery, the pending deliveries, the counts of deliveries
+-- KEYS[1]: the pending deliveries. ARGV 2 the delivery, 3 seconds until the next try or '',
+--   4 what is counted, 5 ... fields and their values, '' for those that it has not
+-- returns {'ok', when it was tried, when it is tried again or ''}
+local key = prefix .. ':delivery:' .. id
+local t = now()
+redis.call('HINCRBY', prefix .. ':webhooks:stats', ARGV[4], 1)
+if ARGV[3] == '' then redis.call('ZREM', KEYS[1], id) end
+if redis.call('EXISTS', key) == 0 then
+  redis.call('ZREM', KEYS[1], id)
+  return {'ok', stamp(t), ''}
+end
+redis.call('ZREM', prefix .. ':webhooks:tried:' .. (redis.call('HGET', key, 'owner') or ''), id)
+redis.call('HDEL', key, 'claimed_until', 'next_at')
+redis.call('HSET', key, 'tried_at', stamp(t))
+for i = 5, #ARGV, 2 do
+  if ARGV[i + 1] == '' then
+    redis.call('HDEL', key, ARGV[i])
+  else
+    redis.call('HSET', key, ARGV[i], ARGV[i + 1])
+  end
+end
+if ARGV[3] == '' then return {'ok', stamp(t), ''} end
+local next_at = stamp(t + ARGV[3])
+redis.call('HSET', key, 'next_at', next_at)
+redis.call('ZADD', KEYS[1], next_at, id)
+return {'ok', stamp(t), next_at}

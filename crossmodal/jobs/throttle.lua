@@ -1,0 +1,13 @@
+-- Let a call of an owner through, or say when the next one may come: the generic cell rate
+-- algorithm (ITU-T I.371), whose state is one number.
+-- reads and writes: when the owner's calls so far would be over at the allowed rate
+-- KEYS[1]: that number. ARGV 2 the owner, 3 calls a second, 4 how many
+--   may come at once
+-- returns '' or seconds to wait
+local every = 1 / tonumber(ARGV[3])
+local t = now()
+local until_t = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), t)
+local wait = until_t + every - t - every * tonumber(ARGV[4])
+if wait > 0 then return stamp(wait) end
+redis.call('SET', KEYS[1], stamp(until_t + every), 'EX', math.ceil(until_t + every - t) + 1)
+return ''

@@ -1,0 +1,225 @@
+"""Fetching from, and posting to, URLs that users name.
+
+A name is looked up once a connection, every address it has must be public, and the connection goes
+to one of exactly these: a DNS answer that changes leads nowhere else. TLS checks the name, not the
+address. Proxies of the environment are not used, and nothing is decompressed.
+
+`allow_private` opens loopback and private networks, for receivers that are there.
+"""
+
+import asyncio
+import os
+import re
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from ipaddress import ip_address
+from typing import Any
+
+import httpcore2
+import httpx2
+
+from crossmodal.addresses import Address, literal, refusal
+from crossmodal.errors import FetchFailed, ImageTooLarge, UrlRefused
+
+MAX_URL_LENGTH = 2_048
+MAX_REDIRECTS = 3
+CONNECT_S = 5.0  # for each address of a name that has several
+REDIRECTS = (301, 302, 303, 307, 308)
+ACCEPT = {"Accept": "image/*", "Accept-Encoding": "identity"}
+
+Resolve = Callable[[str, int], list[str]]
+Refusal = Callable[[Address], str | None]
+
+# A last label that is a number would make an IPv4 address of it, in one of the old notations.
+_NAME = re.compile(r"([a-z0-9_-]{1,63}\.)*(?!(\d+|0x[0-9a-f]*)$)[a-z0-9_-]{1,63}")
+_FAILURES = (
+    httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError
+)  # fmt: skip
+
+
+def check_url(url: str) -> httpx2.URL:
+    """The URL, parsed. Raises `UrlRefused`. Where its name leads is only known on connecting."""
+    if len(url) > MAX_URL_LENGTH:
+        raise UrlRefused(f"the URL has {len(url)} characters, {MAX_URL_LENGTH} are allowed")
+    if not url.isprintable():
+        raise UrlRefused("the URL contains control characters: remove or percent-encode them")
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL as e:
+        raise UrlRefused(f"the URL cannot be read: {e}") from e
+    if fault := _fault(parsed):
+        raise UrlRefused(f"the URL has {fault}")
+    return parsed
+
+
+def _fault(url: httpx2.URL) -> str | None:
+    host = url.raw_host.decode()
+    if url.userinfo:
+        return "a user or password: leave out what is before the @"
+    if url.scheme not in ("http", "https"):
+        return f"the scheme {url.scheme!r}: use http or https"
+    if url.port is not None and not 0 < url.port < 65_536:
+        return f"the port {url.port}: use one from 1 to 65535"
+    if literal(host) or (_NAME.fullmatch(host) and len(host) < 254):
+        return None
+    return f"the host {host!r}: write a name, or all of an address (127.0.0.1, [::1])"
+
+
+def look_up(host: str, port: int) -> list[str]:
+    """All addresses that the system's resolver knows for a name."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+async def fetch(
+    url: str, *, max_bytes: int, timeout_s: float, allow_private: bool = False,
+    resolve: Resolve = look_up, _refusal: Refusal | None = None,
+) -> bytes:  # fmt: skip
+    """What a GET of `url` gives, redirects followed, all of it within `timeout_s`.
+
+    Raises `UrlRefused`, `FetchFailed`, or `ImageTooLarge` for more than `max_bytes`.
+    """
+    target = check_url(url)
+    backend = _Backend(resolve, _refusal or partial(refusal, allow_private=allow_private))
+    async with _errors(target, timeout_s):
+        for _ in range(MAX_REDIRECTS + 1):
+            async with _exchange("GET", target, ACCEPT, backend) as response:
+                if response.status not in REDIRECTS:
+                    return await _body(response, max_bytes)
+                target = _redirected(target, response)
+        raise UrlRefused(f"the URL redirects more than {MAX_REDIRECTS} times: use the last one")
+
+
+def post(
+    url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float,
+    allow_private: bool = False, resolve: Resolve = look_up, _refusal: Refusal | None = None,
+) -> int:  # fmt: skip
+    """The status that a POST is answered with; its body is not read, a redirect not followed.
+
+    For threads without an event loop. Raises `UrlRefused` or `FetchFailed`.
+    """
+    target = check_url(url)
+    backend = _Backend(resolve, _refusal or partial(refusal, allow_private=allow_private))
+
+    async def exchange() -> int:
+        async with (
+            _errors(target, timeout_s),
+            _exchange("POST", target, headers, backend, body) as response,
+        ):
+            return response.status
+
+    return asyncio.run(exchange())
+
+
+@dataclass(frozen=True)
+class _Backend(httpcore2.AnyIOBackend):
+    """Connects to addresses that were checked, and to no others."""
+
+    resolve: Resolve
+    refusal: Refusal
+
+    async def connect_tcp(
+        self, host: str, port: int, *_: Any, **__: Any
+    ) -> httpcore2.AsyncNetworkStream:
+        known = literal(host)
+        *others, last = [known] if known else await self._look_up(host, port)
+        for address in (*others, last):
+            if kind := self.refusal(address):  # which address it is, is nothing for users to learn
+                raise UrlRefused(f"{host!r} leads to an address that is {kind}: use a public one")
+        for address in others:
+            with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                return await super().connect_tcp(str(address), port, CONNECT_S)
+        return await super().connect_tcp(str(last), port, CONNECT_S)
+
+    async def _look_up(self, host: str, port: int) -> list[Address]:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(_lookups(os.getpid()), self.resolve, host, port)
+        except (OSError, UnicodeError) as e:
+            raise FetchFailed(f"the name {host!r} cannot be resolved: {e}") from e
+        if not found:
+            raise FetchFailed(f"the name {host!r} has no address")
+        return [ip_address(address) for address in found]
+
+
+@asynccontextmanager
+async def _exchange(
+    method: str, url: httpx2.URL, headers: Mapping[str, str], backend: _Backend,
+    body: bytes | None = None,
+) -> AsyncIterator[httpcore2.Response]:  # fmt: skip
+    """One request on a connection of its own, up to the head of its answer."""
+    target = httpcore2.URL(
+        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+    )
+    tls = _tls() if url.scheme == "https" else None
+    lines = [("Host", url.netloc.decode()), ("User-Agent", "crossmodal"), *headers.items()]
+    async with (
+        httpcore2.AsyncConnectionPool(ssl_context=tls, network_backend=backend) as pool,
+        pool.stream(method, target, headers=lines, content=body) as response,
+    ):
+        yield response
+
+
+async def _body(response: httpcore2.Response, max_bytes: int) -> bytes:
+    if response.status != 200:
+        raise FetchFailed(f"the answer to the URL has the status {response.status}, not 200")
+    if (encoding := _header(response, b"content-encoding", "identity").lower()) != "identity":
+        raise FetchFailed(f"the answer to the URL is encoded as {encoding!r}, against its request")
+    too_large = ImageTooLarge(f"the URL gives more than the {max_bytes} bytes that are allowed")
+    if int(_header(response, b"content-length", "0")) > max_bytes:
+        raise too_large
+    body = bytearray()
+    async with aclosing(response.aiter_stream()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > max_bytes:
+                raise too_large
+    return bytes(body)
+
+
+def _redirected(url: httpx2.URL, response: httpcore2.Response) -> httpx2.URL:
+    location = _header(response, b"location", "")
+    if not location:
+        raise FetchFailed("the URL redirects without saying where to")
+    try:
+        target = check_url(str(url.join(location)))
+    except (httpx2.InvalidURL, ValueError, UrlRefused) as e:
+        raise UrlRefused(f"the URL redirects to another that cannot be followed: {e}") from e
+    if url.scheme == "https" and target.scheme != "https":
+        raise UrlRefused("the URL redirects from https to http, which is not followed")
+    return target
+
+
+@asynccontextmanager
+async def _errors(url: httpx2.URL, timeout_s: float) -> AsyncIterator[None]:
+    where = url.netloc.decode()
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError as e:
+        raise FetchFailed(f"{where} did not answer completely within {timeout_s:g} s") from e
+    except httpcore2.ProtocolError as e:  # whose words would be those of a server that is none
+        raise FetchFailed(f"{where} did not answer as HTTP") from e
+    except _FAILURES as e:
+        raise FetchFailed(f"{where} failed: {str(e)[:200] or type(e).__name__}") from e
+
+
+def _header(response: httpcore2.Response, name: bytes, default: str) -> str:
+    found = (value for key, value in response.headers if key.lower() == name)
+    return next((value.decode(errors="replace") for value in found), default)
+
+
+@lru_cache(1)
+def _lookups(pid: int) -> ThreadPoolExecutor:
+    """Threads of this process: a lookup that times out holds one of these, and no others."""
+    return ThreadPoolExecutor(16, thread_name_prefix="lookup")
+
+
+@lru_cache
+def _tls() -> ssl.SSLContext:
+    return httpcore2.default_ssl_context()

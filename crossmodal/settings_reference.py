@@ -1,0 +1,211 @@
+"""`crossmodal settings`: every setting, what it is now, and what it means."""
+
+import ast
+import inspect
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import pairwise
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from crossmodal.console import Json, console, errors_to_exit_status, print_json, print_table, stderr
+from crossmodal.settings import Settings, load_settings, redacted
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Everybody: apps, gateways and workers": (
+        "broker_url", "sentinel_master", "sentinel_password", "storage_url", "key_prefix",
+        "connect_timeout_s", "storage_timeout_s", "storage_ca_file", "log_level", "log_format",
+    ),
+    "Who submits: apps and gateways": (
+        "max_queue_length", "max_memory_ratio", "max_image_bytes", "max_image_pixels",
+    ),
+    "The gateway, and webhooks": (
+        "public_url", "signed_urls", "cors_origins", "max_batch_bytes", "allow_image_urls",
+        "allow_private_urls", "fetch_timeout_s", "webhook_timeout_s",
+    ),
+    "Workers": (
+        "bundle", "result_backend", "plain_queue", "max_batch", "bulk_batch", "max_wait_s",
+        "host_wait_s", "drain_s", "metrics_port", "metrics_address",
+    ),
+    "Limits and leases: the same for everybody who shares a queue": (
+        "retention_s", "max_attempts", "max_message_bytes", "run_time_limit_s",
+        "txt2img_run_time_limit_s", "img2txt_run_time_limit_s", "inference_timeout_s", "lease_s",
+        "sweep_s", "heartbeat_s",
+    ),
+    "Places of a worker's processes": (
+        "run_dir", "host_socket", "ready_file", "heartbeat_file",
+    ),
+}  # fmt: skip
+OTHERS = "All others"
+
+FOREIGN: dict[str, str] = {
+    "CROSSMODAL_GATEWAY_ADDRESS": "Where `crossmodal gateway` listens, unless `--address` says "
+    "so: `127.0.0.1`.",
+    "CROSSMODAL_GATEWAY_PORT": "The port that goes with it, unless `--port` says so: `8000`.",
+    "AWS_*": "Credentials, region and endpoint of S3 and what speaks like it. `AZURE_*` and "
+    "`GOOGLE_*` for the others.",
+    "FLOWER_*": "Flower's own options. `FLOWER_BASIC_AUTH=user:password` asks for a login; "
+    "`FLOWER_ADDRESS` and `FLOWER_PORT` are where it listens: `127.0.0.1`, `5555`.",
+    "CUDA_VISIBLE_DEVICES": "The GPUs that `--devices auto` finds.",
+    "OTEL_*": "OpenTelemetry's own; traces are made when an `OTEL_EXPORTER_OTLP_ENDPOINT` is set.",
+    "SSL_CERT_FILE": "Certificates that are trusted, where a picture is fetched or a webhook "
+    "posted.",
+    "XDG_RUNTIME_DIR, XDG_DATA_HOME": "Where the folders are that the table calls the user's.",
+    "NO_COLOR": "Commands print without colors.",
+}
+"""Variables that are read, and are no settings of ours."""
+
+PLACES = {
+    "storage_url": "a folder under the user data directory",
+    "bundle": "the shipped one",
+    "run_dir": "under the user runtime directory",
+}
+"""Defaults that depend on the machine."""
+
+BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}  # as annotated_types calls them
+WORDS: dict[Any, str] = {int: "integer", float: "number", bool: "true or false", str: "text",
+                         SecretStr: "URL"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row: a variable, its value now, and where that comes from."""
+
+    variable: str
+    value: str
+    source: str
+    about: str
+
+
+def settings(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the reference, as docs/settings.md has it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show every setting as it is here, without secrets; say which variables are none."""
+    if markdown:
+        typer.echo(reference(), nl=False)
+        return
+    with errors_to_exit_status():
+        rows = list(effective(load_settings()))
+    if as_json:
+        print_json([asdict(row) for row in rows])
+    else:
+        print_table(("variable", "value", "from"), [(r.variable, r.value, r.source) for r in rows])
+        console.print("\n`crossmodal settings --markdown` says what each means.", markup=False)
+    for name in unknown():
+        stderr.print(f"{name} is set, and is no setting: a slip of the pen?", markup=False)
+
+
+def effective(found: Settings) -> Iterator[Setting]:
+    """All settings with their values, in the order of the reference."""
+    given = {name.upper() for name in os.environ}
+    for names in grouped().values():
+        for name in names:
+            variable = variable_of(name)
+            source = "environment" if variable in given else "default"
+            yield Setting(variable, _shown(getattr(found, name)), source, meanings()[name])
+
+
+def unknown() -> list[str]:
+    """Variables of the environment that look like settings and are none."""
+    known = {variable_of(name) for name in Settings.model_fields} | set(FOREIGN)
+    return sorted(n for n in os.environ if n.upper().startswith("CROSSMODAL_")
+                  and n.upper() not in known)  # fmt: skip
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a field."""
+    alias = Settings.model_fields[name].validation_alias
+    return str(alias) if alias else f"CROSSMODAL_{name.upper()}"
+
+
+@cache
+def meanings() -> dict[str, str]:
+    """The docstring under each field; read here, so that no other process pays for it."""
+    parsed = ast.parse(inspect.getsource(Settings)).body[0]
+    body = parsed.body if isinstance(parsed, ast.ClassDef) else []
+    return {
+        str(field.target.id): " ".join(str(text.value.value).split())
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }  # fmt: skip
+
+
+def grouped() -> dict[str, tuple[str, ...]]:
+    """Names of all fields by who needs them; what nobody has sorted goes last."""
+    sorted_already = {name for names in GROUPS.values() for name in names}
+    rest = tuple(name for name in Settings.model_fields if name not in sorted_already)
+    return {**GROUPS, **({OTHERS: rest} if rest else {})}
+
+
+def reference() -> str:
+    """The text of docs/settings.md."""
+    parts = [HEAD]
+    for group, names in grouped().items():
+        parts.append(f"## {group}\n\n| variable | value | default | |\n|---|---|---|---|\n")
+        parts.extend(f"{_row(name)}\n" for name in names)
+        parts.append("\n")
+    parts.append("## Variables of others\n\n| variable | |\n|---|---|\n")
+    for names_, about in FOREIGN.items():
+        shown = ", ".join(f"`{n.strip()}`" for n in names_.split(","))
+        parts.append(f"| {shown} | {about} |\n")
+    return "".join(parts)
+
+
+HEAD = """# Settings
+
+Everything comes from the environment and is read once, when a process starts. An option of a
+command goes before its variable, and a variable before the default. A value that cannot be used
+ends the command with status 2 and a line that names the variable. `crossmodal settings` shows what
+is in force here, without secrets, and names variables that look like settings and are none.
+
+Durations are seconds. This page is made from `crossmodal/settings.py`:
+`crossmodal settings --markdown`.
+
+"""
+
+
+def _row(name: str) -> str:
+    field = Settings.model_fields[name]
+    about = meanings()[name].replace("|", "\\|")
+    return f"| `{variable_of(name)}` | {_kind(field)} | {_default(name, field)} | {about} |"
+
+
+def _kind(field: FieldInfo) -> str:
+    kinds = [k for k in get_args(field.annotation) or (field.annotation,) if k is not NoneType]
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
+    limits = [f"{sign} {getattr(m, bound):,}" for m in field.metadata
+              for bound, sign in BOUNDS.items() if hasattr(m, bound)]  # fmt: skip
+    patterns = [f"`{m.pattern}`" for m in field.metadata if getattr(m, "pattern", None)]
+    return ", ".join([WORDS.get(kinds[0], "path"), *limits, *patterns])
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if name in PLACES:
+        return PLACES[name]
+    value = field.get_default(call_default_factory=True)
+    shown = _shown(value)
+    return f"`{shown}`" if shown else "none"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        secret = value.get_secret_value()
+        return redacted(secret) if "://" in secret else "***"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if value is None:
+        return ""
+    return redacted(str(value)) if "://" in str(value) else str(value)

@@ -1,0 +1,82 @@
+"""What an object store's errors mean here, and the one line of them that says why."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from obstore import exceptions
+
+from crossmodal.errors import BlobNotFound, StorageNotWritable, StorageUnavailable
+
+MOST = 300  # characters of what a store says
+_STATUS = re.compile(r"status code: (\d{3} [A-Za-z' -]*[a-z])(?:: (.*))?", re.DOTALL)
+_CODE = re.compile(r"<Code>([^<]{1,100})</Code>|\(code: (\w{1,100})\)|\"reason\": ?\"(\w{1,100})\"")
+_SAID = re.compile(r"<Message>([^<]+)</Message>|\"message\": ?\"([^\"]+)\"")
+_QUERY = re.compile(r"(https?://[^\s?]+)\?\S+")
+NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
+DENIED = ("AccessDenied", "status code: 401", "status code: 403")
+CAUSES = {  # what obstore only says in the dump that follows its message
+    "InvalidCertificate(": "its certificate is not trusted ({}): "
+    "name the authority in CROSSMODAL_STORAGE_CA_FILE",
+    "BadScheme": "http is used only where the endpoint is written with it",
+    "ConnectionRefused": "nobody listens there",
+    "failed to lookup address": "its name is not known",
+    "TimedOut": "it did not answer in time",
+    "No such file or directory": "a file that holds credentials is not there",
+}
+
+
+@contextmanager
+def translated(url: str, key: str, *, writing: bool, in_folder: bool) -> Iterator[None]:
+    """Raise `StorageUnavailable` and its kin instead of what obstore raises."""
+    try:
+        yield
+    except FileNotFoundError as e:
+        if not writing and not _names(e, NO_BUCKET):
+            raise BlobNotFound(f"there is nothing at {key!r} in {url}") from e
+        raise StorageNotWritable(f"{url} cannot be written: {reason(e)}") from e
+    except ValueError as e:
+        raise BlobNotFound(f"{key!r} cannot be a key: {reason(e)}") from e
+    except exceptions.UnauthenticatedError as e:
+        raise StorageNotWritable(f"{url} does not accept the credentials: {reason(e)}") from e
+    except (exceptions.BaseError, OSError, RuntimeError) as e:
+        if _is_denied(e):
+            raise StorageNotWritable(
+                f"{url} refuses access to {key!r}: {reason(e)}. Check permissions and credentials"
+            ) from e
+        if writing and in_folder:
+            raise StorageNotWritable(f"{url} cannot be written: {reason(e)}") from e
+        raise StorageUnavailable(f"{url} failed on {key!r}: {reason(e)}") from e
+
+
+def _is_denied(error: BaseException) -> bool:
+    kinds = (PermissionError, exceptions.PermissionDeniedError)
+    return isinstance(error, kinds) or _names(error, DENIED)
+
+
+def _names(error: BaseException, words: tuple[str, ...]) -> bool:
+    return any(word in str(error) for word in words)
+
+
+def reason(error: BaseException) -> str:
+    """What a store answered, or why none did, in a line that holds no secret."""
+    text, _, dump = str(error).partition("\n\nDebug source")
+    text = _QUERY.sub(r"\1", text)  # signatures and tokens are sent in queries
+    if found := _STATUS.search(text):
+        return _answered(*found.groups())
+    first = (text.splitlines() or [type(error).__name__])[0][:MOST]
+    for mark, cause in CAUSES.items():
+        if mark in dump:
+            detail = re.search(re.escape(mark) + r"\s*(\w+)", dump)
+            return f"{first}: {cause.format(detail.group(1) if detail else '')}"
+    return first
+
+
+def _answered(status: str, body: str | None) -> str:
+    code, said = _CODE.search(body or ""), _SAID.search(body or "")
+    words = [next(filter(None, found.groups())) for found in (code, said) if found]
+    if not words and body and not body.lstrip().startswith("<"):
+        words = [body.strip().splitlines()[0]]
+    if status.startswith("501"):
+        words.append("AWS_CONDITIONAL_PUT=disabled is for stores without preconditions")
+    return ": ".join([status, *(word.splitlines()[0][:MOST].rstrip(". ") for word in words)])

@@ -1,0 +1,237 @@
+"""The store itself: put, get, sign, list and delete, whatever is behind the URL."""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore import exceptions
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from crossmodal.errors import (
+    BlobNotFound,
+    ImageTooLarge,
+    InvalidParams,
+    InvalidSetting,
+    StorageNotWritable,
+    StorageUnavailable,
+)
+from crossmodal.jobs.names import CHECKS, input_key
+from crossmodal.jobs.params import BlobRef
+from crossmodal.metrics import storage_operation
+from crossmodal.settings import Settings
+from crossmodal.storage.clouds import SIGNABLE, cloud_options
+from crossmodal.storage.folder import Folder
+from crossmodal.storage.preconditions import put_over
+from crossmodal.storage.refusals import reason, translated
+
+SCHEMES = ("file", "memory", *SIGNABLE)
+CHUNK = 256 * 1_024  # bytes that are read at once of what may be large
+LONGEST_S = 7 * 86_400  # that S3 and Google Cloud let a signed URL live
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """What a store lists: a key, bytes, and when they were written, in seconds since the epoch."""
+
+    key: str
+    size: int
+    modified_at: float
+
+
+class Storage:
+    """Put, get, sign and delete blobs; errors are `StorageUnavailable` and its kin."""
+
+    def __init__(self, url: str, timeout_s: float = 15.0, ca_file: Path | None = None) -> None:
+        self.url = url
+        self._scheme = _scheme(url)
+        self._store = _open(url, self._scheme, timeout_s, ca_file)
+        self._folder = Folder(_folder_of(url)) if self._scheme == "file" else None
+
+    def put(self, key: str, data: bytes, media_type: str) -> BlobRef:
+        """Store `data` whole or not at all, replacing what was there."""
+        with self._operation("put", key, writing=True):
+            if self._folder is not None and self._folder.has_path_for(key):
+                self._folder.write(key, data)
+            else:
+                obstore.put(self._store, key, data, attributes=self._attributes(media_type))
+        digest = hashlib.sha256(data).hexdigest()
+        return BlobRef(key=key, media_type=media_type, size=len(data), sha256=digest)
+
+    def put_input(self, data: bytes, media_type: str, owner: str = "") -> BlobRef:
+        """Store an uploaded picture under its own digest."""
+        return self.put(input_key(hashlib.sha256(data).hexdigest(), owner), data, media_type)
+
+    def put_file(self, key: str, path: Path, media_type: str) -> None:
+        """Store a file of any size, whole or not at all."""
+        with self._operation("put", key, writing=True):
+            obstore.put(self._store, key, path, attributes=self._attributes(media_type))
+
+    def put_over(
+        self, key: str, data: bytes, media_type: str, may_replace: Callable[[bytes], bool]
+    ) -> bool:
+        """Put `data` unless what is there then may not be replaced; whether it was put.
+
+        Also of a put that its store carries out late. A folder has no preconditions, and no such
+        puts: there it replaces what there is.
+        """
+        if self._scheme == "file":
+            self.put(key, data, media_type)
+            return True
+        attributes = {"Content-Type": media_type}
+        with self._operation("put", key, writing=True):
+            was_put = put_over(self._store, key, data, attributes, may_replace)
+        if was_put is None:
+            raise StorageUnavailable(f"others put {key!r} into {self.url} again and again")
+        return was_put
+
+    def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        """The bytes from `start` up to `end`, or to the blob's end, piece by piece."""
+        if end <= start:
+            return
+        with self._operation("get", key):
+            found = obstore.get(self._store, key, options={"range": (start, end)})
+            for piece in found.stream(min_chunk_size=CHUNK):
+                yield bytes(piece)
+
+    def get(self, blob: BlobRef, max_bytes: int | None = None) -> bytes:
+        """The blob's bytes. Raises `BlobNotFound`, or `StorageUnavailable` for wrong bytes.
+
+        With `max_bytes`, a larger blob is refused by its size, before it is read.
+        """
+        with self._operation("get", blob.key):
+            data = self._read(blob.key, max_bytes)
+            if blob.sha256 is not None and hashlib.sha256(data).hexdigest() != blob.sha256:
+                raise StorageUnavailable(
+                    f"the bytes at {blob.key!r} do not have the digest {blob.sha256}: "
+                    "they were changed, or damaged on the way"
+                )
+        return data
+
+    def _read(self, key: str, max_bytes: int | None) -> bytes:
+        if self._folder is not None and self._folder.has_path_for(key):
+            size, data = self._folder.read(key, max_bytes)
+            _check_size(key, size, max_bytes)
+            return data
+        response = obstore.get(self._store, key)
+        _check_size(key, response.meta["size"], max_bytes)
+        return bytes(response.bytes())
+
+    def _attributes(self, media_type: str) -> dict[str, str] | None:
+        return None if self._scheme == "file" else {"Content-Type": media_type}
+
+    def sign(
+        self, key: str, expires_in_s: float = 3_600, method: Literal["GET", "PUT"] = "GET"
+    ) -> str | None:
+        """A URL that lets anybody read the blob, or put it, for a while; None for a folder.
+
+        With credentials that expire, it ends when they do. Raises `InvalidParams`.
+        """
+        if not 1 <= expires_in_s <= LONGEST_S:
+            raise InvalidParams(
+                f"expires_in_s is {expires_in_s:g}: a signed URL lives from 1 to {LONGEST_S} "
+                "seconds (7 days)"
+            )
+        if self._scheme not in SIGNABLE:
+            return None
+        with self._operation("sign", key):
+            store: Any = self._store  # one that can sign: the scheme says so
+            return str(obstore.sign(store, method, key, timedelta(seconds=expires_in_s)))
+
+    def delete(self, key: str) -> None:
+        """Remove a blob; removing one that is not there is no error."""
+        with self._operation("delete", key, writing=True):
+            try:
+                obstore.delete(self._store, key)
+            except FileNotFoundError:
+                return
+
+    def list(self, prefix: str) -> Iterator[StoredBlob]:
+        """All blobs in a folder and below it."""
+        with self._operation("list", prefix):
+            for chunk in obstore.list(self._store, prefix):
+                for meta in chunk:
+                    yield StoredBlob(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
+    def head(self, key: str) -> StoredBlob | None:
+        """What is stored under the key, without its bytes; None when nothing is."""
+        try:
+            with self._operation("head", key):
+                meta = obstore.head(self._store, key)
+        except BlobNotFound:
+            return None
+        return StoredBlob(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
+    def check(self) -> None:
+        """Write, read and delete a small blob. Raises `StorageUnavailable`."""
+        key = f"{CHECKS}/{secrets.token_hex(8)}"
+        blob = self.put(key, b"crossmodal", "text/plain")
+        self.get(blob)
+        self.delete(key)
+
+    @contextmanager
+    def _operation(self, name: str, key: str, writing: bool = False) -> Iterator[None]:
+        in_folder = self._scheme == "file"
+        with (
+            storage_operation(name),
+            translated(self.url, key, writing=writing, in_folder=in_folder),
+        ):
+            yield
+
+
+def open_storage(settings: Settings) -> Storage:
+    """The store that the settings name. Raises `InvalidSetting` or `StorageNotWritable`."""
+    return Storage(settings.storage_url, settings.storage_timeout_s, settings.storage_ca_file)
+
+
+def is_folder(url: str) -> bool:
+    """Whether a storage URL names a folder. Raises `InvalidSetting`."""
+    return _scheme(url) == "file"
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError as e:
+        raise InvalidSetting(f"CROSSMODAL_STORAGE_URL={url}: {e}") from e
+
+
+def _open(url: str, scheme: str, timeout_s: float, ca_file: Path | None) -> ObjectStore:
+    if scheme not in SCHEMES:
+        raise InvalidSetting(
+            f"CROSSMODAL_STORAGE_URL has the scheme {scheme!r}, which is not one of "
+            f"{', '.join(SCHEMES)}: write for instance file:///var/lib/crossmodal"
+        )
+    if scheme == "file":
+        return _open_folder(_folder_of(url))
+    options = {} if scheme == "memory" else cloud_options(url, timeout_s, ca_file)
+    try:
+        return from_url(url, **options)
+    except (exceptions.BaseError, ValueError) as e:
+        raise InvalidSetting(f"CROSSMODAL_STORAGE_URL={url}: {reason(e)}") from e
+
+
+def _folder_of(url: str) -> Path:
+    return Path(unquote(urlsplit(url).path))
+
+
+def _check_size(key: str, size: int, max_bytes: int | None) -> None:
+    if max_bytes is not None and size > max_bytes:
+        raise ImageTooLarge(
+            f"{key!r} is {size} bytes, {max_bytes} are allowed: "
+            "shrink it, or raise CROSSMODAL_MAX_IMAGE_BYTES"
+        )
+
+
+def _open_folder(folder: Path) -> LocalStore:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return LocalStore(folder, automatic_cleanup=True)  # of folders that have become empty
+    except OSError as e:
+        raise StorageNotWritable(f"the folder {folder} cannot be used: {e}") from e

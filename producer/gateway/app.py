@@ -1,0 +1,93 @@
+"""The gateway: an HTTP interface over `producer.Client`, and one page that shows it at work."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+
+from crossmodal.settings import Settings
+from producer.gateway import batches, blobs, jobs, operations, problems, streams, webhooks
+from producer.gateway.headers import SecurityHeaders
+from producer.gateway.limits import BodyLimit
+from producer.gateway.metrics import CountRequests
+from producer.gateway.services import Services
+from producer.gateway.shapes import Img2TxtRequest, Txt2ImgRequest, UploadRequest
+
+PAGE = Path(__file__).parent / "page"
+UNTRACED = ("/", "/livez", "/readyz", "/metrics")
+ABOUT = """Text-to-image and image-to-text as background jobs: submit, do not wait, and find the
+picture or the caption in the object store. Errors are `application/problem+json` with a stable
+`code`."""
+
+
+def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> FastAPI:
+    """The application; connections are made when it starts."""
+    services = Services(settings, needs_keys=needs_keys)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await services.start()
+        yield
+        await services.close()
+
+    app = FastAPI(
+        title="crossmodal", version=version("crossmodal"), description=ABOUT, lifespan=lifespan,
+        docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere
+        telemetry={
+            "operation_spans": False, "metrics": False, "logs": False, "auto_configure": False,
+            "exclude": _is_not_traced,
+        },
+    )  # fmt: skip
+    app.state.services = services
+    problems.install(app)
+    for routes in (jobs, streams, blobs, batches, webhooks, operations):
+        app.include_router(routes.router)
+    _serve_page(app, flower_url)
+    _complete_schema(app)
+    app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(CountRequests)
+    app.add_middleware(SecurityHeaders)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"],
+            allow_headers=["*"], expose_headers=["Location", "Retry-After"],
+        )  # fmt: skip
+    return app
+
+
+def _is_not_traced(scope: Mapping[str, Any]) -> bool:
+    """Probes, metrics, and streams that last for hours."""
+    path = str(scope["path"])
+    return path in UNTRACED or path.startswith("/page/") or path.endswith("/events")
+
+
+def _serve_page(app: FastAPI, flower_url: str) -> None:
+    text = (PAGE / "index.html").read_text().replace("{{flower}}", escape(flower_url))
+    app.mount("/page", StaticFiles(directory=PAGE))
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return HTMLResponse(text)
+
+
+def _complete_schema(app: FastAPI) -> None:
+    """Put into the OpenAPI document what routes read by themselves, and the form of errors."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schemas = generate().setdefault("components", {}).setdefault("schemas", {})
+            for model in (problems.Problem, Txt2ImgRequest, Img2TxtRequest, UploadRequest):
+                own = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(own.pop("$defs", {}))
+                schemas[model.__name__] = own
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]

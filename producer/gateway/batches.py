@@ -1,0 +1,156 @@
+"""`/v1/batches`: a file of requests in, a file of results out."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import StreamingResponse
+
+from crossmodal.errors import InvalidParams, JobNotFound, WrongState
+from crossmodal.jobs.access import ApiKey
+from crossmodal.jobs.names import new_job_id
+from producer.gateway.caller import Caller, UrlsOf
+from producer.gateway.feeder import (
+    MEDIA_TYPE,
+    BatchRecord,
+    input_of,
+    output_of,
+)
+from producer.gateway.intake import check_lines
+from producer.gateway.ownership import is_visible, may_see
+from producer.gateway.problems import UnsupportedMediaType, documented, linked
+from producer.gateway.services import Services, ServicesOf
+from producer.gateway.shapes import BatchView, Urls, batch_counts
+from producer.jsonl import BatchFile
+
+MOST_LINES = 100_000
+READ_AS = (MEDIA_TYPE, "application/x-ndjson", "application/octet-stream", "text/plain")
+LINES = '{"custom_id": "a", "url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"])
+
+
+async def own_batch(batch_id: str, key: Caller, services: ServicesOf) -> BatchRecord:
+    """The batch, if it is the caller's."""
+    try:
+        record = await services.call(services.batches.get, batch_id)
+    except JobNotFound:
+        record = None
+    if record is None or not may_see(key.id, record.owner):
+        raise JobNotFound(f"there is no batch {batch_id[:140]!r} of this API key")
+    return record
+
+
+OwnBatch = Annotated[BatchRecord, Depends(own_batch)]
+
+
+@router.post(
+    "", status_code=202, response_model=BatchView,
+    responses=documented(413, 415) | {
+        202: {"description": "Kept: it will be run to its end.", "links": linked("batch_id", {
+            "look": "~1v1~1batches~1{batch_id}/get",
+            "output": "~1v1~1batches~1{batch_id}~1output/get",
+            "cancel": "~1v1~1batches~1{batch_id}~1cancel/post",
+        })},
+    },
+    openapi_extra={"requestBody": {"required": True, "content": {
+        MEDIA_TYPE: {"schema": {"type": "string"}, "example": LINES},
+    }}},
+)  # fmt: skip
+async def create(
+    request: Request, response: Response, key: Caller, services: ServicesOf, urls: UrlsOf
+) -> BatchView:
+    """Take a file of requests, one a line, in the shape of the OpenAI Batch API's."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in READ_AS:
+        raise UnsupportedMediaType(f"the body is {kind[:80]!r}: send {MEDIA_TYPE}")
+    with tempfile.TemporaryDirectory(prefix="crossmodal-upload-") as folder:
+        path = Path(folder, "input.jsonl")
+        async with await anyio.open_file(path, "wb") as file:
+            async for chunk in request.stream():
+                await file.write(chunk)
+        record = await services.call(_keep, path, key, services)
+    services.feeder.wake()
+    response.headers["Location"] = urls.batch(record.id)
+    return await services.call(_view, record, services, urls)
+
+
+@router.get("/{batch_id}", response_model=BatchView, responses=documented(404))
+async def look(record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> BatchView:
+    """How far the batch is."""
+    return await services.call(_view, record, services, urls)
+
+
+@router.post("/{batch_id}/cancel", response_model=BatchView, responses=documented(404))
+async def cancel(record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> BatchView:
+    """Cancel what is not finished; what is, stays in the output."""
+    if not record.is_done:
+        await services.call(services.batches.cancel, record.id)
+        services.feeder.wake()
+    record = await services.call(services.batches.get, record.id)
+    return await services.call(_view, record, services, urls)
+
+
+@router.get(
+    "/{batch_id}/output", response_class=Response,
+    responses=documented(404, 409) | {
+        200: {"description": "A result or an error a line, in any order.",
+              "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
+    },
+)  # fmt: skip
+async def output(record: OwnBatch, services: ServicesOf) -> Response:
+    """The results, when all are there."""
+    if not record.is_done or record.failure is not None:
+        raise WrongState(f"batch {record.id} has no output yet: its status says how far it is")
+    storage = services.sync.storage
+    found = await services.call(storage.head, output_of(record.id))
+    if found is None:
+        raise JobNotFound(f"the output of batch {record.id} has outlived CROSSMODAL_RETENTION_S")
+    chunks = storage.stream(found.key, 0, found.size)
+    return StreamingResponse(chunks, media_type=MEDIA_TYPE)
+
+
+def _keep(path: Path, key: ApiKey, services: Services) -> BatchRecord:
+    """Store the file, then have it run: so an accepted batch has all that it needs."""
+    batch_id = new_job_id()
+    checked = path.with_name("checked.jsonl")
+    check_lines(path, checked, lambda k: is_visible(k, key.id, services.sync.ledger))
+    try:
+        file = BatchFile(checked, None, batch_id, services.settings.max_image_bytes)
+    except InvalidParams as e:
+        raise InvalidParams(
+            "no line of the file has a url /v1/txt2img or /v1/img2txt: give each of them one"
+        ) from e
+    if file.total > MOST_LINES:
+        raise InvalidParams(
+            f"the file has {file.total} lines, {MOST_LINES} are allowed: make several of it"
+        )
+    record = BatchRecord(
+        id=batch_id, owner=key.id, max_queued=key.max_queued if key.id else None, task=file.task,
+        total=file.total, created_at=time.time(),
+    )  # fmt: skip
+    services.sync.storage.put_file(input_of(batch_id), checked, MEDIA_TYPE)
+    services.batches.open(record)
+    return record
+
+
+def _view(record: BatchRecord, services: Services, urls: Urls) -> BatchView:
+    counts = {"total": record.total, "completed": record.completed, "failed": record.failed}
+    if not record.is_done:
+        try:
+            sent = batch_counts(services.sync.batch(record.id))
+            counts |= {"completed": sent["completed"], "failed": sent["failed"]}
+        except JobNotFound:  # nothing of it has been sent
+            counts |= {"completed": 0, "failed": 0}
+    status = "canceling" if record.is_canceled else "in_progress"
+    if record.is_done:
+        status = "failed" if record.failure else "completed"
+    return BatchView(
+        id=record.id, task=record.task.of_items, status=status,  # type: ignore[arg-type]
+        request_counts=counts, created_at=record.created_at, failure=record.failure,
+        status_url=urls.batch(record.id), output_url=urls.batch(record.id, "/output"),
+        cancel_url=urls.batch(record.id, "/cancel"),
+    )  # fmt: skip

@@ -1,0 +1,131 @@
+"""`/v1/blobs` and `/v1/uploads`: bytes out of the object store, and into it."""
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+from pydantic import ValidationError
+
+from crossmodal.errors import InvalidParams, WrongState
+from crossmodal.jobs.names import input_key
+from crossmodal.vision.media import media_type
+from producer.gateway.body import parse_json
+from producer.gateway.caller import Caller, UrlsOf
+from producer.gateway.pictures import check_blob
+from producer.gateway.problems import RangeNotSatisfiable, documented
+from producer.gateway.services import Services, ServicesOf
+from producer.gateway.shapes import SignedUpload, UploadRequest, UploadView
+
+SIGNED_S = 600.0
+TYPES = {".png": "image/png", ".json": "application/json", ".jsonl": "application/jsonl"}
+BINARY = "application/octet-stream"
+HEAD = 64  # bytes that tell a picture's type
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+router = APIRouter(tags=["blobs"])
+ANY_BODY = {"type": "string", "format": "binary"}
+
+
+@router.get(
+    "/v1/blobs/{key:path}",
+    response_class=Response,
+    responses=documented(404, 416) | {
+        200: {"description": "The bytes.", "content": {BINARY: {"schema": ANY_BODY}}},
+        206: {"description": "The range of them.", "content": {BINARY: {"schema": ANY_BODY}}},
+        304: {"description": "The caller has them already."},
+        307: {"description": "A signed URL of the object store."},
+    },
+)  # fmt: skip
+async def blob(
+    key: str, who: Caller, services: ServicesOf,
+    redirect: Annotated[bool, Query(description="False: the bytes from here, always.")] = True,
+    range_: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
+    if_none_match: Annotated[str | None, Header(max_length=200)] = None,
+) -> Response:  # fmt: skip
+    """A picture or a result: a redirect to where the store itself gives it out, or the bytes."""
+    size = await services.call(check_blob, key, who, services)
+    signed = await services.call(_sign, key, services) if redirect else None
+    if signed is not None:
+        return RedirectResponse(signed, 307, {"Cache-Control": "no-store"})
+    tag = f'"{size:x}-{PurePosixPath(key).parent.name}-{PurePosixPath(key).name[:64]}"'
+    headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=3600"}
+    if if_none_match is not None and tag in if_none_match:
+        return Response(status_code=304, headers=headers)
+    found = _range(range_, size)
+    first, last = found or (0, size - 1)
+    headers["Content-Length"] = str(last - first + 1)
+    if found:
+        headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+    kind = await services.call(_type_of, key, services)
+    chunks = services.sync.storage.stream(key, first, last + 1)
+    return StreamingResponse(chunks, 206 if found else 200, headers, media_type=kind)
+
+
+@router.post(
+    "/v1/uploads", status_code=201, response_model=UploadView | SignedUpload,
+    responses=documented(409, 413), openapi_extra={"requestBody": {"required": True, "content": {
+        "image/*": {"schema": ANY_BODY},
+        "application/json": {"schema": {"$ref": "#/components/schemas/UploadRequest"}},
+    }}},
+)  # fmt: skip
+async def upload(request: Request, key: Caller, services: ServicesOf, urls: UrlsOf) -> Any:
+    """Store a picture for jobs to name; from its digest, as JSON, a URL to PUT it to."""
+    body = await request.body()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return await services.call(_signed, body, key.id, services)
+    ref = await services.client.upload(body, owner=key.id)
+    return UploadView(**ref.model_dump(), url=urls.blob(ref.key))
+
+
+def _signed(body: bytes, owner: str, services: Services) -> SignedUpload:
+    try:
+        wanted = UploadRequest.model_validate(parse_json(body))
+    except ValidationError as e:
+        raise InvalidParams(f"sha256: {e.errors()[0]['msg']}") from e
+    key = input_key(wanted.sha256, owner)
+    url = _sign(key, services, "PUT")
+    if url is None:
+        raise WrongState("this gateway signs no URLs of its object store: send the bytes here")
+    return SignedUpload(key=key, put_url=url, expires_in_s=SIGNED_S)
+
+
+def _sign(key: str, services: Services, method: Literal["GET", "PUT"] = "GET") -> str | None:
+    """A URL of the store; None for a folder, and where callers cannot reach the store."""
+    if not services.settings.signed_urls:
+        return None
+    return services.sync.storage.sign(key, SIGNED_S, method)
+
+
+def _range(text: str | None, size: int) -> tuple[int, int] | None:
+    """First and last byte that are asked for; None for all, as for a header of another form.
+
+    Raises `RangeNotSatisfiable` (RFC 9110, section 14).
+    """
+    found = _RANGE.fullmatch(text or "")
+    if found is None or found.groups() == ("", ""):
+        return None
+    first, last = found.groups()
+    if not first:
+        begin, end = max(0, size - int(last)), size - 1
+    else:
+        begin, end = int(first), min(int(last or size), size - 1)
+    if first and last and int(first) > int(last):
+        return None
+    if begin > end:
+        raise RangeNotSatisfiable(f"{text} lies outside the {size} bytes of the blob")
+    return begin, end
+
+
+def _type_of(key: str, services: Services) -> str:
+    """By its name, or for an uploaded picture by how it begins; never what could be a page."""
+    known = TYPES.get(PurePosixPath(key).suffix)
+    if known is not None:
+        return known
+    head = b"".join(services.sync.storage.stream(key, 0, HEAD))
+    try:
+        return media_type(head)
+    except InvalidParams:
+        return BINARY

@@ -1,0 +1,103 @@
+"""Who calls, and whether they may."""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from crossmodal.errors import Forbidden, JobNotFound, Unauthorized
+from crossmodal.jobs.access import ANYBODY, ApiKey
+from crossmodal.jobs.record import Job
+from producer.gateway.ownership import may_see
+from producer.gateway.services import Services, ServicesOf
+from producer.gateway.shapes import Urls
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+bearer = HTTPBearer(auto_error=False, description="An API key: `crossmodal keys create NAME`.")
+
+
+async def caller(
+    request: Request,
+    services: ServicesOf,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+) -> ApiKey:
+    """The API key of a request, its call counted; `ANYBODY` where none is asked for."""
+    if not services.needs_keys:
+        _check_place(request, services)
+        return ANYBODY
+    if credentials is None:
+        raise Unauthorized("an API key is needed: send the header Authorization: Bearer cm_…")
+    key = await services.call(services.sync.keys.find, credentials.credentials)
+    await services.call(services.sync.keys.throttle, key)
+    return key
+
+
+def _check_place(request: Request, services: Services) -> None:
+    """Without keys, no page of another site may speak for the person before the browser.
+
+    A name of its own that points here (DNS rebinding) has another Host; a form or a script of
+    its own has another Origin.
+    """
+    host = _host(f"//{request.headers.get('host', '')}")
+    ours = {*LOOPBACK, urlsplit(services.settings.public_url).hostname}
+    if host not in ours:
+        raise Forbidden(
+            f"this gateway asks for no API keys and so answers to {', '.join(LOOPBACK)} only, not "
+            f"to {host[:100]!r}: start it with --keys, or set CROSSMODAL_PUBLIC_URL"
+        )
+    origin = request.headers.get("origin", "")
+    cross_site = request.headers.get("sec-fetch-site") == "cross-site"
+    elsewhere = origin and _place(origin) != request.headers.get("host")
+    if (cross_site or elsewhere) and origin not in services.settings.allowed_origins:
+        site = origin[:100] or "another site"
+        raise Forbidden(f"a page of {site} may not call a gateway that asks for no keys")
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _place(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
+
+
+Caller = Annotated[ApiKey, Depends(caller)]
+
+
+async def operator(key: Caller) -> ApiKey:
+    """A caller who may see what is everybody's. Raises `Forbidden`."""
+    if not key.is_operator:
+        raise Forbidden("this is for operators: `crossmodal keys create NAME --operator`")
+    return key
+
+
+Operator = Annotated[ApiKey, Depends(operator)]
+
+
+async def own_job(job_id: str, key: Caller, services: ServicesOf) -> Job:
+    """The job, if it is the caller's; another's is as if it were not there."""
+    try:
+        job = await services.client.record(job_id)
+    except JobNotFound:
+        job = None
+    if job is None or not may_see(key.id, job.owner):
+        raise JobNotFound(f"there is no job {job_id[:140]!r} of this API key")
+    return job
+
+
+OwnJob = Annotated[Job, Depends(own_job)]
+
+
+def urls(request: Request, services: ServicesOf) -> Urls:
+    """URLs as the caller can use them."""
+    return Urls(services.settings.public_url or str(request.base_url))
+
+
+UrlsOf = Annotated[Urls, Depends(urls)]

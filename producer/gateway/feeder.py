@@ -1,0 +1,258 @@
+"""Batches that came over HTTP: run to their end by any gateway, whichever took them.
+
+The file lies in the object store and a hash in Redis says how far it is. A gateway that feeds a
+batch holds a lease on it; when it dies another goes on, and what was sent is not sent again.
+"""
+
+import logging
+import tempfile
+from collections import Counter
+from pathlib import Path
+from threading import Event, Thread
+
+from pydantic import BaseModel
+
+from crossmodal.errors import CrossmodalError, JobNotFound, TooManyQueued
+from crossmodal.jobs.connection import broker_errors
+from crossmodal.jobs.names import RESULTS, Task, http_batch_key, is_job_id, new_job_id
+from crossmodal.jobs.origin import Origin
+from crossmodal.jobs.params import BlobRef
+from crossmodal.jobs.record import Failure
+from producer.client import Client
+from producer.jsonl import BatchFile, result_line
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 20
+LOOK_S = 2.0
+AT_ONCE, AT_ONCE_OF_ONE = 8, 2  # batches that one gateway feeds, and those of one owner
+MEDIA_TYPE = "application/jsonl"
+MOST_UNFINISHED = 100  # batches of one owner
+
+
+class BatchRecord(BaseModel):
+    """A batch as its file was taken; `completed` and `failed` are known at its end."""
+
+    id: str
+    owner: str
+    max_queued: int | None = None
+    task: Task
+    total: int
+    created_at: float
+    is_canceled: bool = False
+    is_done: bool = False
+    completed: int = 0
+    failed: int = 0
+    failure: Failure | None = None
+
+
+def input_of(batch_id: str) -> str:
+    """Where the batch's requests lie."""
+    return f"{RESULTS}/{batch_id}/input.jsonl"
+
+
+def output_of(batch_id: str) -> str:
+    """Where its results lie, once it is done."""
+    return f"{RESULTS}/{batch_id}/output.jsonl"
+
+
+class BatchRecords:
+    """The hash of each batch, and which of them are not done. May raise `BrokerUnavailable`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._prefix = client.settings.key_prefix
+        self._open = f"{self._prefix}:http-batches"
+
+    def open(self, record: BatchRecord) -> None:
+        """Have the batch run. Raises `TooManyQueued`."""
+        own = f"{self._open}:{record.owner}"
+        with broker_errors(self._client.settings):
+            if self._client.redis.scard(own) >= MOST_UNFINISHED:
+                raise TooManyQueued(
+                    f"{MOST_UNFINISHED} batches of this API key are not done, which is as many as "
+                    "may be: wait for one, or cancel it"
+                )
+            pipe = self._client.redis.pipeline(transaction=True)
+            pipe.set(self._key(record.id), record.model_dump_json())
+            pipe.hset(self._open, record.id, record.owner)
+            pipe.sadd(own, record.id)
+            pipe.execute()
+
+    def get(self, batch_id: str) -> BatchRecord:
+        """One batch. Raises `JobNotFound`."""
+        if not is_job_id(batch_id):  # it would be another key
+            raise JobNotFound(f"there is no batch {batch_id[:140]!r}")
+        with broker_errors(self._client.settings):
+            text = self._client.redis.get(self._key(batch_id))
+        if text is None:
+            raise JobNotFound(f"there is no batch {batch_id[:140]!r}")
+        found = BatchRecord.model_validate_json(text)
+        return found.model_copy(update={"is_canceled": self.is_canceled(batch_id)})
+
+    def is_canceled(self, batch_id: str) -> bool:
+        """Whether somebody wants no more of it."""
+        with broker_errors(self._client.settings):
+            return bool(self._client.redis.exists(f"{self._key(batch_id)}:canceled"))
+
+    def cancel(self, batch_id: str) -> None:
+        """Have what was not sent not be sent, by whoever feeds the batch."""
+        with broker_errors(self._client.settings):
+            retention_s = self._client.settings.retention_s
+            self._client.redis.set(f"{self._key(batch_id)}:canceled", 1, ex=retention_s)
+
+    def close(self, record: BatchRecord) -> None:
+        """Note how the batch has ended."""
+        with broker_errors(self._client.settings):
+            pipe = self._client.redis.pipeline(transaction=True)
+            retention_s = self._client.settings.retention_s
+            pipe.set(self._key(record.id), record.model_dump_json(), ex=retention_s)
+            pipe.hdel(self._open, record.id)
+            pipe.srem(f"{self._open}:{record.owner}", record.id)
+            pipe.execute()
+
+    def forget(self, batch_id: str) -> None:
+        """Take a batch off the list whose record somebody has deleted."""
+        with broker_errors(self._client.settings):
+            self._client.redis.hdel(self._open, batch_id)
+
+    def unfinished(self) -> dict[str, str]:
+        """The owner of each batch that is not done, the oldest first."""
+        with broker_errors(self._client.settings):
+            return dict(sorted(self._client.redis.hgetall(self._open).items()))
+
+    def lease(self, batch_id: str, who: str) -> bool:
+        """Whether the batch is `who`'s to feed, for another while."""
+        key = f"{self._key(batch_id)}:lease"
+        with broker_errors(self._client.settings):
+            if self._client.redis.set(key, who, nx=True, ex=LEASE_S):
+                return True
+            if self._client.redis.get(key) != who:
+                return False
+            return bool(self._client.redis.expire(key, LEASE_S))
+
+    def release(self, batch_id: str) -> None:
+        with broker_errors(self._client.settings):
+            self._client.redis.delete(f"{self._key(batch_id)}:lease")
+
+    def _key(self, batch_id: str) -> str:
+        return http_batch_key(self._prefix, batch_id)
+
+
+class Feeder(Thread):
+    """Feeds batches that nobody feeds; ends with the process, between any two items."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(name="feeder", daemon=True)
+        self._client = client
+        self._records = BatchRecords(client)
+        self._me = new_job_id()
+        self._running: dict[str, Thread] = {}
+        self._canceled: set[str] = set()
+        self._news = Event()
+        self._is_stopping = False
+
+    def wake(self) -> None:
+        """Look for a new batch at once."""
+        self._news.set()
+
+    def stop(self) -> None:
+        """Give up what is being fed; another gateway, or this one's successor, goes on."""
+        self._is_stopping = True
+        self._news.set()
+        for batch_id in list(self._running):
+            try:
+                self._records.release(batch_id)
+            except CrossmodalError as e:  # then its lease runs out
+                log.warning("batch %s: %s", batch_id, e)
+
+    def run(self) -> None:
+        is_out = False
+        while not self._is_stopping:
+            try:
+                self._look()
+                is_out = False
+            except CrossmodalError as e:
+                if not is_out:
+                    log.warning("batches are not looked for: %s", e)
+                is_out = True
+            self._news.wait(LOOK_S)
+            self._news.clear()
+
+    def _look(self) -> None:
+        self._running = {i: thread for i, thread in self._running.items() if thread.is_alive()}
+        for batch_id in self._running:
+            self._records.lease(batch_id, self._me)
+            if batch_id not in self._canceled and self._records.is_canceled(batch_id):
+                self._cancel(batch_id)
+        unfinished = self._records.unfinished()
+        busy = Counter(unfinished[i] for i in self._running if i in unfinished)
+        for batch_id, owner in unfinished.items():
+            if len(self._running) >= AT_ONCE or self._is_stopping:
+                return
+            if batch_id in self._running or busy[owner] >= AT_ONCE_OF_ONE:
+                continue
+            if self._records.lease(batch_id, self._me):
+                busy[owner] += 1
+                self._running[batch_id] = Thread(target=self._feed, args=(batch_id,), daemon=True)
+                self._running[batch_id].start()
+
+    def _cancel(self, batch_id: str) -> None:
+        """Have no message sent from now on, then cancel those that were."""
+        self._canceled.add(batch_id)
+        try:
+            self._client.cancel_batch(batch_id)
+        except JobNotFound:  # nothing of it has been sent
+            return
+
+    def _feed(self, batch_id: str) -> None:
+        """Run a batch to its end, or leave it for another try if that may help."""
+        try:
+            record = self._records.get(batch_id)
+        except CrossmodalError as e:
+            log.error("batch %s cannot be run: %s", batch_id, e)
+            if isinstance(e, JobNotFound):
+                self._records.forget(batch_id)
+            return
+        try:
+            if record.is_canceled:
+                self._cancel(batch_id)
+            self._records.close(self._run(record))
+        except CrossmodalError as e:
+            self._give_up_or_wait(record, e)
+        except Exception as e:
+            log.exception("an error of ours in batch %s", batch_id)
+            self._give_up_or_wait(record, CrossmodalError(f"{type(e).__name__}: {e}"))
+        self._canceled.discard(batch_id)
+
+    def _give_up_or_wait(self, record: BatchRecord, error: CrossmodalError) -> None:
+        if error.retryable:
+            log.warning("batch %s waits, and is taken up again: %s", record.id, error)
+            self._news.wait(LOOK_S)
+            return
+        log.error("batch %s is given up: %s", record.id, error)
+        self._records.close(
+            record.model_copy(update={"is_done": True, "failure": Failure.of(error)})
+        )
+
+    def _run(self, record: BatchRecord) -> BatchRecord:
+        """Send what is not sent, gather what is done, and store it as the output."""
+        counts = {"completed": 0, "failed": 0}
+        with tempfile.TemporaryDirectory(prefix="crossmodal-batch-") as folder:
+            source, made = Path(folder, "input.jsonl"), Path(folder, "output.jsonl")
+            source.write_bytes(self._client.storage.get(BlobRef(key=input_of(record.id))))
+            file = BatchFile(
+                source, record.task.of_items, record.id, self._client.settings.max_image_bytes,
+                is_ours=False,
+            )  # fmt: skip
+            results = self._client.map_items(
+                file.task, file.items(), batch_id=record.id,
+                origin=Origin(record.owner, record.max_queued),
+                is_canceled=lambda: record.id in self._canceled,
+            )  # fmt: skip
+            with made.open("w", encoding="utf-8") as output:
+                for result in results:
+                    counts["failed" if result.failure else "completed"] += 1
+                    output.write(result_line(record.id, result) + "\n")
+            self._client.storage.put_file(output_of(record.id), made, MEDIA_TYPE)
+        return record.model_copy(update=counts | {"is_done": True})

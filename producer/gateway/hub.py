@@ -1,0 +1,266 @@
+"""One reader of the ledger's events for all who follow jobs through this process.
+
+A thousand open streams cost one blocking read, and one call a second for the places of those
+that wait. Whoever is woken, or has heard nothing for a while, looks at the job's record: the hub
+says that, not what, happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from crossmodal.errors import BrokerUnavailable, JobNotFound
+from crossmodal.jobs.connection import broker_errors
+from crossmodal.jobs.names import SHARDS, queue_key
+from crossmodal.jobs.record import Job, QueueStatus, WorkerInfo
+from producer.aio import AsyncClient
+
+log = logging.getLogger(__name__)
+
+BLOCK_S = 1.0  # at most; and shorter than the socket's own patience
+TICK_S = 1.0  # how often places and queues are looked at
+AGAIN_S = 1.0  # after Redis has failed
+MOST_UNREAD = 200  # changed jobs that a watcher has not taken; then the oldest are forgotten
+MOST_READ = 50  # records of changed jobs that are read at once
+
+
+@dataclass(eq=False)
+class Follower:
+    """Somebody who follows one job; `queue` is where it waits, `position` its place there."""
+
+    job: str
+    queue: str | None = None
+    position: int | None = None
+    has_news: bool = False
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def look(self) -> None:
+        """Note that the job is being looked at: what has happened until now is no news."""
+        self.has_news = False
+
+    def tell(self) -> None:
+        """Say that something has happened to the job."""
+        self.has_news = True
+        self._woken.set()
+
+    def place(self, position: int) -> None:
+        """Say where in its queue the job is now; far back, only what makes a difference."""
+        if self.position is None or abs(position - self.position) > position // 10:
+            self.position = position
+            self._woken.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when there is something to tell, or when the time is up."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), timeout_s)
+        self._woken.clear()
+
+
+@dataclass(eq=False)
+class Watcher:
+    """Somebody who watches all jobs of an owner, or of everybody, and the queues."""
+
+    owner: str | None
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    queues: tuple[list[QueueStatus], list[WorkerInfo]] | None = None
+    is_behind: bool = False
+    """Whether something was missed: then the stream ends, and its client looks for itself."""
+
+    def take(self) -> Iterator[Job]:
+        """The jobs that have changed since they were taken last."""
+        while self.jobs:
+            yield self.jobs.pop(next(iter(self.jobs)))
+
+
+class Hub:
+    """Tells followers and watchers; all in one event loop."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._block_ms = int(1_000 * min(BLOCK_S, client.sync.settings.connect_timeout_s / 2))
+        self._prefix = client.sync.settings.key_prefix
+        self._followers: dict[str, set[Follower]] = defaultdict(set)
+        self._watchers: set[Watcher] = set()
+        self._changed: dict[str, None] = {}
+        self._stats: dict[str, QueueStatus] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_out = False
+        self.is_closing = False
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._tick())]
+
+    def stop_streams(self) -> None:
+        """Have everybody who follows or watches come to an end."""
+        self.is_closing = True
+        self._wake_all()
+
+    async def close(self) -> None:
+        self.stop_streams()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @contextmanager
+    def follow(self, job_id: str) -> Iterator[Follower]:
+        """Be told when something happens to a job."""
+        follower = Follower(job_id)
+        self._followers[job_id].add(follower)
+        try:
+            yield follower
+        finally:
+            self._followers[job_id].discard(follower)
+            if not self._followers[job_id]:
+                del self._followers[job_id]
+
+    @contextmanager
+    def watch(self, owner: str | None) -> Iterator[Watcher]:
+        """Be given jobs that have changed, and the queues when they have."""
+        watcher = Watcher(owner)
+        self._watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+
+    def estimate(self, queue: str, position: int) -> float | None:
+        """Seconds until a job at this place is likely to be started, as the queue runs now."""
+        stats = self._stats.get(queue)
+        if stats is None or not stats.mean_run_s:
+            return None
+        return round((position + 1) * stats.mean_run_s / max(stats.running, 1), 3)
+
+    # -- what happened --------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        """Read all shards for ever; after an outage everybody looks for themselves."""
+        seen: dict[str, str] = {}
+        while True:
+            try:
+                with broker_errors(self._client.sync.settings):
+                    seen = seen or await self._now()
+                    reply = await self._client.redis.execute_command(
+                        "XREAD", "BLOCK", max(1, self._block_ms), "STREAMS", *seen, *seen.values()
+                    )
+                self._feed(reply, seen)
+                self._note_well()
+            except BrokerUnavailable as e:
+                self._note_outage(e)
+                await asyncio.sleep(AGAIN_S)
+            except Exception:  # without this task nobody is told anything
+                log.exception("an error of ours in reading events")
+                await asyncio.sleep(AGAIN_S)
+
+    def _note_outage(self, error: BrokerUnavailable) -> None:
+        """Say once that nothing is known any more."""
+        if not self._is_out:
+            log.warning("events are not read: %s", error)
+        self._is_out = True
+
+    def _note_well(self) -> None:
+        if self._is_out:
+            log.info("events are read again")
+            self._is_out = False
+            self._wake_all()
+
+    async def _now(self) -> dict[str, str]:
+        seconds, _ = await self._client.redis.time()
+        since = f"{seconds * 1_000 - 1}"
+        return {f"{self._prefix}:events:{shard}": since for shard in range(SHARDS)}
+
+    def _feed(self, reply: Any, seen: dict[str, str]) -> None:
+        streams = reply.items() if isinstance(reply, dict) else (reply or [])
+        for stream, entries in streams:
+            flat = entries[0] if entries and isinstance(entries[0], list) else entries
+            for entry_id, fields in flat:
+                seen[stream] = entry_id
+                for follower in self._followers.get(fields["id"], ()):
+                    follower.tell()
+                if self._watchers:
+                    self._changed.pop(fields["id"], None)
+                    self._changed[fields["id"]] = None
+
+    def _wake_all(self) -> None:
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.tell()
+        for watcher in self._watchers:
+            watcher.is_behind = True
+            watcher.news.set()
+
+    # -- what changes without an event ----------------------------------------------------
+
+    async def _tick(self) -> None:
+        next_at = time.monotonic()
+        while True:
+            try:
+                await self._tell_changed()
+                if time.monotonic() >= next_at:
+                    next_at = time.monotonic() + TICK_S
+                    await self._look()
+            except BrokerUnavailable as e:
+                self._note_outage(e)
+                await asyncio.sleep(AGAIN_S)
+            except Exception:
+                log.exception("an error of ours in looking at queues and jobs")
+                await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(TICK_S / 10)
+
+    async def _tell_changed(self) -> None:
+        """Give watchers the records of jobs that have changed, the latest first."""
+        ids = list(reversed(self._changed))[:MOST_READ]
+        if not ids or not self._watchers:
+            self._changed.clear()
+            return
+        for job_id in ids:  # before they are read: what changes meanwhile is read again
+            del self._changed[job_id]
+        for job in await asyncio.to_thread(self._records, ids):
+            for watcher in self._watchers:
+                if watcher.owner in (None, job.owner) and not job.task.is_bulk:
+                    watcher.jobs.pop(job.id, None)
+                    watcher.jobs[job.id] = job
+                    if len(watcher.jobs) > MOST_UNREAD:
+                        del watcher.jobs[next(iter(watcher.jobs))]
+                    watcher.news.set()
+
+    def _records(self, ids: list[str]) -> list[Job]:
+        found = []
+        for job_id in reversed(ids):
+            with suppress(JobNotFound, ValidationError):  # deleted meanwhile, or not ours
+                found.append(self._client.sync.record(job_id))
+        return found
+
+    async def _look(self) -> None:
+        """The places of followed jobs, and the state of the queues."""
+        waiting = [f for some in self._followers.values() for f in some if f.queue is not None]
+        if waiting or self._watchers:
+            queues, workers = await asyncio.to_thread(self._queues)
+            self._stats = {status.queue: status for status in queues}
+            for watcher in self._watchers:
+                watcher.queues = (queues, workers)
+                watcher.news.set()
+        if waiting:
+            await self._place(waiting)
+
+    def _queues(self) -> tuple[list[QueueStatus], list[WorkerInfo]]:
+        return self._client.sync.queues(), self._client.sync.workers()
+
+    async def _place(self, waiting: list[Follower]) -> None:
+        with broker_errors(self._client.sync.settings):
+            pipe = self._client.redis.pipeline(transaction=False)
+            for follower in waiting:
+                pipe.zrank(queue_key(self._prefix, str(follower.queue), "queued"), follower.job)
+            ranks = await pipe.execute()
+        for follower, rank in zip(waiting, ranks, strict=True):
+            if rank is not None:
+                follower.place(rank)

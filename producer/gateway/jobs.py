@@ -1,0 +1,182 @@
+"""`/v1/jobs`: submit, look, cancel, run again, delete."""
+
+import re
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from crossmodal.errors import BrokerUnavailable
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.origin import Origin
+from crossmodal.jobs.params import Params, task_of
+from crossmodal.jobs.record import Job, JobState
+from crossmodal.net import check_url
+from crossmodal.tracing import checked, current
+from producer.gateway.body import OPENAPI, read_request
+from producer.gateway.caller import Caller, OwnJob, UrlsOf
+from producer.gateway.pictures import params_of
+from producer.gateway.problems import BadRequest, documented, linked
+from producer.gateway.services import Services, ServicesOf
+from producer.gateway.shapes import (
+    JobPage,
+    JobRequest,
+    JobView,
+    ResultView,
+    Urls,
+    job_view,
+)
+from producer.gateway.streams import ended
+from producer.gateway.webhooks import origin_of
+from producer.handle import result_of
+
+MAX_WAIT_S = 60.0
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])")
+_KEY = re.compile(r"[!-~]{1,160}")
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.post(
+    "", status_code=202, response_model=JobView, openapi_extra=OPENAPI,
+    responses=documented(404, 413, 415) | {
+        200: {"model": JobView, "description": "It has ended within `Prefer: wait=N`."},
+        202: {
+            "description": "Kept: it will reach an end, whatever crashes.",
+            "links": linked("job_id", {
+                "look": "~1v1~1jobs~1{job_id}/get",
+                "result": "~1v1~1jobs~1{job_id}~1result/get",
+                "events": "~1v1~1jobs~1{job_id}~1events/get",
+                "cancel": "~1v1~1jobs~1{job_id}~1cancel/post",
+                "retry": "~1v1~1jobs~1{job_id}~1retry/post",
+                "delete": "~1v1~1jobs~1{job_id}/delete",
+            }),
+        },
+    },
+)  # fmt: skip
+async def submit(
+    request: Request, response: Response, key: Caller, services: ServicesOf, urls: UrlsOf,
+    idempotency_key: Annotated[str | None, Header(
+        max_length=160, description="The same key and body give the same job; 1 to 160 characters.",
+    )] = None,
+    traceparent: Annotated[str | None, Header(
+        max_length=100, description="Kept with the job, whose spans are part of that trace.",
+    )] = None,
+    prefer: Annotated[str | None, Header(
+        max_length=200, description="`wait=N` holds the answer for up to N seconds, 60 at most.",
+    )] = None,
+) -> Any:  # fmt: skip
+    """Submit a job. The body is JSON, or a form with the picture as its `file`."""
+    if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
+        raise BadRequest("Idempotency-Key is not 1 to 160 visible ASCII characters")
+    wanted = await read_request(request, services.settings)
+    params = await params_of(wanted, key, services)
+    trace = current() or checked(traceparent)
+    origin = origin_of(key, urls, wanted.webhook_url, wanted.webhook_events, trace)
+    job_id = await _submit(wanted, params, origin, services, idempotency_key)
+    wait_s = _wait_s(prefer)
+    try:
+        job = await services.client.record(job_id)
+        if wait_s and not job.state.is_terminal:
+            response.headers["Preference-Applied"] = f"wait={wait_s:g}"
+            job = await ended(job, services, wait_s)
+        return await _accepted(job, response, services, urls, waited=bool(wait_s))
+    except BrokerUnavailable:  # the job is kept all the same, and must not be sent twice
+        response.headers["Location"] = urls.job(job_id)
+        return job_view(_as_sent(job_id, params), urls)
+
+
+@router.get("", response_model=JobPage, responses=documented())
+async def list_jobs(
+    key: Caller, services: ServicesOf, urls: UrlsOf,
+    state: JobState | None = None,
+    task: Annotated[Task | None, Query(description="txt2img or img2txt.")] = None,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+) -> JobPage:  # fmt: skip
+    """The caller's jobs, the latest first; a page may have fewer than `limit`."""
+    page = await services.client.jobs(key.id, state=state, task=task, cursor=cursor, limit=limit)
+    return JobPage(data=[job_view(job, urls) for job in page.jobs], next_cursor=page.next_cursor)
+
+
+@router.get("/{job_id}", response_model=JobView, responses=documented(404))
+async def look(job: OwnJob, services: ServicesOf, urls: UrlsOf) -> JobView:
+    """State, attempt, place in the queue, likely wait, timings, and the result if there is one."""
+    return await view(job, services, urls)
+
+
+@router.get("/{job_id}/result", response_model=ResultView, responses=documented(404, 409, 410))
+async def result(job: OwnJob, urls: UrlsOf) -> Any:
+    """What the job has made; 409 while there is nothing yet, or when it has failed."""
+    result_of(job)  # raises what says why there is none
+    return job_view(job, urls).result
+
+
+@router.post("/{job_id}/cancel", response_model=JobView, responses=documented(404))
+async def cancel(job: OwnJob, services: ServicesOf, urls: UrlsOf) -> JobView:
+    """Cancel the job unless it has ended; the answer says which of the two."""
+    await services.client.cancel(job.id)
+    return await view(await services.client.record(job.id), services, urls)
+
+
+@router.post(
+    "/{job_id}/retry", status_code=202, response_model=JobView, responses=documented(404, 409)
+)
+async def retry(
+    job: OwnJob, response: Response, key: Caller, services: ServicesOf, urls: UrlsOf
+) -> Any:
+    """Submit what has failed, was canceled or expired as a new job; asked twice, it is one job."""
+    origin = origin_of(key, urls, None, [])
+    handle = await services.client.retry(job.id, origin=origin)
+    return await _accepted(await services.client.record(handle.id), response, services, urls)
+
+
+@router.delete("/{job_id}", status_code=204, responses=documented(404, 409))
+async def delete(job: OwnJob, services: ServicesOf) -> None:
+    """Delete the record of a job that has ended, and what it has stored."""
+    await services.client.delete(job.id)
+
+
+def _as_sent(job_id: str, params: Params) -> Job:
+    return Job(
+        id=job_id, task=task_of(params), state=JobState.QUEUED, attempt=0,
+        params=params.model_dump(mode="json"), created_at=time.time(),
+    )  # fmt: skip
+
+
+def _wait_s(prefer: str | None) -> float:
+    found = _WAIT.search(prefer or "")
+    return min(float(found.group(1)), MAX_WAIT_S) if found else 0.0
+
+
+async def _submit(
+    wanted: JobRequest, params: Params, origin: Origin, services: Services,
+    idempotency_key: str | None,
+) -> str:  # fmt: skip
+    if wanted.webhook_url is not None:
+        check_url(wanted.webhook_url)
+    has_owner = idempotency_key and origin.owner
+    own = f"{origin.owner}:{idempotency_key}" if has_owner else idempotency_key
+    handle = await services.client.submit(
+        params, idempotency_key=own, expires_in_s=wanted.expires_in_s, origin=origin
+    )
+    return handle.id
+
+
+async def view(job: Job, services: Services, urls: Urls) -> JobView:
+    """The job with its place in the queue."""
+    position, wait_s = await services.call(services.sync.ledger.place, job)
+    return job_view(job, urls, position, wait_s)
+
+
+async def _accepted(
+    job: Job, response: Response, services: Services, urls: Urls, *, waited: bool = False
+) -> JobView:
+    """The answer to a submission: 200 for who has waited until the end, else 202."""
+    response.headers["Location"] = urls.job(job.id)
+    found = await view(job, services, urls)
+    if waited and job.state.is_terminal:
+        response.status_code = 200
+    else:
+        response.headers["Retry-After"] = str(max(1, min(60, round(found.estimated_wait_s or 1))))
+    return found

@@ -1,0 +1,216 @@
+"""The cluster's metrics, read from the ledger whenever Prometheus asks, and the gateway's own."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from crossmodal.errors import BrokerUnavailable
+from crossmodal.jobs.record import JobState, QueueStatus, WorkerInfo
+from crossmodal.metrics import RUNS_S, STORAGE
+from producer.client import Client
+
+log = logging.getLogger(__name__)
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+STREAM = b"text/event-stream"
+CLIENT_GONE = 499  # as nginx calls it: nobody waited for an answer
+NO_FAILURE = ("succeeded", "canceled", "expired")
+
+HTTP = CollectorRegistry(auto_describe=True)
+"""What the gateway counts of its own requests."""
+REQUESTS = Counter(
+    "crossmodal_http_requests_total",
+    "Requests that were answered, or whose event stream was begun.",
+    ["method", "route", "status"], registry=HTTP,
+)  # fmt: skip
+REQUEST_TIME = Histogram(
+    "crossmodal_http_request_seconds",
+    "From a request to the end of its answer; event streams are left out.",
+    ["route"], registry=HTTP, buckets=RUNS_S,
+)  # fmt: skip
+STREAMS = Gauge("crossmodal_open_event_streams", "Event streams that are open.", registry=HTTP)
+
+# When a counter began is of no use: Prometheus sees that it was reset.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+def render(client: Client, accept: str = "") -> tuple[bytes, str]:
+    """All metrics as a body and its content type: OpenMetrics where `accept` asks for it.
+
+    A Redis that does not answer is told by `crossmodal_broker_up`, and nothing else of the
+    cluster is.
+    """
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is no number
+        encode, content_type = choose_encoder("")
+    return encode(_All(ClusterCollector(client), HTTP, STORAGE, REGISTRY)), content_type
+
+
+class _All(Collector):
+    def __init__(self, *parts: Collector) -> None:
+        self._parts = parts
+
+    def collect(self) -> Iterator[Metric]:
+        for part in self._parts:
+            yield from part.collect()
+
+
+class ClusterCollector(Collector):
+    """What the ledger knows of all queues, workers and webhooks."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def collect(self) -> Iterable[Metric]:
+        up = GaugeMetricFamily("crossmodal_broker_up", "Whether Redis answers.", 1)
+        try:
+            queues = self._client.queues()
+            return [
+                up, *_jobs(queues), *_queues(queues, self._client.workers()),
+                *_webhooks(self._client.webhooks.counts()),
+                _gauge("dead_letters", "Dead letters that are kept.",
+                       self._client.dead_letters.count()),
+            ]  # fmt: skip
+        except BrokerUnavailable as e:
+            log.warning("the cluster's metrics cannot be read: %s", e)
+            return [GaugeMetricFamily(up.name, up.documentation, 0)]
+
+
+def _jobs(queues: list[QueueStatus]) -> Iterator[Metric]:
+    """Counts since the ledger began."""
+    submitted = _counter("jobs_submitted", "Jobs that were accepted.", "task")
+    redelivered = _counter("jobs_redelivered", "Attempts after a job's first.", "task")
+    finished = _counter(
+        "jobs_finished", "Jobs that ended; `code` says why one failed.",
+        "task", "queue", "state", "code",
+    )  # fmt: skip
+    for status in queues:
+        name = status.queue  # a task's queue has its name
+        submitted.add_metric([name], status.submitted)
+        redelivered.add_metric([name], status.redelivered)
+        for state in NO_FAILURE:
+            finished.add_metric([name, name, state, ""], status.finished.get(state, 0))
+        for code, count in status.failures.items():
+            finished.add_metric([name, name, JobState.FAILED, code], count)
+    yield from (submitted, finished, redelivered)
+
+
+def _queues(queues: list[QueueStatus], workers: list[WorkerInfo]) -> Iterator[Metric]:
+    """Each queue as it is now."""
+    depth = _gauge_of_queue("queue_depth", "Jobs that wait.")
+    running = _gauge_of_queue("queue_running", "Jobs that run.")
+    oldest = _gauge_of_queue("queue_oldest_wait_seconds", "How long the oldest has waited.")
+    serving = _gauge_of_queue("workers", "Celery workers that serve the queue.")
+    for status in queues:
+        name = [status.queue]
+        depth.add_metric(name, status.depth)
+        running.add_metric(name, status.running)
+        oldest.add_metric(name, status.oldest_wait_s)
+        serving.add_metric(name, sum(status.queue in worker.queues for worker in workers))
+    yield from (depth, running, oldest, serving)
+
+
+def _webhooks(counts: dict[str, int]) -> Iterator[Metric]:
+    tries = _counter(
+        "webhook_deliveries", "Tries to deliver a webhook: delivered, to be retried, or given up "
+        "as failed.", "outcome",
+    )  # fmt: skip
+    for outcome in ("delivered", "failed", "retried"):
+        tries.add_metric([outcome], counts[outcome])
+    yield tries
+    yield _gauge("webhooks_pending", "Webhooks that wait to be delivered.", counts["pending"])
+
+
+def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"crossmodal_{name}", text, labels=labels)
+
+
+def _gauge_of_queue(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"crossmodal_{name}", text, labels=["queue"])
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"crossmodal_{name}", text, value)
+
+
+class CountRequests:
+    """ASGI middleware that counts and times requests by the template of their route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, send)
+        try:
+            await self._app(scope, receive, exchange.send)
+        except Exception:
+            exchange.status = exchange.status or 500
+            raise
+        finally:
+            exchange.end()
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.status: int | None = None
+        self._scope = scope
+        self._send = send
+        self._begun = time.monotonic()
+        self._is_stream = False
+        self._root = scope.get("root_path", "")
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if _is_stream(message):
+                self._is_stream = True
+                self._count()
+                STREAMS.inc()
+        await self._send(message)
+
+    def end(self) -> None:
+        if self._is_stream:
+            STREAMS.dec()
+        else:
+            self._count()
+            REQUEST_TIME.labels(self._route()).observe(time.monotonic() - self._begun)
+
+    def _count(self) -> None:
+        method = self._scope["method"]
+        known = method if method in METHODS else "other"  # anybody may invent methods
+        REQUESTS.labels(known, self._route(), self.status or CLIENT_GONE).inc()
+
+    def _route(self) -> str:
+        """The template of the path, such as `/v1/jobs/{job_id}`; paths themselves have no end."""
+        included = self._scope.get("fastapi", {}).get("effective_route_context")
+        route = included or self._scope.get("route")  # the first one knows its router's prefix
+        mounted: str = self._scope.get("root_path", "")
+        where: str = "unmatched" if mounted == self._root else mounted
+        return getattr(route, "path", where)
+
+
+def _is_stream(start: Message) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.startswith(STREAM)
+        for name, value in start.get("headers", ())
+    )

@@ -1,0 +1,125 @@
+"""What operators and the page look at: queues, models, dead letters, health, metrics."""
+
+from collections import defaultdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from crossmodal.errors import DeadLetterNotFound
+from crossmodal.jobs.access import ApiKey
+from crossmodal.jobs.record import DeadLetter
+from producer.dead import replay
+from producer.gateway.caller import Caller, Operator, UrlsOf
+from producer.gateway.metrics import render
+from producer.gateway.ownership import may_see
+from producer.gateway.problems import documented
+from producer.gateway.services import Services, ServicesOf
+from producer.gateway.shapes import (
+    DeadLetterPage,
+    DeadLetterView,
+    ModelPage,
+    ModelView,
+    QueuesView,
+    Replayed,
+    Urls,
+    job_view,
+)
+
+router = APIRouter(tags=["operations"])
+TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+
+
+@router.get("/v1/queues", response_model=QueuesView, responses=documented())
+async def queues(key: Caller, services: ServicesOf) -> QueuesView:
+    """Depth, running jobs, oldest wait of each queue, and the workers that serve them."""
+    return await services.call(_queues, services)
+
+
+@router.get("/v1/models", response_model=ModelPage, responses=documented())
+async def models(key: Caller, services: ServicesOf) -> ModelPage:
+    """The bundles that workers serve now."""
+    served = defaultdict(list)
+    for worker in await services.call(services.sync.workers):
+        if worker.model and worker.bundle_version:
+            served[worker.model, worker.bundle_version].append(worker)
+    return ModelPage(data=[
+        ModelView(name=name, version=version, workers=len(some),
+                  devices=sorted({w.device for w in some if w.device}))
+        for (name, version), some in sorted(served.items())
+    ])  # fmt: skip
+
+
+@router.get("/v1/dead-letters", response_model=DeadLetterPage, responses=documented())
+async def dead_letters(
+    key: Caller, services: ServicesOf, urls: UrlsOf,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> DeadLetterPage:  # fmt: skip
+    """What was given up, the latest first: the caller's; an operator sees all."""
+
+    def read() -> list[DeadLetter]:
+        owner = "" if key.is_operator else key.id
+        found = (x for x in services.sync.dead_letters.list(owner=owner) if _may_see(x, key))
+        return [letter for _, letter in zip(range(limit), found, strict=False)]
+
+    letters = await services.call(read)
+    return DeadLetterPage(data=[_letter_view(letter, key, urls) for letter in letters])
+
+
+@router.post(
+    "/v1/dead-letters/{letter_id}/replay", status_code=202, response_model=Replayed,
+    responses=documented(404),
+)  # fmt: skip
+async def replay_letter(letter_id: str, key: Caller, services: ServicesOf) -> Replayed:
+    """Run what was given up again, as a new job of the same owner."""
+
+    def run() -> str | None:
+        letter = _letter(letter_id, services)
+        if letter is None or not _may_see(letter, key):
+            raise DeadLetterNotFound(f"there is no dead letter {letter_id[:140]!r} of this API key")
+        return replay(services.sync, letter, key.max_queued if key.id else None)
+
+    return Replayed(job=await services.call(run))
+
+
+@router.get("/livez", responses={200: TEXT}, response_class=Response)
+async def livez() -> Response:
+    """The process answers."""
+    return Response("ok\n", media_type="text/plain")
+
+
+@router.get("/readyz", responses=documented() | {200: TEXT}, response_class=Response)
+async def readyz(services: ServicesOf) -> Response:
+    """Redis and the object store answer."""
+    await services.call(services.sync.ledger.now)
+    await services.call(services.sync.storage.head, "checks/ready")
+    return Response("ok\n", media_type="text/plain")
+
+
+@router.get("/metrics", responses=documented() | {200: TEXT}, response_class=Response)
+async def metrics(request: Request, key: Operator, services: ServicesOf) -> Response:
+    """Figures for Prometheus: queues of the whole installation, and this process's own."""
+    accept = request.headers.get("accept", "")
+    body, media_type = await services.call(render, services.sync, accept)
+    return Response(body, media_type=media_type)
+
+
+def _queues(services: Services) -> QueuesView:
+    return QueuesView(queues=services.sync.queues(), workers=services.sync.workers())
+
+
+def _letter(letter_id: str, services: Services) -> DeadLetter | None:
+    try:
+        return services.sync.dead_letters.get(letter_id)
+    except DeadLetterNotFound:
+        return None
+
+
+def _may_see(letter: DeadLetter, key: ApiKey) -> bool:
+    return key.is_operator or (letter.job is not None and may_see(key.id, letter.job.owner))
+
+
+def _letter_view(letter: DeadLetter, key: ApiKey, urls: Urls) -> DeadLetterView:
+    """Of another key's job an operator sees that it failed and why, and not what it was about."""
+    own = letter.job is not None and may_see(key.id, letter.job.owner)
+    shown = letter.model_dump(include={"id", "at", "queue", "code", "message"})
+    return DeadLetterView(**shown, job=job_view(letter.job, urls) if own and letter.job else None)

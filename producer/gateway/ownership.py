@@ -1,0 +1,27 @@
+"""Whose a job or a blob is. An owner is the id of an API key; nobody's is everybody's to see
+only where the gateway asks for no keys, and there the caller is nobody in particular.
+"""
+
+from crossmodal.errors import JobNotFound
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.names import INPUTS, RESULTS, job_of_result, owner_of_input
+
+
+def may_see(caller: str, owner: str) -> bool:
+    """Whether a caller may see what is an owner's; without a key, on loopback, all is seen."""
+    return caller in ("", owner)
+
+
+def is_visible(blob: str, caller: str, ledger: JobLedger) -> bool:
+    """Whether a key lies below `results/` or `inputs/`, in what the caller may see."""
+    folder, *rest = blob.split("/")
+    if not blob.isprintable() or not rest or any(part in ("", ".", "..") for part in rest):
+        return False
+    if folder == INPUTS:
+        return may_see(caller, owner_of_input(blob))
+    if folder != RESULTS or len(rest) < 2:
+        return False
+    try:
+        return may_see(caller, ledger.get(job_of_result(blob)).owner)
+    except JobNotFound:
+        return False

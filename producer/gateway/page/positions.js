@@ -1,0 +1,72 @@
+import { follow } from "./events.js";
+
+const MOST = 4; // a browser has six connections to a host
+
+/** Follows the places in the queue of jobs that were submitted here, the oldest first. */
+export class Positions {
+  #waiting = new Map();
+  #open = new Map();
+  #isPaused = false;
+
+  constructor({ onPlace, onEnd }) {
+    this.onPlace = onPlace;
+    this.onEnd = onEnd;
+  }
+
+  consider(job) {
+    if (job.state === "queued") this.#waiting.set(job.id, job);
+    else this.#drop(job.id);
+    this.#fill();
+  }
+
+  follows(id) {
+    return this.#open.has(id);
+  }
+
+  pause() {
+    this.#isPaused = true;
+    for (const controller of this.#open.values()) controller.abort();
+  }
+
+  resume() {
+    this.#isPaused = false;
+    this.#fill();
+  }
+
+  clear() {
+    for (const id of [...this.#waiting.keys()]) this.#drop(id);
+  }
+
+  #fill() {
+    for (const job of this.#waiting.values()) {
+      if (this.#isPaused || this.#open.size >= MOST) return;
+      if (!this.#open.has(job.id)) this.#follow(job);
+    }
+  }
+
+  async #follow({ id, events_url }) {
+    const controller = new AbortController();
+    const onEvent = (type, data) => this.#hear(id, type, data);
+    this.#open.set(id, controller);
+    try {
+      await follow(events_url, { signal: controller.signal, onEvent });
+    } catch {
+      // The stream of all jobs tells what becomes of it.
+    }
+    this.#open.delete(id);
+    if (!controller.signal.aborted) this.#waiting.delete(id);
+    this.#fill();
+  }
+
+  #hear(id, type, data) {
+    if (type === "position") this.onPlace(id, data);
+    if (type !== "end") return true;
+    this.onEnd(data);
+    return false;
+  }
+
+  #drop(id) {
+    this.#waiting.delete(id);
+    this.#open.get(id)?.abort();
+  }
+}

@@ -1,0 +1,212 @@
+"""Errors as responses: `application/problem+json` (RFC 9457), in one place.
+
+What a status means is decided here by the error's class; the body has the error's own code,
+so that programs need not read texts.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict
+from pydantic.config import JsonDict
+from starlette.exceptions import HTTPException
+
+from crossmodal.errors import (
+    BlobNotFound,
+    BrokerUnavailable,
+    CrossmodalError,
+    DeadLetterNotFound,
+    DeliveryNotFound,
+    FetchFailed,
+    Forbidden,
+    ImageTooLarge,
+    InvalidParams,
+    JobCanceled,
+    JobExpired,
+    JobFailed,
+    JobNotFound,
+    QueueFull,
+    RateLimited,
+    ResultTimeout,
+    StorageUnavailable,
+    TooManyQueued,
+    Unauthorized,
+    WrongState,
+)
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+MOST_SHOWN = 5  # fields that are wrong
+RETRY_S = 5  # where nothing says when to come back
+
+STATUSES: dict[type[CrossmodalError], int] = {  # of a class and of those below it, the nearest
+    Unauthorized: 401, Forbidden: 403, JobNotFound: 404, DeadLetterNotFound: 404,
+    DeliveryNotFound: 404, BlobNotFound: 404, WrongState: 409, ResultTimeout: 409, JobFailed: 409,
+    JobCanceled: 410, JobExpired: 410, ImageTooLarge: 413, InvalidParams: 422, RateLimited: 429,
+    FetchFailed: 422, TooManyQueued: 429, QueueFull: 503, BrokerUnavailable: 503,
+    StorageUnavailable: 503,
+}  # fmt: skip
+MEANINGS = {
+    400: "The request cannot be read.",
+    401: "An API key is needed, or this one is not known.",
+    403: "The API key, or the page that asks, may not do this.",
+    404: "There is nothing of this name that the API key may see.",
+    409: "It cannot be done in the state that the job is in.",
+    410: "The job was canceled, or has expired.",
+    413: "The body or the picture is larger than allowed.",
+    415: "The body is of another media type than those that are read here.",
+    416: "The range lies outside the blob.",
+    422: "A field is wrong; `detail` names it, its value and the limit.",
+    429: "Too many calls or waiting jobs of this key; `Retry-After` says when to come back.",
+    503: "Redis, the object store or the queue takes nothing now; `Retry-After` says when to try.",
+}
+CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+
+
+EXAMPLE: JsonDict = {
+    "type": "urn:crossmodal:error:invalid_prompt", "title": "Unprocessable Entity", "status": 422,
+    "detail": "the prompt has 1204 characters, 1000 are allowed: shorten it",
+    "code": "invalid_prompt", "retryable": False,
+}  # fmt: skip
+
+
+class Problem(BaseModel):
+    """An error; `code` never changes, `retryable`: the same request may succeed later."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    retryable: bool
+
+
+class BadRequest(CrossmodalError):
+    """The request's body or a header cannot be read."""
+
+    code = "bad_request"
+    caused_by_request = True
+
+
+class BodyTooLarge(CrossmodalError):
+    """The request's body is longer than allowed; it was not read to its end."""
+
+    code = "body_too_large"
+    caused_by_request = True
+
+
+class UnsupportedMediaType(CrossmodalError):
+    """The body is of another media type than those that are read here."""
+
+    code = "unsupported_media_type"
+    caused_by_request = True
+
+
+class RangeNotSatisfiable(CrossmodalError):
+    """The range lies outside the blob."""
+
+    code = "range_not_satisfiable"
+    caused_by_request = True
+
+
+STATUSES |= {
+    BadRequest: 400,
+    BodyTooLarge: 413,
+    UnsupportedMediaType: 415,
+    RangeNotSatisfiable: 416,
+}
+
+
+def status_of(error: CrossmodalError) -> int:
+    """The HTTP status of an error."""
+    kinds = (STATUSES.get(kind) for kind in type(error).__mro__)
+    return next((status for status in kinds if status), 500)
+
+
+def problem(
+    status: int, code: str, detail: str, *, retryable: bool = False,
+    headers: dict[str, str] | None = None,
+) -> Response:  # fmt: skip
+    """A response that says what went wrong."""
+    body = Problem(
+        type=f"urn:crossmodal:error:{code}", title=HTTPStatus(status).phrase, status=status,
+        detail=detail, code=code, retryable=retryable,
+    )  # fmt: skip
+    return Response(body.model_dump_json(), status, headers, media_type=MEDIA_TYPE)
+
+
+def answer(error: CrossmodalError) -> Response:
+    """The response to an error of ours."""
+    status = status_of(error)
+    headers = {}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="crossmodal"'
+    if status in (429, 503) or isinstance(error, ResultTimeout):
+        wait_s = error.retry_after_s if isinstance(error, QueueFull) else RETRY_S
+        headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
+    detail = str(error)
+    if isinstance(error, BrokerUnavailable | StorageUnavailable) and status == 503:
+        log.warning("%s: %s", error.code, error)  # with addresses, which are nobody else's matter
+        what = "Redis" if isinstance(error, BrokerUnavailable) else "the object store"
+        detail = f"{what} takes nothing now: try again in a moment"
+    return problem(status, error.code, detail, retryable=error.retryable, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of an application answered as a problem."""
+
+    @app.exception_handler(CrossmodalError)
+    async def ours(request: Request, error: CrossmodalError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return problem(422, InvalidParams.code, described(error.errors()))
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> Response:
+        detail = "an error of ours: the gateway's log says more"
+        return problem(500, CrossmodalError.code, detail)
+
+    @app.exception_handler(HTTPException)
+    async def framework(request: Request, error: HTTPException) -> Response:
+        code = CODES.get(error.status_code, "http_error")
+        headers = dict(error.headers or {})
+        return problem(error.status_code, code, str(error.detail), headers=headers)
+
+
+def described(errors: Sequence[Any]) -> str:
+    """The first few fields that are wrong, in words."""
+    shown = "; ".join(map(_describe, errors[:MOST_SHOWN]))
+    return f"{shown}; …" if len(errors) > MOST_SHOWN else shown
+
+
+def _describe(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "body"
+    return f"{where[:100]}: {error['msg'][:300]}"
+
+
+def linked(parameter: str, paths: dict[str, str]) -> dict[str, Any]:
+    """OpenAPI links from an answer's `id` to the operations that take it."""
+    parameters = {parameter: "$response.body#/id"}
+    return {
+        name: {"operationRef": f"#/paths/{path}", "parameters": parameters}
+        for name, path in paths.items()
+    }
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Statuses for a route's documentation."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"description": MEANINGS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in (*statuses, 400, 401, 403, 422, 429, 503)
+    }

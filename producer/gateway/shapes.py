@@ -1,0 +1,287 @@
+"""What goes over the wire, as clients see it. Times are seconds since the epoch."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, JsonValue
+from pydantic.config import JsonDict
+
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.origin import ENDED, HookEvent
+from crossmodal.jobs.params import MAX_PROMPT, MAX_SEED
+from crossmodal.jobs.record import (
+    BatchStatus,
+    Delivery,
+    Failure,
+    GeneratedCaption,
+    ImageRef,
+    Job,
+    JobResult,
+    JobState,
+    QueueStatus,
+    Timings,
+    WorkerInfo,
+)
+
+_URL = "https://pictures.example.com/v1/jobs/01a20026-8c96-7bba-8e3c-5db14a5fec48"
+JOB: JsonDict = {
+    "id": "01a20026-8c96-7bba-8e3c-5db14a5fec48", "task": "txt2img", "state": "queued",
+    "attempt": 0, "created_at": 1795298856.087769, "started_at": None, "finished_at": None,
+    "expires_at": None, "position": 3, "estimated_wait_s": 0.4,
+    "params": {"prompt": "a red circle", "count": 1, "seed": 7, "temperature": 1.0},
+    "metadata": None, "result": None, "failure": None, "input_url": None, "status_url": _URL,
+    "result_url": f"{_URL}/result", "events_url": f"{_URL}/events",
+    "cancel_url": f"{_URL}/cancel", "retry_url": f"{_URL}/retry",
+}  # fmt: skip
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    metadata: JsonValue = Field(default=None, description="Yours; comes back with the job.")
+    expires_in_s: float | None = Field(
+        default=None, ge=0, le=31_536_000, description="Not started by then, the job expires."
+    )
+    webhook_url: str | None = Field(default=None, min_length=8, max_length=2_048)
+    webhook_events: list[HookEvent] = Field(default=list(ENDED), min_length=1, max_length=5)
+
+
+class Txt2ImgRequest(_Options):
+    """`count` pictures of `prompt`; picture i is drawn with `seed` + i."""
+
+    task: Literal["txt2img"]
+    # Its length counts once it is cleaned.
+    prompt: str = Field(json_schema_extra={"minLength": 1, "maxLength": MAX_PROMPT})
+    count: int = Field(default=1, ge=1, le=16)
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    temperature: float = Field(default=1.0, ge=0, le=2)
+
+
+class ByKey(BaseModel):
+    """A picture that is stored already: an upload's, or one that a job has made."""
+
+    key: str = Field(min_length=1, max_length=1_024)
+
+
+class ByData(BaseModel):
+    """A picture's file, in base64."""
+
+    data: Base64Bytes
+
+
+class ByUrl(BaseModel):
+    """Where to fetch the picture from; refused unless the gateway allows it."""
+
+    url: str = Field(min_length=8, max_length=2_048)
+
+
+class Img2TxtRequest(_Options):
+    """The `count` best captions of `image`."""
+
+    task: Literal["img2txt"]
+    image: ByKey | ByData | ByUrl
+    count: int = Field(default=1, ge=1, le=5)
+    beam_width: int = Field(default=4, ge=1, le=10)
+    max_words: int = Field(default=40, ge=1, le=64)
+
+
+JobRequest = Annotated[Txt2ImgRequest | Img2TxtRequest, Field(discriminator="task")]
+
+
+class ImageView(ImageRef):
+    """A picture that was drawn, and where it can be fetched."""
+
+    url: str
+
+
+class ResultView(BaseModel):
+    """What a job has made."""
+
+    images: list[ImageView]
+    captions: list[GeneratedCaption]
+    seed: int | None
+    unknown_words: list[str]
+    suggestions: dict[str, str]
+    model: str
+    bundle_version: str
+    timings: Timings
+    batch_size: int
+    attempt: int
+
+
+class JobView(BaseModel):
+    """A job: where it is, and what became of it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB]})
+
+    id: str
+    task: Task
+    state: JobState
+    attempt: int
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    expires_at: float | None
+    position: int | None = Field(description="How many jobs were submitted before it and wait.")
+    estimated_wait_s: float | None
+    params: dict[str, Any]
+    metadata: JsonValue
+    result: ResultView | None
+    failure: Failure | None
+    input_url: str | None
+    status_url: str
+    result_url: str
+    events_url: str
+    cancel_url: str
+    retry_url: str
+
+
+class JobPage(BaseModel):
+    """Some jobs, the latest first; `next_cursor` is null at the end."""
+
+    data: list[JobView]
+    next_cursor: str | None
+
+
+class UploadView(BaseModel):
+    """A stored picture; `key` is what a job names it by."""
+
+    key: str
+    media_type: str
+    size: int
+    sha256: str
+    url: str
+
+
+class UploadRequest(BaseModel):
+    """A picture that is to be put into the object store directly."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class SignedUpload(BaseModel):
+    """Where to PUT the picture's bytes; then it can be named by `key`."""
+
+    key: str
+    put_url: str
+    expires_in_s: float
+
+
+class BatchView(BaseModel):
+    """A batch; `output_url` has a result or an error a line, once it is `completed`."""
+
+    id: str
+    task: Task
+    status: Literal["in_progress", "completed", "canceling", "failed"]
+    request_counts: dict[str, int]
+    created_at: float
+    failure: Failure | None = None
+    status_url: str
+    output_url: str
+    cancel_url: str
+
+
+class QueuesView(BaseModel):
+    """All queues, and who serves them."""
+
+    queues: list[QueueStatus]
+    workers: list[WorkerInfo]
+
+
+class ModelView(BaseModel):
+    """A bundle that is being served, by how many workers, on which devices."""
+
+    name: str
+    version: str
+    workers: int
+    devices: list[str]
+
+
+class ModelPage(BaseModel):
+    """What is being served."""
+
+    data: list[ModelView]
+
+
+class DeadLetterView(BaseModel):
+    """What was given up, and why."""
+
+    id: str
+    at: float
+    queue: str
+    code: str
+    message: str
+    job: JobView | None
+
+
+class DeadLetterPage(BaseModel):
+    """The latest dead letters."""
+
+    data: list[DeadLetterView]
+    next_cursor: str | None = None
+
+
+class Replayed(BaseModel):
+    """The job that a dead letter has become; null for a message that was put back."""
+
+    job: str | None
+
+
+class DeliveryPage(BaseModel):
+    """The latest deliveries of webhooks."""
+
+    data: list[Delivery]
+
+
+class WebhookSecret(BaseModel):
+    """What deliveries are signed with (Standard Webhooks)."""
+
+    secret: str
+
+
+class Urls:
+    """Absolute URLs of what a gateway serves."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base.rstrip("/")
+
+    def job(self, job_id: str, part: str = "") -> str:
+        return f"{self.base}/v1/jobs/{job_id}{part}"
+
+    def blob(self, key: str) -> str:
+        return f"{self.base}/v1/blobs/{key}"
+
+    def batch(self, batch_id: str, part: str = "") -> str:
+        return f"{self.base}/v1/batches/{batch_id}{part}"
+
+
+def job_view(
+    job: Job, urls: Urls, position: int | None = None, estimated_wait_s: float | None = None
+) -> JobView:
+    """A job with its URLs, without what only the ledger needs to know."""
+    params = {name: value for name, value in job.params.items() if name != "metadata"}
+    image = params.get("image")
+    return JobView(
+        **job.model_dump(include={
+            "id", "task", "state", "attempt", "created_at", "started_at", "finished_at",
+            "expires_at",
+        }),
+        position=position, estimated_wait_s=estimated_wait_s, params=params,
+        metadata=job.params.get("metadata"),
+        result=None if job.result is None else _result_view(job.result, urls),
+        failure=job.failure if job.state.is_terminal else None,
+        input_url=urls.blob(image["key"]) if isinstance(image, dict) and "key" in image else None,
+        status_url=urls.job(job.id), result_url=urls.job(job.id, "/result"),
+        events_url=urls.job(job.id, "/events"), cancel_url=urls.job(job.id, "/cancel"),
+        retry_url=urls.job(job.id, "/retry"),
+    )  # fmt: skip
+
+
+def _result_view(result: JobResult, urls: Urls) -> ResultView:
+    images = [ImageView(**i.model_dump(), url=urls.blob(i.key)) for i in result.images]
+    shown = result.model_dump(include=set(ResultView.model_fields) - {"images"})
+    return ResultView(images=images, **shown)
+
+
+def batch_counts(found: BatchStatus) -> dict[str, int]:
+    """In the words of the OpenAI Batch API."""
+    return {"total": found.total, "completed": found.completed, "failed": found.failed}

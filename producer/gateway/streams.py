@@ -1,0 +1,135 @@
+"""Server-sent events: of one job until it has ended, and of all that the page shows.
+
+Everything that may refuse a request is asked before its stream begins; what fails later is
+waited for, and a client that was cut off goes on after `Last-Event-ID`.
+"""
+
+import re
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from crossmodal.errors import BrokerUnavailable, JobNotFound
+from crossmodal.jobs.record import Job, JobState
+from producer.gateway.caller import Caller, OwnJob, UrlsOf
+from producer.gateway.hub import Follower
+from producer.gateway.operations import queues
+from producer.gateway.problems import BadRequest, documented
+from producer.gateway.services import Services, ServicesOf
+from producer.gateway.shapes import QueuesView, job_view
+
+LOOK_S = 10.0  # how often a followed job is looked at without news, for what the clock does
+AGAIN_S = 1.0  # after Redis has failed
+_ID = re.compile(r"\d{1,12}(\.\d{1,6})?")
+
+router = APIRouter(tags=["events"])
+
+
+def after(
+    last_event_id: Annotated[str | None, Header(
+        max_length=40, description="Of the last event that has arrived.",
+    )] = None,
+) -> float:  # fmt: skip
+    """When the last event happened that the client has. Raises `BadRequest`."""
+    if last_event_id and not _ID.fullmatch(last_event_id):
+        raise BadRequest(f"Last-Event-ID {last_event_id!r} is no id of an event")
+    return float(last_event_id or 0.0)
+
+
+@router.get(
+    "/v1/jobs/{job_id}/events", response_class=EventSourceResponse, responses=documented(404)
+)
+async def of_job(
+    job: OwnJob, services: ServicesOf, urls: UrlsOf, seen: Annotated[float, Depends(after)]
+) -> AsyncIterator[ServerSentEvent]:
+    """What happens to the job, from its beginning or after `Last-Event-ID`, until it has ended.
+
+    `state` events have ids; `position` events tell the place in the queue; `end` has the job.
+    """
+    with services.hub.follow(job.id) as follower:
+        while not services.hub.is_closing:
+            follower.look()
+            try:
+                job, history = await services.call(services.sync.ledger.follow, job.id)
+            except BrokerUnavailable:
+                await follower.wait(AGAIN_S)
+                continue
+            except JobNotFound:  # deleted meanwhile
+                return
+            for event in history:
+                if event.at > seen:  # no two of a job have the same time
+                    seen = event.at
+                    yield ServerSentEvent(event="state", id=f"{event.at:.6f}", data=event)
+            if job.state.is_terminal:
+                yield ServerSentEvent(event="end", data=job_view(job, urls))
+                return
+            async for place in _places(job, follower, services):
+                yield place
+
+
+@router.get("/v1/events", response_class=EventSourceResponse, responses=documented())
+async def of_all(
+    key: Caller, services: ServicesOf, urls: UrlsOf, shown: Annotated[QueuesView, Depends(queues)]
+) -> AsyncIterator[ServerSentEvent]:
+    """All that the page shows, as it changes: `queues`, and `job` for the caller's jobs."""
+    with services.hub.watch(key.id or None) as watcher:
+        yield ServerSentEvent(event="queues", data=shown)
+        while not (services.hub.is_closing or watcher.is_behind):
+            await watcher.news.wait()
+            watcher.news.clear()
+            for job in watcher.take():
+                yield ServerSentEvent(event="job", data=job_view(job, urls))
+            if watcher.queues is not None:
+                now = QueuesView(queues=watcher.queues[0], workers=watcher.queues[1])
+                if _worth_telling(shown, now):
+                    shown = now
+                    yield ServerSentEvent(event="queues", data=shown)
+
+
+async def ended(job: Job, services: Services, wait_s: float) -> Job:
+    """The job once it has ended, or as it is when the time is up. Raises what looking raises."""
+    deadline = time.monotonic() + wait_s
+    with services.hub.follow(job.id) as follower:
+        while not services.hub.is_closing:
+            follower.look()
+            job = await services.client.record(job.id)
+            left_s = deadline - time.monotonic()
+            if job.state.is_terminal or left_s <= 0:
+                break
+            await follower.wait(min(left_s, _patience_s(job)))
+    return job
+
+
+async def _places(
+    job: Job, follower: Follower, services: Services
+) -> AsyncIterator[ServerSentEvent]:
+    """Until something happens to the job, or it must be looked at: its place, as that changes."""
+    follower.queue = job.queue if job.state is JobState.QUEUED else None
+    deadline = time.monotonic() + _patience_s(job)
+    told: int | None = None
+    while (left_s := deadline - time.monotonic()) > 0 and not follower.has_news:
+        if follower.queue is not None and follower.position not in (None, told):
+            told = follower.position
+            wait_s = services.hub.estimate(job.queue, told or 0)
+            place = {"position": told, "estimated_wait_s": wait_s}
+            yield ServerSentEvent(event="position", data=place)
+        await follower.wait(left_s)
+
+
+def _patience_s(job: Job) -> float:
+    """Until the job is looked at again: a while, or when its time is up."""
+    if job.state is not JobState.QUEUED or job.expires_at is None:
+        return LOOK_S
+    return min(LOOK_S, max(0.05, job.expires_at - time.time()))
+
+
+def _worth_telling(before: QueuesView, now: QueuesView) -> bool:
+    """Whether something has changed besides when a worker was heard of last."""
+    return before.queues != now.queues or _served(before) != _served(now)
+
+
+def _served(shown: QueuesView) -> list[tuple[str, str | None]]:
+    return [(worker.name, worker.bundle_version) for worker in shown.workers]

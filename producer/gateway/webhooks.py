@@ -1,0 +1,41 @@
+"""Whom to tell of a job, and `/v1/webhooks`: what was told."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from crossmodal.jobs.access import ApiKey
+from crossmodal.jobs.origin import HookEvent, Origin, Webhook
+from producer.gateway.caller import Caller
+from producer.gateway.problems import documented
+from producer.gateway.services import ServicesOf
+from producer.gateway.shapes import DeliveryPage, Urls, WebhookSecret
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+
+
+def origin_of(
+    key: ApiKey, urls: Urls, url: str | None, events: Sequence[HookEvent],
+    traceparent: str | None = None,
+) -> Origin:  # fmt: skip
+    """What the ledger keeps of who has submitted a job."""
+    webhook = Webhook(url=url, events=tuple(events), base=urls.base) if url else None
+    return Origin(key.id, key.max_queued if key.id else None, traceparent, webhook)
+
+
+@router.get("/deliveries", response_model=DeliveryPage, responses=documented())
+async def deliveries(
+    key: Caller, services: ServicesOf,
+    job: Annotated[str | None, Query(max_length=128, description="Of this job alone.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> DeliveryPage:  # fmt: skip
+    """The caller's latest deliveries: what was answered, and when the next try is."""
+    found = await services.call(lambda: list(services.sync.webhooks.list(key.id, limit, job)))
+    return DeliveryPage(data=found)
+
+
+@router.get("/secret", response_model=WebhookSecret, responses=documented())
+async def secret(key: Caller, services: ServicesOf) -> WebhookSecret:
+    """What the caller's deliveries are signed with."""
+    return WebhookSecret(secret=await services.call(services.sync.keys.webhook_secret, key.id))

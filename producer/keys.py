@@ -1,0 +1,66 @@
+"""`crossmodal keys`: who may use the HTTP gateway."""
+
+from typing import Annotated
+
+import typer
+
+from crossmodal.console import (
+    Json,
+    console,
+    errors_to_exit_status,
+    print_json,
+    print_table,
+    shown_time,
+)
+from producer.client import Client
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    operator: Annotated[
+        bool, typer.Option("--operator", help="Also sees metrics and all dead letters.")
+    ] = False,
+    per_second: Annotated[float, typer.Option(help="Calls a second.")] = 50.0,
+    burst: Annotated[int, typer.Option(help="Calls at once.")] = 100,
+    max_queued: Annotated[int, typer.Option(help="Jobs that may wait, of each kind.")] = 5_000,
+    as_json: Json = False,
+) -> None:
+    """Make a key. It is shown this once: Redis holds only a digest of it."""
+    with errors_to_exit_status(), Client() as client:
+        key, token = client.keys.create(
+            name, is_operator=operator, per_second=per_second, burst=burst, max_queued=max_queued
+        )
+        secret = client.keys.webhook_secret(key.id)
+        if as_json:
+            print_json(key.model_dump() | {"token": token, "webhook_secret": secret})
+            return
+        print_table(("", ""), [("id", key.id), ("key", token), ("webhooks", secret)])
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """All keys, without their secrets."""
+    with errors_to_exit_status(), Client() as client:
+        keys = list(client.keys.list())
+        if as_json:
+            print_json([key.model_dump() for key in keys])
+            return
+        print_table(
+            ("id", "name", "created", "revoked", "operator", "a second", "may wait"),
+            [(k.id, k.name, shown_time(k.created_at), k.revoked_at and shown_time(k.revoked_at),
+              "yes" if k.is_operator else "", f"{k.per_second:g}", k.max_queued) for k in keys],
+        )  # fmt: skip
+
+
+@app.command()
+def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False) -> None:
+    """Refuse a key from now on; its jobs go on."""
+    with errors_to_exit_status(), Client() as client:
+        key = client.keys.revoke(key_id)
+        if as_json:
+            print_json(key.model_dump())
+        else:
+            console.print(f"{key.id} {key.name} is revoked", markup=False)

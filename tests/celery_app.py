@@ -1,0 +1,32 @@
+"""Our Celery application in the process of the tests, which also send as plain Celery does."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kombu import transport as kombu_transport
+from kombu.transport import TRANSPORT_ALIASES
+
+from crossmodal.settings import Settings
+
+
+@contextmanager
+def as_before() -> Iterator[None]:
+    """Whatever URLs lead to in the block, afterwards they lead to kombu's own transports."""
+    aliases, found = dict(TRANSPORT_ALIASES), dict(kombu_transport._transport_cache)
+    try:
+        yield
+    finally:
+        TRANSPORT_ALIASES.update(aliases)
+        kombu_transport._transport_cache.clear()
+        kombu_transport._transport_cache.update(found)
+
+
+@contextmanager
+def celery_app(settings: Settings) -> Iterator[Any]:
+    """The application that workers and Flower would have with these settings."""
+    with as_before():
+        from worker.app import make_app
+
+        with make_app(settings) as app:
+            yield app

@@ -1,0 +1,292 @@
+"""The page as a person uses it: a real browser, a real gateway, a real worker that is killed."""
+
+import base64
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
+
+from producer import Client
+from tests.conftest import RunningStack, need
+from tests.e2e.test_flower import CHROMIUM
+from tests.gateway import Gateway, running_gateway
+from tests.waiting import until
+
+PROMPT = "a large red circle on a white background"
+WAIT_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def gateway(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("page")
+    with running_gateway(stack.env, folder, "--flower", "http://127.0.0.1:5555") as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    need(CHROMIUM is not None, "a Chromium browser")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--no-first-run"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, gateway: Gateway) -> Iterator[Page]:
+    """The page, open; whatever its console calls an error fails the test."""
+    with opened(browser, gateway) as page:
+        yield page
+
+
+@contextmanager
+def opened(
+    browser: Browser, gateway: Gateway, width: int = 1_280, scheme: str = "light"
+) -> Iterator[Page]:
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,  # type: ignore[arg-type]
+    )
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=gateway.url)
+    page = context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    errors: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            errors.append(message.text)
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(gateway.url)
+    expect(page.locator("#queues [data-queue=txt2img]")).to_be_visible()
+    yield page
+    assert errors == []
+    context.close()
+
+
+def draw(page: Page, prompt: str = PROMPT, **fields: str) -> Locator:
+    """Submit a prompt; the card that appears for it."""
+    newest = page.locator("#gallery article").first
+    before = newest.get_attribute("data-job") if newest.count() else None
+    page.fill("#prompt", prompt)
+    for name, value in fields.items():
+        page.fill(f"#{name}", value)
+    page.click("#draw button.primary")
+    fresh = page.locator(f'#gallery article:first-child:not([data-job="{before}"])')
+    expect(fresh).to_be_visible()
+    job_id = fresh.get_attribute("data-job")
+    return page.locator(f'#gallery article[data-job="{job_id}"]')
+
+
+def is_in(card: Locator, state: str) -> None:
+    expect(card).to_have_attribute("data-state", state, timeout=WAIT_MS)
+
+
+@contextmanager
+def paused_host(stack: RunningStack) -> Iterator[None]:
+    """A model host that does not answer for a while."""
+    tree = [
+        process
+        for host in stack.supervisor.children()
+        if "worker.host" in host.cmdline()
+        for process in (host, *host.children(recursive=True))
+    ]
+    assert tree
+    for process in tree:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in tree:
+            process.resume()
+
+
+def test_a_prompt_becomes_pictures_before_ones_eyes(page: Page) -> None:
+    card = draw(page, count="2", seed="7")
+    is_in(card, "succeeded")
+    expect(card.locator("img")).to_have_count(2)
+    expect(card.locator("img").first).to_have_js_property("naturalWidth", 128)
+    expect(card).to_contain_text(PROMPT)
+    assert card.locator("time").get_attribute("datetime")
+
+
+def test_a_worker_that_is_killed_in_mid_job_is_seen_and_survived(
+    page: Page, stack: RunningStack
+) -> None:
+    with paused_host(stack):
+        card = draw(page)
+        is_in(card, "running")
+        for child in stack.task_children():
+            child.kill()
+        expect(card).to_contain_text(re.compile("attempt 2", re.I), timeout=WAIT_MS)
+    is_in(card, "succeeded")
+    expect(card.locator("img")).to_be_visible()
+
+
+def test_a_job_that_waits_tells_its_place_and_can_be_canceled(
+    page: Page, stack: RunningStack
+) -> None:
+    with paused_host(stack), Client(stack.settings) as client:
+        slots = len(stack.task_children())
+        before = [client.txt2img(PROMPT, seed=i) for i in range(slots + 3)]
+        until(lambda: client.queue(client.record(before[0].id).task).depth >= 1)
+        card = draw(page)
+        is_in(card, "queued")
+        expect(card).to_contain_text(re.compile(r"\d+ ahead|next in line"))
+        card.locator(".cancel").click()
+        is_in(card, "canceled")
+    for job in before:
+        job.result(60)
+    card.locator(".retry").click()
+    again = page.locator("#gallery article").first
+    is_in(again, "succeeded")
+    expect(again).to_contain_text(PROMPT)
+
+
+def test_a_failed_job_shows_cause_and_remedy(page: Page) -> None:
+    card = draw(page, "zorg frob")
+    is_in(card, "failed")
+    expect(card).to_contain_text("unknown_words")
+    expect(card).to_contain_text("Use words of the data it was trained on")
+    page.check("#filter [value=failed]")
+    expect(page.locator("#gallery article:not([data-state=failed])")).to_have_count(0)
+
+
+def test_a_prompt_that_is_refused_says_why_beside_the_form(page: Page) -> None:
+    page.fill("#prompt", " ")
+    page.click("#draw button.primary")
+    expect(page.locator("#draw-error")).to_contain_text("describe the picture")
+
+
+@pytest.fixture
+def picture(gateway: Gateway, tmp_path: Path) -> Path:
+    wanted = {"task": "txt2img", "prompt": PROMPT, "seed": 7}
+    job = gateway.http.post("/v1/jobs", json=wanted, headers={"Prefer": "wait=60"}).json()
+    path = tmp_path / "circle.png"
+    path.write_bytes(gateway.http.get(job["result"]["images"][0]["url"]).content)
+    return path
+
+
+GIVE_FILE = """([selector, data, kind]) => {
+    const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0));
+    const given = new DataTransfer();
+    given.items.add(new File([bytes], "circle.png", {type: "image/png"}));
+    const init = {bubbles: true, cancelable: true};
+    const event = kind === "paste"
+        ? new ClipboardEvent("paste", {...init, clipboardData: given})
+        : new DragEvent("drop", {...init, dataTransfer: given});
+    document.querySelector(selector).dispatchEvent(event);
+}"""
+
+
+@pytest.mark.parametrize("how", ["choose", "drop", "paste"])
+def test_a_picture_gets_captions(page: Page, picture: Path, how: str) -> None:
+    before = page.locator("#gallery article").first.get_attribute("data-job")
+    if how == "choose":
+        page.set_input_files("#picture", picture)
+    else:
+        data = base64.b64encode(picture.read_bytes()).decode()
+        page.evaluate(GIVE_FILE, ["#drop" if how == "drop" else "body", data, how])
+    card = page.locator(f'#gallery article:first-child:not([data-job="{before}"])')
+    is_in(card, "succeeded")
+    expect(card).to_contain_text("red circle")
+    expect(card.locator("img").first).to_be_visible()
+
+
+def test_all_works_by_keyboard(page: Page) -> None:
+    page.focus("#prompt")
+    page.keyboard.type(PROMPT)
+    before = page.locator("#gallery article").first.get_attribute("data-job")
+    page.keyboard.press("Enter")
+    card = page.locator(f'#gallery article:first-child:not([data-job="{before}"])')
+    is_in(card, "succeeded")
+    expect(card.locator("img").first).to_be_visible()
+    card.locator("button.tile").first.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#viewer")).to_be_visible()
+    expect(page.locator("#viewer")).to_contain_text(PROMPT)
+    page.keyboard.press("Escape")
+    expect(page.locator("#viewer")).to_be_hidden()
+
+
+def test_queues_and_workers_are_shown_as_they_change(page: Page, stack: RunningStack) -> None:
+    expect(page.locator("#workers [data-worker]")).to_have_count(2)
+    depth = page.locator("#queues [data-queue=txt2img] [data-field=depth]")
+    expect(depth).to_have_text("0")
+    with paused_host(stack), Client(stack.settings) as client:
+        jobs = [client.txt2img(PROMPT) for _ in range(len(stack.task_children()) + 4)]
+        expect(depth).not_to_have_text("0")
+    for job in jobs:
+        job.wait(60)
+    expect(depth).to_have_text("0")
+
+
+def test_the_page_goes_on_when_its_gateway_was_restarted(
+    browser: Browser, stack: RunningStack, tmp_path: Path
+) -> None:
+    with running_gateway(stack.env, tmp_path) as first:
+        port = int(first.url.rsplit(":", 1)[1])
+        with opened(browser, first) as page:
+            first.child.stop(20)
+            expect(page.locator("#connection")).to_contain_text(re.compile("lost", re.I))
+            with (
+                running_gateway(stack.env, tmp_path, port=port),
+                Client(stack.settings) as client,
+            ):
+                job = client.txt2img(PROMPT, seed=7)
+                card = page.locator(f'#gallery article[data-job="{job.id}"]')
+                is_in(card, "succeeded")
+
+
+def test_a_key_is_asked_for_where_one_is_needed(
+    browser: Browser, stack: RunningStack, tmp_path: Path
+) -> None:
+    with Client(stack.settings) as client:
+        _, token = client.keys.create("page")
+    with running_gateway(stack.env, tmp_path, "--keys") as gateway:
+        page = browser.new_page()
+        page.goto(gateway.url)
+        page.fill("#key", token)
+        page.keyboard.press("Enter")
+        card = draw(page)
+        is_in(card, "succeeded")
+        expect(card.locator("img")).to_have_js_property("naturalWidth", 128)
+        page.close()
+
+
+def test_flower_is_linked(page: Page) -> None:
+    expect(page.get_by_role("link", name="Flower")).to_have_attribute(
+        "href", "http://127.0.0.1:5555"
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1_280])
+def test_it_fits_the_screen(
+    browser: Browser, gateway: Gateway, picture: Path, tmp_path: Path, width: int, scheme: str
+) -> None:
+    with opened(browser, gateway, width, scheme) as page:
+        expect(page.locator("#gallery img").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=tmp_path / f"{width}-{scheme}.png", full_page=True)
+
+
+def test_it_loads_less_than_100_kb(browser: Browser, gateway: Gateway) -> None:
+    page = browser.new_page()
+    sizes: list[int] = []
+    page.on("response", lambda reply: sizes.append(len(reply.body())) if _own(reply.url) else None)
+    page.goto(gateway.url)
+    page.wait_for_load_state("load")
+    expect(page.locator("#queues [data-queue=txt2img]")).to_be_visible()
+    assert 10_000 < sum(sizes) < 100_000
+    page.close()
+
+
+def _own(url: str) -> bool:
+    return "/page/" in url or url.endswith("/")

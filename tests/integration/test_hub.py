@@ -1,0 +1,51 @@
+"""The hub between Redis and open streams, in one event loop, with a real Redis."""
+
+import asyncio
+import threading
+
+from crossmodal.jobs.names import Task, new_job_id
+from crossmodal.jobs.record import Job, JobState
+from crossmodal.settings import Settings
+from producer.aio import AsyncClient
+from producer.gateway.hub import Hub
+
+
+class SlowHub(Hub):
+    """Reads records, and does not come back with them before it is allowed to."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        super().__init__(client)
+        self.has_read, self.may_return = threading.Event(), threading.Event()
+
+    def _records(self, ids: list[str]) -> list[Job]:
+        found = super()._records(ids)
+        self.has_read.set()
+        self.may_return.wait(30)
+        return found
+
+
+def test_a_job_that_changes_while_it_is_read_is_told_again(settings: Settings) -> None:
+    states = asyncio.run(asyncio.wait_for(_watched(settings), 30))
+    assert states[-1] is JobState.CANCELED
+
+
+async def _watched(settings: Settings) -> list[JobState]:
+    async with AsyncClient(settings) as client:
+        hub = SlowHub(client)
+        hub.start()
+        ledger, job_id = client.sync.ledger, new_job_id()
+        states: list[JobState] = []
+        with hub.watch(None) as watcher, hub.follow(job_id) as follower:
+            await asyncio.to_thread(ledger.submit, job_id, Task.TXT2IMG, "{}", "")
+            await asyncio.to_thread(hub.has_read.wait, 30)
+            follower.look()
+            await asyncio.to_thread(ledger.cancel, job_id)
+            while not follower.has_news:
+                await follower.wait(1)
+            hub.may_return.set()
+            while JobState.CANCELED not in states and len(states) < 2:
+                await watcher.news.wait()
+                watcher.news.clear()
+                states += [job.state for job in watcher.take()]
+        await hub.close()
+        return states

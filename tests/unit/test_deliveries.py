@@ -1,0 +1,110 @@
+"""Deliveries of webhooks in Redis: who may try one when, and what becomes of it."""
+
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+from crossmodal.jobs.connection import connect
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.names import (
+    WEBHOOK_QUEUE,
+    Task,
+    delivery_key,
+    messages_key,
+    new_job_id,
+    webhooks_key,
+)
+from crossmodal.jobs.origin import Origin, Webhook
+from crossmodal.jobs.record import Delivery
+from crossmodal.jobs.webhooks import RETRIES_S, Deliveries
+from crossmodal.settings import Settings
+
+HOOK = Webhook(url="https://receiver.example/hooks", base="https://gateway.example")
+
+
+@pytest.fixture
+def redis(settings: Settings) -> Redis:
+    return connect(settings)
+
+
+@pytest.fixture
+def deliveries(settings: Settings, redis: Redis) -> Deliveries:
+    return Deliveries(settings, redis)
+
+
+@pytest.fixture
+def make(settings: Settings, deliveries: Deliveries) -> Callable[[], Delivery]:
+    """A delivery of a job that was canceled."""
+
+    def made() -> Delivery:
+        ledger, job_id = JobLedger(settings), new_job_id()
+        ledger.submit(job_id, Task.TXT2IMG, "{}", "", origin=Origin(webhook=HOOK))
+        ledger.cancel(job_id)
+        [delivery] = deliveries.list("", 10, job_id)
+        return delivery
+
+    return made
+
+
+def test_a_delivery_is_tried_by_one_at_a_time(
+    deliveries: Deliveries, make: Callable[[], Delivery]
+) -> None:
+    delivery = make()
+    assert deliveries.claim(delivery.id) is not None
+    assert deliveries.claim(delivery.id) is None
+
+
+def test_a_stale_message_does_not_have_it_tried_before_its_time(
+    deliveries: Deliveries, make: Callable[[], Delivery]
+) -> None:
+    claimed = deliveries.claim(make().id)
+    assert claimed is not None
+    told = deliveries.note(claimed, 503, "the receiver answered 503")
+    assert (told.outcome, told.tries) == ("pending", 1)
+    assert told.next_at is not None
+    assert told.tried_at is not None
+    assert told.next_at - told.tried_at >= RETRIES_S[0] * 0.99
+    assert deliveries.claim(told.id) is None
+    assert deliveries.get(told.id) == told
+
+
+def test_it_is_given_up_after_the_last_try(
+    deliveries: Deliveries, make: Callable[[], Delivery]
+) -> None:
+    told = make()
+    for _ in range(len(RETRIES_S)):
+        told = deliveries.note(told, 500, "it answered 500")
+        assert told.outcome == "pending"
+    told = deliveries.note(told, 500, "it answered 500")
+    assert told.outcome == "failed"
+    assert deliveries.claim(told.id) is None
+    assert deliveries.counts()["failed"] == 1
+
+
+def test_a_record_that_has_expired_does_not_come_back(
+    deliveries: Deliveries, make: Callable[[], Delivery], redis: Redis, settings: Settings
+) -> None:
+    delivery = make()
+    key = delivery_key(settings.key_prefix, delivery.id)
+    redis.delete(key)
+    deliveries.note(delivery, 500, "it answered 500")
+    assert not redis.exists(key)
+    assert deliveries.claim(delivery.id) is None
+    assert deliveries.counts()["pending"] == 0
+
+
+def test_what_is_due_is_sent_again_unless_many_messages_wait(
+    deliveries: Deliveries, make: Callable[[], Delivery], redis: Redis, settings: Settings
+) -> None:
+    pending = webhooks_key(settings.key_prefix, "pending")
+    messages = messages_key(settings.key_prefix, WEBHOOK_QUEUE)
+    redis.delete(messages)
+    redis.zadd(pending, {make().id: 0})
+    redis.delete(messages)
+    assert deliveries.send_due() == 1
+    assert deliveries.send_due() == 0
+    redis.zadd(pending, {make().id: 0})
+    redis.rpush(messages, *["x"] * 1_000)
+    assert deliveries.send_due() == 0
+    redis.delete(messages)

@@ -1,0 +1,130 @@
+"""`crossmodal autoscale`: as many workers on this machine as its queues need."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import click
+import typer
+
+from crossmodal import cli, logs
+from crossmodal.console import Json, console, errors_to_exit_status, print_json, print_table
+from crossmodal.errors import InvalidSetting
+from crossmodal.models.bundle import open_bundle
+from crossmodal.settings import Settings, load_settings
+from worker.autoscale import metrics
+from worker.autoscale.demand import Demand
+from worker.autoscale.fleet import Fleet
+from worker.autoscale.policy import Look, Policy, decide
+from worker.autoscale.scaler import Scaler, claim
+from worker.cli import BULK_CONCURRENCY, CONCURRENCY, crews_of
+from worker.devices import Device, parse_devices
+from worker.unit import Crew
+
+NOT_AFTER = ("devices", "metrics_port", "ready_file")  # options that this command gives workers
+
+
+def autoscale(
+    least: Annotated[int, typer.Option("--min", min=0, help="Workers that are always here.")] = 0,
+    most: Annotated[
+        int | None, typer.Option("--max", min=1, help="Most workers. [one a GPU; 1 on a CPU]")
+    ] = None,
+    target_wait_s: Annotated[
+        float, typer.Option("--target-wait", min=0.1, help="Seconds a job may wait.")
+    ] = 5.0,
+    bulk_target_wait_s: Annotated[
+        float, typer.Option("--bulk-target-wait", min=0.1, help="The same for a bulk message.")
+    ] = 60.0,
+    interval_s: Annotated[
+        float, typer.Option("--interval", min=0.2, help="Seconds between two decisions.")
+    ] = 2.0,
+    cooldown_s: Annotated[
+        float, typer.Option("--cooldown", min=1, help="Seconds of less need before workers stop.")
+    ] = 60.0,
+    step: Annotated[int, typer.Option(min=1, help="Most workers started by one decision.")] = 4,
+    devices: Annotated[
+        str, typer.Option(help="auto, cpu, or GPUs such as cuda:0,cuda:1; worker k has the k-th.")
+    ] = "auto",
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve metrics here; worker k serves its own at + 1 + k.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the arithmetic for the queues now, and end.")
+    ] = False,
+    as_json: Json = False,
+    worker_options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- OPTION", help="Options of `crossmodal worker`."),
+    ] = None,
+) -> None:
+    """Start and stop workers on this machine, so that no job waits longer than it should."""
+    with errors_to_exit_status():
+        settings = load_settings(metrics_port=metrics_port)
+        logs.configure(settings, process="scaler")
+        places = _places(parse_devices(devices), most)
+        policy = Policy(least, len(places), cooldown_s, step)
+        if least > policy.most:
+            raise InvalidSetting(f"--min {least} is more than --max {policy.most}")
+        options = worker_options or []
+        crews = _crews(settings, options, places[0])
+        demand = Demand(settings, crews, target_wait_s, bulk_target_wait_s)
+        if dry_run:
+            _print(policy, demand.look(), as_json)
+            return
+        open_bundle(settings.bundle)  # a broken bundle is said once, not by every worker
+        folder, lock = claim(settings.run_dir)
+        with lock:
+            metrics.serve(settings)
+            fleet = Fleet(settings, places, folder, options)
+            status = Scaler(settings, policy, demand, fleet, interval_s).run()
+        raise typer.Exit(status)
+
+
+def _places(devices: list[Device], most: int | None) -> list[Device]:
+    """The device of each worker: a GPU is one worker's own, a CPU is shared."""
+    if devices[0].name == "cpu":
+        return devices[:1] * (most or 1)
+    if most is not None and most > len(devices):
+        raise InvalidSetting(f"--max {most}: there are {len(devices)} devices, one a worker")
+    return devices[:most]
+
+
+def _crews(settings: Settings, options: list[str], device: Device) -> list[Crew]:
+    """What each worker will serve with how many task processes, by its own options."""
+    given = _parse(options)
+    for name in NOT_AFTER:
+        if given[name] not in (None, "auto"):
+            option = "--" + name.replace("_", "-")
+            raise InvalidSetting(f"{option} cannot be among the workers' options")
+    kind = device.torch_name
+    queues = [name.strip() for name in given["queues"].split(",") if name.strip()]
+    return crews_of(
+        queues, settings.plain_queue,
+        given["concurrency"] or CONCURRENCY[kind],
+        given["bulk_concurrency"] or BULK_CONCURRENCY[kind],
+    )  # fmt: skip
+
+
+def _parse(options: list[str]) -> dict[str, Any]:
+    """Raises `click.UsageError` for what `crossmodal worker` would not take."""
+    context: click.Context = cli.load("worker").make_context("crossmodal worker", list(options))
+    return context.params
+
+
+def _print(policy: Policy, look: Look, as_json: bool) -> None:
+    """How many workers this look alone asks for, and why."""
+    decision = decide(policy, [look], policy.most)
+    rows = [
+        asdict(load) | {"job_s": load.job_s, "jobs_per_worker": load.jobs_per_worker,
+                        "need": load.need}
+        for load in look.loads
+    ]  # fmt: skip
+    if as_json:
+        print_json({"wanted": decision.wanted, "need": decision.need, "queues": rows})
+        return
+    print_table(
+        ("queue", "waiting", "running", "run (s)", "slots", "target wait (s)", "jobs a worker",
+         "workers"),
+        [(r["queue"], r["waiting"], r["running"], r["run_s"], r["slots"], r["target_wait_s"],
+          round(r["jobs_per_worker"], 1), round(r["need"], 3)) for r in rows],
+    )  # fmt: skip
+    console.print(f"wanted: {decision.wanted} ({policy.least} to {policy.most})")

@@ -1,0 +1,193 @@
+"""The worker processes that a scaler has started: each a `crossmodal worker` on its own device."""
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+
+from crossmodal.jobs.names import Task
+from crossmodal.processes import Child, wait_until
+from crossmodal.settings import Settings
+from worker.autoscale.metrics import ENDED
+from worker.devices import Device
+from worker.unit import Watched
+
+log = logging.getLogger(__name__)
+
+MARGIN_S = 30.0  # beyond the longest attempt, for a worker to end by itself
+HURRY_S = 30.0  # for a worker that was told twice
+AGAIN_S = 0.5
+
+
+class SlotState(StrEnum):
+    """`starting` and `ready` workers are wanted; a `draining` one finishes what it runs."""
+
+    OFF = "off"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class Slot:
+    """A place for one worker, on one device. A worker that crashes is started again in it."""
+
+    def __init__(
+        self, number: int, name: str, argv: Sequence[str], ready_file: Path, env: Mapping[str, str]
+    ) -> None:
+        self.number = number
+        self.name = name
+        self._argv = argv
+        self._ready_file = ready_file
+        self._env = env
+        self._watched: Watched | None = None
+        self._draining = False
+        self._was_ready = False
+
+    @property
+    def state(self) -> SlotState:
+        if self._watched is None:
+            return SlotState.OFF
+        if self._draining:
+            return SlotState.DRAINING
+        return SlotState.READY if self._is_ready else SlotState.STARTING
+
+    @property
+    def pid(self) -> int | None:
+        """Of its supervisor, which is part of the names of its Celery workers."""
+        return None if self._watched is None else self._watched.child.pid
+
+    def open(self) -> None:
+        """Have a worker here from now on."""
+        self._watched = Watched(Child(self.name, self._argv, self._env))
+        self._draining = False
+        self.watch()
+
+    def close(self) -> None:
+        """Let the worker finish what it runs, and end. A second time is no hurry."""
+        if self._watched is not None and not self._draining:
+            self._draining = True
+            self._watched.child.send(signal.SIGTERM)
+            self.watch()
+
+    def hurry(self) -> None:
+        """Have what a draining worker runs go back to the queue."""
+        if self._watched is not None:
+            self._watched.child.send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it, and all that it has started."""
+        if self._watched is not None:
+            self._watched.child.kill()
+
+    def watch(self) -> None:
+        """Start what should run and does not; let go of what has drained. To be called often."""
+        if self._watched is None:
+            return
+        if not self._watched.child.is_alive:
+            self._note_end(self._watched)
+        if self._draining:
+            if not self._watched.child.is_alive:
+                self._watched = None
+            return
+        self._watched.keep_alive()
+        if self._is_ready and not self._was_ready:
+            self._was_ready = True
+            took_s = time.monotonic() - self._watched.child.started_at
+            log.info("%s takes jobs, %.1f s after its start", self.name, took_s)
+
+    @property
+    def _is_ready(self) -> bool:
+        return self._ready_file.exists()
+
+    def _note_end(self, watched: Watched) -> None:
+        """Once for each end: the file goes with the worker that it speaks of."""
+        self._ready_file.unlink(missing_ok=True)
+        status = watched.child.returncode
+        if status is None or watched.not_before:
+            return
+        used, self._was_ready = self._was_ready, False
+        if not self._draining:
+            ENDED.labels("crashed").inc()
+        elif not used:  # it had no jobs, and may not have known yet what SIGTERM means to it
+            ENDED.labels("unused").inc()
+            log.info("%s was stopped before it took jobs: status %s", self.name, status)
+        else:
+            ENDED.labels("cut_off" if status else "drained").inc()
+            level, pid = logging.ERROR if status else logging.INFO, watched.child.pid
+            log.log(level, "%s (pid %s) has drained: status %s", self.name, pid, status)
+
+
+class Fleet:
+    """All slots of a machine."""
+
+    def __init__(
+        self, settings: Settings, devices: Sequence[Device], folder: Path, options: Sequence[str]
+    ) -> None:
+        self.slots = []
+        for number, device in enumerate(devices):
+            ready_file = folder / f"{number}.ready"
+            argv = [sys.executable, "-m", "crossmodal.cli", "worker", "--devices", device.name,
+                    "--ready-file", str(ready_file), *options]  # fmt: skip
+            name = f"worker {number} ({device.name})"
+            self.slots.append(Slot(number, name, argv, ready_file, _environment(settings, number)))
+
+    def count(self, *states: SlotState) -> int:
+        return sum(slot.state in states for slot in self.slots)
+
+    @property
+    def size(self) -> int:
+        """Workers that take jobs, or soon will."""
+        return self.count(SlotState.STARTING, SlotState.READY)
+
+    def add(self, count: int) -> None:
+        """Open so many more slots, or as many as are free: a draining worker keeps its device."""
+        free = [slot for slot in self.slots if slot.state is SlotState.OFF]
+        for slot in free[:count]:
+            slot.open()
+
+    def remove(self, count: int, busy: Mapping[int, int]) -> None:
+        """Drain so many workers: those that take no jobs yet first, then those with the fewest."""
+        up = [slot for slot in self.slots if slot.state in (SlotState.STARTING, SlotState.READY)]
+        up.sort(key=lambda slot: (
+            slot.state is SlotState.READY, busy.get(slot.pid or 0, 0), -slot.number
+        ))  # fmt: skip
+        for slot in up[:count]:
+            slot.close()
+
+    def watch(self) -> None:
+        for slot in self.slots:
+            slot.watch()
+
+    def drain(self) -> None:
+        for slot in self.slots:
+            slot.close()
+
+    def has_ended(self) -> bool:
+        self.watch()
+        return self.count(SlotState.OFF) == len(self.slots)
+
+    def end(self) -> bool:
+        """Cut off what still drains; its jobs go back. Whether nothing had to be killed."""
+        ended = wait_until(self._has_ended_told_again, HURRY_S, AGAIN_S)
+        for slot in self.slots:
+            slot.kill()
+        return ended
+
+    def _has_ended_told_again(self) -> bool:
+        # Of two signals of one kind that come at once, a process sees one.
+        for slot in self.slots:
+            slot.hurry()
+        return self.has_ended()
+
+
+def _environment(settings: Settings, number: int) -> dict[str, str]:
+    """A worker that is stopped for want of jobs has as long as its last ones may take."""
+    longest_s = max(settings.run_time_limit_of(task.value) for task in Task)
+    port = settings.metrics_port + 1 + number if settings.metrics_port else 0
+    return {
+        "CROSSMODAL_DRAIN_S": str(max(settings.drain_s, longest_s + MARGIN_S)),
+        "CROSSMODAL_METRICS_PORT": str(port),
+    }

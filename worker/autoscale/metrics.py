@@ -1,0 +1,40 @@
+"""What a scaler decides and has, as Prometheus metrics; docs/scaling.md lists them."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from crossmodal.errors import InvalidSetting
+from crossmodal.settings import Settings
+
+SCALER = CollectorRegistry(auto_describe=True)
+
+WANTED = Gauge(
+    "crossmodal_autoscale_wanted_workers", "Workers that the scaler wants.", registry=SCALER
+)
+NEEDED = Gauge(
+    "crossmodal_autoscale_needed_workers",
+    "Workers for what waits and runs, within the target wait; before any bounds.",
+    registry=SCALER,
+)
+WORKERS = Gauge(
+    "crossmodal_autoscale_workers",
+    "Workers of this scaler by state: starting, ready or draining.",
+    ["state"], registry=SCALER,
+)  # fmt: skip
+ENDED = Counter(
+    "crossmodal_autoscale_ended_total",
+    "Workers that ended: drained, cut_off while they drained, unused (no jobs yet), or crashed.",
+    ["how"], registry=SCALER,
+)  # fmt: skip
+
+
+def serve(settings: Settings) -> None:
+    """Answer `/metrics` until this process ends, where the settings ask for it."""
+    if not settings.metrics_port:
+        return
+    try:
+        start_http_server(settings.metrics_port, settings.metrics_address, SCALER)
+    except OSError as e:
+        raise InvalidSetting(
+            f"CROSSMODAL_METRICS_PORT={settings.metrics_port} cannot be listened at on "
+            f"{settings.metrics_address!r}: {e}"
+        ) from e

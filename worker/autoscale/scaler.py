@@ -1,0 +1,163 @@
+"""Looks at the queues every few seconds, and starts and drains workers by what it decides."""
+
+import fcntl
+import logging
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from crossmodal.errors import BrokerUnavailable, InvalidSetting
+from crossmodal.processes import wait_until
+from crossmodal.settings import Settings
+from worker.autoscale.demand import Demand
+from worker.autoscale.fleet import Fleet, SlotState
+from worker.autoscale.metrics import NEEDED, WANTED, WORKERS
+from worker.autoscale.policy import Decision, Look, Policy, decide, within
+from worker.supervisor import is_safe
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2
+FOLDER = "autoscale"  # in CROSSMODAL_RUN_DIR
+
+
+class Scaler:
+    """Holds as many workers as the queues need, until it is told to stop.
+
+    The first SIGTERM or SIGINT drains them all. A second one, or `drain_s`, stops them at once:
+    what they ran goes back to the queue.
+    """
+
+    def __init__(
+        self, settings: Settings, policy: Policy, demand: Demand, fleet: Fleet, interval_s: float
+    ) -> None:
+        self._settings = settings
+        self._policy = policy
+        self._demand = demand
+        self._fleet = fleet
+        self._interval_s = interval_s
+        self._looks: list[Look] = []
+        self._said: tuple[int, int] | None = None
+        self._is_blind = False
+        self._signals = 0
+
+    def run(self) -> int:
+        """Block until stopped; the exit status is 0 when every worker finished what it ran."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        due = time.monotonic()
+        try:
+            while self._signals == 0:
+                if time.monotonic() >= due:
+                    due = time.monotonic() + self._interval_s
+                    self._step()
+                self._fleet.watch()
+                self._show()
+                time.sleep(POLL_S)
+        finally:
+            drained = self._drain()
+        return 0 if drained else 1
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+
+    def _step(self) -> None:
+        """One look, one decision. While Redis is away all stays as it is."""
+        try:
+            self._looks = within([*self._looks, self._demand.look()], self._policy.cooldown_s)
+            decision = decide(self._policy, self._looks, self._fleet.size)
+            self._say(decision)
+            self._apply(decision.wanted)
+        except BrokerUnavailable as e:
+            if not self._is_blind:
+                log.warning("keeping %d workers as they are: %s", self._fleet.size, e)
+            self._is_blind = True
+            return
+        if self._is_blind:
+            log.info("Redis answers again")
+            self._is_blind = False
+
+    def _apply(self, wanted: int) -> None:
+        surplus = self._fleet.size - wanted
+        if surplus < 0:
+            self._fleet.add(-surplus)
+        elif surplus > 0:
+            busy = self._demand.busy() if wanted else Counter[int]()
+            self._fleet.remove(surplus, busy)
+
+    def _say(self, decision: Decision) -> None:
+        WANTED.set(decision.wanted)
+        NEEDED.set(decision.need)
+        now = (decision.wanted, self._fleet.size)
+        if now != self._said and decision.wanted != self._fleet.size:
+            log.info("%s; %s", describe(decision, self._fleet.size), queues_of(self._looks[-1]))
+        self._said = now
+
+    def _show(self) -> None:
+        for state in (SlotState.STARTING, SlotState.READY, SlotState.DRAINING):
+            WORKERS.labels(state.value).set(self._fleet.count(state))
+
+    def _drain(self) -> bool:
+        """Whether every worker finished what it ran."""
+        log.info("draining %d workers, for up to %g s", self._fleet.size, self._settings.drain_s)
+        self._fleet.drain()
+        wait_until(
+            lambda: self._fleet.has_ended() or self._signals > 1, self._settings.drain_s, POLL_S
+        )
+        if self._fleet.has_ended():
+            return True
+        log.warning("stopping now; what still runs goes back to the queue")
+        self._fleet.end()
+        return False
+
+
+def describe(decision: Decision, size: int) -> str:
+    """A decision in words."""
+    return (
+        f"{decision.wanted} workers wanted, {size} here: {decision.need:.2f} for what waits and "
+        f"runs, {decision.arrivals:.2f} for what comes, {decision.recent} at most lately"
+    )
+
+
+def queues_of(look: Look) -> str:
+    """The queues that have jobs."""
+    return ", ".join(
+        f"{load.queue} {load.waiting} waiting {load.running} running "
+        + ("unmeasured" if load.run_s is None else f"{load.run_s:.3f} s each")
+        for load in look.loads
+        if load.jobs
+    ) or "all queues are empty"  # fmt: skip
+
+
+def claim(run_dir: Path) -> tuple[Path, IO[str]]:
+    """The folder of this machine's scaler, and its lock, to be kept open.
+
+    Raises `InvalidSetting` when another one has it: two would stop each other's workers' work
+    for the same devices.
+    """
+    folder = run_dir / FOLDER
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (folder / "scaler.lock").open("a+")
+    except OSError as e:
+        raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {e}") from e
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        file.seek(0)
+        with file:
+            other = file.read().strip()
+        raise InvalidSetting(
+            f"another scaler (pid {other}) runs with CROSSMODAL_RUN_DIR={run_dir}: stop it, or "
+            "give this one a folder and devices of its own"
+        ) from e
+    if not all(is_safe(above) for above in (folder, run_dir, run_dir.parent)):
+        raise InvalidSetting(f"others may write to {run_dir}: set CROSSMODAL_RUN_DIR to your own")
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return folder, file

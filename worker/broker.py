@@ -1,0 +1,51 @@
+"""How Celery is told where the broker is, and where results go.
+
+The environment has the URLs too, and goes before what an application is given, but for the keys
+that are used here. None of these shows a password: Celery sends its configuration and what it
+knows of a connection to whoever asks a worker, and Flower shows them.
+"""
+
+from typing import Any
+
+from crossmodal.jobs.address import parse_address
+from crossmodal.jobs.connection import address_of, sentinel_options, transport_options
+from crossmodal.jobs.names import celery_prefix
+from crossmodal.settings import Settings
+
+REDIS_SCHEMES = ("redis://", "rediss://", "sentinel://")
+
+
+def broker_conf(settings: Settings) -> dict[str, Any]:
+    """Celery's settings of the broker."""
+    address = address_of(settings)
+    return {
+        "broker_url": address.public_url,
+        "broker_read_url": address.public_url,
+        "broker_write_url": address.public_url,
+        "broker_user": address.username,
+        "broker_password": address.password,
+        "broker_vhost": str(address.db),
+        "broker_use_ssl": dict(address.tls) if address.tls else False,
+        "broker_transport_options": transport_options(settings),
+    }
+
+
+def backend_conf(settings: Settings) -> tuple[str | None, dict[str, Any]]:
+    """The URL of the result backend and Celery's settings of it; None when there is none."""
+    if settings.result_backend is None:
+        return None, {}
+    url = settings.result_backend.get_secret_value()
+    options: dict[str, Any] = {}
+    if prefix := celery_prefix(settings.key_prefix):
+        options["global_keyprefix"] = prefix
+    conf = {"result_backend_transport_options": options}
+    if not url.startswith(REDIS_SCHEMES):
+        return url, conf
+    address = parse_address(url, "CELERY_RESULT_BACKEND")
+    if address.is_sentinel:
+        asked = sentinel_options(settings, address)
+        del asked["retry"]  # it could not be shown
+        options |= {"master_name": settings.sentinel_master, "sentinel_kwargs": asked}
+    if address.tls:
+        conf["redis_backend_use_ssl"] = dict(address.tls)
+    return address.private_url, conf

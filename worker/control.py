@@ -1,0 +1,55 @@
+"""What a worker lets itself be told over Redis: to show itself, to tell of tasks, to cancel jobs.
+
+Celery's remote control can also stop a worker, grow its pool without a limit, have it take messages
+from any queue, change its limits, or send its processes signals. All of that is for who is on the
+machine: the supervisor decides how many processes run, and a scaler how many workers.
+"""
+
+import logging
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from celery.worker import control, state
+from kombu.utils.functional import maybe_list
+
+from crossmodal.errors import BrokerUnavailable, JobNotFound
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.names import is_job_id
+
+log = logging.getLogger(__name__)
+
+ALLOWED = frozenset({
+    "active", "active_queues", "clock", "conf", "disable_events", "enable_events", "hello",
+    "heartbeat", "ping", "query_task", "registered", "report", "reserved", "revoke", "revoked",
+    "scheduled", "stats",
+})  # fmt: skip
+
+
+def restrict() -> None:
+    """Have the worker of this process do no more than this, whoever asks."""
+    for name in set(control.Panel.data) - ALLOWED:
+        control.Panel.data[name] = refused
+    control.Panel.data["revoke"] = revoke
+
+
+def refused(_: Any, **__: Any) -> dict[str, str]:
+    """What Flower, or whoever else asked, is told."""
+    answer: dict[str, str] = control.nok(
+        "workers are not told this over Redis: start, stop and limit them where they run"
+    )
+    return answer
+
+
+def revoke(panel: Any, task_id: str | Iterable[str], **_: Any) -> Any:
+    """Cancel jobs: those in hand now, others when their message comes. No process is killed."""
+    ids = set(maybe_list(task_id) or [])
+    answer = control.revoke(panel, ids)
+    for request in [r for r in tuple(state.active_requests) if r.id in ids and is_job_id(r.id)]:
+        try:
+            with suppress(JobNotFound):
+                JobLedger(panel.app.settings).cancel(request.id)
+            request.send_event("task-revoked", terminated=False, signum=None, expired=False)
+        except BrokerUnavailable as e:
+            log.warning("job %s is not canceled: %s", request.id, e)
+    return answer
