@@ -1,0 +1,214 @@
+"""A fleet of devices as a flow: arrivals, a queue, devices that start and stop, waits.
+
+The scaler in it is the real policy of `crossmodal autoscale`. Devices, networks and the limits of
+servers are assumptions; what a job costs is given.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossmodal.jobs.names import Task
+from worker.autoscale.policy import Load, Look, Policy, decide
+
+STEP_S, INTERVAL_S, COOLDOWN_S = 0.5, 15.0, 300.0
+START_S = 60.0  # of a worker on a GPU machine, until it takes jobs
+TARGET_S = 30.0
+LOAD = 0.5  # of the fleet, on average
+MESSAGE = 64  # items of a bulk message
+EWMA = 0.2  # of the newest run time, as the ledger keeps a mean
+PERIOD_S = 600.0  # of bursts
+SECONDS = 3_600.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one part can do at most. Assumed, but for the cost of a job."""
+
+    redis_cpu: float = 0.8  # of the one core that runs its commands
+    connections: int = 10_000  # Redis's own default of maxclients
+    network: float = 10e9 / 8  # bytes a second, Redis's machine
+    puts: float = 3_500.0  # a second, S3's for one prefix
+    memory: float = 64e9  # bytes of Redis
+    celery_cpu: float = 0.8  # of the one core of a device's Celery worker
+    gateway_cpu: float = 0.7  # of a gateway's core
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Devices of one kind; `slots` requests in hand, `batch` of them done every `batch_s`."""
+
+    name: str
+    batch: int
+    batch_s: float
+    slots: int
+    task: Task
+    processes: int
+    """Task processes of a device, each with a connection to Redis."""
+
+    @property
+    def rate(self) -> float:
+        """Requests a second of one device."""
+        return self.batch / self.batch_s
+
+
+FLEETS = (
+    Fleet("diffusion, interactive", 4, 2.0, 32, Task.TXT2IMG, 40),
+    Fleet("small model, interactive", 32, 0.064, 32, Task.TXT2IMG, 40),
+    Fleet("small model, bulk", 32, 0.064, 8 * MESSAGE, Task.TXT2IMG_BULK, 40),
+)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of one request (an item, in bulk), and of a worker at rest."""
+
+    redis_cpu_s: float
+    redis_bytes: float
+    redis_memory: float
+    puts: float
+    celery_cpu_s: float
+    task_cpu_s: float
+    idle_redis_cpu: float
+    idle_bytes: float
+    connections: float
+    gateway_cpu_s: float
+
+
+def costs_of(measured: Mapping[str, Any], fleet: Fleet) -> Costs:
+    """Figures of `job_costs`, for one device of this fleet."""
+    job = measured["jobs"][fleet.task]
+    # What a bulk message costs is measured per item, with the message size of that run.
+    scale = job["items_a_message"] / MESSAGE if fleet.task.is_bulk else 1.0
+    idle = measured["idle"]
+    fixed = measured["connections"] - measured["task_processes"]
+    return Costs(
+        job["redis_cpu_s"] * scale, job["redis_bytes"] * scale, job["redis_memory"] * scale,
+        job["store_put"], job["celery_cpu_s"] * scale, job["task_cpu_s"],
+        idle["redis_cpu_s"], idle["redis_bytes"], fixed + fleet.processes,
+        measured["gateway_cpu_s"] / (MESSAGE if fleet.task.is_bulk else 1),
+    )  # fmt: skip
+
+
+Rates = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def poisson(at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Jobs at random, as many a second on average all the time."""
+    return np.ones_like(at)
+
+
+def bursts(at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Every ten minutes two minutes of two and a half times as many as between."""
+    return np.where(at % PERIOD_S < 120, 2.5 / 1.3, 1 / 1.3)
+
+
+def days(at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A day in three hours: at night a tenth of the noon."""
+    return 1 - 0.82 * np.cos(2 * np.pi * at / 10_800)
+
+
+PATTERNS: dict[str, tuple[Rates, float]] = {
+    "steady": (poisson, SECONDS), "bursts": (bursts, SECONDS), "days": (days, 3 * SECONDS),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a simulated run came to; waits are of jobs, weighted alike."""
+
+    at: NDArray[np.float64]
+    ready: NDArray[np.float64]
+    waiting: NDArray[np.float64]
+    rate: NDArray[np.float64]
+    p50_s: float
+    p95_s: float
+    devices: float
+    """How many were on, on average."""
+
+
+class Scaled:
+    """The scaler of the real command, over simulated devices that take `START_S` to start."""
+
+    def __init__(self, fleet: Fleet, most: int) -> None:
+        self._fleet = fleet
+        self._policy = Policy(1, most, COOLDOWN_S, most)
+        self._looks: list[Look] = []
+        self._starts: list[tuple[float, int]] = []  # when, how many more
+        self.ready = 1
+        self._run_s = fleet.batch_s
+        self._submitted = 0.0
+
+    def step(self, at: float, arrived: float, waiting: float, served: float) -> None:
+        """One step of the clock; every interval one decision."""
+        self._submitted += arrived
+        full = waiting > 0
+        run_s = self._fleet.slots / self._fleet.rate if full else self._fleet.batch_s
+        self._run_s += EWMA * (run_s - self._run_s)
+        self.ready += sum(count for due, count in self._starts if due <= at)
+        self._starts = [(due, count) for due, count in self._starts if due > at]
+        if at % INTERVAL_S < STEP_S:
+            self._decide(at, waiting, served)
+
+    def _decide(self, at: float, waiting: float, served: float) -> None:
+        running = min(self.ready * self._fleet.slots, served / STEP_S * self._run_s)
+        load = Load("q", round(waiting), round(running), self._run_s, self._fleet.slots,
+                    TARGET_S, round(self._submitted))  # fmt: skip
+        self._looks.append(Look(at, (load,)))
+        self._looks = [look for look in self._looks if look.at > at - COOLDOWN_S]
+        size = self.ready + sum(count for _, count in self._starts)
+        wanted = decide(self._policy, self._looks, size).wanted
+        if wanted > size:
+            self._starts.append((at + START_S, wanted - size))
+        elif wanted < size:  # those that start are let go first
+            surplus = size - wanted
+            starting = size - self.ready
+            self._starts = [] if surplus >= starting else self._starts
+            self.ready -= max(0, surplus - starting)
+
+
+def simulate(fleet: Fleet, most: int, costs: Costs, pattern: str) -> Outcome:
+    """Jobs through a queue, as a flow of half-second steps with random arrivals."""
+    shape, seconds = PATTERNS[pattern]
+    at = np.arange(0, seconds, STEP_S)
+    mean = LOAD * most * fleet.rate * STEP_S
+    arrivals = np.random.default_rng(7).poisson(mean * shape(at)).astype(np.float64)
+    scaler, waiting = Scaled(fleet, most), 0.0
+    ready, queue, served = (np.zeros_like(at) for _ in range(3))
+    for i, now in enumerate(at):
+        able = min(scaler.ready * device_rate(fleet, costs), shared_rate(costs, scaler.ready))
+        done = min(waiting + arrivals[i], able * STEP_S)
+        waiting += arrivals[i] - done
+        ready[i], queue[i], served[i] = scaler.ready, waiting, done
+        scaler.step(float(now), arrivals[i], waiting, done)
+    p50, p95 = waits(at, arrivals, served)
+    return Outcome(at, ready, queue, served / STEP_S, p50, p95, float(ready.mean()))
+
+
+def device_rate(fleet: Fleet, costs: Costs) -> float:
+    """Jobs a second of one device with its Celery worker, whose main process has one core."""
+    return min(fleet.rate, 1 / costs.celery_cpu_s)
+
+
+def shared_rate(costs: Costs, devices: int) -> float:
+    """Jobs a second that Redis, beside its workers at rest, and the store can take."""
+    redis = max(0.0, 1 - devices * costs.idle_redis_cpu) / costs.redis_cpu_s
+    return min(redis, LIMITS.puts / costs.puts)
+
+
+def waits(at: NDArray[np.float64], came: NDArray[np.float64], went: NDArray[np.float64]) -> Any:
+    """The median and the 95th percentile of what jobs waited, first come, first served.
+
+    Job n came when the sum of arrivals passed n, and began when that of starts did; what still
+    waits at the end is taken to begin there.
+    """
+    jobs = np.linspace(0, came.sum(), 20_000, endpoint=False)
+    begun = np.interp(jobs, np.cumsum(went), at, right=at[-1])
+    found = begun - np.interp(jobs, np.cumsum(came), at)
+    return tuple(float(np.percentile(np.maximum(found, 0), p)) for p in (50, 95))
