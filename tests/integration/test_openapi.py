@@ -27,10 +27,12 @@ def gateway(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def test_no_answer_is_undocumented_and_none_is_a_fault_of_ours(gateway: Gateway) -> None:
+    # One worker: CPython 3.11 counts how deep a parser is for all threads together, and two that parse at
+    # once (Hypothesis describes a lambda by its source) fail with "AST constructor recursion depth mismatch".
     command = [
         sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.url}/openapi.json",
         "--checks", CHECKS, "--exclude-path", "/v1/events", "--max-examples", str(EACH),
-        "--phases", "examples,coverage,fuzzing,stateful", "--workers", "2", "--no-color",
+        "--phases", "examples,coverage,fuzzing,stateful", "--workers", "1", "--no-color",
     ]  # fmt: skip
     env = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.integration.schemathesis_hooks"}
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1_200)
