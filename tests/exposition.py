@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.request import urlopen
 
 from prometheus_client import Counter, Gauge, Histogram, Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,6 +18,22 @@ NO_BASE_UNITS = (
 )  # fmt: skip
 HISTOGRAM = ("bucket", "sum", "count")
 RESERVED = ("_total", "_created", *(f"_{part}" for part in HISTOGRAM))
+
+
+def scrape(port: int) -> str:
+    """What a process of this machine serves to Prometheus."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return str(answer.read(), "utf-8")
+
+
+def value(text: str, name: str, **labels: str) -> float:
+    """The sum of all series of that name with these labels."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
 
 
 def problems_of(text: str) -> list[str]:

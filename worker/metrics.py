@@ -78,6 +78,18 @@ class MetricFiles(Collector):
         file.unlink()
 
 
+def serve(
+    registry: CollectorRegistry, address: str, port: int
+) -> tuple[WSGIServer, threading.Thread]:
+    """Answer `/metrics` from a thread. Raises `InvalidSetting` where that is not possible."""
+    try:
+        return start_http_server(port, address, registry)
+    except OSError as e:  # also of an address that is none
+        raise InvalidSetting(
+            f"CROSSMODAL_METRICS_PORT={port} cannot be listened at on {address!r}: {e}"
+        ) from e
+
+
 class MetricsServer:
     """Answers `http://ADDRESS:PORT/metrics` from a thread."""
 
@@ -85,13 +97,7 @@ class MetricsServer:
         registry = CollectorRegistry()
         registry.register(files)
         self.files = files
-        self._server: WSGIServer
-        try:
-            self._server, self._thread = start_http_server(port, address, registry)
-        except OSError as e:  # also of an address that is none
-            raise InvalidSetting(
-                f"CROSSMODAL_METRICS_PORT={port} cannot be listened at on {address!r}: {e}"
-            ) from e
+        self._server, self._thread = serve(registry, address, port)
 
     @classmethod
     def start(cls, settings: Settings, folder: Path) -> Self | None:

@@ -32,7 +32,7 @@ def put_over(
             return True
         except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
             pass
-        except NotImplementedError:  # by AWS_CONDITIONAL_PUT=disabled
+        except NotImplementedError:  # AWS_CONDITIONAL_PUT=disabled: the operator does without
             mode = "overwrite"
             continue
         found, mode = _found(store, key)

@@ -15,7 +15,7 @@ from tests.conftest import need
 from tests.waiting import until
 
 PORT = 7000
-LISTEN = f"import socket, time; s = socket.create_server(('', {PORT})); time.sleep(600)"
+LISTEN = f"import socket\nserver = socket.create_server(('', {PORT}))\nwhile True: server.accept()"
 CONNECT = f"import socket, sys; socket.create_connection((sys.argv[1], {PORT}), 1)"
 
 

@@ -27,8 +27,8 @@ def gateway(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def test_no_answer_is_undocumented_and_none_is_a_fault_of_ours(gateway: Gateway) -> None:
-    # One worker: CPython 3.11 counts how deep a parser is for all threads together, and two that parse at
-    # once (Hypothesis describes a lambda by its source) fail with "AST constructor recursion depth mismatch".
+    # One worker: CPython 3.11 counts the depth of all threads' parsers together. Of two that parse
+    # at once, as Hypothesis does to describe a lambda, one fails: "recursion depth mismatch".
     command = [
         sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.url}/openapi.json",
         "--checks", CHECKS, "--exclude-path", "/v1/events", "--max-examples", str(EACH),

@@ -6,12 +6,10 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import urlopen
 
 import psutil
 import pytest
 from PIL import Image
-from prometheus_client.parser import text_string_to_metric_families
 
 from crossmodal.jobs.record import JobState
 from crossmodal.local.stack import Stack
@@ -19,7 +17,7 @@ from crossmodal.local.valkey import free_port
 from crossmodal.processes import Child
 from producer import Client
 from tests.conftest import RunningStack, need, settings_of, stack_environment
-from tests.exposition import problems_of
+from tests.exposition import problems_of, scrape, value
 from tests.servers import start_server
 from tests.waiting import until
 
@@ -38,17 +36,10 @@ class Worker:
     folder: Path
 
     def scrape(self) -> str:
-        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
-            return str(answer.read(), "utf-8")
+        return scrape(self.port)
 
     def value(self, name: str, **labels: str) -> float:
-        """The sum of all series of that name with these labels."""
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(self.scrape())
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        return value(self.scrape(), name, **labels)
 
     def files(self) -> set[str]:
         return {file.name for file in (self.folder / "metrics").glob("*.db")}

@@ -32,13 +32,13 @@ from worker.cli import crews_of
 
 # Ready at once; SIGTERM ends it when what runs, a file, is gone; a second one does at once.
 PROGRAM = """
-import pathlib, signal, sys, time
+import pathlib, signal, sys
+from crossmodal.processes import wait_until
 ready, busy = map(pathlib.Path, sys.argv[1:])
 told = []
 signal.signal(signal.SIGTERM, lambda *_: told.append(1))
 ready.touch()
-while len(told) < 2 and (not told or busy.exists()):
-    time.sleep(0.01)
+wait_until(lambda: len(told) == 2 or bool(told and not busy.exists()), 600)
 sys.exit(len(told) - 1)
 """
 QUEUES = ["txt2img", "img2txt", "txt2img.bulk", "img2txt.bulk"]

@@ -1,10 +1,13 @@
 """The task's end of the socket, against a host that misbehaves on purpose."""
 
+import fcntl
 import os
 import signal
 import socket
+import termios
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 from crossmodal.errors import ModelHostCrashed, ModelHostUnavailable, TimedOut
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import Txt2ImgParams
+from tests.waiting import until
 from worker.host.client import HostClient, NoLongerWanted
 from worker.host.protocol import LENGTH, Answer, pack, unpack
 
@@ -186,13 +190,20 @@ def test_a_wait_that_was_interrupted_leaves_no_connection_behind(
     host.close()
 
 
+def unread(connection: socket.socket) -> int:
+    """Bytes that were sent and wait for the other side to read them; unix(7), SIOCOUTQ."""
+    count = array("i", [0])
+    fcntl.ioctl(connection, termios.TIOCOUTQ, count)
+    return count[0]
+
+
 def test_a_reply_that_comes_in_pieces_is_put_together(serve: Callable[[Behaviour], Path]) -> None:
     def in_pieces(connection: socket.socket, number: int) -> None:
         receive(connection)
         whole = reply("long " * 100_000)
         for piece in (whole[:2], whole[2:50], whole[50:-3], whole[-3:-1], whole[-1:]):
             connection.sendall(piece)
-            time.sleep(0.01)  # so that they are not read as one
+            until(lambda: not unread(connection))
 
     host = HostClient(serve(in_pieces), wait_s=5, timeout_s=5)
     assert ask(host).model == "long " * 100_000

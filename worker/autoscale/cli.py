@@ -11,13 +11,14 @@ from crossmodal.console import Json, console, errors_to_exit_status, print_json,
 from crossmodal.errors import InvalidSetting
 from crossmodal.models.bundle import open_bundle
 from crossmodal.settings import Settings, load_settings
-from worker.autoscale import metrics
 from worker.autoscale.demand import Demand
 from worker.autoscale.fleet import Fleet
+from worker.autoscale.metrics import SCALER
 from worker.autoscale.policy import Look, Policy, decide
 from worker.autoscale.scaler import Scaler, claim
 from worker.cli import BULK_CONCURRENCY, CONCURRENCY, crews_of
 from worker.devices import Device, parse_devices
+from worker.metrics import serve
 from worker.unit import Crew
 
 NOT_AFTER = ("devices", "metrics_port", "ready_file")  # options that this command gives workers
@@ -73,7 +74,8 @@ def autoscale(
         open_bundle(settings.bundle)  # a broken bundle is said once, not by every worker
         folder, lock = claim(settings.run_dir)
         with lock:
-            metrics.serve(settings)
+            if settings.metrics_port:
+                serve(SCALER, settings.metrics_address, settings.metrics_port)
             fleet = Fleet(settings, places, folder, options)
             status = Scaler(settings, policy, demand, fleet, interval_s).run()
         raise typer.Exit(status)

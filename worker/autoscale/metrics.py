@@ -1,9 +1,6 @@
 """What a scaler decides and has, as Prometheus metrics; docs/scaling.md lists them."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
-
-from crossmodal.errors import InvalidSetting
-from crossmodal.settings import Settings
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 SCALER = CollectorRegistry(auto_describe=True)
 
@@ -25,16 +22,3 @@ ENDED = Counter(
     "Workers that ended: drained, cut_off while they drained, unused (no jobs yet), or crashed.",
     ["how"], registry=SCALER,
 )  # fmt: skip
-
-
-def serve(settings: Settings) -> None:
-    """Answer `/metrics` until this process ends, where the settings ask for it."""
-    if not settings.metrics_port:
-        return
-    try:
-        start_http_server(settings.metrics_port, settings.metrics_address, SCALER)
-    except OSError as e:
-        raise InvalidSetting(
-            f"CROSSMODAL_METRICS_PORT={settings.metrics_port} cannot be listened at on "
-            f"{settings.metrics_address!r}: {e}"
-        ) from e
