@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "cv2", "gensim", "scipy", "PIL", "numpy")
 
 
@@ -30,6 +32,22 @@ def test_a_producer_loads_nothing_heavy(module: str) -> None:
 )
 def test_what_forks_never_loads_torch(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"torch", "torchvision", "gensim", "scipy"}
+
+
+@pytest.mark.parametrize(
+    ("contract", "exceptions"),
+    [("only the model host has torch and the pipelines", {"host"}),
+     ("Celery stays at the edge", {"app", "calls", "control", "lease", "tasks", "transport"})],
+)  # fmt: skip
+def test_import_linter_looks_at_every_module_of_the_worker(
+    contract: str, exceptions: set[str]
+) -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    [listed] = [c["source_modules"] for c in contracts["contracts"] if c["name"] == contract]
+    paths = [*(ROOT / "worker").glob("*.py"), *(ROOT / "worker").glob("*/__init__.py")]
+    modules = {p.stem if p.parent.name == "worker" else p.parent.name for p in paths}
+    wanted = {f"worker.{name}" for name in modules - {"__init__"} - exceptions}
+    assert {name for name in listed if name.startswith("worker")} == wanted
 
 
 def test_webhooks_and_flower_need_nothing_heavy() -> None:
@@ -94,7 +112,7 @@ def test_every_code_has_a_row_in_the_operations_manual() -> None:
     from crossmodal import errors
     from crossmodal.local.stack import StackFailed
 
-    manual = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    manual = (ROOT / "docs" / "operations.md").read_text()
     kinds = [k for k in vars(errors).values() if isinstance(k, type)]
     codes = {k.code for k in kinds if issubclass(k, errors.CrossmodalError)}
     for code in codes | {StackFailed.code}:
@@ -102,7 +120,7 @@ def test_every_code_has_a_row_in_the_operations_manual() -> None:
 
 
 def test_no_script_is_without_its_header() -> None:
-    folder = Path(__file__).parents[2] / "crossmodal" / "jobs"
+    folder = ROOT / "crossmodal" / "jobs"
     scripts = list(folder.glob("*.lua"))
     assert len(scripts) == 17
     for script in scripts:
