@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from crossmodal.errors import StorageUnavailable
 from crossmodal.jobs.names import RESULTS, result_key
 from crossmodal.jobs.params import BlobRef
-from crossmodal.jobs.record import ItemResult
+from crossmodal.jobs.record import ITEM_RESULTS, ItemResult
 from crossmodal.storage import Storage
 
 SUFFIX = ".jsonl"
@@ -37,7 +37,7 @@ def read_part(
         if places is not None:
             for row in rows:
                 row["index"] = places[row["index"]]
-        return [ItemResult.model_validate(row) for row in rows]
+        return ITEM_RESULTS.validate_python(rows)
     except (ValueError, TypeError, LookupError) as e:  # what is no result is no reason to die
         raise StorageUnavailable(f"{part.key!r} does not hold results: {e}") from e
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from crossmodal.errors import IdempotencyConflict, InvalidParams, JobNotFound, QueueFull
-from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, check_items, pack_items
+from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, ItemPacker, join_items
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task, bulk_job_id
@@ -48,14 +48,22 @@ class Services(Protocol):
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a batch, and of each of its items the place in the batch and the name."""
+    """One message of a batch, and the name of each of its items by its place in the batch."""
 
     job: str
     params: BulkParams
-    places: list[tuple[int, str]]
+    names: dict[int, str]
 
 
-PAUSE = Message("", BulkParams.model_construct(), [])
+class Packed(NamedTuple):
+    """An item that can be sent."""
+
+    place: int
+    custom_id: str
+    data: bytes
+
+
+PAUSE = Message("", BulkParams.model_construct(), {})
 """Stands for no message: there are failures to be passed on first."""
 
 
@@ -89,56 +97,48 @@ class Batch:
         while following is not None or self._sent or self._failed:
             yield from self._failed
             self._failed.clear()
-            can_send = following is not None and len(self._sent) < AHEAD
-            if following is not None and can_send and self._take(following):
+            goes_on = False
+            if following is not None and len(self._sent) < AHEAD and self._take(following):
                 following = next(messages, None)
-                can_send = following is not None
+                goes_on = following is not None
             if self._sent:
-                for job_id in self._services.more_ended(self._wait, block=not can_send):
+                for job_id in self._services.more_ended(self._wait, block=not goes_on):
                     yield from self._read(self._sent.pop(job_id))
 
     def _messages(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[Message]:
         """Each message, with its input in the store; the items themselves are not kept."""
         number = 0
-        for portion in _portions(self._unfailed(items), self._most):
-            some = self._fit(portion)
+        for some in _portions(self._packed(items), self._most):
             if not some:
                 yield PAUSE
                 continue
-            data = pack_items(item for _, item in some)
+            data = join_items([item.data for item in some])
             params = BulkParams(
                 kind=self._task.of_items.value,  # type: ignore[arg-type]  # an item's task
                 input=self._services.storage.put_input(data, MEDIA_TYPE),
                 items=len(some), batch=self._batch_id, number=number, most=self._most,
             )  # fmt: skip
-            places = [(place, item.custom_id) for place, item in some]
-            yield Message(bulk_job_id(self._batch_id, number), params, places)
+            names = {item.place: item.custom_id for item in some}
+            yield Message(bulk_job_id(self._batch_id, number), params, names)
             number += 1
 
-    def _unfailed(
-        self, items: Iterable[BulkItem | ItemResult]
-    ) -> Iterator[tuple[int, BulkItem] | None]:
-        """Items that have not failed; None now and then, for those that have to be passed on."""
+    def _packed(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[Packed | None]:
+        """Items that can be sent; None now and then, for failures that have to be passed on."""
+        packer = ItemPacker()
         for place, item in enumerate(items):
-            if not isinstance(item, ItemResult):
-                yield place, item
-                continue
-            self._failed.append(item)
+            if isinstance(item, ItemResult):
+                self._failed.append(item)
+            else:
+                try:
+                    yield Packed(place, item.custom_id, packer.pack(item))
+                    continue
+                except InvalidParams as e:
+                    failure = Failure.of(e)
+                    self._failed.append(
+                        ItemResult(index=place, custom_id=item.custom_id, failure=failure)
+                    )
             if len(self._failed) >= MOST_FAILED:
                 yield None
-
-    def _fit(self, portion: list[tuple[int, BulkItem]]) -> list[tuple[int, BulkItem]]:
-        """Those that can be sent; the others have failed."""
-        try:
-            check_items([item for _, item in portion])
-            return portion
-        except InvalidParams as e:
-            if len(portion) > 1:  # one of them: which?
-                return [fit for one in portion for fit in self._fit([one])]
-            [(place, item)] = portion
-            failure = Failure.of(e)
-            self._failed.append(ItemResult(index=place, custom_id=item.custom_id, failure=failure))
-            return []
 
     def _send(self, message: Message) -> bool:
         """Whether the queue took the message, now or in an earlier run."""
@@ -146,7 +146,7 @@ class Batch:
         if self._is_canceled() and not self._was_sent(message):
             self._failed += [
                 ItemResult(index=place, custom_id=custom_id, failure=CANCELED)
-                for place, custom_id in message.places
+                for place, custom_id in message.names.items()
             ]
             return True
         try:
@@ -190,7 +190,7 @@ class Batch:
         job = self._services.ledger.get(message.job)
         storage = self._services.storage
         parts = finished_parts(storage, job.id) if job.result is None else job.result.parts
-        missing = dict(message.places)
+        missing = message.names.copy()
         places = list(missing)
         for part in parts:
             for result in read_part(storage, part, places):
@@ -208,26 +208,23 @@ def fitting(item_s: float | None) -> int:
     return int(min(max(MESSAGE_S / item_s, LEAST), MOST))
 
 
-def _portions(
-    items: Iterator[tuple[int, BulkItem] | None], most: int
-) -> Iterator[list[tuple[int, BulkItem]]]:
+def _portions(items: Iterable[Packed | None], most: int) -> Iterator[list[Packed]]:
     """Lists of items for one message each; they depend on nothing but the items and `most`.
 
     Where `items` pauses there is an empty one, which is no message.
     """
-    some: list[tuple[int, BulkItem]] = []
+    some: list[Packed] = []
     size, before = 0, 0
-    for entry in items:
-        if entry is None:
+    for item in items:
+        if item is None:
             yield []
             continue
-        place, item = entry
-        weight = len(item.image or b"")
+        weight = len(item.data)
         full = min(FEW, most) if before < SMALL_MESSAGES else most
         if some and (len(some) == full or size + weight > MAX_BYTES):
             yield some
             some, size, before = [], 0, before + 1
-        some.append((place, item))
+        some.append(item)
         size += weight
     if some:
         yield some

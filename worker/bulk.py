@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from crossmodal.jobs.params import (
     parse_item,
     task_of,
 )
-from crossmodal.jobs.record import Failure, GeneratedCaption, ItemResult, JobResult, Timings
+from crossmodal.jobs.record import ITEM_RESULTS, Failure, ItemResult, JobResult, Timings
 from crossmodal.metrics import STORE
 from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
@@ -204,28 +204,31 @@ class BulkRun:
         begun = time.monotonic()
         attempt = message.attempt
         with tracing.span("store", first=part[0].place, items=len(part)):
-            results = [self._result(message, p, answers.get(p.place)) for p in part]
+            results = ITEM_RESULTS.validate_python(
+                [self._result(message, item, answers.get(item.place)) for item in part]
+            )
             stored = put_part(self._blobs.store, attempt.job, attempt.number, results)
         STORE.labels(message.task.in_bulk).observe(time.monotonic() - begun)
         return stored, results
 
     def _result(
         self, message: "_Message", item: _Prepared, answer: Answer | CrossmodalError | None
-    ) -> ItemResult:
+    ) -> dict[str, Any]:
+        """The fields of an `ItemResult`."""
+        named = {"index": item.place, "custom_id": item.custom_id}
         error = item.error or (answer if isinstance(answer, CrossmodalError) else None)
         if error is not None or item.params is None or not isinstance(answer, Answer):
             failure = Failure.of(error or CrossmodalError("the models gave no answer"))
-            return ItemResult(index=item.place, custom_id=item.custom_id, failure=failure)
+            return {**named, "failure": failure}
         folder = f"{item.place}-"
-        return ItemResult(
-            index=item.place,
-            custom_id=item.custom_id,
-            images=self._blobs.put_images(message.attempt, item.params, answer, folder),
-            captions=tuple(GeneratedCaption.model_validate(c) for c in answer.captions),
-            seed=item.params.seed if isinstance(item.params, Txt2ImgParams) else None,
-            unknown_words=tuple(answer.unknown_words),
-            suggestions=answer.suggestions,
-        )
+        return {
+            **named,
+            "images": self._blobs.put_images(message.attempt, item.params, answer, folder),
+            "captions": answer.captions,
+            "seed": item.params.seed if isinstance(item.params, Txt2ImgParams) else None,
+            "unknown_words": answer.unknown_words,
+            "suggestions": answer.suggestions,
+        }
 
 
 @dataclass(frozen=True)

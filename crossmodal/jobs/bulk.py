@@ -3,7 +3,7 @@
 They are one msgpack blob, pictures included: a message costs one upload and one download.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -11,6 +11,7 @@ import msgpack
 from crossmodal.errors import InvalidParams
 
 MEDIA_TYPE = "application/vnd.msgpack"
+UNPACKS = frozenset({str, int, float, bool, type(None)})  # without a look, all that packs
 SURROGATES = {"unicode_errors": "surrogatepass"}  # a prompt may have some; they are cleaned later
 
 
@@ -25,21 +26,39 @@ class BulkItem(NamedTuple):
     image: bytes | None = None
 
 
+class ItemPacker:
+    """Packs items one by one; for one thread at a time."""
+
+    def __init__(self) -> None:
+        self._packer = msgpack.Packer(**SURROGATES)  # made once: it brings a buffer
+
+    def pack(self, item: BulkItem) -> bytes:
+        """An item as it lies in a blob. Raises `InvalidParams` where that cannot be."""
+        try:
+            item.custom_id.encode()  # or its result could not be stored
+            packed: bytes = self._packer.pack(item)
+            if not _is_plain(item.params):
+                # Not all that packs unpacks, one level deeper than it was packed.
+                msgpack.unpackb(join_items([packed]), **SURROGATES)
+            return packed
+        except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as e:
+            raise InvalidParams(f"the params of an item cannot be sent: {e}") from e
+
+
+def _is_plain(params: dict[str, Any]) -> bool:
+    return {str}.issuperset(map(type, params)) and UNPACKS.issuperset(map(type, params.values()))
+
+
+def join_items(packed: Sequence[bytes]) -> bytes:
+    """The input blob of a message, of items that `ItemPacker` has packed."""
+    header: bytes = msgpack.Packer().pack_array_header(len(packed))
+    return header + b"".join(packed)
+
+
 def pack_items(items: Iterable[BulkItem]) -> bytes:
-    """The input blob of a message."""
-    packed: bytes = msgpack.packb([[i.custom_id, i.params, i.image] for i in items], **SURROGATES)
-    return packed
-
-
-def check_items(items: Collection[BulkItem]) -> None:
-    """Raise `InvalidParams` when one cannot be packed, or its results not stored."""
-    try:
-        rows = [[item.custom_id, item.params, None] for item in items]
-        "".join(item.custom_id for item in items).encode()
-        packed = msgpack.packb(rows, **SURROGATES)
-        msgpack.unpackb(packed, **SURROGATES)  # not all that packs unpacks
-    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as e:
-        raise InvalidParams(f"the params of an item cannot be sent: {e}") from e
+    """The input blob of a message. Raises `InvalidParams`."""
+    packer = ItemPacker()
+    return join_items([packer.pack(item) for item in items])
 
 
 def unpack_items(data: bytes) -> list[BulkItem]:

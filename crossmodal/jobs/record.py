@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from crossmodal.errors import CrossmodalError, InvalidParams
 from crossmodal.jobs.names import Task
@@ -108,6 +108,10 @@ class ItemResult(_Value):
     unknown_words: tuple[str, ...] = ()
     suggestions: dict[str, str] = Field(default_factory=dict)
     failure: Failure | None = None
+
+
+ITEM_RESULTS = TypeAdapter(list[ItemResult])
+"""Makes many at once, for half of what it costs one by one."""
 
 
 class Job(_Value):

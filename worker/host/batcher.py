@@ -25,6 +25,7 @@ from worker.host.lanes import Lane, Quiet
 from worker.host.spans import Share, record_batch
 
 SUSPECT_PATIENCE_S = 1.0  # then others wait until the device is free for a suspect
+TELL_AGAIN_S = 1.0  # a caller is told again that its requests run, whose deadline begins then
 WORN_OUT_AFTER = 3  # single requests in a row for which there was no memory
 
 
@@ -49,6 +50,7 @@ class _Call:
     since: float = field(default_factory=time.monotonic)
     next: int = 0
     is_alone: bool | None = None  # on the device, by what it was last told
+    told_at: float = 0.0
     ran: dict[int, Ran] = field(default_factory=dict)
 
 
@@ -181,10 +183,10 @@ class Batcher:
     ) -> list[Ran]:
         """What became of each request, once all of them have run.
 
-        `on_start` is called whenever one of them goes to the device, with how many requests
-        there are on it then, and when others join one that was alone. A caller that is
-        canceled leaves the line.
-        `trace` is the traceparent that its spans belong to.
+        `on_start` is called with how many requests are on the device: when one of these goes
+        there, again with one that goes more than a second later, and when others join one that
+        was alone. A caller that is canceled leaves the line. `trace` is the traceparent that
+        its spans belong to.
         """
         if not requests:
             return []
@@ -237,10 +239,12 @@ class Batcher:
     def _tell_sizes(self, new: _Batch) -> None:
         """All that is on the device is lost with it, so each is told whether it is alone there."""
         size = sum(len(batch.items) for batch in self._running)
+        now = time.monotonic()
         for batch in self._running:
             for call in batch.calls:
-                if batch is new or call.is_alone != (size == 1):
-                    call.is_alone = size == 1
+                is_due = batch is new and now - call.told_at > TELL_AGAIN_S
+                if is_due or call.is_alone != (size == 1):
+                    call.is_alone, call.told_at = size == 1, now
                     call.on_start(size)
 
     def _finish(self, batch: _Batch, future: "asyncio.Future[list[Outcome]]") -> None:

@@ -5,7 +5,7 @@
                "requests": [{"params": {…}, "image": {"shape", "data"} | None}, …]}
               and of a run that is traced, "trace": its traceparent
     notice    {"running": how many requests are on the device}, when one of these goes there,
-              and when others join one that was alone
+              again with one that goes later than a second, and when others join one alone
     reply     {"ok": {…}} or {"error": {"code", "message", "retryable"}}; of a run, "ok" is
               {"model", "bundle_version", "answers": [{…} or {"error": …}, …]}
     answer    {"batch": [how many requests, seconds of waiting, seconds of inference]}, and of
