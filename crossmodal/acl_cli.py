@@ -13,12 +13,12 @@ from crossmodal.settings import load_settings
 
 
 def redis_acl(
-    role: Annotated[Role | None, typer.Option(help="Only this one. [both]")] = None,
-    user: Annotated[str | None, typer.Option(help="Its name. [PREFIX-ROLE]")] = None,
+    role: Annotated[Role | None, typer.Option(help="Only this one. (both)")] = None,
+    user: Annotated[str | None, typer.Option(help="Its name. (PREFIX-ROLE)")] = None,
     password_file: Annotated[
         Path | None, typer.Option(help="Its first line is the password; printed as a digest.")
     ] = None,
-    prefix: Annotated[str | None, typer.Option(help="[CROSSMODAL_KEY_PREFIX]")] = None,
+    prefix: Annotated[str | None, typer.Option(help="(CROSSMODAL_KEY_PREFIX)")] = None,
     server: Annotated[
         str | None, typer.Option(help="Version of a Redis older than 7.2: 6.2 or 7.0.")
     ] = None,
