@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -30,6 +31,7 @@ BLOCK_S = 1.0  # at most; and shorter than the socket's own patience
 TICK_S = 1.0  # how often places and queues are looked at
 AGAIN_S = 1.0  # after Redis has failed
 MOST_UNREAD = 200  # changed jobs that a watcher has not taken; then the oldest are forgotten
+MOST_CHANGED = 1_000  # that nobody has read the records of; then the oldest are forgotten
 MOST_READ = 50  # records of changed jobs that are read at once
 
 
@@ -91,7 +93,7 @@ class Hub:
         self._prefix = client.sync.settings.key_prefix
         self._followers: dict[str, set[Follower]] = defaultdict(set)
         self._watchers: set[Watcher] = set()
-        self._changed: dict[str, None] = {}
+        self._changed: OrderedDict[str, None] = OrderedDict()
         self._stats: dict[str, QueueStatus] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._is_out = False
@@ -187,8 +189,13 @@ class Hub:
                 for follower in self._followers.get(fields["id"], ()):
                     follower.tell()
                 if self._watchers:
-                    self._changed.pop(fields["id"], None)
-                    self._changed[fields["id"]] = None
+                    self._note_changed(fields["id"])
+
+    def _note_changed(self, job_id: str) -> None:
+        self._changed[job_id] = None
+        self._changed.move_to_end(job_id)
+        if len(self._changed) > MOST_CHANGED:
+            self._changed.popitem(last=False)
 
     def _wake_all(self) -> None:
         for followers in self._followers.values():
@@ -218,7 +225,7 @@ class Hub:
 
     async def _tell_changed(self) -> None:
         """Give watchers the records of jobs that have changed, the latest first."""
-        ids = list(reversed(self._changed))[:MOST_READ]
+        ids = list(islice(reversed(self._changed), MOST_READ))
         if not ids or not self._watchers:
             self._changed.clear()
             return

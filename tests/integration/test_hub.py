@@ -7,7 +7,7 @@ from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.record import Job, JobState
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
-from producer.gateway.hub import Hub
+from producer.gateway.hub import MOST_CHANGED, Hub
 
 
 class SlowHub(Hub):
@@ -49,3 +49,20 @@ async def _watched(settings: Settings) -> list[JobState]:
                 states += [job.state for job in watcher.take()]
         await hub.close()
         return states
+
+
+def test_changes_that_nobody_can_keep_up_with_are_forgotten_the_oldest_first(
+    settings: Settings,
+) -> None:
+    kept = asyncio.run(_flooded(settings, [f"job-{i}" for i in range(3 * MOST_CHANGED)]))
+    assert kept == [f"job-{i}" for i in range(2 * MOST_CHANGED, 3 * MOST_CHANGED)]
+
+
+async def _flooded(settings: Settings, ids: list[str]) -> list[str]:
+    """What a hub holds of changed jobs when none of their records is read."""
+    async with AsyncClient(settings) as client:
+        hub = Hub(client)
+        with hub.watch(None):
+            for job_id in ids:
+                hub._feed({"events": [("1-0", {"id": job_id})]}, {})
+        return list(hub._changed)
