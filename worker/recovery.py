@@ -2,7 +2,8 @@
 
 Redis hands a message out before the worker has noted that it has it. One that dies in
 between, or whose connection does, takes the message with it; the job's record remains. It
-then is among the oldest of its queue, so only the head of a queue is ever looked at.
+then is among the oldest of its queue, so only the head of a queue is ever looked at: of those
+jobs, that is, whose messages do not wait for their owner's turn.
 """
 
 import logging
@@ -17,7 +18,7 @@ from crossmodal.errors import BrokerUnavailable, InvalidParams, JobNotFound
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import job_of, message_of
-from crossmodal.jobs.names import Task, celery_prefix, messages_key, queue_key
+from crossmodal.jobs.names import Task, celery_prefix, job_key, messages_key, queue_key
 from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import Failure, Job
 from crossmodal.jobs.workers import Workers
@@ -26,7 +27,9 @@ from crossmodal.settings import Settings
 log = logging.getLogger(__name__)
 
 HEAD = 500  # jobs of each queue that are looked at
-CHUNK = 1_000  # messages that are read at once
+MOST_PASSED = 20_000  # jobs that are passed over for that in one look; the next one goes on there
+CHUNK = 1_000  # messages, or ids of jobs, that are read at once
+OLDEST = float("-inf")
 SOON = 10_000  # messages that are read for one job
 UNACKED = "unacked"  # kombu's hash of messages that are in workers' hands
 PRIORITIES = ("", "\x06\x163", "\x06\x166", "\x06\x169")  # kombu has a list for each
@@ -52,6 +55,7 @@ class Recovery(Thread):
         self._redis: Any = connect(settings)
         self._raw: Any = connect(settings, decode=False)
         self._workers = Workers(settings, self._redis)
+        self._from = dict.fromkeys(self._tasks, OLDEST)  # where the next look begins
 
     def run(self) -> None:
         never = Event()
@@ -95,14 +99,9 @@ class Recovery(Thread):
         with broker_errors(self._settings):
             now = self._redis.time()[0]
             before = now - 2 * self._settings.lease_s
-            found = [
-                job_id
-                for part in ("queued", "running")
-                for job_id in self._redis.zrange(
-                    queue_key(self._settings.key_prefix, task.queue, part),
-                    "-inf", before, byscore=True, offset=0, num=HEAD,
-                )
-            ]  # fmt: skip
+            found = self._head(task, before)
+            running = queue_key(self._settings.key_prefix, task.queue, "running")
+            found += self._redis.zrangebyscore(running, "-inf", before, start=0, num=HEAD)
         for job_id in found:
             try:
                 job = self._ledger.get(job_id)
@@ -115,6 +114,36 @@ class Recovery(Thread):
                 continue
             if self._is_silent(job, before):
                 yield job
+
+    def _head(self, task: Task, before: float) -> list[str]:
+        """The oldest queued jobs but for those whose messages are held: these cannot be lost.
+
+        Where very many are held, several looks pass over them in turns.
+        """
+        queued = queue_key(self._settings.key_prefix, task.queue, "queued")
+        first, self._from[task] = self._from[task], OLDEST
+        found: list[str] = []
+        for passed in range(0, MOST_PASSED, CHUNK):
+            entries = self._redis.zrangebyscore(
+                queued, first, before, start=passed, num=CHUNK, withscores=True
+            )
+            found += self._not_held([job_id for job_id, _ in entries])
+            if len(found) >= HEAD or len(entries) < CHUNK:
+                return found[:HEAD]
+        self._from[task] = entries[-1][1]
+        return found
+
+    def _not_held(self, job_ids: list[str]) -> list[str]:
+        """Those that must have a message in the queue, and those whose time may be up."""
+        now = self._ledger.now()
+        pipe = self._redis.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipe.hmget(job_key(self._settings.key_prefix, job_id), "held", "expires_at")
+        return [
+            job_id
+            for job_id, (held, expires_at) in zip(job_ids, pipe.execute(), strict=True)
+            if held is None or (expires_at is not None and float(expires_at) <= now)
+        ]
 
     def _is_silent(self, job: Job, before: float) -> bool:
         last = max(job.created_at, job.started_at or 0.0, job.sent_at or 0.0)

@@ -9,6 +9,7 @@ import pytest
 from crossmodal.jobs.ledger import Attempt, JobLedger
 from crossmodal.jobs.message import job_of, message_of
 from crossmodal.jobs.names import Task, celery_prefix, job_key, messages_key, new_job_id, queue_key
+from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import JobState
 from crossmodal.settings import Settings
@@ -37,10 +38,13 @@ def ledger(settings: Settings) -> Iterator[JobLedger]:
     ledger.close()
 
 
-def submit(ledger: JobLedger) -> str:
+def submit(ledger: JobLedger, owner: str = "", expires_in_s: float | None = None) -> str:
     job_id = new_job_id()
     message = message_of(Task.TXT2IMG, job_id, PARAMS)
-    ledger.submit(job_id, Task.TXT2IMG, PARAMS.model_dump_json(), "", message=message)
+    ledger.submit(
+        job_id, Task.TXT2IMG, PARAMS.model_dump_json(), "", message=message, origin=Origin(owner),
+        expires_in_s=expires_in_s,
+    )  # fmt: skip
     return job_id
 
 
@@ -88,6 +92,57 @@ def test_a_job_whose_message_a_worker_holds_is_left_alone(
     redis.hset(unacked, "tag", json.dumps([message, "", "txt2img"]))
     grow_old(settings, redis, job_id)
     assert sent_again(settings, redis) == []
+
+
+@pytest.fixture
+def lost_behind_held(
+    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """A job whose message is lost, and before it far more held ones than are looked at."""
+    monkeypatch.setattr("worker.recovery.HEAD", 2 * settings.max_batch)
+    monkeypatch.setattr("worker.recovery.CHUNK", 10)
+    heavy = [submit(ledger, "heavy") for _ in range(100)]
+    lost = submit(ledger, "light")
+    redis.lpop(txt2img)
+    for job_id in [*heavy, lost]:
+        grow_old(settings, redis, job_id)
+    return lost
+
+
+def test_a_lost_message_is_found_behind_many_that_wait_for_their_owners_turn(
+    settings: Settings, redis: Any, lost_behind_held: str
+) -> None:
+    assert sent_again(settings, redis) == [lost_behind_held]
+
+
+def test_one_look_passes_over_so_many_held_jobs_and_the_next_goes_on_there(
+    settings: Settings,
+    redis: Any,
+    txt2img: str,
+    lost_behind_held: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.recovery.MOST_PASSED", 40)
+    recovery = Recovery(settings, ["txt2img"])
+    for _ in range(2):  # after the last, it begins with the oldest again
+        sent = redis.llen(txt2img)
+        for _ in range(2):
+            recovery.recover()
+        assert redis.llen(txt2img) == sent
+        recovery.recover()
+        assert job_of(redis.rpop(txt2img).encode()) == lost_behind_held
+        redis.hdel(job_key(settings.key_prefix, lost_behind_held), "sent_at")
+
+
+def test_a_held_job_whose_time_is_up_expires(
+    settings: Settings, ledger: JobLedger, redis: Any
+) -> None:
+    for _ in range(settings.max_batch):
+        submit(ledger, "heavy")
+    held = submit(ledger, "heavy", expires_in_s=0)
+    grow_old(settings, redis, held)
+    assert sent_again(settings, redis) == []
+    assert ledger.queue("txt2img").finished == {"expired": 1}
 
 
 def test_a_message_far_down_a_long_queue_is_found(
