@@ -1,5 +1,6 @@
 -- Cancel a job that has not ended; the result of an attempt that still runs will be refused.
--- reads and writes: the job, its events, its queue's queued and running sets and stats
+-- reads and writes: the job, its events, its queue's queued and running sets and stats, its owner's
+--   lists, what the owner has in its queue, its batch, a delivery
 -- ARGV 3 retention_s
 -- returns {the state the job is in now} or {'unknown'}
 local r = redis.call('HMGET', job, 'state', 'attempt', 'queue')

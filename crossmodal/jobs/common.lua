@@ -10,7 +10,8 @@
 --                  <prefix>:queue:<q>:stats     hash: submitted, redelivered, finished:<state> and
 --                                                failed:<code> -> count, mean_run_s, and of a
 --                                                bulk queue mean_item_s
--- An owner has     <prefix>:jobs:<owner>        sorted set, id -> when it was submitted
+-- An owner has     <prefix>:jobs:<owner>        sorted set, id -> when it was submitted, and of
+--                  <prefix>:jobs:<owner>:ended  those of them that have ended, id -> when
 -- and in a queue   <prefix>:queue:<q>:sent:<owner>     set of ids whose messages wait in the queue,
 --                  <prefix>:queue:<q>:backlog:<owner>  list of '<id> <message>' that wait for that,
 --                  <prefix>:queue:<q>:owners           list of all that have a backlog, in turn,
@@ -37,7 +38,10 @@ local SHARDS = 64
 local MOST_EVENTS = 1000 -- of each shard
 local MOST_HISTORY = 100
 local MOST_DELIVERIES = 10000 -- of each owner
+local MOST_HOOKS = 1000 -- messages for deliveries; the others are sent when there is room
 local HOOK_GRACE_S = 60 -- after which a delivery whose message nobody took gets another
+local MOST_FORGOTTEN = 10 -- jobs that an owner's list forgets when one ends
+local MOST_STALE = 100 -- messages of ended jobs that a backlog may hold beside half of its own
 
 local function now()
   local t = redis.call('TIME')
@@ -135,16 +139,40 @@ local function send(queue, owner, window, message)
   redis.call('LPUSH', messages_key(queue), message)
 end
 
+-- The job and the message of an entry of a backlog; nothing when that job has ended.
+local function opened(entry)
+  local space = string.find(entry, ' ', 1, true)
+  local held, message = string.sub(entry, 1, space - 1), string.sub(entry, space + 1)
+  if redis.call('HGET', prefix .. ':job:' .. held, 'state') == 'queued' then
+    return held, message
+  end
+end
+
 -- Take an owner's next message out of the backlog; those of jobs that have ended are dropped.
 local function next_held(queue, owner)
   local backlog = queue_key(queue, 'backlog:' .. owner)
   for _ = 1, 1000 do
     local entry = redis.call('RPOP', backlog)
     if not entry then return end
-    local space = string.find(entry, ' ', 1, true)
-    local held, message = string.sub(entry, 1, space - 1), string.sub(entry, space + 1)
-    if redis.call('HGET', prefix .. ':job:' .. held, 'state') == 'queued' then
-      return held, message
+    local held, message = opened(entry)
+    if held then return held, message end
+  end
+end
+
+-- Drop the messages of jobs that have ended once they are most of an owner's backlog: no limit
+-- counts them, and where no worker is nobody takes them. One stays, since with the last that it
+-- takes `promote` takes the owner off the list of those who wait.
+local function tidy(queue, owner)
+  local backlog = queue_key(queue, 'backlog:' .. owner)
+  local length = redis.call('LLEN', backlog)
+  local waiting = tonumber(redis.call('HGET', queue_key(queue, 'waiting'), owner) or 0)
+  if length <= 2 * waiting + MOST_STALE then return end
+  local kept = 0
+  for i = 1, length do
+    local entry = redis.call('RPOP', backlog)
+    if opened(entry) or (i == length and kept == 0) then
+      redis.call('LPUSH', backlog, entry)
+      kept = kept + 1
     end
   end
 end
@@ -180,20 +208,23 @@ local function hook(text, state, attempt, code, retention_s)
   local wanted = false
   for _, kind in ipairs(asked.events) do wanted = wanted or kind == 'job.' .. state end
   if not wanted then return end
-  local t = stamp(now())
+  local t = now()
   local delivery = 'wh_' .. id .. '.' .. state .. '.' .. attempt
   local key = prefix .. ':delivery:' .. delivery
   local owner = redis.call('HGET', job, 'owner') or ''
   redis.call('HSET', key, 'job', id, 'task', redis.call('HGET', job, 'task'), 'state', state,
     'attempt', attempt, 'code', code or '', 'owner', owner, 'url', asked.url, 'base', asked.base,
-    'created_at', t, 'outcome', 'pending', 'tries', 0)
+    'created_at', stamp(t), 'outcome', 'pending', 'tries', 0)
   redis.call('EXPIRE', key, retention_s)
   local list = prefix .. ':deliveries:' .. owner
-  redis.call('ZADD', list, t, delivery)
+  redis.call('ZADD', list, stamp(t), delivery)
   redis.call('ZREMRANGEBYRANK', list, 0, -MOST_DELIVERIES - 1)
   redis.call('EXPIRE', list, retention_s)
-  redis.call('ZADD', prefix .. ':webhooks:pending', t + HOOK_GRACE_S, delivery)
-  redis.call('LPUSH', messages_key('webhooks'), hook_message(delivery))
+  local pending, messages = prefix .. ':webhooks:pending', messages_key('webhooks')
+  redis.call('ZREMRANGEBYSCORE', pending, '-inf', stamp(t - retention_s)) -- their records are gone
+  local has_room = redis.call('LLEN', messages) < MOST_HOOKS
+  redis.call('ZADD', pending, stamp(has_room and t + HOOK_GRACE_S or t), delivery)
+  if has_room then redis.call('LPUSH', messages, hook_message(delivery)) end
 end
 
 -- Back to its old place in the queue: the attempt is over, the job is not.
@@ -205,6 +236,24 @@ local function put_back(queue, attempt, counts, created_at, code)
   redis.call('ZREM', leases, id)
   redis.call('ZADD', queue_key(queue, 'queued'), created_at, id)
   event('queued', attempt, code)
+end
+
+-- An owner's list forgets a job together with its record, which is some time after its end; it
+-- may itself be forgotten where no job is left that has not ended.
+local function note_end(owner, t, retention_s)
+  local list = prefix .. ':jobs:' .. owner
+  local ended = list .. ':ended'
+  redis.call('ZADD', ended, stamp(t), id)
+  local gone = redis.call('ZRANGEBYSCORE', ended, '-inf', stamp(t - retention_s),
+    'LIMIT', 0, MOST_FORGOTTEN)
+  if #gone > 0 then
+    redis.call('ZREM', list, unpack(gone))
+    redis.call('ZREM', ended, unpack(gone))
+  end
+  if redis.call('ZCARD', ended) >= redis.call('ZCARD', list) then
+    redis.call('EXPIRE', list, retention_s)
+    redis.call('EXPIRE', ended, retention_s)
+  end
 end
 
 -- Move a mean towards a new value.
@@ -223,12 +272,13 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
   local started = redis.call('ZSCORE', queue_key(queue, 'running'), id)
   redis.call('ZREM', queue_key(queue, 'running'), id)
   redis.call('ZREM', leases, id)
+  local others = redis.call('HMGET', job, 'idempotency', 'batch', 'items', 'owner', 'webhook',
+    'held')
   redis.call('HDEL', job, 'alone', 'sent_at', 'held')
   local stats = queue_key(queue, 'stats')
   redis.call('HINCRBY', stats, 'finished:' .. state, 1)
   if state == 'failed' then redis.call('HINCRBY', stats, 'failed:' .. code, 1) end
   if state == 'succeeded' then redis.call('HDEL', job, 'failure') end -- of a sweep that was hasty
-  local others = redis.call('HMGET', job, 'idempotency', 'batch', 'items', 'owner', 'webhook')
   if state == 'succeeded' and started then
     average(stats, 'mean_run_s', t - started, 0.05)
     if others[3] then average(stats, 'mean_item_s', (t - started) / others[3], 0.2) end
@@ -236,15 +286,17 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
   event(state, attempt, code)
   redis.call('EXPIRE', job, retention_s)
   redis.call('EXPIRE', job .. ':events', retention_s)
-  local list = prefix .. ':jobs:' .. (others[4] or '')
-  redis.call('ZREMRANGEBYSCORE', list, '-inf', stamp(t - retention_s))
-  redis.call('EXPIRE', list, retention_s)
-  if others[4] then uncount_waiting(queue, others[4]) end
+  if others[4] then
+    uncount_waiting(queue, others[4])
+    if others[6] then tidy(queue, others[4]) end
+  end
   if others[5] then hook(others[5], state, attempt, code, retention_s) end
   -- What others know the job by lives as long as it; a batch as long as the last of its jobs.
   if others[1] then redis.call('EXPIRE', others[1], retention_s) end
   local batch = others[2]
-  if batch then
+  if not batch then
+    note_end(others[4] or '', t, retention_s)
+  else
     redis.call('HINCRBY', batch, state, 1)
     redis.call('HINCRBY', batch, 'items_completed', completed or 0)
     redis.call('HINCRBY', batch, 'items_failed', others[3] - (completed or 0))

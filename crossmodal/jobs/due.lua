@@ -4,7 +4,7 @@
 -- KEYS[1]: the pending deliveries
 -- returns how many messages were sent
 local messages = messages_key('webhooks')
-local room = 1000 - redis.call('LLEN', messages)
+local room = MOST_HOOKS - redis.call('LLEN', messages)
 if room <= 0 then return 0 end
 local found = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', stamp(now()), 'LIMIT', 0, room)
 for _, delivery in ipairs(found) do

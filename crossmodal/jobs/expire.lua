@@ -1,5 +1,6 @@
 -- Expire a job whose time to be started is up; so that it ends even where no worker is.
--- reads and writes: the job, its events, its queue's queued and running sets and stats
+-- reads and writes: the job, its events, its queue's queued and running sets and stats, its owner's
+--   lists, what the owner has in its queue, its batch, a delivery
 -- ARGV 3 retention_s
 -- returns {'expired'} or {'unchanged'}
 local r = redis.call('HMGET', job, 'state', 'attempt', 'queue', 'expires_at', 'uncounted')

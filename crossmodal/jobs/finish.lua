@@ -1,5 +1,6 @@
 -- End a job, by the attempt that is running it and by no other.
--- reads and writes: the job, its events, its queue's queued and running sets and stats, dead letters
+-- reads and writes: the job, its events, its queue's queued and running sets and stats, dead
+--   letters, its owner's lists, its batch, a delivery
 -- ARGV 3 attempt, 4 succeeded|failed, 5 result|failure, 6 its JSON, 7 code or '', 8 retention_s,
 --   9 '1' for a dead letter, 10 how many items of a bulk job have results
 -- returns {'ok'} or {'refused', state, attempt}

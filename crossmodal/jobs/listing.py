@@ -8,7 +8,7 @@ from redis import Redis
 from crossmodal.errors import InvalidParams, JobNotFound
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import Task, jobs_key
+from crossmodal.jobs.names import Task, ended_jobs_key, jobs_key
 from crossmodal.jobs.record import Job, JobState
 from crossmodal.settings import Settings
 
@@ -73,7 +73,8 @@ class Listing:
             return None
         except JobNotFound:  # its retention is over
             with broker_errors(self._settings):
-                self._redis.zrem(jobs_key(self._settings.key_prefix, owner), job_id)
+                for key in (jobs_key, ended_jobs_key):
+                    self._redis.zrem(key(self._settings.key_prefix, owner), job_id)
             return None
 
 

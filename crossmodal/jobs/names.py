@@ -140,6 +140,11 @@ def jobs_key(prefix: str, owner: str) -> str:
     return f"{prefix}:jobs:{owner}"
 
 
+def ended_jobs_key(prefix: str, owner: str) -> str:
+    """The sorted set of those of an owner's jobs that have ended, scored by when they did."""
+    return f"{jobs_key(prefix, owner)}:ended"
+
+
 def delivery_key(prefix: str, delivery_id: str) -> str:
     """The hash that is the record of a webhook's delivery."""
     return f"{prefix}:delivery:{delivery_id}"

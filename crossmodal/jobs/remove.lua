@@ -1,5 +1,5 @@
 -- Delete the record of a job that has ended.
--- reads and writes: the job, its events, its owner's list, what the owner has in its queue, the
+-- reads and writes: the job, its events, its owner's lists, what the owner has in its queue, the
 --   dead letters
 -- ARGV 3 how many messages of one owner may wait in the queue
 -- returns {'ok'}, {'unknown'} or {'refused', state}
@@ -7,7 +7,9 @@ local r = redis.call('HMGET', job, 'state', 'owner', 'idempotency', 'queue')
 if not r[1] then return {'unknown'} end
 if r[1] == 'queued' or r[1] == 'running' then return {'refused', r[1]} end
 redis.call('DEL', job, job .. ':events')
-redis.call('ZREM', prefix .. ':jobs:' .. (r[2] or ''), id)
+local list = prefix .. ':jobs:' .. (r[2] or '')
+redis.call('ZREM', list, id)
+redis.call('ZREM', list .. ':ended', id)
 redis.call('ZREM', dead, id)
 if r[2] then redis.call('ZREM', dead .. ':' .. r[2], id) end
 redis.call('DEL', prefix .. ':letter:' .. id)

@@ -1,6 +1,6 @@
 -- Begin an attempt, if there is still one to begin.
 -- reads and writes: the job, its events, its lease, its queue's queued and running sets and stats,
---   dead letters
+--   dead letters, its owner's lists, what the owner has in its queue, its batch, a delivery
 -- ARGV 3 worker, 4 max_attempts, 5 lease_s, 6 retention_s, 7 how many messages of one owner may
 --   wait in the queue
 -- returns {'run', attempt, params, created_at, started_at, how many attempts count, in how many

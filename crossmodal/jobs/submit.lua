@@ -1,6 +1,6 @@
 -- Create a job, unless it exists, its idempotency key is taken, or its queue is full.
--- reads and writes: the job, its events, the queue's queued set and list of messages, the
---   idempotency key, the batch
+-- reads and writes: the job, its events, its owner's lists, what the owner has in the queue, the
+--   queue's queued set and list of messages, the idempotency key, the batch
 -- KEYS[2]: idempotency key, or the job's own key for none
 -- ARGV 3 task, 4 queue, 5 params, 6 fingerprint, 7 expires_in_s or '', 8 max_queue_length or '',
 --   9 the message to send, or '' when it was sent before, 10 the batch that it belongs to or '',
@@ -23,7 +23,8 @@ end
 if redis.call('EXISTS', job) == 1 then return {'existing', id} end
 
 local queued = queue_key(queue, 'queued')
-local depth = redis.call('ZCARD', queued)
+-- The messages of jobs that were canceled lie in the list until a worker takes them.
+local depth = math.max(redis.call('ZCARD', queued), redis.call('LLEN', messages_key(queue)))
 if max_queue_length and depth >= max_queue_length then
   return {'full', depth, redis.call('ZCARD', queue_key(queue, 'running')),
     redis.call('HGET', queue_key(queue, 'stats'), 'mean_run_s') or ''}
@@ -49,7 +50,9 @@ end
 if ARGV[17] ~= '' then redis.call('HSET', job, 'traceparent', ARGV[17]) end
 if ARGV[18] ~= '' then redis.call('HSET', job, 'webhook', ARGV[18]) end
 if ARGV[10] == '' then
-  redis.call('ZADD', prefix .. ':jobs:' .. owner, stamp(t), id)
+  local list = prefix .. ':jobs:' .. owner
+  redis.call('ZADD', list, stamp(t), id)
+  if redis.call('PERSIST', list) == 1 then redis.call('PERSIST', list .. ':ended') end
 else
   local batch = prefix .. ':batch:' .. ARGV[10]
   redis.call('HSET', job, 'batch', batch, 'items', ARGV[12])

@@ -1,5 +1,6 @@
 """Deliveries of webhooks in Redis: who may try one when, and what becomes of it."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -92,6 +93,28 @@ def test_a_record_that_has_expired_does_not_come_back(
     assert not redis.exists(key)
     assert deliveries.claim(delivery.id) is None
     assert deliveries.counts()["pending"] == 0
+
+
+def test_no_more_messages_wait_than_somebody_takes(
+    deliveries: Deliveries, make: Callable[[], Delivery], redis: Redis, settings: Settings
+) -> None:
+    messages = messages_key(settings.key_prefix, WEBHOOK_QUEUE)
+    redis.rpush(messages, *["x"] * 1_000)
+    make()
+    assert redis.llen(messages) == 1_000
+    redis.delete(messages)
+    assert deliveries.send_due() == 1  # at once, since none was sent for it
+
+
+def test_deliveries_that_nobody_tried_are_forgotten_with_their_records(
+    deliveries: Deliveries, make: Callable[[], Delivery], redis: Redis, settings: Settings
+) -> None:
+    pending = webhooks_key(settings.key_prefix, "pending")
+    delivery = make()
+    redis.zadd(pending, {delivery.id: time.time() - settings.retention_s - 1})
+    assert deliveries.counts()["pending"] == 1
+    kept = make()
+    assert redis.zrange(pending, 0, -1) == [kept.id]
 
 
 def test_what_is_due_is_sent_again_unless_many_messages_wait(

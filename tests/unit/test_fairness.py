@@ -1,14 +1,15 @@
 """Jobs of many keys in one queue: nobody waits behind all that another has sent."""
 
 import json
+from typing import Any
 
 import pytest
 
-from crossmodal.errors import TooManyQueued
+from crossmodal.errors import QueueFull, TooManyQueued
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import Task, messages_key, new_job_id
+from crossmodal.jobs.names import Task, messages_key, new_job_id, queue_key
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import Failure, JobState
@@ -22,7 +23,7 @@ class Queue:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.redis = connect(settings)
+        self.redis: Any = connect(settings)
         self.messages = messages_key(settings.key_prefix, "txt2img")
         self.ledger = JobLedger(self.settings)
 
@@ -125,6 +126,40 @@ def test_jobs_that_were_canceled_while_they_waited_do_not_count(queue: Queue) ->
     for _ in range(30):
         queue.ledger.cancel(queue.submit("heavy", max_queued=30))
     queue.submit("heavy", max_queued=30)
+
+
+def test_messages_of_held_jobs_that_were_canceled_do_not_pile_up(queue: Queue) -> None:
+    kept = [queue.submit("heavy", max_queued=30) for _ in range(29)]
+    backlog = queue_key(queue.settings.key_prefix, "txt2img", "backlog:heavy")
+    for _ in range(1_000):
+        queue.ledger.cancel(queue.submit("heavy", max_queued=30))
+        assert queue.redis.llen(backlog) < 200
+    assert [job_id for job_id in queue.take_all() if job_id in kept] == kept
+
+
+def test_a_key_whose_backlog_was_all_canceled_goes_on_as_before(queue: Queue) -> None:
+    sent = [queue.submit("heavy") for _ in range(queue.settings.max_batch)]
+    for job_id in [queue.submit("heavy") for _ in range(300)]:
+        queue.ledger.cancel(job_id)
+    sent += [queue.submit("heavy") for _ in range(20)]
+    assert [job_id for job_id in queue.take_all() if job_id in sent] == sent
+    left = queue.redis.scan_iter(queue_key(queue.settings.key_prefix, "txt2img", "*"))
+    assert {key.rpartition(":")[2] for key in left} == {"stats"}
+
+
+@pytest.mark.parametrize("owner", ["", "heavy"])
+def test_messages_of_jobs_that_were_canceled_and_deleted_fill_the_queue(
+    settings: Settings, owner: str
+) -> None:
+    queue = Queue(settings.model_copy(update={"max_queue_length": 30}))
+    for _ in range(30):
+        job_id = queue.submit(owner, max_queued=30)
+        queue.ledger.cancel(job_id)
+        queue.ledger.remove(job_id)
+    with pytest.raises(QueueFull, match="30 are allowed"):
+        queue.submit(owner, max_queued=30)
+    queue.take_all()
+    queue.submit(owner, max_queued=30)
 
 
 def test_jobs_that_were_deleted_while_their_messages_waited_leave_no_trace(queue: Queue) -> None:
