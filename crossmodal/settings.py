@@ -64,7 +64,8 @@ class Settings(BaseSettings):
     retention_s: int = Field(7 * 86_400, ge=60)
     """How long the record of an ended job is kept."""
     max_queue_length: int = Field(10_000, ge=1)
-    """Waiting jobs a queue may hold before submit raises `QueueFull`."""
+    """Waiting jobs a queue may hold before submit raises `QueueFull`; a canceled one counts until
+    a worker takes its message."""
     max_message_bytes: int = Field(1_000_000, ge=4_096)
     """Largest message that is taken from a queue; a larger one is set aside as a dead letter."""
     max_memory_ratio: float = Field(0.9, gt=0, le=1)
@@ -78,9 +79,10 @@ class Settings(BaseSettings):
     """Largest picture that is decoded: width × height from its header."""
 
     max_batch: int = Field(16, ge=1, le=256)
-    """Most pictures or captions that the model host runs at once."""
+    """Most pictures or captions that the model host runs at once; submitters and workers go by it
+    for how many messages of one API key lie in a queue, too."""
     bulk_batch: int = Field(32, ge=1, le=256)
-    """The same for items of bulk messages."""
+    """Most items of bulk messages that the model host runs at once."""
     max_wait_s: float = Field(0.0, ge=0)
     """How long a request waits for others, for a fuller batch, although the device is free."""
     inference_timeout_s: float = Field(120.0, gt=0)

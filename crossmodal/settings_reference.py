@@ -30,11 +30,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "allow_private_urls", "fetch_timeout_s", "webhook_timeout_s",
     ),
     "Workers": (
-        "bundle", "result_backend", "plain_queue", "max_batch", "bulk_batch", "max_wait_s",
-        "host_wait_s", "drain_s", "metrics_port", "metrics_address",
+        "bundle", "result_backend", "plain_queue", "bulk_batch", "max_wait_s", "host_wait_s",
+        "drain_s", "metrics_port", "metrics_address",
     ),
     "Limits and leases: the same for everybody who shares a queue": (
-        "retention_s", "max_attempts", "max_message_bytes", "run_time_limit_s",
+        "max_batch", "retention_s", "max_attempts", "max_message_bytes", "run_time_limit_s",
         "txt2img_run_time_limit_s", "img2txt_run_time_limit_s", "inference_timeout_s", "lease_s",
         "sweep_s", "heartbeat_s",
     ),

@@ -39,6 +39,11 @@ def test_every_setting_has_a_meaning_and_a_group() -> None:
     assert all(len(text) > 10 and text.endswith(".") for text in meanings().values())
 
 
+def test_what_the_ledger_goes_by_on_both_sides_is_the_same_for_everybody() -> None:
+    [shared] = [names for group, names in GROUPS.items() if "the same for everybody" in group]
+    assert {"max_batch", "retention_s", "max_attempts", "lease_s"} <= set(shared)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_variable_that_a_page_names_exists(page: Path) -> None:
     said = set(OURS.findall(page.read_text()))
