@@ -28,14 +28,18 @@ def worker(
     queues: Annotated[str, typer.Option(help="Queues to serve, separated by commas.")] = ALL_QUEUES,
     concurrency: Annotated[
         int | None,
-        typer.Option(min=1, help="Task processes a device; also the largest batch. [12, GPU 32]"),
+        typer.Option(
+            min=1,
+            help="Task processes a device; a batch has at most as many jobs, and no more than "
+            "CROSSMODAL_MAX_BATCH. (12, GPU 32)",
+        ),
     ] = None,
     bulk_concurrency: Annotated[
         int | None,
-        typer.Option(min=1, help="Bulk messages that a device has in hand. [2, GPU 8]"),
+        typer.Option(min=1, help="Bulk messages that a device has in hand. (2, GPU 8)"),
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(help="Serve Prometheus metrics at this port. [off]")
+        int | None, typer.Option(help="Serve Prometheus metrics at this port. (off)")
     ] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="Touched when every device takes jobs.")
@@ -50,11 +54,20 @@ def worker(
         pinned = parse_devices(devices)
         kind = pinned[0].torch_name
         crews = crews_of(
-            _parse_queues(queues), settings.plain_queue,
+            parse_queues(queues), settings.plain_queue,
             concurrency or CONCURRENCY[kind], bulk_concurrency or BULK_CONCURRENCY[kind],
         )  # fmt: skip
         supervisor = Supervisor(settings, pinned, crews, ready_file)
         raise typer.Exit(supervisor.run())
+
+
+def parse_queues(text: str) -> list[str]:
+    """Raises `InvalidSetting` for a queue that there is not, and for none at all."""
+    queues = [name.strip() for name in text.split(",") if name.strip()]
+    known = [task.queue for task in Task]
+    if not queues or any(name not in known for name in queues):
+        raise InvalidSetting(f"--queues {text!r}: choose from {', '.join(known)}")
+    return queues
 
 
 def crews_of(
@@ -67,11 +80,3 @@ def crews_of(
         interactive.append(plain_queue)
     crews = [Crew(interactive, concurrency), Crew(bulk, bulk_concurrency, is_bulk=True)]
     return [crew for crew in crews if crew.queues]
-
-
-def _parse_queues(text: str) -> list[str]:
-    queues = [name.strip() for name in text.split(",") if name.strip()]
-    known = [task.queue for task in Task]
-    if not queues or any(name not in known for name in queues):
-        raise InvalidSetting(f"--queues {text!r}: choose from {', '.join(known)}")
-    return queues

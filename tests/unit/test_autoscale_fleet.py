@@ -150,6 +150,14 @@ def test_jobs_at_workers_of_this_machine_are_told_by_the_supervisor(
     assert demand.busy() == {77: 2, 88: 1}
 
 
+@pytest.mark.parametrize("name", ["celery", "gpu.one", "w1.", "7²"])
+def test_workers_that_somebody_has_named_are_nobodys_of_the_fleet(
+    name: str, client: Client, demand: Demand
+) -> None:
+    start(client, client.txt2img("a red circle").id, f"{name}@{socket.gethostname()}")
+    assert demand.busy() == {}
+
+
 # -- what is done -----------------------------------------------------------------------
 
 
@@ -218,7 +226,7 @@ def test_what_does_not_end_is_cut_off(fleet: Fleet, tmp_path: Path) -> None:
     until_ready(fleet, 1)
     cut_off = ENDED.labels("cut_off")._value.get()
     fleet.drain()
-    assert fleet.end()
+    fleet.end()
     assert ENDED.labels("cut_off")._value.get() == cut_off + 1
 
 
@@ -232,6 +240,18 @@ def test_a_crashed_worker_is_replaced_later_after_each_crash(fleet: Fleet) -> No
         until(watched(fleet, partial(is_replaced, fleet.slots[0], pid)), what="another one")
     fleet.watch()
     assert fleet.size == 1  # also while it waits for its turn to be started
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again_and_keeps_nobody_from_being_watched(
+    fleet: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.autoscale.fleet.RETRY_S", 0.2)
+    argv, fleet.slots[0]._argv = fleet.slots[0]._argv, [str(tmp_path / "nowhere")]
+    fleet.add(2)
+    until(watched(fleet, lambda: fleet.slots[1].state is SlotState.READY), what="the other one")
+    assert "worker 0 cannot be started" in caplog.text
+    fleet.slots[0]._watched.child.argv = argv  # type: ignore[union-attr]
+    until_ready(fleet, 2)
 
 
 def is_replaced(slot: Slot, pid: int) -> bool:
@@ -283,6 +303,24 @@ def test_a_scaler_that_loses_redis_keeps_what_it_has_and_goes_on_later(
         demand.close()
 
 
+def test_an_error_of_ours_stops_no_worker(
+    settings: Settings, demand: Demand, fleet: Fleet, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def fails() -> None:
+        raise ValueError("unexpected")
+
+    scaler = Scaler(settings, Policy(0, 3, 60, 4), demand, fleet, 0)
+    fleet.add(2)
+    with monkeypatch.context() as patched:
+        patched.setattr(demand, "look", fails)
+        scaler._turn()
+    assert fleet.size == 2
+    assert "ValueError: unexpected" in caplog.text
+    scaler._turn()
+    assert fleet.size == 0
+
+
 def test_a_second_scaler_of_a_machine_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     _, lock = claim(folder)
@@ -295,18 +333,35 @@ def test_a_second_scaler_of_a_machine_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"least": 3, "most": 2}, "--min 3 is more than --max 2"),
+        ({"devices": "cpu", "least": 3, "most": 2}, "--min 3 is more than --max 2"),
         ({"worker_options": ["--devices", "cuda:0"]}, "--devices cannot be among"),
         ({"worker_options": ["--ready-file", "x"]}, "--ready-file cannot be among"),
+        ({"worker_options": ["--devices", "auto"]}, "--devices cannot be among"),
+        ({"worker_options": ["--queues", "foo"]}, "--queues 'foo': choose from"),
+        ({"worker_options": ["--queues", ""]}, "--queues '': choose from"),
         ({"devices": "cuda:7"}, "cuda:7"),
+        ({"devices": "cpu,cuda:0"}, "all GPUs, or cpu alone"),
     ],
 )
 def test_what_cannot_be_is_refused(
-    options: dict[str, object], says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+    options: dict[str, object], says: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     import typer
 
+    monkeypatch.setattr("worker.devices.gpu_names", lambda: ["NVIDIA H200"])
     with pytest.raises(typer.Exit) as ended:
         autoscale(**options)  # type: ignore[arg-type]
     assert ended.value.exit_code == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["worker", "autoscale"])
+def test_no_word_of_the_help_is_taken_for_markup(name: str) -> None:
+    from rich.text import Text
+
+    from crossmodal.cli import load
+
+    for option in load(name).params:
+        text = getattr(option, "help", None) or ""
+        assert Text.from_markup(text).plain == text

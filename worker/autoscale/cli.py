@@ -1,7 +1,8 @@
 """`crossmodal autoscale`: as many workers on this machine as its queues need."""
 
+from contextlib import closing
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import click
 import typer
@@ -16,7 +17,7 @@ from worker.autoscale.fleet import Fleet
 from worker.autoscale.metrics import SCALER
 from worker.autoscale.policy import Look, Policy, decide
 from worker.autoscale.scaler import Scaler, claim
-from worker.cli import BULK_CONCURRENCY, CONCURRENCY, crews_of
+from worker.cli import BULK_CONCURRENCY, CONCURRENCY, crews_of, parse_queues
 from worker.devices import Device, parse_devices
 from worker.metrics import serve
 from worker.unit import Crew
@@ -27,7 +28,7 @@ NOT_AFTER = ("devices", "metrics_port", "ready_file")  # options that this comma
 def autoscale(
     least: Annotated[int, typer.Option("--min", min=0, help="Workers that are always here.")] = 0,
     most: Annotated[
-        int | None, typer.Option("--max", min=1, help="Most workers. [one a GPU; 1 on a CPU]")
+        int | None, typer.Option("--max", min=1, help="Most workers. (one a GPU; 1 on a CPU)")
     ] = None,
     target_wait_s: Annotated[
         float, typer.Option("--target-wait", min=0.1, help="Seconds a job may wait.")
@@ -67,22 +68,24 @@ def autoscale(
             raise InvalidSetting(f"--min {least} is more than --max {policy.most}")
         options = worker_options or []
         crews = _crews(settings, options, places[0])
-        demand = Demand(settings, crews, target_wait_s, bulk_target_wait_s)
-        if dry_run:
-            _print(policy, demand.look(), as_json)
-            return
-        open_bundle(settings.bundle)  # a broken bundle is said once, not by every worker
-        folder, lock = claim(settings.run_dir)
-        with lock:
-            if settings.metrics_port:
-                serve(SCALER, settings.metrics_address, settings.metrics_port)
-            fleet = Fleet(settings, places, folder, options)
-            status = Scaler(settings, policy, demand, fleet, interval_s).run()
+        with closing(Demand(settings, crews, target_wait_s, bulk_target_wait_s)) as demand:
+            if dry_run:
+                _print(policy, demand.look(), as_json)
+                return
+            open_bundle(settings.bundle)  # a broken bundle is said once, not by every worker
+            folder, lock = claim(settings.run_dir)
+            with lock:
+                if settings.metrics_port:
+                    serve(SCALER, settings.metrics_address, settings.metrics_port)
+                fleet = Fleet(settings, places, folder, options)
+                status = Scaler(settings, policy, demand, fleet, interval_s).run()
         raise typer.Exit(status)
 
 
 def _places(devices: list[Device], most: int | None) -> list[Device]:
     """The device of each worker: a GPU is one worker's own, a CPU is shared."""
+    if len({device.torch_name for device in devices}) > 1:
+        raise InvalidSetting("--devices: all GPUs, or cpu alone; one arithmetic is not for both")
     if devices[0].name == "cpu":
         return devices[:1] * (most or 1)
     if most is not None and most > len(devices):
@@ -92,24 +95,24 @@ def _places(devices: list[Device], most: int | None) -> list[Device]:
 
 def _crews(settings: Settings, options: list[str], device: Device) -> list[Crew]:
     """What each worker will serve with how many task processes, by its own options."""
-    given = _parse(options)
+    context = _parse(options)
     for name in NOT_AFTER:
-        if given[name] not in (None, "auto"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
             option = "--" + name.replace("_", "-")
             raise InvalidSetting(f"{option} cannot be among the workers' options")
-    kind = device.torch_name
-    queues = [name.strip() for name in given["queues"].split(",") if name.strip()]
+    given, kind = context.params, device.torch_name
     return crews_of(
-        queues, settings.plain_queue,
+        parse_queues(given["queues"]), settings.plain_queue,
         given["concurrency"] or CONCURRENCY[kind],
         given["bulk_concurrency"] or BULK_CONCURRENCY[kind],
     )  # fmt: skip
 
 
-def _parse(options: list[str]) -> dict[str, Any]:
+def _parse(options: list[str]) -> click.Context:
     """Raises `click.UsageError` for what `crossmodal worker` would not take."""
     context: click.Context = cli.load("worker").make_context("crossmodal worker", list(options))
-    return context.params
+    return context
 
 
 def _print(policy: Policy, look: Look, as_json: bool) -> None:

@@ -45,8 +45,9 @@ class Demand:
         here = f"@{socket.gethostname()}"
         with broker_errors(self._settings):
             names = [name for crew in self._crews for name in self._runners(crew)]
-        own = [name.removesuffix(here) for name in names if name.endswith(here)]
-        return Counter(int(name.rpartition(".")[2]) for name in own)
+        pids = [name.removesuffix(here).rpartition(".")[2] for name in names if name.endswith(here)]
+        # A Celery worker that somebody started by hand has another name, and is no supervisor's.
+        return Counter(int(pid) for pid in pids if pid.isdecimal())
 
     def _loads(self, crew: Crew) -> list[Load]:
         recorded = [queue for queue in crew.queues if queue in set(Task)]

@@ -44,19 +44,15 @@ class Scaler:
         self._said: tuple[int, int] | None = None
         self._is_blind = False
         self._signals = 0
+        self._due = time.monotonic()
 
     def run(self) -> int:
         """Block until stopped; the exit status is 0 when every worker finished what it ran."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        due = time.monotonic()
         try:
             while self._signals == 0:
-                if time.monotonic() >= due:
-                    due = time.monotonic() + self._interval_s
-                    self._step()
-                self._fleet.watch()
-                self._show()
+                self._turn()
                 time.sleep(POLL_S)
         finally:
             drained = self._drain()
@@ -64,6 +60,17 @@ class Scaler:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
+
+    def _turn(self) -> None:
+        """Decide when it is time, and keep what was decided running."""
+        try:
+            if time.monotonic() >= self._due:
+                self._due = time.monotonic() + self._interval_s
+                self._step()
+            self._fleet.watch()
+            self._show()
+        except Exception:  # without this loop every worker would be drained
+            log.exception("an error of ours; there is another look in a moment")
 
     def _step(self) -> None:
         """One look, one decision. While Redis is away all stays as it is."""
