@@ -49,6 +49,7 @@ class Keeper(Thread):
         self._workers = Workers(settings, self._redis)
         self._deliveries = Deliveries(settings, self._redis)
         self._running: set[str] = set()
+        self._has_left = False
         self._parent = os.getppid()
         self._orphan_since = time.monotonic()
         self.qos: Any = None  # kombu's record of unacknowledged messages; one a connection
@@ -64,9 +65,7 @@ class Keeper(Thread):
                 with broker_errors(self._settings):
                     self._renew_messages()
                 self._renew_attempts()
-                self._workers.announce(
-                    self._worker, queues=self._queues, **served(self._settings.host_socket)
-                )
+                self._announce()
                 if WEBHOOK_QUEUE in self._queues:
                     self._deliveries.send_due()
             except BrokerUnavailable as e:
@@ -87,8 +86,17 @@ class Keeper(Thread):
 
     def _beat_while_draining(self) -> None:
         """A worker that finishes what it has consumes no more, and must not be killed for it."""
-        if self._settings.heartbeat_file is not None and state.should_stop is not None:
+        if self._settings.heartbeat_file is not None and _drains():
             self._settings.heartbeat_file.touch()
+
+    def _announce(self) -> None:
+        """Say that this worker consumes; while it drains, nothing that waits is for it."""
+        if not _drains():
+            said = served(self._settings.host_socket)
+            self._workers.announce(self._worker, queues=self._queues, **said)
+        elif not self._has_left:
+            self._workers.leave(self._worker)
+            self._has_left = True
 
     def _renew_messages(self) -> None:
         tags = list(self.qos._delivered)
@@ -103,6 +111,10 @@ class Keeper(Thread):
         self._ledger.renew(self._worker, running)
         self._ledger.abandon(self._worker, self._running - running)
         self._running = running
+
+
+def _drains() -> bool:
+    return state.should_stop is not None
 
 
 class LeaseStep(bootsteps.StartStopStep):
