@@ -22,7 +22,7 @@ from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.names import messages_key
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import parse_params
-from crossmodal.jobs.record import DeadLetter
+from crossmodal.jobs.record import DeadLetter, Job
 from producer.client import Client
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -113,14 +113,13 @@ def drop(ids: Ids = None, code: Code = None, every: All = False, as_json: Json =
 def replay(client: Client, letter: DeadLetter, max_queued: int | None = None) -> str | None:
     """Submit a dead job's params as a new job: its id; None for a message that was put back.
 
-    Raises `InvalidParams` for a message of which only the beginning is known.
+    It is its owner's as before, and told to the same webhook. `max_queued` is the limit of the
+    API key that asks for it, if any. Raises `InvalidParams` for a message of which only the
+    beginning is known, and for one of a batch.
     """
     job_id = None
     if letter.job is not None:
-        params = parse_params(letter.job.task, letter.job.params)
-        # Whoever replays twice, or dies between the two steps, makes one job.
-        key, origin = f"replay:{letter.id}", Origin(letter.job.owner, max_queued)
-        job_id = client.submit(params, idempotency_key=key, origin=origin).id
+        job_id = _replay_job(client, letter.job, max_queued)
     elif letter.raw is not None:
         if letter.size != len(letter.raw):
             raise InvalidParams(
@@ -132,6 +131,26 @@ def replay(client: Client, letter: DeadLetter, max_queued: int | None = None) ->
             client.redis.lpush(key, letter.raw)
     client.dead_letters.drop(letter.id)
     return job_id
+
+
+def _replay_job(client: Client, job: Job, max_queued: int | None) -> str:
+    if job.task.is_bulk:
+        raise InvalidParams(
+            f"{job.id} is a message of a batch, which a job of its own would be no part of: run "
+            "what failed again as a batch with another id (`crossmodal batch run --id ID`)"
+        )
+    if max_queued is not None:
+        max_queued = _limit_of(client, job.owner, max_queued)
+    origin = Origin(job.owner, max_queued, webhook=client.ledger.webhook(job.id))
+    # Whoever replays twice, or dies before the letter is off the list, makes one job.
+    key = f"replay:{job.id}"
+    params = parse_params(job.task, job.params)
+    return client.submit(params, idempotency_key=key, origin=origin).id
+
+
+def _limit_of(client: Client, owner: str, of_caller: int) -> int:
+    """How many jobs may wait: what holds for their owner, though an operator replays them."""
+    return next((key.max_queued for key in client.keys.list() if key.id == owner), of_caller)
 
 
 def _chosen(

@@ -3,16 +3,27 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from crossmodal.errors import DeadLetterNotFound, InvalidMessage, InvalidParams
+from crossmodal.errors import DeadLetterNotFound, InvalidMessage, InvalidParams, TooManyQueued
+from crossmodal.jobs.bulk import MEDIA_TYPE
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.dead import MAX_RAW
 from crossmodal.jobs.ledger import Attempt, JobLedger
-from crossmodal.jobs.names import dead_key, job_key, letter_key, messages_key
+from crossmodal.jobs.names import (
+    Task,
+    bulk_job_id,
+    dead_key,
+    job_key,
+    letter_key,
+    messages_key,
+)
+from crossmodal.jobs.origin import NOBODY, Origin, Webhook
+from crossmodal.jobs.params import BulkParams, Txt2ImgParams
 from crossmodal.jobs.record import Failure, JobState
 from crossmodal.settings import Settings
 from producer import Client
@@ -35,8 +46,11 @@ def ledger(settings: Settings) -> Iterator[JobLedger]:
     ledger.close()
 
 
-def dead_job(client: Client, ledger: JobLedger, code: str = "model_host_crashed") -> str:
-    job_id = client.txt2img("a circle", seed=3, metadata={"order": 1}).id
+def dead_job(
+    client: Client, ledger: JobLedger, code: str = "model_host_crashed", origin: Origin = NOBODY
+) -> str:
+    params = Txt2ImgParams(prompt="a circle", seed=3, metadata={"order": 1})
+    job_id = client.submit(params, origin=origin).id
     attempt = ledger.start(job_id, WORKER)
     assert isinstance(attempt, Attempt)
     ledger.fail(attempt, Failure(code=code, message="it did"), dead=True)
@@ -100,6 +114,46 @@ def test_whoever_replays_twice_makes_one_job(client: Client, ledger: JobLedger) 
     job = client.record(first)
     assert (job.params["seed"], job.params["metadata"]) == (3, {"order": 1})
     assert codes(client) == []
+
+
+def test_a_replayed_job_is_its_owners_and_told_to_the_same_webhook(
+    client: Client, ledger: JobLedger
+) -> None:
+    hook = Webhook(url="https://receiver.example/hooks", base="https://gateway.example")
+    job_id = dead_job(client, ledger, origin=Origin("somebody", webhook=hook))
+    again = replay(client, client.dead_letters.get(job_id))
+    assert again is not None
+    assert (client.record(again).owner, ledger.webhook(again)) == ("somebody", hook)
+
+
+@pytest.mark.parametrize(("own", "of_operator"), [(1, 100), (100, 1)])
+def test_a_replay_is_held_to_the_limit_of_the_jobs_owner(
+    client: Client, ledger: JobLedger, own: int, of_operator: int
+) -> None:
+    owner = client.keys.create("owner", max_queued=own)[0].id
+    letter = client.dead_letters.get(dead_job(client, ledger, origin=Origin(owner)))
+    client.submit(Txt2ImgParams(prompt="a square", seed=1), origin=Origin(owner))
+    with nullcontext() if own > 1 else pytest.raises(TooManyQueued, match="1 are allowed"):
+        replay(client, letter, of_operator)
+    assert bool(codes(client)) == (own == 1)
+
+
+def test_a_message_of_a_batch_is_not_replayed_as_a_job_of_its_own(
+    run: Any, client: Client, ledger: JobLedger
+) -> None:
+    params = BulkParams(
+        kind="txt2img", batch="b", number=0, items=1, most=64,
+        input=client.storage.put_input(b"x", MEDIA_TYPE),
+    )  # fmt: skip
+    job_id = bulk_job_id("b", 0)
+    ledger.submit(job_id, Task.TXT2IMG_BULK, params.model_dump_json(), "", batch=params)
+    ledger.refuse(job_id, FAILURE)
+    with pytest.raises(InvalidParams, match="batch run --id"):
+        replay(client, client.dead_letters.get(job_id))
+    other = dead_job(client, ledger)
+    assert "message of a batch" in run("replay", "--all", status=1)
+    assert [letter.id for letter in client.dead_letters.list()] == [job_id]
+    assert client.record(other).state is JobState.FAILED
 
 
 def test_of_too_many_letters_the_oldest_go_with_their_bytes(
