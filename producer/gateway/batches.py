@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import anyio
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
-from crossmodal.errors import InvalidParams, JobNotFound, WrongState
+from crossmodal.errors import CrossmodalError, InvalidParams, JobNotFound, WrongState
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.names import new_job_id
 from producer.gateway.caller import Caller, UrlsOf
@@ -67,12 +68,13 @@ async def create(
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in READ_AS:
         raise UnsupportedMediaType(f"the body is {kind[:80]!r}: send {MEDIA_TYPE}")
+    await services.call(services.batches.check_room, key.id)
     with tempfile.TemporaryDirectory(prefix="crossmodal-upload-") as folder:
         path = Path(folder, "input.jsonl")
         async with await anyio.open_file(path, "wb") as file:
             async for chunk in request.stream():
                 await file.write(chunk)
-        record = await services.call(_keep, path, key, services)
+        record = await services.call_store(_keep, path, key, services)
     services.feeder.wake()
     response.headers["Location"] = urls.batch(record.id)
     return await services.call(_view, record, services, urls)
@@ -106,10 +108,10 @@ async def output(record: OwnBatch, services: ServicesOf) -> Response:
     if not record.is_done or record.failure is not None:
         raise WrongState(f"batch {record.id} has no output yet: its status says how far it is")
     storage = services.sync.storage
-    found = await services.call(storage.head, output_of(record.id))
+    found = await services.call_store(storage.head, output_of(record.id))
     if found is None:
         raise JobNotFound(f"the output of batch {record.id} has outlived CROSSMODAL_RETENTION_S")
-    chunks = storage.stream(found.key, 0, found.size)
+    chunks = services.pieces(storage.stream(found.key, 0, found.size))
     return StreamingResponse(chunks, media_type=MEDIA_TYPE)
 
 
@@ -133,7 +135,12 @@ def _keep(path: Path, key: ApiKey, services: Services) -> BatchRecord:
         total=file.total, created_at=time.time(),
     )  # fmt: skip
     services.sync.storage.put_file(input_of(batch_id), checked, MEDIA_TYPE)
-    services.batches.open(record)
+    try:
+        services.batches.open(record)
+    except CrossmodalError:
+        with suppress(CrossmodalError):
+            services.sync.storage.delete(input_of(batch_id))
+        raise
     return record
 
 

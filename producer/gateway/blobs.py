@@ -45,8 +45,8 @@ async def blob(
     if_none_match: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:  # fmt: skip
     """A picture or a result: a redirect to where the store itself gives it out, or the bytes."""
-    size = await services.call(check_blob, key, who, services)
-    signed = await services.call(_sign, key, services) if redirect else None
+    size = await services.call_store(check_blob, key, who, services)
+    signed = await services.call_store(_sign, key, services) if redirect else None
     if signed is not None:
         return RedirectResponse(signed, 307, {"Cache-Control": "no-store"})
     tag = f'"{size:x}-{PurePosixPath(key).parent.name}-{PurePosixPath(key).name[:64]}"'
@@ -58,8 +58,8 @@ async def blob(
     headers["Content-Length"] = str(last - first + 1)
     if found:
         headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-    kind = await services.call(_type_of, key, services)
-    chunks = services.sync.storage.stream(key, first, last + 1)
+    kind = await services.call_store(_type_of, key, services)
+    chunks = services.pieces(services.sync.storage.stream(key, first, last + 1))
     return StreamingResponse(chunks, 206 if found else 200, headers, media_type=kind)
 
 
@@ -75,8 +75,8 @@ async def upload(request: Request, key: Caller, services: ServicesOf, urls: Urls
     body = await request.body()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return await services.call(_signed, body, key.id, services)
-    ref = await services.client.upload(body, owner=key.id)
+        return await services.call_store(_signed, body, key.id, services)
+    ref = await services.call_store(services.sync.upload, body, owner=key.id)
     return UploadView(**ref.model_dump(), url=urls.blob(ref.key))
 
 

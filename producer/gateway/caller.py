@@ -95,7 +95,7 @@ async def own_job(job_id: str, key: Caller, services: ServicesOf) -> Job:
 OwnJob = Annotated[Job, Depends(own_job)]
 
 
-def urls(request: Request, services: ServicesOf) -> Urls:
+async def urls(request: Request, services: ServicesOf) -> Urls:
     """URLs as the caller can use them."""
     return Urls(services.settings.public_url or str(request.base_url))
 

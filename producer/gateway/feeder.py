@@ -64,19 +64,24 @@ class BatchRecords:
         self._prefix = client.settings.key_prefix
         self._open = f"{self._prefix}:http-batches"
 
+    def check_room(self, owner: str) -> None:
+        """Raise `TooManyQueued` when the owner has as many batches as may be."""
+        with broker_errors(self._client.settings):
+            unfinished = self._client.redis.scard(self._own(owner))
+        if unfinished >= MOST_UNFINISHED:
+            raise TooManyQueued(
+                f"{MOST_UNFINISHED} batches of this API key are not done, which is as many as "
+                "may be: wait for one, or cancel it"
+            )
+
     def open(self, record: BatchRecord) -> None:
         """Have the batch run. Raises `TooManyQueued`."""
-        own = f"{self._open}:{record.owner}"
+        self.check_room(record.owner)
         with broker_errors(self._client.settings):
-            if self._client.redis.scard(own) >= MOST_UNFINISHED:
-                raise TooManyQueued(
-                    f"{MOST_UNFINISHED} batches of this API key are not done, which is as many as "
-                    "may be: wait for one, or cancel it"
-                )
             pipe = self._client.redis.pipeline(transaction=True)
             pipe.set(self._key(record.id), record.model_dump_json())
             pipe.hset(self._open, record.id, record.owner)
-            pipe.sadd(own, record.id)
+            pipe.sadd(self._own(record.owner), record.id)
             pipe.execute()
 
     def get(self, batch_id: str) -> BatchRecord:
@@ -108,7 +113,7 @@ class BatchRecords:
             retention_s = self._client.settings.retention_s
             pipe.set(self._key(record.id), record.model_dump_json(), ex=retention_s)
             pipe.hdel(self._open, record.id)
-            pipe.srem(f"{self._open}:{record.owner}", record.id)
+            pipe.srem(self._own(record.owner), record.id)
             pipe.execute()
 
     def forget(self, batch_id: str) -> None:
@@ -134,6 +139,9 @@ class BatchRecords:
     def release(self, batch_id: str) -> None:
         with broker_errors(self._client.settings):
             self._client.redis.delete(f"{self._key(batch_id)}:lease")
+
+    def _own(self, owner: str) -> str:
+        return f"{self._open}:{owner}"
 
     def _key(self, batch_id: str) -> str:
         return http_batch_key(self._prefix, batch_id)

@@ -24,12 +24,12 @@ async def params_of(wanted: JobRequest, key: ApiKey, services: Services) -> Para
 
 async def _stored(wanted: Img2TxtRequest, key: ApiKey, services: Services) -> BlobRef:
     if isinstance(wanted, FileRequest):
-        return await services.client.upload(wanted.data, owner=key.id)
+        return await services.call_store(services.sync.upload, wanted.data, owner=key.id)
     image = wanted.image
     if isinstance(image, ByData):
-        return await services.client.upload(image.data, owner=key.id)
+        return await services.call_store(services.sync.upload, image.data, owner=key.id)
     if isinstance(image, ByKey):
-        await services.call(check_blob, image.key, key, services)
+        await services.call_store(check_blob, image.key, key, services)
         return BlobRef(key=image.key)
     settings = services.settings
     services.check_image_urls()
@@ -37,7 +37,7 @@ async def _stored(wanted: Img2TxtRequest, key: ApiKey, services: Services) -> Bl
         image.url, max_bytes=settings.max_image_bytes, timeout_s=settings.fetch_timeout_s,
         allow_private=settings.allow_private_urls,
     )  # fmt: skip
-    return await services.client.upload(data, owner=key.id)
+    return await services.call_store(services.sync.upload, data, owner=key.id)
 
 
 def check_blob(blob: str, key: ApiKey, services: Services) -> int:

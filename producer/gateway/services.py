@@ -1,8 +1,10 @@
 """What the routes share: client, hub of events, feeder of batches; one set an application."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import Depends, Request
@@ -13,10 +15,12 @@ from producer.aio import AsyncClient
 from producer.client import Client
 from producer.gateway.feeder import BatchRecords, Feeder
 from producer.gateway.hub import Hub
+from producer.gateway.readiness import Readiness
 
 P = ParamSpec("P")
 T = TypeVar("T")
-THREADS = 32  # for calls to Redis and the store, which are short
+THREADS = 32  # for calls to Redis, which are short
+STORE_THREADS = 32  # for calls to the store, which may hang for as long as its timeout
 
 
 class Services:
@@ -29,7 +33,9 @@ class Services:
         self.hub = Hub(self.client)
         self.batches = BatchRecords(self.sync)
         self.feeder = Feeder(self.sync)
+        self.readiness = Readiness(self._check)
         self._threads = ThreadPoolExecutor(THREADS, "gateway")
+        self._store_threads = ThreadPoolExecutor(STORE_THREADS, "store")
 
     @property
     def sync(self) -> Client:
@@ -37,8 +43,18 @@ class Services:
         return self.client.sync
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A blocking call of a bounded time, in a thread."""
+        """A blocking call to Redis, in a thread."""
         return await asyncio.to_thread(function, *args, **kwargs)
+
+    async def call_store(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A blocking call to the object store, in a thread that no call to Redis waits for."""
+        run = partial(copy_context().run, partial(function, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._store_threads, run)
+
+    async def pieces(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """What a blob's stream has, each piece read by `call_store`."""
+        while (piece := await self.call_store(next, chunks, None)) is not None:
+            yield piece
 
     def check_image_urls(self) -> None:
         """Raise `UrlRefused` unless pictures may be fetched."""
@@ -57,9 +73,17 @@ class Services:
         await self.hub.close()
         await self.call(self.feeder.stop)
         await self.client.close()
+        self._store_threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _check(self) -> None:
+        await self.call(self.sync.ledger.now)
+        await self.call_store(self._check_store)
+
+    def _check_store(self) -> None:
+        self.sync.storage.head("checks/ready")
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:
     """Those of the application that a request came to."""
     found: Any = request.app.state.services
     assert isinstance(found, Services)  # noqa: S101 - for mypy: the application put it there

@@ -28,7 +28,7 @@ _ID = re.compile(r"\d{1,12}(\.\d{1,6})?")
 router = APIRouter(tags=["events"])
 
 
-def after(
+async def after(
     last_event_id: Annotated[str | None, Header(
         max_length=40, description="Of the last event that has arrived.",
     )] = None,
