@@ -1,16 +1,19 @@
-"""Gateways in processes of their own, for tests that speak HTTP to them."""
+"""Gateways for tests that speak HTTP to them: in processes of their own, or in this one."""
 
+import asyncio
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+from fastapi import FastAPI
 
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port
 from crossmodal.processes import Child, wait_until
+from producer.gateway.services import Services
 
 START_S = 60.0
 
@@ -55,3 +58,14 @@ def answers(http: httpx2.Client, path: str) -> bool:
         return http.get(path).status_code == 200
     except httpx2.TransportError:
         return False
+
+
+@asynccontextmanager
+async def calling(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of a gateway in this process, without the threads that feed batches."""
+    services: Services = app.state.services
+    asyncio.get_running_loop().set_default_executor(services._threads)
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        yield http
+    await services.client.close()

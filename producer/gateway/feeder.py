@@ -6,17 +6,24 @@ batch holds a lease on it; when it dies another goes on, and what was sent is no
 
 import logging
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from threading import Event, Thread
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from crossmodal.errors import CrossmodalError, JobNotFound, TooManyQueued
+from crossmodal.errors import (
+    BlobNotFound,
+    BrokerUnavailable,
+    CrossmodalError,
+    IdempotencyConflict,
+    JobNotFound,
+    TooManyQueued,
+)
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.names import RESULTS, Task, http_batch_key, is_job_id, new_job_id
 from crossmodal.jobs.origin import Origin
-from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.record import Failure
 from producer.client import Client
 from producer.jsonl import BatchFile, result_line
@@ -25,6 +32,7 @@ log = logging.getLogger(__name__)
 
 LEASE_S = 20
 LOOK_S = 2.0
+UNREAD_S = 60.0  # until a batch is looked at again whose record another version has written
 AT_ONCE, AT_ONCE_OF_ONE = 8, 2  # batches that one gateway feeds, and those of one owner
 MEDIA_TYPE = "application/jsonl"
 MOST_UNFINISHED = 100  # batches of one owner
@@ -44,6 +52,10 @@ class BatchRecord(BaseModel):
     completed: int = 0
     failed: int = 0
     failure: Failure | None = None
+
+
+class UnreadableBatch(CrossmodalError):
+    """The record of a batch has not the form that this version gives it."""
 
 
 def input_of(batch_id: str) -> str:
@@ -85,14 +97,19 @@ class BatchRecords:
             pipe.execute()
 
     def get(self, batch_id: str) -> BatchRecord:
-        """One batch. Raises `JobNotFound`."""
+        """One batch. Raises `JobNotFound`, or `UnreadableBatch`."""
         if not is_job_id(batch_id):  # it would be another key
             raise JobNotFound(f"there is no batch {batch_id[:140]!r}")
         with broker_errors(self._client.settings):
             text = self._client.redis.get(self._key(batch_id))
         if text is None:
             raise JobNotFound(f"there is no batch {batch_id[:140]!r}")
-        found = BatchRecord.model_validate_json(text)
+        try:
+            found = BatchRecord.model_validate_json(text)
+        except ValidationError as e:
+            raise UnreadableBatch(
+                f"batch {batch_id} was noted by another version of the gateway"
+            ) from e
         return found.model_copy(update={"is_canceled": self.is_canceled(batch_id)})
 
     def is_canceled(self, batch_id: str) -> bool:
@@ -119,7 +136,11 @@ class BatchRecords:
     def forget(self, batch_id: str) -> None:
         """Take a batch off the list whose record somebody has deleted."""
         with broker_errors(self._client.settings):
-            self._client.redis.hdel(self._open, batch_id)
+            owner = self._client.redis.hget(self._open, batch_id)
+            pipe = self._client.redis.pipeline(transaction=True)
+            pipe.hdel(self._open, batch_id)
+            pipe.srem(self._own(owner or ""), batch_id)
+            pipe.execute()
 
     def unfinished(self) -> dict[str, str]:
         """The owner of each batch that is not done, the oldest first."""
@@ -157,6 +178,7 @@ class Feeder(Thread):
         self._me = new_job_id()
         self._running: dict[str, Thread] = {}
         self._canceled: set[str] = set()
+        self._unread_until: dict[str, float] = {}
         self._news = Event()
         self._is_stopping = False
 
@@ -200,6 +222,8 @@ class Feeder(Thread):
                 return
             if batch_id in self._running or busy[owner] >= AT_ONCE_OF_ONE:
                 continue
+            if self._unread_until.get(batch_id, 0.0) > time.monotonic():
+                continue
             if self._records.lease(batch_id, self._me):
                 busy[owner] += 1
                 self._running[batch_id] = Thread(target=self._feed, args=(batch_id,), daemon=True)
@@ -216,39 +240,52 @@ class Feeder(Thread):
     def _feed(self, batch_id: str) -> None:
         """Run a batch to its end, or leave it for another try if that may help."""
         try:
-            record = self._records.get(batch_id)
-        except CrossmodalError as e:
-            log.error("batch %s cannot be run: %s", batch_id, e)
-            if isinstance(e, JobNotFound):
-                self._records.forget(batch_id)
-            return
-        try:
-            if record.is_canceled:
-                self._cancel(batch_id)
-            self._records.close(self._run(record))
-        except CrossmodalError as e:
-            self._give_up_or_wait(record, e)
-        except Exception as e:
-            log.exception("an error of ours in batch %s", batch_id)
-            self._give_up_or_wait(record, CrossmodalError(f"{type(e).__name__}: {e}"))
+            record = self._found(batch_id)
+            if record is not None:
+                self._records.close(self._ended(record))
+        except (CrossmodalError, OSError) as e:  # such as a disk that is full
+            log.warning("batch %s waits, and is taken up again: %s", batch_id, e)
+            self._news.wait(LOOK_S)
         self._canceled.discard(batch_id)
 
-    def _give_up_or_wait(self, record: BatchRecord, error: CrossmodalError) -> None:
-        if error.retryable:
-            log.warning("batch %s waits, and is taken up again: %s", record.id, error)
-            self._news.wait(LOOK_S)
-            return
-        log.error("batch %s is given up: %s", record.id, error)
-        self._records.close(
-            record.model_copy(update={"is_done": True, "failure": Failure.of(error)})
-        )
+    def _found(self, batch_id: str) -> BatchRecord | None:
+        """The record of a batch that can be fed."""
+        try:
+            return self._records.get(batch_id)
+        except JobNotFound:
+            log.error("batch %s cannot be run: its record is gone", batch_id)
+            self._records.forget(batch_id)
+        except UnreadableBatch as e:
+            log.error("batch %s is left to others: %s", batch_id, e)
+            self._unread_until[batch_id] = time.monotonic() + UNREAD_S
+            self._records.release(batch_id)
+        return None
+
+    def _ended(self, record: BatchRecord) -> BatchRecord:
+        """The batch's record when it has been run, or given up. Raises what may pass."""
+        try:
+            if record.is_canceled:
+                self._cancel(record.id)
+            return self._run(record)
+        except OSError:
+            raise
+        except CrossmodalError as e:
+            if e.retryable or isinstance(e, BrokerUnavailable):
+                raise
+            log.error("batch %s is given up: %s", record.id, e)
+            failure = _told(e)
+        except Exception as e:
+            log.exception("an error of ours in batch %s", record.id)
+            failure = _told(e)
+        self._cancel(record.id)
+        return record.model_copy(update={"is_done": True, "failure": failure})
 
     def _run(self, record: BatchRecord) -> BatchRecord:
         """Send what is not sent, gather what is done, and store it as the output."""
         counts = {"completed": 0, "failed": 0}
         with tempfile.TemporaryDirectory(prefix="crossmodal-batch-") as folder:
             source, made = Path(folder, "input.jsonl"), Path(folder, "output.jsonl")
-            source.write_bytes(self._client.storage.get(BlobRef(key=input_of(record.id))))
+            self._fetch(record.id, source)
             file = BatchFile(
                 source, record.task.of_items, record.id, self._client.settings.max_image_bytes,
                 is_ours=False,
@@ -264,3 +301,23 @@ class Feeder(Thread):
                     output.write(result_line(record.id, result) + "\n")
             self._client.storage.put_file(output_of(record.id), made, MEDIA_TYPE)
         return record.model_copy(update=counts | {"is_done": True})
+
+    def _fetch(self, batch_id: str, target: Path) -> None:
+        """Write the batch's file, of which no more than a piece is ever in memory."""
+        storage = self._client.storage
+        found = storage.head(input_of(batch_id))
+        if found is None:
+            raise BlobNotFound(f"there is nothing at {input_of(batch_id)!r} in {storage.url}")
+        with target.open("wb") as file:
+            for piece in storage.stream(found.key, 0, found.size):
+                file.write(piece)
+
+
+def _told(error: Exception) -> Failure:
+    """What the batch's owner is told; errors name files and addresses, which only the log does."""
+    if isinstance(error, IdempotencyConflict):
+        return Failure.of(error)
+    if isinstance(error, BlobNotFound):
+        return Failure(code=error.code, message="a file of the batch is not in the store any more")
+    code = error.code if isinstance(error, CrossmodalError) else CrossmodalError.code
+    return Failure(code=code, message="an error of ours: the gateway's log says more")

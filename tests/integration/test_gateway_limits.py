@@ -2,8 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -17,6 +16,7 @@ from crossmodal.storage import Storage, StoredBlob
 from producer.gateway import feeder, readiness
 from producer.gateway.app import make_app
 from producer.gateway.services import STORE_THREADS, Services
+from tests.gateway import calling
 from tests.waiting import until
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + b"not much of a picture" * 20
@@ -57,17 +57,6 @@ def slow(services: Services) -> Iterator[SlowStorage]:
     services.sync._opened = storage
     yield storage
     storage.may_answer.set()
-
-
-@asynccontextmanager
-async def calling(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a gateway in this process, without the threads that feed batches."""
-    services: Services = app.state.services
-    asyncio.get_running_loop().set_default_executor(services._threads)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
-        yield http
-    await services.client.close()
 
 
 def test_a_store_that_hangs_holds_up_nobody_who_does_not_need_it(
