@@ -133,7 +133,7 @@ def test_a_service_is_bounded_watched_and_pinned(kind: str, name: str) -> None:
     assert {"cpus", "memory", "pids"} <= limits.keys()
     assert service["logging"]["options"].keys() == {"max-size", "max-file"}
     assert all(re.search(r"size=\d+m", place) for place in service["tmpfs"])
-    assert re.search(r":v?\d+\.\d+(\.\d+)?$", service["image"]), service["image"]
+    assert re.search(r":v?\d+\.\d+(\.\d+)?(-gpu)?$", service["image"]), service["image"]
     if name in ENDS_BY_ITSELF:
         assert service["restart"] == "no"
     else:
@@ -218,6 +218,15 @@ def test_prometheus_shows_the_gateway_an_operators_key() -> None:
     assert folder / job["authorization"]["credentials_file"] == Path(secret["target"])
 
 
+def test_redis_keeps_its_data_in_one_way() -> None:
+    said = dict(
+        line.split(maxsplit=1)
+        for line in (DOCKER / "redis" / "redis.conf").read_text().splitlines()
+        if line and not line.startswith("#") and not line.startswith("client-")
+    )
+    assert (said["appendonly"], said["save"]) == ("yes", '""')
+
+
 # -- GPUs -------------------------------------------------------------------------------
 
 
@@ -231,6 +240,23 @@ def test_one_worker_may_have_all_gpus() -> None:
     assert devices(worker) == [{"driver": "nvidia", "count": -1, "capabilities": ["gpu"]}]
     assert worker["command"] == ["worker", "--devices", "auto"]
     assert "reservations" not in services("cpu")["worker"]["deploy"]["resources"]
+
+
+@pytest.mark.parametrize("kind", ["gpu", "gpu-each"])
+def test_an_image_for_gpus_is_not_taken_for_the_one_without_cuda(kind: str) -> None:
+    plain = services("cpu")["worker"]
+    for name, service in services(kind).items():
+        if name.startswith("worker"):
+            assert service["image"] == f"{plain['image']}-gpu"
+            assert service["build"]["args"]["TORCH_INDEX"] == ""
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_a_worker_may_be_given_more_processes(kind: str) -> None:
+    need(compose_command() is not None, "Docker Compose, from version 2 on")
+    found = merged(SETS[kind], FILLED | {"WORKER_PIDS": "8192"})["services"]
+    for name in (name for name in found if name.startswith("worker")):
+        assert found[name]["deploy"]["resources"]["limits"]["pids"] == 8_192
 
 
 def test_each_gpu_may_have_a_worker_of_its_own() -> None:
