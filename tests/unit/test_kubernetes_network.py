@@ -5,15 +5,18 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
 from crossmodal.local.valkey import free_port, server_binary
 from tests.manifests import (
+    KUBERNETES,
     OVERLAYS,
     Manifest,
     all_of,
@@ -25,11 +28,12 @@ from tests.manifests import (
     selected,
     templates,
 )
-from tests.unit.test_kubernetes import bytes_of
+from tests.unit.test_kubernetes import VERSIONS, bytes_of, check_schema
 from tests.waiting import until
 
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 PASSWORD = "0123456789abcdef" * 2
+METADATA = ("169.254.169.254", "169.254.169.252", "fd00:ec2::254")
 
 
 def policies(overlay: str, direction: str) -> Iterator[tuple[Manifest, Manifest]]:
@@ -108,12 +112,52 @@ def test_whoever_has_the_stores_credentials_may_reach_it_and_nobody_else(overlay
         assert has == (template["metadata"]["labels"].get("crossmodal/store") == "client"), name
 
 
+def lets_in(rule: Manifest, address: str) -> bool:
+    """Whether a rule's blocks have an address."""
+    wanted = ip_address(address)
+    return any(
+        wanted in ip_network(block["cidr"])
+        and not any(wanted in ip_network(left_out) for left_out in block.get("except", []))
+        for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer)
+    )
+
+
 @each_overlay
-def test_nobody_may_ask_the_clouds_metadata_service(overlay: str) -> None:
+@pytest.mark.parametrize("address", METADATA)
+def test_nobody_may_ask_the_clouds_metadata_service(overlay: str, address: str) -> None:
     for policy, rule in policies(overlay, "egress"):
-        for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer):
-            if block["cidr"] == "0.0.0.0/0":
-                assert "169.254.0.0/16" in block["except"], policy["metadata"]["name"]
+        assert not lets_in(rule, address), policy["metadata"]["name"]
+
+
+def test_the_manual_lets_the_stores_clients_ask_it_on_gke() -> None:
+    manual = (KUBERNETES.parents[1] / "docs" / "kubernetes.md").read_text()
+    [text] = re.findall(r"<!-- workload identity -->\n```yaml\n(.*?)```", manual, re.DOTALL)
+    policy = yaml.safe_load(text)
+    for version in VERSIONS:
+        check_schema(policy, version)
+    assert selected("gpu", policy["spec"]["podSelector"]) == selected(
+        "gpu", one("gpu", "NetworkPolicy", "store")["spec"]["podSelector"]
+    )
+    for address in ("169.254.169.252", "169.254.169.254"):
+        assert any(lets_in(rule, address) for rule in policy["spec"]["egress"])
+
+
+@each_overlay
+def test_who_may_go_anywhere_may_by_both_families(overlay: str) -> None:
+    for policy, rule in policies(overlay, "egress"):
+        assert lets_in(rule, "198.51.100.1") == lets_in(rule, "2001:db8::1"), policy["metadata"][
+            "name"
+        ]
+
+
+@each_overlay
+def test_names_are_asked_of_a_cache_on_the_node_too(overlay: str) -> None:
+    [rule] = one(overlay, "NetworkPolicy", "dns")["spec"]["egress"]
+    assert lets_in(rule, "169.254.20.10")
+    assert {(port["protocol"], port["port"]) for port in rule["ports"]} == {
+        ("UDP", 53),
+        ("TCP", 53),
+    }
 
 
 @each_overlay

@@ -46,11 +46,19 @@ def need_of(jobs: dict[str, tuple[int, int]]) -> float:
 
 def asked(tmp_path: Path, series: dict[str, str], expected: float | None, at: str = "5m") -> None:
     """Have promtool answer the query over made-up series; fails the test on another answer."""
+    answered(tmp_path, query(), series, {} if expected is None else {"{}": expected}, at)
+
+
+def answered(
+    tmp_path: Path, expression: str, series: dict[str, str], expected: dict[str, float],
+    at: str = "5m",
+) -> None:  # fmt: skip
+    """The same of any query, whose answers are told by their labels."""
     need(shutil.which("promtool") is not None, "promtool")
-    expression, samples = query(), []
-    if expected is not None:
-        expression = f"abs(({expression}) - {expected!r}) < bool 1e-9"
-        samples = [{"labels": "{}", "value": 1}]
+    samples = [{"labels": labels, "value": 1} for labels in expected]
+    if expected:
+        [value] = set(expected.values())
+        expression = f"abs(({expression}) - {value!r}) < bool 1e-9"
     test = {
         "rule_files": [],
         "evaluation_interval": "15s",
@@ -128,6 +136,36 @@ def test_the_query_asks_for_metrics_that_there_are() -> None:
     for name, label in re.findall(r"(crossmodal_\w+)\{(\w+)=", query()):
         assert label in known[name]
     assert set(re.findall(r"crossmodal_\w+", query())) <= set(known)
+
+
+def of_the_manual(metric: str) -> str:
+    """A query that docs/kubernetes.md tells to ask."""
+    manual = (KUBERNETES.parents[1] / "docs" / "kubernetes.md").read_text()
+    [found] = re.findall(rf"^ {{4}}(.*\b{metric}\b.*)$", manual, re.MULTILINE)
+    return str(found)
+
+
+def test_the_manual_tells_how_to_measure_the_jobs_a_second_of_a_worker(tmp_path: Path) -> None:
+    series = {'up{job="crossmodal-worker",instance="off"}': "0x40"}
+    for worker in ("one", "two"):
+        of = f'job="crossmodal-worker",instance="{worker}"'
+        series[f"up{{{of}}}"] = "1x40"
+        for task, step in (("txt2img", 900), ("img2txt", 900)):
+            series[f'crossmodal_items_total{{{of},task="{task}"}}'] = f"0+{step}x40"
+    expected = dict.fromkeys(('{task="txt2img"}', '{task="img2txt"}'), 60.0)
+    answered(tmp_path, of_the_manual("crossmodal_items_total"), series, expected)
+
+
+def test_the_manual_tells_how_to_measure_the_length_of_a_bulk_message(tmp_path: Path) -> None:
+    """A job in 15 s at each of two workers, which took 10 s and had waited for 7 of them."""
+    series = {}
+    for worker in ("one", "two"):
+        of = f'{{instance="{worker}",task="txt2img.bulk"}}'
+        for name, each_s in (("job", 10), ("queue_wait", 7)):
+            series[f"crossmodal_{name}_seconds_sum{of}"] = f"0+{each_s}x40"
+            series[f"crossmodal_{name}_seconds_count{of}"] = "0+1x40"
+    found = of_the_manual("crossmodal_job_seconds_count")
+    answered(tmp_path, found, series, {'{task="txt2img.bulk"}': 3.0})
 
 
 @pytest.mark.parametrize("overlay", AUTOSCALED)
