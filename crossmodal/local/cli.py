@@ -18,7 +18,7 @@ from crossmodal.console import (
 )
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.connection import is_reachable
-from crossmodal.local.stack import Stack, StackFailed
+from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import is_local, start_valkey
 from crossmodal.processes import treat_sigterm_as_interrupt, wait_until
 from crossmodal.settings import Settings, data_dir, load_settings, redacted
@@ -101,5 +101,4 @@ def _say_ready(places: dict[str, str | None], as_json: bool) -> None:
 def _watch(stack: Stack) -> None:
     """Return never: ends by Ctrl-C, or by `StackFailed` when a process gives up."""
     wait_until(lambda: stack.dead() is not None, float("inf"), POLL_S)
-    if (child := stack.dead()) is not None:
-        raise StackFailed(f"{child.name} ended with status {child.returncode}")
+    stack.check()

@@ -16,6 +16,11 @@ FLOWER_STOP_S = 5.0
 WEBHOOKS_STOP_S = 45.0  # a receiver may take 30 s
 GATEWAY_STOP_S = 15.0
 KILL_MARGIN_S = 30.0  # beyond a worker's own drain
+WAYS_OUT = {  # where a process cannot start, most often because its port is another's
+    "gateway": "if its port is taken, name another in CROSSMODAL_GATEWAY_PORT, or do without it "
+    "(--no-gateway)",
+    "flower": "if its port is taken, name another in FLOWER_PORT, or do without it (--no-flower)",
+}
 
 
 class StackFailed(CrossmodalError):
@@ -78,8 +83,14 @@ class Stack:
         """Wait until the worker takes jobs. Raises `StackFailed`."""
         if not wait_until(lambda: self.dead() is not None or ready_file.exists(), READY_S):
             raise StackFailed(f"the worker was not ready within {READY_S:g} s")
+        self.check()
+
+    def check(self) -> None:
+        """Raise `StackFailed` when a child has ended by itself."""
         if (child := self.dead()) is not None:
-            raise StackFailed(f"{child.name} ended with status {child.returncode}")
+            ended = f"{child.name} ended with status {child.returncode}"
+            way_out = WAYS_OUT.get(child.name)
+            raise StackFailed(f"{ended}: {way_out}" if way_out else ended)
 
     @property
     def children(self) -> list[Child]:

@@ -28,7 +28,9 @@ def gateway(
     port: Annotated[int, typer.Option(envvar="CROSSMODAL_GATEWAY_PORT", min=0, max=65_535)] = 8000,
     keys: Annotated[
         bool | None,
-        typer.Option("--keys/--no-keys", help="Ask for API keys. [only where not on loopback]"),
+        typer.Option(
+            "--keys/--no-keys", help="Ask for API keys (by default only where not on loopback)."
+        ),
     ] = None,
     flower: Annotated[str, typer.Option(help="URL of Flower, for a link on the page.")] = "",
 ) -> None:

@@ -134,7 +134,7 @@ def test_a_batch_that_is_given_up_names_no_file_and_no_store(
 def test_a_fault_of_ours_is_told_without_its_text(
     client: Client, records: BatchRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("redis://user:password@10.0.0.1")
 
     monkeypatch.setattr(feeding, "BatchFile", broken)
