@@ -74,6 +74,21 @@ def test_systemd_has_nothing_to_say_against_the_units(root: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+def test_the_manuals_unit_loads_nvidias_module_before_workers_start(root: Path) -> None:
+    manual = (SYSTEMD.parents[1] / "docs" / "systemd.md").read_text()
+    [text] = re.findall(r"```ini\n(.*?)```", manual, re.DOTALL)
+    (root / "etc/systemd/system/nvidia-uvm.service").write_text(text)
+    program = root / "usr" / "bin" / "nvidia-modprobe"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    done = analyze("verify", root, "nvidia-uvm.service")
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    [before] = re.findall(r"^Before=(.*)$", text, re.MULTILINE)
+    workers = {name for name in UNITS if "worker" in name}
+    assert {re.sub(r"@\d+", "@", name) for name in before.split()} == workers
+
+
 def test_systemd_would_say_something_against_a_wrong_unit(root: Path) -> None:
     path = root / "etc/systemd/system/crossmodal-gateway.service"
     path.write_text(path.read_text().replace("KillMode=mixed", "KillMood=mixed"))
