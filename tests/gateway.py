@@ -2,17 +2,21 @@
 
 import asyncio
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+import uvicorn
 from fastapi import FastAPI
 
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port
 from crossmodal.processes import Child, wait_until
+from crossmodal.settings import Settings
+from producer.gateway.app import make_app
 from producer.gateway.services import Services
 
 START_S = 60.0
@@ -69,3 +73,21 @@ async def calling(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
         yield http
     await services.client.close()
+
+
+@contextmanager
+def in_thread(settings: Settings, *, needs_keys: bool) -> Iterator[str]:
+    """The URL of a gateway that a thread of this process serves."""
+    port = free_port()
+    app = make_app(settings, needs_keys=needs_keys)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive(), START_S)
+        assert server.started
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        app.state.services.hub.stop_streams()
+        server.should_exit = True
+        thread.join(START_S)

@@ -77,9 +77,10 @@ async def submit(
     wait_s = _wait_s(prefer)
     try:
         job = await services.client.record(job_id)
-        if wait_s and not job.state.is_terminal:
+        if wait_s and not job.state.is_terminal and services.connections.has_room(key.id):
             response.headers["Preference-Applied"] = f"wait={wait_s:g}"
-            job = await ended(job, services, wait_s)
+            with services.connections.one(key.id):
+                job = await ended(job, services, wait_s)
         return await _accepted(job, response, services, urls, waited=bool(wait_s))
     except BrokerUnavailable:  # the job is kept all the same, and must not be sent twice
         response.headers["Location"] = urls.job(job_id)

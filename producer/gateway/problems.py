@@ -63,7 +63,8 @@ MEANINGS = {
     415: "The body is of another media type than those that are read here.",
     416: "The range lies outside the blob.",
     422: "A field is wrong; `detail` names it, its value and the limit.",
-    429: "Too many calls or waiting jobs of this key; `Retry-After` says when to come back.",
+    429: "Too many calls, waiting jobs or open streams of this key; `Retry-After` says when to "
+    "come back.",
     503: "Redis, the object store or the queue takes nothing now; `Retry-After` says when to try.",
 }
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}

@@ -13,6 +13,7 @@ from crossmodal.errors import UrlRefused
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
 from producer.client import Client
+from producer.gateway.connections import Connections
 from producer.gateway.feeder import BatchRecords, Feeder
 from producer.gateway.hub import Hub
 from producer.gateway.readiness import Readiness
@@ -33,6 +34,7 @@ class Services:
         self.hub = Hub(self.client)
         self.batches = BatchRecords(self.sync)
         self.feeder = Feeder(self.sync)
+        self.connections = Connections()
         self.readiness = Readiness(self._check)
         self._threads = ThreadPoolExecutor(THREADS, "gateway")
         self._store_threads = ThreadPoolExecutor(STORE_THREADS, "store")

@@ -39,9 +39,16 @@ async def after(
     return float(last_event_id or 0.0)
 
 
+async def counted(key: Caller, services: ServicesOf) -> AsyncIterator[None]:
+    """Count a stream until it has ended. Raises `RateLimited`."""
+    with services.connections.one(key.id):
+        yield
+
+
 @router.get(
-    "/v1/jobs/{job_id}/events", response_class=EventSourceResponse, responses=documented(404)
-)
+    "/v1/jobs/{job_id}/events", response_class=EventSourceResponse, responses=documented(404),
+    dependencies=[Depends(counted)],
+)  # fmt: skip
 async def of_job(
     job: OwnJob, services: ServicesOf, urls: UrlsOf, seen: Annotated[float, Depends(after)]
 ) -> AsyncIterator[ServerSentEvent]:
@@ -70,7 +77,10 @@ async def of_job(
                 yield place
 
 
-@router.get("/v1/events", response_class=EventSourceResponse, responses=documented())
+@router.get(
+    "/v1/events", response_class=EventSourceResponse, responses=documented(),
+    dependencies=[Depends(counted)],
+)  # fmt: skip
 async def of_all(
     key: Caller, services: ServicesOf, urls: UrlsOf, shown: Annotated[QueuesView, Depends(queues)]
 ) -> AsyncIterator[ServerSentEvent]:

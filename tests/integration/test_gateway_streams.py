@@ -1,0 +1,78 @@
+"""How many event streams a key may have open, in gateways of the tests' own."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx2
+import pytest
+
+from crossmodal.settings import Settings
+from producer import Client
+from producer.gateway import connections
+from tests.gateway import in_thread
+from tests.waiting import until
+
+MOST = 3
+DRAW = {"task": "txt2img", "prompt": "a red circle"}
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    with Client(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def url(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A gateway that asks for keys, and lets each hold three connections open."""
+    monkeypatch.setattr(connections, "MOST_OPEN", MOST)
+    with in_thread(settings, needs_keys=True) as url:
+        yield url
+
+
+def with_key(url: str, client: Client) -> httpx2.Client:
+    _, token = client.keys.create("test", per_second=1_000, burst=10_000)
+    return httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+
+def opens(http: httpx2.Client, path: str) -> bool:
+    with http.stream("GET", path) as reply:
+        return reply.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/jobs/{job}/events"])
+def test_a_key_has_only_so_many_streams_open(url: str, client: Client, path: str) -> None:
+    with with_key(url, client) as http, with_key(url, client) as other, ExitStack() as streams:
+        path = path.format(job=http.post("/v1/jobs", json=DRAW).json()["id"])
+        for _ in range(MOST):
+            reply = streams.enter_context(http.stream("GET", path))
+            assert reply.status_code == 200
+        refused = http.get(path)
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert opens(other, "/v1/events")
+        assert http.get("/v1/jobs").status_code == 200
+        streams.close()
+        until(lambda: opens(http, path), 20, "room for another")
+
+
+def test_who_has_no_room_to_wait_in_is_answered_at_once(url: str, client: Client) -> None:
+    with with_key(url, client) as http, ExitStack() as streams:
+        for _ in range(MOST):
+            streams.enter_context(http.stream("GET", "/v1/events"))
+        reply = http.post("/v1/jobs", json=DRAW, headers={"Prefer": "wait=60"})
+        assert reply.status_code == 202
+        assert "preference-applied" not in reply.headers
+
+
+def test_who_needs_no_key_is_not_counted(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MOST_OPEN", 1)
+    with (
+        in_thread(settings, needs_keys=False) as url,
+        httpx2.Client(base_url=url, timeout=30) as http,
+        ExitStack() as streams,
+    ):
+        for _ in range(MOST):
+            assert streams.enter_context(http.stream("GET", "/v1/events")).status_code == 200
