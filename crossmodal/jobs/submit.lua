@@ -23,10 +23,13 @@ end
 if redis.call('EXISTS', job) == 1 then return {'existing', id} end
 
 local queued = queue_key(queue, 'queued')
+local depth = redis.call('ZCARD', queued)
 -- The messages of jobs that were canceled lie in the list until a worker takes them.
-local depth = math.max(redis.call('ZCARD', queued), redis.call('LLEN', messages_key(queue)))
-if max_queue_length and depth >= max_queue_length then
-  return {'full', depth, redis.call('ZCARD', queue_key(queue, 'running')),
+local messages = redis.call('LLEN', messages_key(queue))
+local is_full = max_queue_length
+  and (depth >= max_queue_length or messages >= 2 * max_queue_length + MOST_STALE)
+if is_full then
+  return {'full', math.max(depth, messages), redis.call('ZCARD', queue_key(queue, 'running')),
     redis.call('HGET', queue_key(queue, 'stats'), 'mean_run_s') or ''}
 end
 

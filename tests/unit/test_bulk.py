@@ -29,6 +29,7 @@ from producer import Client
 from producer.bulk import MOST_FAILED, fitting
 from producer.jsonl import BatchFile, result_line
 from producer.seeds import item_seed
+from producer.waiting import Wait
 from tests.unit.sham import SIDE, ShamHost, serving
 from tests.unit.test_ledger import WORKER
 from tests.waiting import until
@@ -245,6 +246,30 @@ def test_a_sender_waits_also_where_others_fill_the_queue(settings: Settings) -> 
         sending.until_sent(1)
         client.cancel_batch(BATCH)
         assert len(sending.results()) == len(other.results()) == 1
+
+
+class Watched(Client):
+    """Notes whether each look at what has ended may wait for it."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.looks: list[bool] = []
+
+    def more_ended(self, wait: Wait, *, block: bool = True) -> list[str]:
+        self.looks.append(block)
+        return super().more_ended(wait, block=block)
+
+
+def test_a_sender_sleeps_until_a_full_queue_has_room(settings: Settings) -> None:
+    with Watched(settings.model_copy(update={"max_queue_length": 1})) as client:
+        sending = Sending(client, prompts(65))
+        sending.until_sent(64)
+        until(lambda: len(client.looks) >= 3, WAIT_S)  # twice in vain
+        client.cancel_batch(BATCH)
+        sending.until_sent(65)
+        client.cancel_batch(BATCH)
+        sending.results()
+        assert client.looks[1:3] == [True, True]
 
 
 def nested(depth: int) -> Any:

@@ -148,11 +148,11 @@ def test_a_key_whose_backlog_was_all_canceled_goes_on_as_before(queue: Queue) ->
 
 
 @pytest.mark.parametrize("owner", ["", "heavy"])
-def test_messages_of_jobs_that_were_canceled_and_deleted_fill_the_queue(
+def test_too_many_messages_of_jobs_that_were_canceled_and_deleted_fill_the_queue(
     settings: Settings, owner: str
 ) -> None:
     queue = Queue(settings.model_copy(update={"max_queue_length": 30}))
-    for _ in range(30):
+    for _ in range(2 * 30 + 100):
         job_id = queue.submit(owner, max_queued=30)
         queue.ledger.cancel(job_id)
         queue.ledger.remove(job_id)
