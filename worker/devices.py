@@ -12,6 +12,7 @@ from crossmodal.errors import InvalidSetting
 from crossmodal.settings import runtime_dir
 
 CGROUP = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -113,27 +114,42 @@ def served(socket: Path | None) -> dict[str, str]:
     return said
 
 
-def cores(cgroup: Path = CGROUP) -> int:
+def cores(cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> int:
     """The cores that this process may use: a container's are often fewer than its machine's.
 
-    By affinity and by the quota of its control group (cgroup v2 and v1), rounded up.
+    By affinity and by the quotas of its control group and of those around it (cgroup v2; of v1
+    that of a container's), rounded up.
     """
     has_affinity = hasattr(os, "sched_getaffinity")
     found = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    quota = _quota(cgroup)
-    return found if quota is None else max(1, min(found, math.ceil(quota)))
+    return max(1, min([found, *map(math.ceil, _quotas(cgroup, membership))]))
 
 
-def _quota(cgroup: Path) -> float | None:
-    """Seconds of CPU in a second; None where there is no limit."""
+def _quotas(cgroup: Path, membership: Path) -> list[float]:
+    """Seconds of CPU in a second, of each group that has a limit."""
+    own = cgroup / _group(membership)
+    around = [folder for folder in (own, *own.parents) if folder.is_relative_to(cgroup)]
+    texts = [_read(folder / "cpu.max") for folder in around]
+    v1 = (_read(cgroup / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    return [quota for text in (*texts, " ".join(v1)) if (quota := _quota(text)) is not None]
+
+
+def _group(membership: Path) -> str:
+    """The path of this process's group of v2; inside a container that is mostly the root."""
+    lines = _read(membership).splitlines()
+    return next((line[len("0::/") :] for line in lines if line.startswith("0::/")), "")
+
+
+def _quota(text: str) -> float | None:
     try:
-        if (cgroup / "cpu.max").exists():
-            quota, period = (cgroup / "cpu.max").read_text().split()
-        else:
-            folder = cgroup / "cpu"
-            quota, period = (
-                (folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
-            )
+        quota, period = text.split()
         return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):  # none is set, or there are no such groups
+    except (ValueError, ZeroDivisionError):  # none is set
         return None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:  # there is no such group, or it has no limits
+        return ""

@@ -74,14 +74,34 @@ def test_a_driver_that_fails_serves_no_gpu(two_gpus: None, tmp_path: Path) -> No
         ({"cpu.max": "max 100000\n"}, 64),
         ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
         ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        ({"membership": "0::/\n", "cpu.max": "150000 100000\n"}, 2),
+        ({"membership": "0::/of/this\n", "of/this/cpu.max": "300000 100000\n"}, 3),
+        (
+            {
+                "membership": "0::/of/this\n",
+                "of/cpu.max": "300000 100000\n",
+                "of/this/cpu.max": "max 100000\n",
+            },
+            3,
+        ),
+        (
+            {
+                "membership": "0::/of/this\n",
+                "of/cpu.max": "200000 100000\n",
+                "of/this/cpu.max": "900000 100000\n",
+            },
+            2,
+        ),
+        ({"membership": "0::/of/another\n", "of/this/cpu.max": "300000 100000\n"}, 64),
+        ({"membership": "0::/gone\n", "cpu.max": "200000 100000\n"}, 2),
         ({}, 64),
     ],
 )
-def test_a_container_has_the_cores_of_its_quota(
+def test_a_process_has_the_cores_of_its_quota(
     files: dict[str, str], limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
-    (tmp_path / "cpu").mkdir()
     for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert cores(tmp_path) == limit
+    assert cores(tmp_path, tmp_path / "membership") == limit
