@@ -29,6 +29,7 @@ from manual import refresh, save_picture
 from prometheus_client.parser import text_string_to_metric_families
 from stack import DRAIN_S, queue_server
 
+from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import Job, JobState
 from crossmodal.local.stack import Stack
@@ -107,7 +108,7 @@ def scaling(most: int) -> Iterator[Running]:
         with log.open("wb") as output, Stack(env, output) as stack:
             scaler = stack.start("autoscale", argv, DRAIN_S)
             running = Running(client, scaler, port, log)
-            if not wait_until(lambda: _answers(running), 60):
+            if not wait_until(lambda: _has_looked(running), 60):
                 raise SystemExit(f"the scaler did not start: {log.read_text()}")
             over = threading.Event()
             sampler = threading.Thread(target=_sample, args=(running, over))
@@ -119,17 +120,17 @@ def scaling(most: int) -> Iterator[Running]:
                 sampler.join()
 
 
-def _answers(running: Running) -> bool:
+def _has_looked(running: Running) -> bool:
     try:
         running.samples.append(running.look())
-    except OSError:
+    except (OSError, BrokerUnavailable):  # one look that failed is no reason to see no more
         return False
     return True
 
 
 def _sample(running: Running, over: threading.Event) -> None:
     while not over.wait(SAMPLE_S):
-        running.samples.append(running.look())
+        _has_looked(running)
 
 
 def burst(running: Running, count: int) -> list[JobHandle]:
@@ -321,7 +322,7 @@ def write_down(found: dict[str, Any], as_json: bool) -> None:
 
 def main() -> None:
     """Measure, print, and write down."""
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, rounds=None)
     parser.add_argument("--jobs", type=int, default=2_000)
     parser.add_argument("--most", type=int, default=4, help="workers")
     parser.add_argument(

@@ -211,7 +211,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def main() -> None:
     """Measure, simulate, print, and write down."""
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, rounds=None)
     parser.add_argument("--keep", action="store_true", help="the costs of the last run")
     args = parser.parse_args()
     last = RESULTS / "capacity.json"

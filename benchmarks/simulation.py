@@ -166,11 +166,18 @@ class Scaled:
         wanted = decide(self._policy, self._looks, size).wanted
         if wanted > size:
             self._starts.append((at + START_S, wanted - size))
-        elif wanted < size:  # those that start are let go first
-            surplus = size - wanted
-            starting = size - self.ready
-            self._starts = [] if surplus >= starting else self._starts
-            self.ready -= max(0, surplus - starting)
+        elif wanted < size:
+            self._let_go(size - wanted)
+
+    def _let_go(self, surplus: int) -> None:
+        """Those that start first, the newest before the others."""
+        while surplus and self._starts:
+            due, count = self._starts.pop()
+            gone = min(count, surplus)
+            surplus -= gone
+            if count > gone:
+                self._starts.append((due, count - gone))
+        self.ready -= surplus
 
 
 def simulate(fleet: Fleet, most: int, costs: Costs, pattern: str) -> Outcome:

@@ -67,7 +67,7 @@ class Follower:
 
 def main() -> None:
     """Measure once: a round is a thousand jobs."""
-    parser = arguments(__doc__, rounds=1)
+    parser = arguments(__doc__, rounds=None)
     parser.add_argument("--streams", type=int, default=1_000)
     args = parser.parse_args()
     with queue_server() as (folder, _), (folder / "log").open("wb") as log, Stack({}, log) as stack:
