@@ -17,6 +17,7 @@ from crossmodal.local.stack import Stack
 from crossmodal.settings import Settings, load_settings
 from producer import Client
 from tests.servers import Server, start_server, user_url
+from tests.workers import celery_workers, host_of, task_children
 
 
 @pytest.fixture(scope="session")
@@ -71,13 +72,11 @@ class RunningStack:
     @property
     def model_host(self) -> psutil.Process:
         """The model host itself, without what it has forked."""
-        [host] = [p for p in self.supervisor.children() if "worker.host" in p.cmdline()]
-        return host
+        return host_of(self.supervisor)
 
     def task_children(self) -> list[psutil.Process]:
         """The processes that Celery forked to run tasks in."""
-        workers = [c for c in self.supervisor.children() if "celery" in c.cmdline()]
-        return [child for worker in workers for child in worker.children()]
+        return task_children(*celery_workers(self.supervisor))
 
 
 @pytest.fixture(scope="session")

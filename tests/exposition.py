@@ -1,6 +1,7 @@
 """Which metrics there are, and what `promtool check metrics` asks of them, without promtool."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -26,11 +27,12 @@ def scrape(port: int) -> str:
         return str(answer.read(), "utf-8")
 
 
-def value(text: str, name: str, **labels: str) -> float:
-    """The sum of all series of that name with these labels."""
+def value(found: str | Iterable[Metric], name: str, **labels: str) -> float:
+    """The sum of all series of that name with these labels, in an exposition or in metrics."""
+    families = text_string_to_metric_families(found) if isinstance(found, str) else found
     return sum(
         sample.value
-        for family in text_string_to_metric_families(text)
+        for family in families
         for sample in family.samples
         if sample.name == name and labels.items() <= sample.labels.items()
     )

@@ -17,6 +17,7 @@ from crossmodal.processes import Child, wait_until
 from crossmodal.settings import Settings, load_settings
 from tests.chaos.proxy import Proxy
 from tests.marked import marked
+from tests.workers import celery_workers, hosts_of, task_children
 
 POISON = Path(__file__).parents[1] / "e2e" / "poison"
 MARK = "CROSSMODAL_STORM"  # in the environment of every process that the storm starts
@@ -67,33 +68,16 @@ class Worker:
             return None
 
     def host(self) -> psutil.Process | None:
-        return self._find("worker.host")
+        supervisor = self.supervisor()
+        return next(iter(hosts_of(supervisor)), None) if supervisor else None
 
     def celery(self) -> psutil.Process | None:
         """The Celery worker of the interactive queues."""
-        return self._find("celery", unlike="-bulk")
+        supervisor = self.supervisor()
+        return next(iter(celery_workers(supervisor, bulk=False)), None) if supervisor else None
 
     def task_children(self) -> list[psutil.Process]:
-        return _children(self.celery())
-
-    def _find(self, word: str, unlike: str = "\n") -> psutil.Process | None:
-        lines = [(child, _command_line(child)) for child in _children(self.supervisor())]
-        return next((c for c, line in lines if word in line and unlike not in str(line)), None)
-
-
-def _children(process: psutil.Process | None) -> list[psutil.Process]:
-    """None of a process that has just ended: the storm kills them while we look."""
-    try:
-        return process.children() if process else []
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _command_line(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.NoSuchProcess:  # ended, or not yet waited for
-        return []
+        return task_children(celery) if (celery := self.celery()) else []
 
 
 @dataclass

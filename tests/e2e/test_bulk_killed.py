@@ -10,28 +10,14 @@ import psutil
 from crossmodal.jobs.names import bulk_job_id
 from crossmodal.jobs.record import JobState
 from crossmodal.parts import finished_parts, read_part
-from crossmodal.processes import Child
 from producer import Client
-from tests.e2e.test_lease import short
-from tests.e2e.test_lifecycle import PROMPT, WAIT_S, client, env, host_of, running_worker, server
 from tests.waiting import until
+from tests.workers import bulk_worker, host_of, running_worker
 
-__all__ = ["client", "env", "server", "short"]  # fixtures
+PROMPT = "a large red circle on a white background"
+WAIT_S = 90
 BATCH = "killed"
 ITEMS, MESSAGE = 70, 64
-
-
-def bulk_worker_of(worker: Child) -> psutil.Process:
-    """The Celery process that serves the bulk queues."""
-    children = psutil.Process(worker.pid).children()
-    [bulk] = [c for c in children if any("bulk" in a for a in hostname_of(c.cmdline()))]
-    return bulk
-
-
-def hostname_of(command: list[str]) -> list[str]:
-    if "celery" not in command:
-        return []
-    return [command[command.index("--hostname") + 1]]
 
 
 @contextmanager
@@ -57,7 +43,7 @@ def test_a_killed_bulk_worker_costs_only_the_part_that_it_had_in_hand(
         run = threads.submit(list, found)
         until(lambda: bool(finished_parts(client.storage, job_id)), WAIT_S)
         with suspended(host_of(worker)):
-            killed = bulk_worker_of(worker)
+            killed = bulk_worker(worker)
             killed.kill()
             until(lambda: not killed.is_running(), WAIT_S)
             assert client.record(job_id).state is JobState.RUNNING

@@ -16,21 +16,13 @@ from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import DeadLetter, JobState
 from producer import Client, JobFailed
-from tests.e2e.test_lifecycle import (
-    PROMPT,
-    WAIT_S,
-    client,
-    env,
-    host_of,
-    interactive_worker,
-    running_worker,
-    server,
-)
 from tests.integration.test_main_job import is_known
 from tests.servers import Server
 from tests.waiting import until
+from tests.workers import host_of, interactive_worker, running_worker
 
-__all__ = ["client", "env", "server"]  # fixtures
+PROMPT = "a large red circle on a white background"
+WAIT_S = 90
 POISON = Path(__file__).parent / "poison"
 PARAMS = Txt2ImgParams(prompt=PROMPT, seed=7)
 

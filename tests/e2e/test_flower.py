@@ -73,15 +73,16 @@ def _status(address: str) -> int | None:
 
 
 def test_flower_shows_the_worker_and_the_finished_jobs(
-    page: Page, flower: str, client: Client, stack: RunningStack, tmp_path: Path
+    page: Page, flower: str, stack: RunningStack, tmp_path: Path
 ) -> None:
     until(lambda: _sees_worker(flower), 60, "the worker's first heartbeat")
     asked = b"Events of group {task} enabled by remote"
     until(lambda: asked in stack.log.read_bytes(), 60, "Flower's asking for events")
-    jobs = [client.txt2img(LONG_PROMPT, seed=i) for i in range(5)]
-    for job in jobs:
-        job.result(timeout_s=60)
-    names = [worker.name for worker in client.workers()]
+    with Client(stack.settings) as client:
+        jobs = [client.txt2img(LONG_PROMPT, seed=i) for i in range(5)]
+        for job in jobs:
+            job.result(timeout_s=60)
+        names = [worker.name for worker in client.workers()]
     assert len(names) == 2
 
     page.goto(f"{flower}/workers")

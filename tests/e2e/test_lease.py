@@ -7,31 +7,14 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from crossmodal.jobs.record import JobState
 from producer import Client
-from tests.e2e.test_lifecycle import (
-    PROMPT,
-    WAIT_S,
-    client,
-    env,
-    host_of,
-    interactive_worker,
-    running_worker,
-    server,
-    tree_of,
-)
+from tests.e2e.conftest import LEASE_S
 from tests.waiting import until
+from tests.workers import host_of, interactive_worker, running_worker, tree_of
 
-__all__ = ["client", "env", "server"]  # fixtures
-LEASE_S = 3.0
-
-
-@pytest.fixture
-def short(env: dict[str, str]) -> dict[str, str]:
-    """The same environment with leases that a test can wait for."""
-    return env | {"CROSSMODAL_LEASE_S": str(LEASE_S), "CROSSMODAL_SWEEP_S": "0.5"}
+PROMPT = "a large red circle on a white background"
+WAIT_S = 90
 
 
 def is_live(env: dict[str, str]) -> bool:

@@ -6,82 +6,30 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 
 from crossmodal.jobs.record import JobState
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port, valkey_url
 from crossmodal.processes import Child
 from producer import Client, JobHandle
-from tests.conftest import settings_of, stack_environment
 from tests.integration.test_main_job import is_known
-from tests.servers import Server, start_server
+from tests.servers import Server
 from tests.waiting import until
+from tests.workers import host_of, interactive_worker, running_worker, tree_of
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A queue that only this test uses; its users may do no more than they need."""
-    server = start_server(tmp_path / "valkey")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def env(server: Server, tmp_path: Path) -> dict[str, str]:
-    """The environment of that queue, and of a store."""
-    return stack_environment(server.port, tmp_path)
 
 
 def store(folder: Path) -> dict[str, str]:
     return {"CROSSMODAL_STORAGE_URL": (folder / "storage").as_uri()}
 
 
-@pytest.fixture
-def client(env: dict[str, str]) -> Iterator[Client]:
-    with Client(settings_of(env)) as client:
-        yield client
-
-
-@contextmanager
-def running_worker(env: dict[str, str], folder: Path, concurrency: int) -> Iterator[Child]:
-    folder.mkdir()
-    with (folder / "log").open("wb") as log, Stack(env, log) as stack:
-        options = ["--devices", "cpu", "--concurrency", str(concurrency)]
-        worker = stack.start_worker(options, 60, folder / "ready")
-        stack.wait_ready(folder / "ready")
-        yield worker
-
-
 def states(jobs: list[JobHandle]) -> list[JobState]:
     return [job.status().state for job in jobs]
-
-
-def tree_of(worker: Child) -> list[psutil.Process]:
-    root = psutil.Process(worker.pid)
-    return [root, *root.children(recursive=True)]
-
-
-def interactive_worker(worker: Child) -> psutil.Process:
-    """The Celery worker of the interactive queues."""
-    children = psutil.Process(worker.pid).children()
-    [celery] = [p for p in children if "celery" in p.cmdline() and "-bulk" not in str(p.cmdline())]
-    return celery
-
-
-def host_of(worker: Child) -> psutil.Process:
-    """The model host itself, without what it has forked."""
-    children = psutil.Process(worker.pid).children()
-    [host] = [p for p in children if "worker.host" in p.cmdline()]
-    return host
 
 
 def terminate(worker: Child, number: signal.Signals = signal.SIGTERM) -> int | None:

@@ -14,6 +14,7 @@ from tests.conftest import RunningStack, need
 from tests.e2e.test_flower import CHROMIUM
 from tests.gateway import Gateway, running_gateway
 from tests.waiting import until
+from tests.workers import tree_of
 
 PROMPT = "a large red circle on a white background"
 WAIT_MS = 60_000
@@ -91,13 +92,7 @@ def is_in(card: Locator, state: str) -> None:
 @contextmanager
 def paused_host(stack: RunningStack) -> Iterator[None]:
     """A model host that does not answer for a while."""
-    tree = [
-        process
-        for host in stack.supervisor.children()
-        if "worker.host" in host.cmdline()
-        for process in (host, *host.children(recursive=True))
-    ]
-    assert tree
+    tree = tree_of(stack.model_host)
     for process in tree:
         process.suspend()
     try:

@@ -6,9 +6,9 @@ from pathlib import Path
 from crossmodal.jobs.record import JobState
 from producer import Client
 from tests.conftest import settings_of, stack_environment
-from tests.e2e.test_lifecycle import running_worker
 from tests.servers import Server, start_server
 from tests.waiting import until
+from tests.workers import running_worker
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90.0

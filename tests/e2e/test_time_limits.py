@@ -13,20 +13,11 @@ from crossmodal.jobs.names import result_key
 from crossmodal.jobs.record import JobState
 from crossmodal.processes import Child
 from producer import BlobNotFound, BlobRef, Client, JobFailed
-from tests.e2e.test_lifecycle import (
-    PROMPT,
-    WAIT_S,
-    client,
-    env,
-    host_of,
-    interactive_worker,
-    running_worker,
-    server,
-    tree_of,
-)
 from tests.waiting import until
+from tests.workers import host_of, hosts_of, interactive_worker, running_worker, tree_of
 
-__all__ = ["client", "env", "server"]  # fixtures
+PROMPT = "a large red circle on a white background"
+WAIT_S = 90
 FREED_S = 5.0  # it takes half a second, and more on a busy machine; without it, much longer
 
 
@@ -180,8 +171,7 @@ def test_a_host_that_cannot_start_is_tried_again_ever_later_and_that_is_said(
 
 
 def host_pid(worker: Child) -> int:
-    children = psutil.Process(worker.pid).children()
-    return next((c.pid for c in children if alive(c) and "worker.host" in c.cmdline()), 0)
+    return next((host.pid for host in hosts_of(worker)), 0)
 
 
 def alive(process: psutil.Process) -> bool:

@@ -18,10 +18,10 @@ from crossmodal.processes import Child
 from producer import Client, JobFailed, JobHandle
 from tests.collector import Collector, SpanSeen, collecting
 from tests.conftest import settings_of, stack_environment
-from tests.e2e.test_lifecycle import host_of
 from tests.gateway import running_gateway
 from tests.servers import start_server
 from tests.waiting import until
+from tests.workers import host_of
 from worker.devices import cores
 
 PROMPT = "a large red circle on a white background"

@@ -20,6 +20,7 @@ from tests.conftest import RunningStack, need, settings_of, stack_environment
 from tests.exposition import problems_of, scrape, value
 from tests.servers import start_server
 from tests.waiting import until
+from tests.workers import celery_workers, host_of, task_children
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
@@ -45,13 +46,10 @@ class Worker:
         return {file.name for file in (self.folder / "metrics").glob("*.db")}
 
     def task_children(self) -> list[psutil.Process]:
-        workers = [p for p in psutil.Process(self.child.pid).children() if "celery" in p.cmdline()]
-        return [child for worker in workers for child in worker.children()]
+        return task_children(*celery_workers(self.child))
 
     def host(self) -> psutil.Process:
-        children = psutil.Process(self.child.pid).children()
-        [host] = [p for p in children if "worker.host" in p.cmdline()]
-        return host
+        return host_of(self.child)
 
 
 @pytest.fixture(scope="module")

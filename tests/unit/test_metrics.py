@@ -31,7 +31,7 @@ from crossmodal.storage import Storage
 from producer import Client
 from producer.gateway.metrics import HTTP, CountRequests, render
 from tests.conftest import need
-from tests.exposition import documented, exported, problems_of
+from tests.exposition import documented, exported, problems_of, value
 from tests.unit.test_batcher import Recorder, batcher_of, one, request
 from worker.host.isolation import run_isolated
 from worker.metrics import MetricFiles, MetricsServer
@@ -41,16 +41,6 @@ from worker.metrics import MetricFiles, MetricsServer
 def client(settings: Settings) -> Iterator[Client]:
     with Client(settings) as client:
         yield client
-
-
-def value(families: list[Metric], name: str, **labels: str) -> float:
-    """The sum of all series of that name with these labels."""
-    return sum(
-        sample.value
-        for family in families
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
 
 
 def scrape(client: Client) -> list[Metric]:

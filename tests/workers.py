@@ -1,0 +1,78 @@
+"""Workers of a test's own, and which of a worker's processes is which."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from crossmodal.local.stack import Stack
+from crossmodal.processes import Child
+
+Supervisor = Child | psutil.Process
+
+
+@contextmanager
+def running_worker(env: dict[str, str], folder: Path, concurrency: int) -> Iterator[Child]:
+    """`crossmodal worker` on the CPU, ready; its output is `log` in the folder."""
+    folder.mkdir()
+    with (folder / "log").open("wb") as log, Stack(env, log) as stack:
+        options = ["--devices", "cpu", "--concurrency", str(concurrency)]
+        worker = stack.start_worker(options, 60, folder / "ready")
+        stack.wait_ready(folder / "ready")
+        yield worker
+
+
+def tree_of(supervisor: Supervisor) -> list[psutil.Process]:
+    root = psutil.Process(supervisor.pid)
+    return [root, *root.children(recursive=True)]
+
+
+def hosts_of(supervisor: Supervisor) -> list[psutil.Process]:
+    """The model hosts themselves, without what they have forked."""
+    return [p for p in _children(supervisor) if "worker.host" in _command_line(p)]
+
+
+def host_of(supervisor: Supervisor) -> psutil.Process:
+    """The one model host."""
+    [host] = hosts_of(supervisor)
+    return host
+
+
+def celery_workers(supervisor: Supervisor, *, bulk: bool | None = None) -> list[psutil.Process]:
+    """The Celery workers, or those of bulk queues, or those of all others."""
+    lines = [(child, _command_line(child)) for child in _children(supervisor)]
+    return [child for child, line in lines
+            if "celery" in line and bulk in (None, "-bulk" in str(line))]  # fmt: skip
+
+
+def interactive_worker(supervisor: Supervisor) -> psutil.Process:
+    """The one Celery worker of the interactive queues."""
+    [celery] = celery_workers(supervisor, bulk=False)
+    return celery
+
+
+def bulk_worker(supervisor: Supervisor) -> psutil.Process:
+    """The one Celery worker of the bulk queues."""
+    [celery] = celery_workers(supervisor, bulk=True)
+    return celery
+
+
+def task_children(*workers: psutil.Process) -> list[psutil.Process]:
+    """The processes that these Celery workers forked to run tasks in."""
+    return [child for worker in workers for child in _children(worker)]
+
+
+def _children(process: Supervisor) -> list[psutil.Process]:
+    """None of a process that has just ended: some tests kill them while we look."""
+    try:
+        return psutil.Process(process.pid).children()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # ended, or not yet waited for
+        return []
