@@ -12,11 +12,12 @@ from urllib.request import Request, urlopen
 
 import psutil
 
-from crossmodal.local.valkey import answers, free_port, start_valkey, valkey_url
+from crossmodal.local.valkey import answers, free_port
 from crossmodal.processes import Child, wait_until
 from crossmodal.settings import Settings, load_settings
 from tests.chaos.proxy import Proxy
 from tests.marked import marked
+from tests.servers import start_server, user_url
 from tests.workers import celery_workers, hosts_of, task_children
 
 POISON = Path(__file__).parents[1] / "e2e" / "poison"
@@ -92,9 +93,8 @@ class World:
 
     def __post_init__(self) -> None:
         os.environ[MARK] = self.mark
-        self.valkey_port = free_port()
-        self.valkey = start_valkey(self.folder / "valkey", self.valkey_port)
-        self.redis_proxy = Proxy(self.valkey_port)
+        self.server = start_server(self.folder / "valkey")
+        self.redis_proxy = Proxy(self.server.port)
         self.store_port = free_port()
         self.store = self._start_store()
         self.store_proxy = Proxy(self.store_port)
@@ -108,17 +108,22 @@ class World:
         assert wait_until(lambda: all(w.ready.exists() for w in self.workers), START_S)
 
     def settings(self, through_proxy: bool = True) -> Settings:
-        """For a producer, or, past the proxies, for who looks from outside."""
-        port = self.redis_proxy.port if through_proxy else self.valkey_port
+        """For a producer, or, past the proxies, for who looks from outside and may do anything."""
+        url = user_url(self.redis_proxy.port) if through_proxy else self.server.admin_url
         return load_settings(
-            broker_url=valkey_url(port), storage_url=f"s3://{BUCKET}/", result_backend="",
+            broker_url=url, storage_url=f"s3://{BUCKET}/", result_backend="",
             max_attempts=int(self.env.get("CROSSMODAL_MAX_ATTEMPTS", "3")),
         )  # fmt: skip
 
     def restart_valkey(self, number: signal.Signals) -> None:
+        assert not self.server.denied()  # the server that comes after it will not know
         self.valkey.send(number)
         assert self.valkey.wait(30)
-        self.valkey = start_valkey(self.folder / "valkey", self.valkey_port)
+        self.server = start_server(self.folder / "valkey", self.server.port)
+
+    @property
+    def valkey(self) -> Child:
+        return self.server.child
 
     def keep_up(self) -> None:
         for worker in self.workers:
@@ -135,8 +140,8 @@ class World:
                 worker.child.kill()
         self.redis_proxy.close()
         self.store_proxy.close()
-        self.valkey.stop(10)
         self.store.kill()
+        self.server.stop()
 
     def survivors(self) -> list[psutil.Process]:
         """Processes of workers that are still there, by the mark in their environment."""
@@ -144,7 +149,7 @@ class World:
 
     def _environment(self) -> dict[str, str]:
         return {
-            "CELERY_BROKER_URL": valkey_url(self.redis_proxy.port),
+            "CELERY_BROKER_URL": user_url(self.redis_proxy.port),
             "CELERY_RESULT_BACKEND": "",
             "CROSSMODAL_STORAGE_URL": f"s3://{BUCKET}/",
             "CROSSMODAL_RUN_DIR": str(self.folder / "run"),
@@ -174,4 +179,4 @@ class World:
 
     def is_healthy(self) -> bool:
         """Whether all that was broken is mended."""
-        return answers(valkey_url(self.valkey_port)) and all(w.ready.exists() for w in self.workers)
+        return answers(self.server.admin_url) and all(w.ready.exists() for w in self.workers)

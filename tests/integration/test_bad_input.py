@@ -21,14 +21,16 @@ from crossmodal.errors import (
     JobFailed,
     StorageNotWritable,
 )
+from crossmodal.jobs.acl import Role
 from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.params import BlobRef
-from crossmodal.local.valkey import free_port, start_valkey, valkey_url
+from crossmodal.local.valkey import free_port, valkey_url
 from crossmodal.settings import SHIPPED_BUNDLE
 from crossmodal.storage import open_storage
 from producer import AsyncClient, Client
 from tests.conftest import RunningStack
 from tests.integration.test_main_job import is_known, send_plain
+from tests.servers import start_server
 from tests.unit.test_decode import encoded, png_of_size, red
 from tests.waiting import until
 
@@ -199,10 +201,9 @@ def test_a_broker_that_hangs_is_given_up_within_the_connect_timeout(tmp_path: Pa
     import asyncio
     import signal
 
-    port = free_port()
-    server = start_valkey(tmp_path / "valkey", port)
-    client = Client(broker_url=valkey_url(port), connect_timeout_s=1.0)
-    server.send(signal.SIGSTOP)
+    server = start_server(tmp_path / "valkey")
+    client = Client(broker_url=server.url(Role.PRODUCER), connect_timeout_s=1.0)
+    server.child.send(signal.SIGSTOP)
     try:
         for method in (client.txt2img, client.job):
             started = time.monotonic()
@@ -217,9 +218,9 @@ def test_a_broker_that_hangs_is_given_up_within_the_connect_timeout(tmp_path: Pa
         with pytest.raises(BrokerUnavailable):
             asyncio.run(submit())
     finally:
-        server.send(signal.SIGCONT)
+        server.child.send(signal.SIGCONT)
         client.close()
-        server.stop(10)
+        server.stop()
 
 
 def test_a_result_that_cannot_be_stored_fails_its_job_after_its_attempts(

@@ -2,19 +2,20 @@
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from celery import Celery
 
 from crossmodal.local.stack import Stack
-from crossmodal.local.valkey import free_port, start_valkey, valkey_url
 from crossmodal.settings import Settings, load_settings
 from producer import Client, JobFailed
+from tests.conftest import stack_environment
 from tests.integration.test_main_job import is_known
+from tests.servers import PASSWORD, start_server
 from tests.waiting import until
 
 MARKER = "zanzibar"  # no word that the shipped models know
-PASSWORD = "hunter2hunter2"
 PROMPT = f"a large red circle on a {MARKER} white background"
 WAIT_S = 60
 CELERY_SAYS = b"worker: Warm shutdown (MainProcess)"  # past all logging, from a signal handler
@@ -26,20 +27,16 @@ Line = dict[str, Any]
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, set[str]]:
     """All that a worker wrote at level INFO while jobs succeeded and failed, and their ids."""
     folder = tmp_path_factory.mktemp("logs")
-    port = free_port()
-    server = start_valkey(folder / "valkey", port, password=PASSWORD)
-    url = valkey_url(port, PASSWORD)
-    env = {
-        "CELERY_BROKER_URL": url,
-        "CELERY_RESULT_BACKEND": url.replace("/0", "/1"),  # then Celery has results to write out
-        "CROSSMODAL_STORAGE_URL": (folder / "storage").as_uri(),
-    }
+    server = start_server(folder / "valkey")
+    env = stack_environment(server.port, folder)
+    url = env["CELERY_BROKER_URL"]
+    env["CELERY_RESULT_BACKEND"] = url.replace("/0", "/1")  # then Celery has results to write out
     settings = load_settings(broker_url=url, storage_url=env["CROSSMODAL_STORAGE_URL"])
     with (folder / "log").open("wb") as log, Stack(env, log) as stack:
         stack.start_worker(["--devices", "cpu", "--concurrency", "2"], 60, folder / "ready")
         stack.wait_ready(folder / "ready")
         ids = run_jobs(settings, Celery(broker=url))
-    server.stop(10)
+    server.stop()
     return (folder / "log").read_bytes(), ids
 
 
@@ -79,6 +76,7 @@ def test_nothing_that_is_secret_or_was_asked_for_is_in_the_log(
     text = written[0].decode().lower()
     assert MARKER not in text
     assert PASSWORD not in text
+    assert quote(PASSWORD, safe="") not in text
 
 
 def test_every_line_says_when_how_bad_and_who(lines: list[Line]) -> None:

@@ -1,4 +1,4 @@
-"""A copy of the append-only file that was made while jobs came in is a backup: docs/operations.md."""
+"""A copy of the append-only file, made while jobs came in, is a backup: docs/operations.md."""
 
 import shutil
 from pathlib import Path

@@ -13,14 +13,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from crossmodal.errors import BrokerUnavailable, InvalidSetting
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import Task, bulk_job_id, messages_key, queue_key
 from crossmodal.jobs.params import BlobRef, BulkParams
-from crossmodal.local.valkey import free_port, start_valkey, valkey_url
+from crossmodal.local.valkey import free_port
 from crossmodal.settings import Settings
 from producer import Client
+from tests.servers import start_server, user_url
 from tests.waiting import until
 from worker.autoscale.cli import autoscale
 from worker.autoscale.demand import Demand
@@ -282,7 +284,8 @@ def test_a_scaler_that_loses_redis_keeps_what_it_has_and_goes_on_later(
     caplog.set_level(logging.INFO)
     port = free_port()
     given = settings.model_copy(update={
-        "broker_url": type(settings.broker_url)(valkey_url(port)), "connect_timeout_s": 0.5,
+        "broker_url": SecretStr(user_url(port, prefix=settings.key_prefix)),
+        "connect_timeout_s": 0.5,
     })  # fmt: skip
     demand = Demand(given, crews_of(["txt2img"], "", 12, 2), 5, 60)
     scaler = Scaler(given, Policy(0, 3, 60, 4), demand, fleet, 1)
@@ -293,13 +296,14 @@ def test_a_scaler_that_loses_redis_keeps_what_it_has_and_goes_on_later(
         scaler._step()
     assert fleet.size == 2
     assert caplog.text.count("keeping 2 workers as they are") == 1
-    server = start_valkey(tmp_path / "valkey", port)
+    server = start_server(tmp_path / "valkey", port)
     try:
+        server.add_users(settings.key_prefix)
         scaler._step()
         assert "Redis answers again" in caplog.text
         assert fleet.size == 0
     finally:
-        server.stop(10)
+        server.stop()
         demand.close()
 
 

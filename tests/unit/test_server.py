@@ -8,28 +8,34 @@ import pytest
 from pydantic import SecretStr
 
 from crossmodal.errors import BrokerFull
-from crossmodal.jobs.connection import broker_errors, connect
+from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.record import JobState
 from crossmodal.jobs.server import LOOK_S, eviction_policy, keeps_data, warnings
-from crossmodal.local.valkey import free_port, start_valkey, valkey_url
 from crossmodal.settings import Settings
 from producer import Client
+from tests.servers import Server, start_server
 from tests.waiting import until
 
 
 @pytest.fixture
-def own(settings: Settings, tmp_path: Path) -> Iterator[Settings]:
-    """Settings of a server that this test may configure."""
-    port = free_port()
-    server = start_valkey(tmp_path / "valkey", port)
-    url = SecretStr(valkey_url(port))
-    yield settings.model_copy(update={"broker_url": url, "max_memory_ratio": 0.2})
-    server.stop(10)
+def server(settings: Settings, tmp_path: Path) -> Iterator[Server]:
+    """A server that this test may configure."""
+    server = start_server(tmp_path / "valkey")
+    server.add_users(settings.key_prefix)
+    yield server
+    server.stop()
 
 
 @pytest.fixture
-def redis(own: Settings) -> Iterator[Any]:
-    with connect(own) as redis:
+def own(settings: Settings, server: Server) -> Settings:
+    """Settings of a user of that server."""
+    url = SecretStr(server.url(prefix=settings.key_prefix))
+    return settings.model_copy(update={"broker_url": url, "max_memory_ratio": 0.2})
+
+
+@pytest.fixture
+def redis(server: Server) -> Iterator[Any]:
+    with server.admin() as redis:
         yield redis
 
 
