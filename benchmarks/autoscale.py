@@ -10,7 +10,6 @@ the script ends with status 1 if a job was run twice or a worker was cut off.
 """
 
 import itertools
-import os
 import random
 import re
 import sys
@@ -340,7 +339,6 @@ def main() -> None:
     write_down({
         "most": args.most, "target_s": TARGET_S, "audit": checks,
         "phases": {name: summary(phase) for name, phase in named},
-        "load": os.getloadavg()[2],
     }, args.json)  # fmt: skip
     if not (is_good(checks) and checks["scaler_status"] == 0):
         raise SystemExit(f"jobs or workers were harmed: {checks}")

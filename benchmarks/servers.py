@@ -220,7 +220,7 @@ def main() -> None:
         ("server", "pictures a second"), figures=figures, notes=NOTES,
     )  # fmt: skip
     for name in reversed(rates):
-        report.rows.append((name, figures[name]))
+        report.rows.append((name.replace("_", " "), figures[name]))
     report.finish(args.json)
     plot(rates)
 
