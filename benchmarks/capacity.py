@@ -172,7 +172,8 @@ def notes(measured: Mapping[str, Any], patterns: Sequence[dict[str, Any]]) -> st
 def _cost_table(measured: Mapping[str, Any]) -> list[str]:
     rows = [
         {
-            "": task, "Redis CPU (ms)": 1e3 * job["redis_cpu_s"], "Redis commands": job["redis_calls"],
+            "": task,
+            "Redis CPU (ms)": 1e3 * job["redis_cpu_s"], "Redis commands": job["redis_calls"],
             "Redis bytes": job["redis_bytes"], "Redis memory (bytes)": job["redis_memory"],
             "puts": job["store_put"], "gets": job["store_get"], "stored bytes": job["store_bytes"],
             "Celery main (ms)": 1e3 * job["celery_cpu_s"], "task (ms)": 1e3 * job["task_cpu_s"],

@@ -86,7 +86,9 @@ def costs(client: Client, size: int, empty: int) -> dict[str, float]:
 
 def bulk_bytes_per_item(client: Client) -> float:
     """Redis's memory for an item that waits in a bulk message."""
-    items = [BulkItem(str(i), {"prompt": PROMPTS[i % len(PROMPTS)], "seed": i}) for i in range(ITEMS)]
+    items = [
+        BulkItem(str(i), {"prompt": PROMPTS[i % len(PROMPTS)], "seed": i}) for i in range(ITEMS)
+    ]
     blob = client.storage.put_input(pack_items(items), MEDIA_TYPE)
     before, batch_id = used_bytes(client), new_job_id()
     for number in range(BULK_MESSAGES):

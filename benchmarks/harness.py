@@ -117,6 +117,7 @@ class Report:
 def save_plot(name: str, figure: Any) -> None:
     """Keep a matplotlib figure beside the table."""
     RESULTS.mkdir(exist_ok=True)
+    figure.tight_layout()
     figure.savefig(RESULTS / f"{name}.png", dpi=110, bbox_inches="tight")
 
 

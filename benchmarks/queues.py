@@ -245,7 +245,6 @@ def plot(found: dict[str, dict[str, float | None]]) -> None:
         axes.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=8)
         axes.set(xscale="log", xlabel="jobs a second", title=title)
         axes.margins(x=0.15)
-    figure.tight_layout()
     save_plot("queues", figure)
 
 
