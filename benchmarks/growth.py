@@ -1,14 +1,18 @@
-"""What a queue costs that is long: the same calls with 10⁴, 10⁵ and 10⁶ jobs waiting.
+"""What a queue costs that is long: the same calls with 10⁴, 10⁵ and 10⁶ jobs waiting, in turns.
 
     python benchmarks/growth.py [--json] [--most N]
 
-No worker runs. Submit, start, status and cancel are timed on a real server; memory is what
-Redis says it uses, for interactive jobs and for items of bulk messages.
+No worker runs. Submit, start, status and cancel are timed on real servers, one for each
+length; memory is what Redis says it uses, for interactive jobs and for items of bulk messages.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Any
 
 from efficiency import PROMPTS
@@ -16,38 +20,42 @@ from harness import Report, arguments, median, save_plot
 from stack import queue_server
 
 from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, pack_items
-from crossmodal.jobs.ledger import Attempt, JobLedger
+from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task, bulk_job_id, new_job_id
 from crossmodal.jobs.params import BulkParams, Txt2ImgParams
-from crossmodal.settings import load_settings
+from crossmodal.processes import wait_until
+from crossmodal.settings import Settings, load_settings
 from producer import Client, JobHandle
 from producer.bulk import USUAL as ITEMS
 
 SIZES = (10_000, 100_000, 1_000_000)
 CALLS = 2_000
+TURN = 100  # calls that one queue gets in a row
 BULK_MESSAGES = 2_000
+REWRITTEN_S = 120.0  # for the server's rewriting of its append-only file
+
+Call = Callable[[], Any]
 
 
-def per_call_us(calls: Iterator[Callable[[], Any]]) -> float:
-    """Microseconds of a call: the median."""
-    took = []
-    for call in calls:
-        begun = time.perf_counter()
-        call()
-        took.append(time.perf_counter() - begun)
-    return round(median(took) * 1e6, 1)
+@dataclass(frozen=True)
+class Queue:
+    """A server with `size` jobs that wait, each of which takes so many bytes of it."""
+
+    size: int
+    client: Client
+    bytes_per_job: int
 
 
-def fill(client: Client, count: int) -> None:
+def fill(settings: Settings, count: int) -> None:
     """Submit jobs as `Client.txt2img` does, so many that the validation of params is spared."""
-    ledger = client.ledger
     params = [Txt2ImgParams(prompt=prompt, seed=1) for prompt in PROMPTS]
-    for i in range(count):
-        some = params[i % len(params)]
-        job_id = new_job_id()
-        message = message_of(Task.TXT2IMG, job_id, some)
-        ledger.submit(job_id, Task.TXT2IMG, some.model_dump_json(), "", message=message)
+    with Client(settings) as client:
+        for i in range(count):
+            some = params[i % len(params)]
+            job_id = new_job_id()
+            message = message_of(Task.TXT2IMG, job_id, some)
+            client.ledger.submit(job_id, Task.TXT2IMG, some.model_dump_json(), "", message=message)
 
 
 def used_bytes(client: Client) -> int:
@@ -55,33 +63,72 @@ def used_bytes(client: Client) -> int:
     return int(client.redis.info("memory")["used_memory"])
 
 
-def costs(client: Client, size: int, empty: int) -> dict[str, float]:
-    """Each call's cost while `size` jobs wait; jobs of its own are what it starts and cancels."""
-    bytes_per_job = round((used_bytes(client) - empty) / size)
-    jobs: list[JobHandle] = []
-    submit_us = per_call_us(
-        (lambda i=i: jobs.append(client.txt2img(PROMPTS[i % len(PROMPTS)], seed=i)))
-        for i in range(CALLS)
-    )
-    ledger: JobLedger = client.ledger
-    started: list[Attempt] = []
+@contextmanager
+def queue_of(size: int) -> Iterator[Queue]:
+    """A server of its own, filled by a process for each core."""
+    with queue_server(), Client(load_settings()) as client:
+        fill(client.settings, 100)  # scripts are loaded
+        empty, cores = used_bytes(client), len(os.sched_getaffinity(0))
+        with ProcessPoolExecutor(cores, get_context("spawn")) as processes:
+            parts = [size // cores] * cores
+            list(processes.map(fill, [client.settings] * cores, parts))
+        yield Queue(size, client, round((used_bytes(client) - empty) / size))
 
-    def start(job: JobHandle) -> None:
-        attempt = ledger.start(job.id, "bench")
-        assert isinstance(attempt, Attempt)
-        started.append(attempt)
 
+def in_turns(calls: list[list[Call]]) -> list[float]:
+    """Microseconds of each queue's calls, the medians; the queues take turns."""
+    took: list[list[float]] = [[] for _ in calls]
+    for first in range(0, len(calls[0]), TURN):
+        for mine, found in zip(calls, took, strict=True):
+            for call in mine[first : first + TURN]:
+                begun = time.perf_counter()
+                call()
+                found.append(time.perf_counter() - begun)
+    return [round(median(found) * 1e6, 1) for found in took]
+
+
+def costs(queues: list[Queue]) -> dict[int, dict[str, float]]:
+    """Each call's cost at each size; jobs of its own are what it starts and cancels."""
+    for queue in queues:
+        assert wait_until(lambda q=queue: is_at_rest(q.client), REWRITTEN_S)
+    clients = [queue.client for queue in queues]
+    jobs: list[list[JobHandle]] = [[] for _ in queues]
     half = CALLS // 2
     found = {
-        "submit_us": submit_us,
-        "status_us": per_call_us((lambda j=j: client.status(j.id)) for j in jobs),
-        "start_us": per_call_us((lambda j=j: start(j)) for j in jobs[:half]),
-        "cancel_us": per_call_us((lambda j=j: client.cancel(j.id)) for j in jobs[half:]),
-        "bytes_per_job": bytes_per_job,
+        "submit_us": in_turns([
+            [lambda c=c, mine=mine, i=i: mine.append(c.txt2img(PROMPTS[i % len(PROMPTS)], seed=i))
+             for i in range(CALLS)]
+            for c, mine in zip(clients, jobs, strict=True)
+        ]),
+        "status_us": in_turns([
+            [lambda c=c, j=j: c.status(j.id) for j in mine]
+            for c, mine in zip(clients, jobs, strict=True)
+        ]),
+        "start_us": in_turns([
+            [lambda c=c, j=j: start(c, j) for j in mine[:half]]
+            for c, mine in zip(clients, jobs, strict=True)
+        ]),
+        "cancel_us": in_turns([
+            [lambda c=c, j=j: c.cancel(j.id) for j in mine[half:]]
+            for c, mine in zip(clients, jobs, strict=True)
+        ]),
+    }  # fmt: skip
+    return {
+        queue.size: {name: took[i] for name, took in found.items()}
+        | {"bytes_per_job": queue.bytes_per_job}
+        for i, queue in enumerate(queues)
     }
-    for attempt in started:
-        client.cancel(attempt.job)
-    return found
+
+
+def start(client: Client, job: JobHandle) -> None:
+    """What a task process does first."""
+    assert isinstance(client.ledger.start(job.id, "bench"), Attempt)
+
+
+def is_at_rest(client: Client) -> bool:
+    """Whether the server does not rewrite its append-only file."""
+    info = client.redis.info("persistence")
+    return not (info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"])
 
 
 def bulk_bytes_per_item(client: Client) -> float:
@@ -124,15 +171,11 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=SIZES[-1], help="the longest queue")
     args = parser.parse_args()
     os.environ["CROSSMODAL_MAX_MEMORY_RATIO"] = "1"
-    found: dict[int, dict[str, float]] = {}
-    with queue_server(), Client(load_settings()) as client:
-        fill(client, 100)  # scripts are loaded, connections open
-        bulk_bytes = bulk_bytes_per_item(client)
-        empty, waiting = used_bytes(client), 0
-        for size in (size for size in SIZES if size <= args.most):
-            fill(client, size - waiting)
-            waiting = size
-            found[size] = costs(client, size, empty)
+    sizes = [size for size in SIZES if size <= args.most]
+    with ExitStack() as stack:
+        queues = [stack.enter_context(queue_of(size)) for size in sizes]
+        found = costs(queues)
+        bulk_bytes = bulk_bytes_per_item(queues[0].client)
     first, last = found[min(found)], found[max(found)]
     ratios = {
         f"{name}_ratio": round(last[f"{name}_us"] / first[f"{name}_us"], 2)
@@ -144,8 +187,8 @@ def main() -> None:
         ("jobs that wait", "submit (µs)", "status (µs)", "start (µs)", "cancel (µs)",
          "bytes a job"),
         figures={**figures, **ratios, "bulk_bytes_per_item": bulk_bytes},
-        notes=f"Medians of {CALLS} calls. Status includes the place in the queue. An item in a "
-        f"bulk message of {ITEMS} takes {bulk_bytes} bytes of Redis.",
+        notes=f"Medians of {CALLS} calls, {TURN} at each length in turn. Status includes the place "
+        f"in the queue. An item in a bulk message of {ITEMS} takes {bulk_bytes} bytes of Redis.",
     )  # fmt: skip
     report.rows = [(f"{size:,}", *f.values()) for size, f in found.items()]
     report.finish(args.json)
