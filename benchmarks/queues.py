@@ -253,7 +253,7 @@ file, fsync every second), and with acknowledgement after the work. rq: two Simp
 do not fork. dramatiq: two processes of 8 threads. arq: two processes of 100 jobs at once
 that look at the queue every 10 ms. taskiq: two processes, Redis streams, `when_executed`. None of
 these keeps a result; Celery keeps it in its Redis backend, and is the better of 2 and 8 processes.
-crossmodal has 8 task processes, and 2 for bulk; it keeps a record of each job and its result. Its
+crossmodal has 8 task processes, and 4 for bulk; it keeps a record of each job and its result. Its
 bulk rate counts items, of which up to {MOST} travel in a message, until the last result is read.
 
 The 5 ms are a sleep in each job of the others, and as many sleep side by side as they have

@@ -72,7 +72,7 @@ def real_stack(device: str = "cpu", *options: str) -> Iterator[Running]:
 
 @contextmanager
 def sham_stack(
-    batch_s: float, concurrency: int = 8, bulk_concurrency: int = 2
+    batch_s: float, concurrency: int = 8, bulk_concurrency: int = 4
 ) -> Iterator[Running]:
     """Real Celery workers, before a host whose batches take `batch_s` and make nothing."""
     with queue_server() as (folder, _):

@@ -6,7 +6,7 @@ them, and who waits for the job reads them.
 
 from collections.abc import Sequence
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from crossmodal.errors import StorageUnavailable
 from crossmodal.jobs.names import RESULTS, result_key
@@ -19,9 +19,10 @@ SUFFIX = ".jsonl"
 
 def put_part(storage: Storage, job_id: str, attempt: int, results: Sequence[ItemResult]) -> BlobRef:
     """Store some results as a part of a bulk job."""
-    text = "".join(r.model_dump_json(exclude_defaults=True) + "\n" for r in results)
+    rows = ITEM_RESULTS.dump_python(list(results), exclude_defaults=True)
+    lines = b"".join(to_json(row) + b"\n" for row in rows)
     key = result_key(job_id, f"{results[0].index}{SUFFIX}", attempt)
-    return storage.put(key, text.encode(), "application/jsonl")
+    return storage.put(key, lines, "application/jsonl")
 
 
 def read_part(

@@ -6,7 +6,7 @@ an item becomes its own failure.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ from crossmodal.jobs.params import (
     ItemParams,
     Txt2ImgParams,
     parse_item,
+    parse_items,
     task_of,
 )
 from crossmodal.jobs.record import ITEM_RESULTS, Failure, ItemResult, JobResult, Timings
@@ -154,15 +155,22 @@ class BulkRun:
 
     def _prepare(self, message: "_Message", part: list[int]) -> list[_Prepared]:
         with tracing.span("prepare", first=part[0], items=len(part)):
-            return [self._prepare_item(message, i) for i in part]
+            raws = [_raw(message.items[i]) for i in part]
+            known: Sequence[ItemParams | None]
+            try:
+                known = parse_items(message.task, raws)
+            except InvalidParams:  # in at least one of them, which is to fail alone
+                known = [None] * len(part)
+            return [
+                self._prepare_item(message, *item) for item in zip(part, raws, known, strict=True)
+            ]
 
-    def _prepare_item(self, message: "_Message", index: int) -> _Prepared:
+    def _prepare_item(
+        self, message: "_Message", index: int, raw: dict[str, Any], known: ItemParams | None
+    ) -> _Prepared:
         item = message.items[index]
         try:
-            raw = item.params
-            if item.image is not None:
-                raw = raw | {"image": {"key": PACKED_KEY}}
-            params = parse_item(message.task, raw)
+            params = known or parse_item(message.task, raw)
             image = None
             if isinstance(params, Img2TxtParams):
                 pixels = (
@@ -229,6 +237,11 @@ class BulkRun:
             "unknown_words": answer.unknown_words,
             "suggestions": answer.suggestions,
         }
+
+
+def _raw(item: BulkItem) -> dict[str, Any]:
+    """The params of an item, for which a picture that came with it needs no key of its own."""
+    return item.params if item.image is None else item.params | {"image": {"key": PACKED_KEY}}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from worker.unit import Crew
 
 ALL_QUEUES = ",".join(task.queue for task in Task)
 CONCURRENCY = {"cpu": 12, "cuda": 32}
-BULK_CONCURRENCY = {"cpu": 2, "cuda": 8}
+BULK_CONCURRENCY = {"cpu": 4, "cuda": 8}
 
 
 def worker(
@@ -36,7 +36,7 @@ def worker(
     ] = None,
     bulk_concurrency: Annotated[
         int | None,
-        typer.Option(min=1, help="Bulk messages that a device has in hand. (2, GPU 8)"),
+        typer.Option(min=1, help="Bulk messages that a device has in hand. (4, GPU 8)"),
     ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve Prometheus metrics at this port. (off)")

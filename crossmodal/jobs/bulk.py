@@ -12,6 +12,7 @@ from crossmodal.errors import InvalidParams
 
 MEDIA_TYPE = "application/vnd.msgpack"
 UNPACKS = frozenset({str, int, float, bool, type(None)})  # without a look, all that packs
+ITEM = (frozenset({str}), frozenset({dict}), frozenset({bytes, type(None)}))
 SURROGATES = {"unicode_errors": "surrogatepass"}  # a prompt may have some; they are cleaned later
 
 
@@ -67,13 +68,10 @@ def unpack_items(data: bytes) -> list[BulkItem]:
         rows = msgpack.unpackb(data, **SURROGATES)
         if not isinstance(rows, list):
             raise TypeError("it is not a list of items")
-        return [BulkItem(*_checked(*row)) for row in rows]
+        items = [BulkItem._make(row) for row in rows]
+        columns = zip(*items, strict=True)
+        if not all(kinds.issuperset(map(type, c)) for kinds, c in zip(ITEM, columns, strict=False)):
+            raise TypeError("an item is not (custom_id, params, image)")
+        return items
     except (ValueError, TypeError, msgpack.UnpackException) as e:
         raise InvalidParams(f"the input of a bulk message cannot be read: {e!r}") from e
-
-
-def _checked(custom_id: Any, params: Any, image: Any) -> tuple[str, dict[str, Any], bytes | None]:
-    good = isinstance(custom_id, str) and isinstance(params, dict)
-    if not good or not isinstance(image, bytes | None):
-        raise TypeError("an item is not (custom_id, params, image)")
-    return custom_id, params, image

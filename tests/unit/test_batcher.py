@@ -293,6 +293,24 @@ def test_a_call_of_many_gets_all_outcomes_in_their_order() -> None:
     assert names(asyncio.run(scenario())) == [f"p{i}" for i in range(11)]
 
 
+def test_outcomes_keep_their_order_when_the_first_batch_ends_last() -> None:
+    class Overtaken(Recorder):
+        def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+            if batch[0].params == request("p0").params:
+                assert overtaken.wait(10)
+                return super().run(batch, pause)
+            outcomes = super().run(batch, pause)
+            overtaken.set()
+            return outcomes
+
+    async def scenario() -> list[Ran]:
+        requests = [request("p0"), request("p1", count=4)]
+        return await batcher_of(Overtaken(), 4, lanes=2).run(Task.TXT2IMG, requests)
+
+    overtaken = threading.Event()
+    assert names(asyncio.run(scenario())) == ["p0", "p1"]
+
+
 def test_a_lane_of_two_runs_two_batches_at_once() -> None:
     class Meeting(Recorder):
         """Batches that can only end together."""

@@ -13,6 +13,8 @@ from crossmodal.jobs.params import (
     clean_prompt,
     fingerprint,
     fix_seed,
+    parse_item,
+    parse_items,
     parse_params,
 )
 
@@ -110,3 +112,20 @@ def test_job_ids_are_uuids_of_version_7_in_the_order_they_were_made() -> None:
 def test_an_id_that_could_escape_its_key_is_refused(job_id: str) -> None:
     with pytest.raises(InvalidParams):
         check_job_id(job_id)
+
+
+@pytest.mark.parametrize(
+    ("task", "raw"),
+    [
+        (Task.TXT2IMG_BULK, {"prompt": " a red  circle", "seed": 1}),
+        (Task.IMG2TXT, {"image": IMAGE}),
+    ],
+)
+def test_many_params_are_parsed_as_one(task: Task, raw: dict[str, object]) -> None:
+    assert parse_items(task, [raw, raw]) == [parse_item(task, raw)] * 2
+
+
+@pytest.mark.parametrize("wrong", [{"prompt": ""}, {"prompt": 1}, {}, "a red circle"])
+def test_one_of_many_that_is_wrong_is_noticed(wrong: dict[str, object]) -> None:
+    with pytest.raises(InvalidParams):
+        parse_items(Task.TXT2IMG, [{"prompt": "a red circle"}, wrong])

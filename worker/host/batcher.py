@@ -10,9 +10,10 @@ with which a host has died before, has the device for itself.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ class _Call:
     """Requests of one who waits for all of them; they may run in several batches."""
 
     requests: Sequence[Request]
+    weights: Sequence[int]
     done: "asyncio.Future[list[Ran]]"
     alone: bool
     on_start: Callable[[int], None]
@@ -51,23 +53,61 @@ class _Call:
     next: int = 0
     is_alone: bool | None = None  # on the device, by what it was last told
     told_at: float = 0.0
-    ran: dict[int, Ran] = field(default_factory=dict)
+    ran: dict[int, list[Ran]] = field(default_factory=dict)  # by the first request's place
+    missing: int = 0
+
+    def __post_init__(self) -> None:
+        self.missing = len(self.requests)
+
+    def take(self, most: int, *, one: bool) -> "_Portion":
+        """Its next requests that weigh no more than `most`; `one` whatever it weighs."""
+        first, weight = self.next, 0
+        while self.next < len(self.weights) and (one or weight + self.weights[self.next] <= most):
+            weight += self.weights[self.next]
+            self.next += 1
+            one = False
+        return _Portion(self, first, self.requests[first : self.next], weight)
+
+    def finish(self, first: int, ran: list[Ran]) -> None:
+        """Note what became of the requests from `first` on; whoever waits is told of the last."""
+        self.ran[first] = ran
+        self.missing -= len(ran)
+        if not self.missing and not self.done.done():
+            self.done.set_result([r for at in sorted(self.ran) for r in self.ran[at]])
+
+
+class _Portion(NamedTuple):
+    """What a call has in a batch, from the place `first` of its requests on."""
+
+    call: _Call
+    first: int
+    requests: Sequence[Request]
+    weight: int
 
 
 @dataclass(eq=False)
 class _Batch:
     line: "_Line"
-    items: list[tuple[_Call, int]]
-    alone: bool
+    portions: list[_Portion]
     started: float = field(default_factory=time.monotonic)
 
     @property
-    def requests(self) -> list[Request]:
-        return [call.requests[i] for call, i in self.items]
+    def alone(self) -> bool:
+        return self.portions[0].call.alone
 
     @property
-    def calls(self) -> set[_Call]:
-        return {call for call, _ in self.items}
+    def size(self) -> int:
+        return sum(len(portion.requests) for portion in self.portions)
+
+    @property
+    def requests(self) -> list[Request]:
+        return [request for portion in self.portions for request in portion.requests]
+
+    def share_out(self, outcomes: Iterable[Outcome]) -> Iterator[tuple[_Portion, list[Outcome]]]:
+        """Each portion with its part of the batch's outcomes."""
+        left = iter(outcomes)
+        for portion in self.portions:
+            yield portion, list(islice(left, len(portion.requests)))
 
 
 class _Line:
@@ -87,47 +127,44 @@ class _Line:
 
     def add(self, call: _Call) -> None:
         self.calls.append(call)
-        self._weight += self._weight_of(call.requests)
+        self._weight += sum(call.weights)
 
     def leave(self, batch: _Batch) -> None:
         """Note that the batch has run."""
-        self._weight -= self._weight_of(batch.requests)
+        self._weight -= sum(portion.weight for portion in batch.portions)
         self.lane.leave()
 
     def head(self) -> _Call | None:
         """The oldest call that somebody still waits for."""
         while self.calls and self.calls[0].done.done():
             gone = self.calls.popleft()
-            self._weight -= self._weight_of(gone.requests[gone.next :])
+            self._weight -= sum(gone.weights[gone.next :])
         return self.calls[0] if self.calls else None
-
-    def _weight_of(self, requests: Sequence[Request]) -> int:
-        return sum(self.pipeline.weight(request) for request in requests)
 
     def is_full(self) -> bool:
         """Whether there is enough for the largest batch."""
         weight = 0
         for call in self.calls:
-            for request in call.requests[call.next :]:
-                weight += self.pipeline.weight(request)
-                if weight >= self._max_batch:
-                    return True
+            weight += sum(call.weights[call.next :])
+            if weight >= self._max_batch:
+                return True
         return False
 
     def take(self) -> _Batch:
         """The next batch: whole requests, as many as fit, but always one."""
-        items: list[tuple[_Call, int]] = []
-        weight = 0
-        share = -(-self._weight // self.lane.width)
-        while (call := self.head()) is not None:
-            weight += self.pipeline.weight(call.requests[call.next])
-            if items and (weight > min(self._max_batch, share) or call.alone or items[0][0].alone):
+        portions: list[_Portion] = []
+        left = min(self._max_batch, -(-self._weight // self.lane.width))
+        while (call := self.head()) is not None and (not portions or not call.alone):
+            portion = call.take(0 if call.alone else left, one=not portions)
+            if portion.requests:
+                portions.append(portion)
+                left -= portion.weight
+            if call.next < len(call.requests):
                 break
-            items.append((call, call.next))
-            call.next += 1
-            if call.next == len(call.requests):
-                self.calls.popleft()
-        return _Batch(self, items, alone=items[0][0].alone)
+            self.calls.popleft()
+            if call.alone:
+                break
+        return _Batch(self, portions)
 
 
 class Batcher:
@@ -191,7 +228,9 @@ class Batcher:
         if not requests:
             return []
         done: asyncio.Future[list[Ran]] = asyncio.get_running_loop().create_future()
-        self._lines[bulk][task].add(_Call(requests, done, alone, on_start, trace))
+        line = self._lines[bulk][task]
+        weights = [line.pipeline.weight(request) for request in requests]
+        line.add(_Call(requests, weights, done, alone, on_start, trace))
         self._dispatch()
         return await done
 
@@ -238,10 +277,10 @@ class Batcher:
 
     def _tell_sizes(self, new: _Batch) -> None:
         """All that is on the device is lost with it, so each is told whether it is alone there."""
-        size = sum(len(batch.items) for batch in self._running)
+        size = sum(batch.size for batch in self._running)
         now = time.monotonic()
         for batch in self._running:
-            for call in batch.calls:
+            for call, *_ in batch.portions:
                 is_due = batch is new and now - call.told_at > TELL_AGAIN_S
                 if is_due or call.is_alone != (size == 1):
                     call.is_alone, call.told_at = size == 1, now
@@ -255,7 +294,7 @@ class Batcher:
         if future.cancelled():  # as at the end of the loop
             return
         if (error := future.exception()) is not None:  # nothing that a request may raise
-            for call in batch.calls:
+            for call, *_ in batch.portions:
                 if not call.done.done():
                     call.done.set_exception(error)
         else:
@@ -265,31 +304,33 @@ class Batcher:
     def _hand_out(self, batch: _Batch, outcomes: list[Outcome]) -> None:
         inference_s = time.monotonic() - batch.started
         self._measure(batch, inference_s)
-        for (call, i), outcome in zip(batch.items, outcomes, strict=True):
+        for outcome in outcomes:
             lacked = isinstance(outcome, GpuOutOfMemory)
             self._out_of_memory = self._out_of_memory + 1 if lacked else 0
-            call.ran[i] = Ran(outcome, len(batch.items), batch.started - call.since, inference_s)
-            if len(call.ran) == len(call.requests) and not call.done.done():
-                call.done.set_result([call.ran[k] for k in range(len(call.requests))])
+        for (call, first, *_), theirs in batch.share_out(outcomes):
+            wait_s = batch.started - call.since
+            ran = [Ran(outcome, len(outcomes), wait_s, inference_s) for outcome in theirs]
+            call.finish(first, ran)
         if tracing.is_on():  # once the answers are on their way
             asyncio.get_running_loop().call_soon(
-                record_batch, batch.line.name, len(batch.items), _shares(batch, outcomes),
+                record_batch, batch.line.name, batch.size, _shares(batch, outcomes),
                 batch.started, batch.started + inference_s,
             )  # fmt: skip
 
     def _measure(self, batch: _Batch, inference_s: float) -> None:
         labels = batch.line.name, self._device
-        BATCH_SIZE.labels(*labels).observe(len(batch.items))
+        BATCH_SIZE.labels(*labels).observe(batch.size)
         INFERENCE.labels(*labels).observe(inference_s)
         waits = BATCH_WAIT.labels(*labels)
-        for call, _ in batch.items:
-            waits.observe(batch.started - call.since)
+        for call, _, requests, _ in batch.portions:
+            for _ in requests:
+                waits.observe(batch.started - call.since)
 
 
 def _shares(batch: _Batch, outcomes: list[Outcome]) -> list[Share]:
     """What those had in the batch who came with a trace."""
-    found: dict[_Call, list[Outcome]] = {}
-    for (call, _), outcome in zip(batch.items, outcomes, strict=True):
-        if call.trace:
-            found.setdefault(call, []).append(outcome)
-    return [Share(call.trace, call.since, theirs) for call, theirs in found.items()]
+    return [
+        Share(call.trace, call.since, theirs)
+        for (call, *_), theirs in batch.share_out(outcomes)
+        if call.trace
+    ]

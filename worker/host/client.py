@@ -242,11 +242,10 @@ def _is_closed(connection: socket.socket) -> bool:
 
 def _plain(params: ItemParams) -> dict[str, Any]:
     """The params that models look at; of a picture only what the host's checks ask for."""
-    fields = dict(vars(params))
-    del fields["metadata"]
+    fields = vars(params)
     if isinstance(params, Img2TxtParams):
-        fields["image"] = {"key": params.image.key}
-    return fields
+        fields = fields | {"image": {"key": params.image.key}}
+    return fields if params.metadata is None else fields | {"metadata": None}
 
 
 def _answer(made: Message, model: str, bundle_version: str) -> Answer | CrossmodalError:

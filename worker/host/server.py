@@ -24,7 +24,7 @@ from crossmodal.errors import CrossmodalError, InvalidParams, InvalidSetting
 from crossmodal.files import write_whole
 from crossmodal.garbage import settle
 from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import parse_item
+from crossmodal.jobs.params import parse_items
 from crossmodal.jobs.record import Failure, parse_task
 from crossmodal.metrics import MODEL_LOAD
 from crossmodal.models.bundle import open_bundle
@@ -69,7 +69,7 @@ class ModelHost:
                 return {"ok": asdict(self.info)}
             task = parse_task(str(message.get("task")))
             ran = await self.batcher.run(
-                task, [_request(task, packed) for packed in message["requests"]],
+                task, _requests(task, message["requests"]),
                 alone=bool(message.get("alone")), bulk=bool(message.get("bulk")),
                 trace=str(message.get("trace", "")),
                 on_start=lambda size: send({"running": size}),
@@ -88,7 +88,7 @@ def _answer(ran: Ran) -> Message:
     outcome = ran.outcome
     if isinstance(outcome, CrossmodalError):
         return _error(outcome)
-    made: dict[str, Any] = {"batch": [ran.batch_size, ran.wait_s, ran.inference_s]}
+    made: dict[str, Any] = {"batch": ran[1:]}
     if not isinstance(outcome, Drawn):
         return made | {"captions": [caption.model_dump() for caption in outcome.captions]}
     made["images"] = pack_pixels(outcome.images)
@@ -98,8 +98,10 @@ def _answer(ran: Ran) -> Message:
     return made
 
 
-def _request(task: Task, packed: Message) -> Request:
-    return Request(parse_item(task, packed["params"]), unpack_pixels(packed.get("image")))
+def _requests(task: Task, packed: list[Message]) -> list[Request]:
+    params = parse_items(task, [one["params"] for one in packed])
+    images = [unpack_pixels(one.get("image")) for one in packed]
+    return [Request(*both) for both in zip(params, images, strict=True)]
 
 
 class Conversation(asyncio.Protocol):
