@@ -17,7 +17,7 @@ from worker.supervisor import Supervisor
 from worker.unit import Crew
 
 ALL_QUEUES = ",".join(task.queue for task in Task)
-CONCURRENCY = {"cpu": 12, "cuda": 32}
+CONCURRENCY = {"cpu": 24, "cuda": 32}
 BULK_CONCURRENCY = {"cpu": 4, "cuda": 8}
 
 
@@ -31,7 +31,7 @@ def worker(
         typer.Option(
             min=1,
             help="Task processes a device; a batch has at most as many jobs, and no more than "
-            "CROSSMODAL_MAX_BATCH. (12, GPU 32)",
+            "CROSSMODAL_MAX_BATCH. (24, GPU 32)",
         ),
     ] = None,
     bulk_concurrency: Annotated[

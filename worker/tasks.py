@@ -49,12 +49,12 @@ log = logging.getLogger(__name__)
 @worker_init.connect
 def _load(sender: Any, **_: Any) -> None:
     """Load what runs jobs before the fork, where there are jobs: Flower and webhooks lack NumPy."""
-    if not set(sender.app.amqp.queues.consume_from) - {WEBHOOK_QUEUE}:
-        return
-    try:
-        import_module("worker.runner")
-    except ImportError as e:  # Celery logs other errors of a signal's handler, and goes on
-        raise SystemExit(f"jobs need {e.name}: pip install 'crossmodal[worker]'") from e
+    if set(sender.app.amqp.queues.consume_from) - {WEBHOOK_QUEUE}:
+        try:
+            import_module("worker.runner")
+        except ImportError as e:  # Celery logs other errors of a signal's handler, and goes on
+            raise SystemExit(f"jobs need {e.name}: pip install 'crossmodal[worker]'") from e
+    settle()  # or the first collection in each forked process copies all of that
 
 
 @cache

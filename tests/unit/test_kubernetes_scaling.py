@@ -195,7 +195,7 @@ def test_the_list_of_plain_messages_is_the_one_that_workers_serve() -> None:
     service = one("gpu", "Service", "crossmodal-redis")["metadata"]
     host = f"{service['name']}.{service['namespace']}.svc"
     assert plain["metadata"]["address"] == f"{host}:6379"
-    one_worker = Load("celery", 0, 0, 12 / RATES["img2txt"], 12, TARGETS_S["img2txt"])
+    one_worker = Load("celery", 0, 0, 24 / RATES["img2txt"], 24, TARGETS_S["img2txt"])
     assert float(plain["metadata"]["listLength"]) == pytest.approx(one_worker.jobs_per_worker)
 
 
