@@ -32,7 +32,7 @@ def put_over(
             return True
         except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
             pass
-        except NotImplementedError:  # AWS_CONDITIONAL_PUT=disabled: the operator does without
+        except NotImplementedError:  # so obstore says AWS_CONDITIONAL_PUT=disabled: done without
             mode = "overwrite"
             continue
         found, mode = _found(store, key)

@@ -92,6 +92,7 @@ class World:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
+        self._environ = os.environ.copy()
         os.environ[MARK] = self.mark
         self.server = start_server(self.folder / "valkey")
         self.redis_proxy = Proxy(self.server.port)
@@ -142,6 +143,8 @@ class World:
         self.store_proxy.close()
         self.store.kill()
         self.server.stop()
+        os.environ.clear()  # of the mark and of the store's keys: other tests read it, too
+        os.environ.update(self._environ)
 
     def survivors(self) -> list[psutil.Process]:
         """Processes of workers that are still there, by the mark in their environment."""

@@ -252,12 +252,14 @@ def test_a_request_whose_sender_has_gone_is_counted_as_such() -> None:
 def test_event_streams_are_counted_while_they_are_open_and_not_timed() -> None:
     name, route = "crossmodal_http_requests_total", "/v1/jobs/{job_id}/events"
     before = own(HTTP, name, route=route, status="200")
+    is_open = own(HTTP, "crossmodal_open_event_streams")
+    timed = own(HTTP, "crossmodal_http_request_seconds_count", route=route)
     answer = ask("/v1/jobs/17/events")
     assert answer is not None
-    assert answer.text == "data: 1.0\n\n"
-    assert own(HTTP, "crossmodal_open_event_streams") == 0
+    assert answer.text == f"data: {is_open + 1}\n\n"
+    assert own(HTTP, "crossmodal_open_event_streams") == is_open
     assert own(HTTP, name, route=route, status="200") == before + 1
-    assert own(HTTP, "crossmodal_http_request_seconds_count", route=route) == 0
+    assert own(HTTP, "crossmodal_http_request_seconds_count", route=route) == timed
 
 
 # -- what processes count ---------------------------------------------------------------

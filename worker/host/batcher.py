@@ -54,10 +54,6 @@ class _Call:
     is_alone: bool | None = None  # on the device, by what it was last told
     told_at: float = 0.0
     ran: dict[int, list[Ran]] = field(default_factory=dict)  # by the first request's place
-    missing: int = 0
-
-    def __post_init__(self) -> None:
-        self.missing = len(self.requests)
 
     def take(self, most: int, *, one: bool) -> "_Portion":
         """Its next requests that weigh no more than `most`; `one` whatever it weighs."""
@@ -71,8 +67,7 @@ class _Call:
     def finish(self, first: int, ran: list[Ran]) -> None:
         """Note what became of the requests from `first` on; whoever waits is told of the last."""
         self.ran[first] = ran
-        self.missing -= len(ran)
-        if not self.missing and not self.done.done():
+        if sum(map(len, self.ran.values())) == len(self.requests) and not self.done.done():
             self.done.set_result([r for at in sorted(self.ran) for r in self.ran[at]])
 
 
