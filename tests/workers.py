@@ -1,5 +1,6 @@
 """Workers of a test's own, and which of a worker's processes is which."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ def tree_of(supervisor: Supervisor) -> list[psutil.Process]:
 
 def hosts_of(supervisor: Supervisor) -> list[psutil.Process]:
     """The model hosts themselves, without what they have forked."""
-    return [p for p in _children(supervisor) if "worker.host" in _command_line(p)]
+    return [child for child, line in _started(supervisor) if "worker.host" in line]
 
 
 def host_of(supervisor: Supervisor) -> psutil.Process:
@@ -41,8 +42,7 @@ def host_of(supervisor: Supervisor) -> psutil.Process:
 
 def celery_workers(supervisor: Supervisor, *, bulk: bool | None = None) -> list[psutil.Process]:
     """The Celery workers, or those of bulk queues, or those of all others."""
-    lines = [(child, _command_line(child)) for child in _children(supervisor)]
-    return [child for child, line in lines
+    return [child for child, line in _started(supervisor)
             if "celery" in line and bulk in (None, "-bulk" in str(line))]  # fmt: skip
 
 
@@ -61,6 +61,19 @@ def bulk_worker(supervisor: Supervisor) -> psutil.Process:
 def task_children(*workers: psutil.Process) -> list[psutil.Process]:
     """The processes that these Celery workers forked to run tasks in."""
     return [child for worker in workers for child in _children(worker)]
+
+
+def _started(supervisor: Supervisor) -> list[tuple[psutil.Process, list[str]]]:
+    """What it has started and by which command, without orphans of that which it adopted."""
+    return [(child, _command_line(child)) for child in _children(supervisor) if _leads(child)]
+
+
+def _leads(process: psutil.Process) -> bool:
+    """Whether it leads its group: what the supervisor starts does, and forks of that do not."""
+    try:
+        return os.getpgid(process.pid) == process.pid
+    except ProcessLookupError:
+        return False
 
 
 def _children(process: Supervisor) -> list[psutil.Process]:

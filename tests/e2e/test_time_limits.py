@@ -1,7 +1,6 @@
 """Attempts that take too long, jobs that are canceled while they run, workers that hang."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 
 from crossmodal.jobs.names import result_key
 from crossmodal.jobs.record import JobState
-from crossmodal.processes import Child
 from producer import BlobNotFound, BlobRef, Client, JobFailed
 from tests.waiting import until
 from tests.workers import host_of, hosts_of, interactive_worker, running_worker, tree_of
@@ -150,7 +148,7 @@ def test_nothing_outlives_a_killed_supervisor(
         until(lambda: is_running(client, job.id), WAIT_S)
         for child in interactive_worker(worker).children():
             child.suspend()  # it can neither finish nor be told to
-        os.kill(worker.pid or 0, signal.SIGKILL)
+        psutil.Process(worker.pid).kill()
         until(lambda: not any(alive(p) for p in tree), WAIT_S)
 
 
@@ -159,19 +157,15 @@ def test_a_host_that_cannot_start_is_tried_again_ever_later_and_that_is_said(
 ) -> None:
     with running_worker(env, tmp_path / "worker", 1) as worker:
         for _ in range(6):
-            before = host_pid(worker)
-            os.kill(before, signal.SIGKILL)
-            until(lambda before=before: host_pid(worker) not in (0, before), WAIT_S)  # type: ignore[misc]
+            before = host_of(worker)
+            before.kill()
+            until(lambda before=before: hosts_of(worker) not in ([], [before]), WAIT_S)  # type: ignore[misc]
         log = (tmp_path / "worker" / "log").read_text()
         delays = [float(line.rsplit(" ", 2)[1]) for line in log.splitlines() if "again in" in line]
         assert delays == sorted(delays)
         assert delays[0] == 0
         assert delays[-1] >= 2
         assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).images
-
-
-def host_pid(worker: Child) -> int:
-    return next((host.pid for host in hosts_of(worker)), 0)
 
 
 def alive(process: psutil.Process) -> bool:
