@@ -126,10 +126,10 @@ class ForkedLane(Lane):
         try:
             place.send((task, requests))
             outcomes: list[Outcome] = place.recv()
-        except (EOFError, OSError) as e:
+        except Exception as e:  # it has died, or who knows what of a batch is still in the pipe
             if self._is_closed:
                 raise
-            _end(f"a process that ran a batch has died: {e!r}")
+            _end(f"a process that runs batches is lost: {e!r}")
         self._idle.put(place)
         return outcomes
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from crossmodal import logs, tracing
-from crossmodal.errors import CrossmodalError, InvalidParams, InvalidSetting
+from crossmodal.errors import CrossmodalError, InvalidParams, InvalidSetting, ModelHostError
 from crossmodal.files import write_whole
 from crossmodal.garbage import settle
 from crossmodal.jobs.names import Task
@@ -67,9 +67,9 @@ class ModelHost:
         try:
             if message.get("op") == "info":
                 return {"ok": asdict(self.info)}
-            task = parse_task(str(message.get("task")))
+            task, requests = _understood(message)
             ran = await self.batcher.run(
-                task, _requests(task, message["requests"]),
+                task, requests,
                 alone=bool(message.get("alone")), bulk=bool(message.get("bulk")),
                 trace=str(message.get("trace", "")),
                 on_start=lambda size: send({"running": size}),
@@ -80,8 +80,9 @@ class ModelHost:
             }}  # fmt: skip
         except CrossmodalError as e:
             return _error(e)
-        except (KeyError, TypeError, ValueError) as e:
-            return _error(InvalidParams(f"the message cannot be understood: {e}"))
+        except Exception as e:  # a mistake of ours: whoever waits must still be told
+            log.exception("an error of ours")
+            return _error(ModelHostError(f"{type(e).__name__}: {e}"))
 
 
 def _answer(ran: Ran) -> Message:
@@ -98,10 +99,16 @@ def _answer(ran: Ran) -> Message:
     return made
 
 
-def _requests(task: Task, packed: list[Message]) -> list[Request]:
-    params = parse_items(task, [one["params"] for one in packed])
-    images = [unpack_pixels(one.get("image")) for one in packed]
-    return [Request(*both) for both in zip(params, images, strict=True)]
+def _understood(message: Message) -> tuple[Task, list[Request]]:
+    """What is to be run. Raises `InvalidParams`."""
+    task = parse_task(str(message.get("task")))
+    try:
+        packed = message["requests"]
+        params = parse_items(task, [one["params"] for one in packed])
+        images = [unpack_pixels(one.get("image")) for one in packed]
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise InvalidParams(f"the message cannot be understood: {e}") from e
+    return task, [Request(*both) for both in zip(params, images, strict=True)]
 
 
 class Conversation(asyncio.Protocol):
