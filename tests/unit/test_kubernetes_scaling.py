@@ -16,7 +16,7 @@ from worker.autoscale.policy import Load
 
 AUTOSCALED = ["gpu", "external-redis", "hpa"]
 # What docs/kubernetes.md says of two cores: jobs a second, and for how long the last may wait.
-RATES = {"txt2img": 116.0, "img2txt": 84.0, "txt2img.bulk": 1.33, "img2txt.bulk": 1.33}
+RATES = {"txt2img": 98.0, "img2txt": 72.0, "txt2img.bulk": 1.33, "img2txt.bulk": 1.33}
 TARGETS_S = {"txt2img": 5.0, "img2txt": 5.0, "txt2img.bulk": 300.0, "img2txt.bulk": 300.0}
 
 
