@@ -150,7 +150,7 @@ def plot(found: dict[str, dict[str, Any]], loads: list[str], prefix: str) -> Non
         axes.set_title(task)
         axes.set_yscale("log")
         axes.set_ylabel("added (ms)")
-        axes.legend()
+    figure.legend(loads, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=len(loads))
     save_plot(prefix + "latency", figure)
 
 

@@ -244,7 +244,7 @@ def plot(found: dict[str, dict[str, float | None]]) -> None:
         bars = axes.barh(list(known), list(known.values()), color=colors)
         axes.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=8)
         axes.set(xscale="log", xlabel="jobs a second", title=title)
-        axes.margins(x=0.15)
+        axes.set_xlim(left=10, right=4 * max(known.values()))  # room for the labels
     save_plot("queues", figure)
 
 

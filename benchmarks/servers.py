@@ -189,7 +189,9 @@ def plot(rates: dict[str, float | None]) -> None:
     figure = Figure(figsize=(6, 2.2))
     axes = figure.subplots()
     colors = ["tab:orange" if name.startswith("crossmodal") else "tab:blue" for name in known]
-    axes.bar_label(axes.barh(list(known), list(known.values()), color=colors), fmt="{:,.0f}")
+    axes.bar_label(
+        axes.barh(list(known), list(known.values()), color=colors), fmt="{:,.0f}", padding=2
+    )
     axes.set_xlabel("pictures a second")
     axes.margins(x=0.15)
     save_plot("servers", figure)
