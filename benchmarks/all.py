@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 NAMES = ("efficiency", "latency", "batching", "seed_baseline", "queues", "servers", "lanes",
-         "growth", "scaling", "streams", "autoscale", "capacity", "gpu")  # fmt: skip
+         "growth", "scaling", "streams", "autoscale", "capacity", "demo", "gpu")  # fmt: skip
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A second implementation of S3, for the tests of object stores."""
+"""A second implementation of S3, and a model host that misbehaves."""
 
 import uuid
 from collections.abc import Iterator
@@ -7,6 +7,9 @@ import pytest
 
 from tests.conftest import need
 from tests.seaweed import APP, BUCKET, READER, Seaweed, weed_binary
+from tests.unit.bad_host import hung_up, serve
+
+__all__ = ["hung_up", "serve"]
 
 
 @pytest.fixture(scope="session")

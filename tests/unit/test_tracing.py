@@ -11,10 +11,8 @@ import pytest
 
 from crossmodal import tracing
 from tests.collector import Collector, SpanSeen, collecting
-from tests.unit.test_host_client import Behaviour, ask, hung_up, receive, reply, serve
+from tests.unit.bad_host import Behaviour, ask, receive, reply
 from worker.host.client import HostClient
-
-__all__ = ["hung_up", "serve"]  # fixtures
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
