@@ -52,6 +52,7 @@ def _load(sender: Any, **_: Any) -> None:
     if set(sender.app.amqp.queues.consume_from) - {WEBHOOK_QUEUE}:
         try:
             import_module("worker.runner")
+            import_module("PIL.Image").preinit()  # formats, which would be imported at first use
         except ImportError as e:  # Celery logs other errors of a signal's handler, and goes on
             raise SystemExit(f"jobs need {e.name}: pip install 'crossmodal[worker]'") from e
     settle()  # or the first collection in each forked process copies all of that
