@@ -4,7 +4,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
@@ -16,10 +16,14 @@ Fault = Callable[[World, random.Random], "Hit"]
 
 @dataclass(frozen=True)
 class Hit:
-    """How a fault went: whether it found something to break, and the name of the worker hit."""
+    """How a fault went: whether it found something to break, and the name of the worker hit.
+
+    `doomed` is a Celery worker that the fault will end in a while, with what it still starts.
+    """
 
     happened: bool = True
     worker: str | None = None
+    doomed: psutil.Process | None = None
 
 
 def _kill(worker: Worker, process: psutil.Process | None) -> Hit:
@@ -51,7 +55,8 @@ def kill_model_host(world: World, rng: random.Random) -> Hit:
 
 def kill_supervisor(world: World, rng: random.Random) -> Hit:
     worker = rng.choice(world.workers)
-    return _kill(worker, worker.supervisor())
+    doomed = worker.celery()
+    return replace(_kill(worker, worker.supervisor()), doomed=doomed)
 
 
 def restart_redis(world: World, rng: random.Random) -> Hit:

@@ -15,11 +15,12 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from PIL import Image, ImageDraw
 from redis.exceptions import RedisError
 
@@ -70,16 +71,16 @@ class Storm:
         threads.append(threading.Thread(target=self._meddle, name="meddler"))
         for thread in threads:
             thread.start()
-        watchers = []
+        watchers: list[threading.Thread] = []
         try:
             rng = random.Random(self.seed)
             while time.monotonic() < begun + self.minutes * 60:
-                watchers.append(self._break_something(rng))
+                watchers += self._break_something(rng)
                 time.sleep(rng.uniform(*self.pause_s))
                 self.world.keep_up()
         finally:  # or the producers of a storm that failed would keep its process alive
             self.over.set()
-            for thread in threads + [w for w in watchers if w]:
+            for thread in threads + watchers:
                 thread.join()
 
     def settle(self) -> Audit:
@@ -176,27 +177,51 @@ class Storm:
 
     # -- faults -----------------------------------------------------------------------------
 
-    def _break_something(self, rng: random.Random) -> threading.Thread | None:
+    def _break_something(self, rng: random.Random) -> list[threading.Thread]:
         weights = [weight for _, weight in FAULTS.values()]
         name = rng.choices(list(FAULTS), weights)[0]
-        before = running_jobs(self.world.settings(through_proxy=False))
+        before = self._running()
         hit = FAULTS[name][0](self.world, rng)
         if not hit.happened:
-            return None
+            return []
         self.counts[name] += 1
-        hit_jobs = [i for i, worker in before.items() if hit.worker in (None, worker)]
+        hit_jobs = {i for i, worker in before.items() if hit.worker in (None, worker)}
+        watchers = [threading.Thread(target=self._watch, args=(name, hit_jobs))]
         if hit.worker is not None:
-            meanwhile = [
-                i
-                for i, worker in running_jobs(self.world.settings(through_proxy=False)).items()
-                if worker == hit.worker
-            ]
-            self.accepted.struck.update({*hit_jobs, *meanwhile})
-        watcher = threading.Thread(target=self._watch, args=(name, hit_jobs))
-        watcher.start()
-        return watcher
+            struck = hit_jobs | self._running_on(hit.worker)
+            self._note_struck(struck)
+            if hit.doomed is not None:
+                args = hit.worker, hit.doomed, struck
+                watchers.append(threading.Thread(target=self._follow_doomed, args=args))
+        for watcher in watchers:
+            watcher.start()
+        return watchers
 
-    def _watch(self, name: str, hit_jobs: list[str]) -> None:
+    def _follow_doomed(self, worker: str, process: psutil.Process, struck: set[str]) -> None:
+        """Note also what a worker without its supervisor starts before it is ended."""
+
+        def is_done() -> bool:
+            late = self._running_on(worker) - struck
+            self._note_struck(late)
+            struck.update(late)
+            return _has_ended(process)
+
+        wait_until(is_done, SETTLE_S, 0.1)
+
+    def _note_struck(self, jobs: set[str]) -> None:
+        with self.lock:
+            self.accepted.struck.update(jobs)
+
+    def _running(self) -> dict[str, str]:
+        """Jobs that run, with their workers; none while Redis is away."""
+        with suppress(RedisError):
+            return running_jobs(self.world.settings(through_proxy=False))
+        return {}
+
+    def _running_on(self, worker: str) -> set[str]:
+        return {i for i, name in self._running().items() if name == worker}
+
+    def _watch(self, name: str, hit_jobs: set[str]) -> None:
         """Recovered: all that ran on what was hit has ended, and so has a job submitted after."""
         begun = time.monotonic()
         with Client(self.world.settings(through_proxy=False)) as client:
@@ -219,6 +244,13 @@ class Storm:
 
             if wait_until(recovered, SETTLE_S, 0.2):
                 self.recoveries[name].append(time.monotonic() - begun)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def picture(number: int) -> bytes:

@@ -87,10 +87,11 @@ class Slot:
         """Start what should run and does not; let go of what has drained. To be called often."""
         if self._watched is None:
             return
-        if not self._watched.child.is_alive:
+        has_ended = not self._watched.child.is_alive  # asked once: it may end at any moment
+        if has_ended:
             self._note_end(self._watched)
         if self._draining:
-            if not self._watched.child.is_alive:
+            if has_ended:
                 self._watched = None
             return
         self._keep_alive(self._watched)
