@@ -56,6 +56,7 @@ def opened(
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=gateway.url)
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)  # its own five seconds are few on a busy machine
     errors: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
