@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -60,8 +61,8 @@ class Keeper(Thread):
         while not never.wait(wait_s):
             wait_s = self._settings.sweep_s
             self._end_orphan()
-            self._beat_while_draining()
             try:
+                self._beat_while_draining()
                 with broker_errors(self._settings):
                     self._renew_messages()
                 self._renew_attempts()
@@ -86,8 +87,8 @@ class Keeper(Thread):
 
     def _beat_while_draining(self) -> None:
         """A worker that finishes what it has consumes no more, and must not be killed for it."""
-        if self._settings.heartbeat_file is not None and _drains():
-            self._settings.heartbeat_file.touch()
+        if _drains():
+            _touch(self._settings.heartbeat_file)
 
     def _announce(self) -> None:
         """Say that this worker consumes; while it drains, nothing that waits is for it."""
@@ -153,5 +154,15 @@ def beat(channel: Any, file: Path | None) -> None:
     """Touch the heartbeat file, unless this loop turns without taking what waits for it."""
     takes = time.monotonic() - type(channel).polled_at < SILENT_S
     is_full = not channel.qos.can_consume() and bool(state.reserved_requests)
-    if file is not None and (takes or is_full):
-        file.touch()
+    if takes or is_full:
+        _touch(file)
+
+
+def _touch(file: Path | None) -> None:
+    """Nobody looks at the heartbeat of a worker whose supervisor has died: its folder may be gone.
+
+    The next supervisor of the machine removes it.
+    """
+    if file is not None:
+        with suppress(FileNotFoundError):
+            file.touch()

@@ -13,6 +13,7 @@ from crossmodal.jobs.record import JobState
 from producer import BlobNotFound, BlobRef, Client, JobFailed
 from tests.waiting import until
 from tests.workers import host_of, hosts_of, interactive_worker, running_worker, tree_of
+from worker.supervisor import make_folder
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
@@ -141,7 +142,9 @@ def test_a_worker_whose_model_host_hangs_is_live_and_not_ready(
 def test_nothing_outlives_a_killed_supervisor(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
-    with running_worker(env | {"CROSSMODAL_LEASE_S": "6"}, tmp_path / "worker", 1) as worker:
+    run_dir = tmp_path / "run"
+    env |= {"CROSSMODAL_LEASE_S": "6", "CROSSMODAL_RUN_DIR": str(run_dir)}
+    with running_worker(env, tmp_path / "worker", 1) as worker:
         tree = tree_of(worker)
         host_of(worker).suspend()
         job = client.txt2img(PROMPT, seed=7)
@@ -149,6 +152,8 @@ def test_nothing_outlives_a_killed_supervisor(
         for child in interactive_worker(worker).children():
             child.suspend()  # it can neither finish nor be told to
         psutil.Process(worker.pid).kill()
+        until(lambda: not worker.is_alive)
+        make_folder(run_dir)  # as the next supervisor does first: it removes the dead one's
         until(lambda: not any(alive(p) for p in tree), WAIT_S)
 
 
