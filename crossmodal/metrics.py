@@ -4,6 +4,7 @@ A worker's processes write files that their supervisor serves (`worker.metrics`)
 CROSSMODAL_METRICS_PORT they count for nobody, in memory. Each metric has a row in docs/metrics.md.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from crossmodal.errors import CrossmodalError
+
+log = logging.getLogger(__name__)
 
 WORKER = CollectorRegistry(auto_describe=True)
 """What task processes and model hosts count."""
@@ -87,10 +90,17 @@ STORAGE_TIME = Histogram(
 
 def job_ended(task: str, queued_s: float, run_s: float, succeeded: int, failed: int) -> None:
     """Count a job whose end was recorded, and its items."""
-    QUEUE_WAIT.labels(task).observe(queued_s)
-    JOB.labels(task).observe(queued_s + run_s)
-    ITEMS.labels(task, "succeeded").inc(succeeded)
-    ITEMS.labels(task, "failed").inc(failed)
+    with _if_possible():
+        QUEUE_WAIT.labels(task).observe(queued_s)
+        JOB.labels(task).observe(queued_s + run_s)
+        ITEMS.labels(task, "succeeded").inc(succeeded)
+        ITEMS.labels(task, "failed").inc(failed)
+
+
+def output_stored(task: str, took_s: float) -> None:
+    """Time the encoding and storing of what a job, or a part of a bulk job, has made."""
+    with _if_possible():
+        STORE.labels(task).observe(took_s)
 
 
 @contextmanager
@@ -107,5 +117,15 @@ def storage_operation(name: str) -> Iterator[None]:
         outcome = "interrupted"
         raise
     finally:
-        STORAGE_OPERATIONS.labels(name, outcome).inc()
-        STORAGE_TIME.labels(name).observe(time.monotonic() - begun)
+        with _if_possible():
+            STORAGE_OPERATIONS.labels(name, outcome).inc()
+            STORAGE_TIME.labels(name).observe(time.monotonic() - begun)
+
+
+@contextmanager
+def _if_possible() -> Iterator[None]:
+    """No job fails for its being counted: the files are gone when another supervisor has tidied."""
+    try:
+        yield
+    except OSError as e:
+        log.warning("not counted: %s", e)

@@ -36,6 +36,7 @@ class Child:
     started_at: float = 0.0
 
     def start(self) -> None:
+        parent = os.getpid()
         self.process = subprocess.Popen(
             self.argv,
             env={**os.environ, **self.env},
@@ -43,7 +44,7 @@ class Child:
             stdout=self.output or STDERR,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=self._prepare,
+            preexec_fn=lambda: self._prepare(parent),
         )
         self.started_at = time.monotonic()
         if self.stdin is not None and self.process.stdin is not None:
@@ -93,9 +94,9 @@ class Child:
             process.wait()
         wait_until(lambda: _has_collected(process.pid), COLLECT_S, 0.01)
 
-    def _prepare(self) -> None:
+    def _prepare(self, parent: int) -> None:
         os.nice(self.nice)
-        die_with_parent(self.death_signal)
+        die_with_parent(self.death_signal, parent)
 
 
 def _has_collected(group: int) -> bool:
@@ -108,10 +109,16 @@ def _has_collected(group: int) -> bool:
         return True
 
 
-def die_with_parent(number: signal.Signals) -> None:
-    """On Linux, have this process sent a signal when the thread that started it dies."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, number)
+def die_with_parent(number: signal.Signals, parent: int) -> None:
+    """On Linux, have this process sent a signal when the thread that started it dies.
+
+    It ends at once where `parent`, the process of that thread, has died already.
+    """
+    if _LIBC is None:
+        return
+    _LIBC.prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os._exit(os.EX_UNAVAILABLE)
 
 
 def adopt_orphans() -> None:

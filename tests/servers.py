@@ -68,10 +68,15 @@ class Server:
         ]
 
 
-def start_server(folder: Path, port: int | None = None) -> Server:
-    """A server with the two users of the default prefix, and an admin for the tests themselves."""
+def start_server(folder: Path, port: int | None = None, *, is_safe: bool = False) -> Server:
+    """A server with the two users of the default prefix, and an admin for the tests themselves.
+
+    What a safe one has answered is in its files: a copy of them has it, and SIGKILL loses nothing.
+    """
     port = port or free_port()
     more = ["acllog-max-len 1000", *user_lines()]
+    if is_safe:
+        more.append("appendfsync always")
     return Server(start_valkey(folder, port, ADMIN_PASSWORD, more=more, binary=BINARY), port)
 
 

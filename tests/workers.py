@@ -29,6 +29,14 @@ def tree_of(supervisor: Supervisor) -> list[psutil.Process]:
     return [root, *root.children(recursive=True)]
 
 
+def alive(process: psutil.Process) -> bool:
+    """Whether it has not ended; a zombie has, which nobody has waited for."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def hosts_of(supervisor: Supervisor) -> list[psutil.Process]:
     """The model hosts themselves, without what they have forked."""
     return [child for child, line in _started(supervisor) if "worker.host" in line]

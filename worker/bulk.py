@@ -36,7 +36,7 @@ from crossmodal.jobs.params import (
     task_of,
 )
 from crossmodal.jobs.record import ITEM_RESULTS, Failure, ItemResult, JobResult, Timings
-from crossmodal.metrics import STORE
+from crossmodal.metrics import output_stored
 from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
 from crossmodal.vision.preprocess import fit_square
@@ -216,7 +216,7 @@ class BulkRun:
                 [self._result(message, item, answers.get(item.place)) for item in part]
             )
             stored = put_part(self._blobs.store, attempt.job, attempt.number, results)
-        STORE.labels(message.task.in_bulk).observe(time.monotonic() - begun)
+        output_stored(message.task.in_bulk, time.monotonic() - begun)
         return stored, results
 
     def _result(

@@ -8,7 +8,7 @@ from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.params import Img2TxtParams, ItemParams, Txt2ImgParams, task_of
 from crossmodal.jobs.record import GeneratedCaption, JobResult, Timings
-from crossmodal.metrics import STORE
+from crossmodal.metrics import output_stored
 from crossmodal.vision.preprocess import fit_square
 from worker.blobs import Blobs
 from worker.host.client import HostClient
@@ -71,7 +71,7 @@ class SingleRun:
             metadata=params.metadata,
         )
         self._blobs.put_result(result)
-        STORE.labels(result.task).observe(time.monotonic() - stored_from)
+        output_stored(result.task, time.monotonic() - stored_from)
         return result
 
 

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 3  # crashes in a row after which a process is started again without delay
 BACKOFF_MAX_S = 30.0
+RETRY_S = 5.0  # after the system could not start a process
 HEALTHY_AFTER_S = 60.0  # a process that ran this long has not crashed at its start
 START_S = 180.0  # for loading models from a slow disk
 RECONNECT_S = 5.0  # after Redis is back, this long a worker may take to consume again
@@ -47,13 +48,7 @@ class Watched:
             self.child.kill()  # what it had started must not outlive it
             self._note_crash()
         if time.monotonic() >= self.not_before:
-            self.child.start()
-            self.not_before = 0.0
-            log.info(
-                "started %s (pid %s)",
-                self.child.name,
-                self.child.process and self.child.process.pid,
-            )
+            self._start()
 
     def silent_s(self, beat: Path) -> float:
         """Seconds since it touched its heartbeat; one that never has is given time to start."""
@@ -61,6 +56,16 @@ class Watched:
         if age is not None:
             return age
         return max(0.0, time.monotonic() - self.child.started_at - START_S)
+
+    def _start(self) -> None:
+        try:
+            self.child.start()
+        except OSError as e:  # no memory or no process is left; the others are watched on
+            log.error("%s cannot be started: %s; again in %g s", self.child.name, e, RETRY_S)
+            self.not_before = time.monotonic() + RETRY_S
+        else:
+            self.not_before = 0.0
+            log.info("started %s (pid %s)", self.child.name, self.child.pid)
 
     def _note_crash(self) -> None:
         ran_s = time.monotonic() - self.child.started_at

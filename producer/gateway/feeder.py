@@ -206,6 +206,8 @@ class Feeder(Thread):
                 if not is_out:
                     log.warning("batches are not looked for: %s", e)
                 is_out = True
+            except Exception:  # without this thread no batch is fed any more
+                log.exception("an error of ours in looking for batches")
             self._news.wait(LOOK_S)
             self._news.clear()
 

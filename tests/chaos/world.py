@@ -94,7 +94,7 @@ class World:
     def __post_init__(self) -> None:
         self._environ = os.environ.copy()
         os.environ[MARK] = self.mark
-        self.server = start_server(self.folder / "valkey")
+        self.server = start_server(self.folder / "valkey", is_safe=True)
         self.redis_proxy = Proxy(self.server.port)
         self.store_port = free_port()
         self.store = self._start_store()
@@ -120,7 +120,7 @@ class World:
         assert not self.server.denied()  # the server that comes after it will not know
         self.valkey.send(number)
         assert self.valkey.wait(30)
-        self.server = start_server(self.folder / "valkey", self.server.port)
+        self.server = start_server(self.folder / "valkey", self.server.port, is_safe=True)
 
     @property
     def valkey(self) -> Child:

@@ -117,6 +117,7 @@ def test_a_queued_job_whose_message_is_garbage_fails_with_a_code(
         with pytest.raises(JobFailed) as caught:
             job.result(timeout_s=WAIT_S)
         assert caught.value.code == "unknown_task"
+        until(lambda: any(letter.raw for letter in letters(client)), WAIT_S)  # after its job's end
         [letter] = letters(client)
         assert letter.id == job.id
         assert b"crossmodal.gone" in (letter.raw or b"")
@@ -164,7 +165,7 @@ def test_workers_answer_to_those_who_look_through_the_same_application(
 ) -> None:
     with running_worker(env, tmp_path / "worker", 1):
         done = subprocess.run(
-            [sys.executable, "-m", "celery", "-A", "worker.app", "status"],
+            [sys.executable, "-m", "celery", "-A", "worker.app", "status", "--timeout", "15"],
             env={"PATH": "/usr/bin:/bin", **env}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -1,40 +1,30 @@
 """Flower's pages as a person sees them, in a real browser."""
 
 import os
-import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port
 from producer import Client
-from tests.conftest import RunningStack, need
+from tests.browser import WAIT_MS, running_browser
+from tests.conftest import RunningStack
 from tests.waiting import until
 
 LONG_PROMPT = "a large red circle on a white background and " + "a small blue star " * 10
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    need(CHROMIUM is not None, "a Chromium browser")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking",
-                  "--disable-component-update", "--disable-sync", "--no-first-run"],
-        )  # fmt: skip
+    with running_browser() as browser:
         page = browser.new_page(viewport={"width": 1500, "height": 700})
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(WAIT_MS)
         yield page
-        browser.close()
 
 
 @pytest.fixture
@@ -91,11 +81,9 @@ def test_flower_shows_the_worker_and_the_finished_jobs(
     expect(page.get_by_text("Online").first).to_be_visible()
     page.screenshot(path=tmp_path / "workers.png")
 
-    page.goto(f"{flower}/tasks")
-    expect(page.get_by_text(jobs[0].id)).to_be_visible()
     row = page.locator("tr", has=page.get_by_text(jobs[0].id))
+    until(lambda: _shows(page, f"{flower}/tasks", row, "SUCCESS"), 60, "the event of its end")
     expect(row).to_contain_text("crossmodal.txt2img")
-    expect(row).to_contain_text("SUCCESS")
     expect(row).to_contain_text("a large red circle")
     expect(row).to_contain_text(f"'{LONG_PROMPT[:80]}…'")
     expect(row).to_contain_text("'seed': 0")
@@ -103,8 +91,18 @@ def test_flower_shows_the_worker_and_the_finished_jobs(
 
 
 def _sees_worker(flower: str) -> bool:
-    with urllib.request.urlopen(f"{flower}/workers?json=1", timeout=5) as answer:
-        return b'"status": true' in answer.read()
+    try:
+        with urllib.request.urlopen(f"{flower}/workers?json=1", timeout=5) as answer:
+            return b'"status": true' in answer.read()
+    except TimeoutError:
+        return False
+
+
+def _shows(page: Page, url: str, row: Locator, text: str) -> bool:
+    """Whether the page, which does not renew itself, shows the row with this text."""
+    page.goto(url)
+    page.wait_for_load_state("networkidle")
+    return row.count() == 1 and text in row.inner_text()
 
 
 def test_flower_asks_for_the_login_that_is_set(stack: RunningStack, tmp_path: Path) -> None:

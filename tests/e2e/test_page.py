@@ -7,17 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
 from producer import Client
-from tests.conftest import RunningStack, need
-from tests.e2e.test_flower import CHROMIUM
+from tests.browser import WAIT_MS, running_browser
+from tests.conftest import RunningStack
 from tests.gateway import Gateway, running_gateway
 from tests.waiting import until
 from tests.workers import tree_of
 
 PROMPT = "a large red circle on a white background"
-WAIT_MS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +28,8 @@ def gateway(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    need(CHROMIUM is not None, "a Chromium browser")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--no-first-run"]
-        )
+    with running_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -89,7 +83,7 @@ def draw(page: Page, prompt: str = PROMPT, **fields: str) -> Locator:
 
 
 def is_in(card: Locator, state: str) -> None:
-    expect(card).to_have_attribute("data-state", state, timeout=WAIT_MS)
+    expect(card).to_have_attribute("data-state", state)
 
 
 @contextmanager
@@ -122,7 +116,7 @@ def test_a_worker_that_is_killed_in_mid_job_is_seen_and_survived(
         is_in(card, "running")
         for child in stack.task_children():
             child.kill()
-        expect(card).to_contain_text(re.compile("attempt 2", re.I), timeout=WAIT_MS)
+        expect(card).to_contain_text(re.compile("attempt 2", re.I))
     is_in(card, "succeeded")
     expect(card.locator("img")).to_be_visible()
 

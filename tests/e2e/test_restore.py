@@ -27,7 +27,7 @@ def back_up(server: Server, folder: Path, copy: Path) -> None:
 
 def test_a_backup_has_what_was_ended_and_goes_on_with_what_waited(tmp_path: Path) -> None:
     here, copy = tmp_path / "here", tmp_path / "copy"
-    server = start_server(here / "valkey")
+    server = start_server(here / "valkey", is_safe=True)
     env = stack_environment(server.port, here)
     with Client(settings_of(env)) as client:
         with running_worker(env, tmp_path / "first", 2):

@@ -100,6 +100,24 @@ def is_there(client: Client, job_id: str) -> bool:
     return True
 
 
+def test_an_error_of_ours_does_not_keep_batches_from_being_fed(
+    client: Client, records: BatchRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    class NotAtFirst(threading.Thread):
+        def start(self) -> None:
+            tries.append(self)
+            if len(tries) == 1:
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    with running_feeder(client):
+        monkeypatch.setattr(feeding, "Thread", NotAtFirst)
+        assert ended(records, opened(client)).is_done
+    assert len(tries) == 2
+
+
 def test_a_batch_waits_while_the_disk_is_full(
     client: Client, records: BatchRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,11 +4,10 @@ import os
 import stat
 from pathlib import Path
 
-import psutil
-
 from producer import Client
 from tests.conftest import RunningStack
 from tests.waiting import until
+from tests.workers import alive
 
 PROMPT = "a large red circle on a white background"
 MAX_CHILD_RSS = 120_000_000
@@ -63,11 +62,7 @@ def test_a_host_whose_forked_process_dies_is_replaced_and_nothing_is_lost(
     forked = host.children()
     forked[0].kill()
     assert all(job.result(timeout_s=60).images for job in jobs)
-    until(lambda: not any(is_alive(process) for process in (host, *forked)), 10)
-
-
-def is_alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    until(lambda: not any(alive(process) for process in (host, *forked)), 10)
 
 
 def test_the_socket_is_for_this_user_alone(stack: RunningStack) -> None:

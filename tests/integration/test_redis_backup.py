@@ -23,13 +23,12 @@ def submit(ledger: JobLedger) -> str:
 
 
 def test_jobs_of_before_the_copy_are_there_again(tmp_path: Path) -> None:
-    server = start_server(tmp_path / "one")
+    server = start_server(tmp_path / "one", is_safe=True)
     ledger = JobLedger(settings_of(server))
     kept = [submit(ledger) for _ in range(50)]
     with server.admin() as redis:
         redis.config_set("auto-aof-rewrite-percentage", 0)
         until(lambda: redis.info("persistence")["aof_rewrite_in_progress"] == 0)
-        redis.config_set("appendfsync", "always")  # the file has all that was answered
         kept.append(submit(ledger))
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     later = submit(ledger)

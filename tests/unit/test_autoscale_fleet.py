@@ -247,7 +247,7 @@ def test_a_crashed_worker_is_replaced_later_after_each_crash(fleet: Fleet) -> No
 def test_a_worker_that_cannot_be_started_is_tried_again_and_keeps_nobody_from_being_watched(
     fleet: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.autoscale.fleet.RETRY_S", 0.2)
+    monkeypatch.setattr("worker.unit.RETRY_S", 0.2)
     argv, fleet.slots[0]._argv = fleet.slots[0]._argv, [str(tmp_path / "nowhere")]
     fleet.add(2)
     until(watched(fleet, lambda: fleet.slots[1].state is SlotState.READY), what="the other one")

@@ -1,6 +1,7 @@
 """What is counted, and how it is told: the cluster's metrics, the gateway's, a process's own."""
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -424,3 +425,19 @@ def test_a_port_that_is_taken_is_an_invalid_setting(tmp_path: Path) -> None:
 def test_without_a_port_there_is_no_folder(tmp_path: Path) -> None:
     assert MetricsServer.start(load_settings(), tmp_path) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_job_fails_because_the_folder_of_the_counts_is_gone(tmp_path: Path) -> None:
+    code = """
+from crossmodal import metrics
+with metrics.storage_operation("get"):
+    metrics.output_stored("txt2img", 0.1)
+metrics.job_ended("txt2img", 0.1, 0.1, 1, 0)
+print("done")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "gone")},
+    )  # fmt: skip
+    assert done.stdout == "done\n"
+    assert done.stderr.count("not counted") == 3

@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 MARGIN_S = 30.0  # beyond the longest attempt, for a worker to end by itself
 HURRY_S = 30.0  # for a worker that was told twice
 AGAIN_S = 0.5
-RETRY_S = 5.0  # when the system has started no process
 
 
 class SlotState(StrEnum):
@@ -94,18 +93,11 @@ class Slot:
             if has_ended:
                 self._watched = None
             return
-        self._keep_alive(self._watched)
+        self._watched.keep_alive()
         if self._is_ready and not self._was_ready:
             self._was_ready = True
             took_s = time.monotonic() - self._watched.child.started_at
             log.info("%s takes jobs, %.1f s after its start", self.name, took_s)
-
-    def _keep_alive(self, watched: Watched) -> None:
-        try:
-            watched.keep_alive()
-        except OSError as e:  # no memory or no process is left; the other slots are watched on
-            log.error("%s cannot be started, and is tried again in %g s: %s", self.name, RETRY_S, e)
-            watched.not_before = time.monotonic() + RETRY_S
 
     @property
     def _is_ready(self) -> bool:

@@ -105,6 +105,7 @@ class ForkedLane(Lane):
         fork = multiprocessing.get_context("fork")
         self._processes = []
         self._is_closed = False
+        self._host = os.getpid()
         for _ in range(width):
             ours, theirs = fork.Pipe()
             process = fork.Process(target=self._serve, args=(theirs, prepare), daemon=True)
@@ -136,7 +137,7 @@ class ForkedLane(Lane):
     def _serve(self, place: Connection, prepare: Callable[[], None]) -> None:
         """Run what comes, in a forked process, for as long as the host lives."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the host that is told to stop
-        die_with_parent(signal.SIGKILL)
+        die_with_parent(signal.SIGKILL, self._host)
         prepare()
         while True:
             try:

@@ -1,0 +1,27 @@
+"""A real Chromium, for tests of pages."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, expect, sync_playwright
+
+from tests.conftest import need
+
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
+WAIT_MS = 60_000  # not Playwright's five seconds: tests of other files run at the same time
+expect.set_options(timeout=WAIT_MS)
+
+
+@contextmanager
+def running_browser() -> Iterator[Browser]:
+    """Without a window; skips the test where there is none."""
+    need(CHROMIUM is not None, "a Chromium browser")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield browser
+        browser.close()
