@@ -90,7 +90,7 @@ STORAGE_TIME = Histogram(
 
 def job_ended(task: str, queued_s: float, run_s: float, succeeded: int, failed: int) -> None:
     """Count a job whose end was recorded, and its items."""
-    with _if_possible():
+    with counting():
         QUEUE_WAIT.labels(task).observe(queued_s)
         JOB.labels(task).observe(queued_s + run_s)
         ITEMS.labels(task, "succeeded").inc(succeeded)
@@ -99,7 +99,7 @@ def job_ended(task: str, queued_s: float, run_s: float, succeeded: int, failed: 
 
 def output_stored(task: str, took_s: float) -> None:
     """Time the encoding and storing of what a job, or a part of a bulk job, has made."""
-    with _if_possible():
+    with counting():
         STORE.labels(task).observe(took_s)
 
 
@@ -117,14 +117,14 @@ def storage_operation(name: str) -> Iterator[None]:
         outcome = "interrupted"
         raise
     finally:
-        with _if_possible():
+        with counting():
             STORAGE_OPERATIONS.labels(name, outcome).inc()
             STORAGE_TIME.labels(name).observe(time.monotonic() - begun)
 
 
 @contextmanager
-def _if_possible() -> Iterator[None]:
-    """No job fails for its being counted: the files are gone when another supervisor has tidied."""
+def counting() -> Iterator[None]:
+    """Go on where counting fails, as without its files: they go with those of a dead supervisor."""
     try:
         yield
     except OSError as e:

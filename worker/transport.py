@@ -94,11 +94,11 @@ class BatchedAcks(kombu_redis.QoS):
         except Exception as e:  # noqa: BLE001 - kombu takes for granted what lies there
             with self.channel.conn_or_acquire(client) as found:
                 raw = found.hget(self.unacked_key, tag) or b""
+                type(self.channel).set_aside(self.unacked_key, raw, InvalidMessage(
+                    f"what lay among the messages in hand is none: {e!r}"
+                ))  # fmt: skip
                 found.hdel(self.unacked_key, tag)
                 found.zrem(self.unacked_index_key, tag)
-            type(self.channel).set_aside(self.unacked_key, raw, InvalidMessage(
-                f"what lay among the messages in hand is none: {e!r}"
-            ))  # fmt: skip
 
     @contextmanager
     def pipe_or_acquire(self, pipe: Any = None, client: Any = None) -> Iterator[Any]:

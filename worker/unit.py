@@ -34,9 +34,13 @@ BULK_NICE = 10
 
 @dataclass
 class Watched:
-    """A child that is started again, later after each crash in a row."""
+    """A child that is started again, later after each crash in a row.
+
+    `says` are the files that it makes: none may speak for the next one.
+    """
 
     child: Child
+    says: tuple[Path, ...] = ()
     crashes: int = 0
     not_before: float = 0.0
 
@@ -47,6 +51,8 @@ class Watched:
         if self.child.process is not None and self.not_before == 0.0:
             self.child.kill()  # what it had started must not outlive it
             self._note_crash()
+        for file in self.says:
+            file.unlink(missing_ok=True)
         if time.monotonic() >= self.not_before:
             self._start()
 
@@ -113,7 +119,7 @@ class CeleryWorker:
              "CROSSMODAL_HEARTBEAT_FILE": str(self.files.beat),
              "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             nice=BULK_NICE if crew.is_bulk else 0,
-        ))  # fmt: skip
+        ), says=(self.files.ready, self.files.beat))  # fmt: skip
 
     @property
     def child(self) -> Child:
@@ -127,9 +133,6 @@ class CeleryWorker:
     def keep_alive(self, may_start: bool) -> None:
         """Kill it if it hangs; start it again if it has ended, or may start for the first time."""
         self._end_silent()
-        if not self.child.is_alive:
-            self.files.ready.unlink(missing_ok=True)
-            self.files.beat.unlink(missing_ok=True)
         if may_start or self.child.process is not None:
             self.watched.keep_alive()
 
@@ -163,7 +166,7 @@ class Unit:
              "--beat", str(self.files.host_beat)],
             {**env, **device.environment()},
             death_signal=signal.SIGKILL,
-        ))  # fmt: skip
+        ), says=(files.socket, files.host_beat))  # fmt: skip
         self.workers = [CeleryWorker(settings, device, crew, files, env) for crew in crews]
 
     @property
@@ -195,9 +198,6 @@ class Unit:
 
     def _keep_host_alive(self, host: Watched) -> None:
         self._end_silent_host(host)
-        if not host.child.is_alive:
-            self.files.socket.unlink(missing_ok=True)  # of a host that was killed
-            self.files.host_beat.unlink(missing_ok=True)
         host.keep_alive()
 
     def _end_silent_host(self, host: Watched) -> None:

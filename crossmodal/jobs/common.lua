@@ -296,7 +296,7 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
   local batch = others[2]
   if not batch then
     note_end(others[4] or '', t, retention_s)
-  else
+  elseif redis.call('EXISTS', batch) == 1 then -- it lives on from the end before this one
     redis.call('HINCRBY', batch, state, 1)
     redis.call('HINCRBY', batch, 'items_completed', completed or 0)
     redis.call('HINCRBY', batch, 'items_failed', others[3] - (completed or 0))

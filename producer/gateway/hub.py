@@ -177,7 +177,7 @@ class Hub:
 
     async def _now(self) -> dict[str, str]:
         seconds, _ = await self._client.redis.time()
-        since = f"{seconds * 1_000 - 1}"
+        since = f"{(seconds - 1) * 1_000}"  # what happened while it was asked counts, too
         return {f"{self._prefix}:events:{shard}": since for shard in range(SHARDS)}
 
     def _feed(self, reply: Any, seen: dict[str, str]) -> None:

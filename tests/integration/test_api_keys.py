@@ -230,11 +230,11 @@ def test_no_key_and_no_prompt_is_in_the_gateways_log(gateway: Gateway, client: C
 def test_a_key_that_calls_too_fast_is_told_when_to_come_back(
     gateway: Gateway, client: Client
 ) -> None:
-    with new_key(gateway, client, per_second=0.5, burst=3) as http:
+    with new_key(gateway, client, per_second=0.05, burst=3) as http:
         replies = [http.get("/v1/jobs") for _ in range(5)]
     assert [reply.status_code for reply in replies] == [200, 200, 200, 429, 429]
     assert replies[-1].json()["code"] == "rate_limited"
-    assert 1 <= int(replies[-1].headers["retry-after"]) <= 4
+    assert 1 <= int(replies[-1].headers["retry-after"]) <= 40
 
 
 def test_a_dead_letter_is_replayed_by_its_own_key_as_its_own_job(

@@ -169,7 +169,7 @@ def test_garbage_among_the_messages_in_hand_blocks_nobody(client: Client, redis:
     for tag, raw in (("t1", "garbage"), ("t2", "[]"), ("t3", json.dumps([{"body": 1}, "x", "y"]))):
         redis.hset("unacked", tag, raw)
         redis.zadd("unacked_index", {tag: time.time() - 3_600})
-    until(lambda: not redis.hkeys("unacked"), WAIT_S, "the sweep")
+    until(lambda: not redis.hkeys("unacked"), WAIT_S, "the sweep")  # it keeps what it removes
     found = [letter.queue for letter in letters(client).values()]
     assert found.count("unacked") >= 2
 

@@ -107,7 +107,11 @@ def test_a_blob_that_comes_slowly_holds_up_nobody_else(
         may_answer.set()
 
 
-def test_those_who_ask_whether_it_is_ready_share_one_look(app: FastAPI, slow: SlowStorage) -> None:
+def test_those_who_ask_whether_it_is_ready_share_one_look(
+    app: FastAPI, slow: SlowStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "FRESH_S", 60.0)
+
     async def scenario() -> list[int]:
         async with calling(app) as http:
             asked = [asyncio.create_task(http.get("/readyz")) for _ in range(50)]

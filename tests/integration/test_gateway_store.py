@@ -29,7 +29,7 @@ def test_a_blob_is_a_redirect_to_where_the_store_gives_it_out(gateway: Gateway) 
     reply = gateway.http.get(upload["url"])
     assert reply.status_code == 307
     assert reply.headers["cache-control"] == "no-store"
-    assert httpx2.get(reply.headers["location"]).content == PICTURE
+    assert httpx2.get(reply.headers["location"], timeout=30).content == PICTURE
 
 
 def test_the_bytes_come_from_the_gateway_for_who_asks_that(gateway: Gateway) -> None:
@@ -43,7 +43,7 @@ def test_the_bytes_come_from_the_gateway_for_who_asks_that(gateway: Gateway) -> 
 def test_a_picture_is_put_into_the_store_directly(gateway: Gateway, s3_url: str) -> None:
     digest = hashlib.sha256(PICTURE).hexdigest()
     signed = gateway.http.post("/v1/uploads", json={"sha256": digest}).json()
-    assert httpx2.put(signed["put_url"], content=PICTURE).status_code == 200
+    assert httpx2.put(signed["put_url"], content=PICTURE, timeout=30).status_code == 200
     assert signed["key"].endswith(digest)
     found = Storage(s3_url).head(signed["key"])
     assert found is not None

@@ -58,9 +58,9 @@ def test_a_host_whose_forked_process_dies_is_replaced_and_nothing_is_lost(
     client: Client, stack: RunningStack
 ) -> None:
     [host] = [p for p in stack.supervisor.children() if "worker.host" in p.cmdline()]
-    jobs = [client.txt2img(PROMPT, seed=i) for i in range(32)]
     forked = host.children()
     forked[0].kill()
+    jobs = [client.txt2img(PROMPT, seed=i) for i in range(32)]  # some batch will come to it
     assert all(job.result(timeout_s=60).images for job in jobs)
     until(lambda: not any(alive(process) for process in (host, *forked)), 10)
 

@@ -285,7 +285,7 @@ def test_a_scaler_that_loses_redis_keeps_what_it_has_and_goes_on_later(
     port = free_port()
     given = settings.model_copy(update={
         "broker_url": SecretStr(user_url(port, prefix=settings.key_prefix)),
-        "connect_timeout_s": 0.5,
+        "connect_timeout_s": 5,
     })  # fmt: skip
     demand = Demand(given, crews_of(["txt2img"], "", 12, 2), 5, 60)
     scaler = Scaler(given, Policy(0, 3, 60, 4), demand, fleet, 1)

@@ -412,8 +412,9 @@ def test_waiting_for_company_ends() -> None:
 class Encounter(Recorder):
     """A bulk batch that has begun before an interactive one, and comes to its pause during it."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float) -> None:
         super().__init__()
+        self.patience_s = patience_s
         self.begun, self.at_pause, self.went_on = (threading.Event() for _ in range(3))
         self.overtook: bool | None = None
 
@@ -427,7 +428,7 @@ class Encounter(Recorder):
         else:
             self.free.set()
             self.at_pause.wait(10)
-            self.overtook = self.went_on.wait(0.05)
+            self.overtook = self.went_on.wait(self.patience_s)
         return [Drawn(PICTURE, ("done",), {}) for _ in batch]
 
 
@@ -443,7 +444,7 @@ def test_a_bulk_batch_gives_way_while_an_interactive_one_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("worker.host.lanes.GIVE_WAY_S", 10.0)
-    pipeline = Encounter()
+    pipeline = Encounter(patience_s=0.05)
     asyncio.run(meet(pipeline))
     assert pipeline.overtook is False
     assert pipeline.went_on.is_set()
@@ -458,6 +459,6 @@ def test_bulk_has_a_largest_batch_of_its_own() -> None:
 
 def test_a_bulk_batch_does_not_give_way_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.host.lanes.GIVE_WAY_S", 0.0)
-    pipeline = Encounter()
+    pipeline = Encounter(patience_s=10)
     asyncio.run(meet(pipeline))
     assert pipeline.overtook is True

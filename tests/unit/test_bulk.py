@@ -20,7 +20,7 @@ from PIL import Image
 from crossmodal.errors import IdempotencyConflict, InvalidParams, JobNotFound
 from crossmodal.jobs.bulk import BulkItem, pack_items, unpack_items
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.names import Task, bulk_job_id, messages_key, result_key
+from crossmodal.jobs.names import Task, batch_key, bulk_job_id, messages_key, result_key
 from crossmodal.jobs.params import BulkParams, parse_params
 from crossmodal.jobs.record import Failure, ItemResult, JobResult, JobState
 from crossmodal.parts import finished_parts, put_part, read_part
@@ -328,6 +328,19 @@ def test_a_batch_knows_how_far_it_is(client: Client) -> None:
     assert (status.failed, status.is_done) == (6, False)
     status = client.cancel_batch(BATCH)
     assert (status.messages, status.failed, status.is_done) == ({JobState.CANCELED: 2}, 70, True)
+    sending.results()
+
+
+def test_a_batch_that_was_forgotten_is_not_found_when_its_last_message_ends(
+    client: Client,
+) -> None:
+    sending = Sending(client, prompts(70))
+    sending.until_sent(70)
+    client.cancel(bulk_job_id(BATCH, 0))
+    client.redis.delete(batch_key(client.settings.key_prefix, BATCH))  # as its retention does
+    client.cancel(bulk_job_id(BATCH, 1))
+    with pytest.raises(JobNotFound, match=BATCH):
+        client.batch(BATCH)
     sending.results()
 
 

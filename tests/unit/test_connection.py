@@ -126,8 +126,9 @@ def test_celerys_backend_is_given_all_of_the_url() -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
-    port = next(port for port in iter(free_port, None) if port < 55_000)  # and 10,000 more
-    server = start_valkey(tmp_path / "valkey", port, more=["cluster-enabled yes"], binary=BINARY)
+    server = start_valkey(
+        tmp_path / "valkey", (port := free_port()), more=["cluster-enabled yes"], binary=BINARY
+    )
     yield valkey_url(port)
     server.stop(10)
 

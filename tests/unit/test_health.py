@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -101,8 +102,10 @@ def test_a_process_that_never_moved_is_silent_once_it_should_have_started(
     assert watched.silent_s(tmp_path / "beat") == 0
     monkeypatch.setattr("worker.unit.START_S", 0.0)
     until(lambda: watched.silent_s(tmp_path / "beat") > 0.1)
+    moved_at = time.time() - 1_000
     (tmp_path / "beat").touch()
-    assert watched.silent_s(tmp_path / "beat") < 0.1
+    os.utime(tmp_path / "beat", (moved_at, moved_at))
+    assert 1_000 <= watched.silent_s(tmp_path / "beat") < 1_100
     watched.child.stop(5)
 
 

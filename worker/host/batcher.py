@@ -20,7 +20,7 @@ from typing import NamedTuple
 from crossmodal import tracing
 from crossmodal.errors import GpuOutOfMemory
 from crossmodal.jobs.names import Task
-from crossmodal.metrics import BATCH_SIZE, BATCH_WAIT, INFERENCE
+from crossmodal.metrics import BATCH_SIZE, BATCH_WAIT, INFERENCE, counting
 from crossmodal.pipelines.base import Outcome, Pipeline, Request
 from worker.host.lanes import Lane, Quiet
 from worker.host.spans import Share, record_batch
@@ -298,7 +298,8 @@ class Batcher:
 
     def _hand_out(self, batch: _Batch, outcomes: list[Outcome]) -> None:
         inference_s = time.monotonic() - batch.started
-        self._measure(batch, inference_s)
+        with counting():
+            self._measure(batch, inference_s)
         for outcome in outcomes:
             lacked = isinstance(outcome, GpuOutOfMemory)
             self._out_of_memory = self._out_of_memory + 1 if lacked else 0

@@ -4,7 +4,7 @@ import logging
 import os
 
 from crossmodal.errors import CrossmodalError, GpuOutOfMemory, InferenceFailed
-from crossmodal.metrics import OUT_OF_MEMORY
+from crossmodal.metrics import OUT_OF_MEMORY, counting
 from crossmodal.pipelines.base import Outcome, Pause, Pipeline, Request, no_pause
 from worker.host.memory import free_memory, is_broken, is_out_of_memory
 
@@ -46,7 +46,8 @@ def _run(
             os._exit(os.EX_UNAVAILABLE)  # so that each request of the batch is tried alone
         if is_out_of_memory(e):
             log.warning("no memory for a batch of %d: %s", len(requests), e)
-            OUT_OF_MEMORY.labels(device).inc()
+            with counting():
+                OUT_OF_MEMORY.labels(device).inc()
             return GpuOutOfMemory(f"the device has no memory for this request alone: {e}")
         if len(requests) == 1:
             log.exception("the model failed on one request")
