@@ -161,6 +161,8 @@ class Batch:
             return False
         if not is_new:
             self._check(message.job, params)
+        elif self._is_canceled():  # by somebody who could not see this message yet
+            self._services.ledger.cancel(message.job)
         self._sent[message.job] = message
         self._wait.add(message.job, is_new=is_new)
         return True

@@ -115,7 +115,7 @@ def replay(client: Client, letter: DeadLetter, max_queued: int | None = None) ->
 
     It is its owner's as before, and told to the same webhook. `max_queued` is the limit of the
     API key that asks for it, if any. Raises `InvalidParams` for a message of which only the
-    beginning is known, and for one of a batch.
+    beginning is known, or not the queue, and for one of a batch.
     """
     job_id = None
     if letter.job is not None:
@@ -125,6 +125,11 @@ def replay(client: Client, letter: DeadLetter, max_queued: int | None = None) ->
             raise InvalidParams(
                 f"of {letter.id} only the first {len(letter.raw)} of {letter.size} bytes were "
                 "kept: it cannot be replayed, only dropped"
+            )
+        if not letter.queue:
+            raise InvalidParams(
+                f"{letter.id} lay among the messages in hand, and its queue is not known: it "
+                "cannot be replayed, only dropped"
             )
         with broker_errors(client.settings):
             key = messages_key(client.settings.key_prefix, letter.queue)

@@ -30,6 +30,7 @@ from worker.calls import check_embedded, check_headers
 
 log = logging.getLogger(__name__)
 
+NOBODY_KNOWS = ""  # from which queue it came
 ACK_S = 0.01  # how long an acknowledgement waits for a message to go with
 TASKS = frozenset([*(task.celery_name for task in Task), WEBHOOK_TASK])
 REPLIES = ".reply.celery.pidbox"  # how queues end that answers to remote control come in
@@ -94,7 +95,7 @@ class BatchedAcks(kombu_redis.QoS):
         except Exception as e:  # noqa: BLE001 - kombu takes for granted what lies there
             with self.channel.conn_or_acquire(client) as found:
                 raw = found.hget(self.unacked_key, tag) or b""
-                type(self.channel).set_aside(self.unacked_key, raw, InvalidMessage(
+                type(self.channel).set_aside(NOBODY_KNOWS, raw, InvalidMessage(
                     f"what lay among the messages in hand is none: {e!r}"
                 ))  # fmt: skip
                 found.hdel(self.unacked_key, tag)

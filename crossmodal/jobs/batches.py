@@ -26,7 +26,7 @@ class Batches:
         ended = {
             state: int(fields[state]) for state in JobState if state.is_terminal and state in fields
         }
-        under_way = int(fields["messages"]) - sum(ended.values())
+        under_way = int(fields["messages"]) + int(fields.get("again", 0)) - sum(ended.values())
         return BatchStatus(
             id=batch_id,
             task=Task(fields["task"]),

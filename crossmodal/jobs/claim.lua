@@ -1,5 +1,5 @@
 -- Take a delivery that is due, so that nobody else tries it for a while.
--- reads and writes: the delivery, the pending deliveries
+-- reads and writes: the delivery, the pending deliveries, their counts
 -- KEYS[1]: the pending deliveries. ARGV 2 the delivery, 3 for how many seconds, 4 how many of one
 --   owner may be tried at once
 -- returns {'ok'}, or {'refused'} when it is not pending, not due, or somebody tries it, or when as
@@ -7,7 +7,7 @@
 local key = prefix .. ':delivery:' .. id
 if not redis.call('ZSCORE', KEYS[1], id) then return {'refused'} end
 if redis.call('EXISTS', key) == 0 then
-  redis.call('ZREM', KEYS[1], id)
+  count_lost(redis.call('ZREM', KEYS[1], id))
   return {'refused'}
 end
 local t = now()

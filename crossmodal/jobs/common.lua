@@ -22,7 +22,8 @@
 -- The leases are     <prefix>:leases              sorted set, id -> until when its attempt is alive
 -- A batch is a hash   <prefix>:batch:<id>          task, messages, most (items of a message),
 --                                                  items, items_completed, items_failed,
---                                                  <terminal state> -> messages
+--                                                  <terminal state> -> messages, again (messages
+--                                                  that are run anew, their records being gone)
 -- Messages lie in    <prefix>:celery:<q>        list, Celery's; with the default prefix just <q>
 -- Dead letters are   <prefix>:dead                sorted set, id -> when it was given up, and those
 --                  <prefix>:dead:<owner>         of an owner there as well
@@ -40,6 +41,7 @@ local MOST_HISTORY = 100
 local MOST_DELIVERIES = 10000 -- of each owner
 local MOST_HOOKS = 1000 -- messages for deliveries; the others are sent when there is room
 local HOOK_GRACE_S = 60 -- after which a delivery whose message nobody took gets another
+local HOOK_KEPT_S = 345600 -- longer than all tries of a delivery take together
 local MOST_FORGOTTEN = 10 -- jobs that an owner's list forgets when one ends
 local MOST_STALE = 100 -- messages of ended jobs that a backlog may hold beside half of its own
 
@@ -202,6 +204,18 @@ local function promote(queue, window)
   return false
 end
 
+-- What is to be delivered is kept until it has been tried as often as it may be.
+local function hook_kept(retention_s)
+  return math.max(HOOK_KEPT_S, tonumber(retention_s))
+end
+
+-- Deliveries whose records are gone before they were tried as often as they may be.
+local function count_lost(deliveries)
+  if deliveries > 0 then
+    redis.call('HINCRBY', prefix .. ':webhooks:stats', 'failed', deliveries)
+  end
+end
+
 -- Have a webhook told of a transition, if it asked for that.
 local function hook(text, state, attempt, code, retention_s)
   local asked = cjson.decode(text)
@@ -215,13 +229,13 @@ local function hook(text, state, attempt, code, retention_s)
   redis.call('HSET', key, 'job', id, 'task', redis.call('HGET', job, 'task'), 'state', state,
     'attempt', attempt, 'code', code or '', 'owner', owner, 'url', asked.url, 'base', asked.base,
     'created_at', stamp(t), 'outcome', 'pending', 'tries', 0)
-  redis.call('EXPIRE', key, retention_s)
+  redis.call('EXPIRE', key, hook_kept(retention_s))
   local list = prefix .. ':deliveries:' .. owner
   redis.call('ZADD', list, stamp(t), delivery)
   redis.call('ZREMRANGEBYRANK', list, 0, -MOST_DELIVERIES - 1)
-  redis.call('EXPIRE', list, retention_s)
+  redis.call('EXPIRE', list, hook_kept(retention_s))
   local pending, messages = prefix .. ':webhooks:pending', messages_key('webhooks')
-  redis.call('ZREMRANGEBYSCORE', pending, '-inf', stamp(t - retention_s)) -- their records are gone
+  count_lost(redis.call('ZREMRANGEBYSCORE', pending, '-inf', stamp(t - hook_kept(retention_s))))
   local has_room = redis.call('LLEN', messages) < MOST_HOOKS
   redis.call('ZADD', pending, stamp(has_room and t + HOOK_GRACE_S or t), delivery)
   if has_room then redis.call('LPUSH', messages, hook_message(delivery)) end
@@ -262,6 +276,24 @@ local function average(stats, field, value, part)
   redis.call('HSET', stats, field, stamp(mean + part * (value - mean)))
 end
 
+-- Count the end of one of a batch's messages; `completed` of its `items` have results. A batch
+-- that was forgotten meanwhile is not made anew.
+local function note_message_end(batch, state, items, completed, is_again, retention_s)
+  if redis.call('EXISTS', batch) == 0 then return end
+  if is_again then
+    redis.call('HINCRBY', batch, 'again', -1)
+  else
+    redis.call('HINCRBY', batch, state, 1)
+    redis.call('HINCRBY', batch, 'items_completed', completed)
+    redis.call('HINCRBY', batch, 'items_failed', items - completed)
+  end
+  local r = redis.call('HMGET', batch, 'messages', 'again', 'succeeded', 'failed', 'canceled',
+    'expired')
+  local under_way = tonumber(r[1]) + tonumber(r[2] or 0)
+  for i = 3, 6 do under_way = under_way - tonumber(r[i] or 0) end
+  if under_way <= 0 then redis.call('EXPIRE', batch, retention_s) end
+end
+
 -- The one way into a terminal state: record it, leave the queue, count, start the retention.
 -- Of a bulk job, `completed` of its items have results; without, none has.
 local function finish(queue, attempt, state, field, payload, code, retention_s, completed)
@@ -273,7 +305,7 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
   redis.call('ZREM', queue_key(queue, 'running'), id)
   redis.call('ZREM', leases, id)
   local others = redis.call('HMGET', job, 'idempotency', 'batch', 'items', 'owner', 'webhook',
-    'held')
+    'held', 'again')
   redis.call('HDEL', job, 'alone', 'sent_at', 'held')
   local stats = queue_key(queue, 'stats')
   redis.call('HINCRBY', stats, 'finished:' .. state, 1)
@@ -293,14 +325,10 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
   if others[5] then hook(others[5], state, attempt, code, retention_s) end
   -- What others know the job by lives as long as it; a batch as long as the last of its jobs.
   if others[1] then redis.call('EXPIRE', others[1], retention_s) end
-  local batch = others[2]
-  if not batch then
+  if others[2] then
+    note_message_end(others[2], state, others[3], completed or 0, others[7], retention_s)
+  else
     note_end(others[4] or '', t, retention_s)
-  elseif redis.call('EXISTS', batch) == 1 then -- it lives on from the end before this one
-    redis.call('HINCRBY', batch, state, 1)
-    redis.call('HINCRBY', batch, 'items_completed', completed or 0)
-    redis.call('HINCRBY', batch, 'items_failed', others[3] - (completed or 0))
-    redis.call('EXPIRE', batch, retention_s)
   end
 end
 

@@ -1,6 +1,6 @@
 -- Send messages for deliveries that are due: to be tried again, or whose message nobody took.
 -- While many messages wait, none is sent: those may be of the same deliveries.
--- reads and writes: the pending deliveries, the queue of webhooks
+-- reads and writes: the pending deliveries, their counts, the queue of webhooks
 -- KEYS[1]: the pending deliveries
 -- returns how many messages were sent
 local messages = messages_key('webhooks')
@@ -12,7 +12,7 @@ for _, delivery in ipairs(found) do
     redis.call('ZADD', KEYS[1], stamp(now() + HOOK_GRACE_S), delivery)
     redis.call('LPUSH', messages, hook_message(delivery))
   else
-    redis.call('ZREM', KEYS[1], delivery)
+    count_lost(redis.call('ZREM', KEYS[1], delivery))
   end
 end
 return #found

@@ -1,7 +1,8 @@
 -- Write down how a try of a delivery went, unless its record has expired.
 -- reads and writes: the delivery, the pending deliveries, the counts of deliveries
 -- KEYS[1]: the pending deliveries. ARGV 2 the delivery, 3 seconds until the next try or '',
---   4 what is counted, 5 ... fields and their values, '' for those that it has not
+--   4 what is counted, 5 for how many seconds its record is kept once it is not tried any more,
+--   6 ... fields and their values, '' for those that it has not
 -- returns {'ok', when it was tried, when it is tried again or ''}
 local key = prefix .. ':delivery:' .. id
 local t = now()
@@ -14,14 +15,17 @@ end
 redis.call('ZREM', prefix .. ':webhooks:tried:' .. (redis.call('HGET', key, 'owner') or ''), id)
 redis.call('HDEL', key, 'claimed_until', 'next_at')
 redis.call('HSET', key, 'tried_at', stamp(t))
-for i = 5, #ARGV, 2 do
+for i = 6, #ARGV, 2 do
   if ARGV[i + 1] == '' then
     redis.call('HDEL', key, ARGV[i])
   else
     redis.call('HSET', key, ARGV[i], ARGV[i + 1])
   end
 end
-if ARGV[3] == '' then return {'ok', stamp(t), ''} end
+if ARGV[3] == '' then
+  redis.call('EXPIRE', key, ARGV[5])
+  return {'ok', stamp(t), ''}
+end
 local next_at = stamp(t + ARGV[3])
 redis.call('HSET', key, 'next_at', next_at)
 redis.call('ZADD', KEYS[1], next_at, id)

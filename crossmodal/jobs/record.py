@@ -151,7 +151,8 @@ class JobEvent(_Value):
 class DeadLetter(_Value):
     """What was given up: a job with its history, or a message that was none, with its bytes.
 
-    `size` is that of the whole message; `raw` may be its beginning only.
+    `size` is that of the whole message; `raw` may be its beginning only. `queue` is empty where
+    nobody knows from which it came.
     """
 
     id: str

@@ -61,9 +61,12 @@ else
   redis.call('HSET', job, 'batch', batch, 'items', ARGV[12])
   redis.call('HSET', batch, 'task', task, 'owner', owner)
   redis.call('HSETNX', batch, 'most', ARGV[13])
-  redis.call('HINCRBY', batch, 'items', ARGV[12])
   if tonumber(ARGV[11]) >= tonumber(redis.call('HGET', batch, 'messages') or 0) then
     redis.call('HSET', batch, 'messages', ARGV[11] + 1)
+    redis.call('HINCRBY', batch, 'items', ARGV[12])
+  else -- its record has outlived its retention, and its end is counted
+    redis.call('HSET', job, 'again', 1)
+    redis.call('HINCRBY', batch, 'again', 1)
   end
   redis.call('PERSIST', batch)
 end

@@ -62,12 +62,9 @@ class Deliveries:
         fields = {"tries": tries, "outcome": outcome, "status": status, "error": error}
         flat = ["" if part is None else part for pair in fields.items() for part in pair]
         args: list[Any] = [
-            self._prefix,
-            delivery.id,
-            "" if wait_s is None else wait_s,
-            counted,
-            *flat,
-        ]
+            self._prefix, delivery.id, "" if wait_s is None else wait_s, counted,
+            self._settings.retention_s, *flat,
+        ]  # fmt: skip
         with broker_errors(self._settings):
             _, tried_at, next_at = self._scripts["note"](keys=[self._pending], args=args)
         return delivery.model_copy(update=fields | {
@@ -84,14 +81,21 @@ class Deliveries:
 
     def list(self, owner: str, most: int, job_id: str | None = None) -> Iterator[Delivery]:
         """The latest deliveries of an owner, or those of one of its jobs."""
+        key = deliveries_key(self._prefix, owner)
         with broker_errors(self._settings):
-            ids = self._redis.zrevrange(deliveries_key(self._prefix, owner), 0, -1)
-        found = (i for i in ids if job_id is None or i.startswith(f"wh_{job_id}."))
-        for _, delivery_id in zip(range(most), found, strict=False):
+            ids = self._redis.zrevrange(key, 0, -1)
+        found = 0
+        for delivery_id in ids:
+            if found == most:
+                return
+            if job_id is not None and not delivery_id.startswith(f"wh_{job_id}."):
+                continue
             try:
                 yield self.get(delivery_id)
+                found += 1
             except DeliveryNotFound:  # it has expired
-                continue
+                with broker_errors(self._settings):
+                    self._redis.zrem(key, delivery_id)
 
     def counts(self) -> dict[str, int]:
         """How many were `delivered`, `failed` for good and `retried`, and are `pending`."""

@@ -4,6 +4,7 @@ The folder is what transformers' `save_pretrained` writes: `config.json`, the to
 files and `model.safetensors`. Nothing is ever downloaded. Needs the extra `bert`.
 """
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 from crossmodal.errors import BundleInvalid, InvalidSetting
 from crossmodal.text.vectors import Encoded
 
+WEIGHTS = "model.safetensors"
 FILES = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
-    "special_tokens_map.json", "model.safetensors",
+    "special_tokens_map.json", WEIGHTS,
 )  # fmt: skip  # what a bundle takes along of a BERT folder, as far as it is there
 
 
@@ -23,6 +25,7 @@ class BertVectors:
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer, self._model = _load(folder)
+        self._lock = threading.Lock()  # to truncate is a state of the tokenizer
 
     @property
     def dim(self) -> int:
@@ -38,11 +41,12 @@ class BertVectors:
         import torch
 
         words = text.split()
-        unknown = tuple(dict.fromkeys(word for word in words if self._is_unknown(word)))
-        if len(unknown) == len(set(words)):
-            return Encoded(np.zeros((0, self.dim), np.float32), unknown)
         limit = min(max_words, int(self._model.config.max_position_embeddings))
-        tokens = self._tokenizer(text, return_tensors="pt", truncation=True, max_length=limit)
+        with self._lock:
+            unknown = tuple(dict.fromkeys(word for word in words if self._is_unknown(word)))
+            if len(unknown) == len(set(words)):
+                return Encoded(np.zeros((0, self.dim), np.float32), unknown)
+            tokens = self._tokenizer(text, return_tensors="pt", truncation=True, max_length=limit)
         with torch.inference_mode():
             states = self._model(**tokens).last_hidden_state[0]  # (T, D)
         return Encoded(states.float().numpy(), unknown)

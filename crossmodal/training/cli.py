@@ -6,6 +6,7 @@ crossmodal evaluate runs/scenes --json
 """
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 from typing import Annotated, Any, Literal, cast
@@ -31,8 +32,10 @@ from crossmodal.errors import (
     TrainingError,
     TrainingStopped,
 )
+from crossmodal.files import write_whole
 from crossmodal.models.bundle import MANIFEST, open_bundle
 from crossmodal.models.captioner import CellName, Depth
+from crossmodal.models.weights import drawing_config
 from crossmodal.settings import load_settings
 from crossmodal.training.evaluation import evaluate as evaluate_bundle
 from crossmodal.training.loop import Budget, Metrics
@@ -126,6 +129,8 @@ def train(
         stages = tuple(STAGES) if what == "all" else (what,)
         check(Run(data, out, Budget(), seed, _quiet, options, resume), stages)
         _make(out)
+        if not resume:
+            _begin(out, stages)
         for name in stages:
             budget = _budget(name, what, minutes, steps)
             if resume and _is_done(out, name):
@@ -142,6 +147,7 @@ def train(
 
                 _train(name, Run(data, out, budget, seed, report, options, resume,
                                  checkpoint_every_s, stop.is_set))  # fmt: skip
+            _begun(out, name).unlink(missing_ok=True)
         if not trained and (out / MANIFEST).is_file():
             return
         with console.status("judging"):
@@ -188,8 +194,19 @@ def _make(out: Path) -> None:
         raise OutputNotWritable(f"{out} cannot be made: {e.strerror or e}") from e
 
 
+def _begin(out: Path, stages: Sequence[str]) -> None:
+    """Note that the stages are to be trained, whatever an earlier run has left of them."""
+    for stage in stages:
+        write_whole(_begun(out, stage), b"")
+
+
+def _begun(out: Path, stage: str) -> Path:
+    return out / f"{stage}.begun"
+
+
 def _is_done(out: Path, stage: str) -> bool:
-    return (out / STAGES[stage].made).is_file() and not (out / f"{stage}.checkpoint").is_file()
+    unfinished = (out / f"{stage}.checkpoint", _begun(out, stage))
+    return (out / STAGES[stage].made).is_file() and not any(file.is_file() for file in unfinished)
 
 
 def _report(stage: str, done: float, metrics: Metrics, as_json: bool) -> None:
@@ -231,7 +248,7 @@ def evaluate(
     """Measure a bundle on fresh examples, by judges that are not the model."""
     with errors_to_exit_status():
         opened = open_bundle(bundle or load_settings().bundle)
-        data = open_dataset(dataset or opened.manifest.dataset)
+        data = open_dataset(dataset or opened.manifest.dataset, drawing_config(opened).side)
         splits = data.judged if split == "all" else (split,)
         if not splits or split not in (*data.judged, "all"):
             raise InvalidSetting(

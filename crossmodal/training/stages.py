@@ -36,6 +36,7 @@ from crossmodal.models.scene_vae import SceneVAE, SceneVAEConfig
 from crossmodal.models.text_encoder import TextEncoderConfig
 from crossmodal.models.weights import load_weights, save_model
 from crossmodal.text.bert import FILES as BERT_FILES
+from crossmodal.text.bert import WEIGHTS as BERT_WEIGHTS
 from crossmodal.text.bert import BertVectors
 from crossmodal.text.vectors import TextVectors
 from crossmodal.text.word2vec import (
@@ -126,8 +127,18 @@ def check(run: Run, stages: Sequence[str]) -> None:
         raise InvalidSetting(f"--decoder scene needs boxes; {run.data.name} has none")
     if o.width % NORM_GROUPS:
         raise InvalidSetting(f"--width {o.width}: give a multiple of {NORM_GROUPS}")
-    if o.text.partition(":")[0] not in ("word2vec", "bert") or o.text == "bert":
+    kind, _, folder = o.text.partition(":")
+    if kind not in ("word2vec", "bert") or o.text == "bert":
         raise InvalidSetting(f"--text {o.text!r}: choose word2vec or bert:DIR")
+    if kind == "bert" and not (Path(folder).expanduser() / BERT_WEIGHTS).is_file():
+        raise InvalidSetting(
+            f"--text {o.text}: there is no {BERT_WEIGHTS} in it; weights in several files must be "
+            "saved as one"
+        )
+    if o.words and not o.words.is_file():
+        raise InvalidSetting(f"--words {o.words}: there is no such file")
+    if "word2vec" not in stages:
+        require_words(out)
     if o.start_from and not (o.start_from / WORDS).is_file():
         raise InvalidSetting(f"--start-from {o.start_from}: there is no {WORDS} in it")
     for stage in stages:
@@ -218,7 +229,7 @@ def _text_source(run: Run) -> TextVectors:
     """The vectors that prompts become; BERT's files are taken along into the bundle."""
     kind, _, folder = run.options.text.partition(":")
     if kind == "word2vec":
-        return load_words(run.out)
+        return load_vectors(run.out / WORDS)
     origin, copied = Path(folder).expanduser(), run.out / BERT
     bert = BertVectors(origin)
     copied.mkdir(exist_ok=True)
@@ -269,11 +280,10 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def load_words(out: Path) -> WordVectors:
-    """The word vectors in `out`. Raises `InvalidSetting` when there are none yet."""
+def require_words(out: Path) -> None:
+    """Raise `InvalidSetting` when there are no word vectors in `out` yet."""
     if not (out / WORDS).is_file():
         raise InvalidSetting(f"{out} has no {WORDS}: run `crossmodal train word2vec` first, or all")
-    return load_vectors(out / WORDS)
 
 
 def _course(run: Run, stage: str, config: Any, samples: Callable[[Course], None]) -> Course:

@@ -12,11 +12,13 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from crossmodal.errors import ImageTooLarge, InvalidImage
 from crossmodal.vision.media import media_type
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
+TILE_SIDES = (322, 323)  # tags of a TIFF
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # sixteen bits in one channel
 
 # What broken files make Pillow's plugins raise. Not `Exception`: the pool's time limit is one.
@@ -47,6 +49,9 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
 def _decoded(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_pixels(image.width, image.height, max_pixels)
+        if isinstance(image, TiffImageFile):  # a tile is decoded whole, and may be larger
+            width, height = (int(image.tag_v2.get(tag, 0)) for tag in TILE_SIDES)
+            _check_pixels(width, height, max_pixels)
         image.load()
         return np.asarray(_upright_rgb(image), np.uint8)
 
@@ -62,8 +67,8 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode in DEEP_MODES:
-        deep = np.asarray(image).astype(np.int64)
-        return Image.fromarray((deep >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        deep = np.asarray(image) >> 8
+        return Image.fromarray(deep.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

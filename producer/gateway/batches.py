@@ -27,7 +27,6 @@ from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import BatchView, Urls, batch_counts
 from producer.jsonl import BatchFile
 
-MOST_LINES = 100_000
 READ_AS = (MEDIA_TYPE, "application/x-ndjson", "application/octet-stream", "text/plain")
 LINES = '{"custom_id": "a", "url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
 
@@ -74,7 +73,7 @@ async def create(
         async with await anyio.open_file(path, "wb") as file:
             async for chunk in request.stream():
                 await file.write(chunk)
-        record = await services.call_store(_keep, path, key, services)
+        record = await services.call_long(_keep, path, key, services)
     services.feeder.wake()
     response.headers["Location"] = urls.batch(record.id)
     return await services.call(_view, record, services, urls)
@@ -126,10 +125,6 @@ def _keep(path: Path, key: ApiKey, services: Services) -> BatchRecord:
         raise InvalidParams(
             "no line of the file has a url /v1/txt2img or /v1/img2txt: give each of them one"
         ) from e
-    if file.total > MOST_LINES:
-        raise InvalidParams(
-            f"the file has {file.total} lines, {MOST_LINES} are allowed: make several of it"
-        )
     record = BatchRecord(
         id=batch_id, owner=key.id, max_queued=key.max_queued if key.id else None, task=file.task,
         total=file.total, created_at=time.time(),

@@ -8,6 +8,7 @@ import logging
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -74,6 +75,7 @@ class BatchRecords:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._prefix = client.settings.key_prefix
+        self._retention_s = client.settings.retention_s
         self._open = f"{self._prefix}:http-batches"
 
     def check_room(self, owner: str) -> None:
@@ -115,20 +117,21 @@ class BatchRecords:
     def is_canceled(self, batch_id: str) -> bool:
         """Whether somebody wants no more of it."""
         with broker_errors(self._client.settings):
-            return bool(self._client.redis.exists(f"{self._key(batch_id)}:canceled"))
+            return bool(self._client.redis.exists(self._canceled(batch_id)))
 
     def cancel(self, batch_id: str) -> None:
         """Have what was not sent not be sent, by whoever feeds the batch."""
         with broker_errors(self._client.settings):
-            retention_s = self._client.settings.retention_s
-            self._client.redis.set(f"{self._key(batch_id)}:canceled", 1, ex=retention_s)
+            self._client.redis.set(self._canceled(batch_id), 1)
+            if self._client.redis.hget(self._open, batch_id) is None:  # it has ended meanwhile
+                self._client.redis.expire(self._canceled(batch_id), self._retention_s)
 
     def close(self, record: BatchRecord) -> None:
         """Note how the batch has ended."""
         with broker_errors(self._client.settings):
             pipe = self._client.redis.pipeline(transaction=True)
-            retention_s = self._client.settings.retention_s
-            pipe.set(self._key(record.id), record.model_dump_json(), ex=retention_s)
+            pipe.set(self._key(record.id), record.model_dump_json(), ex=self._retention_s)
+            pipe.expire(self._canceled(record.id), self._retention_s)
             pipe.hdel(self._open, record.id)
             pipe.srem(self._own(record.owner), record.id)
             pipe.execute()
@@ -140,6 +143,7 @@ class BatchRecords:
             pipe = self._client.redis.pipeline(transaction=True)
             pipe.hdel(self._open, batch_id)
             pipe.srem(self._own(owner or ""), batch_id)
+            pipe.delete(self._canceled(batch_id))
             pipe.execute()
 
     def unfinished(self) -> dict[str, str]:
@@ -161,6 +165,9 @@ class BatchRecords:
         with broker_errors(self._client.settings):
             self._client.redis.delete(f"{self._key(batch_id)}:lease")
 
+    def _canceled(self, batch_id: str) -> str:
+        return f"{self._key(batch_id)}:canceled"
+
     def _own(self, owner: str) -> str:
         return f"{self._open}:{owner}"
 
@@ -177,7 +184,7 @@ class Feeder(Thread):
         self._records = BatchRecords(client)
         self._me = new_job_id()
         self._running: dict[str, Thread] = {}
-        self._canceled: set[str] = set()
+        self._canceled: dict[str, bool] = {}  # and whether all that was sent is canceled, too
         self._unread_until: dict[str, float] = {}
         self._news = Event()
         self._is_stopping = False
@@ -215,7 +222,7 @@ class Feeder(Thread):
         self._running = {i: thread for i, thread in self._running.items() if thread.is_alive()}
         for batch_id in self._running:
             self._records.lease(batch_id, self._me)
-            if batch_id not in self._canceled and self._records.is_canceled(batch_id):
+            if not self._canceled.get(batch_id) and self._records.is_canceled(batch_id):
                 self._cancel(batch_id)
         unfinished = self._records.unfinished()
         busy = Counter(unfinished[i] for i in self._running if i in unfinished)
@@ -233,11 +240,10 @@ class Feeder(Thread):
 
     def _cancel(self, batch_id: str) -> None:
         """Have no message sent from now on, then cancel those that were."""
-        self._canceled.add(batch_id)
-        try:
+        self._canceled.setdefault(batch_id, False)
+        with suppress(JobNotFound):  # nothing of it has been sent
             self._client.cancel_batch(batch_id)
-        except JobNotFound:  # nothing of it has been sent
-            return
+        self._canceled[batch_id] = True
 
     def _feed(self, batch_id: str) -> None:
         """Run a batch to its end, or leave it for another try if that may help."""
@@ -248,7 +254,7 @@ class Feeder(Thread):
         except (CrossmodalError, OSError) as e:  # such as a disk that is full
             log.warning("batch %s waits, and is taken up again: %s", batch_id, e)
             self._news.wait(LOOK_S)
-        self._canceled.discard(batch_id)
+        self._canceled.pop(batch_id, None)
 
     def _found(self, batch_id: str) -> BatchRecord | None:
         """The record of a batch that can be fed."""

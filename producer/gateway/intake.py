@@ -11,12 +11,23 @@ from typing import Any
 from crossmodal.errors import InvalidParams
 from producer.jsonl import REFUSED, parsed
 
+MOST_LINES = 100_000
+
 
 def check_lines(source: Path, target: Path, may_name: Callable[[str], bool]) -> None:
-    """Copy a file; in the copy, a line with a picture that may not be named says so."""
+    """Copy a file; in the copy, a line with a picture that may not be named says so.
+
+    Raises `InvalidParams` for one with too many lines, before any of them is looked at.
+    """
+    with source.open("rb") as lines:
+        count = sum(1 for _ in lines)
+    if count > MOST_LINES:
+        raise InvalidParams(
+            f"the file has {count} lines, {MOST_LINES} are allowed: make several of it"
+        )
     with source.open("rb") as lines, target.open("wb") as checked:
         for line in lines:
-            checked.write(_checked(line, may_name))
+            checked.write(_checked(line, may_name) if line.strip() else line)
 
 
 def _checked(line: bytes, may_name: Callable[[str], bool]) -> bytes:

@@ -22,12 +22,12 @@ from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.record import JobState, QueueStatus, WorkerInfo
 from crossmodal.metrics import RUNS_S, STORAGE
 from producer.client import Client
+from producer.gateway.problems import CLIENT_GONE
 
 log = logging.getLogger(__name__)
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 STREAM = b"text/event-stream"
-CLIENT_GONE = 499  # as nginx calls it: nobody waited for an answer
 NO_FAILURE = ("succeeded", "canceled", "expired")
 
 HTTP = CollectorRegistry(auto_describe=True)

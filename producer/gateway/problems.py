@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from pydantic.config import JsonDict
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from crossmodal.errors import (
     BlobNotFound,
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MOST_SHOWN = 5  # fields that are wrong
+CLIENT_GONE = 499  # as nginx calls it: nobody waits for an answer
 RETRY_S = 5  # where nothing says when to come back
 
 STATUSES: dict[type[CrossmodalError], int] = {  # of a class and of those below it, the nearest
@@ -171,6 +173,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         return problem(422, InvalidParams.code, described(error.errors()))
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_GONE)
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:

@@ -22,6 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 THREADS = 32  # for calls to Redis, which are short
 STORE_THREADS = 32  # for calls to the store, which may hang for as long as its timeout
+LONG_THREADS = 4  # for what may take seconds of a core
 
 
 class Services:
@@ -38,6 +39,7 @@ class Services:
         self.readiness = Readiness(self._check)
         self._threads = ThreadPoolExecutor(THREADS, "gateway")
         self._store_threads = ThreadPoolExecutor(STORE_THREADS, "store")
+        self._long_threads = ThreadPoolExecutor(LONG_THREADS, "long")
 
     @property
     def sync(self) -> Client:
@@ -50,8 +52,11 @@ class Services:
 
     async def call_store(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A blocking call to the object store, in a thread that no call to Redis waits for."""
-        run = partial(copy_context().run, partial(function, *args, **kwargs))
-        return await asyncio.get_running_loop().run_in_executor(self._store_threads, run)
+        return await _run(self._store_threads, partial(function, *args, **kwargs))
+
+    async def call_long(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A call that computes for long, in one of few threads, for which nothing else waits."""
+        return await _run(self._long_threads, partial(function, *args, **kwargs))
 
     async def pieces(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
         """What a blob's stream has, each piece read by `call_store`."""
@@ -75,7 +80,8 @@ class Services:
         await self.hub.close()
         await self.call(self.feeder.stop)
         await self.client.close()
-        self._store_threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._store_threads, self._long_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def _check(self) -> None:
         await self.call(self.sync.ledger.now)
@@ -83,6 +89,11 @@ class Services:
 
     def _check_store(self) -> None:
         self.sync.storage.head("checks/ready")
+
+
+async def _run(threads: ThreadPoolExecutor, function: Callable[[], T]) -> T:
+    run = partial(copy_context().run, function)
+    return await asyncio.get_running_loop().run_in_executor(threads, run)
 
 
 async def services(request: Request) -> Services:

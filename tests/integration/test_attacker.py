@@ -171,7 +171,7 @@ def test_garbage_among_the_messages_in_hand_blocks_nobody(client: Client, redis:
         redis.zadd("unacked_index", {tag: time.time() - 3_600})
     until(lambda: not redis.hkeys("unacked"), WAIT_S, "the sweep")  # it keeps what it removes
     found = [letter.queue for letter in letters(client).values()]
-    assert found.count("unacked") >= 2
+    assert found.count("") >= 2  # from which queue, nobody knows
 
 
 @pytest.mark.parametrize("key", ["../../../../../etc/passwd", "/etc/passwd", "inputs/../../x",

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from crossmodal.errors import JobNotFound, TooManyQueued
+from crossmodal.errors import BrokerUnavailable, JobNotFound, TooManyQueued
 from crossmodal.jobs.names import Task, bulk_job_id, http_batch_key, new_job_id
-from crossmodal.jobs.record import JobState
+from crossmodal.jobs.record import BatchStatus, JobState
 from crossmodal.settings import Settings
 from producer import Client
 from producer.gateway import feeder as feeding
@@ -32,6 +32,7 @@ from producer.gateway.feeder import (
 from tests.gateway import calling
 from tests.waiting import until
 
+PROMPT = b'{"url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
 BROKEN = b"this line fails alone, without a worker\n"
 
 
@@ -174,6 +175,42 @@ def test_what_was_sent_of_a_batch_that_is_given_up_is_canceled(
         assert failure is not None
         assert failure.code == "idempotency_conflict"
         assert client.record(message).state is JobState.CANCELED
+
+
+def test_a_cancellation_that_failed_is_tried_again(
+    client: Client, records: BatchRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+    cancel = client.cancel_batch
+
+    def away_at_first(batch_id: str) -> BatchStatus:
+        tries.append(batch_id)
+        if len(tries) == 1:
+            raise BrokerUnavailable("nobody listens there")
+        return cancel(batch_id)
+
+    monkeypatch.setattr(client, "cancel_batch", away_at_first)
+    batch_id = opened(client, PROMPT)
+    with running_feeder(client):
+        until(lambda: is_there(client, bulk_job_id(batch_id, 0)), 30, "the message")
+        records.cancel(batch_id)
+        assert ended(records, batch_id).failed == 1
+    assert len(tries) == 2
+
+
+def test_a_batch_that_nobody_feeds_yet_stays_canceled(
+    client: Client, records: BatchRecords, admin: Any
+) -> None:
+    batch_id = opened(client, PROMPT)
+    canceled = f"{http_batch_key(client.settings.key_prefix, batch_id)}:canceled"
+    records.cancel(batch_id)
+    assert admin.ttl(canceled) == -1
+    with running_feeder(client):
+        assert ended(records, batch_id).failed == 1
+    assert admin.ttl(canceled) > 0
+    client.redis.persist(canceled)
+    records.cancel(batch_id)  # by somebody who has not seen its end
+    assert admin.ttl(canceled) > 0
 
 
 def test_a_message_of_a_batch_is_not_deleted(client: Client, settings: Settings) -> None:

@@ -1,9 +1,11 @@
 """What keeps one caller, or a store that hangs, from stopping the gateway for everybody else."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -15,8 +17,11 @@ from crossmodal.settings import Settings
 from crossmodal.storage import Storage, StoredBlob
 from producer.gateway import feeder, readiness
 from producer.gateway.app import make_app
+from producer.gateway.intake import MOST_LINES
+from producer.gateway.metrics import HTTP
 from producer.gateway.services import STORE_THREADS, Services
-from tests.gateway import calling
+from tests.exposition import value
+from tests.gateway import calling, in_thread
 from tests.waiting import until
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + b"not much of a picture" * 20
@@ -162,6 +167,45 @@ def test_a_batch_that_cannot_be_noted_leaves_nothing_in_the_store(
     [refused] = _posted(app, 1)
     assert refused.status_code == 503
     assert _inputs(services) == []
+
+
+@pytest.mark.parametrize("line", [b"\n", LINE, b'{"body": {"image": {"key": "results/x/y"}}}\n'])
+def test_of_a_file_with_too_many_lines_none_is_looked_at(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, line: bytes
+) -> None:
+    def looked(*_: Any) -> None:
+        raise AssertionError("a line was looked at")
+
+    async def scenario() -> httpx2.Response:
+        async with calling(app) as http:
+            return await http.post("/v1/batches", content=line * (MOST_LINES + 1), headers=JSONL)
+
+    monkeypatch.setattr("producer.gateway.intake.parsed", looked)
+    monkeypatch.setattr("producer.gateway.batches.is_visible", looked)
+    refused = asyncio.run(scenario())
+    assert refused.status_code == 422
+    assert f"{MOST_LINES} are allowed" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/v1/uploads", "image/png"), ("/v1/batches", "text/plain"), ("/v1/jobs", "application/json")],
+)
+def test_who_goes_away_in_the_middle_of_a_body_is_no_error_of_ours(
+    settings: Settings, path: str, kind: str
+) -> None:
+    def counted(status: str) -> float:
+        name = "crossmodal_http_requests_total"
+        return value(HTTP.collect(), name, route=path, status=status)
+
+    gone, faults = counted("499"), counted("500")
+    with in_thread(settings, needs_keys=False) as url:
+        there = urlsplit(url)
+        with socket.create_connection((str(there.hostname), there.port or 80)) as caller:
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+            caller.sendall(f"{head}Content-Length: 1000\r\n\r\nthe beginning".encode())
+        until(lambda: counted("499") + counted("500") > gone + faults)
+    assert (counted("499"), counted("500")) == (gone + 1, faults)
 
 
 def _posted(app: FastAPI, times: int) -> list[httpx2.Response]:

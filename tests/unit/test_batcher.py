@@ -14,6 +14,7 @@ from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Pipeline
 from worker.host.batcher import WORN_OUT_AFTER, Batcher, Ran
 from worker.host.isolation import run_isolated
 from worker.host.lanes import Lane, Quiet
+from worker.host.memory import is_broken, is_out_of_memory
 
 PICTURE = np.zeros((1, 2, 2, 3), np.uint8)
 
@@ -225,6 +226,35 @@ def test_a_batch_without_memory_is_halved_until_it_fits() -> None:
 def test_a_request_without_memory_even_alone_fails_with_that_code() -> None:
     outcomes = run_isolated(Greedy(), [request(p) for p in ("a", "huge", "b")])
     assert [type(o) for o in outcomes] == [Drawn, GpuOutOfMemory, Drawn]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."),
+        MemoryError(),
+    ],
+    ids=str,
+)
+def test_whoever_says_it_a_device_without_memory_is_not_broken(error: BaseException) -> None:
+    assert is_out_of_memory(error)
+    assert not is_broken(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+    ],
+    ids=str,
+)
+def test_a_device_that_fails_everything_from_now_on_is_broken(error: BaseException) -> None:
+    assert is_broken(error)
+    assert not is_out_of_memory(error)
 
 
 def test_a_host_is_worn_out_when_single_requests_find_no_memory() -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from crossmodal.errors import IdempotencyConflict, InvalidParams, JobNotFound
 from crossmodal.jobs.bulk import BulkItem, pack_items, unpack_items
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.names import Task, batch_key, bulk_job_id, messages_key, result_key
+from crossmodal.jobs.names import Task, batch_key, bulk_job_id, job_key, messages_key, result_key
 from crossmodal.jobs.params import BulkParams, parse_params
 from crossmodal.jobs.record import Failure, ItemResult, JobResult, JobState
 from crossmodal.parts import finished_parts, put_part, read_part
@@ -342,6 +342,47 @@ def test_a_batch_that_was_forgotten_is_not_found_when_its_last_message_ends(
     with pytest.raises(JobNotFound, match=BATCH):
         client.batch(BATCH)
     sending.results()
+
+
+def test_a_batch_is_kept_for_as_long_as_one_of_its_messages_waits(
+    client: Client, admin: Any
+) -> None:
+    key = batch_key(client.settings.key_prefix, BATCH)
+    sending = Sending(client, prompts(70))
+    sending.until_sent(70)
+    client.cancel(bulk_job_id(BATCH, 0))
+    assert admin.ttl(key) == -1
+    client.cancel(bulk_job_id(BATCH, 1))
+    assert admin.ttl(key) > 0
+    sending.results()
+
+
+def test_a_message_that_is_run_again_when_its_record_is_gone_is_counted_once(
+    client: Client,
+) -> None:
+    sending = Sending(client, prompts(70))
+    sending.until_sent(70)
+    client.cancel_batch(BATCH)
+    sending.results()
+    client.redis.delete(job_key(client.settings.key_prefix, bulk_job_id(BATCH, 0)))
+    again = Sending(client, prompts(70))
+    until(lambda: not client.batch(BATCH).is_done, WAIT_S)
+    status = client.batch(BATCH)
+    assert status.messages == {JobState.QUEUED: 1, JobState.CANCELED: 2}
+    status = client.cancel_batch(BATCH)
+    assert (status.total, status.failed, status.is_done) == (70, 70, True)
+    again.results()
+
+
+def test_a_message_that_is_sent_while_its_batch_is_canceled_is_canceled_too(
+    client: Client,
+) -> None:
+    answers = iter([False])  # before it is sent
+    found = client.map_items(
+        Task.TXT2IMG, prompts(1), batch_id=BATCH, is_canceled=lambda: next(answers, True)
+    )
+    assert set(codes(Sending(client, found).results()).values()) == {"canceled"}
+    assert client.record(bulk_job_id(BATCH, 0)).state is JobState.CANCELED
 
 
 def test_an_unknown_batch_is_not_found(client: Client) -> None:

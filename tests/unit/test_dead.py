@@ -106,6 +106,13 @@ def test_a_replayed_message_lies_in_its_queue_again(client: Client, settings: Se
         client.dead_letters.get(letter_id)
 
 
+def test_a_message_whose_queue_nobody_knows_is_not_replayed(client: Client) -> None:
+    letter_id = client.dead_letters.set_aside("", b"garbage", GARBAGE)
+    with pytest.raises(InvalidParams, match="its queue is not known"):
+        replay(client, client.dead_letters.get(letter_id))
+    assert client.dead_letters.get(letter_id).raw == b"garbage"
+
+
 def test_whoever_replays_twice_makes_one_job(client: Client, ledger: JobLedger) -> None:
     letter = client.dead_letters.get(dead_job(client, ledger))
     first = replay(client, letter)

@@ -43,6 +43,17 @@ def png_of_size(width: int, height: int) -> bytes:
     )
 
 
+def tiff_of_one_tile(side: int, tile: int) -> bytes:
+    """A grey TIFF of `side` × `side` pixels in one deflated tile of `tile` × `tile`."""
+    data = zlib.compress(bytes(tile * tile))
+    # width, height, bits, compression, black is zero, samples, tile's width and height, data
+    values = {256: side, 257: side, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile,
+              324: 8, 325: len(data)}  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    directory = struct.pack("<H", len(values)) + entries + bytes(4)
+    return b"II*\x00" + struct.pack("<I", 8 + len(data)) + data + directory
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -126,6 +137,13 @@ def test_a_bomb_is_refused_from_its_header_with_memory_flat() -> None:
         decode(bomb, LIMIT)
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown_kib < 20_000  # its pixels would be 2.7 GB
+
+
+def test_a_tile_larger_than_its_picture_is_refused_before_it_is_decoded() -> None:
+    picture = tiff_of_one_tile(16, tile=2048)
+    assert decode(picture, 2048 * 2048).shape == (16, 16, 3)
+    with pytest.raises(ImageTooLarge, match="2048 × 2048"):
+        decode(picture, 2048 * 2048 - 1)
 
 
 def test_noise_behind_an_image_signature_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -115,6 +116,39 @@ def test_deliveries_that_nobody_tried_are_forgotten_with_their_records(
     assert deliveries.counts()["pending"] == 1
     kept = make()
     assert redis.zrange(pending, 0, -1) == [kept.id]
+    assert deliveries.counts()["failed"] == 1
+
+
+def test_it_is_kept_until_all_tries_are_over_however_short_the_retention(
+    settings: Settings, redis: Redis, admin: Any
+) -> None:
+    brief = settings.model_copy(update={"retention_s": 60})
+    ledger, deliveries, job_id = JobLedger(brief), Deliveries(brief, redis), new_job_id()
+    ledger.submit(job_id, Task.TXT2IMG, "{}", "", origin=Origin(webhook=HOOK))
+    ledger.cancel(job_id)
+    [delivery] = deliveries.list("", 10)
+    key = delivery_key(settings.key_prefix, delivery.id)
+    deliveries.note(delivery, 500, "it answered 500")
+    assert admin.ttl(key) > 1.25 * sum(RETRIES_S)
+    deliveries.note(delivery, 200, None)
+    assert 0 < admin.ttl(key) <= 60
+
+
+@pytest.mark.parametrize("how", ["due", "claimed"])
+def test_one_whose_record_is_gone_is_counted_as_failed(
+    deliveries: Deliveries, make: Callable[[], Delivery], redis: Redis, settings: Settings,
+    how: str,
+) -> None:  # fmt: skip
+    delivery = make()
+    redis.delete(delivery_key(settings.key_prefix, delivery.id))
+    redis.zadd(webhooks_key(settings.key_prefix, "pending"), {delivery.id: 0})
+    if how == "due":
+        deliveries.send_due()
+    else:
+        assert deliveries.claim(delivery.id) is None
+    counts = deliveries.counts()
+    assert (counts["failed"], counts["pending"]) == (1, 0)
+    assert list(deliveries.list("", 10)) == []
 
 
 def test_what_is_due_is_sent_again_unless_many_messages_wait(

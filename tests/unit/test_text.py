@@ -1,5 +1,6 @@
 """Word vectors and BERT: the same interface, read from the files that they come in."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,13 @@ def test_bert_and_word2vec_have_one_interface(trained: WordVectors, bert: BertVe
 def test_berts_vectors_depend_on_their_neighbours(bert: BertVectors) -> None:
     one, other = (bert.encode(text, 64).vectors for text in ("red circle", "red star"))
     assert not np.allclose(one[1], other[1])
+
+
+def test_threads_that_share_bert_truncate_all_the_same(bert: BertVectors) -> None:
+    long = "a small red circle " * 40
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: bert.encode(long, 10), range(200)))
+    assert {len(one.vectors) for one in found} == {10}
 
 
 def test_a_folder_without_bert_is_refused(tmp_path: Path) -> None:

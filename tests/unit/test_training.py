@@ -284,6 +284,22 @@ def test_a_killed_run_ends_with_the_losses_of_one_that_was_not(tmp_path: Path) -
     assert open_bundle(a).version == open_bundle(b).version
 
 
+def test_what_was_killed_before_its_first_checkpoint_is_not_done(tmp_path: Path) -> None:
+    """Though an earlier run has left models in the folder."""
+    options = ("all", *SMALL, "--out", str(tmp_path), "--steps")
+    assert train(*options, "2").returncode == 0
+    again = (*options, "1000", "--start-from", str(tmp_path))
+    running = subprocess.Popen(train_command(*again), stdout=subprocess.DEVNULL, env=ENV)
+    until((tmp_path / "img2txt.begun").exists, 150)
+    running.kill()
+    running.wait(60)
+    resumed = train(*options, "2", "--start-from", str(tmp_path), "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    record = open_bundle(tmp_path).manifest.training
+    assert [len(record[stage]) for stage in ("txt2img", "img2txt")] == [2, 2]
+    assert not list(tmp_path.glob("*.begun"))
+
+
 def test_all_stages_on_scenes_leave_a_bundle_with_a_model_card(tmp_path: Path) -> None:
     done = train("all", "--out", str(tmp_path), "--steps", "2", "--judged", "4", "--json")
     assert done.returncode == 0, done.stderr
@@ -313,6 +329,7 @@ def test_all_stages_on_scenes_leave_a_bundle_with_a_model_card(tmp_path: Path) -
     "args",
     [("nonsense", "--steps", "1"), ("all",), ("all", "--steps", "1", "--dataset", "mnist"),
      ("all", "--steps", "1", "--dataset", "coco:/nowhere"), ("txt2img", "--steps", "1"),
+     ("img2txt", "--steps", "1"), ("all", "--steps", "1", "--text", "bert:/nowhere"),
      ("all", "--steps", "1", "--grids", "8,4"), ("all", "--steps", "1", "--width", "20"),
      ("all", "--steps", "1", "--grids", "0"), ("all", "--steps", "1", "--depth", "19"),
      ("all", "--steps", "1", "--dataset", f"coco:{COCO}", "--decoder", "scene"),
@@ -341,5 +358,5 @@ def test_a_full_disk_stops_the_run_and_leaves_what_was_there(tmp_path: Path) -> 
     assert (stopped.returncode, "output_not_writable" in stopped.stderr) == (1, True)
     assert (tmp_path / "txt2img.json").read_text() == "{}"
     assert {p for p in tmp_path.iterdir() if p.suffix != ".png"} == {
-        *before, tmp_path / "txt2img.log.jsonl"
+        *before, tmp_path / "txt2img.log.jsonl", tmp_path / "txt2img.begun"
     }  # fmt: skip

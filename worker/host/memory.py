@@ -8,14 +8,15 @@ import torch
 from crossmodal.metrics import GPU_MEMORY
 
 SHOW_S = 1.0
+NO_MEMORY = ("can't allocate memory", "error: out of memory", "_STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device, or the machine, had no memory for what was asked of it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    # The CPU's allocator has no exception of its own.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # The CPU's allocator has no exception of its own, nor has CUDA outside torch's, as for events.
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
 
 
 def is_broken(error: BaseException) -> bool:
@@ -23,7 +24,7 @@ def is_broken(error: BaseException) -> bool:
 
     So do a failed assertion in a kernel, an illegal address, an uncorrectable memory error.
     """
-    if is_out_of_memory(error) or "out of memory" in str(error):
+    if is_out_of_memory(error):
         return False
     return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
 
