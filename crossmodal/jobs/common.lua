@@ -289,7 +289,7 @@ local function note_message_end(batch, state, items, completed, is_again, retent
   end
   local r = redis.call('HMGET', batch, 'messages', 'again', 'succeeded', 'failed', 'canceled',
     'expired')
-  local under_way = tonumber(r[1]) + tonumber(r[2] or 0)
+  local under_way = tonumber(r[1] or 0) + tonumber(r[2] or 0)
   for i = 3, 6 do under_way = under_way - tonumber(r[i] or 0) end
   if under_way <= 0 then redis.call('EXPIRE', batch, retention_s) end
 end
