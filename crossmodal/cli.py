@@ -1,13 +1,16 @@
 """The `crossmodal` command: a table of subcommands, each loaded only when it is used."""
 
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Any
 
 import typer
 
 from crossmodal.console import USAGE, console, print_table, stderr
+from crossmodal.processes import treat_sigterm_as_interrupt
 
 # name -> (where it lives, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -39,6 +42,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def main() -> None:
     """Run the subcommand that the command line names."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # the name of a file may be no text
+            stream.reconfigure(errors="backslashreplace")
+    if os.getpid() == 1:  # as in a container, where a signal that nobody handles is dropped
+        treat_sigterm_as_interrupt()
     name, *args = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "help"):
         console.print("Usage: crossmodal COMMAND [OPTIONS]\n\n"

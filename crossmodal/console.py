@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,13 +25,14 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 stderr = Console(stderr=True, highlight=False)
 
 
-def print_json(value: Any, indent: int | None = 2) -> None:
-    """One JSON document on standard output; one line without `indent`."""
+def print_json(value: Any, indent: int | None = 2, where: IO[str] | None = None) -> None:
+    """One JSON document on standard output, or `where`; one line without `indent`."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     if not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
         text = json.dumps(value, indent=indent)  # half a character can only be written escaped
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    where = where or sys.stdout
+    where.write(text + "\n")
+    where.flush()
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -1,6 +1,7 @@
 """Child processes that are started, watched and ended together with this one."""
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -9,12 +10,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO
+from types import FrameType
+from typing import IO, NoReturn
+
+log = logging.getLogger(__name__)
 
 STDERR = 2  # standard output is kept for what a command prints itself
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 COLLECT_S = 1.0
+KILL_S = 5.0  # after which a killed process hangs in the kernel, as for a device that is broken
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -91,7 +96,9 @@ class Child:
         if status is None or status < 0:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            if not self.wait(KILL_S):
+                log.error("%s is killed and does not end: it hangs in the kernel", self.name)
+                return
         wait_until(lambda: _has_collected(process.pid), COLLECT_S, 0.01)
 
     def _prepare(self, parent: int) -> None:
@@ -143,8 +150,18 @@ def treat_sigterm_as_interrupt() -> None:
     SIGINT is set too: a shell starts its background jobs with SIGINT ignored.
     """
 
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)
+    on_end(interrupt)
+
+
+def on_end(handler: Callable[[int, FrameType | None], object]) -> None:
+    """Have `handler` called when this process is to end, or its terminal goes.
+
+    What was started by nohup outlives that.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, handler)

@@ -175,10 +175,21 @@ def load_settings(**overrides: Any) -> Settings:
     Raises `InvalidSetting`, naming each bad variable, its value and the limit.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
+    if unknown := sorted(given.keys() - Settings.model_fields.keys()):
+        raise InvalidSetting(f"there is no setting {unknown[0]!r}: docs/settings.md has them all")
     try:
         return Settings(**given)
     except ValidationError as e:
         raise InvalidSetting("; ".join(_describe(error) for error in e.errors())) from e
+
+
+def overridden(settings: Settings | None, **overrides: Any) -> Settings:
+    """The settings, else the environment's, with some replaced. Raises `InvalidSetting`."""
+    if settings is None:
+        return load_settings(**overrides)
+    named = [name for name, value in overrides.items() if value is not None]
+    given = load_settings(**overrides) if named else settings
+    return settings.model_copy(update={name: getattr(given, name) for name in named})
 
 
 def _describe(error: Any) -> str:

@@ -8,8 +8,9 @@ asynchronous connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -64,17 +65,17 @@ class AsyncClient:
 
     def map_txt2img(self, prompts: Iterable[str], **options: Any) -> AsyncIterator[ItemResult]:
         """See `Client.map_txt2img`."""
-        return _in_thread(self.sync.map_txt2img(prompts, **options))
+        return _in_thread(partial(self.sync.map_txt2img, prompts, **options))
 
     def map_img2txt(self, images: Iterable[Picture], **options: Any) -> AsyncIterator[ItemResult]:
         """See `Client.map_img2txt`."""
-        return _in_thread(self.sync.map_img2txt(images, **options))
+        return _in_thread(partial(self.sync.map_img2txt, images, **options))
 
     def map_items(
         self, task: Task, items: Iterable[BulkItem | ItemResult], **options: Any
     ) -> AsyncIterator[ItemResult]:
         """See `Client.map_items`."""
-        return _in_thread(self.sync.map_items(task, items, **options))
+        return _in_thread(partial(self.sync.map_items, task, items, **options))
 
     async def batch(self, batch_id: str) -> BatchStatus:
         """See `Client.batch`."""
@@ -163,8 +164,9 @@ class AsyncClient:
         return AsyncJobHandle(self, handle.id)
 
 
-async def _in_thread(items: Iterator[ItemResult]) -> AsyncIterator[ItemResult]:
+async def _in_thread(begin: Callable[[], Iterator[ItemResult]]) -> AsyncIterator[ItemResult]:
     """Iterate without holding up the event loop; no thread is held between two items."""
+    items = await asyncio.to_thread(begin)
     while (item := await asyncio.to_thread(next, items, None)) is not None:
         yield item
 

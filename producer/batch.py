@@ -25,6 +25,7 @@ from producer.client import Client
 from producer.jsonl import BatchFile, result_line
 
 app = typer.Typer(add_completion=False, help="Many requests at once, from a file of JSON lines.")
+LONGEST_STEM = 60  # characters, of up to four bytes
 BatchId = Annotated[str, typer.Argument(metavar="ID")]
 
 
@@ -48,7 +49,8 @@ def run(
 ) -> None:
     """Run a file of requests; results are written as they come, in any order.
 
-    With the --id of an earlier run, what that one has done is not done again.
+    With -o -, the summary goes to standard error, also as JSON. With the --id of an earlier run,
+    what that one has done is not done again.
     """
     with errors_to_exit_status(), Client() as client:
         name = check_batch_id(batch_id or new_job_id())
@@ -57,7 +59,7 @@ def run(
         stderr.print(f"batch {name}: go on with it by --id {name}", soft_wrap=True)
         begun = time.monotonic()
         counts = {"total": file.total, "completed": 0, "failed": 0}
-        with _output(out) as output, progress(f"{file.task}", file.total) as bar:
+        with _output(out, source) as output, progress(f"{file.task}", file.total) as bar:
             for result in client.map_items(file.task, file.items(), batch_id=name):
                 counts["failed" if result.failure else "completed"] += 1
                 output.write(result_line(name, result) + "\n")
@@ -65,8 +67,10 @@ def run(
                     _write_images(client, result, images)
                 bar.advance(0)  # type: ignore[arg-type]
         took_s = time.monotonic() - begun
-        _summarize(name, file.task, counts, took_s, as_json)
-        if counts["failed"]:
+        _summarize(
+            name, file.task, counts, took_s, as_json, sys.stderr if out == "-" else sys.stdout
+        )
+        if counts["completed"] < counts["total"]:
             raise typer.Exit(FAILED)
 
 
@@ -85,10 +89,12 @@ def cancel(batch_id: BatchId, as_json: Json = False) -> None:
 
 
 @contextmanager
-def _output(name: str) -> Iterator[IO[str]]:
+def _output(name: str, source: Path) -> Iterator[IO[str]]:
     if name == "-":
         yield sys.stdout
         return
+    if Path(name).exists() and Path(name).samefile(source):
+        raise InvalidSetting(f"--out {name} is the file of requests: give another")
     try:
         with Path(name).open("w", encoding="utf-8") as output:
             yield output
@@ -98,21 +104,30 @@ def _output(name: str) -> Iterator[IO[str]]:
 
 def _write_images(client: Client, result: ItemResult, folder: Path) -> None:
     """The pictures of one item; a name never leads out of the folder."""
-    stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in result.custom_id).lstrip(".")
+    stem = _stem(result)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(result.images):
-            (folder / f"{stem or result.index}-{i}.png").write_bytes(client.read(image))
+            (folder / f"{stem}-{i}.png").write_bytes(client.read(image))
     except OSError as e:
         raise InvalidSetting(f"{folder} cannot be written: {e.strerror}") from e
 
 
-def _summarize(name: str, task: Task, counts: dict[str, int], took_s: float, as_json: bool) -> None:
+def _stem(result: ItemResult) -> str:
+    """The custom id as far as it can be a file's name, and else one that no other item has."""
+    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in result.custom_id)
+    stem = plain.lstrip(".")[:LONGEST_STEM]
+    return stem if stem == result.custom_id else f"{stem}-{result.index}".lstrip("-")
+
+
+def _summarize(
+    name: str, task: Task, counts: dict[str, int], took_s: float, as_json: bool, where: IO[str]
+) -> None:  # fmt: skip
     rate = round(counts["total"] / took_s, 1) if took_s else 0.0
     if as_json:
         found = {"id": name, "task": task, "request_counts": counts,
                  "took_s": round(took_s, 3), "per_second": rate}  # fmt: skip
-        print_json(found)
+        print_json(found, where=where)
         return
     stderr.print(
         f"{counts['completed']} of {counts['total']} completed, {counts['failed']} failed, "

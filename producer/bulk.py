@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from crossmodal.errors import IdempotencyConflict, InvalidParams, JobNotFound, QueueFull
+from crossmodal.errors import (
+    IdempotencyConflict,
+    InvalidParams,
+    JobCanceled,
+    JobNotFound,
+    QueueFull,
+)
 from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, ItemPacker, join_items
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
@@ -144,17 +150,15 @@ class Batch:
         """Whether the queue took the message, now or in an earlier run."""
         params = message.params
         if self._is_canceled() and not self._was_sent(message):
-            self._failed += [
-                ItemResult(index=place, custom_id=custom_id, failure=CANCELED)
-                for place, custom_id in message.names.items()
-            ]
-            return True
+            return self._drop(message)
         try:
             _, is_new = self._services.ledger.submit(
                 message.job, self._task, params.model_dump_json(), "",
                 message=message_of(self._task, message.job, params), batch=params,
                 origin=self._origin,
             )  # fmt: skip
+        except JobCanceled:
+            return self._drop(message)
         except QueueFull as e:
             if not self._sent:  # nothing of ours is on its way that could be waited for
                 time.sleep(min(FULL_S, e.retry_after_s))
@@ -165,6 +169,13 @@ class Batch:
             self._services.ledger.cancel(message.job)
         self._sent[message.job] = message
         self._wait.add(message.job, is_new=is_new)
+        return True
+
+    def _drop(self, message: Message) -> bool:
+        self._failed += [
+            ItemResult(index=place, custom_id=custom_id, failure=CANCELED)
+            for place, custom_id in message.names.items()
+        ]
         return True
 
     def _take(self, message: Message) -> bool:

@@ -1,7 +1,7 @@
 """The commands that submit jobs and ask about them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from crossmodal.console import (
     print_table,
     progress,
 )
-from crossmodal.errors import CrossmodalError, InvalidImage, InvalidSetting
+from crossmodal.errors import CrossmodalError, InvalidImage, InvalidSetting, ResultTimeout
 from crossmodal.jobs.record import Failure, JobResult, JobState
 from producer.client import Client
 from producer.handle import JobHandle, result_of
@@ -72,9 +72,10 @@ def img2txt(
 ) -> None:
     """Caption pictures. A file that cannot be captioned is reported, the others are."""
     with _client() as client:
-        submitted = [_submit_file(client, path, count, beam_width) for path in images]
+        submitted = _submit_files(client, images, count, beam_width)
         if not no_wait:
-            _wait([job for job in submitted if isinstance(job, JobHandle)], client, timeout_s)
+            with suppress(ResultTimeout):  # who has not ended says so in its row
+                _wait([job for job in submitted if isinstance(job, JobHandle)], client, timeout_s)
         rows = [
             _caption_row(client, path, job, ended=not no_wait)
             for path, job in zip(images, submitted, strict=True)
@@ -84,14 +85,24 @@ def img2txt(
             raise typer.Exit(FAILED)
 
 
-def _submit_file(
-    client: Client, path: Path, count: int, beam_width: int
-) -> JobHandle | CrossmodalError:
-    """The job of one file, or what is wrong with the file."""
-    try:
-        return client.img2txt(path, count=count, beam_width=beam_width)
-    except InvalidImage as e:
-        return e
+def _submit_files(
+    client: Client, paths: list[Path], count: int, beam_width: int
+) -> list[JobHandle | CrossmodalError]:
+    """The job of each file, or what is wrong with it.
+
+    After an error that is no file's own the rest is not tried; it is raised if no job was made.
+    """
+    found: list[JobHandle | CrossmodalError] = []
+    for i, path in enumerate(paths):
+        try:
+            found.append(client.img2txt(path, count=count, beam_width=beam_width))
+        except InvalidImage as e:
+            found.append(e)
+        except CrossmodalError as e:
+            if not any(isinstance(one, JobHandle) for one in found):
+                raise
+            return found + [e] * (len(paths) - i)
+    return found
 
 
 def _caption_row(

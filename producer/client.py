@@ -43,7 +43,7 @@ from crossmodal.jobs.record import (
 )
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
-from crossmodal.settings import Settings, load_settings
+from crossmodal.settings import Settings, overridden
 from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.media import check_size, media_type
 from producer.bulk import Batch, fitting
@@ -58,13 +58,14 @@ Picture = bytes | str | Path | BlobRef
 class Client:
     """Submits jobs to the queue and store that the environment names. Safe to share by threads.
 
-    Keyword arguments override single settings. A Redis that does not answer is given up
+    Keyword arguments override single settings, of the environment or of those that are given;
+    `InvalidSetting` is raised for what is none. A Redis that does not answer is given up
     after `connect_timeout_s`, an object store after `storage_timeout_s`; a wait takes as
     long as its own `timeout_s`.
     """
 
     def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
-        self.settings = settings or load_settings(**overrides)
+        self.settings = overridden(settings, **overrides)
         self.redis: Any = connect(self.settings)
         self.ledger = JobLedger(self.settings, self.redis)
         self._dead: DeadLetters | None = None
@@ -141,7 +142,8 @@ class Client:
         fixed = fix_seed(params)
         proposed = new_job_id()
         job_id, _ = self.ledger.submit(
-            proposed, task, fixed.model_dump_json(), fingerprint(task, params),
+            proposed, task, fixed.model_dump_json(),
+            fingerprint(task, params, expires_in_s, origin.webhook),
             message=message_of(task, proposed, fixed),
             idempotency_key=idempotency_key, expires_in_s=expires_in_s, origin=origin,
         )  # fmt: skip

@@ -42,6 +42,8 @@ class BatchFile:
         self._is_ours = is_ours
         self._batch_id = batch_id
         self._max_image_bytes = max_image_bytes
+        if path.exists() and not path.is_file():  # such as a pipe, which can be read only once
+            raise InvalidParams(f"{path} is no file: write the requests to one")
         try:
             with path.open("rb") as lines:
                 self.total = sum(1 for line in lines if line.strip())

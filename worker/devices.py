@@ -85,7 +85,7 @@ def _visible(names: list[str], visible: str | None) -> list[str]:
     if visible is None:
         return names
     shown: list[str] = []
-    for entry in visible.split(","):
+    for entry in map(str.strip, visible.split(",")):
         if entry.startswith(("GPU-", "MIG-")):
             shown.append(entry)
         elif entry.isdecimal() and int(entry) < len(names):

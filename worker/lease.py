@@ -33,7 +33,7 @@ from worker.recovery import Recovery
 
 log = logging.getLogger(__name__)
 
-MOST_AT_ONCE = 1_000  # messages that one sweep gives out again
+MOST_AT_ONCE = 200  # messages that one sweep gives out again, before the worker's loop goes on
 SILENT_S = 5.0  # Redis answers a worker that consumes every second
 
 

@@ -12,7 +12,7 @@ from types import FrameType
 
 from crossmodal.errors import BrokerUnavailable, InvalidSetting
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.processes import adopt_orphans, wait_until
+from crossmodal.processes import adopt_orphans, on_end, wait_until
 from crossmodal.settings import Settings
 from worker.devices import Device
 from worker.health import UnitFiles, is_locked, lock, supervisors_in
@@ -57,8 +57,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Block until stopped; the exit status is 0 when everything that ran was finished."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        on_end(self._on_signal)
         adopt_orphans()
         try:
             while self._signals == 0:
@@ -110,7 +109,7 @@ class Supervisor:
             self._disown()
         for unit in self._units:
             unit.stop_host(HOST_STOP_S)
-        return drained
+        return drained and not any(worker.has_crashed for worker in self._workers)
 
     def _disown(self) -> None:
         """Have what was cut off run again at once, and without an attempt being counted."""

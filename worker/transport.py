@@ -87,9 +87,13 @@ class BatchedAcks(kombu_redis.QoS):
         del self._acked[: len(acked)]
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Give a message out again; garbage in its place must not keep all others from it."""
+        """Give a message out again; garbage in its place must not keep all others from it.
+
+        Without kombu's WATCH, which hardly ever succeeds while many workers are busy. What is
+        given out twice that way is known by its job.
+        """
         try:
-            super().restore_by_tag(tag, client, leftmost)
+            self._restore(tag, client, leftmost)
         except (*self.channel.connection_errors, RedisError):
             raise
         except Exception as e:  # noqa: BLE001 - kombu takes for granted what lies there
@@ -100,6 +104,16 @@ class BatchedAcks(kombu_redis.QoS):
                 ))  # fmt: skip
                 found.hdel(self.unacked_key, tag)
                 found.zrem(self.unacked_index_key, tag)
+
+    def _restore(self, tag: str, client: Any, leftmost: bool) -> None:
+        with self.channel.conn_or_acquire(client) as found:
+            raw = found.hget(self.unacked_key, tag)
+            with found.pipeline(transaction=True) as pipe:
+                self._remove_from_indices(tag, pipe)
+                if raw:
+                    message, exchange, routing_key = loads(raw)
+                    self.channel._do_restore_message(message, exchange, routing_key, pipe, leftmost)
+                pipe.execute()
 
     @contextmanager
     def pipe_or_acquire(self, pipe: Any = None, client: Any = None) -> Iterator[Any]:

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -28,8 +29,19 @@ BACKOFF_MAX_S = 30.0
 RETRY_S = 5.0  # after the system could not start a process
 HEALTHY_AFTER_S = 60.0  # a process that ran this long has not crashed at its start
 START_S = 180.0  # for loading models from a slow disk
+LOOK_AGAIN_S = 3.0  # in which a host that is not dead has moved, though the clock was put forward
 RECONNECT_S = 5.0  # after Redis is back, this long a worker may take to consume again
 BULK_NICE = 10
+FIRST_NAMESPACE = 0xEFFFFFFC  # of process ids: PROC_PID_INIT_INO in Linux's include/linux/proc_ns.h
+
+
+def worker_name(slug: str, supervisor: int) -> str:
+    """What a Celery worker is called: as no other, also where containers share a host's name."""
+    namespace = FIRST_NAMESPACE
+    with suppress(OSError):  # not on Linux
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+    inside = "" if namespace == FIRST_NAMESPACE else f"-{namespace:x}"
+    return f"{slug}{inside}.{supervisor}@{socket.gethostname()}"
 
 
 @dataclass
@@ -77,7 +89,7 @@ class Watched:
         ran_s = time.monotonic() - self.child.started_at
         self.crashes = 0 if ran_s > HEALTHY_AFTER_S else self.crashes + 1
         again = max(0, self.crashes - AT_ONCE)
-        delay_s = min(BACKOFF_MAX_S, 0.5 * 2**again) if again else 0.0
+        delay_s = min(BACKOFF_MAX_S, 0.5 * 2 ** min(again, 10)) if again else 0.0
         self.not_before = time.monotonic() + delay_s
         log.error(
             "%s ended with status %s after %.1f s; starting it again in %.1f s",
@@ -107,7 +119,7 @@ class CeleryWorker:
         slug = f"{device.slug}-{BULK}" if crew.is_bulk else device.slug
         self.files = WorkerFiles(unit, slug)
         self.files.make_mark(needs_models=crew.needs_models)
-        self.name = f"{slug}.{os.getpid()}@{socket.gethostname()}"
+        self.name = worker_name(slug, os.getpid())
         self.watched = Watched(Child(
             f"worker {self.name}",
             [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--pool", "prefork",
@@ -129,6 +141,11 @@ class CeleryWorker:
     def is_ready(self) -> bool:
         """Whether it takes jobs."""
         return self.files.ready.exists() and self.files.beat.exists()
+
+    @property
+    def has_crashed(self) -> bool:
+        """Whether it ended by itself when it had begun to take jobs; to be asked once it has."""
+        return self.is_ready and self.child.returncode not in (0, None)
 
     def keep_alive(self, may_start: bool) -> None:
         """Kill it if it hangs; start it again if it has ended, or may start for the first time."""
@@ -158,6 +175,7 @@ class Unit:
     ) -> None:  # fmt: skip
         self._settings = settings
         self.files = files
+        self._silent_since: float | None = None  # by the monotonic clock
         needs_host = any(crew.needs_models for crew in crews)
         self.host = None if not needs_host else Watched(Child(
             f"host {device.name}",
@@ -204,6 +222,10 @@ class Unit:
         """A host whose device hangs ends itself; this one cannot even do that."""
         limit_s = max(self._settings.heartbeat_s, self._settings.inference_timeout_s)
         silent_s = host.silent_s(self.files.host_beat)
-        if host.child.is_alive and silent_s > limit_s:
+        if not host.child.is_alive or silent_s <= limit_s:
+            self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = time.monotonic()
+        elif time.monotonic() - self._silent_since > LOOK_AGAIN_S:
             log.error("%s has not moved for %.0f s: killing it", host.child.name, silent_s)
             host.child.kill()

@@ -44,7 +44,11 @@ class Batches:
         return int(most) if most else None
 
     def cancel(self, batch_id: str) -> BatchStatus:
-        """Cancel every message of the batch that has not ended. Raises `JobNotFound`."""
+        """Cancel every message of the batch that has not ended, and take no more of it.
+
+        Raises `JobNotFound`.
+        """
+        self._ledger.halt(check_batch_id(batch_id))
         for number in range(int(self._fields(batch_id)["messages"])):
             try:
                 self._ledger.cancel(bulk_job_id(batch_id, number))

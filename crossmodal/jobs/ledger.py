@@ -14,6 +14,7 @@ from redis import Redis
 from crossmodal.errors import (
     IdempotencyConflict,
     InvalidParams,
+    JobCanceled,
     QueueFull,
     TooManyQueued,
     WrongState,
@@ -73,7 +74,7 @@ class JobLedger(JobRecords):
 
     scripts = (
         "submit", "start", "finish", "release", "requeue", "disown", "cancel", "expire", "renew",
-        "bury", "promote", "remove",
+        "bury", "promote", "remove", "halt",
     )  # fmt: skip
 
     def __init__(self, settings: Settings, redis: Redis | None = None) -> None:
@@ -100,8 +101,9 @@ class JobLedger(JobRecords):
 
         With an `idempotency_key` that was used before for the same request, the id is that of
         the earlier job. Raises `IdempotencyConflict` where that was another request, and
-        `QueueFull` (never, when not `bounded`), and `BrokerFull`. A bulk job joins its `batch`.
-        Messages of one owner wait apart while the queue holds a batch's worth of them.
+        `QueueFull` (never, when not `bounded`), and `BrokerFull`. A bulk job joins its `batch`;
+        `JobCanceled` is raised where nobody wants more of that. Messages of one owner wait apart
+        while the queue holds a batch's worth of them.
         """
         if expires_in_s is not None and not 0 <= expires_in_s < float("inf"):
             raise InvalidParams(f"expires_in_s is {expires_in_s}: give seconds, 0 or more")
@@ -126,6 +128,10 @@ class JobLedger(JobRecords):
             raise TooManyQueued(
                 f"{reply[1]} jobs of this API key wait for {task.queue}, {origin.max_queued} are "
                 "allowed: submit again when some have been run"
+            )
+        if reply[0] == "canceled":
+            raise JobCanceled(
+                f"the batch {reply[1]!r} was canceled: send the rest as another batch"
             )
         if reply[0] == "conflict":
             raise IdempotencyConflict(
@@ -246,6 +252,12 @@ class JobLedger(JobRecords):
             return int(self._scripts["promote"](
                 keys=[key], args=[self._prefix, task.queue, self._settings.max_batch]
             ))  # fmt: skip
+
+    def halt(self, batch_id: str) -> None:
+        """Take no more messages of a batch."""
+        key = names.batch_key(self._prefix, batch_id)
+        with self._errors():
+            self._scripts["halt"](keys=[key], args=[self._prefix, batch_id])
 
     def remove(self, job_id: str) -> None:
         """Delete the record of a job that has ended. Raises `JobNotFound` or `WrongState`."""

@@ -21,6 +21,7 @@ from pydantic import (
 
 from crossmodal.errors import InvalidParams, InvalidPrompt
 from crossmodal.jobs.names import Task, check_batch_id
+from crossmodal.jobs.origin import Webhook
 
 MAX_PROMPT = 1_000  # characters
 MAX_RAW_PROMPT = 4 * MAX_PROMPT  # with spaces and marks that cleaning removes
@@ -194,7 +195,12 @@ def _describe(error: Any) -> str:
     return f"{where}: {error['msg']} (got {value})"
 
 
-def fingerprint(task: Task, params: Params) -> str:
+def fingerprint(
+    task: Task, params: Params, expires_in_s: float | None = None, webhook: Webhook | None = None
+) -> str:
     """A digest that is equal for equal requests, whatever seed was fixed for them."""
-    canonical = json.dumps([task, params.model_dump(mode="json")], sort_keys=True)
+    told = None if webhook is None else [webhook.url, *webhook.events]
+    canonical = json.dumps(
+        [task, params.model_dump(mode="json"), expires_in_s, told], sort_keys=True
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()

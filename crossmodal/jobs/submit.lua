@@ -7,7 +7,7 @@
 --   11 its number in the batch, 12 how many items it has, 13 how many its messages may have,
 --   14 its owner or '', 15 how many jobs the owner may have waiting or '', 16 how many messages
 --   of one owner may wait in the queue, 17 traceparent or '', 18 webhook as JSON or ''
--- returns {'created' | 'existing' | 'conflict', id}, {'full', depth, running, mean_run_s} or
+-- returns {'created' | 'existing' | 'conflict', id}, {'canceled', the batch}, {'full', depth, running, mean_run_s} or
 --   {'owner_full', how many jobs of the owner wait}
 local task, queue, params, fingerprint = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local expires_in_s, max_queue_length = tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -21,6 +21,10 @@ if idempotency ~= job then
   end
 end
 if redis.call('EXISTS', job) == 1 then return {'existing', id} end
+local batch = prefix .. ':batch:' .. ARGV[10]
+if ARGV[10] ~= '' and redis.call('HGET', batch, 'halted') then
+  return {'canceled', ARGV[10]}
+end
 
 local queued = queue_key(queue, 'queued')
 local depth = redis.call('ZCARD', queued)
@@ -57,7 +61,6 @@ if ARGV[10] == '' then
   redis.call('ZADD', list, stamp(t), id)
   if redis.call('PERSIST', list) == 1 then redis.call('PERSIST', list .. ':ended') end
 else
-  local batch = prefix .. ':batch:' .. ARGV[10]
   redis.call('HSET', job, 'batch', batch, 'items', ARGV[12])
   redis.call('HSET', batch, 'task', task, 'owner', owner)
   redis.call('HSETNX', batch, 'most', ARGV[13])

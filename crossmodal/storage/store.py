@@ -218,7 +218,13 @@ def _open(url: str, scheme: str, timeout_s: float, ca_file: Path | None) -> Obje
 
 
 def _folder_of(url: str) -> Path:
-    return Path(unquote(urlsplit(url).path))
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise InvalidSetting(
+            f"CROSSMODAL_STORAGE_URL={url}: a folder's URL has three slashes and the whole path, "
+            "as file:///srv/crossmodal"
+        )
+    return Path(unquote(parts.path))
 
 
 def _check_size(key: str, size: int, max_bytes: int | None) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sys
 import uuid
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from tests.chaos.proxy import Proxy
 from tests.marked import marked
 from tests.servers import start_server, user_url
 from tests.workers import celery_workers, hosts_of, task_children
+from worker.unit import worker_name
 
 POISON = Path(__file__).parents[1] / "e2e" / "poison"
 MARK = "CROSSMODAL_STORM"  # in the environment of every process that the storm starts
@@ -60,7 +60,7 @@ class Worker:
     @property
     def celery_name(self) -> str:
         """What its Celery worker is called in the records of the jobs it runs."""
-        return f"cpu.{self.child.pid if self.child else 0}@{socket.gethostname()}"
+        return worker_name("cpu", self.child.pid or 0) if self.child else ""
 
     def supervisor(self) -> psutil.Process | None:
         try:

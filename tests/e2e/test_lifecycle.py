@@ -51,6 +51,20 @@ def test_sigterm_finishes_fifty_running_jobs(
         assert not [p for p in tree if p.is_running()]
 
 
+def test_a_worker_that_dies_while_it_drains_has_not_finished_everything(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    with running_worker(env, tmp_path / "worker", 1) as worker:
+        host, celery = host_of(worker), interactive_worker(worker)
+        host.suspend()  # the job runs until we say so
+        job = client.txt2img(PROMPT, seed=7)
+        until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
+        worker.send(signal.SIGTERM)
+        celery.kill()
+        assert worker.wait(WAIT_S)
+        assert worker.returncode == 1
+
+
 def test_what_a_drained_worker_left_is_done_by_the_next_with_the_same_bytes(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:

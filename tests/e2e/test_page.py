@@ -108,6 +108,32 @@ def test_a_prompt_becomes_pictures_before_ones_eyes(page: Page) -> None:
     assert card.locator("time").get_attribute("datetime")
 
 
+def test_a_picture_that_could_not_be_read_is_read_again(page: Page) -> None:
+    page.route("**/v1/blobs/**", lambda route: route.abort())
+    card = draw(page)
+    is_in(card, "succeeded")
+    expect(card.locator(".tile .error")).to_contain_text("The gateway does not answer")
+    page.unroute("**/v1/blobs/**")
+    expect(card.locator("img")).to_have_js_property("naturalWidth", 128)
+    expect(card.locator(".tile")).to_have_attribute("aria-label", f"Enlarge: {PROMPT}")
+
+
+def test_a_job_shown_beside_the_filter_is_looked_at_when_its_news_were_missed(
+    page: Page, stack: RunningStack
+) -> None:
+    page.check("#filter [value=failed]")
+    with paused_host(stack):
+        card = draw(page)
+        is_in(card, "running")
+        page.evaluate(SHOW_OR_HIDE, "hidden")  # it listens to nothing any more
+        job_id = str(card.get_attribute("data-job"))
+    with Client(stack.settings) as client:
+        client.job(job_id).wait(60)
+    is_in(card, "running")
+    page.evaluate(SHOW_OR_HIDE, "visible")
+    is_in(card, "succeeded")
+
+
 def test_a_worker_that_is_killed_in_mid_job_is_seen_and_survived(
     page: Page, stack: RunningStack
 ) -> None:
@@ -164,6 +190,13 @@ def picture(gateway: Gateway, tmp_path: Path) -> Path:
     path.write_bytes(gateway.http.get(job["result"]["images"][0]["url"]).content)
     return path
 
+
+SHOW_OR_HIDE = """(state) => {
+    const get = () => state;
+    Object.defineProperty(document, "visibilityState", {get, configurable: true});
+    Object.defineProperty(document, "hidden", {get: () => state === "hidden", configurable: true});
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
 
 GIVE_FILE = """([selector, data, kind]) => {
     const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0));

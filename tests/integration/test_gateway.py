@@ -132,6 +132,9 @@ def test_the_same_idempotency_key_gives_the_same_job_and_another_body_is_refused
     assert first["id"] == again["id"]
     other = gateway.http.post("/v1/jobs", json=DRAW | {"count": 2}, headers=key)
     problem(other, 422, "idempotency_conflict")
+    for more in ({"expires_in_s": 60}, {"webhook_url": "https://receiver.example/hooks"}):
+        other = gateway.http.post("/v1/jobs", json=DRAW | more, headers=key)
+        problem(other, 422, "idempotency_conflict")
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_jobs_at_workers_of_this_machine_are_told_by_the_supervisor(
     client: Client, demand: Demand
 ) -> None:
     here = socket.gethostname()
-    names = [f"cpu.77@{here}", f"cpu.77@{here}", f"cuda0.88@{here}", "cpu.99@elsewhere"]
+    names = [f"cpu.77@{here}", f"cpu.77@{here}", f"cuda0-f0a2.88@{here}", "cpu.99@elsewhere"]
     for name in names:
         start(client, client.txt2img("a red circle").id, name)
     assert demand.busy() == {77: 2, 88: 1}

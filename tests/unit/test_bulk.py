@@ -265,7 +265,7 @@ def test_a_sender_sleeps_until_a_full_queue_has_room(settings: Settings) -> None
         sending = Sending(client, prompts(65))
         sending.until_sent(64)
         until(lambda: len(client.looks) >= 3, WAIT_S)  # twice in vain
-        client.cancel_batch(BATCH)
+        client.cancel(bulk_job_id(BATCH, 0))
         sending.until_sent(65)
         client.cancel_batch(BATCH)
         sending.results()
@@ -362,7 +362,8 @@ def test_a_message_that_is_run_again_when_its_record_is_gone_is_counted_once(
 ) -> None:
     sending = Sending(client, prompts(70))
     sending.until_sent(70)
-    client.cancel_batch(BATCH)
+    for number in range(2):
+        client.cancel(bulk_job_id(BATCH, number))
     sending.results()
     client.redis.delete(job_key(client.settings.key_prefix, bulk_job_id(BATCH, 0)))
     again = Sending(client, prompts(70))
@@ -383,6 +384,26 @@ def test_a_message_that_is_sent_while_its_batch_is_canceled_is_canceled_too(
     )
     assert set(codes(Sending(client, found).results()).values()) == {"canceled"}
     assert client.record(bulk_job_id(BATCH, 0)).state is JobState.CANCELED
+
+
+def test_of_a_batch_that_somebody_has_canceled_nothing_more_is_sent(client: Client) -> None:
+    goes_on = threading.Event()
+
+    def items() -> Iterator[BulkItem]:
+        yield from prompts(65)[:64]
+        goes_on.wait(WAIT_S)
+        yield from prompts(65)[64:]
+
+    found = client.map_items(Task.TXT2IMG, items(), batch_id=BATCH)
+    sending = Sending(client, found)
+    sending.until_sent(64)
+    client.cancel_batch(BATCH)
+    goes_on.set()
+    assert set(codes(sending.results()).values()) == {"canceled"}
+    assert client.batch(BATCH).total == 64
+    again = list(client.map_items(Task.TXT2IMG, prompts(65), batch_id=BATCH))
+    assert {r.failure.code for r in again if r.failure} == {"canceled"}
+    assert (len(again), client.batch(BATCH).total) == (65, 64)
 
 
 def test_an_unknown_batch_is_not_found(client: Client) -> None:
@@ -689,6 +710,20 @@ def test_a_bad_prompt_fails_alone(client: Client, worker: tuple[ShamHost, JobRun
     assert host.batches == [names(0, 3), names(6)]
     status = client.batch(BATCH)
     assert (status.completed, status.failed) == (3, 4)
+
+
+def test_after_a_part_that_nothing_was_asked_of_the_next_is_no_larger(
+    client: Client, worker: tuple[ShamHost, JobRunner]
+) -> None:
+    host, runner = worker
+    items = prompts(20)
+    for i in range(4):
+        items[i] = items[i]._replace(params={"prompt": ""})
+    sending = Sending(client, items)
+    sending.until_sent(20)
+    work(runner)
+    assert host.batches[:2] == [names(4, 5, 6, 7), names(8, 9, 10, 11)]
+    sending.results()
 
 
 def test_a_broken_picture_fails_alone(client: Client, worker: tuple[ShamHost, JobRunner]) -> None:

@@ -1,6 +1,7 @@
 """What a probe and the supervisor make of the files that workers touch."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,9 +16,11 @@ from crossmodal.errors import InvalidSetting
 from crossmodal.processes import Child
 from crossmodal.settings import Settings
 from tests.waiting import until
-from worker.health import answers, examine
+from worker import unit
+from worker.devices import Device
+from worker.health import UnitFiles, answers, examine
 from worker.supervisor import make_folder
-from worker.unit import Watched
+from worker.unit import Crew, Unit, Watched
 
 
 def supervisor_at(run_dir: Path, *options: str) -> "subprocess.Popen[str]":
@@ -107,6 +110,52 @@ def test_a_process_that_never_moved_is_silent_once_it_should_have_started(
     os.utime(tmp_path / "beat", (moved_at, moved_at))
     assert 1_000 <= watched.silent_s(tmp_path / "beat") < 1_100
     watched.child.stop(5)
+
+
+def test_the_thousandth_crash_in_a_row_is_one_more() -> None:
+    watched = Watched(Child("breaker", [sys.executable, "-c", "raise SystemExit(1)"]))
+    watched.child.start()
+    assert watched.child.wait(30)
+    watched.crashes = 5_000
+    watched.keep_alive()
+    assert 0 < watched.not_before - time.monotonic() <= unit.BACKOFF_MAX_S
+
+
+def test_a_host_is_killed_when_it_is_silent_at_a_second_look(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first, the clock may only have been put forward."""
+    watched = Unit(settings, Device("cpu"), [Crew(["txt2img"], 1)], UnitFiles(tmp_path, "cpu"))
+    assert watched.host is not None
+    host, beat = watched.host.child, watched.files.host_beat
+    host.argv = [sys.executable, "-c", "import time; time.sleep(600)"]
+    host.start()
+    try:
+        beat.touch()
+        os.utime(beat, (1.0, 1.0))
+        watched._end_silent_host(watched.host)
+        beat.touch()
+        watched._end_silent_host(watched.host)
+        monkeypatch.setattr(unit, "LOOK_AGAIN_S", 0.0)
+        os.utime(beat, (1.0, 1.0))
+        watched._end_silent_host(watched.host)
+        assert host.is_alive
+        watched._end_silent_host(watched.host)
+        assert host.returncode == -signal.SIGKILL
+    finally:
+        host.kill()
+
+
+def test_what_hangs_in_the_kernel_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = Child("stuck", [sys.executable, "-c", "import time; time.sleep(600)"])
+    child.start()
+    with monkeypatch.context() as patched:
+        patched.setattr("crossmodal.processes.KILL_S", 0.1)
+        patched.setattr(os, "killpg", lambda *_: None)  # it does not die of that
+        child.kill()
+        assert child.is_alive
+    child.kill()
+    assert child.returncode == -signal.SIGKILL
 
 
 # -- a gateway's ------------------------------------------------------------------------

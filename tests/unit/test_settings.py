@@ -4,6 +4,7 @@ import pytest
 
 from crossmodal.errors import InvalidSetting
 from crossmodal.settings import load_settings, redacted
+from producer import Client
 
 SECRET = "hunter2"
 
@@ -13,6 +14,19 @@ def test_the_command_line_goes_before_the_environment(monkeypatch: pytest.Monkey
     assert load_settings().max_batch == 4
     assert load_settings(max_batch=8).max_batch == 8
     assert load_settings(max_batch=None).max_batch == 4
+
+
+def test_a_setting_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match="connect_timeout"):
+        load_settings(connect_timeout=1)
+
+
+def test_a_client_may_be_given_settings_and_single_ones_beside() -> None:
+    given = load_settings(max_batch=8)
+    with Client(given, connect_timeout_s=1) as client:
+        assert (client.settings.max_batch, client.settings.connect_timeout_s) == (8, 1)
+    with pytest.raises(InvalidSetting, match="CROSSMODAL_CONNECT_TIMEOUT_S"):
+        Client(given, connect_timeout_s=-1)
 
 
 def test_a_bad_variable_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,31 @@ def test_an_acknowledgement_is_not_lost_when_redis_does_not_answer(
         assert admin.hlen(channel.unacked_key) == 0
 
 
+def test_a_message_in_hand_is_given_out_again_at_the_head_of_its_queue(
+    settings: Settings, admin: Any
+) -> None:
+    source = inspect.getsource(QoS.restore_by_tag)
+    for part in ("pipe.hget(self.unacked_key, tag)", "_remove_from_indices(tag, pipe)",
+                 "_do_restore_message(M, EX, RK, pipe, leftmost)"):  # fmt: skip
+        assert part in source
+    prefix = celery_prefix(settings.key_prefix)
+    transport = type("Transport", (Transport,), {"Channel": CheckedChannel})
+    options = {"global_keyprefix": prefix}
+    url = settings.broker_url.get_secret_value()
+    with Connection(url, transport=transport, transport_options=options) as connection:
+        channel = connection.channel()
+        message = json.loads(message_of(Task.TXT2IMG, "a-job", Txt2ImgParams(prompt="a circle")))
+        admin.hset(prefix + "unacked", "tag", json.dumps([message, "", "txt2img"]))
+        admin.zadd(prefix + "unacked_index", {"tag": 0})
+        admin.rpush(prefix + "txt2img", "before")
+        channel.qos.restore_by_tag("tag")
+        channel.qos.restore_by_tag("tag")  # as when two sweep at once
+        assert admin.exists(prefix + "unacked", prefix + "unacked_index") == 0
+        found = admin.lrange(prefix + "txt2img", 0, -1)
+        assert len(found) == 2
+        assert json.loads(found[1])["headers"]["redelivered"] is True
+
+
 def test_messages_in_hand_are_where_the_recovery_looks() -> None:
     assert Channel.unacked_key == UNACKED
     lists = {"" if step == 0 else f"{Channel.sep}{step}" for step in Channel.priority_steps}

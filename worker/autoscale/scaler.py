@@ -3,7 +3,6 @@
 import fcntl
 import logging
 import os
-import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,7 +10,7 @@ from types import FrameType
 from typing import IO
 
 from crossmodal.errors import BrokerUnavailable, InvalidSetting
-from crossmodal.processes import wait_until
+from crossmodal.processes import on_end, wait_until
 from crossmodal.settings import Settings
 from worker.autoscale.demand import Demand
 from worker.autoscale.fleet import Fleet, SlotState
@@ -48,8 +47,7 @@ class Scaler:
 
     def run(self) -> int:
         """Block until stopped; the exit status is 0 when every worker finished what it ran."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        on_end(self._on_signal)
         try:
             while self._signals == 0:
                 self._turn()

@@ -45,6 +45,20 @@ export class Gallery {
       if (!ids.has(id) && !this.#isKept(id) && card.heardAt < askedAt) this.#remove(id);
     }
     this.#append(page, askedAt);
+    for (const [id, card] of this.#cards) {
+      if (!ids.has(id) && !hasEnded(card.job)) this.#look(card.job);
+    }
+  }
+
+  /** A job that the filter leaves out of pages, whose news may have been missed. */
+  async #look({ id, status_url }) {
+    const askedAt = performance.now();
+    try {
+      const job = await getJson(status_url);
+      if (this.#cards.has(id)) this.#put(job, askedAt);
+    } catch (error) {
+      setText(byId("gallery-error"), error.message);
+    }
   }
 
   clear() {
@@ -190,6 +204,10 @@ async function readPage(query, cursor, signal) {
     if (!cursor || data.length >= query.limit / 2) break;
   }
   return { data, next_cursor: cursor };
+}
+
+function hasEnded({ state }) {
+  return state !== "queued" && state !== "running";
 }
 
 function isOlder(one, other) {

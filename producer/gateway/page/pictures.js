@@ -3,6 +3,7 @@ import { element } from "./dom.js";
 import { showPicture } from "./dialogs.js";
 
 const pictureOf = new WeakMap();
+const RETRY_MS = 10_000;
 const observer = new IntersectionObserver(onSeen, { rootMargin: "400px" });
 
 /** Fetched once it is nearly on the screen, or asked for: an <img> could not send the API key. */
@@ -66,11 +67,18 @@ function onSeen(entries) {
   }
 }
 
+function mayPass({ status }) {
+  return !status || status === 429 || status >= 500;
+}
+
 async function fill(button, picture) {
   try {
     const src = await picture.load();
     button.replaceChildren(element("img", { src, alt: picture.words }));
+    nameTile(button);
   } catch (error) {
     button.replaceChildren(element("span", { class: "error" }, error.message));
+    button.setAttribute("aria-label", `${picture.words}: ${error.message}`);
+    if (mayPass(error)) setTimeout(() => button.isConnected && observer.observe(button), RETRY_MS);
   }
 }
