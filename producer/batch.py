@@ -83,7 +83,7 @@ def status(batch_id: BatchId, as_json: Json = False) -> None:
 
 @app.command()
 def cancel(batch_id: BatchId, as_json: Json = False) -> None:
-    """Cancel what a batch has not finished."""
+    """Cancel what a batch has not finished, and take nothing more of it, whoever sends it."""
     with errors_to_exit_status(), Client() as client:
         _print_status(client.cancel_batch(batch_id), as_json)
 
