@@ -72,6 +72,8 @@ class BulkRun:
         self._blobs = blobs
         self._host = host
         self._threads = threads
+        # What an item took lately, until it came back from the host.
+        self._item_s = dict.fromkeys(Task, float("inf"))
 
     def run(self, attempt: Attempt, params: BulkParams, wanted: Wanted) -> JobResult:
         """The results of all items, stored in parts. Raises `NoLongerWanted`, and what keeps
@@ -134,7 +136,7 @@ class BulkRun:
             with tracing.span("infer", kind="client", first=now[0].place, items=len(now)):
                 answers = self._ask(message, now)
             if answers:
-                message.item_s = max(time.monotonic() - begun, 1e-6) / len(answers)
+                self._item_s[message.task] = max(time.monotonic() - begun, 1e-6) / len(answers)
             if storing is not None:
                 yield message.wanted.wait(storing)
             message.wanted.check()
@@ -148,7 +150,7 @@ class BulkRun:
         """The next part, taken from what is `todo`, being prepared."""
         if not todo:
             return None
-        quick = int(PART_S / message.item_s)
+        quick = int(PART_S / self._item_s[message.task])
         size = 1 if message.attempt.is_suspect else max(self._settings.bulk_batch, quick)
         part, todo[:] = todo[:size], todo[size:]
         return self._threads.submit(self._prepare, message, part)
@@ -244,7 +246,7 @@ def _raw(item: BulkItem) -> dict[str, Any]:
     return item.params if item.image is None else item.params | {"image": {"key": PACKED_KEY}}
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Message:
     """What all parts of a message share."""
 
@@ -253,4 +255,3 @@ class _Message:
     items: list[BulkItem]
     info: HostInfo
     wanted: Wanted
-    item_s: float = float("inf")  # that an item took lately, until it came back from the host
