@@ -117,7 +117,7 @@ def _stem(result: ItemResult) -> str:
     """The custom id as far as it can be a file's name, and else one that no other item has."""
     plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in result.custom_id)
     stem = plain.lstrip(".")[:LONGEST_STEM]
-    return stem if stem == result.custom_id else f"{stem}-{result.index}".lstrip("-")
+    return stem if stem == result.custom_id else f"{stem}~{result.index}"
 
 
 def _summarize(

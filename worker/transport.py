@@ -141,6 +141,9 @@ class CheckedChannel(kombu_redis.Channel):
             self._caller = self._create_client()
         yield client or self._caller
 
+    def _restore(self, message: Any, leftmost: bool = False) -> None:
+        self.qos.restore_by_tag(message.delivery_tag, leftmost=leftmost)
+
     def close(self) -> None:
         if not self.closed and self._qos is not None:
             self._qos.flush()

@@ -27,7 +27,6 @@ LEDGER = (
 # Celery's: to take messages, to give them back, and to be told what to do.
 CELERY = (
     "brpop", "hscan", "psubscribe", "publish", "punsubscribe", "subscribe", "unsubscribe",
-    "unwatch", "watch",
 )  # fmt: skip
 RESULTS = ("incr", "mget", "setex")  # of Celery's result backend
 # Redis 7.0 loads no rule with a subcommand that it does not know; 6.2 takes any name for one.

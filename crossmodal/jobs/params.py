@@ -199,7 +199,7 @@ def fingerprint(
     task: Task, params: Params, expires_in_s: float | None = None, webhook: Webhook | None = None
 ) -> str:
     """A digest that is equal for equal requests, whatever seed was fixed for them."""
-    told = None if webhook is None else [webhook.url, *webhook.events]
+    told = None if webhook is None else [webhook.url, *sorted(webhook.events)]
     canonical = json.dumps(
         [task, params.model_dump(mode="json"), expires_in_s, told], sort_keys=True
     )

@@ -7,8 +7,8 @@
 --   11 its number in the batch, 12 how many items it has, 13 how many its messages may have,
 --   14 its owner or '', 15 how many jobs the owner may have waiting or '', 16 how many messages
 --   of one owner may wait in the queue, 17 traceparent or '', 18 webhook as JSON or ''
--- returns {'created' | 'existing' | 'conflict', id}, {'canceled', the batch}, {'full', depth, running, mean_run_s} or
---   {'owner_full', how many jobs of the owner wait}
+-- returns {'created' | 'existing' | 'conflict', id}, {'canceled', the batch},
+--   {'full', depth, running, mean_run_s} or {'owner_full', how many jobs of the owner wait}
 local task, queue, params, fingerprint = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local expires_in_s, max_queue_length = tonumber(ARGV[7]), tonumber(ARGV[8])
 local idempotency = KEYS[2]

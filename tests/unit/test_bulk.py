@@ -26,6 +26,7 @@ from crossmodal.jobs.record import Failure, ItemResult, JobResult, JobState
 from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
 from producer import Client
+from producer.batch import _stem
 from producer.bulk import MOST_FAILED, fitting
 from producer.jsonl import BatchFile, result_line
 from producer.seeds import item_seed
@@ -311,6 +312,15 @@ def test_nothing_to_do_is_done_at_once(client: Client) -> None:
     assert list(client.map_txt2img([], batch_id=BATCH)) == []
     with pytest.raises(JobNotFound):
         client.batch(BATCH)
+
+
+@pytest.mark.parametrize(
+    ("custom_id", "stem"),
+    [("p-1", "p-1"), ("a/1", "a_1~7"), ("../x", "_x~7"), ("/", "_~7"), (".", "~7"),
+     ("x" * 512, "x" * 60 + "~7")],
+)  # fmt: skip
+def test_pictures_have_names_that_no_other_item_has(custom_id: str, stem: str) -> None:
+    assert _stem(ItemResult(index=7, custom_id=custom_id)) == stem
 
 
 # -- batches ----------------------------------------------------------------------------

@@ -42,7 +42,8 @@ def test_the_checked_channel_reads_as_kombu_does() -> None:
     assert Channel.sep == "\x06\x16"
     private = {name for name in vars(CheckedChannel) if not name.startswith("__")}
     assert private & set(vars(Channel)) == {
-        "_brpop_read", "_brpop_start", "_receive_one", "QoS", "close", "conn_or_acquire"
+        "_brpop_read", "_brpop_start", "_receive_one", "_restore", "QoS", "close",
+        "conn_or_acquire",
     }  # fmt: skip
     assert "channel._brpop_start()" in inspect.getsource(MultiChannelPoller._register_BRPOP)
 
@@ -104,6 +105,13 @@ def test_a_message_in_hand_is_given_out_again_at_the_head_of_its_queue(
         found = admin.lrange(prefix + "txt2img", 0, -1)
         assert len(found) == 2
         assert json.loads(found[1])["headers"]["redelivered"] is True
+
+
+def test_a_message_that_is_not_wanted_is_given_back_as_by_the_sweep() -> None:
+    source = inspect.getsource(Channel._restore)
+    for part in ("tag = message.delivery_tag", "pipe.hget(self.unacked_key, tag)",
+                 "self._do_restore_message(M, EX, RK, pipe, leftmost)"):  # fmt: skip
+        assert part in source
 
 
 def test_messages_in_hand_are_where_the_recovery_looks() -> None:
