@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,6 +23,7 @@ from crossmodal.jobs.params import BlobRef, BulkParams
 from crossmodal.local.valkey import free_port
 from crossmodal.settings import Settings
 from producer import Client
+from tests.exposition import problems_of
 from tests.servers import start_server, user_url
 from tests.waiting import until
 from worker.autoscale.cli import autoscale
@@ -158,6 +160,16 @@ def test_workers_that_somebody_has_named_are_nobodys_of_the_fleet(
 ) -> None:
     start(client, client.txt2img("a red circle").id, f"{name}@{socket.gethostname()}")
     assert demand.busy() == {}
+
+
+def test_a_worker_that_has_ended_makes_no_metric_with_the_name_of_another() -> None:
+    code = (
+        "import sys; from prometheus_client import generate_latest; "
+        "from worker.autoscale.metrics import ENDED, SCALER; "
+        "ENDED.labels('unused').inc(); sys.stdout.buffer.write(generate_latest(SCALER))"
+    )
+    text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert problems_of(text.stdout) == []
 
 
 # -- what is done -----------------------------------------------------------------------

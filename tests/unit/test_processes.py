@@ -41,6 +41,7 @@ def test_who_loses_the_terminal_ends_in_order_unless_started_by_nohup(
     with subprocess.Popen(
         [*start, sys.executable, "-c", ENDS_WITH_ITS_TERMINAL],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # whoever runs the tests
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

@@ -1,6 +1,9 @@
 """What a scaler decides and has, as Prometheus metrics; docs/scaling.md lists them."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
+
+# When a counter began is of no use: Prometheus sees that it was reset.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 SCALER = CollectorRegistry(auto_describe=True)
 
