@@ -18,6 +18,7 @@ from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import Failure
 from producer import Client
+from tests.at_once import at_once
 from tests.conftest import RunningStack
 from tests.gateway import Gateway, running_gateway
 from tests.waiting import until
@@ -109,7 +110,7 @@ def filled(value: Any, of: Belongings) -> Any:
     return json.loads(text)
 
 
-@pytest.mark.parametrize(("method", "path", "options"), ROUTES)
+@at_once("method, path, options", ROUTES)
 def test_what_belongs_to_a_key_is_not_there_for_another(
     gateway: Gateway, client: Client, belongings: Belongings,
     method: str, path: str, options: dict[str, Any],
@@ -119,7 +120,7 @@ def test_what_belongs_to_a_key_is_not_there_for_another(
         assert reply.status_code == 404, reply.text
 
 
-@pytest.mark.parametrize(("method", "path", "options"), ROUTES)
+@at_once("method, path, options", ROUTES)
 def test_without_a_key_nothing_is_answered(
     gateway: Gateway, belongings: Belongings, method: str, path: str, options: dict[str, Any]
 ) -> None:
@@ -189,7 +190,7 @@ def test_the_same_idempotency_key_of_two_keys_is_two_jobs(gateway: Gateway, clie
         assert other.post("/v1/jobs", json=DRAW, headers=same).json()["id"] != first
 
 
-@pytest.mark.parametrize("token", ["cm_x", "cm_aaaaaaaaaaaa_" + "a" * 43, "é"])
+@at_once("token", ["cm_x", "cm_aaaaaaaaaaaa_" + "a" * 43, "é"])
 def test_a_key_that_is_not_known_is_refused(gateway: Gateway, token: str) -> None:
     headers = {"Authorization": f"Bearer {token}".encode()}
     reply = gateway.http.get("/v1/jobs", headers=headers)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.params import BlobRef, Txt2ImgParams
 from crossmodal.jobs.record import DeadLetter, JobState
 from producer import Client, JobFailed
+from tests.at_once import at_once
 from tests.conftest import RunningStack
 from tests.unit.test_no_pickle import Payload
 from tests.waiting import until
@@ -100,7 +101,7 @@ def test_builtin_tasks_are_unknown(client: Client, redis: Any) -> None:
         assert (letter.code, task in letter.message) == ("unknown_task", True), name
 
 
-@pytest.mark.parametrize("name", ["callbacks", "errbacks", "chain", "chord"])
+@at_once("name", ["callbacks", "errbacks", "chain", "chord"])
 def test_a_job_calls_nothing_after_itself(client: Client, redis: Any, name: str) -> None:
     following: Any = EVIL if name == "chord" else [EVIL]
     assert sent(client, redis, envelope({name: following})).code == "invalid_message"
@@ -174,7 +175,7 @@ def test_garbage_among_the_messages_in_hand_blocks_nobody(client: Client, redis:
     assert found.count("") >= 2  # from which queue, nobody knows
 
 
-@pytest.mark.parametrize("key", ["../../../../../etc/passwd", "/etc/passwd", "inputs/../../x",
+@at_once("key", ["../../../../../etc/passwd", "/etc/passwd", "inputs/../../x",
                                  "results/%2e%2e/%2e%2e/x", "file:///etc/passwd"])  # fmt: skip
 def test_a_key_does_not_lead_out_of_the_store(
     attacker: Celery, client: Client, redis: Any, key: str

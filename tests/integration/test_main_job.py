@@ -17,6 +17,7 @@ from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.record import JobResult, JobState
 from crossmodal.storage import open_storage
 from producer import AsyncClient, Client, IdempotencyConflict, JobCanceled, JobFailed
+from tests.at_once import at_once
 from tests.conftest import RunningStack
 from tests.waiting import until
 
@@ -270,7 +271,7 @@ def run_cli(stack: RunningStack, *args: str) -> "subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@at_once(
     "metadata",
     [{"__type__": "x", "__value__": 1}, {"n": 2**70}, {"deep": [[[{"é": None}]]]}, "text", 0],
 )

@@ -18,6 +18,7 @@ from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.server import warnings
 from crossmodal.settings import Settings, load_settings
 from producer import Client
+from tests.at_once import at_once
 from tests.servers import PASSWORD, Server, start_server, user_url
 
 EXAMPLE = Path(__file__).parents[2] / "docker" / "redis" / "users.acl.example"
@@ -51,13 +52,13 @@ def settings_of(server: Server, role: Role) -> Settings:
     return load_settings(broker_url=server.url(role))
 
 
-@pytest.mark.parametrize("command", FORBIDDEN)
+@at_once("command", FORBIDDEN)
 def test_a_command_that_is_not_on_the_list_is_refused(user: Any, command: str) -> None:
     with pytest.raises((NoPermissionError, ResponseError), match=r"permission|unknown command"):
         user.execute_command(*command.split(" "))
 
 
-@pytest.mark.parametrize("key", OTHERS)
+@at_once("key", OTHERS)
 def test_the_keys_of_others_are_refused(user: Any, key: str) -> None:
     user.hgetall(MINE)
     for call in (user.hgetall, user.delete, user.lrange):

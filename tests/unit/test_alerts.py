@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,11 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from crossmodal import errors
+from tests.at_once import at_once
 from tests.conftest import need
 from tests.exposition import MANUAL, documented, series_of
+
+pytestmark = pytest.mark.slow
 
 DOCKER = Path(__file__).parents[2] / "docker"
 ALERTS = DOCKER / "prometheus" / "alerts.yml"
@@ -74,7 +76,7 @@ def test_prometheus_can_read_its_configuration_and_the_rules(tmp_path: Path) -> 
     assert f"{len(RULES)} rules found" in said
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+@at_once("path", TESTS)
 def test_an_alert_fires_when_it_should_and_not_otherwise(path: Path) -> None:
     asked = [
         check
@@ -91,7 +93,7 @@ def test_every_alert_has_a_test() -> None:
     assert {path.stem for path in TESTS} == set(RULES)
 
 
-@pytest.mark.parametrize("name", RULES)
+@at_once("name", RULES)
 def test_an_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
     rule = RULES[name]
     assert rule["for"]
@@ -105,7 +107,7 @@ def test_every_alert_has_a_section_in_the_runbook() -> None:
     assert re.findall(r"^### (\w+)$", MANUAL.read_text(), re.MULTILINE) == list(RULES)
 
 
-@pytest.mark.parametrize("name", RULES)
+@at_once("name", RULES)
 def test_an_alert_looks_at_metrics_that_there_are(name: str) -> None:
     expression = RULES[name]["expr"]
     assert "crossmodal_" in expression or "up{" in expression
@@ -166,19 +168,9 @@ def test_the_dashboard_lets_one_choose_data_source_and_task() -> None:
     assert "task" in documented()[metric]
 
 
-def test_panels_have_ids_of_their_own_and_say_what_they_show() -> None:
+def test_panels_have_ids_of_their_own() -> None:
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids)
-    assert all(panel["title"] and panel["description"] for panel in panels())
-
-
-def test_panels_do_not_overlap() -> None:
-    for one, other in combinations(DASHBOARD["panels"], 2):
-        a, b = one["gridPos"], other["gridPos"]
-        beside = a["x"] + a["w"] <= b["x"] or b["x"] + b["w"] <= a["x"]
-        above = a["y"] + a["h"] <= b["y"] or b["y"] + b["h"] <= a["y"]
-        assert beside or above, (one["title"], other["title"])
-        assert a["x"] + a["w"] <= 24
 
 
 def test_grafana_is_told_where_data_and_dashboard_are() -> None:

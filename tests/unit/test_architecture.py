@@ -6,36 +6,43 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
+from tests.at_once import at_once
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "cv2", "gensim", "scipy", "PIL", "numpy")
 
 
-def loaded_by(statement: str) -> set[str]:
-    program = f"{statement}; import sys, json; print(json.dumps(list(sys.modules)))"
-    output = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    ).stdout
-    return {name.partition(".")[0] for name in json.loads(output)}
+PROGRAM = """
+import importlib, json, sys
+loaded = {}
+for module in sys.argv[1:]:
+    before = set(sys.modules)
+    importlib.import_module(module)
+    loaded[module] = sorted({name.partition(".")[0] for name in sys.modules.keys() - before})
+print(json.dumps(loaded))
+"""
 
 
-@pytest.mark.parametrize(
-    "module", ["producer", "producer.cli", "producer.gateway.cli", "crossmodal", "crossmodal.cli"]
-)
-def test_a_producer_loads_nothing_heavy(module: str) -> None:
-    assert not loaded_by(f"import {module}") & {*HEAVY, "worker"}
+def loaded_by(*modules: str, but: set[str]) -> dict[str, set[str]]:
+    """Which of these modules loads what it must not, and what; they are imported in this order."""
+    command = [sys.executable, "-c", PROGRAM, *modules]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = {module: but & set(loaded) for module, loaded in json.loads(said).items()}
+    return {module: names for module, names in found.items() if names}
 
 
-@pytest.mark.parametrize(
-    "module", ["worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks"]
-)
-def test_what_forks_never_loads_torch(module: str) -> None:
-    assert not loaded_by(f"import {module}") & {"torch", "torchvision", "gensim", "scipy"}
+def test_a_producer_loads_nothing_heavy() -> None:
+    modules = ("producer", "producer.cli", "producer.gateway.cli", "crossmodal", "crossmodal.cli")
+    assert not loaded_by(*modules, but={*HEAVY, "worker"})
 
 
-@pytest.mark.parametrize(
-    ("contract", "exceptions"),
+def test_what_forks_never_loads_torch() -> None:
+    modules = ("worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks")
+    assert not loaded_by(*modules, but={"torch", "torchvision", "gensim", "scipy"})
+
+
+@at_once(
+    "contract, exceptions",
     [("only the model host has torch and the pipelines", {"host"}),
      ("Celery stays at the edge", {"app", "calls", "control", "lease", "tasks", "transport"})],
 )  # fmt: skip
@@ -52,7 +59,7 @@ def test_import_linter_looks_at_every_module_of_the_worker(
 
 def test_webhooks_and_flower_need_nothing_heavy() -> None:
     """They run in the image of the producer, which has none of it."""
-    assert not loaded_by("import worker.webhooks, worker.tasks") & {*HEAVY}
+    assert not loaded_by("worker.webhooks", "worker.tasks", but={*HEAVY})
 
 
 def test_a_worker_without_numpy_serves_no_jobs() -> None:
@@ -69,7 +76,7 @@ def test_a_worker_without_numpy_serves_no_jobs() -> None:
 
 
 def test_the_model_host_never_loads_celery() -> None:
-    assert not loaded_by("import worker.host.server") & {"celery", "kombu", "billiard"}
+    assert not loaded_by("worker.host.server", but={"celery", "kombu", "billiard"})
 
 
 def test_every_name_that_the_producer_exports_exists() -> None:
@@ -117,11 +124,3 @@ def test_every_code_has_a_row_in_the_operations_manual() -> None:
     codes = {k.code for k in kinds if issubclass(k, errors.CrossmodalError)}
     for code in codes | {StackFailed.code}:
         assert f"`{code}`" in manual, code
-
-
-def test_no_script_is_without_its_header() -> None:
-    folder = ROOT / "crossmodal" / "jobs"
-    scripts = list(folder.glob("*.lua"))
-    assert len(scripts) == 18
-    for script in scripts:
-        assert script.read_text().startswith("--"), script

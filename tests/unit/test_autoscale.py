@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.at_once import at_once
 from worker.autoscale.policy import Decision, Load, Look, Policy, decide
 
 POLICY = Policy(least=0, most=8, cooldown_s=60, step=8)
@@ -43,8 +44,8 @@ def test_nothing_to_do_needs_nobody_and_one_job_needs_somebody() -> None:
     assert wanted(load(running=1)) == 1
 
 
-@pytest.mark.parametrize(
-    ("jobs", "run_s", "slots", "target_s"),
+@at_once(
+    "jobs, run_s, slots, target_s",
     [(100, 2, 1, 10), (73, 3, 4, 5), (500, 1, 8, 20), (2_000, 0.12, 12, 5), (7, 60, 1, 5)],
 )
 def test_the_last_job_begins_within_the_target_and_with_one_worker_fewer_it_does_not(

@@ -23,6 +23,7 @@ from crossmodal.jobs.params import BlobRef, BulkParams
 from crossmodal.local.valkey import free_port
 from crossmodal.settings import Settings
 from producer import Client
+from tests.at_once import at_once
 from tests.exposition import problems_of
 from tests.servers import start_server, user_url
 from tests.waiting import until
@@ -346,8 +347,8 @@ def test_a_second_scaler_of_a_machine_is_refused(tmp_path: Path) -> None:
     again.close()
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
+@at_once(
+    "options, says",
     [
         ({"devices": "cpu", "least": 3, "most": 2}, "--min 3 is more than --max 2"),
         ({"worker_options": ["--devices", "cuda:0"]}, "--devices cannot be among"),
@@ -372,7 +373,7 @@ def test_what_cannot_be_is_refused(
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["worker", "autoscale"])
+@at_once("name", ["worker", "autoscale"])
 def test_no_word_of_the_help_is_taken_for_markup(name: str) -> None:
     from rich.text import Text
 

@@ -11,6 +11,7 @@ from crossmodal.errors import CrossmodalError, GpuOutOfMemory, InferenceFailed, 
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
 from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Pipeline, Request, no_pause
+from tests.at_once import at_once
 from worker.host.batcher import WORN_OUT_AFTER, Batcher, Ran
 from worker.host.isolation import run_isolated
 from worker.host.lanes import Lane, Quiet
@@ -197,7 +198,7 @@ def test_tasks_never_share_a_batch() -> None:
     assert sum(map(len, draw.batches)) == sum(map(len, caption.batches)) == 3
 
 
-@pytest.mark.parametrize("size", [1, 3])
+@at_once("size", [1, 3])
 def test_a_pipeline_that_works_is_called_once(size: int) -> None:
     pipeline = Recorder()
     run_isolated(pipeline, [request(str(i)) for i in range(size)])
@@ -228,7 +229,7 @@ def test_a_request_without_memory_even_alone_fails_with_that_code() -> None:
     assert [type(o) for o in outcomes] == [Drawn, GpuOutOfMemory, Drawn]
 
 
-@pytest.mark.parametrize(
+@at_once(
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory."),
@@ -237,20 +238,18 @@ def test_a_request_without_memory_even_alone_fails_with_that_code() -> None:
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."),
         MemoryError(),
     ],
-    ids=str,
 )
 def test_whoever_says_it_a_device_without_memory_is_not_broken(error: BaseException) -> None:
     assert is_out_of_memory(error)
     assert not is_broken(error)
 
 
-@pytest.mark.parametrize(
+@at_once(
     "error",
     [
         torch.AcceleratorError("CUDA error: device-side assert triggered"),
         RuntimeError("CUDA error: an illegal memory access was encountered"),
     ],
-    ids=str,
 )
 def test_a_device_that_fails_everything_from_now_on_is_broken(error: BaseException) -> None:
     assert is_broken(error)

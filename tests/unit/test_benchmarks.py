@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.at_once import at_once
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -15,8 +17,8 @@ def of_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("of_benchmarks")
-@pytest.mark.parametrize(
-    ("surplus", "starts", "ready"),
+@at_once(
+    "surplus, starts, ready",
     [
         (1, [(60.0, 3), (75.0, 1)], 5),
         (3, [(60.0, 2)], 5),

@@ -31,6 +31,7 @@ from producer.bulk import MOST_FAILED, fitting
 from producer.jsonl import BatchFile, result_line
 from producer.seeds import item_seed
 from producer.waiting import Wait
+from tests.at_once import at_once
 from tests.unit.sham import SIDE, ShamHost, serving
 from tests.unit.test_ledger import WORKER
 from tests.waiting import until
@@ -132,7 +133,7 @@ def test_half_a_character_is_packed_like_any_other() -> None:
     assert unpack_items(pack_items(items)) == items
 
 
-@pytest.mark.parametrize(
+@at_once(
     "data",
     [b"", b"hello", b"\xc1", pack_items([BulkItem("a", {})])[:-1], b"\x91\x01", b"\x91\x93\xa1a",
      b"\x91\x93\x01\x80\xc0", b"\x91\x93\xa1a\x90\xc0", b"\x91\x93\xa1a\x80\xa1b",
@@ -146,9 +147,7 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
 # -- sending ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("item_s", "items"), [(None, 256), (1e-6, 1024), (0.003, 1000), (0.1, 30), (60.0, 8)]
-)
+@at_once("item_s, items", [(None, 256), (1e-6, 1024), (0.003, 1000), (0.1, 30), (60.0, 8)])
 def test_a_message_has_the_items_that_fit_its_time(item_s: float | None, items: int) -> None:
     assert fitting(item_s) == items
 
@@ -314,8 +313,8 @@ def test_nothing_to_do_is_done_at_once(client: Client) -> None:
         client.batch(BATCH)
 
 
-@pytest.mark.parametrize(
-    ("custom_id", "stem"),
+@at_once(
+    "custom_id, stem",
     [("p-1", "p-1"), ("a/1", "a_1~7"), ("../x", "_x~7"), ("/", "_~7"), (".", "~7"),
      ("x" * 512, "x" * 60 + "~7")],
 )  # fmt: skip
@@ -422,7 +421,7 @@ def test_an_unknown_batch_is_not_found(client: Client) -> None:
         client.cancel_batch("no-such-batch")
 
 
-@pytest.mark.parametrize("batch_id", ["../../x", "x" * 101, "a b", ".", "a\n", "a:b"])
+@at_once("batch_id", ["../../x", "x" * 101, "a b", ".", "a\n", "a:b"])
 def test_an_id_that_no_batch_can_have_is_refused(client: Client, batch_id: str) -> None:
     for call in (client.batch, client.cancel_batch):
         with pytest.raises(InvalidParams, match="batch id"):
@@ -533,7 +532,7 @@ BAD_PICTURES: dict[str, tuple[Any, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("bad", "custom_id", "says"), BAD_LINES.values(), ids=BAD_LINES)
+@at_once("bad, custom_id, says", BAD_LINES.values())
 def test_a_bad_line_fails_alone(tmp_path: Path, bad: Any, custom_id: str, says: str) -> None:
     first, failed, last = read_file(tmp_path, [request("first"), bad, request("last")])
     assert (first.custom_id, last.custom_id) == ("first", "last")
@@ -546,14 +545,14 @@ def test_a_bad_line_fails_alone(tmp_path: Path, bad: Any, custom_id: str, says: 
     assert says in failed.failure.message
 
 
-@pytest.mark.parametrize("bad", [b"{nonsense", b"[]", request("x", url=["a"])])
+@at_once("bad", [b"{nonsense", b"[]", request("x", url=["a"])])
 def test_a_bad_first_line_is_no_reason_to_give_the_file_up(tmp_path: Path, bad: Any) -> None:
     failed, item = read_file(tmp_path, [bad, request("a")])
     assert isinstance(failed, ItemResult)
     assert isinstance(item, BulkItem)
 
 
-@pytest.mark.parametrize(("image", "code", "says"), BAD_PICTURES.values(), ids=BAD_PICTURES)
+@at_once("image, code, says", BAD_PICTURES.values())
 def test_a_bad_picture_fails_alone(
     tmp_path: Path, client: Client, image: Any, code: str, says: str
 ) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from tests.at_once import at_once
 from tests.compose import DOCKER, compose_command, config, merged
 from tests.conftest import need
+
+pytestmark = pytest.mark.slow
 
 SETS = {
     "cpu": ("compose.yaml",),
@@ -36,17 +39,13 @@ def services(kind: str) -> dict[str, Any]:
     return found
 
 
-def every_service() -> list[Any]:
-    """One parameter a service of every set of files, without the help of Compose."""
+def every_service() -> list[tuple[str, str]]:
+    """The services of every set of files, without the help of Compose."""
     names = {kind: set[str]() for kind in SETS}
     for kind, files in SETS.items():
         for file in files:
             names[kind] |= set(yaml.safe_load((DOCKER / file).read_text())["services"])
-    return [
-        pytest.param(kind, name, id=f"{kind}-{name}")
-        for kind, found in names.items()
-        for name in sorted(found)
-    ]
+    return [(kind, name) for kind, found in names.items() for name in sorted(found)]
 
 
 def seconds(duration: str) -> float:
@@ -57,13 +56,13 @@ def seconds(duration: str) -> float:
 # -- variables and secrets --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", SETS)
+@at_once("kind", SETS)
 def test_compose_accepts_each_set_of_files(kind: str) -> None:
     assert services(kind)
 
 
-@pytest.mark.parametrize("name", SECRETS)
-@pytest.mark.parametrize("given", [None, ""], ids=["unset", "empty"])
+@at_once("name", SECRETS)
+@at_once("given", [None, ""])
 def test_nothing_starts_without_a_secret(name: str, given: str | None) -> None:
     need(compose_command() is not None, "Docker Compose, from version 2 on")
     env = {n: v for n, v in FILLED.items() if n != name} | ({} if given is None else {name: given})
@@ -111,7 +110,7 @@ def test_secrets_stay_out_of_git_and_of_command_lines() -> None:
 # -- every service ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "name"), every_service())
+@at_once("kind, name", every_service())
 def test_a_service_may_do_nothing_that_it_need_not(kind: str, name: str) -> None:
     service = services(kind)[name]
     assert service["read_only"] is True
@@ -126,7 +125,7 @@ def test_a_service_may_do_nothing_that_it_need_not(kind: str, name: str) -> None
         assert mount["type"] == "volume" or mount["read_only"], mount
 
 
-@pytest.mark.parametrize(("kind", "name"), every_service())
+@at_once("kind, name", every_service())
 def test_a_service_is_bounded_watched_and_pinned(kind: str, name: str) -> None:
     service = services(kind)[name]
     limits = service["deploy"]["resources"]["limits"]
@@ -141,7 +140,7 @@ def test_a_service_is_bounded_watched_and_pinned(kind: str, name: str) -> None:
         assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
 
 
-@pytest.mark.parametrize(("kind", "name"), every_service())
+@at_once("kind, name", every_service())
 def test_a_service_waits_for_what_it_needs_to_be_well(kind: str, name: str) -> None:
     everybody = services(kind)
     for needed, how in everybody[name].get("depends_on", {}).items():
@@ -152,7 +151,7 @@ def test_a_service_waits_for_what_it_needs_to_be_well(kind: str, name: str) -> N
             assert "healthcheck" in everybody[needed]
 
 
-@pytest.mark.parametrize(("kind", "name"), every_service())
+@at_once("kind, name", every_service())
 def test_docker_waits_longer_than_a_drain_takes(kind: str, name: str) -> None:
     service = services(kind)[name]
     if name not in ENDS_BY_ITSELF:
@@ -162,7 +161,7 @@ def test_docker_waits_longer_than_a_drain_takes(kind: str, name: str) -> None:
         assert bool(drain_s) == ("worker" in command or "webhooks" in command)
 
 
-@pytest.mark.parametrize("kind", SETS)
+@at_once("kind", SETS)
 def test_what_is_mounted_is_there(kind: str) -> None:
     for service in services(kind).values():
         for mount in service.get("volumes", []):
@@ -172,7 +171,7 @@ def test_what_is_mounted_is_there(kind: str) -> None:
 # -- who reaches whom -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", SETS)
+@at_once("kind", SETS)
 def test_the_queue_and_the_store_cannot_be_reached_from_outside(kind: str) -> None:
     need(compose_command() is not None, "Docker Compose, from version 2 on")
     everything = merged(SETS[kind], FILLED)
@@ -242,7 +241,7 @@ def test_one_worker_may_have_all_gpus() -> None:
     assert "reservations" not in services("cpu")["worker"]["deploy"]["resources"]
 
 
-@pytest.mark.parametrize("kind", ["gpu", "gpu-each"])
+@at_once("kind", ["gpu", "gpu-each"])
 def test_an_image_for_gpus_is_not_taken_for_the_one_without_cuda(kind: str) -> None:
     plain = services("cpu")["worker"]
     for name, service in services(kind).items():
@@ -251,7 +250,7 @@ def test_an_image_for_gpus_is_not_taken_for_the_one_without_cuda(kind: str) -> N
             assert service["build"]["args"]["TORCH_INDEX"] == ""
 
 
-@pytest.mark.parametrize("kind", SETS)
+@at_once("kind", SETS)
 def test_a_worker_may_be_given_more_processes(kind: str) -> None:
     need(compose_command() is not None, "Docker Compose, from version 2 on")
     found = merged(SETS[kind], FILLED | {"WORKER_PIDS": "8192"})["services"]

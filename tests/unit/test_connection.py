@@ -14,6 +14,7 @@ from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.server import check_server
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
 from crossmodal.settings import load_settings, redacted
+from tests.at_once import at_once
 from tests.certificates import Authority
 from tests.servers import BINARY
 from worker.broker import backend_conf, broker_conf
@@ -83,7 +84,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("url", REFUSED)
+@at_once("url", REFUSED)
 def test_what_is_wrong_with_a_url_is_said_without_its_password(url: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a certificate")
     told = url.format(file=tmp_path / "file").replace("://h", "://ann:secret@h", 1)

@@ -11,6 +11,7 @@ from crossmodal.datasets.base import TRAIN, examples
 from crossmodal.datasets.files import CaptionedFiles, summary
 from crossmodal.datasets.registry import open_dataset
 from crossmodal.errors import CrossmodalError, DataInvalid, InvalidSetting
+from tests.at_once import at_once
 
 DATA = Path(__file__).parents[1] / "data"
 NAMES = ("coco:coco", "flickr30k:flickr30k", "flickr30k:flickr30k-csv")
@@ -51,7 +52,7 @@ def test_a_broken_picture_is_named_when_it_is_met(name: str) -> None:
     assert ".jpg: the image cannot be decoded" in met[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@at_once("name", NAMES)
 def test_a_missing_picture_is_counted_and_named(name: str) -> None:
     assert any("the picture is missing" in problem for problem in opened(name).problems)
 
@@ -131,8 +132,8 @@ def test_a_coco_without_val_holds_some_back(tmp_path: Path) -> None:
     assert (data.size(TRAIN), data.size("val")) == (12, 1)
 
 
-@pytest.mark.parametrize(
-    ("name", "code"),
+@at_once(
+    "name, code",
     [("mnist", "invalid_setting"), ("coco", "invalid_setting"), ("coco:", "invalid_setting"),
      ("coco:/nowhere", "data_invalid"), ("flickr30k:/nowhere", "data_invalid"),
      (f"flickr30k:{DATA / 'coco'}", "data_invalid")],
@@ -144,12 +145,12 @@ def test_what_is_no_data_set_is_refused_with_a_reason(name: str, code: str) -> N
     assert isinstance(refused.value, InvalidSetting | DataInvalid)
 
 
-@pytest.mark.parametrize(
+@at_once(
     "text", ["", "[]", "{}", "not json", '{"images": 3, "annotations": []}',
              '{"images": [], "annotations": []}', '{"images": [{"id": 1}], "annotations": []}']
 )  # fmt: skip
 def test_a_broken_annotation_file_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations").mkdir(exist_ok=True)
     (tmp_path / "annotations" / "captions_train2017.json").write_text(text)
     with pytest.raises(DataInvalid):
         open_dataset(f"coco:{tmp_path}")

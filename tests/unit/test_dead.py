@@ -28,6 +28,7 @@ from crossmodal.jobs.record import Failure, JobState
 from crossmodal.settings import Settings
 from producer import Client
 from producer.dead import app, replay
+from tests.at_once import at_once
 from tests.unit.test_ledger import FAILURE, WORKER
 
 GARBAGE = InvalidMessage("this is no Celery message")
@@ -222,7 +223,7 @@ def test_a_letter_is_shown_whole(run: Any, client: Client, ledger: JobLedger) ->
     assert "timed_out" not in run("list")
 
 
-@pytest.mark.parametrize("args", [[], ["--all", "--code", "x"], ["some-id", "--all"]])
+@at_once("args", [[], ["--all", "--code", "x"], ["some-id", "--all"]])
 def test_it_must_be_said_which(run: Any, args: list[str]) -> None:
     for command in ("replay", "drop"):
         run(command, *args, status=2)

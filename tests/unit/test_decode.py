@@ -15,6 +15,7 @@ from crossmodal.vision.decode import decode
 from crossmodal.vision.encode import encode_png, parameters_text
 from crossmodal.vision.media import media_type
 from crossmodal.vision.preprocess import fit_square
+from tests.at_once import at_once
 
 RED, LIMIT = (220, 30, 35), 50_000_000
 
@@ -54,20 +55,20 @@ def tiff_of_one_tile(side: int, tile: int) -> bytes:
     return b"II*\x00" + struct.pack("<I", 8 + len(data)) + data + directory
 
 
-@pytest.mark.parametrize(
-    "data",
+@at_once(
+    "name, data",
     [
-        pytest.param(encoded(red(), "PNG"), id="png"),
-        pytest.param(encoded(red(), "JPEG", quality=95), id="jpeg"),
-        pytest.param(encoded(red("CMYK"), "JPEG", quality=95), id="cmyk"),
-        pytest.param(encoded(red().quantize(4), "PNG"), id="palette"),
-        pytest.param(encoded(red("RGBA"), "PNG"), id="alpha"),
-        pytest.param(encoded(red(), "WEBP", lossless=True), id="webp"),
-        pytest.param(encoded(red(), "BMP"), id="bmp"),
-        pytest.param(encoded(red(), "TIFF"), id="tiff"),
+        ("png", encoded(red(), "PNG")),
+        ("jpeg", encoded(red(), "JPEG", quality=95)),
+        ("cmyk", encoded(red("CMYK"), "JPEG", quality=95)),
+        ("palette", encoded(red().quantize(4), "PNG")),
+        ("alpha", encoded(red("RGBA"), "PNG")),
+        ("webp", encoded(red(), "WEBP", lossless=True)),
+        ("bmp", encoded(red(), "BMP")),
+        ("tiff", encoded(red(), "TIFF")),
     ],
 )
-def test_a_red_picture_is_red_in_every_format(data: bytes) -> None:
+def test_a_red_picture_is_red_in_every_format(name: str, data: bytes) -> None:
     pixels = decode(data, LIMIT)
     assert pixels.shape == (20, 40, 3)
     assert np.abs(pixels.astype(int) - RED).max() <= 12
@@ -120,8 +121,8 @@ def test_text_is_no_image() -> None:
         decode(b"hello, I am a text file", LIMIT)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
-@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+@at_once("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
+@at_once("part", [0.1, 0.5, 0.9])
 def test_a_truncated_file_is_refused_or_its_loss_is_harmless(kind: str, part: float) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     data = encoded(Image.fromarray(noise), kind)
@@ -166,7 +167,7 @@ def test_png_carries_its_parameters() -> None:
     )
 
 
-@pytest.mark.parametrize("size", [(96, 96), (200, 100), (100, 301), (10, 10), (1, 500)])
+@at_once("size", [(96, 96), (200, 100), (100, 301), (10, 10), (1, 500)])
 def test_any_picture_becomes_a_square(size: tuple[int, int]) -> None:
     pixels = np.asarray(red(size=size))
     fitted = fit_square(pixels, 96)

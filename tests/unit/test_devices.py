@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from crossmodal.errors import InvalidSetting
+from tests.at_once import at_once
 from worker.devices import Device, cores, parse_devices
 
 
@@ -37,7 +38,7 @@ def test_devices_can_be_chosen() -> None:
 
 
 @pytest.mark.usefixtures("two_gpus")
-@pytest.mark.parametrize("name", ["cuda:2", "cuda", "cuda:x", "tpu", ""])
+@at_once("name", ["cuda:2", "cuda", "cuda:x", "tpu", ""])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(InvalidSetting, match="2 GPUs"):
         parse_devices(name)

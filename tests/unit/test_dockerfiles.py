@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.at_once import at_once
 from tests.compose import DOCKER
 from tests.conftest import need
 
+pytestmark = pytest.mark.slow
+
 ROOT = DOCKER.parent
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
-each = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+each = at_once("path", DOCKERFILES)
 
 
 def ignored(path: str) -> bool:
@@ -75,7 +78,7 @@ def test_what_is_copied_is_let_through_and_there(path: Path) -> None:
         assert not ignored(source)
 
 
-@pytest.mark.parametrize(
+@at_once(
     "path",
     [".git/config", "docker/.env", "docker/secrets/gateway-key", "runs/mine/vae.safetensors",
      "out/storage/x", ".venv/bin/python", "crossmodal/__pycache__/cli.cpython-311.pyc",

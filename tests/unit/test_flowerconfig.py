@@ -1,12 +1,11 @@
 from types import SimpleNamespace
 
-import pytest
-
 from crossmodal.local.flowerconfig import format_task
+from tests.at_once import at_once
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "shown"),
+@at_once(
+    "kwargs, shown",
     [
         ("{'prompt': 'a circle', 'seed': 1}", "{'prompt': 'a circle', 'seed': 1}"),
         (repr({"prompt": "x" * 100, "seed": 1}), "{'prompt': '" + "x" * 80 + "…', 'seed': 1}"),

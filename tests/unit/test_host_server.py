@@ -3,10 +3,9 @@
 import asyncio
 from typing import Any
 
-import pytest
-
 from crossmodal.jobs.names import Task
 from crossmodal.pipelines.base import Request
+from tests.at_once import at_once
 from tests.unit.test_batcher import Recorder, batcher_of
 from worker.host.protocol import HostInfo
 from worker.host.server import ModelHost
@@ -30,7 +29,7 @@ def test_a_message_is_answered() -> None:
     assert len(reply(RUN, Recorder())["ok"]["answers"]) == 1
 
 
-@pytest.mark.parametrize(
+@at_once(
     "message",
     [
         {},

@@ -18,6 +18,7 @@ from crossmodal.training.evaluation import judge_of_judges
 from crossmodal.training.judge import HARMS, judge
 from crossmodal.training.scores import score
 from crossmodal.training.sharpness import sharpness
+from tests.at_once import at_once
 
 Picture = NDArray[np.uint8]
 
@@ -78,8 +79,8 @@ def test_a_blank_picture_shows_nothing() -> None:
     assert (verdict.objects, verdict.count, verdict.background) == ((False,), False, True)
 
 
-@pytest.mark.parametrize(
-    ("harm", "low", "high"),
+@at_once(
+    "harm, low, high",
     [(lambda i: i, 1, 1), (lambda i: cv2.GaussianBlur(i, (0, 0), 1.5), 0, 0.7)],
 )
 def test_sharpness_tells_blurred_from_sharp(

@@ -16,6 +16,7 @@ import typer
 from crossmodal.cli import COMMANDS, load
 from crossmodal.errors import InvalidSetting
 from crossmodal.settings import Settings, load_settings
+from tests.at_once import at_once
 from tests.manifests import (
     KUBERNETES,
     OVERLAYS,
@@ -37,6 +38,8 @@ from tests.manifests import (
 )
 from worker.supervisor import COLD_STOP_S, HOST_STOP_S, make_folder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SCHEMAS = {path.stem: json.loads(path.read_text())
            for path in (ROOT / "tests" / "data" / "schemas").glob("*.json")}  # fmt: skip
@@ -48,7 +51,7 @@ MADE_BY_HAND = {"crossmodal-metrics", "crossmodal-tls"}  # Secrets: docs/kuberne
 # It reads a megabyte of definitions anew for every object.
 READ_ONCE = cache(kubernetes_validate.utils.schema_contents)
 
-each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+each_overlay = at_once("overlay", OVERLAYS)
 
 
 @pytest.fixture(autouse=True)
@@ -66,14 +69,14 @@ def check_schema(thing: dict[str, Any], version: str) -> None:
 # -- rendering --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@at_once("version", VERSIONS)
 def test_every_object_is_what_its_schema_asks_for(version: str) -> None:
     distinct = {json.dumps(thing, sort_keys=True) for o in OVERLAYS for thing in rendered(o)}
     for text in distinct:
         check_schema(json.loads(text), version)
 
 
-@pytest.mark.parametrize("kind", ["ScaledObject", "PodMonitor", "Deployment", "NetworkPolicy"])
+@at_once("kind", ["ScaledObject", "PodMonitor", "Deployment", "NetworkPolicy"])
 def test_a_field_that_does_not_exist_is_an_error(kind: str) -> None:
     thing = json.loads(json.dumps(all_of("gpu", kind)[0]))
     check_schema(thing, VERSIONS[1])
@@ -85,7 +88,7 @@ def test_a_field_that_does_not_exist_is_an_error(kind: str) -> None:
 @each_overlay
 def test_nothing_is_rendered_without_secrets(overlay: str, tmp_path: Path) -> None:
     need_kubectl()
-    root = copy_to(tmp_path)
+    root = copy_to(tmp_path / overlay)
     assert kustomize(root, overlay).returncode != 0
     fill_in(root)
     assert kustomize(root, overlay).returncode == 0
@@ -165,7 +168,7 @@ def bytes_of(quantity: str) -> float:
     return int(number) * (2**20 if unit == "Mi" else 2**30)
 
 
-@pytest.mark.parametrize("overlay", ["gpu", "external-redis"])
+@at_once("overlay", ["gpu", "external-redis"])
 def test_a_gpu_worker_has_one_gpu_and_works_on_nothing_else(overlay: str) -> None:
     worker = container(overlay, "worker")
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == 1
@@ -173,7 +176,7 @@ def test_a_gpu_worker_has_one_gpu_and_works_on_nothing_else(overlay: str) -> Non
 
 
 @each_overlay
-@pytest.mark.parametrize("name", ["worker", "webhooks"])
+@at_once("name", ["worker", "webhooks"])
 def test_a_pod_may_end_for_longer_than_a_drain_takes(overlay: str, name: str) -> None:
     drain_s = float(settings_map(overlay)["CROSSMODAL_DRAIN_S"])
     spec = templates(overlay)[f"Deployment/crossmodal-{name}"]["spec"]
@@ -304,7 +307,7 @@ def test_no_two_controllers_share_pods(overlay: str) -> None:
         assert list(selected(overlay, thing["spec"]["selector"])) == [name_of(thing)]
 
 
-@pytest.mark.parametrize("overlay", ["gpu", "hpa", "external-redis"])
+@at_once("overlay", ["gpu", "hpa", "external-redis"])
 def test_prometheus_scrapes_ports_that_are_there_under_the_names_that_alerts_know(
     overlay: str,
 ) -> None:

@@ -15,6 +15,7 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
 from crossmodal.local.valkey import free_port, server_binary
+from tests.at_once import at_once
 from tests.manifests import (
     KUBERNETES,
     OVERLAYS,
@@ -31,7 +32,9 @@ from tests.manifests import (
 from tests.unit.test_kubernetes import VERSIONS, bytes_of, check_schema
 from tests.waiting import until
 
-each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+pytestmark = pytest.mark.slow
+
+each_overlay = at_once("overlay", OVERLAYS)
 PASSWORD = "0123456789abcdef" * 2
 METADATA = ("169.254.169.254", "169.254.169.252", "fd00:ec2::254")
 
@@ -123,7 +126,7 @@ def lets_in(rule: Manifest, address: str) -> bool:
 
 
 @each_overlay
-@pytest.mark.parametrize("address", METADATA)
+@at_once("address", METADATA)
 def test_nobody_may_ask_the_clouds_metadata_service(overlay: str, address: str) -> None:
     for policy, rule in policies(overlay, "egress"):
         assert not lets_in(rule, address), policy["metadata"]["name"]
@@ -232,7 +235,7 @@ def test_redis_starts_as_its_pod_starts_it_and_keeps_what_it_is_given(tmp_path: 
         client.close()
 
 
-@pytest.mark.parametrize("password", ["", "secret", "a" * 31])
+@at_once("password", ["", "secret", "a" * 31])
 def test_redis_refuses_a_password_that_may_be_guessed(tmp_path: Path, password: str) -> None:
     with redis_as_in_the_pod(tmp_path, password) as (process, _):
         assert process.wait(20) == 1

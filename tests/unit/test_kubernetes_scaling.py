@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from tests.at_once import at_once
 from tests.conftest import need
 from tests.exposition import documented, series_of
 from tests.manifests import KUBERNETES, all_of, container, name_of, one
 from worker.autoscale.policy import Load
+
+pytestmark = pytest.mark.slow
 
 AUTOSCALED = ["gpu", "external-redis", "hpa"]
 # What docs/kubernetes.md says of two cores: jobs a second, and for how long the last may wait.
@@ -91,7 +94,7 @@ def cluster(
     return found
 
 
-@pytest.mark.parametrize(
+@at_once(
     "jobs",
     [
         {},
@@ -168,7 +171,7 @@ def test_the_manual_tells_how_to_measure_the_length_of_a_bulk_message(tmp_path: 
     answered(tmp_path, found, series, {'{task="txt2img.bulk"}': 3.0})
 
 
-@pytest.mark.parametrize("overlay", AUTOSCALED)
+@at_once("overlay", AUTOSCALED)
 def test_whoever_scales_finds_its_target_and_is_the_only_one_to_say_how_many(overlay: str) -> None:
     [scaler] = all_of(overlay, "ScaledObject", "HorizontalPodAutoscaler")
     target = scaler["spec"]["scaleTargetRef"]
@@ -199,7 +202,7 @@ def test_the_list_of_plain_messages_is_the_one_that_workers_serve() -> None:
     assert float(plain["metadata"]["listLength"]) == pytest.approx(one_worker.jobs_per_worker)
 
 
-@pytest.mark.parametrize("overlay", ["cpu", "hpa"])
+@at_once("overlay", ["cpu", "hpa"])
 def test_plain_messages_are_not_taken_where_nobody_watches_for_them(overlay: str) -> None:
     [settings] = [m["data"] for m in all_of(overlay, "ConfigMap")
                   if m["metadata"]["name"].startswith("crossmodal-settings")]  # fmt: skip

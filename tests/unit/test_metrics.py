@@ -31,6 +31,7 @@ from crossmodal.settings import Settings, load_settings
 from crossmodal.storage import Storage
 from producer import Client
 from producer.gateway.metrics import HTTP, CountRequests, render
+from tests.at_once import at_once
 from tests.conftest import need
 from tests.exposition import documented, exported, problems_of, value
 from tests.unit.test_batcher import Recorder, batcher_of, one, request
@@ -147,8 +148,8 @@ def test_openmetrics_is_spoken_where_it_is_asked_for(client: Client) -> None:
     assert value(found, "crossmodal_broker_up") == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
+@at_once(
+    "text, problem",
     [
         ("# TYPE a gauge\na 1\n", "a: no help"),
         ("# HELP a x\n# TYPE a counter\na 1\n", "a: a counter, not a total"),
@@ -219,8 +220,8 @@ def ask(path: str, method: str = "GET", timeout_s: float | None = None) -> httpx
     return asyncio.run(bounded())
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "labels"),
+@at_once(
+    "method, path, labels",
     [
         ("GET", "/v1/jobs/17", ("GET", "/v1/jobs/{job_id}", "200")),
         ("POST", "/v1/jobs/17", ("POST", "/v1/jobs/{job_id}", "405")),

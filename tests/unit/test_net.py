@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 from crossmodal import net
 from crossmodal.addresses import Address, refusal
 from crossmodal.errors import FetchFailed, ImageTooLarge, UrlRefused
+from tests.at_once import at_once
 from tests.conftest import need
 
 LIMIT = 100_000
@@ -172,20 +173,20 @@ ADDRESSES = [
 ]
 
 
-@pytest.mark.parametrize(("address", "reason"), ADDRESSES)
+@at_once("address, reason", ADDRESSES)
 def test_an_address_that_is_not_public_is_refused(address: str, reason: str) -> None:
     host = f"[{address}]" if ":" in address else address
     with pytest.raises(UrlRefused, match=reason):
         fetch(f"http://{host}/")
 
 
-@pytest.mark.parametrize(("address", "reason"), ADDRESSES)
+@at_once("address, reason", ADDRESSES)
 def test_a_name_that_leads_to_such_an_address_is_refused(address: str, reason: str) -> None:
     with pytest.raises(UrlRefused, match=reason):
         fetch("https://pictures.example/", resolve=Names([address]))
 
 
-@pytest.mark.parametrize(
+@at_once(
     "address",
     ["1.1.1.1", "8.8.8.8", "11.0.0.1", "100.63.255.255", "100.128.0.1", "172.15.0.1", "172.32.0.1",
      "192.0.1.1", "192.167.1.1", "198.17.0.1", "198.20.0.1", "223.255.255.255", PUBLIC,
@@ -195,7 +196,7 @@ def test_a_public_address_is_not_refused(address: str) -> None:
     assert refusal(ip_address(address)) is None
 
 
-@pytest.mark.parametrize(
+@at_once(
     "address",
     ["169.254.169.254", "169.254.1.1", "100.100.100.200", "fd00:ec2::254", "0.0.0.0", "::",
      "224.0.0.1", "255.255.255.255", "::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1",
@@ -205,7 +206,7 @@ def test_allow_private_opens_no_more_than_private_networks(address: str) -> None
     assert refusal(ip_address(address), allow_private=True) is not None
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.1.2.3", "192.168.0.9", "fd12::1"])
+@at_once("address", ["127.0.0.1", "::1", "10.1.2.3", "192.168.0.9", "fd12::1"])
 def test_allow_private_opens_private_networks(address: str) -> None:
     assert refusal(ip_address(address), allow_private=True) is None
 
@@ -268,7 +269,7 @@ TRICKS = [
 ]
 
 
-@pytest.mark.parametrize(("url", "reason"), TRICKS)
+@at_once("url, reason", TRICKS)
 def test_a_url_that_plays_a_trick_is_refused(url: str, reason: str) -> None:
     with pytest.raises(UrlRefused, match=reason):
         fetch(url)
@@ -276,7 +277,7 @@ def test_a_url_that_plays_a_trick_is_refused(url: str, reason: str) -> None:
         net.post(url, b"", {}, timeout_s=10)
 
 
-@pytest.mark.parametrize(
+@at_once(
     "url",
     ["https://example.com/a.png?x=1#top", "http://Example.COM:8080/", "http://bücher.example/ä",
      "https://xn--bcher-kva.example/", "http://a_b.example/", "http://8.8.8.8/", "http://[2003::1]/",
@@ -349,7 +350,7 @@ def test_an_answer_that_changes_between_redirects_is_checked_again(site: Site) -
     assert secret.seen == []
 
 
-@pytest.mark.parametrize("answer", [["127.0.0.1", "10.0.0.1"], ["10.0.0.1", "127.0.0.1"]])
+@at_once("answer", [["127.0.0.1", "10.0.0.1"], ["10.0.0.1", "127.0.0.1"]])
 def test_one_private_address_among_public_ones_refuses_them_all(
     site: Site, answer: list[str]
 ) -> None:
@@ -400,8 +401,8 @@ def test_a_lookup_counts_as_time() -> None:
     over.set()
 
 
-@pytest.mark.parametrize(
-    ("location", "reason"),
+@at_once(
+    "location, reason",
     [
         ("http://10.0.0.1/", "private"),
         ("//169.254.169.254/latest/meta-data/", "metadata"),
@@ -418,13 +419,14 @@ def test_a_lookup_counts_as_time() -> None:
 def test_a_redirect_to_what_is_not_allowed_is_refused(
     site: Site, location: str, reason: str
 ) -> None:
+    site.seen.clear()
     site.routes["/"] = lambda to: to.answer(302, Location=location)
     with pytest.raises(UrlRefused, match=reason):
         fetch(site.url(), _refusal=only_this_machine)
     assert len(site.seen) == 1
 
 
-@pytest.mark.parametrize("status", net.REDIRECTS)
+@at_once("status", net.REDIRECTS)
 def test_a_redirect_is_followed(site: Site, status: int) -> None:
     site.routes["/moved"] = lambda to: to.answer(status, Location="/")
     assert fetch(site.url("/moved"), _refusal=only_this_machine) == b"a picture"
@@ -446,7 +448,7 @@ def test_a_redirect_to_nowhere_fails(site: Site) -> None:
         fetch(site.url(), allow_private=True)
 
 
-@pytest.mark.parametrize("status", [201, 204, 304, 403, 404, 500])
+@at_once("status", [201, 204, 304, 403, 404, 500])
 def test_another_status_fails(site: Site, status: int) -> None:
     site.routes["/"] = lambda to: to.answer(status)
     with pytest.raises(FetchFailed, match=f"status {status}") as caught:
@@ -529,7 +531,7 @@ def test_a_head_without_an_end_is_cut(site: Site) -> None:
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
+@at_once("encoding", ["gzip", "br", "identity, gzip"])
 def test_a_compressed_answer_is_refused_before_it_is_unpacked(site: Site, encoding: str) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     assert len(bomb) < LIMIT
@@ -598,8 +600,9 @@ def test_a_post_sends_its_body_and_headers_and_returns_the_status(site: Site) ->
     assert (path, headers["Webhook-Id"], body) == ("/hook", "m1", b'{"id": 1}')
 
 
-@pytest.mark.parametrize("status", [302, 307, 308, 410, 500])
+@at_once("status", [302, 307, 308, 410, 500])
 def test_a_post_returns_whatever_status_and_follows_no_redirect(site: Site, status: int) -> None:
+    site.seen.clear()
     site.routes["/hook"] = lambda to: to.answer(status, Location="/")
     assert net.post(site.url("/hook"), b"", {}, timeout_s=10, allow_private=True) == status
     assert [path for path, *_ in site.seen] == ["/hook"]

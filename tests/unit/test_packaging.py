@@ -16,6 +16,8 @@ import pytest
 
 from crossmodal.models.bundle import open_bundle
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("crossmodal", "producer", "worker")
 BESIDE = ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "constraints.txt", "SECURITY.md")

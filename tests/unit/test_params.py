@@ -17,6 +17,7 @@ from crossmodal.jobs.params import (
     parse_items,
     parse_params,
 )
+from tests.at_once import at_once
 
 IMAGE = {"key": "inputs/ab/abc"}
 
@@ -26,7 +27,7 @@ def test_a_prompt_is_cleaned() -> None:
     assert params.prompt == "a red circle"
 
 
-@pytest.mark.parametrize("prompt", ["", "   ", "\n\t\x00"])
+@at_once("prompt", ["", "   ", "\n\t\x00"])
 def test_an_empty_prompt_is_refused(prompt: str) -> None:
     with pytest.raises(InvalidParams, match="prompt is empty"):
         build_params(Txt2ImgParams, {"prompt": prompt})
@@ -44,8 +45,8 @@ def test_the_longest_prompt_is_accepted_and_one_more_character_is_not() -> None:
         build_params(Txt2ImgParams, {"prompt": "x" * (MAX_PROMPT + 1)})
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
+@at_once(
+    "field, value",
     [
         ("count", 0), ("count", 17), ("count", "3"), ("count", 2.5), ("count", True),
         ("seed", -1), ("seed", MAX_SEED + 1), ("seed", "7"),
@@ -59,8 +60,8 @@ def test_a_field_of_a_wrong_type_or_out_of_range_is_named(field: str, value: obj
         parse_params(Task.TXT2IMG, {"prompt": "a circle", field: value})
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
+@at_once(
+    "field, value",
     [("image", None), ("image", "x.png"), ("image", {}), ("count", 6), ("beam_width", 11),
      ("max_words", 0)],
 )  # fmt: skip
@@ -108,14 +109,14 @@ def test_job_ids_are_uuids_of_version_7_in_the_order_they_were_made() -> None:
     assert [i.int >> 80 for i in ids] == sorted(i.int >> 80 for i in ids)
 
 
-@pytest.mark.parametrize("job_id", ["", "../x", "a/b", "a b", "-a", "x" * 129, "a\n"])
+@at_once("job_id", ["", "../x", "a/b", "a b", "-a", "x" * 129, "a\n"])
 def test_an_id_that_could_escape_its_key_is_refused(job_id: str) -> None:
     with pytest.raises(InvalidParams):
         check_job_id(job_id)
 
 
-@pytest.mark.parametrize(
-    ("task", "raw"),
+@at_once(
+    "task, raw",
     [
         (Task.TXT2IMG_BULK, {"prompt": " a red  circle", "seed": 1}),
         (Task.IMG2TXT, {"image": IMAGE}),
@@ -125,7 +126,7 @@ def test_many_params_are_parsed_as_one(task: Task, raw: dict[str, object]) -> No
     assert parse_items(task, [raw, raw]) == [parse_item(task, raw)] * 2
 
 
-@pytest.mark.parametrize("wrong", [{"prompt": ""}, {"prompt": 1}, {}, "a red circle"])
+@at_once("wrong", [{"prompt": ""}, {"prompt": 1}, {}, "a red circle"])
 def test_one_of_many_that_is_wrong_is_noticed(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidParams):
         parse_items(Task.TXT2IMG, [{"prompt": "a red circle"}, wrong])

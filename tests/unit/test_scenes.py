@@ -18,6 +18,7 @@ from crossmodal.datasets.scenes.world import (
     neighbours,
 )
 from crossmodal.text.tokens import tokenize
+from tests.at_once import at_once
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,7 @@ def test_an_example_does_not_depend_on_those_before_it() -> None:
     assert (Scenes().example("train", 5, 7).image == streamed.image).all()
 
 
-@pytest.mark.parametrize(
-    ("split", "held_out"), [("train", False), ("seen", False), ("heldout", True)]
-)
+@at_once("split, held_out", [("train", False), ("seen", False), ("heldout", True)])
 def test_held_out_combinations_are_only_where_they_belong(split: str, held_out: bool) -> None:
     assert {is_held_out(s) for s, _ in islice(Scenes().scenes(split, 0), 300)} == {held_out}
 
@@ -82,8 +81,8 @@ def test_every_wording_of_a_scene_is_true_of_it() -> None:
         assert all(said.color for said in parse(text).objects), text
 
 
-@pytest.mark.parametrize(
-    ("text", "claims"),
+@at_once(
+    "text, claims",
     [
         ("A tiny RED disc over a box, on white.",
          Claims((Said("circle", "red", "small"), Said("square")), ((0, "above", 1),), None,
@@ -111,8 +110,8 @@ def test_facts_are_read_from_words(text: str, claims: Claims) -> None:
 TRUTH = "a small red circle to the left of a big blue star on a white background"
 
 
-@pytest.mark.parametrize(
-    ("caption", "wrong"),
+@at_once(
+    "caption, wrong",
     [
         (TRUTH, ()),
         ("a big blue star to the right of a small red circle on a white background", ()),

@@ -5,6 +5,7 @@ import pytest
 from crossmodal.errors import InvalidSetting
 from crossmodal.settings import load_settings, redacted
 from producer import Client
+from tests.at_once import at_once
 
 SECRET = "hunter2"
 
@@ -46,8 +47,8 @@ def test_passwords_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SECRET not in str(load_settings().model_dump())
 
 
-@pytest.mark.parametrize(
-    ("url", "shown"),
+@at_once(
+    "url, shown",
     [
         ("redis://u:hunter2@queue:6379/0", "redis://u:***@queue:6379/0"),
         ("redis://queue:6379/0", "redis://queue:6379/0"),
@@ -63,7 +64,7 @@ def test_a_url_is_shown_without_its_passwords(url: str, shown: str) -> None:
     assert redacted(url) == shown
 
 
-@pytest.mark.parametrize(
+@at_once(
     "url",
     [
         "redis://:p#hunter2@queue:6379/0",

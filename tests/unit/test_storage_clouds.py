@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from crossmodal.errors import BlobNotFound, StorageNotWritable, StorageUnavailable
 from crossmodal.jobs.params import BlobRef
 from crossmodal.storage import Storage
+from tests.at_once import at_once
 from tests.recorder import STORED, Asked, Recorder, Reply, recording
 
 SECRET = base64.b64encode(b"an account's key").decode()
@@ -121,7 +122,7 @@ def test_a_blob_that_is_not_there(cloud: str, recorder: Recorder) -> None:
     assert storage.head("k") is None
 
 
-@pytest.mark.parametrize(
+@at_once(
     "said",
     [b"<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist.</Message>"
      b"</Error>", b"<Error><Code>ContainerNotFound</Code><Message>Not there</Message></Error>"],
@@ -134,7 +135,7 @@ def test_a_bucket_that_is_not_there(cloud: str, recorder: Recorder, said: bytes)
     assert caught.value.code == "storage_not_writable"
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@at_once("status", [401, 403])
 def test_refused_credentials_are_not_told(cloud: str, recorder: Recorder, status: int) -> None:
     said = b"<Error><Code>AuthenticationFailed</Code><Message>No.\nTime:1</Message></Error>"
     recorder.answer = lambda _: Reply(said, status)

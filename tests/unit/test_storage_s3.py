@@ -18,6 +18,7 @@ import pytest
 from crossmodal.errors import BlobNotFound, InvalidSetting, StorageNotWritable, StorageUnavailable
 from crossmodal.jobs.params import BlobRef
 from crossmodal.storage import Storage
+from tests.at_once import at_once
 from tests.certificates import Authority
 from tests.recorder import Asked, Recorder, Reply, recording, stored
 from tests.seaweed import APP, BUCKET, DOMAIN, READER, Identity, Seaweed
@@ -152,7 +153,7 @@ def test_a_certificate_for_another_host_is_refused(
     assert private.asked == []
 
 
-@pytest.mark.parametrize("content", [None, "no certificate", "-----BEGIN CERTIFICATE-----\njunk"])
+@at_once("content", [None, "no certificate", "-----BEGIN CERTIFICATE-----\njunk"])
 def test_a_file_that_holds_no_authority_is_said_so(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "ca.pem"
     if content is not None:

@@ -12,9 +12,12 @@ import pytest
 from crossmodal.cli import COMMANDS, load
 from crossmodal.console import USAGE
 from crossmodal.settings import Settings
+from tests.at_once import at_once
 from tests.conftest import need
 from tests.unit.test_kubernetes import known_variables
 from worker.supervisor import COLD_STOP_S, HOST_STOP_S, make_folder
+
+pytestmark = pytest.mark.slow
 
 SYSTEMD = Path(__file__).parents[2] / "docker" / "systemd"
 UNITS = sorted(path.name for path in SYSTEMD.glob("*.service"))
@@ -95,20 +98,20 @@ def test_systemd_would_say_something_against_a_wrong_unit(root: Path) -> None:
     assert "KillMood" in analyze("verify", root, "crossmodal-gateway.service").stderr
 
 
-@pytest.mark.parametrize("name", UNITS)
+@at_once("name", UNITS)
 def test_a_unit_may_do_little(root: Path, name: str) -> None:
     done = analyze("security", root, "--offline=true", f"--threshold={MOST_EXPOSED}", started(name))
     assert done.returncode == 0, done.stdout[-400:]
 
 
-@pytest.mark.parametrize("name", UNITS)
+@at_once("name", UNITS)
 def test_a_unit_starts_a_command_of_ours(name: str) -> None:
     subcommand, *args = command(name)
     assert subcommand in COMMANDS
     load(subcommand).make_context(subcommand, args).close()
 
 
-@pytest.mark.parametrize("name", SUPERVISORS)
+@at_once("name", SUPERVISORS)
 def test_a_stop_may_take_longer_than_a_drain(name: str) -> None:
     found = unit(name)
     drain_s = Settings.model_fields["drain_s"].default
@@ -117,18 +120,18 @@ def test_a_stop_may_take_longer_than_a_drain(name: str) -> None:
     assert found["KillSignal"] == ["SIGTERM"]
 
 
-@pytest.mark.parametrize("name", SUPERVISORS)
+@at_once("name", SUPERVISORS)
 def test_one_process_that_the_kernel_kills_does_not_end_the_unit(name: str) -> None:
     assert unit(name)["OOMPolicy"] == ["continue"]
 
 
-@pytest.mark.parametrize("name", [name for name in UNITS if name != "crossmodal-gc.service"])
+@at_once("name", [name for name in UNITS if name != "crossmodal-gc.service"])
 def test_a_unit_is_started_again_unless_its_settings_are_wrong(name: str) -> None:
     assert unit(name)["Restart"] == ["always"]
     assert unit(name)["RestartPreventExitStatus"] == [str(USAGE)]
 
 
-@pytest.mark.parametrize("name", UNITS)
+@at_once("name", UNITS)
 def test_variables_of_a_unit_are_settings_and_none_is_secret(name: str) -> None:
     found = unit(name)
     assigned = dict(pair.split("=", 1) for line in found["Environment"] for pair in line.split())
@@ -146,7 +149,7 @@ def test_the_example_names_settings_and_gives_no_secret_a_value() -> None:
         assert pairs[secret] == ""
 
 
-@pytest.mark.parametrize("name", SUPERVISORS)
+@at_once("name", SUPERVISORS)
 def test_the_run_folder_is_made_by_systemd_and_accepted_by_the_supervisor(
     short_path: Path, name: str
 ) -> None:

@@ -16,6 +16,7 @@ from crossmodal.text.word2vec import (
     vectors_for,
     vocabulary,
 )
+from tests.at_once import at_once
 from tests.bert import make_bert
 
 TEXTS = ["a small red circle", "a big blue star on a white background", "two dogs play"] * 5
@@ -62,7 +63,7 @@ def test_vectors_survive_their_file(trained: WordVectors, tmp_path: Path) -> Non
     assert (loaded.matrix == trained.matrix).all()
 
 
-@pytest.mark.parametrize("newline", [b"\n", b""])
+@at_once("newline", [b"\n", b""])
 def test_a_standard_word2vec_file_is_read(tmp_path: Path, newline: bytes) -> None:
     path = google_file(tmp_path / "g.bin", ["</s>", "the", "red", "Circle"], newline=newline)
     vectors = load_vectors(path)
@@ -77,7 +78,7 @@ def test_only_the_words_of_the_captions_are_taken_from_a_large_file(tmp_path: Pa
         vectors_for(path, ["etwas anderes"])
 
 
-@pytest.mark.parametrize(
+@at_once(
     "data",
     [
         b"",
@@ -95,8 +96,8 @@ def test_a_broken_file_is_refused(tmp_path: Path, data: bytes) -> None:
         load_vectors(tmp_path / "bad.bin")
 
 
-@pytest.mark.parametrize(
-    ("word", "near"),
+@at_once(
+    "word, near",
     [("cirlce", "circle"), ("rad", "red"), ("bleu", "blue"), ("backgruond", "background"),
      ("xylophone", None), ("qq", None)],
 )  # fmt: skip

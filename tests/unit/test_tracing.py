@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from crossmodal import tracing
+from tests.at_once import at_once
 from tests.collector import Collector, SpanSeen, collecting
 from tests.unit.bad_host import Behaviour, ask, receive, reply
 from worker.host.client import HostClient
@@ -248,9 +249,7 @@ print("took", time.monotonic() - begun)
     assert took_s < tracing.FLUSH_S + 8
 
 
-@pytest.mark.parametrize(
-    "text", ["", "garbage", PARENT[:-1], f"{PARENT}-", PARENT.upper(), None, 5]
-)
+@at_once("text", ["", "garbage", PARENT[:-1], f"{PARENT}-", PARENT.upper(), None, 5])
 def test_what_is_no_traceparent_is_not_taken_for_one(text: object) -> None:
     assert tracing.checked(text) is None
     assert not tracing.is_sampled(str(text))

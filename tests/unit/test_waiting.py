@@ -8,6 +8,7 @@ from crossmodal.errors import InvalidParams, JobExpired, ResultTimeout
 from crossmodal.jobs.record import JobState
 from crossmodal.settings import Settings
 from producer import Client
+from tests.at_once import at_once
 
 
 @pytest.fixture
@@ -32,13 +33,13 @@ def test_a_zero_timeout_is_enough_for_a_job_that_has_ended(client: Client) -> No
     assert job.wait(timeout_s=0) is JobState.CANCELED
 
 
-@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+@at_once("seconds", [-1.0, float("nan"), float("inf")])
 def test_an_expiry_that_is_no_duration_is_refused(client: Client, seconds: float) -> None:
     with pytest.raises(InvalidParams, match="expires_in_s"):
         client.txt2img("a circle", expires_in_s=seconds)
 
 
-@pytest.mark.parametrize("key", ["", "x" * 201, "a\nb", "\ud800"])
+@at_once("key", ["", "x" * 201, "a\nb", "\ud800"])
 def test_an_idempotency_key_has_limits(client: Client, key: str) -> None:
     with pytest.raises(InvalidParams, match="idempotency key"):
         client.txt2img("a circle", idempotency_key=key)

@@ -1,0 +1,46 @@
+"""One test of many cases: it names every case that fails, and is one item of the suite."""
+
+import inspect
+import traceback
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any
+
+import pytest
+
+Test = Callable[..., None]
+
+
+def at_once(names: str, cases: Iterable[Any]) -> Callable[[Test], Test]:
+    """Run a test for each case, as `pytest.mark.parametrize` does, with one set of fixtures."""
+    wanted = names.replace(",", " ").split()
+    given = [dict(zip(wanted, case if len(wanted) > 1 else [case], strict=True)) for case in cases]
+
+    def decorate(test: Test) -> Test:
+        @wraps(test)
+        def of_all(**fixtures: Any) -> None:
+            assert given, "there is no case"
+            faults = [fault for case in given if (fault := _fault(test, fixtures, case))]
+            if faults:
+                pytest.fail(
+                    f"{len(faults)} of {len(given)} cases:\n\n" + "\n\n".join(faults), False
+                )
+
+        signature = inspect.signature(test)
+        fixtures = [p for name, p in signature.parameters.items() if name not in wanted]
+        of_all.__signature__ = signature.replace(parameters=fixtures)  # type: ignore[attr-defined]
+        return of_all
+
+    return decorate
+
+
+def _fault(test: Test, fixtures: dict[str, Any], case: dict[str, Any]) -> str:
+    """What is wrong with a case, and at which line of the test; empty where nothing is."""
+    try:
+        test(**fixtures, **case)
+    except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - it is told
+        [_, *frames] = traceback.extract_tb(error.__traceback__)
+        line = frames[0].lineno if frames else 0
+        said = ", ".join(f"{name}={value!r:.200}" for name, value in case.items())
+        return f"{said}\n  line {line}: {type(error).__name__}: {error}"
+    return ""

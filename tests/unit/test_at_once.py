@@ -1,0 +1,43 @@
+import pytest
+
+from tests.at_once import at_once
+
+
+@at_once("number, is_even", [(1, True), (2, True), (3, True), (4, False)])
+def _wrong(number: int, is_even: bool) -> None:
+    assert (number % 2 == 0) == is_even
+
+
+def test_every_case_that_fails_is_named_and_no_other() -> None:
+    with pytest.raises(pytest.fail.Exception) as caught:
+        _wrong()
+    said = str(caught.value)
+    assert said.startswith("3 of 4 cases:")
+    assert [f"number={n}" in said for n in (1, 2, 3, 4)] == [True, False, True, True]
+
+
+@at_once("letter", "ab")
+@at_once("number", [1, 2])
+def test_fixtures_and_cases_are_told_apart(
+    letter: str, number: int, record_property: object
+) -> None:
+    assert letter in "ab"
+    assert number in (1, 2)
+    assert record_property is not None
+
+
+def test_no_case_at_all_is_a_fault() -> None:
+    @at_once("number", [])
+    def empty(number: int) -> None: ...
+
+    with pytest.raises(AssertionError, match="no case"):
+        empty()
+
+
+def test_a_case_that_is_skipped_skips_the_test() -> None:
+    @at_once("number", [1])
+    def skipped(number: int) -> None:
+        pytest.skip("not here")
+
+    with pytest.raises(pytest.skip.Exception):
+        skipped()
