@@ -1,8 +1,10 @@
 """A second implementation of S3, and a model host that misbehaves."""
 
+import gc
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
+import hypothesis
 import pytest
 
 from tests.conftest import need
@@ -10,6 +12,22 @@ from tests.seaweed import APP, BUCKET, READER, Seaweed, weed_binary
 from tests.unit.bad_host import hung_up, serve
 
 __all__ = ["hung_up", "serve"]
+
+# How long an example takes on a machine that does something else as well is no fault.
+hypothesis.settings.register_profile(
+    "steady", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop() -> Generator[None, object, object]:
+    """What was imported is no garbage: a collection is 0.2 s otherwise, and memory is tested."""
+    gc.freeze()
+    try:
+        return (yield)
+    finally:
+        gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

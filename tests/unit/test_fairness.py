@@ -131,7 +131,7 @@ def test_jobs_that_were_canceled_while_they_waited_do_not_count(queue: Queue) ->
 def test_messages_of_held_jobs_that_were_canceled_do_not_pile_up(queue: Queue) -> None:
     kept = [queue.submit("heavy", max_queued=30) for _ in range(29)]
     backlog = queue_key(queue.settings.key_prefix, "txt2img", "backlog:heavy")
-    for _ in range(1_000):
+    for _ in range(300):
         queue.ledger.cancel(queue.submit("heavy", max_queued=30))
         assert queue.redis.llen(backlog) < 200
     assert [job_id for job_id in queue.take_all() if job_id in kept] == kept

@@ -220,7 +220,8 @@ def test_a_picture_that_is_uploaded_again_meanwhile_stays(
 
     ledger = Uploading(settings)
     old = storage.put_input(b"picture", "image/png")
-    until(lambda: time.time() > next(storage.list("inputs")).modified_at + 1.1)  # S3 has seconds
+    later_s = 1.1 if storage.url.startswith("s3:") else 0.01  # S3 has whole seconds
+    until(lambda: time.time() > next(storage.list("inputs")).modified_at + later_s)
     assert collect(ledger, storage) == 0
     assert old.key in keys(storage)
     ledger.close()

@@ -37,7 +37,7 @@ def test_the_judge_agrees_with_the_truth(truth: list[tuple[Picture, str]]) -> No
 
 
 def test_the_judge_sees_through_blur_noise_and_jpeg() -> None:
-    found = judge_of_judges(Scenes())
+    found = judge_of_judges(Scenes(), 60)
     assert set(found) == set(HARMS)
     assert min(found.values()) >= 0.97
 

@@ -237,7 +237,7 @@ def test_redis_starts_as_its_pod_starts_it_and_keeps_what_it_is_given(tmp_path: 
 
 @at_once("password", ["", "secret", "a" * 31])
 def test_redis_refuses_a_password_that_may_be_guessed(tmp_path: Path, password: str) -> None:
-    with redis_as_in_the_pod(tmp_path, password) as (process, _):
+    with redis_as_in_the_pod(tmp_path / str(len(password)), password) as (process, _):
         assert process.wait(20) == 1
         assert b"openssl rand" in process.stderr.read()
 

@@ -1,7 +1,6 @@
 """The ledger on a real server: every transition, and every one that must be refused."""
 
 import random
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -327,16 +326,18 @@ def test_redis_is_as_empty_as_before_when_all_records_have_expired(
     ledger.close()
 
 
-def test_an_attempt_is_alive_as_long_as_its_lease_is_renewed(settings: Settings) -> None:
-    ledger = JobLedger(settings.model_copy(update={"lease_s": 2.0}))
-    attempt = start(ledger, submit(ledger))
-    deadline = time.monotonic() + 5.0
-    while time.monotonic() < deadline:
-        ledger.renew(WORKER, [attempt.job])
-        assert refusal(ledger, attempt.job) == "busy"
-    until(lambda: isinstance(ledger.start(attempt.job, WORKER), Attempt), 30)
-    assert ledger.get(attempt.job).attempt == 2
-    ledger.close()
+def test_an_attempt_is_alive_as_long_as_its_lease_is_renewed(
+    settings: Settings, ledger: JobLedger
+) -> None:
+    brief = JobLedger(settings.model_copy(update={"lease_s": 0.2}))
+    renewed, other = (start(brief, submit(brief)).job for _ in range(2))
+    ledger.renew(WORKER, [renewed])  # for a whole lease, and not for 0.2 s
+    until(lambda: isinstance(brief.start(other, WORKER), Attempt), 30)
+    assert refusal(ledger, renewed) == "busy"
+    brief.renew(WORKER, [renewed])
+    until(lambda: isinstance(ledger.start(renewed, WORKER), Attempt), 30)
+    assert ledger.get(renewed).attempt == 2
+    brief.close()
 
 
 def test_another_worker_has_no_say_in_a_lease(ledger: JobLedger) -> None:
@@ -402,11 +403,11 @@ def test_an_attempt_that_died_leaves_its_cause_in_the_history(ledger: JobLedger)
     assert [e.code for e in ledger.history(job_id)] == ["", "", "worker_lost", "", "timed_out", ""]
 
 
-def test_ten_thousand_cancels_race_with_as_many_results(
+def test_a_thousand_cancels_race_with_as_many_results(
     settings: Settings, ledger: JobLedger
 ) -> None:
     """Exactly one wins each race, and everybody is told the same."""
-    ids = [submit(ledger, bounded=False) for _ in range(10_000)]
+    ids = [submit(ledger, bounded=False) for _ in range(1_000)]
     attempts = {i: start(ledger, i) for i in ids}
     order = [*((i, "cancel") for i in ids), *((i, "succeed") for i in ids)]
     random.Random(7).shuffle(order)

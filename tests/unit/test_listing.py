@@ -7,17 +7,12 @@ import pytest
 
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.listing import Listing
-from crossmodal.jobs.names import Task, ended_jobs_key, job_key, jobs_key, new_job_id
+from crossmodal.jobs.names import Task, ended_jobs_key, jobs_key, new_job_id
 from crossmodal.jobs.origin import Origin
 from crossmodal.settings import Settings
 from tests.waiting import until
 
 OWNERS = pytest.mark.parametrize("owner", ["", "somebody"])
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"retention_s": 1})
 
 
 @pytest.fixture
@@ -36,44 +31,58 @@ def listed(settings: Settings, ledger: JobLedger, redis: Any, owner: str) -> set
     return {job.id for job in Listing(settings, ledger, redis).page(owner).jobs}
 
 
-def end_and_outlive(settings: Settings, ledger: JobLedger, redis: Any, job_id: str) -> None:
-    """Cancel a job, and wait until its record, and whatever goes with it, is gone."""
-    ledger.cancel(job_id)
-    until(lambda: not redis.exists(job_key(settings.key_prefix, job_id)), 10)
+@pytest.fixture
+def forgetful(settings: Settings) -> Iterator[JobLedger]:
+    """A ledger whose jobs' records, and whatever goes with them, are gone as soon as they end."""
+    ledger = JobLedger(settings.model_copy(update={"retention_s": 0}))
+    yield ledger
+    ledger.close()
 
 
 @OWNERS
 def test_a_job_that_waits_for_long_is_listed_whatever_ends_meanwhile(
-    settings: Settings, ledger: JobLedger, admin: Any, owner: str
+    settings: Settings, ledger: JobLedger, forgetful: JobLedger, admin: Any, owner: str
 ) -> None:
     waits = submit(ledger, owner)
     for _ in range(2):  # the second end is long after all were submitted that wait
-        end_and_outlive(settings, ledger, admin, submit(ledger, owner))
+        forgetful.cancel(submit(ledger, owner))
         assert listed(settings, ledger, admin, owner) == {waits}
 
 
 @OWNERS
 def test_a_job_is_listed_until_its_retention_after_its_end(
-    settings: Settings, ledger: JobLedger, admin: Any, owner: str
+    settings: Settings, ledger: JobLedger, forgetful: JobLedger, admin: Any, owner: str
 ) -> None:
     waits, other = submit(ledger, owner), submit(ledger, owner)
-    end_and_outlive(settings, ledger, admin, other)
+    forgetful.cancel(other)
     ledger.cancel(waits)
     assert listed(settings, ledger, admin, owner) == {waits}
 
 
 @OWNERS
 def test_a_list_is_no_longer_than_what_has_records(
-    settings: Settings, ledger: JobLedger, admin: Any, owner: str
+    settings: Settings, ledger: JobLedger, forgetful: JobLedger, admin: Any, owner: str
 ) -> None:
-    waits, last = submit(ledger, owner), ""
+    waits = submit(ledger, owner)
     for _ in range(3):
-        last = submit(ledger, owner)
-        end_and_outlive(settings, ledger, admin, last)
+        forgetful.cancel(submit(ledger, owner))
     keys = jobs_key(settings.key_prefix, owner), ended_jobs_key(settings.key_prefix, owner)
-    assert [set(admin.zrange(key, 0, -1)) for key in keys] == [{waits, last}, {last}]
-    ledger.cancel(waits)
-    until(lambda: not admin.exists(*keys), 10)
+    assert [admin.zrange(key, 0, -1) for key in keys] == [[waits], []]
+    forgetful.cancel(waits)
+    assert not admin.exists(*keys)
+
+
+def test_the_records_of_jobs_that_have_ended_are_gone_by_themselves(
+    settings: Settings, ledger: JobLedger, admin: Any
+) -> None:
+    brief = JobLedger(settings.model_copy(update={"retention_s": 1}))
+    for owner in ("", "somebody"):
+        brief.cancel(submit(ledger, owner))
+    prefix = settings.key_prefix
+    lists = [key(prefix, owner) for owner in ("", "somebody") for key in (jobs_key, ended_jobs_key)]
+    assert admin.exists(*lists) == 4
+    until(lambda: not admin.exists(*lists), 10)
+    brief.close()
 
 
 def test_what_was_deleted_is_on_no_list(settings: Settings, ledger: JobLedger, admin: Any) -> None:

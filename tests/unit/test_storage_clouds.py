@@ -161,7 +161,7 @@ def test_a_store_that_is_busy_is_asked_again(cloud: str, recorder: Recorder) -> 
 def test_a_store_that_stays_broken_is_given_up(cloud: str, recorder: Recorder) -> None:
     recorder.answer = lambda _: Reply(b"broken", 500)
     with pytest.raises(StorageUnavailable, match="500 Internal Server Error: broken") as caught:
-        Storage(URLS[cloud], timeout_s=3).get(BlobRef(key="k"))
+        Storage(URLS[cloud], timeout_s=1).get(BlobRef(key="k"))
     assert caught.value.retryable
     assert caught.value.code == "storage_unavailable"
 
@@ -215,6 +215,6 @@ def test_a_shared_access_signature_of_azure_is_not_told(
     monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=2023-11-03&sp=rw&sig=a-signature")
     recorder.answer = lambda _: Reply(b"broken", 500)
     with pytest.raises(StorageUnavailable) as caught:
-        Storage(URLS["azure"], timeout_s=3).get(BlobRef(key="k"))
+        Storage(URLS["azure"], timeout_s=1).get(BlobRef(key="k"))
     assert recorder.asked[0].query["sig"] == "a-signature"
     assert "a-signature" not in "".join(format_exception(caught.value))

@@ -140,7 +140,7 @@ def test_a_private_authority_is_trusted_as_everywhere(
 
 def test_a_store_of_an_unknown_authority_gets_nothing(private: Recorder) -> None:
     with pytest.raises(StorageUnavailable, match=r"UnknownIssuer.*CROSSMODAL_STORAGE_CA_FILE"):
-        put(timeout_s=3)
+        put(timeout_s=1)
     assert private.asked == []
 
 
@@ -285,7 +285,7 @@ def test_a_store_without_preconditions_is_said_to_be_one(
     monkeypatch.setenv("AWS_ENDPOINT_URL", recorder.url)
     recorder.answer = lambda _: Reply(status=501)
     with pytest.raises(StorageUnavailable, match="AWS_CONDITIONAL_PUT=disabled"):
-        Storage("s3://a-bucket", 2).put_over("k", b"x", "text/plain", lambda _: False)
+        Storage("s3://a-bucket", 1).put_over("k", b"x", "text/plain", lambda _: False)
 
 
 def test_preconditions_can_be_left_out(

@@ -237,16 +237,16 @@ def test_a_collector_that_is_away_holds_up_nothing(refuses: bool) -> None:
             """
 import time
 begun = time.monotonic()
-for _ in range(10_000):
+for _ in range(3_000):
     with tracing.span("x"): pass
 tracing.flush()
 print("took", time.monotonic() - begun)
 """,
             env,
-            flush_s=tracing.FLUSH_S,
+            flush_s=0.3,
         )
     took_s = float(said.rpartition("took ")[2].split()[0])
-    assert took_s < tracing.FLUSH_S + 8
+    assert took_s < 8
 
 
 @at_once("text", ["", "garbage", PARENT[:-1], f"{PARENT}-", PARENT.upper(), None, 5])
