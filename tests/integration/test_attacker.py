@@ -154,7 +154,7 @@ def test_what_comes_over_the_plain_queue_is_checked_like_any(client: Client, red
 def test_who_revokes_a_running_job_cancels_it_and_kills_nothing(
     attacker: Celery, client: Client, stack: RunningStack
 ) -> None:
-    [host] = [p for p in stack.supervisor.children() if "worker.host" in p.cmdline()]
+    host = stack.model_host
     host.suspend()
     try:
         job = client.txt2img(PROMPT, seed=1)

@@ -23,6 +23,8 @@ from tests.exposition import problems_of, scrape, value
 from tests.servers import start_server
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 START_S = 150
 JOBS = 30  # of each task
 OPTIONS = [

@@ -12,6 +12,8 @@ from producer import Client
 from tests.conftest import RunningStack, need
 from tests.gateway import Gateway, running_gateway
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
 PROMPT = "a large red circle on a white background"

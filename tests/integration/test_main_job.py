@@ -4,11 +4,10 @@ import asyncio
 import io
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from celery import Celery
 from PIL import Image
 
 from crossmodal.errors import JobExpired, JobNotFound, ResultTimeout
@@ -18,6 +17,7 @@ from crossmodal.jobs.record import JobResult, JobState
 from crossmodal.storage import open_storage
 from producer import AsyncClient, Client, IdempotencyConflict, JobCanceled, JobFailed
 from tests.at_once import at_once
+from tests.commands import Done, run_command
 from tests.conftest import RunningStack
 from tests.waiting import until
 
@@ -248,27 +248,14 @@ def is_known(client: Client, job_id: str) -> bool:
 def send_plain(
     stack: RunningStack, task: str, kwargs: dict[str, object], job_id: str | None = None
 ) -> str:
-    """Send a message with nothing but Celery, from another process; returns its id."""
-    program = (
-        "import sys, json; from celery import Celery; "
-        f"app = Celery(broker={stack.env['CELERY_BROKER_URL']!r}); "
-        "print(app.send_task(sys.argv[1], kwargs=json.loads(sys.argv[2]),"
-        " task_id=sys.argv[3] or None).id)"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", program, task, json.dumps(kwargs), job_id or ""],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
+    """Send a message with nothing but Celery; returns its id."""
+    with Celery(broker=stack.env["CELERY_BROKER_URL"]) as app:
+        return str(app.send_task(task, kwargs=kwargs, task_id=job_id).id)
 
 
-def run_cli(stack: RunningStack, *args: str) -> "subprocess.CompletedProcess[str]":
-    """Run the `crossmodal` command against the stack, as a user would."""
-    import os
-
-    return subprocess.run(
-        [sys.executable, "-m", "crossmodal.cli", *args],
-        env={**os.environ, **stack.env}, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+def run_cli(stack: RunningStack, *args: str) -> Done:
+    """What the `crossmodal` command does against the stack."""
+    return run_command(stack.env, *args)
 
 
 @at_once(

@@ -43,13 +43,13 @@ def test_only_the_host_of_a_device_and_what_it_has_forked_hold_torch(stack: Runn
         for process in stack.supervisor.children(recursive=True)
         if any("libtorch" in m.path for m in process.memory_maps())
     }
-    [host] = [p for p in stack.supervisor.children() if "worker.host" in p.cmdline()]
+    host = stack.model_host
     assert holders == {host, *host.children()}
     assert len(host.children()) == 2 * len(os.sched_getaffinity(0))
 
 
 def test_what_a_host_has_forked_shares_its_memory(stack: RunningStack) -> None:
-    [host] = [p for p in stack.supervisor.children() if "worker.host" in p.cmdline()]
+    host = stack.model_host
     for forked in host.children():
         assert forked.memory_full_info().uss < host.memory_info().rss / 2
 
@@ -57,7 +57,7 @@ def test_what_a_host_has_forked_shares_its_memory(stack: RunningStack) -> None:
 def test_a_host_whose_forked_process_dies_is_replaced_and_nothing_is_lost(
     client: Client, stack: RunningStack
 ) -> None:
-    [host] = [p for p in stack.supervisor.children() if "worker.host" in p.cmdline()]
+    host = stack.model_host
     forked = host.children()
     forked[0].kill()
     jobs = [client.txt2img(PROMPT, seed=i) for i in range(32)]  # some batch will come to it
@@ -66,7 +66,7 @@ def test_a_host_whose_forked_process_dies_is_replaced_and_nothing_is_lost(
 
 
 def test_the_socket_is_for_this_user_alone(stack: RunningStack) -> None:
-    [host] = [p for p in stack.supervisor.children() if "worker.host" in p.cmdline()]
+    host = stack.model_host
     path = Path(host.cmdline()[host.cmdline().index("--socket") + 1])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

@@ -60,6 +60,7 @@ def test_sentinels_that_are_not_let_in_to_are_an_outage(settings: Settings) -> N
     assert SENTINEL_PASSWORD not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_jobs_outlive_a_failover(group: Group, settings: Settings, tmp_path: Path) -> None:
     """`SENTINEL_ROUNDS=10 SENTINEL_JOBS=2000` makes a long one of it; see docs/redis.md."""
     ledger = JobLedger(settings)

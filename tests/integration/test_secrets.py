@@ -5,9 +5,6 @@ then searched: `ps`, logs, Flower, remote control, metrics, pages, records, stor
 """
 
 import json
-import os
-import subprocess
-import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +23,7 @@ from crossmodal.processes import wait_until
 from crossmodal.settings import load_settings
 from crossmodal.storage import open_storage
 from producer import Client, JobFailed
+from tests.commands import run_command
 from tests.gateway import Gateway, running_gateway
 from tests.waiting import until
 
@@ -229,10 +227,7 @@ MISTAKES = {
 
 def crossmodal(*args: str, **env: str) -> tuple[int, str]:
     """The exit status of a command, and all that it says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "crossmodal.cli", *args], env={**os.environ, **env},
-        capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
+    done = run_command(env, *args)
     return done.returncode, done.stdout + done.stderr
 
 
