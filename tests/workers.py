@@ -14,6 +14,8 @@ from tests.fakes.worker import HOST
 from worker.unit import MODEL_HOST
 
 Supervisor = Child | psutil.Process
+FAKE_WORKER = ("-m", "tests.fakes.worker")
+REAL_WORKER = ("-m", "crossmodal.cli", "worker", "--devices", "cpu")
 
 
 @contextmanager
@@ -22,7 +24,8 @@ def running_worker(env: dict[str, str], folder: Path, concurrency: int) -> Itera
     folder.mkdir()
     ready = folder / "ready"
     with (folder / "log").open("wb") as log, Stack(env, log) as stack:
-        argv = [sys.executable, "-m", "tests.fakes.worker", str(concurrency), str(ready)]
+        argv = [sys.executable, *FAKE_WORKER, "--concurrency", str(concurrency),
+                "--ready-file", str(ready)]  # fmt: skip
         worker = stack.start("worker", argv, 90)
         stack.wait_ready(ready)
         yield worker

@@ -1,9 +1,9 @@
-"""`crossmodal worker` on the CPU, before hosts with the fake models.
+"""`crossmodal worker --devices cpu`, before a host with the fake models.
 
-python -m tests.fakes.worker CONCURRENCY READY_FILE
+python -m tests.fakes.worker --concurrency 8 --ready-file FILE
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from crossmodal import logs
@@ -16,14 +16,20 @@ from worker.supervisor import Supervisor
 HOST = "tests.fakes.host"
 
 
-def main(concurrency: int, ready_file: Path) -> int:
+def main() -> int:
     """Serve until SIGTERM; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--concurrency", type=int, required=True)
+    parser.add_argument("--bulk-concurrency", type=int, default=1)
+    parser.add_argument("--ready-file", type=Path, required=True)
+    args = parser.parse_args()
     settings = load_settings()
     logs.configure(settings, process="supervisor")
     check_server(settings)
-    crews = crews_of(parse_queues(ALL_QUEUES), settings.plain_queue, concurrency, 1)
-    return Supervisor(settings, [Device("cpu")], crews, ready_file, HOST).run()
+    sizes = args.concurrency, args.bulk_concurrency
+    crews = crews_of(parse_queues(ALL_QUEUES), settings.plain_queue, *sizes)
+    return Supervisor(settings, [Device("cpu")], crews, args.ready_file, HOST).run()
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(int(sys.argv[1]), Path(sys.argv[2])))
+    raise SystemExit(main())

@@ -28,9 +28,10 @@ def test_a_producer_loads_nothing_heavy(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks"]
+    "module",
+    ["worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks", "worker.host.program"],
 )
-def test_what_forks_never_loads_torch(module: str) -> None:
+def test_what_needs_no_models_never_loads_torch(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"torch", "torchvision", "gensim", "scipy"}
 
 
