@@ -36,8 +36,9 @@ def test_a_producer_loads_nothing_heavy() -> None:
     assert not loaded_by(*modules, but={*HEAVY, "worker"})
 
 
-def test_what_forks_never_loads_torch() -> None:
-    modules = ("worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks")
+def test_what_needs_no_models_never_loads_torch() -> None:
+    modules = ("worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks",
+               "worker.host.program")  # fmt: skip
     assert not loaded_by(*modules, but={"torch", "torchvision", "gensim", "scipy"})
 
 
