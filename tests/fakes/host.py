@@ -3,6 +3,7 @@
 import os
 
 from crossmodal.jobs.names import Task
+from crossmodal.metrics import MODEL_LOAD
 from crossmodal.pipelines.base import Pipeline
 from crossmodal.settings import Settings
 from tests.fakes.models import SIDE, FakeModel
@@ -19,6 +20,7 @@ def load(settings: Settings, device: str, name: str) -> ModelHost:
     quiet = Quiet()
     lanes = core_lanes(pipelines, quiet, name)
     sizes = settings.max_batch, settings.bulk_batch
+    MODEL_LOAD.labels(name).set(0.1)
     info = HostInfo("fake", "0", name, SIDE, os.getpid())
     return ModelHost(info, Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s, name))
 

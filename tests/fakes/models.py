@@ -1,7 +1,7 @@
 """Models that need no torch: pictures and captions of one color, made at once.
 
 Words in a prompt say what becomes of its batch: "poison" kills the process, "tarpit" never comes
-back, "glutton" finds no memory, "breaker" breaks the device.
+back, "glutton" finds no memory, "breaker" breaks the device. A few words are not known.
 """
 
 import os
@@ -12,11 +12,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from crossmodal.errors import UnknownWords
 from crossmodal.jobs.params import Img2TxtParams, Txt2ImgParams
 from crossmodal.jobs.record import GeneratedCaption
 from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Request, no_pause
 
 SIDE = 16
+UNKNOWN = {"zorg", "frob", "zanzibar"}
 
 
 class FakeModel:
@@ -55,8 +57,12 @@ def _made(request: Request) -> Outcome:
                     for i in range(params.count)]  # fmt: skip
         return Described(tuple(captions))
     assert params.seed is not None
+    words = params.prompt.split()
+    unknown = tuple(word for word in words if word in UNKNOWN)
+    if len(unknown) == len(words):
+        return UnknownWords(f"no word of the prompt {params.prompt!r} is known to the model")
     images = np.empty((params.count, SIDE, SIDE, 3), np.uint8)
     for i in range(params.count):
         color = zlib.crc32(f"{params.seed + i} {params.prompt}".encode()).to_bytes(4, "big")
         images[i] = list(color[:3])
-    return Drawn(images, (), {})
+    return Drawn(images, unknown, {})

@@ -7,13 +7,13 @@ from urllib.parse import quote
 import pytest
 from celery import Celery
 
-from crossmodal.local.stack import Stack
 from crossmodal.settings import Settings, load_settings
 from producer import Client, JobFailed
 from tests.conftest import stack_environment
 from tests.integration.test_main_job import is_known
 from tests.servers import PASSWORD, start_server
 from tests.waiting import until
+from tests.workers import running_worker
 
 MARKER = "zanzibar"  # no word that the shipped models know
 PROMPT = f"a large red circle on a {MARKER} white background"
@@ -32,12 +32,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, set[str]]:
     url = env["CELERY_BROKER_URL"]
     env["CELERY_RESULT_BACKEND"] = url.replace("/0", "/1")  # then Celery has results to write out
     settings = load_settings(broker_url=url, storage_url=env["CROSSMODAL_STORAGE_URL"])
-    with (folder / "log").open("wb") as log, Stack(env, log) as stack:
-        stack.start_worker(["--devices", "cpu", "--concurrency", "2"], 60, folder / "ready")
-        stack.wait_ready(folder / "ready")
+    with running_worker(env, folder / "worker", 2):
         ids = run_jobs(settings, Celery(broker=url))
     server.stop()
-    return (folder / "log").read_bytes(), ids
+    return (folder / "worker" / "log").read_bytes(), ids
 
 
 def run_jobs(settings: Settings, plain: Celery) -> set[str]:

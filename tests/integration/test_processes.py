@@ -4,6 +4,8 @@ import os
 import stat
 from pathlib import Path
 
+import pytest
+
 from producer import Client
 from tests.conftest import RunningStack
 from tests.waiting import until
@@ -54,6 +56,7 @@ def test_what_a_host_has_forked_shares_its_memory(stack: RunningStack) -> None:
         assert forked.memory_full_info().uss < host.memory_info().rss / 2
 
 
+@pytest.mark.slow
 def test_a_host_whose_forked_process_dies_is_replaced_and_nothing_is_lost(
     client: Client, stack: RunningStack
 ) -> None:

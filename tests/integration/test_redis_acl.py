@@ -1,8 +1,6 @@
 """Redis users with least rights: what is not on the list is refused, and a refusal is noticed."""
 
 import inspect
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from crossmodal.jobs.server import warnings
 from crossmodal.settings import Settings, load_settings
 from producer import Client
 from tests.at_once import at_once
+from tests.commands import run_command
 from tests.servers import PASSWORD, Server, start_server, user_url
 
 EXAMPLE = Path(__file__).parents[2] / "docker" / "redis" / "users.acl.example"
@@ -134,10 +133,7 @@ def test_no_key_of_the_ledger_lies_where_producers_may_not_go() -> None:
 
 
 def test_the_example_is_what_the_command_prints() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "crossmodal.cli", "redis-acl"],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+    done = run_command({}, "redis-acl")
     kept = [line for line in EXAMPLE.read_text().splitlines() if not line.startswith("#")]
     assert kept == done.stdout.splitlines()
     assert all("+config" not in line and PASSWORD not in line for line in kept)
@@ -147,10 +143,7 @@ def test_one_user_may_be_printed_with_the_digest_of_a_password(tmp_path: Path) -
     (tmp_path / "password").write_text("secret\nmore\n")
     argv = ["--role", "producer", "--user", "shop", "--password-file", str(tmp_path / "password"),
             "--prefix", "team-a", "--server", "7.0"]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "crossmodal.cli", "redis-acl", *argv],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+    done = run_command({}, "redis-acl", *argv)
     digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
     assert done.stdout.startswith(f"user shop on #{digest} resetkeys resetchannels -@all +")
     assert "client|setinfo" not in done.stdout

@@ -5,6 +5,7 @@ then searched: `ps`, logs, Flower, remote control, metrics, pages, records, stor
 """
 
 import json
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ from crossmodal.processes import wait_until
 from crossmodal.settings import load_settings
 from crossmodal.storage import open_storage
 from producer import Client, JobFailed
+from tests.at_once import at_once
 from tests.commands import run_command
 from tests.gateway import Gateway, running_gateway
 from tests.waiting import until
+from tests.workers import FAKE_WORKER
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
@@ -82,18 +85,20 @@ def running(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Iterato
         pytest.MonkeyPatch.context() as here,
         (folder / "processes.log").open("wb") as log,
         Stack(env, log) as stack,
+        Stack(env | {"CROSSMODAL_METRICS_PORT": str(metrics)}, log) as serving,
     ):
         for name, value in env.items():
             here.setenv(name, value)
         stack.add(start_valkey(folder / "valkey", port, BROKER), 10)
-        options = ["--devices", "cpu", "--concurrency", "2", "--metrics-port", str(metrics)]
-        stack.start_worker(options, 60, folder / "ready")
+        argv = [sys.executable, *FAKE_WORKER, "--concurrency", "2",
+                "--ready-file", str(folder / "ready")]  # fmt: skip
+        serving.start("worker", argv, 60)
         stack.start_webhooks()
         assert stack.start_flower()
         with Client() as client:
             key, token = client.keys.create("tester", is_operator=True)
             signing = client.keys.webhook_secret(key.id)
-        stack.wait_ready(folder / "ready")
+        serving.wait_ready(folder / "ready")
         with running_gateway(env, folder, "--keys") as gateway:
             jobs = talk(gateway, token)
             yield Installation(
@@ -231,19 +236,19 @@ def crossmodal(*args: str, **env: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@at_once("command", COMMANDS)
 def test_commands_show_no_secret(running: Installation, command: tuple[str, ...]) -> None:
     status, said = crossmodal(*command)
     assert status == 0, said
     running.check(said, " ".join(command))
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@at_once("mistake", MISTAKES)
 def test_errors_show_no_secret(running: Installation, mistake: str) -> None:
     port = running.env["CELERY_BROKER_URL"].rpartition(":")[2].partition("/")[0]
     env = {name: value.replace("{port}", port).replace("{}", TYPED)
            for name, value in MISTAKES[mistake].items()}  # fmt: skip
-    env["CROSSMODAL_STORAGE_TIMEOUT_S"] = "2"
+    env["CROSSMODAL_STORAGE_TIMEOUT_S"] = "1"
     status, said = crossmodal("doctor", **env)
     assert status == 1, said
     running.check(said, "doctor")

@@ -13,7 +13,6 @@ from crossmodal.jobs.names import Task
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import Img2TxtParams, Txt2ImgParams
 from crossmodal.jobs.record import JobState
-from crossmodal.local.stack import Stack
 from crossmodal.processes import Child
 from producer import Client, JobFailed, JobHandle
 from tests.collector import Collector, SpanSeen, collecting
@@ -21,7 +20,7 @@ from tests.conftest import settings_of, stack_environment
 from tests.gateway import running_gateway
 from tests.servers import start_server
 from tests.waiting import until
-from tests.workers import host_of
+from tests.workers import host_of, running_worker
 from worker.devices import cores
 
 PROMPT = "a large red circle on a white background"
@@ -64,13 +63,9 @@ def running(folder: Path, settings: dict[str, str]) -> Iterator[Traced]:
     with collecting() as collector:
         env = stack_environment(server.port, folder) | collector.environment | settings
         with (
-            (folder / "log").open("wb") as log,
-            Stack(env, log) as stack,
+            running_worker(env, folder / "worker", CROWD) as worker,
             Client(settings_of(env)) as client,
         ):
-            options = ["--devices", "cpu", "--concurrency", str(CROWD)]
-            worker = stack.start_worker(options, 60, folder / "ready")
-            stack.wait_ready(folder / "ready")
             yield Traced(client, collector, worker, env)
     server.stop()
 
@@ -178,9 +173,9 @@ def test_a_failure_is_told_by_its_code_and_nothing_tells_the_prompt(traced: Trac
 def test_a_bulk_message_is_an_attempt_with_its_parts_in_it(traced: Traced) -> None:
     trace = new_trace()
     origin = Origin(traceparent=f"00-{trace}-{CALLER}-01")
-    items = [BulkItem(str(i), {"prompt": PROMPT}) for i in range(40)]
+    items = [BulkItem(str(i), {"prompt": PROMPT, "seed": i}) for i in range(40)]
     results = traced.client.map_items(Task.TXT2IMG, items, origin=origin)
-    assert all(result.failure is None for result in results)
+    assert [result.failure for result in results if result.failure] == []
     spans = traced.wait_for(trace, {"job.attempt", "fetch input", "prepare", "infer", "store",
                                     "record", "inference"})  # fmt: skip
     attempt = spans["job.attempt"]

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from crossmodal.jobs.record import JobState
-from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port
 from crossmodal.processes import Child
 from producer import Client
@@ -20,7 +19,7 @@ from tests.conftest import RunningStack, need, settings_of, stack_environment
 from tests.exposition import problems_of, scrape, value
 from tests.servers import start_server
 from tests.waiting import until
-from tests.workers import celery_workers, host_of, task_children
+from tests.workers import celery_workers, host_of, running_worker, task_children
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
@@ -62,11 +61,8 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def worker(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    folder, port = tmp_path_factory.mktemp("worker"), free_port()
-    with (folder / "log").open("wb") as log, Stack(env, log) as stack:
-        options = ["--devices", "cpu", "--concurrency", "4", "--metrics-port", str(port)]
-        child = stack.start_worker(options, 60, folder / "ready")
-        stack.wait_ready(folder / "ready")
+    folder, port = tmp_path_factory.mktemp("metrics") / "worker", free_port()
+    with running_worker(env | {"CROSSMODAL_METRICS_PORT": str(port)}, folder, 4) as child:
         yield Worker(child, port, Path(env["CROSSMODAL_RUN_DIR"], str(child.pid)))
 
 
