@@ -77,12 +77,12 @@ def test_workers_take_only_the_messages_of_their_own_deployment(
         jobs = [hooked(deployment.ledger) for deployment in deployments]
         for deployment, job_id in zip((first, second), jobs, strict=False):
             done = partial(has_gone_through, deployment.deliveries, job_id)
-            until(done, 30, "a delivery")
+            until(done, 60, "a delivery")
         seen = [{worker.name for worker in d.workers.recent()} for d in deployments]
         assert [len(names) for names in seen] == [1, 1, 0]
         assert not seen[0] & seen[1]
         for deployment in (first, second):
-            until(partial(is_answered_by_one, deployment.settings), 30, "one answer")
+            until(partial(is_answered_by_one, deployment.settings), 60, "one answer")
         assert answers(idle.settings) == []
     # The third has no worker: its message waits, and nobody else has seen it.
     assert [d.outcome for d in deliveries_of(idle.deliveries, jobs[2])] == ["pending"]
@@ -99,7 +99,7 @@ def test_all_keys_of_a_deployment_lie_below_its_prefix(
         deployment = deployments[1]
         with courier(deployment.settings, tmp_path):
             job_id = hooked(deployment.ledger)
-            until(lambda: has_gone_through(deployment.deliveries, job_id), 30)
+            until(lambda: has_gone_through(deployment.deliveries, job_id), 60)
             channels = redis.pubsub_numpat()
             found = list(redis.scan_iter())
         assert channels > 0

@@ -69,9 +69,9 @@ def test_jobs_outlive_a_failover(group: Group, settings: Settings, tmp_path: Pat
         accepted: list[str] = []
         for _ in range(ROUNDS):
             accepted += submitted(ledger, JOBS)
-            until(lambda: replicas_left(group), 20, "replication")  # asynchronous: see the docs
+            until(lambda: replicas_left(group), 60, "replication")  # asynchronous: see the docs
             print(f"failover: {group.kill_master():.1f} s")
-            until(lambda: is_reachable(settings), 30, "the new master")
+            until(lambda: is_reachable(settings), 60, "the new master")
             accepted += submitted(ledger, JOBS)
             group.revive()
         patience_s = 120 + len(accepted) / 5

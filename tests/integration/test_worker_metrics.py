@@ -104,7 +104,7 @@ def assert_more(
     """Wait for so many more of all that was counted `before`, and see that there are no more."""
     wanted = {name: (a + txt2img, b + img2txt) for name, (a, b) in before.items()}
     names = tuple(name for name in before if name != "items")
-    until(lambda: counted(worker, names)["items"] == wanted["items"], 10, "counting all jobs")
+    until(lambda: counted(worker, names)["items"] == wanted["items"], 60, "counting all jobs")
     assert counted(worker, names) == wanted
 
 
@@ -129,7 +129,7 @@ def test_every_operation_on_the_object_store_is_counted(worker: Worker, client: 
     job = client.txt2img(PROMPT)
     job.result(timeout_s=WAIT_S)
     # A picture and a result.
-    until(lambda: worker.value(names[0], operation="put", outcome="ok") == before[0] + 2, 10)
+    until(lambda: worker.value(names[0], operation="put", outcome="ok") == before[0] + 2, 60)
     assert worker.value(names[1], operation="put") == before[1] + 2
 
 
@@ -181,7 +181,7 @@ def test_failed_items_of_bulk_jobs_are_counted(worker: Worker, client: Client) -
 
     succeeded, failed = items()
     list(client.map_txt2img([PROMPT] * 5 + ["zorg frob"]))
-    until(lambda: items() == [succeeded + 5, failed + 1], 10, "counting six items")
+    until(lambda: items() == [succeeded + 5, failed + 1], 60, "counting six items")
 
 
 def test_the_exposition_is_clean(worker: Worker, client: Client) -> None:

@@ -55,7 +55,7 @@ class ShamHost:
             self.loop.call_soon(dead.set)  # after the connections are lost
 
         self.loop.call_soon_threadsafe(hang_up)
-        dead.wait(10)
+        dead.wait(60)
 
 
 class _Known(Conversation):
@@ -97,7 +97,7 @@ def serving(path: Path) -> Iterator[ShamHost]:
 
     thread = threading.Thread(target=sham.loop.run_until_complete, args=[serve()])
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield sham
     finally:

@@ -34,7 +34,7 @@ class Recorder:
         return request.params.count
 
     def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
-        self.free.wait(10)
+        self.free.wait(60)
         prompts = [r.params.prompt for r in batch if isinstance(r.params, Txt2ImgParams)]
         self.batches.append(prompts)
         if "bad" in prompts:
@@ -326,7 +326,7 @@ def test_outcomes_keep_their_order_when_the_first_batch_ends_last() -> None:
     class Overtaken(Recorder):
         def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
             if batch[0].params == request("p0").params:
-                assert overtaken.wait(10)
+                assert overtaken.wait(60)
                 return super().run(batch, pause)
             outcomes = super().run(batch, pause)
             overtaken.set()
@@ -346,7 +346,7 @@ def test_a_lane_of_two_runs_two_batches_at_once() -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.barrier = threading.Barrier(2, timeout=10)
+            self.barrier = threading.Barrier(2, timeout=60)
 
         def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
             self.barrier.wait()
@@ -364,7 +364,7 @@ def test_an_interactive_request_does_not_wait_for_bulk() -> None:
     class Slow(Recorder):
         def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
             if batch[0].params == request("bulk").params:
-                self.free.wait(10)
+                self.free.wait(60)
             return [Drawn(PICTURE, ("done",), {}) for _ in batch]
 
     async def scenario() -> None:
@@ -450,13 +450,13 @@ class Encounter(Recorder):
     def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
         if batch[0].params == request("bulk").params:
             self.begun.set()
-            self.free.wait(10)
+            self.free.wait(60)
             self.at_pause.set()
             pause()
             self.went_on.set()
         else:
             self.free.set()
-            self.at_pause.wait(10)
+            self.at_pause.wait(60)
             self.overtook = self.went_on.wait(self.patience_s)
         return [Drawn(PICTURE, ("done",), {}) for _ in batch]
 

@@ -639,7 +639,7 @@ def test_a_job_can_be_added_to_a_wait(client: Client, is_new: bool) -> None:
 def running(settings: Settings, folder: Path) -> Iterator[tuple[ShamHost, JobRunner]]:
     """A sham host, and the runner of a task process that is joined to it."""
     with serving(folder / "host.sock") as host:
-        client = HostClient(folder / "host.sock", wait_s=10, timeout_s=30)
+        client = HostClient(folder / "host.sock", wait_s=60, timeout_s=60)
         runner = JobRunner(settings, client, InterruptedError)
         yield host, runner
         client.close()

@@ -81,7 +81,7 @@ def test_the_records_of_jobs_that_have_ended_are_gone_by_themselves(
     prefix = settings.key_prefix
     lists = [key(prefix, owner) for owner in ("", "somebody") for key in (jobs_key, ended_jobs_key)]
     assert admin.exists(*lists) == 4
-    until(lambda: not admin.exists(*lists), 10)
+    until(lambda: not admin.exists(*lists), 60)
     brief.close()
 
 

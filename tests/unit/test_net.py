@@ -92,7 +92,7 @@ def site() -> Iterator[Site]:
         yield site
 
 
-def fetch(url: str, timeout_s: float = 10, **options: Any) -> bytes:
+def fetch(url: str, timeout_s: float = 60, **options: Any) -> bytes:
     return asyncio.run(net.fetch(url, max_bytes=LIMIT, timeout_s=timeout_s, **options))
 
 
@@ -274,7 +274,7 @@ def test_a_url_that_plays_a_trick_is_refused(url: str, reason: str) -> None:
     with pytest.raises(UrlRefused, match=reason):
         fetch(url)
     with pytest.raises(UrlRefused, match=reason):
-        net.post(url, b"", {}, timeout_s=10)
+        net.post(url, b"", {}, timeout_s=60)
 
 
 @at_once(
@@ -585,7 +585,7 @@ def test_proxies_of_the_environment_are_not_used(
             monkeypatch.setenv(name, proxy.url())
         monkeypatch.setenv("NO_PROXY", "")
         assert fetch(site.url(), allow_private=True) == b"a picture"
-        assert net.post(site.url(), b"", {}, timeout_s=10, allow_private=True) == 200
+        assert net.post(site.url(), b"", {}, timeout_s=60, allow_private=True) == 200
     assert proxy.seen == []
 
 
@@ -593,7 +593,7 @@ def test_a_post_sends_its_body_and_headers_and_returns_the_status(site: Site) ->
     site.routes["/hook"] = lambda to: to.answer(202)
     status = net.post(
         site.url("/hook"), b'{"id": 1}', {"Webhook-Id": "m1"},
-        timeout_s=10, allow_private=True,
+        timeout_s=60, allow_private=True,
     )  # fmt: skip
     assert status == 202
     [(path, headers, body)] = site.seen
@@ -604,13 +604,13 @@ def test_a_post_sends_its_body_and_headers_and_returns_the_status(site: Site) ->
 def test_a_post_returns_whatever_status_and_follows_no_redirect(site: Site, status: int) -> None:
     site.seen.clear()
     site.routes["/hook"] = lambda to: to.answer(status, Location="/")
-    assert net.post(site.url("/hook"), b"", {}, timeout_s=10, allow_private=True) == status
+    assert net.post(site.url("/hook"), b"", {}, timeout_s=60, allow_private=True) == status
     assert [path for path, *_ in site.seen] == ["/hook"]
 
 
 def test_a_post_does_not_wait_for_the_body_of_the_answer(site: Site) -> None:
     site.routes["/"] = lambda to: stream(to, b"x" * 1_000, pause_s=0.01)
-    assert net.post(site.url(), b"", {}, timeout_s=10, allow_private=True) == 200
+    assert net.post(site.url(), b"", {}, timeout_s=60, allow_private=True) == 200
 
 
 def test_a_post_is_held_to_the_same_rules(site: Site) -> None:
@@ -625,7 +625,7 @@ def test_a_post_is_held_to_the_same_rules(site: Site) -> None:
 def test_a_process_that_was_forked_looks_up_for_itself(site: Site) -> None:
     program = (
         "import os, sys; from crossmodal.net import post; "
-        "ask = lambda: post(sys.argv[1], b'', {}, timeout_s=10, allow_private=True, "
+        "ask = lambda: post(sys.argv[1], b'', {}, timeout_s=60, allow_private=True, "
         "resolve=lambda *_: ['127.0.0.1']); "
         "ask(); child = os.fork(); child or os._exit(ask() != 200); "
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
@@ -689,7 +689,7 @@ def test_a_certificate_that_nobody_trusted_signed_is_refused(secure_site: Site) 
     with pytest.raises(FetchFailed, match="certificate verify failed"):
         fetch(url, allow_private=True, resolve=Names(["127.0.0.1"]))
     with pytest.raises(FetchFailed, match="certificate verify failed"):
-        net.post(url, b"", {}, timeout_s=10, allow_private=True, resolve=Names(["127.0.0.1"]))
+        net.post(url, b"", {}, timeout_s=60, allow_private=True, resolve=Names(["127.0.0.1"]))
     assert secure_site.seen == []
 
 

@@ -336,7 +336,7 @@ def test_blobs_are_stored_encrypted_for_who_asks_that(
 
 def is_refused(url: str) -> bool:
     try:
-        urlopen(url, timeout=10).close()
+        urlopen(url, timeout=60).close()
     except HTTPError as e:
         return e.code == 403
     return False
@@ -346,13 +346,13 @@ def test_a_signed_url_gives_and_takes_bytes_until_it_expires(seaweed_url: str) -
     storage = Storage(seaweed_url)
     where = storage.sign("k", 60, "PUT")
     assert where is not None
-    urlopen(Request(where, data=b"bytes", method="PUT"), timeout=10).close()
+    urlopen(Request(where, data=b"bytes", method="PUT"), timeout=60).close()
     soon = storage.sign("k", 1)
     assert soon is not None
-    with urlopen(storage.sign("k", 60) or "", timeout=10) as reply:
+    with urlopen(storage.sign("k", 60) or "", timeout=60) as reply:
         assert reply.read() == b"bytes"
     assert "X-Amz-Expires=1&" in f"{soon}&"
-    until(lambda: is_refused(soon), 30)
+    until(lambda: is_refused(soon), 60)
 
 
 def test_a_signed_url_is_for_its_blob_and_its_method_alone(seaweed_url: str) -> None:
@@ -362,7 +362,7 @@ def test_a_signed_url_is_for_its_blob_and_its_method_alone(seaweed_url: str) -> 
     url = storage.sign("k") or ""
     for request in (Request(url, data=b"y", method="PUT"), Request(url.replace("/k?", "/l?"))):
         with pytest.raises(HTTPError, match="403"):
-            urlopen(request, timeout=10)
+            urlopen(request, timeout=60)
 
 
 # -- rights ---------------------------------------------------------------------------------

@@ -271,7 +271,7 @@ def test_a_request_to_the_model_host_carries_nothing_more_where_tracing_is_off(
         asked.append(receive(connection))
         connection.sendall(reply("m"))
 
-    host = HostClient(serve(behave), wait_s=5, timeout_s=5)
+    host = HostClient(serve(behave), wait_s=60, timeout_s=60)
     ask(host)
     host.close()
     assert asked[0].keys() == {"op", "task", "alone", "bulk", "requests"}
