@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from tests.at_once import at_once
@@ -18,12 +20,10 @@ def test_every_case_that_fails_is_named_and_no_other() -> None:
 
 @at_once("letter", "ab")
 @at_once("number", [1, 2])
-def test_fixtures_and_cases_are_told_apart(
-    letter: str, number: int, record_property: object
-) -> None:
+def test_fixtures_and_cases_are_told_apart(letter: str, number: int, tmp_path: Path) -> None:
     assert letter in "ab"
     assert number in (1, 2)
-    assert record_property is not None
+    assert tmp_path.is_dir()
 
 
 def test_no_case_at_all_is_a_fault() -> None:
