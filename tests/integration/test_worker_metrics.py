@@ -55,7 +55,10 @@ class Worker:
 def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     folder = tmp_path_factory.mktemp("metrics")
     server = start_server(folder / "valkey")
-    yield stack_environment(server.port, folder) | {"CROSSMODAL_RUN_DIR": str(folder / "run")}
+    yield stack_environment(server.port, folder) | {
+        "CROSSMODAL_RUN_DIR": str(folder / "run"),
+        "CROSSMODAL_LEASE_S": "6", "CROSSMODAL_SWEEP_S": "1",
+    }  # fmt: skip
     server.stop()
 
 
