@@ -11,7 +11,7 @@ import pytest
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import ItemResult
 from producer import AsyncClient, Client
-from producer.client import Picture
+from producer.pictures import Picture
 from tests.conftest import RunningStack
 from tests.integration.test_main_job import PROMPT, WAIT_S, run_cli
 
