@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from crossmodal.errors import WrongState
 from crossmodal.jobs.connection import broker_errors, connect_async
-from crossmodal.jobs.record import JobResult, JobState, JobStatus
+from crossmodal.jobs.record import ItemResult, JobResult, JobState, JobStatus
 from crossmodal.settings import Settings
 from producer.client import Client
 from producer.handle import Handle, JobHandle, ids_of, result_of
@@ -27,6 +27,33 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Q = ParamSpec("Q")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class AsyncJobHandle(Handle):
+    """The asynchronous twin of `JobHandle`."""
+
+    client: AsyncClient = field(repr=False, compare=False)
+    id: str
+
+    async def status(self) -> JobStatus:
+        """See `JobHandle.status`."""
+        return await self.client.status(self.id)
+
+    async def cancel(self) -> JobState:
+        """See `JobHandle.cancel`."""
+        return await self.client.cancel(self.id)
+
+    async def wait(self, timeout_s: float | None = None) -> JobState:
+        """See `JobHandle.wait`."""
+        async for _ in self.client.as_completed([self], timeout_s):
+            break
+        return (await self.client.record(self.id)).state
+
+    async def result(self, timeout_s: float | None = None) -> JobResult:
+        """See `JobHandle.result`."""
+        await self.wait(timeout_s)
+        return result_of(await self.client.record(self.id))
 
 
 def awaited(
@@ -49,7 +76,7 @@ def submitted(
         handle = await asyncio.to_thread(_of(self, method), *args, **kwargs)
         return AsyncJobHandle(self, handle.id)
 
-    return _as_twin(twin, method, "AsyncJobHandle")
+    return _as_twin(twin, method, AsyncJobHandle)
 
 
 def iterated(
@@ -60,7 +87,7 @@ def iterated(
     def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         return _in_thread(partial(_of(self, method), *args, **kwargs))
 
-    return _as_twin(twin, method, "AsyncIterator[ItemResult]")
+    return _as_twin(twin, method, AsyncIterator[ItemResult])
 
 
 def _of(client: AsyncClient, method: Callable[Concatenate[Client, P], T]) -> Callable[P, T]:
@@ -171,30 +198,3 @@ async def _in_thread(begin: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
     end = object()
     while (item := await asyncio.to_thread(next, items, end)) is not end:
         yield item  # type: ignore[misc]  # it is no end
-
-
-@dataclass(frozen=True)
-class AsyncJobHandle(Handle):
-    """The asynchronous twin of `JobHandle`."""
-
-    client: AsyncClient = field(repr=False, compare=False)
-    id: str
-
-    async def status(self) -> JobStatus:
-        """See `JobHandle.status`."""
-        return await self.client.status(self.id)
-
-    async def cancel(self) -> JobState:
-        """See `JobHandle.cancel`."""
-        return await self.client.cancel(self.id)
-
-    async def wait(self, timeout_s: float | None = None) -> JobState:
-        """See `JobHandle.wait`."""
-        async for _ in self.client.as_completed([self], timeout_s):
-            break
-        return (await self.client.record(self.id)).state
-
-    async def result(self, timeout_s: float | None = None) -> JobResult:
-        """See `JobHandle.result`."""
-        await self.wait(timeout_s)
-        return result_of(await self.client.record(self.id))

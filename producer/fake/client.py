@@ -98,6 +98,8 @@ class FakeLedger(JobLedger):
 class AsyncFakeClient(AsyncClient):
     """The asynchronous twin of `FakeClient`, which is `sync`."""
 
+    sync: FakeClient
+
     def __init__(
         self, settings: Settings | None = None, *, draw: Draw = plain_pictures,
         describe: Describe = plain_captions, held: bool = False, **overrides: Any,

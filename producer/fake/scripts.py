@@ -4,7 +4,6 @@ What each does is said in the `.lua` of its name; fairness among owners, webhook
 are left out.
 """
 
-import time
 from typing import Any
 
 from crossmodal.jobs import names
@@ -32,7 +31,7 @@ def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     waiting = [i for i in queued if owner and _of(redis, prefix, i).get("owner") == owner]
     if owner and max_queued and len(waiting) >= max_queued:
         return ["owner_full", len(waiting)]
-    now = time.time()
+    now = _now(redis)
     fields = {"task": task, "queue": queue, "state": "queued", "attempt": 0, "params": params,
               "created_at": now}  # fmt: skip
     optional = {"owner": owner, "webhook": webhook, "batch": batch and batch_key, "items": items,
@@ -64,7 +63,7 @@ def start(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
         return ["unknown"]
     if job["state"] != "queued":
         return ["busy" if job["state"] == "running" else job["state"], 0]
-    now, attempt = time.time(), int(job["attempt"]) + 1
+    now, attempt = _now(redis), int(job["attempt"]) + 1
     _set(redis, keys[0], {"state": "running", "attempt": attempt, "worker": worker,
                           "started_at": now})  # fmt: skip
     redis.sets[names.queue_key(prefix, job["queue"], "queued")].pop(job_id, None)
@@ -98,7 +97,7 @@ def cancel(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
 def expire(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     """Expire a job whose time to be started is up."""
     job = redis.hgetall(keys[0])
-    is_over = "expires_at" in job and time.time() >= float(job["expires_at"])
+    is_over = "expires_at" in job and _now(redis) >= float(job["expires_at"])
     if not is_over or job["state"] != "queued" or job["attempt"] != "0":
         return ["unchanged"]
     _end(redis, args[0], args[1], "expired", "expired")
@@ -137,7 +136,7 @@ def _end(
     redis: FakeRedis, prefix: str, job_id: str, state: str, code: str, completed: int = 0
 ) -> None:
     """The one way into a terminal state."""
-    job, now = _of(redis, prefix, job_id), time.time()
+    job, now = _of(redis, prefix, job_id), _now(redis)
     _set(redis, names.job_key(prefix, job_id), {"state": state, "finished_at": now})
     for part in ("queued", "running"):
         redis.sets[names.queue_key(prefix, job["queue"], part)].pop(job_id, None)
@@ -156,8 +155,13 @@ def _tell(
     redis: FakeRedis, prefix: str, job_id: str, state: str, attempt: int, code: str = ""
 ) -> None:
     redis.tell(names.shard_key(prefix, job_id), id=job_id, state=state)
-    step = f"{state} {attempt} {code} {time.time():.6f}"
+    step = f"{state} {attempt} {code} {_now(redis):.6f}"
     redis.lists[names.events_key(prefix, job_id)].append(step)
+
+
+def _now(redis: FakeRedis) -> float:
+    seconds, micros = redis.time()
+    return round(seconds + micros / 1e6, 6)  # as it is told: cursors are made of it
 
 
 def _of(redis: FakeRedis, prefix: str, job_id: str) -> dict[str, str]:

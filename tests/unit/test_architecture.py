@@ -21,8 +21,10 @@ def loaded_by(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["producer", "producer.cli", "producer.gateway.cli", "crossmodal", "crossmodal.cli"]
-)
+    "module",
+    ["producer", "producer.cli", "producer.gateway.cli", "crossmodal", "crossmodal.cli",
+     "crossmodal.testing"],
+)  # fmt: skip
 def test_a_producer_loads_nothing_heavy(module: str) -> None:
     assert not loaded_by(f"import {module}") & {*HEAVY, "worker"}
 
@@ -70,25 +72,6 @@ def test_a_worker_without_numpy_serves_no_jobs() -> None:
 
 def test_the_model_host_never_loads_celery() -> None:
     assert not loaded_by("import worker.host.server") & {"celery", "kombu", "billiard"}
-
-
-def test_every_name_that_the_producer_exports_exists() -> None:
-    import producer
-
-    assert sorted(producer.__all__) == producer.__all__
-    assert all(hasattr(producer, name) for name in producer.__all__)
-
-
-def test_the_asynchronous_client_has_the_methods_of_the_other() -> None:
-    import producer
-
-    def public(kind: type) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")}
-
-    helpers = {"new_wait", "more_ended", "most_items", "storage"}
-    helpers |= {"dead_letters", "webhooks", "keys"}  # for operators
-    assert public(producer.AsyncClient) == public(producer.Client) - helpers
-    assert public(producer.JobHandle) <= public(producer.AsyncJobHandle)
 
 
 def test_every_subcommand_can_be_loaded() -> None:
