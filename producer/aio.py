@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from types import TracebackType
@@ -58,7 +58,7 @@ class AsyncJobHandle(Handle):
 
 def awaited(
     method: Callable[Concatenate[Client, P], T],
-) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
     """The twin of a method that is called in a thread."""
 
     async def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -69,7 +69,7 @@ def awaited(
 
 def submitted(
     method: Callable[Concatenate[Client, P], JobHandle],
-) -> Callable[Concatenate[AsyncClient, P], Awaitable[AsyncJobHandle]]:
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, AsyncJobHandle]]:
     """The same where a handle is returned: the twin's has methods to be awaited."""
 
     async def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncJobHandle:
@@ -129,7 +129,8 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        await self.redis.aclose()
+        if self._loop in (None, asyncio.get_running_loop()):  # else they have ended with it
+            await self.redis.aclose()
         await asyncio.to_thread(self.sync.close)
 
     txt2img = submitted(Client.txt2img)

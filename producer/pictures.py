@@ -54,7 +54,7 @@ EXPECTED = (
     "the bytes of a picture's file, its path, a file opened with 'rb', a PIL image, a NumPy array "
     "of uint8, or a BlobRef"
 )
-PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+PNG_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "P", "RGB", "RGBA")
 PILLOW_RAISES = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError,
     ArithmeticError, RuntimeError, struct.error, zlib.error,
@@ -148,6 +148,8 @@ def _read(file: Any, max_bytes: int) -> bytes:
 
 def _save(image: Any) -> bytes:
     """A Pillow image as PNG, with its EXIF data: they say which way is up."""
+    if image.mode == "F":
+        raise InvalidImage("a picture cannot be a PIL image of floats: convert it to 'RGB'")
     file = io.BytesIO()
     try:
         exif = image.getexif()

@@ -134,3 +134,4 @@ def test_an_asynchronous_client_stays_in_its_event_loop() -> None:
     asyncio.run(draw())
     with pytest.raises(WrongState, match="another event loop: make one for each"):
         asyncio.run(draw())
+    asyncio.run(client.close())
