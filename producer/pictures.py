@@ -54,7 +54,8 @@ EXPECTED = (
     "the bytes of a picture's file, its path, a file opened with 'rb', a PIL image, a NumPy array "
     "of uint8, or a BlobRef"
 )
-PNG_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "P", "RGB", "RGBA")
+PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+DEEP_MODES = ("I", "I;16B", "I;16L", "I;16N")  # sixteen bits in one channel
 PILLOW_RAISES = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError,
     ArithmeticError, RuntimeError, struct.error, zlib.error,
@@ -153,11 +154,16 @@ def _save(image: Any) -> bytes:
     file = io.BytesIO()
     try:
         exif = image.getexif()
-        shown = image if image.mode in PNG_MODES else image.convert("RGB")
-        shown.save(file, "PNG", compress_level=1, **({"exif": exif} if exif else {}))
+        _writable(image).save(file, "PNG", compress_level=1, **({"exif": exif} if exif else {}))
     except PILLOW_RAISES as e:
         raise InvalidImage(f"the PIL image cannot be written as PNG: {e}") from e
     return file.getvalue()
+
+
+def _writable(image: Any) -> Any:
+    if image.mode in PNG_MODES:
+        return image
+    return image.convert("I").convert("I;16") if image.mode in DEEP_MODES else image.convert("RGB")
 
 
 def _encode(array: Any) -> bytes:
