@@ -45,10 +45,9 @@ SHORT = {  # heading -> what its code prints
 
 @pytest.fixture(autouse=True)
 def _answered_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in producer.__all__:
-        monkeypatch.setattr(crossmodal, name, getattr(producer, name), raising=False)
-    monkeypatch.setattr(crossmodal, "Client", FakeClient)
-    monkeypatch.setattr(crossmodal, "AsyncClient", AsyncFakeClient)
+    names = {name: getattr(producer, name) for name in producer.__all__}
+    for name, value in (names | {"Client": FakeClient, "AsyncClient": AsyncFakeClient}).items():
+        monkeypatch.setitem(vars(crossmodal), name, value)
 
 
 Load = Callable[[str, str], ModuleType]
