@@ -131,7 +131,7 @@ def _read(file: Any, max_bytes: int) -> bytes:
         )
     found = bytearray()
     try:
-        while len(found) <= max_bytes and (piece := file.read(max_bytes + 1 - len(found))):
+        while piece := file.read(max_bytes + 1 - len(found)):
             found += piece
     except TypeError as e:
         raise InvalidImage(

@@ -204,6 +204,23 @@ def test_the_callers_functions_make_what_is_returned() -> None:
         assert caught.value.code == "internal_error"
 
 
+def test_what_is_made_of_a_canceled_job_comes_too_late() -> None:
+    def draw(params: Txt2ImgParams) -> list[bytes]:
+        [running] = client.jobs(state="running").jobs
+        client.cancel(running.id)
+        return [PNG]
+
+    with FakeClient(draw=draw) as client:
+        assert client.txt2img(IDEA).wait() is JobState.CANCELED
+
+
+def test_items_of_several_pictures_share_no_seed() -> None:
+    with FakeClient() as client:
+        found = client.map_txt2img([IDEA] * 3, count=2, seed=2**32 - 3)
+        assert {r.index: r.seed for r in found} == {0: 2**32 - 3, 1: 2**32 - 1, 2: 1}
+        assert list(client.map_txt2img([])) == []
+
+
 def test_failures_and_refusals_are_set() -> None:
     with FakeClient() as client:
         client.fail_next(GpuOutOfMemory("too large"), times=2)
