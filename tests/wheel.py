@@ -1,6 +1,6 @@
 """The wheel alone, in empty environments outside this tree: make wheel-test.
 
-    python -m tests.wheel dist/crossmodal-*.whl [--light]
+    python -m tests.wheel dist/crossmodal_jobs-*.whl [--light]
 
 First as an app has it, without extras: it submits, and has no torch. Then with the extra `all`,
 which brings PyTorch and takes 6 GB under the temporary folder while it runs: the demo, and the
@@ -39,7 +39,7 @@ class Installed:
         began = time.monotonic()
         run([str(self.bin / "pip"), "install", "--quiet", "--disable-pip-version-check",
              "-c", str(ROOT / "constraints.txt"), f"{wheel.resolve()}{extras}"])  # fmt: skip
-        say(f"installed crossmodal{extras} in {time.monotonic() - began:.0f} s")
+        say(f"installed crossmodal-jobs{extras} in {time.monotonic() - began:.0f} s")
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
         """What its programs see: nothing of who runs this script."""
