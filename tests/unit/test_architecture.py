@@ -27,6 +27,12 @@ def test_a_producer_loads_nothing_heavy(module: str) -> None:
     assert not loaded_by(f"import {module}") & {*HEAVY, "worker"}
 
 
+def test_crossmodal_loads_the_producer_only_for_a_name_of_its() -> None:
+    used = {"producer", "pydantic", "redis", "celery"}
+    assert not loaded_by("import crossmodal; from crossmodal import errors") & used
+    assert "producer" in loaded_by("from crossmodal import Client")
+
+
 @pytest.mark.parametrize(
     "module", ["worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks"]
 )
