@@ -13,6 +13,7 @@ from crossmodal.shadowing import check_not_shadowed, is_the_command
 
 if TYPE_CHECKING:
     from producer import *  # noqa: F403
+    from producer import __all__ as __all__
 else:
 
     def __getattr__(name: str) -> Any:

@@ -138,7 +138,7 @@ def _announce(sender: Any, **_: Any) -> None:
         log.warning(
             "no model host is at %s: jobs will wait for one. `crossmodal worker` starts a host "
             "and a worker together; to start a host alone: "
-            "python -m worker.host --socket %s --device cpu",
+            "python -P -m worker.host --socket %s --device cpu",
             path, path,
         )  # fmt: skip
 

@@ -186,7 +186,7 @@ def test_the_modules_of_extras_are_those_of_the_distributions_that_they_bring() 
 
 def brings(extra: str) -> set[str]:
     """The distributions that pyproject.toml names for an extra, those of its own extras too."""
-    found = set()
+    found: set[str] = set()
     for line in PROJECT["optional-dependencies"][extra]:
         ours = re.fullmatch(rf"{PROJECT['name']}\[(\w+)\]", line)
         found |= brings(ours[1]) if ours else {re.split(r"[\[<>=]", line)[0].lower()}

@@ -1,4 +1,4 @@
-"""Run a model host: `python -m worker.host`."""
+"""Run a model host: `python -P -m worker.host`."""
 
 from worker.host.server import main
 

@@ -1,6 +1,6 @@
 """The model host: the one process of a device that holds torch and the models.
 
-    python -m worker.host --socket PATH --device cpu|cuda
+    python -P -m worker.host --socket PATH --device cpu|cuda
 
 Loads the bundle, warms up, and only then listens, so that whoever can connect is served.
 """
@@ -249,7 +249,7 @@ def open_device(name: str) -> torch.device:
 
 def main() -> None:
     """Run a model host in this process."""
-    parser = argparse.ArgumentParser(prog="python -m worker.host", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -P -m worker.host", description=__doc__)
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--name", help="what the device is called; a pinned process has only one")
