@@ -5,15 +5,21 @@ SOURCES := pyproject.toml constraints.txt
 # Where torch comes from: make demo TORCH_INDEX=… takes one that is smaller, or for another GPU. docs/docker.md
 TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
+# Many tests wait for processes, not for a core. Who has run its half takes from the other's.
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: demo test check up test-redis test-storage bench chaos hosts fuzz images-test clean dist wheel-test sbom audit
+.PHONY: demo test test-slow check up test-redis test-storage bench chaos hosts fuzz images-test clean dist wheel-test sbom audit
 
 demo: .venv/installed
 	$(BIN)/crossmodal demo --out out
 
-# Most tests wait for processes, not for a core: two files at a time take little more than half as long.
+# What a change must pass: every part by its own tests, and each kind of death once.
 test: .venv/installed-dev
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(PYTEST) -m 'not slow'
+
+# The rest: whole stacks under load and in outages, trainings, storms, images, configuration.
+test-slow: .venv/installed-dev
+	$(PYTEST) -m slow
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 RETRY_BASE_S = 1.0
 RETRY_MAX_S = 60.0
-HARD_MARGIN_S = 10.0  # after its time limit, code that cannot be interrupted is killed
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +87,8 @@ class JobRequest(Request):
 
     def _put_back(self) -> None:
         failure = Failure.of(TimedOut(
-            f"the attempt could not be interrupted within {HARD_MARGIN_S:g} s of its limit: its "
-            "process was killed"
+            f"the attempt could not be interrupted within {settings.kill_after_s:g} s of its "
+            "limit: its process was killed"
         ))  # fmt: skip
         try:
             JobLedger(settings).abandon(self.hostname, [self.id], failure)
@@ -100,7 +99,7 @@ class JobRequest(Request):
 
 def _limits(task: Task) -> dict[str, float]:
     limit = settings.run_time_limit_of(task)
-    return {"soft_time_limit": limit, "time_limit": limit + HARD_MARGIN_S}
+    return {"soft_time_limit": limit, "time_limit": limit + settings.kill_after_s}
 
 
 # typing=False: wrong arguments must reach the runner, which records what is wrong with them.

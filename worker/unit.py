@@ -23,6 +23,7 @@ from worker.health import BULK, UnitFiles, WorkerFiles, age_s
 
 log = logging.getLogger(__name__)
 
+MODEL_HOST = "worker.host"
 AT_ONCE = 3  # crashes in a row after which a process is started again without delay
 BACKOFF_MAX_S = 30.0
 RETRY_S = 5.0  # after the system could not start a process
@@ -168,11 +169,14 @@ class CeleryWorker:
 
 
 class Unit:
-    """One device with its processes, which are given the variables in `env` too."""
+    """One device with its processes, which are given the variables in `env` too.
+
+    `host` is the module that its model host runs.
+    """
 
     def __init__(
         self, settings: Settings, device: Device, crews: Sequence[Crew], files: UnitFiles,
-        env: Mapping[str, str] = MappingProxyType({}),
+        env: Mapping[str, str] = MappingProxyType({}), host: str = MODEL_HOST,
     ) -> None:  # fmt: skip
         self._settings = settings
         self.files = files
@@ -181,7 +185,7 @@ class Unit:
         self.host = None if not needs_host else Watched(Child(
             f"host {device.name}",
             python_module(
-                "worker.host", "--socket", str(self.files.socket), "--device", device.torch_name,
+                host, "--socket", str(self.files.socket), "--device", device.torch_name,
                 "--name", device.name, "--beat", str(self.files.host_beat),
             ),
             {**env, **device.environment()},

@@ -34,9 +34,10 @@ def test_crossmodal_loads_the_producer_only_for_a_name_of_its() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks"]
+    "module",
+    ["worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks", "worker.host.program"],
 )
-def test_what_forks_never_loads_torch(module: str) -> None:
+def test_what_needs_no_models_never_loads_torch(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"torch", "torchvision", "gensim", "scipy"}
 
 
