@@ -12,6 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
+from crossmodal.extras import DISTRIBUTION
 from crossmodal.settings import Settings
 from producer.gateway import batches, blobs, jobs, operations, problems, streams, webhooks
 from producer.gateway.headers import SecurityHeaders
@@ -38,7 +39,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
         await services.close()
 
     app = FastAPI(
-        title="crossmodal", version=version("crossmodal"), description=ABOUT, lifespan=lifespan,
+        title="crossmodal", version=version(DISTRIBUTION), description=ABOUT, lifespan=lifespan,
         docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere
         telemetry={
             "operation_spans": False, "metrics": False, "logs": False, "auto_configure": False,
