@@ -11,7 +11,7 @@ from crossmodal.jobs.record import DeadLetter
 from producer.dead import replay
 from producer.gateway.caller import Caller, Operator, UrlsOf
 from producer.gateway.metrics import render
-from producer.gateway.ownership import may_see
+from producer.gateway.ownership import may_see, missing
 from producer.gateway.problems import documented
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import (
@@ -75,7 +75,7 @@ async def replay_letter(letter_id: str, key: Caller, services: ServicesOf) -> Re
     def run() -> str | None:
         letter = _letter(letter_id, services)
         if letter is None or not _may_see(letter, key):
-            raise DeadLetterNotFound(f"there is no dead letter {letter_id[:140]!r} of this API key")
+            raise DeadLetterNotFound(missing("dead letter", letter_id, key.id))
         return replay(services.sync, letter, key.max_queued if key.id else None)
 
     return Replayed(job=await services.call(run))

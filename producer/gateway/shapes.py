@@ -170,7 +170,7 @@ class BatchView(BaseModel):
     """A batch; `output_url` has a result or an error a line, once it is `completed`."""
 
     id: str
-    task: Task
+    task: Task | None = Field(description="Null where the file mixes kinds.")
     status: Literal["in_progress", "completed", "canceling", "failed"]
     request_counts: dict[str, int]
     created_at: float
