@@ -16,6 +16,7 @@ from producer.gateway.problems import documented
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import (
     DeadLetterPage,
+    DeadLetterQuery,
     DeadLetterView,
     ModelPage,
     ModelView,
@@ -52,14 +53,14 @@ async def models(key: Caller, services: ServicesOf) -> ModelPage:
 @router.get("/v1/dead-letters", response_model=DeadLetterPage, responses=documented())
 async def dead_letters(
     key: Caller, services: ServicesOf, urls: UrlsOf,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    query: Annotated[DeadLetterQuery, Query()],
 ) -> DeadLetterPage:  # fmt: skip
     """What was given up, the latest first: the caller's; an operator sees all."""
 
     def read() -> list[DeadLetter]:
         owner = "" if key.is_operator else key.id
         found = (x for x in services.sync.dead_letters.list(owner=owner) if _may_see(x, key))
-        return [letter for _, letter in zip(range(limit), found, strict=False)]
+        return [letter for _, letter in zip(range(query.limit), found, strict=False)]
 
     letters = await services.call(read)
     return DeadLetterPage(data=[_letter_view(letter, key, urls) for letter in letters])
