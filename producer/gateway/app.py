@@ -21,7 +21,7 @@ from producer.gateway.services import Services
 from producer.gateway.shapes import Img2TxtRequest, Txt2ImgRequest, UploadRequest
 
 PAGE = Path(__file__).parent / "page"
-UNTRACED = ("/", "/livez", "/readyz", "/metrics")
+UNTRACED = ("/", "/docs", "/livez", "/readyz", "/metrics")
 ABOUT = """Text-to-image and image-to-text as background jobs: submit, do not wait, and find the
 picture or the caption in the object store. Errors are `application/problem+json` with a stable
 `code`."""
@@ -39,7 +39,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
 
     app = FastAPI(
         title="crossmodal", version=version("crossmodal"), description=ABOUT, lifespan=lifespan,
-        docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere
+        docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere; ours does not
         telemetry={
             "operation_spans": False, "metrics": False, "logs": False, "auto_configure": False,
             "exclude": _is_not_traced,
@@ -50,6 +50,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
     for routes in (jobs, streams, blobs, batches, webhooks, operations):
         app.include_router(routes.router)
     _serve_page(app, flower_url)
+    _serve_docs(app)
     _complete_schema(app)
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(CountRequests)
@@ -65,7 +66,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
 def _is_not_traced(scope: Mapping[str, Any]) -> bool:
     """Probes, metrics, and streams that last for hours."""
     path = str(scope["path"])
-    return path in UNTRACED or path.startswith("/page/") or path.endswith("/events")
+    return path in UNTRACED or path.startswith(("/page/", "/docs/")) or path.endswith("/events")
 
 
 def _serve_page(app: FastAPI, flower_url: str) -> None:
@@ -75,6 +76,17 @@ def _serve_page(app: FastAPI, flower_url: str) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return HTMLResponse(text)
+
+
+def _serve_docs(app: FastAPI) -> None:
+    """Swagger UI, whose files are in a package of their own."""
+    text = (PAGE / "docs.html").read_text()
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(text)
+
+    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
 
 
 def _complete_schema(app: FastAPI) -> None:
