@@ -97,7 +97,8 @@ async def list_jobs(
     page = await services.client.jobs(
         key.id, state=query.state, task=query.task, cursor=query.cursor, limit=query.limit
     )
-    return JobPage(data=[job_view(job, urls) for job in page.jobs], next_cursor=page.next_cursor)
+    data = await services.call(lambda: [_placed(job, services, urls) for job in page.jobs])
+    return JobPage(data=data, next_cursor=page.next_cursor)
 
 
 @router.get("/{job_id}", response_model=JobView, responses=documented(404))
@@ -166,7 +167,11 @@ async def _submit(
 
 async def view(job: Job, services: Services, urls: Urls) -> JobView:
     """The job with its place in the queue."""
-    position, wait_s = await services.call(services.sync.ledger.place, job)
+    return await services.call(_placed, job, services, urls)
+
+
+def _placed(job: Job, services: Services, urls: Urls) -> JobView:
+    position, wait_s = services.sync.ledger.place(job)
     return job_view(job, urls, position, wait_s)
 
 

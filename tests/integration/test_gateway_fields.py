@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -200,6 +201,29 @@ def test_a_line_that_names_a_blob_which_is_not_there_speaks_of_no_key(settings: 
     with Client(settings) as client:
         kept = client.storage.stream(f"results/{batch_id}/input.jsonl", 0, 10_000)
         assert json.loads(b"".join(kept))["refused"] == "there is no blob 'nowhere/a'"
+
+
+def test_a_listing_says_of_each_job_that_waits_how_many_are_before_it(settings: Settings) -> None:
+    async def ask(http: Http) -> list[int | None]:
+        jobs = [(await http.post("/v1/jobs", json=DRAW)).json() for _ in range(4)]
+        await http.post(f"/v1/jobs/{jobs[0]['id']}/cancel")
+        listed = (await http.get("/v1/jobs")).json()["data"]
+        return [job["position"] for job in listed]
+
+    assert asked(settings, ask) == [2, 1, 0, None]
+
+
+def test_the_documentation_comes_from_here_alone(settings: Settings) -> None:
+    async def ask(http: Http) -> None:
+        page = await http.get("/docs")
+        assert "script-src 'self';" in page.headers["content-security-policy"]
+        links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        assert len(links) == 5
+        for link in links:
+            reply = await http.get(f"/{link}")
+            assert (reply.status_code, bool(reply.content)) == (200, True), link
+
+    asked(settings, ask, needs_keys=True)
 
 
 def test_the_document_says_that_there_are_no_other_fields(settings: Settings) -> None:
