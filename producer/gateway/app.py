@@ -89,13 +89,24 @@ def _serve_docs(app: FastAPI) -> None:
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
 
 
+def _summarize(document: dict[str, Any]) -> None:
+    """Sum up each operation by its first sentence instead of its function's name."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["summary"] = (
+                operation["description"].splitlines()[0].rstrip(".").replace("`", "")
+            )
+
+
 def _complete_schema(app: FastAPI) -> None:
     """Put into the OpenAPI document what routes read by themselves, and the form of errors."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schemas = generate().setdefault("components", {}).setdefault("schemas", {})
+            document = generate()
+            _summarize(document)
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
             for model in (problems.Problem, Txt2ImgRequest, Img2TxtRequest, UploadRequest):
                 own = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(own.pop("$defs", {}))
