@@ -91,8 +91,8 @@ def _serve_docs(app: FastAPI) -> None:
 
 def _summarize(document: dict[str, Any]) -> None:
     """Sum up each operation by its first sentence instead of its function's name."""
-    for operations in document["paths"].values():
-        for operation in operations.values():
+    for methods in document["paths"].values():
+        for operation in methods.values():
             operation["summary"] = (
                 operation["description"].splitlines()[0].rstrip(".").replace("`", "")
             )
