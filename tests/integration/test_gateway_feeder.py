@@ -125,6 +125,16 @@ def test_an_error_of_ours_does_not_keep_batches_from_being_fed(
     assert len(tries) == 2
 
 
+def test_a_batch_is_taken_up_when_the_lease_of_a_dead_gateway_ends(
+    client: Client, records: BatchRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeding, "LEASE_S", 1)
+    batch_id = opened(client)
+    assert records.lease(batch_id, "a dead gateway")
+    with running_feeder(client):
+        assert ended(records, batch_id).is_done
+
+
 def test_a_batch_waits_while_the_disk_is_full(
     client: Client, records: BatchRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
