@@ -17,8 +17,8 @@ from producer.gateway import batches, blobs, jobs, operations, problems, streams
 from producer.gateway.headers import SecurityHeaders
 from producer.gateway.limits import BodyLimit
 from producer.gateway.metrics import CountRequests
+from producer.gateway.requests import Img2TxtRequest, Txt2ImgRequest, UploadRequest
 from producer.gateway.services import Services
-from producer.gateway.shapes import Img2TxtRequest, Txt2ImgRequest, UploadRequest
 
 PAGE = Path(__file__).parent / "page"
 UNTRACED = ("/", "/docs", "/livez", "/readyz", "/metrics")

@@ -15,8 +15,9 @@ from producer.gateway.body import parse_json
 from producer.gateway.caller import Caller, UrlsOf
 from producer.gateway.pictures import check_blob
 from producer.gateway.problems import RangeNotSatisfiable, described, documented
+from producer.gateway.requests import BlobQuery, UploadRequest
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import BlobQuery, SignedUpload, UploadRequest, UploadView
+from producer.gateway.shapes import SignedUpload, UploadView
 
 SIGNED_S = 600.0
 TYPES = {".png": "image/png", ".json": "application/json", ".jsonl": "application/jsonl"}

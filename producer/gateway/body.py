@@ -15,7 +15,7 @@ from crossmodal.settings import Settings
 from crossmodal.vision.media import check_size
 from producer.fields import check_fields, nearest
 from producer.gateway.problems import BadRequest, UnsupportedMediaType, described
-from producer.gateway.shapes import REQUESTS, WAYS, Img2TxtRequest, JobRequest
+from producer.gateway.requests import REQUESTS, WAYS, Img2TxtRequest, JobRequest
 from producer.jsonl import is_crowded
 
 MAX_FIELD = 16_384  # bytes of a form's field that is no file

@@ -16,16 +16,9 @@ from producer.gateway.body import OPENAPI, read_request
 from producer.gateway.caller import Caller, OwnJob, UrlsOf
 from producer.gateway.pictures import params_of
 from producer.gateway.problems import BadRequest, documented, linked
+from producer.gateway.requests import JobQuery, JobRequest
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import (
-    JobPage,
-    JobQuery,
-    JobRequest,
-    JobView,
-    ResultView,
-    Urls,
-    job_view,
-)
+from producer.gateway.shapes import JobPage, JobView, ResultView, Urls, job_view
 from producer.gateway.streams import ended
 from producer.gateway.webhooks import origin_of
 from producer.handle import result_of

@@ -13,10 +13,10 @@ from producer.gateway.caller import Caller, Operator, UrlsOf
 from producer.gateway.metrics import render
 from producer.gateway.ownership import may_see, missing
 from producer.gateway.problems import documented
+from producer.gateway.requests import DeadLetterQuery
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import (
     DeadLetterPage,
-    DeadLetterQuery,
     DeadLetterView,
     ModelPage,
     ModelView,

@@ -6,8 +6,8 @@ from crossmodal.jobs.params import BlobRef, Img2TxtParams, Params, Txt2ImgParams
 from crossmodal.net import fetch
 from producer.gateway.body import FileRequest
 from producer.gateway.ownership import is_visible, missing
+from producer.gateway.requests import ByData, ByKey, Img2TxtRequest, JobRequest
 from producer.gateway.services import Services
-from producer.gateway.shapes import ByData, ByKey, Img2TxtRequest, JobRequest
 
 DRAWING = {"prompt", "count", "seed", "temperature", "metadata"}
 CAPTIONING = {"count", "beam_width", "max_words", "metadata"}

@@ -1,25 +1,11 @@
-"""What goes over the wire, as clients see it. Times are seconds since the epoch."""
+"""What is answered, as clients see it. Times are seconds since the epoch."""
 
-from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    JsonValue,
-    Tag,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
 
 from crossmodal.jobs.names import Task
-from crossmodal.jobs.origin import ENDED, HookEvent
-from crossmodal.jobs.params import MAX_PROMPT, MAX_SEED
 from crossmodal.jobs.record import (
     BatchStatus,
     Delivery,
@@ -33,8 +19,6 @@ from crossmodal.jobs.record import (
     Timings,
     WorkerInfo,
 )
-from producer.fields import nearest, unknown_fields
-from producer.inline import decoded
 
 _URL = "https://pictures.example.com/v1/jobs/01a20026-8c96-7bba-8e3c-5db14a5fec48"
 JOB: JsonDict = {
@@ -46,97 +30,6 @@ JOB: JsonDict = {
     "result_url": f"{_URL}/result", "events_url": f"{_URL}/events",
     "cancel_url": f"{_URL}/cancel", "retry_url": f"{_URL}/retry",
 }  # fmt: skip
-
-
-class Closed(BaseModel):
-    """What has no other fields than its own, and says which one may have been meant."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _knows_all(cls, given: Any) -> Any:
-        if isinstance(given, dict) and (said := unknown_fields(given, cls.model_fields)):
-            raise PydanticCustomError("unknown_field", "{said}", {"said": said})
-        return given
-
-
-class _Options(Closed):
-    metadata: JsonValue = Field(default=None, description="Yours; comes back with the job.")
-    expires_in_s: float | None = Field(
-        default=None, ge=0, le=31_536_000, description="Not started by then, the job expires."
-    )
-    webhook_url: str | None = Field(default=None, min_length=8, max_length=2_048)
-    webhook_events: list[HookEvent] = Field(default=list(ENDED), min_length=1, max_length=5)
-
-
-class Txt2ImgRequest(_Options):
-    """`count` pictures of `prompt`; picture i is drawn with `seed` + i."""
-
-    task: Literal["txt2img"]
-    # Its length counts once it is cleaned.
-    prompt: str = Field(json_schema_extra={"minLength": 1, "maxLength": MAX_PROMPT})
-    count: int = Field(default=1, ge=1, le=16)
-    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
-    temperature: float = Field(default=1.0, ge=0, le=2)
-
-
-class ByKey(Closed):
-    """A picture that is stored already: an upload's, or one that a job has made."""
-
-    key: str = Field(min_length=1, max_length=1_024)
-
-
-class ByData(Closed):
-    """A picture's file, in base64 or as a `data:` URL."""
-
-    data: Annotated[
-        bytes,
-        BeforeValidator(lambda text: decoded(text, "image.data")),
-        WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
-    ]
-
-
-class ByUrl(Closed):
-    """Where to fetch the picture from; refused unless the gateway allows it."""
-
-    url: str = Field(min_length=8, max_length=2_048)
-
-
-WAYS: dict[str, type[Closed]] = {"key": ByKey, "data": ByData, "url": ByUrl}
-
-
-def _way(image: Any) -> str | None:
-    """By which of its fields a picture is given, or was meant to be."""
-    if not isinstance(image, dict):
-        return next((way for way, kind in WAYS.items() if isinstance(image, kind)), None)
-    exact = (way for way in WAYS if way in image)
-    meant = (nearest(str(name), WAYS) for name in islice(image, len(WAYS)))
-    return next(exact, None) or next(filter(None, meant), None)
-
-
-Picture = Annotated[
-    Annotated[ByKey, Tag("key")] | Annotated[ByData, Tag("data")] | Annotated[ByUrl, Tag("url")],
-    Discriminator(
-        _way,
-        custom_error_type="no_picture",
-        custom_error_message="give an object with a key, with data or with a url",
-    ),
-]
-
-
-class Img2TxtRequest(_Options):
-    """The `count` best captions of `image`."""
-
-    task: Literal["img2txt"]
-    image: Picture
-    count: int = Field(default=1, ge=1, le=5)
-    beam_width: int = Field(default=4, ge=1, le=10)
-    max_words: int = Field(default=40, ge=1, le=64)
-
-
-JobRequest = Txt2ImgRequest | Img2TxtRequest
-REQUESTS: dict[str, type[JobRequest]] = {"txt2img": Txt2ImgRequest, "img2txt": Img2TxtRequest}
 
 
 class ImageView(ImageRef):
@@ -187,26 +80,11 @@ class JobView(BaseModel):
     retry_url: str
 
 
-class JobQuery(Closed):
-    """Which of the caller's jobs are listed."""
-
-    state: JobState | None = None
-    task: Task | None = Field(default=None, description="txt2img or img2txt.")
-    cursor: str | None = Field(default=None, max_length=200)
-    limit: int = Field(default=20, ge=1, le=200)
-
-
 class JobPage(BaseModel):
     """Some jobs, the latest first; `next_cursor` is null at the end."""
 
     data: list[JobView]
     next_cursor: str | None
-
-
-class BlobQuery(Closed):
-    """How a blob is given out."""
-
-    redirect: bool = Field(default=True, description="False: the bytes from here, always.")
 
 
 class UploadView(BaseModel):
@@ -217,12 +95,6 @@ class UploadView(BaseModel):
     size: int
     sha256: str
     url: str
-
-
-class UploadRequest(Closed):
-    """A picture that is to be put into the object store directly."""
-
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class SignedUpload(BaseModel):
@@ -280,12 +152,6 @@ class DeadLetterView(BaseModel):
     job: JobView | None
 
 
-class DeadLetterQuery(Closed):
-    """How many dead letters are listed."""
-
-    limit: int = Field(default=50, ge=1, le=200)
-
-
 class DeadLetterPage(BaseModel):
     """The latest dead letters."""
 
@@ -297,13 +163,6 @@ class Replayed(BaseModel):
     """The job that a dead letter has become; null for a message that was put back."""
 
     job: str | None
-
-
-class DeliveryQuery(Closed):
-    """Which deliveries are listed."""
-
-    job: str | None = Field(default=None, max_length=128, description="Of this job alone.")
-    limit: int = Field(default=50, ge=1, le=200)
 
 
 class DeliveryPage(BaseModel):

@@ -9,8 +9,9 @@ from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.origin import HookEvent, Origin, Webhook
 from producer.gateway.caller import Caller
 from producer.gateway.problems import documented
+from producer.gateway.requests import DeliveryQuery
 from producer.gateway.services import ServicesOf
-from producer.gateway.shapes import DeliveryPage, DeliveryQuery, Urls, WebhookSecret
+from producer.gateway.shapes import DeliveryPage, Urls, WebhookSecret
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
