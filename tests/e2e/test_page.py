@@ -2,22 +2,21 @@
 
 import base64
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from crossmodal.settings import Settings
 from producer import Client
 from tests.browser import WAIT_MS, running_browser
 from tests.conftest import RunningStack
 from tests.gateway import Gateway, in_thread, running_gateway
+from tests.page import PROMPT, draw, is_in, opened, submitted
 from tests.waiting import until
 from tests.workers import interactive_worker, task_children, tree_of
-
-PROMPT = "a large red circle on a white background"
 
 
 @pytest.fixture(scope="module")
@@ -41,53 +40,6 @@ def page(browser: Browser, gateway: Gateway) -> Iterator[Page]:
 
 
 @contextmanager
-def opened(
-    browser: Browser, gateway: Gateway, width: int = 1_280, scheme: str = "light"
-) -> Iterator[Page]:
-    context = browser.new_context(
-        viewport={"width": width, "height": 900},
-        color_scheme=scheme,  # type: ignore[arg-type]
-    )
-    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=gateway.url)
-    page = context.new_page()
-    page.set_default_timeout(WAIT_MS)
-    errors: list[str] = []
-
-    def note(message: ConsoleMessage) -> None:
-        if message.type == "error" and "Failed to load resource" not in message.text:
-            errors.append(message.text)
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(gateway.url)
-    expect(page.locator("#queues [data-queue=txt2img]")).to_be_visible()
-    yield page
-    assert errors == []
-    context.close()
-
-
-def submitted(page: Page, act: Callable[[], object]) -> Locator:
-    """The card of the job that `act` submits, whatever others submit meanwhile."""
-    with page.expect_response(lambda response: response.request.method == "POST") as answer:
-        act()
-    return page.locator(f'#gallery article[data-job="{answer.value.json()["id"]}"]')
-
-
-def draw(page: Page, prompt: str = PROMPT, **fields: str) -> Locator:
-    """Submit a prompt; the card that appears for it."""
-    page.fill("#prompt", prompt)
-    for name, value in fields.items():
-        page.fill(f"#{name}", value)
-    card = submitted(page, lambda: page.click("#draw button.primary"))
-    expect(card).to_be_visible()
-    return card
-
-
-def is_in(card: Locator, state: str) -> None:
-    expect(card).to_have_attribute("data-state", state)
-
-
-@contextmanager
 def paused_host(stack: RunningStack) -> Iterator[None]:
     """A model host that does not answer for a while."""
     tree = tree_of(stack.model_host)
@@ -98,18 +50,6 @@ def paused_host(stack: RunningStack) -> Iterator[None]:
     finally:
         for process in tree:
             process.resume()
-
-
-def test_a_prompt_becomes_pictures_before_ones_eyes(page: Page) -> None:
-    card = draw(page, count="2", seed="7")
-    is_in(card, "succeeded")
-    expect(card.locator("img")).to_have_count(2)
-    expect(card.locator("img").first).to_have_js_property("naturalWidth", 128)
-    expect(card).to_contain_text(PROMPT)
-    expect(card.locator(".state")).to_have_text(
-        re.compile(r"^Done ([1-9]\d* ms|[1-9][\d.]* s) after submission$")
-    )
-    assert card.locator("time").get_attribute("datetime")
 
 
 def test_a_picture_that_could_not_be_read_is_read_again(page: Page) -> None:
