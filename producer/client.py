@@ -9,7 +9,6 @@ from pydantic import JsonValue
 from crossmodal.errors import InvalidParams, InvalidSetting, WrongState
 from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.batches import Batches
-from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
@@ -43,17 +42,16 @@ from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings, overridden
 from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.media import media_type
-from producer.bulk import Batch, fitting
+from producer.bulk import Batch, Request, fitting
 from producer.checks import (
     check_count,
     check_one_of,
     check_seconds,
-    check_several,
     check_text,
     shown,
 )
 from producer.handle import Handle, JobHandle, id_of, ids_of
-from producer.items import picture_items, prompt_items
+from producer.items import checked_items, picture_items, prompt_items
 from producer.pictures import Picture, bytes_of
 from producer.waiting import Wait
 
@@ -216,7 +214,7 @@ class Client:
         """
         name = _batch_name(batch_id)
         options = {"count": count, "seed": seed, "temperature": temperature}
-        return self.map_items(Task.TXT2IMG, prompt_items(prompts, name, options), batch_id=name)
+        return self.map_items(prompt_items(prompts, name, options), batch_id=name)
 
     def map_img2txt(
         self,
@@ -233,20 +231,19 @@ class Client:
         """
         options = {"count": count, "beam_width": beam_width, "max_words": max_words}
         items = picture_items(images, options, self.settings.max_image_bytes)
-        return self.map_items(Task.IMG2TXT, items, batch_id=batch_id)
+        return self.map_items(items, batch_id=batch_id)
 
     def map_items(
-        self, task: Task | str, items: Iterable[BulkItem | ItemResult], *,
+        self, items: Iterable[Request | ItemResult], *,
         batch_id: str | None = None, origin: Origin = NOBODY,
         is_canceled: Callable[[], bool] = lambda: False,
     ) -> Iterator[ItemResult]:  # fmt: skip
-        """`map_txt2img` and `map_img2txt` for items with params of their own.
+        """`map_txt2img` and `map_img2txt` for items of any kind, with params of their own.
 
         Once `is_canceled`, no further message is sent; its items fail as `canceled`.
         """
-        kind = check_one_of("task", Task, task)
-        several = check_several("items", items)
-        return Batch(self, kind, _batch_name(batch_id), origin, is_canceled).results(several)
+        batch = Batch(self, _batch_name(batch_id), origin, is_canceled)
+        return batch.results(checked_items(items))
 
     def batch(self, batch_id: str) -> BatchStatus:
         """How far a batch is, as far as it was submitted. Raises `JobNotFound`."""
@@ -257,8 +254,8 @@ class Client:
         return self._batches.cancel(check_text("batch_id", batch_id))
 
     def most_items(self, task: Task, batch_id: str) -> int:
-        """How many items a message of the batch may have; it stays so for all of the batch."""
-        known = self._batches.most(batch_id)
+        """How many items a message of this kind may have; it stays so for all of the batch."""
+        known = self._batches.most(batch_id, task)
         return known or fitting(self.queue(task.in_bulk).mean_item_s)
 
     @property

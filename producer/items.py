@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from crossmodal.errors import InvalidImage
+from crossmodal.errors import InvalidImage, InvalidParams
 from crossmodal.jobs.bulk import BulkItem
+from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import MAX_SEED, BlobRef, Img2TxtParams, Txt2ImgParams, build_params
 from crossmodal.jobs.record import Failure, ItemResult
-from producer.checks import check_several
+from producer.bulk import Request
+from producer.checks import check_one_of, check_several, shown
 from producer.pictures import Picture, bytes_of, is_picture
 from producer.seeds import item_seed
 
@@ -16,7 +18,7 @@ ANY_BLOB = BlobRef(key="any")
 
 def prompt_items(
     prompts: Iterable[str], batch_id: str, options: dict[str, Any]
-) -> Iterator[BulkItem]:
+) -> Iterator[Request]:
     """An item for each prompt, with a seed of its own.
 
     `options` are the params that all share; those that no job may have raise `InvalidParams`.
@@ -30,14 +32,14 @@ def prompt_items(
         return (shared.seed + i * shared.count) % (MAX_SEED + 1)
 
     return (
-        BulkItem(str(i), {"prompt": prompt, **options, "seed": seed(i)})
+        (Task.TXT2IMG, BulkItem(str(i), {"prompt": prompt, **options, "seed": seed(i)}))
         for i, prompt in enumerate(several)
     )
 
 
 def picture_items(
     images: Iterable[Picture], options: dict[str, Any], max_bytes: int
-) -> Iterator[BulkItem | ItemResult]:
+) -> Iterator[Request | ItemResult]:
     """An item for each picture, which is read when it is its turn; a failure for what is none."""
     several = check_several("images", images, but=is_picture(images))
     build_params(Img2TxtParams, {"image": ANY_BLOB, **options})
@@ -46,11 +48,24 @@ def picture_items(
 
 def _picture_item(
     index: int, image: Picture, options: dict[str, Any], max_bytes: int
-) -> BulkItem | ItemResult:
+) -> Request | ItemResult:
     if isinstance(image, BlobRef):
         ref = image.model_dump(mode="json", exclude_none=True)
-        return BulkItem(str(index), options | {"image": ref})
+        return Task.IMG2TXT, BulkItem(str(index), options | {"image": ref})
     try:
-        return BulkItem(str(index), options, bytes_of(image, max_bytes))
+        return Task.IMG2TXT, BulkItem(str(index), options, bytes_of(image, max_bytes))
     except InvalidImage as e:
         return ItemResult(index=index, custom_id=str(index), failure=Failure.of(e))
+
+
+def checked_items(items: Iterable[Request | ItemResult]) -> Iterator[Request | ItemResult]:
+    """The same items. Raises `InvalidParams` for what is none, when it is its turn."""
+    return (_checked(given) for given in check_several("items", items))
+
+
+def _checked(given: Any) -> Request | ItemResult:
+    if isinstance(given, ItemResult):
+        return given
+    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], BulkItem):
+        return check_one_of("task", Task, given[0]), given[1]
+    raise InvalidParams(f"an item is {shown(given)}: give (task, BulkItem(…))")

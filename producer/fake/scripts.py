@@ -7,6 +7,7 @@ are left out.
 from typing import Any
 
 from crossmodal.jobs import names
+from crossmodal.jobs.batches import MIXED
 from producer.fake.redis import FakeRedis, Function
 
 Reply = list[Any]
@@ -41,8 +42,10 @@ def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
         _set(redis, guard, {"id": job_id, "fingerprint": fingerprint})
         _set(redis, job, {"idempotency": guard})
     if batch:
-        redis.hashes[batch_key].setdefault("most", str(most))
-        _set(redis, batch_key, {"task": task, "messages": number + 1})
+        known = redis.hashes[batch_key]
+        known.setdefault(f"most:{task}", str(most))
+        kind = task if known.get("task", task) == task else MIXED
+        _set(redis, batch_key, {"task": kind, "messages": number + 1})
         _add(redis, batch_key, "items", items)
     else:
         redis.sets[names.jobs_key(prefix, owner)][job_id] = now

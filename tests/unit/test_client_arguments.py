@@ -16,9 +16,10 @@ from crossmodal.errors import (
     WrongState,
 )
 from crossmodal.testing import AsyncFakeClient, FakeClient
-from producer import Client, Handle, Task
+from producer import BulkItem, Client, Handle, Task
 
 IDEA = "a red circle"
+ITEM = BulkItem("a", {"prompt": IDEA})
 
 
 @pytest.fixture
@@ -56,8 +57,9 @@ WRONG: dict[str, tuple[Call, str, str]] = {
     "count": (lambda c: c.map_txt2img([IDEA], count=17), "invalid_params", "count: .*16"),
     "width": (lambda c: c.map_img2txt([], beam_width=11), "invalid_params", "beam_width: .*10"),
     "batch id": (lambda c: c.map_txt2img([IDEA], batch_id=5), "invalid_params", "batch_id is 5"),
-    "items": (lambda c: c.map_items(Task.TXT2IMG, 5), "invalid_params", "items is 5"),
-    "of what": (lambda c: c.map_items("draw", []), "invalid_params", "task is 'draw'"),
+    "items": (lambda c: c.map_items(5), "invalid_params", "items is 5"),
+    "an item": (lambda c: list(c.map_items([ITEM])), "invalid_params", r"give \(task, BulkItem"),
+    "of what": (lambda c: list(c.map_items([("draw", ITEM)])), "invalid_params", "task is 'draw'"),
     "batch": (lambda c: c.batch(5), "invalid_params", "batch_id is 5"),
     "cancel_batch": (lambda c: c.cancel_batch(None), "invalid_params", "batch_id is None"),
     "queue": (lambda c: c.queue("celery"), "invalid_params", "give one of txt2img, img2txt"),

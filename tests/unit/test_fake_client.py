@@ -23,7 +23,7 @@ from crossmodal.errors import (
 from crossmodal.jobs.record import JobState
 from crossmodal.settings import Settings
 from crossmodal.testing import AsyncFakeClient, FakeClient
-from producer import Client, Img2TxtParams, Txt2ImgParams
+from producer import BulkItem, Client, Img2TxtParams, Task, Txt2ImgParams
 from producer.fake.worker import FakeWorker, plain_captions, plain_pictures
 from producer.png import write_png
 
@@ -219,6 +219,19 @@ def test_items_of_several_pictures_share_no_seed() -> None:
         found = client.map_txt2img([IDEA] * 3, count=2, seed=2**32 - 3)
         assert {r.index: r.seed for r in found} == {0: 2**32 - 3, 1: 2**32 - 1, 2: 1}
         assert list(client.map_txt2img([])) == []
+
+
+def test_a_batch_may_mix_kinds() -> None:
+    items = [
+        (Task.TXT2IMG, BulkItem("a", {"prompt": IDEA})),
+        (Task.IMG2TXT, BulkItem("b", {}, PNG)),
+    ]
+    with FakeClient() as client:
+        made = {
+            r.index: len(r.images) - len(r.captions) for r in client.map_items(items, batch_id="b")
+        }
+        assert made == {0: 1, 1: -1}
+        assert (client.batch("b").task, client.batch("b").completed) == (None, 2)
 
 
 def test_failures_and_refusals_are_set() -> None:
