@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from crossmodal.console import USAGE, console, print_table, stderr
+from crossmodal.console import USAGE, note, print_table, run, say
 from crossmodal.processes import treat_sigterm_as_interrupt
 
 # name -> (where it lives, what it does)
@@ -20,11 +20,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "autoscale": ("worker.autoscale.cli:autoscale", "As many workers as the queues need"),
     "txt2img": ("producer.cli:txt2img", "Draw pictures of a prompt"),
     "img2txt": ("producer.cli:img2txt", "Caption pictures"),
-    "status": ("producer.cli:status", "Where a job is on its way"),
-    "wait": ("producer.cli:wait", "Wait until jobs have ended"),
-    "result": ("producer.cli:result", "What a job made"),
-    "cancel": ("producer.cli:cancel", "Cancel a job that has not ended"),
-    "queue": ("producer.cli:queue", "Depth, running jobs and workers of each queue"),
+    "status": ("producer.follow:status", "Where a job is on its way"),
+    "wait": ("producer.follow:wait", "Wait until jobs have ended"),
+    "result": ("producer.follow:result", "What a job made, once it has"),
+    "cancel": ("producer.follow:cancel", "Cancel a job that has not ended"),
+    "retry": ("producer.follow:retry", "Run what failed again, as a new job"),
+    "delete": ("producer.follow:delete", "Delete an ended job and what it made"),
+    "jobs": ("producer.follow:jobs", "The latest jobs, by state and kind"),
+    "queue": ("producer.follow:queue", "Depth, running jobs and workers of each queue"),
     "gateway": ("producer.gateway.cli:gateway", "Serve jobs over HTTP, with a page at /"),
     "keys": ("producer.keys:app", "API keys of the gateway: create, list, revoke"),
     "webhooks": ("worker.webhooks:webhooks", "Deliver webhooks"),
@@ -49,16 +52,16 @@ def main() -> None:
         treat_sigterm_as_interrupt()
     name, *args = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "help"):
-        console.print("Usage: crossmodal COMMAND [OPTIONS]\n\n"
-                      "Text-to-image and image-to-text as background jobs.\n")  # fmt: skip
+        say("Usage: crossmodal COMMAND [OPTIONS]\n\n"
+            "Text-to-image and image-to-text as background jobs.\n")  # fmt: skip
         print_table(("command", ""), [(n, about) for n, (_, about) in COMMANDS.items()])
-        console.print("\ncrossmodal COMMAND --help says more.")
+        say("\ncrossmodal COMMAND --help says more.")
     elif name in ("-V", "--version", "version"):
-        console.print(f"crossmodal {version('crossmodal')}")
+        say(f"crossmodal {version('crossmodal')}")
     elif name in COMMANDS:
         _run(name, args)
     else:
-        stderr.print(f"there is no command {name!r}; crossmodal --help lists them", markup=False)
+        note(f"there is no command {name!r}; crossmodal --help lists them")
         raise SystemExit(USAGE)
 
 
@@ -68,9 +71,9 @@ def _run(name: str, args: list[str]) -> None:
     except ImportError as e:
         if e.name is None or e.name.partition(".")[0] in ("crossmodal", "producer", "worker"):
             raise  # a mistake of ours, not something that is not installed
-        stderr.print(f"crossmodal {name} needs {e.name}: pip install 'crossmodal\\[all]'")
+        note(f"crossmodal {name} needs {e.name}: pip install 'crossmodal[all]'")
         raise SystemExit(USAGE) from e
-    command(args, prog_name=f"crossmodal {name}")
+    run(command, args, f"crossmodal {name}")
 
 
 def load(name: str) -> Any:

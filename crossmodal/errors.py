@@ -20,10 +20,12 @@
     ├── JobNotFound
     ├── DeadLetterNotFound
     ├── DeliveryNotFound         ... of a webhook
+    ├── ApiKeyNotFound           ... of the gateway
     ├── JobFailed                the job ended without a result; `code` says why
     │   ├── JobCanceled
     │   └── JobExpired
     ├── ResultTimeout            the caller stopped waiting; the job goes on
+    ├── Interrupted              ... by Ctrl-C
     ├── InvalidSetting           the environment or the command line is wrong
     ├── BrokerUnavailable
     │   ├── BrokerFull           Redis is about to run out of memory
@@ -38,8 +40,8 @@
     ├── TrainingError
     │   ├── TrainingDiverged     the loss is no longer a number
     │   ├── TrainingStopped      somebody asked for it; it can be resumed
-    │   ├── CheckpointMismatch   a checkpoint was made by other options
-    │   └── OutputNotWritable    the disk is full, or the folder cannot be written to
+    │   └── CheckpointMismatch   a checkpoint was made by other options
+    ├── OutputNotWritable        the disk is full, or the folder cannot be written to
     └── ModelHostError
         ├── ModelHostUnavailable no host answers at the socket
         ├── ModelHostCrashed     the host died while it had the job
@@ -187,6 +189,13 @@ class JobNotFound(CrossmodalError):
     caused_by_request = True
 
 
+class ApiKeyNotFound(CrossmodalError):
+    """No API key has this id."""
+
+    code = "api_key_not_found"
+    caused_by_request = True
+
+
 class DeadLetterNotFound(CrossmodalError):
     """No dead letter has this id: it was replayed, dropped, or its retention is over."""
 
@@ -224,6 +233,13 @@ class ResultTimeout(CrossmodalError):
     """The job did not end within the caller's patience; it is still running or queued."""
 
     code = "result_timeout"
+    retryable = True
+
+
+class Interrupted(CrossmodalError):
+    """Whoever waited pressed Ctrl-C; what was submitted goes on."""
+
+    code = "interrupted"
     retryable = True
 
 
@@ -326,7 +342,7 @@ class CheckpointMismatch(TrainingError):
     caused_by_request = True
 
 
-class OutputNotWritable(TrainingError):
+class OutputNotWritable(CrossmodalError):
     """A file cannot be written: the disk is full, or the folder is read-only."""
 
     code = "output_not_writable"
@@ -375,6 +391,14 @@ class InferenceFailed(ModelHostError):
 
     code = "inference_failed"
     retryable = False
+
+
+def described(error: BaseException) -> str:
+    """Somebody else's error as part of a message: its kind, and what it says, without full stop.
+
+    Its `repr` would show bytes in Python's notation.
+    """
+    return f"{type(error).__name__}: {error}".rstrip(":. ")
 
 
 def is_callers_fault(code: str) -> bool:
