@@ -53,12 +53,13 @@ def looking(look: Callable[[], None]) -> Iterator[None]:
                 look()
 
     thread = Thread(target=run, name="patience", daemon=True)
-    thread.start()
     try:
+        thread.start()
         yield
-    finally:
+    finally:  # also where Ctrl-C comes while it starts
         ended.set()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
 
 
 class Unserved:
