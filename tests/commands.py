@@ -1,13 +1,13 @@
-"""The `crossmodal` command, run within the test's own process."""
+"""The `crossmodal` command in the process of the tests: what it prints, and how it ends."""
 
-import io
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
 from unittest.mock import patch
 
 from crossmodal.cli import main
@@ -16,23 +16,24 @@ from crossmodal.settings import Settings
 
 @dataclass(frozen=True)
 class Done:
-    """What an ended command left: its exit status, and what it wrote."""
+    """How a command has ended, as `subprocess.CompletedProcess` tells it."""
 
-    status: int
-    out: str
-    err: str
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def crossmodal(*args: str, **env: str) -> Done:
-    """Run `crossmodal ARGS…` with some variables set, its output being a pipe."""
-    out, err = _pipe(), _pipe()
-    status: object = 0
-    with _process(["crossmodal", *args], env), redirect_stdout(out), redirect_stderr(err):
+def run_command(env: Mapping[str, str], *args: str) -> Done:
+    """Run a command to its end, with `env` on top of the environment, and pipes for its output.
+
+    An exception is raised.
+    """
+    out, err, status = _pipe(), _pipe(), 0
+    with _own_process(["crossmodal", *args], env), redirect_stdout(out), redirect_stderr(err):
         try:
             main()
-        except SystemExit as e:
-            status = e.code or 0
-    assert isinstance(status, int), status
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return Done(status, _read(out), _read(err))
 
 
@@ -47,7 +48,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def _process(argv: list[str], env: dict[str, str]) -> Iterator[None]:
+def _own_process(argv: list[str], env: Mapping[str, str]) -> Iterator[None]:
     """What a command changes of its process is as before afterwards."""
     root, hook = logging.getLogger(), sys.excepthook
     handlers, level = root.handlers[:], root.level
@@ -58,15 +59,15 @@ def _process(argv: list[str], env: dict[str, str]) -> Iterator[None]:
     finally:
         root.handlers[:], sys.excepthook = handlers, hook
         root.setLevel(level)
+        logging.captureWarnings(False)
         for number, handler in signals.items():
             signal.signal(number, handler)
-        logging.captureWarnings(False)
 
 
-def _pipe() -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+def _pipe() -> TextIOWrapper:
+    return TextIOWrapper(BytesIO(), encoding="utf-8", write_through=True)
 
 
-def _read(pipe: io.TextIOWrapper) -> str:
+def _read(pipe: TextIOWrapper) -> str:
     pipe.seek(0)
     return pipe.read()

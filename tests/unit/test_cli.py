@@ -10,7 +10,7 @@ from PIL import Image
 from crossmodal.cli import COMMANDS
 from crossmodal.local.valkey import free_port, valkey_url
 from crossmodal.settings import Settings
-from tests.commands import Done, crossmodal, environment
+from tests.commands import Done, environment, run_command
 
 IMAGE = b"\x89PNG\r\n\x1a\n"
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*args: str, **env: str) -> Done:
     """A command that finds no Redis, unless it is told where one is."""
-    return crossmodal(*args, **{"CELERY_BROKER_URL": valkey_url(free_port()), **env})
+    return run_command({"CELERY_BROKER_URL": valkey_url(free_port()), **env}, *args)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_what_is_wrong_is_one_line_with_a_code(
     args: tuple[str, ...], env: dict[str, str], status: int, code: str
 ) -> None:
     done = run(*args, **env)
-    assert (done.status, done.out) == (status, ""), done.err
-    assert done.err.startswith(f"error {code} " if code else "there is no command")
-    assert done.err.count("\n") == 1
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    assert done.stderr.startswith(f"error {code} " if code else "there is no command")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -74,45 +74,45 @@ def test_what_is_wrong_is_one_line_with_a_code(
 )
 def test_with_json_an_error_is_json(args: tuple[str, ...], code: str, retryable: bool) -> None:
     done = run(*args)
-    error = json.loads(done.err)
-    assert (done.out, set(error)) == ("", {"code", "message", "retryable"})
+    error = json.loads(done.stderr)
+    assert (done.stdout, set(error)) == ("", {"code", "message", "retryable"})
     assert (error["code"], error["retryable"]) == (code, retryable)
 
 
 def test_who_refuses_is_not_said_to_be_slow() -> None:
-    error = run("queue").err
+    error = run("queue").stderr
     assert "does not answer: Connection refused. Start one with" in error
 
 
 def test_no_message_has_two_full_stops() -> None:
     for url in ("redis://127.0.0.1:1", "redis://elsewhere.invalid:1", "rediss://127.0.0.1:1"):
-        assert ".." not in run("queue", CELERY_BROKER_URL=url).err
+        assert ".." not in run("queue", CELERY_BROKER_URL=url).stderr
 
 
 def test_bytes_are_not_shown_as_python_writes_them(folder: Path, settings: Settings) -> None:
     (folder / "notes.png").write_text("no image")
-    done = crossmodal("img2txt", "notes.png", **environment(settings))
-    assert "it starts with 'no image', not as" in done.out
+    done = run_command(environment(settings), "img2txt", "notes.png")
+    assert "it starts with 'no image', not as" in done.stdout
 
 
 @pytest.mark.parametrize("url", ["s3://[b", "ftp://x/y", "nonsense", "file://x/y", "file:x/y"])
 def test_a_store_that_cannot_be_one_is_a_bad_setting(url: str) -> None:
     done = run("img2txt", "image.png", CROSSMODAL_STORAGE_URL=url)
-    assert (done.status, "invalid_setting" in done.err) == (2, True), done.err
+    assert (done.returncode, "invalid_setting" in done.stderr) == (2, True), done.stderr
 
 
 def test_a_file_of_requests_is_not_overwritten_by_their_results(folder: Path) -> None:
     line = '{"url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
     (folder / "requests.jsonl").write_text(line)
     done = run("batch", "run", "requests.jsonl", "-o", f"../{folder.name}/requests.jsonl")
-    assert (done.status, "invalid_setting" in done.err) == (2, True), done.err
+    assert (done.returncode, "invalid_setting" in done.stderr) == (2, True), done.stderr
     assert (folder / "requests.jsonl").read_text() == line
 
 
 def test_requests_are_not_read_from_a_pipe(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     done = run("batch", "run", "pipe", "-o", "out.jsonl", "--task", "txt2img")
-    assert (done.status, "is no file" in done.err) == (2, True), done.err
+    assert (done.returncode, "is no file" in done.stderr) == (2, True), done.stderr
 
 
 def test_every_command_has_help_that_fits_into_80_columns(
@@ -121,17 +121,17 @@ def test_every_command_has_help_that_fits_into_80_columns(
     monkeypatch.setenv("COLUMNS", "80")
     for name in COMMANDS:
         done = run(name, "--help")
-        assert (done.status, "Usage" in done.out) == (0, True), name
-        assert max(map(len, done.out.splitlines())) <= 80, name
+        assert (done.returncode, "Usage" in done.stdout) == (0, True), name
+        assert max(map(len, done.stdout.splitlines())) <= 80, name
 
 
 def test_doctor_names_each_problem_with_its_remedy() -> None:
     done = run("doctor", CROSSMODAL_STORAGE_URL="ftp://x/y", CROSSMODAL_BUNDLE="/none")
-    assert done.status == 1
+    assert done.returncode == 1
     for subject in ("queue", "store", "bundle"):
-        assert f"BAD  {subject}" in done.out
+        assert f"BAD  {subject}" in done.stdout
     for remedy in ("crossmodal up", "set CROSSMODAL_STORAGE_URL", "set CROSSMODAL_BUNDLE"):
-        assert remedy in done.out
+        assert remedy in done.stdout
 
 
 def test_of_files_that_cannot_all_be_submitted_the_jobs_are_told(
@@ -142,12 +142,12 @@ def test_of_files_that_cannot_all_be_submitted_the_jobs_are_told(
     for i, name in enumerate(names):
         Image.new("RGB", (16, 16), (i, i, i)).save(folder / name)
     done = run("img2txt", *names, "--timeout", "0", "--json", **env)
-    assert done.status == 1, done.err
-    first, *others = json.loads(done.out)
+    assert done.returncode == 1, done.stderr
+    first, *others = json.loads(done.stdout)
     assert (first["job"] is not None, first["failure"]["code"]) == (True, "result_timeout")
     assert [row["failure"]["code"] for row in others] == ["queue_full"] * 2
     again = run("img2txt", names[0], **env)
-    assert (again.status, "queue_full" in again.err) == (1, True)
+    assert (again.returncode, "queue_full" in again.stderr) == (1, True)
     env["CROSSMODAL_MAX_QUEUE_LENGTH"] = "9"
     shown = run("img2txt", *names, "--timeout", "0", **env)
-    assert "\\udcff.png: result_timeout" in shown.out
+    assert "\\udcff.png: result_timeout" in shown.stdout

@@ -31,7 +31,7 @@ from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from producer import Client, patience
 from producer.patience import Unserved, duration, place
-from tests.commands import Done, crossmodal, environment
+from tests.commands import Done, environment, run_command
 from tests.servers import Server
 from tests.waiting import until
 
@@ -50,7 +50,7 @@ def run(
     monkeypatch.chdir(tmp_path / "here")
     url = redis_server.url(Role.PRODUCER, settings.key_prefix)
     env = environment(settings) | {"CELERY_BROKER_URL": url}
-    return lambda *args: crossmodal(*args, **env)
+    return lambda *args: run_command(env, *args)
 
 
 @pytest.fixture
@@ -133,10 +133,10 @@ def press_ctrl_c() -> None:
 @pytest.mark.usefixtures("impatient")
 def test_where_no_worker_is_that_is_said_once_and_how_to_start_one(run: Run) -> None:
     done = run("txt2img", "a circle", "--timeout", "0.3")
-    assert (done.status, done.out) == (1, "")
-    assert done.err.startswith(NOTE)
-    assert "`crossmodal up`" in done.err
-    assert done.err.count("no worker serves") == 1
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(NOTE)
+    assert "`crossmodal up`" in done.stderr
+    assert done.stderr.count("no worker serves") == 1
 
 
 @pytest.mark.usefixtures("impatient")
@@ -156,10 +156,10 @@ def test_a_batch_says_it_too_and_how_to_go_on(run: Run, monkeypatch: pytest.Monk
     requests.write_text('{"url": "/v1/txt2img", "body": {"prompt": "a circle"}}\n')
     with meanwhile(interrupt):
         done = run("batch", "run", "requests.jsonl", "-o", "out.jsonl", "--id", "mine")
-    assert done.status == 130
-    assert "no worker serves the queue txt2img.bulk: start one" in done.err
-    assert "the same command with --id mine takes the batch up again" in done.err
-    assert "`crossmodal batch cancel mine` cancels it" in done.err
+    assert done.returncode == 130
+    assert "no worker serves the queue txt2img.bulk: start one" in done.stderr
+    assert "the same command with --id mine takes the batch up again" in done.stderr
+    assert "`crossmodal batch cancel mine` cancels it" in done.stderr
 
 
 def test_a_queue_that_is_served_is_not_said_to_be_unserved_until_its_worker_leaves(
@@ -184,22 +184,22 @@ def test_a_queue_that_is_served_is_not_said_to_be_unserved_until_its_worker_leav
 def test_of_a_job_that_is_run_nothing_is_said(run: Run, client: Client) -> None:
     job = client.txt2img("a circle")
     started(client, job.id)
-    assert "no worker" not in run("wait", job.id, "--timeout", "0.2").err
+    assert "no worker" not in run("wait", job.id, "--timeout", "0.2").stderr
 
 
 def test_nothing_is_said_in_the_first_seconds(run: Run) -> None:
     assert patience.NOBODY_AFTER_S == 3
-    assert "no worker" not in run("txt2img", "a circle", "--timeout", "0.2").err
+    assert "no worker" not in run("txt2img", "a circle", "--timeout", "0.2").stderr
 
 
 def test_ctrl_c_says_which_job_goes_on_and_how(run: Run, client: Client) -> None:
     with meanwhile(press_ctrl_c):
         done = run("txt2img", "a circle")
     [job] = client.jobs().jobs
-    assert (done.status, done.out) == (130, "")
-    assert f"error interrupted job {job.id} goes on" in done.err
-    assert f"`crossmodal result {job.id}` waits for it" in done.err
-    assert f"`crossmodal cancel {job.id}` cancels it" in done.err
+    assert (done.returncode, done.stdout) == (130, "")
+    assert f"error interrupted job {job.id} goes on" in done.stderr
+    assert f"`crossmodal result {job.id}` waits for it" in done.stderr
+    assert f"`crossmodal cancel {job.id}` cancels it" in done.stderr
     assert job.state is JobState.QUEUED
 
 
@@ -207,8 +207,8 @@ def test_ctrl_c_names_all_jobs(run: Run, client: Client) -> None:
     ids = [client.txt2img("a circle").id for _ in range(2)]
     with meanwhile(press_ctrl_c):
         done = run("wait", *ids, "--json")
-    assert (done.status, done.out) == (130, "")
-    error = json.loads(done.err)
+    assert (done.returncode, done.stdout) == (130, "")
+    error = json.loads(done.stderr)
     assert (error["code"], error["retryable"]) == ("interrupted", True)
     assert f"2 jobs go on: `crossmodal wait {' '.join(ids)}` waits for them" in error["message"]
 
@@ -216,12 +216,12 @@ def test_ctrl_c_names_all_jobs(run: Run, client: Client) -> None:
 def test_a_wait_that_is_over_says_how_to_go_on(run: Run, client: Client) -> None:
     job = client.txt2img("a circle")
     done = run("wait", job.id, "--timeout", "0.1")
-    assert done.err.startswith(
+    assert done.stderr.startswith(
         f"error result_timeout job {job.id} has not ended within 0.1 s and goes on: `crossmodal "
     )
     other = client.txt2img("a circle")
     done = run("wait", job.id, other.id, "--timeout", "0")
-    assert "2 of 2 jobs have not ended yet and go on, among them" in done.err
+    assert "2 of 2 jobs have not ended yet and go on, among them" in done.stderr
 
 
 def test_a_live_line_in_a_terminal_shows_state_and_place(
@@ -267,23 +267,23 @@ def test_result_waits_until_the_job_has_ended(run: Run, client: Client) -> None:
     job = client.txt2img("a circle")
     with meanwhile(lambda: draw(client, job.id, png())):
         done = run("result", job.id)
-    assert done.status == 0, done.err
-    assert "(8 × 8)" in done.out
+    assert done.returncode == 0, done.stderr
+    assert "(8 × 8)" in done.stdout
 
 
 def test_result_without_waiting_says_where_the_job_is(run: Run, client: Client) -> None:
     job = client.txt2img("a circle")
     done = run("result", job.id, "--timeout", "0")
-    assert done.status == 1
-    assert f"result_timeout job {job.id} is queued, next: `crossmodal result {job.id}`" in done.err
+    assert done.returncode == 1
+    assert f"job {job.id} is queued, next: `crossmodal result {job.id}` waits" in done.stderr
     client.cancel(job.id)
-    assert f"canceled job {job.id} was canceled" in run("result", job.id, "--timeout", "0").err
+    assert f"canceled job {job.id} was canceled" in run("result", job.id, "--timeout", "0").stderr
 
 
 def test_a_png_is_written_as_the_worker_made_it(run: Run, client: Client) -> None:
     job_id = drawn(client, png(1), png(2))
     done = run("result", job_id, "-o", "circle.png", "--json")
-    assert json.loads(done.out)["files"] == ["circle-0.png", "circle-1.png"]
+    assert json.loads(done.stdout)["files"] == ["circle-0.png", "circle-1.png"]
     assert Path("circle-1.png").read_bytes() == png(2)
 
 
@@ -293,7 +293,7 @@ def test_a_picture_has_the_format_of_its_name(
     run: Run, client: Client, name: str, kind: str
 ) -> None:
     done = run("result", drawn(client), "-o", name)
-    assert (done.status, f"wrote {name}" in done.out) == (0, True), done.err
+    assert (done.returncode, f"wrote {name}" in done.stdout) == (0, True), done.stderr
     with Image.open(name) as image:
         assert (image.format, image.size) == (kind, (8, 8))
 
@@ -317,7 +317,7 @@ def test_a_target_that_cannot_be_written_is_refused_before_anything_is_submitted
     for name in ("folder.png", "y-1.png"):
         Path(name).mkdir()
     done = run("txt2img", "a circle", *options)
-    assert (done.status, message in done.err) == (2, True), done.err
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
     assert client.jobs().jobs == []
 
 
@@ -326,10 +326,10 @@ def test_a_format_that_takes_pillow_is_refused_where_that_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     done = run("txt2img", "a circle", "-o", "x.jpg")
-    assert (done.status, "'crossmodal-jobs[worker]'" in done.err) == (2, True), done.err
+    assert (done.returncode, "'crossmodal-jobs[worker]'" in done.stderr) == (2, True), done.stderr
     assert client.jobs().jobs == []
     done = run("result", drawn_before(client), "-o", "x.png")
-    assert done.status == 0, done.err
+    assert done.returncode == 0, done.stderr
 
 
 def drawn_before(client: Client) -> str:
@@ -343,15 +343,16 @@ def test_a_write_that_fails_says_how_to_get_the_picture(run: Run, client: Client
     Path("x-1.png").mkdir()
     job_id = drawn(client, png(1), png(2))  # how many there are is known only now
     done = run("result", job_id, "-o", "x.png")
-    assert (done.status, "output_not_writable x-1.png cannot be written" in done.err) == (1, True)
-    assert f"`crossmodal result {job_id} -o FILE`" in done.err
+    assert done.returncode == 1
+    assert "output_not_writable x-1.png cannot be written" in done.stderr
+    assert f"`crossmodal result {job_id} -o FILE`" in done.stderr
 
 
 def test_captions_are_not_written_to_a_picture(run: Run, client: Client) -> None:
     job_id = client.txt2img("a circle").id
     draw(client, job_id, captions=("a circle",))
     done = run("result", job_id, "-o", "x.png")
-    assert (done.status, "made no pictures" in done.err) == (2, True)
+    assert (done.returncode, "made no pictures" in done.stderr) == (2, True)
 
 
 # -- lists, and what is done to jobs ------------------------------------------------------------
@@ -362,13 +363,13 @@ def test_jobs_are_listed_the_latest_first_by_state_and_kind(run: Run, client: Cl
     client.cancel(ids[1])
 
     def listed(*options: str) -> list[str]:
-        return [job["id"] for job in json.loads(run("jobs", "--json", *options).out)["jobs"]]
+        return [job["id"] for job in json.loads(run("jobs", "--json", *options).stdout)["jobs"]]
 
     assert listed() == ids[::-1]
     assert listed("--state", "canceled") == [ids[1]]
     assert listed("--task", "img2txt") == []
     assert listed("--owner", "somebody") == []
-    shown = run("jobs", "--limit", "2").out
+    shown = run("jobs", "--limit", "2").stdout
     assert "a star" in shown
     cursor = shown.strip().rpartition("--cursor ")[2]
     assert listed("--cursor", cursor) == [ids[0]]
@@ -387,36 +388,36 @@ def test_jobs_are_listed_the_latest_first_by_state_and_kind(run: Run, client: Cl
 )
 def test_an_empty_list_says_that_it_is_empty(run: Run, args: tuple[str, ...], said: str) -> None:
     done = run(*args)
-    assert (done.status, done.out, done.err) == (0, f"{said}\n", "")
-    json.loads(run(*args, "--json").out)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{said}\n", "")
+    json.loads(run(*args, "--json").stdout)
 
 
 def test_what_failed_is_run_again_as_a_new_job(run: Run, client: Client) -> None:
     job = client.txt2img("a circle")
     refused = run("retry", job.id)
-    assert (refused.status, "wrong_state" in refused.err) == (1, True)
+    assert (refused.returncode, "wrong_state" in refused.stderr) == (1, True)
     client.ledger.fail(started(client, job.id), Failure(code="timed_out", message="it took long"))
-    new = run("retry", job.id).out.strip()
+    new = run("retry", job.id).stdout.strip()
     assert client.record(new).state is JobState.QUEUED
-    again = json.loads(run("retry", job.id, "--json").out)
+    again = json.loads(run("retry", job.id, "--json").stdout)
     assert again == {"id": new, "retry_of": job.id}
 
 
 def test_an_ended_job_is_deleted_with_its_pictures(run: Run, client: Client) -> None:
     waiting = client.txt2img("a circle")
     refused = run("delete", waiting.id, "--json")
-    assert (refused.status, json.loads(refused.err)["code"]) == (1, "wrong_state")
+    assert (refused.returncode, json.loads(refused.stderr)["code"]) == (1, "wrong_state")
     job_id = drawn(client)
-    assert run("delete", job_id).out == f"{job_id} deleted\n"
-    assert run("status", job_id).status == 1
+    assert run("delete", job_id).stdout == f"{job_id} deleted\n"
+    assert run("status", job_id).returncode == 1
     assert not list(client.storage.list(f"results/{job_id}"))
 
 
 @pytest.mark.parametrize("command", ["status", "wait", "result", "cancel", "retry", "delete"])
 def test_an_id_that_nobody_has_is_no_bad_usage(run: Run, command: str) -> None:
     done = run(command, new_job_id(), "--json")
-    assert (done.status, done.out) == (1, "")
-    assert json.loads(done.err)["code"] == "job_not_found"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert json.loads(done.stderr)["code"] == "job_not_found"
 
 
 @pytest.mark.parametrize(
@@ -429,7 +430,7 @@ def test_nor_is_any_other_thing_that_is_not_there(
     run: Run, args: tuple[str, ...], code: str
 ) -> None:
     done = run(*args)
-    assert (done.status, done.err.startswith(f"error {code} ")) == (1, True), done.err
+    assert (done.returncode, done.stderr.startswith(f"error {code} ")) == (1, True), done.stderr
 
 
 # -- output -----------------------------------------------------------------------------------
@@ -439,19 +440,19 @@ def test_data_is_printed_as_it_is(run: Run, client: Client) -> None:
     prompt = ":cat: [red]circle[/] " + "very " * 60 + "much"
     job = client.txt2img(prompt)
     client.ledger.fail(started(client, job.id), Failure(code="timed_out", message=prompt))
-    assert prompt in run("status", job.id).out  # in one line
-    assert prompt in run("result", job.id).err
+    assert prompt in run("status", job.id).stdout  # in one line
+    assert prompt in run("result", job.id).stderr
     done = run("img2txt", ":cat:.png")
-    assert ":cat:.png: invalid_image: the picture :cat:.png cannot be read" in done.out
+    assert ":cat:.png: invalid_image: the picture :cat:.png cannot be read" in done.stdout
 
 
 @pytest.mark.usefixtures("impatient")
 def test_with_json_what_is_told_is_json_too(run: Run) -> None:
     done = run("txt2img", "a circle", "--timeout", "0.2", "--json")
-    told, error = map(json.loads, done.err.splitlines())
+    told, error = map(json.loads, done.stderr.splitlines())
     assert told["note"].startswith(NOTE)
     assert error["code"] == "result_timeout"
-    assert done.out == ""
+    assert done.stdout == ""
 
 
 def test_a_batch_whose_output_cannot_be_written_is_not_begun(run: Run, client: Client) -> None:
@@ -459,7 +460,7 @@ def test_a_batch_whose_output_cannot_be_written_is_not_begun(run: Run, client: C
     Path("file").touch()
     for options in (("-o", "none/out"), ("-o", "out", "--images", "file/pictures")):
         done = run("batch", "run", "requests.jsonl", *options)
-        assert (done.status, "cannot be" in done.err) == (2, True), done.err
+        assert (done.returncode, "cannot be" in done.stderr) == (2, True), done.stderr
     assert client.queue(Task.TXT2IMG_BULK).depth == 0
 
 
@@ -467,5 +468,6 @@ def test_a_disk_that_is_full_in_mid_batch_says_how_to_go_on(run: Run) -> None:
     Path("requests.jsonl").write_text("no JSON\n")  # has failed at once
     options = ("-o", "/dev/full", "--task", "txt2img", "--id", "mine")
     done = run("batch", "run", "requests.jsonl", *options)
-    assert (done.status, "output_not_writable /dev/full cannot" in done.err) == (1, True), done.err
-    assert "the same command with --id mine takes the batch up again" in done.err
+    assert done.returncode == 1
+    assert "output_not_writable /dev/full cannot be written" in done.stderr
+    assert "the same command with --id mine takes the batch up again" in done.stderr
