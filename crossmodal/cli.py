@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from crossmodal.console import USAGE, note, print_table, run, say
+from crossmodal.console import USAGE, note, print_table, refuse, run, say
 from crossmodal.processes import treat_sigterm_as_interrupt
 
 # name -> (where it lives, what it does)
@@ -61,8 +61,7 @@ def main() -> None:
     elif name in COMMANDS:
         _run(name, args)
     else:
-        note(f"there is no command {name!r}; crossmodal --help lists them")
-        raise SystemExit(USAGE)
+        refuse(f"there is no command {name!r}: `crossmodal --help` lists them")
 
 
 def _run(name: str, args: list[str]) -> None:

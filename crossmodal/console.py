@@ -147,11 +147,17 @@ def run(command: Any, args: list[str], prog_name: str) -> NoReturn:
     except UsageError as e:
         if message := e.format_message():  # type: ignore[attr-defined]
             path = e.ctx.command_path if e.ctx else prog_name  # type: ignore[attr-defined]
-            _print_error(BAD_USAGE, f"{message.rstrip('.')}: see `{path} --help`")
+            refuse(f"{message.rstrip('.')}: see `{path} --help`")
         raise SystemExit(USAGE) from e
     except typer.Abort as e:
         raise SystemExit(INTERRUPTED) from e
     raise SystemExit(status or 0)
+
+
+def refuse(message: str) -> NoReturn:
+    """Say what is wrong with the command line, and exit."""
+    _print_error(BAD_USAGE, message)
+    raise SystemExit(USAGE)
 
 
 @contextmanager

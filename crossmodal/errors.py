@@ -394,10 +394,12 @@ class InferenceFailed(ModelHostError):
 
 
 def described(error: BaseException) -> str:
-    """Somebody else's error as part of a message: its kind, and what it says, without full stop.
+    """Somebody else's error as part of a message: what the system says, or its kind and its words.
 
-    Its `repr` would show bytes in Python's notation.
+    Without a full stop, and without bytes in Python's notation, as its `repr` would have them.
     """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return f"{type(error).__name__}: {error}".rstrip(":. ")
 
 

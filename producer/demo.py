@@ -23,7 +23,7 @@ from crossmodal.console import (
     progress,
     say,
 )
-from crossmodal.errors import InvalidSetting
+from crossmodal.errors import InvalidSetting, described
 from crossmodal.jobs.record import JobResult
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
@@ -104,7 +104,7 @@ def _made(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / LOG).touch()
     except OSError as e:
-        raise InvalidSetting(f"the folder {folder} cannot be written to: {e}") from e
+        raise InvalidSetting(f"the folder {folder} cannot be written to: {described(e)}") from e
     return folder.resolve()
 
 

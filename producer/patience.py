@@ -21,6 +21,8 @@ NOBODY_AFTER_S = 3.0
 def wait_for(client: Client, jobs: Iterable[Job], timeout_s: float | None = None) -> None:
     """Return when all have ended. Raises `ResultTimeout`, which says how to go on."""
     left = {job.id: job for job in jobs}
+    if not left:
+        return
     handles = [JobHandle(client, job_id) for job_id in left]
     unserved = Unserved(client, {job.queue for job in left.values()})
     with progress("waiting", len(handles)) as bar:

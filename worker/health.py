@@ -23,7 +23,7 @@ from crossmodal.console import (
     print_json,
     print_table,
 )
-from crossmodal.errors import InvalidSetting
+from crossmodal.errors import InvalidSetting, described
 from crossmodal.settings import Settings, load_settings
 
 LOCK = "supervisor.lock"
@@ -134,7 +134,8 @@ def answers(url: str) -> bool:
     try:
         build_opener(ProxyHandler({})).open(url, timeout=ANSWER_S).close()
     except (OSError, ValueError) as e:
-        note(f"{url}: {e}")
+        cause = getattr(e, "reason", None)  # urllib wraps what the system says
+        note(f"{url}: {described(cause if isinstance(cause, OSError) else e)}")
         return False
     return True
 
