@@ -71,7 +71,7 @@ def img2txt(
     timeout_s: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Caption pictures. A file that cannot be captioned is reported, the others are."""
+    """Caption pictures; one that cannot be captioned is told beside the captions of the others."""
     jobs: list[JobHandle] = []
     with opened() as client, interruptible(jobs):
         submitted = _submit_files(client, images, jobs, count, beam_width)
