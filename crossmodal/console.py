@@ -52,7 +52,7 @@ stderr = Console(stderr=True, **_PLAIN)
 class _Mode:
     """Whether the command that runs was given `--json`."""
 
-    as_json = "--json" in sys.argv  # until it has read its options
+    as_json = False
 
 
 def _remember(value: bool) -> bool:
@@ -139,9 +139,13 @@ def shown_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def begin(args: list[str]) -> None:
+    """Tell errors as a command's arguments ask for, until it has read its options."""
+    _Mode.as_json = "--json" in args
+
+
 def run(command: Any, args: list[str], prog_name: str) -> NoReturn:
     """Run a command that was loaded, and exit; wrong options and arguments are errors as others."""
-    _Mode.as_json = "--json" in args
     try:
         status = command.main(args, prog_name=prog_name, standalone_mode=False)
     except UsageError as e:

@@ -27,6 +27,8 @@
     ├── ResultTimeout            the caller stopped waiting; the job goes on
     ├── Interrupted              ... by Ctrl-C
     ├── InvalidSetting           the environment or the command line is wrong
+    ├── ExtraMissing             what is asked for needs packages that are not installed
+    ├── PackageShadowed          something else has the name of one of our packages
     ├── BrokerUnavailable
     │   ├── BrokerFull           Redis is about to run out of memory
     │   ├── BrokerRefused        Redis does not let this user in, or not do this
@@ -247,6 +249,20 @@ class InvalidSetting(CrossmodalError):
     """A setting from the environment or the command line cannot be used."""
 
     code = "invalid_setting"
+    caused_by_request = True
+
+
+class ExtraMissing(CrossmodalError):
+    """The extra of the distribution that brings what this needs is not installed."""
+
+    code = "extra_missing"
+    caused_by_request = True
+
+
+class PackageShadowed(CrossmodalError, ImportError):
+    """Python finds a file of somebody else's under the name of a package that is needed."""
+
+    code = "package_shadowed"
     caused_by_request = True
 
 

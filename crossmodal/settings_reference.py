@@ -35,8 +35,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Limits and leases: the same for everybody who shares a queue": (
         "max_batch", "retention_s", "max_attempts", "max_message_bytes", "run_time_limit_s",
-        "txt2img_run_time_limit_s", "img2txt_run_time_limit_s", "inference_timeout_s", "lease_s",
-        "sweep_s", "heartbeat_s",
+        "txt2img_run_time_limit_s", "img2txt_run_time_limit_s", "inference_timeout_s",
+        "kill_after_s", "lease_s", "sweep_s", "heartbeat_s",
     ),
     "Places of a worker's processes": (
         "run_dir", "host_socket", "ready_file", "heartbeat_file",

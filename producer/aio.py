@@ -14,7 +14,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.connection import broker_errors, connect_async
 from crossmodal.jobs.listing import Page
 from crossmodal.jobs.names import Task
@@ -31,6 +30,7 @@ from crossmodal.jobs.record import (
     WorkerInfo,
 )
 from crossmodal.settings import Settings
+from producer.bulk import Request
 from producer.client import Client, Picture
 from producer.handle import JobHandle, result_of
 
@@ -72,10 +72,10 @@ class AsyncClient:
         return _in_thread(partial(self.sync.map_img2txt, images, **options))
 
     def map_items(
-        self, task: Task, items: Iterable[BulkItem | ItemResult], **options: Any
+        self, items: Iterable[Request | ItemResult], **options: Any
     ) -> AsyncIterator[ItemResult]:
         """See `Client.map_items`."""
-        return _in_thread(partial(self.sync.map_items, task, items, **options))
+        return _in_thread(partial(self.sync.map_items, items, **options))
 
     async def batch(self, batch_id: str) -> BatchStatus:
         """See `Client.batch`."""

@@ -65,15 +65,16 @@ def run(
         file = BatchFile(source, kind, name, client.settings.max_image_bytes)
         begun = time.monotonic()
         counts = {"total": file.total, "completed": 0, "failed": 0}
+        unserved = Unserved(client, lambda: {kind.in_bulk.queue for kind in tuple(file.tasks)})
         if images is not None:
             _make(images)
         with (
             _goes_on(name), _output(out, source) as output,
-            progress(f"{file.task}", file.total) as bar,
-            looking(Unserved(client, {file.task.in_bulk.queue}).look),
+            progress("items", file.total) as bar,
+            looking(unserved.look),
         ):  # fmt: skip
             note(f"batch {name}: go on with it by --id {name}")
-            for result in client.map_items(file.task, file.items(), batch_id=name):
+            for result in client.map_items(file.items(), batch_id=name):
                 counts["failed" if result.failure else "completed"] += 1
                 output.write(result_line(name, result) + "\n")
                 if images is not None:
@@ -81,7 +82,7 @@ def run(
                 bar.advance(bar.task_ids[0])
         took_s = time.monotonic() - begun
         _summarize(
-            name, file.task, counts, took_s, as_json, sys.stderr if out == "-" else sys.stdout
+            name, file.only_task, counts, took_s, as_json, sys.stderr if out == "-" else sys.stdout
         )
         if counts["completed"] < counts["total"]:
             raise typer.Exit(FAILED)
@@ -158,7 +159,8 @@ def _stem(result: ItemResult) -> str:
 
 
 def _summarize(
-    name: str, task: Task, counts: dict[str, int], took_s: float, as_json: bool, where: IO[str]
+    name: str, task: Task | None, counts: dict[str, int], took_s: float, as_json: bool,
+    where: IO[str],
 ) -> None:  # fmt: skip
     rate = round(counts["total"] / took_s, 1) if took_s else 0.0
     if as_json:
@@ -174,11 +176,13 @@ def _summarize(
 
 def _print_status(found: BatchStatus, as_json: bool) -> None:
     counts = {"total": found.total, "completed": found.completed, "failed": found.failed}
+    task = found.task and found.task.of_items
+    kind = task or "of several kinds"
     if as_json:
         print_json({
-            "id": found.id, "task": found.task.of_items, "is_done": found.is_done,
+            "id": found.id, "task": task, "is_done": found.is_done,
             "request_counts": counts, "messages": found.messages,
         })  # fmt: skip
         return
-    print_table(("", ""), [("batch", found.id), ("task", found.task.of_items), *counts.items(),
+    print_table(("", ""), [("batch", found.id), ("task", kind), *counts.items(),
                            *((f"messages {s}", n) for s, n in found.messages.items())])  # fmt: skip

@@ -46,7 +46,7 @@ from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings, overridden
 from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.media import check_size, media_type
-from producer.bulk import Batch, fitting
+from producer.bulk import Batch, Request, fitting
 from producer.handle import JobHandle
 from producer.seeds import item_seed
 from producer.waiting import Wait
@@ -208,8 +208,10 @@ class Client:
             first = item_seed(name, i) if seed is None else (seed + i * count) % (MAX_SEED + 1)
             return {"prompt": prompt, "count": count, "seed": first, "temperature": temperature}
 
-        items = (BulkItem(str(i), params(prompt, i)) for i, prompt in enumerate(prompts))
-        return self.map_items(Task.TXT2IMG, items, batch_id=name)
+        items = (
+            (Task.TXT2IMG, BulkItem(str(i), params(prompt, i))) for i, prompt in enumerate(prompts)
+        )
+        return self.map_items(items, batch_id=name)
 
     def map_img2txt(
         self,
@@ -226,18 +228,18 @@ class Client:
         """
         params = {"count": count, "beam_width": beam_width, "max_words": max_words}
         items = (self._picture_item(i, image, params) for i, image in enumerate(images))
-        return self.map_items(Task.IMG2TXT, items, batch_id=batch_id)
+        return self.map_items(items, batch_id=batch_id)
 
     def map_items(
-        self, task: Task, items: Iterable[BulkItem | ItemResult], *,
+        self, items: Iterable[Request | ItemResult], *,
         batch_id: str | None = None, origin: Origin = NOBODY,
         is_canceled: Callable[[], bool] = lambda: False,
     ) -> Iterator[ItemResult]:  # fmt: skip
-        """`map_txt2img` and `map_img2txt` for items with params of their own.
+        """`map_txt2img` and `map_img2txt` for items of any kind, with params of their own.
 
         Once `is_canceled`, no further message is sent; its items fail as `canceled`.
         """
-        batch = Batch(self, task, check_batch_id(batch_id or new_job_id()), origin, is_canceled)
+        batch = Batch(self, check_batch_id(batch_id or new_job_id()), origin, is_canceled)
         return batch.results(items)
 
     def batch(self, batch_id: str) -> BatchStatus:
@@ -249,8 +251,8 @@ class Client:
         return self._batches.cancel(batch_id)
 
     def most_items(self, task: Task, batch_id: str) -> int:
-        """How many items a message of the batch may have; it stays so for all of the batch."""
-        known = self._batches.most(batch_id)
+        """How many items a message of this kind may have; it stays so for all of the batch."""
+        known = self._batches.most(batch_id, task)
         return known or fitting(self.queue(task.in_bulk).mean_item_s)
 
     @property
@@ -259,15 +261,15 @@ class Client:
 
     def _picture_item(
         self, index: int, image: Picture, params: dict[str, Any]
-    ) -> BulkItem | ItemResult:
+    ) -> Request | ItemResult:
         if isinstance(image, BlobRef):
             ref = image.model_dump(mode="json", exclude_none=True)
-            return BulkItem(str(index), params | {"image": ref})
+            return Task.IMG2TXT, BulkItem(str(index), params | {"image": ref})
         try:
             data = self._bytes_of(image)
         except InvalidImage as e:
             return ItemResult(index=index, custom_id=str(index), failure=Failure.of(e))
-        return BulkItem(str(index), params, data)
+        return Task.IMG2TXT, BulkItem(str(index), params, data)
 
     # -- following ----------------------------------------------------------------------
 

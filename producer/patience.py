@@ -24,7 +24,7 @@ def wait_for(client: Client, jobs: Iterable[Job], timeout_s: float | None = None
     if not left:
         return
     handles = [JobHandle(client, job_id) for job_id in left]
-    unserved = Unserved(client, {job.queue for job in left.values()})
+    unserved = Unserved(client, lambda: {job.queue for job in list(left.values())})
     with progress("waiting", len(handles)) as bar:
         task = bar.task_ids[0]
 
@@ -67,20 +67,22 @@ def looking(look: Callable[[], None]) -> Iterator[None]:
 class Unserved:
     """Says of each queue, once, that no worker takes jobs from it, or none any more."""
 
-    def __init__(self, client: Client, queues: Iterable[str]) -> None:
+    def __init__(self, client: Client, queues: Callable[[], set[str]]) -> None:
         self._client = client
-        self._queues = set(queues)
+        self._queues = queues
+        self._told: set[str] = set()
         self._served: set[str] = set()
         self._not_before = time.monotonic() + NOBODY_AFTER_S
 
     def look(self, is_run: Callable[[str], bool] = lambda queue: False) -> None:
         """Ask who works; `is_run` says whether what is waited for is in somebody's hands yet."""
-        if not self._queues or time.monotonic() < self._not_before:
+        queues = self._queues() - self._told
+        if not queues or time.monotonic() < self._not_before:
             return
         served = {queue for worker in self._client.workers() for queue in worker.queues}
-        for queue in sorted(self._queues - served):
+        for queue in sorted(queues - served):
             if not is_run(queue):
-                self._queues.remove(queue)
+                self._told.add(queue)
                 more = " any more" if queue in self._served else ""
                 note(
                     f"no worker serves the queue {queue}{more}: start one with `crossmodal "

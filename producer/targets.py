@@ -7,21 +7,22 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from crossmodal.errors import InvalidSetting, OutputNotWritable
+from crossmodal.errors import ExtraMissing, InvalidSetting, OutputNotWritable
+from crossmodal.extras import remedy
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 QUALITY = 95  # of formats that lose something
 
 
 def check_target(out: Path, count: int = 1) -> None:
-    """Raise `InvalidSetting` where `count` pictures could not be written to `out`."""
+    """Raise `InvalidSetting` or `ExtraMissing` where `count` pictures could not be written."""
     kind = FORMATS.get(out.suffix.lower())
     if kind is None:
         raise InvalidSetting(f"-o {out}: give a name that ends in .png, .jpg, .jpeg or .webp")
     if kind != "PNG" and find_spec("PIL") is None:
-        raise InvalidSetting(
-            f"-o {out}: {kind} needs Pillow, which is not installed: pip install "
-            "'crossmodal-jobs[worker]', or give a name that ends in .png"
+        raise ExtraMissing(
+            f"-o {out}: {kind} needs Pillow, which is not installed: {remedy('worker')}, or give "
+            "a name that ends in .png"
         )
     for path in paths_of(out, count):
         if path.is_dir():

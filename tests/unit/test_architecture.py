@@ -27,17 +27,25 @@ def test_a_producer_loads_nothing_heavy(module: str) -> None:
     assert not loaded_by(f"import {module}") & {*HEAVY, "worker"}
 
 
+def test_crossmodal_loads_the_producer_only_for_a_name_of_its() -> None:
+    used = {"producer", "pydantic", "redis", "celery"}
+    assert not loaded_by("import crossmodal; from crossmodal import errors") & used
+    assert "producer" in loaded_by("from crossmodal import Client")
+
+
 @pytest.mark.parametrize(
-    "module", ["worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks"]
+    "module",
+    ["worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks", "worker.host.program"],
 )
-def test_what_forks_never_loads_torch(module: str) -> None:
+def test_what_needs_no_models_never_loads_torch(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"torch", "torchvision", "gensim", "scipy"}
 
 
 @pytest.mark.parametrize(
     ("contract", "exceptions"),
     [("only the model host has torch and the pipelines", {"host"}),
-     ("Celery stays at the edge", {"app", "calls", "control", "lease", "tasks", "transport"})],
+     ("Celery stays at the edge",
+      {"app", "calls", "celery", "control", "lease", "tasks", "transport"})],
 )  # fmt: skip
 def test_import_linter_looks_at_every_module_of_the_worker(
     contract: str, exceptions: set[str]
@@ -64,7 +72,7 @@ def test_a_worker_without_numpy_serves_no_jobs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
-        1, "jobs need numpy: pip install 'crossmodal[worker]'\n",
+        1, "jobs need numpy: pip install 'crossmodal-jobs[worker]'\n",
     )  # fmt: skip
 
 

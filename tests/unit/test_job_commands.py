@@ -167,7 +167,7 @@ def test_a_queue_that_is_served_is_not_said_to_be_unserved_until_its_worker_leav
 ) -> None:
     workers = Workers(settings, client.redis)
     workers.announce("cpu", queues=["txt2img"])
-    unserved = Unserved(client, {"txt2img"})
+    unserved = Unserved(client, lambda: {"txt2img"})
     unserved.look()
     assert capsys.readouterr().err == ""
     workers.leave("cpu")
