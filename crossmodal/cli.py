@@ -9,7 +9,14 @@ from typing import Any
 
 import typer
 
-from crossmodal.console import USAGE, console, errors_to_exit_status, print_table, stderr
+from crossmodal.console import (
+    begin,
+    errors_to_exit_status,
+    print_table,
+    refuse,
+    run,
+    say,
+)
 from crossmodal.extras import DISTRIBUTION, require
 from crossmodal.processes import treat_sigterm_as_interrupt
 from crossmodal.shadowing import check_not_shadowed
@@ -23,11 +30,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "autoscale": ("worker.autoscale.cli:autoscale", "As many workers as the queues need"),
     "txt2img": ("producer.cli:txt2img", "Draw pictures of a prompt"),
     "img2txt": ("producer.cli:img2txt", "Caption pictures"),
-    "status": ("producer.cli:status", "Where a job is on its way"),
-    "wait": ("producer.cli:wait", "Wait until jobs have ended"),
-    "result": ("producer.cli:result", "What a job made"),
-    "cancel": ("producer.cli:cancel", "Cancel a job that has not ended"),
-    "queue": ("producer.cli:queue", "Depth, running jobs and workers of each queue"),
+    "status": ("producer.follow:status", "Where a job is on its way"),
+    "wait": ("producer.follow:wait", "Wait until jobs have ended"),
+    "result": ("producer.follow:result", "What a job made, once it has"),
+    "cancel": ("producer.follow:cancel", "Cancel a job that has not ended"),
+    "retry": ("producer.follow:retry", "Run what failed again, as a new job"),
+    "delete": ("producer.follow:delete", "Delete an ended job and what it made"),
+    "jobs": ("producer.follow:jobs", "The latest jobs, by state and kind"),
+    "queue": ("producer.follow:queue", "Depth, running jobs and workers of each queue"),
     "gateway": ("producer.gateway.cli:gateway", "Serve jobs over HTTP, with a page at /"),
     "keys": ("producer.keys:app", "API keys of the gateway: create, list, revoke"),
     "webhooks": ("worker.webhooks:webhooks", "Deliver webhooks"),
@@ -59,18 +69,18 @@ def main() -> None:
     if os.getpid() == 1:  # as in a container, where a signal that nobody handles is dropped
         treat_sigterm_as_interrupt()
     name, *args = sys.argv[1:] or ["--help"]
+    begin(args)
     if name in HELP:
-        console.print("Usage: crossmodal COMMAND [OPTIONS]\n\n"
-                      "Text-to-image and image-to-text as background jobs.\n")  # fmt: skip
+        say("Usage: crossmodal COMMAND [OPTIONS]\n\n"
+            "Text-to-image and image-to-text as background jobs.\n")  # fmt: skip
         print_table(("command", ""), [(n, about) for n, (_, about) in COMMANDS.items()])
-        console.print("\ncrossmodal COMMAND --help says more.")
+        say("\ncrossmodal COMMAND --help says more.")
     elif name in ("-V", "--version", "version"):
-        console.print(f"crossmodal {version(DISTRIBUTION)}")
+        say(f"crossmodal {version(DISTRIBUTION)}")
     elif name in COMMANDS:
         _run(name, args)
     else:
-        stderr.print(f"there is no command {name!r}; crossmodal --help lists them", markup=False)
-        raise SystemExit(USAGE)
+        refuse(f"there is no command {name!r}: `crossmodal --help` lists them")
 
 
 def _run(name: str, args: list[str]) -> None:
@@ -82,7 +92,7 @@ def _run(name: str, args: list[str]) -> None:
             command = _loaded(name)
     except typer.Exit as e:
         raise SystemExit(e.exit_code) from e
-    command(args, prog_name=f"crossmodal {name}")
+    run(command, args, f"crossmodal {name}")
 
 
 def _check_packages(name: str) -> None:

@@ -13,7 +13,7 @@ _WORKER = (
 MODULES: dict[str, tuple[str, ...]] = {  # of extras that whole commands are made of
     "webhooks": _WEBHOOKS,
     "worker": _WORKER,
-    "gateway": ("fastapi", "python_multipart", "uvicorn", *_WEBHOOKS),
+    "gateway": ("fastapi", "fastapi_offline", "python_multipart", "uvicorn", *_WEBHOOKS),
     "train": (*_WORKER, "matplotlib", "pycocoevalcap"),
     "monitor": ("flower",),
 }

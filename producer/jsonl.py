@@ -38,7 +38,8 @@ class BatchFile:
     """A batch file that is read: how many items it has, and these one by one.
 
     `task` is that of lines without a url: the one that is given, or that of the first line with
-    one. Of a file that is not ours, but somebody else's, no line can name a file of this machine.
+    one; `tasks` are the kinds of the items that were read. Of a file that is not ours, but
+    somebody else's, no line can name a file of this machine.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class BatchFile:
         self._is_ours = is_ours
         self._batch_id = batch_id
         self._max_image_bytes = max_image_bytes
-        self._tasks: set[Task] = set()
+        self.tasks: set[Task] = set()
         if path.exists() and not path.is_file():  # such as a pipe, which can be read only once
             raise InvalidParams(f"{path} is no file: write the requests to one")
         try:
@@ -62,7 +63,7 @@ class BatchFile:
     @property
     def only_task(self) -> Task | None:
         """The kind of all items that were read; None where they are of several."""
-        return next(iter(self._tasks or {self.task})) if len(self._tasks) < 2 else None
+        return next(iter(self.tasks or {self.task})) if len(self.tasks) < 2 else None
 
     def items(self) -> Iterator[Request | ItemResult]:
         """Each line as an item and its kind, or as the failure that it is."""
@@ -98,7 +99,7 @@ class BatchFile:
             item = self._built(task, custom_id, body, index)
         except CrossmodalError as e:
             return ItemResult(index=index, custom_id=custom_id, failure=Failure.of(e))
-        self._tasks.add(task)
+        self.tasks.add(task)
         return task, item
 
     def _task_of(self, request: dict[str, Any]) -> Task:

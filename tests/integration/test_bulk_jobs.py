@@ -132,8 +132,8 @@ def test_a_file_that_mixes_kinds_is_run_as_it_is(
 
 
 def test_the_command_line_knows_batches_by_their_ids(stack: RunningStack, batch_id: str) -> None:
-    assert run_cli(stack, "batch", "status", batch_id).returncode == 2
-    assert run_cli(stack, "batch", "cancel", batch_id).returncode == 2
+    assert run_cli(stack, "batch", "status", batch_id).returncode == 1
+    assert run_cli(stack, "batch", "cancel", batch_id).returncode == 1
     assert run_cli(stack, "batch", "status", "../../x").returncode == 2
 
 
