@@ -8,6 +8,7 @@ with Client() as client:
 """
 
 from crossmodal.errors import (
+    ApiKeyNotFound,
     BlobNotFound,
     BrokerFull,
     BrokerNotTrusted,
@@ -67,6 +68,7 @@ from producer.pictures import Picture
 
 __all__ = [
     "ApiKey",
+    "ApiKeyNotFound",
     "AsyncClient",
     "AsyncJobHandle",
     "BatchStatus",

@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
-from crossmodal.errors import ImageTooLarge, InvalidImage
+from crossmodal.errors import ImageTooLarge, InvalidImage, described
 from crossmodal.jobs.params import BlobRef
 from crossmodal.vision.media import check_size
 from producer.png import COLOR_TYPES, write_png
@@ -117,8 +117,7 @@ def _read_path(path: str | os.PathLike[Any], max_bytes: int) -> bytes:
         with Path(name).open("rb") as file:
             return _read(file, max_bytes)
     except (OSError, ValueError) as e:  # a ValueError: no file has such a name
-        reason = getattr(e, "strerror", None) or e
-        raise InvalidImage(f"the picture {name[:400]} cannot be read: {reason}") from e
+        raise InvalidImage(f"the picture {name[:400]} cannot be read: {described(e)}") from e
 
 
 def _read(file: Any, max_bytes: int) -> bytes:

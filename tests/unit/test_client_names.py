@@ -11,9 +11,10 @@ from crossmodal import errors
 from producer import AsyncClient, AsyncJobHandle, Client, JobHandle
 
 FOR_BATCHES = {"new_wait", "more_ended", "most_items"}
-# Of the gateway, of workers and of training: no call of a client's raises these.
+# Of the gateway, commands, workers and training: no call of a client's raises these.
 OF_OTHERS = {
     "UrlRefused", "FetchFailed", "Forbidden", "InvalidMessage", "UnknownTask",
+    "ExtraMissing", "Interrupted", "PackageShadowed",
     "BundleInvalid", "BundleNotFound", "DataInvalid",
     "TrainingError", "TrainingDiverged", "TrainingStopped", "CheckpointMismatch",
     "OutputNotWritable",

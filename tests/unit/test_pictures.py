@@ -96,7 +96,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a URL": ("https://example.com/a.png", "is a URL, and nothing is fetched here"),
     "no such file": ("/no/such.png", "/no/such.png cannot be read: No such file"),
     "a folder": ("/", "/ cannot be read: Is a directory"),
-    "no file's name": ("a\0b", "cannot be read: embedded null"),
+    "no file's name": ("a\0b", "cannot be read: ValueError: embedded null"),
 }
 
 
