@@ -69,7 +69,7 @@ def host_of(supervisor: Supervisor) -> psutil.Process:
 def celery_workers(supervisor: Supervisor, *, bulk: bool | None = None) -> list[psutil.Process]:
     """The Celery workers, or those of bulk queues, or those of all others."""
     return [child for child, line in _started(supervisor)
-            if "celery" in line and bulk in (None, "-bulk" in str(line))]  # fmt: skip
+            if "worker.celery" in line and bulk in (None, "-bulk" in str(line))]  # fmt: skip
 
 
 def interactive_worker(supervisor: Supervisor) -> psutil.Process:

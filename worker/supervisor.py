@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from crossmodal.errors import BrokerUnavailable, InvalidSetting
+from crossmodal.errors import BrokerUnavailable, InvalidSetting, described
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.processes import adopt_orphans, on_end, wait_until
 from crossmodal.settings import Settings
@@ -142,7 +142,7 @@ def make_folder(run_dir: Path) -> Path:
         folder = run_dir / str(os.getpid())
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as e:
-        raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {e}") from e
+        raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {described(e)}") from e
     longest = len(os.fsencode(folder.resolve())) + len("/cuda00.sock")
     if longest > MAX_SOCKET_PATH:
         raise InvalidSetting(

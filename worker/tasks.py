@@ -22,6 +22,7 @@ from celery.worker.request import Request
 
 from crossmodal import tracing
 from crossmodal.errors import BrokerUnavailable, InvalidParams, TimedOut
+from crossmodal.extras import remedy
 from crossmodal.garbage import settle
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import (
@@ -33,10 +34,10 @@ from crossmodal.jobs.names import (
 )
 from crossmodal.jobs.record import Failure, JobResult
 from worker.app import app, settings
-from worker.courier import Courier
 from worker.devices import default_socket
 
 if TYPE_CHECKING:
+    from worker.courier import Courier
     from worker.runner import JobRunner
 
 RETRY_BASE_S = 1.0
@@ -47,13 +48,17 @@ log = logging.getLogger(__name__)
 
 @worker_init.connect
 def _load(sender: Any, **_: Any) -> None:
-    """Load what runs jobs before the fork, where there are jobs: Flower and webhooks lack NumPy."""
-    if set(sender.app.amqp.queues.consume_from) - {WEBHOOK_QUEUE}:
-        try:
+    """Load what runs jobs before the fork, and no more: Flower and webhooks lack NumPy."""
+    queues = set(sender.app.amqp.queues.consume_from)
+    extra = "worker" if queues - {WEBHOOK_QUEUE} else "webhooks"
+    try:
+        if WEBHOOK_QUEUE in queues:
+            import_module("worker.courier")
+        if queues - {WEBHOOK_QUEUE}:
             import_module("worker.runner")
             import_module("PIL.Image").preinit()  # formats, which would be imported at first use
-        except ImportError as e:  # Celery logs other errors of a signal's handler, and goes on
-            raise SystemExit(f"jobs need {e.name}: pip install 'crossmodal[worker]'") from e
+    except ImportError as e:  # Celery logs other errors of a signal's handler, and goes on
+        raise SystemExit(f"jobs need {e.name}: {remedy(extra)}") from e
     settle()  # or the first collection in each forked process copies all of that
 
 
@@ -120,8 +125,10 @@ for _task in Task:
 
 
 @cache
-def courier() -> Courier:
+def courier() -> "Courier":
     """This process's courier; made on first use, so after the fork."""
+    from worker.courier import Courier
+
     return Courier(settings)
 
 

@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from crossmodal.jobs.connection import is_reachable
-from crossmodal.processes import Child
+from crossmodal.processes import Child, python_module
 from crossmodal.settings import Settings
 from worker.devices import Device
 from worker.health import BULK, UnitFiles, WorkerFiles, age_s
@@ -123,10 +122,12 @@ class CeleryWorker:
         self.name = worker_name(slug, os.getpid())
         self.watched = Watched(Child(
             f"worker {self.name}",
-            [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--pool", "prefork",
-             "--hostname", self.name, "--queues", ",".join(crew.queues),
-             "--concurrency", str(crew.concurrency),
-             "--loglevel", settings.log_level, "--without-gossip", "--without-mingle"],
+            python_module(
+                "worker.celery", "worker", "--pool", "prefork",
+                "--hostname", self.name, "--queues", ",".join(crew.queues),
+                "--concurrency", str(crew.concurrency),
+                "--loglevel", settings.log_level, "--without-gossip", "--without-mingle",
+            ),
             {**env, "CROSSMODAL_HOST_SOCKET": str(unit.socket), "CUDA_VISIBLE_DEVICES": "",
              "CROSSMODAL_READY_FILE": str(self.files.ready),
              "CROSSMODAL_HEARTBEAT_FILE": str(self.files.beat),
@@ -183,9 +184,10 @@ class Unit:
         needs_host = any(crew.needs_models for crew in crews)
         self.host = None if not needs_host else Watched(Child(
             f"host {device.name}",
-            [sys.executable, "-m", host, "--socket", str(self.files.socket),
-             "--device", device.torch_name, "--name", device.name,
-             "--beat", str(self.files.host_beat)],
+            python_module(
+                host, "--socket", str(self.files.socket), "--device", device.torch_name,
+                "--name", device.name, "--beat", str(self.files.host_beat),
+            ),
             {**env, **device.environment()},
             death_signal=signal.SIGKILL,
         ), says=(files.socket, files.host_beat))  # fmt: skip

@@ -6,6 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import crossmodal
+import producer
 from tests.at_once import at_once
 
 ROOT = Path(__file__).parents[2]
@@ -32,8 +34,15 @@ def loaded_by(*modules: str, but: set[str]) -> dict[str, set[str]]:
 
 
 def test_a_producer_loads_nothing_heavy() -> None:
-    modules = ("producer", "producer.cli", "producer.gateway.cli", "crossmodal", "crossmodal.cli")
+    modules = ("producer", "producer.cli", "producer.gateway.cli", "crossmodal", "crossmodal.cli",
+               "crossmodal.testing")  # fmt: skip
     assert not loaded_by(*modules, but={*HEAVY, "worker"})
+
+
+def test_crossmodal_loads_the_producer_only_for_a_name_of_its() -> None:
+    used = {"producer", "pydantic", "redis", "celery"}
+    assert not loaded_by("crossmodal", "crossmodal.errors", but=used)
+    assert crossmodal.Client is producer.Client
 
 
 def test_what_needs_no_models_never_loads_torch() -> None:
@@ -45,7 +54,8 @@ def test_what_needs_no_models_never_loads_torch() -> None:
 @at_once(
     "contract, exceptions",
     [("only the model host has torch and the pipelines", {"host"}),
-     ("Celery stays at the edge", {"app", "calls", "control", "lease", "tasks", "transport"})],
+     ("Celery stays at the edge",
+      {"app", "calls", "celery", "control", "lease", "tasks", "transport"})],
 )  # fmt: skip
 def test_import_linter_looks_at_every_module_of_the_worker(
     contract: str, exceptions: set[str]
@@ -72,31 +82,12 @@ def test_a_worker_without_numpy_serves_no_jobs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
-        1, "jobs need numpy: pip install 'crossmodal[worker]'\n",
+        1, "jobs need numpy: pip install 'crossmodal-jobs[worker]'\n",
     )  # fmt: skip
 
 
 def test_the_model_host_never_loads_celery() -> None:
     assert not loaded_by("worker.host.server", but={"celery", "kombu", "billiard"})
-
-
-def test_every_name_that_the_producer_exports_exists() -> None:
-    import producer
-
-    assert sorted(producer.__all__) == producer.__all__
-    assert all(hasattr(producer, name) for name in producer.__all__)
-
-
-def test_the_asynchronous_client_has_the_methods_of_the_other() -> None:
-    import producer
-
-    def public(kind: type) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")}
-
-    helpers = {"new_wait", "more_ended", "most_items", "storage"}
-    helpers |= {"dead_letters", "webhooks", "keys"}  # for operators
-    assert public(producer.AsyncClient) == public(producer.Client) - helpers
-    assert public(producer.JobHandle) <= public(producer.AsyncJobHandle)
 
 
 def test_every_subcommand_can_be_loaded() -> None:

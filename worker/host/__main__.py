@@ -1,6 +1,6 @@
 """The one process of a device that holds torch and the models.
 
-python -m worker.host --socket PATH --device cpu|cuda
+python -P -m worker.host --socket PATH --device cpu|cuda
 """
 
 from worker.host.models import load

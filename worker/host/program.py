@@ -42,7 +42,7 @@ def run(load: Load) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m worker.host", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -P -m worker.host", description=__doc__)
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--name", help="what the device is called; a pinned process has only one")
