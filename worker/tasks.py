@@ -72,7 +72,7 @@ def runner() -> "JobRunner":
     return runner
 
 
-class NotRun(Ignore):  # type: ignore[misc]
+class NotRun(Ignore):
     """Nobody wants the job any more; the argument says why, as `Skipped` does."""
 
 

@@ -246,9 +246,7 @@ class QueueStatus(_Value):
         return None if gap_s is None else round((position + 1) * gap_s, 3)
 
 
-def likely_gap_s(
-    mean_gap_s: float | None, mean_run_s: float | None, running: int
-) -> float | None:
+def likely_gap_s(mean_gap_s: float | None, mean_run_s: float | None, running: int) -> float | None:
     """Seconds between two ends of a queue's jobs, while others wait for their places.
 
     As measured; before enough has been, as if what runs now ended evenly spread over a mean run.

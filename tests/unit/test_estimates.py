@@ -127,10 +127,10 @@ def world(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
 
 def predictions(world: World, jobs: list[str], every_s: float) -> list[tuple[float, float]]:
     """What was predicted and what came, for jobs that wait, at moments `every_s` apart."""
-    told = []
+    told: list[tuple[str, float, float | None]] = []
     while world.waiting:
         assert len(told) < 1_000
-        for job_id in (world.waiting[0::40] + world.waiting[-1:]):
+        for job_id in world.waiting[0::40] + world.waiting[-1:]:
             told.append((job_id, world.now, world.estimate(job_id)))
         world.run(until=world.now + every_s)
     return [(guess, world.started_at[j] - at) for j, at, guess in told if guess is not None]
