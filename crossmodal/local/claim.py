@@ -41,8 +41,10 @@ def claimed(settings: Settings, places: dict[str, Any]) -> Iterator[Path]:
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), **places}))
         file.flush()
-        yield folder
-        file.truncate(0)
+        try:
+            yield folder
+        finally:
+            file.truncate(0)
 
 
 def _slug(settings: Settings) -> str:

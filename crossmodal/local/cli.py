@@ -88,7 +88,6 @@ class _Up:
             )
             with Stack(*(({},) if self._verbose else (env, folder))) as stack:
                 self._tell("queue", queue + self._ensure_queue(stack), queue)
-                open_storage(self._settings).check()
                 self._tell("store", self._settings.storage_url, self._settings.storage_url)
                 checks = self._start(stack, options, Path(temporary) / "ready")
                 self._wait(stack, checks)
@@ -101,6 +100,7 @@ class _Up:
             if place is not None:
                 place.check_free()
         open_bundle(self._settings.bundle)
+        open_storage(self._settings).check()
 
     def _ensure_queue(self, stack: Stack) -> str:
         """Have a queue; what is to be said of it when it was started here."""
@@ -152,7 +152,7 @@ class _Up:
 
     def _delivers(self, webhooks: Child) -> tuple[str, Any] | None:
         ready = any(WEBHOOK_QUEUE in info.queues for info in self._workers_of(webhooks))
-        return ("delivered", True) if ready else None
+        return ("are delivered", True) if ready else None
 
     def _workers_of(self, supervisor: Child) -> list[WorkerInfo]:
         with broker_errors(self._settings), connect(self._settings) as redis:
@@ -204,5 +204,9 @@ def _check_free(port: int) -> None:
 
 def _watch(stack: Stack) -> None:
     """Return never: ends by Ctrl-C, or by `StackFailed` when a process gives up."""
-    wait_until(lambda: stack.dead() is not None, float("inf"), POLL_S)
+    try:
+        wait_until(lambda: stack.dead() is not None, float("inf"), POLL_S)
+    except KeyboardInterrupt:
+        stderr.print("stopping, once what runs is finished")
+        raise
     stack.check()
