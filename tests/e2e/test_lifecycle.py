@@ -237,7 +237,7 @@ def test_standard_output_of_up_is_json_alone(tmp_path: Path) -> None:
         **store(tmp_path),
         "XDG_DATA_HOME": str(tmp_path),
     }
-    command = [sys.executable, "-m", "crossmodal.cli", "up", "--devices", "cpu", "--json"]
+    command = [sys.executable, "-m", "crossmodal.cli", "up", "--devices", "cpu", "-v", "--json"]
     with (tmp_path / "log").open("wb") as log:
         up = subprocess.Popen(
             [*command, "--no-flower", "--no-gateway"],
@@ -251,7 +251,8 @@ def test_standard_output_of_up_is_json_alone(tmp_path: Path) -> None:
         printed = json.loads("".join(iter(up.stdout.readline, "}\n")) + "}")
         assert (printed["queue"], printed["pid"]) == (env["CELERY_BROKER_URL"], up.pid)
         assert [worker["device"] for worker in printed["worker"]] == ["cpu"]
-        assert (printed["page"], printed["flower"]) == (None, None)
+        assert (printed["page"], printed["flower"], printed["logs"]) == (None, None, None)
+        assert b"started host cpu" in (tmp_path / "log").read_bytes()  # which -v asked for
     finally:
         up.send_signal(signal.SIGTERM)
         rest, _ = up.communicate(timeout=WAIT_S)

@@ -73,7 +73,8 @@ def test_what_is_set_wrong_is_said_before_anything_is_started(
 
 
 def test_another_program_at_the_port_of_the_queue_is_no_queue(taken: int) -> None:
-    done = up("--no-flower", "--no-gateway", CELERY_BROKER_URL=valkey_url(taken))
+    env = {"CELERY_BROKER_URL": valkey_url(taken), "CROSSMODAL_CONNECT_TIMEOUT_S": "0.2"}
+    done = up("--no-flower", "--no-gateway", **env)
     assert done.exit_code == 1
     assert f"127.0.0.1:{taken} does not answer as Redis does" in " ".join(done.stderr.split())
 
