@@ -55,9 +55,6 @@ def worker(
         logs.configure(settings, process="supervisor")
         open_bundle(settings.bundle)  # a broken bundle is said once, not at every restart
         check_server(settings)
-        if not is_reachable(settings):
-            log.warning("no Redis answers at %s: jobs are taken once one does",
-                        redacted(settings.broker_url.get_secret_value()))  # fmt: skip
         pinned = parse_devices(devices)
         kind = pinned[0].torch_name
         crews = crews_of(
@@ -65,6 +62,9 @@ def worker(
             concurrency or CONCURRENCY[kind], bulk_concurrency or BULK_CONCURRENCY[kind],
         )  # fmt: skip
         supervisor = Supervisor(settings, pinned, crews, ready_file)
+        if not is_reachable(settings):
+            log.warning("no Redis answers at %s: jobs are taken once one does",
+                        redacted(settings.broker_url.get_secret_value()))  # fmt: skip
         raise typer.Exit(supervisor.run())
 
 

@@ -76,9 +76,11 @@ def examine() -> list[Finding]:
         ("packages", _packages), ("flower", _flower), ("model host", _host),
     ]  # fmt: skip
     queue, *others = [_guarded(subject, check, settings) for subject, check in checks]
-    if not is_reachable(settings):
-        return [queue, *others]
-    return [queue, default_user(settings), *workers(settings), *others]
+    try:
+        of_redis = [default_user(settings), *workers(settings)] if is_reachable(settings) else []
+    except CrossmodalError:  # which is what the first row says
+        of_redis = []
+    return [queue, *of_redis, *others]
 
 
 def _guarded(subject: str, check: Callable[[Settings], Finding], settings: Settings) -> Finding:

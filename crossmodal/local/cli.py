@@ -67,8 +67,8 @@ class _Up:
         self, settings: Settings, flower: bool, gateway: bool, verbose: bool, as_json: bool
     ) -> None:
         self._settings = settings
-        self._flower = Place.of("flower", "FLOWER", 5555) if flower else None
-        self._gateway = Place.of("gateway", "CROSSMODAL_GATEWAY", 8000) if gateway else None
+        self._flower = Place.of("flower", "FLOWER_", 5555) if flower else None
+        self._gateway = Place.of("gateway", "CROSSMODAL_GATEWAY_", 8000) if gateway else None
         self._verbose = verbose
         self._as_json = as_json
         self._began = time.monotonic()
@@ -83,9 +83,8 @@ class _Up:
             tempfile.TemporaryDirectory(prefix="crossmodal-") as temporary,
         ):
             self._check()
-            env = (
-                {} if "CROSSMODAL_LOG_FORMAT" in os.environ else {"CROSSMODAL_LOG_FORMAT": "human"}
-            )
+            human = {"CROSSMODAL_LOG_FORMAT": "human"}
+            env = human if self._settings.log_format == "auto" else {}
             with Stack(*(({},) if self._verbose else (env, folder))) as stack:
                 self._tell("queue", queue + self._ensure_queue(stack), queue)
                 self._tell("store", self._settings.storage_url, self._settings.storage_url)

@@ -12,7 +12,7 @@ ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 
 
 @dataclass(frozen=True)
 class Place:
-    """An address and a port for one program, set by `<variable>_ADDRESS` and `<variable>_PORT`."""
+    """An address and a port for one program, set by `<variable>ADDRESS` and `<variable>PORT`."""
 
     name: str
     variable: str
@@ -22,10 +22,10 @@ class Place:
     @classmethod
     def of(cls, name: str, variable: str, port: int) -> Self:
         """As the environment says. Raises `InvalidSetting`."""
-        given = os.environ.get(f"{variable}_PORT") or str(port)
+        given = os.environ.get(f"{variable}PORT") or str(port)
         if not given.isdecimal() or not 0 < int(given) < 65_536:
-            raise InvalidSetting(f"{variable}_PORT is {given!r}: give a number from 1 to 65535")
-        address = os.environ.get(f"{variable}_ADDRESS") or "127.0.0.1"
+            raise InvalidSetting(f"{variable}PORT is {given!r}: give a number from 1 to 65535")
+        address = os.environ.get(f"{variable}ADDRESS") or "127.0.0.1"
         return cls(name, variable, address, int(given))
 
     @property
@@ -45,7 +45,7 @@ class Place:
         except OSError as e:
             raise InvalidSetting(
                 f"{self.name} cannot listen at {self.address}:{self.port}: {e.strerror or e}. Set "
-                f"{self.variable}_PORT to another port, or do without it (--no-{self.name})"
+                f"{self.variable}PORT to another port, or do without it (--no-{self.name})"
             ) from e
 
     def answers(self) -> bool:

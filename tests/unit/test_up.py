@@ -117,9 +117,9 @@ def test_a_child_that_fails_shows_the_end_of_its_log(tmp_path: Path) -> None:
 
 
 def test_a_place_is_free_until_somebody_listens_there(taken: int) -> None:
-    place = Place("gateway", "CROSSMODAL_GATEWAY", "127.0.0.1", free_port())
+    place = Place("gateway", "CROSSMODAL_GATEWAY_", "127.0.0.1", free_port())
     place.check_free()
     assert not place.answers()
-    other = Place("gateway", "CROSSMODAL_GATEWAY", "0.0.0.0", taken)
+    other = Place("gateway", "CROSSMODAL_GATEWAY_", "0.0.0.0", taken)
     assert other.answers()
-    assert Place("gateway", "X", "::1", 8000).url == "http://[::1]:8000"
+    assert Place("gateway", "X_", "::1", 8000).url == "http://[::1]:8000"
