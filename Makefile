@@ -2,15 +2,24 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt
+# Where torch comes from: make demo TORCH_INDEX=… takes one that is smaller, or for another GPU. docs/docker.md
+TORCH_INDEX ?=
+PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
+# Many tests wait for processes, not for a core. Who has run its half takes from the other's.
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: demo test check up test-redis test-storage bench chaos hosts fuzz images-test clean dist wheel-test sbom audit
+.PHONY: demo test test-slow check up test-redis test-storage bench chaos hosts fuzz images-test clean dist wheel-test sbom audit
 
 demo: .venv/installed
 	$(BIN)/crossmodal demo --out out
 
-# Most tests wait for processes, not for a core: two files at a time take little more than half as long.
+# What a change must pass: every part by its own tests, and each kind of death once.
 test: .venv/installed-dev
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(PYTEST) -m 'not slow'
+
+# The rest: whole stacks under load and in outages, trainings, storms, images, configuration.
+test-slow: .venv/installed-dev
+	$(PYTEST) -m slow
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
@@ -80,15 +89,20 @@ clean:
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=..."'
 	$(PYTHON) -m venv .venv
 
-.venv/installed: .venv/bin/python $(SOURCES)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+# Another index is asked for torch and torchvision alone: what they need comes from where all else does.
+.venv/installed-torch: .venv/bin/python constraints.txt
+	$(if $(TORCH_INDEX),$(PIP_INSTALL) --no-deps --index-url '$(TORCH_INDEX)' torch torchvision)
+	touch $@
+
+.venv/installed: .venv/installed-torch $(SOURCES)
+	$(PIP_INSTALL) -e '.[all]'
 	touch $@
 
 build/tools/installed: .venv/bin/python $(SOURCES)
 	$(PYTHON) -m venv build/tools
-	build/tools/bin/pip install --quiet --disable-pip-version-check -c constraints.txt cyclonedx-bom pip-audit
+	build/tools/bin/pip install --disable-pip-version-check -c constraints.txt cyclonedx-bom pip-audit
 	touch $@
 
-.venv/installed-dev: .venv/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
-	touch $@
+.venv/installed-dev: .venv/installed-torch $(SOURCES)
+	$(PIP_INSTALL) -e '.[all,dev]'
+	touch .venv/installed $@

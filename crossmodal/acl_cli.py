@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from crossmodal.console import errors_to_exit_status
-from crossmodal.errors import InvalidSetting
+from crossmodal.errors import InvalidSetting, described
 from crossmodal.jobs.acl import Role, hashed, rules, user_line
 from crossmodal.settings import load_settings
 
@@ -51,7 +51,7 @@ def _secret(file: Path | None) -> str:
     try:
         password = file.read_text().partition("\n")[0]
     except OSError as e:
-        raise InvalidSetting(f"--password-file {file}: {e}") from e
+        raise InvalidSetting(f"--password-file {file}: {described(e)}") from e
     if not password:
         raise InvalidSetting(f"--password-file {file}: its first line is empty")
     return hashed(password)

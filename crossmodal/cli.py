@@ -9,22 +9,35 @@ from typing import Any
 
 import typer
 
-from crossmodal.console import USAGE, console, print_table, stderr
+from crossmodal.console import (
+    begin,
+    errors_to_exit_status,
+    print_table,
+    refuse,
+    run,
+    say,
+)
+from crossmodal.extras import DISTRIBUTION, require
 from crossmodal.processes import treat_sigterm_as_interrupt
+from crossmodal.shadowing import check_not_shadowed
 
 # name -> (where it lives, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("crossmodal.local.cli:up", "Run queue, worker and Flower on this machine"),
     "demo": ("producer.demo:demo", "Run the main job once, on a private, temporary stack"),
     "worker": ("worker.cli:worker", "Serve jobs on this machine's devices"),
+    "flower": ("worker.celery:flower", "Run Flower, a monitor of workers and jobs"),
     "autoscale": ("worker.autoscale.cli:autoscale", "As many workers as the queues need"),
     "txt2img": ("producer.cli:txt2img", "Draw pictures of a prompt"),
     "img2txt": ("producer.cli:img2txt", "Caption pictures"),
-    "status": ("producer.cli:status", "Where a job is on its way"),
-    "wait": ("producer.cli:wait", "Wait until jobs have ended"),
-    "result": ("producer.cli:result", "What a job made"),
-    "cancel": ("producer.cli:cancel", "Cancel a job that has not ended"),
-    "queue": ("producer.cli:queue", "Depth, running jobs and workers of each queue"),
+    "status": ("producer.follow:status", "Where a job is on its way"),
+    "wait": ("producer.follow:wait", "Wait until jobs have ended"),
+    "result": ("producer.follow:result", "What a job made, once it has"),
+    "cancel": ("producer.follow:cancel", "Cancel a job that has not ended"),
+    "retry": ("producer.follow:retry", "Run what failed again, as a new job"),
+    "delete": ("producer.follow:delete", "Delete an ended job and what it made"),
+    "jobs": ("producer.follow:jobs", "The latest jobs, by state and kind"),
+    "queue": ("producer.follow:queue", "Depth, running jobs and workers of each queue"),
     "gateway": ("producer.gateway.cli:gateway", "Serve jobs over HTTP, with a page at /"),
     "keys": ("producer.keys:app", "API keys of the gateway: create, list, revoke"),
     "webhooks": ("worker.webhooks:webhooks", "Deliver webhooks"),
@@ -38,6 +51,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("crossmodal.training.cli:train", "Train a bundle"),
     "evaluate": ("crossmodal.training.cli:evaluate", "Measure a bundle by an independent judge"),
 }
+EXTRAS = {  # what a command cannot do without, whatever its options
+    "up": "worker", "demo": "worker", "worker": "worker", "autoscale": "worker",
+    "flower": "monitor", "gateway": "gateway", "webhooks": "webhooks",
+    "train": "train", "evaluate": "train",
+}  # fmt: skip
+NEEDED = {"crossmodal": (), "producer": ("producer",), "worker": ("worker", "celery")}
+RUN_ALL = ("up", "demo")  # and what they start runs in processes that find what this one finds
+HELP = ("-h", "--help", "help")
 
 
 def main() -> None:
@@ -48,29 +69,51 @@ def main() -> None:
     if os.getpid() == 1:  # as in a container, where a signal that nobody handles is dropped
         treat_sigterm_as_interrupt()
     name, *args = sys.argv[1:] or ["--help"]
-    if name in ("-h", "--help", "help"):
-        console.print("Usage: crossmodal COMMAND [OPTIONS]\n\n"
-                      "Text-to-image and image-to-text as background jobs.\n")  # fmt: skip
+    begin(args)
+    if name in HELP:
+        say("Usage: crossmodal COMMAND [OPTIONS]\n\n"
+            "Text-to-image and image-to-text as background jobs.\n")  # fmt: skip
         print_table(("command", ""), [(n, about) for n, (_, about) in COMMANDS.items()])
-        console.print("\ncrossmodal COMMAND --help says more.")
+        say("\ncrossmodal COMMAND --help says more.")
     elif name in ("-V", "--version", "version"):
-        console.print(f"crossmodal {version('crossmodal')}")
+        say(f"crossmodal {version(DISTRIBUTION)}")
     elif name in COMMANDS:
         _run(name, args)
     else:
-        stderr.print(f"there is no command {name!r}; crossmodal --help lists them", markup=False)
-        raise SystemExit(USAGE)
+        refuse(f"there is no command {name!r}: `crossmodal --help` lists them")
 
 
 def _run(name: str, args: list[str]) -> None:
     try:
-        command = load(name)
-    except ImportError as e:
-        if e.name is None or e.name.partition(".")[0] in ("crossmodal", "producer", "worker"):
-            raise  # a mistake of ours, not something that is not installed
-        stderr.print(f"crossmodal {name} needs {e.name}: pip install 'crossmodal\\[all]'")
-        raise SystemExit(USAGE) from e
-    command(args, prog_name=f"crossmodal {name}")
+        with errors_to_exit_status():
+            _check_packages(name)
+            if "--help" not in args:
+                _check_extra(name)
+            command = _loaded(name)
+    except typer.Exit as e:
+        raise SystemExit(e.exit_code) from e
+    run(command, args, f"crossmodal {name}")
+
+
+def _check_packages(name: str) -> None:
+    """Raises `PackageShadowed` where a package that the command runs is not the one it means."""
+    home = COMMANDS[name][0].partition(".")[0]
+    needed = sum(NEEDED.values(), ()) if name in RUN_ALL else NEEDED[home]
+    check_not_shadowed(*needed)
+
+
+def _check_extra(name: str) -> None:
+    """Raises `ExtraMissing` where a command could not do anything, before it starts something."""
+    if name in EXTRAS:
+        require(EXTRAS[name], f"crossmodal {name}")
+
+
+def _loaded(name: str) -> Any:
+    try:
+        return load(name)
+    except ModuleNotFoundError:
+        _check_extra(name)  # even their help takes what some commands are made of
+        raise  # a mistake of ours, not something that is not installed
 
 
 def load(name: str) -> Any:

@@ -1,28 +1,95 @@
-"""What every command prints with: tables for people, JSON for programs, errors with a code."""
+"""What every command prints with: lines and tables for people, JSON for programs, coded errors.
+
+Data is printed as it is: nothing in it is taken for markup or for the name of an emoji, and only
+a table in a terminal is broken to fit. With `--json` there is one document on standard output, or
+nothing, and on standard error an object a line: an error has `code`, `message`, `retryable`, and
+what is only told has `note`.
+"""
 
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
-from crossmodal.errors import CrossmodalError
+from crossmodal import errors
+from crossmodal.errors import CrossmodalError, Interrupted
 
-FAILED, USAGE = 1, 2  # exit statuses
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
+NOT_USAGE = (  # the caller's own doing, and yet nothing that is wrong with the command line
+    errors.ApiKeyNotFound, errors.CheckpointMismatch, errors.DataInvalid,
+    errors.DeadLetterNotFound, errors.DeliveryNotFound, errors.Forbidden,
+    errors.IdempotencyConflict, errors.InvalidMessage, errors.JobNotFound, errors.Unauthorized,
+    errors.WrongState,
+)  # fmt: skip
+BAD_USAGE = "bad_usage"  # the code of what a command's options and arguments cannot be
+# Of click, or of the copy of it that Typer has.
+UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
+WIDE = 100_000  # characters: a table in a pipe is never broken
 
 # rich leaves colors out when NO_COLOR is set or the output is not a terminal.
-# In a pipe, lines are not broken at the 80 columns that rich would assume.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-stderr = Console(stderr=True, highlight=False)
+_PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
+console = Console(width=None if sys.stdout.isatty() else WIDE, **_PLAIN)
+stderr = Console(stderr=True, **_PLAIN)
+
+
+class _Mode:
+    """Whether the command that runs was given `--json`."""
+
+    as_json = False
+
+
+def _remember(value: bool) -> bool:
+    _Mode.as_json = value
+    return value
+
+
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON instead of text.", is_eager=True, callback=_remember),
+]
+
+
+def say(text: str) -> None:
+    """A line on standard output, as it is."""
+    _print_line(text, sys.stdout)
+
+
+def note(text: str) -> None:
+    """A line on standard error, beside what a command prints."""
+    if _Mode.as_json:
+        print_json({"note": text}, indent=None, where=sys.stderr)
+    else:
+        _print_line(text, sys.stderr)
+
+
+def print_error(error: CrossmodalError) -> None:
+    """An error in one line on standard error."""
+    _print_error(error.code, str(error), error.retryable)
+
+
+def _print_error(code: str, message: str, retryable: bool = False) -> None:
+    if _Mode.as_json:
+        said = {"code": code, "message": message, "retryable": retryable}
+        print_json(said, indent=None, where=sys.stderr)
+    else:
+        stderr.print(Text.assemble(("error", "bold red"), " ", (code, "dim"), " ", message))
 
 
 def print_json(value: Any, indent: int | None = 2, where: IO[str] | None = None) -> None:
@@ -30,27 +97,40 @@ def print_json(value: Any, indent: int | None = 2, where: IO[str] | None = None)
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     if not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
         text = json.dumps(value, indent=indent)  # half a character can only be written escaped
-    where = where or sys.stdout
+    _print_line(text, where or sys.stdout)
+
+
+def _print_line(text: str, where: IO[str]) -> None:
     where.write(text + "\n")
     where.flush()
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table whose numbers are aligned to the right."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = "") -> None:
+    """A table whose numbers are aligned to the right; where it has no rows, `empty` instead."""
     headed = any(columns)
     table = Table(*columns, box=None, pad_edge=False, header_style="bold", show_header=headed)
     cells = [[_cell(value) for value in row] for row in rows]
+    if empty and not cells:
+        say(empty)
+        return
     for i, column in enumerate(table.columns):
         if cells and all(row[i].replace(".", "").isdigit() for row in cells):
             column.justify = "right"
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))  # data is never markup
-    console.print(table)
+    with console.capture() as captured:
+        console.print(table, soft_wrap=False)
+    for line in captured.get().removesuffix("\n").split("\n"):
+        say(line.rstrip())
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
@@ -59,23 +139,59 @@ def shown_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def begin(args: list[str]) -> None:
+    """Tell errors as a command's arguments ask for, until it has read its options."""
+    _Mode.as_json = "--json" in args
+
+
+def run(command: Any, args: list[str], prog_name: str) -> NoReturn:
+    """Run a command that was loaded, and exit; wrong options and arguments are errors as others."""
+    try:
+        status = command.main(args, prog_name=prog_name, standalone_mode=False)
+    except UsageError as e:
+        if message := e.format_message():  # type: ignore[attr-defined]
+            path = e.ctx.command_path if e.ctx else prog_name  # type: ignore[attr-defined]
+            refuse(f"{message.rstrip('.')}: see `{path} --help`")
+        raise SystemExit(USAGE) from e
+    except typer.Abort as e:
+        raise SystemExit(INTERRUPTED) from e
+    raise SystemExit(status or 0)
+
+
+def refuse(message: str) -> NoReturn:
+    """Say what is wrong with the command line, and exit."""
+    _print_error(BAD_USAGE, message)
+    raise SystemExit(USAGE)
+
+
 @contextmanager
 def errors_to_exit_status() -> Iterator[None]:
     """Print an error as one line with its code, and exit: 2 for bad usage, 1 for all else."""
     try:
         yield
     except CrossmodalError as e:
-        stderr.print(f"[bold red]error[/] [dim]{e.code}[/]", end=" ")
-        stderr.print(str(e), markup=False)
-        raise typer.Exit(USAGE if e.caused_by_request else FAILED) from e
+        print_error(e)
+        raise typer.Exit(exit_status(e)) from e
+
+
+def exit_status(error: CrossmodalError) -> int:
+    """2 where the command line or the environment must be corrected, 130 after Ctrl-C, else 1."""
+    if isinstance(error, Interrupted):
+        return INTERRUPTED
+    is_usage = error.caused_by_request and not isinstance(error, NOT_USAGE)
+    return USAGE if is_usage else FAILED
 
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Progress]:
-    """A progress bar with one task, id 0; invisible where the output is not a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    """A live line with one task, id 0; nothing where standard error is not a terminal."""
+    text = TextColumn("{task.description}", markup=False)
+    columns: tuple[ProgressColumn, ...] = (SpinnerColumn(), text, TimeElapsedColumn())
+    if total > 1:
+        columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TextColumn("left:"), TimeRemainingColumn())  # fmt: skip
     with Progress(
-        *columns, TimeElapsedColumn(), console=stderr, transient=True,
+        *columns, console=stderr, transient=True, redirect_stdout=False,
         disable=not stderr.is_terminal,
     ) as bar:  # fmt: skip
         bar.add_task(label, total=total)

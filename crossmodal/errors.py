@@ -20,11 +20,15 @@
     ├── JobNotFound
     ├── DeadLetterNotFound
     ├── DeliveryNotFound         ... of a webhook
+    ├── ApiKeyNotFound           ... of the gateway
     ├── JobFailed                the job ended without a result; `code` says why
     │   ├── JobCanceled
     │   └── JobExpired
     ├── ResultTimeout            the caller stopped waiting; the job goes on
+    ├── Interrupted              ... by Ctrl-C
     ├── InvalidSetting           the environment or the command line is wrong
+    ├── ExtraMissing             what is asked for needs packages that are not installed
+    ├── PackageShadowed          something else has the name of one of our packages
     ├── BrokerUnavailable
     │   ├── BrokerFull           Redis is about to run out of memory
     │   ├── BrokerRefused        Redis does not let this user in, or not do this
@@ -38,8 +42,8 @@
     ├── TrainingError
     │   ├── TrainingDiverged     the loss is no longer a number
     │   ├── TrainingStopped      somebody asked for it; it can be resumed
-    │   ├── CheckpointMismatch   a checkpoint was made by other options
-    │   └── OutputNotWritable    the disk is full, or the folder cannot be written to
+    │   └── CheckpointMismatch   a checkpoint was made by other options
+    ├── OutputNotWritable        the disk is full, or the folder cannot be written to
     └── ModelHostError
         ├── ModelHostUnavailable no host answers at the socket
         ├── ModelHostCrashed     the host died while it had the job
@@ -187,6 +191,13 @@ class JobNotFound(CrossmodalError):
     caused_by_request = True
 
 
+class ApiKeyNotFound(CrossmodalError):
+    """No API key has this id."""
+
+    code = "api_key_not_found"
+    caused_by_request = True
+
+
 class DeadLetterNotFound(CrossmodalError):
     """No dead letter has this id: it was replayed, dropped, or its retention is over."""
 
@@ -227,10 +238,31 @@ class ResultTimeout(CrossmodalError):
     retryable = True
 
 
+class Interrupted(CrossmodalError):
+    """Whoever waited pressed Ctrl-C; what was submitted goes on."""
+
+    code = "interrupted"
+    retryable = True
+
+
 class InvalidSetting(CrossmodalError):
     """A setting from the environment or the command line cannot be used."""
 
     code = "invalid_setting"
+    caused_by_request = True
+
+
+class ExtraMissing(CrossmodalError):
+    """The extra of the distribution that brings what this needs is not installed."""
+
+    code = "extra_missing"
+    caused_by_request = True
+
+
+class PackageShadowed(CrossmodalError, ImportError):
+    """Python finds a file of somebody else's under the name of a package that is needed."""
+
+    code = "package_shadowed"
     caused_by_request = True
 
 
@@ -326,7 +358,7 @@ class CheckpointMismatch(TrainingError):
     caused_by_request = True
 
 
-class OutputNotWritable(TrainingError):
+class OutputNotWritable(CrossmodalError):
     """A file cannot be written: the disk is full, or the folder is read-only."""
 
     code = "output_not_writable"
@@ -375,6 +407,16 @@ class InferenceFailed(ModelHostError):
 
     code = "inference_failed"
     retryable = False
+
+
+def described(error: BaseException) -> str:
+    """Somebody else's error as part of a message: what the system says, or its kind and its words.
+
+    Without a full stop, and without bytes in Python's notation, as its `repr` would have them.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}".rstrip(":. ")
 
 
 def is_callers_fault(code: str) -> bool:

@@ -37,6 +37,9 @@ Refusal = Callable[[Address], str | None]
 
 # A last label that is a number would make an IPv4 address of it, in one of the old notations.
 _NAME = re.compile(r"([a-z0-9_-]{1,63}\.)*(?!(\d+|0x[0-9a-f]*)$)[a-z0-9_-]{1,63}")
+# Names that are kept for networks of one's own (RFC 6761, 6762, 8375), and those of one label.
+_PRIVATE_NAME = re.compile(r"(^|\.)(localhost|local|internal|home\.arpa)$|^[^.]*$")
+_ALLOW = "use a public one, or have CROSSMODAL_ALLOW_PRIVATE_URLS set where receivers are trusted"
 _FAILURES = (
     httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError
 )  # fmt: skip
@@ -55,6 +58,25 @@ def check_url(url: str) -> httpx2.URL:
     if fault := _fault(parsed):
         raise UrlRefused(f"the URL has {fault}")
     return parsed
+
+
+def check_public(url: str, allow_private: bool, where: str) -> None:
+    """Raise `UrlRefused` where the URL itself says that nothing will be sent there.
+
+    Names are not looked up: what they lead to is only known on connecting, and only then counts.
+    """
+    host = check_url(url).raw_host.decode().lower()
+    address = literal(host)
+    if address is None:
+        if _PRIVATE_NAME.search(host) and not allow_private:
+            raise UrlRefused(f"{where}: {host!r} is a name of a private network: {_ALLOW}")
+    elif kind := refusal(address, allow_private):
+        raise UrlRefused(f"{where}: {host!r} is {kind}: {_remedy(address)}")
+
+
+def _remedy(address: Address) -> str:
+    """What to do about an address that is refused; some of them no setting opens."""
+    return "use a public one" if refusal(address, allow_private=True) else _ALLOW
 
 
 def _fault(url: httpx2.URL) -> str | None:
@@ -130,7 +152,7 @@ class _Backend(httpcore2.AnyIOBackend):
         *others, last = [known] if known else await self._look_up(host, port)
         for address in (*others, last):
             if kind := self.refusal(address):  # which address it is, is nothing for users to learn
-                raise UrlRefused(f"{host!r} leads to an address that is {kind}: use a public one")
+                raise UrlRefused(f"{host!r} leads to an address that is {kind}: {_remedy(address)}")
         for address in others:
             with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 return await super().connect_tcp(str(address), port, CONNECT_S)

@@ -23,6 +23,11 @@ KILL_S = 5.0  # after which a killed process hangs in the kernel, as for a devic
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
+def python_module(name: str, *args: str) -> list[str]:
+    """The command that runs a module of ours, whatever lies in the working directory."""
+    return [sys.executable, "-P", "-m", name, *args]
+
+
 @dataclass
 class Child:
     """A program in a session of its own: Ctrl-C in the terminal reaches only its parent.

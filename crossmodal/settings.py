@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     """The same for txt2img jobs alone."""
     img2txt_run_time_limit_s: float | None = Field(None, gt=0)
     """The same for img2txt jobs alone."""
+    kill_after_s: float = Field(10.0, gt=0)
+    """How long after its time limit an attempt that cannot be interrupted is killed."""
     lease_s: float = Field(15.0, ge=2)
     """How long a worker that says nothing keeps its jobs; then others run them."""
     sweep_s: float = Field(2.0, gt=0)

@@ -14,7 +14,7 @@ import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from crossmodal.console import Json, console, errors_to_exit_status, print_json, print_table, stderr
+from crossmodal.console import Json, errors_to_exit_status, note, print_json, print_table, say
 from crossmodal.settings import Settings, load_settings, redacted
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -35,8 +35,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Limits and leases: the same for everybody who shares a queue": (
         "max_batch", "retention_s", "max_attempts", "max_message_bytes", "run_time_limit_s",
-        "txt2img_run_time_limit_s", "img2txt_run_time_limit_s", "inference_timeout_s", "lease_s",
-        "sweep_s", "heartbeat_s",
+        "txt2img_run_time_limit_s", "img2txt_run_time_limit_s", "inference_timeout_s",
+        "kill_after_s", "lease_s", "sweep_s", "heartbeat_s",
     ),
     "Places of a worker's processes": (
         "run_dir", "host_socket", "ready_file", "heartbeat_file",
@@ -99,9 +99,9 @@ def settings(
         print_json([asdict(row) for row in rows])
     else:
         print_table(("variable", "value", "from"), [(r.variable, r.value, r.source) for r in rows])
-        console.print("\n`crossmodal settings --markdown` says what each means.", markup=False)
+        say("\n`crossmodal settings --markdown` says what each means.")
     for name in unknown():
-        stderr.print(f"{name} is set, and is no setting: a slip of the pen?", markup=False)
+        note(f"{name} is set, and is no setting: a slip of the pen?")
 
 
 def effective(found: Settings) -> Iterator[Setting]:

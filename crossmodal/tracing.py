@@ -1,6 +1,6 @@
 """Traces: where the time of a job went, in all the processes that had it (OpenTelemetry).
 
-Off unless OTEL_EXPORTER_OTLP_ENDPOINT is set and `crossmodal[otel]` is installed. Where it is
+Off unless OTEL_EXPORTER_OTLP_ENDPOINT is set and `crossmodal-jobs[otel]` is installed. Where it is
 off, a span costs nothing and nothing of OpenTelemetry is loaded. What goes from process to
 process is a W3C traceparent. Spans say ids, numbers and codes, never what a job was about.
 """
@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, Literal
 
 from crossmodal.errors import CrossmodalError
+from crossmodal.extras import remedy
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,7 @@ def prepare() -> bool:
         import opentelemetry.exporter.otlp.proto.http.trace_exporter
         import opentelemetry.sdk.trace.export  # noqa: F401
     except ImportError as e:
-        log.warning("%s is set, but there are no traces: %s. pip install 'crossmodal[otel]'",
-                    endpoint, e)  # fmt: skip
+        log.warning("%s is set, but there are no traces: %s. %s", endpoint, e, remedy("otel"))
         return False
     return True
 

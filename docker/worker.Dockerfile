@@ -29,7 +29,7 @@ RUN touch README.md \
  && /tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /empty . \
  && /tools/bin/pip --python /venv/bin/python install -c constraints.txt \
       "$(echo /empty/*.whl)[worker,otel]" \
- && /tools/bin/pip --python /venv/bin/python uninstall --yes crossmodal
+ && /tools/bin/pip --python /venv/bin/python uninstall --yes crossmodal-jobs
 
 FROM tools AS app
 COPY pyproject.toml LICENSE README.md ./

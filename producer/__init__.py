@@ -1,6 +1,6 @@
 """Submit text-to-image and image-to-text jobs, and find what became of them.
 
-from producer import Client
+from crossmodal import Client
 
 with Client() as client:
     job = client.txt2img("a large red circle on a white background", seed=7)
@@ -8,53 +8,97 @@ with Client() as client:
 """
 
 from crossmodal.errors import (
+    ApiKeyNotFound,
     BlobNotFound,
     BrokerFull,
+    BrokerNotTrusted,
+    BrokerRefused,
     BrokerUnavailable,
     CrossmodalError,
+    DeadLetterNotFound,
+    DeliveryNotFound,
     IdempotencyConflict,
+    ImageTooLarge,
     InvalidImage,
     InvalidParams,
     InvalidPrompt,
+    InvalidSetting,
     JobCanceled,
     JobExpired,
     JobFailed,
     JobNotFound,
     QueueFull,
+    RateLimited,
     ResultTimeout,
+    StorageNotWritable,
     StorageUnavailable,
+    TooManyQueued,
+    Unauthorized,
+    UnknownWords,
+    WrongState,
 )
-from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
+from crossmodal.jobs.access import ApiKey
+from crossmodal.jobs.bulk import BulkItem
+from crossmodal.jobs.listing import Page
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.origin import Origin, Webhook
+from crossmodal.jobs.params import BlobRef, BulkParams, Img2TxtParams, Txt2ImgParams
 from crossmodal.jobs.record import (
     BatchStatus,
+    DeadLetter,
+    Delivery,
+    Failure,
+    GeneratedCaption,
     ImageRef,
     ItemResult,
+    Job,
     JobEvent,
     JobResult,
     JobState,
     JobStatus,
+    QueueStatus,
+    Timings,
+    WorkerInfo,
 )
+from crossmodal.settings import Settings
 from producer.aio import AsyncClient, AsyncJobHandle
 from producer.client import Client
-from producer.handle import JobHandle
+from producer.handle import Handle, JobHandle
+from producer.pictures import Picture
 
 __all__ = [
+    "ApiKey",
+    "ApiKeyNotFound",
     "AsyncClient",
     "AsyncJobHandle",
     "BatchStatus",
     "BlobNotFound",
     "BlobRef",
     "BrokerFull",
+    "BrokerNotTrusted",
+    "BrokerRefused",
     "BrokerUnavailable",
+    "BulkItem",
+    "BulkParams",
     "Client",
     "CrossmodalError",
+    "DeadLetter",
+    "DeadLetterNotFound",
+    "Delivery",
+    "DeliveryNotFound",
+    "Failure",
+    "GeneratedCaption",
+    "Handle",
     "IdempotencyConflict",
     "ImageRef",
+    "ImageTooLarge",
     "Img2TxtParams",
     "InvalidImage",
     "InvalidParams",
     "InvalidPrompt",
+    "InvalidSetting",
     "ItemResult",
+    "Job",
     "JobCanceled",
     "JobEvent",
     "JobExpired",
@@ -64,8 +108,23 @@ __all__ = [
     "JobResult",
     "JobState",
     "JobStatus",
+    "Origin",
+    "Page",
+    "Picture",
     "QueueFull",
+    "QueueStatus",
+    "RateLimited",
     "ResultTimeout",
+    "Settings",
+    "StorageNotWritable",
     "StorageUnavailable",
+    "Task",
+    "Timings",
+    "TooManyQueued",
     "Txt2ImgParams",
+    "Unauthorized",
+    "UnknownWords",
+    "Webhook",
+    "WorkerInfo",
+    "WrongState",
 ]

@@ -2,45 +2,122 @@
 
 Submitting, looking and reading are calls of a bounded time and run in a thread. Waiting
 takes as long as it takes, so it holds no thread: it is a blocking read of its own on an
-asynchronous connection.
+asynchronous connection. Signatures are those of `Client`, which alone are written down.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from crossmodal.jobs.bulk import BulkItem
+from crossmodal.errors import WrongState
 from crossmodal.jobs.connection import broker_errors, connect_async
-from crossmodal.jobs.listing import Page
-from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import BlobRef, Params
-from crossmodal.jobs.record import (
-    BatchStatus,
-    ItemResult,
-    Job,
-    JobEvent,
-    JobResult,
-    JobState,
-    JobStatus,
-    QueueStatus,
-    WorkerInfo,
-)
+from crossmodal.jobs.record import ItemResult, JobResult, JobState, JobStatus
 from crossmodal.settings import Settings
-from producer.client import Client, Picture
-from producer.handle import JobHandle, result_of
+from producer.client import Client
+from producer.handle import Handle, JobHandle, ids_of, result_of
+from producer.waiting import Wait
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class AsyncJobHandle(Handle):
+    """The asynchronous twin of `JobHandle`."""
+
+    client: AsyncClient = field(repr=False, compare=False)
+    id: str
+
+    async def status(self) -> JobStatus:
+        """See `JobHandle.status`."""
+        return await self.client.status(self.id)
+
+    async def cancel(self) -> JobState:
+        """See `JobHandle.cancel`."""
+        return await self.client.cancel(self.id)
+
+    async def wait(self, timeout_s: float | None = None) -> JobState:
+        """See `JobHandle.wait`."""
+        async for _ in self.client.as_completed([self], timeout_s):
+            break
+        return (await self.client.record(self.id)).state
+
+    async def result(self, timeout_s: float | None = None) -> JobResult:
+        """See `JobHandle.result`."""
+        await self.wait(timeout_s)
+        return result_of(await self.client.record(self.id))
+
+
+def awaited(
+    method: Callable[Concatenate[Client, P], T],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    """The twin of a method that is called in a thread."""
+
+    async def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(_of(self, method), *args, **kwargs)
+
+    return _as_twin(twin, method)
+
+
+def submitted(
+    method: Callable[Concatenate[Client, P], JobHandle],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, AsyncJobHandle]]:
+    """The same where a handle is returned: the twin's has methods to be awaited."""
+
+    async def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncJobHandle:
+        handle = await asyncio.to_thread(_of(self, method), *args, **kwargs)
+        return AsyncJobHandle(self, handle.id)
+
+    return _as_twin(twin, method, AsyncJobHandle)
+
+
+def iterated(
+    method: Callable[Concatenate[Client, P], Iterator[T]],
+) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
+    """The same for one that iterates: no thread is held between two items."""
+
+    def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        return _in_thread(partial(_of(self, method), *args, **kwargs))
+
+    return _as_twin(twin, method, AsyncIterator[ItemResult])
+
+
+def _of(client: AsyncClient, method: Callable[Concatenate[Client, P], T]) -> Callable[P, T]:
+    """The method of this very client's twin, which may be of a kind of its own."""
+    found: Callable[P, T] = getattr(client.sync, method.__name__)
+    return found
+
+
+def _as_twin(
+    twin: Callable[Q, R], method: Callable[..., Any], returns: Any = None
+) -> Callable[Q, R]:
+    """`twin` with the name, the sentence and the signature of `method`, for `help` and editors."""
+    named: Any = wraps(method)(twin)
+    if returns is not None:
+        named.__signature__ = inspect.signature(method).replace(return_annotation=returns)
+        named.__annotations__ = {**method.__annotations__, "return": returns}
+    return twin
 
 
 class AsyncClient:
-    """The asynchronous twin of `Client`: the same methods and keyword arguments, awaited."""
+    """The asynchronous twin of `Client`: the same methods and arguments, awaited.
+
+    It belongs to the event loop that it first waits in. What only operators need is the blocking
+    client's, which is `sync`.
+    """
 
     def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
         self.sync = Client(settings, **overrides)
         self.redis: Any = connect_async(self.sync.settings)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -52,143 +129,73 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        await self.redis.aclose()
+        if self._loop in (None, asyncio.get_running_loop()):  # else they have ended with it
+            await self.redis.aclose()
         await asyncio.to_thread(self.sync.close)
 
-    async def txt2img(self, prompt: str, **options: Any) -> AsyncJobHandle:
-        """See `Client.txt2img`."""
-        return self._twin(await asyncio.to_thread(self.sync.txt2img, prompt, **options))
+    txt2img = submitted(Client.txt2img)
+    img2txt = submitted(Client.img2txt)
+    submit = submitted(Client.submit)
+    retry = submitted(Client.retry)
+    delete = awaited(Client.delete)
+    upload = awaited(Client.upload)
 
-    async def img2txt(self, image: Picture, **options: Any) -> AsyncJobHandle:
-        """See `Client.img2txt`."""
-        return self._twin(await asyncio.to_thread(self.sync.img2txt, image, **options))
+    map_txt2img = iterated(Client.map_txt2img)
+    map_img2txt = iterated(Client.map_img2txt)
+    map_items = iterated(Client.map_items)
+    batch = awaited(Client.batch)
+    cancel_batch = awaited(Client.cancel_batch)
 
-    def map_txt2img(self, prompts: Iterable[str], **options: Any) -> AsyncIterator[ItemResult]:
-        """See `Client.map_txt2img`."""
-        return _in_thread(partial(self.sync.map_txt2img, prompts, **options))
+    job = submitted(Client.job)
+    record = awaited(Client.record)
+    history = awaited(Client.history)
+    status = awaited(Client.status)
+    cancel = awaited(Client.cancel)
+    queue = awaited(Client.queue)
+    queues = awaited(Client.queues)
+    workers = awaited(Client.workers)
+    jobs = awaited(Client.jobs)
 
-    def map_img2txt(self, images: Iterable[Picture], **options: Any) -> AsyncIterator[ItemResult]:
-        """See `Client.map_img2txt`."""
-        return _in_thread(partial(self.sync.map_img2txt, images, **options))
+    read = awaited(Client.read)
+    sign = awaited(Client.sign)
 
-    def map_items(
-        self, task: Task, items: Iterable[BulkItem | ItemResult], **options: Any
-    ) -> AsyncIterator[ItemResult]:
-        """See `Client.map_items`."""
-        return _in_thread(partial(self.sync.map_items, task, items, **options))
-
-    async def batch(self, batch_id: str) -> BatchStatus:
-        """See `Client.batch`."""
-        return await asyncio.to_thread(self.sync.batch, batch_id)
-
-    async def cancel_batch(self, batch_id: str) -> BatchStatus:
-        """See `Client.cancel_batch`."""
-        return await asyncio.to_thread(self.sync.cancel_batch, batch_id)
-
-    async def submit(self, params: Params, **options: Any) -> AsyncJobHandle:
-        """See `Client.submit`."""
-        return self._twin(await asyncio.to_thread(self.sync.submit, params, **options))
-
-    async def upload(self, image: Picture, *, owner: str = "") -> BlobRef:
-        """See `Client.upload`."""
-        return await asyncio.to_thread(self.sync.upload, image, owner=owner)
-
-    async def retry(self, job_id: str, **options: Any) -> AsyncJobHandle:
-        """See `Client.retry`."""
-        return self._twin(await asyncio.to_thread(self.sync.retry, job_id, **options))
-
-    async def delete(self, job_id: str) -> None:
-        """See `Client.delete`."""
-        await asyncio.to_thread(self.sync.delete, job_id)
-
-    async def jobs(self, owner: str = "", **query: Any) -> Page:
-        """See `Client.jobs`."""
-        return await asyncio.to_thread(self.sync.jobs, owner, **query)
-
-    async def record(self, job_id: str) -> Job:
-        """See `Client.record`."""
-        return await asyncio.to_thread(self.sync.record, job_id)
-
-    async def history(self, job_id: str) -> list[JobEvent]:
-        """See `Client.history`."""
-        return await asyncio.to_thread(self.sync.history, job_id)
-
-    async def status(self, job_id: str) -> JobStatus:
-        """See `Client.status`."""
-        return await asyncio.to_thread(self.sync.status, job_id)
-
-    async def cancel(self, job_id: str) -> JobState:
-        """See `Client.cancel`."""
-        return await asyncio.to_thread(self.sync.cancel, job_id)
-
-    async def queue(self, task: Task) -> QueueStatus:
-        """See `Client.queue`."""
-        return await asyncio.to_thread(self.sync.queue, task)
-
-    async def queues(self) -> list[QueueStatus]:
-        """See `Client.queues`."""
-        return await asyncio.to_thread(self.sync.queues)
-
-    async def workers(self) -> list[WorkerInfo]:
-        """See `Client.workers`."""
-        return await asyncio.to_thread(self.sync.workers)
-
-    async def sign(self, blob: BlobRef, expires_in_s: float = 3_600) -> str | None:
-        """See `Client.sign`."""
-        return await asyncio.to_thread(self.sync.sign, blob, expires_in_s)
-
-    async def job(self, job_id: str) -> AsyncJobHandle:
-        """See `Client.job`."""
-        return self._twin(await asyncio.to_thread(self.sync.job, job_id))
-
-    async def read(self, blob: BlobRef) -> bytes:
-        """See `Client.read`."""
-        return await asyncio.to_thread(self.sync.read, blob)
-
-    async def as_completed(
-        self, jobs: Iterable[AsyncJobHandle], timeout_s: float | None = None
+    def as_completed(
+        self, jobs: Iterable[Handle | str], timeout_s: float | None = None
     ) -> AsyncIterator[AsyncJobHandle]:
-        """See `Client.as_completed`."""
-        handles = {job.id: job for job in jobs}
-        wait = await asyncio.to_thread(self.sync.new_wait, handles, timeout_s)
+        """The jobs, each as soon as it has ended, however it ended.
+
+        Raises `JobNotFound`, and `ResultTimeout` when one has not ended in time.
+        """
+        return self._as_they_end(ids_of(jobs), timeout_s)
+
+    async def _as_they_end(
+        self, job_ids: list[str], timeout_s: float | None
+    ) -> AsyncIterator[AsyncJobHandle]:
+        self._check_loop()
+        wait = await asyncio.to_thread(self.sync.new_wait, job_ids, timeout_s)
         while wait:
-            if look := wait.to_look_at():
-                ended = wait.end(await asyncio.to_thread(self.sync.ledger.ended, look))
-            else:
-                with broker_errors(self.sync.settings):
-                    ended = wait.feed(await self.redis.execute_command(*wait.command()))
-            for job_id in ended:
-                yield handles[job_id]
+            for job_id in await self._more_ended(wait):
+                yield AsyncJobHandle(self, job_id)
 
-    def _twin(self, handle: JobHandle) -> AsyncJobHandle:
-        return AsyncJobHandle(self, handle.id)
+    async def _more_ended(self, wait: Wait) -> list[str]:
+        if look := wait.to_look_at():
+            return wait.end(await asyncio.to_thread(self.sync.ledger.ended, look))
+        with broker_errors(self.sync.settings):
+            return wait.feed(await self.redis.execute_command(*wait.command()))
+
+    def _check_loop(self) -> None:
+        """Raise `WrongState` in any loop but the first: connections cannot change theirs."""
+        here = asyncio.get_running_loop()
+        self._loop = self._loop or here
+        if self._loop is not here:
+            raise WrongState(
+                "this AsyncClient has waited in another event loop: make one for each loop, as "
+                "`async with AsyncClient()` inside of what asyncio.run runs"
+            )
 
 
-async def _in_thread(begin: Callable[[], Iterator[ItemResult]]) -> AsyncIterator[ItemResult]:
-    """Iterate without holding up the event loop; no thread is held between two items."""
+async def _in_thread(begin: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
     items = await asyncio.to_thread(begin)
-    while (item := await asyncio.to_thread(next, items, None)) is not None:
-        yield item
-
-
-@dataclass(frozen=True)
-class AsyncJobHandle:
-    """The asynchronous twin of `JobHandle`."""
-
-    client: AsyncClient = field(repr=False, compare=False)
-    id: str
-
-    async def status(self) -> JobStatus:
-        return await self.client.status(self.id)
-
-    async def cancel(self) -> JobState:
-        return await self.client.cancel(self.id)
-
-    async def wait(self, timeout_s: float | None = None) -> JobState:
-        async for _ in self.client.as_completed([self], timeout_s):
-            break
-        return (await self.client.record(self.id)).state
-
-    async def result(self, timeout_s: float | None = None) -> JobResult:
-        await self.wait(timeout_s)
-        return result_of(await self.client.record(self.id))
+    end = object()
+    while (item := await asyncio.to_thread(next, items, end)) is not end:
+        yield item  # type: ignore[misc]  # it is no end

@@ -1,5 +1,6 @@
 """`crossmodal batch`: files of requests in, files of results out."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,18 +14,23 @@ from crossmodal.console import (
     FAILED,
     Json,
     errors_to_exit_status,
+    note,
     print_json,
     print_table,
     progress,
-    stderr,
 )
-from crossmodal.errors import InvalidSetting
+from crossmodal.errors import Interrupted, InvalidSetting, OutputNotWritable
 from crossmodal.jobs.names import Task, check_batch_id, new_job_id
 from crossmodal.jobs.record import BatchStatus, ItemResult, parse_task
 from producer.client import Client
 from producer.jsonl import BatchFile, result_line
+from producer.patience import Unserved, looking
+from producer.targets import write
 
-app = typer.Typer(add_completion=False, help="Many requests at once, from a file of JSON lines.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True,
+    help="Many requests at once, from a file of JSON lines.",
+)  # fmt: skip
 LONGEST_STEM = 60  # characters, of up to four bytes
 BatchId = Annotated[str, typer.Argument(metavar="ID")]
 
@@ -49,26 +55,34 @@ def run(
 ) -> None:
     """Run a file of requests; results are written as they come, in any order.
 
-    With -o -, the summary goes to standard error, also as JSON. With the --id of an earlier run,
-    what that one has done is not done again.
+    With -o -, the summary goes to standard error, also as JSON.
+
+    With the --id of an earlier run, what that one has done is not done again.
     """
     with errors_to_exit_status(), Client() as client:
         name = check_batch_id(batch_id or new_job_id())
         kind = None if task is None else parse_task(task).of_items
         file = BatchFile(source, kind, name, client.settings.max_image_bytes)
-        stderr.print(f"batch {name}: go on with it by --id {name}", soft_wrap=True)
         begun = time.monotonic()
         counts = {"total": file.total, "completed": 0, "failed": 0}
-        with _output(out, source) as output, progress(f"{file.task}", file.total) as bar:
-            for result in client.map_items(file.task, file.items(), batch_id=name):
+        unserved = Unserved(client, lambda: {kind.in_bulk.queue for kind in tuple(file.tasks)})
+        if images is not None:
+            _make(images)
+        with (
+            _goes_on(name), _output(out, source) as output,
+            progress("items", file.total) as bar,
+            looking(unserved.look),
+        ):  # fmt: skip
+            note(f"batch {name}: go on with it by --id {name}")
+            for result in client.map_items(file.items(), batch_id=name):
                 counts["failed" if result.failure else "completed"] += 1
                 output.write(result_line(name, result) + "\n")
                 if images is not None:
                     _write_images(client, result, images)
-                bar.advance(0)  # type: ignore[arg-type]
+                bar.advance(bar.task_ids[0])
         took_s = time.monotonic() - begun
         _summarize(
-            name, file.task, counts, took_s, as_json, sys.stderr if out == "-" else sys.stdout
+            name, file.only_task, counts, took_s, as_json, sys.stderr if out == "-" else sys.stdout
         )
         if counts["completed"] < counts["total"]:
             raise typer.Exit(FAILED)
@@ -89,6 +103,21 @@ def cancel(batch_id: BatchId, as_json: Json = False) -> None:
 
 
 @contextmanager
+def _goes_on(name: str) -> Iterator[None]:
+    """Have Ctrl-C, and a disk that is full, say how the batch is taken up again."""
+    how = (
+        f"the same command with --id {name} takes the batch up again, "
+        f"`crossmodal batch cancel {name}` cancels it"
+    )
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        raise Interrupted(f"what was sent of the batch goes on: {how}") from e
+    except OutputNotWritable as e:
+        raise OutputNotWritable(f"{e}; {how}") from e
+
+
+@contextmanager
 def _output(name: str, source: Path) -> Iterator[IO[str]]:
     if name == "-":
         yield sys.stdout
@@ -96,21 +125,30 @@ def _output(name: str, source: Path) -> Iterator[IO[str]]:
     if Path(name).exists() and Path(name).samefile(source):
         raise InvalidSetting(f"--out {name} is the file of requests: give another")
     try:
-        with Path(name).open("w", encoding="utf-8") as output:
-            yield output
+        file = Path(name).open("w", encoding="utf-8")  # noqa: SIM115 - what fails later is another error
     except OSError as e:
-        raise InvalidSetting(f"{name} cannot be written: {e.strerror}") from e
+        raise InvalidSetting(f"--out {name} cannot be written: {e.strerror or e}") from e
+    try:
+        with file:
+            yield file
+    except OSError as e:
+        raise OutputNotWritable(f"{name} cannot be written: {e.strerror or e}") from e
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InvalidSetting(f"--images {folder} cannot be made: {e.strerror or e}") from e
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InvalidSetting(f"--images {folder} cannot be written: permission denied")
 
 
 def _write_images(client: Client, result: ItemResult, folder: Path) -> None:
     """The pictures of one item; a name never leads out of the folder."""
     stem = _stem(result)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(result.images):
-            (folder / f"{stem}-{i}.png").write_bytes(client.read(image))
-    except OSError as e:
-        raise InvalidSetting(f"{folder} cannot be written: {e.strerror}") from e
+    for i, image in enumerate(result.images):
+        write(folder / f"{stem}-{i}.png", client.read(image))
 
 
 def _stem(result: ItemResult) -> str:
@@ -121,7 +159,8 @@ def _stem(result: ItemResult) -> str:
 
 
 def _summarize(
-    name: str, task: Task, counts: dict[str, int], took_s: float, as_json: bool, where: IO[str]
+    name: str, task: Task | None, counts: dict[str, int], took_s: float, as_json: bool,
+    where: IO[str],
 ) -> None:  # fmt: skip
     rate = round(counts["total"] / took_s, 1) if took_s else 0.0
     if as_json:
@@ -129,7 +168,7 @@ def _summarize(
                  "took_s": round(took_s, 3), "per_second": rate}  # fmt: skip
         print_json(found, where=where)
         return
-    stderr.print(
+    note(
         f"{counts['completed']} of {counts['total']} completed, {counts['failed']} failed, "
         f"{took_s:.1f} s, {rate:g} a second"
     )
@@ -137,11 +176,13 @@ def _summarize(
 
 def _print_status(found: BatchStatus, as_json: bool) -> None:
     counts = {"total": found.total, "completed": found.completed, "failed": found.failed}
+    task = found.task and found.task.of_items
+    kind = task or "of several kinds"
     if as_json:
         print_json({
-            "id": found.id, "task": found.task.of_items, "is_done": found.is_done,
+            "id": found.id, "task": task, "is_done": found.is_done,
             "request_counts": counts, "messages": found.messages,
         })  # fmt: skip
         return
-    print_table(("", ""), [("batch", found.id), ("task", found.task.of_items), *counts.items(),
+    print_table(("", ""), [("batch", found.id), ("task", kind), *counts.items(),
                            *((f"messages {s}", n) for s, n in found.messages.items())])  # fmt: skip

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple, Protocol
 
 from crossmodal.errors import (
@@ -23,7 +24,7 @@ from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task, bulk_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
-from crossmodal.jobs.params import MAX_ITEMS, BulkParams, parse_params
+from crossmodal.jobs.params import MAX_ITEMS, BulkParams, parse_params, task_of
 from crossmodal.jobs.record import Failure, ItemResult, Job, JobState
 from crossmodal.parts import finished_parts, read_part
 from crossmodal.storage import Storage
@@ -60,15 +61,23 @@ class Message:
     params: BulkParams
     names: dict[int, str]
 
+    @property
+    def task(self) -> Task:
+        """The bulk job that it is."""
+        return task_of(self.params)
+
 
 class Packed(NamedTuple):
     """An item that can be sent."""
 
+    task: Task
     place: int
     custom_id: str
     data: bytes
 
 
+Request = tuple[Task, BulkItem]
+"""An item of a batch and its kind: a batch may mix them, a message has one."""
 PAUSE = Message("", BulkParams.model_construct(), {})
 """Stands for no message: there are failures to be passed on first."""
 
@@ -77,20 +86,18 @@ class Batch:
     """The items of one batch on their way; iterate over `results` to move it on."""
 
     def __init__(
-        self, services: Services, task: Task, batch_id: str, origin: Origin = NOBODY,
+        self, services: Services, batch_id: str, origin: Origin = NOBODY,
         is_canceled: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self._services = services
         self._origin = origin
         self._is_canceled = is_canceled
-        self._task = task.in_bulk
         self._batch_id = batch_id
         self._sent: dict[str, Message] = {}
         self._failed: list[ItemResult] = []
-        self._most = services.most_items(task, batch_id)
         self._wait = services.new_wait([], None)
 
-    def results(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[ItemResult]:
+    def results(self, items: Iterable[Request | ItemResult]) -> Iterator[ItemResult]:
         """What became of each item, in any order; `index` is its place among `items`.
 
         One that has failed already is passed on. No more than 64 messages are on their way at
@@ -111,32 +118,35 @@ class Batch:
                 for job_id in self._services.more_ended(self._wait, block=not goes_on):
                     yield from self._read(self._sent.pop(job_id))
 
-    def _messages(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[Message]:
+    def _messages(self, items: Iterable[Request | ItemResult]) -> Iterator[Message]:
         """Each message, with its input in the store; the items themselves are not kept."""
         number = 0
-        for some in _portions(self._packed(items), self._most):
+        most_of = cache(lambda task: self._services.most_items(task, self._batch_id))
+        for some in _portions(self._packed(items), most_of):
             if not some:
                 yield PAUSE
                 continue
+            task = some[0].task
             data = join_items([item.data for item in some])
             params = BulkParams(
-                kind=self._task.of_items.value,  # type: ignore[arg-type]  # an item's task
+                kind=task.value,  # type: ignore[arg-type]  # an item's task
                 input=self._services.storage.put_input(data, MEDIA_TYPE),
-                items=len(some), batch=self._batch_id, number=number, most=self._most,
+                items=len(some), batch=self._batch_id, number=number, most=most_of(task),
             )  # fmt: skip
             names = {item.place: item.custom_id for item in some}
             yield Message(bulk_job_id(self._batch_id, number), params, names)
             number += 1
 
-    def _packed(self, items: Iterable[BulkItem | ItemResult]) -> Iterator[Packed | None]:
+    def _packed(self, items: Iterable[Request | ItemResult]) -> Iterator[Packed | None]:
         """Items that can be sent; None now and then, for failures that have to be passed on."""
         packer = ItemPacker()
-        for place, item in enumerate(items):
-            if isinstance(item, ItemResult):
-                self._failed.append(item)
+        for place, given in enumerate(items):
+            if isinstance(given, ItemResult):
+                self._failed.append(given)
             else:
+                task, item = given
                 try:
-                    yield Packed(place, item.custom_id, packer.pack(item))
+                    yield Packed(task.of_items, place, item.custom_id, packer.pack(item))
                     continue
                 except InvalidParams as e:
                     failure = Failure.of(e)
@@ -153,8 +163,8 @@ class Batch:
             return self._drop(message)
         try:
             _, is_new = self._services.ledger.submit(
-                message.job, self._task, params.model_dump_json(), "",
-                message=message_of(self._task, message.job, params), batch=params,
+                message.job, message.task, params.model_dump_json(), "",
+                message=message_of(message.task, message.job, params), batch=params,
                 origin=self._origin,
             )  # fmt: skip
         except JobCanceled:
@@ -164,7 +174,7 @@ class Batch:
                 time.sleep(min(FULL_S, e.retry_after_s))
             return False
         if not is_new:
-            self._check(message.job, params)
+            self._check(message)
         elif self._is_canceled():  # by somebody who could not see this message yet
             self._services.ledger.cancel(message.job)
         self._sent[message.job] = message
@@ -188,14 +198,14 @@ class Batch:
             return False
         return True
 
-    def _check(self, job_id: str, params: BulkParams) -> None:
+    def _check(self, message: Message) -> None:
         """Raise `IdempotencyConflict` if the job is not about the same items."""
-        job = self._services.ledger.get(job_id)
-        known = parse_params(job.task, job.params)
-        if job.task is not self._task or known != params:
+        job = self._services.ledger.get(message.job)
+        if job.task is not message.task or parse_params(job.task, job.params) != message.params:
             raise IdempotencyConflict(
                 f"the batch {self._batch_id!r} was submitted before with other items (message "
-                f"{params.number} differs): use another id, or the same items in the same order"
+                f"{message.params.number} differs): use another id, or the same items in the same "
+                "order"
             )
 
     def _read(self, message: Message) -> Iterator[ItemResult]:
@@ -221,26 +231,40 @@ def fitting(item_s: float | None) -> int:
     return int(min(max(MESSAGE_S / item_s, LEAST), MOST))
 
 
-def _portions(items: Iterable[Packed | None], most: int) -> Iterator[list[Packed]]:
-    """Lists of items for one message each; they depend on nothing but the items and `most`.
+@dataclass
+class _Portion:
+    """What becomes one message."""
+
+    items: list[Packed] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, item: Packed) -> None:
+        self.items.append(item)
+        self.size += len(item.data)
+
+
+def _portions(
+    items: Iterable[Packed | None], most_of: Callable[[Task], int]
+) -> Iterator[list[Packed]]:
+    """Lists of items of one kind for one message each; they depend on nothing but the items and
+    how many a message may have.
 
     Where `items` pauses there is an empty one, which is no message.
     """
-    some: list[Packed] = []
-    size, before = 0, 0
+    filling: dict[Task, _Portion] = {}
+    before = 0
     for item in items:
         if item is None:
             yield []
             continue
-        weight = len(item.data)
+        some, most = filling.setdefault(item.task, _Portion()), most_of(item.task)
         full = min(FEW, most) if before < SMALL_MESSAGES else most
-        if some and (len(some) == full or size + weight > MAX_BYTES):
-            yield some
-            some, size, before = [], 0, before + 1
-        some.append(item)
-        size += weight
-    if some:
-        yield some
+        if some.items and (len(some.items) >= full or some.size + len(item.data) > MAX_BYTES):
+            yield filling.pop(item.task).items
+            some, before = filling.setdefault(item.task, _Portion()), before + 1
+        some.add(item)
+    for some in filling.values():
+        yield some.items
 
 
 def _why(job: Job) -> Failure:

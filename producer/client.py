@@ -1,16 +1,14 @@
 """The client: submit jobs, follow them, read what they made."""
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from pydantic import JsonValue
 
-from crossmodal.errors import InvalidImage, WrongState
+from crossmodal.errors import InvalidParams, InvalidSetting, WrongState
 from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.batches import Batches
-from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
@@ -19,7 +17,6 @@ from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import RESULTS, Task, check_batch_id, new_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import (
-    MAX_SEED,
     BlobRef,
     Img2TxtParams,
     Params,
@@ -32,7 +29,6 @@ from crossmodal.jobs.params import (
 )
 from crossmodal.jobs.record import (
     BatchStatus,
-    Failure,
     ItemResult,
     Job,
     JobEvent,
@@ -45,14 +41,19 @@ from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings, overridden
 from crossmodal.storage import Storage, open_storage
-from crossmodal.vision.media import check_size, media_type
-from producer.bulk import Batch, fitting
-from producer.handle import JobHandle
-from producer.seeds import item_seed
+from crossmodal.vision.media import media_type
+from producer.bulk import Batch, Request, fitting
+from producer.checks import (
+    check_count,
+    check_one_of,
+    check_seconds,
+    check_text,
+    shown,
+)
+from producer.handle import Handle, JobHandle, id_of, ids_of
+from producer.items import checked_items, picture_items, prompt_items
+from producer.pictures import Picture, bytes_of
 from producer.waiting import Wait
-
-Picture = bytes | str | Path | BlobRef
-"""A picture to caption: the bytes of a file, its path, or a blob that is stored already."""
 
 
 class Client:
@@ -65,6 +66,11 @@ class Client:
     """
 
     def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
+        if not isinstance(settings, Settings | None):
+            raise InvalidSetting(
+                f"the settings are {shown(settings)}: give a Settings, or single ones by name, as "
+                "broker_url='redis://…'"
+            )
         self.settings = overridden(settings, **overrides)
         self.redis: Any = connect(self.settings)
         self.ledger = JobLedger(self.settings, self.redis)
@@ -138,6 +144,11 @@ class Client:
         origin: Origin = NOBODY,
     ) -> JobHandle:
         """Submit a job with params that are already built, on behalf of `origin`."""
+        if not isinstance(params, Params):
+            raise InvalidParams(f"params are {shown(params)}: give Txt2ImgParams or Img2TxtParams")
+        if idempotency_key is not None:
+            check_text("idempotency_key", idempotency_key)
+        check_seconds("expires_in_s", expires_in_s)
         task = task_of(params)
         fixed = fix_seed(params)
         proposed = new_job_id()
@@ -149,40 +160,38 @@ class Client:
         )  # fmt: skip
         return JobHandle(self, job_id)
 
-    def retry(self, job_id: str, *, origin: Origin = NOBODY) -> JobHandle:
+    def retry(self, job: Handle | str, *, origin: Origin = NOBODY) -> JobHandle:
         """Submit what has failed, or was canceled or expired, as a new job; asked twice, as one.
 
         Raises `JobNotFound`, `WrongState`, and what `submit` raises.
         """
-        job = self.ledger.get(job_id)
-        if not job.state.is_terminal or job.state is JobState.SUCCEEDED or job.task.is_bulk:
-            what = "a message of a batch" if job.task.is_bulk else job.state
+        known = self.record(job)
+        if not known.state.is_terminal or known.state is JobState.SUCCEEDED or known.task.is_bulk:
+            what = "a message of a batch" if known.task.is_bulk else known.state
             raise WrongState(
-                f"job {job_id} is {what}: only single jobs that have failed, or were canceled or "
+                f"job {known.id} is {what}: only single jobs that have failed, or were canceled or "
                 "expired, can be run again"
             )
-        params = parse_params(job.task, job.params)
-        origin = origin._replace(webhook=origin.webhook or self.ledger.webhook(job_id))
-        return self.submit(params, idempotency_key=f"retry:{job_id}", origin=origin)
+        params = parse_params(known.task, known.params)
+        origin = origin._replace(webhook=origin.webhook or self.ledger.webhook(known.id))
+        return self.submit(params, idempotency_key=f"retry:{known.id}", origin=origin)
 
-    def delete(self, job_id: str) -> None:
+    def delete(self, job: Handle | str) -> None:
         """Delete an ended job's record and what it stored. Raises `JobNotFound`, `WrongState`."""
+        job_id = id_of(job)
         self.ledger.remove(job_id)
         for blob in list(self.storage.list(f"{RESULTS}/{job_id}")):
             self.storage.delete(blob.key)
 
     def upload(self, image: Picture, *, owner: str = "") -> BlobRef:
-        """Store a picture under its digest, unless it is a blob already."""
+        """Store a picture under its digest, unless it is a blob already.
+
+        Raises `InvalidImage` or `StorageUnavailable`.
+        """
         if isinstance(image, BlobRef):
             return image
-        data = self._bytes_of(image)
-        return self.storage.put_input(data, media_type(data), owner)
-
-    def _bytes_of(self, image: bytes | str | Path) -> bytes:
-        limit = self.settings.max_image_bytes
-        data = image if isinstance(image, bytes) else _read_file(Path(image), limit)
-        check_size(len(data), limit)
-        return data
+        data = bytes_of(image, self.settings.max_image_bytes)
+        return self.storage.put_input(data, media_type(data), check_text("owner", owner))
 
     # -- many at once -------------------------------------------------------------------
 
@@ -199,17 +208,13 @@ class Client:
 
         Picture j of prompt i is drawn with `seed` + i * `count` + j, or with seeds that follow
         from `batch_id`: so with the same id, a rerun goes on where the last run stopped. A
-        prompt that fails has a `failure`; the others do not mind. Raises `IdempotencyConflict`
-        for an id that other prompts had, `BrokerUnavailable`, `StorageUnavailable`.
+        prompt that fails has a `failure`; the others do not mind. Raises `InvalidParams`,
+        `IdempotencyConflict` for an id that other prompts had, `BrokerUnavailable`,
+        `StorageUnavailable`.
         """
-        name = batch_id or new_job_id()
-
-        def params(prompt: str, i: int) -> dict[str, Any]:
-            first = item_seed(name, i) if seed is None else (seed + i * count) % (MAX_SEED + 1)
-            return {"prompt": prompt, "count": count, "seed": first, "temperature": temperature}
-
-        items = (BulkItem(str(i), params(prompt, i)) for i, prompt in enumerate(prompts))
-        return self.map_items(Task.TXT2IMG, items, batch_id=name)
+        name = _batch_name(batch_id)
+        options = {"count": count, "seed": seed, "temperature": temperature}
+        return self.map_items(prompt_items(prompts, name, options), batch_id=name)
 
     def map_img2txt(
         self,
@@ -224,84 +229,74 @@ class Client:
 
         Pictures are read as they are sent. See `map_txt2img` for the rest.
         """
-        params = {"count": count, "beam_width": beam_width, "max_words": max_words}
-        items = (self._picture_item(i, image, params) for i, image in enumerate(images))
-        return self.map_items(Task.IMG2TXT, items, batch_id=batch_id)
+        options = {"count": count, "beam_width": beam_width, "max_words": max_words}
+        items = picture_items(images, options, self.settings.max_image_bytes)
+        return self.map_items(items, batch_id=batch_id)
 
     def map_items(
-        self, task: Task, items: Iterable[BulkItem | ItemResult], *,
+        self, items: Iterable[Request | ItemResult], *,
         batch_id: str | None = None, origin: Origin = NOBODY,
         is_canceled: Callable[[], bool] = lambda: False,
     ) -> Iterator[ItemResult]:  # fmt: skip
-        """`map_txt2img` and `map_img2txt` for items with params of their own.
+        """`map_txt2img` and `map_img2txt` for items of any kind, with params of their own.
 
         Once `is_canceled`, no further message is sent; its items fail as `canceled`.
         """
-        batch = Batch(self, task, check_batch_id(batch_id or new_job_id()), origin, is_canceled)
-        return batch.results(items)
+        batch = Batch(self, _batch_name(batch_id), origin, is_canceled)
+        return batch.results(checked_items(items))
 
     def batch(self, batch_id: str) -> BatchStatus:
         """How far a batch is, as far as it was submitted. Raises `JobNotFound`."""
-        return self._batches.status(batch_id)
+        return self._batches.status(check_text("batch_id", batch_id))
 
     def cancel_batch(self, batch_id: str) -> BatchStatus:
         """Cancel what a batch has not finished. Raises `JobNotFound`."""
-        return self._batches.cancel(batch_id)
+        return self._batches.cancel(check_text("batch_id", batch_id))
 
     def most_items(self, task: Task, batch_id: str) -> int:
-        """How many items a message of the batch may have; it stays so for all of the batch."""
-        known = self._batches.most(batch_id)
+        """How many items a message of this kind may have; it stays so for all of the batch."""
+        known = self._batches.most(batch_id, task)
         return known or fitting(self.queue(task.in_bulk).mean_item_s)
 
     @property
     def _batches(self) -> Batches:
         return Batches(self.settings, self.ledger, self.redis)
 
-    def _picture_item(
-        self, index: int, image: Picture, params: dict[str, Any]
-    ) -> BulkItem | ItemResult:
-        if isinstance(image, BlobRef):
-            ref = image.model_dump(mode="json", exclude_none=True)
-            return BulkItem(str(index), params | {"image": ref})
-        try:
-            data = self._bytes_of(image)
-        except InvalidImage as e:
-            return ItemResult(index=index, custom_id=str(index), failure=Failure.of(e))
-        return BulkItem(str(index), params, data)
-
     # -- following ----------------------------------------------------------------------
 
-    def job(self, job_id: str) -> JobHandle:
+    def job(self, job: Handle | str) -> JobHandle:
         """A handle for a job by its id. Raises `JobNotFound`."""
-        self.ledger.get(job_id)
-        return JobHandle(self, job_id)
+        return JobHandle(self, self.record(job).id)
 
-    def record(self, job_id: str) -> Job:
+    def record(self, job: Handle | str) -> Job:
         """All that the ledger knows of a job. Raises `JobNotFound`."""
-        return self.ledger.get(job_id)
+        return self.ledger.get(id_of(job))
 
-    def history(self, job_id: str) -> list[JobEvent]:
+    def history(self, job: Handle | str) -> list[JobEvent]:
         """The job's steps so far, the latest hundred of them. Raises `JobNotFound`."""
-        self.ledger.get(job_id)
-        return self.ledger.history(job_id)
+        return self.ledger.history(self.record(job).id)
 
-    def status(self, job_id: str) -> JobStatus:
+    def status(self, job: Handle | str) -> JobStatus:
         """State, attempt, queue position and estimated wait. Raises `JobNotFound`."""
-        return self.ledger.status(job_id)
+        return self.ledger.status(id_of(job))
 
-    def cancel(self, job_id: str) -> JobState:
+    def cancel(self, job: Handle | str) -> JobState:
         """Cancel a job that has not ended; returns the state it is in now."""
-        return self.ledger.cancel(job_id)
+        return self.ledger.cancel(id_of(job))
 
     def as_completed(
-        self, jobs: Iterable[JobHandle], timeout_s: float | None = None
+        self, jobs: Iterable[Handle | str], timeout_s: float | None = None
     ) -> Iterator[JobHandle]:
-        """The jobs, each as soon as it has ended, however it ended. Raises `ResultTimeout`."""
-        handles = {job.id: job for job in jobs}
-        wait = self.new_wait(handles, timeout_s)
+        """The jobs, each as soon as it has ended, however it ended.
+
+        Raises `JobNotFound`, and `ResultTimeout` when one has not ended in time.
+        """
+        return self._as_they_end(self.new_wait(ids_of(jobs), timeout_s))
+
+    def _as_they_end(self, wait: Wait) -> Iterator[JobHandle]:
         while wait:
             for job_id in self.more_ended(wait):
-                yield handles[job_id]
+                yield JobHandle(self, job_id)
 
     def more_ended(self, wait: Wait, *, block: bool = True) -> list[str]:
         """Jobs that have ended since the last call; may be none, after a while or at once."""
@@ -314,13 +309,13 @@ class Client:
     def new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait:
         """A `Wait` for jobs, from now on."""
         return Wait(
-            self.settings.key_prefix, job_ids, timeout_s,
+            self.settings.key_prefix, job_ids, check_seconds("timeout_s", timeout_s),
             block_s=self.settings.connect_timeout_s / 2, since=self.ledger.now(),
         )  # fmt: skip
 
-    def queue(self, task: Task) -> QueueStatus:
+    def queue(self, task: Task | str) -> QueueStatus:
         """The queue of a kind of job."""
-        return self.ledger.queue(task.queue)
+        return self.ledger.queue(check_one_of("task", Task, task).queue)
 
     def queues(self) -> list[QueueStatus]:
         """The queues of all kinds of jobs."""
@@ -331,12 +326,24 @@ class Client:
         return Workers(self.settings, self.redis).recent()
 
     def jobs(
-        self, owner: str = "", *, state: JobState | None = None, task: Task | None = None,
-        cursor: str | None = None, limit: int = 50,
+        self, owner: str = "", *, state: JobState | str | None = None,
+        task: Task | str | None = None, cursor: str | None = None, limit: int = 50,
     ) -> Page:  # fmt: skip
-        """An owner's jobs, the latest first; those without an owner belong to nobody."""
-        listing = Listing(self.settings, self.ledger, self.redis)
-        return listing.page(owner, state=state, task=task, cursor=cursor, limit=limit)
+        """An owner's jobs, the latest first; those without an owner belong to nobody.
+
+        The next page begins at this one's `next_cursor`. Raises `InvalidParams`.
+        """
+        return self._listing.page(
+            check_text("owner", owner),
+            state=None if state is None else check_one_of("state", JobState, state),
+            task=None if task is None else check_one_of("task", Task, task),
+            cursor=None if cursor is None else check_text("cursor", cursor),
+            limit=check_count("limit", limit),
+        )
+
+    @property
+    def _listing(self) -> Listing:
+        return Listing(self.settings, self.ledger, self.redis)
 
     @property
     def webhooks(self) -> Deliveries:
@@ -359,11 +366,13 @@ class Client:
 
     def read(self, blob: BlobRef) -> bytes:
         """The bytes of a blob. Raises `BlobNotFound` or `StorageUnavailable`."""
-        return self.storage.get(blob)
+        return self.storage.get(_blob(blob))
 
     def sign(self, blob: BlobRef, expires_in_s: float = 3_600) -> str | None:
         """A URL under which anybody can read the blob for a while; None for a local folder."""
-        return self.storage.sign(blob.key, expires_in_s)
+        if check_seconds("expires_in_s", expires_in_s) is None:
+            raise InvalidParams("expires_in_s is None: give a number of seconds")
+        return self.storage.sign(_blob(blob).key, expires_in_s)
 
     @property
     def storage(self) -> Storage:
@@ -373,9 +382,13 @@ class Client:
         return self._opened
 
 
-def _read_file(path: Path, max_bytes: int) -> bytes:
-    try:
-        check_size(path.stat().st_size, max_bytes)
-        return path.read_bytes()
-    except OSError as e:
-        raise InvalidImage(f"the picture {path} cannot be read: {e.strerror}") from e
+def _batch_name(batch_id: str | None) -> str:
+    return new_job_id() if batch_id is None else check_batch_id(check_text("batch_id", batch_id))
+
+
+def _blob(blob: object) -> BlobRef:
+    if not isinstance(blob, BlobRef):
+        raise InvalidParams(
+            f"the blob is {shown(blob)}: give a BlobRef, as one of a result's `images`"
+        )
+    return blob

@@ -9,12 +9,12 @@ import typer
 from crossmodal.console import (
     FAILED,
     Json,
-    console,
     errors_to_exit_status,
+    print_error,
     print_json,
     print_table,
+    say,
     shown_time,
-    stderr,
 )
 from crossmodal.errors import CrossmodalError, InvalidParams, QueueFull
 from crossmodal.jobs.connection import broker_errors
@@ -25,7 +25,11 @@ from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import DeadLetter, Job
 from producer.client import Client
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Look at dead letters, run them again, or drop them.",
+)
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]…")]
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
@@ -51,6 +55,7 @@ def list_(code: Code = None, as_json: Json = False) -> None:
             ("id", "given up", "queue", "code", "attempts", "cause"),
             [(x.id, shown_time(x.at), x.queue, x.code, x.job.attempt if x.job else None,
               x.message[:SHOWN]) for x in letters],
+            "no dead letters" if code is None else f"no dead letters with the code {code}",
         )  # fmt: skip
 
 
@@ -89,10 +94,12 @@ def replay_(ids: Ids = None, code: Code = None, every: All = False, as_json: Jso
                 problems.append(e)
         if as_json:
             print_json(done)
+        elif not done and not problems:
+            say("no dead letters to replay")
         for letter_id, job_id in () if as_json else done.items():
-            console.print(f"{letter_id} -> {job_id or 'its queue'}", soft_wrap=True)
+            say(f"{letter_id} -> {job_id or 'its queue'}")
         for problem in problems:
-            stderr.print(f"{problem.code}: {problem}", markup=False, soft_wrap=True)
+            print_error(problem)
         if problems:
             raise typer.Exit(FAILED)
 
@@ -107,7 +114,7 @@ def drop(ids: Ids = None, code: Code = None, every: All = False, as_json: Json =
         if as_json:
             print_json(dropped)
         else:
-            console.print(f"dropped {len(dropped)}")
+            say(f"dropped {len(dropped)}")
 
 
 def replay(client: Client, letter: DeadLetter, max_queued: int | None = None) -> str | None:

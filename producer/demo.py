@@ -16,14 +16,14 @@ from PIL import Image
 
 from crossmodal.console import (
     Json,
-    console,
     errors_to_exit_status,
+    note,
     print_json,
     print_table,
     progress,
-    stderr,
+    say,
 )
-from crossmodal.errors import InvalidSetting
+from crossmodal.errors import InvalidSetting, described
 from crossmodal.jobs.record import JobResult
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
@@ -92,15 +92,11 @@ def demo(
                         "jobs": [_row(t) for t in trips]})  # fmt: skip
             return
         _print(trips)
-        console.print(
+        say(
             f"\n{len(trips)} pictures and captions in {total_s:.1f} s, of which {ready_s:.1f} s "
             f"to start the stack; everything it started has ended."
         )
-        console.print(
-            f"contact sheet  {sheet}\nobject store   {out / 'storage'}",
-            soft_wrap=True,
-            markup=False,
-        )
+        say(f"contact sheet  {sheet}\nobject store   {out / 'storage'}")
 
 
 def _made(folder: Path) -> Path:
@@ -108,7 +104,7 @@ def _made(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / LOG).touch()
     except OSError as e:
-        raise InvalidSetting(f"the folder {folder} cannot be written to: {e}") from e
+        raise InvalidSetting(f"the folder {folder} cannot be written to: {described(e)}") from e
     return folder.resolve()
 
 
@@ -127,11 +123,11 @@ def _private_stack(out: Path, devices: str) -> Iterator[Settings]:
         settings = load_settings()
         log_path = out / LOG
         with log_path.open("wb") as log, Stack(env, log) as stack:
-            stderr.print(f"starting Valkey, worker and Flower (their log: {log_path})")
+            note(f"starting Valkey, worker and Flower (their log: {log_path})")
             stack.add(start_valkey(folder / "valkey", port, password), VALKEY_STOP_S)
             stack.start_worker(["--devices", devices], settings.drain_s, folder / "ready")
             if stack.start_flower():
-                stderr.print(f"Flower is at http://127.0.0.1:{env['FLOWER_PORT']} for the while")
+                note(f"Flower is at http://127.0.0.1:{env['FLOWER_PORT']} for the while")
             stack.wait_ready(folder / "ready")
             yield settings
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from crossmodal.console import Json, console, errors_to_exit_status, print_json
+from crossmodal.console import Json, errors_to_exit_status, print_json, say
 from crossmodal.errors import BlobNotFound, InvalidParams, JobNotFound
 from crossmodal.jobs.bulk import unpack_items
 from crossmodal.jobs.ledger import JobLedger
@@ -56,9 +56,7 @@ def gc(
             print_json(asdict(found))
             return
         verb = "would remove" if dry_run else "removed"
-        console.print(
-            f"{verb} {found.removed} of {found.seen} blobs, {found.removed_bytes:,} bytes"
-        )
+        say(f"{verb} {found.removed} of {found.seen} blobs, {found.removed_bytes:,} bytes")
 
 
 class Collector:

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from crossmodal.errors import JobCanceled, JobExpired, JobFailed, ResultTimeout
+from crossmodal.errors import InvalidParams, JobCanceled, JobExpired, JobFailed, ResultTimeout
 from crossmodal.jobs.record import Job, JobResult, JobState, JobStatus
+from producer.checks import check_several, shown
+
+
+class Handle:
+    """What stands for a job: its `id`, and a client to ask about it."""
+
+    id: str
 
 
 class Follows(Protocol):
     """What a handle asks of its client."""
 
-    def record(self, job_id: str) -> Job: ...
-    def status(self, job_id: str) -> JobStatus: ...
-    def cancel(self, job_id: str) -> JobState: ...
+    def record(self, job: Handle | str) -> Job: ...
+    def status(self, job: Handle | str) -> JobStatus: ...
+    def cancel(self, job: Handle | str) -> JobState: ...
     def as_completed(
-        self, jobs: Iterable[JobHandle], timeout_s: float | None = None
+        self, jobs: Iterable[Handle | str], timeout_s: float | None = None
     ) -> Iterator[JobHandle]: ...
 
 
 @dataclass(frozen=True)
-class JobHandle:
+class JobHandle(Handle):
     """An id and the client to ask about it; nothing is remembered, every call asks Redis."""
 
     client: Follows = field(repr=False, compare=False)
@@ -50,6 +57,21 @@ class JobHandle:
         """
         self.wait(timeout_s)
         return result_of(self.client.record(self.id))
+
+
+def id_of(job: Any) -> str:
+    """The id of a job that is named by its handle or by its id. Raises `InvalidParams`."""
+    if isinstance(job, Handle):
+        return job.id
+    if not isinstance(job, str):
+        raise InvalidParams(f"the job is {shown(job)}: give a handle, or a job's id as text")
+    return job
+
+
+def ids_of(jobs: Any) -> list[str]:
+    """The ids of several jobs, each once. Raises `InvalidParams`."""
+    several = check_several("jobs", jobs, but=isinstance(jobs, str | bytes))
+    return list(dict.fromkeys(id_of(job) for job in several))
 
 
 def result_of(job: Job) -> JobResult:

@@ -3,12 +3,10 @@
     {"custom_id": "a", "method": "POST", "url": "/v1/txt2img", "body": {"prompt": "a red circle"}}
     {"custom_id": "b", "url": "/v1/img2txt", "body": {"image": {"path": "photo.jpg"}}}
 
-A file is of one task. A picture is `{"path": …}` beside the file, `{"data": base64}`, or
-`{"key": …}` in the object store. Of a result, either `response` or `error` is null.
+A file may mix kinds. A picture is `{"path": …}` beside the file, `{"data": …}` in base64 or as a
+`data:` URL, or `{"key": …}` in the object store. Of a result, either `response` or `error` is null.
 """
 
-import base64
-import binascii
 import json
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,20 +16,30 @@ from typing import Any
 from crossmodal.errors import BlobNotFound, CrossmodalError, InvalidImage, InvalidParams
 from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.names import Task
+from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
 from crossmodal.jobs.record import Failure, ItemResult
 from crossmodal.vision.media import check_size
+from producer.bulk import Request
+from producer.fields import check_fields
+from producer.inline import decoded
 from producer.seeds import item_seed
 
 URLS = {"/v1/txt2img": Task.TXT2IMG, "/v1/img2txt": Task.IMG2TXT}
+FIELDS = ("custom_id", "method", "url", "body")  # of a line
+PARAMS = {Task.TXT2IMG: tuple(Txt2ImgParams.model_fields),
+          Task.IMG2TXT: tuple(Img2TxtParams.model_fields)}  # fmt: skip
+PICTURE = ("path", "data", *BlobRef.model_fields)
 MAX_CUSTOM_ID = 512
 MAX_VALUES = 10_000
 REFUSED = "refused"  # why a line's picture may not be named, in a file that was checked before
 
 
 class BatchFile:
-    """A batch file that is read: its task, how many items, and these one by one.
+    """A batch file that is read: how many items it has, and these one by one.
 
-    Of a file that is not ours, but somebody else's, no line can name a file of this machine.
+    `task` is that of lines without a url: the one that is given, or that of the first line with
+    one; `tasks` are the kinds of the items that were read. Of a file that is not ours, but
+    somebody else's, no line can name a file of this machine.
     """
 
     def __init__(
@@ -42,6 +50,7 @@ class BatchFile:
         self._is_ours = is_ours
         self._batch_id = batch_id
         self._max_image_bytes = max_image_bytes
+        self.tasks: set[Task] = set()
         if path.exists() and not path.is_file():  # such as a pipe, which can be read only once
             raise InvalidParams(f"{path} is no file: write the requests to one")
         try:
@@ -51,8 +60,13 @@ class BatchFile:
         except OSError as e:
             raise InvalidParams(f"{path} cannot be read: {e.strerror}") from e
 
-    def items(self) -> Iterator[BulkItem | ItemResult]:
-        """Each line as an item, or as the failure that it is."""
+    @property
+    def only_task(self) -> Task | None:
+        """The kind of all items that were read; None where they are of several."""
+        return next(iter(self.tasks or {self.task})) if len(self.tasks) < 2 else None
+
+    def items(self) -> Iterator[Request | ItemResult]:
+        """Each line as an item and its kind, or as the failure that it is."""
         seen: set[str] = set()
         index = 0
         with self.path.open("rb") as lines:
@@ -65,56 +79,62 @@ class BatchFile:
         with self.path.open("rb") as lines:
             for line in lines:
                 with suppress(InvalidParams):  # such a line fails alone
-                    if (task := _task_of(parsed(line))) is not None:
+                    if (task := task_of(parsed(line))) is not None:
                         return task
         raise InvalidParams(f"no line of {self.path} has a url {' or '.join(URLS)}: say --task")
 
-    def _item(self, index: int, number: int, line: bytes, seen: set[str]) -> BulkItem | ItemResult:
+    def _item(self, index: int, number: int, line: bytes, seen: set[str]) -> Request | ItemResult:
         custom_id = f"line {number}"
         try:
             request = parsed(line)
             custom_id = _custom_id(request, custom_id, seen)
             if REFUSED in request:
                 raise BlobNotFound(str(request[REFUSED]))
-            if "url" in request and _task_of(request) is not self.task:
-                raise InvalidParams(f"url {request['url']!r}: the batch is of {self.task} requests")
+            check_fields(request, FIELDS)
+            task = self._task_of(request)
             body = request.get("body")
             if not isinstance(body, dict):
                 raise InvalidParams("body is not a JSON object with the params of a job")
-            return self._with_picture(custom_id, body, index)
+            check_fields(body, PARAMS[task], "body")
+            item = self._built(task, custom_id, body, index)
         except CrossmodalError as e:
             return ItemResult(index=index, custom_id=custom_id, failure=Failure.of(e))
+        self.tasks.add(task)
+        return task, item
 
-    def _with_picture(self, custom_id: str, body: dict[str, Any], index: int) -> BulkItem:
-        if self.task is Task.TXT2IMG:
+    def _task_of(self, request: dict[str, Any]) -> Task:
+        task = task_of(request) if "url" in request else self.task
+        if task is None:
+            raise InvalidParams(f"url {request['url']!r} is not {' or '.join(URLS)}")
+        return task
+
+    def _built(self, task: Task, custom_id: str, body: dict[str, Any], index: int) -> BulkItem:
+        if task is Task.TXT2IMG:
             seed = body.get("seed")
             fixed = item_seed(self._batch_id, index) if seed is None else seed
             return BulkItem(custom_id, body | {"seed": fixed})
         image = body.get("image")
         if not isinstance(image, dict):
             raise InvalidParams('body.image is not {"path": …}, {"data": …} or {"key": …}')
+        check_fields(image, PICTURE, "body.image")
         rest = {name: value for name, value in body.items() if name != "image"}
-        if "path" in image and self._is_ours:
-            return BulkItem(custom_id, rest, self._read(str(image["path"])))
+        if "path" in image:
+            return BulkItem(custom_id, rest, self._read(image["path"]))
         if "data" in image:
-            return BulkItem(custom_id, rest, self._decoded(image["data"]))
+            picture = decoded(image["data"], "body.image.data")
+            check_size(len(picture), self._max_image_bytes)
+            return BulkItem(custom_id, rest, picture)
         return BulkItem(custom_id, body)
 
-    def _read(self, name: str) -> bytes:
-        path = self.path.parent / name
+    def _read(self, name: object) -> bytes:
+        if not self._is_ours:
+            raise InvalidParams("body.image.path names no file of this machine: send data or key")
+        path = self.path.parent / str(name)
         try:
             check_size(path.stat().st_size, self._max_image_bytes)
             return path.read_bytes()
         except (OSError, ValueError) as e:
             raise InvalidImage(f"the picture {path} cannot be read: {e}") from e
-
-    def _decoded(self, data: Any) -> bytes:
-        try:
-            picture = base64.b64decode(data, validate=True)
-        except (TypeError, ValueError, binascii.Error) as e:
-            raise InvalidImage(f"body.image.data is not base64: {e}") from e
-        check_size(len(picture), self._max_image_bytes)
-        return picture
 
 
 def result_line(batch_id: str, result: ItemResult) -> str:
@@ -149,7 +169,8 @@ def parsed(line: bytes) -> dict[str, Any]:
     return request
 
 
-def _task_of(request: dict[str, Any]) -> Task | None:
+def task_of(request: dict[str, Any]) -> Task | None:
+    """The kind that a line's url says; None where it says none."""
     url = request.get("url")
     return URLS.get(url) if isinstance(url, str) else None
 

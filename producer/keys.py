@@ -6,15 +6,15 @@ import typer
 
 from crossmodal.console import (
     Json,
-    console,
     errors_to_exit_status,
     print_json,
     print_table,
+    say,
     shown_time,
 )
 from producer.client import Client
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Who may use the HTTP gateway.")
 
 
 @app.command()
@@ -52,6 +52,7 @@ def list_(as_json: Json = False) -> None:
             ("id", "name", "created", "revoked", "operator", "a second", "may wait"),
             [(k.id, k.name, shown_time(k.created_at), k.revoked_at and shown_time(k.revoked_at),
               "yes" if k.is_operator else "", f"{k.per_second:g}", k.max_queued) for k in keys],
+            "no API keys: `crossmodal keys create NAME` makes one",
         )  # fmt: skip
 
 
@@ -63,4 +64,4 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json =
         if as_json:
             print_json(key.model_dump())
         else:
-            console.print(f"{key.id} {key.name} is revoked", markup=False)
+            say(f"{key.id} {key.name} is revoked")

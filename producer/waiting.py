@@ -39,6 +39,7 @@ class Wait:
         self._seen: dict[str, str] = {}  # stream -> id of its last known entry
         self._left: dict[str, None] = {}  # in their order
         self._unknown: list[str] = []  # whose state has never been looked at
+        self._count = 0  # of all that were followed
         self._timeout_s = timeout_s
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._block_s = min(MAX_BLOCK_S, block_s)
@@ -52,6 +53,7 @@ class Wait:
     def add(self, job_id: str, *, is_new: bool = False) -> None:
         """Follow one more job; one that `is_new` was submitted after `since`."""
         self._left[job_id] = None
+        self._count += 1
         self._seen.setdefault(shard_key(self._prefix, job_id), self._since)
         if not is_new:
             self._unknown.append(job_id)
@@ -76,12 +78,16 @@ class Wait:
         if self._deadline is not None:
             left = min(left, self._deadline - time.monotonic())
             if left <= 0:
-                raise ResultTimeout(
-                    f"{len(self._left)} of the jobs did not end within {self._timeout_s:g} s, "
-                    f"among them {next(iter(self._left))}: they go on; ask again"
-                )
+                raise ResultTimeout(self._in_time())
         blocking = ["BLOCK", max(1, int(left * 1_000))] if block else []
         return ["XREAD", *blocking, "STREAMS", *self._seen, *self._seen.values()]
+
+    def _in_time(self) -> str:
+        first, left = next(iter(self._left)), len(self._left)
+        within = f" within {self._timeout_s:g} s" if self._timeout_s else " yet"
+        if self._count == 1:
+            return f"job {first} has not ended{within} and goes on"
+        return f"{left} of {self._count} jobs have not ended{within} and go on, among them {first}"
 
     def feed(self, reply: Any) -> list[str]:
         """Take in a reply to `command`; returns the ids of the jobs that have ended."""

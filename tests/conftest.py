@@ -19,6 +19,21 @@ from producer import Client
 from tests.servers import Server, start_server, user_url
 from tests.workers import celery_workers, host_of, task_children
 
+LONGEST_FIRST = ("chaos", "e2e", "smoke", "integration", "unit")
+SLOW = ("chaos", "e2e")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no process ends long after the other."""
+    for item in items:
+        if _folder(item) in SLOW:
+            item.add_marker("slow")
+    items.sort(key=lambda item: LONGEST_FIRST.index(_folder(item)))
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
+
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:

@@ -1,6 +1,6 @@
 """The wheel alone, in empty environments outside this tree: make wheel-test.
 
-    python -m tests.wheel dist/crossmodal-*.whl [--light]
+    python -m tests.wheel dist/crossmodal_jobs-*.whl [--light]
 
 First as an app has it, without extras: it submits, and has no torch. Then with the extra `all`,
 which brings PyTorch and takes 6 GB under the temporary folder while it runs: the demo, and the
@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.request import urlopen
 
+from crossmodal.cli import EXTRAS
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
 from crossmodal.processes import Child, wait_until
@@ -39,7 +40,7 @@ class Installed:
         began = time.monotonic()
         run([str(self.bin / "pip"), "install", "--quiet", "--disable-pip-version-check",
              "-c", str(ROOT / "constraints.txt"), f"{wheel.resolve()}{extras}"])  # fmt: skip
-        say(f"installed crossmodal{extras} in {time.monotonic() - began:.0f} s")
+        say(f"installed crossmodal-jobs{extras} in {time.monotonic() - began:.0f} s")
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
         """What its programs see: nothing of who runs this script."""
@@ -89,6 +90,8 @@ def check_light(folder: Path, wheel: Path) -> None:
         "print([n for n in ('torch', 'numpy', 'PIL', 'cv2', 'fastapi', 'flower') if find(n)])"
     )
     check(found.strip() == "[]", "no torch, numpy, Pillow, OpenCV, FastAPI or Flower is there")
+    for command, extra in EXTRAS.items():
+        check(refuses(installed, command, extra), f"crossmodal {command} asks for [{extra}]")
     url = valkey_url(port := free_port(), "submits")
     env = {"CELERY_BROKER_URL": url, "CROSSMODAL_STORAGE_URL": (folder / "storage").as_uri()}
     with Stack({}) as stack:
@@ -97,6 +100,17 @@ def check_light(folder: Path, wheel: Path) -> None:
         [job] = json.loads(told)
         status = json.loads(installed.crossmodal("status", job["id"], "--json", **env))
         check(status["state"] == "queued", f"job {job['id']} was submitted, and is queued")
+
+
+def refuses(installed: Installed, command: str, extra: str) -> bool:
+    """Whether a command says which extra it lacks, and nothing else, with status 2."""
+    done = subprocess.run(
+        [str(installed.bin / "crossmodal"), command], cwd=installed.home,
+        env=installed.environment({}), capture_output=True, text=True, timeout=START_S, check=False,
+    )  # fmt: skip
+    said = " ".join(done.stderr.split())
+    told = said.startswith("error extra_missing ") and said.endswith(f"'crossmodal-jobs[{extra}]'")
+    return done.returncode == 2 and told and not done.stdout
 
 
 def check_all(folder: Path, wheel: Path) -> None:

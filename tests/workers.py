@@ -1,6 +1,7 @@
 """Workers of a test's own, and which of a worker's processes is which."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,13 +10,30 @@ import psutil
 
 from crossmodal.local.stack import Stack
 from crossmodal.processes import Child
+from tests.fakes.worker import HOST
+from worker.unit import MODEL_HOST
 
 Supervisor = Child | psutil.Process
+FAKE_WORKER = ("-m", "tests.fakes.worker")
+REAL_WORKER = ("-m", "crossmodal.cli", "worker", "--devices", "cpu")
 
 
 @contextmanager
 def running_worker(env: dict[str, str], folder: Path, concurrency: int) -> Iterator[Child]:
-    """`crossmodal worker` on the CPU, ready; its output is `log` in the folder."""
+    """A worker on the CPU whose models are fake, ready; its output is `log` in the folder."""
+    folder.mkdir()
+    ready = folder / "ready"
+    with (folder / "log").open("wb") as log, Stack(env, log) as stack:
+        argv = [sys.executable, *FAKE_WORKER, "--concurrency", str(concurrency),
+                "--ready-file", str(ready)]  # fmt: skip
+        worker = stack.start("worker", argv, 90)
+        stack.wait_ready(ready)
+        yield worker
+
+
+@contextmanager
+def real_worker(env: dict[str, str], folder: Path, concurrency: int) -> Iterator[Child]:
+    """`crossmodal worker` on the CPU with the shipped models, in the same way."""
     folder.mkdir()
     with (folder / "log").open("wb") as log, Stack(env, log) as stack:
         options = ["--devices", "cpu", "--concurrency", str(concurrency)]
@@ -39,7 +57,7 @@ def alive(process: psutil.Process) -> bool:
 
 def hosts_of(supervisor: Supervisor) -> list[psutil.Process]:
     """The model hosts themselves, without what they have forked."""
-    return [child for child, line in _started(supervisor) if "worker.host" in line]
+    return [child for child, line in _started(supervisor) if {MODEL_HOST, HOST} & set(line)]
 
 
 def host_of(supervisor: Supervisor) -> psutil.Process:
@@ -51,7 +69,7 @@ def host_of(supervisor: Supervisor) -> psutil.Process:
 def celery_workers(supervisor: Supervisor, *, bulk: bool | None = None) -> list[psutil.Process]:
     """The Celery workers, or those of bulk queues, or those of all others."""
     return [child for child, line in _started(supervisor)
-            if "celery" in line and bulk in (None, "-bulk" in str(line))]  # fmt: skip
+            if "worker.celery" in line and bulk in (None, "-bulk" in str(line))]  # fmt: skip
 
 
 def interactive_worker(supervisor: Supervisor) -> psutil.Process:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from celery import Celery
+from celery.loaders.app import AppLoader
 from celery.signals import (
     celeryd_init,
     setup_logging,
@@ -37,6 +38,16 @@ from worker.transport import install
 log = logging.getLogger(__name__)
 
 
+class Loader(AppLoader):
+    """Takes nothing from the working directory, nor a project's own CELERY_CONFIG_MODULE."""
+
+    def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> Any:
+        return self.import_module(module, package)
+
+    def read_configuration(self, env: str = "") -> dict[str, Any]:
+        return {}
+
+
 class App(Celery):
     """A Celery application that knows the settings it was made with, and which worker it is."""
 
@@ -46,7 +57,8 @@ class App(Celery):
 
 def make_app(settings: Settings) -> App:
     """Celery as this project needs it: late acks, JSON only, no result backend unless asked."""
-    app = App("crossmodal", include=["worker.tasks"])
+    # No fixups: that for Django would put the working directory on Python's path.
+    app = App("crossmodal", include=["worker.tasks"], loader=Loader, fixups=())
     app.settings = settings
     app.backend_cls, of_backend = backend_conf(settings)
     queues = [*(task.queue for task in Task), WEBHOOK_QUEUE]
@@ -126,7 +138,7 @@ def _announce(sender: Any, **_: Any) -> None:
         log.warning(
             "no model host is at %s: jobs will wait for one. `crossmodal worker` starts a host "
             "and a worker together; to start a host alone: "
-            "python -m worker.host --socket %s --device cpu",
+            "python -P -m worker.host --socket %s --device cpu",
             path, path,
         )  # fmt: skip
 

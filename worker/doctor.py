@@ -4,12 +4,12 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 
 import typer
 
-from crossmodal.console import FAILED, Json, console, print_json, print_table
+from crossmodal.console import FAILED, Json, print_json, print_table, say
 from crossmodal.errors import CrossmodalError
+from crossmodal.extras import is_installed, missing, remedy
 from crossmodal.jobs.connection import broker_errors, connect, is_reachable
 from crossmodal.jobs.names import WEBHOOK_QUEUE, Task
 from crossmodal.jobs.server import eviction_policy, open_to_all, refuse_cluster, warnings
@@ -18,8 +18,6 @@ from crossmodal.models.bundle import open_bundle
 from crossmodal.settings import Settings, load_settings, redacted
 from crossmodal.storage import open_storage
 from worker.devices import cores, default_socket, gpu_names
-
-WORKER_PACKAGES = ("torch", "torchvision", "gensim", "cv2", "PIL", "msgpack", "safetensors")
 
 REMEDIES = {
     "queue": "start one with `crossmodal up`, or set CELERY_BROKER_URL to a server that runs",
@@ -58,9 +56,9 @@ def doctor(as_json: Json = False) -> None:
             ("", "what", "found"),
             [(f.mark, f.subject, f.found) for f in findings],
         )
-        for remedy in dict.fromkeys(f.remedy for f in findings if f.remedy):
-            subjects = ", ".join(f.subject for f in findings if f.remedy == remedy)
-            console.print(f"\n{subjects}: {remedy}", markup=False)
+        for advice in dict.fromkeys(f.remedy for f in findings if f.remedy):
+            subjects = ", ".join(f.subject for f in findings if f.remedy == advice)
+            say(f"\n{subjects}: {advice}")
     if not all(f.ok for f in findings):
         raise typer.Exit(FAILED)
 
@@ -154,16 +152,15 @@ def _devices(settings: Settings) -> Finding:
 
 
 def _packages(settings: Settings) -> Finding:
-    missing = [name for name in WORKER_PACKAGES if find_spec(name) is None]
-    if missing:
-        return Finding("packages", True, f"a producer only: without {', '.join(missing)}",
-                       "to run a worker here: pip install 'crossmodal[worker]'")  # fmt: skip
+    if lacking := missing("worker"):
+        return Finding("packages", True, f"a producer only: without {', '.join(lacking)}",
+                       f"to run a worker here: {remedy('worker')}")  # fmt: skip
     return Finding("packages", True, "all that a worker needs")
 
 
 def _flower(settings: Settings) -> Finding:
-    if find_spec("flower") is None:
-        return Finding("flower", True, "not installed", "pip install 'crossmodal[monitor]'")
+    if not is_installed("monitor"):
+        return Finding("flower", True, "not installed", remedy("monitor"))
     asks = "asks for a login" if os.environ.get("FLOWER_BASIC_AUTH") else "open, on loopback"
     return Finding("flower", True, f"installed, {asks}")
 

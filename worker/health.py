@@ -18,13 +18,12 @@ import typer
 from crossmodal.console import (
     FAILED,
     Json,
-    console,
     errors_to_exit_status,
+    note,
     print_json,
     print_table,
-    stderr,
 )
-from crossmodal.errors import InvalidSetting
+from crossmodal.errors import InvalidSetting, described
 from crossmodal.settings import Settings, load_settings
 
 LOCK = "supervisor.lock"
@@ -117,12 +116,11 @@ def health(
         found = examine(load_settings())
     if as_json:
         print_json([asdict(unit) for unit in found])
-    elif not found:
-        console.print("no worker runs here")
     else:
         print_table(
             ("worker", "live", "ready", "silent (s)"),
             [(u.worker, _yes(u.live), _yes(u.ready), u.silent_s) for u in found],
+            "no worker runs here",
         )
     good = all(unit.live if live and not ready else unit.ready for unit in found)
     if not found or not good:
@@ -136,7 +134,8 @@ def answers(url: str) -> bool:
     try:
         build_opener(ProxyHandler({})).open(url, timeout=ANSWER_S).close()
     except (OSError, ValueError) as e:
-        stderr.print(f"{url}: {e}", markup=False)
+        cause = getattr(e, "reason", None)  # urllib wraps what the system says
+        note(f"{url}: {described(cause if isinstance(cause, OSError) else e)}")
         return False
     return True
 

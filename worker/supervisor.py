@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from crossmodal.errors import BrokerUnavailable, InvalidSetting
+from crossmodal.errors import BrokerUnavailable, InvalidSetting, described
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.processes import adopt_orphans, on_end, wait_until
 from crossmodal.settings import Settings
 from worker.devices import Device
 from worker.health import UnitFiles, is_locked, lock, supervisors_in
 from worker.metrics import MetricsServer
-from worker.unit import Crew, Unit
+from worker.unit import MODEL_HOST, Crew, Unit
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Supervisor:
         devices: list[Device],
         crews: Sequence[Crew],
         ready_file: Path | None = None,
+        host: str = MODEL_HOST,
     ) -> None:
         self._settings = settings
         self._ready_file = ready_file
@@ -49,7 +50,7 @@ class Supervisor:
         self._metrics = MetricsServer.start(settings, self._folder)
         env = self._metrics.files.environment() if self._metrics else {}
         self._units = [
-            Unit(settings, device, crews, UnitFiles(self._folder, device.slug), env)
+            Unit(settings, device, crews, UnitFiles(self._folder, device.slug), env, host)
             for device in devices
         ]
         self._workers = [worker for unit in self._units for worker in unit.workers]
@@ -141,7 +142,7 @@ def make_folder(run_dir: Path) -> Path:
         folder = run_dir / str(os.getpid())
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as e:
-        raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {e}") from e
+        raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {described(e)}") from e
     longest = len(os.fsencode(folder.resolve())) + len("/cuda00.sock")
     if longest > MAX_SOCKET_PATH:
         raise InvalidSetting(

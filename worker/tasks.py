@@ -23,6 +23,7 @@ from celery.worker.state import task_ready
 
 from crossmodal import tracing
 from crossmodal.errors import BrokerUnavailable, InvalidParams, TimedOut
+from crossmodal.extras import remedy
 from crossmodal.garbage import settle
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import (
@@ -34,28 +35,31 @@ from crossmodal.jobs.names import (
 )
 from crossmodal.jobs.record import Failure, JobResult, JobState
 from worker.app import app, settings
-from worker.courier import Courier
 from worker.devices import default_socket
 
 if TYPE_CHECKING:
+    from worker.courier import Courier
     from worker.runner import JobRunner
 
 RETRY_BASE_S = 1.0
 RETRY_MAX_S = 60.0
-HARD_MARGIN_S = 10.0  # after its time limit, code that cannot be interrupted is killed
 
 log = logging.getLogger(__name__)
 
 
 @worker_init.connect
 def _load(sender: Any, **_: Any) -> None:
-    """Load what runs jobs before the fork, where there are jobs: Flower and webhooks lack NumPy."""
-    if set(sender.app.amqp.queues.consume_from) - {WEBHOOK_QUEUE}:
-        try:
+    """Load what runs jobs before the fork, and no more: Flower and webhooks lack NumPy."""
+    queues = set(sender.app.amqp.queues.consume_from)
+    extra = "worker" if queues - {WEBHOOK_QUEUE} else "webhooks"
+    try:
+        if WEBHOOK_QUEUE in queues:
+            import_module("worker.courier")
+        if queues - {WEBHOOK_QUEUE}:
             import_module("worker.runner")
             import_module("PIL.Image").preinit()  # formats, which would be imported at first use
-        except ImportError as e:  # Celery logs other errors of a signal's handler, and goes on
-            raise SystemExit(f"jobs need {e.name}: pip install 'crossmodal[worker]'") from e
+    except ImportError as e:  # Celery logs other errors of a signal's handler, and goes on
+        raise SystemExit(f"jobs need {e.name}: {remedy(extra)}") from e
     settle()  # or the first collection in each forked process copies all of that
 
 
@@ -105,8 +109,8 @@ class JobRequest(Request):
 
     def _put_back(self) -> None:
         failure = Failure.of(TimedOut(
-            f"the attempt could not be interrupted within {HARD_MARGIN_S:g} s of its limit: its "
-            "process was killed"
+            f"the attempt could not be interrupted within {settings.kill_after_s:g} s of its "
+            "limit: its process was killed"
         ))  # fmt: skip
         try:
             JobLedger(settings).abandon(self.hostname, [self.id], failure)
@@ -117,7 +121,7 @@ class JobRequest(Request):
 
 def _limits(task: Task) -> dict[str, float]:
     limit = settings.run_time_limit_of(task)
-    return {"soft_time_limit": limit, "time_limit": limit + HARD_MARGIN_S}
+    return {"soft_time_limit": limit, "time_limit": limit + settings.kill_after_s}
 
 
 # typing=False: wrong arguments must reach the runner, which records what is wrong with them.
@@ -143,8 +147,10 @@ for _task in Task:
 
 
 @cache
-def courier() -> Courier:
+def courier() -> "Courier":
     """This process's courier; made on first use, so after the fork."""
+    from worker.courier import Courier
+
     return Courier(settings)
 
 

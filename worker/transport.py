@@ -21,7 +21,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps, loads
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from crossmodal.errors import CrossmodalError, InvalidMessage
+from crossmodal.errors import CrossmodalError, InvalidMessage, described
 from crossmodal.jobs.connection import address_of, sentinel_options
 from crossmodal.jobs.message import EMPTY_BODY, parse_message
 from crossmodal.jobs.names import EXPIRES_HEADER, WEBHOOK_TASK, Task
@@ -100,7 +100,7 @@ class BatchedAcks(kombu_redis.QoS):
             with self.channel.conn_or_acquire(client) as found:
                 raw = found.hget(self.unacked_key, tag) or b""
                 type(self.channel).set_aside(NOBODY_KNOWS, raw, InvalidMessage(
-                    f"what lay among the messages in hand is none: {e!r}"
+                    f"what lay among the messages in hand is none: {described(e)}"
                 ))  # fmt: skip
                 found.hdel(self.unacked_key, tag)
                 found.zrem(self.unacked_index_key, tag)
@@ -212,7 +212,9 @@ class CheckedChannel(kombu_redis.Channel):
         except Exception as e:  # whatever Celery stumbles over must not be given to it again
             log.exception("Celery cannot take a message from %s", queue)
             self.qos.ack(message["properties"]["delivery_tag"])
-            type(self).set_aside(queue, raw, InvalidMessage(f"Celery cannot take it: {e!r}"))
+            type(self).set_aside(
+                queue, raw, InvalidMessage(f"Celery cannot take it: {described(e)}")
+            )
 
 
 def check_arguments(body: str, properties: dict[str, Any]) -> None:
@@ -223,7 +225,7 @@ def check_arguments(body: str, properties: dict[str, Any]) -> None:
     try:
         _, _, embedded = loads(b64decode(body) if properties.get("body_encoding") else body)
     except Exception as e:  # kombu lets its decoders raise anything
-        raise InvalidMessage(f"its arguments cannot be decoded: {e!r}") from e
+        raise InvalidMessage(f"its arguments cannot be decoded: {described(e)}") from e
     check_embedded(embedded)
 
 

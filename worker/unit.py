@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,13 +16,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from crossmodal.jobs.connection import is_reachable
-from crossmodal.processes import Child
+from crossmodal.processes import Child, python_module
 from crossmodal.settings import Settings
 from worker.devices import Device
 from worker.health import BULK, UnitFiles, WorkerFiles, age_s
 
 log = logging.getLogger(__name__)
 
+MODEL_HOST = "worker.host"
 AT_ONCE = 3  # crashes in a row after which a process is started again without delay
 BACKOFF_MAX_S = 30.0
 RETRY_S = 5.0  # after the system could not start a process
@@ -122,10 +122,12 @@ class CeleryWorker:
         self.name = worker_name(slug, os.getpid())
         self.watched = Watched(Child(
             f"worker {self.name}",
-            [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--pool", "prefork",
-             "--hostname", self.name, "--queues", ",".join(crew.queues),
-             "--concurrency", str(crew.concurrency),
-             "--loglevel", settings.log_level, "--without-gossip", "--without-mingle"],
+            python_module(
+                "worker.celery", "worker", "--pool", "prefork",
+                "--hostname", self.name, "--queues", ",".join(crew.queues),
+                "--concurrency", str(crew.concurrency),
+                "--loglevel", settings.log_level, "--without-gossip", "--without-mingle",
+            ),
             {**env, "CROSSMODAL_HOST_SOCKET": str(unit.socket), "CUDA_VISIBLE_DEVICES": "",
              "CROSSMODAL_READY_FILE": str(self.files.ready),
              "CROSSMODAL_HEARTBEAT_FILE": str(self.files.beat),
@@ -167,11 +169,14 @@ class CeleryWorker:
 
 
 class Unit:
-    """One device with its processes, which are given the variables in `env` too."""
+    """One device with its processes, which are given the variables in `env` too.
+
+    `host` is the module that its model host runs.
+    """
 
     def __init__(
         self, settings: Settings, device: Device, crews: Sequence[Crew], files: UnitFiles,
-        env: Mapping[str, str] = MappingProxyType({}),
+        env: Mapping[str, str] = MappingProxyType({}), host: str = MODEL_HOST,
     ) -> None:  # fmt: skip
         self._settings = settings
         self.files = files
@@ -179,9 +184,10 @@ class Unit:
         needs_host = any(crew.needs_models for crew in crews)
         self.host = None if not needs_host else Watched(Child(
             f"host {device.name}",
-            [sys.executable, "-m", "worker.host", "--socket", str(self.files.socket),
-             "--device", device.torch_name, "--name", device.name,
-             "--beat", str(self.files.host_beat)],
+            python_module(
+                host, "--socket", str(self.files.socket), "--device", device.torch_name,
+                "--name", device.name, "--beat", str(self.files.host_beat),
+            ),
             {**env, **device.environment()},
             death_signal=signal.SIGKILL,
         ), says=(files.socket, files.host_beat))  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis import Redis
 
-from crossmodal.errors import InvalidParams, RateLimited, Unauthorized
+from crossmodal.errors import ApiKeyNotFound, InvalidParams, RateLimited, Unauthorized
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.names import api_key_key, api_keys_key
 from crossmodal.jobs.scripts import script
@@ -101,7 +101,7 @@ class ApiKeys:
         yield from sorted((self._get(i) for i in ids), key=lambda key: key.created_at)
 
     def revoke(self, key_id: str) -> ApiKey:
-        """Refuse a key from now on; its jobs go on, and stay. Raises `InvalidParams`."""
+        """Refuse a key from now on; its jobs go on, and stay. Raises `ApiKeyNotFound`."""
         key = self._get(key_id)
         with broker_errors(self._settings):
             seconds, _ = self._redis.time()
@@ -135,7 +135,9 @@ class ApiKeys:
         with broker_errors(self._settings):
             text = self._redis.hget(api_key_key(self._prefix, key_id), "key")
         if text is None:
-            raise InvalidParams(f"there is no API key {key_id!r}: `crossmodal keys list` shows all")
+            raise ApiKeyNotFound(
+                f"there is no API key {key_id!r}: `crossmodal keys list` shows all"
+            )
         return ApiKey.model_validate_json(text)
 
 

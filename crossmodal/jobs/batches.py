@@ -11,6 +11,8 @@ from crossmodal.jobs.names import Task, batch_key, bulk_job_id, check_batch_id
 from crossmodal.jobs.record import BatchStatus, JobState
 from crossmodal.settings import Settings
 
+MIXED = "mixed"  # the `task` of a batch that has messages of several; submit.lua writes it
+
 
 class Batches:
     """Looks batches up, and cancels them."""
@@ -29,18 +31,18 @@ class Batches:
         under_way = int(fields["messages"]) + int(fields.get("again", 0)) - sum(ended.values())
         return BatchStatus(
             id=batch_id,
-            task=Task(fields["task"]),
+            task=None if fields["task"] == MIXED else Task(fields["task"]),
             total=int(fields["items"]),
             completed=int(fields.get("items_completed", 0)),
             failed=int(fields.get("items_failed", 0)),
             messages=ended | ({JobState.QUEUED: under_way} if under_way else {}),
         )
 
-    def most(self, batch_id: str) -> int | None:
-        """How many items its messages may have; None for a batch that nothing was sent of."""
+    def most(self, batch_id: str, task: Task) -> int | None:
+        """How many items its messages of a kind may have; None where none of these was sent."""
         key = batch_key(self._settings.key_prefix, check_batch_id(batch_id))
         with broker_errors(self._settings):
-            most = self._redis.hget(key, "most")
+            most = self._redis.hget(key, f"most:{task.in_bulk}")
         return int(most) if most else None
 
     def cancel(self, batch_id: str) -> BatchStatus:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from crossmodal.errors import InvalidParams
+from crossmodal.errors import InvalidParams, described
 
 MEDIA_TYPE = "application/vnd.msgpack"
 UNPACKS = frozenset({str, int, float, bool, type(None)})  # without a look, all that packs
@@ -74,4 +74,4 @@ def unpack_items(data: bytes) -> list[BulkItem]:
             raise TypeError("an item is not (custom_id, params, image)")
         return items
     except (ValueError, TypeError, msgpack.UnpackException) as e:
-        raise InvalidParams(f"the input of a bulk message cannot be read: {e!r}") from e
+        raise InvalidParams(f"the input of a bulk message cannot be read: {described(e)}") from e

@@ -21,6 +21,7 @@ from redis.exceptions import (
     RedisError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
@@ -175,12 +176,12 @@ def broker_errors(settings: Settings) -> Iterator[None]:
 def _translated(error: RedisError, url: str, settings: Settings) -> Exception:
     if isinstance(error, OutOfMemoryError):
         return BrokerFull(
-            f"Redis has used up its maxmemory: {error}. Submit again when jobs have ended, give "
-            "it more, or lower CROSSMODAL_RETENTION_S"
+            f"Redis has used up its maxmemory: {_reason(error)}. Submit again when jobs have "
+            "ended, give it more, or lower CROSSMODAL_RETENTION_S"
         )
     if isinstance(error, AuthenticationError | NoPermissionError):
         return BrokerRefused(
-            f"Redis at {url} refuses this user: {error}. Correct the user and password in "
+            f"Redis at {url} refuses this user: {_reason(error)}. Correct the user and password in "
             "CELERY_BROKER_URL, or the user's rights: `crossmodal redis-acl` prints them"
         )
     if isinstance(error, CLUSTER_ERRORS) or "non local key" in str(error):
@@ -190,10 +191,21 @@ def _translated(error: RedisError, url: str, settings: Settings) -> Exception:
             f"no TLS connection with Redis at {url}: {reason}. Look at ssl_ca_certs, "
             "ssl_certfile and the host's name in CELERY_BROKER_URL"
         )
+    what = f"failed: {_reason(error)}"
+    if isinstance(error, RedisTimeoutError):
+        what = f"did not answer within {settings.connect_timeout_s:g} s"
+    elif isinstance(error, RedisConnectionError):
+        what = f"does not answer: {_reason(error)}"
     return BrokerUnavailable(
-        f"Redis at {url} failed within {settings.connect_timeout_s:g} s: {error}. "
-        "Start one with `crossmodal up`, or set CELERY_BROKER_URL"
+        f"Redis at {url} {what}. Start one with `crossmodal up`, or set CELERY_BROKER_URL"
     )
+
+
+def _reason(error: RedisError) -> str:
+    """What went wrong, without a full stop: what the system said, where redis-py wraps that."""
+    cause = error.__cause__ or error.__context__
+    said = cause.strerror if isinstance(cause, OSError) else None
+    return (said or str(error)).rstrip(". ")
 
 
 def in_cluster_mode(url: str) -> InvalidSetting:

@@ -169,10 +169,13 @@ class DeadLetter(_Value):
 
 
 class BatchStatus(_Value):
-    """How far a batch is: its items, and its messages by the state they are in."""
+    """How far a batch is: its items, and its messages by the state they are in.
+
+    `task` is None where it has messages of several kinds.
+    """
 
     id: str
-    task: Task
+    task: Task | None
     total: int
     completed: int
     failed: int

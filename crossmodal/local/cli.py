@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from crossmodal.console import Json, console, errors_to_exit_status, print_json, stderr
+from crossmodal.console import Json, errors_to_exit_status, note, print_json, say
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.connection import broker_errors, connect, is_reachable
 from crossmodal.jobs.names import WEBHOOK_QUEUE
@@ -53,10 +53,10 @@ def up(
         try:
             _Up(settings, flower, gateway, verbose, as_json).run(options)
         except KeyboardInterrupt:
-            stderr.print("stopped")
+            note("stopped")
         except StackFailed as e:
             if e.tail:
-                stderr.print(e.tail, markup=False, soft_wrap=True)
+                note(e.tail)
             raise
 
 
@@ -67,8 +67,8 @@ class _Up:
         self, settings: Settings, flower: bool, gateway: bool, verbose: bool, as_json: bool
     ) -> None:
         self._settings = settings
-        self._flower = Place.of("flower", "FLOWER_", 5555) if flower else None
-        self._gateway = Place.of("gateway", "CROSSMODAL_GATEWAY_", 8000) if gateway else None
+        self._flower = Place.flower() if flower else None
+        self._gateway = Place.gateway() if gateway else None
         self._verbose = verbose
         self._as_json = as_json
         self._began = time.monotonic()
@@ -174,8 +174,7 @@ class _Up:
 
     def _tell(self, name: str, text: str, value: Any) -> None:
         self._found[name.lower()] = value
-        where = stderr if self._as_json else console
-        where.print(f"{name:<{WIDTH}}{text}", markup=False, emoji=False, soft_wrap=True)
+        (note if self._as_json else say)(f"{name:<{WIDTH}}{text}")
 
     def _say_ready(self, logs: Path | None) -> None:
         self._found["logs"] = str(logs) if logs else None
@@ -186,10 +185,8 @@ class _Up:
             print_json({"pid": os.getpid(), **absent, **self._found})
             return
         took_s = time.monotonic() - self._began
-        console.print(f"ready in {took_s:.0f} s; Ctrl-C stops all of it")
-        console.print(
-            'try  crossmodal txt2img "a large red circle on a white background" -o circle.png'
-        )
+        say(f"ready in {took_s:.0f} s; Ctrl-C stops all of it")
+        say('try  crossmodal txt2img "a large red circle on a white background" -o circle.png')
 
 
 def _check_free(port: int) -> None:
@@ -206,6 +203,6 @@ def _watch(stack: Stack) -> None:
     try:
         wait_until(lambda: stack.dead() is not None, float("inf"), POLL_S)
     except KeyboardInterrupt:
-        stderr.print("stopping, once what runs is finished")
+        note("stopping, once what runs is finished")
         raise
     stack.check()

@@ -1,4 +1,4 @@
-"""Flower's configuration: `celery -A worker.app flower --conf=<this file>`.
+"""Flower's configuration, with which `crossmodal flower` starts it.
 
 Flower reads FLOWER_* variables itself (FLOWER_BASIC_AUTH=user:password asks for a login);
 what is set here is only what differs from its defaults.

@@ -28,6 +28,16 @@ class Place:
         address = os.environ.get(f"{variable}ADDRESS") or "127.0.0.1"
         return cls(name, variable, address, int(given))
 
+    @classmethod
+    def gateway(cls) -> Self:
+        """Where the gateway is to listen. Raises `InvalidSetting`."""
+        return cls.of("gateway", "CROSSMODAL_GATEWAY_", 8000)
+
+    @classmethod
+    def flower(cls) -> Self:
+        """Where Flower is to listen. Raises `InvalidSetting`."""
+        return cls.of("flower", "FLOWER_", 5555)
+
     @property
     def url(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address

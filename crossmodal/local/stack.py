@@ -1,16 +1,14 @@
 """Queue, worker and Flower as one thing that starts, is ready, and stops."""
 
-import os
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from crossmodal.console import USAGE
 from crossmodal.errors import CrossmodalError, InvalidSetting
-from crossmodal.local import flowerconfig
-from crossmodal.processes import Child, wait_until
+from crossmodal.extras import is_installed
+from crossmodal.local.places import Place
+from crossmodal.processes import Child, python_module, wait_until
 
 READY_S = 120.0
 FLOWER_STOP_S = 5.0
@@ -56,32 +54,26 @@ class Stack:
 
     def start_worker(self, options: list[str], drain_s: float, ready_file: Path) -> Child:
         """Start a supervisor with its model hosts and Celery workers."""
-        argv = [sys.executable, "-m", "crossmodal.cli", "worker",
-                "--ready-file", str(ready_file), *options]  # fmt: skip
+        argv = _command("worker", "--ready-file", str(ready_file), *options)
         return self.start("worker", argv, drain_s + KILL_MARGIN_S)
 
     def start_flower(self) -> bool:
         """Start Flower, if it is installed."""
-        if find_spec("flower") is None:
+        if not is_installed("monitor"):
             return False
-        argv = [sys.executable, "-m", "celery", "-A", "worker.app", "flower",
-                f"--conf={flowerconfig.__file__}"]  # fmt: skip
-        self.start("flower", argv, FLOWER_STOP_S)
+        self.start("flower", _command("flower"), FLOWER_STOP_S)
         return True
 
     def start_webhooks(self) -> None:
         """Start what delivers webhooks."""
-        argv = [sys.executable, "-m", "crossmodal.cli", "webhooks", "--concurrency", "4"]
-        self.start("webhooks", argv, WEBHOOKS_STOP_S)
+        self.start("webhooks", _command("webhooks", "--concurrency", "4"), WEBHOOKS_STOP_S)
 
     def start_gateway(self, flower_url: str = "") -> str | None:
         """Start the HTTP gateway, if it is installed: where it will answer."""
-        if find_spec("fastapi") is None:
+        if not is_installed("gateway"):
             return None
-        argv = [sys.executable, "-m", "crossmodal.cli", "gateway", "--flower", flower_url]
-        self.start("gateway", argv, GATEWAY_STOP_S)
-        address, port = (os.environ.get(f"CROSSMODAL_GATEWAY_{n}") for n in ("ADDRESS", "PORT"))
-        return f"http://{address or '127.0.0.1'}:{port or 8000}"
+        self.start("gateway", _command("gateway", "--flower", flower_url), GATEWAY_STOP_S)
+        return Place.gateway().url
 
     def wait_ready(self, ready_file: Path) -> None:
         """Wait until the worker takes jobs. Raises `StackFailed`."""
@@ -144,3 +136,7 @@ class Stack:
         child.start()
         self.add(child, stop_s)
         return child
+
+
+def _command(name: str, *args: str) -> list[str]:
+    return python_module("crossmodal.cli", name, *args)

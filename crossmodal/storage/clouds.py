@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from crossmodal.errors import InvalidSetting
+from crossmodal.extras import remedy
 
 S3 = ("s3", "s3a")
 GOOGLE = ("gs",)
@@ -102,8 +103,7 @@ def _profile(name: str) -> Any:
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as e:
         raise InvalidSetting(
-            f"AWS_PROFILE={name} needs boto3: pip install 'crossmodal[aws]', or set {KEYS[0]} "
-            f"and {KEYS[1]}"
+            f"AWS_PROFILE={name} needs boto3: {remedy('aws')}, or set {KEYS[0]} and {KEYS[1]}"
         ) from e
     try:
         return Boto3CredentialProvider(Session(profile_name=name))

@@ -1,6 +1,7 @@
 """The store itself: put, get, sign, list and delete, whatever is behind the URL."""
 
 import hashlib
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -178,11 +179,27 @@ class Storage:
     @contextmanager
     def _operation(self, name: str, key: str, writing: bool = False) -> Iterator[None]:
         in_folder = self._scheme == "file"
+        if self._scheme in SIGNABLE:
+            _check_process(self.url)
         with (
             storage_operation(name),
             translated(self.url, key, writing=writing, in_folder=in_folder),
         ):
             yield
+
+
+_began_in: int | None = None  # the process in which obstore's threads run
+
+
+def _check_process(url: str) -> None:
+    """Refuse what would wait for ever: a fork does not bring along the threads of its parent."""
+    global _began_in
+    _began_in = _began_in or os.getpid()
+    if _began_in != os.getpid():
+        raise StorageUnavailable(
+            f"{url} was used before this process was forked, and cannot be used here: use the "
+            "client only after the fork, or start processes by 'spawn'"
+        )
 
 
 def open_storage(settings: Settings) -> Storage:

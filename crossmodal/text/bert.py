@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from crossmodal.errors import BundleInvalid, InvalidSetting
+from crossmodal.extras import remedy
 from crossmodal.text.vectors import Encoded
 
 WEIGHTS = "model.safetensors"
@@ -60,7 +61,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
     try:
         from transformers import AutoModel, AutoTokenizer
     except ImportError as e:
-        raise InvalidSetting("BERT needs transformers: pip install 'crossmodal[bert]'") from e
+        raise InvalidSetting(f"BERT needs transformers: {remedy('bert')}") from e
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False

@@ -23,7 +23,8 @@ def media_type(data: bytes) -> str:
     for signature, kind in SIGNATURES:
         if data.startswith(signature):
             return kind
-    raise InvalidImage(f"this is no image: it starts with {data[:8]!r}, not as a {NAMES} does")
+    start = ascii(data[:8].decode("latin-1"))  # as text, with each other byte as \xNN
+    raise InvalidImage(f"this is no image: it starts with {start}, not as a {NAMES} does")
 
 
 def check_size(size: int, max_bytes: int) -> None:

@@ -12,16 +12,17 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
+from crossmodal.extras import DISTRIBUTION
 from crossmodal.settings import Settings
 from producer.gateway import batches, blobs, jobs, operations, problems, streams, webhooks
 from producer.gateway.headers import SecurityHeaders
 from producer.gateway.limits import BodyLimit
 from producer.gateway.metrics import CountRequests
+from producer.gateway.requests import Img2TxtRequest, Txt2ImgRequest, UploadRequest
 from producer.gateway.services import Services
-from producer.gateway.shapes import Img2TxtRequest, Txt2ImgRequest, UploadRequest
 
 PAGE = Path(__file__).parent / "page"
-UNTRACED = ("/", "/livez", "/readyz", "/metrics")
+UNTRACED = ("/", "/docs", "/livez", "/readyz", "/metrics")
 ABOUT = """Text-to-image and image-to-text as background jobs: submit, do not wait, and find the
 picture or the caption in the object store. Errors are `application/problem+json` with a stable
 `code`."""
@@ -38,8 +39,8 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
         await services.close()
 
     app = FastAPI(
-        title="crossmodal", version=version("crossmodal"), description=ABOUT, lifespan=lifespan,
-        docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere
+        title="crossmodal", version=version(DISTRIBUTION), description=ABOUT, lifespan=lifespan,
+        docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere; ours does not
         telemetry={
             "operation_spans": False, "metrics": False, "logs": False, "auto_configure": False,
             "exclude": _is_not_traced,
@@ -50,6 +51,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
     for routes in (jobs, streams, blobs, batches, webhooks, operations):
         app.include_router(routes.router)
     _serve_page(app, flower_url)
+    _serve_docs(app)
     _complete_schema(app)
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(CountRequests)
@@ -65,7 +67,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
 def _is_not_traced(scope: Mapping[str, Any]) -> bool:
     """Probes, metrics, and streams that last for hours."""
     path = str(scope["path"])
-    return path in UNTRACED or path.startswith("/page/") or path.endswith("/events")
+    return path in UNTRACED or path.startswith(("/page/", "/docs/")) or path.endswith("/events")
 
 
 def _serve_page(app: FastAPI, flower_url: str) -> None:
@@ -77,13 +79,35 @@ def _serve_page(app: FastAPI, flower_url: str) -> None:
         return HTMLResponse(text)
 
 
+def _serve_docs(app: FastAPI) -> None:
+    """Swagger UI, whose files are in a package of their own."""
+    text = (PAGE / "docs.html").read_text()
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(text)
+
+    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
+
+
+def _summarize(document: dict[str, Any]) -> None:
+    """Sum up each operation by its first sentence instead of its function's name."""
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            operation["summary"] = (
+                operation["description"].splitlines()[0].rstrip(".").replace("`", "")
+            )
+
+
 def _complete_schema(app: FastAPI) -> None:
     """Put into the OpenAPI document what routes read by themselves, and the form of errors."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schemas = generate().setdefault("components", {}).setdefault("schemas", {})
+            document = generate()
+            _summarize(document)
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
             for model in (problems.Problem, Txt2ImgRequest, Img2TxtRequest, UploadRequest):
                 own = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(own.pop("$defs", {}))

@@ -21,14 +21,17 @@ from producer.gateway.feeder import (
     output_of,
 )
 from producer.gateway.intake import check_lines
-from producer.gateway.ownership import is_visible, may_see
+from producer.gateway.ownership import is_visible, may_see, missing
 from producer.gateway.problems import UnsupportedMediaType, documented, linked
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import BatchView, Urls, batch_counts
 from producer.jsonl import BatchFile
 
 READ_AS = (MEDIA_TYPE, "application/x-ndjson", "application/octet-stream", "text/plain")
-LINES = '{"custom_id": "a", "url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
+LINES = (
+    '{"custom_id": "a", "url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
+    '{"custom_id": "b", "url": "/v1/img2txt", "body": {"image": {"key": "inputs/9f/9f86d0…"}}}\n'
+)
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -40,7 +43,7 @@ async def own_batch(batch_id: str, key: Caller, services: ServicesOf) -> BatchRe
     except JobNotFound:
         record = None
     if record is None or not may_see(key.id, record.owner):
-        raise JobNotFound(f"there is no batch {batch_id[:140]!r} of this API key")
+        raise JobNotFound(missing("batch", batch_id, key.id))
     return record
 
 
@@ -63,7 +66,12 @@ OwnBatch = Annotated[BatchRecord, Depends(own_batch)]
 async def create(
     request: Request, response: Response, key: Caller, services: ServicesOf, urls: UrlsOf
 ) -> BatchView:
-    """Take a file of requests, one a line, in the shape of the OpenAI Batch API's."""
+    """Take a file of requests, one a line, in the shape of the OpenAI Batch API's.
+
+    A line has a `url`, /v1/txt2img or /v1/img2txt, a `body` with what such a job takes, and perhaps
+    a `custom_id`, by which its result is named. A file may mix both kinds. A line with a field that
+    is not known fails, and the others do not mind.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in READ_AS:
         raise UnsupportedMediaType(f"the body is {kind[:80]!r}: send {MEDIA_TYPE}")
@@ -89,7 +97,7 @@ async def look(record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> BatchVie
 async def cancel(record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> BatchView:
     """Cancel what is not finished; what is, stays in the output."""
     if not record.is_done:
-        await services.call(services.batches.cancel, record.id)
+        await services.call(_cancel, record.id, services)
         services.feeder.wake()
     record = await services.call(services.batches.get, record.id)
     return await services.call(_view, record, services, urls)
@@ -118,7 +126,9 @@ def _keep(path: Path, key: ApiKey, services: Services) -> BatchRecord:
     """Store the file, then have it run: so an accepted batch has all that it needs."""
     batch_id = new_job_id()
     checked = path.with_name("checked.jsonl")
-    check_lines(path, checked, lambda k: is_visible(k, key.id, services.sync.ledger))
+    is_mixed = check_lines(
+        path, checked, lambda k: is_visible(k, key.id, services.sync.ledger), key.id
+    )
     try:
         file = BatchFile(checked, None, batch_id, services.settings.max_image_bytes)
     except InvalidParams as e:
@@ -127,7 +137,7 @@ def _keep(path: Path, key: ApiKey, services: Services) -> BatchRecord:
         ) from e
     record = BatchRecord(
         id=batch_id, owner=key.id, max_queued=key.max_queued if key.id else None, task=file.task,
-        total=file.total, created_at=time.time(),
+        is_mixed=is_mixed, total=file.total, created_at=time.time(),
     )  # fmt: skip
     services.sync.storage.put_file(input_of(batch_id), checked, MEDIA_TYPE)
     try:
@@ -137,6 +147,13 @@ def _keep(path: Path, key: ApiKey, services: Services) -> BatchRecord:
             services.sync.storage.delete(input_of(batch_id))
         raise
     return record
+
+
+def _cancel(batch_id: str, services: Services) -> None:
+    """Have nothing more of it sent, by whoever feeds it, then end what was sent."""
+    services.batches.cancel(batch_id)
+    with suppress(JobNotFound):  # nothing of it was
+        services.sync.cancel_batch(batch_id)
 
 
 def _view(record: BatchRecord, services: Services, urls: Urls) -> BatchView:
@@ -151,7 +168,8 @@ def _view(record: BatchRecord, services: Services, urls: Urls) -> BatchView:
     if record.is_done:
         status = "failed" if record.failure else "completed"
     return BatchView(
-        id=record.id, task=record.task.of_items, status=status,  # type: ignore[arg-type]
+        id=record.id, task=None if record.is_mixed else record.task.of_items,
+        status=status,  # type: ignore[arg-type]
         request_counts=counts, created_at=record.created_at, failure=record.failure,
         status_url=urls.batch(record.id), output_url=urls.batch(record.id, "/output"),
         cancel_url=urls.batch(record.id, "/cancel"),

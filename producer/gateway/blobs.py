@@ -14,9 +14,10 @@ from crossmodal.vision.media import media_type
 from producer.gateway.body import parse_json
 from producer.gateway.caller import Caller, UrlsOf
 from producer.gateway.pictures import check_blob
-from producer.gateway.problems import RangeNotSatisfiable, documented
+from producer.gateway.problems import RangeNotSatisfiable, described, documented
+from producer.gateway.requests import BlobQuery, UploadRequest
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import SignedUpload, UploadRequest, UploadView
+from producer.gateway.shapes import SignedUpload, UploadView
 
 SIGNED_S = 600.0
 TYPES = {".png": "image/png", ".json": "application/json", ".jsonl": "application/jsonl"}
@@ -40,13 +41,13 @@ ANY_BODY = {"type": "string", "format": "binary"}
 )  # fmt: skip
 async def blob(
     key: str, who: Caller, services: ServicesOf,
-    redirect: Annotated[bool, Query(description="False: the bytes from here, always.")] = True,
+    query: Annotated[BlobQuery, Query()],
     range_: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
     if_none_match: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:  # fmt: skip
     """A picture or a result: a redirect to where the store itself gives it out, or the bytes."""
     size = await services.call_store(check_blob, key, who, services)
-    signed = await services.call_store(_sign, key, services) if redirect else None
+    signed = await services.call_store(_sign, key, services) if query.redirect else None
     if signed is not None:
         return RedirectResponse(signed, 307, {"Cache-Control": "no-store"})
     tag = f'"{size:x}-{PurePosixPath(key).parent.name}-{PurePosixPath(key).name[:64]}"'
@@ -84,7 +85,7 @@ def _signed(body: bytes, owner: str, services: Services) -> SignedUpload:
     try:
         wanted = UploadRequest.model_validate(parse_json(body))
     except ValidationError as e:
-        raise InvalidParams(f"sha256: {e.errors()[0]['msg']}") from e
+        raise InvalidParams(described(e.errors())) from e
     key = input_key(wanted.sha256, owner)
     url = _sign(key, services, "PUT")
     if url is None:

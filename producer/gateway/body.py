@@ -3,33 +3,40 @@
 import asyncio
 import json
 from email.message import Message
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import Request
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from crossmodal.errors import InvalidParams
+from crossmodal.jobs.origin import HookEvent
 from crossmodal.settings import Settings
 from crossmodal.vision.media import check_size
+from producer.fields import check_fields, nearest
 from producer.gateway.problems import BadRequest, UnsupportedMediaType, described
-from producer.gateway.shapes import Img2TxtRequest, JobRequest, Txt2ImgRequest
+from producer.gateway.requests import REQUESTS, WAYS, Img2TxtRequest, JobRequest
 from producer.jsonl import is_crowded
 
 MAX_FIELD = 16_384  # bytes of a form's field that is no file
-_REQUEST: TypeAdapter[JobRequest] = TypeAdapter(JobRequest)
 _TEXTS = ("task", "prompt", "webhook_url")
 
 DRAW = {"task": "txt2img", "prompt": "a large red circle on a white background", "seed": 7}
 CAPTION = {"task": "img2txt", "image": {"key": "inputs/9f/9f86d0…"}}
 FORM = {
-    "type": "object", "required": ["task", "file"],
+    "type": "object", "required": ["task", "file"], "additionalProperties": False,
     "properties": {
         "task": {"type": "string", "enum": ["img2txt"]},
         "file": {"type": "string", "format": "binary"},
         "count": {"type": "integer", "minimum": 1, "maximum": 5},
         "beam_width": {"type": "integer", "minimum": 1, "maximum": 10},
         "max_words": {"type": "integer", "minimum": 1, "maximum": 64},
+        "metadata": {},
+        "expires_in_s": {"type": "number", "minimum": 0, "maximum": 31_536_000},
+        "webhook_url": {"type": "string", "minLength": 8, "maxLength": 2_048},
+        "webhook_events": {"type": "array", "minItems": 1, "maxItems": 5, "items": {
+            "type": "string", "enum": list(get_args(HookEvent)),
+        }},
     },
 }  # fmt: skip
 OPENAPI: dict[str, Any] = {
@@ -81,6 +88,8 @@ async def _read_form(request: Request, settings: Settings) -> JobRequest:
     async with request.form(max_files=1, max_fields=20, max_part_size=MAX_FIELD) as form:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
+                if name != "file":
+                    raise InvalidParams(f"{name[:100]}: a form has its picture in the field 'file'")
                 check_size(value.size or 0, settings.max_image_bytes)
                 picture = await value.read()
             else:
@@ -113,8 +122,34 @@ def _value(name: str, text: str) -> Any:
         raise InvalidParams(f"{name}: {text[:80]!r} is no JSON value") from e
 
 
-def _checked(value: Any) -> Txt2ImgRequest | Img2TxtRequest:
+def _checked(value: Any) -> JobRequest:
+    if not isinstance(value, dict):
+        raise InvalidParams("the body is not an object with the fields of a job")
+    task = value.get("task")
+    kind = REQUESTS.get(task) if isinstance(task, str) else None
+    if kind is None:
+        raise InvalidParams(_no_task(value))
     try:
-        return _REQUEST.validate_python(value)
+        return kind.model_validate(value)
     except ValidationError as e:
-        raise InvalidParams(described(e.errors())) from e
+        raise InvalidParams(described([_placed(error) for error in e.errors()])) from e
+
+
+def _no_task(value: dict[str, Any]) -> str:
+    known = " or ".join(REQUESTS)
+    if "task" not in value:
+        check_fields(
+            value, {name for kind in REQUESTS.values() for name in kind.model_fields}, "body"
+        )
+        return f"task: missing: say {known}"
+    task = str(value["task"])[:80]
+    near = nearest(task, REQUESTS)
+    return f"task: {task!r} is not {known}" + (f": did you mean {near!r}?" if near else "")
+
+
+def _placed(error: Any) -> dict[str, Any]:
+    """An error where its sender sees it: `image.data` is not `image`, by its data, `data`."""
+    where = error["loc"]
+    if len(where) > 1 and where[0] == "image" and where[1] in WAYS:
+        where = (where[0], *where[2:])
+    return {**error, "loc": where}

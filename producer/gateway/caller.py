@@ -9,7 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from crossmodal.errors import Forbidden, JobNotFound, Unauthorized
 from crossmodal.jobs.access import ANYBODY, ApiKey
 from crossmodal.jobs.record import Job
-from producer.gateway.ownership import may_see
+from producer.gateway.ownership import may_see, missing
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import Urls
 
@@ -88,7 +88,7 @@ async def own_job(job_id: str, key: Caller, services: ServicesOf) -> Job:
     except JobNotFound:
         job = None
     if job is None or not may_see(key.id, job.owner):
-        raise JobNotFound(f"there is no job {job_id[:140]!r} of this API key")
+        raise JobNotFound(missing("job", job_id, key.id))
     return job
 
 

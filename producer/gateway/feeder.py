@@ -40,12 +40,16 @@ MOST_UNFINISHED = 100  # batches of one owner
 
 
 class BatchRecord(BaseModel):
-    """A batch as its file was taken; `completed` and `failed` are known at its end."""
+    """A batch as its file was taken; `completed` and `failed` are known at its end.
+
+    `task` is that of lines without a url, and of all lines unless the file `is_mixed`.
+    """
 
     id: str
     owner: str
     max_queued: int | None = None
     task: Task
+    is_mixed: bool = False
     total: int
     created_at: float
     is_canceled: bool = False
@@ -83,9 +87,10 @@ class BatchRecords:
         with broker_errors(self._client.settings):
             unfinished = self._client.redis.scard(self._own(owner))
         if unfinished >= MOST_UNFINISHED:
+            whose = " of this API key" if owner else ""
             raise TooManyQueued(
-                f"{MOST_UNFINISHED} batches of this API key are not done, which is as many as "
-                "may be: wait for one, or cancel it"
+                f"{MOST_UNFINISHED} batches{whose} are not done, which is as many as may be: wait "
+                "for one, or cancel it"
             )
 
     def open(self, record: BatchRecord) -> None:
@@ -299,7 +304,7 @@ class Feeder(Thread):
                 is_ours=False,
             )  # fmt: skip
             results = self._client.map_items(
-                file.task, file.items(), batch_id=record.id,
+                file.items(), batch_id=record.id,
                 origin=Origin(record.owner, record.max_queued),
                 is_canceled=lambda: record.id in self._canceled,
             )  # fmt: skip

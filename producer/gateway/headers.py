@@ -7,11 +7,12 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+PAGES = ("/page/", "/docs/")
 NO_PAGE_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
 
 
 class SecurityHeaders:
-    """Sets them on every response; only the page itself may run scripts, its own."""
+    """Sets them on every response; only the two pages may run scripts, their own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -20,7 +21,7 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        is_page = scope["path"] == "/" or scope["path"].startswith("/page/")
+        is_page = scope["path"] in ("/", "/docs") or scope["path"].startswith(PAGES)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from crossmodal.errors import InvalidParams
-from producer.jsonl import REFUSED, parsed
+from crossmodal.jobs.names import Task
+from producer.gateway.ownership import missing
+from producer.jsonl import REFUSED, parsed, task_of
 
 MOST_LINES = 100_000
 
 
-def check_lines(source: Path, target: Path, may_name: Callable[[str], bool]) -> None:
+def check_lines(source: Path, target: Path, may_name: Callable[[str], bool], caller: str) -> bool:
     """Copy a file; in the copy, a line with a picture that may not be named says so.
 
-    Raises `InvalidParams` for one with too many lines, before any of them is looked at.
+    Returns whether it mixes kinds. Raises `InvalidParams` for one with too many lines, before any
+    of them is looked at.
     """
     with source.open("rb") as lines:
         count = sum(1 for _ in lines)
@@ -25,21 +28,29 @@ def check_lines(source: Path, target: Path, may_name: Callable[[str], bool]) -> 
         raise InvalidParams(
             f"the file has {count} lines, {MOST_LINES} are allowed: make several of it"
         )
+    tasks: set[Task] = set()
     with source.open("rb") as lines, target.open("wb") as checked:
         for line in lines:
-            checked.write(_checked(line, may_name) if line.strip() else line)
+            request = _request(line)
+            if (task := task_of(request)) is not None:
+                tasks.add(task)
+            key = _key(request)
+            is_good = key is None or may_name(key)
+            checked.write(line if is_good else _refused(request, key or "", caller))
+    return len(tasks) > 1
 
 
-def _checked(line: bytes, may_name: Callable[[str], bool]) -> bytes:
+def _request(line: bytes) -> dict[str, Any]:
+    """What a line asks for; nothing where it cannot be read, and fails alone."""
     try:
-        request = parsed(line)
-    except InvalidParams:  # such a line fails alone
-        return line
-    key = _key(request)
-    if key is None or may_name(key):
-        return line
+        return parsed(line) if line.strip() else {}
+    except InvalidParams:
+        return {}
+
+
+def _refused(request: dict[str, Any], key: str, caller: str) -> bytes:
     kept = {name: request[name] for name in ("custom_id", "url") if name in request}
-    refused = kept | {REFUSED: f"there is no blob {key[:200]!r} of this API key"}
+    refused = kept | {REFUSED: missing("blob", key, caller)}
     return json.dumps(refused).encode() + b"\n"
 
 

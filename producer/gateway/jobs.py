@@ -7,25 +7,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from crossmodal.errors import BrokerUnavailable, WrongState
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import Params, task_of
 from crossmodal.jobs.record import Job, JobState
-from crossmodal.net import check_url
+from crossmodal.net import check_public
 from crossmodal.tracing import checked, current
 from producer.gateway.body import OPENAPI, read_request
 from producer.gateway.caller import Caller, OwnJob, UrlsOf
 from producer.gateway.pictures import params_of
 from producer.gateway.problems import BadRequest, documented, linked
+from producer.gateway.requests import JobQuery, JobRequest
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import (
-    JobPage,
-    JobRequest,
-    JobView,
-    ResultView,
-    Urls,
-    job_view,
-)
+from producer.gateway.shapes import JobPage, JobView, ResultView, Urls, job_view
 from producer.gateway.streams import ended
 from producer.gateway.webhooks import origin_of
 from producer.handle import result_of
@@ -70,6 +63,8 @@ async def submit(
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise BadRequest("Idempotency-Key is not 1 to 160 visible ASCII characters")
     wanted = await read_request(request, services.settings)
+    if wanted.webhook_url is not None:
+        check_public(wanted.webhook_url, services.settings.allow_private_urls, "webhook_url")
     params = await params_of(wanted, key, services)
     trace = current() or checked(traceparent)
     origin = origin_of(key, urls, wanted.webhook_url, wanted.webhook_events, trace)
@@ -89,15 +84,14 @@ async def submit(
 
 @router.get("", response_model=JobPage, responses=documented())
 async def list_jobs(
-    key: Caller, services: ServicesOf, urls: UrlsOf,
-    state: JobState | None = None,
-    task: Annotated[Task | None, Query(description="txt2img or img2txt.")] = None,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 20,
-) -> JobPage:  # fmt: skip
+    key: Caller, services: ServicesOf, urls: UrlsOf, query: Annotated[JobQuery, Query()]
+) -> JobPage:
     """The caller's jobs, the latest first; a page may have fewer than `limit`."""
-    page = await services.client.jobs(key.id, state=state, task=task, cursor=cursor, limit=limit)
-    return JobPage(data=[job_view(job, urls) for job in page.jobs], next_cursor=page.next_cursor)
+    page = await services.client.jobs(
+        key.id, state=query.state, task=query.task, cursor=query.cursor, limit=query.limit
+    )
+    data = await services.call(lambda: [_placed(job, services, urls) for job in page.jobs])
+    return JobPage(data=data, next_cursor=page.next_cursor)
 
 
 @router.get("/{job_id}", response_model=JobView, responses=documented(404))
@@ -156,8 +150,6 @@ async def _submit(
     wanted: JobRequest, params: Params, origin: Origin, services: Services,
     idempotency_key: str | None,
 ) -> str:  # fmt: skip
-    if wanted.webhook_url is not None:
-        check_url(wanted.webhook_url)
     has_owner = idempotency_key and origin.owner
     own = f"{origin.owner}:{idempotency_key}" if has_owner else idempotency_key
     handle = await services.client.submit(
@@ -168,7 +160,11 @@ async def _submit(
 
 async def view(job: Job, services: Services, urls: Urls) -> JobView:
     """The job with its place in the queue."""
-    position, wait_s = await services.call(services.sync.ledger.place, job)
+    return await services.call(_placed, job, services, urls)
+
+
+def _placed(job: Job, services: Services, urls: Urls) -> JobView:
+    position, wait_s = services.sync.ledger.place(job)
     return job_view(job, urls, position, wait_s)
 
 

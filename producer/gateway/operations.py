@@ -11,8 +11,9 @@ from crossmodal.jobs.record import DeadLetter
 from producer.dead import replay
 from producer.gateway.caller import Caller, Operator, UrlsOf
 from producer.gateway.metrics import render
-from producer.gateway.ownership import may_see
+from producer.gateway.ownership import may_see, missing
 from producer.gateway.problems import documented
+from producer.gateway.requests import DeadLetterQuery
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import (
     DeadLetterPage,
@@ -52,14 +53,14 @@ async def models(key: Caller, services: ServicesOf) -> ModelPage:
 @router.get("/v1/dead-letters", response_model=DeadLetterPage, responses=documented())
 async def dead_letters(
     key: Caller, services: ServicesOf, urls: UrlsOf,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    query: Annotated[DeadLetterQuery, Query()],
 ) -> DeadLetterPage:  # fmt: skip
     """What was given up, the latest first: the caller's; an operator sees all."""
 
     def read() -> list[DeadLetter]:
         owner = "" if key.is_operator else key.id
         found = (x for x in services.sync.dead_letters.list(owner=owner) if _may_see(x, key))
-        return [letter for _, letter in zip(range(limit), found, strict=False)]
+        return [letter for _, letter in zip(range(query.limit), found, strict=False)]
 
     letters = await services.call(read)
     return DeadLetterPage(data=[_letter_view(letter, key, urls) for letter in letters])
@@ -75,7 +76,7 @@ async def replay_letter(letter_id: str, key: Caller, services: ServicesOf) -> Re
     def run() -> str | None:
         letter = _letter(letter_id, services)
         if letter is None or not _may_see(letter, key):
-            raise DeadLetterNotFound(f"there is no dead letter {letter_id[:140]!r} of this API key")
+            raise DeadLetterNotFound(missing("dead letter", letter_id, key.id))
         return replay(services.sync, letter, key.max_queued if key.id else None)
 
     return Replayed(job=await services.call(run))

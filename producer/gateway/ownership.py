@@ -12,6 +12,11 @@ def may_see(caller: str, owner: str) -> bool:
     return caller in ("", owner)
 
 
+def missing(what: str, name: str, caller: str) -> str:
+    """What is said of what is not there, or not for this caller to see."""
+    return f"there is no {what} {name[:200]!r}" + (" of this API key" if caller else "")
+
+
 def is_visible(blob: str, caller: str, ledger: JobLedger) -> bool:
     """Whether a key lies below `results/` or `inputs/`, in what the caller may see."""
     folder, *rest = blob.split("/")

@@ -5,9 +5,9 @@ from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.params import BlobRef, Img2TxtParams, Params, Txt2ImgParams, build_params
 from crossmodal.net import fetch
 from producer.gateway.body import FileRequest
-from producer.gateway.ownership import is_visible
+from producer.gateway.ownership import is_visible, missing
+from producer.gateway.requests import ByData, ByKey, Img2TxtRequest, JobRequest
 from producer.gateway.services import Services
-from producer.gateway.shapes import ByData, ByKey, Img2TxtRequest, JobRequest
 
 DRAWING = {"prompt", "count", "seed", "temperature", "metadata"}
 CAPTIONING = {"count", "beam_width", "max_words", "metadata"}
@@ -45,5 +45,5 @@ def check_blob(blob: str, key: ApiKey, services: Services) -> int:
     visible = is_visible(blob, key.id, services.sync.ledger)
     found = services.sync.storage.head(blob) if visible else None
     if found is None:
-        raise BlobNotFound(f"there is no blob {blob[:200]!r} of this API key")
+        raise BlobNotFound(missing("blob", blob, key.id))
     return found.size

@@ -1,13 +1,11 @@
-"""What goes over the wire, as clients see it. Times are seconds since the epoch."""
+"""What is answered, as clients see it. Times are seconds since the epoch."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.config import JsonDict
 
 from crossmodal.jobs.names import Task
-from crossmodal.jobs.origin import ENDED, HookEvent
-from crossmodal.jobs.params import MAX_PROMPT, MAX_SEED
 from crossmodal.jobs.record import (
     BatchStatus,
     Delivery,
@@ -32,59 +30,6 @@ JOB: JsonDict = {
     "result_url": f"{_URL}/result", "events_url": f"{_URL}/events",
     "cancel_url": f"{_URL}/cancel", "retry_url": f"{_URL}/retry",
 }  # fmt: skip
-
-
-class _Options(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    metadata: JsonValue = Field(default=None, description="Yours; comes back with the job.")
-    expires_in_s: float | None = Field(
-        default=None, ge=0, le=31_536_000, description="Not started by then, the job expires."
-    )
-    webhook_url: str | None = Field(default=None, min_length=8, max_length=2_048)
-    webhook_events: list[HookEvent] = Field(default=list(ENDED), min_length=1, max_length=5)
-
-
-class Txt2ImgRequest(_Options):
-    """`count` pictures of `prompt`; picture i is drawn with `seed` + i."""
-
-    task: Literal["txt2img"]
-    # Its length counts once it is cleaned.
-    prompt: str = Field(json_schema_extra={"minLength": 1, "maxLength": MAX_PROMPT})
-    count: int = Field(default=1, ge=1, le=16)
-    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
-    temperature: float = Field(default=1.0, ge=0, le=2)
-
-
-class ByKey(BaseModel):
-    """A picture that is stored already: an upload's, or one that a job has made."""
-
-    key: str = Field(min_length=1, max_length=1_024)
-
-
-class ByData(BaseModel):
-    """A picture's file, in base64."""
-
-    data: Base64Bytes
-
-
-class ByUrl(BaseModel):
-    """Where to fetch the picture from; refused unless the gateway allows it."""
-
-    url: str = Field(min_length=8, max_length=2_048)
-
-
-class Img2TxtRequest(_Options):
-    """The `count` best captions of `image`."""
-
-    task: Literal["img2txt"]
-    image: ByKey | ByData | ByUrl
-    count: int = Field(default=1, ge=1, le=5)
-    beam_width: int = Field(default=4, ge=1, le=10)
-    max_words: int = Field(default=40, ge=1, le=64)
-
-
-JobRequest = Annotated[Txt2ImgRequest | Img2TxtRequest, Field(discriminator="task")]
 
 
 class ImageView(ImageRef):
@@ -152,12 +97,6 @@ class UploadView(BaseModel):
     url: str
 
 
-class UploadRequest(BaseModel):
-    """A picture that is to be put into the object store directly."""
-
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
 class SignedUpload(BaseModel):
     """Where to PUT the picture's bytes; then it can be named by `key`."""
 
@@ -170,7 +109,7 @@ class BatchView(BaseModel):
     """A batch; `output_url` has a result or an error a line, once it is `completed`."""
 
     id: str
-    task: Task
+    task: Task | None = Field(description="Null where the file mixes kinds.")
     status: Literal["in_progress", "completed", "canceling", "failed"]
     request_counts: dict[str, int]
     created_at: float

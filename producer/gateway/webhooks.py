@@ -9,6 +9,7 @@ from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.origin import HookEvent, Origin, Webhook
 from producer.gateway.caller import Caller
 from producer.gateway.problems import documented
+from producer.gateway.requests import DeliveryQuery
 from producer.gateway.services import ServicesOf
 from producer.gateway.shapes import DeliveryPage, Urls, WebhookSecret
 
@@ -26,12 +27,11 @@ def origin_of(
 
 @router.get("/deliveries", response_model=DeliveryPage, responses=documented())
 async def deliveries(
-    key: Caller, services: ServicesOf,
-    job: Annotated[str | None, Query(max_length=128, description="Of this job alone.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> DeliveryPage:  # fmt: skip
+    key: Caller, services: ServicesOf, query: Annotated[DeliveryQuery, Query()]
+) -> DeliveryPage:
     """The caller's latest deliveries: what was answered, and when the next try is."""
-    found = await services.call(lambda: list(services.sync.webhooks.list(key.id, limit, job)))
+    listed = services.sync.webhooks.list
+    found = await services.call(lambda: list(listed(key.id, query.limit, query.job)))
     return DeliveryPage(data=found)
 
 

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ from producer import Client, JobHandle
 from tests.chaos.audit import Accepted, Audit, running_jobs
 from tests.chaos.faults import FAULTS
 from tests.chaos.world import World
+from tests.workers import REAL_WORKER
 
 PRODUCERS = 3
 SETTLE_S = 300.0
@@ -293,14 +294,16 @@ def report(storm: Storm, audit: Audit, breaches: list[str]) -> str:
 
 
 @contextmanager
-def world_of(lease_s: float, concurrency: int, folder: Path | None) -> Iterator[World]:
+def world_of(
+    lease_s: float, concurrency: int, folder: Path | None, program: Sequence[str] = REAL_WORKER
+) -> Iterator[World]:
     with tempfile.TemporaryDirectory(prefix="storm-") as temporary:
         env = {
             "CROSSMODAL_LEASE_S": f"{lease_s:g}",
             "CROSSMODAL_INFERENCE_TIMEOUT_S": "20",
             "OMP_NUM_THREADS": "1",
         }
-        world = World(folder or Path(temporary), concurrency, more_env=env)
+        world = World(folder or Path(temporary), concurrency, more_env=env, program=program)
         try:
             yield world
         finally:

@@ -17,7 +17,7 @@ from crossmodal.settings import Settings, load_settings
 from tests.chaos.proxy import Proxy
 from tests.marked import marked
 from tests.servers import start_server, user_url
-from tests.workers import celery_workers, hosts_of, task_children
+from tests.workers import REAL_WORKER, celery_workers, hosts_of, task_children
 from worker.unit import worker_name
 
 POISON = Path(__file__).parents[1] / "e2e" / "poison"
@@ -34,6 +34,7 @@ class Worker:
     folder: Path
     env: dict[str, str]
     concurrency: int
+    program: Sequence[str] = REAL_WORKER
     child: Child | None = None
     starts: int = 0
     within: Sequence[str] = ()  # a command that runs another one somewhere else
@@ -41,7 +42,7 @@ class Worker:
     def start(self) -> None:
         self.starts += 1
         argv = [
-            *self.within, sys.executable, "-m", "crossmodal.cli", "worker", "--devices", "cpu",
+            *self.within, sys.executable, *self.program,
             "--concurrency", str(self.concurrency), "--ready-file", str(self.ready),
         ]  # fmt: skip
         with (self.folder / f"{self.name}.log").open("ab") as log:
@@ -89,6 +90,7 @@ class World:
     concurrency: int = 4
     longest_pause_s: float = 12.0  # of Redis
     more_env: dict[str, str] = field(default_factory=dict)
+    program: Sequence[str] = REAL_WORKER
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
@@ -102,7 +104,8 @@ class World:
         self.env = self._environment()
         os.environ.update({k: v for k, v in self.env.items() if k.startswith("AWS_")})
         self.workers = [
-            Worker(f"worker-{i}", self.folder, self.env, self.concurrency) for i in range(2)
+            Worker(f"worker-{i}", self.folder, self.env, self.concurrency, self.program)
+            for i in range(2)
         ]
         for worker in self.workers:
             worker.start()

@@ -12,7 +12,7 @@ from crossmodal.jobs.record import JobState
 from crossmodal.parts import finished_parts, read_part
 from producer import Client
 from tests.waiting import until
-from tests.workers import bulk_worker, host_of, running_worker
+from tests.workers import bulk_worker, host_of, real_worker
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
@@ -36,7 +36,7 @@ def test_a_killed_bulk_worker_costs_only_the_part_that_it_had_in_hand(
     job_id = bulk_job_id(BATCH, 0)
     prompts = [PROMPT] * ITEMS
     with (
-        running_worker(short, tmp_path / "worker", 1) as worker,
+        real_worker(short, tmp_path / "worker", 1) as worker,
         ThreadPoolExecutor() as threads,
     ):
         found = client.map_txt2img(prompts, count=8, seed=0, batch_id=BATCH)

@@ -23,7 +23,6 @@ from tests.workers import host_of, interactive_worker, running_worker
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
-POISON = Path(__file__).parent / "poison"
 PARAMS = Txt2ImgParams(prompt=PROMPT, seed=7)
 
 
@@ -232,13 +231,13 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(
 
 @pytest.mark.parametrize(
     ("word", "code"),
-    [("poison", "model_host_crashed"), ("tarpit", "model_host_crashed"),
+    [("tarpit", "model_host_crashed"),
      ("glutton", "gpu_out_of_memory"), ("breaker", "model_host_crashed")],
 )  # fmt: skip
 def test_the_culprit_of_a_batch_is_found_and_its_mates_succeed(
     env: dict[str, str], client: Client, tmp_path: Path, word: str, code: str
 ) -> None:
-    env |= {"PYTHONPATH": str(POISON), "CROSSMODAL_INFERENCE_TIMEOUT_S": "4"}
+    env |= {"CROSSMODAL_INFERENCE_TIMEOUT_S": "4"}
     with running_worker(env, tmp_path / "worker", 8) as worker:
         host_of(worker).suspend()  # so that the culprit shares its first batch
         mates = [client.txt2img(PROMPT, seed=i) for i in range(7)]

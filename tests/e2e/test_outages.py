@@ -14,6 +14,7 @@ from tests.chaos.storm import picture, world_of
 from tests.chaos.world import World
 from tests.e2e.test_time_limits import FREED_S
 from tests.waiting import until
+from tests.workers import FAKE_WORKER
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 120
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world_of(6.0, 4, tmp_path_factory.mktemp("world")) as world:
+    with world_of(6.0, 4, tmp_path_factory.mktemp("world"), FAKE_WORKER) as world:
         yield world
 
 

@@ -2,21 +2,21 @@
 
 import base64
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
+from crossmodal.settings import Settings
 from producer import Client
 from tests.browser import WAIT_MS, running_browser
 from tests.conftest import RunningStack
-from tests.gateway import Gateway, running_gateway
+from tests.gateway import Gateway, in_thread, running_gateway
+from tests.page import PROMPT, draw, is_in, opened, submitted
 from tests.waiting import until
-from tests.workers import tree_of
-
-PROMPT = "a large red circle on a white background"
+from tests.workers import interactive_worker, task_children, tree_of
 
 
 @pytest.fixture(scope="module")
@@ -40,53 +40,6 @@ def page(browser: Browser, gateway: Gateway) -> Iterator[Page]:
 
 
 @contextmanager
-def opened(
-    browser: Browser, gateway: Gateway, width: int = 1_280, scheme: str = "light"
-) -> Iterator[Page]:
-    context = browser.new_context(
-        viewport={"width": width, "height": 900},
-        color_scheme=scheme,  # type: ignore[arg-type]
-    )
-    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=gateway.url)
-    page = context.new_page()
-    page.set_default_timeout(WAIT_MS)
-    errors: list[str] = []
-
-    def note(message: ConsoleMessage) -> None:
-        if message.type == "error" and "Failed to load resource" not in message.text:
-            errors.append(message.text)
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(gateway.url)
-    expect(page.locator("#queues [data-queue=txt2img]")).to_be_visible()
-    yield page
-    assert errors == []
-    context.close()
-
-
-def submitted(page: Page, act: Callable[[], object]) -> Locator:
-    """The card of the job that `act` submits, whatever others submit meanwhile."""
-    with page.expect_response(lambda response: response.request.method == "POST") as answer:
-        act()
-    return page.locator(f'#gallery article[data-job="{answer.value.json()["id"]}"]')
-
-
-def draw(page: Page, prompt: str = PROMPT, **fields: str) -> Locator:
-    """Submit a prompt; the card that appears for it."""
-    page.fill("#prompt", prompt)
-    for name, value in fields.items():
-        page.fill(f"#{name}", value)
-    card = submitted(page, lambda: page.click("#draw button.primary"))
-    expect(card).to_be_visible()
-    return card
-
-
-def is_in(card: Locator, state: str) -> None:
-    expect(card).to_have_attribute("data-state", state)
-
-
-@contextmanager
 def paused_host(stack: RunningStack) -> Iterator[None]:
     """A model host that does not answer for a while."""
     tree = tree_of(stack.model_host)
@@ -97,15 +50,6 @@ def paused_host(stack: RunningStack) -> Iterator[None]:
     finally:
         for process in tree:
             process.resume()
-
-
-def test_a_prompt_becomes_pictures_before_ones_eyes(page: Page) -> None:
-    card = draw(page, count="2", seed="7")
-    is_in(card, "succeeded")
-    expect(card.locator("img")).to_have_count(2)
-    expect(card.locator("img").first).to_have_js_property("naturalWidth", 128)
-    expect(card).to_contain_text(PROMPT)
-    assert card.locator("time").get_attribute("datetime")
 
 
 def test_a_picture_that_could_not_be_read_is_read_again(page: Page) -> None:
@@ -165,6 +109,97 @@ def test_a_job_that_waits_tells_its_place_and_can_be_canceled(
     again = page.locator("#gallery article").first
     is_in(again, "succeeded")
     expect(again).to_contain_text(PROMPT)
+
+
+def test_jobs_that_wait_tell_their_places_also_when_the_page_was_opened_later(
+    page: Page, stack: RunningStack
+) -> None:
+    with Client(stack.settings) as client:
+        client.txt2img(PROMPT).result(60)  # so that it is known what a job takes
+    with paused_host(stack), Client(stack.settings) as client:
+        slots = len(task_children(interactive_worker(stack.supervisor)))
+        jobs = [client.txt2img(PROMPT, seed=i) for i in range(slots + 7)]
+        until(lambda: client.status(jobs[-1].id).position == 6, 60, "that workers are busy")
+        page.reload()
+        places = page.locator("#gallery article[data-state=queued] .state")
+        expect(places).to_have_text(
+            [re.compile(rf"^Queued, {n} ahead of it, about ") for n in range(6, 0, -1)]
+            + [re.compile("^Queued, next in line, about ")]
+        )
+        jobs[-7].cancel()
+        expect(places.first).to_contain_text("5 ahead of it")
+    for job in jobs:
+        job.wait(60)
+
+
+COVERED = """async (count) => {
+    const { layOut } = await import("/page/mosaic.js");
+    const grid = document.createElement("div");
+    grid.className = "pictures";
+    grid.style.width = "300px";
+    for (let i = 0; i < count; i++) {
+        const tile = document.createElement("button");
+        tile.className = "tile";
+        grid.append(tile);
+    }
+    layOut(grid);
+    document.body.append(grid);
+    const area = (node) => {
+        const { width, height } = node.getBoundingClientRect();
+        return { size: width * height, ratio: width / height };
+    };
+    const tiles = [...grid.children].map(area);
+    const shown = { covered: tiles.reduce((sum, { size }) => sum + size, 0) / area(grid).size,
+                    ratios: tiles.map(({ ratio }) => ratio) };
+    grid.remove();
+    return shown;
+}"""
+
+
+def test_pictures_fill_their_place_whatever_their_number(page: Page) -> None:
+    for count in range(1, 17):
+        shown = page.evaluate(COVERED, count)
+        assert 0.96 < shown["covered"] <= 1.001, count
+        assert all(0.97 < ratio < 1.03 for ratio in shown["ratios"]), (count, shown["ratios"])
+
+
+@pytest.mark.parametrize("keys", [False, True])
+def test_the_documentation_is_a_page_that_can_be_tried_out(
+    browser: Browser, settings: Settings, keys: bool
+) -> None:
+    with in_thread(settings, needs_keys=keys) as url, documentation(browser, url) as page:
+        if keys:
+            with Client(settings) as client:
+                _, token = client.keys.create("reader")
+            page.get_by_role("button", name="Authorize").first.click()
+            page.locator("input[name=auth-bearer-value], .auth-container input").fill(token)
+            page.locator(".auth-btn-wrapper .authorize").click()
+            page.locator(".auth-btn-wrapper .btn-done").click()
+        listing = page.locator("#operations-jobs-list_jobs_v1_jobs_get")
+        listing.locator("button.opblock-summary-control").click()
+        listing.get_by_role("button", name="Try it out").click()
+        listing.get_by_role("button", name="Execute").click()
+        expect(listing.locator(".live-responses-table .response-col_status").last).to_contain_text(
+            "200"
+        )
+
+
+@contextmanager
+def documentation(browser: Browser, url: str) -> Iterator[Page]:
+    """The page of the API, open; it may ask nobody but the gateway, and break no policy of it."""
+    page = browser.new_page()
+    page.set_default_timeout(WAIT_MS)
+    asked: list[str] = []
+    faults: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(f"{url}/docs")
+    expect(page.locator(".opblock").first).to_be_visible()
+    yield page
+    assert [u for u in asked if not u.startswith((url, "data:", "blob:"))] == []
+    assert faults == []
+    page.close()
 
 
 def test_a_failed_job_shows_cause_and_remedy(page: Page) -> None:

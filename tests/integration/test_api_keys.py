@@ -18,6 +18,7 @@ from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import Failure
 from producer import Client
+from tests.commands import run_command
 from tests.conftest import RunningStack
 from tests.gateway import Gateway, running_gateway
 from tests.waiting import until
@@ -272,11 +273,9 @@ def test_keys_are_made_listed_and_revoked_on_the_command_line(stack: RunningStac
 
 
 def keys(stack: RunningStack, *arguments: str) -> str:
-    command = [sys.executable, "-m", "crossmodal.cli", "keys", *arguments, "--json"]
-    env = {**os.environ, **stack.env}
-    return subprocess.run(
-        command, env=env, capture_output=True, text=True, check=True, timeout=60
-    ).stdout
+    done = run_command(stack.env, "keys", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("options", [["--address", "0.0.0.0", "--no-keys"], ["--address", "::"]])

@@ -11,7 +11,7 @@ import pytest
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import ItemResult
 from producer import AsyncClient, Client
-from producer.client import Picture
+from producer.pictures import Picture
 from tests.conftest import RunningStack
 from tests.integration.test_main_job import PROMPT, WAIT_S, run_cli
 
@@ -109,9 +109,31 @@ def test_a_file_that_is_run_twice_is_run_once(
     }  # fmt: skip
 
 
+def test_a_file_that_mixes_kinds_is_run_as_it_is(
+    client: Client, stack: RunningStack, tmp_path: Path, batch_id: str
+) -> None:
+    drawn = client.txt2img(PROMPT, seed=7).result(60)
+    (tmp_path / "circle.png").write_bytes(client.read(drawn.images[0]))
+    lines = [
+        {"custom_id": "draw", "url": "/v1/txt2img", "body": {"prompt": PROMPT}},
+        {"custom_id": "tell", "url": "/v1/img2txt", "body": {"image": {"path": "circle.png"}}},
+        {"custom_id": "typo", "url": "/v1/txt2img", "body": {"prompt": PROMPT, "sede": 7}},
+    ]
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("\n".join(json.dumps(line) for line in lines))
+    shown = run_cli(stack, "batch", "run", str(source), "-o", str(out), "--id", batch_id, "--json")
+    assert json.loads(shown.stdout)["task"] is None
+    results = {r["custom_id"]: r for r in map(json.loads, out.read_text().splitlines())}
+    assert len(results["draw"]["response"]["body"]["images"]) == 1
+    assert "red circle" in results["tell"]["response"]["body"]["captions"][0]["text"]
+    assert results["typo"]["error"]["message"].endswith("did you mean 'seed'?")
+    shown = run_cli(stack, "batch", "status", batch_id, "--json")
+    assert json.loads(shown.stdout)["task"] is None
+
+
 def test_the_command_line_knows_batches_by_their_ids(stack: RunningStack, batch_id: str) -> None:
-    assert run_cli(stack, "batch", "status", batch_id).returncode == 2
-    assert run_cli(stack, "batch", "cancel", batch_id).returncode == 2
+    assert run_cli(stack, "batch", "status", batch_id).returncode == 1
+    assert run_cli(stack, "batch", "cancel", batch_id).returncode == 1
     assert run_cli(stack, "batch", "status", "../../x").returncode == 2
 
 

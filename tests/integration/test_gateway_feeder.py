@@ -16,7 +16,8 @@ import pytest
 
 from crossmodal.errors import BrokerUnavailable, JobNotFound, TooManyQueued
 from crossmodal.jobs.names import Task, bulk_job_id, http_batch_key, new_job_id
-from crossmodal.jobs.record import BatchStatus, JobState
+from crossmodal.jobs.params import BlobRef
+from crossmodal.jobs.record import BatchStatus, JobResult, JobState
 from crossmodal.settings import Settings
 from producer import Client
 from producer.gateway import feeder as feeding
@@ -28,11 +29,16 @@ from producer.gateway.feeder import (
     Feeder,
     UnreadableBatch,
     input_of,
+    output_of,
 )
-from tests.gateway import calling
+from tests.gateway import calling, running_gateway
+from tests.unit.test_bulk import running
+from tests.unit.test_ledger import WORKER
 from tests.waiting import until
+from worker.runner import Delivery
 
 PROMPT = b'{"url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
+JSONL = {"Content-Type": MEDIA_TYPE}
 BROKEN = b"this line fails alone, without a worker\n"
 
 
@@ -117,6 +123,16 @@ def test_an_error_of_ours_does_not_keep_batches_from_being_fed(
         monkeypatch.setattr(feeding, "Thread", NotAtFirst)
         assert ended(records, opened(client)).is_done
     assert len(tries) == 2
+
+
+def test_a_batch_is_taken_up_when_the_lease_of_a_dead_gateway_ends(
+    client: Client, records: BatchRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeding, "LEASE_S", 1)
+    batch_id = opened(client)
+    assert records.lease(batch_id, "a dead gateway")
+    with running_feeder(client):
+        assert ended(records, batch_id).is_done
 
 
 def test_a_batch_waits_while_the_disk_is_full(
@@ -211,6 +227,65 @@ def test_a_batch_that_nobody_feeds_yet_stays_canceled(
     client.redis.persist(canceled)
     records.cancel(batch_id)  # by somebody who has not seen its end
     assert admin.ttl(canceled) > 0
+
+
+def test_a_canceled_batch_keeps_what_is_done_also_when_it_is_taken_up_again(
+    client: Client, records: BatchRecords, settings: Settings, tmp_path: Path
+) -> None:
+    """One gateway is killed while it feeds, another is asked to cancel, a third takes it up.
+
+    The only worker is the test's own: it runs the first message, and no other.
+    """
+    with running_gateway(environment(settings), tmp_path) as first:
+        reply = first.http.post("/v1/batches", content=PROMPT * 150, headers=JSONL)
+        batch_id = reply.json()["id"]
+        until(lambda: sent(client, batch_id) == 150, 30, "three messages")
+        run_message(settings, bulk_job_id(batch_id, 0))
+        first.child.kill()
+    app = make_app(settings, needs_keys=False)
+
+    async def cancel() -> str:
+        async with calling(app) as http:
+            return str((await http.post(f"/v1/batches/{batch_id}/cancel")).json()["status"])
+
+    assert asyncio.run(cancel()) == "canceling"
+    assert client.batch(batch_id).messages == {JobState.SUCCEEDED: 1, JobState.CANCELED: 2}
+    records.release(batch_id)  # or its lease had to end first
+    with running_feeder(client):
+        record = ended(records, batch_id)
+    assert (record.completed, record.failed) == (64, 86)
+    rows = map(json.loads, client.storage.get(BlobRef(key=output_of(batch_id))).splitlines())
+    failed = [row["error"]["code"] for row in rows if row["error"]]
+    assert failed == ["canceled"] * 86
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    return {
+        "CELERY_BROKER_URL": settings.broker_url.get_secret_value(),
+        "CELERY_RESULT_BACKEND": "",
+        "CROSSMODAL_KEY_PREFIX": settings.key_prefix,
+        "CROSSMODAL_STORAGE_URL": settings.storage_url,
+    }
+
+
+def sent(client: Client, batch_id: str) -> int:
+    try:
+        return client.batch(batch_id).total
+    except JobNotFound:
+        return 0
+
+
+def run_message(settings: Settings, job_id: str) -> None:
+    """Run one message as a worker does, on a host without models."""
+    with (
+        tempfile.TemporaryDirectory(prefix="cm-") as folder,
+        running(settings, Path(folder)) as (
+            _,
+            runner,
+        ),
+    ):
+        delivery = Delivery(job_id, Task.TXT2IMG_BULK, {}, WORKER, is_recorded=True)
+        assert isinstance(runner.run(delivery), JobResult)
 
 
 def test_a_message_of_a_batch_is_not_deleted(client: Client, settings: Settings) -> None:

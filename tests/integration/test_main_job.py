@@ -208,7 +208,7 @@ def test_the_command_line_has_exit_statuses(stack: RunningStack, tmp_path: Path)
     assert (failed.returncode, "unknown_words" in failed.stderr) == (1, True)
     assert run_cli(stack, "txt2img", "").returncode == 2
     assert run_cli(stack, "txt2img", "x", "-n", "99").returncode == 2
-    assert run_cli(stack, "status", new_job_id()).returncode == 2
+    assert run_cli(stack, "status", new_job_id()).returncode == 1
     assert run_cli(stack, "img2txt", str(text)).returncode == 1
     assert run_cli(stack, "nonsense").returncode == 2
 

@@ -172,8 +172,8 @@ def test_a_failure_is_told_by_its_code_and_nothing_tells_the_prompt(traced: Trac
 def test_a_bulk_message_is_an_attempt_with_its_parts_in_it(traced: Traced) -> None:
     trace = new_trace()
     origin = Origin(traceparent=f"00-{trace}-{CALLER}-01")
-    items = [BulkItem(str(i), {"prompt": PROMPT}) for i in range(40)]
-    results = traced.client.map_items(Task.TXT2IMG, items, origin=origin)
+    items = [(Task.TXT2IMG, BulkItem(str(i), {"prompt": PROMPT})) for i in range(40)]
+    results = traced.client.map_items(items, origin=origin)
     assert all(result.failure is None for result in results)
     spans = traced.wait_for(trace, {"job.attempt", "fetch input", "prepare", "infer", "store",
                                     "record", "inference"})  # fmt: skip

@@ -21,23 +21,33 @@ def loaded_by(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["producer", "producer.cli", "producer.gateway.cli", "crossmodal", "crossmodal.cli"]
-)
+    "module",
+    ["producer", "producer.cli", "producer.gateway.cli", "crossmodal", "crossmodal.cli",
+     "crossmodal.testing"],
+)  # fmt: skip
 def test_a_producer_loads_nothing_heavy(module: str) -> None:
     assert not loaded_by(f"import {module}") & {*HEAVY, "worker"}
 
 
+def test_crossmodal_loads_the_producer_only_for_a_name_of_its() -> None:
+    used = {"producer", "pydantic", "redis", "celery"}
+    assert not loaded_by("import crossmodal; from crossmodal import errors") & used
+    assert "producer" in loaded_by("from crossmodal import Client")
+
+
 @pytest.mark.parametrize(
-    "module", ["worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks"]
+    "module",
+    ["worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks", "worker.host.program"],
 )
-def test_what_forks_never_loads_torch(module: str) -> None:
+def test_what_needs_no_models_never_loads_torch(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"torch", "torchvision", "gensim", "scipy"}
 
 
 @pytest.mark.parametrize(
     ("contract", "exceptions"),
     [("only the model host has torch and the pipelines", {"host"}),
-     ("Celery stays at the edge", {"app", "calls", "control", "lease", "tasks", "transport"})],
+     ("Celery stays at the edge",
+      {"app", "calls", "celery", "control", "lease", "tasks", "transport"})],
 )  # fmt: skip
 def test_import_linter_looks_at_every_module_of_the_worker(
     contract: str, exceptions: set[str]
@@ -64,31 +74,12 @@ def test_a_worker_without_numpy_serves_no_jobs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
-        1, "jobs need numpy: pip install 'crossmodal[worker]'\n",
+        1, "jobs need numpy: pip install 'crossmodal-jobs[worker]'\n",
     )  # fmt: skip
 
 
 def test_the_model_host_never_loads_celery() -> None:
     assert not loaded_by("import worker.host.server") & {"celery", "kombu", "billiard"}
-
-
-def test_every_name_that_the_producer_exports_exists() -> None:
-    import producer
-
-    assert sorted(producer.__all__) == producer.__all__
-    assert all(hasattr(producer, name) for name in producer.__all__)
-
-
-def test_the_asynchronous_client_has_the_methods_of_the_other() -> None:
-    import producer
-
-    def public(kind: type) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")}
-
-    helpers = {"new_wait", "more_ended", "most_items", "storage"}
-    helpers |= {"dead_letters", "webhooks", "keys"}  # for operators
-    assert public(producer.AsyncClient) == public(producer.Client) - helpers
-    assert public(producer.JobHandle) <= public(producer.AsyncJobHandle)
 
 
 def test_every_subcommand_can_be_loaded() -> None:

@@ -7,7 +7,7 @@ import base64
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import islice
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from crossmodal.errors import IdempotencyConflict, InvalidParams, JobNotFound
+from crossmodal.errors import IdempotencyConflict, InvalidImage, InvalidParams, JobNotFound
 from crossmodal.jobs.bulk import BulkItem, pack_items, unpack_items
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import Task, batch_key, bulk_job_id, job_key, messages_key, result_key
@@ -27,7 +27,8 @@ from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
 from producer import Client
 from producer.batch import _stem
-from producer.bulk import MOST_FAILED, fitting
+from producer.bulk import MOST_FAILED, Request, fitting
+from producer.inline import decoded
 from producer.jsonl import BatchFile, result_line
 from producer.seeds import item_seed
 from producer.waiting import Wait
@@ -65,7 +66,7 @@ class Sending:
         self.batch_id = batch_id
         found = items
         if isinstance(items, list):
-            found = client.map_items(task, items, batch_id=batch_id)
+            found = client.map_items(each(items, task), batch_id=batch_id)
         self.future: Future[list[ItemResult]] = Future()
         threading.Thread(target=self._send, args=[found], daemon=True).start()
 
@@ -89,6 +90,11 @@ class Sending:
         found = self.future.result(timeout=WAIT_S)
         assert len({r.index for r in found}) == len(found)
         return {r.index: r for r in found}
+
+
+def each(items: Iterable[BulkItem], task: Task = Task.TXT2IMG) -> Iterator[Request]:
+    """Items of one kind."""
+    return ((task, item) for item in items)
 
 
 def prompts(number: int, **params: Any) -> list[BulkItem]:
@@ -161,6 +167,33 @@ def test_many_items_travel_in_larger_messages(client: Client) -> None:
     sending.results()
 
 
+def mixed(number: int) -> Iterator[Request]:
+    """Prompts and pictures by turns."""
+    for i, item in enumerate(prompts(number)):
+        yield (Task.IMG2TXT, BulkItem(f"c{i}", {}, b"x")) if i % 2 else (Task.TXT2IMG, item)
+
+
+def test_a_batch_of_several_kinds_has_messages_of_one_each(client: Client) -> None:
+    first = Sending(client, client.map_items(mixed(140), batch_id=BATCH))
+    first.until_sent(140)
+    again = Sending(client, client.map_items(mixed(140), batch_id=BATCH))
+    jobs = [client.record(bulk_job_id(BATCH, number)) for number in range(4)]
+    assert [job.task for job in jobs] == [BULK, Task.IMG2TXT_BULK] * 2
+    assert sizes_of_messages(client) == [64, 64, 6, 6]
+    client.cancel_batch(BATCH)
+    assert codes(again.results()) == codes(first.results()) == dict.fromkeys(range(140), "canceled")
+    assert client.batch(BATCH).task is None
+
+
+def test_how_many_items_a_message_has_depends_on_their_kind(client: Client) -> None:
+    client.redis.hset(f"{client.settings.key_prefix}:queue:{BULK.queue}:stats", "mean_item_s", 9)
+    sending = Sending(client, client.map_items(mixed(32), batch_id=BATCH))
+    sending.until_sent(32)
+    assert sorted(sizes_of_messages(client)) == [8, 8, 16]
+    client.cancel_batch(BATCH)
+    sending.results()
+
+
 def test_a_rerun_packs_the_same_messages_however_long_items_take_now(client: Client) -> None:
     first = Sending(client, prompts(40))
     first.until_sent(40)
@@ -221,9 +254,9 @@ def test_a_rerun_with_other_items_is_a_conflict(client: Client) -> None:
     first = Sending(client, prompts(3))
     first.until_sent(3)
     with pytest.raises(IdempotencyConflict, match=BATCH):
-        list(client.map_items(Task.TXT2IMG, prompts(3, count=2), batch_id=BATCH))
+        list(client.map_items(each(prompts(3, count=2)), batch_id=BATCH))
     with pytest.raises(IdempotencyConflict, match=BATCH):
-        list(client.map_items(Task.IMG2TXT, prompts(3), batch_id=BATCH))
+        list(client.map_items(each(prompts(3), Task.IMG2TXT), batch_id=BATCH))
     client.cancel_batch(BATCH)
     first.results()
 
@@ -302,7 +335,7 @@ def test_failed_items_are_passed_on_as_they_come_and_not_gathered(client: Client
             failure = Failure(code="invalid_params", message="no JSON")
             yield ItemResult(index=read - 1, custom_id=str(read), failure=failure)
 
-    results = client.map_items(Task.TXT2IMG, failed(), batch_id=BATCH)
+    results = client.map_items(failed(), batch_id=BATCH)
     next(results)
     assert read <= 2 * MOST_FAILED
     assert sum(1 for _ in results) == 99_999
@@ -390,7 +423,7 @@ def test_a_message_that_is_sent_while_its_batch_is_canceled_is_canceled_too(
 ) -> None:
     answers = iter([False])  # before it is sent
     found = client.map_items(
-        Task.TXT2IMG, prompts(1), batch_id=BATCH, is_canceled=lambda: next(answers, True)
+        each(prompts(1)), batch_id=BATCH, is_canceled=lambda: next(answers, True)
     )
     assert set(codes(Sending(client, found).results()).values()) == {"canceled"}
     assert client.record(bulk_job_id(BATCH, 0)).state is JobState.CANCELED
@@ -403,14 +436,14 @@ def test_of_a_batch_that_somebody_has_canceled_nothing_more_is_sent(client: Clie
         yield from prompts(65)  # the last one tells that the message before it is full
         goes_on.wait(WAIT_S)
 
-    found = client.map_items(Task.TXT2IMG, items(), batch_id=BATCH)
+    found = client.map_items(each(items()), batch_id=BATCH)
     sending = Sending(client, found)
     sending.until_sent(64)
     client.cancel_batch(BATCH)
     goes_on.set()
     assert set(codes(sending.results()).values()) == {"canceled"}
     assert client.batch(BATCH).total == 64
-    again = list(client.map_items(Task.TXT2IMG, prompts(65), batch_id=BATCH))
+    again = list(client.map_items(each(prompts(65)), batch_id=BATCH))
     assert {r.failure.code for r in again if r.failure} == {"canceled"}
     assert (len(again), client.batch(BATCH).total) == (65, 64)
 
@@ -496,7 +529,7 @@ def read_file(folder: Path, lines: list[Any], task: Task | None = None) -> list[
     file = BatchFile(path, task, BATCH, max_image_bytes=LIMIT)
     found = list(file.items())
     assert file.total == len(found)
-    return found
+    return [line if isinstance(line, ItemResult) else line[1] for line in found]
 
 
 BAD_LINES: dict[str, tuple[Any, str, str]] = {
@@ -505,9 +538,24 @@ BAD_LINES: dict[str, tuple[Any, str, str]] = {
     "too deep": (b"[" * 9_999, "line 2", "no JSON"),
     "too much": (b"[" * 100_000, "line 2", "more values"),
     "not an object": (b"[1, 2]", "line 2", "not a JSON object"),
-    "of another task": (request("x", url="/v1/img2txt"), "x", "batch is of txt2img"),
     "an unknown url": (request("x", url="/v1/chat"), "x", "/v1/chat"),
-    "a url that is none": (request("x", url=["a"]), "x", "batch is of txt2img"),
+    "a url that is none": (request("x", url=["a"]), "x", "/v1/txt2img or /v1/img2txt"),
+    "an unknown field": (request("x", bdoy={}), "x", "did you mean 'body'?"),
+    "an unknown param": (
+        request("x", body={"prompt": "a", "sede": 7}),
+        "x",
+        "body: unknown field 'sede': did you mean 'seed'?",
+    ),
+    "an option of single jobs": (
+        request("x", body={"prompt": "a", "webhook_url": "https://a.example"}),
+        "x",
+        "unknown field 'webhook_url': known: prompt, count",
+    ),
+    "a param of the other kind": (
+        request("x", body={"prompt": "a", "beam_width": 4}),
+        "x",
+        "'beam_width'",
+    ),
     "custom_id that is a number": (request(5), "line 2", "custom_id"),
     "custom_id that is null": (request(None), "line 2", "custom_id"),
     "custom_id that is empty": (request(""), "line 2", "custom_id"),
@@ -528,7 +576,9 @@ BAD_PICTURES: dict[str, tuple[Any, str, str]] = {
         "image_too_large",
         f"{LIMIT + 1} bytes",
     ),
+    "a data: URL of text": ({"data": "data:text/plain,hello"}, "invalid_image", "is not base64"),
     "not an object": ("photo.png", "invalid_params", "body.image"),
+    "an unknown field": ({"dta": "Z29vZA=="}, "invalid_params", "did you mean 'data'?"),
     "nothing": ({}, "invalid_params", ""),
 }  # fmt: skip
 
@@ -569,6 +619,45 @@ def test_a_bad_picture_fails_alone(
         return
     assert (failed.index, failed.custom_id, failed.failure.code) == (1, "x", code)
     assert says in failed.failure.message
+
+
+def test_a_file_of_somebody_else_names_no_file_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(b"good")
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps(picture("x", {"path": "good.png"})))
+    [failed] = BatchFile(path, None, BATCH, LIMIT, is_ours=False).items()
+    assert isinstance(failed, ItemResult)
+    assert failed.failure is not None
+    assert "body.image.path" in failed.failure.message
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["+/+/Zz8=", "-_-_Zz8=", "-_-_Zz8", "+/+/\n Zz8=\n", "data:image/png;base64,+/+/Zz8=",
+     "data:;base64,%2B/%2b/Zz8%3D", "DATA:image/png;charset=x;BASE64,-_-_Zz8"],
+)  # fmt: skip
+def test_every_way_to_write_base64_is_read(data: str) -> None:
+    assert decoded(data, "image.data") == b"\xfb\xff\xbf\x67\x3f"
+
+
+@pytest.mark.parametrize(
+    "data", [None, 5, ["aGk="], "photo.jpg", "https://a.example/a.png", "é", "abcde", "aGk=aGk=",
+             "data:image/png,abc", "data:image/png;base64,!!"],
+)  # fmt: skip
+def test_what_is_not_base64_is_said_as_such(data: Any) -> None:
+    with pytest.raises(InvalidImage, match=r"^image\.data is .*not base64"):
+        decoded(data, "image.data")
+
+
+def test_a_file_may_mix_kinds(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    lines = [picture("a", {"data": "Z29vZA=="}), request("b"), {"body": {"image": {"key": "k"}}}]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    file = BatchFile(path, None, BATCH, LIMIT)
+    assert file.only_task is Task.IMG2TXT  # as far as it was read
+    tasks = [line[0] for line in file.items() if not isinstance(line, ItemResult)]
+    assert tasks == [Task.IMG2TXT, Task.TXT2IMG, Task.IMG2TXT]
+    assert file.only_task is None
 
 
 def test_a_line_without_a_name_is_named_by_its_number(tmp_path: Path) -> None:
@@ -695,10 +784,24 @@ def test_a_rerun_reads_what_was_made_and_runs_nothing(
     sending = Sending(client, prompts(5))
     sending.until_sent(5)
     work(runner)
-    again = list(client.map_items(Task.TXT2IMG, prompts(5), batch_id=BATCH))
+    again = list(client.map_items(each(prompts(5)), batch_id=BATCH))
     assert {r.index: r for r in again} == sending.results()
     assert client.queue(BULK).depth == 0
     assert len(host.batches) == 2
+
+
+def test_results_of_several_kinds_come_back_under_their_own_names(
+    client: Client, worker: tuple[ShamHost, JobRunner]
+) -> None:
+    _, runner = worker
+    items = [(Task.TXT2IMG, prompts(1)[0]), (Task.IMG2TXT, BulkItem("cap", {}, png()))]
+    sending = Sending(client, client.map_items(items, batch_id=BATCH))
+    sending.until_sent(2)
+    work(runner, BULK, 0)
+    work(runner, Task.IMG2TXT_BULK, 1)
+    drawn, described = sending.results()[0], sending.results()[1]
+    assert (drawn.custom_id, len(drawn.images)) == ("c0", 1)
+    assert (described.custom_id, described.captions[0].text) == ("cap", "a picture")
 
 
 def test_a_bad_prompt_fails_alone(client: Client, worker: tuple[ShamHost, JobRunner]) -> None:

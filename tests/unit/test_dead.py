@@ -246,4 +246,4 @@ def test_what_cannot_be_replayed_keeps_no_other_from_it(
 
 
 def test_an_unknown_letter_is_said_to_be_unknown(run: Any) -> None:
-    run("show", "nothing", status=2)
+    run("show", "nothing", status=1)

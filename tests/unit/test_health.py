@@ -112,6 +112,24 @@ def test_a_process_that_never_moved_is_silent_once_it_should_have_started(
     watched.child.stop(5)
 
 
+def test_what_crashes_at_its_start_is_started_again_ever_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr("worker.unit.time.monotonic", lambda: now)
+    watched = Watched(Child("breaker", [sys.executable, "-c", "raise SystemExit(1)"]))
+    delays = []
+    for _ in range(7):
+        watched.keep_alive()
+        assert watched.child.wait(30)
+        watched.keep_alive()  # notes the crash, and starts it at once or later
+        delays.append(max(0.0, watched.not_before - now))
+        now += delays[-1]
+    watched.child.wait(30)
+    assert delays == [0, 0, 0, 1, 2, 4, 8]
+    assert caplog.text.count("again in 8.0 s") == 1
+
+
 def test_the_thousandth_crash_in_a_row_is_one_more() -> None:
     watched = Watched(Child("breaker", [sys.executable, "-c", "raise SystemExit(1)"]))
     watched.child.start()

@@ -31,6 +31,7 @@ from tests.conftest import need
 LIMIT = 100_000
 PUBLIC = "93.184.215.14"
 
+ALLOWED = "CROSSMODAL_ALLOW_PRIVATE_URLS"
 Answer = Callable[["Handler"], object]
 
 
@@ -723,3 +724,10 @@ def test_a_redirect_from_http_to_https_is_followed(site: Site, secure_site: Site
     target = secure_site.url("/", "pictures.example", "https")
     site.routes["/"] = lambda to: to.answer(301, Location=target)
     assert fetch(site.url(), allow_private=True, resolve=Names(["127.0.0.1"])) == b"a picture"
+
+
+@pytest.mark.parametrize(("address", "opens"), [("127.0.0.1", True), ("169.254.169.254", False)])
+def test_the_setting_is_named_that_would_open_an_address(address: str, opens: bool) -> None:
+    with pytest.raises(UrlRefused) as caught:
+        net.post("http://a.example/", b"", {}, timeout_s=5, resolve=lambda host, port: [address])
+    assert (ALLOWED in str(caught.value)) == opens

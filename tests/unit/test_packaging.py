@@ -104,7 +104,7 @@ def test_nothing_stray_lies_in_the_packages() -> None:
 
 
 def test_the_wheel_says_what_it_is(metadata: Message, wheel: zipfile.ZipFile) -> None:
-    assert metadata["Name"] == "crossmodal"
+    assert metadata["Name"] == "crossmodal-jobs"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["License-File"] == "LICENSE"
     assert metadata["Requires-Python"] == ">=3.11"
@@ -129,7 +129,7 @@ def test_everything_that_the_wheel_may_bring_is_pinned(metadata: Message) -> Non
     pinned = {canonical(line.partition("==")[0]) for line in pins if "==" in line}
     for line in metadata.get_all("Requires-Dist", []):
         name = canonical(line.partition(";")[0].partition("[")[0].rstrip())
-        assert name in pinned | {"crossmodal"}, line
+        assert name in pinned | {"crossmodal-jobs"}, line
 
 
 def canonical(requirement: str) -> str:

@@ -271,7 +271,7 @@ def test_a_profile_without_boto3_says_what_to_install(
     monkeypatch.setitem(sys.modules, "boto3", None)
     Storage("s3://a-bucket")  # keys go before a profile
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    with pytest.raises(InvalidSetting, match=r"pip install 'crossmodal\[aws\]'"):
+    with pytest.raises(InvalidSetting, match=r"pip install 'crossmodal-jobs\[aws\]'"):
         Storage("s3://a-bucket")
 
 

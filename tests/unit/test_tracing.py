@@ -214,7 +214,7 @@ def test_where_tracing_is_off_nothing_of_it_is_loaded(
 def test_a_missing_package_is_said_and_harms_nothing(collector: Collector) -> None:
     begin = "import sys; sys.modules['opentelemetry.sdk'] = None\ntracing.configure('worker')"
     said = run("with tracing.span('x'): print('done')", collector.environment, begin)
-    assert "pip install 'crossmodal[otel]'" in said
+    assert "pip install 'crossmodal-jobs[otel]'" in said
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in said
     assert "done" in said
 

@@ -8,7 +8,7 @@ import click
 import typer
 
 from crossmodal import cli, logs
-from crossmodal.console import Json, console, errors_to_exit_status, print_json, print_table
+from crossmodal.console import Json, errors_to_exit_status, print_json, print_table, say
 from crossmodal.errors import InvalidSetting
 from crossmodal.models.bundle import open_bundle
 from crossmodal.settings import Settings, load_settings
@@ -132,4 +132,4 @@ def _print(policy: Policy, look: Look, as_json: bool) -> None:
         [(r["queue"], r["waiting"], r["running"], r["run_s"], r["slots"], r["target_wait_s"],
           round(r["jobs_per_worker"], 1), round(r["need"], 3)) for r in rows],
     )  # fmt: skip
-    console.print(f"wanted: {decision.wanted} ({policy.least} to {policy.most})")
+    say(f"wanted: {decision.wanted} ({policy.least} to {policy.most})")

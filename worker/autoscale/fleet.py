@@ -2,14 +2,13 @@
 
 import logging
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
 from crossmodal.jobs.names import Task
-from crossmodal.processes import Child, wait_until
+from crossmodal.processes import Child, python_module, wait_until
 from crossmodal.settings import Settings
 from worker.autoscale.metrics import ENDED
 from worker.devices import Device
@@ -130,8 +129,8 @@ class Fleet:
         self.slots = []
         for number, device in enumerate(devices):
             ready_file = folder / f"{number}.ready"
-            argv = [sys.executable, "-m", "crossmodal.cli", "worker", "--devices", device.name,
-                    "--ready-file", str(ready_file), *options]  # fmt: skip
+            argv = python_module("crossmodal.cli", "worker", "--devices", device.name,
+                                 "--ready-file", str(ready_file), *options)  # fmt: skip
             name = f"worker {number} ({device.name})"
             self.slots.append(Slot(number, name, argv, ready_file, _environment(settings, number)))
 

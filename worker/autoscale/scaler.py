@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from crossmodal.errors import BrokerUnavailable, InvalidSetting
+from crossmodal.errors import BrokerUnavailable, InvalidSetting, described
 from crossmodal.processes import on_end, wait_until
 from crossmodal.settings import Settings
 from worker.autoscale.demand import Demand
@@ -149,7 +149,7 @@ def claim(run_dir: Path) -> tuple[Path, IO[str]]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = (folder / "scaler.lock").open("a+")
     except OSError as e:
-        raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {e}") from e
+        raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {described(e)}") from e
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:

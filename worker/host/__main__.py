@@ -1,5 +1,9 @@
-"""Run a model host: `python -m worker.host`."""
+"""The one process of a device that holds torch and the models.
 
-from worker.host.server import main
+python -P -m worker.host --socket PATH --device cpu|cuda
+"""
 
-main()
+from worker.host.models import load
+from worker.host.program import run
+
+run(load)

@@ -119,7 +119,7 @@ class HostClient:
                 if time.monotonic() >= deadline:
                     raise ModelHostUnavailable(
                         f"no model host answers at {self.path} ({e}). `crossmodal worker` "
-                        f"starts one; alone: python -m worker.host --socket {self.path}"
+                        f"starts one; alone: python -P -m worker.host --socket {self.path}"
                     ) from e
                 if time.monotonic() >= look_at:
                     if not is_wanted():

@@ -1,10 +1,7 @@
 """Where batches run: how many at once, and before whom.
 
-On a CPU there is a process for each core, forked from the host once the models are loaded, so
-that they share the weights; it computes with that core alone. Threads would wait for each
-other: between two operations of one batch, the interpreter's lock belongs to another. On a GPU
-there are two threads, one of which prepares and copies while the other computes. So it is where
-processes that hold torch cannot be forked, too.
+A place is a thread of the host, or a process forked from it once the models are loaded, so
+that they share the weights; which of them a device has says `worker.host.device`.
 
 Bulk has lanes of its own, so that an interactive batch never waits for one of its batches. They
 step back for the others: by a lower priority on a CPU, of their stream on a GPU.
@@ -20,9 +17,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
-
-import torch
+from typing import NoReturn
 
 from crossmodal.jobs.names import Task
 from crossmodal.pipelines.base import Outcome, Pause, Pipeline, Request, no_pause
@@ -32,9 +27,7 @@ from worker.host.isolation import run_isolated
 
 log = logging.getLogger(__name__)
 
-ON_GPU = 2
 BULK_NICE = 10
-LOW, HIGH = 0, -1  # priorities of CUDA streams
 GIVE_WAY_S = 0.1  # that a bulk batch is held up at once
 CLOSE_S = 1.0
 
@@ -147,25 +140,24 @@ class ForkedLane(Lane):
             place.send(super()._run(task, requests))
 
 
-def new_lanes(
-    pipelines: Pipelines, device: torch.device, quiet: Quiet, name: str
+def core_lanes(
+    pipelines: Pipelines, quiet: Quiet, name: str, prepare: Callable[[], None] = lambda: None
 ) -> tuple[Lane, Lane]:
-    """The lanes of a device that is called `name`: one for interactive batches, one for bulk."""
-    kind = ForkedLane if device.type == "cpu" and sys.platform == "linux" else Lane
-    width = cores() if device.type == "cpu" else ON_GPU
+    """A process for each core, or threads where none can be forked: interactive ones, and bulk.
+
+    Each computes with its core alone, once `prepare` was called in it.
+    """
+
+    def prepare_bulk() -> None:
+        prepare()
+        if sys.platform == "linux":  # there each thread has a priority of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BULK_NICE)
+
+    kind = ForkedLane if sys.platform == "linux" else Lane
     return (
-        kind(pipelines, width, no_pause, lambda: _prepare(device, is_bulk=False), name),
-        kind(pipelines, width, quiet.give_way, lambda: _prepare(device, is_bulk=True), name),
+        kind(pipelines, cores(), no_pause, prepare, name),
+        kind(pipelines, cores(), quiet.give_way, prepare_bulk, name),
     )
-
-
-def _prepare(device: torch.device, *, is_bulk: bool) -> None:
-    torch.set_num_threads(1)  # of the operations that this thread calls
-    if device.type == "cuda":
-        stream: Any = torch.cuda.Stream
-        torch.cuda.set_stream(stream(device, LOW if is_bulk else HIGH))
-    elif is_bulk and sys.platform == "linux":  # there each thread has a priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BULK_NICE)
 
 
 def _end(why: str) -> NoReturn:

@@ -1,41 +1,23 @@
-"""The model host: the one process of a device that holds torch and the models.
+"""What a model host answers, at a socket that only its user can open. Knows no model, no torch."""
 
-    python -m worker.host --socket PATH --device cpu|cuda
-
-Loads the bundle, warms up, and only then listens, so that whoever can connect is served.
-"""
-
-import argparse
 import asyncio
 import json
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from crossmodal import logs, tracing
 from crossmodal.errors import CrossmodalError, InvalidParams, InvalidSetting, ModelHostError
 from crossmodal.files import write_whole
-from crossmodal.garbage import settle
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import parse_items
 from crossmodal.jobs.record import Failure, parse_task
-from crossmodal.metrics import MODEL_LOAD
-from crossmodal.models.bundle import open_bundle
-from crossmodal.pipelines.base import Drawn, Pipeline, Request
-from crossmodal.pipelines.img2txt import Img2TxtPipeline
-from crossmodal.pipelines.txt2img import Txt2ImgPipeline
-from crossmodal.settings import Settings, load_settings
+from crossmodal.pipelines.base import Drawn, Request
 from worker.devices import info_file
 from worker.host.batcher import Batcher, Ran
-from worker.host.lanes import Quiet, new_lanes
-from worker.host.memory import start_showing
 from worker.host.protocol import (
     LENGTH,
     MAX_FRAME,
@@ -158,31 +140,6 @@ class Conversation(asyncio.Protocol):
         self._transport.write(pack(message))
 
 
-def load(settings: Settings, device: torch.device, name: str) -> ModelHost:
-    """A host with the models of the settings' bundle, warm, on a device that is called `name`.
-
-    Raises `InvalidBundle` and its kin.
-    """
-    begun = time.monotonic()
-    if device.type == "cpu":
-        torch.set_num_threads(1)  # of a pool of threads a forked process would have none
-    bundle = open_bundle(settings.bundle)
-    txt2img = Txt2ImgPipeline(bundle, device)
-    img2txt = Img2TxtPipeline(bundle, device)
-    for pipeline in (txt2img, img2txt):
-        pipeline.warmup()
-    MODEL_LOAD.labels(name).set(time.monotonic() - begun)
-    info = HostInfo(bundle.name, bundle.version, name, img2txt.side, os.getpid())
-    pipelines: dict[Task, Pipeline] = {Task.TXT2IMG: txt2img, Task.IMG2TXT: img2txt}
-    settle()
-    quiet = Quiet()
-    lanes = new_lanes(pipelines, device, quiet, name)
-    if device.type == "cuda":
-        start_showing(device, name)
-    sizes = settings.max_batch, settings.bulk_batch
-    return ModelHost(info, Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s, name))
-
-
 def _error(error: CrossmodalError) -> Message:
     return {"error": Failure.of(error).model_dump()}
 
@@ -235,38 +192,3 @@ async def watch(batcher: Batcher, limit_s: float, beat: Path | None) -> None:
             beat.touch()
         await asyncio.sleep(BEAT_S)
     log.error("the device has no memory even for single requests: this host ends")
-
-
-def open_device(name: str) -> torch.device:
-    """A torch device that can be computed on. Raises `InvalidSetting`."""
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as e:
-        raise InvalidSetting(f"the device {name!r} cannot be used: {str(e).splitlines()[0]}") from e
-    return device
-
-
-def main() -> None:
-    """Run a model host in this process."""
-    parser = argparse.ArgumentParser(prog="python -m worker.host", description=__doc__)
-    parser.add_argument("--socket", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--name", help="what the device is called; a pinned process has only one")
-    parser.add_argument("--beat", type=Path, help="touched every second while all is well")
-    args = parser.parse_args()
-    name = args.name or args.device
-    logging.getLogger("gensim").setLevel(logging.WARNING)
-    try:
-        settings = load_settings()
-        logs.configure(settings, process="host", device=name)
-        host = load(settings, open_device(args.device), name)
-        tracing.configure("host")  # only now that the lanes have been forked
-        asyncio.run(serve(host, args.socket, settings.inference_timeout_s, args.beat))
-    except CrossmodalError as e:
-        log.error("%s: %s", e.code, e)
-        raise SystemExit(1) from e
-    host.batcher.close()
-    tracing.flush()
-    logging.shutdown()
-    os._exit(0)  # a batch that still runs would keep the interpreter from ending

@@ -1,8 +1,9 @@
 import { key, local, post } from "./api.js";
 import { showJson } from "./dialogs.js";
 import { element, setText } from "./dom.js";
+import { layOut } from "./mosaic.js";
 import { Picture, forgetTile, nameTile, tiles } from "./pictures.js";
-import { fullTime, progress, title, unknownWords, when } from "./words.js";
+import { fullTime, measured, progress, title, unknownWords, when } from "./words.js";
 
 const CANCELABLE = ["queued", "running"];
 const RETRYABLE = ["failed", "canceled", "expired"];
@@ -25,6 +26,7 @@ export class Card {
     this.job = job;
     this.heardAt = heardAt;
     if (job.state !== "queued") this.#place = null;
+    else if (job.position !== null) this.#place = job;
     this.#renderPictures();
     this.#renderText();
     this.#renderActions();
@@ -49,6 +51,7 @@ export class Card {
     this.node.dataset.state = job.state;
     setText(parts.title, title(job));
     setText(parts.state, progress(job, this.#place));
+    parts.state.title = measured(job);
     setText(parts.unknown, unknownWords(job.result));
     setText(parts.code, job.failure?.code ?? "");
     setText(parts.message, job.failure?.message ?? "");
@@ -72,7 +75,7 @@ export class Card {
       this.#forgetPictures();
       this.#pictures = wanted;
       this.parts.pictures.replaceChildren(...tiles(wanted));
-      this.parts.pictures.dataset.columns = Math.ceil(Math.sqrt(wanted.length));
+      layOut(this.parts.pictures);
     }
     for (const [i, picture] of this.#pictures.entries()) picture.words = wanted[i].words;
     for (const tile of this.parts.pictures.children) nameTile(tile);

@@ -75,8 +75,6 @@ export class Gallery {
     this.#mine.add(job.id);
     this.#put(job, askedAt);
     const card = this.#cards.get(job.id);
-    this.#positions.consider(card.job); // its first event may have come before
-    if (this.#positions.follows(job.id)) this.#showPlace(job.id, job);
     card.node.scrollIntoView({ block: "nearest" });
     announce(`Queued: ${title(job)}`);
   }
@@ -94,6 +92,12 @@ export class Gallery {
 
   resume() {
     this.#positions.resume();
+  }
+
+  /** Reads the places in the queue again which no stream of events tells. */
+  readPlaces() {
+    const isBusy = byId("gallery").ariaBusy === "true" || this.#cards.size > LARGEST_PAGE;
+    if (!isBusy && this.#positions.isBehind) this.reload();
   }
 
   tick() {
@@ -142,8 +146,8 @@ export class Gallery {
     if (card.heardAt > heardAt) return;
     const before = card.job?.state;
     card.update(job, heardAt);
-    if (!this.#mine.has(job.id)) return;
     this.#positions.consider(job);
+    if (!this.#mine.has(job.id)) return;
     if (before && before !== job.state) announce(`${progress(job)}: ${title(job)}`);
   }
 
@@ -161,6 +165,7 @@ export class Gallery {
   }
 
   #remove(id) {
+    this.#positions.drop(id);
     this.#cards.get(id)?.remove();
     this.#cards.delete(id);
     this.#renderEmpty();

@@ -6,6 +6,7 @@ import { showQueues } from "./queues.js";
 import { prepareForms } from "./submit.js";
 
 const TICK_MS = 20_000;
+const PLACES_MS = 5_000;
 const gallery = new Gallery();
 let connection = new AbortController();
 
@@ -60,4 +61,5 @@ prepareKey(() => {
 });
 document.addEventListener("visibilitychange", onVisibility);
 setInterval(() => gallery.tick(), TICK_MS);
+setInterval(() => gallery.readPlaces(), PLACES_MS);
 connect();

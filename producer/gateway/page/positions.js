@@ -2,7 +2,7 @@ import { follow } from "./events.js";
 
 const MOST = 4; // a browser has six connections to a host
 
-/** Follows the places in the queue of jobs that were submitted here, the oldest first. */
+/** Follows the places in the queue of jobs that wait, the oldest first. */
 export class Positions {
   #waiting = new Map();
   #open = new Map();
@@ -15,12 +15,13 @@ export class Positions {
 
   consider(job) {
     if (job.state === "queued") this.#waiting.set(job.id, job);
-    else this.#drop(job.id);
-    this.#fill();
+    else this.drop(job.id);
+    queueMicrotask(() => this.#fill()); // once all that a page tells of are known
   }
 
-  follows(id) {
-    return this.#open.has(id);
+  /** Whether more jobs wait than are followed. */
+  get isBehind() {
+    return !this.#isPaused && this.#waiting.size > this.#open.size;
   }
 
   pause() {
@@ -34,11 +35,17 @@ export class Positions {
   }
 
   clear() {
-    for (const id of [...this.#waiting.keys()]) this.#drop(id);
+    for (const id of [...this.#waiting.keys()]) this.drop(id);
+  }
+
+  drop(id) {
+    this.#waiting.delete(id);
+    this.#open.get(id)?.abort();
   }
 
   #fill() {
-    for (const job of this.#waiting.values()) {
+    const oldest = [...this.#waiting.values()].sort((a, b) => a.created_at - b.created_at);
+    for (const job of oldest) {
       if (this.#isPaused || this.#open.size >= MOST) return;
       if (!this.#open.has(job.id)) this.#follow(job);
     }
@@ -63,10 +70,5 @@ export class Positions {
     if (type !== "end") return true;
     this.onEnd(data);
     return false;
-  }
-
-  #drop(id) {
-    this.#waiting.delete(id);
-    this.#open.get(id)?.abort();
   }
 }

@@ -4,8 +4,9 @@ const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 const calendar = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
 const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60]];
 
-/** "0.4 s", "12 s", "3 min", "2 h" */
+/** "85 ms", "1.4 s", "12 s", "3 min", "2 h" */
 export function duration(seconds) {
+  if (seconds < 0.9995) return `${Math.round(seconds * 1_000)} ms`;
   if (seconds < 9.95) return `${Number(seconds.toFixed(1))} s`;
   if (seconds < 99.5) return `${Math.round(seconds)} s`;
   if (seconds < 5_970) return `${Math.round(seconds / 60)} min`;
@@ -33,12 +34,20 @@ export function progress(job, place) {
   switch (job.state) {
     case "queued": return queued(job, place);
     case "running": return job.attempt > 1 ? `Running, attempt ${job.attempt}` : "Running";
-    case "succeeded": return `Done in ${duration(job.finished_at - job.created_at)}`;
+    case "succeeded": return `Done ${duration(job.finished_at - job.created_at)} after submission`;
     case "failed": return job.attempt > 1 ? `Failed after ${job.attempt} attempts` : "Failed";
     case "canceled": return "Canceled";
     case "expired": return "Expired: no worker started it in time";
     default: return job.state;
   }
+}
+
+/** Where the time of a job went that has succeeded, or "". */
+export function measured(job) {
+  const timings = job.result?.timings;
+  if (!timings) return "";
+  const waited = duration(timings.queued_s);
+  return `From submission to the stored result; ${waited} of it in the queue`;
 }
 
 function queued(job, place) {

@@ -1,0 +1,13 @@
+"""For the tests of an app: clients whose jobs are answered in process. See docs/python.md.
+
+from crossmodal.testing import FakeClient
+
+def test_a_picture_is_made() -> None:
+    client = FakeClient()
+    assert client.txt2img("a red circle").result().images
+"""
+
+from producer.fake.client import AsyncFakeClient, FakeClient
+from producer.fake.worker import Describe, Draw
+
+__all__ = ["AsyncFakeClient", "Describe", "Draw", "FakeClient"]

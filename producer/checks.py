@@ -1,0 +1,59 @@
+"""Arguments of a wrong type: refused with a sentence, before anything is made of them."""
+
+import math
+import reprlib
+from collections.abc import Iterable
+from enum import StrEnum
+from numbers import Real
+from typing import Any, TypeVar
+
+from crossmodal.errors import InvalidParams
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def check_text(name: str, value: Any) -> str:
+    """`value` itself. Raises `InvalidParams` unless it is text."""
+    if not isinstance(value, str):
+        raise InvalidParams(f"{name} is {shown(value)}: give text")
+    return value
+
+
+def check_seconds(name: str, value: Any) -> float | None:
+    """`value` itself. Raises `InvalidParams` unless it is a number, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, Real) or isinstance(value, bool) or math.isnan(value):
+        raise InvalidParams(f"{name} is {shown(value)}: give a number of seconds")
+    return float(value)
+
+
+def check_count(name: str, value: Any) -> int:
+    """`value` itself. Raises `InvalidParams` unless it is a whole number from 1 on."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidParams(f"{name} is {shown(value)}: give a whole number from 1 on")
+    return value
+
+
+def check_one_of(name: str, kind: type[E], value: Any) -> E:
+    """The member of `kind` that a value is or names. Raises `InvalidParams`."""
+    try:
+        return kind(value)
+    except ValueError as e:
+        known = ", ".join(kind)
+        raise InvalidParams(f"{name} is {shown(value)}: give one of {known}") from e
+
+
+def check_several(name: str, value: Any, *, but: bool = False) -> Iterable[Any]:
+    """`value` itself. Raises `InvalidParams` unless it has many, one after another.
+
+    `but` says that it is a single one, although it can be iterated over.
+    """
+    if but or not isinstance(value, Iterable):
+        raise InvalidParams(f"{name} is {shown(value)}: give a list, of one where it is one")
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value and its type, short enough for a message."""
+    return "None" if value is None else f"{reprlib.repr(value)} ({type(value).__name__})"

@@ -1,0 +1,109 @@
+"""Clients whose jobs are answered in this process: for the tests of an app."""
+
+from typing import Any
+
+from crossmodal.errors import CrossmodalError
+from crossmodal.jobs.dead import DeadLetters
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.record import WorkerInfo
+from crossmodal.jobs.workers import Workers
+from crossmodal.settings import Settings
+from crossmodal.storage import open_storage
+from producer.aio import AsyncClient
+from producer.client import Client
+from producer.fake.redis import AsyncReads, FakeRedis, missing
+from producer.fake.scripts import FUNCTIONS
+from producer.fake.worker import (
+    NAME,
+    Describe,
+    Draw,
+    FakeWorker,
+    plain_captions,
+    plain_pictures,
+)
+
+NOWHERE = {"broker_url": "redis://fake.invalid:6379/0", "storage_url": "memory:///"}
+
+
+class FakeClient(Client):
+    """A `Client` without Redis, torch or Celery: its jobs are answered as they are submitted.
+
+    Params and pictures are checked, seeds fixed, keys remembered and states kept by the code of
+    `Client` itself. `draw` makes the PNG files of a txt2img job, `describe` the captions of an
+    img2txt job; a `CrossmodalError` that they raise is the job's failure. While `held`, jobs wait
+    in the queue until `work` is called. Nothing is tried again, told to webhooks or forgotten.
+    """
+
+    ledger: "FakeLedger"
+
+    def __init__(
+        self, settings: Settings | None = None, *, draw: Draw = plain_pictures,
+        describe: Describe = plain_captions, held: bool = False, **overrides: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(settings, **overrides | NOWHERE)
+        self.held = held
+        self.redis = FakeRedis(FUNCTIONS)
+        self.ledger = FakeLedger(self)
+        self._opened = open_storage(self.settings)
+        self._worker = FakeWorker(self.ledger, self._opened, draw, describe)
+
+    def work(self, most: int | None = None) -> int:
+        """Answer jobs that wait, the oldest first; how many were answered."""
+        done = 0
+        while most is None or done < most:
+            with self.redis.changed:
+                if not self.redis.messages:
+                    break
+                job_id = self.redis.messages.pop(0)
+            done += self._worker.run(job_id)
+        return done
+
+    def fail_next(self, error: CrossmodalError, times: int = 1) -> None:
+        """Have the next jobs, or items of batches, fail with an error's code and message."""
+        self._worker.failures += [error] * times
+
+    def refuse_next(self, error: CrossmodalError, times: int = 1) -> None:
+        """Have the next submissions raise an error, as `QueueFull` or `BrokerUnavailable`."""
+        self.ledger.refusals += [error] * times
+
+    def workers(self) -> list[WorkerInfo]:
+        queues = [task.queue for task in Task]
+        workers = Workers(self.settings, self.redis)
+        workers.announce(NAME, queues=queues, device="cpu", model=NAME, bundle_version=NAME)
+        return workers.recent()
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        raise missing("dead letters")
+
+
+class FakeLedger(JobLedger):
+    """The ledger of a fake client, which answers what is submitted unless it is held."""
+
+    def __init__(self, client: FakeClient) -> None:
+        super().__init__(client.settings, client.redis)
+        self._client = client
+        self.refusals: list[CrossmodalError] = []
+
+    def submit(self, *args: Any, **kwargs: Any) -> tuple[str, bool]:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        found = super().submit(*args, **kwargs)
+        if not self._client.held:
+            self._client.work()
+        return found
+
+
+class AsyncFakeClient(AsyncClient):
+    """The asynchronous twin of `FakeClient`, which is `sync`."""
+
+    sync: FakeClient
+
+    def __init__(
+        self, settings: Settings | None = None, *, draw: Draw = plain_pictures,
+        describe: Describe = plain_captions, held: bool = False, **overrides: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(settings, **overrides | NOWHERE)
+        self.sync = FakeClient(settings, draw=draw, describe=describe, held=held, **overrides)
+        self.redis = AsyncReads(self.sync.redis)

@@ -1,0 +1,179 @@
+"""The scripts of the ledger in Python, as far as a client's jobs need them.
+
+What each does is said in the `.lua` of its name; fairness among owners, webhooks and retention
+are left out.
+"""
+
+from typing import Any
+
+from crossmodal.jobs import names
+from crossmodal.jobs.batches import MIXED
+from producer.fake.redis import FakeRedis, Function
+
+Reply = list[Any]
+TERMINAL = ("succeeded", "failed", "canceled", "expired")
+
+
+def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
+    """Create a job, unless it exists, its key is taken, or its queue is full."""
+    (prefix, job_id, task, queue, params, fingerprint, expires_in_s, limit, _, batch, number, items,
+     most, owner, max_queued, _, _, webhook) = args  # fmt: skip
+    job, guard = keys
+    if guard != job and (known := redis.hgetall(guard)):
+        return ["existing" if known["fingerprint"] == fingerprint else "conflict", known["id"]]
+    if job in redis.hashes:
+        return ["existing", job_id]
+    batch_key = names.batch_key(prefix, batch)
+    if batch and redis.hget(batch_key, "halted"):
+        return ["canceled", batch]
+    queued = redis.sets[names.queue_key(prefix, queue, "queued")]
+    if limit and len(queued) >= limit:
+        return ["full", len(queued), 0, ""]
+    waiting = [i for i in queued if owner and _of(redis, prefix, i).get("owner") == owner]
+    if owner and max_queued and len(waiting) >= max_queued:
+        return ["owner_full", len(waiting)]
+    now = _now(redis)
+    fields = {"task": task, "queue": queue, "state": "queued", "attempt": 0, "params": params,
+              "created_at": now}  # fmt: skip
+    optional = {"owner": owner, "webhook": webhook, "batch": batch and batch_key, "items": items,
+                "expires_at": "" if expires_in_s == "" else now + expires_in_s}  # fmt: skip
+    _set(redis, job, fields | {name: value for name, value in optional.items() if value != ""})
+    if guard != job:
+        _set(redis, guard, {"id": job_id, "fingerprint": fingerprint})
+        _set(redis, job, {"idempotency": guard})
+    if batch:
+        known = redis.hashes[batch_key]
+        known.setdefault(f"most:{task}", str(most))
+        kind = task if known.get("task", task) == task else MIXED
+        _set(redis, batch_key, {"task": kind, "messages": number + 1})
+        _add(redis, batch_key, "items", items)
+    else:
+        redis.sets[names.jobs_key(prefix, owner)][job_id] = now
+    queued[job_id] = now
+    _add(redis, names.queue_key(prefix, queue, "stats"), "submitted", 1)
+    redis.messages.append(job_id)
+    redis.tell(names.shard_key(prefix, job_id), id=job_id, state="queued")
+    return ["created", job_id]
+
+
+def start(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
+    """Begin an attempt, if there is one to begin."""
+    prefix, job_id, worker, *_ = args
+    if expire(redis, keys, args)[0] == "expired":
+        return ["expired", 0]
+    job = redis.hgetall(keys[0])
+    if not job:
+        return ["unknown"]
+    if job["state"] != "queued":
+        return ["busy" if job["state"] == "running" else job["state"], 0]
+    now, attempt = _now(redis), int(job["attempt"]) + 1
+    _set(redis, keys[0], {"state": "running", "attempt": attempt, "worker": worker,
+                          "started_at": now})  # fmt: skip
+    redis.sets[names.queue_key(prefix, job["queue"], "queued")].pop(job_id, None)
+    redis.sets[names.queue_key(prefix, job["queue"], "running")][job_id] = now
+    _tell(redis, prefix, job_id, "running", attempt)
+    return ["run", attempt, job["params"], job["created_at"], str(now), 1, 0, 0, ""]
+
+
+def finish(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
+    """End a job, by the attempt that is running it."""
+    prefix, job_id, attempt, state, field, text, code, _, _, completed = args
+    job = redis.hgetall(keys[0])
+    if job.get("state") != "running" or job["attempt"] != str(attempt):
+        return ["refused", job.get("state", "unknown"), attempt]
+    _set(redis, keys[0], {field: text})
+    _end(redis, prefix, job_id, state, code, completed)
+    return ["ok"]
+
+
+def cancel(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
+    """Cancel a job that has not ended."""
+    job = redis.hgetall(keys[0])
+    if not job:
+        return ["unknown"]
+    if job["state"] in TERMINAL:
+        return [job["state"]]
+    _end(redis, args[0], args[1], "canceled", "canceled")
+    return ["canceled"]
+
+
+def expire(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
+    """Expire a job whose time to be started is up."""
+    job = redis.hgetall(keys[0])
+    is_over = "expires_at" in job and _now(redis) >= float(job["expires_at"])
+    if not is_over or job["state"] != "queued" or job["attempt"] != "0":
+        return ["unchanged"]
+    _end(redis, args[0], args[1], "expired", "expired")
+    return ["expired"]
+
+
+def remove(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
+    """Delete the record of a job that has ended."""
+    prefix, job_id, *_ = args
+    job = redis.hgetall(keys[0])
+    if not job:
+        return ["unknown"]
+    if job["state"] not in TERMINAL:
+        return ["refused", job["state"]]
+    for key in (keys[0], job.get("idempotency", "")):
+        redis.hashes.pop(key, None)
+    redis.lists.pop(names.events_key(prefix, job_id), None)
+    redis.sets[names.jobs_key(prefix, job.get("owner", ""))].pop(job_id, None)
+    return ["ok"]
+
+
+def halt(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
+    """Have no more of a batch's messages taken."""
+    if keys[0] in redis.hashes:
+        _set(redis, keys[0], {"halted": 1})
+    return []
+
+
+FUNCTIONS: dict[str, Function] = {
+    "submit": submit, "start": start, "finish": finish, "cancel": cancel, "expire": expire,
+    "remove": remove, "halt": halt,
+}  # fmt: skip
+
+
+def _end(
+    redis: FakeRedis, prefix: str, job_id: str, state: str, code: str, completed: int = 0
+) -> None:
+    """The one way into a terminal state."""
+    job, now = _of(redis, prefix, job_id), _now(redis)
+    _set(redis, names.job_key(prefix, job_id), {"state": state, "finished_at": now})
+    for part in ("queued", "running"):
+        redis.sets[names.queue_key(prefix, job["queue"], part)].pop(job_id, None)
+    stats = names.queue_key(prefix, job["queue"], "stats")
+    _add(redis, stats, f"finished:{state}", 1)
+    if state == "failed":
+        _add(redis, stats, f"failed:{code}", 1)
+    if "batch" in job:
+        _add(redis, job["batch"], state, 1)
+        _add(redis, job["batch"], "items_completed", completed)
+        _add(redis, job["batch"], "items_failed", int(job["items"]) - completed)
+    _tell(redis, prefix, job_id, state, int(job["attempt"]), "" if state == "succeeded" else code)
+
+
+def _tell(
+    redis: FakeRedis, prefix: str, job_id: str, state: str, attempt: int, code: str = ""
+) -> None:
+    redis.tell(names.shard_key(prefix, job_id), id=job_id, state=state)
+    step = f"{state} {attempt} {code} {_now(redis):.6f}"
+    redis.lists[names.events_key(prefix, job_id)].append(step)
+
+
+def _now(redis: FakeRedis) -> float:
+    seconds, micros = redis.time()
+    return round(seconds + micros / 1e6, 6)  # as it is told: cursors are made of it
+
+
+def _of(redis: FakeRedis, prefix: str, job_id: str) -> dict[str, str]:
+    return redis.hgetall(names.job_key(prefix, job_id))
+
+
+def _set(redis: FakeRedis, key: str, fields: dict[str, Any]) -> None:
+    redis.hashes[key] |= {name: str(value) for name, value in fields.items()}
+
+
+def _add(redis: FakeRedis, key: str, name: str, number: int) -> None:
+    redis.hashes[key][name] = str(int(redis.hashes[key].get(name, 0)) + int(number))

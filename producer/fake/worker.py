@@ -1,0 +1,170 @@
+"""Answers jobs in this process, as a worker would, without a model."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from crossmodal.errors import CrossmodalError
+from crossmodal.jobs.bulk import BulkItem, unpack_items
+from crossmodal.jobs.ledger import Attempt, JobLedger
+from crossmodal.jobs.names import Task, result_key
+from crossmodal.jobs.params import (
+    BulkParams,
+    Img2TxtParams,
+    ItemParams,
+    Txt2ImgParams,
+    parse_item,
+    parse_params,
+    task_of,
+)
+from crossmodal.jobs.record import (
+    Failure,
+    GeneratedCaption,
+    ImageRef,
+    ItemResult,
+    JobResult,
+    Timings,
+)
+from crossmodal.parts import put_part
+from crossmodal.storage import Storage
+from crossmodal.vision.media import media_type
+from producer.png import write_png
+
+NAME = "fake"
+SIDE = 8  # pixels of a picture
+
+Draw = Callable[[Txt2ImgParams], Sequence[bytes]]
+"""Makes `count` PNG files of a prompt."""
+Describe = Callable[[Img2TxtParams, bytes], Sequence[str]]
+"""Makes `count` captions of a picture's file, the likeliest first."""
+
+
+def plain_pictures(params: Txt2ImgParams) -> list[bytes]:
+    """Small pictures of one colour each, which follows from the prompt and the seed."""
+    first = params.seed or 0
+    digests = (_digest(f"{params.prompt} {first + i}".encode()) for i in range(params.count))
+    return [write_png(digest[:3] * SIDE * SIDE, SIDE, SIDE, 3) for digest in digests]
+
+
+def plain_captions(params: Img2TxtParams, image: bytes) -> list[str]:
+    """Sentences that follow from the picture's bytes."""
+    name = _digest(image).hex()[:8]
+    return [f"caption {i + 1} of picture {name}" for i in range(params.count)]
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+class Made(NamedTuple):
+    """What was made of one request."""
+
+    images: tuple[ImageRef, ...] = ()
+    captions: tuple[GeneratedCaption, ...] = ()
+    seed: int | None = None
+
+
+class FakeWorker:
+    """Runs jobs by two functions; what these raise ends the job as it would in a worker."""
+
+    def __init__(self, ledger: JobLedger, storage: Storage, draw: Draw, describe: Describe) -> None:
+        self._ledger = ledger
+        self._storage = storage
+        self._draw = draw
+        self._describe = describe
+        self.failures: list[CrossmodalError] = []
+        """Of the next requests, instead of what they would make."""
+
+    def run(self, job_id: str) -> bool:
+        """Bring a job to its end; False where it has ended already."""
+        attempt = self._ledger.start(job_id, NAME)
+        if not isinstance(attempt, Attempt):
+            return False
+        try:
+            task = self._ledger.get(job_id).task
+            result = self._result(attempt, task)
+        except CrossmodalError as e:
+            self._ledger.fail(attempt, Failure.of(e))
+        except Exception as e:  # noqa: BLE001 - whatever the caller's functions raise
+            self._ledger.fail(attempt, _internal(e))
+        else:
+            self._ledger.succeed(attempt, result)
+        return True
+
+    def _result(self, attempt: Attempt, task: Task) -> JobResult:
+        begun = time.time()
+        params = parse_params(task, attempt.params)
+        if isinstance(params, BulkParams):
+            results = self._items(attempt, params)
+            failed = sum(result.failure is not None for result in results)
+            part = put_part(self._storage, attempt.job, attempt.number, results)
+            made: dict[str, Any] = {
+                "parts": (part,), "completed": len(results) - failed, "failed": failed,
+            }  # fmt: skip
+        else:
+            made = self._make(attempt, params, None)._asdict()
+        waits_s, run_s = attempt.queued_s, time.time() - begun
+        result = JobResult(
+            job=attempt.job, task=task_of(params), **made,
+            params=params.model_dump(mode="json", exclude={"metadata"}), metadata=params.metadata,
+            model=NAME, bundle_version=NAME, batch_size=1, attempt=attempt.number,
+            timings=Timings(queued_s=waits_s, batch_wait_s=0.0, inference_s=run_s, store_s=0.0,
+                            total_s=waits_s + run_s),
+        )  # fmt: skip
+        text = result.model_dump_json().encode()
+        self._storage.put(result_key(attempt.job, "result.json"), text, "application/json")
+        return result
+
+    def _items(self, attempt: Attempt, params: BulkParams) -> list[ItemResult]:
+        items = unpack_items(self._storage.get(params.input))
+        return [self._item(attempt, Task(params.kind), i, item) for i, item in enumerate(items)]
+
+    def _item(self, attempt: Attempt, task: Task, index: int, item: BulkItem) -> ItemResult:
+        packed = {"image": {"key": "packed"}} if item.image is not None else {}
+        try:
+            params = parse_item(task, item.params | packed)
+            made = self._make(attempt, params, item.image, f"{index}-")._asdict()
+        except CrossmodalError as e:
+            made = {"failure": Failure.of(e)}
+        except Exception as e:  # noqa: BLE001 - whatever the caller's functions raise
+            made = {"failure": _internal(e)}
+        return ItemResult(index=index, custom_id=item.custom_id, **made)
+
+    def _make(
+        self, attempt: Attempt, params: ItemParams, image: bytes | None, folder: str = ""
+    ) -> Made:
+        if self.failures:
+            raise self.failures.pop(0)
+        if isinstance(params, Txt2ImgParams):
+            files = _counted(self._draw(params), params)
+            return Made(self._stored(attempt, files, folder), seed=params.seed)
+        data = self._storage.get(params.image) if image is None else image
+        media_type(data)
+        captions = _counted(self._describe(params, data), params)
+        return Made(captions=tuple(
+            GeneratedCaption(text=text, log_probability=-1.0 - i) for i, text in enumerate(captions)
+        ))  # fmt: skip
+
+    def _stored(
+        self, attempt: Attempt, files: Sequence[bytes], folder: str
+    ) -> tuple[ImageRef, ...]:
+        refs = []
+        for i, data in enumerate(files):
+            if media_type(data) != "image/png":
+                raise TypeError("`draw` made a picture that is no PNG")
+            key = result_key(attempt.job, f"{folder}{i}.png", attempt.number)
+            blob = self._storage.put(key, data, "image/png")
+            width, height = (int.from_bytes(data[at : at + 4]) for at in (16, 20))
+            refs.append(ImageRef(**blob.model_dump(), width=width, height=height))
+        return tuple(refs)
+
+
+def _counted(made: Sequence[bytes] | Sequence[str], params: ItemParams) -> Sequence[Any]:
+    if len(made) != params.count:
+        raise TypeError(f"{len(made)} were made, and count is {params.count}")
+    return made
+
+
+def _internal(error: Exception) -> Failure:
+    return Failure(code=CrossmodalError.code, message=f"{type(error).__name__}: {error}")

@@ -1,0 +1,34 @@
+"""Fields that nobody knows: named, with the one that may have been meant."""
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+from crossmodal.errors import InvalidParams
+
+MOST_NAMED = 5
+ALIKE = 0.6  # of 1
+
+
+def check_fields(given: Iterable[object], known: Collection[str], where: str = "") -> None:
+    """Raise `InvalidParams` for fields that are not known, those of the object at `where`."""
+    if said := unknown_fields(given, known):
+        raise InvalidParams(f"{where}: {said}" if where else said)
+
+
+def unknown_fields(given: Iterable[object], known: Collection[str]) -> str:
+    """Which of the fields are not known, in words; empty where all are."""
+    unknown = [str(name) for name in given if name not in known]
+    said = "; ".join(_said(name, known) for name in unknown[:MOST_NAMED])
+    return f"{said}; …" if len(unknown) > MOST_NAMED else said
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like another; None where none is."""
+    found = get_close_matches(name[:100].lower(), list(known), 1, ALIKE)
+    return found[0] if found else None
+
+
+def _said(name: str, known: Collection[str]) -> str:
+    near = nearest(name, known)
+    remedy = f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
+    return f"unknown field {name[:100]!r}: {remedy}"

@@ -1,0 +1,162 @@
+"""The commands that ask about jobs, and do something to them."""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from crossmodal.console import FAILED, Json, print_json, print_table, say, shown_time
+from crossmodal.errors import ResultTimeout
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.record import Job, JobState
+from producer.cli import Out, Timeout, opened
+from producer.client import Client
+from producer.handle import JobHandle
+from producer.outcome import show_result
+from producer.patience import how_to_go_on, interruptible, place, wait_for
+from producer.targets import check_target
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Of a job.")]
+STATES = ", ".join(JobState)
+SHOWN = 60  # characters of a prompt in the list
+
+
+def status(job_id: JobId, as_json: Json = False) -> None:
+    """Where a job is on its way: state, attempt, place in the queue, likely wait."""
+    with opened() as client:
+        found = client.status(job_id)
+        if as_json:
+            print_json(found.model_dump(mode="json"))
+            return
+        rows = [(k, v) for k, v in found.model_dump(mode="json").items() if v is not None]
+        if found.failure is not None:
+            rows[-1] = ("failure", f"{found.failure.code}: {found.failure.message}")
+        print_table(("", ""), rows)
+
+
+def wait(
+    job_ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Of jobs.")],
+    timeout_s: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Wait until jobs have ended; exit status 0 when all of them succeeded."""
+    with opened() as client, interruptible([JobHandle(client, i) for i in job_ids]):
+        wait_for(client, [client.record(i) for i in job_ids], timeout_s)
+        states = {job_id: client.record(job_id).state for job_id in job_ids}
+        if as_json:
+            print_json(states)
+        else:
+            print_table(("job", "state"), states.items())
+        if any(state is not JobState.SUCCEEDED for state in states.values()):
+            raise typer.Exit(FAILED)
+
+
+def result(
+    job_id: JobId, out: Out = None, timeout_s: Timeout = None, as_json: Json = False
+) -> None:
+    """Wait until a job has ended, and show what it made; --timeout 0 does not wait."""
+    with opened() as client, interruptible([JobHandle(client, job_id)]):
+        if out is not None:
+            check_target(out)
+        job = client.record(job_id)
+        if timeout_s == 0 and not job.state.is_terminal:
+            raise ResultTimeout(
+                f"job {job_id} is {place(client.status(job_id))}: {how_to_go_on([job_id])}"
+            )
+        wait_for(client, [job], timeout_s)
+        show_result(client, job_id, out, as_json)
+
+
+def cancel(job_id: JobId, as_json: Json = False) -> None:
+    """Cancel a job that has not ended; exit status 1 when it had."""
+    with opened() as client:
+        state = client.cancel(job_id)
+        if as_json:
+            print_json({"id": job_id, "state": state})
+        else:
+            say(f"{job_id} {state}")
+        if state is not JobState.CANCELED:
+            raise typer.Exit(FAILED)
+
+
+def retry(job_id: JobId, as_json: Json = False) -> None:
+    """Run a job that failed, was canceled or expired again: as a new job, whose id is printed."""
+    with opened() as client:
+        new = client.retry(job_id)
+        if as_json:
+            print_json({"id": new.id, "retry_of": job_id})
+        else:
+            say(new.id)
+
+
+def delete(job_id: JobId, as_json: Json = False) -> None:
+    """Delete an ended job's record, and the pictures that it made."""
+    with opened() as client:
+        client.delete(job_id)
+        if as_json:
+            print_json({"id": job_id, "deleted": True})
+        else:
+            say(f"{job_id} deleted")
+
+
+def jobs(
+    state: Annotated[
+        JobState | None, typer.Option(metavar="STATE", help=f"Those that are {STATES}.")
+    ] = None,
+    task: Annotated[
+        Literal["txt2img", "img2txt"] | None, typer.Option(help="Those of this kind.")
+    ] = None,
+    owner: Annotated[
+        str, typer.Option(metavar="KEY", help="Those of the API key with this id.")
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many.")] = 20,
+    cursor: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Where the last list ended.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List jobs, the latest first; those of batches are not among them."""
+    with opened() as client:
+        kind = None if task is None else Task(task)
+        page = client.jobs(owner, state=state, task=kind, cursor=cursor, limit=limit)
+        if as_json:
+            found = [job.model_dump(mode="json") for job in page.jobs]
+            print_json({"jobs": found, "next_cursor": page.next_cursor})
+            return
+        print_table(("id", "created", "task", "state", "about"), map(_row, page.jobs), "no jobs")
+        if page.next_cursor is not None:
+            say(f"more: the same with --cursor {page.next_cursor}")
+
+
+def _row(job: Job) -> tuple[Any, ...]:
+    about = str(job.params.get("prompt", ""))[:SHOWN]
+    if job.failure is not None:
+        about = job.failure.code
+    return job.id, shown_time(job.created_at), job.task, job.state, about
+
+
+def queue(as_json: Json = False) -> None:
+    """Depth, running jobs, oldest wait and workers of each queue."""
+    with opened() as client:
+        queues, workers = client.queues(), _workers(client)
+        if as_json:
+            print_json([
+                q.model_dump(mode="json") | {"workers": workers.get(q.queue, [])} for q in queues
+            ])  # fmt: skip
+            return
+        print_table(
+            ("queue", "depth", "running", "oldest wait (s)", "succeeded", "failed", "workers"),
+            [
+                (q.queue, q.depth, q.running, q.oldest_wait_s, q.finished.get("succeeded", 0),
+                 q.finished.get("failed", 0), ", ".join(workers.get(q.queue, [])) or "none")
+                for q in queues
+            ],
+        )  # fmt: skip
+
+
+def _workers(client: Client) -> dict[str, list[str]]:
+    """The names of those that serve each queue."""
+    found: dict[str, list[str]] = {}
+    for worker in client.workers():
+        for name in worker.queues:
+            found.setdefault(name, []).append(worker.name)
+    return found

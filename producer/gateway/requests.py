@@ -1,0 +1,149 @@
+"""What is asked for, as clients write it: bodies and queries, which have no unknown fields."""
+
+from itertools import islice
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.origin import ENDED, HookEvent
+from crossmodal.jobs.params import MAX_PROMPT, MAX_SEED
+from crossmodal.jobs.record import JobState
+from producer.fields import nearest, unknown_fields
+from producer.inline import decoded
+
+
+class Closed(BaseModel):
+    """What has no other fields than its own, and says which one may have been meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_all(cls, given: Any) -> Any:
+        if isinstance(given, dict) and (said := unknown_fields(given, cls.model_fields)):
+            raise PydanticCustomError("unknown_field", "{said}", {"said": said})
+        return given
+
+
+class _Options(Closed):
+    metadata: JsonValue = Field(default=None, description="Yours; comes back with the job.")
+    expires_in_s: float | None = Field(
+        default=None, ge=0, le=31_536_000, description="Not started by then, the job expires."
+    )
+    webhook_url: str | None = Field(default=None, min_length=8, max_length=2_048)
+    webhook_events: list[HookEvent] = Field(default=list(ENDED), min_length=1, max_length=5)
+
+
+class Txt2ImgRequest(_Options):
+    """`count` pictures of `prompt`; picture i is drawn with `seed` + i."""
+
+    task: Literal["txt2img"]
+    # Its length counts once it is cleaned.
+    prompt: str = Field(json_schema_extra={"minLength": 1, "maxLength": MAX_PROMPT})
+    count: int = Field(default=1, ge=1, le=16)
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    temperature: float = Field(default=1.0, ge=0, le=2)
+
+
+class ByKey(Closed):
+    """A picture that is stored already: an upload's, or one that a job has made."""
+
+    key: str = Field(min_length=1, max_length=1_024)
+
+
+class ByData(Closed):
+    """A picture's file, in base64 or as a `data:` URL."""
+
+    data: Annotated[
+        bytes,
+        BeforeValidator(lambda text: decoded(text, "image.data")),
+        WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+    ]
+
+
+class ByUrl(Closed):
+    """Where to fetch the picture from; refused unless the gateway allows it."""
+
+    url: str = Field(min_length=8, max_length=2_048)
+
+
+WAYS: dict[str, type[Closed]] = {"key": ByKey, "data": ByData, "url": ByUrl}
+
+
+def _way(image: Any) -> str | None:
+    """By which of its fields a picture is given, or was meant to be."""
+    if not isinstance(image, dict):
+        return next((way for way, kind in WAYS.items() if isinstance(image, kind)), None)
+    exact = (way for way in WAYS if way in image)
+    meant = (nearest(str(name), WAYS) for name in islice(image, len(WAYS)))
+    return next(exact, None) or next(filter(None, meant), None)
+
+
+Picture = Annotated[
+    Annotated[ByKey, Tag("key")] | Annotated[ByData, Tag("data")] | Annotated[ByUrl, Tag("url")],
+    Discriminator(
+        _way,
+        custom_error_type="no_picture",
+        custom_error_message="give an object with a key, with data or with a url",
+    ),
+]
+
+
+class Img2TxtRequest(_Options):
+    """The `count` best captions of `image`."""
+
+    task: Literal["img2txt"]
+    image: Picture
+    count: int = Field(default=1, ge=1, le=5)
+    beam_width: int = Field(default=4, ge=1, le=10)
+    max_words: int = Field(default=40, ge=1, le=64)
+
+
+JobRequest = Txt2ImgRequest | Img2TxtRequest
+REQUESTS: dict[str, type[JobRequest]] = {"txt2img": Txt2ImgRequest, "img2txt": Img2TxtRequest}
+
+
+class UploadRequest(Closed):
+    """A picture that is to be put into the object store directly."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class JobQuery(Closed):
+    """Which of the caller's jobs are listed."""
+
+    state: JobState | None = None
+    task: Task | None = Field(default=None, description="txt2img or img2txt.")
+    cursor: str | None = Field(default=None, max_length=200)
+    limit: int = Field(default=20, ge=1, le=200)
+
+
+class BlobQuery(Closed):
+    """How a blob is given out."""
+
+    redirect: bool = Field(default=True, description="False: the bytes from here, always.")
+
+
+class DeadLetterQuery(Closed):
+    """How many dead letters are listed."""
+
+    limit: int = Field(default=50, ge=1, le=200)
+
+
+class DeliveryQuery(Closed):
+    """Which deliveries are listed."""
+
+    job: str | None = Field(default=None, max_length=128, description="Of this job alone.")
+    limit: int = Field(default=50, ge=1, le=200)

@@ -1,0 +1,31 @@
+"""A picture's file that is written as text, where JSON has no bytes."""
+
+import base64
+import re
+from urllib.parse import unquote_to_bytes
+
+from crossmodal.errors import InvalidImage
+
+_DATA_URL = re.compile(r"data:([^,]{0,200}),", re.IGNORECASE)
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+def decoded(text: object, where: str) -> bytes:
+    """The bytes of base64, also of its URL-safe form, without padding, or as a `data:` URL.
+
+    Raises `InvalidImage`, which names the field.
+    """
+    if not isinstance(text, str):
+        raise InvalidImage(f"{where} is not base64: it is no string")
+    if url := _DATA_URL.match(text):
+        if not url[1].lower().endswith(";base64"):
+            raise InvalidImage(f"{where} is a data: URL that is not base64: write data:…;base64,…")
+        text = unquote_to_bytes(text[url.end() :]).decode("latin-1")
+    plain = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except ValueError as e:
+        raise InvalidImage(
+            f"{where} is not base64, it begins with {text[:12]!r}: write the picture's file as "
+            "base64, or as a data: URL"
+        ) from e

@@ -1,0 +1,71 @@
+"""The items of a batch, of what an app holds: prompts or pictures."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from crossmodal.errors import InvalidImage, InvalidParams
+from crossmodal.jobs.bulk import BulkItem
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.params import MAX_SEED, BlobRef, Img2TxtParams, Txt2ImgParams, build_params
+from crossmodal.jobs.record import Failure, ItemResult
+from producer.bulk import Request
+from producer.checks import check_one_of, check_several, shown
+from producer.pictures import Picture, bytes_of, is_picture
+from producer.seeds import item_seed
+
+ANY_BLOB = BlobRef(key="any")
+
+
+def prompt_items(
+    prompts: Iterable[str], batch_id: str, options: dict[str, Any]
+) -> Iterator[Request]:
+    """An item for each prompt, with a seed of its own.
+
+    `options` are the params that all share; those that no job may have raise `InvalidParams`.
+    """
+    several = check_several("prompts", prompts, but=isinstance(prompts, str | bytes))
+    shared = build_params(Txt2ImgParams, {"prompt": "any", **options})
+
+    def seed(i: int) -> int:
+        if shared.seed is None:
+            return item_seed(batch_id, i)
+        return (shared.seed + i * shared.count) % (MAX_SEED + 1)
+
+    return (
+        (Task.TXT2IMG, BulkItem(str(i), {"prompt": prompt, **options, "seed": seed(i)}))
+        for i, prompt in enumerate(several)
+    )
+
+
+def picture_items(
+    images: Iterable[Picture], options: dict[str, Any], max_bytes: int
+) -> Iterator[Request | ItemResult]:
+    """An item for each picture, which is read when it is its turn; a failure for what is none."""
+    several = check_several("images", images, but=is_picture(images))
+    build_params(Img2TxtParams, {"image": ANY_BLOB, **options})
+    return (_picture_item(i, image, options, max_bytes) for i, image in enumerate(several))
+
+
+def _picture_item(
+    index: int, image: Picture, options: dict[str, Any], max_bytes: int
+) -> Request | ItemResult:
+    if isinstance(image, BlobRef):
+        ref = image.model_dump(mode="json", exclude_none=True)
+        return Task.IMG2TXT, BulkItem(str(index), options | {"image": ref})
+    try:
+        return Task.IMG2TXT, BulkItem(str(index), options, bytes_of(image, max_bytes))
+    except InvalidImage as e:
+        return ItemResult(index=index, custom_id=str(index), failure=Failure.of(e))
+
+
+def checked_items(items: Iterable[Request | ItemResult]) -> Iterator[Request | ItemResult]:
+    """The same items. Raises `InvalidParams` for what is none, when it is its turn."""
+    return (_checked(given) for given in check_several("items", items))
+
+
+def _checked(given: Any) -> Request | ItemResult:
+    if isinstance(given, ItemResult):
+        return given
+    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], BulkItem):
+        return check_one_of("task", Task, given[0]), given[1]
+    raise InvalidParams(f"an item is {shown(given)}: give (task, BulkItem(…))")

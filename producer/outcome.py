@@ -1,0 +1,51 @@
+"""What a job made, shown to a person or a program, and its pictures written to files."""
+
+from pathlib import Path
+from typing import Any
+
+from crossmodal.console import print_json, print_table, say
+from crossmodal.errors import InvalidParams, OutputNotWritable
+from crossmodal.jobs.record import JobResult
+from producer.client import Client
+from producer.handle import result_of
+from producer.targets import write_pictures
+
+
+def show_result(client: Client, job_id: str, out: Path | None, as_json: bool) -> None:
+    """Print an ended job's result, and write its pictures to `out`.
+
+    Raises what became of a job without a result, and `OutputNotWritable`.
+    """
+    found = result_of(client.record(job_id))
+    files = [] if out is None else _write(client, found, out)
+    if as_json:
+        print_json(found.model_dump(mode="json") | {"files": [str(file) for file in files]})
+        return
+    print_table(("", ""), _rows(found))
+    for file in files:
+        say(f"wrote {file}")
+
+
+def _write(client: Client, found: JobResult, out: Path) -> list[Path]:
+    if not found.images:
+        raise InvalidParams(f"-o {out}: job {found.job} made no pictures, leave it out")
+    try:
+        return write_pictures([client.read(image) for image in found.images], out)
+    except OutputNotWritable as e:
+        raise OutputNotWritable(
+            f"{e}; what job {found.job} made is kept: `crossmodal result {found.job} -o FILE`"
+        ) from e
+
+
+def _rows(found: JobResult) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = [("job", found.job)]
+    rows += [("image", f"{i.key} ({i.width} × {i.height})") for i in found.images]
+    rows += [("caption", f"{c.text} ({c.log_probability:.2f})") for c in found.captions]
+    if found.seed is not None:
+        rows.append(("seed", found.seed))
+    if found.unknown_words:
+        near = found.suggestions
+        words = (f"{w} (nearest: {near[w]})" if w in near else w for w in found.unknown_words)
+        rows.append(("unknown words", ", ".join(words)))
+    rows.append(("total", f"{found.timings.total_s:.3f} s"))
+    return rows

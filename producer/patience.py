@@ -1,0 +1,144 @@
+"""What a person who waits is told: how far the jobs are, that nobody serves them, how to go on.
+
+A thread looks once a second, so that it makes no difference what is waited for.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+
+from crossmodal.console import note, progress
+from crossmodal.errors import CrossmodalError, Interrupted, ResultTimeout
+from crossmodal.jobs.record import Job, JobState, JobStatus
+from producer.client import Client
+from producer.handle import JobHandle
+
+LOOK_S = 1.0
+NOBODY_AFTER_S = 3.0
+
+
+def wait_for(client: Client, jobs: Iterable[Job], timeout_s: float | None = None) -> None:
+    """Return when all have ended. Raises `ResultTimeout`, which says how to go on."""
+    left = {job.id: job for job in jobs}
+    if not left:
+        return
+    handles = [JobHandle(client, job_id) for job_id in left]
+    unserved = Unserved(client, lambda: {job.queue for job in list(left.values())})
+    with progress("waiting", len(handles)) as bar:
+        task = bar.task_ids[0]
+
+        def look() -> None:
+            jobs = list(left.values())
+            if jobs and not bar.disable:  # the last, because then all have ended
+                shown = place(client.status(jobs[-1].id))
+                bar.update(task, description=shown if len(handles) == 1 else f"the last: {shown}")
+            unserved.look(lambda queue: _is_run(client, jobs, queue))
+
+        try:
+            with looking(look):
+                for job in client.as_completed(handles, timeout_s):
+                    del left[job.id]
+                    bar.advance(task)
+        except ResultTimeout as e:
+            raise ResultTimeout(f"{e}: {how_to_go_on(left)}") from e
+
+
+@contextmanager
+def looking(look: Callable[[], None]) -> Iterator[None]:
+    """Call `look` once a second; an outage is for whoever waits to tell."""
+    ended = Event()
+
+    def run() -> None:
+        while not ended.wait(LOOK_S):
+            with suppress(CrossmodalError):
+                look()
+
+    thread = Thread(target=run, name="patience", daemon=True)
+    try:
+        thread.start()
+        yield
+    finally:  # also where Ctrl-C comes while it starts
+        ended.set()
+        if thread.ident is not None:
+            thread.join()
+
+
+class Unserved:
+    """Says of each queue, once, that no worker takes jobs from it, or none any more."""
+
+    def __init__(self, client: Client, queues: Callable[[], set[str]]) -> None:
+        self._client = client
+        self._queues = queues
+        self._told: set[str] = set()
+        self._served: set[str] = set()
+        self._not_before = time.monotonic() + NOBODY_AFTER_S
+
+    def look(self, is_run: Callable[[str], bool] = lambda queue: False) -> None:
+        """Ask who works; `is_run` says whether what is waited for is in somebody's hands yet."""
+        queues = self._queues() - self._told
+        if not queues or time.monotonic() < self._not_before:
+            return
+        served = {queue for worker in self._client.workers() for queue in worker.queues}
+        for queue in sorted(queues - served):
+            if not is_run(queue):
+                self._told.add(queue)
+                more = " any more" if queue in self._served else ""
+                note(
+                    f"no worker serves the queue {queue}{more}: start one with `crossmodal "
+                    "worker`, or all that is needed on this machine with `crossmodal up`"
+                )
+        self._served |= served
+
+
+def _is_run(client: Client, jobs: Collection[Job], queue: str) -> bool:
+    """Whether the first job of a queue is run: a worker that stops finishes what it has."""
+    job_id = next((job.id for job in jobs if job.queue == queue), None)
+    if job_id is None:
+        return True
+    return client.record(job_id).state is not JobState.QUEUED and client.ledger.is_leased(job_id)
+
+
+@contextmanager
+def interruptible(submitted: Collection[JobHandle]) -> Iterator[None]:
+    """Have Ctrl-C say which jobs go on, and how their waiter can."""
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        ids = [job.id for job in submitted]
+        if not ids:
+            raise Interrupted("nothing was submitted yet") from e
+        which = f"job {ids[0]} goes on" if len(ids) == 1 else f"{len(ids)} jobs go on"
+        raise Interrupted(f"{which}: {how_to_go_on(ids)}") from e
+
+
+def how_to_go_on(ids: Collection[str]) -> str:
+    """The commands for jobs that have not ended."""
+    if len(ids) > 1:
+        shown = " ".join(ids)
+        return f"`crossmodal wait {shown}` waits for them, `crossmodal cancel ID` cancels one"
+    [job_id] = ids
+    return (
+        f"`crossmodal result {job_id}` waits for it and shows what it made, "
+        f"`crossmodal cancel {job_id}` cancels it"
+    )
+
+
+def place(status: JobStatus) -> str:
+    """Where a job is on its way, in words: `queued, 3 jobs before it, about 12 s`."""
+    words = [str(status.state)]
+    if status.position is not None:
+        before = status.position
+        words.append(f"{before} job{'s' if before > 1 else ''} before it" if before else "next")
+    if status.estimated_wait_s is not None:
+        words.append(f"about {duration(status.estimated_wait_s)}")
+    if status.attempt > 1:
+        words.append(f"attempt {status.attempt}")
+    return ", ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: `12 s`, `3 min`, `1.5 h`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5_400 else f"{seconds / 3_600:.1f} h"

@@ -1,0 +1,71 @@
+"""Files that pictures are written to: the name's ending says the format, and all is checked before
+anybody draws."""
+
+import io
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from crossmodal.errors import ExtraMissing, InvalidSetting, OutputNotWritable
+from crossmodal.extras import remedy
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+QUALITY = 95  # of formats that lose something
+
+
+def check_target(out: Path, count: int = 1) -> None:
+    """Raise `InvalidSetting` or `ExtraMissing` where `count` pictures could not be written."""
+    kind = FORMATS.get(out.suffix.lower())
+    if kind is None:
+        raise InvalidSetting(f"-o {out}: give a name that ends in .png, .jpg, .jpeg or .webp")
+    if kind != "PNG" and find_spec("PIL") is None:
+        raise ExtraMissing(
+            f"-o {out}: {kind} needs Pillow, which is not installed: {remedy('worker')}, or give "
+            "a name that ends in .png"
+        )
+    for path in paths_of(out, count):
+        if path.is_dir():
+            raise InvalidSetting(f"-o {path} is a folder: give the name of a file")
+        check_writable(path, "-o")
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Raise `InvalidSetting` where a file cannot be made, or replaced."""
+    folder = path.parent
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise InvalidSetting(f"{option} {path}: {folder} {what}")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise InvalidSetting(f"{option} {path} cannot be written: permission denied")
+
+
+def paths_of(out: Path, count: int) -> list[Path]:
+    """`out` itself for one picture; NAME-0.png and so on for many."""
+    return [out] if count == 1 else [out.with_stem(f"{out.stem}-{i}") for i in range(count)]
+
+
+def write_pictures(pictures: Sequence[bytes], out: Path) -> list[Path]:
+    """Write PNGs in the format of the name. Raises `OutputNotWritable`."""
+    paths = paths_of(out, len(pictures))
+    for picture, path in zip(pictures, paths, strict=True):
+        write(path, _converted(picture, FORMATS[path.suffix.lower()]))
+    return paths
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file. Raises `OutputNotWritable`."""
+    try:
+        path.write_bytes(data)
+    except OSError as e:
+        raise OutputNotWritable(f"{path} cannot be written: {e.strerror or e}") from e
+
+
+def _converted(png: bytes, kind: str) -> bytes:
+    if kind == "PNG":
+        return png  # with what the worker has written into it
+    from PIL import Image  # which few producers need
+
+    file = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(file, kind, quality=QUALITY)
+    return file.getvalue()

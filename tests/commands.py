@@ -1,0 +1,73 @@
+"""The `crossmodal` command in the process of the tests: what it prints, and how it ends."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
+from unittest.mock import patch
+
+from crossmodal.cli import main
+from crossmodal.settings import Settings
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command has ended, as `subprocess.CompletedProcess` tells it."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_command(env: Mapping[str, str], *args: str) -> Done:
+    """Run a command to its end, with `env` on top of the environment, and pipes for its output.
+
+    An exception is raised.
+    """
+    out, err, status = _pipe(), _pipe(), 0
+    with _own_process(["crossmodal", *args], env), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return Done(status, _read(out), _read(err))
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables that lead a command to what these settings lead to."""
+    return {
+        "CELERY_BROKER_URL": settings.broker_url.get_secret_value(),
+        "CELERY_RESULT_BACKEND": "",
+        "CROSSMODAL_KEY_PREFIX": settings.key_prefix,
+        "CROSSMODAL_STORAGE_URL": settings.storage_url,
+    }
+
+
+@contextmanager
+def _own_process(argv: list[str], env: Mapping[str, str]) -> Iterator[None]:
+    """What a command changes of its process is as before afterwards."""
+    root, hook = logging.getLogger(), sys.excepthook
+    handlers, level = root.handlers[:], root.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with patch.object(sys, "argv", argv), patch.dict(os.environ, env):
+            yield
+    finally:
+        root.handlers[:], sys.excepthook = handlers, hook
+        root.setLevel(level)
+        logging.captureWarnings(False)
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+
+
+def _pipe() -> TextIOWrapper:
+    return TextIOWrapper(BytesIO(), encoding="utf-8", write_through=True)
+
+
+def _read(pipe: TextIOWrapper) -> str:
+    pipe.seek(0)
+    return pipe.read()

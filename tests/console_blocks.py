@@ -1,0 +1,91 @@
+"""Console blocks of a page: what is typed after `$`, what it prints, and a shell that tries it.
+
+Lines of output may have other numbers and ids than the page; a line `…` stands for any lines.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
+ID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+NUMBER = re.compile(r"\d[\d,.]*")
+ANY = "…"
+END = "--end of a command--"
+
+
+@dataclass
+class Command:
+    """What is typed, and the lines that it prints."""
+
+    typed: str
+    printed: list[str] = field(default_factory=list)
+
+
+def commands_of(page: str) -> list[Command]:
+    """All commands of a page's console blocks, in their order."""
+    found: list[Command] = []
+    for line in (line for block in BLOCK.findall(page) for line in block.splitlines()):
+        if line.startswith("$ "):
+            found.append(Command(line[2:].partition("  # ")[0].strip()))
+        elif line.strip():
+            found[-1].printed.append(line)
+    return found
+
+
+def differences(expected: list[str], printed: list[str]) -> list[str]:
+    """Expected lines that were not printed, each after the one before it."""
+    missing, at, is_free = [], 0, False
+    shown = [_shape(line) for line in printed if line.strip()]
+    for line in expected:
+        if line.strip() == ANY:
+            is_free = True
+            continue
+        later = shown[at:] if is_free else shown[at : at + 1]
+        if _shape(line) in later:
+            at += later.index(_shape(line)) + 1
+        else:
+            missing.append(line)
+        is_free = False
+    if not is_free and not missing:
+        missing += [f"not on the page: {line}" for line in shown[at:]]
+    return missing
+
+
+def _shape(line: str) -> str:
+    """A line without what differs from one run to the next."""
+    return " ".join(NUMBER.sub("0", ID.sub("ID", line)).split())
+
+
+class Shell:
+    """One shell for all commands, as a reader has it; standard error goes with the output."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+        self._bash = subprocess.Popen(
+            ["bash", "--norc"], cwd=folder, env={**os.environ, **env}, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bash.communicate("exit\n", timeout=60)
+
+    def run(self, typed: str) -> tuple[int, list[str]]:
+        """The exit status of a command, and the lines that it printed."""
+        assert self._bash.stdin is not None
+        assert self._bash.stdout is not None
+        self._bash.stdin.write(f'{typed} < /dev/null\necho "{END}$?"\n')
+        self._bash.stdin.flush()
+        lines: list[str] = []
+        for line in self._bash.stdout:
+            before, is_end, status = line.rstrip("\n").partition(END)
+            lines += [before] if before else []
+            if is_end:
+                return int(status), lines
+        raise AssertionError(f"the shell ended in {typed!r}: {lines}")

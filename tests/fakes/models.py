@@ -1,0 +1,62 @@
+"""Models that need no torch: pictures and captions of one color, made at once.
+
+Words in a prompt say what becomes of its batch: "poison" kills the process, "tarpit" never comes
+back, "glutton" finds no memory, "breaker" breaks the device.
+"""
+
+import os
+import signal
+import threading
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from crossmodal.jobs.params import Img2TxtParams, Txt2ImgParams
+from crossmodal.jobs.record import GeneratedCaption
+from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Request, no_pause
+
+SIDE = 16
+
+
+class FakeModel:
+    """A pipeline for both kinds: the same request gives the same bytes, another one others."""
+
+    def warmup(self) -> None: ...
+
+    def weight(self, request: Request) -> int:
+        return request.params.count
+
+    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+        pause()
+        for request in batch:
+            if isinstance(request.params, Txt2ImgParams):
+                _suffer(request.params.prompt)
+        return [_made(request) for request in batch]
+
+
+def _suffer(prompt: str) -> None:
+    if "poison" in prompt:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "tarpit" in prompt:
+        threading.Event().wait()
+    if "glutton" in prompt:
+        raise MemoryError("there is none for a glutton")
+    if "breaker" in prompt:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+
+def _made(request: Request) -> Outcome:
+    params = request.params
+    if isinstance(params, Img2TxtParams):
+        assert request.image is not None
+        level = int(request.image.mean())
+        captions = [GeneratedCaption(text=f"a picture of level {level}", log_probability=-1.0 - i)
+                    for i in range(params.count)]  # fmt: skip
+        return Described(tuple(captions))
+    assert params.seed is not None
+    images = np.empty((params.count, SIDE, SIDE, 3), np.uint8)
+    for i in range(params.count):
+        color = zlib.crc32(f"{params.seed + i} {params.prompt}".encode()).to_bytes(4, "big")
+        images[i] = list(color[:3])
+    return Drawn(images, (), {})

@@ -1,0 +1,58 @@
+"""The page in a browser, and what a person does there."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+
+from tests.browser import WAIT_MS
+from tests.gateway import Gateway
+
+PROMPT = "a large red circle on a white background"
+
+
+@contextmanager
+def opened(
+    browser: Browser, gateway: Gateway, width: int = 1_280, scheme: str = "light"
+) -> Iterator[Page]:
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,  # type: ignore[arg-type]
+    )
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=gateway.url)
+    page = context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    errors: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            errors.append(message.text)
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(gateway.url)
+    expect(page.locator("#queues [data-queue=txt2img]")).to_be_visible()
+    yield page
+    assert errors == []
+    context.close()
+
+
+def submitted(page: Page, act: Callable[[], object]) -> Locator:
+    """The card of the job that `act` submits, whatever others submit meanwhile."""
+    with page.expect_response(lambda response: response.request.method == "POST") as answer:
+        act()
+    return page.locator(f'#gallery article[data-job="{answer.value.json()["id"]}"]')
+
+
+def draw(page: Page, prompt: str = PROMPT, **fields: str) -> Locator:
+    """Submit a prompt; the card that appears for it."""
+    page.fill("#prompt", prompt)
+    for name, value in fields.items():
+        page.fill(f"#{name}", value)
+    card = submitted(page, lambda: page.click("#draw button.primary"))
+    expect(card).to_be_visible()
+    return card
+
+
+def is_in(card: Locator, state: str) -> None:
+    expect(card).to_have_attribute("data-state", state)

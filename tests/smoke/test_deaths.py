@@ -1,0 +1,191 @@
+"""Each kind of death once: a task, a model host, a worker, Redis, a poisonous prompt, a drain.
+
+Real processes with fake models. What else can die, and under which load, is in tests/e2e.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from crossmodal.jobs.record import JobState
+from crossmodal.processes import Child
+from producer import Client, JobFailed, JobHandle
+from tests.conftest import settings_of, stack_environment
+from tests.servers import Server, start_server
+from tests.waiting import until
+from tests.workers import (
+    alive,
+    celery_workers,
+    host_of,
+    hosts_of,
+    interactive_worker,
+    running_worker,
+    tree_of,
+)
+
+LEASE_S = 3.0
+WAIT_S = 90.0
+PROMPT = "a large red circle on a white background"
+
+
+@dataclass
+class Place:
+    """A queue, the way to it, and a client of it."""
+
+    folder: Path
+    server: Server
+    env: dict[str, str]
+    client: Client
+
+    def submit(self, count: int, prompt: str = PROMPT) -> list[JobHandle]:
+        return [self.client.txt2img(prompt, seed=i) for i in range(count)]
+
+    def restart_server(self) -> None:
+        self.server.child.send(signal.SIGKILL)
+        assert self.server.child.wait(30)
+        self.server = start_server(self.folder / "valkey", self.server.port, is_safe=True)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("deaths")
+    server = start_server(folder / "valkey", is_safe=True)
+    env = stack_environment(server.port, folder) | {
+        "CROSSMODAL_LEASE_S": str(LEASE_S),
+        "CROSSMODAL_SWEEP_S": "0.5",
+    }
+    with Client(settings_of(env)) as client:
+        place = Place(folder, server, env, client)
+        yield place
+    place.server.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_worker(place: Place) -> Iterator[Child]:
+    with running_worker(place.env, place.folder / "worker", 8) as worker:
+        yield worker
+
+
+@pytest.fixture
+def worker(shared_worker: Child) -> Child:
+    """A worker that has everything again which an earlier test has killed."""
+
+    def is_whole() -> bool:
+        return len(hosts_of(shared_worker)) == len(celery_workers(shared_worker, bulk=False)) == 1
+
+    until(is_whole, WAIT_S, "its processes")
+    return shared_worker
+
+
+@contextmanager
+def suspended(process: psutil.Process) -> Iterator[None]:
+    """A model host that runs nothing, so that jobs are on their way for as long as is wanted."""
+    process.suspend()
+    try:
+        yield
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+
+
+def wait_for(state: JobState, jobs: list[JobHandle]) -> None:
+    until(lambda: all(job.status().state is state for job in jobs), WAIT_S, f"all {state}")
+
+
+def attempts(jobs: list[JobHandle]) -> list[int]:
+    """At which attempt each has succeeded."""
+    return [job.result(timeout_s=WAIT_S).attempt for job in jobs]
+
+
+def test_a_killed_task_process_costs_an_attempt_and_no_job(place: Place, worker: Child) -> None:
+    with suspended(host_of(worker)):
+        jobs = place.submit(1)
+        wait_for(JobState.RUNNING, jobs)
+        for process in interactive_worker(worker).children():
+            process.kill()
+        until(lambda: jobs[0].status().attempt == 2, WAIT_S, "the second attempt")
+    assert attempts(jobs) == [2]
+
+
+def test_a_killed_model_host_is_started_again_and_costs_no_job(place: Place, worker: Child) -> None:
+    host = host_of(worker)
+    host.suspend()
+    jobs = place.submit(4)
+    wait_for(JobState.RUNNING, jobs)
+    host.kill()
+    until(lambda: not alive(host), WAIT_S)
+    assert len(attempts(jobs)) == 4
+    assert host_of(worker).pid != host.pid
+
+
+def test_a_killed_celery_worker_is_started_again_and_costs_no_job(
+    place: Place, worker: Child
+) -> None:
+    with suspended(host_of(worker)):
+        jobs = place.submit(12)
+        until(lambda: any(j.status().state is JobState.RUNNING for j in jobs), WAIT_S)
+        interactive_worker(worker).kill()
+    assert max(attempts(jobs)) == 2
+
+
+def test_a_poisonous_prompt_fails_alone(place: Place, worker: Child) -> None:
+    with suspended(host_of(worker)):  # so that it shares its first batch
+        mates = place.submit(7)
+        [poison] = place.submit(1, f"{PROMPT} poison")
+        wait_for(JobState.RUNNING, [*mates, poison])
+    with pytest.raises(JobFailed) as caught:
+        poison.result(timeout_s=WAIT_S)
+    assert caught.value.code == "model_host_crashed"
+    assert len(attempts(mates)) == 7
+
+
+def test_redis_is_killed_and_nothing_is_lost(place: Place, worker: Child) -> None:
+    with suspended(host_of(worker)):
+        jobs = place.submit(20)
+        wait_for(JobState.RUNNING, jobs[:8])
+        place.restart_server()
+    assert len(attempts([*jobs, *place.submit(2)])) == 22
+
+
+def test_a_job_that_outlasts_its_lease_runs_once(place: Place, worker: Child) -> None:
+    with running_worker(place.env, place.folder / "rival", 2) as rival:
+        with suspended(host_of(worker)), suspended(host_of(rival)):
+            jobs = place.submit(2)
+            wait_for(JobState.RUNNING, jobs)
+            # What must not happen is waited for, half a lease longer than it would take.
+            with pytest.raises(AssertionError):
+                until(lambda: any(j.status().attempt > 1 for j in jobs), 1.5 * LEASE_S + 0.5)
+            assert {job.status().state for job in jobs} == {JobState.RUNNING}
+        assert attempts(jobs) == [1, 1]
+
+
+def test_jobs_of_a_dead_machine_are_run_by_another(place: Place, worker: Child) -> None:
+    with running_worker(place.env, place.folder / "doomed", 2) as doomed:
+        with suspended(host_of(worker)), suspended(host_of(doomed)):
+            jobs = place.submit(10)  # as many as both may have in hand
+            wait_for(JobState.RUNNING, jobs)
+            for process in tree_of(doomed):  # all at once
+                with suppress(psutil.NoSuchProcess):  # it has died with its parent
+                    process.kill()
+        assert sorted(attempts(jobs)) == [1] * 8 + [2] * 2
+
+
+def test_a_worker_that_is_told_to_stop_finishes_what_runs(place: Place, worker: Child) -> None:
+    """The last test of this file: it is the shared worker that ends."""
+    tree = tree_of(worker)
+    log = place.folder / "worker" / "log"
+    with suspended(host_of(worker)):
+        jobs = place.submit(12)
+        until(lambda: sum(j.status().state is JobState.RUNNING for j in jobs) == 8, WAIT_S)
+        worker.send(signal.SIGTERM)
+        until(lambda: b"draining" in log.read_bytes(), WAIT_S)
+    assert worker.wait(WAIT_S)
+    assert worker.returncode == 0
+    assert not [process for process in tree if alive(process)]
+    states = [job.status().state for job in jobs]
+    assert states == [JobState.SUCCEEDED] * 8 + [JobState.QUEUED] * 4
