@@ -187,8 +187,8 @@ def test_up_says_a_line_for_each_thing_that_is_ready_and_ctrl_c_ends_all(tmp_pat
         assert (f"page      {page}" in lines, f"API       {page}/v1" in lines) == (True, True)
         assert "worker    cpu: scenes " in said.read_text()
         [logs] = [line.split()[1] for line in lines if line.startswith("logs")]
-        log = Path(logs) / "worker.log"
-        until(lambda: "succeeded" in log.read_text(), WAIT_S, "what the worker logs of the job")
+        kept = Path(logs) / "worker.log"
+        until(lambda: "succeeded" in kept.read_text(), WAIT_S, "what the worker logs of the job")
 
         again = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert (again.returncode, again.stdout) == (1, "")
