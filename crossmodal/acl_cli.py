@@ -11,6 +11,10 @@ from crossmodal.errors import InvalidSetting, described
 from crossmodal.jobs.acl import Role, hashed, rules, user_line
 from crossmodal.settings import load_settings
 
+# A server that is given users leaves `default` on, without a password and with all rights.
+DEFAULT_OFF = "user default off"
+ADMIN = ("~*", "&*", "+@all")
+
 
 def redis_acl(
     role: Annotated[Role | None, typer.Option(help="Only this one. (both)")] = None,
@@ -23,15 +27,19 @@ def redis_acl(
         str | None, typer.Option(help="Version of a Redis older than 7.2: 6.2 or 7.0.")
     ] = None,
 ) -> None:
-    """Print users for an ACL file; without a password file, each has PASSWORD for you to replace.
+    """Print an ACL file: an admin, the users of both sides, and nobody without a password.
 
-    `ACL SETUSER` takes a line without its first word.
+    Without a password file, each has PASSWORD for you to replace. With `--role` it is that user's
+    line alone, to add to a file; `ACL SETUSER` takes it without its first word.
     """
     with errors_to_exit_status():
         settings = load_settings(key_prefix=prefix)
         if (user or password_file) and role is None:
             raise InvalidSetting("--user and --password-file are for one user: give --role too")
         secret = _secret(password_file)
+        if role is None:
+            typer.echo(DEFAULT_OFF)
+            typer.echo(user_line("admin", secret, ADMIN))
         for each in [role] if role else Role:
             name = user or f"{settings.key_prefix}-{each}"
             typer.echo(user_line(name, secret, rules(settings, each, _version(server))))

@@ -1,5 +1,6 @@
 """`crossmodal worker`: serve jobs on this machine's devices."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +9,16 @@ import typer
 from crossmodal import logs
 from crossmodal.console import errors_to_exit_status
 from crossmodal.errors import InvalidSetting
+from crossmodal.jobs.connection import is_reachable
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.server import check_server
 from crossmodal.models.bundle import open_bundle
-from crossmodal.settings import load_settings
+from crossmodal.settings import load_settings, redacted
 from worker.devices import parse_devices
 from worker.supervisor import Supervisor
 from worker.unit import Crew
+
+log = logging.getLogger(__name__)
 
 ALL_QUEUES = ",".join(task.queue for task in Task)
 CONCURRENCY = {"cpu": 24, "cuda": 32}
@@ -58,6 +62,9 @@ def worker(
             concurrency or CONCURRENCY[kind], bulk_concurrency or BULK_CONCURRENCY[kind],
         )  # fmt: skip
         supervisor = Supervisor(settings, pinned, crews, ready_file)
+        if not is_reachable(settings):
+            log.warning("no Redis answers at %s: jobs are taken once one does",
+                        redacted(settings.broker_url.get_secret_value()))  # fmt: skip
         raise typer.Exit(supervisor.run())
 
 

@@ -1,16 +1,19 @@
 """`crossmodal doctor`: what is reachable, what is configured, and how to mend what is not."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import typer
 
-from crossmodal.console import FAILED, Json, console, print_json, print_table
+from crossmodal.console import FAILED, Json, print_json, print_table, say
 from crossmodal.errors import CrossmodalError
 from crossmodal.extras import is_installed, missing, remedy
-from crossmodal.jobs.connection import broker_errors, connect
-from crossmodal.jobs.server import eviction_policy, refuse_cluster, warnings
+from crossmodal.jobs.connection import broker_errors, connect, is_reachable
+from crossmodal.jobs.names import WEBHOOK_QUEUE, Task
+from crossmodal.jobs.server import eviction_policy, open_to_all, refuse_cluster, warnings
+from crossmodal.jobs.workers import Workers
 from crossmodal.models.bundle import open_bundle
 from crossmodal.settings import Settings, load_settings, redacted
 from crossmodal.storage import open_storage
@@ -25,12 +28,22 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `remedy` is empty when there is nothing to do."""
+    """One thing that was looked at; `remedy` is empty when there is nothing to do.
+
+    What is `ok` may still `warn`: nothing is broken, but jobs would wait, or be lost or read.
+    """
 
     subject: str
     ok: bool
     found: str
     remedy: str = ""
+    warns: bool = False
+
+    @property
+    def mark(self) -> str:
+        if not self.ok:
+            return "BAD"
+        return "warn" if self.warns else "ok"
 
 
 def doctor(as_json: Json = False) -> None:
@@ -41,10 +54,11 @@ def doctor(as_json: Json = False) -> None:
     else:
         print_table(
             ("", "what", "found"),
-            [("ok" if f.ok else "BAD", f.subject, f.found) for f in findings],
+            [(f.mark, f.subject, f.found) for f in findings],
         )
-        for finding in (f for f in findings if f.remedy):
-            console.print(f"\n{finding.subject}: {finding.remedy}", markup=False)
+        for advice in dict.fromkeys(f.remedy for f in findings if f.remedy):
+            subjects = ", ".join(f.subject for f in findings if f.remedy == advice)
+            say(f"\n{subjects}: {advice}")
     if not all(f.ok for f in findings):
         raise typer.Exit(FAILED)
 
@@ -59,7 +73,12 @@ def examine() -> list[Finding]:
         ("queue", _queue), ("store", _store), ("bundle", _bundle), ("devices", _devices),
         ("packages", _packages), ("flower", _flower), ("model host", _host),
     ]  # fmt: skip
-    return [_guarded(subject, check, settings) for subject, check in checks]
+    queue, *others = [_guarded(subject, check, settings) for subject, check in checks]
+    try:
+        of_redis = [default_user(settings), *workers(settings)] if is_reachable(settings) else []
+    except CrossmodalError:  # which is what the first row says
+        of_redis = []
+    return [queue, *of_redis, *others]
 
 
 def _guarded(subject: str, check: Callable[[Settings], Finding], settings: Settings) -> Finding:
@@ -80,7 +99,38 @@ def _queue(settings: Settings) -> Finding:
     version = info.get("valkey_version", info["redis_version"])
     evicts = policy not in ("noeviction", "unknown")
     found = f"{name} {version} at {url}, eviction {policy}"
-    return Finding("queue", not evicts, found, "; ".join(problems))
+    return Finding("queue", not evicts, found, "; ".join(problems), warns=bool(problems))
+
+
+def default_user(settings: Settings) -> Finding:
+    """Whether Redis lets in whoever names no user, although it is not for this machine alone."""
+    why = open_to_all(settings)
+    if why:
+        return Finding("redis users", True, f"who names no user is let in, and {why}",
+                       "turn the user `default` off, or give it a password: docs/redis.md has an "
+                       "ACL file with `user default off`", warns=True)  # fmt: skip
+    found = (
+        "open, for this machine alone" if why is not None else "nobody is let in without a password"
+    )
+    return Finding("redis users", True, found)
+
+
+def workers(settings: Settings) -> list[Finding]:
+    """How many Celery workers serve each queue; nobody is missed where no webhooks are used."""
+    with broker_errors(settings), connect(settings) as redis:
+        served = Counter(queue for info in Workers(settings, redis).recent()
+                         for queue in info.queues)  # fmt: skip
+    found = [_served(task.queue, served[task.queue]) for task in Task]
+    count = served[WEBHOOK_QUEUE] or "none; `crossmodal webhooks` would deliver webhooks"
+    return [*found, Finding(f"workers of {WEBHOOK_QUEUE}", True, str(count))]
+
+
+def _served(queue: str, count: int) -> Finding:
+    if count:
+        return Finding(f"workers of {queue}", True, str(count))
+    return Finding(f"workers of {queue}", True, "none: its jobs wait",
+                   "start a worker with `crossmodal worker`, or all there is with `crossmodal up`",
+                   warns=True)  # fmt: skip
 
 
 def _store(settings: Settings) -> Finding:

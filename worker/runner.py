@@ -13,6 +13,7 @@ from crossmodal.errors import (
     CrossmodalError,
     InvalidParams,
     JobFailed,
+    JobNotFound,
     ModelHostCrashed,
     ModelHostUnavailable,
     TimedOut,
@@ -31,6 +32,7 @@ from crossmodal.jobs.params import (
 from crossmodal.jobs.record import (
     Failure,
     JobResult,
+    JobState,
 )
 from crossmodal.metrics import job_ended
 from crossmodal.settings import Settings
@@ -67,7 +69,8 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Skipped:
-    """The message needs no work: its job has ended."""
+    """The message needs no work: its job is `canceled`, `expired` or `unknown`, or the attempt was
+    `superseded` by another, which will tell."""
 
     reason: str
 
@@ -120,10 +123,18 @@ class JobRunner:
         attempt = self._ledger.start(delivery.job, delivery.worker)
         if isinstance(attempt, NotStarted):
             log.info("job %s is not started: %s", delivery.job, attempt.reason)
-            if attempt.reason == "busy":
-                return Busy()
-            return Skipped(attempt.reason)
-        return self._observe(delivery.task, attempt, problem)
+            return Busy() if attempt.reason == "busy" else self._outcome(delivery.job)
+        ending = self._observe(delivery.task, attempt, problem)
+        return self._outcome(delivery.job) if isinstance(ending, Skipped) else ending
+
+    def _outcome(self, job_id: str) -> Ending:
+        """How a job has ended that this message did not end, for those who watch the message."""
+        try:
+            job = self._ledger.get(job_id)
+        except JobNotFound:
+            return Skipped("unknown")
+        ended = {JobState.SUCCEEDED: job.result, JobState.FAILED: job.failure}.get(job.state)
+        return ended or Skipped(job.state if job.state.is_terminal else "superseded")
 
     def _observe(self, task: Task, attempt: Attempt, problem: InvalidParams | None) -> Ending:
         """Run the attempt, seen in the log, in the trace of its job and in metrics."""

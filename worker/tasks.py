@@ -19,6 +19,7 @@ from celery.exceptions import (
 )
 from celery.signals import worker_init
 from celery.worker.request import Request
+from celery.worker.state import task_ready
 
 from crossmodal import tracing
 from crossmodal.errors import BrokerUnavailable, InvalidParams, TimedOut
@@ -32,7 +33,7 @@ from crossmodal.jobs.names import (
     WEBHOOK_TASK,
     Task,
 )
-from crossmodal.jobs.record import Failure, JobResult
+from crossmodal.jobs.record import Failure, JobResult, JobState
 from worker.app import app, settings
 from worker.devices import default_socket
 
@@ -75,15 +76,36 @@ def runner() -> "JobRunner":
     return runner
 
 
+class NotRun(Ignore):
+    """Nobody wants the job any more; the argument says why, as `Skipped` does."""
+
+
 class JobRequest(Request):
-    """A message in the hands of the Celery main process."""
+    """A message in the hands of the Celery main process.
+
+    What Celery would pass over in silence is told here, or monitors show the task as started for
+    ever: a job that nobody wants any more as revoked, one that runs again as retried.
+    """
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """Have a job whose process must be killed counted as timed out, and run again."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         if isinstance(error, TimeLimitExceeded):
+            task_ready(self)
             self._put_back()
-        return super().on_failure(exc_info, *args, **kwargs)
+            return self.send_event("task-retried", exception=repr(error))
+        returned = super().on_failure(exc_info, *args, **kwargs)
+        if isinstance(error, NotRun):
+            self._revoke(error.args[0])
+        return returned
+
+    def _revoke(self, reason: str) -> None:
+        """As Celery ends what it was told to revoke, and what has expired by its own clock."""
+        expired = reason == JobState.EXPIRED
+        self.send_event("task-revoked", terminated=False, signum=None, expired=expired)
+        self.task.backend.mark_as_revoked(
+            self.id, reason, request=self._context, store_result=self.store_errors
+        )
 
     def _put_back(self) -> None:
         failure = Failure.of(TimedOut(
@@ -159,7 +181,7 @@ def _run(
         )  # fmt: skip
         ending = runner().run(delivery)
     except InvalidParams as e:  # an id that no record can have
-        raise Reject(str(e), requeue=False) from e
+        raise raised(Failure.of(e)) from e
     except (BrokerUnavailable, SoftTimeLimitExceeded) as e:
         time.sleep(RETRY_BASE_S)  # the message comes back at once: do not spin on a sick broker
         raise Reject(str(e), requeue=True) from e
@@ -167,7 +189,7 @@ def _run(
         # Without a result backend nobody reads it, and Celery would make a text of it for its log.
         return ending.model_dump(mode="json") if settings.result_backend else {"job": ending.job}
     if isinstance(ending, Skipped):
-        raise Ignore(ending.reason)
+        raise (Ignore if ending.reason == "superseded" else NotRun)(str(ending.reason))
     if isinstance(ending, Busy):
         _again(self, Retry("another process runs the job"), settings.sweep_s * random.uniform(1, 2))  # noqa: S311
     if isinstance(ending, Released):

@@ -8,8 +8,9 @@
 -- A queue has      <prefix>:queue:<q>:queued    sorted set, id -> when it was submitted
 --                  <prefix>:queue:<q>:running   sorted set, id -> when its attempt started
 --                  <prefix>:queue:<q>:stats     hash: submitted, redelivered, finished:<state> and
---                                                failed:<code> -> count, mean_run_s, and of a
---                                                bulk queue mean_item_s
+--                                                failed:<code> -> count, mean_run_s, of a bulk
+--                                                queue mean_item_s, and for the likely wait
+--                                                ended_at, gaps, gaps_s and mean_gap_s
 -- An owner has     <prefix>:jobs:<owner>        sorted set, id -> when it was submitted, and of
 --                  <prefix>:jobs:<owner>:ended  those of them that have ended, id -> when
 -- and in a queue   <prefix>:queue:<q>:sent:<owner>     set of ids whose messages wait in the queue,
@@ -45,6 +46,9 @@ local HOOK_GRACE_S = 60 -- after which a delivery whose message nobody took gets
 local HOOK_KEPT_S = 345600 -- longer than all tries of a delivery take together
 local MOST_FORGOTTEN = 10 -- jobs that an owner's list forgets when one ends
 local MOST_STALE = 100 -- messages of ended jobs that a backlog may hold beside half of its own
+local MOST_GAPS = 256 -- after so many, or so many seconds, earlier ones count half
+local MOST_GAPS_S = 300
+local FEW_GAPS = 16 -- fewer say nothing yet: a batch of jobs ends at once
 
 local function now()
   local t = redis.call('TIME')
@@ -277,6 +281,27 @@ local function average(stats, field, value, part)
   redis.call('HSET', stats, field, stamp(mean + part * (value - mean)))
 end
 
+-- Learn how often a queue whose jobs wait has a place for the next one: from the time between
+-- ends of attempts, in all workers together. Where nothing has waited for most of that time,
+-- there was no job to give the place to; what was learned before then counts little.
+local function note_gap(queue, started, t)
+  local stats = queue_key(queue, 'stats')
+  local r = redis.call('HMGET', stats, 'ended_at', 'gaps', 'gaps_s')
+  local gap = t - math.max(tonumber(r[1] or 0), started)
+  local gaps, gaps_s = tonumber(r[2] or 0), tonumber(r[3] or 0)
+  local oldest = redis.call('ZRANGE', queue_key(queue, 'queued'), 0, 0, 'WITHSCORES')
+  local keep = 1
+  if oldest[2] and 2 * (t - oldest[2]) >= gap then
+    gaps, gaps_s = gaps + 1, gaps_s + gap
+    if gaps > MOST_GAPS or (gaps > 2 * FEW_GAPS and gaps_s > MOST_GAPS_S) then keep = 0.5 end
+  elseif gaps > FEW_GAPS then
+    keep = FEW_GAPS / gaps
+  end
+  redis.call('HSET', stats, 'ended_at', stamp(t), 'gaps', stamp(gaps * keep),
+    'gaps_s', stamp(gaps_s * keep))
+  if gaps >= FEW_GAPS then redis.call('HSET', stats, 'mean_gap_s', stamp(gaps_s / gaps)) end
+end
+
 -- Count the end of one of a batch's messages; `completed` of its `items` have results. A batch
 -- that was forgotten meanwhile is not made anew.
 local function note_message_end(batch, state, items, completed, is_again, retention_s)
@@ -312,6 +337,7 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
   redis.call('HINCRBY', stats, 'finished:' .. state, 1)
   if state == 'failed' then redis.call('HINCRBY', stats, 'failed:' .. code, 1) end
   if state == 'succeeded' then redis.call('HDEL', job, 'failure') end -- of a sweep that was hasty
+  if started and state ~= 'canceled' then note_gap(queue, started, t) end
   if state == 'succeeded' and started then
     average(stats, 'mean_run_s', t - started, 0.05)
     if others[3] then average(stats, 'mean_item_s', (t - started) / others[3], 0.2) end

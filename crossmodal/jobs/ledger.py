@@ -28,6 +28,7 @@ from crossmodal.jobs.record import (
     Job,
     JobResult,
     JobState,
+    likely_gap_s,
 )
 from crossmodal.jobs.records import JobRecords, not_found
 from crossmodal.jobs.server import MemoryGuard
@@ -285,11 +286,16 @@ class JobLedger(JobRecords):
         return bool(reply[0] == "ok")
 
 
-def _queue_full(queue: str, limit: int, depth: int, running: int, mean_run_s: str) -> QueueFull:
+def _queue_full(
+    queue: str, limit: int, depth: int, running: int, mean_run_s: str, mean_gap_s: str
+) -> QueueFull:
     """With the time in which a twentieth of the queue will have been run, as it runs now."""
-    rate = running / float(mean_run_s) if mean_run_s else 0.0
+    gap, run = (float(mean) if mean else None for mean in (mean_gap_s, mean_run_s))
+    gap_s = likely_gap_s(gap, run, running) if running else None
     room = depth - limit + max(1, limit // 20)
-    retry_after_s = min(3_600.0, max(1.0, round(room / rate, 1))) if rate else NOBODY_WORKS_S
+    retry_after_s = NOBODY_WORKS_S
+    if gap_s is not None:
+        retry_after_s = min(3_600.0, max(1.0, round(room * gap_s, 1)))
     return QueueFull(
         f"the queue {queue} holds {depth} jobs, {limit} are allowed: submit again in "
         f"{retry_after_s:g} s, add workers, or raise CROSSMODAL_MAX_QUEUE_LENGTH",

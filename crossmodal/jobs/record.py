@@ -9,6 +9,8 @@ from crossmodal.errors import CrossmodalError, InvalidParams
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import BlobRef
 
+NOBODY_TAKES_S = 5.0  # of a queue whose next job has waited so long, while none is run
+
 
 class JobState(StrEnum):
     """Where a job is on its way; the last four are final."""
@@ -221,6 +223,7 @@ class QueueStatus(_Value):
 
     `redelivered` counts attempts after a job's first, `failures` failed jobs by their code. Of a
     bulk queue, `mean_item_s` is the part of a job's run that falls to one of its items.
+    `mean_gap_s` is the time between two ends of jobs, of all workers together, while jobs wait.
     """
 
     queue: str
@@ -229,10 +232,31 @@ class QueueStatus(_Value):
     oldest_wait_s: float
     mean_run_s: float | None
     mean_item_s: float | None = None
+    mean_gap_s: float | None = None
     finished: dict[str, int]
     submitted: int = 0
     redelivered: int = 0
     failures: dict[str, int] = Field(default_factory=dict)
+
+    def wait_s(self, position: int) -> float | None:
+        """Seconds until the job with `position` others before it is likely to be started.
+
+        None while nothing is known, and where nobody takes jobs.
+        """
+        if not self.running and self.oldest_wait_s > NOBODY_TAKES_S:
+            return None
+        gap_s = likely_gap_s(self.mean_gap_s, self.mean_run_s, self.running)
+        return None if gap_s is None else round((position + 1) * gap_s, 3)
+
+
+def likely_gap_s(mean_gap_s: float | None, mean_run_s: float | None, running: int) -> float | None:
+    """Seconds between two ends of a queue's jobs, while others wait for their places.
+
+    As measured; before enough has been, as if what runs now ended evenly spread over a mean run.
+    """
+    if mean_gap_s is not None:
+        return mean_gap_s
+    return None if mean_run_s is None else mean_run_s / max(running, 1)
 
 
 class WorkerInfo(_Value):

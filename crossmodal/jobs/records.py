@@ -145,9 +145,7 @@ class JobRecords:
             rank = self._redis.zrank(self._queue_key(job.queue, "queued"), job.id)
         if rank is None:  # it left the queue between the two calls
             return None, None
-        queue = self.queue(job.queue)
-        rate = max(queue.running, 1) / queue.mean_run_s if queue.mean_run_s else None
-        return rank, round((rank + 1) / rate, 3) if rate else None
+        return rank, self.queue(job.queue).wait_s(rank)
 
     def queue(self, queue: str) -> QueueStatus:
         """Depth, running jobs, age of the oldest waiting one, and counts of ended jobs."""
@@ -160,14 +158,15 @@ class JobRecords:
             pipe.time()
             depth, running, oldest, stats, (seconds, micros) = pipe.execute()
         now = seconds + micros / 1e6
-        mean, of_items = stats.get("mean_run_s"), stats.get("mean_item_s")
+        means = {name: float(mean) for name, mean in stats.items() if name.startswith("mean_")}
         return QueueStatus(
             queue=queue,
             depth=depth,
             running=running,
             oldest_wait_s=max(0.0, round(now - oldest[0][1], 3)) if oldest else 0.0,
-            mean_run_s=float(mean) if mean else None,
-            mean_item_s=float(of_items) if of_items else None,
+            mean_run_s=means.get("mean_run_s"),
+            mean_item_s=means.get("mean_item_s"),
+            mean_gap_s=means.get("mean_gap_s"),
             finished=_counts(stats, "finished:"),
             submitted=int(stats.get("submitted", 0)),
             redelivered=int(stats.get("redelivered", 0)),

@@ -2,14 +2,17 @@
 
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
-from redis.exceptions import ResponseError
+from pydantic import SecretStr
+from redis.exceptions import RedisError, ResponseError
 
 from crossmodal.errors import BrokerFull, BrokerNotTrusted, BrokerRefused, BrokerUnavailable
-from crossmodal.jobs.connection import broker_errors, connect, in_cluster_mode
+from crossmodal.jobs.connection import address_of, broker_errors, connect, in_cluster_mode
 from crossmodal.settings import Settings, redacted
 
 LOOK_S = 1.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class MemoryGuard:
@@ -98,6 +101,46 @@ def keeps_data(redis: Any) -> bool | None:
         return True
     save = _config(redis, "save")
     return None if save is None else save != ""
+
+
+def open_to_all(settings: Settings) -> str | None:
+    """Why it is a danger that Redis lets in who names no user; "" where only this machine can.
+
+    None where it does not: its user `default` is off, or has a password.
+    """
+    url = SecretStr(_without_login(settings.broker_url.get_secret_value()))
+    anybody = settings.model_copy(update={"broker_url": url})
+    try:
+        with connect(anybody, retries=0) as redis:
+            redis.ping()
+            return _danger(settings, redis)
+    except RedisError:
+        return None
+
+
+def _without_login(url: str) -> str:
+    parts = [urlsplit(part) for part in url.split(";")]
+    return ";".join(p._replace(netloc=p.netloc.rpartition("@")[2]).geturl() for p in parts)
+
+
+def _danger(settings: Settings, redis: Any) -> str:
+    address = address_of(settings)
+    if address.username or _users(redis) > 1:
+        return "others have users of their own"
+    if not all(host in LOOPBACK for host, _ in address.hosts):
+        return "it is reached from other machines"
+    bound = (_config(redis, "bind") or "*").split()
+    is_closed = all(host.removeprefix("-") in LOOPBACK for host in bound)
+    if is_closed or _config(redis, "protected-mode") == "yes":
+        return ""
+    return "it listens for other machines"
+
+
+def _users(redis: Any) -> int:
+    try:
+        return len(redis.execute_command("ACL", "USERS"))
+    except ResponseError:  # managed servers forbid it
+        return 1
 
 
 def _config(redis: Any, name: str) -> str | None:

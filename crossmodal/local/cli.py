@@ -2,29 +2,36 @@
 
 import os
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
-from crossmodal.console import (
-    Json,
-    console,
-    errors_to_exit_status,
-    print_json,
-    print_table,
-    stderr,
-)
+from crossmodal.console import Json, errors_to_exit_status, note, print_json, say
 from crossmodal.errors import BrokerUnavailable
-from crossmodal.jobs.connection import is_reachable
-from crossmodal.local.stack import Stack
+from crossmodal.jobs.connection import broker_errors, connect, is_reachable
+from crossmodal.jobs.names import WEBHOOK_QUEUE
+from crossmodal.jobs.record import WorkerInfo
+from crossmodal.jobs.server import check_server
+from crossmodal.jobs.workers import Workers
+from crossmodal.local.claim import claimed
+from crossmodal.local.places import Place
+from crossmodal.local.stack import READY_S, Stack, StackFailed
 from crossmodal.local.valkey import is_local, start_valkey
-from crossmodal.processes import treat_sigterm_as_interrupt, wait_until
+from crossmodal.models.bundle import open_bundle
+from crossmodal.processes import Child, treat_sigterm_as_interrupt, wait_until
 from crossmodal.settings import Settings, data_dir, load_settings, redacted
+from crossmodal.storage import open_storage
 
 VALKEY_STOP_S = 10.0
 POLL_S = 0.2
+WIDTH = 10  # of the column of names
+
+# What is ready, as it is told and as JSON; None while it is not.
+Check = Callable[[], tuple[str, Any] | None]
 
 
 def up(
@@ -32,73 +39,170 @@ def up(
     concurrency: Annotated[int | None, typer.Option(min=1, help="Task processes a device.")] = None,
     flower: Annotated[bool, typer.Option(help="Also run Flower.")] = True,
     gateway: Annotated[bool, typer.Option(help="Also serve HTTP, the page and webhooks.")] = True,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show what all processes log, as of each job.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run Valkey (if none answers), a worker, Flower and the gateway; one Ctrl-C stops all."""
     treat_sigterm_as_interrupt()
     options = ["--devices", devices]
     options += ["--concurrency", str(concurrency)] if concurrency else []
-    with errors_to_exit_status(), tempfile.TemporaryDirectory(prefix="crossmodal-") as folder:
+    with errors_to_exit_status():
         settings = load_settings()
-        ready_file = Path(folder) / "ready"
         try:
-            with Stack({}) as stack:
-                _ensure_queue(stack, settings)
-                stack.start_worker(options, settings.drain_s, ready_file)
-                places = _start_services(stack, settings, flower, gateway)
-                stack.wait_ready(ready_file)
-                _say_ready(places, as_json)
-                _watch(stack)
+            _Up(settings, flower, gateway, verbose, as_json).run(options)
         except KeyboardInterrupt:
-            stderr.print("stopped")
+            note("stopped")
+        except StackFailed as e:
+            if e.tail:
+                note(e.tail)
+            raise
 
 
-def _ensure_queue(stack: Stack, settings: Settings) -> None:
-    url = settings.broker_url.get_secret_value()
-    if is_reachable(settings):
-        return
-    if not is_local(url):
+class _Up:
+    """One run of `crossmodal up`."""
+
+    def __init__(
+        self, settings: Settings, flower: bool, gateway: bool, verbose: bool, as_json: bool
+    ) -> None:
+        self._settings = settings
+        self._flower = Place.flower() if flower else None
+        self._gateway = Place.gateway() if gateway else None
+        self._verbose = verbose
+        self._as_json = as_json
+        self._began = time.monotonic()
+        self._found: dict[str, Any] = {}
+
+    def run(self, options: list[str]) -> None:
+        """Start all, say what is ready, and watch. Ends by an error, or by KeyboardInterrupt."""
+        queue = redacted(self._settings.broker_url.get_secret_value())
+        page = self._gateway.url if self._gateway else None
+        with (
+            claimed(self._settings, {"queue": queue, "page": page}) as folder,
+            tempfile.TemporaryDirectory(prefix="crossmodal-") as temporary,
+        ):
+            self._check()
+            human = {"CROSSMODAL_LOG_FORMAT": "human"}
+            env = human if self._settings.log_format == "auto" else {}
+            with Stack(*(({},) if self._verbose else (env, folder))) as stack:
+                self._tell("queue", queue + self._ensure_queue(stack), queue)
+                self._tell("store", self._settings.storage_url, self._settings.storage_url)
+                checks = self._start(stack, options, Path(temporary) / "ready")
+                self._wait(stack, checks)
+                self._say_ready(None if self._verbose else folder)
+                _watch(stack)
+
+    def _check(self) -> None:
+        """What must be so before anything is started."""
+        for place in (self._gateway, self._flower):
+            if place is not None:
+                place.check_free()
+        open_bundle(self._settings.bundle)
+        open_storage(self._settings).check()
+
+    def _ensure_queue(self, stack: Stack) -> str:
+        """Have a queue; what is to be said of it when it was started here."""
+        settings = self._settings
+        url = settings.broker_url.get_secret_value()
+        check_server(settings)
+        if is_reachable(settings):
+            return ""
+        if not is_local(url):
+            raise BrokerUnavailable(
+                f"no Redis answers at {redacted(url)}, and it is not for this machine to start: "
+                "check CELERY_BROKER_URL"
+            )
+        port = urlsplit(url).port or 6379
+        _check_free(port)
+        folder = data_dir() / f"valkey-{port}"  # two servers must never write the same files
+        stack.add(start_valkey(folder, port), VALKEY_STOP_S)
+        return f"  (started Valkey, its data in {folder})"
+
+    def _start(self, stack: Stack, options: list[str], ready_file: Path) -> dict[str, Check]:
+        """Start all else; by name, how to know that it is ready."""
+        worker = stack.start_worker(options, self._settings.drain_s, ready_file)
+        checks: dict[str, Check] = {}
+        flower = self._flower if self._flower and stack.start_flower() else None
+        if gateway := self._gateway:
+            page = stack.start_gateway(flower.url if flower else "")
+            if page is not None:
+                stack.start_webhooks()
+                [webhooks] = [child for child in stack.children if child.name == "webhooks"]
+                checks["page"] = lambda: (page, page) if gateway.answers() else None
+                checks["API"] = lambda: (f"{page}/v1", f"{page}/v1") if gateway.answers() else None
+                checks["webhooks"] = lambda: self._delivers(webhooks)
+        if flower:
+            checks["flower"] = lambda: (flower.url, flower.url) if flower.answers() else None
+        checks["worker"] = lambda: self._serves(worker) if ready_file.exists() else None
+        return checks
+
+    def _serves(self, worker: Child) -> tuple[str, Any] | None:
+        """The devices of a worker and what their hosts serve."""
+        served = {
+            info.device: {"device": info.device, "model": info.model,
+                          "bundle_version": info.bundle_version}
+            for info in self._workers_of(worker) if info.device
+        }  # fmt: skip
+        if not served:
+            return None
+        told = [f"{w['device']}: {w['model']} {w['bundle_version']}" for w in served.values()]
+        return ", ".join(told), list(served.values())
+
+    def _delivers(self, webhooks: Child) -> tuple[str, Any] | None:
+        ready = any(WEBHOOK_QUEUE in info.queues for info in self._workers_of(webhooks))
+        return ("are delivered", True) if ready else None
+
+    def _workers_of(self, supervisor: Child) -> list[WorkerInfo]:
+        with broker_errors(self._settings), connect(self._settings) as redis:
+            recent = Workers(self._settings, redis).recent()
+        return [info for info in recent if f".{supervisor.pid}@" in info.name]
+
+    def _wait(self, stack: Stack, checks: dict[str, Check]) -> None:
+        """Say of each thing that it is ready as soon as it is. Raises `StackFailed`."""
+
+        def is_ready() -> bool:
+            stack.check()
+            for name, check in list(checks.items()):
+                if (found := check()) is not None:
+                    self._tell(name, *found)
+                    del checks[name]
+            return not checks
+
+        if not wait_until(is_ready, READY_S, POLL_S):
+            raise StackFailed(f"not ready within {READY_S:g} s: {', '.join(checks)}")
+
+    def _tell(self, name: str, text: str, value: Any) -> None:
+        self._found[name.lower()] = value
+        (note if self._as_json else say)(f"{name:<{WIDTH}}{text}")
+
+    def _say_ready(self, logs: Path | None) -> None:
+        self._found["logs"] = str(logs) if logs else None
+        if logs is not None:
+            self._tell("logs", str(logs), str(logs))
+        if self._as_json:
+            absent = dict.fromkeys(("page", "api", "webhooks", "flower"))
+            print_json({"pid": os.getpid(), **absent, **self._found})
+            return
+        took_s = time.monotonic() - self._began
+        say(f"ready in {took_s:.0f} s; Ctrl-C stops all of it")
+        say('try  crossmodal txt2img "a large red circle on a white background" -o circle.png')
+
+
+def _check_free(port: int) -> None:
+    """Raises `BrokerUnavailable` where something else than Redis has the queue's port."""
+    if Place("queue", "", "127.0.0.1", port).answers():
         raise BrokerUnavailable(
-            f"no Redis answers at {redacted(url)}, and it is not for this machine to start: "
-            "check CELERY_BROKER_URL"
+            f"what listens at 127.0.0.1:{port} does not answer as Redis does: set "
+            "CELERY_BROKER_URL to another port, as redis://127.0.0.1:6380/0"
         )
-    port = urlsplit(url).port or 6379
-    folder = data_dir() / f"valkey-{port}"  # two servers must never write the same files
-    stack.add(start_valkey(folder, port), VALKEY_STOP_S)
-    stderr.print(f"started Valkey at {url}, its data in {folder}", soft_wrap=True)
-
-
-def _start_services(
-    stack: Stack, settings: Settings, flower: bool, gateway: bool
-) -> dict[str, str | None]:
-    """Start what is for eyes and for other languages; where all of it is found."""
-    host, port = (os.environ.get(f"FLOWER_{n}") for n in ("ADDRESS", "PORT"))
-    flower_url = f"http://{host or '127.0.0.1'}:{port or 5555}"
-    if not (flower and stack.start_flower()):
-        flower_url = ""
-    page = stack.start_gateway(flower_url) if gateway else None
-    if page is not None:
-        stack.start_webhooks()
-    return {
-        "queue": redacted(settings.broker_url.get_secret_value()),
-        "store": settings.storage_url,
-        "flower": flower_url or None,
-        "page": page,
-    }
-
-
-def _say_ready(places: dict[str, str | None], as_json: bool) -> None:
-    if as_json:
-        print_json(places)
-        return
-    console.print("ready")
-    print_table(("", ""), [(name, place) for name, place in places.items() if place])
-    console.print(
-        'try  crossmodal txt2img "a large red circle on a white background" -o circle.png'
-    )
 
 
 def _watch(stack: Stack) -> None:
     """Return never: ends by Ctrl-C, or by `StackFailed` when a process gives up."""
-    wait_until(lambda: stack.dead() is not None, float("inf"), POLL_S)
+    try:
+        wait_until(lambda: stack.dead() is not None, float("inf"), POLL_S)
+    except KeyboardInterrupt:
+        note("stopping, once what runs is finished")
+        raise
     stack.check()

@@ -1,12 +1,13 @@
 """Queue, worker and Flower as one thing that starts, is ready, and stops."""
 
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from crossmodal.errors import CrossmodalError
+from crossmodal.console import USAGE
+from crossmodal.errors import CrossmodalError, InvalidSetting
 from crossmodal.extras import is_installed
+from crossmodal.local.places import Place
 from crossmodal.processes import Child, python_module, wait_until
 
 READY_S = 120.0
@@ -14,23 +15,26 @@ FLOWER_STOP_S = 5.0
 WEBHOOKS_STOP_S = 45.0  # a receiver may take 30 s
 GATEWAY_STOP_S = 15.0
 KILL_MARGIN_S = 30.0  # beyond a worker's own drain
-WAYS_OUT = {  # where a process cannot start, most often because its port is another's
-    "gateway": "if its port is taken, name another in CROSSMODAL_GATEWAY_PORT, or do without it "
-    "(--no-gateway)",
-    "flower": "if its port is taken, name another in FLOWER_PORT, or do without it (--no-flower)",
-}
+TAIL = 20  # lines of a log
 
 
 class StackFailed(CrossmodalError):
-    """A process of the stack ended by itself, or was not ready in time."""
+    """A process of the stack ended by itself, or was not ready in time; `tail` ends its log."""
 
     code = "stack_failed"
 
+    def __init__(self, message: str, tail: str = "") -> None:
+        super().__init__(message)
+        self.tail = tail
+
 
 class Stack:
-    """Children that are started in order and stopped in reverse, each with its own patience."""
+    """Children that are started in order and stopped in reverse, each with its own patience.
 
-    def __init__(self, env: dict[str, str], log: IO[bytes] | None = None) -> None:
+    What they say goes to standard error, or to `log`: a file, or a folder with a file for each.
+    """
+
+    def __init__(self, env: dict[str, str], log: IO[bytes] | Path | None = None) -> None:
         self._env = env
         self._log = log
         self._children: list[tuple[Child, float]] = []
@@ -69,8 +73,7 @@ class Stack:
         if not is_installed("gateway"):
             return None
         self.start("gateway", _command("gateway", "--flower", flower_url), GATEWAY_STOP_S)
-        address, port = (os.environ.get(f"CROSSMODAL_GATEWAY_{n}") for n in ("ADDRESS", "PORT"))
-        return f"http://{address or '127.0.0.1'}:{port or 8000}"
+        return Place.gateway().url
 
     def wait_ready(self, ready_file: Path) -> None:
         """Wait until the worker takes jobs. Raises `StackFailed`."""
@@ -81,9 +84,27 @@ class Stack:
     def check(self) -> None:
         """Raise `StackFailed` when a child has ended by itself."""
         if (child := self.dead()) is not None:
-            ended = f"{child.name} ended with status {child.returncode}"
-            way_out = WAYS_OUT.get(child.name)
-            raise StackFailed(f"{ended}: {way_out}" if way_out else ended)
+            raise self._failure(child)
+
+    def _failure(self, child: Child) -> CrossmodalError:
+        """Why a child has ended: in its own words, where it was told wrong."""
+        ended = f"{child.name} ended with status {child.returncode}"
+        if not isinstance(self._log, Path):
+            return StackFailed(ended)
+        file = self._file(self._log, child.name)
+        lines = file.read_text(errors="replace").splitlines()[-TAIL:]
+        said = next((i for i, line in enumerate(lines) if line.startswith("error ")), None)
+        if said is None:
+            return StackFailed(f"{ended}; its log is {file}", "\n".join(lines))
+        _, code, *words = " ".join(lines[said:]).split(" ")
+        problem = " ".join(words)
+        if child.returncode == USAGE:
+            return InvalidSetting(problem)
+        return StackFailed(f"{ended}: {code}: {problem}")
+
+    @staticmethod
+    def _file(folder: Path, name: str) -> Path:
+        return folder / f"{name}.log"
 
     @property
     def children(self) -> list[Child]:
@@ -106,7 +127,12 @@ class Stack:
 
     def start(self, name: str, argv: list[str], stop_s: float) -> Child:
         """Start a program of the stack, which has `stop_s` to end when the stack stops."""
-        child = Child(name, argv, self._env, output=self._log)
+        if isinstance(self._log, Path):
+            with self._file(self._log, name).open("wb") as log:
+                return self._start(Child(name, argv, self._env, output=log), stop_s)
+        return self._start(Child(name, argv, self._env, output=self._log), stop_s)
+
+    def _start(self, child: Child, stop_s: float) -> Child:
         child.start()
         self.add(child, stop_s)
         return child

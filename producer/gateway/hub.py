@@ -138,9 +138,7 @@ class Hub:
     def estimate(self, queue: str, position: int) -> float | None:
         """Seconds until a job at this place is likely to be started, as the queue runs now."""
         stats = self._stats.get(queue)
-        if stats is None or not stats.mean_run_s:
-            return None
-        return round((position + 1) * stats.mean_run_s / max(stats.running, 1), 3)
+        return None if stats is None else stats.wait_s(position)
 
     # -- what happened --------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from crossmodal.jobs.record import JobState
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port
 from producer import Client
@@ -88,6 +89,14 @@ def test_flower_shows_the_worker_and_the_finished_jobs(
     expect(row).to_contain_text(f"'{LONG_PROMPT[:80]}…'")
     expect(row).to_contain_text("'seed': 0")
     page.screenshot(path=os.environ.get("FLOWER_SCREENSHOT", tmp_path / "tasks.png"))
+
+    with Client(stack.settings) as client:
+        expired = client.txt2img(LONG_PROMPT, expires_in_s=0)
+        canceled = client.txt2img(LONG_PROMPT, count=16)
+        assert canceled.cancel() is JobState.CANCELED
+    for job in (expired, canceled):
+        row = page.locator("tr", has=page.get_by_text(job.id))
+        until(lambda r=row: _shows(page, f"{flower}/tasks", r, "REVOKED"), 60, "the event")  # type: ignore[misc]
 
 
 def _sees_worker(flower: str) -> bool:

@@ -162,25 +162,43 @@ def test_a_plain_celery_worker_says_that_its_host_is_missing_and_works_once_it_i
         assert f"results/{job_id}/0.png" in sender.communicate(timeout=60)[0]
 
 
-def test_up_starts_what_is_missing_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+def test_up_says_a_line_for_each_thing_that_is_ready_and_ctrl_c_ends_all(tmp_path: Path) -> None:
     port, flower, gateway = free_port(), free_port(), free_port()
     env = {**os.environ, "CELERY_BROKER_URL": valkey_url(port), **store(tmp_path),
            "XDG_DATA_HOME": str(tmp_path),
            "FLOWER_PORT": str(flower), "CROSSMODAL_GATEWAY_PORT": str(gateway)}  # fmt: skip
+    command = [sys.executable, "-m", "crossmodal.cli", "up", "--devices", "cpu"]
     with (tmp_path / "log").open("wb") as log:
-        up = Child(
-            "up", [sys.executable, "-m", "crossmodal.cli", "up", "--devices", "cpu"], env, log
-        )
+        up = Child("up", command, env, log)
         up.start()
     try:
-        until(
-            lambda: b"try  crossmodal" in (tmp_path / "log").read_bytes() or not up.is_alive, WAIT_S
-        )
+        said = tmp_path / "log"
+        until(lambda: b"try  crossmodal" in said.read_bytes() or not up.is_alive, WAIT_S)
         tree = tree_of(up)
+        assert _listens(flower)
+        assert _listens(gateway)
         with Client(broker_url=valkey_url(port), storage_url=env["CROSSMODAL_STORAGE_URL"]) as c:
             assert c.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).images
-        until(lambda: _listens(flower), WAIT_S, "Flower")
-        until(lambda: _listens(gateway), WAIT_S, "the gateway")
+        lines = said.read_text().splitlines()
+        names = {"queue", "store", "page", "API", "webhooks", "flower", "worker", "logs"}
+        assert {line.split()[0] for line in lines} == names | {"ready", "try"}
+        assert len(lines) == 10  # none of them about the job, which is in the worker's log
+        page = f"http://127.0.0.1:{gateway}"
+        assert (f"page      {page}" in lines, f"API       {page}/v1" in lines) == (True, True)
+        assert "worker    cpu: scenes " in said.read_text()
+        [logs] = [line.split()[1] for line in lines if line.startswith("logs")]
+        kept = Path(logs) / "worker.log"
+        until(lambda: "succeeded" in kept.read_text(), WAIT_S, "what the worker logs of the job")
+
+        again = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert (again.returncode, again.stdout) == (1, "")
+        told = " ".join(again.stderr.split())
+        assert told.startswith(
+            f"error already_running a `crossmodal up` runs already for {valkey_url(port)}"
+        )
+        assert (f"process {up.pid}" in told, page in told) == (True, True)
+        assert tree_of(up) == tree
+
         assert terminate(up, signal.SIGINT) == 0
         assert not [p for p in tree if p.is_running()]
     finally:
@@ -199,7 +217,7 @@ def test_standard_output_of_up_is_json_alone(tmp_path: Path) -> None:
         **store(tmp_path),
         "XDG_DATA_HOME": str(tmp_path),
     }
-    command = [sys.executable, "-m", "crossmodal.cli", "up", "--devices", "cpu", "--json"]
+    command = [sys.executable, "-m", "crossmodal.cli", "up", "--devices", "cpu", "-v", "--json"]
     with (tmp_path / "log").open("wb") as log:
         up = subprocess.Popen(
             [*command, "--no-flower", "--no-gateway"],
@@ -210,8 +228,11 @@ def test_standard_output_of_up_is_json_alone(tmp_path: Path) -> None:
         )
     assert up.stdout is not None
     try:
-        printed = "".join(iter(up.stdout.readline, "}\n")) + "}"
-        assert json.loads(printed)["queue"] == env["CELERY_BROKER_URL"]
+        printed = json.loads("".join(iter(up.stdout.readline, "}\n")) + "}")
+        assert (printed["queue"], printed["pid"]) == (env["CELERY_BROKER_URL"], up.pid)
+        assert [worker["device"] for worker in printed["worker"]] == ["cpu"]
+        assert (printed["page"], printed["flower"], printed["logs"]) == (None, None, None)
+        assert b"started host cpu" in (tmp_path / "log").read_bytes()  # which -v asked for
     finally:
         up.send_signal(signal.SIGTERM)
         rest, _ = up.communicate(timeout=WAIT_S)

@@ -1,0 +1,68 @@
+"""Where on this machine the programs of a stack listen, and whether they can."""
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import Self
+
+from crossmodal.errors import InvalidSetting
+
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - not listened at
+
+
+@dataclass(frozen=True)
+class Place:
+    """An address and a port for one program, set by `<variable>ADDRESS` and `<variable>PORT`."""
+
+    name: str
+    variable: str
+    address: str
+    port: int
+
+    @classmethod
+    def of(cls, name: str, variable: str, port: int) -> Self:
+        """As the environment says. Raises `InvalidSetting`."""
+        given = os.environ.get(f"{variable}PORT") or str(port)
+        if not given.isdecimal() or not 0 < int(given) < 65_536:
+            raise InvalidSetting(f"{variable}PORT is {given!r}: give a number from 1 to 65535")
+        address = os.environ.get(f"{variable}ADDRESS") or "127.0.0.1"
+        return cls(name, variable, address, int(given))
+
+    @classmethod
+    def gateway(cls) -> Self:
+        """Where the gateway is to listen. Raises `InvalidSetting`."""
+        return cls.of("gateway", "CROSSMODAL_GATEWAY_", 8000)
+
+    @classmethod
+    def flower(cls) -> Self:
+        """Where Flower is to listen. Raises `InvalidSetting`."""
+        return cls.of("flower", "FLOWER_", 5555)
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"http://{host}:{self.port}"
+
+    def check_free(self) -> None:
+        """Raises `InvalidSetting` where its program could not listen."""
+        try:
+            [family, kind, *_, where] = socket.getaddrinfo(
+                self.address or None, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(where)
+        except OSError as e:
+            raise InvalidSetting(
+                f"{self.name} cannot listen at {self.address}:{self.port}: {e.strerror or e}. Set "
+                f"{self.variable}PORT to another port, or do without it (--no-{self.name})"
+            ) from e
+
+    def answers(self) -> bool:
+        """Whether somebody listens there."""
+        try:
+            host = ANYWHERE.get(self.address, self.address)
+            socket.create_connection((host, self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
