@@ -130,7 +130,11 @@ class _Up:
                 stack.start_webhooks()
                 [webhooks] = [child for child in stack.children if child.name == "webhooks"]
                 checks["page"] = lambda: (page, page) if gateway.answers() else None
-                checks["API"] = lambda: (f"{page}/v1", f"{page}/v1") if gateway.answers() else None
+                checks["API"] = lambda: (
+                    (f"{page}/v1, described at {page}/docs", f"{page}/v1")
+                    if gateway.answers()
+                    else None
+                )
                 checks["webhooks"] = lambda: self._delivers(webhooks)
         if flower:
             checks["flower"] = lambda: (flower.url, flower.url) if flower.answers() else None
