@@ -71,10 +71,10 @@ class Judging:
     def said(self, data: Dataset) -> str:
         if not data.judged:
             return f"no judging, as {data.name} has nothing to judge by"
-        by = f"by {self.count} examples of each split"
+        by = f"{self.count} examples of each split"
         if self.limit_s == math.inf:
-            return f"then judging ({by}; how fast is seen once it has begun)"
-        return f"then judging (at most {self.limit_s:.0f} s, {by.replace('by', 'by up to')})"
+            return f"judging (by {by}; how fast is seen once it has begun)"
+        return f"judging (about {self.limit_s:.0f} s at most, by up to {by})"
 
 
 def train(

@@ -15,7 +15,7 @@ from crossmodal.datasets.base import Dataset, examples
 from crossmodal.datasets.scenes import Scenes
 from crossmodal.datasets.scenes.facts import parse
 from crossmodal.models.bundle import Bundle
-from crossmodal.training.inference import CHUNK, Pipelines
+from crossmodal.training.inference import CHUNK, Pipelines, single_threaded
 from crossmodal.training.judge import HARMS, judge
 from crossmodal.training.tallies import (
     SEED,
@@ -46,15 +46,15 @@ def evaluate(
     ends_at = time.monotonic() + limit_s
     pipelines = Pipelines.of(bundle)
     sizes = [count if size is None else min(count, size) for size in map(data.size, splits)]
-    count = max(sizes, default=0)
-    found: dict[str, Any] = {"dataset": data.name, "txt2img": {}, "img2txt": {}}
-    if isinstance(data, Scenes):
-        found |= {"round_trip": {}, "judge": judge_of_judges(data, min(count, JUDGED))}
-    tallies = {split: _tally(pipelines, data, split, count) for split in splits}
-    found["count"] = _judge(list(tallies.values()), sum(sizes), ends_at, report)
+    tallies = {split: _tally(pipelines, data, split, max(sizes)) for split in splits}
+    found: dict[str, Any] = {"dataset": data.name, "txt2img": {}, "img2txt": {}, "round_trip": {}}
+    with single_threaded():
+        found["count"] = _judge(list(tallies.values()), sum(sizes), ends_at, report)
     for split, tally in tallies.items():
         for task, figures in tally.figures().items():
             found[task][split] = figures
+    if isinstance(data, Scenes) and splits:
+        found["judge"] = judge_of_judges(data, min(found["count"], JUDGED))
     return found
 
 
@@ -67,17 +67,20 @@ def _tally(pipelines: Pipelines, data: Dataset, split: str, count: int) -> Tally
 
 def _judge(tallies: Sequence[Tally], total: int, ends_at: float, report: Report) -> int:
     """Add to all tallies in turn, until nothing is left or time is up; how many were judged of
-    the split of which there are most."""
-    judged = [0] * len(tallies)
+    the split of which there are most.
+
+    It begins with few, to find out how long they take."""
+    judged, size = [0] * len(tallies), 1
     report(0, total)
     while True:
         begun, before = time.monotonic(), sum(judged)
         for i, tally in enumerate(tallies):
-            judged[i] += tally.add(CHUNK)
+            judged[i] += tally.add(size)
             report(sum(judged), total)
-        now = time.monotonic()
-        if sum(judged) == before or now + (now - begun) > ends_at:
+        now, following = time.monotonic(), min(2 * size, CHUNK)
+        if sum(judged) == before or now + (now - begun) * following / size > ends_at:
             return max(judged, default=0)
+        size = following
 
 
 def judge_of_judges(data: Scenes, count: int = JUDGED) -> Figures:

@@ -1,6 +1,7 @@
 """The models of a bundle at work in this process, as a worker would run them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,17 @@ from crossmodal.training.pictures import Picture
 from crossmodal.vision.preprocess import fit_square
 
 CHUNK = 16
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Few pictures at a time are small tensors, whose threads mostly wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

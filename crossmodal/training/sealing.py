@@ -12,7 +12,7 @@ from crossmodal.errors import InvalidSetting
 from crossmodal.models.bundle import DATA_FILES, MANIFEST, Bundle, seal
 from crossmodal.training.card import TASKS, write_card
 from crossmodal.training.evaluation import Report, evaluate
-from crossmodal.training.inference import Pipelines
+from crossmodal.training.inference import Pipelines, single_threaded
 from crossmodal.training.stages import STAGES, training_record
 
 _NAME = re.compile(r"\w[\w .-]{0,63}")
@@ -51,7 +51,8 @@ def seal_if_complete(
     limit_s: float = math.inf, report: Report = lambda *_: None,
 ) -> Bundle | None:  # fmt: skip
     """Judge the bundle in `out` by `judged` examples a split and seal it; None while a stage is
-    missing. It takes `limit_s` seconds at most, and judges by fewer examples for that."""
+    missing. Judging takes about `limit_s` seconds at most, and fewer
+    examples for that."""
     if not all((out / file).is_file() for file in DATA_FILES):
         return None
     bundle = seal(out, name, data.name, training_record(out), {})
@@ -71,5 +72,6 @@ def keep_quality(bundle: Bundle, data: Dataset, quality: dict[str, Any]) -> Bund
             if known:
                 quality = quality | {task: known}
     sealed = seal(bundle.folder, m.name, m.dataset, m.training, quality)
-    write_card(sealed, data, Pipelines.of(sealed))
+    with single_threaded():
+        write_card(sealed, data, Pipelines.of(sealed))
     return sealed

@@ -31,14 +31,17 @@ TELLING = {
 def plan(budgets: Mapping[str, Budget], judging: str) -> str:
     """What will be done, in which order, and how long each part takes."""
     parts = [f"{stage} ({_length(stage, budget)})" for stage, budget in budgets.items()]
-    return f"to do: {', '.join([*parts, *([judging] if judging else [])])}"
+    return f"to do: {', then '.join([*parts, *([judging] if judging else [])])}"
 
 
 def _length(stage: str, budget: Budget) -> str:
     if stage == "word2vec":
-        return "as long as the captions take, no part of the minutes"
+        return "no part of the minutes: seconds, or minutes for a million captions"
     limits = [f"{budget.steps} steps"] if budget.steps else []
-    limits += [f"{budget.minutes:.3g} min"] if budget.minutes else []
+    if budget.minutes:
+        limits.append(
+            f"{budget.minutes:.3g} min" if budget.minutes >= 2 else f"{60 * budget.minutes:.0f} s"
+        )
     return " or ".join(limits)
 
 
@@ -62,19 +65,20 @@ def counted(label: str) -> Iterator[Callable[[int, int], None]]:
 
 def warnings_of(quality: Mapping[str, Any]) -> list[str]:
     """What is wrong with a bundle of these figures, as far as they can tell; empty if nothing."""
-    found = []
-    for task, figures in TELLING.items():
-        splits = quality.get(task) or {}
-        if not splits:
-            found.append(f"{task}: nothing was measured, as {quality['dataset']} has nothing to "
-                         "judge by")  # fmt: skip
-        for split, values in splits.items():
-            if odd := [name for name, value in values.items() if not math.isfinite(value)]:
-                found.append(f"{task}: {', '.join(odd)} of the split {split} is no number")
-            name, meaning = next((f for f in figures if f[0] in values), figures[-1])
-            if values.get(name) == 0:
-                found.append(f"{task}: {meaning}, of the split {split}: train it for longer")
-    return found
+    return [text for task in TELLING for text in _warnings(task, quality)]
+
+
+def _warnings(task: str, quality: Mapping[str, Any]) -> Iterator[str]:
+    splits: dict[str, dict[str, float]] = quality.get(task) or {}
+    if not splits:
+        yield f"{task}: nothing was measured, as {quality['dataset']} has nothing to judge by"
+    for split, figures in splits.items():
+        if odd := [name for name, value in figures.items() if not math.isfinite(value)]:
+            yield f"{task}, {split}: {', '.join(odd)} is no number"
+    for name, meaning in TELLING[task]:
+        if nothing := [split for split, figures in splits.items() if figures.get(name) == 0]:
+            yield f"{task}, {' and '.join(nothing)}: {meaning} ({name} 0): train it for longer"
+            return
 
 
 def warn(warnings: Sequence[str]) -> None:
