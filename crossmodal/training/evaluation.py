@@ -75,8 +75,9 @@ def _judge(tallies: Sequence[Tally], total: int, ends_at: float, report: Report)
     while True:
         begun, before = time.monotonic(), sum(judged)
         for i, tally in enumerate(tallies):
-            judged[i] += tally.add(size)
-            report(sum(judged), total)
+            if added := tally.add(size):
+                judged[i] += added
+                report(sum(judged), total)
         now, following = time.monotonic(), min(2 * size, CHUNK)
         if sum(judged) == before or now + (now - begun) * following / size > ends_at:
             return max(judged, default=0)
