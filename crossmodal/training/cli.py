@@ -197,7 +197,7 @@ def _train(stage: str, run: Run) -> None:
 
 def _judge_and_seal(out: Path, name: str, data: Dataset, judging: Judging, as_json: bool) -> None:
     try:
-        with counted("judging") as tell:
+        with counted("judging", judging.limit_s) as tell:
             bundle = seal_if_complete(out, name, data, judging.count, judging.limit_s, tell)
     except KeyboardInterrupt:
         say(f"stopped while judging; the bundle is whole: `crossmodal evaluate {out} --save` "

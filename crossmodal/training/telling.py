@@ -37,7 +37,7 @@ def plan(budgets: Mapping[str, Budget], judging: str) -> str:
 def _length(stage: str, budget: Budget) -> str:
     if stage == "word2vec":
         return "no part of the minutes: seconds, or minutes for a million captions"
-    limits = [f"{budget.steps} steps"] if budget.steps else []
+    limits = [f"{budget.steps} step{'s' * (budget.steps > 1)}"] if budget.steps else []
     if budget.minutes:
         limits.append(
             f"{budget.minutes:.3g} min" if budget.minutes >= 2 else f"{60 * budget.minutes:.0f} s"
@@ -46,19 +46,22 @@ def _length(stage: str, budget: Budget) -> str:
 
 
 @contextmanager
-def counted(label: str) -> Iterator[Callable[[int, int], None]]:
+def counted(label: str, limit_s: float = math.inf) -> Iterator[Callable[[int, int], None]]:
     """A function to tell how many of how many are done: a bar on stderr, which in a pipe is a
-    plain line now and then."""
+    plain line now and then. After `limit_s` seconds it ends, whatever is left."""
     begun = told = time.monotonic()
     with progress(label, 0) as bar:
 
         def tell(done: int, total: int) -> None:
             nonlocal told
-            bar.update(TaskID(0), completed=done, total=total)
             now = time.monotonic()
+            took = now - begun
+            left = min(took * (total - done) / max(done, 1), max(limit_s - took, 0.0))
+            shown = f"{label}, about {left:.0f} s left" if done else label
+            bar.update(TaskID(0), completed=done, total=total, description=shown)
             if not stderr.is_terminal and done and (now - told >= LINE_EVERY_S or done == total):
                 told = now
-                say(f"{label}: {done} of {total} after {now - begun:.0f} s")
+                say(f"{label}: {done} of {total} after {took:.0f} s, about {left:.0f} s left")
 
         yield tell
 
