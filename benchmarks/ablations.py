@@ -21,7 +21,8 @@ from crossmodal.datasets.scenes import Scenes
 from crossmodal.models.bundle import Bundle, open_bundle, seal
 from crossmodal.settings import SHIPPED_BUNDLE
 from crossmodal.training.card import ABLATIONS
-from crossmodal.training.evaluation import Pipelines, asked_of, judge_captions, judge_pictures
+from crossmodal.training.inference import Pipelines
+from crossmodal.training.tallies import Asked, JudgedCaptions, JudgedPictures, asked_of
 
 SCENES = 300  # of the split `seen`, to judge each run by
 PICTURE = "--decoder picture --steps 300 --batch 24"
@@ -76,23 +77,32 @@ def trained(folder: Path, stage: str, options: str) -> Bundle:
 
 def judged(bundle: Bundle, choice: str, variant: str, stage: str, options: str) -> list[Any]:
     """Rows of figures; runs that stand for two choices, or are searched twice, have more."""
-    pipelines, asked = Pipelines.of(bundle), asked_of(Scenes(), "seen", SCENES)
+    pipelines, asked = Pipelines.of(bundle), list(asked_of(Scenes(), "seen", SCENES))
     record = bundle.manifest.training[stage][-1]
     row = {"choice": choice, "variant": variant, "options": options,
            "minutes": record["minutes_taken"]}  # fmt: skip
     if stage == "txt2img":
-        figures = judge_pictures(pipelines, asked)[0] | {"pixel_error": record["final"]["pixels"]}
+        pictures = JudgedPictures(pipelines, apart=len(asked))
+        pictures.add(asked)
+        figures = pictures.figures() | {"pixel_error": record["final"]["pixels"]}
         rows = [row | {"figures": figures}]
         if variant == SPATIAL:
             rows.append(rows[0] | {"choice": "adversarial", "variant": "without (spatial)"})
         return rows
-    rows = [row | {"figures": judge_captions(pipelines, asked)}]
+    rows = [row | {"figures": of_captions(pipelines, asked)}]
     if variant == "LSTM":
         search = row | {"choice": "search"}
         rows.append(search | {"variant": "beam of 4", "figures": rows[0]["figures"]})
-        greedy = judge_captions(pipelines, asked, beam_width=1)
+        greedy = of_captions(pipelines, asked, beam_width=1)
         rows.append(search | {"variant": "greedy", "figures": greedy})
     return rows
+
+
+def of_captions(pipelines: Pipelines, asked: list[Asked], beam_width: int = 4) -> dict[str, float]:
+    """What is right of captions that a beam of this width finds."""
+    captions = JudgedCaptions(pipelines, beam_width)
+    captions.add(asked)
+    return captions.figures()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Certificates made for one test: an authority, and keys that it vouches for."""
+"""Certificates made for one test: an authority, and keys that it vouches for.
+
+They have what RFC 5280 wants of an authority's, as Python 3.13 refuses others.
+"""
 
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -8,7 +11,9 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+BOTH_SIDES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 
 class Authority:
@@ -20,8 +25,10 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
         self.file = folder / f"{name}.pem"
-        own = self._begun(self._name, self._key.public_key()).add_extension(
-            x509.BasicConstraints(ca=True, path_length=0), critical=True
+        own = (
+            self._begun(self._name, self._key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(is_authority=True), critical=True)
         )
         self._write(self.file, own)
 
@@ -30,7 +37,12 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.DNSName(host)] if host else []
         names += [x509.IPAddress(ip_address(ip))] if ip else []
-        begun = self._begun(_named(name), key.public_key())
+        begun = (
+            self._begun(_named(name), key.public_key())
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(is_authority=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(BOTH_SIDES), critical=False)
+        )
         if names:
             begun = begun.add_extension(x509.SubjectAlternativeName(names), critical=False)
         self._write(self._folder / f"{name}.pem", begun)
@@ -48,6 +60,8 @@ class Authority:
 
     def _begun(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
+        own = x509.SubjectKeyIdentifier.from_public_key(key)
+        by = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -56,6 +70,8 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(days=1))
+            .add_extension(own, critical=False)
+            .add_extension(by, critical=False)
         )
 
     def _write(self, file: Path, builder: x509.CertificateBuilder) -> None:
@@ -65,3 +81,12 @@ class Authority:
 
 def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _usage(is_authority: bool) -> x509.KeyUsage:
+    """An authority signs certificates; all others sign what they say in a handshake."""
+    return x509.KeyUsage(
+        digital_signature=not is_authority, key_cert_sign=is_authority, crl_sign=is_authority,
+        content_commitment=False, key_encipherment=False, data_encipherment=False,
+        key_agreement=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip

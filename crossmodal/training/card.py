@@ -10,8 +10,9 @@ from crossmodal.datasets.base import Dataset, examples
 from crossmodal.datasets.scenes import Scenes
 from crossmodal.files import write_whole
 from crossmodal.models.bundle import Bundle
-from crossmodal.training.evaluation import Pipelines, asked_of
+from crossmodal.training.inference import Pipelines
 from crossmodal.training.pictures import Picture, draw_grid
+from crossmodal.training.tallies import asked_of
 
 CARD, SAMPLES, ABLATIONS = "MODEL_CARD.md", "samples.png", "ablations.json"
 SHOWN, COLUMNS = 24, 6

@@ -5,11 +5,14 @@ crossmodal train all --dataset coco:/data/coco --out runs/coco --minutes 600 --s
 crossmodal evaluate runs/scenes --json
 """
 
+import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import typer
@@ -22,8 +25,8 @@ from crossmodal.console import (
     print_json,
     print_table,
     progress,
-    stderr,
 )
+from crossmodal.datasets.base import Dataset
 from crossmodal.datasets.files import summary
 from crossmodal.datasets.registry import open_dataset
 from crossmodal.errors import (
@@ -34,85 +37,80 @@ from crossmodal.errors import (
 )
 from crossmodal.files import write_whole
 from crossmodal.models.bundle import MANIFEST, open_bundle
-from crossmodal.models.captioner import CellName, Depth
+from crossmodal.models.captioner import Depth
 from crossmodal.models.weights import drawing_config
 from crossmodal.settings import load_settings
+from crossmodal.training import flags
 from crossmodal.training.evaluation import evaluate as evaluate_bundle
 from crossmodal.training.loop import Budget, Metrics
-from crossmodal.training.sealing import keep_quality, seal_if_complete
-from crossmodal.training.stages import STAGES, Options, Run, check
+from crossmodal.training.sealing import keep_quality, missing, name_of, seal_if_complete
+from crossmodal.training.stages import STAGES, Options, Run, check, check_decoder
+from crossmodal.training.telling import counted, how_to_serve, plan, say, warn, warnings_of
 
 INTERRUPTED = 130  # exit status
 DRAWING_SHARE = 0.6  # of the minutes of `all`; drawing takes longer to learn
-DATASETS = "scenes, coco:DIR or flickr30k:DIR."
+# Judging, where it is not said by how many examples: of each split, and in which time.
+JUDGED, JUDGING_SHARE, JUDGING_S, JUDGING_LEAST_S = 500, 0.25, 60.0, 30.0
 
-DatasetName = Annotated[str, typer.Option("--dataset", help="What to train on: " + DATASETS)]
-Out = Annotated[Path, typer.Option(help="Folder of the bundle; made if missing.")]
-Minutes = Annotated[float | None, typer.Option(min=0.01, help="How long to train.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="How many steps to train.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of weights, data and noise.")]
-Resume = Annotated[
-    bool, typer.Option(help="Go on with what was killed, as if it had not been; skip what is done.")
-]
-StartFrom = Annotated[
-    Path | None, typer.Option(help="Begin with the weights in this folder; may be --out.")
-]
-Judged = Annotated[int, typer.Option(min=1, help="Examples of each split to judge by.")]
-Side = Annotated[int | None, typer.Option(min=16, max=512, help="Of drawn pictures, in pixels.")]
-Grids = Annotated[str, typer.Option(help="Latents of the picture decoder; 1 is one flat latent.")]
-Width = Annotated[int, typer.Option(min=16, help="Channels of the picture decoder.")]
-Words = Annotated[
-    Path | None, typer.Option(help="Take vectors from a word2vec .bin file instead of training.")
-]
-Ordered = Annotated[bool, typer.Option(help="Read words in order, or only their mean.")]
-CaptionSide = Annotated[int, typer.Option(min=32, max=512, help="Of pictures to caption.")]
-Stages = Annotated[int, typer.Option(min=1, max=4, help="Stages of the ResNet that are used.")]
-BatchSize = Annotated[int | None, typer.Option(min=2, help="Examples in a batch.")]
-Rate = Annotated[float | None, typer.Option(min=1e-8, help="Of learning; else the stage's own.")]
-Amp = Annotated[
-    bool | None, typer.Option(help="bfloat16 where it is safe; on a GPU unless said otherwise.")
-]
-CheckpointEvery = Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")]
+
+@dataclass(frozen=True)
+class Judging:
+    """By how many examples of each split the complete bundle is judged, and for how long."""
+
+    count: int
+    limit_s: float
+
+    @staticmethod
+    def of(judged: int | None, minutes: float | None) -> "Judging":
+        if judged is not None:
+            return Judging(judged, math.inf)
+        if minutes is None:
+            return Judging(JUDGED, JUDGING_S)
+        return Judging(JUDGED, max(JUDGING_LEAST_S, 60 * JUDGING_SHARE * minutes))
+
+    def said(self, data: Dataset) -> str:
+        if not data.judged:
+            return f"no judging, as {data.name} has nothing to judge by"
+        by = f"{self.count} examples of each split"
+        if self.limit_s == math.inf:
+            return f"judging (by {by}; how fast is seen once it has begun)"
+        return f"judging (about {self.limit_s:.0f} s at most, by up to {by})"
 
 
 def train(
-    what: Annotated[str, typer.Argument(metavar="word2vec|txt2img|img2txt|all")],
-    out: Out,
-    dataset: DatasetName = "scenes",
-    minutes: Minutes = None,
-    steps: Steps = None,
-    seed: Seed = 1,
-    resume: Resume = False,
-    start_from: StartFrom = None,
-    decoder: Annotated[
-        Literal["auto", "scene", "picture"], typer.Option(help="scene needs boxes.")
-    ] = "auto",
-    adversarial: Annotated[bool, typer.Option(help="Add a discriminator: a VAE-GAN.")] = False,
-    side: Side = None,
-    grids: Grids = "4,8,16",
-    width: Width = 64,
-    text: Annotated[
-        str, typer.Option(help="What reads prompts: word2vec or bert:DIR.")
-    ] = "word2vec",
-    words: Words = None,
-    ordered: Ordered = True,
-    depth: Annotated[Literal["18", "34", "50"], typer.Option(help="Of the ResNet.")] = "18",
-    pretrained: Annotated[bool, typer.Option(help="Begin with torchvision's ResNet.")] = False,
-    caption_side: CaptionSide = 96,
-    caption_stages: Stages = 3,
-    cell: Annotated[CellName, typer.Option(help="Of the decoder.")] = "lstm",
-    attention: Annotated[bool, typer.Option(help="Look at places, or at the whole only.")] = True,
-    batch: BatchSize = None,
-    rate: Rate = None,
-    amp: Amp = None,
-    checkpoint_every_s: CheckpointEvery = 60.0,
-    judged: Judged = 500,
+    what: flags.What,
+    out: flags.Out,
+    name: flags.Name = None,
+    dataset: flags.TrainedOn = "scenes",
+    minutes: flags.Minutes = None,
+    steps: flags.Steps = None,
+    judged: flags.Judged = None,
+    seed: flags.Seed = 1,
+    resume: flags.Resume = False,
+    start_from: flags.StartFrom = None,
+    checkpoint_every_s: flags.CheckpointEvery = 60.0,
+    decoder: flags.Decoder = "auto",
+    adversarial: flags.Adversarial = False,
+    side: flags.Side = None,
+    grids: flags.Grids = "4,8,16",
+    width: flags.Width = 64,
+    text: flags.TextSource = "word2vec",
+    words: flags.Words = None,
+    ordered: flags.Ordered = True,
+    depth: flags.Depth = "18",
+    caption_stages: flags.CaptionStages = 3,
+    pretrained: flags.Pretrained = False,
+    caption_side: flags.CaptionSide = 96,
+    cell: flags.Cell = "lstm",
+    attention: flags.Attention = True,
+    batch: flags.Batch = None,
+    rate: flags.Rate = None,
+    amp: flags.Amp = None,
     as_json: Json = False,
 ) -> None:
     """Train a stage of a bundle, or all of them; the complete bundle is judged and sealed."""
     with errors_to_exit_status():
-        if what not in (*STAGES, "all"):
-            raise InvalidSetting(f"{what!r}: choose from {', '.join(STAGES)} or all")
+        stages = _stages(what)
         if what != "word2vec" and minutes is None and steps is None:
             raise InvalidSetting("say how long to train: --minutes N or --steps N")
         options = Options(
@@ -122,55 +120,109 @@ def train(
             caption_side=caption_side, caption_stages=caption_stages, batch=batch, rate=rate,
             amp=amp, start_from=start_from,
         )  # fmt: skip
-        data = open_dataset(dataset, side or 0)
-        if data.problems:
-            stderr.print(f"{data.name}: {summary(data.problems)}", markup=False, soft_wrap=True)
-        stop, trained = _stop_when_told(), False
-        stages = tuple(STAGES) if what == "all" else (what,)
-        check(Run(data, out, Budget(), seed, _quiet, options, resume), stages)
+        name = _name(out, name, stages)
+        check(options, out, stages, resume)
+        data = _opened(dataset, side or 0)
+        check_decoder(options, data)
         _make(out)
+        done = [s for s in stages if resume and _is_done(out, s)]
+        judging = Judging.of(judged, minutes)
+        budgets = {s: _budget(s, what, minutes, steps) for s in stages if s not in done}
+        for stage in done:
+            say(f"{stage} is done already; remove {out / STAGES[stage].made} to repeat it")
+        if not budgets and _is_judged(out):
+            console.print(how_to_serve(out), markup=False, soft_wrap=True)
+            return
+        say(plan(budgets, "" if missing(out, stages) else judging.said(data)))
         if not resume:
             _begin(out, stages)
-        for name in stages:
-            budget = _budget(name, what, minutes, steps)
-            if resume and _is_done(out, name):
-                stderr.print(f"{name} is done already; remove {STAGES[name].made} to repeat it")
-                continue
-            trained = True
-            with progress(name, 1000) as bar:
+        with _told_to_stop() as is_stopped:
+            for stage, budget in budgets.items():
+                with _reported(stage, as_json) as report:
+                    _train(stage, Run(data, out, budget, seed, report, options, resume,
+                                      checkpoint_every_s, is_stopped))  # fmt: skip
+                _begun(out, stage).unlink(missing_ok=True)
+        _judge_and_seal(out, name, data, judging, as_json)
 
-                def report(done: float, metrics: Metrics, is_logged: bool) -> None:
-                    if is_logged:
-                        _report(name, done, metrics, as_json)  # noqa: B023
-                    label = f"{name} {metrics['per_s']:.2f}/s loss {metrics['loss']:.4g}"  # noqa: B023
-                    bar.update(TaskID(0), completed=round(1000 * done), description=label)
 
-                _train(name, Run(data, out, budget, seed, report, options, resume,
-                                 checkpoint_every_s, stop.is_set))  # fmt: skip
-            _begun(out, name).unlink(missing_ok=True)
-        if not trained and (out / MANIFEST).is_file():
-            return
-        with console.status("judging"):
-            bundle = seal_if_complete(out, data, judged)
-        if bundle is not None and as_json:
-            print_json({"bundle": str(out), "version": bundle.version,
-                        "quality": bundle.manifest.quality}, indent=None)  # fmt: skip
-        elif bundle is not None:
-            console.print(f"sealed {bundle.name} {bundle.version} in {out}")
+def _stages(what: str) -> tuple[str, ...]:
+    if what not in (*STAGES, "all"):
+        raise InvalidSetting(f"{what!r}: choose from {', '.join(STAGES)} or all")
+    return tuple(STAGES) if what == "all" else (what,)
+
+
+def _name(out: Path, name: str | None, stages: Sequence[str]) -> str:
+    """The name of the bundle, if there will be one. Raises `InvalidSetting`."""
+    lacking = missing(out, stages)
+    if not lacking:
+        return name_of(out, name)
+    if name is not None:
+        raise InvalidSetting(
+            f"--name {name!r}: no bundle is complete without {' and '.join(lacking)}; "
+            "give it with the last stage"
+        )
+    return ""
+
+
+def _opened(dataset: str, side: int) -> Dataset:
+    data = open_dataset(dataset, side)
+    if data.problems:
+        say(f"{data.name}: {summary(data.problems)}")
+    return data
+
+
+@contextmanager
+def _reported(stage: str, as_json: bool) -> Iterator[Any]:
+    """A function to report the steps of a stage by: to the bar, and what is logged as a line."""
+    with progress(stage, 1000) as bar:
+
+        def report(done: float, metrics: Metrics, is_logged: bool) -> None:
+            if is_logged:
+                _report(stage, done, metrics, as_json)
+            label = f"{stage} {metrics['per_s']:.2f}/s loss {metrics['loss']:.4g}"
+            bar.update(TaskID(0), completed=round(1000 * done), description=label)
+
+        yield report
 
 
 def _train(stage: str, run: Run) -> None:
     try:
         STAGES[stage].train(run)
     except TrainingStopped as e:
-        stderr.print(f"{stage}: {e}", markup=False)
+        say(f"{stage}: {e}")
         raise typer.Exit(INTERRUPTED) from e
     except torch.OutOfMemoryError as e:
         raise TrainingError(f"the device has not enough memory: lower --batch ({e})") from e
 
 
-def _stop_when_told() -> Event:
-    """An event that Ctrl-C and SIGTERM set; told once more, they end the process at once."""
+def _judge_and_seal(out: Path, name: str, data: Dataset, judging: Judging, as_json: bool) -> None:
+    try:
+        with counted("judging", judging.limit_s) as tell:
+            bundle = seal_if_complete(out, name, data, judging.count, judging.limit_s, tell)
+    except KeyboardInterrupt:
+        say(f"stopped while judging; the bundle is whole: `crossmodal evaluate {out} --save` "
+            "judges it")  # fmt: skip
+        raise typer.Exit(INTERRUPTED) from None
+    if bundle is None:
+        say(f"no bundle yet: train {' and '.join(missing(out))} with the same --out")
+        return
+    quality = bundle.manifest.quality
+    warnings = warnings_of(quality)
+    warn(warnings)
+    serve = how_to_serve(out)
+    if as_json:
+        print_json({"bundle": str(out), "name": name, "version": bundle.version,
+                    "quality": quality, "warnings": warnings, "serve": serve},
+                   indent=None)  # fmt: skip
+        return
+    by = f", judged by {quality['count']} examples of each split" if quality["count"] else ""
+    console.print(f"sealed {name} {bundle.version} in {out}{by}", markup=False, soft_wrap=True)
+    console.print(serve, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[Any]:
+    """Whether Ctrl-C or SIGTERM has said so; said once more, it ends the process at once."""
     told = Event()
 
     def tell(number: int, frame: object) -> None:
@@ -178,13 +230,12 @@ def _stop_when_told() -> Event:
             raise KeyboardInterrupt
         told.set()
 
-    signal.signal(signal.SIGINT, tell)
-    signal.signal(signal.SIGTERM, tell)
-    return told
-
-
-def _quiet(*_: object) -> None:
-    """No report of a run that is only checked."""
+    former = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield told.is_set
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _make(out: Path) -> None:
@@ -207,6 +258,10 @@ def _begun(out: Path, stage: str) -> Path:
 def _is_done(out: Path, stage: str) -> bool:
     unfinished = (out / f"{stage}.checkpoint", _begun(out, stage))
     return (out / STAGES[stage].made).is_file() and not any(file.is_file() for file in unfinished)
+
+
+def _is_judged(out: Path) -> bool:
+    return (out / MANIFEST).is_file() and bool(open_bundle(out).manifest.quality)
 
 
 def _report(stage: str, done: float, metrics: Metrics, as_json: bool) -> None:
@@ -236,13 +291,11 @@ def _grids(text: str) -> tuple[int, ...]:
 
 
 def evaluate(
-    bundle: Annotated[Path | None, typer.Argument(help="Its folder; else the one served.")] = None,
-    split: Annotated[str, typer.Option(help="seen, heldout (val, test) or all.")] = "all",
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", help=DATASETS + " Else what it was trained on.")
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Examples of each split.")] = 2000,
-    save: Annotated[bool, typer.Option(help="Write figures and model card to the bundle.")] = False,
+    bundle: flags.Served = None,
+    split: flags.Split = "all",
+    dataset: flags.MeasuredOn = None,
+    count: flags.Count = 2000,
+    save: flags.Save = False,
     as_json: Json = False,
 ) -> None:
     """Measure a bundle on fresh examples, by judges that are not the model."""
@@ -256,10 +309,11 @@ def evaluate(
             )
         if save and data.name != opened.manifest.dataset:
             raise InvalidSetting(f"--save: {opened.name} was not trained on {data.name}")
-        with console.status("evaluating"):
-            found = evaluate_bundle(opened, data, count, splits)
+        with counted("judging") as tell:
+            found = evaluate_bundle(opened, data, count, splits, report=tell)
             if save:
                 keep_quality(opened, data, found)
+        warn(warnings_of(found))
         if as_json:
             print_json(found)
             return

@@ -1,23 +1,62 @@
 """From a folder of trained stages to a bundle that can be served: judged, sealed, described."""
 
+import json
+import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from crossmodal.datasets.base import Dataset
-from crossmodal.models.bundle import DATA_FILES, Bundle, seal
+from crossmodal.errors import InvalidSetting
+from crossmodal.models.bundle import DATA_FILES, MANIFEST, Bundle, seal
 from crossmodal.training.card import TASKS, write_card
-from crossmodal.training.evaluation import Pipelines, evaluate
-from crossmodal.training.stages import training_record
+from crossmodal.training.evaluation import Report, evaluate
+from crossmodal.training.inference import Pipelines, single_threaded
+from crossmodal.training.stages import STAGES, training_record
+
+_NAME = re.compile(r"\w[\w .-]{0,63}")
 
 
-def seal_if_complete(out: Path, data: Dataset, judged: int) -> Bundle | None:
+def missing(out: Path, stages: Sequence[str] = ()) -> list[str]:
+    """Which stages the bundle in `out` lacks once `stages` are trained."""
+    return [s for s in STAGES if s not in stages and not (out / STAGES[s].made).is_file()]
+
+
+def name_of(out: Path, given: str | None) -> str:
+    """The bundle's name: the one given, else the one it has, else its folder's.
+
+    Raises `InvalidSetting`.
+    """
+    name, what = _former_name(out) if given is None else given, "--name {!r}"
+    if name is None:
+        name, what = out.resolve().name, "the folder's name, {!r}, cannot be the bundle's; --name"
+    if not _NAME.fullmatch(name):
+        raise InvalidSetting(
+            f"{what.format(name)}: give 1 to 64 letters, digits, spaces, dots, hyphens or "
+            "underscores, the first a letter, a digit or an underscore"
+        )
+    return name
+
+
+def _former_name(out: Path) -> str | None:
+    try:
+        return str(json.loads((out / MANIFEST).read_text())["name"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # there is none, or it is written anew
+
+
+def seal_if_complete(
+    out: Path, name: str, data: Dataset, judged: int,
+    limit_s: float = math.inf, report: Report = lambda *_: None,
+) -> Bundle | None:  # fmt: skip
     """Judge the bundle in `out` by `judged` examples a split and seal it; None while a stage is
-    missing."""
+    missing. Judging takes about `limit_s` seconds at most, and fewer
+    examples for that."""
     if not all((out / file).is_file() for file in DATA_FILES):
         return None
-    name = data.name.partition(":")[0]
     bundle = seal(out, name, data.name, training_record(out), {})
-    return keep_quality(bundle, data, evaluate(bundle, data, judged, data.judged))
+    return keep_quality(bundle, data, evaluate(bundle, data, judged, data.judged, limit_s, report))
 
 
 def keep_quality(bundle: Bundle, data: Dataset, quality: dict[str, Any]) -> Bundle:
@@ -33,5 +72,6 @@ def keep_quality(bundle: Bundle, data: Dataset, quality: dict[str, Any]) -> Bund
             if known:
                 quality = quality | {task: known}
     sealed = seal(bundle.folder, m.name, m.dataset, m.training, quality)
-    write_card(sealed, data, Pipelines.of(sealed))
+    with single_threaded():
+        write_card(sealed, data, Pipelines.of(sealed))
     return sealed

@@ -117,24 +117,14 @@ class Run:
         return "scene" if self.data.grounded else "picture"
 
 
-def check(run: Run, stages: Sequence[str]) -> None:
-    """Refuse what could only fail later, before a file is touched.
+def check(o: Options, out: Path, stages: Sequence[str], resume: bool) -> None:
+    """Refuse what could only fail later, before a data set is opened or a file is touched.
 
     Raises `InvalidSetting` or `CheckpointMismatch`.
     """
-    o, out = run.options, run.out
-    if run.decoder == "scene" and not run.data.grounded:
-        raise InvalidSetting(f"--decoder scene needs boxes; {run.data.name} has none")
     if o.width % NORM_GROUPS:
         raise InvalidSetting(f"--width {o.width}: give a multiple of {NORM_GROUPS}")
-    kind, _, folder = o.text.partition(":")
-    if kind not in ("word2vec", "bert") or o.text == "bert":
-        raise InvalidSetting(f"--text {o.text!r}: choose word2vec or bert:DIR")
-    if kind == "bert" and not (Path(folder).expanduser() / BERT_WEIGHTS).is_file():
-        raise InvalidSetting(
-            f"--text {o.text}: there is no {BERT_WEIGHTS} in it; weights in several files must be "
-            "saved as one"
-        )
+    _check_text(o.text)
     if o.words and not o.words.is_file():
         raise InvalidSetting(f"--words {o.words}: there is no such file")
     if "word2vec" not in stages:
@@ -142,15 +132,32 @@ def check(run: Run, stages: Sequence[str]) -> None:
     if o.start_from and not (o.start_from / WORDS).is_file():
         raise InvalidSetting(f"--start-from {o.start_from}: there is no {WORDS} in it")
     for stage in stages:
-        if not run.resume:
+        if not resume:
             refuse_unfinished(out / f"{stage}.checkpoint")
     models = [out / STAGES[s].made for s in ("txt2img", "img2txt")]
     made = next((m for m in models if m.is_file()), None)
-    if made and "word2vec" in stages and not (run.resume or o.start_from):
+    if made and "word2vec" in stages and not (resume or o.start_from):
         raise InvalidSetting(
             f"{made} was trained with the words of {out}: choose another --out for new words, or "
             "name the stage to train again"
         )
+
+
+def _check_text(text: str) -> None:
+    kind, _, folder = text.partition(":")
+    if kind not in ("word2vec", "bert") or text == "bert":
+        raise InvalidSetting(f"--text {text!r}: choose word2vec or bert:DIR")
+    if kind == "bert" and not (Path(folder).expanduser() / BERT_WEIGHTS).is_file():
+        raise InvalidSetting(
+            f"--text {text}: there is no {BERT_WEIGHTS} in it; weights in several files must be "
+            "saved as one"
+        )
+
+
+def check_decoder(options: Options, data: Dataset) -> None:
+    """Raise `InvalidSetting` where the decoder needs boxes, and the data set has none."""
+    if options.decoder == "scene" and not data.grounded:
+        raise InvalidSetting(f"--decoder scene needs boxes; {data.name} has none")
 
 
 def train_words(run: Run) -> None:

@@ -19,6 +19,11 @@ CPU = torch.device("cpu")
 PROMPT = "a large red circle on a white background"
 
 
+@pytest.fixture(autouse=True)
+def single_threaded() -> None:
+    torch.set_num_threads(1)  # as in the host
+
+
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
     return open_bundle(SHIPPED_BUNDLE)

@@ -2,11 +2,6 @@
 
 import io
 import json
-import os
-import resource
-import signal
-import subprocess
-import sys
 from collections.abc import Generator
 from dataclasses import replace
 from itertools import count
@@ -23,26 +18,14 @@ from crossmodal.errors import (
     TrainingDiverged,
     TrainingStopped,
 )
-from crossmodal.models.bundle import open_bundle
 from crossmodal.training.batches import Batch, Source, batches
 from crossmodal.training.checkpoint import Progress
 from crossmodal.training.loop import Budget, Course, Schedule, Turn, fit
-from tests.waiting import until
-
-COCO = Path(__file__).parents[1] / "data" / "coco"
 
 
-def train_command(*args: str) -> list[str]:
-    return [sys.executable, "-m", "crossmodal.cli", "train", *args]
-
-
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}  # as much as such small models can use
-
-
-def train(*args: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        train_command(*args), capture_output=True, text=True, timeout=400, check=False, env=ENV
-    )
+@pytest.fixture(autouse=True)
+def single_threaded() -> None:
+    torch.set_num_threads(1)  # small tensors: threads would mostly wait for one another
 
 
 def line(start: int) -> Generator[Batch, None, None]:
@@ -245,118 +228,3 @@ def test_batches_are_the_same_from_wherever_they_start() -> None:
     assert torch.equal(same.images, third.images)
     assert same.texts == third.texts  # which of a picture's captions, too
     again.close()
-
-
-SMALL = ("--dataset", f"coco:{COCO}", "--batch", "4", "--side", "32", "--grids", "2,4", "--width",
-         "16", "--caption-side", "32", "--judged", "2")  # fmt: skip
-
-
-def steps_of(folder: Path, stage: str) -> int:
-    log = folder / f"{stage}.log.jsonl"
-    return len(log.read_text().splitlines()) * 10 if log.is_file() else 0
-
-
-def logged(folder: Path, stage: str) -> dict[str, float]:
-    last = json.loads((folder / f"{stage}.log.jsonl").read_text().splitlines()[-1])
-    return {k: v for k, v in last.items() if k not in ("elapsed_s", "per_s")}
-
-
-@pytest.mark.timeout(480)
-def test_a_killed_run_ends_with_the_losses_of_one_that_was_not(tmp_path: Path) -> None:
-    a, b = tmp_path / "a", tmp_path / "b"
-    options = ("all", *SMALL, "--steps", "60", "--adversarial", "--checkpoint-every-s", "1")
-    whole = train(*options, "--out", str(a))
-    assert whole.returncode == 0, whole.stderr
-    for stage, how in (("txt2img", signal.SIGKILL), ("img2txt", signal.SIGTERM)):
-        again = ["--resume"] if stage == "img2txt" else []
-        running = subprocess.Popen(
-            train_command(*options, "--out", str(b), *again), stdout=subprocess.DEVNULL, env=ENV
-        )
-        until(lambda s=stage: steps_of(b, s) >= 10, 150)  # type: ignore[misc]
-        running.send_signal(how)
-        assert running.wait(60) == (-signal.SIGKILL if how == signal.SIGKILL else 130)
-        assert (b / f"{stage}.checkpoint").exists()
-    resumed = train(*options, "--out", str(b), "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    for stage in ("txt2img", "img2txt"):
-        assert logged(a, stage) == logged(b, stage)
-        assert not (b / f"{stage}.checkpoint").exists()
-    assert open_bundle(a).version == open_bundle(b).version
-
-
-def test_what_was_killed_before_its_first_checkpoint_is_not_done(tmp_path: Path) -> None:
-    """Though an earlier run has left models in the folder."""
-    options = ("all", *SMALL, "--out", str(tmp_path), "--steps")
-    assert train(*options, "2").returncode == 0
-    again = (*options, "1000", "--start-from", str(tmp_path))
-    running = subprocess.Popen(train_command(*again), stdout=subprocess.DEVNULL, env=ENV)
-    until((tmp_path / "img2txt.begun").exists, 150)
-    running.kill()
-    running.wait(60)
-    resumed = train(*options, "2", "--start-from", str(tmp_path), "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    record = open_bundle(tmp_path).manifest.training
-    assert [len(record[stage]) for stage in ("txt2img", "img2txt")] == [2, 2]
-    assert not list(tmp_path.glob("*.begun"))
-
-
-def test_all_stages_on_scenes_leave_a_bundle_with_a_model_card(tmp_path: Path) -> None:
-    done = train("all", "--out", str(tmp_path), "--steps", "2", "--judged", "4", "--json")
-    assert done.returncode == 0, done.stderr
-    bundle = open_bundle(tmp_path)
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["version"] == bundle.version
-    quality = bundle.manifest.quality
-    assert {"objects", "relations", "backgrounds", "sharpness", "scene"} <= set(
-        quality["txt2img"]["heldout"]
-    )
-    assert {"scene", "objects", "bleu4", "cider"} <= set(quality["img2txt"]["seen"])
-    assert "facts" in quality["round_trip"]["seen"]
-    card = (tmp_path / "MODEL_CARD.md").read_text()
-    assert bundle.version in card
-    assert "crossmodal train all" in card or "train all" in card
-    for name in (
-        "samples",
-        "txt2img.losses",
-        "txt2img.samples",
-        "img2txt.losses",
-        "img2txt.samples",
-    ):
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    "args",
-    [("nonsense", "--steps", "1"), ("all",), ("all", "--steps", "1", "--dataset", "mnist"),
-     ("all", "--steps", "1", "--dataset", "coco:/nowhere"), ("txt2img", "--steps", "1"),
-     ("img2txt", "--steps", "1"), ("all", "--steps", "1", "--text", "bert:/nowhere"),
-     ("all", "--steps", "1", "--grids", "8,4"), ("all", "--steps", "1", "--width", "20"),
-     ("all", "--steps", "1", "--grids", "0"), ("all", "--steps", "1", "--depth", "19"),
-     ("all", "--steps", "1", "--dataset", f"coco:{COCO}", "--decoder", "scene"),
-     ("word2vec", "--words", "/nowhere.bin")],
-)  # fmt: skip
-def test_bad_usage_is_said_before_anything_is_trained(
-    tmp_path: Path, args: tuple[str, ...]
-) -> None:
-    done = train(*args, "--out", str(tmp_path))
-    assert done.returncode in (1, 2)
-    assert "rror" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_full_disk_stops_the_run_and_leaves_what_was_there(tmp_path: Path) -> None:
-    """A limit on the size of files stands in for the disk: writing fails alike."""
-    assert train("word2vec", *SMALL, "--out", str(tmp_path)).returncode == 0
-    (tmp_path / "txt2img.json").write_text("{}")
-    before = sorted(tmp_path.iterdir())
-    stopped = subprocess.run(
-        train_command("txt2img", *SMALL, "--steps", "3", "--out", str(tmp_path)),
-        capture_output=True, text=True, timeout=200, check=False, env=ENV,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
-    )  # fmt: skip
-    assert (stopped.returncode, "output_not_writable" in stopped.stderr) == (1, True)
-    assert (tmp_path / "txt2img.json").read_text() == "{}"
-    assert {p for p in tmp_path.iterdir() if p.suffix != ".png"} == {
-        *before, tmp_path / "txt2img.log.jsonl", tmp_path / "txt2img.begun"
-    }  # fmt: skip

@@ -1,0 +1,199 @@
+"""What is judged of a split, example by example, and the figures that come of it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+
+from crossmodal.datasets.base import Example
+from crossmodal.datasets.scenes import Scenes
+from crossmodal.datasets.scenes.draw import draw
+from crossmodal.datasets.scenes.facts import Verdict, compare, parse
+from crossmodal.datasets.scenes.grammar import describe
+from crossmodal.training.inference import Pipelines
+from crossmodal.training.judge import judge
+from crossmodal.training.pictures import Picture
+from crossmodal.training.scores import score
+from crossmodal.training.sharpness import sharpness
+from crossmodal.vision.preprocess import fit_square
+
+SEED = 987_654  # of scenes that no training has used
+VISIBLE = 16  # levels by which a pixel differs for an eye to see it
+DIFFERENT = 0.005  # of the pixels, in which pictures of two seeds differ at the least
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A scene's picture, a prompt for it in any wording, and all there is to say of it."""
+
+    prompt: str
+    complete: str
+    image: Picture
+
+
+def asked_of(data: Scenes, split: str, count: int) -> Iterator[Asked]:
+    """The first `count` scenes of `split` that are kept for judging."""
+    for scene, rng in islice(data.scenes(split, SEED), count):
+        yield Asked(describe(scene, rng)[0], describe(scene)[0], draw(scene, rng, data.side))
+
+
+class Tally(Protocol):
+    """What has been judged of one split so far."""
+
+    def add(self, count: int) -> int:
+        """Judge the next `count` examples, or as many as there are still; how many there were."""
+        ...
+
+    def figures(self) -> dict[str, Figures]:
+        """Of all that was judged, by task; a task is missing where nothing was."""
+        ...
+
+
+@dataclass
+class SceneTally:
+    """A split of scenes: pictures of its prompts, captions of its pictures."""
+
+    stream: Iterator[Asked]
+    pictures: "JudgedPictures"
+    captions: "JudgedCaptions"
+
+    def add(self, count: int) -> int:
+        asked = list(islice(self.stream, count))
+        if asked:
+            self.pictures.add(asked)
+            self.captions.add(asked)
+        return len(asked)
+
+    def figures(self) -> dict[str, Figures]:
+        return {
+            "txt2img": self.pictures.figures(),
+            "round_trip": self.pictures.round_trip(),
+            "img2txt": self.captions.figures(),
+        }
+
+
+@dataclass
+class JudgedPictures:
+    """What pictures show of their prompts; what is left of it when they are captioned.
+
+    Each prompt is drawn twice, by seeds that are `apart`, which is no less than all prompts.
+    """
+
+    pipelines: Pipelines
+    apart: int
+    verdicts: list[Verdict] = field(default_factory=list)
+    kept: list[Verdict] = field(default_factory=list)
+    differing: list[bool] = field(default_factory=list)
+    drawn: list[Picture] = field(default_factory=list)
+    real: list[Picture] = field(default_factory=list)
+
+    def add(self, asked: Sequence[Asked]) -> None:
+        seed = len(self.verdicts)
+        prompts, claims = [a.prompt for a in asked], [parse(a.prompt) for a in asked]
+        drawn = _with_blanks(self.pipelines.draw(prompts, first_seed=seed))
+        again = _with_blanks(self.pipelines.draw(prompts, first_seed=seed + self.apart))
+        told = [parse(caption) for caption in self.pipelines.caption(drawn)]
+        self.verdicts += [judge(image, claim) for image, claim in zip(drawn, claims, strict=True)]
+        self.kept += [compare(claim, t) for claim, t in zip(claims, told, strict=True)]
+        self.differing += [_differ(a, b) for a, b in zip(drawn, again, strict=True)]
+        self.drawn += drawn
+        self.real += [a.image for a in asked]
+
+    def figures(self) -> Figures:
+        return _fractions(self.verdicts) | {
+            "sharpness": round(sharpness(self.drawn, self.real), 4),
+            "diversity": mean(self.differing),
+        }
+
+    def round_trip(self) -> Figures:
+        return {
+            "facts": mean([fact for v in self.kept for fact in v.facts]),
+            "scene": mean([v.scene for v in self.kept]),
+        }
+
+
+def _with_blanks(pictures: list[Picture | None]) -> list[Picture]:
+    """A prompt of which no word is known counts as a picture of nothing, as large as the others."""
+    shape = next((p.shape for p in pictures if p is not None), (128, 128, 3))
+    return [np.zeros(shape, np.uint8) if p is None else p for p in pictures]
+
+
+def _differ(a: Picture, b: Picture) -> bool:
+    apart = np.abs(a.astype(np.int16) - b).max(axis=2) > VISIBLE
+    return float(apart.mean()) >= DIFFERENT
+
+
+def _fractions(verdicts: Sequence[Verdict]) -> Figures:
+    return {
+        "objects": mean([o for v in verdicts for o in v.objects]),
+        "relations": mean([r for v in verdicts for r in v.relations]),
+        "places": mean([v.place for v in verdicts if v.place is not None]),
+        "backgrounds": mean([v.background for v in verdicts if v.background is not None]),
+        "counts": mean([v.count for v in verdicts]),
+        "scene": mean([v.scene for v in verdicts]),
+    }
+
+
+@dataclass
+class JudgedCaptions:
+    """What captions of true pictures say of all there is to say."""
+
+    pipelines: Pipelines
+    beam_width: int = 4
+    captions: list[str] = field(default_factory=list)
+    complete: list[str] = field(default_factory=list)
+
+    def add(self, asked: Sequence[Asked]) -> None:
+        self.captions += self.pipelines.caption([a.image for a in asked], self.beam_width)
+        self.complete += [a.complete for a in asked]
+
+    def figures(self) -> Figures:
+        both = zip(self.complete, self.captions, strict=True)
+        pairs = [(parse(complete), parse(caption)) for complete, caption in both]
+        verdicts = [compare(truth, told) for truth, told in pairs]
+        # What a caption adds must be true as well.
+        whole = [v.scene and compare(told, truth).scene
+                 for v, (truth, told) in zip(verdicts, pairs, strict=True)]  # fmt: skip
+        figures = _fractions(verdicts) | {"scene": mean(whole)}
+        return figures | score(self.captions, [[text] for text in self.complete])
+
+
+@dataclass
+class ExampleTally:
+    """BLEU and CIDEr of captions, and how sharp pictures of the same captions are."""
+
+    pipelines: Pipelines
+    stream: Iterator[Example]
+    captions: list[str] = field(default_factory=list)
+    references: list[list[str]] = field(default_factory=list)
+    drawn: list[Picture] = field(default_factory=list)
+    real: list[Picture] = field(default_factory=list)
+
+    def add(self, count: int) -> int:
+        shown = list(islice(self.stream, count))  # photographs are large: never many at once
+        self.captions += self.pipelines.caption([e.image for e in shown])
+        self.references += [[c.text for c in e.captions] for e in shown]
+        prompts = [e.captions[0].text for e in shown]
+        drawn = self.pipelines.draw(prompts, first_seed=len(self.captions))
+        for picture, example in zip(drawn, shown, strict=True):
+            if picture is not None:
+                self.drawn.append(picture)
+                self.real.append(fit_square(example.image, picture.shape[0]))
+        return len(shown)
+
+    def figures(self) -> dict[str, Figures]:
+        if not self.captions:
+            return {}
+        return {
+            "txt2img": {"sharpness": round(sharpness(self.drawn, self.real), 4)},
+            "img2txt": score(self.captions, self.references),
+        }
+
+
+def mean(values: Sequence[bool]) -> float:
+    """The fraction that is true; 0 of none."""
+    return round(float(np.mean(values)), 4) if values else 0.0

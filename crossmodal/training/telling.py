@@ -1,0 +1,100 @@
+"""What `train` and `evaluate` say beside figures: how long, how far, what to mind, what next."""
+
+import math
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import TaskID
+
+from crossmodal.console import progress, stderr
+from crossmodal.training.loop import Budget
+
+LINE_EVERY_S = 10.0  # where there is no terminal to draw a bar on
+# Of each task, the figure that is 0 where nothing is right: on scenes, or else.
+TELLING = {
+    "txt2img": (
+        ("scene", "no picture shows all that its prompt says"),
+        ("sharpness", "no picture has an edge"),
+    ),
+    "img2txt": (
+        ("scene", "no caption says all of its picture, and nothing else"),
+        ("bleu4", "no caption has four words in a row as people have them"),
+    ),
+}
+
+
+def plan(budgets: Mapping[str, Budget], judging: str) -> str:
+    """What will be done, in which order, and how long each part takes."""
+    parts = [f"{stage} ({_length(stage, budget)})" for stage, budget in budgets.items()]
+    return f"to do: {', then '.join([*parts, *([judging] if judging else [])])}"
+
+
+def _length(stage: str, budget: Budget) -> str:
+    if stage == "word2vec":
+        return "no part of the minutes: seconds, or minutes for a million captions"
+    limits = [f"{budget.steps} step{'s' * (budget.steps > 1)}"] if budget.steps else []
+    if budget.minutes:
+        limits.append(
+            f"{budget.minutes:.3g} min" if budget.minutes >= 2 else f"{60 * budget.minutes:.0f} s"
+        )
+    return " or ".join(limits)
+
+
+@contextmanager
+def counted(label: str, limit_s: float = math.inf) -> Iterator[Callable[[int, int], None]]:
+    """A function to tell how many of how many are done: a bar on stderr, which in a pipe is a
+    plain line now and then. After `limit_s` seconds it ends, whatever is left."""
+    begun = told = time.monotonic()
+    with progress(label, 0) as bar:
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            took = now - begun
+            left = min(took * (total - done) / max(done, 1), max(limit_s - took, 0.0))
+            shown = f"{label}, about {left:.0f} s left" if done else label
+            bar.update(TaskID(0), completed=done, total=total, description=shown)
+            if not stderr.is_terminal and done and (now - told >= LINE_EVERY_S or done == total):
+                told = now
+                say(f"{label}: {done} of {total} after {took:.0f} s, about {left:.0f} s left")
+
+        yield tell
+
+
+def warnings_of(quality: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a bundle of these figures, as far as they can tell; empty if nothing."""
+    return [text for task in TELLING for text in _warnings(task, quality)]
+
+
+def _warnings(task: str, quality: Mapping[str, Any]) -> Iterator[str]:
+    splits: dict[str, dict[str, float]] = quality.get(task) or {}
+    if not splits:
+        yield f"{task}: nothing was measured, as {quality['dataset']} has nothing to judge by"
+    for split, figures in splits.items():
+        if odd := [name for name, value in figures.items() if not math.isfinite(value)]:
+            yield f"{task}, {split}: {', '.join(odd)} is no number"
+    for name, meaning in TELLING[task]:
+        if nothing := [split for split, figures in splits.items() if figures.get(name) == 0]:
+            yield f"{task}, {' and '.join(nothing)}: {meaning} ({name} 0): train it for longer"
+            return
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Print each on a line of its own."""
+    for text in warnings:
+        stderr.print(f"[bold yellow]warning[/] {escape(text)}", soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a line on standard error, whatever characters are in it."""
+    stderr.print(text, markup=False, soft_wrap=True)
+
+
+def how_to_serve(folder: Path) -> str:
+    """The command that serves the bundle in `folder`, from whichever folder it is called."""
+    return f"CROSSMODAL_BUNDLE={shlex.quote(str(folder.resolve()))} crossmodal up"
