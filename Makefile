@@ -1,6 +1,15 @@
 # Everything is installed once, into .venv, from pinned versions. `make demo` is the first look.
+# Where .venv is of another version, PYTHON=python3.13 has a folder of its own beside it: .venv-3.13.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV := .venv
+version = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+ifneq ($(origin PYTHON),file)
+asked := $(call version,$(PYTHON))
+$(if $(asked),,$(error PYTHON=$(PYTHON) does not start))
+found := $(if $(wildcard .venv/bin/python),$(call version,.venv/bin/python),$(asked))
+VENV := .venv$(if $(filter $(asked),$(found)),,-$(asked))
+endif
+BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt
 # Where torch comes from: make demo TORCH_INDEX=… takes one that is smaller, or for another GPU. docs/docker.md
 TORCH_INDEX ?=
@@ -10,31 +19,31 @@ PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-slow check up test-redis test-storage bench chaos hosts fuzz images-test clean dist wheel-test sbom audit
 
-demo: .venv/installed
+demo: $(VENV)/installed
 	$(BIN)/crossmodal demo --out out
 
 # What a change must pass: every part by its own tests, and each kind of death once.
-test: .venv/installed-dev
+test: $(VENV)/installed-dev
 	$(PYTEST) -m 'not slow'
 
 # The rest: whole stacks under load and in outages, trainings, storms, images, configuration.
-test-slow: .venv/installed-dev
+test-slow: $(VENV)/installed-dev
 	$(PYTEST) -m slow
 
-check: .venv/installed-dev
+check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-up: .venv/installed
+up: $(VENV)/installed
 	$(BIN)/crossmodal up
 
-bench: .venv/installed-dev
+bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/all.py
 
 # What touches Redis, on another server: CROSSMODAL_TEST_REDIS_SERVER=/usr/bin/redis-server make test-redis
-test-redis: .venv/installed-dev
+test-redis: $(VENV)/installed-dev
 	$(BIN)/pytest tests/unit/test_ledger.py tests/unit/test_ledger_model.py tests/unit/test_recovery.py \
 	  tests/unit/test_fairness.py tests/unit/test_deliveries.py tests/unit/test_connection.py \
 	  tests/integration/test_redis_acl.py tests/integration/test_redis_prefix.py tests/integration/test_redis_backup.py \
@@ -43,24 +52,24 @@ test-redis: .venv/installed-dev
 # A storm of faults over a real stack, then an audit: make chaos SEED=1 MINUTES=20 JOBS=3000
 MINUTES ?= 20
 JOBS ?= 3000
-chaos: .venv/installed-dev
+chaos: $(VENV)/installed-dev
 	$(BIN)/python -m tests.chaos.storm $(if $(SEED),--seed $(SEED)) --minutes $(MINUTES) --jobs $(JOBS)
 
 # The contract of object stores, on one more: CROSSMODAL_TEST_STORAGE_URL=s3://bucket/folder make test-storage
-test-storage: .venv/installed-dev
+test-storage: $(VENV)/installed-dev
 	$(BIN)/pytest tests/unit/test_storage.py
 
 # Network namespaces as four hosts, the cable of one pulled in the middle. As root: make hosts JOBS=1000
 hosts: JOBS = 1000
-hosts: .venv/installed-dev
+hosts: $(VENV)/installed-dev
 	$(BIN)/python -m tests.chaos.hosts --jobs $(JOBS)
 
 # Images and compose file without Docker: built and run by Podman. As root, with 30 GB of disk; docs/docker.md
-images-test: .venv/installed-dev
+images-test: $(VENV)/installed-dev
 	$(BIN)/python -m tests.images.check
 
 # A wheel and an sdist, in dist/.
-dist: .venv/installed-dev
+dist: $(VENV)/installed-dev
 	rm -rf dist
 	$(BIN)/python -m build
 
@@ -69,7 +78,7 @@ wheel-test: dist
 	$(BIN)/python -m tests.wheel dist/*.whl
 
 # What the installed environment consists of (CycloneDX); in a fresh clone, what the wheel brings.
-sbom: .venv/installed build/tools/installed
+sbom: $(VENV)/installed build/tools/installed
 	mkdir -p dist
 	build/tools/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json
 
@@ -78,31 +87,31 @@ audit: build/tools/installed
 	build/tools/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt $(AUDIT)
 
 # Thousands of made-up requests against a live gateway: each answer is documented, none is a 5xx.
-fuzz: .venv/installed-dev
+fuzz: $(VENV)/installed-dev
 	FUZZ_EXAMPLES=400 $(BIN)/pytest -s --timeout=1200 tests/integration/test_openapi.py
 
 clean:
-	rm -rf .venv out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/bin/python:
+$(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=..."'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 
 # Another index is asked for torch and torchvision alone: what they need comes from where all else does.
-.venv/installed-torch: .venv/bin/python constraints.txt
+$(VENV)/installed-torch: $(VENV)/bin/python constraints.txt
 	$(if $(TORCH_INDEX),$(PIP_INSTALL) --no-deps --index-url '$(TORCH_INDEX)' torch torchvision)
 	touch $@
 
-.venv/installed: .venv/installed-torch $(SOURCES)
+$(VENV)/installed: $(VENV)/installed-torch $(SOURCES)
 	$(PIP_INSTALL) -e '.[all]'
 	touch $@
 
-build/tools/installed: .venv/bin/python $(SOURCES)
+build/tools/installed: $(VENV)/bin/python $(SOURCES)
 	$(PYTHON) -m venv build/tools
 	build/tools/bin/pip install --disable-pip-version-check -c constraints.txt cyclonedx-bom pip-audit
 	touch $@
 
-.venv/installed-dev: .venv/installed-torch $(SOURCES)
+$(VENV)/installed-dev: $(VENV)/installed-torch $(SOURCES)
 	$(PIP_INSTALL) -e '.[all,dev]'
-	touch .venv/installed $@
+	touch $(VENV)/installed $@
