@@ -54,6 +54,8 @@ def _own_process(argv: list[str], env: Mapping[str, str]) -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        # As in a terminal: who starts the tests in the background has SIGINT ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with patch.object(sys, "argv", argv), patch.dict(os.environ, env):
             yield
     finally:

@@ -20,11 +20,12 @@ from rich.progress import TaskID
 
 from crossmodal.console import (
     Json,
-    console,
     errors_to_exit_status,
+    note,
     print_json,
     print_table,
     progress,
+    say,
 )
 from crossmodal.datasets.base import Dataset
 from crossmodal.datasets.files import summary
@@ -45,7 +46,7 @@ from crossmodal.training.evaluation import evaluate as evaluate_bundle
 from crossmodal.training.loop import Budget, Metrics
 from crossmodal.training.sealing import keep_quality, missing, name_of, seal_if_complete
 from crossmodal.training.stages import STAGES, Options, Run, check, check_decoder
-from crossmodal.training.telling import counted, how_to_serve, plan, say, warn, warnings_of
+from crossmodal.training.telling import counted, how_to_serve, plan, warn, warnings_of
 
 INTERRUPTED = 130  # exit status
 DRAWING_SHARE = 0.6  # of the minutes of `all`; drawing takes longer to learn
@@ -129,11 +130,11 @@ def train(
         judging = Judging.of(judged, minutes)
         budgets = {s: _budget(s, what, minutes, steps) for s in stages if s not in done}
         for stage in done:
-            say(f"{stage} is done already; remove {out / STAGES[stage].made} to repeat it")
+            note(f"{stage} is done already; remove {out / STAGES[stage].made} to repeat it")
         if not budgets and _is_judged(out):
-            console.print(how_to_serve(out), markup=False, soft_wrap=True)
+            say(how_to_serve(out))
             return
-        say(plan(budgets, "" if missing(out, stages) else judging.said(data)))
+        note(plan(budgets, "" if missing(out, stages) else judging.said(data)))
         if not resume:
             _begin(out, stages)
         with _told_to_stop() as is_stopped:
@@ -167,7 +168,7 @@ def _name(out: Path, name: str | None, stages: Sequence[str]) -> str:
 def _opened(dataset: str, side: int) -> Dataset:
     data = open_dataset(dataset, side)
     if data.problems:
-        say(f"{data.name}: {summary(data.problems)}")
+        note(f"{data.name}: {summary(data.problems)}")
     return data
 
 
@@ -189,7 +190,7 @@ def _train(stage: str, run: Run) -> None:
     try:
         STAGES[stage].train(run)
     except TrainingStopped as e:
-        say(f"{stage}: {e}")
+        note(f"{stage}: {e}")
         raise typer.Exit(INTERRUPTED) from e
     except torch.OutOfMemoryError as e:
         raise TrainingError(f"the device has not enough memory: lower --batch ({e})") from e
@@ -200,11 +201,11 @@ def _judge_and_seal(out: Path, name: str, data: Dataset, judging: Judging, as_js
         with counted("judging", judging.limit_s) as tell:
             bundle = seal_if_complete(out, name, data, judging.count, judging.limit_s, tell)
     except KeyboardInterrupt:
-        say(f"stopped while judging; the bundle is whole: `crossmodal evaluate {out} --save` "
+        note(f"stopped while judging; the bundle is whole: `crossmodal evaluate {out} --save` "
             "judges it")  # fmt: skip
         raise typer.Exit(INTERRUPTED) from None
     if bundle is None:
-        say(f"no bundle yet: train {' and '.join(missing(out))} with the same --out")
+        note(f"no bundle yet: train {' and '.join(missing(out))} with the same --out")
         return
     quality = bundle.manifest.quality
     warnings = warnings_of(quality)
@@ -216,8 +217,8 @@ def _judge_and_seal(out: Path, name: str, data: Dataset, judging: Judging, as_js
                    indent=None)  # fmt: skip
         return
     by = f", judged by {quality['count']} examples of each split" if quality["count"] else ""
-    console.print(f"sealed {name} {bundle.version} in {out}{by}", markup=False, soft_wrap=True)
-    console.print(serve, markup=False, soft_wrap=True)
+    say(f"sealed {name} {bundle.version} in {out}{by}")
+    say(serve)
 
 
 @contextmanager
@@ -269,7 +270,7 @@ def _report(stage: str, done: float, metrics: Metrics, as_json: bool) -> None:
         print_json({"stage": stage, "done": done, **metrics}, indent=None)
         return
     figures = " ".join(f"{k} {v:.4g}" for k, v in metrics.items())
-    console.print(f"{stage} {done:6.1%} {figures}", soft_wrap=True)
+    say(f"{stage} {done:6.1%} {figures}")
 
 
 def _budget(stage: str, what: str, minutes: float | None, steps: int | None) -> Budget:

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.progress import TaskID
 
-from crossmodal.console import progress, stderr
+from crossmodal.console import note, progress, stderr
 from crossmodal.training.loop import Budget
 
 LINE_EVERY_S = 10.0  # where there is no terminal to draw a bar on
@@ -61,7 +60,7 @@ def counted(label: str, limit_s: float = math.inf) -> Iterator[Callable[[int, in
             bar.update(TaskID(0), completed=done, total=total, description=shown)
             if not stderr.is_terminal and done and (now - told >= LINE_EVERY_S or done == total):
                 told = now
-                say(f"{label}: {done} of {total} after {took:.0f} s, about {left:.0f} s left")
+                note(f"{label}: {done} of {total} after {took:.0f} s, about {left:.0f} s left")
 
         yield tell
 
@@ -87,12 +86,7 @@ def _warnings(task: str, quality: Mapping[str, Any]) -> Iterator[str]:
 def warn(warnings: Sequence[str]) -> None:
     """Print each on a line of its own."""
     for text in warnings:
-        stderr.print(f"[bold yellow]warning[/] {escape(text)}", soft_wrap=True)
-
-
-def say(text: str) -> None:
-    """Print a line on standard error, whatever characters are in it."""
-    stderr.print(text, markup=False, soft_wrap=True)
+        note(f"warning {text}")
 
 
 def how_to_serve(folder: Path) -> str:

@@ -1,6 +1,5 @@
 """What the gateway's command says of itself, and `crossmodal up` when it cannot start it."""
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,23 +7,6 @@ from pathlib import Path
 import pytest
 
 from crossmodal.local.stack import Stack, StackFailed
-from crossmodal.settings import Settings
-
-
-def test_a_port_that_is_taken_is_told_with_what_to_do(settings: Settings, tmp_path: Path) -> None:
-    with socket.socket() as other, (tmp_path / "log").open("wb") as log:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        env = {
-            "CELERY_BROKER_URL": settings.broker_url.get_secret_value(),
-            "CROSSMODAL_STORAGE_URL": settings.storage_url,
-            "CROSSMODAL_KEY_PREFIX": settings.key_prefix,
-            "CROSSMODAL_GATEWAY_PORT": str(other.getsockname()[1]),
-        }
-        with Stack(env, log) as stack:
-            stack.start_gateway()
-            with pytest.raises(StackFailed, match=r"CROSSMODAL_GATEWAY_PORT.*--no-gateway"):
-                stack.wait_ready(tmp_path / "never")
 
 
 def test_a_process_that_has_no_port_just_says_how_it_ended(tmp_path: Path) -> None:
