@@ -32,6 +32,8 @@ def commands_of(page: str) -> list[Command]:
     for line in (line for block in BLOCK.findall(page) for line in block.splitlines()):
         if line.startswith("$ "):
             found.append(Command(line[2:].partition("  # ")[0].strip()))
+        elif line.startswith("> "):
+            found[-1].typed += f"\n{line[2:]}"
         elif line.strip():
             found[-1].printed.append(line)
     return found
@@ -48,9 +50,10 @@ def differences(expected: list[str], printed: list[str]) -> list[str]:
         later = shown[at:] if is_free else shown[at : at + 1]
         if _shape(line) in later:
             at += later.index(_shape(line)) + 1
+            is_free = False
         else:
             missing.append(line)
-        is_free = False
+            is_free = True  # or one wrong line would be many
     if not is_free and not missing:
         missing += [f"not on the page: {line}" for line in shown[at:]]
     return missing
@@ -80,7 +83,7 @@ class Shell:
         """The exit status of a command, and the lines that it printed."""
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
-        self._bash.stdin.write(f'{typed} < /dev/null\necho "{END}$?"\n')
+        self._bash.stdin.write(f'{typed}\necho "{END}$?"\n')
         self._bash.stdin.flush()
         lines: list[str] = []
         for line in self._bash.stdout:

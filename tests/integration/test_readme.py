@@ -12,7 +12,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_the_python_example_works(stack: RunningStack, tmp_path: Path) -> None:
-    example = re.findall(r"```python\n(from producer.*?)```", README, re.DOTALL)[0]
+    example = re.findall(r"```python\n(from crossmodal.*?)```", README, re.DOTALL)[0]
     (tmp_path / "example.py").write_text(example)
     done = subprocess.run(
         [sys.executable, "example.py"], cwd=tmp_path, env={**os.environ, **stack.env},
@@ -23,4 +23,4 @@ def test_the_python_example_works(stack: RunningStack, tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_to_fill_in() -> None:
-    assert not re.findall(r"^[A-Z0-9_]{5,}$", README, re.MULTILINE)
+    assert not re.findall(r"^[A-Z0-9_]{4,}$", README, re.MULTILINE)
