@@ -47,21 +47,3 @@ def test_a_draining_worker_keeps_its_leases_and_is_live(
             assert job.result(timeout_s=WAIT_S).attempt == 1
             assert one.wait(WAIT_S)
             assert one.returncode == 0
-
-
-def test_a_second_message_waits_for_the_attempt_that_runs(
-    short: dict[str, str], client: Client, tmp_path: Path
-) -> None:
-    from celery import Celery
-
-    with running_worker(short, tmp_path / "worker", 2) as worker:
-        host_of(worker).suspend()
-        job = client.txt2img(PROMPT, seed=7)
-        until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
-        app = Celery(broker=short["CELERY_BROKER_URL"])
-        app.send_task("crossmodal.txt2img", kwargs={"prompt": PROMPT}, task_id=job.id,
-                      queue="txt2img")  # fmt: skip
-        app.close()
-        outlive_the_lease(client, job.id)
-        host_of(worker).resume()
-        assert job.result(timeout_s=WAIT_S).attempt == 1
