@@ -184,7 +184,8 @@ def test_up_says_a_line_for_each_thing_that_is_ready_and_ctrl_c_ends_all(tmp_pat
         assert {line.split()[0] for line in lines} == names | {"ready", "try"}
         assert len(lines) == 10  # none of them about the job, which is in the worker's log
         page = f"http://127.0.0.1:{gateway}"
-        assert (f"page      {page}" in lines, f"API       {page}/v1" in lines) == (True, True)
+        api = f"{page}/v1, described at {page}/docs"
+        assert {f"page      {page}", f"API       {api}"} <= set(lines)
         assert "worker    cpu: scenes " in said.read_text()
         [logs] = [line.split()[1] for line in lines if line.startswith("logs")]
         kept = Path(logs) / "worker.log"
