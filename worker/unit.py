@@ -7,15 +7,14 @@ that is busy with a bulk message.
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from crossmodal.jobs.connection import is_reachable
+from crossmodal.jobs.workers import worker_name
 from crossmodal.processes import Child, python_module
 from crossmodal.settings import Settings
 from worker.devices import Device
@@ -32,16 +31,6 @@ START_S = 180.0  # for loading models from a slow disk
 LOOK_AGAIN_S = 3.0  # in which a host that is not dead has moved, though the clock was put forward
 RECONNECT_S = 5.0  # after Redis is back, this long a worker may take to consume again
 BULK_NICE = 10
-FIRST_NAMESPACE = 0xEFFFFFFC  # of process ids: PROC_PID_INIT_INO in Linux's include/linux/proc_ns.h
-
-
-def worker_name(slug: str, supervisor: int) -> str:
-    """What a Celery worker is called: as no other, also where containers share a host's name."""
-    namespace = FIRST_NAMESPACE
-    with suppress(OSError):  # not on Linux
-        namespace = Path("/proc/self/ns/pid").stat().st_ino
-    inside = "" if namespace == FIRST_NAMESPACE else f"-{namespace:x}"
-    return f"{slug}{inside}.{supervisor}@{socket.gethostname()}"
 
 
 @dataclass

@@ -1,6 +1,9 @@
 """Who works: each Celery worker says so every few seconds, and for how long that is believed."""
 
 import json
+import socket
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from redis import Redis
@@ -11,6 +14,21 @@ from crossmodal.jobs.record import WorkerInfo
 from crossmodal.settings import Settings
 
 FORGOTTEN_AFTER_S = 3_600.0
+FIRST_NAMESPACE = 0xEFFFFFFC  # of process ids: PROC_PID_INIT_INO in Linux's include/linux/proc_ns.h
+
+
+def worker_name(slug: str, supervisor: int) -> str:
+    """What a Celery worker is called: as no other, also where containers share a host's name."""
+    namespace = FIRST_NAMESPACE
+    with suppress(OSError):  # not on Linux
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+    inside = "" if namespace == FIRST_NAMESPACE else f"-{namespace:x}"
+    return f"{slug}{inside}.{supervisor}@{socket.gethostname()}"
+
+
+def is_of(name: str, supervisor: int) -> bool:
+    """Whether `worker_name` makes such a name for a supervisor's process id."""
+    return f".{supervisor}@" in name
 
 
 class Workers:

@@ -4,6 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -12,11 +13,12 @@ import typer
 
 from crossmodal.console import Json, errors_to_exit_status, note, print_json, say
 from crossmodal.errors import BrokerUnavailable
-from crossmodal.jobs.connection import broker_errors, connect, is_reachable
+from crossmodal.extras import is_installed
+from crossmodal.jobs.connection import connect, is_reachable
 from crossmodal.jobs.names import WEBHOOK_QUEUE
 from crossmodal.jobs.record import WorkerInfo
 from crossmodal.jobs.server import check_server
-from crossmodal.jobs.workers import Workers
+from crossmodal.jobs.workers import Workers, is_of
 from crossmodal.local.claim import claimed
 from crossmodal.local.places import Place
 from crossmodal.local.stack import READY_S, Stack, StackFailed
@@ -67,8 +69,8 @@ class _Up:
         self, settings: Settings, flower: bool, gateway: bool, verbose: bool, as_json: bool
     ) -> None:
         self._settings = settings
-        self._flower = Place.flower() if flower else None
-        self._gateway = Place.gateway() if gateway else None
+        self._flower = Place.flower() if flower and is_installed("monitor") else None
+        self._gateway = Place.gateway() if gateway and is_installed("gateway") else None
         self._verbose = verbose
         self._as_json = as_json
         self._began = time.monotonic()
@@ -158,9 +160,11 @@ class _Up:
         return ("are delivered", True) if ready else None
 
     def _workers_of(self, supervisor: Child) -> list[WorkerInfo]:
-        with broker_errors(self._settings), connect(self._settings) as redis:
+        """What the workers of a child of ours have said; nothing while Redis does not answer."""
+        with suppress(BrokerUnavailable), connect(self._settings) as redis:
             recent = Workers(self._settings, redis).recent()
-        return [info for info in recent if f".{supervisor.pid}@" in info.name]
+            return [info for info in recent if is_of(info.name, supervisor.pid or 0)]
+        return []
 
     def _wait(self, stack: Stack, checks: dict[str, Check]) -> None:
         """Say of each thing that it is ready as soon as it is. Raises `StackFailed`."""

@@ -11,6 +11,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 
+from crossmodal.jobs.workers import worker_name
 from crossmodal.local.valkey import answers, free_port
 from crossmodal.processes import Child, wait_until
 from crossmodal.settings import Settings, load_settings
@@ -18,7 +19,6 @@ from tests.chaos.proxy import Proxy
 from tests.marked import marked
 from tests.servers import start_server, user_url
 from tests.workers import REAL_WORKER, celery_workers, hosts_of, task_children
-from worker.unit import worker_name
 
 POISON = Path(__file__).parents[1] / "e2e" / "poison"
 MARK = "CROSSMODAL_STORM"  # in the environment of every process that the storm starts
