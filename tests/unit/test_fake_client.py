@@ -250,7 +250,7 @@ def test_failures_and_refusals_are_set() -> None:
 def test_held_jobs_are_answered_the_oldest_first() -> None:
     with FakeClient(held=True) as client:
         jobs = [client.txt2img(IDEA) for _ in range(3)]
-        assert client.work(2) == 2
+        assert client.work(max_jobs=2) == 2
         assert [job.status().state for job in jobs] == ["succeeded", "succeeded", "queued"]
         assert [client.work(), client.work()] == [1, 0]
 
