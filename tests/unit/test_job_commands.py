@@ -339,6 +339,18 @@ def drawn_before(client: Client) -> str:
     return job_id
 
 
+@pytest.mark.parametrize(
+    "args", [("txt2img", "a circle", "-n", "17"), ("txt2img", "a circle", "-n", "0"),
+             ("img2txt", "x.png", "-n", "6"), ("img2txt", "x.png", "--beam-width", "11")]
+)  # fmt: skip
+def test_a_number_that_no_job_may_have_is_refused_before_anything_is_looked_at(
+    run: Run, args: tuple[str, ...]
+) -> None:
+    options = ("-o", "none/x.png") if args[0] == "txt2img" else ()
+    done = run(*args, *options)
+    assert (done.returncode, "bad_usage Invalid value for" in done.stderr) == (2, True), done.stderr
+
+
 def test_a_write_that_fails_says_how_to_get_the_picture(run: Run, client: Client) -> None:
     Path("x-1.png").mkdir()
     job_id = drawn(client, png(1), png(2))  # how many there are is known only now
