@@ -178,9 +178,13 @@ class Client:
 
     def delete(self, job: Handle | str) -> None:
         """Delete an ended job's record and what it stored. Raises `JobNotFound`, `WrongState`."""
-        job_id = id_of(job)
-        self.ledger.remove(job_id)
-        for blob in list(self.storage.list(f"{RESULTS}/{job_id}")):
+        known = self.record(job)
+        if known.task.is_bulk:
+            raise WrongState(
+                f"job {known.id} is a message of a batch: only single jobs can be deleted"
+            )
+        self.ledger.remove(known.id)
+        for blob in list(self.storage.list(f"{RESULTS}/{known.id}")):
             self.storage.delete(blob.key)
 
     def upload(self, image: Picture, *, owner: str = "") -> BlobRef:

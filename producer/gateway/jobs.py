@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from crossmodal.errors import BrokerUnavailable, WrongState
+from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import Params, task_of
 from crossmodal.jobs.record import Job, JobState
@@ -129,8 +129,6 @@ async def retry(
 @router.delete("/{job_id}", status_code=204, responses=documented(404, 409))
 async def delete(job: OwnJob, services: ServicesOf) -> None:
     """Delete the record of a job that has ended, and what it has stored."""
-    if job.task.is_bulk:
-        raise WrongState(f"job {job.id} is a message of a batch: only single jobs can be deleted")
     await services.call_store(services.sync.delete, job.id)
 
 

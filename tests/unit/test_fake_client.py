@@ -20,6 +20,7 @@ from crossmodal.errors import (
     UnknownWords,
     WrongState,
 )
+from crossmodal.jobs.names import bulk_job_id
 from crossmodal.jobs.record import JobState
 from crossmodal.settings import Settings
 from crossmodal.testing import AsyncFakeClient, FakeClient
@@ -126,6 +127,17 @@ def test_only_ended_jobs_are_deleted_with_what_they_stored(world: World) -> None
     with pytest.raises(JobNotFound):
         world.client.job(job.id)
     assert world.client.txt2img(IDEA, idempotency_key="k") != job
+
+
+def test_a_message_of_a_batch_is_neither_deleted_nor_run_again_by_itself() -> None:
+    with FakeClient() as client:
+        client.fail_next(GpuOutOfMemory("too large"))
+        found = list(client.map_txt2img([IDEA], batch_id="b"))
+        message = bulk_job_id("b", 0)
+        for act in (client.delete, client.retry):
+            with pytest.raises(WrongState, match=f"{message} is a message of a batch: only single"):
+                act(message)
+        assert list(client.map_txt2img([IDEA], batch_id="b")) == found
 
 
 def test_jobs_are_listed_page_by_page(world: World) -> None:
