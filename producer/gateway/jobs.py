@@ -121,8 +121,8 @@ async def retry(
     job: OwnJob, response: Response, key: Caller, services: ServicesOf, urls: UrlsOf
 ) -> Any:
     """Submit what has failed, was canceled or expired as a new job; asked twice, it is one job."""
-    origin = origin_of(key, urls, None, [])
-    handle = await services.client.retry(job.id, origin=origin)
+    max_queued = key.max_queued if key.id else None
+    handle = await services.client.retry(job.id, max_queued=max_queued)
     return await _accepted(await services.client.record(handle.id), response, services, urls)
 
 
