@@ -21,12 +21,13 @@ from crossmodal.errors import (
     WrongState,
 )
 from crossmodal.jobs.names import bulk_job_id
-from crossmodal.jobs.record import JobState
+from crossmodal.jobs.record import ItemResult, JobState
 from crossmodal.settings import Settings
 from crossmodal.testing import AsyncFakeClient, FakeClient
 from producer import BulkItem, Client, Img2TxtParams, Task, Txt2ImgParams
 from producer.fake.worker import FakeWorker, plain_captions, plain_pictures
 from producer.png import write_png
+from tests.waiting import until
 
 IDEA = "a red circle"
 PNG = write_png(b"\xff\0\0", 1, 1, 3)
@@ -279,6 +280,34 @@ def test_a_held_job_is_awaited_in_an_event_loop() -> None:
             return len((await waiting).images) + len(items)
 
     assert asyncio.run(draw()) == 1
+
+
+@pytest.mark.parametrize("refused", [0, 1_000])
+def test_whoever_leaves_a_batch_before_an_item_has_come_leaves_no_thread(refused: int) -> None:
+    """While its message waits for a worker, and while the queue is too full for one."""
+    client = AsyncFakeClient(held=True, connect_timeout_s=0.1)
+    fake = client.sync
+    fake.refuse_next(QueueFull("enough", retry_after_s=0.05), times=refused)
+
+    def has_begun() -> bool:
+        return len(fake.ledger.refusals) < refused or fake.queue(Task.TXT2IMG_BULK).depth == 1
+
+    async def first() -> ItemResult:
+        return await anext(client.map_txt2img([IDEA]))
+
+    async def leave() -> None:
+        waiting = asyncio.create_task(first())
+        await asyncio.to_thread(until, has_begun, WAIT_S)
+        waiting.cancel()
+
+    thread = threading.Thread(target=lambda: asyncio.run(leave()), daemon=True)
+    thread.start()
+    thread.join(WAIT_S)
+    is_left = thread.is_alive()
+    fake.held = False  # so that a thread which goes on comes to its end, and the tests to theirs
+    fake.ledger.refusals.clear()
+    fake.work()
+    assert not is_left
 
 
 def test_nothing_outside_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
