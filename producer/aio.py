@@ -1,8 +1,9 @@
 """The client for an event loop: the same client underneath, in threads; waits are native.
 
-Submitting, looking and reading are calls of a bounded time and run in a thread. Waiting
+Submitting, looking and reading are calls of a bounded time and run in a thread. Waiting for jobs
 takes as long as it takes, so it holds no thread: it is a blocking read of its own on an
-asynchronous connection. Signatures are those of `Client`, which alone are written down.
+asynchronous connection. A batch goes through a thread in turns of a few seconds, since it sends
+while it waits. Signatures are those of `Client`, which alone are written down.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from crossmodal.errors import WrongState
 from crossmodal.jobs.connection import broker_errors, connect_async
 from crossmodal.jobs.record import ItemResult, JobResult, JobState, JobStatus
 from crossmodal.settings import Settings
+from producer.bulk import Results
 from producer.client import Client
 from producer.handle import Handle, JobHandle, ids_of, result_of
 from producer.waiting import Wait
@@ -80,12 +82,12 @@ def submitted(
 
 
 def iterated(
-    method: Callable[Concatenate[Client, P], Iterator[T]],
-) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
-    """The same for one that iterates: no thread is held between two items."""
+    method: Callable[Concatenate[Client, P], Iterator[ItemResult]],
+) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[ItemResult]]:
+    """The same for a batch: whoever leaves it, leaves no thread that goes on with it."""
 
-    def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
-        return _in_thread(partial(_of(self, method), *args, **kwargs))
+    def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[ItemResult]:
+        return _in_turns(partial(_of(self, method), *args, **kwargs))
 
     return _as_twin(twin, method, AsyncIterator[ItemResult])
 
@@ -194,8 +196,10 @@ class AsyncClient:
             )
 
 
-async def _in_thread(begin: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
-    items = await asyncio.to_thread(begin)
+async def _in_turns(begin: Callable[[], Iterator[ItemResult]]) -> AsyncIterator[ItemResult]:
+    results = await asyncio.to_thread(begin)
+    turns = results.turns if isinstance(results, Results) else results  # of a client of one's own
     end = object()
-    while (item := await asyncio.to_thread(next, items, end)) is not end:
-        yield item  # type: ignore[misc]  # it is no end
+    while (found := await asyncio.to_thread(next, turns, end)) is not end:
+        if isinstance(found, ItemResult):
+            yield found

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated
@@ -19,9 +19,10 @@ from crossmodal.console import (
     print_table,
     progress,
 )
-from crossmodal.errors import Interrupted, InvalidSetting, OutputNotWritable
+from crossmodal.errors import Interrupted, InvalidParams, InvalidSetting, OutputNotWritable
 from crossmodal.jobs.names import Task, check_batch_id, new_job_id
 from crossmodal.jobs.record import BatchStatus, ItemResult, parse_task
+from producer.bulk import Request
 from producer.client import Client
 from producer.jsonl import BatchFile, result_line
 from producer.patience import Unserved, looking
@@ -69,14 +70,14 @@ def run(
         if images is not None:
             _make(images)
         with (
-            _goes_on(name), _output(out, source) as output,
+            _goes_on(name), _output(out, source) as put,
             progress("items", file.total) as bar,
             looking(unserved.look),
         ):  # fmt: skip
             note(f"batch {name}: go on with it by --id {name}")
-            for result in client.map_items(file.items(), batch_id=name):
+            for result in client.map_items(_requests(file), batch_id=name):
                 counts["failed" if result.failure else "completed"] += 1
-                output.write(result_line(name, result) + "\n")
+                put(result_line(name, result) + "\n")
                 if images is not None:
                     _write_images(client, result, images)
                 bar.advance(bar.task_ids[0])
@@ -117,10 +118,19 @@ def _goes_on(name: str) -> Iterator[None]:
         raise OutputNotWritable(f"{e}; {how}") from e
 
 
+def _requests(file: BatchFile) -> Iterator[Request | ItemResult]:
+    """The items of the file. Raises `InvalidParams` where it can be read no further."""
+    try:
+        yield from file.items()
+    except OSError as e:
+        raise InvalidParams(f"{file.path} cannot be read: {e.strerror or e}") from e
+
+
 @contextmanager
-def _output(name: str, source: Path) -> Iterator[IO[str]]:
+def _output(name: str, source: Path) -> Iterator[Callable[[str], object]]:
+    """What writes a text to the file of results."""
     if name == "-":
-        yield sys.stdout
+        yield sys.stdout.write
         return
     if Path(name).exists() and Path(name).samefile(source):
         raise InvalidSetting(f"--out {name} is the file of requests: give another")
@@ -128,9 +138,22 @@ def _output(name: str, source: Path) -> Iterator[IO[str]]:
         file = Path(name).open("w", encoding="utf-8")  # noqa: SIM115 - what fails later is another error
     except OSError as e:
         raise InvalidSetting(f"--out {name} cannot be written: {e.strerror or e}") from e
+
+    def put(text: str) -> None:
+        with _written(name):
+            file.write(text)
+
     try:
-        with file:
-            yield file
+        yield put
+    finally:
+        with _written(name):
+            file.close()
+
+
+@contextmanager
+def _written(name: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as e:
         raise OutputNotWritable(f"{name} cannot be written: {e.strerror or e}") from e
 

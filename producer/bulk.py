@@ -82,6 +82,19 @@ PAUSE = Message("", BulkParams.model_construct(), {})
 """Stands for no message: there are failures to be passed on first."""
 
 
+class Results(Iterator[ItemResult]):
+    """What became of the items of a batch, as it comes.
+
+    `turns` are the same with a None after every few seconds at most: there one can leave them.
+    """
+
+    def __init__(self, turns: Iterator[ItemResult | None]) -> None:
+        self.turns = turns
+
+    def __next__(self) -> ItemResult:
+        return next(found for found in self.turns if found is not None)
+
+
 class Batch:
     """The items of one batch on their way; iterate over `results` to move it on."""
 
@@ -97,7 +110,7 @@ class Batch:
         self._failed: list[ItemResult] = []
         self._wait = services.new_wait([], None)
 
-    def results(self, items: Iterable[Request | ItemResult]) -> Iterator[ItemResult]:
+    def results(self, items: Iterable[Request | ItemResult]) -> Results:
         """What became of each item, in any order; `index` is its place among `items`.
 
         One that has failed already is passed on. No more than 64 messages are on their way at
@@ -105,6 +118,9 @@ class Batch:
         `BrokerUnavailable` and `StorageUnavailable`; the batch goes on without this process, and
         can be taken up again.
         """
+        return Results(self._turns(items))
+
+    def _turns(self, items: Iterable[Request | ItemResult]) -> Iterator[ItemResult | None]:
         messages = self._messages(items)
         following = next(messages, None)
         while following is not None or self._sent or self._failed:
@@ -117,6 +133,7 @@ class Batch:
             if self._sent:
                 for job_id in self._services.more_ended(self._wait, block=not goes_on):
                     yield from self._read(self._sent.pop(job_id))
+            yield None
 
     def _messages(self, items: Iterable[Request | ItemResult]) -> Iterator[Message]:
         """Each message, with its input in the store; the items themselves are not kept."""

@@ -37,7 +37,9 @@ def opened() -> Iterator[Client]:
 
 def txt2img(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
-    count: Annotated[int, typer.Option("-n", "--count", help="How many pictures, 1 to 16.")] = 1,
+    count: Annotated[
+        int, typer.Option("-n", "--count", min=1, max=16, help="How many pictures.")
+    ] = 1,
     seed: Annotated[int | None, typer.Option(help="The first picture's seed.")] = None,
     temperature: Annotated[float, typer.Option(help="0 draws the likeliest picture.")] = 1.0,
     out: Out = None,
@@ -53,7 +55,7 @@ def txt2img(
                 "`crossmodal result ID -o FILE`"
             )
         if out is not None:
-            check_target(out, max(1, count))
+            check_target(out, count)
         job = client.txt2img(prompt, count=count, seed=seed, temperature=temperature)
         if no_wait:
             _print_id(job, as_json)
@@ -65,8 +67,8 @@ def txt2img(
 
 def img2txt(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Files to caption.")],
-    count: Annotated[int, typer.Option("-n", "--count", help="Captions each, 1 to 5.")] = 1,
-    beam_width: Annotated[int, typer.Option(help="Captions searched among, 1 to 10.")] = 4,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=5, help="Captions each.")] = 1,
+    beam_width: Annotated[int, typer.Option(min=1, max=10, help="Captions searched among.")] = 4,
     no_wait: NoWait = False,
     timeout_s: Timeout = None,
     as_json: Json = False,

@@ -160,10 +160,12 @@ class Client:
         )  # fmt: skip
         return JobHandle(self, job_id)
 
-    def retry(self, job: Handle | str, *, origin: Origin = NOBODY) -> JobHandle:
+    def retry(self, job: Handle | str, *, max_queued: int | None = None) -> JobHandle:
         """Submit what has failed, or was canceled or expired, as a new job; asked twice, as one.
 
-        Raises `JobNotFound`, `WrongState`, and what `submit` raises.
+        It is its owner's as before, and told to the same webhook. `max_queued` is the limit of the
+        API key that asks for it, if any: the owner's own comes first. Raises `JobNotFound`,
+        `WrongState`, and what `submit` raises.
         """
         known = self.record(job)
         if not known.state.is_terminal or known.state is JobState.SUCCEEDED or known.task.is_bulk:
@@ -172,15 +174,21 @@ class Client:
                 f"job {known.id} is {what}: only single jobs that have failed, or were canceled or "
                 "expired, can be run again"
             )
+        if max_queued is not None:
+            max_queued = self.keys.max_queued(known.owner, max_queued)
+        origin = Origin(known.owner, max_queued, webhook=self.ledger.webhook(known.id))
         params = parse_params(known.task, known.params)
-        origin = origin._replace(webhook=origin.webhook or self.ledger.webhook(known.id))
         return self.submit(params, idempotency_key=f"retry:{known.id}", origin=origin)
 
     def delete(self, job: Handle | str) -> None:
         """Delete an ended job's record and what it stored. Raises `JobNotFound`, `WrongState`."""
-        job_id = id_of(job)
-        self.ledger.remove(job_id)
-        for blob in list(self.storage.list(f"{RESULTS}/{job_id}")):
+        known = self.record(job)
+        if known.task.is_bulk:
+            raise WrongState(
+                f"job {known.id} is a message of a batch: only single jobs can be deleted"
+            )
+        self.ledger.remove(known.id)
+        for blob in list(self.storage.list(f"{RESULTS}/{known.id}")):
             self.storage.delete(blob.key)
 
     def upload(self, image: Picture, *, owner: str = "") -> BlobRef:

@@ -20,8 +20,6 @@ from crossmodal.errors import CrossmodalError, InvalidParams, QueueFull
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.names import messages_key
-from crossmodal.jobs.origin import Origin
-from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import DeadLetter, Job
 from producer.client import Client
 
@@ -151,18 +149,8 @@ def _replay_job(client: Client, job: Job, max_queued: int | None) -> str:
             f"{job.id} is a message of a batch, which a job of its own would be no part of: run "
             "what failed again as a batch with another id (`crossmodal batch run --id ID`)"
         )
-    if max_queued is not None:
-        max_queued = _limit_of(client, job.owner, max_queued)
-    origin = Origin(job.owner, max_queued, webhook=client.ledger.webhook(job.id))
     # Whoever replays twice, or dies before the letter is off the list, makes one job.
-    key = f"replay:{job.id}"
-    params = parse_params(job.task, job.params)
-    return client.submit(params, idempotency_key=key, origin=origin).id
-
-
-def _limit_of(client: Client, owner: str, of_caller: int) -> int:
-    """How many jobs may wait: what holds for their owner, though an operator replays them."""
-    return next((key.max_queued for key in client.keys.list() if key.id == owner), of_caller)
+    return client.retry(job.id, max_queued=max_queued).id
 
 
 def _chosen(

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from crossmodal.errors import InvalidParams
 
-MOST_NAMED = 5
+MAX_NAMED = 5
 ALIKE = 0.6  # of 1
 
 
@@ -18,8 +18,8 @@ def check_fields(given: Iterable[object], known: Collection[str], where: str = "
 def unknown_fields(given: Iterable[object], known: Collection[str]) -> str:
     """Which of the fields are not known, in words; empty where all are."""
     unknown = [str(name) for name in given if name not in known]
-    said = "; ".join(_said(name, known) for name in unknown[:MOST_NAMED])
-    return f"{said}; …" if len(unknown) > MOST_NAMED else said
+    said = "; ".join(_said(name, known) for name in unknown[:MAX_NAMED])
+    return f"{said}; …" if len(unknown) > MAX_NAMED else said
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

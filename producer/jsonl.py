@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from crossmodal.errors import BlobNotFound, CrossmodalError, InvalidImage, InvalidParams
+from crossmodal.errors import BlobNotFound, CrossmodalError, InvalidParams
 from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
@@ -22,6 +22,7 @@ from crossmodal.vision.media import check_size
 from producer.bulk import Request
 from producer.fields import check_fields
 from producer.inline import decoded
+from producer.pictures import bytes_of
 from producer.seeds import item_seed
 
 URLS = {"/v1/txt2img": Task.TXT2IMG, "/v1/img2txt": Task.IMG2TXT}
@@ -129,12 +130,7 @@ class BatchFile:
     def _read(self, name: object) -> bytes:
         if not self._is_ours:
             raise InvalidParams("body.image.path names no file of this machine: send data or key")
-        path = self.path.parent / str(name)
-        try:
-            check_size(path.stat().st_size, self._max_image_bytes)
-            return path.read_bytes()
-        except (OSError, ValueError) as e:
-            raise InvalidImage(f"the picture {path} cannot be read: {e}") from e
+        return bytes_of(self.path.parent / str(name), self._max_image_bytes)
 
 
 def result_line(batch_id: str, result: ItemResult) -> str:

@@ -109,6 +109,13 @@ class ApiKeys:
             self._redis.hset(api_key_key(self._prefix, key.id), "key", revoked.model_dump_json())
         return revoked
 
+    def max_queued(self, owner: str, default: int) -> int:
+        """How many jobs of an owner may wait; the default where no key has this id."""
+        try:
+            return self._get(owner).max_queued
+        except ApiKeyNotFound:
+            return default
+
     def throttle(self, key: ApiKey) -> None:
         """Count a call. Raises `RateLimited` when the key makes them too fast."""
         number = f"{api_key_key(self._prefix, key.id)}:calls"

@@ -48,10 +48,10 @@ class FakeClient(Client):
         self._opened = open_storage(self.settings)
         self._worker = FakeWorker(self.ledger, self._opened, draw, describe)
 
-    def work(self, most: int | None = None) -> int:
+    def work(self, max_jobs: int | None = None) -> int:
         """Answer jobs that wait, the oldest first; how many were answered."""
         done = 0
-        while most is None or done < most:
+        while max_jobs is None or done < max_jobs:
             with self.redis.changed:
                 if not self.redis.messages:
                     break

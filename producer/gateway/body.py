@@ -138,9 +138,8 @@ def _checked(value: Any) -> JobRequest:
 def _no_task(value: dict[str, Any]) -> str:
     known = " or ".join(REQUESTS)
     if "task" not in value:
-        check_fields(
-            value, {name for kind in REQUESTS.values() for name in kind.model_fields}, "body"
-        )
+        fields = dict.fromkeys(name for kind in REQUESTS.values() for name in kind.model_fields)
+        check_fields(value, fields, "body")
         return f"task: missing: say {known}"
     task = str(value["task"])[:80]
     near = nearest(task, REQUESTS)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from crossmodal.errors import BrokerUnavailable, WrongState
+from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import Params, task_of
 from crossmodal.jobs.record import Job, JobState
@@ -121,16 +121,14 @@ async def retry(
     job: OwnJob, response: Response, key: Caller, services: ServicesOf, urls: UrlsOf
 ) -> Any:
     """Submit what has failed, was canceled or expired as a new job; asked twice, it is one job."""
-    origin = origin_of(key, urls, None, [])
-    handle = await services.client.retry(job.id, origin=origin)
+    max_queued = key.max_queued if key.id else None
+    handle = await services.client.retry(job.id, max_queued=max_queued)
     return await _accepted(await services.client.record(handle.id), response, services, urls)
 
 
 @router.delete("/{job_id}", status_code=204, responses=documented(404, 409))
 async def delete(job: OwnJob, services: ServicesOf) -> None:
     """Delete the record of a job that has ended, and what it has stored."""
-    if job.task.is_bulk:
-        raise WrongState(f"job {job.id} is a message of a batch: only single jobs can be deleted")
     await services.call_store(services.sync.delete, job.id)
 
 

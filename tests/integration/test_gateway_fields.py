@@ -52,6 +52,9 @@ WRONG: list[tuple[Any, str]] = [
      "body: unknown field 'zorg': known: metadata, expires_in_s, webhook_url, webhook_events, "
      "task, prompt, count, seed, temperature"),
     ({"tsak": "txt2img", "prompt": "a"}, "body: unknown field 'tsak': did you mean 'task'?"),
+    ({"prompt": "a", "zorg": 1},
+     "body: unknown field 'zorg': known: metadata, expires_in_s, webhook_url, webhook_events, "
+     "task, prompt, count, seed, temperature, image, beam_width, max_words"),
     ({"prompt": "a"}, "task: missing: say txt2img or img2txt"),
     ({"task": "text2img", "prompt": "a"},
      "task: 'text2img' is not txt2img or img2txt: did you mean 'txt2img'?"),

@@ -564,12 +564,17 @@ BAD_LINES: dict[str, tuple[Any, str, str]] = {
     "no body": ({"custom_id": "x", "url": "/v1/txt2img"}, "x", "body"),
 }
 BAD_PICTURES: dict[str, tuple[Any, str, str]] = {
-    "a missing file": ({"path": "none.png"}, "invalid_image", "none.png"),
-    "a folder": ({"path": "."}, "invalid_image", "cannot be read"),
+    "a missing file": (
+        {"path": "none.png"}, "invalid_image", "/none.png cannot be read: No such file or directory"
+    ),
+    "a folder": ({"path": "."}, "invalid_image", "cannot be read: Is a directory"),
     "a path that is none": ({"path": "a\0b"}, "invalid_image", "cannot be read"),
     "no base64": ({"data": "!!"}, "invalid_image", "base64"),
     "no text as base64": ({"data": 5}, "invalid_image", "base64"),
     "a file that is too large": ({"path": "large.png"}, "image_too_large", f"{LIMIT + 1} bytes"),
+    "a file that hides its size": (
+        {"path": "/proc/self/smaps"}, "image_too_large", f"more than the {LIMIT} bytes"
+    ),
     "too much base64": (
         {"data": base64.b64encode(bytes(LIMIT + 1)).decode()},
         "image_too_large",

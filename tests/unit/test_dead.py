@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -124,26 +124,47 @@ def test_whoever_replays_twice_makes_one_job(client: Client, ledger: JobLedger) 
     assert codes(client) == []
 
 
-def test_a_replayed_job_is_its_owners_and_told_to_the_same_webhook(
-    client: Client, ledger: JobLedger
+def test_whoever_retries_and_replays_makes_one_job(client: Client, ledger: JobLedger) -> None:
+    letter = client.dead_letters.get(dead_job(client, ledger))
+    assert replay(client, letter) == client.retry(letter.id).id
+
+
+RunAgain = Callable[[Client, str, int | None], str | None]
+RUN_AGAIN: dict[str, RunAgain] = {
+    "replay": lambda client, job_id, limit: replay(client, client.dead_letters.get(job_id), limit),
+    "retry": lambda client, job_id, limit: client.retry(job_id, max_queued=limit).id,
+}
+
+
+@pytest.fixture(params=list(RUN_AGAIN.values()), ids=list(RUN_AGAIN))
+def run_again(request: pytest.FixtureRequest) -> RunAgain:
+    """Both ways to run a dead job again, by its id and under the limit of the caller's key."""
+    found: RunAgain = request.param
+    return found
+
+
+def test_a_job_that_is_run_again_is_its_owners_and_told_to_the_same_webhook(
+    client: Client, ledger: JobLedger, run_again: RunAgain
 ) -> None:
     hook = Webhook(url="https://receiver.example/hooks", base="https://gateway.example")
     job_id = dead_job(client, ledger, origin=Origin("somebody", webhook=hook))
-    again = replay(client, client.dead_letters.get(job_id))
+    again = run_again(client, job_id, None)
     assert again is not None
     assert (client.record(again).owner, ledger.webhook(again)) == ("somebody", hook)
+    assert again in [job.id for job in client.jobs("somebody").jobs]
 
 
 @pytest.mark.parametrize(("own", "of_operator"), [(1, 100), (100, 1)])
-def test_a_replay_is_held_to_the_limit_of_the_jobs_owner(
-    client: Client, ledger: JobLedger, own: int, of_operator: int
+def test_a_job_that_is_run_again_is_held_to_the_limit_of_its_owner(
+    client: Client, ledger: JobLedger, run_again: RunAgain, own: int, of_operator: int
 ) -> None:
     owner = client.keys.create("owner", max_queued=own)[0].id
-    letter = client.dead_letters.get(dead_job(client, ledger, origin=Origin(owner)))
+    job_id = dead_job(client, ledger, origin=Origin(owner))
     client.submit(Txt2ImgParams(prompt="a square", seed=1), origin=Origin(owner))
     with nullcontext() if own > 1 else pytest.raises(TooManyQueued, match="1 are allowed"):
-        replay(client, letter, of_operator)
-    assert bool(codes(client)) == (own == 1)
+        run_again(client, job_id, of_operator)
+    assert client.queue(Task.TXT2IMG).depth == (1 if own == 1 else 2)
+    assert own > 1 or codes(client)
 
 
 def test_a_message_of_a_batch_is_not_replayed_as_a_job_of_its_own(

@@ -131,6 +131,10 @@ def test_a_django_app_draws_and_describes(load: Load, django: Any) -> None:
     assert png.startswith(PNG)
     assert django.post("/captions", {"photo": _file(png)}).status_code == 202
     assert django.post("/pictures").json()["code"] == "invalid_prompt"
+    assert django.post("/captions").json()["code"] == "invalid_image"
+    for page in ("/jobs/nobody", "/jobs/nobody/picture"):
+        answer = django.get(page)
+        assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
 
 
 def test_the_tests_of_an_app_pass(

@@ -20,12 +20,14 @@ from crossmodal.errors import (
     UnknownWords,
     WrongState,
 )
-from crossmodal.jobs.record import JobState
+from crossmodal.jobs.names import bulk_job_id
+from crossmodal.jobs.record import ItemResult, JobState
 from crossmodal.settings import Settings
 from crossmodal.testing import AsyncFakeClient, FakeClient
 from producer import BulkItem, Client, Img2TxtParams, Task, Txt2ImgParams
 from producer.fake.worker import FakeWorker, plain_captions, plain_pictures
 from producer.png import write_png
+from tests.waiting import until
 
 IDEA = "a red circle"
 PNG = write_png(b"\xff\0\0", 1, 1, 3)
@@ -126,6 +128,17 @@ def test_only_ended_jobs_are_deleted_with_what_they_stored(world: World) -> None
     with pytest.raises(JobNotFound):
         world.client.job(job.id)
     assert world.client.txt2img(IDEA, idempotency_key="k") != job
+
+
+def test_a_message_of_a_batch_is_neither_deleted_nor_run_again_by_itself() -> None:
+    with FakeClient() as client:
+        client.fail_next(GpuOutOfMemory("too large"))
+        found = list(client.map_txt2img([IDEA], batch_id="b"))
+        message = bulk_job_id("b", 0)
+        for act in (client.delete, client.retry):
+            with pytest.raises(WrongState, match=f"{message} is a message of a batch: only single"):
+                act(message)
+        assert list(client.map_txt2img([IDEA], batch_id="b")) == found
 
 
 def test_jobs_are_listed_page_by_page(world: World) -> None:
@@ -250,7 +263,7 @@ def test_failures_and_refusals_are_set() -> None:
 def test_held_jobs_are_answered_the_oldest_first() -> None:
     with FakeClient(held=True) as client:
         jobs = [client.txt2img(IDEA) for _ in range(3)]
-        assert client.work(2) == 2
+        assert client.work(max_jobs=2) == 2
         assert [job.status().state for job in jobs] == ["succeeded", "succeeded", "queued"]
         assert [client.work(), client.work()] == [1, 0]
 
@@ -267,6 +280,34 @@ def test_a_held_job_is_awaited_in_an_event_loop() -> None:
             return len((await waiting).images) + len(items)
 
     assert asyncio.run(draw()) == 1
+
+
+@pytest.mark.parametrize("refused", [0, 1_000])
+def test_whoever_leaves_a_batch_before_an_item_has_come_leaves_no_thread(refused: int) -> None:
+    """While its message waits for a worker, and while the queue is too full for one."""
+    client = AsyncFakeClient(held=True, connect_timeout_s=0.1)
+    fake = client.sync
+    fake.refuse_next(QueueFull("enough", retry_after_s=0.05), times=refused)
+
+    def has_begun() -> bool:
+        return len(fake.ledger.refusals) < refused or fake.queue(Task.TXT2IMG_BULK).depth == 1
+
+    async def first() -> ItemResult:
+        return await anext(client.map_txt2img([IDEA]))
+
+    async def leave() -> None:
+        waiting = asyncio.create_task(first())
+        await asyncio.to_thread(until, has_begun, WAIT_S)
+        waiting.cancel()
+
+    thread = threading.Thread(target=lambda: asyncio.run(leave()), daemon=True)
+    thread.start()
+    thread.join(WAIT_S)
+    is_left = thread.is_alive()
+    fake.held = False  # so that a thread which goes on comes to its end, and the tests to theirs
+    fake.ledger.refusals.clear()
+    fake.work()
+    assert not is_left
 
 
 def test_nothing_outside_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

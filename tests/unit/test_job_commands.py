@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -30,6 +31,7 @@ from crossmodal.jobs.record import (
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from producer import Client, patience
+from producer.jsonl import BatchFile
 from producer.patience import Unserved, duration, place
 from tests.commands import Done, environment, run_command
 from tests.servers import Server
@@ -339,6 +341,18 @@ def drawn_before(client: Client) -> str:
     return job_id
 
 
+@pytest.mark.parametrize(
+    "args", [("txt2img", "a circle", "-n", "17"), ("txt2img", "a circle", "-n", "0"),
+             ("img2txt", "x.png", "-n", "6"), ("img2txt", "x.png", "--beam-width", "11")]
+)  # fmt: skip
+def test_a_number_that_no_job_may_have_is_refused_before_anything_is_looked_at(
+    run: Run, args: tuple[str, ...]
+) -> None:
+    options = ("-o", "none/x.png") if args[0] == "txt2img" else ()
+    done = run(*args, *options)
+    assert (done.returncode, "bad_usage Invalid value for" in done.stderr) == (2, True), done.stderr
+
+
 def test_a_write_that_fails_says_how_to_get_the_picture(run: Run, client: Client) -> None:
     Path("x-1.png").mkdir()
     job_id = drawn(client, png(1), png(2))  # how many there are is known only now
@@ -471,3 +485,20 @@ def test_a_disk_that_is_full_in_mid_batch_says_how_to_go_on(run: Run) -> None:
     assert done.returncode == 1
     assert "output_not_writable /dev/full cannot be written" in done.stderr
     assert "the same command with --id mine takes the batch up again" in done.stderr
+
+
+def test_a_file_of_requests_that_goes_away_is_not_said_to_be_the_output(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks at it: how many lines it has, and what they say."""
+
+    def items(file: BatchFile) -> Any:
+        file.path.unlink()
+        return all_items(file)
+
+    all_items = BatchFile.items
+    monkeypatch.setattr(BatchFile, "items", items)
+    Path("requests.jsonl").write_text("no JSON\n")
+    done = run("batch", "run", "requests.jsonl", "-o", "out", "--task", "txt2img")
+    says = "error invalid_params requests.jsonl cannot be read: No such file or directory"
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
