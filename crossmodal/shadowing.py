@@ -7,6 +7,7 @@ Celery has a `worker.py`, a `producer.py` or a `celery.py` there.
 import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 from crossmodal.errors import PackageShadowed
@@ -29,7 +30,8 @@ def check_not_shadowed(*packages: str) -> None:
 def is_the_command() -> bool:
     """Whether this process is the `crossmodal` command, which tells errors without a traceback."""
     script = Path(next(iter(sys.orig_argv[1:]), ""))
-    return script.name == "crossmodal" or "crossmodal.cli" in sys.orig_argv
+    as_module = {("-m", "crossmodal"), ("-m", "crossmodal.cli")} & set(pairwise(sys.orig_argv))
+    return script.name == "crossmodal" or bool(as_module)
 
 
 def _spec(name: str) -> ModuleSpec | None:

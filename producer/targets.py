@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from crossmodal.errors import ExtraMissing, InvalidSetting, OutputNotWritable
-from crossmodal.extras import remedy
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 QUALITY = 95  # of formats that lose something
@@ -21,8 +20,8 @@ def check_target(out: Path, count: int = 1) -> None:
         raise InvalidSetting(f"-o {out}: give a name that ends in .png, .jpg, .jpeg or .webp")
     if kind != "PNG" and find_spec("PIL") is None:
         raise ExtraMissing(
-            f"-o {out}: {kind} needs Pillow, which is not installed: {remedy('worker')}, or give "
-            "a name that ends in .png"
+            f"-o {out}: {kind} needs Pillow, which is not installed: pip install pillow, or give a "
+            "name that ends in .png"
         )
     for path in paths_of(out, count):
         if path.is_dir():

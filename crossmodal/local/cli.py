@@ -13,7 +13,7 @@ import typer
 
 from crossmodal.console import Json, errors_to_exit_status, note, print_json, say
 from crossmodal.errors import BrokerUnavailable
-from crossmodal.extras import is_installed
+from crossmodal.extras import is_installed, remedy
 from crossmodal.jobs.connection import connect, is_reachable
 from crossmodal.jobs.names import WEBHOOK_QUEUE
 from crossmodal.jobs.record import WorkerInfo
@@ -69,8 +69,10 @@ class _Up:
         self, settings: Settings, flower: bool, gateway: bool, verbose: bool, as_json: bool
     ) -> None:
         self._settings = settings
-        self._flower = Place.flower() if flower and is_installed("monitor") else None
-        self._gateway = Place.gateway() if gateway and is_installed("gateway") else None
+        wanted = {"gateway": gateway, "monitor": flower}
+        self._absent = [extra for extra in wanted if wanted[extra] and not is_installed(extra)]
+        self._gateway = Place.gateway() if gateway and "gateway" not in self._absent else None
+        self._flower = Place.flower() if flower and "monitor" not in self._absent else None
         self._verbose = verbose
         self._as_json = as_json
         self._began = time.monotonic()
@@ -88,6 +90,8 @@ class _Up:
             human = {"CROSSMODAL_LOG_FORMAT": "human"}
             env = human if self._settings.log_format == "auto" else {}
             with Stack(*(({},) if self._verbose else (env, folder))) as stack:
+                for extra in self._absent:
+                    note(f"without its {extra}, which is not installed: {remedy(extra)}")
                 self._tell("queue", queue + self._ensure_queue(stack), queue)
                 self._tell("store", self._settings.storage_url, self._settings.storage_url)
                 checks = self._start(stack, options, Path(temporary) / "ready")

@@ -127,8 +127,9 @@ def test_importing_crossmodal_beside_another_producer_says_so(project: Path) -> 
     assert str(project / "producer.py") in last
 
 
-def test_the_command_as_a_module_says_so_without_a_traceback(project: Path) -> None:
-    done = run(project, sys.executable, "-m", "crossmodal.cli", "queue")
+@pytest.mark.parametrize("module", ["crossmodal", "crossmodal.cli"])
+def test_the_command_as_a_module_says_so_without_a_traceback(project: Path, module: str) -> None:
+    done = run(project, sys.executable, "-m", module, "queue")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert done.stderr.startswith("error package_shadowed ")
 

@@ -1,0 +1,5 @@
+"""The `crossmodal` command, as `python -m crossmodal`."""
+
+from crossmodal.cli import main
+
+main()
