@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 from redis import Redis
 from redis.exceptions import RedisError
 
-from crossmodal.errors import BrokerUnavailable, InvalidSetting
+from crossmodal.errors import BrokerUnavailable, InvalidSetting, described
 from crossmodal.extras import remedy
 from crossmodal.processes import Child, wait_until
 
@@ -53,7 +53,7 @@ def start_valkey(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise InvalidSetting(f"Valkey cannot keep its data in {folder}: {e}") from e
+        raise InvalidSetting(f"Valkey cannot keep its data in {folder}: {described(e)}") from e
     config = [
         f"port {port}", "bind 127.0.0.1", f'dir "{folder}"', "appendonly yes",
         "appendfsync everysec", 'save ""', "maxmemory-policy noeviction",

@@ -35,6 +35,7 @@ from crossmodal.errors import (
     OutputNotWritable,
     TrainingError,
     TrainingStopped,
+    described,
 )
 from crossmodal.files import write_whole
 from crossmodal.models.bundle import MANIFEST, open_bundle
@@ -243,7 +244,7 @@ def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise OutputNotWritable(f"{out} cannot be made: {e.strerror or e}") from e
+        raise OutputNotWritable(f"{out} cannot be made: {described(e)}") from e
 
 
 def _begin(out: Path, stages: Sequence[str]) -> None:

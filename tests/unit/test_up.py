@@ -61,7 +61,11 @@ def test_a_port_that_is_taken_is_said_with_its_setting(taken: int, home: Path) -
     [
         ({"CROSSMODAL_GATEWAY_PORT": "many"}, 2, "CROSSMODAL_GATEWAY_PORT is 'many'"),
         ({"CROSSMODAL_BUNDLE": "/none"}, 1, "bundle_not_found"),
-        ({"CROSSMODAL_STORAGE_URL": "file:///proc/none"}, 1, "storage_not_writable"),
+        (
+            {"CROSSMODAL_STORAGE_URL": "file:///proc/none"},
+            1,
+            "the folder /proc/none cannot be used: No such file or directory\n",
+        ),
     ],
 )
 def test_what_is_set_wrong_is_said_before_anything_is_started(
