@@ -31,9 +31,10 @@ from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from producer import Client, patience
 from producer.patience import Unserved, duration, place
-from tests.commands import Done, environment, run_command
+from tests.commands import Done, run_command
 from tests.servers import Server
 from tests.waiting import until
+from tests.workers import environment
 
 NOTE = "no worker serves the queue txt2img: start one with `crossmodal worker`"
 TIMINGS = Timings(queued_s=0, batch_wait_s=0, inference_s=0, store_s=0, total_s=0)
