@@ -23,7 +23,7 @@ from typing import Any
 from environments import CONTENDERS, environment
 from harness import Report, arguments, median, save_plot, take_turns
 from redis import Redis
-from stack import Running, queue_server, sham_stack
+from stack import Running, fake_stack, queue_server
 
 from crossmodal.jobs.names import Task, queue_key
 from crossmodal.local.valkey import valkey_url
@@ -166,7 +166,7 @@ def send_all(children: list[Child], number: signal.Signals) -> None:
 
 def interactive(seconds: float, count: int) -> float:
     """Jobs a second of this project, each a message."""
-    with sham_stack(seconds) as running:
+    with fake_stack(seconds) as running:
         warm(running)
         workers = [running.workers[0].child]
         stop_all(workers)
@@ -178,7 +178,7 @@ def interactive(seconds: float, count: int) -> float:
 
 def bulk(seconds: float) -> float:
     """Items a second of this project, from letting the worker go to the last result read."""
-    with sham_stack(seconds) as running, ThreadPoolExecutor(BATCHES) as threads:
+    with fake_stack(seconds) as running, ThreadPoolExecutor(BATCHES) as threads:
         warm(running)
         workers = [running.workers[1].child]
         stop_all(workers)

@@ -1,4 +1,4 @@
-"""Private stacks for benchmarks: a real Valkey, real Celery workers, a real or a sham host."""
+"""Private stacks for benchmarks: a real Valkey, real Celery workers, a real or a fake host."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ from worker.devices import Device
 from worker.health import UnitFiles
 from worker.unit import CeleryWorker
 
-SHAM_HOST = Path(__file__).with_name("sham_host.py")
+FAKE_HOST = Path(__file__).with_name("fake_host.py")
 DEVICES = {"cpu": "cpu", "cuda": "cuda:0"}  # torch's names, and the supervisor's
 START_S = 120.0
 DRAIN_S = 60.0
@@ -71,14 +71,14 @@ def real_stack(device: str = "cpu", *options: str) -> Iterator[Running]:
 
 
 @contextmanager
-def sham_stack(
+def fake_stack(
     batch_s: float, concurrency: int = 8, bulk_concurrency: int = 4
 ) -> Iterator[Running]:
     """Real Celery workers, before a host whose batches take `batch_s` and make nothing."""
     with queue_server() as (folder, _):
         files = UnitFiles(folder, "cpu")
         with (folder / "log").open("wb") as log:
-            argv = [sys.executable, str(SHAM_HOST), str(files.socket), str(batch_s)]
+            argv = [sys.executable, str(FAKE_HOST), str(files.socket), str(batch_s)]
             host = Child("host", argv, {"OMP_NUM_THREADS": "1"}, output=log)
             host.start()
             settings = load_settings()

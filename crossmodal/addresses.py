@@ -1,9 +1,10 @@
-"""Which addresses of the network are public, by the registries of special-purpose addresses."""
+"""Which addresses are this machine, and which are public: by the registries of special ones."""
 
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # as people write this machine
 
 # The first kind that fits counts: what is left to be reserved comes last.
 _KINDS = {

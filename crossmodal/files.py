@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from crossmodal.errors import OutputNotWritable
+from crossmodal.errors import OutputNotWritable, described
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())  # a power cut must not leave an empty file in its place
         part.replace(path)
     except OSError as e:
-        raise OutputNotWritable(f"{path} cannot be written: {e.strerror or e}") from e
+        raise OutputNotWritable(f"{path} cannot be written: {described(e)}") from e
     finally:
         part.unlink(missing_ok=True)
 

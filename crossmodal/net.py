@@ -24,7 +24,7 @@ import httpcore2
 import httpx2
 
 from crossmodal.addresses import Address, literal, refusal
-from crossmodal.errors import FetchFailed, ImageTooLarge, UrlRefused
+from crossmodal.errors import FetchFailed, ImageTooLarge, UrlRefused, described
 
 MAX_URL_LENGTH = 2_048
 MAX_REDIRECTS = 3
@@ -163,7 +163,7 @@ class _Backend(httpcore2.AnyIOBackend):
         try:
             found = await loop.run_in_executor(_lookups(os.getpid()), self.resolve, host, port)
         except (OSError, UnicodeError) as e:
-            raise FetchFailed(f"the name {host!r} cannot be resolved: {e}") from e
+            raise FetchFailed(f"the name {host!r} cannot be resolved: {described(e)}") from e
         if not found:
             raise FetchFailed(f"the name {host!r} has no address")
         return [ip_address(address) for address in found]

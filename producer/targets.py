@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from crossmodal.errors import ExtraMissing, InvalidSetting, OutputNotWritable
+from crossmodal.errors import ExtraMissing, InvalidSetting, OutputNotWritable, described
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 QUALITY = 95  # of formats that lose something
@@ -57,7 +57,7 @@ def write(path: Path, data: bytes) -> None:
     try:
         path.write_bytes(data)
     except OSError as e:
-        raise OutputNotWritable(f"{path} cannot be written: {e.strerror or e}") from e
+        raise OutputNotWritable(f"{path} cannot be written: {described(e)}") from e
 
 
 def _converted(png: bytes, kind: str) -> bytes:

@@ -20,11 +20,19 @@ def at_once(names: str, cases: Iterable[Any]) -> Callable[[Test], Test]:
         @wraps(test)
         def of_all(**fixtures: Any) -> None:
             assert given, "there is no case"
-            faults = [fault for case in given if (fault := _fault(test, fixtures, case))]
+            faults, skipped = [], []
+            for case in given:
+                try:
+                    test(**fixtures, **case)
+                except pytest.skip.Exception as skip:
+                    skipped.append(skip)
+                except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - it is told
+                    faults.append(_told(case, error))
             if faults:
-                pytest.fail(
-                    f"{len(faults)} of {len(given)} cases:\n\n" + "\n\n".join(faults), False
-                )
+                said = "\n\n".join([f"{len(faults)} of {len(given)} cases:", *faults])
+                pytest.fail(said, pytrace=False)
+            if skipped:
+                raise skipped[0]
 
         signature = inspect.signature(test)
         fixtures = [p for name, p in signature.parameters.items() if name not in wanted]
@@ -34,13 +42,9 @@ def at_once(names: str, cases: Iterable[Any]) -> Callable[[Test], Test]:
     return decorate
 
 
-def _fault(test: Test, fixtures: dict[str, Any], case: dict[str, Any]) -> str:
-    """What is wrong with a case, and at which line of the test; empty where nothing is."""
-    try:
-        test(**fixtures, **case)
-    except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - it is told
-        [_, *frames] = traceback.extract_tb(error.__traceback__)
-        line = frames[0].lineno if frames else 0
-        said = ", ".join(f"{name}={value!r:.200}" for name, value in case.items())
-        return f"{said}\n  line {line}: {type(error).__name__}: {error}"
-    return ""
+def _told(case: dict[str, Any], error: BaseException) -> str:
+    """What is wrong with a case, and at which line of the test."""
+    [_, *frames] = traceback.extract_tb(error.__traceback__)
+    line = frames[0].lineno if frames else 0
+    said = ", ".join(f"{name}={value!r:.200}" for name, value in case.items())
+    return f"{said}\n  line {line}: {type(error).__name__}: {error}"

@@ -11,7 +11,6 @@ from io import BytesIO, TextIOWrapper
 from unittest.mock import patch
 
 from crossmodal.cli import main
-from crossmodal.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,6 @@ def run_command(env: Mapping[str, str], *args: str) -> Done:
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return Done(status, _read(out), _read(err))
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """The variables that lead a command to what these settings lead to."""
-    return {
-        "CELERY_BROKER_URL": settings.broker_url.get_secret_value(),
-        "CELERY_RESULT_BACKEND": "",
-        "CROSSMODAL_KEY_PREFIX": settings.key_prefix,
-        "CROSSMODAL_STORAGE_URL": settings.storage_url,
-    }
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """A real Celery worker without models, the one that delivers webhooks, and work for it."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +9,10 @@ from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.origin import Origin, Webhook
 from crossmodal.jobs.record import Delivery
 from crossmodal.jobs.webhooks import Deliveries
-from crossmodal.processes import Child
+from crossmodal.processes import Child, python_module
 from crossmodal.settings import Settings
 from tests.waiting import until
+from tests.workers import environment
 
 REFUSED = "http://127.0.0.1:1/"  # an address that no delivery goes to: it is given up at once
 
@@ -25,9 +25,9 @@ def courier(settings: Settings, folder: Path) -> Iterator[Child]:
     with (folder / "courier.log").open("wb") as log:
         child = Child(
             "courier",
-            [sys.executable, "-m", "crossmodal.cli", "webhooks", "--concurrency", "1",
-             "--ready-file", str(ready)],
-            environment(settings, folder), output=log,
+            python_module("crossmodal.cli", "webhooks", "--concurrency", "1",
+                          "--ready-file", str(ready)),
+            environment(settings) | {"CROSSMODAL_RUN_DIR": str(folder / "run")}, output=log,
         )  # fmt: skip
         child.start()
         try:
@@ -36,20 +36,6 @@ def courier(settings: Settings, folder: Path) -> Iterator[Child]:
             yield child
         finally:
             child.stop(20)
-
-
-def environment(settings: Settings, folder: Path) -> dict[str, str]:
-    """What makes a process use these settings."""
-    password = settings.sentinel_password
-    return {
-        "CELERY_BROKER_URL": settings.broker_url.get_secret_value(),
-        "CELERY_RESULT_BACKEND": "",
-        "CROSSMODAL_KEY_PREFIX": settings.key_prefix,
-        "CROSSMODAL_RUN_DIR": str(folder / "run"),
-        "CROSSMODAL_SENTINEL_MASTER": settings.sentinel_master,
-        "CROSSMODAL_SENTINEL_PASSWORD": password.get_secret_value() if password else "",
-        "CROSSMODAL_STORAGE_URL": settings.storage_url,
-    }
 
 
 def hooked(ledger: JobLedger) -> str:

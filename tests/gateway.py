@@ -1,7 +1,6 @@
 """Gateways for tests that speak HTTP to them: in processes of their own, or in this one."""
 
 import asyncio
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -14,7 +13,7 @@ from fastapi import FastAPI
 
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port
-from crossmodal.processes import Child, wait_until
+from crossmodal.processes import Child, python_module, wait_until
 from crossmodal.settings import Settings
 from producer.gateway.app import make_app
 from producer.gateway.services import Services
@@ -46,7 +45,7 @@ def running_gateway(
     """A gateway that is ready; `options` are those of its command."""
     port = port or free_port()
     log = folder / f"gateway-{port}.log"
-    argv = [sys.executable, "-m", "crossmodal.cli", "gateway", "--port", str(port), *options]
+    argv = python_module("crossmodal.cli", "gateway", "--port", str(port), *options)
     url = f"http://127.0.0.1:{port}"
     with log.open("ab") as output, Stack(dict(env), output) as stack:
         child = stack.start("gateway", argv, 20)

@@ -1,15 +1,16 @@
-"""Workers of a test's own, and which of a worker's processes is which."""
+"""Workers of a test's own, which of a worker's processes is which, and what is done to these."""
 
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 from crossmodal.local.stack import Stack
 from crossmodal.processes import Child
+from crossmodal.settings import Settings
 from tests.fakes.worker import HOST
 from worker.unit import MODEL_HOST
 
@@ -40,6 +41,33 @@ def real_worker(env: dict[str, str], folder: Path, concurrency: int) -> Iterator
         worker = stack.start_worker(options, 60, folder / "ready")
         stack.wait_ready(folder / "ready")
         yield worker
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables that lead a process to what these settings lead to."""
+    password = settings.sentinel_password
+    return {
+        "CELERY_BROKER_URL": settings.broker_url.get_secret_value(),
+        "CELERY_RESULT_BACKEND": "",
+        "CROSSMODAL_KEY_PREFIX": settings.key_prefix,
+        "CROSSMODAL_SENTINEL_MASTER": settings.sentinel_master,
+        "CROSSMODAL_SENTINEL_PASSWORD": password.get_secret_value() if password else "",
+        "CROSSMODAL_STORAGE_URL": settings.storage_url,
+    }
+
+
+@contextmanager
+def suspended(process: psutil.Process) -> Iterator[None]:
+    """A process that runs nothing for the while: a model host's jobs are on their way for it.
+
+    It may be killed meanwhile.
+    """
+    process.suspend()
+    try:
+        yield
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
 
 
 def tree_of(supervisor: Supervisor) -> list[psutil.Process]:

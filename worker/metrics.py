@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Metric, multiprocess, start_htt
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.registry import Collector
 
-from crossmodal.errors import InvalidSetting
+from crossmodal.errors import InvalidSetting, described
 from crossmodal.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def serve(
         return start_http_server(port, address, registry)
     except OSError as e:  # also of an address that is none
         raise InvalidSetting(
-            f"CROSSMODAL_METRICS_PORT={port} cannot be listened at on {address!r}: {e}"
+            f"CROSSMODAL_METRICS_PORT={port} cannot be listened at on {address!r}: {described(e)}"
         ) from e
 
 

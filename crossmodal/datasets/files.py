@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossmodal.datasets.base import TRAIN, Caption, Example
-from crossmodal.errors import DataInvalid, InvalidImage
+from crossmodal.errors import DataInvalid, InvalidImage, described
 from crossmodal.text.tokens import tokenize
 from crossmodal.vision.decode import decode
 
@@ -124,4 +124,4 @@ def read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig", errors="replace")
     except OSError as e:
-        raise DataInvalid(f"{path} cannot be read: {e}") from e
+        raise DataInvalid(f"{path} cannot be read: {described(e)}") from e

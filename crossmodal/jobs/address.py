@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from crossmodal.errors import InvalidSetting
+from crossmodal.errors import InvalidSetting, described
 
 Scheme = Literal["redis", "rediss", "sentinel"]
 PORTS: Mapping[str, int] = {"redis": 6379, "rediss": 6379, "sentinel": 26379}
@@ -134,12 +134,16 @@ def _check_files(files: Mapping[str, str]) -> None:
         if "ssl_ca_certs" in files:
             context.load_verify_locations(files["ssl_ca_certs"])
     except OSError as e:
-        raise ValueError(f"ssl_ca_certs={files['ssl_ca_certs']} cannot be used: {e}") from e
+        raise ValueError(
+            f"ssl_ca_certs={files['ssl_ca_certs']} cannot be used: {described(e)}"
+        ) from e
     try:
         if "ssl_certfile" in files:
             context.load_cert_chain(files["ssl_certfile"], files.get("ssl_keyfile"))
     except OSError as e:
-        raise ValueError(f"ssl_certfile={files['ssl_certfile']} cannot be used: {e}") from e
+        raise ValueError(
+            f"ssl_certfile={files['ssl_certfile']} cannot be used: {described(e)}"
+        ) from e
 
 
 def _netloc(host: str, port: int) -> str:

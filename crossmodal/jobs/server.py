@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 from redis.exceptions import RedisError, ResponseError
 
+from crossmodal.addresses import LOOPBACK
 from crossmodal.errors import BrokerFull, BrokerNotTrusted, BrokerRefused, BrokerUnavailable
 from crossmodal.jobs.connection import address_of, broker_errors, connect, in_cluster_mode
 from crossmodal.settings import Settings, redacted
 
 LOOK_S = 1.0
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class MemoryGuard:

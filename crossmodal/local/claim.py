@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from crossmodal.errors import CrossmodalError, InvalidSetting
+from crossmodal.errors import CrossmodalError, InvalidSetting, described
 from crossmodal.jobs.connection import address_of
 from crossmodal.settings import Settings, data_dir
 
@@ -31,7 +31,9 @@ def claimed(settings: Settings, places: dict[str, Any]) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "running.json").open("a+")
     except OSError as e:
-        raise InvalidSetting(f"the logs cannot be kept in {folder}: {e}: set XDG_DATA_HOME") from e
+        raise InvalidSetting(
+            f"the logs cannot be kept in {folder}: {described(e)}: set XDG_DATA_HOME"
+        ) from e
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass
 from typing import Self
 
-from crossmodal.errors import InvalidSetting
+from crossmodal.errors import InvalidSetting, described
 
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - not listened at
 
@@ -54,7 +54,7 @@ class Place:
                 probe.bind(where)
         except OSError as e:
             raise InvalidSetting(
-                f"{self.name} cannot listen at {self.address}:{self.port}: {e.strerror or e}. Set "
+                f"{self.name} cannot listen at {self.address}:{self.port}: {described(e)}. Set "
                 f"{self.variable}PORT to another port, or do without it (--no-{self.name})"
             ) from e
 

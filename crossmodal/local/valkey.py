@@ -10,7 +10,8 @@ from urllib.parse import quote, urlsplit
 from redis import Redis
 from redis.exceptions import RedisError
 
-from crossmodal.errors import BrokerUnavailable, InvalidSetting
+from crossmodal.addresses import LOOPBACK
+from crossmodal.errors import BrokerUnavailable, InvalidSetting, described
 from crossmodal.extras import remedy
 from crossmodal.processes import Child, wait_until
 
@@ -53,7 +54,7 @@ def start_valkey(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise InvalidSetting(f"Valkey cannot keep its data in {folder}: {e}") from e
+        raise InvalidSetting(f"Valkey cannot keep its data in {folder}: {described(e)}") from e
     config = [
         f"port {port}", "bind 127.0.0.1", f'dir "{folder}"', "appendonly yes",
         "appendfsync everysec", 'save ""', "maxmemory-policy noeviction",
@@ -92,7 +93,8 @@ def is_local(url: str) -> bool:
     """Whether a server for `url` could be started here, without a password of its own."""
     parts = urlsplit(url)
     plain = parts.scheme == "redis" and not parts.username and not parts.password
-    return plain and parts.hostname in ("127.0.0.1", "localhost")
+    is_here = parts.hostname in LOOPBACK and parts.hostname != "::1"  # it listens at IPv4's only
+    return plain and is_here
 
 
 def free_port() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from crossmodal.errors import InvalidSetting
+from crossmodal.errors import InvalidSetting, described
 from crossmodal.extras import remedy
 
 S3 = ("s3", "s3a")
@@ -70,7 +70,7 @@ def _certificates(scheme: str, env: Mapping[str, str], ca_file: Path | None) -> 
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as e:
-        raise InvalidSetting(f"{name}={path} cannot be read: {e}") from e
+        raise InvalidSetting(f"{name}={path} cannot be read: {described(e)}") from e
     if "-----BEGIN CERTIFICATE-----" not in text:
         raise InvalidSetting(f"{name}={path} holds no certificate in PEM")
     return text

@@ -22,6 +22,7 @@ from crossmodal.errors import (
     InvalidSetting,
     StorageNotWritable,
     StorageUnavailable,
+    described,
 )
 from crossmodal.jobs.names import CHECKS, input_key
 from crossmodal.jobs.params import BlobRef
@@ -257,4 +258,4 @@ def _open_folder(folder: Path) -> LocalStore:
         folder.mkdir(parents=True, exist_ok=True)
         return LocalStore(folder, automatic_cleanup=True)  # of folders that have become empty
     except OSError as e:
-        raise StorageNotWritable(f"the folder {folder} cannot be used: {e}") from e
+        raise StorageNotWritable(f"the folder {folder} cannot be used: {described(e)}") from e

@@ -19,6 +19,7 @@ import typer
 from rich.progress import TaskID
 
 from crossmodal.console import (
+    INTERRUPTED,
     Json,
     errors_to_exit_status,
     note,
@@ -35,6 +36,7 @@ from crossmodal.errors import (
     OutputNotWritable,
     TrainingError,
     TrainingStopped,
+    described,
 )
 from crossmodal.files import write_whole
 from crossmodal.models.bundle import MANIFEST, open_bundle
@@ -48,7 +50,6 @@ from crossmodal.training.sealing import keep_quality, missing, name_of, seal_if_
 from crossmodal.training.stages import STAGES, Options, Run, check, check_decoder
 from crossmodal.training.telling import counted, how_to_serve, plan, warn, warnings_of
 
-INTERRUPTED = 130  # exit status
 DRAWING_SHARE = 0.6  # of the minutes of `all`; drawing takes longer to learn
 # Judging, where it is not said by how many examples: of each split, and in which time.
 JUDGED, JUDGING_SHARE, JUDGING_S, JUDGING_LEAST_S = 500, 0.25, 60.0, 30.0
@@ -243,7 +244,7 @@ def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise OutputNotWritable(f"{out} cannot be made: {e.strerror or e}") from e
+        raise OutputNotWritable(f"{out} cannot be made: {described(e)}") from e
 
 
 def _begin(out: Path, stages: Sequence[str]) -> None:

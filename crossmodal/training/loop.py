@@ -16,6 +16,7 @@ from crossmodal.errors import (
     OutputNotWritable,
     TrainingDiverged,
     TrainingStopped,
+    described,
 )
 from crossmodal.files import write_whole
 from crossmodal.training.batches import Batch
@@ -215,4 +216,4 @@ def _log(course: Course, progress: Progress) -> None:
         with course.log.open("a") as lines:
             lines.write(json.dumps(line) + "\n")
     except OSError as e:
-        raise OutputNotWritable(f"{course.log} cannot be written: {e.strerror or e}") from e
+        raise OutputNotWritable(f"{course.log} cannot be written: {described(e)}") from e

@@ -8,10 +8,10 @@ from typing import Any
 
 from crossmodal.jobs import names
 from crossmodal.jobs.batches import MIXED
+from crossmodal.jobs.record import JobState
 from producer.fake.redis import FakeRedis, Function
 
 Reply = list[Any]
-TERMINAL = ("succeeded", "failed", "canceled", "expired")
 
 
 def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
@@ -91,7 +91,7 @@ def cancel(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     job = redis.hgetall(keys[0])
     if not job:
         return ["unknown"]
-    if job["state"] in TERMINAL:
+    if JobState(job["state"]).is_terminal:
         return [job["state"]]
     _end(redis, args[0], args[1], "canceled", "canceled")
     return ["canceled"]
@@ -113,7 +113,7 @@ def remove(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     job = redis.hgetall(keys[0])
     if not job:
         return ["unknown"]
-    if job["state"] not in TERMINAL:
+    if not JobState(job["state"]).is_terminal:
         return ["refused", job["state"]]
     for key in (keys[0], job.get("idempotency", "")):
         redis.hashes.pop(key, None)

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from crossmodal.addresses import LOOPBACK
 from crossmodal.errors import Forbidden, JobNotFound, Unauthorized
 from crossmodal.jobs.access import ANYBODY, ApiKey
 from crossmodal.jobs.record import Job
@@ -13,7 +14,6 @@ from producer.gateway.ownership import may_see, missing
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import Urls
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 bearer = HTTPBearer(auto_error=False, description="An API key: `crossmodal keys create NAME`.")
 
 

@@ -8,12 +8,12 @@ import typer
 import uvicorn
 
 from crossmodal import logs, tracing
+from crossmodal.addresses import LOOPBACK
 from crossmodal.console import errors_to_exit_status
 from crossmodal.errors import InvalidSetting
 from crossmodal.settings import Settings, load_settings
 from producer.client import Client
 from producer.gateway.app import make_app
-from producer.gateway.caller import LOOPBACK
 
 MOST_CONNECTIONS = 5_000
 STOP_S = 10  # for requests that are being answered

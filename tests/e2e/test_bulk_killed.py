@@ -1,32 +1,19 @@
 """A worker that dies in the middle of a bulk message: what it has finished is not done again."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-
-import psutil
 
 from crossmodal.jobs.names import bulk_job_id
 from crossmodal.jobs.record import JobState
 from crossmodal.parts import finished_parts, read_part
 from producer import Client
 from tests.waiting import until
-from tests.workers import bulk_worker, host_of, real_worker
+from tests.workers import bulk_worker, host_of, real_worker, suspended
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
 BATCH = "killed"
 ITEMS, MESSAGE = 70, 64
-
-
-@contextmanager
-def suspended(process: psutil.Process) -> Iterator[None]:
-    process.suspend()
-    try:
-        yield
-    finally:
-        process.resume()
 
 
 def test_a_killed_bulk_worker_costs_only_the_part_that_it_had_in_hand(

@@ -19,7 +19,7 @@ from producer import Client, JobFailed
 from tests.integration.test_main_job import is_known
 from tests.servers import Server
 from tests.waiting import until
-from tests.workers import host_of, interactive_worker, running_worker
+from tests.workers import host_of, interactive_worker, running_worker, suspended
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
@@ -131,13 +131,12 @@ def test_a_message_for_which_redis_has_no_memory_waits_in_the_worker(
 
     with running_worker(env, tmp_path / "worker", 2) as worker:
         before = interactive_worker(worker)
-        before.suspend()
-        with Celery(broker=env["CELERY_BROKER_URL"]) as app:
-            call = {"name": "crossmodal.txt2img", "kwargs": {"prompt": PROMPT}, "queue": "txt2img"}
-            sent = [app.send_task(**call).id for _ in range(8)]  # no record, only a message
-        with server.admin() as redis:
-            redis.config_set("maxmemory", 1)
-        before.resume()
+        call = {"name": "crossmodal.txt2img", "kwargs": {"prompt": PROMPT}, "queue": "txt2img"}
+        with suspended(before):
+            with Celery(broker=env["CELERY_BROKER_URL"]) as app:
+                sent = [app.send_task(**call).id for _ in range(8)]  # no record, only a message
+            with server.admin() as redis:
+                redis.config_set("maxmemory", 1)
         log = tmp_path / "worker" / "log"
         until(lambda: b"no memory for what it handed out" in log.read_bytes(), WAIT_S)
         with server.admin() as redis:
@@ -208,13 +207,12 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
     with running_worker(env | {"CROSSMODAL_MAX_ATTEMPTS": "1"}, tmp_path / "worker", 1) as worker:
-        host_of(worker).suspend()
-        job = client.txt2img(PROMPT, seed=7)
-        until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
-        [child] = interactive_worker(worker).children()
-        child.kill()
-        assert job.wait(timeout_s=WAIT_S) is JobState.FAILED
-        host_of(worker).resume()
+        with suspended(host_of(worker)):
+            job = client.txt2img(PROMPT, seed=7)
+            until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
+            [child] = interactive_worker(worker).children()
+            child.kill()
+            assert job.wait(timeout_s=WAIT_S) is JobState.FAILED
         [listed] = crossmodal(env, "dead", "list", "--code", "worker_lost")
         assert listed["id"] == job.id
         shown = crossmodal(env, "dead", "show", job.id)
@@ -239,11 +237,10 @@ def test_the_culprit_of_a_batch_is_found_and_its_mates_succeed(
 ) -> None:
     env |= {"CROSSMODAL_INFERENCE_TIMEOUT_S": "4"}
     with running_worker(env, tmp_path / "worker", 8) as worker:
-        host_of(worker).suspend()  # so that the culprit shares its first batch
-        mates = [client.txt2img(PROMPT, seed=i) for i in range(7)]
-        culprit = client.txt2img(f"{PROMPT} {word}", seed=7)
-        until(lambda: culprit.status().state is JobState.RUNNING, WAIT_S)
-        host_of(worker).resume()
+        with suspended(host_of(worker)):  # so that the culprit shares its first batch
+            mates = [client.txt2img(PROMPT, seed=i) for i in range(7)]
+            culprit = client.txt2img(f"{PROMPT} {word}", seed=7)
+            until(lambda: culprit.status().state is JobState.RUNNING, WAIT_S)
         mates += [client.txt2img(PROMPT, seed=i) for i in range(20)]
         assert culprit.wait(timeout_s=2 * WAIT_S) is JobState.FAILED
         for mate in mates:

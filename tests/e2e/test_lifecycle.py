@@ -17,7 +17,7 @@ from tests.fakes.worker import HOST
 from tests.integration.test_main_job import is_known
 from tests.servers import Server
 from tests.waiting import until
-from tests.workers import host_of, interactive_worker, running_worker, tree_of
+from tests.workers import host_of, interactive_worker, running_worker, suspended, tree_of
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
@@ -47,12 +47,11 @@ def test_sigterm_finishes_fifty_running_jobs(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
     with running_worker(env, tmp_path / "worker", 50) as worker:
-        tree, host = tree_of(worker), host_of(worker)
-        host.suspend()  # they run until we say so
-        jobs = [client.txt2img(PROMPT, count=16, seed=i) for i in range(50)]
-        until(lambda: states(jobs) == [JobState.RUNNING] * 50, WAIT_S, "starting of all jobs")
-        drain(worker, tmp_path / "worker" / "log")
-        host.resume()
+        tree = tree_of(worker)
+        with suspended(host_of(worker)):  # they run until we say so
+            jobs = [client.txt2img(PROMPT, count=16, seed=i) for i in range(50)]
+            until(lambda: states(jobs) == [JobState.RUNNING] * 50, WAIT_S, "starting of all jobs")
+            drain(worker, tmp_path / "worker" / "log")
         assert worker.wait(WAIT_S)
         assert worker.returncode == 0
         assert states(jobs) == [JobState.SUCCEEDED] * 50
@@ -78,12 +77,10 @@ def test_what_a_drained_worker_left_is_done_by_the_next_with_the_same_bytes(
 ) -> None:
     with running_worker(env, tmp_path / "first", 4) as worker:
         before = client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).images[0].sha256
-        host = host_of(worker)
-        host.suspend()
-        jobs = [client.txt2img(PROMPT, count=16, seed=7) for _ in range(40)]
-        until(lambda: states(jobs).count(JobState.RUNNING) == 4, WAIT_S)
-        drain(worker, tmp_path / "first" / "log")
-        host.resume()
+        with suspended(host_of(worker)):
+            jobs = [client.txt2img(PROMPT, count=16, seed=7) for _ in range(40)]
+            until(lambda: states(jobs).count(JobState.RUNNING) == 4, WAIT_S)
+            drain(worker, tmp_path / "first" / "log")
         assert worker.wait(WAIT_S)
         assert worker.returncode == 0
     left = states(jobs)

@@ -14,7 +14,7 @@ from tests.chaos.storm import picture, world_of
 from tests.chaos.world import World
 from tests.e2e.test_time_limits import FREED_S
 from tests.waiting import until
-from tests.workers import FAKE_WORKER
+from tests.workers import FAKE_WORKER, suspended
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 120
@@ -47,17 +47,13 @@ def test_while_redis_hangs_a_producer_is_told_so_within_its_timeout(
     world: World, client: Client
 ) -> None:
     jobs = submitted(client, 40)
-    server = psutil.Process(world.valkey.pid)
-    server.suspend()
-    try:
+    with suspended(psutil.Process(world.valkey.pid)):
         for call in (lambda: client.txt2img(PROMPT), jobs[0].status, jobs[0].cancel):
             begun = time.monotonic()
             with pytest.raises(BrokerUnavailable) as caught:
                 call()
             assert caught.value.retryable
             assert time.monotonic() - begun < 2 * client.settings.connect_timeout_s
-    finally:
-        server.resume()
     all_succeed([*jobs, *submitted(client, 4)])
 
 

@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from tests.conftest import RunningStack
 from tests.gateway import Gateway, in_thread, running_gateway
 from tests.page import PROMPT, draw, is_in, opened, submitted
 from tests.waiting import until
-from tests.workers import interactive_worker, task_children, tree_of
+from tests.workers import interactive_worker, suspended, task_children, tree_of
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +42,10 @@ def page(browser: Browser, gateway: Gateway) -> Iterator[Page]:
 @contextmanager
 def paused_host(stack: RunningStack) -> Iterator[None]:
     """A model host that does not answer for a while."""
-    tree = tree_of(stack.model_host)
-    for process in tree:
-        process.suspend()
-    try:
+    with ExitStack() as paused:
+        for process in tree_of(stack.model_host):
+            paused.enter_context(suspended(process))
         yield
-    finally:
-        for process in tree:
-            process.resume()
 
 
 def test_a_picture_that_could_not_be_read_is_read_again(page: Page) -> None:

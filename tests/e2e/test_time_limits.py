@@ -12,7 +12,7 @@ from crossmodal.jobs.names import result_key
 from crossmodal.jobs.record import JobState
 from producer import BlobNotFound, BlobRef, Client, JobFailed
 from tests.waiting import until
-from tests.workers import alive, host_of, interactive_worker, running_worker, tree_of
+from tests.workers import alive, host_of, interactive_worker, running_worker, suspended, tree_of
 from worker.supervisor import make_folder
 
 PROMPT = "a large red circle on a white background"
@@ -37,14 +37,13 @@ def test_an_attempt_over_its_limit_is_interrupted_and_fails_after_the_last(
     env |= {"CROSSMODAL_TXT2IMG_RUN_TIME_LIMIT_S": "2", "CROSSMODAL_MAX_ATTEMPTS": "2"}
     with running_worker(env, tmp_path / "worker", 1) as worker:
         [before] = interactive_worker(worker).children()
-        host_of(worker).suspend()
-        job = client.txt2img(PROMPT, seed=7)
-        with pytest.raises(JobFailed) as caught:
-            job.result(timeout_s=WAIT_S)
-        assert caught.value.code == "timed_out"
-        assert client.record(job.id).attempt == 2
-        assert [p.pid for p in interactive_worker(worker).children()] == [before.pid]
-        host_of(worker).resume()
+        with suspended(host_of(worker)):
+            job = client.txt2img(PROMPT, seed=7)
+            with pytest.raises(JobFailed) as caught:
+                job.result(timeout_s=WAIT_S)
+            assert caught.value.code == "timed_out"
+            assert client.record(job.id).attempt == 2
+            assert [p.pid for p in interactive_worker(worker).children()] == [before.pid]
         assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).attempt == 1
 
 
@@ -53,12 +52,11 @@ def test_a_process_that_cannot_be_interrupted_is_killed_and_its_job_run_again(
 ) -> None:
     env |= {"CROSSMODAL_RUN_TIME_LIMIT_S": "2", "CROSSMODAL_KILL_AFTER_S": "1"}
     with running_worker(env, tmp_path / "worker", 1) as worker:
-        host_of(worker).suspend()
-        job = client.txt2img(PROMPT, seed=7)
-        until(lambda: is_running(client, job.id), WAIT_S)
-        [stuck] = interactive_worker(worker).children()
-        stuck.suspend()  # as code in C that never returns: no signal but one ends it
-        host_of(worker).resume()
+        with suspended(host_of(worker)):
+            job = client.txt2img(PROMPT, seed=7)
+            until(lambda: is_running(client, job.id), WAIT_S)
+            [stuck] = interactive_worker(worker).children()
+            stuck.suspend()  # as code in C that never returns: no signal but one ends it
         assert job.result(timeout_s=WAIT_S).attempt == 2
         codes = [event.code for event in client.history(job.id)]
         assert "timed_out" in codes
@@ -69,12 +67,11 @@ def test_a_canceled_job_frees_its_slot_while_its_batch_still_runs(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
     with running_worker(env, tmp_path / "worker", 1) as worker:
-        host_of(worker).suspend()
-        first, second = client.txt2img(PROMPT, seed=1), client.txt2img(PROMPT, seed=2)
-        until(lambda: is_running(client, first.id), WAIT_S)
-        assert first.cancel() is JobState.CANCELED
-        until(lambda: is_running(client, second.id), FREED_S, "the next job's start")
-        host_of(worker).resume()
+        with suspended(host_of(worker)):
+            first, second = client.txt2img(PROMPT, seed=1), client.txt2img(PROMPT, seed=2)
+            until(lambda: is_running(client, first.id), WAIT_S)
+            assert first.cancel() is JobState.CANCELED
+            until(lambda: is_running(client, second.id), FREED_S, "the next job's start")
         assert second.result(timeout_s=WAIT_S).images
         assert first.status().state is JobState.CANCELED
         with pytest.raises(BlobNotFound):
@@ -101,11 +98,10 @@ def test_what_celery_is_told_to_revoke_is_canceled(
         running_worker(env, tmp_path / "worker", 1) as worker,
         Celery(broker=env["CELERY_BROKER_URL"]) as app,
     ):
-        host_of(worker).suspend()
-        first, second = client.txt2img(PROMPT, seed=1), client.txt2img(PROMPT, seed=2)
-        until(lambda: is_running(client, first.id), WAIT_S)
-        app.control.revoke(second.id)
-        host_of(worker).resume()
+        with suspended(host_of(worker)):
+            first, second = client.txt2img(PROMPT, seed=1), client.txt2img(PROMPT, seed=2)
+            until(lambda: is_running(client, first.id), WAIT_S)
+            app.control.revoke(second.id)
         assert second.wait(timeout_s=WAIT_S) is JobState.CANCELED
 
 

@@ -22,6 +22,7 @@ from tests.at_once import at_once
 from tests.conftest import RunningStack
 from tests.unit.test_no_pickle import Payload
 from tests.waiting import until
+from tests.workers import suspended
 from worker.control import ALLOWED
 
 PROMPT = "a large red circle on a white background"
@@ -155,14 +156,11 @@ def test_who_revokes_a_running_job_cancels_it_and_kills_nothing(
     attacker: Celery, client: Client, stack: RunningStack
 ) -> None:
     host = stack.model_host
-    host.suspend()
-    try:
+    with suspended(host):
         job = client.txt2img(PROMPT, seed=1)
         until(lambda: client.status(job.id).state is JobState.RUNNING, WAIT_S)
         attacker.control.revoke(job.id, terminate=True, signal="SIGKILL")
         until(lambda: client.status(job.id).state is JobState.CANCELED, WAIT_S)
-    finally:
-        host.resume()
     assert psutil.pid_exists(host.pid)
 
 

@@ -35,6 +35,7 @@ from tests.gateway import calling, running_gateway
 from tests.unit.test_bulk import running
 from tests.unit.test_ledger import WORKER
 from tests.waiting import until
+from tests.workers import environment
 from worker.runner import Delivery
 
 PROMPT = b'{"url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
@@ -257,15 +258,6 @@ def test_a_canceled_batch_keeps_what_is_done_also_when_it_is_taken_up_again(
     rows = map(json.loads, client.storage.get(BlobRef(key=output_of(batch_id))).splitlines())
     failed = [row["error"]["code"] for row in rows if row["error"]]
     assert failed == ["canceled"] * 86
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    return {
-        "CELERY_BROKER_URL": settings.broker_url.get_secret_value(),
-        "CELERY_RESULT_BACKEND": "",
-        "CROSSMODAL_KEY_PREFIX": settings.key_prefix,
-        "CROSSMODAL_STORAGE_URL": settings.storage_url,
-    }
 
 
 def sent(client: Client, batch_id: str) -> int:

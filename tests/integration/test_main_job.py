@@ -20,6 +20,7 @@ from tests.at_once import at_once
 from tests.commands import Done, run_command
 from tests.conftest import RunningStack
 from tests.waiting import until
+from tests.workers import suspended
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 60
@@ -68,13 +69,10 @@ def test_the_same_prompt_and_seed_give_the_same_bytes_alone_and_in_a_crowd(
     client: Client, stack: RunningStack
 ) -> None:
     alone = client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).images[0].sha256
-    stack.model_host.suspend()  # so that all who can ask it wait for it together
-    try:
+    with suspended(stack.model_host):  # so that all who can ask it wait for it together
         crowd = [client.txt2img(PROMPT, seed=7)]
         crowd += [client.txt2img(f"a small blue star {i}", seed=i) for i in range(16)]
         until(lambda: client.queue(Task.TXT2IMG).running >= 6, WAIT_S)
-    finally:
-        stack.model_host.resume()
     results = [job.result(timeout_s=WAIT_S) for job in crowd]
     assert results[0].images[0].sha256 == alone
     assert max(result.batch_size for result in results) > 1
@@ -133,13 +131,10 @@ def test_an_expired_job_never_runs(client: Client) -> None:
 
 
 def test_a_canceled_job_has_no_result(client: Client, stack: RunningStack) -> None:
-    stack.model_host.suspend()
-    try:
+    with suspended(stack.model_host):
         others = [client.txt2img(PROMPT, seed=i) for i in range(12)]
         job = client.txt2img(PROMPT)
         assert job.cancel() is JobState.CANCELED
-    finally:
-        stack.model_host.resume()
     with pytest.raises(JobCanceled):
         job.result(timeout_s=WAIT_S)
     for other in client.as_completed(others, WAIT_S):

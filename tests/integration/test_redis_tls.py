@@ -24,9 +24,10 @@ from crossmodal.settings import Settings, load_settings
 from tests.celery_app import celery_app
 from tests.certificates import Authority
 from tests.conftest import need
-from tests.courier import courier, environment, has_gone_through, hooked
+from tests.courier import courier, has_gone_through, hooked
 from tests.servers import PASSWORD, user_lines, user_name
 from tests.waiting import until
+from tests.workers import environment
 
 PREFIX = "tls"
 SERVER = shutil.which("redis-server")  # Debian's has TLS
@@ -189,7 +190,7 @@ def test_a_worker_takes_messages_and_shows_nobody_a_password(
 def test_flower_reads_the_same_url(server: TlsServer, tmp_path: Path) -> None:
     settings = server.settings(server.whole)
     port = free_port()
-    env = {**environment(settings, tmp_path), "FLOWER_PORT": str(port)}
+    env = {**environment(settings), "FLOWER_PORT": str(port)}
     with connect(settings) as redis:
         for _ in range(3):
             redis.lpush(messages_key(PREFIX, "img2txt.bulk"), "waits")

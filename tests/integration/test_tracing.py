@@ -20,7 +20,7 @@ from tests.conftest import settings_of, stack_environment
 from tests.gateway import running_gateway
 from tests.servers import start_server
 from tests.waiting import until
-from tests.workers import host_of, running_worker
+from tests.workers import host_of, running_worker, suspended
 from worker.devices import cores
 
 PROMPT = "a large red circle on a white background"
@@ -134,13 +134,9 @@ def test_a_caption_also_fetches_its_picture(traced: Traced) -> None:
 
 def test_jobs_of_one_batch_keep_their_traces_and_the_batch_names_them_all(traced: Traced) -> None:
     traces = [new_trace() for _ in range(CROWD)]
-    host = host_of(traced.worker)
-    host.suspend()  # until all can be in one batch
-    try:
+    with suspended(host_of(traced.worker)):  # until all can be in one batch
         jobs = [traced.submit(Txt2ImgParams(prompt=PROMPT, seed=7), trace) for trace in traces]
         until(lambda: all(job.status().state is JobState.RUNNING for job in jobs), WAIT_S)
-    finally:
-        host.resume()
     sizes = [job.result(timeout_s=WAIT_S).batch_size for job in jobs]
     assert max(sizes) > 1
     together = [trace for trace, size in zip(traces, sizes, strict=True) if size > 1]
@@ -215,10 +211,10 @@ def test_a_second_attempt_is_in_the_same_trace_and_a_stop_sends_what_is_left(
     stack = running(tmp_path, later)
     traced = next(stack)
     host = host_of(traced.worker)
-    host.suspend()
-    job = traced.submit(Txt2ImgParams(prompt=PROMPT), trace)
-    until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
-    host.kill()
+    with suspended(host):
+        job = traced.submit(Txt2ImgParams(prompt=PROMPT), trace)
+        until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
+        host.kill()
     assert job.result(timeout_s=WAIT_S).attempt == 2
     assert traced.collector.of(trace) == []
     traced.worker.stop(WAIT_S)

@@ -19,7 +19,7 @@ from tests.conftest import RunningStack, need, settings_of, stack_environment
 from tests.exposition import problems_of, scrape, value
 from tests.servers import start_server
 from tests.waiting import until
-from tests.workers import celery_workers, host_of, running_worker, task_children
+from tests.workers import celery_workers, host_of, running_worker, suspended, task_children
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
@@ -148,11 +148,10 @@ def test_what_dead_processes_have_counted_stays_counted(worker: Worker, client: 
 
 def test_a_job_whose_process_was_killed_is_counted_once(worker: Worker, client: Client) -> None:
     before = counted(worker, ONCE_A_JOB)
-    worker.host().suspend()
-    job = client.txt2img(PROMPT)
-    until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
-    kill(worker.task_children())
-    worker.host().resume()
+    with suspended(worker.host()):
+        job = client.txt2img(PROMPT)
+        until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
+        kill(worker.task_children())
     assert job.result(timeout_s=WAIT_S).attempt == 2
     assert_more(worker, before, 1, 0)
 

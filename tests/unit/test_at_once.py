@@ -34,10 +34,27 @@ def test_no_case_at_all_is_a_fault() -> None:
         empty()
 
 
-def test_a_case_that_is_skipped_skips_the_test() -> None:
-    @at_once("number", [1])
-    def skipped(number: int) -> None:
-        pytest.skip("not here")
+def test_a_case_that_is_skipped_skips_the_test_once_all_others_have_passed() -> None:
+    run: list[int] = []
 
-    with pytest.raises(pytest.skip.Exception):
+    @at_once("number", [1, 2])
+    def skipped(number: int) -> None:
+        if number == 1:
+            pytest.skip("not here")
+        run.append(number)
+
+    with pytest.raises(pytest.skip.Exception, match="not here"):
+        skipped()
+    assert run == [2]
+
+
+@pytest.mark.parametrize("numbers", [[1, 2], [2, 1]])
+def test_a_case_that_is_skipped_hides_no_fault(numbers: list[int]) -> None:
+    @at_once("number", numbers)
+    def skipped(number: int) -> None:
+        if number == 1:
+            pytest.skip("not here")
+        raise AssertionError("wrong")
+
+    with pytest.raises(pytest.fail.Exception, match="1 of 2 cases"):
         skipped()

@@ -33,7 +33,7 @@ from producer.jsonl import BatchFile, result_line
 from producer.seeds import item_seed
 from producer.waiting import Wait
 from tests.at_once import at_once
-from tests.unit.sham import SIDE, ShamHost, serving
+from tests.fakes.local_host import SIDE, FakeHost, serving
 from tests.unit.test_ledger import WORKER
 from tests.waiting import until
 from worker.host.client import HostClient
@@ -730,8 +730,8 @@ def test_a_job_can_be_added_to_a_wait(client: Client, is_new: bool) -> None:
 
 
 @contextmanager
-def running(settings: Settings, folder: Path) -> Iterator[tuple[ShamHost, JobRunner]]:
-    """A sham host, and the runner of a task process that is joined to it."""
+def running(settings: Settings, folder: Path) -> Iterator[tuple[FakeHost, JobRunner]]:
+    """A fake host, and the runner of a task process that is joined to it."""
     with serving(folder / "host.sock") as host:
         client = HostClient(folder / "host.sock", wait_s=60, timeout_s=60)
         runner = JobRunner(settings, client, InterruptedError)
@@ -740,7 +740,7 @@ def running(settings: Settings, folder: Path) -> Iterator[tuple[ShamHost, JobRun
 
 
 @pytest.fixture
-def worker(settings: Settings, tmp_path: Path) -> Iterator[tuple[ShamHost, JobRunner]]:
+def worker(settings: Settings, tmp_path: Path) -> Iterator[tuple[FakeHost, JobRunner]]:
     """It runs four items at once."""
     path = tmp_path / "run"
     with running(settings.model_copy(update={"bulk_batch": 4}), path) as worker:
@@ -762,7 +762,7 @@ def names(*numbers: int) -> list[str]:
 
 
 def test_a_message_runs_in_parts_and_every_item_has_its_result(
-    client: Client, worker: tuple[ShamHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, JobRunner]
 ) -> None:
     host, runner = worker
     sending = Sending(client, prompts(10, count=2))
@@ -782,7 +782,7 @@ def test_a_message_runs_in_parts_and_every_item_has_its_result(
 
 
 def test_a_rerun_reads_what_was_made_and_runs_nothing(
-    client: Client, worker: tuple[ShamHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, JobRunner]
 ) -> None:
     host, runner = worker
     sending = Sending(client, prompts(5))
@@ -795,7 +795,7 @@ def test_a_rerun_reads_what_was_made_and_runs_nothing(
 
 
 def test_results_of_several_kinds_come_back_under_their_own_names(
-    client: Client, worker: tuple[ShamHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, JobRunner]
 ) -> None:
     _, runner = worker
     items = [(Task.TXT2IMG, prompts(1)[0]), (Task.IMG2TXT, BulkItem("cap", {}, png()))]
@@ -808,7 +808,7 @@ def test_results_of_several_kinds_come_back_under_their_own_names(
     assert (described.custom_id, described.captions[0].text) == ("cap", "a picture")
 
 
-def test_a_bad_prompt_fails_alone(client: Client, worker: tuple[ShamHost, JobRunner]) -> None:
+def test_a_bad_prompt_fails_alone(client: Client, worker: tuple[FakeHost, JobRunner]) -> None:
     host, runner = worker
     bad: dict[int, dict[str, Any]] = {
         1: {"prompt": ""},
@@ -829,7 +829,7 @@ def test_a_bad_prompt_fails_alone(client: Client, worker: tuple[ShamHost, JobRun
 
 
 def test_after_a_part_that_nothing_was_asked_of_the_next_is_no_larger(
-    client: Client, worker: tuple[ShamHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, JobRunner]
 ) -> None:
     host, runner = worker
     items = prompts(20)
@@ -842,7 +842,7 @@ def test_after_a_part_that_nothing_was_asked_of_the_next_is_no_larger(
     sending.results()
 
 
-def test_a_broken_picture_fails_alone(client: Client, worker: tuple[ShamHost, JobRunner]) -> None:
+def test_a_broken_picture_fails_alone(client: Client, worker: tuple[FakeHost, JobRunner]) -> None:
     host, runner = worker
     stored = client.upload(png()).model_dump(mode="json")
     items = [
@@ -862,7 +862,7 @@ def test_a_broken_picture_fails_alone(client: Client, worker: tuple[ShamHost, Jo
 
 
 def test_an_attempt_goes_on_after_what_a_dead_worker_has_finished(
-    client: Client, worker: tuple[ShamHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, JobRunner]
 ) -> None:
     host, runner = worker
     sending = Sending(client, prompts(10))
@@ -881,7 +881,7 @@ def test_an_attempt_goes_on_after_what_a_dead_worker_has_finished(
 
 
 def test_of_parts_that_overlap_one_is_used(
-    client: Client, worker: tuple[ShamHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, JobRunner]
 ) -> None:
     """As when a worker that was taken for dead was not."""
     host, runner = worker
@@ -901,7 +901,7 @@ def test_of_parts_that_overlap_one_is_used(
 
 
 def test_after_a_crash_the_unfinished_items_run_one_by_one(
-    client: Client, worker: tuple[ShamHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, JobRunner]
 ) -> None:
     host, runner = worker
     host.deaths_left = 1
@@ -923,7 +923,7 @@ def test_after_a_crash_the_unfinished_items_run_one_by_one(
 
 
 def test_an_item_with_which_the_host_always_dies_fails_alone(
-    client: Client, worker: tuple[ShamHost, JobRunner],
+    client: Client, worker: tuple[FakeHost, JobRunner],
     settings: Settings,
 ) -> None:  # fmt: skip
     host, runner = worker
@@ -941,7 +941,7 @@ def test_an_item_with_which_the_host_always_dies_fails_alone(
 
 
 def test_the_parts_of_a_result_hold_every_item_once(
-    client: Client, worker: tuple[ShamHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, JobRunner]
 ) -> None:
     _, runner = worker
     sending = Sending(client, prompts(9))

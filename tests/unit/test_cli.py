@@ -10,7 +10,8 @@ from PIL import Image
 from crossmodal.cli import COMMANDS
 from crossmodal.local.valkey import free_port, valkey_url
 from crossmodal.settings import Settings
-from tests.commands import Done, environment, run_command
+from tests.commands import Done, run_command
+from tests.workers import environment
 
 IMAGE = b"\x89PNG\r\n\x1a\n"
 

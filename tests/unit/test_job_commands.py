@@ -33,9 +33,10 @@ from crossmodal.settings import Settings
 from producer import Client, patience
 from producer.jsonl import BatchFile
 from producer.patience import Unserved, duration, place
-from tests.commands import Done, environment, run_command
+from tests.commands import Done, run_command
 from tests.servers import Server
 from tests.waiting import until
+from tests.workers import environment
 
 NOTE = "no worker serves the queue txt2img: start one with `crossmodal worker`"
 TIMINGS = Timings(queued_s=0, batch_wait_s=0, inference_s=0, store_s=0, total_s=0)
@@ -66,6 +67,21 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is told a person who waits is told within a blink."""
     monkeypatch.setattr(patience, "NOBODY_AFTER_S", 0.0)
     monkeypatch.setattr(patience, "LOOK_S", 0.02)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """The queues that each look was at which has ended: what it had to tell has been printed."""
+    ended: list[set[str]] = []
+    look = Unserved.look
+
+    def counted(self: Unserved, is_run: Callable[[str], bool] = lambda queue: False) -> None:
+        queues = self._queues()
+        look(self, is_run)
+        ended.append(queues)
+
+    monkeypatch.setattr(Unserved, "look", counted)
+    return ended
 
 
 def started(client: Client, job_id: str) -> Attempt:
@@ -104,23 +120,34 @@ def drawn(client: Client, *pictures: bytes) -> str:
     return job_id
 
 
+def somebody_waits() -> bool:
+    return any(thread.name == "patience" for thread in threading.enumerate())
+
+
 @contextmanager
-def meanwhile(act: Callable[[], None]) -> Iterator[None]:
-    """Do something in a thread once a command waits; what fails there fails the test."""
+def meanwhile(
+    act: Callable[[], object], when: Callable[[], object] = somebody_waits
+) -> Iterator[None]:
+    """Do something in a thread as soon as `when` is true; what fails there fails the test."""
     failed: list[BaseException] = []
+    over = threading.Event()
 
     def run() -> None:
         try:
-            until(lambda: any(t.name == "patience" for t in threading.enumerate()), 30)
+            until(lambda: bool(when()) or over.is_set(), 30)
+            assert not over.is_set(), "the command ended before"
             act()
         except BaseException as e:  # noqa: BLE001 - it is raised below
             failed.append(e)
 
     thread = threading.Thread(target=run)
     thread.start()
-    yield
-    thread.join()
-    assert not failed, failed
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        assert not failed, failed
 
 
 def press_ctrl_c() -> None:
@@ -133,30 +160,22 @@ def press_ctrl_c() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_where_no_worker_is_that_is_said_once_and_how_to_start_one(run: Run) -> None:
-    done = run("txt2img", "a circle", "--timeout", "0.3")
-    assert (done.returncode, done.stdout) == (1, "")
+def test_where_no_worker_is_that_is_said_once_and_how_to_start_one(
+    run: Run, looks: list[set[str]]
+) -> None:
+    with meanwhile(press_ctrl_c, lambda: len(looks) >= 3):
+        done = run("txt2img", "a circle")
+    assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.startswith(NOTE)
     assert "`crossmodal up`" in done.stderr
     assert done.stderr.count("no worker serves") == 1
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_batch_says_it_too_and_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = threading.Event()
-
-    def note(text: str) -> None:
-        console.note(text)
-        told.set()
-
-    def interrupt() -> None:
-        until(told.is_set, 30)
-        press_ctrl_c()
-
-    monkeypatch.setattr(patience, "note", note)
+def test_a_batch_says_it_too_and_how_to_go_on(run: Run, looks: list[set[str]]) -> None:
     requests = Path("requests.jsonl")
     requests.write_text('{"url": "/v1/txt2img", "body": {"prompt": "a circle"}}\n')
-    with meanwhile(interrupt):
+    with meanwhile(press_ctrl_c, lambda: any(looks)):
         done = run("batch", "run", "requests.jsonl", "-o", "out.jsonl", "--id", "mine")
     assert done.returncode == 130
     assert "no worker serves the queue txt2img.bulk: start one" in done.stderr
@@ -183,15 +202,25 @@ def test_a_queue_that_is_served_is_not_said_to_be_unserved_until_its_worker_leav
 
 
 @pytest.mark.usefixtures("impatient")
-def test_of_a_job_that_is_run_nothing_is_said(run: Run, client: Client) -> None:
+def test_of_a_job_that_is_run_nothing_is_said(
+    run: Run, client: Client, looks: list[set[str]]
+) -> None:
     job = client.txt2img("a circle")
     started(client, job.id)
-    assert "no worker" not in run("wait", job.id, "--timeout", "0.2").stderr
+    with meanwhile(press_ctrl_c, lambda: looks):
+        done = run("wait", job.id)
+    assert (done.returncode, "no worker" in done.stderr) == (130, False)
 
 
-def test_nothing_is_said_in_the_first_seconds(run: Run) -> None:
+def test_nothing_is_said_in_the_first_seconds(
+    run: Run, looks: list[set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert patience.NOBODY_AFTER_S == 3
-    assert "no worker" not in run("txt2img", "a circle", "--timeout", "0.2").stderr
+    monkeypatch.setattr(patience, "NOBODY_AFTER_S", 600)  # however slow the machine is
+    monkeypatch.setattr(patience, "LOOK_S", 0.02)
+    with meanwhile(press_ctrl_c, lambda: looks):
+        done = run("txt2img", "a circle")
+    assert (done.returncode, "no worker" in done.stderr) == (130, False)
 
 
 def test_ctrl_c_says_which_job_goes_on_and_how(run: Run, client: Client) -> None:
@@ -235,11 +264,7 @@ def test_a_live_line_in_a_terminal_shows_state_and_place(
     client.txt2img("a square")
     job = client.txt2img("a circle")
 
-    def end_once_shown() -> None:
-        until(lambda: "queued, 1 job before it" in screen.getvalue(), 30)
-        job.cancel()
-
-    with meanwhile(end_once_shown):
+    with meanwhile(job.cancel, lambda: "queued, 1 job before it" in screen.getvalue()):
         run("wait", job.id)
 
 
@@ -461,11 +486,12 @@ def test_data_is_printed_as_it_is(run: Run, client: Client) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_with_json_what_is_told_is_json_too(run: Run) -> None:
-    done = run("txt2img", "a circle", "--timeout", "0.2", "--json")
+def test_with_json_what_is_told_is_json_too(run: Run, looks: list[set[str]]) -> None:
+    with meanwhile(press_ctrl_c, lambda: looks):
+        done = run("txt2img", "a circle", "--json")
     told, error = map(json.loads, done.stderr.splitlines())
     assert told["note"].startswith(NOTE)
-    assert error["code"] == "result_timeout"
+    assert error["code"] == "interrupted"
     assert done.stdout == ""
 
 

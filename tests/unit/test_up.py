@@ -14,8 +14,9 @@ from crossmodal.local import cli
 from crossmodal.local.claim import AlreadyRunning, claimed
 from crossmodal.local.places import Place
 from crossmodal.local.stack import Stack, StackFailed
-from crossmodal.local.valkey import free_port, valkey_url
+from crossmodal.local.valkey import free_port, is_local, valkey_url
 from crossmodal.settings import Settings, load_settings
+from tests.at_once import at_once
 from tests.waiting import until
 
 
@@ -61,7 +62,11 @@ def test_a_port_that_is_taken_is_said_with_its_setting(taken: int, home: Path) -
     [
         ({"CROSSMODAL_GATEWAY_PORT": "many"}, 2, "CROSSMODAL_GATEWAY_PORT is 'many'"),
         ({"CROSSMODAL_BUNDLE": "/none"}, 1, "bundle_not_found"),
-        ({"CROSSMODAL_STORAGE_URL": "file:///proc/none"}, 1, "storage_not_writable"),
+        (
+            {"CROSSMODAL_STORAGE_URL": "file:///proc/none"},
+            1,
+            "the folder /proc/none cannot be used: No such file or directory\n",
+        ),
     ],
 )
 def test_what_is_set_wrong_is_said_before_anything_is_started(
@@ -123,3 +128,12 @@ def test_a_place_is_free_until_somebody_listens_there(taken: int) -> None:
     other = Place("gateway", "CROSSMODAL_GATEWAY_", "0.0.0.0", taken)
     assert other.answers()
     assert Place("gateway", "X_", "::1", 8000).url == "http://[::1]:8000"
+
+
+@at_once(
+    "url, is_ours",
+    [("redis://localhost:6380/0", True), ("redis://127.0.0.1", True), ("redis://[::1]", False),
+     ("redis://queue", False), ("redis://:secret@localhost", False), ("rediss://localhost", False)],
+)  # fmt: skip
+def test_only_a_server_that_would_be_found_is_started(url: str, is_ours: bool) -> None:
+    assert is_local(url) is is_ours

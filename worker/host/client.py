@@ -18,6 +18,7 @@ from crossmodal.errors import (
     ModelHostCrashed,
     ModelHostUnavailable,
     TimedOut,
+    described,
 )
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import Img2TxtParams, ItemParams
@@ -118,8 +119,8 @@ class HostClient:
                 connection.close()
                 if time.monotonic() >= deadline:
                     raise ModelHostUnavailable(
-                        f"no model host answers at {self.path} ({e}). `crossmodal worker` "
-                        f"starts one; alone: python -P -m worker.host --socket {self.path}"
+                        f"no model host answers at {self.path} ({described(e)}). `crossmodal "
+                        f"worker` starts one; alone: python -P -m worker.host --socket {self.path}"
                     ) from e
                 if time.monotonic() >= look_at:
                     if not is_wanted():

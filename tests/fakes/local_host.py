@@ -21,7 +21,7 @@ from worker.host.server import Conversation, ModelHost, listen
 SIDE = 8
 
 
-class ShamHost:
+class FakeHost:
     """A pipeline for both tasks; with a prompt that has the word "fatal" it dies.
 
     `batches` are the prompts, or the shapes of the pictures, in the order in which they came.
@@ -61,49 +61,49 @@ class ShamHost:
 class _Known(Conversation):
     """A conversation whose host can end it."""
 
-    def __init__(self, host: ModelHost, sham: ShamHost) -> None:
+    def __init__(self, host: ModelHost, fake: FakeHost) -> None:
         super().__init__(host)
-        self._sham = sham
+        self._fake = fake
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._sham.transports.add(self._transport)
+        self._fake.transports.add(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._sham.transports.discard(self._transport)
+        self._fake.transports.discard(self._transport)
 
 
 @contextmanager
-def serving(path: Path) -> Iterator[ShamHost]:
-    """A sham host that listens at `path`."""
-    sham = ShamHost()
+def serving(path: Path) -> Iterator[FakeHost]:
+    """A fake host that listens at `path`."""
+    fake = FakeHost()
     ready, stop = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
         tasks = (Task.TXT2IMG, Task.IMG2TXT)
-        pipelines, quiet = dict.fromkeys(tasks, sham), Quiet()
+        pipelines, quiet = dict.fromkeys(tasks, fake), Quiet()
         lanes = Lane(pipelines, 1), Lane(pipelines, 1)
         batcher = Batcher(pipelines, lanes, quiet, max_batch=64, bulk_batch=64)
-        info = HostInfo("sham", "0", "cpu", SIDE, os.getpid())
+        info = HostInfo("fake", "0", "cpu", SIDE, os.getpid())
         host = ModelHost(info, batcher)
-        server = await listen(path, lambda: _Known(host, sham))
+        server = await listen(path, lambda: _Known(host, fake))
         ready.set()
         await stop.wait()
         server.close()
-        for transport in list(sham.transports):
+        for transport in list(fake.transports):
             transport.abort()
         await asyncio.sleep(0)  # so that they are closed
 
-    thread = threading.Thread(target=sham.loop.run_until_complete, args=[serve()])
+    thread = threading.Thread(target=fake.loop.run_until_complete, args=[serve()])
     thread.start()
     assert ready.wait(60)
     try:
-        yield sham
+        yield fake
     finally:
-        sham.loop.call_soon_threadsafe(stop.set)
+        fake.loop.call_soon_threadsafe(stop.set)
         thread.join()
-        sham.loop.close()
+        fake.loop.close()
 
 
 def _named(request: Request) -> str:

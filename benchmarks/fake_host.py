@@ -1,6 +1,6 @@
 """A model host without models: what is left is what the queue itself costs.
 
-    python benchmarks/sham_host.py SOCKET SECONDS
+    python benchmarks/fake_host.py SOCKET SECONDS
 
 Each batch takes SECONDS, however large it is, and makes nothing.
 """
@@ -23,7 +23,7 @@ from worker.host.server import ModelHost, serve
 LIMIT_S = 600.0
 
 
-class Sham:
+class FakeModel:
     """A pipeline that only takes its time."""
 
     def __init__(self, batch_s: float) -> None:
@@ -42,11 +42,12 @@ class Sham:
 
 async def main(path: Path, batch_s: float) -> None:
     """Serve until SIGTERM."""
-    pipelines: dict[Task, Pipeline] = {task: Sham(batch_s) for task in (Task.TXT2IMG, Task.IMG2TXT)}
-
+    pipelines: dict[Task, Pipeline] = {
+        task: FakeModel(batch_s) for task in (Task.TXT2IMG, Task.IMG2TXT)
+    }
     quiet = Quiet()
     lanes = Lane(pipelines, 1), Lane(pipelines, 1, quiet.give_way)
-    info = HostInfo("sham", "0", "cpu", 96, os.getpid())
+    info = HostInfo("fake", "0", "cpu", 96, os.getpid())
     batcher = Batcher(pipelines, lanes, quiet, max_batch=64, bulk_batch=64)
     settle()  # as the real one does
     await serve(ModelHost(info, batcher), path, LIMIT_S)
