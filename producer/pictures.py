@@ -139,7 +139,7 @@ def _read(file: Any, max_bytes: int) -> bytes:
             f"the picture's file gave no bytes: {e}. Give one that was opened with 'rb'"
         ) from e
     except (OSError, ValueError, EOFError, zlib.error) as e:
-        # A ValueError: it was closed. The last two are of gzip.open, for a file that is cut or torn.
+        # A ValueError: it was closed. The last two are of gzip.open, where a file is damaged.
         raise InvalidImage(f"the picture's file cannot be read: {e}") from e
     if len(found) > max_bytes:
         raise ImageTooLarge(

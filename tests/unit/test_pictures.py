@@ -133,7 +133,9 @@ def test_a_packed_file_that_is_damaged_is_refused(client: FakeClient) -> None:
     for damaged in (packed[:30], packed[:20] + b"\xff" * 40):
         with (
             gzip.open(io.BytesIO(damaged)) as file,
-            pytest.raises(InvalidImage, match="file cannot be read: (Compressed file ended|Error)"),
+            pytest.raises(
+                InvalidImage, match=r"file cannot be read: (Compressed file ended|Error)"
+            ),
         ):
             client.img2txt(file)
 
