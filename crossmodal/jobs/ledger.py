@@ -107,7 +107,9 @@ class JobLedger(JobRecords):
         while the queue holds a batch's worth of them.
         """
         if expires_in_s is not None and not 0 <= expires_in_s < float("inf"):
-            raise InvalidParams(f"expires_in_s is {expires_in_s}: give seconds, 0 or more")
+            raise InvalidParams(
+                f"expires_in_s is {expires_in_s}: give a finite number of seconds, 0 or more"
+            )
         key = names.job_key(self._prefix, job_id)
         guard = key
         if idempotency_key is not None:
