@@ -64,8 +64,8 @@ class Settings(BaseSettings):
     retention_s: int = Field(7 * 86_400, ge=60)
     """How long the record of an ended job is kept."""
     max_queue_length: int = Field(10_000, ge=1)
-    """Waiting jobs a queue may hold before submit raises `QueueFull`; a canceled one counts until
-    a worker takes its message."""
+    """Waiting jobs a queue may hold before submit raises `QueueFull`; beside them, as many
+    messages of canceled or expired ones and a hundred more, until a worker takes these."""
     max_message_bytes: int = Field(1_000_000, ge=4_096)
     """Largest message that is taken from a queue; a larger one is set aside as a dead letter."""
     max_memory_ratio: float = Field(0.9, gt=0, le=1)
