@@ -11,9 +11,9 @@ from crossmodal import errors
 from producer import AsyncClient, AsyncJobHandle, Client, JobHandle
 
 FOR_BATCHES = {"new_wait", "more_ended", "most_items"}
-# Of the gateway, commands, workers and training: no call of a client's raises these.
+# Of the gateway, commands, workers, training and fakes: no call of a real client raises these.
 OF_OTHERS = {
-    "UrlRefused", "FetchFailed", "Forbidden", "InvalidMessage", "UnknownTask",
+    "UrlRefused", "FetchFailed", "Forbidden", "InvalidMessage", "UnknownTask", "NotFaked",
     "ExtraMissing", "Interrupted", "PackageShadowed",
     "BundleInvalid", "BundleNotFound", "DataInvalid",
     "TrainingError", "TrainingDiverged", "TrainingStopped", "CheckpointMismatch",
