@@ -172,7 +172,7 @@ class AsyncClient:
         self, job_ids: list[str], timeout_s: float | None
     ) -> AsyncIterator[AsyncJobHandle]:
         self._check_loop()
-        wait = await asyncio.to_thread(self.sync.new_wait, job_ids, timeout_s)
+        wait = await asyncio.to_thread(self.sync._new_wait, job_ids, timeout_s)
         while wait:
             for job_id in await self._more_ended(wait):
                 yield AsyncJobHandle(self, job_id)
