@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,7 +179,9 @@ def load_settings(**overrides: Any) -> Settings:
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     if unknown := sorted(given.keys() - Settings.model_fields.keys()):
-        raise InvalidSetting(f"there is no setting {unknown[0]!r}: docs/settings.md has them all")
+        near = get_close_matches(unknown[0], Settings.model_fields, 1)
+        remedy = f"did you mean {near[0]!r}?" if near else "docs/settings.md has them all"
+        raise InvalidSetting(f"there is no setting {unknown[0]!r}: {remedy}")
     try:
         return Settings(**given)
     except ValidationError as e:

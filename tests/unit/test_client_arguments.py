@@ -101,7 +101,7 @@ def test_the_asynchronous_client_says_the_same() -> None:
                 await wrong.img2txt(5)
             with pytest.raises(InvalidParams, match="give a list"):
                 wrong.as_completed("id")
-            with pytest.raises(TypeError, match="sede"):
+            with pytest.raises(TypeError, match=r"^AsyncClient\.txt2img\(\): .*'sede'"):
                 await wrong.txt2img(IDEA, sede=7)
 
     asyncio.run(ask())
@@ -129,6 +129,13 @@ def test_kinds_and_states_are_taken_by_their_names(client: FakeClient) -> None:
 def test_settings_are_no_url() -> None:
     with pytest.raises(InvalidSetting, match="give a Settings, or single ones by name"):
         Client("redis://127.0.0.1:6379/0")  # type: ignore[arg-type]
+
+
+def test_a_misspelt_setting_is_named_with_the_nearest() -> None:
+    with pytest.raises(InvalidSetting, match="'brokr_url': did you mean 'broker_url'"):
+        Client(brokr_url="redis://127.0.0.1:6379/0")
+    with pytest.raises(InvalidSetting, match=r"'zzz': docs/settings.md has them all"):
+        Client(zzz=1)
 
 
 def test_an_asynchronous_client_stays_in_its_event_loop() -> None:
