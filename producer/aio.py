@@ -93,7 +93,15 @@ def iterated(
 def _of(client: AsyncClient, method: Callable[Concatenate[Client, P], T]) -> Callable[P, T]:
     """The method of this very client's twin, which may be of a kind of its own."""
     found: Callable[P, T] = getattr(client.sync, method.__name__)
-    return found
+
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            inspect.signature(found).bind(*args, **kwargs)
+        except TypeError as e:  # which names no method, or that of the other client
+            raise TypeError(f"AsyncClient.{method.__name__}(): {e}") from None
+        return found(*args, **kwargs)
+
+    return called
 
 
 def _as_twin(
