@@ -27,7 +27,8 @@ else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_producer().__all__})
+        own = {name for name in globals() if name.startswith("__")}
+        return sorted({*own, *_producer().__all__})
 
     def _producer() -> Any:
         check_not_shadowed("producer")

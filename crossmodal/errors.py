@@ -29,6 +29,7 @@
     ├── InvalidSetting           the environment or the command line is wrong
     ├── ExtraMissing             what is asked for needs packages that are not installed
     ├── PackageShadowed          something else has the name of one of our packages
+    ├── NotFaked                 a client of crossmodal.testing lacks what this needs
     ├── BrokerUnavailable
     │   ├── BrokerFull           Redis is about to run out of memory
     │   ├── BrokerRefused        Redis does not let this user in, or not do this
@@ -264,6 +265,12 @@ class PackageShadowed(CrossmodalError, ImportError):
 
     code = "package_shadowed"
     caused_by_request = True
+
+
+class NotFaked(CrossmodalError):
+    """A client of `crossmodal.testing` lacks what this needs; a real one has it."""
+
+    code = "not_faked"
 
 
 class BrokerUnavailable(CrossmodalError):

@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,8 +65,8 @@ class Settings(BaseSettings):
     retention_s: int = Field(7 * 86_400, ge=60)
     """How long the record of an ended job is kept."""
     max_queue_length: int = Field(10_000, ge=1)
-    """Waiting jobs a queue may hold before submit raises `QueueFull`; a canceled one counts until
-    a worker takes its message."""
+    """Waiting jobs a queue may hold before submit raises `QueueFull`; beside them, as many
+    messages of canceled or expired ones and a hundred more, until a worker takes these."""
     max_message_bytes: int = Field(1_000_000, ge=4_096)
     """Largest message that is taken from a queue; a larger one is set aside as a dead letter."""
     max_memory_ratio: float = Field(0.9, gt=0, le=1)
@@ -178,7 +179,9 @@ def load_settings(**overrides: Any) -> Settings:
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     if unknown := sorted(given.keys() - Settings.model_fields.keys()):
-        raise InvalidSetting(f"there is no setting {unknown[0]!r}: docs/settings.md has them all")
+        near = get_close_matches(unknown[0], Settings.model_fields, 1)
+        remedy = f"did you mean {near[0]!r}?" if near else "docs/settings.md has them all"
+        raise InvalidSetting(f"there is no setting {unknown[0]!r}: {remedy}")
     try:
         return Settings(**given)
     except ValidationError as e:

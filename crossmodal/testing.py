@@ -7,7 +7,8 @@ def test_a_picture_is_made() -> None:
     assert client.txt2img("a red circle").result().images
 """
 
+from crossmodal.errors import NotFaked
 from producer.fake.client import AsyncFakeClient, FakeClient
 from producer.fake.worker import Describe, Draw
 
-__all__ = ["AsyncFakeClient", "Describe", "Draw", "FakeClient"]
+__all__ = ["AsyncFakeClient", "Describe", "Draw", "FakeClient", "NotFaked"]

@@ -95,7 +95,15 @@ def iterated(
 def _of(client: AsyncClient, method: Callable[Concatenate[Client, P], T]) -> Callable[P, T]:
     """The method of this very client's twin, which may be of a kind of its own."""
     found: Callable[P, T] = getattr(client.sync, method.__name__)
-    return found
+
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            inspect.signature(found).bind(*args, **kwargs)
+        except TypeError as e:  # which names no method, or that of the other client
+            raise TypeError(f"AsyncClient.{method.__name__}(): {e}") from None
+        return found(*args, **kwargs)
+
+    return called
 
 
 def _as_twin(
@@ -174,7 +182,7 @@ class AsyncClient:
         self, job_ids: list[str], timeout_s: float | None
     ) -> AsyncIterator[AsyncJobHandle]:
         self._check_loop()
-        wait = await asyncio.to_thread(self.sync.new_wait, job_ids, timeout_s)
+        wait = await asyncio.to_thread(self.sync._new_wait, job_ids, timeout_s)
         while wait:
             for job_id in await self._more_ended(wait):
                 yield AsyncJobHandle(self, job_id)

@@ -42,11 +42,11 @@ FULL_S = 1.0  # how long to wait at most before a full queue is tried again
 
 
 class Services(Protocol):
-    """What a batch asks of its client."""
+    """What a batch asks of its client; what no app should ask for has no public name there."""
 
-    def new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait: ...
-    def more_ended(self, wait: Wait, *, block: bool = True) -> list[str]: ...
-    def most_items(self, task: Task, batch_id: str) -> int: ...
+    def _new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait: ...
+    def _more_ended(self, wait: Wait, *, block: bool = True) -> list[str]: ...
+    def _most_items(self, task: Task, batch_id: str) -> int: ...
     @property
     def ledger(self) -> JobLedger: ...
     @property
@@ -108,7 +108,7 @@ class Batch:
         self._batch_id = batch_id
         self._sent: dict[str, Message] = {}
         self._failed: list[ItemResult] = []
-        self._wait = services.new_wait([], None)
+        self._wait = services._new_wait([], None)
 
     def results(self, items: Iterable[Request | ItemResult]) -> Results:
         """What became of each item, in any order; `index` is its place among `items`.
@@ -131,14 +131,14 @@ class Batch:
                 following = next(messages, None)
                 goes_on = following is not None
             if self._sent:
-                for job_id in self._services.more_ended(self._wait, block=not goes_on):
+                for job_id in self._services._more_ended(self._wait, block=not goes_on):
                     yield from self._read(self._sent.pop(job_id))
             yield None
 
     def _messages(self, items: Iterable[Request | ItemResult]) -> Iterator[Message]:
         """Each message, with its input in the store; the items themselves are not kept."""
         number = 0
-        most_of = cache(lambda task: self._services.most_items(task, self._batch_id))
+        most_of = cache(lambda task: self._services._most_items(task, self._batch_id))
         for some in _portions(self._packed(items), most_of):
             if not some:
                 yield PAUSE

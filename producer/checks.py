@@ -20,12 +20,18 @@ def check_text(name: str, value: Any) -> str:
 
 
 def check_seconds(name: str, value: Any) -> float | None:
-    """`value` itself. Raises `InvalidParams` unless it is a number, or None."""
+    """`value` as a float. Raises `InvalidParams` unless it is finite and 0 or more, or None."""
     if value is None:
         return None
-    if not isinstance(value, Real) or isinstance(value, bool) or math.isnan(value):
+    if not isinstance(value, Real) or isinstance(value, bool):
         raise InvalidParams(f"{name} is {shown(value)}: give a number of seconds")
-    return float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not 0 <= seconds < math.inf:
+        raise InvalidParams(f"{name} is {shown(value)}: give a finite number of seconds, 0 or more")
+    return seconds
 
 
 def check_count(name: str, value: Any) -> int:

@@ -261,7 +261,7 @@ class Client:
         """Cancel what a batch has not finished. Raises `JobNotFound`."""
         return self._batches.cancel(check_text("batch_id", batch_id))
 
-    def most_items(self, task: Task, batch_id: str) -> int:
+    def _most_items(self, task: Task, batch_id: str) -> int:
         """How many items a message of this kind may have; it stays so for all of the batch."""
         known = self._batches.most(batch_id, task)
         return known or fitting(self.queue(task.in_bulk).mean_item_s)
@@ -299,14 +299,14 @@ class Client:
 
         Raises `JobNotFound`, and `ResultTimeout` when one has not ended in time.
         """
-        return self._as_they_end(self.new_wait(ids_of(jobs), timeout_s))
+        return self._as_they_end(self._new_wait(ids_of(jobs), timeout_s))
 
     def _as_they_end(self, wait: Wait) -> Iterator[JobHandle]:
         while wait:
-            for job_id in self.more_ended(wait):
+            for job_id in self._more_ended(wait):
                 yield JobHandle(self, job_id)
 
-    def more_ended(self, wait: Wait, *, block: bool = True) -> list[str]:
+    def _more_ended(self, wait: Wait, *, block: bool = True) -> list[str]:
         """Jobs that have ended since the last call; may be none, after a while or at once."""
         if look := wait.to_look_at():
             return wait.end(self.ledger.ended(look))
@@ -314,7 +314,7 @@ class Client:
             reply = self.redis.execute_command(*wait.command(block=block))
         return wait.feed(reply)
 
-    def new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait:
+    def _new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait:
         """A `Wait` for jobs, from now on."""
         return Wait(
             self.settings.key_prefix, job_ids, check_seconds("timeout_s", timeout_s),

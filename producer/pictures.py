@@ -108,6 +108,8 @@ def _named(value: Any) -> str:
 
 def _read_path(path: str | os.PathLike[Any], max_bytes: int) -> bytes:
     name = os.fsdecode(path)
+    if not name:
+        raise InvalidImage("the picture's path is empty: give the path of its file")
     if name.startswith(("http://", "https://", "data:")):
         raise InvalidImage(
             f"the picture {name[:80]} is a URL, and nothing is fetched here: give its bytes"
@@ -136,7 +138,8 @@ def _read(file: Any, max_bytes: int) -> bytes:
         raise InvalidImage(
             f"the picture's file gave no bytes: {e}. Give one that was opened with 'rb'"
         ) from e
-    except (OSError, ValueError) as e:  # a ValueError: it was closed
+    except (OSError, ValueError, EOFError, zlib.error) as e:
+        # A ValueError: it was closed. The last two are of gzip.open, where a file is damaged.
         raise InvalidImage(f"the picture's file cannot be read: {e}") from e
     if len(found) > max_bytes:
         raise ImageTooLarge(

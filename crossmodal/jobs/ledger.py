@@ -107,7 +107,9 @@ class JobLedger(JobRecords):
         while the queue holds a batch's worth of them.
         """
         if expires_in_s is not None and not 0 <= expires_in_s < float("inf"):
-            raise InvalidParams(f"expires_in_s is {expires_in_s}: give seconds, 0 or more")
+            raise InvalidParams(
+                f"expires_in_s is {expires_in_s}: give a finite number of seconds, 0 or more"
+            )
         key = names.job_key(self._prefix, job_id)
         guard = key
         if idempotency_key is not None:
@@ -287,17 +289,25 @@ class JobLedger(JobRecords):
 
 
 def _queue_full(
-    queue: str, limit: int, depth: int, running: int, mean_run_s: str, mean_gap_s: str
-) -> QueueFull:
-    """With the time in which a twentieth of the queue will have been run, as it runs now."""
+    queue: str, limit: int, depth: int, messages: int, running: int, mean_run_s: str,
+    mean_gap_s: str,
+) -> QueueFull:  # fmt: skip
+    """With the time in which a twentieth of the queue will have been run, as it runs now.
+
+    Either as many jobs wait as may, or too many messages of jobs that have ended lie there.
+    """
+    found, held = depth, f"{depth} jobs, {limit} are allowed"
+    if depth < limit:
+        of_ended = "most of jobs that were canceled or have expired"
+        found, held = messages, f"{messages} messages, {of_ended}, where {limit} jobs are allowed"
     gap, run = (float(mean) if mean else None for mean in (mean_gap_s, mean_run_s))
     gap_s = likely_gap_s(gap, run, running) if running else None
-    room = depth - limit + max(1, limit // 20)
+    room = found - limit + max(1, limit // 20)
     retry_after_s = NOBODY_WORKS_S
     if gap_s is not None:
         retry_after_s = min(3_600.0, max(1.0, round(room * gap_s, 1)))
     return QueueFull(
-        f"the queue {queue} holds {depth} jobs, {limit} are allowed: submit again in "
-        f"{retry_after_s:g} s, add workers, or raise CROSSMODAL_MAX_QUEUE_LENGTH",
+        f"the queue {queue} holds {held}: submit again in {retry_after_s:g} s, add workers, or "
+        "raise CROSSMODAL_MAX_QUEUE_LENGTH",
         retry_after_s,
     )

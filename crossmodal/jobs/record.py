@@ -171,7 +171,8 @@ class DeadLetter(_Value):
 class BatchStatus(_Value):
     """How far a batch is: its items, and its messages by the state they are in.
 
-    `task` is None where it has messages of several kinds.
+    `task` is None where it has messages of several kinds. Of a message that did not succeed, all
+    items count as failed; a reader gets those that were made before its end nevertheless.
     """
 
     id: str

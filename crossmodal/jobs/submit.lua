@@ -8,7 +8,8 @@
 --   14 its owner or '', 15 how many jobs the owner may have waiting or '', 16 how many messages
 --   of one owner may wait in the queue, 17 traceparent or '', 18 webhook as JSON or ''
 -- returns {'created' | 'existing' | 'conflict', id}, {'canceled', the batch},
---   {'full', depth, running, mean_run_s, mean_gap_s} or {'owner_full', how many jobs of the owner wait}
+--   {'full', depth, messages, running, mean_run_s, mean_gap_s} or
+--   {'owner_full', how many jobs of the owner wait}
 local task, queue, params, fingerprint = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local expires_in_s, max_queue_length = tonumber(ARGV[7]), tonumber(ARGV[8])
 local idempotency = KEYS[2]
@@ -34,7 +35,7 @@ local is_full = max_queue_length
   and (depth >= max_queue_length or messages >= 2 * max_queue_length + MOST_STALE)
 if is_full then
   local means = redis.call('HMGET', queue_key(queue, 'stats'), 'mean_run_s', 'mean_gap_s')
-  return {'full', math.max(depth, messages), redis.call('ZCARD', queue_key(queue, 'running')),
+  return {'full', depth, messages, redis.call('ZCARD', queue_key(queue, 'running')),
     means[1] or '', means[2] or ''}
 end
 

@@ -2,15 +2,18 @@
 
 from typing import Any
 
-from crossmodal.errors import CrossmodalError
+from crossmodal.errors import CrossmodalError, InvalidParams
+from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import WorkerInfo
+from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from crossmodal.storage import open_storage
 from producer.aio import AsyncClient
+from producer.checks import check_count, shown
 from producer.client import Client
 from producer.fake.redis import AsyncReads, FakeRedis, missing
 from producer.fake.scripts import FUNCTIONS
@@ -50,6 +53,8 @@ class FakeClient(Client):
 
     def work(self, max_jobs: int | None = None) -> int:
         """Answer jobs that wait, the oldest first; how many were answered."""
+        if max_jobs is not None:
+            check_count("max_jobs", max_jobs)
         done = 0
         while max_jobs is None or done < max_jobs:
             with self.redis.changed:
@@ -60,12 +65,18 @@ class FakeClient(Client):
         return done
 
     def fail_next(self, error: CrossmodalError, times: int = 1) -> None:
-        """Have the next jobs, or items of batches, fail with an error's code and message."""
-        self._worker.failures += [error] * times
+        """Have the next jobs, or items of batches, fail with an error's code and message.
+
+        Raises `InvalidParams`.
+        """
+        self._worker.failures += [_checked(error)] * check_count("times", times)
 
     def refuse_next(self, error: CrossmodalError, times: int = 1) -> None:
-        """Have the next submissions raise an error, as `QueueFull` or `BrokerUnavailable`."""
-        self.ledger.refusals += [error] * times
+        """Have the next submissions raise an error, as `QueueFull` or `BrokerUnavailable`.
+
+        Raises `InvalidParams`.
+        """
+        self.ledger.refusals += [_checked(error)] * check_count("times", times)
 
     def workers(self) -> list[WorkerInfo]:
         queues = [task.queue for task in Task]
@@ -76,6 +87,14 @@ class FakeClient(Client):
     @property
     def dead_letters(self) -> DeadLetters:
         raise missing("dead letters")
+
+    @property
+    def webhooks(self) -> Deliveries:
+        raise missing("webhooks")
+
+    @property
+    def keys(self) -> ApiKeys:
+        raise missing("API keys")
 
 
 class FakeLedger(JobLedger):
@@ -107,3 +126,11 @@ class AsyncFakeClient(AsyncClient):
         super().__init__(settings, **overrides | NOWHERE)
         self.sync = FakeClient(settings, draw=draw, describe=describe, held=held, **overrides)
         self.redis = AsyncReads(self.sync.redis)
+
+
+def _checked(error: Any) -> CrossmodalError:
+    if not isinstance(error, CrossmodalError):
+        raise InvalidParams(
+            f"the error is {shown(error)}: give one of crossmodal's, as UnknownWords('none')"
+        )
+    return error

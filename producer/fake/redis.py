@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from crossmodal.errors import BrokerUnavailable
+from crossmodal.errors import NotFaked
 from crossmodal.jobs.scripts import script
 
 POLL_S = 0.01  # of one who waits in an event loop
@@ -137,9 +137,9 @@ class FakeRedis:
             return sorted(self.sets.get(key, {}).items(), key=lambda pair: (pair[1], pair[0]))
 
 
-def missing(what: str) -> BrokerUnavailable:
+def missing(what: str) -> NotFaked:
     """The error for what only Redis itself can do."""
-    return BrokerUnavailable(
+    return NotFaked(
         f"a fake client has no Redis behind it, and no {what}: try this against `crossmodal up`"
     )
 

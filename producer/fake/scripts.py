@@ -28,7 +28,7 @@ def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
         return ["canceled", batch]
     queued = redis.sets[names.queue_key(prefix, queue, "queued")]
     if limit and len(queued) >= limit:
-        return ["full", len(queued), 0, "", ""]
+        return ["full", len(queued), len(queued), 0, "", ""]
     waiting = [i for i in queued if owner and _of(redis, prefix, i).get("owner") == owner]
     if owner and max_queued and len(waiting) >= max_queued:
         return ["owner_full", len(waiting)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from crossmodal.local.valkey import free_port
 from producer import Client
 from tests.conftest import RunningStack, need
 from tests.gateway import Gateway, running_gateway
@@ -55,16 +56,49 @@ def test_the_shell_script_draws_and_the_node_script_captions(
     assert "red circle" in captions[0]
 
 
+def refused(command: list[str], env: dict[str, str]) -> str:
+    """The one line that an example says where it cannot do what it is for."""
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (1, ""), ended.stderr
+    [line] = ended.stderr.splitlines()
+    return line
+
+
 def test_the_shell_script_says_why_there_is_no_picture(
     environment: tuple[Gateway, dict[str, str]], tmp_path: Path
 ) -> None:
     need(shutil.which("curl") is not None, "curl")
     _, env = environment
     command = ["sh", str(EXAMPLES / "draw.sh"), "zorg frob", str(tmp_path / "none.png")]
-    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1
-    assert "unknown_words" in ended.stderr
+    assert refused(command, env).startswith("failed unknown_words ")
     assert not (tmp_path / "none.png").exists()
+
+
+def both(tmp_path: Path) -> list[list[str]]:
+    need(shutil.which("curl") is not None, "curl")
+    need(shutil.which("node") is not None, "Node")
+    return [
+        ["sh", str(EXAMPLES / "draw.sh"), PROMPT, str(tmp_path / "none.png")],
+        ["node", str(EXAMPLES / "caption.mjs"), str(EXAMPLES / "draw.sh")],
+    ]
+
+
+def test_both_scripts_say_the_detail_where_the_api_refuses(
+    environment: tuple[Gateway, dict[str, str]], tmp_path: Path
+) -> None:
+    _, env = environment
+    if "CROSSMODAL_KEY" not in env:
+        pytest.skip("nothing is refused to those who send no key")
+    for command in both(tmp_path):
+        said = refused(command, env | {"CROSSMODAL_KEY": "cm_wrong"})
+        assert "API key" in said
+        assert "curl:" not in said
+
+
+def test_both_scripts_say_so_where_no_server_is(tmp_path: Path) -> None:
+    nowhere = {**os.environ, "CROSSMODAL_URL": f"http://127.0.0.1:{free_port()}"}
+    for command in both(tmp_path):
+        assert "127.0.0.1" in refused(command, nowhere)
 
 
 def test_the_curl_commands_of_the_readme_work_when_pasted(

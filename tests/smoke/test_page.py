@@ -10,6 +10,11 @@ from tests.conftest import RunningStack
 from tests.gateway import running_gateway
 from tests.page import PROMPT, draw, is_in, opened
 
+CSS = Path(__file__).parents[2] / "producer" / "gateway" / "page" / "page.css"
+NARROW = """<style>{css}</style><article class="card" style="width: 15rem"><div class="text">
+<footer><time>59 min. ago, 12:59 PM</time><a class="json" href="#">JSON</a><button>Cancel</button>
+</footer></div></article>"""
+
 
 def test_a_prompt_becomes_pictures_before_ones_eyes(stack: RunningStack, tmp_path: Path) -> None:
     with (
@@ -26,3 +31,15 @@ def test_a_prompt_becomes_pictures_before_ones_eyes(stack: RunningStack, tmp_pat
             re.compile(r"^Done ([1-9]\d* ms|[1-9][\d.]* s) after submission$")
         )
         assert card.locator("time").get_attribute("datetime")
+
+
+def test_the_foot_of_a_narrow_card_is_one_line() -> None:
+    with running_browser() as browser:
+        page = browser.new_page()
+        page.set_content(NARROW.replace("{css}", CSS.read_text()))
+        boxes = [page.locator(name).bounding_box() for name in ("time", ".json", "button", ".text")]
+        time, link, button, text = (box for box in boxes if box)
+        assert time["y"] < button["y"] + button["height"] / 2 < time["y"] + time["height"]
+        assert time["x"] + time["width"] <= link["x"] < link["x"] + link["width"] <= button["x"]
+        assert button["x"] + button["width"] < text["x"] + text["width"]
+        assert time["height"] < 3 * link["height"]

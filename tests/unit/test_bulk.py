@@ -288,9 +288,9 @@ class Watched(Client):
         super().__init__(settings)
         self.looks: list[bool] = []
 
-    def more_ended(self, wait: Wait, *, block: bool = True) -> list[str]:
+    def _more_ended(self, wait: Wait, *, block: bool = True) -> list[str]:
         self.looks.append(block)
-        return super().more_ended(wait, block=block)
+        return super()._more_ended(wait, block=block)
 
 
 def test_a_sender_sleeps_until_a_full_queue_has_room(settings: Settings) -> None:
@@ -715,13 +715,13 @@ def test_jobs_that_end_out_of_order_are_all_seen(client: Client) -> None:
 
 @pytest.mark.parametrize("is_new", [False, True])
 def test_a_job_can_be_added_to_a_wait(client: Client, is_new: bool) -> None:
-    wait = client.new_wait([], None)
+    wait = client._new_wait([], None)
     assert not wait
     for _ in range(2):
         job = client.txt2img("a circle")
         job.cancel()
         wait.add(job.id, is_new=is_new)
-        ended = client.more_ended(wait) or client.more_ended(wait)  # the first may only look
+        ended = client._more_ended(wait) or client._more_ended(wait)  # the first may only look
         assert ended == [job.id]
         assert not wait
 

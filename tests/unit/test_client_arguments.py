@@ -45,6 +45,10 @@ WRONG: dict[str, tuple[Call, str, str]] = {
     "no id": (lambda c: list(c.as_completed(["a b"])), "invalid_params", "job id 'a b'"),
     "patience": (lambda c: c.txt2img(IDEA).wait("5"), "invalid_params", "timeout_s is '5'"),
     "nan": (lambda c: c.as_completed([], float("nan")), "invalid_params", "timeout_s is nan"),
+    "endless": (lambda c: c.as_completed([], 10**400), "invalid_params", "timeout_s .*a finite"),
+    "past": (lambda c: c.as_completed([], -1), "invalid_params", "timeout_s is -1 .*0 or more"),
+    "expired": (lambda c: c.txt2img(IDEA, expires_in_s=-1), "invalid_params", "-1 .*0 or more"),
+    "never": (lambda c: c.txt2img(IDEA, expires_in_s=float("inf")), "invalid_params", "a finite"),
     "truth": (lambda c: c.txt2img(IDEA).result(True), "invalid_params", "timeout_s is True"),
     "prompt": (lambda c: c.txt2img(5), "invalid_params", "prompt: .*string"),
     "seed": (lambda c: c.txt2img(IDEA, seed="7"), "invalid_params", "seed: .*integer"),
@@ -97,7 +101,7 @@ def test_the_asynchronous_client_says_the_same() -> None:
                 await wrong.img2txt(5)
             with pytest.raises(InvalidParams, match="give a list"):
                 wrong.as_completed("id")
-            with pytest.raises(TypeError, match="sede"):
+            with pytest.raises(TypeError, match=r"^AsyncClient\.txt2img\(\): .*'sede'"):
                 await wrong.txt2img(IDEA, sede=7)
 
     asyncio.run(ask())
@@ -125,6 +129,13 @@ def test_kinds_and_states_are_taken_by_their_names(client: FakeClient) -> None:
 def test_settings_are_no_url() -> None:
     with pytest.raises(InvalidSetting, match="give a Settings, or single ones by name"):
         Client("redis://127.0.0.1:6379/0")  # type: ignore[arg-type]
+
+
+def test_a_misspelt_setting_is_named_with_the_nearest() -> None:
+    with pytest.raises(InvalidSetting, match="'brokr_url': did you mean 'broker_url'"):
+        Client(brokr_url="redis://127.0.0.1:6379/0")
+    with pytest.raises(InvalidSetting, match=r"'zzz': docs/settings.md has them all"):
+        Client(zzz=1)
 
 
 def test_an_asynchronous_client_stays_in_its_event_loop() -> None:

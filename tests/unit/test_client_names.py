@@ -10,10 +10,9 @@ import producer
 from crossmodal import errors
 from producer import AsyncClient, AsyncJobHandle, Client, JobHandle
 
-FOR_BATCHES = {"new_wait", "more_ended", "most_items"}
-# Of the gateway, commands, workers and training: no call of a client's raises these.
+# Of the gateway, commands, workers, training and fakes: no call of a real client raises these.
 OF_OTHERS = {
-    "UrlRefused", "FetchFailed", "Forbidden", "InvalidMessage", "UnknownTask",
+    "UrlRefused", "FetchFailed", "Forbidden", "InvalidMessage", "UnknownTask", "NotFaked",
     "ExtraMissing", "Interrupted", "PackageShadowed",
     "BundleInvalid", "BundleNotFound", "DataInvalid",
     "TrainingError", "TrainingDiverged", "TrainingStopped", "CheckpointMismatch",
@@ -47,8 +46,7 @@ def test_every_type_in_a_signature_of_the_client_is_exported() -> None:
     named = {
         found
         for kind in (Client, AsyncClient, JobHandle, AsyncJobHandle)
-        for name, method in methods(kind).items()
-        if name not in FOR_BATCHES
+        for method in methods(kind).values()
         for hint in get_type_hints(method).values()
         for found in classes(hint)
     }
@@ -70,7 +68,7 @@ def as_awaited(hint: Any) -> Any:
 @pytest.mark.parametrize(("kind", "twin"), [(Client, AsyncClient), (JobHandle, AsyncJobHandle)])
 def test_both_clients_have_the_same_methods(kind: type, twin: type) -> None:
     ours, theirs = methods(kind), methods(twin)
-    assert set(theirs) == set(ours) - FOR_BATCHES
+    assert set(theirs) == set(ours)
     for name, method in theirs.items():
         one, other = inspect.signature(ours[name]), inspect.signature(method)
         plain = [[(p.name, p.kind, p.default) for p in s.parameters.values()] for s in (one, other)]

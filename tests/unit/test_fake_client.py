@@ -4,17 +4,19 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from crossmodal.errors import (
-    BrokerUnavailable,
     GpuOutOfMemory,
     IdempotencyConflict,
+    InvalidParams,
     JobCanceled,
     JobExpired,
     JobFailed,
     JobNotFound,
+    NotFaked,
     QueueFull,
     ResultTimeout,
     UnknownWords,
@@ -260,6 +262,17 @@ def test_failures_and_refusals_are_set() -> None:
         assert (caught.value.code, caught.value.retryable) == ("gpu_out_of_memory", True)
 
 
+@pytest.mark.parametrize("wrong", [5, None, QueueFull, ValueError("x")])
+def test_only_errors_of_ours_are_set(wrong: Any) -> None:
+    with FakeClient() as client:
+        for have in (client.fail_next, client.refuse_next):
+            with pytest.raises(InvalidParams, match=r"the error is .*: give one of crossmodal's"):
+                have(wrong)
+            with pytest.raises(InvalidParams, match="times is 0"):
+                have(QueueFull("enough"), times=0)
+        assert client.txt2img(IDEA).result().images
+
+
 def test_held_jobs_are_answered_the_oldest_first() -> None:
     with FakeClient(held=True) as client:
         jobs = [client.txt2img(IDEA) for _ in range(3)]
@@ -315,7 +328,11 @@ def test_nothing_outside_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CROSSMODAL_STORAGE_URL", "s3://nowhere")
     with FakeClient() as client:
         assert client.txt2img(IDEA).result().images
-        for ask in (lambda: client.dead_letters, lambda: client.keys.create("a"),
-                    lambda: client.webhooks.send_due()):  # fmt: skip
-            with pytest.raises(BrokerUnavailable, match="a fake client has no"):
+        lacking: dict[str, Callable[[], object]] = {
+            "dead letters": lambda: client.dead_letters, "API keys": lambda: client.keys.create(""),
+            "webhooks": lambda: client.webhooks.send_due(), "PING": lambda: client.redis.ping(),
+        }  # fmt: skip
+        for what, ask in lacking.items():
+            with pytest.raises(NotFaked, match=f"a fake client has no .* no {what}: ") as caught:
                 ask()
+            assert not caught.value.retryable

@@ -234,6 +234,18 @@ def test_a_full_queue_refuses(settings: Settings) -> None:
     ledger.close()
 
 
+def test_a_full_queue_counts_no_jobs_that_have_ended(settings: Settings) -> None:
+    ledger = JobLedger(settings.model_copy(update={"max_queue_length": 2}))
+    message = {"message": "{}"}
+    for _ in range(3):
+        ledger.cancel(submit(ledger, **message))
+    for _ in range(2):
+        submit(ledger, **message)
+    with pytest.raises(QueueFull, match="holds 2 jobs, 2 are allowed"):
+        submit(ledger, **message)
+    ledger.close()
+
+
 def test_a_full_queue_says_when_there_will_be_room(settings: Settings) -> None:
     ledger = JobLedger(settings.model_copy(update={"max_queue_length": 100}))
     stats = names.queue_key(settings.key_prefix, "txt2img", "stats")

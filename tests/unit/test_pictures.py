@@ -1,5 +1,6 @@
 """Pictures in every form that an app may hold, and what is said of all others."""
 
+import gzip
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "bytes of nothing": (b"", "it has zero bytes"),
     "a URL": ("https://example.com/a.png", "is a URL, and nothing is fetched here"),
     "no such file": ("/no/such.png", "/no/such.png cannot be read: No such file"),
+    "an empty path": ("", "path is empty: give the path of its file"),
     "a folder": ("/", "/ cannot be read: Is a directory"),
     "no file's name": ("a\0b", "cannot be read: ValueError: embedded null"),
 }
@@ -122,6 +124,20 @@ def test_a_closed_file_and_an_unreadable_image_are_refused(
         for form, says in ((closed, "file cannot be read: I/O"), (cut, "cannot be written as PNG")):
             with pytest.raises(InvalidImage, match=says):
                 client.img2txt(form)
+
+
+def test_a_packed_file_that_is_damaged_is_refused(client: FakeClient) -> None:
+    packed = gzip.compress(PNG)
+    with gzip.open(io.BytesIO(packed)) as whole:
+        client.img2txt(whole)
+    for damaged in (packed[:30], packed[:20] + b"\xff" * 40):
+        with (
+            gzip.open(io.BytesIO(damaged)) as file,
+            pytest.raises(
+                InvalidImage, match=r"file cannot be read: (Compressed file ended|Error)"
+            ),
+        ):
+            client.img2txt(file)
 
 
 def test_no_form_passes_the_limit(client: FakeClient, tmp_path: Path) -> None:
