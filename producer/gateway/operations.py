@@ -12,7 +12,7 @@ from producer.dead import replay
 from producer.gateway.caller import Caller, Operator, UrlsOf
 from producer.gateway.metrics import render
 from producer.gateway.ownership import may_see, missing
-from producer.gateway.problems import documented
+from producer.gateway.problems import documented, told
 from producer.gateway.requests import DeadLetterQuery
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import (
@@ -122,4 +122,6 @@ def _letter_view(letter: DeadLetter, key: ApiKey, urls: Urls) -> DeadLetterView:
     """Of another key's job an operator sees that it failed and why, and not what it was about."""
     own = letter.job is not None and may_see(key.id, letter.job.owner)
     shown = letter.model_dump(include={"id", "at", "queue", "code", "message"})
+    if not key.is_operator:
+        shown["message"] = told(letter.code, letter.message)
     return DeadLetterView(**shown, job=job_view(letter.job, urls) if own and letter.job else None)

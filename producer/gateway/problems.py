@@ -19,6 +19,9 @@ from starlette.requests import ClientDisconnect
 
 from crossmodal.errors import (
     BlobNotFound,
+    BrokerFull,
+    BrokerNotTrusted,
+    BrokerRefused,
     BrokerUnavailable,
     CrossmodalError,
     DeadLetterNotFound,
@@ -34,6 +37,7 @@ from crossmodal.errors import (
     QueueFull,
     RateLimited,
     ResultTimeout,
+    StorageNotWritable,
     StorageUnavailable,
     TooManyQueued,
     Unauthorized,
@@ -69,6 +73,12 @@ MEANINGS = {
     "come back.",
     503: "Redis, the object store or the queue takes nothing now; `Retry-After` says when to try.",
 }
+WITH_ADDRESSES = {  # codes of errors that name where something is
+    "Redis": {kind.code for kind in (
+        BrokerUnavailable, BrokerFull, BrokerRefused, BrokerNotTrusted,
+    )},
+    "the object store": {StorageUnavailable.code, StorageNotWritable.code},
+}  # fmt: skip
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
 
@@ -155,12 +165,18 @@ def answer(error: CrossmodalError) -> Response:
     if status in (429, 503) or isinstance(error, ResultTimeout):
         wait_s = error.retry_after_s if isinstance(error, QueueFull) else RETRY_S
         headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
-    detail = str(error)
+    detail = told(error.code, str(error))
     if isinstance(error, BrokerUnavailable | StorageUnavailable) and status == 503:
         log.warning("%s: %s", error.code, error)  # with addresses, which are nobody else's matter
         what = "Redis" if isinstance(error, BrokerUnavailable) else "the object store"
         detail = f"{what} takes nothing now: try again in a moment"
     return problem(status, error.code, detail, retryable=error.retryable, headers=headers)
+
+
+def told(code: str, message: str) -> str:
+    """What callers are told of a failure: no address of Redis or of the store is their matter."""
+    what = next((what for what, codes in WITH_ADDRESSES.items() if code in codes), None)
+    return f"{what} failed: operators see why among the dead letters" if what else message
 
 
 def install(app: FastAPI) -> None:
