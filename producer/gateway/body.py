@@ -3,7 +3,7 @@
 import asyncio
 import json
 from email.message import Message
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from fastapi import Request
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from producer.gateway.problems import BadRequest, UnsupportedMediaType, describe
 from producer.gateway.requests import REQUESTS, WAYS, Img2TxtRequest, JobRequest
 from producer.jsonl import is_crowded
 
+R = TypeVar("R", bound=JobRequest)
 MAX_FIELD = 16_384  # bytes of a form's field that is no file
 _TEXTS = ("task", "prompt", "webhook_url")
 
@@ -96,10 +97,12 @@ async def _read_form(request: Request, settings: Settings) -> JobRequest:
                 fields[name] = value if name in _TEXTS else _value(name, value)
     if picture is None:
         return _checked(fields)
-    # Its base64 was never wanted: the model takes bytes that need no decoding.
-    wanted = _checked(fields | {"image": {"key": "file"}})
-    if not isinstance(wanted, Img2TxtRequest):
+    if _kind_of(fields) is not Img2TxtRequest:
         raise InvalidParams("file: only img2txt takes a picture")
+    if "image" in fields:
+        raise InvalidParams("image: the form has its picture in the field 'file': give one of them")
+    # Its base64 was never wanted: the model takes bytes that need no decoding.
+    wanted = _built(Img2TxtRequest, fields | {"image": {"key": "file"}})
     return FileRequest(**wanted.model_dump(exclude={"image"}), image=wanted.image, data=picture)
 
 
@@ -125,10 +128,18 @@ def _value(name: str, text: str) -> Any:
 def _checked(value: Any) -> JobRequest:
     if not isinstance(value, dict):
         raise InvalidParams("the body is not an object with the fields of a job")
+    return _built(_kind_of(value), value)
+
+
+def _kind_of(value: dict[str, Any]) -> type[JobRequest]:
     task = value.get("task")
     kind = REQUESTS.get(task) if isinstance(task, str) else None
     if kind is None:
         raise InvalidParams(_no_task(value))
+    return kind
+
+
+def _built(kind: type[R], value: dict[str, Any]) -> R:
     try:
         return kind.model_validate(value)
     except ValidationError as e:
