@@ -6,7 +6,7 @@ from email.message import Message
 from typing import Any, TypeVar, get_args
 
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
 from crossmodal.errors import InvalidParams
@@ -18,7 +18,7 @@ from producer.gateway.problems import BadRequest, UnsupportedMediaType, describe
 from producer.gateway.requests import REQUESTS, WAYS, Img2TxtRequest, JobRequest
 from producer.jsonl import is_crowded
 
-R = TypeVar("R", bound=JobRequest)
+R = TypeVar("R", bound=BaseModel)
 MAX_FIELD = 16_384  # bytes of a form's field that is no file
 _TEXTS = ("task", "prompt", "webhook_url")
 
@@ -103,7 +103,8 @@ async def _read_form(request: Request, settings: Settings) -> JobRequest:
         raise InvalidParams("image: the form has its picture in the field 'file': give one of them")
     # Its base64 was never wanted: the model takes bytes that need no decoding.
     wanted = _built(Img2TxtRequest, fields | {"image": {"key": "file"}})
-    return FileRequest(**wanted.model_dump(exclude={"image"}), image=wanted.image, data=picture)
+    given = wanted.model_dump(exclude={"image"}, exclude_unset=True)
+    return FileRequest(**given, image=wanted.image, data=picture)
 
 
 def _charset(request: Request) -> str:
