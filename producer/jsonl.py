@@ -28,7 +28,8 @@ URLS = {"/v1/txt2img": Task.TXT2IMG, "/v1/img2txt": Task.IMG2TXT}
 FIELDS = ("custom_id", "method", "url", "body")  # of a line
 PARAMS = {Task.TXT2IMG: tuple(Txt2ImgParams.model_fields),
           Task.IMG2TXT: tuple(Img2TxtParams.model_fields)}  # fmt: skip
-PICTURE = ("path", "data", *BlobRef.model_fields)
+WAYS = ("path", "data", "key")  # to give a picture
+OF_KEY = tuple(name for name in BlobRef.model_fields if name != "key")
 MAX_CUSTOM_ID = 512
 MAX_VALUES = 10_000
 REFUSED = "refused"  # why a line's picture may not be named, in a file that was checked before
@@ -108,15 +109,23 @@ class BatchFile:
             raise InvalidParams(f"url {request['url']!r} is not {' or '.join(URLS)}")
         return task
 
+    def _picture(self, image: Any) -> dict[str, Any]:
+        """A picture that is given in one way, without other fields. Raises `InvalidParams`."""
+        ways = WAYS if self._is_ours else WAYS[1:]
+        if not isinstance(image, dict):
+            raise InvalidParams(f"body.image is no object: give one of {', '.join(ways)}")
+        others = [name for name in image if name not in WAYS]
+        check_fields(others, (*ways, *OF_KEY) if "key" in image else ways, "body.image")
+        if sum(way in image for way in WAYS) != 1:
+            raise InvalidParams(f"body.image: give one of {', '.join(ways)}")
+        return image
+
     def _built(self, task: Task, custom_id: str, body: dict[str, Any], index: int) -> BulkItem:
         if task is Task.TXT2IMG:
             seed = body.get("seed")
             fixed = item_seed(self._batch_id, index) if seed is None else seed
             return BulkItem(custom_id, body | {"seed": fixed})
-        image = body.get("image")
-        if not isinstance(image, dict):
-            raise InvalidParams('body.image is not {"path": …}, {"data": …} or {"key": …}')
-        check_fields(image, PICTURE, "body.image")
+        image = self._picture(body.get("image"))
         rest = {name: value for name, value in body.items() if name != "image"}
         if "path" in image:
             return BulkItem(custom_id, rest, self._read(image["path"]))
