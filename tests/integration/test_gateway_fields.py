@@ -250,3 +250,23 @@ def test_the_document_says_that_there_are_no_other_fields(settings: Settings) ->
     assert set(form["properties"]) == own | {"file"}
     listed = document["paths"]["/v1/jobs"]["get"]["parameters"]
     assert [p["name"] for p in listed if p["in"] == "query"] == ["state", "task", "cursor", "limit"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://a.example/hook", "https://me:hunter2@a.example/", "https://a.example:0/hook",
+     "https://a..example/hook", "https://[::1", "https://a.example/\x07"],
+)  # fmt: skip
+def test_a_url_that_cannot_be_one_is_refused_with_the_name_of_its_field(
+    settings: Settings, url: str
+) -> None:
+    allowed = settings.model_copy(update={"allow_image_urls": True})
+    caption = {"task": "img2txt", "image": {"url": url}}
+
+    async def ask(http: Http) -> None:
+        for body, field in ((DRAW | {"webhook_url": url}, "webhook_url"), (caption, "image.url")):
+            reply = await http.post("/v1/jobs", json=body)
+            assert (reply.status_code, reply.json()["code"]) == (422, "url_refused"), reply.text
+            assert reply.json()["detail"].startswith(f"{field}: the URL "), reply.text
+
+    asked(allowed, ask)
