@@ -12,8 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict
-from pydantic.config import JsonDict
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -30,6 +29,7 @@ from crossmodal.errors import (
     Forbidden,
     ImageTooLarge,
     InvalidParams,
+    InvalidPrompt,
     JobCanceled,
     JobExpired,
     JobFailed,
@@ -82,17 +82,8 @@ WITH_ADDRESSES = {  # codes of errors that name where something is
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
 
-EXAMPLE: JsonDict = {
-    "type": "urn:crossmodal:error:invalid_prompt", "title": "Unprocessable Entity", "status": 422,
-    "detail": "the prompt has 1204 characters, 1000 are allowed: shorten it",
-    "code": "invalid_prompt", "retryable": False,
-}  # fmt: skip
-
-
 class Problem(BaseModel):
     """An error; `code` never changes, `retryable`: the same request may succeed later."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     type: str
     title: str
@@ -130,6 +121,20 @@ class RangeNotSatisfiable(CrossmodalError):
     caused_by_request = True
 
 
+EXAMPLES = (
+    BadRequest("the body is no JSON: Expecting value: line 1 column 12 (char 11)"),
+    Unauthorized("an API key is needed: send the header Authorization: Bearer cm_…"),
+    Forbidden("this is for operators: `crossmodal keys create NAME --operator`"),
+    JobNotFound("there is no job '01a20026-8c96-7bba-8e3c-5db14a5fec48' of this API key"),
+    WrongState("job 01a20026-8c96-7bba-8e3c-5db14a5fec48 has not ended: it is running"),
+    JobCanceled("job 01a20026-8c96-7bba-8e3c-5db14a5fec48 was canceled"),
+    BodyTooLarge("the body has 40000000 bytes or more, 28027221 are allowed: send less"),
+    UnsupportedMediaType("the body is 'text/xml': send application/json or multipart/form-data"),
+    RangeNotSatisfiable("bytes=5000- lies outside the 3012 bytes of the blob"),
+    InvalidPrompt("the prompt has 1204 characters, 1000 are allowed: shorten it"),
+    RateLimited("this API key makes more than 50 calls a second: wait a moment"),
+    BrokerUnavailable("Redis takes nothing now: try again in a moment"),
+)
 STATUSES |= {
     BadRequest: 400,
     BodyTooLarge: 413,
@@ -149,11 +154,15 @@ def problem(
     headers: dict[str, str] | None = None,
 ) -> Response:  # fmt: skip
     """A response that says what went wrong."""
-    body = Problem(
+    body = _body(status, code, detail, retryable).model_dump_json()
+    return Response(body, status, headers, media_type=MEDIA_TYPE)
+
+
+def _body(status: int, code: str, detail: str, retryable: bool) -> Problem:
+    return Problem(
         type=f"urn:crossmodal:error:{code}", title=HTTPStatus(status).phrase, status=status,
         detail=detail, code=code, retryable=retryable,
     )  # fmt: skip
-    return Response(body.model_dump_json(), status, headers, media_type=MEDIA_TYPE)
 
 
 def answer(error: CrossmodalError) -> Response:
@@ -228,8 +237,15 @@ def linked(parameter: str, paths: dict[str, str]) -> dict[str, Any]:
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Statuses for a route's documentation."""
-    schema = {"$ref": "#/components/schemas/Problem"}
     return {
-        status: {"description": MEANINGS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        status: {"description": MEANINGS[status], "content": {MEDIA_TYPE: {
+            "schema": {"$ref": "#/components/schemas/Problem"},
+            "example": _example(status),
+        }}}
         for status in (*statuses, 400, 401, 403, 422, 429, 503)
-    }
+    }  # fmt: skip
+
+
+def _example(status: int) -> dict[str, Any]:
+    error = next(error for error in EXAMPLES if status_of(error) == status)
+    return _body(status, error.code, str(error), error.retryable).model_dump()
