@@ -27,6 +27,7 @@ from producer.gateway.shapes import (
 )
 
 router = APIRouter(tags=["operations"])
+probes = APIRouter(tags=["operations"])
 TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
@@ -82,20 +83,20 @@ async def replay_letter(letter_id: str, key: Caller, services: ServicesOf) -> Re
     return Replayed(job=await services.call(run))
 
 
-@router.get("/livez", responses={200: TEXT}, response_class=Response)
+@probes.get("/livez", responses={200: TEXT}, response_class=Response)
 async def livez() -> Response:
     """The process answers."""
     return Response("ok\n", media_type="text/plain")
 
 
-@router.get("/readyz", responses=documented() | {200: TEXT}, response_class=Response)
+@probes.get("/readyz", responses=documented() | {200: TEXT}, response_class=Response)
 async def readyz(services: ServicesOf) -> Response:
     """Redis and the object store answer, or did a second ago."""
     await services.readiness.check()
     return Response("ok\n", media_type="text/plain")
 
 
-@router.get("/metrics", responses=documented() | {200: TEXT}, response_class=Response)
+@probes.get("/metrics", responses=documented() | {200: TEXT}, response_class=Response)
 async def metrics(request: Request, key: Operator, services: ServicesOf) -> Response:
     """Figures for Prometheus: queues of the whole installation, and this process's own."""
     accept = request.headers.get("accept", "")

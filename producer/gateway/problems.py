@@ -132,7 +132,7 @@ EXAMPLES = (
     UnsupportedMediaType("the body is 'text/xml': send application/json or multipart/form-data"),
     RangeNotSatisfiable("bytes=5000- lies outside the 3012 bytes of the blob"),
     InvalidPrompt("the prompt has 1204 characters, 1000 are allowed: shorten it"),
-    RateLimited("this API key makes more than 50 calls a second: wait a moment"),
+    RateLimited("this API key may make 50 calls a second, 100 at once: wait a moment"),
     BrokerUnavailable("Redis takes nothing now: try again in a moment"),
 )
 STATUSES |= {

@@ -1,4 +1,4 @@
-"""What is asked for, as clients write it: bodies and queries, which have no unknown fields."""
+"""What is asked for, as clients write it: bodies, which have no unknown fields, and queries."""
 
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -139,7 +139,7 @@ class UploadRequest(Closed):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class JobQuery(Closed):
+class JobQuery(BaseModel):
     """Which of the caller's jobs are listed."""
 
     state: JobState | None = None
@@ -148,19 +148,19 @@ class JobQuery(Closed):
     limit: int = Field(default=20, ge=1, le=200)
 
 
-class BlobQuery(Closed):
+class BlobQuery(BaseModel):
     """How a blob is given out."""
 
     redirect: bool = Field(default=True, description="False: the bytes from here, always.")
 
 
-class DeadLetterQuery(Closed):
+class DeadLetterQuery(BaseModel):
     """How many dead letters are listed."""
 
     limit: int = Field(default=50, ge=1, le=200)
 
 
-class DeliveryQuery(Closed):
+class DeliveryQuery(BaseModel):
     """Which deliveries are listed."""
 
     job: str | None = Field(default=None, max_length=128, description="Of this job alone.")

@@ -114,6 +114,30 @@ def test_a_listing_takes_no_other_parameters(settings: Settings, path: str, near
     refused(asked(settings, lambda http: http.get(path)), "invalid_params", f"query: {near}")
 
 
+def test_no_route_takes_parameters_that_it_does_not_declare(settings: Settings) -> None:
+    app = make_app(settings, needs_keys=False)
+    routes = [
+        (method, path.replace("{job_id}", NOWHERE).replace("{batch_id}", NOWHERE))
+        for path, methods in app.openapi()["paths"].items()
+        if path.startswith("/v1/")
+        for method in methods
+    ]
+
+    async def ask(http: Http) -> None:
+        for method, path in routes:
+            reply = await http.request(method, f"{path}?zorg=1")
+            assert reply.status_code == 422, (method, path, reply.text)
+            assert reply.json()["detail"].startswith("query: unknown field 'zorg': known: ")
+
+    assert len(routes) > 15
+    asked(settings, ask)
+
+
+def test_parameters_are_looked_at_when_it_is_known_who_calls(settings: Settings) -> None:
+    reply = asked(settings, lambda http: http.get("/v1/queues?x=1"), needs_keys=True)
+    assert reply.status_code == 401
+
+
 @pytest.mark.parametrize(
     "text",
     [TEXT, TEXT.rstrip("="), base64.urlsafe_b64encode(PNG).decode(),
