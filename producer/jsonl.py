@@ -165,14 +165,25 @@ def is_crowded(text: bytes) -> bool:
     return sum(text.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES
 
 
+def fault(error: ValueError | RecursionError) -> str:
+    """What is wrong with a text that `json.loads` refuses, in words for who has sent it."""
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"is no UTF-8: its byte {error.start + 1} is 0x{error.object[error.start]:02x}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"is no JSON: {error}"
+    return "has a number of too many digits"  # for which Python names a function of its own
+
+
 def parsed(line: bytes) -> dict[str, Any]:
     """A line as a JSON object. Raises `InvalidParams`."""
     if is_crowded(line):
         raise InvalidParams("the line has more values than any request has")
     try:
-        request = json.loads(line)
+        request = json.loads(line.decode("utf-8-sig", "surrogatepass"))
     except (ValueError, RecursionError) as e:
-        raise InvalidParams(f"the line is no JSON: {e}") from e
+        raise InvalidParams(f"the line {fault(e)}") from e
     if not isinstance(request, dict):
         raise InvalidParams("the line is not a JSON object")
     return request

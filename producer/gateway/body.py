@@ -16,7 +16,7 @@ from crossmodal.vision.media import check_size
 from producer.fields import check_fields, nearest
 from producer.gateway.problems import BadRequest, UnsupportedMediaType, described
 from producer.gateway.requests import REQUESTS, WAYS, Img2TxtRequest, JobRequest
-from producer.jsonl import is_crowded
+from producer.jsonl import fault, is_crowded
 
 R = TypeVar("R", bound=BaseModel)
 MAX_FIELD = 16_384  # bytes of a form's field that is no file
@@ -78,7 +78,7 @@ def parse_json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as e:
-        raise BadRequest(f"the body is no JSON: {e}") from e
+        raise BadRequest(f"the body {fault(e)}") from e
 
 
 async def _read_form(request: Request, settings: Settings) -> JobRequest:
@@ -123,7 +123,7 @@ def _value(name: str, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise InvalidParams(f"{name}: {text[:80]!r} is no JSON value") from e
+        raise InvalidParams(f"{name[:100]}: {text[:80]!r} {fault(e)}") from e
 
 
 def _checked(value: Any) -> JobRequest:

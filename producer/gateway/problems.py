@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from crossmodal import invalid
 from crossmodal.errors import (
     BlobNotFound,
     BrokerFull,
@@ -196,7 +197,7 @@ def install(app: FastAPI) -> None:
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
+    async def unread(request: Request, error: RequestValidationError) -> Response:
         return problem(422, InvalidParams.code, described(error.errors()))
 
     @app.exception_handler(ClientDisconnect)
@@ -217,13 +218,8 @@ def install(app: FastAPI) -> None:
 
 def described(errors: Sequence[Any]) -> str:
     """The first few fields that are wrong, in words."""
-    shown = "; ".join(map(_describe, errors[:MOST_SHOWN]))
+    shown = "; ".join(invalid.described(error, "body") for error in errors[:MOST_SHOWN])
     return f"{shown}; …" if len(errors) > MOST_SHOWN else shown
-
-
-def _describe(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "body"
-    return f"{where[:100]}: {error['msg'][:300]}"
 
 
 def linked(parameter: str, paths: dict[str, str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tests.gateway import calling
 DRAW = {"task": "txt2img", "prompt": "a red circle"}
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 TEXT = base64.b64encode(PNG).decode()
+JSON = {"Content-Type": "application/json"}
 NOWHERE = "01a20026-8c96-7bba-8e3c-5db14a5fec48"
 
 Http = httpx2.AsyncClient
@@ -100,6 +101,28 @@ def test_a_form_has_no_other_fields_either(settings: Settings) -> None:
         assert reply.status_code == 202, reply.text
 
     asked(settings, ask)
+
+
+def test_a_number_that_is_too_long_is_said_to_be(settings: Settings) -> None:
+    long = "7" * 5_000
+
+    async def ask(http: Http) -> None:
+        body = f'{{"task": "txt2img", "prompt": "a", "seed": {long}}}'
+        reply = await http.post("/v1/jobs", content=body, headers=JSON)
+        said = (reply.status_code, reply.json()["detail"])
+        assert said == (400, "the body has a number of too many digits")
+        form = {"task": "img2txt", "count": long}
+        reply = await http.post("/v1/jobs", data=form, files={"file": PNG})
+        assert reply.json()["detail"].endswith("has a number of too many digits")
+
+    asked(settings, ask)
+
+
+def test_what_is_wrong_with_metadata_is_said_in_our_words(settings: Settings) -> None:
+    wanted = DRAW | {"metadata": "x" * 3_000}
+    reply = asked(settings, lambda http: http.post("/v1/jobs", json=wanted))
+    says = "invalid params: metadata: is 3002 bytes of JSON, 2048 are allowed (got 'x"
+    assert reply.json()["detail"].startswith(says)
 
 
 @pytest.mark.parametrize(

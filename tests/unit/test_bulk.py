@@ -533,8 +533,9 @@ def read_file(folder: Path, lines: list[Any], task: Task | None = None) -> list[
 
 BAD_LINES: dict[str, tuple[Any, str, str]] = {
     "no JSON": (b"{nonsense", "line 2", "no JSON"),
-    "no text": (b"\xff\xfe", "line 2", "no JSON"),
-    "too deep": (b"[" * 9_999, "line 2", "no JSON"),
+    "no text": (b'{"\xff\xfe', "line 2", "the line is no UTF-8: its byte 3 is 0xff"),
+    "too deep": (b"[" * 9_999, "line 2", "nested too deeply"),
+    "a number too long": (b'{"a": ' + b"7" * 5_000 + b"}", "line 2", "a number of too many digits"),
     "too much": (b"[" * 100_000, "line 2", "more values"),
     "not an object": (b"[1, 2]", "line 2", "not a JSON object"),
     "an unknown url": (request("x", url="/v1/chat"), "x", "/v1/chat"),
