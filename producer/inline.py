@@ -7,6 +7,7 @@ from urllib.parse import unquote_to_bytes
 from crossmodal.errors import InvalidImage
 
 _DATA_URL = re.compile(r"data:([^,]{0,200}),", re.IGNORECASE)
+_STRANGE = re.compile(r"[^A-Za-z0-9+/_\s=-]|=(?!=*\s*$)")  # in base64: `=` only ends it
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -26,6 +27,16 @@ def decoded(text: object, where: str) -> bytes:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except ValueError as e:
         raise InvalidImage(
-            f"{where} is not base64, it begins with {text[:12]!r}: write the picture's file as "
-            "base64, or as a data: URL"
+            f"{where} is not base64{_fault(text, url.end() if url else 0)}: write the picture's file as base64, or as a "
+            "data: URL"
         ) from e
+
+
+def _fault(text: str, before: int) -> str:
+    """The first character that base64 has not, and its place; else how many there are.
+
+    `before` the text there are so many characters of a `data:` URL.
+    """
+    if (found := _STRANGE.search(text)) is None:
+        return f": {len(''.join(text.split()).rstrip('='))} characters are one too many"
+    return f": its character {before + found.start() + 1} is {found[0]!r}"
