@@ -9,7 +9,6 @@ A file may mix kinds. A picture is `{"path": â€¦}` beside the file, `{"data": â€
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +76,27 @@ class BatchFile:
                     index += 1
 
     def _task_of_first(self) -> Task:
+        is_read, fault = False, ""
         with self.path.open("rb") as lines:
-            for line in lines:
-                with suppress(InvalidParams):  # such a line fails alone
-                    if (task := task_of(parsed(line))) is not None:
-                        return task
-        raise InvalidParams(f"no line of {self.path} has a url {' or '.join(URLS)}: say --task")
+            for number, line in enumerate(lines, 1):
+                try:
+                    task = task_of(parsed(line)) if line.strip() else None
+                    is_read = is_read or bool(line.strip())
+                except InvalidParams as e:  # such a line fails alone
+                    task, fault = None, fault or f"line {number}: {e}"
+                if task is not None:
+                    return task
+        raise InvalidParams(self._without_task("" if is_read else fault))
+
+    def _without_task(self, fault: str) -> str:
+        """Why the file has no kind; of a file of which no line can be read, the first fault."""
+        file = str(self.path) if self._is_ours else "the file"
+        if not self.total:
+            return f"{file} is empty: write a request a line"
+        if fault:
+            return f"no line of {file} can be read: {fault}"
+        remedy = "say --task" if self._is_ours else "give each of them one"
+        return f"no line of {file} has a url {' or '.join(URLS)}: {remedy}"
 
     def _item(self, index: int, number: int, line: bytes, seen: set[str]) -> Request | ItemResult:
         custom_id = f"line {number}"

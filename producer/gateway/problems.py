@@ -198,7 +198,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def unread(request: Request, error: RequestValidationError) -> Response:
-        return problem(422, InvalidParams.code, described(error.errors()))
+        errors = error.errors()
+        if any(one["loc"][0] == "header" for one in errors):
+            return problem(400, BadRequest.code, described(errors))
+        return problem(422, InvalidParams.code, described(errors))
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:

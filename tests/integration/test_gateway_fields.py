@@ -162,6 +162,26 @@ def test_parameters_are_looked_at_when_it_is_known_who_calls(settings: Settings)
 
 
 @pytest.mark.parametrize(
+    "headers",
+    [{"Idempotency-Key": ""}, {"Idempotency-Key": "x" * 161}, {"traceparent": "x" * 101},
+     {"Prefer": "x" * 201}],
+    ids=["empty", "long", "trace", "prefer"],
+)  # fmt: skip
+def test_a_header_that_cannot_be_read_is_a_bad_request(
+    settings: Settings, headers: dict[str, str]
+) -> None:
+    reply = asked(settings, lambda http: http.post("/v1/jobs", json=DRAW, headers=headers))
+    assert (reply.status_code, reply.json()["code"]) == (400, "bad_request")
+    assert next(iter(headers)).lower() in reply.json()["detail"].lower()
+
+
+def test_an_empty_batch_is_said_to_be_empty(settings: Settings) -> None:
+    kind = {"Content-Type": "application/jsonl"}
+    reply = asked(settings, lambda http: http.post("/v1/batches", content=b"", headers=kind))
+    refused(reply, "invalid_params", "the file is empty: write a request a line")
+
+
+@pytest.mark.parametrize(
     "text",
     [TEXT, TEXT.rstrip("="), base64.urlsafe_b64encode(PNG).decode(),
      f"data:image/png;base64,{TEXT}", f"{TEXT[:40]}\n{TEXT[40:]}\n"],

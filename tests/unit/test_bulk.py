@@ -664,6 +664,21 @@ def test_what_is_not_base64_is_said_as_such(data: Any) -> None:
         decoded(data, "image.data")
 
 
+@at_once(
+    "data, says",
+    [("iVBORw0KGgoAAAAN*UhEUg==", "its character 17 is '*'"),
+     ("iVBORw0K\nGgoAA!AN", "its character 15 is '!'"),
+     ("photo.jpg", "its character 6 is '.'"),
+     ("aGk=aGk=", "its character 4 is '='"),
+     ("data:image/png;base64,iVB(", "its character 26 is '('"),
+     ("abcde", "5 characters are one too many")],
+)  # fmt: skip
+def test_of_base64_with_a_wrong_character_this_is_named(data: str, says: str) -> None:
+    with pytest.raises(InvalidImage) as caught:
+        decoded(data, "image.data")
+    assert str(caught.value).startswith(f"image.data is not base64: {says}: write ")
+
+
 def test_a_file_may_mix_kinds(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     lines = [picture("a", {"data": "Z29vZA=="}), request("b"), {"body": {"image": {"key": "k"}}}]
@@ -691,6 +706,24 @@ def test_a_file_without_any_url_needs_a_task(tmp_path: Path) -> None:
         read_file(tmp_path, [{"body": {"prompt": "a"}}])
     with pytest.raises(InvalidParams, match="cannot be read"):
         BatchFile(tmp_path / "none.jsonl", None, BATCH, LIMIT)
+
+
+@at_once(
+    "text, says",
+    [(b"", "the file is empty: write a request a line"),
+     (b"\n \n", "the file is empty: write a request a line"),
+     (b"hello\nworld", "no line of the file can be read: line 1: the line is no JSON: Expecting"),
+     (b"\n\x80\n", "no line of the file can be read: line 2: the line is no UTF-8: its byte 1 is"),
+     (b'{nonsense\n{"body": {}}', "no line of the file has a url /v1/txt2img or /v1/img2txt:")],
+)  # fmt: skip
+def test_a_file_without_any_task_says_what_it_is_instead(
+    tmp_path: Path, text: bytes, says: str
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(text)
+    with pytest.raises(InvalidParams) as caught:
+        BatchFile(path, None, BATCH, LIMIT, is_ours=False)
+    assert str(caught.value).startswith(says)
 
 
 def test_a_result_is_a_line_with_a_response_or_an_error() -> None:
