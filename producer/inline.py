@@ -2,12 +2,14 @@
 
 import base64
 import re
+from string import whitespace
 from urllib.parse import unquote_to_bytes
 
 from crossmodal.errors import InvalidImage
 
 _DATA_URL = re.compile(r"data:([^,]{0,200}),", re.IGNORECASE)
-_STRANGE = re.compile(r"[^A-Za-z0-9+/_\s=-]|=(?!=*\s*$)")  # in base64: `=` only ends it
+_STRANGE = re.compile(r"[^A-Za-z0-9+/_\s-]")  # in base64
+_END = "=" + whitespace  # of which there may be millions
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -26,9 +28,9 @@ def decoded(text: object, where: str) -> bytes:
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except ValueError as e:
+        fault = _fault(text, url.end() if url else 0)
         raise InvalidImage(
-            f"{where} is not base64{_fault(text, url.end() if url else 0)}: write the picture's file as base64, or as a "
-            "data: URL"
+            f"{where} is not base64: {fault}: write the picture's file as base64, or as a data: URL"
         ) from e
 
 
@@ -37,6 +39,7 @@ def _fault(text: str, before: int) -> str:
 
     `before` the text there are so many characters of a `data:` URL.
     """
-    if (found := _STRANGE.search(text)) is None:
-        return f": {len(''.join(text.split()).rstrip('='))} characters are one too many"
-    return f": its character {before + found.start() + 1} is {found[0]!r}"
+    found = _STRANGE.search(text.rstrip(_END))
+    if found is None:
+        return f"{len(''.join(text.split()).rstrip('='))} characters are one too many"
+    return f"its character {before + found.start() + 1} is {found[0]!r}"

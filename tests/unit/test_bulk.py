@@ -671,7 +671,8 @@ def test_what_is_not_base64_is_said_as_such(data: Any) -> None:
      ("photo.jpg", "its character 6 is '.'"),
      ("aGk=aGk=", "its character 4 is '='"),
      ("data:image/png;base64,iVB(", "its character 26 is '('"),
-     ("abcde", "5 characters are one too many")],
+     ("abcde", "5 characters are one too many"),
+     ("abcde" + "=" * 1_000_000, "5 characters are one too many")],
 )  # fmt: skip
 def test_of_base64_with_a_wrong_character_this_is_named(data: str, says: str) -> None:
     with pytest.raises(InvalidImage) as caught:
