@@ -65,7 +65,10 @@ def check_public(url: str, allow_private: bool, where: str) -> None:
 
     Names are not looked up: what they lead to is only known on connecting, and only then counts.
     """
-    host = check_url(url).raw_host.decode().lower()
+    try:
+        host = check_url(url).raw_host.decode().lower()
+    except UrlRefused as e:
+        raise UrlRefused(f"{where}: {e}") from e
     address = literal(host)
     if address is None:
         if _PRIVATE_NAME.search(host) and not allow_private:

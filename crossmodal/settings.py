@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from crossmodal.errors import InvalidSetting
+from crossmodal.invalid import words
 
 DEFAULT_KEY_PREFIX = "crossmodal"
 SHIPPED_BUNDLE = Path(__file__).parent / "bundles" / "scenes"
@@ -199,11 +200,11 @@ def overridden(settings: Settings | None, **overrides: Any) -> Settings:
 
 def _describe(error: Any) -> str:
     if not error["loc"]:
-        return str(error["msg"]).removeprefix("Value error, ")
+        return words(error)
     name = str(error["loc"][0])
     variable = name if name.isupper() else f"CROSSMODAL_{name.upper()}"
     shown = "" if "URL" in variable or "BACKEND" in variable else f" (got {error['input']!r})"
-    return f"{variable}: {error['msg']}{shown}"
+    return f"{variable}: {words(error)}{shown}"
 
 
 _NAMED_SECRET = re.compile(r"((?:password|secret|token|sig)\w*=)[^&;#]*", re.IGNORECASE)

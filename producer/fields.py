@@ -30,5 +30,5 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 def _said(name: str, known: Collection[str]) -> str:
     near = nearest(name, known)
-    remedy = f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
+    remedy = f"did you mean {near!r}?" if near else f"known: {', '.join(known) or 'none'}"
     return f"unknown field {name[:100]!r}: {remedy}"

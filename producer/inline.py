@@ -2,11 +2,14 @@
 
 import base64
 import re
+from string import whitespace
 from urllib.parse import unquote_to_bytes
 
 from crossmodal.errors import InvalidImage
 
 _DATA_URL = re.compile(r"data:([^,]{0,200}),", re.IGNORECASE)
+_STRANGE = re.compile(r"[^A-Za-z0-9+/_\s-]")  # in base64
+_END = "=" + whitespace  # of which there may be millions
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -25,7 +28,18 @@ def decoded(text: object, where: str) -> bytes:
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except ValueError as e:
+        fault = _fault(text, url.end() if url else 0)
         raise InvalidImage(
-            f"{where} is not base64, it begins with {text[:12]!r}: write the picture's file as "
-            "base64, or as a data: URL"
+            f"{where} is not base64: {fault}: write the picture's file as base64, or as a data: URL"
         ) from e
+
+
+def _fault(text: str, before: int) -> str:
+    """The first character that base64 has not, and its place; else how many there are.
+
+    `before` the text there are so many characters of a `data:` URL.
+    """
+    found = _STRANGE.search(text.rstrip(_END))
+    if found is None:
+        return f"{len(''.join(text.split()).rstrip('='))} characters are one too many"
+    return f"its character {before + found.start() + 1} is {found[0]!r}"

@@ -9,7 +9,6 @@ A file may mix kinds. A picture is `{"path": …}` beside the file, `{"data": �
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,8 @@ URLS = {"/v1/txt2img": Task.TXT2IMG, "/v1/img2txt": Task.IMG2TXT}
 FIELDS = ("custom_id", "method", "url", "body")  # of a line
 PARAMS = {Task.TXT2IMG: tuple(Txt2ImgParams.model_fields),
           Task.IMG2TXT: tuple(Img2TxtParams.model_fields)}  # fmt: skip
-PICTURE = ("path", "data", *BlobRef.model_fields)
+WAYS = ("path", "data", "key")  # to give a picture
+OF_KEY = tuple(name for name in BlobRef.model_fields if name != "key")
 MAX_CUSTOM_ID = 512
 MAX_VALUES = 10_000
 REFUSED = "refused"  # why a line's picture may not be named, in a file that was checked before
@@ -77,12 +77,27 @@ class BatchFile:
                     index += 1
 
     def _task_of_first(self) -> Task:
+        is_read, fault = False, ""
         with self.path.open("rb") as lines:
-            for line in lines:
-                with suppress(InvalidParams):  # such a line fails alone
-                    if (task := task_of(parsed(line))) is not None:
-                        return task
-        raise InvalidParams(f"no line of {self.path} has a url {' or '.join(URLS)}: say --task")
+            for number, line in enumerate(lines, 1):
+                try:
+                    task = task_of(parsed(line)) if line.strip() else None
+                    is_read = is_read or bool(line.strip())
+                except InvalidParams as e:  # such a line fails alone
+                    task, fault = None, fault or f"line {number}: {e}"
+                if task is not None:
+                    return task
+        raise InvalidParams(self._without_task("" if is_read else fault))
+
+    def _without_task(self, fault: str) -> str:
+        """Why the file has no kind; of a file of which no line can be read, the first fault."""
+        file = str(self.path) if self._is_ours else "the file"
+        if not self.total:
+            return f"{file} is empty: write a request a line"
+        if fault:
+            return f"no line of {file} can be read: {fault}"
+        remedy = "say --task" if self._is_ours else "give each of them one"
+        return f"no line of {file} has a url {' or '.join(URLS)}: {remedy}"
 
     def _item(self, index: int, number: int, line: bytes, seen: set[str]) -> Request | ItemResult:
         custom_id = f"line {number}"
@@ -109,15 +124,23 @@ class BatchFile:
             raise InvalidParams(f"url {request['url']!r} is not {' or '.join(URLS)}")
         return task
 
+    def _picture(self, image: Any) -> dict[str, Any]:
+        """A picture that is given in one way, without other fields. Raises `InvalidParams`."""
+        ways = WAYS if self._is_ours else WAYS[1:]
+        if not isinstance(image, dict):
+            raise InvalidParams(f"body.image is no object: give one of {', '.join(ways)}")
+        others = [name for name in image if name not in WAYS]
+        check_fields(others, (*ways, *OF_KEY) if "key" in image else ways, "body.image")
+        if sum(way in image for way in WAYS) != 1:
+            raise InvalidParams(f"body.image: give one of {', '.join(ways)}")
+        return image
+
     def _built(self, task: Task, custom_id: str, body: dict[str, Any], index: int) -> BulkItem:
         if task is Task.TXT2IMG:
             seed = body.get("seed")
             fixed = item_seed(self._batch_id, index) if seed is None else seed
             return BulkItem(custom_id, body | {"seed": fixed})
-        image = body.get("image")
-        if not isinstance(image, dict):
-            raise InvalidParams('body.image is not {"path": …}, {"data": …} or {"key": …}')
-        check_fields(image, PICTURE, "body.image")
+        image = self._picture(body.get("image"))
         rest = {name: value for name, value in body.items() if name != "image"}
         if "path" in image:
             return BulkItem(custom_id, rest, self._read(image["path"]))
@@ -152,14 +175,25 @@ def is_crowded(text: bytes) -> bool:
     return sum(text.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES
 
 
+def fault(error: ValueError | RecursionError) -> str:
+    """What is wrong with a text that `json.loads` refuses, in words for who has sent it."""
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"is no UTF-8: its byte {error.start + 1} is 0x{error.object[error.start]:02x}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"is no JSON: {error}"
+    return "has a number of too many digits"  # for which Python names a function of its own
+
+
 def parsed(line: bytes) -> dict[str, Any]:
     """A line as a JSON object. Raises `InvalidParams`."""
     if is_crowded(line):
         raise InvalidParams("the line has more values than any request has")
     try:
-        request = json.loads(line)
+        request = json.loads(line.decode("utf-8-sig", "surrogatepass"))
     except (ValueError, RecursionError) as e:
-        raise InvalidParams(f"the line is no JSON: {e}") from e
+        raise InvalidParams(f"the line {fault(e)}") from e
     if not isinstance(request, dict):
         raise InvalidParams("the line is not a JSON object")
     return request

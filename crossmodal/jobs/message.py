@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from crossmodal.errors import InvalidMessage, InvalidParams, UnknownTask
+from crossmodal.invalid import described
 from crossmodal.jobs.names import RECORDED_HEADER, Task, check_job_id
 from crossmodal.jobs.params import Params
 
@@ -136,9 +137,8 @@ def parse_message(raw: bytes, max_bytes: int, known_tasks: Container[str]) -> di
     except InvalidParams as e:  # an id that no job may have
         raise InvalidMessage(f"this is no Celery message: {e}") from e
     except ValidationError as e:
-        problem = e.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise InvalidMessage(f"this is no Celery message: {where} {problem['msg']}") from e
+        what = described(e.errors()[0], "message")
+        raise InvalidMessage(f"this is no Celery message: {what}") from e
     except (ValueError, RecursionError, binascii.Error) as e:
         raise InvalidMessage(f"this is no Celery message: {e}") from e
     if message.headers.task not in known_tasks:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from crossmodal.errors import InvalidParams, InvalidPrompt
+from crossmodal.invalid import described
 from crossmodal.jobs.names import Task, check_batch_id
 from crossmodal.jobs.origin import Webhook
 
@@ -190,9 +191,7 @@ def _invalid(error: ValidationError) -> InvalidParams:
 
 
 def _describe(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "params"
-    value = reprlib.repr(error.get("input"))
-    return f"{where}: {error['msg']} (got {value})"
+    return f"{described(error, 'params')} (got {reprlib.repr(error.get('input'))})"
 
 
 def fingerprint(

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crossmodal.errors import BundleInvalid, BundleNotFound
 from crossmodal.files import write_whole
+from crossmodal.invalid import words
 
 MANIFEST = "bundle.json"
 FORMAT = 1
@@ -80,7 +81,7 @@ def open_bundle(folder: Path) -> Bundle:
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as e:
-        raise BundleInvalid(f"{folder / MANIFEST}: {e.errors()[0]['msg']}") from e
+        raise BundleInvalid(f"{folder / MANIFEST}: {words(e.errors()[0])}") from e
     for name in {*DATA_FILES, *manifest.files}:
         _verify(folder, name, manifest.files.get(name))
     return Bundle(folder, manifest)

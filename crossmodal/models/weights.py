@@ -17,6 +17,7 @@ from torch import nn
 
 from crossmodal.errors import BundleInvalid
 from crossmodal.files import write_whole
+from crossmodal.invalid import described
 from crossmodal.models.bundle import BERT, WORDS, Bundle, bert_files
 from crossmodal.models.captioner import Captioner, CaptionerConfig
 from crossmodal.models.drawing import KINDS, DrawingConfig, build
@@ -77,10 +78,8 @@ def _config(bundle: Bundle, name: str, kind: Any) -> Any:
     try:
         return TypeAdapter(kind).validate_python(bundle.config(f"{name}.json"))
     except ValidationError as e:
-        error = e.errors()[0]
-        raise BundleInvalid(
-            f"{bundle.path(name + '.json')}: {'.'.join(map(str, error['loc']))}: {error['msg']}"
-        ) from e
+        what = described(e.errors()[0], "all of it")
+        raise BundleInvalid(f"{bundle.path(name + '.json')}: {what}") from e
 
 
 def _filled(model: Model, bundle: Bundle, name: str, device: torch.device) -> Model:

@@ -33,7 +33,7 @@ def translated(url: str, key: str, *, writing: bool, in_folder: bool) -> Iterato
         yield
     except FileNotFoundError as e:
         if not writing and not _names(e, NO_BUCKET):
-            raise BlobNotFound(f"there is nothing at {key!r} in {url}") from e
+            raise BlobNotFound(f"there is nothing at {key!r} in the store") from e
         raise StorageNotWritable(f"{url} cannot be written: {reason(e)}") from e
     except ValueError as e:
         raise BlobNotFound(f"{key!r} cannot be a key: {reason(e)}") from e

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
@@ -18,6 +18,7 @@ from producer.gateway import batches, blobs, jobs, operations, problems, streams
 from producer.gateway.headers import SecurityHeaders
 from producer.gateway.limits import BodyLimit
 from producer.gateway.metrics import CountRequests
+from producer.gateway.parameters import no_others
 from producer.gateway.requests import Img2TxtRequest, Txt2ImgRequest, UploadRequest
 from producer.gateway.services import Services
 
@@ -49,7 +50,8 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
     app.state.services = services
     problems.install(app)
     for routes in (jobs, streams, blobs, batches, webhooks, operations):
-        app.include_router(routes.router)
+        app.include_router(routes.router, dependencies=[Depends(no_others)])
+    app.include_router(operations.probes)
     _serve_page(app, flower_url)
     _serve_docs(app)
     _complete_schema(app)

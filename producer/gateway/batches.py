@@ -10,7 +10,7 @@ import anyio
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
-from crossmodal.errors import CrossmodalError, InvalidParams, JobNotFound, WrongState
+from crossmodal.errors import CrossmodalError, JobNotFound, WrongState
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.names import new_job_id
 from producer.gateway.caller import Caller, UrlsOf
@@ -129,12 +129,8 @@ def _keep(path: Path, key: ApiKey, services: Services) -> BatchRecord:
     is_mixed = check_lines(
         path, checked, lambda k: is_visible(k, key.id, services.sync.ledger), key.id
     )
-    try:
-        file = BatchFile(checked, None, batch_id, services.settings.max_image_bytes)
-    except InvalidParams as e:
-        raise InvalidParams(
-            "no line of the file has a url /v1/txt2img or /v1/img2txt: give each of them one"
-        ) from e
+    most = services.settings.max_image_bytes
+    file = BatchFile(checked, None, batch_id, most, is_ours=False)
     record = BatchRecord(
         id=batch_id, owner=key.id, max_queued=key.max_queued if key.id else None, task=file.task,
         is_mixed=is_mixed, total=file.total, created_at=time.time(),

@@ -3,10 +3,10 @@
 import asyncio
 import json
 from email.message import Message
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
 from crossmodal.errors import InvalidParams
@@ -16,8 +16,9 @@ from crossmodal.vision.media import check_size
 from producer.fields import check_fields, nearest
 from producer.gateway.problems import BadRequest, UnsupportedMediaType, described
 from producer.gateway.requests import REQUESTS, WAYS, Img2TxtRequest, JobRequest
-from producer.jsonl import is_crowded
+from producer.jsonl import fault, is_crowded
 
+R = TypeVar("R", bound=BaseModel)
 MAX_FIELD = 16_384  # bytes of a form's field that is no file
 _TEXTS = ("task", "prompt", "webhook_url")
 
@@ -77,7 +78,7 @@ def parse_json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as e:
-        raise BadRequest(f"the body is no JSON: {e}") from e
+        raise BadRequest(f"the body {fault(e)}") from e
 
 
 async def _read_form(request: Request, settings: Settings) -> JobRequest:
@@ -96,11 +97,14 @@ async def _read_form(request: Request, settings: Settings) -> JobRequest:
                 fields[name] = value if name in _TEXTS else _value(name, value)
     if picture is None:
         return _checked(fields)
-    # Its base64 was never wanted: the model takes bytes that need no decoding.
-    wanted = _checked(fields | {"image": {"key": "file"}})
-    if not isinstance(wanted, Img2TxtRequest):
+    if _kind_of(fields) is not Img2TxtRequest:
         raise InvalidParams("file: only img2txt takes a picture")
-    return FileRequest(**wanted.model_dump(exclude={"image"}), image=wanted.image, data=picture)
+    if "image" in fields:
+        raise InvalidParams("image: the form has its picture in the field 'file': give one of them")
+    # Its base64 was never wanted: the model takes bytes that need no decoding.
+    wanted = _built(Img2TxtRequest, fields | {"image": {"key": "file"}})
+    given = wanted.model_dump(exclude={"image"}, exclude_unset=True)
+    return FileRequest(**given, image=wanted.image, data=picture)
 
 
 def _charset(request: Request) -> str:
@@ -119,16 +123,24 @@ def _value(name: str, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise InvalidParams(f"{name}: {text[:80]!r} is no JSON value") from e
+        raise InvalidParams(f"{name[:100]}: {text[:80]!r} {fault(e)}") from e
 
 
 def _checked(value: Any) -> JobRequest:
     if not isinstance(value, dict):
         raise InvalidParams("the body is not an object with the fields of a job")
+    return _built(_kind_of(value), value)
+
+
+def _kind_of(value: dict[str, Any]) -> type[JobRequest]:
     task = value.get("task")
     kind = REQUESTS.get(task) if isinstance(task, str) else None
     if kind is None:
         raise InvalidParams(_no_task(value))
+    return kind
+
+
+def _built(kind: type[R], value: dict[str, Any]) -> R:
     try:
         return kind.model_validate(value)
     except ValidationError as e:

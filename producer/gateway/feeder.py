@@ -27,6 +27,7 @@ from crossmodal.jobs.names import RESULTS, Task, http_batch_key, is_job_id, new_
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Failure
 from producer.client import Client
+from producer.gateway.shapes import failure_view
 from producer.jsonl import BatchFile, result_line
 
 log = logging.getLogger(__name__)
@@ -311,7 +312,8 @@ class Feeder(Thread):
             with made.open("w", encoding="utf-8") as output:
                 for result in results:
                     counts["failed" if result.failure else "completed"] += 1
-                    output.write(result_line(record.id, result) + "\n")
+                    shown = result.model_copy(update={"failure": failure_view(result.failure)})
+                    output.write(result_line(record.id, shown) + "\n")
             self._client.storage.put_file(output_of(record.id), made, MEDIA_TYPE)
         return record.model_copy(update=counts | {"is_done": True})
 

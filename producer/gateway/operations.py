@@ -12,7 +12,7 @@ from producer.dead import replay
 from producer.gateway.caller import Caller, Operator, UrlsOf
 from producer.gateway.metrics import render
 from producer.gateway.ownership import may_see, missing
-from producer.gateway.problems import documented
+from producer.gateway.problems import documented, told
 from producer.gateway.requests import DeadLetterQuery
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import (
@@ -27,6 +27,7 @@ from producer.gateway.shapes import (
 )
 
 router = APIRouter(tags=["operations"])
+probes = APIRouter(tags=["operations"])
 TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
@@ -82,20 +83,20 @@ async def replay_letter(letter_id: str, key: Caller, services: ServicesOf) -> Re
     return Replayed(job=await services.call(run))
 
 
-@router.get("/livez", responses={200: TEXT}, response_class=Response)
+@probes.get("/livez", responses={200: TEXT}, response_class=Response)
 async def livez() -> Response:
     """The process answers."""
     return Response("ok\n", media_type="text/plain")
 
 
-@router.get("/readyz", responses=documented() | {200: TEXT}, response_class=Response)
+@probes.get("/readyz", responses=documented() | {200: TEXT}, response_class=Response)
 async def readyz(services: ServicesOf) -> Response:
     """Redis and the object store answer, or did a second ago."""
     await services.readiness.check()
     return Response("ok\n", media_type="text/plain")
 
 
-@router.get("/metrics", responses=documented() | {200: TEXT}, response_class=Response)
+@probes.get("/metrics", responses=documented() | {200: TEXT}, response_class=Response)
 async def metrics(request: Request, key: Operator, services: ServicesOf) -> Response:
     """Figures for Prometheus: queues of the whole installation, and this process's own."""
     accept = request.headers.get("accept", "")
@@ -122,4 +123,6 @@ def _letter_view(letter: DeadLetter, key: ApiKey, urls: Urls) -> DeadLetterView:
     """Of another key's job an operator sees that it failed and why, and not what it was about."""
     own = letter.job is not None and may_see(key.id, letter.job.owner)
     shown = letter.model_dump(include={"id", "at", "queue", "code", "message"})
+    if not key.is_operator:
+        shown["message"] = told(letter.code, letter.message)
     return DeadLetterView(**shown, job=job_view(letter.job, urls) if own and letter.job else None)

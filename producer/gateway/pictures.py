@@ -3,7 +3,7 @@
 from crossmodal.errors import BlobNotFound
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.params import BlobRef, Img2TxtParams, Params, Txt2ImgParams, build_params
-from crossmodal.net import fetch
+from crossmodal.net import check_public, fetch
 from producer.gateway.body import FileRequest
 from producer.gateway.ownership import is_visible, missing
 from producer.gateway.requests import ByData, ByKey, Img2TxtRequest, JobRequest
@@ -33,6 +33,7 @@ async def _stored(wanted: Img2TxtRequest, key: ApiKey, services: Services) -> Bl
         return BlobRef(key=image.key)
     settings = services.settings
     services.check_image_urls()
+    check_public(image.url, settings.allow_private_urls, "image.url")
     data = await fetch(
         image.url, max_bytes=settings.max_image_bytes, timeout_s=settings.fetch_timeout_s,
         allow_private=settings.allow_private_urls,

@@ -12,13 +12,16 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict
-from pydantic.config import JsonDict
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from crossmodal import invalid
 from crossmodal.errors import (
     BlobNotFound,
+    BrokerFull,
+    BrokerNotTrusted,
+    BrokerRefused,
     BrokerUnavailable,
     CrossmodalError,
     DeadLetterNotFound,
@@ -27,6 +30,7 @@ from crossmodal.errors import (
     Forbidden,
     ImageTooLarge,
     InvalidParams,
+    InvalidPrompt,
     JobCanceled,
     JobExpired,
     JobFailed,
@@ -34,6 +38,7 @@ from crossmodal.errors import (
     QueueFull,
     RateLimited,
     ResultTimeout,
+    StorageNotWritable,
     StorageUnavailable,
     TooManyQueued,
     Unauthorized,
@@ -69,20 +74,17 @@ MEANINGS = {
     "come back.",
     503: "Redis, the object store or the queue takes nothing now; `Retry-After` says when to try.",
 }
-CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
-
-
-EXAMPLE: JsonDict = {
-    "type": "urn:crossmodal:error:invalid_prompt", "title": "Unprocessable Entity", "status": 422,
-    "detail": "the prompt has 1204 characters, 1000 are allowed: shorten it",
-    "code": "invalid_prompt", "retryable": False,
+WITH_ADDRESSES = {  # codes of errors that name where something is
+    "Redis": {kind.code for kind in (
+        BrokerUnavailable, BrokerFull, BrokerRefused, BrokerNotTrusted,
+    )},
+    "the object store": {StorageUnavailable.code, StorageNotWritable.code},
 }  # fmt: skip
+CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
 
 class Problem(BaseModel):
     """An error; `code` never changes, `retryable`: the same request may succeed later."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     type: str
     title: str
@@ -120,6 +122,20 @@ class RangeNotSatisfiable(CrossmodalError):
     caused_by_request = True
 
 
+EXAMPLES = (
+    BadRequest("the body is no JSON: Expecting value: line 1 column 12 (char 11)"),
+    Unauthorized("an API key is needed: send the header Authorization: Bearer cm_…"),
+    Forbidden("this is for operators: `crossmodal keys create NAME --operator`"),
+    JobNotFound("there is no job '01a20026-8c96-7bba-8e3c-5db14a5fec48' of this API key"),
+    WrongState("job 01a20026-8c96-7bba-8e3c-5db14a5fec48 has not ended: it is running"),
+    JobCanceled("job 01a20026-8c96-7bba-8e3c-5db14a5fec48 was canceled"),
+    BodyTooLarge("the body has 40000000 bytes or more, 28027221 are allowed: send less"),
+    UnsupportedMediaType("the body is 'text/xml': send application/json or multipart/form-data"),
+    RangeNotSatisfiable("bytes=5000- lies outside the 3012 bytes of the blob"),
+    InvalidPrompt("the prompt has 1204 characters, 1000 are allowed: shorten it"),
+    RateLimited("this API key may make 50 calls a second, 100 at once: wait a moment"),
+    BrokerUnavailable("Redis takes nothing now: try again in a moment"),
+)
 STATUSES |= {
     BadRequest: 400,
     BodyTooLarge: 413,
@@ -139,11 +155,15 @@ def problem(
     headers: dict[str, str] | None = None,
 ) -> Response:  # fmt: skip
     """A response that says what went wrong."""
-    body = Problem(
+    body = _body(status, code, detail, retryable).model_dump_json()
+    return Response(body, status, headers, media_type=MEDIA_TYPE)
+
+
+def _body(status: int, code: str, detail: str, retryable: bool) -> Problem:
+    return Problem(
         type=f"urn:crossmodal:error:{code}", title=HTTPStatus(status).phrase, status=status,
         detail=detail, code=code, retryable=retryable,
     )  # fmt: skip
-    return Response(body.model_dump_json(), status, headers, media_type=MEDIA_TYPE)
 
 
 def answer(error: CrossmodalError) -> Response:
@@ -155,12 +175,18 @@ def answer(error: CrossmodalError) -> Response:
     if status in (429, 503) or isinstance(error, ResultTimeout):
         wait_s = error.retry_after_s if isinstance(error, QueueFull) else RETRY_S
         headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
-    detail = str(error)
+    detail = told(error.code, str(error))
     if isinstance(error, BrokerUnavailable | StorageUnavailable) and status == 503:
         log.warning("%s: %s", error.code, error)  # with addresses, which are nobody else's matter
         what = "Redis" if isinstance(error, BrokerUnavailable) else "the object store"
         detail = f"{what} takes nothing now: try again in a moment"
     return problem(status, error.code, detail, retryable=error.retryable, headers=headers)
+
+
+def told(code: str, message: str) -> str:
+    """What callers are told of a failure: no address of Redis or of the store is their matter."""
+    what = next((what for what, codes in WITH_ADDRESSES.items() if code in codes), None)
+    return f"{what} failed: operators see why among the dead letters" if what else message
 
 
 def install(app: FastAPI) -> None:
@@ -171,8 +197,11 @@ def install(app: FastAPI) -> None:
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return problem(422, InvalidParams.code, described(error.errors()))
+    async def unread(request: Request, error: RequestValidationError) -> Response:
+        errors = error.errors()
+        if any(one["loc"][0] == "header" for one in errors):
+            return problem(400, BadRequest.code, described(errors))
+        return problem(422, InvalidParams.code, described(errors))
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
@@ -192,13 +221,8 @@ def install(app: FastAPI) -> None:
 
 def described(errors: Sequence[Any]) -> str:
     """The first few fields that are wrong, in words."""
-    shown = "; ".join(map(_describe, errors[:MOST_SHOWN]))
+    shown = "; ".join(invalid.described(error, "body") for error in errors[:MOST_SHOWN])
     return f"{shown}; …" if len(errors) > MOST_SHOWN else shown
-
-
-def _describe(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "body"
-    return f"{where[:100]}: {error['msg'][:300]}"
 
 
 def linked(parameter: str, paths: dict[str, str]) -> dict[str, Any]:
@@ -212,8 +236,15 @@ def linked(parameter: str, paths: dict[str, str]) -> dict[str, Any]:
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Statuses for a route's documentation."""
-    schema = {"$ref": "#/components/schemas/Problem"}
     return {
-        status: {"description": MEANINGS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        status: {"description": MEANINGS[status], "content": {MEDIA_TYPE: {
+            "schema": {"$ref": "#/components/schemas/Problem"},
+            "example": _example(status),
+        }}}
         for status in (*statuses, 400, 401, 403, 422, 429, 503)
-    }
+    }  # fmt: skip
+
+
+def _example(status: int) -> dict[str, Any]:
+    error = next(error for error in EXAMPLES if status_of(error) == status)
+    return _body(status, error.code, str(error), error.retryable).model_dump()

@@ -1,4 +1,4 @@
-"""What is asked for, as clients write it: bodies and queries, which have no unknown fields."""
+"""What is asked for, as clients write it: bodies, which have no unknown fields, and queries."""
 
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -11,7 +11,9 @@ from pydantic import (
     Field,
     JsonValue,
     Tag,
+    ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -43,7 +45,16 @@ class _Options(Closed):
         default=None, ge=0, le=31_536_000, description="Not started by then, the job expires."
     )
     webhook_url: str | None = Field(default=None, min_length=8, max_length=2_048)
-    webhook_events: list[HookEvent] = Field(default=list(ENDED), min_length=1, max_length=5)
+    webhook_events: list[HookEvent] = Field(
+        default=list(ENDED), min_length=1, max_length=5, description="With a `webhook_url` only."
+    )
+
+    @field_validator("webhook_events")
+    @classmethod
+    def _have_a_receiver(cls, events: list[HookEvent], others: ValidationInfo) -> list[HookEvent]:
+        if others.data.get("webhook_url", "") is None:  # it is not there where it is wrong
+            raise PydanticCustomError("no_receiver", "nobody would be told: give a webhook_url")
+        return events
 
 
 class Txt2ImgRequest(_Options):
@@ -91,6 +102,12 @@ def _way(image: Any) -> str | None:
     return next(exact, None) or next(filter(None, meant), None)
 
 
+def _only_one(image: Any) -> Any:
+    if isinstance(image, dict) and sum(way in image for way in WAYS) > 1:
+        raise PydanticCustomError("several_ways", f"give one of {', '.join(WAYS)}")
+    return image
+
+
 Picture = Annotated[
     Annotated[ByKey, Tag("key")] | Annotated[ByData, Tag("data")] | Annotated[ByUrl, Tag("url")],
     Discriminator(
@@ -98,6 +115,7 @@ Picture = Annotated[
         custom_error_type="no_picture",
         custom_error_message="give an object with a key, with data or with a url",
     ),
+    BeforeValidator(_only_one),
 ]
 
 
@@ -121,7 +139,7 @@ class UploadRequest(Closed):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class JobQuery(Closed):
+class JobQuery(BaseModel):
     """Which of the caller's jobs are listed."""
 
     state: JobState | None = None
@@ -130,19 +148,19 @@ class JobQuery(Closed):
     limit: int = Field(default=20, ge=1, le=200)
 
 
-class BlobQuery(Closed):
+class BlobQuery(BaseModel):
     """How a blob is given out."""
 
     redirect: bool = Field(default=True, description="False: the bytes from here, always.")
 
 
-class DeadLetterQuery(Closed):
+class DeadLetterQuery(BaseModel):
     """How many dead letters are listed."""
 
     limit: int = Field(default=50, ge=1, le=200)
 
 
-class DeliveryQuery(Closed):
+class DeliveryQuery(BaseModel):
     """Which deliveries are listed."""
 
     job: str | None = Field(default=None, max_length=128, description="Of this job alone.")

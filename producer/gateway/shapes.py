@@ -19,6 +19,7 @@ from crossmodal.jobs.record import (
     Timings,
     WorkerInfo,
 )
+from producer.gateway.problems import told
 
 _URL = "https://pictures.example.com/v1/jobs/01a20026-8c96-7bba-8e3c-5db14a5fec48"
 JOB: JsonDict = {
@@ -207,12 +208,19 @@ def job_view(
         position=position, estimated_wait_s=estimated_wait_s, params=params,
         metadata=job.params.get("metadata"),
         result=None if job.result is None else _result_view(job.result, urls),
-        failure=job.failure if job.state.is_terminal else None,
+        failure=failure_view(job.failure) if job.state.is_terminal else None,
         input_url=urls.blob(image["key"]) if isinstance(image, dict) and "key" in image else None,
         status_url=urls.job(job.id), result_url=urls.job(job.id, "/result"),
         events_url=urls.job(job.id, "/events"), cancel_url=urls.job(job.id, "/cancel"),
         retry_url=urls.job(job.id, "/retry"),
     )  # fmt: skip
+
+
+def failure_view(failure: Failure | None) -> Failure | None:
+    """Why there is no result, as its owner may know it."""
+    if failure is None:
+        return None
+    return failure.model_copy(update={"message": told(failure.code, failure.message)})
 
 
 def _result_view(result: JobResult, urls: Urls) -> ResultView:

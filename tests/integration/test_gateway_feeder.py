@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from crossmodal.errors import BrokerUnavailable, JobNotFound, TooManyQueued
+from crossmodal.errors import BrokerUnavailable, JobNotFound, StorageUnavailable, TooManyQueued
 from crossmodal.jobs.names import Task, bulk_job_id, http_batch_key, new_job_id
 from crossmodal.jobs.params import BlobRef
-from crossmodal.jobs.record import BatchStatus, JobResult, JobState
+from crossmodal.jobs.record import BatchStatus, Failure, ItemResult, JobResult, JobState
 from crossmodal.settings import Settings
 from producer import Client
 from producer.gateway import feeder as feeding
@@ -165,6 +165,20 @@ def test_a_batch_that_is_given_up_names_no_file_and_no_store(
     assert failure is not None
     assert failure.code == "blob_not_found"
     assert "/" not in failure.message
+
+
+def test_a_line_of_the_output_names_no_store(
+    client: Client, records: BatchRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = Failure.of(StorageUnavailable("s3://pictures at 10.0.0.7:9000 failed on 'a'"))
+    result = ItemResult(index=0, custom_id="a", failure=failure)
+    monkeypatch.setattr(client, "map_items", lambda *_, **__: iter([result]))
+    batch_id = opened(client)
+    with running_feeder(client):
+        assert ended(records, batch_id).failed == 1
+    output = client.storage.get(BlobRef(key=output_of(batch_id)))
+    assert json.loads(output)["error"]["code"] == "storage_unavailable"
+    assert b"10.0.0.7" not in output
 
 
 def test_a_fault_of_ours_is_told_without_its_text(

@@ -18,6 +18,7 @@ from tests.gateway import calling
 DRAW = {"task": "txt2img", "prompt": "a red circle"}
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 TEXT = base64.b64encode(PNG).decode()
+JSON = {"Content-Type": "application/json"}
 NOWHERE = "01a20026-8c96-7bba-8e3c-5db14a5fec48"
 
 Http = httpx2.AsyncClient
@@ -61,7 +62,11 @@ WRONG: list[tuple[Any, str]] = [
     ({"task": "img2txt", "image": {"dta": TEXT}},
      "image: unknown field 'dta': did you mean 'data'?"),
     ({"task": "img2txt", "image": {"key": "inputs/a", "url": "https://a.example"}},
-     "image: unknown field 'url': known: key"),
+     "image: give one of key, data, url"),
+    ({"task": "img2txt", "image": {"key": "inputs/a", "data": TEXT}},
+     "image: give one of key, data, url"),
+    (DRAW | {"webhook_events": ["job.failed"]},
+     "webhook_events: nobody would be told: give a webhook_url"),
     ({"task": "img2txt", "image": {}}, "image: give an object with a key, with data or with a url"),
     ({"task": "img2txt", "image": {"key": 5}}, "image.key: Input should be a valid string"),
     ([DRAW], "the body is not an object with the fields of a job"),
@@ -87,12 +92,40 @@ def test_a_form_has_no_other_fields_either(settings: Settings) -> None:
         refused(reply, "invalid_params", "body: unknown field 'cuont': did you mean 'count'?")
         reply = await http.post("/v1/jobs", data={"task": "img2txt"}, files={"picture": PNG})
         refused(reply, "invalid_params", "picture: a form has its picture in the field 'file'")
+        reply = await http.post("/v1/jobs", data=DRAW, files={"file": PNG})
+        refused(reply, "invalid_params", "file: only img2txt takes a picture")
+        twice = {"task": "img2txt", "image": '{"key": "inputs/a"}'}
+        reply = await http.post("/v1/jobs", data=twice, files={"file": PNG})
+        both = "image: the form has its picture in the field 'file': give one of them"
+        refused(reply, "invalid_params", both)
         reply = await http.post(
             "/v1/jobs", data={"task": "img2txt", "metadata": "[1]"}, files={"file": PNG}
         )
         assert reply.status_code == 202, reply.text
 
     asked(settings, ask)
+
+
+def test_a_number_that_is_too_long_is_said_to_be(settings: Settings) -> None:
+    long = "7" * 5_000
+
+    async def ask(http: Http) -> None:
+        body = f'{{"task": "txt2img", "prompt": "a", "seed": {long}}}'
+        reply = await http.post("/v1/jobs", content=body, headers=JSON)
+        said = (reply.status_code, reply.json()["detail"])
+        assert said == (400, "the body has a number of too many digits")
+        form = {"task": "img2txt", "count": long}
+        reply = await http.post("/v1/jobs", data=form, files={"file": PNG})
+        assert reply.json()["detail"].endswith("has a number of too many digits")
+
+    asked(settings, ask)
+
+
+def test_what_is_wrong_with_metadata_is_said_in_our_words(settings: Settings) -> None:
+    wanted = DRAW | {"metadata": "x" * 3_000}
+    reply = asked(settings, lambda http: http.post("/v1/jobs", json=wanted))
+    says = "invalid params: metadata: is 3002 bytes of JSON, 2048 are allowed (got 'x"
+    assert reply.json()["detail"].startswith(says)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +138,50 @@ def test_a_form_has_no_other_fields_either(settings: Settings) -> None:
 )  # fmt: skip
 def test_a_listing_takes_no_other_parameters(settings: Settings, path: str, near: str) -> None:
     refused(asked(settings, lambda http: http.get(path)), "invalid_params", f"query: {near}")
+
+
+def test_no_route_takes_parameters_that_it_does_not_declare(settings: Settings) -> None:
+    app = make_app(settings, needs_keys=False)
+    routes = [
+        (method, path.replace("{job_id}", NOWHERE).replace("{batch_id}", NOWHERE))
+        for path, methods in app.openapi()["paths"].items()
+        if path.startswith("/v1/")
+        for method in methods
+    ]
+
+    async def ask(http: Http) -> None:
+        for method, path in routes:
+            reply = await http.request(method, f"{path}?zorg=1")
+            assert reply.status_code == 422, (method, path, reply.text)
+            assert reply.json()["detail"].startswith("query: unknown field 'zorg': known: ")
+
+    assert len(routes) > 15
+    asked(settings, ask)
+
+
+def test_parameters_are_looked_at_when_it_is_known_who_calls(settings: Settings) -> None:
+    reply = asked(settings, lambda http: http.get("/v1/queues?x=1"), needs_keys=True)
+    assert reply.status_code == 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Idempotency-Key": ""}, {"Idempotency-Key": "x" * 161}, {"traceparent": "x" * 101},
+     {"Prefer": "x" * 201}],
+    ids=["empty", "long", "trace", "prefer"],
+)  # fmt: skip
+def test_a_header_that_cannot_be_read_is_a_bad_request(
+    settings: Settings, headers: dict[str, str]
+) -> None:
+    reply = asked(settings, lambda http: http.post("/v1/jobs", json=DRAW, headers=headers))
+    assert (reply.status_code, reply.json()["code"]) == (400, "bad_request")
+    assert next(iter(headers)).lower() in reply.json()["detail"].lower()
+
+
+def test_an_empty_batch_is_said_to_be_empty(settings: Settings) -> None:
+    kind = {"Content-Type": "application/jsonl"}
+    reply = asked(settings, lambda http: http.post("/v1/batches", content=b"", headers=kind))
+    refused(reply, "invalid_params", "the file is empty: write a request a line")
 
 
 @pytest.mark.parametrize(
@@ -243,3 +320,23 @@ def test_the_document_says_that_there_are_no_other_fields(settings: Settings) ->
     assert set(form["properties"]) == own | {"file"}
     listed = document["paths"]["/v1/jobs"]["get"]["parameters"]
     assert [p["name"] for p in listed if p["in"] == "query"] == ["state", "task", "cursor", "limit"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://a.example/hook", "https://me:hunter2@a.example/", "https://a.example:0/hook",
+     "https://a..example/hook", "https://[::1", "https://a.example/\x07"],
+)  # fmt: skip
+def test_a_url_that_cannot_be_one_is_refused_with_the_name_of_its_field(
+    settings: Settings, url: str
+) -> None:
+    allowed = settings.model_copy(update={"allow_image_urls": True})
+    caption = {"task": "img2txt", "image": {"url": url}}
+
+    async def ask(http: Http) -> None:
+        for body, field in ((DRAW | {"webhook_url": url}, "webhook_url"), (caption, "image.url")):
+            reply = await http.post("/v1/jobs", json=body)
+            assert (reply.status_code, reply.json()["code"]) == (422, "url_refused"), reply.text
+            assert reply.json()["detail"].startswith(f"{field}: the URL "), reply.text
+
+    asked(allowed, ask)

@@ -54,3 +54,5 @@ def test_every_operation_says_what_it_does_and_how_it_fails(gateway: Gateway) ->
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
                     assert list(response["content"]) == ["application/problem+json"], where
+                    example = response["content"]["application/problem+json"]["example"]
+                    assert str(example["status"]) == status, where

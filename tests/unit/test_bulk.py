@@ -533,8 +533,9 @@ def read_file(folder: Path, lines: list[Any], task: Task | None = None) -> list[
 
 BAD_LINES: dict[str, tuple[Any, str, str]] = {
     "no JSON": (b"{nonsense", "line 2", "no JSON"),
-    "no text": (b"\xff\xfe", "line 2", "no JSON"),
-    "too deep": (b"[" * 9_999, "line 2", "no JSON"),
+    "no text": (b'{"\xff\xfe', "line 2", "the line is no UTF-8: its byte 3 is 0xff"),
+    "too deep": (b"[" * 9_999, "line 2", "nested too deeply"),
+    "a number too long": (b'{"a": ' + b"7" * 5_000 + b"}", "line 2", "a number of too many digits"),
     "too much": (b"[" * 100_000, "line 2", "more values"),
     "not an object": (b"[1, 2]", "line 2", "not a JSON object"),
     "an unknown url": (request("x", url="/v1/chat"), "x", "/v1/chat"),
@@ -583,7 +584,17 @@ BAD_PICTURES: dict[str, tuple[Any, str, str]] = {
     "a data: URL of text": ({"data": "data:text/plain,hello"}, "invalid_image", "is not base64"),
     "not an object": ("photo.png", "invalid_params", "body.image"),
     "an unknown field": ({"dta": "Z29vZA=="}, "invalid_params", "did you mean 'data'?"),
-    "nothing": ({}, "invalid_params", ""),
+    "nothing": ({}, "invalid_params", "body.image: give one of path, data, key"),
+    "two pictures": (
+        {"key": "inputs/a", "data": "Z29vZA=="},
+        "invalid_params",
+        "body.image: give one of path, data, key",
+    ),
+    "a digest of what has none": (
+        {"data": "Z29vZA==", "sha256": "0" * 64},
+        "invalid_params",
+        "unknown field 'sha256': known: path, data, key",
+    ),
 }  # fmt: skip
 
 
@@ -618,21 +629,26 @@ def test_a_bad_picture_fails_alone(
         tmp_path, [good, picture("x", image), picture("b", {"data": "Z29vZA=="})]
     )
     assert (item.image, data.image) == (b"good", b"good")
-    if image == {}:  # only a worker looks closer at a blob
-        assert failed == BulkItem("x", {"image": {}})
-        return
     assert (failed.index, failed.custom_id, failed.failure.code) == (1, "x", code)
     assert says in failed.failure.message
 
 
-def test_a_file_of_somebody_else_names_no_file_of_this_machine(tmp_path: Path) -> None:
+@at_once(
+    "image, says",
+    [({"path": "good.png"}, "body.image.path names no file of this machine"),
+     ({"url": "https://a.example"}, "body.image: unknown field 'url': known: data, key"),
+     ({}, "body.image: give one of data, key")],
+)  # fmt: skip
+def test_a_file_of_somebody_else_names_no_file_of_this_machine(
+    tmp_path: Path, image: Any, says: str
+) -> None:
     (tmp_path / "good.png").write_bytes(b"good")
     path = tmp_path / "in.jsonl"
-    path.write_text(json.dumps(picture("x", {"path": "good.png"})))
+    path.write_text(json.dumps(picture("x", image)))
     [failed] = BatchFile(path, None, BATCH, LIMIT, is_ours=False).items()
     assert isinstance(failed, ItemResult)
     assert failed.failure is not None
-    assert "body.image.path" in failed.failure.message
+    assert failed.failure.message.startswith(says)
 
 
 @pytest.mark.parametrize(
@@ -651,6 +667,22 @@ def test_every_way_to_write_base64_is_read(data: str) -> None:
 def test_what_is_not_base64_is_said_as_such(data: Any) -> None:
     with pytest.raises(InvalidImage, match=r"^image\.data is .*not base64"):
         decoded(data, "image.data")
+
+
+@at_once(
+    "data, says",
+    [("iVBORw0KGgoAAAAN*UhEUg==", "its character 17 is '*'"),
+     ("iVBORw0K\nGgoAA!AN", "its character 15 is '!'"),
+     ("photo.jpg", "its character 6 is '.'"),
+     ("aGk=aGk=", "its character 4 is '='"),
+     ("data:image/png;base64,iVB(", "its character 26 is '('"),
+     ("abcde", "5 characters are one too many"),
+     ("abcde" + "=" * 1_000_000, "5 characters are one too many")],
+)  # fmt: skip
+def test_of_base64_with_a_wrong_character_this_is_named(data: str, says: str) -> None:
+    with pytest.raises(InvalidImage) as caught:
+        decoded(data, "image.data")
+    assert str(caught.value).startswith(f"image.data is not base64: {says}: write ")
 
 
 def test_a_file_may_mix_kinds(tmp_path: Path) -> None:
@@ -680,6 +712,24 @@ def test_a_file_without_any_url_needs_a_task(tmp_path: Path) -> None:
         read_file(tmp_path, [{"body": {"prompt": "a"}}])
     with pytest.raises(InvalidParams, match="cannot be read"):
         BatchFile(tmp_path / "none.jsonl", None, BATCH, LIMIT)
+
+
+@at_once(
+    "text, says",
+    [(b"", "the file is empty: write a request a line"),
+     (b"\n \n", "the file is empty: write a request a line"),
+     (b"hello\nworld", "no line of the file can be read: line 1: the line is no JSON: Expecting"),
+     (b"\n\x80\n", "no line of the file can be read: line 2: the line is no UTF-8: its byte 1 is"),
+     (b'{nonsense\n{"body": {}}', "no line of the file has a url /v1/txt2img or /v1/img2txt:")],
+)  # fmt: skip
+def test_a_file_without_any_task_says_what_it_is_instead(
+    tmp_path: Path, text: bytes, says: str
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(text)
+    with pytest.raises(InvalidParams) as caught:
+        BatchFile(path, None, BATCH, LIMIT, is_ours=False)
+    assert str(caught.value).startswith(says)
 
 
 def test_a_result_is_a_line_with_a_response_or_an_error() -> None:

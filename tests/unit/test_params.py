@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +60,26 @@ def test_the_longest_prompt_is_accepted_and_one_more_character_is_not() -> None:
 def test_a_field_of_a_wrong_type_or_out_of_range_is_named(field: str, value: object) -> None:
     with pytest.raises(InvalidParams, match=field):
         parse_params(Task.TXT2IMG, {"prompt": "a circle", field: value})
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [("x" * 3_000, "metadata: is 3002 bytes of JSON, 2048 are allowed (got "),
+     (float("nan"), "metadata: Out of range float values are not JSON compliant")],
+)  # fmt: skip
+def test_what_a_validator_of_ours_refuses_is_said_in_its_words(metadata: Any, says: str) -> None:
+    with pytest.raises(InvalidParams) as caught:
+        build_params(Txt2ImgParams, {"prompt": "a circle", "metadata": metadata})
+    assert str(caught.value).startswith(f"invalid params: {says}")
+
+
+def test_where_a_value_is_nested_deeply_only_the_beginning_is_said() -> None:
+    metadata: Any = object()
+    for _ in range(900):
+        metadata = [metadata]
+    with pytest.raises(InvalidParams, match="metadata") as caught:
+        build_params(Txt2ImgParams, {"prompt": "a circle", "metadata": metadata})
+    assert len(str(caught.value)) < 600
 
 
 @at_once(

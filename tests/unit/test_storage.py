@@ -86,6 +86,7 @@ def test_a_missing_blob_is_not_found(storage: Storage) -> None:
     with pytest.raises(BlobNotFound, match="nothing at 'results/none'") as caught:
         storage.get(BlobRef(key="results/none"))
     assert not caught.value.retryable
+    assert storage.url not in str(caught.value)  # callers of the gateway are told it, too
     assert storage.head("results/none") is None
 
 
