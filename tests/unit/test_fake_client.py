@@ -300,7 +300,8 @@ def test_whoever_leaves_a_batch_before_an_item_has_come_leaves_no_thread(refused
     """While its message waits for a worker, and while the queue is too full for one."""
     client = AsyncFakeClient(held=True, connect_timeout_s=0.1)
     fake = client.sync
-    fake.refuse_next(QueueFull("enough", retry_after_s=0.05), times=refused)
+    if refused:
+        fake.refuse_next(QueueFull("enough", retry_after_s=0.05), times=refused)
 
     def has_begun() -> bool:
         return len(fake.ledger.refusals) < refused or fake.queue(Task.TXT2IMG_BULK).depth == 1
