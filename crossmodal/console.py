@@ -149,13 +149,26 @@ def run(command: Any, args: list[str], prog_name: str) -> NoReturn:
     try:
         status = command.main(args, prog_name=prog_name, standalone_mode=False)
     except UsageError as e:
-        if message := e.format_message():  # type: ignore[attr-defined]
+        if message := _plain(e):
             path = e.ctx.command_path if e.ctx else prog_name  # type: ignore[attr-defined]
             refuse(f"{message.rstrip('.')}: see `{path} --help`")
         raise SystemExit(USAGE) from e
     except typer.Abort as e:
         raise SystemExit(INTERRUPTED) from e
     raise SystemExit(status or 0)
+
+
+def _plain(error: Exception) -> str:
+    """What is wrong with the command line, without the words of the library that has looked."""
+    from pydantic import ValidationError  # a while to load, for what `--version` needs not
+
+    message = str(error.format_message())  # type: ignore[attr-defined]
+    if isinstance(error.__cause__, ValidationError):
+        given = error.__cause__.errors()[0]["input"]
+        message = message.replace(": Value error, ", ": ", 1)
+        message = message.replace(": Input should be", f": {given!r} should be", 1)
+        message = message.partition(", unable to parse")[0]
+    return message
 
 
 def refuse(message: str) -> NoReturn:

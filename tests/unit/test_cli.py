@@ -79,6 +79,19 @@ def test_with_json_an_error_is_json(args: tuple[str, ...], code: str, retryable:
     assert (error["code"], error["retryable"]) == (code, retryable)
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("jobs", "--state", "odd"), "Invalid value for '--state': 'odd' is not one of 'queued',"),
+        (("jobs", "--limit", "x"), "Invalid value for '--limit': 'x' should be a valid integer: "),
+        (("txt2img", "a", "-n", "99"), ": '99' should be less than or equal to 16: see "),
+        (("txt2img", "a", "--temperature", "a: Value error, b"), ": 'a: Value error, b' should "),
+    ],
+)
+def test_bad_usage_is_said_with_the_value_and_plainly(args: tuple[str, ...], message: str) -> None:
+    assert message in run(*args).stderr
+
+
 def test_who_refuses_is_not_said_to_be_slow() -> None:
     error = run("queue").stderr
     assert "does not answer: Connection refused. Start one with" in error
