@@ -65,7 +65,7 @@ def txt2img(
 
 
 def img2txt(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Files to caption.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Files to caption.")],
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=5, help="Captions each.")] = 1,
     beam_width: Annotated[int, typer.Option(min=1, max=10, help="Captions searched among.")] = 4,
     no_wait: NoWait = False,

@@ -33,7 +33,7 @@ def status(job_id: JobId, as_json: Json = False) -> None:
 
 
 def wait(
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Of jobs.")],
+    job_ids: Annotated[list[str], typer.Argument(metavar="ID", help="Of jobs.")],
     timeout_s: Timeout = None,
     as_json: Json = False,
 ) -> None:
