@@ -6,11 +6,13 @@ nothing, and on standard error an object a line: an error has `code`, `message`,
 what is only told has `note`.
 """
 
+import codecs
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from typing import IO, Annotated, Any, NoReturn, cast
 
 import typer
@@ -64,6 +66,21 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Print JSON instead of text.", is_eager=True, callback=_remember),
 ]
+
+
+def print_what_is_no_text() -> None:
+    """Let a file's name that is no text be printed as the bytes it is, and all else be escaped."""
+    codecs.register_error("crossmodal", _as_bytes)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="crossmodal")
+
+
+def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:  # half a character, or one that the terminal has not
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def say(text: str) -> None:

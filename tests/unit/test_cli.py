@@ -141,6 +141,25 @@ def test_every_command_has_help_that_fits_into_80_columns(
             assert not re.search(r"\S…", done.stdout), (name, sub)  # is cut
 
 
+def test_json_has_bytes_that_are_no_text_escaped() -> None:
+    done = run("img2txt", os.fsdecode(b"\xff.png"), "--json")
+    assert (done.stderr, "\\udcff.png" in done.stdout) == ("", True)
+    assert json.loads(done.stdout.encode())[0]["file"] == "\udcff.png"
+
+
+def test_what_a_terminal_has_not_is_escaped() -> None:
+    run("--version")
+    assert "é \ud800 \udcff".encode("ascii", "crossmodal") == rb"\xe9 \ud800 " + b"\xff"
+
+
+def test_a_backslash_in_an_id_is_not_doubled(settings: Settings) -> None:
+    for command in (("status",), ("batch", "status"), ("dead", "show"), ("keys", "revoke")):
+        done = run_command(environment(settings), *command, r"b\xff")
+        assert (r" 'b\xff' " in done.stderr.replace(":", " "), done.stdout) == (True, ""), (
+            done.stderr
+        )
+
+
 def test_doctor_names_each_problem_with_its_remedy() -> None:
     done = run("doctor", CROSSMODAL_STORAGE_URL="ftp://x/y", CROSSMODAL_BUNDLE="/none")
     assert done.returncode == 1
@@ -166,4 +185,4 @@ def test_of_files_that_cannot_all_be_submitted_the_jobs_are_told(
     assert (again.returncode, "queue_full" in again.stderr) == (1, True)
     env["CROSSMODAL_MAX_QUEUE_LENGTH"] = "9"
     shown = run("img2txt", *names, "--timeout", "0", **env)
-    assert "\\udcff.png: result_timeout" in shown.stdout
+    assert f"\n{names[0]}: result_timeout" in f"\n{shown.stdout}"
