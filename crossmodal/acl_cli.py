@@ -29,8 +29,11 @@ def redis_acl(
 ) -> None:
     """Print an ACL file: an admin, the users of both sides, and nobody without a password.
 
-    Without a password file, each has PASSWORD for you to replace. With `--role` it is that user's
-    line alone, to add to a file; `ACL SETUSER` takes it without its first word.
+    Without a password file, each has PASSWORD for you to replace.
+
+    With `--role` it is one line to add to a file, that user's alone.
+
+    `ACL SETUSER` takes the line without its first word.
     """
     with errors_to_exit_status():
         settings = load_settings(key_prefix=prefix)

@@ -4,7 +4,6 @@ import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
-from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -13,6 +12,7 @@ from crossmodal.console import (
     begin,
     errors_to_exit_status,
     print_table,
+    print_what_is_no_text,
     refuse,
     run,
     say,
@@ -63,9 +63,7 @@ HELP = ("-h", "--help", "help")
 
 def main() -> None:
     """Run the subcommand that the command line names."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # the name of a file may be no text
-            stream.reconfigure(errors="backslashreplace")
+    print_what_is_no_text()
     if os.getpid() == 1:  # as in a container, where a signal that nobody handles is dropped
         treat_sigterm_as_interrupt()
     name, *args = sys.argv[1:] or ["--help"]

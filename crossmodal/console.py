@@ -6,11 +6,13 @@ nothing, and on standard error an object a line: an error has `code`, `message`,
 what is only told has `note`.
 """
 
+import codecs
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from typing import IO, Annotated, Any, NoReturn, cast
 
 import typer
@@ -64,6 +66,21 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Print JSON instead of text.", is_eager=True, callback=_remember),
 ]
+
+
+def print_what_is_no_text() -> None:
+    """Let a file's name that is no text be printed as the bytes it is, and all else be escaped."""
+    codecs.register_error("crossmodal", _as_bytes)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="crossmodal")
+
+
+def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:  # half a character, or one that the terminal has not
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def say(text: str) -> None:
@@ -149,13 +166,26 @@ def run(command: Any, args: list[str], prog_name: str) -> NoReturn:
     try:
         status = command.main(args, prog_name=prog_name, standalone_mode=False)
     except UsageError as e:
-        if message := e.format_message():  # type: ignore[attr-defined]
+        if message := _plain(e):
             path = e.ctx.command_path if e.ctx else prog_name  # type: ignore[attr-defined]
             refuse(f"{message.rstrip('.')}: see `{path} --help`")
         raise SystemExit(USAGE) from e
     except typer.Abort as e:
         raise SystemExit(INTERRUPTED) from e
     raise SystemExit(status or 0)
+
+
+def _plain(error: Exception) -> str:
+    """What is wrong with the command line, without the words of the library that has looked."""
+    from pydantic import ValidationError  # a while to load, for what `--version` needs not
+
+    message = str(error.format_message())  # type: ignore[attr-defined]
+    if isinstance(error.__cause__, ValidationError):
+        given = error.__cause__.errors()[0]["input"]
+        message = message.replace(": Value error, ", ": ", 1)
+        message = message.replace(": Input should be", f": {given!r} should be", 1)
+        message = message.partition(", unable to parse")[0]
+    return message
 
 
 def refuse(message: str) -> NoReturn:

@@ -426,6 +426,11 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".rstrip(":. ")
 
 
+def quoted(text: str) -> str:
+    """What a caller has given, as part of a message: on one line, its backslashes not doubled."""
+    return repr(text).replace("\\\\", "\\")
+
+
 def is_callers_fault(code: str) -> bool:
     """Whether a failure with this code was caused by the request: nobody else can mend it."""
     return any(kind.code == code and kind.caused_by_request for kind in _tree(CrossmodalError))

@@ -12,9 +12,8 @@ from crossmodal.errors import CrossmodalError, InvalidImage, InvalidSetting, Res
 from crossmodal.jobs.record import Failure
 from producer.client import Client
 from producer.handle import JobHandle, result_of
-from producer.outcome import show_result
+from producer.outcome import check_out, show_result
 from producer.patience import interruptible, wait_for
-from producer.targets import check_target
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")]
 Timeout = Annotated[
@@ -55,7 +54,7 @@ def txt2img(
                 "`crossmodal result ID -o FILE`"
             )
         if out is not None:
-            check_target(out, count)
+            check_out(client, out, count)
         job = client.txt2img(prompt, count=count, seed=seed, temperature=temperature)
         if no_wait:
             _print_id(job, as_json)
@@ -66,7 +65,7 @@ def txt2img(
 
 
 def img2txt(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Files to caption.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Files to caption.")],
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=5, help="Captions each.")] = 1,
     beam_width: Annotated[int, typer.Option(min=1, max=10, help="Captions searched among.")] = 4,
     no_wait: NoWait = False,

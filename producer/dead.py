@@ -29,7 +29,7 @@ app = typer.Typer(
     help="Look at dead letters, run them again, or drop them.",
 )
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]…")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID")]
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
 Code = Annotated[str | None, typer.Option(help="Those that were given up with this code.")]
 SHOWN = 72  # characters of a message in the list

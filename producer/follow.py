@@ -11,9 +11,8 @@ from crossmodal.jobs.record import Job, JobState
 from producer.cli import Out, Timeout, opened
 from producer.client import Client
 from producer.handle import JobHandle
-from producer.outcome import show_result
+from producer.outcome import check_out, show_result
 from producer.patience import how_to_go_on, interruptible, place, wait_for
-from producer.targets import check_target
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Of a job.")]
 STATES = ", ".join(JobState)
@@ -34,7 +33,7 @@ def status(job_id: JobId, as_json: Json = False) -> None:
 
 
 def wait(
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Of jobs.")],
+    job_ids: Annotated[list[str], typer.Argument(metavar="ID", help="Of jobs.")],
     timeout_s: Timeout = None,
     as_json: Json = False,
 ) -> None:
@@ -56,7 +55,7 @@ def result(
     """Wait until a job has ended, and show what it made; --timeout 0 does not wait."""
     with opened() as client, interruptible([JobHandle(client, job_id)]):
         if out is not None:
-            check_target(out)
+            check_out(client, out)
         job = client.record(job_id)
         if timeout_s == 0 and not job.state.is_terminal:
             raise ResultTimeout(

@@ -4,17 +4,27 @@ from pathlib import Path
 from typing import Any
 
 from crossmodal.console import print_json, print_table, say
-from crossmodal.errors import InvalidParams, OutputNotWritable
+from crossmodal.errors import InvalidParams, OutputNotWritable, StorageUnavailable
 from crossmodal.jobs.record import JobResult
 from producer.client import Client
 from producer.handle import result_of
-from producer.targets import write_pictures
+from producer.targets import check_target, write_pictures
+
+
+def check_out(client: Client, out: Path, count: int = 1) -> None:
+    """Refuse what could only fail once a job has ended, before anybody waits for it.
+
+    Raises `InvalidSetting` or `ExtraMissing` where `count` pictures could not be written, or
+    where no store could be opened to read them from.
+    """
+    check_target(out, count)
+    _ = client.storage  # is opened by that
 
 
 def show_result(client: Client, job_id: str, out: Path | None, as_json: bool) -> None:
     """Print an ended job's result, and write its pictures to `out`.
 
-    Raises what became of a job without a result, and `OutputNotWritable`.
+    Raises what became of a job without a result, `StorageUnavailable` and `OutputNotWritable`.
     """
     found = result_of(client.record(job_id))
     files = [] if out is None else _write(client, found, out)
@@ -31,6 +41,11 @@ def _write(client: Client, found: JobResult, out: Path) -> list[Path]:
         raise InvalidParams(f"-o {out}: job {found.job} made no pictures, leave it out")
     try:
         return write_pictures([client.read(image) for image in found.images], out)
+    except StorageUnavailable as e:
+        raise type(e)(
+            f"{e}; once it can be read, `crossmodal result {found.job} -o FILE` writes what job "
+            f"{found.job} made"
+        ) from e
     except OutputNotWritable as e:
         raise OutputNotWritable(
             f"{e}; what job {found.job} made is kept: `crossmodal result {found.job} -o FILE`"

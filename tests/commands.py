@@ -18,7 +18,7 @@ class Done:
     """How a command has ended, as `subprocess.CompletedProcess` tells it."""
 
     returncode: int
-    stdout: str
+    stdout: str  # with bytes that are no text as the names of files have them
     stderr: str
 
 
@@ -60,5 +60,5 @@ def _pipe() -> TextIOWrapper:
 
 
 def _read(pipe: TextIOWrapper) -> str:
-    pipe.seek(0)
-    return pipe.read()
+    assert isinstance(pipe.buffer, BytesIO)
+    return pipe.buffer.getvalue().decode(errors="surrogateescape")

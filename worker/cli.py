@@ -27,26 +27,37 @@ BULK_CONCURRENCY = {"cpu": 4, "cuda": 8}
 
 def worker(
     devices: Annotated[
-        str, typer.Option(help="auto, cpu, or GPUs such as cuda:0,cuda:1; one worker each.")
+        str,
+        typer.Option(
+            metavar="NAMES", help="auto, cpu, or GPUs such as cuda:0,cuda:1; one worker each."
+        ),
     ] = "auto",
-    queues: Annotated[str, typer.Option(help="Queues to serve, separated by commas.")] = ALL_QUEUES,
+    queues: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES", help="Queues to serve, separated by commas.", show_default="all"
+        ),
+    ] = ALL_QUEUES,
     concurrency: Annotated[
         int | None,
         typer.Option(
             min=1,
+            metavar="N",
             help="Task processes a device; a batch has at most as many jobs, and no more than "
             "CROSSMODAL_MAX_BATCH. (24, GPU 32)",
         ),
     ] = None,
     bulk_concurrency: Annotated[
         int | None,
-        typer.Option(min=1, help="Bulk messages that a device has in hand. (4, GPU 8)"),
+        typer.Option(
+            min=1, metavar="N", help="Bulk messages that a device has in hand. (4, GPU 8)"
+        ),
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(help="Serve Prometheus metrics at this port. (off)")
+        int | None, typer.Option(metavar="N", help="Serve Prometheus metrics at this port. (off)")
     ] = None,
     ready_file: Annotated[
-        Path | None, typer.Option(help="Touched when every device takes jobs.")
+        Path | None, typer.Option(metavar="FILE", help="Touched when every device takes jobs.")
     ] = None,
 ) -> None:
     """Serve jobs: a model host and Celery workers for each device, restarted when they die."""

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis import Redis
 
-from crossmodal.errors import ApiKeyNotFound, InvalidParams, RateLimited, Unauthorized
+from crossmodal.errors import ApiKeyNotFound, InvalidParams, RateLimited, Unauthorized, quoted
 from crossmodal.invalid import described
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.names import api_key_key, api_keys_key
@@ -143,7 +143,7 @@ class ApiKeys:
             text = self._redis.hget(api_key_key(self._prefix, key_id), "key")
         if text is None:
             raise ApiKeyNotFound(
-                f"there is no API key {key_id!r}: `crossmodal keys list` shows all"
+                f"there is no API key {quoted(key_id)}: `crossmodal keys list` shows all"
             )
         return ApiKey.model_validate_json(text)
 

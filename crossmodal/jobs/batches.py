@@ -4,7 +4,7 @@ from typing import Any
 
 from redis import Redis
 
-from crossmodal.errors import JobNotFound
+from crossmodal.errors import JobNotFound, quoted
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task, batch_key, bulk_job_id, check_batch_id
@@ -64,7 +64,7 @@ class Batches:
             fields: dict[str, str] = self._redis.hgetall(key)
         if not fields:
             raise JobNotFound(
-                f"there is no batch {batch_id!r}: it was never submitted to this Redis, or has "
-                "outlived CROSSMODAL_RETENTION_S"
+                f"there is no batch {quoted(batch_id)}: it was never submitted to this Redis, or "
+                "has outlived CROSSMODAL_RETENTION_S"
             )
         return fields

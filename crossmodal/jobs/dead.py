@@ -9,7 +9,7 @@ from typing import Any
 
 from redis import Redis
 
-from crossmodal.errors import CrossmodalError, DeadLetterNotFound, JobNotFound
+from crossmodal.errors import CrossmodalError, DeadLetterNotFound, JobNotFound, quoted
 from crossmodal.jobs import names
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.ledger import JobLedger
@@ -75,7 +75,7 @@ class DeadLetters:
         letter = None if at is None else self._read(letter_id, at)
         if letter is None:
             raise DeadLetterNotFound(
-                f"there is no dead letter {letter_id!r}: `crossmodal dead list` shows them"
+                f"there is no dead letter {quoted(letter_id)}: `crossmodal dead list` shows them"
             )
         return letter
 

@@ -7,7 +7,7 @@ import time
 from enum import StrEnum
 from functools import cached_property
 
-from crossmodal.errors import InvalidParams
+from crossmodal.errors import InvalidParams, quoted
 from crossmodal.settings import DEFAULT_KEY_PREFIX
 
 # On messages whose job had its record before they were sent: without it, they are not run.
@@ -74,7 +74,7 @@ def check_job_id(job_id: str) -> str:
     """`job_id` itself. Raises `InvalidParams` when no job may have it."""
     if not is_job_id(job_id):
         raise InvalidParams(
-            f"job id {job_id[:140]!r} is not 1 to 128 letters, digits, '.', '_' or '-'"
+            f"job id {quoted(job_id[:140])} is not 1 to 128 letters, digits, '.', '_' or '-'"
         )
     return job_id
 
@@ -129,7 +129,7 @@ def idempotency_key(prefix: str, key: str) -> str:
     """The hash that holds which job a caller's key belongs to. Raises `InvalidParams`."""
     if not (key.isprintable() and 1 <= len(key) <= MAX_IDEMPOTENCY_KEY):
         raise InvalidParams(
-            f"the idempotency key {key[:60]!r} is not 1 to {MAX_IDEMPOTENCY_KEY} printable "
+            f"the idempotency key {quoted(key[:60])} is not 1 to {MAX_IDEMPOTENCY_KEY} printable "
             "characters"
         )
     return f"{prefix}:idempotency:{key}"
@@ -189,8 +189,8 @@ def check_batch_id(batch_id: str) -> str:
     """`batch_id` itself. Raises `InvalidParams` when no batch may have it."""
     if not (is_job_id(batch_id) and len(batch_id) <= MAX_BATCH_ID):
         raise InvalidParams(
-            f"batch id {batch_id[:140]!r} is not 1 to {MAX_BATCH_ID} letters, digits, '.', '_' "
-            "or '-'"
+            f"batch id {quoted(batch_id[:140])} is not 1 to {MAX_BATCH_ID} letters, digits, '.', "
+            "'_' or '-'"
         )
     return batch_id
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from redis import Redis
 
-from crossmodal.errors import JobNotFound
+from crossmodal.errors import JobNotFound, quoted
 from crossmodal.jobs import names
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.names import Task
@@ -212,7 +212,7 @@ def _counts(stats: dict[str, str], kind: str) -> dict[str, int]:
 def not_found(job_id: str) -> JobNotFound:
     """The error for an id that no record has."""
     return JobNotFound(
-        f"there is no job {job_id[:140]!r}: it was never submitted to this Redis, "
+        f"there is no job {quoted(job_id[:140])}: it was never submitted to this Redis, "
         "or its record has outlived CROSSMODAL_RETENTION_S"
     )
 

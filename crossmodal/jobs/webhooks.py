@@ -11,7 +11,7 @@ from typing import Any
 
 from redis import Redis
 
-from crossmodal.errors import DeliveryNotFound
+from crossmodal.errors import DeliveryNotFound, quoted
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.names import deliveries_key, delivery_key, webhooks_key
 from crossmodal.jobs.record import Delivery
@@ -76,7 +76,7 @@ class Deliveries:
         with broker_errors(self._settings):
             fields = self._redis.hgetall(delivery_key(self._prefix, delivery_id))
         if not fields:
-            raise DeliveryNotFound(f"there is no delivery {delivery_id[:160]!r}")
+            raise DeliveryNotFound(f"there is no delivery {quoted(delivery_id[:160])}")
         return Delivery.model_validate({"id": delivery_id, **fields})
 
     def list(self, owner: str, most: int, job_id: str | None = None) -> Iterator[Delivery]:

@@ -134,13 +134,24 @@ def check(o: Options, out: Path, stages: Sequence[str], resume: bool) -> None:
     for stage in stages:
         if not resume:
             refuse_unfinished(out / f"{stage}.checkpoint")
-    models = [out / STAGES[s].made for s in ("txt2img", "img2txt")]
-    made = next((m for m in models if m.is_file()), None)
-    if made and "word2vec" in stages and not (resume or o.start_from):
+    if "word2vec" in stages and not (resume or o.start_from):
+        _refuse_new_words(out, stages)
+
+
+def _refuse_new_words(out: Path, stages: Sequence[str]) -> None:
+    """Raise `InvalidSetting` where models would be left with other words than they know."""
+    made = [s for s in ("txt2img", "img2txt") if (out / STAGES[s].made).is_file()]
+    if not made:
+        return
+    if len(stages) == 1:
         raise InvalidSetting(
-            f"{made} was trained with the words of {out}: choose another --out for new words, or "
-            "name the stage to train again"
+            f"{out} holds {' and '.join(made)} that know its words: choose another --out for new "
+            "words"
         )
+    what = "bundle" if len(made) == 2 else made[0]
+    raise InvalidSetting(
+        f"{out} holds a trained {what} already: --resume goes on with it, or choose another --out"
+    )
 
 
 def _check_text(text: str) -> None:

@@ -23,16 +23,30 @@ log = logging.getLogger(__name__)
 
 def gateway(
     address: Annotated[
-        str, typer.Option(envvar="CROSSMODAL_GATEWAY_ADDRESS", help="Address to listen at.")
+        str,
+        typer.Option(
+            envvar="CROSSMODAL_GATEWAY_ADDRESS", metavar="IP", help="Address to listen at."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="CROSSMODAL_GATEWAY_PORT", min=0, max=65_535)] = 8000,
+    port: Annotated[
+        int,
+        typer.Option(
+            envvar="CROSSMODAL_GATEWAY_PORT",
+            metavar="N",
+            min=0,
+            max=65_535,
+            help="Port to listen at; 0 for any that is free.",
+        ),
+    ] = 8000,
     keys: Annotated[
         bool | None,
         typer.Option(
             "--keys/--no-keys", help="Ask for API keys (by default only where not on loopback)."
         ),
     ] = None,
-    flower: Annotated[str, typer.Option(help="URL of Flower, for a link on the page.")] = "",
+    flower: Annotated[
+        str, typer.Option(metavar="URL", help="Of Flower, for a link on the page.")
+    ] = "",
 ) -> None:
     """Serve jobs over HTTP, with a page at /."""
     with errors_to_exit_status():

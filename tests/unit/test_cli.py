@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from crossmodal.cli import COMMANDS
+from crossmodal.cli import COMMANDS, load
 from crossmodal.local.valkey import free_port, valkey_url
 from crossmodal.settings import Settings
 from tests.commands import Done, run_command
@@ -80,6 +81,19 @@ def test_with_json_an_error_is_json(args: tuple[str, ...], code: str, retryable:
     assert (error["code"], error["retryable"]) == (code, retryable)
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("jobs", "--state", "odd"), "Invalid value for '--state': 'odd' is not one of 'queued',"),
+        (("jobs", "--limit", "x"), "Invalid value for '--limit': 'x' should be a valid integer: "),
+        (("txt2img", "a", "-n", "99"), ": '99' should be less than or equal to 16: see "),
+        (("txt2img", "a", "--temperature", "a: Value error, b"), ": 'a: Value error, b' should "),
+    ],
+)
+def test_bad_usage_is_said_with_the_value_and_plainly(args: tuple[str, ...], message: str) -> None:
+    assert message in run(*args).stderr
+
+
 def test_who_refuses_is_not_said_to_be_slow() -> None:
     error = run("queue").stderr
     assert "does not answer: Connection refused. Start one with" in error
@@ -121,9 +135,30 @@ def test_every_command_has_help_that_fits_into_80_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     for name in COMMANDS:
-        done = run(name, "--help")
-        assert (done.returncode, "Usage" in done.stdout) == (0, True), name
-        assert max(map(len, done.stdout.splitlines())) <= 80, name
+        for sub in ((), *((sub,) for sub in getattr(load(name), "commands", ()))):
+            done = run(name, *sub, "--help")
+            assert (done.returncode, "Usage" in done.stdout) == (0, True), (name, sub)
+            assert max(map(len, done.stdout.splitlines())) <= 80, (name, sub)
+            assert not re.search(r"\S…", done.stdout), (name, sub)  # is cut
+
+
+def test_json_has_bytes_that_are_no_text_escaped() -> None:
+    done = run("img2txt", os.fsdecode(b"\xff.png"), "--json")
+    assert (done.stderr, "\\udcff.png" in done.stdout) == ("", True)
+    assert json.loads(done.stdout.encode())[0]["file"] == "\udcff.png"
+
+
+def test_what_a_terminal_has_not_is_escaped() -> None:
+    run("--version")
+    assert "é \ud800 \udcff".encode("ascii", "crossmodal") == rb"\xe9 \ud800 " + b"\xff"
+
+
+def test_a_backslash_in_an_id_is_not_doubled(settings: Settings) -> None:
+    for command in (("status",), ("batch", "status"), ("dead", "show"), ("keys", "revoke")):
+        done = run_command(environment(settings), *command, r"b\xff")
+        assert (r" 'b\xff' " in done.stderr.replace(":", " "), done.stdout) == (True, ""), (
+            done.stderr
+        )
 
 
 def test_doctor_names_each_problem_with_its_remedy() -> None:
@@ -151,4 +186,4 @@ def test_of_files_that_cannot_all_be_submitted_the_jobs_are_told(
     assert (again.returncode, "queue_full" in again.stderr) == (1, True)
     env["CROSSMODAL_MAX_QUEUE_LENGTH"] = "9"
     shown = run("img2txt", *names, "--timeout", "0", **env)
-    assert "\\udcff.png: result_timeout" in shown.stdout
+    assert f"\n{names[0]}: result_timeout" in f"\n{shown.stdout}"

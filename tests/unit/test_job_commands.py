@@ -53,7 +53,7 @@ def run(
     monkeypatch.chdir(tmp_path / "here")
     url = redis_server.url(Role.PRODUCER, settings.key_prefix)
     env = environment(settings) | {"CELERY_BROKER_URL": url}
-    return lambda *args: run_command(env, *args)
+    return lambda *args, **more: run_command(env | more, *args)
 
 
 @pytest.fixture
@@ -385,6 +385,28 @@ def test_a_write_that_fails_says_how_to_get_the_picture(run: Run, client: Client
     assert done.returncode == 1
     assert "output_not_writable x-1.png cannot be written" in done.stderr
     assert f"`crossmodal result {job_id} -o FILE`" in done.stderr
+
+
+def test_a_store_that_cannot_be_opened_is_refused_before_anything_is_submitted(
+    run: Run, client: Client
+) -> None:
+    job_id = client.txt2img("a square").id
+    for args in (("txt2img", "a circle"), ("result", job_id)):
+        done = run(*args, "-o", "x.png", "--timeout", "0", CROSSMODAL_STORAGE_URL="ftp://x")
+        assert (done.returncode, "invalid_setting" in done.stderr) == (2, True), done.stderr
+    assert [job.id for job in client.jobs().jobs] == [job_id]
+
+
+def test_a_read_that_fails_says_how_to_get_the_picture(
+    run: Run, client: Client, tmp_path: Path
+) -> None:
+    job_id = drawn(client)
+    other = (tmp_path / "other").as_uri()  # not where the worker has put it
+    done = run("result", job_id, "-o", "x.png", CROSSMODAL_STORAGE_URL=other)
+    assert (done.returncode, other in done.stderr) == (1, True)
+    assert done.stderr.startswith("error blob_not_found there is nothing at ")
+    assert f"`crossmodal result {job_id} -o FILE`" in done.stderr
+    assert not Path("x.png").exists()
 
 
 def test_captions_are_not_written_to_a_picture(run: Run, client: Client) -> None:

@@ -103,6 +103,22 @@ def test_a_folder_that_cannot_name_a_bundle_asks_for_a_name(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("what", "made", "said"),
+    [("all", ("txt2img", "img2txt"), "holds a trained bundle already: --resume goes on with it"),
+     ("all", ("txt2img",), "holds a trained txt2img already: --resume goes on with it"),
+     ("word2vec", ("img2txt",), "holds img2txt that know its words: choose another --out")],
+)  # fmt: skip
+def test_models_are_not_left_with_new_words(
+    tmp_path: Path, what: str, made: tuple[str, ...], said: str
+) -> None:
+    for stage in made:
+        (tmp_path / f"{stage}.json").write_text("{}")
+    done = invoke(train, what, "--steps", "1", "--dataset", "coco:/nowhere", "--out", str(tmp_path))
+    assert (done.exit_code, f"{tmp_path} {said}" in done.stderr) == (2, True), done.stderr
+    assert len(list(tmp_path.iterdir())) == len(made)
+
+
 @pytest.mark.parametrize("name", ["train", "evaluate"])
 def test_help_is_whole_in_80_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
