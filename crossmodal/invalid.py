@@ -7,7 +7,7 @@ MOST = 300  # characters of what is wrong
 MOST_WHERE = 100  # ... and of where: a value may be nested deeply
 
 
-def described(error: Mapping[str, Any], whole: str) -> str:
+def explained(error: Mapping[str, Any], whole: str) -> str:
     """Where an error is, and what; one that has no place is in the `whole`."""
     where = ".".join(str(part) for part in error["loc"]) or whole
     return f"{where if len(where) <= MOST_WHERE else where[:MOST_WHERE] + '…'}: {words(error)}"

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis import Redis
 
 from crossmodal.errors import ApiKeyNotFound, InvalidParams, RateLimited, Unauthorized, quoted
-from crossmodal.invalid import described
+from crossmodal.invalid import explained
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.names import api_key_key, api_keys_key
 from crossmodal.jobs.scripts import script
@@ -72,7 +72,7 @@ class ApiKeys:
                 created_at=seconds + micros / 1e6, **limits,
             )  # fmt: skip
         except ValidationError as e:
-            raise InvalidParams(described(e.errors()[0], "key")) from e
+            raise InvalidParams(explained(e.errors()[0], "key")) from e
         fields = {"key": key.model_dump_json(), "digest": _digest(secret)}
         with broker_errors(self._settings):
             pipe = self._redis.pipeline(transaction=True)

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from crossmodal.errors import InvalidMessage, InvalidParams, UnknownTask
-from crossmodal.invalid import described
+from crossmodal.invalid import explained
 from crossmodal.jobs.names import RECORDED_HEADER, Task, check_job_id
 from crossmodal.jobs.params import Params
 
@@ -137,7 +137,7 @@ def parse_message(raw: bytes, max_bytes: int, known_tasks: Container[str]) -> di
     except InvalidParams as e:  # an id that no job may have
         raise InvalidMessage(f"this is no Celery message: {e}") from e
     except ValidationError as e:
-        what = described(e.errors()[0], "message")
+        what = explained(e.errors()[0], "message")
         raise InvalidMessage(f"this is no Celery message: {what}") from e
     except (ValueError, RecursionError, binascii.Error) as e:
         raise InvalidMessage(f"this is no Celery message: {e}") from e

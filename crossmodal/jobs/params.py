@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from crossmodal.errors import InvalidParams, InvalidPrompt
-from crossmodal.invalid import described
+from crossmodal.invalid import explained
 from crossmodal.jobs.names import Task, check_batch_id
 from crossmodal.jobs.origin import Webhook
 
@@ -191,7 +191,7 @@ def _invalid(error: ValidationError) -> InvalidParams:
 
 
 def _describe(error: Any) -> str:
-    return f"{described(error, 'params')} (got {reprlib.repr(error.get('input'))})"
+    return f"{explained(error, 'params')} (got {reprlib.repr(error.get('input'))})"
 
 
 def fingerprint(

@@ -17,7 +17,7 @@ from torch import nn
 
 from crossmodal.errors import BundleInvalid
 from crossmodal.files import write_whole
-from crossmodal.invalid import described
+from crossmodal.invalid import explained
 from crossmodal.models.bundle import BERT, WORDS, Bundle, bert_files
 from crossmodal.models.captioner import Captioner, CaptionerConfig
 from crossmodal.models.drawing import KINDS, DrawingConfig, build
@@ -78,7 +78,7 @@ def _config(bundle: Bundle, name: str, kind: Any) -> Any:
     try:
         return TypeAdapter(kind).validate_python(bundle.config(f"{name}.json"))
     except ValidationError as e:
-        what = described(e.errors()[0], "all of it")
+        what = explained(e.errors()[0], "all of it")
         raise BundleInvalid(f"{bundle.path(name + '.json')}: {what}") from e
 
 

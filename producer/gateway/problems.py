@@ -221,7 +221,7 @@ def install(app: FastAPI) -> None:
 
 def described(errors: Sequence[Any]) -> str:
     """The first few fields that are wrong, in words."""
-    shown = "; ".join(invalid.described(error, "body") for error in errors[:MOST_SHOWN])
+    shown = "; ".join(invalid.explained(error, "body") for error in errors[:MOST_SHOWN])
     return f"{shown}; …" if len(errors) > MOST_SHOWN else shown
 
 
