@@ -53,7 +53,8 @@ class Installation:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        return (*SECRETS, self.token.rpartition("_")[2], self.signing.removeprefix("whsec_"))
+        _, _, token = self.token.split("_", 2)  # which may itself have underscores
+        return (*SECRETS, token, self.signing.removeprefix("whsec_"))
 
     def check(self, text: str | bytes, where: str) -> None:
         """Fail where a secret is in `text`, which must not be empty."""
