@@ -25,7 +25,7 @@ from crossmodal.jobs.record import BatchStatus, ItemResult, parse_task
 from producer.bulk import Request
 from producer.client import Client
 from producer.jsonl import BatchFile, result_line
-from producer.patience import Unserved, looking
+from producer.patience import Unserved, polling
 from producer.targets import write
 
 app = typer.Typer(
@@ -72,7 +72,7 @@ def run(
         with (
             _goes_on(name), _output(out, source) as put,
             progress("items", file.total) as bar,
-            looking(unserved.look),
+            polling(unserved.check),
         ):  # fmt: skip
             note(f"batch {name}: go on with it by --id {name}")
             for result in client.map_items(_requests(file), batch_id=name):

@@ -1,6 +1,6 @@
 """What a person who waits is told: how far the jobs are, that nobody serves them, how to go on.
 
-A thread looks once a second, so that it makes no difference what is waited for.
+A thread checks once a second, so that it makes no difference what is waited for.
 """
 
 import time
@@ -14,7 +14,7 @@ from crossmodal.jobs.record import Job, JobState, JobStatus
 from producer.client import Client
 from producer.handle import JobHandle
 
-LOOK_S = 1.0
+POLL_S = 1.0
 NOBODY_AFTER_S = 3.0
 
 
@@ -28,15 +28,15 @@ def wait_for(client: Client, jobs: Iterable[Job], timeout_s: float | None = None
     with progress("waiting", len(handles)) as bar:
         task = bar.task_ids[0]
 
-        def look() -> None:
+        def check() -> None:
             jobs = list(left.values())
             if jobs and not bar.disable:  # the last, because then all have ended
                 shown = place(client.status(jobs[-1].id))
                 bar.update(task, description=shown if len(handles) == 1 else f"the last: {shown}")
-            unserved.look(lambda queue: _is_run(client, jobs, queue))
+            unserved.check(lambda queue: _is_run(client, jobs, queue))
 
         try:
-            with looking(look):
+            with polling(check):
                 for job in client.as_completed(handles, timeout_s):
                     del left[job.id]
                     bar.advance(task)
@@ -45,14 +45,14 @@ def wait_for(client: Client, jobs: Iterable[Job], timeout_s: float | None = None
 
 
 @contextmanager
-def looking(look: Callable[[], None]) -> Iterator[None]:
-    """Call `look` once a second; an outage is for whoever waits to tell."""
+def polling(check: Callable[[], None]) -> Iterator[None]:
+    """Call `check` once a second; an outage is for whoever waits to tell."""
     ended = Event()
 
     def run() -> None:
-        while not ended.wait(LOOK_S):
+        while not ended.wait(POLL_S):
             with suppress(CrossmodalError):
-                look()
+                check()
 
     thread = Thread(target=run, name="patience", daemon=True)
     try:
@@ -74,7 +74,7 @@ class Unserved:
         self._served: set[str] = set()
         self._not_before = time.monotonic() + NOBODY_AFTER_S
 
-    def look(self, is_run: Callable[[str], bool] = lambda queue: False) -> None:
+    def check(self, is_run: Callable[[str], bool] = lambda queue: False) -> None:
         """Ask who works; `is_run` says whether what is waited for is in somebody's hands yet."""
         queues = self._queues() - self._told
         if not queues or time.monotonic() < self._not_before:

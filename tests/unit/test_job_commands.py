@@ -66,21 +66,21 @@ def client(settings: Settings) -> Iterator[Client]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is told a person who waits is told within a blink."""
     monkeypatch.setattr(patience, "NOBODY_AFTER_S", 0.0)
-    monkeypatch.setattr(patience, "LOOK_S", 0.02)
+    monkeypatch.setattr(patience, "POLL_S", 0.02)
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
-    """The queues that each look was at which has ended: what it had to tell has been printed."""
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """The queues of each check that has ended: what it had to tell has been printed."""
     ended: list[set[str]] = []
-    look = Unserved.look
+    check = Unserved.check
 
     def counted(self: Unserved, is_run: Callable[[str], bool] = lambda queue: False) -> None:
         queues = self._queues()
-        look(self, is_run)
+        check(self, is_run)
         ended.append(queues)
 
-    monkeypatch.setattr(Unserved, "look", counted)
+    monkeypatch.setattr(Unserved, "check", counted)
     return ended
 
 
@@ -161,9 +161,9 @@ def press_ctrl_c() -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_where_no_worker_is_that_is_said_once_and_how_to_start_one(
-    run: Run, looks: list[set[str]]
+    run: Run, checks: list[set[str]]
 ) -> None:
-    with meanwhile(press_ctrl_c, lambda: len(looks) >= 3):
+    with meanwhile(press_ctrl_c, lambda: len(checks) >= 3):
         done = run("txt2img", "a circle")
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.startswith(NOTE)
@@ -172,10 +172,10 @@ def test_where_no_worker_is_that_is_said_once_and_how_to_start_one(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_batch_says_it_too_and_how_to_go_on(run: Run, looks: list[set[str]]) -> None:
+def test_a_batch_says_it_too_and_how_to_go_on(run: Run, checks: list[set[str]]) -> None:
     requests = Path("requests.jsonl")
     requests.write_text('{"url": "/v1/txt2img", "body": {"prompt": "a circle"}}\n')
-    with meanwhile(press_ctrl_c, lambda: any(looks)):
+    with meanwhile(press_ctrl_c, lambda: any(checks)):
         done = run("batch", "run", "requests.jsonl", "-o", "out.jsonl", "--id", "mine")
     assert done.returncode == 130
     assert "no worker serves the queue txt2img.bulk: start one" in done.stderr
@@ -189,13 +189,13 @@ def test_a_queue_that_is_served_is_not_said_to_be_unserved_until_its_worker_leav
     workers = Workers(settings, client.redis)
     workers.announce("cpu", queues=["txt2img"])
     unserved = Unserved(client, lambda: {"txt2img"})
-    unserved.look()
+    unserved.check()
     assert capsys.readouterr().err == ""
     workers.leave("cpu")
-    unserved.look(is_run=lambda queue: True)  # it finishes what it has
+    unserved.check(is_run=lambda queue: True)  # it finishes what it has
     assert capsys.readouterr().err == ""
     for _ in range(2):
-        unserved.look()
+        unserved.check()
     said = capsys.readouterr().err
     assert said.startswith("no worker serves the queue txt2img any more: start one")
     assert said.count("\n") == 1
@@ -203,22 +203,22 @@ def test_a_queue_that_is_served_is_not_said_to_be_unserved_until_its_worker_leav
 
 @pytest.mark.usefixtures("impatient")
 def test_of_a_job_that_is_run_nothing_is_said(
-    run: Run, client: Client, looks: list[set[str]]
+    run: Run, client: Client, checks: list[set[str]]
 ) -> None:
     job = client.txt2img("a circle")
     started(client, job.id)
-    with meanwhile(press_ctrl_c, lambda: looks):
+    with meanwhile(press_ctrl_c, lambda: checks):
         done = run("wait", job.id)
     assert (done.returncode, "no worker" in done.stderr) == (130, False)
 
 
 def test_nothing_is_said_in_the_first_seconds(
-    run: Run, looks: list[set[str]], monkeypatch: pytest.MonkeyPatch
+    run: Run, checks: list[set[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert patience.NOBODY_AFTER_S == 3
     monkeypatch.setattr(patience, "NOBODY_AFTER_S", 600)  # however slow the machine is
-    monkeypatch.setattr(patience, "LOOK_S", 0.02)
-    with meanwhile(press_ctrl_c, lambda: looks):
+    monkeypatch.setattr(patience, "POLL_S", 0.02)
+    with meanwhile(press_ctrl_c, lambda: checks):
         done = run("txt2img", "a circle")
     assert (done.returncode, "no worker" in done.stderr) == (130, False)
 
@@ -508,8 +508,8 @@ def test_data_is_printed_as_it_is(run: Run, client: Client) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_with_json_what_is_told_is_json_too(run: Run, looks: list[set[str]]) -> None:
-    with meanwhile(press_ctrl_c, lambda: looks):
+def test_with_json_what_is_told_is_json_too(run: Run, checks: list[set[str]]) -> None:
+    with meanwhile(press_ctrl_c, lambda: checks):
         done = run("txt2img", "a circle", "--json")
     told, error = map(json.loads, done.stderr.splitlines())
     assert told["note"].startswith(NOTE)
@@ -538,7 +538,7 @@ def test_a_disk_that_is_full_in_mid_batch_says_how_to_go_on(run: Run) -> None:
 def test_a_file_of_requests_that_goes_away_is_not_said_to_be_the_output(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between two looks at it: how many lines it has, and what they say."""
+    """Between two checks of it: how many lines it has, and what they say."""
 
     def items(file: BatchFile) -> Any:
         file.path.unlink()
