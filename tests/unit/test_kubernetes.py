@@ -211,9 +211,9 @@ def test_only_what_has_models_is_asked_whether_it_is_ready(overlay: str) -> None
 
 @each_overlay
 def test_probes_of_the_gateway_are_routes_of_it(overlay: str) -> None:
-    from producer.gateway.operations import router
+    from producer.gateway.operations import probes
 
-    routes = {getattr(route, "path", None) for route in router.routes}
+    routes = {getattr(route, "path", None) for route in probes.routes}
     gateway = container(overlay, "gateway")
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert gateway[probe]["httpGet"]["path"] in routes
