@@ -173,6 +173,9 @@ def test_a_job_that_outlasts_its_lease_runs_once_also_where_it_is_sent_twice(
                 until(lambda: any(j.status().attempt > 1 for j in jobs), LEASE_S + SWEEP_S + 1)
             assert states(jobs) == [JobState.RUNNING] * 2
         assert attempts(jobs) == [1, 1]
+        logs = [(place.folder / name / "log").read_text() for name in ("worker", "rival")]
+    given_out_again = f"job {jobs[1].id} is not started"  # whose message was sent once
+    assert not any(given_out_again in log for log in logs)
 
 
 def test_jobs_of_a_dead_machine_are_run_by_another(place: Place, worker: Child) -> None:
