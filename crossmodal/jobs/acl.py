@@ -15,7 +15,7 @@ PRIORITY = "??[369]"  # what kombu puts after a queue's name for the lists of ot
 
 # What redis-py says when it connects, and what the memory guard and `doctor` ask. Not CONFIG GET:
 # it shows the server's passwords.
-CONNECTION = ("client|setinfo", "info", "ping", "select", "time")
+CONNECTION = ("client|setinfo", "client|setname", "info", "ping", "select", "time")
 # The ledger's, also those within its scripts: Redis checks them too.
 LEDGER = (
     "del", "discard", "evalsha", "exec", "exists", "expire", "get", "hdel", "hget", "hgetall",

@@ -1,5 +1,6 @@
 """Connections to Redis that answer or fail within the connect timeout, and never hang."""
 
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,14 +42,16 @@ CLUSTER_ERRORS = (MovedError, AskError, ClusterCrossSlotError, ClusterDownError)
 BROKEN_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # a connection that ended, as any may
 
 
-def connect(settings: Settings, retries: int = 1, decode: bool = True) -> redis.Redis:
+def connect(
+    settings: Settings, retries: int = 1, decode: bool = True, what: str = "client"
+) -> redis.Redis:
     """A client that connects on first use; after a lost connection it sends again at once.
 
     Without `retries` a command is sent once: for those that must not be sent twice. Without
-    `decode`, replies are bytes.
+    `decode`, replies are bytes. `what` names the connections in Redis's `CLIENT LIST`.
     """
     address = address_of(settings)
-    options = _options(settings, address, Retry, retries) | {"decode_responses": decode}
+    options = _options(settings, address, Retry, retries, what) | {"decode_responses": decode}
     pool: redis.ConnectionPool
     if address.is_sentinel:
         kwargs = sentinel_options(settings, address)
@@ -62,10 +65,12 @@ def connect(settings: Settings, retries: int = 1, decode: bool = True) -> redis.
     return redis.Redis.from_pool(pool)
 
 
-def connect_async(settings: Settings) -> redis.asyncio.Redis:
+def connect_async(
+    settings: Settings, retries: int = 1, what: str = "client"
+) -> redis.asyncio.Redis:
     """The same for an event loop."""
     address = address_of(settings)
-    options = _options(settings, address, AsyncRetry, 1)
+    options = _options(settings, address, AsyncRetry, retries, what)
     pool: redis.asyncio.ConnectionPool
     if address.is_sentinel:
         kwargs = sentinel_options(settings, address, AsyncRetry)
@@ -92,18 +97,25 @@ def _host(address: Address) -> dict[str, Any]:
 
 
 def _options(
-    settings: Settings, address: Address, retry: type[Retry] | type[AsyncRetry], retries: int
-) -> dict[str, Any]:
+    settings: Settings, address: Address, retry: type[Retry] | type[AsyncRetry], retries: int,
+    what: str,
+) -> dict[str, Any]:  # fmt: skip
     with_tls: dict[str, Any] = {"ssl": True} if address.tls and address.is_sentinel else {}
     return {
         **address.account,
         **(address.tls or {}),
         **with_tls,
         "decode_responses": True,
+        "client_name": connection_name(what),
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.connect_timeout_s,
         "retry": retry(NoBackoff(), retries, supported_errors=(RedisConnectionError,)),
     }
+
+
+def connection_name(what: str) -> str:
+    """What a connection is called in Redis's `CLIENT LIST`, where no name has a space."""
+    return f"crossmodal:{what}:{socket.gethostname()}".replace(" ", "_")
 
 
 def sentinel_options(
@@ -170,10 +182,12 @@ def broker_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except RedisError as e:
-        raise _translated(e, redacted(settings.broker_url.get_secret_value()), settings) from e
+        raise translated(e, settings) from e
 
 
-def _translated(error: RedisError, url: str, settings: Settings) -> Exception:
+def translated(error: RedisError, settings: Settings) -> Exception:
+    """What redis-py raised, as `BrokerUnavailable` or one of its kinds."""
+    url = redacted(settings.broker_url.get_secret_value())
     if isinstance(error, OutOfMemoryError):
         return BrokerFull(
             f"Redis has used up its maxmemory: {_reason(error)}. Submit again when jobs have "

@@ -1,0 +1,227 @@
+"""Calls to Redis: the same ones, run waiting and on an event loop."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from crossmodal.errors import BrokerUnavailable
+from crossmodal.jobs import names
+from crossmodal.jobs.calls import (
+    Atomic,
+    Blocking,
+    Call,
+    Script,
+    Steps,
+    Waiting,
+    call,
+    redis,
+    undecoded,
+)
+from crossmodal.jobs.connection import connect
+from crossmodal.jobs.runners import AsyncRunner, Runner
+from crossmodal.settings import Settings
+
+Run = Callable[[Call[Any]], Any]
+
+
+def on_a_loop(settings: Settings, *calls: Call[Any]) -> list[Any]:
+    """What each comes to, all asked at once on one event loop."""
+
+    async def run() -> list[Any]:
+        runner = AsyncRunner(settings)
+        try:
+            return await asyncio.gather(*map(runner.run, calls), return_exceptions=True)
+        finally:
+            await runner.close()
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=["waiting", "loop"])
+def run(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Run]:
+    runner = Runner(settings)
+
+    def loop(call: Call[Any]) -> Any:
+        [found] = on_a_loop(settings, call)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    yield runner.run if request.param == "waiting" else loop
+    runner.close()
+
+
+@pytest.fixture
+def key(settings: Settings) -> str:
+    return f"{settings.key_prefix}:runners"
+
+
+@call
+def noted(key: str, value: str) -> Steps[dict[str, str]]:
+    yield redis.hset(key, "value", value)
+    fields: dict[str, str] = yield redis.hgetall(key)
+    return fields
+
+
+def test_each_step_has_the_reply_to_the_one_before(run: Run, key: str) -> None:
+    assert run(noted(key, "a")) == {"value": "a"}
+
+
+def test_commands_that_travel_together_have_a_list_of_replies(run: Run, key: str) -> None:
+    @call
+    def several() -> Steps[Any]:
+        return (yield [redis.rpush(key, "a", "b"), redis.lrange(key, 0, -1), redis.time()])
+
+    length, items, (seconds, _) = run(several())
+    assert (length, items) == (2, ["a", "b"])
+    assert seconds > 1_000_000_000
+
+
+def test_atomic_commands_have_a_list_of_replies(run: Run, key: str) -> None:
+    @call
+    def several() -> Steps[Any]:
+        return (yield Atomic([redis.set(key, "a"), redis.get(key)]))
+
+    assert run(several()) == [True, "a"]
+
+
+def test_a_call_is_made_of_calls(run: Run, key: str) -> None:
+    @call
+    def both() -> Steps[list[dict[str, str]]]:
+        first = yield from noted(key, "a")
+        return [first, (yield from noted(key, "b"))]
+
+    assert run(both()) == [{"value": "a"}, {"value": "b"}]
+
+
+def test_what_waits_elsewhere_is_a_step_too(run: Run) -> None:
+    @call
+    def elsewhere() -> Steps[int]:
+        found: int = yield Blocking(lambda: 7)
+        return found
+
+    assert run(elsewhere()) == 7
+
+
+def test_a_call_may_handle_what_a_step_raises(run: Run) -> None:
+    @call
+    def careful() -> Steps[str]:
+        try:
+            yield Blocking(lambda: 1 // 0)
+        except ZeroDivisionError:
+            return "handled"
+        return "not raised"
+
+    assert run(careful()) == "handled"
+
+
+def test_what_a_call_raises_comes_out(run: Run, key: str) -> None:
+    @call
+    def failing() -> Steps[None]:
+        yield redis.get(key)
+        raise KeyError("it")
+
+    with pytest.raises(KeyError, match="it"):
+        run(failing())
+
+
+def test_a_command_that_waits_is_answered(run: Run, key: str) -> None:
+    @call
+    def waiting() -> Steps[Any]:
+        entry = yield redis.xadd(key, {"a": "b"})
+        [[stream, entries]] = yield Waiting(redis.xread({key: "0"}, block=1_000))
+        return stream, entries == [(entry, {"a": "b"})]
+
+    assert run(waiting()) == (key, True)
+
+
+def test_bytes_stay_bytes_where_they_are_asked_for(run: Run, key: str) -> None:
+    @call
+    def odd() -> Steps[Any]:
+        yield redis.set(key, b"\xff\x00")
+        return (yield undecoded(redis.get(key)))
+
+    assert run(odd()) == b"\xff\x00"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_server_that_has_forgotten_its_scripts_is_given_them_again(
+    run: Run, settings: Settings, admin: Any, alone: bool
+) -> None:
+    job = names.new_job_id()
+    script = Script(
+        "remove", (names.job_key(settings.key_prefix, job),), (settings.key_prefix, job, 1)
+    )
+
+    @call
+    def removed() -> Steps[Any]:
+        return (yield script) if alone else (yield [script, script])
+
+    admin.script_flush()
+    reply = run(removed())
+    assert (reply if alone else reply[1])[0] == "unknown"
+
+
+def test_an_error_reply_is_translated(run: Run, key: str) -> None:
+    @call
+    def wrong() -> Steps[Any]:
+        return (yield [redis.set(key, "a"), redis.lrange(key, 0, -1)])
+
+    with pytest.raises(BrokerUnavailable, match="WRONGTYPE"):
+        run(wrong())
+
+
+def test_a_server_that_is_away_is_said_to_be(settings: Settings) -> None:
+    away = settings.model_copy(
+        update={"broker_url": type(settings.broker_url)("redis://127.0.0.1:1/0")}
+    )
+    with pytest.raises(BrokerUnavailable, match="does not answer"):
+        Runner(away).run(noted("x:key", "a"))
+    [found] = on_a_loop(away, noted("x:key", "a"))
+    assert isinstance(found, BrokerUnavailable)
+
+
+def test_what_is_asked_in_one_turn_travels_together(settings: Settings, key: str) -> None:
+    async def count() -> int:
+        runner = AsyncRunner(settings)
+        made: list[int] = []
+        pipeline = runner.redis.pipeline
+
+        def counted(*args: Any) -> Any:
+            made.append(1)
+            return pipeline(*args)
+
+        runner.redis.pipeline = counted
+        await asyncio.gather(*(runner.run(noted(f"{key}:{i}", "a")) for i in range(200)))
+        await runner.close()
+        return len(made)
+
+    assert asyncio.run(count()) <= 4  # two steps each
+
+
+def test_an_error_reply_harms_only_its_own_call(settings: Settings, key: str) -> None:
+    @call
+    def wrong() -> Steps[Any]:
+        return (yield redis.lrange(f"{key}:text", 0, -1))
+
+    with connect(settings) as raw:
+        raw.set(f"{key}:text", "a")
+    good, bad = on_a_loop(settings, noted(key, "a"), wrong())
+    assert good == {"value": "a"}
+    assert isinstance(bad, BrokerUnavailable)
+
+
+def test_a_call_that_is_canceled_harms_no_other(settings: Settings, key: str) -> None:
+    async def run() -> dict[str, str]:
+        runner = AsyncRunner(settings)
+        leaving = asyncio.create_task(runner.run(noted(f"{key}:a", "a")))
+        staying = asyncio.create_task(runner.run(noted(f"{key}:b", "b")))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        found = await staying
+        await runner.close()
+        return found
+
+    assert asyncio.run(run()) == {"value": "b"}
