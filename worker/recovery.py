@@ -15,12 +15,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from crossmodal.errors import BrokerUnavailable, InvalidParams, JobNotFound
-from crossmodal.jobs.connection import broker_errors, connect
+from crossmodal.jobs.calls import redis, undecoded
+from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import job_of, message_of
 from crossmodal.jobs.names import Task, celery_prefix, job_key, messages_key, queue_key
 from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import Failure, Job
+from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 
@@ -41,7 +43,7 @@ class Recovery(Thread):
     A thread of its own: reading a long queue may take longer than a lease.
     """
 
-    def __init__(self, settings: Settings, queues: Collection[str]) -> None:
+    def __init__(self, settings: Settings, queues: Collection[str], runner: Runner) -> None:
         super().__init__(name="recovery", daemon=True)
         self._settings = settings
         self._tasks = [task for task in Task if task.queue in queues]
@@ -51,10 +53,10 @@ class Recovery(Thread):
             for priority in PRIORITIES
         ]
         self._unacked = celery_prefix(settings.key_prefix) + UNACKED
+        self._run = runner.run
         self._ledger = JobLedger(settings)
-        self._redis: Any = connect(settings)
-        self._raw: Any = connect(settings, decode=False)
-        self._workers = Workers(settings, self._redis)
+        self._redis: Any = runner.redis
+        self._workers = Workers(settings)
         self._from = dict.fromkeys(self._tasks, OLDEST)  # where the next look begins
 
     def run(self) -> None:
@@ -71,14 +73,14 @@ class Recovery(Thread):
         """Look once; many workers may do so at the same time."""
         for task in self._tasks:
             self._recover(task)
-        self._workers.forget_silent()
+        self._run(self._workers.forget_silent())
 
     def is_spoken_of(self, job_id: str) -> bool:
         """Whether there is a message of the job among those that are soonest found."""
         return bool(self._spoken_of({job_id}, most=SOON))
 
     def _recover(self, task: Task) -> None:
-        self._ledger.promote(task)
+        self._run(self._ledger.promote(task))
         silent = {job.id: job for job in self._silent(task)}
         if not silent:
             return
@@ -89,9 +91,9 @@ class Recovery(Thread):
                 message = message_of(task, job.id, parse_params(task, job.params))
             except InvalidParams as e:  # its sender's, which plain Celery took
                 log.error("job %s has no message and cannot get one: %s", job.id, e.code)
-                self._ledger.refuse(job.id, Failure.of(e))
+                self._run(self._ledger.refuse(job.id, Failure.of(e)))
                 continue
-            if self._ledger.requeue(job, message):
+            if self._run(self._ledger.requeue(job, message)):
                 log.warning("the message of job %s was lost: sent it again", job.id)
 
     def _silent(self, task: Task) -> Iterator[Job]:
@@ -104,9 +106,9 @@ class Recovery(Thread):
             found += self._redis.zrangebyscore(running, "-inf", before, start=0, num=HEAD)
         for job_id in found:
             try:
-                job = self._ledger.get(job_id)
+                job = self._run(self._ledger.get(job_id))
             except JobNotFound:  # somebody deleted the record
-                self._ledger.forget(job_id, task)
+                self._run(self._ledger.forget(job_id, task))
                 continue
             except ValidationError as e:
                 wrong = e.error_count()
@@ -135,7 +137,7 @@ class Recovery(Thread):
 
     def _not_held(self, job_ids: list[str]) -> list[str]:
         """Those that must have a message in the queue, and those whose time may be up."""
-        now = self._ledger.now()
+        now = self._run(self._ledger.now())
         pipe = self._redis.pipeline(transaction=False)
         for job_id in job_ids:
             pipe.hmget(job_key(self._settings.key_prefix, job_id), "held", "expires_at")
@@ -149,7 +151,7 @@ class Recovery(Thread):
         last = max(job.created_at, job.started_at or 0.0, job.sent_at or 0.0)
         if job.state.is_terminal or job.held or last >= before:
             return False
-        return not self._ledger.is_leased(job.id)
+        return not self._run(self._ledger.is_leased(job.id))
 
     def _spoken_of(self, wanted: set[str], most: int | None = None) -> set[str]:
         """Those of the jobs of which there is a message; reads no more than it must."""
@@ -169,9 +171,20 @@ class Recovery(Thread):
         """
         with broker_errors(self._settings):
             for name in self._lists:
-                yield from self._raw.lrange(name, -CHUNK, -1)
-            for _, value in self._raw.hscan_iter(self._unacked, count=CHUNK):
-                yield value
+                yield from self._raw(name, -CHUNK, -1)
+            yield from self._in_hand()
             for name in self._lists:
-                for start in range(0, self._raw.llen(name), CHUNK):
-                    yield from self._raw.lrange(name, start, start + CHUNK - 1)
+                for start in range(0, self._redis.llen(name), CHUNK):
+                    yield from self._raw(name, start, start + CHUNK - 1)
+
+    def _raw(self, name: str, start: int, end: int) -> list[bytes]:
+        """Part of a list; bytes that are no text stay bytes."""
+        command = undecoded(redis.lrange(name, start, end))
+        return list(self._redis.execute_command(*command.args, **command.options))
+
+    def _in_hand(self) -> Iterator[bytes]:
+        cursor: int | None = None
+        while cursor != 0:
+            command = undecoded(redis.hscan(self._unacked, cursor or 0, count=CHUNK))
+            cursor, found = self._redis.execute_command(*command.args, **command.options)
+            yield from found.values()

@@ -155,7 +155,7 @@ class LeaseStep(bootsteps.StartStopStep):
         lease.qos = qos
         consumer.pool.loop.at_end(lease.close)
         consumer.pool.loop.begin(lease.keep())
-        Recovery(settings, consumer.app.runner, queues).start()
+        Recovery(settings, queues, consumer.app.runner).start()
         return lease
 
     def stop(self, consumer: Any) -> None:

@@ -22,7 +22,7 @@ class Quarantine:
         self._runner = runner
         self._ledger = JobLedger(settings)
         self._dead = DeadLetters(settings, self._ledger)
-        self._recovery = Recovery(settings, runner, queues)
+        self._recovery = Recovery(settings, queues, runner)
 
     def set_aside(self, queue: str, raw: bytes, error: CrossmodalError) -> None:
         """Never raises: a worker must outlive what it is sent, also while Redis fails."""
