@@ -120,9 +120,7 @@ class CheckedChannel(kombu_redis.Channel):
             return
         self._in_poll = self.client.connection
         prefixed = [self.global_keyprefix + key for key in keys]
-        self.client.connection.send_command(
-            "BRPOP", *prefixed, timeout or self.brpop_timeout or 0
-        )
+        self.client.connection.send_command("BRPOP", *prefixed, timeout or self.brpop_timeout or 0)
 
     def _in_turn(self) -> list[str]:
         found: list[str] = self._queue_cycle.consume(len(self.active_queues))
@@ -281,7 +279,7 @@ def install(settings: Settings, set_aside: SetAside, lanes: Lanes) -> None:
     """Have this process check what it takes from any queue; what is no message is `set_aside`."""
     own: dict[str, Any] = {
         "max_bytes": settings.max_message_bytes, "set_aside": staticmethod(set_aside),
-        "lanes": lanes, "acked": [], "pools": {},
+        "lanes": lanes, "acked": [], "held": [], "pools": {},
     }  # fmt: skip
     address = address_of(settings)
     base = kombu_redis.Transport
