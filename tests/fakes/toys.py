@@ -1,21 +1,24 @@
 """A Celery application with our pool and transport, whose tasks do what their arguments say.
 
-`celery -A tests.fakes.toys worker`; its tasks have the names of the real ones.
+`celery -A tests.fakes.toys worker`; its tasks have the names of the real ones. What they are about
+to return is noted in the file that `TOY_FILE` names, by their id.
 """
 
 import asyncio
 import os
-import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject
 
 from crossmodal.jobs.names import Task
 from worker.celery.app import make_app, settings
 from worker.celery.pool import CoroutineTask
 
+MADE = Path(os.environ["TOY_FILE"]).open("a", buffering=1)
 app = make_app(settings, include=())
+app.conf.worker_soft_shutdown_timeout = float(os.environ.get("TOY_SOFT_S", "0"))
 
 
 class Toy(CoroutineTask):
@@ -28,8 +31,7 @@ class Toy(CoroutineTask):
     async def work(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         told: Mapping[str, Any] = request["kwargs"]
         try:
-            if told.get("sleep_s"):
-                await asyncio.sleep(told["sleep_s"])
+            await asyncio.sleep(told.get("sleep_s", 0))
         except asyncio.CancelledError:
             print(f"canceled {request['id']}", flush=True)
             raise
@@ -43,9 +45,9 @@ class Toy(CoroutineTask):
 
     def conclude(self, outcome: Mapping[str, Any]) -> str:
         do = outcome.get("do", "")
-        is_second = bool(self.request.retries or self.request.delivery_info.get("redelivered"))
+        is_second = bool(self.request.retries or self.request.delivery_info["redelivered"])
         if do == "retry" and not is_second:
-            raise self.retry(exc=ValueError("again"), countdown=outcome.get("countdown_s", 0.2))
+            raise self.retry(exc=ValueError("again"), countdown=0.2)
         if do == "requeue" and not is_second:
             raise Reject("for another", requeue=True)
         if do == "reject":
@@ -54,21 +56,9 @@ class Toy(CoroutineTask):
             raise Ignore("not wanted")
         if do == "fail":
             raise ValueError("it failed")
+        MADE.write(f"{self.request.id}\n")
         return f"made {outcome.get('what', 'nothing')}"
 
 
 for _kind in Task:
     app.register_task(type("Run", (Toy,), {"name": _kind.celery_name})())
-
-
-@app.task(name="crossmodal.txt2img.plain")
-def plain() -> None:
-    """No coroutine."""
-
-
-def burn(seconds: float) -> None:
-    """Hold the loop."""
-    time.sleep(seconds)
-
-
-PID = os.getpid()

@@ -73,7 +73,10 @@ def take_over(message: dict[str, Any], queue: str, tag: str) -> None:
         headers[EXPIRES_HEADER], headers["expires"] = headers["expires"], None
     # Two copies of one message share a tag: the acknowledgement of one would be of both.
     properties["delivery_tag"] = tag
-    properties["delivery_info"] = {"exchange": "", "routing_key": queue}
+    is_again = bool(properties["delivery_info"].get("redelivered"))
+    properties["delivery_info"] = {
+        "exchange": "", "routing_key": queue, "redelivered": is_again,
+    }  # fmt: skip
 
 
 def check_headers(headers: Mapping[str, Any]) -> None:

@@ -79,6 +79,7 @@ class Job:
     running: "asyncio.Task[Any] | None" = None
     outcome: Any = None
     is_canceled: bool = False
+    has_ended: bool = False
 
     @property
     def id(self) -> str:
@@ -158,7 +159,6 @@ class CoroutinePool(BasePool):
         """Cancel the coroutine of a job; `pid` is the number that Celery was told as such."""
         job = self._jobs.get(pid)
         if job is not None:
-            job.is_canceled = True
             self.loop.call(_cancel, job)
 
     def on_stop(self) -> None:
@@ -226,7 +226,7 @@ class CoroutinePool(BasePool):
         else:
             job.is_canceled = False  # it was too late for that
             job.outcome = done.result()
-        job.running = None
+        job.running, job.has_ended = None, True
         self._ended.put(job)
 
     def _conclude_ended(self) -> None:
@@ -287,6 +287,8 @@ class CoroutinePool(BasePool):
 
 
 def _cancel(job: Job) -> None:
-    """On the loop, after its coroutine was started there, if it was."""
-    if job.running is not None:
-        job.running.cancel()
+    """On the loop: cancel a coroutine, or have it not start; what has ended has ended."""
+    if not job.has_ended:
+        job.is_canceled = True
+        if job.running is not None:
+            job.running.cancel()

@@ -1,0 +1,95 @@
+"""Workers whose tasks are toys, and what is sent to them as plain Celery does."""
+
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from crossmodal.jobs.names import Task, celery_prefix, messages_key
+from crossmodal.jobs.workers import Workers
+from crossmodal.jobs.runners import Runner
+from crossmodal.local.stack import Stack
+from crossmodal.processes import Child
+from crossmodal.settings import Settings
+from tests.celery_app import celery_app
+from tests.waiting import until
+from tests.workers import environment
+
+READY_S = 60
+WORKER = [sys.executable, "-m", "celery", "-A", "tests.fakes.toys", "worker", "--task-events",
+          "--without-gossip", "--without-mingle"]  # fmt: skip
+
+
+class ToyWorker:
+    """A worker of toys that runs, and an application to send it some."""
+
+    def __init__(
+        self, settings: Settings, admin: Any, app: Any, folder: Path, process: Child
+    ) -> None:
+        self.settings = settings
+        self.app = app
+        self.folder = folder
+        self.process = process
+        self.redis = admin
+
+    def send(self, task: Task = Task.TXT2IMG, queue: str = "", **kwargs: Any) -> str:
+        """Send a toy, and return its id."""
+        sent = self.app.send_task(task.celery_name, kwargs=kwargs, queue=queue or task.queue)
+        return str(sent.id)
+
+    @property
+    def made(self) -> Counter[str]:
+        """The ids of the toys that were about to return, and how often."""
+        return Counter((self.folder / "made").read_text().split())
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    @property
+    def in_hand(self) -> int:
+        """How many messages are noted as in a worker's hands."""
+        return int(self.redis.hlen(celery_prefix(self.settings.key_prefix) + "unacked"))
+
+    def waiting(self, task: Task = Task.TXT2IMG) -> int:
+        """How many messages lie in a queue."""
+        return int(self.redis.llen(messages_key(self.settings.key_prefix, task.queue)))
+
+    def inspect(self, what: str) -> Any:
+        """What the worker answers to an inspection."""
+        [answer] = getattr(self.app.control.inspect(timeout=20, limit=1), what)().values()
+        return answer
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send(number)
+
+    def wait_for_end(self) -> int | None:
+        until(lambda: not self.process.is_alive, READY_S, "the end of the worker")
+        return self.process.returncode
+
+
+@contextmanager
+def toy_worker(
+    settings: Settings, admin: Any, folder: Path, concurrency: int = 4, bulk: int = 2, **more: str
+) -> Iterator[ToyWorker]:
+    """A worker with so much room for either kind of message, once it takes some."""
+    folder.mkdir(exist_ok=True)
+    (folder / "made").touch()
+    env = environment(settings) | {
+        "CROSSMODAL_BULK_CONCURRENCY": str(bulk), "TOY_FILE": str(folder / "made"),
+        "CROSSMODAL_LOG_LEVEL": "INFO", "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **more,
+    }  # fmt: skip
+    settings = settings.model_copy(
+        update={"result_backend": more.get("CELERY_RESULT_BACKEND") and settings.broker_url}
+    )
+    with (folder / "log").open("wb") as log, Stack(env, log) as stack:
+        process = stack.start("toys", [*WORKER, "-c", str(concurrency)], 20)
+        with celery_app(settings) as app:
+            worker = ToyWorker(settings, admin, app, folder, process)
+            with Runner(settings) as runner:
+                until(lambda: bool(runner.run(Workers(settings).recent())), READY_S, "the worker")
+            yield worker
