@@ -13,6 +13,7 @@ from queue import Empty
 from typing import Any
 
 from kombu import transport as kombu_transport
+from kombu.asynchronous import get_event_loop
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import loads
@@ -94,9 +95,9 @@ class CheckedChannel(kombu_redis.Channel):
 
     def take_more(self) -> None:
         """Take at once what is known to wait, for as much as there is room."""
-        if self.active_queues and self._may_ask():
-            if lanes := [lane for lane in self._more if lane.room]:
-                self._take(lanes)
+        lanes = [lane for lane in self._more if lane.room]
+        if lanes and self.active_queues and self._may_ask():
+            self._take(lanes)
 
     def _may_ask(self) -> bool:
         return time.monotonic() >= self._not_before
@@ -177,8 +178,15 @@ class CheckedChannel(kombu_redis.Channel):
         self._not_before = time.monotonic() + AGAIN_S
         type(self).polled_at = time.monotonic()
         if not isinstance(error, OutOfMemoryError):
-            self.client.connection.disconnect()
-            self.pool.disconnect()
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Connect anew for the next question: another server may answer then, after a failover."""
+        self.connection.cycle.forget(self)
+        self._registered = False  # or kombu would poll no more until Celery begins anew
+        self.client.connection.disconnect()
+        self._registered = True
+        self.pool.disconnect()
 
     def _take(self, lanes: list[Lane], given: tuple[str, bytes] | None = None) -> None:
         """Note a message that Redis has given, and take and note more for some lanes."""
@@ -265,6 +273,14 @@ class Poller(kombu_redis.MultiChannelPoller):
         for channel in self._channels:
             channel.take_more()
         super().on_poll_start()
+
+    def forget(self, channel: Any) -> None:
+        """Read no more from the connection that a channel has its messages from."""
+        sock = self._chan_to_sock.pop((channel, channel.client, "BRPOP"), None)
+        if sock is not None:
+            self._fd_to_chan.pop(sock.fileno(), None)
+            if (hub := get_event_loop()) is not None:
+                hub.remove(sock)
 
 
 class CheckedTransport(kombu_redis.Transport):
