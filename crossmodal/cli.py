@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("crossmodal.local.cli:up", "Run queue, worker and Flower on this machine"),
     "demo": ("producer.demo:demo", "Run the main job once, on a private, temporary stack"),
     "worker": ("worker.cli:worker", "Serve jobs on this machine's devices"),
-    "flower": ("worker.celery:flower", "Run Flower, a monitor of workers and jobs"),
+    "flower": ("worker.celery.command:flower", "Run Flower, a monitor of workers and jobs"),
     "autoscale": ("worker.autoscale.cli:autoscale", "As many workers as the queues need"),
     "txt2img": ("producer.cli:txt2img", "Draw pictures of a prompt"),
     "img2txt": ("producer.cli:img2txt", "Caption pictures"),

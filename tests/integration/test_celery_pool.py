@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from crossmodal.jobs.acl import Role
+from crossmodal.jobs.connection import connection_name
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
@@ -17,7 +18,7 @@ from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.runners import Runner
 from crossmodal.settings import Settings, load_settings
 from tests.monitoring import Monitor, monitoring
-from tests.servers import Server
+from tests.servers import Server, user_name
 from tests.toys import ToyWorker, toy_worker
 from tests.waiting import until
 
@@ -195,20 +196,15 @@ def test_messages_of_every_priority_are_taken(worker: ToyWorker) -> None:
     until(lambda: all(worker.made[toy] for toy in toys), WAIT_S)
 
 
-def test_a_worker_at_rest_has_few_connections_and_names_them(worker: ToyWorker, admin: Any) -> None:
-    user = load_user(worker.settings)
-
-    def connections() -> list[str]:
-        return [
-            c["name"] for c in admin.client_list()
-            if c["user"] == user and c["name"].startswith("crossmodal:worker:")
-        ]  # fmt: skip
-
-    assert len(connections()) <= 6
-
-
-def load_user(settings: Settings) -> str:
-    return f"{settings.key_prefix}-{Role.WORKER}"
+def test_a_worker_at_rest_has_few_connections_and_names_them(
+    settings: Settings, admin: Any, tmp_path: Path
+) -> None:
+    with toy_worker(settings, admin, tmp_path) as worker:
+        worker.inspect("ping")
+        user = user_name(Role.WORKER, settings.key_prefix)
+        ours = [client for client in admin.client_list() if client["user"] == user]
+        names = [c["name"] for c in ours if c["name"] == connection_name("worker")]
+        assert len(names) <= 6
 
 
 def test_a_result_backend_is_told(settings: Settings, admin: Any, tmp_path: Path) -> None:

@@ -8,7 +8,12 @@ import pytest
 
 from crossmodal.errors import InvalidSetting
 from crossmodal.jobs.address import parse_address
-from crossmodal.jobs.connection import broker_errors, connect, transport_options
+from crossmodal.jobs.connection import (
+    broker_errors,
+    connect,
+    connection_name,
+    transport_options,
+)
 from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.server import check_server
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
@@ -17,7 +22,7 @@ from tests.at_once import at_once
 from tests.certificates import Authority
 from tests.ledgers import Ledger
 from tests.servers import BINARY
-from worker.broker import backend_conf, broker_conf
+from worker.celery.broker import backend_conf, broker_conf
 
 SENTINELS = "sentinel://ann:p%40ss@one:26379/2;sentinel://two;sentinel://three:26381"
 
@@ -106,7 +111,9 @@ def test_celery_is_given_no_password_where_it_would_show_it() -> None:
         == "sentinel://one:26379;sentinel://two:26379;sentinel://three:26381"
     )
     assert conf["broker_vhost"] == "2"
-    assert conf["broker_transport_options"] == transport_options(settings)
+    assert conf["broker_transport_options"] == transport_options(settings) | {
+        "client_name": connection_name("worker")
+    }
     assert conf["broker_transport_options"]["master_name"] == "jobs"
     assert conf["broker_transport_options"]["global_keyprefix"] == "team-a:celery:"
     assert "p@ss" not in repr(conf)

@@ -1,21 +1,33 @@
 """What a worker says of itself while it consumes, and when it drains."""
 
-from collections.abc import Iterator
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from celery.worker import state
 
+from crossmodal.jobs.names import celery_prefix
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
-from worker.lease import Keeper
+from worker.celery.lanes import Lanes
+from worker.celery.lease import SILENT_S, Lease, beat
+
+WORKER = "cpu.1@here"
 
 
-@pytest.fixture
-def keeper(settings: Settings) -> Iterator[Keeper]:
-    keeper = Keeper(settings, "cpu.1@here", ["txt2img"])
-    yield keeper
-    keeper._redis.close()
+@asynccontextmanager
+async def leasing(settings: Settings, lanes: Lanes, *delivered: str) -> AsyncIterator[Lease]:
+    pool: Any = SimpleNamespace(lanes=lanes, running_ids=set())
+    lease = Lease(settings, pool, WORKER, ["txt2img"])
+    lease.qos = SimpleNamespace(_delivered=delivered, unacked_index_key="unacked_index")
+    yield lease
+    await lease.close()
 
 
 def known(settings: Settings) -> list[str]:
@@ -24,11 +36,50 @@ def known(settings: Settings) -> list[str]:
 
 
 def test_a_worker_that_drains_is_no_longer_counted(
-    keeper: Keeper, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper._announce()
-    assert known(settings) == ["cpu.1@here"]
-    monkeypatch.setattr(state, "should_stop", 0)
-    for _ in range(2):
-        keeper._announce()
-        assert known(settings) == []
+    async def renew_twice() -> None:
+        async with leasing(settings, Lanes()) as lease:
+            await lease._renew()
+            assert known(settings) == [WORKER]
+            monkeypatch.setattr(state, "should_stop", 0)
+            for _ in range(2):
+                await lease._renew()
+                assert known(settings) == []
+
+    asyncio.run(renew_twice())
+
+
+def test_what_is_in_hand_is_renewed_also_that_of_a_lost_connection(
+    settings: Settings, admin: Any
+) -> None:
+    key = celery_prefix(settings.key_prefix) + "unacked_index"
+    admin.zadd(key, {"new": 1, "of a lost connection": 1, "another's": 1})
+    lanes = Lanes()
+    lanes.bulk.tags.add("of a lost connection")
+
+    async def renew() -> None:
+        async with leasing(settings, lanes, "new", "given back") as lease:
+            await lease._renew()
+
+    asyncio.run(renew())
+    scores = dict(admin.zrange(key, 0, -1, withscores=True))
+    assert scores.pop("another's") == 1
+    assert set(scores) == {"new", "of a lost connection"}
+    assert all(abs(score - time.time()) < 60 for score in scores.values())
+
+
+@pytest.mark.parametrize(
+    ("polled", "has_room", "turned", "beats"),
+    [(0, True, 0, True), (9, True, 0, False), (9, False, 0, True), (0, True, 9, False)],
+    ids=["well", "consumes nothing", "full", "the jobs' loop hangs"],
+)
+def test_the_heartbeat_is_of_both_loops(
+    tmp_path: Path, polled: float, has_room: bool, turned: float, beats: bool
+) -> None:
+    assert SILENT_S < 9
+    now = time.monotonic()
+    kind = type("Channel", (), {"polled_at": now - polled, "has_room": has_room})
+    pool: Any = SimpleNamespace(loop=SimpleNamespace(turned_at=now - turned))
+    beat(kind(), pool, tmp_path / "beat")
+    assert (tmp_path / "beat").exists() is beats

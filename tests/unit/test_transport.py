@@ -1,26 +1,67 @@
-"""kombu, inside, as `worker/lease.py`, `transport.py` and `recovery.py` take it to be.
+"""kombu, inside, as `worker/celery` and `worker/recovery.py` take it to be; and what we change.
 
-When one of these fails, the three must be read beside kombu's new Redis transport.
+When one of these fails, they must be read beside kombu's new Redis transport.
 """
 
 import inspect
 import json
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from kombu import Connection
 from kombu.transport import get_transport_cls
 from kombu.transport.redis import Channel, MultiChannelPoller, QoS, SentinelChannel, Transport
 from redis import Redis
 
-from crossmodal.jobs.connection import connect
+from crossmodal.errors import CrossmodalError, InvalidMessage
+from crossmodal.jobs.connection import transport_options
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import EXPIRES_HEADER, Task, celery_prefix
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.local.valkey import free_port, valkey_url
 from crossmodal.settings import Settings, load_settings
 from tests.celery_app import as_before
+from worker.celery.calls import MAX_DEPTH, check_depth, take_over
+from worker.celery.lanes import Lanes
+from worker.celery.take import Taker
+from worker.celery.transport import CheckedChannel, Poller, install
+from worker.celery.unacked import Unacked
 from worker.recovery import PRIORITIES, UNACKED
-from worker.transport import BatchedAcks, CheckedChannel, install, take_over
+
+SetAside = list[tuple[str, bytes, CrossmodalError]]
+
+
+@pytest.fixture
+def aside() -> SetAside:
+    """What the channel has set aside."""
+    return []
+
+
+@pytest.fixture
+def channel(settings: Settings, aside: SetAside) -> Iterator[Any]:
+    """A channel of our transport, as a worker's."""
+    with as_before():
+        install(settings, lambda *what: aside.append(what), Lanes(8, 2))
+        options = transport_options(settings)
+        url = settings.broker_url.get_secret_value()
+        with Connection(url, transport_options=options) as connection:
+            yield connection.channel()
+
+
+def key(settings: Settings, name: str) -> str:
+    return celery_prefix(settings.key_prefix) + name
+
+
+def a_message(job_id: str = "a-job") -> str:
+    return message_of(Task.TXT2IMG, job_id, Txt2ImgParams(prompt="a circle", seed=1))
+
+
+def private_to(kind: type) -> set[str]:
+    return {name for name in vars(kind) if not name.startswith("__")}
+
+
+# What kombu does
 
 
 def test_the_lease_renews_what_kombu_sweeps_by() -> None:
@@ -39,18 +80,35 @@ def test_the_checked_channel_reads_as_kombu_does() -> None:
                  "self.connection._deliver(loads(bytes_to_str(item)), dest)",
                  "self._in_poll = None", "raise Empty()"):  # fmt: skip
         assert part in source
+    source = inspect.getsource(Channel._brpop_start)
+    for part in ("self._queue_cycle.consume(len(self.active_queues))",
+                 "for pri in self.priority_steps", "for queue in queues",
+                 "self._in_poll = self.client.connection", "send_command"):  # fmt: skip
+        assert part in source
     assert Channel.sep == "\x06\x16"
-    private = {name for name in vars(CheckedChannel) if not name.startswith("__")}
-    assert private & set(vars(Channel)) == {
+    assert private_to(CheckedChannel) & private_to(Channel) == {
         "_brpop_read", "_brpop_start", "_receive_one", "_restore", "QoS", "close",
-        "conn_or_acquire",
+        "conn_or_acquire", "pool",
     }  # fmt: skip
+
+
+def test_the_poller_asks_channels_as_kombu_does() -> None:
     assert "channel._brpop_start()" in inspect.getsource(MultiChannelPoller._register_BRPOP)
+    source = inspect.getsource(MultiChannelPoller.on_poll_start)
+    for part in ("channel.active_queues", "channel.qos.can_consume()", "_register_BRPOP(channel)"):
+        assert part in source
+    assert private_to(Poller) & private_to(MultiChannelPoller) == {"on_poll_start"}
+    assert "self.cycle = MultiChannelPoller()" in inspect.getsource(Transport.__init__)
+    source = inspect.getsource(MultiChannelPoller._register)
+    assert "self._fd_to_chan[sock.fileno()] = (channel, type)" in source
+    assert "self._chan_to_sock[(channel, client, type)] = sock" in source
+    assert "if channel._registered:" in inspect.getsource(Channel._connparams)
 
 
 def test_messages_in_hand_are_noted_as_kombu_notes_them() -> None:
     append, ack = inspect.getsource(QoS.append), inspect.getsource(QoS.ack)
     for part in ("zadd(self.unacked_index_key", "hset(self.unacked_key, delivery_tag,",
+                 "dumps([message._raw, EX, RK])",
                  "super().append(message, delivery_tag)"):  # fmt: skip
         assert part in append
     assert "_remove_from_indices(delivery_tag).execute()" in ack
@@ -59,52 +117,9 @@ def test_messages_in_hand_are_noted_as_kombu_notes_them() -> None:
     assert "zrem(self.unacked_index_key" in removed
     assert "hdel(self.unacked_key" in removed
     assert "yield self._create_client()" in inspect.getsource(Channel.conn_or_acquire)
-    private = {name for name in vars(BatchedAcks) if not name.startswith("__")}
-    assert private & set(vars(QoS)) == {"append", "ack", "pipe_or_acquire", "restore_by_tag"}
-
-
-def test_an_acknowledgement_is_not_lost_when_redis_does_not_answer(
-    settings: Settings, admin: Any
-) -> None:
-    transport = type("Transport", (Transport,), {"Channel": CheckedChannel})
-    url = settings.broker_url.get_secret_value()
-    with Connection(url, transport=transport) as connection, connect(settings) as redis:
-        channel = connection.channel()
-        channel.unacked_key = celery_prefix(settings.key_prefix) + "unacked"
-        channel.unacked_index_key = celery_prefix(settings.key_prefix) + "unacked_index"
-        redis.hset(channel.unacked_key, "tag", "message")
-        channel._caller = Redis.from_url(valkey_url(free_port()), retry=None)  # nobody is there
-        channel.qos.ack("tag")
-        assert admin.hlen(channel.unacked_key) == 1
-        channel._caller.close()
-        channel._caller = None
-        channel.qos.flush()
-        assert admin.hlen(channel.unacked_key) == 0
-
-
-def test_a_message_in_hand_is_given_out_again_at_the_head_of_its_queue(
-    settings: Settings, admin: Any
-) -> None:
-    source = inspect.getsource(QoS.restore_by_tag)
-    for part in ("pipe.hget(self.unacked_key, tag)", "_remove_from_indices(tag, pipe)",
-                 "_do_restore_message(M, EX, RK, pipe, leftmost)"):  # fmt: skip
-        assert part in source
-    prefix = celery_prefix(settings.key_prefix)
-    transport = type("Transport", (Transport,), {"Channel": CheckedChannel})
-    options = {"global_keyprefix": prefix}
-    url = settings.broker_url.get_secret_value()
-    with Connection(url, transport=transport, transport_options=options) as connection:
-        channel = connection.channel()
-        message = json.loads(message_of(Task.TXT2IMG, "a-job", Txt2ImgParams(prompt="a circle")))
-        admin.hset(prefix + "unacked", "tag", json.dumps([message, "", "txt2img"]))
-        admin.zadd(prefix + "unacked_index", {"tag": 0})
-        admin.rpush(prefix + "txt2img", "before")
-        channel.qos.restore_by_tag("tag")
-        channel.qos.restore_by_tag("tag")  # as when two sweep at once
-        assert admin.exists(prefix + "unacked", prefix + "unacked_index") == 0
-        found = admin.lrange(prefix + "txt2img", 0, -1)
-        assert len(found) == 2
-        assert json.loads(found[1])["headers"]["redelivered"] is True
+    assert private_to(Unacked) & private_to(QoS) == {
+        "append", "ack", "pipe_or_acquire", "reject", "restore_by_tag", "restore_visible",
+    }  # fmt: skip
 
 
 def test_a_message_that_is_not_wanted_is_given_back_as_by_the_sweep() -> None:
@@ -114,23 +129,11 @@ def test_a_message_that_is_not_wanted_is_given_back_as_by_the_sweep() -> None:
         assert part in source
 
 
-def test_messages_in_hand_are_where_the_recovery_looks() -> None:
+def test_messages_in_hand_are_where_the_recovery_searches() -> None:
     assert Channel.unacked_key == UNACKED
     lists = {"" if step == 0 else f"{Channel.sep}{step}" for step in Channel.priority_steps}
     assert lists == set(PRIORITIES)
     assert "lpush" in inspect.getsource(Channel._put)
-    assert "dumps([message._raw, EX, RK])" in inspect.getsource(QoS.append)
-
-
-def test_limits_and_expiry_are_not_for_a_sender_to_set() -> None:
-    message = json.loads(message_of(Task.TXT2IMG, "job-1", Txt2ImgParams(prompt="a", seed=1)))
-    headers, tag = message["headers"], message["properties"]["delivery_tag"]
-    headers |= {"timelimit": [9_999, 9_999], "expires": "2020-01-01T00:00:00+00:00"}
-    take_over(message)
-    take_over(message)  # as when a message is delivered again
-    assert headers["timelimit"] == [None, None]
-    assert (headers["expires"], headers[EXPIRES_HEADER]) == (None, "2020-01-01T00:00:00+00:00")
-    assert message["properties"]["delivery_tag"] != tag
 
 
 def test_a_redis_url_leads_to_the_checked_transport() -> None:
@@ -141,8 +144,158 @@ def test_a_redis_url_leads_to_the_checked_transport() -> None:
             "sentinel": SentinelChannel,
         }.items():
             get_transport_cls(scheme)  # kombu remembers what it has found
-            install(load_settings(broker_url=f"{scheme}://h"), lambda queue, raw, error: None)
+            install(load_settings(broker_url=f"{scheme}://h"), lambda *what: None, Lanes())
             found = get_transport_cls(scheme)
             assert issubclass(found, Transport)
             assert issubclass(found.Channel, CheckedChannel)
             assert issubclass(found.Channel, parent)
+
+
+# Taking
+
+
+def test_what_is_taken_is_noted_and_leaves_its_list(
+    channel: Any, settings: Settings, admin: Any
+) -> None:
+    admin.lpush(key(settings, "txt2img"), "1", "2", "3")
+    taken = Taker(channel, channel._create_client()).take([(2, ["txt2img"])], None)
+    assert [(one.queue, one.raw) for one in taken] == [("txt2img", b"1"), ("txt2img", b"2")]
+    assert admin.hgetall(key(settings, "unacked")) == {
+        taken[0].tag: '[1,"","txt2img"]', taken[1].tag: '[2,"","txt2img"]',
+    }  # fmt: skip
+    assert admin.zcard(key(settings, "unacked_index")) == 2
+    assert admin.lrange(key(settings, "txt2img"), 0, -1) == ["3"]
+
+
+def test_what_brpop_gave_is_noted_with_the_rest(
+    channel: Any, settings: Settings, admin: Any
+) -> None:
+    admin.lpush(key(settings, "txt2img"), "2")
+    given = ("img2txt", b"1")
+    taken = Taker(channel, channel._create_client()).take([(5, ["txt2img"])], given)
+    assert [(one.queue, one.raw) for one in taken] == [("img2txt", b"1"), ("txt2img", b"2")]
+    noted = admin.hgetall(key(settings, "unacked"))
+    assert [noted[one.tag] for one in taken] == ['[1,"","img2txt"]', '[2,"","txt2img"]']
+
+
+def test_queues_give_equal_shares_and_urgent_messages_come_first(
+    channel: Any, settings: Settings, admin: Any
+) -> None:
+    admin.lpush(key(settings, "txt2img"), *(f'"t{n}"' for n in range(9)))
+    admin.lpush(key(settings, "img2txt"), '"i0"')
+    admin.lpush(key(settings, "celery"), *(f'"c{n}"' for n in range(9)))
+    admin.lpush(key(settings, "img2txt\x06\x163"), '"later"')
+    queues = ["txt2img", "img2txt", "celery"]
+    taken = Taker(channel, channel._create_client()).take([(7, queues)], None)
+    assert [json.loads(one.raw) for one in taken] == ["t0", "t1", "t2", "i0", "c0", "c1", "c2"]
+    taken = Taker(channel, channel._create_client()).take([(50, queues)], None)
+    assert json.loads(taken[-1].raw) == "later"
+    assert len(taken) == 13
+
+
+def test_lanes_give_no_more_than_each_has_room_for(
+    channel: Any, settings: Settings, admin: Any
+) -> None:
+    for queue in ("txt2img", "txt2img.bulk"):
+        admin.lpush(key(settings, queue), "1", "2", "3")
+    lanes = [(2, ["txt2img"]), (1, ["txt2img.bulk"])]
+    taken = Taker(channel, channel._create_client()).take(lanes, None)
+    assert [one.queue for one in taken] == ["txt2img", "txt2img", "txt2img.bulk"]
+
+
+def test_acknowledgements_go_along(channel: Any, settings: Settings, admin: Any) -> None:
+    admin.hset(key(settings, "unacked"), "tag", "message")
+    admin.zadd(key(settings, "unacked_index"), {"tag": 1})
+    channel.acked.append("tag")
+    Taker(channel, channel._create_client()).take([], None)
+    assert admin.exists(key(settings, "unacked"), key(settings, "unacked_index")) == 0
+    assert channel.acked == []
+
+
+def test_a_restarted_server_is_taught_the_script_again(
+    channel: Any, settings: Settings, admin: Any
+) -> None:
+    for _ in range(2):
+        admin.script_flush()
+        admin.lpush(key(settings, "txt2img"), "1")
+        taken = Taker(channel, channel._create_client()).take([(1, ["txt2img"])], None)
+        assert len(taken) == 1
+
+
+def test_the_channels_of_a_process_share_a_connection(channel: Any, settings: Settings) -> None:
+    url = settings.broker_url.get_secret_value()
+    with Connection(url, transport_options=transport_options(settings)) as another:
+        assert another.channel().pool is channel.pool
+
+
+# Giving back, and acknowledging
+
+
+def test_an_acknowledgement_is_not_lost_when_redis_does_not_answer(
+    channel: Any, settings: Settings, admin: Any
+) -> None:
+    admin.hset(key(settings, "unacked"), "tag", "message")
+    channel._caller = Redis.from_url(valkey_url(free_port()), retry=None)  # nobody is there
+    channel.qos.ack("tag")
+    assert admin.hlen(key(settings, "unacked")) == 1
+    channel._caller.close()
+    channel._caller = None
+    channel.qos.flush()
+    assert admin.hlen(key(settings, "unacked")) == 0
+
+
+def test_a_message_in_hand_is_given_out_again_at_the_head_of_its_queue(
+    channel: Any, settings: Settings, admin: Any
+) -> None:
+    source = inspect.getsource(QoS.restore_by_tag)
+    for part in ("pipe.hget(self.unacked_key, tag)", "_remove_from_indices(tag, pipe)",
+                 "_do_restore_message(M, EX, RK, pipe, leftmost)"):  # fmt: skip
+        assert part in source
+    admin.rpush(key(settings, "txt2img"), "before", a_message())
+    [taken] = Taker(channel, channel._create_client()).take([(1, ["txt2img"])], None)
+    channel.qos.restore_by_tag(taken.tag)
+    channel.qos.restore_by_tag(taken.tag)  # as when two sweep at once
+    assert admin.exists(key(settings, "unacked"), key(settings, "unacked_index")) == 0
+    found = admin.lrange(key(settings, "txt2img"), 0, -1)
+    assert found[0] == "before"
+    assert json.loads(found[1])["headers"]["redelivered"] is True
+
+
+@pytest.mark.parametrize("garbage", ["no JSON", "[1]", '{"headers": {}}', '[{},"",""],[{}'])
+def test_garbage_among_the_messages_in_hand_is_set_aside(
+    channel: Any, settings: Settings, admin: Any, aside: SetAside, garbage: str
+) -> None:
+    admin.lpush(key(settings, "txt2img"), garbage)
+    [taken] = Taker(channel, channel._create_client()).take([(1, ["txt2img"])], None)
+    channel.qos.restore_by_tag(taken.tag)
+    [(_, raw, error)] = aside
+    assert garbage.encode() in raw
+    assert isinstance(error, InvalidMessage)
+    assert admin.exists(key(settings, "unacked"), key(settings, "unacked_index")) == 0
+
+
+# What a message may say
+
+
+def test_limits_expiry_and_the_queue_are_not_for_a_sender_to_set() -> None:
+    message = json.loads(a_message())
+    headers, properties = message["headers"], message["properties"]
+    headers |= {"timelimit": [9_999, 9_999], "expires": "2020-01-01T00:00:00+00:00"}
+    properties["delivery_info"] = {"exchange": "theirs", "routing_key": "theirs.bulk"}
+    take_over(message, "txt2img", "a-tag")
+    take_over(message, "txt2img", "a-tag")  # as when a message is delivered again
+    assert headers["timelimit"] == [None, None]
+    assert (headers["expires"], headers[EXPIRES_HEADER]) == (None, "2020-01-01T00:00:00+00:00")
+    assert properties["delivery_tag"] == "a-tag"
+    assert properties["delivery_info"] == {
+        "exchange": "", "routing_key": "txt2img", "redelivered": False,
+    }  # fmt: skip
+
+
+def test_a_message_is_not_nested_too_deep() -> None:
+    value: Any = "leaf"
+    for _ in range(MAX_DEPTH - 1):
+        value = [{"a": 1}, value]
+    check_depth(value)
+    with pytest.raises(InvalidMessage, match="50 levels"):
+        check_depth({"more": value})

@@ -8,7 +8,12 @@ knows of a connection to whoever asks a worker, and Flower shows them.
 from typing import Any
 
 from crossmodal.jobs.address import parse_address
-from crossmodal.jobs.connection import address_of, sentinel_options, transport_options
+from crossmodal.jobs.connection import (
+    address_of,
+    connection_name,
+    sentinel_options,
+    transport_options,
+)
 from crossmodal.jobs.names import celery_prefix
 from crossmodal.settings import Settings
 
@@ -26,7 +31,8 @@ def broker_conf(settings: Settings) -> dict[str, Any]:
         "broker_password": address.password,
         "broker_vhost": str(address.db),
         "broker_use_ssl": dict(address.tls) if address.tls else False,
-        "broker_transport_options": transport_options(settings),
+        "broker_transport_options": transport_options(settings)
+        | {"client_name": connection_name("worker")},
     }
 
 

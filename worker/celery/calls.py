@@ -38,7 +38,7 @@ def check_call(message: Mapping[str, Any]) -> None:
 def check_depth(value: Any) -> None:
     """Raises `InvalidMessage` for what is nested too deep to be shown or sent again."""
     level = [value]
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_DEPTH + 1):
         level = [
             part
             for whole in level if isinstance(whole, dict | list)
