@@ -16,6 +16,7 @@ RECORDED_HEADER = "crossmodal_recorded"
 EXPIRES_HEADER = "crossmodal_expires"
 WEBHOOK_TASK = "crossmodal.webhook"
 WEBHOOK_QUEUE = "webhooks"
+CAPTIONS = "captions.json"  # of a job that describes a picture, beside no picture
 SHARDS = 64  # of the streams that transitions are told in
 MAX_IDEMPOTENCY_KEY = 200
 MAX_BATCH_ID = 100  # so that its messages have ids of at most 128
