@@ -53,7 +53,7 @@ class Supervisor:
             Unit(settings, device, crews, UnitFiles(self._folder, device.slug), env, host)
             for device in devices
         ]
-        self._workers = [worker for unit in self._units for worker in unit.workers]
+        self._workers = [unit.worker for unit in self._units]
         self._signals = 0
 
     def run(self) -> int:
