@@ -11,7 +11,7 @@ from celery import Celery
 from PIL import Image
 
 from crossmodal.errors import JobExpired, JobNotFound, ResultTimeout
-from crossmodal.jobs.names import Task, new_job_id, result_key
+from crossmodal.jobs.names import CAPTIONS, Task, new_job_id, result_key
 from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.record import JobResult, JobState
 from crossmodal.storage import open_storage
@@ -51,10 +51,11 @@ def test_a_result_says_all_about_its_job(client: Client) -> None:
     assert t.total_s >= t.queued_s + t.batch_wait_s + t.inference_s
 
 
-def test_the_store_alone_tells_the_same_story(client: Client, stack: RunningStack) -> None:
-    result = client.txt2img(PROMPT, seed=1).result(timeout_s=WAIT_S)
-    stored = open_storage(stack.settings).get(BlobRef(key=result_key(result.job, "result.json")))
-    assert JobResult.model_validate_json(stored) == result
+def test_captions_are_found_in_the_store_by_the_job(client: Client, stack: RunningStack) -> None:
+    picture = client.read(client.txt2img(PROMPT, seed=1).result(timeout_s=WAIT_S).images[0])
+    result = client.img2txt(picture, count=2).result(timeout_s=WAIT_S)
+    stored = open_storage(stack.settings).get(BlobRef(key=result_key(result.job, CAPTIONS)))
+    assert json.loads(stored) == [caption.model_dump() for caption in result.captions]
 
 
 def test_a_png_says_how_it_was_made(client: Client) -> None:

@@ -34,10 +34,10 @@ from producer.seeds import item_seed
 from producer.waiting import Wait
 from tests.at_once import at_once
 from tests.fakes.local_host import SIDE, FakeHost, serving
+from tests.fakes.runner import LoopRunner, looping
 from tests.unit.test_ledger import WORKER
 from tests.waiting import until
-from worker.host.client import HostClient
-from worker.runner import Delivery, Ending, JobRunner, Released
+from worker.attempt import Delivery, Ending, Released
 
 WAIT_S = 30
 BATCH = "some-batch"
@@ -780,24 +780,21 @@ def test_a_job_can_be_added_to_a_wait(client: Client, is_new: bool) -> None:
 
 
 @contextmanager
-def running(settings: Settings, folder: Path) -> Iterator[tuple[FakeHost, JobRunner]]:
-    """A fake host, and the runner of a task process that is joined to it."""
-    with serving(folder / "host.sock") as host:
-        client = HostClient(folder / "host.sock", wait_s=60, timeout_s=60)
-        runner = JobRunner(settings, client, InterruptedError)
+def running(settings: Settings, folder: Path) -> Iterator[tuple[FakeHost, LoopRunner]]:
+    """A fake host, and the runner of a worker that is joined to it."""
+    with serving(folder / "host.sock") as host, looping(settings, folder / "host.sock") as runner:
         yield host, runner
-        client.close()
 
 
 @pytest.fixture
-def worker(settings: Settings, tmp_path: Path) -> Iterator[tuple[FakeHost, JobRunner]]:
+def worker(settings: Settings, tmp_path: Path) -> Iterator[tuple[FakeHost, LoopRunner]]:
     """It runs four items at once."""
     path = tmp_path / "run"
     with running(settings.model_copy(update={"bulk_batch": 4}), path) as worker:
         yield worker
 
 
-def work(runner: JobRunner, task: Task = BULK, number: int = 0) -> Ending:
+def work(runner: LoopRunner, task: Task = BULK, number: int = 0) -> Ending:
     return runner.run(Delivery(bulk_job_id(BATCH, number), task, {}, WORKER, is_recorded=True))
 
 
@@ -812,7 +809,7 @@ def names(*numbers: int) -> list[str]:
 
 
 def test_a_message_runs_in_parts_and_every_item_has_its_result(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     host, runner = worker
     sending = Sending(client, prompts(10, count=2))
@@ -832,7 +829,7 @@ def test_a_message_runs_in_parts_and_every_item_has_its_result(
 
 
 def test_a_rerun_reads_what_was_made_and_runs_nothing(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     host, runner = worker
     sending = Sending(client, prompts(5))
@@ -845,7 +842,7 @@ def test_a_rerun_reads_what_was_made_and_runs_nothing(
 
 
 def test_results_of_several_kinds_come_back_under_their_own_names(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     _, runner = worker
     items = [(Task.TXT2IMG, prompts(1)[0]), (Task.IMG2TXT, BulkItem("cap", {}, png()))]
@@ -858,7 +855,7 @@ def test_results_of_several_kinds_come_back_under_their_own_names(
     assert (described.custom_id, described.captions[0].text) == ("cap", "a picture")
 
 
-def test_a_bad_prompt_fails_alone(client: Client, worker: tuple[FakeHost, JobRunner]) -> None:
+def test_a_bad_prompt_fails_alone(client: Client, worker: tuple[FakeHost, LoopRunner]) -> None:
     host, runner = worker
     bad: dict[int, dict[str, Any]] = {
         1: {"prompt": ""},
@@ -879,7 +876,7 @@ def test_a_bad_prompt_fails_alone(client: Client, worker: tuple[FakeHost, JobRun
 
 
 def test_after_a_part_that_nothing_was_asked_of_the_next_is_no_larger(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     host, runner = worker
     items = prompts(20)
@@ -892,7 +889,7 @@ def test_after_a_part_that_nothing_was_asked_of_the_next_is_no_larger(
     sending.results()
 
 
-def test_a_broken_picture_fails_alone(client: Client, worker: tuple[FakeHost, JobRunner]) -> None:
+def test_a_broken_picture_fails_alone(client: Client, worker: tuple[FakeHost, LoopRunner]) -> None:
     host, runner = worker
     stored = client.upload(png()).model_dump(mode="json")
     items = [
@@ -912,7 +909,7 @@ def test_a_broken_picture_fails_alone(client: Client, worker: tuple[FakeHost, Jo
 
 
 def test_an_attempt_goes_on_after_what_a_dead_worker_has_finished(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     host, runner = worker
     sending = Sending(client, prompts(10))
@@ -931,7 +928,7 @@ def test_an_attempt_goes_on_after_what_a_dead_worker_has_finished(
 
 
 def test_of_parts_that_overlap_one_is_used(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     """As when a worker that was taken for dead was not."""
     host, runner = worker
@@ -951,7 +948,7 @@ def test_of_parts_that_overlap_one_is_used(
 
 
 def test_after_a_crash_the_unfinished_items_run_one_by_one(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     host, runner = worker
     host.deaths_left = 1
@@ -973,7 +970,7 @@ def test_after_a_crash_the_unfinished_items_run_one_by_one(
 
 
 def test_an_item_with_which_the_host_always_dies_fails_alone(
-    client: Client, worker: tuple[FakeHost, JobRunner],
+    client: Client, worker: tuple[FakeHost, LoopRunner],
     settings: Settings,
 ) -> None:  # fmt: skip
     host, runner = worker
@@ -991,7 +988,7 @@ def test_an_item_with_which_the_host_always_dies_fails_alone(
 
 
 def test_the_parts_of_a_result_hold_every_item_once(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     _, runner = worker
     sending = Sending(client, prompts(9))
