@@ -183,7 +183,7 @@ def test_what_a_superseded_attempt_left_behind_goes(ledger: JobLedger, storage: 
     assert isinstance(second, Attempt)
     image = put_result(storage, first.job, second.number)
     ledger.succeed(second, result_of(second).model_copy(update={"images": (image,)}))
-    assert collect(ledger, storage) == 1
+    assert collect(ledger, storage) == 2  # the picture, and the captions beside it
     assert left.key not in keys(storage)
     assert image.key in keys(storage)
 
