@@ -16,7 +16,7 @@ from crossmodal.errors import CrossmodalError
 log = logging.getLogger(__name__)
 
 WORKER = CollectorRegistry(auto_describe=True)
-"""What task processes and model hosts count."""
+"""What workers and model hosts count."""
 STORAGE = CollectorRegistry(auto_describe=True)
 """What every process counts that uses the object store."""
 
