@@ -165,6 +165,7 @@ def send_all(children: list[Child], number: signal.Signals) -> None:
 
 
 def children_of(running: Running) -> list[Child]:
+    """The worker of a stack."""
     assert running.worker is not None
     return [running.worker.child]
 
@@ -258,8 +259,9 @@ file, fsync every second), and with acknowledgement after the work. rq: two Simp
 do not fork. dramatiq: two processes of 8 threads. arq: two processes of 100 jobs at once
 that look at the queue every 10 ms. taskiq: two processes, Redis streams, `when_executed`. None of
 these keeps a result; Celery keeps it in its Redis backend, and is the better of 2 and 8 processes.
-crossmodal has one worker process with its defaults; it keeps a record of each job and its result. Its
-bulk rate counts items, of which up to {MOST} travel in a message, until the last result is read.
+crossmodal has one worker process with its defaults; it keeps a record of each job and its
+result. Its bulk rate counts items, of which up to {MOST} travel in a message, until the last
+result is read.
 
 The 5 ms are a sleep in each job of the others, and as many sleep side by side as they have
 processes, threads or coroutines. In crossmodal they are a device call, one at a time, that takes
