@@ -24,12 +24,15 @@ SIDE = 8
 class FakeHost:
     """A pipeline for both tasks; with a prompt that has the word "fatal" it dies.
 
-    `batches` are the prompts, or the shapes of the pictures, in the order in which they came.
+    `batches` are the prompts, or the shapes of the pictures, in the order in which they came. A
+    batch stays on the device for as long as `may_run` is not set.
     """
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.deaths_left = 1_000
+        self.may_run = threading.Event()
+        self.may_run.set()
         self.loop = asyncio.new_event_loop()
         self.transports: set[asyncio.Transport] = set()
 
@@ -40,6 +43,7 @@ class FakeHost:
 
     def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
         self.batches.append([_named(request) for request in batch])
+        assert self.may_run.wait(60)
         if self.deaths_left and any("fatal" in name for name in self.batches[-1]):
             self.deaths_left -= 1
             self._die()
