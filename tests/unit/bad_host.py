@@ -74,13 +74,15 @@ def serve(tmp_path: Path, hung_up: threading.Semaphore) -> Iterator[Serve]:
     listener.close()
 
 
-def receive(connection: socket.socket) -> dict[str, object]:
+def receive(connection: socket.socket) -> dict[str, Any]:
     (length,) = LENGTH.unpack(connection.recv(LENGTH.size, socket.MSG_WAITALL))
     return unpack(connection.recv(length, socket.MSG_WAITALL))
 
 
 @asynccontextmanager
-async def joined(path: Path, wait_s: float = 60, timeout_s: float = 60) -> AsyncIterator[HostClient]:
+async def joined(
+    path: Path, wait_s: float = 60, timeout_s: float = 60
+) -> AsyncIterator[HostClient]:
     """A client of the host at `path`."""
     host = HostClient(path, wait_s, timeout_s)
     try:

@@ -15,6 +15,7 @@ import pytest
 
 from crossmodal.errors import (
     InvalidParams,
+    JobFailed,
     ModelHostCrashed,
     ModelHostError,
     ModelHostUnavailable,
@@ -24,9 +25,9 @@ from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
 from tests.at_once import at_once
 from tests.fakes.local_host import SIDE, FakeHost, serving
-from tests.unit.bad_host import HELLO, PARAMS, Serve, ask, ask_once, joined, notice, receive, reply
+from tests.unit.bad_host import HELLO, Serve, ask, ask_once, joined, notice, receive, reply
 from tests.waiting import until
-from worker.host.client import HostClient, HostRequest
+from worker.host.client import HostClient, HostRequest, _answers
 from worker.host.protocol import Answer, pack
 
 PICTURE = Img2TxtParams(image=BlobRef(key="k", sha256="0" * 64, size=1))
@@ -34,7 +35,7 @@ PICTURE = Img2TxtParams(image=BlobRef(key="k", sha256="0" * 64, size=1))
 
 def crash_of(run: Coroutine[Any, Any, object]) -> ModelHostCrashed:
     with pytest.raises(ModelHostCrashed) as caught:
-        asyncio.run(run)  # type: ignore[arg-type]
+        asyncio.run(run)
     return caught.value
 
 
@@ -47,7 +48,7 @@ async def soon(event: threading.Event) -> None:
 
 
 def test_no_host_is_unavailable_and_says_how_to_start_one(tmp_path: Path) -> None:
-    with pytest.raises(ModelHostUnavailable, match="No such file.*crossmodal worker"):
+    with pytest.raises(ModelHostUnavailable, match=r"No such file.*crossmodal worker"):
         ask_once(tmp_path / "none.sock", wait_s=0.1)
 
 
@@ -168,8 +169,6 @@ def test_garbage_ends_the_connection_and_not_the_worker(serve: Serve) -> None:
 
 @at_once("ok", [None, {}, {"model": "m", "bundle_version": "v", "answers": []}])
 def test_a_reply_that_makes_no_sense_fails_its_request(ok: object) -> None:
-    from worker.host.client import _answers
-
     with pytest.raises(ModelHostError, match="cannot be understood"):
         _answers({"id": 1, "ok": ok}, 1)
 
@@ -275,7 +274,7 @@ def test_many_share_one_connection_and_each_gets_its_own_answer(serve: Serve) ->
     def backwards(connection: socket.socket, number: int) -> None:
         asked = [receive(connection) for _ in range(many)]
         for one in reversed(asked):
-            [request] = one["requests"]  # type: ignore[misc]
+            [request] = one["requests"]
             connection.sendall(reply(one["id"], request["params"]["prompt"]))
         connection.recv(1)
 
@@ -310,7 +309,7 @@ def test_small_requests_pass_large_ones_that_wait(serve: Serve) -> None:
         assert go_on.wait(60)
         for _ in range(3):
             asked = receive(connection)
-            [request] = asked["requests"]  # type: ignore[misc]
+            [request] = asked["requests"]
             sizes.append(len(request["image"]["data"]) if request["image"] else 0)
             connection.sendall(reply(asked["id"]))
         connection.recv(1)
@@ -380,10 +379,10 @@ def test_all_that_begin_at_once_open_one_connection(fake: tuple[FakeHost, Path])
     async def run() -> None:
         async with joined(path) as client:
             await asyncio.gather(*(ask(client) for _ in range(50)))
-            assert len(host.transports) == 1
+            assert len(host.conversations) == 1
 
     asyncio.run(run())
-    until(lambda: not host.transports)
+    until(lambda: not host.conversations)
 
 
 def test_a_canceled_request_frees_its_place(fake: tuple[FakeHost, Path]) -> None:
@@ -391,50 +390,52 @@ def test_a_canceled_request_frees_its_place(fake: tuple[FakeHost, Path]) -> None
 
     async def run() -> None:
         async with joined(path) as client:
-            running = asyncio.Event()
-            host.may_run.clear()
-            first = asyncio.create_task(draw(client, "first", on_device=lambda _: running.set()))
-            await running.wait()
-            canceled = asyncio.create_task(draw(client, "canceled"))
-            await asyncio.sleep(0)
-            canceled.cancel()
-            last = asyncio.create_task(draw(client, "last"))
-            await asyncio.sleep(0)
+            first = await on_device(client, host)
+            second = asyncio.create_task(draw(client, "canceled"))
+            await in_hand(host, 2)
+            second.cancel()
+            await in_hand(host, 1)
             host.may_run.set()
-            await asyncio.gather(first, last)
+            await asyncio.gather(first, draw(client, "last"))
 
     asyncio.run(run())
     assert host.batches == [["first"], ["last"]]
 
 
-def test_a_request_that_is_canceled_while_it_runs_is_forgotten(
+def test_a_request_that_is_canceled_on_the_device_is_forgotten(
     fake: tuple[FakeHost, Path],
 ) -> None:
     host, path = fake
 
     async def run() -> None:
         async with joined(path) as client:
-            running = asyncio.Event()
-            host.may_run.clear()
-            first = asyncio.create_task(draw(client, "first", on_device=lambda _: running.set()))
-            await running.wait()
+            first = await on_device(client, host)
             first.cancel()
-            second = asyncio.create_task(draw(client, "second"))
-            await asyncio.sleep(0)
+            await in_hand(host, 0)
             host.may_run.set()
-            await second
-            assert len(host.transports) == 1
+            await draw(client, "second")
+            assert len(host.conversations) == 1
 
     asyncio.run(run())
-    assert first_of(host.batches) == "first"
+    assert host.batches == [["first"], ["second"]]
 
 
-def first_of(batches: list[list[str]]) -> str:
-    return batches[0][0]
+async def on_device(client: HostClient, host: FakeHost) -> "asyncio.Task[Answer]":
+    """A request that stays on the device for as long as the host may not run."""
+    told = asyncio.Event()
+    host.may_run.clear()
+    task = asyncio.create_task(draw(client, "first", on_device=lambda _: told.set()))
+    await told.wait()
+    await asyncio.to_thread(until, lambda: bool(host.batches))
+    return task
+
+
+async def in_hand(host: FakeHost, count: int) -> None:
+    await asyncio.to_thread(until, lambda: host.in_hand == count)
 
 
 def test_a_host_that_dies_with_a_batch_crashes_those_in_it(fake: tuple[FakeHost, Path]) -> None:
-    host, path = fake
+    _, path = fake
 
     async def run() -> None:
         async with joined(path) as client:
@@ -468,11 +469,8 @@ def test_an_error_of_the_host_is_raised(fake: tuple[FakeHost, Path]) -> None:
 
     async def run() -> None:
         async with joined(path) as client:
-            with pytest.raises(ModelHostError) as caught:
+            with pytest.raises(JobFailed) as caught:
                 await client.run(Task.TXT2IMG, [(PICTURE, None)])
             assert caught.value.code == "invalid_params"
 
     asyncio.run(run())
-
-
-assert PARAMS

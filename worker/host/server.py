@@ -88,7 +88,7 @@ class Conversation(Frames):
     def __init__(self, host: ModelHost) -> None:
         super().__init__()
         self._host = host
-        self._running: dict[int, asyncio.Task[None]] = {}
+        self.running: dict[int, asyncio.Task[None]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -99,17 +99,17 @@ class Conversation(Frames):
         if type(number) is not int:
             raise ValueError(f"a request is numbered {number!r}, which is no integer")
         if message.get("op") == "cancel":
-            if number in self._running:  # and its reply is not on its way
-                self._running.pop(number).cancel()
-        elif number in self._running:
+            if number in self.running:  # and its reply is not on its way
+                self.running.pop(number).cancel()
+        elif number in self.running:
             raise ValueError(f"there are two requests with the number {number}")
         else:
-            self._running[number] = asyncio.create_task(self._answer(number, message))
+            self.running[number] = asyncio.create_task(self._answer(number, message))
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         log.debug("a worker disconnected")
-        for task in self._running.values():  # nobody waits for it any more
+        for task in self.running.values():  # nobody waits for it any more
             task.cancel()
 
     async def _answer(self, number: int, message: Message) -> None:
@@ -117,7 +117,7 @@ class Conversation(Frames):
         reply = await self._host.answer(
             message, lambda size: self.send({"id": number, "on_device": size}, rank)
         )
-        del self._running[number]
+        del self.running[number]
         try:
             self.send({"id": number} | reply, rank)
         except ValueError as e:
