@@ -45,7 +45,7 @@ from crossmodal.settings import Settings
 from worker.blobs import Blobs
 from worker.bulk import BulkRun
 from worker.cancel import CancelToken, Superseded
-from worker.decoders import Decoders
+from worker.decoders.pool import Decoders
 from worker.devices import default_socket
 from worker.host.client import HostClient
 from worker.host.protocol import Answer

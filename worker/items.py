@@ -17,7 +17,7 @@ from crossmodal.jobs.params import Img2TxtParams, ItemParams, Txt2ImgParams
 from crossmodal.settings import Settings
 from worker.blobs import Blobs
 from worker.cancel import CancelToken
-from worker.decoders import Decoders
+from worker.decoders.pool import Decoders
 from worker.host.client import HostClient
 from worker.host.protocol import Answer
 
