@@ -31,8 +31,6 @@ class FakeHost:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.deaths_left = 1_000
-        self._may_go_on = threading.Event()
-        self._may_go_on.set()
         self.may_run = threading.Event()
         self.may_run.set()
         self.loop = asyncio.new_event_loop()
@@ -51,7 +49,6 @@ class FakeHost:
     def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
         self.batches.append([_named(request) for request in batch])
         assert self.may_run.wait(60)
-        self._may_go_on.wait(60)
         if self.deaths_left and any("fatal" in name for name in self.batches[-1]):
             self.deaths_left -= 1
             self._die()
@@ -60,11 +57,11 @@ class FakeHost:
     @contextmanager
     def held(self) -> Iterator[None]:
         """What comes to the device stays there for the while."""
-        self._may_go_on.clear()
+        self.may_run.clear()
         try:
             yield
         finally:
-            self._may_go_on.set()
+            self.may_run.set()
 
     def _die(self) -> None:
         """As far as its clients can see: all connections end without a reply."""
