@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.origin import Origin, Webhook
 from crossmodal.jobs.record import Delivery
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.processes import Child, python_module
 from crossmodal.settings import Settings
+from tests.ledgers import Ledger
 from tests.waiting import until
 from tests.workers import environment
 
@@ -38,7 +38,7 @@ def courier(settings: Settings, folder: Path) -> Iterator[Child]:
             child.stop(20)
 
 
-def hooked(ledger: JobLedger) -> str:
+def hooked(ledger: Ledger) -> str:
     """A job that ends, and of which somebody is to be told."""
     job_id = new_job_id()
     hook = Webhook(url=REFUSED, base="http://here")

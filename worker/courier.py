@@ -12,8 +12,8 @@ from standardwebhooks import Webhook
 
 from crossmodal.errors import CrossmodalError, FetchFailed, UrlRefused
 from crossmodal.jobs.access import ApiKeys
-from crossmodal.jobs.connection import connect
 from crossmodal.jobs.record import Delivery
+from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.net import post
 from crossmodal.settings import Settings
@@ -26,16 +26,17 @@ class Courier:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        redis = connect(settings)
-        self._deliveries = Deliveries(settings, redis)
-        self._keys = ApiKeys(settings, redis)
+        runner = Runner(settings)
+        self._run = runner.run
+        self._deliveries = Deliveries(settings, runner.redis)
+        self._keys = ApiKeys(settings)
 
     def deliver(self, delivery_id: str) -> Delivery | None:
         """Try a delivery if it is still to be tried. Raises `BrokerUnavailable`."""
         delivery = self._deliveries.claim(delivery_id)
         if delivery is None:
             return None
-        secret = self._keys.webhook_secret(delivery.owner)
+        secret = self._run(self._keys.webhook_secret(delivery.owner))
         told = self._try(delivery, secret)
         log.info("delivery %s: %s, now %s", told.id, told.error or told.status, told.outcome)
         return told

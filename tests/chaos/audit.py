@@ -9,7 +9,6 @@ from typing import Any
 
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import (
     CAPTIONS,
     Task,
@@ -23,6 +22,7 @@ from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.record import Job, JobResult, JobState
 from crossmodal.settings import Settings
 from crossmodal.storage import open_storage
+from tests.ledgers import Ledger
 
 PREFIX = "crossmodal"
 
@@ -48,7 +48,7 @@ class Audit:
         self._settings = settings
         self._accepted = accepted
         self._redis: Any = connect(settings)
-        self._ledger = JobLedger(settings)
+        self._ledger = Ledger(settings)
         self._storage = open_storage(settings)
         self.records = {job.id: job for job in self._records()}
 

@@ -12,9 +12,7 @@ import pytest
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.acl import Role
-from crossmodal.jobs.connection import connect
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.origin import Webhook as Hook
 from crossmodal.jobs.webhooks import RETRIES_S
@@ -23,6 +21,7 @@ from crossmodal.local.valkey import free_port
 from producer import Client
 from tests.conftest import RunningStack
 from tests.gateway import Gateway, running_gateway
+from tests.ledgers import Ledger
 from tests.waiting import until
 from worker.courier import Courier
 
@@ -195,10 +194,9 @@ def test_private_receivers_are_refused_unless_they_are_allowed(
     settings = stack.settings.model_copy(update={"key_prefix": prefix, "broker_url": url})
     assert not settings.allow_private_urls
     with Client(settings) as client:
-        from crossmodal.jobs.ledger import JobLedger
         from crossmodal.jobs.names import Task, new_job_id
 
-        ledger = JobLedger(settings)
+        ledger = Ledger(settings)
         job_id = new_job_id()
         hook = Hook(url=receiver.url, base="http://gateway.example")
         ledger.submit(job_id, Task.TXT2IMG, "{}", "", origin=Origin(webhook=hook))
@@ -212,7 +210,8 @@ def test_private_receivers_are_refused_unless_they_are_allowed(
 
 
 def test_each_key_signs_with_a_secret_of_its_own(stack: RunningStack) -> None:
-    keys = ApiKeys(stack.settings, connect(stack.settings))
-    one, other = (keys.create(name)[0].id for name in ("one", "other"))
-    assert keys.webhook_secret(one) == keys.webhook_secret(one)
-    assert keys.webhook_secret(one) != keys.webhook_secret(other)
+    with Client(stack.settings) as client:
+        keys = client.keys
+        one, other = (keys.create(name)[0].id for name in ("one", "other"))
+        assert keys.webhook_secret(one) == keys.webhook_secret(one)
+        assert keys.webhook_secret(one) != keys.webhook_secret(other)

@@ -8,7 +8,6 @@ import pytest
 from redis import Redis
 
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import (
     WEBHOOK_QUEUE,
     Task,
@@ -21,6 +20,7 @@ from crossmodal.jobs.origin import Origin, Webhook
 from crossmodal.jobs.record import Delivery
 from crossmodal.jobs.webhooks import RETRIES_S, Deliveries
 from crossmodal.settings import Settings
+from tests.ledgers import Ledger
 
 HOOK = Webhook(url="https://receiver.example/hooks", base="https://gateway.example")
 
@@ -40,7 +40,7 @@ def make(settings: Settings, deliveries: Deliveries) -> Callable[[], Delivery]:
     """A delivery of a job that was canceled."""
 
     def made() -> Delivery:
-        ledger, job_id = JobLedger(settings), new_job_id()
+        ledger, job_id = Ledger(settings), new_job_id()
         ledger.submit(job_id, Task.TXT2IMG, "{}", "", origin=Origin(webhook=HOOK))
         ledger.cancel(job_id)
         [delivery] = deliveries.list("", 10, job_id)
@@ -123,7 +123,7 @@ def test_it_is_kept_until_all_tries_are_over_however_short_the_retention(
     settings: Settings, redis: Redis, admin: Any
 ) -> None:
     brief = settings.model_copy(update={"retention_s": 60})
-    ledger, deliveries, job_id = JobLedger(brief), Deliveries(brief, redis), new_job_id()
+    ledger, deliveries, job_id = Ledger(brief), Deliveries(brief, redis), new_job_id()
     ledger.submit(job_id, Task.TXT2IMG, "{}", "", origin=Origin(webhook=HOOK))
     ledger.cancel(job_id)
     [delivery] = deliveries.list("", 10)
