@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     max_batch: int = Field(16, ge=1, le=256)
     """Most pictures or captions that the model host runs at once; submitters and workers go by it
     for how many messages of one API key lie in a queue, too."""
+    bulk_concurrency: int = Field(4, ge=1)
+    """Bulk messages that a Celery worker has in hand, beside its `--concurrency` of others."""
     bulk_batch: int = Field(32, ge=1, le=256)
     """Most items of bulk messages that the model host runs at once."""
     max_wait_s: float = Field(0.0, ge=0)
@@ -110,8 +112,6 @@ class Settings(BaseSettings):
     """The same for txt2img jobs alone."""
     img2txt_run_time_limit_s: float | None = Field(None, gt=0)
     """The same for img2txt jobs alone."""
-    kill_after_s: float = Field(10.0, gt=0)
-    """How long after its time limit an attempt that cannot be interrupted is killed."""
     lease_s: float = Field(15.0, ge=2)
     """How long a worker that says nothing keeps its jobs; then others run them."""
     sweep_s: float = Field(2.0, gt=0)
