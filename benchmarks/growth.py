@@ -55,7 +55,11 @@ def fill(settings: Settings, count: int) -> None:
             some = params[i % len(params)]
             job_id = new_job_id()
             message = message_of(Task.TXT2IMG, job_id, some)
-            client.ledger.submit(job_id, Task.TXT2IMG, some.model_dump_json(), "", message=message)
+            client.run(
+                client.ledger.submit(
+                    job_id, Task.TXT2IMG, some.model_dump_json(), "", message=message
+                )
+            )
 
 
 def used_bytes(client: Client) -> int:
@@ -122,7 +126,7 @@ def costs(queues: list[Queue]) -> dict[int, dict[str, float]]:
 
 def start(client: Client, job: JobHandle) -> None:
     """What a task process does first."""
-    assert isinstance(client.ledger.start(job.id, "bench"), Attempt)
+    assert isinstance(client.run(client.ledger.start(job.id, "bench")), Attempt)
 
 
 def is_at_rest(client: Client) -> bool:
@@ -141,10 +145,10 @@ def bulk_bytes_per_item(client: Client) -> float:
     for number in range(BULK_MESSAGES):
         params = BulkParams(kind="txt2img", input=blob, items=ITEMS, batch=batch_id, number=number)
         job_id, task = bulk_job_id(batch_id, number), Task.TXT2IMG_BULK
-        client.ledger.submit(
+        client.run(client.ledger.submit(
             job_id, task, params.model_dump_json(), "",
             message=message_of(task, job_id, params), batch=params,
-        )  # fmt: skip
+        ))  # fmt: skip
     return round((used_bytes(client) - before) / (BULK_MESSAGES * ITEMS), 1)
 
 

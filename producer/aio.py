@@ -189,7 +189,7 @@ class AsyncClient:
 
     async def _more_ended(self, wait: Wait) -> list[str]:
         if look := wait.to_look_at():
-            return wait.end(await asyncio.to_thread(self.sync.ledger.ended, look))
+            return wait.end(await asyncio.to_thread(self.sync.run, self.sync.ledger.ended(look)))
         with broker_errors(self.sync.settings):
             return wait.feed(await self.redis.execute_command(*wait.command()))
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from crossmodal.errors import (
     IdempotencyConflict,
@@ -20,6 +20,7 @@ from crossmodal.errors import (
     QueueFull,
 )
 from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, ItemPacker, join_items
+from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task, bulk_job_id
@@ -29,6 +30,8 @@ from crossmodal.jobs.record import Failure, ItemResult, Job, JobState
 from crossmodal.parts import finished_parts, read_part
 from crossmodal.storage import Storage
 from producer.waiting import Wait
+
+T = TypeVar("T")
 
 MESSAGE_S = 3.0  # what a message should take its worker
 LEAST, USUAL, MOST = 8, 256, MAX_ITEMS  # items of a message; usual while nobody knows how long
@@ -47,6 +50,7 @@ class Services(Protocol):
     def _new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait: ...
     def _more_ended(self, wait: Wait, *, block: bool = True) -> list[str]: ...
     def _most_items(self, task: Task, batch_id: str) -> int: ...
+    def run(self, call: Call[T], /) -> T: ...
     @property
     def ledger(self) -> JobLedger: ...
     @property
@@ -103,6 +107,8 @@ class Batch:
         is_canceled: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self._services = services
+        self._run = services.run
+        self._ledger = services.ledger
         self._origin = origin
         self._is_canceled = is_canceled
         self._batch_id = batch_id
@@ -179,11 +185,11 @@ class Batch:
         if self._is_canceled() and not self._was_sent(message):
             return self._drop(message)
         try:
-            _, is_new = self._services.ledger.submit(
+            _, is_new = self._run(self._ledger.submit(
                 message.job, message.task, params.model_dump_json(), "",
                 message=message_of(message.task, message.job, params), batch=params,
                 origin=self._origin,
-            )  # fmt: skip
+            ))  # fmt: skip
         except JobCanceled:
             return self._drop(message)
         except QueueFull as e:
@@ -193,7 +199,7 @@ class Batch:
         if not is_new:
             self._check(message)
         elif self._is_canceled():  # by somebody who could not see this message yet
-            self._services.ledger.cancel(message.job)
+            self._run(self._ledger.cancel(message.job))
         self._sent[message.job] = message
         self._wait.add(message.job, is_new=is_new)
         return True
@@ -210,14 +216,14 @@ class Batch:
 
     def _was_sent(self, message: Message) -> bool:
         try:
-            self._services.ledger.get(message.job)
+            self._run(self._ledger.get(message.job))
         except JobNotFound:
             return False
         return True
 
     def _check(self, message: Message) -> None:
         """Raise `IdempotencyConflict` if the job is not about the same items."""
-        job = self._services.ledger.get(message.job)
+        job = self._run(self._ledger.get(message.job))
         if job.task is not message.task or parse_params(job.task, job.params) != message.params:
             raise IdempotencyConflict(
                 f"the batch {self._batch_id!r} was submitted before with other items (message "
@@ -227,7 +233,7 @@ class Batch:
 
     def _read(self, message: Message) -> Iterator[ItemResult]:
         """The results of a message that has ended; its failure for items that have none."""
-        job = self._services.ledger.get(message.job)
+        job = self._run(self._ledger.get(message.job))
         storage = self._services.storage
         parts = finished_parts(storage, job.id) if job.result is None else job.result.parts
         missing = message.names.copy()

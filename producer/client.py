@@ -9,7 +9,6 @@ from pydantic import JsonValue
 from crossmodal.errors import InvalidParams, InvalidSetting, WrongState
 from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.batches import Batches
-from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.listing import Listing, Page
@@ -37,6 +36,7 @@ from crossmodal.jobs.record import (
     QueueStatus,
     WorkerInfo,
 )
+from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings, overridden
@@ -52,8 +52,9 @@ from producer.checks import (
 )
 from producer.handle import Handle, JobHandle, id_of, ids_of
 from producer.items import checked_items, picture_items, prompt_items
+from producer.operators import Keys, Letters
 from producer.pictures import Picture, bytes_of
-from producer.waiting import Wait
+from producer.waiting import Wait, told
 
 
 class Client:
@@ -72,9 +73,10 @@ class Client:
                 "broker_url='redis://…'"
             )
         self.settings = overridden(settings, **overrides)
-        self.redis: Any = connect(self.settings)
-        self.ledger = JobLedger(self.settings, self.redis)
-        self._dead: DeadLetters | None = None
+        self.runner = Runner(self.settings)
+        self.run = self.runner.run
+        self.redis: Any = self.runner.redis
+        self.ledger = JobLedger(self.settings)
         self._opened: Storage | None = None
 
     def __enter__(self) -> Self:
@@ -87,9 +89,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        if self._dead is not None:
-            self._dead.close()
-        self.ledger.close()
+        self.runner.close()
 
     # -- submitting ---------------------------------------------------------------------
 
@@ -152,12 +152,12 @@ class Client:
         task = task_of(params)
         fixed = fix_seed(params)
         proposed = new_job_id()
-        job_id, _ = self.ledger.submit(
+        job_id, _ = self.run(self.ledger.submit(
             proposed, task, fixed.model_dump_json(),
             fingerprint(task, params, expires_in_s, origin.webhook),
             message=message_of(task, proposed, fixed),
             idempotency_key=idempotency_key, expires_in_s=expires_in_s, origin=origin,
-        )  # fmt: skip
+        ))  # fmt: skip
         return JobHandle(self, job_id)
 
     def retry(self, job: Handle | str, *, max_queued: int | None = None) -> JobHandle:
@@ -176,7 +176,7 @@ class Client:
             )
         if max_queued is not None:
             max_queued = self.keys.max_queued(known.owner, max_queued)
-        origin = Origin(known.owner, max_queued, webhook=self.ledger.webhook(known.id))
+        origin = Origin(known.owner, max_queued, webhook=self.run(self.ledger.webhook(known.id)))
         params = parse_params(known.task, known.params)
         return self.submit(params, idempotency_key=f"retry:{known.id}", origin=origin)
 
@@ -187,7 +187,7 @@ class Client:
             raise WrongState(
                 f"job {known.id} is a message of a batch: only single jobs can be deleted"
             )
-        self.ledger.remove(known.id)
+        self.run(self.ledger.remove(known.id))
         for blob in list(self.storage.list(f"{RESULTS}/{known.id}")):
             self.storage.delete(blob.key)
 
@@ -255,20 +255,20 @@ class Client:
 
     def batch(self, batch_id: str) -> BatchStatus:
         """How far a batch is, as far as it was submitted. Raises `JobNotFound`."""
-        return self._batches.status(check_text("batch_id", batch_id))
+        return self.run(self._batches.status(check_text("batch_id", batch_id)))
 
     def cancel_batch(self, batch_id: str) -> BatchStatus:
         """Cancel what a batch has not finished. Raises `JobNotFound`."""
-        return self._batches.cancel(check_text("batch_id", batch_id))
+        return self.run(self._batches.cancel(check_text("batch_id", batch_id)))
 
     def _most_items(self, task: Task, batch_id: str) -> int:
         """How many items a message of this kind may have; it stays so for all of the batch."""
-        known = self._batches.most(batch_id, task)
+        known = self.run(self._batches.most(batch_id, task))
         return known or fitting(self.queue(task.in_bulk).mean_item_s)
 
     @property
     def _batches(self) -> Batches:
-        return Batches(self.settings, self.ledger, self.redis)
+        return Batches(self.settings, self.ledger)
 
     # -- following ----------------------------------------------------------------------
 
@@ -278,19 +278,19 @@ class Client:
 
     def record(self, job: Handle | str) -> Job:
         """All that the ledger knows of a job. Raises `JobNotFound`."""
-        return self.ledger.get(id_of(job))
+        return self.run(self.ledger.get(id_of(job)))
 
     def history(self, job: Handle | str) -> list[JobEvent]:
         """The job's steps so far, the latest hundred of them. Raises `JobNotFound`."""
-        return self.ledger.history(self.record(job).id)
+        return self.run(self.ledger.history(self.record(job).id))
 
     def status(self, job: Handle | str) -> JobStatus:
         """State, attempt, queue position and estimated wait. Raises `JobNotFound`."""
-        return self.ledger.status(id_of(job))
+        return self.run(self.ledger.status(id_of(job)))
 
     def cancel(self, job: Handle | str) -> JobState:
         """Cancel a job that has not ended; returns the state it is in now."""
-        return self.ledger.cancel(id_of(job))
+        return self.run(self.ledger.cancel(id_of(job)))
 
     def as_completed(
         self, jobs: Iterable[Handle | str], timeout_s: float | None = None
@@ -309,21 +309,19 @@ class Client:
     def _more_ended(self, wait: Wait, *, block: bool = True) -> list[str]:
         """Jobs that have ended since the last call; may be none, after a while or at once."""
         if look := wait.to_look_at():
-            return wait.end(self.ledger.ended(look))
-        with broker_errors(self.settings):
-            reply = self.redis.execute_command(*wait.command(block=block))
-        return wait.feed(reply)
+            return wait.end(self.run(self.ledger.ended(look)))
+        return wait.feed(self.run(told(wait, block=block)))
 
     def _new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait:
         """A `Wait` for jobs, from now on."""
         return Wait(
             self.settings.key_prefix, job_ids, check_seconds("timeout_s", timeout_s),
-            block_s=self.settings.connect_timeout_s / 2, since=self.ledger.now(),
+            block_s=self.settings.connect_timeout_s / 2, since=self.run(self.ledger.now()),
         )  # fmt: skip
 
     def queue(self, task: Task | str) -> QueueStatus:
         """The queue of a kind of job."""
-        return self.ledger.queue(check_one_of("task", Task, task).queue)
+        return self.run(self.ledger.queue(check_one_of("task", Task, task).queue))
 
     def queues(self) -> list[QueueStatus]:
         """The queues of all kinds of jobs."""
@@ -331,7 +329,7 @@ class Client:
 
     def workers(self) -> list[WorkerInfo]:
         """Workers that consume, each with the queues and the models that it serves."""
-        return Workers(self.settings, self.redis).recent()
+        return self.run(Workers(self.settings).recent())
 
     def jobs(
         self, owner: str = "", *, state: JobState | str | None = None,
@@ -341,17 +339,17 @@ class Client:
 
         The next page begins at this one's `next_cursor`. Raises `InvalidParams`.
         """
-        return self._listing.page(
+        return self.run(self._listing.page(
             check_text("owner", owner),
             state=None if state is None else check_one_of("state", JobState, state),
             task=None if task is None else check_one_of("task", Task, task),
             cursor=None if cursor is None else check_text("cursor", cursor),
             limit=check_count("limit", limit),
-        )
+        ))  # fmt: skip
 
     @property
     def _listing(self) -> Listing:
-        return Listing(self.settings, self.ledger, self.redis)
+        return Listing(self.settings, self.ledger)
 
     @property
     def webhooks(self) -> Deliveries:
@@ -359,16 +357,14 @@ class Client:
         return Deliveries(self.settings, self.redis)
 
     @property
-    def keys(self) -> ApiKeys:
+    def keys(self) -> Keys:
         """Who may use the HTTP gateway."""
-        return ApiKeys(self.settings, self.redis)
+        return Keys(ApiKeys(self.settings), self.runner)
 
     @property
-    def dead_letters(self) -> DeadLetters:
+    def dead_letters(self) -> Letters:
         """What was given up, for operators."""
-        if self._dead is None:
-            self._dead = DeadLetters(self.settings, self.ledger, self.redis)
-        return self._dead
+        return Letters(DeadLetters(self.settings, self.ledger), self.runner)
 
     # -- reading ------------------------------------------------------------------------
 

@@ -17,11 +17,11 @@ from crossmodal.console import (
     shown_time,
 )
 from crossmodal.errors import CrossmodalError, InvalidParams, QueueFull
-from crossmodal.jobs.connection import broker_errors
-from crossmodal.jobs.dead import DeadLetters
+from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.names import messages_key
 from crossmodal.jobs.record import DeadLetter, Job
 from producer.client import Client
+from producer.operators import Letters
 
 app = typer.Typer(
     add_completion=False,
@@ -36,7 +36,7 @@ SHOWN = 72  # characters of a message in the list
 
 
 @contextmanager
-def _opened() -> Iterator[tuple[Client, DeadLetters]]:
+def _opened() -> Iterator[tuple[Client, Letters]]:
     with errors_to_exit_status(), Client() as client:
         yield client, client.dead_letters
 
@@ -136,11 +136,15 @@ def replay(client: Client, letter: DeadLetter, max_queued: int | None = None) ->
                 f"{letter.id} lay among the messages in hand, and its queue is not known: it "
                 "cannot be replayed, only dropped"
             )
-        with broker_errors(client.settings):
-            key = messages_key(client.settings.key_prefix, letter.queue)
-            client.redis.lpush(key, letter.raw)
+        client.run(put_back(messages_key(client.settings.key_prefix, letter.queue), letter.raw))
     client.dead_letters.drop(letter.id)
     return job_id
+
+
+@call
+def put_back(queue: str, raw: bytes) -> Steps[None]:
+    """Have a message be the last of its queue."""
+    yield redis.lpush(queue, raw)
 
 
 def _replay_job(client: Client, job: Job, max_queued: int | None) -> str:
@@ -154,7 +158,7 @@ def _replay_job(client: Client, job: Job, max_queued: int | None) -> str:
 
 
 def _chosen(
-    dead: DeadLetters, ids: list[str] | None, code: str | None, every: bool
+    dead: Letters, ids: list[str] | None, code: str | None, every: bool
 ) -> list[DeadLetter]:
     if (bool(ids), code is not None, every).count(True) != 1:
         raise InvalidParams("say which: one or more IDs, or --code CODE, or --all")

@@ -14,8 +14,10 @@ from crossmodal.jobs.bulk import unpack_items
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import CHECKS, INPUTS, RESULTS, Task, job_of_result, result_key
 from crossmodal.jobs.params import BlobRef
+from crossmodal.jobs.runners import Runner
 from crossmodal.settings import load_settings
 from crossmodal.storage import Storage, StoredBlob, open_storage
+from producer.operators import Runs
 
 GRACE_S = 3_600.0
 CHUNK = 500  # blobs that are deleted by one look at the records
@@ -48,7 +50,7 @@ def gc(
     with errors_to_exit_status():
         settings = load_settings()
         collector = Collector(
-            JobLedger(settings), open_storage(settings),
+            Runner(settings, what="cli"), JobLedger(settings), open_storage(settings),
             settings.retention_s if older_than_s is None else older_than_s, grace_s,
         )  # fmt: skip
         found = collector.run(dry_run)
@@ -70,8 +72,10 @@ class Collector:
     """
 
     def __init__(
-        self, ledger: JobLedger, storage: Storage, older_than_s: float, grace_s: float
-    ) -> None:
+        self, runner: Runs, ledger: JobLedger, storage: Storage, older_than_s: float,
+        grace_s: float,
+    ) -> None:  # fmt: skip
+        self._run = runner.run
         self._ledger = ledger
         self._storage = storage
         self._pictures: dict[str, list[str]] = {}
@@ -92,10 +96,18 @@ class Collector:
 
     def _needed(self) -> Iterator[str]:
         """Keys of inputs that some record speaks of, also through the items of its message."""
-        for task, key in self._ledger.inputs():
+        for task, key in self._recorded():
             yield key
             if task is Task.IMG2TXT_BULK:
                 yield from self._pictures_of(key)
+
+    def _recorded(self) -> Iterator[tuple[Task, str]]:
+        """All inputs that records name, page by page."""
+        found, cursor = self._run(self._ledger.inputs())
+        yield from found
+        while cursor:
+            found, cursor = self._run(self._ledger.inputs(cursor))
+            yield from found
 
     def _pictures_of(self, key: str) -> list[str]:
         """Keys of stored pictures among a message's items; read once, for it never changes."""
@@ -135,10 +147,10 @@ class Collector:
     def _is_left_over(self, blob: StoredBlob) -> bool:
         job_id = job_of_result(blob.key)
         try:
-            job = self._ledger.get(job_id)
+            job = self._run(self._ledger.get(job_id))
         except JobNotFound:  # a batch's files lie under its own id
             expired = blob.modified_at < self._expired_before
-            return expired and not self._ledger.is_batch(job_id)
+            return expired and not self._run(self._ledger.is_batch(job_id))
         if not job.state.is_terminal or blob.modified_at >= self._left_before:
             return False
         if job.task.is_bulk:  # whose pictures only its parts name; they live as long as the record

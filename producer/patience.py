@@ -96,7 +96,9 @@ def _is_run(client: Client, jobs: Collection[Job], queue: str) -> bool:
     job_id = next((job.id for job in jobs if job.queue == queue), None)
     if job_id is None:
         return True
-    return client.record(job_id).state is not JobState.QUEUED and client.ledger.is_leased(job_id)
+    if client.record(job_id).state is JobState.QUEUED:
+        return False
+    return client.run(client.ledger.is_leased(job_id))
 
 
 @contextmanager

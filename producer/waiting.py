@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from crossmodal.errors import ResultTimeout
+from crossmodal.jobs.calls import Command, Steps, Waiting, call
 from crossmodal.jobs.names import shard_key
 from crossmodal.jobs.record import JobState
 
@@ -99,6 +100,13 @@ class Wait:
                 if fields["id"] in self._left and JobState(fields["state"]).is_terminal:
                     ended += self.end([fields["id"]])
         return ended
+
+
+@call
+def told(wait: Wait, *, block: bool = True) -> Steps[Any]:
+    """What streams tell of the jobs that are waited for; may be nothing, after a while."""
+    command = Command(tuple(wait.command(block=block)))
+    return (yield Waiting(command) if block else command)
 
 
 def _flat(entries: Any) -> list[tuple[str, dict[str, str]]]:

@@ -24,6 +24,7 @@ from crossmodal.garbage import settle
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import WEBHOOK_QUEUE, WEBHOOK_TASK, Task, is_job_id
+from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.server import warnings
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings, load_settings
@@ -146,8 +147,8 @@ def _announce(sender: Any, **_: Any) -> None:
 @worker_shutdown.connect
 def _leave(sender: Any, **_: Any) -> None:
     """Take the worker off the list of those that consume."""
-    with suppress(BrokerUnavailable), connect(settings) as redis:
-        Workers(settings, redis).leave(sender.hostname)
+    with suppress(BrokerUnavailable):
+        Runner(settings).run(Workers(settings).leave(sender.hostname))
 
 
 @task_revoked.connect
@@ -155,7 +156,7 @@ def _cancel(request: Any, **_: Any) -> None:
     """What Celery is told to revoke, as by Flower, is canceled for all: its own list forgets."""
     if is_job_id(request.id):
         with suppress(JobNotFound):
-            JobLedger(settings).cancel(request.id)
+            Runner(settings).run(JobLedger(settings).cancel(request.id))
 
 
 settings = load_settings()

@@ -16,6 +16,7 @@ from kombu.utils.functional import maybe_list
 from crossmodal.errors import BrokerUnavailable, JobNotFound
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import is_job_id
+from crossmodal.jobs.runners import Runner
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def revoke(panel: Any, task_id: str | Iterable[str], **_: Any) -> Any:
     for request in [r for r in tuple(state.active_requests) if r.id in ids and is_job_id(r.id)]:
         try:
             with suppress(JobNotFound):
-                JobLedger(panel.app.settings).cancel(request.id)
+                settings = panel.app.settings
+                Runner(settings).run(JobLedger(settings).cancel(request.id))
             request.send_event("task-revoked", terminated=False, signum=None, expired=False)
         except BrokerUnavailable as e:
             log.warning("job %s is not canceled: %s", request.id, e)

@@ -12,6 +12,7 @@ from crossmodal.errors import CrossmodalError
 from crossmodal.extras import is_installed, missing, remedy
 from crossmodal.jobs.connection import broker_errors, connect, is_reachable
 from crossmodal.jobs.names import WEBHOOK_QUEUE, Task
+from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.server import eviction_policy, open_to_all, refuse_cluster, warnings
 from crossmodal.jobs.workers import Workers
 from crossmodal.models.bundle import open_bundle
@@ -117,9 +118,9 @@ def default_user(settings: Settings) -> Finding:
 
 def workers(settings: Settings) -> list[Finding]:
     """How many Celery workers serve each queue; nobody is missed where no webhooks are used."""
-    with broker_errors(settings), connect(settings) as redis:
-        served = Counter(queue for info in Workers(settings, redis).recent()
-                         for queue in info.queues)  # fmt: skip
+    with Runner(settings, what="cli") as runner:
+        recent = runner.run(Workers(settings).recent())
+    served = Counter(queue for info in recent for queue in info.queues)
     found = [_served(task.queue, served[task.queue]) for task in Task]
     count = served[WEBHOOK_QUEUE] or "none; `crossmodal webhooks` would deliver webhooks"
     return [*found, Finding(f"workers of {WEBHOOK_QUEUE}", True, str(count))]

@@ -22,9 +22,10 @@ from celery import bootsteps
 from celery.worker import state
 
 from crossmodal.errors import BrokerUnavailable
-from crossmodal.jobs.connection import broker_errors, connect
+from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import WEBHOOK_QUEUE, celery_prefix, is_job_id
+from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
@@ -45,9 +46,11 @@ class Keeper(Thread):
         self._queues = queues
         self._settings = settings
         self._worker = worker
-        self._redis: Any = connect(settings)
+        runner = Runner(settings)
+        self._run = runner.run
+        self._redis: Any = runner.redis
         self._ledger = JobLedger(settings)
-        self._workers = Workers(settings, self._redis)
+        self._workers = Workers(settings)
         self._deliveries = Deliveries(settings, self._redis)
         self._running: set[str] = set()
         self._has_left = False
@@ -94,9 +97,9 @@ class Keeper(Thread):
         """Say that this worker consumes; while it drains, nothing that waits is for it."""
         if not _drains():
             said = served(self._settings.host_socket)
-            self._workers.announce(self._worker, queues=self._queues, **said)
+            self._run(self._workers.announce(self._worker, queues=self._queues, **said))
         elif not self._has_left:
-            self._workers.leave(self._worker)
+            self._run(self._workers.leave(self._worker))
             self._has_left = True
 
     def _renew_messages(self) -> None:
@@ -109,8 +112,8 @@ class Keeper(Thread):
     def _renew_attempts(self) -> None:
         """Keep the jobs that run; let go at once of those whose process has died."""
         running = {r.id for r in tuple(state.active_requests) if is_job_id(r.id)}
-        self._ledger.renew(self._worker, running)
-        self._ledger.abandon(self._worker, self._running - running)
+        self._run(self._ledger.renew(self._worker, running))
+        self._run(self._ledger.abandon(self._worker, self._running - running))
         self._running = running
 
 

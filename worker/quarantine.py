@@ -8,6 +8,7 @@ from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import job_of
 from crossmodal.jobs.record import Failure
+from crossmodal.jobs.runners import Runner
 from crossmodal.settings import Settings
 from worker.recovery import Recovery
 
@@ -18,6 +19,7 @@ class Quarantine:
     """Sets messages aside as dead letters; one a process."""
 
     def __init__(self, settings: Settings, queues: Collection[str]) -> None:
+        self._run = Runner(settings).run
         self._ledger = JobLedger(settings)
         self._dead = DeadLetters(settings, self._ledger)
         self._recovery = Recovery(settings, queues)
@@ -25,7 +27,7 @@ class Quarantine:
     def set_aside(self, queue: str, raw: bytes, error: CrossmodalError) -> None:
         """Never raises: a worker must outlive what it is sent, also while Redis fails."""
         try:
-            letter = self._dead.set_aside(queue, raw, error, self._ended_job(raw, error))
+            letter = self._run(self._dead.set_aside(queue, raw, error, self._ended_job(raw, error)))
             log.error("set a message from %s aside as %s: %s", queue, letter, error)
         except BrokerUnavailable as e:
             log.error(
@@ -37,4 +39,4 @@ class Quarantine:
         job_id = job_of(raw)
         if job_id is None or self._recovery.is_spoken_of(job_id):
             return None
-        return job_id if self._ledger.refuse(job_id, Failure.of(error)) else None
+        return job_id if self._run(self._ledger.refuse(job_id, Failure.of(error))) else None

@@ -21,6 +21,7 @@ from crossmodal.jobs.message import job_of, message_of
 from crossmodal.jobs.names import Task, celery_prefix, job_key, messages_key, queue_key
 from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import Failure, Job
+from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 
@@ -51,10 +52,12 @@ class Recovery(Thread):
             for priority in PRIORITIES
         ]
         self._unacked = celery_prefix(settings.key_prefix) + UNACKED
+        runner = Runner(settings)
+        self._run = runner.run
         self._ledger = JobLedger(settings)
-        self._redis: Any = connect(settings)
+        self._redis: Any = runner.redis
         self._raw: Any = connect(settings, decode=False)
-        self._workers = Workers(settings, self._redis)
+        self._workers = Workers(settings)
         self._from = dict.fromkeys(self._tasks, OLDEST)  # where the next look begins
 
     def run(self) -> None:
@@ -71,14 +74,14 @@ class Recovery(Thread):
         """Look once; many workers may do so at the same time."""
         for task in self._tasks:
             self._recover(task)
-        self._workers.forget_silent()
+        self._run(self._workers.forget_silent())
 
     def is_spoken_of(self, job_id: str) -> bool:
         """Whether there is a message of the job among those that are soonest found."""
         return bool(self._spoken_of({job_id}, most=SOON))
 
     def _recover(self, task: Task) -> None:
-        self._ledger.promote(task)
+        self._run(self._ledger.promote(task))
         silent = {job.id: job for job in self._silent(task)}
         if not silent:
             return
@@ -89,9 +92,9 @@ class Recovery(Thread):
                 message = message_of(task, job.id, parse_params(task, job.params))
             except InvalidParams as e:  # its sender's, which plain Celery took
                 log.error("job %s has no message and cannot get one: %s", job.id, e.code)
-                self._ledger.refuse(job.id, Failure.of(e))
+                self._run(self._ledger.refuse(job.id, Failure.of(e)))
                 continue
-            if self._ledger.requeue(job, message):
+            if self._run(self._ledger.requeue(job, message)):
                 log.warning("the message of job %s was lost: sent it again", job.id)
 
     def _silent(self, task: Task) -> Iterator[Job]:
@@ -104,9 +107,9 @@ class Recovery(Thread):
             found += self._redis.zrangebyscore(running, "-inf", before, start=0, num=HEAD)
         for job_id in found:
             try:
-                job = self._ledger.get(job_id)
+                job = self._run(self._ledger.get(job_id))
             except JobNotFound:  # somebody deleted the record
-                self._ledger.forget(job_id, task)
+                self._run(self._ledger.forget(job_id, task))
                 continue
             except ValidationError as e:
                 wrong = e.error_count()
@@ -135,7 +138,7 @@ class Recovery(Thread):
 
     def _not_held(self, job_ids: list[str]) -> list[str]:
         """Those that must have a message in the queue, and those whose time may be up."""
-        now = self._ledger.now()
+        now = self._run(self._ledger.now())
         pipe = self._redis.pipeline(transaction=False)
         for job_id in job_ids:
             pipe.hmget(job_key(self._settings.key_prefix, job_id), "held", "expires_at")
@@ -149,7 +152,7 @@ class Recovery(Thread):
         last = max(job.created_at, job.started_at or 0.0, job.sent_at or 0.0)
         if job.state.is_terminal or job.held or last >= before:
             return False
-        return not self._ledger.is_leased(job.id)
+        return not self._run(self._ledger.is_leased(job.id))
 
     def _spoken_of(self, wanted: set[str], most: int | None = None) -> set[str]:
         """Those of the jobs of which there is a message; reads no more than it must."""

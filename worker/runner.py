@@ -3,8 +3,9 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from crossmodal import logs, tracing
@@ -19,7 +20,7 @@ from crossmodal.errors import (
     TimedOut,
     is_callers_fault,
 )
-from crossmodal.jobs.connection import connect
+from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
 from crossmodal.jobs.names import Task, check_job_id
 from crossmodal.jobs.origin import Origin
@@ -34,6 +35,7 @@ from crossmodal.jobs.record import (
     JobResult,
     JobState,
 )
+from crossmodal.jobs.runners import Runner
 from crossmodal.metrics import job_ended
 from crossmodal.settings import Settings
 from worker.blobs import Blobs
@@ -107,7 +109,8 @@ class JobRunner:
         self._settings = settings
         self._interrupted_by = interrupted_by
         # No retries: a `start` that is sent twice would be taken for a second message.
-        self._ledger = JobLedger(settings, connect(settings, retries=0))
+        self._run = Runner(settings, retries=0).run
+        self._ledger = JobLedger(settings)
         self._threads = ContextThreads(thread_name_prefix="storage")
         self._host = host
         self._blobs = Blobs(settings)
@@ -120,7 +123,7 @@ class JobRunner:
         Raises `BrokerUnavailable`, and `InvalidParams` for an id that no job may have.
         """
         problem = None if delivery.is_recorded else self._adopt(delivery)
-        attempt = self._ledger.start(delivery.job, delivery.worker)
+        attempt = self._run(self._ledger.start(delivery.job, delivery.worker))
         if isinstance(attempt, NotStarted):
             log.info("job %s is not started: %s", delivery.job, attempt.reason)
             return Busy() if attempt.reason == "busy" else self._outcome(delivery.job)
@@ -130,7 +133,7 @@ class JobRunner:
     def _outcome(self, job_id: str) -> Ending:
         """How a job has ended that this message did not end, for those who watch the message."""
         try:
-            job = self._ledger.get(job_id)
+            job = self._run(self._ledger.get(job_id))
         except JobNotFound:
             return Skipped("unknown")
         ended = {JobState.SUCCEEDED: job.result, JobState.FAILED: job.failure}.get(job.state)
@@ -157,14 +160,14 @@ class JobRunner:
 
     def _refuse(self, attempt: Attempt, problem: InvalidParams) -> Failure:
         failure = Failure.of(problem)
-        self._ledger.fail(attempt, failure, dead=True)  # its sender will not learn of it
+        self._run(self._ledger.fail(attempt, failure, dead=True))  # its sender will not learn of it
         return failure
 
     def _run_attempt(self, task: Task, attempt: Attempt) -> Ending:
         """Every way in which an attempt can end, as an `Ending`."""
         try:
             result = self._attempt(attempt, parse_params(task, attempt.params))
-            if self._insist(lambda: self._ledger.succeed(attempt, result)):
+            if self._insist(self._ledger.succeed(attempt, result)):
                 return result
             self._restore_record(attempt)
             return _superseded(attempt)
@@ -199,10 +202,10 @@ class JobRunner:
         except InvalidParams as e:
             problem, text = e, _excerpt(delivery.raw)
         # A fingerprint is only ever compared for an idempotency key, which there is none of.
-        _, is_new = self._ledger.submit(
+        _, is_new = self._run(self._ledger.submit(
             job_id, delivery.task, text, "", bounded=False, expires_in_s=delivery.expires_in_s,
             origin=Origin(traceparent=delivery.traceparent),
-        )  # fmt: skip
+        ))  # fmt: skip
         return problem if is_new else None
 
     def _give_up(self, attempt: Attempt, error: CrossmodalError) -> Ending:
@@ -212,19 +215,17 @@ class JobRunner:
         if error.retryable and not (counts and attempt.is_last):
             crashed_with_it = isinstance(error, ModelHostCrashed) and error.batch_size > 0
             alone = crashed_with_it or isinstance(error, TimedOut)
-            kept = self._insist(
-                lambda: self._ledger.release(attempt, failure, counts=counts, alone=alone)
-            )
+            kept = self._insist(self._ledger.release(attempt, failure, counts=counts, alone=alone))
             return (
                 Released(failure, attempt.counted if counts else 1)
                 if kept
                 else _superseded(attempt)
             )
         dead = not is_callers_fault(error.code)
-        ended = self._insist(lambda: self._ledger.fail(attempt, failure, dead=dead))
+        ended = self._insist(self._ledger.fail(attempt, failure, dead=dead))
         return failure if ended else _superseded(attempt)
 
-    def _insist(self, tell: Callable[[], bool]) -> bool:
+    def _insist(self, tell: Call[bool]) -> bool:
         """Tell the ledger how an attempt ended, for as long as nobody else may have begun one.
 
         Without this, all that a worker was finishing while Redis restarted would be run again.
@@ -233,7 +234,7 @@ class JobRunner:
         with tracing.span("record"):
             while True:
                 try:
-                    return tell()
+                    return self._run(tell)
                 except BrokerUnavailable:
                     if time.monotonic() >= deadline:
                         raise
@@ -242,14 +243,15 @@ class JobRunner:
     def _attempt(self, attempt: Attempt, params: Params) -> JobResult:
         """What the attempt made, stored. Raises `NoLongerWanted` once the job is not its own."""
         # A folder answers at once, and a thread for it would cost more than it does.
-        wanted = Wanted(self._ledger, attempt, None if self._blobs.in_folder else self._threads)
+        holds = partial(self._run, self._ledger.holds(attempt))
+        wanted = Wanted(holds, None if self._blobs.in_folder else self._threads)
         if isinstance(params, BulkParams):
             return self._bulk.run(attempt, params, wanted)
         return self._single.run(attempt, params, wanted, lambda: self._restore_record(attempt))
 
     def _restore_record(self, attempt: Attempt) -> None:
         """Put back the `result.json` of the attempt that won, where this one has replaced it."""
-        won = self._ledger.get(attempt.job).result
+        won = self._run(self._ledger.get(attempt.job)).result
         if won is not None:
             self._blobs.put_result(won)
 

@@ -12,6 +12,7 @@ from types import FrameType
 
 from crossmodal.errors import BrokerUnavailable, InvalidSetting, described
 from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.runners import Runner
 from crossmodal.processes import adopt_orphans, on_end, wait_until
 from crossmodal.settings import Settings
 from worker.devices import Device
@@ -115,10 +116,10 @@ class Supervisor:
     def _disown(self) -> None:
         """Have what was cut off run again at once, and without an attempt being counted."""
         try:
-            ledger = JobLedger(self._settings)
+            runner, ledger = Runner(self._settings), JobLedger(self._settings)
             for worker in self._workers:
                 worker.child.kill()
-                ledger.disown(worker.name)
+                runner.run(ledger.disown(worker.name))
         except BrokerUnavailable as e:
             log.warning("what was stopped runs again only when its leases end: %s", e)
 

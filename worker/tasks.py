@@ -34,6 +34,7 @@ from crossmodal.jobs.names import (
     Task,
 )
 from crossmodal.jobs.record import Failure, JobResult, JobState
+from crossmodal.jobs.runners import Runner
 from worker.app import app, settings
 from worker.devices import default_socket
 
@@ -113,7 +114,7 @@ class JobRequest(Request):
             "limit: its process was killed"
         ))  # fmt: skip
         try:
-            JobLedger(settings).abandon(self.hostname, [self.id], failure)
+            Runner(settings).run(JobLedger(settings).abandon(self.hostname, [self.id], failure))
         except BrokerUnavailable as e:  # then it counts as lost, once its lease has ended
             log.warning("job %s: %s", self.id, e)
         self.reject(requeue=True)

@@ -6,7 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from crossmodal.errors import BrokerUnavailable
-from crossmodal.jobs.ledger import Attempt, JobLedger
 from worker.host.client import LOOK_S, NoLongerWanted
 
 T = TypeVar("T")
@@ -15,18 +14,15 @@ T = TypeVar("T")
 class Wanted:
     """One attempt, as those see it who work for it; callable, to be asked at any time."""
 
-    def __init__(
-        self, ledger: JobLedger, attempt: Attempt, threads: ThreadPoolExecutor | None
-    ) -> None:
-        self._ledger = ledger
-        self._attempt = attempt
+    def __init__(self, holds: Callable[[], bool], threads: ThreadPoolExecutor | None) -> None:
+        self._holds = holds
         self._threads = threads
         self._looked_at = time.monotonic()
 
     def __call__(self) -> bool:
         self._looked_at = time.monotonic()
         try:
-            return self._ledger.holds(self._attempt)
+            return self._holds()
         except BrokerUnavailable:  # not to know is no reason to stop
             return True
 

@@ -11,17 +11,14 @@ import hmac
 import re
 import secrets
 import string
-from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from redis import Redis
 
 from crossmodal.errors import ApiKeyNotFound, InvalidParams, RateLimited, Unauthorized, quoted
 from crossmodal.invalid import explained
-from crossmodal.jobs.connection import broker_errors
+from crossmodal.jobs.calls import Atomic, Script, Steps, call, redis
 from crossmodal.jobs.names import api_key_key, api_keys_key
-from crossmodal.jobs.scripts import script
 from crossmodal.settings import Settings
 
 _TOKEN = re.compile(r"cm_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
@@ -53,19 +50,16 @@ ANYBODY = ApiKey(id="", name="anybody", created_at=0.0, is_operator=True)
 
 
 class ApiKeys:
-    """Creates, finds and revokes keys. Every method may raise `BrokerUnavailable`."""
+    """Creates, finds and revokes keys; every method makes a call."""
 
-    def __init__(self, settings: Settings, redis: Redis) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings) -> None:
         self._prefix = settings.key_prefix
-        self._redis: Any = redis
-        self._throttle = self._redis.register_script(script("throttle"))
 
-    def create(self, name: str, **limits: Any) -> tuple[ApiKey, str]:
+    @call
+    def create(self, /, name: str, **limits: Any) -> Steps[tuple[ApiKey, str]]:
         """A new key and its token, which is shown this once. Raises `InvalidParams`."""
         secret = secrets.token_urlsafe(32)
-        with broker_errors(self._settings):
-            seconds, micros = self._redis.time()
+        seconds, micros = yield redis.time()
         try:
             key = ApiKey(
                 id="".join(secrets.choice(_LETTERS) for _ in range(12)), name=name,
@@ -74,19 +68,18 @@ class ApiKeys:
         except ValidationError as e:
             raise InvalidParams(explained(e.errors()[0], "key")) from e
         fields = {"key": key.model_dump_json(), "digest": _digest(secret)}
-        with broker_errors(self._settings):
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.hset(api_key_key(self._prefix, key.id), mapping=fields)
-            pipe.sadd(api_keys_key(self._prefix), key.id)
-            pipe.execute()
+        yield Atomic([
+            redis.hset(api_key_key(self._prefix, key.id), mapping=fields),
+            redis.sadd(api_keys_key(self._prefix), key.id),
+        ])  # fmt: skip
         return key, f"cm_{key.id}_{secret}"
 
-    def find(self, token: str) -> ApiKey:
+    @call
+    def find(self, token: str) -> Steps[ApiKey]:
         """The key that a token is of. Raises `Unauthorized` for a wrong or revoked one."""
         parts = _TOKEN.fullmatch(token)
         key_id, secret = parts.groups() if parts else ("", "")
-        with broker_errors(self._settings):
-            text, digest = self._redis.hmget(api_key_key(self._prefix, key_id), "key", "digest")
+        text, digest = yield redis.hmget(api_key_key(self._prefix, key_id), "key", "digest")
         if not hmac.compare_digest(digest or "", _digest(secret)) or text is None:
             raise Unauthorized("the API key is not known here: `crossmodal keys list` shows which")
         key = ApiKey.model_validate_json(text)
@@ -94,35 +87,38 @@ class ApiKeys:
             raise Unauthorized(f"the API key {key.name!r} was revoked: ask for another")
         return key
 
-    def list(self) -> Iterator[ApiKey]:
+    @call
+    def list(self) -> Steps[tuple[ApiKey, ...]]:
         """All keys, the oldest first, also those that were revoked."""
-        with broker_errors(self._settings):
-            ids = self._redis.smembers(api_keys_key(self._prefix))
-        yield from sorted((self._get(i) for i in ids), key=lambda key: key.created_at)
+        ids = yield redis.smembers(api_keys_key(self._prefix))
+        texts = yield [redis.hget(api_key_key(self._prefix, i), "key") for i in ids]
+        keys = (ApiKey.model_validate_json(text) for text in texts)
+        return tuple(sorted(keys, key=lambda key: key.created_at))
 
-    def revoke(self, key_id: str) -> ApiKey:
+    @call
+    def revoke(self, key_id: str) -> Steps[ApiKey]:
         """Refuse a key from now on; its jobs go on, and stay. Raises `ApiKeyNotFound`."""
-        key = self._get(key_id)
-        with broker_errors(self._settings):
-            seconds, _ = self._redis.time()
-            revoked = key.model_copy(update={"revoked_at": key.revoked_at or float(seconds)})
-            self._redis.hset(api_key_key(self._prefix, key.id), "key", revoked.model_dump_json())
+        key = yield from self._get(key_id)
+        seconds, _ = yield redis.time()
+        revoked = key.model_copy(update={"revoked_at": key.revoked_at or float(seconds)})
+        yield redis.hset(api_key_key(self._prefix, key.id), "key", revoked.model_dump_json())
         return revoked
 
-    def max_queued(self, owner: str, default: int) -> int:
+    @call
+    def max_queued(self, owner: str, default: int) -> Steps[int]:
         """How many jobs of an owner may wait; the default where no key has this id."""
         try:
-            return self._get(owner).max_queued
+            return (yield from self._get(owner)).max_queued
         except ApiKeyNotFound:
             return default
 
-    def throttle(self, key: ApiKey) -> None:
+    @call
+    def throttle(self, key: ApiKey) -> Steps[None]:
         """Count a call. Raises `RateLimited` when the key makes them too fast."""
         number = f"{api_key_key(self._prefix, key.id)}:calls"
-        with broker_errors(self._settings):
-            wait = self._throttle(
-                keys=[number], args=[self._prefix, key.id, key.per_second, key.burst]
-            )
+        wait = yield Script(
+            "throttle", (number,), (self._prefix, key.id, key.per_second, key.burst)
+        )
         if wait:
             raise RateLimited(
                 f"this API key may make {key.per_second:g} calls a second, {key.burst} at once: "
@@ -130,17 +126,19 @@ class ApiKeys:
                 float(wait),
             )
 
-    def webhook_secret(self, owner: str) -> str:
+    @call
+    def webhook_secret(self, owner: str) -> Steps[str]:
         """What the owner's webhooks are signed with (`whsec_…`); made when first asked for."""
         name = api_key_key(self._prefix, owner)
         fresh = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-        with broker_errors(self._settings):
-            self._redis.hsetnx(name, _WEBHOOK_SECRET, fresh)
-            return str(self._redis.hget(name, _WEBHOOK_SECRET))
+        _, kept = yield [
+            redis.hsetnx(name, _WEBHOOK_SECRET, fresh), redis.hget(name, _WEBHOOK_SECRET)
+        ]  # fmt: skip
+        return str(kept)
 
-    def _get(self, key_id: str) -> ApiKey:
-        with broker_errors(self._settings):
-            text = self._redis.hget(api_key_key(self._prefix, key_id), "key")
+    @call
+    def _get(self, key_id: str) -> Steps[ApiKey]:
+        text = yield redis.hget(api_key_key(self._prefix, key_id), "key")
         if text is None:
             raise ApiKeyNotFound(
                 f"there is no API key {quoted(key_id)}: `crossmodal keys list` shows all"

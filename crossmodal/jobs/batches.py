@@ -1,11 +1,7 @@
 """What the ledger knows of whole batches; every lookup costs the same, however large they are."""
 
-from typing import Any
-
-from redis import Redis
-
 from crossmodal.errors import JobNotFound, quoted
-from crossmodal.jobs.connection import broker_errors
+from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task, batch_key, bulk_job_id, check_batch_id
 from crossmodal.jobs.record import BatchStatus, JobState
@@ -15,16 +11,16 @@ MIXED = "mixed"  # the `task` of a batch that has messages of several; submit.lu
 
 
 class Batches:
-    """Looks batches up, and cancels them."""
+    """Looks batches up, and cancels them; every method makes a call."""
 
-    def __init__(self, settings: Settings, ledger: JobLedger, redis: Redis) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, ledger: JobLedger) -> None:
+        self._prefix = settings.key_prefix
         self._ledger = ledger
-        self._redis: Any = redis
 
-    def status(self, batch_id: str) -> BatchStatus:
+    @call
+    def status(self, batch_id: str) -> Steps[BatchStatus]:
         """How far the batch is, as far as it was submitted. Raises `JobNotFound`."""
-        fields = self._fields(batch_id)
+        fields = yield from self._fields(batch_id)
         ended = {
             state: int(fields[state]) for state in JobState if state.is_terminal and state in fields
         }
@@ -38,30 +34,32 @@ class Batches:
             messages=ended | ({JobState.QUEUED: under_way} if under_way else {}),
         )
 
-    def most(self, batch_id: str, task: Task) -> int | None:
+    @call
+    def most(self, batch_id: str, task: Task) -> Steps[int | None]:
         """How many items its messages of a kind may have; None where none of these was sent."""
-        key = batch_key(self._settings.key_prefix, check_batch_id(batch_id))
-        with broker_errors(self._settings):
-            most = self._redis.hget(key, f"most:{task.in_bulk}")
+        key = batch_key(self._prefix, check_batch_id(batch_id))
+        most = yield redis.hget(key, f"most:{task.in_bulk}")
         return int(most) if most else None
 
-    def cancel(self, batch_id: str) -> BatchStatus:
+    @call
+    def cancel(self, batch_id: str) -> Steps[BatchStatus]:
         """Cancel every message of the batch that has not ended, and take no more of it.
 
         Raises `JobNotFound`.
         """
-        self._ledger.halt(check_batch_id(batch_id))
-        for number in range(int(self._fields(batch_id)["messages"])):
+        yield from self._ledger.halt(check_batch_id(batch_id))
+        fields = yield from self._fields(batch_id)
+        for number in range(int(fields["messages"])):
             try:
-                self._ledger.cancel(bulk_job_id(batch_id, number))
+                yield from self._ledger.cancel(bulk_job_id(batch_id, number))
             except JobNotFound:  # it ended so long ago that its record is gone
                 continue
-        return self.status(batch_id)
+        return (yield from self.status(batch_id))
 
-    def _fields(self, batch_id: str) -> dict[str, str]:
-        key = batch_key(self._settings.key_prefix, check_batch_id(batch_id))
-        with broker_errors(self._settings):
-            fields: dict[str, str] = self._redis.hgetall(key)
+    @call
+    def _fields(self, batch_id: str) -> Steps[dict[str, str]]:
+        key = batch_key(self._prefix, check_batch_id(batch_id))
+        fields: dict[str, str] = yield redis.hgetall(key)
         if not fields:
             raise JobNotFound(
                 f"there is no batch {quoted(batch_id)}: it was never submitted to this Redis, or "

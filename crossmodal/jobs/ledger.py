@@ -5,11 +5,9 @@ that of two processes that would end a job exactly one does, and the other is to
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from redis import Redis
 
 from crossmodal.errors import (
     IdempotencyConflict,
@@ -20,6 +18,7 @@ from crossmodal.errors import (
     WrongState,
 )
 from crossmodal.jobs import names
+from crossmodal.jobs.calls import Call, Steps, call, redis
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import BulkParams
@@ -71,19 +70,15 @@ class NotStarted:
 
 
 class JobLedger(JobRecords):
-    """Job records and their transitions. Every method may raise `BrokerUnavailable`."""
+    """Job records and their transitions, as calls; each may raise `BrokerUnavailable`."""
 
-    scripts = (
-        "submit", "start", "finish", "release", "requeue", "disown", "cancel", "expire", "renew",
-        "bury", "promote", "remove", "halt",
-    )  # fmt: skip
-
-    def __init__(self, settings: Settings, redis: Redis | None = None) -> None:
-        super().__init__(settings, redis)
-        self._memory = MemoryGuard(settings, self._redis)
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._memory = MemoryGuard(settings)
 
     # -- submitting ---------------------------------------------------------------------
 
+    @call
     def submit(
         self,
         job_id: str,
@@ -97,7 +92,7 @@ class JobLedger(JobRecords):
         bounded: bool = True,
         batch: BulkParams | None = None,
         origin: Origin = NOBODY,
-    ) -> tuple[str, bool]:
+    ) -> Steps[tuple[str, bool]]:
         """Create a job and send its message, both or neither: its id, and whether it is new.
 
         With an `idempotency_key` that was used before for the same request, the id is that of
@@ -115,9 +110,9 @@ class JobLedger(JobRecords):
         if idempotency_key is not None:
             guard = names.idempotency_key(self._prefix, idempotency_key)
         if bounded:
-            self._memory.check()
+            yield from self._memory.check()
         limit = self._settings.max_queue_length
-        reply = self._call(
+        reply = yield self._on_job(
             "submit", job_id, task, task.queue, params_json, fingerprint,
             "" if expires_in_s is None else expires_in_s, limit if bounded else "", message,
             *((batch.batch, batch.number, batch.items, batch.most) if batch else ("", 0, 0, 0)),
@@ -143,20 +138,25 @@ class JobLedger(JobRecords):
             )
         return str(reply[1]), reply[0] == "created"
 
-    def cancel(self, job_id: str) -> JobState:
+    @call
+    def cancel(self, job_id: str) -> Steps[JobState]:
         """Cancel a job that has not ended; returns the state it is in now."""
         if not names.is_job_id(job_id):
             raise not_found(job_id)
-        return JobState(self._known(job_id, self._call("cancel", job_id, self._retention))[0])
+        reply = yield self._on_job("cancel", job_id, self._retention)
+        if reply[0] == "unknown":
+            raise not_found(job_id)
+        return JobState(reply[0])
 
     # -- running ------------------------------------------------------------------------
 
-    def start(self, job_id: str, worker: str) -> Attempt | NotStarted:
+    @call
+    def start(self, job_id: str, worker: str) -> Steps[Attempt | NotStarted]:
         """Begin an attempt, unless the job has ended, is run by a live one, or has none left.
 
         An attempt is alive for `lease_s`, and as long as `renew` says so.
         """
-        reply = self._call(
+        reply = yield self._on_job(
             "start", job_id, worker, self._settings.max_attempts, self._settings.lease_s,
             self._retention, self._settings.max_batch,
         )  # fmt: skip
@@ -169,13 +169,13 @@ class JobLedger(JobRecords):
             traceparent or None,
         )  # fmt: skip
 
-    def succeed(self, attempt: Attempt, result: JobResult) -> bool:
+    def succeed(self, attempt: Attempt, result: JobResult) -> Call[bool]:
         """Record the result; False when the attempt is no longer the one that may."""
         text = result.model_dump_json()
         done = result.completed
         return self._finish(attempt, JobState.SUCCEEDED, "result", text, "", completed=done)
 
-    def fail(self, attempt: Attempt, failure: Failure, *, dead: bool = False) -> bool:
+    def fail(self, attempt: Attempt, failure: Failure, *, dead: bool = False) -> Call[bool]:
         """End the job without a result; False when the attempt is no longer the one that may.
 
         A `dead` one is put on the list of dead letters.
@@ -183,105 +183,117 @@ class JobLedger(JobRecords):
         text = failure.model_dump_json()
         return self._finish(attempt, JobState.FAILED, "failure", text, failure.code, dead)
 
-    def refuse(self, job_id: str, failure: Failure) -> bool:
+    @call
+    def refuse(self, job_id: str, failure: Failure) -> Steps[bool]:
         """End a job that waits and cannot be run, as a dead letter; False if it does not wait."""
-        attempt = self.start(job_id, "nobody")
-        return isinstance(attempt, Attempt) and self.fail(attempt, failure, dead=True)
+        attempt = yield from self.start(job_id, "nobody")
+        if isinstance(attempt, NotStarted):
+            return False
+        return (yield from self.fail(attempt, failure, dead=True))
 
+    @call
     def release(
         self, attempt: Attempt, failure: Failure, *, counts: bool = True, alone: bool = False
-    ) -> bool:
+    ) -> Steps[bool]:
         """Put a running job back in its place in the queue, for another attempt."""
-        reply = self._call(
+        reply = yield self._on_job(
             "release", attempt.job, attempt.number, int(counts),
             failure.model_dump_json(), failure.code, int(alone),
         )  # fmt: skip
         return bool(reply[0] == "ok")
 
-    def disown(self, worker: str, code: str = "worker_stopped") -> list[str]:
+    @call
+    def disown(self, worker: str, code: str = "worker_stopped") -> Steps[list[str]]:
         """Put back all that a worker ran which has ended; its attempts do not count."""
-        found: list[str] = []
-        for task in Task:
-            key = self._queue_key(task.queue, "running")
-            with self._errors():
-                found += self._scripts["disown"](
-                    keys=[key], args=[self._prefix, worker, task.queue, code]
-                )
-        return found
+        replies = yield [
+            self._on_key("disown", self._queue_key(queue, "running"), worker, queue, code)
+            for queue in (task.queue for task in Task)
+        ]
+        return [job_id for found in replies for job_id in found]
 
-    def renew(self, worker: str, job_ids: Collection[str]) -> None:
+    def renew(self, worker: str, job_ids: Collection[str]) -> Call[None]:
         """Keep the attempts of `worker` at these jobs alive for another `lease_s`."""
-        self._lease(worker, job_ids, self._settings.lease_s)
+        return self._lease(worker, job_ids, self._settings.lease_s)
 
     def abandon(
         self, worker: str, job_ids: Collection[str], failure: Failure | None = None
-    ) -> None:
+    ) -> Call[None]:
         """Say that the attempts of `worker` at these jobs have died, before their leases end."""
-        self._lease(worker, job_ids, "", failure.model_dump_json() if failure else "")
+        return self._lease(worker, job_ids, "", failure.model_dump_json() if failure else "")
 
+    @call
     def _lease(
         self, worker: str, job_ids: Collection[str], lease_s: float | str, failure: str = ""
-    ) -> None:
+    ) -> Steps[None]:
         if job_ids:
             key = names.leases_key(self._prefix)
-            with self._errors():
-                self._scripts["renew"](
-                    keys=[key], args=[self._prefix, worker, lease_s, failure, *job_ids]
-                )
+            yield self._on_key("renew", key, worker, lease_s, failure, *job_ids)
 
-    def holds(self, attempt: Attempt) -> bool:
+    @call
+    def holds(self, attempt: Attempt) -> Steps[bool]:
         """Whether the attempt is still the one that may end its job."""
-        key = names.job_key(self._prefix, attempt.job)
-        with self._errors():
-            state, number = self._redis.hmget(key, "state", "attempt")
-        return bool(state == JobState.RUNNING and number == str(attempt.number))
+        return not (yield from self.lost([attempt]))
 
-    def is_leased(self, job_id: str) -> bool:
+    @call
+    def lost(self, attempts: Sequence[Attempt]) -> Steps[list[Attempt]]:
+        """Those of some running attempts that may not end their jobs any more."""
+        replies = yield [
+            redis.hmget(names.job_key(self._prefix, attempt.job), "state", "attempt")
+            for attempt in attempts
+        ]
+        return [
+            attempt for attempt, reply in zip(attempts, replies, strict=True)
+            if reply != [JobState.RUNNING, str(attempt.number)]
+        ]  # fmt: skip
+
+    @call
+    def is_leased(self, job_id: str) -> Steps[bool]:
         """Whether an attempt at the job is alive."""
-        with self._errors():
-            until = self._redis.zscore(names.leases_key(self._prefix), job_id)
-        return until is not None and until > self.now()
+        until, (seconds, micros) = yield [
+            redis.zscore(names.leases_key(self._prefix), job_id), redis.time()
+        ]  # fmt: skip
+        return until is not None and until > seconds + micros / 1e6
 
-    def requeue(self, job: Job, message: str) -> bool:
+    @call
+    def requeue(self, job: Job, message: str) -> Steps[bool]:
         """Send a message for a job that has none, unless something has happened to it since."""
         sent_at = "" if job.sent_at is None else f"{job.sent_at:.6f}"
-        reply = self._call("requeue", job.id, job.attempt, sent_at, job.queue, message)
+        reply = yield self._on_job("requeue", job.id, job.attempt, sent_at, job.queue, message)
         return bool(reply[0] == "ok")
 
-    def promote(self, task: Task) -> int:
+    @call
+    def promote(self, task: Task) -> Steps[int]:
         """Send held messages that nothing is before any more; returns how many."""
         key = self._queue_key(task.queue, "owners")
-        with self._errors():
-            return int(self._scripts["promote"](
-                keys=[key], args=[self._prefix, task.queue, self._settings.max_batch]
-            ))  # fmt: skip
+        return int((yield self._on_key("promote", key, task.queue, self._settings.max_batch)))
 
-    def halt(self, batch_id: str) -> None:
+    @call
+    def halt(self, batch_id: str) -> Steps[None]:
         """Take no more messages of a batch."""
-        key = names.batch_key(self._prefix, batch_id)
-        with self._errors():
-            self._scripts["halt"](keys=[key], args=[self._prefix, batch_id])
+        yield self._on_key("halt", names.batch_key(self._prefix, batch_id), batch_id)
 
-    def remove(self, job_id: str) -> None:
+    @call
+    def remove(self, job_id: str) -> Steps[None]:
         """Delete the record of a job that has ended. Raises `JobNotFound` or `WrongState`."""
-        reply = self._known(
-            self.get(job_id).id, self._call("remove", job_id, self._settings.max_batch)
-        )
+        yield from self.get(job_id)
+        reply = yield self._on_job("remove", job_id, self._settings.max_batch)
+        if reply[0] == "unknown":
+            raise not_found(job_id)
         if reply[0] == "refused":
             raise WrongState(f"job {job_id} is {reply[1]}: cancel it before you delete it")
 
-    def forget(self, job_id: str, task: Task) -> None:
+    @call
+    def forget(self, job_id: str, task: Task) -> Steps[None]:
         """Take a job off its queue's lists whose record somebody has deleted."""
-        with self._errors():
-            for part in ("queued", "running"):
-                self._redis.zrem(self._queue_key(task.queue, part), job_id)
-            self._redis.zrem(names.leases_key(self._prefix), job_id)
+        lists = [self._queue_key(task.queue, part) for part in ("queued", "running")]
+        yield [redis.zrem(key, job_id) for key in (*lists, names.leases_key(self._prefix))]
 
+    @call
     def _finish(
         self, attempt: Attempt, state: JobState, field: str, text: str, code: str,
         dead: bool = False, completed: int = 0,
-    ) -> bool:  # fmt: skip
-        reply = self._call(
+    ) -> Steps[bool]:  # fmt: skip
+        reply = yield self._on_job(
             "finish", attempt.job, attempt.number, state, field, text, code, self._retention,
             int(dead), completed,
         )  # fmt: skip

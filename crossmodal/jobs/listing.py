@@ -1,18 +1,17 @@
 """The jobs of an owner, the latest first, page by page."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
-from redis import Redis
 
 from crossmodal.errors import InvalidParams, JobNotFound
-from crossmodal.jobs.connection import broker_errors
+from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task, ended_jobs_key, jobs_key
 from crossmodal.jobs.record import Job, JobState
 from crossmodal.settings import Settings
 
-MOST_LOOKED_AT = 1_000  # records a page; where few match, a page may have fewer than asked for
+MAX_READ = 1_000  # records a page; where few match, a page may have fewer than asked for
 
 
 class Page(NamedTuple):
@@ -25,56 +24,57 @@ class Page(NamedTuple):
 class Listing:
     """Reads owners' lists of jobs; messages of batches are not among them."""
 
-    def __init__(self, settings: Settings, ledger: JobLedger, redis: Redis) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, ledger: JobLedger) -> None:
+        self._prefix = settings.key_prefix
         self._ledger = ledger
-        self._redis: Any = redis
 
+    @call
     def page(
         self, owner: str, *, state: JobState | None = None, task: Task | None = None,
         cursor: str | None = None, limit: int = 50,
-    ) -> Page:  # fmt: skip
+    ) -> Steps[Page]:  # fmt: skip
         """Jobs after a cursor. Raises `InvalidParams` for what is none."""
         found: list[Job] = []
-        looked_at = 0
+        read = 0
         last = cursor
         while len(found) < limit:
-            entries = self._entries(owner, last, min(limit, MOST_LOOKED_AT))
+            entries = yield from self._entries(owner, last, min(limit, MAX_READ))
             if not entries:
                 return Page(found, None)
             for job_id, at in entries:
                 last = f"{at:.6f}:{job_id}"
-                job = self._read(job_id, owner)
+                job = yield from self._read(job_id, owner)
                 if job and state in (None, job.state) and task in (None, job.task):
                     found.append(job)
                     if len(found) == limit:
                         break
-            looked_at += len(entries)
-            if looked_at >= MOST_LOOKED_AT:
+            read += len(entries)
+            if read >= MAX_READ:
                 break
         return Page(found, last)
 
-    def _entries(self, owner: str, cursor: str | None, most: int) -> list[tuple[str, float]]:
+    @call
+    def _entries(
+        self, owner: str, cursor: str | None, max_count: int
+    ) -> Steps[list[tuple[str, float]]]:
         """Ids and times older than the cursor's; of one time, those with a smaller id."""
-        key = jobs_key(self._settings.key_prefix, owner)
+        key = jobs_key(self._prefix, owner)
         if cursor is None:
-            with broker_errors(self._settings):
-                return list(self._redis.zrevrange(key, 0, most - 1, withscores=True))
+            return list((yield redis.zrevrange(key, 0, max_count - 1, withscores=True)))
         at, job_id = _parse(cursor)
-        with broker_errors(self._settings):
-            found = self._redis.zrevrangebyscore(key, at, "-inf", 0, most + 1, withscores=True)
+        found = yield redis.zrevrangebyscore(key, at, "-inf", 0, max_count + 1, withscores=True)
         after = [(i, when) for i, when in found if (when, i) < (at, job_id)]
-        return after[:most]
+        return after[:max_count]
 
-    def _read(self, job_id: str, owner: str) -> Job | None:
+    @call
+    def _read(self, job_id: str, owner: str) -> Steps[Job | None]:
         try:
-            return self._ledger.get(job_id)
+            return (yield from self._ledger.get(job_id))
         except ValidationError:  # of another version: nothing that could be shown
             return None
         except JobNotFound:  # its retention is over
-            with broker_errors(self._settings):
-                for key in (jobs_key, ended_jobs_key):
-                    self._redis.zrem(key(self._settings.key_prefix, owner), job_id)
+            keys = (jobs_key, ended_jobs_key)
+            yield [redis.zrem(key(self._prefix, owner), job_id) for key in keys]
             return None
 
 

@@ -1,22 +1,18 @@
 """The records of jobs as they are: states, histories, places in the queue, figures of queues.
 
-What changes them is in `ledger.py`; but for expiring, which happens when somebody looks.
+What changes them is in `ledger.py`; but for expiring, which happens when somebody asks.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
-
-from redis import Redis
 
 from crossmodal.errors import JobNotFound, quoted
 from crossmodal.jobs import names
-from crossmodal.jobs.connection import broker_errors, connect
+from crossmodal.jobs.calls import Atomic, Script, Steps, call, redis
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.origin import Webhook
 from crossmodal.jobs.record import Job, JobEvent, JobState, JobStatus, QueueStatus
-from crossmodal.jobs.scripts import script
 from crossmodal.settings import Settings
 
 SCAN_COUNT = 1_000
@@ -27,136 +23,126 @@ INPUT_FIELDS = {  # of params, where they name a blob
 
 
 class JobRecords:
-    """Looks at job records. Every method may raise `BrokerUnavailable`."""
+    """Reads job records. Every method makes a call, which may raise `BrokerUnavailable`."""
 
-    scripts: tuple[str, ...] = ("expire",)
-
-    def __init__(self, settings: Settings, redis: Redis | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._prefix = settings.key_prefix
-        # redis-py types every reply as perhaps awaitable; ours never are.
-        self._redis: Any = redis or connect(settings)
-        self._scripts = {name: self._redis.register_script(script(name)) for name in self.scripts}
 
-    def close(self) -> None:
-        self._redis.close()
-
-    def get(self, job_id: str) -> Job:
+    @call
+    def get(self, job_id: str) -> Steps[Job]:
         """The record of a job. Raises `JobNotFound`."""
         if not names.is_job_id(job_id):
             raise not_found(job_id)
-        with self._errors():
-            fields = self._redis.hgetall(names.job_key(self._prefix, job_id))
+        fields = yield redis.hgetall(names.job_key(self._prefix, job_id))
         if not fields:
             raise not_found(job_id)
         job = _decode(job_id, fields)
-        if self._is_overdue(job) and self._call("expire", job_id, self._retention)[0] == "expired":
-            return self.get(job_id)
+        if (yield from self._expires(job)):
+            return (yield from self.get(job_id))
         return job
 
-    def webhook(self, job_id: str) -> Webhook | None:
+    @call
+    def webhook(self, job_id: str) -> Steps[Webhook | None]:
         """What a job's submitter asked to be told, and where."""
-        with self._errors():
-            text = self._redis.hget(names.job_key(self._prefix, job_id), "webhook")
+        text = yield redis.hget(names.job_key(self._prefix, job_id), "webhook")
         return Webhook.model_validate_json(text) if text else None
 
-    def is_batch(self, batch_id: str) -> bool:
+    @call
+    def is_batch(self, batch_id: str) -> Steps[bool]:
         """Whether a batch of this id came over HTTP, and is remembered."""
-        with self._errors():
-            return bool(self._redis.exists(names.http_batch_key(self._prefix, batch_id)))
+        return bool((yield redis.exists(names.http_batch_key(self._prefix, batch_id))))
 
-    def inputs(self) -> Iterator[tuple[Task, str]]:
-        """Keys of all blobs that jobs with a record have as their input; walks all records."""
+    @call
+    def inputs(self, cursor: int = 0) -> Steps[tuple[list[tuple[Task, str]], int]]:
+        """Keys of blobs that jobs have as their input, from some of all records.
+
+        With them comes the cursor of the next page, which is 0 after the last one.
+        """
         pattern = names.job_key(self._prefix, "*")
-        with self._errors():
-            for key in self._redis.scan_iter(pattern, count=SCAN_COUNT, _type="HASH"):
-                task, params = self._redis.hmget(key, "task", "params")
-                if task in INPUT_FIELDS and params:
-                    blob = json.loads(params).get(INPUT_FIELDS[task])
-                    if isinstance(blob, dict) and "key" in blob:
-                        yield Task(task), blob["key"]
+        cursor, keys = yield redis.scan(cursor, pattern, SCAN_COUNT, _type="HASH")
+        replies = yield [redis.hmget(key, "task", "params") for key in keys]
+        return [blob for task, params in replies for blob in _input(task, params)], cursor
 
-    def now(self) -> float:
+    @call
+    def now(self) -> Steps[float]:
         """Redis's clock, in seconds since the epoch."""
-        with self._errors():
-            seconds, micros = self._redis.time()
+        seconds, micros = yield redis.time()
         return float(seconds + micros / 1e6)
 
-    def ended(self, job_ids: Sequence[str]) -> list[str]:
+    @call
+    def ended(self, job_ids: Sequence[str]) -> Steps[list[str]]:
         """Those of the jobs that have ended, also by their time being up. Raises `JobNotFound`."""
         found: list[str] = []
         for first in range(0, len(job_ids), SCAN_COUNT):
             some = job_ids[first : first + SCAN_COUNT]
-            with self._errors():
-                pipe = self._redis.pipeline(transaction=False)
-                pipe.time()
-                for job_id in some:
-                    key = names.job_key(self._prefix, names.check_job_id(job_id))
-                    pipe.hmget(key, "state", "expires_at")
-                (seconds, _), *replies = pipe.execute()
+            keys = [names.job_key(self._prefix, names.check_job_id(job_id)) for job_id in some]
+            (seconds, _), *replies = yield [
+                redis.time(), *(redis.hmget(key, "state", "expires_at") for key in keys)
+            ]  # fmt: skip
             for job_id, (state, expires_at) in zip(some, replies, strict=True):
                 if state is None:
                     raise not_found(job_id)
-                overdue = expires_at is not None and seconds >= float(expires_at)
-                if JobState(state).is_terminal or (overdue and self.get(job_id).state.is_terminal):
+                has_ended = JobState(state).is_terminal
+                if not has_ended and expires_at is not None and seconds >= float(expires_at):
+                    has_ended = (yield from self.get(job_id)).state.is_terminal
+                if has_ended:
                     found.append(job_id)
         return found
 
-    def history(self, job_id: str) -> list[JobEvent]:
+    @call
+    def history(self, job_id: str) -> Steps[list[JobEvent]]:
         """The job's transitions, the latest hundred of them; empty for an unknown job."""
-        with self._errors():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.hget(names.job_key(self._prefix, job_id), "created_at")
-            pipe.lrange(names.events_key(self._prefix, job_id), 0, -1)
-            created_at, entries = pipe.execute()
-        if created_at is None:
-            return []
-        return _history(float(created_at), entries)
+        created_at, entries = yield Atomic([
+            redis.hget(names.job_key(self._prefix, job_id), "created_at"),
+            redis.lrange(names.events_key(self._prefix, job_id), 0, -1),
+        ])  # fmt: skip
+        return [] if created_at is None else _history(float(created_at), entries)
 
-    def follow(self, job_id: str) -> tuple[Job, list[JobEvent]]:
+    @call
+    def follow(self, job_id: str) -> Steps[tuple[Job, list[JobEvent]]]:
         """A job's record and its transitions, as they were at one moment. Raises `JobNotFound`."""
-        key = names.job_key(self._prefix, names.check_job_id(job_id))
-        with self._errors():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.hgetall(key)
-            pipe.lrange(names.events_key(self._prefix, job_id), 0, -1)
-            fields, entries = pipe.execute()
+        fields, entries = yield Atomic([
+            redis.hgetall(names.job_key(self._prefix, names.check_job_id(job_id))),
+            redis.lrange(names.events_key(self._prefix, job_id), 0, -1),
+        ])  # fmt: skip
         if not fields:
             raise not_found(job_id)
         job = _decode(job_id, fields)
-        if self._is_overdue(job) and self._call("expire", job_id, self._retention)[0] == "expired":
-            return self.follow(job_id)
+        if (yield from self._expires(job)):
+            return (yield from self.follow(job_id))
         return job, _history(job.created_at, entries)
 
-    def status(self, job_id: str) -> JobStatus:
+    @call
+    def status(self, job_id: str) -> Steps[JobStatus]:
         """State, and for a queued job its place in the queue (0 is next) and likely wait."""
-        job = self.get(job_id)
+        job = yield from self.get(job_id)
         known = JobStatus(id=job.id, state=job.state, attempt=job.attempt, failure=job.failure)
         if job.state is not JobState.QUEUED:
             return known
-        position, wait_s = self.place(job)
+        position, wait_s = yield from self.place(job)
         return known.model_copy(update={"position": position, "estimated_wait_s": wait_s})
 
-    def place(self, job: Job) -> tuple[int | None, float | None]:
+    @call
+    def place(self, job: Job) -> Steps[tuple[int | None, float | None]]:
         """How many jobs are before a queued one, and its likely wait in seconds."""
         if job.state is not JobState.QUEUED:
             return None, None
-        with self._errors():
-            rank = self._redis.zrank(self._queue_key(job.queue, "queued"), job.id)
-        if rank is None:  # it left the queue between the two calls
+        rank = yield redis.zrank(self._queue_key(job.queue, "queued"), job.id)
+        if rank is None:  # it has left the queue since its record was read
             return None, None
-        return rank, self.queue(job.queue).wait_s(rank)
+        return rank, (yield from self.queue(job.queue)).wait_s(rank)
 
-    def queue(self, queue: str) -> QueueStatus:
+    @call
+    def queue(self, queue: str) -> Steps[QueueStatus]:
         """Depth, running jobs, age of the oldest waiting one, and counts of ended jobs."""
-        with self._errors():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.zcard(self._queue_key(queue, "queued"))
-            pipe.zcard(self._queue_key(queue, "running"))
-            pipe.zrange(self._queue_key(queue, "queued"), 0, 0, withscores=True)
-            pipe.hgetall(self._queue_key(queue, "stats"))
-            pipe.time()
-            depth, running, oldest, stats, (seconds, micros) = pipe.execute()
+        depth, running, oldest, stats, (seconds, micros) = yield Atomic([
+            redis.zcard(self._queue_key(queue, "queued")),
+            redis.zcard(self._queue_key(queue, "running")),
+            redis.zrange(self._queue_key(queue, "queued"), 0, 0, withscores=True),
+            redis.hgetall(self._queue_key(queue, "stats")),
+            redis.time(),
+        ])  # fmt: skip
         now = seconds + micros / 1e6
         means = {name: float(mean) for name, mean in stats.items() if name.startswith("mean_")}
         return QueueStatus(
@@ -173,10 +159,15 @@ class JobRecords:
             failures=_counts(stats, "failed:"),
         )
 
-    def _is_overdue(self, job: Job) -> bool:
+    @call
+    def _expires(self, job: Job) -> Steps[bool]:
+        """Whether the job had waited for too long, and has just been ended for it."""
         if job.state is not JobState.QUEUED or job.expires_at is None:
             return False
-        return self.now() >= job.expires_at
+        if (yield from self.now()) < job.expires_at:
+            return False
+        reply = yield self._on_job("expire", job.id, self._retention)
+        return bool(reply[0] == "expired")
 
     # -- plumbing -----------------------------------------------------------------------
 
@@ -187,21 +178,22 @@ class JobRecords:
     def _queue_key(self, queue: str, part: str) -> str:
         return names.queue_key(self._prefix, queue, part)
 
-    def _call(self, script: str, job_id: str, *argv: Any, guard: str | None = None) -> list[Any]:
-        names.check_job_id(job_id)
-        keys = [names.job_key(self._prefix, job_id), *([guard] if guard else [])]
-        with self._errors():
-            return list(self._scripts[script](keys=keys, args=[self._prefix, job_id, *argv]))
+    def _on_job(self, script: str, job_id: str, *args: Any, guard: str | None = None) -> Script:
+        """A script about one job, which may watch another key than its record."""
+        key = names.job_key(self._prefix, names.check_job_id(job_id))
+        keys = (key,) if guard is None else (key, guard)
+        return Script(script, keys, (self._prefix, job_id, *args))
 
-    def _known(self, job_id: str, reply: list[Any]) -> list[Any]:
-        if reply[0] == "unknown":
-            raise not_found(job_id)
-        return reply
+    def _on_key(self, script: str, key: str, *args: Any) -> Script:
+        return Script(script, (key,), (self._prefix, *args))
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        with broker_errors(self._settings):
-            yield
+
+def _input(task: str | None, params: str | None) -> list[tuple[Task, str]]:
+    """The blob that a job has as its input, if any."""
+    if task not in INPUT_FIELDS or not params:
+        return []
+    blob = json.loads(params).get(INPUT_FIELDS[Task(task)])
+    return [(Task(task), blob["key"])] if isinstance(blob, dict) and "key" in blob else []
 
 
 def _counts(stats: dict[str, str], kind: str) -> dict[str, int]:

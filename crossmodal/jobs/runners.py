@@ -1,9 +1,8 @@
 """Run calls: one after the other and waiting, or many at once on an event loop."""
 
 import asyncio
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from crossmodal.jobs.calls import (
@@ -27,9 +26,9 @@ MAX_SENT = 1_000  # commands in one pipeline
 class Runner:
     """Runs calls over connections that wait for each reply. Safe to share by threads."""
 
-    def __init__(self, settings: Settings, redis: Redis | None = None) -> None:
+    def __init__(self, settings: Settings, retries: int = 1, what: str = "client") -> None:
         self._settings = settings
-        self.redis: Any = redis or connect(settings)
+        self.redis: Any = connect(settings, retries, what=what)
 
     def run(self, call: Call[T]) -> T:
         """What the call comes to. Raises `BrokerUnavailable`, and what the call raises."""
@@ -46,6 +45,12 @@ class Runner:
                 given, go_on = self._reply(step), steps.send
             except Exception as e:  # noqa: BLE001 - the call may know what to do
                 given, go_on = _foreign(e, self._settings), steps.throw
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self.redis.close()

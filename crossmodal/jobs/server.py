@@ -9,33 +9,32 @@ from redis.exceptions import RedisError, ResponseError
 
 from crossmodal.addresses import LOOPBACK
 from crossmodal.errors import BrokerFull, BrokerNotTrusted, BrokerRefused, BrokerUnavailable
+from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.connection import address_of, broker_errors, connect, in_cluster_mode
 from crossmodal.settings import Settings, redacted
 
-LOOK_S = 1.0
+CHECK_S = 1.0
 
 
 class MemoryGuard:
     """Refuses new jobs before Redis itself must: what is left is for the jobs it has."""
 
-    def __init__(self, settings: Settings, redis: Any) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._redis = redis
-        self._looked_at = -LOOK_S
+        self._asked_at = -CHECK_S
         self._problem = ""
 
-    def check(self) -> None:
-        """Look at most once a second. Raises `BrokerFull`."""
+    @call
+    def check(self) -> Steps[None]:
+        """Ask the server at most once a second. Raises `BrokerFull`."""
         now = time.monotonic()
-        if now - self._looked_at >= LOOK_S:
-            self._problem = self._look()
-            self._looked_at = now
+        if now - self._asked_at >= CHECK_S:
+            self._problem = self._problem_of((yield redis.info("memory")))
+            self._asked_at = now
         if self._problem:
             raise BrokerFull(self._problem)
 
-    def _look(self) -> str:
-        with broker_errors(self._settings):
-            memory = self._redis.info("memory")
+    def _problem_of(self, memory: dict[str, Any]) -> str:
         used, limit = memory["used_memory"], memory.get("maxmemory", 0)
         ratio = self._settings.max_memory_ratio
         if not limit or used < ratio * limit:
@@ -52,30 +51,30 @@ def check_server(settings: Settings) -> None:
     Raises `InvalidSetting` in cluster mode, `BrokerRefused` and `BrokerNotTrusted`.
     """
     try:
-        with broker_errors(settings), connect(settings) as redis:
-            refuse_cluster(settings, redis)
+        with broker_errors(settings), connect(settings) as server:
+            refuse_cluster(settings, server)
     except (BrokerRefused, BrokerNotTrusted):
         raise
     except BrokerUnavailable:
         return
 
 
-def refuse_cluster(settings: Settings, redis: Any) -> None:
+def refuse_cluster(settings: Settings, server: Any) -> None:
     """Raises `InvalidSetting` when the server runs in cluster mode."""
-    if redis.info("cluster").get("cluster_enabled"):
+    if server.info("cluster").get("cluster_enabled"):
         raise in_cluster_mode(redacted(settings.broker_url.get_secret_value()))
 
 
-def warnings(redis: Any) -> list[str]:
+def warnings(server: Any) -> list[str]:
     """How this server may lose jobs that it was given, each with what to do about it."""
     found = []
-    policy = eviction_policy(redis)
+    policy = eviction_policy(server)
     if policy not in ("noeviction", "unknown"):
         found.append(
             f"maxmemory-policy is {policy}: the server may throw jobs away. "
             "CONFIG SET maxmemory-policy noeviction"
         )
-    kept = keeps_data(redis)
+    kept = keeps_data(server)
     if not kept:
         found.append(
             "the server has no append-only file and does not say whether it takes snapshots: its "
@@ -87,19 +86,19 @@ def warnings(redis: Any) -> list[str]:
     return found
 
 
-def eviction_policy(redis: Any) -> str:
+def eviction_policy(server: Any) -> str:
     """The server's `maxmemory-policy`; `unknown` where it does not say."""
-    return str(redis.info("memory").get("maxmemory_policy", "unknown"))
+    return str(server.info("memory").get("maxmemory_policy", "unknown"))
 
 
-def keeps_data(redis: Any) -> bool | None:
+def keeps_data(server: Any) -> bool | None:
     """Whether the server writes its data to disk: an append-only file, or snapshots.
 
     None where it has no such file and does not say whether it takes snapshots.
     """
-    if redis.info("persistence").get("aof_enabled"):
+    if server.info("persistence").get("aof_enabled"):
         return True
-    save = _config(redis, "save")
+    save = _config(server, "save")
     return None if save is None else save != ""
 
 
@@ -111,9 +110,9 @@ def open_to_all(settings: Settings) -> str | None:
     url = SecretStr(_without_login(settings.broker_url.get_secret_value()))
     anybody = settings.model_copy(update={"broker_url": url})
     try:
-        with connect(anybody, retries=0) as redis:
-            redis.ping()
-            return _danger(settings, redis)
+        with connect(anybody, retries=0) as server:
+            server.ping()
+            return _danger(settings, server)
     except RedisError:
         return None
 
@@ -123,29 +122,29 @@ def _without_login(url: str) -> str:
     return ";".join(p._replace(netloc=p.netloc.rpartition("@")[2]).geturl() for p in parts)
 
 
-def _danger(settings: Settings, redis: Any) -> str:
+def _danger(settings: Settings, server: Any) -> str:
     address = address_of(settings)
-    if address.username or _users(redis) > 1:
+    if address.username or _users(server) > 1:
         return "others have users of their own"
     if not all(host in LOOPBACK for host, _ in address.hosts):
         return "it is reached from other machines"
-    bound = (_config(redis, "bind") or "*").split()
+    bound = (_config(server, "bind") or "*").split()
     is_closed = all(host.removeprefix("-") in LOOPBACK for host in bound)
-    if is_closed or _config(redis, "protected-mode") == "yes":
+    if is_closed or _config(server, "protected-mode") == "yes":
         return ""
     return "it listens for other machines"
 
 
-def _users(redis: Any) -> int:
+def _users(server: Any) -> int:
     try:
-        return len(redis.execute_command("ACL", "USERS"))
+        return len(server.execute_command("ACL", "USERS"))
     except ResponseError:  # managed servers forbid it
         return 1
 
 
-def _config(redis: Any, name: str) -> str | None:
+def _config(server: Any, name: str) -> str | None:
     try:
-        found = redis.config_get(name)
+        found = server.config_get(name)
     except ResponseError:  # managed servers forbid CONFIG, and so does our ACL
         return None
     value = found.get(name)

@@ -6,9 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
-
-from crossmodal.jobs.connection import broker_errors
+from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.names import workers_key
 from crossmodal.jobs.record import WorkerInfo
 from crossmodal.settings import Settings
@@ -32,40 +30,40 @@ def is_of(name: str, supervisor: int) -> bool:
 
 
 class Workers:
-    """What workers said of themselves last. Every method may raise `BrokerUnavailable`."""
+    """What workers said of themselves last; every method makes a call."""
 
-    def __init__(self, settings: Settings, redis: Redis) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._key = workers_key(settings.key_prefix)
-        self._redis: Any = redis
 
-    def announce(self, name: str, **said: Any) -> None:
+    @call
+    def announce(self, name: str, **said: Any) -> Steps[None]:
         """Say that a worker consumes; `said` are fields of `WorkerInfo`."""
-        with broker_errors(self._settings):
-            seconds, _ = self._redis.time()
-            self._redis.hset(self._key, name, json.dumps(said | {"seen_at": seconds}))
+        seconds, _ = yield redis.time()
+        yield redis.hset(self._key, name, json.dumps(said | {"seen_at": seconds}))
 
-    def leave(self, name: str) -> None:
+    @call
+    def leave(self, name: str) -> Steps[None]:
         """Take back what a worker said: it stops."""
-        with broker_errors(self._settings):
-            self._redis.hdel(self._key, name)
+        yield redis.hdel(self._key, name)
 
-    def recent(self) -> list[WorkerInfo]:
+    @call
+    def recent(self) -> Steps[list[WorkerInfo]]:
         """Those that were heard of within a lease."""
-        now, known = self._known()
+        now, known = yield from self._known()
         recent = [w for w in known if now - w.seen_at <= self._settings.lease_s]
         return sorted(recent, key=lambda worker: worker.name)
 
-    def forget_silent(self) -> None:
+    @call
+    def forget_silent(self) -> Steps[None]:
         """Take off the list what has been silent for an hour."""
-        now, known = self._known()
+        now, known = yield from self._known()
         for worker in known:
             if now - worker.seen_at > FORGOTTEN_AFTER_S:
-                self.leave(worker.name)
+                yield from self.leave(worker.name)
 
-    def _known(self) -> tuple[float, list[WorkerInfo]]:
-        with broker_errors(self._settings):
-            seconds, _ = self._redis.time()
-            said = self._redis.hgetall(self._key)
+    @call
+    def _known(self) -> Steps[tuple[float, list[WorkerInfo]]]:
+        (seconds, _), said = yield [redis.time(), redis.hgetall(self._key)]
         known = [WorkerInfo(name=name, **json.loads(text)) for name, text in said.items()]
         return float(seconds), known

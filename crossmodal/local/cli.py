@@ -14,9 +14,10 @@ import typer
 from crossmodal.console import Json, errors_to_exit_status, note, print_json, say
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.extras import is_installed, remedy
-from crossmodal.jobs.connection import connect, is_reachable
+from crossmodal.jobs.connection import is_reachable
 from crossmodal.jobs.names import BACKGROUND
 from crossmodal.jobs.record import WorkerInfo
+from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.server import check_server
 from crossmodal.jobs.workers import Workers, is_of
 from crossmodal.local.claim import claimed
@@ -164,8 +165,8 @@ class _Up:
 
     def _workers_of(self, supervisor: Child) -> list[WorkerInfo]:
         """What the workers of a child of ours have said; nothing while Redis does not answer."""
-        with suppress(BrokerUnavailable), connect(self._settings) as redis:
-            recent = Workers(self._settings, redis).recent()
+        with suppress(BrokerUnavailable), Runner(self._settings) as runner:
+            recent = runner.run(Workers(self._settings).recent())
             return [info for info in recent if is_of(info.name, supervisor.pid or 0)]
         return []
 

@@ -3,8 +3,7 @@
 from typing import Any
 
 from crossmodal.errors import CrossmodalError, InvalidParams
-from crossmodal.jobs.access import ApiKeys
-from crossmodal.jobs.dead import DeadLetters
+from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import WorkerInfo
@@ -15,7 +14,7 @@ from crossmodal.storage import open_storage
 from producer.aio import AsyncClient
 from producer.checks import check_count, shown
 from producer.client import Client
-from producer.fake.redis import AsyncReads, FakeRedis, missing
+from producer.fake.redis import AsyncReads, FakeRedis, FakeRunner, missing
 from producer.fake.scripts import FUNCTIONS
 from producer.fake.worker import (
     NAME,
@@ -25,6 +24,7 @@ from producer.fake.worker import (
     plain_captions,
     plain_pictures,
 )
+from producer.operators import Keys, Letters
 
 NOWHERE = {"broker_url": "redis://fake.invalid:6379/0", "storage_url": "memory:///"}
 
@@ -47,9 +47,11 @@ class FakeClient(Client):
         super().__init__(settings, **overrides | NOWHERE)
         self.held = held
         self.redis = FakeRedis(FUNCTIONS)
+        self.runner = FakeRunner(self.settings, self.redis)
+        self.run = self.runner.run
         self.ledger = FakeLedger(self)
         self._opened = open_storage(self.settings)
-        self._worker = FakeWorker(self.ledger, self._opened, draw, describe)
+        self._worker = FakeWorker(self.runner, self.ledger, self._opened, draw, describe)
 
     def work(self, max_jobs: int | None = None) -> int:
         """Answer jobs that wait, the oldest first; how many were answered."""
@@ -80,12 +82,13 @@ class FakeClient(Client):
 
     def workers(self) -> list[WorkerInfo]:
         queues = [task.queue for task in Task]
-        workers = Workers(self.settings, self.redis)
-        workers.announce(NAME, queues=queues, device="cpu", model=NAME, bundle_version=NAME)
-        return workers.recent()
+        workers = Workers(self.settings)
+        said = workers.announce(NAME, queues=queues, device="cpu", model=NAME, bundle_version=NAME)
+        self.run(said)
+        return self.run(workers.recent())
 
     @property
-    def dead_letters(self) -> DeadLetters:
+    def dead_letters(self) -> Letters:
         raise missing("dead letters")
 
     @property
@@ -93,7 +96,7 @@ class FakeClient(Client):
         raise missing("webhooks")
 
     @property
-    def keys(self) -> ApiKeys:
+    def keys(self) -> Keys:
         raise missing("API keys")
 
 
@@ -101,16 +104,17 @@ class FakeLedger(JobLedger):
     """The ledger of a fake client, which answers what is submitted unless it is held."""
 
     def __init__(self, client: FakeClient) -> None:
-        super().__init__(client.settings, client.redis)
+        super().__init__(client.settings)
         self._client = client
         self.refusals: list[CrossmodalError] = []
 
-    def submit(self, *args: Any, **kwargs: Any) -> tuple[str, bool]:
+    @call
+    def submit(self, *args: Any, **kwargs: Any) -> Steps[tuple[str, bool]]:
         if self.refusals:
             raise self.refusals.pop(0)
-        found = super().submit(*args, **kwargs)
+        found = yield from super().submit(*args, **kwargs)
         if not self._client.held:
-            self._client.work()
+            yield Blocking(self._client.work)
         return found
 
 

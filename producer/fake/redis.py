@@ -1,6 +1,6 @@
 """As much of Redis as a client asks for, in the memory of this process.
 
-The ledger above is the real one; what its scripts do there, `scripts.py` does here.
+The ledger's calls are the real ones; what its scripts do there, `scripts.py` does here.
 """
 
 import asyncio
@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from crossmodal.errors import NotFaked
-from crossmodal.jobs.scripts import script
+from crossmodal.jobs.calls import Atomic, Blocking, Command, Script, Step, Waiting
+from crossmodal.jobs.runners import Runner
+from crossmodal.settings import Settings
 
 POLL_S = 0.01  # of one who waits in an event loop
 
@@ -30,7 +32,7 @@ class FakeRedis:
         self.messages: list[str] = []
         """Ids of jobs that nobody has taken yet."""
         self.changed = threading.Condition(threading.RLock())
-        self._functions = {script(name): function for name, function in functions.items()}
+        self._functions = functions
         self._entries = 0
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -38,22 +40,36 @@ class FakeRedis:
             raise AttributeError(name)
         raise missing(name.upper())
 
-    def register_script(self, text: str) -> Callable[..., Any]:
-        """What calls the function that stands for a script; other scripts refuse to be called."""
-        function = self._functions.get(text, _refuse)
+    def reply(self, step: Step) -> Any:
+        """What a step of a call is answered; see `Runner`."""
+        if isinstance(step, Blocking):
+            return step.function()
+        if isinstance(step, Waiting):
+            return self.wait(step.command)
+        with self.changed:
+            if isinstance(step, Atomic | list):
+                commands = step.commands if isinstance(step, Atomic) else step
+                return [self.reply(command) for command in commands]
+            if isinstance(step, Script):
+                return self._run(step)
+            name, *args = step.args
+            return getattr(self, name.lower())(*args)
 
-        def call(keys: list[str], args: list[Any]) -> Any:
-            with self.changed:
-                reply = function(self, keys, args)
-                self.changed.notify_all()
-            return reply
-
-        return call
-
-    def pipeline(self, transaction: bool = True) -> "Pipeline":
-        return Pipeline(self)
+    def wait(self, command: Command) -> dict[str, Any]:
+        """Read streams as soon as one of them has something new, or the time is up."""
+        block_s, ids = parse_read(command.args)
+        with self.changed:
+            self.changed.wait_for(lambda: self.read(ids), block_s)
+            return self.read(ids)
 
     def close(self) -> None: ...
+
+    def _run(self, script: Script) -> Any:
+        if script.name not in self._functions:
+            raise missing("script for this")
+        reply = self._functions[script.name](self, [*script.keys], [*script.args])
+        self.changed.notify_all()
+        return reply
 
     # -- commands -----------------------------------------------------------------------
 
@@ -92,24 +108,21 @@ class FakeRedis:
         members = [found for found, _ in self._ranked(key)]
         return members.index(member) if member in members else None
 
-    def zrange(self, key: str, first: int, last: int, withscores: bool) -> list[Any]:
+    def zrange(self, key: str, first: int, last: int, _: str) -> list[Any]:
         return self._ranked(key)[first : last + 1]
 
-    def zrevrange(self, key: str, first: int, last: int, withscores: bool) -> list[Any]:
+    def zrevrange(self, key: str, first: int, last: int, _: str) -> list[Any]:
         return self._ranked(key)[::-1][first : last + 1]
 
     def zrevrangebyscore(
-        self, key: str, most: float, least: str, start: int, num: int, withscores: bool
+        self, key: str, most: float, least: str, limit: str, start: int, num: int, _: str
     ) -> list[Any]:
         found = [pair for pair in self._ranked(key)[::-1] if pair[1] <= most]
         return found[start : start + num]
 
-    def execute_command(self, *command: Any) -> dict[str, Any]:
-        """XREAD of many streams: waits as long as it may for one that has something new."""
-        block_s, ids = parse_read(command)
-        with self.changed:
-            self.changed.wait_for(lambda: self.read(ids), block_s)
-            return self.read(ids)
+    def xread(self, *args: Any) -> dict[str, Any]:
+        _, ids = parse_read(("XREAD", *args))
+        return self.read(ids)
 
     def read(self, ids: dict[str, str]) -> dict[str, Any]:
         """What streams have after these ids."""
@@ -144,24 +157,15 @@ def missing(what: str) -> NotFaked:
     )
 
 
-def _refuse(redis: FakeRedis, keys: list[str], args: list[Any]) -> NoReturn:
-    raise missing("script for this")
+class FakeRunner(Runner):
+    """Runs calls over a `FakeRedis`."""
 
+    def __init__(self, settings: Settings, redis: FakeRedis) -> None:
+        super().__init__(settings)
+        self.redis = redis
 
-class Pipeline:
-    """Commands that are kept until `execute`."""
-
-    def __init__(self, redis: FakeRedis) -> None:
-        self._redis = redis
-        self._calls: list[Callable[[], Any]] = []
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        command = getattr(self._redis, name)
-        return lambda *args, **kwargs: self._calls.append(lambda: command(*args, **kwargs))
-
-    def execute(self) -> list[Any]:
-        with self._redis.changed:
-            return [call() for call in self._calls]
+    def _reply(self, step: Step) -> Any:
+        return self.redis.reply(step)
 
 
 class AsyncReads:

@@ -29,6 +29,7 @@ from crossmodal.jobs.record import (
 from crossmodal.parts import put_part
 from crossmodal.storage import Storage
 from crossmodal.vision.media import media_type
+from producer.operators import Runs
 from producer.png import write_png
 
 NAME = "fake"
@@ -68,7 +69,10 @@ class Made(NamedTuple):
 class FakeWorker:
     """Runs jobs by two functions; what these raise ends the job as it would in a worker."""
 
-    def __init__(self, ledger: JobLedger, storage: Storage, draw: Draw, describe: Describe) -> None:
+    def __init__(
+        self, runner: Runs, ledger: JobLedger, storage: Storage, draw: Draw, describe: Describe
+    ) -> None:
+        self._run = runner.run
         self._ledger = ledger
         self._storage = storage
         self._draw = draw
@@ -78,18 +82,18 @@ class FakeWorker:
 
     def run(self, job_id: str) -> bool:
         """Bring a job to its end; False where it has ended already."""
-        attempt = self._ledger.start(job_id, NAME)
+        attempt = self._run(self._ledger.start(job_id, NAME))
         if not isinstance(attempt, Attempt):
             return False
         try:
-            task = self._ledger.get(job_id).task
+            task = self._run(self._ledger.get(job_id)).task
             result = self._result(attempt, task)
         except CrossmodalError as e:
-            self._ledger.fail(attempt, Failure.of(e))
+            self._run(self._ledger.fail(attempt, Failure.of(e)))
         except Exception as e:  # noqa: BLE001 - whatever the caller's functions raise
-            self._ledger.fail(attempt, _internal(e))
+            self._run(self._ledger.fail(attempt, _internal(e)))
         else:
-            self._ledger.succeed(attempt, result)
+            self._run(self._ledger.succeed(attempt, result))
         return True
 
     def _result(self, attempt: Attempt, task: Task) -> JobResult:

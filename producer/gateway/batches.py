@@ -126,9 +126,7 @@ def _keep(path: Path, key: ApiKey, services: Services) -> BatchRecord:
     """Store the file, then have it run: so an accepted batch has all that it needs."""
     batch_id = new_job_id()
     checked = path.with_name("checked.jsonl")
-    is_mixed = check_lines(
-        path, checked, lambda k: is_visible(k, key.id, services.sync.ledger), key.id
-    )
+    is_mixed = check_lines(path, checked, lambda k: is_visible(k, key.id, services.sync), key.id)
     most = services.settings.max_image_bytes
     file = BatchFile(checked, None, batch_id, most, is_ours=False)
     record = BatchRecord(

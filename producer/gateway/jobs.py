@@ -162,7 +162,7 @@ async def view(job: Job, services: Services, urls: Urls) -> JobView:
 
 
 def _placed(job: Job, services: Services, urls: Urls) -> JobView:
-    position, wait_s = services.sync.ledger.place(job)
+    position, wait_s = services.sync.run(services.sync.ledger.place(job))
     return job_view(job, urls, position, wait_s)
 
 

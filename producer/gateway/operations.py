@@ -58,13 +58,9 @@ async def dead_letters(
     query: Annotated[DeadLetterQuery, Query()],
 ) -> DeadLetterPage:  # fmt: skip
     """What was given up, the latest first: the caller's; an operator sees all."""
-
-    def read() -> list[DeadLetter]:
-        owner = "" if key.is_operator else key.id
-        found = (x for x in services.sync.dead_letters.list(owner=owner) if _may_see(x, key))
-        return [letter for _, letter in zip(range(query.limit), found, strict=False)]
-
-    letters = await services.call(read)
+    owner = "" if key.is_operator else key.id
+    found = await services.call(services.sync.dead_letters.list, owner=owner, max_count=query.limit)
+    letters = [letter for letter in found if _may_see(letter, key)]
     return DeadLetterPage(data=[_letter_view(letter, key, urls) for letter in letters])
 
 

@@ -3,8 +3,8 @@ only where the gateway asks for no keys, and there the caller is nobody in parti
 """
 
 from crossmodal.errors import JobNotFound
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import INPUTS, RESULTS, job_of_result, owner_of_input
+from producer.client import Client
 
 
 def may_see(caller: str, owner: str) -> bool:
@@ -17,7 +17,7 @@ def missing(what: str, name: str, caller: str) -> str:
     return f"there is no {what} {name[:200]!r}" + (" of this API key" if caller else "")
 
 
-def is_visible(blob: str, caller: str, ledger: JobLedger) -> bool:
+def is_visible(blob: str, caller: str, client: Client) -> bool:
     """Whether a key lies below `results/` or `inputs/`, in what the caller may see."""
     folder, *rest = blob.split("/")
     if not blob.isprintable() or not rest or any(part in ("", ".", "..") for part in rest):
@@ -27,6 +27,6 @@ def is_visible(blob: str, caller: str, ledger: JobLedger) -> bool:
     if folder != RESULTS or len(rest) < 2:
         return False
     try:
-        return may_see(caller, ledger.get(job_of_result(blob)).owner)
+        return may_see(caller, client.record(job_of_result(blob)).owner)
     except JobNotFound:
         return False

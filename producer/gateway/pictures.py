@@ -43,7 +43,7 @@ async def _stored(wanted: Img2TxtRequest, key: ApiKey, services: Services) -> Bl
 
 def check_blob(blob: str, key: ApiKey, services: Services) -> int:
     """The size of a blob that the caller may see. Raises `BlobNotFound` for any other."""
-    visible = is_visible(blob, key.id, services.sync.ledger)
+    visible = is_visible(blob, key.id, services.sync)
     found = services.sync.storage.head(blob) if visible else None
     if found is None:
         raise BlobNotFound(missing("blob", blob, key.id))

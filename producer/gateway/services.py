@@ -84,7 +84,7 @@ class Services:
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def _check(self) -> None:
-        await self.call(self.sync.ledger.now)
+        await self.call(self.sync.run, self.sync.ledger.now())
         await self.call_store(self._check_store)
 
     def _check_store(self) -> None:

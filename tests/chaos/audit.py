@@ -8,12 +8,12 @@ from typing import Any
 
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task, dead_key, job_key, leases_key, queue_key, result_key
 from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.record import Job, JobResult, JobState
 from crossmodal.settings import Settings
 from crossmodal.storage import open_storage
+from tests.ledgers import Ledger
 
 PREFIX = "crossmodal"
 
@@ -39,7 +39,7 @@ class Audit:
         self._settings = settings
         self._accepted = accepted
         self._redis: Any = connect(settings)
-        self._ledger = JobLedger(settings)
+        self._ledger = Ledger(settings)
         self._storage = open_storage(settings)
         self.records = {job.id: job for job in self._records()}
 

@@ -19,7 +19,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.record import Job
 from crossmodal.local.valkey import answers, server_binary
 from crossmodal.processes import Child, treat_sigterm_as_interrupt, wait_until
@@ -29,6 +28,7 @@ from tests.chaos.audit import Accepted, Audit, running_jobs
 from tests.chaos.network import Network
 from tests.chaos.storm import PROMPTS, SETTLE_S, picture
 from tests.chaos.world import BUCKET, START_S, Worker
+from tests.ledgers import Ledger
 from tests.seaweed import Identity, Seaweed
 
 STORES, STEADY, CUT_OFF, PRODUCER = 1, 2, 3, 4
@@ -121,7 +121,7 @@ class Trial:
     def run(self) -> Iterator[str]:
         """Yields what was not as promised."""
         settings = self.hosts.settings()
-        ledger = JobLedger(settings)
+        ledger = Ledger(settings)
         with Client(settings) as client:
             self._submit(client, self.jobs // 3)
             assert wait_until(lambda: self._ended(ledger) >= self.jobs // 6, SETTLE_S)
@@ -156,7 +156,7 @@ class Trial:
 
         assert wait_until(cut_at_work, 60), "host 3 had no jobs"
 
-    def _wait_for_rescue(self, ledger: JobLedger) -> Iterator[str]:
+    def _wait_for_rescue(self, ledger: Ledger) -> Iterator[str]:
         """Host 2 runs all there is, those of host 3 included, while that is away."""
         if not wait_until(lambda: self._ended(ledger) == len(self.accepted.jobs), SETTLE_S, 0.2):
             yield "the jobs of the host that was cut off did not end without it"
@@ -166,7 +166,7 @@ class Trial:
             max(0.0, self.cut_at + self.away_s - time.time())
         )  # the fault is a length of time
 
-    def _wait_for_return(self, client: Client, ledger: JobLedger) -> Iterator[str]:
+    def _wait_for_return(self, client: Client, ledger: Ledger) -> Iterator[str]:
         """Go on submitting; host 3 must take some of it without being touched."""
         before = set(self.accepted.jobs)
         self._submit(client, self.jobs - len(before), pause_s=0.02)
@@ -199,7 +199,7 @@ class Trial:
                 if worker.child.returncode != 0:
                     yield f"the worker of host {host} ended with {worker.child.returncode}"
 
-    def _ended(self, ledger: JobLedger) -> int:
+    def _ended(self, ledger: Ledger) -> int:
         return sum(ledger.get(i).state.is_terminal for i in self.accepted.jobs)
 
     def _report(self, audit: Audit) -> str:

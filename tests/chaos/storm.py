@@ -26,7 +26,6 @@ from redis.exceptions import RedisError
 
 from crossmodal.errors import BrokerUnavailable, CrossmodalError, StorageUnavailable
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import parse_params
@@ -36,6 +35,7 @@ from producer import Client, JobHandle
 from tests.chaos.audit import Accepted, Audit, running_jobs
 from tests.chaos.faults import FAULTS
 from tests.chaos.world import World
+from tests.ledgers import Ledger
 from tests.workers import REAL_WORKER
 
 PRODUCERS = 3
@@ -144,7 +144,7 @@ class Storm:
     def _meddle(self) -> None:
         rng = random.Random(f"{self.seed}/meddler")
         settings = self.world.settings()
-        ledger, redis = JobLedger(settings), connect(settings, decode=False)
+        ledger, redis = Ledger(settings), connect(settings, decode=False)
         deeds = [self._cancel, self._cancel, self._repeat, self._litter]
         while not self.over.wait(rng.uniform(0.5, 3)):
             try:
@@ -157,13 +157,13 @@ class Storm:
             known = sorted(self.accepted.jobs)[-recent:]  # ids sort by their time
         return rng.choice(known) if known else None
 
-    def _cancel(self, ledger: JobLedger, redis: Any, rng: random.Random) -> None:
+    def _cancel(self, ledger: Ledger, redis: Any, rng: random.Random) -> None:
         job_id = self._a_job(rng, recent=5)
         if job_id is not None and ledger.cancel(job_id) is JobState.CANCELED:
             self.accepted.canceled.add(job_id)
             self.counts["canceled"] += 1
 
-    def _repeat(self, ledger: JobLedger, redis: Any, rng: random.Random) -> None:
+    def _repeat(self, ledger: Ledger, redis: Any, rng: random.Random) -> None:
         job_id = self._a_job(rng, recent=200)
         if job_id is None:
             return
@@ -172,7 +172,7 @@ class Storm:
         redis.lpush(job.queue, message, message)
         self.counts["messages repeated"] += 2
 
-    def _litter(self, ledger: JobLedger, redis: Any, rng: random.Random) -> None:
+    def _litter(self, ledger: Ledger, redis: Any, rng: random.Random) -> None:
         redis.lpush(rng.choice(list(Task)).queue, rng.randbytes(rng.randrange(1, 2_000)))
         self.accepted.garbage += 1
 

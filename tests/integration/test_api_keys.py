@@ -74,10 +74,12 @@ def dead_letter(client: Client, owner: str) -> str:
     """A job that was given up, as a worker does that."""
     job_id = new_job_id()
     params = Txt2ImgParams(prompt="a red circle", seed=1).model_dump_json()
-    client.ledger.submit(job_id, Task.TXT2IMG, params, "", origin=Origin(owner))
-    attempt = client.ledger.start(job_id, "cpu@here")
+    client.run(client.ledger.submit(job_id, Task.TXT2IMG, params, "", origin=Origin(owner)))
+    attempt = client.run(client.ledger.start(job_id, "cpu@here"))
     assert isinstance(attempt, Attempt)
-    client.ledger.fail(attempt, Failure(code="internal_error", message="a fault"), dead=True)
+    client.run(
+        client.ledger.fail(attempt, Failure(code="internal_error", message="a fault"), dead=True)
+    )
     return job_id
 
 

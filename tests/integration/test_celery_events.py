@@ -14,13 +14,14 @@ import pytest
 from celery.events.state import State
 
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.ledger import Attempt, JobLedger
+from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import Task, job_key, messages_key
 from crossmodal.jobs.record import JobState
 from crossmodal.local.stack import Stack
 from crossmodal.settings import Settings
 from producer import Client
 from tests.celery_app import celery_app
+from tests.ledgers import Ledger
 from tests.unit.test_ledger import result_of
 from tests.waiting import until
 
@@ -96,7 +97,7 @@ def client(settings: Settings) -> Iterator[Client]:
 def test_jobs_that_ended_before_a_worker_took_them_end_so_in_monitors(
     settings: Settings, client: Client, tmp_path: Path
 ) -> None:
-    ledger = JobLedger(settings.model_copy(update={"max_attempts": 1}))
+    ledger = Ledger(settings.model_copy(update={"max_attempts": 1}))
     canceled, succeeded, lost, deleted = (client.txt2img("a circle").id for _ in range(4))
     expired = client.txt2img("a circle", expires_in_s=0).id
     client.cancel(canceled)
@@ -143,7 +144,7 @@ def test_jobs_that_a_worker_runs_end_in_monitors_as_they_do(
 
 def take_over(settings: Settings, job_id: str) -> None:
     """Start another attempt, as if the worker of the first one were dead."""
-    ledger = JobLedger(settings)
+    ledger = Ledger(settings)
     ledger.abandon(ledger.get(job_id).worker or "", [job_id])
     assert isinstance(ledger.start(job_id, "somebody"), Attempt)
     ledger.close()

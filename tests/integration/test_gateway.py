@@ -401,7 +401,7 @@ def test_a_record_that_cannot_be_read_does_not_end_the_streams(
                 break
     assert gateway.http.get("/v1/jobs").status_code == 200
     client.redis.delete(job_key(client.settings.key_prefix, broken))
-    client.ledger.forget(broken, Task.TXT2IMG)
+    client.run(client.ledger.forget(broken, Task.TXT2IMG))
 
 
 def test_queues_models_and_health_are_told(gateway: Gateway) -> None:

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from crossmodal.errors import BrokerUnavailable, StorageNotWritable, StorageUnavailable
-from crossmodal.jobs.ledger import Attempt, JobLedger
+from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import Failure
@@ -14,6 +14,7 @@ from crossmodal.settings import Settings
 from producer import Client
 from producer.gateway.shapes import failure_view
 from tests.integration.test_gateway_fields import Http, asked
+from tests.ledgers import Ledger
 from tests.unit.test_ledger import WORKER
 
 ADDRESS = "10.0.0.7:9000"
@@ -36,7 +37,7 @@ def test_a_failed_job_names_no_address(
 ) -> None:
     key, token = client.keys.create("a")
     handle = client.submit(Txt2ImgParams(prompt="a"), origin=Origin(key.id))
-    ledger = JobLedger(settings)
+    ledger = Ledger(settings)
     attempt = ledger.start(handle.id, WORKER)
     assert isinstance(attempt, Attempt)
     ledger.fail(attempt, Failure.of(error), dead=True)

@@ -33,13 +33,13 @@ async def _watched(settings: Settings) -> list[JobState]:
     async with AsyncClient(settings) as client:
         hub = SlowHub(client)
         hub.start()
-        ledger, job_id = client.sync.ledger, new_job_id()
+        run, ledger, job_id = client.sync.run, client.sync.ledger, new_job_id()
         states: list[JobState] = []
         with hub.watch(None) as watcher, hub.follow(job_id) as follower:
-            await asyncio.to_thread(ledger.submit, job_id, Task.TXT2IMG, "{}", "")
+            await asyncio.to_thread(run, ledger.submit(job_id, Task.TXT2IMG, "{}", ""))
             await asyncio.to_thread(hub.has_read.wait, 30)
             follower.look()
-            await asyncio.to_thread(ledger.cancel, job_id)
+            await asyncio.to_thread(run, ledger.cancel(job_id))
             while not follower.has_news:
                 await follower.wait(1)
             hub.may_return.set()

@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task, messages_key, new_job_id
 from crossmodal.jobs.record import JobState
 from crossmodal.settings import Settings, load_settings
+from tests.ledgers import Ledger
 from tests.servers import Server, start_server
 from tests.waiting import until
 
@@ -16,7 +16,7 @@ def settings_of(server: Server) -> Settings:
     return load_settings(broker_url=server.url())
 
 
-def submit(ledger: JobLedger) -> str:
+def submit(ledger: Ledger) -> str:
     job_id = new_job_id()
     ledger.submit(job_id, Task.TXT2IMG, "{}", "", message=f'"{job_id}"')
     return job_id
@@ -24,7 +24,7 @@ def submit(ledger: JobLedger) -> str:
 
 def test_jobs_of_before_the_copy_are_there_again(tmp_path: Path) -> None:
     server = start_server(tmp_path / "one", is_safe=True)
-    ledger = JobLedger(settings_of(server))
+    ledger = Ledger(settings_of(server))
     kept = [submit(ledger) for _ in range(50)]
     with server.admin() as redis:
         redis.config_set("auto-aof-rewrite-percentage", 0)
@@ -36,7 +36,7 @@ def test_jobs_of_before_the_copy_are_there_again(tmp_path: Path) -> None:
     server.stop()
 
     restored = start_server(tmp_path / "two")
-    ledger = JobLedger(settings_of(restored))
+    ledger = Ledger(settings_of(restored))
     assert {ledger.get(job_id).state for job_id in kept} == {JobState.QUEUED}
     with connect(settings_of(restored)) as redis:
         assert redis.llen(messages_key("crossmodal", "txt2img")) == len(kept)

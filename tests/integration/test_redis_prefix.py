@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from crossmodal.jobs.acl import Role
-from crossmodal.jobs.connection import connect, transport_options
-from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.connection import transport_options
 from crossmodal.jobs.names import WEBHOOK_QUEUE, messages_key, webhooks_key
+from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings, load_settings
 from tests.celery_app import celery_app
 from tests.courier import courier, deliveries_of, has_gone_through, hooked
+from tests.ledgers import Ledger
 from tests.servers import Server, start_server, user_url
 from tests.waiting import until
 
@@ -27,9 +28,12 @@ PREFIXES = ("crossmodal", "team-a", "team-a.b")
 @dataclass(frozen=True)
 class Deployment:
     settings: Settings
-    ledger: JobLedger
+    ledger: Ledger
     deliveries: Deliveries
-    workers: Workers
+
+    def workers(self) -> set[str]:
+        recent = self.ledger.runner.run(Workers(self.settings).recent())
+        return {worker.name for worker in recent}
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +55,9 @@ def deployments(server: Server, tmp_path: Path) -> Iterator[list[Deployment]]:
                 broker_url=user_url(server.port, Role.WORKER, prefix), key_prefix=prefix,
                 storage_url=(tmp_path / prefix).as_uri(), result_backend="",
             )  # fmt: skip
-            redis = stack.enter_context(connect(settings))
+            runner = stack.enter_context(Runner(settings))
             made.append(Deployment(
-                settings, JobLedger(settings, redis), Deliveries(settings, redis),
-                Workers(settings, redis),
+                settings, Ledger(settings, runner), Deliveries(settings, runner.redis)
             ))  # fmt: skip
         yield made
 
@@ -78,7 +81,7 @@ def test_workers_take_only_the_messages_of_their_own_deployment(
         for deployment, job_id in zip((first, second), jobs, strict=False):
             done = partial(has_gone_through, deployment.deliveries, job_id)
             until(done, 60, "a delivery")
-        seen = [{worker.name for worker in d.workers.recent()} for d in deployments]
+        seen = [d.workers() for d in deployments]
         assert [len(names) for names in seen] == [1, 1, 0]
         assert not seen[0] & seen[1]
         for deployment in (first, second):

@@ -10,12 +10,12 @@ from redis.exceptions import RedisError
 
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.connection import broker_errors, connect, connect_async, is_reachable
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.record import JobState
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.settings import Settings
 from tests.celery_app import celery_app
 from tests.courier import courier, hooked
+from tests.ledgers import Ledger
 from tests.sentinels import SENTINEL_PASSWORD, Group, replicated
 from tests.waiting import until
 
@@ -63,7 +63,7 @@ def test_sentinels_that_are_not_let_in_to_are_an_outage(settings: Settings) -> N
 @pytest.mark.slow
 def test_jobs_outlive_a_failover(group: Group, settings: Settings, tmp_path: Path) -> None:
     """`SENTINEL_ROUNDS=10 SENTINEL_JOBS=2000` makes a long one of it; see docs/redis.md."""
-    ledger = JobLedger(settings)
+    ledger = Ledger(settings)
     with courier(settings, tmp_path), connect(settings) as redis:
         deliveries = Deliveries(settings, redis)
         accepted: list[str] = []
@@ -92,7 +92,7 @@ def gone_through(deliveries: Deliveries) -> set[str]:
     return {d.job for d in deliveries.list("", 10_000) if d.outcome == "failed"}
 
 
-def submitted(ledger: JobLedger, count: int) -> list[str]:
+def submitted(ledger: Ledger, count: int) -> list[str]:
     """Jobs that Redis has accepted: those whose call returned."""
     accepted: list[str] = []
 

@@ -14,7 +14,6 @@ import pytest
 from crossmodal.errors import BrokerNotTrusted, BrokerRefused, BrokerUnavailable
 from crossmodal.jobs.acl import Role
 from crossmodal.jobs.connection import broker_errors, connect, connect_async
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import messages_key
 from crossmodal.jobs.server import check_server
 from crossmodal.jobs.webhooks import Deliveries
@@ -25,6 +24,7 @@ from tests.celery_app import celery_app
 from tests.certificates import Authority
 from tests.conftest import need
 from tests.courier import courier, has_gone_through, hooked
+from tests.ledgers import Ledger
 from tests.servers import PASSWORD, user_lines, user_name
 from tests.waiting import until
 from tests.workers import environment
@@ -174,7 +174,7 @@ def test_a_worker_takes_messages_and_shows_nobody_a_password(
     server: TlsServer, tmp_path: Path
 ) -> None:
     settings = server.settings(server.whole)
-    ledger = JobLedger(settings)
+    ledger = Ledger(settings)
     with courier(settings, tmp_path), connect(settings) as redis:
         job_id = hooked(ledger)
         deliveries = Deliveries(settings, redis)

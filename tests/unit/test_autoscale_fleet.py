@@ -97,7 +97,7 @@ def of(demand: Demand, queue: str) -> Load:
 
 
 def start(client: Client, job_id: str, worker: str = "worker@elsewhere") -> Attempt:
-    attempt = client.ledger.start(job_id, worker)
+    attempt = client.run(client.ledger.start(job_id, worker))
     assert isinstance(attempt, Attempt)
     return attempt
 
@@ -132,8 +132,10 @@ def test_bulk_messages_are_weighed_by_their_items(client: Client, demand: Demand
 def submit_bulk(client: Client, number: int, items: int) -> None:
     blob = BlobRef(key="inputs/none")
     params = BulkParams(kind="txt2img", input=blob, items=items, batch="b", number=number)
-    client.ledger.submit(
-        bulk_job_id("b", number), Task.TXT2IMG_BULK, params.model_dump_json(), "", batch=params
+    client.run(
+        client.ledger.submit(
+            bulk_job_id("b", number), Task.TXT2IMG_BULK, params.model_dump_json(), "", batch=params
+        )
     )
 
 

@@ -116,7 +116,7 @@ def bulk_params(client: Client, batch_id: str, number: int) -> BulkParams:
 
 
 def started(client: Client, number: int = 0) -> Attempt:
-    attempt = client.ledger.start(bulk_job_id(BATCH, number), WORKER)
+    attempt = client.run(client.ledger.start(bulk_job_id(BATCH, number), WORKER))
     assert isinstance(attempt, Attempt)
     return attempt
 
@@ -473,7 +473,7 @@ def test_what_was_finished_of_a_message_is_kept(client: Client, ending: str, cod
     if ending == "cancel":
         client.cancel_batch(BATCH)
     else:
-        client.ledger.fail(attempt, Failure(code=code, message="it took too long"))
+        client.run(client.ledger.fail(attempt, Failure(code=code, message="it took too long")))
     results = sending.results()
     assert codes(results) == {0: None, 1: None, 2: code, 3: code, 4: code}
     assert [results[0], results[1]] == done
@@ -920,7 +920,7 @@ def test_an_attempt_goes_on_after_what_a_dead_worker_has_finished(
     first = started(client)
     done = [ItemResult(index=i, custom_id=f"c{i}", seed=99) for i in (0, 1, 2, 5)]
     part = put_part(client.storage, first.job, first.number, done)
-    client.ledger.abandon(WORKER, [first.job])
+    client.run(client.ledger.abandon(WORKER, [first.job]))
     result = work(runner)
     assert isinstance(result, JobResult)
     assert host.batches == [names(3, 4, 6, 7), names(8, 9)]
@@ -941,7 +941,7 @@ def test_of_parts_that_overlap_one_is_used(
     for number, indices in ((1, (0, 1, 2, 3)), (2, (2, 3, 4))):
         done = [ItemResult(index=i, custom_id=f"c{i}", seed=100 * number) for i in indices]
         put_part(client.storage, first.job, number, done)
-        client.ledger.abandon(WORKER, [first.job])
+        client.run(client.ledger.abandon(WORKER, [first.job]))
         started(client) if number == 1 else None
     result = work(runner)
     assert isinstance(result, JobResult)

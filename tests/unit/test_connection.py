@@ -9,13 +9,13 @@ import pytest
 from crossmodal.errors import InvalidSetting
 from crossmodal.jobs.address import parse_address
 from crossmodal.jobs.connection import broker_errors, connect, transport_options
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.server import check_server
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
 from crossmodal.settings import load_settings, redacted
 from tests.at_once import at_once
 from tests.certificates import Authority
+from tests.ledgers import Ledger
 from tests.servers import BINARY
 from worker.broker import backend_conf, broker_conf
 
@@ -140,7 +140,7 @@ def test_a_server_in_cluster_mode_is_refused_by_name(cluster: str) -> None:
         check_server(settings)
     with pytest.raises(InvalidSetting, match="cluster mode"), broker_errors(settings):
         connect(settings).get("any")
-    ledger = JobLedger(settings)
+    ledger = Ledger(settings)
     with pytest.raises(InvalidSetting, match="cluster mode"):
         ledger.submit(new_job_id(), Task.TXT2IMG, "{}", "")
     ledger.close()

@@ -13,7 +13,7 @@ from crossmodal.errors import DeadLetterNotFound, InvalidMessage, InvalidParams,
 from crossmodal.jobs.bulk import MEDIA_TYPE
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.dead import MAX_RAW
-from crossmodal.jobs.ledger import Attempt, JobLedger
+from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import (
     Task,
     bulk_job_id,
@@ -29,6 +29,7 @@ from crossmodal.settings import Settings
 from producer import Client
 from producer.dead import app, replay
 from tests.at_once import at_once
+from tests.ledgers import Ledger
 from tests.unit.test_ledger import FAILURE, WORKER
 
 GARBAGE = InvalidMessage("this is no Celery message")
@@ -41,14 +42,13 @@ def client(settings: Settings) -> Iterator[Client]:
 
 
 @pytest.fixture
-def ledger(settings: Settings) -> Iterator[JobLedger]:
-    ledger = JobLedger(settings)
-    yield ledger
-    ledger.close()
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    with Ledger(settings) as ledger:
+        yield ledger
 
 
 def dead_job(
-    client: Client, ledger: JobLedger, code: str = "model_host_crashed", origin: Origin = NOBODY
+    client: Client, ledger: Ledger, code: str = "model_host_crashed", origin: Origin = NOBODY
 ) -> str:
     params = Txt2ImgParams(prompt="a circle", seed=3, metadata={"order": 1})
     job_id = client.submit(params, origin=origin).id
@@ -62,7 +62,7 @@ def codes(client: Client) -> list[str]:
     return [letter.code for letter in client.dead_letters.list()]
 
 
-def test_a_dead_job_is_listed_with_params_and_history(client: Client, ledger: JobLedger) -> None:
+def test_a_dead_job_is_listed_with_params_and_history(client: Client, ledger: Ledger) -> None:
     job_id = dead_job(client, ledger)
     letter = client.dead_letters.get(job_id)
     assert letter.job is not None
@@ -71,7 +71,7 @@ def test_a_dead_job_is_listed_with_params_and_history(client: Client, ledger: Jo
 
 
 def test_a_job_that_failed_by_its_own_fault_is_no_dead_letter(
-    client: Client, ledger: JobLedger
+    client: Client, ledger: Ledger
 ) -> None:
     attempt = ledger.start(client.txt2img("a circle").id, WORKER)
     assert isinstance(attempt, Attempt)
@@ -79,7 +79,7 @@ def test_a_job_that_failed_by_its_own_fault_is_no_dead_letter(
     assert codes(client) == []
 
 
-def test_a_job_without_attempts_left_is_one(client: Client, ledger: JobLedger) -> None:
+def test_a_job_without_attempts_left_is_one(client: Client, ledger: Ledger) -> None:
     job_id = client.txt2img("a circle").id
     for _ in range(4):
         ledger.start(job_id, WORKER)
@@ -114,7 +114,7 @@ def test_a_message_whose_queue_nobody_knows_is_not_replayed(client: Client) -> N
     assert client.dead_letters.get(letter_id).raw == b"garbage"
 
 
-def test_whoever_replays_twice_makes_one_job(client: Client, ledger: JobLedger) -> None:
+def test_whoever_replays_twice_makes_one_job(client: Client, ledger: Ledger) -> None:
     letter = client.dead_letters.get(dead_job(client, ledger))
     first = replay(client, letter)
     assert first is not None
@@ -124,7 +124,7 @@ def test_whoever_replays_twice_makes_one_job(client: Client, ledger: JobLedger) 
     assert codes(client) == []
 
 
-def test_whoever_retries_and_replays_makes_one_job(client: Client, ledger: JobLedger) -> None:
+def test_whoever_retries_and_replays_makes_one_job(client: Client, ledger: Ledger) -> None:
     letter = client.dead_letters.get(dead_job(client, ledger))
     assert replay(client, letter) == client.retry(letter.id).id
 
@@ -144,7 +144,7 @@ def run_again(request: pytest.FixtureRequest) -> RunAgain:
 
 
 def test_a_job_that_is_run_again_is_its_owners_and_told_to_the_same_webhook(
-    client: Client, ledger: JobLedger, run_again: RunAgain
+    client: Client, ledger: Ledger, run_again: RunAgain
 ) -> None:
     hook = Webhook(url="https://receiver.example/hooks", base="https://gateway.example")
     job_id = dead_job(client, ledger, origin=Origin("somebody", webhook=hook))
@@ -156,7 +156,7 @@ def test_a_job_that_is_run_again_is_its_owners_and_told_to_the_same_webhook(
 
 @pytest.mark.parametrize(("own", "of_operator"), [(1, 100), (100, 1)])
 def test_a_job_that_is_run_again_is_held_to_the_limit_of_its_owner(
-    client: Client, ledger: JobLedger, run_again: RunAgain, own: int, of_operator: int
+    client: Client, ledger: Ledger, run_again: RunAgain, own: int, of_operator: int
 ) -> None:
     owner = client.keys.create("owner", max_queued=own)[0].id
     job_id = dead_job(client, ledger, origin=Origin(owner))
@@ -168,7 +168,7 @@ def test_a_job_that_is_run_again_is_held_to_the_limit_of_its_owner(
 
 
 def test_a_message_of_a_batch_is_not_replayed_as_a_job_of_its_own(
-    run: Any, client: Client, ledger: JobLedger
+    run: Any, client: Client, ledger: Ledger
 ) -> None:
     params = BulkParams(
         kind="txt2img", batch="b", number=0, items=1, most=64,
@@ -199,9 +199,7 @@ def test_of_too_many_letters_the_oldest_go_with_their_bytes(
         assert not redis.exists(letter_key(settings.key_prefix, first))
 
 
-def test_a_letter_goes_with_its_record(
-    client: Client, ledger: JobLedger, settings: Settings
-) -> None:
+def test_a_letter_goes_with_its_record(client: Client, ledger: Ledger, settings: Settings) -> None:
     job_id = dead_job(client, ledger)
     with connect(settings) as redis:
         redis.delete(job_key(settings.key_prefix, job_id))
@@ -226,7 +224,7 @@ def run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
     return invoke
 
 
-def test_letters_are_chosen_by_code(run: Any, client: Client, ledger: JobLedger) -> None:
+def test_letters_are_chosen_by_code(run: Any, client: Client, ledger: Ledger) -> None:
     dead_job(client, ledger, "timed_out")
     kept = dead_job(client, ledger, "model_host_crashed")
     [listed] = json.loads(run("list", "--code", "timed_out", "--json"))
@@ -235,7 +233,7 @@ def test_letters_are_chosen_by_code(run: Any, client: Client, ledger: JobLedger)
     assert [letter.id for letter in client.dead_letters.list()] == [kept]
 
 
-def test_a_letter_is_shown_whole(run: Any, client: Client, ledger: JobLedger) -> None:
+def test_a_letter_is_shown_whole(run: Any, client: Client, ledger: Ledger) -> None:
     shown = run("show", dead_job(client, ledger))
     assert "a circle" in shown
     assert "running (attempt 1)" in shown
@@ -250,7 +248,7 @@ def test_it_must_be_said_which(run: Any, args: list[str]) -> None:
         run(command, *args, status=2)
 
 
-def test_all_are_replayed(run: Any, client: Client, ledger: JobLedger) -> None:
+def test_all_are_replayed(run: Any, client: Client, ledger: Ledger) -> None:
     old = {dead_job(client, ledger) for _ in range(3)}
     new = json.loads(run("replay", "--all", "--json"))
     assert new.keys() == old
@@ -258,7 +256,7 @@ def test_all_are_replayed(run: Any, client: Client, ledger: JobLedger) -> None:
 
 
 def test_what_cannot_be_replayed_keeps_no_other_from_it(
-    run: Any, client: Client, ledger: JobLedger
+    run: Any, client: Client, ledger: Ledger
 ) -> None:
     old = dead_job(client, ledger)
     cut = client.dead_letters.set_aside("txt2img", b"x" * (MAX_RAW + 1), GARBAGE)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from crossmodal.jobs.connection import connect
 from crossmodal.jobs.names import Task
+from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.workers import Workers
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
 from crossmodal.settings import Settings, load_settings
@@ -16,9 +16,9 @@ from worker.doctor import default_user, workers
 
 
 def test_each_queue_without_a_worker_is_a_warning_with_a_remedy(settings: Settings) -> None:
-    with connect(settings) as redis:
+    with Runner(settings) as runner:
         for name in ("one@host", "two@host"):
-            Workers(settings, redis).announce(name, queues=["txt2img", "img2txt"])
+            runner.run(Workers(settings).announce(name, queues=["txt2img", "img2txt"]))
     found = {finding.subject: finding for finding in workers(settings)}
     assert set(found) == {f"workers of {q}" for q in (*(t.queue for t in Task), "webhooks")}
     assert (found["workers of txt2img"].found, found["workers of txt2img"].mark) == ("2", "ok")

@@ -1,5 +1,6 @@
 """The likely wait of a job, on queues that are worked off by a clock of the test's own."""
 
+import hashlib
 import heapq
 import time
 from collections.abc import Callable, Iterator
@@ -8,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from crossmodal.jobs import records
+from crossmodal.jobs import runners
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
+from crossmodal.jobs.ledger import Attempt, NotStarted
 from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.record import QueueStatus
 from crossmodal.jobs.scripts import script
 from crossmodal.settings import Settings
+from tests.ledgers import Ledger
 from tests.unit.test_ledger import PARAMS, result_of
 
 TIME = "local t = redis.call('TIME')\n  return tonumber(t[1]) + tonumber(t[2]) / 1000000"
@@ -39,7 +41,7 @@ class World:
 
     def __init__(self, settings: Settings, task: Task = Task.TXT2IMG) -> None:
         self.task = task
-        self.ledger = JobLedger(settings)
+        self.ledger = Ledger(settings)
         self._redis: Any = connect(settings)
         self._key = f"{settings.key_prefix}:time"
         self.now = time.time()
@@ -118,7 +120,11 @@ def world(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
         assert TIME in script(name)
         return script(name).replace(TIME, OURS)
 
-    monkeypatch.setattr(records, "script", with_our_clock)
+    def digest(name: str) -> str:
+        return hashlib.sha1(with_our_clock(name).encode(), usedforsecurity=False).hexdigest()
+
+    monkeypatch.setattr(runners, "script", with_our_clock)
+    monkeypatch.setattr(runners, "digest", digest)
     world = World(settings)
     yield world
     world.ledger.close()

@@ -7,13 +7,14 @@ import pytest
 
 from crossmodal.errors import QueueFull, TooManyQueued
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.ledger import Attempt, JobLedger
+from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task, messages_key, new_job_id, queue_key
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import Failure, JobState
 from crossmodal.settings import Settings
+from tests.ledgers import Ledger
 
 PARAMS = Txt2ImgParams(prompt="a red circle", seed=1)
 
@@ -25,7 +26,7 @@ class Queue:
         self.settings = settings
         self.redis: Any = connect(settings)
         self.messages = messages_key(settings.key_prefix, "txt2img")
-        self.ledger = JobLedger(self.settings)
+        self.ledger = Ledger(self.settings)
 
     def submit(self, owner: str, max_queued: int | None = None) -> str:
         job_id = new_job_id()

@@ -53,7 +53,9 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         return
     settings: Settings = request.getfixturevalue("settings")
     with Client(settings, max_queue_length=3) as client:
-        worker = FakeWorker(client.ledger, client.storage, plain_pictures, plain_captions)
+        worker = FakeWorker(
+            client.runner, client.ledger, client.storage, plain_pictures, plain_captions
+        )
         yield World(client, worker.run)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, pack_items
+from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger
 from crossmodal.jobs.names import Task, job_key, new_job_id, result_key
@@ -15,15 +16,15 @@ from crossmodal.parts import put_part
 from crossmodal.settings import Settings
 from crossmodal.storage import Storage, open_storage
 from producer.gc import Collector
+from tests.ledgers import Ledger
 from tests.unit.test_ledger import WORKER, result_of
 from tests.waiting import until
 
 
 @pytest.fixture
-def ledger(settings: Settings) -> Iterator[JobLedger]:
-    ledger = JobLedger(settings)
-    yield ledger
-    ledger.close()
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    with Ledger(settings) as ledger:
+        yield ledger
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -36,9 +37,9 @@ def storage(
     return open_storage(settings)
 
 
-def collect(ledger: JobLedger, storage: Storage, **ages: float) -> int:
+def collect(ledger: Ledger, storage: Storage, **ages: float) -> int:
     ages = {"older_than_s": -60.0, "grace_s": -60.0} | ages
-    return Collector(ledger, storage, **ages).run().removed
+    return Collector(ledger.runner, ledger.calls, storage, **ages).run().removed
 
 
 def keys(storage: Storage) -> set[str]:
@@ -51,7 +52,7 @@ def put_result(storage: Storage, job_id: str, attempt: int = 1) -> ImageRef:
     return ImageRef(**blob.model_dump(), width=1, height=1)
 
 
-def running(ledger: JobLedger, image: BlobRef | None = None) -> Attempt:
+def running(ledger: Ledger, image: BlobRef | None = None) -> Attempt:
     job_id, text, task = new_job_id(), "{}", Task.TXT2IMG
     if image is not None:
         text, task = Img2TxtParams(image=image).model_dump_json(), Task.IMG2TXT
@@ -61,11 +62,11 @@ def running(ledger: JobLedger, image: BlobRef | None = None) -> Attempt:
     return attempt
 
 
-def bulk(ledger: JobLedger, storage: Storage, task: Task, items: list[BulkItem]) -> str:
+def bulk(ledger: Ledger, storage: Storage, task: Task, items: list[BulkItem]) -> str:
     return submit_bulk(ledger, task, storage.put_input(pack_items(items), MEDIA_TYPE))
 
 
-def submit_bulk(ledger: JobLedger, task: Task, items: BlobRef) -> str:
+def submit_bulk(ledger: Ledger, task: Task, items: BlobRef) -> str:
     job_id = new_job_id()
     raw = {"input": items, "items": 1, "batch": job_id, "number": 0}
     params = parse_params(task, raw)
@@ -73,7 +74,7 @@ def submit_bulk(ledger: JobLedger, task: Task, items: BlobRef) -> str:
     return ledger.submit(job_id, task, params.model_dump_json(), "", batch=params)[0]
 
 
-def test_what_a_record_speaks_of_stays(ledger: JobLedger, storage: Storage) -> None:
+def test_what_a_record_speaks_of_stays(ledger: Ledger, storage: Storage) -> None:
     picture = storage.put_input(b"picture", "image/png")
     attempt = running(ledger, picture)
     image = put_result(storage, attempt.job)
@@ -84,14 +85,14 @@ def test_what_a_record_speaks_of_stays(ledger: JobLedger, storage: Storage) -> N
     assert keys(storage) == before
 
 
-def test_what_a_live_job_has_stored_so_far_stays(ledger: JobLedger, storage: Storage) -> None:
+def test_what_a_live_job_has_stored_so_far_stays(ledger: Ledger, storage: Storage) -> None:
     picture = storage.put_input(b"picture", "image/png")
     put_result(storage, running(ledger, picture).job)
     assert collect(ledger, storage) == 0
 
 
 def test_results_and_inputs_go_when_their_record_has_expired(
-    ledger: JobLedger, storage: Storage, settings: Settings
+    ledger: Ledger, storage: Storage, settings: Settings
 ) -> None:
     attempt = running(ledger, storage.put_input(b"picture", "image/png"))
     put_result(storage, attempt.job)
@@ -102,7 +103,7 @@ def test_results_and_inputs_go_when_their_record_has_expired(
 
 
 def test_an_input_that_another_job_needs_stays(
-    ledger: JobLedger, storage: Storage, settings: Settings
+    ledger: Ledger, storage: Storage, settings: Settings
 ) -> None:
     picture = storage.put_input(b"picture", "image/png")
     gone = running(ledger, picture)
@@ -112,9 +113,7 @@ def test_an_input_that_another_job_needs_stays(
     assert collect(ledger, storage) == 0
 
 
-def test_a_result_that_is_the_input_of_another_job_stays(
-    ledger: JobLedger, storage: Storage
-) -> None:
+def test_a_result_that_is_the_input_of_another_job_stays(ledger: Ledger, storage: Storage) -> None:
     image = put_result(storage, new_job_id())  # its own record has expired
     running(ledger, BlobRef(key=image.key))
     assert collect(ledger, storage) == 1  # its result.json
@@ -122,7 +121,7 @@ def test_a_result_that_is_the_input_of_another_job_stays(
 
 
 def test_what_a_bulk_message_needs_stays(
-    ledger: JobLedger, storage: Storage, settings: Settings
+    ledger: Ledger, storage: Storage, settings: Settings
 ) -> None:
     """Its items, and the pictures that these name."""
     uploaded = storage.put_input(b"picture", "image/png")
@@ -138,7 +137,7 @@ def test_what_a_bulk_message_needs_stays(
 
 
 def test_a_bulk_message_that_cannot_be_read_keeps_no_other_garbage(
-    ledger: JobLedger, storage: Storage
+    ledger: Ledger, storage: Storage
 ) -> None:
     damaged = storage.put_input(b"garbage", "application/octet-stream")
     lost = damaged.model_copy(update={"key": "inputs/none"})
@@ -151,7 +150,7 @@ def test_a_bulk_message_that_cannot_be_read_keeps_no_other_garbage(
 
 @pytest.mark.parametrize("ending", ["succeed", "fail", "cancel", "none"])
 def test_what_a_bulk_job_made_stays_as_long_as_its_record(
-    ledger: JobLedger, storage: Storage, settings: Settings, ending: str
+    ledger: Ledger, storage: Storage, settings: Settings, ending: str
 ) -> None:
     job_id = bulk(ledger, storage, Task.TXT2IMG_BULK, [BulkItem("a", {"prompt": "a circle"})])
     attempt = ledger.start(job_id, WORKER)
@@ -175,7 +174,7 @@ def test_what_a_bulk_job_made_stays_as_long_as_its_record(
     assert collect(ledger, storage) == 4
 
 
-def test_what_a_superseded_attempt_left_behind_goes(ledger: JobLedger, storage: Storage) -> None:
+def test_what_a_superseded_attempt_left_behind_goes(ledger: Ledger, storage: Storage) -> None:
     first = running(ledger)
     left = put_result(storage, first.job)
     ledger.abandon(WORKER, [first.job])
@@ -188,40 +187,40 @@ def test_what_a_superseded_attempt_left_behind_goes(ledger: JobLedger, storage: 
     assert image.key in keys(storage)
 
 
-def test_what_a_job_stored_that_then_failed_goes(ledger: JobLedger, storage: Storage) -> None:
+def test_what_a_job_stored_that_then_failed_goes(ledger: Ledger, storage: Storage) -> None:
     attempt = running(ledger)
     put_result(storage, attempt.job)
     ledger.fail(attempt, Failure(code="timed_out", message=""))
     assert collect(ledger, storage) == 2
 
 
-def test_nothing_young_is_removed(ledger: JobLedger, storage: Storage) -> None:
+def test_nothing_young_is_removed(ledger: Ledger, storage: Storage) -> None:
     """So a collector that was given an empty Redis by mistake does no harm."""
     put_result(storage, new_job_id())
     storage.put_input(b"picture", "image/png")
     assert collect(ledger, storage, older_than_s=3_600) == 0
 
 
-def test_a_dry_run_only_counts(ledger: JobLedger, storage: Storage) -> None:
+def test_a_dry_run_only_counts(ledger: Ledger, storage: Storage) -> None:
     put_result(storage, new_job_id())
-    assert Collector(ledger, storage, -60, -60).run(dry_run=True).removed == 2
+    assert Collector(ledger.runner, ledger.calls, storage, -60, -60).run(dry_run=True).removed == 2
     assert len(keys(storage)) == 2
 
 
 def test_a_picture_that_is_uploaded_again_meanwhile_stays(
-    storage: Storage, settings: Settings
+    storage: Storage, settings: Settings, ledger: Ledger
 ) -> None:
     class Uploading(JobLedger):
         """As if somebody submitted an old picture while the records are being read."""
 
-        def inputs(self) -> Iterator[tuple[Task, str]]:
-            storage.put_input(b"picture", "image/png")
-            return super().inputs()
+        @call
+        def inputs(self, cursor: int = 0) -> Steps[tuple[list[tuple[Task, str]], int]]:
+            yield Blocking(lambda: storage.put_input(b"picture", "image/png"))
+            return (yield from super().inputs(cursor))
 
-    ledger = Uploading(settings)
+    ledger.calls = Uploading(settings)
     old = storage.put_input(b"picture", "image/png")
     later_s = 1.1 if storage.url.startswith("s3:") else 0.01  # S3 has whole seconds
     until(lambda: time.time() > next(storage.list("inputs")).modified_at + later_s)
     assert collect(ledger, storage) == 0
     assert old.key in keys(storage)
-    ledger.close()

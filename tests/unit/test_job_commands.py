@@ -85,7 +85,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
 
 
 def started(client: Client, job_id: str) -> Attempt:
-    attempt = client.ledger.start(job_id, "cpu@test")
+    attempt = client.run(client.ledger.start(job_id, "cpu@test"))
     assert isinstance(attempt, Attempt)
     return attempt
 
@@ -111,7 +111,7 @@ def draw(client: Client, job_id: str, *pictures: bytes, captions: tuple[str, ...
         captions=tuple(GeneratedCaption(text=text, log_probability=-1) for text in captions),
         timings=TIMINGS, batch_size=1, attempt=1,
     )  # fmt: skip
-    assert client.ledger.succeed(attempt, result)
+    assert client.run(client.ledger.succeed(attempt, result))
 
 
 def drawn(client: Client, *pictures: bytes) -> str:
@@ -186,12 +186,12 @@ def test_a_batch_says_it_too_and_how_to_go_on(run: Run, checks: list[set[str]]) 
 def test_a_queue_that_is_served_is_not_said_to_be_unserved_until_its_worker_leaves(
     client: Client, settings: Settings, capsys: pytest.CaptureFixture[str], impatient: None
 ) -> None:
-    workers = Workers(settings, client.redis)
-    workers.announce("cpu", queues=["txt2img"])
+    workers = Workers(settings)
+    client.run(workers.announce("cpu", queues=["txt2img"]))
     unserved = Unserved(client, lambda: {"txt2img"})
     unserved.check()
     assert capsys.readouterr().err == ""
-    workers.leave("cpu")
+    client.run(workers.leave("cpu"))
     unserved.check(is_run=lambda queue: True)  # it finishes what it has
     assert capsys.readouterr().err == ""
     for _ in range(2):
@@ -457,7 +457,11 @@ def test_what_failed_is_run_again_as_a_new_job(run: Run, client: Client) -> None
     job = client.txt2img("a circle")
     refused = run("retry", job.id)
     assert (refused.returncode, "wrong_state" in refused.stderr) == (1, True)
-    client.ledger.fail(started(client, job.id), Failure(code="timed_out", message="it took long"))
+    client.run(
+        client.ledger.fail(
+            started(client, job.id), Failure(code="timed_out", message="it took long")
+        )
+    )
     new = run("retry", job.id).stdout.strip()
     assert client.record(new).state is JobState.QUEUED
     again = json.loads(run("retry", job.id, "--json").stdout)
@@ -500,7 +504,9 @@ def test_nor_is_any_other_thing_that_is_not_there(
 def test_data_is_printed_as_it_is(run: Run, client: Client) -> None:
     prompt = ":cat: [red]circle[/] " + "very " * 60 + "much"
     job = client.txt2img(prompt)
-    client.ledger.fail(started(client, job.id), Failure(code="timed_out", message=prompt))
+    client.run(
+        client.ledger.fail(started(client, job.id), Failure(code="timed_out", message=prompt))
+    )
     assert prompt in run("status", job.id).stdout  # in one line
     assert prompt in run("result", job.id).stderr
     done = run("img2txt", ":cat:.png")

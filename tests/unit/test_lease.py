@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from celery.worker import state
 
-from crossmodal.jobs.connection import connect
+from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from worker.lease import Keeper
@@ -15,13 +15,12 @@ from worker.lease import Keeper
 def keeper(settings: Settings) -> Iterator[Keeper]:
     keeper = Keeper(settings, "cpu.1@here", ["txt2img"])
     yield keeper
-    keeper._ledger.close()
     keeper._redis.close()
 
 
 def known(settings: Settings) -> list[str]:
-    with connect(settings) as redis:
-        return [worker.name for worker in Workers(settings, redis).recent()]
+    with Runner(settings) as runner:
+        return [worker.name for worker in runner.run(Workers(settings).recent())]
 
 
 def test_a_worker_that_drains_is_no_longer_counted(

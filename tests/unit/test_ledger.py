@@ -10,11 +10,12 @@ import pytest
 from crossmodal.errors import IdempotencyConflict, JobNotFound, QueueFull
 from crossmodal.jobs import names
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.ledger import NOBODY_WORKS_S, Attempt, JobLedger, NotStarted
+from crossmodal.jobs.ledger import NOBODY_WORKS_S, Attempt, NotStarted
 from crossmodal.jobs.names import Task, leases_key, new_job_id
 from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
 from crossmodal.settings import Settings
 from tests.at_once import at_once
+from tests.ledgers import Ledger
 from tests.waiting import until
 
 PARAMS = '{"prompt": "a circle", "seed": 1}'
@@ -23,18 +24,17 @@ FAILURE = Failure(code="model_host_crashed", message="it crashed", retryable=Tru
 
 
 @pytest.fixture
-def ledger(settings: Settings) -> Iterator[JobLedger]:
-    ledger = JobLedger(settings)
-    yield ledger
-    ledger.close()
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    with Ledger(settings) as ledger:
+        yield ledger
 
 
-def submit(ledger: JobLedger, **options: object) -> str:
+def submit(ledger: Ledger, **options: object) -> str:
     job_id = new_job_id()
     return ledger.submit(job_id, Task.TXT2IMG, PARAMS, "print", **options)[0]  # type: ignore[arg-type]
 
 
-def start(ledger: JobLedger, job_id: str, after_death: bool = False) -> Attempt:
+def start(ledger: Ledger, job_id: str, after_death: bool = False) -> Attempt:
     if after_death:
         ledger.abandon(WORKER, [job_id])
     attempt = ledger.start(job_id, WORKER)
@@ -42,7 +42,7 @@ def start(ledger: JobLedger, job_id: str, after_death: bool = False) -> Attempt:
     return attempt
 
 
-def refusal(ledger: JobLedger, job_id: str, after_death: bool = False) -> str:
+def refusal(ledger: Ledger, job_id: str, after_death: bool = False) -> str:
     if after_death:
         ledger.abandon(WORKER, [job_id])
     answer = ledger.start(job_id, WORKER)
@@ -64,12 +64,12 @@ def result_of(attempt: Attempt) -> JobResult:
     )  # fmt: skip
 
 
-def test_a_new_job_is_queued(ledger: JobLedger) -> None:
+def test_a_new_job_is_queued(ledger: Ledger) -> None:
     job = ledger.get(submit(ledger))
     assert (job.state, job.attempt, job.params["prompt"]) == (JobState.QUEUED, 0, "a circle")
 
 
-def test_a_job_succeeds(ledger: JobLedger) -> None:
+def test_a_job_succeeds(ledger: Ledger) -> None:
     attempt = start(ledger, submit(ledger))
     assert ledger.succeed(attempt, result_of(attempt))
     job = ledger.get(attempt.job)
@@ -78,14 +78,14 @@ def test_a_job_succeeds(ledger: JobLedger) -> None:
     assert job.finished_at is not None
 
 
-def test_a_job_fails_with_its_cause(ledger: JobLedger) -> None:
+def test_a_job_fails_with_its_cause(ledger: Ledger) -> None:
     attempt = start(ledger, submit(ledger))
     assert ledger.fail(attempt, FAILURE)
     job = ledger.get(attempt.job)
     assert (job.state, job.failure) == (JobState.FAILED, FAILURE)
 
 
-def test_an_unknown_job_is_not_found(ledger: JobLedger) -> None:
+def test_an_unknown_job_is_not_found(ledger: Ledger) -> None:
     with pytest.raises(JobNotFound):
         ledger.get(new_job_id())
     with pytest.raises(JobNotFound):
@@ -94,14 +94,14 @@ def test_an_unknown_job_is_not_found(ledger: JobLedger) -> None:
 
 
 @at_once("job_id", ["", "no such job", "../../x", "x" * 999])
-def test_an_id_that_no_job_can_have_is_not_found_either(ledger: JobLedger, job_id: str) -> None:
+def test_an_id_that_no_job_can_have_is_not_found_either(ledger: Ledger, job_id: str) -> None:
     with pytest.raises(JobNotFound):
         ledger.get(job_id)
     with pytest.raises(JobNotFound):
         ledger.cancel(job_id)
 
 
-def test_a_terminal_state_is_final(ledger: JobLedger) -> None:
+def test_a_terminal_state_is_final(ledger: Ledger) -> None:
     attempt = start(ledger, submit(ledger))
     ledger.succeed(attempt, result_of(attempt))
     assert not ledger.fail(attempt, FAILURE)
@@ -111,7 +111,7 @@ def test_a_terminal_state_is_final(ledger: JobLedger) -> None:
     assert ledger.get(attempt.job).state is JobState.SUCCEEDED
 
 
-def test_only_the_current_attempt_may_finish(ledger: JobLedger) -> None:
+def test_only_the_current_attempt_may_finish(ledger: Ledger) -> None:
     first = start(ledger, submit(ledger))
     second = start(ledger, first.job, after_death=True)
     assert (first.number, second.number) == (1, 2)
@@ -122,12 +122,12 @@ def test_only_the_current_attempt_may_finish(ledger: JobLedger) -> None:
     assert found.attempt == 2
 
 
-def test_a_duplicate_message_does_not_start_a_running_job(ledger: JobLedger) -> None:
+def test_a_duplicate_message_does_not_start_a_running_job(ledger: Ledger) -> None:
     attempt = start(ledger, submit(ledger))
     assert refusal(ledger, attempt.job) == "busy"
 
 
-def test_attempts_of_a_job_whose_workers_die_are_counted(ledger: JobLedger) -> None:
+def test_attempts_of_a_job_whose_workers_die_are_counted(ledger: Ledger) -> None:
     job_id = submit(ledger)
     for _ in range(3):
         start(ledger, job_id, after_death=True)
@@ -138,13 +138,13 @@ def test_attempts_of_a_job_whose_workers_die_are_counted(ledger: JobLedger) -> N
     assert job.failure.code == "worker_lost"
 
 
-def test_the_last_attempt_says_so(ledger: JobLedger) -> None:
+def test_the_last_attempt_says_so(ledger: Ledger) -> None:
     job_id = submit(ledger)
     last = [start(ledger, job_id, after_death=True).is_last for _ in range(3)]
     assert last == [False, False, True]
 
 
-def test_a_released_job_waits_at_its_old_place(ledger: JobLedger) -> None:
+def test_a_released_job_waits_at_its_old_place(ledger: Ledger) -> None:
     attempt = start(ledger, submit(ledger))
     later = submit(ledger)
     assert ledger.release(attempt, FAILURE)
@@ -153,7 +153,7 @@ def test_a_released_job_waits_at_its_old_place(ledger: JobLedger) -> None:
     assert ledger.get(attempt.job).failure == FAILURE
 
 
-def test_an_attempt_that_does_not_count_leaves_all_others(ledger: JobLedger) -> None:
+def test_an_attempt_that_does_not_count_leaves_all_others(ledger: Ledger) -> None:
     job_id = submit(ledger)
     for _ in range(5):
         ledger.release(start(ledger, job_id), FAILURE, counts=False)
@@ -161,20 +161,20 @@ def test_an_attempt_that_does_not_count_leaves_all_others(ledger: JobLedger) -> 
     assert ledger.get(job_id).attempt == 8  # the fence never goes back
 
 
-def test_a_canceled_job_never_runs(ledger: JobLedger) -> None:
+def test_a_canceled_job_never_runs(ledger: Ledger) -> None:
     job_id = submit(ledger)
     assert ledger.cancel(job_id) is JobState.CANCELED
     assert refusal(ledger, job_id) == "canceled"
 
 
-def test_a_result_that_comes_after_a_cancel_is_refused(ledger: JobLedger) -> None:
+def test_a_result_that_comes_after_a_cancel_is_refused(ledger: Ledger) -> None:
     attempt = start(ledger, submit(ledger))
     assert ledger.cancel(attempt.job) is JobState.CANCELED
     assert not ledger.succeed(attempt, result_of(attempt))
     assert ledger.get(attempt.job).result is None
 
 
-def test_of_cancel_and_finish_at_once_exactly_one_wins(ledger: JobLedger) -> None:
+def test_of_cancel_and_finish_at_once_exactly_one_wins(ledger: Ledger) -> None:
     with ThreadPoolExecutor(2) as pool:
         for _ in range(50):
             attempt = start(ledger, submit(ledger))
@@ -186,17 +186,17 @@ def test_of_cancel_and_finish_at_once_exactly_one_wins(ledger: JobLedger) -> Non
             assert state is (JobState.CANCELED if won[0] else JobState.SUCCEEDED)
 
 
-def test_a_job_that_was_not_started_in_time_expires_for_the_worker(ledger: JobLedger) -> None:
+def test_a_job_that_was_not_started_in_time_expires_for_the_worker(ledger: Ledger) -> None:
     job_id = submit(ledger, expires_in_s=0.0)
     assert refusal(ledger, job_id) == "expired"
     assert ledger.get(job_id).state is JobState.EXPIRED
 
 
-def test_a_job_expires_where_no_worker_is(ledger: JobLedger) -> None:
+def test_a_job_expires_where_no_worker_is(ledger: Ledger) -> None:
     assert ledger.get(submit(ledger, expires_in_s=0.0)).state is JobState.EXPIRED
 
 
-def test_a_started_job_does_not_expire(ledger: JobLedger, settings: Settings) -> None:
+def test_a_started_job_does_not_expire(ledger: Ledger, settings: Settings) -> None:
     attempt = start(ledger, submit(ledger, expires_in_s=60))
     ledger.release(attempt, FAILURE)
     move_expiry(settings, attempt.job)
@@ -204,7 +204,7 @@ def test_a_started_job_does_not_expire(ledger: JobLedger, settings: Settings) ->
 
 
 def test_an_attempt_that_did_not_count_does_not_keep_a_job_from_expiring(
-    ledger: JobLedger, settings: Settings
+    ledger: Ledger, settings: Settings
 ) -> None:
     attempt = start(ledger, submit(ledger, expires_in_s=60))
     ledger.release(attempt, FAILURE, counts=False)
@@ -213,7 +213,15 @@ def test_an_attempt_that_did_not_count_does_not_keep_a_job_from_expiring(
     assert ledger.get(attempt.job).state is JobState.EXPIRED
 
 
-def test_an_attempt_is_held_until_another_begins_or_the_job_ends(ledger: JobLedger) -> None:
+def test_of_many_attempts_those_are_told_that_have_lost_their_jobs(ledger: Ledger) -> None:
+    canceled, superseded, running = (start(ledger, submit(ledger)) for _ in range(3))
+    ledger.cancel(canceled.job)
+    start(ledger, superseded.job, after_death=True)
+    assert ledger.lost([canceled, running, superseded]) == [canceled, superseded]
+    assert ledger.lost([]) == []
+
+
+def test_an_attempt_is_held_until_another_begins_or_the_job_ends(ledger: Ledger) -> None:
     first = start(ledger, submit(ledger))
     assert ledger.holds(first)
     second = start(ledger, first.job, after_death=True)
@@ -224,7 +232,7 @@ def test_an_attempt_is_held_until_another_begins_or_the_job_ends(ledger: JobLedg
 
 
 def test_a_full_queue_refuses(settings: Settings) -> None:
-    ledger = JobLedger(settings.model_copy(update={"max_queue_length": 2}))
+    ledger = Ledger(settings.model_copy(update={"max_queue_length": 2}))
     submit(ledger)
     submit(ledger)
     with pytest.raises(QueueFull, match="holds 2 jobs, 2 are allowed") as caught:
@@ -235,7 +243,7 @@ def test_a_full_queue_refuses(settings: Settings) -> None:
 
 
 def test_a_full_queue_counts_no_jobs_that_have_ended(settings: Settings) -> None:
-    ledger = JobLedger(settings.model_copy(update={"max_queue_length": 2}))
+    ledger = Ledger(settings.model_copy(update={"max_queue_length": 2}))
     message = {"message": "{}"}
     for _ in range(3):
         ledger.cancel(submit(ledger, **message))
@@ -247,7 +255,7 @@ def test_a_full_queue_counts_no_jobs_that_have_ended(settings: Settings) -> None
 
 
 def test_a_full_queue_says_when_there_will_be_room(settings: Settings) -> None:
-    ledger = JobLedger(settings.model_copy(update={"max_queue_length": 100}))
+    ledger = Ledger(settings.model_copy(update={"max_queue_length": 100}))
     stats = names.queue_key(settings.key_prefix, "txt2img", "stats")
     with connect(settings) as redis:
         redis.hset(stats, "mean_run_s", "8.0")
@@ -261,26 +269,26 @@ def test_a_full_queue_says_when_there_will_be_room(settings: Settings) -> None:
     ledger.close()
 
 
-def test_a_repeated_key_finds_the_first_job(ledger: JobLedger) -> None:
+def test_a_repeated_key_finds_the_first_job(ledger: Ledger) -> None:
     first = submit(ledger, idempotency_key="order-1")
     assert submit(ledger, idempotency_key="order-1") == first
     assert submit(ledger, idempotency_key="order-2") != first
 
 
-def test_a_key_with_other_params_is_a_conflict(ledger: JobLedger) -> None:
+def test_a_key_with_other_params_is_a_conflict(ledger: Ledger) -> None:
     first = submit(ledger, idempotency_key="order-1")
     with pytest.raises(IdempotencyConflict, match=first):
         ledger.submit(new_job_id(), Task.TXT2IMG, PARAMS, "other", idempotency_key="order-1")
 
 
-def test_of_many_submitters_with_one_key_one_creates_the_job(ledger: JobLedger) -> None:
+def test_of_many_submitters_with_one_key_one_creates_the_job(ledger: Ledger) -> None:
     with ThreadPoolExecutor(8) as pool:
         ids = set(pool.map(lambda _: submit(ledger, idempotency_key="k"), range(50)))
     assert len(ids) == 1
     assert ledger.queue("txt2img").depth == 1
 
 
-def test_the_queue_counts_what_is_true(ledger: JobLedger) -> None:
+def test_the_queue_counts_what_is_true(ledger: Ledger) -> None:
     jobs = [submit(ledger) for _ in range(6)]
     done = start(ledger, jobs[0])
     ledger.succeed(done, result_of(done))
@@ -297,7 +305,7 @@ def test_the_queue_counts_what_is_true(ledger: JobLedger) -> None:
 
 
 def test_ended_jobs_are_kept_for_their_retention_and_live_ones_for_ever(
-    settings: Settings, ledger: JobLedger, admin: Any
+    settings: Settings, ledger: Ledger, admin: Any
 ) -> None:
     from crossmodal.jobs.connection import connect
 
@@ -312,7 +320,7 @@ def test_ended_jobs_are_kept_for_their_retention_and_live_ones_for_ever(
     redis.close()
 
 
-def end_in_one_way(ledger: JobLedger, attempt: Attempt, way: int) -> None:
+def end_in_one_way(ledger: Ledger, attempt: Attempt, way: int) -> None:
     if way == 0:
         ledger.succeed(attempt, result_of(attempt))
     elif way == 1:
@@ -326,7 +334,7 @@ def end_in_one_way(ledger: JobLedger, attempt: Attempt, way: int) -> None:
 def test_redis_is_as_empty_as_before_when_all_records_have_expired(
     settings: Settings, admin: Any
 ) -> None:
-    ledger = JobLedger(settings.model_copy(update={"retention_s": 1}))
+    ledger = Ledger(settings.model_copy(update={"retention_s": 1}))
     for i in range(40):
         attempt = start(ledger, submit(ledger, idempotency_key=f"k{i}"))
         end_in_one_way(ledger, attempt, i % 4)
@@ -339,9 +347,9 @@ def test_redis_is_as_empty_as_before_when_all_records_have_expired(
 
 
 def test_an_attempt_is_alive_as_long_as_its_lease_is_renewed(
-    settings: Settings, ledger: JobLedger
+    settings: Settings, ledger: Ledger
 ) -> None:
-    brief = JobLedger(settings.model_copy(update={"lease_s": 0.2}))
+    brief = Ledger(settings.model_copy(update={"lease_s": 0.2}))
     renewed, other = (start(brief, submit(brief)).job for _ in range(2))
     ledger.renew(WORKER, [renewed])  # for a whole lease, and not for 0.2 s
     until(lambda: isinstance(brief.start(other, WORKER), Attempt), 60)
@@ -352,14 +360,14 @@ def test_an_attempt_is_alive_as_long_as_its_lease_is_renewed(
     brief.close()
 
 
-def test_another_worker_has_no_say_in_a_lease(ledger: JobLedger) -> None:
+def test_another_worker_has_no_say_in_a_lease(ledger: Ledger) -> None:
     attempt = start(ledger, submit(ledger))
     ledger.abandon("other@test", [attempt.job])
     assert refusal(ledger, attempt.job) == "busy"
 
 
 @pytest.mark.parametrize("ending", ["succeed", "fail", "release", "cancel"])
-def test_no_lease_outlives_its_attempt(settings: Settings, ledger: JobLedger, ending: str) -> None:
+def test_no_lease_outlives_its_attempt(settings: Settings, ledger: Ledger, ending: str) -> None:
     attempt = start(ledger, submit(ledger))
     redis = connect(settings)
     assert redis.zcard(leases_key(settings.key_prefix)) == 1
@@ -375,7 +383,7 @@ def test_no_lease_outlives_its_attempt(settings: Settings, ledger: JobLedger, en
 
 
 def test_what_a_stopped_worker_ran_is_put_back_and_no_attempt_is_counted(
-    ledger: JobLedger,
+    ledger: Ledger,
 ) -> None:
     mine, others = submit(ledger), submit(ledger)
     start(ledger, mine)
@@ -388,7 +396,7 @@ def test_what_a_stopped_worker_ran_is_put_back_and_no_attempt_is_counted(
     assert [event.code for event in ledger.history(mine)] == ["", "", "worker_stopped", ""]
 
 
-def test_the_next_attempt_after_a_crash_knows_that_it_is_a_suspect(ledger: JobLedger) -> None:
+def test_the_next_attempt_after_a_crash_knows_that_it_is_a_suspect(ledger: Ledger) -> None:
     first = start(ledger, submit(ledger))
     assert not first.is_suspect
     ledger.release(first, FAILURE, counts=False, alone=True)
@@ -397,7 +405,7 @@ def test_the_next_attempt_after_a_crash_knows_that_it_is_a_suspect(ledger: JobLe
     assert start(ledger, first.job, after_death=True).is_suspect  # whatever ended it meanwhile
 
 
-def test_it_is_known_how_often_a_host_died_beside_a_job(ledger: JobLedger) -> None:
+def test_it_is_known_how_often_a_host_died_beside_a_job(ledger: Ledger) -> None:
     gone = Failure(code="model_host_unavailable", message="", retryable=True)
     attempt = start(ledger, submit(ledger))
     for failure in (gone, FAILURE, gone, FAILURE):
@@ -406,7 +414,7 @@ def test_it_is_known_how_often_a_host_died_beside_a_job(ledger: JobLedger) -> No
     assert (attempt.number, attempt.counted, attempt.excused) == (5, 1, 2)
 
 
-def test_an_attempt_that_died_leaves_its_cause_in_the_history(ledger: JobLedger) -> None:
+def test_an_attempt_that_died_leaves_its_cause_in_the_history(ledger: Ledger) -> None:
     job_id = submit(ledger)
     start(ledger, job_id)
     start(ledger, job_id, after_death=True)
@@ -415,9 +423,7 @@ def test_an_attempt_that_died_leaves_its_cause_in_the_history(ledger: JobLedger)
     assert [e.code for e in ledger.history(job_id)] == ["", "", "worker_lost", "", "timed_out", ""]
 
 
-def test_a_thousand_cancels_race_with_as_many_results(
-    settings: Settings, ledger: JobLedger
-) -> None:
+def test_a_thousand_cancels_race_with_as_many_results(settings: Settings, ledger: Ledger) -> None:
     """Exactly one wins each race, and everybody is told the same."""
     ids = [submit(ledger, bounded=False) for _ in range(1_000)]
     attempts = {i: start(ledger, i) for i in ids}

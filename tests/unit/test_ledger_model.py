@@ -25,10 +25,12 @@ from hypothesis.stateful import (
 
 from crossmodal.errors import IdempotencyConflict
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
+from crossmodal.jobs.ledger import Attempt, NotStarted
 from crossmodal.jobs.names import Task, dead_key, events_key, job_key, leases_key, messages_key
 from crossmodal.jobs.record import Failure, Job, JobResult, JobState, Timings
+from crossmodal.jobs.runners import Runner
 from crossmodal.settings import Settings
+from tests.ledgers import Ledger, OnALoop
 from tests.servers import forget_all
 
 QUEUED, RUNNING = JobState.QUEUED, JobState.RUNNING
@@ -127,10 +129,10 @@ spare = precondition(lambda machine: len(machine.live()) > 1)
 class LedgerMachine(RuleBasedStateMachine):
     """What may be done to the ledger (the rules), and what must be true then (the invariants)."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, runner: Runner | OnALoop) -> None:
         super().__init__()
         self.prefix = settings.key_prefix
-        self.ledger = JobLedger(settings)
+        self.ledger = Ledger(settings, runner)
         self.redis: Any = connect(settings)
         forget_all(self.redis, self.prefix)
         self.model: dict[str, ModelJob] = {}
@@ -274,8 +276,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.is_leased(job.id) == job.is_leased
         history = [(e.state, e.attempt, e.code) for e in self.ledger.history(job.id)]
         assert history == job.events
-        for attempt in self.attempts[-2:]:
-            assert self.ledger.holds(attempt) == (self.held_by(attempt) is not None)
+        some = self.attempts[-2:]
+        assert self.ledger.lost(some) == [a for a in some if self.held_by(a) is None]
         job.seen = found, job.sendings
 
     @rule(job=jobs)
@@ -350,15 +352,18 @@ def result_of(attempt: Attempt) -> JobResult:
 
 
 @pytest.mark.timeout(600)  # to find the shortest sequence that fails may take five minutes
-def test_the_ledger_agrees_with_its_model(settings: Settings) -> None:
-    own = {"max_attempts": MAX_ATTEMPTS, "lease_s": HOUR_S}
+@pytest.mark.parametrize("runner", [Runner, OnALoop])
+def test_the_ledger_agrees_with_its_model(
+    settings: Settings, runner: Callable[[Settings], Runner | OnALoop]
+) -> None:
+    own = settings.model_copy(update={"max_attempts": MAX_ATTEMPTS, "lease_s": HOUR_S})
 
     class Machine(LedgerMachine):
         def __init__(self) -> None:
-            super().__init__(settings.model_copy(update=own))
+            super().__init__(own, runner(own))
 
     effort = hypothesis.settings(
-        max_examples=60,
+        max_examples=30,
         stateful_step_count=40,
         deadline=None,
         print_blob=True,

@@ -5,63 +5,63 @@ from typing import Any
 
 import pytest
 
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.listing import Listing
 from crossmodal.jobs.names import Task, ended_jobs_key, jobs_key, new_job_id
 from crossmodal.jobs.origin import Origin
 from crossmodal.settings import Settings
+from tests.ledgers import Ledger
 from tests.waiting import until
 
 OWNERS = pytest.mark.parametrize("owner", ["", "somebody"])
 
 
 @pytest.fixture
-def ledger(settings: Settings) -> Iterator[JobLedger]:
-    ledger = JobLedger(settings)
-    yield ledger
-    ledger.close()
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    with Ledger(settings) as ledger:
+        yield ledger
 
 
-def submit(ledger: JobLedger, owner: str) -> str:
+def submit(ledger: Ledger, owner: str) -> str:
     job_id = new_job_id()
     return ledger.submit(job_id, Task.TXT2IMG, "{}", "", origin=Origin(owner))[0]
 
 
-def listed(settings: Settings, ledger: JobLedger, redis: Any, owner: str) -> set[str]:
-    return {job.id for job in Listing(settings, ledger, redis).page(owner).jobs}
+def listed(settings: Settings, ledger: Ledger, owner: str) -> set[str]:
+    page = ledger.runner.run(Listing(settings, ledger.calls).page(owner))
+    return {job.id for job in page.jobs}
 
 
 @pytest.fixture
-def forgetful(settings: Settings) -> Iterator[JobLedger]:
+def forgetful(settings: Settings) -> Iterator[Ledger]:
     """A ledger whose jobs' records, and whatever goes with them, are gone as soon as they end."""
-    ledger = JobLedger(settings.model_copy(update={"retention_s": 0}))
+    ledger = Ledger(settings.model_copy(update={"retention_s": 0}))
     yield ledger
     ledger.close()
 
 
 @OWNERS
 def test_a_job_that_waits_for_long_is_listed_whatever_ends_meanwhile(
-    settings: Settings, ledger: JobLedger, forgetful: JobLedger, admin: Any, owner: str
+    settings: Settings, ledger: Ledger, forgetful: Ledger, admin: Any, owner: str
 ) -> None:
     waits = submit(ledger, owner)
     for _ in range(2):  # the second end is long after all were submitted that wait
         forgetful.cancel(submit(ledger, owner))
-        assert listed(settings, ledger, admin, owner) == {waits}
+        assert listed(settings, ledger, owner) == {waits}
 
 
 @OWNERS
 def test_a_job_is_listed_until_its_retention_after_its_end(
-    settings: Settings, ledger: JobLedger, forgetful: JobLedger, admin: Any, owner: str
+    settings: Settings, ledger: Ledger, forgetful: Ledger, admin: Any, owner: str
 ) -> None:
     waits, other = submit(ledger, owner), submit(ledger, owner)
     forgetful.cancel(other)
     ledger.cancel(waits)
-    assert listed(settings, ledger, admin, owner) == {waits}
+    assert listed(settings, ledger, owner) == {waits}
 
 
 @OWNERS
 def test_a_list_is_no_longer_than_what_has_records(
-    settings: Settings, ledger: JobLedger, forgetful: JobLedger, admin: Any, owner: str
+    settings: Settings, ledger: Ledger, forgetful: Ledger, admin: Any, owner: str
 ) -> None:
     waits = submit(ledger, owner)
     for _ in range(3):
@@ -73,9 +73,9 @@ def test_a_list_is_no_longer_than_what_has_records(
 
 
 def test_the_records_of_jobs_that_have_ended_are_gone_by_themselves(
-    settings: Settings, ledger: JobLedger, admin: Any
+    settings: Settings, ledger: Ledger, admin: Any
 ) -> None:
-    brief = JobLedger(settings.model_copy(update={"retention_s": 1}))
+    brief = Ledger(settings.model_copy(update={"retention_s": 1}))
     for owner in ("", "somebody"):
         brief.cancel(submit(ledger, owner))
     prefix = settings.key_prefix
@@ -85,7 +85,7 @@ def test_the_records_of_jobs_that_have_ended_are_gone_by_themselves(
     brief.close()
 
 
-def test_what_was_deleted_is_on_no_list(settings: Settings, ledger: JobLedger, admin: Any) -> None:
+def test_what_was_deleted_is_on_no_list(settings: Settings, ledger: Ledger, admin: Any) -> None:
     job_id = submit(ledger, "somebody")
     ledger.cancel(job_id)
     ledger.remove(job_id)

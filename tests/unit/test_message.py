@@ -9,11 +9,11 @@ from celery import Celery
 
 from crossmodal.errors import InvalidMessage, UnknownTask
 from crossmodal.jobs.connection import connect, transport_options
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import job_of, message_of, parse_message
 from crossmodal.jobs.names import RECORDED_HEADER, Task, messages_key, new_job_id
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.settings import Settings
+from tests.ledgers import Ledger
 
 PARAMS = Txt2ImgParams(prompt="a red circle é", seed=7, metadata={"a": 1})
 KNOWN = {task.celery_name for task in Task}
@@ -94,7 +94,7 @@ def test_the_job_of_a_broken_message_is_found_if_it_can_be() -> None:
 
 
 def test_a_job_and_its_message_come_to_be_together(settings: Settings) -> None:
-    ledger = JobLedger(settings)
+    ledger = Ledger(settings)
     with connect(settings) as redis:
         job_id = new_job_id()
         message = message_of(Task.TXT2IMG, job_id, PARAMS)

@@ -56,7 +56,7 @@ def own(registry: CollectorRegistry, name: str, **labels: str) -> float:
 
 def started(client: Client) -> Attempt:
     job = client.txt2img("a red circle")
-    attempt = client.ledger.start(job.id, "worker@here")
+    attempt = client.run(client.ledger.start(job.id, "worker@here"))
     assert isinstance(attempt, Attempt)
     return attempt
 
@@ -64,7 +64,7 @@ def started(client: Client) -> Attempt:
 def fail(client: Client) -> None:
     """A job that ends as failed."""
     failure = Failure.of(InferenceFailed("it broke"))
-    assert client.ledger.fail(started(client), failure, dead=True)
+    assert client.run(client.ledger.fail(started(client), failure, dead=True))
 
 
 # -- the cluster ------------------------------------------------------------------------
@@ -103,16 +103,16 @@ def test_queues_are_told_as_they_are_now(client: Client) -> None:
 
 def test_attempts_after_the_first_are_counted(client: Client) -> None:
     attempt = started(client)
-    client.ledger.release(attempt, Failure.of(InferenceFailed("it broke")), counts=True)
-    client.ledger.start(attempt.job, "worker@here")
+    client.run(client.ledger.release(attempt, Failure.of(InferenceFailed("it broke")), counts=True))
+    client.run(client.ledger.start(attempt.job, "worker@here"))
     found = scrape(client)
     assert value(found, "crossmodal_jobs_redelivered_total", task="txt2img") == 1
 
 
 def test_every_queue_says_how_many_workers_it_has(client: Client, settings: Settings) -> None:
-    workers = Workers(settings, client.redis)
-    workers.announce("a@here", queues=["txt2img", "img2txt"])
-    workers.announce("b@here", queues=["txt2img"])
+    workers = Workers(settings)
+    client.run(workers.announce("a@here", queues=["txt2img", "img2txt"]))
+    client.run(workers.announce("b@here", queues=["txt2img"]))
     found = scrape(client)
     counts = {t: value(found, "crossmodal_workers", queue=t.queue) for t in Task}
     assert counts == {

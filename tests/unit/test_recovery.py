@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from crossmodal.jobs.ledger import Attempt, JobLedger
+from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.message import job_of, message_of
 from crossmodal.jobs.names import Task, celery_prefix, job_key, messages_key, new_job_id, queue_key
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import JobState
 from crossmodal.settings import Settings
+from tests.ledgers import Ledger
 from tests.unit.test_ledger import FAILURE, WORKER
 from worker.recovery import CHUNK, PRIORITIES, UNACKED, Recovery
 
@@ -32,13 +33,12 @@ def txt2img(settings: Settings) -> str:
 
 
 @pytest.fixture
-def ledger(settings: Settings) -> Iterator[JobLedger]:
-    ledger = JobLedger(settings)
-    yield ledger
-    ledger.close()
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    with Ledger(settings) as ledger:
+        yield ledger
 
 
-def submit(ledger: JobLedger, owner: str = "", expires_in_s: float | None = None) -> str:
+def submit(ledger: Ledger, owner: str = "", expires_in_s: float | None = None) -> str:
     job_id = new_job_id()
     message = message_of(Task.TXT2IMG, job_id, PARAMS)
     ledger.submit(
@@ -73,7 +73,7 @@ def sent_again(
 
 
 def test_a_queued_job_without_a_message_gets_one(
-    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str
+    settings: Settings, ledger: Ledger, redis: Any, txt2img: str
 ) -> None:
     lost, kept = submit(ledger), submit(ledger)
     redis.rpop(txt2img)  # as a worker that died before it noted what it had taken
@@ -84,7 +84,7 @@ def test_a_queued_job_without_a_message_gets_one(
 
 
 def test_a_job_whose_message_a_worker_holds_is_left_alone(
-    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str
+    settings: Settings, ledger: Ledger, redis: Any, txt2img: str
 ) -> None:
     job_id = submit(ledger)
     message = json.loads(redis.rpop(txt2img))
@@ -96,7 +96,7 @@ def test_a_job_whose_message_a_worker_holds_is_left_alone(
 
 @pytest.fixture
 def lost_behind_held(
-    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, ledger: Ledger, redis: Any, txt2img: str, monkeypatch: pytest.MonkeyPatch
 ) -> str:
     """A job whose message is lost, and before it far more held ones than are looked at."""
     monkeypatch.setattr("worker.recovery.HEAD", 2 * settings.max_batch)
@@ -135,7 +135,7 @@ def test_one_look_passes_over_so_many_held_jobs_and_the_next_goes_on_there(
 
 
 def test_a_held_job_whose_time_is_up_expires(
-    settings: Settings, ledger: JobLedger, redis: Any
+    settings: Settings, ledger: Ledger, redis: Any
 ) -> None:
     for _ in range(settings.max_batch):
         submit(ledger, "heavy")
@@ -146,7 +146,7 @@ def test_a_held_job_whose_time_is_up_expires(
 
 
 def test_a_message_far_down_a_long_queue_is_found(
-    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str
+    settings: Settings, ledger: Ledger, redis: Any, txt2img: str
 ) -> None:
     job_id = submit(ledger)
     redis.rpush(txt2img, *(["{}"] * (2 * CHUNK)))  # all of them before it
@@ -155,7 +155,7 @@ def test_a_message_far_down_a_long_queue_is_found(
 
 
 def test_a_young_job_is_given_time(
-    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str
+    settings: Settings, ledger: Ledger, redis: Any, txt2img: str
 ) -> None:
     submit(ledger)
     redis.rpop(txt2img)
@@ -164,7 +164,7 @@ def test_a_young_job_is_given_time(
 
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_running_job_gets_a_message_only_when_its_attempt_has_died(
-    settings: Settings, ledger: JobLedger, redis: Any, alive: bool, txt2img: str
+    settings: Settings, ledger: Ledger, redis: Any, alive: bool, txt2img: str
 ) -> None:
     job_id = submit(ledger)
     redis.rpop(txt2img)
@@ -176,7 +176,7 @@ def test_a_running_job_gets_a_message_only_when_its_attempt_has_died(
 
 
 def test_a_job_that_was_just_released_is_given_time(
-    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str
+    settings: Settings, ledger: Ledger, redis: Any, txt2img: str
 ) -> None:
     job_id = submit(ledger)
     redis.rpop(txt2img)
@@ -188,7 +188,7 @@ def test_a_job_that_was_just_released_is_given_time(
 
 
 def test_a_job_whose_record_was_deleted_leaves_the_queue(
-    settings: Settings, ledger: JobLedger, redis: Any
+    settings: Settings, ledger: Ledger, redis: Any
 ) -> None:
     job_id = submit(ledger)
     grow_old(settings, redis, job_id)
@@ -198,7 +198,7 @@ def test_a_job_whose_record_was_deleted_leaves_the_queue(
 
 
 def test_a_job_whose_time_is_up_expires_also_when_nobody_asks(
-    settings: Settings, ledger: JobLedger, redis: Any
+    settings: Settings, ledger: Ledger, redis: Any
 ) -> None:
     job_id = new_job_id()
     ledger.submit(job_id, Task.TXT2IMG, PARAMS.model_dump_json(), "", expires_in_s=0)
@@ -208,7 +208,7 @@ def test_a_job_whose_time_is_up_expires_also_when_nobody_asks(
 
 
 def test_the_queues_of_other_workers_are_left_alone(
-    settings: Settings, ledger: JobLedger, redis: Any, txt2img: str
+    settings: Settings, ledger: Ledger, redis: Any, txt2img: str
 ) -> None:
     lost = submit(ledger)
     redis.rpop(txt2img)
@@ -219,7 +219,7 @@ def test_the_queues_of_other_workers_are_left_alone(
 
 @pytest.mark.parametrize("priority", PRIORITIES)
 def test_a_message_of_any_priority_is_found(
-    settings: Settings, ledger: JobLedger, redis: Any, priority: str, txt2img: str
+    settings: Settings, ledger: Ledger, redis: Any, priority: str, txt2img: str
 ) -> None:
     job_id = submit(ledger)
     message = redis.rpop(txt2img)
@@ -229,7 +229,7 @@ def test_a_message_of_any_priority_is_found(
 
 
 def test_a_job_that_cannot_have_a_message_fails_and_keeps_no_other_from_one(
-    settings: Settings, ledger: JobLedger, redis: Any
+    settings: Settings, ledger: Ledger, redis: Any
 ) -> None:
     bad, unreadable, lost = (new_job_id(), submit(ledger), submit(ledger))
     ledger.submit(bad, Task.TXT2IMG, '{"prompt": 5}', "")

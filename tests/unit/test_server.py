@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from crossmodal.errors import BrokerFull
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.record import JobState
-from crossmodal.jobs.server import LOOK_S, eviction_policy, keeps_data, warnings
+from crossmodal.jobs.server import CHECK_S, eviction_policy, keeps_data, warnings
 from crossmodal.settings import Settings
 from producer import Client
 from tests.servers import Server, start_server
@@ -63,10 +63,10 @@ def test_submit_refuses_before_redis_must_and_takes_jobs_again(own: Settings, re
     with Client(own) as client:
         job = client.txt2img("a circle")
         redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] * 3))
-        until(lambda: refuses(client), 5 * LOOK_S)
+        until(lambda: refuses(client), 5 * CHECK_S)
         assert client.cancel(job.id) is JobState.CANCELED  # what is there can still end
         redis.config_set("maxmemory", 0)
-        until(lambda: not refuses(client), 5 * LOOK_S)
+        until(lambda: not refuses(client), 5 * CHECK_S)
 
 
 def test_a_server_without_any_memory_left_is_full_and_not_away(own: Settings, redis: Any) -> None:

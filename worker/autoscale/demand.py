@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from crossmodal.jobs.connection import broker_errors, connect
+from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.names import Task, job_key, messages_key, queue_key
 from crossmodal.jobs.record import QueueStatus
 from crossmodal.jobs.records import JobRecords
+from crossmodal.jobs.runners import Runner
 from crossmodal.settings import Settings
 from worker.autoscale.policy import Load, Look
 from worker.recovery import PRIORITIES
@@ -29,11 +30,12 @@ class Demand:
         self._settings = settings
         self._crews = crews
         self._target_s = {False: target_wait_s, True: bulk_target_wait_s}
-        self._redis: Any = connect(settings)
-        self._records = JobRecords(settings, self._redis)
+        self._runner = Runner(settings)
+        self._redis: Any = self._runner.redis
+        self._records = JobRecords(settings)
 
     def close(self) -> None:
-        self._redis.close()
+        self._runner.close()
 
     def look(self) -> Look:
         """All queues, as they are now."""
@@ -51,7 +53,8 @@ class Demand:
 
     def _loads(self, crew: Crew) -> list[Load]:
         recorded = [queue for queue in crew.queues if queue in set(Task)]
-        loads = [self._load(crew, self._records.queue(queue)) for queue in recorded]
+        queues = [self._runner.run(self._records.queue(queue)) for queue in recorded]
+        loads = [self._load(crew, status) for status in queues]
         # Jobs of plain Celery have no record yet: only their messages can be counted.
         longest_s = max((load.run_s for load in loads if load.run_s), default=None)
         plain = [queue for queue in crew.queues if queue not in recorded]
