@@ -5,6 +5,6 @@
 -- returns how many messages were sent of it
 local messages = tonumber(redis.call('HGET', KEYS[1], 'messages') or 0)
 if messages == 0 and ARGV[3] == '' then return 0 end
-redis.call('HSET', KEYS[1], 'halted', 1)
+redis.call('HSET', KEYS[1], 'is_canceled', 1)
 if messages == 0 then redis.call('EXPIRE', KEYS[1], ARGV[3]) end
 return messages

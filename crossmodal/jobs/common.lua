@@ -25,7 +25,7 @@
 --                                                  items, items_completed, items_failed,
 --                                                  <terminal state> -> messages, again (messages
 --                                                  that are run anew, their records being gone),
---                                                  halted, where nobody wants more of it
+--                                                  is_canceled, where nobody wants more of it
 -- Messages lie in    <prefix>:celery:<q>        list, Celery's; with the default prefix just <q>
 -- Dead letters are   <prefix>:dead                sorted set, id -> when it was given up, and those
 --                  <prefix>:dead:<owner>         of an owner there as well

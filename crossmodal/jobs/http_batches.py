@@ -60,7 +60,8 @@ class HttpBatches:
         self._retention_s = settings.retention_s
         self._lease_s = settings.lease_s
         self._open = f"{self._prefix}:http-batches"
-        self._batches = Batches(settings, JobLedger(settings))
+        self._ledger = JobLedger(settings)
+        self._batches = Batches(settings, self._ledger)
 
     @call
     def check_room(self, owner: str) -> Steps[None]:
@@ -106,7 +107,7 @@ class HttpBatches:
     @call
     def cancel(self, batch_id: str) -> Steps[None]:
         """Cancel what was sent of it and has not ended, and have no more sent."""
-        yield from self._batches.cancel_ahead(batch_id)
+        yield from self._ledger.cancel_batch(batch_id, ahead=True)
 
     @call
     def close(self, batch: HttpBatch) -> Steps[None]:
