@@ -103,14 +103,12 @@ class Batch:
     """The items of one batch on their way; iterate over `results` to move it on."""
 
     def __init__(
-        self, services: Services, batch_id: str, origin: Origin = NOBODY,
-        is_canceled: Callable[[], bool] = lambda: False,
-    ) -> None:  # fmt: skip
+        self, services: Services, batch_id: str, origin: Origin = NOBODY
+    ) -> None:
         self._services = services
         self._run = services.run
         self._ledger = services.ledger
         self._origin = origin
-        self._is_canceled = is_canceled
         self._batch_id = batch_id
         self._sent: dict[str, Message] = {}
         self._failed: list[ItemResult] = []
@@ -182,8 +180,6 @@ class Batch:
     def _send(self, message: Message) -> bool:
         """Whether the queue took the message, now or in an earlier run."""
         params = message.params
-        if self._is_canceled() and not self._was_sent(message):
-            return self._drop(message)
         try:
             _, is_new = self._run(self._ledger.submit(
                 message.job, message.task, params.model_dump_json(), "",
@@ -198,8 +194,6 @@ class Batch:
             return False
         if not is_new:
             self._check(message)
-        elif self._is_canceled():  # by somebody who could not see this message yet
-            self._run(self._ledger.cancel(message.job))
         self._sent[message.job] = message
         self._wait.add(message.job, is_new=is_new)
         return True
@@ -213,13 +207,6 @@ class Batch:
 
     def _take(self, message: Message) -> bool:
         return message is PAUSE or self._send(message)
-
-    def _was_sent(self, message: Message) -> bool:
-        try:
-            self._run(self._ledger.get(message.job))
-        except JobNotFound:
-            return False
-        return True
 
     def _check(self, message: Message) -> None:
         """Raise `IdempotencyConflict` if the job is not about the same items."""

@@ -1,6 +1,6 @@
 """The client: submit jobs, follow them, read what they made."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,7 +42,7 @@ from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings, overridden
 from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.media import media_type
-from producer.bulk import Batch, Request, fitting
+from producer.bulk import Batch, Request, Results, fitting
 from producer.checks import (
     check_count,
     check_one_of,
@@ -52,7 +52,7 @@ from producer.checks import (
 )
 from producer.handle import Handle, JobHandle, id_of, ids_of
 from producer.items import checked_items, picture_items, prompt_items
-from producer.operators import Keys, Letters
+from producer.operators import Keys, Letters, Webhooks
 from producer.pictures import Picture, bytes_of
 from producer.waiting import Wait, told
 
@@ -244,13 +244,9 @@ class Client:
     def map_items(
         self, items: Iterable[Request | ItemResult], *,
         batch_id: str | None = None, origin: Origin = NOBODY,
-        is_canceled: Callable[[], bool] = lambda: False,
-    ) -> Iterator[ItemResult]:  # fmt: skip
-        """`map_txt2img` and `map_img2txt` for items of any kind, with params of their own.
-
-        Once `is_canceled`, no further message is sent; its items fail as `canceled`.
-        """
-        batch = Batch(self, _batch_name(batch_id), origin, is_canceled)
+    ) -> Results:  # fmt: skip
+        """`map_txt2img` and `map_img2txt` for items of any kind, with params of their own."""
+        batch = Batch(self, _batch_name(batch_id), origin)
         return batch.results(checked_items(items))
 
     def batch(self, batch_id: str) -> BatchStatus:
@@ -352,9 +348,9 @@ class Client:
         return Listing(self.settings, self.ledger)
 
     @property
-    def webhooks(self) -> Deliveries:
+    def webhooks(self) -> Webhooks:
         """What webhooks are told, and were."""
-        return Deliveries(self.settings, self.redis)
+        return Webhooks(Deliveries(self.settings), self.runner)
 
     @property
     def keys(self) -> Keys:

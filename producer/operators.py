@@ -1,4 +1,4 @@
-"""What operators ask of Redis, by methods that wait: dead letters and API keys."""
+"""What operators ask of Redis, by methods that wait: dead letters, API keys, webhooks."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.dead import DeadLetters
+from crossmodal.jobs.webhooks import Deliveries
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,3 +60,11 @@ class Letters(Waiting):
     count = waited(DeadLetters.count)
     get = waited(DeadLetters.get)
     drop = waited(DeadLetters.drop)
+
+
+class Webhooks(Waiting):
+    """See `Deliveries`."""
+
+    get = waited(Deliveries.get)
+    list = waited(Deliveries.list)
+    counts = waited(Deliveries.counts)

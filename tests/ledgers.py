@@ -63,7 +63,7 @@ class Ledger(Waiting):
     is_leased = waited(JobLedger.is_leased)
     requeue = waited(JobLedger.requeue)
     promote = waited(JobLedger.promote)
-    halt = waited(JobLedger.halt)
+    cancel_batch = waited(JobLedger.cancel_batch)
     remove = waited(JobLedger.remove)
     forget = waited(JobLedger.forget)
 

@@ -7,7 +7,6 @@ from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import WorkerInfo
-from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from crossmodal.storage import open_storage
@@ -24,7 +23,7 @@ from producer.fake.worker import (
     plain_captions,
     plain_pictures,
 )
-from producer.operators import Keys, Letters
+from producer.operators import Keys, Letters, Webhooks
 
 NOWHERE = {"broker_url": "redis://fake.invalid:6379/0", "storage_url": "memory:///"}
 
@@ -92,7 +91,7 @@ class FakeClient(Client):
         raise missing("dead letters")
 
     @property
-    def webhooks(self) -> Deliveries:
+    def webhooks(self) -> Webhooks:
         raise missing("webhooks")
 
     @property

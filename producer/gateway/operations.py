@@ -12,7 +12,7 @@ from producer.dead import replay
 from producer.gateway.caller import Caller, Operator, UrlsOf
 from producer.gateway.metrics import render
 from producer.gateway.ownership import may_see, missing
-from producer.gateway.problems import documented, told
+from producer.gateway.problems import documented
 from producer.gateway.requests import DeadLetterQuery
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import (
@@ -25,6 +25,7 @@ from producer.gateway.shapes import (
     Urls,
     job_view,
 )
+from producer.told import told
 
 router = APIRouter(tags=["operations"])
 probes = APIRouter(tags=["operations"])

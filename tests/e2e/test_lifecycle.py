@@ -177,13 +177,13 @@ def test_up_says_a_line_for_each_thing_that_is_ready_and_ctrl_c_ends_all(tmp_pat
         with Client(broker_url=valkey_url(port), storage_url=env["CROSSMODAL_STORAGE_URL"]) as c:
             assert c.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).images
         lines = said.read_text().splitlines()
-        names = {"queue", "store", "page", "API", "webhooks", "flower", "worker", "logs"}
+        names = {"queue", "store", "page", "API", "background", "flower", "worker", "logs"}
         assert {line.split()[0] for line in lines} == names | {"ready", "try"}
         assert len(lines) == 10  # none of them about the job, which is in the worker's log
         page = f"http://127.0.0.1:{gateway}"
         api = f"{page}/v1, described at {page}/docs"
-        assert {f"page      {page}", f"API       {api}"} <= set(lines)
-        assert "worker    cpu: scenes " in said.read_text()
+        assert {f"page        {page}", f"API         {api}"} <= set(lines)
+        assert "worker      cpu: scenes " in said.read_text()
         [logs] = [line.split()[1] for line in lines if line.startswith("logs")]
         kept = Path(logs) / "worker.log"
         until(lambda: "succeeded" in kept.read_text(), WAIT_S, "what the worker logs of the job")

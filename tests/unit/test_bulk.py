@@ -417,17 +417,6 @@ def test_a_message_that_is_run_again_when_its_record_is_gone_is_counted_once(
     again.results()
 
 
-def test_a_message_that_is_sent_while_its_batch_is_canceled_is_canceled_too(
-    client: Client,
-) -> None:
-    answers = iter([False])  # before it is sent
-    found = client.map_items(
-        each(prompts(1)), batch_id=BATCH, is_canceled=lambda: next(answers, True)
-    )
-    assert set(codes(Sending(client, found).results()).values()) == {"canceled"}
-    assert client.record(bulk_job_id(BATCH, 0)).state is JobState.CANCELED
-
-
 def test_of_a_batch_that_somebody_has_canceled_nothing_more_is_sent(client: Client) -> None:
     goes_on = threading.Event()
 
