@@ -33,7 +33,6 @@ from tests.waiting import until
 from worker.host.client import _answers
 from worker.host.protocol import pack
 
-
 # Whether there is a host
 
 
