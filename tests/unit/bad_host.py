@@ -79,6 +79,11 @@ def receive(connection: socket.socket) -> dict[str, Any]:
     return unpack(connection.recv(length, socket.MSG_WAITALL))
 
 
+def answer_each(connection: socket.socket, number: int) -> None:
+    """Answer one request a connection."""
+    connection.sendall(reply(receive(connection)["id"], f"host {number}"))
+
+
 @asynccontextmanager
 async def joined(
     path: Path, wait_s: float = 60, timeout_s: float = 60

@@ -80,7 +80,7 @@ class HostClient:
     async def close(self) -> None:
         """End the connection; what still runs over it is lost."""
         if self._link is not None:
-            self._link.abort()
+            self._link.abort(ConnectionAbortedError("the worker closed the connection"))
             await self._link.ended.wait()
             self._link = None
 

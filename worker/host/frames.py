@@ -1,7 +1,8 @@
 """Messages over a connection of an event loop: framed, and copied as little as can be.
 
 What is sent within a turn of the loop is written at once. While the other side does not read,
-frames wait here, and not in the transport, so that a small one passes those of a later rank.
+frames wait here, and not in the transport, so that an urgent one passes large ones. No more wait
+than there are requests under way: whoever sends one waits for its reply.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ class Frames(asyncio.BufferedProtocol):
         raise NotImplementedError
 
     def send(self, message: Message, rank: int = 0) -> None:
-        """Send it behind all of this and of lower ranks. Raises `ValueError` if it is too large."""
+        """Send it after all of its own and of lower ranks. Raises `ValueError` if too large."""
         heappush(self._outbox, (rank, next(self._numbers), pack(message)))
         if not self._is_flushing:
             self._is_flushing = True
