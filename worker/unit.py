@@ -111,11 +111,11 @@ class CeleryWorker:
             python_module(
                 "worker.celery", "worker", "--hostname", self.name,
                 "--queues", ",".join(queue for crew in crews for queue in crew.queues),
-                "--concurrency", str(in_hand.get(False, 0) + in_hand.get(True, 0)),
+                "--concurrency", str(in_hand.get(False, 1)),
                 "--loglevel", settings.log_level, "--without-gossip", "--without-mingle",
             ),
             {**env, "CROSSMODAL_HOST_SOCKET": str(unit.socket), "CUDA_VISIBLE_DEVICES": "",
-             "CROSSMODAL_BULK_CONCURRENCY": str(in_hand.get(True, 0)),
+             "CROSSMODAL_BULK_CONCURRENCY": str(in_hand.get(True, 1)),
              "CROSSMODAL_READY_FILE": str(self.files.ready),
              "CROSSMODAL_HEARTBEAT_FILE": str(self.files.beat),
              "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},

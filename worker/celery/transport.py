@@ -281,7 +281,7 @@ def install(settings: Settings, set_aside: SetAside, lanes: Lanes) -> None:
     """Have this process check what it takes from any queue; what is no message is `set_aside`."""
     own: dict[str, Any] = {
         "max_bytes": settings.max_message_bytes, "set_aside": staticmethod(set_aside),
-        "lanes": lanes, "acked": [], "pools": {},
+        "lanes": lanes, "acked": [], "held": [], "pools": {},
     }  # fmt: skip
     address = address_of(settings)
     base = kombu_redis.Transport
