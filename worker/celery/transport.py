@@ -120,9 +120,7 @@ class CheckedChannel(kombu_redis.Channel):
             return
         self._in_poll = self.client.connection
         prefixed = [self.global_keyprefix + key for key in keys]
-        self.client.connection.send_command(
-            "BRPOP", *prefixed, timeout or self.brpop_timeout or 0
-        )
+        self.client.connection.send_command("BRPOP", *prefixed, timeout or self.brpop_timeout or 0)
 
     def _in_turn(self) -> list[str]:
         found: list[str] = self._queue_cycle.consume(len(self.active_queues))
