@@ -23,7 +23,7 @@ from crossmodal.errors import BrokerUnavailable, JobNotFound
 from crossmodal.garbage import settle
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import WEBHOOK_QUEUE, WEBHOOK_TASK, Task, is_job_id
+from crossmodal.jobs.names import Task, is_job_id
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.server import warnings
 from crossmodal.jobs.workers import Workers
@@ -62,15 +62,12 @@ def make_app(settings: Settings) -> App:
     app = App("crossmodal", include=["worker.tasks"], loader=Loader, fixups=())
     app.settings = settings
     app.backend_cls, of_backend = backend_conf(settings)
-    queues = [*(task.queue for task in Task), WEBHOOK_QUEUE]
+    queues = [task.queue for task in Task]
     if settings.plain_queue:
         queues.append(settings.plain_queue)
     app.conf.update(
         task_queues=[Queue(name) for name in queues],
-        task_routes={
-            **{task.celery_name: {"queue": task.queue} for task in Task},
-            WEBHOOK_TASK: {"queue": WEBHOOK_QUEUE},
-        },
+        task_routes={task.celery_name: {"queue": task.queue} for task in Task},
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],
@@ -134,8 +131,7 @@ def _announce(sender: Any, **_: Any) -> None:
         for problem in warnings(redis):
             log.warning("jobs can be lost: %s", problem)
     path = settings.host_socket or default_socket("cpu")
-    needs_models = any(queue.name != WEBHOOK_QUEUE for queue in sender.task_consumer.queues)
-    if needs_models and not path.is_socket():
+    if not path.is_socket():
         log.warning(
             "no model host is at %s: jobs will wait for one. `crossmodal worker` starts a host "
             "and a worker together; to start a host alone: "

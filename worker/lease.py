@@ -24,9 +24,8 @@ from celery.worker import state
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import WEBHOOK_QUEUE, celery_prefix, is_job_id
+from crossmodal.jobs.names import celery_prefix, is_job_id
 from crossmodal.jobs.runners import Runner
-from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from worker.devices import served
@@ -51,7 +50,6 @@ class Keeper(Thread):
         self._redis: Any = runner.redis
         self._ledger = JobLedger(settings)
         self._workers = Workers(settings)
-        self._deliveries = Deliveries(settings, self._redis)
         self._running: set[str] = set()
         self._has_left = False
         self._parent = os.getppid()
@@ -70,8 +68,6 @@ class Keeper(Thread):
                     self._renew_messages()
                 self._renew_attempts()
                 self._announce()
-                if WEBHOOK_QUEUE in self._queues:
-                    self._deliveries.send_due()
             except BrokerUnavailable as e:
                 log.warning("leases are not renewed: %s", e)
             except Exception:  # without this thread every job of the worker would run twice

@@ -26,20 +26,13 @@ from crossmodal.errors import BrokerUnavailable, InvalidParams, TimedOut
 from crossmodal.extras import remedy
 from crossmodal.garbage import settle
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import (
-    EXPIRES_HEADER,
-    RECORDED_HEADER,
-    WEBHOOK_QUEUE,
-    WEBHOOK_TASK,
-    Task,
-)
+from crossmodal.jobs.names import EXPIRES_HEADER, RECORDED_HEADER, Task
 from crossmodal.jobs.record import Failure, JobResult, JobState
 from crossmodal.jobs.runners import Runner
 from worker.app import app, settings
 from worker.devices import default_socket
 
 if TYPE_CHECKING:
-    from worker.courier import Courier
     from worker.runner import JobRunner
 
 RETRY_BASE_S = 1.0
@@ -50,17 +43,12 @@ log = logging.getLogger(__name__)
 
 @worker_init.connect
 def _load(sender: Any, **_: Any) -> None:
-    """Load what runs jobs before the fork, and no more: Flower and webhooks lack NumPy."""
-    queues = set(sender.app.amqp.queues.consume_from)
-    extra = "worker" if queues - {WEBHOOK_QUEUE} else "webhooks"
+    """Load what runs jobs before the fork, and no more: Flower lacks NumPy."""
     try:
-        if WEBHOOK_QUEUE in queues:
-            import_module("worker.courier")
-        if queues - {WEBHOOK_QUEUE}:
-            import_module("worker.runner")
-            import_module("PIL.Image").preinit()  # formats, which would be imported at first use
+        import_module("worker.runner")
+        import_module("PIL.Image").preinit()  # formats, which would be imported at first use
     except ImportError as e:  # Celery logs other errors of a signal's handler, and goes on
-        raise SystemExit(f"jobs need {e.name}: {remedy(extra)}") from e
+        raise SystemExit(f"jobs need {e.name}: {remedy('worker')}") from e
     settle()  # or the first collection in each forked process copies all of that
 
 
@@ -145,24 +133,6 @@ def _declare(task: Task) -> None:
 
 for _task in Task:
     _declare(_task)
-
-
-@cache
-def courier() -> "Courier":
-    """This process's courier; made on first use, so after the fork."""
-    from worker.courier import Courier
-
-    return Courier(settings)
-
-
-@app.task(name=WEBHOOK_TASK, **OPTIONS)
-def deliver(self: CeleryTask, *args: Any, **kwargs: Any) -> None:
-    """Try the delivery whose id is the message's."""
-    try:
-        courier().deliver(self.request.id)
-    except BrokerUnavailable as e:
-        time.sleep(RETRY_BASE_S)
-        raise Reject(str(e), requeue=True) from e
 
 
 def _run(

@@ -24,7 +24,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from crossmodal.errors import CrossmodalError, InvalidMessage, described
 from crossmodal.jobs.connection import address_of, sentinel_options
 from crossmodal.jobs.message import EMPTY_BODY, parse_message
-from crossmodal.jobs.names import EXPIRES_HEADER, WEBHOOK_TASK, Task
+from crossmodal.jobs.names import EXPIRES_HEADER, Task
 from crossmodal.settings import Settings
 from worker.calls import check_embedded, check_headers
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 NOBODY_KNOWS = ""  # from which queue it came
 ACK_S = 0.01  # how long an acknowledgement waits for a message to go with
-TASKS = frozenset([*(task.celery_name for task in Task), WEBHOOK_TASK])
+TASKS = frozenset(task.celery_name for task in Task)
 REPLIES = ".reply.celery.pidbox"  # how queues end that answers to remote control come in
 SetAside = Callable[[str, bytes, CrossmodalError], None]
 
