@@ -16,7 +16,6 @@ from crossmodal.errors import (
     IdempotencyConflict,
     InvalidParams,
     JobCanceled,
-    JobNotFound,
     QueueFull,
 )
 from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, ItemPacker, join_items
@@ -102,9 +101,7 @@ class Results(Iterator[ItemResult]):
 class Batch:
     """The items of one batch on their way; iterate over `results` to move it on."""
 
-    def __init__(
-        self, services: Services, batch_id: str, origin: Origin = NOBODY
-    ) -> None:
+    def __init__(self, services: Services, batch_id: str, origin: Origin = NOBODY) -> None:
         self._services = services
         self._run = services.run
         self._ledger = services.ledger

@@ -41,7 +41,9 @@ def up(
     devices: Annotated[str, typer.Option(help="auto, cpu, or cuda:0,cuda:1.")] = "auto",
     concurrency: Annotated[int | None, typer.Option(min=1, help="Task processes a device.")] = None,
     flower: Annotated[bool, typer.Option(help="Also run Flower.")] = True,
-    gateway: Annotated[bool, typer.Option(help="Also serve HTTP, the page, webhooks and batches.")] = True,
+    gateway: Annotated[
+        bool, typer.Option(help="Also serve HTTP, the page, webhooks and batches.")
+    ] = True,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show what all processes log, as of each job.")
     ] = False,

@@ -29,6 +29,7 @@ from producer.told import told
 
 router = APIRouter(tags=["operations"])
 probes = APIRouter(tags=["operations"])
+NO_BACKGROUND = "webhooks and batches wait: start `crossmodal background`"
 TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
@@ -88,9 +89,13 @@ async def livez() -> Response:
 
 @probes.get("/readyz", responses=documented() | {200: TEXT}, response_class=Response)
 async def readyz(services: ServicesOf) -> Response:
-    """Redis and the object store answer, or did a second ago."""
+    """Redis and the object store answer, or did a second ago.
+
+    A second line says so where no background process is alive: then webhooks and batches wait.
+    """
     await services.readiness.check()
-    return Response("ok\n", media_type="text/plain")
+    text = "ok\n" if services.has_background else f"ok\n{NO_BACKGROUND}\n"
+    return Response(text, media_type="text/plain")
 
 
 @probes.get("/metrics", responses=documented() | {200: TEXT}, response_class=Response)

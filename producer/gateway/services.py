@@ -12,6 +12,8 @@ from fastapi import Depends, Request
 from crossmodal.errors import UrlRefused
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.http_batches import HttpBatches
+from crossmodal.jobs.names import BACKGROUND
+from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
 from producer.client import Client
@@ -35,6 +37,7 @@ class Services:
         self.client = AsyncClient(settings)
         self.hub = Hub(self.client)
         self.batches = HttpBatches(settings)
+        self.has_background = False  # as `readiness` has found it
         self.connections = Connections()
         self.readiness = Readiness(self._check)
         self._threads = ThreadPoolExecutor(THREADS, "gateway")
@@ -86,7 +89,8 @@ class Services:
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def _check(self) -> None:
-        await self.ask(self.sync.ledger.now())
+        workers = await self.ask(Workers(self.settings).recent())
+        self.has_background = any(BACKGROUND in worker.queues for worker in workers)
         await self.call_store(self._check_store)
 
     def _check_store(self) -> None:

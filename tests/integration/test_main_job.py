@@ -180,10 +180,7 @@ def test_a_bare_celery_message_becomes_a_job(client: Client, stack: RunningStack
 def test_the_queue_knows_its_workers(client: Client) -> None:
     workers = {worker.name: worker.queues for worker in client.workers()}
     served = {name.partition(".")[0]: set(queues) for name, queues in workers.items()}
-    assert served == {
-        "cpu": {"txt2img", "img2txt", "celery"},
-        "cpu-bulk": {"txt2img.bulk", "img2txt.bulk"},
-    }
+    assert served == {"cpu": {"txt2img", "img2txt", "celery", "txt2img.bulk", "img2txt.bulk"}}
 
 
 def test_the_command_line_draws_and_captions(stack: RunningStack, tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def test_crossmodal_loads_the_producer_only_for_a_name_of_its() -> None:
 
 
 def test_what_needs_no_models_never_loads_torch() -> None:
-    modules = ("worker.app", "worker.tasks", "worker.supervisor", "worker.webhooks",
+    modules = ("worker.app", "worker.tasks", "worker.supervisor",
+               "worker.background.cli",
                "worker.host.program")  # fmt: skip
     assert not loaded_by(*modules, but={"torch", "torchvision", "gensim", "scipy"})
 
@@ -68,18 +69,17 @@ def test_import_linter_looks_at_every_module_of_the_worker(
     assert {name for name in listed if name.startswith("worker")} == wanted
 
 
-def test_webhooks_and_flower_need_nothing_heavy() -> None:
+def test_the_background_process_and_flower_need_nothing_heavy() -> None:
     """They run in the image of the producer, which has none of it."""
-    assert not loaded_by("worker.webhooks", "worker.tasks", but={*HEAVY})
+    assert not loaded_by("worker.background.cli", "worker.tasks", but={*HEAVY})
+
+
+def test_the_background_process_needs_neither_celery_nor_a_web_framework() -> None:
+    assert not loaded_by("worker.background.cli", but={"celery", "kombu", "fastapi", "starlette"})
 
 
 def test_a_worker_without_numpy_serves_no_jobs() -> None:
-    program = (
-        "import sys; sys.modules['numpy'] = None; from types import SimpleNamespace as N;"
-        "from worker.tasks import _load;"
-        "_load(N(app=N(amqp=N(queues=N(consume_from={'webhooks': 1})))));"
-        "_load(N(app=N(amqp=N(queues=N(consume_from={'txt2img': 1})))))"
-    )
+    program = "import sys; sys.modules['numpy'] = None;from worker.tasks import _load; _load(None)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         1, "jobs need numpy: pip install 'crossmodal-jobs[worker]'\n",

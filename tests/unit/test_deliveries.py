@@ -107,7 +107,7 @@ def test_many_of_a_busy_owner_hide_nobody_elses(
     with runner.redis.pipeline() as pipe:
         for name in crowd:
             pipe.hset(key + name, "owner", "me")
-        pipe.zadd(pending, dict.fromkeys(crowd, 1))
+        pipe.zadd(pending, dict.fromkeys(crowd, time.time() - 10))
         pipe.execute()
     other = make("other")
     assert claimed(runner, deliveries) == []

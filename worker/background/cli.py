@@ -59,7 +59,7 @@ async def serve(settings: Settings, concurrency: int, ready_file: Path | None = 
             await runner.close()
 
 
-def _on_end(stopping: asyncio.Event, working: "asyncio.Future[list[None]]") -> None:
+def _on_end(stopping: asyncio.Event, working: "asyncio.Future[tuple[None, None]]") -> None:
     def end() -> None:
         if stopping.is_set():
             working.cancel()
