@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from worker.runner import Delivery
 
 from crossmodal.errors import JobNotFound, StorageUnavailable, TooManyQueued
 from crossmodal.jobs import http_batches
@@ -42,7 +43,6 @@ from worker.background import batches as batch_runner
 from worker.background import run as batch_run
 from worker.background.batches import MAX_OF_OWNER, BatchRunner
 from worker.background.run import BatchLeft, BatchRun
-from worker.runner import Delivery
 
 PROMPT = b'{"url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
 BROKEN = b"this line fails alone, without a worker\n"

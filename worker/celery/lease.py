@@ -27,11 +27,7 @@ from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import celery_prefix, is_job_id
-<<<<<<< HEAD:worker/celery/lease.py
 from crossmodal.jobs.runners import AsyncRunner
-=======
-from crossmodal.jobs.runners import Runner
->>>>>>> background:worker/lease.py
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from worker.celery.pool import CoroutinePool
@@ -69,15 +65,7 @@ class Lease:
             self._end_orphan()
             self._beat_while_draining()
             try:
-<<<<<<< HEAD:worker/celery/lease.py
                 await self._renew()
-=======
-                self._beat_while_draining()
-                with broker_errors(self._settings):
-                    self._renew_messages()
-                self._renew_attempts()
-                self._announce()
->>>>>>> background:worker/lease.py
             except BrokerUnavailable as e:
                 log.warning("leases are not renewed: %s", e)
             except Exception:  # without this every job of the worker would run twice
