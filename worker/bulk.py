@@ -7,7 +7,7 @@ an item becomes its own failure.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -141,7 +141,7 @@ class BulkRun:
 
     # -- parts ----------------------------------------------------------------------------
 
-    async def _parts(self, message: Message, done: set[int]) -> AsyncIterator[Stored]:
+    async def _parts(self, message: Message, done: set[int]) -> AsyncGenerator[Stored]:
         """Each part as it is stored."""
         todo = [i for i in range(len(message.items)) if i not in done]
         preparing = self._prepare_next(message, todo)
@@ -248,8 +248,8 @@ def _parsed(task: Task, items: Sequence[BulkItem], part: Sequence[int]) -> list[
     except InvalidParams:  # in at least one of them, which is to fail alone
         known = [None] * len(part)
     return [
-        _parsed_item(task, i, items[i].custom_id, *both)
-        for i, *both in zip(part, raws, known, strict=True)
+        _parsed_item(task, i, items[i].custom_id, raw, params)
+        for i, raw, params in zip(part, raws, known, strict=True)
     ]
 
 
