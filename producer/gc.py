@@ -17,7 +17,7 @@ from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.runners import Runner
 from crossmodal.settings import load_settings
 from crossmodal.storage import Storage, StoredBlob, open_storage
-from producer.operators import Runs
+from producer.twins import Runs
 
 GRACE_S = 3_600.0
 CHUNK = 500  # blobs that are deleted by one look at the records

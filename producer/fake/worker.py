@@ -30,8 +30,8 @@ from crossmodal.jobs.record import (
 from crossmodal.parts import put_part
 from crossmodal.storage import Storage
 from crossmodal.vision.media import media_type
-from producer.operators import Runs
 from producer.png import write_png
+from producer.twins import Runs
 
 NAME = "fake"
 SIDE = 8  # pixels of a picture

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from worker.runner import Delivery
+from worker.attempt import Delivery
 
 from crossmodal.errors import JobNotFound, StorageUnavailable, TooManyQueued
 from crossmodal.jobs import http_batches

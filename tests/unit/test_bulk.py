@@ -19,6 +19,7 @@ from PIL import Image
 
 from crossmodal.errors import IdempotencyConflict, InvalidImage, InvalidParams, JobNotFound
 from crossmodal.jobs.bulk import BulkItem, pack_items, unpack_items
+from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import Task, batch_key, bulk_job_id, job_key, messages_key, result_key
 from crossmodal.jobs.params import BulkParams, parse_params
@@ -28,6 +29,7 @@ from crossmodal.settings import Settings
 from producer import Client
 from producer.batch import _stem
 from producer.bulk import MOST_FAILED, Request, fitting
+from producer.calls import ClientCalls
 from producer.inline import decoded
 from producer.jsonl import BatchFile, result_line
 from producer.seeds import item_seed
@@ -281,28 +283,29 @@ def test_a_sender_waits_also_where_others_fill_the_queue(settings: Settings) -> 
         assert len(sending.results()) == len(other.results()) == 1
 
 
-class Watched(Client):
-    """Notes whether each look at what has ended may wait for it."""
+class Watched(ClientCalls):
+    """Notes whether each check for what has ended may wait for it."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.looks: list[bool] = []
+        self.checks: list[bool] = []
 
-    def _more_ended(self, wait: Wait, *, block: bool = True) -> list[str]:
-        self.looks.append(block)
-        return super()._more_ended(wait, block=block)
+    def more_ended(self, wait: Wait, *, block: bool = True) -> Call[list[str]]:
+        self.checks.append(block)
+        return super().more_ended(wait, block=block)
 
 
 def test_a_sender_sleeps_until_a_full_queue_has_room(settings: Settings) -> None:
-    with Watched(settings.model_copy(update={"max_queue_length": 1})) as client:
+    with Client(settings, max_queue_length=1) as client:
+        client.calls = calls = Watched(client.settings)
         sending = Sending(client, prompts(65))
         sending.until_sent(64)
-        until(lambda: len(client.looks) >= 3, WAIT_S)  # twice in vain
+        until(lambda: len(calls.checks) >= 3, WAIT_S)  # twice in vain
         client.cancel(bulk_job_id(BATCH, 0))
         sending.until_sent(65)
         client.cancel_batch(BATCH)
         sending.results()
-        assert client.looks[1:3] == [True, True]
+        assert calls.checks[1:3] == [True, True]
 
 
 def nested(depth: int) -> Any:
@@ -754,14 +757,14 @@ def test_jobs_that_end_out_of_order_are_all_seen(client: Client) -> None:
 
 @pytest.mark.parametrize("is_new", [False, True])
 def test_a_job_can_be_added_to_a_wait(client: Client, is_new: bool) -> None:
-    wait = client._new_wait([], None)
+    wait = client.run(client.calls.wait([]))
     assert not wait
     for _ in range(2):
         job = client.txt2img("a circle")
         job.cancel()
         wait.add(job.id, is_new=is_new)
-        ended = client._more_ended(wait) or client._more_ended(wait)  # the first may only look
-        assert ended == [job.id]
+        more = client.calls.more_ended(wait)
+        assert (client.run(more) or client.run(more)) == [job.id]  # the first may only check
         assert not wait
 
 
