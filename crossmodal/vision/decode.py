@@ -24,7 +24,8 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 TILE_SIDES = (322, 323)  # tags of a TIFF
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # sixteen bits in one channel
 
-# What broken files make Pillow's plugins raise. Not `Exception`: the pool's time limit is one.
+# What broken files make Pillow's plugins raise. Not `Exception`, nor `MemoryError`: those say
+# nothing of the file.
 PILLOW_RAISES = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError,
     ArithmeticError, AssertionError, RuntimeError, struct.error, zlib.error,

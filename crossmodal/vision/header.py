@@ -40,15 +40,17 @@ def _codec_bytes(image: Image.Image, full_size: tuple[int, int], file: io.BytesI
     match image:
         case WebPImageFile():
             return pixels * WEBP_CANVAS + 2 * file_bytes
-        case TiffImageFile():
+        case TiffImageFile() if image.info.get("compression") != "raw":
             return _strip_bytes(image, pixels) + file_bytes
+        case TiffImageFile():
+            return pixels * PILLOW_BYTES_OF_OTHERS  # it is turned upright while it is loaded
         case JpegImageFile() if _has_scans(image, file):
             return pixels * _coefficient_bytes(image)
     return 0
 
 
 def _strip_bytes(image: TiffImageFile, pixels: int) -> int:
-    """All of a TIFF may be one strip, or one tile that is larger; or it is turned upright."""
+    """All of a TIFF may be one strip, or a tile that is larger. Then it may be turned upright."""
     width, height = (int(image.tag_v2.get(tag, 0)) for tag in TIFF_TILE)
     bits = image.tag_v2.get(TIFF_BITS, 1)
     deepest = max(bits) if isinstance(bits, tuple) else int(bits)

@@ -1,19 +1,18 @@
 """A decoder that does what is written behind a picture: python -m tests.fakes.decoder
 
 "poison" kills the process, "tarpit" never comes back, "glutton" wants 2 GB, "garbler" answers
-nonsense, "liar" a picture of another size. "gate" waits until a file exists, whose name follows.
+nonsense, "liar" a picture of another size, "stranger" an error that no decoder has. "need=N" is as
+any picture, and says that it needs N bytes.
 """
 
 import os
 import signal
 import socket
 import threading
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmodal.processes import wait_until
 from crossmodal.vision.decode import PictureFile
 from worker.decoders.program import run
 from worker.decoders.protocol import pack
@@ -36,19 +35,19 @@ class Actor(PictureFile):
 
 
 def _act(role: bytes) -> None:
-    match role.partition(b"="):
-        case b"poison", _, _:
+    match role:
+        case b"poison":
             os.kill(os.getpid(), signal.SIGSEGV)
-        case b"tarpit", _, _:
+        case b"tarpit":
             threading.Event().wait()
-        case b"glutton", _, _:
+        case b"glutton":
             bytearray(2 * 10**9)
-        case b"garbler", _, _:
+        case b"garbler":
             _say(b"\xff" * 64)
-        case b"liar", _, _:
+        case b"liar":
             _say(pack({"side": 10_000}))
-        case b"gate", _, path:
-            wait_until(Path(os.fsdecode(path)).exists, 120)
+        case b"stranger":
+            _say(pack({"error": "internal_error", "message": ""}))
 
 
 def _say(data: bytes) -> None:

@@ -71,13 +71,17 @@ class Decoder:
         """
         if not self._is_ready:
             await self._start()
-        async with self._exchange(timeout_s):
+        late = (
+            f"decoding the image took longer than {timeout_s:g} s and was ended: "
+            "shrink it, or raise CROSSMODAL_DECODE_TIMEOUT_S"
+        )
+        async with self._exchange(timeout_s, late):
             await self._send({"size": len(data), "side": side, "max_pixels": max_pixels})
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
             need = (await self._answer()).get("need")
             if type(need) is not int or need < 0:
                 raise ValueError(f"a need of {need!r:.100}")
-        async with room.lent(need), self._exchange(timeout_s):
+        async with room.lent(need), self._exchange(timeout_s, late):
             await self._send({"go": True})
             if (await self._answer()).get("side") != side:
                 raise ValueError("a picture of another size")
@@ -94,7 +98,8 @@ class Decoder:
         return status
 
     async def _start(self) -> None:
-        async with self._exchange(START_S):
+        late = f"no process that decodes images has started within {START_S:g} s"
+        async with self._exchange(START_S, late):
             if (await self._answer()).get("ready") is not True:
                 raise ValueError("something else than that it is ready")
         self._is_ready = True
@@ -125,16 +130,13 @@ class Decoder:
         return bytes(data)
 
     @asynccontextmanager
-    async def _exchange(self, timeout_s: float) -> AsyncIterator[None]:
+    async def _exchange(self, timeout_s: float, late: str) -> AsyncIterator[None]:
         """Time for a question and its answer. What goes wrong becomes `ImageDecoderCrashed`."""
         try:
             async with asyncio.timeout(timeout_s):
                 yield
         except TimeoutError as e:
-            raise ImageDecoderCrashed(
-                f"decoding the image took longer than {timeout_s:g} s and was ended: "
-                "shrink it, or raise CROSSMODAL_DECODE_TIMEOUT_S"
-            ) from e
+            raise ImageDecoderCrashed(late) from e
         except MemoryError as e:
             raise ImageDecoderCrashed(
                 "decoding the image took more memory than its header says it may: shrink it"

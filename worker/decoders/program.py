@@ -3,7 +3,6 @@
 It imports what decoding needs and nothing else, and ends with the worker that started it.
 """
 
-import gc
 import os
 import resource
 import signal
@@ -43,7 +42,6 @@ def run(open_picture: Open) -> None:
     parent, max_memory = (int(argument) for argument in sys.argv[1:])
     die_with_parent(signal.SIGKILL, parent)
     memory = Memory(max_memory)
-    gc.freeze()
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as connection:
         try:
             serve(connection, open_picture, memory)
@@ -80,31 +78,32 @@ def _square(connection: socket.socket, open_picture: Open, memory: "Memory") -> 
 class Memory:
     """How much this process may have more than it has at its start, where the system limits it.
 
-    The limit for all of its life is `most`; nothing that it runs can raise that.
+    `most` is the limit for all of its life: nothing that it runs can raise that.
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._at_start = 0
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has a user's picture in it
+        self._at_start = self._most = 0
         if STATM.exists():
             pages = int(STATM.read_text().split()[STATM_DATA])
             self._at_start = pages * resource.getpagesize()
-            limit = self._at_start + most
-            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has a user's picture in it
+            _, given = resource.getrlimit(resource.RLIMIT_DATA)
+            own = self._at_start + most
+            self._most = own if given == resource.RLIM_INFINITY else min(own, given)
+            resource.setrlimit(resource.RLIMIT_DATA, (self._most, self._most))
 
     @contextmanager
     def limited(self, size: int) -> Iterator[None]:
         """Allow no more than `size` bytes more than at the start."""
-        if not self._at_start:
+        if not self._most:
             yield
             return
-        most = self._at_start + self._most
-        resource.setrlimit(resource.RLIMIT_DATA, (min(most, self._at_start + size), most))
+        limit = min(self._at_start + size, self._most)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, self._most))
         try:
             yield
         finally:
-            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+            resource.setrlimit(resource.RLIMIT_DATA, (self._most, self._most))
 
 
 def receive(connection: socket.socket) -> Message:

@@ -31,7 +31,7 @@ Message = dict[str, Any]
 
 def pack(message: Message) -> bytes:
     """One map behind its length."""
-    body: bytes = msgpack.packb(message)
+    body: bytes = msgpack.packb(message, unicode_errors="backslashreplace")
     return LENGTH.pack(len(body)) + body
 
 
