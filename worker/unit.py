@@ -4,10 +4,9 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from crossmodal.jobs.connection import is_reachable
 from crossmodal.jobs.workers import worker_name
@@ -15,6 +14,7 @@ from crossmodal.processes import Child, python_module
 from crossmodal.settings import Settings
 from worker.devices import Device
 from worker.health import UnitFiles, WorkerFiles, age_s
+from worker.metrics import MetricFiles
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class CeleryWorker:
 
     def __init__(
         self, settings: Settings, device: Device, crews: Sequence[Crew], unit: UnitFiles,
-        env: Mapping[str, str] = MappingProxyType({}),
+        metrics: MetricFiles | None = None,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._answered_at: float | None = None
@@ -114,7 +114,8 @@ class CeleryWorker:
                 "--concurrency", str(in_hand.get(False, 1)),
                 "--loglevel", settings.log_level, "--without-gossip", "--without-mingle",
             ),
-            {**env, "CROSSMODAL_HOST_SOCKET": str(unit.socket), "CUDA_VISIBLE_DEVICES": "",
+            {**_counting(metrics, f"{device.slug}-worker"),
+             "CROSSMODAL_HOST_SOCKET": str(unit.socket), "CUDA_VISIBLE_DEVICES": "",
              "CROSSMODAL_BULK_CONCURRENCY": str(in_hand.get(True, 1)),
              "CROSSMODAL_READY_FILE": str(self.files.ready),
              "CROSSMODAL_HEARTBEAT_FILE": str(self.files.beat),
@@ -155,28 +156,30 @@ class CeleryWorker:
 
 
 class Unit:
-    """One device with its processes, which are given the variables in `env` too.
+    """One device with its processes, which count in the files of `metrics`.
 
     `host` is the module that its model host runs.
     """
 
     def __init__(
         self, settings: Settings, device: Device, crews: Sequence[Crew], files: UnitFiles,
-        env: Mapping[str, str] = MappingProxyType({}), host: str = MODEL_HOST,
+        metrics: MetricFiles | None = None, host: str = MODEL_HOST,
     ) -> None:  # fmt: skip
         self._settings = settings
         self.files = files
         self._silent_since: float | None = None  # by the monotonic clock
+        name = f"{device.slug}-host"
+        gauges = metrics.gauges(name) if metrics else ()
         self.host = Watched(Child(
             f"host {device.name}",
             python_module(
                 host, "--socket", str(self.files.socket), "--device", device.torch_name,
                 "--name", device.name, "--beat", str(self.files.host_beat),
             ),
-            {**env, **device.environment()},
+            {**_counting(metrics, name), **device.environment()},
             death_signal=signal.SIGKILL,
-        ), says=(files.socket, files.host_beat))  # fmt: skip
-        self.worker = CeleryWorker(settings, device, crews, files, env)
+        ), says=(files.socket, files.host_beat, *gauges))  # fmt: skip
+        self.worker = CeleryWorker(settings, device, crews, files, metrics)
 
     @property
     def is_ready(self) -> bool:
@@ -213,3 +216,7 @@ class Unit:
         elif time.monotonic() - self._silent_since > LOOK_AGAIN_S:
             log.error("%s has not moved for %.0f s: killing it", host.child.name, silent_s)
             host.child.kill()
+
+
+def _counting(metrics: MetricFiles | None, name: str) -> dict[str, str]:
+    return metrics.environment(name) if metrics else {}

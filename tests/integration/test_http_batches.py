@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from worker.attempt import Delivery
 
 from crossmodal.errors import JobNotFound, StorageUnavailable, TooManyQueued
 from crossmodal.jobs import http_batches
@@ -39,6 +38,7 @@ from tests.unit.test_bulk import running as running_job_runner
 from tests.unit.test_ledger import WORKER
 from tests.waiting import until
 from tests.workers import environment
+from worker.attempt import Delivery
 from worker.background import batches as batch_runner
 from worker.background import run as batch_run
 from worker.background.batches import MAX_OF_OWNER, BatchRunner

@@ -155,14 +155,14 @@ def test_a_job_whose_process_was_killed_is_counted_once(worker: Worker, client: 
     assert_more(worker, before, 1, 0)
 
 
-def test_files_of_dead_processes_are_put_together(worker: Worker, client: Client) -> None:
+def test_a_worker_that_is_started_again_writes_no_more_files(
+    worker: Worker, client: Client
+) -> None:
     run_jobs(client, 3)
-    dead = {str(worker.celery().pid)}
+    before = worker.files()
     kill([worker.celery()])
-    worker.scrape()
-    files = worker.files()
-    assert {"counter_ended.db", "histogram_ended.db"} <= files
-    assert not [name for name in files if name.removesuffix(".db").rpartition("_")[2] in dead]
+    run_jobs(client, 3)
+    assert worker.files() == before
 
 
 def test_gauges_of_a_dead_host_vanish_until_there_is_another(worker: Worker) -> None:
