@@ -30,13 +30,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "allow_private_urls", "fetch_timeout_s", "webhook_timeout_s",
     ),
     "Workers": (
-        "bundle", "result_backend", "plain_queue", "bulk_batch", "max_wait_s", "host_wait_s",
-        "drain_s", "metrics_port", "metrics_address",
+        "bundle", "result_backend", "plain_queue", "bulk_concurrency", "bulk_batch", "max_wait_s",
+        "host_wait_s", "decode_memory", "decode_timeout_s", "drain_s", "metrics_port",
+        "metrics_address",
     ),
     "Limits and leases: the same for everybody who shares a queue": (
         "max_batch", "retention_s", "max_attempts", "max_message_bytes", "run_time_limit_s",
         "txt2img_run_time_limit_s", "img2txt_run_time_limit_s", "inference_timeout_s",
-        "kill_after_s", "lease_s", "sweep_s", "heartbeat_s",
+        "lease_s", "sweep_s", "heartbeat_s",
     ),
     "Places of a worker's processes": (
         "run_dir", "host_socket", "ready_file", "heartbeat_file",

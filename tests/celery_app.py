@@ -26,7 +26,7 @@ def as_before() -> Iterator[None]:
 def celery_app(settings: Settings) -> Iterator[Any]:
     """The application that workers and Flower would have with these settings."""
     with as_before():
-        from worker.app import make_app
+        from worker.celery.app import make_app
 
         with make_app(settings) as app:
             yield app

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from crossmodal.errors import BrokerUnavailable, InvalidParams, JobNotFound
-from crossmodal.jobs.connection import broker_errors, connect
+from crossmodal.jobs.calls import redis, undecoded
+from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import job_of, message_of
 from crossmodal.jobs.names import Task, celery_prefix, job_key, messages_key, queue_key
@@ -42,7 +43,7 @@ class Recovery(Thread):
     A thread of its own: reading a long queue may take longer than a lease.
     """
 
-    def __init__(self, settings: Settings, queues: Collection[str]) -> None:
+    def __init__(self, settings: Settings, queues: Collection[str], runner: Runner) -> None:
         super().__init__(name="recovery", daemon=True)
         self._settings = settings
         self._tasks = [task for task in Task if task.queue in queues]
@@ -52,11 +53,9 @@ class Recovery(Thread):
             for priority in PRIORITIES
         ]
         self._unacked = celery_prefix(settings.key_prefix) + UNACKED
-        runner = Runner(settings)
         self._run = runner.run
         self._ledger = JobLedger(settings)
         self._redis: Any = runner.redis
-        self._raw: Any = connect(settings, decode=False)
         self._workers = Workers(settings)
         self._from = dict.fromkeys(self._tasks, OLDEST)  # where the next look begins
 
@@ -172,9 +171,20 @@ class Recovery(Thread):
         """
         with broker_errors(self._settings):
             for name in self._lists:
-                yield from self._raw.lrange(name, -CHUNK, -1)
-            for _, value in self._raw.hscan_iter(self._unacked, count=CHUNK):
-                yield value
+                yield from self._raw(name, -CHUNK, -1)
+            yield from self._in_hand()
             for name in self._lists:
-                for start in range(0, self._raw.llen(name), CHUNK):
-                    yield from self._raw.lrange(name, start, start + CHUNK - 1)
+                for start in range(0, self._redis.llen(name), CHUNK):
+                    yield from self._raw(name, start, start + CHUNK - 1)
+
+    def _raw(self, name: str, start: int, end: int) -> list[bytes]:
+        """Part of a list; bytes that are no text stay bytes."""
+        command = undecoded(redis.lrange(name, start, end))
+        return list(self._redis.execute_command(*command.args, **command.options))
+
+    def _in_hand(self) -> Iterator[bytes]:
+        cursor: int | None = None
+        while cursor != 0:
+            command = undecoded(redis.hscan(self._unacked, cursor or 0, count=CHUNK))
+            cursor, found = self._redis.execute_command(*command.args, **command.options)
+            yield from found.values()

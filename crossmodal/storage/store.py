@@ -3,7 +3,7 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,7 +30,6 @@ from crossmodal.metrics import storage_operation
 from crossmodal.settings import Settings
 from crossmodal.storage.clouds import SIGNABLE, cloud_options
 from crossmodal.storage.folder import Folder
-from crossmodal.storage.preconditions import put_over
 from crossmodal.storage.refusals import reason, translated
 
 SCHEMES = ("file", "memory", *SIGNABLE)
@@ -74,24 +73,6 @@ class Storage:
         """Store a file of any size, whole or not at all."""
         with self._operation("put", key, writing=True):
             obstore.put(self._store, key, path, attributes=self._attributes(media_type))
-
-    def put_over(
-        self, key: str, data: bytes, media_type: str, may_replace: Callable[[bytes], bool]
-    ) -> bool:
-        """Put `data` unless what is there then may not be replaced; whether it was put.
-
-        Also of a put that its store carries out late. A folder has no preconditions, and no such
-        puts: there it replaces what there is.
-        """
-        if self._scheme == "file":
-            self.put(key, data, media_type)
-            return True
-        attributes = {"Content-Type": media_type}
-        with self._operation("put", key, writing=True):
-            was_put = put_over(self._store, key, data, attributes, may_replace)
-        if was_put is None:
-            raise StorageUnavailable(f"others put {key!r} into {self.url} again and again")
-        return was_put
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to `end`, or to the blob's end, piece by piece."""

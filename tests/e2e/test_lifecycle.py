@@ -17,7 +17,7 @@ from tests.fakes.worker import HOST
 from tests.integration.test_main_job import is_known
 from tests.servers import Server
 from tests.waiting import until
-from tests.workers import host_of, interactive_worker, running_worker, suspended, tree_of
+from tests.workers import celery_worker, host_of, running_worker, suspended, tree_of
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
@@ -62,7 +62,7 @@ def test_a_worker_that_dies_while_it_drains_has_not_finished_everything(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
     with running_worker(env, tmp_path / "worker", 1) as worker:
-        host, celery = host_of(worker), interactive_worker(worker)
+        host, celery = host_of(worker), celery_worker(worker)
         host.suspend()  # the job runs until we say so
         job = client.txt2img(PROMPT, seed=7)
         until(lambda: job.status().state is JobState.RUNNING, WAIT_S)

@@ -23,7 +23,7 @@ from tests.conftest import RunningStack
 from tests.unit.test_no_pickle import Payload
 from tests.waiting import until
 from tests.workers import suspended
-from worker.control import ALLOWED
+from worker.celery.control import ALLOWED
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 60

@@ -61,7 +61,7 @@ def services(app: FastAPI) -> Services:
 def slow(services: Services) -> Iterator[SlowStorage]:
     """The store of the gateway, which hangs until the test has ended."""
     storage = SlowStorage(services.settings.storage_url)
-    services.sync._opened = storage
+    services.sync.calls.storage = storage
     yield storage
     storage.may_answer.set()
 

@@ -3,12 +3,10 @@
 import json
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import crossmodal
 import producer
-from tests.at_once import at_once
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "cv2", "gensim", "scipy", "PIL", "numpy")
@@ -46,32 +44,15 @@ def test_crossmodal_loads_the_producer_only_for_a_name_of_its() -> None:
 
 
 def test_what_needs_no_models_never_loads_torch() -> None:
-    modules = ("worker.app", "worker.tasks", "worker.supervisor",
+    modules = ("worker.app", "worker.celery.tasks", "worker.supervisor",
                "worker.background.cli",
                "worker.host.program")  # fmt: skip
     assert not loaded_by(*modules, but={"torch", "torchvision", "gensim", "scipy"})
 
 
-@at_once(
-    "contract, exceptions",
-    [("only the model host has torch and the pipelines", {"host"}),
-     ("Celery stays at the edge",
-      {"app", "calls", "celery", "control", "lease", "tasks", "transport"})],
-)  # fmt: skip
-def test_import_linter_looks_at_every_module_of_the_worker(
-    contract: str, exceptions: set[str]
-) -> None:
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    [listed] = [c["source_modules"] for c in contracts["contracts"] if c["name"] == contract]
-    paths = [*(ROOT / "worker").glob("*.py"), *(ROOT / "worker").glob("*/__init__.py")]
-    modules = {p.stem if p.parent.name == "worker" else p.parent.name for p in paths}
-    wanted = {f"worker.{name}" for name in modules - {"__init__"} - exceptions}
-    assert {name for name in listed if name.startswith("worker")} == wanted
-
-
 def test_the_background_process_and_flower_need_nothing_heavy() -> None:
     """They run in the image of the producer, which has none of it."""
-    assert not loaded_by("worker.background.cli", "worker.tasks", but={*HEAVY})
+    assert not loaded_by("worker.background.cli", "worker.celery.tasks", but={*HEAVY})
 
 
 def test_the_background_process_needs_neither_celery_nor_a_web_framework() -> None:

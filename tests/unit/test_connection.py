@@ -17,7 +17,7 @@ from tests.at_once import at_once
 from tests.certificates import Authority
 from tests.ledgers import Ledger
 from tests.servers import BINARY
-from worker.broker import backend_conf, broker_conf
+from worker.celery.broker import backend_conf, broker_conf
 
 SENTINELS = "sentinel://ann:p%40ss@one:26379/2;sentinel://two;sentinel://three:26381"
 

@@ -22,7 +22,7 @@ from crossmodal.models.weights import load_captioner, load_drawing, load_text
 from crossmodal.settings import SHIPPED_BUNDLE
 from crossmodal.training.checkpoint import Checkpoint
 from tests.at_once import at_once
-from worker.calls import check_embedded, check_headers
+from worker.celery.calls import check_embedded, check_headers
 from worker.host.protocol import pack, unpack
 
 ROOT = Path(__file__).parents[2]

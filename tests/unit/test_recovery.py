@@ -12,6 +12,7 @@ from crossmodal.jobs.names import Task, celery_prefix, job_key, messages_key, ne
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import JobState
+from crossmodal.jobs.runners import Runner
 from crossmodal.settings import Settings
 from tests.ledgers import Ledger
 from tests.unit.test_ledger import FAILURE, WORKER
@@ -65,7 +66,8 @@ def sent_again(
     """The jobs of the messages that a recovery adds."""
     txt2img = messages_key(settings.key_prefix, "txt2img")
     before = redis.lrange(txt2img, 0, -1)
-    Recovery(settings, queues).recover()
+    with Runner(settings) as runner:
+        Recovery(settings, queues, runner).recover()
     added = redis.lrange(txt2img, 0, -1)
     for message in before:
         added.remove(message)
@@ -123,7 +125,8 @@ def test_one_look_passes_over_so_many_held_jobs_and_the_next_goes_on_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("worker.recovery.MOST_PASSED", 40)
-    recovery = Recovery(settings, ["txt2img"])
+    runner = Runner(settings)
+    recovery = Recovery(settings, ["txt2img"], runner)
     for _ in range(2):  # after the last, it begins with the oldest again
         sent = redis.llen(txt2img)
         for _ in range(2):
@@ -132,6 +135,7 @@ def test_one_look_passes_over_so_many_held_jobs_and_the_next_goes_on_there(
         recovery.recover()
         assert job_of(redis.rpop(txt2img).encode()) == lost_behind_held
         redis.hdel(job_key(settings.key_prefix, lost_behind_held), "sent_at")
+    runner.close()
 
 
 def test_a_held_job_whose_time_is_up_expires(

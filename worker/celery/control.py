@@ -16,7 +16,6 @@ from kombu.utils.functional import maybe_list
 from crossmodal.errors import BrokerUnavailable, JobNotFound
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import is_job_id
-from crossmodal.jobs.runners import Runner
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +42,15 @@ def refused(_: Any, **__: Any) -> dict[str, str]:
 
 
 def revoke(panel: Any, task_id: str | Iterable[str], **_: Any) -> Any:
-    """Cancel jobs: those in hand now, others when their message comes. No process is killed."""
+    """Cancel jobs: those in hand now, others when their message comes."""
     ids = set(maybe_list(task_id) or [])
     answer = control.revoke(panel, ids)
-    for request in [r for r in tuple(state.active_requests) if r.id in ids and is_job_id(r.id)]:
+    for request in [r for r in tuple(state.requests.values()) if r.id in ids and is_job_id(r.id)]:
         try:
-            with suppress(JobNotFound):
-                settings = panel.app.settings
-                Runner(settings).run(JobLedger(settings).cancel(request.id))
-            request.send_event("task-revoked", terminated=False, signum=None, expired=False)
+            with suppress(JobNotFound):  # the ledger first: what is canceled must not run again
+                panel.app.runner.run(JobLedger(panel.app.settings).cancel(request.id))
         except BrokerUnavailable as e:
             log.warning("job %s is not canceled: %s", request.id, e)
+        else:
+            request.terminate(panel.consumer.pool)
     return answer

@@ -18,16 +18,17 @@ log = logging.getLogger(__name__)
 class Quarantine:
     """Sets messages aside as dead letters; one a process."""
 
-    def __init__(self, settings: Settings, queues: Collection[str]) -> None:
-        self._run = Runner(settings).run
+    def __init__(self, settings: Settings, runner: Runner, queues: Collection[str]) -> None:
+        self._runner = runner
         self._ledger = JobLedger(settings)
         self._dead = DeadLetters(settings, self._ledger)
-        self._recovery = Recovery(settings, queues)
+        self._recovery = Recovery(settings, queues, runner)
 
     def set_aside(self, queue: str, raw: bytes, error: CrossmodalError) -> None:
         """Never raises: a worker must outlive what it is sent, also while Redis fails."""
         try:
-            letter = self._run(self._dead.set_aside(queue, raw, error, self._ended_job(raw, error)))
+            ended = self._ended_job(raw, error)
+            letter = self._runner.run(self._dead.set_aside(queue, raw, error, ended))
             log.error("set a message from %s aside as %s: %s", queue, letter, error)
         except BrokerUnavailable as e:
             log.error(
@@ -39,4 +40,5 @@ class Quarantine:
         job_id = job_of(raw)
         if job_id is None or self._recovery.is_spoken_of(job_id):
             return None
-        return job_id if self._run(self._ledger.refuse(job_id, Failure.of(error))) else None
+        refused = self._runner.run(self._ledger.refuse(job_id, Failure.of(error)))
+        return job_id if refused else None

@@ -1,0 +1,74 @@
+"""A Celery application with our pool and transport, whose tasks do what their arguments say.
+
+`celery -A tests.fakes.toys worker`; its tasks have the names of the real ones.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from celery.exceptions import Ignore, Reject
+
+from crossmodal.jobs.names import Task
+from worker.celery.app import make_app, settings
+from worker.celery.pool import CoroutineTask
+
+app = make_app(settings, include=())
+
+
+class Toy(CoroutineTask):
+    """Sleeps, and then ends as it is told: `do` names one of the ways below."""
+
+    abstract = True
+    typing = False
+    max_retries = None
+
+    async def work(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        told: Mapping[str, Any] = request["kwargs"]
+        try:
+            if told.get("sleep_s"):
+                await asyncio.sleep(told["sleep_s"])
+        except asyncio.CancelledError:
+            print(f"canceled {request['id']}", flush=True)
+            raise
+        if told.get("do") == "raise":
+            raise ZeroDivisionError("unexpected")
+        if told.get("do") == "exit":
+            raise SystemExit(3)
+        if told.get("do") == "cancel itself":
+            raise asyncio.CancelledError
+        return told
+
+    def conclude(self, outcome: Mapping[str, Any]) -> str:
+        do = outcome.get("do", "")
+        is_second = bool(self.request.retries or self.request.delivery_info.get("redelivered"))
+        if do == "retry" and not is_second:
+            raise self.retry(exc=ValueError("again"), countdown=outcome.get("countdown_s", 0.2))
+        if do == "requeue" and not is_second:
+            raise Reject("for another", requeue=True)
+        if do == "reject":
+            raise Reject("for nobody", requeue=False)
+        if do == "ignore":
+            raise Ignore("not wanted")
+        if do == "fail":
+            raise ValueError("it failed")
+        return f"made {outcome.get('what', 'nothing')}"
+
+
+for _kind in Task:
+    app.register_task(type("Run", (Toy,), {"name": _kind.celery_name})())
+
+
+@app.task(name="crossmodal.txt2img.plain")
+def plain() -> None:
+    """No coroutine."""
+
+
+def burn(seconds: float) -> None:
+    """Hold the loop."""
+    time.sleep(seconds)
+
+
+PID = os.getpid()

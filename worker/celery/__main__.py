@@ -1,0 +1,8 @@
+"""Celery's command line for our application: `python -P -m worker.celery worker`."""
+
+import sys
+
+from worker.celery.command import run
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])

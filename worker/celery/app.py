@@ -1,0 +1,160 @@
+"""The Celery application that workers and Flower run; its public name is `worker.app`."""
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+from celery import Celery
+from celery.loaders.app import AppLoader
+from celery.signals import (
+    celeryd_init,
+    setup_logging,
+    task_revoked,
+    worker_init,
+    worker_ready,
+    worker_shutdown,
+)
+from kombu import Queue
+from redis.exceptions import RedisError
+
+from crossmodal import logs, tracing
+from crossmodal.errors import BrokerUnavailable, JobNotFound
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.names import Task, is_job_id
+from crossmodal.jobs.runners import Runner
+from crossmodal.jobs.server import warnings
+from crossmodal.jobs.workers import Workers
+from crossmodal.settings import Settings, load_settings
+from worker.celery import control
+from worker.celery.broker import backend_conf, broker_conf
+from worker.celery.lanes import Lanes
+from worker.celery.lease import LeaseStep
+from worker.celery.pool import CoroutinePool
+from worker.celery.quarantine import Quarantine
+from worker.celery.task_log import keep_discreet
+from worker.celery.transport import install
+from worker.devices import default_socket
+
+log = logging.getLogger(__name__)
+
+
+class Loader(AppLoader):
+    """Takes nothing from the working directory, nor a project's own CELERY_CONFIG_MODULE."""
+
+    def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> Any:
+        return self.import_module(module, package)
+
+    def read_configuration(self, env: str = "") -> dict[str, Any]:
+        return {}
+
+
+class App(Celery):
+    """A Celery application that knows the settings it was made with, and which worker it is."""
+
+    settings: Settings
+    lanes: Lanes
+    runner: Runner
+    worker: str = ""
+
+
+def make_app(settings: Settings, include: tuple[str, ...] = ("worker.celery.tasks",)) -> App:
+    """Celery as this project needs it: late acks, JSON only, no result backend unless asked."""
+    # No fixups: that for Django would put the working directory on Python's path.
+    app = App("crossmodal", include=include, loader=Loader, fixups=())
+    app.settings = settings
+    app.lanes = Lanes(bulk=settings.bulk_concurrency)
+    app.runner = Runner(settings, what="worker")
+    app.backend_cls, of_backend = backend_conf(settings)
+    queues = [task.queue for task in Task]
+    if settings.plain_queue:
+        queues.append(settings.plain_queue)
+    app.conf.update(
+        task_queues=[Queue(name) for name in queues],
+        task_routes={task.celery_name: {"queue": task.queue} for task in Task},
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        worker_pool=CoroutinePool,
+        # A message leaves Redis only when its job has ended, and comes back when the process
+        # that had it dies; the ledger counts attempts, so it cannot come back for ever.
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        task_ignore_result=settings.result_backend is None,
+        # Celery's events cost as much as the rest of a worker: Flower asks for them.
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_channel_error_retry=True,  # what Redis refuses now, it may allow later
+        **broker_conf(settings),
+        **of_backend,
+    )
+    quarantine = Quarantine(settings, app.runner, queues)
+    install(settings, quarantine.set_aside, app.lanes)
+    control.restrict()
+    app.steps["consumer"].add(LeaseStep)
+    return app
+
+
+@celeryd_init.connect
+def _begin(sender: str, instance: Any, **_: Any) -> None:
+    """Before Celery says anything; with JSON, its banner would be no line of the log."""
+    app.worker = sender
+    logs.configure(settings, process="worker", worker=sender)
+    instance.quiet = instance.quiet or logs.is_json(settings)
+
+
+@setup_logging.connect
+def _observe(loglevel: int, logfile: str | None, **_: Any) -> None:
+    """Have Celery's lines look like ours; its options go before our settings."""
+    logs.configure(settings, level=loglevel, file=logfile, process="worker", worker=app.worker)
+    keep_discreet()
+    tracing.configure("worker")
+
+
+@worker_init.connect
+def _refuse_other_pools(sender: Any, **_: Any) -> None:
+    """Jobs are coroutines, which no other pool can run."""
+    if sender.pool_cls is not CoroutinePool:
+        raise SystemExit("jobs run in a pool of their own: start the worker without --pool")
+
+
+@worker_ready.connect
+def _announce(sender: Any, **_: Any) -> None:
+    """Tell the supervisor that jobs are taken, and say at once if no model host is there."""
+    if settings.ready_file is not None:
+        settings.ready_file.touch()
+    try:
+        for problem in warnings(app.runner.redis):
+            log.warning("jobs can be lost: %s", problem)
+    except RedisError as e:
+        log.warning("Redis does not say whether it keeps its data: %s", e)
+    path = settings.host_socket or default_socket("cpu")
+    if not path.is_socket():
+        log.warning(
+            "no model host is at %s: jobs will wait for one. `crossmodal worker` starts a host "
+            "and a worker together; to start a host alone: "
+            "python -P -m worker.host --socket %s --device cpu",
+            path, path,
+        )  # fmt: skip
+
+
+@worker_shutdown.connect
+def _leave(sender: Any, **_: Any) -> None:
+    """Take the worker off the list of those that consume."""
+    with suppress(BrokerUnavailable):
+        app.runner.run(Workers(settings).leave(sender.hostname))
+    app.runner.close()
+    tracing.flush()
+
+
+@task_revoked.connect
+def _cancel(request: Any, **_: Any) -> None:
+    """What Celery is told to revoke, as by Flower, is canceled for all: its own list forgets."""
+    if is_job_id(request.id):
+        with suppress(JobNotFound):
+            app.runner.run(JobLedger(settings).cancel(request.id))
+
+
+settings = load_settings()
+app = make_app(settings)

@@ -1,0 +1,182 @@
+"""The lease: a worker's renewed claim on the messages in its hands and on the jobs it runs.
+
+A message that was taken stays in kombu's `unacked_index`, scored by when; any worker's sweep
+gives out again what has an old score. Here the worker scores its own anew, so that a job may
+run for hours, and a dead worker's messages come back within a lease. The ledger keeps a
+lease for each running attempt, by which a second delivery tells a live one from a dead one.
+
+A file shows from outside that this worker lives: it is touched while Celery's loop takes what
+waits for it, and while the jobs' loop turns. With `worker/celery/transport.py` this is where
+kombu's inside is known; a test fails when that changes.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from celery import bootsteps
+from celery.worker import state
+
+from crossmodal.errors import BrokerUnavailable
+from crossmodal.jobs.calls import Steps, call, redis
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.names import celery_prefix, is_job_id
+from crossmodal.jobs.runners import AsyncRunner
+from crossmodal.jobs.workers import Workers
+from crossmodal.settings import Settings
+from worker.celery.pool import CoroutinePool
+from worker.devices import served
+from worker.recovery import Recovery
+
+log = logging.getLogger(__name__)
+
+MAX_AT_ONCE = 200  # messages that one sweep gives out again, before the worker's loop goes on
+SILENT_S = 5.0  # Redis answers a worker that consumes every second
+
+
+class Lease:
+    """Renews every lease of this worker, on the loop of its jobs, also while it drains."""
+
+    def __init__(
+        self, settings: Settings, pool: CoroutinePool, worker: str, queues: list[str]
+    ) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._worker = worker
+        self._queues = queues
+        self._runner = AsyncRunner(settings, what="worker")
+        self._ledger = JobLedger(settings)
+        self._workers = Workers(settings)
+        self._running: set[str] = set()
+        self._has_left = False
+        self._parent = os.getppid()
+        self._orphan_since = time.monotonic()
+        self.qos: Any = None  # kombu's record of unacknowledged messages; one a connection
+
+    async def keep(self) -> None:
+        """Renew for ever; at once, so that it is known who consumes."""
+        while True:
+            self._end_orphan()
+            self._beat_while_draining()
+            try:
+                await self._renew()
+            except BrokerUnavailable as e:
+                log.warning("leases are not renewed: %s", e)
+            except Exception:  # without this every job of the worker would run twice
+                log.exception("an internal error; leases are renewed again in a moment")
+            await asyncio.sleep(self._settings.sweep_s)
+
+    async def close(self) -> None:
+        await self._runner.close()
+
+    def _end_orphan(self) -> None:
+        """Without its supervisor and its model host this worker can finish nothing: let it go.
+
+        Its jobs must not be kept from others by a child that never ends.
+        """
+        if self._settings.heartbeat_file is None or os.getppid() == self._parent:
+            self._orphan_since = time.monotonic()
+        elif time.monotonic() - self._orphan_since > self._settings.lease_s:
+            log.critical("the supervisor has died, and what runs does not end: killing it")
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    def _beat_while_draining(self) -> None:
+        """A worker that finishes what it has consumes no more, and must not be killed for it."""
+        if _drains():
+            _touch(self._settings.heartbeat_file)
+
+    async def _renew(self) -> None:
+        running = {job_id for job_id in self._pool.running_ids if is_job_id(job_id)}
+        await asyncio.gather(
+            self._runner.run(self._renew_messages()),
+            self._runner.run(self._ledger.renew(self._worker, running)),
+            self._runner.run(self._ledger.abandon(self._worker, self._running - running)),
+            self._announce(),
+        )
+        self._running = running
+
+    @call
+    def _renew_messages(self) -> Steps[None]:
+        tags = {*self._pool.lanes.tags, *list(self.qos._delivered)}
+        if tags:
+            now = time.time()  # kombu scores by this machine's clock too
+            key = celery_prefix(self._settings.key_prefix) + self.qos.unacked_index_key
+            yield redis.zadd(key, dict.fromkeys(tags, now), xx=True)
+
+    async def _announce(self) -> None:
+        """Say that this worker consumes; while it drains, nothing that waits is for it."""
+        if not _drains():
+            said: Mapping[str, str] = served(self._settings.host_socket)
+            await self._runner.run(
+                self._workers.announce(self._worker, queues=self._queues, **said)
+            )
+        elif not self._has_left:
+            await self._runner.run(self._workers.leave(self._worker))
+            self._has_left = True
+
+
+def _drains() -> bool:
+    return state.should_stop is not None
+
+
+class LeaseStep(bootsteps.StartStopStep):
+    """Keeps the leases of a consumer's connection, and sweeps for those of dead workers."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self._timers: list[Any] = []
+        self._lease: Lease | None = None
+
+    def start(self, consumer: Any) -> None:
+        """Called again after each lost connection."""
+        settings: Settings = consumer.app.settings
+        channel = consumer.task_consumer.channel
+        if self._lease is None:
+            self._lease = self._begin(settings, consumer, channel.qos)
+        self._lease.qos = channel.qos
+        sweep = {"num": MAX_AT_ONCE, "interval": 1}
+        every = consumer.timer.call_repeatedly
+        self._timers = [
+            every(settings.sweep_s, channel.qos.restore_visible, kwargs=sweep),
+            every(1.0, beat, (channel, consumer.pool, settings.heartbeat_file)),
+        ]
+
+    def _begin(self, settings: Settings, consumer: Any, qos: Any) -> Lease:
+        queues = [queue.name for queue in consumer.task_consumer.queues]
+        lease = Lease(settings, consumer.pool, consumer.hostname, queues)
+        lease.qos = qos
+        consumer.pool.loop.at_end(lease.close)
+        consumer.pool.loop.begin(lease.keep())
+        Recovery(settings, queues, consumer.app.runner).start()
+        return lease
+
+    def stop(self, consumer: Any) -> None:
+        for timer in self._timers:
+            timer.cancel()
+
+
+def beat(channel: Any, pool: CoroutinePool, file: Path | None) -> None:
+    """Touch the heartbeat file, unless a loop hangs, or turns without taking what waits for it."""
+    now = time.monotonic()
+    takes = now - type(channel).polled_at < SILENT_S or not channel.has_room
+    turns = now - pool.loop.turned_at < SILENT_S
+    if takes and turns:
+        _touch(file)
+
+
+def _touch(file: Path | None) -> None:
+    """Nobody checks the heartbeat of a worker whose supervisor has died: its folder may be gone.
+
+    The next supervisor of the machine removes it.
+    """
+    if file is not None:
+        with suppress(FileNotFoundError):
+            file.touch()

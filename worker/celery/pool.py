@@ -1,0 +1,292 @@
+"""The pool of a Celery worker whose tasks are coroutines of one event loop.
+
+A task runs in two halves. Its coroutine, `work`, runs on a loop in a thread of its own. What that
+comes to goes back to the thread of Celery's event loop, the hub, where Celery's own tracer calls
+`run`, the other half: so retries, results, signals, events and acknowledgements are Celery's own
+code, and nothing of Celery or kombu is ever touched outside the hub's thread.
+"""
+
+import asyncio
+import logging
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery import Task
+from celery.concurrency.base import BasePool
+from celery.worker import state
+from kombu.asynchronous import get_event_loop
+
+from worker.celery.handover import Bell, Handover
+from worker.celery.lanes import Lane, Lanes
+from worker.celery.loop import LoopThread
+
+log = logging.getLogger(__name__)
+
+COLD_S = 5.0  # how long what was canceled may take to end, when the worker must end
+CLOSE_S = 5.0
+POLL_MS = 200
+
+
+class NoCoroutine(Exception):
+    """A task that this pool cannot run."""
+
+
+class CoroutineTask(Task):
+    """A task whose `work` runs on the pool's loop, and whose `run` only says what it came to."""
+
+    abstract = True
+    outcome: Any = None  # of the call to `work` that `run` is to conclude
+
+    async def work(self, request: Mapping[str, Any]) -> Any:
+        """Do what the task is for; `request` has the message's headers, `args` and `kwargs`."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Close what `work` has opened; on the loop, when it stops."""
+
+    def conclude(self, outcome: Any) -> Any:
+        """What the task returns or raises, after `work` has returned `outcome`; within Celery."""
+        return outcome
+
+    def run(self, *_: Any, **__: Any) -> Any:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.conclude(self.outcome)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request in the pool's hands; `outcome` is what its coroutine returned or raised."""
+
+    number: int
+    tag: str
+    lane: Lane
+    task: CoroutineTask
+    request: Mapping[str, Any]
+    trace: Callable[[], tuple[int, Any, float]]
+    on_accepted: Callable[[int, float], None]
+    on_ended: Callable[[tuple[int, Any, float]], None]
+    on_error: Callable[[ExceptionInfo], None]
+    begun_at: float = 0.0
+    running: "asyncio.Task[Any] | None" = None
+    outcome: Any = None
+    is_canceled: bool = False
+
+    @property
+    def id(self) -> str:
+        return str(self.request["id"])
+
+
+class CoroutinePool(BasePool):
+    """Runs at most as many jobs of each lane as it has room for; others that come wait here.
+
+    Celery takes a job for begun once it has told it so, and keeps it in its lists until one of
+    the callbacks. Whatever goes wrong in between, one of them is called, and the room is free.
+    """
+
+    signal_safe = False
+    body_can_be_buffer = True
+    task_join_will_block = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lanes: Lanes = self.app.lanes
+        self.loop = LoopThread()
+        self._bell = Bell()
+        self._numbers = count(1)
+        self._jobs: dict[int, Job] = {}
+        self._waiting: dict[Lane, deque[Job]] = {lane: deque() for lane in self.lanes}
+        self._running: dict[Lane, int] = dict.fromkeys(self.lanes, 0)
+        self._begun: Handover[Job] = Handover(lambda: self.loop.call(self._start_begun))
+        self._ended: Handover[Job] = Handover(self._bell.ring)
+        self._is_stopping = False
+
+    @property
+    def running_ids(self) -> set[str]:
+        """The ids of what runs on the loop; safe to be asked from its thread."""
+        return {job.id for job in list(self._jobs.values()) if job.running is not None}
+
+    @property
+    def num_processes(self) -> int:
+        """How many jobs may run at once, as Celery asks for it."""
+        return sum(lane.limit for lane in self.lanes)
+
+    def _get_info(self) -> dict[str, Any]:
+        interactive, bulk = self.lanes
+        return super()._get_info() | {
+            "max-concurrency": interactive.limit, "bulk-concurrency": bulk.limit,
+            "processes": [os.getpid()], "running": sum(self._running.values()),
+            "waiting": sum(map(len, self._waiting.values())),
+        }  # fmt: skip
+
+    # What Celery calls, in the hub's thread
+
+    def on_start(self) -> None:
+        self.lanes.interactive.limit = self.limit
+        for task in self.app.tasks.values():
+            if isinstance(task, CoroutineTask):
+                self.loop.at_end(task.close)
+        self.loop.start()
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Called again after each lost connection, with which the hub forgets whom it reads."""
+        hub.add_reader(self._bell.fd, self._conclude_ended)
+
+    def on_apply(
+        self, target: Callable[..., Any], args: Any = (), kwargs: Any = None, **callbacks: Any
+    ) -> None:
+        """Take a request; `args` are its task's name, its id, its headers and what more."""
+        try:
+            job = self._make_job(target, args, callbacks)
+        except Exception:  # Celery has noted it as taken, and must be told that it is not
+            callbacks["error_callback"](ExceptionInfo())
+            return
+        self._jobs[job.number] = job
+        job.lane.tags.add(job.tag)
+        self._waiting[job.lane].append(job)
+        self._begin_waiting(job.lane)
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Cancel the coroutine of a job; `pid` is the number that Celery was told as such."""
+        job = self._jobs.get(pid)
+        if job is not None:
+            job.is_canceled = True
+            self.loop.call(_cancel, job)
+
+    def on_stop(self) -> None:
+        """Finish what is in hand; Celery has left the hub's loop and consumes no more.
+
+        On SIGQUIT Celery calls this in the handler of the signal, amid anything: what it has
+        canceled is waited for later, by `on_terminate` or by the call that it interrupts.
+        """
+        if state.should_terminate or self._is_stopping:
+            return
+        self._is_stopping = True
+        self._drain()
+        self.loop.stop(CLOSE_S)
+
+    def on_terminate(self) -> None:
+        """Cancel what is in hand; its messages are given back when the connection is closed."""
+        self._is_stopping = True
+        self._cancel_all()
+        self.loop.stop(CLOSE_S)
+
+    # From request to coroutine and back
+
+    def _make_job(self, target: Callable[..., Any], args: Any, callbacks: Any) -> Job:
+        name, _, request = args[:3]
+        task = self.app.tasks[name]
+        if not isinstance(task, CoroutineTask):
+            raise NoCoroutine(f"{name} is no coroutine task: this worker runs no others")
+        queue = request["delivery_info"]["routing_key"] or ""
+        return Job(
+            next(self._numbers), request["properties"]["delivery_tag"], self.lanes.of(queue),
+            task, request, lambda: target(*args), callbacks["accept_callback"],
+            callbacks["callback"], callbacks["error_callback"],
+        )  # fmt: skip
+
+    def _begin_waiting(self, lane: Lane) -> None:
+        waiting = self._waiting[lane]
+        while waiting and self._running[lane] < lane.limit:
+            job = waiting.popleft()
+            self._running[lane] += 1
+            job.begun_at = time.monotonic()
+            try:
+                job.on_accepted(job.number, job.begun_at)
+                self._begun.put(job)
+            except Exception as e:  # the loop has ended, or whatever Celery stumbled over
+                job.outcome = e
+                self._ended.put(job)
+
+    def _start_begun(self) -> None:
+        """On the loop: start the coroutines of all that has begun since."""
+        for job in self._begun.take():
+            if job.is_canceled:
+                self._ended.put(job)
+                continue
+            job.running = self.loop.loop.create_task(job.task.work(job.request))
+            job.running.add_done_callback(lambda done, job=job: self._note_end(job, done))
+
+    def _note_end(self, job: Job, done: "asyncio.Task[Any]") -> None:
+        """On the loop: give what a coroutine has come to back to the hub's thread."""
+        if done.cancelled():
+            job.outcome = None if job.is_canceled else RuntimeError("its coroutine was canceled")
+        elif (error := done.exception()) is not None:
+            is_fit = isinstance(error, Exception)  # others would end the worker
+            job.is_canceled = False
+            job.outcome = error if is_fit else RuntimeError(f"its coroutine raised {error!r}")
+        else:
+            job.is_canceled = False  # it was too late for that
+            job.outcome = done.result()
+        job.running = None
+        self._ended.put(job)
+
+    def _conclude_ended(self) -> None:
+        self._bell.hush()
+        for job in self._ended.take():
+            del self._jobs[job.number]
+            job.lane.tags.discard(job.tag)
+            self._running[job.lane] -= 1
+            if not job.is_canceled:  # else Celery has said how it ended
+                self._conclude(job)
+            self._begin_waiting(job.lane)
+
+    def _conclude(self, job: Job) -> None:
+        job.task.outcome = job.outcome
+        try:
+            is_failed, value, _ = job.trace()
+            job.on_ended((is_failed, value, time.monotonic() - job.begun_at))
+        except Exception:
+            log.exception("job %s: Celery could not end it", job.id)
+            with suppress(Exception):  # it has forgotten the request by then
+                job.on_error(ExceptionInfo())
+        finally:
+            job.task.outcome = None
+
+    # The end
+
+    def _drain(self) -> None:
+        """Conclude what ends, with all else that the hub does, until nothing is left."""
+        hub = get_event_loop()
+        while self._jobs and hub is not None and not state.should_terminate:
+            try:
+                hub.run_once()
+            except Exception as e:  # what ends now is acknowledged when all has
+                log.warning("the broker is lost while jobs are finished: %s", e)
+                hub = None
+        while self._jobs and not state.should_terminate:
+            self._wait()
+        if self._jobs:
+            self._cancel_all()
+
+    def _cancel_all(self) -> None:
+        for waiting in self._waiting.values():
+            for job in waiting:
+                del self._jobs[job.number]
+                job.lane.tags.discard(job.tag)
+            waiting.clear()
+        for number in list(self._jobs):
+            self.terminate_job(number)
+        deadline = time.monotonic() + COLD_S
+        while self._jobs and time.monotonic() < deadline:
+            self._wait()
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._bell.fd, select.POLLIN)
+        poll.poll(POLL_MS)
+        self._conclude_ended()
+
+
+def _cancel(job: Job) -> None:
+    """On the loop, after its coroutine was started there, if it was."""
+    if job.running is not None:
+        job.running.cancel()

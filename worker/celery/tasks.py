@@ -1,0 +1,159 @@
+"""The Celery tasks: they translate between Celery's world and the job runner's, no more."""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from celery.exceptions import Ignore, Reject, Retry
+from celery.signals import worker_init
+from celery.worker.request import Request
+
+from crossmodal import tracing
+from crossmodal.errors import BrokerUnavailable, InvalidParams, JobFailed
+from crossmodal.extras import remedy
+from crossmodal.jobs.names import EXPIRES_HEADER, RECORDED_HEADER, Task
+from crossmodal.jobs.record import Failure, JobResult, JobState
+from worker.celery.app import app, settings
+from worker.celery.pool import CoroutineTask
+
+if TYPE_CHECKING:
+    from worker.attempt import Delivery, Ending, JobRunner
+
+RETRY_BASE_S = 1.0
+RETRY_MAX_S = 60.0
+
+
+@worker_init.connect
+def _load(**_: Any) -> None:
+    """Load what runs jobs before any is taken; not with this module, for Flower lacks NumPy."""
+    try:
+        import_module("worker.attempt")
+    except ImportError as e:  # Celery logs other errors of a signal's handler, and goes on
+        raise SystemExit(f"jobs need {e.name}: {remedy('worker')}") from e
+
+
+class NotRun(Ignore):
+    """Nobody wants the job any more; the argument says why, as `Skipped` does."""
+
+
+class JobRequest(Request):
+    """A message in the hands of the worker.
+
+    What Celery would pass over in silence is told here, or monitors show the task as started for
+    ever: a job that nobody wants any more, as revoked.
+    """
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        returned = super().on_failure(exc_info, *args, **kwargs)
+        if isinstance(error, NotRun):
+            self._revoke(error.args[0])
+        return returned
+
+    def _revoke(self, reason: str) -> None:
+        """As Celery ends what it was told to revoke, and what has expired by its own clock."""
+        expired = reason == JobState.EXPIRED
+        self.send_event("task-revoked", terminated=False, signum=None, expired=expired)
+        self.task.backend.mark_as_revoked(
+            self.id, reason, request=self._context, store_result=self.store_errors
+        )
+
+
+class JobTask(CoroutineTask):
+    """Runs the jobs of one kind; the keyword arguments of its messages are their params."""
+
+    abstract = True
+    Request = JobRequest
+    typing = False  # wrong arguments must reach the runner, which records what is wrong with them
+    max_retries = None
+    resultrepr_maxsize = 200
+    kind: ClassVar[Task]
+
+    async def work(self, request: Mapping[str, Any]) -> "Ending":
+        """How the job has ended. Raises what Celery is to see where it did not even begin."""
+        try:
+            return await _runner().run(delivery_of(self.kind, request))
+        except InvalidParams as e:  # an id that no record can have
+            return Failure.of(e)
+        except BrokerUnavailable as e:
+            await asyncio.sleep(RETRY_BASE_S)  # it comes back at once: do not spin on a sick broker
+            raise Reject(str(e), requeue=True) from e
+
+    async def close(self) -> None:
+        if _runner.cache_info().currsize:
+            await _runner().close()
+            _runner.cache_clear()
+
+    def conclude(self, outcome: "Ending") -> dict[str, Any]:
+        """A job's ending as Celery and Flower know endings."""
+        from worker.attempt import Busy, Released, Skipped
+
+        if isinstance(outcome, JobResult):
+            # Without a result backend nobody reads it, and Celery makes a text of it for its log.
+            stored = settings.result_backend
+            return outcome.model_dump(mode="json") if stored else {"job": outcome.job}
+        if isinstance(outcome, Skipped):
+            raise (Ignore if outcome.reason == "superseded" else NotRun)(str(outcome.reason))
+        if isinstance(outcome, Busy):
+            again_s = settings.sweep_s * random.uniform(1, 2)  # noqa: S311
+            self._again(Retry("another attempt at the job is alive"), again_s)
+        if isinstance(outcome, Released):
+            self._again(_error(outcome.failure), _backoff_s(outcome.tries))
+        raise _error(outcome)
+
+    def _again(self, why: Exception, countdown_s: float) -> NoReturn:
+        """Send the message again, to be taken after a while; keep this one if that fails."""
+        try:
+            raise self.retry(exc=why, countdown=countdown_s)
+        except Reject as e:
+            raise Reject(e.reason, requeue=True) from e
+
+
+@cache
+def _runner() -> "JobRunner":
+    """What runs the jobs of this process; made on first use, on the loop that it belongs to."""
+    from worker.attempt import JobRunner
+
+    return JobRunner(settings)
+
+
+def delivery_of(kind: Task, request: Mapping[str, Any]) -> "Delivery":
+    """A message, as the job runner knows one. Raises `InvalidParams`."""
+    from worker.attempt import Delivery
+
+    headers = request.get("headers") or request  # where Celery puts those of a plain sender
+    args, kwargs = request["args"], request["kwargs"]
+    return Delivery(
+        request["id"], kind, {**kwargs, "positional arguments": list(args)} if args else kwargs,
+        request["hostname"], is_recorded=bool(headers.get(RECORDED_HEADER)),
+        expires_in_s=_expires_in_s(headers.get(EXPIRES_HEADER)),
+        traceparent=tracing.checked(headers.get("traceparent")),
+    )  # fmt: skip
+
+
+def _error(failure: Failure) -> JobFailed:
+    """The failure as the exception that Celery and Flower show."""
+    return JobFailed(f"{failure.code}: {failure.message}", failure.code, failure.retryable)
+
+
+def _expires_in_s(expires: str | None) -> float | None:
+    """Seconds from now until an ISO 8601 time, 0 when it has passed."""
+    if expires is None:
+        return None
+    at = datetime.fromisoformat(expires)
+    return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time())
+
+
+def _backoff_s(tries: int) -> float:
+    """Exponential, with full jitter, so that jobs that failed together come back apart."""
+    ceiling = min(RETRY_MAX_S, RETRY_BASE_S * 2 ** min(tries, 10))
+    return random.uniform(RETRY_BASE_S / 2, ceiling)  # noqa: S311 - no secret depends on it
+
+
+for _kind in Task:
+    app.register_task(type("Run", (JobTask,), {"name": _kind.celery_name, "kind": _kind})())

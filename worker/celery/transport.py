@@ -1,0 +1,294 @@
+"""kombu's Redis transport: it takes what there is room for, and lets through what Celery can take.
+
+One entry of a queue's list that is no message ends a Celery worker, and the next one that takes
+it. With `unacked.py` and `lease.py` this is where kombu's inside is known; a test fails when kombu
+changes it.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import Empty
+from typing import Any
+
+from kombu import transport as kombu_transport
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import redis as kombu_redis
+from kombu.utils.json import loads
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+
+from crossmodal.errors import CrossmodalError, InvalidMessage, described
+from crossmodal.jobs.connection import address_of, sentinel_options
+from crossmodal.jobs.message import parse_message
+from crossmodal.settings import Settings
+from worker.celery.calls import TASKS, check_call, take_over
+from worker.celery.lanes import Lane, Lanes
+from worker.celery.take import Taken, Taker
+from worker.celery.unacked import Unacked
+
+log = logging.getLogger(__name__)
+
+REPLIES = ".reply.celery.pidbox"  # how queues end that answers to remote control come in
+AGAIN_S = 1.0  # after Redis has refused something that it may allow later
+SetAside = Callable[[str, bytes, CrossmodalError], None]
+
+
+class CheckedChannel(kombu_redis.Channel):
+    """Reads like its parent, takes by lanes, and checks; its class attributes are by `install`.
+
+    A lane that has room is either asked for by the BRPOP that waits in Redis, or has `more`, which
+    a script takes at once. So no message of a lane waits for a BRPOP that was sent without it.
+    """
+
+    QoS = Unacked
+    max_bytes: int
+    set_aside: SetAside
+    lanes = Lanes()
+    acked: list[str]
+    held: list[tuple[str, bytes]]  # given by Redis, which could not note it
+    pools: dict[str, Any]
+    polled_at = 0.0  # when Redis last answered, by the monotonic clock
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._caller: Any = None
+        self._more: set[Lane] = set()
+        self._not_before = 0.0
+        self._refusal = ""
+        super().__init__(*args, **kwargs)
+        self.async_pool.disconnect()  # of the ping; many channels never read anything
+
+    # Connections: one that reads, and one for all else that is shared by all channels
+
+    @property
+    def pool(self) -> Any:
+        uri = self.connection.client.as_uri(include_password=True) if self._pool is None else ""
+        if self._pool is None:
+            pools = type(self).pools
+            self._pool = pools.get(uri) or pools.setdefault(uri, self._get_pool())
+        return self._pool
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """A client that is made once: making one takes longer than what it is made for."""
+        if self._caller is None:
+            self._caller = self._create_client()
+        yield client or self._caller
+
+    def _restore(self, message: Any, leftmost: bool = False) -> None:
+        self.qos.restore_by_tag(message.delivery_tag, leftmost=leftmost)
+
+    def close(self) -> None:
+        """What runs on is not given back with the connection that it came over."""
+        if not self.closed and self._qos is not None:
+            self._qos.flush()
+            for tag in type(self).lanes.tags:
+                self._qos._delivered.pop(tag, None)
+        super().close()
+
+    # Taking messages
+
+    @property
+    def has_room(self) -> bool:
+        return any(lane.room for lane in type(self).lanes)
+
+    def take_more(self) -> None:
+        """Take at once what is known to wait, for as much as there is room."""
+        if self.active_queues and self._may_ask():
+            if lanes := [lane for lane in self._more if lane.room]:
+                self._take(lanes)
+
+    def _may_ask(self) -> bool:
+        return time.monotonic() >= self._not_before
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Wait in Redis for the next message of any lane that has room."""
+        if not self._may_ask():
+            return
+        if held := type(self).held:
+            self._take([], held.pop())
+            if held:
+                return
+        lanes = type(self).lanes
+        self._more = {lane for lane in lanes if not lane.room}
+        queues = [queue for queue in self._in_turn() if queue.endswith(REPLIES)]
+        keys = self._lists_of(queues)
+        for lane in lanes:
+            if lane.room:
+                keys += self._lists_of(self._queues_of(lane))
+        if not keys:
+            return
+        self._in_poll = self.client.connection
+        prefixed = [self.global_keyprefix + key for key in keys]
+        self.client.connection.send_command("BRPOP", *prefixed, timeout or self.brpop_timeout or 0)
+
+    def _in_turn(self) -> list[str]:
+        found: list[str] = self._queue_cycle.consume(len(self.active_queues))
+        return found
+
+    def _queues_of(self, lane: Lane) -> list[str]:
+        lanes = type(self).lanes
+        return [q for q in self._in_turn() if lanes.of(q) is lane and not q.endswith(REPLIES)]
+
+    def _lists_of(self, queues: list[str]) -> list[str]:
+        return [self._q_for_pri(queue, pri) for pri in self.priority_steps for queue in queues]
+
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            reply = self._brpop_reply(options)
+        finally:
+            self._in_poll = None
+        if not reply:
+            raise Empty
+        name, raw = reply[0].decode(), reply[1]
+        queue = name.rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        if self._closing or queue not in self.active_queues:
+            with self.conn_or_acquire() as client:
+                client.rpush(name, raw)
+        elif queue.endswith(REPLIES):
+            self.connection._deliver(loads(raw), queue)
+        else:
+            lane = type(self).lanes.of(queue)
+            self._take([lane, *(self._more - {lane})], (queue, raw))
+        return True
+
+    def _brpop_reply(self, options: dict[str, Any]) -> Any:
+        try:
+            reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()  # the next poll connects anew
+            raise
+        except ResponseError as e:
+            self._put_off(e)
+            return None
+        type(self).polled_at = time.monotonic()
+        self._refusal = ""
+        return reply
+
+    def _put_off(self, error: RedisError) -> None:
+        """Redis refuses, as a replica does, or one that loads: ask again soon, on a new connection.
+
+        That is no reason to end, nor for Celery to begin anew.
+        """
+        if str(error) != self._refusal:
+            log.error("Redis gives out no messages for now: %s", error)
+        self._refusal = str(error)
+        self._not_before = time.monotonic() + AGAIN_S
+        type(self).polled_at = time.monotonic()
+        if not isinstance(error, OutOfMemoryError):
+            self.client.connection.disconnect()
+            self.pool.disconnect()
+
+    def _take(self, lanes: list[Lane], given: tuple[str, bytes] | None = None) -> None:
+        """Note a message that Redis has given, and take and note more for some lanes."""
+        of_given = type(self).lanes.of(given[0]) if given else None
+        wanted = [
+            (lane, max(0, lane.room - (lane is of_given)), self._queues_of(lane)) for lane in lanes
+        ]
+        try:
+            with self.conn_or_acquire() as client:
+                taken = Taker(self, client).take([one[1:] for one in wanted], given)
+        except RedisError as e:
+            if given is not None:  # it is in no list any more
+                type(self).held.append(given)
+            if not isinstance(e, ResponseError):
+                raise
+            self._put_off(e)
+            self.qos.flush()  # makes room, and needs none
+            return
+        type(self).polled_at = time.monotonic()
+        for lane, room, queues in wanted:
+            count = sum(one.queue in queues for one in taken) - (lane is of_given)
+            (self._more.discard if count < room else self._more.add)(lane)
+        self._deliver_all(taken)
+
+    def _deliver_all(self, taken: list[Taken]) -> None:
+        """Give Celery what was taken; what fails to be given because of Redis comes back later."""
+        failure: Exception | None = None
+        for one in taken:
+            try:
+                self._let_through(one)
+            except (*self.connection_errors, RedisError) as e:
+                failure = e
+        if failure is not None:
+            raise failure
+        if taken:
+            self._queue_cycle.rotate(taken[-1].queue)
+
+    def _let_through(self, taken: Taken) -> None:
+        try:
+            message = parse_message(taken.raw, self.max_bytes, TASKS)
+            check_call(message)
+        except InvalidMessage as e:
+            type(self).set_aside(taken.queue, taken.raw, e)
+            self.qos.ack(taken.tag)
+            return
+        take_over(message, taken.queue, taken.tag)
+        try:
+            self.connection._deliver(message, taken.queue)
+        except (*self.connection_errors, RedisError):
+            raise
+        except Exception as e:  # whatever Celery stumbles over must not be given to it again
+            log.exception("Celery cannot take a message from %s", taken.queue)
+            self.qos.ack(taken.tag)
+            type(self).set_aside(
+                taken.queue, taken.raw, InvalidMessage(f"Celery cannot take it: {described(e)}")
+            )
+
+    def _receive_one(self, connection: Any) -> Any:
+        """A remote control command; one that is none must not end the worker."""
+        try:
+            return super()._receive_one(connection)
+        except (*self.connection_errors, RedisError, Empty):
+            raise
+        except Exception:
+            log.exception("what was broadcast is no remote control command")
+            raise Empty from None
+
+
+class CheckedSentinelChannel(CheckedChannel, kombu_redis.SentinelChannel):
+    """The same for a Redis that is found through Sentinels."""
+
+    sentinel_options: dict[str, Any]
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
+        """Ask the Sentinels as they want it; kombu's option would show their password."""
+        self.sentinel_kwargs = self.sentinel_options
+        return super()._sentinel_managed_pool(asynchronous)
+
+
+class Poller(kombu_redis.MultiChannelPoller):
+    """Before it waits, it takes what is known to be there."""
+
+    def on_poll_start(self) -> None:
+        for channel in self._channels:
+            channel.take_more()
+        super().on_poll_start()
+
+
+class CheckedTransport(kombu_redis.Transport):
+    """Mixed into both of kombu's transports."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
+
+
+def install(settings: Settings, set_aside: SetAside, lanes: Lanes) -> None:
+    """Have this process check what it takes from any queue; what is no message is `set_aside`."""
+    own: dict[str, Any] = {
+        "max_bytes": settings.max_message_bytes, "set_aside": staticmethod(set_aside),
+        "lanes": lanes, "acked": [], "held": [], "pools": {},
+    }  # fmt: skip
+    address = address_of(settings)
+    base = kombu_redis.Transport
+    channel = CheckedChannel
+    if address.is_sentinel:
+        base, channel = kombu_redis.SentinelTransport, CheckedSentinelChannel
+        own["sentinel_options"] = sentinel_options(settings, address)
+    kind = type("Channel", (channel,), own)
+    transport = type("Transport", (CheckedTransport, base), {"Channel": kind})
+    # Not `broker_transport`: then URLs are shown as classes.
+    TRANSPORT_ALIASES[address.scheme] = lambda: transport
+    kombu_transport._transport_cache.pop(address.scheme, None)  # of who has connected before
