@@ -56,6 +56,7 @@ async def serve(settings: Settings, concurrency: int, ready_file: Path | None = 
             await working
         finally:
             showing.cancel()
+            await presence.leave()
             await runner.close()
 
 

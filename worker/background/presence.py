@@ -56,10 +56,14 @@ class Presence:
             if await self._say(self._workers.announce(self._name, queues=[BACKGROUND])):
                 self._note_ready()
             await asyncio.wait({told}, timeout=BEAT_S)
-        await self._say(self._workers.leave(self._name))
+        await self.leave()
         while True:
             self._files.beat.touch()
             await asyncio.sleep(BEAT_S)
+
+    async def leave(self) -> None:
+        """Be on the list of workers no more."""
+        await self._say(self._workers.leave(self._name))
 
     def _note_ready(self) -> None:
         if self._files.ready.exists():
