@@ -38,7 +38,7 @@ from crossmodal.settings import load_settings
 from producer import Client, JobHandle
 
 TARGET_S, COOLDOWN_S, INTERVAL_S = 5.0, 30.0, 1.0
-CONCURRENCY = 4  # task processes of a worker: four workers share the cores
+CONCURRENCY = 4  # jobs that a worker has in hand: four workers share the cores
 SAMPLE_S = 0.5
 STEADY_PART = 0.4  # of the rate of the burst
 LIMIT_S = 900.0

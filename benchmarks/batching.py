@@ -2,7 +2,7 @@
 
     python benchmarks/batching.py [--json]
 
-Each size has a stack of its own, with as many task processes as the batch may have requests,
+Each size has a stack of its own, with as many jobs in hand as the batch may have requests,
 and is loaded with more captions to make than it can.
 """
 
@@ -72,7 +72,7 @@ def main() -> None:
         args.prefix + "batching", "Captions against the largest batch",
         ("max_batch", "a second", "mean batch", "largest", "p50 (ms)", "p95 (ms)"),
         figures={str(size): figures for size, figures in found.items()},
-        notes=f"{JOBS} interactive img2txt jobs, all submitted at once; as many task processes as "
+        notes=f"{JOBS} interactive img2txt jobs, all submitted at once; as many in hand as "
         f"max_batch, at least 2 and at most {MOST_PROCESSES}. Latency is from an attempt's start "
         "to its end.",
     )  # fmt: skip

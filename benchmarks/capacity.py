@@ -138,20 +138,19 @@ def notes(measured: Mapping[str, Any], patterns: Sequence[dict[str, Any]]) -> st
     """What is measured, what is assumed, and what runs out first."""
     lines = ["Measured here, a request (an item, in bulk):", "", *_cost_table(measured), ""]
     lines += [
-        f"A worker at rest (a device's two Celery workers): "
+        f"A worker at rest: "
         f"{1e3 * measured['idle']['redis_cpu_s']:.2f} ms of Redis's processor and "
         f"{measured['idle']['redis_calls']:.0f} commands a second; {measured['connections']} "
-        f"connections with {measured['task_processes']} interactive task processes. A request to "
-        f"the gateway that submits and waits: {1e3 * measured['gateway_cpu_s']:.1f} ms.",
+        "connections. A request to the gateway that submits and waits: "
+        f"{1e3 * measured['gateway_cpu_s']:.1f} ms.",
         "",
         "Assumed: a GPU with a diffusion model draws "
         f"{FLEETS[0].batch} pictures in {FLEETS[0].batch_s:g} s, one with a small model "
         f"{FLEETS[1].batch} in {1e3 * FLEETS[1].batch_s:g} ms, bulk messages of {MESSAGE} items; "
         f"a worker starts in {START_S:g} s; fleets are {LOAD:.0%} busy on average, with bursts; "
         f"target wait {TARGET_S:g} s, a decision every {INTERVAL_S:g} s, cooldown {COOLDOWN_S:g} s;"
-        f" {FLEETS[0].processes} task processes a GPU, each with one connection. Limits: "
-        f"{LIMITS.redis_cpu:.0%} of one core and {LIMITS.connections:,} connections (its default) "
-        "for Redis, 10 Gbit/s, "
+        f" limits: {LIMITS.redis_cpu:.0%} of one core and {LIMITS.connections:,} connections "
+        "(its default) for Redis, 10 Gbit/s, "
         f"{LIMITS.puts:,.0f} puts a second (Amazon's for one prefix of S3), "
         f"{LIMITS.celery_cpu:.0%} of a core for each Celery worker, {LIMITS.gateway_cpu:.0%} for a "
         f"gateway. Hours kept: `CROSSMODAL_RETENTION_S` for which {LIMITS.memory / 1e9:.0f} GB of "
@@ -176,7 +175,7 @@ def _cost_table(measured: Mapping[str, Any]) -> list[str]:
             "Redis CPU (ms)": 1e3 * job["redis_cpu_s"], "Redis commands": job["redis_calls"],
             "Redis bytes": job["redis_bytes"], "Redis memory (bytes)": job["redis_memory"],
             "puts": job["store_put"], "gets": job["store_get"], "stored bytes": job["store_bytes"],
-            "Celery main (ms)": 1e3 * job["celery_cpu_s"], "task (ms)": 1e3 * job["task_cpu_s"],
+            "worker (ms)": 1e3 * job["celery_cpu_s"],
             "client (ms)": 1e3 * job["client_cpu_s"],
         }
         for task, job in measured["jobs"].items()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from crossmodal.garbage import settle
+from crossmodal.garbage import freeze_gc
 from crossmodal.jobs.names import Task
 from crossmodal.pipelines.base import Described, Outcome, Pause, Pipeline, Request, no_pause
 from worker.host.batcher import Batcher
@@ -49,7 +49,7 @@ async def main(path: Path, batch_s: float) -> None:
     lanes = Lane(pipelines, 1), Lane(pipelines, 1, quiet.give_way)
     info = HostInfo("fake", "0", "cpu", 96, os.getpid())
     batcher = Batcher(pipelines, lanes, quiet, max_batch=64, bulk_batch=64)
-    settle()  # as the real one does
+    freeze_gc()  # as the real one does
     await serve(ModelHost(info, batcher), path, LIMIT_S)
 
 

@@ -125,7 +125,7 @@ def costs(queues: list[Queue]) -> dict[int, dict[str, float]]:
 
 
 def start(client: Client, job: JobHandle) -> None:
-    """What a task process does first."""
+    """What a worker does first with a job."""
     assert isinstance(client.run(client.ledger.start(job.id, "bench")), Attempt)
 
 

@@ -27,7 +27,6 @@ from crossmodal.processes import Child, wait_until
 JOBS, CAPTIONS, ITEMS, REQUESTS = 400, 200, 2_048, 200
 IDLE_S = 15.0
 CALLERS = 8
-CONCURRENCY = 8  # task processes; what a worker holds of connections depends on it
 
 Counts = dict[str, float]
 
@@ -73,12 +72,11 @@ class Meter:
         return found | {"store_bytes": sum(files)}
 
     def _of_processes(self) -> Counts:
-        found = {"celery_cpu_s": 0.0, "task_cpu_s": 0.0, "host_cpu_s": 0.0}
+        found = {"celery_cpu_s": 0.0, "host_cpu_s": 0.0}
         for child in self._supervisor.children():
-            is_celery = "worker.celery" in child.cmdline()
-            found["celery_cpu_s" if is_celery else "host_cpu_s"] += _cpu_s(child)
-            below = sum(_cpu_s(c) for c in child.children(recursive=True))
-            found["task_cpu_s" if is_celery else "host_cpu_s"] += below
+            part = "celery_cpu_s" if "worker.celery" in child.cmdline() else "host_cpu_s"
+            below = child.children(recursive=True)  # decoders, or what a host has forked
+            found[part] += sum(map(_cpu_s, (child, *below)))
         return found
 
 
@@ -105,7 +103,7 @@ def at_rest(meter: Meter) -> Counts:
     time.sleep(IDLE_S)
     after = meter.read()
     span_s = after["at"] - before["at"]
-    kinds = ("redis_cpu_s", "redis_calls", "redis_bytes", "celery_cpu_s", "task_cpu_s")
+    kinds = ("redis_cpu_s", "redis_calls", "redis_bytes", "celery_cpu_s")
     return {name: (after[name] - before[name]) / span_s for name in kinds}
 
 
@@ -113,7 +111,7 @@ def measure() -> dict[str, Any]:
     """Costs by kind of job, of a worker at rest, and of a request to the gateway."""
     port = free_port()
     os.environ["CROSSMODAL_METRICS_PORT"] = str(port)
-    with real_stack("cpu", "--concurrency", str(CONCURRENCY)) as running:
+    with real_stack("cpu") as running:
         del os.environ["CROSSMODAL_METRICS_PORT"]
         client, meter = running.client, Meter(running, port)
         _draw(running, 64)  # connections are open, scripts loaded
@@ -131,8 +129,7 @@ def measure() -> dict[str, Any]:
         with _gateway(running.folder) as (url, process):
             gateway_cpu_s = _post(url, process)
     return {
-        "jobs": found, "idle": idle, "connections": alone, "task_processes": CONCURRENCY,
-        "celery_workers": 2, "gateway_cpu_s": gateway_cpu_s,
+        "jobs": found, "idle": idle, "connections": alone, "gateway_cpu_s": gateway_cpu_s,
     }  # fmt: skip
 
 

@@ -164,11 +164,17 @@ def send_all(children: list[Child], number: signal.Signals) -> None:
             os.killpg(child.pid, number)
 
 
+def children_of(running: Running) -> list[Child]:
+    """The worker of a stack."""
+    assert running.worker is not None
+    return [running.worker.child]
+
+
 def interactive(seconds: float, count: int) -> float:
     """Jobs a second of this project, each a message."""
     with fake_stack(seconds) as running:
         warm(running)
-        workers = [running.workers[0].child]
+        workers = children_of(running)
         stop_all(workers)
         for _ in range(count):
             running.client.txt2img("a red circle", seed=1)
@@ -180,7 +186,7 @@ def bulk(seconds: float) -> float:
     """Items a second of this project, from letting the worker go to the last result read."""
     with fake_stack(seconds) as running, ThreadPoolExecutor(BATCHES) as threads:
         warm(running)
-        workers = [running.workers[1].child]
+        workers = children_of(running)
         stop_all(workers)
         read = [threads.submit(one_batch, running.client) for _ in range(BATCHES)]
         bulk_task = Task.TXT2IMG.in_bulk
@@ -253,8 +259,9 @@ file, fsync every second), and with acknowledgement after the work. rq: two Simp
 do not fork. dramatiq: two processes of 8 threads. arq: two processes of 100 jobs at once
 that look at the queue every 10 ms. taskiq: two processes, Redis streams, `when_executed`. None of
 these keeps a result; Celery keeps it in its Redis backend, and is the better of 2 and 8 processes.
-crossmodal has 8 task processes, and 4 for bulk; it keeps a record of each job and its result. Its
-bulk rate counts items, of which up to {MOST} travel in a message, until the last result is read.
+crossmodal has one worker process with its defaults; it keeps a record of each job and its
+result. Its bulk rate counts items, of which up to {MOST} travel in a message, until the last
+result is read.
 
 The 5 ms are a sleep in each job of the others, and as many sleep side by side as they have
 processes, threads or coroutines. In crossmodal they are a device call, one at a time, that takes

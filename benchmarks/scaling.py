@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py [--json]
 
-A device here is a core: its model host, its Celery workers and their task processes are pinned
-to it. With as many cores as devices and two more, the queue and the client have those.
+A device here is a core: its model host and its Celery worker are pinned to it. With as many
+cores as devices and two more, the queue and the client have those.
 """
 
 import os

@@ -49,8 +49,6 @@ class Fleet:
     batch_s: float
     slots: int
     task: Task
-    processes: int
-    """Task processes of a device, each with a connection to Redis."""
 
     @property
     def rate(self) -> float:
@@ -59,9 +57,9 @@ class Fleet:
 
 
 FLEETS = (
-    Fleet("diffusion, interactive", 4, 2.0, 32, Task.TXT2IMG, 40),
-    Fleet("small model, interactive", 32, 0.064, 32, Task.TXT2IMG, 40),
-    Fleet("small model, bulk", 32, 0.064, 8 * MESSAGE, Task.TXT2IMG_BULK, 40),
+    Fleet("diffusion, interactive", 4, 2.0, 32, Task.TXT2IMG),
+    Fleet("small model, interactive", 32, 0.064, 32, Task.TXT2IMG),
+    Fleet("small model, bulk", 32, 0.064, 8 * MESSAGE, Task.TXT2IMG_BULK),
 )
 
 
@@ -74,7 +72,6 @@ class Costs:
     redis_memory: float
     puts: float
     celery_cpu_s: float
-    task_cpu_s: float
     idle_redis_cpu: float
     idle_bytes: float
     connections: float
@@ -87,11 +84,10 @@ def costs_of(measured: Mapping[str, Any], fleet: Fleet) -> Costs:
     # What a bulk message costs is measured per item, with the message size of that run.
     scale = job["items_a_message"] / MESSAGE if fleet.task.is_bulk else 1.0
     idle = measured["idle"]
-    fixed = measured["connections"] - measured["task_processes"]
     return Costs(
         job["redis_cpu_s"] * scale, job["redis_bytes"] * scale, job["redis_memory"] * scale,
-        job["store_put"], job["celery_cpu_s"] * scale, job["task_cpu_s"],
-        idle["redis_cpu_s"], idle["redis_bytes"], fixed + fleet.processes,
+        job["store_put"], job["celery_cpu_s"] * scale,
+        idle["redis_cpu_s"], idle["redis_bytes"], measured["connections"],
         measured["gateway_cpu_s"] / (MESSAGE if fleet.task.is_bulk else 1),
     )  # fmt: skip
 

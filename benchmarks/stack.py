@@ -1,4 +1,4 @@
-"""Private stacks for benchmarks: a real Valkey, real Celery workers, a real or a fake host."""
+"""Private stacks for benchmarks: a real Valkey, a real Celery worker, a real or a fake host."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from crossmodal.local.valkey import free_port, start_valkey, valkey_url
 from crossmodal.processes import Child, wait_until
 from crossmodal.settings import Settings, load_settings
 from producer import Client
-from worker.cli import crews_of
+from worker.cli import BULK_CONCURRENCY, CONCURRENCY, crews_of
 from worker.devices import Device
 from worker.health import UnitFiles
 from worker.unit import CeleryWorker
@@ -32,7 +32,7 @@ class Running:
     settings: Settings
     client: Client
     folder: Path
-    workers: list[CeleryWorker]
+    worker: CeleryWorker | None = None
 
 
 @contextmanager
@@ -67,14 +67,16 @@ def real_stack(device: str = "cpu", *options: str) -> Iterator[Running]:
         stack.wait_ready(folder / "ready")
         settings = load_settings()
         with Client(settings) as client:
-            yield Running(settings, client, folder, [])
+            yield Running(settings, client, folder)
 
 
 @contextmanager
 def fake_stack(
-    batch_s: float, concurrency: int = 8, bulk_concurrency: int = 4
+    batch_s: float,
+    concurrency: int = CONCURRENCY["cpu"],
+    bulk_concurrency: int = BULK_CONCURRENCY["cpu"],
 ) -> Iterator[Running]:
-    """Real Celery workers, before a host whose batches take `batch_s` and make nothing."""
+    """A real Celery worker, before a host whose batches take `batch_s` and make nothing."""
     with queue_server() as (folder, _):
         files = UnitFiles(folder, "cpu")
         with (folder / "log").open("wb") as log:
@@ -83,17 +85,15 @@ def fake_stack(
             host.start()
             settings = load_settings()
             crews = crews_of(ALL_QUEUES, "", concurrency, bulk_concurrency)
-            workers = [CeleryWorker(settings, Device("cpu"), crew, files) for crew in crews]
-            children = [worker.child for worker in workers]
+            worker = CeleryWorker(settings, Device("cpu"), crews, files)
+            child = worker.child
             try:
                 assert wait_until(files.socket.is_socket, START_S)
-                for child in children:
-                    child.output = log
-                    child.start()
-                ready = [worker.files.ready for worker in workers]
-                assert wait_until(lambda: all(r.exists() for r in ready), START_S)
+                child.output = log
+                child.start()
+                assert wait_until(worker.files.ready.exists, START_S)
                 with Client(settings) as client:
-                    yield Running(settings, client, folder, workers)
+                    yield Running(settings, client, folder, worker)
             finally:
-                for child in [*children, host]:
-                    child.stop(10)
+                child.stop(10)
+                host.stop(10)

@@ -40,7 +40,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "queue": ("producer.follow:queue", "Depth, running jobs and workers of each queue"),
     "gateway": ("producer.gateway.cli:gateway", "Serve jobs over HTTP, with a page at /"),
     "keys": ("producer.keys:app", "API keys of the gateway: create, list, revoke"),
-    "webhooks": ("worker.webhooks:webhooks", "Deliver webhooks"),
+    "background": ("worker.background.cli:background", "Send webhooks, run batches of HTTP"),
+    "webhooks": ("worker.background.cli:background", "The same as `background`"),
     "batch": ("producer.batch:app", "Many requests at once, from a file of JSON lines"),
     "dead": ("producer.dead:app", "Dead letters: list, show, replay, drop"),
     "redis-acl": ("crossmodal.acl_cli:redis_acl", "Redis users with least rights, to print"),
@@ -53,7 +54,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 EXTRAS = {  # what a command cannot do without, whatever its options
     "up": "worker", "demo": "worker", "worker": "worker", "autoscale": "worker",
-    "flower": "monitor", "gateway": "gateway", "webhooks": "webhooks",
+    "flower": "monitor", "gateway": "gateway", "background": "webhooks",
+    "webhooks": "webhooks",
     "train": "train", "evaluate": "train",
 }  # fmt: skip
 NEEDED = {"crossmodal": (), "producer": ("producer",), "worker": ("worker", "celery")}

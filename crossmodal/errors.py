@@ -44,6 +44,7 @@
     │   ├── TrainingDiverged     the loss is no longer a number
     │   ├── TrainingStopped      somebody asked for it; it can be resumed
     │   └── CheckpointMismatch   a checkpoint was made by other options
+    ├── ImageDecoderCrashed      the process that opened a picture died, hung or took too much
     ├── OutputNotWritable        the disk is full, or the folder cannot be written to
     └── ModelHostError
         ├── ModelHostUnavailable no host answers at the socket
@@ -363,6 +364,13 @@ class CheckpointMismatch(TrainingError):
 
     code = "checkpoint_mismatch"
     caused_by_request = True
+
+
+class ImageDecoderCrashed(CrossmodalError):
+    """The process that opened a picture died, hung, took too much memory or answered nonsense."""
+
+    code = "image_decoder_crashed"
+    retryable = True
 
 
 class OutputNotWritable(CrossmodalError):

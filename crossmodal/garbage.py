@@ -7,7 +7,7 @@ import gc
 MADE = 50_000
 
 
-def settle() -> None:
+def freeze_gc() -> None:
     """Leave alone for ever what has been loaded, and look at what comes after less often."""
     gc.collect()
     gc.freeze()

@@ -5,18 +5,39 @@ CROSSMODAL_METRICS_PORT they count for nobody, in memory. Each metric has a row 
 """
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
 from crossmodal.errors import CrossmodalError
 
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+NAME = "CROSSMODAL_METRICS_NAME"
+
 log = logging.getLogger(__name__)
 
+
+def _name() -> str:
+    """In whose files this process counts: so one that is started again counts on."""
+    return os.environ.get(NAME) or str(os.getpid())
+
+
+def count_as(part: str) -> None:
+    """Have a process that was forked count in files of its own, beside its parent's."""
+    if NAME in os.environ:
+        os.environ[NAME] += f"-{part}"
+
+
+if FOLDER in os.environ:
+    multi_process: Any = values.MultiProcessValue  # it has no types
+    values.ValueClass = multi_process(_name)
+
 WORKER = CollectorRegistry(auto_describe=True)
-"""What task processes and model hosts count."""
+"""What workers and model hosts count."""
 STORAGE = CollectorRegistry(auto_describe=True)
 """What every process counts that uses the object store."""
 

@@ -8,7 +8,6 @@ address. Proxies of the environment are not used, and nothing is decompressed.
 """
 
 import asyncio
-import os
 import re
 import socket
 import ssl
@@ -28,6 +27,9 @@ from crossmodal.errors import FetchFailed, ImageTooLarge, UrlRefused, described
 
 MAX_URL_LENGTH = 2_048
 MAX_REDIRECTS = 3
+MAX_ANSWER = 16_384  # bytes of an answer to a POST that are read
+FINISH_S = 1.0  # that its sender may take for them
+KEPT_S, MAX_KEPT = 2.0, 64  # connections that nothing is sent on; servers end them after 5 s
 CONNECT_S = 5.0  # for each address of a name that has several
 REDIRECTS = (301, 302, 303, 307, 308)
 ACCEPT = {"Accept": "image/*", "Accept-Encoding": "identity"}
@@ -113,32 +115,61 @@ async def fetch(
     backend = _Backend(resolve, _refusal or partial(refusal, allow_private=allow_private))
     async with _errors(target, timeout_s):
         for _ in range(MAX_REDIRECTS + 1):
-            async with _exchange("GET", target, ACCEPT, backend) as response:
+            tls = _tls() if target.scheme == "https" else None
+            async with (
+                httpcore2.AsyncConnectionPool(ssl_context=tls, network_backend=backend) as pool,
+                _exchange(pool, "GET", target, ACCEPT) as response,
+            ):
                 if response.status not in REDIRECTS:
                     return await _body(response, max_bytes)
                 target = _redirected(target, response)
         raise UrlRefused(f"the URL redirects more than {MAX_REDIRECTS} times: use the last one")
 
 
-def post(
-    url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float,
-    allow_private: bool = False, resolve: Resolve = look_up, _refusal: Refusal | None = None,
-) -> int:  # fmt: skip
-    """The status that a POST is answered with; its body is not read, a redirect not followed.
+class Poster:
+    """Posts to URLs that users name, many at once.
 
-    For threads without an event loop. Raises `UrlRefused` or `FetchFailed`.
+    A connection whose answer was short serves for the next post to the same host. It leads to the
+    address that was checked when it was made.
     """
-    target = check_url(url)
-    backend = _Backend(resolve, _refusal or partial(refusal, allow_private=allow_private))
 
-    async def exchange() -> int:
+    def __init__(
+        self, *, timeout_s: float, allow_private: bool = False, resolve: Resolve = look_up,
+        _refusal: Refusal | None = None,
+    ) -> None:  # fmt: skip
+        self._timeout_s = timeout_s
+        backend = _Backend(resolve, _refusal or partial(refusal, allow_private=allow_private))
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=_tls(), max_connections=None, max_keepalive_connections=MAX_KEPT,
+            keepalive_expiry=KEPT_S, network_backend=backend,
+        )  # fmt: skip
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """The status that a POST is answered with; a redirect is not followed.
+
+        Raises `UrlRefused` or `FetchFailed`.
+        """
+        target = check_url(url)
         async with (
-            _errors(target, timeout_s),
-            _exchange("POST", target, headers, backend, body) as response,
+            _errors(target, self._timeout_s),
+            _exchange(self._pool, "POST", target, headers, body) as response,
         ):
+            await _finish(response)
             return response.status
 
-    return asyncio.run(exchange())
+    async def close(self) -> None:
+        await self._pool.aclose()
+
+
+async def _finish(response: httpcore2.Response) -> None:
+    """Read an answer that is short, for its connection can be used again then."""
+    length = _header(response, b"content-length", "0" if response.status == 204 else "")
+    if not length.isdigit() or int(length) > MAX_ANSWER:
+        return
+    with suppress(TimeoutError, *_FAILURES):
+        async with asyncio.timeout(FINISH_S), aclosing(response.aiter_stream()) as chunks:
+            async for _ in chunks:
+                continue
 
 
 @dataclass(frozen=True)
@@ -164,7 +195,7 @@ class _Backend(httpcore2.AnyIOBackend):
     async def _look_up(self, host: str, port: int) -> list[Address]:
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(_lookups(os.getpid()), self.resolve, host, port)
+            found = await loop.run_in_executor(_lookups(), self.resolve, host, port)
         except (OSError, UnicodeError) as e:
             raise FetchFailed(f"the name {host!r} cannot be resolved: {described(e)}") from e
         if not found:
@@ -174,19 +205,15 @@ class _Backend(httpcore2.AnyIOBackend):
 
 @asynccontextmanager
 async def _exchange(
-    method: str, url: httpx2.URL, headers: Mapping[str, str], backend: _Backend,
-    body: bytes | None = None,
+    pool: httpcore2.AsyncConnectionPool, method: str, url: httpx2.URL,
+    headers: Mapping[str, str], body: bytes | None = None,
 ) -> AsyncIterator[httpcore2.Response]:  # fmt: skip
-    """One request on a connection of its own, up to the head of its answer."""
+    """One request, up to the head of its answer."""
     target = httpcore2.URL(
         scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
     )
-    tls = _tls() if url.scheme == "https" else None
     lines = [("Host", url.netloc.decode()), ("User-Agent", "crossmodal"), *headers.items()]
-    async with (
-        httpcore2.AsyncConnectionPool(ssl_context=tls, network_backend=backend) as pool,
-        pool.stream(method, target, headers=lines, content=body) as response,
-    ):
+    async with pool.stream(method, target, headers=lines, content=body) as response:
         yield response
 
 
@@ -239,9 +266,9 @@ def _header(response: httpcore2.Response, name: bytes, default: str) -> str:
     return next((value.decode(errors="replace") for value in found), default)
 
 
-@lru_cache(1)
-def _lookups(pid: int) -> ThreadPoolExecutor:
-    """Threads of this process: a lookup that times out holds one of these, and no others."""
+@lru_cache
+def _lookups() -> ThreadPoolExecutor:
+    """Threads: a lookup that times out holds one of these, and no others."""
     return ThreadPoolExecutor(16, thread_name_prefix="lookup")
 
 

@@ -80,6 +80,13 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(50_000_000, ge=1)
     """Largest picture that is decoded: width × height from its header."""
 
+    decode_memory: int = Field(512_000_000, ge=64_000_000)
+    """Bytes that a worker may use for pictures it decodes, with their files and the processes that
+    do it: as many as cores, at most one for each 128 MB. Other pictures wait. One that needs more
+    than all of it is decoded when no other is: a WebP of 50 megapixels takes 0.9 GB."""
+    decode_timeout_s: float = Field(30.0, gt=0)
+    """How long decoding a picture may take before its process is killed."""
+
     max_batch: int = Field(16, ge=1, le=256)
     """Most pictures or captions that the model host runs at once; submitters and workers go by it
     for how many messages of one API key lie in a queue, too."""

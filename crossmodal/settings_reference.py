@@ -31,7 +31,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Workers": (
         "bundle", "result_backend", "plain_queue", "bulk_concurrency", "bulk_batch", "max_wait_s",
-        "host_wait_s", "drain_s", "metrics_port", "metrics_address",
+        "host_wait_s", "decode_memory", "decode_timeout_s", "drain_s", "metrics_port",
+        "metrics_address",
     ),
     "Limits and leases: the same for everybody who shares a queue": (
         "max_batch", "retention_s", "max_attempts", "max_message_bytes", "run_time_limit_s",

@@ -1,4 +1,4 @@
-# Gateway, webhooks, Flower and the command line: all that needs no torch. From the repository's root:
+# Gateway, background process, Flower and the command line: all that needs no torch. From the repository's root:
 #
 #   docker build -f docker/producer.Dockerfile -t crossmodal-producer:0.1.0 .
 #
@@ -34,7 +34,7 @@ FROM ${BASE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="crossmodal-producer" \
-      org.opencontainers.image.description="Gateway, webhooks, Flower and command line of crossmodal" \
+      org.opencontainers.image.description="Gateway, background process, Flower and command line of crossmodal" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

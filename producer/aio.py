@@ -1,34 +1,30 @@
-"""The client for an event loop: the same client underneath, in threads; waits are native.
+"""The client for an event loop: the same calls, awaited.
 
-Submitting, looking and reading are calls of a bounded time and run in a thread. Waiting for jobs
-takes as long as it takes, so it holds no thread: it is a blocking read of its own on an
-asynchronous connection. A batch goes through a thread in turns of a few seconds, since it sends
-while it waits. Signatures are those of `Client`, which alone are written down.
+What goes to Redis is sent by the loop itself, all that is asked in one turn of it together; the
+object store is used in threads. A batch goes through a thread in turns of a few seconds, since
+it sends while it waits. Signatures are those of `Client`, which are those of the calls.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial, wraps
+from functools import partial
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self
 
-from crossmodal.errors import WrongState
-from crossmodal.jobs.connection import broker_errors, connect_async
+from crossmodal.jobs.calls import Call
 from crossmodal.jobs.record import ItemResult, JobResult, JobState, JobStatus
+from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.settings import Settings
 from producer.bulk import Results
+from producer.calls import ClientCalls
 from producer.client import Client
-from producer.handle import Handle, JobHandle, ids_of, result_of
-from producer.waiting import Wait
+from producer.handle import Handle, ids_of, result_of
+from producer.twins import as_twin, asked, awaited
 
 P = ParamSpec("P")
-T = TypeVar("T")
-Q = ParamSpec("Q")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -48,86 +44,47 @@ class AsyncJobHandle(Handle):
 
     async def wait(self, timeout_s: float | None = None) -> JobState:
         """See `JobHandle.wait`."""
-        async for _ in self.client.as_completed([self], timeout_s):
-            break
-        return (await self.client.record(self.id)).state
+        return (await self.client._ended(self.id, timeout_s)).state
 
     async def result(self, timeout_s: float | None = None) -> JobResult:
         """See `JobHandle.result`."""
-        await self.wait(timeout_s)
-        return result_of(await self.client.record(self.id))
-
-
-def awaited(
-    method: Callable[Concatenate[Client, P], T],
-) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
-    """The twin of a method that is called in a thread."""
-
-    async def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.to_thread(_of(self, method), *args, **kwargs)
-
-    return _as_twin(twin, method)
+        return result_of(await self.client._ended(self.id, timeout_s))
 
 
 def submitted(
-    method: Callable[Concatenate[Client, P], JobHandle],
-) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, AsyncJobHandle]]:
-    """The same where a handle is returned: the twin's has methods to be awaited."""
+    method: Callable[Concatenate[Any, P], Call[str]],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, AsyncJobHandle]]:
+    """A method that makes a handle of the id that its call comes to."""
 
     async def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncJobHandle:
-        handle = await asyncio.to_thread(_of(self, method), *args, **kwargs)
-        return AsyncJobHandle(self, handle.id)
+        return AsyncJobHandle(self, await self.run(asked(self, method, *args, **kwargs)))
 
-    return _as_twin(twin, method, AsyncJobHandle)
+    return as_twin(twin, method, AsyncJobHandle)
 
 
 def iterated(
     method: Callable[Concatenate[Client, P], Iterator[ItemResult]],
 ) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[ItemResult]]:
-    """The same for a batch: whoever leaves it, leaves no thread that goes on with it."""
+    """The twin of a batch: whoever leaves it, leaves no thread that goes on with it."""
 
     def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[ItemResult]:
-        return _in_turns(partial(_of(self, method), *args, **kwargs))
+        return _in_turns(partial(method, self.sync, *args, **kwargs))
 
-    return _as_twin(twin, method, AsyncIterator[ItemResult])
-
-
-def _of(client: AsyncClient, method: Callable[Concatenate[Client, P], T]) -> Callable[P, T]:
-    """The method of this very client's twin, which may be of a kind of its own."""
-    found: Callable[P, T] = getattr(client.sync, method.__name__)
-
-    def called(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            inspect.signature(found).bind(*args, **kwargs)
-        except TypeError as e:  # which names no method, or that of the other client
-            raise TypeError(f"AsyncClient.{method.__name__}(): {e}") from None
-        return found(*args, **kwargs)
-
-    return called
-
-
-def _as_twin(
-    twin: Callable[Q, R], method: Callable[..., Any], returns: Any = None
-) -> Callable[Q, R]:
-    """`twin` with the name, the sentence and the signature of `method`, for `help` and editors."""
-    named: Any = wraps(method)(twin)
-    if returns is not None:
-        named.__signature__ = inspect.signature(method).replace(return_annotation=returns)
-        named.__annotations__ = {**method.__annotations__, "return": returns}
-    return twin
+    return as_twin(twin, method, AsyncIterator[ItemResult])
 
 
 class AsyncClient:
     """The asynchronous twin of `Client`: the same methods and arguments, awaited.
 
-    It belongs to the event loop that it first waits in. What only operators need is the blocking
+    It may be used in one event loop after another. What only operators need is the blocking
     client's, which is `sync`.
     """
 
     def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
         self.sync = Client(settings, **overrides)
-        self.redis: Any = connect_async(self.sync.settings)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.calls = self.sync.calls
+        self.runner = AsyncRunner(self.sync.settings)
+        self.run = self.runner.run
 
     async def __aenter__(self) -> Self:
         return self
@@ -139,35 +96,35 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        if self._loop in (None, asyncio.get_running_loop()):  # else they have ended with it
-            await self.redis.aclose()
-        await asyncio.to_thread(self.sync.close)
+        await self.runner.close()
+        self.sync.close()
 
-    txt2img = submitted(Client.txt2img)
-    img2txt = submitted(Client.img2txt)
-    submit = submitted(Client.submit)
-    retry = submitted(Client.retry)
-    delete = awaited(Client.delete)
-    upload = awaited(Client.upload)
+    txt2img = submitted(ClientCalls.txt2img)
+    img2txt = submitted(ClientCalls.img2txt)
+    submit = submitted(ClientCalls.submit)
+    retry = submitted(ClientCalls.retry)
+    delete = awaited(ClientCalls.delete)
+    upload = awaited(ClientCalls.upload)
 
     map_txt2img = iterated(Client.map_txt2img)
     map_img2txt = iterated(Client.map_img2txt)
     map_items = iterated(Client.map_items)
-    batch = awaited(Client.batch)
-    cancel_batch = awaited(Client.cancel_batch)
+    batch = awaited(ClientCalls.batch)
+    cancel_batch = awaited(ClientCalls.cancel_batch)
 
-    job = submitted(Client.job)
-    record = awaited(Client.record)
-    history = awaited(Client.history)
-    status = awaited(Client.status)
-    cancel = awaited(Client.cancel)
-    queue = awaited(Client.queue)
-    queues = awaited(Client.queues)
-    workers = awaited(Client.workers)
-    jobs = awaited(Client.jobs)
+    job = submitted(ClientCalls.job)
+    record = awaited(ClientCalls.record)
+    history = awaited(ClientCalls.history)
+    status = awaited(ClientCalls.status)
+    cancel = awaited(ClientCalls.cancel)
+    queue = awaited(ClientCalls.queue)
+    queues = awaited(ClientCalls.queues)
+    workers = awaited(ClientCalls.workers)
+    jobs = awaited(ClientCalls.jobs)
+    _ended = awaited(ClientCalls.ended)
 
-    read = awaited(Client.read)
-    sign = awaited(Client.sign)
+    read = awaited(ClientCalls.read)
+    sign = awaited(ClientCalls.sign)
 
     def as_completed(
         self, jobs: Iterable[Handle | str], timeout_s: float | None = None
@@ -181,27 +138,10 @@ class AsyncClient:
     async def _as_they_end(
         self, job_ids: list[str], timeout_s: float | None
     ) -> AsyncIterator[AsyncJobHandle]:
-        self._check_loop()
-        wait = await asyncio.to_thread(self.sync._new_wait, job_ids, timeout_s)
+        wait = await self.run(self.calls.wait(job_ids, timeout_s))
         while wait:
-            for job_id in await self._more_ended(wait):
+            for job_id in await self.run(self.calls.more_ended(wait)):
                 yield AsyncJobHandle(self, job_id)
-
-    async def _more_ended(self, wait: Wait) -> list[str]:
-        if look := wait.to_look_at():
-            return wait.end(await asyncio.to_thread(self.sync.run, self.sync.ledger.ended(look)))
-        with broker_errors(self.sync.settings):
-            return wait.feed(await self.redis.execute_command(*wait.command()))
-
-    def _check_loop(self) -> None:
-        """Raise `WrongState` in any loop but the first: connections cannot change theirs."""
-        here = asyncio.get_running_loop()
-        self._loop = self._loop or here
-        if self._loop is not here:
-            raise WrongState(
-                "this AsyncClient has waited in another event loop: make one for each loop, as "
-                "`async with AsyncClient()` inside of what asyncio.run runs"
-            )
 
 
 async def _in_turns(begin: Callable[[], Iterator[ItemResult]]) -> AsyncIterator[ItemResult]:

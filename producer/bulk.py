@@ -10,28 +10,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 from crossmodal.errors import (
     IdempotencyConflict,
     InvalidParams,
     JobCanceled,
-    JobNotFound,
     QueueFull,
 )
 from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, ItemPacker, join_items
-from crossmodal.jobs.calls import Call
-from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task, bulk_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import MAX_ITEMS, BulkParams, parse_params, task_of
 from crossmodal.jobs.record import Failure, ItemResult, Job, JobState
 from crossmodal.parts import finished_parts, read_part
-from crossmodal.storage import Storage
-from producer.waiting import Wait
-
-T = TypeVar("T")
+from producer.calls import ClientCalls
+from producer.twins import Runs
 
 MESSAGE_S = 3.0  # what a message should take its worker
 LEAST, USUAL, MOST = 8, 256, MAX_ITEMS  # items of a message; usual while nobody knows how long
@@ -42,19 +37,6 @@ MOST_FAILED = 1_000  # that are held before they are passed on
 AHEAD = 64  # messages that are sent and not read yet
 CANCELED = Failure(code="canceled", message="the batch was canceled before this was sent")
 FULL_S = 1.0  # how long to wait at most before a full queue is tried again
-
-
-class Services(Protocol):
-    """What a batch asks of its client; what no app should ask for has no public name there."""
-
-    def _new_wait(self, job_ids: Iterable[str], timeout_s: float | None) -> Wait: ...
-    def _more_ended(self, wait: Wait, *, block: bool = True) -> list[str]: ...
-    def _most_items(self, task: Task, batch_id: str) -> int: ...
-    def run(self, call: Call[T], /) -> T: ...
-    @property
-    def ledger(self) -> JobLedger: ...
-    @property
-    def storage(self) -> Storage: ...
 
 
 @dataclass(frozen=True)
@@ -103,18 +85,16 @@ class Batch:
     """The items of one batch on their way; iterate over `results` to move it on."""
 
     def __init__(
-        self, services: Services, batch_id: str, origin: Origin = NOBODY,
-        is_canceled: Callable[[], bool] = lambda: False,
-    ) -> None:  # fmt: skip
-        self._services = services
-        self._run = services.run
-        self._ledger = services.ledger
+        self, runner: Runs, calls: ClientCalls, batch_id: str, origin: Origin = NOBODY
+    ) -> None:
+        self._run = runner.run
+        self._calls = calls
+        self._ledger = calls.ledger
         self._origin = origin
-        self._is_canceled = is_canceled
         self._batch_id = batch_id
         self._sent: dict[str, Message] = {}
         self._failed: list[ItemResult] = []
-        self._wait = services._new_wait([], None)
+        self._wait = self._run(calls.wait([]))
 
     def results(self, items: Iterable[Request | ItemResult]) -> Results:
         """What became of each item, in any order; `index` is its place among `items`.
@@ -137,14 +117,14 @@ class Batch:
                 following = next(messages, None)
                 goes_on = following is not None
             if self._sent:
-                for job_id in self._services._more_ended(self._wait, block=not goes_on):
+                for job_id in self._run(self._calls.more_ended(self._wait, block=not goes_on)):
                     yield from self._read(self._sent.pop(job_id))
             yield None
 
     def _messages(self, items: Iterable[Request | ItemResult]) -> Iterator[Message]:
         """Each message, with its input in the store; the items themselves are not kept."""
         number = 0
-        most_of = cache(lambda task: self._services._most_items(task, self._batch_id))
+        most_of = cache(self._max_items)
         for some in _portions(self._packed(items), most_of):
             if not some:
                 yield PAUSE
@@ -153,12 +133,17 @@ class Batch:
             data = join_items([item.data for item in some])
             params = BulkParams(
                 kind=task.value,  # type: ignore[arg-type]  # an item's task
-                input=self._services.storage.put_input(data, MEDIA_TYPE),
+                input=self._calls.storage.put_input(data, MEDIA_TYPE),
                 items=len(some), batch=self._batch_id, number=number, most=most_of(task),
             )  # fmt: skip
             names = {item.place: item.custom_id for item in some}
             yield Message(bulk_job_id(self._batch_id, number), params, names)
             number += 1
+
+    def _max_items(self, task: Task) -> int:
+        """How many items a message of this kind may have; it stays so for all of the batch."""
+        known = self._run(self._calls.batches.most(self._batch_id, task))
+        return known or fitting(self._run(self._calls.queue(task.in_bulk)).mean_item_s)
 
     def _packed(self, items: Iterable[Request | ItemResult]) -> Iterator[Packed | None]:
         """Items that can be sent; None now and then, for failures that have to be passed on."""
@@ -182,8 +167,6 @@ class Batch:
     def _send(self, message: Message) -> bool:
         """Whether the queue took the message, now or in an earlier run."""
         params = message.params
-        if self._is_canceled() and not self._was_sent(message):
-            return self._drop(message)
         try:
             _, is_new = self._run(self._ledger.submit(
                 message.job, message.task, params.model_dump_json(), "",
@@ -198,8 +181,6 @@ class Batch:
             return False
         if not is_new:
             self._check(message)
-        elif self._is_canceled():  # by somebody who could not see this message yet
-            self._run(self._ledger.cancel(message.job))
         self._sent[message.job] = message
         self._wait.add(message.job, is_new=is_new)
         return True
@@ -214,13 +195,6 @@ class Batch:
     def _take(self, message: Message) -> bool:
         return message is PAUSE or self._send(message)
 
-    def _was_sent(self, message: Message) -> bool:
-        try:
-            self._run(self._ledger.get(message.job))
-        except JobNotFound:
-            return False
-        return True
-
     def _check(self, message: Message) -> None:
         """Raise `IdempotencyConflict` if the job is not about the same items."""
         job = self._run(self._ledger.get(message.job))
@@ -234,7 +208,7 @@ class Batch:
     def _read(self, message: Message) -> Iterator[ItemResult]:
         """The results of a message that has ended; its failure for items that have none."""
         job = self._run(self._ledger.get(message.job))
-        storage = self._services.storage
+        storage = self._calls.storage
         parts = finished_parts(storage, job.id) if job.result is None else job.result.parts
         missing = message.names.copy()
         places = list(missing)

@@ -12,12 +12,12 @@ from crossmodal.console import Json, errors_to_exit_status, print_json, say
 from crossmodal.errors import BlobNotFound, InvalidParams, JobNotFound
 from crossmodal.jobs.bulk import unpack_items
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import CHECKS, INPUTS, RESULTS, Task, job_of_result, result_key
+from crossmodal.jobs.names import CAPTIONS, CHECKS, INPUTS, RESULTS, Task, job_of_result, result_key
 from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.runners import Runner
 from crossmodal.settings import load_settings
 from crossmodal.storage import Storage, StoredBlob, open_storage
-from producer.operators import Runs
+from producer.twins import Runs
 
 GRACE_S = 3_600.0
 CHUNK = 500  # blobs that are deleted by one look at the records
@@ -155,9 +155,10 @@ class Collector:
             return False
         if job.task.is_bulk:  # whose pictures only its parts name; they live as long as the record
             return False
-        images = job.result.images if job.result else ()
-        kept = {image.key for image in images} | {result_key(job_id, "result.json")}
-        return job.result is None or blob.key not in kept
+        if job.result is None:
+            return True
+        captions = result_key(job_id, CAPTIONS, job.result.attempt)
+        return blob.key not in {captions, *(image.key for image in job.result.images)}
 
     def _inputs(self, found: Collected) -> Iterator[StoredBlob]:
         return self._list(INPUTS, found, lambda b: b.modified_at < self._expired_before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,12 +19,9 @@ class Handle:
 class Follows(Protocol):
     """What a handle asks of its client."""
 
-    def record(self, job: Handle | str) -> Job: ...
     def status(self, job: Handle | str) -> JobStatus: ...
     def cancel(self, job: Handle | str) -> JobState: ...
-    def as_completed(
-        self, jobs: Iterable[Handle | str], timeout_s: float | None = None
-    ) -> Iterator[JobHandle]: ...
+    def _ended(self, job: Handle | str, timeout_s: float | None = None) -> Job: ...
 
 
 @dataclass(frozen=True)
@@ -45,9 +41,7 @@ class JobHandle(Handle):
 
     def wait(self, timeout_s: float | None = None) -> JobState:
         """The state the job ended in. Raises `ResultTimeout`."""
-        for _ in self.client.as_completed([self], timeout_s):
-            break
-        return self.client.record(self.id).state
+        return self.client._ended(self.id, timeout_s).state
 
     def result(self, timeout_s: float | None = None) -> JobResult:
         """What the job made, once it has.
@@ -55,8 +49,7 @@ class JobHandle(Handle):
         Raises `JobFailed` with the code of its cause, `JobCanceled`, `JobExpired`, or
         `ResultTimeout`.
         """
-        self.wait(timeout_s)
-        return result_of(self.client.record(self.id))
+        return result_of(self.client._ended(self.id, timeout_s))
 
 
 def id_of(job: Any) -> str:

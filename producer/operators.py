@@ -1,22 +1,11 @@
-"""What operators ask of Redis, by methods that wait: dead letters and API keys."""
+"""What operators ask of Redis, by methods that wait: dead letters, API keys, webhooks."""
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any
 
 from crossmodal.jobs.access import ApiKeys
-from crossmodal.jobs.calls import Call
 from crossmodal.jobs.dead import DeadLetters
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Runs(Protocol):
-    """What runs calls, and waits for what they come to."""
-
-    def run(self, call: Call[T], /) -> T: ...
-    def close(self) -> None: ...
+from crossmodal.jobs.webhooks import Deliveries
+from producer.twins import Runs, waited
 
 
 class Waiting:
@@ -25,18 +14,7 @@ class Waiting:
     def __init__(self, calls: Any, runner: Runs) -> None:
         self.calls = calls
         self.runner = runner
-
-
-def waited(
-    method: Callable[Concatenate[Any, P], Call[T]],
-) -> Callable[Concatenate[Any, P], T]:
-    """The method of a `Waiting` that makes this call and runs it."""
-
-    @wraps(method)
-    def run(self: Waiting, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.runner.run(method(self.calls, *args, **kwargs))
-
-    return run
+        self.run = runner.run
 
 
 class Keys(Waiting):
@@ -59,3 +37,11 @@ class Letters(Waiting):
     count = waited(DeadLetters.count)
     get = waited(DeadLetters.get)
     drop = waited(DeadLetters.drop)
+
+
+class Webhooks(Waiting):
+    """See `Deliveries`."""
+
+    get = waited(Deliveries.get)
+    list = waited(Deliveries.list)
+    counts = waited(Deliveries.counts)

@@ -1,7 +1,7 @@
 """Waiting for jobs to end, without saying how the waiting is done.
 
-The same object serves blocking and asynchronous callers: it makes the Redis command that
-blocks until something happens, takes in the reply, and says when states must be looked at.
+The same object serves blocking and asynchronous callers: it makes the step that waits in Redis
+until something happens, takes in the reply, and says when states must be checked.
 Transitions are told in a few streams that many jobs share, so that it costs the same to wait
 for ten jobs and for a million. What a stream has forgotten before it was read, a look finds.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from crossmodal.errors import ResultTimeout
-from crossmodal.jobs.calls import Command, Steps, Waiting, call
+from crossmodal.jobs.calls import Command, Step, Waiting, redis
 from crossmodal.jobs.names import shard_key
 from crossmodal.jobs.record import JobState
 
@@ -73,15 +73,17 @@ class Wait:
         """Those of the jobs that were followed until now, and have ended."""
         return [job_id for job_id in job_ids if self._left.pop(job_id, self) is None]
 
-    def command(self, *, block: bool = True) -> list[Any]:
+    def step(self, *, block: bool = True) -> Step:
         """XREAD over the streams of all jobs. Raises `ResultTimeout` when the time is up."""
         left = self._block_s
         if self._deadline is not None:
             left = min(left, self._deadline - time.monotonic())
             if left <= 0:
                 raise ResultTimeout(self._in_time())
-        blocking = ["BLOCK", max(1, int(left * 1_000))] if block else []
-        return ["XREAD", *blocking, "STREAMS", *self._seen, *self._seen.values()]
+        if block:
+            return Waiting(redis.xread(self._seen, block=max(1, int(left * 1_000))))
+        command: Command = redis.xread(self._seen)
+        return command
 
     def _in_time(self) -> str:
         first, left = next(iter(self._left)), len(self._left)
@@ -91,7 +93,7 @@ class Wait:
         return f"{left} of {self._count} jobs have not ended{within} and go on, among them {first}"
 
     def feed(self, reply: Any) -> list[str]:
-        """Take in a reply to `command`; returns the ids of the jobs that have ended."""
+        """Take in the reply to `step`; returns the ids of the jobs that have ended."""
         ended: list[str] = []
         streams = reply.items() if isinstance(reply, dict) else (reply or [])
         for stream, entries in streams:
@@ -100,13 +102,6 @@ class Wait:
                 if fields["id"] in self._left and JobState(fields["state"]).is_terminal:
                     ended += self.end([fields["id"]])
         return ended
-
-
-@call
-def told(wait: Wait, *, block: bool = True) -> Steps[Any]:
-    """What streams tell of the jobs that are waited for; may be nothing, after a while."""
-    command = Command(tuple(wait.command(block=block)))
-    return (yield Waiting(command) if block else command)
 
 
 def _flat(entries: Any) -> list[tuple[str, dict[str, str]]]:

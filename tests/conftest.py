@@ -17,7 +17,7 @@ from crossmodal.local.stack import Stack
 from crossmodal.settings import Settings, load_settings
 from producer import Client
 from tests.servers import Server, start_server, user_url
-from tests.workers import celery_workers, host_of, task_children
+from tests.workers import celery_worker, host_of
 
 LONGEST_FIRST = ("chaos", "e2e", "smoke", "integration", "unit")
 SLOW = ("chaos", "e2e")
@@ -70,6 +70,9 @@ def admin(redis_server: Server) -> Iterator[Any]:
         yield redis
 
 
+IN_HAND = 8  # jobs of the worker of a `RunningStack`
+
+
 @dataclass(frozen=True)
 class RunningStack:
     """A queue with a worker on it, and the environment that leads to them."""
@@ -81,7 +84,7 @@ class RunningStack:
     server: Server
 
     def processes(self) -> set[int]:
-        """Process ids of the model host, the Celery worker and its task children."""
+        """Process ids of the model host, the Celery worker, and what they have started."""
         return {child.pid for child in self.supervisor.children(recursive=True)}
 
     @property
@@ -89,20 +92,21 @@ class RunningStack:
         """The model host itself, without what it has forked."""
         return host_of(self.supervisor)
 
-    def task_children(self) -> list[psutil.Process]:
-        """The processes that Celery forked to run tasks in."""
-        return task_children(*celery_workers(self.supervisor))
+    @property
+    def celery(self) -> psutil.Process:
+        """The Celery worker."""
+        return celery_worker(self.supervisor)
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """Valkey, a model host and a Celery worker with eight processes, on the CPU."""
+    """Valkey, a model host and a Celery worker that has eight jobs in hand, on the CPU."""
     folder = tmp_path_factory.mktemp("stack")
     server = start_server(folder / "valkey")
     env = stack_environment(server.port, folder)
     log = folder / "processes.log"
     with log.open("wb") as output, Stack(env, output) as running:
-        options = ["--devices", "cpu", "--concurrency", "8"]
+        options = ["--devices", "cpu", "--concurrency", str(IN_HAND)]
         worker = running.start_worker(options, 60, folder / "ready")
         running.wait_ready(folder / "ready")
         yield RunningStack(env, settings_of(env), log, psutil.Process(worker.pid), server)

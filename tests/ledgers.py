@@ -8,7 +8,8 @@ from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.runners import AsyncRunner, Runner
 from crossmodal.settings import Settings
-from producer.operators import Waiting, waited
+from producer.operators import Waiting
+from producer.twins import Runs, waited
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Ledger(Waiting):
 
     calls: JobLedger
 
-    def __init__(self, settings: Settings, runner: Runner | OnALoop | None = None) -> None:
+    def __init__(self, settings: Settings, runner: Runs | None = None) -> None:
         super().__init__(JobLedger(settings), runner or Runner(settings))
 
     def __enter__(self) -> Self:
@@ -63,7 +64,7 @@ class Ledger(Waiting):
     is_leased = waited(JobLedger.is_leased)
     requeue = waited(JobLedger.requeue)
     promote = waited(JobLedger.promote)
-    halt = waited(JobLedger.halt)
+    cancel_batch = waited(JobLedger.cancel_batch)
     remove = waited(JobLedger.remove)
     forget = waited(JobLedger.forget)
 

@@ -94,27 +94,15 @@ def host_of(supervisor: Supervisor) -> psutil.Process:
     return host
 
 
-def celery_workers(supervisor: Supervisor, *, bulk: bool | None = None) -> list[psutil.Process]:
-    """The Celery workers, or those of bulk queues, or those of all others."""
-    return [child for child, line in _started(supervisor)
-            if "worker.celery" in line and bulk in (None, "-bulk" in str(line))]  # fmt: skip
+def celery_workers(supervisor: Supervisor) -> list[psutil.Process]:
+    """The Celery workers, one a device."""
+    return [child for child, line in _started(supervisor) if "worker.celery" in line]
 
 
-def interactive_worker(supervisor: Supervisor) -> psutil.Process:
-    """The one Celery worker of the interactive queues."""
-    [celery] = celery_workers(supervisor, bulk=False)
+def celery_worker(supervisor: Supervisor) -> psutil.Process:
+    """The one Celery worker."""
+    [celery] = celery_workers(supervisor)
     return celery
-
-
-def bulk_worker(supervisor: Supervisor) -> psutil.Process:
-    """The one Celery worker of the bulk queues."""
-    [celery] = celery_workers(supervisor, bulk=True)
-    return celery
-
-
-def task_children(*workers: psutil.Process) -> list[psutil.Process]:
-    """The processes that these Celery workers forked to run tasks in."""
-    return [child for worker in workers for child in _children(worker)]
 
 
 def _started(supervisor: Supervisor) -> list[tuple[psutil.Process, list[str]]]:

@@ -1,44 +1,56 @@
-"""What a task process reads from the object store and puts there."""
+"""What a worker reads from the object store and puts there, in threads: any store may be slow."""
 
-from functools import cached_property
-
-import numpy as np
-from numpy.typing import NDArray
+import asyncio
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import cached_property, partial
+from typing import Any, ParamSpec, TypeVar
 
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.names import result_key
+from crossmodal.jobs.names import CAPTIONS, result_key
 from crossmodal.jobs.params import MAX_SEED, BlobRef, ItemParams, Txt2ImgParams
-from crossmodal.jobs.record import ImageRef, JobResult
+from crossmodal.jobs.record import ImageRef
 from crossmodal.settings import Settings
-from crossmodal.storage import Storage, is_folder, open_storage
-from crossmodal.vision.decode import decode
+from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.encode import encode_png, parameters_text
 from worker.host.protocol import Answer
 
+P = ParamSpec("P")
+T = TypeVar("T")
+THREADS = 32  # operations on the store that may be under way at once
+
 
 class Blobs:
-    """Pictures in, pictures and results out; one a process."""
+    """Pictures in, pictures and captions out; one a process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._threads = ThreadPoolExecutor(THREADS, "storage")
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a function that reads or writes returns, run in a thread in this very context."""
+        run = partial(copy_context().run, partial(function, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # -- what `call` is given -------------------------------------------------------------
 
     @cached_property
     def store(self) -> Storage:
         # Opened on first use: a store that is away fails jobs, not the worker's start.
         return open_storage(self._settings)
 
-    @property
-    def in_folder(self) -> bool:
-        """Whether the object store is a folder of this machine."""
-        return is_folder(self._settings.storage_url)
+    def picture(self, image: BlobRef) -> bytes:
+        """The file of a stored picture. Raises `ImageTooLarge`, and `StorageUnavailable`."""
+        return self.store.get(image, self._settings.max_image_bytes)
 
-    def picture(self, image: BlobRef) -> NDArray[np.uint8]:
-        """The pixels of a stored picture, RGB (H, W, 3), within the limits."""
-        return self.pixels(self.store.get(image, self._settings.max_image_bytes))
-
-    def pixels(self, data: bytes) -> NDArray[np.uint8]:
-        """The pixels of a picture's file, RGB (H, W, 3), within the limits."""
-        return decode(data, self._settings.max_image_pixels)
+    def get(self, blob: BlobRef) -> bytes:
+        """The bytes of a blob. Raises `StorageUnavailable`."""
+        return self.store.get(blob)
 
     def put_images(
         self, attempt: Attempt, params: ItemParams, answer: Answer, folder: str = ""
@@ -58,18 +70,8 @@ class Blobs:
             refs.append(ImageRef(**blob.model_dump(), width=width, height=height))
         return tuple(refs)
 
-    def put_result(self, result: JobResult) -> None:
-        """Store the job's `result.json`, where anybody finds it who knows the job's id."""
-        text = result.model_dump_json().encode()
-        key = result_key(result.job, "result.json")
-        # The one blob that all attempts share: an earlier one's may come last, over a slow network.
-        self.store.put_over(
-            key, text, "application/json", lambda there: _attempt_of(there) <= result.attempt
-        )
-
-
-def _attempt_of(stored: bytes) -> int:
-    try:
-        return JobResult.model_validate_json(stored).attempt
-    except ValueError:  # damaged, or somebody else's
-        return 0
+    def put_captions(self, attempt: Attempt, captions: list[dict[str, Any]]) -> None:
+        """Store what a picture was described with, the likeliest first, as `captions.json`."""
+        if captions:
+            key = result_key(attempt.job, CAPTIONS, attempt.number)
+            self.store.put(key, json.dumps(captions).encode(), "application/json")

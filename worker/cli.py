@@ -43,7 +43,7 @@ def worker(
         typer.Option(
             min=1,
             metavar="N",
-            help="Task processes a device; a batch has at most as many jobs, and no more than "
+            help="Jobs that a device has in hand; a batch has at most as many, and no more than "
             "CROSSMODAL_MAX_BATCH. (24, GPU 32)",
         ),
     ] = None,
@@ -60,7 +60,7 @@ def worker(
         Path | None, typer.Option(metavar="FILE", help="Touched when every device takes jobs.")
     ] = None,
 ) -> None:
-    """Serve jobs: a model host and Celery workers for each device, restarted when they die."""
+    """Serve jobs: a model host and a Celery worker for each device, restarted when they die."""
     with errors_to_exit_status():
         settings = load_settings(metrics_port=metrics_port)
         logs.configure(settings, process="supervisor")
@@ -91,7 +91,7 @@ def parse_queues(text: str) -> list[str]:
 def crews_of(
     queues: list[str], plain_queue: str, concurrency: int, bulk_concurrency: int
 ) -> list[Crew]:
-    """Who serves which queues: interactive ones and bulk ones have a Celery worker each."""
+    """The queues by lane, and how many messages of each lane a worker has in hand."""
     bulk = [queue for queue in queues if Task(queue).is_bulk]
     interactive = [queue for queue in queues if queue not in bulk]
     if interactive and plain_queue:

@@ -11,9 +11,11 @@ from crossmodal.console import FAILED, Json, print_json, print_table, say
 from crossmodal.errors import CrossmodalError
 from crossmodal.extras import is_installed, missing, remedy
 from crossmodal.jobs.connection import broker_errors, connect, is_reachable
-from crossmodal.jobs.names import WEBHOOK_QUEUE, Task
+from crossmodal.jobs.http_batches import HttpBatches
+from crossmodal.jobs.names import BACKGROUND, Task
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.server import eviction_policy, open_to_all, refuse_cluster, warnings
+from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
 from crossmodal.models.bundle import open_bundle
 from crossmodal.settings import Settings, load_settings, redacted
@@ -117,13 +119,27 @@ def default_user(settings: Settings) -> Finding:
 
 
 def workers(settings: Settings) -> list[Finding]:
-    """How many Celery workers serve each queue; nobody is missed where no webhooks are used."""
+    """How many Celery workers serve each queue, and whether a background process is alive."""
     with Runner(settings, what="cli") as runner:
         recent = runner.run(Workers(settings).recent())
     served = Counter(queue for info in recent for queue in info.queues)
     found = [_served(task.queue, served[task.queue]) for task in Task]
-    count = served[WEBHOOK_QUEUE] or "none; `crossmodal webhooks` would deliver webhooks"
-    return [*found, Finding(f"workers of {WEBHOOK_QUEUE}", True, str(count))]
+    return [*found, _background(served[BACKGROUND], settings)]
+
+
+def _background(count: int, settings: Settings) -> Finding:
+    """Whether webhooks and batches wait for a process; nobody misses one where there are none."""
+    subject = "background process"
+    if count:
+        return Finding(subject, True, str(count))
+    with Runner(settings, what="cli") as runner:
+        webhooks = runner.run(Deliveries(settings).counts())["pending"]
+        batches = len(runner.run(HttpBatches(settings).unfinished()))
+    if not webhooks and not batches:
+        return Finding(subject, True, "none, and nothing waits for one")
+    return Finding(subject, True, f"none: {webhooks} webhooks and {batches} batches wait",
+                   "start `crossmodal background`, or all there is with `crossmodal up`",
+                   warns=True)  # fmt: skip
 
 
 def _served(queue: str, count: int) -> Finding:

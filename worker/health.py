@@ -29,7 +29,6 @@ from crossmodal.settings import Settings, load_settings
 LOCK = "supervisor.lock"
 MARK = ".unit"
 NO_MODELS = "no models"
-BULK = "bulk"  # in the names of workers that serve bulk queues
 ANSWER_S = 5.0
 
 
@@ -88,7 +87,7 @@ class WorkerFiles:
 def marked(folder: Path) -> list[WorkerFiles]:
     """The workers of the supervisor whose folder it is."""
     slugs = sorted(mark.stem for mark in folder.glob(f"*{MARK}"))
-    return [WorkerFiles(UnitFiles(folder, s.removesuffix(f"-{BULK}")), s) for s in slugs]
+    return [WorkerFiles(UnitFiles(folder, slug), slug) for slug in slugs]
 
 
 @dataclass(frozen=True)

@@ -49,12 +49,12 @@ class Supervisor:
         self._folder = make_folder(settings.run_dir)
         self._lock = lock(self._folder)
         self._metrics = MetricsServer.start(settings, self._folder)
-        env = self._metrics.files.environment() if self._metrics else {}
+        files = self._metrics.files if self._metrics else None
         self._units = [
-            Unit(settings, device, crews, UnitFiles(self._folder, device.slug), env, host)
+            Unit(settings, device, crews, UnitFiles(self._folder, device.slug), files, host)
             for device in devices
         ]
-        self._workers = [worker for unit in self._units for worker in unit.workers]
+        self._workers = [unit.worker for unit in self._units]
         self._signals = 0
 
     def run(self) -> int:
@@ -66,8 +66,6 @@ class Supervisor:
                 for unit in self._units:
                     unit.keep_alive()
                 self._announce_once()
-                if self._metrics is not None:
-                    self._metrics.files.tidy()
                 time.sleep(POLL_S)
             return 0 if self._drain() else 1
         finally:

@@ -1,24 +1,20 @@
-"""One device's processes: a model host, and the Celery workers that are joined to it by a socket.
-
-Interactive jobs have a Celery worker of their own, so that none ever waits for a task process
-that is busy with a bulk message.
-"""
+"""One device's processes: a model host, and the Celery worker that is joined to it by a socket."""
 
 import logging
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from crossmodal.jobs.connection import is_reachable
 from crossmodal.jobs.workers import worker_name
 from crossmodal.processes import Child, python_module
 from crossmodal.settings import Settings
 from worker.devices import Device
-from worker.health import BULK, UnitFiles, WorkerFiles, age_s
+from worker.health import UnitFiles, WorkerFiles, age_s
+from worker.metrics import MetricFiles
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +26,6 @@ HEALTHY_AFTER_S = 60.0  # a process that ran this long has not crashed at its st
 START_S = 180.0  # for loading models from a slow disk
 LOOK_AGAIN_S = 3.0  # in which a host that is not dead has moved, though the clock was put forward
 RECONNECT_S = 5.0  # after Redis is back, this long a worker may take to consume again
-BULK_NICE = 10
 
 
 @dataclass
@@ -88,40 +83,43 @@ class Watched:
 
 @dataclass(frozen=True)
 class Crew:
-    """Queues that one Celery worker serves, with how many task processes."""
+    """Queues of one lane, and how many of their messages a Celery worker has in hand.
+
+    Lanes are counted apart, so that no interactive job waits for a bulk message to end.
+    """
 
     queues: list[str]
     concurrency: int
     is_bulk: bool = False
-    needs_models: bool = True
 
 
 class CeleryWorker:
     """A Celery worker that is restarted when it ends, and killed when it does not consume."""
 
     def __init__(
-        self, settings: Settings, device: Device, crew: Crew, unit: UnitFiles,
-        env: Mapping[str, str] = MappingProxyType({}),
+        self, settings: Settings, device: Device, crews: Sequence[Crew], unit: UnitFiles,
+        metrics: MetricFiles | None = None,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._answered_at: float | None = None
-        slug = f"{device.slug}-{BULK}" if crew.is_bulk else device.slug
-        self.files = WorkerFiles(unit, slug)
-        self.files.make_mark(needs_models=crew.needs_models)
-        self.name = worker_name(slug, os.getpid())
+        self.files = WorkerFiles(unit, device.slug)
+        self.files.make_mark(needs_models=True)
+        self.name = worker_name(device.slug, os.getpid())
+        in_hand = {crew.is_bulk: crew.concurrency for crew in crews}
         self.watched = Watched(Child(
             f"worker {self.name}",
             python_module(
-                "worker.celery", "worker", "--pool", "prefork",
-                "--hostname", self.name, "--queues", ",".join(crew.queues),
-                "--concurrency", str(crew.concurrency),
+                "worker.celery", "worker", "--hostname", self.name,
+                "--queues", ",".join(queue for crew in crews for queue in crew.queues),
+                "--concurrency", str(in_hand.get(False, 1)),
                 "--loglevel", settings.log_level, "--without-gossip", "--without-mingle",
             ),
-            {**env, "CROSSMODAL_HOST_SOCKET": str(unit.socket), "CUDA_VISIBLE_DEVICES": "",
+            {**_counting(metrics, f"{device.slug}-worker"),
+             "CROSSMODAL_HOST_SOCKET": str(unit.socket), "CUDA_VISIBLE_DEVICES": "",
+             "CROSSMODAL_BULK_CONCURRENCY": str(in_hand.get(True, 1)),
              "CROSSMODAL_READY_FILE": str(self.files.ready),
              "CROSSMODAL_HEARTBEAT_FILE": str(self.files.beat),
              "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            nice=BULK_NICE if crew.is_bulk else 0,
         ), says=(self.files.ready, self.files.beat))  # fmt: skip
 
     @property
@@ -158,60 +156,54 @@ class CeleryWorker:
 
 
 class Unit:
-    """One device with its processes, which are given the variables in `env` too.
+    """One device with its processes, which count in the files of `metrics`.
 
     `host` is the module that its model host runs.
     """
 
     def __init__(
         self, settings: Settings, device: Device, crews: Sequence[Crew], files: UnitFiles,
-        env: Mapping[str, str] = MappingProxyType({}), host: str = MODEL_HOST,
+        metrics: MetricFiles | None = None, host: str = MODEL_HOST,
     ) -> None:  # fmt: skip
         self._settings = settings
         self.files = files
         self._silent_since: float | None = None  # by the monotonic clock
-        needs_host = any(crew.needs_models for crew in crews)
-        self.host = None if not needs_host else Watched(Child(
+        name = f"{device.slug}-host"
+        gauges = metrics.gauges(name) if metrics else ()
+        self.host = Watched(Child(
             f"host {device.name}",
             python_module(
                 host, "--socket", str(self.files.socket), "--device", device.torch_name,
                 "--name", device.name, "--beat", str(self.files.host_beat),
             ),
-            {**env, **device.environment()},
+            {**_counting(metrics, name), **device.environment()},
             death_signal=signal.SIGKILL,
-        ), says=(files.socket, files.host_beat))  # fmt: skip
-        self.workers = [CeleryWorker(settings, device, crew, files, env) for crew in crews]
+        ), says=(files.socket, files.host_beat, *gauges))  # fmt: skip
+        self.worker = CeleryWorker(settings, device, crews, files, metrics)
 
     @property
     def is_ready(self) -> bool:
-        """Whether the models are warm and the workers take jobs."""
-        return self._host_is_ready and all(worker.is_ready for worker in self.workers)
+        """Whether the models are warm and the worker takes jobs."""
+        return self._host_is_ready and self.worker.is_ready
 
     def stop_host(self, timeout_s: float) -> None:
-        """End the model host, when no worker needs it any more."""
-        if self.host is not None:
-            self.host.child.stop(timeout_s)
+        """End the model host, when the worker needs it no more."""
+        self.host.child.stop(timeout_s)
 
     def kill_host(self) -> None:
         """End the model host, and what it may have left behind."""
-        if self.host is not None:
-            self.host.child.kill()
+        self.host.child.kill()
 
     @property
     def _host_is_ready(self) -> bool:
         # The host listens only once its models are warm.
-        return self.host is None or self.files.socket.is_socket()
+        return self.files.socket.is_socket()
 
     def keep_alive(self) -> None:
         """Kill what hangs, start what has ended."""
-        if self.host is not None:
-            self._keep_host_alive(self.host)
-        for worker in self.workers:
-            worker.keep_alive(may_start=self._host_is_ready)
-
-    def _keep_host_alive(self, host: Watched) -> None:
-        self._end_silent_host(host)
-        host.keep_alive()
+        self._end_silent_host(self.host)
+        self.host.keep_alive()
+        self.worker.keep_alive(may_start=self._host_is_ready)
 
     def _end_silent_host(self, host: Watched) -> None:
         """A host whose device hangs ends itself; this one cannot even do that."""
@@ -224,3 +216,7 @@ class Unit:
         elif time.monotonic() - self._silent_since > LOOK_AGAIN_S:
             log.error("%s has not moved for %.0f s: killing it", host.child.name, silent_s)
             host.child.kill()
+
+
+def _counting(metrics: MetricFiles | None, name: str) -> dict[str, str]:
+    return metrics.environment(name) if metrics else {}

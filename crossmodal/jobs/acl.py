@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from crossmodal.jobs.connection import address_of
-from crossmodal.jobs.names import WEBHOOK_QUEUE, Task, celery_prefix, messages_key
+from crossmodal.jobs.names import Task, celery_prefix, messages_key
 from crossmodal.settings import Settings
 
 PRIORITY = "??[369]"  # what kombu puts after a queue's name for the lists of other priorities
@@ -47,7 +47,7 @@ class Role(StrEnum):
     PRODUCER = "producer"
     """Submits and reads: the client, the gateway, the command line."""
     WORKER = "worker"
-    """Whatever runs Celery: workers, webhooks, Flower, and senders of plain messages."""
+    """Workers, the background process, Flower, and senders of plain Celery messages."""
 
 
 def rules(settings: Settings, role: Role, version: tuple[int, int] | None = None) -> list[str]:
@@ -99,4 +99,4 @@ def hashed(password: str) -> str:
 
 def _queues(settings: Settings) -> list[str]:
     plain = [settings.plain_queue] if settings.plain_queue else []
-    return [*(task.queue for task in Task), WEBHOOK_QUEUE, *plain]
+    return [*(task.queue for task in Task), *plain]

@@ -3,7 +3,7 @@
 from crossmodal.errors import JobNotFound, quoted
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import Task, batch_key, bulk_job_id, check_batch_id
+from crossmodal.jobs.names import Task, batch_key, check_batch_id
 from crossmodal.jobs.record import BatchStatus, JobState
 from crossmodal.settings import Settings
 
@@ -47,20 +47,19 @@ class Batches:
 
         Raises `JobNotFound`.
         """
-        yield from self._ledger.halt(check_batch_id(batch_id))
-        fields = yield from self._fields(batch_id)
-        for number in range(int(fields["messages"])):
-            try:
-                yield from self._ledger.cancel(bulk_job_id(batch_id, number))
-            except JobNotFound:  # it ended so long ago that its record is gone
-                continue
+        yield from self._ledger.cancel_batch(check_batch_id(batch_id))
         return (yield from self.status(batch_id))
+
+    @call
+    def is_canceled(self, batch_id: str) -> Steps[bool]:
+        """Whether no more messages of the batch are taken."""
+        return bool((yield redis.hget(batch_key(self._prefix, batch_id), "is_canceled")))
 
     @call
     def _fields(self, batch_id: str) -> Steps[dict[str, str]]:
         key = batch_key(self._prefix, check_batch_id(batch_id))
         fields: dict[str, str] = yield redis.hgetall(key)
-        if not fields:
+        if "messages" not in fields:  # it may have been canceled before anything was sent
             raise JobNotFound(
                 f"there is no batch {quoted(batch_id)}: it was never submitted to this Redis, or "
                 "has outlived CROSSMODAL_RETENTION_S"

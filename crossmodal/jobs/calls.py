@@ -87,6 +87,7 @@ def call(steps: Callable[P, Steps[T]]) -> Callable[P, Call[T]]:
 
     @wraps(steps)
     def made(*args: P.args, **kwargs: P.kwargs) -> Call[T]:
+        steps(*args, **kwargs)  # begins nothing, but raises TypeError for wrong arguments here
         return Call(lambda: steps(*args, **kwargs))
 
     return made

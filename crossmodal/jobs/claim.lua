@@ -1,28 +1,53 @@
--- Take a delivery that is due, so that nobody else tries it for a while.
--- reads and writes: the delivery, the pending deliveries, their counts
--- KEYS[1]: the pending deliveries. ARGV 2 the delivery, 3 for how many seconds, 4 how many of one
---   owner may be tried at once
--- returns {'ok'}, or {'refused'} when it is not pending, not due, or somebody tries it, or when as
---   many of its owner are tried as may be: then it is due again in a moment
-local key = prefix .. ':delivery:' .. id
-if not redis.call('ZSCORE', KEYS[1], id) then return {'refused'} end
-if redis.call('EXISTS', key) == 0 then
-  count_lost(redis.call('ZREM', KEYS[1], id))
-  return {'refused'}
-end
+-- Take deliveries that are due, so that nobody else tries them for a while.
+-- reads and writes: the pending deliveries, the deliveries, their counts, which of an owner are
+--   being tried
+-- KEYS[1]: the pending deliveries. ARGV 3 how many at most, 4 for how many seconds, 5 how many of
+--   one owner may be tried at once
+-- returns of each its id and its fields with their values
+local MAX_SEEN = 1000 -- due ones that one claim goes through
+local max, claim_s, max_of_owner = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local t = now()
-local r = redis.call('HMGET', key, 'next_at', 'claimed_until', 'owner')
-if tonumber(r[1] or 0) > t or tonumber(r[2] or 0) > t then return {'refused'} end
-if r[3] and r[3] ~= '' then
-  local tried = prefix .. ':webhooks:tried:' .. r[3]
-  redis.call('ZREMRANGEBYSCORE', tried, '-inf', stamp(t))
-  if redis.call('ZCARD', tried) >= tonumber(ARGV[4]) then
-    redis.call('ZADD', KEYS[1], stamp(t + 1), id)
-    return {'refused'}
-  end
-  redis.call('ZADD', tried, stamp(t + ARGV[3]), id)
-  redis.call('EXPIRE', tried, ARGV[3])
+local places = {} -- of each owner: how many more of its deliveries may be tried
+
+local function tried_key(owner)
+  return prefix .. ':webhooks:tried:' .. owner
 end
-redis.call('HSET', key, 'claimed_until', stamp(t + ARGV[3]))
-redis.call('ZADD', KEYS[1], stamp(t + ARGV[3]), id)
-return {'ok'}
+
+local function has_place(owner)
+  if owner == '' then return true end
+  if not places[owner] then
+    redis.call('ZREMRANGEBYSCORE', tried_key(owner), '-inf', stamp(t))
+    places[owner] = max_of_owner - redis.call('ZCARD', tried_key(owner))
+  end
+  return places[owner] > 0
+end
+
+-- Until the score that a delivery gets here has passed, it is not due for anybody.
+local function claim(delivery, owner)
+  redis.call('ZADD', KEYS[1], stamp(t + claim_s), delivery)
+  if owner == '' then return end
+  places[owner] = places[owner] - 1
+  redis.call('ZADD', tried_key(owner), stamp(t + claim_s), delivery)
+  redis.call('EXPIRE', tried_key(owner), claim_s)
+end
+
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', stamp(t), 'LIMIT', 0, MAX_SEEN)
+local claimed, waiting = {}, {}
+for _, delivery in ipairs(due) do
+  if #claimed == max then break end
+  local key = prefix .. ':delivery:' .. delivery
+  local owner = redis.call('HGET', key, 'owner')
+  if not owner then
+    count_lost(redis.call('ZREM', KEYS[1], delivery))
+  elseif has_place(owner) then
+    claim(delivery, owner)
+    claimed[#claimed + 1] = {delivery, redis.call('HGETALL', key)}
+  else
+    waiting[#waiting + 1] = delivery
+  end
+end
+-- So many of busy owners hide what others have: they are due again in a moment.
+if #due == MAX_SEEN and #claimed < max then
+  for _, delivery in ipairs(waiting) do redis.call('ZADD', KEYS[1], stamp(t + 1), delivery) end
+end
+return claimed

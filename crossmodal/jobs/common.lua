@@ -25,7 +25,7 @@
 --                                                  items, items_completed, items_failed,
 --                                                  <terminal state> -> messages, again (messages
 --                                                  that are run anew, their records being gone),
---                                                  halted, where nobody wants more of it
+--                                                  is_canceled, where nobody wants more of it
 -- Messages lie in    <prefix>:celery:<q>        list, Celery's; with the default prefix just <q>
 -- Dead letters are   <prefix>:dead                sorted set, id -> when it was given up, and those
 --                  <prefix>:dead:<owner>         of an owner there as well
@@ -41,8 +41,6 @@ local SHARDS = 64
 local MOST_EVENTS = 1000 -- of each shard
 local MOST_HISTORY = 100
 local MOST_DELIVERIES = 10000 -- of each owner
-local MOST_HOOKS = 1000 -- messages for deliveries; the others are sent when there is room
-local HOOK_GRACE_S = 60 -- after which a delivery whose message nobody took gets another
 local HOOK_KEPT_S = 345600 -- longer than all tries of a delivery take together
 local MOST_FORGOTTEN = 10 -- jobs that an owner's list forgets when one ends
 local MOST_STALE = 100 -- messages of ended jobs that a backlog may hold beside half of its own
@@ -57,15 +55,6 @@ end
 
 local function stamp(t)
   return string.format('%.6f', t)
-end
-
--- The Celery message that has a delivery tried.
-local function hook_message(delivery)
-  return string.format('{"body":"W1tdLHt9LHt9XQ==","content-encoding":"utf-8",'
-    .. '"content-type":"application/json","headers":{"lang":"py","task":"crossmodal.webhook",'
-    .. '"id":"%s","argsrepr":"()","kwargsrepr":"{}"},"properties":{"correlation_id":"%s",'
-    .. '"priority":0,"body_encoding":"base64","delivery_info":{"exchange":"",'
-    .. '"routing_key":"webhooks"},"delivery_tag":"%s"}}', delivery, delivery, delivery)
 end
 
 -- The list of a queue's messages; see names.py.
@@ -239,11 +228,9 @@ local function hook(text, state, attempt, code, retention_s)
   redis.call('ZADD', list, stamp(t), delivery)
   redis.call('ZREMRANGEBYRANK', list, 0, -MOST_DELIVERIES - 1)
   redis.call('EXPIRE', list, hook_kept(retention_s))
-  local pending, messages = prefix .. ':webhooks:pending', messages_key('webhooks')
+  local pending = prefix .. ':webhooks:pending'
   count_lost(redis.call('ZREMRANGEBYSCORE', pending, '-inf', stamp(t - hook_kept(retention_s))))
-  local has_room = redis.call('LLEN', messages) < MOST_HOOKS
-  redis.call('ZADD', pending, stamp(has_room and t + HOOK_GRACE_S or t), delivery)
-  if has_room then redis.call('LPUSH', messages, hook_message(delivery)) end
+  redis.call('ZADD', pending, stamp(t), delivery)
 end
 
 -- Back to its old place in the queue: the attempt is over, the job is not.

@@ -268,9 +268,19 @@ class JobLedger(JobRecords):
         return int((yield self._on_key("promote", key, task.queue, self._settings.max_batch)))
 
     @call
-    def halt(self, batch_id: str) -> Steps[None]:
-        """Take no more messages of a batch."""
-        yield self._on_key("halt", names.batch_key(self._prefix, batch_id), batch_id)
+    def cancel_batch(self, batch_id: str, *, ahead: bool = False) -> Steps[bool]:
+        """Cancel the messages of a batch that have not ended, and take no more of them.
+
+        False where none was ever sent; with `ahead` none will be.
+        """
+        kept_s = self._retention if ahead else ""
+        key = names.batch_key(self._prefix, batch_id)
+        sent = yield self._on_key("cancel_batch", key, batch_id, kept_s)
+        yield [
+            self._on_job("cancel", names.bulk_job_id(batch_id, number), self._retention)
+            for number in range(sent)
+        ]
+        return bool(sent)
 
     @call
     def remove(self, job_id: str) -> Steps[None]:

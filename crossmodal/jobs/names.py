@@ -14,8 +14,8 @@ from crossmodal.settings import DEFAULT_KEY_PREFIX
 RECORDED_HEADER = "crossmodal_recorded"
 # Where workers put the `expires` of a plain message: expiring is for the ledger to do.
 EXPIRES_HEADER = "crossmodal_expires"
-WEBHOOK_TASK = "crossmodal.webhook"
-WEBHOOK_QUEUE = "webhooks"
+CAPTIONS = "captions.json"  # of a job that describes a picture, beside no picture
+BACKGROUND = "background"  # what the process that sends webhooks and runs batches says it serves
 SHARDS = 64  # of the streams that transitions are told in
 MAX_IDEMPOTENCY_KEY = 200
 MAX_BATCH_ID = 100  # so that its messages have ids of at most 128

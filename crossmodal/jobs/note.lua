@@ -13,7 +13,7 @@ if redis.call('EXISTS', key) == 0 then
   return {'ok', stamp(t), ''}
 end
 redis.call('ZREM', prefix .. ':webhooks:tried:' .. (redis.call('HGET', key, 'owner') or ''), id)
-redis.call('HDEL', key, 'claimed_until', 'next_at')
+redis.call('HDEL', key, 'next_at')
 redis.call('HSET', key, 'tried_at', stamp(t))
 for i = 6, #ARGV, 2 do
   if ARGV[i + 1] == '' then

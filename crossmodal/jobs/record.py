@@ -62,7 +62,7 @@ class Timings(_Value):
 
 
 class JobResult(_Value):
-    """What a succeeded job made. The same JSON lies at `results/<job>/result.json`."""
+    """What a succeeded job made."""
 
     job: str
     task: Task

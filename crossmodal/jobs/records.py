@@ -9,7 +9,7 @@ from typing import Any
 
 from crossmodal.errors import JobNotFound, quoted
 from crossmodal.jobs import names
-from crossmodal.jobs.calls import Atomic, Script, Steps, call, redis
+from crossmodal.jobs.calls import Atomic, Command, Script, Steps, call, redis
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.origin import Webhook
 from crossmodal.jobs.record import Job, JobEvent, JobState, JobStatus, QueueStatus
@@ -136,28 +136,25 @@ class JobRecords:
     @call
     def queue(self, queue: str) -> Steps[QueueStatus]:
         """Depth, running jobs, age of the oldest waiting one, and counts of ended jobs."""
-        depth, running, oldest, stats, (seconds, micros) = yield Atomic([
+        [status] = yield from self.queues([queue])
+        return status
+
+    @call
+    def queues(self, queues: Sequence[str]) -> Steps[list[QueueStatus]]:
+        """The same of several queues, as they were at one moment."""
+        commands = [command for queue in queues for command in self._figures(queue)]
+        *figures, (seconds, micros) = yield Atomic([*commands, redis.time()])
+        now = seconds + micros / 1e6
+        each = zip(*[iter(figures)] * 4, strict=True)
+        return [_status(queue, now, *own) for queue, own in zip(queues, each, strict=True)]
+
+    def _figures(self, queue: str) -> list[Command]:
+        return [
             redis.zcard(self._queue_key(queue, "queued")),
             redis.zcard(self._queue_key(queue, "running")),
             redis.zrange(self._queue_key(queue, "queued"), 0, 0, withscores=True),
             redis.hgetall(self._queue_key(queue, "stats")),
-            redis.time(),
-        ])  # fmt: skip
-        now = seconds + micros / 1e6
-        means = {name: float(mean) for name, mean in stats.items() if name.startswith("mean_")}
-        return QueueStatus(
-            queue=queue,
-            depth=depth,
-            running=running,
-            oldest_wait_s=max(0.0, round(now - oldest[0][1], 3)) if oldest else 0.0,
-            mean_run_s=means.get("mean_run_s"),
-            mean_item_s=means.get("mean_item_s"),
-            mean_gap_s=means.get("mean_gap_s"),
-            finished=_counts(stats, "finished:"),
-            submitted=int(stats.get("submitted", 0)),
-            redelivered=int(stats.get("redelivered", 0)),
-            failures=_counts(stats, "failed:"),
-        )
+        ]
 
     @call
     def _expires(self, job: Job) -> Steps[bool]:
@@ -194,6 +191,26 @@ def _input(task: str | None, params: str | None) -> list[tuple[Task, str]]:
         return []
     blob = json.loads(params).get(INPUT_FIELDS[Task(task)])
     return [(Task(task), blob["key"])] if isinstance(blob, dict) and "key" in blob else []
+
+
+def _status(
+    queue: str, now: float, depth: int, running: int, oldest: list[tuple[str, float]],
+    stats: dict[str, str],
+) -> QueueStatus:  # fmt: skip
+    means = {name: float(mean) for name, mean in stats.items() if name.startswith("mean_")}
+    return QueueStatus(
+        queue=queue,
+        depth=depth,
+        running=running,
+        oldest_wait_s=max(0.0, round(now - oldest[0][1], 3)) if oldest else 0.0,
+        mean_run_s=means.get("mean_run_s"),
+        mean_item_s=means.get("mean_item_s"),
+        mean_gap_s=means.get("mean_gap_s"),
+        finished=_counts(stats, "finished:"),
+        submitted=int(stats.get("submitted", 0)),
+        redelivered=int(stats.get("redelivered", 0)),
+        failures=_counts(stats, "failed:"),
+    )
 
 
 def _counts(stats: dict[str, str], kind: str) -> dict[str, int]:

@@ -1,6 +1,8 @@
 """Run calls: one after the other and waiting, or many at once on an event loop."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from redis.exceptions import NoScriptError, RedisError
@@ -86,16 +88,25 @@ class Runner:
 
 
 class AsyncRunner:
-    """Runs calls on an event loop: what is asked within one turn of it travels together."""
+    """Runs calls on an event loop: what is asked within one turn of it travels together.
+
+    It may be used in one loop after another: connections end with the loop they were made in.
+    """
 
     def __init__(self, settings: Settings, retries: int = 1, what: str = "client") -> None:
         self._settings = settings
-        self.redis: Any = connect_async(settings, retries, what)
+        self._connect = partial(connect_async, settings, retries, what)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._asked: list[tuple[list[Sent], asyncio.Future[list[Any]]]] = []
         self._sending: asyncio.Task[None] | None = None
+        self._kept: AsyncGenerator[Any, None] | None = None
+        self.redis: Any = None
+        """redis-py's client, once something has been run."""
 
     async def run(self, call: Call[T]) -> T:
         """What the call comes to. Raises `BrokerUnavailable`, and what the call raises."""
+        if self._loop is not asyncio.get_running_loop():
+            await self._open()
         steps = iter(call)
         go_on: Any = steps.send
         given: Any = None
@@ -111,7 +122,15 @@ class AsyncRunner:
                 given, go_on = _foreign(e, self._settings), steps.throw
 
     async def close(self) -> None:
-        await self.redis.aclose()
+        kept, self._kept, self._loop = self._kept, None, None
+        if kept is not None:
+            await kept.aclose()
+
+    async def _open(self) -> None:
+        """Begin anew in this event loop, as if nothing had been asked in another."""
+        self._loop, self._asked, self._sending = asyncio.get_running_loop(), [], None
+        self._kept = _until_the_loop_ends(self._connect())
+        self.redis = await anext(self._kept)
 
     async def _reply(self, step: Step) -> Any:
         if isinstance(step, Blocking):
@@ -179,6 +198,17 @@ class AsyncRunner:
             for i, reply in zip(unknown, again, strict=True):
                 replies[i] = reply
         return replies
+
+
+async def _until_the_loop_ends(redis: Any) -> AsyncGenerator[Any, None]:
+    """Give out a client that is closed with the generator: an event loop that ends closes these.
+
+    So nobody needs to close a client before `asyncio.run` is over.
+    """
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
 
 
 def _written(sent: Sent) -> Command:

@@ -23,7 +23,7 @@ if idempotency ~= job then
 end
 if redis.call('EXISTS', job) == 1 then return {'existing', id} end
 local batch = prefix .. ':batch:' .. ARGV[10]
-if ARGV[10] ~= '' and redis.call('HGET', batch, 'halted') then
+if ARGV[10] ~= '' and redis.call('HGET', batch, 'is_canceled') then
   return {'canceled', ARGV[10]}
 end
 

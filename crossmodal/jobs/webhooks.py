@@ -1,21 +1,21 @@
 """Deliveries of webhooks: what is to be told whom, kept until it was, or nobody wants it.
 
 A transition that a job's submitter asked to be told makes a delivery, in the same script
-(`hook` in common.lua). It stays in the set of pending ones, scored by when it is to be tried,
-whatever becomes of the messages that have it tried.
+(`hook` in common.lua), and puts it into the set of pending ones, scored by when it is to be tried.
+A sender that claims it moves that time on: if the sender dies, another one tries it then.
 """
 
 import hashlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from redis import Redis
+from pydantic import ValidationError
 
 from crossmodal.errors import DeliveryNotFound, quoted
-from crossmodal.jobs.connection import broker_errors
+from crossmodal.jobs.calls import Script, Steps, call, redis
 from crossmodal.jobs.names import deliveries_key, delivery_key, webhooks_key
 from crossmodal.jobs.record import Delivery
-from crossmodal.jobs.scripts import script
 from crossmodal.settings import Settings
 
 # Seconds after each try: a restart of the receiver is over in seconds, an outage in days.
@@ -23,35 +23,32 @@ RETRIES_S = (
     2, 5, 10, 20, 30, 60, 120, 300, 900, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200, 86_400,
 )  # fmt: skip
 CLAIM_S = 60  # longer than a try may take
-MOST_OF_ONE = 3  # deliveries of one owner that are tried at once
+MAX_OF_OWNER = 3  # deliveries of one owner that are tried at once
+PAGE = 100  # records that are read together
+
+DeliveryList = list[Delivery]
+
+log = logging.getLogger(__name__)
 
 
 class Deliveries:
-    """The records of deliveries. Every method may raise `BrokerUnavailable`."""
+    """The records of deliveries, as calls."""
 
-    def __init__(self, settings: Settings, redis: Redis) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings) -> None:
         self._prefix = settings.key_prefix
-        self._redis: Any = redis
+        self._retention_s = settings.retention_s
         self._pending = webhooks_key(self._prefix, "pending")
-        self._scripts = {
-            name: self._redis.register_script(script(name)) for name in ("claim", "due", "note")
-        }
 
-    def send_due(self) -> int:
-        """Have all tried that are due; returns how many messages were sent for that."""
-        with broker_errors(self._settings):
-            return int(self._scripts["due"](keys=[self._pending], args=[self._prefix, ""]))
+    @call
+    def claim_due(self, max_count: int) -> Steps[DeliveryList]:
+        """Deliveries that are due, for this process to try within `CLAIM_S`."""
+        args = (self._prefix, "", max_count, CLAIM_S, MAX_OF_OWNER)
+        found = yield Script("claim", (self._pending,), args)
+        return [d for name, flat in found if (d := _readable(name, _paired(flat))) is not None]
 
-    def claim(self, delivery_id: str) -> Delivery | None:
-        """The delivery, for this process to try; None when it is not to be tried now."""
-        args: list[Any] = [self._prefix, delivery_id, CLAIM_S, MOST_OF_ONE]
-        with broker_errors(self._settings):
-            reply = self._scripts["claim"](keys=[self._pending], args=args)
-        return self.get(delivery_id) if reply[0] == "ok" else None
-
+    @call
     def note(self, delivery: Delivery, status: int | None, error: str | None, *,
-             give_up: bool = False) -> Delivery:  # fmt: skip
+             give_up: bool = False) -> Steps[Delivery]:  # fmt: skip
         """Record a try: delivered, to be tried again, or given up."""
         tries = delivery.tries + 1
         delivered = status is not None and 200 <= status < 300
@@ -61,49 +58,68 @@ class Deliveries:
         counted = "retried" if outcome == "pending" else outcome
         fields = {"tries": tries, "outcome": outcome, "status": status, "error": error}
         flat = ["" if part is None else part for pair in fields.items() for part in pair]
-        args: list[Any] = [
+        args: tuple[Any, ...] = (
             self._prefix, delivery.id, "" if wait_s is None else wait_s, counted,
-            self._settings.retention_s, *flat,
-        ]  # fmt: skip
-        with broker_errors(self._settings):
-            _, tried_at, next_at = self._scripts["note"](keys=[self._pending], args=args)
+            self._retention_s, *flat,
+        )  # fmt: skip
+        _, tried_at, next_at = yield Script("note", (self._pending,), args)
         return delivery.model_copy(update=fields | {
             "tried_at": float(tried_at), "next_at": float(next_at) if next_at else None,
         })  # fmt: skip
 
-    def get(self, delivery_id: str) -> Delivery:
+    @call
+    def get(self, delivery_id: str) -> Steps[Delivery]:
         """One delivery. Raises `DeliveryNotFound`."""
-        with broker_errors(self._settings):
-            fields = self._redis.hgetall(delivery_key(self._prefix, delivery_id))
+        fields = yield redis.hgetall(delivery_key(self._prefix, delivery_id))
         if not fields:
             raise DeliveryNotFound(f"there is no delivery {quoted(delivery_id[:160])}")
-        return Delivery.model_validate({"id": delivery_id, **fields})
+        return _delivery(delivery_id, fields)
 
-    def list(self, owner: str, most: int, job_id: str | None = None) -> Iterator[Delivery]:
+    @call
+    def list(self, owner: str, max_count: int, job_id: str | None = None) -> Steps[DeliveryList]:
         """The latest deliveries of an owner, or those of one of its jobs."""
         key = deliveries_key(self._prefix, owner)
-        with broker_errors(self._settings):
-            ids = self._redis.zrevrange(key, 0, -1)
-        found = 0
-        for delivery_id in ids:
-            if found == most:
-                return
-            if job_id is not None and not delivery_id.startswith(f"wh_{job_id}."):
-                continue
-            try:
-                yield self.get(delivery_id)
-                found += 1
-            except DeliveryNotFound:  # it has expired
-                with broker_errors(self._settings):
-                    self._redis.zrem(key, delivery_id)
+        ids = yield redis.zrevrange(key, 0, -1)
+        if job_id is not None:
+            ids = [name for name in ids if name.startswith(f"wh_{job_id}.")]
+        found: DeliveryList = []
+        for begin in range(0, len(ids), PAGE):
+            if len(found) >= max_count:
+                break
+            page = ids[begin : begin + PAGE]
+            records = yield [redis.hgetall(delivery_key(self._prefix, name)) for name in page]
+            found += [_delivery(n, r) for n, r in zip(page, records, strict=True) if r]
+            if expired := [n for n, r in zip(page, records, strict=True) if not r]:
+                yield redis.zrem(key, *expired)
+        return found[:max_count]
 
-    def counts(self) -> dict[str, int]:
+    @call
+    def counts(self) -> Steps[dict[str, int]]:
         """How many were `delivered`, `failed` for good and `retried`, and are `pending`."""
-        with broker_errors(self._settings):
-            found = self._redis.hgetall(webhooks_key(self._prefix, "stats"))
-            pending = self._redis.zcard(self._pending)
+        found, pending = yield [
+            redis.hgetall(webhooks_key(self._prefix, "stats")), redis.zcard(self._pending)
+        ]  # fmt: skip
         counts = {name: int(found.get(name, 0)) for name in ("delivered", "failed", "retried")}
         return counts | {"pending": int(pending)}
+
+
+def _delivery(name: str, fields: Mapping[str, str]) -> Delivery:
+    return Delivery.model_validate({"id": name, **fields})
+
+
+def _readable(name: str, fields: Mapping[str, str]) -> Delivery | None:
+    """A delivery, unless another version has written what cannot be read here."""
+    try:
+        return _delivery(name, fields)
+    except ValidationError as e:
+        log.error("delivery %s is left to other versions: %s", name, e)
+        return None
+
+
+def _paired(flat: Iterable[str]) -> dict[str, str]:
+    """A hash as scripts return it."""
+    parts = iter(flat)
+    return dict(zip(parts, parts, strict=True))
 
 
 def _backoff_s(delivery_id: str, tries: int) -> float | None:

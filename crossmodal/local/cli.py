@@ -15,7 +15,7 @@ from crossmodal.console import Json, errors_to_exit_status, note, print_json, sa
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.extras import is_installed, remedy
 from crossmodal.jobs.connection import is_reachable
-from crossmodal.jobs.names import WEBHOOK_QUEUE
+from crossmodal.jobs.names import BACKGROUND
 from crossmodal.jobs.record import WorkerInfo
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.server import check_server
@@ -31,7 +31,7 @@ from crossmodal.storage import open_storage
 
 VALKEY_STOP_S = 10.0
 POLL_S = 0.2
-WIDTH = 10  # of the column of names
+WIDTH = 12  # of the column of names
 
 # What is ready, as it is told and as JSON; None while it is not.
 Check = Callable[[], tuple[str, Any] | None]
@@ -41,7 +41,9 @@ def up(
     devices: Annotated[str, typer.Option(help="auto, cpu, or cuda:0,cuda:1.")] = "auto",
     concurrency: Annotated[int | None, typer.Option(min=1, help="Task processes a device.")] = None,
     flower: Annotated[bool, typer.Option(help="Also run Flower.")] = True,
-    gateway: Annotated[bool, typer.Option(help="Also serve HTTP, the page and webhooks.")] = True,
+    gateway: Annotated[
+        bool, typer.Option(help="Also serve HTTP, the page, webhooks and batches.")
+    ] = True,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show what all processes log, as of each job.")
     ] = False,
@@ -134,15 +136,14 @@ class _Up:
         if gateway := self._gateway:
             page = stack.start_gateway(flower.url if flower else "")
             if page is not None:
-                stack.start_webhooks()
-                [webhooks] = [child for child in stack.children if child.name == "webhooks"]
+                background = stack.start_background()
                 checks["page"] = lambda: (page, page) if gateway.answers() else None
                 checks["API"] = lambda: (
                     (f"{page}/v1, described at {page}/docs", f"{page}/v1")
                     if gateway.answers()
                     else None
                 )
-                checks["webhooks"] = lambda: self._delivers(webhooks)
+                checks[BACKGROUND] = lambda: self._is_at_work(background)
         if flower:
             checks["flower"] = lambda: (flower.url, flower.url) if flower.answers() else None
         checks["worker"] = lambda: self._serves(worker) if ready_file.exists() else None
@@ -160,9 +161,9 @@ class _Up:
         told = [f"{w['device']}: {w['model']} {w['bundle_version']}" for w in served.values()]
         return ", ".join(told), list(served.values())
 
-    def _delivers(self, webhooks: Child) -> tuple[str, Any] | None:
-        ready = any(WEBHOOK_QUEUE in info.queues for info in self._workers_of(webhooks))
-        return ("are delivered", True) if ready else None
+    def _is_at_work(self, background: Child) -> tuple[str, Any] | None:
+        ready = any(BACKGROUND in info.queues for info in self._workers_of(background))
+        return ("sends webhooks, runs batches", True) if ready else None
 
     def _workers_of(self, supervisor: Child) -> list[WorkerInfo]:
         """What the workers of a child of ours have said; nothing while Redis does not answer."""
@@ -194,7 +195,7 @@ class _Up:
         if logs is not None:
             self._tell("logs", str(logs), str(logs))
         if self._as_json:
-            absent = dict.fromkeys(("page", "api", "webhooks", "flower"))
+            absent = dict.fromkeys(("page", "api", BACKGROUND, "flower"))
             print_json({"pid": os.getpid(), **absent, **self._found})
             return
         took_s = time.monotonic() - self._began

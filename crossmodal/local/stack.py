@@ -7,12 +7,13 @@ from typing import IO, Self
 from crossmodal.console import USAGE
 from crossmodal.errors import CrossmodalError, InvalidSetting
 from crossmodal.extras import is_installed
+from crossmodal.jobs.names import BACKGROUND
 from crossmodal.local.places import Place
 from crossmodal.processes import Child, python_module, wait_until
 
 READY_S = 120.0
 FLOWER_STOP_S = 5.0
-WEBHOOKS_STOP_S = 45.0  # a receiver may take 30 s
+BACKGROUND_STOP_S = 45.0  # a receiver may take 30 s
 GATEWAY_STOP_S = 15.0
 KILL_MARGIN_S = 30.0  # beyond a worker's own drain
 TAIL = 20  # lines of a log
@@ -64,9 +65,9 @@ class Stack:
         self.start("flower", _command("flower"), FLOWER_STOP_S)
         return True
 
-    def start_webhooks(self) -> None:
-        """Start what delivers webhooks."""
-        self.start("webhooks", _command("webhooks", "--concurrency", "4"), WEBHOOKS_STOP_S)
+    def start_background(self, *options: str) -> Child:
+        """Start what sends webhooks and runs batches that came over HTTP."""
+        return self.start(BACKGROUND, _command(BACKGROUND, *options), BACKGROUND_STOP_S)
 
     def start_gateway(self, flower_url: str = "") -> str | None:
         """Start the HTTP gateway, if it is installed: where it will answer."""

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,7 +30,6 @@ from crossmodal.metrics import storage_operation
 from crossmodal.settings import Settings
 from crossmodal.storage.clouds import SIGNABLE, cloud_options
 from crossmodal.storage.folder import Folder
-from crossmodal.storage.preconditions import put_over
 from crossmodal.storage.refusals import reason, translated
 
 SCHEMES = ("file", "memory", *SIGNABLE)
@@ -58,40 +57,25 @@ class Storage:
 
     def put(self, key: str, data: bytes, media_type: str) -> BlobRef:
         """Store `data` whole or not at all, replacing what was there."""
+        return self._put(key, data, media_type, hashlib.sha256(data).hexdigest())
+
+    def _put(self, key: str, data: bytes, media_type: str, digest: str) -> BlobRef:
         with self._operation("put", key, writing=True):
             if self._folder is not None and self._folder.has_path_for(key):
                 self._folder.write(key, data)
             else:
                 obstore.put(self._store, key, data, attributes=self._attributes(media_type))
-        digest = hashlib.sha256(data).hexdigest()
         return BlobRef(key=key, media_type=media_type, size=len(data), sha256=digest)
 
     def put_input(self, data: bytes, media_type: str, owner: str = "") -> BlobRef:
         """Store an uploaded picture under its own digest."""
-        return self.put(input_key(hashlib.sha256(data).hexdigest(), owner), data, media_type)
+        digest = hashlib.sha256(data).hexdigest()
+        return self._put(input_key(digest, owner), data, media_type, digest)
 
     def put_file(self, key: str, path: Path, media_type: str) -> None:
         """Store a file of any size, whole or not at all."""
         with self._operation("put", key, writing=True):
             obstore.put(self._store, key, path, attributes=self._attributes(media_type))
-
-    def put_over(
-        self, key: str, data: bytes, media_type: str, may_replace: Callable[[bytes], bool]
-    ) -> bool:
-        """Put `data` unless what is there then may not be replaced; whether it was put.
-
-        Also of a put that its store carries out late. A folder has no preconditions, and no such
-        puts: there it replaces what there is.
-        """
-        if self._scheme == "file":
-            self.put(key, data, media_type)
-            return True
-        attributes = {"Content-Type": media_type}
-        with self._operation("put", key, writing=True):
-            was_put = put_over(self._store, key, data, attributes, may_replace)
-        if was_put is None:
-            raise StorageUnavailable(f"others put {key!r} into {self.url} again and again")
-        return was_put
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to `end`, or to the blob's end, piece by piece."""

@@ -3,18 +3,18 @@
 from typing import Any
 
 from crossmodal.errors import CrossmodalError, InvalidParams
+from crossmodal.jobs.batches import Batches
 from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import WorkerInfo
-from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
-from crossmodal.storage import open_storage
 from producer.aio import AsyncClient
+from producer.calls import ClientCalls
 from producer.checks import check_count, shown
 from producer.client import Client
-from producer.fake.redis import AsyncReads, FakeRedis, FakeRunner, missing
+from producer.fake.redis import AsyncFakeRunner, FakeRedis, FakeRunner, missing
 from producer.fake.scripts import FUNCTIONS
 from producer.fake.worker import (
     NAME,
@@ -24,7 +24,7 @@ from producer.fake.worker import (
     plain_captions,
     plain_pictures,
 )
-from producer.operators import Keys, Letters
+from producer.operators import Keys, Letters, Webhooks
 
 NOWHERE = {"broker_url": "redis://fake.invalid:6379/0", "storage_url": "memory:///"}
 
@@ -38,7 +38,8 @@ class FakeClient(Client):
     in the queue until `work` is called. Nothing is tried again, told to webhooks or forgotten.
     """
 
-    ledger: "FakeLedger"
+    calls: "FakeCalls"
+    runner: FakeRunner
 
     def __init__(
         self, settings: Settings | None = None, *, draw: Draw = plain_pictures,
@@ -46,12 +47,10 @@ class FakeClient(Client):
     ) -> None:  # fmt: skip
         super().__init__(settings, **overrides | NOWHERE)
         self.held = held
-        self.redis = FakeRedis(FUNCTIONS)
-        self.runner = FakeRunner(self.settings, self.redis)
+        self.runner = FakeRunner(self.settings, FakeRedis(FUNCTIONS))
         self.run = self.runner.run
-        self.ledger = FakeLedger(self)
-        self._opened = open_storage(self.settings)
-        self._worker = FakeWorker(self.runner, self.ledger, self._opened, draw, describe)
+        self.calls = FakeCalls(self)
+        self._worker = FakeWorker(self.runner, self.ledger, self.storage, draw, describe)
 
     def work(self, max_jobs: int | None = None) -> int:
         """Answer jobs that wait, the oldest first; how many were answered."""
@@ -78,26 +77,38 @@ class FakeClient(Client):
 
         Raises `InvalidParams`.
         """
-        self.ledger.refusals += [_checked(error)] * check_count("times", times)
-
-    def workers(self) -> list[WorkerInfo]:
-        queues = [task.queue for task in Task]
-        workers = Workers(self.settings)
-        said = workers.announce(NAME, queues=queues, device="cpu", model=NAME, bundle_version=NAME)
-        self.run(said)
-        return self.run(workers.recent())
+        self.calls.ledger.refusals += [_checked(error)] * check_count("times", times)
 
     @property
     def dead_letters(self) -> Letters:
         raise missing("dead letters")
 
     @property
-    def webhooks(self) -> Deliveries:
+    def webhooks(self) -> Webhooks:
         raise missing("webhooks")
 
     @property
     def keys(self) -> Keys:
         raise missing("API keys")
+
+
+class FakeCalls(ClientCalls):
+    """The calls of a fake client, which has one worker."""
+
+    ledger: "FakeLedger"
+
+    def __init__(self, client: FakeClient) -> None:
+        super().__init__(client.settings)
+        self.ledger = FakeLedger(client)
+        self.batches = Batches(client.settings, self.ledger)
+
+    @call
+    def workers(self) -> Steps[list[WorkerInfo]]:
+        yield from Workers(self.settings).announce(
+            NAME, queues=[task.queue for task in Task], device="cpu", model=NAME,
+            bundle_version=NAME,
+        )  # fmt: skip
+        return (yield from super().workers())
 
 
 class FakeLedger(JobLedger):
@@ -129,7 +140,9 @@ class AsyncFakeClient(AsyncClient):
     ) -> None:  # fmt: skip
         super().__init__(settings, **overrides | NOWHERE)
         self.sync = FakeClient(settings, draw=draw, describe=describe, held=held, **overrides)
-        self.redis = AsyncReads(self.sync.redis)
+        self.calls = self.sync.calls
+        self.runner = AsyncFakeRunner(self.sync.settings, self.sync.redis)
+        self.run = self.runner.run
 
 
 def _checked(error: Any) -> CrossmodalError:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from crossmodal.errors import NotFaked
 from crossmodal.jobs.calls import Atomic, Blocking, Command, Script, Step, Waiting
-from crossmodal.jobs.runners import Runner
+from crossmodal.jobs.runners import AsyncRunner, Runner
 from crossmodal.settings import Settings
 
 POLL_S = 0.01  # of one who waits in an event loop
@@ -168,26 +168,30 @@ class FakeRunner(Runner):
         return self.redis.reply(step)
 
 
-class AsyncReads:
-    """The same streams for an event loop."""
+class AsyncFakeRunner(AsyncRunner):
+    """The same on an event loop."""
 
-    def __init__(self, redis: FakeRedis) -> None:
-        self._redis = redis
+    def __init__(self, settings: Settings, redis: FakeRedis) -> None:
+        super().__init__(settings)
+        self._fake = redis
 
-    async def execute_command(self, *command: Any) -> dict[str, Any]:
-        block_s, ids = parse_read(command)
+    async def _reply(self, step: Step) -> Any:
+        if isinstance(step, Waiting):
+            return await self._read(step.command)
+        return await asyncio.to_thread(self._fake.reply, step)
+
+    async def _read(self, command: Command) -> dict[str, Any]:
+        block_s, ids = parse_read(command.args)
         until = time.monotonic() + block_s
         # Those who tell may be other threads.
-        while not (found := self._redis.read(ids)) and time.monotonic() < until:  # noqa: ASYNC110
+        while not (found := self._fake.read(ids)) and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
         return found
-
-    async def aclose(self) -> None: ...
 
 
 def parse_read(command: tuple[Any, ...]) -> tuple[float, dict[str, str]]:
     """For how many seconds an XREAD may wait, and after which id of each stream it reads."""
-    block_s = command[2] / 1_000 if command[1] == "BLOCK" else 0.0
-    streams = command[command.index("STREAMS") + 1 :]
+    block_s = int(command[2]) / 1_000 if command[1] == b"BLOCK" else 0.0
+    streams = command[command.index(b"STREAMS") + 1 :]
     half = len(streams) // 2
     return block_s, dict(zip(streams[:half], streams[half:], strict=True))

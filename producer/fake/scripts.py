@@ -24,7 +24,7 @@ def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     if job in redis.hashes:
         return ["existing", job_id]
     batch_key = names.batch_key(prefix, batch)
-    if batch and redis.hget(batch_key, "halted"):
+    if batch and redis.hget(batch_key, "is_canceled"):
         return ["canceled", batch]
     queued = redis.sets[names.queue_key(prefix, queue, "queued")]
     if limit and len(queued) >= limit:
@@ -122,16 +122,17 @@ def remove(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     return ["ok"]
 
 
-def halt(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
+def cancel_batch(redis: FakeRedis, keys: list[str], args: list[Any]) -> Any:
     """Have no more of a batch's messages taken."""
-    if keys[0] in redis.hashes:
-        _set(redis, keys[0], {"halted": 1})
-    return []
+    if keys[0] not in redis.hashes:
+        return 0
+    _set(redis, keys[0], {"is_canceled": 1})
+    return int(redis.hashes[keys[0]]["messages"])
 
 
 FUNCTIONS: dict[str, Function] = {
     "submit": submit, "start": start, "finish": finish, "cancel": cancel, "expire": expire,
-    "remove": remove, "halt": halt,
+    "remove": remove, "cancel_batch": cancel_batch,
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Answers jobs in this process, as a worker would, without a model."""
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.bulk import BulkItem, unpack_items
 from crossmodal.jobs.ledger import Attempt, JobLedger
-from crossmodal.jobs.names import Task, result_key
+from crossmodal.jobs.names import CAPTIONS, Task, result_key
 from crossmodal.jobs.params import (
     BulkParams,
     Img2TxtParams,
@@ -29,8 +30,8 @@ from crossmodal.jobs.record import (
 from crossmodal.parts import put_part
 from crossmodal.storage import Storage
 from crossmodal.vision.media import media_type
-from producer.operators import Runs
 from producer.png import write_png
+from producer.twins import Runs
 
 NAME = "fake"
 SIDE = 8  # pixels of a picture
@@ -108,17 +109,21 @@ class FakeWorker:
             }  # fmt: skip
         else:
             made = self._make(attempt, params, None)._asdict()
+            self._put_captions(attempt, made["captions"])
         waits_s, run_s = attempt.queued_s, time.time() - begun
-        result = JobResult(
+        return JobResult(
             job=attempt.job, task=task_of(params), **made,
             params=params.model_dump(mode="json", exclude={"metadata"}), metadata=params.metadata,
             model=NAME, bundle_version=NAME, batch_size=1, attempt=attempt.number,
             timings=Timings(queued_s=waits_s, batch_wait_s=0.0, inference_s=run_s, store_s=0.0,
                             total_s=waits_s + run_s),
         )  # fmt: skip
-        text = result.model_dump_json().encode()
-        self._storage.put(result_key(attempt.job, "result.json"), text, "application/json")
-        return result
+
+    def _put_captions(self, attempt: Attempt, captions: Sequence[GeneratedCaption]) -> None:
+        if captions:
+            text = json.dumps([caption.model_dump() for caption in captions])
+            key = result_key(attempt.job, CAPTIONS, attempt.number)
+            self._storage.put(key, text.encode(), "application/json")
 
     def _items(self, attempt: Attempt, params: BulkParams) -> list[ItemResult]:
         items = unpack_items(self._storage.get(params.input))

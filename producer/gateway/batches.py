@@ -12,14 +12,9 @@ from fastapi.responses import StreamingResponse
 
 from crossmodal.errors import CrossmodalError, JobNotFound, WrongState
 from crossmodal.jobs.access import ApiKey
+from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, input_of, output_of
 from crossmodal.jobs.names import new_job_id
 from producer.gateway.caller import Caller, UrlsOf
-from producer.gateway.feeder import (
-    MEDIA_TYPE,
-    BatchRecord,
-    input_of,
-    output_of,
-)
 from producer.gateway.intake import check_lines
 from producer.gateway.ownership import is_visible, may_see, missing
 from producer.gateway.problems import UnsupportedMediaType, documented, linked
@@ -36,10 +31,10 @@ LINES = (
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
 
-async def own_batch(batch_id: str, key: Caller, services: ServicesOf) -> BatchRecord:
+async def own_batch(batch_id: str, key: Caller, services: ServicesOf) -> HttpBatch:
     """The batch, if it is the caller's."""
     try:
-        record = await services.call(services.batches.get, batch_id)
+        record = await services.ask(services.batches.get(batch_id))
     except JobNotFound:
         record = None
     if record is None or not may_see(key.id, record.owner):
@@ -47,7 +42,7 @@ async def own_batch(batch_id: str, key: Caller, services: ServicesOf) -> BatchRe
     return record
 
 
-OwnBatch = Annotated[BatchRecord, Depends(own_batch)]
+OwnBatch = Annotated[HttpBatch, Depends(own_batch)]
 
 
 @router.post(
@@ -75,32 +70,30 @@ async def create(
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in READ_AS:
         raise UnsupportedMediaType(f"the body is {kind[:80]!r}: send {MEDIA_TYPE}")
-    await services.call(services.batches.check_room, key.id)
+    await services.ask(services.batches.check_room(key.id))
     with tempfile.TemporaryDirectory(prefix="crossmodal-upload-") as folder:
         path = Path(folder, "input.jsonl")
         async with await anyio.open_file(path, "wb") as file:
             async for chunk in request.stream():
                 await file.write(chunk)
         record = await services.call_long(_keep, path, key, services)
-    services.feeder.wake()
     response.headers["Location"] = urls.batch(record.id)
-    return await services.call(_view, record, services, urls)
+    return await _view(record, services, urls)
 
 
 @router.get("/{batch_id}", response_model=BatchView, responses=documented(404))
 async def look(record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> BatchView:
     """How far the batch is."""
-    return await services.call(_view, record, services, urls)
+    return await _view(record, services, urls)
 
 
 @router.post("/{batch_id}/cancel", response_model=BatchView, responses=documented(404))
 async def cancel(record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> BatchView:
-    """Cancel what is not finished; what is, stays in the output."""
+    """Cancel what is not finished, at once; what is, stays in the output."""
     if not record.is_done:
-        await services.call(_cancel, record.id, services)
-        services.feeder.wake()
-    record = await services.call(services.batches.get, record.id)
-    return await services.call(_view, record, services, urls)
+        await services.ask(services.batches.cancel(record.id))
+    record = await services.ask(services.batches.get(record.id))
+    return await _view(record, services, urls)
 
 
 @router.get(
@@ -122,20 +115,20 @@ async def output(record: OwnBatch, services: ServicesOf) -> Response:
     return StreamingResponse(chunks, media_type=MEDIA_TYPE)
 
 
-def _keep(path: Path, key: ApiKey, services: Services) -> BatchRecord:
+def _keep(path: Path, key: ApiKey, services: Services) -> HttpBatch:
     """Store the file, then have it run: so an accepted batch has all that it needs."""
     batch_id = new_job_id()
     checked = path.with_name("checked.jsonl")
     is_mixed = check_lines(path, checked, lambda k: is_visible(k, key.id, services.sync), key.id)
     most = services.settings.max_image_bytes
     file = BatchFile(checked, None, batch_id, most, is_ours=False)
-    record = BatchRecord(
+    record = HttpBatch(
         id=batch_id, owner=key.id, max_queued=key.max_queued if key.id else None, task=file.task,
         is_mixed=is_mixed, total=file.total, created_at=time.time(),
     )  # fmt: skip
     services.sync.storage.put_file(input_of(batch_id), checked, MEDIA_TYPE)
     try:
-        services.batches.open(record)
+        services.sync.run(services.batches.open(record))
     except CrossmodalError:
         with suppress(CrossmodalError):
             services.sync.storage.delete(input_of(batch_id))
@@ -143,18 +136,11 @@ def _keep(path: Path, key: ApiKey, services: Services) -> BatchRecord:
     return record
 
 
-def _cancel(batch_id: str, services: Services) -> None:
-    """Have nothing more of it sent, by whoever feeds it, then end what was sent."""
-    services.batches.cancel(batch_id)
-    with suppress(JobNotFound):  # nothing of it was
-        services.sync.cancel_batch(batch_id)
-
-
-def _view(record: BatchRecord, services: Services, urls: Urls) -> BatchView:
+async def _view(record: HttpBatch, services: Services, urls: Urls) -> BatchView:
     counts = {"total": record.total, "completed": record.completed, "failed": record.failed}
     if not record.is_done:
         try:
-            sent = batch_counts(services.sync.batch(record.id))
+            sent = batch_counts(await services.client.batch(record.id))
             counts |= {"completed": sent["completed"], "failed": sent["failed"]}
         except JobNotFound:  # nothing of it has been sent
             counts |= {"completed": 0, "failed": 0}

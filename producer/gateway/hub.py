@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from crossmodal.errors import BrokerUnavailable, JobNotFound
-from crossmodal.jobs.connection import broker_errors
+from crossmodal.jobs.calls import Steps, Waiting, call, redis
 from crossmodal.jobs.names import SHARDS, queue_key
 from crossmodal.jobs.record import Job, QueueStatus, WorkerInfo
 from producer.aio import AsyncClient
@@ -147,12 +147,8 @@ class Hub:
         seen: dict[str, str] = {}
         while True:
             try:
-                with broker_errors(self._client.sync.settings):
-                    seen = seen or await self._now()
-                    reply = await self._client.redis.execute_command(
-                        "XREAD", "BLOCK", max(1, self._block_ms), "STREAMS", *seen, *seen.values()
-                    )
-                self._feed(reply, seen)
+                seen = seen or await self._now()
+                self._feed(await self._client.run(_news(seen, max(1, self._block_ms))), seen)
                 self._note_well()
             except BrokerUnavailable as e:
                 self._note_outage(e)
@@ -174,7 +170,7 @@ class Hub:
             self._wake_all()
 
     async def _now(self) -> dict[str, str]:
-        seconds, _ = await self._client.redis.time()
+        seconds = int(await self._client.run(self._client.calls.ledger.now()))
         since = f"{(seconds - 1) * 1_000}"  # what happened while it was asked counts, too
         return {f"{self._prefix}:events:{shard}": since for shard in range(SHARDS)}
 
@@ -261,11 +257,23 @@ class Hub:
         return self._client.sync.queues(), self._client.sync.workers()
 
     async def _place(self, waiting: list[Follower]) -> None:
-        with broker_errors(self._client.sync.settings):
-            pipe = self._client.redis.pipeline(transaction=False)
-            for follower in waiting:
-                pipe.zrank(queue_key(self._prefix, str(follower.queue), "queued"), follower.job)
-            ranks = await pipe.execute()
+        ranks = await self._client.run(_ranks(self._prefix, waiting))
         for follower, rank in zip(waiting, ranks, strict=True):
             if rank is not None:
                 follower.place(rank)
+
+
+@call
+def _news(seen: dict[str, str], block_ms: int) -> Steps[Any]:
+    """What streams have after what was seen of each, as soon as there is something."""
+    return (yield Waiting(redis.xread(seen, block=block_ms)))
+
+
+@call
+def _ranks(prefix: str, waiting: list[Follower]) -> Steps[list[int | None]]:
+    """The place in its queue of each followed job; None of one that has left it."""
+    ranks: list[int | None] = yield [
+        redis.zrank(queue_key(prefix, str(follower.queue), "queued"), follower.job)
+        for follower in waiting
+    ]
+    return ranks

@@ -12,7 +12,7 @@ from producer.dead import replay
 from producer.gateway.caller import Caller, Operator, UrlsOf
 from producer.gateway.metrics import render
 from producer.gateway.ownership import may_see, missing
-from producer.gateway.problems import documented, told
+from producer.gateway.problems import documented
 from producer.gateway.requests import DeadLetterQuery
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import (
@@ -25,9 +25,11 @@ from producer.gateway.shapes import (
     Urls,
     job_view,
 )
+from producer.told import told
 
 router = APIRouter(tags=["operations"])
 probes = APIRouter(tags=["operations"])
+NO_BACKGROUND = "webhooks and batches wait: start `crossmodal background`"
 TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
@@ -87,9 +89,13 @@ async def livez() -> Response:
 
 @probes.get("/readyz", responses=documented() | {200: TEXT}, response_class=Response)
 async def readyz(services: ServicesOf) -> Response:
-    """Redis and the object store answer, or did a second ago."""
+    """Redis and the object store answer, or did a second ago.
+
+    A second line says so where no background process is alive: then webhooks and batches wait.
+    """
     await services.readiness.check()
-    return Response("ok\n", media_type="text/plain")
+    text = "ok\n" if services.has_background else f"ok\n{NO_BACKGROUND}\n"
+    return Response(text, media_type="text/plain")
 
 
 @probes.get("/metrics", responses=documented() | {200: TEXT}, response_class=Response)

@@ -19,9 +19,6 @@ from starlette.requests import ClientDisconnect
 from crossmodal import invalid
 from crossmodal.errors import (
     BlobNotFound,
-    BrokerFull,
-    BrokerNotTrusted,
-    BrokerRefused,
     BrokerUnavailable,
     CrossmodalError,
     DeadLetterNotFound,
@@ -38,12 +35,12 @@ from crossmodal.errors import (
     QueueFull,
     RateLimited,
     ResultTimeout,
-    StorageNotWritable,
     StorageUnavailable,
     TooManyQueued,
     Unauthorized,
     WrongState,
 )
+from producer.told import told
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +71,6 @@ MEANINGS = {
     "come back.",
     503: "Redis, the object store or the queue takes nothing now; `Retry-After` says when to try.",
 }
-WITH_ADDRESSES = {  # codes of errors that name where something is
-    "Redis": {kind.code for kind in (
-        BrokerUnavailable, BrokerFull, BrokerRefused, BrokerNotTrusted,
-    )},
-    "the object store": {StorageUnavailable.code, StorageNotWritable.code},
-}  # fmt: skip
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
 
@@ -181,12 +172,6 @@ def answer(error: CrossmodalError) -> Response:
         what = "Redis" if isinstance(error, BrokerUnavailable) else "the object store"
         detail = f"{what} takes nothing now: try again in a moment"
     return problem(status, error.code, detail, retryable=error.retryable, headers=headers)
-
-
-def told(code: str, message: str) -> str:
-    """What callers are told of a failure: no address of Redis or of the store is their matter."""
-    what = next((what for what, codes in WITH_ADDRESSES.items() if code in codes), None)
-    return f"{what} failed: operators see why among the dead letters" if what else message
 
 
 def install(app: FastAPI) -> None:

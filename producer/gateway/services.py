@@ -1,4 +1,4 @@
-"""What the routes share: client, hub of events, feeder of batches; one set an application."""
+"""What the routes share: client, hub of events, records of batches; one set an application."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,11 +10,14 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 from fastapi import Depends, Request
 
 from crossmodal.errors import UrlRefused
+from crossmodal.jobs.calls import Call
+from crossmodal.jobs.http_batches import HttpBatches
+from crossmodal.jobs.names import BACKGROUND
+from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
 from producer.client import Client
 from producer.gateway.connections import Connections
-from producer.gateway.feeder import BatchRecords, Feeder
 from producer.gateway.hub import Hub
 from producer.gateway.readiness import Readiness
 
@@ -33,8 +36,8 @@ class Services:
         self.needs_keys = needs_keys
         self.client = AsyncClient(settings)
         self.hub = Hub(self.client)
-        self.batches = BatchRecords(self.sync)
-        self.feeder = Feeder(self.sync)
+        self.batches = HttpBatches(settings)
+        self.has_background = False  # as `readiness` has found it
         self.connections = Connections()
         self.readiness = Readiness(self._check)
         self._threads = ThreadPoolExecutor(THREADS, "gateway")
@@ -49,6 +52,10 @@ class Services:
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A blocking call to Redis, in a thread."""
         return await asyncio.to_thread(function, *args, **kwargs)
+
+    async def ask(self, call: Call[T]) -> T:
+        """What a call to Redis comes to."""
+        return await self.call(self.sync.run, call)
 
     async def call_store(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A blocking call to the object store, in a thread that no call to Redis waits for."""
@@ -74,17 +81,16 @@ class Services:
     async def start(self) -> None:
         asyncio.get_running_loop().set_default_executor(self._threads)
         self.hub.start()
-        self.feeder.start()
 
     async def close(self) -> None:
         await self.hub.close()
-        await self.call(self.feeder.stop)
         await self.client.close()
         for threads in (self._store_threads, self._long_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def _check(self) -> None:
-        await self.call(self.sync.run, self.sync.ledger.now())
+        workers = await self.ask(Workers(self.settings).recent())
+        self.has_background = any(BACKGROUND in worker.queues for worker in workers)
         await self.call_store(self._check_store)
 
     def _check_store(self) -> None:

@@ -19,7 +19,7 @@ from crossmodal.jobs.record import (
     Timings,
     WorkerInfo,
 )
-from producer.gateway.problems import told
+from producer.told import failure_view
 
 _URL = "https://pictures.example.com/v1/jobs/01a20026-8c96-7bba-8e3c-5db14a5fec48"
 JOB: JsonDict = {
@@ -214,13 +214,6 @@ def job_view(
         events_url=urls.job(job.id, "/events"), cancel_url=urls.job(job.id, "/cancel"),
         retry_url=urls.job(job.id, "/retry"),
     )  # fmt: skip
-
-
-def failure_view(failure: Failure | None) -> Failure | None:
-    """Why there is no result, as its owner may know it."""
-    if failure is None:
-        return None
-    return failure.model_copy(update={"message": told(failure.code, failure.message)})
 
 
 def _result_view(result: JobResult, urls: Urls) -> ResultView:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.origin import HookEvent, Origin, Webhook
+from crossmodal.jobs.webhooks import Deliveries
 from producer.gateway.caller import Caller
 from producer.gateway.problems import documented
 from producer.gateway.requests import DeliveryQuery
@@ -30,9 +31,8 @@ async def deliveries(
     key: Caller, services: ServicesOf, query: Annotated[DeliveryQuery, Query()]
 ) -> DeliveryPage:
     """The caller's latest deliveries: what was answered, and when the next try is."""
-    listed = services.sync.webhooks.list
-    found = await services.call(lambda: list(listed(key.id, query.limit, query.job)))
-    return DeliveryPage(data=found)
+    listed = Deliveries(services.settings).list(key.id, query.limit, query.job)
+    return DeliveryPage(data=await services.ask(listed))
 
 
 @router.get("/secret", response_model=WebhookSecret, responses=documented())

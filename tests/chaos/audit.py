@@ -1,6 +1,7 @@
 """What must be true after the storm, looked at from outside: Redis and the store themselves."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,7 +9,15 @@ from typing import Any
 
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.names import Task, dead_key, job_key, leases_key, queue_key, result_key
+from crossmodal.jobs.names import (
+    CAPTIONS,
+    Task,
+    dead_key,
+    job_key,
+    leases_key,
+    queue_key,
+    result_key,
+)
 from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.record import Job, JobResult, JobState
 from crossmodal.settings import Settings
@@ -116,12 +125,15 @@ class Audit:
                 data = self._storage.get(BlobRef(key=image.key))
                 if hashlib.sha256(data).hexdigest() != image.sha256:
                     yield f"{job.id}: {image.key} has other bytes than its record says"
-            stored = self._storage.get(BlobRef(key=result_key(job.id, "result.json")))
+            if result.captions:
+                yield from self._of_captions(job, result)
         except CrossmodalError as e:
             yield f"{job.id}: {e}"
-            return
-        if JobResult.model_validate_json(stored) != result:
-            yield f"{job.id}: result.json is not what the record says"
+
+    def _of_captions(self, job: Job, result: JobResult) -> Iterator[str]:
+        stored = self._storage.get(BlobRef(key=result_key(job.id, CAPTIONS, result.attempt)))
+        if json.loads(stored) != [caption.model_dump() for caption in result.captions]:
+            yield f"{job.id}: the captions in the store are not what the record says"
 
     def _of_counters(self) -> Iterator[str]:
         for task in Task:

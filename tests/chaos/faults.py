@@ -37,9 +37,9 @@ def _kill(worker: Worker, process: psutil.Process | None) -> Hit:
     return Hit(worker=name)
 
 
-def kill_task_child(world: World, rng: random.Random) -> Hit:
+def kill_decoder(world: World, rng: random.Random) -> Hit:
     worker = rng.choice(world.workers)
-    children = worker.task_children()
+    children = worker.decoders()
     return _kill(worker, rng.choice(children) if children else None)
 
 
@@ -99,8 +99,8 @@ def fail_every_third_put(world: World, rng: random.Random) -> Hit:
 
 
 FAULTS: dict[str, tuple[Fault, int]] = {  # with how often, relative to one another
-    "task child killed": (kill_task_child, 4),
-    "Celery main process killed": (kill_celery, 3),
+    "decoder killed": (kill_decoder, 4),
+    "Celery worker killed": (kill_celery, 3),
     "model host killed": (kill_model_host, 3),
     "supervisor killed": (kill_supervisor, 2),
     "Redis restarted": (restart_redis, 2),

@@ -61,13 +61,6 @@ def kill_celery(world: World, client: Client) -> float:
     return kill_and_wait(worker.celery(), held_batch(world, client), host)
 
 
-def kill_task_child(world: World, client: Client) -> float:
-    worker = world.workers[0]
-    host = worker.host()
-    jobs = held_batch(world, client)
-    return kill_and_wait(worker.task_children()[0], jobs, host)
-
-
 def kill_supervisor(world: World, client: Client) -> float:
     worker = world.workers[0]
     host = worker.host()
@@ -97,15 +90,14 @@ def succeeded(jobs: list[JobHandle]) -> int:
 
 
 KILLS: dict[str, Callable[[World, Client], float]] = {
-    "task child": kill_task_child,
     "model host": kill_model_host,
-    "Celery main process": kill_celery,
+    "Celery worker": kill_celery,
     "supervisor": kill_supervisor,
 }
 
 
 def ready(workers: list[Worker]) -> bool:
-    return all(w.ready.exists() and w.host() and len(w.task_children()) == BATCH for w in workers)
+    return all(w.ready.exists() and w.host() and w.celery() for w in workers)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from crossmodal.settings import Settings, load_settings
 from tests.chaos.proxy import Proxy
 from tests.marked import marked
 from tests.servers import start_server, user_url
-from tests.workers import REAL_WORKER, celery_workers, hosts_of, task_children
+from tests.workers import REAL_WORKER, celery_workers, hosts_of
 
 POISON = Path(__file__).parents[1] / "e2e" / "poison"
 MARK = "CROSSMODAL_STORM"  # in the environment of every process that the storm starts
@@ -74,12 +74,13 @@ class Worker:
         return next(iter(hosts_of(supervisor)), None) if supervisor else None
 
     def celery(self) -> psutil.Process | None:
-        """The Celery worker of the interactive queues."""
+        """The Celery worker."""
         supervisor = self.supervisor()
-        return next(iter(celery_workers(supervisor, bulk=False)), None) if supervisor else None
+        return next(iter(celery_workers(supervisor)), None) if supervisor else None
 
-    def task_children(self) -> list[psutil.Process]:
-        return task_children(celery) if (celery := self.celery()) else []
+    def decoders(self) -> list[psutil.Process]:
+        """The processes that open pictures, of which there may be none."""
+        return celery.children() if (celery := self.celery()) else []
 
 
 @dataclass

@@ -8,7 +8,7 @@ from crossmodal.jobs.record import JobState
 from crossmodal.parts import finished_parts, read_part
 from producer import Client
 from tests.waiting import until
-from tests.workers import bulk_worker, host_of, real_worker, suspended
+from tests.workers import celery_worker, host_of, real_worker, suspended
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
@@ -16,7 +16,7 @@ BATCH = "killed"
 ITEMS, MESSAGE = 70, 64
 
 
-def test_a_killed_bulk_worker_costs_only_the_part_that_it_had_in_hand(
+def test_a_killed_worker_costs_only_the_part_that_it_had_in_hand(
     short: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
     short |= {"CROSSMODAL_BULK_BATCH": "4"}
@@ -30,7 +30,7 @@ def test_a_killed_bulk_worker_costs_only_the_part_that_it_had_in_hand(
         run = threads.submit(list, found)
         until(lambda: bool(finished_parts(client.storage, job_id)), WAIT_S)
         with suspended(host_of(worker)):
-            killed = bulk_worker(worker)
+            killed = celery_worker(worker)
             killed.kill()
             until(lambda: not killed.is_running(), WAIT_S)
             assert client.record(job_id).state is JobState.RUNNING

@@ -19,7 +19,7 @@ from producer import Client, JobFailed
 from tests.integration.test_main_job import is_known
 from tests.servers import Server
 from tests.waiting import until
-from tests.workers import host_of, interactive_worker, running_worker, suspended
+from tests.workers import celery_worker, host_of, running_worker, suspended
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
@@ -90,14 +90,14 @@ def test_garbage_is_set_aside_with_its_bytes_and_the_worker_lives_on(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
     with running_worker(env, tmp_path / "worker", 2) as worker:
-        before = interactive_worker(worker).pid
+        before = celery_worker(worker).pid
         for raw, _ in GARBAGE.values():
             client.redis.lpush("txt2img", raw)
         for raw in ("{}", "5", "[1]", "null", '{"body":null,"properties":{}}'):
             client.redis.publish("/0.celery.pidbox", raw)
         assert client.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).attempt == 1
         until(lambda: len(letters(client)) == len(GARBAGE), WAIT_S)
-        assert interactive_worker(worker).pid == before
+        assert celery_worker(worker).pid == before
         found = {letter.raw: letter for letter in letters(client)}
         for name, (raw, code) in GARBAGE.items():
             whole = raw.encode() if isinstance(raw, str) else raw
@@ -130,7 +130,7 @@ def test_a_message_for_which_redis_has_no_memory_waits_in_the_worker(
     from celery import Celery
 
     with running_worker(env, tmp_path / "worker", 2) as worker:
-        before = interactive_worker(worker)
+        before = celery_worker(worker)
         call = {"name": "crossmodal.txt2img", "kwargs": {"prompt": PROMPT}, "queue": "txt2img"}
         with suspended(before):
             with Celery(broker=env["CELERY_BROKER_URL"]) as app:
@@ -144,7 +144,7 @@ def test_a_message_for_which_redis_has_no_memory_waits_in_the_worker(
         until(lambda: all(is_known(client, job_id) for job_id in sent), WAIT_S)
         for job_id in sent:
             assert client.job(job_id).result(timeout_s=WAIT_S).images
-        assert interactive_worker(worker).pid == before.pid
+        assert celery_worker(worker).pid == before.pid
 
 
 def test_a_damaged_copy_of_a_message_does_no_harm(
@@ -210,8 +210,7 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(
         with suspended(host_of(worker)):
             job = client.txt2img(PROMPT, seed=7)
             until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
-            [child] = interactive_worker(worker).children()
-            child.kill()
+            celery_worker(worker).kill()
             assert job.wait(timeout_s=WAIT_S) is JobState.FAILED
         [listed] = crossmodal(env, "dead", "list", "--code", "worker_lost")
         assert listed["id"] == job.id

@@ -17,7 +17,7 @@ from tests.fakes.worker import HOST
 from tests.integration.test_main_job import is_known
 from tests.servers import Server
 from tests.waiting import until
-from tests.workers import host_of, interactive_worker, running_worker, suspended, tree_of
+from tests.workers import celery_worker, host_of, running_worker, suspended, tree_of
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 90
@@ -62,7 +62,7 @@ def test_a_worker_that_dies_while_it_drains_has_not_finished_everything(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
     with running_worker(env, tmp_path / "worker", 1) as worker:
-        host, celery = host_of(worker), interactive_worker(worker)
+        host, celery = host_of(worker), celery_worker(worker)
         host.suspend()  # the job runs until we say so
         job = client.txt2img(PROMPT, seed=7)
         until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
@@ -177,13 +177,13 @@ def test_up_says_a_line_for_each_thing_that_is_ready_and_ctrl_c_ends_all(tmp_pat
         with Client(broker_url=valkey_url(port), storage_url=env["CROSSMODAL_STORAGE_URL"]) as c:
             assert c.txt2img(PROMPT, seed=7).result(timeout_s=WAIT_S).images
         lines = said.read_text().splitlines()
-        names = {"queue", "store", "page", "API", "webhooks", "flower", "worker", "logs"}
+        names = {"queue", "store", "page", "API", "background", "flower", "worker", "logs"}
         assert {line.split()[0] for line in lines} == names | {"ready", "try"}
         assert len(lines) == 10  # none of them about the job, which is in the worker's log
         page = f"http://127.0.0.1:{gateway}"
         api = f"{page}/v1, described at {page}/docs"
-        assert {f"page      {page}", f"API       {api}"} <= set(lines)
-        assert "worker    cpu: scenes " in said.read_text()
+        assert {f"page        {page}", f"API         {api}"} <= set(lines)
+        assert "worker      cpu: scenes " in said.read_text()
         [logs] = [line.split()[1] for line in lines if line.startswith("logs")]
         kept = Path(logs) / "worker.log"
         until(lambda: "succeeded" in kept.read_text(), WAIT_S, "what the worker logs of the job")

@@ -24,14 +24,22 @@ SIDE = 8
 class FakeHost:
     """A pipeline for both tasks; with a prompt that has the word "fatal" it dies.
 
-    `batches` are the prompts, or the shapes of the pictures, in the order in which they came.
+    `batches` are the prompts, or the shapes of the pictures, in the order in which they came. A
+    batch stays on the device for as long as `may_run` is not set.
     """
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.deaths_left = 1_000
+        self.may_run = threading.Event()
+        self.may_run.set()
         self.loop = asyncio.new_event_loop()
-        self.transports: set[asyncio.Transport] = set()
+        self.conversations: set[Conversation] = set()
+
+    @property
+    def in_hand(self) -> int:
+        """How many requests of its clients wait or run."""
+        return sum(len(conversation.running) for conversation in list(self.conversations))
 
     def warmup(self) -> None: ...
 
@@ -40,18 +48,28 @@ class FakeHost:
 
     def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
         self.batches.append([_named(request) for request in batch])
+        assert self.may_run.wait(60)
         if self.deaths_left and any("fatal" in name for name in self.batches[-1]):
             self.deaths_left -= 1
             self._die()
         return [_made(request) for request in batch]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What comes to the device stays there for the while."""
+        self.may_run.clear()
+        try:
+            yield
+        finally:
+            self.may_run.set()
 
     def _die(self) -> None:
         """As far as its clients can see: all connections end without a reply."""
         dead = threading.Event()
 
         def hang_up() -> None:
-            for transport in list(self.transports):
-                transport.abort()
+            for conversation in list(self.conversations):
+                conversation.abort()
             self.loop.call_soon(dead.set)  # after the connections are lost
 
         self.loop.call_soon_threadsafe(hang_up)
@@ -67,11 +85,11 @@ class _Known(Conversation):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._fake.transports.add(self._transport)
+        self._fake.conversations.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._fake.transports.discard(self._transport)
+        self._fake.conversations.discard(self)
 
 
 @contextmanager
@@ -91,8 +109,8 @@ def serving(path: Path) -> Iterator[FakeHost]:
         ready.set()
         await stop.wait()
         server.close()
-        for transport in list(fake.transports):
-            transport.abort()
+        for conversation in list(fake.conversations):
+            conversation.abort()
         await asyncio.sleep(0)  # so that they are closed
 
     thread = threading.Thread(target=fake.loop.run_until_complete, args=[serve()])

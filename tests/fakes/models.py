@@ -1,12 +1,14 @@
 """Models that need no torch: pictures and captions of one color, made at once.
 
 Words in a prompt say what becomes of its batch: "poison" kills the process, "tarpit" never comes
-back, "glutton" finds no memory, "breaker" breaks the device. A few words are not known.
+back, "snail" takes three seconds, "glutton" finds no memory, "breaker" breaks the device. A few
+words are not known.
 """
 
 import os
 import signal
 import threading
+import time
 import zlib
 from collections.abc import Sequence
 
@@ -18,6 +20,7 @@ from crossmodal.jobs.record import GeneratedCaption
 from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Request, no_pause
 
 SIDE = 16
+SNAIL_S = 3.0
 UNKNOWN = {"zorg", "frob", "zanzibar"}
 
 
@@ -42,6 +45,8 @@ def _suffer(prompt: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if "tarpit" in prompt:
         threading.Event().wait()
+    if "snail" in prompt:
+        time.sleep(SNAIL_S)
     if "glutton" in prompt:
         raise MemoryError("there is none for a glutton")
     if "breaker" in prompt:

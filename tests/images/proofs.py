@@ -10,7 +10,7 @@ from crossmodal.processes import wait_until
 from tests.images.stack import Stack
 
 PNG = b"\x89PNG"
-OURS = ("gateway", "webhooks", "worker", "flower")
+OURS = ("gateway", "background", "worker", "flower")
 JOBS = 160  # of sixteen pictures each: more than can be done while the workers are told to stop
 JOBS_S = 300.0
 
@@ -122,10 +122,10 @@ def drain(stack: Stack) -> None:
 
 
 def end_well(stack: Stack) -> None:
-    """Gateway, webhooks and Redis end with status 0 when they are told to."""
-    stack.compose("stop", "gateway", "webhooks")
+    """Gateway, background process and Redis end with status 0 when they are told to."""
+    stack.compose("stop", "gateway", "background")
     stack.compose("stop", "redis")
-    for name in ("gateway", "webhooks", "redis"):
+    for name in ("gateway", "background", "redis"):
         state = stack.container(name)["State"]
         assert (state["Status"], state["ExitCode"]) == ("exited", 0), (name, state)
 

@@ -10,9 +10,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from crossmodal.jobs.http_batches import HttpBatch, HttpBatches
 from crossmodal.jobs.names import Task, job_key, new_job_id
 from producer import Client
-from producer.gateway.feeder import BatchRecord, BatchRecords
+from tests.background import background
 from tests.conftest import RunningStack
 from tests.gateway import Gateway, running_gateway
 from tests.waiting import until
@@ -24,8 +25,10 @@ WAIT = {"Prefer": "wait=60"}
 
 @pytest.fixture(scope="module")
 def gateway(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with running_gateway(stack.env, tmp_path_factory.mktemp("gateway")) as gateway:
-        yield gateway
+    """A gateway, and a background process."""
+    folder = tmp_path_factory.mktemp("gateway")
+    with background(stack.env, folder / "background"), running_gateway(stack.env, folder) as one:
+        yield one
 
 
 @pytest.fixture(scope="module")
@@ -356,7 +359,9 @@ def test_a_picture_of_this_machine_cannot_be_named_in_a_batch(
     assert row["error"]["code"] in ("invalid_params", "blob_not_found")
 
 
-def test_a_batch_goes_on_when_its_gateway_is_killed(stack: RunningStack, tmp_path: Path) -> None:
+def test_a_batch_goes_on_when_its_gateway_is_killed(
+    stack: RunningStack, gateway: Gateway, tmp_path: Path
+) -> None:
     lines = "\n".join(
         json.dumps({"custom_id": str(i), "url": "/v1/txt2img", "body": {"prompt": PROMPT}})
         for i in range(1_500)
@@ -365,22 +370,19 @@ def test_a_batch_goes_on_when_its_gateway_is_killed(stack: RunningStack, tmp_pat
     with running_gateway(stack.env, tmp_path) as first:
         batch = first.http.post("/v1/batches", content=lines, headers=kind).json()
         first.child.kill()
-    with Client(stack.settings) as client:
-        BatchRecords(client).release(batch["id"])  # or its lease had to end first
-    with running_gateway(stack.env, tmp_path) as second:
-        url = f"{second.url}/v1/batches/{batch['id']}"
-        until(lambda: second.http.get(url).json()["status"] == "completed", 120, "the batch's end")
-        rows = second.http.get(f"{url}/output").text.splitlines()
-        assert sorted(int(json.loads(row)["custom_id"]) for row in rows) == list(range(1_500))
+    url = f"/v1/batches/{batch['id']}"
+    until(lambda: gateway.http.get(url).json()["status"] == "completed", 120, "the batch's end")
+    rows = gateway.http.get(f"{url}/output").text.splitlines()
+    assert sorted(int(json.loads(row)["custom_id"]) for row in rows) == list(range(1_500))
 
 
 def test_a_batch_whose_file_is_gone_is_given_up_and_told_to_its_owner(
     gateway: Gateway, client: Client
 ) -> None:
     line = json.dumps({"custom_id": "a", "url": "/v1/txt2img", "body": {"prompt": PROMPT}})
-    record = BatchRecord(id=new_job_id(), owner="", task=Task.TXT2IMG, total=1, created_at=1.0)
-    BatchRecords(client).open(record)
-    url = f"/v1/batches/{record.id}"
+    batch = HttpBatch(id=new_job_id(), owner="", task=Task.TXT2IMG, total=1, created_at=1.0)
+    client.run(HttpBatches(client.settings).open(batch))
+    url = f"/v1/batches/{batch.id}"
     until(lambda: gateway.http.get(url).json()["status"] == "failed", 60, "its end")
     assert gateway.http.get(url).json()["failure"]["code"] == "blob_not_found"
     kind = {"Content-Type": "application/jsonl"}

@@ -12,7 +12,7 @@ from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import Failure
 from crossmodal.settings import Settings
 from producer import Client
-from producer.gateway.shapes import failure_view
+from producer.told import failure_view
 from tests.integration.test_gateway_fields import Http, asked
 from tests.ledgers import Ledger
 from tests.unit.test_ledger import WORKER

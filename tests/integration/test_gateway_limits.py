@@ -12,10 +12,12 @@ import pytest
 from fastapi import FastAPI
 
 from crossmodal.errors import BrokerUnavailable, StorageUnavailable
+from crossmodal.jobs import http_batches
+from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.names import RESULTS
 from crossmodal.settings import Settings
 from crossmodal.storage import Storage, StoredBlob
-from producer.gateway import feeder, readiness
+from producer.gateway import readiness
 from producer.gateway.app import make_app
 from producer.gateway.intake import MOST_LINES
 from producer.gateway.metrics import HTTP
@@ -59,7 +61,7 @@ def services(app: FastAPI) -> Services:
 def slow(services: Services) -> Iterator[SlowStorage]:
     """The store of the gateway, which hangs until the test has ended."""
     storage = SlowStorage(services.settings.storage_url)
-    services.sync._opened = storage
+    services.sync.calls.storage = storage
     yield storage
     storage.may_answer.set()
 
@@ -149,7 +151,7 @@ def test_a_store_that_has_come_back_is_ready_again(
 def test_a_batch_too_many_is_refused_and_leaves_nothing_in_the_store(
     app: FastAPI, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeder, "MOST_UNFINISHED", 1)
+    monkeypatch.setattr(http_batches, "MAX_UNFINISHED", 1)
     first, second = _posted(app, 2)
     assert (first.status_code, second.status_code) == (202, 429)
     assert second.json()["code"] == "too_many_queued"
@@ -160,8 +162,12 @@ def test_a_batch_too_many_is_refused_and_leaves_nothing_in_the_store(
 def test_a_batch_that_cannot_be_noted_leaves_nothing_in_the_store(
     app: FastAPI, services: Services, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    def away(*_: Any) -> None:
+    def fail() -> None:
         raise BrokerUnavailable("nobody listens there")
+
+    @call
+    def away(*_: Any) -> Steps[None]:
+        yield Blocking(fail)
 
     monkeypatch.setattr(services.batches, method, away)
     [refused] = _posted(app, 1)

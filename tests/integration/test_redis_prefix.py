@@ -1,39 +1,25 @@
 """Two deployments in one database: neither sees the other's jobs, messages, workers or events."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from crossmodal.jobs.acl import Role
 from crossmodal.jobs.connection import transport_options
-from crossmodal.jobs.names import WEBHOOK_QUEUE, messages_key, webhooks_key
-from crossmodal.jobs.runners import Runner
-from crossmodal.jobs.webhooks import Deliveries
-from crossmodal.jobs.workers import Workers
+from crossmodal.jobs.names import messages_key
+from crossmodal.jobs.record import JobState
+from crossmodal.processes import Child
 from crossmodal.settings import Settings, load_settings
+from producer import Client
 from tests.celery_app import celery_app
-from tests.courier import courier, deliveries_of, has_gone_through, hooked
-from tests.ledgers import Ledger
 from tests.servers import Server, start_server, user_url
 from tests.waiting import until
+from tests.workers import environment, running_worker
 
 PREFIXES = ("crossmodal", "team-a", "team-a.b")
-
-
-@dataclass(frozen=True)
-class Deployment:
-    settings: Settings
-    ledger: Ledger
-    deliveries: Deliveries
-
-    def workers(self) -> set[str]:
-        recent = self.ledger.runner.run(Workers(self.settings).recent())
-        return {worker.name for worker in recent}
 
 
 @pytest.fixture(scope="module")
@@ -47,62 +33,64 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def deployments(server: Server, tmp_path: Path) -> Iterator[list[Deployment]]:
+def deployments(server: Server, tmp_path: Path) -> Iterator[list[Client]]:
     with ExitStack() as stack:
-        made = []
-        for prefix in PREFIXES:
-            settings = load_settings(
+        yield [
+            stack.enter_context(Client(load_settings(
                 broker_url=user_url(server.port, Role.WORKER, prefix), key_prefix=prefix,
                 storage_url=(tmp_path / prefix).as_uri(), result_backend="",
-            )  # fmt: skip
-            runner = stack.enter_context(Runner(settings))
-            made.append(Deployment(
-                settings, Ledger(settings, runner), Deliveries(settings, runner.redis)
-            ))  # fmt: skip
-        yield made
+            )))
+            for prefix in PREFIXES
+        ]  # fmt: skip
 
 
-def answers(settings: Settings) -> list[Any]:
-    """Of all workers that hear a broadcast."""
+def answers(settings: Settings) -> set[str]:
+    """The names of all workers that hear a broadcast."""
     with celery_app(settings) as app:
-        return list(app.control.ping(timeout=1))
+        return {name for answer in app.control.ping(timeout=1) for name in answer}
 
 
-def is_answered_by_one(settings: Settings) -> bool:
-    return len(answers(settings)) == 1
+def names_of(client: Client) -> set[str]:
+    """The names of the workers that have announced themselves."""
+    return {worker.name for worker in client.workers()}
+
+
+def serving(client: Client, folder: Path) -> AbstractContextManager[Child]:
+    return running_worker(environment(client.settings), folder, 1)
 
 
 def test_workers_take_only_the_messages_of_their_own_deployment(
-    server: Server, deployments: list[Deployment], tmp_path: Path
+    server: Server, deployments: list[Client], tmp_path: Path
 ) -> None:
     first, second, idle = deployments
-    with courier(first.settings, tmp_path / "1"), courier(second.settings, tmp_path / "2"):
-        jobs = [hooked(deployment.ledger) for deployment in deployments]
-        for deployment, job_id in zip((first, second), jobs, strict=False):
-            done = partial(has_gone_through, deployment.deliveries, job_id)
-            until(done, 60, "a delivery")
-        seen = [d.workers() for d in deployments]
-        assert [len(names) for names in seen] == [1, 1, 0]
-        assert not seen[0] & seen[1]
-        for deployment in (first, second):
-            until(partial(is_answered_by_one, deployment.settings), 60, "one answer")
-        assert answers(idle.settings) == []
+    with serving(first, tmp_path / "1"), serving(second, tmp_path / "2"):
+        jobs = [client.txt2img("a red circle", seed=7) for client in deployments]
+        for job in jobs[:2]:
+            assert job.result(timeout_s=60).images
+        assert names_of(first)
+        assert names_of(second)
+        assert not names_of(first) & names_of(second)
+        for client in (first, second):
+            until(partial(is_answered_by_its_own, client), 60, "answers")
+        assert answers(idle.settings) == names_of(idle) == set()
     # The third has no worker: its message waits, and nobody else has seen it.
-    assert [d.outcome for d in deliveries_of(idle.deliveries, jobs[2])] == ["pending"]
+    assert jobs[2].status().state is JobState.QUEUED
     with server.admin() as redis:
-        assert redis.llen(messages_key(idle.settings.key_prefix, WEBHOOK_QUEUE)) == 1
-        assert redis.zcard(webhooks_key(idle.settings.key_prefix, "pending")) == 1
+        assert redis.llen(messages_key(idle.settings.key_prefix, "txt2img")) == 1
+
+
+def is_answered_by_its_own(client: Client) -> bool:
+    return answers(client.settings) == names_of(client)
 
 
 def test_all_keys_of_a_deployment_lie_below_its_prefix(
-    server: Server, deployments: list[Deployment], tmp_path: Path
+    server: Server, deployments: list[Client], tmp_path: Path
 ) -> None:
     with server.admin() as redis:
         redis.flushdb()
-        deployment = deployments[1]
-        with courier(deployment.settings, tmp_path):
-            job_id = hooked(deployment.ledger)
-            until(lambda: has_gone_through(deployment.deliveries, job_id), 60)
+        client = deployments[1]
+        with serving(client, tmp_path / "worker"):
+            client.txt2img("a red circle", seed=7).result(timeout_s=60)
             channels = redis.pubsub_numpat()
             found = list(redis.scan_iter())
         assert channels > 0

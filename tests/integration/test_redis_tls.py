@@ -16,18 +16,16 @@ from crossmodal.jobs.acl import Role
 from crossmodal.jobs.connection import broker_errors, connect, connect_async
 from crossmodal.jobs.names import messages_key
 from crossmodal.jobs.server import check_server
-from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port, start_valkey
 from crossmodal.settings import Settings, load_settings
+from producer import Client
 from tests.celery_app import celery_app
 from tests.certificates import Authority
 from tests.conftest import need
-from tests.courier import courier, has_gone_through, hooked
-from tests.ledgers import Ledger
 from tests.servers import PASSWORD, user_lines, user_name
 from tests.waiting import until
-from tests.workers import environment
+from tests.workers import environment, running_worker
 
 PREFIX = "tls"
 SERVER = shutil.which("redis-server")  # Debian's has TLS
@@ -174,15 +172,12 @@ def test_a_worker_takes_messages_and_shows_nobody_a_password(
     server: TlsServer, tmp_path: Path
 ) -> None:
     settings = server.settings(server.whole)
-    ledger = Ledger(settings)
-    with courier(settings, tmp_path), connect(settings) as redis:
-        job_id = hooked(ledger)
-        deliveries = Deliveries(settings, redis)
-        until(lambda: has_gone_through(deliveries, job_id), 30, "the delivery")
+    env = environment(settings)
+    with running_worker(env, tmp_path / "worker", 1), Client(settings) as client:
+        assert client.txt2img("a red circle", seed=7).result(timeout_s=60).images
         with celery_app(settings) as app:
             asked = app.control.inspect(timeout=10, limit=1)
             told = repr((asked.conf(), asked.stats()))
-    ledger.close()
     assert "broker_transport_options" in told
     assert PASSWORD not in told
     assert PASSWORD.replace("/", "%2F") not in told

@@ -1,4 +1,4 @@
-"""Each kind of death once: a task, a model host, a worker, Redis, a poisonous prompt, a drain.
+"""Each kind of death once: a model host, a worker, Redis, a poisonous prompt, a machine, a drain.
 
 Real processes with fake models. What else can die, and under which load, is in tests/e2e.
 """
@@ -22,10 +22,10 @@ from tests.servers import Server, start_server
 from tests.waiting import until
 from tests.workers import (
     alive,
+    celery_worker,
     celery_workers,
     host_of,
     hosts_of,
-    interactive_worker,
     running_worker,
     suspended,
     tree_of,
@@ -91,7 +91,7 @@ def worker(shared_worker: Child) -> Child:
     """A worker that has everything again which an earlier test has killed."""
 
     def is_whole() -> bool:
-        return len(hosts_of(shared_worker)) == len(celery_workers(shared_worker, bulk=False)) == 1
+        return len(hosts_of(shared_worker)) == len(celery_workers(shared_worker)) == 1
 
     until(is_whole, WAIT_S, "its processes")
     return shared_worker
@@ -108,16 +108,6 @@ def wait_for(state: JobState, jobs: list[JobHandle]) -> None:
 def attempts(jobs: list[JobHandle]) -> list[int]:
     """At which attempt each has succeeded."""
     return [job.result(timeout_s=WAIT_S).attempt for job in jobs]
-
-
-def test_a_killed_task_process_costs_an_attempt_and_no_job(place: Place, worker: Child) -> None:
-    with suspended(host_of(worker)):
-        jobs = place.submit(1)
-        wait_for(JobState.RUNNING, jobs)
-        for process in interactive_worker(worker).children():
-            process.kill()
-        until(lambda: jobs[0].status().attempt == 2, WAIT_S, "the second attempt")
-    assert attempts(jobs) == [2]
 
 
 def test_a_killed_model_host_is_started_again_and_costs_no_job(place: Place, worker: Child) -> None:
@@ -137,7 +127,7 @@ def test_a_killed_celery_worker_is_started_again_and_costs_no_job(
     with suspended(host_of(worker)):
         jobs = place.submit(12)
         until(lambda: any(j.status().state is JobState.RUNNING for j in jobs), WAIT_S)
-        interactive_worker(worker).kill()
+        celery_worker(worker).kill()
     assert max(attempts(jobs)) == 2
 
 

@@ -44,19 +44,25 @@ def test_crossmodal_loads_the_producer_only_for_a_name_of_its() -> None:
 
 
 def test_what_needs_no_models_never_loads_torch() -> None:
-    modules = ("worker.app", "worker.celery.tasks", "worker.supervisor", "worker.webhooks",
+    modules = ("worker.app", "worker.celery.tasks", "worker.supervisor",
+               "worker.background.cli",
                "worker.host.program")  # fmt: skip
     assert not loaded_by(*modules, but={"torch", "torchvision", "gensim", "scipy"})
 
 
-def test_webhooks_and_flower_need_nothing_heavy() -> None:
+def test_the_background_process_and_flower_need_nothing_heavy() -> None:
     """They run in the image of the producer, which has none of it."""
-    assert not loaded_by("worker.webhooks", "worker.celery.tasks", but={*HEAVY})
+    assert not loaded_by("worker.background.cli", "worker.celery.tasks", but={*HEAVY})
+
+
+def test_the_background_process_needs_neither_celery_nor_a_web_framework() -> None:
+    assert not loaded_by("worker.background.cli", but={"celery", "kombu", "fastapi", "starlette"})
 
 
 def test_a_worker_without_numpy_serves_no_jobs() -> None:
     program = (
-        "import sys; sys.modules['numpy'] = None;from worker.celery.tasks import _load; _load()"
+        "import sys; sys.modules['numpy'] = None;"
+        "from worker.celery.tasks import _load; _load()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (

@@ -19,6 +19,7 @@ from PIL import Image
 
 from crossmodal.errors import IdempotencyConflict, InvalidImage, InvalidParams, JobNotFound
 from crossmodal.jobs.bulk import BulkItem, pack_items, unpack_items
+from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import Task, batch_key, bulk_job_id, job_key, messages_key, result_key
 from crossmodal.jobs.params import BulkParams, parse_params
@@ -28,16 +29,17 @@ from crossmodal.settings import Settings
 from producer import Client
 from producer.batch import _stem
 from producer.bulk import MOST_FAILED, Request, fitting
+from producer.calls import ClientCalls
 from producer.inline import decoded
 from producer.jsonl import BatchFile, result_line
 from producer.seeds import item_seed
 from producer.waiting import Wait
 from tests.at_once import at_once
 from tests.fakes.local_host import SIDE, FakeHost, serving
+from tests.fakes.runner import LoopRunner, looping
 from tests.unit.test_ledger import WORKER
 from tests.waiting import until
-from worker.host.client import HostClient
-from worker.runner import Delivery, Ending, JobRunner, Released
+from worker.attempt import Delivery, Ending, Released
 
 WAIT_S = 30
 BATCH = "some-batch"
@@ -281,28 +283,29 @@ def test_a_sender_waits_also_where_others_fill_the_queue(settings: Settings) -> 
         assert len(sending.results()) == len(other.results()) == 1
 
 
-class Watched(Client):
-    """Notes whether each look at what has ended may wait for it."""
+class Watched(ClientCalls):
+    """Notes whether each check for what has ended may wait for it."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.looks: list[bool] = []
+        self.checks: list[bool] = []
 
-    def _more_ended(self, wait: Wait, *, block: bool = True) -> list[str]:
-        self.looks.append(block)
-        return super()._more_ended(wait, block=block)
+    def more_ended(self, wait: Wait, *, block: bool = True) -> Call[list[str]]:
+        self.checks.append(block)
+        return super().more_ended(wait, block=block)
 
 
 def test_a_sender_sleeps_until_a_full_queue_has_room(settings: Settings) -> None:
-    with Watched(settings.model_copy(update={"max_queue_length": 1})) as client:
+    with Client(settings, max_queue_length=1) as client:
+        client.calls = calls = Watched(client.settings)
         sending = Sending(client, prompts(65))
         sending.until_sent(64)
-        until(lambda: len(client.looks) >= 3, WAIT_S)  # twice in vain
+        until(lambda: len(calls.checks) >= 3, WAIT_S)  # twice in vain
         client.cancel(bulk_job_id(BATCH, 0))
         sending.until_sent(65)
         client.cancel_batch(BATCH)
         sending.results()
-        assert client.looks[1:3] == [True, True]
+        assert calls.checks[1:3] == [True, True]
 
 
 def nested(depth: int) -> Any:
@@ -415,17 +418,6 @@ def test_a_message_that_is_run_again_when_its_record_is_gone_is_counted_once(
     status = client.cancel_batch(BATCH)
     assert (status.total, status.failed, status.is_done) == (70, 70, True)
     again.results()
-
-
-def test_a_message_that_is_sent_while_its_batch_is_canceled_is_canceled_too(
-    client: Client,
-) -> None:
-    answers = iter([False])  # before it is sent
-    found = client.map_items(
-        each(prompts(1)), batch_id=BATCH, is_canceled=lambda: next(answers, True)
-    )
-    assert set(codes(Sending(client, found).results()).values()) == {"canceled"}
-    assert client.record(bulk_job_id(BATCH, 0)).state is JobState.CANCELED
 
 
 def test_of_a_batch_that_somebody_has_canceled_nothing_more_is_sent(client: Client) -> None:
@@ -765,14 +757,14 @@ def test_jobs_that_end_out_of_order_are_all_seen(client: Client) -> None:
 
 @pytest.mark.parametrize("is_new", [False, True])
 def test_a_job_can_be_added_to_a_wait(client: Client, is_new: bool) -> None:
-    wait = client._new_wait([], None)
+    wait = client.run(client.calls.wait([]))
     assert not wait
     for _ in range(2):
         job = client.txt2img("a circle")
         job.cancel()
         wait.add(job.id, is_new=is_new)
-        ended = client._more_ended(wait) or client._more_ended(wait)  # the first may only look
-        assert ended == [job.id]
+        more = client.calls.more_ended(wait)
+        assert (client.run(more) or client.run(more)) == [job.id]  # the first may only check
         assert not wait
 
 
@@ -780,24 +772,21 @@ def test_a_job_can_be_added_to_a_wait(client: Client, is_new: bool) -> None:
 
 
 @contextmanager
-def running(settings: Settings, folder: Path) -> Iterator[tuple[FakeHost, JobRunner]]:
-    """A fake host, and the runner of a task process that is joined to it."""
-    with serving(folder / "host.sock") as host:
-        client = HostClient(folder / "host.sock", wait_s=60, timeout_s=60)
-        runner = JobRunner(settings, client, InterruptedError)
+def running(settings: Settings, folder: Path) -> Iterator[tuple[FakeHost, LoopRunner]]:
+    """A fake host, and the runner of a worker that is joined to it."""
+    with serving(folder / "host.sock") as host, looping(settings, folder / "host.sock") as runner:
         yield host, runner
-        client.close()
 
 
 @pytest.fixture
-def worker(settings: Settings, tmp_path: Path) -> Iterator[tuple[FakeHost, JobRunner]]:
+def worker(settings: Settings, tmp_path: Path) -> Iterator[tuple[FakeHost, LoopRunner]]:
     """It runs four items at once."""
     path = tmp_path / "run"
     with running(settings.model_copy(update={"bulk_batch": 4}), path) as worker:
         yield worker
 
 
-def work(runner: JobRunner, task: Task = BULK, number: int = 0) -> Ending:
+def work(runner: LoopRunner, task: Task = BULK, number: int = 0) -> Ending:
     return runner.run(Delivery(bulk_job_id(BATCH, number), task, {}, WORKER, is_recorded=True))
 
 
@@ -812,7 +801,7 @@ def names(*numbers: int) -> list[str]:
 
 
 def test_a_message_runs_in_parts_and_every_item_has_its_result(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     host, runner = worker
     sending = Sending(client, prompts(10, count=2))
@@ -832,7 +821,7 @@ def test_a_message_runs_in_parts_and_every_item_has_its_result(
 
 
 def test_a_rerun_reads_what_was_made_and_runs_nothing(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     host, runner = worker
     sending = Sending(client, prompts(5))
@@ -845,7 +834,7 @@ def test_a_rerun_reads_what_was_made_and_runs_nothing(
 
 
 def test_results_of_several_kinds_come_back_under_their_own_names(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     _, runner = worker
     items = [(Task.TXT2IMG, prompts(1)[0]), (Task.IMG2TXT, BulkItem("cap", {}, png()))]
@@ -858,7 +847,7 @@ def test_results_of_several_kinds_come_back_under_their_own_names(
     assert (described.custom_id, described.captions[0].text) == ("cap", "a picture")
 
 
-def test_a_bad_prompt_fails_alone(client: Client, worker: tuple[FakeHost, JobRunner]) -> None:
+def test_a_bad_prompt_fails_alone(client: Client, worker: tuple[FakeHost, LoopRunner]) -> None:
     host, runner = worker
     bad: dict[int, dict[str, Any]] = {
         1: {"prompt": ""},
@@ -879,7 +868,7 @@ def test_a_bad_prompt_fails_alone(client: Client, worker: tuple[FakeHost, JobRun
 
 
 def test_after_a_part_that_nothing_was_asked_of_the_next_is_no_larger(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     host, runner = worker
     items = prompts(20)
@@ -892,7 +881,7 @@ def test_after_a_part_that_nothing_was_asked_of_the_next_is_no_larger(
     sending.results()
 
 
-def test_a_broken_picture_fails_alone(client: Client, worker: tuple[FakeHost, JobRunner]) -> None:
+def test_a_broken_picture_fails_alone(client: Client, worker: tuple[FakeHost, LoopRunner]) -> None:
     host, runner = worker
     stored = client.upload(png()).model_dump(mode="json")
     items = [
@@ -912,7 +901,7 @@ def test_a_broken_picture_fails_alone(client: Client, worker: tuple[FakeHost, Jo
 
 
 def test_an_attempt_goes_on_after_what_a_dead_worker_has_finished(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     host, runner = worker
     sending = Sending(client, prompts(10))
@@ -931,7 +920,7 @@ def test_an_attempt_goes_on_after_what_a_dead_worker_has_finished(
 
 
 def test_of_parts_that_overlap_one_is_used(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     """As when a worker that was taken for dead was not."""
     host, runner = worker
@@ -951,7 +940,7 @@ def test_of_parts_that_overlap_one_is_used(
 
 
 def test_after_a_crash_the_unfinished_items_run_one_by_one(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     host, runner = worker
     host.deaths_left = 1
@@ -973,7 +962,7 @@ def test_after_a_crash_the_unfinished_items_run_one_by_one(
 
 
 def test_an_item_with_which_the_host_always_dies_fails_alone(
-    client: Client, worker: tuple[FakeHost, JobRunner],
+    client: Client, worker: tuple[FakeHost, LoopRunner],
     settings: Settings,
 ) -> None:  # fmt: skip
     host, runner = worker
@@ -991,7 +980,7 @@ def test_an_item_with_which_the_host_always_dies_fails_alone(
 
 
 def test_the_parts_of_a_result_hold_every_item_once(
-    client: Client, worker: tuple[FakeHost, JobRunner]
+    client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     _, runner = worker
     sending = Sending(client, prompts(9))

@@ -13,7 +13,6 @@ from crossmodal.errors import (
     InvalidParams,
     InvalidSetting,
     JobNotFound,
-    WrongState,
 )
 from crossmodal.testing import AsyncFakeClient, FakeClient
 from producer import BulkItem, Client, Handle, Task
@@ -101,8 +100,10 @@ def test_the_asynchronous_client_says_the_same() -> None:
                 await wrong.img2txt(5)
             with pytest.raises(InvalidParams, match="give a list"):
                 wrong.as_completed("id")
-            with pytest.raises(TypeError, match=r"^AsyncClient\.txt2img\(\): .*'sede'"):
+            with pytest.raises(TypeError, match=r"^AsyncFakeClient\.txt2img\(\) .*'sede'"):
                 await wrong.txt2img(IDEA, sede=7)
+            with pytest.raises(TypeError, match=r"^FakeClient\.txt2img\(\) .*'prompt'"):
+                wrong.sync.txt2img()
 
     asyncio.run(ask())
 
@@ -136,15 +137,3 @@ def test_a_misspelt_setting_is_named_with_the_nearest() -> None:
         Client(brokr_url="redis://127.0.0.1:6379/0")
     with pytest.raises(InvalidSetting, match=r"'zzz': docs/settings.md has them all"):
         Client(zzz=1)
-
-
-def test_an_asynchronous_client_stays_in_its_event_loop() -> None:
-    client = AsyncFakeClient()
-
-    async def draw() -> None:
-        await (await client.txt2img(IDEA)).wait()
-
-    asyncio.run(draw())
-    with pytest.raises(WrongState, match="another event loop: make one for each"):
-        asyncio.run(draw())
-    asyncio.run(client.close())

@@ -16,7 +16,7 @@ OF_OTHERS = {
     "ExtraMissing", "Interrupted", "PackageShadowed",
     "BundleInvalid", "BundleNotFound", "DataInvalid",
     "TrainingError", "TrainingDiverged", "TrainingStopped", "CheckpointMismatch",
-    "OutputNotWritable",
+    "OutputNotWritable", "ImageDecoderCrashed",
     "ModelHostError", "ModelHostUnavailable", "ModelHostCrashed", "TimedOut", "GpuOutOfMemory",
     "InferenceFailed",
 }  # fmt: skip

@@ -158,7 +158,7 @@ def test_docker_waits_longer_than_a_drain_takes(kind: str, name: str) -> None:
         drain_s = float(service.get("environment", {}).get("CROSSMODAL_DRAIN_S", 0))
         assert seconds(service["stop_grace_period"]) >= (drain_s + DRAINED_S if drain_s else 10)
         command = service.get("command") or []
-        assert bool(drain_s) == ("worker" in command or "webhooks" in command)
+        assert bool(drain_s) == ("worker" in command)
 
 
 @at_once("kind", SETS)

@@ -1,18 +1,24 @@
 """Every kind of picture a user may send, made here in its real format."""
 
 import io
+import json
+import os
 import resource
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from crossmodal.errors import ImageTooLarge, InvalidImage
-from crossmodal.vision.decode import decode
+from crossmodal.vision.decode import PictureFile, decode
 from crossmodal.vision.encode import encode_png, parameters_text
+from crossmodal.vision.header import webp_size
 from crossmodal.vision.media import media_type
 from crossmodal.vision.preprocess import fit_square
 from tests.at_once import at_once
@@ -109,6 +115,106 @@ def test_an_exif_rotated_picture_is_turned_upright() -> None:
     assert pixels.shape == (40, 20, 3)
     assert pixels[5].mean() < 20
     assert pixels[35].mean() > 235
+
+
+@at_once("orientation", range(1, 9))
+def test_every_way_to_hold_a_camera_is_turned_upright(orientation: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (20, 40, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(noise), "PNG", exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert (decode(data, LIMIT) == np.asarray(upright)).all()
+
+
+def photo(width: int, height: int, **options: Any) -> bytes:
+    """A JPEG with large smooth forms and some noise, as a camera's has."""
+    random = np.random.default_rng(0)
+    forms = Image.fromarray(random.integers(0, 255, (height // 80, width // 80, 3), np.uint8))
+    noise = random.normal(0, 4, (height, width, 1))
+    pixels = np.asarray(forms.resize((width, height), Image.Resampling.BICUBIC)) + noise
+    return encoded(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), "JPEG", **options)
+
+
+@at_once("options", [{}, {"progressive": True}, {"subsampling": 0}])
+@at_once("size", [(1600, 1200), (1000, 1500), (810, 2000)])
+def test_a_reduced_photo_is_nearly_what_it_is_in_full(
+    options: dict[str, Any], size: tuple[int, int]
+) -> None:
+    data = photo(*size, **options)
+    full, reduced = decode(data, LIMIT), PictureFile(data, LIMIT, 96).pixels()
+    assert reduced.size * 15 < full.size
+    assert min(reduced.shape[:2]) >= 2 * 96
+    difference = np.abs(fit_square(full, 96).astype(int) - fit_square(reduced, 96))
+    assert difference.mean() < 3  # its centre is up to half a pixel off, of the reduced ones
+
+
+def test_a_photo_less_than_four_times_the_side_is_not_reduced() -> None:
+    data = photo(400, 383)
+    assert (PictureFile(data, LIMIT, 96).pixels() == decode(data, LIMIT)).all()
+
+
+def deep(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.full((height, width), 0x8040, np.uint16))
+
+
+def jpeg_of_three_scans(grey: Image.Image) -> bytes:
+    """A baseline JPEG whose three components come one after the other, as few programs write it."""
+    head, _, rest = encoded(grey, "JPEG").partition(b"\xff\xda")
+    before, _, after = head.partition(b"\xff\xc0")
+    frame, tables = after[:8], after[11:]
+    components = b"".join(bytes([i, 0x11, 0]) for i in (1, 2, 3))
+    frame = b"\x00\x11" + frame[2:7] + b"\x03" + components
+    data = rest[8:-2]
+    scans = (b"\xff\xda\x00\x08\x01" + bytes([i, 0, 0, 63, 0]) + data for i in (1, 2, 3))
+    return before + b"\xff\xc0" + frame + tables + b"".join(scans) + b"\xff\xd9"
+
+
+def large_files() -> dict[str, bytes]:
+    """A picture of six megapixels in whatever way costs a decoder memory."""
+    size = 3000, 2000
+    color = Image.linear_gradient("L").resize(size).convert("RGB")
+    clear = color.copy()
+    clear.putalpha(128)
+    strip = {"compression": "tiff_lzw", "tiffinfo": {278: size[1]}}
+    progressive = {"progressive": True, "subsampling": 0}
+    return {
+        "rgb.png": encoded(color, "PNG"), "rgba.png": encoded(clear, "PNG"),
+        "deep.png": encoded(deep(*size), "PNG"), "palette.png": encoded(color.quantize(9), "PNG"),
+        "baseline.jpg": encoded(color, "JPEG"),
+        "progressive.jpg": encoded(color, "JPEG", **progressive),
+        "cmyk.jpg": encoded(color.convert("CMYK"), "JPEG", **progressive),
+        "scans.jpg": jpeg_of_three_scans(color.convert("L")),
+        "lossy.webp": encoded(color, "WEBP", method=0),
+        "lossless.webp": encoded(clear, "WEBP", lossless=True, method=0),
+        "palette.gif": encoded(color.quantize(9), "GIF", transparency=0),
+        "rgb.bmp": encoded(color, "BMP"), "raw.tif": encoded(color, "TIFF"),
+        "strip.tif": encoded(clear, "TIFF", **strip),
+        "deep.tif": encoded(deep(*size), "TIFF", **strip),
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="how much memory was in use is in /proc")
+def test_no_picture_needs_more_memory_than_its_header_says(tmp_path: Path) -> None:
+    files = large_files()
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    program = [sys.executable, "-m", "tests.decode_memory", *(str(tmp_path / n) for n in files)]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576"}
+    told = subprocess.check_output(program, env=environment, text=True)
+    found = dict(zip(files, map(json.loads, told.splitlines()), strict=True))
+    assert {name for name, (need, peak) in found.items() if not peak < need < 2 * peak} == set()
+
+
+@at_once("kind", [{}, {"lossless": True}, {"exif": b"Exif"}])
+def test_a_large_webp_is_refused_before_memory_is_taken_for_its_canvas(
+    kind: dict[str, Any],
+) -> None:
+    data = encoded(red(size=(400, 300)), "WEBP", **kind)
+    assert webp_size(data) == (400, 300)
+    with pytest.raises(ImageTooLarge, match="400 × 300"):
+        decode(data, 400 * 300 - 1)
 
 
 def test_zero_bytes_are_no_image() -> None:

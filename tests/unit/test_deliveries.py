@@ -1,167 +1,218 @@
 """Deliveries of webhooks in Redis: who may try one when, and what becomes of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from redis import Redis
 
-from crossmodal.jobs.connection import connect
-from crossmodal.jobs.names import (
-    WEBHOOK_QUEUE,
-    Task,
-    delivery_key,
-    messages_key,
-    new_job_id,
-    webhooks_key,
-)
+from crossmodal.errors import DeliveryNotFound
+from crossmodal.jobs import webhooks
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.names import Task, delivery_key, new_job_id, webhooks_key
 from crossmodal.jobs.origin import Origin, Webhook
 from crossmodal.jobs.record import Delivery
-from crossmodal.jobs.webhooks import RETRIES_S, Deliveries
+from crossmodal.jobs.runners import Runner
+from crossmodal.jobs.webhooks import MAX_OF_OWNER, RETRIES_S, Deliveries
 from crossmodal.settings import Settings
-from tests.ledgers import Ledger
+from tests.waiting import until
 
 HOOK = Webhook(url="https://receiver.example/hooks", base="https://gateway.example")
+ALL = 1_000
+
+Make = Callable[..., Delivery]
 
 
 @pytest.fixture
-def redis(settings: Settings) -> Redis:
-    return connect(settings)
+def runner(settings: Settings) -> Iterator[Runner]:
+    runner = Runner(settings)
+    yield runner
+    runner.close()
 
 
 @pytest.fixture
-def deliveries(settings: Settings, redis: Redis) -> Deliveries:
-    return Deliveries(settings, redis)
+def deliveries(settings: Settings) -> Deliveries:
+    return Deliveries(settings)
 
 
 @pytest.fixture
-def make(settings: Settings, deliveries: Deliveries) -> Callable[[], Delivery]:
+def pending(settings: Settings) -> str:
+    return webhooks_key(settings.key_prefix, "pending")
+
+
+@pytest.fixture
+def make(settings: Settings, deliveries: Deliveries, runner: Runner) -> Make:
     """A delivery of a job that was canceled."""
 
-    def made() -> Delivery:
-        ledger, job_id = Ledger(settings), new_job_id()
-        ledger.submit(job_id, Task.TXT2IMG, "{}", "", origin=Origin(webhook=HOOK))
-        ledger.cancel(job_id)
-        [delivery] = deliveries.list("", 10, job_id)
+    def made(owner: str = "") -> Delivery:
+        ledger, job_id = JobLedger(settings), new_job_id()
+        origin = Origin(owner, webhook=HOOK)
+        runner.run(ledger.submit(job_id, Task.TXT2IMG, "{}", "", origin=origin))
+        runner.run(ledger.cancel(job_id))
+        [delivery] = runner.run(deliveries.list(owner, 10, job_id))
         return delivery
 
     return made
 
 
-def test_a_delivery_is_tried_by_one_at_a_time(
-    deliveries: Deliveries, make: Callable[[], Delivery]
+def claimed(runner: Runner, deliveries: Deliveries, max_count: int = ALL) -> list[str]:
+    return [delivery.id for delivery in runner.run(deliveries.claim_due(max_count))]
+
+
+def test_a_delivery_is_due_at_once_and_claimed_by_one(
+    deliveries: Deliveries, make: Make, runner: Runner
 ) -> None:
     delivery = make()
-    assert deliveries.claim(delivery.id) is not None
-    assert deliveries.claim(delivery.id) is None
+    assert runner.run(deliveries.claim_due(ALL)) == [delivery]
+    assert claimed(runner, deliveries) == []
 
 
-def test_a_stale_message_does_not_have_it_tried_before_its_time(
-    deliveries: Deliveries, make: Callable[[], Delivery]
+def test_those_that_wait_longest_are_claimed_first(
+    deliveries: Deliveries, make: Make, runner: Runner
 ) -> None:
-    claimed = deliveries.claim(make().id)
-    assert claimed is not None
-    told = deliveries.note(claimed, 503, "the receiver answered 503")
+    made = [make().id for _ in range(5)]
+    assert claimed(runner, deliveries, 2) == made[:2]
+    assert claimed(runner, deliveries) == made[2:]
+
+
+def test_one_whose_sender_has_died_is_due_again(
+    deliveries: Deliveries, make: Make, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery = make()
+    monkeypatch.setattr(webhooks, "CLAIM_S", 1)
+    assert claimed(runner, deliveries) == [delivery.id]
+    until(lambda: claimed(runner, deliveries) == [delivery.id], 30, "the end of the claim")
+
+
+def test_few_of_one_owner_are_tried_at_once(
+    deliveries: Deliveries, make: Make, runner: Runner
+) -> None:
+    of_me = [make("me") for _ in range(MAX_OF_OWNER + 1)]
+    others = make("others")
+    found = claimed(runner, deliveries)
+    assert found == [*(d.id for d in of_me[:MAX_OF_OWNER]), others.id]
+    assert claimed(runner, deliveries) == []
+    runner.run(deliveries.note(of_me[0], 200, None))
+    assert claimed(runner, deliveries) == [of_me[-1].id]
+
+
+def test_many_of_a_busy_owner_hide_nobody_elses(
+    deliveries: Deliveries, make: Make, runner: Runner, pending: str, settings: Settings
+) -> None:
+    for _ in range(MAX_OF_OWNER):
+        make("me")
+    assert len(claimed(runner, deliveries)) == MAX_OF_OWNER
+    key = delivery_key(settings.key_prefix, "")
+    crowd = [f"wh_{n}" for n in range(1_000)]
+    with runner.redis.pipeline() as pipe:
+        for name in crowd:
+            pipe.hset(key + name, "owner", "me")
+        pipe.zadd(pending, dict.fromkeys(crowd, time.time() - 10))
+        pipe.execute()
+    other = make("other")
+    assert claimed(runner, deliveries) == []
+    assert claimed(runner, deliveries) == [other.id]
+
+
+def test_a_failed_try_puts_it_off(deliveries: Deliveries, make: Make, runner: Runner) -> None:
+    make()
+    [delivery] = runner.run(deliveries.claim_due(ALL))
+    told = runner.run(deliveries.note(delivery, 503, "the receiver answered 503"))
     assert (told.outcome, told.tries) == ("pending", 1)
     assert told.next_at is not None
     assert told.tried_at is not None
-    assert told.next_at - told.tried_at >= RETRIES_S[0] * 0.99
-    assert deliveries.claim(told.id) is None
-    assert deliveries.get(told.id) == told
+    assert RETRIES_S[0] * 0.99 <= told.next_at - told.tried_at <= RETRIES_S[0] * 1.26
+    assert claimed(runner, deliveries) == []
+    assert runner.run(deliveries.get(told.id)) == told
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [(204, "delivered"), (410, "failed"), (302, "pending"), (None, "pending")],
+)
+def test_the_answer_decides_what_becomes_of_it(
+    deliveries: Deliveries, make: Make, runner: Runner, status: int | None, outcome: str
+) -> None:
+    assert runner.run(deliveries.note(make(), status, None)).outcome == outcome
+    counts = runner.run(deliveries.counts())
+    assert counts["retried" if outcome == "pending" else outcome] == 1
+    assert counts["pending"] == (outcome == "pending")
 
 
 def test_it_is_given_up_after_the_last_try(
-    deliveries: Deliveries, make: Callable[[], Delivery]
+    deliveries: Deliveries, make: Make, runner: Runner
 ) -> None:
     told = make()
     for _ in range(len(RETRIES_S)):
-        told = deliveries.note(told, 500, "it answered 500")
+        told = runner.run(deliveries.note(told, 500, "it answered 500"))
         assert told.outcome == "pending"
-    told = deliveries.note(told, 500, "it answered 500")
+    told = runner.run(deliveries.note(told, 500, "it answered 500"))
     assert told.outcome == "failed"
-    assert deliveries.claim(told.id) is None
-    assert deliveries.counts()["failed"] == 1
+    assert claimed(runner, deliveries) == []
+    assert runner.run(deliveries.counts())["failed"] == 1
 
 
 def test_a_record_that_has_expired_does_not_come_back(
-    deliveries: Deliveries, make: Callable[[], Delivery], redis: Redis, settings: Settings
+    deliveries: Deliveries, make: Make, runner: Runner, settings: Settings
 ) -> None:
     delivery = make()
     key = delivery_key(settings.key_prefix, delivery.id)
-    redis.delete(key)
-    deliveries.note(delivery, 500, "it answered 500")
-    assert not redis.exists(key)
-    assert deliveries.claim(delivery.id) is None
-    assert deliveries.counts()["pending"] == 0
+    runner.redis.delete(key)
+    runner.run(deliveries.note(delivery, 500, "it answered 500"))
+    assert not runner.redis.exists(key)
+    assert claimed(runner, deliveries) == []
+    assert runner.run(deliveries.counts())["pending"] == 0
+    with pytest.raises(DeliveryNotFound):
+        runner.run(deliveries.get(delivery.id))
+    assert runner.run(deliveries.list("", 10)) == []
 
 
-def test_no_more_messages_wait_than_somebody_takes(
-    deliveries: Deliveries, make: Callable[[], Delivery], redis: Redis, settings: Settings
+def test_one_whose_record_is_gone_is_counted_as_failed(
+    deliveries: Deliveries, make: Make, runner: Runner, settings: Settings
 ) -> None:
-    messages = messages_key(settings.key_prefix, WEBHOOK_QUEUE)
-    redis.rpush(messages, *["x"] * 1_000)
-    make()
-    assert redis.llen(messages) == 1_000
-    redis.delete(messages)
-    assert deliveries.send_due() == 1  # at once, since none was sent for it
+    runner.redis.delete(delivery_key(settings.key_prefix, make().id))
+    assert claimed(runner, deliveries) == []
+    counts = runner.run(deliveries.counts())
+    assert (counts["failed"], counts["pending"]) == (1, 0)
+
+
+def test_one_that_cannot_be_read_keeps_no_other_waiting(
+    deliveries: Deliveries, make: Make, runner: Runner, settings: Settings
+) -> None:
+    odd, good = make(), make()
+    runner.redis.hdel(delivery_key(settings.key_prefix, odd.id), "url")
+    assert claimed(runner, deliveries) == [good.id]
 
 
 def test_deliveries_that_nobody_tried_are_forgotten_with_their_records(
-    deliveries: Deliveries, make: Callable[[], Delivery], redis: Redis, settings: Settings
+    deliveries: Deliveries, make: Make, runner: Runner, pending: str, settings: Settings
 ) -> None:
-    pending = webhooks_key(settings.key_prefix, "pending")
     delivery = make()
-    redis.zadd(pending, {delivery.id: time.time() - settings.retention_s - 1})
-    assert deliveries.counts()["pending"] == 1
+    runner.redis.zadd(pending, {delivery.id: time.time() - settings.retention_s - 1})
+    assert runner.run(deliveries.counts())["pending"] == 1
     kept = make()
-    assert redis.zrange(pending, 0, -1) == [kept.id]
-    assert deliveries.counts()["failed"] == 1
+    assert runner.redis.zrange(pending, 0, -1) == [kept.id]
+    assert runner.run(deliveries.counts())["failed"] == 1
 
 
 def test_it_is_kept_until_all_tries_are_over_however_short_the_retention(
-    settings: Settings, redis: Redis, admin: Any
+    settings: Settings, runner: Runner, admin: Any
 ) -> None:
     brief = settings.model_copy(update={"retention_s": 60})
-    ledger, deliveries, job_id = Ledger(brief), Deliveries(brief, redis), new_job_id()
-    ledger.submit(job_id, Task.TXT2IMG, "{}", "", origin=Origin(webhook=HOOK))
-    ledger.cancel(job_id)
-    [delivery] = deliveries.list("", 10)
+    ledger, deliveries, job_id = JobLedger(brief), Deliveries(brief), new_job_id()
+    runner.run(ledger.submit(job_id, Task.TXT2IMG, "{}", "", origin=Origin(webhook=HOOK)))
+    runner.run(ledger.cancel(job_id))
+    [delivery] = runner.run(deliveries.list("", 10))
     key = delivery_key(settings.key_prefix, delivery.id)
-    deliveries.note(delivery, 500, "it answered 500")
+    runner.run(deliveries.note(delivery, 500, "it answered 500"))
     assert admin.ttl(key) > 1.25 * sum(RETRIES_S)
-    deliveries.note(delivery, 200, None)
+    runner.run(deliveries.note(delivery, 200, None))
     assert 0 < admin.ttl(key) <= 60
 
 
-@pytest.mark.parametrize("how", ["due", "claimed"])
-def test_one_whose_record_is_gone_is_counted_as_failed(
-    deliveries: Deliveries, make: Callable[[], Delivery], redis: Redis, settings: Settings,
-    how: str,
-) -> None:  # fmt: skip
-    delivery = make()
-    redis.delete(delivery_key(settings.key_prefix, delivery.id))
-    redis.zadd(webhooks_key(settings.key_prefix, "pending"), {delivery.id: 0})
-    if how == "due":
-        deliveries.send_due()
-    else:
-        assert deliveries.claim(delivery.id) is None
-    counts = deliveries.counts()
-    assert (counts["failed"], counts["pending"]) == (1, 0)
-    assert list(deliveries.list("", 10)) == []
-
-
-def test_what_is_due_is_sent_again_unless_many_messages_wait(
-    deliveries: Deliveries, make: Callable[[], Delivery], redis: Redis, settings: Settings
+def test_an_owners_latest_come_first_and_no_more_than_were_asked_for(
+    deliveries: Deliveries, make: Make, runner: Runner
 ) -> None:
-    pending = webhooks_key(settings.key_prefix, "pending")
-    messages = messages_key(settings.key_prefix, WEBHOOK_QUEUE)
-    redis.delete(messages)
-    redis.zadd(pending, {make().id: 0})
-    redis.delete(messages)
-    assert deliveries.send_due() == 1
-    assert deliveries.send_due() == 0
-    redis.zadd(pending, {make().id: 0})
-    redis.rpush(messages, *["x"] * 1_000)
-    assert deliveries.send_due() == 0
-    redis.delete(messages)
+    made = [make("me").id for _ in range(3)]
+    make("other")
+    assert [d.id for d in runner.run(deliveries.list("me", 2))] == [made[2], made[1]]

@@ -20,12 +20,12 @@ def test_each_queue_without_a_worker_is_a_warning_with_a_remedy(settings: Settin
         for name in ("one@host", "two@host"):
             runner.run(Workers(settings).announce(name, queues=["txt2img", "img2txt"]))
     found = {finding.subject: finding for finding in workers(settings)}
-    assert set(found) == {f"workers of {q}" for q in (*(t.queue for t in Task), "webhooks")}
+    assert set(found) == {*(f"workers of {task.queue}" for task in Task), "background process"}
     assert (found["workers of txt2img"].found, found["workers of txt2img"].mark) == ("2", "ok")
     bulk = found["workers of txt2img.bulk"]
     assert (bulk.found, bulk.ok, bulk.mark) == ("none: its jobs wait", True, "warn")
     assert "`crossmodal worker`" in bulk.remedy
-    assert found["workers of webhooks"].mark == "ok"  # not everybody has webhooks
+    assert found["background process"].mark == "ok"  # not everybody has webhooks
 
 
 def test_users_beside_a_password_for_all_are_no_reason_to_warn(settings: Settings) -> None:

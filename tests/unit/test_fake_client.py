@@ -306,7 +306,7 @@ def test_whoever_leaves_a_batch_before_an_item_has_come_leaves_no_thread(refused
         fake.refuse_next(QueueFull("enough", retry_after_s=0.05), times=refused)
 
     def has_begun() -> bool:
-        return len(fake.ledger.refusals) < refused or fake.queue(Task.TXT2IMG_BULK).depth == 1
+        return len(fake.calls.ledger.refusals) < refused or fake.queue(Task.TXT2IMG_BULK).depth == 1
 
     async def first() -> ItemResult:
         return await anext(client.map_txt2img([IDEA]))
@@ -321,7 +321,7 @@ def test_whoever_leaves_a_batch_before_an_item_has_come_leaves_no_thread(refused
     thread.join(WAIT_S)
     is_left = thread.is_alive()
     fake.held = False  # so that a thread which goes on comes to its end, and the tests to theirs
-    fake.ledger.refusals.clear()
+    fake.calls.ledger.refusals.clear()
     fake.work()
     assert not is_left
 
@@ -333,7 +333,7 @@ def test_nothing_outside_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         assert client.txt2img(IDEA).result().images
         lacking: dict[str, Callable[[], object]] = {
             "dead letters": lambda: client.dead_letters, "API keys": lambda: client.keys.create(""),
-            "webhooks": lambda: client.webhooks.send_due(), "PING": lambda: client.redis.ping(),
+            "webhooks": lambda: client.webhooks.counts(), "PING": lambda: client.redis.ping(),
         }  # fmt: skip
         for what, ask in lacking.items():
             with pytest.raises(NotFaked, match=f"a fake client has no .* no {what}: ") as caught:

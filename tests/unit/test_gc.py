@@ -9,7 +9,7 @@ from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, pack_items
 from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger
-from crossmodal.jobs.names import Task, job_key, new_job_id, result_key
+from crossmodal.jobs.names import CAPTIONS, Task, job_key, new_job_id, result_key
 from crossmodal.jobs.params import BlobRef, BulkParams, Img2TxtParams, parse_params
 from crossmodal.jobs.record import Failure, ImageRef, ItemResult
 from crossmodal.parts import put_part
@@ -47,7 +47,7 @@ def keys(storage: Storage) -> set[str]:
 
 
 def put_result(storage: Storage, job_id: str, attempt: int = 1) -> ImageRef:
-    storage.put(result_key(job_id, "result.json"), b"{}", "application/json")
+    storage.put(result_key(job_id, CAPTIONS), b"[]", "application/json")
     blob = storage.put(result_key(job_id, "0.png", attempt), b"png", "image/png")
     return ImageRef(**blob.model_dump(), width=1, height=1)
 
@@ -116,7 +116,7 @@ def test_an_input_that_another_job_needs_stays(
 def test_a_result_that_is_the_input_of_another_job_stays(ledger: Ledger, storage: Storage) -> None:
     image = put_result(storage, new_job_id())  # its own record has expired
     running(ledger, BlobRef(key=image.key))
-    assert collect(ledger, storage) == 1  # its result.json
+    assert collect(ledger, storage) == 1  # its captions
     assert image.key in keys(storage)
 
 
@@ -128,7 +128,7 @@ def test_what_a_bulk_message_needs_stays(
     drawn = put_result(storage, new_job_id())  # whose own record has expired
     items = [BulkItem(str(i), {"image": {"key": b.key}}) for i, b in enumerate((uploaded, drawn))]
     job_id = bulk(ledger, storage, Task.IMG2TXT_BULK, [*items, BulkItem("odd", {"image": 5})])
-    assert collect(ledger, storage) == 1  # the result.json beside the picture
+    assert collect(ledger, storage) == 1  # the captions beside the picture
     assert {uploaded.key, drawn.key} <= keys(storage)
     with connect(settings) as redis:
         redis.delete(job_key(settings.key_prefix, job_id))
@@ -166,7 +166,7 @@ def test_what_a_bulk_job_made_stays_as_long_as_its_record(
     elif ending == "cancel":
         ledger.cancel(job_id)
     before = keys(storage)
-    assert len(before) == 4  # the items, the picture, the part, the result.json
+    assert len(before) == 4  # the items, the picture, the part, the captions
     assert collect(ledger, storage) == 0
     assert keys(storage) == before
     with connect(settings) as redis:
@@ -182,7 +182,7 @@ def test_what_a_superseded_attempt_left_behind_goes(ledger: Ledger, storage: Sto
     assert isinstance(second, Attempt)
     image = put_result(storage, first.job, second.number)
     ledger.succeed(second, result_of(second).model_copy(update={"images": (image,)}))
-    assert collect(ledger, storage) == 1
+    assert collect(ledger, storage) == 2  # the picture, and the captions beside it
     assert left.key not in keys(storage)
     assert image.key in keys(storage)
 

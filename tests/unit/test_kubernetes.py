@@ -176,7 +176,7 @@ def test_a_gpu_worker_has_one_gpu_and_works_on_nothing_else(overlay: str) -> Non
 
 
 @each_overlay
-@at_once("name", ["worker", "webhooks"])
+@at_once("name", ["worker", "background"])
 def test_a_pod_may_end_for_longer_than_a_drain_takes(overlay: str, name: str) -> None:
     drain_s = float(settings_map(overlay)["CROSSMODAL_DRAIN_S"])
     spec = templates(overlay)[f"Deployment/crossmodal-{name}"]["spec"]
@@ -195,7 +195,7 @@ def test_what_containers_and_probes_run_are_commands_of_ours(overlay: str) -> No
         for [program, *args] in [p["exec"]["command"] for p in probes if "exec" in p]:
             assert program == "crossmodal"
             ran.append(args)
-    assert {name for name, *_ in ran} == {"gateway", "webhooks", "worker", "gc", "health"}
+    assert {name for name, *_ in ran} == {"gateway", "background", "worker", "gc", "health"}
     for name, *args in ran:
         assert name in COMMANDS
         command: typer.core.TyperCommand = load(name)

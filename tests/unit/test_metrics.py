@@ -362,56 +362,45 @@ from crossmodal.metrics import ITEMS, JOB, MODEL_LOAD
 ITEMS.labels("txt2img", "succeeded").inc(int(sys.argv[1]))
 JOB.labels("txt2img").observe(0.3)
 MODEL_LOAD.labels("cpu").set(2.5)
-if len(sys.argv) > 2:
-    print("written", flush=True)
-    sys.stdin.read()
 """
 
 
-def write(files: MetricFiles, count: int) -> None:
+def write(files: MetricFiles, name: str, count: int) -> None:
     """Count in a process of its own, which ends."""
-    subprocess.run(
-        [sys.executable, "-c", WRITE, str(count)], env=files.environment(), check=True, timeout=60
-    )
+    env = {**os.environ, **files.environment(name)}
+    subprocess.run([sys.executable, "-c", WRITE, str(count)], env=env, check=True, timeout=60)
 
 
-def test_what_ended_processes_counted_is_added_up(tmp_path: Path) -> None:
+def test_a_process_that_is_started_again_counts_on(tmp_path: Path) -> None:
     files = MetricFiles(tmp_path / "metrics")
-    for count in (1, 2, 4):
-        write(files, count)
-        found = list(files.collect())
+    for name, count in (("worker", 1), ("worker", 2), ("host", 4)):
+        write(files, name, count)
+    found = list(files.collect())
     assert value(found, "crossmodal_items_total", task="txt2img") == 7
     assert value(found, "crossmodal_job_seconds_count", task="txt2img") == 3
     assert value(found, "crossmodal_job_seconds_sum", task="txt2img") == pytest.approx(0.9)
     assert value(found, "crossmodal_job_seconds_bucket", task="txt2img", le="0.5") == 3
     assert value(found, "crossmodal_job_seconds_bucket", task="txt2img", le="0.25") == 0
-    names = {file.name for file in files.folder.iterdir()}
-    assert names == {"counter_ended.db", "histogram_ended.db"}
+    parts = {file.stem.rpartition("_")[2] for file in files.folder.iterdir()}
+    assert parts == {"worker", "host"}
 
 
-def test_a_gauge_is_there_for_as_long_as_its_process(tmp_path: Path) -> None:
+def test_what_is_forked_counts_beside_its_parent(tmp_path: Path) -> None:
     files = MetricFiles(tmp_path / "metrics")
-    program = [sys.executable, "-c", WRITE, "1", "stay"]
-    with subprocess.Popen(
-        program, env=files.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"written\n"
-        name = "crossmodal_model_load_seconds"
-        assert value(list(files.collect()), name, device="cpu") == 2.5
-        process.kill()
-    found = list(files.collect())
-    assert name not in [family.name for family in found]
-    assert value(found, "crossmodal_items_total") == 1
-
-
-def test_the_dead_are_also_put_together_when_nobody_asks(tmp_path: Path) -> None:
-    files = MetricFiles(tmp_path / "metrics")
-    write(files, 1)
-    files.tidy(every_s=0)
-    assert {file.name for file in files.folder.iterdir()} == {
-        "counter_ended.db", "histogram_ended.db",
-    }  # fmt: skip
+    code = """
+import os
+from crossmodal.metrics import ITEMS, count_as
+ITEMS.labels("txt2img", "succeeded").inc(1)
+if os.fork():
+    os.wait()
+else:
+    count_as("lane-0")
+    ITEMS.labels("txt2img", "succeeded").inc(2)
+"""
+    for _ in range(2):
+        env = {**os.environ, **files.environment("host")}
+        subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=60)
+    assert value(list(files.collect()), "crossmodal_items_total") == 6
 
 
 def test_a_file_that_has_just_been_made_is_no_error(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ import errno
 import gzip
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -70,6 +68,7 @@ class Site(ThreadingHTTPServer):
         self.port = self.server_address[1]
         self.routes: dict[str, Answer] = {"/": lambda to: to.answer(200, b"a picture")}
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
+        self.connections = 0
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self.serve_forever, args=(0.01,))
 
@@ -83,6 +82,10 @@ class Site(ThreadingHTTPServer):
         self.thread.join()
         self.server_close()
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        self.connections += 1
+        return super().get_request()
+
     def url(self, path: str = "/", host: str = "127.0.0.1", scheme: str = "http") -> str:
         return f"{scheme}://{host}:{self.port}{path}"
 
@@ -95,6 +98,19 @@ def site() -> Iterator[Site]:
 
 def fetch(url: str, timeout_s: float = 60, **options: Any) -> bytes:
     return asyncio.run(net.fetch(url, max_bytes=LIMIT, timeout_s=timeout_s, **options))
+
+
+def post(url: str, body: bytes, headers: dict[str, str], **options: Any) -> int:
+    """One post, by a `Poster` of its own."""
+    poster = net.Poster(**options)
+
+    async def once() -> int:
+        try:
+            return await poster.post(url, body, headers)
+        finally:
+            await poster.close()
+
+    return asyncio.run(once())
 
 
 def only_this_machine(address: Address) -> str | None:
@@ -275,7 +291,7 @@ def test_a_url_that_plays_a_trick_is_refused(url: str, reason: str) -> None:
     with pytest.raises(UrlRefused, match=reason):
         fetch(url)
     with pytest.raises(UrlRefused, match=reason):
-        net.post(url, b"", {}, timeout_s=60)
+        post(url, b"", {}, timeout_s=60)
 
 
 @at_once(
@@ -397,7 +413,7 @@ def test_a_lookup_counts_as_time() -> None:
     with pytest.raises(FetchFailed, match=r"within 0\.3 s"):
         fetch("http://slow.example/", 0.3, resolve=slow)
     with pytest.raises(FetchFailed, match=r"within 0\.3 s"):
-        net.post("http://slow.example/", b"", {}, timeout_s=0.3, resolve=slow)
+        post("http://slow.example/", b"", {}, timeout_s=0.3, resolve=slow)
     assert time.monotonic() - started < 5
     over.set()
 
@@ -507,7 +523,7 @@ def test_a_head_that_comes_drop_by_drop_is_ended_too(site: Site) -> None:
     with pytest.raises(FetchFailed, match=r"within 0\.2 s"):
         fetch(site.url(), 0.2, allow_private=True)
     with pytest.raises(FetchFailed, match=r"within 0\.2 s"):
-        net.post(site.url(), b"", {}, timeout_s=0.2, allow_private=True)
+        post(site.url(), b"", {}, timeout_s=0.2, allow_private=True)
 
 
 def test_redirects_share_the_time(site: Site) -> None:
@@ -586,13 +602,13 @@ def test_proxies_of_the_environment_are_not_used(
             monkeypatch.setenv(name, proxy.url())
         monkeypatch.setenv("NO_PROXY", "")
         assert fetch(site.url(), allow_private=True) == b"a picture"
-        assert net.post(site.url(), b"", {}, timeout_s=60, allow_private=True) == 200
+        assert post(site.url(), b"", {}, timeout_s=60, allow_private=True) == 200
     assert proxy.seen == []
 
 
 def test_a_post_sends_its_body_and_headers_and_returns_the_status(site: Site) -> None:
     site.routes["/hook"] = lambda to: to.answer(202)
-    status = net.post(
+    status = post(
         site.url("/hook"), b'{"id": 1}', {"Webhook-Id": "m1"},
         timeout_s=60, allow_private=True,
     )  # fmt: skip
@@ -605,36 +621,54 @@ def test_a_post_sends_its_body_and_headers_and_returns_the_status(site: Site) ->
 def test_a_post_returns_whatever_status_and_follows_no_redirect(site: Site, status: int) -> None:
     site.seen.clear()
     site.routes["/hook"] = lambda to: to.answer(status, Location="/")
-    assert net.post(site.url("/hook"), b"", {}, timeout_s=60, allow_private=True) == status
+    assert post(site.url("/hook"), b"", {}, timeout_s=60, allow_private=True) == status
     assert [path for path, *_ in site.seen] == ["/hook"]
 
 
 def test_a_post_does_not_wait_for_the_body_of_the_answer(site: Site) -> None:
     site.routes["/"] = lambda to: stream(to, b"x" * 1_000, pause_s=0.01)
-    assert net.post(site.url(), b"", {}, timeout_s=60, allow_private=True) == 200
+    assert post(site.url(), b"", {}, timeout_s=60, allow_private=True) == 200
 
 
 def test_a_post_is_held_to_the_same_rules(site: Site) -> None:
     names = Names(["127.0.0.1"], ["127.0.0.2"])
     options: dict[str, Any] = {"resolve": names, "_refusal": only_this_machine, "timeout_s": 10}
-    assert net.post(site.url("/", "hook.example"), b"", {}, **options) == 200
+    assert post(site.url("/", "hook.example"), b"", {}, **options) == 200
     with pytest.raises(UrlRefused, match="loopback"):
-        net.post(site.url("/", "hook.example"), b"", {}, **options)
+        post(site.url("/", "hook.example"), b"", {}, **options)
     assert len(names.asked) == 2
 
 
-def test_a_process_that_was_forked_looks_up_for_itself(site: Site) -> None:
-    program = (
-        "import os, sys; from crossmodal.net import post; "
-        "ask = lambda: post(sys.argv[1], b'', {}, timeout_s=60, allow_private=True, "
-        "resolve=lambda *_: ['127.0.0.1']); "
-        "ask(); child = os.fork(); child or os._exit(ask() != 200); "
-        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
-    )
-    url = site.url("/", "hook.example")
-    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", program, url], timeout=60)
-    assert ended.returncode == 0
-    assert len(site.seen) == 2
+@pytest.mark.parametrize(("size", "connections"), [(0, 1), (100, 1), (100_000, 3)])
+def test_a_connection_serves_again_after_a_short_answer(
+    site: Site, size: int, connections: int
+) -> None:
+    site.routes["/"] = lambda to: to.answer(200, b"x" * size)
+    poster = net.Poster(timeout_s=60, allow_private=True)
+
+    async def thrice() -> list[int]:
+        try:
+            return [await poster.post(site.url(), b"", {}) for _ in range(3)]
+        finally:
+            await poster.close()
+
+    assert asyncio.run(thrice()) == [200] * 3
+    assert site.connections == connections
+
+
+def test_a_connection_that_is_kept_serves_no_other_host(site: Site) -> None:
+    names = Names(["127.0.0.1"], ["127.0.0.2"])
+    poster = net.Poster(timeout_s=60, resolve=names, _refusal=only_this_machine)
+
+    async def both() -> None:
+        try:
+            await poster.post(site.url("/", "hook.example"), b"", {})
+            with pytest.raises(UrlRefused, match="loopback"):
+                await poster.post(site.url("/", "other.example"), b"", {})
+        finally:
+            await poster.close()
+
+    asyncio.run(both())
 
 
 # TLS
@@ -690,7 +724,7 @@ def test_a_certificate_that_nobody_trusted_signed_is_refused(secure_site: Site) 
     with pytest.raises(FetchFailed, match="certificate verify failed"):
         fetch(url, allow_private=True, resolve=Names(["127.0.0.1"]))
     with pytest.raises(FetchFailed, match="certificate verify failed"):
-        net.post(url, b"", {}, timeout_s=60, allow_private=True, resolve=Names(["127.0.0.1"]))
+        post(url, b"", {}, timeout_s=60, allow_private=True, resolve=Names(["127.0.0.1"]))
     assert secure_site.seen == []
 
 
@@ -732,5 +766,5 @@ def test_a_redirect_from_http_to_https_is_followed(site: Site, secure_site: Site
 @pytest.mark.parametrize(("address", "opens"), [("127.0.0.1", True), ("169.254.169.254", False)])
 def test_the_setting_is_named_that_would_open_an_address(address: str, opens: bool) -> None:
     with pytest.raises(UrlRefused) as caught:
-        net.post("http://a.example/", b"", {}, timeout_s=5, resolve=lambda host, port: [address])
+        post("http://a.example/", b"", {}, timeout_s=5, resolve=lambda host, port: [address])
     assert (ALLOWED in str(caught.value)) == opens

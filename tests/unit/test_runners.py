@@ -1,6 +1,7 @@
 """Calls to Redis: the same ones, run waiting and on an event loop."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from crossmodal.jobs.calls import (
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.runners import AsyncRunner, Runner
 from crossmodal.settings import Settings
+from tests.waiting import until
 
 Run = Callable[[Call[Any]], Any]
 
@@ -186,6 +188,7 @@ def test_a_server_that_is_away_is_said_to_be(settings: Settings) -> None:
 def test_what_is_asked_in_one_turn_travels_together(settings: Settings, key: str) -> None:
     async def count() -> int:
         runner = AsyncRunner(settings)
+        await runner.run(noted(key, "a"))
         made: list[int] = []
         pipeline = runner.redis.pipeline
 
@@ -199,6 +202,41 @@ def test_what_is_asked_in_one_turn_travels_together(settings: Settings, key: str
         return len(made)
 
     assert asyncio.run(count()) <= 4  # two steps each
+
+
+def test_a_runner_goes_from_one_event_loop_to_the_next(settings: Settings, key: str) -> None:
+    runner = AsyncRunner(settings)
+    for value in "abc":
+        assert asyncio.run(runner.run(noted(key, value))) == {"value": value}
+        gc.collect()  # of what was left open, Python would warn
+    asyncio.run(runner.close())
+
+
+def test_what_an_event_loop_left_undone_is_none_of_the_next_ones(
+    settings: Settings, key: str
+) -> None:
+    runner = AsyncRunner(settings)
+
+    @call
+    def endless() -> Steps[Any]:
+        return (yield Waiting(redis.xread({key: "0"}, block=500)))
+
+    async def leave() -> None:
+        asked = [asyncio.create_task(runner.run(endless())) for _ in range(3)]
+        await runner.run(noted(f"{key}:hash", "a"))
+        assert not any(task.done() for task in asked)
+
+    asyncio.run(leave())
+    assert asyncio.run(runner.run(noted(f"{key}:hash", "b"))) == {"value": "b"}
+    asyncio.run(runner.close())
+
+
+def test_connections_end_with_the_event_loop_they_were_made_in(
+    settings: Settings, admin: Any
+) -> None:
+    runner = AsyncRunner(settings, what="ending")
+    asyncio.run(runner.run(noted(f"{settings.key_prefix}:ending", "a")))
+    until(lambda: not any(":ending:" in client["name"] for client in admin.client_list()), 10)
 
 
 def test_an_error_reply_harms_only_its_own_call(settings: Settings, key: str) -> None:

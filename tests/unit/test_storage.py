@@ -63,21 +63,6 @@ def test_a_file_of_many_parts_is_put_whole_and_streamed_from_anywhere(
     assert b"".join(storage.stream("large", 5_000_000, 9_000_000)) == data[5_000_000:9_000_000]
 
 
-def test_what_a_put_may_not_replace_stays(storage: Storage) -> None:
-    assert storage.put_over("k", b"2", "text/plain", lambda there: there < b"2")
-    if storage.url.startswith("file:"):
-        pytest.skip("a folder replaces what there is")
-    assert not storage.put_over("k", b"1", "text/plain", lambda there: there < b"1")
-    assert storage.get(BlobRef(key="k")) == b"2"
-    assert storage.put_over("k", b"3", "text/plain", lambda there: there < b"3")
-    assert storage.get(BlobRef(key="k")) == b"3"
-
-
-def test_the_same_put_may_be_repeated(storage: Storage) -> None:
-    for _ in range(2):
-        assert storage.put_over("k", b"1", "text/plain", lambda there: False)
-
-
 def test_equal_pictures_are_stored_once(storage: Storage) -> None:
     assert storage.put_input(b"x", "image/png") == storage.put_input(b"x", "image/png")
 

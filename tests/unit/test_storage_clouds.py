@@ -68,15 +68,6 @@ def test_a_put(cloud: str, recorder: Recorder) -> None:
         assert asked.headers["x-ms-blob-type"] == "BlockBlob"
 
 
-def test_a_put_over_what_may_be_there(cloud: str, recorder: Recorder) -> None:
-    recorder.answer = lambda _: Reply(status=201, headers=CREATED)
-    assert Storage(URLS[cloud]).put_over("k", b"bytes", "image/png", lambda _: False)
-    if cloud == "google":
-        assert recorder.only.headers["x-goog-if-generation-match"] == "0"
-    else:
-        assert recorder.only.headers["if-none-match"] == "*"
-
-
 def test_a_get_and_a_part_of_it(cloud: str, recorder: Recorder) -> None:
     storage = Storage(URLS[cloud])
     assert storage.get(BlobRef(key="k")) == b"bytes"

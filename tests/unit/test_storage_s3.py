@@ -276,41 +276,6 @@ def test_a_profile_without_boto3_says_what_to_install(
         Storage("s3://a-bucket")
 
 
-# -- preconditions --------------------------------------------------------------------------
-
-
-def test_a_store_without_preconditions_is_said_to_be_one(
-    recorder: Recorder, keys: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", recorder.url)
-    recorder.answer = lambda _: Reply(status=501)
-    with pytest.raises(StorageUnavailable, match="AWS_CONDITIONAL_PUT=disabled"):
-        Storage("s3://a-bucket", 1).put_over("k", b"x", "text/plain", lambda _: False)
-
-
-def test_preconditions_can_be_left_out(
-    recorder: Recorder, keys: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", recorder.url)
-    monkeypatch.setenv("AWS_CONDITIONAL_PUT", "disabled")
-    assert Storage("s3://a-bucket").put_over("k", b"x", "text/plain", lambda _: False)
-    assert "if-none-match" not in recorder.only.headers
-
-
-def test_a_put_whose_answer_was_lost_is_known_again(
-    recorder: Recorder, keys: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def after_the_first(asked: Asked) -> Reply:
-        if asked.method == "GET":
-            return stored(asked)
-        return Reply(status=500 if len(recorder.asked) == 1 else 412)
-
-    monkeypatch.setenv("AWS_ENDPOINT_URL", recorder.url)
-    recorder.answer = after_the_first
-    assert Storage("s3://a-bucket").put_over("k", b"bytes", "text/plain", lambda _: False)
-    assert [asked.method for asked in recorder.asked] == ["PUT", "PUT", "GET"]
-
-
 # -- encryption -----------------------------------------------------------------------------
 
 
@@ -324,11 +289,9 @@ def test_blobs_are_stored_encrypted_for_who_asks_that(
     bucket = f"bucket-{uuid.uuid4().hex[:8]}"
     client.create_bucket(Bucket=bucket)
     put(f"s3://{bucket}")
-    Storage(f"s3://{bucket}").put_over("l", b"x", "text/plain", lambda _: True)
-    for key in ("k", "l"):
-        head = client.head_object(Bucket=bucket, Key=key)
-        assert head["ServerSideEncryption"] == "aws:kms"
-        assert head["SSEKMSKeyId"] == "arn:aws:kms:us-east-1:1:key/2"
+    head = client.head_object(Bucket=bucket, Key="k")
+    assert head["ServerSideEncryption"] == "aws:kms"
+    assert head["SSEKMSKeyId"] == "arn:aws:kms:us-east-1:1:key/2"
 
 
 # -- signed URLs ----------------------------------------------------------------------------

@@ -4,16 +4,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from crossmodal import tracing
 from tests.at_once import at_once
 from tests.collector import Collector, SpanSeen, collecting
-from tests.unit.bad_host import Behaviour, ask, receive, reply
-from worker.host.client import HostClient
+from tests.unit.bad_host import Serve, ask_once, receive, reply
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
@@ -263,18 +261,16 @@ def test_a_traceparent_says_whether_it_is_sampled() -> None:
 
 
 def test_a_request_to_the_model_host_carries_nothing_more_where_tracing_is_off(
-    serve: Callable[[Behaviour], Path],
+    serve: Serve,
 ) -> None:
     asked: list[dict[str, object]] = []
 
     def behave(connection: socket.socket, number: int) -> None:
         asked.append(receive(connection))
-        connection.sendall(reply("m"))
+        connection.sendall(reply(asked[0]["id"]))
 
-    host = HostClient(serve(behave), wait_s=60, timeout_s=60)
-    ask(host)
-    host.close()
-    assert asked[0].keys() == {"op", "task", "alone", "bulk", "requests"}
+    ask_once(serve(behave))
+    assert asked[0].keys() == {"id", "op", "task", "alone", "bulk", "requests"}
 
 
 def by_name(collector: Collector) -> dict[str, SpanSeen]:

@@ -94,7 +94,7 @@ def _places(devices: list[Device], most: int | None) -> list[Device]:
 
 
 def _crews(settings: Settings, options: list[str], device: Device) -> list[Crew]:
-    """What each worker will serve with how many task processes, by its own options."""
+    """What each worker will serve with how many jobs in hand, by its own options."""
     context = _parse(options)
     for name in NOT_AFTER:
         source = context.get_parameter_source(name)

@@ -16,7 +16,6 @@ from kombu.utils.functional import maybe_list
 from crossmodal.errors import BrokerUnavailable, JobNotFound
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import is_job_id
-from crossmodal.jobs.runners import Runner
 
 log = logging.getLogger(__name__)
 

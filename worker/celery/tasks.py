@@ -101,9 +101,9 @@ class JobTask(CoroutineTask):
             raise (Ignore if outcome.reason == "superseded" else NotRun)(str(outcome.reason))
         if isinstance(outcome, Busy):
             again_s = settings.sweep_s * random.uniform(1, 2)  # noqa: S311
-            self._again(Retry("another process runs the job"), again_s)
+            self._again(Retry("another attempt at the job is alive"), again_s)
         if isinstance(outcome, Released):
-            self._again(_error(outcome.failure), _backoff_s(outcome.counted))
+            self._again(_error(outcome.failure), _backoff_s(outcome.tries))
         raise _error(outcome)
 
     def _again(self, why: Exception, countdown_s: float) -> NoReturn:
@@ -149,9 +149,9 @@ def _expires_in_s(expires: str | None) -> float | None:
     return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time())
 
 
-def _backoff_s(counted: int) -> float:
+def _backoff_s(tries: int) -> float:
     """Exponential, with full jitter, so that jobs that failed together come back apart."""
-    ceiling = min(RETRY_MAX_S, RETRY_BASE_S * 2 ** min(counted, 10))
+    ceiling = min(RETRY_MAX_S, RETRY_BASE_S * 2 ** min(tries, 10))
     return random.uniform(RETRY_BASE_S / 2, ceiling)  # noqa: S311 - no secret depends on it
 
 

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from typing import NoReturn
 
 from crossmodal.jobs.names import Task
+from crossmodal.metrics import count_as
 from crossmodal.pipelines.base import Outcome, Pause, Pipeline, Request, no_pause
 from crossmodal.processes import die_with_parent
 from worker.devices import cores
@@ -57,7 +58,7 @@ class Lane:
 
     def __init__(
         self, pipelines: Pipelines, width: int, pause: Pause = no_pause,
-        prepare: Callable[[], None] = lambda: None, device: str = "cpu",
+        prepare: Callable[[], None] = lambda: None, device: str = "cpu", name: str = "",
     ) -> None:  # fmt: skip
         self.width = width
         self._device = device
@@ -91,7 +92,7 @@ class ForkedLane(Lane):
 
     def __init__(
         self, pipelines: Pipelines, width: int, pause: Pause = no_pause,
-        prepare: Callable[[], None] = lambda: None, device: str = "cpu",
+        prepare: Callable[[], None] = lambda: None, device: str = "cpu", name: str = "",
     ) -> None:  # fmt: skip
         super().__init__(pipelines, width, pause, device=device)
         self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
@@ -99,9 +100,10 @@ class ForkedLane(Lane):
         self._processes = []
         self._is_closed = False
         self._host = os.getpid()
-        for _ in range(width):
+        for number in range(width):
             ours, theirs = fork.Pipe()
-            process = fork.Process(target=self._serve, args=(theirs, prepare), daemon=True)
+            part = f"{name}-{number}"
+            process = fork.Process(target=self._serve, args=(theirs, prepare, part), daemon=True)
             process.start()
             theirs.close()
             self._processes.append(process)
@@ -127,8 +129,9 @@ class ForkedLane(Lane):
         self._idle.put(place)
         return outcomes
 
-    def _serve(self, place: Connection, prepare: Callable[[], None]) -> None:
+    def _serve(self, place: Connection, prepare: Callable[[], None], part: str) -> None:
         """Run what comes, in a forked process, for as long as the host lives."""
+        count_as(part)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the host that is told to stop
         die_with_parent(signal.SIGKILL, self._host)
         prepare()
@@ -155,8 +158,8 @@ def core_lanes(
 
     kind = ForkedLane if sys.platform == "linux" else Lane
     return (
-        kind(pipelines, cores(), no_pause, prepare, name),
-        kind(pipelines, cores(), quiet.give_way, prepare_bulk, name),
+        kind(pipelines, cores(), no_pause, prepare, name, "interactive"),
+        kind(pipelines, cores(), quiet.give_way, prepare_bulk, name, "bulk"),
     )
 
 

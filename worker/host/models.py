@@ -3,7 +3,7 @@
 import os
 import time
 
-from crossmodal.garbage import settle
+from crossmodal.garbage import freeze_gc
 from crossmodal.jobs.names import Task
 from crossmodal.metrics import MODEL_LOAD
 from crossmodal.models.bundle import open_bundle
@@ -33,7 +33,7 @@ def load(settings: Settings, device_name: str, name: str) -> ModelHost:
     MODEL_LOAD.labels(name).set(time.monotonic() - begun)
     info = HostInfo(bundle.name, bundle.version, name, img2txt.side, os.getpid())
     pipelines: dict[Task, Pipeline] = {Task.TXT2IMG: txt2img, Task.IMG2TXT: img2txt}
-    settle()
+    freeze_gc()
     quiet = Quiet()
     lanes = new_lanes(pipelines, device, quiet, name)
     if device.type == "cuda":

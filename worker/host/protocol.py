@@ -1,17 +1,20 @@
-"""What tasks and the model host say to each other: msgpack maps, each behind its length.
+"""What a worker and its model host say to each other: msgpack maps, each behind its length.
 
-    request   {"op": "info"}
-              {"op": "run", "task": …, "alone": bool, "bulk": bool,
-               "requests": [{"params": {…}, "image": {"shape", "data"} | None}, …]}
-              and of a run that is traced, "trace": its traceparent
-    notice    {"running": how many requests are on the device}, when one of these goes there,
-              again with one that goes later than a second, and when others join one alone
-    reply     {"ok": {…}} or {"error": {"code", "message", "retryable"}}; of a run, "ok" is
-              {"model", "bundle_version", "answers": [{…} or {"error": …}, …]}
-    answer    {"batch": [how many requests, seconds of waiting, seconds of inference]}, and of
-              "images", "captions", "unknown_words" and "suggestions" what is not empty
+Over one connection; "id" is a number that the worker counts up.
 
-The notice tells a task whose host then dies whether its request can be to blame. Pixels
+hello     {"hello": {…}}, a `HostInfo`: the first that the host says
+request   {"id", "op": "run", "task": …, "alone": bool, "bulk": bool,
+           "requests": [{"params": {…}, "image": {"shape", "data"} | None}, …]}
+          and of a run that is traced, "trace": its traceparent
+cancel    {"id", "op": "cancel"}: nobody waits for that request any more; it has no reply
+notice    {"id", "on_device": how many requests are on the device}, when one of these goes
+          there, again with one that goes later than a second, and when others join one alone
+reply     {"id", "ok": {…}} or {"id", "error": {"code", "message", "retryable"}}; "ok" is
+          {"model", "bundle_version", "answers": [{…} or {"error": …}, …]}
+answer    {"batch": [how many requests, seconds of waiting, seconds of inference]}, and of
+          "images", "captions", "unknown_words" and "suggestions" what is not empty
+
+The notice tells a worker whose host then dies whether its request can be to blame. Pixels
 travel as raw uint8 RGB. Nothing here is a pickle.
 """
 
@@ -55,12 +58,17 @@ class Answer(NamedTuple):
 
 
 def pack(message: Message) -> bytes:
-    """One frame: four bytes of length, big-endian, then the msgpack map."""
+    """One frame: four bytes of length, big-endian, then the msgpack map.
+
+    Raises `ValueError` where it is over the limit.
+    """
     body: bytes = msgpack.packb(message)
+    if len(body) > MAX_FRAME:
+        raise ValueError(f"{len(body)} bytes at once are over the limit of {MAX_FRAME}")
     return LENGTH.pack(len(body)) + body
 
 
-def unpack(body: bytes) -> Message:
+def unpack(body: bytes | memoryview) -> Message:
     """The map in a frame's body. Raises `ValueError` where it is none."""
     message = msgpack.unpackb(body)
     if not isinstance(message, dict):
@@ -69,8 +77,10 @@ def unpack(body: bytes) -> Message:
 
 
 def pack_pixels(pixels: NDArray[np.uint8] | None) -> Message | None:
-    """An array as a map of its shape and its bytes."""
-    return None if pixels is None else {"shape": list(pixels.shape), "data": pixels.tobytes()}
+    """An array as a map of its shape and its bytes, which it shares if they are contiguous."""
+    if pixels is None:
+        return None
+    return {"shape": list(pixels.shape), "data": np.ascontiguousarray(pixels).data}
 
 
 def unpack_pixels(packed: Message | None) -> NDArray[np.uint8] | None:

@@ -18,16 +18,8 @@ from crossmodal.jobs.record import Failure, parse_task
 from crossmodal.pipelines.base import Drawn, Request
 from worker.devices import info_file
 from worker.host.batcher import Batcher, Ran
-from worker.host.protocol import (
-    LENGTH,
-    MAX_FRAME,
-    HostInfo,
-    Message,
-    pack,
-    pack_pixels,
-    unpack,
-    unpack_pixels,
-)
+from worker.host.frames import Frames
+from worker.host.protocol import HostInfo, Message, pack_pixels, unpack_pixels
 
 log = logging.getLogger("worker.host")
 
@@ -41,20 +33,17 @@ class ModelHost:
         self.info = info
         self.batcher = batcher
 
-    async def answer(self, message: Message, send: Callable[[Message], None]) -> Message:
-        """The reply to one message; whatever is wrong with it becomes an error reply.
+    async def answer(self, message: Message, on_device: Callable[[int], None]) -> Message:
+        """The reply to one request; whatever is wrong with it becomes an error reply.
 
-        `send` gets the notices that the message's requests go to the device.
+        `on_device` is told how many requests are on the device, when some of these go there.
         """
         try:
-            if message.get("op") == "info":
-                return {"ok": asdict(self.info)}
             task, requests = _understood(message)
             ran = await self.batcher.run(
                 task, requests,
                 alone=bool(message.get("alone")), bulk=bool(message.get("bulk")),
-                trace=str(message.get("trace", "")),
-                on_start=lambda size: send({"running": size}),
+                trace=str(message.get("trace", "")), on_start=on_device,
             )  # fmt: skip
             return {"ok": {
                 "model": self.info.model, "bundle_version": self.info.bundle_version,
@@ -62,8 +51,8 @@ class ModelHost:
             }}  # fmt: skip
         except CrossmodalError as e:
             return _error(e)
-        except Exception as e:  # a mistake of ours: whoever waits must still be told
-            log.exception("an error of ours")
+        except Exception as e:  # a mistake of this program: whoever waits must still be told
+            log.exception("an internal error")
             return _error(ModelHostError(f"{type(e).__name__}: {e}"))
 
 
@@ -93,58 +82,54 @@ def _understood(message: Message) -> tuple[Task, list[Request]]:
     return task, [Request(*both) for both in zip(params, images, strict=True)]
 
 
-class Conversation(asyncio.Protocol):
-    """One connection, until its task process goes away, or gives its request up."""
+class Conversation(Frames):
+    """A worker's connection: its requests run until it cancels them, or goes away."""
 
     def __init__(self, host: ModelHost) -> None:
+        super().__init__()
         self._host = host
-        self._received = bytearray()
-        self._answering: set[asyncio.Task[None]] = set()
+        self.running: dict[int, asyncio.Task[None]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for mypy: it is a stream
-        self._transport = transport
+        super().connection_made(transport)
+        self.send({"hello": asdict(self._host.info)})
 
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        while len(self._received) >= LENGTH.size:
-            (length,) = LENGTH.unpack_from(self._received)
-            if length > MAX_FRAME:
-                log.error("a frame of %d bytes is over the limit of %d", length, MAX_FRAME)
-                self._transport.abort()
-                return
-            end = LENGTH.size + length
-            if len(self._received) < end:
-                return
-            body = bytes(self._received[LENGTH.size : end])
-            del self._received[:end]
-            task = asyncio.create_task(self._answer(body))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+    def received(self, message: Message) -> None:
+        number = message.get("id")
+        if type(number) is not int:
+            raise ValueError(f"a request is numbered {number!r}, which is no integer")
+        if message.get("op") == "cancel":
+            if number in self.running:  # and its reply is not on its way
+                self.running.pop(number).cancel()
+        elif number in self.running:
+            raise ValueError(f"there are two requests with the number {number}")
+        else:
+            self.running[number] = asyncio.create_task(self._answer(number, message))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        log.debug("a task process disconnected")
-        for task in self._answering:  # nobody waits for it any more
+        super().connection_lost(exc)
+        log.debug("a worker disconnected")
+        for task in self.running.values():  # nobody waits for it any more
             task.cancel()
 
-    async def _answer(self, body: bytes) -> None:
+    async def _answer(self, number: int, message: Message) -> None:
+        rank = int(bool(message.get("bulk")))
+        reply = await self._host.answer(
+            message, lambda size: self.send({"id": number, "on_device": size}, rank)
+        )
+        del self.running[number]
         try:
-            message = unpack(body)
+            self.send({"id": number} | reply, rank)
         except ValueError as e:
-            log.error("a frame is no message: %s", e)
-            self._transport.abort()
-            return
-        self._send(await self._host.answer(message, self._send))
-
-    def _send(self, message: Message) -> None:
-        self._transport.write(pack(message))
+            error = ModelHostError(f"what was made cannot be sent: {e}")
+            self.send({"id": number} | _error(error), rank)
 
 
 def _error(error: CrossmodalError) -> Message:
     return {"error": Failure.of(error).model_dump()}
 
 
-async def listen(path: Path, converse: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+async def listen(path: Path, converse: Callable[[], asyncio.BaseProtocol]) -> asyncio.Server:
     """Listen at a unix socket that only this user can open (mode 0600). Raises `InvalidSetting`."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = path.parent.stat()

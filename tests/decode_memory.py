@@ -1,0 +1,43 @@
+"""How much memory decoding needs, as said and as measured: python -m tests.decode_memory FILE…
+
+Prints [bytes needed by the header, bytes measured] for each file, a line each.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from crossmodal.vision.decode import PictureFile
+from crossmodal.vision.preprocess import fit_square
+
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"
+
+
+def memory(field: str) -> int:
+    """Bytes that this process has (VmRSS), or has had at most (VmHWM)."""
+    found = re.search(rf"{field}:\s+(\d+) kB", STATUS.read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def measured(path: Path) -> list[int]:
+    """What is needed and what is used for a file; nothing of it is kept."""
+    picture = PictureFile(path.read_bytes(), 10**8)
+    CLEAR_REFS.write_text(RESET_PEAK)
+    before = memory("VmRSS")
+    fit_square(picture.pixels(), 96)
+    return [picture.need, memory("VmHWM") - before]
+
+
+def main() -> None:
+    fit_square(np.zeros((300, 300, 3), np.uint8), 96)  # what is set up once
+    for path in map(Path, sys.argv[1:]):
+        print(json.dumps(measured(path)))
+
+
+if __name__ == "__main__":
+    main()

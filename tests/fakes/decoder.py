@@ -1,0 +1,59 @@
+"""A decoder that does what is written behind a picture: python -m tests.fakes.decoder
+
+"poison" kills the process, "tarpit" never comes back, "glutton" wants 2 GB, "garbler" answers
+nonsense, "liar" a picture of another size, "stranger" an error that no decoder has. "need=N" is as
+any picture, and says that it needs N bytes.
+"""
+
+import os
+import signal
+import socket
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossmodal.vision.decode import PictureFile
+from worker.decoders.program import run
+from worker.decoders.protocol import pack
+
+NEED = b"need="
+
+
+class Actor(PictureFile):
+    """A picture that is read as any, and then does what its file says."""
+
+    def __init__(self, data: bytes, max_pixels: int, side: int | None = None) -> None:
+        super().__init__(data, max_pixels, side)
+        *_, self._role = data.rpartition(b"IEND\xaeB`\x82")
+        if self._role.startswith(NEED):
+            self.need = int(self._role.removeprefix(NEED))
+
+    def pixels(self) -> NDArray[np.uint8]:
+        _act(self._role)
+        return super().pixels()
+
+
+def _act(role: bytes) -> None:
+    match role:
+        case b"poison":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case b"tarpit":
+            threading.Event().wait()
+        case b"glutton":
+            bytearray(2 * 10**9)
+        case b"garbler":
+            _say(b"\xff" * 64)
+        case b"liar":
+            _say(pack({"side": 10_000}))
+        case b"stranger":
+            _say(pack({"error": "internal_error", "message": ""}))
+
+
+def _say(data: bytes) -> None:
+    with socket.socket(fileno=os.dup(0)) as connection:
+        connection.sendall(data)
+
+
+if __name__ == "__main__":
+    run(Actor)

@@ -1,0 +1,48 @@
+"""What runs the jobs of a worker, on an event loop of its own, for tests that wait for each job."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+
+from crossmodal.settings import Settings
+from worker.attempt import Delivery, Ending, JobRunner
+from worker.host.client import HostClient
+
+WAIT_S = 60.0
+
+
+class LoopRunner:
+    """A `JobRunner` beside this thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, runner: JobRunner) -> None:
+        self._loop = loop
+        self.runner = runner
+
+    def start(self, delivery: Delivery) -> "Future[Ending]":
+        """Begin with a delivery."""
+        return asyncio.run_coroutine_threadsafe(self.runner.run(delivery), self._loop)
+
+    def run(self, delivery: Delivery) -> Ending:
+        """How a delivery has ended, once it has."""
+        return self.start(delivery).result(WAIT_S)
+
+
+@contextmanager
+def looping(settings: Settings, socket: Path, wait_s: float = 60) -> Iterator[LoopRunner]:
+    """A runner that is joined to the model host at `socket`."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def made() -> JobRunner:
+        return JobRunner(settings, HostClient(socket, wait_s, timeout_s=60))
+
+    runner = asyncio.run_coroutine_threadsafe(made(), loop).result(WAIT_S)
+    yield LoopRunner(loop, runner)
+    asyncio.run_coroutine_threadsafe(runner.close(), loop).result(WAIT_S)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(WAIT_S)
+    loop.close()

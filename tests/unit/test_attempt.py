@@ -1,0 +1,209 @@
+"""An attempt at a job: how it ends, and what ends it early. Queue and host are real, models not."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.record import Failure, JobResult, JobState
+from crossmodal.settings import Settings
+from producer import Client, JobHandle
+from tests.fakes.local_host import FakeHost, serving
+from tests.fakes.runner import LoopRunner, looping
+from tests.waiting import until
+from worker.attempt import Busy, Delivery, Ending, Released, Skipped
+
+WORKER = "worker"
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    with Client(settings) as client:
+        yield client
+
+
+@contextmanager
+def running(
+    settings: Settings, folder: Path, **changed: Any
+) -> Iterator[tuple[FakeHost, LoopRunner]]:
+    own = settings.model_copy(update=changed)
+    with serving(folder / "host.sock") as host, looping(own, folder / "host.sock") as runner:
+        yield host, runner
+
+
+@pytest.fixture
+def worker(settings: Settings, tmp_path: Path) -> Iterator[tuple[FakeHost, LoopRunner]]:
+    with running(settings, tmp_path / "run") as worker:
+        yield worker
+
+
+def delivery(job: JobHandle, task: Task = Task.TXT2IMG) -> Delivery:
+    return Delivery(job.id, task, {}, WORKER, is_recorded=True)
+
+
+def png(side: int = 20) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+def code(ending: Ending) -> str:
+    assert isinstance(ending, Failure | Released)
+    return ending.code
+
+
+def test_a_prompt_becomes_pictures_in_the_store(
+    client: Client, worker: tuple[FakeHost, LoopRunner]
+) -> None:
+    job = client.txt2img("a circle", count=2, seed=1)
+    result = worker[1].run(delivery(job))
+    assert isinstance(result, JobResult)
+    assert job.result(0) == result
+    assert [client.read(image)[:4] for image in result.images] == [b"\x89PNG"] * 2
+
+
+def test_a_picture_becomes_captions_beside_it(
+    client: Client, worker: tuple[FakeHost, LoopRunner]
+) -> None:
+    job = client.img2txt(png())
+    result = worker[1].run(delivery(job, Task.IMG2TXT))
+    assert isinstance(result, JobResult)
+    assert [caption.text for caption in result.captions] == ["a picture"]
+    assert worker[0].batches == [["(8, 8, 3)"]]
+
+
+def test_a_picture_that_is_none_fails_its_job_alone(
+    client: Client, worker: tuple[FakeHost, LoopRunner]
+) -> None:
+    whole, cut = client.img2txt(png()), client.img2txt(png()[:60])
+    endings = [worker[1].start(delivery(job, Task.IMG2TXT)) for job in (cut, whole)]
+    assert code(endings[0].result(WAIT_S)) == "invalid_image"
+    assert isinstance(endings[1].result(WAIT_S), JobResult)
+
+
+def test_a_job_that_is_canceled_while_it_is_on_the_device_ends_at_once(
+    client: Client, worker: tuple[FakeHost, LoopRunner]
+) -> None:
+    host, runner = worker
+    with host.held():
+        job = client.txt2img("a circle")
+        ending = runner.start(delivery(job))
+        until(lambda: host.batches == [["a circle"]], WAIT_S)
+        assert job.cancel() is JobState.CANCELED
+        assert ending.result(WAIT_S) == Skipped("canceled")
+    assert not list(client.storage.list(f"results/{job.id}"))
+
+
+def test_an_attempt_whose_job_another_has_begun_ends_at_once(
+    client: Client, worker: tuple[FakeHost, LoopRunner]
+) -> None:
+    host, runner = worker
+    job = client.txt2img("a circle")
+    with host.held():
+        first = runner.start(delivery(job))
+        until(lambda: host.batches == [["a circle"]], WAIT_S)
+        client.redis.zrem(f"{client.settings.key_prefix}:leases", job.id)
+        second = runner.start(delivery(job))
+        assert first.result(WAIT_S) == Skipped("superseded")
+    result = second.result(WAIT_S)
+    assert isinstance(result, JobResult)
+    assert result.attempt == 2
+
+
+def test_a_second_message_of_a_job_that_runs_is_told_so(
+    client: Client, worker: tuple[FakeHost, LoopRunner]
+) -> None:
+    host, runner = worker
+    job = client.txt2img("a circle")
+    with host.held():
+        first = runner.start(delivery(job))
+        until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
+        assert runner.run(delivery(job)) == Busy()
+    assert isinstance(first.result(WAIT_S), JobResult)
+
+
+def test_an_attempt_that_is_on_the_device_for_too_long_has_timed_out(
+    client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    with running(settings, tmp_path / "run", run_time_limit_s=0.3) as (host, runner), host.held():
+        ending = runner.run(delivery(client.txt2img("a circle")))
+    assert isinstance(ending, Released)
+    assert ending.code == "timed_out"
+    assert "0.3 s" in ending.failure.message
+
+
+def test_waiting_for_the_device_uses_up_no_run_time(
+    client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    """Jobs that wait for longer than they may run, behind one another."""
+    with running(settings, tmp_path / "run", run_time_limit_s=1.0) as (host, runner):
+        with host.held():
+            before = runner.start(delivery(client.txt2img("before")))
+            until(lambda: host.batches == [["before"]], WAIT_S)
+            behind = [runner.start(delivery(client.txt2img(f"behind {i}"))) for i in range(64)]
+            assert code(before.result(WAIT_S)) == "timed_out"  # so that much time has passed
+        assert all(isinstance(ending.result(WAIT_S), JobResult) for ending in behind)
+
+
+def test_an_outage_of_the_store_uses_up_no_attempt(
+    client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    store = (file / "below").as_uri()  # which can be no folder
+    with running(settings, tmp_path / "run", storage_url=store, max_attempts=1) as (_, runner):
+        job = client.txt2img("a circle")
+        for _ in range(3):
+            assert code(runner.run(delivery(job))).startswith("storage_")
+    with running(settings, tmp_path / "again", max_attempts=1) as (_, runner):
+        assert isinstance(runner.run(delivery(job)), JobResult)
+
+
+def test_no_host_uses_up_no_attempt(client: Client, settings: Settings, tmp_path: Path) -> None:
+    own = settings.model_copy(update={"max_attempts": 1})
+    job = client.txt2img("a circle")
+    with looping(own, tmp_path / "none.sock", wait_s=0.2) as runner:
+        assert code(runner.run(delivery(job))) == "model_host_unavailable"
+    with running(own, tmp_path / "run") as (_, runner):
+        assert isinstance(runner.run(delivery(job)), JobResult)
+
+
+def test_a_job_beside_which_the_host_died_runs_alone_next(
+    client: Client, worker: tuple[FakeHost, LoopRunner]
+) -> None:
+    host, runner = worker
+    host.deaths_left = 1
+    job = client.txt2img("fatal")
+    assert code(runner.run(delivery(job))) == "model_host_crashed"
+    assert client.redis.hget(f"{client.settings.key_prefix}:job:{job.id}", "alone") == "1"
+    assert isinstance(runner.run(delivery(job)), JobResult)
+
+
+def test_a_job_of_plain_celery_has_its_record_opened(
+    client: Client, worker: tuple[FakeHost, LoopRunner]
+) -> None:
+    plain = Delivery("plain-1", Task.TXT2IMG, {"prompt": "a circle"}, WORKER)
+    assert isinstance(worker[1].run(plain), JobResult)
+    assert client.record("plain-1").state is JobState.SUCCEEDED
+
+
+def test_wrong_params_of_plain_celery_end_as_a_dead_letter(
+    client: Client, worker: tuple[FakeHost, LoopRunner]
+) -> None:
+    ending = worker[1].run(Delivery("plain-2", Task.TXT2IMG, {"prompt": 5}, WORKER))
+    assert code(ending) == "invalid_params"
+    assert client.record("plain-2").state is JobState.FAILED
+
+
+def test_a_job_that_has_outlived_its_record_is_not_run(
+    client: Client, worker: tuple[FakeHost, LoopRunner]
+) -> None:
+    gone = Delivery("gone-1", Task.TXT2IMG, {"prompt": "a circle"}, WORKER, is_recorded=True)
+    assert worker[1].run(gone) == Skipped("unknown")
+    assert worker[0].batches == []

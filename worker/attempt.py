@@ -1,0 +1,383 @@
+"""One attempt at one job: a coroutine from its start in the ledger to its end.
+
+start → fetch → decode → infer → encode → store → finish. Whatever ends it early, a cancellation,
+its time limit or the loss of the fence, is a cancellation of this coroutine, by its
+`CancelToken`. Knows nothing of Celery.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crossmodal import logs, tracing
+from crossmodal.errors import (
+    BrokerUnavailable,
+    CrossmodalError,
+    InvalidParams,
+    JobFailed,
+    JobNotFound,
+    ModelHostCrashed,
+    ModelHostUnavailable,
+    StorageUnavailable,
+    TimedOut,
+    is_callers_fault,
+)
+from crossmodal.jobs.calls import Call
+from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
+from crossmodal.jobs.names import Task, check_job_id
+from crossmodal.jobs.origin import Origin
+from crossmodal.jobs.params import (
+    BulkParams,
+    ItemParams,
+    Params,
+    fix_seed,
+    parse_params,
+    task_of,
+)
+from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
+from crossmodal.jobs.runners import AsyncRunner
+from crossmodal.metrics import job_ended, output_stored
+from crossmodal.settings import Settings
+from worker.blobs import Blobs
+from worker.bulk import BulkRun
+from worker.cancel import CancelToken, Superseded
+from worker.decoders.pool import Decoders
+from worker.devices import default_socket
+from worker.host.client import HostClient
+from worker.host.protocol import Answer
+from worker.items import Items
+
+log = logging.getLogger(__name__)
+
+CHECK_S = 0.5  # how often the attempts in hand are checked
+TELL_AGAIN_S = 0.5
+MAX_EXCUSED = 10  # a job beside which hosts die more often is not believed any more
+MAX_RECORDED_PARAMS = 4_096  # of params that are wrong, this much is kept to be looked at
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message as it was taken from the queue by the worker called `worker`.
+
+    `is_recorded` says that its sender had opened the job's record, so that a job without one
+    has outlived it; `expires_in_s` and `traceparent` are of a job that has none yet.
+    """
+
+    job: str
+    task: Task
+    raw: Mapping[str, Any]
+    worker: str
+    is_recorded: bool = False
+    expires_in_s: float | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """The message needs no work: its job is `canceled`, `expired` or `unknown`, or the attempt was
+    `superseded` by another, which will tell."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Another attempt at the job is alive. The message must come back, in case that one dies."""
+
+
+@dataclass(frozen=True)
+class Released:
+    """The attempt failed in a way that may pass; the job waits for the next one.
+
+    `tries` grows with each attempt that ended so, whether it counts or not.
+    """
+
+    failure: Failure
+    tries: int
+
+    @property
+    def code(self) -> str:
+        return self.failure.code
+
+
+Ending = JobResult | Failure | Skipped | Busy | Released
+
+
+class JobRunner:
+    """What runs the jobs of a worker; one an event loop.
+
+    `host` and `decoders` are those that the settings name, where others are not given.
+    """
+
+    def __init__(
+        self, settings: Settings, host: HostClient | None = None, decoders: Decoders | None = None
+    ) -> None:
+        self._settings = settings
+        # No retries: a `start` that is sent twice would be taken for a second message.
+        self._redis = AsyncRunner(settings, retries=0, what="worker")
+        self._ledger = JobLedger(settings)
+        self._host = host or HostClient(
+            settings.host_socket or default_socket("cpu"), settings.host_wait_s,
+            settings.inference_timeout_s,
+        )  # fmt: skip
+        self._decoders = decoders or Decoders(settings)
+        self._blobs = Blobs(settings)
+        self._items = Items(settings, self._blobs, self._decoders, self._host)
+        self._bulk = BulkRun(settings, self._blobs, self._items, self._host)
+        self._tokens: set[CancelToken] = set()
+        self._checking: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+        self._blobs.close()
+        await self._decoders.close()
+        await self._host.close()
+        await self._redis.close()
+
+    async def run(self, delivery: Delivery) -> Ending:
+        """Bring the job as far as this attempt can.
+
+        Raises `BrokerUnavailable`, and `InvalidParams` for an id that no job may have.
+        """
+        problem = None if delivery.is_recorded else await self._adopt(delivery)
+        attempt = await self._redis.run(self._ledger.start(delivery.job, delivery.worker))
+        if isinstance(attempt, NotStarted):
+            log.info("job %s is not started: %s", delivery.job, attempt.reason)
+            return Busy() if attempt.reason == "busy" else await self._outcome(delivery.job)
+        ending = await self._observe(delivery.task, attempt, problem)
+        return await self._outcome(delivery.job) if isinstance(ending, Skipped) else ending
+
+    async def cancel(self, job_id: str) -> JobState:
+        """Cancel a job; what runs of it here ends at once. Raises `JobNotFound`."""
+        state = await self._redis.run(self._ledger.cancel(job_id))
+        if state is JobState.CANCELED:
+            self._lose([token for token in self._tokens if token.attempt.job == job_id])
+        return state
+
+    async def _outcome(self, job_id: str) -> Ending:
+        """How a job has ended that this message did not end, for those who watch the message."""
+        try:
+            job = await self._redis.run(self._ledger.get(job_id))
+        except JobNotFound:
+            return Skipped("unknown")
+        ended = {JobState.SUCCEEDED: job.result, JobState.FAILED: job.failure}.get(job.state)
+        return ended or Skipped(job.state if job.state.is_terminal else "superseded")
+
+    async def _observe(self, task: Task, attempt: Attempt, problem: InvalidParams | None) -> Ending:
+        """Run the attempt, seen in the log, in the trace of its job and in metrics."""
+        begun = time.monotonic()
+        with (
+            logs.context(job=attempt.job, attempt=attempt.number, task=task),
+            tracing.span(
+                "job.attempt", attempt.traceparent, kind="consumer", job=attempt.job,
+                attempt=attempt.number, task=task, queued_s=attempt.queued_s,
+            ) as span,
+        ):  # fmt: skip
+            if problem is None:
+                ending = await self._run_attempt(task, attempt)
+            else:
+                ending = await self._refuse(attempt, problem)
+            if isinstance(ending, Failure | Released):
+                span.fail(ending.code)
+        _measure(task, attempt, ending, time.monotonic() - begun)
+        return ending
+
+    async def _refuse(self, attempt: Attempt, problem: InvalidParams) -> Failure:
+        failure = Failure.of(problem)
+        # A dead letter: its sender will not learn of it.
+        await self._redis.run(self._ledger.fail(attempt, failure, dead=True))
+        return failure
+
+    async def _run_attempt(self, task: Task, attempt: Attempt) -> Ending:
+        """Every way in which an attempt can end, as an `Ending`."""
+        try:
+            result = await self._work(attempt, parse_params(task, attempt.params))
+            done = await self._insist(self._ledger.succeed(attempt, result))
+            return result if done else _superseded(attempt)
+        except Superseded:
+            return _superseded(attempt)
+        except BrokerUnavailable:
+            raise
+        except CrossmodalError as e:
+            return await self._give_up(attempt, e)
+        except Exception as e:  # an internal error: the job must still end, and say so
+            log.exception("job %s: unexpected error", attempt.job)
+            return await self._give_up(attempt, CrossmodalError(f"{type(e).__name__}: {e}"))
+
+    async def _adopt(self, delivery: Delivery) -> InvalidParams | None:
+        """Open the record of a job that plain Celery sent; a job that has a record keeps it.
+
+        Returns what is wrong with the params of a record that was opened.
+        """
+        job_id = check_job_id(delivery.job)
+        problem = None
+        try:
+            text = fix_seed(parse_params(delivery.task, delivery.raw)).model_dump_json()
+        except InvalidParams as e:
+            problem, text = e, _excerpt(delivery.raw)
+        # A fingerprint is only ever compared for an idempotency key, which there is none of.
+        _, is_new = await self._redis.run(self._ledger.submit(
+            job_id, delivery.task, text, "", bounded=False, expires_in_s=delivery.expires_in_s,
+            origin=Origin(traceparent=delivery.traceparent),
+        ))  # fmt: skip
+        return problem if is_new else None
+
+    async def _give_up(self, attempt: Attempt, error: CrossmodalError) -> Ending:
+        """Let the job wait for another attempt if that may help, or end it."""
+        failure = Failure.of(error)
+        counts = _is_to_blame(error, attempt)
+        if error.retryable and not (counts and attempt.is_last):
+            crashed_with_it = isinstance(error, ModelHostCrashed) and error.batch_size > 0
+            alone = crashed_with_it or isinstance(error, TimedOut)
+            kept = await self._insist(
+                self._ledger.release(attempt, failure, counts=counts, alone=alone)
+            )
+            return Released(failure, attempt.number) if kept else _superseded(attempt)
+        dead = not is_callers_fault(error.code)
+        ended = await self._insist(self._ledger.fail(attempt, failure, dead=dead))
+        return failure if ended else _superseded(attempt)
+
+    async def _insist(self, call: Call[bool]) -> bool:
+        """Tell the ledger how an attempt ended, for as long as no other may have begun.
+
+        Without this, all that a worker was finishing while Redis restarted would be run again.
+        """
+        deadline = time.monotonic() + self._settings.lease_s
+        with tracing.span("record"):
+            while True:
+                try:
+                    return await self._redis.run(call)
+                except BrokerUnavailable:
+                    if time.monotonic() >= deadline:
+                        raise
+                    await asyncio.sleep(TELL_AGAIN_S)
+
+    # -- work -----------------------------------------------------------------------------
+
+    async def _work(self, attempt: Attempt, params: Params) -> JobResult:
+        """What the attempt made, stored. Raises `Superseded`, `TimedOut` and what goes wrong."""
+        token = CancelToken(attempt, self._settings.run_time_limit_of(task_of(params)))
+        self._watch(token)
+        try:
+            async with token.held():
+                if isinstance(params, BulkParams):
+                    return await self._bulk.run(token, params)
+                return await self._single(token, params)
+        finally:
+            self._tokens.discard(token)
+
+    async def _single(self, token: CancelToken, params: ItemParams) -> JobResult:
+        begun = time.monotonic()
+        image = await self._items.image(params)
+        [answer] = await self._items.infer(token, task_of(params), [(params, image)])
+        if isinstance(answer, CrossmodalError):
+            raise answer
+        with tracing.span("store"):
+            return await self._blobs.call(self._result, token, params, answer, begun)
+
+    def _result(
+        self, token: CancelToken, params: ItemParams, answer: Answer, begun: float
+    ) -> JobResult:
+        """What was made, put into the object store."""
+        attempt, task = token.attempt, task_of(params)
+        stored_from = time.monotonic()
+        made = self._items.store(token, params, answer)
+        self._blobs.put_captions(attempt, answer.captions)
+        store_s = time.monotonic() - stored_from
+        output_stored(task, store_s)
+        return JobResult(
+            **made,
+            job=attempt.job,
+            task=task,
+            params=params.model_dump(mode="json", exclude={"metadata"}),
+            model=answer.model,
+            bundle_version=answer.bundle_version,
+            timings=_timings(attempt, answer, store_s, time.monotonic() - begun),
+            batch_size=answer.batch_size,
+            attempt=attempt.number,
+            metadata=params.metadata,
+        )
+
+    # -- attempts in hand -----------------------------------------------------------------
+
+    def _watch(self, token: CancelToken) -> None:
+        """Have the token know when its attempt is lost."""
+        self._tokens.add(token)
+        if self._checking is None:
+            self._checking = asyncio.create_task(self._check_all())
+
+    async def _check_all(self) -> None:
+        """Check all attempts in hand together, for as long as there are any."""
+        while self._tokens:
+            await asyncio.sleep(CHECK_S)
+            tokens = list(self._tokens)
+            try:
+                lost = await self._redis.run(self._ledger.lost([t.attempt for t in tokens]))
+            except BrokerUnavailable:  # not to know is no reason to stop
+                continue
+            self._lose([token for token in tokens if token.attempt in lost])
+        self._checking = None
+
+    def _lose(self, tokens: list[CancelToken]) -> None:
+        for token in tokens:
+            if token in self._tokens:  # its work has not ended meanwhile
+                log.info("job %s: attempt %d ends early", token.attempt.job, token.attempt.number)
+                token.lose()
+
+
+def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:
+    """Whether an attempt that ended so counts: what was no fault of the job must not end it."""
+    if isinstance(error, ModelHostCrashed) and error.batch_size != 1:
+        # It was one of many, or waited behind others: the next attempts will show.
+        return attempt.excused >= MAX_EXCUSED
+    return not isinstance(error, ModelHostUnavailable | StorageUnavailable)
+
+
+def _timings(attempt: Attempt, answer: Answer, store_s: float, run_s: float) -> Timings:
+    # Waiting was timed by Redis's clock, running by this machine's: they are never subtracted.
+    return Timings(
+        queued_s=round(attempt.queued_s, 6),
+        batch_wait_s=round(answer.batch_wait_s, 6),
+        inference_s=round(answer.inference_s, 6),
+        store_s=round(store_s, 6),
+        total_s=round(attempt.queued_s + run_s, 6),
+    )
+
+
+def _measure(task: Task, attempt: Attempt, ending: Ending, run_s: float) -> None:
+    """Count a job that has ended; not an attempt that another one follows."""
+    if isinstance(ending, JobResult):
+        done = (ending.completed, ending.failed) if task.is_bulk else (1, 0)
+        job_ended(task, attempt.queued_s, run_s, *done)
+    elif isinstance(ending, Failure):
+        job_ended(task, attempt.queued_s, run_s, 0, _items(task, attempt))
+
+
+def _items(task: Task, attempt: Attempt) -> int:
+    try:
+        params = parse_params(task, attempt.params)
+    except InvalidParams:
+        return 1
+    return params.items if isinstance(params, BulkParams) else 1
+
+
+def _superseded(attempt: Attempt) -> Skipped:
+    log.warning("job %s: attempt %d is not wanted any more", attempt.job, attempt.number)
+    return Skipped("superseded")
+
+
+def _excerpt(raw: Mapping[str, Any]) -> str:
+    text = json.dumps(dict(raw), default=repr)
+    if len(text) <= MAX_RECORDED_PARAMS:
+        return text
+    return json.dumps({"excerpt": text[:MAX_RECORDED_PARAMS]})
+
+
+def raised(failure: Failure) -> JobFailed:
+    """The failure as the exception that Celery and Flower show."""
+    return JobFailed(f"{failure.code}: {failure.message}", failure.code, failure.retryable)

@@ -1,0 +1,156 @@
+"""Runs batches that came over HTTP, whichever gateway took them."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from crossmodal.errors import BrokerUnavailable, CrossmodalError, JobNotFound
+from crossmodal.jobs.http_batches import HttpBatch, HttpBatches, UnreadableBatch
+from crossmodal.jobs.names import new_job_id
+from crossmodal.jobs.runners import AsyncRunner
+from crossmodal.settings import Settings
+from producer.client import Client
+from worker.background.run import BatchLeft, BatchRun
+
+POLL_S = 1.0
+RETRY_S, RETRY_MAX_S = 2.0, 60.0  # until a batch is tried again, longer each time
+UNREAD_S = 60.0  # ... whose record another version has written
+MAX_RUNS, MAX_OF_OWNER = 8, 2  # batches that run here at once, and those of one owner
+
+log = logging.getLogger(__name__)
+
+
+class BatchRunner:
+    """Runs batches that nobody runs, the oldest first. Any number of these may be at work."""
+
+    def __init__(self, settings: Settings, runner: AsyncRunner, client: Client) -> None:
+        self._runner = runner
+        self._client = client
+        self._batches = HttpBatches(settings)
+        self._me = new_job_id()
+        self._threads = ThreadPoolExecutor(MAX_RUNS, "batch")
+        self._runs: dict[str, BatchRun] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._canceled: set[str] = set()
+        self._is_out = False  # so that an outage of Redis is logged once
+        self._tries: Counter[str] = Counter()
+        self._not_before: dict[str, float] = {}
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Run batches until `stopping` is set, then leave them to the next process."""
+        told = asyncio.create_task(stopping.wait())
+        try:
+            while not stopping.is_set():
+                await self._poll_safely()
+                await asyncio.wait({told}, timeout=POLL_S)
+        finally:
+            for run in self._runs.values():
+                run.leave()
+            self._threads.shutdown(wait=False)
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+
+    async def _poll_safely(self) -> None:
+        """Go on after whatever error: without this loop no batch is run any more."""
+        try:
+            await self._poll()
+            self._is_out = False
+        except BrokerUnavailable as e:
+            if not self._is_out:
+                log.warning("batches wait: %s", e)
+            self._is_out = True
+        except Exception:
+            log.exception("internal error in polling for batches")
+
+    async def _poll(self) -> None:
+        """Keep what runs here, and begin what nobody runs."""
+        await asyncio.gather(*(self._keep(i, run) for i, run in self._runs.items()))
+        unfinished = await self._runner.run(self._batches.unfinished())
+        busy = Counter(unfinished[i] for i in self._tasks if i in unfinished)
+        for batch_id, owner in unfinished.items():
+            if len(self._tasks) >= MAX_RUNS:
+                return
+            if busy[owner] >= MAX_OF_OWNER or not self._may_begin(batch_id):
+                continue
+            if await self._runner.run(self._batches.lease(batch_id, self._me)):
+                busy[owner] += 1
+                self._tasks[batch_id] = asyncio.create_task(self._run(batch_id))
+
+    def _may_begin(self, batch_id: str) -> bool:
+        is_early = self._not_before.get(batch_id, 0.0) > time.monotonic()
+        return batch_id not in self._tasks and not is_early
+
+    async def _keep(self, batch_id: str, run: BatchRun) -> None:
+        """Renew the lease, and finish a cancellation whose gateway may have died in it."""
+        if not await self._runner.run(self._batches.lease(batch_id, self._me)):
+            run.leave()
+        if batch_id in self._canceled:
+            return
+        if await self._runner.run(self._batches.is_canceled(batch_id)):
+            await self._cancel(batch_id)
+
+    async def _cancel(self, batch_id: str) -> None:
+        await self._runner.run(self._batches.cancel(batch_id))
+        self._canceled.add(batch_id)
+
+    async def _run(self, batch_id: str) -> None:
+        """Run a batch to its end, or leave it for another try if that may help."""
+        try:
+            batch = await self._found(batch_id)
+            if batch is not None:
+                await self._runner.run(self._batches.close(await self._ended(batch)))
+        except BatchLeft:
+            log.info("batch %s is left to the next process", batch_id)
+        except (CrossmodalError, OSError) as e:  # such as a disk that is full
+            log.warning("batch %s waits, and is taken up again: %s", batch_id, e)
+            self._put_off(batch_id)
+        except Exception:
+            log.exception("internal error in batch %s, which is taken up again", batch_id)
+            self._put_off(batch_id)
+        else:
+            self._tries.pop(batch_id, None)
+        finally:
+            self._canceled.discard(batch_id)
+            await self._release(batch_id)
+
+    async def _release(self, batch_id: str) -> None:
+        try:
+            await self._runner.run(self._batches.release(batch_id, self._me))
+        except BrokerUnavailable as e:  # then its lease runs out
+            log.warning("batch %s: %s", batch_id, e)
+        finally:
+            del self._tasks[batch_id]
+
+    def _put_off(self, batch_id: str) -> None:
+        """Leave the batch alone for a while."""
+        wait_s = min(RETRY_MAX_S, RETRY_S * 2 ** min(self._tries[batch_id], 10))
+        self._tries[batch_id] += 1
+        self._not_before[batch_id] = time.monotonic() + wait_s
+
+    async def _found(self, batch_id: str) -> HttpBatch | None:
+        """The record of a batch that can be run."""
+        try:
+            return await self._runner.run(self._batches.get(batch_id))
+        except JobNotFound:
+            log.error("batch %s cannot be run: its record is gone", batch_id)
+            await self._runner.run(self._batches.forget(batch_id))
+        except UnreadableBatch as e:
+            log.error("batch %s is left to others: %s", batch_id, e)
+            self._not_before[batch_id] = time.monotonic() + UNREAD_S
+        return None
+
+    async def _ended(self, batch: HttpBatch) -> HttpBatch:
+        """The batch's record when it has been run, or given up. Raises what may pass."""
+        if batch.is_canceled:
+            await self._cancel(batch.id)
+        run = self._runs[batch.id] = BatchRun(self._client, batch)
+        try:
+            loop = asyncio.get_running_loop()
+            ended = await loop.run_in_executor(self._threads, run.to_end)
+        finally:
+            del self._runs[batch.id]
+        if ended.failure is not None:
+            await self._runner.run(self._batches.cancel(batch.id))
+        return ended

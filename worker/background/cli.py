@@ -1,0 +1,73 @@
+"""`crossmodal background`: send webhooks, and run batches that came over HTTP."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossmodal import logs, tracing
+from crossmodal.console import FAILED, errors_to_exit_status
+from crossmodal.jobs.runners import AsyncRunner
+from crossmodal.jobs.server import check_server
+from crossmodal.settings import Settings, load_settings
+from producer.client import Client
+from worker.background.batches import BatchRunner
+from worker.background.presence import Presence
+from worker.background.webhooks import WebhookSender
+
+
+def background(
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Receivers of webhooks that are waited for at once.")
+    ] = 32,
+    ready_file: Annotated[Path | None, typer.Option(help="Touched when it is at work.")] = None,
+) -> None:
+    """Send webhooks and run batches that came over HTTP; needs no model and no GPU."""
+    with errors_to_exit_status():
+        settings = load_settings()
+        logs.configure(settings, process="background")
+        tracing.configure("background")
+        check_server(settings)
+        try:
+            asyncio.run(serve(settings, concurrency, ready_file))
+        except asyncio.CancelledError:
+            raise typer.Exit(FAILED) from None
+        finally:
+            tracing.flush()
+
+
+async def serve(settings: Settings, concurrency: int, ready_file: Path | None = None) -> None:
+    """Work until a signal says to end, then finish the posts that are under way.
+
+    Batches are left as they are: the next process goes on with them. A second signal ends at once.
+    """
+    runner = AsyncRunner(settings, what="background")
+    with Presence(settings, runner, ready_file) as presence, Client(settings) as client:
+        stopping = asyncio.Event()
+        showing = asyncio.create_task(presence.show(stopping))
+        working = asyncio.gather(
+            WebhookSender(settings, runner, concurrency).run(stopping),
+            BatchRunner(settings, runner, client).run(stopping),
+        )
+        _on_end(stopping, working)
+        try:
+            await working
+        finally:
+            showing.cancel()
+            await presence.leave()
+            await runner.close()
+
+
+def _on_end(stopping: asyncio.Event, working: "asyncio.Future[tuple[None, None]]") -> None:
+    def end() -> None:
+        if stopping.is_set():
+            working.cancel()
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        loop.add_signal_handler(signal.SIGHUP, end)

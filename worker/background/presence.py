@@ -1,0 +1,83 @@
+"""Shows that the background process is alive: to probes by a file, to everybody else in Redis."""
+
+import asyncio
+import logging
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from crossmodal.errors import BrokerUnavailable
+from crossmodal.jobs.calls import Call
+from crossmodal.jobs.names import BACKGROUND
+from crossmodal.jobs.runners import AsyncRunner
+from crossmodal.jobs.workers import Workers, worker_name
+from crossmodal.settings import Settings
+from worker.health import UnitFiles, WorkerFiles, lock
+from worker.supervisor import make_folder
+
+BEAT_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Presence:
+    """A folder as supervisors have one, which `crossmodal health` reads, and a row among workers.
+
+    The folder lasts as long as the block.
+    """
+
+    def __init__(self, settings: Settings, runner: AsyncRunner, ready_file: Path | None) -> None:
+        self._runner = runner
+        self._ready_file = ready_file
+        self._workers = Workers(settings)
+        self._name = worker_name(BACKGROUND, os.getpid())
+        self._folder = make_folder(settings.run_dir)
+        self._lock = lock(self._folder)
+        self._files = WorkerFiles(UnitFiles(self._folder, BACKGROUND), BACKGROUND)
+        self._files.make_mark(needs_models=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._lock.close()
+
+    async def show(self, stopping: asyncio.Event) -> None:
+        """Be on the list of workers until `stopping` is set, and beat until this is canceled."""
+        told = asyncio.create_task(stopping.wait())
+        while not stopping.is_set():
+            self._files.beat.touch()
+            if await self._say(self._workers.announce(self._name, queues=[BACKGROUND])):
+                self._note_ready()
+            await asyncio.wait({told}, timeout=BEAT_S)
+        await self.leave()
+        while True:
+            self._files.beat.touch()
+            await asyncio.sleep(BEAT_S)
+
+    async def leave(self) -> None:
+        """Be on the list of workers no more."""
+        await self._say(self._workers.leave(self._name))
+
+    def _note_ready(self) -> None:
+        if self._files.ready.exists():
+            return
+        log.info("ready: webhooks are sent, and batches are run")
+        for file in (self._files.ready, self._ready_file):
+            if file is not None:
+                file.touch()
+
+    async def _say(self, call: Call[None]) -> bool:
+        """Whether Redis was told; one that is away is told a second later."""
+        try:
+            await self._runner.run(call)
+        except BrokerUnavailable as e:
+            log.debug("Redis is not told that the background process is alive: %s", e)
+            return False
+        return True

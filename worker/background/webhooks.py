@@ -1,0 +1,148 @@
+"""Sends webhooks: posts what is due, signed as Standard Webhooks wants it, and notes the answers.
+
+https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+"""
+
+import asyncio
+import json
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from standardwebhooks import Webhook
+
+from crossmodal.errors import BrokerUnavailable, CrossmodalError, FetchFailed, UrlRefused
+from crossmodal.jobs.access import ApiKeys
+from crossmodal.jobs.calls import Call
+from crossmodal.jobs.record import Delivery
+from crossmodal.jobs.runners import AsyncRunner
+from crossmodal.jobs.webhooks import CLAIM_S, Deliveries
+from crossmodal.net import Poster
+from crossmodal.settings import Settings
+
+POLL_S = 0.5
+AGAIN_S = 1.0  # until Redis is told again what a receiver answered
+
+log = logging.getLogger(__name__)
+
+
+class WebhookSender:
+    """Tries deliveries that are due, up to `concurrency` at once. Any number of them may run."""
+
+    def __init__(self, settings: Settings, runner: AsyncRunner, concurrency: int) -> None:
+        self._runner = runner
+        self._concurrency = concurrency
+        self._deliveries = Deliveries(settings)
+        self._keys = ApiKeys(settings)
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._is_out = False  # so that an outage of Redis is logged once
+        self._poster = Poster(
+            timeout_s=settings.webhook_timeout_s, allow_private=settings.allow_private_urls
+        )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Send until `stopping` is set, then finish what is under way."""
+        told = asyncio.create_task(stopping.wait())
+        try:
+            while not stopping.is_set():
+                await self._begin_due()
+                await asyncio.wait(
+                    {told, *self._under_way}, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED
+                )
+            if self._under_way:
+                await asyncio.wait(self._under_way)
+        finally:
+            told.cancel()
+            await self._poster.close()
+
+    async def _begin_due(self) -> None:
+        """Begin to try what is due, as far as there is room."""
+        room = self._concurrency - len(self._under_way)
+        if not room:
+            return
+        try:
+            due = await self._runner.run(self._deliveries.claim_due(room))
+        except BrokerUnavailable as e:
+            self._note_outage(e)
+            return
+        self._is_out = False
+        for delivery in due:
+            trying = asyncio.create_task(self._deliver(delivery))
+            self._under_way.add(trying)
+            trying.add_done_callback(self._under_way.discard)
+
+    def _note_outage(self, error: BrokerUnavailable) -> None:
+        if not self._is_out:
+            log.warning("webhooks wait: %s", error)
+        self._is_out = True
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        """Try a delivery and note what came of it; without a note it is tried again."""
+        try:
+            told = await self._noted(await self._tried(delivery))
+        except BrokerUnavailable as e:
+            log.warning("delivery %s is tried again in %s s at most: %s", delivery.id, CLAIM_S, e)
+        except Exception:
+            log.exception("internal error in delivery %s", delivery.id)
+        else:
+            log.info("delivery %s: %s, now %s", told.id, told.error or told.status, told.outcome)
+
+    async def _tried(self, delivery: Delivery) -> Call[Delivery]:
+        """What to note of a try. Raises `BrokerUnavailable` where there was none."""
+        secret = await self._runner.run(self._keys.webhook_secret(delivery.owner))
+        note = self._deliveries.note
+        try:
+            status = await self._post(delivery, secret)
+        except UrlRefused as e:  # which it will be the next time too
+            return note(delivery, None, _said(e), give_up=True)
+        except FetchFailed as e:
+            return note(delivery, None, _said(e))
+        except Exception as e:  # it must not be tried for ever, uncounted
+            log.exception("internal error in delivery %s", delivery.id)
+            return note(delivery, None, f"internal_error: {type(e).__name__}")
+        is_good = 200 <= status < 300
+        return note(delivery, status, None if is_good else f"the receiver answered {status}")
+
+    async def _noted(self, note: Call[Delivery]) -> Delivery:
+        """The delivery once Redis knows of its try: a receiver should not be told twice."""
+        deadline = time.monotonic() + CLAIM_S / 2
+        while True:
+            try:
+                return await self._runner.run(note)
+            except BrokerUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+
+    async def _post(self, delivery: Delivery, secret: str) -> int:
+        """The status of the answer."""
+        body = json.dumps(payload(delivery))
+        now = datetime.now(UTC)
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "crossmodal-webhooks",
+            "webhook-id": delivery.id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": Webhook(secret).sign(delivery.id, now, body),
+        }
+        return await self._poster.post(delivery.url, body.encode(), headers)
+
+
+def payload(delivery: Delivery) -> dict[str, Any]:
+    """What a receiver is told: where the job stands, and where its result is; never the bytes."""
+    job_url = f"{delivery.base}/v1/jobs/{delivery.job}"
+    at = datetime.fromtimestamp(delivery.created_at, UTC)
+    return {
+        "type": f"job.{delivery.state}",
+        "timestamp": at.isoformat().replace("+00:00", "Z"),
+        "data": {
+            "job": delivery.job, "task": delivery.task, "state": delivery.state,
+            "attempt": delivery.attempt, "code": delivery.code or None,
+            "status_url": job_url, "result_url": f"{job_url}/result",
+        },
+    }  # fmt: skip
+
+
+def _said(error: CrossmodalError) -> str:
+    return f"{error.code}: {error}"[:500]

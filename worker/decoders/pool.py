@@ -1,0 +1,111 @@
+"""Pictures from outside are opened in a few disposable processes, never in the worker itself."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossmodal.errors import ImageDecoderCrashed, InvalidImage, described
+from crossmodal.settings import Settings
+from worker.decoders.process import Decoder
+from worker.decoders.room import Room
+from worker.devices import cores
+
+log = logging.getLogger(__name__)
+
+PROGRAM = "worker.decoders"
+IDLE_S = 60.0
+A_PROCESS = 128 * 10**6  # bytes of the budget for each process that there may be
+AT_REST = 32 * 10**6  # bytes of a process that has decoded nothing
+PART_OF_FILES = 4  # a quarter of the rest is for files: each lies here and in its decoder
+MOST_A_PIXEL = 24  # bytes, in any format: crossmodal/vision/header.py
+
+
+class Decoders:
+    """As many processes as cores, each started when a picture waits and none is free.
+
+    A picture whose process crashes or hangs is lost alone: the next one is given a new process.
+    A process that has had nothing to do for `idle_s` ends.
+    """
+
+    def __init__(self, settings: Settings, program: str = PROGRAM, idle_s: float = IDLE_S) -> None:
+        self._program, self._idle_s = program, idle_s
+        self._max_pixels = settings.max_image_pixels
+        self._timeout_s = settings.decode_timeout_s
+        most = max(1, min(cores(), settings.decode_memory // A_PROCESS))
+        shared = settings.decode_memory - most * AT_REST
+        self._files = Room(shared // PART_OF_FILES)
+        self._room = Room(shared - shared // PART_OF_FILES)
+        self._max_memory = settings.max_image_pixels * MOST_A_PIXEL + 8 * settings.max_image_bytes
+        self._turns = asyncio.Semaphore(most)
+        self._idle: dict[Decoder, asyncio.TimerHandle] = {}
+        self._ending: set[asyncio.Task[int]] = set()
+
+    async def square(
+        self, size: int, read: Callable[[], Awaitable[bytes]], side: int
+    ) -> NDArray[np.uint8]:
+        """The picture that `read` gets, as upright RGB (side, side, 3) as `fit_square` makes it.
+
+        `size` is the file's length in bytes. Raises `InvalidImage`, `ImageTooLarge`,
+        `ImageDecoderCrashed`, and what `read` raises.
+        """
+        async with self._files.lent(2 * size):
+            data = await read()
+            async with self._decoder() as decoder:
+                return await decoder.square(
+                    data, side, self._max_pixels, self._room, self._timeout_s
+                )
+
+    async def close(self) -> None:
+        """End all processes, when no picture is waited for, and wait until they have ended."""
+        for decoder in [*self._idle]:
+            self._end(decoder)
+        await asyncio.gather(*self._ending)
+
+    @asynccontextmanager
+    async def _decoder(self) -> AsyncIterator[Decoder]:
+        """A decoder for one picture, in the order of asking; kept for others if it is well."""
+        async with self._turns:
+            decoder = self._take()
+            try:
+                yield decoder
+            except InvalidImage:
+                self._keep(decoder)
+                raise
+            except BaseException as e:
+                if isinstance(e, ImageDecoderCrashed):
+                    log.warning("decoder %s is replaced: %s", decoder.pid, e)
+                self._end(decoder)
+                raise
+            self._keep(decoder)
+
+    def _take(self) -> Decoder:
+        """The decoder that was used last, as others may end then, or a new one."""
+        while self._idle:
+            decoder, end = self._idle.popitem()
+            end.cancel()
+            if decoder.is_alive:
+                return decoder
+            self._end(decoder)
+        return self._new()
+
+    def _new(self) -> Decoder:
+        try:
+            return Decoder(self._program, self._max_memory)
+        except OSError as e:
+            raise ImageDecoderCrashed(f"no process can be started: {described(e)}") from e
+
+    def _keep(self, decoder: Decoder) -> None:
+        loop = asyncio.get_running_loop()
+        self._idle[decoder] = loop.call_later(self._idle_s, self._end, decoder)
+
+    def _end(self, decoder: Decoder) -> None:
+        if end := self._idle.pop(decoder, None):
+            end.cancel()
+        decoder.kill()
+        ended = asyncio.get_running_loop().create_task(decoder.wait())
+        self._ending.add(ended)
+        ended.add_done_callback(self._ending.discard)

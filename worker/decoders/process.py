@@ -1,0 +1,155 @@
+"""The worker's end of one decoder: a process that may die, hang or answer nonsense."""
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossmodal.errors import ImageDecoderCrashed
+from crossmodal.processes import STDERR, python_module
+from worker.decoders.protocol import (
+    ERRORS,
+    LENGTH,
+    MAX_MESSAGE,
+    OUT_OF_MEMORY,
+    Message,
+    length_of,
+    pack,
+    unpack,
+)
+from worker.decoders.room import Room
+
+START_S = 60.0  # in which a process starts on a machine that is busy
+KEPT = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
+FREES_AT = str(2**20)  # bytes: glibc gives larger blocks back to the system as soon as it can
+FIXED = {
+    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": FREES_AT, "MALLOC_TRIM_THRESHOLD_": FREES_AT,
+}  # fmt: skip
+
+
+class Decoder:
+    """A process that decodes one picture at a time; it must be killed in the end.
+
+    What is wrong with a picture leaves it as it was. After any other error it is of no more use.
+    """
+
+    def __init__(self, program: str, max_memory: int) -> None:
+        self._socket, its_end = socket.socketpair()
+        self._socket.setblocking(False)
+        self._is_ready = False
+        with its_end:
+            try:
+                self._process = subprocess.Popen(
+                    python_module(program, str(os.getpid()), str(max_memory)),
+                    env=_environment(os.environ), stdin=its_end.fileno(), stdout=STDERR,
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError:
+                self._socket.close()
+                raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    async def square(
+        self, data: bytes, side: int, max_pixels: int, room: Room, timeout_s: float
+    ) -> NDArray[np.uint8]:
+        """A file's picture as RGB (side, side, 3), decoded when there is room for it.
+
+        Raises `InvalidImage`, `ImageTooLarge` and `ImageDecoderCrashed`.
+        """
+        if not self._is_ready:
+            await self._start()
+        late = (
+            f"decoding the image took longer than {timeout_s:g} s and was ended: "
+            "shrink it, or raise CROSSMODAL_DECODE_TIMEOUT_S"
+        )
+        async with self._exchange(timeout_s, late):
+            await self._send({"size": len(data), "side": side, "max_pixels": max_pixels})
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+            need = (await self._answer()).get("need")
+            if type(need) is not int or need < 0:
+                raise ValueError(f"a need of {need!r:.100}")
+        async with room.lent(need), self._exchange(timeout_s, late):
+            await self._send({"go": True})
+            if (await self._answer()).get("side") != side:
+                raise ValueError("a picture of another size")
+            return np.frombuffer(await self._read(side * side * 3), np.uint8).reshape(side, side, 3)
+
+    def kill(self) -> None:
+        """End it at once; `wait` says when it has ended."""
+        self._socket.close()
+        self._process.kill()
+
+    async def wait(self) -> int:
+        """Its exit status, once it has ended."""
+        status: int = await asyncio.to_thread(self._process.wait)
+        return status
+
+    async def _start(self) -> None:
+        late = f"no process that decodes images has started within {START_S:g} s"
+        async with self._exchange(START_S, late):
+            if (await self._answer()).get("ready") is not True:
+                raise ValueError("something else than that it is ready")
+        self._is_ready = True
+
+    async def _send(self, message: Message) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._socket, pack(message))
+
+    async def _answer(self) -> Message:
+        """Its next map; raises what it says is wrong with the picture."""
+        message = unpack(await self._read(length_of(await self._read(LENGTH.size))))
+        if "error" not in message:
+            return message
+        code, text = message["error"], message.get("message")
+        if code == OUT_OF_MEMORY:
+            raise MemoryError
+        if not isinstance(code, str) or code not in ERRORS or not isinstance(text, str):
+            raise ValueError(f"an error {code!r:.100}")
+        raise ERRORS[code](text[:MAX_MESSAGE])
+
+    async def _read(self, size: int) -> bytes:
+        data = bytearray(size)
+        view, loop = memoryview(data), asyncio.get_running_loop()
+        while view:
+            received = await loop.sock_recv_into(self._socket, view)
+            if not received:
+                raise EOFError
+            view = view[received:]
+        return bytes(data)
+
+    @asynccontextmanager
+    async def _exchange(self, timeout_s: float, late: str) -> AsyncIterator[None]:
+        """Time for a question and its answer. What goes wrong becomes `ImageDecoderCrashed`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except TimeoutError as e:
+            raise ImageDecoderCrashed(late) from e
+        except MemoryError as e:
+            raise ImageDecoderCrashed(
+                "decoding the image took more memory than its header says it may: shrink it"
+            ) from e
+        except ValueError as e:
+            raise ImageDecoderCrashed(f"the process that decoded the image answered {e}") from e
+        except (EOFError, OSError) as e:
+            self.kill()
+            raise ImageDecoderCrashed(
+                f"the process that decoded the image died (status {await self.wait()})"
+            ) from e
+
+
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    """What Python needs to find its modules, and no secret."""
+    return {name: own[name] for name in KEPT if name in own} | FIXED

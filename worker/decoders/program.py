@@ -1,0 +1,119 @@
+"""A decoder as a program: it reads files from its standard input, a socket, and answers there.
+
+It imports what decoding needs and nothing else, and ends with the worker that started it.
+"""
+
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossmodal.errors import InvalidImage
+from crossmodal.processes import die_with_parent
+from crossmodal.vision.decode import PictureFile
+from crossmodal.vision.preprocess import fit_square
+from worker.decoders.protocol import (
+    LENGTH,
+    MAX_MESSAGE,
+    OUT_OF_MEMORY,
+    Message,
+    length_of,
+    pack,
+    unpack,
+)
+
+SLACK = 64 * 2**20  # bytes that a picture may take beyond what its header says
+STATM = Path("/proc/self/statm")  # of Linux
+STATM_DATA = 5
+
+Open = Callable[[bytes, int, int], PictureFile]
+"""Reads the header of a file, given the limit of pixels and the side that is wanted."""
+
+
+def run(open_picture: Open) -> None:
+    """Serve the worker that started this process, until it hangs up."""
+    parent, max_memory = (int(argument) for argument in sys.argv[1:])
+    die_with_parent(signal.SIGKILL, parent)
+    memory = Memory(max_memory)
+    with socket.socket(fileno=os.dup(sys.stdin.fileno())) as connection:
+        try:
+            serve(connection, open_picture, memory)
+        except (EOFError, ConnectionError):
+            return
+
+
+def serve(connection: socket.socket, open_picture: Open, memory: "Memory") -> None:
+    """Decode one file after the other. Raises `EOFError` when there will be no more."""
+    connection.sendall(pack({"ready": True}))
+    while True:
+        try:
+            pixels = _square(connection, open_picture, memory)
+        except InvalidImage as e:
+            connection.sendall(pack({"error": e.code, "message": str(e)[:MAX_MESSAGE]}))
+        except MemoryError:
+            connection.sendall(pack({"error": OUT_OF_MEMORY, "message": ""}))
+        else:
+            connection.sendall(pack({"side": len(pixels)}))
+            connection.sendall(pixels.data)
+
+
+def _square(connection: socket.socket, open_picture: Open, memory: "Memory") -> NDArray[np.uint8]:
+    """The next picture as a square; nothing of its file is kept."""
+    request = receive(connection)
+    side = request["side"]
+    picture = open_picture(read(connection, request["size"]), request["max_pixels"], side)
+    connection.sendall(pack({"need": picture.need}))
+    receive(connection)
+    with memory.limited(picture.need + picture.need // 4 + SLACK):
+        return fit_square(picture.pixels(), side)
+
+
+class Memory:
+    """How much this process may have more than it has at its start, where the system limits it.
+
+    `most` is the limit for all of its life: nothing that it runs can raise that.
+    """
+
+    def __init__(self, most: int) -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has a user's picture in it
+        self._at_start = self._most = 0
+        if STATM.exists():
+            pages = int(STATM.read_text().split()[STATM_DATA])
+            self._at_start = pages * resource.getpagesize()
+            _, given = resource.getrlimit(resource.RLIMIT_DATA)
+            own = self._at_start + most
+            self._most = own if given == resource.RLIM_INFINITY else min(own, given)
+            resource.setrlimit(resource.RLIMIT_DATA, (self._most, self._most))
+
+    @contextmanager
+    def limited(self, size: int) -> Iterator[None]:
+        """Allow no more than `size` bytes more than at the start."""
+        if not self._most:
+            yield
+            return
+        limit = min(self._at_start + size, self._most)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, self._most))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, (self._most, self._most))
+
+
+def receive(connection: socket.socket) -> Message:
+    """The next map of the worker."""
+    return unpack(read(connection, length_of(read(connection, LENGTH.size))))
+
+
+def read(connection: socket.socket, size: int) -> bytes:
+    """Just so many bytes. Raises `EOFError` when the worker has hung up."""
+    data = connection.recv(size, socket.MSG_WAITALL)
+    if len(data) < size:
+        raise EOFError
+    return data

@@ -1,0 +1,53 @@
+"""A number of bytes that may be in use at once."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Room:
+    """Lends its bytes in the order in which they are asked for.
+
+    Who needs more than there are waits until nobody has any, and is then lent them all.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free = size
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def lent(self, size: int) -> AsyncIterator[None]:
+        """Wait until there is room for `size` bytes, and keep it meanwhile."""
+        size = min(size, self._size)
+        await self._take(size)
+        try:
+            yield
+        finally:
+            self._give(size)
+
+    async def _take(self, size: int) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        waiter = size, turn
+        self._waiting.append(waiter)
+        self._serve()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give(size)
+            else:
+                self._waiting.remove(waiter)
+                self._serve()  # those behind may be smaller
+            raise
+
+    def _give(self, size: int) -> None:
+        self._free += size
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            size, turn = self._waiting.popleft()
+            self._free -= size
+            turn.set_result(None)

@@ -1,0 +1,124 @@
+"""Messages over a connection of an event loop: framed, and copied as little as can be.
+
+What is sent within a turn of the loop is written at once. While the other side does not read,
+frames wait here, and not in the transport, so that an urgent one passes large ones. No more wait
+than there are requests under way: whoever sends one waits for its reply.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from itertools import count
+
+import numpy as np
+
+from worker.host.protocol import LENGTH, MAX_FRAME, Message, pack, unpack
+
+log = logging.getLogger(__name__)
+
+PIECE = 1 << 18  # bytes that are read or written at once; the kernel takes few more
+
+
+class Frames(asyncio.BufferedProtocol):
+    """One connection. Whoever inherits says in `received` what a message means."""
+
+    def __init__(self) -> None:
+        self.fault: Exception | None = None
+        """Why the connection was ended, if it was ended by this side or by an error."""
+        self.is_lost = False
+        self._small = self._buffer = memoryview(bytearray(PIECE))
+        self._filled = 0
+        self._outbox: list[tuple[int, int, bytes]] = []  # a heap by rank, then by number
+        self._numbers = count()
+        self._rest = memoryview(b"")  # of what is being written
+        self._is_flushing = False
+        self._is_writable = True
+
+    def received(self, message: Message) -> None:
+        """Take a message. Raises `ValueError` on one that ends the connection."""
+        raise NotImplementedError
+
+    def send(self, message: Message, rank: int = 0) -> None:
+        """Send it after all of its own and of lower ranks. Raises `ValueError` if too large."""
+        heappush(self._outbox, (rank, next(self._numbers), pack(message)))
+        if not self._is_flushing:
+            self._is_flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def abort(self, fault: Exception | None = None) -> None:
+        """End the connection at once; what waits to be sent is lost."""
+        self.fault = fault
+        self._transport.abort()
+
+    # What the event loop calls:
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for mypy: it is a stream
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost, self._is_writable = True, False
+        self.fault = self.fault or exc
+        self._outbox.clear()
+        self._rest = memoryview(b"")
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        try:
+            self._keep(self._take_frames())
+        except ValueError as e:
+            log.error("the connection ends: %s", e)
+            self.abort(e)
+
+    def pause_writing(self) -> None:
+        self._is_writable = False
+
+    def resume_writing(self) -> None:
+        self._is_writable = True
+        self._flush()
+
+    def _take_frames(self) -> int:
+        """Take the messages that are here as a whole; where the rest begins."""
+        begin = 0
+        while (end := self._end(begin)) <= self._filled:
+            self.received(unpack(self._buffer[begin + LENGTH.size : end]))
+            begin = end
+        return begin
+
+    def _end(self, begin: int) -> int:
+        """Where the frame ends that begins there, or at least its length."""
+        if self._filled - begin < LENGTH.size:
+            return begin + LENGTH.size
+        (length,) = LENGTH.unpack_from(self._buffer, begin)
+        if length > MAX_FRAME:
+            raise ValueError(f"a frame of {length} bytes is over the limit of {MAX_FRAME}")
+        return begin + LENGTH.size + int(length)
+
+    def _keep(self, begin: int) -> None:
+        """Have a frame that is not here as a whole begin a buffer that has room for all of it."""
+        rest, need = self._buffer[begin : self._filled], self._end(begin) - begin
+        if begin == 0 and need <= len(self._buffer):
+            return
+        # A large one has memory of its own, for as long as it is read, and is read right into it.
+        self._buffer = self._small if need <= PIECE else np.empty(need, np.uint8).data
+        self._buffer[: len(rest)] = rest
+        self._filled = len(rest)
+
+    def _flush(self) -> None:
+        self._is_flushing = False
+        while self._is_writable and (self._rest or self._outbox):
+            self._rest = self._rest or memoryview(b"".join(self._next_frames()))
+            piece, self._rest = self._rest[:PIECE], self._rest[PIECE:]
+            self._transport.write(piece)
+
+    def _next_frames(self) -> Iterator[bytes]:
+        """One large frame, or small ones that together are worth a write."""
+        size = 0
+        while self._outbox and size < PIECE:
+            *_, frame = heappop(self._outbox)
+            size += len(frame)
+            yield frame

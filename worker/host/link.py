@@ -1,0 +1,121 @@
+"""A worker's connection to its model host: requests by number, and who waits for their replies."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from crossmodal.errors import InvalidParams, ModelHostCrashed, TimedOut, described
+from worker.host.frames import Frames
+from worker.host.protocol import HostInfo, Message
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    """Who waits for a reply."""
+
+    reply: "asyncio.Future[Message | Exception]"
+    on_device: Callable[[int], None]
+    size: int = 0  # requests on the device, its own with them; 0 until it is there
+    timer: asyncio.TimerHandle | None = None
+
+    def end(self, outcome: Message | Exception) -> None:
+        if not self.reply.done():  # it may be canceled
+            self.reply.set_result(outcome)
+
+
+class Link(Frames):
+    """One connection, of use once the host has said who it is, until it is lost."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__()
+        self.info: HostInfo | None = None
+        self.settled = asyncio.Event()
+        """Set when the host has said who it is, or the connection is lost before that."""
+        self.ended = asyncio.Event()
+        self._timeout_s = timeout_s
+        self._waiting: dict[int, _Waiting] = {}
+        self._asked = 0
+
+    async def ask(self, request: Message, rank: int, on_device: Callable[[int], None]) -> Message:
+        """The host's reply; one that is canceled frees its place there.
+
+        Raises `ModelHostCrashed`, `TimedOut`, and `InvalidParams` when it cannot be sent.
+        """
+        self._asked += 1
+        number = request["id"] = self._asked
+        try:
+            self.send(request, rank)
+        except ValueError as e:
+            raise InvalidParams(f"the model host cannot be asked this: {e}") from e
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), on_device)
+        self._waiting[number] = waiting
+        try:
+            outcome = await waiting.reply
+        finally:
+            if waiting.timer is not None:
+                waiting.timer.cancel()
+            if self._waiting.pop(number, None) is not None:  # the host does not know yet
+                self.send({"op": "cancel", "id": number}, rank)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def received(self, message: Message) -> None:
+        if self.info is None:
+            self.info = _info(message)
+            self.settled.set()
+            return
+        number = message.get("id")
+        if type(number) is not int or not 0 < number <= self._asked:
+            raise ValueError(f"the host answers {number!r}, which was never asked")
+        waiting = self._waiting.get(number)
+        if waiting is None:  # it was given up
+            return
+        if type(size := message.get("on_device")) is int:
+            self._goes_to_device(waiting, size)
+        elif "ok" in message or "error" in message:
+            del self._waiting[number]
+            waiting.end(message)
+        else:
+            raise ValueError(f"what the host says of {number} is neither a notice nor a reply")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        lost, self._waiting = self._waiting, {}
+        for waiting in lost.values():
+            waiting.end(_crash(waiting.size, self.fault))
+        self.settled.set()
+        self.ended.set()
+
+    def _goes_to_device(self, waiting: _Waiting, size: int) -> None:
+        waiting.size = size
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        loop = asyncio.get_running_loop()
+        waiting.timer = loop.call_later(self._timeout_s, self._expire, waiting)
+        try:
+            waiting.on_device(size)
+        except Exception as e:  # noqa: BLE001 - it is told to whom it belongs, and only there
+            waiting.end(e)
+
+    def _expire(self, waiting: _Waiting) -> None:
+        waiting.end(TimedOut(f"the model host said nothing for {self._timeout_s:g} s"))
+
+
+def _info(message: Message) -> HostInfo:
+    """What the host says first."""
+    try:
+        hello = message["hello"]
+        return HostInfo(**{field.name: hello[field.name] for field in fields(HostInfo)})
+    except (KeyError, TypeError) as e:
+        raise ValueError("the host did not say first who it is") from e
+
+
+def _crash(size: int, fault: Exception | None) -> ModelHostCrashed:
+    when = f"while it ran {_of(size)}" if size else "before it ran the job"
+    why = "it closed the connection" if fault is None else described(fault)
+    return ModelHostCrashed(f"the model host died {when}: {why}", size)
+
+
+def _of(size: int) -> str:
+    return "the job alone" if size == 1 else f"the job with {size - 1} others or more"

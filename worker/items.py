@@ -1,0 +1,89 @@
+"""The way of one request, be it a job of its own or one of many in a bulk message.
+
+Its picture is fetched and decoded, the model host infers, and what was made is encoded and stored.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossmodal import tracing
+from crossmodal.errors import CrossmodalError
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.params import Img2TxtParams, ItemParams, Txt2ImgParams
+from crossmodal.settings import Settings
+from worker.blobs import Blobs
+from worker.cancel import CancelToken
+from worker.decoders.pool import Decoders
+from worker.host.client import HostClient
+from worker.host.protocol import Answer
+
+Image = NDArray[np.uint8]  # RGB (side, side, 3)
+BULK_DECODES = 4  # pictures of bulk messages at once: an interactive one waits for no more
+
+
+class Items:
+    """Prepares, infers and stores; one a process."""
+
+    def __init__(
+        self, settings: Settings, blobs: Blobs, decoders: Decoders, host: HostClient
+    ) -> None:
+        self._max_bytes = settings.max_image_bytes
+        self._blobs = blobs
+        self._decoders = decoders
+        self._host = host
+        self._bulk_decodes = asyncio.Semaphore(BULK_DECODES)
+
+    async def image(self, params: ItemParams) -> Image | None:
+        """What the model looks at, if its params name a picture, as it wants it."""
+        if not isinstance(params, Img2TxtParams):
+            return None
+        ref = params.image
+        size = self._max_bytes if ref.size is None else min(ref.size, self._max_bytes)
+        with tracing.span("fetch input"):
+            side = (await self._host.info()).image_side
+            return await self._decoders.square(
+                size, lambda: self._blobs.call(self._blobs.picture, ref), side
+            )
+
+    async def bulk_image(self, params: ItemParams, packed: bytes | None) -> Image | None:
+        """The same of an item whose picture may have come with it."""
+        async with self._bulk_decodes:
+            if packed is None:
+                return await self.image(params)
+
+            async def read() -> bytes:
+                return packed
+
+            side = (await self._host.info()).image_side
+            return await self._decoders.square(len(packed), read, side)
+
+    async def infer(
+        self,
+        token: CancelToken,
+        task: Task,
+        requests: Sequence[tuple[ItemParams, Image | None]],
+        *,
+        bulk: bool = False,
+    ) -> list[Answer | CrossmodalError]:
+        """What the models make of each request; the wait for the device costs no run time."""
+        with tracing.span("infer", kind="client", items=len(requests)), token.off_the_clock():
+            return await self._host.run(
+                task, requests, alone=token.attempt.is_suspect, bulk=bulk,
+                on_device=lambda _: token.resume(),
+            )  # fmt: skip
+
+    def store(
+        self, token: CancelToken, params: ItemParams, answer: Answer, folder: str = ""
+    ) -> dict[str, Any]:
+        """Encode and store what was drawn: the fields that results of jobs and items share."""
+        return {
+            "images": self._blobs.put_images(token.attempt, params, answer, folder),
+            "captions": answer.captions,
+            "seed": params.seed if isinstance(params, Txt2ImgParams) else None,
+            "unknown_words": answer.unknown_words,
+            "suggestions": answer.suggestions,
+        }
