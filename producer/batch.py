@@ -23,7 +23,7 @@ from crossmodal.errors import Interrupted, InvalidParams, InvalidSetting, Output
 from crossmodal.jobs.names import Task, check_batch_id, new_job_id
 from crossmodal.jobs.record import BatchStatus, ItemResult, parse_task
 from producer.bulk import Request
-from producer.client import Client
+from producer.client import Client, CommandClient
 from producer.jsonl import BatchFile, result_line
 from producer.patience import Unserved, polling
 from producer.targets import write
@@ -60,7 +60,7 @@ def run(
 
     With the --id of an earlier run, what that one has done is not done again.
     """
-    with errors_to_exit_status(), Client() as client:
+    with errors_to_exit_status(), CommandClient() as client:
         name = check_batch_id(batch_id or new_job_id())
         kind = None if task is None else parse_task(task).of_items
         file = BatchFile(source, kind, name, client.settings.max_image_bytes)
@@ -92,14 +92,14 @@ def run(
 @app.command()
 def status(batch_id: BatchId, as_json: Json = False) -> None:
     """How far a batch is."""
-    with errors_to_exit_status(), Client() as client:
+    with errors_to_exit_status(), CommandClient() as client:
         _print_status(client.batch(batch_id), as_json)
 
 
 @app.command()
 def cancel(batch_id: BatchId, as_json: Json = False) -> None:
     """Cancel what a batch has not finished, and take nothing more of it, whoever sends it."""
-    with errors_to_exit_status(), Client() as client:
+    with errors_to_exit_status(), CommandClient() as client:
         _print_status(client.cancel_batch(batch_id), as_json)
 
 

@@ -10,7 +10,7 @@ import typer
 from crossmodal.console import FAILED, Json, errors_to_exit_status, print_json, say
 from crossmodal.errors import CrossmodalError, InvalidImage, InvalidSetting, ResultTimeout
 from crossmodal.jobs.record import Failure
-from producer.client import Client
+from producer.client import Client, CommandClient
 from producer.handle import JobHandle, result_of
 from producer.outcome import check_out, show_result
 from producer.patience import interruptible, wait_for
@@ -30,7 +30,7 @@ Out = Annotated[
 @contextmanager
 def opened() -> Iterator[Client]:
     """A client, whose errors end the command."""
-    with errors_to_exit_status(), Client() as client:
+    with errors_to_exit_status(), CommandClient() as client:
         yield client
 
 

@@ -195,5 +195,11 @@ class Client:
         return self.runner.redis
 
 
+class CommandClient(Client):
+    """A client of the command line."""
+
+    _what = "cli"
+
+
 def _batch_name(batch_id: str | None) -> str:
     return new_job_id() if batch_id is None else check_batch_id(check_text("batch_id", batch_id))

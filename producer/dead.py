@@ -20,7 +20,7 @@ from crossmodal.errors import CrossmodalError, InvalidParams, QueueFull
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.names import messages_key
 from crossmodal.jobs.record import DeadLetter, Job
-from producer.client import Client
+from producer.client import Client, CommandClient
 from producer.operators import Letters
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ SHOWN = 72  # characters of a message in the list
 
 @contextmanager
 def _opened() -> Iterator[tuple[Client, Letters]]:
-    with errors_to_exit_status(), Client() as client:
+    with errors_to_exit_status(), CommandClient() as client:
         yield client, client.dead_letters
 
 

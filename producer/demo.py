@@ -29,7 +29,7 @@ from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
 from crossmodal.processes import treat_sigterm_as_interrupt
 from crossmodal.settings import Settings, load_settings
-from producer.client import Client
+from producer.client import Client, CommandClient
 from producer.contact_sheet import Entry, write_contact_sheet
 from producer.handle import JobHandle
 
@@ -81,7 +81,7 @@ def demo(
     treat_sigterm_as_interrupt()
     with errors_to_exit_status():
         started = time.monotonic()
-        with _private_stack(_made(out), devices) as settings, Client(settings) as client:
+        with _private_stack(_made(out), devices) as settings, CommandClient(settings) as client:
             ready_s = time.monotonic() - started
             trips = _round_trips(client)
         sheet = out / "contact-sheet.png"

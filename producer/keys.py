@@ -12,7 +12,7 @@ from crossmodal.console import (
     say,
     shown_time,
 )
-from producer.client import Client
+from producer.client import CommandClient
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Who may use the HTTP gateway.")
 
@@ -29,7 +29,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key. It is shown this once: Redis holds only a digest of it."""
-    with errors_to_exit_status(), Client() as client:
+    with errors_to_exit_status(), CommandClient() as client:
         key, token = client.keys.create(
             name, is_operator=operator, per_second=per_second, burst=burst, max_queued=max_queued
         )
@@ -43,7 +43,7 @@ def create(
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """All keys, without their secrets."""
-    with errors_to_exit_status(), Client() as client:
+    with errors_to_exit_status(), CommandClient() as client:
         keys = list(client.keys.list())
         if as_json:
             print_json([key.model_dump() for key in keys])
@@ -59,7 +59,7 @@ def list_(as_json: Json = False) -> None:
 @app.command()
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False) -> None:
     """Refuse a key from now on; its jobs go on."""
-    with errors_to_exit_status(), Client() as client:
+    with errors_to_exit_status(), CommandClient() as client:
         key = client.keys.revoke(key_id)
         if as_json:
             print_json(key.model_dump())

@@ -57,17 +57,20 @@ class Storage:
 
     def put(self, key: str, data: bytes, media_type: str) -> BlobRef:
         """Store `data` whole or not at all, replacing what was there."""
+        return self._put(key, data, media_type, hashlib.sha256(data).hexdigest())
+
+    def _put(self, key: str, data: bytes, media_type: str, digest: str) -> BlobRef:
         with self._operation("put", key, writing=True):
             if self._folder is not None and self._folder.has_path_for(key):
                 self._folder.write(key, data)
             else:
                 obstore.put(self._store, key, data, attributes=self._attributes(media_type))
-        digest = hashlib.sha256(data).hexdigest()
         return BlobRef(key=key, media_type=media_type, size=len(data), sha256=digest)
 
     def put_input(self, data: bytes, media_type: str, owner: str = "") -> BlobRef:
         """Store an uploaded picture under its own digest."""
-        return self.put(input_key(hashlib.sha256(data).hexdigest(), owner), data, media_type)
+        digest = hashlib.sha256(data).hexdigest()
+        return self._put(input_key(digest, owner), data, media_type, digest)
 
     def put_file(self, key: str, path: Path, media_type: str) -> None:
         """Store a file of any size, whole or not at all."""

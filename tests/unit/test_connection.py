@@ -1,18 +1,24 @@
 """One broker URL: what is read from it, what Celery is given, what is refused, in which words."""
 
+import asyncio
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crossmodal.errors import InvalidSetting
 from crossmodal.jobs.address import parse_address
 from crossmodal.jobs.connection import broker_errors, connect, transport_options
+from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task, new_job_id
+from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.jobs.server import check_server
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
-from crossmodal.settings import load_settings, redacted
+from crossmodal.settings import Settings, load_settings, redacted
+from producer.client import Client, CommandClient
 from tests.at_once import at_once
 from tests.certificates import Authority
 from tests.ledgers import Ledger
@@ -144,6 +150,30 @@ def test_a_server_in_cluster_mode_is_refused_by_name(cluster: str) -> None:
     with pytest.raises(InvalidSetting, match="cluster mode"):
         ledger.submit(new_job_id(), Task.TXT2IMG, "{}", "")
     ledger.close()
+
+
+def names_of(server: Any) -> list[str]:
+    return [name for client in server.client_list() if (name := client["name"])]
+
+
+async def names_on_a_loop(settings: Settings, server: Any) -> list[str]:
+    runner = AsyncRunner(settings, what="background")
+    await asyncio.gather(*(runner.run(JobLedger(settings).now()) for _ in range(20)))
+    found = names_of(server)
+    await runner.close()
+    return found
+
+
+def test_connections_say_what_they_are_for_and_on_which_machine(
+    settings: Settings, admin: Any
+) -> None:
+    host = socket.gethostname()
+    with Client(settings) as client, CommandClient(settings) as command:
+        for one in (client, command):
+            one.queues()
+        assert {f"crossmodal:client:{host}", f"crossmodal:cli:{host}"} <= set(names_of(admin))
+    found = asyncio.run(names_on_a_loop(settings, admin))
+    assert found.count(f"crossmodal:background:{host}") == 1  # whatever is asked at once
 
 
 def test_a_server_that_is_away_may_come_later() -> None:

@@ -1,10 +1,12 @@
 """The waiting itself, on real streams; and what it must not wait for."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from crossmodal.errors import InvalidParams, JobExpired, ResultTimeout
+from crossmodal.errors import InvalidParams, JobCanceled, JobExpired, ResultTimeout
+from crossmodal.jobs.calls import Command, Step
 from crossmodal.jobs.record import JobState
 from crossmodal.settings import Settings
 from producer import Client
@@ -30,6 +32,23 @@ def test_a_zero_timeout_is_enough_for_a_job_that_has_ended(client: Client) -> No
         job.wait(timeout_s=0)
     job.cancel()
     assert job.wait(timeout_s=0) is JobState.CANCELED
+
+
+def test_a_result_reads_its_record_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = client.txt2img("a circle")
+    job.cancel()
+    sent: list[str] = []
+    reply = client.runner._reply
+
+    def noted(step: Step) -> Any:
+        some = step if isinstance(step, list) else [step]
+        sent.extend(one.args[0] for one in some if isinstance(one, Command))
+        return reply(step)
+
+    monkeypatch.setattr(client.runner, "_reply", noted)
+    with pytest.raises(JobCanceled):
+        job.result(timeout_s=5)
+    assert sent == ["TIME", "TIME", "HMGET", "HGETALL"]
 
 
 @at_once("seconds", [-1.0, float("nan"), float("inf")])
