@@ -55,7 +55,7 @@ class Services:
 
     async def ask(self, call: Call[T]) -> T:
         """What a call to Redis comes to."""
-        return await self.call(self.sync.run, call)
+        return await self.client.run(call)
 
     async def call_store(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A blocking call to the object store, in a thread that no call to Redis waits for."""
