@@ -53,7 +53,7 @@ class Batches:
     @call
     def is_canceled(self, batch_id: str) -> Steps[bool]:
         """Whether no more messages of the batch are taken."""
-        return (yield redis.hget(batch_key(self._prefix, batch_id), "is_canceled")) is not None
+        return bool((yield redis.hget(batch_key(self._prefix, batch_id), "is_canceled")))
 
     @call
     def _fields(self, batch_id: str) -> Steps[dict[str, str]]:
