@@ -251,8 +251,8 @@ class ClientCalls:
     @call
     def more_ended(self, wait: Wait, *, block: bool = True) -> Steps[list[str]]:
         """Jobs that have ended since the last call; may be none, after a while or at once."""
-        if to_check := wait.to_look_at():
-            return wait.end((yield from self.ledger.ended(to_check)))
+        if due := wait.to_check():
+            return wait.end((yield from self.ledger.ended(due)))
         return wait.feed((yield wait.step(block=block)))
 
     @call
