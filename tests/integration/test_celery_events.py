@@ -27,7 +27,7 @@ from tests.waiting import until
 
 WAIT_S = 60
 WORKER = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--task-events",
-          "--pool", "prefork", "--concurrency", "2", "--without-gossip", "--without-mingle",
+          "--concurrency", "2", "--without-gossip", "--without-mingle",
           "--loglevel", "INFO"]  # fmt: skip
 
 
