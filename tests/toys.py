@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from crossmodal.jobs.names import Task, celery_prefix, messages_key
-from crossmodal.jobs.workers import Workers
 from crossmodal.jobs.runners import Runner
+from crossmodal.jobs.workers import Workers
 from crossmodal.local.stack import Stack
 from crossmodal.processes import Child
 from crossmodal.settings import Settings

@@ -61,8 +61,7 @@ def test_the_background_process_needs_neither_celery_nor_a_web_framework() -> No
 
 def test_a_worker_without_numpy_serves_no_jobs() -> None:
     program = (
-        "import sys; sys.modules['numpy'] = None;"
-        "from worker.celery.tasks import _load; _load()"
+        "import sys; sys.modules['numpy'] = None;from worker.celery.tasks import _load; _load()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -122,7 +123,8 @@ class CoroutinePool(BasePool):
 
     def _get_info(self) -> dict[str, Any]:
         interactive, bulk = self.lanes
-        return super()._get_info() | {
+        info: dict[str, Any] = super()._get_info()
+        return info | {
             "max-concurrency": interactive.limit, "bulk-concurrency": bulk.limit,
             "processes": [os.getpid()], "running": sum(self._running.values()),
             "waiting": sum(map(len, self._waiting.values())),
@@ -147,7 +149,7 @@ class CoroutinePool(BasePool):
         """Take a request; `args` are its task's name, its id, its headers and what more."""
         try:
             job = self._make_job(target, args, callbacks)
-        except Exception:  # Celery has noted it as taken, and must be told that it is not
+        except Exception:  # noqa: BLE001 - Celery has noted it, and must be told
             callbacks["error_callback"](ExceptionInfo())
             return
         self._jobs[job.number] = job
@@ -202,7 +204,7 @@ class CoroutinePool(BasePool):
             try:
                 job.on_accepted(job.number, job.begun_at)
                 self._begun.put(job)
-            except Exception as e:  # the loop has ended, or whatever Celery stumbled over
+            except Exception as e:  # noqa: BLE001 - whatever Celery stumbled over
                 job.outcome = e
                 self._ended.put(job)
 
@@ -213,7 +215,7 @@ class CoroutinePool(BasePool):
                 self._ended.put(job)
                 continue
             job.running = self.loop.loop.create_task(job.task.work(job.request))
-            job.running.add_done_callback(lambda done, job=job: self._note_end(job, done))
+            job.running.add_done_callback(partial(self._note_end, job))
 
     def _note_end(self, job: Job, done: "asyncio.Task[Any]") -> None:
         """On the loop: give what a coroutine has come to back to the hub's thread."""
@@ -259,7 +261,7 @@ class CoroutinePool(BasePool):
         while self._jobs and hub is not None and not state.should_terminate:
             try:
                 hub.run_once()
-            except Exception as e:  # what ends now is acknowledged when all has
+            except Exception as e:  # noqa: BLE001 - what ends now is acknowledged when all has
                 log.warning("the broker is lost while jobs are finished: %s", e)
                 hub = None
         while self._jobs and not state.should_terminate:
