@@ -45,6 +45,7 @@ class CoroutineTask(Task):
 
     abstract = True
     outcome: Any = None  # of the call to `work` that `run` is to conclude
+    run_s = 0.0  # how long that call has taken
 
     async def work(self, request: Mapping[str, Any]) -> Any:
         """Do what the task is for; `request` has the message's headers, `args` and `kwargs`."""
@@ -242,10 +243,10 @@ class CoroutinePool(BasePool):
             self._begin_waiting(job.lane)
 
     def _conclude(self, job: Job) -> None:
-        job.task.outcome = job.outcome
+        job.task.outcome, job.task.run_s = job.outcome, time.monotonic() - job.begun_at
         try:
             is_failed, value, _ = job.trace()
-            job.on_ended((is_failed, value, time.monotonic() - job.begun_at))
+            job.on_ended((is_failed, value, job.task.run_s))
         except Exception:
             log.exception("job %s: Celery could not end it", job.id)
             with suppress(Exception):  # it has forgotten the request by then
