@@ -16,7 +16,7 @@ from crossmodal.jobs.names import Task
 from worker.celery.app import make_app, settings
 from worker.celery.pool import CoroutineTask
 
-MADE = Path(os.environ["TOY_FILE"]).open("a", buffering=1)
+MADE = Path(os.environ["TOY_FILE"])
 app = make_app(settings, include=())
 app.conf.worker_soft_shutdown_timeout = float(os.environ.get("TOY_SOFT_S", "0"))
 
@@ -56,7 +56,8 @@ class Toy(CoroutineTask):
             raise Ignore("not wanted")
         if do == "fail":
             raise ValueError("it failed")
-        MADE.write(f"{self.request.id}\n")
+        with MADE.open("a") as made:
+            made.write(f"{self.request.id}\n")
         return f"made {outcome.get('what', 'nothing')}"
 
 

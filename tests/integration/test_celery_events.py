@@ -4,14 +4,11 @@ The worker has no model host: a job that it runs waits for one, until it is give
 """
 
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from celery.events.state import State
 
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt
@@ -22,6 +19,7 @@ from crossmodal.settings import Settings
 from producer import Client
 from tests.celery_app import celery_app
 from tests.ledgers import Ledger
+from tests.monitoring import monitoring
 from tests.unit.test_ledger import result_of
 from tests.waiting import until
 
@@ -29,48 +27,6 @@ WAIT_S = 60
 WORKER = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--task-events",
           "--concurrency", "2", "--without-gossip", "--without-mingle",
           "--loglevel", "INFO"]  # fmt: skip
-
-
-class Monitor:
-    """What a monitor makes of the events, and all events of a task."""
-
-    def __init__(self) -> None:
-        self.state = State()
-        self.told: list[dict[str, Any]] = []
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        self.state.event(event)
-        self.told.append(event)
-
-    def state_of(self, job_id: str) -> str | None:
-        task = self.state.tasks.get(job_id)
-        return None if task is None else str(task.state)
-
-    def last_of(self, job_id: str) -> dict[str, Any]:
-        return [event for event in self.told if event.get("uuid") == job_id][-1]
-
-
-@contextmanager
-def monitoring(settings: Settings) -> Iterator[Monitor]:
-    monitor, is_over = Monitor(), threading.Event()
-
-    def read() -> None:
-        with app.connection_for_read() as connection:
-            receiver = app.events.Receiver(connection, handlers={"*": monitor})
-            while not is_over.is_set():
-                try:
-                    receiver.capture(limit=None, timeout=0.5, wakeup=False)
-                except TimeoutError:
-                    continue
-
-    with celery_app(settings) as app:
-        thread = threading.Thread(target=read)
-        thread.start()
-        try:
-            yield monitor
-        finally:
-            is_over.set()
-            thread.join()
 
 
 @contextmanager
@@ -156,6 +112,6 @@ def test_a_job_that_is_tried_again_is_retried_and_then_ends(
     env = {"CROSSMODAL_HOST_WAIT_S": "0"}
     with monitoring(settings) as monitor, worker_without_host(settings, tmp_path, **env):
         job = client.txt2img("a circle")
-        until(lambda: monitor.state_of(job.id) == "RETRY", WAIT_S, "the retry")
+        until(lambda: "retried" in monitor.story_of(job.id), WAIT_S, "the retry")
         job.cancel()
         until(lambda: monitor.state_of(job.id) == "REVOKED", WAIT_S, "the cancelation")

@@ -1,5 +1,6 @@
 """A worker of toys and a Redis of its own that dies, refuses, or has no memory: nothing is lost."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,3 +105,14 @@ def test_a_message_for_which_redis_has_no_memory_is_kept(worker: ToyWorker, own:
     worker.redis.config_set("maxmemory", 0)
     until(lambda: len(worker.made) == len(toys) + len(more), WAIT_S)
     assert worker.redis.llen(messages_key(own.key_prefix, Task.TXT2IMG.queue)) == 0
+
+
+def test_a_worker_whose_redis_is_gone_ends_when_it_is_told(
+    server: Server, worker: ToyWorker
+) -> None:
+    toys = [worker.send(sleep_s=2) for _ in range(3)]
+    until(lambda: worker.in_hand == 3, WAIT_S)
+    server.child.kill()
+    worker.signal(signal.SIGTERM)
+    worker.wait_for_end()
+    assert worker.made == dict.fromkeys(toys, 1)

@@ -23,7 +23,7 @@ from tests.toys import ToyWorker, toy_worker
 from tests.waiting import until
 
 ROOM, BULK_ROOM = 4, 2
-WAIT_S = 10
+WAIT_S = 60
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,7 @@ def check_arguments(body: str, properties: Mapping[str, Any]) -> None:
 def take_over(message: dict[str, Any], queue: str, tag: str) -> None:
     """Change what is for the ledger, the settings and the queue to say, and not for a sender."""
     headers, properties = message["headers"], message["properties"]
-    headers["timelimit"] = [None, None]
+    headers |= {"timelimit": [None, None], "shadow": None}
     if headers.get("expires") is not None:  # it may have been taken over before
         headers[EXPIRES_HEADER], headers["expires"] = headers["expires"], None
     # Two copies of one message share a tag: the acknowledgement of one would be of both.

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -44,6 +45,7 @@ class CoroutineTask(Task):
 
     abstract = True
     outcome: Any = None  # of the call to `work` that `run` is to conclude
+    run_s = 0.0  # how long that call has taken
 
     async def work(self, request: Mapping[str, Any]) -> Any:
         """Do what the task is for; `request` has the message's headers, `args` and `kwargs`."""
@@ -122,7 +124,8 @@ class CoroutinePool(BasePool):
 
     def _get_info(self) -> dict[str, Any]:
         interactive, bulk = self.lanes
-        return super()._get_info() | {
+        info: dict[str, Any] = super()._get_info()
+        return info | {
             "max-concurrency": interactive.limit, "bulk-concurrency": bulk.limit,
             "processes": [os.getpid()], "running": sum(self._running.values()),
             "waiting": sum(map(len, self._waiting.values())),
@@ -147,7 +150,7 @@ class CoroutinePool(BasePool):
         """Take a request; `args` are its task's name, its id, its headers and what more."""
         try:
             job = self._make_job(target, args, callbacks)
-        except Exception:  # Celery has noted it as taken, and must be told that it is not
+        except Exception:  # noqa: BLE001 - Celery has noted it, and must be told
             callbacks["error_callback"](ExceptionInfo())
             return
         self._jobs[job.number] = job
@@ -202,7 +205,7 @@ class CoroutinePool(BasePool):
             try:
                 job.on_accepted(job.number, job.begun_at)
                 self._begun.put(job)
-            except Exception as e:  # the loop has ended, or whatever Celery stumbled over
+            except Exception as e:  # noqa: BLE001 - whatever Celery stumbled over
                 job.outcome = e
                 self._ended.put(job)
 
@@ -213,7 +216,7 @@ class CoroutinePool(BasePool):
                 self._ended.put(job)
                 continue
             job.running = self.loop.loop.create_task(job.task.work(job.request))
-            job.running.add_done_callback(lambda done, job=job: self._note_end(job, done))
+            job.running.add_done_callback(partial(self._note_end, job))
 
     def _note_end(self, job: Job, done: "asyncio.Task[Any]") -> None:
         """On the loop: give what a coroutine has come to back to the hub's thread."""
@@ -240,10 +243,10 @@ class CoroutinePool(BasePool):
             self._begin_waiting(job.lane)
 
     def _conclude(self, job: Job) -> None:
-        job.task.outcome = job.outcome
+        job.task.outcome, job.task.run_s = job.outcome, time.monotonic() - job.begun_at
         try:
             is_failed, value, _ = job.trace()
-            job.on_ended((is_failed, value, time.monotonic() - job.begun_at))
+            job.on_ended((is_failed, value, job.task.run_s))
         except Exception:
             log.exception("job %s: Celery could not end it", job.id)
             with suppress(Exception):  # it has forgotten the request by then
@@ -259,7 +262,7 @@ class CoroutinePool(BasePool):
         while self._jobs and hub is not None and not state.should_terminate:
             try:
                 hub.run_once()
-            except Exception as e:  # what ends now is acknowledged when all has
+            except Exception as e:  # noqa: BLE001 - what ends now is acknowledged when all has
                 log.warning("the broker is lost while jobs are finished: %s", e)
                 hub = None
         while self._jobs and not state.should_terminate:

@@ -24,11 +24,13 @@ class Taken(NamedTuple):
 
 @cache
 def script() -> str:
+    """The text of the script, for a server that does not know it yet."""
     return resources.files("worker.celery").joinpath("take.lua").read_text()
 
 
 @cache
 def digest() -> str:
+    """What a server knows it by afterwards."""
     return hashlib.sha1(script().encode(), usedforsecurity=False).hexdigest()
 
 
@@ -74,4 +76,5 @@ class Taker:
 
     def _send(self, *command: Any) -> Any:
         """Past kombu's client, which would put its prefix before the first key alone."""
-        return Redis.execute_command(self._client, *command)
+        unprefixed: Any = Redis.execute_command
+        return unprefixed(self._client, *command)

@@ -56,6 +56,7 @@ class CheckedChannel(kombu_redis.Channel):
         self._more: set[Lane] = set()
         self._not_before = 0.0
         self._refusal = ""
+        self._pool: Any = None
         super().__init__(*args, **kwargs)
         self.async_pool.disconnect()  # of the ping; many channels never read anything
 
@@ -63,8 +64,9 @@ class CheckedChannel(kombu_redis.Channel):
 
     @property
     def pool(self) -> Any:
-        uri = self.connection.client.as_uri(include_password=True) if self._pool is None else ""
-        if self._pool is None:
+        """The connections of all channels of this process that lead to the same server."""
+        if self.connection is not None:
+            uri = self.connection.client.as_uri(include_password=True)
             pools = type(self).pools
             self._pool = pools.get(uri) or pools.setdefault(uri, self._get_pool())
         return self._pool
