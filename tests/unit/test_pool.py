@@ -1,4 +1,4 @@
-"""The pool by itself, with callbacks as Celery's: whatever happens, room is freed and it is told."""
+"""The pool by itself, with callbacks as Celery's: whatever happens, room is freed, and told."""
 
 import os
 import select
