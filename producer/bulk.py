@@ -129,13 +129,14 @@ class Batch:
 
     @call
     def _begin(self) -> Steps[Wait]:
-        self._wait = yield from self._calls.wait([])
+        wait = yield from self._calls.wait([])
         limits = {}
         for task in dict.fromkeys(task.of_items for task in Task):
             limits[task] = yield from self._max_items(task)
         self._messages = self._made(limits)
         yield from self._advance()
-        return self._wait
+        self._wait = wait
+        return wait
 
     @call
     def _max_items(self, task: Task) -> Steps[int]:
