@@ -77,10 +77,12 @@ class AsyncClient:
     client's, which is `sync`.
     """
 
+    _what = "client"  # names its connections in Redis
+
     def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
         self.sync = Client(settings, **overrides)
         self.calls = self.sync.calls
-        self.runner = AsyncRunner(self.sync.settings)
+        self.runner = AsyncRunner(self.sync.settings, what=self._what)
         self.run = self.runner.run
 
     async def __aenter__(self) -> Self:

@@ -30,13 +30,19 @@ STORE_THREADS = 32  # for calls to the store, which may hang for as long as its 
 LONG_THREADS = 4  # for what may take seconds of a core
 
 
+class GatewayClient(AsyncClient):
+    """A client whose connections say that they are a gateway's."""
+
+    _what = "gateway"
+
+
 class Services:
     """One a process. Without `needs_keys`, everybody who reaches the gateway may use it."""
 
     def __init__(self, settings: Settings, *, needs_keys: bool) -> None:
         self.settings = settings
         self.needs_keys = needs_keys
-        self.client = AsyncClient(settings)
+        self.client = GatewayClient(settings)
         self.hub = Hub(self.client)
         self.calls = self.client.calls
         self.keys = ApiKeys(settings)
