@@ -206,10 +206,10 @@ def test_lanes_give_no_more_than_each_has_room_for(
 def test_acknowledgements_go_along(channel: Any, settings: Settings, admin: Any) -> None:
     admin.hset(key(settings, "unacked"), "tag", "message")
     admin.zadd(key(settings, "unacked_index"), {"tag": 1})
-    channel.acked.append("tag")
+    channel.shared.acked.append("tag")
     Taker(channel, channel._create_client()).take([], None)
     assert admin.exists(key(settings, "unacked"), key(settings, "unacked_index")) == 0
-    assert channel.acked == []
+    assert channel.shared.acked == []
 
 
 def test_a_restarted_server_is_taught_the_script_again(
