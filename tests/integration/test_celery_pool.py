@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from crossmodal.jobs.acl import Role
@@ -18,7 +19,7 @@ from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.runners import Runner
 from crossmodal.settings import Settings, load_settings
 from tests.monitoring import Monitor, monitoring
-from tests.servers import Server, user_name
+from tests.servers import Server
 from tests.toys import ToyWorker, toy_worker
 from tests.waiting import until
 
@@ -201,10 +202,11 @@ def test_a_worker_at_rest_has_few_connections_and_names_them(
 ) -> None:
     with toy_worker(settings, admin, tmp_path) as worker:
         worker.inspect("ping")
-        user = user_name(Role.WORKER, settings.key_prefix)
-        ours = [client for client in admin.client_list() if client["user"] == user]
-        names = [c["name"] for c in ours if c["name"] == connection_name("worker")]
-        assert len(names) <= 6
+        sockets = psutil.Process(worker.process.pid).net_connections()
+        ours = {f"127.0.0.1:{socket.laddr.port}" for socket in sockets}
+        names = [client["name"] for client in admin.client_list() if client["addr"] in ours]
+        assert 3 <= len(names) <= 6 - len(["the job runner's, which toys have not"])
+        assert set(names) == {connection_name("worker")}
 
 
 def test_a_result_backend_is_told(settings: Settings, admin: Any, tmp_path: Path) -> None:
