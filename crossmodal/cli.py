@@ -59,7 +59,8 @@ EXTRAS = {  # what a command cannot do without, whatever its options
     "train": "train", "evaluate": "train",
 }  # fmt: skip
 NEEDED = {"crossmodal": (), "producer": ("producer",), "worker": ("worker", "celery")}
-RUN_ALL = ("up", "demo")  # and what they start runs in processes that find what this one finds
+# Of all packages; and what `up` and `demo` start runs in processes that find what this one finds.
+RUN_ALL = ("up", "demo", "background", "webhooks")
 HELP = ("-h", "--help", "help")
 
 

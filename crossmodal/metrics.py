@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, valu
 from crossmodal.errors import CrossmodalError
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-NAME = "CROSSMODAL_METRICS_NAME"
+NAME = "PROMETHEUS_MULTIPROC_NAME"  # ours, beside the folder that is prometheus_client's
 
 log = logging.getLogger(__name__)
 

@@ -1,16 +1,13 @@
 """The client for an event loop: the same calls, awaited.
 
 What goes to Redis is sent by the loop itself, all that is asked in one turn of it together; the
-object store is used in threads. A batch goes through a thread in turns of a few seconds, since
-it sends while it waits. Signatures are those of `Client`, which are those of the calls.
+object store is used in threads, and so are the items of a batch, which may be files.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self
 
@@ -18,7 +15,7 @@ from crossmodal.jobs.calls import Call
 from crossmodal.jobs.record import ItemResult, JobResult, JobState, JobStatus
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.settings import Settings
-from producer.bulk import Results
+from producer.bulk import Batch
 from producer.calls import ClientCalls
 from producer.client import Client
 from producer.handle import Handle, ids_of, result_of
@@ -63,12 +60,12 @@ def submitted(
 
 
 def iterated(
-    method: Callable[Concatenate[Client, P], Iterator[ItemResult]],
-) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[ItemResult]]:
-    """The twin of a batch: whoever leaves it, leaves no thread that goes on with it."""
+    method: Callable[Concatenate[Any, P], Batch],
+) -> Callable[Concatenate[Any, P], AsyncIterator[ItemResult]]:
+    """A method that moves its batch on for as long as somebody iterates."""
 
     def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[ItemResult]:
-        return _in_turns(partial(method, self.sync, *args, **kwargs))
+        return _results(self, asked(self, method, *args, **kwargs))
 
     return as_twin(twin, method, AsyncIterator[ItemResult])
 
@@ -106,9 +103,9 @@ class AsyncClient:
     delete = awaited(ClientCalls.delete)
     upload = awaited(ClientCalls.upload)
 
-    map_txt2img = iterated(Client.map_txt2img)
-    map_img2txt = iterated(Client.map_img2txt)
-    map_items = iterated(Client.map_items)
+    map_txt2img = iterated(ClientCalls.map_txt2img)
+    map_img2txt = iterated(ClientCalls.map_img2txt)
+    map_items = iterated(ClientCalls.map_items)
     batch = awaited(ClientCalls.batch)
     cancel_batch = awaited(ClientCalls.cancel_batch)
 
@@ -144,10 +141,7 @@ class AsyncClient:
                 yield AsyncJobHandle(self, job_id)
 
 
-async def _in_turns(begin: Callable[[], Iterator[ItemResult]]) -> AsyncIterator[ItemResult]:
-    results = await asyncio.to_thread(begin)
-    turns = results.turns if isinstance(results, Results) else results  # of a client of one's own
-    end = object()
-    while (found := await asyncio.to_thread(next, turns, end)) is not end:
-        if isinstance(found, ItemResult):
+async def _results(client: AsyncClient, batch: Batch) -> AsyncIterator[ItemResult]:
+    while not batch.is_done:
+        for found in await client.run(batch.turn()):
             yield found

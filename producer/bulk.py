@@ -6,10 +6,10 @@ before instead of sending it again.
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import NamedTuple
 
 from crossmodal.errors import (
@@ -19,14 +19,15 @@ from crossmodal.errors import (
     QueueFull,
 )
 from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, ItemPacker, join_items
+from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task, bulk_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import MAX_ITEMS, BulkParams, parse_params, task_of
 from crossmodal.jobs.record import Failure, ItemResult, Job, JobState
 from crossmodal.parts import finished_parts, read_part
-from producer.calls import ClientCalls
-from producer.twins import Runs
+from producer.following import Following
+from producer.waiting import Wait
 
 MESSAGE_S = 3.0  # what a message should take its worker
 LEAST, USUAL, MOST = 8, 256, MAX_ITEMS  # items of a message; usual while nobody knows how long
@@ -52,6 +53,13 @@ class Message:
         """The bulk job that it is."""
         return task_of(self.params)
 
+    def failed(self, failure: Failure) -> list[ItemResult]:
+        """The results of its items, when that has become of all of them."""
+        return [
+            ItemResult(index=place, custom_id=custom_id, failure=failure)
+            for place, custom_id in self.names.items()
+        ]
+
 
 class Packed(NamedTuple):
     """An item that can be sent."""
@@ -68,64 +76,93 @@ PAUSE = Message("", BulkParams.model_construct(), {})
 """Stands for no message: there are failures to be passed on first."""
 
 
-class Results(Iterator[ItemResult]):
-    """What became of the items of a batch, as it comes.
+class Batch:
+    """The items of one batch on their way, which is moved on turn by turn.
 
-    `turns` are the same with a None after every few seconds at most: there one can leave them.
+    No more than 64 messages are on their way at once. Whoever leaves it can take it up again;
+    what was sent goes on.
     """
 
-    def __init__(self, turns: Iterator[ItemResult | None]) -> None:
-        self.turns = turns
-
-    def __next__(self) -> ItemResult:
-        return next(found for found in self.turns if found is not None)
-
-
-class Batch:
-    """The items of one batch on their way; iterate over `results` to move it on."""
-
     def __init__(
-        self, runner: Runs, calls: ClientCalls, batch_id: str, origin: Origin = NOBODY
-    ) -> None:
-        self._run = runner.run
+        self, calls: Following, batch_id: str, items: Iterable[Request | ItemResult],
+        origin: Origin = NOBODY,
+    ) -> None:  # fmt: skip
         self._calls = calls
         self._ledger = calls.ledger
-        self._origin = origin
         self._batch_id = batch_id
+        self._items = items
+        self._origin = origin
+        self._wait: Wait | None = None
+        self._messages: Iterator[Message] = iter(())
+        self._following: Message | None = None
         self._sent: dict[str, Message] = {}
+        self._ended: list[str] = []  # of what was sent, and not read yet
         self._failed: list[ItemResult] = []
-        self._wait = self._run(calls.wait([]))
 
-    def results(self, items: Iterable[Request | ItemResult]) -> Results:
-        """What became of each item, in any order; `index` is its place among `items`.
+    @property
+    def is_done(self) -> bool:
+        """Whether every item has had its result."""
+        if self._wait is None:
+            return False
+        return not (self._following or self._sent or self._failed)
 
-        One that has failed already is passed on. No more than 64 messages are on their way at
-        once. Raises `IdempotencyConflict` for a batch that was other items before,
-        `BrokerUnavailable` and `StorageUnavailable`; the batch goes on without this process, and
-        can be taken up again.
+    @call
+    def turn(self) -> Steps[list[ItemResult]]:
+        """What became of some items, at once or after a few seconds; may be none.
+
+        In any order; `index` is an item's place in the batch. One that had failed already is
+        passed on. Raises `IdempotencyConflict` for a batch that was other items before,
+        `BrokerUnavailable` and `StorageUnavailable`.
         """
-        return Results(self._turns(items))
+        wait = self._wait
+        if wait is None:
+            wait = yield from self._begin()
+        if self._failed:
+            failed, self._failed = self._failed, []
+            return failed
+        if self._ended:
+            return (yield from self._read(self._sent.pop(self._ended.pop(0))))
+        goes_on = (yield from self._send_next(wait)) and self._following is not None
+        if self._sent:
+            self._ended = yield from self._calls.more_ended(wait, block=not goes_on)
+        return []
 
-    def _turns(self, items: Iterable[Request | ItemResult]) -> Iterator[ItemResult | None]:
-        messages = self._messages(items)
-        following = next(messages, None)
-        while following is not None or self._sent or self._failed:
-            yield from self._failed
-            self._failed.clear()
-            goes_on = False
-            if following is not None and len(self._sent) < AHEAD and self._take(following):
-                following = next(messages, None)
-                goes_on = following is not None
-            if self._sent:
-                for job_id in self._run(self._calls.more_ended(self._wait, block=not goes_on)):
-                    yield from self._read(self._sent.pop(job_id))
-            yield None
+    @call
+    def _begin(self) -> Steps[Wait]:
+        wait = yield from self._calls.wait([])
+        limits = {}
+        for task in dict.fromkeys(task.of_items for task in Task):
+            limits[task] = yield from self._max_items(task)
+        self._messages = self._made(limits)
+        yield from self._advance()
+        self._wait = wait
+        return wait
 
-    def _messages(self, items: Iterable[Request | ItemResult]) -> Iterator[Message]:
+    @call
+    def _max_items(self, task: Task) -> Steps[int]:
+        """How many items a message of this kind may have; it stays so for all of the batch."""
+        known = yield from self._calls.batches.most(self._batch_id, task)
+        return known or fitting((yield from self._calls.queue(task.in_bulk)).mean_item_s)
+
+    @call
+    def _advance(self) -> Steps[None]:
+        self._following = yield Blocking(lambda: next(self._messages, None))
+
+    @call
+    def _send_next(self, wait: Wait) -> Steps[bool]:
+        """Whether the next message was sent, so that another one is the next."""
+        message = self._following
+        if message is None or len(self._sent) >= AHEAD:
+            return False
+        if message is not PAUSE and not (yield from self._send(message, wait)):
+            return False
+        yield from self._advance()
+        return True
+
+    def _made(self, max_items: Mapping[Task, int]) -> Iterator[Message]:
         """Each message, with its input in the store; the items themselves are not kept."""
         number = 0
-        most_of = cache(self._max_items)
-        for some in _portions(self._packed(items), most_of):
+        for some in _portions(self._packed(), max_items):
             if not some:
                 yield PAUSE
                 continue
@@ -134,21 +171,16 @@ class Batch:
             params = BulkParams(
                 kind=task.value,  # type: ignore[arg-type]  # an item's task
                 input=self._calls.storage.put_input(data, MEDIA_TYPE),
-                items=len(some), batch=self._batch_id, number=number, most=most_of(task),
+                items=len(some), batch=self._batch_id, number=number, most=max_items[task],
             )  # fmt: skip
             names = {item.place: item.custom_id for item in some}
             yield Message(bulk_job_id(self._batch_id, number), params, names)
             number += 1
 
-    def _max_items(self, task: Task) -> int:
-        """How many items a message of this kind may have; it stays so for all of the batch."""
-        known = self._run(self._calls.batches.most(self._batch_id, task))
-        return known or fitting(self._run(self._calls.queue(task.in_bulk)).mean_item_s)
-
-    def _packed(self, items: Iterable[Request | ItemResult]) -> Iterator[Packed | None]:
+    def _packed(self) -> Iterator[Packed | None]:
         """Items that can be sent; None now and then, for failures that have to be passed on."""
         packer = ItemPacker()
-        for place, given in enumerate(items):
+        for place, given in enumerate(self._items):
             if isinstance(given, ItemResult):
                 self._failed.append(given)
             else:
@@ -164,40 +196,34 @@ class Batch:
             if len(self._failed) >= MOST_FAILED:
                 yield None
 
-    def _send(self, message: Message) -> bool:
-        """Whether the queue took the message, now or in an earlier run."""
+    @call
+    def _send(self, message: Message, wait: Wait) -> Steps[bool]:
+        """Whether the queue took the message, now or in an earlier run; or nobody wants it."""
         params = message.params
         try:
-            _, is_new = self._run(self._ledger.submit(
+            _, is_new = yield from self._ledger.submit(
                 message.job, message.task, params.model_dump_json(), "",
                 message=message_of(message.task, message.job, params), batch=params,
                 origin=self._origin,
-            ))  # fmt: skip
+            )  # fmt: skip
         except JobCanceled:
-            return self._drop(message)
+            self._failed += message.failed(CANCELED)
+            return True
         except QueueFull as e:
-            if not self._sent:  # nothing of ours is on its way that could be waited for
-                time.sleep(min(FULL_S, e.retry_after_s))
+            if not self._sent:  # nothing of this batch is on its way that could be waited for
+                wait_s = min(FULL_S, e.retry_after_s)
+                yield Blocking(lambda: time.sleep(wait_s))
             return False
         if not is_new:
-            self._check(message)
+            yield from self._check(message)
         self._sent[message.job] = message
-        self._wait.add(message.job, is_new=is_new)
+        wait.add(message.job, is_new=is_new)
         return True
 
-    def _drop(self, message: Message) -> bool:
-        self._failed += [
-            ItemResult(index=place, custom_id=custom_id, failure=CANCELED)
-            for place, custom_id in message.names.items()
-        ]
-        return True
-
-    def _take(self, message: Message) -> bool:
-        return message is PAUSE or self._send(message)
-
-    def _check(self, message: Message) -> None:
+    @call
+    def _check(self, message: Message) -> Steps[None]:
         """Raise `IdempotencyConflict` if the job is not about the same items."""
-        job = self._run(self._ledger.get(message.job))
+        job = yield from self._ledger.get(message.job)
         if job.task is not message.task or parse_params(job.task, job.params) != message.params:
             raise IdempotencyConflict(
                 f"the batch {self._batch_id!r} was submitted before with other items (message "
@@ -205,20 +231,24 @@ class Batch:
                 "order"
             )
 
-    def _read(self, message: Message) -> Iterator[ItemResult]:
+    @call
+    def _read(self, message: Message) -> Steps[list[ItemResult]]:
         """The results of a message that has ended; its failure for items that have none."""
-        job = self._run(self._ledger.get(message.job))
+        job = yield from self._ledger.get(message.job)
+        found: list[ItemResult] = yield Blocking(lambda: self._results(message, job))
+        return found
+
+    def _results(self, message: Message, job: Job) -> list[ItemResult]:
         storage = self._calls.storage
         parts = finished_parts(storage, job.id) if job.result is None else job.result.parts
-        missing = message.names.copy()
-        places = list(missing)
-        for part in parts:
-            for result in read_part(storage, part, places):
-                if missing.pop(result.index, None) is not None:
-                    yield result
-        failure = _why(job) if missing else None
-        for place, custom_id in missing.items():
-            yield ItemResult(index=place, custom_id=custom_id, failure=failure)
+        missing, places = message.names.copy(), list(message.names)
+        found = [
+            result
+            for part in parts for result in read_part(storage, part, places)
+            if missing.pop(result.index, None) is not None
+        ]  # fmt: skip
+        lost = dataclasses.replace(message, names=missing)
+        return found + (lost.failed(_why(job)) if missing else [])
 
 
 def fitting(item_s: float | None) -> int:
@@ -241,7 +271,7 @@ class _Portion:
 
 
 def _portions(
-    items: Iterable[Packed | None], most_of: Callable[[Task], int]
+    items: Iterable[Packed | None], max_items: Mapping[Task, int]
 ) -> Iterator[list[Packed]]:
     """Lists of items of one kind for one message each; they depend on nothing but the items and
     how many a message may have.
@@ -254,7 +284,7 @@ def _portions(
         if item is None:
             yield []
             continue
-        some, most = filling.setdefault(item.task, _Portion()), most_of(item.task)
+        some, most = filling.setdefault(item.task, _Portion()), max_items[item.task]
         full = min(FEW, most) if before < SMALL_MESSAGES else most
         if some.items and (len(some.items) >= full or some.size + len(item.data) > MAX_BYTES):
             yield filling.pop(item.task).items

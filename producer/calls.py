@@ -5,18 +5,14 @@ its id, of which each client makes a handle of its own.
 """
 
 from collections.abc import Iterable
-from functools import cached_property
 
 from pydantic import JsonValue
 
 from crossmodal.errors import InvalidParams, WrongState
 from crossmodal.jobs.access import ApiKeys
-from crossmodal.jobs.batches import Batches
 from crossmodal.jobs.calls import Blocking, Steps, call
-from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.listing import Listing, Page
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import RESULTS, Task, new_job_id
+from crossmodal.jobs.names import RESULTS, check_batch_id, new_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import (
     BlobRef,
@@ -30,36 +26,20 @@ from crossmodal.jobs.params import (
     task_of,
 )
 from crossmodal.jobs.record import (
-    BatchStatus,
-    Job,
-    JobEvent,
+    ItemResult,
     JobState,
-    JobStatus,
-    QueueStatus,
-    WorkerInfo,
 )
-from crossmodal.jobs.workers import Workers
-from crossmodal.settings import Settings
-from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.media import media_type
-from producer.checks import check_count, check_one_of, check_seconds, check_text, shown
-from producer.handle import Handle, id_of
+from producer.bulk import Batch, Request
+from producer.checks import check_seconds, check_text, shown
+from producer.following import Following
+from producer.handle import Handle
+from producer.items import checked_items, picture_items, prompt_items
 from producer.pictures import Picture, bytes_of
-from producer.waiting import Wait
 
 
-class ClientCalls:
-    """The calls of a client; it holds no connection to Redis."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.ledger = JobLedger(settings)
-        self.batches = Batches(settings, self.ledger)
-
-    @cached_property
-    def storage(self) -> Storage:
-        """The object store that the settings name; opened on first use."""
-        return open_storage(self.settings)
+class ClientCalls(Following):
+    """All calls of a client; it holds no connection to Redis."""
 
     # -- submitting ---------------------------------------------------------------------
 
@@ -190,102 +170,52 @@ class ClientCalls:
         data = bytes_of(image, self.settings.max_image_bytes)
         return self.storage.put_input(data, media_type(data), check_text("owner", owner))
 
-    # -- batches ------------------------------------------------------------------------
+    # -- many at once -------------------------------------------------------------------
 
-    @call
-    def batch(self, batch_id: str) -> Steps[BatchStatus]:
-        """How far a batch is, as far as it was submitted. Raises `JobNotFound`."""
-        return (yield from self.batches.status(check_text("batch_id", batch_id)))
+    def map_txt2img(
+        self,
+        prompts: Iterable[str],
+        *,
+        count: int = 1,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        batch_id: str | None = None,
+    ) -> Batch:
+        """Draw every prompt; yields each result as it comes, `index` says of which prompt.
 
-    @call
-    def cancel_batch(self, batch_id: str) -> Steps[BatchStatus]:
-        """Cancel what a batch has not finished. Raises `JobNotFound`."""
-        return (yield from self.batches.cancel(check_text("batch_id", batch_id)))
-
-    # -- following ----------------------------------------------------------------------
-
-    @call
-    def job(self, job: Handle | str) -> Steps[str]:
-        """A handle for a job by its id. Raises `JobNotFound`."""
-        return (yield from self.record(job)).id
-
-    @call
-    def record(self, job: Handle | str) -> Steps[Job]:
-        """All that the ledger knows of a job. Raises `JobNotFound`."""
-        return (yield from self.ledger.get(id_of(job)))
-
-    @call
-    def history(self, job: Handle | str) -> Steps[list[JobEvent]]:
-        """The job's steps so far, the latest hundred of them. Raises `JobNotFound`."""
-        _, events = yield from self.ledger.follow(id_of(job))
-        return events
-
-    @call
-    def status(self, job: Handle | str) -> Steps[JobStatus]:
-        """State, attempt, queue position and estimated wait. Raises `JobNotFound`."""
-        return (yield from self.ledger.status(id_of(job)))
-
-    @call
-    def cancel(self, job: Handle | str) -> Steps[JobState]:
-        """Cancel a job that has not ended; returns the state it is in now."""
-        return (yield from self.ledger.cancel(id_of(job)))
-
-    @call
-    def ended(self, job: Handle | str, timeout_s: float | None = None) -> Steps[Job]:
-        """The record of a job, once it has ended. Raises `JobNotFound` or `ResultTimeout`."""
-        job_id = id_of(job)
-        wait = yield from self.wait([job_id], timeout_s)
-        while wait:
-            yield from self.more_ended(wait)
-        return (yield from self.ledger.get(job_id))
-
-    @call
-    def wait(self, job_ids: Iterable[str], timeout_s: float | None = None) -> Steps[Wait]:
-        """A `Wait` for jobs, from now on, for `more_ended`."""
-        timeout_s = check_seconds("timeout_s", timeout_s)
-        return Wait(
-            self.settings.key_prefix, job_ids, timeout_s,
-            block_s=self.settings.connect_timeout_s / 2, since=(yield from self.ledger.now()),
-        )  # fmt: skip
-
-    @call
-    def more_ended(self, wait: Wait, *, block: bool = True) -> Steps[list[str]]:
-        """Jobs that have ended since the last call; may be none, after a while or at once."""
-        if to_check := wait.to_look_at():
-            return wait.end((yield from self.ledger.ended(to_check)))
-        return wait.feed((yield wait.step(block=block)))
-
-    @call
-    def queue(self, task: Task | str) -> Steps[QueueStatus]:
-        """The queue of a kind of job."""
-        return (yield from self.ledger.queue(check_one_of("task", Task, task).queue))
-
-    @call
-    def queues(self) -> Steps[list[QueueStatus]]:
-        """The queues of all kinds of jobs."""
-        return (yield from self.ledger.queues([task.queue for task in Task]))
-
-    @call
-    def workers(self) -> Steps[list[WorkerInfo]]:
-        """Workers that consume, each with the queues and the models that it serves."""
-        return (yield from Workers(self.settings).recent())
-
-    @call
-    def jobs(
-        self, owner: str = "", *, state: JobState | str | None = None,
-        task: Task | str | None = None, cursor: str | None = None, limit: int = 50,
-    ) -> Steps[Page]:  # fmt: skip
-        """An owner's jobs, the latest first; those without an owner belong to nobody.
-
-        The next page begins at this one's `next_cursor`. Raises `InvalidParams`.
+        Picture j of prompt i is drawn with `seed` + i * `count` + j, or with seeds that follow
+        from `batch_id`: so with the same id, a rerun goes on where the last run stopped. A
+        prompt that fails has a `failure`; the others do not mind. Raises `InvalidParams`,
+        `IdempotencyConflict` for an id that other prompts had, `BrokerUnavailable`,
+        `StorageUnavailable`.
         """
-        return (yield from Listing(self.settings, self.ledger).page(
-            check_text("owner", owner),
-            state=None if state is None else check_one_of("state", JobState, state),
-            task=None if task is None else check_one_of("task", Task, task),
-            cursor=None if cursor is None else check_text("cursor", cursor),
-            limit=check_count("limit", limit),
-        ))  # fmt: skip
+        name = _batch_name(batch_id)
+        options = {"count": count, "seed": seed, "temperature": temperature}
+        return self.map_items(prompt_items(prompts, name, options), batch_id=name)
+
+    def map_img2txt(
+        self,
+        images: Iterable[Picture],
+        *,
+        count: int = 1,
+        beam_width: int = 4,
+        max_words: int = 40,
+        batch_id: str | None = None,
+    ) -> Batch:
+        """Caption every picture; yields each result as it comes, `index` says of which picture.
+
+        Pictures are read as they are sent. See `map_txt2img` for the rest.
+        """
+        options = {"count": count, "beam_width": beam_width, "max_words": max_words}
+        items = picture_items(images, options, self.settings.max_image_bytes)
+        return self.map_items(items, batch_id=batch_id)
+
+    def map_items(
+        self, items: Iterable[Request | ItemResult], *,
+        batch_id: str | None = None, origin: Origin = NOBODY,
+    ) -> Batch:  # fmt: skip
+        """`map_txt2img` and `map_img2txt` for items of any kind, with params of their own."""
+        return Batch(self, _batch_name(batch_id), checked_items(items), origin)
 
     # -- reading ------------------------------------------------------------------------
 
@@ -312,3 +242,7 @@ def _checked(blob: object) -> BlobRef:
             f"the blob is {shown(blob)}: give a BlobRef, as one of a result's `images`"
         )
     return blob
+
+
+def _batch_name(batch_id: str | None) -> str:
+    return new_job_id() if batch_id is None else check_batch_id(check_text("batch_id", batch_id))

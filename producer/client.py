@@ -9,21 +9,17 @@ from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import check_batch_id, new_job_id
-from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.record import ItemResult
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.settings import Settings, overridden
 from crossmodal.storage import Storage
-from producer.bulk import Batch, Request
+from producer.bulk import Batch
 from producer.calls import ClientCalls
-from producer.checks import check_text, shown
+from producer.checks import shown
 from producer.handle import Handle, JobHandle, ids_of
-from producer.items import checked_items, picture_items, prompt_items
 from producer.operators import Keys, Letters, Webhooks
-from producer.pictures import Picture
-from producer.twins import as_twin, asked, waited
+from producer.twins import Runs, as_twin, asked, waited
 from producer.waiting import Wait
 
 P = ParamSpec("P")
@@ -38,6 +34,17 @@ def submitted(
         return JobHandle(self, self.run(asked(self, method, *args, **kwargs)))
 
     return as_twin(twin, method, JobHandle)
+
+
+def iterated(
+    method: Callable[Concatenate[Any, P], Batch],
+) -> Callable[Concatenate[Any, P], Iterator[ItemResult]]:
+    """A method that moves its batch on for as long as somebody iterates."""
+
+    def twin(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[ItemResult]:
+        return _results(self.runner, asked(self, method, *args, **kwargs))
+
+    return as_twin(twin, method, Iterator[ItemResult])
 
 
 class Client:
@@ -81,58 +88,11 @@ class Client:
     delete = waited(ClientCalls.delete)
     upload = waited(ClientCalls.upload)
 
-    # -- many at once -------------------------------------------------------------------
-
-    def map_txt2img(
-        self,
-        prompts: Iterable[str],
-        *,
-        count: int = 1,
-        seed: int | None = None,
-        temperature: float = 1.0,
-        batch_id: str | None = None,
-    ) -> Iterator[ItemResult]:
-        """Draw every prompt; yields each result as it comes, `index` says of which prompt.
-
-        Picture j of prompt i is drawn with `seed` + i * `count` + j, or with seeds that follow
-        from `batch_id`: so with the same id, a rerun goes on where the last run stopped. A
-        prompt that fails has a `failure`; the others do not mind. Raises `InvalidParams`,
-        `IdempotencyConflict` for an id that other prompts had, `BrokerUnavailable`,
-        `StorageUnavailable`.
-        """
-        name = _batch_name(batch_id)
-        options = {"count": count, "seed": seed, "temperature": temperature}
-        return self.map_items(prompt_items(prompts, name, options), batch_id=name)
-
-    def map_img2txt(
-        self,
-        images: Iterable[Picture],
-        *,
-        count: int = 1,
-        beam_width: int = 4,
-        max_words: int = 40,
-        batch_id: str | None = None,
-    ) -> Iterator[ItemResult]:
-        """Caption every picture; yields each result as it comes, `index` says of which picture.
-
-        Pictures are read as they are sent. See `map_txt2img` for the rest.
-        """
-        options = {"count": count, "beam_width": beam_width, "max_words": max_words}
-        items = picture_items(images, options, self.settings.max_image_bytes)
-        return self.map_items(items, batch_id=batch_id)
-
-    def map_items(
-        self, items: Iterable[Request | ItemResult], *,
-        batch_id: str | None = None, origin: Origin = NOBODY,
-    ) -> Iterator[ItemResult]:  # fmt: skip
-        """`map_txt2img` and `map_img2txt` for items of any kind, with params of their own."""
-        batch = Batch(self.runner, self.calls, _batch_name(batch_id), origin)
-        return batch.results(checked_items(items))
-
+    map_txt2img = iterated(ClientCalls.map_txt2img)
+    map_img2txt = iterated(ClientCalls.map_img2txt)
+    map_items = iterated(ClientCalls.map_items)
     batch = waited(ClientCalls.batch)
     cancel_batch = waited(ClientCalls.cancel_batch)
-
-    # -- following ----------------------------------------------------------------------
 
     job = submitted(ClientCalls.job)
     record = waited(ClientCalls.record)
@@ -158,8 +118,6 @@ class Client:
         while wait:
             for job_id in self.run(self.calls.more_ended(wait)):
                 yield JobHandle(self, job_id)
-
-    # -- reading, and what operators do -------------------------------------------------
 
     read = waited(ClientCalls.read)
     sign = waited(ClientCalls.sign)
@@ -201,5 +159,6 @@ class CommandClient(Client):
     _what = "cli"
 
 
-def _batch_name(batch_id: str | None) -> str:
-    return new_job_id() if batch_id is None else check_batch_id(check_text("batch_id", batch_id))
+def _results(runner: Runs, batch: Batch) -> Iterator[ItemResult]:
+    while not batch.is_done:
+        yield from runner.run(batch.turn())

@@ -18,8 +18,10 @@ from crossmodal.console import (
 )
 from crossmodal.errors import CrossmodalError, InvalidParams, QueueFull
 from crossmodal.jobs.calls import Steps, call, redis
+from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.names import messages_key
 from crossmodal.jobs.record import DeadLetter, Job
+from producer.calls import ClientCalls
 from producer.client import Client, CommandClient
 from producer.operators import Letters
 
@@ -87,7 +89,7 @@ def replay_(ids: Ids = None, code: Code = None, every: All = False, as_json: Jso
         problems: list[CrossmodalError] = []
         for letter in _chosen(dead, ids, code, every):
             try:
-                done[letter.id] = replay(client, letter)
+                done[letter.id] = client.run(replay(client.calls, dead.calls, letter))
             except (InvalidParams, QueueFull) as e:  # the others can be replayed
                 problems.append(e)
         if as_json:
@@ -115,7 +117,10 @@ def drop(ids: Ids = None, code: Code = None, every: All = False, as_json: Json =
             say(f"dropped {len(dropped)}")
 
 
-def replay(client: Client, letter: DeadLetter, max_queued: int | None = None) -> str | None:
+@call
+def replay(
+    calls: ClientCalls, letters: DeadLetters, letter: DeadLetter, max_queued: int | None = None
+) -> Steps[str | None]:
     """Submit a dead job's params as a new job: its id; None for a message that was put back.
 
     It is its owner's as before, and told to the same webhook. `max_queued` is the limit of the
@@ -124,7 +129,7 @@ def replay(client: Client, letter: DeadLetter, max_queued: int | None = None) ->
     """
     job_id = None
     if letter.job is not None:
-        job_id = _replay_job(client, letter.job, max_queued)
+        job_id = yield from _replay_job(calls, letter.job, max_queued)
     elif letter.raw is not None:
         if letter.size != len(letter.raw):
             raise InvalidParams(
@@ -136,25 +141,20 @@ def replay(client: Client, letter: DeadLetter, max_queued: int | None = None) ->
                 f"{letter.id} lay among the messages in hand, and its queue is not known: it "
                 "cannot be replayed, only dropped"
             )
-        client.run(put_back(messages_key(client.settings.key_prefix, letter.queue), letter.raw))
-    client.dead_letters.drop(letter.id)
+        yield redis.lpush(messages_key(calls.settings.key_prefix, letter.queue), letter.raw)
+    yield from letters.drop(letter.id)
     return job_id
 
 
 @call
-def put_back(queue: str, raw: bytes) -> Steps[None]:
-    """Have a message be the last of its queue."""
-    yield redis.lpush(queue, raw)
-
-
-def _replay_job(client: Client, job: Job, max_queued: int | None) -> str:
+def _replay_job(calls: ClientCalls, job: Job, max_queued: int | None) -> Steps[str]:
     if job.task.is_bulk:
         raise InvalidParams(
             f"{job.id} is a message of a batch, which a job of its own would be no part of: run "
             "what failed again as a batch with another id (`crossmodal batch run --id ID`)"
         )
     # Whoever replays twice, or dies before the letter is off the list, makes one job.
-    return client.retry(job.id, max_queued=max_queued).id
+    return (yield from calls.retry(job.id, max_queued=max_queued))
 
 
 def _chosen(

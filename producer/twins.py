@@ -46,14 +46,16 @@ def awaited(
 
 
 def asked(
-    client: Any, method: Callable[Concatenate[Any, P], Call[T]], *args: P.args, **kwargs: P.kwargs
-) -> Call[T]:
-    """The call of this name that the client makes, which may have calls of its own."""
+    client: Any, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs
+) -> R:
+    """What this method of the client's calls makes; they may be of a kind of their own."""
     name = method.__name__
     try:
-        made: Call[T] = getattr(client.calls, name)(*args, **kwargs)
-    except TypeError as e:  # of arguments: a call that is made has not begun
-        said = str(e).partition(f"{name}() ")[2]
+        made: R = getattr(client.calls, name)(*args, **kwargs)
+    except TypeError as e:
+        _, is_of_arguments, said = str(e).partition(f"{name}() ")
+        if not is_of_arguments:
+            raise
         raise TypeError(f"{type(client).__name__}.{name}() {said}") from None
     return made
 

@@ -3,7 +3,7 @@
 The same object serves blocking and asynchronous callers: it makes the step that waits in Redis
 until something happens, takes in the reply, and says when states must be checked.
 Transitions are told in a few streams that many jobs share, so that it costs the same to wait
-for ten jobs and for a million. What a stream has forgotten before it was read, a look finds.
+for ten jobs and for a million. What a stream has forgotten before it was read, a check finds.
 """
 
 import time
@@ -16,15 +16,15 @@ from crossmodal.jobs.names import shard_key
 from crossmodal.jobs.record import JobState
 
 MAX_BLOCK_S = 2.0  # shorter than the socket timeout, so that a dead server is noticed
-LOOK_S = 2.0  # how often states are looked at, for what happens by the clock alone ...
-LOOK_AT_MANY_S = 10.0  # ... and where that are more jobs than
+CHECK_S = 2.0  # how often states are checked, for what happens by the clock alone ...
+CHECK_MANY_S = 10.0  # ... and where that are more jobs than
 MANY = 100
 
 
 class Wait:
     """Follows jobs until each has reached a terminal state.
 
-    `since` is Redis's time before any of them was looked at: what happens later is told.
+    `since` is Redis's time before any of them was checked: what happens later is told.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class Wait:
         self._since = str(int(since * 1_000) - 1)
         self._seen: dict[str, str] = {}  # stream -> id of its last known entry
         self._left: dict[str, None] = {}  # in their order
-        self._unknown: list[str] = []  # whose state has never been looked at
+        self._unknown: list[str] = []  # whose state has never been checked
         self._count = 0  # of all that were followed
         self._timeout_s = timeout_s
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._block_s = min(MAX_BLOCK_S, block_s)
-        self._look_at = 0.0
+        self._check_at = 0.0
         for job_id in job_ids:
             self.add(job_id)
 
@@ -59,13 +59,13 @@ class Wait:
         if not is_new:
             self._unknown.append(job_id)
 
-    def to_look_at(self) -> Sequence[str]:
-        """Jobs whose state must be looked at before anything is waited for."""
+    def to_check(self) -> Sequence[str]:
+        """Jobs whose state must be checked before anything is waited for."""
         now = time.monotonic()
-        if now < self._look_at:
+        if now < self._check_at:
             found, self._unknown = self._unknown, []
             return found
-        self._look_at = now + (LOOK_AT_MANY_S if len(self._left) > MANY else LOOK_S)
+        self._check_at = now + (CHECK_MANY_S if len(self._left) > MANY else CHECK_S)
         self._unknown = []
         return list(self._left)
 

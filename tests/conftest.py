@@ -84,8 +84,9 @@ class RunningStack:
     server: Server
 
     def processes(self) -> set[int]:
-        """Process ids of the model host, the Celery worker, and what they have started."""
-        return {child.pid for child in self.supervisor.children(recursive=True)}
+        """Process ids of the model host, what it has forked, and the Celery worker."""
+        host = self.model_host
+        return {process.pid for process in (host, *host.children(), self.celery)}
 
     @property
     def model_host(self) -> psutil.Process:

@@ -88,7 +88,9 @@ def exported(client: Client) -> Names:
     }
     cluster = {
         sample.name: tuple(sample.labels)
-        for family in producer.gateway.metrics.ClusterCollector(client).collect()
+        for family in producer.gateway.metrics.ClusterCollector(
+            client.run(producer.gateway.metrics.figures(client.calls))
+        ).collect()
         for sample in family.samples
     }
     return {name: frozenset(labels) for name, labels in (counted | cluster).items()}

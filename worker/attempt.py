@@ -274,9 +274,10 @@ class JobRunner:
     async def _single(self, token: CancelToken, params: ItemParams) -> JobResult:
         begun = time.monotonic()
         image = await self._items.image(params)
-        [answer] = await self._items.infer(token, task_of(params), [(params, image)])
-        if isinstance(answer, CrossmodalError):
-            raise answer
+        with tracing.span("infer", kind="client"):
+            [answer] = await self._items.infer(token, task_of(params), [(params, image)])
+            if isinstance(answer, CrossmodalError):
+                raise answer
         with tracing.span("store"):
             return await self._blobs.call(self._result, token, params, answer, begun)
 

@@ -200,9 +200,10 @@ class BulkRun:
         tries = 0
         while True:
             try:
-                answers = await self._items.infer(
-                    message.token, message.task, list(fit.values()), bulk=True
-                )
+                with tracing.span("infer", kind="client", first=part[0].place, items=len(part)):
+                    answers = await self._items.infer(
+                        message.token, message.task, list(fit.values()), bulk=True
+                    )
             except ModelHostCrashed as e:
                 if not message.attempt.is_suspect:
                     raise  # the next attempt takes them one by one

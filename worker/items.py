@@ -70,7 +70,7 @@ class Items:
         bulk: bool = False,
     ) -> list[Answer | CrossmodalError]:
         """What the models make of each request; the wait for the device costs no run time."""
-        with tracing.span("infer", kind="client", items=len(requests)), token.off_the_clock():
+        with token.off_the_clock():
             return await self._host.run(
                 task, requests, alone=token.attempt.is_suspect, bulk=bulk,
                 on_device=lambda _: token.resume(),

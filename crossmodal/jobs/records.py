@@ -16,7 +16,7 @@ from crossmodal.jobs.record import Job, JobEvent, JobState, JobStatus, QueueStat
 from crossmodal.settings import Settings
 
 SCAN_COUNT = 1_000
-MOST_HISTORY = 100
+MAX_HISTORY = 100
 INPUT_FIELDS = {  # of params, where they name a blob
     Task.IMG2TXT: "image", Task.TXT2IMG_BULK: "input", Task.IMG2TXT_BULK: "input",
 }  # fmt: skip
@@ -228,7 +228,7 @@ def not_found(job_id: str) -> JobNotFound:
 
 def _history(created_at: float, entries: list[str]) -> list[JobEvent]:
     first = JobEvent(state=JobState.QUEUED, attempt=0, at=created_at)
-    return [first, *(_event(entry) for entry in entries)][-MOST_HISTORY:]
+    return [first, *(_event(entry) for entry in entries)][-MAX_HISTORY:]
 
 
 def _event(entry: str) -> JobEvent:

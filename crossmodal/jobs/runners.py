@@ -156,8 +156,7 @@ class AsyncRunner:
         try:
             while self._asked:
                 await asyncio.sleep(0)
-                asked, self._asked = self._first(), self._asked
-                await self._answer(asked)
+                await self._answer(self._first())
         finally:
             self._sending = None
 

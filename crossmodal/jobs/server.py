@@ -29,8 +29,8 @@ class MemoryGuard:
         """Ask the server at most once a second. Raises `BrokerFull`."""
         now = time.monotonic()
         if now - self._asked_at >= CHECK_S:
+            self._asked_at = now  # others that submit meanwhile need not ask, too
             self._problem = self._problem_of((yield redis.info("memory")))
-            self._asked_at = now
         if self._problem:
             raise BrokerFull(self._problem)
 

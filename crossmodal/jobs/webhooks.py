@@ -7,6 +7,7 @@ A sender that claims it moves that time on: if the sender dies, another one trie
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from crossmodal.settings import Settings
 RETRIES_S = (
     2, 5, 10, 20, 30, 60, 120, 300, 900, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200, 86_400,
 )  # fmt: skip
-CLAIM_S = 60  # longer than a try may take
+MARGIN_S = 5.0  # how much longer than a post may take a delivery is kept for who posts it
 MAX_OF_OWNER = 3  # deliveries of one owner that are tried at once
 PAGE = 100  # records that are read together
 
@@ -37,12 +38,13 @@ class Deliveries:
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.key_prefix
         self._retention_s = settings.retention_s
+        self.claim_s = math.ceil(settings.webhook_timeout_s + MARGIN_S)
         self._pending = webhooks_key(self._prefix, "pending")
 
     @call
     def claim_due(self, max_count: int) -> Steps[DeliveryList]:
-        """Deliveries that are due, for this process to try within `CLAIM_S`."""
-        args = (self._prefix, "", max_count, CLAIM_S, MAX_OF_OWNER)
+        """Deliveries that are due, for this process to try within `claim_s`."""
+        args = (self._prefix, "", max_count, self.claim_s, MAX_OF_OWNER)
         found = yield Script("claim", (self._pending,), args)
         return [d for name, flat in found if (d := _readable(name, _paired(flat))) is not None]
 

@@ -28,8 +28,8 @@ async def caller(
         return ANYBODY
     if credentials is None:
         raise Unauthorized("an API key is needed: send the header Authorization: Bearer cm_…")
-    key = await services.call(services.sync.keys.find, credentials.credentials)
-    await services.call(services.sync.keys.throttle, key)
+    key = await services.ask(services.keys.find(credentials.credentials))
+    await services.ask(services.keys.throttle(key))
     return key
 
 

@@ -225,7 +225,7 @@ class Hub:
             return
         for job_id in ids:  # before they are read: what changes meanwhile is read again
             del self._changed[job_id]
-        for job in await asyncio.to_thread(self._records, ids):
+        for job in await self._records(ids):
             for watcher in self._watchers:
                 if watcher.owner in (None, job.owner) and not job.task.is_bulk:
                     watcher.jobs.pop(job.id, None)
@@ -234,27 +234,29 @@ class Hub:
                         del watcher.jobs[next(iter(watcher.jobs))]
                     watcher.news.set()
 
-    def _records(self, ids: list[str]) -> list[Job]:
-        found = []
-        for job_id in reversed(ids):
-            with suppress(JobNotFound, ValidationError):  # deleted meanwhile, or not ours
-                found.append(self._client.sync.record(job_id))
-        return found
+    async def _records(self, ids: list[str]) -> list[Job]:
+        found = await asyncio.gather(
+            *(self._client.record(job_id) for job_id in reversed(ids)), return_exceptions=True
+        )
+        for error in found:  # a job may have been deleted meanwhile, or its record is damaged
+            if isinstance(error, BaseException) and not isinstance(
+                error, JobNotFound | ValidationError
+            ):
+                raise error
+        return [job for job in found if isinstance(job, Job)]
 
     async def _look(self) -> None:
         """The places of followed jobs, and the state of the queues."""
         waiting = [f for some in self._followers.values() for f in some if f.queue is not None]
         if waiting or self._watchers:
-            queues, workers = await asyncio.to_thread(self._queues)
+            queues = await self._client.queues()
+            workers = await self._client.workers()
             self._stats = {status.queue: status for status in queues}
             for watcher in self._watchers:
                 watcher.queues = (queues, workers)
                 watcher.news.set()
         if waiting:
             await self._place(waiting)
-
-    def _queues(self) -> tuple[list[QueueStatus], list[WorkerInfo]]:
-        return self._client.sync.queues(), self._client.sync.workers()
 
     async def _place(self, waiting: list[Follower]) -> None:
         ranks = await self._client.run(_ranks(self._prefix, waiting))

@@ -1,5 +1,6 @@
 """`/v1/jobs`: submit, look, cancel, run again, delete."""
 
+import asyncio
 import re
 import time
 from typing import Annotated, Any
@@ -90,7 +91,7 @@ async def list_jobs(
     page = await services.client.jobs(
         key.id, state=query.state, task=query.task, cursor=query.cursor, limit=query.limit
     )
-    data = await services.call(lambda: [_placed(job, services, urls) for job in page.jobs])
+    data = await asyncio.gather(*(view(job, services, urls) for job in page.jobs))
     return JobPage(data=data, next_cursor=page.next_cursor)
 
 
@@ -158,11 +159,7 @@ async def _submit(
 
 async def view(job: Job, services: Services, urls: Urls) -> JobView:
     """The job with its place in the queue."""
-    return await services.call(_placed, job, services, urls)
-
-
-def _placed(job: Job, services: Services, urls: Urls) -> JobView:
-    position, wait_s = services.sync.run(services.sync.ledger.place(job))
+    position, wait_s = await services.ask(services.calls.ledger.place(job))
     return job_view(job, urls, position, wait_s)
 
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from prometheus_client import (
     REGISTRY,
@@ -18,10 +19,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crossmodal.errors import BrokerUnavailable
+from crossmodal.jobs.calls import Steps, call
+from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.record import JobState, QueueStatus, WorkerInfo
+from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.metrics import RUNS_S, STORAGE
-from producer.client import Client
+from producer.calls import ClientCalls
 from producer.gateway.problems import CLIENT_GONE
 
 log = logging.getLogger(__name__)
@@ -48,17 +51,36 @@ STREAMS = Gauge("crossmodal_open_event_streams", "Event streams that are open.",
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-def render(client: Client, accept: str = "") -> tuple[bytes, str]:
+class Figures(NamedTuple):
+    """What the ledger knows of all queues, workers and webhooks."""
+
+    queues: list[QueueStatus]
+    workers: list[WorkerInfo]
+    webhooks: dict[str, int]
+    dead_letters: int
+
+
+@call
+def figures(calls: ClientCalls) -> Steps[Figures]:
+    """What the cluster's metrics are made of."""
+    queues = yield from calls.queues()
+    workers = yield from calls.workers()
+    webhooks = yield from Deliveries(calls.settings).counts()
+    letters = yield from DeadLetters(calls.settings, calls.ledger).count()
+    return Figures(queues, workers, webhooks, letters)
+
+
+def render(found: Figures | None, accept: str = "") -> tuple[bytes, str]:
     """All metrics as a body and its content type: OpenMetrics where `accept` asks for it.
 
-    A Redis that does not answer is told by `crossmodal_broker_up`, and nothing else of the
-    cluster is.
+    Without figures, as of a Redis that does not answer, `crossmodal_broker_up` is 0 and nothing
+    else of the cluster is told.
     """
     try:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # a version that is no number
         encode, content_type = choose_encoder("")
-    return encode(_All(ClusterCollector(client), HTTP, STORAGE, REGISTRY)), content_type
+    return encode(_All(ClusterCollector(found), HTTP, STORAGE, REGISTRY)), content_type
 
 
 class _All(Collector):
@@ -71,24 +93,22 @@ class _All(Collector):
 
 
 class ClusterCollector(Collector):
-    """What the ledger knows of all queues, workers and webhooks."""
+    """Figures of the whole installation, as metrics."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, found: Figures | None) -> None:
+        self._found = found
 
     def collect(self) -> Iterable[Metric]:
-        up = GaugeMetricFamily("crossmodal_broker_up", "Whether Redis answers.", 1)
-        try:
-            queues = self._client.queues()
-            return [
-                up, *_jobs(queues), *_queues(queues, self._client.workers()),
-                *_webhooks(self._client.webhooks.counts()),
-                _gauge("dead_letters", "Dead letters that are kept.",
-                       self._client.dead_letters.count()),
-            ]  # fmt: skip
-        except BrokerUnavailable as e:
-            log.warning("the cluster's metrics cannot be read: %s", e)
-            return [GaugeMetricFamily(up.name, up.documentation, 0)]
+        found = self._found
+        is_up = found is not None
+        up = GaugeMetricFamily("crossmodal_broker_up", "Whether Redis answers.", is_up)
+        if found is None:
+            return [up]
+        return [
+            up, *_jobs(found.queues), *_queues(found.queues, found.workers),
+            *_webhooks(found.webhooks),
+            _gauge("dead_letters", "Dead letters that are kept.", found.dead_letters),
+        ]  # fmt: skip
 
 
 def _jobs(queues: list[QueueStatus]) -> Iterator[Metric]:

@@ -1,16 +1,18 @@
 """What operators and the page look at: queues, models, dead letters, health, metrics."""
 
+import asyncio
+import logging
 from collections import defaultdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from crossmodal.errors import DeadLetterNotFound
+from crossmodal.errors import BrokerUnavailable, DeadLetterNotFound
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.record import DeadLetter
 from producer.dead import replay
 from producer.gateway.caller import Caller, Operator, UrlsOf
-from producer.gateway.metrics import render
+from producer.gateway.metrics import figures, render
 from producer.gateway.ownership import may_see, missing
 from producer.gateway.problems import documented
 from producer.gateway.requests import DeadLetterQuery
@@ -27,6 +29,8 @@ from producer.gateway.shapes import (
 )
 from producer.told import told
 
+log = logging.getLogger(__name__)
+
 router = APIRouter(tags=["operations"])
 probes = APIRouter(tags=["operations"])
 NO_BACKGROUND = "webhooks and batches wait: start `crossmodal background`"
@@ -36,14 +40,15 @@ TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}
 @router.get("/v1/queues", response_model=QueuesView, responses=documented())
 async def queues(key: Caller, services: ServicesOf) -> QueuesView:
     """Depth, running jobs, oldest wait of each queue, and the workers that serve them."""
-    return await services.call(_queues, services)
+    found = await asyncio.gather(services.client.queues(), services.client.workers())
+    return QueuesView(queues=found[0], workers=found[1])
 
 
 @router.get("/v1/models", response_model=ModelPage, responses=documented())
 async def models(key: Caller, services: ServicesOf) -> ModelPage:
     """The bundles that workers serve now."""
     served = defaultdict(list)
-    for worker in await services.call(services.sync.workers):
+    for worker in await services.client.workers():
         if worker.model and worker.bundle_version:
             served[worker.model, worker.bundle_version].append(worker)
     return ModelPage(data=[
@@ -60,7 +65,7 @@ async def dead_letters(
 ) -> DeadLetterPage:  # fmt: skip
     """What was given up, the latest first: the caller's; an operator sees all."""
     owner = "" if key.is_operator else key.id
-    found = await services.call(services.sync.dead_letters.list, owner=owner, max_count=query.limit)
+    found = await services.ask(services.letters.list(owner=owner, max_count=query.limit))
     letters = [letter for letter in found if _may_see(letter, key)]
     return DeadLetterPage(data=[_letter_view(letter, key, urls) for letter in letters])
 
@@ -71,14 +76,12 @@ async def dead_letters(
 )  # fmt: skip
 async def replay_letter(letter_id: str, key: Caller, services: ServicesOf) -> Replayed:
     """Run what was given up again, as a new job of the same owner."""
-
-    def run() -> str | None:
-        letter = _letter(letter_id, services)
-        if letter is None or not _may_see(letter, key):
-            raise DeadLetterNotFound(missing("dead letter", letter_id, key.id))
-        return replay(services.sync, letter, key.max_queued if key.id else None)
-
-    return Replayed(job=await services.call(run))
+    letter = await _letter(letter_id, services)
+    if letter is None or not _may_see(letter, key):
+        raise DeadLetterNotFound(missing("dead letter", letter_id, key.id))
+    max_queued = key.max_queued if key.id else None
+    job_id = await services.ask(replay(services.calls, services.letters, letter, max_queued))
+    return Replayed(job=job_id)
 
 
 @probes.get("/livez", responses={200: TEXT}, response_class=Response)
@@ -102,17 +105,18 @@ async def readyz(services: ServicesOf) -> Response:
 async def metrics(request: Request, key: Operator, services: ServicesOf) -> Response:
     """Figures for Prometheus: queues of the whole installation, and this process's own."""
     accept = request.headers.get("accept", "")
-    body, media_type = await services.call(render, services.sync, accept)
+    try:
+        found = await services.ask(figures(services.calls))
+    except BrokerUnavailable as e:
+        log.warning("the cluster's metrics cannot be read: %s", e)
+        found = None
+    body, media_type = render(found, accept)
     return Response(body, media_type=media_type)
 
 
-def _queues(services: Services) -> QueuesView:
-    return QueuesView(queues=services.sync.queues(), workers=services.sync.workers())
-
-
-def _letter(letter_id: str, services: Services) -> DeadLetter | None:
+async def _letter(letter_id: str, services: Services) -> DeadLetter | None:
     try:
-        return services.sync.dead_letters.get(letter_id)
+        return await services.ask(services.letters.get(letter_id))
     except DeadLetterNotFound:
         return None
 

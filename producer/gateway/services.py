@@ -10,7 +10,9 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 from fastapi import Depends, Request
 
 from crossmodal.errors import UrlRefused
+from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.calls import Call
+from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.http_batches import HttpBatches
 from crossmodal.jobs.names import BACKGROUND
 from crossmodal.jobs.workers import Workers
@@ -23,7 +25,7 @@ from producer.gateway.readiness import Readiness
 
 P = ParamSpec("P")
 T = TypeVar("T")
-THREADS = 32  # for calls to Redis, which are short
+THREADS = 8  # for what computes for a moment, such as a body of JSON
 STORE_THREADS = 32  # for calls to the store, which may hang for as long as its timeout
 LONG_THREADS = 4  # for what may take seconds of a core
 
@@ -36,6 +38,9 @@ class Services:
         self.needs_keys = needs_keys
         self.client = AsyncClient(settings)
         self.hub = Hub(self.client)
+        self.calls = self.client.calls
+        self.keys = ApiKeys(settings)
+        self.letters = DeadLetters(settings, self.calls.ledger)
         self.batches = HttpBatches(settings)
         self.has_background = False  # as `readiness` has found it
         self.connections = Connections()
@@ -46,16 +51,12 @@ class Services:
 
     @property
     def sync(self) -> Client:
-        """The blocking client, for `call`."""
+        """The blocking client, for what computes or stores in a thread."""
         return self.client.sync
-
-    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A blocking call to Redis, in a thread."""
-        return await asyncio.to_thread(function, *args, **kwargs)
 
     async def ask(self, call: Call[T]) -> T:
         """What a call to Redis comes to."""
-        return await self.call(self.sync.run, call)
+        return await self.client.run(call)
 
     async def call_store(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A blocking call to the object store, in a thread that no call to Redis waits for."""

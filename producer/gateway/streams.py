@@ -60,9 +60,7 @@ async def of_job(
         while not services.hub.is_closing:
             follower.look()
             try:
-                job, history = await services.call(
-                    services.sync.run, services.sync.ledger.follow(job.id)
-                )
+                job, history = await services.ask(services.calls.ledger.follow(job.id))
             except BrokerUnavailable:
                 await follower.wait(AGAIN_S)
                 continue

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from crossmodal.jobs.access import ApiKey
+from crossmodal.jobs.access import ApiKey, ApiKeys
 from crossmodal.jobs.origin import HookEvent, Origin, Webhook
 from crossmodal.jobs.webhooks import Deliveries
 from producer.gateway.caller import Caller
@@ -38,4 +38,6 @@ async def deliveries(
 @router.get("/secret", response_model=WebhookSecret, responses=documented())
 async def secret(key: Caller, services: ServicesOf) -> WebhookSecret:
     """What the caller's deliveries are signed with."""
-    return WebhookSecret(secret=await services.call(services.sync.keys.webhook_secret, key.id))
+    return WebhookSecret(
+        secret=await services.ask(ApiKeys(services.settings).webhook_secret(key.id))
+    )

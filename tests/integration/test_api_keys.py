@@ -19,6 +19,7 @@ from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import Failure
 from producer import Client
 from tests.at_once import at_once
+from tests.background import background
 from tests.commands import run_command
 from tests.conftest import RunningStack
 from tests.gateway import Gateway, running_gateway
@@ -34,7 +35,11 @@ LINE = json.dumps({"custom_id": "a", "url": "/v1/txt2img", "body": {"prompt": "a
 def gateway(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with Client(stack.settings) as client:
         client.keys.create("the first", per_second=1_000, burst=10_000)
-    with running_gateway(stack.env, tmp_path_factory.mktemp("keys"), "--keys") as gateway:
+    folder = tmp_path_factory.mktemp("keys")
+    with (
+        background(stack.env, folder / "background"),
+        running_gateway(stack.env, folder, "--keys") as gateway,
+    ):
         yield gateway
 
 

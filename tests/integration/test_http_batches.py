@@ -30,8 +30,8 @@ from crossmodal.jobs.record import Failure, ItemResult, JobResult, JobState
 from crossmodal.jobs.runners import AsyncRunner, Runner
 from crossmodal.settings import Settings
 from producer import Client
-from producer.bulk import Results
 from producer.gateway.app import make_app
+from producer.jsonl import BatchFile
 from tests.background import Running, background, running
 from tests.gateway import calling
 from tests.unit.test_bulk import running as running_job_runner
@@ -172,7 +172,7 @@ def test_a_line_of_the_output_names_no_store(
 ) -> None:
     failure = Failure.of(StorageUnavailable("s3://pictures at 10.0.0.7:9000 failed on 'a'"))
     result = ItemResult(index=0, custom_id="a", failure=failure)
-    monkeypatch.setattr(client, "map_items", lambda *_, **__: Results(iter([result])))
+    monkeypatch.setattr(BatchFile, "items", lambda _: iter([result]))
     ended = run_of(client, records).to_end()
     assert ended.failed == 1
     output = client.storage.get(BlobRef(key=output_of(ended.id)))

@@ -1,7 +1,6 @@
 """The hub between Redis and open streams, in one event loop, with a real Redis."""
 
 import asyncio
-import threading
 
 from crossmodal.jobs.names import Task, new_job_id
 from crossmodal.jobs.record import Job, JobState
@@ -15,12 +14,12 @@ class SlowHub(Hub):
 
     def __init__(self, client: AsyncClient) -> None:
         super().__init__(client)
-        self.has_read, self.may_return = threading.Event(), threading.Event()
+        self.has_read, self.may_return = asyncio.Event(), asyncio.Event()
 
-    def _records(self, ids: list[str]) -> list[Job]:
-        found = super()._records(ids)
+    async def _records(self, ids: list[str]) -> list[Job]:
+        found = await super()._records(ids)
         self.has_read.set()
-        self.may_return.wait(30)
+        await asyncio.wait_for(self.may_return.wait(), 30)
         return found
 
 
@@ -37,7 +36,7 @@ async def _watched(settings: Settings) -> list[JobState]:
         states: list[JobState] = []
         with hub.watch(None) as watcher, hub.follow(job_id) as follower:
             await asyncio.to_thread(run, ledger.submit(job_id, Task.TXT2IMG, "{}", ""))
-            await asyncio.to_thread(hub.has_read.wait, 30)
+            await asyncio.wait_for(hub.has_read.wait(), 30)
             follower.look()
             await asyncio.to_thread(run, ledger.cancel(job_id))
             while not follower.has_news:

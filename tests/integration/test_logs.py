@@ -87,7 +87,7 @@ def test_every_line_says_when_how_bad_and_who(lines: list[Line]) -> None:
         assert line["pid"] > 0
     assert {line["device"] for line in lines if line["process"] == "host"} == {"cpu"}
     workers = {line["worker"].partition(".")[0] for line in lines if line["process"] == "worker"}
-    assert workers == {"cpu", "cpu-bulk"}
+    assert workers == {"cpu"}
 
 
 def test_what_celery_says_of_a_task_names_its_job(

@@ -211,6 +211,9 @@ def test_a_second_attempt_is_in_the_same_trace_and_a_stop_sends_what_is_left(
     stack = running(tmp_path, later)
     traced = next(stack)
     host = host_of(traced.worker)
+    traced.submit(Txt2ImgParams(prompt=PROMPT), new_trace()).result(
+        timeout_s=WAIT_S
+    )  # it is joined
     with suspended(host):
         job = traced.submit(Txt2ImgParams(prompt=PROMPT), trace)
         until(lambda: job.status().state is JobState.RUNNING, WAIT_S)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from crossmodal.errors import DeadLetterNotFound, InvalidMessage, InvalidParams, TooManyQueued
 from crossmodal.jobs.bulk import MEDIA_TYPE
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.dead import MAX_RAW
+from crossmodal.jobs.dead import MAX_RAW, DeadLetters
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import (
     Task,
@@ -24,7 +24,7 @@ from crossmodal.jobs.names import (
 )
 from crossmodal.jobs.origin import NOBODY, Origin, Webhook
 from crossmodal.jobs.params import BulkParams, Txt2ImgParams
-from crossmodal.jobs.record import Failure, JobState
+from crossmodal.jobs.record import DeadLetter, Failure, JobState
 from crossmodal.settings import Settings
 from producer import Client
 from producer.dead import app, replay
@@ -93,14 +93,14 @@ def test_of_a_large_message_the_beginning_is_kept(client: Client) -> None:
     letter = client.dead_letters.get(letter_id)
     assert (letter.raw, letter.size) == (b"\xff" * MAX_RAW, MAX_RAW + 1)
     with pytest.raises(InvalidParams, match="only dropped"):
-        replay(client, letter)
+        again(client, letter)
     assert codes(client) == ["invalid_message"]
 
 
 def test_a_replayed_message_lies_in_its_queue_again(client: Client, settings: Settings) -> None:
     queue = "txt2img"
     letter_id = client.dead_letters.set_aside(queue, b"\xff hello", GARBAGE)
-    assert replay(client, client.dead_letters.get(letter_id)) is None
+    assert again(client, client.dead_letters.get(letter_id)) is None
     with connect(settings, decode=False) as redis:
         assert redis.lrange(messages_key(settings.key_prefix, queue), 0, -1) == [b"\xff hello"]
     with pytest.raises(DeadLetterNotFound):
@@ -110,15 +110,15 @@ def test_a_replayed_message_lies_in_its_queue_again(client: Client, settings: Se
 def test_a_message_whose_queue_nobody_knows_is_not_replayed(client: Client) -> None:
     letter_id = client.dead_letters.set_aside("", b"garbage", GARBAGE)
     with pytest.raises(InvalidParams, match="its queue is not known"):
-        replay(client, client.dead_letters.get(letter_id))
+        again(client, client.dead_letters.get(letter_id))
     assert client.dead_letters.get(letter_id).raw == b"garbage"
 
 
 def test_whoever_replays_twice_makes_one_job(client: Client, ledger: Ledger) -> None:
     letter = client.dead_letters.get(dead_job(client, ledger))
-    first = replay(client, letter)
+    first = again(client, letter)
     assert first is not None
-    assert replay(client, letter) == first  # as one who died before it took the letter off
+    assert again(client, letter) == first  # as one who died before it took the letter off
     job = client.record(first)
     assert (job.params["seed"], job.params["metadata"]) == (3, {"order": 1})
     assert codes(client) == []
@@ -126,12 +126,18 @@ def test_whoever_replays_twice_makes_one_job(client: Client, ledger: Ledger) -> 
 
 def test_whoever_retries_and_replays_makes_one_job(client: Client, ledger: Ledger) -> None:
     letter = client.dead_letters.get(dead_job(client, ledger))
-    assert replay(client, letter) == client.retry(letter.id).id
+    assert again(client, letter) == client.retry(letter.id).id
+
+
+def again(client: Client, letter: DeadLetter, max_queued: int | None = None) -> str | None:
+    """Replay a letter."""
+    letters = DeadLetters(client.settings, client.ledger)
+    return client.run(replay(client.calls, letters, letter, max_queued))
 
 
 RunAgain = Callable[[Client, str, int | None], str | None]
 RUN_AGAIN: dict[str, RunAgain] = {
-    "replay": lambda client, job_id, limit: replay(client, client.dead_letters.get(job_id), limit),
+    "replay": lambda client, job_id, limit: again(client, client.dead_letters.get(job_id), limit),
     "retry": lambda client, job_id, limit: client.retry(job_id, max_queued=limit).id,
 }
 
@@ -178,7 +184,7 @@ def test_a_message_of_a_batch_is_not_replayed_as_a_job_of_its_own(
     ledger.submit(job_id, Task.TXT2IMG_BULK, params.model_dump_json(), "", batch=params)
     ledger.refuse(job_id, FAILURE)
     with pytest.raises(InvalidParams, match="batch run --id"):
-        replay(client, client.dead_letters.get(job_id))
+        again(client, client.dead_letters.get(job_id))
     other = dead_job(client, ledger)
     assert "message of a batch" in run("replay", "--all", status=1)
     assert [letter.id for letter in client.dead_letters.list()] == [job_id]

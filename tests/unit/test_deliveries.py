@@ -76,12 +76,16 @@ def test_those_that_wait_longest_are_claimed_first(
 
 
 def test_one_whose_sender_has_died_is_due_again(
-    deliveries: Deliveries, make: Make, runner: Runner, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, make: Make, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    delivery = make()
-    monkeypatch.setattr(webhooks, "CLAIM_S", 1)
+    monkeypatch.setattr(webhooks, "MARGIN_S", 1 - settings.webhook_timeout_s)
+    deliveries, delivery = Deliveries(settings), make()
     assert claimed(runner, deliveries) == [delivery.id]
     until(lambda: claimed(runner, deliveries) == [delivery.id], 30, "the end of the claim")
+
+
+def test_a_claim_is_longer_than_a_post_and_ends_within_twenty_seconds(settings: Settings) -> None:
+    assert settings.webhook_timeout_s + 1 < Deliveries(settings).claim_s <= 20
 
 
 def test_few_of_one_owner_are_tried_at_once(

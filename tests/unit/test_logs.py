@@ -85,9 +85,13 @@ with logs.context(job="outer"):
 
 def test_threads_of_an_attempt_speak_in_its_context() -> None:
     [line] = lines(said("""
-from worker.threads import ContextThreads
-with logs.context(job="j"), ContextThreads() as threads:
-    threads.submit(log.warning, "from a thread").result()
+import asyncio
+from crossmodal.settings import load_settings
+from worker.blobs import Blobs
+async def main():
+    with logs.context(job="j"):
+        await Blobs(load_settings()).call(log.warning, "from a thread")
+asyncio.run(main())
 """))  # fmt: skip
     assert line["job"] == "j"
 

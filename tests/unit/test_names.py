@@ -84,7 +84,7 @@ def test_every_python_that_we_start_is_started_in_one_way() -> None:
 @pytest.mark.parametrize(
     ("command", "name"),
     [("txt2img", "producer"), ("gateway", "producer"), ("worker", "worker"),
-     ("background", "worker"), ("up", "producer"), ("demo", "producer")],
+     ("background", "producer"), ("up", "producer"), ("demo", "producer")],
 )  # fmt: skip
 def test_a_command_says_which_file_it_would_run_in_the_place_of_ours(
     found: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],

@@ -56,11 +56,15 @@ with tracing.span("job.attempt", {PARENT!r}, kind="consumer", job="j", attempt=2
 
 def test_a_span_within_another_is_its_child_also_in_a_thread(collector: Collector) -> None:
     run(f"""
-from worker.threads import ContextThreads
+import asyncio
+from crossmodal.settings import load_settings
+from worker.blobs import Blobs
 def work():
     with tracing.span("grandchild"): pass
-with tracing.span("root", {PARENT!r}), tracing.span("child"), ContextThreads() as threads:
-    threads.submit(work).result()
+async def main():
+    with tracing.span("root", {PARENT!r}), tracing.span("child"):
+        await Blobs(load_settings()).call(work)
+asyncio.run(main())
 """, collector.environment)  # fmt: skip
     spans = by_name(collector)
     assert spans["child"].parent == spans["root"].id

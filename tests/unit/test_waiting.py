@@ -1,5 +1,7 @@
 """The waiting itself, on real streams; and what it must not wait for."""
 
+import asyncio
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +11,7 @@ from crossmodal.errors import InvalidParams, JobCanceled, JobExpired, ResultTime
 from crossmodal.jobs.calls import Command, Step
 from crossmodal.jobs.record import JobState
 from crossmodal.settings import Settings
-from producer import Client
+from producer import AsyncClient, Client
 from tests.at_once import at_once
 
 
@@ -49,6 +51,22 @@ def test_a_result_reads_its_record_once(client: Client, monkeypatch: pytest.Monk
     with pytest.raises(JobCanceled):
         job.result(timeout_s=5)
     assert sent == ["TIME", "TIME", "HMGET", "HGETALL"]
+
+
+def test_an_asynchronous_client_goes_from_one_event_loop_to_the_next(settings: Settings) -> None:
+    client = AsyncClient(settings)
+
+    async def canceled() -> JobState:
+        job = await client.txt2img("a circle")
+        waiting = asyncio.create_task(job.wait(timeout_s=30))
+        await asyncio.sleep(0)
+        await job.cancel()
+        return await waiting
+
+    for _ in range(2):
+        assert asyncio.run(canceled()) is JobState.CANCELED
+        gc.collect()  # of connections that were left open, Python would warn
+    asyncio.run(client.close())
 
 
 @at_once("seconds", [-1.0, float("nan"), float("inf")])

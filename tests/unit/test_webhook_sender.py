@@ -3,16 +3,21 @@
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
+from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs import webhooks
+from crossmodal.jobs.calls import Call, Steps, call
+from crossmodal.jobs.record import Delivery
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.webhooks import MAX_OF_OWNER, Deliveries
 from crossmodal.settings import Settings
 from tests.background import hooked, running
 from tests.receiver import Receiver, listening
 from tests.waiting import until
+from worker.background import webhooks as sending
 from worker.background.webhooks import WebhookSender
 
 
@@ -52,7 +57,7 @@ def test_two_senders_post_each_delivery_once(
 def test_what_a_dead_sender_had_in_hand_is_posted_by_another(
     private: Settings, runner: Runner, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "CLAIM_S", 1)
+    monkeypatch.setattr(webhooks, "MARGIN_S", 1 - private.webhook_timeout_s)
     receiver.may_answer.clear()
     job_id = hooked(runner, private, receiver.url)
     make = partial(WebhookSender, private, concurrency=2)
@@ -64,6 +69,33 @@ def test_what_a_dead_sender_had_in_hand_is_posted_by_another(
     with running(private, make):
         until(lambda: counts(runner, private)["delivered"] == 1, 30, "the delivery")
     assert receiver.jobs() == [job_id] * 2
+
+
+def test_what_was_posted_while_redis_is_away_is_not_posted_again(
+    private: Settings, runner: Runner, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "MARGIN_S", 1 - private.webhook_timeout_s)
+    monkeypatch.setattr(sending, "AGAIN_S", 2.0)  # longer than the claim
+    tries: list[int] = []
+    note = Deliveries.note
+
+    def away_at_first(*args: Any, **options: Any) -> Call[Delivery]:
+        asked = note(*args, **options)
+
+        @call
+        def noted() -> Steps[Delivery]:
+            tries.append(1)
+            if len(tries) == 1:
+                raise BrokerUnavailable("nobody listens there")
+            return (yield from asked)
+
+        return noted()
+
+    monkeypatch.setattr(Deliveries, "note", away_at_first)
+    job_id = hooked(runner, private, receiver.url)
+    with running(private, partial(WebhookSender, private, concurrency=2)):
+        until(lambda: counts(runner, private)["delivered"] == 1, 30, "the note")
+    assert receiver.jobs() == [job_id]
 
 
 def test_a_sender_that_is_told_to_end_finishes_its_posts(

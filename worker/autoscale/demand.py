@@ -5,9 +5,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
-from crossmodal.jobs.connection import broker_errors
+from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.names import Task, job_key, messages_key, queue_key
 from crossmodal.jobs.record import QueueStatus
 from crossmodal.jobs.records import JobRecords
@@ -21,7 +20,7 @@ SAMPLE = 64  # waiting bulk messages whose items are counted
 
 
 class Demand:
-    """Looks at the queues that crews serve. Every method may raise `BrokerUnavailable`."""
+    """Reads the queues that crews serve. Every method may raise `BrokerUnavailable`."""
 
     def __init__(
         self, settings: Settings, crews: Sequence[Crew],
@@ -30,8 +29,8 @@ class Demand:
         self._settings = settings
         self._crews = crews
         self._target_s = {False: target_wait_s, True: bulk_target_wait_s}
-        self._runner = Runner(settings)
-        self._redis: Any = self._runner.redis
+        self._runner = Runner(settings, what="autoscale")
+        self._run = self._runner.run
         self._records = JobRecords(settings)
 
     def close(self) -> None:
@@ -45,16 +44,16 @@ class Demand:
     def busy(self) -> Counter[int]:
         """How many jobs run at each worker of this machine, by the supervisor's process id."""
         here = f"@{socket.gethostname()}"
-        with broker_errors(self._settings):
-            names = [name for crew in self._crews for name in self._runners(crew)]
+        running = (self._key(queue, "running") for crew in self._crews for queue in crew.queues)
+        names = [name for key in running for name in self._run(self._fields_of(key, -1, "worker"))]
         pids = [name.removesuffix(here).rpartition(".")[2] for name in names if name.endswith(here)]
         # A Celery worker that somebody started by hand has another name, and is no supervisor's.
         return Counter(int(pid) for pid in pids if pid.isdecimal())
 
     def _loads(self, crew: Crew) -> list[Load]:
         recorded = [queue for queue in crew.queues if queue in set(Task)]
-        queues = [self._runner.run(self._records.queue(queue)) for queue in recorded]
-        loads = [self._load(crew, status) for status in queues]
+        statuses = self._run(self._records.queues(recorded))
+        loads = [self._load(crew, status) for status in statuses]
         # Jobs of plain Celery have no record yet: only their messages can be counted.
         longest_s = max((load.run_s for load in loads if load.run_s), default=None)
         plain = [queue for queue in crew.queues if queue not in recorded]
@@ -80,34 +79,28 @@ class Demand:
 
     def _message_s(self, status: QueueStatus) -> float | None:
         """What a bulk message takes that waits, by its items: messages are of many sizes."""
-        queued = queue_key(self._settings.key_prefix, status.queue, "queued")
-        with broker_errors(self._settings):
-            items = self._fields(self._redis.zrange(queued, 0, SAMPLE - 1), "items")
+        queued = self._key(status.queue, "queued")
+        items = self._run(self._fields_of(queued, SAMPLE - 1, "items"))
         if status.mean_item_s is None or not items:
             return status.mean_run_s
         return status.mean_item_s * fmean(int(count) for count in items)
 
     def _messages(self, queue: str) -> int:
-        with broker_errors(self._settings):
-            pipe = self._redis.pipeline(transaction=False)
-            for priority in PRIORITIES:
-                pipe.llen(messages_key(self._settings.key_prefix, queue) + priority)
-            return sum(pipe.execute())
+        key = messages_key(self._settings.key_prefix, queue)
+        return self._run(_length([key + priority for priority in PRIORITIES]))
 
-    def _runners(self, crew: Crew) -> list[str]:
-        """The Celery workers that run jobs, one name a job."""
-        return [
-            name
-            for queue in crew.queues
-            for name in self._fields(
-                self._redis.zrange(queue_key(self._settings.key_prefix, queue, "running"), 0, -1),
-                "worker",
-            )
-        ]
+    def _key(self, queue: str, part: str) -> str:
+        return queue_key(self._settings.key_prefix, queue, part)
 
-    def _fields(self, job_ids: Sequence[str], field: str) -> list[str]:
-        """One field of the records of these jobs, where they have it."""
-        pipe = self._redis.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipe.hget(job_key(self._settings.key_prefix, job_id), field)
-        return [value for value in pipe.execute() if value is not None]
+    @call
+    def _fields_of(self, key: str, last: int, field: str) -> Steps[list[str]]:
+        """One field of the records of the first jobs of a list, where they have it."""
+        job_ids = yield redis.zrange(key, 0, last)
+        keys = [job_key(self._settings.key_prefix, job_id) for job_id in job_ids]
+        values = yield [redis.hget(job, field) for job in keys]
+        return [value for value in values if value is not None]
+
+
+@call
+def _length(lists: list[str]) -> Steps[int]:
+    return sum((yield [redis.llen(key) for key in lists]))

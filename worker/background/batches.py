@@ -34,6 +34,7 @@ class BatchRunner:
         self._runs: dict[str, BatchRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._canceled: set[str] = set()
+        self._is_leaving = False
         self._is_out = False  # so that an outage of Redis is logged once
         self._tries: Counter[str] = Counter()
         self._not_before: dict[str, float] = {}
@@ -46,6 +47,7 @@ class BatchRunner:
                 await self._poll_safely()
                 await asyncio.wait({told}, timeout=POLL_S)
         finally:
+            self._is_leaving = True
             for run in self._runs.values():
                 run.leave()
             self._threads.shutdown(wait=False)
@@ -68,6 +70,9 @@ class BatchRunner:
         """Keep what runs here, and begin what nobody runs."""
         await asyncio.gather(*(self._keep(i, run) for i, run in self._runs.items()))
         unfinished = await self._runner.run(self._batches.unfinished())
+        for ended in self._not_before.keys() - unfinished.keys():
+            self._not_before.pop(ended)
+            self._tries.pop(ended, None)
         busy = Counter(unfinished[i] for i in self._tasks if i in unfinished)
         for batch_id, owner in unfinished.items():
             if len(self._tasks) >= MAX_RUNS:
@@ -145,6 +150,8 @@ class BatchRunner:
         """The batch's record when it has been run, or given up. Raises what may pass."""
         if batch.is_canceled:
             await self._cancel(batch.id)
+        if self._is_leaving:
+            raise BatchLeft
         run = self._runs[batch.id] = BatchRun(self._client, batch)
         try:
             loop = asyncio.get_running_loop()

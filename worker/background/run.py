@@ -14,9 +14,7 @@ from crossmodal.errors import (
 from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, input_of, output_of
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Failure, ItemResult
-from producer.bulk import Batch
 from producer.client import Client
-from producer.items import checked_items
 from producer.jsonl import BatchFile, result_line
 from producer.told import failure_view
 
@@ -80,12 +78,11 @@ class BatchRun:
             is_ours=False,
         )  # fmt: skip
         origin = Origin(batch.owner, batch.max_queued)
-        sent = Batch(self._client.runner, self._client.calls, batch.id, origin)
-        for result in sent.results(checked_items(file.items())).turns:
+        sent = self._client.calls.map_items(file.items(), batch_id=batch.id, origin=origin)
+        while not sent.is_done:
             if self._is_left:
                 raise BatchLeft
-            if result is not None:
-                yield result
+            yield from self._client.run(sent.turn())
 
     def _fetch(self, target: Path) -> None:
         """Write the batch's file, of which no more than a piece is ever in memory."""

@@ -17,12 +17,13 @@ from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.record import Delivery
 from crossmodal.jobs.runners import AsyncRunner
-from crossmodal.jobs.webhooks import CLAIM_S, Deliveries
+from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.net import Poster
 from crossmodal.settings import Settings
 
 POLL_S = 0.5
 AGAIN_S = 1.0  # until Redis is told again what a receiver answered
+TELLING_S = 60.0  # how long that is tried
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class WebhookSender:
         self._concurrency = concurrency
         self._deliveries = Deliveries(settings)
         self._keys = ApiKeys(settings)
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: dict[str, asyncio.Task[None]] = {}
         self._is_out = False  # so that an outage of Redis is logged once
         self._poster = Poster(
             timeout_s=settings.webhook_timeout_s, allow_private=settings.allow_private_urls
@@ -48,10 +49,11 @@ class WebhookSender:
             while not stopping.is_set():
                 await self._begin_due()
                 await asyncio.wait(
-                    {told, *self._under_way}, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED
-                )
+                    {told, *self._under_way.values()}, timeout=POLL_S,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )  # fmt: skip
             if self._under_way:
-                await asyncio.wait(self._under_way)
+                await asyncio.wait(self._under_way.values())
         finally:
             told.cancel()
             await self._poster.close()
@@ -68,9 +70,8 @@ class WebhookSender:
             return
         self._is_out = False
         for delivery in due:
-            trying = asyncio.create_task(self._deliver(delivery))
-            self._under_way.add(trying)
-            trying.add_done_callback(self._under_way.discard)
+            if delivery.id not in self._under_way:  # of such a one Redis could not be told yet
+                self._under_way[delivery.id] = asyncio.create_task(self._deliver(delivery))
 
     def _note_outage(self, error: BrokerUnavailable) -> None:
         if not self._is_out:
@@ -82,11 +83,13 @@ class WebhookSender:
         try:
             told = await self._noted(await self._tried(delivery))
         except BrokerUnavailable as e:
-            log.warning("delivery %s is tried again in %s s at most: %s", delivery.id, CLAIM_S, e)
+            log.warning("delivery %s is tried again: %s", delivery.id, e)
         except Exception:
             log.exception("internal error in delivery %s", delivery.id)
         else:
             log.info("delivery %s: %s, now %s", told.id, told.error or told.status, told.outcome)
+        finally:
+            del self._under_way[delivery.id]
 
     async def _tried(self, delivery: Delivery) -> Call[Delivery]:
         """What to note of a try. Raises `BrokerUnavailable` where there was none."""
@@ -106,7 +109,7 @@ class WebhookSender:
 
     async def _noted(self, note: Call[Delivery]) -> Delivery:
         """The delivery once Redis knows of its try: a receiver should not be told twice."""
-        deadline = time.monotonic() + CLAIM_S / 2
+        deadline = time.monotonic() + TELLING_S
         while True:
             try:
                 return await self._runner.run(note)

@@ -1,0 +1,132 @@
+"""Calls that follow jobs: how far they are, and that they have ended."""
+
+from collections.abc import Iterable
+from functools import cached_property
+
+from crossmodal.jobs.batches import Batches
+from crossmodal.jobs.calls import Steps, call
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.listing import Listing, Page
+from crossmodal.jobs.names import Task
+from crossmodal.jobs.record import (
+    BatchStatus,
+    Job,
+    JobEvent,
+    JobState,
+    JobStatus,
+    QueueStatus,
+    WorkerInfo,
+)
+from crossmodal.jobs.workers import Workers
+from crossmodal.settings import Settings
+from crossmodal.storage import Storage, open_storage
+from producer.checks import check_count, check_one_of, check_seconds, check_text
+from producer.handle import Handle, id_of
+from producer.waiting import Wait
+
+
+class Following:
+    """What is asked of jobs that were submitted."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.ledger = JobLedger(settings)
+        self.batches = Batches(settings, self.ledger)
+
+    @cached_property
+    def storage(self) -> Storage:
+        """The object store that the settings name; opened on first use."""
+        return open_storage(self.settings)
+
+    @call
+    def job(self, job: Handle | str) -> Steps[str]:
+        """A handle for a job by its id. Raises `JobNotFound`."""
+        return (yield from self.record(job)).id
+
+    @call
+    def record(self, job: Handle | str) -> Steps[Job]:
+        """All that the ledger knows of a job. Raises `JobNotFound`."""
+        return (yield from self.ledger.get(id_of(job)))
+
+    @call
+    def history(self, job: Handle | str) -> Steps[list[JobEvent]]:
+        """The job's steps so far, the latest hundred of them. Raises `JobNotFound`."""
+        _, events = yield from self.ledger.follow(id_of(job))
+        return events
+
+    @call
+    def status(self, job: Handle | str) -> Steps[JobStatus]:
+        """State, attempt, queue position and estimated wait. Raises `JobNotFound`."""
+        return (yield from self.ledger.status(id_of(job)))
+
+    @call
+    def cancel(self, job: Handle | str) -> Steps[JobState]:
+        """Cancel a job that has not ended; returns the state it is in now."""
+        return (yield from self.ledger.cancel(id_of(job)))
+
+    @call
+    def ended(self, job: Handle | str, timeout_s: float | None = None) -> Steps[Job]:
+        """The record of a job, once it has ended. Raises `JobNotFound` or `ResultTimeout`."""
+        job_id = id_of(job)
+        wait = yield from self.wait([job_id], timeout_s)
+        while wait:
+            yield from self.more_ended(wait)
+        return (yield from self.ledger.get(job_id))
+
+    @call
+    def wait(self, job_ids: Iterable[str], timeout_s: float | None = None) -> Steps[Wait]:
+        """A `Wait` for jobs, from now on, for `more_ended`."""
+        timeout_s = check_seconds("timeout_s", timeout_s)
+        return Wait(
+            self.settings.key_prefix, job_ids, timeout_s,
+            block_s=self.settings.connect_timeout_s / 2, since=(yield from self.ledger.now()),
+        )  # fmt: skip
+
+    @call
+    def more_ended(self, wait: Wait, *, block: bool = True) -> Steps[list[str]]:
+        """Jobs that have ended since the last call; may be none, after a while or at once."""
+        if due := wait.to_check():
+            return wait.end((yield from self.ledger.ended(due)))
+        return wait.feed((yield wait.step(block=block)))
+
+    @call
+    def queue(self, task: Task | str) -> Steps[QueueStatus]:
+        """The queue of a kind of job."""
+        return (yield from self.ledger.queue(check_one_of("task", Task, task).queue))
+
+    @call
+    def queues(self) -> Steps[list[QueueStatus]]:
+        """The queues of all kinds of jobs."""
+        return (yield from self.ledger.queues([task.queue for task in Task]))
+
+    @call
+    def workers(self) -> Steps[list[WorkerInfo]]:
+        """Workers that consume, each with the queues and the models that it serves."""
+        return (yield from Workers(self.settings).recent())
+
+    @call
+    def jobs(
+        self, owner: str = "", *, state: JobState | str | None = None,
+        task: Task | str | None = None, cursor: str | None = None, limit: int = 50,
+    ) -> Steps[Page]:  # fmt: skip
+        """An owner's jobs, the latest first; those without an owner belong to nobody.
+
+        The next page begins at this one's `next_cursor`. Raises `InvalidParams`.
+        """
+        return (yield from Listing(self.settings, self.ledger).page(
+            check_text("owner", owner),
+            state=None if state is None else check_one_of("state", JobState, state),
+            task=None if task is None else check_one_of("task", Task, task),
+            cursor=None if cursor is None else check_text("cursor", cursor),
+            limit=check_count("limit", limit),
+        ))  # fmt: skip
+
+    @call
+    def batch(self, batch_id: str) -> Steps[BatchStatus]:
+        """How far a batch is, as far as it was submitted. Raises `JobNotFound`."""
+        return (yield from self.batches.status(check_text("batch_id", batch_id)))
+
+    @call
+    def cancel_batch(self, batch_id: str) -> Steps[BatchStatus]:
+        """Cancel what a batch has not finished. Raises `JobNotFound`."""
+        return (yield from self.batches.cancel(check_text("batch_id", batch_id)))
