@@ -1,7 +1,9 @@
 """Toy coroutines through our pool and transport, on a real broker: what Celery promises, holds."""
 
 import json
+import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,9 @@ from crossmodal.jobs.runners import Runner
 from crossmodal.settings import Settings, load_settings
 from tests.monitoring import Monitor, monitoring
 from tests.servers import Server
-from tests.toys import ToyWorker, toy_worker
+from tests.toys import WORKER, ToyWorker, toy_worker
 from tests.waiting import until
+from tests.workers import environment
 
 ROOM, BULK_ROOM = 4, 2
 WAIT_S = 60
@@ -207,6 +210,13 @@ def test_a_worker_at_rest_has_few_connections_and_names_them(
         names = [client["name"] for client in admin.client_list() if client["addr"] in ours]
         assert 3 <= len(names) <= 6 - len(["the job runner's, which toys have not"])
         assert set(names) == {connection_name("worker")}
+
+
+def test_another_pool_is_refused(settings: Settings, tmp_path: Path) -> None:
+    env = os.environ | environment(settings) | {"TOY_FILE": str(tmp_path / "made")}
+    command = [*WORKER, "--pool", "solo"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (done.returncode, "without --pool" in done.stderr) == (1, True), done.stderr
 
 
 def test_a_result_backend_is_told(settings: Settings, admin: Any, tmp_path: Path) -> None:
