@@ -1,11 +1,14 @@
 """Toy coroutines through our pool and transport, on a real broker: what Celery promises, holds."""
 
 import json
+import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from crossmodal.jobs.acl import Role
@@ -18,9 +21,10 @@ from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.runners import Runner
 from crossmodal.settings import Settings, load_settings
 from tests.monitoring import Monitor, monitoring
-from tests.servers import Server, user_name
-from tests.toys import ToyWorker, toy_worker
+from tests.servers import Server
+from tests.toys import WORKER, ToyWorker, toy_worker
 from tests.waiting import until
+from tests.workers import environment
 
 ROOM, BULK_ROOM = 4, 2
 WAIT_S = 60
@@ -146,7 +150,7 @@ def test_a_job_that_waits_is_revoked_when_its_message_comes(
 
 
 def test_inspections_show_what_the_worker_does(worker: ToyWorker) -> None:
-    toys = {worker.send(sleep_s=5) for _ in range(2)}
+    toys = {worker.send(sleep_s=600) for _ in range(2)}
     until(lambda: worker.in_hand == 2, WAIT_S)
     assert {request["id"] for request in worker.inspect("active")} == toys
     assert {request["id"] for request in worker.inspect("reserved")} <= toys
@@ -154,14 +158,15 @@ def test_inspections_show_what_the_worker_does(worker: ToyWorker) -> None:
     pool = worker.inspect("stats")["pool"]
     assert (pool["max-concurrency"], pool["bulk-concurrency"]) == (ROOM, BULK_ROOM)
     assert (pool["running"], pool["waiting"]) == (2, 0)
+    worker.app.control.revoke(list(toys))
 
 
 def test_bulk_messages_and_interactive_ones_have_room_of_their_own(worker: ToyWorker) -> None:
-    bulk = [worker.send(Task.TXT2IMG_BULK, sleep_s=3) for _ in range(BULK_ROOM + 3)]
+    bulk = [worker.send(Task.TXT2IMG_BULK, sleep_s=3) for _ in range(BULK_ROOM + 1)]
     until(lambda: worker.in_hand == BULK_ROOM, WAIT_S)
     interactive = [worker.send(sleep_s=0.1) for _ in range(2 * ROOM)]
     until(lambda: all(worker.made[toy] for toy in interactive), WAIT_S)
-    assert worker.waiting(Task.TXT2IMG_BULK) == 3
+    assert worker.waiting(Task.TXT2IMG_BULK) == 1
     until(lambda: all(worker.made[toy] for toy in bulk), WAIT_S)
 
 
@@ -201,10 +206,18 @@ def test_a_worker_at_rest_has_few_connections_and_names_them(
 ) -> None:
     with toy_worker(settings, admin, tmp_path) as worker:
         worker.inspect("ping")
-        user = user_name(Role.WORKER, settings.key_prefix)
-        ours = [client for client in admin.client_list() if client["user"] == user]
-        names = [c["name"] for c in ours if c["name"] == connection_name("worker")]
-        assert len(names) <= 6
+        sockets = psutil.Process(worker.process.pid).net_connections()
+        ours = {f"127.0.0.1:{socket.laddr.port}" for socket in sockets}
+        names = [client["name"] for client in admin.client_list() if client["addr"] in ours]
+        assert 3 <= len(names) <= 6 - len(["the job runner's, which toys have not"])
+        assert set(names) == {connection_name("worker")}
+
+
+def test_another_pool_is_refused(settings: Settings, tmp_path: Path) -> None:
+    env = os.environ | environment(settings) | {"TOY_FILE": str(tmp_path / "made")}
+    command = [*WORKER, "--pool", "solo"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (done.returncode, "without --pool" in done.stderr) == (1, True), done.stderr
 
 
 def test_a_result_backend_is_told(settings: Settings, admin: Any, tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_the_heartbeat_is_of_both_loops(
 ) -> None:
     assert SILENT_S < 9
     now = time.monotonic()
-    kind = type("Channel", (), {"polled_at": now - polled, "has_room": has_room})
+    shared = SimpleNamespace(polled_at=now - polled)
+    channel = SimpleNamespace(shared=shared, has_room=has_room)
     pool: Any = SimpleNamespace(loop=SimpleNamespace(turned_at=now - turned))
-    beat(kind(), pool, tmp_path / "beat")
+    beat(channel, pool, tmp_path / "beat")
     assert (tmp_path / "beat").exists() is beats

@@ -1,4 +1,4 @@
-"""The pool by itself, with callbacks as Celery's: whatever happens, room is freed, and told."""
+"""The pool by itself: whatever happens, a job's room is free again and Celery knows its end."""
 
 import os
 import select

@@ -13,6 +13,7 @@ from kombu import Connection
 from kombu.transport import get_transport_cls
 from kombu.transport.redis import Channel, MultiChannelPoller, QoS, SentinelChannel, Transport
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from crossmodal.errors import CrossmodalError, InvalidMessage
 from crossmodal.jobs.connection import transport_options
@@ -206,10 +207,10 @@ def test_lanes_give_no_more_than_each_has_room_for(
 def test_acknowledgements_go_along(channel: Any, settings: Settings, admin: Any) -> None:
     admin.hset(key(settings, "unacked"), "tag", "message")
     admin.zadd(key(settings, "unacked_index"), {"tag": 1})
-    channel.acked.append("tag")
+    channel.shared.acked.append("tag")
     Taker(channel, channel._create_client()).take([], None)
     assert admin.exists(key(settings, "unacked"), key(settings, "unacked_index")) == 0
-    assert channel.acked == []
+    assert channel.shared.acked == []
 
 
 def test_a_restarted_server_is_taught_the_script_again(
@@ -220,6 +221,21 @@ def test_a_restarted_server_is_taught_the_script_again(
         admin.lpush(key(settings, "txt2img"), "1")
         taken = Taker(channel, channel._create_client()).take([(1, ["txt2img"])], None)
         assert len(taken) == 1
+
+
+def test_what_redis_gave_before_it_died_is_noted_by_the_next_connection(
+    channel: Any, settings: Settings, admin: Any
+) -> None:
+    channel._caller = Redis.from_url(valkey_url(free_port()), retry=None)  # nobody is there
+    with pytest.raises(RedisConnectionError):
+        channel._take([], ("txt2img", a_message().encode()))
+    channel._caller.close()
+    with Connection(
+        settings.broker_url.get_secret_value(), transport_options=transport_options(settings)
+    ) as connection:
+        connection.channel()._brpop_start()  # there is no consumer: it is given back at once
+    assert admin.llen(key(settings, "txt2img")) == 1
+    assert channel.shared.held == []
 
 
 def test_the_channels_of_a_process_share_a_connection(channel: Any, settings: Settings) -> None:

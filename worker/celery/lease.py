@@ -166,7 +166,7 @@ class LeaseStep(bootsteps.StartStopStep):
 def beat(channel: Any, pool: CoroutinePool, file: Path | None) -> None:
     """Touch the heartbeat file, unless a loop hangs, or turns without taking what waits for it."""
     now = time.monotonic()
-    takes = now - type(channel).polled_at < SILENT_S or not channel.has_room
+    takes = now - channel.shared.polled_at < SILENT_S or not channel.has_room
     turns = now - pool.loop.turned_at < SILENT_S
     if takes and turns:
         _touch(file)

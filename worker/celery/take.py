@@ -57,9 +57,9 @@ class Taker:
         for room, queues in lanes:
             keys += channel._lists_of(queues)
             args += [min(room, MAX_AT_ONCE), len(queues), *map(json.dumps, queues)]
-        acked = channel.acked[:MAX_AT_ONCE]
+        acked = channel.shared.acked[:MAX_AT_ONCE]
         found = self._run([channel.global_keyprefix + key for key in keys], [*args, *acked])
-        del channel.acked[: len(acked)]
+        del channel.shared.acked[: len(acked)]
         names = [queue for _, queues in lanes for queue in queues]
         taken = [Taken(*given, f"{prefix}0")] if given else []
         pairs = zip(found[::2], found[1::2], strict=True)

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from queue import Empty
 from typing import Any
 
@@ -32,24 +33,36 @@ log = logging.getLogger(__name__)
 
 REPLIES = ".reply.celery.pidbox"  # how queues end that answers to remote control come in
 AGAIN_S = 1.0  # after Redis has refused something that it may allow later
+MAX_TAKES = 10  # in a row, before Celery's loop goes on
 SetAside = Callable[[str, bytes, CrossmodalError], None]
 
 
+@dataclass
+class Shared:
+    """What all channels of a process have in common, also those of lost connections.
+
+    `acked` are delivery tags that Redis has yet to be told of, `held` messages that it gave out and
+    could not note; `polled_at` is when it last answered, by the monotonic clock.
+    """
+
+    max_bytes: int
+    set_aside: SetAside
+    lanes: Lanes
+    acked: list[str] = field(default_factory=list)
+    held: list[tuple[str, bytes]] = field(default_factory=list)
+    pools: dict[str, Any] = field(default_factory=dict)
+    polled_at: float = 0.0
+
+
 class CheckedChannel(kombu_redis.Channel):
-    """Reads like its parent, takes by lanes, and checks; its class attributes are by `install`.
+    """Reads like its parent, takes by lanes, and checks.
 
     A lane that has room is either asked for by the BRPOP that waits in Redis, or has `more`, which
     a script takes at once. So no message of a lane waits for a BRPOP that was sent without it.
     """
 
     QoS = Unacked
-    max_bytes: int
-    set_aside: SetAside
-    lanes = Lanes()
-    acked: list[str]
-    held: list[tuple[str, bytes]]  # given by Redis, which could not note it
-    pools: dict[str, Any]
-    polled_at = 0.0  # when Redis last answered, by the monotonic clock
+    shared: Shared  # by `install`
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._caller: Any = None
@@ -67,7 +80,7 @@ class CheckedChannel(kombu_redis.Channel):
         """The connections of all channels of this process that lead to the same server."""
         if self.connection is not None:
             uri = self.connection.client.as_uri(include_password=True)
-            pools = type(self).pools
+            pools = self.shared.pools
             self._pool = pools.get(uri) or pools.setdefault(uri, self._get_pool())
         return self._pool
 
@@ -85,7 +98,7 @@ class CheckedChannel(kombu_redis.Channel):
         """What runs on is not given back with the connection that it came over."""
         if not self.closed and self._qos is not None:
             self._qos.flush()
-            for tag in type(self).lanes.tags:
+            for tag in self.shared.lanes.tags:
                 self._qos._delivered.pop(tag, None)
         super().close()
 
@@ -93,12 +106,14 @@ class CheckedChannel(kombu_redis.Channel):
 
     @property
     def has_room(self) -> bool:
-        return any(lane.room for lane in type(self).lanes)
+        return any(lane.room for lane in self.shared.lanes)
 
     def take_more(self) -> None:
         """Take at once what is known to wait, for as much as there is room."""
-        lanes = [lane for lane in self._more if lane.room]
-        if lanes and self.active_queues and self._may_ask():
+        for _ in range(MAX_TAKES):
+            lanes = [lane for lane in self._more if lane.room]
+            if not lanes or not self.active_queues or not self._may_ask():
+                return
             self._take(lanes)
 
     def _may_ask(self) -> bool:
@@ -108,11 +123,11 @@ class CheckedChannel(kombu_redis.Channel):
         """Wait in Redis for the next message of any lane that has room."""
         if not self._may_ask():
             return
-        if held := type(self).held:
+        if held := self.shared.held:
             self._take([], held.pop())
             if held:
                 return
-        lanes = type(self).lanes
+        lanes = self.shared.lanes
         self._more = {lane for lane in lanes if not lane.room}
         queues = [queue for queue in self._in_turn() if queue.endswith(REPLIES)]
         keys = self._lists_of(queues)
@@ -130,7 +145,7 @@ class CheckedChannel(kombu_redis.Channel):
         return found
 
     def _queues_of(self, lane: Lane) -> list[str]:
-        lanes = type(self).lanes
+        lanes = self.shared.lanes
         return [q for q in self._in_turn() if lanes.of(q) is lane and not q.endswith(REPLIES)]
 
     def _lists_of(self, queues: list[str]) -> list[str]:
@@ -152,7 +167,7 @@ class CheckedChannel(kombu_redis.Channel):
         elif queue.endswith(REPLIES):
             self.connection._deliver(loads(raw), queue)
         else:
-            lane = type(self).lanes.of(queue)
+            lane = self.shared.lanes.of(queue)
             self._take([lane, *(self._more - {lane})], (queue, raw))
         return True
 
@@ -165,7 +180,7 @@ class CheckedChannel(kombu_redis.Channel):
         except ResponseError as e:
             self._put_off(e)
             return None
-        type(self).polled_at = time.monotonic()
+        self.shared.polled_at = time.monotonic()
         self._refusal = ""
         return reply
 
@@ -178,7 +193,7 @@ class CheckedChannel(kombu_redis.Channel):
             log.error("Redis gives out no messages for now: %s", error)
         self._refusal = str(error)
         self._not_before = time.monotonic() + AGAIN_S
-        type(self).polled_at = time.monotonic()
+        self.shared.polled_at = time.monotonic()
         if not isinstance(error, OutOfMemoryError):
             self._hang_up()
 
@@ -192,7 +207,7 @@ class CheckedChannel(kombu_redis.Channel):
 
     def _take(self, lanes: list[Lane], given: tuple[str, bytes] | None = None) -> None:
         """Note a message that Redis has given, and take and note more for some lanes."""
-        of_given = type(self).lanes.of(given[0]) if given else None
+        of_given = self.shared.lanes.of(given[0]) if given else None
         wanted = [
             (lane, max(0, lane.room - (lane is of_given)), self._queues_of(lane)) for lane in lanes
         ]
@@ -201,13 +216,13 @@ class CheckedChannel(kombu_redis.Channel):
                 taken = Taker(self, client).take([one[1:] for one in wanted], given)
         except RedisError as e:
             if given is not None:  # it is in no list any more
-                type(self).held.append(given)
+                self.shared.held.append(given)
             if not isinstance(e, ResponseError):
                 raise
             self._put_off(e)
             self.qos.flush()  # makes room, and needs none
             return
-        type(self).polled_at = time.monotonic()
+        self.shared.polled_at = time.monotonic()
         for lane, room, queues in wanted:
             count = sum(one.queue in queues for one in taken) - (lane is of_given)
             (self._more.discard if count < room else self._more.add)(lane)
@@ -228,10 +243,10 @@ class CheckedChannel(kombu_redis.Channel):
 
     def _let_through(self, taken: Taken) -> None:
         try:
-            message = parse_message(taken.raw, self.max_bytes, TASKS)
+            message = parse_message(taken.raw, self.shared.max_bytes, TASKS)
             check_call(message)
         except InvalidMessage as e:
-            type(self).set_aside(taken.queue, taken.raw, e)
+            self.shared.set_aside(taken.queue, taken.raw, e)
             self.qos.ack(taken.tag)
             return
         take_over(message, taken.queue, taken.tag)
@@ -242,7 +257,7 @@ class CheckedChannel(kombu_redis.Channel):
         except Exception as e:  # whatever Celery stumbles over must not be given to it again
             log.exception("Celery cannot take a message from %s", taken.queue)
             self.qos.ack(taken.tag)
-            type(self).set_aside(
+            self.shared.set_aside(
                 taken.queue, taken.raw, InvalidMessage(f"Celery cannot take it: {described(e)}")
             )
 
@@ -295,10 +310,7 @@ class CheckedTransport(kombu_redis.Transport):
 
 def install(settings: Settings, set_aside: SetAside, lanes: Lanes) -> None:
     """Have this process check what it takes from any queue; what is no message is `set_aside`."""
-    own: dict[str, Any] = {
-        "max_bytes": settings.max_message_bytes, "set_aside": staticmethod(set_aside),
-        "lanes": lanes, "acked": [], "held": [], "pools": {},
-    }  # fmt: skip
+    own: dict[str, Any] = {"shared": Shared(settings.max_message_bytes, set_aside, lanes)}
     address = address_of(settings)
     base = kombu_redis.Transport
     channel = CheckedChannel

@@ -36,7 +36,7 @@ class Unacked(kombu_redis.QoS):
 
     @property
     def acked(self) -> list[str]:
-        found: list[str] = type(self.channel).acked
+        found: list[str] = self.channel.shared.acked
         return found
 
     def can_consume(self) -> bool:
@@ -105,7 +105,7 @@ class Unacked(kombu_redis.QoS):
         except Exception as e:  # noqa: BLE001 - kombu takes for granted what lies there
             with self.channel.conn_or_acquire(client) as found:
                 raw = found.hget(self.unacked_key, tag) or b""
-                type(self.channel).set_aside(NOBODY_KNOWS, raw, InvalidMessage(
+                self.channel.shared.set_aside(NOBODY_KNOWS, raw, InvalidMessage(
                     f"what lay among the messages in hand is none: {described(e)}"
                 ))  # fmt: skip
                 found.hdel(self.unacked_key, tag)
