@@ -30,11 +30,8 @@ class Toy(CoroutineTask):
 
     async def work(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         told: Mapping[str, Any] = request["kwargs"]
-        try:
-            await asyncio.sleep(told.get("sleep_s", 0))
-        except asyncio.CancelledError:
-            print(f"canceled {request['id']}", flush=True)
-            raise
+        if sleep_s := told.get("sleep_s"):
+            await self._sleep(request["id"], sleep_s)
         if told.get("do") == "raise":
             raise ZeroDivisionError("unexpected")
         if told.get("do") == "exit":
@@ -42,6 +39,14 @@ class Toy(CoroutineTask):
         if told.get("do") == "cancel itself":
             raise asyncio.CancelledError
         return told
+
+    async def _sleep(self, toy: str, seconds: float) -> None:
+        print(f"sleeps {toy}", flush=True)
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            print(f"canceled {toy}", flush=True)
+            raise
 
     def conclude(self, outcome: Mapping[str, Any]) -> str:
         do = outcome.get("do", "")

@@ -128,7 +128,7 @@ def test_a_running_job_is_revoked_at_once(
     worker: ToyWorker, monitor: Monitor, terminate: bool
 ) -> None:
     toy = worker.send(sleep_s=600)
-    until(lambda: monitor.state_of(toy) == "STARTED", WAIT_S)
+    until(lambda: f"sleeps {toy}" in worker.log, WAIT_S)
     worker.app.control.revoke(toy, terminate=terminate)
     until(lambda: monitor.state_of(toy) == "REVOKED", WAIT_S, "the revocation")
     until(lambda: f"canceled {toy}" in worker.log, WAIT_S, "the cancelation")
@@ -237,7 +237,7 @@ def test_a_warm_shutdown_finishes_what_runs_and_takes_no_more(
 ) -> None:
     with toy_worker(settings, admin, tmp_path, ROOM) as worker:
         quick, slow = worker.send(sleep_s=2), worker.send(sleep_s=4)
-        until(lambda: worker.in_hand == 2, WAIT_S)
+        until(lambda: worker.log.count("sleeps ") == 2, WAIT_S)
         worker.signal(signal.SIGTERM)
         until(lambda: "Warm shutdown" in worker.log, WAIT_S)
         until(lambda: worker.in_hand == 1, WAIT_S, "the first acknowledgement")
@@ -255,7 +255,7 @@ def test_a_cold_shutdown_gives_back_what_runs(
 ) -> None:
     with toy_worker(settings, admin, tmp_path, ROOM) as worker:
         toys = [worker.send(sleep_s=600) for _ in range(ROOM + 2)]
-        until(lambda: worker.in_hand == ROOM, WAIT_S)
+        until(lambda: worker.log.count("sleeps ") == ROOM, WAIT_S)
         worker.signal(signal.SIGQUIT)
         worker.wait_for_end()
         assert (worker.in_hand, worker.waiting()) == (0, ROOM + 2)
@@ -266,7 +266,7 @@ def test_a_cold_shutdown_gives_back_what_runs(
 def test_a_cold_shutdown_ends_a_warm_one(settings: Settings, admin: Any, tmp_path: Path) -> None:
     with toy_worker(settings, admin, tmp_path, ROOM) as worker:
         quick, slow = worker.send(sleep_s=1), worker.send(sleep_s=600)
-        until(lambda: worker.in_hand == 2, WAIT_S)
+        until(lambda: worker.log.count("sleeps ") == 2, WAIT_S)
         worker.signal(signal.SIGTERM)
         until(lambda: worker.in_hand == 1, WAIT_S)
         worker.signal(signal.SIGQUIT)
@@ -281,7 +281,7 @@ def test_a_soft_shutdown_gives_time_to_what_is_nearly_done(
 ) -> None:
     with toy_worker(settings, admin, tmp_path, ROOM, TOY_SOFT_S="3") as worker:
         quick, slow = worker.send(sleep_s=1), worker.send(sleep_s=600)
-        until(lambda: worker.in_hand == 2, WAIT_S)
+        until(lambda: worker.log.count("sleeps ") == 2, WAIT_S)
         worker.signal(signal.SIGQUIT)
         worker.wait_for_end()
         assert worker.made == {quick: 1}
