@@ -136,7 +136,6 @@ def test_nothing_outlives_a_killed_supervisor(
         host_of(worker).suspend()
         job = client.txt2img(PROMPT, seed=7)
         until(lambda: is_running(client, job.id), WAIT_S)
-        celery_worker(worker).suspend()  # it can neither finish nor be told to
         psutil.Process(worker.pid).kill()
         until(lambda: not worker.is_alive)
         make_folder(run_dir)  # as the next supervisor does first: it removes the dead one's

@@ -71,7 +71,9 @@ class CheckedChannel(kombu_redis.Channel):
         self._refusal = ""
         self._pool: Any = None
         super().__init__(*args, **kwargs)
+        self._registered = False  # or kombu would leave the hub, as if its connection were lost
         self.async_pool.disconnect()  # of the ping; many channels never read anything
+        self._registered = True
 
     # Connections: one that reads, and one for all else that is shared by all channels
 
