@@ -248,8 +248,7 @@ class CheckedChannel(kombu_redis.Channel):
             message = parse_message(taken.raw, self.shared.max_bytes, TASKS)
             check_call(message)
         except InvalidMessage as e:
-            self.shared.set_aside(taken.queue, taken.raw, e)
-            self.qos.ack(taken.tag)
+            self._set_aside(taken, e)
             return
         take_over(message, taken.queue, taken.tag)
         try:
@@ -258,10 +257,13 @@ class CheckedChannel(kombu_redis.Channel):
             raise
         except Exception as e:  # whatever Celery stumbles over must not be given to it again
             log.exception("Celery cannot take a message from %s", taken.queue)
-            self.qos.ack(taken.tag)
-            self.shared.set_aside(
-                taken.queue, taken.raw, InvalidMessage(f"Celery cannot take it: {described(e)}")
-            )
+            self._set_aside(taken, InvalidMessage(f"Celery cannot take it: {described(e)}"))
+
+    def _set_aside(self, taken: Taken, error: InvalidMessage) -> None:
+        """Keep what is no message for people; it is no more among those that jobs have."""
+        self.qos.ack(taken.tag)
+        self.qos.flush()
+        self.shared.set_aside(taken.queue, taken.raw, error)
 
     def _receive_one(self, connection: Any) -> Any:
         """A remote control command; one that is none must not end the worker."""
