@@ -150,12 +150,18 @@ class Poster:
         Raises `UrlRefused` or `FetchFailed`.
         """
         target = check_url(url)
-        async with (
-            _errors(target, self._timeout_s),
-            _exchange(self._pool, "POST", target, headers, body) as response,
-        ):
-            await _finish(response)
-            return response.status
+        status: int | None = None
+        try:
+            async with (
+                _errors(target, self._timeout_s),
+                _exchange(self._pool, "POST", target, headers, body) as response,
+            ):
+                status = response.status
+                await _finish(response)
+        except FetchFailed:
+            if status is None:  # else it has answered, and its body is of no interest
+                raise
+        return status
 
     async def close(self) -> None:
         await self._pool.aclose()

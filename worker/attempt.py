@@ -45,7 +45,7 @@ from crossmodal.settings import Settings
 from worker.blobs import Blobs
 from worker.bulk import BulkRun
 from worker.cancel import CancelToken, Superseded
-from worker.decoders.pool import Decoders
+from worker.decoders.pool import Decoders, DecoderUnavailable
 from worker.devices import default_socket
 from worker.host.client import HostClient
 from worker.host.protocol import Answer
@@ -237,10 +237,20 @@ class JobRunner:
             kept = await self._insist(
                 self._ledger.release(attempt, failure, counts=counts, alone=alone)
             )
-            return Released(failure, attempt.number) if kept else _superseded(attempt)
+            if kept or await self._is_released(attempt):
+                return Released(failure, attempt.number)
+            return _superseded(attempt)
         dead = not is_callers_fault(error.code)
         ended = await self._insist(self._ledger.fail(attempt, failure, dead=dead))
         return failure if ended else _superseded(attempt)
+
+    async def _is_released(self, attempt: Attempt) -> bool:
+        """Whether the job waits as this attempt has left it: only the answer was lost then."""
+        try:
+            job = await self._redis.run(self._ledger.get(attempt.job))
+        except JobNotFound:
+            return False
+        return job.state is JobState.QUEUED and job.attempt == attempt.number
 
     async def _insist(self, call: Call[bool]) -> bool:
         """Tell the ledger how an attempt ended, for as long as no other may have begun.
@@ -314,15 +324,22 @@ class JobRunner:
 
     async def _check_all(self) -> None:
         """Check all attempts in hand together, for as long as there are any."""
-        while self._tokens:
-            await asyncio.sleep(CHECK_S)
-            tokens = list(self._tokens)
-            try:
-                lost = await self._redis.run(self._ledger.lost([t.attempt for t in tokens]))
-            except BrokerUnavailable:  # not to know is no reason to stop
-                continue
-            self._lose([token for token in tokens if token.attempt in lost])
-        self._checking = None
+        try:
+            while self._tokens:
+                await asyncio.sleep(CHECK_S)
+                await self._check(list(self._tokens))
+        finally:
+            self._checking = None
+
+    async def _check(self, tokens: list[CancelToken]) -> None:
+        try:
+            lost = await self._redis.run(self._ledger.lost([t.attempt for t in tokens]))
+        except BrokerUnavailable:  # not to know is no reason to stop
+            return
+        except Exception:  # without these checks nothing could be canceled any more
+            log.exception("an internal error in checking attempts")
+            return
+        self._lose([token for token in tokens if token.attempt in lost])
 
     def _lose(self, tokens: list[CancelToken]) -> None:
         for token in tokens:
@@ -336,7 +353,7 @@ def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:
     if isinstance(error, ModelHostCrashed) and error.batch_size != 1:
         # It was one of many, or waited behind others: the next attempts will show.
         return attempt.excused >= MAX_EXCUSED
-    return not isinstance(error, ModelHostUnavailable | StorageUnavailable)
+    return not isinstance(error, ModelHostUnavailable | StorageUnavailable | DecoderUnavailable)
 
 
 def _timings(attempt: Attempt, answer: Answer, store_s: float, run_s: float) -> Timings:

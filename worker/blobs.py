@@ -8,6 +8,7 @@ from contextvars import copy_context
 from functools import cached_property, partial
 from typing import Any, ParamSpec, TypeVar
 
+from crossmodal.errors import ImageTooLarge, InvalidImage
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import CAPTIONS, result_key
 from crossmodal.jobs.params import MAX_SEED, BlobRef, ItemParams, Txt2ImgParams
@@ -19,6 +20,7 @@ from worker.host.protocol import Answer
 
 P = ParamSpec("P")
 T = TypeVar("T")
+MAX_PACKED = 32 * 2**20  # bytes of a bulk message's input, beside its largest picture
 THREADS = 32  # operations on the store that may be under way at once
 
 
@@ -44,13 +46,24 @@ class Blobs:
         # Opened on first use: a store that is away fails jobs, not the worker's start.
         return open_storage(self._settings)
 
-    def picture(self, image: BlobRef) -> bytes:
-        """The file of a stored picture. Raises `ImageTooLarge`, and `StorageUnavailable`."""
-        return self.store.get(image, self._settings.max_image_bytes)
+    def picture(self, image: BlobRef, max_bytes: int) -> bytes:
+        """The file of a stored picture, which has room for so many bytes.
 
-    def get(self, blob: BlobRef) -> bytes:
-        """The bytes of a blob. Raises `StorageUnavailable`."""
-        return self.store.get(blob)
+        Raises `ImageTooLarge`, `InvalidImage` and `StorageUnavailable`.
+        """
+        try:
+            return self.store.get(image, max_bytes)
+        except ImageTooLarge as e:
+            if max_bytes >= self._settings.max_image_bytes:
+                raise
+            raise InvalidImage(
+                f"{image.key!r} has more than the {max_bytes} bytes that its reference says: "
+                "upload it again, and name it as the upload does"
+            ) from e
+
+    def packed(self, blob: BlobRef) -> bytes:
+        """The input of a bulk message. Raises `ImageTooLarge` and `StorageUnavailable`."""
+        return self.store.get(blob, MAX_PACKED + 2 * self._settings.max_image_bytes)
 
     def put_images(
         self, attempt: Attempt, params: ItemParams, answer: Answer, folder: str = ""

@@ -7,7 +7,7 @@ an item becomes its own failure.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from crossmodal import tracing
 from crossmodal.errors import (
     BlobNotFound,
     CrossmodalError,
+    ImageDecoderCrashed,
     InvalidParams,
     ModelHostCrashed,
     is_callers_fault,
@@ -37,6 +38,7 @@ from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
 from worker.blobs import Blobs
 from worker.cancel import CancelToken
+from worker.decoders.pool import DecoderUnavailable
 from worker.host.client import HostClient
 from worker.host.protocol import Answer, HostInfo
 from worker.items import Image, Items
@@ -99,7 +101,7 @@ class BulkRun:
         return self._result(token.attempt, params, done, info, time.monotonic() - begun)
 
     def _fetch(self, params: BulkParams) -> list[BulkItem]:
-        items = unpack_items(self._blobs.get(params.input))
+        items = unpack_items(self._blobs.packed(params.input))
         if len(items) != params.items:
             raise InvalidParams(f"the message holds {len(items)} items, not {params.items}")
         return items
@@ -179,17 +181,25 @@ class BulkRun:
             if message.task is not Task.IMG2TXT:
                 return parsed
             packed = [message.items[one.place].image for one in parsed]
-            return await asyncio.gather(*map(self._with_image, parsed, packed))
+            return await _all_or_none(map(self._with_image, parsed, packed))
 
     async def _with_image(self, item: Prepared, packed: bytes | None) -> Prepared:
         if item.params is None:
             return item
-        try:
-            return item._replace(image=await self._items.bulk_image(item.params, packed))
-        except CrossmodalError as e:
-            if not (is_callers_fault(e.code) or isinstance(e, BlobNotFound)):
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return item._replace(image=await self._items.bulk_image(item.params, packed))
+            except DecoderUnavailable:
                 raise
-            return Prepared(item.place, item.custom_id, error=e)
+            except CrossmodalError as e:
+                crashed = isinstance(e, ImageDecoderCrashed)
+                if crashed and tries < self._settings.max_attempts:
+                    continue
+                if not (crashed or is_callers_fault(e.code) or isinstance(e, BlobNotFound)):
+                    raise
+                return Prepared(item.place, item.custom_id, error=e)
 
     async def _ask(self, message: Message, part: list[Prepared]) -> Answers:
         """What the models make of each item that is fit for them."""
@@ -238,6 +248,16 @@ class BulkRun:
             failure = Failure.of(error or CrossmodalError("the models gave no answer"))
             return {**named, "failure": failure}
         return named | self._items.store(message.token, item.params, answer, f"{item.place}-")
+
+
+async def _all_or_none(work: Iterable[Coroutine[Any, Any, Prepared]]) -> list[Prepared]:
+    """What each comes to; when one fails, the others end too, and the first failure is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as e:
+        raise e.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _parsed(task: Task, items: Sequence[BulkItem], part: Sequence[int]) -> list[Prepared]:

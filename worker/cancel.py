@@ -27,9 +27,10 @@ class CancelToken:
         self._is_lost = False
 
     def lose(self) -> None:
-        """Have the work end now, as `Superseded`."""
-        self._is_lost = True
-        self._timeout.reschedule(asyncio.get_running_loop().time())
+        """Have the work end now, as `Superseded`; if it is not ending already."""
+        if not self._is_lost and not self._timeout.expired():
+            self._is_lost = True
+            self._timeout.reschedule(asyncio.get_running_loop().time())
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:

@@ -46,7 +46,7 @@ class Items:
         with tracing.span("fetch input"):
             side = (await self._host.info()).image_side
             return await self._decoders.square(
-                size, lambda: self._blobs.call(self._blobs.picture, ref), side
+                size, lambda: self._blobs.call(self._blobs.picture, ref, size), side
             )
 
     async def bulk_image(self, params: ItemParams, packed: bytes | None) -> Image | None:

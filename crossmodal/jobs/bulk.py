@@ -14,6 +14,7 @@ MEDIA_TYPE = "application/vnd.msgpack"
 UNPACKS = frozenset({str, int, float, bool, type(None)})  # without a look, all that packs
 ITEM = (frozenset({str}), frozenset({dict}), frozenset({bytes, type(None)}))
 SURROGATES = {"unicode_errors": "surrogatepass"}  # a prompt may have some; they are cleaned later
+UNPACKED = {**SURROGATES, "max_array_len": 4_096}  # a byte may stand for a list of its own
 
 
 class BulkItem(NamedTuple):
@@ -40,7 +41,7 @@ class ItemPacker:
             packed: bytes = self._packer.pack(item)
             if not _is_plain(item.params):
                 # Not all that packs unpacks, one level deeper than it was packed.
-                msgpack.unpackb(join_items([packed]), **SURROGATES)
+                msgpack.unpackb(join_items([packed]), **UNPACKED)
             return packed
         except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as e:
             raise InvalidParams(f"the params of an item cannot be sent: {e}") from e
@@ -65,7 +66,7 @@ def pack_items(items: Iterable[BulkItem]) -> bytes:
 def unpack_items(data: bytes) -> list[BulkItem]:
     """What `pack_items` packed. Raises `InvalidParams` for anything else."""
     try:
-        rows = msgpack.unpackb(data, **SURROGATES)
+        rows = msgpack.unpackb(data, **UNPACKED)
         if not isinstance(rows, list):
             raise TypeError("it is not a list of items")
         items = [BulkItem._make(row) for row in rows]

@@ -33,6 +33,7 @@ from crossmodal.jobs.records import JobRecords, not_found
 from crossmodal.jobs.server import MemoryGuard
 from crossmodal.settings import Settings
 
+CANCELED_TOGETHER = 500  # messages of a batch
 NOBODY_WORKS_S = 60.0  # when to submit again to a full queue that nothing is taken from
 
 
@@ -276,10 +277,11 @@ class JobLedger(JobRecords):
         kept_s = self._retention if ahead else ""
         key = names.batch_key(self._prefix, batch_id)
         sent = yield self._on_key("cancel_batch", key, batch_id, kept_s)
-        yield [
-            self._on_job("cancel", names.bulk_job_id(batch_id, number), self._retention)
-            for number in range(sent)
-        ]
+        for first in range(0, sent, CANCELED_TOGETHER):  # others are answered in between
+            yield [
+                self._on_job("cancel", names.bulk_job_id(batch_id, number), self._retention)
+                for number in range(first, min(sent, first + CANCELED_TOGETHER))
+            ]
         return bool(sent)
 
     @call

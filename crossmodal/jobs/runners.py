@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any, Self, TypeVar
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import DataError, NoScriptError, RedisError
 
 from crossmodal.jobs.calls import (
     Atomic,
@@ -81,7 +81,10 @@ class Runner:
         if unknown := _unknown(sent, replies):
             for text in {_text(sent[i]) for i in unknown}:
                 self.redis.script_load(text)
-            again = self._together([sent[i] for i in unknown])
+            try:
+                again = self._together([sent[i] for i in unknown])
+            except RedisError as e:  # of these alone: the others have their replies
+                again = [e] * len(unknown)
             for i, reply in zip(unknown, again, strict=True):
                 replies[i] = reply
         return replies
@@ -122,6 +125,10 @@ class AsyncRunner:
                 given, go_on = _foreign(e, self._settings), steps.throw
 
     async def close(self) -> None:
+        """End the connections, once all that was asked in this loop is answered."""
+        while self._sending is not None and self._loop is asyncio.get_running_loop():
+            await asyncio.wait({self._sending})
+            await asyncio.sleep(0)  # a call that has its reply may ask again
         kept, self._kept, self._loop = self._kept, None, None
         if kept is not None:
             await kept.aclose()
@@ -176,6 +183,13 @@ class AsyncRunner:
         sent = [one for some, _ in asked for one in some]
         try:
             replies = iter(await self._together(sent))
+        except (UnicodeError, DataError) as e:  # one cannot be written; nothing was sent
+            if len(asked) > 1:
+                for one in asked:
+                    await self._answer([one])
+            elif not asked[0][1].done():
+                asked[0][1].set_exception(e)
+            return
         except BaseException as e:
             for _, future in asked:
                 if not future.done():
@@ -193,7 +207,10 @@ class AsyncRunner:
         if unknown := _unknown(sent, replies):
             for text in {_text(sent[i]) for i in unknown}:
                 await self.redis.script_load(text)
-            again = await self._together([sent[i] for i in unknown])
+            try:
+                again = await self._together([sent[i] for i in unknown])
+            except RedisError as e:  # of these alone: the others have their replies
+                again = [e] * len(unknown)
             for i, reply in zip(unknown, again, strict=True):
                 replies[i] = reply
         return replies

@@ -39,7 +39,9 @@ Check = Callable[[], tuple[str, Any] | None]
 
 def up(
     devices: Annotated[str, typer.Option(help="auto, cpu, or cuda:0,cuda:1.")] = "auto",
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Task processes a device.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Jobs a device has in hand.")
+    ] = None,
     flower: Annotated[bool, typer.Option(help="Also run Flower.")] = True,
     gateway: Annotated[
         bool, typer.Option(help="Also serve HTTP, the page, webhooks and batches.")

@@ -338,3 +338,33 @@ def test_many_photos_at_once_stay_within_the_budget(
         return most - before
 
     assert run(work, program=PROGRAM) <= load_settings().decode_memory
+
+
+def test_room_outlives_whoever_is_canceled_in_the_turn_in_which_it_is_given() -> None:
+    async def scenario() -> bool:
+        room = Room(10)
+        holding = asyncio.Event()
+
+        async def hold() -> None:
+            async with room.lent(10):
+                holding.set()
+                await asyncio.Event().wait()
+
+        async def wait() -> None:
+            async with room.lent(5):
+                raise AssertionError("it was canceled before its turn")
+
+        holder = asyncio.create_task(hold())
+        await holding.wait()
+        waiter = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        waiter.cancel()  # both in one turn of the loop, the waiter first
+        holder.cancel()
+        assert all(
+            isinstance(e, asyncio.CancelledError)
+            for e in await asyncio.gather(holder, waiter, return_exceptions=True)
+        )
+        async with asyncio.timeout(10), room.lent(10):
+            return True
+
+    assert asyncio.run(scenario())

@@ -263,3 +263,30 @@ def test_a_call_that_is_canceled_harms_no_other(settings: Settings, key: str) ->
         return found
 
     assert asyncio.run(run()) == {"value": "b"}
+
+
+def test_a_command_that_cannot_be_written_harms_only_its_own_call(
+    settings: Settings, key: str
+) -> None:
+    @call
+    def odd() -> Steps[Any]:
+        return (yield redis.get("\ud800"))
+
+    good, bad = on_a_loop(settings, noted(key, "a"), odd())
+    assert good == {"value": "a"}
+    assert isinstance(bad, UnicodeEncodeError)
+
+
+def test_what_was_asked_before_the_end_is_answered(settings: Settings, key: str) -> None:
+    async def scenario() -> list[dict[str, str]]:
+        runner = AsyncRunner(settings)
+        asked = [asyncio.create_task(runner.run(noted(f"{key}:{i}", "a"))) for i in range(2)]
+        await asyncio.sleep(0)
+        await runner.close()
+        found = [await runner.run(noted(key, "b"))]
+        async with asyncio.timeout(10):
+            found += await asyncio.gather(*asked)
+        await runner.close()
+        return found
+
+    assert asyncio.run(scenario()) == [{"value": "b"}, {"value": "a"}, {"value": "a"}]

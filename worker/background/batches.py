@@ -105,7 +105,8 @@ class BatchRunner:
         try:
             batch = await self._found(batch_id)
             if batch is not None:
-                await self._runner.run(self._batches.close(await self._ended(batch)))
+                ended = batch if batch.is_done else await self._ended(batch)
+                await self._runner.run(self._batches.close(ended))
         except BatchLeft:
             log.info("batch %s is left to the next process", batch_id)
         except (CrossmodalError, OSError) as e:  # such as a disk that is full

@@ -51,12 +51,19 @@ class Presence:
     async def show(self, stopping: asyncio.Event) -> None:
         """Be on the list of workers until `stopping` is set, and beat until this is canceled."""
         told = asyncio.create_task(stopping.wait())
-        while not stopping.is_set():
-            self._files.beat.touch()
-            if await self._say(self._workers.announce(self._name, queues=[BACKGROUND])):
-                self._note_ready()
-            await asyncio.wait({told}, timeout=BEAT_S)
-        await self.leave()
+        beating = asyncio.create_task(self._beat())
+        try:
+            while not stopping.is_set():
+                if await self._say(self._workers.announce(self._name, queues=[BACKGROUND])):
+                    self._note_ready()
+                await asyncio.wait({told}, timeout=BEAT_S)
+            await self.leave()
+            await beating
+        finally:
+            beating.cancel()
+
+    async def _beat(self) -> None:
+        """Show that the loop turns, whether Redis answers or not."""
         while True:
             self._files.beat.touch()
             await asyncio.sleep(BEAT_S)

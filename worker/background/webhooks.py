@@ -22,6 +22,7 @@ from crossmodal.net import Poster
 from crossmodal.settings import Settings
 
 POLL_S = 0.5
+CLAIM_EVERY_S = 0.05  # at most: Redis goes through what is due each time
 AGAIN_S = 1.0  # until Redis is told again what a receiver answered
 TELLING_S = 60.0  # how long that is tried
 
@@ -52,6 +53,7 @@ class WebhookSender:
                     {told, *self._under_way.values()}, timeout=POLL_S,
                     return_when=asyncio.FIRST_COMPLETED,
                 )  # fmt: skip
+                await asyncio.wait({told}, timeout=CLAIM_EVERY_S)
             if self._under_way:
                 await asyncio.wait(self._under_way.values())
         finally:
@@ -67,6 +69,9 @@ class WebhookSender:
             due = await self._runner.run(self._deliveries.claim_due(room))
         except BrokerUnavailable as e:
             self._note_outage(e)
+            return
+        except Exception:  # the next poll may do better
+            log.exception("internal error in claiming deliveries")
             return
         self._is_out = False
         for delivery in due:

@@ -44,10 +44,16 @@ def backend_conf(settings: Settings) -> tuple[str | None, dict[str, Any]]:
     options: dict[str, Any] = {}
     if prefix := celery_prefix(settings.key_prefix):
         options["global_keyprefix"] = prefix
-    conf = {"result_backend_transport_options": options}
+    conf: dict[str, Any] = {"result_backend_transport_options": options}
     if not url.startswith(REDIS_SCHEMES):
         return url, conf
     address = parse_address(url, "CELERY_RESULT_BACKEND")
+    # Celery stores results in the thread that takes messages: it must not wait there for long.
+    options["retry_policy"] = {"max_retries": 1, "interval_start": 0, "interval_max": 0.1}
+    conf |= {
+        "redis_socket_connect_timeout": settings.connect_timeout_s,
+        "redis_socket_timeout": settings.connect_timeout_s,
+    }
     if address.is_sentinel:
         asked = sentinel_options(settings, address)
         del asked["retry"]  # it could not be shown

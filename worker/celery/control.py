@@ -45,12 +45,14 @@ def revoke(panel: Any, task_id: str | Iterable[str], **_: Any) -> Any:
     """Cancel jobs: those in hand now, others when their message comes."""
     ids = set(maybe_list(task_id) or [])
     answer = control.revoke(panel, ids)
-    for request in [r for r in tuple(state.requests.values()) if r.id in ids and is_job_id(r.id)]:
+    in_hand = {request.id: request for request in tuple(state.requests.values())}
+    for job_id in filter(is_job_id, ids):
         try:
             with suppress(JobNotFound):  # the ledger first: what is canceled must not run again
-                panel.app.runner.run(JobLedger(panel.app.settings).cancel(request.id))
+                panel.app.runner.run(JobLedger(panel.app.settings).cancel(job_id))
         except BrokerUnavailable as e:
-            log.warning("job %s is not canceled: %s", request.id, e)
-        else:
-            request.terminate(panel.consumer.pool)
+            log.warning("job %s is not canceled: %s", job_id, e)
+            continue
+        if job_id in in_hand:  # what runs since before a lost connection ends by its record
+            in_hand[job_id].terminate(panel.consumer.pool)
     return answer

@@ -62,9 +62,9 @@ class Lease:
     async def keep(self) -> None:
         """Renew for ever; at once, so that it is known who consumes."""
         while True:
-            self._end_orphan()
-            self._beat_while_draining()
             try:
+                self._end_orphan()
+                self._beat_while_draining()
                 await self._renew()
             except BrokerUnavailable as e:
                 log.warning("leases are not renewed: %s", e)
@@ -178,5 +178,5 @@ def _touch(file: Path | None) -> None:
     The next supervisor of the machine removes it.
     """
     if file is not None:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             file.touch()

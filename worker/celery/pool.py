@@ -23,7 +23,7 @@ from billiard.einfo import ExceptionInfo
 from celery import Task
 from celery.concurrency.base import BasePool
 from celery.worker import state
-from kombu.asynchronous import get_event_loop
+from kombu.asynchronous import get_event_loop, set_event_loop
 
 from worker.celery.handover import Bell, Handover
 from worker.celery.lanes import Lane, Lanes
@@ -141,7 +141,11 @@ class CoroutinePool(BasePool):
         self.loop.start()
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Called again after each lost connection, with which the hub forgets whom it reads."""
+        """Called again after each lost connection, with which the hub forgets whom it reads.
+
+        kombu also forgets that it is the hub: acknowledgements would no more go together.
+        """
+        set_event_loop(hub)
         hub.add_reader(self._bell.fd, self._conclude_ended)
 
     def on_apply(
@@ -223,7 +227,8 @@ class CoroutinePool(BasePool):
         if done.cancelled():
             job.outcome = None if job.is_canceled else RuntimeError("its coroutine was canceled")
         elif (error := done.exception()) is not None:
-            is_fit = isinstance(error, Exception)  # others would end the worker
+            # Others would end the worker, and Celery raises what is of memory again.
+            is_fit = isinstance(error, Exception) and not isinstance(error, MemoryError)
             job.is_canceled = False
             job.outcome = error if is_fit else RuntimeError(f"its coroutine raised {error!r}")
         else:

@@ -32,6 +32,7 @@ from worker.celery.unacked import Unacked
 log = logging.getLogger(__name__)
 
 REPLIES = ".reply.celery.pidbox"  # how queues end that answers to remote control come in
+SOON_S = 0.05
 AGAIN_S = 1.0  # after Redis has refused something that it may allow later
 MAX_TAKES = 10  # in a row, before Celery's loop goes on
 SetAside = Callable[[str, bytes, CrossmodalError], None]
@@ -100,9 +101,21 @@ class CheckedChannel(kombu_redis.Channel):
         """What runs on is not given back with the connection that it came over."""
         if not self.closed and self._qos is not None:
             self._qos.flush()
+            self._give_held_back()
             for tag in self.shared.lanes.tags:
                 self._qos._delivered.pop(tag, None)
         super().close()
+
+    def _give_held_back(self) -> None:
+        """Put what could not be noted back into its queue, if Redis takes it now."""
+        try:
+            with self.conn_or_acquire() as client:
+                while held := self.shared.held:
+                    queue, raw = held[-1]
+                    client.rpush(queue, raw)
+                    held.pop()
+        except (*self.connection_errors, RedisError) as e:
+            log.warning("%d messages wait for Redis: %s", len(self.shared.held), e)
 
     # Taking messages
 
@@ -140,7 +153,9 @@ class CheckedChannel(kombu_redis.Channel):
             return
         self._in_poll = self.client.connection
         prefixed = [self.global_keyprefix + key for key in keys]
-        self.client.connection.send_command("BRPOP", *prefixed, timeout or self.brpop_timeout or 0)
+        # What comes for a lane that is not asked for must not wait for long once it has room.
+        wait_s = SOON_S if self._more else timeout or self.brpop_timeout or 0
+        self.client.connection.send_command("BRPOP", *prefixed, wait_s)
 
     def _in_turn(self) -> list[str]:
         found: list[str] = self._queue_cycle.consume(len(self.active_queues))

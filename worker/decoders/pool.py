@@ -24,6 +24,10 @@ PART_OF_FILES = 4  # a quarter of the rest is for files: each lies here and in i
 MOST_A_PIXEL = 24  # bytes, in any format: crossmodal/vision/header.py
 
 
+class DecoderUnavailable(ImageDecoderCrashed):
+    """No process could be started: no fault of the image."""
+
+
 class Decoders:
     """As many processes as cores, each started when a picture waits and none is free.
 
@@ -96,7 +100,7 @@ class Decoders:
         try:
             return Decoder(self._program, self._max_memory)
         except OSError as e:
-            raise ImageDecoderCrashed(f"no process can be started: {described(e)}") from e
+            raise DecoderUnavailable(f"no process can be started: {described(e)}") from e
 
     def _keep(self, decoder: Decoder) -> None:
         loop = asyncio.get_running_loop()

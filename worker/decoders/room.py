@@ -37,7 +37,7 @@ class Room:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._give(size)
-            else:
+            elif waiter in self._waiting:
                 self._waiting.remove(waiter)
                 self._serve()  # those behind may be smaller
             raise
@@ -47,7 +47,12 @@ class Room:
         self._serve()
 
     def _serve(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
-            size, turn = self._waiting.popleft()
-            self._free -= size
-            turn.set_result(None)
+        while self._waiting:
+            size, turn = self._waiting[0]
+            is_gone = turn.done()  # canceled in this very turn of the loop
+            if not is_gone and size > self._free:
+                return
+            self._waiting.popleft()
+            if not is_gone:
+                self._free -= size
+                turn.set_result(None)
