@@ -13,10 +13,12 @@ from crossmodal.local.valkey import free_port
 
 @dataclass
 class Receiver:
-    """A server that answers with `status`, once `may_answer` is set."""
+    """A server that answers with `status`, once `may_answer` is set; with 503 each time that
+    as many posts have come as `fails_every`."""
 
     port: int
     status: int = 204
+    fails_every: int = 0
     told: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     may_answer: Event = field(default_factory=Event)
     server: ThreadingHTTPServer | None = None
@@ -35,7 +37,7 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.told.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 receiver.may_answer.wait(60)
-                self.send_response(receiver.status)
+                self.send_response(receiver.next_status())
                 self.send_header("content-length", "0")
                 self.end_headers()
 
@@ -46,6 +48,10 @@ class Receiver:
         self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True
         Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def next_status(self) -> int:
+        fails = self.fails_every and len(self.told) % self.fails_every == 0
+        return 503 if fails else self.status
 
     def stop(self) -> None:
         self.may_answer.set()

@@ -118,7 +118,7 @@ class Audit:
     def _of_result(self, job: Job, result: JobResult) -> Iterator[str]:
         if result.attempt != job.attempt:
             yield f"{job.id}: the result of attempt {result.attempt} stands for {job.attempt}"
-        if not result.images and not result.captions:
+        if not (result.images or result.captions or result.parts):
             yield f"{job.id} has succeeded with nothing"
         try:
             for image in result.images:

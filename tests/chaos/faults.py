@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import psutil
 
 from tests.chaos.proxy import Behaviour
-from tests.chaos.world import Worker, World
+from tests.chaos.world import Service, Worker, World
 
 Fault = Callable[[World, random.Random], "Hit"]
 
@@ -59,6 +59,22 @@ def kill_supervisor(world: World, rng: random.Random) -> Hit:
     return replace(_kill(worker, worker.supervisor()), doomed=doomed)
 
 
+def kill_background(world: World, rng: random.Random) -> Hit:
+    return _kill_service(world.background)
+
+
+def kill_gateway(world: World, rng: random.Random) -> Hit:
+    return _kill_service(world.gateway)
+
+
+def _kill_service(service: Service) -> Hit:
+    process = service.process()
+    if process is None:  # it is being restarted after the last fault
+        return Hit(False)
+    process.kill()
+    return Hit()
+
+
 def restart_redis(world: World, rng: random.Random) -> Hit:
     world.restart_valkey(rng.choice([signal.SIGTERM, signal.SIGKILL]))
     return Hit()
@@ -103,6 +119,8 @@ FAULTS: dict[str, tuple[Fault, int]] = {  # with how often, relative to one anot
     "Celery worker killed": (kill_celery, 3),
     "model host killed": (kill_model_host, 3),
     "supervisor killed": (kill_supervisor, 2),
+    "background process killed": (kill_background, 2),
+    "gateway killed": (kill_gateway, 1),
     "Redis restarted": (restart_redis, 2),
     "Redis paused": (pause_redis, 1),
     "Redis connections reset": (reset_redis_connections, 2),

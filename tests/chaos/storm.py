@@ -34,8 +34,10 @@ from crossmodal.processes import wait_until
 from producer import Client, JobHandle
 from tests.chaos.audit import Accepted, Audit, running_jobs
 from tests.chaos.faults import FAULTS
+from tests.chaos.traffic import Traffic
 from tests.chaos.world import World
 from tests.ledgers import Ledger
+from tests.receiver import Receiver, listening
 from tests.workers import REAL_WORKER
 
 PRODUCERS = 3
@@ -56,11 +58,15 @@ class Storm:
     jobs: int
     poison: int
     pause_s: tuple[float, float]
+    receiver: Receiver
     accepted: Accepted = field(default_factory=Accepted)
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[str] = field(default_factory=Counter)
     over: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.traffic = Traffic(self.world, self.seed, self.receiver, self.over)
 
     def rage(self) -> None:
         """Submit and break, then mend all, and wait until everything has settled."""
@@ -70,6 +76,8 @@ class Storm:
             for i in range(PRODUCERS)
         ]
         threads.append(threading.Thread(target=self._meddle, name="meddler"))
+        threads.append(threading.Thread(target=self.traffic.send_bulk, name="bulk"))
+        threads.append(threading.Thread(target=self.traffic.call_gateway, name="http"))
         for thread in threads:
             thread.start()
         watchers: list[threading.Thread] = []
@@ -81,6 +89,7 @@ class Storm:
                 self.world.keep_up()
         finally:  # or the producers of a storm that failed would keep its process alive
             self.over.set()
+            self.world.keep_up()
             for thread in threads + watchers:
                 thread.join()
 
@@ -88,7 +97,12 @@ class Storm:
         """Wait until nothing is on its way any more; the audit says what still is."""
         self.world.keep_up()
         settings = self.world.settings(through_proxy=False)
-        wait_until(lambda: not any(Audit(settings, self.accepted).unsettled()), SETTLE_S, 2.0)
+
+        def is_settled() -> bool:
+            audit = Audit(settings, self.accepted)
+            return not any(audit.unsettled()) and not any(self.traffic.unsettled())
+
+        wait_until(is_settled, SETTLE_S, 2.0)
         return Audit(settings, self.accepted)
 
     # -- producers ------------------------------------------------------------------------
@@ -278,7 +292,8 @@ def report(storm: Storm, audit: Audit, breaches: list[str]) -> str:
         lines.append(f"| {name} | {storm.counts[name]} | {shown} |")
     attempts = Counter(job.attempt for job in audit.records.values())
     poison = len(storm.accepted.poison)
-    others = {k: v for k, v in storm.counts.items() if k not in FAULTS and v}
+    traffic = storm.traffic
+    others = {k: v for k, v in (storm.counts + traffic.counts).items() if k not in FAULTS and v}
     lines += [
         "",
         f"jobs accepted: {len(storm.accepted.jobs)}, {poison} of them poison",
@@ -286,6 +301,8 @@ def report(storm: Storm, audit: Audit, breaches: list[str]) -> str:
         f"attempts: {', '.join(f'{n} × {a}' for a, n in sorted(attempts.items()))}",
         f"besides: {', '.join(f'{n} {what}' for what, n in sorted(others.items()))}",
         f"killed in every attempt, and so failed: {len(audit.struck_down)}",
+        f"bulk: {len(traffic.bulk)} batches; over HTTP: {len(traffic.jobs)} jobs, "
+        f"{len(traffic.batches)} batches; webhooks: {len(traffic.receiver.told)} posts",
         f"garbage: {storm.accepted.garbage} sent, {audit.set_aside} set aside",
         f"breaches: {len(breaches)}",
         *breaches[:50],
@@ -314,7 +331,7 @@ def run(storm: Storm) -> tuple[str, list[str]]:
     """The storm from beginning to end: its report, and its breaches."""
     storm.rage()
     audit = storm.settle()
-    breaches = list(audit.breaches())
+    breaches = [*audit.breaches(), *storm.traffic.unsettled(), *storm.traffic.breaches()]
     storm.world.stop()
     wait_until(lambda: not storm.world.survivors(), 30)
     breaches += [f"orphan: {p.pid} {p.cmdline()}" for p in storm.world.survivors()]
@@ -332,9 +349,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.folder is not None:
         args.folder.mkdir(parents=True, exist_ok=True)
-    with world_of(15.0, 4, args.folder) as world:
+    with world_of(15.0, 4, args.folder) as world, listening() as receiver:
         world.longest_pause_s = 30.0
-        storm = Storm(world, args.seed, args.minutes, args.jobs, args.poison, (4.0, 12.0))
+        receiver.fails_every = 3
+        storm = Storm(world, args.seed, args.minutes, args.jobs, args.poison, (4.0, 12.0), receiver)
         text, breaches = run(storm)
     print(text)
     raise SystemExit(bool(breaches))

@@ -1,4 +1,5 @@
-"""The stack that the storm rages over: Valkey, an S3 store, two workers, all real processes."""
+"""The stack that the storm rages over: Valkey, an S3 store, two workers, a gateway, a background
+process, all real processes."""
 
 import os
 import signal
@@ -13,7 +14,7 @@ import psutil
 
 from crossmodal.jobs.workers import worker_name
 from crossmodal.local.valkey import answers, free_port
-from crossmodal.processes import Child, wait_until
+from crossmodal.processes import Child, python_module, wait_until
 from crossmodal.settings import Settings, load_settings
 from tests.chaos.proxy import Proxy
 from tests.marked import marked
@@ -84,6 +85,32 @@ class Worker:
 
 
 @dataclass
+class Service:
+    """A process without devices, kept up as by a process manager."""
+
+    name: str
+    folder: Path
+    argv: Sequence[str]
+    env: dict[str, str]
+    child: Child | None = None
+
+    def start(self) -> None:
+        with (self.folder / f"{self.name}.log").open("ab") as log:
+            self.child = Child(self.name, list(self.argv), self.env, output=log)
+            self.child.start()
+
+    def keep_up(self) -> None:
+        if self.child is None or not self.child.is_alive:
+            self.start()
+
+    def process(self) -> psutil.Process | None:
+        try:
+            return psutil.Process(self.child.pid) if self.child and self.child.is_alive else None
+        except psutil.NoSuchProcess:
+            return None
+
+
+@dataclass
 class World:
     """Starts everything, and lets what is broken be mended again."""
 
@@ -108,9 +135,17 @@ class World:
             Worker(f"worker-{i}", self.folder, self.env, self.concurrency, self.program)
             for i in range(2)
         ]
-        for worker in self.workers:
-            worker.start()
+        port = free_port()
+        self.gateway_url = f"http://127.0.0.1:{port}"
+        self.gateway = self._service("gateway", "--port", str(port))
+        self.background = self._service("background")
+        for part in self.parts:
+            part.start()
         assert wait_until(lambda: all(w.ready.exists() for w in self.workers), START_S)
+
+    def _service(self, command: str, *options: str) -> Service:
+        argv = python_module("crossmodal.cli", command, *options)
+        return Service(command, self.folder, argv, self.env)
 
     def settings(self, through_proxy: bool = True) -> Settings:
         """For a producer, or, past the proxies, for who looks from outside and may do anything."""
@@ -130,19 +165,24 @@ class World:
     def valkey(self) -> Child:
         return self.server.child
 
+    @property
+    def parts(self) -> list[Worker | Service]:
+        """What is started again when it has ended; the gateway ends before what it asks."""
+        return [self.gateway, *self.workers, self.background]
+
     def keep_up(self) -> None:
-        for worker in self.workers:
-            worker.keep_up()
+        for part in self.parts:
+            part.keep_up()
 
     def stop(self) -> None:
-        for worker in self.workers:
-            if worker.child is not None:
-                worker.child.stop(90)
+        for part in self.parts:
+            if part.child is not None:
+                part.child.stop(90)
 
     def close(self) -> None:
-        for worker in self.workers:
-            if worker.child is not None:
-                worker.child.kill()
+        for part in self.parts:
+            if part.child is not None:
+                part.child.kill()
         self.redis_proxy.close()
         self.store_proxy.close()
         self.store.kill()
@@ -151,7 +191,7 @@ class World:
         os.environ.update(self._environ)
 
     def survivors(self) -> list[psutil.Process]:
-        """Processes of workers that are still there, by the mark in their environment."""
+        """Processes of ours that are still there, by the mark in their environment."""
         return marked(MARK, self.mark, "CROSSMODAL_LEASE_S")
 
     def _environment(self) -> dict[str, str]:
@@ -163,6 +203,7 @@ class World:
             "AWS_ENDPOINT": f"http://127.0.0.1:{self.store_proxy.port}",
             "AWS_ACCESS_KEY_ID": "storm", "AWS_SECRET_ACCESS_KEY": "storm",
             "AWS_REGION": "us-east-1",
+            "CROSSMODAL_ALLOW_PRIVATE_URLS": "true",  # of the receiver of webhooks
             "PYTHONPATH": os.pathsep.join([str(POISON), os.environ.get("PYTHONPATH", "")]),
             **self.more_env,
         }  # fmt: skip
