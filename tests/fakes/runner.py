@@ -9,6 +9,7 @@ from pathlib import Path
 
 from crossmodal.settings import Settings
 from worker.attempt import Delivery, Ending, JobRunner
+from worker.decoders.pool import PROGRAM, Decoders
 from worker.host.client import HostClient
 
 WAIT_S = 60.0
@@ -31,14 +32,17 @@ class LoopRunner:
 
 
 @contextmanager
-def looping(settings: Settings, socket: Path, wait_s: float = 60) -> Iterator[LoopRunner]:
-    """A runner that is joined to the model host at `socket`."""
+def looping(
+    settings: Settings, socket: Path, wait_s: float = 60, decoder: str = PROGRAM
+) -> Iterator[LoopRunner]:
+    """A runner that is joined to the model host at `socket`, with decoders that run a program."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def made() -> JobRunner:
-        return JobRunner(settings, HostClient(socket, wait_s, timeout_s=60))
+        host = HostClient(socket, wait_s, timeout_s=60)
+        return JobRunner(settings, host, Decoders(settings, decoder))
 
     runner = asyncio.run_coroutine_threadsafe(made(), loop).result(WAIT_S)
     yield LoopRunner(loop, runner)

@@ -207,3 +207,25 @@ def test_a_job_that_has_outlived_its_record_is_not_run(
     gone = Delivery("gone-1", Task.TXT2IMG, {"prompt": "a circle"}, WORKER, is_recorded=True)
     assert worker[1].run(gone) == Skipped("unknown")
     assert worker[0].batches == []
+
+
+@pytest.mark.parametrize("role", [b"poison", b"tarpit", b"glutton"])
+def test_a_picture_that_ends_its_decoder_fails_alone(
+    client: Client, settings: Settings, tmp_path: Path, role: bytes
+) -> None:
+    """A crash, a hang and two gigabytes, each among 200 good pictures."""
+    own = settings.model_copy(update={"decode_timeout_s": 2.0})
+    socket = tmp_path / "host.sock"
+    good = client.upload(png())
+    with serving(socket), looping(own, socket, decoder="tests.fakes.decoder") as runner:
+        bad = client.img2txt(png() + role)
+        mates = [client.img2txt(good) for _ in range(200)]
+        endings = [runner.start(delivery(job, Task.IMG2TXT)) for job in (*mates[:100], bad)]
+        endings += [runner.start(delivery(job, Task.IMG2TXT)) for job in mates[100:]]
+        found = [ending.result(WAIT_S) for ending in endings]
+        assert code(found.pop(100)) == "image_decoder_crashed"
+        assert all(isinstance(result, JobResult) and result.attempt == 1 for result in found)
+        assert isinstance(runner.run(delivery(bad, Task.IMG2TXT)), Released)
+        last = runner.run(delivery(bad, Task.IMG2TXT))
+        assert isinstance(last, Failure)
+        assert last.code == "image_decoder_crashed"
