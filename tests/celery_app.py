@@ -30,3 +30,6 @@ def celery_app(settings: Settings) -> Iterator[Any]:
 
         with make_app(settings) as app:
             yield app
+            consumer = getattr(app.backend, "result_consumer", None)
+            if consumer is not None:
+                consumer.stop()  # it subscribes anew for each result that it has given out

@@ -35,6 +35,8 @@ def clone(tmp_path: Path) -> Path:
         target = tmp_path / "crossmodal" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target)
+    for name in ("pyproject.toml", "constraints.txt"):  # older than what is installed
+        os.utime(tmp_path / "crossmodal" / name, (0, 0))
     (tmp_path / "crossmodal" / ".venv").symlink_to(sys.prefix)
     return tmp_path / "crossmodal"
 
