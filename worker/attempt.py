@@ -10,7 +10,6 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from crossmodal import logs, tracing
@@ -18,7 +17,6 @@ from crossmodal.errors import (
     BrokerUnavailable,
     CrossmodalError,
     InvalidParams,
-    JobFailed,
     JobNotFound,
     ModelHostCrashed,
     ModelHostUnavailable,
@@ -44,8 +42,9 @@ from crossmodal.metrics import job_ended, output_stored
 from crossmodal.settings import Settings
 from worker.blobs import Blobs
 from worker.bulk import BulkRun
-from worker.cancel import CancelToken, Superseded
+from worker.cancel import CancelToken, InHand, Superseded
 from worker.decoders.pool import Decoders, DecoderUnavailable
+from worker.delivery import Busy, Delivery, Ending, Released, Skipped
 from worker.devices import default_socket
 from worker.host.client import HostClient
 from worker.host.protocol import Answer
@@ -53,58 +52,9 @@ from worker.items import Items
 
 log = logging.getLogger(__name__)
 
-CHECK_S = 0.5  # how often the attempts in hand are checked
 TELL_AGAIN_S = 0.5
 MAX_EXCUSED = 10  # a job beside which hosts die more often is not believed any more
 MAX_RECORDED_PARAMS = 4_096  # of params that are wrong, this much is kept to be looked at
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """A message as it was taken from the queue by the worker called `worker`.
-
-    `is_recorded` says that its sender had opened the job's record, so that a job without one
-    has outlived it; `expires_in_s` and `traceparent` are of a job that has none yet.
-    """
-
-    job: str
-    task: Task
-    raw: Mapping[str, Any]
-    worker: str
-    is_recorded: bool = False
-    expires_in_s: float | None = None
-    traceparent: str | None = None
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """The message needs no work: its job is `canceled`, `expired` or `unknown`, or the attempt was
-    `superseded` by another, which will tell."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Busy:
-    """Another attempt at the job is alive. The message must come back, in case that one dies."""
-
-
-@dataclass(frozen=True)
-class Released:
-    """The attempt failed in a way that may pass; the job waits for the next one.
-
-    `tries` grows with each attempt that ended so, whether it counts or not.
-    """
-
-    failure: Failure
-    tries: int
-
-    @property
-    def code(self) -> str:
-        return self.failure.code
-
-
-Ending = JobResult | Failure | Skipped | Busy | Released
 
 
 class JobRunner:
@@ -128,12 +78,10 @@ class JobRunner:
         self._blobs = Blobs(settings)
         self._items = Items(settings, self._blobs, self._decoders, self._host)
         self._bulk = BulkRun(settings, self._blobs, self._items, self._host)
-        self._tokens: set[CancelToken] = set()
-        self._checking: asyncio.Task[None] | None = None
+        self._in_hand = InHand(self._redis, self._ledger)
 
     async def close(self) -> None:
-        if self._checking is not None:
-            self._checking.cancel()
+        self._in_hand.close()
         self._blobs.close()
         await self._decoders.close()
         await self._host.close()
@@ -151,13 +99,6 @@ class JobRunner:
             return Busy() if attempt.reason == "busy" else await self._outcome(delivery.job)
         ending = await self._observe(delivery.task, attempt, problem)
         return await self._outcome(delivery.job) if isinstance(ending, Skipped) else ending
-
-    async def cancel(self, job_id: str) -> JobState:
-        """Cancel a job; what runs of it here ends at once. Raises `JobNotFound`."""
-        state = await self._redis.run(self._ledger.cancel(job_id))
-        if state is JobState.CANCELED:
-            self._lose([token for token in self._tokens if token.attempt.job == job_id])
-        return state
 
     async def _outcome(self, job_id: str) -> Ending:
         """How a job has ended that this message did not end, for those who watch the message."""
@@ -272,14 +213,11 @@ class JobRunner:
     async def _work(self, attempt: Attempt, params: Params) -> JobResult:
         """What the attempt made, stored. Raises `Superseded`, `TimedOut` and what goes wrong."""
         token = CancelToken(attempt, self._settings.run_time_limit_of(task_of(params)))
-        self._watch(token)
-        try:
+        with self._in_hand.watching(token):
             async with token.held():
                 if isinstance(params, BulkParams):
                     return await self._bulk.run(token, params)
                 return await self._single(token, params)
-        finally:
-            self._tokens.discard(token)
 
     async def _single(self, token: CancelToken, params: ItemParams) -> JobResult:
         begun = time.monotonic()
@@ -313,39 +251,6 @@ class JobRunner:
             attempt=attempt.number,
             metadata=params.metadata,
         )
-
-    # -- attempts in hand -----------------------------------------------------------------
-
-    def _watch(self, token: CancelToken) -> None:
-        """Have the token know when its attempt is lost."""
-        self._tokens.add(token)
-        if self._checking is None:
-            self._checking = asyncio.create_task(self._check_all())
-
-    async def _check_all(self) -> None:
-        """Check all attempts in hand together, for as long as there are any."""
-        try:
-            while self._tokens:
-                await asyncio.sleep(CHECK_S)
-                await self._check(list(self._tokens))
-        finally:
-            self._checking = None
-
-    async def _check(self, tokens: list[CancelToken]) -> None:
-        try:
-            lost = await self._redis.run(self._ledger.lost([t.attempt for t in tokens]))
-        except BrokerUnavailable:  # not to know is no reason to stop
-            return
-        except Exception:  # without these checks nothing could be canceled any more
-            log.exception("an internal error in checking attempts")
-            return
-        self._lose([token for token in tokens if token.attempt in lost])
-
-    def _lose(self, tokens: list[CancelToken]) -> None:
-        for token in tokens:
-            if token in self._tokens:  # its work has not ended meanwhile
-                log.info("job %s: attempt %d ends early", token.attempt.job, token.attempt.number)
-                token.lose()
 
 
 def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:
@@ -394,8 +299,3 @@ def _excerpt(raw: Mapping[str, Any]) -> str:
     if len(text) <= MAX_RECORDED_PARAMS:
         return text
     return json.dumps({"excerpt": text[:MAX_RECORDED_PARAMS]})
-
-
-def raised(failure: Failure) -> JobFailed:
-    """The failure as the exception that Celery and Flower show."""
-    return JobFailed(f"{failure.code}: {failure.message}", failure.code, failure.retryable)

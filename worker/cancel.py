@@ -1,11 +1,17 @@
 """The cancel token of an attempt: what ends its coroutine before it has ended by itself."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from crossmodal.errors import TimedOut
-from crossmodal.jobs.ledger import Attempt
+from crossmodal.errors import BrokerUnavailable, TimedOut
+from crossmodal.jobs.ledger import Attempt, JobLedger
+from crossmodal.jobs.runners import AsyncRunner
+
+log = logging.getLogger(__name__)
+
+CHECK_S = 0.5  # how often the attempts in hand are checked
 
 
 class Superseded(Exception):
@@ -64,3 +70,49 @@ class CancelToken:
         """Have run time pass again: it is the attempt's turn."""
         if self._timeout.when() is None:
             self._timeout.reschedule(asyncio.get_running_loop().time() + self._left_s)
+
+
+class InHand:
+    """The attempts that a worker works for: it checks all of them together, while there are any."""
+
+    def __init__(self, redis: AsyncRunner, ledger: JobLedger) -> None:
+        self._redis = redis
+        self._ledger = ledger
+        self._tokens: set[CancelToken] = set()
+        self._checking: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def watching(self, token: CancelToken) -> Iterator[None]:
+        """Have the token end its work once the attempt is lost."""
+        self._tokens.add(token)
+        if self._checking is None:
+            self._checking = asyncio.create_task(self._check_all())
+        try:
+            yield
+        finally:
+            self._tokens.discard(token)
+
+    def close(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+
+    async def _check_all(self) -> None:
+        try:
+            while self._tokens:
+                await asyncio.sleep(CHECK_S)
+                await self._check(list(self._tokens))
+        finally:
+            self._checking = None
+
+    async def _check(self, tokens: list[CancelToken]) -> None:
+        try:
+            lost = await self._redis.run(self._ledger.lost([t.attempt for t in tokens]))
+        except BrokerUnavailable:  # not to know is no reason to stop
+            return
+        except Exception:  # without these checks nothing could be canceled any more
+            log.exception("an internal error in checking attempts")
+            return
+        for token in tokens:
+            if token.attempt in lost and token in self._tokens:  # it has not ended meanwhile
+                log.info("job %s: attempt %d ends early", token.attempt.job, token.attempt.number)
+                token.lose()

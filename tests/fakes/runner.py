@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from crossmodal.settings import Settings
-from worker.attempt import Delivery, Ending, JobRunner
+from worker.attempt import JobRunner
 from worker.decoders.pool import PROGRAM, Decoders
+from worker.delivery import Delivery, Ending
 from worker.host.client import HostClient
 
 WAIT_S = 60.0

@@ -38,11 +38,11 @@ from tests.unit.test_bulk import running as running_job_runner
 from tests.unit.test_ledger import WORKER
 from tests.waiting import until
 from tests.workers import environment
-from worker.attempt import Delivery
 from worker.background import batches as batch_runner
 from worker.background import run as batch_run
 from worker.background.batches import MAX_OF_OWNER, BatchRunner
 from worker.background.run import BatchLeft, BatchRun
+from worker.delivery import Delivery
 
 PROMPT = b'{"url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
 BROKEN = b"this line fails alone, without a worker\n"

@@ -16,7 +16,7 @@ from producer import Client, JobHandle
 from tests.fakes.local_host import FakeHost, serving
 from tests.fakes.runner import LoopRunner, looping
 from tests.waiting import until
-from worker.attempt import Busy, Delivery, Ending, Released, Skipped
+from worker.delivery import Busy, Delivery, Ending, Released, Skipped
 
 WORKER = "worker"
 WAIT_S = 60.0

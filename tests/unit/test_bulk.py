@@ -39,7 +39,7 @@ from tests.fakes.local_host import SIDE, FakeHost, serving
 from tests.fakes.runner import LoopRunner, looping
 from tests.unit.test_ledger import WORKER
 from tests.waiting import until
-from worker.attempt import Delivery, Ending, Released
+from worker.delivery import Delivery, Ending, Released
 
 WAIT_S = 30
 BATCH = "some-batch"

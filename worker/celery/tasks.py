@@ -20,9 +20,10 @@ from crossmodal.jobs.names import EXPIRES_HEADER, RECORDED_HEADER, Task
 from crossmodal.jobs.record import Failure, JobResult, JobState
 from worker.celery.app import app, settings
 from worker.celery.pool import CoroutineTask
+from worker.delivery import Busy, Delivery, Ending, Released, Skipped
 
 if TYPE_CHECKING:
-    from worker.attempt import Delivery, Ending, JobRunner
+    from worker.attempt import JobRunner
 
 RETRY_BASE_S = 1.0
 RETRY_MAX_S = 60.0
@@ -74,7 +75,7 @@ class JobTask(CoroutineTask):
     resultrepr_maxsize = 200
     kind: ClassVar[Task]
 
-    async def work(self, request: Mapping[str, Any]) -> "Ending":
+    async def work(self, request: Mapping[str, Any]) -> Ending:
         """How the job has ended. Raises what Celery is to see where it did not even begin."""
         try:
             return await _runner().run(delivery_of(self.kind, request))
@@ -89,10 +90,8 @@ class JobTask(CoroutineTask):
             await _runner().close()
             _runner.cache_clear()
 
-    def conclude(self, outcome: "Ending") -> dict[str, Any]:
+    def conclude(self, outcome: Ending) -> dict[str, Any]:
         """A job's ending as Celery and Flower know endings."""
-        from worker.attempt import Busy, Released, Skipped
-
         if isinstance(outcome, JobResult):
             # Without a result backend nobody reads it, and Celery makes a text of it for its log.
             stored = settings.result_backend
@@ -122,10 +121,8 @@ def _runner() -> "JobRunner":
     return JobRunner(settings)
 
 
-def delivery_of(kind: Task, request: Mapping[str, Any]) -> "Delivery":
+def delivery_of(kind: Task, request: Mapping[str, Any]) -> Delivery:
     """A message, as the job runner knows one. Raises `InvalidParams`."""
-    from worker.attempt import Delivery
-
     headers = request.get("headers") or request  # where Celery puts those of a plain sender
     args, kwargs = request["args"], request["kwargs"]
     return Delivery(
