@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import HttpCredentials, Locator, Page, expect
 
 from crossmodal.jobs.record import JobState
 from crossmodal.local.stack import Stack
@@ -16,6 +16,7 @@ from producer import Client
 from tests.browser import WAIT_MS, running_browser
 from tests.conftest import RunningStack
 from tests.waiting import until
+from tests.workers import suspended
 
 LONG_PROMPT = "a large red circle on a white background and " + "a small blue star " * 10
 
@@ -97,6 +98,34 @@ def test_flower_shows_the_worker_and_the_finished_jobs(
     for job in (expired, canceled):
         row = page.locator("tr", has=page.get_by_text(job.id))
         until(lambda r=row: _shows(page, f"{flower}/tasks", r, "REVOKED"), 60, "the event")  # type: ignore[misc]
+
+
+def test_a_running_job_that_is_terminated_in_flower_is_canceled(
+    stack: RunningStack, tmp_path: Path
+) -> None:
+    login = HttpCredentials(username="me", password="secret")
+    with (
+        _flower(stack, tmp_path, {"FLOWER_BASIC_AUTH": "me:secret"}) as address,
+        running_browser() as browser,
+    ):
+        page = browser.new_page(http_credentials=login)
+        page.set_default_timeout(WAIT_MS)
+        until(lambda: _status(address) == 401, 60, "Flower")
+        until(lambda: _tells(page, f"{address}/workers", "Online"), 60, "the worker")
+        with suspended(stack.model_host), Client(stack.settings) as client:
+            job = client.txt2img(LONG_PROMPT)
+            until(lambda: job.status().state is JobState.RUNNING, 60, "its start")
+            until(lambda: _tells(page, f"{address}/task/{job.id}", "STARTED"), 60, "the event")
+            page.locator("#task-terminate").click()
+            until(lambda: job.status().state is JobState.CANCELED, 60, "the cancellation")
+            until(lambda: _tells(page, f"{address}/task/{job.id}", "REVOKED"), 60, "the event")
+            assert stack.celery.is_running()
+
+
+def _tells(page: Page, url: str, text: str) -> bool:
+    """Whether the page, which does not renew itself, says this."""
+    page.goto(url)
+    return text in page.inner_text("body")
 
 
 def _sees_worker(flower: str) -> bool:
