@@ -6,18 +6,23 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from kombu.exceptions import OperationalError
+from pydantic import SecretStr
 
 from crossmodal.jobs.acl import Role
 from crossmodal.jobs.names import Task, messages_key
 from crossmodal.local.valkey import free_port
 from crossmodal.settings import Settings, load_settings
+from tests.celery_app import celery_app
 from tests.servers import Server, start_server
 from tests.toys import ToyWorker, toy_worker
 from tests.waiting import until
+from worker.celery.broker import MAX_WAIT_S
 
 WAIT_S = 60
 SOON_S = 60
 MANY = 3_000
+TRIES = 20
 
 
 @pytest.fixture
@@ -72,6 +77,24 @@ def test_a_lost_connection_gives_nothing_back_that_still_runs(
     until(lambda: worker.in_hand == 0, WAIT_S, "the acknowledgement of all")
     assert worker.made == dict.fromkeys([*toys, after], 1)
     assert worker.inspect("ping") == {"ok": "pong"}
+
+
+def test_a_broker_that_is_away_for_long_is_still_tried_every_few_seconds(
+    own: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def tried(error: Exception, wait_s: float) -> None:
+        waits.append(wait_s)
+        if len(waits) == TRIES:
+            raise error
+
+    monkeypatch.setattr("kombu.utils.functional.sleep", lambda wait_s: None)
+    away = own.model_copy(update={"broker_url": SecretStr(f"redis://127.0.0.1:{free_port()}/0")})
+    with celery_app(away) as app, pytest.raises(OperationalError):
+        app.connection_for_read().ensure_connection(tried)
+    assert waits == sorted(waits)
+    assert max(waits) == MAX_WAIT_S
 
 
 @pytest.mark.parametrize("how", ["replica", "too few replicas"])

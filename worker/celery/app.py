@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from crossmodal import logs, tracing
 from crossmodal.errors import BrokerUnavailable, JobNotFound
+from crossmodal.garbage import freeze_gc
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import Task, is_job_id
 from crossmodal.jobs.runners import Runner
@@ -26,7 +27,7 @@ from crossmodal.jobs.server import warnings
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings, load_settings
 from worker.celery import control
-from worker.celery.broker import backend_conf, broker_conf
+from worker.celery.broker import Messages, backend_conf, broker_conf
 from worker.celery.lanes import Lanes
 from worker.celery.lease import LeaseStep
 from worker.celery.pool import CoroutinePool
@@ -51,6 +52,7 @@ class Loader(AppLoader):
 class App(Celery):
     """A Celery application that knows the settings it was made with, and which worker it is."""
 
+    amqp_cls = Messages
     settings: Settings
     lanes: Lanes
     runner: Runner
@@ -122,6 +124,7 @@ def _refuse_other_pools(sender: Any, **_: Any) -> None:
 @worker_ready.connect
 def _announce(sender: Any, **_: Any) -> None:
     """Tell the supervisor that jobs are taken, and say at once if no model host is there."""
+    freeze_gc()
     if settings.ready_file is not None:
         settings.ready_file.touch()
     try:

@@ -5,7 +5,11 @@ that are used here. None of these shows a password: Celery sends its configurati
 knows of a connection to whoever asks a worker, and Flower shows them.
 """
 
+from collections.abc import Callable
 from typing import Any
+
+import kombu
+from celery.app.amqp import AMQP
 
 from crossmodal.jobs.address import parse_address
 from crossmodal.jobs.connection import (
@@ -18,6 +22,28 @@ from crossmodal.jobs.names import celery_prefix
 from crossmodal.settings import Settings
 
 REDIS_SCHEMES = ("redis://", "rediss://", "sentinel://")
+STEP_S = 0.5
+MAX_WAIT_S = 3.0  # between two tries of a broker that is away; kombu's own are up to 30 s apart
+
+
+class Connection(kombu.Connection):
+    """Tries a broker that is away often enough to be there soon after it is."""
+
+    def ensure_connection(
+        self, errback: Callable[..., Any] | None = None, max_retries: int | None = None,
+        interval_start: float = STEP_S, interval_step: float = STEP_S,
+        interval_max: float = MAX_WAIT_S - STEP_S,  # kombu waits for `interval_start` longer
+        **more: Any,
+    ) -> "Connection":  # fmt: skip
+        pace = (interval_start, interval_step, interval_max)
+        super().ensure_connection(errback, max_retries, *pace, **more)
+        return self
+
+
+class Messages(AMQP):
+    """Celery's messaging over such connections."""
+
+    Connection = Connection
 
 
 def broker_conf(settings: Settings) -> dict[str, Any]:
