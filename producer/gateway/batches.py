@@ -1,6 +1,5 @@
 """`/v1/batches`: a file of requests in, a file of results out."""
 
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from crossmodal.errors import CrossmodalError, JobNotFound, WrongState
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, input_of, output_of
 from crossmodal.jobs.names import new_job_id
+from crossmodal.scratch import scratch_folder
 from producer.gateway.caller import Caller, UrlsOf
 from producer.gateway.intake import check_lines
 from producer.gateway.ownership import is_visible, may_see, missing
@@ -71,8 +71,8 @@ async def create(
     if kind not in READ_AS:
         raise UnsupportedMediaType(f"the body is {kind[:80]!r}: send {MEDIA_TYPE}")
     await services.ask(services.batches.check_room(key.id))
-    with tempfile.TemporaryDirectory(prefix="crossmodal-upload-") as folder:
-        path = Path(folder, "input.jsonl")
+    with scratch_folder("upload") as folder:
+        path = folder / "input.jsonl"
         async with await anyio.open_file(path, "wb") as file:
             async for chunk in request.stream():
                 await file.write(chunk)

@@ -1,7 +1,6 @@
 """One batch on its way: its file is read, its messages are sent, its results are gathered."""
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from crossmodal.errors import (
 from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, input_of, output_of
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Failure, ItemResult
+from crossmodal.scratch import scratch_folder
 from producer.client import Client
 from producer.jsonl import BatchFile, result_line
 from producer.told import failure_view
@@ -59,8 +59,8 @@ class BatchRun:
     def _run(self) -> HttpBatch:
         """Send what is not sent, gather what is done, and store it as the output."""
         batch, counts = self._batch, {"completed": 0, "failed": 0}
-        with tempfile.TemporaryDirectory(prefix="crossmodal-batch-") as folder:
-            source, made = Path(folder, "input.jsonl"), Path(folder, "output.jsonl")
+        with scratch_folder("batch") as folder:
+            source, made = folder / "input.jsonl", folder / "output.jsonl"
             self._fetch(source)
             with made.open("w", encoding="utf-8") as output:
                 for result in self._results(source):
