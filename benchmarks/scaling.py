@@ -71,8 +71,8 @@ def main() -> None:
              "ratio": round(rates[2] / rates[1], 2)}  # fmt: skip
     report = Report(
         "scaling", "More devices", ("devices", "a second", "of one"), figures=found,
-        notes="Bulk txt2img. Each device has one core for its model host, Celery worker and task "
-        "processes; the queue server and the client run beside them.",
+        notes="Bulk txt2img. Each device has one core for its model host and Celery worker; "
+        "the queue server and the client run beside them.",
     )  # fmt: skip
     report.rows = [(n, r, round(r / rates[1], 2)) for n, r in rates.items()]
     report.finish(args.json)

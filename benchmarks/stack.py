@@ -84,7 +84,7 @@ def fake_stack(
             host = Child("host", argv, {"OMP_NUM_THREADS": "1"}, output=log)
             host.start()
             settings = load_settings()
-            crews = crews_of(ALL_QUEUES, "", concurrency, bulk_concurrency)
+            crews = crews_of(settings, "cpu", ALL_QUEUES, concurrency, bulk_concurrency)
             worker = CeleryWorker(settings, Device("cpu"), crews, files)
             child = worker.child
             try:

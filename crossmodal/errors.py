@@ -36,6 +36,7 @@
     │   └── BrokerNotTrusted     TLS with Redis failed: a certificate, a name, a key
     ├── StorageUnavailable
     │   ├── StorageNotWritable
+    │   ├── BlobDamaged          the bytes are not those that were stored
     │   └── BlobNotFound
     ├── BundleInvalid
     │   └── BundleNotFound
@@ -312,6 +313,12 @@ class StorageNotWritable(StorageUnavailable):
     """The object store answers, and refuses to be written to."""
 
     code = "storage_not_writable"
+
+
+class BlobDamaged(StorageUnavailable):
+    """The object store holds other bytes than were put there, or they were damaged on the way."""
+
+    code = "blob_damaged"
 
 
 class BlobNotFound(StorageUnavailable):

@@ -134,7 +134,7 @@ def storage_operation(name: str) -> Iterator[None]:
     except CrossmodalError as e:
         outcome = e.code
         raise
-    except Exception:  # as by a task's time limit
+    except Exception:  # what no store answers
         outcome = "interrupted"
         raise
     finally:

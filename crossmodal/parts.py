@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pydantic_core import from_json, to_json
 
-from crossmodal.errors import StorageUnavailable
+from crossmodal.errors import BlobDamaged
 from crossmodal.jobs.names import RESULTS, result_key
 from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.record import ITEM_RESULTS, ItemResult
@@ -30,7 +30,7 @@ def read_part(
 ) -> list[ItemResult]:
     """The results in one part; with `places`, the `index` of each is its item's place there.
 
-    Raises `BlobNotFound`, `StorageUnavailable`.
+    Raises `BlobNotFound`, `BlobDamaged`, `StorageUnavailable`.
     """
     data = storage.get(part)
     try:
@@ -40,7 +40,7 @@ def read_part(
                 row["index"] = places[row["index"]]
         return ITEM_RESULTS.validate_python(rows)
     except (ValueError, TypeError, LookupError) as e:  # what is no result is no reason to die
-        raise StorageUnavailable(f"{part.key!r} does not hold results: {e}") from e
+        raise BlobDamaged(f"{part.key!r} does not hold results: {e}") from e
 
 
 def finished_parts(storage: Storage, job_id: str) -> list[BlobRef]:

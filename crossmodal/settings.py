@@ -90,8 +90,9 @@ class Settings(BaseSettings):
     max_batch: int = Field(16, ge=1, le=256)
     """Most pictures or captions that the model host runs at once; submitters and workers go by it
     for how many messages of one API key lie in a queue, too."""
-    bulk_concurrency: int = Field(4, ge=1)
-    """Bulk messages that a Celery worker has in hand, beside its `--concurrency` of others."""
+    bulk_concurrency: int | None = Field(None, ge=1)
+    """Bulk messages that a worker has in hand, beside its `--concurrency` of others, where
+    `--bulk-concurrency` does not say it. None: 4, and 8 of a GPU."""
     bulk_batch: int = Field(32, ge=1, le=256)
     """Most items of bulk messages that the model host runs at once."""
     max_wait_s: float = Field(0.0, ge=0)
@@ -107,7 +108,8 @@ class Settings(BaseSettings):
     heartbeat_file: Path | None = None
     """Touched by a Celery worker while it consumes; the supervisor sets it and watches it."""
     run_time_limit_s: float = Field(600.0, gt=0)
-    """How long one attempt may run before it is ended as `timed_out`."""
+    """How long one attempt may run before it is ended as `timed_out`. Its wait for the device does
+    not count."""
     txt2img_run_time_limit_s: float | None = Field(None, gt=0)
     """The same for txt2img jobs alone."""
     img2txt_run_time_limit_s: float | None = Field(None, gt=0)

@@ -1,6 +1,6 @@
 # Gateway, background process, Flower and the command line: all that needs no torch. From the repository's root:
 #
-#   docker build -f docker/producer.Dockerfile -t crossmodal-producer:0.1.0 .
+#   docker build -f docker/producer.Dockerfile -t crossmodal-producer:0.2.0 .
 #
 # BASE is an image of Debian with Python 3.11. docs/docker.md says how to pin it by its digest.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
@@ -31,7 +31,7 @@ RUN /tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
  && /tools/bin/pip --python /venv/bin/python install --no-deps --prefix /app /wheel/*.whl
 
 FROM ${BASE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="crossmodal-producer" \
       org.opencontainers.image.description="Gateway, background process, Flower and command line of crossmodal" \

@@ -1,6 +1,6 @@
 # A worker, for the CPU and for GPUs. From the repository's root:
 #
-#   docker build -f docker/worker.Dockerfile -t crossmodal-worker:0.1.0 .
+#   docker build -f docker/worker.Dockerfile -t crossmodal-worker:0.2.0 .
 #
 # BASE is an image of Debian with Python 3.11. docs/docker.md says how to pin it by its digest.
 # TORCH_INDEX is where torch comes from. PyPI's torch has CUDA inside and runs on a CPU as well;
@@ -40,7 +40,7 @@ RUN /tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
  && /tools/bin/pip --python /venv/bin/python install --no-deps --prefix /app /wheel/*.whl
 
 FROM ${BASE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="crossmodal-worker" \
       org.opencontainers.image.description="Model host and Celery workers of crossmodal" \

@@ -9,6 +9,7 @@ with Client() as client:
 
 from crossmodal.errors import (
     ApiKeyNotFound,
+    BlobDamaged,
     BlobNotFound,
     BrokerFull,
     BrokerNotTrusted,
@@ -72,6 +73,7 @@ __all__ = [
     "AsyncClient",
     "AsyncJobHandle",
     "BatchStatus",
+    "BlobDamaged",
     "BlobNotFound",
     "BlobRef",
     "BrokerFull",

@@ -14,6 +14,7 @@ from typing import Any
 
 from crossmodal import logs, tracing
 from crossmodal.errors import (
+    BlobDamaged,
     BrokerUnavailable,
     CrossmodalError,
     InvalidParams,
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 
 TELL_AGAIN_S = 0.5
 MAX_EXCUSED = 10  # a job beside which hosts die more often is not believed any more
+MAX_OUTAGES = 1_000  # attempts that the store may fail, half a minute apart: eight hours
 MAX_RECORDED_PARAMS = 4_096  # of params that are wrong, this much is kept to be looked at
 
 
@@ -258,7 +260,10 @@ def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:
     if isinstance(error, ModelHostCrashed) and error.batch_size != 1:
         # It was one of many, or waited behind others: the next attempts will show.
         return attempt.excused >= MAX_EXCUSED
-    return not isinstance(error, ModelHostUnavailable | StorageUnavailable | DecoderUnavailable)
+    if isinstance(error, StorageUnavailable) and not isinstance(error, BlobDamaged):
+        # What refuses for hours is no outage: it may be this job's picture alone.
+        return attempt.number - attempt.counted >= MAX_OUTAGES
+    return not isinstance(error, ModelHostUnavailable | DecoderUnavailable)
 
 
 def _timings(attempt: Attempt, answer: Answer, store_s: float, run_s: float) -> Timings:

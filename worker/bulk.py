@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from crossmodal import tracing
 from crossmodal.errors import (
+    BlobDamaged,
     BlobNotFound,
     CrossmodalError,
     ImageDecoderCrashed,
@@ -194,10 +195,10 @@ class BulkRun:
             except DecoderUnavailable:
                 raise
             except CrossmodalError as e:
-                crashed = isinstance(e, ImageDecoderCrashed)
-                if crashed and tries < self._settings.max_attempts:
+                passes = isinstance(e, ImageDecoderCrashed | BlobDamaged)
+                if passes and tries < self._settings.max_attempts:
                     continue
-                if not (crashed or is_callers_fault(e.code) or isinstance(e, BlobNotFound)):
+                if not (passes or is_callers_fault(e.code) or isinstance(e, BlobNotFound)):
                     raise
                 return Prepared(item.place, item.custom_id, error=e)
 

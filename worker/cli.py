@@ -13,7 +13,7 @@ from crossmodal.jobs.connection import is_reachable
 from crossmodal.jobs.names import Task
 from crossmodal.jobs.server import check_server
 from crossmodal.models.bundle import open_bundle
-from crossmodal.settings import load_settings, redacted
+from crossmodal.settings import Settings, load_settings, redacted
 from worker.devices import parse_devices
 from worker.supervisor import Supervisor
 from worker.unit import Crew
@@ -68,10 +68,7 @@ def worker(
         check_server(settings)
         pinned = parse_devices(devices)
         kind = pinned[0].torch_name
-        crews = crews_of(
-            parse_queues(queues), settings.plain_queue,
-            concurrency or CONCURRENCY[kind], bulk_concurrency or BULK_CONCURRENCY[kind],
-        )  # fmt: skip
+        crews = crews_of(settings, kind, parse_queues(queues), concurrency, bulk_concurrency)
         supervisor = Supervisor(settings, pinned, crews, ready_file)
         if not is_reachable(settings):
             log.warning("no Redis answers at %s: jobs are taken once one does",
@@ -89,12 +86,18 @@ def parse_queues(text: str) -> list[str]:
 
 
 def crews_of(
-    queues: list[str], plain_queue: str, concurrency: int, bulk_concurrency: int
-) -> list[Crew]:
-    """The queues by lane, and how many messages of each lane a worker has in hand."""
+    settings: Settings, kind: str, queues: list[str], concurrency: int | None = None,
+    bulk_concurrency: int | None = None,
+) -> list[Crew]:  # fmt: skip
+    """The queues by lane, and how many messages of each lane a worker has in hand.
+
+    `kind` is that of its device, cpu or cuda.
+    """
+    in_hand = concurrency or CONCURRENCY[kind]
+    bulk_in_hand = bulk_concurrency or settings.bulk_concurrency or BULK_CONCURRENCY[kind]
     bulk = [queue for queue in queues if Task(queue).is_bulk]
     interactive = [queue for queue in queues if queue not in bulk]
-    if interactive and plain_queue:
-        interactive.append(plain_queue)
-    crews = [Crew(interactive, concurrency), Crew(bulk, bulk_concurrency, is_bulk=True)]
+    if interactive and settings.plain_queue:
+        interactive.append(settings.plain_queue)
+    crews = [Crew(interactive, in_hand), Crew(bulk, bulk_in_hand, is_bulk=True)]
     return [crew for crew in crews if crew.queues]

@@ -77,6 +77,4 @@ def _answered(status: str, body: str | None) -> str:
     words = [next(filter(None, found.groups())) for found in (code, said) if found]
     if not words and body and not body.lstrip().startswith("<"):
         words = [body.strip().splitlines()[0]]
-    if status.startswith("501"):
-        words.append("AWS_CONDITIONAL_PUT=disabled is for stores without preconditions")
     return ": ".join([status, *(word.splitlines()[0][:MOST].rstrip(". ") for word in words)])

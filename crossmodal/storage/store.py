@@ -16,6 +16,7 @@ from obstore import exceptions
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from crossmodal.errors import (
+    BlobDamaged,
     BlobNotFound,
     ImageTooLarge,
     InvalidParams,
@@ -87,14 +88,14 @@ class Storage:
                 yield bytes(piece)
 
     def get(self, blob: BlobRef, max_bytes: int | None = None) -> bytes:
-        """The blob's bytes. Raises `BlobNotFound`, or `StorageUnavailable` for wrong bytes.
+        """The blob's bytes. Raises `BlobNotFound`, or `BlobDamaged` for wrong bytes.
 
         With `max_bytes`, a larger blob is refused by its size, before it is read.
         """
         with self._operation("get", blob.key):
             data = self._read(blob.key, max_bytes)
             if blob.sha256 is not None and hashlib.sha256(data).hexdigest() != blob.sha256:
-                raise StorageUnavailable(
+                raise BlobDamaged(
                     f"the bytes at {blob.key!r} do not have the digest {blob.sha256}: "
                     "they were changed, or damaged on the way"
                 )

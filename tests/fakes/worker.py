@@ -27,7 +27,7 @@ def main() -> int:
     logs.configure(settings, process="supervisor")
     check_server(settings)
     sizes = args.concurrency, args.bulk_concurrency
-    crews = crews_of(parse_queues(ALL_QUEUES), settings.plain_queue, *sizes)
+    crews = crews_of(settings, "cpu", parse_queues(ALL_QUEUES), *sizes)
     return Supervisor(settings, [Device("cpu")], crews, args.ready_file, HOST).run()
 
 

@@ -87,7 +87,7 @@ def _prove(podman: Podman) -> None:
 
 def build(podman: Podman, name: str, most_gb: float) -> None:
     """Build one of ours, under the name by which Compose looks for it."""
-    image = f"docker.io/library/crossmodal-{name}:0.1.0"
+    image = f"docker.io/library/crossmodal-{name}:0.2.0"
     dockerfile = ROOT / "docker" / f"{name}.Dockerfile"
     podman.build(dockerfile, image, ROOT, f"--build-arg=BASE={BASE}")
     config = podman.inspect(image)

@@ -165,6 +165,33 @@ def test_an_outage_of_the_store_uses_up_no_attempt(
         assert isinstance(runner.run(delivery(job)), JobResult)
 
 
+def test_a_store_that_refuses_for_hours_ends_a_job(
+    client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.attempt.MAX_OUTAGES", 3)
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    with running(
+        settings, tmp_path / "run", storage_url=(file / "below").as_uri(), max_attempts=1
+    ) as (_, runner):
+        job = client.txt2img("a circle")
+        endings = [type(runner.run(delivery(job))) for _ in range(4)]
+    assert endings == [Released] * 3 + [Failure]
+    assert len(list(client.dead_letters.list())) == 1
+
+
+def test_a_picture_that_was_damaged_in_the_store_fails_its_job(
+    client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    image = client.upload(png())
+    job = client.img2txt(image)
+    client.storage.put(image.key, png(side=21), "image/png")
+    with running(settings, tmp_path / "run", max_attempts=2) as (_, runner):
+        endings = [runner.run(delivery(job, Task.IMG2TXT)) for _ in range(2)]
+    assert [type(ending) for ending in endings] == [Released, Failure]
+    assert {code(ending) for ending in endings} == {"blob_damaged"}
+
+
 def test_no_host_uses_up_no_attempt(client: Client, settings: Settings, tmp_path: Path) -> None:
     own = settings.model_copy(update={"max_attempts": 1})
     job = client.txt2img("a circle")

@@ -57,7 +57,7 @@ def client(settings: Settings) -> Iterator[Client]:
 
 @pytest.fixture
 def demand(settings: Settings) -> Iterator[Demand]:
-    demand = Demand(settings, crews_of(QUEUES, settings.plain_queue, 12, 2), 5, 60)
+    demand = Demand(settings, crews_of(settings, "cpu", QUEUES, 12, 2), 5, 60)
     yield demand
     demand.close()
 
@@ -302,7 +302,7 @@ def test_a_scaler_that_loses_redis_keeps_what_it_has_and_goes_on_later(
         "broker_url": SecretStr(user_url(port, prefix=settings.key_prefix)),
         "connect_timeout_s": 5,
     })  # fmt: skip
-    demand = Demand(given, crews_of(["txt2img"], "", 12, 2), 5, 60)
+    demand = Demand(given, crews_of(given, "cpu", ["txt2img"], 12, 2), 5, 60)
     scaler = Scaler(given, Policy(0, 3, 60, 4), demand, fleet, 1)
     fleet.add(2)
     with pytest.raises(BrokerUnavailable):

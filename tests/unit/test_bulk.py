@@ -884,14 +884,17 @@ def test_after_a_part_that_nothing_was_asked_of_the_next_is_no_larger(
 def test_a_broken_picture_fails_alone(client: Client, worker: tuple[FakeHost, LoopRunner]) -> None:
     host, runner = worker
     stored = client.upload(png()).model_dump(mode="json")
+    damaged = client.upload(png(side=9))
+    client.storage.put(damaged.key, b"other bytes", "image/png")
     items = [
         BulkItem("bytes", {}, png()), BulkItem("garbage", {}, b"no image"),
         BulkItem("blob", {"image": stored}), BulkItem("none", {"image": {"key": "inputs/none"}}),
         BulkItem("half", {"image": {"key": "\ud800"}}), BulkItem("cut", {}, png()[:40]),
         BulkItem("nothing", {"image": {}}), BulkItem("empty", {}, b""),
+        BulkItem("damaged", {"image": damaged.model_dump(mode="json")}),
     ]  # fmt: skip
     sending = Sending(client, items, Task.IMG2TXT)
-    sending.until_sent(8)
+    sending.until_sent(9)
     result = work(runner, Task.IMG2TXT_BULK)
     assert isinstance(result, JobResult)
     found = {r.custom_id: r for r in sending.results().values()}

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 
 from crossmodal.errors import InvalidSetting
+from crossmodal.settings import Settings
 from tests.at_once import at_once
+from worker.cli import crews_of
 from worker.devices import Device, cores, parse_devices
 
 
@@ -106,3 +108,15 @@ def test_a_process_has_the_cores_of_its_quota(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert cores(tmp_path, tmp_path / "membership") == limit
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "option", "in_hand"),
+    [("cpu", None, None, 4), ("cuda", None, None, 8), ("cuda", 3, None, 3), ("cpu", 3, 2, 2)],
+)
+def test_how_many_bulk_messages_a_worker_has_in_hand(
+    settings: Settings, kind: str, setting: int | None, option: int | None, in_hand: int
+) -> None:
+    own = settings.model_copy(update={"bulk_concurrency": setting})
+    [crew] = crews_of(own, kind, ["txt2img.bulk"], bulk_concurrency=option)
+    assert crew.concurrency == in_hand

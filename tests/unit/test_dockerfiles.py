@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,19 @@ def test_only_the_worker_has_torch() -> None:
     assert "[worker,otel]" in said["worker"]
     assert "[gateway,monitor,otel]" in said["producer"]
     assert not re.search(r"torch|\[[^]\n]*worker", said["producer"], re.I)
+
+
+def test_images_are_tagged_with_the_version_of_the_package() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    named = re.compile(
+        r"(?:VERSION=|VERSION:-|crossmodal-(?:producer|worker):|/(?:producer|worker)\n *newTag: )"
+        r"(\d+\.\d+\.\d+)"
+    )
+    files = [ROOT / "docs" / "docker.md", *(ROOT / "docker").rglob("*")]
+    found = {
+        str(file.relative_to(ROOT)): set(named.findall(file.read_text()))
+        for file in files
+        if file.is_file()
+    }
+    assert {name for name, versions in found.items() if versions - {version}} == set()
+    assert sum(map(bool, found.values())) > 5, "nothing was read"

@@ -17,7 +17,7 @@ from worker.autoscale.fleet import Fleet
 from worker.autoscale.metrics import SCALER
 from worker.autoscale.policy import Look, Policy, decide
 from worker.autoscale.scaler import Scaler, claim
-from worker.cli import BULK_CONCURRENCY, CONCURRENCY, crews_of, parse_queues
+from worker.cli import crews_of, parse_queues
 from worker.devices import Device, parse_devices
 from worker.metrics import serve
 from worker.unit import Crew
@@ -101,11 +101,10 @@ def _crews(settings: Settings, options: list[str], device: Device) -> list[Crew]
         if source is not None and source.name != "DEFAULT":
             option = "--" + name.replace("_", "-")
             raise InvalidSetting(f"{option} cannot be among the workers' options")
-    given, kind = context.params, device.torch_name
+    given = context.params
     return crews_of(
-        parse_queues(given["queues"]), settings.plain_queue,
-        given["concurrency"] or CONCURRENCY[kind],
-        given["bulk_concurrency"] or BULK_CONCURRENCY[kind],
+        settings, device.torch_name, parse_queues(given["queues"]),
+        given["concurrency"], given["bulk_concurrency"],
     )  # fmt: skip
 
 

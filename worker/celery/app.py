@@ -38,6 +38,8 @@ from worker.devices import default_socket
 
 log = logging.getLogger(__name__)
 
+BULK = 4  # messages in hand, where nobody says how many
+
 
 class Loader(AppLoader):
     """Takes nothing from the working directory, nor a project's own CELERY_CONFIG_MODULE."""
@@ -64,7 +66,7 @@ def make_app(settings: Settings, include: tuple[str, ...] = ("worker.celery.task
     # No fixups: that for Django would put the working directory on Python's path.
     app = App("crossmodal", include=include, loader=Loader, fixups=())
     app.settings = settings
-    app.lanes = Lanes(bulk=settings.bulk_concurrency)
+    app.lanes = Lanes(bulk=settings.bulk_concurrency or BULK)
     app.runner = Runner(settings, what="worker")
     app.backend_cls, of_backend = backend_conf(settings)
     queues = [task.queue for task in Task]
