@@ -91,8 +91,7 @@ class BulkRun:
         """
         begun = time.monotonic()
         with tracing.span("fetch input"):
-            items = await self._blobs.call(self._fetch, params)
-        done = await self._blobs.call(self._done_before, token.attempt)
+            items, done = await self._blobs.call(self._fetch, params, token.attempt)
         message = Message(token, Task(params.kind), items)
         known = {result.index for results in done.values() for result in results}
         async with aclosing(self._parts(message, known)) as parts:
@@ -101,11 +100,14 @@ class BulkRun:
         info = await self._host.info()
         return self._result(token.attempt, params, done, info, time.monotonic() - begun)
 
-    def _fetch(self, params: BulkParams) -> list[BulkItem]:
+    def _fetch(
+        self, params: BulkParams, attempt: Attempt
+    ) -> tuple[list[BulkItem], dict[BlobRef, list[ItemResult]]]:
+        """The items, and what earlier attempts have made of them."""
         items = unpack_items(self._blobs.packed(params.input))
         if len(items) != params.items:
             raise InvalidParams(f"the message holds {len(items)} items, not {params.items}")
-        return items
+        return items, self._done_before(attempt)
 
     def _done_before(self, attempt: Attempt) -> dict[BlobRef, list[ItemResult]]:
         """The parts that earlier attempts have finished; of those that overlap, the first."""
