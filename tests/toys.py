@@ -60,8 +60,16 @@ class ToyWorker:
         return int(self.redis.llen(messages_key(self.settings.key_prefix, task.queue)))
 
     def inspect(self, what: str) -> Any:
-        """What the worker answers to an inspection."""
-        [answer] = getattr(self.app.control.inspect(timeout=20, limit=1), what)().values()
+        """What the worker answers to an inspection, once it listens to them."""
+        answers: list[dict[str, Any]] = []
+
+        def is_answered() -> bool:
+            asked = self.app.control.inspect(timeout=5, limit=1)
+            answers.append(getattr(asked, what)() or {})
+            return bool(answers[-1])
+
+        until(is_answered, READY_S, "an answer")
+        [answer] = answers[-1].values()
         return answer
 
     def signal(self, number: signal.Signals) -> None:
