@@ -3,7 +3,7 @@
 from heapq import heapreplace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.at_once import at_once
@@ -190,5 +190,6 @@ def test_more_jobs_never_want_fewer_workers(some: Load, more: int) -> None:
 
 
 @given(loads)
+@example(Load("txt2img", waiting=0, running=1, run_s=1e-4, slots=1, target_wait_s=200))
 def test_a_need_is_never_left_to_nobody(some: Load) -> None:
     assert (wanted(some) > 0) == (some.jobs > 0)

@@ -297,7 +297,7 @@ def operations(operation: str, outcome: str) -> float:
 def test_operations_on_the_store_are_counted_by_how_they_end(tmp_path: Path) -> None:
     store = Storage((tmp_path / "store").as_uri())
     puts, missing = operations("put", "ok"), operations("get", "blob_not_found")
-    damaged = operations("get", "storage_unavailable")
+    damaged = operations("get", "blob_damaged")
     blob = store.put("a", b"bytes", "text/plain")
     with pytest.raises(BlobNotFound):
         store.get(BlobRef(key="b", media_type="text/plain", size=1))
@@ -305,7 +305,7 @@ def test_operations_on_the_store_are_counted_by_how_they_end(tmp_path: Path) -> 
         store.get(blob.model_copy(update={"sha256": "0" * 64}))
     assert operations("put", "ok") == puts + 1
     assert operations("get", "blob_not_found") == missing + 1
-    assert operations("get", "storage_unavailable") == damaged + 1
+    assert operations("get", "blob_damaged") == damaged + 1
 
 
 def test_a_store_that_cannot_be_written_is_counted(tmp_path: Path) -> None:

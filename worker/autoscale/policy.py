@@ -128,7 +128,8 @@ def arriving(looks: Sequence[Look], window_s: float) -> float:
 
 def whole(need: float) -> int:
     """Workers for a need: none for none, one for anything up to one."""
-    return math.ceil(round(need, 6))  # 4.0000000001 is no reason for a fifth
+    rounded = math.ceil(round(need, 6))  # 4.0000000001 is no reason for a fifth
+    return max(rounded, int(need > 0))
 
 
 def _clamp(value: int, least: int, most: int) -> int:
