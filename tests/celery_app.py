@@ -33,3 +33,4 @@ def celery_app(settings: Settings) -> Iterator[Any]:
             consumer = getattr(app.backend, "result_consumer", None)
             if consumer is not None:
                 consumer.stop()  # it subscribes anew for each result that it has given out
+                app.backend.client.connection_pool.disconnect()

@@ -9,6 +9,7 @@ from celery.events.state import State
 
 from crossmodal.settings import Settings
 from tests.celery_app import celery_app
+from tests.waiting import until
 
 
 class Monitor:
@@ -40,22 +41,25 @@ class Monitor:
 @contextmanager
 def monitoring(settings: Settings) -> Iterator[Monitor]:
     """A monitor that listens while the block runs."""
-    monitor, is_over = Monitor(), threading.Event()
-
-    def read() -> None:
-        with app.connection_for_read() as connection:
-            receiver = app.events.Receiver(connection, handlers={"*": monitor})
-            while not is_over.is_set():
-                try:
-                    receiver.capture(limit=None, timeout=0.5, wakeup=False)
-                except TimeoutError:
-                    continue
-
-    with celery_app(settings) as app:
-        thread = threading.Thread(target=read)
+    monitor = Monitor()
+    with celery_app(settings) as app, app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": monitor})
+        thread = threading.Thread(target=receiver.capture, kwargs={"wakeup": False})
         thread.start()
         try:
+            _wait_until_it_hears(monitor, app)
             yield monitor
         finally:
-            is_over.set()
+            receiver.should_stop = True
             thread.join()
+
+
+def _wait_until_it_hears(monitor: Monitor, app: Any) -> None:
+    """What is told while nobody listens is lost."""
+    with app.connection_for_write() as line, app.events.Dispatcher(line) as dispatcher:
+
+        def is_heard() -> bool:
+            dispatcher.send("monitor-called")
+            return bool(monitor.told)
+
+        until(is_heard, 60, "the monitor")
