@@ -32,5 +32,6 @@ def celery_app(settings: Settings) -> Iterator[Any]:
             yield app
             consumer = getattr(app.backend, "result_consumer", None)
             if consumer is not None:
-                consumer.stop()  # it subscribes anew for each result that it has given out
+                consumer.stop()
+                consumer._pubsub = None  # or a result that dies later would connect it again
                 app.backend.client.connection_pool.disconnect()
