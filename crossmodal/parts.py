@@ -15,6 +15,7 @@ from crossmodal.jobs.record import ITEM_RESULTS, ItemResult
 from crossmodal.storage import Storage
 
 SUFFIX = ".jsonl"
+SKEW_S = 60.0  # that the clocks of Redis and of the store may differ
 
 
 def put_part(storage: Storage, job_id: str, attempt: int, results: Sequence[ItemResult]) -> BlobRef:
@@ -43,10 +44,14 @@ def read_part(
         raise BlobDamaged(f"{part.key!r} does not hold results: {e}") from e
 
 
-def finished_parts(storage: Storage, job_id: str) -> list[BlobRef]:
+def finished_parts(storage: Storage, job_id: str, created_at: float) -> list[BlobRef]:
     """All parts that any attempt at a bulk job has stored, also where it has not ended.
 
-    The oldest first, so that everybody prefers the same ones of those that overlap.
+    The oldest first, so that everybody prefers the same ones of those that overlap. What is older
+    than the job is of another that had its id, before the records of that one went.
     """
     found = sorted(storage.list(f"{RESULTS}/{job_id}"), key=lambda b: (b.modified_at, b.key))
-    return [BlobRef(key=b.key, size=b.size) for b in found if b.key.endswith(SUFFIX)]
+    return [
+        BlobRef(key=b.key, size=b.size) for b in found
+        if b.key.endswith(SUFFIX) and b.modified_at > created_at - SKEW_S
+    ]  # fmt: skip

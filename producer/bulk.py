@@ -7,19 +7,19 @@ before instead of sending it again.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from crossmodal.errors import (
+    BlobDamaged,
     IdempotencyConflict,
     InvalidParams,
     JobCanceled,
     QueueFull,
 )
 from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, ItemPacker, join_items
-from crossmodal.jobs.calls import Blocking, Steps, call
+from crossmodal.jobs.calls import Blocking, Pause, Steps, call
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import Task, bulk_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
@@ -130,19 +130,18 @@ class Batch:
     @call
     def _begin(self) -> Steps[Wait]:
         wait = yield from self._calls.wait([])
-        limits = {}
-        for task in dict.fromkeys(task.of_items for task in Task):
-            limits[task] = yield from self._max_items(task)
-        self._messages = self._made(limits)
+        self._messages = self._made((yield from self._limits()))
         yield from self._advance()
         self._wait = wait
         return wait
 
     @call
-    def _max_items(self, task: Task) -> Steps[int]:
-        """How many items a message of this kind may have; it stays so for all of the batch."""
-        known = yield from self._calls.batches.most(self._batch_id, task)
-        return known or fitting((yield from self._calls.queue(task.in_bulk)).mean_item_s)
+    def _limits(self) -> Steps[dict[Task, int]]:
+        """How many items a message of each kind may have; it stays so for all of the batch."""
+        wanted = {}
+        for task in dict.fromkeys(task.of_items for task in Task):
+            wanted[task] = fitting((yield from self._calls.queue(task.in_bulk)).mean_item_s)
+        return (yield from self._calls.batches.limits(self._batch_id, wanted))
 
     @call
     def _advance(self) -> Steps[None]:
@@ -211,8 +210,7 @@ class Batch:
             return True
         except QueueFull as e:
             if not self._sent:  # nothing of this batch is on its way that could be waited for
-                wait_s = min(FULL_S, e.retry_after_s)
-                yield Blocking(lambda: time.sleep(wait_s))
+                yield Pause(min(FULL_S, e.retry_after_s))
             return False
         if not is_new:
             yield from self._check(message)
@@ -239,16 +237,19 @@ class Batch:
         return found
 
     def _results(self, message: Message, job: Job) -> list[ItemResult]:
-        storage = self._calls.storage
-        parts = finished_parts(storage, job.id) if job.result is None else job.result.parts
+        storage, why = self._calls.storage, _why(job)
+        parts = job.result.parts if job.result else finished_parts(storage, job.id, job.created_at)
         missing, places = message.names.copy(), list(message.names)
-        found = [
-            result
-            for part in parts for result in read_part(storage, part, places)
-            if missing.pop(result.index, None) is not None
-        ]  # fmt: skip
+        found: list[ItemResult] = []
+        for part in parts:
+            try:
+                results = read_part(storage, part, places)
+            except BlobDamaged as e:  # by a power cut, say; the others have theirs
+                why = Failure.of(e)
+                continue
+            found += [one for one in results if missing.pop(one.index, None) is not None]
         lost = dataclasses.replace(message, names=missing)
-        return found + (lost.failed(_why(job)) if missing else [])
+        return found + (lost.failed(why) if missing else [])
 
 
 def fitting(item_s: float | None) -> int:

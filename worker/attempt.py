@@ -44,7 +44,8 @@ from crossmodal.settings import Settings
 from worker.blobs import Blobs
 from worker.bulk import BulkRun
 from worker.cancel import CancelToken, InHand, Superseded
-from worker.decoders.pool import Decoders, DecoderUnavailable
+from worker.decoders.pool import Decoders
+from worker.decoders.process import DecoderUnavailable
 from worker.delivery import Busy, Delivery, Ending, Released, Skipped
 from worker.devices import default_socket
 from worker.host.client import HostClient

@@ -39,7 +39,7 @@ from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
 from worker.blobs import Blobs
 from worker.cancel import CancelToken
-from worker.decoders.pool import DecoderUnavailable
+from worker.decoders.process import DecoderUnavailable
 from worker.host.client import HostClient
 from worker.host.protocol import Answer, HostInfo
 from worker.items import Image, Items
@@ -114,8 +114,11 @@ class BulkRun:
         done: dict[BlobRef, list[ItemResult]] = {}
         seen: set[int] = set()
         if attempt.number > 1:
-            for part in finished_parts(self._blobs.store, attempt.job):
-                results = read_part(self._blobs.store, part)
+            for part in finished_parts(self._blobs.store, attempt.job, attempt.created_at):
+                try:
+                    results = read_part(self._blobs.store, part)
+                except BlobDamaged:  # by a power cut, say: its items run again
+                    continue
                 if seen.isdisjoint(r.index for r in results):
                     seen.update(r.index for r in results)
                     done[part] = results

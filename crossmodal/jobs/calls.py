@@ -61,13 +61,20 @@ class Blocking:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """Nothing is asked for so many seconds; there is no reply."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Waiting:
     """A command that waits in Redis for something to happen, on a connection of its own."""
 
     command: Command
 
 
-Step = Command | Script | Atomic | Waiting | Blocking | list[Command | Script]
+Step = Command | Script | Atomic | Waiting | Blocking | Pause | list[Command | Script]
 Steps = Generator[Step, Any, T]
 
 

@@ -82,7 +82,7 @@ def connect_async(
         )
     else:
         kind = redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection
-        pool = redis.asyncio.ConnectionPool(kind, **options, **_host(address))
+        pool = _AsyncPool(kind, **options, **_host(address))
     return redis.asyncio.Redis.from_pool(pool)
 
 
@@ -143,8 +143,26 @@ class _MasterPool(SentinelConnectionPool):
                 sentinel.close()
 
 
-class _AsyncMasterPool(async_sentinel.SentinelConnectionPool):
-    """The same for an event loop."""
+class _AsyncPool(redis.asyncio.ConnectionPool):
+    """Connects many at once; redis-py's own pool holds a lock while one of them connects.
+
+    Behind that lock, each caller would wait for all timeouts before its own.
+    """
+
+    async def get_connection(
+        self, command_name: Any = None, *keys: Any, **options: Any
+    ) -> redis.asyncio.Connection:
+        connection = self.get_available_connection()  # type: ignore[no-untyped-call]
+        try:
+            await self.ensure_connection(connection)
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection  # type: ignore[no-any-return]
+
+
+class _AsyncMasterPool(_AsyncPool, async_sentinel.SentinelConnectionPool):
+    """The same as `_MasterPool` for an event loop."""
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         await super().disconnect(inuse_connections)

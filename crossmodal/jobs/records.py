@@ -32,15 +32,19 @@ class JobRecords:
     @call
     def get(self, job_id: str) -> Steps[Job]:
         """The record of a job. Raises `JobNotFound`."""
-        if not names.is_job_id(job_id):
-            raise not_found(job_id)
-        fields = yield redis.hgetall(names.job_key(self._prefix, job_id))
+        fields = yield redis.hgetall(self._key(job_id))
         if not fields:
             raise not_found(job_id)
         job = _decode(job_id, fields)
         if (yield from self._expires(job)):
             return (yield from self.get(job_id))
         return job
+
+    def _key(self, job_id: str) -> str:
+        """Where a job's record is. Raises `JobNotFound` for an id that no job may have."""
+        if not names.is_job_id(job_id):
+            raise not_found(job_id)
+        return names.job_key(self._prefix, job_id)
 
     @call
     def webhook(self, job_id: str) -> Steps[Webhook | None]:
@@ -76,7 +80,7 @@ class JobRecords:
         found: list[str] = []
         for first in range(0, len(job_ids), SCAN_COUNT):
             some = job_ids[first : first + SCAN_COUNT]
-            keys = [names.job_key(self._prefix, names.check_job_id(job_id)) for job_id in some]
+            keys = [self._key(job_id) for job_id in some]
             (seconds, _), *replies = yield [
                 redis.time(), *(redis.hmget(key, "state", "expires_at") for key in keys)
             ]  # fmt: skip
@@ -103,7 +107,7 @@ class JobRecords:
     def follow(self, job_id: str) -> Steps[tuple[Job, list[JobEvent]]]:
         """A job's record and its transitions, as they were at one moment. Raises `JobNotFound`."""
         fields, entries = yield Atomic([
-            redis.hgetall(names.job_key(self._prefix, names.check_job_id(job_id))),
+            redis.hgetall(self._key(job_id)),
             redis.lrange(names.events_key(self._prefix, job_id), 0, -1),
         ])  # fmt: skip
         if not fields:

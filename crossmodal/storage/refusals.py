@@ -13,6 +13,7 @@ _STATUS = re.compile(r"status code: (\d{3} [A-Za-z' -]*[a-z])(?:: (.*))?", re.DO
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>|\(code: (\w{1,100})\)|\"reason\": ?\"(\w{1,100})\"")
 _SAID = re.compile(r"<Message>([^<]+)</Message>|\"message\": ?\"([^\"]+)\"")
 _QUERY = re.compile(r"(https?://[^\s?]+)\?\S+")
+NO_KEY = ("File name too long", "Not a directory", "are not supported", "KeyTooLong")
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 DENIED = ("AccessDenied", "status code: 401", "status code: 403")
 CAUSES = {  # what obstore only says in the dump that follows its message
@@ -40,6 +41,8 @@ def translated(url: str, key: str, *, writing: bool, in_folder: bool) -> Iterato
     except exceptions.UnauthenticatedError as e:
         raise StorageNotWritable(f"{url} does not accept the credentials: {reason(e)}") from e
     except (exceptions.BaseError, OSError, RuntimeError) as e:
+        if not writing and _names(e, NO_KEY):
+            raise BlobNotFound(f"{key!r} cannot be a key: {reason(e)}") from e
         if _is_denied(e):
             raise StorageNotWritable(
                 f"{url} refuses access to {key!r}: {reason(e)}. Check permissions and credentials"

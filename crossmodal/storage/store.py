@@ -34,7 +34,7 @@ from crossmodal.storage.folder import Folder
 from crossmodal.storage.refusals import reason, translated
 
 SCHEMES = ("file", "memory", *SIGNABLE)
-CHUNK = 256 * 1_024  # bytes that are read at once of what may be large
+PIECE = 1_024 * 1_024  # bytes that are read at once of what may be large
 LONGEST_S = 7 * 86_400  # that S3 and Google Cloud let a signed URL live
 
 
@@ -79,13 +79,19 @@ class Storage:
             obstore.put(self._store, key, path, attributes=self._attributes(media_type))
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """The bytes from `start` up to `end`, or to the blob's end, piece by piece."""
-        if end <= start:
-            return
+        """The bytes from `start` up to `end`, or to the blob's end, piece by piece.
+
+        Each piece is asked for alone: a store has a time limit for all of an answer, in which
+        whoever reads it may be slow. They are all of the same version of the blob.
+        """
+        same: dict[str, str] = {}
         with self._operation("get", key):
-            found = obstore.get(self._store, key, options={"range": (start, end)})
-            for piece in found.stream(min_chunk_size=CHUNK):
-                yield bytes(piece)
+            for first in range(start, end, PIECE):
+                options: Any = {"range": (first, min(first + PIECE, end)), **same}
+                found = obstore.get(self._store, key, options=options)
+                if (version := found.meta["e_tag"]) is not None:
+                    same = {"if_match": version}
+                yield bytes(found.bytes())
 
     def get(self, blob: BlobRef, max_bytes: int | None = None) -> bytes:
         """The blob's bytes. Raises `BlobNotFound`, or `BlobDamaged` for wrong bytes.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from crossmodal.errors import NotFaked
-from crossmodal.jobs.calls import Atomic, Blocking, Command, Script, Step, Waiting
+from crossmodal.jobs.calls import Atomic, Blocking, Command, Pause, Script, Step, Waiting
 from crossmodal.jobs.runners import AsyncRunner, Runner
 from crossmodal.settings import Settings
 
@@ -44,6 +44,8 @@ class FakeRedis:
         """What a step of a call is answered; see `Runner`."""
         if isinstance(step, Blocking):
             return step.function()
+        if isinstance(step, Pause):
+            return time.sleep(step.seconds)
         if isinstance(step, Waiting):
             return self.wait(step.command)
         with self.changed:

@@ -1,5 +1,6 @@
 """The gateway: an HTTP interface over `producer.Client`, and one page that shows it at work."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from html import escape
@@ -12,6 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
+from crossmodal import tracing
 from crossmodal.extras import DISTRIBUTION
 from crossmodal.settings import Settings
 from producer.gateway import batches, blobs, jobs, operations, problems, streams, webhooks
@@ -38,6 +40,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
         await services.start()
         yield
         await services.close()
+        await asyncio.to_thread(tracing.flush)  # the server ends the process after this
 
     app = FastAPI(
         title="crossmodal", version=version(DISTRIBUTION), description=ABOUT, lifespan=lifespan,

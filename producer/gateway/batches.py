@@ -27,6 +27,7 @@ LINES = (
     '{"custom_id": "a", "url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
     '{"custom_id": "b", "url": "/v1/img2txt", "body": {"image": {"key": "inputs/9f/9f86d0…"}}}\n'
 )
+NOTHING = {"completed": 0, "failed": 0}
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -78,13 +79,13 @@ async def create(
                 await file.write(chunk)
         record = await services.call_long(_keep, path, key, services)
     response.headers["Location"] = urls.batch(record.id)
-    return await _view(record, services, urls)
+    return _view(record, NOTHING, urls)  # it is kept: no error may have it sent again
 
 
 @router.get("/{batch_id}", response_model=BatchView, responses=documented(404))
 async def look(record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> BatchView:
     """How far the batch is."""
-    return await _view(record, services, urls)
+    return _view(record, await _counts(record, services), urls)
 
 
 @router.post("/{batch_id}/cancel", response_model=BatchView, responses=documented(404))
@@ -93,7 +94,7 @@ async def cancel(record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> BatchV
     if not record.is_done:
         await services.ask(services.batches.cancel(record.id))
     record = await services.ask(services.batches.get(record.id))
-    return await _view(record, services, urls)
+    return _view(record, await _counts(record, services), urls)
 
 
 @router.get(
@@ -136,21 +137,26 @@ def _keep(path: Path, key: ApiKey, services: Services) -> HttpBatch:
     return record
 
 
-async def _view(record: HttpBatch, services: Services, urls: Urls) -> BatchView:
-    counts = {"total": record.total, "completed": record.completed, "failed": record.failed}
-    if not record.is_done:
-        try:
-            sent = batch_counts(await services.client.batch(record.id))
-            counts |= {"completed": sent["completed"], "failed": sent["failed"]}
-        except JobNotFound:  # nothing of it has been sent
-            counts |= {"completed": 0, "failed": 0}
+async def _counts(record: HttpBatch, services: Services) -> dict[str, int]:
+    """How many of its lines have ended, and how."""
+    if record.is_done:
+        return {"completed": record.completed, "failed": record.failed}
+    try:
+        sent = batch_counts(await services.client.batch(record.id))
+    except JobNotFound:  # nothing of it has been sent
+        return NOTHING
+    return {"completed": sent["completed"], "failed": sent["failed"]}
+
+
+def _view(record: HttpBatch, counts: dict[str, int], urls: Urls) -> BatchView:
     status = "canceling" if record.is_canceled else "in_progress"
     if record.is_done:
         status = "failed" if record.failure else "completed"
     return BatchView(
         id=record.id, task=None if record.is_mixed else record.task.of_items,
         status=status,  # type: ignore[arg-type]
-        request_counts=counts, created_at=record.created_at, failure=record.failure,
+        request_counts={"total": record.total, **counts},
+        created_at=record.created_at, failure=record.failure,
         status_url=urls.batch(record.id), output_url=urls.batch(record.id, "/output"),
         cancel_url=urls.batch(record.id, "/cancel"),
     )  # fmt: skip

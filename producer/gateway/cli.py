@@ -62,7 +62,6 @@ def gateway(
         )  # fmt: skip
         server = _Server(config)
         server.run()
-        tracing.flush()
         raise typer.Exit(0 if server.started else 1)
 
 

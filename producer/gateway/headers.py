@@ -21,18 +21,22 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        is_page = scope["path"] in ("/", "/docs") or scope["path"].startswith(PAGES)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = PAGE_POLICY if is_page else NO_PAGE_POLICY
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "no-referrer"
-                headers["Cross-Origin-Opener-Policy"] = "same-origin"
-                headers["Cross-Origin-Resource-Policy"] = "same-origin"
-                if "cache-control" not in headers:
-                    headers["Cache-Control"] = "no-cache" if is_page else "no-store"
+                secure(MutableHeaders(scope=message), scope["path"])
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def secure(headers: MutableHeaders, path: str) -> None:
+    """Add them to those of a response to a request for `path`."""
+    is_page = path in ("/", "/docs") or path.startswith(PAGES)
+    headers["Content-Security-Policy"] = PAGE_POLICY if is_page else NO_PAGE_POLICY
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "no-referrer"
+    headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    if "cache-control" not in headers:
+        headers["Cache-Control"] = "no-cache" if is_page else "no-store"

@@ -145,7 +145,7 @@ class Hub:
     async def _read(self) -> None:
         """Read all shards for ever; after an outage everybody looks for themselves."""
         seen: dict[str, str] = {}
-        while True:
+        while not self.is_closing:  # asyncio may lose a cancellation
             try:
                 seen = seen or await self._now()
                 self._feed(await self._client.run(_news(seen, max(1, self._block_ms))), seen)
@@ -203,7 +203,7 @@ class Hub:
 
     async def _tick(self) -> None:
         next_at = time.monotonic()
-        while True:
+        while not self.is_closing:
             try:
                 await self._tell_changed()
                 if time.monotonic() >= next_at:

@@ -40,6 +40,7 @@ from crossmodal.errors import (
     Unauthorized,
     WrongState,
 )
+from producer.gateway.headers import secure
 from producer.told import told
 
 log = logging.getLogger(__name__)
@@ -195,7 +196,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
         detail = "an error of ours: the gateway's log says more"
-        return problem(500, CrossmodalError.code, detail)
+        response = problem(500, CrossmodalError.code, detail)
+        secure(response.headers, request.url.path)  # it is sent from outside of all else
+        return response
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> Response:

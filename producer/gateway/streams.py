@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from crossmodal.errors import BrokerUnavailable, JobNotFound
@@ -22,6 +22,8 @@ from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import QueuesView, job_view
 
 LOOK_S = 10.0  # how often a followed job is looked at without news, for what the clock does
+SKEW_S = 1.0  # that this machine's clock may be ahead of Redis's
+GONE_S = 2.0  # how often one who waits is looked for
 AGAIN_S = 1.0  # after Redis has failed
 _ID = re.compile(r"\d{1,12}(\.\d{1,6})?")
 
@@ -99,8 +101,11 @@ async def of_all(
                     yield ServerSentEvent(event="queues", data=shown)
 
 
-async def ended(job: Job, services: Services, wait_s: float) -> Job:
-    """The job once it has ended, or as it is when the time is up. Raises what looking raises."""
+async def ended(job: Job, services: Services, wait_s: float, request: Request) -> Job:
+    """The job once it has ended, or as it is when the time is up or nobody waits any more.
+
+    Raises what looking raises.
+    """
     deadline = time.monotonic() + wait_s
     with services.hub.follow(job.id) as follower:
         while not services.hub.is_closing:
@@ -109,8 +114,19 @@ async def ended(job: Job, services: Services, wait_s: float) -> Job:
             left_s = deadline - time.monotonic()
             if job.state.is_terminal or left_s <= 0:
                 break
-            await follower.wait(min(left_s, _patience_s(job)))
+            if not await _waited(follower, min(left_s, _patience_s(job)), request):
+                break
     return job
+
+
+async def _waited(follower: Follower, wait_s: float, request: Request) -> bool:
+    """Wait for news; false as soon as the client is seen to have gone."""
+    deadline = time.monotonic() + wait_s
+    while not follower.has_news and (left_s := deadline - time.monotonic()) > 0:
+        await follower.wait(min(left_s, GONE_S))
+        if await request.is_disconnected():
+            return False
+    return True
 
 
 async def _places(
@@ -133,7 +149,10 @@ def _patience_s(job: Job) -> float:
     """Until the job is looked at again: a while, or when its time is up."""
     if job.state is not JobState.QUEUED or job.expires_at is None:
         return LOOK_S
-    return min(LOOK_S, max(0.05, job.expires_at - time.time()))
+    left_s = job.expires_at - time.time()
+    if left_s < -SKEW_S:  # it was started in time, and waits to be tried again
+        return LOOK_S
+    return min(LOOK_S, max(0.05, left_s))
 
 
 def _worth_telling(before: QueuesView, now: QueuesView) -> bool:

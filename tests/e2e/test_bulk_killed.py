@@ -28,13 +28,13 @@ def test_a_killed_worker_costs_only_the_part_that_it_had_in_hand(
     ):
         found = client.map_txt2img(prompts, count=8, seed=0, batch_id=BATCH)
         run = threads.submit(list, found)
-        until(lambda: bool(finished_parts(client.storage, job_id)), WAIT_S)
+        until(lambda: bool(finished_parts(client.storage, job_id, 0)), WAIT_S)
         with suspended(host_of(worker)):
             killed = celery_worker(worker)
             killed.kill()
             until(lambda: not killed.is_running(), WAIT_S)
             assert client.record(job_id).state is JobState.RUNNING
-            kept = finished_parts(client.storage, job_id)
+            kept = finished_parts(client.storage, job_id, 0)
         results = run.result(timeout=2 * WAIT_S)
 
     assert sorted(r.index for r in results) == list(range(ITEMS))

@@ -17,6 +17,7 @@ from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.names import RESULTS
 from crossmodal.settings import Settings
 from crossmodal.storage import Storage, StoredBlob
+from producer import Client
 from producer.gateway import readiness
 from producer.gateway.app import make_app
 from producer.gateway.intake import MOST_LINES
@@ -175,6 +176,18 @@ def test_a_batch_that_cannot_be_noted_leaves_nothing_in_the_store(
     assert _inputs(services) == []
 
 
+def test_a_batch_that_was_kept_is_said_to_be_also_when_redis_is_away_just_then(
+    app: FastAPI, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise BrokerUnavailable("nobody listens there")
+
+    monkeypatch.setattr(services.client, "batch", away)
+    [kept] = _posted(app, 1)
+    assert kept.status_code == 202
+    assert kept.json()["request_counts"] == {"total": 1, "completed": 0, "failed": 0}
+
+
 @pytest.mark.parametrize("line", [b"\n", LINE, b'{"body": {"image": {"key": "results/x/y"}}}\n'])
 def test_of_a_file_with_too_many_lines_none_is_looked_at(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch, line: bytes
@@ -212,6 +225,37 @@ def test_who_goes_away_in_the_middle_of_a_body_is_no_error_of_ours(
             caller.sendall(f"{head}Content-Length: 1000\r\n\r\nthe beginning".encode())
         until(lambda: counted("499") + counted("500") > gone + faults)
     assert (counted("499"), counted("500")) == (gone + 1, faults)
+
+
+def test_who_goes_away_while_waiting_for_a_job_is_waited_for_no_longer(settings: Settings) -> None:
+    def answered() -> float:
+        name = "crossmodal_http_requests_total"
+        return value(HTTP.collect(), name, route="/v1/jobs", status="202")
+
+    before = answered()
+    body = b'{"task": "txt2img", "prompt": "a red circle"}'
+    with in_thread(settings, needs_keys=False) as url, Client(settings) as client:
+        there = urlsplit(url)
+        with socket.create_connection((str(there.hostname), there.port or 80)) as caller:
+            head = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=60\r\n"
+            kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            caller.sendall((head + kind).encode() + body)
+            until(lambda: bool(client.jobs().jobs), 30, "the job")
+        until(lambda: answered() > before, 30, "the end of the request")
+
+
+def test_an_error_of_ours_is_a_problem_with_the_headers_of_all(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def asked() -> httpx2.Response:
+        async with calling(app) as http:
+            return await http.get("/v1/models")
+
+    monkeypatch.setattr("producer.gateway.operations.ModelPage", None)
+    reply = asyncio.run(asked())
+    assert (reply.status_code, reply.json()["code"]) == (500, "internal_error")
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in reply.headers["content-security-policy"]
 
 
 def _posted(app: FastAPI, times: int) -> list[httpx2.Response]:

@@ -1,5 +1,6 @@
 """How many event streams a key may have open, in gateways of the tests' own."""
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -9,6 +10,7 @@ import pytest
 from crossmodal.settings import Settings
 from producer import Client
 from producer.gateway import connections
+from producer.gateway.streams import _patience_s
 from tests.gateway import in_thread
 from tests.waiting import until
 
@@ -28,6 +30,18 @@ def url(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(connections, "MOST_OPEN", MOST)
     with in_thread(settings, needs_keys=True) as url:
         yield url
+
+
+@pytest.mark.parametrize(
+    ("left_s", "least", "most"), [(3.0, 2.0, 3.0), (0.0, 0.05, 0.05), (-5.0, 10.0, 10.0)]
+)
+def test_a_job_is_looked_at_when_its_time_is_up_and_no_more_often_once_that_is_over(
+    client: Client, left_s: float, least: float, most: float
+) -> None:
+    """One that was started in time may wait to be tried again, long after."""
+    job = client.record(client.txt2img("a red circle"))
+    job = job.model_copy(update={"expires_at": time.time() + left_s})
+    assert least <= _patience_s(job) <= most
 
 
 def with_key(url: str, client: Client) -> httpx2.Client:

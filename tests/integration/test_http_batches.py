@@ -24,7 +24,7 @@ from crossmodal.jobs.http_batches import (
     input_of,
     output_of,
 )
-from crossmodal.jobs.names import Task, batch_key, bulk_job_id, http_batch_key, new_job_id
+from crossmodal.jobs.names import Task, batch_key, bulk_job_id, http_batch_key, job_key, new_job_id
 from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.record import Failure, ItemResult, JobResult, JobState
 from crossmodal.jobs.runners import AsyncRunner, Runner
@@ -178,6 +178,25 @@ def test_a_line_of_the_output_names_no_store(
     output = client.storage.get(BlobRef(key=output_of(ended.id)))
     assert json.loads(output)["error"]["code"] == "storage_unavailable"
     assert b"10.0.0.7" not in output
+
+
+def test_a_batch_one_of_whose_records_redis_has_lost_is_run_again(
+    client: Client, records: Records
+) -> None:
+    batch_id = records.open(client, PROMPT)
+    run = BatchRun(client, records.get(batch_id))
+    message = bulk_job_id(batch_id, 0)
+
+    def lost() -> None:
+        until(lambda: is_there(client, message), 30, "the message")
+        client.redis.delete(job_key(client.settings.key_prefix, message))
+
+    losing = threading.Thread(target=lost)
+    losing.start()
+    with pytest.raises(JobNotFound):
+        run.to_end()
+    losing.join()
+    assert not records.get(batch_id).is_done
 
 
 def test_an_internal_error_is_told_without_its_text(

@@ -6,13 +6,16 @@ The queue and the host's socket are real; the models are not, and no Celery work
 import base64
 import io
 import json
+import os
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
@@ -23,7 +26,7 @@ from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import Task, batch_key, bulk_job_id, job_key, messages_key, result_key
 from crossmodal.jobs.params import BulkParams, parse_params
-from crossmodal.jobs.record import Failure, ItemResult, JobResult, JobState
+from crossmodal.jobs.record import Failure, ItemResult, JobResult, JobState, Timings
 from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
 from producer import Client
@@ -45,6 +48,7 @@ WAIT_S = 30
 BATCH = "some-batch"
 BULK = Task.TXT2IMG_BULK
 MIB = 2**20
+TIMINGS = Timings(queued_s=0, batch_wait_s=0, inference_s=0, store_s=0, total_s=0)
 LIMIT = 10_000  # bytes of a picture in a file
 
 
@@ -207,6 +211,24 @@ def test_a_rerun_packs_the_same_messages_however_long_items_take_now(client: Cli
     assert sizes_of_messages(client, "other") == [8] * 5
     assert codes(again.results()) == codes(first.results()) == dict.fromkeys(range(40), "canceled")
     assert len(other.results()) == 40
+
+
+def test_a_rerun_packs_the_same_messages_also_of_kinds_of_which_none_was_sent(
+    client: Client,
+) -> None:
+    items = [
+        (Task.TXT2IMG, item) if i % 10 else (Task.IMG2TXT, BulkItem(item.custom_id, {}, b"x"))
+        for i, item in enumerate(prompts(200))
+    ]
+    first = client.calls.map_items(iter(items), batch_id=BATCH)
+    client.run(first.turn())  # then its sender dies
+    until(lambda: client.batch(BATCH).total > 0, WAIT_S)
+    queue = Task.IMG2TXT_BULK.queue
+    client.redis.hset(f"{client.settings.key_prefix}:queue:{queue}:stats", "mean_item_s", 9)
+    again = Sending(client, client.map_items(iter(items), batch_id=BATCH))
+    again.until_sent(200)
+    client.cancel_batch(BATCH)
+    assert codes(again.results()) == dict.fromkeys(range(200), "canceled")
 
 
 def test_a_message_of_which_no_item_can_be_sent_is_none(client: Client) -> None:
@@ -470,6 +492,36 @@ def test_what_was_finished_of_a_message_is_kept(client: Client, ending: str, cod
     assert codes(results) == {0: None, 1: None, 2: code, 3: code, 4: code}
     assert [results[0], results[1]] == done
     assert [results[i].custom_id for i in range(5)] == [f"c{i}" for i in range(5)]
+
+
+def test_items_whose_results_were_damaged_in_the_store_fail_alone(client: Client) -> None:
+    sending = Sending(client, prompts(3))
+    sending.until_sent(3)
+    attempt = started(client)
+    parts = [
+        put_part(client.storage, attempt.job, 1, [ItemResult(index=i, custom_id=f"c{i}", seed=i)])
+        for i in range(3)
+    ]
+    client.storage.put(parts[1].key, b"", "application/jsonl")  # as a power cut leaves it
+    result = JobResult(
+        job=attempt.job, task=BULK, params={}, parts=tuple(parts), completed=3, model="m",
+        bundle_version="1", timings=TIMINGS, batch_size=1, attempt=1,
+    )  # fmt: skip
+    client.run(client.ledger.succeed(attempt, result))
+    assert codes(sending.results()) == {0: None, 1: "blob_damaged", 2: None}
+
+
+def test_results_of_an_earlier_batch_of_the_same_id_are_none_of_this_one(client: Client) -> None:
+    """Its records are gone by their retention, its files by nothing yet."""
+    job_id = bulk_job_id(BATCH, 0)
+    earlier = [ItemResult(index=0, custom_id="c0", seed=99)]
+    part = put_part(client.storage, job_id, 1, earlier)
+    path = Path(urlsplit(client.settings.storage_url).path) / part.key
+    os.utime(path, (time.time() - 86_400,) * 2)
+    sending = Sending(client, prompts(1))
+    sending.until_sent(1)
+    client.cancel_batch(BATCH)
+    assert codes(sending.results()) == {0: "canceled"}
 
 
 # -- seeds ------------------------------------------------------------------------------
@@ -922,6 +974,25 @@ def test_an_attempt_goes_on_after_what_a_dead_worker_has_finished(
     assert codes(found) == dict.fromkeys(range(10), None)
 
 
+def test_what_was_damaged_of_a_dead_workers_results_runs_again(
+    client: Client, worker: tuple[FakeHost, LoopRunner]
+) -> None:
+    host, runner = worker
+    sending = Sending(client, prompts(3))
+    sending.until_sent(3)
+    first = started(client)
+    for i in (0, 1):
+        part = put_part(
+            client.storage, first.job, 1, [ItemResult(index=i, custom_id=f"c{i}", seed=99)]
+        )
+    client.storage.put(part.key, b'{"index": 1, "cus', "application/jsonl")
+    client.run(client.ledger.abandon(WORKER, [first.job]))
+    result = work(runner)
+    assert isinstance(result, JobResult)
+    assert host.batches == [names(1, 2)]
+    assert [r.seed for _, r in sorted(sending.results().items())] == [99, 1, 2]
+
+
 def test_of_parts_that_overlap_one_is_used(
     client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
@@ -954,7 +1025,7 @@ def test_after_a_crash_the_unfinished_items_run_one_by_one(
     released = work(runner)
     assert isinstance(released, Released)
     assert released.failure.code == "model_host_crashed"
-    until(lambda: len(finished_parts(client.storage, bulk_job_id(BATCH, 0))) == 1, WAIT_S)
+    until(lambda: len(finished_parts(client.storage, bulk_job_id(BATCH, 0), 0)) == 1, WAIT_S)
     result = work(runner)
     assert isinstance(result, JobResult)
     assert host.batches[0] == names(0, 1, 2, 3)

@@ -126,6 +126,10 @@ def test_celery_is_given_no_password_where_it_would_show_it() -> None:
     assert "shibboleth" not in repr(conf)
 
 
+def test_celery_never_gives_up_connecting() -> None:
+    assert broker_conf(load_settings())["broker_connection_max_retries"] is None
+
+
 def test_celerys_backend_is_given_all_of_the_url() -> None:
     url, conf = backend_conf(load_settings(result_backend="rediss://ann:pw@h:6380/1"))
     assert url == "rediss://ann:pw@h:6380/1"

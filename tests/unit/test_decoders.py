@@ -25,6 +25,7 @@ from tests.at_once import at_once
 from tests.unit.test_decode import encoded, photo, png_of_size
 from tests.waiting import until
 from worker.decoders.pool import PROGRAM, Decoders
+from worker.decoders.process import DecoderUnavailable
 from worker.decoders.room import Room
 from worker.devices import cores
 
@@ -181,6 +182,14 @@ def test_a_decoder_that_is_killed_at_rest_costs_no_picture() -> None:
         await square(decoders, GOOD)
 
     run(work)
+
+
+def test_a_program_that_does_not_start_is_no_fault_of_the_picture() -> None:
+    async def work(decoders: Decoders) -> None:
+        with pytest.raises(DecoderUnavailable, match="no process that decodes images starts"):
+            await square(decoders, GOOD)
+
+    run(work, program="tests.fakes.no_such_program")
 
 
 def test_a_canceled_picture_frees_its_decoder_and_its_room() -> None:

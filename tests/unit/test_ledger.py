@@ -1,7 +1,7 @@
 """The ledger on a real server: every transition, and every one that must be refused."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -95,10 +95,13 @@ def test_an_unknown_job_is_not_found(ledger: Ledger) -> None:
 
 @at_once("job_id", ["", "no such job", "../../x", "x" * 999])
 def test_an_id_that_no_job_can_have_is_not_found_either(ledger: Ledger, job_id: str) -> None:
-    with pytest.raises(JobNotFound):
-        ledger.get(job_id)
-    with pytest.raises(JobNotFound):
-        ledger.cancel(job_id)
+    asks: list[Callable[[], object]] = [
+        lambda: ledger.get(job_id), lambda: ledger.cancel(job_id), lambda: ledger.follow(job_id),
+        lambda: ledger.ended([job_id]),
+    ]  # fmt: skip
+    for ask in asks:
+        with pytest.raises(JobNotFound):
+            ask()
 
 
 def test_a_terminal_state_is_final(ledger: Ledger) -> None:

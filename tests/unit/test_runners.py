@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from crossmodal.jobs.calls import (
     Atomic,
     Blocking,
     Call,
+    Pause,
     Script,
     Steps,
     Waiting,
@@ -107,6 +109,14 @@ def test_what_waits_elsewhere_is_a_step_too(run: Run) -> None:
     assert run(elsewhere()) == 7
 
 
+def test_a_pause_has_no_reply(run: Run) -> None:
+    @call
+    def resting() -> Steps[Any]:
+        return (yield Pause(0.001))
+
+    assert run(resting()) is None
+
+
 def test_a_call_may_handle_what_a_step_raises(run: Run) -> None:
     @call
     def careful() -> Steps[str]:
@@ -185,7 +195,17 @@ def test_a_server_that_is_away_is_said_to_be(settings: Settings) -> None:
     assert isinstance(found, BrokerUnavailable)
 
 
-def test_what_is_asked_in_one_turn_travels_together(settings: Settings, key: str) -> None:
+@call
+def noted_at_once(key: str, value: str) -> Steps[dict[str, str]]:
+    _, fields = yield Atomic([redis.hset(key, "value", value), redis.hgetall(key)])
+    found: dict[str, str] = fields
+    return found
+
+
+@pytest.mark.parametrize("noting", [noted, noted_at_once])
+def test_what_is_asked_in_one_turn_travels_together(
+    settings: Settings, key: str, noting: Callable[[str, str], Call[Any]]
+) -> None:
     async def count() -> int:
         runner = AsyncRunner(settings)
         await runner.run(noted(key, "a"))
@@ -197,11 +217,13 @@ def test_what_is_asked_in_one_turn_travels_together(settings: Settings, key: str
             return pipeline(*args)
 
         runner.redis.pipeline = counted
-        await asyncio.gather(*(runner.run(noted(f"{key}:{i}", "a")) for i in range(200)))
+        asked = {value: noting(f"{key}:{value}", value) for value in map(str, range(200))}
+        found = await asyncio.gather(*map(runner.run, asked.values()))
+        assert found == [{"value": value} for value in asked]
         await runner.close()
         return len(made)
 
-    assert asyncio.run(count()) <= 4  # two steps each
+    assert asyncio.run(count()) <= 4  # two steps each, or one
 
 
 def test_a_runner_goes_from_one_event_loop_to_the_next(settings: Settings, key: str) -> None:
@@ -249,6 +271,51 @@ def test_an_error_reply_harms_only_its_own_call(settings: Settings, key: str) ->
     good, bad = on_a_loop(settings, noted(key, "a"), wrong())
     assert good == {"value": "a"}
     assert isinstance(bad, BrokerUnavailable)
+
+
+def test_an_error_reply_harms_only_its_own_of_many_atomic_calls(
+    settings: Settings, key: str
+) -> None:
+    @call
+    def wrong() -> Steps[Any]:
+        return (yield Atomic([redis.lrange(f"{key}:text", 0, -1), redis.get(f"{key}:text")]))
+
+    with connect(settings) as raw:
+        raw.set(f"{key}:text", "a")
+    good, bad, other = on_a_loop(
+        settings, noted_at_once(key, "a"), wrong(), noted_at_once(f"{key}:b", "b")
+    )
+    assert (good, other) == ({"value": "a"}, {"value": "b"})
+    assert isinstance(bad, BrokerUnavailable)
+
+
+def test_nobody_waits_for_the_connections_of_others_to_a_server_that_hangs(
+    settings: Settings,
+) -> None:
+    """Each gives up after the timeout, and not after those of all before it."""
+
+    @call
+    def waiting() -> Steps[Any]:
+        return (yield Waiting(redis.xread({"key": "0"}, block=1)))
+
+    async def connected(server: socket.socket) -> None:
+        url = type(settings.broker_url)(f"redis://127.0.0.1:{server.getsockname()[1]}/0")
+        patient = settings.model_copy(update={"broker_url": url, "connect_timeout_s": 60.0})
+        runner = AsyncRunner(patient)
+        asked = [asyncio.create_task(runner.run(waiting())) for _ in range(5)]
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(20):
+            accepted = [(await loop.sock_accept(server))[0] for _ in asked]
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        await runner.close()
+        for connection in accepted:
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        asyncio.run(connected(server))
 
 
 def test_a_call_that_is_canceled_harms_no_other(settings: Settings, key: str) -> None:

@@ -63,6 +63,22 @@ def test_a_file_of_many_parts_is_put_whole_and_streamed_from_anywhere(
     assert b"".join(storage.stream("large", 5_000_000, 9_000_000)) == data[5_000_000:9_000_000]
 
 
+def test_what_is_replaced_while_it_is_streamed_is_never_mixed(storage: Storage) -> None:
+    storage.put("k", b"a" * 3_000_000, "text/plain")
+    pieces = storage.stream("k", 0, 3_000_000)
+    found = next(pieces)
+    storage.put("k", b"b" * 3_000_000, "text/plain")
+    with pytest.raises(StorageUnavailable):
+        found += b"".join(pieces)
+    assert set(found) == {ord("a")}
+
+
+@at_once("key", ["a" * 300, "results/" + "/".join(["b" * 300] * 3)])
+def test_a_key_that_no_blob_may_have_is_not_found(storage: Storage, key: str) -> None:
+    with pytest.raises(BlobNotFound):
+        storage.get(BlobRef(key=key))
+
+
 def test_equal_pictures_are_stored_once(storage: Storage) -> None:
     assert storage.put_input(b"x", "image/png") == storage.put_input(b"x", "image/png")
 

@@ -9,6 +9,7 @@ from crossmodal.errors import (
     BrokerUnavailable,
     CrossmodalError,
     IdempotencyConflict,
+    JobNotFound,
 )
 from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, input_of, output_of
 from crossmodal.jobs.origin import Origin
@@ -44,8 +45,8 @@ class BatchRun:
         """The batch's record when it has been run, or given up. Raises what may pass."""
         try:
             return self._run()
-        except (BatchLeft, OSError):
-            raise
+        except (BatchLeft, JobNotFound, OSError):
+            raise  # a message whose record Redis has lost is sent again by the next run
         except CrossmodalError as e:
             if e.retryable or isinstance(e, BrokerUnavailable):
                 raise

@@ -56,6 +56,7 @@ def broker_conf(settings: Settings) -> dict[str, Any]:
         "broker_user": address.username,
         "broker_password": address.password,
         "broker_vhost": str(address.db),
+        "broker_connection_max_retries": None,  # an outage may last: nothing ends for it
         "broker_use_ssl": dict(address.tls) if address.tls else False,
         "broker_transport_options": transport_options(settings)
         | {"client_name": connection_name("worker")},

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmodal.errors import ImageDecoderCrashed, InvalidImage, described
+from crossmodal.errors import ImageDecoderCrashed, InvalidImage
 from crossmodal.settings import Settings
 from worker.decoders.process import Decoder
 from worker.decoders.room import Room
@@ -22,10 +22,6 @@ A_PROCESS = 128 * 10**6  # bytes of the budget for each process that there may b
 AT_REST = 32 * 10**6  # bytes of a process that has decoded nothing
 PART_OF_FILES = 4  # a quarter of the rest is for files: each lies here and in its decoder
 MOST_A_PIXEL = 24  # bytes, in any format: crossmodal/vision/header.py
-
-
-class DecoderUnavailable(ImageDecoderCrashed):
-    """No process could be started: no fault of the image."""
 
 
 class Decoders:
@@ -54,7 +50,7 @@ class Decoders:
         """The picture that `read` gets, as upright RGB (side, side, 3) as `fit_square` makes it.
 
         `size` is the file's length in bytes. Raises `InvalidImage`, `ImageTooLarge`,
-        `ImageDecoderCrashed`, and what `read` raises.
+        `ImageDecoderCrashed`, `DecoderUnavailable`, and what `read` raises.
         """
         async with self._files.lent(2 * size):
             data = await read()
@@ -94,13 +90,7 @@ class Decoders:
             if decoder.is_alive:
                 return decoder
             self._end(decoder)
-        return self._new()
-
-    def _new(self) -> Decoder:
-        try:
-            return Decoder(self._program, self._max_memory)
-        except OSError as e:
-            raise DecoderUnavailable(f"no process can be started: {described(e)}") from e
+        return Decoder(self._program, self._max_memory)
 
     def _keep(self, decoder: Decoder) -> None:
         loop = asyncio.get_running_loop()

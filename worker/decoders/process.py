@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmodal.errors import ImageDecoderCrashed
+from crossmodal.errors import ImageDecoderCrashed, described
 from crossmodal.processes import STDERR, python_module
 from worker.decoders.protocol import (
     ERRORS,
@@ -33,6 +33,10 @@ FIXED = {
 }  # fmt: skip
 
 
+class DecoderUnavailable(ImageDecoderCrashed):
+    """No process could be started: no fault of the image."""
+
+
 class Decoder:
     """A process that decodes one picture at a time; it must be killed in the end.
 
@@ -40,6 +44,7 @@ class Decoder:
     """
 
     def __init__(self, program: str, max_memory: int) -> None:
+        """Raises `DecoderUnavailable`."""
         self._socket, its_end = socket.socketpair()
         self._socket.setblocking(False)
         self._is_ready = False
@@ -50,9 +55,9 @@ class Decoder:
                     env=_environment(os.environ), stdin=its_end.fileno(), stdout=STDERR,
                     start_new_session=True,
                 )  # fmt: skip
-            except OSError:
+            except OSError as e:
                 self._socket.close()
-                raise
+                raise DecoderUnavailable(f"no process can be started: {described(e)}") from e
 
     @property
     def pid(self) -> int:
@@ -67,7 +72,7 @@ class Decoder:
     ) -> NDArray[np.uint8]:
         """A file's picture as RGB (side, side, 3), decoded when there is room for it.
 
-        Raises `InvalidImage`, `ImageTooLarge` and `ImageDecoderCrashed`.
+        Raises `InvalidImage`, `ImageTooLarge`, `ImageDecoderCrashed` and `DecoderUnavailable`.
         """
         if not self._is_ready:
             await self._start()
@@ -98,10 +103,13 @@ class Decoder:
         return status
 
     async def _start(self) -> None:
-        late = f"no process that decodes images has started within {START_S:g} s"
-        async with self._exchange(START_S, late):
-            if (await self._answer()).get("ready") is not True:
-                raise ValueError("something else than that it is ready")
+        late = f"it has not started within {START_S:g} s"
+        try:
+            async with self._exchange(START_S, late):
+                if (await self._answer()).get("ready") is not True:
+                    raise ValueError("something else than that it is ready")
+        except ImageDecoderCrashed as e:
+            raise DecoderUnavailable(f"no process that decodes images starts: {e}") from e
         self._is_ready = True
 
     async def _send(self, message: Message) -> None:
