@@ -151,7 +151,9 @@ class JobRunner:
             return await self._give_up(attempt, e)
         except Exception as e:  # an internal error: the job must still end, and say so
             log.exception("job %s: unexpected error", attempt.job)
-            return await self._give_up(attempt, CrossmodalError(f"{type(e).__name__}: {e}"))
+            error = CrossmodalError(f"{type(e).__name__}: {e}")
+            error.retryable = isinstance(e, OSError | MemoryError)  # elsewhere it may go well
+            return await self._give_up(attempt, error)
 
     async def _adopt(self, delivery: Delivery) -> InvalidParams | None:
         """Open the record of a job that plain Celery sent; a job that has a record keeps it.

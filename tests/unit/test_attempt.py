@@ -17,6 +17,7 @@ from tests.fakes.local_host import FakeHost, serving
 from tests.fakes.runner import LoopRunner, looping
 from tests.waiting import until
 from worker.delivery import Busy, Delivery, Ending, Released, Skipped
+from worker.items import Items
 
 WORKER = "worker"
 WAIT_S = 60.0
@@ -190,6 +191,28 @@ def test_a_picture_that_was_damaged_in_the_store_fails_its_job(
         endings = [runner.run(delivery(job, Task.IMG2TXT)) for _ in range(2)]
     assert [type(ending) for ending in endings] == [Released, Failure]
     assert {code(ending) for ending in endings} == {"blob_damaged"}
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"), [(MemoryError(), 3), (OSError(24, "Too many open files"), 3),
+                         (ZeroDivisionError("division by zero"), 1)],
+)  # fmt: skip
+def test_what_may_be_this_machines_fault_alone_is_tried_again(
+    client: Client, worker: tuple[FakeHost, LoopRunner], monkeypatch: pytest.MonkeyPatch,
+    error: Exception, tries: int,
+) -> None:  # fmt: skip
+    def store(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Items, "store", store)
+    job = client.txt2img("a red circle")
+    _, runner = worker
+    endings = [runner.run(delivery(job)) for _ in range(tries)]
+    assert [type(ending) for ending in endings] == [Released] * (tries - 1) + [Failure]
+    assert {code(ending) for ending in endings} == {"internal_error"}
+    failure = client.record(job).failure
+    assert failure is not None
+    assert type(error).__name__ in failure.message
 
 
 def test_no_host_uses_up_no_attempt(client: Client, settings: Settings, tmp_path: Path) -> None:
