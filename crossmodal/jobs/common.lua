@@ -48,9 +48,14 @@ local MOST_GAPS = 256 -- after so many, or so many seconds, earlier ones count h
 local MOST_GAPS_S = 300
 local FEW_GAPS = 16 -- fewer say nothing yet: a batch of jobs ends at once
 
+-- The clock stands still while a script runs, so it is asked once.
+local clock
 local function now()
-  local t = redis.call('TIME')
-  return tonumber(t[1]) + tonumber(t[2]) / 1000000
+  if not clock then
+    local t = redis.call('TIME')
+    clock = tonumber(t[1]) + tonumber(t[2]) / 1000000
+  end
+  return clock
 end
 
 local function stamp(t)
@@ -68,7 +73,7 @@ local function queue_key(queue, part)
 end
 
 -- Tell those who wait, and keep it in the job's history.
-local told = 0 -- transitions by this script, whose clock stands still
+local told = 0 -- transitions by this script
 local function event(state, attempt, code)
   local shard = tonumber(string.sub(redis.sha1hex(id), 1, 2), 16) % SHARDS
   local stream = prefix .. ':events:' .. shard
@@ -262,20 +267,19 @@ local function note_end(owner, t, retention_s)
   end
 end
 
--- Move a mean towards a new value.
-local function average(stats, field, value, part)
-  local mean = tonumber(redis.call('HGET', stats, field) or value)
-  redis.call('HSET', stats, field, stamp(mean + part * (value - mean)))
+-- A mean, moved towards a new value.
+local function moved(mean, value, part)
+  mean = tonumber(mean or value)
+  return stamp(mean + part * (value - mean))
 end
 
 -- Learn how often a queue whose jobs wait has a place for the next one: from the time between
 -- ends of attempts, in all workers together. Where nothing has waited for most of that time,
 -- there was no job to give the place to; what was learned before then counts little.
-local function note_gap(queue, started, t)
-  local stats = queue_key(queue, 'stats')
-  local r = redis.call('HMGET', stats, 'ended_at', 'gaps', 'gaps_s')
-  local gap = t - math.max(tonumber(r[1] or 0), started)
-  local gaps, gaps_s = tonumber(r[2] or 0), tonumber(r[3] or 0)
+-- Takes what is known, and returns what is to be kept.
+local function learn_gap(queue, ended_at, gaps, gaps_s, started, t)
+  local gap = t - math.max(tonumber(ended_at or 0), started)
+  gaps, gaps_s = tonumber(gaps or 0), tonumber(gaps_s or 0)
   local oldest = redis.call('ZRANGE', queue_key(queue, 'queued'), 0, 0, 'WITHSCORES')
   local keep = 1
   if oldest[2] and 2 * (t - oldest[2]) >= gap then
@@ -284,9 +288,32 @@ local function note_gap(queue, started, t)
   elseif gaps > FEW_GAPS then
     keep = FEW_GAPS / gaps
   end
-  redis.call('HSET', stats, 'ended_at', stamp(t), 'gaps', stamp(gaps * keep),
-    'gaps_s', stamp(gaps_s * keep))
-  if gaps >= FEW_GAPS then redis.call('HSET', stats, 'mean_gap_s', stamp(gaps_s / gaps)) end
+  local learned = {'ended_at', stamp(t), 'gaps', stamp(gaps * keep), 'gaps_s',
+    stamp(gaps_s * keep)}
+  if gaps >= FEW_GAPS then
+    table.insert(learned, 'mean_gap_s')
+    table.insert(learned, stamp(gaps_s / gaps))
+  end
+  return learned
+end
+
+-- Count the end of a job, and of one that has run learn how long that takes.
+local function count_end(queue, state, code, items, started, t)
+  local stats = queue_key(queue, 'stats')
+  redis.call('HINCRBY', stats, 'finished:' .. state, 1)
+  if state == 'failed' then redis.call('HINCRBY', stats, 'failed:' .. code, 1) end
+  if not started or state == 'canceled' then return end
+  local r = redis.call('HMGET', stats, 'ended_at', 'gaps', 'gaps_s', 'mean_run_s', 'mean_item_s')
+  local learned = learn_gap(queue, r[1], r[2], r[3], started, t)
+  if state == 'succeeded' then
+    table.insert(learned, 'mean_run_s')
+    table.insert(learned, moved(r[4], t - started, 0.05))
+    if items then
+      table.insert(learned, 'mean_item_s')
+      table.insert(learned, moved(r[5], (t - started) / items, 0.2))
+    end
+  end
+  redis.call('HSET', stats, unpack(learned))
 end
 
 -- Count the end of one of a batch's messages; `completed` of its `items` have results. A batch
@@ -313,36 +340,34 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
   local t = now()
   local outcome = field ~= '' and {field, payload} or {}
   redis.call('HSET', job, 'state', state, 'finished_at', stamp(t), unpack(outcome))
-  redis.call('ZREM', queue_key(queue, 'queued'), id)
-  local started = redis.call('ZSCORE', queue_key(queue, 'running'), id)
-  redis.call('ZREM', queue_key(queue, 'running'), id)
-  redis.call('ZREM', leases, id)
-  local others = redis.call('HMGET', job, 'idempotency', 'batch', 'items', 'owner', 'webhook',
-    'held', 'again')
-  redis.call('HDEL', job, 'alone', 'sent_at', 'held')
-  local stats = queue_key(queue, 'stats')
-  redis.call('HINCRBY', stats, 'finished:' .. state, 1)
-  if state == 'failed' then redis.call('HINCRBY', stats, 'failed:' .. code, 1) end
-  if state == 'succeeded' then redis.call('HDEL', job, 'failure') end -- of a sweep that was hasty
-  if started and state ~= 'canceled' then note_gap(queue, started, t) end
-  if state == 'succeeded' and started then
-    average(stats, 'mean_run_s', t - started, 0.05)
-    if others[3] then average(stats, 'mean_item_s', (t - started) / others[3], 0.2) end
+  local idempotency, batch, items, owner, webhook, held, is_again, alone, sent_at, failure,
+    started = unpack(redis.call('HMGET', job, 'idempotency', 'batch', 'items', 'owner', 'webhook',
+    'held', 'again', 'alone', 'sent_at', 'failure', 'started_at'))
+  if redis.call('ZREM', queue_key(queue, 'running'), id) == 1 then
+    redis.call('ZREM', leases, id)
+  else
+    redis.call('ZREM', queue_key(queue, 'queued'), id)
+    started = nil -- that was an attempt before
   end
+  if alone or sent_at or held then redis.call('HDEL', job, 'alone', 'sent_at', 'held') end
+  if failure and state == 'succeeded' then -- of a sweep that was hasty
+    redis.call('HDEL', job, 'failure')
+  end
+  count_end(queue, state, code, items, started, t)
   event(state, attempt, code)
   redis.call('EXPIRE', job, retention_s)
   redis.call('EXPIRE', job .. ':events', retention_s)
-  if others[4] then
-    uncount_waiting(queue, others[4])
-    if others[6] then tidy(queue, others[4]) end
+  if owner then
+    uncount_waiting(queue, owner)
+    if held then tidy(queue, owner) end
   end
-  if others[5] then hook(others[5], state, attempt, code, retention_s) end
+  if webhook then hook(webhook, state, attempt, code, retention_s) end
   -- What others know the job by lives as long as it; a batch as long as the last of its jobs.
-  if others[1] then redis.call('EXPIRE', others[1], retention_s) end
-  if others[2] then
-    note_message_end(others[2], state, others[3], completed or 0, others[7], retention_s)
+  if idempotency then redis.call('EXPIRE', idempotency, retention_s) end
+  if batch then
+    note_message_end(batch, state, items, completed or 0, is_again, retention_s)
   else
-    note_end(others[4] or '', t, retention_s)
+    note_end(owner or '', t, retention_s)
   end
 end
 

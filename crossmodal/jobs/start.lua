@@ -22,9 +22,9 @@ end
 if state ~= 'queued' and state ~= 'running' then return {state, attempt} end
 if expire(state, attempt, r[8], queue, r[6], retention_s) then return {'expired', attempt} end
 -- A second message for a job that runs must wait: the attempt may yet die with its worker.
-local leased_until = redis.call('ZSCORE', leases, id)
-if state == 'running' and leased_until and tonumber(leased_until) > now() then
-  return {'busy', attempt}
+if state == 'running' then
+  local leased_until = redis.call('ZSCORE', leases, id)
+  if leased_until and tonumber(leased_until) > now() then return {'busy', attempt} end
 end
 
 local counted = attempt - tonumber(r[8] or 0)

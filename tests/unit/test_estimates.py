@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crossmodal.jobs import runners
+from crossmodal.jobs import together
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, NotStarted
 from crossmodal.jobs.names import Task, new_job_id
@@ -19,8 +19,8 @@ from crossmodal.settings import Settings
 from tests.ledgers import Ledger
 from tests.unit.test_ledger import PARAMS, result_of
 
-TIME = "local t = redis.call('TIME')\n  return tonumber(t[1]) + tonumber(t[2]) / 1000000"
-OURS = "return tonumber(redis.call('GET', prefix .. ':time'))"
+TIME = "local t = redis.call('TIME')\n    clock = tonumber(t[1]) + tonumber(t[2]) / 1000000"
+OURS = "clock = tonumber(redis.call('GET', prefix .. ':time'))"
 MAX_BATCH = 16
 FACTOR = 1.5
 
@@ -123,8 +123,8 @@ def world(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
     def digest(name: str) -> str:
         return hashlib.sha1(with_our_clock(name).encode(), usedforsecurity=False).hexdigest()
 
-    monkeypatch.setattr(runners, "script", with_our_clock)
-    monkeypatch.setattr(runners, "digest", digest)
+    monkeypatch.setattr(together, "script", with_our_clock)
+    monkeypatch.setattr(together, "digest", digest)
     world = World(settings)
     yield world
     world.ledger.close()
