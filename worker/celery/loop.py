@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import Any, TypeVar
 
+import uvloop
+
 T = TypeVar("T")
 TURN_S = 1.0
 
@@ -19,7 +21,7 @@ class LoopThread(Thread):
 
     def __init__(self) -> None:
         super().__init__(name="jobs", daemon=True)
-        self.loop = asyncio.new_event_loop()
+        self.loop = uvloop.new_event_loop()
         self.turned_at = time.monotonic()
         self._is_over = False
         self._closers: list[Callable[[], Awaitable[None]]] = []

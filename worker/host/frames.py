@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import count
+from typing import cast
 
 import numpy as np
 
@@ -54,8 +55,7 @@ class Frames(asyncio.BufferedProtocol):
     # What the event loop calls:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for mypy: it is a stream
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # of a stream; uvloop's own class
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost, self._is_writable = True, False
