@@ -141,7 +141,7 @@ class Batch:
         wanted = {}
         for task in dict.fromkeys(task.of_items for task in Task):
             wanted[task] = fitting((yield from self._calls.queue(task.in_bulk)).mean_item_s)
-        return (yield from self._calls.batches.limits(self._batch_id, wanted))
+        return (yield from self._calls.ledger.limits(self._batch_id, wanted))
 
     @call
     def _advance(self) -> Steps[None]:
@@ -245,7 +245,7 @@ class Batch:
             try:
                 results = read_part(storage, part, places)
             except BlobDamaged as e:  # by a power cut, say; the others have theirs
-                why = Failure.of(e)
+                why = Failure.of(e) if job.result else why
                 continue
             found += [one for one in results if missing.pop(one.index, None) is not None]
         lost = dataclasses.replace(message, names=missing)

@@ -263,10 +263,11 @@ def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:
     if isinstance(error, ModelHostCrashed) and error.batch_size != 1:
         # It was one of many, or waited behind others: the next attempts will show.
         return attempt.excused >= MAX_EXCUSED
-    if isinstance(error, StorageUnavailable) and not isinstance(error, BlobDamaged):
+    is_outage = isinstance(error, StorageUnavailable) and not isinstance(error, BlobDamaged)
+    if is_outage or isinstance(error, DecoderUnavailable):
         # What refuses for hours is no outage: it may be this job's picture alone.
         return attempt.number - attempt.counted >= MAX_OUTAGES
-    return not isinstance(error, ModelHostUnavailable | DecoderUnavailable)
+    return not isinstance(error, ModelHostUnavailable)
 
 
 def _timings(attempt: Attempt, answer: Answer, store_s: float, run_s: float) -> Timings:

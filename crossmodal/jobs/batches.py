@@ -1,7 +1,5 @@
 """What the ledger knows of whole batches; every lookup costs the same, however large they are."""
 
-from collections.abc import Mapping
-
 from crossmodal.errors import JobNotFound, quoted
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.ledger import JobLedger
@@ -17,7 +15,6 @@ class Batches:
 
     def __init__(self, settings: Settings, ledger: JobLedger) -> None:
         self._prefix = settings.key_prefix
-        self._retention_s = settings.retention_s
         self._ledger = ledger
 
     @call
@@ -36,23 +33,6 @@ class Batches:
             failed=int(fields.get("items_failed", 0)),
             messages=ended | ({JobState.QUEUED: under_way} if under_way else {}),
         )
-
-    @call
-    def limits(self, batch_id: str, wanted: Mapping[Task, int]) -> Steps[dict[Task, int]]:
-        """How many items its messages of each kind may have: as they were first `wanted`.
-
-        They hold for all kinds from the beginning: the messages of all are counted together, so
-        that another limit of one kind would change the places of the others, too.
-        """
-        key = batch_key(self._prefix, check_batch_id(batch_id))
-        names = [f"most:{task.in_bulk}" for task in wanted]
-        *_, (sent, *known) = yield [
-            *(redis.hsetnx(key, *one) for one in zip(names, wanted.values(), strict=True)),
-            redis.hmget(key, "messages", *names),
-        ]  # fmt: skip
-        if not sent:  # else it is kept until it has ended
-            yield redis.expire(key, self._retention_s)
-        return {task: int(most) for task, most in zip(wanted, known, strict=True)}
 
     @call
     def cancel(self, batch_id: str) -> Steps[BatchStatus]:

@@ -1,5 +1,6 @@
 """Connections to Redis that answer or fail within the connect timeout, and never hang."""
 
+import codecs
 import socket
 import ssl
 from collections.abc import Iterator
@@ -39,7 +40,18 @@ from crossmodal.settings import Settings, redacted
 
 MUTEX_S = 10  # how long a sweep that died keeps others from sweeping; kombu's own is 300
 CLUSTER_ERRORS = (MovedError, AskError, ClusterCrossSlotError, ClusterDownError)
+READ_LENIENTLY = "crossmodal-read-leniently"  # what is no UTF-8 is replaced in replies only
 BROKEN_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # a connection that ended, as any may
+
+
+def _replace_what_is_read(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What somebody else has damaged must not fail the calls whose replies come with it."""
+    if isinstance(error, UnicodeDecodeError):
+        return codecs.replace_errors(error)
+    raise error
+
+
+codecs.register_error(READ_LENIENTLY, _replace_what_is_read)
 
 
 def connect(
@@ -106,6 +118,7 @@ def _options(
         **(address.tls or {}),
         **with_tls,
         "decode_responses": True,
+        "encoding_errors": READ_LENIENTLY,
         "client_name": connection_name(what),
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.connect_timeout_s,

@@ -5,7 +5,7 @@ that of two processes that would end a job exactly one does, and the other is to
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -267,6 +267,18 @@ class JobLedger(JobRecords):
         """Send held messages that nothing is before any more; returns how many."""
         key = self._queue_key(task.queue, "owners")
         return int((yield self._on_key("promote", key, task.queue, self._settings.max_batch)))
+
+    @call
+    def limits(self, batch_id: str, wanted: Mapping[Task, int]) -> Steps[dict[Task, int]]:
+        """How many items a batch's messages may have, by kind of item: as was `wanted` first.
+
+        They hold for all kinds from the beginning: the messages of all are counted together, so
+        that another limit of one kind would change the places of the others, too.
+        """
+        key = names.batch_key(self._prefix, batch_id)
+        pairs = [part for task, most in wanted.items() for part in (task.in_bulk, most)]
+        known = yield self._on_key("limits", key, batch_id, self._retention, *pairs)
+        return dict(zip(wanted, known, strict=True))
 
     @call
     def cancel_batch(self, batch_id: str, *, ahead: bool = False) -> Steps[bool]:

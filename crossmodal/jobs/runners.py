@@ -72,9 +72,9 @@ class Runner:
     def _together(self, sent: list[Sent]) -> list[Any]:
         replies: list[Any] = filled(self.redis.pipeline(False), sent).execute(False)
         if unknown := of_unknown_scripts(sent, replies):
-            for text in {text_of(sent[i]) for i in unknown}:
-                self.redis.script_load(text)
             try:
+                for text in {text_of(sent[i]) for i in unknown}:
+                    self.redis.script_load(text)
                 again = self._together([sent[i] for i in unknown])
             except RedisError as e:  # of these alone: the others have their replies
                 again = [e] * len(unknown)
@@ -118,8 +118,9 @@ class AsyncRunner:
     async def close(self) -> None:
         """End the connections, once all that was asked in this loop is answered."""
         if self._loop is asyncio.get_running_loop():
-            await self._atomic.settle()
-            await self._plain.settle()
+            while self._plain.is_busy or self._atomic.is_busy:
+                await self._plain.settle()
+                await self._atomic.settle()
         kept, self._kept, self._loop = self._kept, None, None
         if kept is not None:
             await kept.aclose()

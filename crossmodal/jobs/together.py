@@ -23,6 +23,10 @@ class Together:
     def __init__(self, redis: Any, *, is_atomic: bool) -> None:
         self._redis = redis
         self._is_atomic = is_atomic
+        # What is raised where one cannot be written, or is refused in a transaction.
+        self._nothing_done: tuple[type[Exception], ...] = (UnicodeEncodeError, DataError)
+        if is_atomic:
+            self._nothing_done += (ResponseError,)
         self._asked: Asked = []
         self._sending: asyncio.Task[None] | None = None
 
@@ -33,6 +37,10 @@ class Together:
         if self._sending is None:
             self._sending = asyncio.create_task(self._send_asked())
         return replies
+
+    @property
+    def is_busy(self) -> bool:
+        return self._sending is not None
 
     async def settle(self) -> None:
         """Return when all that was asked has been answered."""
@@ -65,8 +73,7 @@ class Together:
         sent = [one for some, _ in asked for one in some]
         try:
             replies = iter(await self._replies(sent))
-        except (UnicodeEncodeError, DataError, ResponseError) as e:
-            # One cannot be written, or is refused in a transaction: nothing was carried out.
+        except self._nothing_done as e:
             if len(asked) > 1:
                 for one in asked:
                     await self._answer([one])
@@ -87,9 +94,9 @@ class Together:
         pipeline = filled(self._redis.pipeline(self._is_atomic), sent)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         if unknown := of_unknown_scripts(sent, replies):
-            for text in {text_of(sent[i]) for i in unknown}:
-                await self._redis.script_load(text)
             try:
+                for text in {text_of(sent[i]) for i in unknown}:
+                    await self._redis.script_load(text)
                 again = await self._replies([sent[i] for i in unknown])
             except RedisError as e:  # of these alone: the others have their replies
                 again = [e] * len(unknown)

@@ -86,11 +86,13 @@ class Storage:
         """
         same: dict[str, str] = {}
         with self._operation("get", key):
-            for first in range(start, end, PIECE):
-                options: Any = {"range": (first, min(first + PIECE, end)), **same}
+            while start < end:
+                options: Any = {"range": (start, min(start + PIECE, end)), **same}
                 found = obstore.get(self._store, key, options=options)
                 if (version := found.meta["e_tag"]) is not None:
                     same = {"if_match": version}
+                end = min(end, found.meta["size"])
+                start = found.range[1]
                 yield bytes(found.bytes())
 
     def get(self, blob: BlobRef, max_bytes: int | None = None) -> bytes:

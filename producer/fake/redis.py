@@ -99,15 +99,6 @@ class FakeRedis:
         with self.changed:
             self.hashes[key][name] = value
 
-    def hsetnx(self, key: str, name: str, value: Any) -> int:
-        with self.changed:
-            is_new = name not in self.hashes[key]
-            self.hashes[key].setdefault(name, str(value))
-            return int(is_new)
-
-    def expire(self, key: str, seconds: float) -> int:
-        return int(key in self.hashes)  # here nothing is forgotten
-
     def lrange(self, key: str, first: int, last: int) -> list[str]:
         with self.changed:
             return list(self.lists.get(key, []))

@@ -130,9 +130,16 @@ def cancel_batch(redis: FakeRedis, keys: list[str], args: list[Any]) -> Any:
     return int(redis.hashes[keys[0]]["messages"])
 
 
+def limits(redis: FakeRedis, keys: list[str], args: list[Any]) -> Any:
+    """Fix how many items the messages of a batch may have; here nothing is forgotten."""
+    known = redis.hashes[keys[0]]
+    wanted = zip(args[3::2], args[4::2], strict=True)
+    return [int(known.setdefault(f"most:{kind}", str(most))) for kind, most in wanted]
+
+
 FUNCTIONS: dict[str, Function] = {
     "submit": submit, "start": start, "finish": finish, "cancel": cancel, "expire": expire,
-    "remove": remove, "cancel_batch": cancel_batch,
+    "remove": remove, "cancel_batch": cancel_batch, "limits": limits,
 }  # fmt: skip
 
 

@@ -7,6 +7,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
+import uvloop
+
 from crossmodal.settings import Settings
 from worker.attempt import JobRunner
 from worker.decoders.pool import PROGRAM, Decoders
@@ -37,7 +39,7 @@ def looping(
     settings: Settings, socket: Path, wait_s: float = 60, decoder: str = PROGRAM
 ) -> Iterator[LoopRunner]:
     """A runner that is joined to the model host at `socket`, with decoders that run a program."""
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()  # as a worker has
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 

@@ -166,6 +166,21 @@ def test_an_outage_of_the_store_uses_up_no_attempt(
         assert isinstance(runner.run(delivery(job)), JobResult)
 
 
+def test_a_decoder_that_does_not_start_for_hours_ends_a_job(
+    client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.attempt.MAX_OUTAGES", 2)
+    job = client.img2txt(png())
+    folder = tmp_path / "run"
+    with (
+        serving(folder / "host.sock"),
+        looping(settings, folder / "host.sock", decoder="tests.fakes.no_such_program") as runner,
+    ):
+        endings = [runner.run(delivery(job, Task.IMG2TXT)) for _ in range(5)]
+    assert [type(ending) for ending in endings] == [Released] * 4 + [Failure]
+    assert {code(ending) for ending in endings} == {"image_decoder_crashed"}
+
+
 def test_a_store_that_refuses_for_hours_ends_a_job(
     client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

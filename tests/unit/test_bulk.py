@@ -511,6 +511,32 @@ def test_items_whose_results_were_damaged_in_the_store_fail_alone(client: Client
     assert codes(sending.results()) == {0: None, 1: "blob_damaged", 2: None}
 
 
+def test_what_was_canceled_is_said_to_be_also_beside_damaged_results(client: Client) -> None:
+    sending = Sending(client, prompts(3))
+    sending.until_sent(3)
+    attempt = started(client)
+    parts = [
+        put_part(client.storage, attempt.job, 1, [ItemResult(index=i, custom_id=f"c{i}", seed=i)])
+        for i in range(2)
+    ]
+    client.storage.put(parts[1].key, b'{"index": 1, "cus', "application/jsonl")
+    client.cancel_batch(BATCH)
+    assert codes(sending.results()) == {0: None, 1: "canceled", 2: "canceled"}
+
+
+def test_a_batch_is_forgotten_of_which_nothing_was_sent(client: Client, admin: Any) -> None:
+    wanted = {Task.TXT2IMG: 64, Task.IMG2TXT: 32}
+    key = batch_key(client.settings.key_prefix, BATCH)
+    assert client.run(client.ledger.limits(BATCH, wanted)) == wanted
+    assert 0 < admin.ttl(key) <= client.settings.retention_s
+    sending = Sending(client, prompts(1))
+    sending.until_sent(1)
+    assert client.run(client.ledger.limits(BATCH, dict.fromkeys(wanted, 8))) == wanted
+    assert admin.ttl(key) == -1
+    client.cancel_batch(BATCH)
+    sending.results()
+
+
 def test_results_of_an_earlier_batch_of_the_same_id_are_none_of_this_one(client: Client) -> None:
     """Its records are gone by their retention, its files by nothing yet."""
     job_id = bulk_job_id(BATCH, 0)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from crossmodal.errors import BrokerUnavailable
-from crossmodal.jobs import names
+from crossmodal.jobs import names, together
 from crossmodal.jobs.calls import (
     Atomic,
     Blocking,
@@ -287,6 +287,58 @@ def test_an_error_reply_harms_only_its_own_of_many_atomic_calls(
     )
     assert (good, other) == ({"value": "a"}, {"value": "b"})
     assert isinstance(bad, BrokerUnavailable)
+
+
+def test_a_script_that_cannot_be_loaded_harms_only_its_own_call(
+    settings: Settings, key: str, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @call
+    def counted() -> Steps[Any]:
+        return (yield redis.hincrby(key, "count", 1))
+
+    @call
+    def unknown() -> Steps[Any]:
+        return (yield Script("remove", (f"{key}:job",), (settings.key_prefix, "x", 1)))
+
+    monkeypatch.setattr(together, "script", lambda _: "this is no Lua")
+    admin.script_flush()
+    count, refused = on_a_loop(settings, counted(), unknown())
+    assert count == 1
+    assert isinstance(refused, BrokerUnavailable)
+
+
+@pytest.mark.parametrize("is_atomic", [False, True])
+def test_what_is_no_text_harms_no_call(settings: Settings, key: str, is_atomic: bool) -> None:
+    @call
+    def read(of: str) -> Steps[Any]:
+        [found] = yield Atomic([redis.get(of)]) if is_atomic else [redis.get(of)]
+        return found
+
+    with connect(settings) as raw:
+        raw.set(key, b"\xff!")
+        raw.set(f"{key}:good", "good")
+    assert on_a_loop(settings, read(key), read(f"{key}:good")) == ["\ufffd!", "good"]
+
+
+def test_what_was_asked_before_the_end_is_answered_in_all_its_steps(
+    settings: Settings, key: str
+) -> None:
+    @call
+    def by_turns() -> Steps[Any]:
+        for _ in range(3):
+            yield redis.set(key, "a")
+            [found] = yield Atomic([redis.get(key)])
+        return found
+
+    async def scenario() -> Any:
+        runner = AsyncRunner(settings)
+        await runner.run(by_turns())
+        asked = asyncio.create_task(runner.run(by_turns()))
+        await asyncio.sleep(0)
+        await runner.close()
+        return await asked
+
+    assert asyncio.run(scenario()) == "a"
 
 
 def test_nobody_waits_for_the_connections_of_others_to_a_server_that_hangs(

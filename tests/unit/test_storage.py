@@ -61,6 +61,7 @@ def test_a_file_of_many_parts_is_put_whole_and_streamed_from_anywhere(
     storage.put_file("large", tmp_path / "large", "application/octet-stream")
     assert b"".join(storage.stream("large", 0, len(data))) == data
     assert b"".join(storage.stream("large", 5_000_000, 9_000_000)) == data[5_000_000:9_000_000]
+    assert b"".join(storage.stream("large", 5_000_000, 2 * len(data))) == data[5_000_000:]
 
 
 def test_what_is_replaced_while_it_is_streamed_is_never_mixed(storage: Storage) -> None:
