@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import APIResponse, Browser, Page, Route, expect
 
 from crossmodal.settings import Settings
 from producer import Client
@@ -72,6 +72,25 @@ def test_a_job_shown_beside_the_filter_is_looked_at_when_its_news_were_missed(
     is_in(card, "running")
     page.evaluate(SHOW_OR_HIDE, "visible")
     is_in(card, "succeeded")
+
+
+def test_news_that_come_before_the_answer_to_a_submission_are_not_lost(
+    page: Page, stack: RunningStack
+) -> None:
+    page.check("#filter [value=failed]")
+    answers: list[tuple[Route, APIResponse]] = []
+    page.route("**/v1/jobs", lambda route: answers.append((route, route.fetch())), times=1)
+    running = page.locator("#queues [data-queue=txt2img] [data-field=running]")
+    expect(running).to_have_text("0")
+    with paused_host(stack):
+        page.fill("#prompt", PROMPT)
+        page.click("#draw button.primary")
+        expect(running).to_have_text("1")  # which is told after what happens to jobs
+        [(route, answer)] = answers
+        route.fulfill(response=answer)
+        card = page.locator(f'#gallery article[data-job="{answer.json()["id"]}"]')
+        is_in(card, "running")
+        expect(card).not_to_contain_text(re.compile("attempt 2", re.I))  # that would be other news
 
 
 def test_a_worker_that_is_killed_in_mid_job_is_seen_and_survived(

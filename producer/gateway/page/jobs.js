@@ -77,6 +77,8 @@ export class Gallery {
     const card = this.#cards.get(job.id);
     card.node.scrollIntoView({ block: "nearest" });
     announce(`Queued: ${title(job)}`);
+    // Beside the filter, news that came before this answer were taken for another's.
+    if (!this.#matches(job)) this.#look(job);
   }
 
   hear(job) {
