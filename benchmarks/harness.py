@@ -87,7 +87,9 @@ class Report:
         """Write it down, and print it."""
         RESULTS.mkdir(exist_ok=True)
         machine = machine_info()
-        command = f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
+        where = f"TMPDIR={folder} " if (folder := os.environ.get("TMPDIR")) else ""
+        script = f"python benchmarks/{Path(sys.argv[0]).name}"
+        command = f"{where}{script} {' '.join(sys.argv[1:])}".strip()
         whole = {"benchmark": self.name, "command": command, "machine": machine, **self.figures}
         text = json.dumps(whole, indent=2) + "\n"
         (RESULTS / f"{self.name}.json").write_text(text)
