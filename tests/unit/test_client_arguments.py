@@ -41,7 +41,7 @@ WRONG: dict[str, tuple[Call, str, str]] = {
     "one handle": (lambda c: c.as_completed(c.txt2img(IDEA)), "invalid_params", "give a list"),
     "numbers": (lambda c: c.as_completed([5]), "invalid_params", "the job is 5"),
     "unknown": (lambda c: list(c.as_completed(["nobody"])), "job_not_found", "no job 'nobody'"),
-    "no id": (lambda c: list(c.as_completed(["a b"])), "invalid_params", "job id 'a b'"),
+    "no id": (lambda c: list(c.as_completed(["a b"])), "job_not_found", "no job 'a b'"),
     "patience": (lambda c: c.txt2img(IDEA).wait("5"), "invalid_params", "timeout_s is '5'"),
     "nan": (lambda c: c.as_completed([], float("nan")), "invalid_params", "timeout_s is nan"),
     "endless": (lambda c: c.as_completed([], 10**400), "invalid_params", "timeout_s .*a finite"),
