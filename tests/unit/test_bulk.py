@@ -25,7 +25,7 @@ from crossmodal.jobs.bulk import BulkItem, pack_items, unpack_items
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import Task, batch_key, bulk_job_id, job_key, messages_key, result_key
-from crossmodal.jobs.params import BulkParams, parse_params
+from crossmodal.jobs.params import BlobRef, BulkParams, parse_params
 from crossmodal.jobs.record import Failure, ItemResult, JobResult, JobState, Timings
 from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
@@ -125,6 +125,15 @@ def started(client: Client, number: int = 0) -> Attempt:
     attempt = client.run(client.ledger.start(bulk_job_id(BATCH, number), WORKER))
     assert isinstance(attempt, Attempt)
     return attempt
+
+
+def started_with_parts(client: Client, count: int) -> tuple[Attempt, list[BlobRef]]:
+    """An attempt that has stored a part for each of so many items."""
+    attempt = started(client)
+    return attempt, [
+        put_part(client.storage, attempt.job, 1, [ItemResult(index=i, custom_id=f"c{i}", seed=i)])
+        for i in range(count)
+    ]
 
 
 def codes(results: Results) -> dict[int, str | None]:
@@ -497,11 +506,7 @@ def test_what_was_finished_of_a_message_is_kept(client: Client, ending: str, cod
 def test_items_whose_results_were_damaged_in_the_store_fail_alone(client: Client) -> None:
     sending = Sending(client, prompts(3))
     sending.until_sent(3)
-    attempt = started(client)
-    parts = [
-        put_part(client.storage, attempt.job, 1, [ItemResult(index=i, custom_id=f"c{i}", seed=i)])
-        for i in range(3)
-    ]
+    attempt, parts = started_with_parts(client, 3)
     client.storage.put(parts[1].key, b"", "application/jsonl")  # as a power cut leaves it
     result = JobResult(
         job=attempt.job, task=BULK, params={}, parts=tuple(parts), completed=3, model="m",
@@ -514,11 +519,7 @@ def test_items_whose_results_were_damaged_in_the_store_fail_alone(client: Client
 def test_what_was_canceled_is_said_to_be_also_beside_damaged_results(client: Client) -> None:
     sending = Sending(client, prompts(3))
     sending.until_sent(3)
-    attempt = started(client)
-    parts = [
-        put_part(client.storage, attempt.job, 1, [ItemResult(index=i, custom_id=f"c{i}", seed=i)])
-        for i in range(2)
-    ]
+    _, parts = started_with_parts(client, 2)
     client.storage.put(parts[1].key, b'{"index": 1, "cus', "application/jsonl")
     client.cancel_batch(BATCH)
     assert codes(sending.results()) == {0: None, 1: "canceled", 2: "canceled"}
