@@ -119,12 +119,14 @@ def test_what_crashes_at_its_start_is_started_again_ever_later(
     monkeypatch.setattr("worker.unit.time.monotonic", lambda: now)
     watched = Watched(Child("breaker", [sys.executable, "-c", "raise SystemExit(1)"]))
     delays = []
+    watched.keep_alive()
     for _ in range(7):
-        watched.keep_alive()
         assert watched.child.wait(30)
         watched.keep_alive()  # notes the crash, and starts it at once or later
         delays.append(max(0.0, watched.not_before - now))
         now += delays[-1]
+        if delays[-1]:
+            watched.keep_alive()
     watched.child.wait(30)
     assert delays == [0, 0, 0, 1, 2, 4, 8]
     assert caplog.text.count("again in 8.0 s") == 1
