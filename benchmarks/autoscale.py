@@ -29,8 +29,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from stack import DRAIN_S, queue_server
 
 from crossmodal.errors import BrokerUnavailable
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import Job, JobState
+from crossmodal.kinds.task import Task
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port
 from crossmodal.processes import Child, wait_until
@@ -77,7 +77,7 @@ class Running:
         return dict(zip(zip(names, labels, strict=True), (s.value for s in samples), strict=True))
 
     def look(self) -> Sample:
-        found, queue = self.metrics(), self.client.queue(Task.TXT2IMG)
+        found, queue = self.metrics(), self.client.queue(Task("txt2img"))
         ready, starting, draining = (
             found.get(("workers", state), 0.0) for state in ("ready", "starting", "draining")
         )
@@ -101,7 +101,7 @@ def scaling(most: int) -> Iterator[Running]:
             "--min", "0", "--max", str(most), "--target-wait", f"{TARGET_S:g}",
             "--cooldown", f"{COOLDOWN_S:g}", "--interval", f"{INTERVAL_S:g}",
             "--metrics-port", str(port),
-            "--", "--queues", Task.TXT2IMG, "--concurrency", str(CONCURRENCY),
+            "--", "--queues", Task("txt2img"), "--concurrency", str(CONCURRENCY),
         ]  # fmt: skip
         env = {"CROSSMODAL_LOG_LEVEL": "INFO", "CROSSMODAL_LOG_FORMAT": "json"}
         with log.open("wb") as output, Stack(env, output) as stack:
@@ -212,7 +212,7 @@ def audit(running: Running, phases: Sequence[Phase]) -> dict[str, Any]:
         "jobs": len(jobs),
         "succeeded": sum(job.state is JobState.SUCCEEDED for job in jobs),
         "most_attempts": max(job.attempt for job in jobs),
-        "redelivered": running.client.queue(Task.TXT2IMG).redelivered,
+        "redelivered": running.client.queue(Task("txt2img")).redelivered,
         "workers_started": len(statuses),
         "workers_drained": ended.get("drained", 0),
         "workers_unused": ended.get("unused", 0),

@@ -17,7 +17,9 @@ import torch
 from harness import Report, device_arguments, median, save_plot, take_turns
 from stack import Running, real_stack
 
-from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.img2txt import Img2TxtParams
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.bundle import open_bundle
 from crossmodal.pipelines.base import Drawn, Pipeline, Request
 from crossmodal.pipelines.img2txt import Img2TxtPipeline

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crossmodal.garbage import freeze_gc
-from crossmodal.jobs.names import Task
+from crossmodal.kinds.registry import kinds
+from crossmodal.kinds.task import Task
 from crossmodal.pipelines.base import Described, Outcome, Pause, Pipeline, Request, no_pause
 from worker.host.batcher import Batcher
 from worker.host.lanes import Lane, Quiet
@@ -42,9 +43,7 @@ class FakeModel:
 
 async def main(path: Path, batch_s: float) -> None:
     """Serve until SIGTERM."""
-    pipelines: dict[Task, Pipeline] = {
-        task: FakeModel(batch_s) for task in (Task.TXT2IMG, Task.IMG2TXT)
-    }
+    pipelines: dict[Task, Pipeline] = {Task(name): FakeModel(batch_s) for name in kinds()}
     quiet = Quiet()
     lanes = Lane(pipelines, 1), Lane(pipelines, 1, quiet.give_way)
     info = HostInfo("fake", "0", "cpu", 96, os.getpid())

@@ -22,8 +22,10 @@ from stack import queue_server
 from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, pack_items
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import Task, bulk_job_id, new_job_id
-from crossmodal.jobs.params import BulkParams, Txt2ImgParams
+from crossmodal.jobs.names import bulk_job_id, new_job_id
+from crossmodal.jobs.params import BulkParams
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.processes import wait_until
 from crossmodal.settings import Settings, load_settings
 from producer import Client, JobHandle
@@ -54,10 +56,10 @@ def fill(settings: Settings, count: int) -> None:
         for i in range(count):
             some = params[i % len(params)]
             job_id = new_job_id()
-            message = message_of(Task.TXT2IMG, job_id, some)
+            message = message_of(Task("txt2img"), job_id, some)
             client.run(
                 client.ledger.submit(
-                    job_id, Task.TXT2IMG, some.model_dump_json(), "", message=message
+                    job_id, Task("txt2img"), some.model_dump_json(), "", message=message
                 )
             )
 
@@ -144,7 +146,7 @@ def bulk_bytes_per_item(client: Client) -> float:
     before, batch_id = used_bytes(client), new_job_id()
     for number in range(BULK_MESSAGES):
         params = BulkParams(kind="txt2img", input=blob, items=ITEMS, batch=batch_id, number=number)
-        job_id, task = bulk_job_id(batch_id, number), Task.TXT2IMG_BULK
+        job_id, task = bulk_job_id(batch_id, number), Task("txt2img.bulk")
         client.run(client.ledger.submit(
             job_id, task, params.model_dump_json(), "",
             message=message_of(task, job_id, params), batch=params,

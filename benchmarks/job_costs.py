@@ -20,7 +20,7 @@ from harness import median
 from prometheus_client.parser import text_string_to_metric_families
 from stack import START_S, Running, real_stack
 
-from crossmodal.jobs.names import Task
+from crossmodal.kinds.task import Task
 from crossmodal.local.valkey import free_port
 from crossmodal.processes import Child, wait_until
 
@@ -118,14 +118,14 @@ def measure() -> dict[str, Any]:
         png = client.read(client.txt2img(PROMPTS[0], seed=1).result(60).images[0])
         idle, alone = at_rest(meter), meter.clients() - _own_clients(client.redis)
         found: dict[str, Any] = {
-            Task.TXT2IMG: per_job(meter, idle, JOBS, lambda: _draw(running, JOBS)),
-            Task.IMG2TXT: per_job(meter, idle, CAPTIONS, lambda: _describe(running, png)),
+            Task("txt2img"): per_job(meter, idle, JOBS, lambda: _draw(running, JOBS)),
+            Task("img2txt"): per_job(meter, idle, CAPTIONS, lambda: _describe(running, png)),
         }
-        messages = client.queue(Task.TXT2IMG_BULK).submitted
+        messages = client.queue(Task("txt2img.bulk")).submitted
         prompts = [PROMPTS[i % len(PROMPTS)] for i in range(ITEMS)]
         bulk = per_job(meter, idle, ITEMS, lambda: _drain(client.map_txt2img(prompts)))
-        messages = client.queue(Task.TXT2IMG_BULK).submitted - messages
-        found[Task.TXT2IMG_BULK] = bulk | {"items_a_message": ITEMS / messages}
+        messages = client.queue(Task("txt2img.bulk")).submitted - messages
+        found[Task("txt2img.bulk")] = bulk | {"items_a_message": ITEMS / messages}
         with _gateway(running.folder) as (url, process):
             gateway_cpu_s = _post(url, process)
     return {

@@ -19,7 +19,8 @@ from efficiency import PROMPTS, requests
 from harness import Report, device_arguments, median, percentile, save_plot
 from stack import Running, real_stack
 
-from crossmodal.jobs.names import Task, new_job_id
+from crossmodal.jobs.names import new_job_id
+from crossmodal.kinds.task import Task
 from crossmodal.pipelines.base import Pipeline, Request
 from producer import JobHandle
 
@@ -115,8 +116,8 @@ def measure(running: Running, seconds: float, device: str) -> dict[str, dict[str
     pipelines, work, files = requests(running.settings, device)
     client = running.client
     submits: dict[str, Submit] = {
-        Task.TXT2IMG: lambda i: client.txt2img(PROMPTS[i % len(PROMPTS)], seed=i),
-        Task.IMG2TXT: lambda i: client.img2txt(files[i % len(files)]),
+        Task("txt2img"): lambda i: client.txt2img(PROMPTS[i % len(PROMPTS)], seed=i),
+        Task("img2txt"): lambda i: client.img2txt(files[i % len(files)]),
     }
     found: dict[str, dict[str, Any]] = {}
     for task, submit in submits.items():

@@ -25,7 +25,8 @@ from harness import Report, arguments, median, save_plot, take_turns
 from redis import Redis
 from stack import Running, fake_stack, queue_server
 
-from crossmodal.jobs.names import Task, queue_key
+from crossmodal.jobs.names import queue_key
+from crossmodal.kinds.task import Task
 from crossmodal.local.valkey import valkey_url
 from crossmodal.processes import Child, wait_until
 from producer import Client
@@ -178,8 +179,8 @@ def interactive(seconds: float, count: int) -> float:
         stop_all(workers)
         for _ in range(count):
             running.client.txt2img("a red circle", seed=1)
-        assert unfinished(running.client, Task.TXT2IMG) == count
-        return count / time_to(lambda: unfinished(running.client, Task.TXT2IMG) == 0, workers)
+        assert unfinished(running.client, Task("txt2img")) == count
+        return count / time_to(lambda: unfinished(running.client, Task("txt2img")) == 0, workers)
 
 
 def bulk(seconds: float) -> float:
@@ -189,7 +190,7 @@ def bulk(seconds: float) -> float:
         workers = children_of(running)
         stop_all(workers)
         read = [threads.submit(one_batch, running.client) for _ in range(BATCHES)]
-        bulk_task = Task.TXT2IMG.in_bulk
+        bulk_task = Task("txt2img").in_bulk
         assert wait_until(lambda: unfinished(running.client, bulk_task) == BATCHES * AHEAD, LIMIT_S)
         lasted = time_to(lambda: all(f.done() for f in read), workers)
         return sum(f.result() for f in read) / lasted

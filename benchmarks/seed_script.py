@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 
-from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.img2txt import Img2TxtParams
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.bundle import open_bundle
 from crossmodal.pipelines.base import Described, Drawn, Request
 from crossmodal.pipelines.img2txt import Img2TxtPipeline

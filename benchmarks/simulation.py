@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmodal.jobs.names import Task
+from crossmodal.kinds.task import Task
 from worker.autoscale.policy import Load, Look, Policy, decide
 
 STEP_S, INTERVAL_S, COOLDOWN_S = 0.5, 15.0, 300.0
@@ -57,9 +57,9 @@ class Fleet:
 
 
 FLEETS = (
-    Fleet("diffusion, interactive", 4, 2.0, 32, Task.TXT2IMG),
-    Fleet("small model, interactive", 32, 0.064, 32, Task.TXT2IMG),
-    Fleet("small model, bulk", 32, 0.064, 8 * MESSAGE, Task.TXT2IMG_BULK),
+    Fleet("diffusion, interactive", 4, 2.0, 32, Task("txt2img")),
+    Fleet("small model, interactive", 32, 0.064, 32, Task("txt2img")),
+    Fleet("small model, bulk", 32, 0.064, 8 * MESSAGE, Task("txt2img.bulk")),
 )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -18,6 +19,7 @@ from crossmodal.console import (
     say,
 )
 from crossmodal.extras import DISTRIBUTION, require
+from crossmodal.kinds.registry import kinds
 from crossmodal.processes import treat_sigterm_as_interrupt
 from crossmodal.shadowing import check_not_shadowed
 
@@ -28,8 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "worker": ("worker.cli:worker", "Serve jobs on this machine's devices"),
     "flower": ("worker.celery.command:flower", "Run Flower, a monitor of workers and jobs"),
     "autoscale": ("worker.autoscale.cli:autoscale", "As many workers as the queues need"),
-    "txt2img": ("producer.cli:txt2img", "Draw pictures of a prompt"),
-    "img2txt": ("producer.cli:img2txt", "Caption pictures"),
+    **{name: ("producer.cli:commands", kind.about) for name, kind in kinds().items()},
     "status": ("producer.follow:status", "Where a job is on its way"),
     "wait": ("producer.follow:wait", "Wait until jobs have ended"),
     "result": ("producer.follow:result", "What a job made, once it has"),
@@ -121,6 +122,8 @@ def load(name: str) -> Any:
     """The callable command behind a name of the table."""
     module, _, attribute = COMMANDS[name][0].partition(":")
     found = getattr(import_module(module), attribute)
+    if isinstance(found, Mapping):  # several of a kind
+        found = found[name]
     if not isinstance(found, typer.Typer):
         found, function = typer.Typer(add_completion=False), found
         found.command()(function)

@@ -10,8 +10,8 @@ from pydantic_core import from_json, to_json
 
 from crossmodal.errors import BlobDamaged
 from crossmodal.jobs.names import RESULTS, result_key
-from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.record import ITEM_RESULTS, ItemResult
+from crossmodal.kinds.fields import BlobRef
 from crossmodal.storage import Storage
 
 SUFFIX = ".jsonl"

@@ -41,9 +41,8 @@ from crossmodal.errors import (
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.listing import Page
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.origin import Origin, Webhook
-from crossmodal.jobs.params import BlobRef, BulkParams, Img2TxtParams, Txt2ImgParams
+from crossmodal.jobs.params import BulkParams
 from crossmodal.jobs.record import (
     BatchStatus,
     DeadLetter,
@@ -61,6 +60,10 @@ from crossmodal.jobs.record import (
     Timings,
     WorkerInfo,
 )
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.img2txt import Img2TxtParams
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient, AsyncJobHandle
 from producer.client import Client

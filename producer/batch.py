@@ -20,8 +20,9 @@ from crossmodal.console import (
     progress,
 )
 from crossmodal.errors import Interrupted, InvalidParams, InvalidSetting, OutputNotWritable
-from crossmodal.jobs.names import Task, check_batch_id, new_job_id
-from crossmodal.jobs.record import BatchStatus, ItemResult, parse_task
+from crossmodal.jobs.names import check_batch_id, new_job_id
+from crossmodal.jobs.record import BatchStatus, ItemResult
+from crossmodal.kinds.task import Task, parse_task
 from producer.bulk import Request
 from producer.client import Client, CommandClient
 from producer.jsonl import BatchFile, result_line

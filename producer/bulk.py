@@ -21,10 +21,11 @@ from crossmodal.errors import (
 from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, ItemPacker, join_items
 from crossmodal.jobs.calls import Blocking, Pause, Steps, call
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import Task, bulk_job_id
+from crossmodal.jobs.names import bulk_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import MAX_ITEMS, BulkParams, parse_params, task_of
 from crossmodal.jobs.record import Failure, ItemResult, Job, JobState
+from crossmodal.kinds.task import Task, tasks
 from crossmodal.parts import finished_parts, read_part
 from producer.following import Following
 from producer.waiting import Wait
@@ -139,7 +140,7 @@ class Batch:
     def _limits(self) -> Steps[dict[Task, int]]:
         """How many items a message of each kind may have; it stays so for all of the batch."""
         wanted = {}
-        for task in dict.fromkeys(task.of_items for task in Task):
+        for task in dict.fromkeys(task.of_items for task in tasks()):
             wanted[task] = fitting((yield from self._calls.queue(task.in_bulk)).mean_item_s)
         return (yield from self._calls.ledger.limits(self._batch_id, wanted))
 
@@ -168,7 +169,7 @@ class Batch:
             task = some[0].task
             data = join_items([item.data for item in some])
             params = BulkParams(
-                kind=task.value,  # type: ignore[arg-type]  # an item's task
+                kind=task.kind.name,
                 input=self._calls.storage.put_input(data, MEDIA_TYPE),
                 items=len(some), batch=self._batch_id, number=number, most=max_items[task],
             )  # fmt: skip
@@ -222,7 +223,7 @@ class Batch:
     def _check(self, message: Message) -> Steps[None]:
         """Raise `IdempotencyConflict` if the job is not about the same items."""
         job = yield from self._ledger.get(message.job)
-        if job.task is not message.task or parse_params(job.task, job.params) != message.params:
+        if job.task != message.task or parse_params(job.task, job.params) != message.params:
             raise IdempotencyConflict(
                 f"the batch {self._batch_id!r} was submitted before with other items (message "
                 f"{message.params.number} differs): use another id, or the same items in the same "

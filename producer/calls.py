@@ -5,6 +5,7 @@ its id, of which each client makes a handle of its own.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -14,24 +15,15 @@ from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import RESULTS, check_batch_id, new_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
-from crossmodal.jobs.params import (
-    BlobRef,
-    Img2TxtParams,
-    Params,
-    Txt2ImgParams,
-    build_params,
-    fingerprint,
-    fix_seed,
-    parse_params,
-    task_of,
-)
-from crossmodal.jobs.record import (
-    ItemResult,
-    JobState,
-)
+from crossmodal.jobs.params import Params, fingerprint, fix_seed, parse_params, task_of
+from crossmodal.jobs.record import ItemResult, JobState
+from crossmodal.kinds.base import ItemParams, Kind
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.registry import kind_named
 from crossmodal.vision.media import media_type
 from producer.bulk import Batch, Request
 from producer.checks import check_seconds, check_text, shown
+from producer.fields import check_fields
 from producer.following import Following
 from producer.handle import Handle
 from producer.items import checked_items, picture_items, prompt_items
@@ -59,12 +51,9 @@ class ClientCalls(Following):
 
         Raises `InvalidParams`, `QueueFull`, `IdempotencyConflict` or `BrokerUnavailable`.
         """
-        params = build_params(Txt2ImgParams, {
-            "prompt": prompt, "count": count, "seed": seed, "temperature": temperature,
-            "metadata": metadata,
-        })  # fmt: skip
         return (yield from self.submit(
-            params, idempotency_key=idempotency_key, expires_in_s=expires_in_s
+            "txt2img", prompt=prompt, count=count, seed=seed, temperature=temperature,
+            metadata=metadata, idempotency_key=idempotency_key, expires_in_s=expires_in_s,
         ))  # fmt: skip
 
     @call
@@ -83,26 +72,35 @@ class ClientCalls(Following):
 
         Raises what `txt2img` raises, and `InvalidImage` or `StorageUnavailable`.
         """
-        params = build_params(Img2TxtParams, {
-            "image": (yield from self.upload(image)), "count": count, "beam_width": beam_width,
-            "max_words": max_words, "metadata": metadata,
-        })  # fmt: skip
         return (yield from self.submit(
-            params, idempotency_key=idempotency_key, expires_in_s=expires_in_s
+            "img2txt", image=image, count=count, beam_width=beam_width, max_words=max_words,
+            metadata=metadata, idempotency_key=idempotency_key, expires_in_s=expires_in_s,
         ))  # fmt: skip
 
     @call
     def submit(
         self,
-        params: Params,
+        /,
+        params: Params | str,
         *,
         idempotency_key: str | None = None,
         expires_in_s: float | None = None,
         origin: Origin = NOBODY,
+        **fields: Any,
     ) -> Steps[str]:
-        """Submit a job with params that are already built, on behalf of `origin`."""
-        if not isinstance(params, Params):
-            raise InvalidParams(f"params are {shown(params)}: give Txt2ImgParams or Img2TxtParams")
+        """Submit a job of any kind, on behalf of `origin`; returns without waiting.
+
+        `params` are already built, or the name of a kind whose params are the other arguments: a
+        picture among them is uploaded. Raises what `txt2img` and `img2txt` raise.
+        """
+        if isinstance(params, str):
+            params = yield from self._built(kind_named(params), fields)
+        elif fields or not isinstance(params, Params):
+            what = f"{shown(params)} with {', '.join(fields)}" if fields else shown(params)
+            raise InvalidParams(
+                f"params are {what}: give built ones, as Txt2ImgParams(…), or the name of a kind "
+                "with its params by name"
+            )
         if idempotency_key is not None:
             check_text("idempotency_key", idempotency_key)
         check_seconds("expires_in_s", expires_in_s)
@@ -116,6 +114,13 @@ class ClientCalls(Following):
             idempotency_key=idempotency_key, expires_in_s=expires_in_s, origin=origin,
         )  # fmt: skip
         return job_id
+
+    def _built(self, kind: Kind, fields: dict[str, Any]) -> Steps[ItemParams]:
+        """The params of a kind, their picture uploaded."""
+        check_fields(fields, kind.params.model_fields, kind.name)
+        if kind.picture in fields:
+            fields = fields | {kind.picture: (yield from self.upload(fields[kind.picture]))}
+        return kind.build(fields)
 
     @call
     def retry(self, job: Handle | str, *, max_queued: int | None = None) -> Steps[str]:

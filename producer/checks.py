@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any, TypeVar
 
 from crossmodal.errors import InvalidParams
+from crossmodal.kinds.task import Task, tasks
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -48,6 +49,14 @@ def check_one_of(name: str, kind: type[E], value: Any) -> E:
     except ValueError as e:
         known = ", ".join(kind)
         raise InvalidParams(f"{name} is {shown(value)}: give one of {known}") from e
+
+
+def check_task(value: Any) -> Task:
+    """The task that a value is or names. Raises `InvalidParams`."""
+    try:
+        return Task(value)
+    except (ValueError, TypeError) as e:
+        raise InvalidParams(f"task is {shown(value)}: give one of {', '.join(tasks())}") from e
 
 
 def check_several(name: str, value: Any, *, but: bool = False) -> Iterable[Any]:

@@ -1,7 +1,8 @@
-"""The commands that submit jobs."""
+"""The commands that submit jobs, one a kind."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,11 @@ import typer
 from crossmodal.console import FAILED, Json, errors_to_exit_status, print_json, say
 from crossmodal.errors import CrossmodalError, InvalidImage, InvalidSetting, ResultTimeout
 from crossmodal.jobs.record import Failure
+from crossmodal.kinds.base import Kind
+from crossmodal.kinds.registry import kinds
 from producer.client import Client, CommandClient
 from producer.handle import JobHandle, result_of
+from producer.options import parameters_of, takes_several
 from producer.outcome import check_out, show_result
 from producer.patience import interruptible, wait_for
 
@@ -34,19 +38,37 @@ def opened() -> Iterator[Client]:
         yield client
 
 
-def txt2img(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
-    count: Annotated[
-        int, typer.Option("-n", "--count", min=1, max=16, help="How many pictures.")
-    ] = 1,
-    seed: Annotated[int | None, typer.Option(help="The first picture's seed.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 draws the likeliest picture.")] = 1.0,
-    out: Out = None,
-    no_wait: NoWait = False,
-    timeout_s: Timeout = None,
-    as_json: Json = False,
-) -> None:
-    """Draw pictures of a prompt."""
+def command_of(kind: Kind) -> Callable[..., None]:
+    """The command that submits jobs of a kind; its options are the kind's params."""
+    run, own = (_describe, ()) if takes_several(kind) else (_make, _OUT[kind.output])
+
+    def command(**given: Any) -> None:
+        run(kind, **given)
+
+    parameters = [*parameters_of(kind), *own, *_SHARED]
+    named: Any = command
+    named.__name__, named.__doc__ = kind.name, f"{kind.about}."
+    named.__signature__ = Signature(parameters)
+    named.__annotations__ = {one.name: one.annotation for one in parameters}
+    return command
+
+
+def _option(name: str, annotation: Any, default: Any) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+_OUT = {"images": (_option("out", Out, None),), "captions": ()}
+_SHARED = (
+    _option("no_wait", NoWait, False), _option("timeout_s", Timeout, None),
+    _option("as_json", Json, False),
+)  # fmt: skip
+
+
+def _make(
+    kind: Kind, *, no_wait: bool, timeout_s: float | None, as_json: bool,
+    out: Path | None = None, **params: Any,
+) -> None:  # fmt: skip
+    """Submit one job, and show what it made."""
     with opened() as client:
         if out is not None and no_wait:
             raise InvalidSetting(
@@ -54,8 +76,8 @@ def txt2img(
                 "`crossmodal result ID -o FILE`"
             )
         if out is not None:
-            check_out(client, out, count)
-        job = client.txt2img(prompt, count=count, seed=seed, temperature=temperature)
+            check_out(client, out, params["count"])
+        job = client.submit(kind.name, **params)
         if no_wait:
             _print_id(job, as_json)
             return
@@ -64,24 +86,20 @@ def txt2img(
             show_result(client, job.id, out, as_json)
 
 
-def img2txt(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Files to caption.")],
-    count: Annotated[int, typer.Option("-n", "--count", min=1, max=5, help="Captions each.")] = 1,
-    beam_width: Annotated[int, typer.Option(min=1, max=10, help="Captions searched among.")] = 4,
-    no_wait: NoWait = False,
-    timeout_s: Timeout = None,
-    as_json: Json = False,
+def _describe(
+    kind: Kind, *, no_wait: bool, timeout_s: float | None, as_json: bool, **params: Any
 ) -> None:
-    """Caption pictures; one that cannot be captioned is told beside the captions of the others."""
+    """Submit a job for each file; what is wrong with one is told beside what others came to."""
     jobs: list[JobHandle] = []
+    paths: list[Path] = params.pop(str(kind.picture))
     with opened() as client, interruptible(jobs):
-        submitted = _submit_files(client, images, jobs, count, beam_width)
+        submitted = _submit_files(client, kind, paths, jobs, params)
         if not no_wait:
             with suppress(ResultTimeout):  # who has not ended says so in its row
                 wait_for(client, [client.record(job.id) for job in jobs], timeout_s)
         rows = [
             _caption_row(client, path, job, ended=not no_wait)
-            for path, job in zip(images, submitted, strict=True)
+            for path, job in zip(paths, submitted, strict=True)
         ]
         _print_captions(rows, as_json)
         if any(row["failure"] is not None for row in rows):
@@ -89,7 +107,7 @@ def img2txt(
 
 
 def _submit_files(
-    client: Client, paths: list[Path], jobs: list[JobHandle], count: int, beam_width: int
+    client: Client, kind: Kind, paths: list[Path], jobs: list[JobHandle], params: dict[str, Any]
 ) -> list[JobHandle | CrossmodalError]:
     """The job of each file, or what is wrong with it; `jobs` are those that were made.
 
@@ -98,7 +116,7 @@ def _submit_files(
     found: list[JobHandle | CrossmodalError] = []
     for i, path in enumerate(paths):
         try:
-            jobs.append(client.img2txt(path, count=count, beam_width=beam_width))
+            jobs.append(client.submit(kind.name, **(params | {str(kind.picture): path})))
             found.append(jobs[-1])
         except InvalidImage as e:
             found.append(e)
@@ -143,3 +161,6 @@ def _print_id(job: JobHandle, as_json: bool) -> None:
         print_json([{"id": job.id}])
     else:
         say(job.id)
+
+
+commands = {name: command_of(kind) for name, kind in kinds().items()}

@@ -1,12 +1,11 @@
 """The commands that ask about jobs, and do something to them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from crossmodal.console import FAILED, Json, print_json, print_table, say, shown_time
 from crossmodal.errors import ResultTimeout
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import Job, JobState
 from producer.cli import Out, Timeout, opened
 from producer.client import Client
@@ -101,9 +100,7 @@ def jobs(
     state: Annotated[
         JobState | None, typer.Option(metavar="STATE", help=f"Those that are {STATES}.")
     ] = None,
-    task: Annotated[
-        Literal["txt2img", "img2txt"] | None, typer.Option(help="Those of this kind.")
-    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="KIND", help="Those of this kind.")] = None,
     owner: Annotated[
         str, typer.Option(metavar="KEY", help="Those of the API key with this id.")
     ] = "",
@@ -115,8 +112,7 @@ def jobs(
 ) -> None:
     """List jobs, the latest first; those of batches are not among them."""
     with opened() as client:
-        kind = None if task is None else Task(task)
-        page = client.jobs(owner, state=state, task=kind, cursor=cursor, limit=limit)
+        page = client.jobs(owner, state=state, task=task, cursor=cursor, limit=limit)
         if as_json:
             found = [job.model_dump(mode="json") for job in page.jobs]
             print_json({"jobs": found, "next_cursor": page.next_cursor})

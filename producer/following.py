@@ -7,7 +7,6 @@ from crossmodal.jobs.batches import Batches
 from crossmodal.jobs.calls import Steps, call
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.listing import Listing, Page
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import (
     BatchStatus,
     Job,
@@ -18,9 +17,10 @@ from crossmodal.jobs.record import (
     WorkerInfo,
 )
 from crossmodal.jobs.workers import Workers
+from crossmodal.kinds.task import Task, tasks
 from crossmodal.settings import Settings
 from crossmodal.storage import Storage, open_storage
-from producer.checks import check_count, check_one_of, check_seconds, check_text
+from producer.checks import check_count, check_one_of, check_seconds, check_task, check_text
 from producer.handle import Handle, id_of
 from producer.waiting import Wait
 
@@ -92,12 +92,12 @@ class Following:
     @call
     def queue(self, task: Task | str) -> Steps[QueueStatus]:
         """The queue of a kind of job."""
-        return (yield from self.ledger.queue(check_one_of("task", Task, task).queue))
+        return (yield from self.ledger.queue(check_task(task).queue))
 
     @call
     def queues(self) -> Steps[list[QueueStatus]]:
         """The queues of all kinds of jobs."""
-        return (yield from self.ledger.queues([task.queue for task in Task]))
+        return (yield from self.ledger.queues([task.queue for task in tasks()]))
 
     @call
     def workers(self) -> Steps[list[WorkerInfo]]:
@@ -116,7 +116,7 @@ class Following:
         return (yield from Listing(self.settings, self.ledger).page(
             check_text("owner", owner),
             state=None if state is None else check_one_of("state", JobState, state),
-            task=None if task is None else check_one_of("task", Task, task),
+            task=None if task is None else check_task(task),
             cursor=None if cursor is None else check_text("cursor", cursor),
             limit=check_count("limit", limit),
         ))  # fmt: skip

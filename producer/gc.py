@@ -12,9 +12,10 @@ from crossmodal.console import Json, errors_to_exit_status, print_json, say
 from crossmodal.errors import BlobNotFound, InvalidParams, JobNotFound
 from crossmodal.jobs.bulk import unpack_items
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import CAPTIONS, CHECKS, INPUTS, RESULTS, Task, job_of_result, result_key
-from crossmodal.jobs.params import BlobRef
+from crossmodal.jobs.names import CAPTIONS, CHECKS, INPUTS, RESULTS, job_of_result, result_key
 from crossmodal.jobs.runners import Runner
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.task import Task
 from crossmodal.settings import load_settings
 from crossmodal.storage import Storage, StoredBlob, open_storage
 from producer.twins import Runs
@@ -98,8 +99,8 @@ class Collector:
         """Keys of inputs that some record speaks of, also through the items of its message."""
         for task, key in self._recorded():
             yield key
-            if task is Task.IMG2TXT_BULK:
-                yield from self._pictures_of(key)
+            if task.is_bulk and task.kind.picture is not None:
+                yield from self._pictures_of(key, task.kind.picture)
 
     def _recorded(self) -> Iterator[tuple[Task, str]]:
         """All inputs that records name, page by page."""
@@ -109,19 +110,19 @@ class Collector:
             found, cursor = self._run(self._ledger.inputs(cursor))
             yield from found
 
-    def _pictures_of(self, key: str) -> list[str]:
+    def _pictures_of(self, key: str, field: str) -> list[str]:
         """Keys of stored pictures among a message's items; read once, for it never changes."""
         if key not in self._pictures:
-            self._pictures[key] = list(self._read_pictures(key))
+            self._pictures[key] = list(self._read_pictures(key, field))
         return self._pictures[key]
 
-    def _read_pictures(self, key: str) -> Iterator[str]:
+    def _read_pictures(self, key: str, field: str) -> Iterator[str]:
         try:
             items = unpack_items(self._storage.get(BlobRef(key=key)))
         except (BlobNotFound, InvalidParams):  # its job will fail for that, whatever is kept
             return
         for item in items:
-            image = item.params.get("image")
+            image = item.params.get(field)
             if isinstance(image, dict) and isinstance(image.get("key"), str):
                 yield image["key"]
 

@@ -5,11 +5,13 @@ from typing import Any
 
 from crossmodal.errors import InvalidImage, InvalidParams
 from crossmodal.jobs.bulk import BulkItem
-from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import MAX_SEED, BlobRef, Img2TxtParams, Txt2ImgParams, build_params
 from crossmodal.jobs.record import Failure, ItemResult
+from crossmodal.kinds.fields import MAX_SEED, BlobRef
+from crossmodal.kinds.img2txt import IMG2TXT
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import TXT2IMG
 from producer.bulk import Request
-from producer.checks import check_one_of, check_several, shown
+from producer.checks import check_several, check_task, shown
 from producer.pictures import Picture, bytes_of, is_picture
 from producer.seeds import item_seed
 
@@ -24,15 +26,16 @@ def prompt_items(
     `options` are the params that all share; those that no job may have raise `InvalidParams`.
     """
     several = check_several("prompts", prompts, but=isinstance(prompts, str | bytes))
-    shared = build_params(Txt2ImgParams, {"prompt": "any", **options})
+    shared = TXT2IMG.build({"prompt": "any", **options})
+    first: int | None = options.get("seed")
 
     def seed(i: int) -> int:
-        if shared.seed is None:
+        if first is None:
             return item_seed(batch_id, i)
-        return (shared.seed + i * shared.count) % (MAX_SEED + 1)
+        return (first + i * shared.count) % (MAX_SEED + 1)
 
     return (
-        (Task.TXT2IMG, BulkItem(str(i), {"prompt": prompt, **options, "seed": seed(i)}))
+        (Task("txt2img"), BulkItem(str(i), {"prompt": prompt, **options, "seed": seed(i)}))
         for i, prompt in enumerate(several)
     )
 
@@ -42,7 +45,7 @@ def picture_items(
 ) -> Iterator[Request | ItemResult]:
     """An item for each picture, which is read when it is its turn; a failure for what is none."""
     several = check_several("images", images, but=is_picture(images))
-    build_params(Img2TxtParams, {"image": ANY_BLOB, **options})
+    IMG2TXT.build({"image": ANY_BLOB, **options})
     return (_picture_item(i, image, options, max_bytes) for i, image in enumerate(several))
 
 
@@ -51,9 +54,9 @@ def _picture_item(
 ) -> Request | ItemResult:
     if isinstance(image, BlobRef):
         ref = image.model_dump(mode="json", exclude_none=True)
-        return Task.IMG2TXT, BulkItem(str(index), options | {"image": ref})
+        return Task("img2txt"), BulkItem(str(index), options | {"image": ref})
     try:
-        return Task.IMG2TXT, BulkItem(str(index), options, bytes_of(image, max_bytes))
+        return Task("img2txt"), BulkItem(str(index), options, bytes_of(image, max_bytes))
     except InvalidImage as e:
         return ItemResult(index=index, custom_id=str(index), failure=Failure.of(e))
 
@@ -67,5 +70,5 @@ def _checked(given: Any) -> Request | ItemResult:
     if isinstance(given, ItemResult):
         return given
     if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], BulkItem):
-        return check_one_of("task", Task, given[0]), given[1]
+        return check_task(given[0]), given[1]
     raise InvalidParams(f"an item is {shown(given)}: give (task, BulkItem(…))")

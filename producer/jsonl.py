@@ -8,15 +8,17 @@ A file may mix kinds. A picture is `{"path": â€¦}` beside the file, `{"data": â€
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from crossmodal.errors import BlobNotFound, CrossmodalError, InvalidParams
 from crossmodal.jobs.bulk import BulkItem
-from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
 from crossmodal.jobs.record import Failure, ItemResult
+from crossmodal.kinds.base import Kind
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.registry import kinds
+from crossmodal.kinds.task import Task
 from crossmodal.vision.media import check_size
 from producer.bulk import Request
 from producer.fields import check_fields
@@ -24,10 +26,7 @@ from producer.inline import decoded
 from producer.pictures import bytes_of
 from producer.seeds import item_seed
 
-URLS = {"/v1/txt2img": Task.TXT2IMG, "/v1/img2txt": Task.IMG2TXT}
 FIELDS = ("custom_id", "method", "url", "body")  # of a line
-PARAMS = {Task.TXT2IMG: tuple(Txt2ImgParams.model_fields),
-          Task.IMG2TXT: tuple(Img2TxtParams.model_fields)}  # fmt: skip
 WAYS = ("path", "data", "key")  # to give a picture
 OF_KEY = tuple(name for name in BlobRef.model_fields if name != "key")
 MAX_CUSTOM_ID = 512
@@ -97,7 +96,7 @@ class BatchFile:
         if fault:
             return f"no line of {file} can be read: {fault}"
         remedy = "say --task" if self._is_ours else "give each of them one"
-        return f"no line of {file} has a url {' or '.join(URLS)}: {remedy}"
+        return f"no line of {file} has a url {' or '.join(_urls())}: {remedy}"
 
     def _item(self, index: int, number: int, line: bytes, seen: set[str]) -> Request | ItemResult:
         custom_id = f"line {number}"
@@ -111,8 +110,8 @@ class BatchFile:
             body = request.get("body")
             if not isinstance(body, dict):
                 raise InvalidParams("body is not a JSON object with the params of a job")
-            check_fields(body, PARAMS[task], "body")
-            item = self._built(task, custom_id, body, index)
+            check_fields(body, task.kind.params.model_fields, "body")
+            item = self._built(task.kind, custom_id, body, index)
         except CrossmodalError as e:
             return ItemResult(index=index, custom_id=custom_id, failure=Failure.of(e))
         self.tasks.add(task)
@@ -121,38 +120,39 @@ class BatchFile:
     def _task_of(self, request: dict[str, Any]) -> Task:
         task = task_of(request) if "url" in request else self.task
         if task is None:
-            raise InvalidParams(f"url {request['url']!r} is not {' or '.join(URLS)}")
+            raise InvalidParams(f"url {request['url']!r} is not {' or '.join(_urls())}")
         return task
 
-    def _picture(self, image: Any) -> dict[str, Any]:
+    def _picture(self, image: Any, where: str) -> dict[str, Any]:
         """A picture that is given in one way, without other fields. Raises `InvalidParams`."""
         ways = WAYS if self._is_ours else WAYS[1:]
         if not isinstance(image, dict):
-            raise InvalidParams(f"body.image is no object: give one of {', '.join(ways)}")
+            raise InvalidParams(f"{where} is no object: give one of {', '.join(ways)}")
         others = [name for name in image if name not in WAYS]
-        check_fields(others, (*ways, *OF_KEY) if "key" in image else ways, "body.image")
+        check_fields(others, (*ways, *OF_KEY) if "key" in image else ways, where)
         if sum(way in image for way in WAYS) != 1:
-            raise InvalidParams(f"body.image: give one of {', '.join(ways)}")
+            raise InvalidParams(f"{where}: give one of {', '.join(ways)}")
         return image
 
-    def _built(self, task: Task, custom_id: str, body: dict[str, Any], index: int) -> BulkItem:
-        if task is Task.TXT2IMG:
-            seed = body.get("seed")
-            fixed = item_seed(self._batch_id, index) if seed is None else seed
-            return BulkItem(custom_id, body | {"seed": fixed})
-        image = self._picture(body.get("image"))
-        rest = {name: value for name, value in body.items() if name != "image"}
+    def _built(self, kind: Kind, custom_id: str, body: dict[str, Any], index: int) -> BulkItem:
+        """The item of a line: with a seed, if it needs one, and the picture that the body gives."""
+        if kind.is_seeded and body.get("seed") is None:
+            body = body | {"seed": item_seed(self._batch_id, index)}
+        if kind.picture is None:
+            return BulkItem(custom_id, body)
+        image = self._picture(body.get(kind.picture), f"body.{kind.picture}")
+        rest = {name: value for name, value in body.items() if name != kind.picture}
         if "path" in image:
-            return BulkItem(custom_id, rest, self._read(image["path"]))
+            return BulkItem(custom_id, rest, self._read(image["path"], f"body.{kind.picture}"))
         if "data" in image:
-            picture = decoded(image["data"], "body.image.data")
+            picture = decoded(image["data"], f"body.{kind.picture}.data")
             check_size(len(picture), self._max_image_bytes)
             return BulkItem(custom_id, rest, picture)
         return BulkItem(custom_id, body)
 
-    def _read(self, name: object) -> bytes:
+    def _read(self, name: object, where: str) -> bytes:
         if not self._is_ours:
-            raise InvalidParams("body.image.path names no file of this machine: send data or key")
+            raise InvalidParams(f"{where}.path names no file of this machine: send data or key")
         return bytes_of(self.path.parent / str(name), self._max_image_bytes)
 
 
@@ -202,7 +202,11 @@ def parsed(line: bytes) -> dict[str, Any]:
 def task_of(request: dict[str, Any]) -> Task | None:
     """The kind that a line's url says; None where it says none."""
     url = request.get("url")
-    return URLS.get(url) if isinstance(url, str) else None
+    return _urls().get(url) if isinstance(url, str) else None
+
+
+def _urls() -> Mapping[str, Task]:
+    return {f"/v1/{name}": Task(name) for name in kinds()}
 
 
 def _custom_id(request: dict[str, Any], default: str, seen: set[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crossmodal.errors import ImageTooLarge, InvalidImage, described
-from crossmodal.jobs.params import BlobRef
+from crossmodal.kinds.fields import BlobRef
 from crossmodal.vision.media import check_size
 from producer.png import COLOR_TYPES, write_png
 

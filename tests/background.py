@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import Task, new_job_id
+from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.origin import Origin, Webhook
 from crossmodal.jobs.runners import AsyncRunner, Runner
+from crossmodal.kinds.task import Task
 from crossmodal.local.stack import Stack
 from crossmodal.processes import Child
 from crossmodal.settings import Settings
@@ -86,6 +87,6 @@ def hooked(runner: Runner, settings: Settings, url: str, owner: str = "") -> str
     """A job that has ended, and of which `url` is to be told."""
     ledger, job_id = JobLedger(settings), new_job_id()
     origin = Origin(owner, webhook=Webhook(url=url, base=HERE))
-    runner.run(ledger.submit(job_id, Task.TXT2IMG, "{}", "", origin=origin))
+    runner.run(ledger.submit(job_id, Task("txt2img"), "{}", "", origin=origin))
     runner.run(ledger.cancel(job_id))
     return job_id

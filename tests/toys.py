@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from crossmodal.jobs.names import Task, celery_prefix, messages_key
+from crossmodal.jobs.names import celery_prefix, messages_key
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.workers import Workers
+from crossmodal.kinds.task import Task
 from crossmodal.local.stack import Stack
 from crossmodal.processes import Child
 from crossmodal.settings import Settings
@@ -36,7 +37,7 @@ class ToyWorker:
         self.process = process
         self.redis = admin
 
-    def send(self, task: Task = Task.TXT2IMG, queue: str = "", **kwargs: Any) -> str:
+    def send(self, task: Task = Task("txt2img"), queue: str = "", **kwargs: Any) -> str:
         """Send a toy, and return its id."""
         sent = self.app.send_task(task.celery_name, kwargs=kwargs, queue=queue or task.queue)
         return str(sent.id)
@@ -55,7 +56,7 @@ class ToyWorker:
         """How many messages are noted as in a worker's hands."""
         return int(self.redis.hlen(celery_prefix(self.settings.key_prefix) + "unacked"))
 
-    def waiting(self, task: Task = Task.TXT2IMG) -> int:
+    def waiting(self, task: Task = Task("txt2img")) -> int:
         """How many messages lie in a queue."""
         return int(self.redis.llen(messages_key(self.settings.key_prefix, task.queue)))
 

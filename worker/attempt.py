@@ -27,18 +27,13 @@ from crossmodal.errors import (
 )
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
-from crossmodal.jobs.names import Task, check_job_id
+from crossmodal.jobs.names import check_job_id
 from crossmodal.jobs.origin import Origin
-from crossmodal.jobs.params import (
-    BulkParams,
-    ItemParams,
-    Params,
-    fix_seed,
-    parse_params,
-    task_of,
-)
+from crossmodal.jobs.params import BulkParams, Params, fix_seed, parse_params, task_of
 from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
 from crossmodal.jobs.runners import AsyncRunner
+from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.task import Task
 from crossmodal.metrics import job_ended, output_stored
 from crossmodal.settings import Settings
 from worker.blobs import Blobs

@@ -11,8 +11,10 @@ from typing import Any, ParamSpec, TypeVar
 from crossmodal.errors import ImageTooLarge, InvalidImage
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import CAPTIONS, result_key
-from crossmodal.jobs.params import MAX_SEED, BlobRef, ItemParams, Txt2ImgParams
 from crossmodal.jobs.record import ImageRef
+from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.fields import MAX_SEED, BlobRef
+from crossmodal.kinds.registry import kind_of
 from crossmodal.settings import Settings
 from crossmodal.storage import Storage, open_storage
 from crossmodal.vision.encode import encode_png, parameters_text
@@ -69,15 +71,14 @@ class Blobs:
         self, attempt: Attempt, params: ItemParams, answer: Answer, folder: str = ""
     ) -> tuple[ImageRef, ...]:
         """Store what was drawn, if anything was, as `<folder><number>.png`."""
-        if answer.images is None or not isinstance(params, Txt2ImgParams):
+        if answer.images is None:
             return ()
         refs = []
         for i, pixels in enumerate(answer.images):
             height, width = pixels.shape[:2]
             text = parameters_text(
-                params.prompt, ((params.seed or 0) + i) % (MAX_SEED + 1), params.temperature,
-                (width, height), answer.model, answer.bundle_version,
-            )  # fmt: skip
+                _told(params, i), (width, height), answer.model, answer.bundle_version
+            )
             key = result_key(attempt.job, f"{folder}{i}.png", attempt.number)
             blob = self.store.put(key, encode_png(pixels, text), "image/png")
             refs.append(ImageRef(**blob.model_dump(), width=width, height=height))
@@ -88,3 +89,12 @@ class Blobs:
         if captions:
             key = result_key(attempt.job, CAPTIONS, attempt.number)
             self.store.put(key, json.dumps(captions).encode(), "application/json")
+
+
+def _told(params: ItemParams, number: int) -> dict[str, object]:
+    """The params that a picture's file tells, those of the one with that number."""
+    untold = {"count", "metadata", kind_of(params).picture}
+    told = {name: value for name, value in vars(params).items() if name not in untold}
+    if (seed := told.get("seed")) is not None:
+        told["seed"] = (seed + number) % (MAX_SEED + 1)
+    return told

@@ -24,16 +24,11 @@ from crossmodal.errors import (
 )
 from crossmodal.jobs.bulk import BulkItem, unpack_items
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import (
-    BlobRef,
-    BulkParams,
-    ItemParams,
-    parse_item,
-    parse_items,
-    task_of,
-)
+from crossmodal.jobs.params import BulkParams, task_of
 from crossmodal.jobs.record import ITEM_RESULTS, Failure, ItemResult, JobResult, Timings
+from crossmodal.kinds.base import ItemParams, Kind
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.task import Task, tasks
 from crossmodal.metrics import output_stored
 from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
@@ -82,7 +77,7 @@ class BulkRun:
         self._items = items
         self._host = host
         # What an item took lately, until it came back from the host.
-        self._item_s = dict.fromkeys(Task, float("inf"))
+        self._item_s = dict.fromkeys(tasks(), float("inf"))
 
     async def run(self, token: CancelToken, params: BulkParams) -> JobResult:
         """The results of all items, stored in parts.
@@ -183,8 +178,8 @@ class BulkRun:
 
     async def _prepare(self, message: Message, part: list[int]) -> list[Prepared]:
         with tracing.span("prepare", first=part[0], items=len(part)):
-            parsed = await self._blobs.call(_parsed, message.task, message.items, part)
-            if message.task is not Task.IMG2TXT:
+            parsed = await self._blobs.call(_parsed, message.task.kind, message.items, part)
+            if message.task.kind.picture is None:
                 return parsed
             packed = [message.items[one.place].image for one in parsed]
             return await _all_or_none(map(self._with_image, parsed, packed))
@@ -266,29 +261,31 @@ async def _all_or_none(work: Iterable[Coroutine[Any, Any, Prepared]]) -> list[Pr
     return [task.result() for task in tasks]
 
 
-def _parsed(task: Task, items: Sequence[BulkItem], part: Sequence[int]) -> list[Prepared]:
+def _parsed(kind: Kind, items: Sequence[BulkItem], part: Sequence[int]) -> list[Prepared]:
     """The params of each item of a part, or what is wrong with them."""
-    raws = [_raw(items[i]) for i in part]
+    raws = [_raw(kind, items[i]) for i in part]
     known: Sequence[ItemParams | None]
     try:
-        known = parse_items(task, raws)
+        known = kind.build_many(raws)
     except InvalidParams:  # in at least one of them, which is to fail alone
         known = [None] * len(part)
     return [
-        _parsed_item(task, i, items[i].custom_id, raw, params)
+        _parsed_item(kind, i, items[i].custom_id, raw, params)
         for i, raw, params in zip(part, raws, known, strict=True)
     ]
 
 
 def _parsed_item(
-    task: Task, place: int, custom_id: str, raw: dict[str, Any], known: ItemParams | None
+    kind: Kind, place: int, custom_id: str, raw: dict[str, Any], known: ItemParams | None
 ) -> Prepared:
     try:
-        return Prepared(place, custom_id, known or parse_item(task, raw))
+        return Prepared(place, custom_id, known or kind.build(raw))
     except InvalidParams as e:
         return Prepared(place, custom_id, error=e)
 
 
-def _raw(item: BulkItem) -> dict[str, Any]:
+def _raw(kind: Kind, item: BulkItem) -> dict[str, Any]:
     """The params of an item, for which a picture that came with it needs no key of its own."""
-    return item.params if item.image is None else item.params | {"image": {"key": PACKED_KEY}}
+    if item.image is None or kind.picture is None:
+        return item.params
+    return item.params | {kind.picture: {"key": PACKED_KEY}}

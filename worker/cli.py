@@ -10,8 +10,8 @@ from crossmodal import logs
 from crossmodal.console import errors_to_exit_status
 from crossmodal.errors import InvalidSetting
 from crossmodal.jobs.connection import is_reachable
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.server import check_server
+from crossmodal.kinds.task import Task, tasks
 from crossmodal.models.bundle import open_bundle
 from crossmodal.settings import Settings, load_settings, redacted
 from worker.devices import parse_devices
@@ -20,7 +20,7 @@ from worker.unit import Crew
 
 log = logging.getLogger(__name__)
 
-ALL_QUEUES = ",".join(task.queue for task in Task)
+ALL_QUEUES = ",".join(task.queue for task in tasks())
 CONCURRENCY = {"cpu": 24, "cuda": 32}
 BULK_CONCURRENCY = {"cpu": 4, "cuda": 8}
 
@@ -79,7 +79,7 @@ def worker(
 def parse_queues(text: str) -> list[str]:
     """Raises `InvalidSetting` for a queue that there is not, and for none at all."""
     queues = [name.strip() for name in text.split(",") if name.strip()]
-    known = [task.queue for task in Task]
+    known = [task.queue for task in tasks()]
     if not queues or any(name not in known for name in queues):
         raise InvalidSetting(f"--queues {text!r}: choose from {', '.join(known)}")
     return queues

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import Failure, JobResult
+from crossmodal.kinds.task import Task
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from crossmodal.errors import CrossmodalError
 from crossmodal.extras import is_installed, missing, remedy
 from crossmodal.jobs.connection import broker_errors, connect, is_reachable
 from crossmodal.jobs.http_batches import HttpBatches
-from crossmodal.jobs.names import BACKGROUND, Task
+from crossmodal.jobs.names import BACKGROUND
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.server import eviction_policy, open_to_all, refuse_cluster, warnings
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
+from crossmodal.kinds.task import tasks
 from crossmodal.models.bundle import open_bundle
 from crossmodal.settings import Settings, load_settings, redacted
 from crossmodal.storage import open_storage
@@ -123,7 +124,7 @@ def workers(settings: Settings) -> list[Finding]:
     with Runner(settings, what="cli") as runner:
         recent = runner.run(Workers(settings).recent())
     served = Counter(queue for info in recent for queue in info.queues)
-    found = [_served(task.queue, served[task.queue]) for task in Task]
+    found = [_served(task.queue, served[task.queue]) for task in tasks()]
     return [*found, _background(served[BACKGROUND], settings)]
 
 

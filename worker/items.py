@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from crossmodal import tracing
 from crossmodal.errors import CrossmodalError
-from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import Img2TxtParams, ItemParams, Txt2ImgParams
+from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.registry import kind_of
+from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from worker.blobs import Blobs
 from worker.cancel import CancelToken
@@ -39,9 +40,9 @@ class Items:
 
     async def image(self, params: ItemParams) -> Image | None:
         """What the model looks at, if its params name a picture, as it wants it."""
-        if not isinstance(params, Img2TxtParams):
+        ref = kind_of(params).image_of(params)
+        if ref is None:
             return None
-        ref = params.image
         size = self._max_bytes if ref.size is None else min(ref.size, self._max_bytes)
         with tracing.span("fetch input"):
             side = (await self._host.info()).image_side
@@ -83,7 +84,7 @@ class Items:
         return {
             "images": self._blobs.put_images(token.attempt, params, answer, folder),
             "captions": answer.captions,
-            "seed": params.seed if isinstance(params, Txt2ImgParams) else None,
+            "seed": getattr(params, "seed", None),
             "unknown_words": answer.unknown_words,
             "suggestions": answer.suggestions,
         }

@@ -19,11 +19,12 @@ from crossmodal.jobs.calls import redis, undecoded
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import job_of, message_of
-from crossmodal.jobs.names import Task, celery_prefix, job_key, messages_key, queue_key
+from crossmodal.jobs.names import celery_prefix, job_key, messages_key, queue_key
 from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import Failure, Job
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.workers import Workers
+from crossmodal.kinds.task import Task, tasks
 from crossmodal.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Recovery(Thread):
     def __init__(self, settings: Settings, queues: Collection[str], runner: Runner) -> None:
         super().__init__(name="recovery", daemon=True)
         self._settings = settings
-        self._tasks = [task for task in Task if task.queue in queues]
+        self._tasks = [task for task in tasks() if task.queue in queues]
         self._lists = [
             messages_key(settings.key_prefix, queue) + priority
             for queue in queues

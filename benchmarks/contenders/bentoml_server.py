@@ -10,7 +10,7 @@ from typing import Any
 import bentoml
 import drawing
 
-from crossmodal.jobs.params import Txt2ImgParams
+from crossmodal.kinds.txt2img import Txt2ImgParams
 
 MAX_BATCH = 16
 

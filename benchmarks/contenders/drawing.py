@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from crossmodal.jobs.params import Txt2ImgParams
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.bundle import open_bundle
 from crossmodal.pipelines.base import Drawn, Request
 from crossmodal.pipelines.txt2img import Txt2ImgPipeline

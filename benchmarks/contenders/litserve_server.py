@@ -10,7 +10,7 @@ import drawing
 import litserve
 from fastapi import Response
 
-from crossmodal.jobs.params import Txt2ImgParams
+from crossmodal.kinds.txt2img import Txt2ImgParams
 
 MAX_BATCH = 16
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from crossmodal.jobs.connection import address_of
-from crossmodal.jobs.names import Task, celery_prefix, messages_key
+from crossmodal.jobs.names import celery_prefix, messages_key
+from crossmodal.kinds.task import tasks
 from crossmodal.settings import Settings
 
 PRIORITY = "??[369]"  # what kombu puts after a queue's name for the lists of other priorities
@@ -99,4 +100,4 @@ def hashed(password: str) -> str:
 
 def _queues(settings: Settings) -> list[str]:
     plain = [settings.plain_queue] if settings.plain_queue else []
-    return [*(task.queue for task in Task), *plain]
+    return [*(task.queue for task in tasks()), *plain]

@@ -3,8 +3,9 @@
 from crossmodal.errors import JobNotFound, quoted
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import Task, batch_key, check_batch_id
+from crossmodal.jobs.names import batch_key, check_batch_id
 from crossmodal.jobs.record import BatchStatus, JobState
+from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 
 MIXED = "mixed"  # the `task` of a batch that has messages of several; submit.lua writes it

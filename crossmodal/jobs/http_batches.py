@@ -10,8 +10,9 @@ from crossmodal.errors import CrossmodalError, JobNotFound, TooManyQueued
 from crossmodal.jobs.batches import Batches
 from crossmodal.jobs.calls import Atomic, Script, Steps, call, redis
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import RESULTS, Task, http_batch_key, is_job_id
+from crossmodal.jobs.names import RESULTS, http_batch_key, is_job_id
 from crossmodal.jobs.record import Failure
+from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 
 MEDIA_TYPE = "application/jsonl"

@@ -19,7 +19,6 @@ from crossmodal.errors import (
 )
 from crossmodal.jobs import names
 from crossmodal.jobs.calls import Call, Steps, call, redis
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import BulkParams
 from crossmodal.jobs.record import (
@@ -31,6 +30,7 @@ from crossmodal.jobs.record import (
 )
 from crossmodal.jobs.records import JobRecords, not_found
 from crossmodal.jobs.server import MemoryGuard
+from crossmodal.kinds.task import Task, tasks
 from crossmodal.settings import Settings
 
 CANCELED_TOGETHER = 500  # messages of a batch
@@ -208,7 +208,7 @@ class JobLedger(JobRecords):
         """Put back all that a worker ran which has ended; its attempts do not count."""
         replies = yield [
             self._on_key("disown", self._queue_key(queue, "running"), worker, queue, code)
-            for queue in (task.queue for task in Task)
+            for queue in (task.queue for task in tasks())
         ]
         return [job_id for found in replies for job_id in found]
 

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 from crossmodal.errors import InvalidParams, JobNotFound
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import Task, ended_jobs_key, jobs_key
+from crossmodal.jobs.names import ended_jobs_key, jobs_key
 from crossmodal.jobs.record import Job, JobState
+from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 
 MAX_READ = 1_000  # records a page; where few match, a page may have fewer than asked for

@@ -21,8 +21,9 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from crossmodal.errors import InvalidMessage, InvalidParams, UnknownTask
 from crossmodal.invalid import explained
-from crossmodal.jobs.names import RECORDED_HEADER, Task, check_job_id
+from crossmodal.jobs.names import RECORDED_HEADER, check_job_id
 from crossmodal.jobs.params import Params
+from crossmodal.kinds.task import Task
 
 EMPTY_BODY = base64.b64encode(b"[[],{},{}]").decode()  # args, kwargs, embed
 MAX_SHOWN = 80  # characters of an argument that Flower and logs get to see

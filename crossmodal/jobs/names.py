@@ -4,8 +4,6 @@ import hashlib
 import os
 import re
 import time
-from enum import StrEnum
-from functools import cached_property
 
 from crossmodal.errors import InvalidParams, quoted
 from crossmodal.settings import DEFAULT_KEY_PREFIX
@@ -20,40 +18,6 @@ SHARDS = 64  # of the streams that transitions are told in
 MAX_IDEMPOTENCY_KEY = 200
 MAX_BATCH_ID = 100  # so that its messages have ids of at most 128
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-
-class Task(StrEnum):
-    """A kind of job; the value is also the name of its queue.
-
-    A bulk job is one message with many items, each of which might be a job of its own.
-    """
-
-    TXT2IMG = "txt2img"
-    IMG2TXT = "img2txt"
-    TXT2IMG_BULK = "txt2img.bulk"
-    IMG2TXT_BULK = "img2txt.bulk"
-
-    @property
-    def celery_name(self) -> str:
-        return f"crossmodal.{self.value}"
-
-    @property
-    def queue(self) -> str:
-        return self.value
-
-    @cached_property
-    def is_bulk(self) -> bool:
-        return self in (Task.TXT2IMG_BULK, Task.IMG2TXT_BULK)
-
-    @cached_property
-    def of_items(self) -> "Task":
-        """What one item of a bulk job is; any other task itself."""
-        return Task(self.value.removesuffix(".bulk"))
-
-    @cached_property
-    def in_bulk(self) -> "Task":
-        """The bulk job that has such items."""
-        return Task(f"{self.of_items}.bulk")
 
 
 def new_job_id() -> str:

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
-from crossmodal.errors import CrossmodalError, InvalidParams
-from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import BlobRef
+from crossmodal.errors import CrossmodalError
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.task import Task
 
 NOBODY_TAKES_S = 5.0  # of a queue whose next job has waited so long, while none is run
 
@@ -269,12 +269,3 @@ class WorkerInfo(_Value):
     model: str | None = None
     bundle_version: str | None = None
     seen_at: float
-
-
-def parse_task(name: str) -> Task:
-    """The task called `name`. Raises `InvalidParams` for any other name."""
-    try:
-        return Task(name)
-    except ValueError as e:
-        known = ", ".join(Task)
-        raise InvalidParams(f"there is no task {name!r}; there are {known}") from e

@@ -10,16 +10,13 @@ from typing import Any
 from crossmodal.errors import JobNotFound, quoted
 from crossmodal.jobs import names
 from crossmodal.jobs.calls import Atomic, Command, Script, Steps, call, redis
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.origin import Webhook
 from crossmodal.jobs.record import Job, JobEvent, JobState, JobStatus, QueueStatus
+from crossmodal.kinds.task import Task, parse_task
 from crossmodal.settings import Settings
 
 SCAN_COUNT = 1_000
 MAX_HISTORY = 100
-INPUT_FIELDS = {  # of params, where they name a blob
-    Task.IMG2TXT: "image", Task.TXT2IMG_BULK: "input", Task.IMG2TXT_BULK: "input",
-}  # fmt: skip
 
 
 class JobRecords:
@@ -191,10 +188,12 @@ class JobRecords:
 
 def _input(task: str | None, params: str | None) -> list[tuple[Task, str]]:
     """The blob that a job has as its input, if any."""
-    if task not in INPUT_FIELDS or not params:
+    if task is None or not params:
         return []
-    blob = json.loads(params).get(INPUT_FIELDS[Task(task)])
-    return [(Task(task), blob["key"])] if isinstance(blob, dict) and "key" in blob else []
+    known = parse_task(task)
+    field = "input" if known.is_bulk else known.kind.picture
+    blob = json.loads(params).get(field)
+    return [(known, blob["key"])] if isinstance(blob, dict) and "key" in blob else []
 
 
 def _status(

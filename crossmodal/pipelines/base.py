@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossmodal.errors import CrossmodalError
-from crossmodal.jobs.params import ItemParams
 from crossmodal.jobs.record import GeneratedCaption
+from crossmodal.kinds.base import ItemParams
 
 
 class Request(NamedTuple):

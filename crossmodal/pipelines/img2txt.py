@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crossmodal.jobs.params import Img2TxtParams
 from crossmodal.jobs.record import GeneratedCaption
+from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.models.beam import Hypothesis, Limits, search
 from crossmodal.models.bundle import Bundle
 from crossmodal.models.captioner import Captioner

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossmodal.errors import UnknownWords
-from crossmodal.jobs.params import Txt2ImgParams
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.bundle import Bundle
 from crossmodal.models.drawing import DrawingModel
 from crossmodal.models.weights import load_drawing, load_text

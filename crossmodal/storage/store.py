@@ -26,7 +26,7 @@ from crossmodal.errors import (
     described,
 )
 from crossmodal.jobs.names import CHECKS, input_key
-from crossmodal.jobs.params import BlobRef
+from crossmodal.kinds.fields import BlobRef
 from crossmodal.metrics import storage_operation
 from crossmodal.settings import Settings
 from crossmodal.storage.clouds import SIGNABLE, cloud_options

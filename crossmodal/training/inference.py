@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from crossmodal.jobs.params import MAX_PROMPT, BlobRef, Img2TxtParams, Txt2ImgParams
+from crossmodal.kinds.fields import MAX_PROMPT, BlobRef
+from crossmodal.kinds.img2txt import Img2TxtParams
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.bundle import Bundle
 from crossmodal.pipelines.base import Described, Drawn, Pipeline, Request
 from crossmodal.pipelines.img2txt import Img2TxtPipeline

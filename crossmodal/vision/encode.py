@@ -1,6 +1,7 @@
 """Pixels to PNG files that say how they were made."""
 
 import io
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,15 @@ def encode_png(image: NDArray[np.uint8], parameters: str) -> bytes:
 
 
 def parameters_text(
-    prompt: str, seed: int, temperature: float, side: tuple[int, int], model: str, version: str
+    params: Mapping[str, object], side: tuple[int, int], model: str, version: str
 ) -> str:
     """The `parameters` convention: the prompt, then one line of `Name: value` pairs."""
     width, height = side
-    return (
-        f"{prompt}\nSeed: {seed}, Temperature: {temperature:g}, Size: {width}x{height}, "
-        f"Model: {model}, Model hash: {version}"
-    )
+    named = {name.replace("_", " ").capitalize(): value for name, value in params.items()}
+    prompt = named.pop("Prompt", "")
+    pairs = named | {"Size": f"{width}x{height}", "Model": model, "Model hash": version}
+    return f"{prompt}\n" + ", ".join(f"{name}: {_shown(value)}" for name, value in pairs.items())
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -6,9 +6,9 @@ from crossmodal.errors import CrossmodalError, InvalidParams
 from crossmodal.jobs.batches import Batches
 from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import WorkerInfo
 from crossmodal.jobs.workers import Workers
+from crossmodal.kinds.task import tasks
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
 from producer.calls import ClientCalls
@@ -105,7 +105,7 @@ class FakeCalls(ClientCalls):
     @call
     def workers(self) -> Steps[list[WorkerInfo]]:
         yield from Workers(self.settings).announce(
-            NAME, queues=[task.queue for task in Task], device="cpu", model=NAME,
+            NAME, queues=[task.queue for task in tasks()], device="cpu", model=NAME,
             bundle_version=NAME,
         )  # fmt: skip
         return (yield from super().workers())

@@ -9,16 +9,8 @@ from typing import Any, NamedTuple
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.bulk import BulkItem, unpack_items
 from crossmodal.jobs.ledger import Attempt, JobLedger
-from crossmodal.jobs.names import CAPTIONS, Task, result_key
-from crossmodal.jobs.params import (
-    BulkParams,
-    Img2TxtParams,
-    ItemParams,
-    Txt2ImgParams,
-    parse_item,
-    parse_params,
-    task_of,
-)
+from crossmodal.jobs.names import CAPTIONS, result_key
+from crossmodal.jobs.params import BulkParams, parse_params, task_of
 from crossmodal.jobs.record import (
     Failure,
     GeneratedCaption,
@@ -27,6 +19,9 @@ from crossmodal.jobs.record import (
     JobResult,
     Timings,
 )
+from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.registry import kind_of
+from crossmodal.kinds.task import Task
 from crossmodal.parts import put_part
 from crossmodal.storage import Storage
 from crossmodal.vision.media import media_type
@@ -36,20 +31,21 @@ from producer.twins import Runs
 NAME = "fake"
 SIDE = 8  # pixels of a picture
 
-Draw = Callable[[Txt2ImgParams], Sequence[bytes]]
-"""Makes `count` PNG files of a prompt."""
-Describe = Callable[[Img2TxtParams, bytes], Sequence[str]]
-"""Makes `count` captions of a picture's file, the likeliest first."""
+Draw = Callable[[Any], Sequence[bytes]]
+"""Makes `count` PNG files of params whose kind makes pictures, as `Txt2ImgParams`."""
+Describe = Callable[[Any, bytes], Sequence[str]]
+"""Makes `count` captions of params as `Img2TxtParams` and their picture's file, the likeliest
+first."""
 
 
-def plain_pictures(params: Txt2ImgParams) -> list[bytes]:
+def plain_pictures(params: ItemParams) -> list[bytes]:
     """Small pictures of one colour each, which follows from the prompt and the seed."""
-    first = params.seed or 0
-    digests = (_digest(f"{params.prompt} {first + i}".encode()) for i in range(params.count))
+    prompt, first = getattr(params, "prompt", ""), getattr(params, "seed", None) or 0
+    digests = (_digest(f"{prompt} {first + i}".encode()) for i in range(params.count))
     return [write_png(digest[:3] * SIDE * SIDE, SIDE, SIDE, 3) for digest in digests]
 
 
-def plain_captions(params: Img2TxtParams, image: bytes) -> list[str]:
+def plain_captions(params: ItemParams, image: bytes) -> list[str]:
     """Sentences that follow from the picture's bytes."""
     name = _digest(image).hex()[:8]
     return [f"caption {i + 1} of picture {name}" for i in range(params.count)]
@@ -130,9 +126,10 @@ class FakeWorker:
         return [self._item(attempt, Task(params.kind), i, item) for i, item in enumerate(items)]
 
     def _item(self, attempt: Attempt, task: Task, index: int, item: BulkItem) -> ItemResult:
-        packed = {"image": {"key": "packed"}} if item.image is not None else {}
+        field = task.kind.picture
+        packed = {field: {"key": "packed"}} if field and item.image is not None else {}
         try:
-            params = parse_item(task, item.params | packed)
+            params = task.kind.build(item.params | packed)
             made = self._make(attempt, params, item.image, f"{index}-")._asdict()
         except CrossmodalError as e:
             made = {"failure": Failure.of(e)}
@@ -145,11 +142,13 @@ class FakeWorker:
     ) -> Made:
         if self.failures:
             raise self.failures.pop(0)
-        if isinstance(params, Txt2ImgParams):
+        ref = kind_of(params).image_of(params)
+        data = image or (self._storage.get(ref) if ref else b"")
+        if ref is not None:
+            media_type(data)
+        if kind_of(params).output == "images":
             files = _counted(self._draw(params), params)
-            return Made(self._stored(attempt, files, folder), seed=params.seed)
-        data = self._storage.get(params.image) if image is None else image
-        media_type(data)
+            return Made(self._stored(attempt, files, folder), seed=getattr(params, "seed", None))
         captions = _counted(self._describe(params, data), params)
         return Made(captions=tuple(
             GeneratedCaption(text=text, log_probability=-1.0 - i) for i, text in enumerate(captions)

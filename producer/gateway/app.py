@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
 
 from crossmodal import tracing
 from crossmodal.extras import DISTRIBUTION
@@ -21,7 +22,7 @@ from producer.gateway.headers import SecurityHeaders
 from producer.gateway.limits import BodyLimit
 from producer.gateway.metrics import CountRequests
 from producer.gateway.parameters import no_others
-from producer.gateway.requests import Img2TxtRequest, Txt2ImgRequest, UploadRequest
+from producer.gateway.requests import REQUESTS, UploadRequest
 from producer.gateway.services import Services
 
 PAGE = Path(__file__).parent / "page"
@@ -113,7 +114,8 @@ def _complete_schema(app: FastAPI) -> None:
             document = generate()
             _summarize(document)
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            for model in (problems.Problem, Txt2ImgRequest, Img2TxtRequest, UploadRequest):
+            closed: list[type[BaseModel]] = [problems.Problem, *REQUESTS.values(), UploadRequest]
+            for model in closed:
                 own = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(own.pop("$defs", {}))
                 schemas[model.__name__] = own

@@ -3,57 +3,61 @@
 import asyncio
 import json
 from email.message import Message
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
 from crossmodal.errors import InvalidParams
-from crossmodal.jobs.origin import HookEvent
+from crossmodal.kinds.registry import kinds
 from crossmodal.settings import Settings
 from crossmodal.vision.media import check_size
 from producer.fields import check_fields, nearest
 from producer.gateway.problems import BadRequest, UnsupportedMediaType, described
-from producer.gateway.requests import REQUESTS, WAYS, Img2TxtRequest, JobRequest
+from producer.gateway.requests import REQUESTS, WAYS, ByData, JobRequest
 from producer.jsonl import fault, is_crowded
 
 R = TypeVar("R", bound=BaseModel)
 MAX_FIELD = 16_384  # bytes of a form's field that is no file
-_TEXTS = ("task", "prompt", "webhook_url")
 
-DRAW = {"task": "txt2img", "prompt": "a large red circle on a white background", "seed": 7}
-CAPTION = {"task": "img2txt", "image": {"key": "inputs/9f/9f86d0…"}}
-FORM = {
-    "type": "object", "required": ["task", "file"], "additionalProperties": False,
-    "properties": {
-        "task": {"type": "string", "enum": ["img2txt"]},
-        "file": {"type": "string", "format": "binary"},
-        "count": {"type": "integer", "minimum": 1, "maximum": 5},
-        "beam_width": {"type": "integer", "minimum": 1, "maximum": 10},
-        "max_words": {"type": "integer", "minimum": 1, "maximum": 64},
-        "metadata": {},
-        "expires_in_s": {"type": "number", "minimum": 0, "maximum": 31_536_000},
-        "webhook_url": {"type": "string", "minLength": 8, "maxLength": 2_048},
-        "webhook_events": {"type": "array", "minItems": 1, "maxItems": 5, "items": {
-            "type": "string", "enum": list(get_args(HookEvent)),
-        }},
-    },
+
+def _ref(kind: type[BaseModel]) -> str:
+    return f"#/components/schemas/{kind.__name__}"
+
+
+def _form_of(name: str, picture: str) -> dict[str, Any]:
+    """The form that asks for a kind with a picture, which is its file."""
+    schema = REQUESTS[name].model_json_schema()
+    properties = {field: of for field, of in schema["properties"].items() if field != picture}
+    required = [field for field in schema["required"] if field != picture]
+    return {
+        "type": "object", "required": [*required, "file"], "additionalProperties": False,
+        "properties": properties | {"file": {"type": "string", "format": "binary"}},
+    }  # fmt: skip
+
+
+PICTURES = {name: kind.picture for name, kind in kinds().items() if kind.picture is not None}
+# Of a form, what is text; of other fields, their text is JSON.
+_TEXTS = {"webhook_url"} | {
+    name for kind in REQUESTS.values() for name, field in kind.model_fields.items()
+    if field.annotation is str or name == "task"
 }  # fmt: skip
 OPENAPI: dict[str, Any] = {
     "requestBody": {"required": True, "content": {
         "application/json": {
             "schema": {
-                "oneOf": [{"$ref": "#/components/schemas/Txt2ImgRequest"},
-                          {"$ref": "#/components/schemas/Img2TxtRequest"}],
+                "oneOf": [{"$ref": _ref(kind)} for kind in REQUESTS.values()],
                 "discriminator": {"propertyName": "task", "mapping": {
-                    "txt2img": "#/components/schemas/Txt2ImgRequest",
-                    "img2txt": "#/components/schemas/Img2TxtRequest",
+                    name: _ref(kind) for name, kind in REQUESTS.items()
                 }},
             },
-            "examples": {"draw": {"value": DRAW}, "caption": {"value": CAPTION}},
+            "examples": {name: {"value": {"task": name, **kind.example}}
+                         for name, kind in kinds().items()},
         },
-        "multipart/form-data": {"schema": FORM},
+        "multipart/form-data": {
+            "schema": {"oneOf": [_form_of(name, picture) for name, picture in PICTURES.items()]},
+        },
     }},
 }  # fmt: skip
 
@@ -97,26 +101,27 @@ async def _read_form(request: Request, settings: Settings) -> JobRequest:
                 fields[name] = value if name in _TEXTS else _value(name, value)
     if picture is None:
         return _checked(fields)
-    if _kind_of(fields) is not Img2TxtRequest:
-        raise InvalidParams("file: only img2txt takes a picture")
-    if "image" in fields:
-        raise InvalidParams("image: the form has its picture in the field 'file': give one of them")
-    # Its base64 was never wanted: the model takes bytes that need no decoding.
-    wanted = _built(Img2TxtRequest, fields | {"image": {"key": "file"}})
-    given = wanted.model_dump(exclude={"image"}, exclude_unset=True)
-    return FileRequest(**given, image=wanted.image, data=picture)
+    return _with_file(fields, picture)
+
+
+def _with_file(fields: dict[str, Any], picture: bytes) -> JobRequest:
+    kind = _kind_of(fields)
+    field = PICTURES.get(fields["task"])
+    if field is None:
+        raise InvalidParams(f"file: only {' and '.join(PICTURES)} takes a picture")
+    if field in fields:
+        raise InvalidParams(
+            f"{field}: the form has its picture in the field 'file': give one of them"
+        )
+    # What comes as a file is in no base64 that would have to be decoded.
+    wanted = _built(kind, fields | {field: {"key": "file"}})
+    return wanted.model_copy(update={field: ByData.model_construct(data=picture)})
 
 
 def _charset(request: Request) -> str:
     message = Message()
     message["content-type"] = request.headers.get("content-type", "")
     return str(message.get_param("charset") or "").lower()
-
-
-class FileRequest(Img2TxtRequest):
-    """A request whose picture came as a file."""
-
-    data: bytes
 
 
 def _value(name: str, text: str) -> Any:
@@ -161,6 +166,6 @@ def _no_task(value: dict[str, Any]) -> str:
 def _placed(error: Any) -> dict[str, Any]:
     """An error where its sender sees it: `image.data` is not `image`, by its data, `data`."""
     where = error["loc"]
-    if len(where) > 1 and where[0] == "image" and where[1] in WAYS:
+    if len(where) > 1 and where[0] in PICTURES.values() and where[1] in WAYS:
         where = (where[0], *where[2:])
     return {**error, "loc": where}

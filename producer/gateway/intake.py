@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from crossmodal.errors import InvalidParams
-from crossmodal.jobs.names import Task
+from crossmodal.kinds.registry import kinds
+from crossmodal.kinds.task import Task
 from producer.gateway.ownership import missing
 from producer.jsonl import REFUSED, parsed, task_of
 
@@ -55,7 +56,9 @@ def _refused(request: dict[str, Any], key: str, caller: str) -> bytes:
 
 
 def _key(request: dict[str, Any]) -> str | None:
+    """The key of the picture that a line names; of several, those of other kinds are refused."""
     body = request.get("body")
-    image = body.get("image") if isinstance(body, dict) else None
-    key = image.get("key") if isinstance(image, dict) else None
-    return key if isinstance(key, str) else None
+    fields = {kind.picture for kind in kinds().values()}
+    given = [body[name] for name in fields & set(body)] if isinstance(body, dict) else []
+    keys = (image.get("key") for image in given if isinstance(image, dict))
+    return next((key for key in keys if isinstance(key, str)), None)

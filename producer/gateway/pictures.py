@@ -2,30 +2,28 @@
 
 from crossmodal.errors import BlobNotFound
 from crossmodal.jobs.access import ApiKey
-from crossmodal.jobs.params import BlobRef, Img2TxtParams, Params, Txt2ImgParams, build_params
+from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.registry import kind_named
 from crossmodal.net import check_public, fetch
-from producer.gateway.body import FileRequest
 from producer.gateway.ownership import is_visible, missing
-from producer.gateway.requests import ByData, ByKey, Img2TxtRequest, JobRequest
+from producer.gateway.requests import ByData, ByKey, ByUrl, JobRequest
 from producer.gateway.services import Services
 
-DRAWING = {"prompt", "count", "seed", "temperature", "metadata"}
-CAPTIONING = {"count", "beam_width", "max_words", "metadata"}
 
-
-async def params_of(wanted: JobRequest, key: ApiKey, services: Services) -> Params:
+async def params_of(wanted: JobRequest, key: ApiKey, services: Services) -> ItemParams:
     """The params of the job, its picture stored. Raises what is wrong with either."""
-    if not isinstance(wanted, Img2TxtRequest):
-        return build_params(Txt2ImgParams, wanted.model_dump(include=DRAWING))
-    image = await _stored(wanted, key, services)
-    options = wanted.model_dump(include=CAPTIONING)
-    return build_params(Img2TxtParams, options | {"image": image})
+    kind = kind_named(wanted.task)
+    fields = wanted.model_dump(include=set(kind.params.model_fields))
+    if kind.picture is not None:
+        image = getattr(wanted, kind.picture)
+        fields[kind.picture] = await _stored(image, kind.picture, key, services)
+    return kind.build(fields)
 
 
-async def _stored(wanted: Img2TxtRequest, key: ApiKey, services: Services) -> BlobRef:
-    if isinstance(wanted, FileRequest):
-        return await services.call_store(services.sync.upload, wanted.data, owner=key.id)
-    image = wanted.image
+async def _stored(
+    image: ByKey | ByData | ByUrl, field: str, key: ApiKey, services: Services
+) -> BlobRef:
     if isinstance(image, ByData):
         return await services.call_store(services.sync.upload, image.data, owner=key.id)
     if isinstance(image, ByKey):
@@ -33,7 +31,7 @@ async def _stored(wanted: Img2TxtRequest, key: ApiKey, services: Services) -> Bl
         return BlobRef(key=image.key)
     settings = services.settings
     services.check_image_urls()
-    check_public(image.url, settings.allow_private_urls, "image.url")
+    check_public(image.url, settings.allow_private_urls, f"{field}.url")
     data = await fetch(
         image.url, max_bytes=settings.max_image_bytes, timeout_s=settings.fetch_timeout_s,
         allow_private=settings.allow_private_urls,

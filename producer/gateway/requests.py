@@ -1,5 +1,6 @@
 """What is asked for, as clients write it: bodies, which have no unknown fields, and queries."""
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import Annotated, Any, Literal
 
@@ -13,15 +14,17 @@ from pydantic import (
     Tag,
     ValidationInfo,
     WithJsonSchema,
+    create_model,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.origin import ENDED, HookEvent
-from crossmodal.jobs.params import MAX_PROMPT, MAX_SEED
 from crossmodal.jobs.record import JobState
+from crossmodal.kinds.base import Kind
+from crossmodal.kinds.registry import kinds
+from crossmodal.kinds.task import Task
 from producer.fields import nearest, unknown_fields
 from producer.inline import decoded
 
@@ -39,7 +42,10 @@ class Closed(BaseModel):
         return given
 
 
-class _Options(Closed):
+class JobRequest(Closed):
+    """What all jobs may be asked for with."""
+
+    task: str
     metadata: JsonValue = Field(default=None, description="Yours; comes back with the job.")
     expires_in_s: float | None = Field(
         default=None, ge=0, le=31_536_000, description="Not started by then, the job expires."
@@ -55,17 +61,6 @@ class _Options(Closed):
         if others.data.get("webhook_url", "") is None:  # it is not there where it is wrong
             raise PydanticCustomError("no_receiver", "nobody would be told: give a webhook_url")
         return events
-
-
-class Txt2ImgRequest(_Options):
-    """`count` pictures of `prompt`; picture i is drawn with `seed` + i."""
-
-    task: Literal["txt2img"]
-    # Its length counts once it is cleaned.
-    prompt: str = Field(json_schema_extra={"minLength": 1, "maxLength": MAX_PROMPT})
-    count: int = Field(default=1, ge=1, le=16)
-    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
-    temperature: float = Field(default=1.0, ge=0, le=2)
 
 
 class ByKey(Closed):
@@ -119,18 +114,24 @@ Picture = Annotated[
 ]
 
 
-class Img2TxtRequest(_Options):
-    """The `count` best captions of `image`."""
+def _request_of(kind: Kind) -> type[JobRequest]:
+    """A body that asks for such jobs: their params, of which a picture may come in several ways."""
+    fields: dict[str, Any] = {"task": (Literal[kind.name], ...)} | {
+        name: (Picture if name == kind.picture else field.annotation, field)
+        for name, field in kind.params.model_fields.items()
+        if name != "metadata"
+    }
+    return create_model(
+        kind.params.__name__.removesuffix("Params") + "Request",
+        __base__=JobRequest,
+        __doc__=kind.params.__doc__,
+        **fields,
+    )
 
-    task: Literal["img2txt"]
-    image: Picture
-    count: int = Field(default=1, ge=1, le=5)
-    beam_width: int = Field(default=4, ge=1, le=10)
-    max_words: int = Field(default=40, ge=1, le=64)
 
-
-JobRequest = Txt2ImgRequest | Img2TxtRequest
-REQUESTS: dict[str, type[JobRequest]] = {"txt2img": Txt2ImgRequest, "img2txt": Img2TxtRequest}
+REQUESTS: Mapping[str, type[JobRequest]] = {
+    name: _request_of(kind) for name, kind in kinds().items()
+}
 
 
 class UploadRequest(Closed):
@@ -143,7 +144,7 @@ class JobQuery(BaseModel):
     """Which of the caller's jobs are listed."""
 
     state: JobState | None = None
-    task: Task | None = Field(default=None, description="txt2img or img2txt.")
+    task: Task | None = Field(default=None, description="Those of this kind.")
     cursor: str | None = Field(default=None, max_length=200)
     limit: int = Field(default=20, ge=1, le=200)
 

@@ -5,7 +5,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.config import JsonDict
 
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import (
     BatchStatus,
     Delivery,
@@ -19,6 +18,7 @@ from crossmodal.jobs.record import (
     Timings,
     WorkerInfo,
 )
+from crossmodal.kinds.task import Task
 from producer.told import failure_view
 
 _URL = "https://pictures.example.com/v1/jobs/01a20026-8c96-7bba-8e3c-5db14a5fec48"

@@ -9,17 +9,10 @@ from typing import Any
 
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.names import (
-    CAPTIONS,
-    Task,
-    dead_key,
-    job_key,
-    leases_key,
-    queue_key,
-    result_key,
-)
-from crossmodal.jobs.params import BlobRef
+from crossmodal.jobs.names import CAPTIONS, dead_key, job_key, leases_key, queue_key, result_key
 from crossmodal.jobs.record import Job, JobResult, JobState
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.task import tasks
 from crossmodal.settings import Settings
 from crossmodal.storage import open_storage
 from tests.ledgers import Ledger
@@ -78,7 +71,7 @@ class Audit:
         for job in self.records.values():
             if not job.state.is_terminal:
                 yield f"{job.id} is {job.state} (attempt {job.attempt})"
-        for key in ("unacked", "unacked_index", *(task.queue for task in Task)):
+        for key in ("unacked", "unacked_index", *(task.queue for task in tasks())):
             if size := self._size(key):
                 yield f"{key} holds {size}"
 
@@ -136,7 +129,7 @@ class Audit:
             yield f"{job.id}: the captions in the store are not what the record says"
 
     def _of_counters(self) -> Iterator[str]:
-        for task in Task:
+        for task in tasks():
             queue = self._ledger.queue(task.queue)
             ended = Counter(j.state for j in self.records.values() if j.task is task)
             if queue.finished != {state: n for state, n in ended.items() if state.is_terminal}:
@@ -167,7 +160,7 @@ def running_jobs(settings: Settings) -> dict[str, str]:
     with connect(settings) as redis:
         ids = [
             job_id
-            for task in Task
+            for task in tasks()
             for job_id in redis.zrange(queue_key(PREFIX, task.queue, "running"), 0, -1)
         ]
         return {i: str(redis.hget(job_key(PREFIX, i), "worker")) for i in ids}

@@ -27,9 +27,9 @@ from redis.exceptions import RedisError
 from crossmodal.errors import BrokerUnavailable, CrossmodalError, StorageUnavailable
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import JobState
+from crossmodal.kinds.task import tasks
 from crossmodal.processes import wait_until
 from producer import Client, JobHandle
 from tests.chaos.audit import Accepted, Audit, running_jobs
@@ -187,7 +187,7 @@ class Storm:
         self.counts["messages repeated"] += 2
 
     def _litter(self, ledger: Ledger, redis: Any, rng: random.Random) -> None:
-        redis.lpush(rng.choice(list(Task)).queue, rng.randbytes(rng.randrange(1, 2_000)))
+        redis.lpush(rng.choice(list(tasks())).queue, rng.randbytes(rng.randrange(1, 2_000)))
         self.accepted.garbage += 1
 
     # -- faults -----------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import JobState
+from crossmodal.kinds.task import Task
 from producer import BrokerUnavailable, Client, JobHandle
 from tests.chaos.storm import world_of
 from tests.chaos.world import World
@@ -61,7 +61,7 @@ def test_three_thousand_jobs_outlast_an_outage_of_redis(
 def left(client: Client) -> int:
     """How many jobs have not ended, as far as Redis says."""
     try:
-        queue = client.queue(Task.TXT2IMG)
+        queue = client.queue(Task("txt2img"))
     except BrokerUnavailable:
         return JOBS
     return queue.depth + queue.running

@@ -12,9 +12,10 @@ import pytest
 
 from crossmodal.jobs.dead import MAX_RAW
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import Task, new_job_id
-from crossmodal.jobs.params import Txt2ImgParams
+from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.record import DeadLetter, JobState
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from producer import Client, JobFailed
 from tests.integration.test_main_job import is_known
 from tests.servers import Server
@@ -27,7 +28,7 @@ PARAMS = Txt2ImgParams(prompt=PROMPT, seed=7)
 
 
 def envelope(**headers: Any) -> dict[str, Any]:
-    message: dict[str, Any] = json.loads(message_of(Task.TXT2IMG, new_job_id(), PARAMS))
+    message: dict[str, Any] = json.loads(message_of(Task("txt2img"), new_job_id(), PARAMS))
     message["headers"].update(headers)
     return message
 

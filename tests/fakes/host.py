@@ -2,7 +2,8 @@
 
 import os
 
-from crossmodal.jobs.names import Task
+from crossmodal.kinds.registry import kinds
+from crossmodal.kinds.task import Task
 from crossmodal.metrics import MODEL_LOAD
 from crossmodal.pipelines.base import Pipeline
 from crossmodal.settings import Settings
@@ -16,7 +17,7 @@ from worker.host.server import ModelHost
 
 def load(settings: Settings, device: str, name: str) -> ModelHost:
     """As `worker.host.models` does, without torch: the same lanes, batcher and limits."""
-    pipelines: dict[Task, Pipeline] = dict.fromkeys((Task.TXT2IMG, Task.IMG2TXT), FakeModel())
+    pipelines: dict[Task, Pipeline] = dict.fromkeys(map(Task, kinds()), FakeModel())
     quiet = Quiet()
     lanes = core_lanes(pipelines, quiet, name)
     sizes = settings.max_batch, settings.bulk_batch

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import Img2TxtParams, Txt2ImgParams
 from crossmodal.jobs.record import GeneratedCaption
+from crossmodal.kinds.img2txt import Img2TxtParams
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Request, no_pause
 from worker.host.batcher import Batcher
 from worker.host.lanes import Lane, Quiet
@@ -99,7 +100,7 @@ def serving(path: Path) -> Iterator[FakeHost]:
     ready, stop = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
-        tasks = (Task.TXT2IMG, Task.IMG2TXT)
+        tasks = (Task("txt2img"), Task("img2txt"))
         pipelines, quiet = dict.fromkeys(tasks, fake), Quiet()
         lanes = Lane(pipelines, 1), Lane(pipelines, 1)
         batcher = Batcher(pipelines, lanes, quiet, max_batch=64, bulk_batch=64)
@@ -135,5 +136,6 @@ def _made(request: Request) -> Outcome:
     params = request.params
     if isinstance(params, Img2TxtParams):
         return Described((GeneratedCaption(text="a picture", log_probability=-1.0),))
-    images = np.full((params.count, SIDE, SIDE, 3), (params.seed or 0) % 256, np.uint8)
+    level = getattr(params, "seed", 0) % 256
+    images = np.full((params.count, SIDE, SIDE, 3), level, np.uint8)
     return Drawn(images, (), {})

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from crossmodal.errors import UnknownWords
-from crossmodal.jobs.params import Img2TxtParams, Txt2ImgParams
 from crossmodal.jobs.record import GeneratedCaption
+from crossmodal.kinds.registry import kind_of
 from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Request, no_pause
 
 SIDE = 16
@@ -25,7 +25,7 @@ UNKNOWN = {"zorg", "frob", "zanzibar"}
 
 
 class FakeModel:
-    """A pipeline for both kinds: the same request gives the same bytes, another one others."""
+    """A pipeline for any kind: the same request gives the same bytes, another one others."""
 
     def warmup(self) -> None: ...
 
@@ -35,8 +35,7 @@ class FakeModel:
     def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
         pause()
         for request in batch:
-            if isinstance(request.params, Txt2ImgParams):
-                _suffer(request.params.prompt)
+            _suffer(getattr(request.params, "prompt", ""))
         return [_made(request) for request in batch]
 
 
@@ -54,20 +53,19 @@ def _suffer(prompt: str) -> None:
 
 
 def _made(request: Request) -> Outcome:
-    params = request.params
-    if isinstance(params, Img2TxtParams):
-        assert request.image is not None
-        level = int(request.image.mean())
-        captions = [GeneratedCaption(text=f"a picture of level {level}", log_probability=-1.0 - i)
+    params, level = request.params, ""
+    if request.image is not None:
+        level = f" of level {int(request.image.mean())}"
+    if kind_of(params).output == "captions":
+        captions = [GeneratedCaption(text=f"a picture{level}", log_probability=-1.0 - i)
                     for i in range(params.count)]  # fmt: skip
         return Described(tuple(captions))
-    assert params.seed is not None
-    words = params.prompt.split()
-    unknown = tuple(word for word in words if word in UNKNOWN)
-    if len(unknown) == len(words):
-        return UnknownWords(f"no word of the prompt {params.prompt!r} is known to the model")
+    prompt, seed = getattr(params, "prompt", ""), getattr(params, "seed", 0)
+    unknown = tuple(word for word in prompt.split() if word in UNKNOWN)
+    if prompt and len(unknown) == len(prompt.split()):
+        return UnknownWords(f"no word of the prompt {prompt!r} is known to the model")
     images = np.empty((params.count, SIDE, SIDE, 3), np.uint8)
     for i in range(params.count):
-        color = zlib.crc32(f"{params.seed + i} {params.prompt}".encode()).to_bytes(4, "big")
+        color = zlib.crc32(f"{seed + i} {prompt}{level}".encode()).to_bytes(4, "big")
         images[i] = list(color[:3])
     return Drawn(images, unknown, {})

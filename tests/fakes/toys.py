@@ -12,7 +12,7 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject
 
-from crossmodal.jobs.names import Task
+from crossmodal.kinds.task import tasks
 from worker.celery.app import make_app, settings
 from worker.celery.pool import CoroutineTask
 
@@ -66,5 +66,5 @@ class Toy(CoroutineTask):
         return f"made {outcome.get('what', 'nothing')}"
 
 
-for _kind in Task:
+for _kind in tasks():
     app.register_task(type("Run", (Toy,), {"name": _kind.celery_name})())

@@ -13,10 +13,11 @@ import pytest
 
 from crossmodal.jobs.acl import Role
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.names import Task, new_job_id
+from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.origin import Origin
-from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import Failure
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from producer import Client
 from tests.at_once import at_once
 from tests.background import background
@@ -79,7 +80,7 @@ def dead_letter(client: Client, owner: str) -> str:
     """A job that was given up, as a worker does that."""
     job_id = new_job_id()
     params = Txt2ImgParams(prompt="a red circle", seed=1).model_dump_json()
-    client.run(client.ledger.submit(job_id, Task.TXT2IMG, params, "", origin=Origin(owner)))
+    client.run(client.ledger.submit(job_id, Task("txt2img"), params, "", origin=Origin(owner)))
     attempt = client.run(client.ledger.start(job_id, "cpu@here"))
     assert isinstance(attempt, Attempt)
     client.run(

@@ -24,7 +24,7 @@ from crossmodal.errors import (
 )
 from crossmodal.jobs.acl import Role
 from crossmodal.jobs.names import new_job_id
-from crossmodal.jobs.params import BlobRef
+from crossmodal.kinds.fields import BlobRef
 from crossmodal.local.valkey import free_port, valkey_url
 from crossmodal.settings import SHIPPED_BUNDLE
 from crossmodal.storage import open_storage

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import ItemResult
+from crossmodal.kinds.task import Task
 from producer import AsyncClient, Client
 from producer.pictures import Picture
 from tests.conftest import RunningStack
@@ -85,7 +85,7 @@ def test_a_file_that_is_run_twice_is_run_once(
     source.write_text(text + "\nno JSON at all\n")
     outputs = []
     for name in ("first.jsonl", "second.jsonl"):
-        ended = finished(client, Task.TXT2IMG)
+        ended = finished(client, Task("txt2img"))
         out = tmp_path / name
         shown = run_cli(stack, "batch", "run", str(source), "-o", str(out), "--id", batch_id,
                         "--images", str(folder), "--json")  # fmt: skip
@@ -94,7 +94,7 @@ def test_a_file_that_is_run_twice_is_run_once(
         assert counts == {"total": 8, "completed": 6, "failed": 2}
         outputs.append(sorted(out.read_text().splitlines()))
     assert outputs[0] == outputs[1]
-    assert finished(client, Task.TXT2IMG) == ended  # as it was before the second run
+    assert finished(client, Task("txt2img")) == ended  # as it was before the second run
     results = {r["custom_id"]: r for r in map(json.loads, outputs[0])}
     assert set(results) == {*(f"p{i}" for i in range(7)), "line 8"}
     assert results["p5"]["error"]["code"] == "unknown_words"

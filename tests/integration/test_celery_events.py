@@ -12,8 +12,9 @@ import pytest
 
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.names import Task, job_key, messages_key
+from crossmodal.jobs.names import job_key, messages_key
 from crossmodal.jobs.record import JobState
+from crossmodal.kinds.task import Task
 from crossmodal.local.stack import Stack
 from crossmodal.settings import Settings
 from producer import Client
@@ -73,7 +74,7 @@ def test_jobs_that_ended_before_a_worker_took_them_end_so_in_monitors(
             canceled: False, expired: True,
         }  # fmt: skip
         with connect(settings) as redis:
-            assert redis.llen(messages_key(settings.key_prefix, Task.TXT2IMG.queue)) == 0
+            assert redis.llen(messages_key(settings.key_prefix, Task("txt2img").queue)) == 0
     ledger.close()
 
 

@@ -11,7 +11,8 @@ from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 
 from crossmodal.jobs.acl import Role
-from crossmodal.jobs.names import Task, messages_key
+from crossmodal.jobs.names import messages_key
+from crossmodal.kinds.task import Task
 from crossmodal.local.valkey import free_port
 from crossmodal.settings import Settings, load_settings
 from tests.celery_app import celery_app
@@ -133,7 +134,7 @@ def test_a_message_for_which_redis_has_no_memory_is_kept(worker: ToyWorker, own:
     until(lambda: worker.in_hand == 0, WAIT_S, "the acknowledgements, for which there is room")
     worker.redis.config_set("maxmemory", 0)
     until(lambda: len(worker.made) == len(toys) + len(more), WAIT_S)
-    assert worker.redis.llen(messages_key(own.key_prefix, Task.TXT2IMG.queue)) == 0
+    assert worker.redis.llen(messages_key(own.key_prefix, Task("txt2img").queue)) == 0
 
 
 def test_a_worker_whose_redis_is_gone_ends_when_it_is_told(

@@ -16,9 +16,10 @@ from crossmodal.jobs.connection import connection_name
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import Task, messages_key
-from crossmodal.jobs.params import Txt2ImgParams
+from crossmodal.jobs.names import messages_key
 from crossmodal.jobs.runners import Runner
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings, load_settings
 from tests.monitoring import Monitor, monitoring
 from tests.servers import Server
@@ -153,7 +154,7 @@ def test_inspections_show_what_the_worker_does(worker: ToyWorker) -> None:
     until(lambda: worker.in_hand == 2, WAIT_S)
     assert {request["id"] for request in worker.inspect("active")} == toys
     assert {request["id"] for request in worker.inspect("reserved")} <= toys
-    assert Task.TXT2IMG.celery_name in worker.inspect("registered")
+    assert Task("txt2img").celery_name in worker.inspect("registered")
     pool = worker.inspect("stats")["pool"]
     assert (pool["max-concurrency"], pool["bulk-concurrency"]) == (ROOM, BULK_ROOM)
     assert (pool["running"], pool["waiting"]) == (2, 0)
@@ -161,11 +162,11 @@ def test_inspections_show_what_the_worker_does(worker: ToyWorker) -> None:
 
 
 def test_bulk_messages_and_interactive_ones_have_room_of_their_own(worker: ToyWorker) -> None:
-    bulk = [worker.send(Task.TXT2IMG_BULK, sleep_s=3) for _ in range(BULK_ROOM + 1)]
+    bulk = [worker.send(Task("txt2img.bulk"), sleep_s=3) for _ in range(BULK_ROOM + 1)]
     until(lambda: worker.in_hand == BULK_ROOM, WAIT_S)
     interactive = [worker.send(sleep_s=0.1) for _ in range(2 * ROOM)]
     until(lambda: all(worker.made[toy] for toy in interactive), WAIT_S)
-    assert worker.waiting(Task.TXT2IMG_BULK) == 1
+    assert worker.waiting(Task("txt2img.bulk")) == 1
     until(lambda: all(worker.made[toy] for toy in bulk), WAIT_S)
 
 
@@ -180,10 +181,10 @@ def test_a_full_lane_takes_at_once_when_it_has_room_again(worker: ToyWorker) -> 
 @pytest.mark.parametrize("depth", [500, 100_000])
 def test_arguments_that_are_nested_too_deep_take_no_room(worker: ToyWorker, depth: int) -> None:
     nested = "[" * depth + "]" * depth
-    message = json.loads(message_of(Task.TXT2IMG, "deep", Txt2ImgParams(prompt="a", seed=1)))
+    message = json.loads(message_of(Task("txt2img"), "deep", Txt2ImgParams(prompt="a", seed=1)))
     message["body"] = f'[[],{{"deep":{nested}}},{{}}]'
     message["properties"]["body_encoding"] = None
-    key = messages_key(worker.settings.key_prefix, Task.TXT2IMG.queue)
+    key = messages_key(worker.settings.key_prefix, Task("txt2img").queue)
     dead = DeadLetters(worker.settings, JobLedger(worker.settings))
     with Runner(worker.settings) as runner:
         before = runner.run(dead.count())
@@ -195,7 +196,7 @@ def test_arguments_that_are_nested_too_deep_take_no_room(worker: ToyWorker, dept
 
 
 def test_messages_of_every_priority_are_taken(worker: ToyWorker) -> None:
-    toys = [worker.app.send_task(Task.TXT2IMG.celery_name, queue="txt2img", priority=priority).id
+    toys = [worker.app.send_task(Task("txt2img").celery_name, queue="txt2img", priority=priority).id
             for priority in (0, 3, 6, 9)]  # fmt: skip
     until(lambda: all(worker.made[toy] for toy in toys), WAIT_S)
 

@@ -11,7 +11,8 @@ import httpx2
 import pytest
 
 from crossmodal.jobs.http_batches import HttpBatch, HttpBatches
-from crossmodal.jobs.names import Task, job_key, new_job_id
+from crossmodal.jobs.names import job_key, new_job_id
+from crossmodal.kinds.task import Task
 from producer import Client
 from tests.background import background
 from tests.conftest import RunningStack
@@ -380,7 +381,7 @@ def test_a_batch_whose_file_is_gone_is_given_up_and_told_to_its_owner(
     gateway: Gateway, client: Client
 ) -> None:
     line = json.dumps({"custom_id": "a", "url": "/v1/txt2img", "body": {"prompt": PROMPT}})
-    batch = HttpBatch(id=new_job_id(), owner="", task=Task.TXT2IMG, total=1, created_at=1.0)
+    batch = HttpBatch(id=new_job_id(), owner="", task=Task("txt2img"), total=1, created_at=1.0)
     client.run(HttpBatches(client.settings).open(batch))
     url = f"/v1/batches/{batch.id}"
     until(lambda: gateway.http.get(url).json()["status"] == "failed", 60, "its end")
@@ -403,7 +404,7 @@ def test_a_record_that_cannot_be_read_does_not_end_the_streams(
                 break
     assert gateway.http.get("/v1/jobs").status_code == 200
     client.redis.delete(job_key(client.settings.key_prefix, broken))
-    client.run(client.ledger.forget(broken, Task.TXT2IMG))
+    client.run(client.ledger.forget(broken, Task("txt2img")))
 
 
 def test_queues_models_and_health_are_told(gateway: Gateway) -> None:

@@ -8,8 +8,8 @@ import pytest
 from crossmodal.errors import BrokerUnavailable, StorageNotWritable, StorageUnavailable
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.origin import Origin
-from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import Failure
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
 from producer import Client
 from producer.told import failure_view

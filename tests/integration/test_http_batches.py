@@ -24,10 +24,11 @@ from crossmodal.jobs.http_batches import (
     input_of,
     output_of,
 )
-from crossmodal.jobs.names import Task, batch_key, bulk_job_id, http_batch_key, job_key, new_job_id
-from crossmodal.jobs.params import BlobRef
+from crossmodal.jobs.names import batch_key, bulk_job_id, http_batch_key, job_key, new_job_id
 from crossmodal.jobs.record import Failure, ItemResult, JobResult, JobState
 from crossmodal.jobs.runners import AsyncRunner, Runner
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from producer import Client
 from producer.gateway.app import make_app
@@ -75,7 +76,9 @@ class Records:
 
     def open(self, client: Client, text: bytes | None = BROKEN, owner: str = "me") -> str:
         """A batch that waits to be run; without a text, its file is not in the store."""
-        batch = HttpBatch(id=new_job_id(), owner=owner, task=Task.TXT2IMG, total=1, created_at=1.0)
+        batch = HttpBatch(
+            id=new_job_id(), owner=owner, task=Task("txt2img"), total=1, created_at=1.0
+        )
         if text is not None:
             client.storage.put(input_of(batch.id), text, MEDIA_TYPE)
         self.run(self.calls.open(batch))
@@ -147,7 +150,7 @@ def run_message(settings: Settings, job_id: str) -> None:
             runner,
         ),
     ):
-        delivery = Delivery(job_id, Task.TXT2IMG_BULK, {}, WORKER, is_recorded=True)
+        delivery = Delivery(job_id, Task("txt2img.bulk"), {}, WORKER, is_recorded=True)
         assert isinstance(runner.run(delivery), JobResult)
 
 

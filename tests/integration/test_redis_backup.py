@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.names import Task, messages_key, new_job_id
+from crossmodal.jobs.names import messages_key, new_job_id
 from crossmodal.jobs.record import JobState
+from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings, load_settings
 from tests.ledgers import Ledger
 from tests.servers import Server, start_server
@@ -18,7 +19,7 @@ def settings_of(server: Server) -> Settings:
 
 def submit(ledger: Ledger) -> str:
     job_id = new_job_id()
-    ledger.submit(job_id, Task.TXT2IMG, "{}", "", message=f'"{job_id}"')
+    ledger.submit(job_id, Task("txt2img"), "{}", "", message=f'"{job_id}"')
     return job_id
 
 

@@ -13,8 +13,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from crossmodal.jobs.names import Task, messages_key
+from crossmodal.jobs.names import messages_key
 from crossmodal.jobs.server import open_to_all
+from crossmodal.kinds.task import Task
 from crossmodal.local.valkey import free_port, server_binary
 from crossmodal.processes import Child
 from crossmodal.settings import Settings, load_settings
@@ -78,7 +79,7 @@ def test_a_server_that_is_set_up_by_the_page_lets_in_its_users_alone(
         client.txt2img("a circle")
     with pytest.raises(NoPermissionError):
         users["crossmodal-producer"].config_get("appendonly")
-    assert users["crossmodal-worker"].brpop([messages_key("crossmodal", Task.TXT2IMG.queue)], 1)
+    assert users["crossmodal-worker"].brpop([messages_key("crossmodal", Task("txt2img").queue)], 1)
     assert open_to_all(worker) is None
     for redis in users.values():
         redis.close()

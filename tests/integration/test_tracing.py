@@ -9,10 +9,11 @@ import pytest
 from celery import Celery
 
 from crossmodal.jobs.bulk import BulkItem
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.origin import Origin
-from crossmodal.jobs.params import Img2TxtParams, Txt2ImgParams
 from crossmodal.jobs.record import JobState
+from crossmodal.kinds.img2txt import Img2TxtParams
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.processes import Child
 from producer import Client, JobFailed, JobHandle
 from tests.collector import Collector, SpanSeen, collecting
@@ -169,7 +170,7 @@ def test_a_failure_is_told_by_its_code_and_nothing_tells_the_prompt(traced: Trac
 def test_a_bulk_message_is_an_attempt_with_its_parts_in_it(traced: Traced) -> None:
     trace = new_trace()
     origin = Origin(traceparent=f"00-{trace}-{CALLER}-01")
-    items = [(Task.TXT2IMG, BulkItem(str(i), {"prompt": PROMPT, "seed": i})) for i in range(40)]
+    items = [(Task("txt2img"), BulkItem(str(i), {"prompt": PROMPT, "seed": i})) for i in range(40)]
     results = traced.client.map_items(items, origin=origin)
     assert [result.failure for result in results if result.failure] == []
     spans = traced.wait_for(trace, {"job.attempt", "fetch input", "prepare", "infer", "store",

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import Txt2ImgParams
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from worker.host.client import HostClient
 from worker.host.protocol import LENGTH, Answer, pack, unpack
 
@@ -97,7 +97,7 @@ async def joined(
 
 
 async def ask(host: HostClient, **options: Any) -> Answer:
-    [answer] = await host.run(Task.TXT2IMG, [(PARAMS, None)], **options)
+    [answer] = await host.run(Task("txt2img"), [(PARAMS, None)], **options)
     assert isinstance(answer, Answer)
     return answer
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.record import Failure, JobResult, JobState
+from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from producer import Client, JobHandle
 from tests.fakes.local_host import FakeHost, serving
@@ -44,7 +44,7 @@ def worker(settings: Settings, tmp_path: Path) -> Iterator[tuple[FakeHost, LoopR
         yield worker
 
 
-def delivery(job: JobHandle, task: Task = Task.TXT2IMG) -> Delivery:
+def delivery(job: JobHandle, task: Task = Task("txt2img")) -> Delivery:
     return Delivery(job.id, task, {}, WORKER, is_recorded=True)
 
 
@@ -73,7 +73,7 @@ def test_a_picture_becomes_captions_beside_it(
     client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     job = client.img2txt(png())
-    result = worker[1].run(delivery(job, Task.IMG2TXT))
+    result = worker[1].run(delivery(job, Task("img2txt")))
     assert isinstance(result, JobResult)
     assert [caption.text for caption in result.captions] == ["a picture"]
     assert worker[0].batches == [["(8, 8, 3)"]]
@@ -83,7 +83,7 @@ def test_a_picture_that_is_none_fails_its_job_alone(
     client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     whole, cut = client.img2txt(png()), client.img2txt(png()[:60])
-    endings = [worker[1].start(delivery(job, Task.IMG2TXT)) for job in (cut, whole)]
+    endings = [worker[1].start(delivery(job, Task("img2txt"))) for job in (cut, whole)]
     assert code(endings[0].result(WAIT_S)) == "invalid_image"
     assert isinstance(endings[1].result(WAIT_S), JobResult)
 
@@ -176,7 +176,7 @@ def test_a_decoder_that_does_not_start_for_hours_ends_a_job(
         serving(folder / "host.sock"),
         looping(settings, folder / "host.sock", decoder="tests.fakes.no_such_program") as runner,
     ):
-        endings = [runner.run(delivery(job, Task.IMG2TXT)) for _ in range(5)]
+        endings = [runner.run(delivery(job, Task("img2txt"))) for _ in range(5)]
     assert [type(ending) for ending in endings] == [Released] * 4 + [Failure]
     assert {code(ending) for ending in endings} == {"image_decoder_crashed"}
 
@@ -203,7 +203,7 @@ def test_a_picture_that_was_damaged_in_the_store_fails_its_job(
     job = client.img2txt(image)
     client.storage.put(image.key, png(side=21), "image/png")
     with running(settings, tmp_path / "run", max_attempts=2) as (_, runner):
-        endings = [runner.run(delivery(job, Task.IMG2TXT)) for _ in range(2)]
+        endings = [runner.run(delivery(job, Task("img2txt"))) for _ in range(2)]
     assert [type(ending) for ending in endings] == [Released, Failure]
     assert {code(ending) for ending in endings} == {"blob_damaged"}
 
@@ -253,7 +253,7 @@ def test_a_job_beside_which_the_host_died_runs_alone_next(
 def test_a_job_of_plain_celery_has_its_record_opened(
     client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
-    plain = Delivery("plain-1", Task.TXT2IMG, {"prompt": "a circle"}, WORKER)
+    plain = Delivery("plain-1", Task("txt2img"), {"prompt": "a circle"}, WORKER)
     assert isinstance(worker[1].run(plain), JobResult)
     assert client.record("plain-1").state is JobState.SUCCEEDED
 
@@ -261,7 +261,7 @@ def test_a_job_of_plain_celery_has_its_record_opened(
 def test_wrong_params_of_plain_celery_end_as_a_dead_letter(
     client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
-    ending = worker[1].run(Delivery("plain-2", Task.TXT2IMG, {"prompt": 5}, WORKER))
+    ending = worker[1].run(Delivery("plain-2", Task("txt2img"), {"prompt": 5}, WORKER))
     assert code(ending) == "invalid_params"
     assert client.record("plain-2").state is JobState.FAILED
 
@@ -269,7 +269,7 @@ def test_wrong_params_of_plain_celery_end_as_a_dead_letter(
 def test_a_job_that_has_outlived_its_record_is_not_run(
     client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
-    gone = Delivery("gone-1", Task.TXT2IMG, {"prompt": "a circle"}, WORKER, is_recorded=True)
+    gone = Delivery("gone-1", Task("txt2img"), {"prompt": "a circle"}, WORKER, is_recorded=True)
     assert worker[1].run(gone) == Skipped("unknown")
     assert worker[0].batches == []
 
@@ -285,12 +285,12 @@ def test_a_picture_that_ends_its_decoder_fails_alone(
     with serving(socket), looping(own, socket, decoder="tests.fakes.decoder") as runner:
         bad = client.img2txt(png() + role)
         mates = [client.img2txt(good) for _ in range(200)]
-        endings = [runner.start(delivery(job, Task.IMG2TXT)) for job in (*mates[:100], bad)]
-        endings += [runner.start(delivery(job, Task.IMG2TXT)) for job in mates[100:]]
+        endings = [runner.start(delivery(job, Task("img2txt"))) for job in (*mates[:100], bad)]
+        endings += [runner.start(delivery(job, Task("img2txt"))) for job in mates[100:]]
         found = [ending.result(WAIT_S) for ending in endings]
         assert code(found.pop(100)) == "image_decoder_crashed"
         assert all(isinstance(result, JobResult) and result.attempt == 1 for result in found)
-        assert isinstance(runner.run(delivery(bad, Task.IMG2TXT)), Released)
-        last = runner.run(delivery(bad, Task.IMG2TXT))
+        assert isinstance(runner.run(delivery(bad, Task("img2txt"))), Released)
+        last = runner.run(delivery(bad, Task("img2txt")))
         assert isinstance(last, Failure)
         assert last.code == "image_decoder_crashed"

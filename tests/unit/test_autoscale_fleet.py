@@ -18,8 +18,10 @@ from pydantic import SecretStr
 
 from crossmodal.errors import BrokerUnavailable, InvalidSetting
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.names import Task, bulk_job_id, messages_key, queue_key
-from crossmodal.jobs.params import BlobRef, BulkParams
+from crossmodal.jobs.names import bulk_job_id, messages_key, queue_key
+from crossmodal.jobs.params import BulkParams
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.task import Task
 from crossmodal.local.valkey import free_port
 from crossmodal.settings import Settings
 from producer import Client
@@ -134,7 +136,11 @@ def submit_bulk(client: Client, number: int, items: int) -> None:
     params = BulkParams(kind="txt2img", input=blob, items=items, batch="b", number=number)
     client.run(
         client.ledger.submit(
-            bulk_job_id("b", number), Task.TXT2IMG_BULK, params.model_dump_json(), "", batch=params
+            bulk_job_id("b", number),
+            Task("txt2img.bulk"),
+            params.model_dump_json(),
+            "",
+            batch=params,
         )
     )
 

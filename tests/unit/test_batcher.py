@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from crossmodal.errors import CrossmodalError, GpuOutOfMemory, InferenceFailed, UnknownWords
-from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.img2txt import Img2TxtParams
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Pipeline, Request, no_pause
 from tests.at_once import at_once
 from worker.host.batcher import WORN_OUT_AFTER, Batcher, Ran
@@ -52,15 +54,15 @@ def batcher_of(
     pipeline: Pipeline, max_batch: int, lanes: int = 1, max_wait_s: float = 0.0,
     captions: Pipeline | None = None,
 ) -> Batcher:  # fmt: skip
-    pipelines = {Task.TXT2IMG: pipeline}
+    pipelines = {Task("txt2img"): pipeline}
     if captions is not None:
-        pipelines[Task.IMG2TXT] = captions
+        pipelines[Task("img2txt")] = captions
     quiet = Quiet()
     both = Lane(pipelines, lanes), Lane(pipelines, lanes, quiet.give_way)
     return Batcher(pipelines, both, quiet, max_batch, 2 * max_batch, max_wait_s)
 
 
-async def one(batcher: Batcher, prompt: str, task: Task = Task.TXT2IMG, **options: Any) -> Ran:
+async def one(batcher: Batcher, prompt: str, task: Task = Task("txt2img"), **options: Any) -> Ran:
     """Run a single request."""
     [ran] = await batcher.run(task, [request(prompt)], **options)
     return ran
@@ -77,7 +79,7 @@ async def run_all(
     batcher = batcher_of(pipeline, max_batch)
     if held:
         pipeline.free.clear()
-    runs = [asyncio.create_task(batcher.run(Task.TXT2IMG, [r])) for r in requests]
+    runs = [asyncio.create_task(batcher.run(Task("txt2img"), [r])) for r in requests]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     pipeline.free.set()
@@ -190,7 +192,7 @@ def test_tasks_never_share_a_batch() -> None:
         image = Request(Img2TxtParams(image=BlobRef(key="k")))
         await asyncio.gather(
             *(one(batcher, "a") for _ in range(3)),
-            *(batcher.run(Task.IMG2TXT, [image]) for _ in range(3)),
+            *(batcher.run(Task("img2txt"), [image]) for _ in range(3)),
         )
         return draw, caption
 
@@ -317,7 +319,7 @@ def test_how_long_a_batch_has_run_can_be_seen() -> None:
 def test_a_call_of_many_gets_all_outcomes_in_their_order() -> None:
     async def scenario() -> list[Ran]:
         requests = [request(f"p{i}") for i in range(11)]
-        return await batcher_of(Recorder(), 4, lanes=3).run(Task.TXT2IMG, requests)
+        return await batcher_of(Recorder(), 4, lanes=3).run(Task("txt2img"), requests)
 
     assert names(asyncio.run(scenario())) == [f"p{i}" for i in range(11)]
 
@@ -334,7 +336,7 @@ def test_outcomes_keep_their_order_when_the_first_batch_ends_last() -> None:
 
     async def scenario() -> list[Ran]:
         requests = [request("p0"), request("p1", count=4)]
-        return await batcher_of(Overtaken(), 4, lanes=2).run(Task.TXT2IMG, requests)
+        return await batcher_of(Overtaken(), 4, lanes=2).run(Task("txt2img"), requests)
 
     overtaken = threading.Event()
     assert names(asyncio.run(scenario())) == ["p0", "p1"]
@@ -354,7 +356,7 @@ def test_a_lane_of_two_runs_two_batches_at_once() -> None:
 
     async def scenario() -> list[Ran]:
         return await batcher_of(Meeting(), 1, lanes=2).run(
-            Task.TXT2IMG, [request(f"p{i}") for i in range(4)]
+            Task("txt2img"), [request(f"p{i}") for i in range(4)]
         )
 
     assert names(asyncio.run(scenario())) == ["p0", "p1", "p2", "p3"]
@@ -371,7 +373,7 @@ def test_an_interactive_request_does_not_wait_for_bulk() -> None:
         pipeline = Slow()
         pipeline.free.clear()
         batcher = batcher_of(pipeline, 4)
-        bulk = asyncio.create_task(batcher.run(Task.TXT2IMG, [request("bulk")] * 64, bulk=True))
+        bulk = asyncio.create_task(batcher.run(Task("txt2img"), [request("bulk")] * 64, bulk=True))
         await asyncio.sleep(0)
         assert (await one(batcher, "quick")).batch_size == 1
         assert not bulk.done()
@@ -388,7 +390,7 @@ def test_all_on_the_device_are_told_who_joins_them() -> None:
         batcher = batcher_of(pipeline, 4, lanes=2)
         first = asyncio.create_task(one(batcher, "a", on_start=told.append))
         await asyncio.sleep(0)
-        others = asyncio.create_task(batcher.run(Task.TXT2IMG, [request("b"), request("c")]))
+        others = asyncio.create_task(batcher.run(Task("txt2img"), [request("b"), request("c")]))
         await asyncio.sleep(0)
         pipeline.free.set()
         await asyncio.gather(first, others)
@@ -464,7 +466,7 @@ class Encounter(Recorder):
 async def meet(pipeline: Encounter) -> None:
     pipeline.free.clear()
     batcher = batcher_of(pipeline, 4)
-    bulk = asyncio.create_task(batcher.run(Task.TXT2IMG, [request("bulk")], bulk=True))
+    bulk = asyncio.create_task(batcher.run(Task("txt2img"), [request("bulk")], bulk=True))
     await asyncio.to_thread(pipeline.begun.wait, 10)
     await asyncio.gather(bulk, one(batcher, "quick"))
 
@@ -482,7 +484,7 @@ def test_a_bulk_batch_gives_way_while_an_interactive_one_runs(
 def test_bulk_has_a_largest_batch_of_its_own() -> None:
     pipeline = Recorder()
     requests = [request(f"p{i}") for i in range(20)]
-    asyncio.run(batcher_of(pipeline, 4).run(Task.TXT2IMG, requests, bulk=True))
+    asyncio.run(batcher_of(pipeline, 4).run(Task("txt2img"), requests, bulk=True))
     assert [len(batch) for batch in pipeline.batches] == [8, 8, 4]
 
 

@@ -24,9 +24,11 @@ from crossmodal.errors import IdempotencyConflict, InvalidImage, InvalidParams, 
 from crossmodal.jobs.bulk import BulkItem, pack_items, unpack_items
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.names import Task, batch_key, bulk_job_id, job_key, messages_key, result_key
-from crossmodal.jobs.params import BlobRef, BulkParams, parse_params
+from crossmodal.jobs.names import batch_key, bulk_job_id, job_key, messages_key, result_key
+from crossmodal.jobs.params import BulkParams, parse_params
 from crossmodal.jobs.record import Failure, ItemResult, JobResult, JobState, Timings
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.task import Task
 from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
 from producer import Client
@@ -46,7 +48,7 @@ from worker.delivery import Delivery, Ending, Released
 
 WAIT_S = 30
 BATCH = "some-batch"
-BULK = Task.TXT2IMG_BULK
+BULK = Task("txt2img.bulk")
 MIB = 2**20
 TIMINGS = Timings(queued_s=0, batch_wait_s=0, inference_s=0, store_s=0, total_s=0)
 LIMIT = 10_000  # bytes of a picture in a file
@@ -67,7 +69,7 @@ class Sending:
 
     def __init__(
         self, client: Client, items: list[BulkItem] | Iterator[ItemResult],
-        task: Task = Task.TXT2IMG, batch_id: str = BATCH,
+        task: Task = Task("txt2img"), batch_id: str = BATCH,
     ) -> None:  # fmt: skip
         self.client = client
         self.batch_id = batch_id
@@ -99,7 +101,7 @@ class Sending:
         return {r.index: r for r in found}
 
 
-def each(items: Iterable[BulkItem], task: Task = Task.TXT2IMG) -> Iterator[Request]:
+def each(items: Iterable[BulkItem], task: Task = Task("txt2img")) -> Iterator[Request]:
     """Items of one kind."""
     return ((task, item) for item in items)
 
@@ -184,7 +186,7 @@ def test_many_items_travel_in_larger_messages(client: Client) -> None:
 def mixed(number: int) -> Iterator[Request]:
     """Prompts and pictures by turns."""
     for i, item in enumerate(prompts(number)):
-        yield (Task.IMG2TXT, BulkItem(f"c{i}", {}, b"x")) if i % 2 else (Task.TXT2IMG, item)
+        yield (Task("img2txt"), BulkItem(f"c{i}", {}, b"x")) if i % 2 else (Task("txt2img"), item)
 
 
 def test_a_batch_of_several_kinds_has_messages_of_one_each(client: Client) -> None:
@@ -192,7 +194,7 @@ def test_a_batch_of_several_kinds_has_messages_of_one_each(client: Client) -> No
     first.until_sent(140)
     again = Sending(client, client.map_items(mixed(140), batch_id=BATCH))
     jobs = [client.record(bulk_job_id(BATCH, number)) for number in range(4)]
-    assert [job.task for job in jobs] == [BULK, Task.IMG2TXT_BULK] * 2
+    assert [job.task for job in jobs] == [BULK, Task("img2txt.bulk")] * 2
     assert sizes_of_messages(client) == [64, 64, 6, 6]
     client.cancel_batch(BATCH)
     assert codes(again.results()) == codes(first.results()) == dict.fromkeys(range(140), "canceled")
@@ -226,13 +228,13 @@ def test_a_rerun_packs_the_same_messages_also_of_kinds_of_which_none_was_sent(
     client: Client,
 ) -> None:
     items = [
-        (Task.TXT2IMG, item) if i % 10 else (Task.IMG2TXT, BulkItem(item.custom_id, {}, b"x"))
+        (Task("txt2img"), item) if i % 10 else (Task("img2txt"), BulkItem(item.custom_id, {}, b"x"))
         for i, item in enumerate(prompts(200))
     ]
     first = client.calls.map_items(iter(items), batch_id=BATCH)
     client.run(first.turn())  # then its sender dies
     until(lambda: client.batch(BATCH).total > 0, WAIT_S)
-    queue = Task.IMG2TXT_BULK.queue
+    queue = Task("img2txt.bulk").queue
     client.redis.hset(f"{client.settings.key_prefix}:queue:{queue}:stats", "mean_item_s", 9)
     again = Sending(client, client.map_items(iter(items), batch_id=BATCH))
     again.until_sent(200)
@@ -260,7 +262,7 @@ def test_a_small_batch_is_sent_in_messages_of_64(client: Client) -> None:
 def test_a_message_has_fewer_items_when_they_are_large(client: Client) -> None:
     weights = [3, 3, 3, 9, 1, 1]  # MiB; a single one may be more than a message has else
     items = [BulkItem(str(i), {}, bytes(weight * MIB)) for i, weight in enumerate(weights)]
-    sending = Sending(client, items, Task.IMG2TXT)
+    sending = Sending(client, items, Task("img2txt"))
     sending.until_sent(6)
     assert sizes_of_messages(client) == [2, 1, 1, 2]
     client.cancel_batch(BATCH)
@@ -288,7 +290,7 @@ def test_a_rerun_with_other_items_is_a_conflict(client: Client) -> None:
     with pytest.raises(IdempotencyConflict, match=BATCH):
         list(client.map_items(each(prompts(3, count=2)), batch_id=BATCH))
     with pytest.raises(IdempotencyConflict, match=BATCH):
-        list(client.map_items(each(prompts(3), Task.IMG2TXT), batch_id=BATCH))
+        list(client.map_items(each(prompts(3), Task("img2txt")), batch_id=BATCH))
     client.cancel_batch(BATCH)
     first.results()
 
@@ -526,7 +528,7 @@ def test_what_was_canceled_is_said_to_be_also_beside_damaged_results(client: Cli
 
 
 def test_a_batch_is_forgotten_of_which_nothing_was_sent(client: Client, admin: Any) -> None:
-    wanted = {Task.TXT2IMG: 64, Task.IMG2TXT: 32}
+    wanted = {Task("txt2img"): 64, Task("img2txt"): 32}
     key = batch_key(client.settings.key_prefix, BATCH)
     assert client.run(client.ledger.limits(BATCH, wanted)) == wanted
     assert 0 < admin.ttl(key) <= client.settings.retention_s
@@ -761,14 +763,16 @@ def test_a_file_may_mix_kinds(tmp_path: Path) -> None:
     lines = [picture("a", {"data": "Z29vZA=="}), request("b"), {"body": {"image": {"key": "k"}}}]
     path.write_text("\n".join(map(json.dumps, lines)))
     file = BatchFile(path, None, BATCH, LIMIT)
-    assert file.only_task is Task.IMG2TXT  # as far as it was read
+    assert file.only_task is Task("img2txt")  # as far as it was read
     tasks = [line[0] for line in file.items() if not isinstance(line, ItemResult)]
-    assert tasks == [Task.IMG2TXT, Task.TXT2IMG, Task.IMG2TXT]
+    assert tasks == [Task("img2txt"), Task("txt2img"), Task("img2txt")]
     assert file.only_task is None
 
 
 def test_a_line_without_a_name_is_named_by_its_number(tmp_path: Path) -> None:
-    items = read_file(tmp_path, [b"", {"body": {"prompt": "a"}}, b" ", request("b")], Task.TXT2IMG)
+    items = read_file(
+        tmp_path, [b"", {"body": {"prompt": "a"}}, b" ", request("b")], Task("txt2img")
+    )
     assert [item.custom_id for item in items] == ["line 2", "b"]
 
 
@@ -916,11 +920,11 @@ def test_results_of_several_kinds_come_back_under_their_own_names(
     client: Client, worker: tuple[FakeHost, LoopRunner]
 ) -> None:
     _, runner = worker
-    items = [(Task.TXT2IMG, prompts(1)[0]), (Task.IMG2TXT, BulkItem("cap", {}, png()))]
+    items = [(Task("txt2img"), prompts(1)[0]), (Task("img2txt"), BulkItem("cap", {}, png()))]
     sending = Sending(client, client.map_items(items, batch_id=BATCH))
     sending.until_sent(2)
     work(runner, BULK, 0)
-    work(runner, Task.IMG2TXT_BULK, 1)
+    work(runner, Task("img2txt.bulk"), 1)
     drawn, described = sending.results()[0], sending.results()[1]
     assert (drawn.custom_id, len(drawn.images)) == ("c0", 1)
     assert (described.custom_id, described.captions[0].text) == ("cap", "a picture")
@@ -972,9 +976,9 @@ def test_a_broken_picture_fails_alone(client: Client, worker: tuple[FakeHost, Lo
         BulkItem("nothing", {"image": {}}), BulkItem("empty", {}, b""),
         BulkItem("damaged", {"image": damaged.model_dump(mode="json")}),
     ]  # fmt: skip
-    sending = Sending(client, items, Task.IMG2TXT)
+    sending = Sending(client, items, Task("img2txt"))
     sending.until_sent(9)
-    result = work(runner, Task.IMG2TXT_BULK)
+    result = work(runner, Task("img2txt.bulk"))
     assert isinstance(result, JobResult)
     found = {r.custom_id: r for r in sending.results().values()}
     assert {name for name, r in found.items() if r.failure is None} == {"bytes", "blob"}

@@ -53,7 +53,7 @@ WRONG: dict[str, tuple[Call, str, str]] = {
     "seed": (lambda c: c.txt2img(IDEA, seed="7"), "invalid_params", "seed: .*integer"),
     "expiry": (lambda c: c.txt2img(IDEA, expires_in_s="1"), "invalid_params", "expires_in_s"),
     "key": (lambda c: c.txt2img(IDEA, idempotency_key=5), "invalid_params", "idempotency_key is 5"),
-    "params": (lambda c: c.submit({"prompt": IDEA}), "invalid_params", "give Txt2ImgParams or"),
+    "params": (lambda c: c.submit({"prompt": IDEA}), "invalid_params", "give built ones, as"),
     "one prompt": (lambda c: c.map_txt2img(IDEA), "invalid_params", "prompts is .*give a list"),
     "no prompts": (lambda c: c.map_txt2img(None), "invalid_params", "prompts is None"),
     "seeds": (lambda c: c.map_txt2img([IDEA], seed="x"), "invalid_params", "seed: .*integer"),
@@ -124,7 +124,7 @@ def test_ids_are_taken_where_handles_are(client: FakeClient) -> None:
 def test_kinds_and_states_are_taken_by_their_names(client: FakeClient) -> None:
     job = client.txt2img(IDEA)
     assert [found.id for found in client.jobs(state="succeeded", task="txt2img").jobs] == [job.id]
-    assert client.queue("txt2img") == client.queue(Task.TXT2IMG)
+    assert client.queue("txt2img") == client.queue(Task("txt2img"))
 
 
 def test_settings_are_no_url() -> None:

@@ -14,17 +14,12 @@ from crossmodal.jobs.bulk import MEDIA_TYPE
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.dead import MAX_RAW, DeadLetters
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.names import (
-    Task,
-    bulk_job_id,
-    dead_key,
-    job_key,
-    letter_key,
-    messages_key,
-)
+from crossmodal.jobs.names import bulk_job_id, dead_key, job_key, letter_key, messages_key
 from crossmodal.jobs.origin import NOBODY, Origin, Webhook
-from crossmodal.jobs.params import BulkParams, Txt2ImgParams
+from crossmodal.jobs.params import BulkParams
 from crossmodal.jobs.record import DeadLetter, Failure, JobState
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
 from producer import Client
 from producer.dead import app, replay
@@ -169,7 +164,7 @@ def test_a_job_that_is_run_again_is_held_to_the_limit_of_its_owner(
     client.submit(Txt2ImgParams(prompt="a square", seed=1), origin=Origin(owner))
     with nullcontext() if own > 1 else pytest.raises(TooManyQueued, match="1 are allowed"):
         run_again(client, job_id, of_operator)
-    assert client.queue(Task.TXT2IMG).depth == (1 if own == 1 else 2)
+    assert client.queue(Task("txt2img")).depth == (1 if own == 1 else 2)
     assert own > 1 or codes(client)
 
 
@@ -181,7 +176,7 @@ def test_a_message_of_a_batch_is_not_replayed_as_a_job_of_its_own(
         input=client.storage.put_input(b"x", MEDIA_TYPE),
     )  # fmt: skip
     job_id = bulk_job_id("b", 0)
-    ledger.submit(job_id, Task.TXT2IMG_BULK, params.model_dump_json(), "", batch=params)
+    ledger.submit(job_id, Task("txt2img.bulk"), params.model_dump_json(), "", batch=params)
     ledger.refuse(job_id, FAILURE)
     with pytest.raises(InvalidParams, match="batch run --id"):
         again(client, client.dead_letters.get(job_id))

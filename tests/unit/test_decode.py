@@ -266,7 +266,9 @@ def test_media_types_are_read_from_the_bytes() -> None:
 
 
 def test_png_carries_its_parameters() -> None:
-    text = parameters_text("a réd circle ☃", 7, 1.0, (8, 8), "scenes", "abc")
+    text = parameters_text(
+        {"prompt": "a réd circle ☃", "seed": 7, "temperature": 1.0}, (8, 8), "scenes", "abc"
+    )
     data = encode_png(np.zeros((8, 8, 3), np.uint8), text)
     assert Image.open(io.BytesIO(data)).info["parameters"] == (
         "a réd circle ☃\nSeed: 7, Temperature: 1, Size: 8x8, Model: scenes, Model hash: abc"

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from crossmodal.jobs.names import Task
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.workers import Workers
+from crossmodal.kinds.task import tasks
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
 from crossmodal.settings import Settings, load_settings
 from worker.doctor import default_user, workers
@@ -20,7 +20,7 @@ def test_each_queue_without_a_worker_is_a_warning_with_a_remedy(settings: Settin
         for name in ("one@host", "two@host"):
             runner.run(Workers(settings).announce(name, queues=["txt2img", "img2txt"]))
     found = {finding.subject: finding for finding in workers(settings)}
-    assert set(found) == {*(f"workers of {task.queue}" for task in Task), "background process"}
+    assert set(found) == {*(f"workers of {task.queue}" for task in tasks()), "background process"}
     assert (found["workers of txt2img"].found, found["workers of txt2img"].mark) == ("2", "ok")
     bulk = found["workers of txt2img.bulk"]
     assert (bulk.found, bulk.ok, bulk.mark) == ("none: its jobs wait", True, "warn")

@@ -12,9 +12,10 @@ import pytest
 from crossmodal.jobs import together
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, NotStarted
-from crossmodal.jobs.names import Task, new_job_id
+from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.record import QueueStatus
 from crossmodal.jobs.scripts import script
+from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from tests.ledgers import Ledger
 from tests.unit.test_ledger import PARAMS, result_of
@@ -39,7 +40,7 @@ class Machine:
 class World:
     """Machines that work off one queue; time passes only from event to event."""
 
-    def __init__(self, settings: Settings, task: Task = Task.TXT2IMG) -> None:
+    def __init__(self, settings: Settings, task: Task = Task("txt2img")) -> None:
         self.task = task
         self.ledger = Ledger(settings)
         self._redis: Any = connect(settings)

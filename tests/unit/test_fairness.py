@@ -9,10 +9,11 @@ from crossmodal.errors import QueueFull, TooManyQueued
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import Task, messages_key, new_job_id, queue_key
+from crossmodal.jobs.names import messages_key, new_job_id, queue_key
 from crossmodal.jobs.origin import Origin
-from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import Failure, JobState
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
 from tests.ledgers import Ledger
 
@@ -31,8 +32,8 @@ class Queue:
     def submit(self, owner: str, max_queued: int | None = None) -> str:
         job_id = new_job_id()
         self.ledger.submit(
-            job_id, Task.TXT2IMG, PARAMS.model_dump_json(), "",
-            message=message_of(Task.TXT2IMG, job_id, PARAMS), origin=Origin(owner, max_queued),
+            job_id, Task("txt2img"), PARAMS.model_dump_json(), "",
+            message=message_of(Task("txt2img"), job_id, PARAMS), origin=Origin(owner, max_queued),
         )  # fmt: skip
         return job_id
 
@@ -184,5 +185,5 @@ def test_messages_that_somebody_purged_do_not_hold_the_others_for_ever(queue: Qu
     queue.redis.delete(queue.messages)
     for job_id in sent[:16]:
         queue.ledger.cancel(job_id)
-    assert queue.ledger.promote(Task.TXT2IMG) > 0
+    assert queue.ledger.promote(Task("txt2img")) > 0
     assert queue.take_all() == sent[16:]

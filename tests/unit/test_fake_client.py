@@ -240,8 +240,8 @@ def test_items_of_several_pictures_share_no_seed() -> None:
 
 def test_a_batch_may_mix_kinds() -> None:
     items = [
-        (Task.TXT2IMG, BulkItem("a", {"prompt": IDEA})),
-        (Task.IMG2TXT, BulkItem("b", {}, PNG)),
+        (Task("txt2img"), BulkItem("a", {"prompt": IDEA})),
+        (Task("img2txt"), BulkItem("b", {}, PNG)),
     ]
     with FakeClient() as client:
         made = {
@@ -306,7 +306,9 @@ def test_whoever_leaves_a_batch_before_an_item_has_come_leaves_no_thread(refused
         fake.refuse_next(QueueFull("enough", retry_after_s=0.05), times=refused)
 
     def has_begun() -> bool:
-        return len(fake.calls.ledger.refusals) < refused or fake.queue(Task.TXT2IMG_BULK).depth == 1
+        return (
+            len(fake.calls.ledger.refusals) < refused or fake.queue(Task("txt2img.bulk")).depth == 1
+        )
 
     async def first() -> ItemResult:
         return await anext(client.map_txt2img([IDEA]))

@@ -9,9 +9,12 @@ from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, pack_items
 from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger
-from crossmodal.jobs.names import CAPTIONS, Task, job_key, new_job_id, result_key
-from crossmodal.jobs.params import BlobRef, BulkParams, Img2TxtParams, parse_params
+from crossmodal.jobs.names import CAPTIONS, job_key, new_job_id, result_key
+from crossmodal.jobs.params import BulkParams, parse_params
 from crossmodal.jobs.record import Failure, ImageRef, ItemResult
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.img2txt import Img2TxtParams
+from crossmodal.kinds.task import Task
 from crossmodal.parts import put_part
 from crossmodal.settings import Settings
 from crossmodal.storage import Storage, open_storage
@@ -53,9 +56,9 @@ def put_result(storage: Storage, job_id: str, attempt: int = 1) -> ImageRef:
 
 
 def running(ledger: Ledger, image: BlobRef | None = None) -> Attempt:
-    job_id, text, task = new_job_id(), "{}", Task.TXT2IMG
+    job_id, text, task = new_job_id(), "{}", Task("txt2img")
     if image is not None:
-        text, task = Img2TxtParams(image=image).model_dump_json(), Task.IMG2TXT
+        text, task = Img2TxtParams(image=image).model_dump_json(), Task("img2txt")
     ledger.submit(job_id, task, text, "")
     attempt = ledger.start(job_id, WORKER)
     assert isinstance(attempt, Attempt)
@@ -127,7 +130,7 @@ def test_what_a_bulk_message_needs_stays(
     uploaded = storage.put_input(b"picture", "image/png")
     drawn = put_result(storage, new_job_id())  # whose own record has expired
     items = [BulkItem(str(i), {"image": {"key": b.key}}) for i, b in enumerate((uploaded, drawn))]
-    job_id = bulk(ledger, storage, Task.IMG2TXT_BULK, [*items, BulkItem("odd", {"image": 5})])
+    job_id = bulk(ledger, storage, Task("img2txt.bulk"), [*items, BulkItem("odd", {"image": 5})])
     assert collect(ledger, storage) == 1  # the captions beside the picture
     assert {uploaded.key, drawn.key} <= keys(storage)
     with connect(settings) as redis:
@@ -141,8 +144,8 @@ def test_a_bulk_message_that_cannot_be_read_keeps_no_other_garbage(
 ) -> None:
     damaged = storage.put_input(b"garbage", "application/octet-stream")
     lost = damaged.model_copy(update={"key": "inputs/none"})
-    submit_bulk(ledger, Task.IMG2TXT_BULK, damaged)
-    submit_bulk(ledger, Task.IMG2TXT_BULK, lost)
+    submit_bulk(ledger, Task("img2txt.bulk"), damaged)
+    submit_bulk(ledger, Task("img2txt.bulk"), lost)
     storage.put_input(b"picture", "image/png")
     assert collect(ledger, storage) == 1
     assert keys(storage) == {damaged.key}
@@ -152,7 +155,7 @@ def test_a_bulk_message_that_cannot_be_read_keeps_no_other_garbage(
 def test_what_a_bulk_job_made_stays_as_long_as_its_record(
     ledger: Ledger, storage: Storage, settings: Settings, ending: str
 ) -> None:
-    job_id = bulk(ledger, storage, Task.TXT2IMG_BULK, [BulkItem("a", {"prompt": "a circle"})])
+    job_id = bulk(ledger, storage, Task("txt2img.bulk"), [BulkItem("a", {"prompt": "a circle"})])
     attempt = ledger.start(job_id, WORKER)
     assert isinstance(attempt, Attempt)
     image = put_result(storage, job_id)

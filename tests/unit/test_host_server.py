@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crossmodal.jobs.names import Task
+from crossmodal.kinds.task import Task
 from crossmodal.pipelines.base import Request
 from tests.at_once import at_once
 from tests.fakes.local_host import SIDE, FakeHost, serving
@@ -40,7 +40,7 @@ def test_a_message_is_answered() -> None:
     "message",
     [
         {},
-        {"op": "run", "task": Task.TXT2IMG},
+        {"op": "run", "task": Task("txt2img")},
         RUN | {"task": "txt2song"},
         RUN | {"requests": 1},
         RUN | {"requests": [1]},

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from crossmodal.errors import InvalidParams, JobFailed, ModelHostCrashed
-from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.img2txt import Img2TxtParams
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from tests.fakes.local_host import SIDE, FakeHost, serving
 from tests.unit.bad_host import Serve, answer_each, ask, joined, notice, receive, reply
 from tests.waiting import until
@@ -48,7 +50,7 @@ def test_many_share_one_connection_and_each_gets_its_own_answer(serve: Serve) ->
 
 async def draw(host: HostClient, prompt: str, **options: Any) -> Answer:
     [answer] = await host.run(
-        Task.TXT2IMG, [(Txt2ImgParams(prompt=prompt, seed=1), None)], **options
+        Task("txt2img"), [(Txt2ImgParams(prompt=prompt, seed=1), None)], **options
     )
     assert isinstance(answer, Answer)
     return answer
@@ -75,9 +77,9 @@ def test_small_requests_pass_large_ones_that_wait(serve: Serve) -> None:
 
     async def run(path: Path) -> None:
         async with joined(path) as host:
-            first = asyncio.create_task(host.run(Task.IMG2TXT, [picture(3_000)], bulk=True))
+            first = asyncio.create_task(host.run(Task("img2txt"), [picture(3_000)], bulk=True))
             await soon(begun)
-            second = asyncio.create_task(host.run(Task.IMG2TXT, [picture(2_000)], bulk=True))
+            second = asyncio.create_task(host.run(Task("img2txt"), [picture(2_000)], bulk=True))
             small = asyncio.create_task(ask(host))
             await asyncio.sleep(0)
             go_on.set()
@@ -96,7 +98,7 @@ def test_a_request_over_the_limit_harms_no_other(
         async with joined(path) as host:
             other = asyncio.create_task(ask(host))
             with pytest.raises(InvalidParams, match="over the limit of 1000000"):
-                await host.run(Task.IMG2TXT, [picture(1_000)])
+                await host.run(Task("img2txt"), [picture(1_000)])
             assert (await other).model == "host 0"
 
     asyncio.run(run(serve(answer_each)))
@@ -224,7 +226,7 @@ def test_a_large_picture_and_small_requests_are_all_answered(fake: tuple[FakeHos
 
     async def run() -> None:
         async with joined(path) as client:
-            large = asyncio.create_task(client.run(Task.IMG2TXT, [picture(16_000)], bulk=True))
+            large = asyncio.create_task(client.run(Task("img2txt"), [picture(16_000)], bulk=True))
             small = [asyncio.create_task(ask(client)) for _ in range(20)]
             for answer in await asyncio.gather(*small):
                 assert answer.images is not None
@@ -243,7 +245,7 @@ def test_an_error_of_the_host_is_raised(fake: tuple[FakeHost, Path]) -> None:
     async def run() -> None:
         async with joined(path) as client:
             with pytest.raises(JobFailed) as caught:
-                await client.run(Task.TXT2IMG, [(PICTURE, None)])
+                await client.run(Task("txt2img"), [(PICTURE, None)])
             assert caught.value.code == "invalid_params"
 
     asyncio.run(run())

@@ -18,7 +18,7 @@ from rich.console import Console
 from crossmodal import console
 from crossmodal.jobs.acl import Role
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.names import Task, new_job_id, result_key
+from crossmodal.jobs.names import new_job_id, result_key
 from crossmodal.jobs.record import (
     Failure,
     GeneratedCaption,
@@ -29,6 +29,7 @@ from crossmodal.jobs.record import (
     Timings,
 )
 from crossmodal.jobs.workers import Workers
+from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from producer import Client, patience
 from producer.jsonl import BatchFile
@@ -107,7 +108,7 @@ def draw(client: Client, job_id: str, *pictures: bytes, captions: tuple[str, ...
         for i, data in enumerate(pictures)
     )  # fmt: skip
     result = JobResult(
-        job=job_id, task=Task.TXT2IMG, params={}, images=refs, model="m", bundle_version="v",
+        job=job_id, task=Task("txt2img"), params={}, images=refs, model="m", bundle_version="v",
         captions=tuple(GeneratedCaption(text=text, log_probability=-1) for text in captions),
         timings=TIMINGS, batch_size=1, attempt=1,
     )  # fmt: skip
@@ -529,7 +530,7 @@ def test_a_batch_whose_output_cannot_be_written_is_not_begun(run: Run, client: C
     for options in (("-o", "none/out"), ("-o", "out", "--images", "file/pictures")):
         done = run("batch", "run", "requests.jsonl", *options)
         assert (done.returncode, "cannot be" in done.stderr) == (2, True), done.stderr
-    assert client.queue(Task.TXT2IMG_BULK).depth == 0
+    assert client.queue(Task("txt2img.bulk")).depth == 0
 
 
 def test_a_disk_that_is_full_in_mid_batch_says_how_to_go_on(run: Run) -> None:

@@ -11,8 +11,9 @@ from crossmodal.errors import IdempotencyConflict, JobNotFound, QueueFull
 from crossmodal.jobs import names
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import NOBODY_WORKS_S, Attempt, NotStarted
-from crossmodal.jobs.names import Task, leases_key, new_job_id
+from crossmodal.jobs.names import leases_key, new_job_id
 from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
+from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from tests.at_once import at_once
 from tests.ledgers import Ledger
@@ -31,7 +32,7 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
 
 def submit(ledger: Ledger, **options: object) -> str:
     job_id = new_job_id()
-    return ledger.submit(job_id, Task.TXT2IMG, PARAMS, "print", **options)[0]  # type: ignore[arg-type]
+    return ledger.submit(job_id, Task("txt2img"), PARAMS, "print", **options)[0]  # type: ignore[arg-type]
 
 
 def start(ledger: Ledger, job_id: str, after_death: bool = False) -> Attempt:
@@ -58,7 +59,7 @@ def move_expiry(settings: Settings, job_id: str) -> None:
 
 def result_of(attempt: Attempt) -> JobResult:
     return JobResult(
-        job=attempt.job, task=Task.TXT2IMG, params={}, model="m", bundle_version="v",
+        job=attempt.job, task=Task("txt2img"), params={}, model="m", bundle_version="v",
         timings=Timings(queued_s=0, batch_wait_s=0, inference_s=0, store_s=0, total_s=0),
         batch_size=1, attempt=attempt.number,
     )  # fmt: skip
@@ -281,7 +282,7 @@ def test_a_repeated_key_finds_the_first_job(ledger: Ledger) -> None:
 def test_a_key_with_other_params_is_a_conflict(ledger: Ledger) -> None:
     first = submit(ledger, idempotency_key="order-1")
     with pytest.raises(IdempotencyConflict, match=first):
-        ledger.submit(new_job_id(), Task.TXT2IMG, PARAMS, "other", idempotency_key="order-1")
+        ledger.submit(new_job_id(), Task("txt2img"), PARAMS, "other", idempotency_key="order-1")
 
 
 def test_of_many_submitters_with_one_key_one_creates_the_job(ledger: Ledger) -> None:

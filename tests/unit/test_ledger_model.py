@@ -26,9 +26,10 @@ from hypothesis.stateful import (
 from crossmodal.errors import IdempotencyConflict
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, NotStarted
-from crossmodal.jobs.names import Task, dead_key, events_key, job_key, leases_key, messages_key
+from crossmodal.jobs.names import dead_key, events_key, job_key, leases_key, messages_key
 from crossmodal.jobs.record import Failure, Job, JobResult, JobState, Timings
 from crossmodal.jobs.runners import Runner
+from crossmodal.kinds.task import Task, tasks
 from crossmodal.settings import Settings
 from tests.ledgers import Ledger, OnALoop
 from tests.servers import forget_all
@@ -115,7 +116,7 @@ failures = st.sampled_from(["model_host_crashed", "timed_out"]).map(
     lambda code: Failure(code=code, message="it failed", retryable=True)
 )
 requests = st.fixed_dictionaries({
-    "task": st.sampled_from(Task),
+    "task": st.sampled_from(list(tasks())),
     "fingerprint": st.sampled_from(["print", "other"]),
     "message": st.sampled_from(["new", ""]),
     "idempotency_key": st.sampled_from([None, None, None, "order"]),
@@ -138,7 +139,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model: dict[str, ModelJob] = {}
         self.keys: dict[str, tuple[str, str]] = {}
         self.attempts: list[Attempt] = []
-        self.messages: dict[Task, list[str]] = {task: [] for task in Task}
+        self.messages: dict[Task, list[str]] = {task: [] for task in tasks()}
         self.ended: dict[str, dict[str, str]] = {}
 
     def teardown(self) -> None:
@@ -324,7 +325,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def queues_agree(self) -> None:
-        for task in Task:
+        for task in tasks():
             queue = self.ledger.queue(task.queue)
             count = Counter(job.state for job in self.model.values() if job.task is task)
             assert (queue.depth, queue.running) == (count[QUEUED], count[RUNNING])
@@ -335,17 +336,17 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.redis.pipeline() as pipe:
             pipe.zrange(leases_key(self.prefix), 0, -1)
             pipe.zrange(dead_key(self.prefix), 0, -1)
-            for task in Task:
+            for task in tasks():
                 pipe.lrange(messages_key(self.prefix, task.queue), 0, -1)
             leased, dead, *messages = pipe.execute()
         assert set(leased) == {job.id for job in self.model.values() if job.is_leased}
         assert set(dead) == {job.id for job in self.model.values() if job.is_dead}
-        assert messages == [self.messages[task] for task in Task]
+        assert messages == [self.messages[task] for task in tasks()]
 
 
 def result_of(attempt: Attempt) -> JobResult:
     return JobResult(
-        job=attempt.job, task=Task.TXT2IMG, params={}, model="m", bundle_version="v",
+        job=attempt.job, task=Task("txt2img"), params={}, model="m", bundle_version="v",
         timings=Timings(queued_s=0, batch_wait_s=0, inference_s=0, store_s=0, total_s=0),
         batch_size=1, attempt=attempt.number,
     )  # fmt: skip

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from crossmodal.jobs.listing import Listing
-from crossmodal.jobs.names import Task, ended_jobs_key, jobs_key, new_job_id
+from crossmodal.jobs.names import ended_jobs_key, jobs_key, new_job_id
 from crossmodal.jobs.origin import Origin
+from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from tests.ledgers import Ledger
 from tests.waiting import until
@@ -23,7 +24,7 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
 
 def submit(ledger: Ledger, owner: str) -> str:
     job_id = new_job_id()
-    return ledger.submit(job_id, Task.TXT2IMG, "{}", "", origin=Origin(owner))[0]
+    return ledger.submit(job_id, Task("txt2img"), "{}", "", origin=Origin(owner))[0]
 
 
 def listed(settings: Settings, ledger: Ledger, owner: str) -> set[str]:

@@ -27,10 +27,10 @@ from crossmodal.errors import (
     StorageNotWritable,
 )
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import BlobRef
 from crossmodal.jobs.record import Failure
 from crossmodal.jobs.workers import Workers
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.task import Task, tasks
 from crossmodal.local.valkey import free_port
 from crossmodal.metrics import OUT_OF_MEMORY, STORAGE, WORKER
 from crossmodal.processes import wait_until
@@ -128,9 +128,9 @@ def test_every_queue_says_how_many_workers_it_has(client: Client, settings: Sett
     client.run(workers.announce("a@here", queues=["txt2img", "img2txt"]))
     client.run(workers.announce("b@here", queues=["txt2img"]))
     found = scrape(client)
-    counts = {t: value(found, "crossmodal_workers", queue=t.queue) for t in Task}
+    counts = {t: value(found, "crossmodal_workers", queue=t.queue) for t in tasks()}
     assert counts == {
-        Task.TXT2IMG: 2, Task.IMG2TXT: 1, Task.TXT2IMG_BULK: 0, Task.IMG2TXT_BULK: 0,
+        Task("txt2img"): 2, Task("img2txt"): 1, Task("txt2img.bulk"): 0, Task("img2txt.bulk"): 0,
     }  # fmt: skip
 
 
@@ -338,7 +338,7 @@ def test_a_batch_is_measured_once_and_each_of_its_requests() -> None:
 
     async def run() -> None:
         requests = [request(str(i)) for i in range(3)]
-        await batcher_of(Recorder(), 4).run(Task.TXT2IMG, requests, bulk=True)
+        await batcher_of(Recorder(), 4).run(Task("txt2img"), requests, bulk=True)
 
     before = seen()
     asyncio.run(run())

@@ -15,8 +15,9 @@ import torch
 
 from crossmodal.errors import BundleInvalid, CheckpointMismatch, CrossmodalError, InvalidMessage
 from crossmodal.jobs.message import message_of, parse_message
-from crossmodal.jobs.names import Task, new_job_id
-from crossmodal.jobs.params import Txt2ImgParams
+from crossmodal.jobs.names import new_job_id
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.bundle import DATA_FILES, MANIFEST, Bundle, open_bundle, seal
 from crossmodal.models.weights import load_captioner, load_drawing, load_text
 from crossmodal.settings import SHIPPED_BUNDLE
@@ -189,11 +190,13 @@ def test_a_pickle_on_the_model_hosts_socket_is_no_message(canary: Path) -> None:
 @at_once("kind", ["application/x-python-serialize", "application/x-yaml",
                                   "application/data", "application/json"])  # fmt: skip
 def test_a_message_with_a_pickle_for_a_body_is_refused(canary: Path, kind: str) -> None:
-    message = json.loads(message_of(Task.TXT2IMG, new_job_id(), Txt2ImgParams(prompt="a", seed=1)))
+    message = json.loads(
+        message_of(Task("txt2img"), new_job_id(), Txt2ImgParams(prompt="a", seed=1))
+    )
     message["content-type"] = kind
     message["body"] = base64.b64encode(pickle.dumps(((), Payload(canary), {}))).decode()
     with pytest.raises(InvalidMessage):
-        parse_message(json.dumps(message).encode(), 1_000_000, {Task.TXT2IMG.celery_name})
+        parse_message(json.dumps(message).encode(), 1_000_000, {Task("txt2img").celery_name})
 
 
 def test_a_sender_cannot_speak_for_celery() -> None:

@@ -5,46 +5,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossmodal.errors import InvalidParams, InvalidPrompt
-from crossmodal.jobs.names import Task, check_job_id, new_job_id
-from crossmodal.jobs.params import (
-    MAX_METADATA,
-    MAX_PROMPT,
-    MAX_SEED,
-    Txt2ImgParams,
-    build_params,
-    clean_prompt,
-    fingerprint,
-    fix_seed,
-    parse_item,
-    parse_items,
-    parse_params,
-)
+from crossmodal.jobs.names import check_job_id, new_job_id
+from crossmodal.jobs.params import fingerprint, fix_seed, parse_params
+from crossmodal.kinds.base import build
+from crossmodal.kinds.fields import MAX_METADATA, MAX_PROMPT, MAX_SEED, clean_prompt
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import TXT2IMG, Txt2ImgParams
 from tests.at_once import at_once
 
 IMAGE = {"key": "inputs/ab/abc"}
 
 
 def test_a_prompt_is_cleaned() -> None:
-    params = build_params(Txt2ImgParams, {"prompt": "  a\tred\n\x00 circle \ud800 "})
+    params = build(Txt2ImgParams, {"prompt": "  a\tred\n\x00 circle \ud800 "})
     assert params.prompt == "a red circle"
 
 
 @at_once("prompt", ["", "   ", "\n\t\x00"])
 def test_an_empty_prompt_is_refused(prompt: str) -> None:
     with pytest.raises(InvalidParams, match="prompt is empty"):
-        build_params(Txt2ImgParams, {"prompt": prompt})
+        build(Txt2ImgParams, {"prompt": prompt})
 
 
 def test_an_empty_prompt_has_a_code_of_its_own() -> None:
     with pytest.raises(InvalidPrompt) as caught:
-        build_params(Txt2ImgParams, {"prompt": ""})
+        build(Txt2ImgParams, {"prompt": ""})
     assert caught.value.code == "invalid_prompt"
 
 
 def test_the_longest_prompt_is_accepted_and_one_more_character_is_not() -> None:
-    build_params(Txt2ImgParams, {"prompt": "x" * MAX_PROMPT})
+    build(Txt2ImgParams, {"prompt": "x" * MAX_PROMPT})
     with pytest.raises(InvalidPrompt, match=r"1001 characters, 1000 are allowed"):
-        build_params(Txt2ImgParams, {"prompt": "x" * (MAX_PROMPT + 1)})
+        build(Txt2ImgParams, {"prompt": "x" * (MAX_PROMPT + 1)})
 
 
 @at_once(
@@ -59,7 +51,7 @@ def test_the_longest_prompt_is_accepted_and_one_more_character_is_not() -> None:
 )  # fmt: skip
 def test_a_field_of_a_wrong_type_or_out_of_range_is_named(field: str, value: object) -> None:
     with pytest.raises(InvalidParams, match=field):
-        parse_params(Task.TXT2IMG, {"prompt": "a circle", field: value})
+        parse_params(Task("txt2img"), {"prompt": "a circle", field: value})
 
 
 @pytest.mark.parametrize(
@@ -69,7 +61,7 @@ def test_a_field_of_a_wrong_type_or_out_of_range_is_named(field: str, value: obj
 )  # fmt: skip
 def test_what_a_validator_of_ours_refuses_is_said_in_its_words(metadata: Any, says: str) -> None:
     with pytest.raises(InvalidParams) as caught:
-        build_params(Txt2ImgParams, {"prompt": "a circle", "metadata": metadata})
+        build(Txt2ImgParams, {"prompt": "a circle", "metadata": metadata})
     assert str(caught.value).startswith(f"invalid params: {says}")
 
 
@@ -78,7 +70,7 @@ def test_where_a_value_is_nested_deeply_only_the_beginning_is_said() -> None:
     for _ in range(900):
         metadata = [metadata]
     with pytest.raises(InvalidParams, match="metadata") as caught:
-        build_params(Txt2ImgParams, {"prompt": "a circle", "metadata": metadata})
+        build(Txt2ImgParams, {"prompt": "a circle", "metadata": metadata})
     assert len(str(caught.value)) < 600
 
 
@@ -89,11 +81,11 @@ def test_where_a_value_is_nested_deeply_only_the_beginning_is_said() -> None:
 )  # fmt: skip
 def test_captioning_has_limits_too(field: str, value: object) -> None:
     with pytest.raises(InvalidParams, match=field):
-        parse_params(Task.IMG2TXT, {"image": IMAGE, field: value})
+        parse_params(Task("img2txt"), {"image": IMAGE, field: value})
 
 
 def test_fields_of_a_newer_version_are_tolerated() -> None:
-    parse_params(Task.TXT2IMG, {"prompt": "a circle", "style": "etching"})
+    parse_params(Task("txt2img"), {"prompt": "a circle", "style": "etching"})
 
 
 @given(st.text(max_size=200))
@@ -107,7 +99,7 @@ def test_a_cleaned_prompt_can_be_sent(text: str) -> None:
 
 
 def test_the_seed_is_fixed_once() -> None:
-    params = build_params(Txt2ImgParams, {"prompt": "a circle"})
+    params = build(Txt2ImgParams, {"prompt": "a circle"})
     fixed = fix_seed(params)
     assert isinstance(fixed, Txt2ImgParams)
     assert fixed.seed is not None
@@ -115,11 +107,11 @@ def test_the_seed_is_fixed_once() -> None:
 
 
 def test_requests_are_equal_whatever_seed_was_fixed_for_them() -> None:
-    a = build_params(Txt2ImgParams, {"prompt": "a circle"})
-    b = build_params(Txt2ImgParams, {"prompt": " a  circle"})
-    c = build_params(Txt2ImgParams, {"prompt": "a circle", "seed": 1})
-    assert fingerprint(Task.TXT2IMG, a) == fingerprint(Task.TXT2IMG, b)
-    assert fingerprint(Task.TXT2IMG, a) != fingerprint(Task.TXT2IMG, c)
+    a = build(Txt2ImgParams, {"prompt": "a circle"})
+    b = build(Txt2ImgParams, {"prompt": " a  circle"})
+    c = build(Txt2ImgParams, {"prompt": "a circle", "seed": 1})
+    assert fingerprint(Task("txt2img"), a) == fingerprint(Task("txt2img"), b)
+    assert fingerprint(Task("txt2img"), a) != fingerprint(Task("txt2img"), c)
 
 
 def test_job_ids_are_uuids_of_version_7_in_the_order_they_were_made() -> None:
@@ -140,15 +132,15 @@ def test_an_id_that_could_escape_its_key_is_refused(job_id: str) -> None:
 @at_once(
     "task, raw",
     [
-        (Task.TXT2IMG_BULK, {"prompt": " a red  circle", "seed": 1}),
-        (Task.IMG2TXT, {"image": IMAGE}),
+        (Task("txt2img.bulk"), {"prompt": " a red  circle", "seed": 1}),
+        (Task("img2txt"), {"image": IMAGE}),
     ],
 )
 def test_many_params_are_parsed_as_one(task: Task, raw: dict[str, object]) -> None:
-    assert parse_items(task, [raw, raw]) == [parse_item(task, raw)] * 2
+    assert task.kind.build_many([raw, raw]) == [task.kind.build(raw)] * 2
 
 
 @at_once("wrong", [{"prompt": ""}, {"prompt": 1}, {}, "a red circle"])
 def test_one_of_many_that_is_wrong_is_noticed(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidParams):
-        parse_items(Task.TXT2IMG, [{"prompt": "a red circle"}, wrong])
+        TXT2IMG.build_many([{"prompt": "a red circle"}, wrong])

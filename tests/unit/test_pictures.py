@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from crossmodal.errors import CrossmodalError, ImageTooLarge, InvalidImage
-from crossmodal.jobs.params import BlobRef
+from crossmodal.kinds.fields import BlobRef
 from crossmodal.testing import FakeClient
 from crossmodal.vision.decode import decode
 from producer.pictures import bytes_of

@@ -8,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from crossmodal.errors import BundleInvalid, BundleNotFound, UnknownWords
-from crossmodal.jobs.params import BlobRef, Img2TxtParams, Txt2ImgParams
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.img2txt import Img2TxtParams
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.bundle import DATA_FILES, Bundle, open_bundle, seal
 from crossmodal.pipelines.base import Described, Drawn, Request
 from crossmodal.pipelines.img2txt import Img2TxtPipeline

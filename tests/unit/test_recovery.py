@@ -8,11 +8,12 @@ import pytest
 
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.message import job_of, message_of
-from crossmodal.jobs.names import Task, celery_prefix, job_key, messages_key, new_job_id, queue_key
+from crossmodal.jobs.names import celery_prefix, job_key, messages_key, new_job_id, queue_key
 from crossmodal.jobs.origin import Origin
-from crossmodal.jobs.params import Txt2ImgParams
 from crossmodal.jobs.record import JobState
 from crossmodal.jobs.runners import Runner
+from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
 from tests.ledgers import Ledger
 from tests.unit.test_ledger import FAILURE, WORKER
@@ -41,10 +42,10 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
 
 def submit(ledger: Ledger, owner: str = "", expires_in_s: float | None = None) -> str:
     job_id = new_job_id()
-    message = message_of(Task.TXT2IMG, job_id, PARAMS)
+    message = message_of(Task("txt2img"), job_id, PARAMS)
     ledger.submit(
-        job_id, Task.TXT2IMG, PARAMS.model_dump_json(), "", message=message, origin=Origin(owner),
-        expires_in_s=expires_in_s,
+        job_id, Task("txt2img"), PARAMS.model_dump_json(), "", message=message,
+        origin=Origin(owner), expires_in_s=expires_in_s,
     )  # fmt: skip
     return job_id
 
@@ -205,7 +206,7 @@ def test_a_job_whose_time_is_up_expires_also_when_nobody_asks(
     settings: Settings, ledger: Ledger, redis: Any
 ) -> None:
     job_id = new_job_id()
-    ledger.submit(job_id, Task.TXT2IMG, PARAMS.model_dump_json(), "", expires_in_s=0)
+    ledger.submit(job_id, Task("txt2img"), PARAMS.model_dump_json(), "", expires_in_s=0)
     grow_old(settings, redis, job_id)
     assert sent_again(settings, redis) == []
     assert ledger.queue("txt2img").finished == {"expired": 1}
@@ -236,7 +237,7 @@ def test_a_job_that_cannot_have_a_message_fails_and_keeps_no_other_from_one(
     settings: Settings, ledger: Ledger, redis: Any
 ) -> None:
     bad, unreadable, lost = (new_job_id(), submit(ledger), submit(ledger))
-    ledger.submit(bad, Task.TXT2IMG, '{"prompt": 5}', "")
+    ledger.submit(bad, Task("txt2img"), '{"prompt": 5}', "")
     redis.delete(messages_key(settings.key_prefix, "txt2img"))
     for job_id in (bad, unreadable, lost):
         grow_old(settings, redis, job_id)

@@ -16,7 +16,7 @@ from crossmodal.errors import (
     StorageNotWritable,
     StorageUnavailable,
 )
-from crossmodal.jobs.params import BlobRef
+from crossmodal.kinds.fields import BlobRef
 from crossmodal.local.valkey import free_port
 from crossmodal.storage import Storage
 from tests.at_once import at_once

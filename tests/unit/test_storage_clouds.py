@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from crossmodal.errors import BlobNotFound, StorageNotWritable, StorageUnavailable
-from crossmodal.jobs.params import BlobRef
+from crossmodal.kinds.fields import BlobRef
 from crossmodal.storage import Storage
 from tests.at_once import at_once
 from tests.recorder import STORED, Asked, Recorder, Reply, recording

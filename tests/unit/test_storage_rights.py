@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from crossmodal.errors import StorageNotWritable
-from crossmodal.jobs.params import BlobRef
+from crossmodal.kinds.fields import BlobRef
 from crossmodal.local.valkey import free_port
 from crossmodal.processes import Child
 from crossmodal.storage import Storage

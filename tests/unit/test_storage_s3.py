@@ -16,7 +16,7 @@ import boto3
 import pytest
 
 from crossmodal.errors import BlobNotFound, InvalidSetting, StorageNotWritable, StorageUnavailable
-from crossmodal.jobs.params import BlobRef
+from crossmodal.kinds.fields import BlobRef
 from crossmodal.storage import Storage
 from tests.at_once import at_once
 from tests.certificates import Authority

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from crossmodal.jobs.calls import Steps, call, redis
-from crossmodal.jobs.names import Task, job_key, messages_key, queue_key
+from crossmodal.jobs.names import job_key, messages_key, queue_key
 from crossmodal.jobs.record import QueueStatus
 from crossmodal.jobs.records import JobRecords
 from crossmodal.jobs.runners import Runner
+from crossmodal.kinds.task import tasks
 from crossmodal.settings import Settings
 from worker.autoscale.policy import Load, Look
 from worker.recovery import PRIORITIES
@@ -51,7 +52,7 @@ class Demand:
         return Counter(int(pid) for pid in pids if pid.isdecimal())
 
     def _loads(self, crew: Crew) -> list[Load]:
-        recorded = [queue for queue in crew.queues if queue in set(Task)]
+        recorded = [queue for queue in crew.queues if queue in set(tasks())]
         statuses = self._run(self._records.queues(recorded))
         loads = [self._load(crew, status) for status in statuses]
         # Jobs of plain Celery have no record yet: only their messages can be counted.

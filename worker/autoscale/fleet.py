@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from crossmodal.jobs.names import Task
+from crossmodal.kinds.task import tasks
 from crossmodal.processes import Child, python_module, wait_until
 from crossmodal.settings import Settings
 from worker.autoscale.metrics import ENDED
@@ -184,7 +184,7 @@ class Fleet:
 
 def _environment(settings: Settings, number: int) -> dict[str, str]:
     """A worker that is stopped for want of jobs has as long as its last ones may take."""
-    longest_s = max(settings.run_time_limit_of(task.value) for task in Task)
+    longest_s = max(settings.run_time_limit_of(task) for task in tasks())
     port = settings.metrics_port + 1 + number if settings.metrics_port else 0
     return {
         "CROSSMODAL_DRAIN_S": str(max(settings.drain_s, longest_s + MARGIN_S)),

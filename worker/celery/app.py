@@ -21,10 +21,11 @@ from crossmodal import logs, tracing
 from crossmodal.errors import BrokerUnavailable, JobNotFound
 from crossmodal.garbage import freeze_gc
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import Task, is_job_id
+from crossmodal.jobs.names import is_job_id
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.server import warnings
 from crossmodal.jobs.workers import Workers
+from crossmodal.kinds.task import tasks
 from crossmodal.settings import Settings, load_settings
 from worker.celery import control
 from worker.celery.broker import Messages, backend_conf, broker_conf
@@ -69,12 +70,12 @@ def make_app(settings: Settings, include: tuple[str, ...] = ("worker.celery.task
     app.lanes = Lanes(bulk=settings.bulk_concurrency or BULK)
     app.runner = Runner(settings, what="worker")
     app.backend_cls, of_backend = backend_conf(settings)
-    queues = [task.queue for task in Task]
+    queues = [task.queue for task in tasks()]
     if settings.plain_queue:
         queues.append(settings.plain_queue)
     app.conf.update(
         task_queues=[Queue(name) for name in queues],
-        task_routes={task.celery_name: {"queue": task.queue} for task in Task},
+        task_routes={task.celery_name: {"queue": task.queue} for task in tasks()},
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],

@@ -14,9 +14,10 @@ from kombu.utils.json import loads
 
 from crossmodal.errors import InvalidMessage, described
 from crossmodal.jobs.message import EMPTY_BODY
-from crossmodal.jobs.names import EXPIRES_HEADER, Task
+from crossmodal.jobs.names import EXPIRES_HEADER
+from crossmodal.kinds.task import tasks
 
-TASKS = frozenset(task.celery_name for task in Task)
+TASKS = frozenset(task.celery_name for task in tasks())
 MAX_DEPTH = 50  # of lists and dictionaries in each other; much deeper, Python itself gives up
 FOLLOWERS = frozenset({"callbacks", "errbacks", "chain", "chord"})
 HEADERS = frozenset({  # of Celery's own; whatever a tracing library adds has other names

@@ -16,8 +16,9 @@ from celery.worker.request import Request
 from crossmodal import tracing
 from crossmodal.errors import BrokerUnavailable, InvalidParams, JobFailed
 from crossmodal.extras import remedy
-from crossmodal.jobs.names import EXPIRES_HEADER, RECORDED_HEADER, Task
+from crossmodal.jobs.names import EXPIRES_HEADER, RECORDED_HEADER
 from crossmodal.jobs.record import Failure, JobResult, JobState
+from crossmodal.kinds.task import Task, tasks
 from worker.celery.app import app, settings
 from worker.celery.pool import CoroutineTask
 from worker.delivery import Busy, Delivery, Ending, Released, Skipped
@@ -152,5 +153,5 @@ def _backoff_s(tries: int) -> float:
     return random.uniform(RETRY_BASE_S / 2, ceiling)  # noqa: S311 - no secret depends on it
 
 
-for _kind in Task:
+for _kind in tasks():
     app.register_task(type("Run", (JobTask,), {"name": _kind.celery_name, "kind": _kind})())

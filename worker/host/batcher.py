@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from crossmodal import tracing
 from crossmodal.errors import GpuOutOfMemory
-from crossmodal.jobs.names import Task
+from crossmodal.kinds.task import Task
 from crossmodal.metrics import BATCH_SIZE, BATCH_WAIT, INFERENCE, counting
 from crossmodal.pipelines.base import Outcome, Pipeline, Request
 from worker.host.lanes import Lane, Quiet

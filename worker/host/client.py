@@ -16,8 +16,9 @@ from crossmodal.errors import (
     ModelHostUnavailable,
     described,
 )
-from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import Img2TxtParams, ItemParams
+from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.registry import kind_of
+from crossmodal.kinds.task import Task
 from worker.host.link import Link
 from worker.host.protocol import Answer, HostInfo, Message, pack_pixels, unpack_pixels
 
@@ -127,8 +128,9 @@ class HostClient:
 def _plain(params: ItemParams) -> dict[str, Any]:
     """The params that models look at; of a picture only what the host's checks ask for."""
     fields = vars(params)
-    if isinstance(params, Img2TxtParams):
-        fields = fields | {"image": {"key": params.image.key}}
+    kind = kind_of(params)
+    if kind.picture is not None:
+        fields = fields | {kind.picture: {"key": fields[kind.picture].key}}
     return fields if params.metadata is None else fields | {"metadata": None}
 
 

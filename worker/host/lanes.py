@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
-from crossmodal.jobs.names import Task
+from crossmodal.kinds.task import Task
 from crossmodal.metrics import count_as
 from crossmodal.pipelines.base import Outcome, Pause, Pipeline, Request, no_pause
 from crossmodal.processes import die_with_parent

@@ -4,7 +4,7 @@ import os
 import time
 
 from crossmodal.garbage import freeze_gc
-from crossmodal.jobs.names import Task
+from crossmodal.kinds.task import Task
 from crossmodal.metrics import MODEL_LOAD
 from crossmodal.models.bundle import open_bundle
 from crossmodal.pipelines.base import Pipeline
@@ -32,7 +32,7 @@ def load(settings: Settings, device_name: str, name: str) -> ModelHost:
         pipeline.warmup()
     MODEL_LOAD.labels(name).set(time.monotonic() - begun)
     info = HostInfo(bundle.name, bundle.version, name, img2txt.side, os.getpid())
-    pipelines: dict[Task, Pipeline] = {Task.TXT2IMG: txt2img, Task.IMG2TXT: img2txt}
+    pipelines: dict[Task, Pipeline] = {Task("txt2img"): txt2img, Task("img2txt"): img2txt}
     freeze_gc()
     quiet = Quiet()
     lanes = new_lanes(pipelines, device, quiet, name)

@@ -12,9 +12,8 @@ from typing import Any
 
 from crossmodal.errors import CrossmodalError, InvalidParams, InvalidSetting, ModelHostError
 from crossmodal.files import write_whole
-from crossmodal.jobs.names import Task
-from crossmodal.jobs.params import parse_items
-from crossmodal.jobs.record import Failure, parse_task
+from crossmodal.jobs.record import Failure
+from crossmodal.kinds.task import Task, parse_task
 from crossmodal.pipelines.base import Drawn, Request
 from worker.devices import info_file
 from worker.host.batcher import Batcher, Ran
@@ -75,7 +74,7 @@ def _understood(message: Message) -> tuple[Task, list[Request]]:
     task = parse_task(str(message.get("task")))
     try:
         packed = message["requests"]
-        params = parse_items(task, [one["params"] for one in packed])
+        params = task.kind.build_many([one["params"] for one in packed])
         images = [unpack_pixels(one.get("image")) for one in packed]
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise InvalidParams(f"the message cannot be understood: {e}") from e

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from crossmodal import tracing
 from crossmodal.errors import CrossmodalError
-from crossmodal.jobs.names import Task
+from crossmodal.kinds.task import Task
 from crossmodal.pipelines.base import Outcome
 
 

@@ -107,7 +107,8 @@ export class Card {
 }
 
 function picturesOf(job) {
-  if (job.task === "txt2img") return (job.result?.images ?? []).map(drawn.bind(null, job));
+  const images = job.result?.images ?? [];
+  if (images.length) return images.map(drawn.bind(null, job));
   return job.input_url ? [given(job)] : [];
 }
 
@@ -115,7 +116,8 @@ function drawn(job, image, i) {
   const { seed, images } = job.result;
   const picture = new Picture(image.url, `${job.id}-${i}.png`);
   picture.words = images.length > 1 ? `${title(job)} (${i + 1} of ${images.length})` : title(job);
-  picture.details = `Seed ${seed + i}, ${image.width} × ${image.height} pixels`;
+  const size = `${image.width} × ${image.height} pixels`;
+  picture.details = seed === null ? size : `Seed ${seed + i}, ${size}`;
   return picture;
 }
 

@@ -13,8 +13,6 @@ const FILTERS = {
   all: {},
   failed: { state: "failed" },
   running: { state: "running" },
-  txt2img: { task: "txt2img" },
-  img2txt: { task: "img2txt" },
 };
 
 /** The newest jobs first: a page of them, what events tell, and what was submitted here. */
@@ -107,7 +105,7 @@ export class Gallery {
   }
 
   #choose(name) {
-    this.#filter = FILTERS[name];
+    this.#filter = FILTERS[name] ?? { task: name };
     this.#mine.clear();
     this.reload();
   }

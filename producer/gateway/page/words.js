@@ -23,10 +23,9 @@ export function when(seconds) {
 
 export const fullTime = (seconds) => calendar.format(seconds * 1_000);
 
-/** What a job is about: its prompt, or its best caption. */
+/** What a job is about: its best caption, or its prompt. */
 export function title(job) {
-  if (job.task === "txt2img") return job.params.prompt;
-  return job.result?.captions[0]?.text ?? "A picture to describe";
+  return job.result?.captions[0]?.text ?? job.params.prompt ?? "A picture to describe";
 }
 
 /** `place` is the job's position and likely wait, where that is known. */

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 if "worker.host" in sys.orig_argv:
     import torch
 
-    from crossmodal.jobs.params import Txt2ImgParams
+    from crossmodal.kinds.txt2img import Txt2ImgParams
     from crossmodal.pipelines.base import Outcome, Pause, Request, no_pause
     from crossmodal.pipelines.txt2img import Txt2ImgPipeline
 

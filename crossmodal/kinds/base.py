@@ -1,0 +1,114 @@
+"""What a kind is: a schema of params, and what comes of them.
+
+All that depends on a kind follows from this: how params are checked, what HTTP takes, the options
+of the command line, which of the params is a picture that is stored, fetched, decoded and kept for
+as long as its job, and how what was made is stored. A kind knows no model.
+"""
+
+import reprlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
+
+from crossmodal.errors import InvalidParams
+from crossmodal.invalid import explained
+from crossmodal.kinds.fields import BlobRef
+
+Output = Literal["images", "captions"]
+"""What a result has: pictures, or texts."""
+
+P = TypeVar("P", bound=BaseModel)
+
+
+class StrictParams(BaseModel):
+    """What a job asks for, of whatever kind. Strict: a string is no number."""
+
+    # Fields that a newer version sends are ignored.
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    if TYPE_CHECKING:  # each declares it itself, where it is to be shown
+        metadata: JsonValue
+
+
+class ItemParams(StrictParams):
+    """What one run of a model is for: a job of its own, or an item of a batch."""
+
+    if TYPE_CHECKING:
+        count: int
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What can be asked for.
+
+    `params` has at least `count`, how many are to be made, and `metadata`. A field `seed` is fixed
+    at submission, and of an item of a batch by the batch; a field that is a `BlobRef` is the
+    picture, of which there is one at most. `about` says what it does, `example` is what a
+    submission may look like.
+    """
+
+    name: str
+    params: type[ItemParams]
+    output: Output
+    about: str
+    example: Mapping[str, JsonValue]
+
+    def __post_init__(self) -> None:
+        fields = self.params.model_fields
+        if missing := {"count", "metadata"} - set(fields):
+            raise TypeError(f"the params of {self.name} have no {' and no '.join(missing)}")
+        if sum(field.annotation is BlobRef for field in fields.values()) > 1:
+            raise TypeError(f"the params of {self.name} name more than one picture")
+
+    @cached_property
+    def picture(self) -> str | None:
+        """The field that names the picture; None where it takes none."""
+        fields = self.params.model_fields.items()
+        return next((name for name, field in fields if field.annotation is BlobRef), None)
+
+    @cached_property
+    def is_seeded(self) -> bool:
+        """Whether what is made depends on a seed."""
+        return "seed" in self.params.model_fields
+
+    def image_of(self, params: ItemParams) -> BlobRef | None:
+        """The picture that params name, if such params name one."""
+        if self.picture is None:
+            return None
+        ref: BlobRef = getattr(params, self.picture)
+        return ref
+
+    def build(self, raw: Mapping[str, Any]) -> ItemParams:
+        """Params from untrusted fields. Raises `InvalidParams`, naming every bad field."""
+        return build(self.params, raw)
+
+    def build_many(self, raws: Iterable[Mapping[str, Any]]) -> list[ItemParams]:
+        """The same for many, faster. Raises `InvalidParams` where one of them is wrong."""
+        try:
+            return self._many.validate_python(raws)
+        except ValidationError as e:
+            raise _invalid(e) from e
+
+    @cached_property
+    def _many(self) -> TypeAdapter[list[ItemParams]]:
+        return TypeAdapter(list[self.params])  # type: ignore[name-defined]
+
+
+def build(params: type[P], raw: Mapping[str, Any]) -> P:
+    """`params` from untrusted fields. Raises `InvalidParams`, naming every bad field."""
+    try:
+        return params.model_validate(dict(raw))
+    except ValidationError as e:
+        raise _invalid(e) from e
+
+
+def _invalid(error: ValidationError) -> InvalidParams:
+    problems = "; ".join(_describe(one) for one in error.errors())
+    return InvalidParams(f"invalid params: {problems}")
+
+
+def _describe(error: Any) -> str:
+    return f"{explained(error, 'params')} (got {reprlib.repr(error.get('input'))})"

@@ -1,0 +1,51 @@
+"""All kinds: those that ship, and those that installed packages bring.
+
+A package brings one by an entry point of the group `crossmodal.kinds`, which names a `Kind`; it
+must be installed where jobs are submitted and where they are run.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+
+from crossmodal.errors import InvalidParams, InvalidSetting
+from crossmodal.kinds.base import ItemParams, Kind
+from crossmodal.kinds.img2txt import IMG2TXT
+from crossmodal.kinds.txt2img import TXT2IMG
+
+GROUP = "crossmodal.kinds"
+_NAME = re.compile(r"[a-z][a-z0-9]{0,31}")
+
+
+@cache
+def kinds() -> Mapping[str, Kind]:
+    """All kinds by their names. Raises `InvalidSetting` where an entry point names none."""
+    found = {kind.name: kind for kind in (TXT2IMG, IMG2TXT)}
+    for entry in entry_points(group=GROUP):
+        kind = entry.load()
+        if not isinstance(kind, Kind) or not _NAME.fullmatch(kind.name) or kind.name in found:
+            raise InvalidSetting(
+                f"the entry point {entry.name} = {entry.value} of {GROUP} must name a Kind, whose "
+                "name is up to 32 small letters and digits that no other kind has"
+            )
+        found[kind.name] = kind
+    return found
+
+
+def kind_named(name: object) -> Kind:
+    """The kind with that name. Raises `InvalidParams`."""
+    kind = kinds().get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise InvalidParams(f"there is no kind {name!r}; there are {', '.join(kinds())}")
+    return kind
+
+
+def kind_of(params: ItemParams) -> Kind:
+    """The kind whose params these are."""
+    return _by_params()[type(params)]
+
+
+@cache
+def _by_params() -> Mapping[type[ItemParams], Kind]:
+    return {kind.params: kind for kind in kinds().values()}

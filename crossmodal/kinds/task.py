@@ -1,0 +1,86 @@
+"""What Celery calls a task: a kind in one of its two lanes."""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Self
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from crossmodal.errors import InvalidParams
+from crossmodal.kinds.base import Kind
+from crossmodal.kinds.registry import kinds
+
+BULK = ".bulk"  # how the names of tasks end whose jobs are messages of many items
+
+
+class Task(str):
+    """A kind of job; it is also the name of its queue. There is one object for each.
+
+    A bulk job is one message with many items, each of which might be a job of its own.
+    `Task(name)` raises `ValueError` where there is none of that name.
+    """
+
+    kind: Kind
+    is_bulk: bool
+
+    def __new__(cls, name: str) -> Self:
+        if (found := _by_name().get(name)) is None:
+            raise ValueError(f"there is no task {name!r}; there are {', '.join(tasks())}")
+        return found  # type: ignore[return-value] # it has no subclass
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Task, (str(self),)
+
+    @property
+    def celery_name(self) -> str:
+        return f"crossmodal.{self}"
+
+    @property
+    def queue(self) -> str:
+        return str(self)
+
+    @property
+    def of_items(self) -> "Task":
+        """What one item of a bulk job is; any other task itself."""
+        return Task(self.kind.name)
+
+    @property
+    def in_bulk(self) -> "Task":
+        """The bulk job that has such items."""
+        return Task(self.kind.name + BULK)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", "enum": [str(task) for task in tasks()]}
+
+
+def tasks() -> Iterator[Task]:
+    """All of them: the kinds by themselves, then in bulk."""
+    return iter(_by_name().values())
+
+
+def parse_task(name: object) -> Task:
+    """The task called `name`. Raises `InvalidParams` for any other name."""
+    try:
+        return Task(str(name))
+    except ValueError as e:
+        raise InvalidParams(str(e)) from e
+
+
+@cache
+def _by_name() -> Mapping[str, Task]:
+    made = [_made(kind, is_bulk) for is_bulk in (False, True) for kind in kinds().values()]
+    return {str(task): task for task in made}
+
+
+def _made(kind: Kind, is_bulk: bool) -> Task:
+    task = str.__new__(Task, kind.name + BULK * is_bulk)
+    task.kind, task.is_bulk = kind, is_bulk
+    return task

@@ -1,0 +1,72 @@
+"""The arguments and options of a command, as they follow from the params of a kind."""
+
+from collections.abc import Iterator
+from inspect import Parameter
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from crossmodal.kinds.base import Kind
+
+SHORT = {"count": "-n"}
+
+
+def takes_several(kind: Kind) -> bool:
+    """Whether a command takes many pictures: to describe each, nothing else is needed."""
+    needed = [name for name, field in kind.params.model_fields.items() if field.is_required()]
+    return kind.output == "captions" and needed == [kind.picture]
+
+
+def parameters_of(kind: Kind) -> Iterator[Parameter]:
+    """What is needed as arguments, all else as options."""
+    for name, field in kind.params.model_fields.items():
+        if name == "metadata":
+            continue
+        if field.is_required():
+            yield _parameter(name, _type_of(kind, name), typer.Argument(**_argument(name, field)))
+        else:
+            option = typer.Option(*_flags(name), help=field.description, **_bounds(field))
+            yield _parameter(name, _type_of(kind, name), option, field.default)
+
+
+def _parameter(name: str, kind: Any, how: Any, default: Any = Parameter.empty) -> Parameter:
+    annotation = Annotated[kind, how]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _type_of(kind: Kind, name: str) -> Any:
+    if name == kind.picture:
+        return list[Path] if takes_several(kind) else Path
+    return _plain(kind.params.model_fields[name].annotation)
+
+
+def _plain(annotation: Any) -> Any:
+    """A type without what pydantic checks beside it."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        plain = [_plain(one) for one in get_args(annotation)]
+        return Union[tuple(plain)]  # noqa: UP007 - it is made of a list
+    return annotation
+
+
+def _argument(name: str, field: FieldInfo) -> dict[str, Any]:
+    return {"help": field.description, "metavar": name.upper()}
+
+
+def _flags(name: str) -> list[str]:
+    flag = f"--{name.replace('_', '-')}"
+    return [SHORT[name], flag] if name in SHORT else [flag]
+
+
+def _bounds(field: FieldInfo) -> dict[str, Any]:
+    """The least and the most, which a command's help shows."""
+    return {
+        name: getattr(one, limit)
+        for one in field.metadata
+        for name, limit in (("min", "ge"), ("max", "le"))
+        if hasattr(one, limit)
+    }
