@@ -60,6 +60,7 @@ from crossmodal.jobs.record import (
     Timings,
     WorkerInfo,
 )
+from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.task import Task
@@ -102,6 +103,7 @@ __all__ = [
     "InvalidParams",
     "InvalidPrompt",
     "InvalidSetting",
+    "ItemParams",
     "ItemResult",
     "Job",
     "JobCanceled",
@@ -113,6 +115,7 @@ __all__ = [
     "JobResult",
     "JobState",
     "JobStatus",
+    "Kind",
     "Origin",
     "Page",
     "Picture",

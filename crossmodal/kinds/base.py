@@ -20,6 +20,11 @@ from crossmodal.kinds.fields import BlobRef
 Output = Literal["images", "captions"]
 """What a result has: pictures, or texts."""
 
+RESERVED = frozenset({  # beside params, by clients, HTTP and commands
+    "params", "idempotency_key", "expires_in_s", "origin", "task", "webhook_url", "webhook_events",
+    "out", "no_wait", "timeout_s", "as_json",
+})  # fmt: skip
+
 P = TypeVar("P", bound=BaseModel)
 
 
@@ -60,6 +65,10 @@ class Kind:
         fields = self.params.model_fields
         if missing := {"count", "metadata"} - set(fields):
             raise TypeError(f"the params of {self.name} have no {' and no '.join(missing)}")
+        if taken := RESERVED & set(fields):
+            raise TypeError(
+                f"the params of {self.name} take {', '.join(sorted(taken))} for another"
+            )
         if sum(field.annotation is BlobRef for field in fields.values()) > 1:
             raise TypeError(f"the params of {self.name} name more than one picture")
 

@@ -1,0 +1,87 @@
+"""What a kind must be, and what follows from its schema."""
+
+import copy
+import pickle
+from importlib.metadata import EntryPoint
+
+import pytest
+from pydantic import TypeAdapter
+
+from crossmodal.errors import InvalidSetting
+from crossmodal.kinds import registry
+from crossmodal.kinds.base import ItemParams, Kind
+from crossmodal.kinds.fields import BlobRef, Metadata
+from crossmodal.kinds.img2txt import IMG2TXT
+from crossmodal.kinds.registry import kind_of, kinds
+from crossmodal.kinds.task import Task, tasks
+from crossmodal.kinds.txt2img import TXT2IMG
+
+
+class Counted(ItemParams):
+    """Of a kind that takes nothing."""
+
+    count: int = 1
+    metadata: Metadata = None
+
+
+class Uncounted(ItemParams):
+    """Without what every kind has."""
+
+    prompt: str
+
+
+class TwoPictures(Counted):
+    """With one picture too many."""
+
+    image: BlobRef
+    mask: BlobRef
+
+
+class Taken(Counted):
+    """With a name that means something else."""
+
+    out: str
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [(Uncounted, "have no"), (TwoPictures, "more than one picture"), (Taken, "take out for")],
+)
+def test_a_kind_that_could_not_be_served_cannot_be_made(
+    params: type[ItemParams], says: str
+) -> None:
+    with pytest.raises(TypeError, match=says):
+        Kind("odd", params, "images", "Nothing", {})
+
+
+def test_pictures_and_seeds_are_known_by_the_schema() -> None:
+    assert (TXT2IMG.picture, TXT2IMG.is_seeded) == (None, True)
+    assert (IMG2TXT.picture, IMG2TXT.is_seeded) == ("image", False)
+    params = IMG2TXT.build({"image": {"key": "inputs/a"}})
+    assert IMG2TXT.image_of(params) == BlobRef(key="inputs/a")
+    assert kind_of(params) is IMG2TXT
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["json:dumps", "crossmodal.kinds.txt2img:TXT2IMG", "crossmodal.kinds.txt2img:Txt2ImgParams"],
+)
+def test_an_entry_point_that_brings_no_new_kind_is_named(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = EntryPoint("mine", value, registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
+    with pytest.raises(InvalidSetting, match=f"entry point mine = {value} of crossmodal.kinds"):
+        kinds.__wrapped__()
+
+
+def test_a_task_is_one_object_and_a_text() -> None:
+    assert [*tasks()] == ["txt2img", "img2txt", "txt2img.bulk", "img2txt.bulk"]
+    bulk = Task("txt2img.bulk")
+    assert bulk is TypeAdapter(Task).validate_python("txt2img.bulk")
+    assert bulk is pickle.loads(pickle.dumps(bulk))
+    assert bulk is copy.deepcopy(bulk)
+    assert (bulk.of_items, bulk.of_items.in_bulk, bulk.is_bulk) == ("txt2img", bulk, True)
+    assert TypeAdapter(Task).dump_json(bulk) == b'"txt2img.bulk"'
+    with pytest.raises(ValueError, match="there is no task 'txt2vid'; there are txt2img, img2txt"):
+        Task("txt2vid")
