@@ -18,10 +18,10 @@ import typer
 
 from crossmodal.console import console, print_table
 from crossmodal.datasets.scenes import Scenes
-from crossmodal.models.bundle import Bundle, open_bundle, seal
+from crossmodal.networks.bundle import Bundle, open_bundle, seal
 from crossmodal.settings import SHIPPED_BUNDLE
 from crossmodal.training.card import ABLATIONS
-from crossmodal.training.inference import Pipelines
+from crossmodal.training.inference import Models
 from crossmodal.training.tallies import Asked, JudgedCaptions, JudgedPictures, asked_of
 
 SCENES = 300  # of the split `seen`, to judge each run by
@@ -77,30 +77,30 @@ def trained(folder: Path, stage: str, options: str) -> Bundle:
 
 def judged(bundle: Bundle, choice: str, variant: str, stage: str, options: str) -> list[Any]:
     """Rows of figures; runs that stand for two choices, or are searched twice, have more."""
-    pipelines, asked = Pipelines.of(bundle), list(asked_of(Scenes(), "seen", SCENES))
+    models, asked = Models.of(bundle), list(asked_of(Scenes(), "seen", SCENES))
     record = bundle.manifest.training[stage][-1]
     row = {"choice": choice, "variant": variant, "options": options,
            "minutes": record["minutes_taken"]}  # fmt: skip
     if stage == "txt2img":
-        pictures = JudgedPictures(pipelines, apart=len(asked))
+        pictures = JudgedPictures(models, apart=len(asked))
         pictures.add(asked)
         figures = pictures.figures() | {"pixel_error": record["final"]["pixels"]}
         rows = [row | {"figures": figures}]
         if variant == SPATIAL:
             rows.append(rows[0] | {"choice": "adversarial", "variant": "without (spatial)"})
         return rows
-    rows = [row | {"figures": of_captions(pipelines, asked)}]
+    rows = [row | {"figures": of_captions(models, asked)}]
     if variant == "LSTM":
         search = row | {"choice": "search"}
         rows.append(search | {"variant": "beam of 4", "figures": rows[0]["figures"]})
-        greedy = of_captions(pipelines, asked, beam_width=1)
+        greedy = of_captions(models, asked, beam_width=1)
         rows.append(search | {"variant": "greedy", "figures": greedy})
     return rows
 
 
-def of_captions(pipelines: Pipelines, asked: list[Asked], beam_width: int = 4) -> dict[str, float]:
+def of_captions(models: Models, asked: list[Asked], beam_width: int = 4) -> dict[str, float]:
     """What is right of captions that a beam of this width finds."""
-    captions = JudgedCaptions(pipelines, beam_width)
+    captions = JudgedCaptions(models, beam_width)
     captions.add(asked)
     return captions.figures()
 

@@ -20,14 +20,13 @@ from stack import Running, real_stack
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.models.bundle import open_bundle
-from crossmodal.pipelines.base import Drawn, Pipeline, Request
-from crossmodal.pipelines.img2txt import Img2TxtPipeline
-from crossmodal.pipelines.txt2img import Txt2ImgPipeline
+from crossmodal.models.catalog import find
 from crossmodal.settings import Settings
 from crossmodal.vision.encode import encode_png
 from crossmodal.vision.preprocess import fit_square
 from producer import JobHandle
+from worker.host.models import loaded
+from worker.host.pipeline import Drawn, HostRequest, ModelPipeline
 
 COLORS = ("red", "green", "blue", "yellow")
 PLACES = ("at the top", "on the left", "in the center", "in the bottom right")
@@ -41,15 +40,14 @@ JOBS = 384
 
 def requests(
     settings: Settings, device: str = "cpu"
-) -> tuple[dict[str, Pipeline], dict[str, list[Request]], list[bytes]]:
+) -> tuple[dict[str, ModelPipeline], dict[str, list[HostRequest]], list[bytes]]:
     """Both pipelines, requests for them, and the pictures as files."""
-    bundle, on = open_bundle(settings.bundle), torch.device(device)
-    draw, describe = Txt2ImgPipeline(bundle, on), Img2TxtPipeline(bundle, on)
+    draw, describe = loaded(find(settings.bundle), device).values()
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(JOBS)]
-    drawing = [Request(Txt2ImgParams(prompt=p, seed=i)) for i, p in enumerate(prompts)]
+    drawing = [HostRequest(Txt2ImgParams(prompt=p, seed=i)) for i, p in enumerate(prompts)]
     pictures = [o.images[0] for o in draw.run(drawing[:128]) if isinstance(o, Drawn)]
     params = Img2TxtParams(image=BlobRef(key="bench"))
-    describing = [Request(params, fit_square(p, describe.side)) for p in pictures]
+    describing = [HostRequest(params, fit_square(p, describe.model.side or 0)) for p in pictures]
     files = [encode_png(p, "") for p in pictures]
     return (
         {"txt2img": draw, "img2txt": describe},
@@ -58,7 +56,9 @@ def requests(
     )
 
 
-def bare(pipeline: Pipeline, work: Sequence[Request], batch: int, threads: int, s: float) -> float:
+def bare(
+    pipeline: ModelPipeline, work: Sequence[HostRequest], batch: int, threads: int, s: float
+) -> float:
     """Items a second of the pipeline alone, in a loop for `s` seconds."""
     torch.set_num_threads(threads)
     done, begun = 0, time.perf_counter()
@@ -69,7 +69,7 @@ def bare(pipeline: Pipeline, work: Sequence[Request], batch: int, threads: int, 
     return done / (time.perf_counter() - begun)
 
 
-def best(pipeline: Pipeline, work: Sequence[Request]) -> tuple[int, int]:
+def best(pipeline: ModelPipeline, work: Sequence[HostRequest]) -> tuple[int, int]:
     """The batch size and the number of threads at which the pipeline is fastest."""
     choices = [(b, t) for b in BATCHES for t in sorted({1, len(os.sched_getaffinity(0))})]
     pipeline.run(work[:4])

@@ -15,27 +15,23 @@ from pathlib import Path
 from crossmodal.garbage import freeze_gc
 from crossmodal.kinds.registry import kinds
 from crossmodal.kinds.task import Task
-from crossmodal.pipelines.base import Described, Outcome, Pause, Pipeline, Request, no_pause
+from crossmodal.models.contract import UNWATCHED, Link
 from worker.host.batcher import Batcher
 from worker.host.lanes import Lane, Quiet
+from worker.host.pipeline import Described, HostRequest, Outcome, Pipeline
 from worker.host.protocol import HostInfo
 from worker.host.server import ModelHost, serve
 
 LIMIT_S = 600.0
 
 
-class FakeModel:
+class FakeModel(Pipeline):
     """A pipeline that only takes its time."""
 
     def __init__(self, batch_s: float) -> None:
         self._batch_s = batch_s
 
-    def warmup(self) -> None: ...
-
-    def weight(self, request: Request) -> int:
-        return 1
-
-    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+    def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
         if self._batch_s:
             time.sleep(self._batch_s)
         return [Described(()) for _ in batch]

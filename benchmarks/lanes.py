@@ -16,8 +16,8 @@ import torch
 from efficiency import bare, requests
 from harness import Report, arguments, median, take_turns
 
-from crossmodal.pipelines.base import Pipeline, Request
 from crossmodal.settings import load_settings
+from worker.host.pipeline import HostRequest, ModelPipeline
 
 PLACES = 2
 BATCHES = (1, 4, 16)
@@ -25,7 +25,9 @@ LOOP_S = 3.0
 LIMIT_S = 60.0
 
 
-def side_by_side(kind: Any, found: Any, pipeline: Pipeline, work: list[Request], n: int) -> float:
+def side_by_side(
+    kind: Any, found: Any, pipeline: ModelPipeline, work: list[HostRequest], n: int
+) -> float:
     """Items a second of all places; each is of a `kind` that puts its rate into `found`."""
     places = [kind(target=loop, args=(found, pipeline, work, n)) for _ in range(PLACES)]
     for place in places:
@@ -36,7 +38,7 @@ def side_by_side(kind: Any, found: Any, pipeline: Pipeline, work: list[Request],
     return sum(rates)
 
 
-def loop(found: Any, pipeline: Pipeline, work: Sequence[Request], batch: int) -> None:
+def loop(found: Any, pipeline: ModelPipeline, work: Sequence[HostRequest], batch: int) -> None:
     """One place."""
     found.put(bare(pipeline, work, batch, 1, LOOP_S))
 

@@ -21,8 +21,8 @@ from stack import Running, real_stack
 
 from crossmodal.jobs.names import new_job_id
 from crossmodal.kinds.task import Task
-from crossmodal.pipelines.base import Pipeline, Request
 from producer import JobHandle
+from worker.host.pipeline import HostRequest, ModelPipeline
 
 Submit = Callable[[int], JobHandle]
 PERCENTS = (50, 95, 99)
@@ -30,7 +30,7 @@ WARM, IDLE_JOBS, BURST = 20, 200, 256
 BULK_ITEMS = 100_000
 
 
-def bare_s(pipeline: Pipeline, work: list[Request]) -> float:
+def bare_s(pipeline: ModelPipeline, work: list[HostRequest]) -> float:
     """Seconds that the pipeline takes for one request: the median."""
     took = []
     for request in work[:60]:

@@ -7,15 +7,12 @@ python benchmarks/seed_script.py img2txt picture.png out.txt
 import sys
 from pathlib import Path
 
-import torch
-
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.models.bundle import open_bundle
-from crossmodal.pipelines.base import Described, Drawn, Request
-from crossmodal.pipelines.img2txt import Img2TxtPipeline
-from crossmodal.pipelines.txt2img import Txt2ImgPipeline
+from crossmodal.models.captioning import BundleCaptioning
+from crossmodal.models.contract import Batch, Picture, Request
+from crossmodal.models.drawing import BundleDrawing
 from crossmodal.settings import load_settings
 from crossmodal.vision.decode import decode
 from crossmodal.vision.encode import encode_png
@@ -24,17 +21,19 @@ from crossmodal.vision.preprocess import fit_square
 
 def main(task: str, given: str, out: Path) -> None:
     """Load all models, run one, write a file."""
-    bundle, device = open_bundle(load_settings().bundle), torch.device("cpu")
-    draw, describe = Txt2ImgPipeline(bundle, device), Img2TxtPipeline(bundle, device)
+    bundle, draw, describe = load_settings().bundle, BundleDrawing(), BundleCaptioning()
+    draw.load(bundle, "cpu")
+    describe.load(bundle, "cpu")
     if task == "txt2img":
-        [outcome] = draw.run([Request(Txt2ImgParams(prompt=given, seed=1))])
-        assert isinstance(outcome, Drawn)
-        out.write_bytes(encode_png(outcome.images[0], given))
+        [picture] = draw.run(Batch([Request(Txt2ImgParams(prompt=given), seed=1)]))
+        assert isinstance(picture, Picture)
+        out.write_bytes(encode_png(picture.pixels, given))
         return
-    image = fit_square(decode(Path(given).read_bytes(), 10**8), describe.side)
-    [outcome] = describe.run([Request(Img2TxtParams(image=BlobRef(key="-")), image)])
-    assert isinstance(outcome, Described)
-    out.write_text(outcome.captions[0].text)
+    image = fit_square(decode(Path(given).read_bytes(), 10**8), describe.side or 0)
+    params = Img2TxtParams(image=BlobRef(key="-"))
+    [captions] = describe.run(Batch([Request(params, image=image)]))
+    assert isinstance(captions, list)
+    out.write_text(captions[0].text)
 
 
 if __name__ == "__main__":

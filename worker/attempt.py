@@ -44,6 +44,7 @@ from worker.decoders.process import DecoderUnavailable
 from worker.delivery import Busy, Delivery, Ending, Released, Skipped
 from worker.devices import default_socket
 from worker.host.client import HostClient
+from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer
 from worker.items import Items
 
@@ -223,7 +224,7 @@ class JobRunner:
         begun = time.monotonic()
         image = await self._items.image(params)
         with tracing.span("infer", kind="client"):
-            [answer] = await self._items.infer(token, task_of(params), [(params, image)])
+            [answer] = await self._items.infer(token, task_of(params), [HostRequest(params, image)])
             if isinstance(answer, CrossmodalError):
                 raise answer
         with tracing.span("store"):

@@ -36,6 +36,7 @@ from worker.blobs import Blobs
 from worker.cancel import CancelToken
 from worker.decoders.process import DecoderUnavailable
 from worker.host.client import HostClient
+from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer, HostInfo
 from worker.items import Image, Items
 
@@ -204,7 +205,7 @@ class BulkRun:
 
     async def _ask(self, message: Message, part: list[Prepared]) -> Answers:
         """What the models make of each item that is fit for them."""
-        fit = {p.place: (p.params, p.image) for p in part if p.params is not None}
+        fit = {p.place: HostRequest(p.params, p.image) for p in part if p.params is not None}
         if not fit:
             return {}
         begun = time.monotonic()

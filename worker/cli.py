@@ -12,7 +12,7 @@ from crossmodal.errors import InvalidSetting
 from crossmodal.jobs.connection import is_reachable
 from crossmodal.jobs.server import check_server
 from crossmodal.kinds.task import Task, tasks
-from crossmodal.models.bundle import open_bundle
+from crossmodal.networks.bundle import open_bundle
 from crossmodal.settings import Settings, load_settings, redacted
 from worker.devices import parse_devices
 from worker.supervisor import Supervisor

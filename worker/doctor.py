@@ -18,7 +18,7 @@ from crossmodal.jobs.server import eviction_policy, open_to_all, refuse_cluster,
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.task import tasks
-from crossmodal.models.bundle import open_bundle
+from crossmodal.networks.bundle import open_bundle
 from crossmodal.settings import Settings, load_settings, redacted
 from crossmodal.storage import open_storage
 from worker.devices import cores, default_socket, gpu_names

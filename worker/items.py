@@ -20,6 +20,7 @@ from worker.blobs import Blobs
 from worker.cancel import CancelToken
 from worker.decoders.pool import Decoders
 from worker.host.client import HostClient
+from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer
 
 Image = NDArray[np.uint8]  # RGB (side, side, 3)
@@ -66,7 +67,7 @@ class Items:
         self,
         token: CancelToken,
         task: Task,
-        requests: Sequence[tuple[ItemParams, Image | None]],
+        requests: Sequence[HostRequest],
         *,
         bulk: bool = False,
     ) -> list[Answer | CrossmodalError]:

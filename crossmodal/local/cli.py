@@ -24,7 +24,7 @@ from crossmodal.local.claim import claimed
 from crossmodal.local.places import Place
 from crossmodal.local.stack import READY_S, Stack, StackFailed
 from crossmodal.local.valkey import is_local, start_valkey
-from crossmodal.models.bundle import open_bundle
+from crossmodal.networks.bundle import open_bundle
 from crossmodal.processes import Child, treat_sigterm_as_interrupt, wait_until
 from crossmodal.settings import Settings, data_dir, load_settings, redacted
 from crossmodal.storage import open_storage

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from crossmodal.datasets.base import TRAIN, Caption, Dataset, Example
 from crossmodal.errors import CrossmodalError, DataInvalid, TrainingError
-from crossmodal.models.scene_vae import BOX
+from crossmodal.networks.scene_vae import BOX
 from crossmodal.vision.preprocess import fit_square
 
 MAX_WORKERS = 8

@@ -9,8 +9,8 @@ from typing import Any
 from crossmodal.datasets.base import Dataset, examples
 from crossmodal.datasets.scenes import Scenes
 from crossmodal.files import write_whole
-from crossmodal.models.bundle import Bundle
-from crossmodal.training.inference import Pipelines
+from crossmodal.networks.bundle import Bundle
+from crossmodal.training.inference import Models
 from crossmodal.training.pictures import Picture, draw_grid
 from crossmodal.training.tallies import asked_of
 
@@ -50,10 +50,10 @@ LIMITS = {
 }
 
 
-def write_card(bundle: Bundle, data: Dataset, pipelines: Pipelines) -> None:
+def write_card(bundle: Bundle, data: Dataset, models: Models) -> None:
     """Write the card and its sample pictures into the bundle's folder."""
     prompts = _prompts(data)
-    drawn = zip(pipelines.draw(prompts, first_seed=1), prompts, strict=True)
+    drawn = zip(models.draw(prompts, first_seed=1), prompts, strict=True)
     samples = [(picture, prompt) for picture, prompt in drawn if picture is not None]
     if samples:
         _draw_samples(bundle, samples)

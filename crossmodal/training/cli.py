@@ -39,9 +39,9 @@ from crossmodal.errors import (
     described,
 )
 from crossmodal.files import write_whole
-from crossmodal.models.bundle import MANIFEST, open_bundle
-from crossmodal.models.captioner import Depth
-from crossmodal.models.weights import drawing_config
+from crossmodal.networks.bundle import MANIFEST, open_bundle
+from crossmodal.networks.captioner import Depth
+from crossmodal.networks.weights import drawing_config
 from crossmodal.settings import load_settings
 from crossmodal.training import flags
 from crossmodal.training.evaluation import evaluate as evaluate_bundle

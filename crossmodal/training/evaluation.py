@@ -14,8 +14,8 @@ from typing import Any
 from crossmodal.datasets.base import Dataset, examples
 from crossmodal.datasets.scenes import Scenes
 from crossmodal.datasets.scenes.facts import parse
-from crossmodal.models.bundle import Bundle
-from crossmodal.training.inference import CHUNK, Pipelines, single_threaded
+from crossmodal.networks.bundle import Bundle
+from crossmodal.training.inference import CHUNK, Models, single_threaded
 from crossmodal.training.judge import HARMS, judge
 from crossmodal.training.tallies import (
     SEED,
@@ -44,9 +44,9 @@ def evaluate(
     than `limit_s` seconds from now; `count` of the result says how many it were.
     """
     ends_at = time.monotonic() + limit_s
-    pipelines = Pipelines.of(bundle)
+    models = Models.of(bundle)
     sizes = [count if size is None else min(count, size) for size in map(data.size, splits)]
-    tallies = {split: _tally(pipelines, data, split, max(sizes)) for split in splits}
+    tallies = {split: _tally(models, data, split, max(sizes)) for split in splits}
     found: dict[str, Any] = {"dataset": data.name, "txt2img": {}, "img2txt": {}, "round_trip": {}}
     with single_threaded():
         found["count"] = _judge(list(tallies.values()), sum(sizes), ends_at, report)
@@ -58,11 +58,11 @@ def evaluate(
     return found
 
 
-def _tally(pipelines: Pipelines, data: Dataset, split: str, count: int) -> Tally:
+def _tally(models: Models, data: Dataset, split: str, count: int) -> Tally:
     if isinstance(data, Scenes):
         stream = asked_of(data, split, count)
-        return SceneTally(stream, JudgedPictures(pipelines, count), JudgedCaptions(pipelines))
-    return ExampleTally(pipelines, islice(examples(data, split, SEED), count))
+        return SceneTally(stream, JudgedPictures(models, count), JudgedCaptions(models))
+    return ExampleTally(models, islice(examples(data, split, SEED), count))
 
 
 def _judge(tallies: Sequence[Tally], total: int, ends_at: float, report: Report) -> int:

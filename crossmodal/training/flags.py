@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from crossmodal.models.captioner import CellName
+from crossmodal.networks.captioner import CellName
 
 DATASETS = "scenes, coco:DIR or flickr30k:DIR"
 

@@ -10,10 +10,11 @@ import torch
 from crossmodal.kinds.fields import MAX_PROMPT, BlobRef
 from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.models.bundle import Bundle
-from crossmodal.pipelines.base import Described, Drawn, Pipeline, Request
-from crossmodal.pipelines.img2txt import Img2TxtPipeline
-from crossmodal.pipelines.txt2img import Txt2ImgPipeline
+from crossmodal.models import contract
+from crossmodal.models.captioning import BundleCaptioning
+from crossmodal.models.contract import Batch, Model, Request
+from crossmodal.models.drawing import BundleDrawing
+from crossmodal.networks.bundle import Bundle
 from crossmodal.training.pictures import Picture
 from crossmodal.vision.preprocess import fit_square
 
@@ -32,37 +33,44 @@ def single_threaded() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Pipelines:
+class Models:
     """Both models of a bundle on the best device of this machine."""
 
-    drawing: Txt2ImgPipeline
-    captioning: Img2TxtPipeline
+    drawing: BundleDrawing
+    captioning: BundleCaptioning
 
     @staticmethod
-    def of(bundle: Bundle) -> "Pipelines":
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return Pipelines(Txt2ImgPipeline(bundle, device), Img2TxtPipeline(bundle, device))
+    def of(bundle: Bundle) -> "Models":
+        models = Models(BundleDrawing(), BundleCaptioning())
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        models.drawing.load(bundle.folder, device)
+        models.captioning.load(bundle.folder, device)
+        return models
 
     def draw(self, prompts: Sequence[str], first_seed: int) -> list[Picture | None]:
         """One picture a prompt, cut to the longest allowed; None where no word is known."""
         requests = [
-            Request(Txt2ImgParams(prompt=prompt[:MAX_PROMPT], seed=first_seed + i))
+            Request(Txt2ImgParams(prompt=prompt[:MAX_PROMPT]), first_seed + i)
             for i, prompt in enumerate(prompts)
         ]
-        return [o.images[0] if isinstance(o, Drawn) else None for o in _run(self.drawing, requests)]
+        return [
+            o.pixels if isinstance(o, contract.Picture) else None
+            for o in _run(self.drawing, requests)
+        ]
 
     def caption(self, images: Sequence[Picture], beam_width: int = 4) -> list[str]:
         """The likeliest caption of each picture."""
         params = Img2TxtParams(image=BlobRef(key="evaluation"), beam_width=beam_width)
         side = self.captioning.side
-        requests = [Request(params, fit_square(image, side)) for image in images]
+        assert side is not None  # noqa: S101 - for mypy: it is loaded
+        requests = [Request(params, image=fit_square(image, side)) for image in images]
         outcomes = _run(self.captioning, requests)
-        return [o.captions[0].text if isinstance(o, Described) else "" for o in outcomes]
+        return [o[0].text if isinstance(o, list) and o else "" for o in outcomes]
 
 
-def _run(pipeline: Pipeline, requests: list[Request]) -> list[Any]:
+def _run(model: Model, requests: list[Request]) -> list[Any]:
     return [
         outcome
         for start in range(0, len(requests), CHUNK)
-        for outcome in pipeline.run(requests[start : start + CHUNK])
+        for outcome in model.run(Batch(requests[start : start + CHUNK]))
     ]

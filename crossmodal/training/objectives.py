@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from crossmodal.models.captioner import Captioner
-from crossmodal.models.critic import Critic, critic_loss, deception_loss
-from crossmodal.models.picture_vae import PictureVAE
-from crossmodal.models.scene_vae import SceneVAE, boxes_divergence, shade_divergence
+from crossmodal.networks.captioner import Captioner
+from crossmodal.networks.critic import Critic, critic_loss, deception_loss
+from crossmodal.networks.picture_vae import PictureVAE
+from crossmodal.networks.scene_vae import SceneVAE, boxes_divergence, shade_divergence
 from crossmodal.text.tokens import tokenize
 from crossmodal.text.vectors import TextVectors
 from crossmodal.training.batches import Batch

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from crossmodal.datasets.base import TRAIN, Dataset, Example, examples
 from crossmodal.errors import DataInvalid
-from crossmodal.models.beam import Limits, search
-from crossmodal.models.captioner import Captioner
-from crossmodal.models.picture_vae import PictureVAE
-from crossmodal.models.scene_vae import SceneVAE
+from crossmodal.networks.beam import Limits, search
+from crossmodal.networks.captioner import Captioner
+from crossmodal.networks.picture_vae import PictureVAE
+from crossmodal.networks.scene_vae import SceneVAE
 from crossmodal.text.vectors import TextVectors
 from crossmodal.training.loop import Course
 from crossmodal.training.objectives import vectors_of

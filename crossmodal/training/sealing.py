@@ -9,10 +9,10 @@ from typing import Any
 
 from crossmodal.datasets.base import Dataset
 from crossmodal.errors import InvalidSetting
-from crossmodal.models.bundle import DATA_FILES, MANIFEST, Bundle, seal
+from crossmodal.networks.bundle import DATA_FILES, MANIFEST, Bundle, seal
 from crossmodal.training.card import TASKS, write_card
 from crossmodal.training.evaluation import Report, evaluate
-from crossmodal.training.inference import Pipelines, single_threaded
+from crossmodal.training.inference import Models, single_threaded
 from crossmodal.training.stages import STAGES, training_record
 
 _NAME = re.compile(r"\w[\w .-]{0,63}")
@@ -73,5 +73,5 @@ def keep_quality(bundle: Bundle, data: Dataset, quality: dict[str, Any]) -> Bund
                 quality = quality | {task: known}
     sealed = seal(bundle.folder, m.name, m.dataset, m.training, quality)
     with single_threaded():
-        write_card(sealed, data, Pipelines.of(sealed))
+        write_card(sealed, data, Models.of(sealed))
     return sealed

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from crossmodal.datasets.base import TRAIN, Dataset, examples
-from crossmodal.models.scene_vae import SceneVAE
+from crossmodal.networks.scene_vae import SceneVAE
 from crossmodal.text.vectors import TextVectors
 from crossmodal.training.objectives import vectors_of
 from crossmodal.vision.preprocess import fit_square

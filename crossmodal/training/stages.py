@@ -21,20 +21,20 @@ import torch
 from crossmodal.datasets.base import TRAIN, Dataset
 from crossmodal.errors import DataInvalid, InvalidSetting
 from crossmodal.files import whole, write_whole
-from crossmodal.models.bundle import BERT, MANIFEST, WORDS
-from crossmodal.models.captioner import (
+from crossmodal.networks.bundle import BERT, MANIFEST, WORDS
+from crossmodal.networks.captioner import (
     Captioner,
     CaptionerConfig,
     CellName,
     Depth,
     load_pretrained,
 )
-from crossmodal.models.critic import Critic
-from crossmodal.models.drawing import DrawingConfig, build, fit_whitening
-from crossmodal.models.picture_vae import NORM_GROUPS, PictureVAE, PictureVAEConfig
-from crossmodal.models.scene_vae import SceneVAE, SceneVAEConfig
-from crossmodal.models.text_encoder import TextEncoderConfig
-from crossmodal.models.weights import load_weights, save_model
+from crossmodal.networks.critic import Critic
+from crossmodal.networks.drawing import DrawingConfig, build, fit_whitening
+from crossmodal.networks.picture_vae import NORM_GROUPS, PictureVAE, PictureVAEConfig
+from crossmodal.networks.scene_vae import SceneVAE, SceneVAEConfig
+from crossmodal.networks.text_encoder import TextEncoderConfig
+from crossmodal.networks.weights import load_weights, save_model
 from crossmodal.text.bert import FILES as BERT_FILES
 from crossmodal.text.bert import WEIGHTS as BERT_WEIGHTS
 from crossmodal.text.bert import BertVectors

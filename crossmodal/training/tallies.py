@@ -12,7 +12,7 @@ from crossmodal.datasets.scenes import Scenes
 from crossmodal.datasets.scenes.draw import draw
 from crossmodal.datasets.scenes.facts import Verdict, compare, parse
 from crossmodal.datasets.scenes.grammar import describe
-from crossmodal.training.inference import Pipelines
+from crossmodal.training.inference import Models
 from crossmodal.training.judge import judge
 from crossmodal.training.pictures import Picture
 from crossmodal.training.scores import score
@@ -83,7 +83,7 @@ class JudgedPictures:
     Each prompt is drawn twice, by seeds that are `apart`, which is no less than all prompts.
     """
 
-    pipelines: Pipelines
+    models: Models
     apart: int
     verdicts: list[Verdict] = field(default_factory=list)
     kept: list[Verdict] = field(default_factory=list)
@@ -94,9 +94,9 @@ class JudgedPictures:
     def add(self, asked: Sequence[Asked]) -> None:
         seed = len(self.verdicts)
         prompts, claims = [a.prompt for a in asked], [parse(a.prompt) for a in asked]
-        drawn = _with_blanks(self.pipelines.draw(prompts, first_seed=seed))
-        again = _with_blanks(self.pipelines.draw(prompts, first_seed=seed + self.apart))
-        told = [parse(caption) for caption in self.pipelines.caption(drawn)]
+        drawn = _with_blanks(self.models.draw(prompts, first_seed=seed))
+        again = _with_blanks(self.models.draw(prompts, first_seed=seed + self.apart))
+        told = [parse(caption) for caption in self.models.caption(drawn)]
         self.verdicts += [judge(image, claim) for image, claim in zip(drawn, claims, strict=True)]
         self.kept += [compare(claim, t) for claim, t in zip(claims, told, strict=True)]
         self.differing += [_differ(a, b) for a, b in zip(drawn, again, strict=True)]
@@ -142,13 +142,13 @@ def _fractions(verdicts: Sequence[Verdict]) -> Figures:
 class JudgedCaptions:
     """What captions of true pictures say of all there is to say."""
 
-    pipelines: Pipelines
+    models: Models
     beam_width: int = 4
     captions: list[str] = field(default_factory=list)
     complete: list[str] = field(default_factory=list)
 
     def add(self, asked: Sequence[Asked]) -> None:
-        self.captions += self.pipelines.caption([a.image for a in asked], self.beam_width)
+        self.captions += self.models.caption([a.image for a in asked], self.beam_width)
         self.complete += [a.complete for a in asked]
 
     def figures(self) -> Figures:
@@ -166,7 +166,7 @@ class JudgedCaptions:
 class ExampleTally:
     """BLEU and CIDEr of captions, and how sharp pictures of the same captions are."""
 
-    pipelines: Pipelines
+    models: Models
     stream: Iterator[Example]
     captions: list[str] = field(default_factory=list)
     references: list[list[str]] = field(default_factory=list)
@@ -175,10 +175,10 @@ class ExampleTally:
 
     def add(self, count: int) -> int:
         shown = list(islice(self.stream, count))  # photographs are large: never many at once
-        self.captions += self.pipelines.caption([e.image for e in shown])
+        self.captions += self.models.caption([e.image for e in shown])
         self.references += [[c.text for c in e.captions] for e in shown]
         prompts = [e.captions[0].text for e in shown]
-        drawn = self.pipelines.draw(prompts, first_seed=len(self.captions))
+        drawn = self.models.draw(prompts, first_seed=len(self.captions))
         for picture, example in zip(drawn, shown, strict=True):
             if picture is not None:
                 self.drawn.append(picture)

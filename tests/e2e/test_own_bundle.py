@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crossmodal.local.stack import Stack
-from crossmodal.models.bundle import open_bundle
+from crossmodal.networks.bundle import open_bundle
 from producer import Client
 from tests.bert import make_bert
 from tests.conftest import settings_of, stack_environment

@@ -5,11 +5,11 @@ import os
 from crossmodal.kinds.registry import kinds
 from crossmodal.kinds.task import Task
 from crossmodal.metrics import MODEL_LOAD
-from crossmodal.pipelines.base import Pipeline
 from crossmodal.settings import Settings
 from tests.fakes.models import SIDE, FakeModel
 from worker.host.batcher import Batcher
 from worker.host.lanes import Quiet, core_lanes
+from worker.host.pipeline import Pipeline
 from worker.host.program import run
 from worker.host.protocol import HostInfo
 from worker.host.server import ModelHost

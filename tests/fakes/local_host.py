@@ -13,16 +13,17 @@ from crossmodal.jobs.record import GeneratedCaption
 from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Request, no_pause
+from crossmodal.models.contract import UNWATCHED, Link
 from worker.host.batcher import Batcher
 from worker.host.lanes import Lane, Quiet
+from worker.host.pipeline import Described, Drawn, HostRequest, Outcome, Pipeline
 from worker.host.protocol import HostInfo
 from worker.host.server import Conversation, ModelHost, listen
 
 SIDE = 8
 
 
-class FakeHost:
+class FakeHost(Pipeline):
     """A pipeline for both tasks; with a prompt that has the word "fatal" it dies.
 
     `batches` are the prompts, or the shapes of the pictures, in the order in which they came. A
@@ -42,12 +43,7 @@ class FakeHost:
         """How many requests of its clients wait or run."""
         return sum(len(conversation.running) for conversation in list(self.conversations))
 
-    def warmup(self) -> None: ...
-
-    def weight(self, request: Request) -> int:
-        return 1
-
-    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+    def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
         self.batches.append([_named(request) for request in batch])
         assert self.may_run.wait(60)
         if self.deaths_left and any("fatal" in name for name in self.batches[-1]):
@@ -125,14 +121,14 @@ def serving(path: Path) -> Iterator[FakeHost]:
         fake.loop.close()
 
 
-def _named(request: Request) -> str:
+def _named(request: HostRequest) -> str:
     if isinstance(request.params, Txt2ImgParams):
         return request.params.prompt
     assert request.image is not None
     return str(request.image.shape)
 
 
-def _made(request: Request) -> Outcome:
+def _made(request: HostRequest) -> Outcome:
     params = request.params
     if isinstance(params, Img2TxtParams):
         return Described((GeneratedCaption(text="a picture", log_probability=-1.0),))

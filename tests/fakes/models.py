@@ -17,23 +17,22 @@ import numpy as np
 from crossmodal.errors import UnknownWords
 from crossmodal.jobs.record import GeneratedCaption
 from crossmodal.kinds.registry import kind_of
-from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Request, no_pause
+from crossmodal.models.contract import UNWATCHED, Link
+from worker.host.pipeline import Described, Drawn, HostRequest, Outcome, Pipeline
 
 SIDE = 16
 SNAIL_S = 3.0
 UNKNOWN = {"zorg", "frob", "zanzibar"}
 
 
-class FakeModel:
+class FakeModel(Pipeline):
     """A pipeline for any kind: the same request gives the same bytes, another one others."""
 
-    def warmup(self) -> None: ...
-
-    def weight(self, request: Request) -> int:
+    def weight(self, request: HostRequest) -> int:
         return request.params.count
 
-    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
-        pause()
+    def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
+        link.step(0, 1)
         for request in batch:
             _suffer(getattr(request.params, "prompt", ""))
         return [_made(request) for request in batch]
@@ -52,7 +51,7 @@ def _suffer(prompt: str) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
 
-def _made(request: Request) -> Outcome:
+def _made(request: HostRequest) -> Outcome:
     params, level = request.params, ""
     if request.image is not None:
         level = f" of level {int(request.image.mean())}"

@@ -13,6 +13,7 @@ import pytest
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from worker.host.client import HostClient
+from worker.host.pipeline import HostRequest
 from worker.host.protocol import LENGTH, Answer, pack, unpack
 
 Behaviour = Callable[[socket.socket, int], None]
@@ -97,7 +98,7 @@ async def joined(
 
 
 async def ask(host: HostClient, **options: Any) -> Answer:
-    [answer] = await host.run(Task("txt2img"), [(PARAMS, None)], **options)
+    [answer] = await host.run(Task("txt2img"), [HostRequest(PARAMS)], **options)
     assert isinstance(answer, Answer)
     return answer
 

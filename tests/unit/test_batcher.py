@@ -12,17 +12,18 @@ from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.pipelines.base import Described, Drawn, Outcome, Pause, Pipeline, Request, no_pause
+from crossmodal.models.contract import UNWATCHED, Link
 from tests.at_once import at_once
 from worker.host.batcher import WORN_OUT_AFTER, Batcher, Ran
 from worker.host.isolation import run_isolated
 from worker.host.lanes import Lane, Quiet
 from worker.host.memory import is_broken, is_out_of_memory
+from worker.host.pipeline import Described, Drawn, HostRequest, Outcome, Pipeline
 
 PICTURE = np.zeros((1, 2, 2, 3), np.uint8)
 
 
-class Recorder:
+class Recorder(Pipeline):
     """A pipeline that notes its batches, can be held, and fails on the prompt "bad"."""
 
     def __init__(self) -> None:
@@ -30,12 +31,10 @@ class Recorder:
         self.free = threading.Event()
         self.free.set()
 
-    def warmup(self) -> None: ...
-
-    def weight(self, request: Request) -> int:
+    def weight(self, request: HostRequest) -> int:
         return request.params.count
 
-    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+    def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
         self.free.wait(60)
         prompts = [r.params.prompt for r in batch if isinstance(r.params, Txt2ImgParams)]
         self.batches.append(prompts)
@@ -45,7 +44,7 @@ class Recorder:
 
 
 class Captions(Recorder):
-    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+    def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
         self.batches.append(["image"] * len(batch))
         return [Described(()) for _ in batch]
 
@@ -68,12 +67,12 @@ async def one(batcher: Batcher, prompt: str, task: Task = Task("txt2img"), **opt
     return ran
 
 
-def request(prompt: str, count: int = 1) -> Request:
-    return Request(Txt2ImgParams(prompt=prompt, count=count, seed=0))
+def request(prompt: str, count: int = 1) -> HostRequest:
+    return HostRequest(Txt2ImgParams(prompt=prompt, count=count, seed=0))
 
 
 async def run_all(
-    pipeline: Recorder, requests: list[Request], held: bool = True, max_batch: int = 4
+    pipeline: Recorder, requests: list[HostRequest], held: bool = True, max_batch: int = 4
 ) -> list[Ran]:
     """Submit all requests while the device is busy with the first, then let it go on."""
     batcher = batcher_of(pipeline, max_batch)
@@ -151,7 +150,7 @@ def test_a_bad_request_fails_alone() -> None:
 
 def test_a_typed_error_keeps_its_type() -> None:
     class Picky(Recorder):
-        def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+        def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
             raise UnknownWords("zorg")
 
     assert isinstance(run_isolated(Picky(), [request("zorg")])[0], UnknownWords)
@@ -159,7 +158,7 @@ def test_a_typed_error_keeps_its_type() -> None:
 
 def test_outcomes_of_a_wrong_number_are_noticed() -> None:
     class Short(Recorder):
-        def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+        def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
             return []
 
     outcomes = run_isolated(Short(), [request("a"), request("b")])
@@ -189,7 +188,7 @@ def test_tasks_never_share_a_batch() -> None:
     async def scenario() -> tuple[Recorder, Captions]:
         draw, caption = Recorder(), Captions()
         batcher = batcher_of(draw, 8, captions=caption)
-        image = Request(Img2TxtParams(image=BlobRef(key="k")))
+        image = HostRequest(Img2TxtParams(image=BlobRef(key="k")))
         await asyncio.gather(
             *(one(batcher, "a") for _ in range(3)),
             *(batcher.run(Task("img2txt"), [image]) for _ in range(3)),
@@ -210,11 +209,11 @@ def test_a_pipeline_that_works_is_called_once(size: int) -> None:
 class Greedy(Recorder):
     """A device with memory for two requests at once, and none for the prompt "huge"."""
 
-    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+    def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
         prompts = [r.params.prompt for r in batch if isinstance(r.params, Txt2ImgParams)]
         if len(batch) > 2 or "huge" in prompts:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return super().run(batch, pause)
+        return super().run(batch, link)
 
 
 def test_a_batch_without_memory_is_halved_until_it_fits() -> None:
@@ -298,7 +297,7 @@ def test_a_suspect_is_alone_in_its_batch_and_is_told_so() -> None:
     assert sum(map(len, batches)) == 6
 
 
-def test_how_long_a_batch_has_run_can_be_seen() -> None:
+def test_how_long_a_batch_has_been_silent_can_be_seen() -> None:
     async def scenario() -> tuple[float, float]:
         pipeline = Recorder()
         pipeline.free.clear()
@@ -306,10 +305,10 @@ def test_how_long_a_batch_has_run_can_be_seen() -> None:
         started = asyncio.Event()
         run = asyncio.create_task(one(batcher, "a", on_start=lambda _: started.set()))
         await started.wait()
-        during = batcher.running_s
+        during = batcher.silent_s
         pipeline.free.set()
         await run
-        return during, batcher.running_s
+        return during, batcher.silent_s
 
     during, after = asyncio.run(scenario())
     assert during > 0
@@ -326,11 +325,11 @@ def test_a_call_of_many_gets_all_outcomes_in_their_order() -> None:
 
 def test_outcomes_keep_their_order_when_the_first_batch_ends_last() -> None:
     class Overtaken(Recorder):
-        def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+        def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
             if batch[0].params == request("p0").params:
                 assert overtaken.wait(60)
-                return super().run(batch, pause)
-            outcomes = super().run(batch, pause)
+                return super().run(batch, link)
+            outcomes = super().run(batch, link)
             overtaken.set()
             return outcomes
 
@@ -350,9 +349,9 @@ def test_a_lane_of_two_runs_two_batches_at_once() -> None:
             super().__init__()
             self.barrier = threading.Barrier(2, timeout=60)
 
-        def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+        def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
             self.barrier.wait()
-            return super().run(batch, pause)
+            return super().run(batch, link)
 
     async def scenario() -> list[Ran]:
         return await batcher_of(Meeting(), 1, lanes=2).run(
@@ -364,7 +363,7 @@ def test_a_lane_of_two_runs_two_batches_at_once() -> None:
 
 def test_an_interactive_request_does_not_wait_for_bulk() -> None:
     class Slow(Recorder):
-        def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+        def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
             if batch[0].params == request("bulk").params:
                 self.free.wait(60)
             return [Drawn(PICTURE, ("done",), {}) for _ in batch]
@@ -449,12 +448,12 @@ class Encounter(Recorder):
         self.begun, self.at_pause, self.went_on = (threading.Event() for _ in range(3))
         self.overtook: bool | None = None
 
-    def run(self, batch: Sequence[Request], pause: Pause = no_pause) -> list[Outcome]:
+    def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
         if batch[0].params == request("bulk").params:
             self.begun.set()
             self.free.wait(60)
             self.at_pause.set()
-            pause()
+            link.step(0, 1)
             self.went_on.set()
         else:
             self.free.set()

@@ -9,27 +9,28 @@ from typing import Any
 import pytest
 
 from crossmodal.kinds.task import Task
-from crossmodal.pipelines.base import Request
 from tests.at_once import at_once
 from tests.fakes.local_host import SIDE, FakeHost, serving
 from tests.unit.test_batcher import Recorder, batcher_of
 from tests.waiting import until
+from worker.host.pipeline import HostRequest
 from worker.host.protocol import LENGTH, HostInfo, pack, unpack
 from worker.host.server import ModelHost
+from worker.host.watch import no_step
 
 REQUEST = {"params": {"prompt": "a circle", "count": 1, "seed": 1}, "image": None}
 RUN = {"op": "run", "task": "txt2img", "requests": [REQUEST]}
 
 
 class Unweighable(Recorder):
-    def weight(self, request: Request) -> int:
+    def weight(self, request: HostRequest) -> int:
         raise TypeError("an internal error")
 
 
 def reply(message: dict[str, Any], pipeline: Recorder) -> dict[str, Any]:
     info = HostInfo("model", "1", "cpu", 64, 0)
     host = ModelHost(info, batcher_of(pipeline, 4))
-    return asyncio.run(host.answer(message, lambda _: None))
+    return asyncio.run(host.answer(message, lambda _: None, no_step))
 
 
 def test_a_message_is_answered() -> None:

@@ -18,7 +18,8 @@ from crossmodal.kinds.txt2img import Txt2ImgParams
 from tests.fakes.local_host import SIDE, FakeHost, serving
 from tests.unit.bad_host import Serve, answer_each, ask, joined, notice, receive, reply
 from tests.waiting import until
-from worker.host.client import HostClient, HostRequest
+from worker.host.client import HostClient
+from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer
 
 PICTURE = Img2TxtParams(image=BlobRef(key="k", sha256="0" * 64, size=1))
@@ -50,14 +51,14 @@ def test_many_share_one_connection_and_each_gets_its_own_answer(serve: Serve) ->
 
 async def draw(host: HostClient, prompt: str, **options: Any) -> Answer:
     [answer] = await host.run(
-        Task("txt2img"), [(Txt2ImgParams(prompt=prompt, seed=1), None)], **options
+        Task("txt2img"), [HostRequest(Txt2ImgParams(prompt=prompt, seed=1))], **options
     )
     assert isinstance(answer, Answer)
     return answer
 
 
 def picture(size: int) -> HostRequest:
-    return PICTURE, np.zeros((size, 1_000, 3), np.uint8)
+    return HostRequest(PICTURE, np.zeros((size, 1_000, 3), np.uint8))
 
 
 def test_small_requests_pass_large_ones_that_wait(serve: Serve) -> None:
@@ -245,7 +246,7 @@ def test_an_error_of_the_host_is_raised(fake: tuple[FakeHost, Path]) -> None:
     async def run() -> None:
         async with joined(path) as client:
             with pytest.raises(JobFailed) as caught:
-                await client.run(Task("txt2img"), [(PICTURE, None)])
+                await client.run(Task("txt2img"), [HostRequest(PICTURE)])
             assert caught.value.code == "invalid_params"
 
     asyncio.run(run())

@@ -355,7 +355,7 @@ def test_batches_are_told_apart_by_task(tmp_path: Path) -> None:
 class Greedy(Recorder):
     """Has memory for two requests at once."""
 
-    def run(self, batch, pause=None):  # type: ignore[no-untyped-def]
+    def run(self, batch, link=None):  # type: ignore[no-untyped-def]
         if len(batch) > 2:
             raise MemoryError("no memory")
         return super().run(batch)

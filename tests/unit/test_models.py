@@ -12,14 +12,14 @@ from torchvision.models import resnet18
 
 from crossmodal.datasets.scenes import Scenes
 from crossmodal.errors import BundleInvalid, InvalidSetting
-from crossmodal.models.beam import Limits, search
-from crossmodal.models.captioner import Captioner, CaptionerConfig, load_pretrained
-from crossmodal.models.critic import Critic, critic_loss
-from crossmodal.models.drawing import DrawingConfig, build
-from crossmodal.models.picture_vae import PictureVAE, PictureVAEConfig
-from crossmodal.models.scene_vae import SceneVAE, SceneVAEConfig, boxes_divergence
-from crossmodal.models.text_encoder import TextEncoderConfig, Whitening
-from crossmodal.models.weights import load_weights, save_model
+from crossmodal.networks.beam import Limits, search
+from crossmodal.networks.captioner import Captioner, CaptionerConfig, load_pretrained
+from crossmodal.networks.critic import Critic, critic_loss
+from crossmodal.networks.drawing import DrawingConfig, build
+from crossmodal.networks.picture_vae import PictureVAE, PictureVAEConfig
+from crossmodal.networks.scene_vae import SceneVAE, SceneVAEConfig, boxes_divergence
+from crossmodal.networks.text_encoder import TextEncoderConfig, Whitening
+from crossmodal.networks.weights import load_weights, save_model
 from crossmodal.text.word2vec import WordVectors, train_vectors
 from crossmodal.training.batches import Source
 from crossmodal.training.objectives import Deceiving, PictureObjective, SceneObjective

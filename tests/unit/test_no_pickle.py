@@ -18,8 +18,8 @@ from crossmodal.jobs.message import message_of, parse_message
 from crossmodal.jobs.names import new_job_id
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.models.bundle import DATA_FILES, MANIFEST, Bundle, open_bundle, seal
-from crossmodal.models.weights import load_captioner, load_drawing, load_text
+from crossmodal.networks.bundle import DATA_FILES, MANIFEST, Bundle, open_bundle, seal
+from crossmodal.networks.weights import load_captioner, load_drawing, load_text
 from crossmodal.settings import SHIPPED_BUNDLE
 from crossmodal.training.checkpoint import Checkpoint
 from tests.at_once import at_once

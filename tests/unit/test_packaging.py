@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from crossmodal.models.bundle import open_bundle
+from crossmodal.networks.bundle import open_bundle
 
 pytestmark = pytest.mark.slow
 

@@ -11,13 +11,13 @@ from crossmodal.errors import BundleInvalid, BundleNotFound, UnknownWords
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.models.bundle import DATA_FILES, Bundle, open_bundle, seal
-from crossmodal.pipelines.base import Described, Drawn, Request
-from crossmodal.pipelines.img2txt import Img2TxtPipeline
-from crossmodal.pipelines.txt2img import Txt2ImgPipeline
+from crossmodal.models.captioning import BundleCaptioning
+from crossmodal.models.contract import Model
+from crossmodal.models.drawing import BundleDrawing
+from crossmodal.networks.bundle import DATA_FILES, Bundle, open_bundle, seal
 from crossmodal.settings import SHIPPED_BUNDLE
+from worker.host.pipeline import Described, Drawn, HostRequest, ModelPipeline
 
-CPU = torch.device("cpu")
 PROMPT = "a large red circle on a white background"
 
 
@@ -32,26 +32,31 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def txt2img(bundle: Bundle) -> Txt2ImgPipeline:
-    return Txt2ImgPipeline(bundle, CPU)
+def txt2img(bundle: Bundle) -> ModelPipeline:
+    return loaded(BundleDrawing(), bundle)
 
 
 @pytest.fixture(scope="module")
-def img2txt(bundle: Bundle) -> Img2TxtPipeline:
-    return Img2TxtPipeline(bundle, CPU)
+def img2txt(bundle: Bundle) -> ModelPipeline:
+    return loaded(BundleCaptioning(), bundle)
 
 
-def ask(prompt: str, seed: int = 7, **options: float) -> Request:
-    return Request(Txt2ImgParams.model_validate({"prompt": prompt, "seed": seed, **options}))
+def loaded(model: Model, bundle: Bundle) -> ModelPipeline:
+    model.load(bundle.folder, "cpu")
+    return ModelPipeline(model)
 
 
-def drawn(pipeline: Txt2ImgPipeline, *requests: Request) -> list[NDArray[np.uint8]]:
+def ask(prompt: str, seed: int = 7, **options: float) -> HostRequest:
+    return HostRequest(Txt2ImgParams.model_validate({"prompt": prompt, "seed": seed, **options}))
+
+
+def drawn(pipeline: ModelPipeline, *requests: HostRequest) -> list[NDArray[np.uint8]]:
     outcomes = pipeline.run(requests)
     assert all(isinstance(o, Drawn) for o in outcomes)
     return [o.images for o in outcomes if isinstance(o, Drawn)]
 
 
-def test_a_red_circle_is_red_on_white(txt2img: Txt2ImgPipeline) -> None:
+def test_a_red_circle_is_red_on_white(txt2img: ModelPipeline) -> None:
     [images] = drawn(txt2img, ask(PROMPT))
     assert images.shape == (1, 128, 128, 3)
     reddish = (images[0] - np.array([220, 30, 35])).__abs__().max(axis=2) < 50
@@ -59,7 +64,7 @@ def test_a_red_circle_is_red_on_white(txt2img: Txt2ImgPipeline) -> None:
     assert images[0, 0, 0].min() > 230
 
 
-def test_a_picture_does_not_depend_on_its_batch(txt2img: Txt2ImgPipeline) -> None:
+def test_a_picture_does_not_depend_on_its_batch(txt2img: ModelPipeline) -> None:
     alone = drawn(txt2img, ask(PROMPT))[0]
     others = [ask(f"a small blue star {'and a ring ' * i}", seed=i, count=1 + i % 3)
               for i in range(16)]  # fmt: skip
@@ -68,52 +73,52 @@ def test_a_picture_does_not_depend_on_its_batch(txt2img: Txt2ImgPipeline) -> Non
         assert (drawn(txt2img, *batch)[place] == alone).all()
 
 
-def test_picture_i_is_drawn_with_seed_plus_i(txt2img: Txt2ImgPipeline) -> None:
+def test_picture_i_is_drawn_with_seed_plus_i(txt2img: ModelPipeline) -> None:
     [four] = drawn(txt2img, ask(PROMPT, seed=10, count=4))
     [third] = drawn(txt2img, ask(PROMPT, seed=12))
     assert (four[2] == third[0]).all()
 
 
-def test_other_seeds_give_other_pictures(txt2img: Txt2ImgPipeline) -> None:
+def test_other_seeds_give_other_pictures(txt2img: ModelPipeline) -> None:
     a, b = drawn(txt2img, ask("a red circle", seed=1), ask("a red circle", seed=2))
     assert (a != b).any()
 
 
-def test_at_temperature_zero_the_seed_does_not_matter(txt2img: Txt2ImgPipeline) -> None:
+def test_at_temperature_zero_the_seed_does_not_matter(txt2img: ModelPipeline) -> None:
     a, b = drawn(txt2img, ask(PROMPT, 1, temperature=0), ask(PROMPT, 2, temperature=0))
     assert (a == b).all()
 
 
-def test_unknown_words_are_listed_and_the_rest_is_drawn(txt2img: Txt2ImgPipeline) -> None:
+def test_unknown_words_are_listed_and_the_rest_is_drawn(txt2img: ModelPipeline) -> None:
     [outcome] = txt2img.run([ask("a red circle, zorgish; and Zorgish frobs")])
     assert isinstance(outcome, Drawn)
     assert outcome.unknown_words == ("zorgish", "frobs")
 
 
 @pytest.mark.parametrize("prompt", ["zorg frob", "!!! ???", "日本語"])
-def test_a_prompt_without_a_known_word_fails_alone(txt2img: Txt2ImgPipeline, prompt: str) -> None:
+def test_a_prompt_without_a_known_word_fails_alone(txt2img: ModelPipeline, prompt: str) -> None:
     good, bad, also = txt2img.run([ask(PROMPT), ask(prompt), ask(PROMPT)])
     assert isinstance(good, Drawn)
     assert isinstance(also, Drawn)
     assert isinstance(bad, UnknownWords)
 
 
-def test_unknown_words_are_named(txt2img: Txt2ImgPipeline) -> None:
+def test_unknown_words_are_named(txt2img: ModelPipeline) -> None:
     [outcome] = txt2img.run([ask("zorg frob")])
     assert "zorg, frob" in str(outcome)
 
 
-def test_the_longest_prompt_is_drawn(txt2img: Txt2ImgPipeline) -> None:
+def test_the_longest_prompt_is_drawn(txt2img: ModelPipeline) -> None:
     drawn(txt2img, ask(("red circle " * 91)[:1000]))
 
 
-def caption(beam: int = 4, count: int = 1, seed: int = 0) -> Request:
+def caption(beam: int = 4, count: int = 1, seed: int = 0) -> HostRequest:
     image = np.full((96, 96, 3), 128, np.uint8)
     image[30:60, 30:60] = np.random.default_rng(seed).integers(0, 255, 3)
-    return Request(Img2TxtParams(image=BlobRef(key="k"), beam_width=beam, count=count), image)
+    return HostRequest(Img2TxtParams(image=BlobRef(key="k"), beam_width=beam, count=count), image)
 
 
-def test_captions_come_best_first(img2txt: Img2TxtPipeline) -> None:
+def test_captions_come_best_first(img2txt: ModelPipeline) -> None:
     [outcome] = img2txt.run([caption(beam=5, count=5)])
     assert isinstance(outcome, Described)
     scores = [c.log_probability for c in outcome.captions]
@@ -122,7 +127,7 @@ def test_captions_come_best_first(img2txt: Img2TxtPipeline) -> None:
     assert len({c.text for c in outcome.captions}) == 5
 
 
-def test_a_caption_does_not_depend_on_its_batch(img2txt: Img2TxtPipeline) -> None:
+def test_a_caption_does_not_depend_on_its_batch(img2txt: ModelPipeline) -> None:
     requests = [caption(beam=1 + i % 4, seed=i) for i in range(8)]
     together = img2txt.run(requests)
     for request, outcome in zip(requests, together, strict=True):
@@ -132,12 +137,12 @@ def test_a_caption_does_not_depend_on_its_batch(img2txt: Img2TxtPipeline) -> Non
         assert [c.text for c in alone.captions] == [c.text for c in outcome.captions]
 
 
-def test_what_is_drawn_is_described(txt2img: Txt2ImgPipeline, img2txt: Img2TxtPipeline) -> None:
+def test_what_is_drawn_is_described(txt2img: ModelPipeline, img2txt: ModelPipeline) -> None:
     from crossmodal.vision.preprocess import fit_square
 
     [images] = drawn(txt2img, ask("a big red circle in the center on a white background"))
-    image = fit_square(images[0], img2txt.side)
-    [outcome] = img2txt.run([Request(Img2TxtParams(image=BlobRef(key="k")), image)])
+    image = fit_square(images[0], img2txt.model.side or 0)
+    [outcome] = img2txt.run([HostRequest(Img2TxtParams(image=BlobRef(key="k")), image)])
     assert isinstance(outcome, Described)
     assert outcome.captions[0].text == "a big red circle in the center on a white background"
 
@@ -180,8 +185,9 @@ def test_a_broken_manifest_is_noticed(copy: Path, text: str) -> None:
 def test_weights_that_do_not_fit_their_config_are_noticed(copy: Path) -> None:
     config = (copy / "txt2img.json").read_text()
     (copy / "txt2img.json").write_text(config.replace('"layers": 4', '"layers": 5'))
+    seal(copy, "scenes", "scenes", {}, {})
     with pytest.raises(BundleInvalid, match=r"does not fit txt2img\.json"):
-        Txt2ImgPipeline(seal(copy, "scenes", "scenes", {}, {}), CPU)
+        BundleDrawing().load(copy, "cpu")
 
 
 def test_the_version_is_that_of_the_bytes(copy: Path, bundle: Bundle) -> None:

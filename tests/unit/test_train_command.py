@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from crossmodal.cli import load
 from crossmodal.datasets import scenes
-from crossmodal.models.bundle import MANIFEST, open_bundle, seal
+from crossmodal.networks.bundle import MANIFEST, open_bundle, seal
 from crossmodal.settings import SHIPPED_BUNDLE
 from crossmodal.training.cli import Judging, evaluate, train
 from crossmodal.training.evaluation import evaluate as evaluate_bundle

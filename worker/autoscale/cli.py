@@ -10,7 +10,7 @@ import typer
 from crossmodal import cli, logs
 from crossmodal.console import Json, errors_to_exit_status, print_json, print_table, say
 from crossmodal.errors import InvalidSetting
-from crossmodal.models.bundle import open_bundle
+from crossmodal.networks.bundle import open_bundle
 from crossmodal.settings import Settings, load_settings
 from worker.autoscale.demand import Demand
 from worker.autoscale.fleet import Fleet

@@ -1,5 +1,7 @@
 """Continuous batches: what is waiting the moment the device is free, up to a largest batch.
 
+All requests of a batch have the same key, which says what a model cannot mix.
+
 A lone request on an idle device waits for nobody. Where several batches run side by side, none
 takes more than its share, or some would be large and the others small. Each task has batches
 of its own, and the one whose oldest request has waited longest goes first. Interactive
@@ -10,7 +12,7 @@ with which a host has died before, has the device for itself.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -21,9 +23,11 @@ from crossmodal import tracing
 from crossmodal.errors import GpuOutOfMemory
 from crossmodal.kinds.task import Task
 from crossmodal.metrics import BATCH_SIZE, BATCH_WAIT, INFERENCE, counting
-from crossmodal.pipelines.base import Outcome, Pipeline, Request
+from crossmodal.models.contract import Canceled
 from worker.host.lanes import Lane, Quiet
+from worker.host.pipeline import HostRequest, Outcome, Pipeline
 from worker.host.spans import Share, record_batch
+from worker.host.watch import OnStep, Watch, no_step
 
 SUSPECT_PATIENCE_S = 1.0  # then others wait until the device is free for a suspect
 TELL_AGAIN_S = 1.0  # a caller is told again that its requests run, whose deadline begins then
@@ -43,11 +47,13 @@ class Ran(NamedTuple):
 class _Call:
     """Requests of one who waits for all of them; they may run in several batches."""
 
-    requests: Sequence[Request]
+    requests: Sequence[HostRequest]
     weights: Sequence[int]
+    keys: Sequence[Hashable]
     done: "asyncio.Future[list[Ran]]"
     alone: bool
     on_start: Callable[[int], None]
+    on_step: OnStep = no_step
     trace: str = ""
     since: float = field(default_factory=time.monotonic)
     next: int = 0
@@ -55,10 +61,17 @@ class _Call:
     told_at: float = 0.0
     ran: dict[int, list[Ran]] = field(default_factory=dict)  # by the first request's place
 
-    def take(self, most: int, *, one: bool) -> "_Portion":
-        """Its next requests that weigh no more than `most`; `one` whatever it weighs."""
+    @property
+    def next_key(self) -> Hashable:
+        """What a batch must have in common with the next request."""
+        return self.keys[self.next]
+
+    def take(self, key: Hashable, most: int, *, one: bool) -> "_Portion":
+        """Its next requests with that key that weigh no more than `most`; `one` in any case."""
         first, weight = self.next, 0
-        while self.next < len(self.weights) and (one or weight + self.weights[self.next] <= most):
+        while self.next < len(self.weights) and self.next_key == key:
+            if not one and weight + self.weights[self.next] > most:
+                break
             weight += self.weights[self.next]
             self.next += 1
             one = False
@@ -76,7 +89,7 @@ class _Portion(NamedTuple):
 
     call: _Call
     first: int
-    requests: Sequence[Request]
+    requests: Sequence[HostRequest]
     weight: int
 
 
@@ -84,7 +97,9 @@ class _Portion(NamedTuple):
 class _Batch:
     line: "_Line"
     portions: list[_Portion]
+    watch: Watch = field(default_factory=Watch)
     started: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=time.monotonic)  # when it took its last step
 
     @property
     def alone(self) -> bool:
@@ -95,7 +110,19 @@ class _Batch:
         return sum(len(portion.requests) for portion in self.portions)
 
     @property
-    def requests(self) -> list[Request]:
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for it."""
+        return not all(portion.call.done.done() for portion in self.portions)
+
+    def note_step(self, done: int, of: int) -> None:
+        """Tell all callers that have not gone."""
+        self.heard = time.monotonic()
+        for portion in self.portions:
+            if not portion.call.done.done():
+                portion.call.on_step(done, of)
+
+    @property
+    def requests(self) -> list[HostRequest]:
         return [request for portion in self.portions for request in portion.requests]
 
     def share_out(self, outcomes: Iterable[Outcome]) -> Iterator[tuple[_Portion, list[Outcome]]]:
@@ -146,20 +173,29 @@ class _Line:
         return False
 
     def take(self) -> _Batch:
-        """The next batch: whole requests, as many as fit, but always one."""
+        """The next batch: whole requests like the oldest one, as many as fit, but always one."""
+        head = self.calls[0]
+        if head.alone:
+            return _Batch(self, [self._portion(head, head.next_key, 0, one=True)])
+        key = head.next_key
         portions: list[_Portion] = []
         left = min(self._max_batch, -(-self._weight // self.lane.width))
-        while (call := self.head()) is not None and (not portions or not call.alone):
-            portion = call.take(0 if call.alone else left, one=not portions)
+        for call in list(self.calls):
+            if call.alone or call.done.done() or call.next_key != key:
+                continue
+            portion = self._portion(call, key, left, one=not portions)
             if portion.requests:
                 portions.append(portion)
-                left -= portion.weight
-            if call.next < len(call.requests):
-                break
-            self.calls.popleft()
-            if call.alone:
+            left -= portion.weight
+            if call.next < len(call.requests) and call.next_key == key:  # there is no more room
                 break
         return _Batch(self, portions)
+
+    def _portion(self, call: _Call, key: Hashable, most: int, *, one: bool) -> _Portion:
+        portion = call.take(key, most, one=one)
+        if call.next == len(call.requests):
+            self.calls.remove(call)
+        return portion
 
 
 class Batcher:
@@ -189,10 +225,10 @@ class Batcher:
         self._out_of_memory = 0
 
     @property
-    def running_s(self) -> float:
-        """For how long the oldest batch on the device has been running; 0 when there is none."""
+    def silent_s(self) -> float:
+        """For how long some batch on the device has taken no step; 0 when there is none."""
         now = time.monotonic()
-        return max((now - batch.started for batch in self._running), default=0.0)
+        return max((now - batch.heard for batch in self._running), default=0.0)
 
     @property
     def is_worn_out(self) -> bool:
@@ -206,28 +242,40 @@ class Batcher:
     async def run(
         self,
         task: Task,
-        requests: Sequence[Request],
+        requests: Sequence[HostRequest],
         *,
         alone: bool = False,
         bulk: bool = False,
         on_start: Callable[[int], None] = lambda size: None,
+        on_step: OnStep = no_step,
         trace: str = "",
     ) -> list[Ran]:
         """What became of each request, once all of them have run.
 
         `on_start` is called with how many requests are on the device: when one of these goes
         there, again with one that goes more than a second later, and when others join one that
-        was alone. A caller that is canceled leaves the line. `trace` is the traceparent that
-        its spans belong to.
+        was alone. `on_step` is told, now and then, how many steps of how many its batch has done.
+        A caller that is canceled leaves the line, and a batch that nobody waits for ends at its
+        next step. `trace` is the traceparent that its spans belong to.
         """
         if not requests:
             return []
         done: asyncio.Future[list[Ran]] = asyncio.get_running_loop().create_future()
         line = self._lines[bulk][task]
         weights = [line.pipeline.weight(request) for request in requests]
-        line.add(_Call(requests, weights, done, alone, on_start, trace))
+        keys = [line.pipeline.key(request) for request in requests]
+        line.add(_Call(requests, weights, keys, done, alone, on_start, on_step, trace))
         self._dispatch()
-        return await done
+        try:
+            return await done
+        finally:
+            if done.cancelled():
+                self._end_unwanted()
+
+    def _end_unwanted(self) -> None:
+        for batch in self._running:
+            if not batch.is_wanted:
+                batch.watch.cancel()
 
     def _dispatch(self) -> None:
         """Give the device all that it can take now."""
@@ -267,7 +315,10 @@ class Batcher:
         self._tell_sizes(batch)
         if not batch.line.is_bulk:
             self._quiet.end()
-        future = asyncio.wrap_future(batch.line.lane.run(batch.line.task, batch.requests))
+        loop = asyncio.get_running_loop()
+        batch.watch.on_step = lambda *step: loop.call_soon_threadsafe(batch.note_step, *step)
+        line = batch.line
+        future = asyncio.wrap_future(line.lane.run(line.task, batch.requests, batch.watch))
         future.add_done_callback(partial(self._finish, batch))
 
     def _tell_sizes(self, new: _Batch) -> None:
@@ -288,11 +339,12 @@ class Batcher:
             self._quiet.begin()
         if future.cancelled():  # as at the end of the loop
             return
-        if (error := future.exception()) is not None:  # nothing that a request may raise
+        error = future.exception()
+        if error is not None and not isinstance(error, Canceled):  # nothing a request may raise
             for call, *_ in batch.portions:
                 if not call.done.done():
                     call.done.set_exception(error)
-        else:
+        elif error is None:
             self._hand_out(batch, future.result())
         self._dispatch()
 

@@ -5,9 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from crossmodal import tracing
 from crossmodal.errors import (
     CrossmodalError,
@@ -20,14 +17,12 @@ from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.registry import kind_of
 from crossmodal.kinds.task import Task
 from worker.host.link import Link
+from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer, HostInfo, Message, pack_pixels, unpack_pixels
+from worker.host.watch import OnStep, no_step
 
 POLL_S = 0.1  # a unix socket cannot be waited for, only tried
 MARGIN_S = 5.0  # a host that hangs ends itself; only one that cannot is given up here
-
-
-HostRequest = tuple[ItemParams, NDArray[np.uint8] | None]
-"""Params, and of img2txt the picture, uint8 RGB (side, side, 3)."""
 
 
 class HostClient:
@@ -58,11 +53,13 @@ class HostClient:
         alone: bool = False,
         bulk: bool = False,
         on_device: Callable[[int], None] = lambda size: None,
+        on_step: OnStep = no_step,
     ) -> list[Answer | CrossmodalError]:
         """Have the models do some jobs' part, `alone` on the device or with others.
 
         What the models made of each request, or its error. `on_device` is called, perhaps more
-        than once, when some of them go to the device, with how many requests are there then.
+        than once, when some of them go to the device, with how many requests are there then, and
+        `on_step` now and then with how many steps of how many they have done.
         One that is canceled frees its place. Raises `ModelHostUnavailable` when there is no
         host, `ModelHostCrashed` when one died before it answered, and `TimedOut`.
         """
@@ -76,7 +73,7 @@ class HostClient:
             ],
             **({"trace": trace} if trace else {}),
         }  # fmt: skip
-        return _answers(await link.ask(request, int(bulk), on_device), len(requests))
+        return _answers(await link.ask(request, int(bulk), on_device, on_step), len(requests))
 
     async def close(self) -> None:
         """End the connection; what still runs over it is lost."""

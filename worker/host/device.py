@@ -13,8 +13,7 @@ import torch
 
 from crossmodal.errors import InvalidSetting
 from crossmodal.metrics import GPU_MEMORY
-from crossmodal.pipelines.base import no_pause
-from worker.host.lanes import Lane, Pipelines, Quiet, core_lanes
+from worker.host.lanes import Lane, Pipelines, Quiet, core_lanes, never
 
 ON_GPU = 2
 LOW, HIGH = 0, -1  # priorities of CUDA streams
@@ -40,7 +39,7 @@ def new_lanes(
     if device.type == "cpu":
         return core_lanes(pipelines, quiet, name, lambda: torch.set_num_threads(1))
     return (
-        Lane(pipelines, ON_GPU, no_pause, lambda: _use_stream(device, HIGH), name),
+        Lane(pipelines, ON_GPU, never, lambda: _use_stream(device, HIGH), name),
         Lane(pipelines, ON_GPU, quiet.give_way, lambda: _use_stream(device, LOW), name),
     )
 

@@ -3,22 +3,23 @@
 import logging
 import os
 
-from crossmodal.errors import CrossmodalError, GpuOutOfMemory, InferenceFailed
+from crossmodal.errors import CrossmodalError, GpuOutOfMemory
 from crossmodal.metrics import OUT_OF_MEMORY, counting
-from crossmodal.pipelines.base import Outcome, Pause, Pipeline, Request, no_pause
+from crossmodal.models.contract import UNWATCHED, Link
 from worker.host.memory import free_memory, is_broken, is_out_of_memory
+from worker.host.pipeline import HostRequest, Outcome, Pipeline, failed
 
 log = logging.getLogger(__name__)
 
 
 def run_isolated(
-    pipeline: Pipeline, requests: list[Request], pause: Pause = no_pause, device: str = "cpu"
+    pipeline: Pipeline, requests: list[HostRequest], link: Link = UNWATCHED, device: str = "cpu"
 ) -> list[Outcome]:
-    """An outcome for every request, in their order.
+    """An outcome for every request, in their order. Raises `Canceled`.
 
     If the batch raises, each request runs alone; if the device has no memory for it, in halves.
     """
-    outcomes = _run(pipeline, requests, pause, device)
+    outcomes = _run(pipeline, requests, link, device)
     if not isinstance(outcomes, CrossmodalError):
         return outcomes
     # Only now that the exception is gone, and with it what its frames held, is there memory.
@@ -28,14 +29,14 @@ def run_isolated(
         return [outcomes]
     size = (len(requests) + 1) // 2 if isinstance(outcomes, GpuOutOfMemory) else 1
     parts = [requests[i : i + size] for i in range(0, len(requests), size)]
-    return [outcome for part in parts for outcome in run_isolated(pipeline, part, pause, device)]
+    return [outcome for part in parts for outcome in run_isolated(pipeline, part, link, device)]
 
 
 def _run(
-    pipeline: Pipeline, requests: list[Request], pause: Pause, device: str
+    pipeline: Pipeline, requests: list[HostRequest], link: Link, device: str
 ) -> list[Outcome] | CrossmodalError:
     try:
-        outcomes = pipeline.run(requests, pause)
+        outcomes = pipeline.run(requests, link)
         if len(outcomes) != len(requests):
             raise RuntimeError(f"{len(outcomes)} outcomes for {len(requests)} requests")
     except CrossmodalError as e:
@@ -51,5 +52,5 @@ def _run(
             return GpuOutOfMemory(f"the device has no memory for this request alone: {e}")
         if len(requests) == 1:
             log.exception("the model failed on one request")
-        return InferenceFailed(f"the model failed on this request: {type(e).__name__}: {e}")
+        return failed(e)
     return outcomes

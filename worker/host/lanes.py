@@ -21,18 +21,26 @@ from typing import NoReturn
 
 from crossmodal.kinds.task import Task
 from crossmodal.metrics import count_as
-from crossmodal.pipelines.base import Outcome, Pause, Pipeline, Request, no_pause
+from crossmodal.models.contract import Canceled
 from crossmodal.processes import die_with_parent
 from worker.devices import cores
 from worker.host.isolation import run_isolated
+from worker.host.pipeline import HostRequest, Outcome, Pipeline
+from worker.host.watch import Stepper, Watch
 
 log = logging.getLogger(__name__)
 
 BULK_NICE = 10
 GIVE_WAY_S = 0.1  # that a bulk batch is held up at once
 CLOSE_S = 1.0
+CANCEL = "cancel"  # what a process is told instead of its next batch: end this one
 
 Pipelines = Mapping[Task, Pipeline]
+Pause = Callable[[], None]
+
+
+def never() -> None:
+    """How batches give way that give way to nobody."""
 
 
 class Quiet:
@@ -57,7 +65,7 @@ class Lane:
     """`width` places for batches, each in a thread of this process; nobody waits in it."""
 
     def __init__(
-        self, pipelines: Pipelines, width: int, pause: Pause = no_pause,
+        self, pipelines: Pipelines, width: int, pause: Pause = never,
         prepare: Callable[[], None] = lambda: None, device: str = "cpu", name: str = "",
     ) -> None:  # fmt: skip
         self.width = width
@@ -71,10 +79,15 @@ class Lane:
     def is_free(self) -> bool:
         return self._free > 0
 
-    def run(self, task: Task, requests: Sequence[Request]) -> "Future[list[Outcome]]":
-        """Have a free place do it; `leave` must follow once it is done."""
+    def run(
+        self, task: Task, requests: Sequence[HostRequest], watch: Watch
+    ) -> "Future[list[Outcome]]":
+        """Have a free place do it; `leave` must follow once it is done.
+
+        The future raises `Canceled` where the batch was canceled by its watch.
+        """
         self._free -= 1
-        return self._threads.submit(self._run, task, list(requests))
+        return self._threads.submit(self._run, task, list(requests), watch)
 
     def leave(self) -> None:
         self._free += 1
@@ -83,15 +96,16 @@ class Lane:
         """End what the lane has begun; whatever still runs in it is lost."""
         self._threads.shutdown(wait=False)
 
-    def _run(self, task: Task, requests: list[Request]) -> list[Outcome]:
-        return run_isolated(self._pipelines[task], requests, self._pause, self._device)
+    def _run(self, task: Task, requests: list[HostRequest], watch: Watch) -> list[Outcome]:
+        stepper = Stepper(watch.is_canceled, watch.on_step, self._pause)
+        return run_isolated(self._pipelines[task], requests, stepper, self._device)
 
 
 class ForkedLane(Lane):
     """A lane whose places are processes. To be made while the host has no other threads."""
 
     def __init__(
-        self, pipelines: Pipelines, width: int, pause: Pause = no_pause,
+        self, pipelines: Pipelines, width: int, pause: Pause = never,
         prepare: Callable[[], None] = lambda: None, device: str = "cpu", name: str = "",
     ) -> None:  # fmt: skip
         super().__init__(pipelines, width, pause, device=device)
@@ -117,16 +131,27 @@ class ForkedLane(Lane):
         for process in self._processes:
             process.join(CLOSE_S)
 
-    def _run(self, task: Task, requests: list[Request]) -> list[Outcome]:
+    def _run(self, task: Task, requests: list[HostRequest], watch: Watch) -> list[Outcome]:
         place = self._idle.get()
         try:
             place.send((task, requests))
-            outcomes: list[Outcome] = place.recv()
+            watch.joined(lambda: place.send(CANCEL))
+            outcomes = self._outcomes(place, watch)
+            watch.joined(None)
         except Exception as e:  # it has died, or who knows what of a batch is still in the pipe
             if self._is_closed:
                 raise
             _end(f"a process that runs batches is lost: {e!r}")
         self._idle.put(place)
+        if outcomes is None:
+            raise Canceled
+        return outcomes
+
+    def _outcomes(self, place: Connection, watch: Watch) -> list[Outcome] | None:
+        """What a process made of a batch, None where it was canceled; its steps are told."""
+        while isinstance(said := place.recv(), tuple):
+            watch.on_step(*said)
+        outcomes: list[Outcome] | None = said
         return outcomes
 
     def _serve(self, place: Connection, prepare: Callable[[], None], part: str) -> None:
@@ -137,10 +162,25 @@ class ForkedLane(Lane):
         prepare()
         while True:
             try:
-                task, requests = place.recv()
+                said = place.recv()
             except EOFError:
                 return
-            place.send(super()._run(task, requests))
+            if said != CANCEL:  # of a batch that had just ended
+                place.send(self._run_here(place, *said))
+
+    def _run_here(
+        self, place: Connection, task: Task, requests: list[HostRequest]
+    ) -> list[Outcome] | None:
+        """What became of a batch; None where it was canceled."""
+
+        def is_canceled() -> bool:
+            return place.poll() and place.recv() == CANCEL
+
+        stepper = Stepper(is_canceled, lambda *step: place.send(step), self._pause)
+        try:
+            return run_isolated(self._pipelines[task], requests, stepper, self._device)
+        except Canceled:
+            return None
 
 
 def core_lanes(
@@ -158,7 +198,7 @@ def core_lanes(
 
     kind = ForkedLane if sys.platform == "linux" else Lane
     return (
-        kind(pipelines, cores(), no_pause, prepare, name, "interactive"),
+        kind(pipelines, cores(), never, prepare, name, "interactive"),
         kind(pipelines, cores(), quiet.give_way, prepare_bulk, name, "bulk"),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from crossmodal.errors import InvalidParams, ModelHostCrashed, TimedOut, described
 from worker.host.frames import Frames
 from worker.host.protocol import HostInfo, Message
+from worker.host.watch import OnStep
 
 
 @dataclass(eq=False, slots=True)
@@ -15,6 +16,7 @@ class _Waiting:
 
     reply: "asyncio.Future[Message | Exception]"
     on_device: Callable[[int], None]
+    on_step: OnStep
     size: int = 0  # requests on the device, its own with them; 0 until it is there
     timer: asyncio.TimerHandle | None = None
 
@@ -36,7 +38,9 @@ class Link(Frames):
         self._waiting: dict[int, _Waiting] = {}
         self._asked = 0
 
-    async def ask(self, request: Message, rank: int, on_device: Callable[[int], None]) -> Message:
+    async def ask(
+        self, request: Message, rank: int, on_device: Callable[[int], None], on_step: OnStep
+    ) -> Message:
         """The host's reply; one that is canceled frees its place there.
 
         Raises `ModelHostCrashed`, `TimedOut`, and `InvalidParams` when it cannot be sent.
@@ -47,7 +51,7 @@ class Link(Frames):
             self.send(request, rank)
         except ValueError as e:
             raise InvalidParams(f"the model host cannot be asked this: {e}") from e
-        waiting = _Waiting(asyncio.get_running_loop().create_future(), on_device)
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), on_device, on_step)
         self._waiting[number] = waiting
         try:
             outcome = await waiting.reply
@@ -73,6 +77,8 @@ class Link(Frames):
             return
         if type(size := message.get("on_device")) is int:
             self._goes_to_device(waiting, size)
+        elif "step" in message:
+            self._takes_step(waiting, *message["step"])
         elif "ok" in message or "error" in message:
             del self._waiting[number]
             waiting.end(message)
@@ -89,14 +95,25 @@ class Link(Frames):
 
     def _goes_to_device(self, waiting: _Waiting, size: int) -> None:
         waiting.size = size
-        if waiting.timer is not None:
-            waiting.timer.cancel()
-        loop = asyncio.get_running_loop()
-        waiting.timer = loop.call_later(self._timeout_s, self._expire, waiting)
+        self._wait_on(waiting)
         try:
             waiting.on_device(size)
         except Exception as e:  # noqa: BLE001 - it is told to whom it belongs, and only there
             waiting.end(e)
+
+    def _takes_step(self, waiting: _Waiting, done: int, of: int) -> None:
+        self._wait_on(waiting)
+        try:
+            waiting.on_step(done, of)
+        except Exception as e:  # noqa: BLE001 - as above
+            waiting.end(e)
+
+    def _wait_on(self, waiting: _Waiting) -> None:
+        """The host has said something of it: its time begins anew."""
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        loop = asyncio.get_running_loop()
+        waiting.timer = loop.call_later(self._timeout_s, self._expire, waiting)
 
     def _expire(self, waiting: _Waiting) -> None:
         waiting.end(TimedOut(f"the model host said nothing for {self._timeout_s:g} s"))

@@ -9,6 +9,7 @@ request   {"id", "op": "run", "task": …, "alone": bool, "bulk": bool,
 cancel    {"id", "op": "cancel"}: nobody waits for that request any more; it has no reply
 notice    {"id", "on_device": how many requests are on the device}, when one of these goes
           there, again with one that goes later than a second, and when others join one alone
+step      {"id", "step": [done, of]}: how far the batch is that some of these are in; now and then
 reply     {"id", "ok": {…}} or {"id", "error": {"code", "message", "retryable"}}; "ok" is
           {"model", "bundle_version", "answers": [{…} or {"error": …}, …]}
 answer    {"batch": [how many requests, seconds of waiting, seconds of inference]}, and of

@@ -14,11 +14,12 @@ from crossmodal.errors import CrossmodalError, InvalidParams, InvalidSetting, Mo
 from crossmodal.files import write_whole
 from crossmodal.jobs.record import Failure
 from crossmodal.kinds.task import Task, parse_task
-from crossmodal.pipelines.base import Drawn, Request
 from worker.devices import info_file
 from worker.host.batcher import Batcher, Ran
 from worker.host.frames import Frames
+from worker.host.pipeline import Drawn, HostRequest
 from worker.host.protocol import HostInfo, Message, pack_pixels, unpack_pixels
+from worker.host.watch import OnStep
 
 log = logging.getLogger("worker.host")
 
@@ -32,17 +33,20 @@ class ModelHost:
         self.info = info
         self.batcher = batcher
 
-    async def answer(self, message: Message, on_device: Callable[[int], None]) -> Message:
+    async def answer(
+        self, message: Message, on_device: Callable[[int], None], on_step: OnStep
+    ) -> Message:
         """The reply to one request; whatever is wrong with it becomes an error reply.
 
-        `on_device` is told how many requests are on the device, when some of these go there.
+        `on_device` is told how many requests are on the device, when some of these go there, and
+        `on_step` how far their batch is.
         """
         try:
             task, requests = _understood(message)
             ran = await self.batcher.run(
                 task, requests,
                 alone=bool(message.get("alone")), bulk=bool(message.get("bulk")),
-                trace=str(message.get("trace", "")), on_start=on_device,
+                trace=str(message.get("trace", "")), on_start=on_device, on_step=on_step,
             )  # fmt: skip
             return {"ok": {
                 "model": self.info.model, "bundle_version": self.info.bundle_version,
@@ -69,7 +73,7 @@ def _answer(ran: Ran) -> Message:
     return made
 
 
-def _understood(message: Message) -> tuple[Task, list[Request]]:
+def _understood(message: Message) -> tuple[Task, list[HostRequest]]:
     """What is to be run. Raises `InvalidParams`."""
     task = parse_task(str(message.get("task")))
     try:
@@ -78,7 +82,7 @@ def _understood(message: Message) -> tuple[Task, list[Request]]:
         images = [unpack_pixels(one.get("image")) for one in packed]
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise InvalidParams(f"the message cannot be understood: {e}") from e
-    return task, [Request(*both) for both in zip(params, images, strict=True)]
+    return task, [HostRequest(*both) for both in zip(params, images, strict=True)]
 
 
 class Conversation(Frames):
@@ -114,7 +118,9 @@ class Conversation(Frames):
     async def _answer(self, number: int, message: Message) -> None:
         rank = int(bool(message.get("bulk")))
         reply = await self._host.answer(
-            message, lambda size: self.send({"id": number, "on_device": size}, rank)
+            message,
+            lambda size: self.send({"id": number, "on_device": size}, rank),
+            lambda done, of: self.send({"id": number, "step": [done, of]}, rank),
         )
         del self.running[number]
         try:
@@ -143,7 +149,10 @@ async def listen(path: Path, converse: Callable[[], asyncio.BaseProtocol]) -> as
 
 
 async def serve(host: ModelHost, path: Path, limit_s: float, beat: Path | None = None) -> None:
-    """Listen; returns when told to stop by SIGTERM or SIGINT. No batch may run for `limit_s`."""
+    """Listen; returns when told to stop by SIGTERM or SIGINT.
+
+    No batch may be silent for `limit_s`.
+    """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -168,9 +177,9 @@ async def watch(batcher: Batcher, limit_s: float, beat: Path | None) -> None:
     A device that hangs can be interrupted by nothing: the process must go, at once.
     """
     while not batcher.is_worn_out:
-        if batcher.running_s > limit_s:
-            log.critical("a batch has run for %.0f s, %g are allowed: the device hangs, this "
-                         "host ends", batcher.running_s, limit_s)  # fmt: skip
+        if batcher.silent_s > limit_s:
+            log.critical("a batch has taken no step for %.0f s, %g are allowed: the device hangs, "
+                         "this host ends", batcher.silent_s, limit_s)  # fmt: skip
             os._exit(os.EX_TEMPFAIL)
         if beat is not None:
             beat.touch()

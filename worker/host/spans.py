@@ -7,7 +7,7 @@ from typing import NamedTuple
 from crossmodal import tracing
 from crossmodal.errors import CrossmodalError
 from crossmodal.kinds.task import Task
-from crossmodal.pipelines.base import Outcome
+from worker.host.pipeline import Outcome
 
 
 class Share(NamedTuple):

@@ -8,21 +8,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 
 if "worker.host" in sys.orig_argv:
     import torch
 
-    from crossmodal.kinds.txt2img import Txt2ImgParams
-    from crossmodal.pipelines.base import Outcome, Pause, Request, no_pause
-    from crossmodal.pipelines.txt2img import Txt2ImgPipeline
+    from crossmodal.models.contract import Batch, Outcome
+    from crossmodal.models.drawing import BundleDrawing
 
-    draw = Txt2ImgPipeline.run
+    draw = BundleDrawing.run
 
-    def run(
-        self: Txt2ImgPipeline, batch: Sequence[Request], pause: Pause = no_pause
-    ) -> list[Outcome]:
-        prompts = [r.params.prompt for r in batch if isinstance(r.params, Txt2ImgParams)]
+    def run(self: BundleDrawing, batch: Batch) -> list[Outcome]:
+        prompts = [request.params.prompt for request in batch]
         if any("poison" in prompt for prompt in prompts):
             os.kill(os.getpid(), signal.SIGKILL)
         if any("tarpit" in prompt for prompt in prompts):
@@ -31,6 +27,6 @@ if "worker.host" in sys.orig_argv:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         if any("breaker" in prompt for prompt in prompts):
             raise torch.AcceleratorError("CUDA error: device-side assert triggered")
-        return draw(self, batch, pause)
+        return draw(self, batch)
 
-    Txt2ImgPipeline.run = run  # type: ignore[method-assign]
+    BundleDrawing.run = run  # type: ignore[method-assign]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crossmodal.models.text_encoder import TextEncoder, TextEncoderConfig
+from crossmodal.networks.text_encoder import TextEncoder, TextEncoderConfig
 
 STEM_SIDE = 32  # what pictures are brought to before anything else
 NORM_GROUPS = 8

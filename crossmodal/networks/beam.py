@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crossmodal.models.captioner import END, Captioner
+from crossmodal.networks.captioner import END, Captioner
 
 AT_ONCE = {"cpu": 4}  # pictures that are encoded at once; on a CPU, more are no faster
 
@@ -31,13 +31,13 @@ class Hypothesis:
 @torch.inference_mode()
 def search(
     model: Captioner, images: Tensor, limits: Sequence[Limits],
-    pause: Callable[[], None] = lambda: None,
+    step: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """The best captions of each picture, best first, as many as its limits want.
 
     images uint8 (B, 3, side, side). A beam that reaches `max_words` is cut there. Each picture
     is searched as if it were alone: one with a smaller width has no more beams than that.
-    `pause` is called every few milliseconds.
+    `step` is told every few milliseconds how many of at most how many words are found.
     """
 
     K, V = max(x.width for x in limits), len(model.config.words)
@@ -47,7 +47,8 @@ def search(
     ).T[..., None]  # each (B, 1)
     rank = torch.arange(K, device=device)
     too_many, wanted = rank >= width, rank < count  # (B, K)
-    features = _encoded(model, images, pause)  # (B, N, W)
+    longest = max(x.max_words for x in limits)
+    features = _encoded(model, images, lambda: step(0, longest))  # (B, N, W)
     keys = model.decoder.keys(features)
     state = model.decoder.begin(features, K)
     scores = torch.full(too_many.shape, float("-inf"), device=device)  # (B, K), best first
@@ -57,11 +58,11 @@ def search(
     stay[END] = 0
     steps: list[tuple[Tensor, Tensor]] = []  # of each length: which beams went on, with which word
     last = torch.full_like(too_many, END, dtype=torch.long)
-    for length in range(1, max(x.max_words for x in limits) + 1):
-        pause()
+    for length in range(1, longest + 1):
+        step(length - 1, longest)
         logits, state = model.decoder.step(last, state, features, keys)
-        step = torch.where(ended[..., None], stay, logits.log_softmax(-1))  # (B, K, V)
-        scores, index = (scores[..., None] + step).flatten(1).topk(K)
+        added = torch.where(ended[..., None], stay, logits.log_softmax(-1))  # (B, K, V)
+        scores, index = (scores[..., None] + added).flatten(1).topk(K)
         scores = scores.masked_fill(too_many, float("-inf"))
         beam, last = index // V, index % V  # (B, K)
         steps.append((beam, last))

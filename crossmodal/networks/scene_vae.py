@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crossmodal.models.text_encoder import TextEncoder, TextEncoderConfig
+from crossmodal.networks.text_encoder import TextEncoder, TextEncoderConfig
 
 OUTSIDE = 12.0  # a mask's logit outside its template: -12, coverage 6e-6
 REACH = 1.2  # a template covers 1.2 radii around its object

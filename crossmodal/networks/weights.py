@@ -18,11 +18,11 @@ from torch import nn
 from crossmodal.errors import BundleInvalid
 from crossmodal.files import write_whole
 from crossmodal.invalid import explained
-from crossmodal.models.bundle import BERT, WORDS, Bundle, bert_files
-from crossmodal.models.captioner import Captioner, CaptionerConfig
-from crossmodal.models.drawing import KINDS, DrawingConfig, build
-from crossmodal.models.picture_vae import PictureVAE
-from crossmodal.models.scene_vae import SceneVAE
+from crossmodal.networks.bundle import BERT, WORDS, Bundle, bert_files
+from crossmodal.networks.captioner import Captioner, CaptionerConfig
+from crossmodal.networks.drawing import KINDS, DrawingConfig, build
+from crossmodal.networks.picture_vae import PictureVAE
+from crossmodal.networks.scene_vae import SceneVAE
 from crossmodal.text.bert import BertVectors
 from crossmodal.text.vectors import TextVectors
 from crossmodal.text.word2vec import load_vectors

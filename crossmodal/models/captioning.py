@@ -1,0 +1,48 @@
+"""The captioner of a bundle of ours."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crossmodal.kinds.img2txt import Img2TxtParams
+from crossmodal.models.contract import Batch, Caption, Model, Outcome
+from crossmodal.networks.beam import Hypothesis, Limits, search
+from crossmodal.networks.bundle import open_bundle
+from crossmodal.networks.captioner import Captioner
+from crossmodal.networks.weights import load_captioner
+
+
+class BundleCaptioning(Model):
+    """Beam search with the captioner; a batch may ask for searches of different widths."""
+
+    kind = "img2txt"
+
+    def load(self, folder: Path, device: str) -> None:
+        self._device = torch.device(device)
+        self._model: Captioner = load_captioner(open_bundle(folder), self._device)
+        self._model.encoder.fuse()
+        self.side = self._model.config.side
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        limits = [_limits(request.params) for request in batch]
+        images = np.stack([np.asarray(request.image) for request in batch])  # (B, H, W, 3)
+        found = search(self._model, self._on_device(images), limits, batch.step)
+        return [[self._caption(h) for h in hypotheses] for hypotheses in found]
+
+    def _on_device(self, images: NDArray[np.uint8]) -> Tensor:
+        """uint8 (B, 3, H, W), with the channels last in memory, as convolutions like it."""
+        tensor = torch.from_numpy(images)
+        if self._device.type == "cuda":  # from pinned memory, the copy leaves this thread free
+            tensor = tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor.permute(0, 3, 1, 2)
+
+    def _caption(self, hypothesis: Hypothesis) -> Caption:
+        words = (self._model.config.words[i] for i in hypothesis.words)
+        return Caption(" ".join(words), round(hypothesis.log_probability, 4))
+
+
+def _limits(params: Img2TxtParams) -> Limits:
+    return Limits(max(params.beam_width, params.count), params.max_words, params.count)

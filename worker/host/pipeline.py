@@ -1,0 +1,164 @@
+"""A loaded model as the lanes of a host see it: requests of jobs in, their outcomes out.
+
+Always a batch: the same length, the same order, a failure an item.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossmodal.errors import CrossmodalError, InferenceFailed
+from crossmodal.jobs.record import GeneratedCaption
+from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.fields import MAX_SEED, BlobRef
+from crossmodal.kinds.registry import kind_named
+from crossmodal.models.contract import UNWATCHED, Batch, Caption, Link, Model, Picture, Request
+
+WARMUP_SIDE = 64  # pixels of the picture that a model is warmed up with, if it says no other
+
+
+class HostRequest(NamedTuple):
+    """What one job, or one item of a bulk message, asks for; `image` is uint8 RGB (H, W, 3)."""
+
+    params: ItemParams
+    image: NDArray[np.uint8] | None = None
+
+
+class Drawn(NamedTuple):
+    """Pictures uint8 RGB (count, H, W, 3), and what of the prompt was not understood."""
+
+    images: NDArray[np.uint8]
+    unknown_words: tuple[str, ...]
+    suggestions: dict[str, str]
+
+
+class Described(NamedTuple):
+    """Captions, the likeliest first."""
+
+    captions: tuple[GeneratedCaption, ...]
+
+
+Outcome = Drawn | Described | CrossmodalError
+
+
+class Pipeline(ABC):
+    """What a lane runs. A host whose lanes are threads calls it from several at once."""
+
+    def weight(self, request: HostRequest) -> int:
+        """How many the request counts for in a batch."""
+        return 1
+
+    def key(self, request: HostRequest) -> Hashable:
+        """What is equal in all requests of a batch."""
+        return None
+
+    @abstractmethod
+    def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
+        """One outcome a request, in their order. Raises what a model raises, and `Canceled`."""
+
+
+class ModelPipeline(Pipeline):
+    """A model: a job's pictures are requests of their own, and what it returns is checked."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._kind = kind_named(model.kind)
+        self._draws = self._kind.output == "images"
+
+    def warmup(self) -> None:
+        """Run the model's example once. Raises what is wrong with the model."""
+        fields = dict(self.model.example())
+        image = None
+        if self._kind.picture is not None:
+            side = self.model.side or WARMUP_SIDE
+            fields[self._kind.picture] = BlobRef(key="warmup")
+            image = np.zeros((side, side, 3), np.uint8)
+        [outcome] = self.run([HostRequest(self.model.Params.model_validate(fields), image)])
+        if isinstance(outcome, CrossmodalError):
+            raise outcome
+
+    def weight(self, request: HostRequest) -> int:
+        return request.params.count if self._draws else 1
+
+    def key(self, request: HostRequest) -> Hashable:
+        return tuple(getattr(request.params, name) for name in self.model.shared)
+
+    def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
+        requests = [part for request in batch for part in self._parts(request)]
+        made = iter(self._run_all(requests, link))
+        return [self._whole([next(made) for _ in range(self.weight(r))]) for r in batch]
+
+    def _parts(self, request: HostRequest) -> Iterator[Request]:
+        first = getattr(request.params, "seed", None) or 0
+        for i in range(self.weight(request)):
+            yield Request(request.params, (first + i) % (MAX_SEED + 1), request.image)
+
+    def _run_all(self, requests: Sequence[Request], link: Link) -> list[Any]:
+        size = self.model.max_batch or len(requests)
+        starts = range(0, len(requests), size)
+        made: list[Any] = []
+        for number, start in enumerate(starts):
+            some = requests[start : start + size]
+            outcomes = self.model.run(Batch(some, Share(link, number, len(starts))))
+            if len(outcomes) != len(some):
+                raise RuntimeError(f"{len(outcomes)} outcomes for {len(some)} requests")
+            made += outcomes
+        return made
+
+    def _whole(self, made: Sequence[Any]) -> Outcome:
+        """What became of a request of a job, of what became of its parts."""
+        error = next((one for one in made if isinstance(one, Exception)), None)
+        if error is not None:
+            return error if isinstance(error, CrossmodalError) else failed(error)
+        try:
+            return _drawn(made) if self._draws else _described(made[0])
+        except (TypeError, ValueError) as e:
+            return InferenceFailed(f"what the model {self.model.kind} made cannot be used: {e}")
+
+
+class Share:
+    """The steps of one of several runs that a batch takes, one after another."""
+
+    def __init__(self, link: Link, number: int, runs: int) -> None:
+        self._link, self._number, self._runs = link, number, runs
+
+    def step(self, done: int, of: int) -> None:
+        self._link.step(self._number * of + done, self._runs * of)
+
+
+def failed(error: Exception) -> InferenceFailed:
+    """What a model may raise or return, as an outcome."""
+    return InferenceFailed(f"the model failed on this request: {type(error).__name__}: {error}")
+
+
+def _drawn(made: Sequence[Any]) -> Drawn:
+    pictures = [one if isinstance(one, Picture) else Picture(one) for one in made]
+    first = pictures[0]
+    return Drawn(
+        np.stack([_pixels(one.pixels) for one in pictures]), first.unknown_words,
+        dict(first.suggestions),
+    )  # fmt: skip
+
+
+def _pixels(made: Any) -> NDArray[np.uint8]:
+    """A picture as uint8 RGB (H, W, 3). Raises `TypeError` or `ValueError`."""
+    pixels = np.asarray(made)
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"a picture has the shape {pixels.shape}, not (height, width, 3)")
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise TypeError(f"a picture is of {pixels.dtype}, not of uint8, nor of floats from 0 to 1")
+    if not np.isfinite(pixels).all():
+        raise ValueError("it has NaN: a model in half precision may need float32 or bfloat16")
+    return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _described(made: Any) -> Described:
+    captions = [one if isinstance(one, Caption) else Caption(*one) for one in made]
+    return Described(tuple(
+        GeneratedCaption(text=one.text, log_probability=one.log_probability) for one in captions
+    ))  # fmt: skip
