@@ -1,6 +1,7 @@
 import asyncio
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.contract import UNWATCHED, Link
 from tests.at_once import at_once
+from tests.waiting import until
 from worker.host.batcher import WORN_OUT_AFTER, Batcher, Ran
 from worker.host.isolation import run_isolated
-from worker.host.lanes import Lane, Quiet
+from worker.host.lanes import ForkedLane, Lane, Quiet
 from worker.host.memory import is_broken, is_out_of_memory
 from worker.host.pipeline import Described, Drawn, HostRequest, Outcome, Pipeline
 
@@ -492,3 +494,135 @@ def test_a_bulk_batch_does_not_give_way_for_ever(monkeypatch: pytest.MonkeyPatch
     pipeline = Encounter(patience_s=10)
     asyncio.run(meet(pipeline))
     assert pipeline.overtook is True
+
+
+class Mixed(Recorder):
+    """Cannot mix counts."""
+
+    def key(self, request: HostRequest) -> Hashable:
+        return request.params.count
+
+
+def test_a_batch_has_only_what_the_model_can_mix_and_the_oldest_goes_first() -> None:
+    pipeline = Mixed()
+    asked = [request("held"), *(request(f"p{i}", count=1 + i % 2) for i in range(6))]
+    ran = asyncio.run(run_all(pipeline, asked, max_batch=8))
+    assert names(ran) == ["held", *(f"p{i}" for i in range(6))]
+    assert pipeline.batches == [["held"], ["p0", "p2", "p4"], ["p1", "p3", "p5"]]
+
+
+def test_a_call_whose_requests_cannot_be_mixed_gets_them_all_in_order() -> None:
+    pipeline = Mixed()
+    asked = [request(f"p{i}", count=1 + i // 2 % 2) for i in range(6)]
+    ran = asyncio.run(batcher_of(pipeline, 8).run(Task("txt2img"), asked))
+    assert names(ran) == [f"p{i}" for i in range(6)]
+    assert pipeline.batches == [["p0", "p1"], ["p2", "p3"], ["p4", "p5"]]
+
+
+class Stepping(Recorder):
+    """Takes a step whenever the test lets it, until there are enough."""
+
+    def __init__(self, steps: int = 1_000) -> None:
+        super().__init__()
+        self.steps = steps
+        self.taken = 0
+        self.ended = threading.Event()
+
+    def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
+        self.taken = 0
+        try:
+            while self.taken < self.steps:
+                self.free.wait(60)
+                self.taken += 1
+                link.step(self.taken, self.steps)
+                time.sleep(0.001)
+        finally:
+            self.ended.set()
+        return super().run(batch, link)
+
+
+@pytest.fixture
+def quick_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step is told, and looks whether somebody still waits."""
+    monkeypatch.setattr("worker.host.watch.TELL_S", 0.0)
+    monkeypatch.setattr("worker.host.watch.CHECK_S", 0.0)
+
+
+@pytest.mark.usefixtures("quick_to_tell")
+@pytest.mark.parametrize("kind", [Lane, ForkedLane])
+def test_steps_are_told_to_all_who_wait(kind: type[Lane]) -> None:
+    told: list[tuple[int, int]] = []
+
+    async def scenario() -> None:
+        pipelines = {Task("txt2img"): Stepping(5)}
+        lanes = kind(pipelines, 1), kind(pipelines, 1)
+        batcher = Batcher(pipelines, lanes, Quiet(), 4, 4)
+        await one(batcher, "a", on_step=lambda *step: told.append(step))
+        await asyncio.sleep(0)
+        batcher.close()
+
+    asyncio.run(scenario())
+    assert told == [(i, 5) for i in range(1, 6)]
+
+
+@pytest.mark.usefixtures("quick_to_tell")
+def test_a_step_ends_the_silence() -> None:
+    async def scenario() -> None:
+        pipeline = Stepping()
+        batcher = batcher_of(pipeline, 1)
+        stepped = asyncio.Event()
+        run = asyncio.create_task(one(batcher, "a", on_step=lambda *step: stepped.set()))
+        await stepped.wait()
+        pipeline.free.clear()
+        await asyncio.sleep(0.1)
+        silent_s = batcher.silent_s
+        stepped.clear()
+        pipeline.free.set()
+        await stepped.wait()
+        assert batcher.silent_s < silent_s
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        assert await asyncio.to_thread(pipeline.ended.wait, 60)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("quick_to_tell")
+@pytest.mark.parametrize("kind", [Lane, ForkedLane])
+def test_a_batch_that_nobody_wants_any_more_ends_at_its_next_step(kind: type[Lane]) -> None:
+    async def scenario() -> None:
+        pipelines = {Task("txt2img"): Stepping(30_000)}
+        lanes = kind(pipelines, 1), kind(pipelines, 1)
+        batcher = Batcher(pipelines, lanes, Quiet(), 4, 4)
+        for name in ("a", "b"):  # whose place is free again
+            stepped = asyncio.Event()
+            run = asyncio.create_task(one(batcher, name, on_step=lambda *_, s=stepped: s.set()))
+            await stepped.wait()
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+            await asyncio.to_thread(until, lambda: not batcher.silent_s)
+        batcher.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 25))
+
+
+@pytest.mark.usefixtures("quick_to_tell")
+def test_one_that_is_canceled_among_others_ends_no_batch() -> None:
+    async def scenario() -> list[Ran]:
+        pipeline = Stepping(50)
+        pipeline.free.clear()
+        batcher = batcher_of(pipeline, 4)
+        held = asyncio.create_task(one(batcher, "held"))
+        await asyncio.sleep(0)
+        gone, stays = (asyncio.create_task(one(batcher, name)) for name in ("gone", "stays"))
+        await asyncio.sleep(0)
+        pipeline.free.set()
+        await held
+        await asyncio.to_thread(until, lambda: pipeline.taken > 5)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        ran = await stays
+        assert pipeline.batches[-1] == ["gone", "stays"]
+        return [ran]
+
+    assert names(asyncio.run(scenario())) == ["stays"]
