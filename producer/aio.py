@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self
 
 from crossmodal.jobs.calls import Call
-from crossmodal.jobs.record import ItemResult, JobResult, JobState, JobStatus
+from crossmodal.jobs.record import ItemResult, JobEvent, JobResult, JobState, JobStatus, Progress
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.settings import Settings
 from producer.bulk import Batch
 from producer.calls import ClientCalls
 from producer.client import Client
+from producer.events import Events
 from producer.handle import Handle, ids_of, result_of
 from producer.twins import as_twin, asked, awaited
 
@@ -34,6 +35,10 @@ class AsyncJobHandle(Handle):
     async def status(self) -> JobStatus:
         """See `JobHandle.status`."""
         return await self.client.status(self.id)
+
+    def events(self) -> AsyncIterator[JobEvent | Progress]:
+        """See `JobHandle.events`."""
+        return self.client.events(self.id)
 
     async def cancel(self) -> JobState:
         """See `JobHandle.cancel`."""
@@ -122,6 +127,14 @@ class AsyncClient:
     jobs = awaited(ClientCalls.jobs)
     _ended = awaited(ClientCalls.ended)
 
+    def events(self, job: Handle | str) -> AsyncIterator[JobEvent | Progress]:
+        """What has happened to a job and what happens, until it has ended.
+
+        A `JobEvent` for each transition, and while it runs the `Progress` of models that tell
+        their steps. Raises `JobNotFound`.
+        """
+        return _events(self, self.calls.events_of(job))
+
     read = awaited(ClientCalls.read)
     sign = awaited(ClientCalls.sign)
 
@@ -141,6 +154,12 @@ class AsyncClient:
         while wait:
             for job_id in await self.run(self.calls.more_ended(wait)):
                 yield AsyncJobHandle(self, job_id)
+
+
+async def _events(client: AsyncClient, events: Events) -> AsyncIterator[JobEvent | Progress]:
+    while not events.is_done:
+        for event in await client.run(client.calls.more_events(events)):
+            yield event
 
 
 async def _results(client: AsyncClient, batch: Batch) -> AsyncIterator[ItemResult]:

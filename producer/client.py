@@ -9,7 +9,7 @@ from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.record import ItemResult
+from crossmodal.jobs.record import ItemResult, JobEvent, Progress
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.settings import Settings, overridden
@@ -118,6 +118,16 @@ class Client:
         while wait:
             for job_id in self.run(self.calls.more_ended(wait)):
                 yield JobHandle(self, job_id)
+
+    def events(self, job: Handle | str) -> Iterator[JobEvent | Progress]:
+        """What has happened to a job and what happens, until it has ended.
+
+        A `JobEvent` for each transition, and while it runs the `Progress` of models that tell
+        their steps. Raises `JobNotFound`.
+        """
+        events = self.calls.events_of(job)
+        while not events.is_done:
+            yield from self.run(self.calls.more_events(events))
 
     read = waited(ClientCalls.read)
     sign = waited(ClientCalls.sign)

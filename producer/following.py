@@ -21,6 +21,7 @@ from crossmodal.kinds.task import Task, tasks
 from crossmodal.settings import Settings
 from crossmodal.storage import Storage, open_storage
 from producer.checks import check_count, check_one_of, check_seconds, check_task, check_text
+from producer.events import Event, Events
 from producer.handle import Handle, id_of
 from producer.waiting import Wait
 
@@ -88,6 +89,24 @@ class Following:
         if due := wait.to_check():
             return wait.end((yield from self.ledger.ended(due)))
         return wait.feed((yield wait.step(block=block)))
+
+    @call
+    def more_events(self, events: Events) -> Steps[list[Event]]:
+        """What has happened since the last call; may be nothing, after a while."""
+        steps: list[Event] = []
+        has_changed = True
+        if not events.read_until:
+            events.read_until = str(int((yield from self.ledger.now()) * 1_000) - 1)
+        else:
+            steps, has_changed = events.feed((yield events.wait()))
+        if not has_changed:
+            return steps
+        return steps + events.take(*(yield from self.ledger.follow(events.job)))
+
+    def events_of(self, job: Handle | str) -> Events:
+        """For `more_events`, from a job's beginning."""
+        block_s = self.settings.connect_timeout_s / 2
+        return Events(id_of(job), self.settings.key_prefix, block_s)
 
     @call
     def queue(self, task: Task | str) -> Steps[QueueStatus]:

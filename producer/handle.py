@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from crossmodal.errors import InvalidParams, JobCanceled, JobExpired, JobFailed, ResultTimeout
-from crossmodal.jobs.record import Job, JobResult, JobState, JobStatus
+from crossmodal.jobs.record import Job, JobEvent, JobResult, JobState, JobStatus, Progress
 from producer.checks import check_several, shown
 
 
@@ -21,6 +22,7 @@ class Follows(Protocol):
 
     def status(self, job: Handle | str) -> JobStatus: ...
     def cancel(self, job: Handle | str) -> JobState: ...
+    def events(self, job: Handle | str) -> Iterator[JobEvent | Progress]: ...
     def _ended(self, job: Handle | str, timeout_s: float | None = None) -> Job: ...
 
 
@@ -34,6 +36,10 @@ class JobHandle(Handle):
     def status(self) -> JobStatus:
         """State, attempt, queue position and estimated wait."""
         return self.client.status(self.id)
+
+    def events(self) -> Iterator[JobEvent | Progress]:
+        """What has happened to the job and what happens, until it has ended."""
+        return self.client.events(self.id)
 
     def cancel(self) -> JobState:
         """Cancel the job if it has not ended; returns the state it is in now."""

@@ -132,6 +132,9 @@ def place(status: JobStatus) -> str:
     if status.position is not None:
         before = status.position
         words.append(f"{before} job{'s' if before > 1 else ''} before it" if before else "next")
+    if status.progress is not None:
+        words.append(f"step {status.progress.step} of {status.progress.of}")
+        words.append(f"about {duration(status.progress.left_s)} left")
     if status.estimated_wait_s is not None:
         words.append(f"about {duration(status.estimated_wait_s)}")
     if status.attempt > 1:

@@ -7,7 +7,7 @@ for ten jobs and for a million. What a stream has forgotten before it was read, 
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from crossmodal.errors import ResultTimeout
@@ -95,15 +95,16 @@ class Wait:
     def feed(self, reply: Any) -> list[str]:
         """Take in the reply to `step`; returns the ids of the jobs that have ended."""
         ended: list[str] = []
-        streams = reply.items() if isinstance(reply, dict) else (reply or [])
-        for stream, entries in streams:
-            for entry_id, fields in _flat(entries):
+        for stream, entries in entries_of(reply):
+            for entry_id, fields in entries:
                 self._seen[stream] = entry_id
                 if fields["id"] in self._left and JobState(fields["state"]).is_terminal:
                     ended += self.end([fields["id"]])
         return ended
 
 
-def _flat(entries: Any) -> list[tuple[str, dict[str, str]]]:
-    """Stream entries in one form: redis-py nests them once more under RESP3."""
-    return entries[0] if entries and isinstance(entries[0], list) else entries
+def entries_of(reply: Any) -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
+    """The entries of each stream in a reply to XREAD: redis-py nests them more under RESP3."""
+    streams = reply.items() if isinstance(reply, dict) else (reply or [])
+    for stream, entries in streams:
+        yield stream, entries[0] if entries and isinstance(entries[0], list) else entries

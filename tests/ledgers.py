@@ -54,6 +54,7 @@ class Ledger(Waiting):
     start = waited(JobLedger.start)
     succeed = waited(JobLedger.succeed)
     fail = waited(JobLedger.fail)
+    progress = waited(JobLedger.progress)
     refuse = waited(JobLedger.refuse)
     release = waited(JobLedger.release)
     disown = waited(JobLedger.disown)

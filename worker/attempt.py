@@ -47,6 +47,7 @@ from worker.host.client import HostClient
 from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer
 from worker.items import Items
+from worker.progress import ProgressTeller
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +225,10 @@ class JobRunner:
         begun = time.monotonic()
         image = await self._items.image(params)
         with tracing.span("infer", kind="client"):
-            [answer] = await self._items.infer(token, task_of(params), [HostRequest(params, image)])
+            [answer] = await self._items.infer(
+                token, task_of(params), [HostRequest(params, image)],
+                progress=ProgressTeller(self._redis, self._ledger, token.attempt),
+            )  # fmt: skip
             if isinstance(answer, CrossmodalError):
                 raise answer
         with tracing.span("store"):

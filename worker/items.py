@@ -22,6 +22,8 @@ from worker.decoders.pool import Decoders
 from worker.host.client import HostClient
 from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer
+from worker.host.watch import no_step
+from worker.progress import ProgressTeller
 
 Image = NDArray[np.uint8]  # RGB (side, side, 3)
 BULK_DECODES = 4  # pictures of bulk messages at once: an interactive one waits for no more
@@ -70,12 +72,19 @@ class Items:
         requests: Sequence[HostRequest],
         *,
         bulk: bool = False,
+        progress: ProgressTeller | None = None,
     ) -> list[Answer | CrossmodalError]:
         """What the models make of each request; the wait for the device costs no run time."""
+
+        def on_device(size: int) -> None:
+            token.resume()
+            if progress is not None:
+                progress.begin()
+
         with token.off_the_clock():
             return await self._host.run(
-                task, requests, alone=token.attempt.is_suspect, bulk=bulk,
-                on_device=lambda _: token.resume(),
+                task, requests, alone=token.attempt.is_suspect, bulk=bulk, on_device=on_device,
+                on_step=no_step if progress is None else progress.step,
             )  # fmt: skip
 
     def store(

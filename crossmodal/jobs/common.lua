@@ -1,6 +1,8 @@
 -- Goes before every script of the ledger.
 --
 -- A job is a hash  <prefix>:job:<id>            state, attempt, task, queue, params, ...
+--                                                  progress: how far its latest attempt has said
+--                                                  to be
 --   its history    <prefix>:job:<id>:events     list of transitions, capped; the first is implied
 -- Transitions are in <prefix>:events:<0..63>      capped streams of all jobs' transitions, for
 --                                                  those who wait: a stream for each job would
@@ -72,13 +74,18 @@ local function queue_key(queue, part)
   return prefix .. ':queue:' .. queue .. ':' .. part
 end
 
--- Tell those who wait, and keep it in the job's history.
-local told = 0 -- transitions by this script
-local function event(state, attempt, code)
+-- Tell those who wait, of more than a state by its name and text.
+local function tell(state, ...)
   local shard = tonumber(string.sub(redis.sha1hex(id), 1, 2), 16) % SHARDS
   local stream = prefix .. ':events:' .. shard
-  redis.call('XADD', stream, 'MAXLEN', '~', MOST_EVENTS, '*', 'id', id, 'state', state)
+  redis.call('XADD', stream, 'MAXLEN', '~', MOST_EVENTS, '*', 'id', id, 'state', state, ...)
   if state ~= 'queued' and state ~= 'running' then redis.call('EXPIRE', stream, 3600) end
+end
+
+-- Tell of a transition, and keep it in the job's history.
+local told = 0 -- transitions by this script
+local function event(state, attempt, code)
+  tell(state)
   if attempt == 0 and state == 'queued' then return end -- its record says when that was
   local length = redis.call('RPUSH', job .. ':events',
     table.concat({state, attempt, code or '', stamp(now() + told / 1000000)}, ' '))

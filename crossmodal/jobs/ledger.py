@@ -26,6 +26,7 @@ from crossmodal.jobs.record import (
     Job,
     JobResult,
     JobState,
+    Progress,
     likely_gap_s,
 )
 from crossmodal.jobs.records import JobRecords, not_found
@@ -183,6 +184,13 @@ class JobLedger(JobRecords):
         """
         text = failure.model_dump_json()
         return self._finish(attempt, JobState.FAILED, "failure", text, failure.code, dead)
+
+    @call
+    def progress(self, attempt: Attempt, progress: Progress) -> Steps[bool]:
+        """Tell how far the attempt is; False when it is no longer the one that runs the job."""
+        text = progress.model_dump_json()
+        reply = yield self._on_job("progress", attempt.job, attempt.number, text)
+        return bool(reply[0] == "ok")
 
     @call
     def refuse(self, job_id: str, failure: Failure) -> Steps[bool]:

@@ -116,6 +116,14 @@ ITEM_RESULTS = TypeAdapter(list[ItemResult])
 """Makes many at once, for half of what it costs one by one."""
 
 
+class Progress(_Value):
+    """How far the attempt that runs is: `step` of `of`, and in how many seconds it may be done."""
+
+    step: int
+    of: int
+    left_s: float
+
+
 class Job(_Value):
     """One record of the ledger. Times are seconds since the epoch, by Redis's clock."""
 
@@ -133,6 +141,8 @@ class Job(_Value):
     """Whether its message waits for those of its owner that are in the queue."""
     owner: str = ""
     worker: str | None = None
+    progress: Progress | None = None
+    """Of a running job whose model tells its steps."""
     result: JobResult | None = None
     failure: Failure | None = None
 
@@ -216,6 +226,7 @@ class JobStatus(_Value):
     attempt: int
     position: int | None = None
     estimated_wait_s: float | None = None
+    progress: Progress | None = None
     failure: Failure | None = None
 
 

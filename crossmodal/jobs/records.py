@@ -118,7 +118,10 @@ class JobRecords:
     def status(self, job_id: str) -> Steps[JobStatus]:
         """State, and for a queued job its place in the queue (0 is next) and likely wait."""
         job = yield from self.get(job_id)
-        known = JobStatus(id=job.id, state=job.state, attempt=job.attempt, failure=job.failure)
+        known = JobStatus(
+            id=job.id, state=job.state, attempt=job.attempt, progress=job.progress,
+            failure=job.failure,
+        )  # fmt: skip
         if job.state is not JobState.QUEUED:
             return known
         position, wait_s = yield from self.place(job)
@@ -240,7 +243,9 @@ def _event(entry: str) -> JobEvent:
 
 
 def _decode(job_id: str, fields: dict[str, str]) -> Job:
-    for name in ("params", "result", "failure"):
+    if fields.get("state") != JobState.RUNNING:
+        fields.pop("progress", None)  # of an attempt that is over
+    for name in ("params", "result", "failure", "progress"):
         if name in fields:
             fields[name] = json.loads(fields[name])
     return Job.model_validate({"id": job_id, **fields})

@@ -47,7 +47,7 @@ if r[11] then uncount_waiting(queue, r[11]) end
 attempt = attempt + 1
 redis.call('HSET', job, 'state', 'running', 'attempt', attempt, 'worker', worker,
   'started_at', stamp(t))
-if failure then redis.call('HDEL', job, 'failure') end
+if attempt > 1 then redis.call('HDEL', job, 'failure', 'progress') end
 redis.call('ZREM', queue_key(queue, 'queued'), id)
 redis.call('ZADD', queue_key(queue, 'running'), stamp(t), id)
 redis.call('ZADD', leases, stamp(t + lease_s), id)

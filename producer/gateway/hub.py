@@ -22,8 +22,9 @@ from pydantic import ValidationError
 from crossmodal.errors import BrokerUnavailable, JobNotFound
 from crossmodal.jobs.calls import Steps, Waiting, call, redis
 from crossmodal.jobs.names import SHARDS, queue_key
-from crossmodal.jobs.record import Job, QueueStatus, WorkerInfo
+from crossmodal.jobs.record import Job, Progress, QueueStatus, WorkerInfo
 from producer.aio import AsyncClient
+from producer.waiting import entries_of
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +44,24 @@ class Follower:
     queue: str | None = None
     position: int | None = None
     has_news: bool = False
+    steps: list[Progress] = field(default_factory=list)
+    """What the job has told of how far it is, and nobody has taken."""
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def look(self) -> None:
         """Note that the job is being looked at: what has happened until now is no news."""
         self.has_news = False
 
-    def tell(self) -> None:
-        """Say that something has happened to the job."""
+    def tell(self, step: Progress | None = None) -> None:
+        """Say that something has happened to the job, if only a step."""
         self.has_news = True
+        self.steps += [] if step is None else [step]
         self._woken.set()
+
+    def take_steps(self) -> list[Progress]:
+        """The steps since the last call."""
+        taken, self.steps = self.steps, []
+        return taken
 
     def place(self, position: int) -> None:
         """Say where in its queue the job is now; far back, only what makes a difference."""
@@ -175,13 +184,11 @@ class Hub:
         return {f"{self._prefix}:events:{shard}": since for shard in range(SHARDS)}
 
     def _feed(self, reply: Any, seen: dict[str, str]) -> None:
-        streams = reply.items() if isinstance(reply, dict) else (reply or [])
-        for stream, entries in streams:
-            flat = entries[0] if entries and isinstance(entries[0], list) else entries
-            for entry_id, fields in flat:
+        for stream, entries in entries_of(reply):
+            for entry_id, fields in entries:
                 seen[stream] = entry_id
                 for follower in self._followers.get(fields["id"], ()):
-                    follower.tell()
+                    follower.tell(_step(fields))
                 if self._watchers:
                     self._note_changed(fields["id"])
 
@@ -263,6 +270,11 @@ class Hub:
         for follower, rank in zip(waiting, ranks, strict=True):
             if rank is not None:
                 follower.place(rank)
+
+
+def _step(fields: dict[str, str]) -> Progress | None:
+    text = fields.get("progress")
+    return None if text is None else Progress.model_validate_json(text)
 
 
 @call

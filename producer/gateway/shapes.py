@@ -14,6 +14,7 @@ from crossmodal.jobs.record import (
     Job,
     JobResult,
     JobState,
+    Progress,
     QueueStatus,
     Timings,
     WorkerInfo,
@@ -25,7 +26,7 @@ _URL = "https://pictures.example.com/v1/jobs/01a20026-8c96-7bba-8e3c-5db14a5fec4
 JOB: JsonDict = {
     "id": "01a20026-8c96-7bba-8e3c-5db14a5fec48", "task": "txt2img", "state": "queued",
     "attempt": 0, "created_at": 1795298856.087769, "started_at": None, "finished_at": None,
-    "expires_at": None, "position": 3, "estimated_wait_s": 0.4,
+    "expires_at": None, "position": 3, "estimated_wait_s": 0.4, "progress": None,
     "params": {"prompt": "a red circle", "count": 1, "seed": 7, "temperature": 1.0},
     "metadata": None, "result": None, "failure": None, "input_url": None, "status_url": _URL,
     "result_url": f"{_URL}/result", "events_url": f"{_URL}/events",
@@ -69,6 +70,7 @@ class JobView(BaseModel):
     expires_at: float | None
     position: int | None = Field(description="How many jobs were submitted before it and wait.")
     estimated_wait_s: float | None
+    progress: Progress | None = Field(description="Of a running job whose model tells its steps.")
     params: dict[str, Any]
     metadata: JsonValue
     result: ResultView | None
@@ -205,7 +207,7 @@ def job_view(
             "id", "task", "state", "attempt", "created_at", "started_at", "finished_at",
             "expires_at",
         }),
-        position=position, estimated_wait_s=estimated_wait_s, params=params,
+        progress=job.progress, position=position, estimated_wait_s=estimated_wait_s, params=params,
         metadata=job.params.get("metadata"),
         result=None if job.result is None else _result_view(job.result, urls),
         failure=failure_view(job.failure) if job.state.is_terminal else None,

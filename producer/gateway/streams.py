@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from crossmodal.errors import BrokerUnavailable, JobNotFound
-from crossmodal.jobs.record import Job, JobState
+from crossmodal.jobs.record import Job, JobState, Progress
 from producer.gateway.caller import Caller, OwnJob, UrlsOf
 from producer.gateway.hub import Follower
 from producer.gateway.operations import queues
@@ -56,8 +56,10 @@ async def of_job(
 ) -> AsyncIterator[ServerSentEvent]:
     """What happens to the job, from its beginning or after `Last-Event-ID`, until it has ended.
 
-    `state` events have ids; `position` events tell the place in the queue; `end` has the job.
+    `state` events have ids; `position` events tell the place in the queue, `progress` events how
+    many steps are done; `end` has the job.
     """
+    progress: Progress | None = None
     with services.hub.follow(job.id) as follower:
         while not services.hub.is_closing:
             follower.look()
@@ -68,10 +70,17 @@ async def of_job(
                 continue
             except JobNotFound:  # deleted meanwhile
                 return
+            for step in follower.take_steps():
+                if step != progress:
+                    progress = step
+                    yield ServerSentEvent(event="progress", data=step)
             for event in history:
                 if event.at > seen:  # no two of a job have the same time
                     seen = event.at
                     yield ServerSentEvent(event="state", id=f"{event.at:.6f}", data=event)
+            if job.progress is not None and job.progress != progress:
+                progress = job.progress
+                yield ServerSentEvent(event="progress", data=progress)
             if job.state.is_terminal:
                 yield ServerSentEvent(event="end", data=job_view(job, urls))
                 return

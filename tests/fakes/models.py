@@ -1,8 +1,8 @@
 """Models that need no torch: pictures and captions of one color, made at once.
 
 Words in a prompt say what becomes of its batch: "poison" kills the process, "tarpit" never comes
-back, "snail" takes three seconds, "glutton" finds no memory, "breaker" breaks the device. A few
-words are not known.
+back, "snail" takes three seconds, "painter" as many, in steps, "sculptor" a minute in steps,
+"glutton" finds no memory, "breaker" breaks the device. A few words are not known.
 """
 
 import os
@@ -22,6 +22,8 @@ from worker.host.pipeline import Described, Drawn, HostRequest, Outcome, Pipelin
 
 SIDE = 16
 SNAIL_S = 3.0
+STEPS = {"painter": 6, "sculptor": 120}
+STEP_S = 0.5
 UNKNOWN = {"zorg", "frob", "zanzibar"}
 
 
@@ -34,11 +36,15 @@ class FakeModel(Pipeline):
     def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
         link.step(0, 1)
         for request in batch:
-            _suffer(getattr(request.params, "prompt", ""))
+            _suffer(getattr(request.params, "prompt", ""), link)
         return [_made(request) for request in batch]
 
 
-def _suffer(prompt: str) -> None:
+def _suffer(prompt: str, link: Link) -> None:
+    for word in STEPS.keys() & set(prompt.split()):
+        for step in range(1, STEPS[word] + 1):
+            time.sleep(STEP_S)
+            link.step(step, STEPS[word])
     if "poison" in prompt:
         os.kill(os.getpid(), signal.SIGKILL)
     if "tarpit" in prompt:

@@ -12,7 +12,7 @@ from crossmodal.jobs import names
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import NOBODY_WORKS_S, Attempt, NotStarted
 from crossmodal.jobs.names import leases_key, new_job_id
-from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
+from crossmodal.jobs.record import Failure, JobResult, JobState, Progress, Timings
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from tests.at_once import at_once
@@ -21,6 +21,7 @@ from tests.waiting import until
 
 PARAMS = '{"prompt": "a circle", "seed": 1}'
 WORKER = "cpu@test"
+HALF = Progress(step=10, of=20, left_s=5.0)
 FAILURE = Failure(code="model_host_crashed", message="it crashed", retryable=True)
 
 
@@ -140,6 +141,34 @@ def test_attempts_of_a_job_whose_workers_die_are_counted(ledger: Ledger) -> None
     assert job.state is JobState.FAILED
     assert job.failure is not None
     assert job.failure.code == "worker_lost"
+
+
+def test_progress_is_told_and_not_kept_in_the_history(ledger: Ledger) -> None:
+    attempt = start(ledger, submit(ledger))
+    assert ledger.get(attempt.job).progress is None
+    assert ledger.progress(attempt, HALF)
+    assert ledger.get(attempt.job).progress == ledger.status(attempt.job).progress == HALF
+    assert [event.state for event in ledger.history(attempt.job)] == ["queued", "running"]
+
+
+def test_another_attempt_begins_again(ledger: Ledger) -> None:
+    first = start(ledger, submit(ledger))
+    ledger.progress(first, HALF)
+    ledger.release(first, FAILURE)
+    assert ledger.get(first.job).progress is None
+    second = start(ledger, first.job)
+    assert ledger.get(first.job).progress is None
+    assert not ledger.progress(first, HALF)
+    assert ledger.get(first.job).progress is None
+    assert ledger.progress(second, HALF)
+
+
+def test_a_job_that_has_ended_has_no_progress(ledger: Ledger) -> None:
+    attempt = start(ledger, submit(ledger))
+    ledger.progress(attempt, HALF)
+    ledger.succeed(attempt, result_of(attempt))
+    assert ledger.get(attempt.job).progress is None
+    assert not ledger.progress(attempt, HALF)
 
 
 def test_the_last_attempt_says_so(ledger: Ledger) -> None:

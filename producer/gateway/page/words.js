@@ -32,7 +32,7 @@ export function title(job) {
 export function progress(job, place) {
   switch (job.state) {
     case "queued": return queued(job, place);
-    case "running": return job.attempt > 1 ? `Running, attempt ${job.attempt}` : "Running";
+    case "running": return running(job);
     case "succeeded": return `Done ${duration(job.finished_at - job.created_at)} after submission`;
     case "failed": return job.attempt > 1 ? `Failed after ${job.attempt} attempts` : "Failed";
     case "canceled": return "Canceled";
@@ -54,6 +54,15 @@ function queued(job, place) {
   if (place?.position === 0) parts.push("next in line");
   if (place?.position > 0) parts.push(`${place.position} ahead of it`);
   if (place?.estimated_wait_s != null) parts.push(`about ${duration(place.estimated_wait_s)}`);
+  return parts.join(", ");
+}
+
+function running(job) {
+  const parts = [job.attempt > 1 ? `Running, attempt ${job.attempt}` : "Running"];
+  if (job.progress) {
+    parts.push(`step ${job.progress.step} of ${job.progress.of}`);
+    parts.push(`about ${duration(job.progress.left_s)} left`);
+  }
   return parts.join(", ");
 }
 

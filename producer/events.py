@@ -1,0 +1,61 @@
+"""What happens to one job, step by step, for somebody who follows it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from crossmodal.jobs.calls import Waiting, redis
+from crossmodal.jobs.names import shard_key
+from crossmodal.jobs.record import Job, JobEvent, Progress
+from producer.waiting import MAX_BLOCK_S, entries_of
+
+Event = JobEvent | Progress
+
+
+@dataclass
+class Events:
+    """How far somebody has followed a job: all that happened later is still to be told."""
+
+    job: str
+    prefix: str
+    block_s: float
+    is_done: bool = False
+    read_until: str = ""  # the id of the last entry that was read of the stream
+    told_at: float = 0.0
+    progress: Progress | None = None  # that was told last
+
+    def wait(self) -> Waiting:
+        """The step that waits until something happens, to this job or to another."""
+        block_ms = max(1, int(1_000 * min(MAX_BLOCK_S, self.block_s)))
+        stream = shard_key(self.prefix, self.job)
+        return Waiting(redis.xread({stream: self.read_until}, block=block_ms))
+
+    def feed(self, reply: Any) -> tuple[list[Event], bool]:
+        """Take in the reply to `wait`: the steps of this job, and whether to look at its record.
+
+        That is where it has changed, and where nothing has come for a while.
+        """
+        entries = [entry for _, some in entries_of(reply) for entry in some]
+        steps: list[Event] = []
+        has_changed = not entries
+        for self.read_until, fields in entries:
+            if fields["id"] != self.job:
+                continue
+            if "progress" in fields:
+                steps += self._new(Progress.model_validate_json(fields["progress"]))
+            else:
+                has_changed = True
+        return steps, has_changed
+
+    def take(self, job: Job, history: list[JobEvent]) -> list[Event]:
+        """What is new in a record and its history."""
+        news: list[Event] = [event for event in history if event.at > self.told_at]
+        if history:
+            self.told_at = history[-1].at
+        self.is_done = job.state.is_terminal
+        return news + self._new(job.progress)
+
+    def _new(self, progress: Progress | None) -> list[Event]:
+        if progress is None or progress == self.progress:
+            return []
+        self.progress = progress
+        return [progress]
