@@ -340,6 +340,13 @@ class BundleNotFound(BundleInvalid):
     code = "bundle_not_found"
 
 
+class ModelInvalid(CrossmodalError):
+    """A folder holds a model that cannot be served, as it is or at all."""
+
+    code = "model_invalid"
+    caused_by_request = True
+
+
 class DataInvalid(CrossmodalError):
     """A data set is empty or cannot be read."""
 

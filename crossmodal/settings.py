@@ -51,7 +51,9 @@ class Settings(BaseSettings):
     storage_url: str = Field(default_factory=lambda: (data_dir() / "storage").as_uri())
     """Object store: file:///folder, s3://bucket/prefix, gs://…, az://…."""
     bundle: Path = SHIPPED_BUNDLE
-    """Folder of the model bundle that workers serve."""
+    """Folder of the models that workers serve: a bundle, or one of diffusers or transformers."""
+    allow_model_code: str = ""
+    """Names of folders, separated by commas, whose `model.py` may be run."""
     key_prefix: str = Field(DEFAULT_KEY_PREFIX, pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """Goes before every Redis key, so that deployments may share a server; docs/redis.md."""
     plain_queue: str = "celery"
@@ -162,6 +164,11 @@ class Settings(BaseSettings):
     def allowed_origins(self) -> list[str]:
         """`cors_origins`, one by one."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @property
+    def allowed_model_code(self) -> tuple[str, ...]:
+        """The names of folders whose code may be run."""
+        return tuple(name.strip() for name in self.allow_model_code.split(",") if name.strip())
 
     def run_time_limit_of(self, task: str) -> float:
         """How long one attempt at a job of this kind may run, in seconds."""

@@ -12,7 +12,7 @@ from crossmodal.errors import InvalidSetting
 from crossmodal.jobs.connection import is_reachable
 from crossmodal.jobs.server import check_server
 from crossmodal.kinds.task import Task, tasks
-from crossmodal.networks.bundle import open_bundle
+from crossmodal.models.catalog import ModelFolder, open_served
 from crossmodal.settings import Settings, load_settings, redacted
 from worker.devices import parse_devices
 from worker.supervisor import Supervisor
@@ -37,7 +37,7 @@ def worker(
         typer.Option(
             metavar="NAMES", help="Queues to serve, separated by commas.", show_default="all"
         ),
-    ] = ALL_QUEUES,
+    ] = "",
     concurrency: Annotated[
         int | None,
         typer.Option(
@@ -64,16 +64,30 @@ def worker(
     with errors_to_exit_status():
         settings = load_settings(metrics_port=metrics_port)
         logs.configure(settings, process="supervisor")
-        open_bundle(settings.bundle)  # a broken bundle is said once, not at every restart
+        found = open_served(settings)  # a broken model is said once, not at every restart
         check_server(settings)
         pinned = parse_devices(devices)
         kind = pinned[0].torch_name
-        crews = crews_of(settings, kind, parse_queues(queues), concurrency, bulk_concurrency)
+        crews = crews_of(
+            settings, kind, served_queues(found, queues), concurrency, bulk_concurrency
+        )
         supervisor = Supervisor(settings, pinned, crews, ready_file)
         if not is_reachable(settings):
             log.warning("no Redis answers at %s: jobs are taken once one does",
                         redacted(settings.broker_url.get_secret_value()))  # fmt: skip
         raise typer.Exit(supervisor.run())
+
+
+def served_queues(found: ModelFolder, text: str) -> list[str]:
+    """Those that are asked for, or all that the models of a folder serve."""
+    own = [task.queue for task in tasks() if task.kind.name in found.kinds]
+    queues = parse_queues(text) if text else own
+    if strange := [queue for queue in queues if queue not in own]:
+        raise InvalidSetting(
+            f"--queues {text!r}: the models in {found.folder} do not serve {', '.join(strange)}, "
+            f"but {', '.join(own)}"
+        )
+    return queues
 
 
 def parse_queues(text: str) -> list[str]:

@@ -18,7 +18,7 @@ from crossmodal.jobs.server import eviction_policy, open_to_all, refuse_cluster,
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.task import tasks
-from crossmodal.networks.bundle import open_bundle
+from crossmodal.models.catalog import open_served
 from crossmodal.settings import Settings, load_settings, redacted
 from crossmodal.storage import open_storage
 from worker.devices import cores, default_socket, gpu_names
@@ -26,7 +26,7 @@ from worker.devices import cores, default_socket, gpu_names
 REMEDIES = {
     "queue": "start one with `crossmodal up`, or set CELERY_BROKER_URL to a server that runs",
     "store": "set CROSSMODAL_STORAGE_URL to a folder or bucket that this user may write to",
-    "bundle": "set CROSSMODAL_BUNDLE to a folder made by `crossmodal train`, or unset it",
+    "bundle": "set CROSSMODAL_BUNDLE to a folder with a model, or unset it",
 }
 
 
@@ -157,10 +157,9 @@ def _store(settings: Settings) -> Finding:
 
 
 def _bundle(settings: Settings) -> Finding:
-    bundle = open_bundle(settings.bundle)
-    return Finding(
-        "bundle", True, f"{bundle.name} {bundle.version} in {bundle.folder}, digests match"
-    )
+    found = open_served(settings)
+    whole = ", digests match" if found.format == "bundle" else f", {found.format}"
+    return Finding("bundle", True, f"{found.name} {found.version} in {found.folder}{whole}")
 
 
 def _devices(settings: Settings) -> Finding:

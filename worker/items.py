@@ -48,9 +48,9 @@ class Items:
             return None
         size = self._max_bytes if ref.size is None else min(ref.size, self._max_bytes)
         with tracing.span("fetch input"):
-            side = (await self._host.info()).image_side
-            return await self._decoders.square(
-                size, lambda: self._blobs.call(self._blobs.picture, ref, size), side
+            fit = (await self._host.info()).fit
+            return await self._decoders.decode(
+                size, lambda: self._blobs.call(self._blobs.picture, ref, size), fit
             )
 
     async def bulk_image(self, params: ItemParams, packed: bytes | None) -> Image | None:
@@ -62,8 +62,8 @@ class Items:
             async def read() -> bytes:
                 return packed
 
-            side = (await self._host.info()).image_side
-            return await self._decoders.square(len(packed), read, side)
+            fit = (await self._host.info()).fit
+            return await self._decoders.decode(len(packed), read, fit)
 
     async def infer(
         self,

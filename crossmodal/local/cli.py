@@ -24,7 +24,7 @@ from crossmodal.local.claim import claimed
 from crossmodal.local.places import Place
 from crossmodal.local.stack import READY_S, Stack, StackFailed
 from crossmodal.local.valkey import is_local, start_valkey
-from crossmodal.networks.bundle import open_bundle
+from crossmodal.models.catalog import open_served
 from crossmodal.processes import Child, treat_sigterm_as_interrupt, wait_until
 from crossmodal.settings import Settings, data_dir, load_settings, redacted
 from crossmodal.storage import open_storage
@@ -109,7 +109,7 @@ class _Up:
         for place in (self._gateway, self._flower):
             if place is not None:
                 place.check_free()
-        open_bundle(self._settings.bundle)
+        open_served(self._settings)
         open_storage(self._settings).check()
 
     def _ensure_queue(self, stack: Stack) -> str:

@@ -1,25 +1,164 @@
-"""What a folder holds, told by the file that says so, without loading anything."""
+"""What a folder holds, told by its files, without loading torch or running any of its code.
 
+    bundle.json         a bundle of ours: txt2img and img2txt
+    model_index.json    a pipeline of diffusers: txt2img
+    config.json         a captioner of transformers: img2txt
+    model.py            a class of somebody's own, where its name is allowed
+
+Beside them, `crossmodal.toml` may say how the model is to be loaded and what its defaults are.
+"""
+
+import ast
+import hashlib
+import tomllib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal
 
-from crossmodal.models.contract import Model
-from crossmodal.networks.bundle import open_bundle
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from crossmodal.errors import BundleNotFound, ModelInvalid
+from crossmodal.invalid import explained
+from crossmodal.kinds.registry import kinds
+from crossmodal.networks.bundle import MANIFEST, open_bundle
+from crossmodal.settings import Settings
+
+CONFIG = "crossmodal.toml"
+CODE = "model.py"
+MARKS = {MANIFEST: "bundle", "model_index.json": "diffusers", CODE: "code",
+         "config.json": "transformers"}  # fmt: skip
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+SMALL = 1 << 20  # bytes of a file that counts with its contents in a version
+Format = Literal["bundle", "diffusers", "transformers", "code"]
 
 
-class Found(NamedTuple):
-    """The models of a folder, one a kind, which share a process; none of them is loaded."""
+class FolderConfig(BaseModel):
+    """The contents of `crossmodal.toml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = ""
+    max_batch: int | None = Field(default=None, ge=1, le=512)
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    variant: str | None = Field(default=None, pattern=r"^\w{1,32}$")
+    offload: bool = False
+    slicing: bool = False
+    defaults: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder with models, one a kind, which share a process."""
 
     folder: Path
+    format: Format
     name: str
     version: str
-    models: tuple[Model, ...]
+    kinds: tuple[str, ...]
+    config: FolderConfig
 
 
-def find(folder: Path) -> Found:
-    """The models in a folder. Raises `BundleNotFound`, `BundleInvalid`."""
-    from crossmodal.models.captioning import BundleCaptioning
-    from crossmodal.models.drawing import BundleDrawing
+def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
+    """What is in a folder; `allowed` are the names of folders whose code may be run.
 
-    bundle = open_bundle(folder)
-    return Found(folder, bundle.name, bundle.version, (BundleDrawing(), BundleCaptioning()))
+    Raises `BundleNotFound`, `BundleInvalid` or `ModelInvalid`.
+    """
+    mark = next((name for name in MARKS if (folder / name).is_file()), None)
+    if mark is None:
+        raise BundleNotFound(
+            f"there is no model in {folder}: it has none of {', '.join(MARKS)}. Set "
+            "CROSSMODAL_BUNDLE to a folder made by `crossmodal train`, or to one of diffusers or "
+            "transformers"
+        )
+    folder = folder.resolve()
+    if mark == MANIFEST:
+        bundle = open_bundle(folder)
+        named, of = (bundle.name, bundle.version), ("txt2img", "img2txt")
+        return ModelFolder(folder, "bundle", *named, of, FolderConfig())
+    config = _config(folder)
+    if mark == CODE:
+        _check_allowed(folder, allowed)
+        return ModelFolder(folder, "code", folder.name, _version(folder), _declared(folder), config)
+    _check_weights(folder)
+    kind, form = (
+        ("txt2img", "diffusers") if mark == "model_index.json" else ("img2txt", "transformers")
+    )
+    return ModelFolder(folder, form, folder.name, _version(folder), (kind,), config)  # type: ignore[arg-type]
+
+
+def open_served(settings: Settings) -> ModelFolder:
+    """The folder that workers serve by these settings. Raises what `open_folder` raises."""
+    return open_folder(settings.bundle, settings.allowed_model_code)
+
+
+def _config(folder: Path) -> FolderConfig:
+    path = folder / CONFIG
+    try:
+        return FolderConfig.model_validate(tomllib.loads(path.read_text()))
+    except FileNotFoundError:
+        return FolderConfig()
+    except ValidationError as e:
+        raise ModelInvalid(f"{path}: {explained(e.errors()[0], 'all of it')}") from e
+    except (OSError, ValueError) as e:
+        raise ModelInvalid(f"{path} cannot be read as TOML: {e}") from e
+
+
+def _check_allowed(folder: Path, allowed: Collection[str]) -> None:
+    if folder.name not in allowed:
+        raise ModelInvalid(
+            f"{folder / CODE} is code, which is run only where it is allowed: if you trust it, "
+            f"set CROSSMODAL_ALLOW_MODEL_CODE={','.join([*allowed, folder.name])}"
+        )
+
+
+def _declared(folder: Path) -> tuple[str, ...]:
+    """The kinds that the classes of a `model.py` say they serve; nothing of it is run."""
+    path = folder / CODE
+    try:
+        tree = ast.parse(path.read_text(), str(path))
+    except (OSError, ValueError, SyntaxError) as e:
+        raise ModelInvalid(f"{path} cannot be read as Python: {e}") from e
+    found = [
+        statement.value.value
+        for node in tree.body if isinstance(node, ast.ClassDef)
+        for statement in node.body if isinstance(statement, ast.Assign)
+        if [target.id for target in statement.targets if isinstance(target, ast.Name)] == ["kind"]
+        and isinstance(statement.value, ast.Constant)
+    ]  # fmt: skip
+    known = [kind for kind in found if kind in kinds()]
+    if not known or len(known) != len(set(known)):
+        raise ModelInvalid(
+            f'{path} has no class with a line such as kind = "txt2img", one a kind; there are '
+            f"{', '.join(kinds())}"
+        )
+    return tuple(map(str, known))
+
+
+def _check_weights(folder: Path) -> None:
+    """Raise `ModelInvalid` for weights that only a pickle holds: reading one runs code."""
+    files = list(_files(folder))
+    pickles = [file for file in files if file.suffix in PICKLES]
+    if not any(file.suffix == ".safetensors" for file in files):
+        why = f"only {pickles[0].name}, a pickle, which is never read" if pickles else "none"
+        raise ModelInvalid(
+            f"{folder} has no weights in *.safetensors, but {why}: fetch a revision that has, or "
+            "convert it where you trust it"
+        )
+
+
+def _version(folder: Path) -> str:
+    """A digest of the names and sizes of all files, and of what is in the small ones."""
+    digest = hashlib.sha256()
+    for file in sorted(_files(folder)):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(folder)}\0{size}\0".encode())
+        if size <= SMALL:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return (
+        file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts
+    )

@@ -4,6 +4,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crossmodal.vision.fit import Fit
+
+
+def fit(image: NDArray[np.uint8], wanted: Fit) -> NDArray[np.uint8]:
+    """RGB (H, W, 3) as it is wanted."""
+    return (fit_square if wanted.is_square else fit_within)(image, wanted.side)
+
+
+def fit_within(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """RGB (H, W, 3), made smaller where it is longer than `side`, of nearly the same shape."""
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    if longest <= side:
+        return np.ascontiguousarray(image)
+    size = max(1, width * side // longest), max(1, height * side // longest)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
 
 def fit_square(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Crop the centre square of RGB (H, W, 3) and resize it: (side, side, 3).

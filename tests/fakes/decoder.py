@@ -45,7 +45,7 @@ def _act(role: bytes) -> None:
         case b"garbler":
             _say(b"\xff" * 64)
         case b"liar":
-            _say(pack({"side": 10_000}))
+            _say(pack({"shape": [10_000, 10_000]}))
         case b"stranger":
             _say(pack({"error": "internal_error", "message": ""}))
 

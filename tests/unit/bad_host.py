@@ -18,7 +18,14 @@ from worker.host.protocol import LENGTH, Answer, pack, unpack
 
 Behaviour = Callable[[socket.socket, int], None]
 PARAMS = Txt2ImgParams(prompt="a circle", seed=1)
-INFO = {"model": "m", "bundle_version": "v", "device": "cpu", "image_side": 8, "pid": 1}
+INFO = {
+    "model": "m",
+    "bundle_version": "v",
+    "device": "cpu",
+    "image_side": 8,
+    "image_is_square": True,
+    "pid": 1,
+}
 HELLO = pack({"hello": INFO})
 
 

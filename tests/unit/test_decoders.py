@@ -20,6 +20,7 @@ from PIL import Image
 from crossmodal.errors import ImageDecoderCrashed, ImageTooLarge, InvalidImage
 from crossmodal.settings import Settings, load_settings
 from crossmodal.vision.decode import decode
+from crossmodal.vision.fit import Fit
 from crossmodal.vision.preprocess import fit_square
 from tests.at_once import at_once
 from tests.unit.test_decode import encoded, photo, png_of_size
@@ -73,7 +74,7 @@ def square(decoders: Decoders, data: bytes, side: int = SIDE) -> Awaitable[NDArr
     async def read() -> bytes:
         return data
 
-    return decoders.square(len(data), read, side)
+    return decoders.decode(len(data), read, Fit(side))
 
 
 def expected(data: bytes) -> NDArray[np.uint8]:
@@ -235,7 +236,7 @@ def test_a_file_is_read_only_when_there_is_room_for_it() -> None:
 
         async with asyncio.TaskGroup() as tasks:
             for i in range(4):
-                tasks.create_task(decoders.square(2_000_000, partial(file, i), SIDE))
+                tasks.create_task(decoders.decode(2_000_000, partial(file, i), Fit(SIDE)))
             await both_read.wait()
             assert read == [0, 1]
             may_end.set()
@@ -339,7 +340,7 @@ def test_many_photos_at_once_stay_within_the_budget(
     async def work(decoders: Decoders) -> int:
         before = most = memory()
         squares = asyncio.gather(
-            *(decoders.square(len(data), own_copy, SIDE) for _ in range(count))
+            *(decoders.decode(len(data), own_copy, Fit(SIDE)) for _ in range(count))
         )
         while not squares.done():
             most = max(most, await asyncio.to_thread(memory))

@@ -10,7 +10,7 @@ import typer
 from crossmodal import cli, logs
 from crossmodal.console import Json, errors_to_exit_status, print_json, print_table, say
 from crossmodal.errors import InvalidSetting
-from crossmodal.networks.bundle import open_bundle
+from crossmodal.models.catalog import open_served
 from crossmodal.settings import Settings, load_settings
 from worker.autoscale.demand import Demand
 from worker.autoscale.fleet import Fleet
@@ -72,7 +72,7 @@ def autoscale(
             if dry_run:
                 _print(policy, demand.look(), as_json)
                 return
-            open_bundle(settings.bundle)  # a broken bundle is said once, not by every worker
+            open_served(settings)  # a broken model is said once, not by every worker
             folder, lock = claim(settings.run_dir)
             with lock:
                 if settings.metrics_port:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from crossmodal.errors import ImageDecoderCrashed, InvalidImage
 from crossmodal.settings import Settings
+from crossmodal.vision.fit import Fit
 from worker.decoders.process import Decoder
 from worker.decoders.room import Room
 from worker.devices import cores
@@ -44,10 +45,10 @@ class Decoders:
         self._idle: dict[Decoder, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[int]] = set()
 
-    async def square(
-        self, size: int, read: Callable[[], Awaitable[bytes]], side: int
+    async def decode(
+        self, size: int, read: Callable[[], Awaitable[bytes]], fit: Fit
     ) -> NDArray[np.uint8]:
-        """The picture that `read` gets, as upright RGB (side, side, 3) as `fit_square` makes it.
+        """The picture that `read` gets, as upright RGB (H, W, 3) as `fit` makes it.
 
         `size` is the file's length in bytes. Raises `InvalidImage`, `ImageTooLarge`,
         `ImageDecoderCrashed`, `DecoderUnavailable`, and what `read` raises.
@@ -55,8 +56,8 @@ class Decoders:
         async with self._files.lent(2 * size):
             data = await read()
             async with self._decoder() as decoder:
-                return await decoder.square(
-                    data, side, self._max_pixels, self._room, self._timeout_s
+                return await decoder.decode(
+                    data, fit, self._max_pixels, self._room, self._timeout_s
                 )
 
     async def close(self) -> None:

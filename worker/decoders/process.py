@@ -6,12 +6,14 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossmodal.errors import ImageDecoderCrashed, described
 from crossmodal.processes import STDERR, python_module
+from crossmodal.vision.fit import Fit
 from worker.decoders.protocol import (
     ERRORS,
     LENGTH,
@@ -67,10 +69,10 @@ class Decoder:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    async def square(
-        self, data: bytes, side: int, max_pixels: int, room: Room, timeout_s: float
+    async def decode(
+        self, data: bytes, fit: Fit, max_pixels: int, room: Room, timeout_s: float
     ) -> NDArray[np.uint8]:
-        """A file's picture as RGB (side, side, 3), decoded when there is room for it.
+        """A file's picture as RGB (H, W, 3), as it is wanted, decoded when there is room for it.
 
         Raises `InvalidImage`, `ImageTooLarge`, `ImageDecoderCrashed` and `DecoderUnavailable`.
         """
@@ -81,16 +83,19 @@ class Decoder:
             "shrink it, or raise CROSSMODAL_DECODE_TIMEOUT_S"
         )
         async with self._exchange(timeout_s, late):
-            await self._send({"size": len(data), "side": side, "max_pixels": max_pixels})
+            await self._send({"size": len(data), "fit": fit, "max_pixels": max_pixels})
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
             need = (await self._answer()).get("need")
             if type(need) is not int or need < 0:
                 raise ValueError(f"a need of {need!r:.100}")
         async with room.lent(need), self._exchange(timeout_s, late):
             await self._send({"go": True})
-            if (await self._answer()).get("side") != side:
+            shape = (await self._answer()).get("shape")
+            if not _is_shape(shape) or not fit.allows(*shape):
                 raise ValueError("a picture of another size")
-            return np.frombuffer(await self._read(side * side * 3), np.uint8).reshape(side, side, 3)
+            height, width = shape
+            pixels = await self._read(height * width * 3)
+            return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
 
     def kill(self) -> None:
         """End it at once; `wait` says when it has ended."""
@@ -156,6 +161,10 @@ class Decoder:
             raise ImageDecoderCrashed(
                 f"the process that decoded the image died (status {await self.wait()})"
             ) from e
+
+
+def _is_shape(said: Any) -> TypeGuard[list[int]]:
+    return isinstance(said, list) and len(said) == 2 and all(type(n) is int for n in said)
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:

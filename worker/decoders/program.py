@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from crossmodal.errors import InvalidImage
 from crossmodal.processes import die_with_parent
 from crossmodal.vision.decode import PictureFile
-from crossmodal.vision.preprocess import fit_square
+from crossmodal.vision.fit import Fit
+from crossmodal.vision.preprocess import fit
 from worker.decoders.protocol import (
     LENGTH,
     MAX_MESSAGE,
@@ -54,25 +55,25 @@ def serve(connection: socket.socket, open_picture: Open, memory: "Memory") -> No
     connection.sendall(pack({"ready": True}))
     while True:
         try:
-            pixels = _square(connection, open_picture, memory)
+            pixels = _next(connection, open_picture, memory)
         except InvalidImage as e:
             connection.sendall(pack({"error": e.code, "message": str(e)[:MAX_MESSAGE]}))
         except MemoryError:
             connection.sendall(pack({"error": OUT_OF_MEMORY, "message": ""}))
         else:
-            connection.sendall(pack({"side": len(pixels)}))
+            connection.sendall(pack({"shape": pixels.shape[:2]}))
             connection.sendall(pixels.data)
 
 
-def _square(connection: socket.socket, open_picture: Open, memory: "Memory") -> NDArray[np.uint8]:
-    """The next picture as a square; nothing of its file is kept."""
+def _next(connection: socket.socket, open_picture: Open, memory: "Memory") -> NDArray[np.uint8]:
+    """The next picture as it is wanted; nothing of its file is kept."""
     request = receive(connection)
-    side = request["side"]
-    picture = open_picture(read(connection, request["size"]), request["max_pixels"], side)
+    wanted = Fit(*request["fit"])
+    picture = open_picture(read(connection, request["size"]), request["max_pixels"], wanted.side)
     connection.sendall(pack({"need": picture.need}))
     receive(connection)
     with memory.limited(picture.need + picture.need // 4 + SLACK):
-        return fit_square(picture.pixels(), side)
+        return fit(picture.pixels(), wanted)
 
 
 class Memory:

@@ -1,10 +1,10 @@
 """What a worker and its decoders say to each other: msgpack maps, each behind its length.
 
     decoder   {"ready": true}, once
-    worker    {"size": bytes of a file, "side": of the square, "max_pixels": limit}, then the file
+    worker    {"size": of a file in bytes, "fit": [side, is_square], "max_pixels"}, then the file
     decoder   {"need": bytes of memory that decoding takes}
     worker    {"go": true}, when there is room for them
-    decoder   {"side": side}, then side × side × 3 bytes of RGB
+    decoder   {"shape": [height, width]}, then height × width × 3 bytes of RGB
 
 Instead of its last two answers a decoder may say {"error": one of `ERRORS`, "message": text}, and
 is ready for the next file. A decoder may have been taken over by what it decoded: nothing here is

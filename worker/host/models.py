@@ -4,9 +4,11 @@ import os
 import time
 
 from crossmodal.garbage import freeze_gc
+from crossmodal.kinds.registry import kind_named
 from crossmodal.kinds.task import Task
 from crossmodal.metrics import MODEL_LOAD
-from crossmodal.models.catalog import Found, find
+from crossmodal.models.catalog import ModelFolder, open_served
+from crossmodal.models.loading import models_of
 from crossmodal.settings import Settings
 from worker.host.batcher import Batcher
 from worker.host.device import new_lanes, open_device, start_showing_memory
@@ -14,6 +16,8 @@ from worker.host.lanes import Quiet
 from worker.host.pipeline import ModelPipeline
 from worker.host.protocol import HostInfo
 from worker.host.server import ModelHost
+
+WHOLE_SIDE = 1_024  # pixels that a picture's longer side has at most, where a model wants it whole
 
 
 def load(settings: Settings, device_name: str, name: str) -> ModelHost:
@@ -23,11 +27,14 @@ def load(settings: Settings, device_name: str, name: str) -> ModelHost:
     """
     begun = time.monotonic()
     device = open_device(device_name)
-    found = find(settings.bundle)
+    found = open_served(settings)
     pipelines = loaded(found, str(device))
     MODEL_LOAD.labels(name).set(time.monotonic() - begun)
-    side = next((model.side for model in found.models if model.side is not None), 0)
-    info = HostInfo(found.name, found.version, name, side, os.getpid())
+    sides = [p.model.side for p in pipelines.values() if kind_named(p.model.kind).picture]
+    side = next(iter(sides), None)
+    info = HostInfo(
+        found.name, found.version, name, side or WHOLE_SIDE, os.getpid(), side is not None
+    )
     freeze_gc()
     quiet = Quiet()
     lanes = new_lanes(pipelines, device, quiet, name)
@@ -37,9 +44,9 @@ def load(settings: Settings, device_name: str, name: str) -> ModelHost:
     return ModelHost(info, Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s, name))
 
 
-def loaded(found: Found, device: str) -> dict[Task, ModelPipeline]:
-    """The models of a folder, on a device as torch calls it, warm."""
-    pipelines = {Task(model.kind): ModelPipeline(model) for model in found.models}
+def loaded(found: ModelFolder, device: str) -> dict[Task, ModelPipeline]:
+    """The models of a folder, on a device as torch calls it, warm. Raises `ModelInvalid`."""
+    pipelines = {Task(model.kind): ModelPipeline(model) for model in models_of(found)}
     for pipeline in pipelines.values():
         pipeline.model.load(found.folder, device)
         pipeline.warmup()

@@ -27,6 +27,8 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from crossmodal.vision.fit import Fit
+
 LENGTH = struct.Struct(">I")
 MAX_FRAME = 256 * 2**20
 
@@ -35,13 +37,18 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class HostInfo:
-    """Who answers at a socket: what it serves, and the side of the pictures it captions."""
+    """Who answers at a socket: what it serves, and how it wants pictures."""
 
     model: str
     bundle_version: str
     device: str
     image_side: int
     pid: int
+    image_is_square: bool = True
+
+    @property
+    def fit(self) -> Fit:
+        return Fit(self.image_side, self.image_is_square)
 
 
 class Answer(NamedTuple):

@@ -1,0 +1,167 @@
+"""Any folder that diffusers opens for text to image, as a model.
+
+What a pipeline takes is read from its signature; what it gets wrong in silence is checked here:
+sizes, and pictures of NaN. Nothing is ever asked of a hub, no pickle is read, no code is run.
+"""
+
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before the import
+os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from pydantic import Field, ValidationError, create_model
+
+from crossmodal.errors import ModelInvalid, described
+from crossmodal.invalid import explained
+from crossmodal.kinds.txt2img import Txt2ImgParams
+from crossmodal.models.catalog import FolderConfig
+from crossmodal.models.contract import Batch, Model, Outcome, Repeatable
+
+MAX_SIDE = 2_048
+KNOWN: dict[str, tuple[str, type, dict[str, Any]]] = {  # ours: theirs, its type, bounds of ours
+    "steps": ("num_inference_steps", int, {"ge": 1, "le": 200}),
+    "guidance": ("guidance_scale", float, {"ge": 0, "le": 50}),
+    "true_guidance": ("true_cfg_scale", float, {"ge": 0, "le": 50}),
+}
+
+
+class DiffusersFolder(Model):
+    """A pipeline of diffusers; alone in its batch unless its folder says more."""
+
+    kind = "txt2img"
+    Params = Txt2ImgParams
+    shared: Sequence[str] = ("width", "height")
+    repeatable: Repeatable = "close"
+
+    def __init__(self, config: FolderConfig) -> None:
+        self._config = config
+        self.max_batch = config.max_batch or 1
+
+    def load(self, folder: Path, device: str) -> None:
+        diffusers.utils.logging.set_verbosity_error()
+        diffusers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self._pipe = self._opened(folder, device)
+        self._pipe.set_progress_bar_config(disable=True)
+        self._takes = inspect.signature(type(self._pipe).__call__).parameters
+        self._names = {
+            ours: theirs for ours, (theirs, *_) in KNOWN.items() if theirs in self._takes
+        }
+        self.shared = (*self._names, "width", "height")
+        try:
+            self.Params = create_model("DiffusersParams", __base__=Txt2ImgParams, **self._fields())
+            self.Params.model_validate(self.example())
+        except ValidationError as e:
+            raise ModelInvalid(f"{folder}: defaults: {explained(e.errors()[0], 'all')}") from e
+
+    def _opened(self, folder: Path, device: str) -> Any:
+        dtype = self._config.dtype or ("float32" if device == "cpu" else "bfloat16")
+        try:
+            auto: Any = diffusers.AutoPipelineForText2Image
+            pipe = auto.from_pretrained(
+                folder.resolve(strict=True),  # a bare name would be looked up at a hub
+                local_files_only=True, use_safetensors=True, trust_remote_code=False,
+                variant=self._config.variant, dtype=getattr(torch, dtype),
+            )  # fmt: skip
+        except Exception as e:
+            raise ModelInvalid(f"{folder} cannot be opened by diffusers: {described(e)}") from e
+        if self._config.slicing:
+            pipe.vae.enable_slicing()
+        if self._config.offload and device != "cpu":
+            pipe.enable_model_cpu_offload(device=device)
+            return pipe
+        return pipe.to(device)
+
+    def _fields(self) -> dict[str, Any]:
+        """What can be asked for beside the kind's own params; its temperature is none of them."""
+        side, multiple = self._sides()
+        size: dict[str, Any] = {"ge": multiple, "le": MAX_SIDE, "multiple_of": multiple}
+        fields: dict[str, Any] = {
+            "temperature": (float, Field(default=1.0, ge=1, le=1)),
+            "width": (int, Field(default=side, **size)),
+            "height": (int, Field(default=side, **size)),
+        }
+        for ours, theirs in self._names.items():
+            _, kind, bounds = KNOWN[ours]
+            fields[ours] = (kind, Field(default=kind(self._takes[theirs].default or 0), **bounds))
+        for name, value in self._config.defaults.items():
+            if name not in fields:
+                raise ModelInvalid(f"defaults: {name!r} is none of {', '.join(fields)}")
+            fields[name][1].default = value
+        return fields
+
+    def _sides(self) -> tuple[int, int]:
+        """The side that pictures have by themselves, and what sides must be multiples of."""
+        core = getattr(self._pipe, "unet", None) or self._pipe.transformer
+        scale = self._pipe.vae_scale_factor
+        packed = 2 if type(self._pipe).__name__.startswith("Flux") else 1
+        patch = packed if packed > 1 else getattr(core.config, "patch_size", 1) or 1
+        sample = getattr(core.config, "sample_size", None)
+        sample = sample or getattr(self._pipe, "default_sample_size", 128)
+        multiple = scale * patch
+        return max(multiple, min(MAX_SIDE, sample * scale) // multiple * multiple), multiple
+
+    def example(self) -> Mapping[str, Any]:
+        return {"prompt": "a picture", "seed": 0}
+
+    def run(self, batch: Batch) -> Sequence[Outcome]:
+        first = batch[0].params
+        options = {theirs: getattr(first, ours) for ours, theirs in self._names.items()}
+        if "use_resolution_binning" in self._takes:  # it would draw another size than asked
+            options["use_resolution_binning"] = False
+        options |= self._steps(batch, first)
+        try:
+            with torch.inference_mode():
+                drawn = self._pipe(
+                    prompt=[request.params.prompt for request in batch],
+                    width=first.width, height=first.height, output_type="np",
+                    generator=[torch.Generator("cpu").manual_seed(r.seed) for r in batch],
+                    **options,
+                ).images  # fmt: skip
+        finally:
+            self._pipe.maybe_free_model_hooks()  # also where a step has raised
+        return [_checked(picture, first.width, first.height) for picture in drawn]
+
+    def _steps(self, batch: Batch, first: Any) -> dict[str, Any]:
+        """Have each step told; older pipelines only tick their progress bar."""
+        if "callback_on_step_end" not in self._takes:
+            self._pipe.progress_bar = lambda iterable=None, total=None: _Bar(batch, total)
+            return {}
+
+        def step(pipe: Any, i: int, t: Any, tensors: Any) -> Any:
+            batch.step(i + 1, getattr(pipe, "_num_timesteps", None) or first.steps)
+            return tensors
+
+        return {"callback_on_step_end": step}
+
+
+class _Bar:
+    """Stands for a progress bar that ticks once a step."""
+
+    def __init__(self, batch: Batch, total: int | None) -> None:
+        self._batch, self._of, self._done = batch, total or 1, 0
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def update(self, steps: int = 1) -> None:
+        self._done += steps
+        self._batch.step(min(self._done, self._of), self._of)
+
+
+def _checked(picture: Any, width: int, height: int) -> Outcome:
+    if picture.shape[:2] != (height, width):
+        found = f"{picture.shape[1]} x {picture.shape[0]}"
+        return ValueError(f"{width} x {height} pixels were asked for, and {found} were drawn")
+    return np.asarray(picture)

@@ -1,0 +1,100 @@
+"""A folder of transformers that describes pictures, as a model.
+
+Encoder-decoders, and all that `AutoModelForImageTextToText` opens and that needs no prompt. Nothing
+is asked of a hub, no pickle is read, no code is run.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before the import
+
+import torch
+import transformers
+
+from crossmodal.errors import ModelInvalid, described
+from crossmodal.models.catalog import FolderConfig
+from crossmodal.models.contract import Batch, Caption, Model, Outcome, Repeatable
+
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
+
+
+class TransformersFolder(Model):
+    """A captioner; it resizes pictures by itself."""
+
+    kind = "img2txt"
+    shared: Sequence[str] = ("count", "beam_width", "max_words")
+    repeatable: Repeatable = "close"
+
+    def __init__(self, config: FolderConfig) -> None:
+        self._config = config
+        self.max_batch = config.max_batch
+
+    def load(self, folder: Path, device: str) -> None:
+        transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        folder = folder.resolve(strict=True)  # a bare name would be looked up at a hub
+        dtype = self._config.dtype or ("float32" if device == "cpu" else "bfloat16")
+        self._device, self._dtype = device, getattr(torch, dtype)
+        try:
+            self._images, self._texts = _processors(folder)
+            auto: Any = transformers.AutoModelForImageTextToText
+            model = auto.from_pretrained(folder, use_safetensors=True, dtype=self._dtype, **LOCAL)
+        except Exception as e:
+            raise ModelInvalid(f"{folder} cannot be opened by transformers: {described(e)}") from e
+        self._model = model.to(device).eval()
+
+    def run(self, batch: Batch) -> Sequence[Outcome]:
+        first = batch[0].params
+        inputs = self._images(images=[request.image for request in batch], return_tensors="pt")
+        with torch.inference_mode():
+            found = self._model.generate(
+                pixel_values=inputs["pixel_values"].to(self._device, self._dtype),
+                num_beams=max(first.beam_width, first.count), do_sample=False,
+                num_return_sequences=first.count, max_new_tokens=first.max_words,
+                return_dict_in_generate=True, output_scores=True,
+                stopping_criteria=transformers.StoppingCriteriaList(
+                    [_Ticker(batch, first.max_words)]
+                ),
+            )  # fmt: skip
+        texts = self._texts.batch_decode(found.sequences, skip_special_tokens=True)
+        captions = [
+            Caption(text.strip(), round(score, 4))
+            for text, score in zip(texts, self._log_probabilities(found), strict=True)
+        ]
+        return [captions[i : i + first.count] for i in range(0, len(captions), first.count)]
+
+    def _log_probabilities(self, found: Any) -> list[float]:
+        """The sum over each text's tokens, which is that of its own choices."""
+        scores = self._model.compute_transition_scores(
+            found.sequences, found.scores, getattr(found, "beam_indices", None),
+            normalize_logits=getattr(found, "beam_indices", None) is None,
+        )  # fmt: skip
+        finite = torch.where(torch.isfinite(scores), scores, torch.zeros_like(scores))
+        sums: list[float] = finite.sum(1).tolist()
+        return sums
+
+
+class _Ticker(transformers.StoppingCriteria):
+    """Is asked after each token, of all texts together."""
+
+    def __init__(self, batch: Batch, most: int) -> None:
+        self._batch, self._most, self._done = batch, most, 0
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        self._done += 1
+        self._batch.step(min(self._done, self._most), self._most)
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def _processors(folder: Path) -> tuple[Any, Any]:
+    """What prepares pictures, and what makes texts of tokens."""
+    auto: Any = transformers
+    processor = auto.AutoProcessor.from_pretrained(folder, **LOCAL)
+    if hasattr(processor, "image_processor"):
+        return processor.image_processor, processor.tokenizer
+    # Of some encoder-decoders it is the tokenizer alone.
+    images = auto.AutoImageProcessor.from_pretrained(folder, **LOCAL)
+    return images, auto.AutoTokenizer.from_pretrained(folder, **LOCAL)
