@@ -30,9 +30,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "allow_private_urls", "fetch_timeout_s", "webhook_timeout_s",
     ),
     "Workers": (
-        "bundle", "result_backend", "plain_queue", "bulk_concurrency", "bulk_batch", "max_wait_s",
-        "host_wait_s", "decode_memory", "decode_timeout_s", "drain_s", "metrics_port",
-        "metrics_address",
+        "bundle", "allow_model_code", "result_backend", "plain_queue", "bulk_concurrency",
+        "bulk_batch", "max_wait_s", "host_wait_s", "decode_memory", "decode_timeout_s", "drain_s",
+        "metrics_port", "metrics_address",
     ),
     "Limits and leases: the same for everybody who shares a queue": (
         "max_batch", "retention_s", "max_attempts", "max_message_bytes", "run_time_limit_s",

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crossmodal.errors import BundleNotFound, ModelInvalid
+from crossmodal.extras import require
 from crossmodal.invalid import explained
 from crossmodal.kinds.registry import kinds
 from crossmodal.networks.bundle import MANIFEST, open_bundle
@@ -62,7 +63,7 @@ class ModelFolder:
 def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
     """What is in a folder; `allowed` are the names of folders whose code may be run.
 
-    Raises `BundleNotFound`, `BundleInvalid` or `ModelInvalid`.
+    Raises `BundleNotFound`, `BundleInvalid`, `ModelInvalid` or `ExtraMissing`.
     """
     mark = next((name for name in MARKS if (folder / name).is_file()), None)
     if mark is None:
@@ -81,10 +82,11 @@ def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
         _check_allowed(folder, allowed)
         return ModelFolder(folder, "code", folder.name, _version(folder), _declared(folder), config)
     _check_weights(folder)
-    kind, form = (
-        ("txt2img", "diffusers") if mark == "model_index.json" else ("img2txt", "transformers")
-    )
-    return ModelFolder(folder, form, folder.name, _version(folder), (kind,), config)  # type: ignore[arg-type]
+    require("hf", f"the model in {folder}")
+    named = folder.name, _version(folder)
+    if mark == "model_index.json":
+        return ModelFolder(folder, "diffusers", *named, ("txt2img",), config)
+    return ModelFolder(folder, "transformers", *named, ("img2txt",), config)
 
 
 def open_served(settings: Settings) -> ModelFolder:

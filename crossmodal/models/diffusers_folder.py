@@ -84,20 +84,21 @@ class DiffusersFolder(Model):
     def _fields(self) -> dict[str, Any]:
         """What can be asked for beside the kind's own params; its temperature is none of them."""
         side, multiple = self._sides()
-        size: dict[str, Any] = {"ge": multiple, "le": MAX_SIDE, "multiple_of": multiple}
-        fields: dict[str, Any] = {
-            "temperature": (float, Field(default=1.0, ge=1, le=1)),
-            "width": (int, Field(default=side, **size)),
-            "height": (int, Field(default=side, **size)),
-        }
+        size = {"ge": multiple, "le": MAX_SIDE, "multiple_of": multiple}
+        known: dict[str, tuple[type, Any, dict[str, Any]]] = {
+            "temperature": (float, 1.0, {"ge": 1, "le": 1}),
+            "width": (int, side, size), "height": (int, side, size),
+        }  # fmt: skip
         for ours, theirs in self._names.items():
             _, kind, bounds = KNOWN[ours]
-            fields[ours] = (kind, Field(default=kind(self._takes[theirs].default or 0), **bounds))
-        for name, value in self._config.defaults.items():
-            if name not in fields:
-                raise ModelInvalid(f"defaults: {name!r} is none of {', '.join(fields)}")
-            fields[name][1].default = value
-        return fields
+            known[ours] = (kind, kind(self._takes[theirs].default or 0), bounds)
+        defaults = self._config.defaults
+        if strange := set(defaults) - set(known):
+            raise ModelInvalid(f"defaults: {min(strange)!r} is none of {', '.join(known)}")
+        return {
+            name: (kind, Field(default=defaults.get(name, own), validate_default=True, **bounds))
+            for name, (kind, own, bounds) in known.items()
+        }
 
     def _sides(self) -> tuple[int, int]:
         """The side that pictures have by themselves, and what sides must be multiples of."""

@@ -240,13 +240,13 @@ def test_a_large_picture_and_small_requests_are_all_answered(fake: tuple[FakeHos
     assert ["(16000, 1000, 3)"] in host.batches
 
 
-def test_an_error_of_the_host_is_raised(fake: tuple[FakeHost, Path]) -> None:
+def test_what_is_wrong_with_a_request_is_its_answer(fake: tuple[FakeHost, Path]) -> None:
     _, path = fake
 
     async def run() -> None:
         async with joined(path) as client:
-            with pytest.raises(JobFailed) as caught:
-                await client.run(Task("txt2img"), [HostRequest(PICTURE)])
-            assert caught.value.code == "invalid_params"
+            [answer] = await client.run(Task("txt2img"), [HostRequest(PICTURE)])
+            assert isinstance(answer, JobFailed)
+            assert answer.code == "invalid_params"
 
     asyncio.run(run())

@@ -20,7 +20,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from crossmodal import tracing
-from crossmodal.errors import GpuOutOfMemory
+from crossmodal.errors import GpuOutOfMemory, InvalidParams
 from crossmodal.kinds.task import Task
 from crossmodal.metrics import BATCH_SIZE, BATCH_WAIT, INFERENCE, counting
 from crossmodal.models.contract import Canceled
@@ -234,6 +234,13 @@ class Batcher:
     def is_worn_out(self) -> bool:
         """Whether there is no memory even for single requests: only a new process may help."""
         return self._out_of_memory >= WORN_OUT_AFTER
+
+    def pipeline(self, task: Task) -> Pipeline:
+        """What serves a kind. Raises `InvalidParams` where nothing does."""
+        line = self._lines[False].get(task)
+        if line is None:
+            raise InvalidParams(f"no model of this host serves {task}")
+        return line.pipeline
 
     def close(self) -> None:
         for lane in self._lanes:

@@ -4,7 +4,7 @@ Always a batch: the same length, the same order, a failure an item.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossmodal.errors import CrossmodalError, InferenceFailed
 from crossmodal.jobs.record import GeneratedCaption
-from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.base import ItemParams, Kind, build
 from crossmodal.kinds.fields import MAX_SEED, BlobRef
 from crossmodal.kinds.registry import kind_named
 from crossmodal.models.contract import UNWATCHED, Batch, Caption, Link, Model, Picture, Request
@@ -47,6 +47,10 @@ Outcome = Drawn | Described | CrossmodalError
 class Pipeline(ABC):
     """What a lane runs. A host whose lanes are threads calls it from several at once."""
 
+    def params(self, kind: Kind, raw: Mapping[str, Any]) -> ItemParams:
+        """The params of a request as the model takes them. Raises `InvalidParams`."""
+        return kind.build(raw)
+
     def weight(self, request: HostRequest) -> int:
         """How many the request counts for in a batch."""
         return 1
@@ -79,6 +83,9 @@ class ModelPipeline(Pipeline):
         [outcome] = self.run([HostRequest(self.model.Params.model_validate(fields), image)])
         if isinstance(outcome, CrossmodalError):
             raise outcome
+
+    def params(self, kind: Kind, raw: Mapping[str, Any]) -> ItemParams:
+        return build(self.model.Params, raw)
 
     def weight(self, request: HostRequest) -> int:
         return request.params.count if self._draws else 1

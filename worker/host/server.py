@@ -13,11 +13,12 @@ from typing import Any
 from crossmodal.errors import CrossmodalError, InvalidParams, InvalidSetting, ModelHostError
 from crossmodal.files import write_whole
 from crossmodal.jobs.record import Failure
+from crossmodal.kinds.base import Kind
 from crossmodal.kinds.task import Task, parse_task
 from worker.devices import info_file
 from worker.host.batcher import Batcher, Ran
 from worker.host.frames import Frames
-from worker.host.pipeline import Drawn, HostRequest
+from worker.host.pipeline import Drawn, HostRequest, Pipeline
 from worker.host.protocol import HostInfo, Message, pack_pixels, unpack_pixels
 from worker.host.watch import OnStep
 
@@ -42,21 +43,42 @@ class ModelHost:
         `on_step` how far their batch is.
         """
         try:
-            task, requests = _understood(message)
-            ran = await self.batcher.run(
-                task, requests,
+            task, asked = self._understood(message)
+            ran = iter(await self.batcher.run(
+                task, [request for request in asked if isinstance(request, HostRequest)],
                 alone=bool(message.get("alone")), bulk=bool(message.get("bulk")),
                 trace=str(message.get("trace", "")), on_start=on_device, on_step=on_step,
-            )  # fmt: skip
+            ))  # fmt: skip
+            answers = [
+                _error(one) if isinstance(one, CrossmodalError) else _answer(next(ran))
+                for one in asked
+            ]
             return {"ok": {
                 "model": self.info.model, "bundle_version": self.info.bundle_version,
-                "answers": [_answer(one) for one in ran],
+                "answers": answers,
             }}  # fmt: skip
         except CrossmodalError as e:
             return _error(e)
         except Exception as e:  # a mistake of this program: whoever waits must still be told
             log.exception("an internal error")
             return _error(ModelHostError(f"{type(e).__name__}: {e}"))
+
+    def _understood(self, message: Message) -> tuple[Task, list[HostRequest | InvalidParams]]:
+        """What is to be run, or what is wrong with its params. Raises `InvalidParams`."""
+        task = parse_task(str(message.get("task"))).of_items
+        pipeline = self.batcher.pipeline(task)
+        try:
+            return task, [_request(pipeline, task.kind, one) for one in message["requests"]]
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
+            raise InvalidParams(f"the message cannot be understood: {e}") from e
+
+
+def _request(pipeline: Pipeline, kind: Kind, packed: Message) -> HostRequest | InvalidParams:
+    image = unpack_pixels(packed.get("image"))
+    try:
+        return HostRequest(pipeline.params(kind, packed["params"]), image)
+    except InvalidParams as e:
+        return e
 
 
 def _answer(ran: Ran) -> Message:
@@ -71,18 +93,6 @@ def _answer(ran: Ran) -> Message:
         made["unknown_words"] = list(outcome.unknown_words)
         made["suggestions"] = outcome.suggestions
     return made
-
-
-def _understood(message: Message) -> tuple[Task, list[HostRequest]]:
-    """What is to be run. Raises `InvalidParams`."""
-    task = parse_task(str(message.get("task")))
-    try:
-        packed = message["requests"]
-        params = task.kind.build_many([one["params"] for one in packed])
-        images = [unpack_pixels(one.get("image")) for one in packed]
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
-        raise InvalidParams(f"the message cannot be understood: {e}") from e
-    return task, [HostRequest(*both) for both in zip(params, images, strict=True)]
 
 
 class Conversation(Frames):

@@ -1,0 +1,113 @@
+"""Models that others made, in a folder, served by a worker as those that ship."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossmodal.jobs.record import Progress
+from producer import Client
+from tests.conftest import settings_of, stack_environment
+from tests.servers import start_server
+from tests.tiny import captioners, pipelines
+from tests.waiting import until
+from tests.workers import real_worker
+
+WAIT_S = 60.0
+STRIPES = """
+import time
+
+import numpy as np
+
+from crossmodal.models.contract import Batch, Model
+
+
+class Stripes(Model):
+    kind = "txt2img"
+    max_batch = 4
+
+    def load(self, folder, device):
+        self.palette = np.random.default_rng(0).integers(0, 256, (64, 3))
+
+    def run(self, batch: Batch):
+        for step in range(1, 9):
+            time.sleep(0.5)  # seconds, as a large model takes them
+            batch.step(step, 8)
+        return [self.draw(request.params.prompt, request.seed) for request in batch]
+
+    def draw(self, prompt, seed):
+        picture = np.full((64, 64, 3), 255, np.uint8)
+        picture[:: len(prompt)] = self.palette[seed % 64]
+        return picture
+"""
+
+
+@contextmanager
+def serving(folder: Path, tmp_path: Path) -> Iterator[Client]:
+    """A client of a worker that serves the models of a folder."""
+    server = start_server(tmp_path / "valkey")
+    env = stack_environment(server.port, tmp_path) | {
+        "CROSSMODAL_BUNDLE": str(folder), "CROSSMODAL_ALLOW_MODEL_CODE": "stripes",
+    }  # fmt: skip
+    try:
+        with real_worker(env, tmp_path / "worker", 8), Client(settings_of(env)) as client:
+            yield client
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("name", ["sd", "flux"])
+def test_a_folder_of_diffusers_is_served(tmp_path: Path, name: str) -> None:
+    folder = pipelines.make(name, tmp_path / name)
+    (folder / "crossmodal.toml").write_text("[defaults]\nsteps = 6\nwidth = 32\nheight = 32\n")
+    with serving(folder, tmp_path) as client:
+        [worker] = client.workers()
+        assert set(worker.queues) == {"txt2img", "txt2img.bulk", "celery"}
+        drawn = client.txt2img("a red circle", seed=7, count=2).result(timeout_s=WAIT_S)
+        assert (drawn.model, len(drawn.images), drawn.images[0].width) == (name, 2, 32)
+        again = client.txt2img("a red circle", seed=8).result(timeout_s=WAIT_S)
+        assert client.read(again.images[0])[-200:] == client.read(drawn.images[1])[-200:]
+        many = list(client.map_txt2img(["a blue star", "a cat"] * 4, seed=1))
+        assert [len(item.images) for item in many] == [1] * 8
+        refused = client.txt2img("a", temperature=0.5)
+        assert refused.wait(WAIT_S) == "failed"
+        failure = client.status(refused).failure
+        assert failure is not None
+        assert (failure.code, "temperature" in failure.message) == ("invalid_params", True)
+
+
+def test_a_folder_of_transformers_is_served(tmp_path: Path) -> None:
+    with serving(captioners.make("git", tmp_path / "git"), tmp_path) as client:
+        picture = np.random.default_rng(0).integers(0, 256, (300, 500, 3)).astype(np.uint8)
+        found = client.img2txt(picture, count=2, max_words=6).result(timeout_s=WAIT_S)
+        assert (found.model, len(found.captions)) == ("git", 2)
+        assert all(caption.log_probability < 0 for caption in found.captions)
+        [alone] = client.map_img2txt([picture], count=2, max_words=6)
+        assert [c.text for c in alone.captions] == [c.text for c in found.captions]
+
+
+@pytest.fixture
+def stripes(tmp_path: Path) -> Iterator[Client]:
+    folder = tmp_path / "stripes"
+    folder.mkdir()
+    (folder / "model.py").write_text(STRIPES)
+    with serving(folder, tmp_path) as client:
+        yield client
+
+
+def test_a_class_of_ones_own_is_served_with_its_steps(stripes: Client) -> None:
+    job = stripes.txt2img("a red circle", seed=3)
+    steps = [event.step for event in job.events() if isinstance(event, Progress)]
+    assert steps == list(range(1, 9))
+    assert job.result().images[0].height == 64
+    slow = [stripes.txt2img("a red circle", seed=i) for i in range(4)]
+    until(lambda: slow[0].status().progress is not None)
+    slow[0].cancel()
+    ended: Callable[[], bool] = lambda: all(  # noqa: E731
+        one.status().state.is_terminal for one in slow
+    )
+    until(ended)
+    assert [one.status().state for one in slow] == ["canceled", *["succeeded"] * 3]
+    assert [len(item.images) for item in stripes.map_txt2img(["a", "bb"], seed=1)] == [1, 1]

@@ -1,0 +1,287 @@
+"""Folders that others made, as models: nine families, and what is wrong with a folder."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from crossmodal.errors import BundleNotFound, InferenceFailed, ModelInvalid
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.models.catalog import ModelFolder, open_folder
+from crossmodal.models.contract import Canceled
+from crossmodal.models.loading import models_of
+from crossmodal.settings import SHIPPED_BUNDLE
+from tests.tiny import captioners, pipelines
+from worker.host.pipeline import Described, Drawn, HostRequest, ModelPipeline
+
+SIZE = {"width": 32, "height": 32, "steps": 4}
+
+
+@pytest.fixture(autouse=True)
+def single_threaded() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the host
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+def loaded(folder: Path, max_batch: int = 1, **allowed: Any) -> ModelPipeline:
+    found = open_folder(folder, **allowed)
+    [model] = models_of(found)
+    model.load(folder, "cpu")
+    if max_batch > 1:
+        model.max_batch = max_batch
+    return ModelPipeline(model)
+
+
+def family(root: Path, name: str) -> Path:
+    """The folder of a family, made once."""
+    folder = root / name
+    if not folder.exists():
+        (pipelines if name in pipelines.FAMILIES else captioners).make(name, folder)
+    return folder
+
+
+class Steps:
+    """Notes all steps; after some, nobody wants the batch."""
+
+    def __init__(self, most: int = 1_000) -> None:
+        self.taken: list[tuple[int, int]] = []
+        self._most = most
+
+    def step(self, done: int, of: int) -> None:
+        self.taken.append((done, of))
+        if len(self.taken) >= self._most:
+            raise Canceled
+
+
+@pytest.mark.parametrize("name", list(pipelines.FAMILIES))
+def test_a_folder_of_diffusers_draws_tells_its_steps_and_can_be_ended(
+    root: Path, name: str
+) -> None:
+    pipeline = loaded(family(root, name))
+    pipeline.warmup()
+    params = pipeline.model.Params.model_validate({"prompt": "a red circle", "seed": 7, **SIZE})
+    steps = Steps()
+    [drawn] = pipeline.run([HostRequest(params)], steps)
+    assert isinstance(drawn, Drawn)
+    assert drawn.images.shape == (1, 32, 32, 3)
+    assert steps.taken == [(i, 4) for i in range(1, 5)]
+    with pytest.raises(Canceled):
+        pipeline.run([HostRequest(params)], Steps(most=2))
+    [again] = pipeline.run([HostRequest(params)])
+    assert isinstance(again, Drawn)
+    assert np.array_equal(again.images, drawn.images)
+
+
+def test_another_seed_draws_another_picture_and_each_its_own(root: Path) -> None:
+    pipeline = loaded(family(root, "sd"), max_batch=4)
+    both, other = (
+        pipeline.model.Params.model_validate({"prompt": "a", "seed": s, "count": c, **SIZE})
+        for s, c in ((1, 2), (2, 1))
+    )
+    two, one = pipeline.run([HostRequest(both), HostRequest(other)])
+    assert isinstance(two, Drawn)
+    assert isinstance(one, Drawn)
+    assert np.abs(two.images[1].astype(int) - one.images[0]).max() <= 1  # they are close
+    assert np.abs(two.images[0].astype(int) - two.images[1]).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({"steps": 0}, "steps"), ({"width": 31}, "multiple of"), ({"height": 4_096}, "height"),
+     ({"guidance": -1.0}, "guidance"), ({"temperature": 0.5}, "temperature")],
+)  # fmt: skip
+def test_what_a_pipeline_would_take_in_silence_is_refused(
+    root: Path, wrong: dict[str, Any], says: str
+) -> None:
+    params = loaded(family(root, "sd")).model.Params
+    with pytest.raises(ValueError, match=says):
+        params.model_validate({"prompt": "a", **wrong})
+
+
+def test_a_picture_of_nan_is_an_error_and_not_black(root: Path) -> None:
+    pipeline = loaded(family(root, "sd"))
+    pipeline.model._pipe.unet.conv_out.bias.data.fill_(float("nan"))  # type: ignore[attr-defined]
+    params = pipeline.model.Params.model_validate({"prompt": "a", "seed": 1, **SIZE})
+    [outcome] = pipeline.run([HostRequest(params)])
+    assert isinstance(outcome, InferenceFailed)
+    assert "NaN" in str(outcome)
+
+
+def test_no_prompt_is_logged(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As diffusers does with one that its tokenizer cuts."""
+    caplog.set_level(logging.DEBUG)
+    pipeline = loaded(family(root, "sd"))
+    params = pipeline.model.Params.model_validate({"prompt": "secret " * 100, "seed": 1, **SIZE})
+    pipeline.run([HostRequest(params)])
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("name", list(captioners.FAMILIES))
+def test_a_captioner_describes_the_same_alone_and_in_company(root: Path, name: str) -> None:
+    pipeline = loaded(family(root, name))
+    pipeline.warmup()
+    params = pipeline.model.Params(image=BlobRef(key="k"), count=2, beam_width=3, max_words=6)  # type: ignore[call-arg]
+    rng = np.random.default_rng(0)
+    asked = [
+        HostRequest(params, rng.integers(0, 256, (20 + i, 40, 3)).astype(np.uint8))
+        for i in range(3)
+    ]
+    steps = Steps()
+    together = pipeline.run(asked, steps)
+    assert [of for _, of in steps.taken] == [6] * len(steps.taken)
+    for request, found in zip(asked, together, strict=True):
+        [alone] = pipeline.run([request])
+        assert isinstance(found, Described)
+        assert isinstance(alone, Described)
+        assert [c.text for c in found.captions] == [c.text for c in alone.captions]
+        for one, other in zip(found.captions, alone.captions, strict=True):
+            assert one.log_probability == pytest.approx(other.log_probability, abs=1e-3)
+            assert one.log_probability < 0
+    with pytest.raises(Canceled):
+        pipeline.run(asked, Steps(most=2))
+
+
+def test_a_folder_says_what_it_is_without_being_loaded(root: Path) -> None:
+    found = {name: open_folder(family(root, name)) for name in ("sd", "git")}
+    assert [(f.format, f.kinds) for f in found.values()] == [
+        ("diffusers", ("txt2img",)), ("transformers", ("img2txt",)),
+    ]  # fmt: skip
+    assert open_folder(SHIPPED_BUNDLE).kinds == ("txt2img", "img2txt")
+
+
+def test_another_file_makes_another_version(root: Path, tmp_path: Path) -> None:
+    before = pipelines.make("pixart", tmp_path / "one")
+    version = open_folder(before).version
+    assert open_folder(before).version == version
+    (before / "model_index.json").write_text((before / "model_index.json").read_text() + " ")
+    assert open_folder(before).version != version
+
+
+def test_a_folder_may_say_its_defaults(root: Path, tmp_path: Path) -> None:
+    folder = pipelines.make("lcm", tmp_path / "turbo")
+    (folder / "crossmodal.toml").write_text(
+        'description = "quick"\nmax_batch = 4\n[defaults]\nsteps = 3\nguidance = 1.5\nwidth = 16\n'
+    )
+    pipeline = loaded(folder)
+    params = pipeline.model.Params.model_validate({"prompt": "a"})
+    assert (params.steps, params.guidance, params.width) == (3, 1.5, 16)  # type: ignore[attr-defined]
+    assert pipeline.model.max_batch == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("steps = 4", "steps"), ("[defaults]\nstepz = 4", "stepz"), ("[defaults]\nsteps = 0", "steps"),
+     ("max_batch = 0", "max_batch"), ("= 1", "TOML"), ('dtype = "int8"', "dtype")],
+)  # fmt: skip
+def test_what_is_wrong_with_its_settings_is_named(
+    root: Path, tmp_path: Path, text: str, says: str
+) -> None:
+    folder = pipelines.make("lcm", tmp_path / "turbo")
+    (folder / "crossmodal.toml").write_text(text)
+    with pytest.raises(ModelInvalid, match=says):
+        loaded(folder)
+
+
+def test_a_folder_of_nothing_is_said_with_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(BundleNotFound, match=r"none of bundle\.json, model_index\.json"):
+        open_folder(tmp_path)
+
+
+def test_weights_in_a_pickle_are_never_read(root: Path, tmp_path: Path) -> None:
+    folder = captioners.make("git", tmp_path / "git")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelInvalid, match=r"only pytorch_model\.bin, a pickle"):
+        open_folder(folder)
+
+
+def test_a_variant_that_is_not_there_is_said(root: Path, tmp_path: Path) -> None:
+    folder = pipelines.make("sd", tmp_path / "sd")
+    (folder / "crossmodal.toml").write_text('variant = "fp16"')
+    with pytest.raises(ModelInvalid, match="fp16"):
+        loaded(folder)
+
+
+def test_code_of_the_folders_own_is_not_run(root: Path, tmp_path: Path) -> None:
+    folder = captioners.make("git", tmp_path / "git")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoModelForImageTextToText": "mine.Mine"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ModelInvalid):
+        loaded(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+OWN = """
+import numpy as np
+
+from crossmodal.models.contract import Batch, Model
+
+open({touched!r}, "w").close()
+
+
+class Stripes(Model):
+    kind = "txt2img"
+
+    def load(self, folder, device):
+        self.side = 8
+
+    def run(self, batch: Batch):
+        batch.step(1, 1)
+        return [np.full((8, 8, 3), request.seed, np.uint8) for request in batch]
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    folder = tmp_path / "stripes"
+    folder.mkdir()
+    (folder / "model.py").write_text(OWN.format(touched=str(tmp_path / "ran")))
+    return folder
+
+
+def test_a_users_class_is_served_where_its_name_is_allowed(own: Path) -> None:
+    pipeline = loaded(own, allowed=["stripes"])
+    [drawn] = pipeline.run([HostRequest(pipeline.model.Params(prompt="a", seed=9, count=2))])  # type: ignore[call-arg]
+    assert isinstance(drawn, Drawn)
+    assert drawn.images[:, 0, 0, 0].tolist() == [9, 10]
+
+
+def test_a_users_class_is_not_run_elsewhere(own: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelInvalid, match="CROSSMODAL_ALLOW_MODEL_CODE=others,stripes"):
+        open_folder(own, ["others"])
+    assert open_folder(own, ["stripes"]).kinds == ("txt2img",)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("def", "cannot be read as Python"), ("class A: pass", "no class with a line such as kind"),
+     ('class A:\n    kind = "txt2vid"', "txt2img, img2txt"),
+     ('class A:\n    kind = "txt2img"', "not each kind is served by a Model"),
+     ('import nothing_of_that_name\nclass A:\n    kind = "txt2img"', "ModuleNotFoundError")],
+)  # fmt: skip
+def test_what_is_wrong_with_a_users_class_is_said(tmp_path: Path, text: str, says: str) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "model.py").write_text(text)
+
+    def served() -> ModelFolder:
+        found = open_folder(folder, ["mine"])
+        models_of(found)
+        return found
+
+    with pytest.raises(ModelInvalid, match=says):
+        served()
