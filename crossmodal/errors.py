@@ -40,6 +40,7 @@
     │   └── BlobNotFound
     ├── BundleInvalid
     │   └── BundleNotFound
+    ├── ModelInvalid             a folder of somebody else's model cannot be served
     ├── DataInvalid              a data set cannot be trained on
     ├── TrainingError
     │   ├── TrainingDiverged     the loss is no longer a number

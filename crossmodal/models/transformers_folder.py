@@ -18,7 +18,7 @@ from crossmodal.errors import ModelInvalid, described
 from crossmodal.models.catalog import FolderConfig
 from crossmodal.models.contract import Batch, Caption, Model, Outcome, Repeatable
 
-LOCAL = {"local_files_only": True, "trust_remote_code": False}
+LOCAL: dict[str, Any] = {"local_files_only": True}
 
 
 class TransformersFolder(Model):
@@ -41,7 +41,9 @@ class TransformersFolder(Model):
         try:
             self._images, self._texts = _processors(folder)
             auto: Any = transformers.AutoModelForImageTextToText
-            model = auto.from_pretrained(folder, use_safetensors=True, dtype=self._dtype, **LOCAL)
+            model = auto.from_pretrained(
+                folder, use_safetensors=True, trust_remote_code=False, dtype=self._dtype, **LOCAL
+            )
         except Exception as e:
             raise ModelInvalid(f"{folder} cannot be opened by transformers: {described(e)}") from e
         self._model = model.to(device).eval()
@@ -92,9 +94,9 @@ class _Ticker(transformers.StoppingCriteria):
 def _processors(folder: Path) -> tuple[Any, Any]:
     """What prepares pictures, and what makes texts of tokens."""
     auto: Any = transformers
-    processor = auto.AutoProcessor.from_pretrained(folder, **LOCAL)
+    processor = auto.AutoProcessor.from_pretrained(folder, trust_remote_code=False, **LOCAL)
     if hasattr(processor, "image_processor"):
         return processor.image_processor, processor.tokenizer
     # Of some encoder-decoders it is the tokenizer alone.
-    images = auto.AutoImageProcessor.from_pretrained(folder, **LOCAL)
-    return images, auto.AutoTokenizer.from_pretrained(folder, **LOCAL)
+    images = auto.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, **LOCAL)
+    return images, auto.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **LOCAL)

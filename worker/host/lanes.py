@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from crossmodal.kinds.task import Task
 from crossmodal.metrics import count_as
@@ -134,7 +134,7 @@ class ForkedLane(Lane):
     def _run(self, task: Task, requests: list[HostRequest], watch: Watch) -> list[Outcome]:
         place = self._idle.get()
         try:
-            place.send((task, requests))
+            place.send((task, [(vars(r.params), r.image) for r in requests]))
             watch.joined(lambda: place.send(CANCEL))
             outcomes = self._outcomes(place, watch)
             watch.joined(None)
@@ -169,16 +169,22 @@ class ForkedLane(Lane):
                 place.send(self._run_here(place, *said))
 
     def _run_here(
-        self, place: Connection, task: Task, requests: list[HostRequest]
+        self, place: Connection, task: Task, packed: Sequence[tuple[dict[str, Any], Any]]
     ) -> list[Outcome] | None:
-        """What became of a batch; None where it was canceled."""
+        """What became of a batch; None where it was canceled.
+
+        Params come as their fields: a model may have made their class when it was loaded.
+        """
+        pipeline = self._pipelines[task]
+        requests = [HostRequest(pipeline.restored(task.kind, fields), image)
+                    for fields, image in packed]  # fmt: skip
 
         def is_canceled() -> bool:
             return place.poll() and place.recv() == CANCEL
 
         stepper = Stepper(is_canceled, lambda *step: place.send(step), self._pause)
         try:
-            return run_isolated(self._pipelines[task], requests, stepper, self._device)
+            return run_isolated(pipeline, requests, stepper, self._device)
         except Canceled:
             return None
 

@@ -51,6 +51,10 @@ class Pipeline(ABC):
         """The params of a request as the model takes them. Raises `InvalidParams`."""
         return kind.build(raw)
 
+    def restored(self, kind: Kind, fields: Mapping[str, Any]) -> ItemParams:
+        """Params that were checked in another process, of their fields."""
+        return kind.params.model_construct(**fields)
+
     def weight(self, request: HostRequest) -> int:
         """How many the request counts for in a batch."""
         return 1
@@ -86,6 +90,9 @@ class ModelPipeline(Pipeline):
 
     def params(self, kind: Kind, raw: Mapping[str, Any]) -> ItemParams:
         return build(self.model.Params, raw)
+
+    def restored(self, kind: Kind, fields: Mapping[str, Any]) -> ItemParams:
+        return self.model.Params.model_construct(**fields)
 
     def weight(self, request: HostRequest) -> int:
         return request.params.count if self._draws else 1
