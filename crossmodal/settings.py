@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     max_wait_s: float = Field(0.0, ge=0)
     """How long a request waits for others, for a fuller batch, although the device is free."""
     inference_timeout_s: float = Field(120.0, gt=0)
-    """How long one batch may run before its model host is taken to hang, and killed."""
+    """How long a batch may take no step before its model host is taken to hang, and killed."""
     host_wait_s: float = Field(30.0, ge=0)
     """How long a task waits for a model host that is starting."""
     host_socket: Path | None = None

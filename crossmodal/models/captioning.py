@@ -19,6 +19,7 @@ class BundleCaptioning(Model):
     """Beam search with the captioner; a batch may ask for searches of different widths."""
 
     kind = "img2txt"
+    is_concurrent = True
 
     def load(self, folder: Path, device: str) -> None:
         self._device = torch.device(device)

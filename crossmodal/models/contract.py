@@ -7,13 +7,13 @@
         def run(self, batch):
             return [draw(request.params.prompt, request.seed) for request in batch]
 
-One thread of one process calls a model, with one batch after another.
+A process calls a model with one batch after another, unless it says that it `is_concurrent`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.registry import kind_named
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
 else:
     Pixels = Any
-
-Repeatable = Literal["exact", "close"]
-"""Whether the same seed gives the same bytes, or nearly, also in other company."""
 
 
 class Canceled(BaseException):
@@ -124,7 +121,8 @@ class Model(ABC):
     """The params that are equal in all requests of a batch."""
     max_batch: int | None = None
     """The most pictures in a batch; None for as many as the settings allow."""
-    repeatable: Repeatable = "exact"
+    is_concurrent: bool = False
+    """Whether several threads may call it at once, as a GPU is used best."""
     side: int | None = None
     """Pictures come cut to squares of this side, in pixels; None: as they were sent."""
 

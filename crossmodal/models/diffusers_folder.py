@@ -23,7 +23,7 @@ from crossmodal.errors import ModelInvalid, described
 from crossmodal.invalid import explained
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.catalog import FolderConfig
-from crossmodal.models.contract import Batch, Model, Outcome, Repeatable
+from crossmodal.models.contract import Batch, Model, Outcome
 
 MAX_SIDE = 2_048
 KNOWN: dict[str, tuple[str, type, dict[str, Any]]] = {  # ours: theirs, its type, bounds of ours
@@ -39,7 +39,6 @@ class DiffusersFolder(Model):
     kind = "txt2img"
     Params = Txt2ImgParams
     shared: Sequence[str] = ("width", "height")
-    repeatable: Repeatable = "close"
 
     def __init__(self, config: FolderConfig) -> None:
         self._config = config

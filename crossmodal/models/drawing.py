@@ -26,6 +26,7 @@ class BundleDrawing(Model):
     """Text vectors, then the model; the seed of a picture alone decides its noise."""
 
     kind = "txt2img"
+    is_concurrent = True
 
     def load(self, folder: Path, device: str) -> None:
         bundle = open_bundle(folder)

@@ -16,7 +16,7 @@ import transformers
 
 from crossmodal.errors import ModelInvalid, described
 from crossmodal.models.catalog import FolderConfig
-from crossmodal.models.contract import Batch, Caption, Model, Outcome, Repeatable
+from crossmodal.models.contract import Batch, Caption, Model, Outcome
 
 LOCAL: dict[str, Any] = {"local_files_only": True}
 
@@ -26,7 +26,6 @@ class TransformersFolder(Model):
 
     kind = "img2txt"
     shared: Sequence[str] = ("count", "beam_width", "max_words")
-    repeatable: Repeatable = "close"
 
     def __init__(self, config: FolderConfig) -> None:
         self._config = config

@@ -6,13 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pydantic import Field
 
 from crossmodal.errors import CrossmodalError, InferenceFailed, UnknownWords
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.img2txt import Img2TxtParams
+from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.contract import UNWATCHED, Batch, Caption, Model, Outcome, Picture, Request
+from worker.host.device import new_lanes
+from worker.host.lanes import Quiet
 from worker.host.pipeline import Described, Drawn, HostRequest, ModelPipeline
 
 WHITE = np.full((2, 3, 3), 255, np.uint8)
@@ -172,3 +176,17 @@ def test_a_batch_outside_a_host_takes_its_steps_in_silence() -> None:
     batch = Batch([Request(None)], UNWATCHED)
     batch.step(1, 2)
     assert (len(batch), batch[0], list(batch)) == (1, Request(None), [Request(None)])
+
+
+@pytest.mark.parametrize(("is_concurrent", "lanes"), [(True, 2), (False, 1)])
+def test_what_several_threads_cannot_run_has_one_place_on_a_gpu(
+    is_concurrent: bool, lanes: int
+) -> None:
+    model = Drawing()
+    model.is_concurrent = is_concurrent
+    pipelines = {Task("txt2img"): ModelPipeline(model)}
+    made = new_lanes(pipelines, torch.device("cuda"), Quiet(), "cuda:0")
+    assert len({id(lane) for lane in made}) == lanes
+    assert made[0].width == lanes
+    for lane in made:
+        lane.close()

@@ -35,9 +35,15 @@ def open_device(name: str) -> torch.device:
 def new_lanes(
     pipelines: Pipelines, device: torch.device, quiet: Quiet, name: str
 ) -> tuple[Lane, Lane]:
-    """The lanes of a device that is called `name`: one for interactive batches, one for bulk."""
+    """The lanes of a device that is called `name`: one for interactive batches, one for bulk.
+
+    They are the same, of one place, where a model cannot be run by several threads.
+    """
     if device.type == "cpu":
         return core_lanes(pipelines, quiet, name, lambda: torch.set_num_threads(1))
+    if not all(pipeline.is_concurrent for pipeline in pipelines.values()):
+        only = Lane(pipelines, 1, never, lambda: _use_stream(device, HIGH), name)
+        return only, only
     return (
         Lane(pipelines, ON_GPU, never, lambda: _use_stream(device, HIGH), name),
         Lane(pipelines, ON_GPU, quiet.give_way, lambda: _use_stream(device, LOW), name),

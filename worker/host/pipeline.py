@@ -45,7 +45,10 @@ Outcome = Drawn | Described | CrossmodalError
 
 
 class Pipeline(ABC):
-    """What a lane runs. A host whose lanes are threads calls it from several at once."""
+    """What a lane runs."""
+
+    is_concurrent = True
+    """Whether several threads may run it at once."""
 
     def params(self, kind: Kind, raw: Mapping[str, Any]) -> ItemParams:
         """The params of a request as the model takes them. Raises `InvalidParams`."""
@@ -75,6 +78,7 @@ class ModelPipeline(Pipeline):
         self.model = model
         self._kind = kind_named(model.kind)
         self._draws = self._kind.output == "images"
+        self.is_concurrent = model.is_concurrent
 
     def warmup(self) -> None:
         """Run the model's example once. Raises what is wrong with the model."""
