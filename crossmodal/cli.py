@@ -50,13 +50,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "health": ("worker.health:health", "Whether the workers of this machine are live, or ready"),
     "doctor": ("worker.doctor:doctor", "What is reachable, configured and wrong, with remedies"),
     "settings": ("crossmodal.settings_reference:settings", "Every setting, and what it is here"),
+    "models": ("worker.models:app", "Folders of models: show one, check one"),
     "train": ("crossmodal.training.cli:train", "Train a bundle"),
     "evaluate": ("crossmodal.training.cli:evaluate", "Measure a bundle by an independent judge"),
 }
 EXTRAS = {  # what a command cannot do without, whatever its options
     "up": "worker", "demo": "worker", "worker": "worker", "autoscale": "worker",
     "flower": "monitor", "gateway": "gateway", "background": "webhooks",
-    "webhooks": "webhooks",
+    "webhooks": "webhooks", "models": "worker",
     "train": "train", "evaluate": "train",
 }  # fmt: skip
 NEEDED = {"crossmodal": (), "producer": ("producer",), "worker": ("worker", "celery")}

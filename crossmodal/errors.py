@@ -345,7 +345,6 @@ class ModelInvalid(CrossmodalError):
     """A folder holds a model that cannot be served, as it is or at all."""
 
     code = "model_invalid"
-    caused_by_request = True
 
 
 class DataInvalid(CrossmodalError):

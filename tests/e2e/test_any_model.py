@@ -1,14 +1,17 @@
 """Models that others made, in a folder, served by a worker as those that ship."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from crossmodal.jobs.record import Progress
 from producer import Client
+from tests.commands import run_command
 from tests.conftest import settings_of, stack_environment
 from tests.servers import start_server
 from tests.tiny import captioners, pipelines
@@ -111,3 +114,29 @@ def test_a_class_of_ones_own_is_served_with_its_steps(stripes: Client) -> None:
     until(ended)
     assert [one.status().state for one in slow] == ["canceled", *["succeeded"] * 3]
     assert [len(item.images) for item in stripes.map_txt2img(["a", "bb"], seed=1)] == [1, 1]
+
+
+def test_a_folder_is_tried_in_a_process_of_its_own(tmp_path: Path) -> None:
+    folder, sample = pipelines.make("lcm", tmp_path / "lcm"), tmp_path / "sample.png"
+    done = run_command({}, "models", "check", str(folder), "-o", str(sample), "--json")
+    [found] = json.loads(done.stdout)
+    assert (found["kind"], found["repeats_alone"], found["max_batch"]) == ("txt2img", True, 1)
+    assert found["schema"]["properties"]["steps"]["maximum"] == 200
+    assert found["peak_bytes"] > 10**8
+    with Image.open(sample) as drawn:
+        assert drawn.size == (32, 32)
+    assert "txt2img" in run_command({}, "models", "show", str(folder)).stdout
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [("raise ZeroDivisionError('not yet')", "ZeroDivisionError: not yet"),
+     ("import os; os.kill(os.getpid(), 9)", "ended with status -9")],
+)  # fmt: skip
+def test_what_fails_or_dies_when_it_is_tried_is_said(tmp_path: Path, body: str, says: str) -> None:
+    folder = tmp_path / "stripes"
+    folder.mkdir()
+    (folder / "model.py").write_text(STRIPES.replace("self.palette = np", f"{body}; x = np"))
+    env = {"CROSSMODAL_ALLOW_MODEL_CODE": "stripes"}
+    done = run_command(env, "models", "check", str(folder))
+    assert (done.returncode, says in done.stderr) == (1, True), done.stderr

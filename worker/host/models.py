@@ -48,6 +48,6 @@ def loaded(found: ModelFolder, device: str) -> dict[Task, ModelPipeline]:
     """The models of a folder, on a device as torch calls it, warm. Raises `ModelInvalid`."""
     pipelines = {Task(model.kind): ModelPipeline(model) for model in models_of(found)}
     for pipeline in pipelines.values():
-        pipeline.model.load(found.folder, device)
+        pipeline.load(found.folder, device)
         pipeline.warmup()
     return pipelines

@@ -5,12 +5,21 @@ Always a batch: the same length, the same order, a failure an item.
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmodal.errors import CrossmodalError, InferenceFailed
+from crossmodal.errors import (
+    BundleInvalid,
+    CrossmodalError,
+    InferenceFailed,
+    InvalidSetting,
+    ModelInvalid,
+    described,
+)
 from crossmodal.jobs.record import GeneratedCaption
 from crossmodal.kinds.base import ItemParams, Kind, build
 from crossmodal.kinds.fields import MAX_SEED, BlobRef
@@ -76,17 +85,26 @@ class ModelPipeline(Pipeline):
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._kind = kind_named(model.kind)
-        self._draws = self._kind.output == "images"
+        self.kind = kind_named(model.kind)
+        self._draws = self.kind.output == "images"
         self.is_concurrent = model.is_concurrent
 
+    def load(self, folder: Path, device: str) -> None:
+        """Load the model to a device as torch calls it. Raises `ModelInvalid` and its kin."""
+        with _as_invalid(f"the model in {folder} cannot be loaded"):
+            self.model.load(folder, device)
+
     def warmup(self) -> None:
-        """Run the model's example once. Raises what is wrong with the model."""
+        """Run the model's example once. Raises `ModelInvalid` where that goes wrong."""
+        with _as_invalid("the model fails on its own example"):
+            self._warm()
+
+    def _warm(self) -> None:
         fields = dict(self.model.example())
         image = None
-        if self._kind.picture is not None:
+        if self.kind.picture is not None:
             side = self.model.side or WARMUP_SIDE
-            fields[self._kind.picture] = BlobRef(key="warmup")
+            fields[self.kind.picture] = BlobRef(key="warmup")
             image = np.zeros((side, side, 3), np.uint8)
         [outcome] = self.run([HostRequest(self.model.Params.model_validate(fields), image)])
         if isinstance(outcome, CrossmodalError):
@@ -135,6 +153,17 @@ class ModelPipeline(Pipeline):
             return _drawn(made) if self._draws else _described(made[0])
         except (TypeError, ValueError) as e:
             return InferenceFailed(f"what the model {self.model.kind} made cannot be used: {e}")
+
+
+@contextmanager
+def _as_invalid(what: str) -> Iterator[None]:
+    """Somebody else's code may raise anything."""
+    try:
+        yield
+    except (BundleInvalid, ModelInvalid, InvalidSetting):
+        raise
+    except Exception as e:
+        raise ModelInvalid(f"{what}: {type(e).__name__}: {described(e)}") from e
 
 
 class Share:

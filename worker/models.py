@@ -1,0 +1,102 @@
+"""`crossmodal models`: what a folder holds, and whether it can be served."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crossmodal.console import Json, errors_to_exit_status, print_json, print_table
+from crossmodal.errors import JobFailed, ModelInvalid
+from crossmodal.models.catalog import open_folder
+from crossmodal.processes import python_module
+from crossmodal.settings import load_settings
+from worker.devices import parse_devices
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Folders of models: show one, check one."
+)
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER")]
+
+
+@app.command()
+def show(folder: Folder, as_json: Json = False) -> None:
+    """What a folder holds, by its files alone."""
+    with errors_to_exit_status():
+        found = open_folder(folder, load_settings().allowed_model_code)
+        told = {
+            "name": found.name, "format": found.format, "serves": ", ".join(found.kinds),
+            "version": found.version, "folder": str(found.folder),
+            "description": found.config.description,
+        }  # fmt: skip
+        if as_json:
+            print_json(told | {"serves": list(found.kinds)})
+            return
+        print_table(("", ""), list(told.items()))
+
+
+@app.command()
+def check(
+    folder: Folder,
+    device: Annotated[str, typer.Option(help="auto, cpu, or a GPU such as cuda:0.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE.png", help="Write a sample.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Load a folder's models in a process of its own, run them, and tell what they take."""
+    with errors_to_exit_status():
+        open_folder(folder, load_settings().allowed_model_code)
+        [first, *_] = parse_devices(device)
+        found = _tried(folder, first.torch_name, out)
+        if as_json:
+            print_json(found)
+            return
+        for one in found:
+            print_table(("", ""), _rows(one))
+
+
+def _tried(folder: Path, device: str, out: Path | None) -> list[dict[str, Any]]:
+    """What the process found. Raises what it says, and `ModelInvalid` where it died."""
+    options = [str(folder), device, *([str(out)] if out else [])]
+    done = subprocess.run(
+        python_module("worker.host.check", *options), stdout=subprocess.PIPE, text=True, check=False
+    )
+    try:
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError) as e:
+        raise ModelInvalid(
+            f"the process that tried {folder} ended with status {done.returncode} and said "
+            "nothing: it may have had too little memory"
+        ) from e
+    if "error" in found:
+        error = found["error"]
+        raise JobFailed(error["message"], error["code"], error["retryable"])
+    made: list[dict[str, Any]] = found
+    return made
+
+
+def _rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    """One model, for a person."""
+    yes = {True: "yes", False: "no"}
+    step = found["step_s"]
+    rows = [
+        ("serves", found["kind"]),
+        ("loaded in", f"{found['load_s']:g} s, warm {found['warmup_s']:g} s later"),
+        ("a run", f"{found['run_s']:g} s" + (f", {step:g} s a step" if step else "")),
+        ("most memory", f"{found['peak_bytes'] / 1e9:.2f} GB"),
+        ("most in a batch", found["max_batch"] or "as the settings allow"),
+        ("same seed, same bytes", yes[found["repeats_alone"]]),
+        ("... also in a batch", yes[found["repeats_in_a_batch"]]),
+    ]
+    return rows + [(f"param {n}", _shown(one)) for n, one in found["schema"]["properties"].items()]
+
+
+def _shown(schema: dict[str, Any]) -> str:
+    """A param's default and limits."""
+    parts = [f"{schema['default']}"] if schema.get("default") is not None else []
+    parts += [f"{word} {schema[name]:g}" for name, word in (
+        ("minimum", "from"), ("maximum", "to"), ("multipleOf", "in steps of"),
+    ) if name in schema]  # fmt: skip
+    return ", ".join(parts) or "–"
