@@ -1,12 +1,13 @@
 """What happens to one job, step by step, for somebody who follows it."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from crossmodal.jobs.calls import Waiting, redis
 from crossmodal.jobs.names import shard_key
 from crossmodal.jobs.record import Job, JobEvent, Progress
-from producer.waiting import MAX_BLOCK_S, entries_of
+from producer.waiting import CHECK_S, MAX_BLOCK_S, entries_of
 
 Event = JobEvent | Progress
 
@@ -21,6 +22,7 @@ class Events:
     is_done: bool = False
     read_until: str = ""  # the id of the last entry that was read of the stream
     told_at: float = 0.0
+    look_at: float = 0.0  # at the record, at the latest
     progress: Progress | None = None  # that was told last
 
     def wait(self) -> Waiting:
@@ -32,11 +34,11 @@ class Events:
     def feed(self, reply: Any) -> tuple[list[Event], bool]:
         """Take in the reply to `wait`: the steps of this job, and whether to look at its record.
 
-        That is where it has changed, and where nothing has come for a while.
+        That is where it has changed, and every few seconds: not all that happens is told.
         """
         entries = [entry for _, some in entries_of(reply) for entry in some]
         steps: list[Event] = []
-        has_changed = not entries
+        has_changed = time.monotonic() >= self.look_at
         for self.read_until, fields in entries:
             if fields["id"] != self.job:
                 continue
@@ -52,6 +54,7 @@ class Events:
         if history:
             self.told_at = history[-1].at
         self.is_done = job.state.is_terminal
+        self.look_at = time.monotonic() + CHECK_S
         return news + self._new(job.progress)
 
     def _new(self, progress: Progress | None) -> list[Event]:

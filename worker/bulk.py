@@ -24,7 +24,7 @@ from crossmodal.errors import (
 )
 from crossmodal.jobs.bulk import BulkItem, unpack_items
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.params import BulkParams, task_of
+from crossmodal.jobs.params import MAX_ITEMS, BulkParams, task_of
 from crossmodal.jobs.record import ITEM_RESULTS, Failure, ItemResult, JobResult, Timings
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.fields import BlobRef
@@ -41,6 +41,7 @@ from worker.host.protocol import Answer, HostInfo
 from worker.items import Image, Items
 
 PART_S = 0.2  # of work is a part, or a whole batch of the device where that takes longer
+MAX_PIXELS = 128 * 2**20  # bytes of the pictures of a part
 PACKED_KEY = "packed"  # stands for the key of a picture that came with its item
 Stored = tuple[BlobRef, list[ItemResult]]
 Answers = dict[int, Answer | CrossmodalError]
@@ -63,6 +64,7 @@ class Message:
     token: CancelToken
     task: Task
     items: list[BulkItem]
+    max_part: int = MAX_ITEMS
 
     @property
     def attempt(self) -> Attempt:
@@ -88,13 +90,19 @@ class BulkRun:
         begun = time.monotonic()
         with tracing.span("fetch input"):
             items, done = await self._blobs.call(self._fetch, params, token.attempt)
-        message = Message(token, Task(params.kind), items)
+        message = Message(token, Task(params.kind), items, await self._max_part(Task(params.kind)))
         known = {result.index for results in done.values() for result in results}
         async with aclosing(self._parts(message, known)) as parts:
             async for part, results in parts:
                 done[part] = results
         info = await self._host.info()
         return self._result(token.attempt, params, done, info, time.monotonic() - begun)
+
+    async def _max_part(self, task: Task) -> int:
+        """How many items may be on their way to the models at once, with their pictures."""
+        if task.kind.picture is None:
+            return MAX_ITEMS
+        return max(1, MAX_PIXELS // (await self._host.info()).fit.max_bytes)
 
     def _fetch(
         self, params: BulkParams, attempt: Attempt
@@ -174,6 +182,7 @@ class BulkRun:
             return None
         quick = int(PART_S / self._item_s[message.task])
         size = 1 if message.attempt.is_suspect else max(self._settings.bulk_batch, quick)
+        size = min(size, message.max_part)
         part, todo[:] = todo[:size], todo[size:]
         return asyncio.create_task(self._prepare(message, part))
 

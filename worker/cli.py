@@ -11,6 +11,7 @@ from crossmodal.console import errors_to_exit_status
 from crossmodal.errors import InvalidSetting
 from crossmodal.jobs.connection import is_reachable
 from crossmodal.jobs.server import check_server
+from crossmodal.kinds.registry import kinds
 from crossmodal.kinds.task import Task, tasks
 from crossmodal.models.catalog import ModelFolder, open_served
 from crossmodal.settings import Settings, load_settings, redacted
@@ -20,7 +21,6 @@ from worker.unit import Crew
 
 log = logging.getLogger(__name__)
 
-ALL_QUEUES = ",".join(task.queue for task in tasks())
 CONCURRENCY = {"cpu": 24, "cuda": 32}
 BULK_CONCURRENCY = {"cpu": 4, "cuda": 8}
 
@@ -33,11 +33,11 @@ def worker(
         ),
     ] = "auto",
     queues: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAMES", help="Queues to serve, separated by commas.", show_default="all"
         ),
-    ] = "",
+    ] = None,
     concurrency: Annotated[
         int | None,
         typer.Option(
@@ -64,13 +64,10 @@ def worker(
     with errors_to_exit_status():
         settings = load_settings(metrics_port=metrics_port)
         logs.configure(settings, process="supervisor")
-        found = open_served(settings)  # a broken model is said once, not at every restart
-        check_server(settings)
         pinned = parse_devices(devices)
-        kind = pinned[0].torch_name
-        crews = crews_of(
-            settings, kind, served_queues(found, queues), concurrency, bulk_concurrency
-        )
+        # A broken model is said once, here, not at every restart.
+        crews = served_crews(settings, pinned[0].torch_name, queues, concurrency, bulk_concurrency)
+        check_server(settings)
         supervisor = Supervisor(settings, pinned, crews, ready_file)
         if not is_reachable(settings):
             log.warning("no Redis answers at %s: jobs are taken once one does",
@@ -78,10 +75,25 @@ def worker(
         raise typer.Exit(supervisor.run())
 
 
-def served_queues(found: ModelFolder, text: str) -> list[str]:
+def served_crews(
+    settings: Settings, device: str, queues: str | None, concurrency: int | None,
+    bulk_concurrency: int | None,
+) -> list[Crew]:  # fmt: skip
+    """What a worker takes by its options, and by what the models of its folder serve.
+
+    Raises what is wrong with the folder, and `InvalidSetting`.
+    """
+    found = open_served(settings)
+    return crews_of(
+        settings, device, served_queues(found, queues), concurrency, bulk_concurrency,
+        serves_all=set(found.kinds) == set(kinds()),
+    )  # fmt: skip
+
+
+def served_queues(found: ModelFolder, text: str | None) -> list[str]:
     """Those that are asked for, or all that the models of a folder serve."""
     own = [task.queue for task in tasks() if task.kind.name in found.kinds]
-    queues = parse_queues(text) if text else own
+    queues = own if text is None else parse_queues(text)
     if strange := [queue for queue in queues if queue not in own]:
         raise InvalidSetting(
             f"--queues {text!r}: the models in {found.folder} do not serve {', '.join(strange)}, "
@@ -101,17 +113,18 @@ def parse_queues(text: str) -> list[str]:
 
 def crews_of(
     settings: Settings, kind: str, queues: list[str], concurrency: int | None = None,
-    bulk_concurrency: int | None = None,
+    bulk_concurrency: int | None = None, *, serves_all: bool = True,
 ) -> list[Crew]:  # fmt: skip
     """The queues by lane, and how many messages of each lane a worker has in hand.
 
-    `kind` is that of its device, cpu or cuda.
+    `kind` is that of its device, cpu or cuda. Only who serves all kinds of jobs takes them from
+    the queue of messages that name none.
     """
     in_hand = concurrency or CONCURRENCY[kind]
     bulk_in_hand = bulk_concurrency or settings.bulk_concurrency or BULK_CONCURRENCY[kind]
     bulk = [queue for queue in queues if Task(queue).is_bulk]
     interactive = [queue for queue in queues if queue not in bulk]
-    if interactive and settings.plain_queue:
+    if interactive and settings.plain_queue and serves_all:
         interactive.append(settings.plain_queue)
     crews = [Crew(interactive, in_hand), Crew(bulk, bulk_in_hand, is_bulk=True)]
     return [crew for crew in crews if crew.queues]

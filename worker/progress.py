@@ -22,12 +22,13 @@ class ProgressTeller:
         self._redis = redis
         self._ledger = ledger
         self._attempt = attempt
-        self._begun = self._due = time.monotonic()
+        self._begun: float | None = None
+        self._due = time.monotonic()
         self._telling: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """Note that the job is on the device: its first step begins."""
-        self._begun = time.monotonic()
+        self._begun = self._begun or time.monotonic()
 
     def step(self, done: int, of: int) -> None:
         now = time.monotonic()
@@ -35,7 +36,7 @@ class ProgressTeller:
         if done <= 0 or now < self._due - EARLY_S or is_busy:
             return
         self._due = max(now, self._due) + EVERY_S
-        left_s = (now - self._begun) / done * max(0, of - done)
+        left_s = (now - (self._begun or now)) / done * max(0, of - done)
         progress = Progress(step=done, of=of, left_s=round(left_s, 1))
         self._telling = asyncio.create_task(self._tell(progress))
 

@@ -48,7 +48,7 @@ class GeneratedCaption(_Value):
     """A caption and the natural logarithm of its probability under the model."""
 
     text: str
-    log_probability: float
+    log_probability: float = Field(allow_inf_nan=False)
 
 
 class Timings(_Value):

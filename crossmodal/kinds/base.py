@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
@@ -69,6 +69,8 @@ class Kind:
             raise TypeError(
                 f"the params of {self.name} take {', '.join(sorted(taken))} for another"
             )
+        if any(BlobRef in get_args(field.annotation) for field in fields.values()):
+            raise TypeError(f"the params of {self.name} may lack their picture: it must be there")
         if sum(field.annotation is BlobRef for field in fields.values()) > 1:
             raise TypeError(f"the params of {self.name} name more than one picture")
 

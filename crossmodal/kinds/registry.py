@@ -16,6 +16,12 @@ from crossmodal.kinds.txt2img import TXT2IMG
 
 GROUP = "crossmodal.kinds"
 _NAME = re.compile(r"[a-z][a-z0-9]{0,31}")
+TAKEN = frozenset({  # by queues, by what a batch of several kinds is called, by commands
+    "celery", "mixed", "up", "demo", "worker", "flower", "autoscale", "status", "wait", "result",
+    "cancel", "retry", "delete", "jobs", "queue", "gateway", "keys", "background", "webhooks",
+    "batch", "dead", "gc", "health", "doctor", "settings", "models", "train", "evaluate",
+    "version", "help",
+})  # fmt: skip
 
 
 @cache
@@ -23,12 +29,17 @@ def kinds() -> Mapping[str, Kind]:
     """All kinds by their names. Raises `InvalidSetting` where an entry point names none."""
     found = {kind.name: kind for kind in (TXT2IMG, IMG2TXT)}
     for entry in entry_points(group=GROUP):
-        kind = entry.load()
-        if not isinstance(kind, Kind) or not _NAME.fullmatch(kind.name) or kind.name in found:
+        named = f"the entry point {entry.name} = {entry.value} of {GROUP}"
+        try:
+            kind = entry.load()
+        except Exception as e:
+            raise InvalidSetting(f"{named} cannot be loaded: {type(e).__name__}: {e}") from e
+        if not isinstance(kind, Kind) or not _NAME.fullmatch(kind.name) or kind.name in TAKEN:
             raise InvalidSetting(
-                f"the entry point {entry.name} = {entry.value} of {GROUP} must name a Kind, whose "
-                "name is up to 32 small letters and digits that no other kind has"
+                f"{named} must be a Kind, named by small letters and digits as nothing else is"
             )
+        if kind.name in found or any(kind.params is known.params for known in found.values()):
+            raise InvalidSetting(f"{named} has the name or the params of another kind")
         found[kind.name] = kind
     return found
 

@@ -30,6 +30,11 @@ CODE = "model.py"
 MARKS = {MANIFEST: "bundle", "model_index.json": "diffusers", CODE: "code",
          "config.json": "transformers"}  # fmt: skip
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+USED = {  # of crossmodal.toml
+    "code": {"description", "max_batch"},
+    "transformers": {"description", "max_batch", "dtype"},
+    "diffusers": {"description", "max_batch", "dtype", "variant", "offload", "slicing", "defaults"},
+}
 SMALL = 1 << 20  # bytes of a file that counts with its contents in a version
 Format = Literal["bundle", "diffusers", "transformers", "code"]
 
@@ -77,7 +82,7 @@ def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
         bundle = open_bundle(folder)
         named, of = (bundle.name, bundle.version), ("txt2img", "img2txt")
         return ModelFolder(folder, "bundle", *named, of, FolderConfig())
-    config = _config(folder)
+    config = _config(folder, MARKS[mark])
     if mark == CODE:
         _check_allowed(folder, allowed)
         return ModelFolder(folder, "code", folder.name, _version(folder), _declared(folder), config)
@@ -94,16 +99,19 @@ def open_served(settings: Settings) -> ModelFolder:
     return open_folder(settings.bundle, settings.allowed_model_code)
 
 
-def _config(folder: Path) -> FolderConfig:
+def _config(folder: Path, form: str) -> FolderConfig:
     path = folder / CONFIG
     try:
-        return FolderConfig.model_validate(tomllib.loads(path.read_text()))
+        config = FolderConfig.model_validate(tomllib.loads(path.read_text()))
     except FileNotFoundError:
         return FolderConfig()
     except ValidationError as e:
         raise ModelInvalid(f"{path}: {explained(e.errors()[0], 'all of it')}") from e
     except (OSError, ValueError) as e:
         raise ModelInvalid(f"{path} cannot be read as TOML: {e}") from e
+    if unused := config.model_fields_set - USED[form]:
+        raise ModelInvalid(f"{path}: {min(unused)} is not for a folder of {form}")
+    return config
 
 
 def _check_allowed(folder: Path, allowed: Collection[str]) -> None:

@@ -6,7 +6,7 @@ sizes, and pictures of NaN. Nothing is ever asked of a hub, no pickle is read, n
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ class DiffusersFolder(Model):
     def _steps(self, batch: Batch, first: Any) -> dict[str, Any]:
         """Have each step told; older pipelines only tick their progress bar."""
         if "callback_on_step_end" not in self._takes:
-            self._pipe.progress_bar = lambda iterable=None, total=None: _Bar(batch, total)
+            self._pipe.progress_bar = lambda steps=None, total=None: _Bar(batch, steps, total)
             return {}
 
         def step(pipe: Any, i: int, t: Any, tensors: Any) -> Any:
@@ -147,8 +147,14 @@ class DiffusersFolder(Model):
 class _Bar:
     """Stands for a progress bar that ticks once a step."""
 
-    def __init__(self, batch: Batch, total: int | None) -> None:
-        self._batch, self._of, self._done = batch, total or 1, 0
+    def __init__(self, batch: Batch, steps: Any, total: int | None) -> None:
+        self._batch, self._steps, self._done = batch, steps, 0
+        self._of = total or (len(steps) if steps is not None else 1)
+
+    def __iter__(self) -> Iterator[Any]:
+        for step in self._steps:
+            yield step
+            self.update()
 
     def __enter__(self) -> "_Bar":
         return self

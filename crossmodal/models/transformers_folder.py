@@ -65,17 +65,28 @@ class TransformersFolder(Model):
             Caption(text.strip(), round(score, 4))
             for text, score in zip(texts, self._log_probabilities(found), strict=True)
         ]
-        return [captions[i : i + first.count] for i in range(0, len(captions), first.count)]
+        return [
+            sorted(captions[i : i + first.count], key=lambda one: -one.log_probability)
+            for i in range(0, len(captions), first.count)
+        ]
 
     def _log_probabilities(self, found: Any) -> list[float]:
-        """The sum over each text's tokens, which is that of its own choices."""
+        """The sum over each text's tokens, up to its end: what fills the batch up is none of it."""
+        beams = getattr(found, "beam_indices", None)
         scores = self._model.compute_transition_scores(
-            found.sequences, found.scores, getattr(found, "beam_indices", None),
-            normalize_logits=getattr(found, "beam_indices", None) is None,
-        )  # fmt: skip
-        finite = torch.where(torch.isfinite(scores), scores, torch.zeros_like(scores))
-        sums: list[float] = finite.sum(1).tolist()
+            found.sequences, found.scores, beams, normalize_logits=beams is None
+        )  # (texts, tokens)
+        tokens = found.sequences[:, -scores.shape[1] :]
+        ends = torch.isin(tokens, self._ends()).cumsum(1)
+        is_after = (ends - torch.isin(tokens, self._ends()).long()) > 0
+        sums: list[float] = scores.masked_fill(is_after | ~scores.isfinite(), 0).sum(1).tolist()
         return sums
+
+    def _ends(self) -> Any:
+        """The tokens that end a text."""
+        ids = self._model.generation_config.eos_token_id
+        ids = [] if ids is None else ids if isinstance(ids, list) else [ids]
+        return torch.tensor(ids, device=self._device)
 
 
 class _Ticker(transformers.StoppingCriteria):

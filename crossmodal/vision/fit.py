@@ -9,6 +9,11 @@ class Fit(NamedTuple):
     side: int
     is_square: bool = True
 
+    @property
+    def max_bytes(self) -> int:
+        """Of a picture, as RGB."""
+        return 3 * self.side**2
+
     def allows(self, height: int, width: int) -> bool:
         """Whether a picture of that size is as it is wanted."""
         if self.is_square:

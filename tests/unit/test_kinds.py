@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint
 import pytest
 from pydantic import TypeAdapter
 
+from crossmodal.cli import COMMANDS
 from crossmodal.errors import InvalidSetting
 from crossmodal.kinds import registry
 from crossmodal.kinds.base import ItemParams, Kind
@@ -37,15 +38,30 @@ class TwoPictures(Counted):
     mask: BlobRef
 
 
+class Optional(Counted):
+    """With a picture that may be lacking."""
+
+    image: BlobRef | None = None
+
+
 class Taken(Counted):
     """With a name that means something else."""
 
     out: str
 
 
+SAME_PARAMS = Kind("facts", IMG2TXT.params, "captions", "Facts", {})
+CELERY = Kind("celery", Counted, "captions", "What Celery's own queue is called", {})
+
+
 @pytest.mark.parametrize(
     ("params", "says"),
-    [(Uncounted, "have no"), (TwoPictures, "more than one picture"), (Taken, "take out for")],
+    [
+        (Uncounted, "have no"),
+        (TwoPictures, "more than one picture"),
+        (Taken, "take out for"),
+        (Optional, "may lack their picture"),
+    ],
 )
 def test_a_kind_that_could_not_be_served_cannot_be_made(
     params: type[ItemParams], says: str
@@ -64,7 +80,14 @@ def test_pictures_and_seeds_are_known_by_the_schema() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["json:dumps", "crossmodal.kinds.txt2img:TXT2IMG", "crossmodal.kinds.txt2img:Txt2ImgParams"],
+    [
+        "json:dumps",
+        "crossmodal.kinds.txt2img:TXT2IMG",
+        "crossmodal.kinds.txt2img:Txt2ImgParams",
+        "nothing_of_that_name:KIND",
+        f"{__name__}:SAME_PARAMS",
+        f"{__name__}:CELERY",
+    ],
 )
 def test_an_entry_point_that_brings_no_new_kind_is_named(
     value: str, monkeypatch: pytest.MonkeyPatch
@@ -85,3 +108,7 @@ def test_a_task_is_one_object_and_a_text() -> None:
     assert TypeAdapter(Task).dump_json(bulk) == b'"txt2img.bulk"'
     with pytest.raises(ValueError, match="there is no task 'txt2vid'; there are txt2img, img2txt"):
         Task("txt2vid")
+
+
+def test_no_kind_can_have_the_name_of_a_command() -> None:
+    assert set(COMMANDS) - set(kinds()) - {"redis-acl"} <= registry.TAKEN

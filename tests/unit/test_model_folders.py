@@ -128,8 +128,11 @@ def test_no_prompt_is_logged(root: Path, caplog: pytest.LogCaptureFixture) -> No
     assert "secret" not in caplog.text
 
 
+@pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("name", list(captioners.FAMILIES))
-def test_a_captioner_describes_the_same_alone_and_in_company(root: Path, name: str) -> None:
+def test_a_captioner_describes_the_same_alone_and_in_company(
+    root: Path, name: str, width: int
+) -> None:
     pipeline = loaded(family(root, name))
     pipeline.warmup()
     params = pipeline.model.Params(image=BlobRef(key="k"), count=2, beam_width=3, max_words=6)  # type: ignore[call-arg]
@@ -145,12 +148,42 @@ def test_a_captioner_describes_the_same_alone_and_in_company(root: Path, name: s
         [alone] = pipeline.run([request])
         assert isinstance(found, Described)
         assert isinstance(alone, Described)
+        scores = [c.log_probability for c in found.captions]
+        assert scores == sorted(scores, reverse=True)
         assert [c.text for c in found.captions] == [c.text for c in alone.captions]
         for one, other in zip(found.captions, alone.captions, strict=True):
             assert one.log_probability == pytest.approx(other.log_probability, abs=1e-3)
             assert one.log_probability < 0
     with pytest.raises(Canceled):
         pipeline.run(asked, Steps(most=2))
+
+
+def test_what_fills_a_batch_up_behind_a_text_is_no_part_of_its_score(root: Path) -> None:
+    """Greedily, where one picture's text ends at once and another's does not."""
+    pipeline = loaded(family(root, "vit-gpt2"))
+    model = pipeline.model._model  # type: ignore[attr-defined]
+    params = pipeline.model.Params(image=BlobRef(key="k"), beam_width=1, max_words=6)  # type: ignore[call-arg]
+    rng = np.random.default_rng(0)
+    asked = [HostRequest(params, rng.integers(0, 256, (32, 32, 3)).astype(np.uint8))
+             for _ in range(2)]  # fmt: skip
+    forward = model.forward
+
+    def first_ends(*args: Any, **kwargs: Any) -> Any:
+        made = forward(*args, **kwargs)
+        made.logits[0, :, model.generation_config.eos_token_id] += 20  # of the first in the batch
+        return made
+
+    model.forward = first_ends
+    short, long = pipeline.run(asked)
+    [alone] = pipeline.run(asked[:1])
+    model.forward = forward
+    assert isinstance(short, Described)
+    assert isinstance(long, Described)
+    assert isinstance(alone, Described)
+    assert long.captions[0].log_probability < -5 < short.captions[0].log_probability
+    assert short.captions[0].log_probability == pytest.approx(
+        alone.captions[0].log_probability, abs=1e-3
+    )
 
 
 def test_a_folder_says_what_it_is_without_being_loaded(root: Path) -> None:

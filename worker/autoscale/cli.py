@@ -10,14 +10,13 @@ import typer
 from crossmodal import cli, logs
 from crossmodal.console import Json, errors_to_exit_status, print_json, print_table, say
 from crossmodal.errors import InvalidSetting
-from crossmodal.models.catalog import open_served
 from crossmodal.settings import Settings, load_settings
 from worker.autoscale.demand import Demand
 from worker.autoscale.fleet import Fleet
 from worker.autoscale.metrics import SCALER
 from worker.autoscale.policy import Look, Policy, decide
 from worker.autoscale.scaler import Scaler, claim
-from worker.cli import crews_of, parse_queues
+from worker.cli import served_crews
 from worker.devices import Device, parse_devices
 from worker.metrics import serve
 from worker.unit import Crew
@@ -72,7 +71,6 @@ def autoscale(
             if dry_run:
                 _print(policy, demand.look(), as_json)
                 return
-            open_served(settings)  # a broken model is said once, not by every worker
             folder, lock = claim(settings.run_dir)
             with lock:
                 if settings.metrics_port:
@@ -102,9 +100,9 @@ def _crews(settings: Settings, options: list[str], device: Device) -> list[Crew]
             option = "--" + name.replace("_", "-")
             raise InvalidSetting(f"{option} cannot be among the workers' options")
     given = context.params
-    return crews_of(
-        settings, device.torch_name, parse_queues(given["queues"]),
-        given["concurrency"], given["bulk_concurrency"],
+    return served_crews(
+        settings, device.torch_name, given["queues"], given["concurrency"],
+        given["bulk_concurrency"],
     )  # fmt: skip
 
 

@@ -143,7 +143,7 @@ class _Line:
         self.name = task.in_bulk if is_bulk else task
         self.pipeline = pipeline
         self.lane = lane
-        self._max_batch = max_batch
+        self._max_batch = min(max_batch, pipeline.max_batch or max_batch)
         self.calls: deque[_Call] = deque()
         self._weight = 0  # of what waits here and what runs in the lane
 
@@ -347,7 +347,8 @@ class Batcher:
         if future.cancelled():  # as at the end of the loop
             return
         error = future.exception()
-        if error is not None and not isinstance(error, Canceled):  # nothing a request may raise
+        is_ended = isinstance(error, Canceled) and not batch.is_wanted
+        if error is not None and not is_ended:  # nothing that a request may raise
             for call, *_ in batch.portions:
                 if not call.done.done():
                     call.done.set_exception(error)

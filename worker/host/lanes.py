@@ -203,6 +203,9 @@ def core_lanes(
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BULK_NICE)
 
     kind = ForkedLane if sys.platform == "linux" else Lane
+    if kind is Lane and not all(pipeline.is_concurrent for pipeline in pipelines.values()):
+        only = Lane(pipelines, 1, never, prepare, name)
+        return only, only
     return (
         kind(pipelines, cores(), never, prepare, name, "interactive"),
         kind(pipelines, cores(), quiet.give_way, prepare_bulk, name, "bulk"),

@@ -49,7 +49,7 @@ class Link(Frames):
         number = request["id"] = self._asked
         try:
             self.send(request, rank)
-        except ValueError as e:
+        except (ValueError, TypeError, OverflowError) as e:
             raise InvalidParams(f"the model host cannot be asked this: {e}") from e
         waiting = _Waiting(asyncio.get_running_loop().create_future(), on_device, on_step)
         self._waiting[number] = waiting

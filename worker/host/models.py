@@ -3,6 +3,7 @@
 import os
 import time
 
+from crossmodal.errors import ModelInvalid
 from crossmodal.garbage import freeze_gc
 from crossmodal.kinds.registry import kind_named
 from crossmodal.kinds.task import Task
@@ -31,6 +32,8 @@ def load(settings: Settings, device_name: str, name: str) -> ModelHost:
     pipelines = loaded(found, str(device))
     MODEL_LOAD.labels(name).set(time.monotonic() - begun)
     sides = [p.model.side for p in pipelines.values() if kind_named(p.model.kind).picture]
+    if len(set(sides)) > 1:
+        raise ModelInvalid(f"{found.folder}: its models want pictures of several sides: {sides}")
     side = next(iter(sides), None)
     info = HostInfo(
         found.name, found.version, name, side or WHOLE_SIDE, os.getpid(), side is not None

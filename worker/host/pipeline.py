@@ -58,6 +58,8 @@ class Pipeline(ABC):
 
     is_concurrent = True
     """Whether several threads may run it at once."""
+    max_batch: int | None = None
+    """What a batch may weigh at most, whatever the settings allow; a request goes in any case."""
 
     def params(self, kind: Kind, raw: Mapping[str, Any]) -> ItemParams:
         """The params of a request as the model takes them. Raises `InvalidParams`."""
@@ -87,7 +89,7 @@ class ModelPipeline(Pipeline):
         self.model = model
         self.kind = kind_named(model.kind)
         self._draws = self.kind.output == "images"
-        self.is_concurrent = model.is_concurrent
+        self.is_concurrent, self.max_batch = model.is_concurrent, model.max_batch
 
     def load(self, folder: Path, device: str) -> None:
         """Load the model to a device as torch calls it. Raises `ModelInvalid` and its kin."""
@@ -133,15 +135,18 @@ class ModelPipeline(Pipeline):
             yield Request(request.params, (first + i) % (MAX_SEED + 1), request.image)
 
     def _run_all(self, requests: Sequence[Request], link: Link) -> list[Any]:
-        size = self.model.max_batch or len(requests)
+        size = self.max_batch or len(requests)
         starts = range(0, len(requests), size)
         made: list[Any] = []
         for number, start in enumerate(starts):
             some = requests[start : start + size]
-            outcomes = self.model.run(Batch(some, Share(link, number, len(starts))))
+            share = Share(link, number, len(starts))
+            outcomes = self.model.run(Batch(some, share))
             if len(outcomes) != len(some):
                 raise RuntimeError(f"{len(outcomes)} outcomes for {len(some)} requests")
             made += outcomes
+            if not share.has_stepped:  # a run is a step, then
+                link.step(number + 1, len(starts))
         return made
 
     def _whole(self, made: Sequence[Any]) -> Outcome:
@@ -171,8 +176,10 @@ class Share:
 
     def __init__(self, link: Link, number: int, runs: int) -> None:
         self._link, self._number, self._runs = link, number, runs
+        self.has_stepped = False
 
     def step(self, done: int, of: int) -> None:
+        self.has_stepped = True
         self._link.step(self._number * of + done, self._runs * of)
 
 

@@ -32,9 +32,9 @@ class Watch:
     def cancel(self) -> None:
         """Have the batch end at its next step."""
         with self._lock:
-            self._is_canceled = True
-            if self._tell is not None:
+            if not self._is_canceled and self._tell is not None:
                 self._tell()
+            self._is_canceled = True
 
     def is_canceled(self) -> bool:
         return self._is_canceled
@@ -59,7 +59,11 @@ class Stepper:
         self._told_at = self._checked_at = time.monotonic()
 
     def step(self, done: int, of: int) -> None:
-        """Take note of a step. Raises `Canceled` where nobody wants the batch."""
+        """Take note of a step. Raises `Canceled` where nobody wants the batch.
+
+        The numbers may be of NumPy or torch; what is no number is the model's own error.
+        """
+        done, of = int(done), int(of)
         self._pause()
         now = time.monotonic()
         if now - self._checked_at >= CHECK_S:
