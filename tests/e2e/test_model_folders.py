@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal.errors import BundleNotFound, InferenceFailed, ModelInvalid
+from crossmodal.errors import InferenceFailed, ModelInvalid
 from crossmodal.kinds.fields import BlobRef
-from crossmodal.models.catalog import ModelFolder, open_folder
+from crossmodal.models.catalog import open_folder
 from crossmodal.models.contract import Canceled
 from crossmodal.models.loading import models_of
 from crossmodal.settings import SHIPPED_BUNDLE
@@ -227,18 +227,6 @@ def test_what_is_wrong_with_its_settings_is_named(
         loaded(folder)
 
 
-def test_a_folder_of_nothing_is_said_with_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(BundleNotFound, match=r"none of bundle\.json, model_index\.json"):
-        open_folder(tmp_path)
-
-
-def test_weights_in_a_pickle_are_never_read(root: Path, tmp_path: Path) -> None:
-    folder = captioners.make("git", tmp_path / "git")
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ModelInvalid, match=r"only pytorch_model\.bin, a pickle"):
-        open_folder(folder)
-
-
 def test_a_variant_that_is_not_there_is_said(root: Path, tmp_path: Path) -> None:
     folder = pipelines.make("sd", tmp_path / "sd")
     (folder / "crossmodal.toml").write_text('variant = "fp16"')
@@ -255,66 +243,3 @@ def test_code_of_the_folders_own_is_not_run(root: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelInvalid):
         loaded(folder)
     assert not (tmp_path / "ran").exists()
-
-
-OWN = """
-import numpy as np
-
-from crossmodal.models.contract import Batch, Model
-
-open({touched!r}, "w").close()
-
-
-class Stripes(Model):
-    kind = "txt2img"
-
-    def load(self, folder, device):
-        self.side = 8
-
-    def run(self, batch: Batch):
-        batch.step(1, 1)
-        return [np.full((8, 8, 3), request.seed, np.uint8) for request in batch]
-"""
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Path:
-    folder = tmp_path / "stripes"
-    folder.mkdir()
-    (folder / "model.py").write_text(OWN.format(touched=str(tmp_path / "ran")))
-    return folder
-
-
-def test_a_users_class_is_served_where_its_name_is_allowed(own: Path) -> None:
-    pipeline = loaded(own, allowed=["stripes"])
-    [drawn] = pipeline.run([HostRequest(pipeline.model.Params(prompt="a", seed=9, count=2))])  # type: ignore[call-arg]
-    assert isinstance(drawn, Drawn)
-    assert drawn.images[:, 0, 0, 0].tolist() == [9, 10]
-
-
-def test_a_users_class_is_not_run_elsewhere(own: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelInvalid, match="CROSSMODAL_ALLOW_MODEL_CODE=others,stripes"):
-        open_folder(own, ["others"])
-    assert open_folder(own, ["stripes"]).kinds == ("txt2img",)
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [("def", "cannot be read as Python"), ("class A: pass", "no class with a line such as kind"),
-     ('class A:\n    kind = "txt2vid"', "txt2img, img2txt"),
-     ('class A:\n    kind = "txt2img"', "not each kind is served by a Model"),
-     ('import nothing_of_that_name\nclass A:\n    kind = "txt2img"', "ModuleNotFoundError")],
-)  # fmt: skip
-def test_what_is_wrong_with_a_users_class_is_said(tmp_path: Path, text: str, says: str) -> None:
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    (folder / "model.py").write_text(text)
-
-    def served() -> ModelFolder:
-        found = open_folder(folder, ["mine"])
-        models_of(found)
-        return found
-
-    with pytest.raises(ModelInvalid, match=says):
-        served()

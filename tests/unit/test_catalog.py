@@ -1,0 +1,135 @@
+"""What a folder says it holds, and a class of somebody's own in it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossmodal.errors import BundleNotFound, ModelInvalid
+from crossmodal.models.catalog import ModelFolder, open_folder
+from crossmodal.models.loading import models_of
+from crossmodal.settings import SHIPPED_BUNDLE
+from worker.host.pipeline import Drawn, HostRequest, ModelPipeline
+
+
+def folder_of(root: Path, *names: str) -> Path:
+    """A folder with files of these names, in which there is nothing."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("{}")
+    return root
+
+
+def loaded(folder: Path, **allowed: Any) -> ModelPipeline:
+    [model] = models_of(open_folder(folder, **allowed))
+    pipeline = ModelPipeline(model)
+    pipeline.load(folder, "cpu")
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("files", "form", "kinds"),
+    [
+        (("model_index.json", "unet/w.safetensors"), "diffusers", ("txt2img",)),
+        (("config.json", "model.safetensors"), "transformers", ("img2txt",)),
+        (("model_index.json", "config.json", "w.safetensors"), "diffusers", ("txt2img",)),
+    ],
+)
+def test_a_folder_is_what_its_files_say(
+    tmp_path: Path, files: tuple[str, ...], form: str, kinds: tuple[str, ...]
+) -> None:
+    found = open_folder(folder_of(tmp_path / "turbo", *files))
+    assert (found.name, found.format, found.kinds) == ("turbo", form, kinds)
+
+
+def test_the_bundle_that_ships_serves_both_kinds() -> None:
+    assert open_folder(SHIPPED_BUNDLE).kinds == ("txt2img", "img2txt")
+
+
+def test_weights_in_a_pickle_are_never_read(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "config.json", "pytorch_model.bin")
+    with pytest.raises(ModelInvalid, match=r"only pytorch_model\.bin, a pickle"):
+        open_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "says"),
+    [("config.json", 'variant = "fp16"', "variant is not for a folder of transformers"),
+     ("config.json", "max_batch = 0", "max_batch"), ("model_index.json", "= 1", "TOML"),
+     ("model_index.json", "colour = 1", "colour")],
+)  # fmt: skip
+def test_what_a_folder_says_of_itself_is_checked(
+    tmp_path: Path, form: str, text: str, says: str
+) -> None:
+    folder = folder_of(tmp_path, form, "w.safetensors")
+    (folder / "crossmodal.toml").write_text(text)
+    with pytest.raises(ModelInvalid, match=says):
+        open_folder(folder)
+
+
+def test_a_folder_of_nothing_is_said_with_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(BundleNotFound, match=r"none of bundle\.json, model_index\.json"):
+        open_folder(tmp_path)
+
+
+OWN = """
+import numpy as np
+
+from crossmodal.models.contract import Batch, Model
+
+open({touched!r}, "w").close()
+
+
+class Stripes(Model):
+    kind = "txt2img"
+
+    def load(self, folder, device):
+        self.side = 8
+
+    def run(self, batch: Batch):
+        batch.step(1, 1)
+        return [np.full((8, 8, 3), request.seed, np.uint8) for request in batch]
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    folder = tmp_path / "stripes"
+    folder.mkdir()
+    (folder / "model.py").write_text(OWN.format(touched=str(tmp_path / "ran")))
+    return folder
+
+
+def test_a_users_class_is_served_where_its_name_is_allowed(own: Path) -> None:
+    pipeline = loaded(own, allowed=["stripes"])
+    [drawn] = pipeline.run([HostRequest(pipeline.model.Params(prompt="a", seed=9, count=2))])  # type: ignore[call-arg]
+    assert isinstance(drawn, Drawn)
+    assert drawn.images[:, 0, 0, 0].tolist() == [9, 10]
+
+
+def test_a_users_class_is_not_run_elsewhere(own: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelInvalid, match="CROSSMODAL_ALLOW_MODEL_CODE=others,stripes"):
+        open_folder(own, ["others"])
+    assert open_folder(own, ["stripes"]).kinds == ("txt2img",)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("def", "cannot be read as Python"), ("class A: pass", "no class with a line such as kind"),
+     ('class A:\n    kind = "txt2vid"', "txt2img, img2txt"),
+     ('class A:\n    kind = "txt2img"', "not each kind is served by a Model"),
+     ('import nothing_of_that_name\nclass A:\n    kind = "txt2img"', "ModuleNotFoundError")],
+)  # fmt: skip
+def test_what_is_wrong_with_a_users_class_is_said(tmp_path: Path, text: str, says: str) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "model.py").write_text(text)
+
+    def served() -> ModelFolder:
+        found = open_folder(folder, ["mine"])
+        models_of(found)
+        return found
+
+    with pytest.raises(ModelInvalid, match=says):
+        served()
