@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import Context
 
 from crossmodal.errors import BrokerUnavailable, TimedOut
 from crossmodal.jobs.ledger import Attempt, JobLedger
@@ -86,7 +87,8 @@ class InHand:
         """Have the token end its work once the attempt is lost."""
         self._tokens.add(token)
         if self._checking is None:
-            self._checking = asyncio.create_task(self._check_all())
+            # In a context of its own: what it logs is not of the job that came first.
+            self._checking = asyncio.create_task(self._check_all(), context=Context())
         try:
             yield
         finally:

@@ -90,6 +90,8 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
         ("same seed, same bytes", yes[found["repeats_alone"]]),
         ("... also in a batch", yes[found["repeats_in_a_batch"]]),
     ]
+    rows += [("a caption", text) for text in found["captions"]]
+    rows += [("wrote", found["written"])] if found["written"] else []
     return rows + [(f"param {n}", _shown(one)) for n, one in found["schema"]["properties"].items()]
 
 

@@ -72,10 +72,10 @@ def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
     """
     mark = next((name for name in MARKS if (folder / name).is_file()), None)
     if mark is None:
+        why = f"it has none of {', '.join(MARKS)}" if folder.is_dir() else "there is no such folder"
         raise BundleNotFound(
-            f"there is no model in {folder}: it has none of {', '.join(MARKS)}. Set "
-            "CROSSMODAL_BUNDLE to a folder made by `crossmodal train`, or to one of diffusers or "
-            "transformers"
+            f"there is no model in {folder}: {why}. Set CROSSMODAL_BUNDLE to a folder made by "
+            "`crossmodal train`, to one of diffusers or transformers, or of a class of your own"
         )
     folder = folder.resolve()
     if mark == MANIFEST:
@@ -115,10 +115,11 @@ def _config(folder: Path, form: str) -> FolderConfig:
 
 
 def _check_allowed(folder: Path, allowed: Collection[str]) -> None:
+    named = [name for name in allowed if "/" not in name]
     if folder.name not in allowed:
         raise ModelInvalid(
-            f"{folder / CODE} is code, which is run only where it is allowed: if you trust it, "
-            f"set CROSSMODAL_ALLOW_MODEL_CODE={','.join([*allowed, folder.name])}"
+            f"{folder / CODE} is code, which is run only where its folder's name is allowed: if "
+            f"you trust it, set CROSSMODAL_ALLOW_MODEL_CODE={','.join([*named, folder.name])}"
         )
 
 
@@ -129,20 +130,35 @@ def _declared(folder: Path) -> tuple[str, ...]:
         tree = ast.parse(path.read_text(), str(path))
     except (OSError, ValueError, SyntaxError) as e:
         raise ModelInvalid(f"{path} cannot be read as Python: {e}") from e
-    found = [
-        statement.value.value
-        for node in tree.body if isinstance(node, ast.ClassDef)
-        for statement in node.body if isinstance(statement, ast.Assign)
-        if [target.id for target in statement.targets if isinstance(target, ast.Name)] == ["kind"]
-        and isinstance(statement.value, ast.Constant)
-    ]  # fmt: skip
-    known = [kind for kind in found if kind in kinds()]
-    if not known or len(known) != len(set(known)):
+    found = {node.name: kind for node in tree.body if isinstance(node, ast.ClassDef)
+             if (kind := _kind_said(node)) is not None}  # fmt: skip
+    if not found:
         raise ModelInvalid(
-            f'{path} has no class with a line such as kind = "txt2img", one a kind; there are '
+            f'{path} has no class with a line such as kind = "txt2img"; there are '
             f"{', '.join(kinds())}"
         )
-    return tuple(map(str, known))
+    for name, kind in found.items():
+        if kind not in kinds():
+            raise ModelInvalid(
+                f"{path}: {name} has the kind {kind!r}; there are {', '.join(kinds())}"
+            )
+    if len(set(found.values())) < len(found):
+        raise ModelInvalid(f"{path}: {' and '.join(found)} serve the same kind: keep one a kind")
+    return tuple(found.values())
+
+
+def _kind_said(node: ast.ClassDef) -> str | None:
+    """The text that a class sets its `kind` to."""
+    for line in node.body:
+        targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+        value = getattr(line, "value", None)
+        if (
+            [t.id for t in targets if isinstance(t, ast.Name)] == ["kind"]
+            and isinstance(value, ast.Constant)
+            and isinstance(value.value, str)
+        ):
+            return value.value
+    return None
 
 
 def _check_weights(folder: Path) -> None:

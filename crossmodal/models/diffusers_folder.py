@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError, create_model
 from crossmodal.errors import ModelInvalid, described
 from crossmodal.invalid import explained
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.models.catalog import FolderConfig
+from crossmodal.models.catalog import CONFIG, FolderConfig
 from crossmodal.models.contract import Batch, Model, Outcome
 
 MAX_SIDE = 2_048
@@ -49,6 +49,7 @@ class DiffusersFolder(Model):
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self._folder = folder
         self._pipe = self._opened(folder, device)
         self._pipe.set_progress_bar_config(disable=True)
         self._takes = inspect.signature(type(self._pipe).__call__).parameters
@@ -60,7 +61,8 @@ class DiffusersFolder(Model):
             self.Params = create_model("DiffusersParams", __base__=Txt2ImgParams, **self._fields())
             self.Params.model_validate(self.example())
         except ValidationError as e:
-            raise ModelInvalid(f"{folder}: defaults: {explained(e.errors()[0], 'all')}") from e
+            what = explained(e.errors()[0], "all")
+            raise ModelInvalid(f"{CONFIG} in {folder}: defaults: {what}") from e
 
     def _opened(self, folder: Path, device: str) -> Any:
         dtype = self._config.dtype or ("float32" if device == "cpu" else "bfloat16")
@@ -93,7 +95,10 @@ class DiffusersFolder(Model):
             known[ours] = (kind, kind(self._takes[theirs].default or 0), bounds)
         defaults = self._config.defaults
         if strange := set(defaults) - set(known):
-            raise ModelInvalid(f"defaults: {min(strange)!r} is none of {', '.join(known)}")
+            raise ModelInvalid(
+                f"{CONFIG} in {self._folder}: defaults: {min(strange)!r} is none of "
+                f"{', '.join(known)}"
+            )
         return {
             name: (kind, Field(default=defaults.get(name, own), validate_default=True, **bounds))
             for name, (kind, own, bounds) in known.items()

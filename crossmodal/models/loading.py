@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from types import ModuleType
+from typing import Any
 
 from crossmodal.errors import ModelInvalid, described
 from crossmodal.models.catalog import CODE, ModelFolder
@@ -32,19 +33,34 @@ def _own_models(found: ModelFolder) -> tuple[Model, ...]:
     module = _run(found)
     classes = [
         one for one in vars(module).values()
-        if isinstance(one, type) and issubclass(one, Model) and one.__module__ == module.__name__
+        if isinstance(one, type) and one.__module__ == module.__name__
         and getattr(one, "kind", None) in found.kinds
     ]  # fmt: skip
+    for one in classes:
+        _check_class(found, one)
     try:
         models = tuple(one() for one in classes)
     except Exception as e:
-        raise ModelInvalid(f"{found.folder / CODE}: {type(e).__name__}: {described(e)}") from e
-    if {model.kind for model in models} != set(found.kinds):
-        raise ModelInvalid(f"{found.folder / CODE}: not each kind is served by a Model")
+        raise ModelInvalid(f"{found.folder / CODE}: {described(e)}") from e
     for model in models:
         if found.config.max_batch is not None:
             model.max_batch = found.config.max_batch
     return models
+
+
+def _check_class(found: ModelFolder, one: Any) -> None:
+    """Raise `ModelInvalid` for a class that could not be served."""
+    named = f"{found.folder / CODE}: {one.__name__}"
+    if not issubclass(one, Model):
+        raise ModelInvalid(
+            f"{named} has the kind {one.kind!r}, but is no subclass of "
+            "crossmodal.models.contract.Model"
+        )
+    most = one.max_batch
+    if most is not None and (type(most) is not int or most < 1):
+        raise ModelInvalid(f"{named}: max_batch is {most!r}: give a whole number from 1 on")
+    if strange := [name for name in one.shared if name not in one.Params.model_fields]:
+        raise ModelInvalid(f"{named}: shared names {strange[0]!r}, which its params do not have")
 
 
 def _run(found: ModelFolder) -> ModuleType:
@@ -54,8 +70,9 @@ def _run(found: ModelFolder) -> ModuleType:
     assert spec is not None  # noqa: S101 - for mypy: it is a file of Python
     assert spec.loader is not None  # noqa: S101
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    sys.path.append(str(found.folder))  # last: what is installed comes before what lies beside it
     try:
         spec.loader.exec_module(module)
     except Exception as e:
-        raise ModelInvalid(f"{path}: {type(e).__name__}: {described(e)}") from e
+        raise ModelInvalid(f"{path}: {described(e)}") from e
     return module

@@ -114,11 +114,25 @@ def test_a_users_class_is_not_run_elsewhere(own: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+BARE = """
+from crossmodal.models.contract import Model
+
+
+class A(Model):
+    kind = "txt2img"
+    def load(self, folder, device): ...
+    def run(self, batch): ...
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [("def", "cannot be read as Python"), ("class A: pass", "no class with a line such as kind"),
-     ('class A:\n    kind = "txt2vid"', "txt2img, img2txt"),
-     ('class A:\n    kind = "txt2img"', "not each kind is served by a Model"),
+     ('class A:\n    kind = "txt2vid"', "A has the kind 'txt2vid'; there are txt2img, img2txt"),
+     ('class A:\n    kind: str = "txt2img"', "A has the kind 'txt2img', but is no subclass"),
+     ('class A:\n    kind = "txt2img"\nclass B:\n    kind = "txt2img"', "A and B serve the same"),
+     (BARE + "    max_batch = 0", "max_batch is 0: give a whole number"),
+     (BARE + '    shared = ("stepz",)', "shared names 'stepz'"),
      ('import nothing_of_that_name\nclass A:\n    kind = "txt2img"', "ModuleNotFoundError")],
 )  # fmt: skip
 def test_what_is_wrong_with_a_users_class_is_said(tmp_path: Path, text: str, says: str) -> None:
@@ -133,3 +147,28 @@ def test_what_is_wrong_with_a_users_class_is_said(tmp_path: Path, text: str, say
 
     with pytest.raises(ModelInvalid, match=says):
         served()
+
+
+def test_a_users_class_may_import_what_lies_beside_it(own: Path) -> None:
+    (own / "palette_of_stripes.py").write_text("LEVEL = 7")
+    text = (own / "model.py").read_text()
+    text = text.replace("request.seed, np", "LEVEL, np")
+    (own / "model.py").write_text("from palette_of_stripes import LEVEL\n" + text)
+    pipeline = loaded(own, allowed=["stripes"])
+    [drawn] = pipeline.run([HostRequest(pipeline.model.Params(prompt="a"))])  # type: ignore[call-arg]
+    assert isinstance(drawn, Drawn)
+    assert drawn.images.max() == 7
+
+
+def test_where_a_users_class_fails_is_said(own: Path) -> None:
+    text = (own / "model.py").read_text().replace("self.side = 8", "self.side = 1 / 0")
+    (own / "model.py").write_text(text)
+    with pytest.raises(
+        ModelInvalid, match=r"ZeroDivisionError: division by zero \(model\.py, line 13"
+    ):
+        loaded(own, allowed=["stripes"])
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(BundleNotFound, match="there is no such folder"):
+        open_folder(tmp_path / "none")

@@ -114,7 +114,7 @@ def test_what_a_model_cannot_mix_is_its_batches_key() -> None:
         (WHITE, 255),
         (Picture(WHITE), 255),
         (np.full((2, 3, 3), 0.5, np.float32), 128),
-        (np.full((2, 3, 3), 7.0), 255),
+        (np.full((2, 3, 3), 1.004), 255),
     ],
 )
 def test_pictures_are_taken_as_bytes_and_as_floats(made: Any, pixels: int) -> None:
@@ -127,6 +127,8 @@ def test_pictures_are_taken_as_bytes_and_as_floats(made: Any, pixels: int) -> No
     ("made", "says"),
     [
         (np.full((2, 3, 3), np.nan), "NaN"),
+        (np.full((2, 3, 3), 200.0), "floats go from 200 to 200, not from 0 to 1"),
+        (np.full((2, 3, 3), -0.7), "floats go from -0.7"),
         (np.zeros((2, 3), np.uint8), r"the shape \(2, 3\), not \(height, width, 3\)"),
         (np.zeros((2, 3, 3), np.int64), "int64, not of uint8"),
         (None, "the shape"),

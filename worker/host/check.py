@@ -67,8 +67,10 @@ def _check_one(
     ran = time.monotonic()
     if isinstance(first, CrossmodalError):
         raise first
+    written = None
     if sample is not None and isinstance(first, Drawn):
         sample.write_bytes(encode_png(first.images[0], ""))
+        written = str(sample)
     return {
         "kind": pipeline.model.kind,
         "schema": pipeline.model.Params.model_json_schema(),
@@ -78,6 +80,8 @@ def _check_one(
         "run_s": round(ran - warm, 3),
         "step_s": None if watch.step_s is None else round(watch.step_s, 4),
         "peak_bytes": _peak(device),
+        "written": written,
+        "captions": [] if isinstance(first, Drawn) else [one.text for one in first.captions],
         "repeats_alone": _is_same(first, pipeline.run([request])[0]),
         "repeats_in_a_batch": _is_same(first, pipeline.run([request, request])[1]),
     }

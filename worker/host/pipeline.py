@@ -3,6 +3,7 @@
 Always a batch: the same length, the same order, a failure an item.
 """
 
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,8 +25,10 @@ from crossmodal.jobs.record import GeneratedCaption
 from crossmodal.kinds.base import ItemParams, Kind, build
 from crossmodal.kinds.fields import MAX_SEED, BlobRef
 from crossmodal.kinds.registry import kind_named
+from crossmodal.models.catalog import CODE
 from crossmodal.models.contract import UNWATCHED, Batch, Caption, Link, Model, Picture, Request
 
+OUTSIDE = 0.01  # by which a float may lie outside 0 to 1: sums are not exact
 WARMUP_SIDE = 64  # pixels of the picture that a model is warmed up with, if it says no other
 
 
@@ -168,7 +171,13 @@ def _as_invalid(what: str) -> Iterator[None]:
     except (BundleInvalid, ModelInvalid, InvalidSetting):
         raise
     except Exception as e:
-        raise ModelInvalid(f"{what}: {type(e).__name__}: {described(e)}") from e
+        raise ModelInvalid(f"{what}: {described(e)}{_where(e)}") from e
+
+
+def _where(error: Exception) -> str:
+    """The last line of a `model.py` that led to an error."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(CODE)]
+    return f" ({CODE}, line {frames[-1].lineno})" if frames else ""
 
 
 class Share:
@@ -208,6 +217,9 @@ def _pixels(made: Any) -> NDArray[np.uint8]:
         raise TypeError(f"a picture is of {pixels.dtype}, not of uint8, nor of floats from 0 to 1")
     if not np.isfinite(pixels).all():
         raise ValueError("it has NaN: a model in half precision may need float32 or bfloat16")
+    least, most = float(pixels.min()), float(pixels.max())
+    if least < -OUTSIDE or most > 1 + OUTSIDE:
+        raise ValueError(f"its floats go from {least:.3g} to {most:.3g}, not from 0 to 1")
     return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
 
 
