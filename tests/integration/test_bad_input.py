@@ -218,6 +218,7 @@ def test_a_broker_that_hangs_is_given_up_within_the_connect_timeout(tmp_path: Pa
         server.stop()
 
 
+@pytest.mark.slow
 def test_a_result_that_cannot_be_stored_waits_until_it_can(
     client: Client, stack: RunningStack
 ) -> None:

@@ -50,6 +50,7 @@ def worker(server: Server, own: Settings, tmp_path: Path) -> Iterator[ToyWorker]
         yield worker
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_when_redis_is_killed_twice_under_load(
     server: Server, worker: ToyWorker, tmp_path: Path
 ) -> None:
