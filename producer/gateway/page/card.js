@@ -52,8 +52,8 @@ export class Card {
     setText(parts.title, title(job));
     setText(parts.state, progress(job, this.#place));
     parts.state.title = measured(job);
-    parts.bar.hidden = !job.progress;
-    if (job.progress) [parts.bar.max, parts.bar.value] = [job.progress.of, job.progress.step];
+    parts.steps.hidden = !job.progress;
+    if (job.progress) [parts.steps.max, parts.steps.value] = [job.progress.of, job.progress.step];
     setText(parts.unknown, unknownWords(job.result));
     setText(parts.code, job.failure?.code ?? "");
     setText(parts.message, job.failure?.message ?? "");
@@ -136,7 +136,7 @@ function build(job) {
     title: element("h3", { id: titleId }),
     captions: element("ul", { class: "captions" }),
     state: element("p", { class: "state" }),
-    bar: element("progress", { class: "bar", hidden: "", "aria-labelledby": titleId }),
+    steps: element("progress", { class: "steps", hidden: "", "aria-labelledby": titleId }),
     unknown: element("p", { class: "note" }),
     code: element("code"),
     message: element("span"),
@@ -158,7 +158,7 @@ function assemble(job, titleId, parts) {
   const failure = element("p", { class: "failure" }, parts.code, parts.message);
   const foot = element("footer", {}, parts.time, parts.json, parts.cancel, parts.retry);
   const text = element("div", { class: "text" },
-    parts.title, parts.captions, parts.state, parts.bar, parts.unknown, parts.error, foot);
+    parts.title, parts.captions, parts.state, parts.steps, parts.unknown, parts.error, foot);
   const attributes = { class: "card", tabindex: "-1", "aria-labelledby": titleId };
   const card = element("article", attributes, parts.pictures, failure, text);
   card.dataset.job = job.id;
