@@ -16,9 +16,10 @@ from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.contract import UNWATCHED, Canceled, Link
 from tests.at_once import at_once
 from tests.waiting import until
-from worker.host.batcher import WORN_OUT_AFTER, Batcher, Ran
+from worker.host.batcher import WORN_OUT_AFTER, Batcher
 from worker.host.isolation import run_isolated
 from worker.host.lanes import ForkedLane, Lane, Quiet
+from worker.host.line import Ran
 from worker.host.memory import is_broken, is_out_of_memory
 from worker.host.pipeline import Described, Drawn, HostRequest, Outcome, Pipeline
 from worker.host.watch import Stepper, Watch

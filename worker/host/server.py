@@ -16,8 +16,9 @@ from crossmodal.jobs.record import Failure
 from crossmodal.kinds.base import Kind
 from crossmodal.kinds.task import Task, parse_task
 from worker.devices import info_file
-from worker.host.batcher import Batcher, Ran
+from worker.host.batcher import Batcher
 from worker.host.frames import Frames
+from worker.host.line import Ran
 from worker.host.pipeline import Drawn, HostRequest, Pipeline
 from worker.host.protocol import HostInfo, Message, pack_pixels, unpack_pixels
 from worker.host.watch import OnStep
