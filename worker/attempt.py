@@ -225,12 +225,13 @@ class JobRunner:
         begun = time.monotonic()
         image = await self._items.image(params)
         with tracing.span("infer", kind="client"):
+            progress = ProgressTeller(self._redis, self._ledger, token.attempt)
             [answer] = await self._items.infer(
-                token, task_of(params), [HostRequest(params, image)],
-                progress=ProgressTeller(self._redis, self._ledger, token.attempt),
-            )  # fmt: skip
+                token, task_of(params), [HostRequest(params, image)], progress=progress
+            )
             if isinstance(answer, CrossmodalError):
                 raise answer
+            await progress.flush()
         with tracing.span("store"):
             return await self._blobs.call(self._result, token, params, answer, begun)
 

@@ -11,12 +11,11 @@ from crossmodal.jobs.runners import AsyncRunner
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 0.5  # on average: a step that comes a little early is told all the same
-EARLY_S = 0.1
+EVERY_S = 0.5
 
 
 class ProgressTeller:
-    """Takes the steps of one attempt; of those that come too soon after another, none is told."""
+    """Takes the steps of one attempt. One that comes too soon waits, for a later one at most."""
 
     def __init__(self, redis: AsyncRunner, ledger: JobLedger, attempt: Attempt) -> None:
         self._redis = redis
@@ -24,6 +23,7 @@ class ProgressTeller:
         self._attempt = attempt
         self._begun: float | None = None
         self._due = time.monotonic()
+        self._waiting: Progress | None = None
         self._telling: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -31,14 +31,30 @@ class ProgressTeller:
         self._begun = self._begun or time.monotonic()
 
     def step(self, done: int, of: int) -> None:
-        now = time.monotonic()
-        is_busy = self._telling is not None and not self._telling.done()
-        if done <= 0 or now < self._due - EARLY_S or is_busy:
+        if done <= 0:
             return
-        self._due = max(now, self._due) + EVERY_S
+        now = time.monotonic()
         left_s = (now - (self._begun or now)) / done * max(0, of - done)
-        progress = Progress(step=done, of=of, left_s=round(left_s, 1))
-        self._telling = asyncio.create_task(self._tell(progress))
+        self._waiting = Progress(step=done, of=of, left_s=round(left_s, 1))
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell_on_time())
+
+    async def flush(self) -> None:
+        """Tell the last step before the job has ended."""
+        last, self._waiting = self._waiting, None
+        if self._telling is not None:
+            if last is not None:  # it only sleeps
+                self._telling.cancel()
+            await asyncio.gather(self._telling, return_exceptions=True)
+        if last is not None:
+            await self._tell(last)
+
+    async def _tell_on_time(self) -> None:
+        while self._waiting is not None:
+            await asyncio.sleep(max(0.0, self._due - time.monotonic()))
+            self._due = time.monotonic() + EVERY_S
+            progress, self._waiting = self._waiting, None
+            await self._tell(progress)
 
     async def _tell(self, progress: Progress) -> None:
         try:
