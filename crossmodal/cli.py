@@ -2,7 +2,9 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -24,13 +26,14 @@ from crossmodal.processes import treat_sigterm_as_interrupt
 from crossmodal.shadowing import check_not_shadowed
 
 # name -> (where it lives, what it does)
-COMMANDS: dict[str, tuple[str, str]] = {
+_SERVE = {
     "up": ("crossmodal.local.cli:up", "Run queue, worker and Flower on this machine"),
     "demo": ("producer.demo:demo", "Run the main job once, on a private, temporary stack"),
     "worker": ("worker.cli:worker", "Serve jobs on this machine's devices"),
     "flower": ("worker.celery.command:flower", "Run Flower, a monitor of workers and jobs"),
     "autoscale": ("worker.autoscale.cli:autoscale", "As many workers as the queues need"),
-    **{name: ("producer.cli:commands", kind.about) for name, kind in kinds().items()},
+}
+_USE = {
     "status": ("producer.follow:status", "Where a job is on its way"),
     "wait": ("producer.follow:wait", "Wait until jobs have ended"),
     "result": ("producer.follow:result", "What a job made, once it has"),
@@ -66,6 +69,13 @@ RUN_ALL = ("up", "demo", "background", "webhooks")
 HELP = ("-h", "--help", "help")
 
 
+@cache
+def commands() -> Mapping[str, tuple[str, str]]:
+    """All subcommands, each kind being one. Raises `InvalidSetting` where one cannot be had."""
+    of_kinds = {name: ("producer.cli:commands", kind.about) for name, kind in kinds().items()}
+    return {**_SERVE, **of_kinds, **_USE}
+
+
 def main() -> None:
     """Run the subcommand that the command line names."""
     print_what_is_no_text()
@@ -73,34 +83,47 @@ def main() -> None:
         treat_sigterm_as_interrupt()
     name, *args = sys.argv[1:] or ["--help"]
     begin(args)
-    if name in HELP:
-        say("Usage: crossmodal COMMAND [OPTIONS]\n\n"
-            "Text-to-image and image-to-text as background jobs.\n")  # fmt: skip
-        print_table(("command", ""), [(n, about) for n, (_, about) in COMMANDS.items()])
-        say("\ncrossmodal COMMAND --help says more.")
-    elif name in ("-V", "--version", "version"):
+    if name in ("-V", "--version", "version"):
         say(f"crossmodal {version(DISTRIBUTION)}")
-    elif name in COMMANDS:
+        return
+    with _errors_end():
+        is_known = name in commands()
+    if name in HELP:
+        _help()
+    elif is_known:
         _run(name, args)
     else:
         refuse(f"there is no command {name!r}: `crossmodal --help` lists them")
 
 
+def _help() -> None:
+    say("Usage: crossmodal COMMAND [OPTIONS]\n\n"
+        "Text-to-image and image-to-text as background jobs.\n")  # fmt: skip
+    print_table(("command", ""), [(name, about) for name, (_, about) in commands().items()])
+    say("\ncrossmodal COMMAND --help says more.")
+
+
 def _run(name: str, args: list[str]) -> None:
+    with _errors_end():
+        _check_packages(name)
+        if "--help" not in args:
+            _check_extra(name)
+        command = _loaded(name)
+    run(command, args, f"crossmodal {name}")
+
+
+@contextmanager
+def _errors_end() -> Iterator[None]:
     try:
         with errors_to_exit_status():
-            _check_packages(name)
-            if "--help" not in args:
-                _check_extra(name)
-            command = _loaded(name)
+            yield
     except typer.Exit as e:
         raise SystemExit(e.exit_code) from e
-    run(command, args, f"crossmodal {name}")
 
 
 def _check_packages(name: str) -> None:
     """Raises `PackageShadowed` where a package that the command runs is not the one it means."""
-    home = COMMANDS[name][0].partition(".")[0]
+    home = commands()[name][0].partition(".")[0]
     needed = sum(NEEDED.values(), ()) if name in RUN_ALL else NEEDED[home]
     check_not_shadowed(*needed)
 
@@ -121,7 +144,7 @@ def _loaded(name: str) -> Any:
 
 def load(name: str) -> Any:
     """The callable command behind a name of the table."""
-    module, _, attribute = COMMANDS[name][0].partition(":")
+    module, _, attribute = commands()[name][0].partition(":")
     found = getattr(import_module(module), attribute)
     if isinstance(found, Mapping):  # several of a kind
         found = found[name]

@@ -22,7 +22,7 @@ class Events:
     is_done: bool = False
     read_until: str = ""  # the id of the last entry that was read of the stream
     told_at: float = 0.0
-    look_at: float = 0.0  # at the record, at the latest
+    check_at: float = 0.0  # when the record is read at the latest
     progress: Progress | None = None  # that was told last
 
     def wait(self) -> Waiting:
@@ -32,13 +32,13 @@ class Events:
         return Waiting(redis.xread({stream: self.read_until}, block=block_ms))
 
     def feed(self, reply: Any) -> tuple[list[Event], bool]:
-        """Take in the reply to `wait`: the steps of this job, and whether to look at its record.
+        """Take in the reply to `wait`: the steps of this job, and whether its record is to be read.
 
         That is where it has changed, and every few seconds: not all that happens is told.
         """
         entries = [entry for _, some in entries_of(reply) for entry in some]
         steps: list[Event] = []
-        has_changed = time.monotonic() >= self.look_at
+        has_changed = time.monotonic() >= self.check_at
         for self.read_until, fields in entries:
             if fields["id"] != self.job:
                 continue
@@ -54,7 +54,7 @@ class Events:
         if history:
             self.told_at = history[-1].at
         self.is_done = job.state.is_terminal
-        self.look_at = time.monotonic() + CHECK_S
+        self.check_at = time.monotonic() + CHECK_S
         return news + self._new(job.progress)
 
     def _new(self, progress: Progress | None) -> list[Event]:

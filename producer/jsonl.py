@@ -8,7 +8,7 @@ A file may mix kinds. A picture is `{"path": â€¦}` beside the file, `{"data": â€
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from producer.inline import decoded
 from producer.pictures import bytes_of
 from producer.seeds import item_seed
 
+ROOT = "/v1/"  # of a line's url; its kind follows
 FIELDS = ("custom_id", "method", "url", "body")  # of a line
 WAYS = ("path", "data", "key")  # to give a picture
 OF_KEY = tuple(name for name in BlobRef.model_fields if name != "key")
@@ -96,7 +97,7 @@ class BatchFile:
         if fault:
             return f"no line of {file} can be read: {fault}"
         remedy = "say --task" if self._is_ours else "give each of them one"
-        return f"no line of {file} has a url {' or '.join(_urls())}: {remedy}"
+        return f"no line of {file} has a url {_urls()}: {remedy}"
 
     def _item(self, index: int, number: int, line: bytes, seen: set[str]) -> Request | ItemResult:
         custom_id = f"line {number}"
@@ -120,7 +121,7 @@ class BatchFile:
     def _task_of(self, request: dict[str, Any]) -> Task:
         task = task_of(request) if "url" in request else self.task
         if task is None:
-            raise InvalidParams(f"url {request['url']!r} is not {' or '.join(_urls())}")
+            raise InvalidParams(f"url {request['url']!r} is not {_urls()}")
         return task
 
     def _picture(self, image: Any, where: str) -> dict[str, Any]:
@@ -202,11 +203,13 @@ def parsed(line: bytes) -> dict[str, Any]:
 def task_of(request: dict[str, Any]) -> Task | None:
     """The kind that a line's url says; None where it says none."""
     url = request.get("url")
-    return _urls().get(url) if isinstance(url, str) else None
+    name = url.removeprefix(ROOT) if isinstance(url, str) and url.startswith(ROOT) else ""
+    return Task(name) if name in kinds() else None
 
 
-def _urls() -> Mapping[str, Task]:
-    return {f"/v1/{name}": Task(name) for name in kinds()}
+def _urls() -> str:
+    """Those that a line may have, in words."""
+    return " or ".join(f"{ROOT}{name}" for name in kinds())
 
 
 def _custom_id(request: dict[str, Any], default: str, seen: set[str]) -> str:

@@ -41,7 +41,7 @@ from worker.host.protocol import Answer, HostInfo
 from worker.items import Image, Items
 
 PART_S = 0.2  # of work is a part, or a whole batch of the device where that takes longer
-MAX_PIXELS = 128 * 2**20  # bytes of the pictures of a part
+MAX_PICTURES = 128 * 2**20  # bytes of the pictures of a part
 PACKED_KEY = "packed"  # stands for the key of a picture that came with its item
 Stored = tuple[BlobRef, list[ItemResult]]
 Answers = dict[int, Answer | CrossmodalError]
@@ -102,7 +102,7 @@ class BulkRun:
         """How many items may be on their way to the models at once, with their pictures."""
         if task.kind.picture is None:
             return MAX_ITEMS
-        return max(1, MAX_PIXELS // (await self._host.info()).fit.max_bytes)
+        return max(1, MAX_PICTURES // (await self._host.info()).fit.max_bytes)
 
     def _fetch(
         self, params: BulkParams, attempt: Attempt

@@ -12,16 +12,10 @@ from crossmodal.jobs.names import check_batch_id
 from crossmodal.jobs.origin import Webhook
 from crossmodal.kinds.base import ItemParams, StrictParams, build
 from crossmodal.kinds.fields import MAX_SEED, BlobRef
-from crossmodal.kinds.registry import kind_of, kinds
+from crossmodal.kinds.registry import kind_named, kind_of
 from crossmodal.kinds.task import Task
 
 MAX_ITEMS = 1_024  # of a message
-
-
-def _known_kind(name: str) -> str:
-    if name not in kinds():
-        raise ValueError(f"there is no kind {name!r}; there are {', '.join(kinds())}")
-    return name
 
 
 class BulkParams(StrictParams):
@@ -30,7 +24,7 @@ class BulkParams(StrictParams):
     No message of the batch has more than `most`, so that a rerun packs the same messages.
     """
 
-    kind: Annotated[str, AfterValidator(_known_kind)]
+    kind: Annotated[str, AfterValidator(lambda name: kind_named(name).name)]
     input: BlobRef
     items: int = Field(ge=1, le=MAX_ITEMS)
     batch: Annotated[str, AfterValidator(check_batch_id)]

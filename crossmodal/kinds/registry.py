@@ -33,7 +33,9 @@ def kinds() -> Mapping[str, Kind]:
         try:
             kind = entry.load()
         except Exception as e:
-            raise InvalidSetting(f"{named} cannot be loaded: {type(e).__name__}: {e}") from e
+            raise InvalidSetting(
+                f"{named} cannot be loaded: {type(e).__name__}: {e}: mend or remove its package"
+            ) from e
         if not isinstance(kind, Kind) or not _NAME.fullmatch(kind.name) or kind.name in TAKEN:
             raise InvalidSetting(
                 f"{named} must be a Kind, named by small letters and digits as nothing else is"

@@ -92,12 +92,12 @@ class TransformersFolder(Model):
 class _Ticker(transformers.StoppingCriteria):
     """Is asked after each token, of all texts together."""
 
-    def __init__(self, batch: Batch, most: int) -> None:
-        self._batch, self._most, self._done = batch, most, 0
+    def __init__(self, batch: Batch, max_tokens: int) -> None:
+        self._batch, self._max_tokens, self._done = batch, max_tokens, 0
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         self._done += 1
-        self._batch.step(min(self._done, self._most), self._most)
+        self._batch.step(min(self._done, self._max_tokens), self._max_tokens)
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from crossmodal.errors import InvalidParams
-from crossmodal.kinds.registry import kinds
 from crossmodal.kinds.task import Task
+from producer.gateway.body import PICTURES
 from producer.gateway.ownership import missing
 from producer.jsonl import REFUSED, parsed, task_of
 
@@ -58,7 +58,6 @@ def _refused(request: dict[str, Any], key: str, caller: str) -> bytes:
 def _key(request: dict[str, Any]) -> str | None:
     """The key of the picture that a line names; of several, those of other kinds are refused."""
     body = request.get("body")
-    fields = {kind.picture for kind in kinds().values()}
-    given = [body[name] for name in fields & set(body)] if isinstance(body, dict) else []
+    given = [body.get(name) for name in PICTURES.values()] if isinstance(body, dict) else []
     keys = (image.get("key") for image in given if isinstance(image, dict))
     return next((key for key in keys if isinstance(key, str)), None)

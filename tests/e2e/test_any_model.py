@@ -36,7 +36,7 @@ class Stripes(Model):
 
     def run(self, batch: Batch):
         for step in range(1, 9):
-            time.sleep(0.5)  # seconds, as a large model takes them
+            time.sleep(0.5)  # in place of a large model's computing
             batch.step(step, 8)
         return [self.draw(request.params.prompt, request.seed) for request in batch]
 

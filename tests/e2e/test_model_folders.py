@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from crossmodal.errors import InferenceFailed, ModelInvalid
 from crossmodal.kinds.fields import BlobRef
@@ -231,6 +232,15 @@ def test_a_variant_that_is_not_there_is_said(root: Path, tmp_path: Path) -> None
     folder = pipelines.make("sd", tmp_path / "sd")
     (folder / "crossmodal.toml").write_text('variant = "fp16"')
     with pytest.raises(ModelInvalid, match="fp16"):
+        loaded(folder)
+
+
+def test_a_part_whose_weights_are_a_pickle_is_not_read(root: Path, tmp_path: Path) -> None:
+    folder = pipelines.make("sd", tmp_path / "sd")
+    [weights] = (folder / "vae").glob("*.safetensors")
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(ModelInvalid, match="safetensors"):
         loaded(folder)
 
 

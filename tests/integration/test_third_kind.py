@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from crossmodal.errors import ModelInvalid
 from crossmodal.jobs.bulk import BulkItem
 from crossmodal.kinds import registry, task
 from crossmodal.kinds.task import Task
@@ -21,6 +22,7 @@ from tests.fakes import img2img
 from tests.gateway import Gateway, running_gateway
 from tests.servers import start_server
 from tests.workers import environment, running_worker
+from worker.host.models import load
 
 WAIT_S = 60
 CACHED = (registry.kinds, registry._by_params, task._by_name)
@@ -120,6 +122,40 @@ def test_a_batch_may_mix_it_with_others(client: Client, picture: bytes) -> None:
     assert client.read(found["a"].images[0]) != client.read(found["b"].images[0])
     assert found["c"].failure is not None
     assert found["c"].failure.code == "invalid_image"
+
+
+TWO_SIDES = """
+import numpy as np
+
+from crossmodal.models.contract import Caption, Model
+
+
+class Describing(Model):
+    kind = "img2txt"
+    side = 8
+
+    def load(self, folder, device): ...
+
+    def run(self, batch):
+        return [[Caption("a picture", -1.0)] for _ in batch]
+
+
+class Drawing(Describing):
+    kind = "img2img"
+    side = 16
+
+    def run(self, batch):
+        return [np.zeros((8, 8, 3), np.uint8) for _ in batch]
+"""
+
+
+@pytest.mark.usefixtures("client")
+def test_a_folder_whose_models_want_pictures_of_several_sides_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "model.py").write_text(TWO_SIDES)
+    settings = load_settings(bundle=str(tmp_path / "two"), allow_model_code="two")
+    with pytest.raises(ModelInvalid, match="several sides"):
+        load(settings, "cpu", "cpu")
 
 
 def test_http_takes_it_as_json_and_as_a_form(served: Served, picture: bytes) -> None:

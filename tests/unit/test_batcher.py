@@ -1,4 +1,5 @@
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Hashable, Sequence
@@ -537,7 +538,7 @@ class Stepping(Recorder):
                 self.free.wait(60)
                 self.taken += 1
                 link.step(self.taken, self.steps)
-                time.sleep(0.001)
+                time.sleep(0.001)  # what a step takes: endless ones would flood the loop
         finally:
             self.ended.set()
         return super().run(batch, link)
@@ -655,6 +656,21 @@ def test_a_batch_is_told_only_once_that_nobody_wants_it() -> None:
     watch.cancel()
     watch.cancel()
     assert told == ["end"]
+
+
+def test_a_batch_that_nobody_wants_is_told_so_also_where_it_begins_later() -> None:
+    told: list[str] = []
+    watch = Watch()
+    watch.cancel()
+    watch.joined(lambda: told.append("end"))
+    assert told == ["end"]
+
+
+def test_steps_that_come_fast_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.host.watch.TELL_S", math.inf)
+    told: list[tuple[int, int]] = []
+    Stepper(lambda: False, lambda *step: told.append(step), lambda: None).step(1, 2)
+    assert told == []
 
 
 def test_steps_may_be_counted_by_any_library() -> None:

@@ -44,6 +44,7 @@ from tests.fakes.local_host import SIDE, FakeHost, serving
 from tests.fakes.runner import LoopRunner, looping
 from tests.unit.test_ledger import WORKER
 from tests.waiting import until
+from worker import bulk
 from worker.delivery import Delivery, Ending, Released
 
 WAIT_S = 30
@@ -984,6 +985,18 @@ def test_a_broken_picture_fails_alone(client: Client, worker: tuple[FakeHost, Lo
     assert {name for name, r in found.items() if r.failure is None} == {"bytes", "blob"}
     assert all(found[name].captions[0].text == "a picture" for name in ("bytes", "blob"))
     assert host.batches == [[str((SIDE, SIDE, 3))] * 2]
+
+
+def test_no_more_pictures_are_held_at_once_than_memory_is_meant_for_them(
+    client: Client, worker: tuple[FakeHost, LoopRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, runner = worker
+    monkeypatch.setattr(bulk, "MAX_PICTURES", 2 * SIDE * SIDE * 3 + 1)
+    sending = Sending(client, [BulkItem(f"c{i}", {}, png()) for i in range(5)], Task("img2txt"))
+    sending.until_sent(5)
+    work(runner, Task("img2txt.bulk"))
+    assert [len(batch) for batch in host.batches] == [2, 2, 1]
+    assert all(result.captions for result in sending.results().values())
 
 
 def test_an_attempt_goes_on_after_what_a_dead_worker_has_finished(

@@ -1,12 +1,13 @@
 """What ends an attempt's work early."""
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 
 from crossmodal.errors import TimedOut
 from crossmodal.jobs.ledger import Attempt
-from worker.cancel import CancelToken, Superseded
+from worker.cancel import CancelToken, InHand, Superseded
 
 ATTEMPT = Attempt("job", 1, {}, 0.0, 0.0, 1, 0, is_last=False, is_suspect=False)
 LONG_S = 60.0
@@ -98,6 +99,38 @@ def test_work_that_is_lost_off_the_clock_ends() -> None:
 
     with pytest.raises(Superseded):
         asyncio.run(scenario())
+
+
+JOB = ContextVar("JOB", default="none")
+
+
+class Lost:
+    """Stands for the ledger and for what runs its calls: all attempts are lost."""
+
+    def __init__(self) -> None:
+        self.checked_for: list[str] = []
+
+    def lost(self, attempts: list[Attempt]) -> list[Attempt]:
+        return attempts
+
+    async def run(self, attempts: list[Attempt]) -> list[Attempt]:
+        self.checked_for.append(JOB.get())
+        return attempts
+
+
+def test_attempts_are_checked_in_the_name_of_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.cancel.CHECK_S", 0.0)
+
+    async def scenario(lost: Lost) -> None:
+        JOB.set("the first job")
+        token = CancelToken(ATTEMPT, LONG_S)
+        with InHand(lost, lost).watching(token):  # type: ignore[arg-type]
+            await held(token)
+
+    lost = Lost()
+    with pytest.raises(Superseded):
+        asyncio.run(scenario(lost))
+    assert set(lost.checked_for) == {"none"}
 
 
 def test_a_timeout_of_somebody_else_stays_one() -> None:

@@ -1,5 +1,6 @@
 """A model behind the contract, as the lanes of a host run it."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.contract import UNWATCHED, Batch, Caption, Model, Outcome, Picture, Request
+from worker.devices import cores
 from worker.host.device import new_lanes
-from worker.host.lanes import Quiet
+from worker.host.lanes import Lane, Quiet, core_lanes
 from worker.host.pipeline import Described, Drawn, HostRequest, ModelPipeline
 
 WHITE = np.full((2, 3, 3), 255, np.uint8)
@@ -98,8 +100,16 @@ def test_a_batch_is_no_larger_than_the_model_allows_and_its_steps_go_on() -> Non
     assert isinstance(other, Drawn)
     assert (len(drawn.images), len(other.images)) == (4, 1)
     assert [len(batch) for batch in model.batches] == [2, 2, 1]
-    assert sorted(set(steps.taken)) == [(1, 3), (2, 3), (3, 3)]
+    assert steps.taken == [(1, 3), (2, 3), (3, 3)]
     assert pipeline.max_batch == 2
+
+
+def test_of_a_model_that_takes_no_steps_each_run_is_one() -> None:
+    model, steps = Describing(), Steps()
+    model.max_batch = 1
+    asked = HostRequest(Img2TxtParams(image=BlobRef(key="k")), np.zeros((5, 6, 3), np.uint8))
+    ModelPipeline(model).run([asked] * 2, steps)
+    assert steps.taken == [(1, 2), (2, 2)]
 
 
 def test_what_a_model_cannot_mix_is_its_batches_key() -> None:
@@ -192,6 +202,21 @@ def test_what_several_threads_cannot_run_has_one_place_on_a_gpu(
     made = new_lanes(pipelines, torch.device("cuda"), Quiet(), "cuda:0")
     assert len({id(lane) for lane in made}) == lanes
     assert made[0].width == lanes
+    for lane in made:
+        lane.close()
+
+
+@pytest.mark.parametrize(("is_concurrent", "kinds_of_work"), [(True, 2), (False, 1)])
+def test_where_none_can_be_forked_threads_run_what_can_be_run_by_several(
+    is_concurrent: bool, kinds_of_work: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    model = Drawing()
+    model.is_concurrent = is_concurrent
+    made = core_lanes({Task("txt2img"): ModelPipeline(model)}, Quiet(), "cpu")
+    assert {type(lane) for lane in made} == {Lane}
+    assert len({id(lane) for lane in made}) == kinds_of_work
+    assert (made[0].width == 1) is (not is_concurrent or cores() == 1)
     for lane in made:
         lane.close()
 

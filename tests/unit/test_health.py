@@ -148,7 +148,7 @@ def test_a_host_is_killed_when_it_is_silent_at_a_second_look(
     watched = Unit(settings, Device("cpu"), [Crew(["txt2img"], 1)], UnitFiles(tmp_path, "cpu"))
     assert watched.host is not None
     host, beat = watched.host.child, watched.files.host_beat
-    host.argv = [sys.executable, "-c", "import time; time.sleep(600)"]
+    host.argv = [sys.executable, "-c", "import signal; signal.pause()"]
     host.start()
     try:
         beat.touch()
@@ -167,7 +167,7 @@ def test_a_host_is_killed_when_it_is_silent_at_a_second_look(
 
 
 def test_what_hangs_in_the_kernel_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    child = Child("stuck", [sys.executable, "-c", "import time; time.sleep(600)"])
+    child = Child("stuck", [sys.executable, "-c", "import signal; signal.pause()"])
     child.start()
     with monkeypatch.context() as patched:
         patched.setattr("crossmodal.processes.KILL_S", 0.1)

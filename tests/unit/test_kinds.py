@@ -1,13 +1,15 @@
 """What a kind must be, and what follows from its schema."""
 
 import copy
+import json
 import pickle
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
 
-from crossmodal.cli import COMMANDS
+from crossmodal.cli import commands
 from crossmodal.errors import InvalidSetting
 from crossmodal.kinds import registry
 from crossmodal.kinds.base import ItemParams, Kind
@@ -16,6 +18,7 @@ from crossmodal.kinds.img2txt import IMG2TXT
 from crossmodal.kinds.registry import kind_of, kinds
 from crossmodal.kinds.task import Task, tasks
 from crossmodal.kinds.txt2img import TXT2IMG
+from tests.commands import run_command
 
 
 class Counted(ItemParams):
@@ -98,6 +101,27 @@ def test_an_entry_point_that_brings_no_new_kind_is_named(
         kinds.__wrapped__()
 
 
+def test_commands_name_an_entry_point_that_cannot_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\nbroken = nowhere:KIND\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for cached in (kinds, commands):
+        cached.cache_clear()
+    try:
+        done = run_command({}, "doctor", "--json")
+    finally:
+        monkeypatch.undo()
+        for cached in (kinds, commands):
+            cached.cache_clear()
+    told = json.loads(done.stderr)
+    assert (done.returncode, told["code"]) == (2, "invalid_setting")
+    assert "the entry point broken = nowhere:KIND" in told["message"]
+
+
 def test_a_task_is_one_object_and_a_text() -> None:
     assert [*tasks()] == ["txt2img", "img2txt", "txt2img.bulk", "img2txt.bulk"]
     bulk = Task("txt2img.bulk")
@@ -111,4 +135,4 @@ def test_a_task_is_one_object_and_a_text() -> None:
 
 
 def test_no_kind_can_have_the_name_of_a_command() -> None:
-    assert set(COMMANDS) - set(kinds()) - {"redis-acl"} <= registry.TAKEN
+    assert set(commands()) - set(kinds()) - {"redis-acl"} <= registry.TAKEN

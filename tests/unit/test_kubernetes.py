@@ -13,7 +13,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import typer
 
-from crossmodal.cli import COMMANDS, load
+from crossmodal.cli import commands, load
 from crossmodal.errors import InvalidSetting
 from crossmodal.settings import Settings, load_settings
 from tests.at_once import at_once
@@ -197,7 +197,7 @@ def test_what_containers_and_probes_run_are_commands_of_ours(overlay: str) -> No
             ran.append(args)
     assert {name for name, *_ in ran} == {"gateway", "background", "worker", "gc", "health"}
     for name, *args in ran:
-        assert name in COMMANDS
+        assert name in commands()
         command: typer.core.TyperCommand = load(name)
         command.make_context(name, list(args)).close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from crossmodal.jobs.calls import Command, Step
 from crossmodal.jobs.record import JobState
 from crossmodal.settings import Settings
 from producer import AsyncClient, Client
+from producer.events import Events
 from tests.at_once import at_once
 
 
@@ -67,6 +69,14 @@ def test_an_asynchronous_client_goes_from_one_event_loop_to_the_next(settings: S
         assert asyncio.run(canceled()) is JobState.CANCELED
         gc.collect()  # of connections that were left open, Python would warn
     asyncio.run(client.close())
+
+
+def test_a_record_is_read_now_and_then_also_while_others_alone_are_told_of() -> None:
+    others = [["a shard", [("1-1", {"id": "other"})]]]
+    events = Events("mine", "prefix", block_s=1.0, check_at=time.monotonic() + 60)
+    assert events.feed(others) == ([], False)
+    events.check_at = time.monotonic()
+    assert events.feed(others) == ([], True)
 
 
 @at_once("seconds", [-1.0, float("nan"), float("inf")])

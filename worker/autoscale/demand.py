@@ -52,7 +52,8 @@ class Demand:
         return Counter(int(pid) for pid in pids if pid.isdecimal())
 
     def _loads(self, crew: Crew) -> list[Load]:
-        recorded = [queue for queue in crew.queues if queue in set(tasks())]
+        known = set(tasks())
+        recorded = [queue for queue in crew.queues if queue in known]
         statuses = self._run(self._records.queues(recorded))
         loads = [self._load(crew, status) for status in statuses]
         # Jobs of plain Celery have no record yet: only their messages can be counted.

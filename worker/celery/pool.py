@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -40,16 +41,16 @@ class NoCoroutine(Exception):
     """A task that this pool cannot run."""
 
 
-class CoroutineTask(Task):
+class CoroutineTask(Task, ABC):
     """A task whose `work` runs on the pool's loop, and whose `run` only says what it came to."""
 
     abstract = True
     outcome: Any = None  # of the call to `work` that `run` is to conclude
     run_s = 0.0  # how long that call has taken
 
+    @abstractmethod
     async def work(self, request: Mapping[str, Any]) -> Any:
         """Do what the task is for; `request` has the message's headers, `args` and `kwargs`."""
-        raise NotImplementedError
 
     async def close(self) -> None:
         """Close what `work` has opened; on the loop, when it stops."""

@@ -26,7 +26,7 @@ from worker.host.pipeline import WARMUP_SIDE, Drawn, HostRequest, ModelPipeline
 KILOBYTE = 1_024 if sys.platform == "linux" else 1  # of what getrusage counts
 
 
-class Watch:
+class Stopwatch:
     """When each step of a batch was done."""
 
     def __init__(self) -> None:
@@ -62,8 +62,8 @@ def _check_one(
     loaded = time.monotonic()
     pipeline.warmup()
     warm = time.monotonic()
-    watch, request = Watch(), _request(pipeline)
-    [first] = pipeline.run([request], watch)
+    stopwatch, request = Stopwatch(), _request(pipeline)
+    [first] = pipeline.run([request], stopwatch)
     ran = time.monotonic()
     if isinstance(first, CrossmodalError):
         raise first
@@ -78,7 +78,7 @@ def _check_one(
         "load_s": round(loaded - begun, 2),
         "warmup_s": round(warm - loaded, 2),
         "run_s": round(ran - warm, 3),
-        "step_s": None if watch.step_s is None else round(watch.step_s, 4),
+        "step_s": None if stopwatch.step_s is None else round(stopwatch.step_s, 4),
         "peak_bytes": _peak(device),
         "written": written,
         "captions": [] if isinstance(first, Drawn) else [one.text for one in first.captions],

@@ -7,6 +7,7 @@ than there are requests under way: whoever sends one waits for its reply.
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import count
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 PIECE = 1 << 18  # bytes that are read or written at once; the kernel takes few more
 
 
-class Frames(asyncio.BufferedProtocol):
+class Frames(asyncio.BufferedProtocol, ABC):
     """One connection. Whoever inherits says in `received` what a message means."""
 
     def __init__(self) -> None:
@@ -36,9 +37,9 @@ class Frames(asyncio.BufferedProtocol):
         self._is_flushing = False
         self._is_writable = True
 
+    @abstractmethod
     def received(self, message: Message) -> None:
         """Take a message. Raises `ValueError` on one that ends the connection."""
-        raise NotImplementedError
 
     def send(self, message: Message, rank: int = 0) -> None:
         """Send it after all of its own and of lower ranks. Raises `ValueError` if too large."""

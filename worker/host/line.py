@@ -163,7 +163,7 @@ class Line:
         portions: list[Portion] = []
         left = min(self._max_batch, -(-self._weight // self.lane.width))
         for call in list(self.calls):
-            if call.alone or call.done.done() or call.next_key != key:
+            if call.alone or call.done.done():
                 continue
             portion = self._portion(call, key, left, one=not portions)
             if portion.requests:

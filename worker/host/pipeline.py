@@ -143,12 +143,12 @@ class ModelPipeline(Pipeline):
         made: list[Any] = []
         for number, start in enumerate(starts):
             some = requests[start : start + size]
-            share = Share(link, number, len(starts))
-            outcomes = self.model.run(Batch(some, share))
+            run = RunLink(link, number, len(starts))
+            outcomes = self.model.run(Batch(some, run))
             if len(outcomes) != len(some):
                 raise RuntimeError(f"{len(outcomes)} outcomes for {len(some)} requests")
             made += outcomes
-            if not share.has_stepped:  # a run is a step, then
+            if not run.has_stepped:  # it is one step, then
                 link.step(number + 1, len(starts))
         return made
 
@@ -180,7 +180,7 @@ def _where(error: Exception) -> str:
     return f" ({CODE}, line {frames[-1].lineno})" if frames else ""
 
 
-class Share:
+class RunLink:
     """The steps of one of several runs that a batch takes, one after another."""
 
     def __init__(self, link: Link, number: int, runs: int) -> None:
