@@ -20,7 +20,7 @@ from stack import Running, real_stack
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.models.catalog import open_served
+from crossmodal.models.catalog import open_folder
 from crossmodal.settings import Settings
 from crossmodal.vision.encode import encode_png
 from crossmodal.vision.preprocess import fit_square
@@ -42,7 +42,7 @@ def requests(
     settings: Settings, device: str = "cpu"
 ) -> tuple[dict[str, ModelPipeline], dict[str, list[HostRequest]], list[bytes]]:
     """Both pipelines, requests for them, and the pictures as files."""
-    draw, describe = loaded(open_served(settings), device).values()
+    draw, describe = loaded(open_folder(settings.bundle), device).values()
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(JOBS)]
     drawing = [HostRequest(Txt2ImgParams(prompt=p, seed=i)) for i, p in enumerate(prompts)]
     pictures = [o.images[0] for o in draw.run(drawing[:128]) if isinstance(o, Drawn)]

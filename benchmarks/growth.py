@@ -56,7 +56,7 @@ def fill(settings: Settings, count: int) -> None:
         for i in range(count):
             some = params[i % len(params)]
             job_id = new_job_id()
-            message = message_of(Task("txt2img"), job_id, some)
+            message = message_of(job_id, some)
             client.run(
                 client.ledger.submit(
                     job_id, Task("txt2img"), some.model_dump_json(), "", message=message
@@ -149,7 +149,7 @@ def bulk_bytes_per_item(client: Client) -> float:
         job_id, task = bulk_job_id(batch_id, number), Task("txt2img.bulk")
         client.run(client.ledger.submit(
             job_id, task, params.model_dump_json(), "",
-            message=message_of(task, job_id, params), batch=params,
+            message=message_of(job_id, params), batch=params,
         ))  # fmt: skip
     return round((used_bytes(client) - before) / (BULK_MESSAGES * ITEMS), 1)
 

@@ -4,6 +4,7 @@
     ├── InvalidParams            the request itself is wrong
     │   ├── InvalidPrompt        ... its text
     │   │   └── UnknownWords     no word of it is known to the model
+    │   ├── ModelNotFound        ... the model that it names
     │   ├── InvalidImage         ... its picture
     │   │   └── ImageTooLarge
     │   ├── IdempotencyConflict  ... its key, used before with other params
@@ -50,6 +51,7 @@
     ├── OutputNotWritable        the disk is full, or the folder cannot be written to
     └── ModelHostError
         ├── ModelHostUnavailable no host answers at the socket
+        ├── ModelBroken          the model cannot be loaded
         ├── ModelHostCrashed     the host died while it had the job
         ├── TimedOut             the host, or the whole attempt, took too long
         ├── GpuOutOfMemory       not even this item alone fits on the device
@@ -82,6 +84,12 @@ class InvalidPrompt(InvalidParams):
     """The prompt is empty after cleaning, or longer than the limit."""
 
     code = "invalid_prompt"
+
+
+class ModelNotFound(InvalidParams):
+    """No model of the kind has that name, as far as workers have said."""
+
+    code = "model_not_found"
 
 
 class InvalidImage(InvalidParams):
@@ -404,6 +412,13 @@ class ModelHostUnavailable(ModelHostError):
     """No model host accepted a connection at the socket."""
 
     code = "model_host_unavailable"
+
+
+class ModelBroken(ModelHostError):
+    """The model could not be loaded, and no other worker has it."""
+
+    code = "model_broken"
+    retryable = False
 
 
 class ModelHostCrashed(ModelHostError):

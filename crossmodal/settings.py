@@ -51,7 +51,15 @@ class Settings(BaseSettings):
     storage_url: str = Field(default_factory=lambda: (data_dir() / "storage").as_uri())
     """Object store: file:///folder, s3://bucket/prefix, gs://…, az://…."""
     bundle: Path = SHIPPED_BUNDLE
-    """Folder of the models that workers serve: a bundle, or one of diffusers or transformers."""
+    """Folder of the default model: a bundle, or one of diffusers or transformers."""
+    models: Path | None = None
+    """A folder of folders of models, which are served beside that of CROSSMODAL_BUNDLE."""
+    device_memory: int | None = Field(None, ge=1)
+    """Bytes that the models of a device may use together. None: 95 % of a GPU's memory, or 75 % of
+    the machine's, or its container's."""
+    switch_after_s: float = Field(30.0, ge=0)
+    """How long a job may wait for a model that does not fit beside those that are loaded, before
+    one of these is given up for it although it has jobs."""
     allow_model_code: str = ""
     """Names of folders, separated by commas, whose `model.py` may be run."""
     key_prefix: str = Field(DEFAULT_KEY_PREFIX, pattern=r"^[A-Za-z0-9._-]{1,64}$")
@@ -107,6 +115,10 @@ class Settings(BaseSettings):
     """The model host's unix socket; the supervisor sets it for the workers it starts."""
     ready_file: Path | None = None
     """Touched by a Celery worker when it takes jobs; the supervisor sets it and watches it."""
+    model_name: str = ""
+    """What the model of a model host is called; the supervisor sets it."""
+    models_file: Path | None = None
+    """The list of the models that a Celery worker may serve; the supervisor sets it."""
     heartbeat_file: Path | None = None
     """Touched by a Celery worker while it consumes; the supervisor sets it and watches it."""
     run_time_limit_s: float = Field(600.0, gt=0)

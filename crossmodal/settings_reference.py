@@ -30,8 +30,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "allow_private_urls", "fetch_timeout_s", "webhook_timeout_s",
     ),
     "Workers": (
-        "bundle", "allow_model_code", "result_backend", "plain_queue", "bulk_concurrency",
-        "bulk_batch", "max_wait_s", "host_wait_s", "decode_memory", "decode_timeout_s", "drain_s",
+        "bundle", "models", "allow_model_code", "device_memory", "switch_after_s",
+        "result_backend", "plain_queue", "bulk_concurrency", "bulk_batch", "max_wait_s",
+        "host_wait_s", "decode_memory", "decode_timeout_s", "drain_s",
         "metrics_port", "metrics_address",
     ),
     "Limits and leases: the same for everybody who shares a queue": (
@@ -40,7 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "lease_s", "sweep_s", "heartbeat_s",
     ),
     "Places of a worker's processes": (
-        "run_dir", "host_socket", "ready_file", "heartbeat_file",
+        "run_dir", "host_socket", "models_file", "model_name", "ready_file", "heartbeat_file",
     ),
 }  # fmt: skip
 OTHERS = "All others"

@@ -28,6 +28,8 @@ from crossmodal.errors import (
     JobExpired,
     JobFailed,
     JobNotFound,
+    ModelBroken,
+    ModelNotFound,
     QueueFull,
     RateLimited,
     ResultTimeout,
@@ -41,6 +43,7 @@ from crossmodal.errors import (
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.listing import Page
+from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.origin import Origin, Webhook
 from crossmodal.jobs.params import BulkParams
 from crossmodal.jobs.record import (
@@ -56,8 +59,10 @@ from crossmodal.jobs.record import (
     JobResult,
     JobState,
     JobStatus,
+    ModelInfo,
     Progress,
     QueueStatus,
+    ServedKind,
     Timings,
     WorkerInfo,
 )
@@ -117,6 +122,10 @@ __all__ = [
     "JobState",
     "JobStatus",
     "Kind",
+    "KnownModels",
+    "ModelBroken",
+    "ModelInfo",
+    "ModelNotFound",
     "Origin",
     "Page",
     "Picture",
@@ -125,6 +134,7 @@ __all__ = [
     "QueueStatus",
     "RateLimited",
     "ResultTimeout",
+    "ServedKind",
     "Settings",
     "StorageNotWritable",
     "StorageUnavailable",

@@ -121,6 +121,7 @@ class AsyncClient:
     history = awaited(ClientCalls.history)
     status = awaited(ClientCalls.status)
     cancel = awaited(ClientCalls.cancel)
+    models = awaited(ClientCalls.models)
     queue = awaited(ClientCalls.queue)
     queues = awaited(ClientCalls.queues)
     workers = awaited(ClientCalls.workers)

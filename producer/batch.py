@@ -64,10 +64,10 @@ def run(
     with errors_to_exit_status(), CommandClient() as client:
         name = check_batch_id(batch_id or new_job_id())
         kind = None if task is None else parse_task(task).of_items
-        file = BatchFile(source, kind, name, client.settings.max_image_bytes)
+        file = BatchFile(source, kind, name, client.settings.max_image_bytes, client.models)
         begun = time.monotonic()
         counts = {"total": file.total, "completed": 0, "failed": 0}
-        unserved = Unserved(client, lambda: {kind.in_bulk.queue for kind in tuple(file.tasks)})
+        unserved = Unserved(client, lambda: {str(queue.in_bulk) for queue in tuple(file.queues)})
         if images is not None:
             _make(images)
         with (

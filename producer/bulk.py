@@ -21,11 +21,13 @@ from crossmodal.errors import (
 from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, ItemPacker, join_items
 from crossmodal.jobs.calls import Blocking, Pause, Steps, call
 from crossmodal.jobs.message import message_of
+from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.names import bulk_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import MAX_ITEMS, BulkParams, parse_params, task_of
 from crossmodal.jobs.record import Failure, ItemResult, Job, JobState
-from crossmodal.kinds.task import Task, tasks
+from crossmodal.kinds.queue import Queue
+from crossmodal.kinds.task import Task
 from crossmodal.parts import finished_parts, read_part
 from producer.following import Following
 from producer.waiting import Wait
@@ -63,16 +65,16 @@ class Message:
 
 
 class Packed(NamedTuple):
-    """An item that can be sent."""
+    """An item that can be sent; `queue` is where it would wait as a job of its own."""
 
-    task: Task
+    queue: Queue
     place: int
     custom_id: str
     data: bytes
 
 
 Request = tuple[Task, BulkItem]
-"""An item of a batch and its kind: a batch may mix them, a message has one."""
+"""An item of a batch and its kind: a batch may mix kinds and models, a message has one."""
 PAUSE = Message("", BulkParams.model_construct(), {})
 """Stands for no message: there are failures to be passed on first."""
 
@@ -93,6 +95,7 @@ class Batch:
         self._batch_id = batch_id
         self._items = items
         self._origin = origin
+        self._known = KnownModels()
         self._wait: Wait | None = None
         self._messages: Iterator[Message] = iter(())
         self._following: Message | None = None
@@ -131,17 +134,21 @@ class Batch:
     @call
     def _begin(self) -> Steps[Wait]:
         wait = yield from self._calls.wait([])
+        self._known = yield from self._calls.models()
         self._messages = self._made((yield from self._limits()))
         yield from self._advance()
         self._wait = wait
         return wait
 
     @call
-    def _limits(self) -> Steps[dict[Task, int]]:
-        """How many items a message of each kind may have; it stays so for all of the batch."""
-        wanted = {}
-        for task in dict.fromkeys(task.of_items for task in tasks()):
-            wanted[task] = fitting((yield from self._calls.queue(task.in_bulk)).mean_item_s)
+    def _limits(self) -> Steps[dict[Queue, int]]:
+        """How many items a message of each queue may have; it stays so for all of the batch."""
+        queues = [queue for queue in self._known.queues if queue.task.is_bulk]
+        found = yield from self._calls.ledger.queues([str(queue) for queue in queues])
+        wanted = {
+            queue.of_items: fitting(status.mean_item_s or self._known.item_s(queue))
+            for queue, status in zip(queues, found, strict=True)
+        }
         return (yield from self._calls.ledger.limits(self._batch_id, wanted))
 
     @call
@@ -159,19 +166,19 @@ class Batch:
         yield from self._advance()
         return True
 
-    def _made(self, max_items: Mapping[Task, int]) -> Iterator[Message]:
+    def _made(self, max_items: Mapping[Queue, int]) -> Iterator[Message]:
         """Each message, with its input in the store; the items themselves are not kept."""
         number = 0
         for some in _portions(self._packed(), max_items):
             if not some:
                 yield PAUSE
                 continue
-            task = some[0].task
+            queue = some[0].queue
             data = join_items([item.data for item in some])
             params = BulkParams(
-                kind=task.kind.name,
+                kind=queue.task.kind.name, model=queue.model,
                 input=self._calls.storage.put_input(data, MEDIA_TYPE),
-                items=len(some), batch=self._batch_id, number=number, most=max_items[task],
+                items=len(some), batch=self._batch_id, number=number, most=max_items[queue],
             )  # fmt: skip
             names = {item.place: item.custom_id for item in some}
             yield Message(bulk_job_id(self._batch_id, number), params, names)
@@ -186,7 +193,8 @@ class Batch:
             else:
                 task, item = given
                 try:
-                    yield Packed(task.of_items, place, item.custom_id, packer.pack(item))
+                    queue = self._known.queue(task.of_items, item.params)
+                    yield Packed(queue, place, item.custom_id, packer.pack(item))
                     continue
                 except InvalidParams as e:
                     failure = Failure.of(e)
@@ -202,8 +210,8 @@ class Batch:
         params = message.params
         try:
             _, is_new = yield from self._ledger.submit(
-                message.job, message.task, params.model_dump_json(), "",
-                message=message_of(message.task, message.job, params), batch=params,
+                message.job, message.task, params.model_dump_json(), "", model=params.model,
+                message=message_of(message.job, params, params.model), batch=params,
                 origin=self._origin,
             )  # fmt: skip
         except JobCanceled:
@@ -273,24 +281,24 @@ class _Portion:
 
 
 def _portions(
-    items: Iterable[Packed | None], max_items: Mapping[Task, int]
+    items: Iterable[Packed | None], max_items: Mapping[Queue, int]
 ) -> Iterator[list[Packed]]:
-    """Lists of items of one kind for one message each; they depend on nothing but the items and
+    """Lists of items of one queue for one message each; they depend on nothing but the items and
     how many a message may have.
 
     Where `items` pauses there is an empty one, which is no message.
     """
-    filling: dict[Task, _Portion] = {}
+    filling: dict[Queue, _Portion] = {}
     before = 0
     for item in items:
         if item is None:
             yield []
             continue
-        some, most = filling.setdefault(item.task, _Portion()), max_items[item.task]
+        some, most = filling.setdefault(item.queue, _Portion()), max_items[item.queue]
         full = min(FEW, most) if before < SMALL_MESSAGES else most
         if some.items and (len(some.items) >= full or some.size + len(item.data) > MAX_BYTES):
-            yield filling.pop(item.task).items
-            some, before = filling.setdefault(item.task, _Portion()), before + 1
+            yield filling.pop(item.queue).items
+            some, before = filling.setdefault(item.queue, _Portion()), before + 1
         some.add(item)
     for some in filling.values():
         yield some.items

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from crossmodal.errors import InvalidParams, WrongState
+from crossmodal.errors import BrokerUnavailable, InvalidParams, ModelBroken, WrongState
 from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.message import message_of
@@ -19,15 +19,17 @@ from crossmodal.jobs.params import Params, fingerprint, fix_seed, parse_params, 
 from crossmodal.jobs.record import ItemResult, JobState
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.fields import BlobRef
-from crossmodal.kinds.registry import kind_named
+from crossmodal.kinds.registry import kind_named, kind_of
+from crossmodal.unknown import shown
 from crossmodal.vision.media import media_type
 from producer.bulk import Batch, Request
-from producer.checks import check_seconds, check_text, shown
-from producer.fields import check_fields
+from producer.checks import check_seconds, check_text
 from producer.following import Following
 from producer.handle import Handle
-from producer.items import checked_items, picture_items, prompt_items
+from producer.items import ANY_BLOB, checked_items, picture_items, prompt_items
 from producer.pictures import Picture, bytes_of
+
+STALE_S = 1.0  # older news of models are asked for again before something is refused
 
 
 class ClientCalls(Following):
@@ -38,42 +40,53 @@ class ClientCalls(Following):
     @call
     def txt2img(
         self,
+        /,
         prompt: str,
         *,
-        count: int = 1,
+        model: str | None = None,
+        count: int | None = None,
         seed: int | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         metadata: JsonValue = None,
         idempotency_key: str | None = None,
         expires_in_s: float | None = None,
+        **params: Any,
     ) -> Steps[str]:
         """Submit a job that draws `count` pictures of `prompt`; returns without waiting.
 
-        Raises `InvalidParams`, `QueueFull`, `IdempotencyConflict` or `BrokerUnavailable`.
+        `params` are those that only the `model` has, as `steps` or `width`; what is not given is
+        as the model has it by default. Raises `InvalidParams`, `ModelNotFound`, `ModelBroken`,
+        `QueueFull`, `IdempotencyConflict` or `BrokerUnavailable`.
         """
+        given = _given(model=model, count=count, seed=seed, temperature=temperature)
         return (yield from self.submit(
-            "txt2img", prompt=prompt, count=count, seed=seed, temperature=temperature,
+            "txt2img", prompt=prompt, **given, **params,
             metadata=metadata, idempotency_key=idempotency_key, expires_in_s=expires_in_s,
         ))  # fmt: skip
 
     @call
     def img2txt(
         self,
+        /,
         image: Picture,
         *,
-        count: int = 1,
-        beam_width: int = 4,
-        max_words: int = 40,
+        model: str | None = None,
+        count: int | None = None,
+        beam_width: int | None = None,
+        max_words: int | None = None,
         metadata: JsonValue = None,
         idempotency_key: str | None = None,
         expires_in_s: float | None = None,
+        **params: Any,
     ) -> Steps[str]:
         """Upload a picture and submit a job that captions it; returns without waiting.
 
-        Raises what `txt2img` raises, and `InvalidImage` or `StorageUnavailable`.
+        `params` are as those of `txt2img`. Raises what that raises, and `InvalidImage` or
+        `StorageUnavailable`.
         """
+        given = _given(model=model, count=count, beam_width=beam_width, max_words=max_words)
         return (yield from self.submit(
-            "img2txt", image=image, count=count, beam_width=beam_width, max_words=max_words,
+            "img2txt", image=image, **given, **params,
             metadata=metadata, idempotency_key=idempotency_key, expires_in_s=expires_in_s,
         ))  # fmt: skip
 
@@ -101,26 +114,46 @@ class ClientCalls(Following):
                 f"params are {what}: give built ones, as Txt2ImgParams(…), or the name of a kind "
                 "with its params by name"
             )
+        elif isinstance(params, ItemParams):
+            params = yield from self.checked(kind_of(params), dict(params))
         if idempotency_key is not None:
             check_text("idempotency_key", idempotency_key)
         check_seconds("expires_in_s", expires_in_s)
-        task = task_of(params)
-        fixed = fix_seed(params)
+        task, fixed = task_of(params), fix_seed(params)
+        queue = (yield from self.models()).queue(task, {"model": params.model})
         proposed = new_job_id()
         job_id, _ = yield from self.ledger.submit(
             proposed, task, fixed.model_dump_json(),
             fingerprint(task, params, expires_in_s, origin.webhook),
-            message=message_of(task, proposed, fixed),
+            model=queue.model, message=message_of(proposed, fixed, queue.model),
             idempotency_key=idempotency_key, expires_in_s=expires_in_s, origin=origin,
         )  # fmt: skip
         return job_id
 
     def _built(self, kind: Kind, fields: dict[str, Any]) -> Steps[ItemParams]:
-        """The params of a kind, their picture uploaded."""
-        check_fields(fields, kind.params.model_fields, kind.name)
-        if kind.picture in fields:
-            fields = fields | {kind.picture: (yield from self.upload(fields[kind.picture]))}
-        return kind.build(fields)
+        """The params of a kind, checked before their picture is uploaded."""
+        if kind.picture is None or kind.picture not in fields:
+            return (yield from self.checked(kind, fields))
+        field = kind.picture
+        image = yield Blocking(lambda: self._read(fields[field]))
+        params = yield from self.checked(kind, fields | {field: ANY_BLOB})
+        stored = yield from self.upload(image)
+        return params.model_copy(update={field: stored})
+
+    @call
+    def checked(
+        self, kind: Kind, fields: dict[str, Any], where: str = "", beside: Iterable[str] = ()
+    ) -> Steps[ItemParams]:
+        """Params as their model takes them; what it does not take is refused by fresh news."""
+        try:
+            known = yield from self.models()
+        except BrokerUnavailable:
+            kind.build(fields)  # what is wrong in any case is said first
+            raise
+        try:
+            return known.build(kind, fields, where, beside)
+        except (InvalidParams, ModelBroken):
+            return (yield from self.models(max_age_s=STALE_S)).build(kind, fields, where, beside)
 
     @call
     def retry(self, job: Handle | str, *, max_queued: int | None = None) -> Steps[str]:
@@ -171,6 +204,15 @@ class ClientCalls(Following):
         stored: BlobRef = yield Blocking(lambda: self._put(image, owner))
         return stored
 
+    def _read(self, image: Picture) -> BlobRef | bytes:
+        """A picture's bytes, if it is none of the store's, which is opened for it."""
+        if isinstance(image, BlobRef):
+            return image
+        data = bytes_of(image, self.settings.max_image_bytes)
+        media_type(data)
+        _ = self.storage
+        return data
+
     def _put(self, image: Picture, owner: str) -> BlobRef:
         data = bytes_of(image, self.settings.max_image_bytes)
         return self.storage.put_input(data, media_type(data), check_text("owner", owner))
@@ -179,12 +221,15 @@ class ClientCalls(Following):
 
     def map_txt2img(
         self,
+        /,
         prompts: Iterable[str],
         *,
-        count: int = 1,
+        model: str | None = None,
+        count: int | None = None,
         seed: int | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         batch_id: str | None = None,
+        **params: Any,
     ) -> Batch:
         """Draw every prompt; yields each result as it comes, `index` says of which prompt.
 
@@ -195,24 +240,27 @@ class ClientCalls(Following):
         `StorageUnavailable`.
         """
         name = _batch_name(batch_id)
-        options = {"count": count, "seed": seed, "temperature": temperature}
-        return self.map_items(prompt_items(prompts, name, options), batch_id=name)
+        given = _given(model=model, count=count, seed=seed, temperature=temperature)
+        return self.map_items(prompt_items(prompts, name, given | params), batch_id=name)
 
     def map_img2txt(
         self,
+        /,
         images: Iterable[Picture],
         *,
-        count: int = 1,
-        beam_width: int = 4,
-        max_words: int = 40,
+        model: str | None = None,
+        count: int | None = None,
+        beam_width: int | None = None,
+        max_words: int | None = None,
         batch_id: str | None = None,
+        **params: Any,
     ) -> Batch:
         """Caption every picture; yields each result as it comes, `index` says of which picture.
 
         Pictures are read as they are sent. See `map_txt2img` for the rest.
         """
-        options = {"count": count, "beam_width": beam_width, "max_words": max_words}
-        items = picture_items(images, options, self.settings.max_image_bytes)
+        given = _given(model=model, count=count, beam_width=beam_width, max_words=max_words)
+        items = picture_items(images, given | params, self.settings.max_image_bytes)
         return self.map_items(items, batch_id=batch_id)
 
     def map_items(
@@ -239,6 +287,11 @@ class ClientCalls(Following):
             lambda: self.storage.sign(_checked(blob).key, expires_in_s)
         )
         return url
+
+
+def _given(**params: Any) -> dict[str, Any]:
+    """Those that were given: for the others, the model has defaults."""
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def _checked(blob: object) -> BlobRef:

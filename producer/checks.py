@@ -1,7 +1,6 @@
 """Arguments of a wrong type: refused with a sentence, before anything is made of them."""
 
 import math
-import reprlib
 from collections.abc import Iterable
 from enum import StrEnum
 from numbers import Real
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 
 from crossmodal.errors import InvalidParams
 from crossmodal.kinds.task import Task, tasks
+from crossmodal.unknown import shown
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -67,8 +67,3 @@ def check_several(name: str, value: Any, *, but: bool = False) -> Iterable[Any]:
     if but or not isinstance(value, Iterable):
         raise InvalidParams(f"{name} is {shown(value)}: give a list, of one where it is one")
     return value
-
-
-def shown(value: Any) -> str:
-    """A value and its type, short enough for a message."""
-    return "None" if value is None else f"{reprlib.repr(value)} ({type(value).__name__})"

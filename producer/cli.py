@@ -1,5 +1,6 @@
 """The commands that submit jobs, one a kind."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from inspect import Parameter, Signature
@@ -57,26 +58,34 @@ def _option(name: str, annotation: Any, default: Any) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
+Params = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--param", metavar="NAME=VALUE", help="A param that only the model has."),
+]
 _OUT = {"images": (_option("out", Out, None),), "captions": ()}
 _SHARED = (
-    _option("no_wait", NoWait, False), _option("timeout_s", Timeout, None),
-    _option("as_json", Json, False),
+    Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context),
+    _option("more", Params, None), _option("no_wait", NoWait, False),
+    _option("timeout_s", Timeout, None), _option("as_json", Json, False),
 )  # fmt: skip
 
 
 def _make(
-    kind: Kind, *, no_wait: bool, timeout_s: float | None, as_json: bool,
+    kind: Kind, *, context: typer.Context, more: list[str] | None, no_wait: bool,
+    timeout_s: float | None, as_json: bool,
     out: Path | None = None, **params: Any,
 ) -> None:  # fmt: skip
     """Submit one job, and show what it made."""
     with opened() as client:
+        count = params["count"]
+        params = _given(context, kind, params, more)
         if out is not None and no_wait:
             raise InvalidSetting(
                 f"-o {out} and --no-wait: the picture is not there yet, take it later by "
                 "`crossmodal result ID -o FILE`"
             )
         if out is not None:
-            check_out(client, out, params["count"])
+            check_out(client, out, count)
         job = client.submit(kind.name, **params)
         if no_wait:
             _print_id(job, as_json)
@@ -87,12 +96,15 @@ def _make(
 
 
 def _describe(
-    kind: Kind, *, no_wait: bool, timeout_s: float | None, as_json: bool, **params: Any
-) -> None:
+    kind: Kind, *, context: typer.Context, more: list[str] | None, no_wait: bool,
+    timeout_s: float | None, as_json: bool,
+    **params: Any,
+) -> None:  # fmt: skip
     """Submit a job for each file; what is wrong with one is told beside what others came to."""
     jobs: list[JobHandle] = []
     paths: list[Path] = params.pop(str(kind.picture))
     with opened() as client, interruptible(jobs):
+        params = _given(context, kind, params, more)
         submitted = _submit_files(client, kind, paths, jobs, params)
         if not no_wait:
             with suppress(ResultTimeout):  # who has not ended says so in its row
@@ -104,6 +116,33 @@ def _describe(
         _print_captions(rows, as_json)
         if any(row["failure"] is not None for row in rows):
             raise typer.Exit(FAILED)
+
+
+def _given(
+    context: typer.Context, kind: Kind, options: dict[str, Any], more: list[str] | None
+) -> dict[str, Any]:
+    """The params that were said: for all others the model has defaults. Raises `InvalidSetting`."""
+    said = {name: value for name, value in options.items() if _is_said(context, name)}
+    for text in more or []:
+        name, sign, value = text.partition("=")
+        if not sign or name in kind.params.model_fields:
+            remedy = f"that is the option --{name}" if sign else "write NAME=VALUE"
+            raise InvalidSetting(f"--param {text!r}: {remedy}")
+        said[name] = _value(value)
+    return said
+
+
+def _is_said(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _value(text: str) -> Any:
+    """Numbers, true, false and other JSON as such, and all else as text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _submit_files(

@@ -14,9 +14,9 @@ from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.settings import Settings, overridden
 from crossmodal.storage import Storage
+from crossmodal.unknown import shown
 from producer.bulk import Batch
 from producer.calls import ClientCalls
-from producer.checks import shown
 from producer.handle import Handle, JobHandle, ids_of
 from producer.operators import Keys, Letters, Webhooks
 from producer.twins import Runs, as_twin, asked, waited
@@ -99,6 +99,7 @@ class Client:
     history = waited(ClientCalls.history)
     status = waited(ClientCalls.status)
     cancel = waited(ClientCalls.cancel)
+    models = waited(ClientCalls.models)
     queue = waited(ClientCalls.queue)
     queues = waited(ClientCalls.queues)
     workers = waited(ClientCalls.workers)

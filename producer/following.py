@@ -7,6 +7,7 @@ from crossmodal.jobs.batches import Batches
 from crossmodal.jobs.calls import Steps, call
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.listing import Listing, Page
+from crossmodal.jobs.models import FRESH_S, KnownModels, Models
 from crossmodal.jobs.record import (
     BatchStatus,
     Job,
@@ -17,7 +18,7 @@ from crossmodal.jobs.record import (
     WorkerInfo,
 )
 from crossmodal.jobs.workers import Workers
-from crossmodal.kinds.task import Task, tasks
+from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from crossmodal.storage import Storage, open_storage
 from producer.checks import check_count, check_one_of, check_seconds, check_task, check_text
@@ -33,6 +34,7 @@ class Following:
         self.settings = settings
         self.ledger = JobLedger(settings)
         self.batches = Batches(settings, self.ledger)
+        self._models = Models(settings)
 
     @cached_property
     def storage(self) -> Storage:
@@ -109,14 +111,22 @@ class Following:
         return Events(id_of(job), self.settings.key_prefix, block_s)
 
     @call
-    def queue(self, task: Task | str) -> Steps[QueueStatus]:
-        """The queue of a kind of job."""
-        return (yield from self.ledger.queue(check_task(task).queue))
+    def models(self, *, max_age_s: float = FRESH_S) -> Steps[KnownModels]:
+        """All models by their names, as they were no more than so many seconds ago."""
+        return (yield from self._models.known(max_age_s=max_age_s))
+
+    @call
+    def queue(self, task: Task | str, model: str | None = None) -> Steps[QueueStatus]:
+        """The queue of a kind of job, of those that name this model or of those that name none."""
+        task = check_task(task)
+        known = yield from self.models()
+        return (yield from self.ledger.queue(str(known.queue(task, {"model": model}))))
 
     @call
     def queues(self) -> Steps[list[QueueStatus]]:
-        """The queues of all kinds of jobs."""
-        return (yield from self.ledger.queues([task.queue for task in tasks()]))
+        """The queues of all kinds of jobs and of all models."""
+        known = yield from self.models()
+        return (yield from self.ledger.queues([str(queue) for queue in known.queues]))
 
     @call
     def workers(self) -> Steps[list[WorkerInfo]]:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from crossmodal.errors import InvalidParams, JobCanceled, JobExpired, JobFailed, ResultTimeout
 from crossmodal.jobs.record import Job, JobEvent, JobResult, JobState, JobStatus, Progress
-from producer.checks import check_several, shown
+from crossmodal.unknown import shown
+from producer.checks import check_several
 
 
 class Handle:

@@ -10,8 +10,9 @@ from crossmodal.kinds.fields import MAX_SEED, BlobRef
 from crossmodal.kinds.img2txt import IMG2TXT
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import TXT2IMG
+from crossmodal.unknown import shown
 from producer.bulk import Request
-from producer.checks import check_several, check_task, shown
+from producer.checks import check_several, check_task
 from producer.pictures import Picture, bytes_of, is_picture
 from producer.seeds import item_seed
 
@@ -23,7 +24,8 @@ def prompt_items(
 ) -> Iterator[Request]:
     """An item for each prompt, with a seed of its own.
 
-    `options` are the params that all share; those that no job may have raise `InvalidParams`.
+    `options` are the params that all share; those that no job may have raise `InvalidParams`, and
+    what only their model does not take makes each of them fail.
     """
     several = check_several("prompts", prompts, but=isinstance(prompts, str | bytes))
     shared = TXT2IMG.build({"prompt": "any", **options})

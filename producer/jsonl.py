@@ -8,20 +8,22 @@ A file may mix kinds. A picture is `{"path": â€¦}` beside the file, `{"data": â€
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from crossmodal.errors import BlobNotFound, CrossmodalError, InvalidParams
 from crossmodal.jobs.bulk import BulkItem
+from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.record import Failure, ItemResult
 from crossmodal.kinds.base import Kind
 from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.registry import kinds
 from crossmodal.kinds.task import Task
+from crossmodal.unknown import check_fields
 from crossmodal.vision.media import check_size
 from producer.bulk import Request
-from producer.fields import check_fields
 from producer.inline import decoded
 from producer.pictures import bytes_of
 from producer.seeds import item_seed
@@ -39,19 +41,21 @@ class BatchFile:
     """A batch file that is read: how many items it has, and these one by one.
 
     `task` is that of lines without a url: the one that is given, or that of the first line with
-    one; `tasks` are the kinds of the items that were read. Of a file that is not ours, but
+    one; `queues` are where the items that were read would wait. Of a file that is not ours, but
     somebody else's, no line can name a file of this machine.
     """
 
     def __init__(
         self, path: Path, task: Task | None, batch_id: str, max_image_bytes: int,
-        *, is_ours: bool = True,
+        models: Callable[[], KnownModels], *, is_ours: bool = True,
     ) -> None:  # fmt: skip
         self.path = path
         self._is_ours = is_ours
+        self._ask = models
+        self._models = KnownModels()
         self._batch_id = batch_id
         self._max_image_bytes = max_image_bytes
-        self.tasks: set[Task] = set()
+        self.queues: set[Queue] = set()
         if path.exists() and not path.is_file():  # such as a pipe, which can be read only once
             raise InvalidParams(f"{path} is no file: write the requests to one")
         try:
@@ -64,11 +68,13 @@ class BatchFile:
     @property
     def only_task(self) -> Task | None:
         """The kind of all items that were read; None where they are of several."""
-        return next(iter(self.tasks or {self.task})) if len(self.tasks) < 2 else None
+        tasks = {queue.task for queue in self.queues} or {self.task}
+        return next(iter(tasks)) if len(tasks) < 2 else None
 
     def items(self) -> Iterator[Request | ItemResult]:
         """Each line as an item and its kind, or as the failure that it is."""
         seen: set[str] = set()
+        self._models = self._ask()
         index = 0
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -111,11 +117,11 @@ class BatchFile:
             body = request.get("body")
             if not isinstance(body, dict):
                 raise InvalidParams("body is not a JSON object with the params of a job")
-            check_fields(body, task.kind.params.model_fields, "body")
+            self._models.check_fields(task.kind, body, "body")
             item = self._built(task.kind, custom_id, body, index)
         except CrossmodalError as e:
             return ItemResult(index=index, custom_id=custom_id, failure=Failure.of(e))
-        self.tasks.add(task)
+        self.queues.add(self._models.queue(task, body))
         return task, item
 
     def _task_of(self, request: dict[str, Any]) -> Task:

@@ -39,7 +39,7 @@ class ToyWorker:
 
     def send(self, task: Task = Task("txt2img"), queue: str = "", **kwargs: Any) -> str:
         """Send a toy, and return its id."""
-        sent = self.app.send_task(task.celery_name, kwargs=kwargs, queue=queue or task.queue)
+        sent = self.app.send_task(task.celery_name, kwargs=kwargs, queue=queue or str(task))
         return str(sent.id)
 
     @property
@@ -58,7 +58,7 @@ class ToyWorker:
 
     def waiting(self, task: Task = Task("txt2img")) -> int:
         """How many messages lie in a queue."""
-        return int(self.redis.llen(messages_key(self.settings.key_prefix, task.queue)))
+        return int(self.redis.llen(messages_key(self.settings.key_prefix, str(task))))
 
     def inspect(self, what: str) -> Any:
         """What the worker answers to an inspection, once it listens to them."""

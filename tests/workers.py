@@ -12,7 +12,7 @@ from crossmodal.local.stack import Stack
 from crossmodal.processes import Child
 from crossmodal.settings import Settings
 from tests.fakes.worker import HOST
-from worker.unit import MODEL_HOST
+from worker.host_process import MODEL_HOST
 
 Supervisor = Child | psutil.Process
 FAKE_WORKER = ("-m", "tests.fakes.worker")

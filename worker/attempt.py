@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from crossmodal import logs, tracing
@@ -19,20 +20,32 @@ from crossmodal.errors import (
     CrossmodalError,
     InvalidParams,
     JobNotFound,
+    ModelBroken,
     ModelHostCrashed,
     ModelHostUnavailable,
+    ModelNotFound,
     StorageUnavailable,
     TimedOut,
     is_callers_fault,
 )
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
+from crossmodal.jobs.message import message_of
+from crossmodal.jobs.models import Models
 from crossmodal.jobs.names import check_job_id
 from crossmodal.jobs.origin import Origin
-from crossmodal.jobs.params import BulkParams, Params, fix_seed, parse_params, task_of
+from crossmodal.jobs.params import (
+    BulkParams,
+    Params,
+    fix_seed,
+    parse_params,
+    queue_of,
+    task_of,
+)
 from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.task import Task
 from crossmodal.metrics import job_ended, output_stored
 from crossmodal.settings import Settings
@@ -41,11 +54,10 @@ from worker.bulk import BulkRun
 from worker.cancel import CancelToken, InHand, Superseded
 from worker.decoders.pool import Decoders
 from worker.decoders.process import DecoderUnavailable
-from worker.delivery import Busy, Delivery, Ending, Released, Skipped
-from worker.devices import default_socket
-from worker.host.client import HostClient
+from worker.delivery import Busy, Delivery, Elsewhere, Ending, Released, Skipped
 from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer
+from worker.hosts import Hosts, NotServed
 from worker.items import Items
 from worker.progress import ProgressTeller
 
@@ -60,31 +72,29 @@ MAX_RECORDED_PARAMS = 4_096  # of params that are wrong, this much is kept to be
 class JobRunner:
     """What runs the jobs of a worker; one an event loop.
 
-    `host` and `decoders` are those that the settings name, where others are not given.
+    `hosts` and `decoders` are those that the settings name, where others are not given.
     """
 
     def __init__(
-        self, settings: Settings, host: HostClient | None = None, decoders: Decoders | None = None
+        self, settings: Settings, hosts: Hosts | None = None, decoders: Decoders | None = None
     ) -> None:
         self._settings = settings
         # No retries: a `start` that is sent twice would be taken for a second message.
         self._redis = AsyncRunner(settings, retries=0, what="worker")
         self._ledger = JobLedger(settings)
-        self._host = host or HostClient(
-            settings.host_socket or default_socket("cpu"), settings.host_wait_s,
-            settings.inference_timeout_s,
-        )  # fmt: skip
+        self._models = Models(settings)
+        self.hosts = hosts or Hosts.of_settings(settings)
         self._decoders = decoders or Decoders(settings)
         self._blobs = Blobs(settings)
-        self._items = Items(settings, self._blobs, self._decoders, self._host)
-        self._bulk = BulkRun(settings, self._blobs, self._items, self._host)
+        self._items = Items(settings, self._blobs, self._decoders)
+        self._bulk = BulkRun(settings, self._blobs, self._items, self.hosts)
         self._in_hand = InHand(self._redis, self._ledger)
 
     async def close(self) -> None:
         self._in_hand.close()
         self._blobs.close()
         await self._decoders.close()
-        await self._host.close()
+        await self.hosts.close()
         await self._redis.close()
 
     async def run(self, delivery: Delivery) -> Ending:
@@ -92,7 +102,13 @@ class JobRunner:
 
         Raises `BrokerUnavailable`, and `InvalidParams` for an id that no job may have.
         """
-        problem = None if delivery.is_recorded else await self._adopt(delivery)
+        problem = None
+        if not delivery.is_recorded:
+            queue, problem = await self._adopt(delivery)
+            if not self.hosts.serves(queue):
+                return Skipped("superseded")
+        elif not self.hosts.serves(_queue_of(delivery)):
+            return Elsewhere()
         attempt = await self._redis.run(self._ledger.start(delivery.job, delivery.worker))
         if isinstance(attempt, NotStarted):
             log.info("job %s is not started: %s", delivery.job, attempt.reason)
@@ -152,23 +168,42 @@ class JobRunner:
             error.retryable = isinstance(e, OSError | MemoryError)  # elsewhere it may go well
             return await self._give_up(attempt, error)
 
-    async def _adopt(self, delivery: Delivery) -> InvalidParams | None:
+    async def _adopt(self, delivery: Delivery) -> tuple[Queue, InvalidParams | None]:
         """Open the record of a job that plain Celery sent; a job that has a record keeps it.
 
-        Returns what is wrong with the params of a record that was opened.
+        Returns the queue of such jobs, to which the job has been sent on where they are not run
+        here, and what is wrong with the params of a record that was opened.
         """
         job_id = check_job_id(delivery.job)
-        problem = None
+        queue, message, problem = _queue_of(delivery), "", None
         try:
-            text = fix_seed(parse_params(delivery.task, delivery.raw)).model_dump_json()
-        except InvalidParams as e:
-            problem, text = e, _excerpt(delivery.raw)
+            params, queue = await self._checked(delivery)
+            text = params.model_dump_json()
+            message = "" if self.hosts.serves(queue) else message_of(job_id, params, queue.model)
+        except (InvalidParams, ModelBroken) as e:
+            problem, text = InvalidParams(str(e)), _excerpt(delivery.raw)
+            problem.code = e.code
         # A fingerprint is only ever compared for an idempotency key, which there is none of.
         _, is_new = await self._redis.run(self._ledger.submit(
             job_id, delivery.task, text, "", bounded=False, expires_in_s=delivery.expires_in_s,
-            origin=Origin(traceparent=delivery.traceparent),
+            origin=Origin(traceparent=delivery.traceparent), model=queue.model, message=message,
         ))  # fmt: skip
-        return problem if is_new else None
+        if message and not is_new:  # it comes again, and its model has gone meanwhile
+            job = await self._redis.run(self._ledger.get(job_id))
+            await self._redis.run(self._ledger.requeue(job, message))
+        return queue, problem if is_new else None
+
+    async def _checked(self, delivery: Delivery) -> tuple[Params, Queue]:
+        """The params of a job that plain Celery sent, as their model takes them, and its queue."""
+        task, raw = delivery.task, delivery.raw
+        if delivery.has_positional:
+            raise InvalidParams("the message has positional arguments: give all params by name")
+        if task.is_bulk:
+            bulk = parse_params(task, raw)
+            return bulk, queue_of(bulk)
+        known = await self._redis.run(self._models.known())
+        params = fix_seed(known.build(task.kind, raw))
+        return params, known.queue(task, {"model": params.model})
 
     async def _give_up(self, attempt: Attempt, error: CrossmodalError) -> Ending:
         """Let the job wait for another attempt if that may help, or end it."""
@@ -223,11 +258,15 @@ class JobRunner:
 
     async def _single(self, token: CancelToken, params: ItemParams) -> JobResult:
         begun = time.monotonic()
-        image = await self._items.image(params)
+        try:
+            host = self.hosts.of(queue_of(params))
+        except NotServed as e:
+            raise ModelNotFound(f"the model {params.model} is not the default one any more") from e
+        image = await self._items.image(params, host)
         with tracing.span("infer", kind="client"):
             progress = ProgressTeller(self._redis, self._ledger, token.attempt)
             [answer] = await self._items.infer(
-                token, task_of(params), [HostRequest(params, image)], progress=progress
+                token, host, task_of(params), [HostRequest(params, image)], progress=progress
             )
             if isinstance(answer, CrossmodalError):
                 raise answer
@@ -257,6 +296,15 @@ class JobRunner:
             attempt=attempt.number,
             metadata=params.metadata,
         )
+
+
+def _queue_of(delivery: Delivery) -> Queue:
+    """The queue in which such a job belongs: of the model that the message's own is for."""
+    with suppress(ValueError):  # plain Celery's is nobody's in particular
+        found = Queue.parse(delivery.queue)
+        if found.task == delivery.task:
+            return found
+    return Queue(delivery.task)
 
 
 def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:

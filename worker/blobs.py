@@ -93,8 +93,8 @@ class Blobs:
 
 def _told(params: ItemParams, number: int) -> dict[str, object]:
     """The params that a picture's file tells, those of the one with that number."""
-    untold = {"count", "metadata", kind_of(params).picture}
-    told = {name: value for name, value in vars(params).items() if name not in untold}
+    untold = {"count", "metadata", "model", kind_of(params).picture}
+    told = {name: value for name, value in params if name not in untold}
     if (seed := told.get("seed")) is not None:
         told["seed"] = (seed + number) % (MAX_SEED + 1)
     return told

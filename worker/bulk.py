@@ -6,7 +6,9 @@ an item becomes its own failure.
 """
 
 import asyncio
+import math
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -24,11 +26,11 @@ from crossmodal.errors import (
 )
 from crossmodal.jobs.bulk import BulkItem, unpack_items
 from crossmodal.jobs.ledger import Attempt
-from crossmodal.jobs.params import MAX_ITEMS, BulkParams, task_of
+from crossmodal.jobs.params import MAX_ITEMS, BulkParams, queue_of, task_of
 from crossmodal.jobs.record import ITEM_RESULTS, Failure, ItemResult, JobResult, Timings
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.fields import BlobRef
-from crossmodal.kinds.task import Task, tasks
+from crossmodal.kinds.queue import Queue
 from crossmodal.metrics import output_stored
 from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
@@ -38,6 +40,7 @@ from worker.decoders.process import DecoderUnavailable
 from worker.host.client import HostClient
 from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer, HostInfo
+from worker.hosts import Hosts
 from worker.items import Image, Items
 
 PART_S = 0.2  # of work is a part, or a whole batch of the device where that takes longer
@@ -59,10 +62,11 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class Message:
-    """What all parts of a message share."""
+    """What all parts of a message share; `queue` is that of jobs such as its items."""
 
     token: CancelToken
-    task: Task
+    host: HostClient
+    queue: Queue
     items: list[BulkItem]
     max_part: int = MAX_ITEMS
 
@@ -70,17 +74,21 @@ class Message:
     def attempt(self) -> Attempt:
         return self.token.attempt
 
+    @property
+    def kind(self) -> Kind:
+        return self.queue.task.kind
+
 
 class BulkRun:
     """Runs bulk jobs."""
 
-    def __init__(self, settings: Settings, blobs: Blobs, items: Items, host: HostClient) -> None:
+    def __init__(self, settings: Settings, blobs: Blobs, items: Items, hosts: Hosts) -> None:
         self._settings = settings
         self._blobs = blobs
         self._items = items
-        self._host = host
-        # What an item took lately, until it came back from the host.
-        self._item_s = dict.fromkeys(tasks(), float("inf"))
+        self._hosts = hosts
+        # What an item of a queue took lately, until it came back from the host.
+        self._item_s: defaultdict[Queue, float] = defaultdict(lambda: math.inf)
 
     async def run(self, token: CancelToken, params: BulkParams) -> JobResult:
         """The results of all items, stored in parts.
@@ -90,19 +98,15 @@ class BulkRun:
         begun = time.monotonic()
         with tracing.span("fetch input"):
             items, done = await self._blobs.call(self._fetch, params, token.attempt)
-        message = Message(token, Task(params.kind), items, await self._max_part(Task(params.kind)))
+        queue = queue_of(params)
+        host = self._hosts.of(queue)
+        message = Message(token, host, queue.of_items, items, await _max_part(queue, host))
         known = {result.index for results in done.values() for result in results}
         async with aclosing(self._parts(message, known)) as parts:
             async for part, results in parts:
                 done[part] = results
-        info = await self._host.info()
+        info = await host.info()
         return self._result(token.attempt, params, done, info, time.monotonic() - begun)
-
-    async def _max_part(self, task: Task) -> int:
-        """How many items may be on their way to the models at once, with their pictures."""
-        if task.kind.picture is None:
-            return MAX_ITEMS
-        return max(1, MAX_PICTURES // (await self._host.info()).fit.max_bytes)
 
     def _fetch(
         self, params: BulkParams, attempt: Attempt
@@ -180,7 +184,7 @@ class BulkRun:
         """The next part, taken from what is `todo`, being prepared."""
         if not todo:
             return None
-        quick = int(PART_S / self._item_s[message.task])
+        quick = int(PART_S / self._item_s[message.queue])
         size = 1 if message.attempt.is_suspect else max(self._settings.bulk_batch, quick)
         size = min(size, message.max_part)
         part, todo[:] = todo[:size], todo[size:]
@@ -188,20 +192,22 @@ class BulkRun:
 
     async def _prepare(self, message: Message, part: list[int]) -> list[Prepared]:
         with tracing.span("prepare", first=part[0], items=len(part)):
-            parsed = await self._blobs.call(_parsed, message.task.kind, message.items, part)
-            if message.task.kind.picture is None:
+            parsed = await self._blobs.call(_parsed, message.kind, message.items, part)
+            if message.kind.picture is None:
                 return parsed
             packed = [message.items[one.place].image for one in parsed]
-            return await _all_or_none(map(self._with_image, parsed, packed))
+            return await _all_or_none(
+                self._with_image(message.host, *one) for one in zip(parsed, packed, strict=True)
+            )
 
-    async def _with_image(self, item: Prepared, packed: bytes | None) -> Prepared:
+    async def _with_image(self, host: HostClient, item: Prepared, packed: bytes | None) -> Prepared:
         if item.params is None:
             return item
         tries = 0
         while True:
             tries += 1
             try:
-                return item._replace(image=await self._items.bulk_image(item.params, packed))
+                return item._replace(image=await self._items.bulk_image(item.params, packed, host))
             except DecoderUnavailable:
                 raise
             except CrossmodalError as e:
@@ -223,7 +229,11 @@ class BulkRun:
             try:
                 with tracing.span("infer", kind="client", first=part[0].place, items=len(part)):
                     answers = await self._items.infer(
-                        message.token, message.task, list(fit.values()), bulk=True
+                        message.token,
+                        message.host,
+                        message.queue.task,
+                        list(fit.values()),
+                        bulk=True,
                     )
             except ModelHostCrashed as e:
                 if not message.attempt.is_suspect:
@@ -232,7 +242,7 @@ class BulkRun:
                 if tries >= self._settings.max_attempts:
                     return dict.fromkeys(fit, e)
             else:
-                self._item_s[message.task] = max(time.monotonic() - begun, 1e-6) / len(fit)
+                self._item_s[message.queue] = max(time.monotonic() - begun, 1e-6) / len(fit)
                 return dict(zip(fit, answers, strict=True))
 
     async def _store(self, message: Message, part: list[Prepared], answers: Answers) -> Stored:
@@ -246,7 +256,7 @@ class BulkRun:
         )
         attempt = message.attempt
         stored = put_part(self._blobs.store, attempt.job, attempt.number, results)
-        output_stored(message.task.in_bulk, time.monotonic() - begun)
+        output_stored(message.queue.task.in_bulk, time.monotonic() - begun)
         return stored, results
 
     def _item_result(
@@ -259,6 +269,13 @@ class BulkRun:
             failure = Failure.of(error or CrossmodalError("the models gave no answer"))
             return {**named, "failure": failure}
         return named | self._items.store(message.token, item.params, answer, f"{item.place}-")
+
+
+async def _max_part(queue: Queue, host: HostClient) -> int:
+    """How many items may be on their way to the models at once, with their pictures."""
+    if queue.task.kind.picture is None:
+        return MAX_ITEMS
+    return max(1, MAX_PICTURES // (await host.info()).fit.max_bytes)
 
 
 async def _all_or_none(work: Iterable[Coroutine[Any, Any, Prepared]]) -> list[Prepared]:

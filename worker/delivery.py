@@ -10,7 +10,7 @@ from crossmodal.kinds.task import Task
 
 @dataclass(frozen=True)
 class Delivery:
-    """A message as it was taken from the queue by the worker called `worker`.
+    """A message as it was taken from `queue` by the worker called `worker`.
 
     `is_recorded` says that its sender had opened the job's record, so that a job without one
     has outlived it; `expires_in_s` and `traceparent` are of a job that has none yet.
@@ -20,6 +20,8 @@ class Delivery:
     task: Task
     raw: Mapping[str, Any]
     worker: str
+    queue: str = ""
+    has_positional: bool = False
     is_recorded: bool = False
     expires_in_s: float | None = None
     traceparent: str | None = None
@@ -39,6 +41,11 @@ class Busy:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """The job's model is not loaded here. The message must go back to its queue."""
+
+
+@dataclass(frozen=True)
 class Released:
     """The attempt failed in a way that may pass; the job waits for the next one.
 
@@ -53,4 +60,4 @@ class Released:
         return self.failure.code
 
 
-Ending = JobResult | Failure | Skipped | Busy | Released
+Ending = JobResult | Failure | Skipped | Busy | Elsewhere | Released

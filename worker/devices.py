@@ -1,6 +1,5 @@
 """Which devices there are, and how a process is pinned to one. Never imports torch."""
 
-import json
 import math
 import os
 import shutil
@@ -98,20 +97,6 @@ def _visible(names: list[str], visible: str | None) -> list[str]:
 def default_socket(slug: str) -> Path:
     """Where a model host listens unless it is told otherwise."""
     return runtime_dir() / f"host-{slug}.sock"
-
-
-def info_file(socket: Path) -> Path:
-    """Where a model host says what it serves, beside its socket."""
-    return socket.with_suffix(".json")
-
-
-def served(socket: Path | None) -> dict[str, str]:
-    """What the model host at a socket has said: device, model and bundle version; or nothing."""
-    try:
-        said: dict[str, str] = json.loads(info_file(socket).read_bytes()) if socket else {}
-    except (OSError, ValueError):  # it is starting, or there is none
-        return {}
-    return said
 
 
 def cores(cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> int:

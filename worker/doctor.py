@@ -18,7 +18,7 @@ from crossmodal.jobs.server import eviction_policy, open_to_all, refuse_cluster,
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.task import tasks
-from crossmodal.models.catalog import open_served
+from crossmodal.models.catalog import open_folder, open_served
 from crossmodal.settings import Settings, load_settings, redacted
 from crossmodal.storage import open_storage
 from worker.devices import cores, default_socket, gpu_names
@@ -26,6 +26,7 @@ from worker.devices import cores, default_socket, gpu_names
 REMEDIES = {
     "queue": "start one with `crossmodal up`, or set CELERY_BROKER_URL to a server that runs",
     "store": "set CROSSMODAL_STORAGE_URL to a folder or bucket that this user may write to",
+    "models": "set CROSSMODAL_MODELS to a folder of folders, or unset it",
     "bundle": "set CROSSMODAL_BUNDLE to a folder with a model, or unset it",
 }
 
@@ -74,7 +75,8 @@ def examine() -> list[Finding]:
     except CrossmodalError as e:
         return [Finding("settings", False, str(e), "correct the variable and run again")]
     checks: list[tuple[str, Callable[[Settings], Finding]]] = [
-        ("queue", _queue), ("store", _store), ("bundle", _bundle), ("devices", _devices),
+        ("queue", _queue), ("store", _store), ("bundle", _bundle), ("models", _models),
+        ("devices", _devices),
         ("packages", _packages), ("flower", _flower), ("model host", _host),
     ]  # fmt: skip
     queue, *others = [_guarded(subject, check, settings) for subject, check in checks]
@@ -124,7 +126,7 @@ def workers(settings: Settings) -> list[Finding]:
     with Runner(settings, what="cli") as runner:
         recent = runner.run(Workers(settings).recent())
     served = Counter(queue for info in recent for queue in info.queues)
-    found = [_served(task.queue, served[task.queue]) for task in tasks()]
+    found = [_served(str(task), served[str(task)]) for task in tasks()]
     return [*found, _background(served[BACKGROUND], settings)]
 
 
@@ -157,9 +159,21 @@ def _store(settings: Settings) -> Finding:
 
 
 def _bundle(settings: Settings) -> Finding:
-    found = open_served(settings)
+    found = open_folder(settings.bundle, settings.allowed_model_code)
     whole = ", digests match" if found.format == "bundle" else f", {found.format}"
     return Finding("bundle", True, f"{found.name} {found.version} in {found.folder}{whole}")
+
+
+def _models(settings: Settings) -> Finding:
+    """The folders of CROSSMODAL_MODELS: those that cannot be served are named."""
+    served = open_served(settings)
+    names = ", ".join(found.name for found in served.folders)
+    if served.faults:
+        faults = "; ".join(f"{name}: {fault}" for name, fault in served.faults.items())
+        return Finding("models", True, f"{names}; not served: {faults}",
+                       "mend these folders, or take them out of CROSSMODAL_MODELS: `crossmodal "
+                       "models check FOLDER` says more", warns=True)  # fmt: skip
+    return Finding("models", True, names)
 
 
 def _devices(settings: Settings) -> Finding:

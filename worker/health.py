@@ -28,26 +28,22 @@ from crossmodal.settings import Settings, load_settings
 
 LOCK = "supervisor.lock"
 MARK = ".unit"
+HOST = ".host"  # of a file beside a model host's socket, which that touches
 NO_MODELS = "no models"
 ANSWER_S = 5.0
 
 
 @dataclass(frozen=True)
 class UnitFiles:
-    """The files of one device's model host, in the folder of the supervisor that watches it."""
+    """The files of one device's model hosts, in the folder of the supervisor that watches it."""
 
     folder: Path
     slug: str
 
     @property
-    def socket(self) -> Path:
-        """Where the model host listens, once its models are loaded and warm."""
-        return self.folder / f"{self.slug}.sock"
-
-    @property
-    def host_beat(self) -> Path:
-        """Touched by the model host."""
-        return self.folder / f"{self.slug}.host"
+    def sockets(self) -> list[Path]:
+        """Where its model hosts listen, those whose models are loaded and warm."""
+        return [*self.folder.glob(f"{self.slug}.sock"), *self.folder.glob(f"{self.slug}-*.sock")]
 
 
 @dataclass(frozen=True)
@@ -191,8 +187,10 @@ def _health_of(files: WorkerFiles, settings: Settings) -> Health:
 
 
 def _serves(unit: UnitFiles, settings: Settings) -> bool:
-    host_s = age_s(unit.host_beat)
-    return host_s is not None and host_s <= settings.heartbeat_s and unit.socket.is_socket()
+    return any(
+        socket.is_socket() and (age_s(socket.with_suffix(HOST)) or 0.0) <= settings.heartbeat_s
+        for socket in unit.sockets
+    )
 
 
 def _yes(value: bool) -> str:

@@ -32,49 +32,49 @@ BULK_DECODES = 4  # pictures of bulk messages at once: an interactive one waits 
 class Items:
     """Prepares, infers and stores; one a process."""
 
-    def __init__(
-        self, settings: Settings, blobs: Blobs, decoders: Decoders, host: HostClient
-    ) -> None:
+    def __init__(self, settings: Settings, blobs: Blobs, decoders: Decoders) -> None:
         self._max_bytes = settings.max_image_bytes
         self._blobs = blobs
         self._decoders = decoders
-        self._host = host
         self._bulk_decodes = asyncio.Semaphore(BULK_DECODES)
 
-    async def image(self, params: ItemParams) -> Image | None:
-        """What the model looks at, if its params name a picture, as it wants it."""
+    async def image(self, params: ItemParams, host: HostClient) -> Image | None:
+        """What the model of a host looks at, if its params name a picture, as it wants it."""
         ref = kind_of(params).image_of(params)
         if ref is None:
             return None
         size = self._max_bytes if ref.size is None else min(ref.size, self._max_bytes)
         with tracing.span("fetch input"):
-            fit = (await self._host.info()).fit
+            fit = (await host.info()).fit
             return await self._decoders.decode(
                 size, lambda: self._blobs.call(self._blobs.picture, ref, size), fit
             )
 
-    async def bulk_image(self, params: ItemParams, packed: bytes | None) -> Image | None:
+    async def bulk_image(
+        self, params: ItemParams, packed: bytes | None, host: HostClient
+    ) -> Image | None:
         """The same of an item whose picture may have come with it."""
         async with self._bulk_decodes:
             if packed is None:
-                return await self.image(params)
+                return await self.image(params, host)
 
             async def read() -> bytes:
                 return packed
 
-            fit = (await self._host.info()).fit
+            fit = (await host.info()).fit
             return await self._decoders.decode(len(packed), read, fit)
 
     async def infer(
         self,
         token: CancelToken,
+        host: HostClient,
         task: Task,
         requests: Sequence[HostRequest],
         *,
         bulk: bool = False,
         progress: ProgressTeller | None = None,
     ) -> list[Answer | CrossmodalError]:
-        """What the models make of each request; the wait for the device costs no run time."""
+        """What a host makes of each request; the wait for the device costs no run time."""
 
         def on_device(size: int) -> None:
             token.resume()
@@ -82,7 +82,7 @@ class Items:
                 progress.begin()
 
         with token.off_the_clock():
-            return await self._host.run(
+            return await host.run(
                 task, requests, alone=token.attempt.is_suspect, bulk=bulk, on_device=on_device,
                 on_step=no_step if progress is None else progress.step,
             )  # fmt: skip

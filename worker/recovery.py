@@ -24,7 +24,7 @@ from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import Failure, Job
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.workers import Workers
-from crossmodal.kinds.task import Task, tasks
+from crossmodal.kinds.queue import Queue
 from crossmodal.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Recovery(Thread):
     def __init__(self, settings: Settings, queues: Collection[str], runner: Runner) -> None:
         super().__init__(name="recovery", daemon=True)
         self._settings = settings
-        self._tasks = [task for task in tasks() if task.queue in queues]
+        self._queues = [queue for queue in queues if queue != settings.plain_queue]
         self._lists = [
             messages_key(settings.key_prefix, queue) + priority
             for queue in queues
@@ -58,7 +58,7 @@ class Recovery(Thread):
         self._ledger = JobLedger(settings)
         self._redis: Any = runner.redis
         self._workers = Workers(settings)
-        self._from = dict.fromkeys(self._tasks, OLDEST)  # where the next look begins
+        self._from: dict[str, float] = {}  # where the next look begins
 
     def run(self) -> None:
         never = Event()
@@ -68,28 +68,30 @@ class Recovery(Thread):
             except BrokerUnavailable as e:
                 log.warning("lost messages are not looked for: %s", e)
             except Exception:  # the next look may do better
-                log.exception("an error of ours in looking for lost messages")
+                log.exception("an internal error in looking for lost messages")
 
     def recover(self) -> None:
         """Look once; many workers may do so at the same time."""
-        for task in self._tasks:
-            self._recover(task)
+        for queue in self._queues:
+            self._recover(queue)
         self._run(self._workers.forget_silent())
 
     def is_spoken_of(self, job_id: str) -> bool:
         """Whether there is a message of the job among those that are soonest found."""
         return bool(self._spoken_of({job_id}, most=SOON))
 
-    def _recover(self, task: Task) -> None:
-        self._run(self._ledger.promote(task))
-        silent = {job.id: job for job in self._silent(task)}
+    def _recover(self, queue: str) -> None:
+        self._run(self._ledger.promote(queue))
+        silent = {job.id: job for job in self._silent(queue)}
         if not silent:
             return
         for job_id in self._spoken_of(set(silent)):
             del silent[job_id]
         for job in silent.values():
             try:
-                message = message_of(task, job.id, parse_params(task, job.params))
+                message = message_of(
+                    job.id, parse_params(job.task, job.params), Queue.parse(queue).model
+                )
             except InvalidParams as e:  # its sender's, which plain Celery took
                 log.error("job %s has no message and cannot get one: %s", job.id, e.code)
                 self._run(self._ledger.refuse(job.id, Failure.of(e)))
@@ -97,19 +99,19 @@ class Recovery(Thread):
             if self._run(self._ledger.requeue(job, message)):
                 log.warning("the message of job %s was lost: sent it again", job.id)
 
-    def _silent(self, task: Task) -> Iterator[Job]:
+    def _silent(self, queue: str) -> Iterator[Job]:
         """Jobs that have been waiting for a while, or whose attempt nobody keeps alive."""
         with broker_errors(self._settings):
             now = self._redis.time()[0]
             before = now - 2 * self._settings.lease_s
-            found = self._head(task, before)
-            running = queue_key(self._settings.key_prefix, task.queue, "running")
+            found = self._head(queue, before)
+            running = queue_key(self._settings.key_prefix, queue, "running")
             found += self._redis.zrangebyscore(running, "-inf", before, start=0, num=HEAD)
         for job_id in found:
             try:
                 job = self._run(self._ledger.get(job_id))
             except JobNotFound:  # somebody deleted the record
-                self._run(self._ledger.forget(job_id, task))
+                self._run(self._ledger.forget(job_id, queue))
                 continue
             except ValidationError as e:
                 wrong = e.error_count()
@@ -118,13 +120,13 @@ class Recovery(Thread):
             if self._is_silent(job, before):
                 yield job
 
-    def _head(self, task: Task, before: float) -> list[str]:
+    def _head(self, queue: str, before: float) -> list[str]:
         """The oldest queued jobs but for those whose messages are held: these cannot be lost.
 
         Where very many are held, several looks pass over them in turns.
         """
-        queued = queue_key(self._settings.key_prefix, task.queue, "queued")
-        first, self._from[task] = self._from[task], OLDEST
+        queued = queue_key(self._settings.key_prefix, queue, "queued")
+        first = self._from.pop(queue, OLDEST)
         found: list[str] = []
         for passed in range(0, MOST_PASSED, CHUNK):
             entries = self._redis.zrangebyscore(
@@ -133,7 +135,7 @@ class Recovery(Thread):
             found += self._not_held([job_id for job_id, _ in entries])
             if len(found) >= HEAD or len(entries) < CHUNK:
                 return found[:HEAD]
-        self._from[task] = entries[-1][1]
+        self._from[queue] = entries[-1][1]
         return found
 
     def _not_held(self, job_ids: list[str]) -> list[str]:

@@ -6,19 +6,24 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import FrameType
 
-from crossmodal.errors import BrokerUnavailable, InvalidSetting, described
+from crossmodal.errors import BrokerUnavailable, InvalidSetting, ModelInvalid, described
 from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.record import ModelInfo, ServedKind
 from crossmodal.jobs.runners import Runner
+from crossmodal.models.catalog import ModelFolder, Served
 from crossmodal.processes import adopt_orphans, on_end, wait_until
 from crossmodal.settings import Settings
+from worker.crews import Crew, queues_of
 from worker.devices import Device
 from worker.health import UnitFiles, is_locked, lock, supervisors_in
+from worker.host_process import MODEL_HOST
 from worker.metrics import MetricsServer
-from worker.unit import MODEL_HOST, Crew, Unit
+from worker.serving import ServedModel
+from worker.unit import Unit
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +45,7 @@ class Supervisor:
         settings: Settings,
         devices: list[Device],
         crews: Sequence[Crew],
+        served: Served,
         ready_file: Path | None = None,
         host: str = MODEL_HOST,
     ) -> None:
@@ -50,10 +56,15 @@ class Supervisor:
         self._lock = lock(self._folder)
         self._metrics = MetricsServer.start(settings, self._folder)
         files = self._metrics.files if self._metrics else None
+        queues = {queue for crew in crews for queue in crew.queues}
         self._units = [
-            Unit(settings, device, crews, UnitFiles(self._folder, device.slug), files, host)
+            Unit(
+                settings, device, served_models(served, queues, self._folder, device), crews,
+                UnitFiles(self._folder, device.slug), files, host,
+            )
             for device in devices
-        ]
+        ]  # fmt: skip
+        self._queues = queues
         self._workers = [unit.worker for unit in self._units]
         self._signals = 0
 
@@ -66,6 +77,7 @@ class Supervisor:
                 for unit in self._units:
                     unit.keep_alive()
                 self._announce_once()
+                self._end_broken()
                 time.sleep(POLL_S)
             return 0 if self._drain() else 1
         finally:
@@ -81,6 +93,12 @@ class Supervisor:
         log.info("ready: %s", ", ".join(worker.child.name for worker in self._workers))
         if self._ready_file is not None:
             self._ready_file.touch()
+
+    def _end_broken(self) -> None:
+        """Raise `ModelInvalid` where no device has a model that can be loaded."""
+        if all(unit.is_broken for unit in self._units):
+            failures = [host.failure for unit in self._units for host in unit.hosts]
+            raise ModelInvalid("; ".join({one.message for one in failures if one is not None}))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
@@ -108,16 +126,17 @@ class Supervisor:
             wait_until(lambda: not any(w.is_alive for w in workers), COLD_STOP_S)
             self._disown()
         for unit in self._units:
-            unit.stop_host(HOST_STOP_S)
+            unit.stop_hosts(HOST_STOP_S)
         return drained and not any(worker.has_crashed for worker in self._workers)
 
     def _disown(self) -> None:
         """Have what was cut off run again at once, and without an attempt being counted."""
         try:
             runner, ledger = Runner(self._settings), JobLedger(self._settings)
+            plain = self._settings.plain_queue
             for worker in self._workers:
                 worker.child.kill()
-                runner.run(ledger.disown(worker.name))
+                runner.run(ledger.disown(worker.name, self._queues - {plain}))
         except BrokerUnavailable as e:
             log.warning("what was stopped runs again only when its leases end: %s", e)
 
@@ -125,7 +144,32 @@ class Supervisor:
         for worker in self._workers:
             worker.child.kill()
         for unit in self._units:
-            unit.kill_host()
+            unit.kill_hosts()
+
+
+def served_models(
+    served: Served, queues: Collection[str], folder: Path, device: Device
+) -> list[ServedModel]:
+    """What a device may serve: the default model first, then those by their names."""
+    return [
+        ServedModel(
+            info=_info(found, is_default=found.name == served.default), folder=found.folder,
+            socket=folder / f"{device.slug}{f'-{number}' if number else ''}.sock",
+            queues=tuple(q for q in queues_of(found, served) if q in queues),
+            size=found.weights_bytes, is_pinned=found.config.pinned,
+        )
+        for number, found in enumerate(served.folders)
+    ]  # fmt: skip
+
+
+def _info(found: ModelFolder, *, is_default: bool) -> ModelInfo:
+    """What is known of a model before it is loaded."""
+    return ModelInfo(
+        name=found.name, version=found.version, format=found.format,
+        kinds={kind: ServedKind() for kind in found.kinds},
+        default_for=found.kinds if is_default else (),
+        aliases=found.config.aliases, description=found.config.description,
+    )  # fmt: skip
 
 
 def make_folder(run_dir: Path) -> Path:
@@ -142,7 +186,7 @@ def make_folder(run_dir: Path) -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as e:
         raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {described(e)}") from e
-    longest = len(os.fsencode(folder.resolve())) + len("/cuda00.sock")
+    longest = len(os.fsencode(folder.resolve())) + len("/cuda00-00.sock")
     if longest > MAX_SOCKET_PATH:
         raise InvalidSetting(
             f"CROSSMODAL_RUN_DIR={run_dir} is too long: a unix socket in it would have a path of "

@@ -1,96 +1,26 @@
-"""One device's processes: a model host, and the Celery worker that is joined to it by a socket."""
+"""One device's processes: a model host a model, and the Celery worker that is joined to them."""
 
 import logging
 import os
-import signal
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from crossmodal.jobs.connection import is_reachable
 from crossmodal.jobs.workers import worker_name
 from crossmodal.processes import Child, python_module
 from crossmodal.settings import Settings
+from worker.capacity import capacity, needed
+from worker.crews import Crew
 from worker.devices import Device
-from worker.health import UnitFiles, WorkerFiles, age_s
+from worker.health import UnitFiles, WorkerFiles
+from worker.host_process import MODEL_HOST, HostProcess
 from worker.metrics import MetricFiles
+from worker.serving import ServedModel, Serving
+from worker.watched import Watched
 
 log = logging.getLogger(__name__)
 
-MODEL_HOST = "worker.host"
-AT_ONCE = 3  # crashes in a row after which a process is started again without delay
-BACKOFF_MAX_S = 30.0
-RETRY_S = 5.0  # after the system could not start a process
-HEALTHY_AFTER_S = 60.0  # a process that ran this long has not crashed at its start
-START_S = 180.0  # for loading models from a slow disk
-LOOK_AGAIN_S = 3.0  # in which a host that is not dead has moved, though the clock was put forward
 RECONNECT_S = 5.0  # after Redis is back, this long a worker may take to consume again
-
-
-@dataclass
-class Watched:
-    """A child that is started again, later after each crash in a row.
-
-    `says` are the files that it makes: none may speak for the next one.
-    """
-
-    child: Child
-    says: tuple[Path, ...] = ()
-    crashes: int = 0
-    not_before: float = 0.0
-
-    def keep_alive(self) -> None:
-        """Start the child if it is not running and its backoff is over."""
-        if self.child.is_alive:
-            return
-        if self.child.process is not None and self.not_before == 0.0:
-            self.child.kill()  # what it had started must not outlive it
-            self._note_crash()
-        for file in self.says:
-            file.unlink(missing_ok=True)
-        if time.monotonic() >= self.not_before:
-            self._start()
-
-    def silent_s(self, beat: Path) -> float:
-        """Seconds since it touched its heartbeat; one that never has is given time to start."""
-        age = age_s(beat)
-        if age is not None:
-            return age
-        return max(0.0, time.monotonic() - self.child.started_at - START_S)
-
-    def _start(self) -> None:
-        try:
-            self.child.start()
-        except OSError as e:  # no memory or no process is left; the others are watched on
-            log.error("%s cannot be started: %s; again in %g s", self.child.name, e, RETRY_S)
-            self.not_before = time.monotonic() + RETRY_S
-        else:
-            self.not_before = 0.0
-            log.info("started %s (pid %s)", self.child.name, self.child.pid)
-
-    def _note_crash(self) -> None:
-        ran_s = time.monotonic() - self.child.started_at
-        self.crashes = 0 if ran_s > HEALTHY_AFTER_S else self.crashes + 1
-        again = max(0, self.crashes - AT_ONCE)
-        delay_s = min(BACKOFF_MAX_S, 0.5 * 2 ** min(again, 10)) if again else 0.0
-        self.not_before = time.monotonic() + delay_s
-        log.error(
-            "%s ended with status %s after %.1f s; starting it again in %.1f s",
-            self.child.name, self.child.returncode, ran_s, delay_s,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Crew:
-    """Queues of one lane, and how many of their messages a Celery worker has in hand.
-
-    Lanes are counted apart, so that no interactive job waits for a bulk message to end.
-    """
-
-    queues: list[str]
-    concurrency: int
-    is_bulk: bool = False
 
 
 class CeleryWorker:
@@ -114,8 +44,9 @@ class CeleryWorker:
                 "--concurrency", str(in_hand.get(False, 1)),
                 "--loglevel", settings.log_level, "--without-gossip", "--without-mingle",
             ),
-            {**_counting(metrics, f"{device.slug}-worker"),
-             "CROSSMODAL_HOST_SOCKET": str(unit.socket), "CUDA_VISIBLE_DEVICES": "",
+            {**counting(metrics, f"{device.slug}-worker"),
+             "CROSSMODAL_MODELS_FILE": str(Serving(unit.folder, device.slug).models_file),
+             "CUDA_VISIBLE_DEVICES": "",
              "CROSSMODAL_BULK_CONCURRENCY": str(in_hand.get(True, 1)),
              "CROSSMODAL_READY_FILE": str(self.files.ready),
              "CROSSMODAL_HEARTBEAT_FILE": str(self.files.beat),
@@ -158,65 +89,84 @@ class CeleryWorker:
 class Unit:
     """One device with its processes, which count in the files of `metrics`.
 
-    `host` is the module that its model host runs.
+    It may serve `models`, of which the first is the default one; those that fit are loaded, one
+    after another, until the worker says which it wants. `host` is the module that hosts run.
     """
 
     def __init__(
-        self, settings: Settings, device: Device, crews: Sequence[Crew], files: UnitFiles,
-        metrics: MetricFiles | None = None, host: str = MODEL_HOST,
+        self, settings: Settings, device: Device, models: Sequence[ServedModel],
+        crews: Sequence[Crew], files: UnitFiles, metrics: MetricFiles | None = None,
+        host: str = MODEL_HOST,
     ) -> None:  # fmt: skip
-        self._settings = settings
         self.files = files
-        self._silent_since: float | None = None  # by the monotonic clock
-        name = f"{device.slug}-host"
-        gauges = metrics.gauges(name) if metrics else ()
-        self.host = Watched(Child(
-            f"host {device.name}",
-            python_module(
-                host, "--socket", str(self.files.socket), "--device", device.torch_name,
-                "--name", device.name, "--beat", str(self.files.host_beat),
-            ),
-            {**_counting(metrics, name), **device.environment()},
-            death_signal=signal.SIGKILL,
-        ), says=(files.socket, files.host_beat, *gauges))  # fmt: skip
+        self._serving = Serving(files.folder, device.slug)
+        room = capacity(settings, device)
+        self._serving.write(
+            device.name,
+            [m.model_copy(update={"needs": needed(m, device)}) for m in models],
+            room,
+        )
+        self._serving.want(fitting(self._serving.read_models(), room))
+        self.hosts = [
+            HostProcess(
+                settings, device, model, counting(metrics, _part(device, number)),
+                metrics.gauges(_part(device, number)) if metrics else (), host,
+            )
+            for number, model in enumerate(models)
+        ]  # fmt: skip
         self.worker = CeleryWorker(settings, device, crews, files, metrics)
 
     @property
     def is_ready(self) -> bool:
-        """Whether the models are warm and the worker takes jobs."""
-        return self._host_is_ready and self.worker.is_ready
-
-    def stop_host(self, timeout_s: float) -> None:
-        """End the model host, when the worker needs it no more."""
-        self.host.child.stop(timeout_s)
-
-    def kill_host(self) -> None:
-        """End the model host, and what it may have left behind."""
-        self.host.child.kill()
+        """Whether the worker takes jobs of the first model that can be loaded."""
+        first = next((host for host in self.hosts if not host.is_broken), None)
+        return first is not None and first.is_ready and self.worker.is_ready
 
     @property
-    def _host_is_ready(self) -> bool:
-        # The host listens only once its models are warm.
-        return self.files.socket.is_socket()
+    def is_broken(self) -> bool:
+        """Whether none of its models can be loaded."""
+        return all(host.is_broken for host in self.hosts)
 
-    def keep_alive(self) -> None:
-        """Kill what hangs, start what has ended."""
-        self._end_silent_host(self.host)
-        self.host.keep_alive()
-        self.worker.keep_alive(may_start=self._host_is_ready)
+    def stop_hosts(self, timeout_s: float) -> None:
+        """End the model hosts, when the worker needs them no more."""
+        for host in self.hosts:
+            host.end()
+        for host in self.hosts:
+            host.child.stop(timeout_s)
 
-    def _end_silent_host(self, host: Watched) -> None:
-        """A host whose device hangs ends itself; this one cannot even do that."""
-        limit_s = max(self._settings.heartbeat_s, self._settings.inference_timeout_s)
-        silent_s = host.silent_s(self.files.host_beat)
-        if not host.child.is_alive or silent_s <= limit_s:
-            self._silent_since = None
-        elif self._silent_since is None:
-            self._silent_since = time.monotonic()
-        elif time.monotonic() - self._silent_since > LOOK_AGAIN_S:
-            log.error("%s has not moved for %.0f s: killing it", host.child.name, silent_s)
+    def kill_hosts(self) -> None:
+        """End the model hosts, and what they may have left behind."""
+        for host in self.hosts:
             host.child.kill()
 
+    def keep_alive(self) -> None:
+        """Kill what hangs, start what has ended, end what is not wanted."""
+        wanted = self._serving.wanted
+        for host in self.hosts:
+            if host.model.name in wanted:
+                others = (other for other in self.hosts if other is not host)
+                host.keep_alive(may_load=not any(other.is_loading for other in others))
+            else:
+                host.end()
+        self.worker.keep_alive(may_start=any(host.is_ready for host in self.hosts))
 
-def _counting(metrics: MetricFiles | None, name: str) -> dict[str, str]:
+
+def fitting(models: Iterable[ServedModel], room: int) -> list[str]:
+    """Of these models, the first and the pinned ones, and then as many as there is room for."""
+    first, *others = models
+    chosen, left = [first.name], room - first.needs
+    for model in sorted(others, key=lambda model: not model.is_pinned):
+        if model.needs <= left:
+            chosen.append(model.name)
+            left -= model.needs
+    return chosen
+
+
+def _part(device: Device, number: int) -> str:
+    """What metrics know a host by."""
+    return f"{device.slug}-host" + (f"-{number}" if number else "")
+
+
+def counting(metrics: MetricFiles | None, name: str) -> dict[str, str]:
+    """Variables for a process that counts in the files of `metrics`."""
     return metrics.environment(name) if metrics else {}

@@ -100,4 +100,5 @@ def hashed(password: str) -> str:
 
 def _queues(settings: Settings) -> list[str]:
     plain = [settings.plain_queue] if settings.plain_queue else []
-    return [*(task.queue for task in tasks()), *plain]
+    own = [name for task in tasks() for name in (str(task), f"{task.kind.name}.*")]
+    return [*dict.fromkeys(own), *plain]

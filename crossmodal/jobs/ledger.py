@@ -5,7 +5,7 @@ that of two processes that would end a job exactly one does, and the other is to
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,8 @@ from crossmodal.jobs.record import (
 )
 from crossmodal.jobs.records import JobRecords, not_found
 from crossmodal.jobs.server import MemoryGuard
-from crossmodal.kinds.task import Task, tasks
+from crossmodal.kinds.queue import Queue
+from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 
 CANCELED_TOGETHER = 500  # messages of a batch
@@ -88,6 +89,7 @@ class JobLedger(JobRecords):
         params_json: str,
         fingerprint: str,
         *,
+        model: str | None = None,
         message: str = "",
         idempotency_key: str | None = None,
         expires_in_s: float | None = None,
@@ -97,8 +99,9 @@ class JobLedger(JobRecords):
     ) -> Steps[tuple[str, bool]]:
         """Create a job and send its message, both or neither: its id, and whether it is new.
 
-        With an `idempotency_key` that was used before for the same request, the id is that of
-        the earlier job. Raises `IdempotencyConflict` where that was another request, and
+        It waits in the queue of `model`, or of the default one. With an `idempotency_key` that was
+        used before for the same request, the id is that of the earlier job. Raises
+        `IdempotencyConflict` where that was another request, and
         `QueueFull` (never, when not `bounded`), and `BrokerFull`. A bulk job joins its `batch`;
         `JobCanceled` is raised where nobody wants more of that. Messages of one owner wait apart
         while the queue holds a batch's worth of them.
@@ -113,9 +116,10 @@ class JobLedger(JobRecords):
             guard = names.idempotency_key(self._prefix, idempotency_key)
         if bounded:
             yield from self._memory.check()
+        queue = str(Queue(task, model))
         limit = self._settings.max_queue_length
         reply = yield self._on_job(
-            "submit", job_id, task, task.queue, params_json, fingerprint,
+            "submit", job_id, task, queue, params_json, fingerprint,
             "" if expires_in_s is None else expires_in_s, limit if bounded else "", message,
             *((batch.batch, batch.number, batch.items, batch.most) if batch else ("", 0, 0, 0)),
             origin.owner, origin.max_queued or "", self._settings.max_batch,
@@ -123,10 +127,10 @@ class JobLedger(JobRecords):
             guard=guard,
         )  # fmt: skip
         if reply[0] == "full":
-            raise _queue_full(task.queue, limit, *reply[1:])
+            raise _queue_full(queue, limit, *reply[1:])
         if reply[0] == "owner_full":
             raise TooManyQueued(
-                f"{reply[1]} jobs of this API key wait for {task.queue}, {origin.max_queued} are "
+                f"{reply[1]} jobs of this API key wait for {queue}, {origin.max_queued} are "
                 "allowed: submit again when some have been run"
             )
         if reply[0] == "canceled":
@@ -212,11 +216,13 @@ class JobLedger(JobRecords):
         return bool(reply[0] == "ok")
 
     @call
-    def disown(self, worker: str, code: str = "worker_stopped") -> Steps[list[str]]:
-        """Put back all that a worker ran which has ended; its attempts do not count."""
+    def disown(
+        self, worker: str, queues: Iterable[str], code: str = "worker_stopped"
+    ) -> Steps[list[str]]:
+        """Put back all that a worker ran of these queues; its attempts do not count."""
         replies = yield [
             self._on_key("disown", self._queue_key(queue, "running"), worker, queue, code)
-            for queue in (task.queue for task in tasks())
+            for queue in queues
         ]
         return [job_id for found in replies for job_id in found]
 
@@ -271,20 +277,20 @@ class JobLedger(JobRecords):
         return bool(reply[0] == "ok")
 
     @call
-    def promote(self, task: Task) -> Steps[int]:
+    def promote(self, queue: str) -> Steps[int]:
         """Send held messages that nothing is before any more; returns how many."""
-        key = self._queue_key(task.queue, "owners")
-        return int((yield self._on_key("promote", key, task.queue, self._settings.max_batch)))
+        key = self._queue_key(queue, "owners")
+        return int((yield self._on_key("promote", key, queue, self._settings.max_batch)))
 
     @call
-    def limits(self, batch_id: str, wanted: Mapping[Task, int]) -> Steps[dict[Task, int]]:
-        """How many items a batch's messages may have, by kind of item: as was `wanted` first.
+    def limits(self, batch_id: str, wanted: Mapping[Queue, int]) -> Steps[dict[Queue, int]]:
+        """How many items a batch's messages may have, by queue of items: as was `wanted` first.
 
-        They hold for all kinds from the beginning: the messages of all are counted together, so
-        that another limit of one kind would change the places of the others, too.
+        They hold for all from the beginning: the messages of all are counted together, so that
+        another limit of one queue would change the places of the others, too.
         """
         key = names.batch_key(self._prefix, batch_id)
-        pairs = [part for task, most in wanted.items() for part in (task.in_bulk, most)]
+        pairs = [part for queue, most in wanted.items() for part in (str(queue.in_bulk), most)]
         known = yield self._on_key("limits", key, batch_id, self._retention, *pairs)
         return dict(zip(wanted, known, strict=True))
 
@@ -315,9 +321,9 @@ class JobLedger(JobRecords):
             raise WrongState(f"job {job_id} is {reply[1]}: cancel it before you delete it")
 
     @call
-    def forget(self, job_id: str, task: Task) -> Steps[None]:
+    def forget(self, job_id: str, queue: str) -> Steps[None]:
         """Take a job off its queue's lists whose record somebody has deleted."""
-        lists = [self._queue_key(task.queue, part) for part in ("queued", "running")]
+        lists = [self._queue_key(queue, part) for part in ("queued", "running")]
         yield [redis.zrem(key, job_id) for key in (*lists, names.leases_key(self._prefix))]
 
     @call

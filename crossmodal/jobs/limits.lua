@@ -1,8 +1,8 @@
--- Fix how many items the messages of a batch may have, by kind, unless somebody has already.
+-- Fix how many items the messages of a batch may have, by queue, unless somebody has already.
 -- reads and writes: the batch
 -- KEYS[1]: the batch. ARGV 3 for how many seconds that is kept of a batch of which nothing was
---   sent yet, then kinds, each with how many are wanted
--- returns how many there may be of each kind, in the same order
+--   sent yet, then queues, each with how many are wanted
+-- returns how many there may be of each, in the same order
 local known = {}
 for i = 4, #ARGV, 2 do
   redis.call('HSETNX', KEYS[1], 'most:' .. ARGV[i], ARGV[i + 1])

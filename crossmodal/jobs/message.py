@@ -22,8 +22,8 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from crossmodal.errors import InvalidMessage, InvalidParams, UnknownTask
 from crossmodal.invalid import explained
 from crossmodal.jobs.names import RECORDED_HEADER, check_job_id
-from crossmodal.jobs.params import Params
-from crossmodal.kinds.task import Task
+from crossmodal.jobs.params import Params, task_of
+from crossmodal.kinds.queue import Queue
 
 EMPTY_BODY = base64.b64encode(b"[[],{},{}]").decode()  # args, kwargs, embed
 MAX_SHOWN = 80  # characters of an argument that Flower and logs get to see
@@ -31,19 +31,22 @@ EXCERPT = 65_536  # bytes at either end of a message in which its job's id is lo
 _ID = re.compile(rb'"id":\s*"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"')
 
 
-def message_of(task: Task, job_id: str, params: Params) -> str:
+def message_of(job_id: str, params: Params, model: str | None = None) -> str:
     """The message whose job has its record: workers take the params from there.
+
+    It is for the queue of this model, or of the default one.
 
     It carries no more than Celery needs, and their beginning for Flower to show: a queue may
     hold a million of them.
     """
+    queue = Queue(task_of(params), model)
     headers = {
-        "lang": "py", "task": task.celery_name, "id": job_id, "argsrepr": "()",
+        "lang": "py", "task": queue.task.celery_name, "id": job_id, "argsrepr": "()",
         "kwargsrepr": _shown(params), RECORDED_HEADER: True,
     }  # fmt: skip
     properties = {
         "correlation_id": job_id, "priority": 0, "body_encoding": "base64",
-        "delivery_info": {"exchange": "", "routing_key": task.queue},
+        "delivery_info": {"exchange": "", "routing_key": str(queue)},
         "delivery_tag": secrets.token_hex(8),
     }  # fmt: skip
     message = {

@@ -129,6 +129,16 @@ def workers_key(prefix: str) -> str:
     return f"{prefix}:workers"
 
 
+def models_key(prefix: str) -> str:
+    """The hash of what was told of each model last."""
+    return f"{prefix}:models"
+
+
+def loading_key(prefix: str, model: str) -> str:
+    """The name of the worker that is about to load a model."""
+    return f"{prefix}:loading:{model}"
+
+
 def api_key_key(prefix: str, key_id: str) -> str:
     """The hash that is the record of an API key, which is the owner of jobs."""
     return f"{prefix}:api-key:{key_id}"

@@ -11,7 +11,8 @@ from pydantic import AfterValidator, Field
 from crossmodal.jobs.names import check_batch_id
 from crossmodal.jobs.origin import Webhook
 from crossmodal.kinds.base import ItemParams, StrictParams, build
-from crossmodal.kinds.fields import MAX_SEED, BlobRef
+from crossmodal.kinds.fields import MAX_SEED, BlobRef, ModelName
+from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.registry import kind_named, kind_of
 from crossmodal.kinds.task import Task
 
@@ -21,6 +22,7 @@ MAX_ITEMS = 1_024  # of a message
 class BulkParams(StrictParams):
     """The `items` of one message, packed in the blob `input`: number `number` of a `batch`.
 
+    All of them are for the same `model`, or for the default one.
     No message of the batch has more than `most`, so that a rerun packs the same messages.
     """
 
@@ -30,6 +32,7 @@ class BulkParams(StrictParams):
     batch: Annotated[str, AfterValidator(check_batch_id)]
     number: int = Field(ge=0, lt=2**31)
     most: int = Field(default=MAX_ITEMS, ge=1, le=MAX_ITEMS)
+    model: ModelName = None
     metadata: None = None
 
 
@@ -48,6 +51,11 @@ def task_of(params: Params) -> Task:
     if isinstance(params, BulkParams):
         return Task(params.kind).in_bulk
     return Task(kind_of(params).name)
+
+
+def queue_of(params: Params) -> Queue:
+    """The queue of the jobs that name such a model."""
+    return Queue(task_of(params), params.model)
 
 
 def fix_seed(params: Params) -> Params:

@@ -129,6 +129,7 @@ class Job(_Value):
 
     id: str
     task: Task
+    queue: str
     state: JobState
     attempt: int
     params: dict[str, Any]
@@ -145,10 +146,6 @@ class Job(_Value):
     """Of a running job whose model tells its steps."""
     result: JobResult | None = None
     failure: Failure | None = None
-
-    @property
-    def queue(self) -> str:
-        return self.task.queue
 
 
 class JobEvent(_Value):
@@ -272,11 +269,49 @@ def likely_gap_s(mean_gap_s: float | None, mean_run_s: float | None, running: in
 
 
 class WorkerInfo(_Value):
-    """A Celery worker that has lately said it consumes, and what its model host serves."""
+    """A Celery worker that has lately said it consumes, and what its model hosts serve.
+
+    `model` and `bundle_version` are of the default one, or the first. `models` are all that it
+    has loaded, `loading` those that it is about to, and `failures` say why it cannot load others.
+    """
 
     name: str
     queues: tuple[str, ...]
     device: str | None = None
     model: str | None = None
     bundle_version: str | None = None
+    models: tuple[str, ...] = ()
+    loading: tuple[str, ...] = ()
+    failures: dict[str, Failure] = Field(default_factory=dict)
     seen_at: float
+
+
+class ServedKind(_Value):
+    """What a model does of one kind, as its warm-up has shown.
+
+    `params` is the JSON schema of what it takes, None while nobody has loaded it; `run_s` and
+    `step_s` are seconds on its defaults. The same seed gives the same bytes where it is `exact`,
+    and nearly where it is `close`.
+    """
+
+    params: dict[str, JsonValue] | None = None
+    max_batch: int | None = None
+    run_s: float | None = None
+    step_s: float | None = None
+    repeatable: Literal["exact", "close"] | None = None
+
+
+class ModelInfo(_Value):
+    """A model, and what it does of each kind that it serves. Times are in seconds."""
+
+    name: str
+    version: str
+    format: str
+    kinds: dict[str, ServedKind]
+    default_for: tuple[str, ...] = ()
+    """The kinds of which it serves the jobs that name no model."""
+    aliases: tuple[str, ...] = ()
+    description: str = ""
+    load_s: float | None = None
+    peak_bytes: int | None = None
+    noted_at: float = 0.0

@@ -4,7 +4,7 @@
 -- KEYS[2]: idempotency key, or the job's own key for none
 -- ARGV 3 task, 4 queue, 5 params, 6 fingerprint, 7 expires_in_s or '', 8 max_queue_length or '',
 --   9 the message to send, or '' when it was sent before, 10 the batch that it belongs to or '',
---   11 its number in the batch, 12 how many items it has, 13 how many those of its kind may have,
+--   11 its number in the batch, 12 how many items it has, 13 how many those of its queue may have,
 --   14 its owner or '', 15 how many jobs the owner may have waiting or '', 16 how many messages
 --   of one owner may wait in the queue, 17 traceparent or '', 18 webhook as JSON or ''
 -- returns {'created' | 'existing' | 'conflict', id}, {'canceled', the batch},
@@ -67,7 +67,7 @@ else
   local known = redis.call('HGET', batch, 'task')
   local kind = known and known ~= task and 'mixed' or task
   redis.call('HSET', batch, 'task', kind, 'owner', owner)
-  redis.call('HSETNX', batch, 'most:' .. task, ARGV[13])
+  redis.call('HSETNX', batch, 'most:' .. queue, ARGV[13])
   if tonumber(ARGV[11]) >= tonumber(redis.call('HGET', batch, 'messages') or 0) then
     redis.call('HSET', batch, 'messages', ARGV[11] + 1)
     redis.call('HINCRBY', batch, 'items', ARGV[12])

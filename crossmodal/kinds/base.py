@@ -9,13 +9,21 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from crossmodal.errors import InvalidParams
 from crossmodal.invalid import explained
-from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.fields import BlobRef, ModelName
 
 Output = Literal["images", "captions"]
 """What a result has: pictures, or texts."""
@@ -24,6 +32,17 @@ RESERVED = frozenset({  # beside params, by clients, HTTP and commands
     "params", "idempotency_key", "expires_in_s", "origin", "task", "webhook_url", "webhook_events",
     "out", "no_wait", "timeout_s", "as_json",
 })  # fmt: skip
+
+_JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
+
+
+def _is_json(value: object) -> bool:
+    try:
+        _JSON.validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
 
 P = TypeVar("P", bound=BaseModel)
 
@@ -39,7 +58,20 @@ class StrictParams(BaseModel):
 
 
 class ItemParams(StrictParams):
-    """What one run of a model is for: a job of its own, or an item of a batch."""
+    """What one run of a model is for: a job of its own, or an item of a batch.
+
+    Beside its own fields it keeps those that only the model knows.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    model: ModelName = None
+
+    @model_validator(mode="after")
+    def _is_json(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            if not _is_json(value):
+                raise PydanticCustomError("no_json", f"{name}: no JSON value")
+        return self
 
     if TYPE_CHECKING:
         count: int

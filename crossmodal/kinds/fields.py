@@ -3,7 +3,8 @@
 import json
 import re
 import unicodedata
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -13,15 +14,20 @@ from pydantic import (
     JsonValue,
     WithJsonSchema,
 )
+from pydantic.config import JsonDict
 
-from crossmodal.errors import InvalidPrompt
+from crossmodal.errors import InvalidPrompt, quoted
 
 MAX_PROMPT = 1_000  # characters
-MAX_RAW_PROMPT = 4 * MAX_PROMPT  # with spaces and marks that cleaning removes
+RAW = 4  # times as many may be sent, with spaces and marks that cleaning removes
+CLEANED = "cleaned-text"  # the format of such texts in JSON schemas
 MAX_METADATA = 2_048  # bytes of JSON
 MAX_DEPTH = 32  # of metadata
 MAX_SEED = 2**32 - 1
+MAX_MODEL_NAME = 64
 _SPACES = re.compile(r"\s+")
+_MODEL_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_MODEL_NAME - 1}}}")
+_OTHER_QUEUES = (".bulk", ".pidbox")  # how queues end that are not of one model's single jobs
 
 
 class BlobRef(BaseModel):
@@ -43,17 +49,31 @@ def clean_prompt(prompt: str) -> str:
     return _SPACES.sub(" ", unicodedata.normalize("NFC", "".join(kept))).strip()
 
 
-def _checked_prompt(prompt: str) -> str:
-    if len(prompt) > MAX_RAW_PROMPT:  # cleaning takes time by the square of some texts' length
-        raise InvalidPrompt(f"the prompt has {len(prompt)} characters: shorten it to {MAX_PROMPT}")
+def _checked_prompt(prompt: str, least: int = 1, most: int = MAX_PROMPT) -> str:
+    if len(prompt) > RAW * most:  # cleaning takes time by the square of some texts' length
+        raise InvalidPrompt(f"the prompt has {len(prompt)} characters: shorten it to {most}")
     cleaned = clean_prompt(prompt)
-    if not cleaned:
+    if len(cleaned) < least:
         raise InvalidPrompt("the prompt is empty: describe the picture in at least one word")
-    if len(cleaned) > MAX_PROMPT:
+    if len(cleaned) > most:
         raise InvalidPrompt(
-            f"the prompt has {len(cleaned)} characters, {MAX_PROMPT} are allowed: shorten it"
+            f"the prompt has {len(cleaned)} characters, {most} are allowed: shorten it"
         )
     return cleaned
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a model may be called so: its name is a part of those of its queues."""
+    return bool(_MODEL_NAME.fullmatch(name)) and not f".{name}".endswith(_OTHER_QUEUES)
+
+
+def _checked_model_name(name: str) -> str:
+    if not is_model_name(name):
+        raise ValueError(
+            f"no model is called {quoted(name[:100])}: a name has 1 to {MAX_MODEL_NAME} letters, "
+            "digits, '.', '_' or '-', and does not end as queues of another kind do"
+        )
+    return name
 
 
 def _checked_metadata(metadata: JsonValue) -> JsonValue:
@@ -74,9 +94,27 @@ def _is_deeper(value: JsonValue, levels: int) -> bool:
     return levels == 0 or any(_is_deeper(one, levels - 1) for one in inside)
 
 
-# Its length counts once it is cleaned.
-_PROMPT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_PROMPT}
+def _schema(least: int, most: int) -> JsonDict:
+    """Of a text whose length counts once it is cleaned."""
+    return {"type": "string", "format": CLEANED, "minLength": least, "maxLength": most}
 
-Prompt = Annotated[str, AfterValidator(_checked_prompt), WithJsonSchema(_PROMPT_SCHEMA)]
+
+def text_of(least: int, most: int) -> Any:
+    """The type of texts that are cleaned as prompts are, and then have so many characters."""
+    check = AfterValidator(partial(_checked_prompt, least=least, most=most))
+    return Annotated[str, check, WithJsonSchema(_schema(least, most))]
+
+
+Prompt = Annotated[str, AfterValidator(_checked_prompt), WithJsonSchema(_schema(1, MAX_PROMPT))]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Metadata = Annotated[JsonValue, AfterValidator(_checked_metadata)]
+
+_NAME_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_MODEL_NAME}
+NameOfModel = Annotated[str, AfterValidator(_checked_model_name), WithJsonSchema(_NAME_SCHEMA)]
+ModelName = Annotated[
+    NameOfModel | None,
+    Field(
+        exclude_if=lambda name: name is None,
+        description="The model's name; without it, the default one.",
+    ),
+]

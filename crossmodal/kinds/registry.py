@@ -55,8 +55,9 @@ def kind_named(name: object) -> Kind:
 
 
 def kind_of(params: ItemParams) -> Kind:
-    """The kind whose params these are."""
-    return _by_params()[type(params)]
+    """The kind whose params these are, or are a subclass of."""
+    known = _by_params()
+    return next(known[one] for one in type(params).__mro__ if one in known)
 
 
 @cache

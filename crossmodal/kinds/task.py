@@ -15,7 +15,7 @@ BULK = ".bulk"  # how the names of tasks end whose jobs are messages of many ite
 
 
 class Task(str):
-    """A kind of job; it is also the name of its queue. There is one object for each.
+    """A kind of job. There is one object for each.
 
     A bulk job is one message with many items, each of which might be a job of its own.
     `Task(name)` raises `ValueError` where there is none of that name.
@@ -35,10 +35,6 @@ class Task(str):
     @property
     def celery_name(self) -> str:
         return f"crossmodal.{self}"
-
-    @property
-    def queue(self) -> str:
-        return str(self)
 
     @property
     def of_items(self) -> "Task":

@@ -20,6 +20,7 @@ class BundleCaptioning(Model):
 
     kind = "img2txt"
     is_concurrent = True
+    repeatable = "exact"
 
     def load(self, folder: Path, device: str) -> None:
         self._device = torch.device(device)

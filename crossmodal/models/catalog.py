@@ -11,16 +11,25 @@ Beside them, `crossmodal.toml` may say how the model is to be loaded and what it
 import ast
 import hashlib
 import tomllib
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from crossmodal.errors import BundleNotFound, ModelInvalid
+from crossmodal.errors import (
+    BundleInvalid,
+    BundleNotFound,
+    CrossmodalError,
+    ExtraMissing,
+    InvalidSetting,
+    ModelInvalid,
+    described,
+)
 from crossmodal.extras import require
 from crossmodal.invalid import explained
+from crossmodal.kinds.fields import NameOfModel, is_model_name
 from crossmodal.kinds.registry import kinds
 from crossmodal.networks.bundle import MANIFEST, open_bundle
 from crossmodal.settings import Settings
@@ -30,10 +39,12 @@ CODE = "model.py"
 MARKS = {MANIFEST: "bundle", "model_index.json": "diffusers", CODE: "code",
          "config.json": "transformers"}  # fmt: skip
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+ALWAYS = {"description", "aliases", "pinned"}
 USED = {  # of crossmodal.toml
-    "code": {"description", "max_batch"},
-    "transformers": {"description", "max_batch", "dtype"},
-    "diffusers": {"description", "max_batch", "dtype", "variant", "offload", "slicing", "defaults"},
+    "bundle": ALWAYS,
+    "code": ALWAYS | {"max_batch"},
+    "transformers": ALWAYS | {"max_batch", "dtype"},
+    "diffusers": ALWAYS | {"max_batch", "dtype", "variant", "offload", "slicing", "defaults"},
 }
 SMALL = 1 << 20  # bytes of a file that counts with its contents in a version
 Format = Literal["bundle", "diffusers", "transformers", "code"]
@@ -45,6 +56,8 @@ class FolderConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = ""
+    aliases: tuple[NameOfModel, ...] = ()
+    pinned: bool = False
     max_batch: int | None = Field(default=None, ge=1, le=512)
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     variant: str | None = Field(default=None, pattern=r"^\w{1,32}$")
@@ -64,6 +77,12 @@ class ModelFolder:
     kinds: tuple[str, ...]
     config: FolderConfig
 
+    @property
+    def weights_bytes(self) -> int:
+        """The size of its weights' files: about what it needs of a device's memory."""
+        weights = (file for file in _files(self.folder) if file.suffix == ".safetensors")
+        return sum(file.stat().st_size for file in weights)
+
 
 def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
     """What is in a folder; `allowed` are the names of folders whose code may be run.
@@ -81,7 +100,7 @@ def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
     if mark == MANIFEST:
         bundle = open_bundle(folder)
         named, of = (bundle.name, bundle.version), ("txt2img", "img2txt")
-        return ModelFolder(folder, "bundle", *named, of, FolderConfig())
+        return ModelFolder(folder, "bundle", *named, of, _config(folder, "bundle"))
     config = _config(folder, MARKS[mark])
     if mark == CODE:
         _check_allowed(folder, allowed)
@@ -94,9 +113,69 @@ def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
     return ModelFolder(folder, "transformers", *named, ("img2txt",), config)
 
 
-def open_served(settings: Settings) -> ModelFolder:
-    """The folder that workers serve by these settings. Raises what `open_folder` raises."""
-    return open_folder(settings.bundle, settings.allowed_model_code)
+@dataclass(frozen=True)
+class Served:
+    """What workers serve: the folder of the `default` model, first, and others beside it.
+
+    `faults` are of folders that hold no model that could be served; the others go on.
+    """
+
+    folders: tuple[ModelFolder, ...]
+    default: str
+    faults: Mapping[str, CrossmodalError] = field(default_factory=dict)
+
+    def only(self, names: Collection[str]) -> "Served":
+        """Those with one of these names. Raises `InvalidSetting` for a name that none has."""
+        known = {folder.name for folder in self.folders}
+        for name in names:
+            if name in self.faults:
+                raise self.faults[name]
+            if name not in known:
+                raise InvalidSetting(
+                    f"--models {','.join(names)}: there is no {name!r}, but {', '.join(known)}"
+                )
+        return replace(self, folders=tuple(f for f in self.folders if f.name in names))
+
+
+def open_served(settings: Settings) -> Served:
+    """The folders that workers serve by these settings.
+
+    Raises what `open_folder` raises for the default one, and `InvalidSetting`.
+    """
+    default = open_folder(settings.bundle, settings.allowed_model_code)
+    folders: dict[str, ModelFolder] = {default.name: default}
+    faults: dict[str, CrossmodalError] = {}
+    for folder in _folders_in(settings.models):
+        try:
+            found = open_folder(folder, settings.allowed_model_code)
+            found = replace(found, name=folder.name)
+            if found.folder != default.folder:
+                _check_name(found, folders)
+                folders[found.name] = found
+        except (BundleInvalid, ModelInvalid, ExtraMissing) as e:
+            faults[folder.name] = e
+    return Served(tuple(folders.values()), default.name, faults)
+
+
+def _folders_in(models: Path | None) -> list[Path]:
+    if models is None:
+        return []
+    try:
+        return sorted(one for one in models.iterdir() if one.is_dir() and one.name[0] != ".")
+    except OSError as e:
+        raise InvalidSetting(f"CROSSMODAL_MODELS={models} cannot be read: {described(e)}") from e
+
+
+def _check_name(found: ModelFolder, others: Mapping[str, ModelFolder]) -> None:
+    if not is_model_name(found.name):
+        raise ModelInvalid(
+            f"{found.folder}: no model can be called {found.name!r}: call the folder by letters, "
+            "digits, '.', '_' and '-'"
+        )
+    if found.name in others:
+        raise ModelInvalid(
+            f"{found.folder} is called {found.name} as {others[found.name].folder} is: rename one"
+        )
 
 
 def _config(folder: Path, form: str) -> FolderConfig:

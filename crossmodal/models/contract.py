@@ -13,7 +13,7 @@ A process calls a model with one batch after another, unless it says that it `is
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.registry import kind_named
@@ -121,6 +121,8 @@ class Model(ABC):
     """The params that are equal in all requests of a batch."""
     max_batch: int | None = None
     """The most pictures in a batch; None for as many as the settings allow."""
+    repeatable: Literal["exact", "close"] = "close"
+    """Whether the same seed and params give the same bytes, alone and in any batch."""
     is_concurrent: bool = False
     """Whether several threads may call it at once, as a GPU is used best."""
     side: int | None = None

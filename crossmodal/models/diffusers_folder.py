@@ -43,6 +43,7 @@ class DiffusersFolder(Model):
     def __init__(self, config: FolderConfig) -> None:
         self._config = config
         self.max_batch = config.max_batch or 1
+        self.repeatable = "exact" if self.max_batch == 1 else "close"
 
     def load(self, folder: Path, device: str) -> None:
         diffusers.utils.logging.set_verbosity_error()

@@ -27,6 +27,7 @@ class BundleDrawing(Model):
 
     kind = "txt2img"
     is_concurrent = True
+    repeatable = "exact"
 
     def load(self, folder: Path, device: str) -> None:
         bundle = open_bundle(folder)

@@ -25,6 +25,7 @@ class TransformersFolder(Model):
     """A captioner; it resizes pictures by itself."""
 
     kind = "img2txt"
+    repeatable = "exact"
     shared: Sequence[str] = ("count", "beam_width", "max_words")
 
     def __init__(self, config: FolderConfig) -> None:

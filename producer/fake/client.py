@@ -10,9 +10,10 @@ from crossmodal.jobs.record import WorkerInfo
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.task import tasks
 from crossmodal.settings import Settings
+from crossmodal.unknown import shown
 from producer.aio import AsyncClient
 from producer.calls import ClientCalls
-from producer.checks import check_count, shown
+from producer.checks import check_count
 from producer.client import Client
 from producer.fake.redis import AsyncFakeRunner, FakeRedis, FakeRunner, missing
 from producer.fake.scripts import FUNCTIONS
@@ -105,7 +106,7 @@ class FakeCalls(ClientCalls):
     @call
     def workers(self) -> Steps[list[WorkerInfo]]:
         yield from Workers(self.settings).announce(
-            NAME, queues=[task.queue for task in tasks()], device="cpu", model=NAME,
+            NAME, queues=[str(task) for task in tasks()], device="cpu", model=NAME,
             bundle_version=NAME,
         )  # fmt: skip
         return (yield from super().workers())

@@ -122,7 +122,7 @@ def _keep(path: Path, key: ApiKey, services: Services) -> HttpBatch:
     checked = path.with_name("checked.jsonl")
     is_mixed = check_lines(path, checked, lambda k: is_visible(k, key.id, services.sync), key.id)
     most = services.settings.max_image_bytes
-    file = BatchFile(checked, None, batch_id, most, is_ours=False)
+    file = BatchFile(checked, None, batch_id, most, services.sync.models, is_ours=False)
     record = HttpBatch(
         id=batch_id, owner=key.id, max_queued=key.max_queued if key.id else None, task=file.task,
         is_mixed=is_mixed, total=file.total, created_at=time.time(),

@@ -12,8 +12,8 @@ from starlette.datastructures import UploadFile
 from crossmodal.errors import InvalidParams
 from crossmodal.kinds.registry import kinds
 from crossmodal.settings import Settings
+from crossmodal.unknown import check_fields, nearest
 from crossmodal.vision.media import check_size
-from producer.fields import check_fields, nearest
 from producer.gateway.problems import BadRequest, UnsupportedMediaType, described
 from producer.gateway.requests import REQUESTS, WAYS, ByData, JobRequest
 from producer.jsonl import fault, is_crowded
@@ -32,7 +32,7 @@ def _form_of(name: str, picture: str) -> dict[str, Any]:
     properties = {field: of for field, of in schema["properties"].items() if field != picture}
     required = [field for field in schema["required"] if field != picture]
     return {
-        "type": "object", "required": [*required, "file"], "additionalProperties": False,
+        "type": "object", "required": [*required, "file"], "additionalProperties": True,
         "properties": properties | {"file": {"type": "string", "format": "binary"}},
     }  # fmt: skip
 
@@ -43,6 +43,7 @@ _TEXTS = {"webhook_url"} | {
     name for kind in REQUESTS.values() for name, field in kind.model_fields.items()
     if field.annotation is str or name == "task"
 }  # fmt: skip
+_FIELDS = {name for kind in REQUESTS.values() for name in kind.model_fields}
 OPENAPI: dict[str, Any] = {
     "requestBody": {"required": True, "content": {
         "application/json": {
@@ -125,9 +126,12 @@ def _charset(request: Request) -> str:
 
 
 def _value(name: str, text: str) -> Any:
+    """The JSON of a field; of one that only a model may know, else its text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as e:
+        if name not in _FIELDS:
+            return text
         raise InvalidParams(f"{name[:100]}: {text[:80]!r} {fault(e)}") from e
 
 

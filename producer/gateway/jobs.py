@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.origin import Origin
-from crossmodal.jobs.params import Params, task_of
+from crossmodal.jobs.params import Params, queue_of, task_of
 from crossmodal.jobs.record import Job, JobState
 from crossmodal.net import check_public
 from crossmodal.tracing import checked, current
@@ -135,8 +135,8 @@ async def delete(job: OwnJob, services: ServicesOf) -> None:
 
 def _as_sent(job_id: str, params: Params) -> Job:
     return Job(
-        id=job_id, task=task_of(params), state=JobState.QUEUED, attempt=0,
-        params=params.model_dump(mode="json"), created_at=time.time(),
+        id=job_id, task=task_of(params), queue=str(queue_of(params)), state=JobState.QUEUED,
+        attempt=0, params=params.model_dump(mode="json"), created_at=time.time(),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from fastapi import Request
 
-from producer.fields import check_fields
+from crossmodal.unknown import check_fields
 from producer.gateway.caller import Caller
 
 

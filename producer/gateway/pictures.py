@@ -1,5 +1,7 @@
 """The picture of a request, in the object store, under a key that the caller may name."""
 
+from functools import partial
+
 from crossmodal.errors import BlobNotFound
 from crossmodal.jobs.access import ApiKey
 from crossmodal.kinds.base import ItemParams
@@ -9,16 +11,23 @@ from crossmodal.net import check_public, fetch
 from producer.gateway.ownership import is_visible, missing
 from producer.gateway.requests import ByData, ByKey, ByUrl, JobRequest
 from producer.gateway.services import Services
+from producer.items import ANY_BLOB
 
 
 async def params_of(wanted: JobRequest, key: ApiKey, services: Services) -> ItemParams:
     """The params of the job, its picture stored. Raises what is wrong with either."""
     kind = kind_named(wanted.task)
-    fields = wanted.model_dump(include=set(kind.params.model_fields))
-    if kind.picture is not None:
-        image = getattr(wanted, kind.picture)
-        fields[kind.picture] = await _stored(image, kind.picture, key, services)
-    return kind.build(fields)
+    fields = wanted.model_dump(
+        exclude=set(JobRequest.model_fields) - {"metadata"}, exclude_unset=True
+    )
+    field = kind.picture
+    checked = partial(services.calls.checked, where="body", beside=JobRequest.model_fields)
+    if field is None:
+        return await services.ask(checked(kind, fields))
+    image = getattr(wanted, field)
+    params = await services.ask(checked(kind, fields | {field: ANY_BLOB}))
+    stored = await _stored(image, field, key, services)
+    return params.model_copy(update={field: stored})
 
 
 async def _stored(

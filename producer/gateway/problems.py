@@ -32,6 +32,7 @@ from crossmodal.errors import (
     JobExpired,
     JobFailed,
     JobNotFound,
+    ModelBroken,
     QueueFull,
     RateLimited,
     ResultTimeout,
@@ -55,7 +56,7 @@ STATUSES: dict[type[CrossmodalError], int] = {  # of a class and of those below 
     DeliveryNotFound: 404, BlobNotFound: 404, WrongState: 409, ResultTimeout: 409, JobFailed: 409,
     JobCanceled: 410, JobExpired: 410, ImageTooLarge: 413, InvalidParams: 422, RateLimited: 429,
     FetchFailed: 422, TooManyQueued: 429, QueueFull: 503, BrokerUnavailable: 503,
-    StorageUnavailable: 503,
+    StorageUnavailable: 503, ModelBroken: 503,
 }  # fmt: skip
 MEANINGS = {
     400: "The request cannot be read.",

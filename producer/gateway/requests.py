@@ -25,7 +25,7 @@ from crossmodal.jobs.record import JobState
 from crossmodal.kinds.base import Kind
 from crossmodal.kinds.registry import kinds
 from crossmodal.kinds.task import Task
-from producer.fields import nearest, unknown_fields
+from crossmodal.unknown import nearest, unknown_fields
 from producer.inline import decoded
 
 
@@ -42,8 +42,10 @@ class Closed(BaseModel):
         return given
 
 
-class JobRequest(Closed):
-    """What all jobs may be asked for with."""
+class JobRequest(BaseModel):
+    """What all jobs may be asked for with, beside the params that only their model has."""
+
+    model_config = ConfigDict(extra="allow")
 
     task: str
     metadata: JsonValue = Field(default=None, description="Yours; comes back with the job.")
@@ -124,7 +126,7 @@ def _request_of(kind: Kind) -> type[JobRequest]:
     return create_model(
         kind.params.__name__.removesuffix("Params") + "Request",
         __base__=JobRequest,
-        __doc__=kind.params.__doc__,
+        __doc__=f"{kind.params.__doc__}\n\nOther fields are params that only its model has.",
         **fields,
     )
 

@@ -71,7 +71,7 @@ class Audit:
         for job in self.records.values():
             if not job.state.is_terminal:
                 yield f"{job.id} is {job.state} (attempt {job.attempt})"
-        for key in ("unacked", "unacked_index", *(task.queue for task in tasks())):
+        for key in ("unacked", "unacked_index", *(str(task) for task in tasks())):
             if size := self._size(key):
                 yield f"{key} holds {size}"
 
@@ -130,12 +130,12 @@ class Audit:
 
     def _of_counters(self) -> Iterator[str]:
         for task in tasks():
-            queue = self._ledger.queue(task.queue)
+            queue = self._ledger.queue(str(task))
             ended = Counter(j.state for j in self.records.values() if j.task is task)
             if queue.finished != {state: n for state, n in ended.items() if state.is_terminal}:
                 yield f"the counters of {task} are {queue.finished}, the records say {dict(ended)}"
             for part in ("queued", "running"):
-                if size := self._redis.zcard(queue_key(PREFIX, task.queue, part)):
+                if size := self._redis.zcard(queue_key(PREFIX, str(task), part)):
                     yield f"{size} jobs are stuck as {part} in {task}"
         if size := self._redis.zcard(leases_key(PREFIX)):
             yield f"{size} leases are left"
@@ -161,6 +161,6 @@ def running_jobs(settings: Settings) -> dict[str, str]:
         ids = [
             job_id
             for task in tasks()
-            for job_id in redis.zrange(queue_key(PREFIX, task.queue, "running"), 0, -1)
+            for job_id in redis.zrange(queue_key(PREFIX, str(task), "running"), 0, -1)
         ]
         return {i: str(redis.hget(job_key(PREFIX, i), "worker")) for i in ids}

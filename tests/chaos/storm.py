@@ -182,12 +182,12 @@ class Storm:
         if job_id is None:
             return
         job = ledger.get(job_id)
-        message = message_of(job.task, job.id, parse_params(job.task, job.params))
+        message = message_of(job.id, parse_params(job.task, job.params))
         redis.lpush(job.queue, message, message)
         self.counts["messages repeated"] += 2
 
     def _litter(self, ledger: Ledger, redis: Any, rng: random.Random) -> None:
-        redis.lpush(rng.choice(list(tasks())).queue, rng.randbytes(rng.randrange(1, 2_000)))
+        redis.lpush(str(rng.choice(list(tasks()))), rng.randbytes(rng.randrange(1, 2_000)))
         self.accepted.garbage += 1
 
     # -- faults -----------------------------------------------------------------------------

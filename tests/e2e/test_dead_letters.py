@@ -14,7 +14,6 @@ from crossmodal.jobs.dead import MAX_RAW
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.record import DeadLetter, JobState
-from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from producer import Client, JobFailed
 from tests.integration.test_main_job import is_known
@@ -28,7 +27,7 @@ PARAMS = Txt2ImgParams(prompt=PROMPT, seed=7)
 
 
 def envelope(**headers: Any) -> dict[str, Any]:
-    message: dict[str, Any] = json.loads(message_of(Task("txt2img"), new_job_id(), PARAMS))
+    message: dict[str, Any] = json.loads(message_of(new_job_id(), PARAMS))
     message["headers"].update(headers)
     return message
 

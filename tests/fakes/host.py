@@ -2,7 +2,9 @@
 
 import os
 
+from crossmodal.jobs.record import ModelInfo, ServedKind
 from crossmodal.kinds.registry import kinds
+from crossmodal.kinds.schema import schema_of
 from crossmodal.kinds.task import Task
 from crossmodal.metrics import MODEL_LOAD
 from crossmodal.settings import Settings
@@ -23,7 +25,12 @@ def load(settings: Settings, device: str, name: str) -> ModelHost:
     sizes = settings.max_batch, settings.bulk_batch
     MODEL_LOAD.labels(name).set(0.1)
     info = HostInfo("fake", "0", name, SIDE, os.getpid())
-    return ModelHost(info, Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s, name))
+    told = ModelInfo(
+        name="fake", version="0", format="bundle",
+        kinds={name: ServedKind(params=schema_of(kind.params)) for name, kind in kinds().items()},
+    )  # fmt: skip
+    batcher = Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s, name)
+    return ModelHost(info, batcher, told)
 
 
 if __name__ == "__main__":

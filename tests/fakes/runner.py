@@ -14,6 +14,7 @@ from worker.attempt import JobRunner
 from worker.decoders.pool import PROGRAM, Decoders
 from worker.delivery import Delivery, Ending
 from worker.host.client import HostClient
+from worker.hosts import Hosts
 
 WAIT_S = 60.0
 
@@ -45,7 +46,7 @@ def looping(
 
     async def made() -> JobRunner:
         host = HostClient(socket, wait_s, timeout_s=60)
-        return JobRunner(settings, host, Decoders(settings, decoder))
+        return JobRunner(settings, Hosts.only(host), Decoders(settings, decoder))
 
     runner = asyncio.run_coroutine_threadsafe(made(), loop).result(WAIT_S)
     yield LoopRunner(loop, runner)

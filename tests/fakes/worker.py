@@ -8,13 +8,20 @@ from pathlib import Path
 
 from crossmodal import logs
 from crossmodal.jobs.server import check_server
-from crossmodal.kinds.task import tasks
-from crossmodal.settings import load_settings
-from worker.cli import crews_of
+from crossmodal.kinds.registry import kinds
+from crossmodal.models.catalog import FolderConfig, ModelFolder, Served
+from crossmodal.settings import SHIPPED_BUNDLE, load_settings
+from worker.crews import crews_of
 from worker.devices import Device
 from worker.supervisor import Supervisor
 
 HOST = "tests.fakes.host"
+
+
+def served() -> Served:
+    """A model of all kinds, which is the default one of all."""
+    model = ModelFolder(SHIPPED_BUNDLE, "bundle", "fake", "0", tuple(kinds()), FolderConfig())
+    return Served((model,), "fake")
 
 
 def main() -> int:
@@ -28,8 +35,8 @@ def main() -> int:
     logs.configure(settings, process="supervisor")
     check_server(settings)
     sizes = args.concurrency, args.bulk_concurrency
-    crews = crews_of(settings, "cpu", [task.queue for task in tasks()], *sizes)
-    return Supervisor(settings, [Device("cpu")], crews, args.ready_file, HOST).run()
+    crews = crews_of(settings, "cpu", served(), None, *sizes)
+    return Supervisor(settings, [Device("cpu")], crews, served(), args.ready_file, HOST).run()
 
 
 if __name__ == "__main__":

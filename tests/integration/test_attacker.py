@@ -17,7 +17,6 @@ from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.record import DeadLetter, JobState
 from crossmodal.kinds.fields import BlobRef
-from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from producer import Client, JobFailed
 from tests.at_once import at_once
@@ -90,7 +89,7 @@ def sent(client: Client, redis: Any, message: dict[str, Any], queue: str = "txt2
 
 def envelope(embed: dict[str, Any] | None = None, **headers: Any) -> dict[str, Any]:
     params = Txt2ImgParams(prompt=PROMPT, seed=7)
-    message: dict[str, Any] = json.loads(message_of(Task("txt2img"), new_job_id(), params))
+    message: dict[str, Any] = json.loads(message_of(new_job_id(), params))
     message["headers"] = {k: v for k, v in message["headers"].items() if k != "recorded"} | headers
     call = [[], {"prompt": PROMPT}, embed or {}]
     message["body"] = base64.b64encode(json.dumps(call).encode()).decode()

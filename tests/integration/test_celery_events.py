@@ -74,7 +74,7 @@ def test_jobs_that_ended_before_a_worker_took_them_end_so_in_monitors(
             canceled: False, expired: True,
         }  # fmt: skip
         with connect(settings) as redis:
-            assert redis.llen(messages_key(settings.key_prefix, Task("txt2img").queue)) == 0
+            assert redis.llen(messages_key(settings.key_prefix, str(Task("txt2img")))) == 0
     ledger.close()
 
 

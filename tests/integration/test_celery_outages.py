@@ -135,7 +135,7 @@ def test_a_message_for_which_redis_has_no_memory_is_kept(worker: ToyWorker, own:
     until(lambda: worker.in_hand == 0, WAIT_S, "the acknowledgements, for which there is room")
     worker.redis.config_set("maxmemory", 0)
     until(lambda: len(worker.made) == len(toys) + len(more), WAIT_S)
-    assert worker.redis.llen(messages_key(own.key_prefix, Task("txt2img").queue)) == 0
+    assert worker.redis.llen(messages_key(own.key_prefix, str(Task("txt2img")))) == 0
 
 
 def test_a_worker_whose_redis_is_gone_ends_when_it_is_told(

@@ -181,10 +181,10 @@ def test_a_full_lane_takes_at_once_when_it_has_room_again(worker: ToyWorker) -> 
 @pytest.mark.parametrize("depth", [500, 100_000])
 def test_arguments_that_are_nested_too_deep_take_no_room(worker: ToyWorker, depth: int) -> None:
     nested = "[" * depth + "]" * depth
-    message = json.loads(message_of(Task("txt2img"), "deep", Txt2ImgParams(prompt="a", seed=1)))
+    message = json.loads(message_of("deep", Txt2ImgParams(prompt="a", seed=1)))
     message["body"] = f'[[],{{"deep":{nested}}},{{}}]'
     message["properties"]["body_encoding"] = None
-    key = messages_key(worker.settings.key_prefix, Task("txt2img").queue)
+    key = messages_key(worker.settings.key_prefix, str(Task("txt2img")))
     dead = DeadLetters(worker.settings, JobLedger(worker.settings))
     with Runner(worker.settings) as runner:
         before = runner.run(dead.count())

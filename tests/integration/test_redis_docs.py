@@ -79,7 +79,7 @@ def test_a_server_that_is_set_up_by_the_page_lets_in_its_users_alone(
         client.txt2img("a circle")
     with pytest.raises(NoPermissionError):
         users["crossmodal-producer"].config_get("appendonly")
-    assert users["crossmodal-worker"].brpop([messages_key("crossmodal", Task("txt2img").queue)], 1)
+    assert users["crossmodal-worker"].brpop([messages_key("crossmodal", str(Task("txt2img")))], 1)
     assert open_to_all(worker) is None
     for redis in users.values():
         redis.close()

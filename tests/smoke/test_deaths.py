@@ -52,7 +52,7 @@ class Place:
     def send_again(self, handle: JobHandle) -> None:
         """Put a second message of a job into its queue."""
         job = self.client.record(handle.id)
-        message = message_of(job.task, job.id, parse_params(job.task, job.params))
+        message = message_of(job.id, parse_params(job.task, job.params))
         self.client.redis.lpush(job.queue, message)
 
     def jobs_of(self, worker: Child, jobs: list[JobHandle]) -> list[JobHandle]:

@@ -35,7 +35,7 @@ from worker.autoscale.fleet import Fleet, Slot, SlotState
 from worker.autoscale.metrics import ENDED
 from worker.autoscale.policy import Load, Policy
 from worker.autoscale.scaler import Scaler, claim
-from worker.cli import crews_of
+from worker.crews import Crew
 
 # Ready at once; SIGTERM ends it when what runs, a file, is gone; a second one does at once.
 PROGRAM = """
@@ -48,6 +48,7 @@ ready.touch()
 wait_until(lambda: len(told) == 2 or bool(told and not busy.exists()), 600)
 sys.exit(len(told) - 1)
 """
+BULK = ".bulk"
 QUEUES = ["txt2img", "img2txt", "txt2img.bulk", "img2txt.bulk"]
 
 
@@ -57,9 +58,18 @@ def client(settings: Settings) -> Iterator[Client]:
         yield client
 
 
+def crews(queues: list[str]) -> list[Crew]:
+    bulk = [queue for queue in queues if queue.endswith(BULK)]
+    lanes = [
+        Crew([*(q for q in queues if q not in bulk), "celery"], 12),
+        Crew(bulk, 2, is_bulk=True),
+    ]
+    return [crew for crew in lanes if crew.queues]
+
+
 @pytest.fixture
 def demand(settings: Settings) -> Iterator[Demand]:
-    demand = Demand(settings, crews_of(settings, "cpu", QUEUES, 12, 2), 5, 60)
+    demand = Demand(settings, crews(QUEUES), 5, 60)
     yield demand
     demand.close()
 
@@ -268,7 +278,7 @@ def test_a_crashed_worker_is_replaced_later_after_each_crash(fleet: Fleet) -> No
 def test_a_worker_that_cannot_be_started_is_tried_again_and_keeps_nobody_from_being_watched(
     fleet: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.unit.RETRY_S", 0.2)
+    monkeypatch.setattr("worker.watched.RETRY_S", 0.2)
     argv, fleet.slots[0]._argv = fleet.slots[0]._argv, [str(tmp_path / "nowhere")]
     fleet.add(2)
     until(watched(fleet, lambda: fleet.slots[1].state is SlotState.READY), what="the other one")
@@ -308,7 +318,7 @@ def test_a_scaler_that_loses_redis_keeps_what_it_has_and_goes_on_later(
         "broker_url": SecretStr(user_url(port, prefix=settings.key_prefix)),
         "connect_timeout_s": 5,
     })  # fmt: skip
-    demand = Demand(given, crews_of(given, "cpu", ["txt2img"], 12, 2), 5, 60)
+    demand = Demand(given, crews(["txt2img"]), 5, 60)
     scaler = Scaler(given, Policy(0, 3, 60, 4), demand, fleet, 1)
     fleet.add(2)
     with pytest.raises(BrokerUnavailable):

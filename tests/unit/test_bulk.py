@@ -24,10 +24,12 @@ from crossmodal.errors import IdempotencyConflict, InvalidImage, InvalidParams, 
 from crossmodal.jobs.bulk import BulkItem, pack_items, unpack_items
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import Attempt
+from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.names import batch_key, bulk_job_id, job_key, messages_key, result_key
 from crossmodal.jobs.params import BulkParams, parse_params
 from crossmodal.jobs.record import Failure, ItemResult, JobResult, JobState, Timings
 from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.task import Task
 from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
@@ -203,7 +205,7 @@ def test_a_batch_of_several_kinds_has_messages_of_one_each(client: Client) -> No
 
 
 def test_how_many_items_a_message_has_depends_on_their_kind(client: Client) -> None:
-    client.redis.hset(f"{client.settings.key_prefix}:queue:{BULK.queue}:stats", "mean_item_s", 9)
+    client.redis.hset(f"{client.settings.key_prefix}:queue:{BULK!s}:stats", "mean_item_s", 9)
     sending = Sending(client, client.map_items(mixed(32), batch_id=BATCH))
     sending.until_sent(32)
     assert sorted(sizes_of_messages(client)) == [8, 8, 16]
@@ -214,7 +216,7 @@ def test_how_many_items_a_message_has_depends_on_their_kind(client: Client) -> N
 def test_a_rerun_packs_the_same_messages_however_long_items_take_now(client: Client) -> None:
     first = Sending(client, prompts(40))
     first.until_sent(40)
-    client.redis.hset(f"{client.settings.key_prefix}:queue:{BULK.queue}:stats", "mean_item_s", 9)
+    client.redis.hset(f"{client.settings.key_prefix}:queue:{BULK!s}:stats", "mean_item_s", 9)
     other = Sending(client, prompts(40), batch_id="other")
     again = Sending(client, prompts(40))
     other.until_sent(40)
@@ -235,7 +237,7 @@ def test_a_rerun_packs_the_same_messages_also_of_kinds_of_which_none_was_sent(
     first = client.calls.map_items(iter(items), batch_id=BATCH)
     client.run(first.turn())  # then its sender dies
     until(lambda: client.batch(BATCH).total > 0, WAIT_S)
-    queue = Task("img2txt.bulk").queue
+    queue = str(Task("img2txt.bulk"))
     client.redis.hset(f"{client.settings.key_prefix}:queue:{queue}:stats", "mean_item_s", 9)
     again = Sending(client, client.map_items(iter(items), batch_id=BATCH))
     again.until_sent(200)
@@ -274,7 +276,7 @@ def test_a_rerun_sends_nothing_twice(client: Client) -> None:
     first = Sending(client, prompts(100))
     first.until_sent(100)
     messages = [client.record(bulk_job_id(BATCH, n)) for n in range(2)]
-    messages_of = messages_key(client.settings.key_prefix, BULK.queue)
+    messages_of = messages_key(client.settings.key_prefix, str(BULK))
     again = Sending(client, prompts(100))
     client.cancel(messages[1].id)
     until(lambda: client.queue(BULK).depth == 1, WAIT_S)
@@ -529,7 +531,7 @@ def test_what_was_canceled_is_said_to_be_also_beside_damaged_results(client: Cli
 
 
 def test_a_batch_is_forgotten_of_which_nothing_was_sent(client: Client, admin: Any) -> None:
-    wanted = {Task("txt2img"): 64, Task("img2txt"): 32}
+    wanted = {Queue(Task("txt2img")): 64, Queue(Task("img2txt")): 32}
     key = batch_key(client.settings.key_prefix, BATCH)
     assert client.run(client.ledger.limits(BATCH, wanted)) == wanted
     assert 0 < admin.ttl(key) <= client.settings.retention_s
@@ -599,7 +601,7 @@ def read_file(folder: Path, lines: list[Any], task: Task | None = None) -> list[
     path = folder / "in.jsonl"
     packed = [x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines]
     path.write_bytes(b"\n".join(packed))
-    file = BatchFile(path, task, BATCH, max_image_bytes=LIMIT)
+    file = BatchFile(path, task, BATCH, max_image_bytes=LIMIT, models=KnownModels)
     found = list(file.items())
     assert file.total == len(found)
     return [line if isinstance(line, ItemResult) else line[1] for line in found]
@@ -623,7 +625,7 @@ BAD_LINES: dict[str, tuple[Any, str, str]] = {
     "an option of single jobs": (
         request("x", body={"prompt": "a", "webhook_url": "https://a.example"}),
         "x",
-        "unknown field 'webhook_url': known: prompt, count",
+        "unknown field 'webhook_url': known: model, prompt, count",
     ),
     "a param of the other kind": (
         request("x", body={"prompt": "a", "beam_width": 4}),
@@ -719,7 +721,7 @@ def test_a_file_of_somebody_else_names_no_file_of_this_machine(
     (tmp_path / "good.png").write_bytes(b"good")
     path = tmp_path / "in.jsonl"
     path.write_text(json.dumps(picture("x", image)))
-    [failed] = BatchFile(path, None, BATCH, LIMIT, is_ours=False).items()
+    [failed] = BatchFile(path, None, BATCH, LIMIT, models=KnownModels, is_ours=False).items()
     assert isinstance(failed, ItemResult)
     assert failed.failure is not None
     assert failed.failure.message.startswith(says)
@@ -763,7 +765,7 @@ def test_a_file_may_mix_kinds(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     lines = [picture("a", {"data": "Z29vZA=="}), request("b"), {"body": {"image": {"key": "k"}}}]
     path.write_text("\n".join(map(json.dumps, lines)))
-    file = BatchFile(path, None, BATCH, LIMIT)
+    file = BatchFile(path, None, BATCH, LIMIT, models=KnownModels)
     assert file.only_task is Task("img2txt")  # as far as it was read
     tasks = [line[0] for line in file.items() if not isinstance(line, ItemResult)]
     assert tasks == [Task("img2txt"), Task("txt2img"), Task("img2txt")]
@@ -787,7 +789,7 @@ def test_a_file_without_any_url_needs_a_task(tmp_path: Path) -> None:
     with pytest.raises(InvalidParams, match="--task"):
         read_file(tmp_path, [{"body": {"prompt": "a"}}])
     with pytest.raises(InvalidParams, match="cannot be read"):
-        BatchFile(tmp_path / "none.jsonl", None, BATCH, LIMIT)
+        BatchFile(tmp_path / "none.jsonl", None, BATCH, LIMIT, models=KnownModels)
 
 
 @at_once(
@@ -804,7 +806,7 @@ def test_a_file_without_any_task_says_what_it_is_instead(
     path = tmp_path / "in.jsonl"
     path.write_bytes(text)
     with pytest.raises(InvalidParams) as caught:
-        BatchFile(path, None, BATCH, LIMIT, is_ours=False)
+        BatchFile(path, None, BATCH, LIMIT, models=KnownModels, is_ours=False)
     assert str(caught.value).startswith(says)
 
 

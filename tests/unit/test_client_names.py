@@ -85,6 +85,7 @@ def test_help_shows_the_handle_that_is_awaited() -> None:
 
 async def misspelt(client: AsyncClient) -> None:
     """For the type checker, which complains of what it need not ignore."""
-    await client.txt2img("a circle", sede=7)  # type: ignore[call-arg]
+    await client.txt2img("a circle", sede=7)  # what only a model may have
+    await client.txt2img("a circle", seed="7")  # type: ignore[arg-type]
     await client.cancel(5)  # type: ignore[arg-type]
     (await client.job("id")).cancel().state  # type: ignore[attr-defined]  # noqa: B018

@@ -5,7 +5,8 @@ import pytest
 from crossmodal.errors import InvalidSetting
 from crossmodal.settings import Settings
 from tests.at_once import at_once
-from worker.cli import crews_of
+from tests.fakes.worker import served
+from worker.crews import crews_of
 from worker.devices import Device, cores, parse_devices
 
 
@@ -118,5 +119,5 @@ def test_how_many_bulk_messages_a_worker_has_in_hand(
     settings: Settings, kind: str, setting: int | None, option: int | None, in_hand: int
 ) -> None:
     own = settings.model_copy(update={"bulk_concurrency": setting})
-    [crew] = crews_of(own, kind, ["txt2img.bulk"], bulk_concurrency=option)
+    [crew] = crews_of(own, kind, served(), "txt2img.bulk", bulk_concurrency=option)
     assert crew.concurrency == in_hand

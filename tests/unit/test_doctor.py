@@ -20,7 +20,7 @@ def test_each_queue_without_a_worker_is_a_warning_with_a_remedy(settings: Settin
         for name in ("one@host", "two@host"):
             runner.run(Workers(settings).announce(name, queues=["txt2img", "img2txt"]))
     found = {finding.subject: finding for finding in workers(settings)}
-    assert set(found) == {*(f"workers of {task.queue}" for task in tasks()), "background process"}
+    assert set(found) == {*(f"workers of {task!s}" for task in tasks()), "background process"}
     assert (found["workers of txt2img"].found, found["workers of txt2img"].mark) == ("2", "ok")
     bulk = found["workers of txt2img.bulk"]
     assert (bulk.found, bulk.ok, bulk.mark) == ("none: its jobs wait", True, "warn")

@@ -33,7 +33,7 @@ class Queue:
         job_id = new_job_id()
         self.ledger.submit(
             job_id, Task("txt2img"), PARAMS.model_dump_json(), "",
-            message=message_of(Task("txt2img"), job_id, PARAMS), origin=Origin(owner, max_queued),
+            message=message_of(job_id, PARAMS), origin=Origin(owner, max_queued),
         )  # fmt: skip
         return job_id
 

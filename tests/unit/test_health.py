@@ -15,12 +15,14 @@ from crossmodal.cli import load
 from crossmodal.errors import InvalidSetting
 from crossmodal.processes import Child
 from crossmodal.settings import Settings
+from tests.fakes.worker import served
 from tests.waiting import until
-from worker import unit
+from worker import host_process
 from worker.devices import Device
-from worker.health import UnitFiles, answers, examine
-from worker.supervisor import make_folder
-from worker.unit import Crew, Unit, Watched
+from worker.health import answers, examine
+from worker.host_process import HostProcess
+from worker.supervisor import make_folder, served_models
+from worker.watched import BACKOFF_MAX_S, Watched
 
 
 def supervisor_at(run_dir: Path, *options: str) -> "subprocess.Popen[str]":
@@ -103,7 +105,7 @@ def test_a_process_that_never_moved_is_silent_once_it_should_have_started(
     watched = Watched(Child("sleeper", [sys.executable, "-c", "input()"], stdin=b""))
     watched.child.start()
     assert watched.silent_s(tmp_path / "beat") == 0
-    monkeypatch.setattr("worker.unit.START_S", 0.0)
+    monkeypatch.setattr("worker.watched.START_S", 0.0)
     until(lambda: watched.silent_s(tmp_path / "beat") > 0.1)
     moved_at = time.time() - 1_000
     (tmp_path / "beat").touch()
@@ -116,7 +118,7 @@ def test_what_crashes_at_its_start_is_started_again_ever_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = time.monotonic()
-    monkeypatch.setattr("worker.unit.time.monotonic", lambda: now)
+    monkeypatch.setattr("worker.watched.time.monotonic", lambda: now)
     watched = Watched(Child("breaker", [sys.executable, "-c", "raise SystemExit(1)"]))
     delays = []
     watched.keep_alive()
@@ -138,30 +140,33 @@ def test_the_thousandth_crash_in_a_row_is_one_more() -> None:
     assert watched.child.wait(30)
     watched.crashes = 5_000
     watched.keep_alive()
-    assert 0 < watched.not_before - time.monotonic() <= unit.BACKOFF_MAX_S
+    assert 0 < watched.not_before - time.monotonic() <= BACKOFF_MAX_S
 
 
 def test_a_host_is_killed_when_it_is_silent_at_a_second_look(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     """At the first, the clock may only have been put forward."""
-    watched = Unit(settings, Device("cpu"), [Crew(["txt2img"], 1)], UnitFiles(tmp_path, "cpu"))
-    assert watched.host is not None
-    host, beat = watched.host.child, watched.files.host_beat
+    [model] = served_models(served(), ["txt2img"], tmp_path, Device("cpu"))
+    watched = HostProcess(settings, Device("cpu"), model, {}, ())
+    host, beat = watched.child, watched.beat
     host.argv = [sys.executable, "-c", "import signal; signal.pause()"]
-    host.start()
+    watched.keep_alive()
     try:
         beat.touch()
         os.utime(beat, (1.0, 1.0))
-        watched._end_silent_host(watched.host)
+        watched.keep_alive()
         beat.touch()
-        watched._end_silent_host(watched.host)
-        monkeypatch.setattr(unit, "LOOK_AGAIN_S", 0.0)
+        watched.keep_alive()
+        monkeypatch.setattr(host_process, "LOOK_AGAIN_S", 0.0)
         os.utime(beat, (1.0, 1.0))
-        watched._end_silent_host(watched.host)
+        watched.keep_alive()
         assert host.is_alive
-        watched._end_silent_host(watched.host)
-        assert host.returncode == -signal.SIGKILL
+        first = host.pid
+        watched.keep_alive()  # kills it, and starts another
+        assert host.pid != first
+        assert "has not moved" in caplog.text
     finally:
         host.kill()
 

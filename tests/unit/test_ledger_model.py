@@ -261,7 +261,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(worker=workers)
     def disown(self, worker: str) -> None:
         stopped = self.running(worker)
-        assert set(self.ledger.disown(worker)) == {job.id for job in stopped}
+        assert set(self.ledger.disown(worker, map(str, tasks()))) == {job.id for job in stopped}
         for job in stopped:
             job.put_back("worker_stopped", counts=False)
 
@@ -326,7 +326,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def queues_agree(self) -> None:
         for task in tasks():
-            queue = self.ledger.queue(task.queue)
+            queue = self.ledger.queue(str(task))
             count = Counter(job.state for job in self.model.values() if job.task is task)
             assert (queue.depth, queue.running) == (count[QUEUED], count[RUNNING])
             assert queue.finished == {s: n for s, n in count.items() if s.is_terminal}
@@ -337,7 +337,7 @@ class LedgerMachine(RuleBasedStateMachine):
             pipe.zrange(leases_key(self.prefix), 0, -1)
             pipe.zrange(dead_key(self.prefix), 0, -1)
             for task in tasks():
-                pipe.lrange(messages_key(self.prefix, task.queue), 0, -1)
+                pipe.lrange(messages_key(self.prefix, str(task)), 0, -1)
             leased, dead, *messages = pipe.execute()
         assert set(leased) == {job.id for job in self.model.values() if job.is_leased}
         assert set(dead) == {job.id for job in self.model.values() if job.is_dead}

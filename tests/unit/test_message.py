@@ -28,7 +28,7 @@ def sent_by_celery(settings: Settings, **options: Any) -> dict[str, Any]:
         connect(settings) as redis,
     ):
         app.conf.broker_transport_options = transport_options(settings)
-        queue = Task("txt2img").queue
+        queue = str(Task("txt2img"))
         app.send_task(Task("txt2img").celery_name, queue=queue, **options)
         message: dict[str, Any] = json.loads(
             str(redis.rpop(messages_key(settings.key_prefix, queue)))
@@ -43,7 +43,7 @@ def call_of(message: dict[str, Any]) -> Any:
 def test_our_message_is_the_one_that_celery_would_send_without_what_it_can_do_without(
     settings: Settings,
 ) -> None:
-    ours = json.loads(message_of(Task("txt2img"), "job-1", PARAMS))
+    ours = json.loads(message_of("job-1", PARAMS))
     theirs = sent_by_celery(settings, task_id="job-1", headers={RECORDED_HEADER: True})
     assert call_of(ours) == [[], {}, {}]
     assert call_of(theirs)[:2] == [[], {}]
@@ -66,17 +66,17 @@ def test_what_celery_sends_is_taken(settings: Settings) -> None:
 
 
 def test_what_a_later_version_adds_to_a_message_is_no_obstacle() -> None:
-    message = json.loads(message_of(Task("txt2img"), "job-1", PARAMS))
+    message = json.loads(message_of("job-1", PARAMS))
     message["headers"]["new"] = message["new"] = {"any": "thing"}
     assert parse_message(json.dumps(message).encode(), LIMIT, KNOWN) == message
 
 
 def test_the_metadata_do_not_travel_in_the_message() -> None:
-    assert "metadata" not in message_of(Task("txt2img"), "job-1", PARAMS)
+    assert "metadata" not in message_of("job-1", PARAMS)
 
 
 def test_a_message_over_the_limit_is_refused_by_its_size_alone() -> None:
-    raw = message_of(Task("txt2img"), "job-1", PARAMS).encode()
+    raw = message_of("job-1", PARAMS).encode()
     assert parse_message(raw, len(raw), KNOWN)
     with pytest.raises(InvalidMessage, match=f"{len(raw)} bytes, {len(raw) - 1} are allowed"):
         parse_message(raw, len(raw) - 1, KNOWN)
@@ -84,11 +84,11 @@ def test_a_message_over_the_limit_is_refused_by_its_size_alone() -> None:
 
 def test_a_task_that_nobody_has_is_named() -> None:
     with pytest.raises(UnknownTask, match=r"crossmodal\.txt2img"):
-        parse_message(message_of(Task("txt2img"), "job-1", PARAMS).encode(), LIMIT, set())
+        parse_message(message_of("job-1", PARAMS).encode(), LIMIT, set())
 
 
 def test_the_job_of_a_broken_message_is_found_if_it_can_be() -> None:
-    raw = message_of(Task("txt2img"), "job-1", PARAMS).encode()
+    raw = message_of("job-1", PARAMS).encode()
     padded = raw.replace(b'"body": "', b'"body": "' + b"x" * LIMIT)
     assert job_of(raw) == job_of(raw[:-20]) == job_of(padded) == "job-1"
     assert job_of(b"hello") is None
@@ -98,7 +98,7 @@ def test_a_job_and_its_message_come_to_be_together(settings: Settings) -> None:
     ledger = Ledger(settings)
     with connect(settings) as redis:
         job_id = new_job_id()
-        message = message_of(Task("txt2img"), job_id, PARAMS)
+        message = message_of(job_id, PARAMS)
         for _ in range(2):  # a submit that is sent twice, because its reply was lost
             ledger.submit(job_id, Task("txt2img"), "{}", "", message=message)
         assert redis.lrange(messages_key(settings.key_prefix, "txt2img"), 0, -1) == [message]

@@ -128,7 +128,7 @@ def test_every_queue_says_how_many_workers_it_has(client: Client, settings: Sett
     client.run(workers.announce("a@here", queues=["txt2img", "img2txt"]))
     client.run(workers.announce("b@here", queues=["txt2img"]))
     found = scrape(client)
-    counts = {t: value(found, "crossmodal_workers", queue=t.queue) for t in tasks()}
+    counts = {t: value(found, "crossmodal_workers", queue=str(t)) for t in tasks()}
     assert counts == {
         Task("txt2img"): 2, Task("img2txt"): 1, Task("txt2img.bulk"): 0, Task("img2txt.bulk"): 0,
     }  # fmt: skip

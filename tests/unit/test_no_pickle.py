@@ -190,9 +190,7 @@ def test_a_pickle_on_the_model_hosts_socket_is_no_message(canary: Path) -> None:
 @at_once("kind", ["application/x-python-serialize", "application/x-yaml",
                                   "application/data", "application/json"])  # fmt: skip
 def test_a_message_with_a_pickle_for_a_body_is_refused(canary: Path, kind: str) -> None:
-    message = json.loads(
-        message_of(Task("txt2img"), new_job_id(), Txt2ImgParams(prompt="a", seed=1))
-    )
+    message = json.loads(message_of(new_job_id(), Txt2ImgParams(prompt="a", seed=1)))
     message["content-type"] = kind
     message["body"] = base64.b64encode(pickle.dumps(((), Payload(canary), {}))).decode()
     with pytest.raises(InvalidMessage):

@@ -42,7 +42,7 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
 
 def submit(ledger: Ledger, owner: str = "", expires_in_s: float | None = None) -> str:
     job_id = new_job_id()
-    message = message_of(Task("txt2img"), job_id, PARAMS)
+    message = message_of(job_id, PARAMS)
     ledger.submit(
         job_id, Task("txt2img"), PARAMS.model_dump_json(), "", message=message,
         origin=Origin(owner), expires_in_s=expires_in_s,

@@ -19,7 +19,6 @@ from crossmodal.errors import CrossmodalError, InvalidMessage
 from crossmodal.jobs.connection import transport_options
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import EXPIRES_HEADER, celery_prefix
-from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.local.valkey import free_port, valkey_url
 from crossmodal.settings import Settings, load_settings
@@ -56,7 +55,7 @@ def key(settings: Settings, name: str) -> str:
 
 
 def a_message(job_id: str = "a-job") -> str:
-    return message_of(Task("txt2img"), job_id, Txt2ImgParams(prompt="a circle", seed=1))
+    return message_of(job_id, Txt2ImgParams(prompt="a circle", seed=1))
 
 
 def private_to(kind: type) -> set[str]:

@@ -16,10 +16,10 @@ from worker.autoscale.fleet import Fleet
 from worker.autoscale.metrics import SCALER
 from worker.autoscale.policy import Look, Policy, decide
 from worker.autoscale.scaler import Scaler, claim
-from worker.cli import served_crews
+from worker.cli import chosen
+from worker.crews import Crew, crews_of
 from worker.devices import Device, parse_devices
 from worker.metrics import serve
-from worker.unit import Crew
 
 NOT_AFTER = ("devices", "metrics_port", "ready_file")  # options that this command gives workers
 
@@ -100,9 +100,9 @@ def _crews(settings: Settings, options: list[str], device: Device) -> list[Crew]
             option = "--" + name.replace("_", "-")
             raise InvalidSetting(f"{option} cannot be among the workers' options")
     given = context.params
-    return served_crews(
-        settings, device.torch_name, given["queues"], given["concurrency"],
-        given["bulk_concurrency"],
+    return crews_of(
+        settings, device.torch_name, chosen(settings, given["models"]), given["queues"],
+        given["concurrency"], given["bulk_concurrency"],
     )  # fmt: skip
 
 

@@ -11,11 +11,10 @@ from crossmodal.jobs.names import job_key, messages_key, queue_key
 from crossmodal.jobs.record import QueueStatus
 from crossmodal.jobs.records import JobRecords
 from crossmodal.jobs.runners import Runner
-from crossmodal.kinds.task import tasks
 from crossmodal.settings import Settings
 from worker.autoscale.policy import Load, Look
+from worker.crews import Crew
 from worker.recovery import PRIORITIES
-from worker.unit import Crew
 
 SAMPLE = 64  # waiting bulk messages whose items are counted
 
@@ -52,8 +51,7 @@ class Demand:
         return Counter(int(pid) for pid in pids if pid.isdecimal())
 
     def _loads(self, crew: Crew) -> list[Load]:
-        known = set(tasks())
-        recorded = [queue for queue in crew.queues if queue in known]
+        recorded = [queue for queue in crew.queues if queue != self._settings.plain_queue]
         statuses = self._run(self._records.queues(recorded))
         loads = [self._load(crew, status) for status in statuses]
         # Jobs of plain Celery have no record yet: only their messages can be counted.

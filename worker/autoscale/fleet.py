@@ -12,7 +12,7 @@ from crossmodal.processes import Child, python_module, wait_until
 from crossmodal.settings import Settings
 from worker.autoscale.metrics import ENDED
 from worker.devices import Device
-from worker.unit import Watched
+from worker.watched import Watched
 
 log = logging.getLogger(__name__)
 

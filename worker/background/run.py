@@ -76,7 +76,7 @@ class BatchRun:
         batch = self._batch
         file = BatchFile(
             source, batch.task.of_items, batch.id, self._client.settings.max_image_bytes,
-            is_ours=False,
+            self._client.models, is_ours=False,
         )  # fmt: skip
         origin = Origin(batch.owner, batch.max_queued)
         sent = self._client.calls.map_items(file.items(), batch_id=batch.id, origin=origin)

@@ -2,7 +2,7 @@
 
 import logging
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.loaders.app import AppLoader
@@ -31,11 +31,16 @@ from worker.celery import control
 from worker.celery.broker import Messages, backend_conf, broker_conf
 from worker.celery.lanes import Lanes
 from worker.celery.lease import LeaseStep
+from worker.celery.models import ModelsStep
 from worker.celery.pool import CoroutinePool
 from worker.celery.quarantine import Quarantine
 from worker.celery.task_log import keep_discreet
 from worker.celery.transport import install
 from worker.devices import default_socket
+from worker.serving import Serving
+
+if TYPE_CHECKING:
+    from worker.hosts import Hosts
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +65,8 @@ class App(Celery):
     lanes: Lanes
     runner: Runner
     worker: str = ""
+    hosts: "Hosts | None" = None
+    """Those of the models that a supervisor has named."""
 
 
 def make_app(settings: Settings, include: tuple[str, ...] = ("worker.celery.tasks",)) -> App:
@@ -70,12 +77,10 @@ def make_app(settings: Settings, include: tuple[str, ...] = ("worker.celery.task
     app.lanes = Lanes(bulk=settings.bulk_concurrency or BULK)
     app.runner = Runner(settings, what="worker")
     app.backend_cls, of_backend = backend_conf(settings)
-    queues = [task.queue for task in tasks()]
-    if settings.plain_queue:
-        queues.append(settings.plain_queue)
+    queues = _queues(settings)
     app.conf.update(
         task_queues=[Queue(name) for name in queues],
-        task_routes={task.celery_name: {"queue": task.queue} for task in tasks()},
+        task_routes={task.celery_name: {"queue": str(task)} for task in tasks()},
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],
@@ -97,8 +102,19 @@ def make_app(settings: Settings, include: tuple[str, ...] = ("worker.celery.task
     quarantine = Quarantine(settings, app.runner, queues)
     install(settings, quarantine.set_aside, app.lanes)
     control.restrict()
+    app.steps["consumer"].add(ModelsStep)
     app.steps["consumer"].add(LeaseStep)
     return app
+
+
+def _queues(settings: Settings) -> list[str]:
+    """All that a worker may listen to: the default models', those of models by name, and plain."""
+    named: list[str] = []
+    if settings.models_file is not None:
+        models = Serving.of_file(settings.models_file).read_models()
+        named = [queue for model in models for queue in model.queues]
+    plain = [settings.plain_queue] if settings.plain_queue else []
+    return [*dict.fromkeys([*map(str, tasks()), *named]), *plain]
 
 
 @celeryd_init.connect
@@ -136,7 +152,7 @@ def _announce(sender: Any, **_: Any) -> None:
     except RedisError as e:
         log.warning("Redis does not say whether it keeps its data: %s", e)
     path = settings.host_socket or default_socket("cpu")
-    if not path.is_socket():
+    if settings.models_file is None and not path.is_socket():
         log.warning(
             "no model host is at %s: jobs will wait for one. `crossmodal worker` starts a host "
             "and a worker together; to start a host alone: "

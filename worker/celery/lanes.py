@@ -1,17 +1,20 @@
-"""How many messages a worker has in hand: interactive ones and bulk ones are counted apart.
+"""How many messages a worker has in hand: of each model, interactive ones and bulk ones apart.
 
-So none of the former ever waits because the latter fill the worker.
+So no interactive job ever waits because bulk messages fill the worker, and none because another
+model is slow.
 """
 
 from collections.abc import Iterator
 
-BULK = ".bulk"  # how the names of queues end that bulk messages lie in
+from crossmodal.kinds.task import BULK
+
+ANY = ""  # stands for the models of queues that are in nobody's care
 
 
 class Lane:
-    """The messages of one kind that are in hand, by their delivery tags."""
+    """The messages of one model and one urgency that are in hand, by their delivery tags."""
 
-    def __init__(self, limit: int = 1) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
         self.tags: set[str] = set()
 
@@ -22,21 +25,59 @@ class Lane:
 
 
 class Lanes:
-    """Both lanes of a worker. The pool fills them, the transport takes what there is room for."""
+    """All lanes of a worker. The pool fills them, the transport takes what there is room for."""
 
     def __init__(self, interactive: int = 1, bulk: int = 1) -> None:
-        self.interactive = Lane(interactive)
-        self.bulk = Lane(bulk)
+        self._limits = {False: interactive, True: bulk}
+        self._models: dict[str, str] = {}  # of queues
+        self._lanes: dict[bool, dict[str, Lane]] = {
+            is_bulk: {ANY: Lane(limit)} for is_bulk, limit in self._limits.items()
+        }
 
     def __iter__(self) -> Iterator[Lane]:
-        """The one that is served first comes first."""
-        return iter((self.interactive, self.bulk))
+        """Those that are served first come first."""
+        for lanes in self._lanes.values():
+            yield from lanes.values()
+
+    @property
+    def interactive(self) -> Lane:
+        return self._lanes[False][ANY]
+
+    @property
+    def bulk(self) -> Lane:
+        return self._lanes[True][ANY]
+
+    def limit(self, interactive: int) -> None:
+        """Say how many interactive messages of a model may be in hand."""
+        self._limits[False] = self.interactive.limit = interactive
+
+    def assign(self, queue: str, model: str) -> None:
+        """Have a queue share the lanes of a model."""
+        is_bulk = queue.endswith(BULK)
+        self._lanes[is_bulk].setdefault(model, Lane(self._limits[is_bulk]))
+        self._models[queue] = model
+
+    def limit_model(self, model: str, most: int) -> None:
+        """Have no more than `most` messages of a model in each of its lanes."""
+        for is_bulk, lanes in self._lanes.items():
+            if model in lanes:
+                lanes[model].limit = min(self._limits[is_bulk], most)
 
     def of(self, queue: str) -> Lane:
         """The lane of the messages of a queue."""
-        return self.bulk if queue.endswith(BULK) else self.interactive
+        return self._lanes[queue.endswith(BULK)][self._models.get(queue, ANY)]
+
+    def in_hand(self, model: str) -> int:
+        """How many messages of a model there are; safe to be asked from any thread."""
+        return sum(len(lanes[model].tags) for lanes in self._lanes.values() if model in lanes)
 
     @property
     def tags(self) -> set[str]:
         """The delivery tags of all that is in hand; safe to be asked from any thread."""
-        return self.interactive.tags | self.bulk.tags
+        return {tag for lane in list(self) for tag in list(lane.tags)}
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """How many interactive messages and how many bulk ones may be in hand, in all."""
+        interactive, bulk = (list(lanes.values()) for lanes in self._lanes.values())
+        return sum(lane.limit for lane in interactive), sum(lane.limit for lane in bulk)

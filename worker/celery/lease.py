@@ -12,10 +12,10 @@ kombu's inside is known; a test fails when that changes.
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,21 @@ from celery.worker import state
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.models import Models
 from crossmodal.jobs.names import celery_prefix, is_job_id
+from crossmodal.jobs.record import ModelInfo
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
+from worker.celery.models import ModelsStep
 from worker.celery.pool import CoroutinePool
-from worker.devices import served
 from worker.recovery import Recovery
+from worker.residents import Residents
+from worker.serving import served_alone
 
 log = logging.getLogger(__name__)
 
+TELL_MODELS_S = 60.0
 MAX_AT_ONCE = 200  # messages that one sweep gives out again, before the worker's loop goes on
 SILENT_S = 5.0  # Redis answers a worker that consumes every second
 
@@ -44,15 +49,19 @@ class Lease:
     """Renews every lease of this worker, on the loop of its jobs, also while it drains."""
 
     def __init__(
-        self, settings: Settings, pool: CoroutinePool, worker: str, queues: list[str]
-    ) -> None:
+        self, settings: Settings, pool: CoroutinePool, worker: str, queues: list[str],
+        residents: Residents | None = None,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._pool = pool
         self._worker = worker
         self._queues = queues
+        self._residents = residents
         self._runner = AsyncRunner(settings, what="worker")
         self._ledger = JobLedger(settings)
         self._workers = Workers(settings)
+        self._models = Models(settings)
+        self._told: tuple[float, list[ModelInfo]] = (-math.inf, [])
         self._running: set[str] = set()
         self._has_left = False
         self._parent = os.getppid()
@@ -112,13 +121,33 @@ class Lease:
     async def _announce(self) -> None:
         """Say that this worker consumes; while it drains, nothing that waits is for it."""
         if not _drains():
-            said: Mapping[str, str] = served(self._settings.host_socket)
-            await self._runner.run(
-                self._workers.announce(self._worker, queues=self._queues, **said)
-            )
+            await self._runner.run(self._workers.announce(self._worker, **self._said()))
+            await self._tell_models()
         elif not self._has_left:
             await self._runner.run(self._workers.leave(self._worker))
             self._has_left = True
+
+    def _said(self) -> dict[str, Any]:
+        residents = self._residents
+        if residents is None:
+            return {"queues": self._queues, **served_alone(self._settings.host_socket)}
+        loaded = residents.loaded
+        failures = {name: one.model_dump() for name, one in residents.failures.items()}
+        first = {"model": loaded[0].name, "bundle_version": loaded[0].version} if loaded else {}
+        plain = [queue for queue in self._queues if queue == self._settings.plain_queue]
+        return {
+            "queues": [*sorted(residents.taken), *plain], "device": residents.device, **first,
+            "models": [model.name for model in loaded], "loading": residents.loading,
+            "failures": failures,
+        }  # fmt: skip
+
+    async def _tell_models(self) -> None:
+        """What models are, when that has changed, and now and then."""
+        told_at, told = self._told
+        models = [] if self._residents is None else self._residents.models
+        if models != told or time.monotonic() - told_at > TELL_MODELS_S:
+            await self._runner.run(self._models.announce(models))
+            self._told = time.monotonic(), models
 
 
 def _drains() -> bool:
@@ -128,7 +157,7 @@ def _drains() -> bool:
 class LeaseStep(bootsteps.StartStopStep):
     """Keeps the leases of a consumer's connection, and sweeps for those of dead workers."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    requires = (ModelsStep,)
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
@@ -150,8 +179,11 @@ class LeaseStep(bootsteps.StartStopStep):
         ]
 
     def _begin(self, settings: Settings, consumer: Any, qos: Any) -> Lease:
-        queues = [queue.name for queue in consumer.task_consumer.queues]
-        lease = Lease(settings, consumer.pool, consumer.hostname, queues)
+        residents: Residents | None = consumer.residents
+        queues = list(consumer.app.amqp.queues.consume_from)
+        if residents is not None:
+            queues = [*residents.all_queues, *(q for q in queues if q == settings.plain_queue)]
+        lease = Lease(settings, consumer.pool, consumer.hostname, queues, residents)
         lease.qos = qos
         consumer.pool.loop.at_end(lease.close)
         consumer.pool.loop.begin(lease.keep())

@@ -12,7 +12,7 @@ import os
 import select
 import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -107,8 +107,8 @@ class CoroutinePool(BasePool):
         self._bell = Bell()
         self._numbers = count(1)
         self._jobs: dict[int, Job] = {}
-        self._waiting: dict[Lane, deque[Job]] = {lane: deque() for lane in self.lanes}
-        self._running: dict[Lane, int] = dict.fromkeys(self.lanes, 0)
+        self._waiting: defaultdict[Lane, deque[Job]] = defaultdict(deque)
+        self._running: Counter[Lane] = Counter()
         self._begun: Handover[Job] = Handover(lambda: self.loop.call(self._start_begun))
         self._ended: Handover[Job] = Handover(self._bell.ring)
         self._is_stopping = False
@@ -121,13 +121,13 @@ class CoroutinePool(BasePool):
     @property
     def num_processes(self) -> int:
         """How many jobs may run at once, as Celery asks for it."""
-        return sum(lane.limit for lane in self.lanes)
+        return sum(self.lanes.limits)
 
     def _get_info(self) -> dict[str, Any]:
-        interactive, bulk = self.lanes
+        interactive, bulk = self.lanes.limits
         info: dict[str, Any] = super()._get_info()
         return info | {
-            "max-concurrency": interactive.limit, "bulk-concurrency": bulk.limit,
+            "max-concurrency": interactive, "bulk-concurrency": bulk,
             "processes": [os.getpid()], "running": sum(self._running.values()),
             "waiting": sum(map(len, self._waiting.values())),
         }  # fmt: skip
@@ -135,7 +135,7 @@ class CoroutinePool(BasePool):
     # What Celery calls, in the hub's thread
 
     def on_start(self) -> None:
-        self.lanes.interactive.limit = self.limit
+        self.lanes.limit(self.limit)
         for task in self.app.tasks.values():
             if isinstance(task, CoroutineTask):
                 self.loop.at_end(task.close)

@@ -21,13 +21,14 @@ from crossmodal.jobs.record import Failure, JobResult, JobState
 from crossmodal.kinds.task import Task, tasks
 from worker.celery.app import app, settings
 from worker.celery.pool import CoroutineTask
-from worker.delivery import Busy, Delivery, Ending, Released, Skipped
+from worker.delivery import Busy, Delivery, Elsewhere, Ending, Released, Skipped
 
 if TYPE_CHECKING:
     from worker.attempt import JobRunner
 
 RETRY_BASE_S = 1.0
 RETRY_MAX_S = 60.0
+ELSEWHERE_S = 0.2  # until this worker takes no more of such jobs
 
 
 @worker_init.connect
@@ -79,7 +80,10 @@ class JobTask(CoroutineTask):
     async def work(self, request: Mapping[str, Any]) -> Ending:
         """How the job has ended. Raises what Celery is to see where it did not even begin."""
         try:
-            return await _runner().run(delivery_of(self.kind, request))
+            ending = await runner().run(delivery_of(self.kind, request))
+            if isinstance(ending, Elsewhere):
+                await asyncio.sleep(ELSEWHERE_S)
+            return ending
         except InvalidParams as e:  # an id that no record can have
             return Failure.of(e)
         except BrokerUnavailable as e:
@@ -87,9 +91,9 @@ class JobTask(CoroutineTask):
             raise Reject(str(e), requeue=True) from e
 
     async def close(self) -> None:
-        if _runner.cache_info().currsize:
-            await _runner().close()
-            _runner.cache_clear()
+        if runner.cache_info().currsize:
+            await runner().close()
+            runner.cache_clear()
 
     def conclude(self, outcome: Ending) -> dict[str, Any]:
         """A job's ending as Celery and Flower know endings."""
@@ -99,6 +103,8 @@ class JobTask(CoroutineTask):
             return outcome.model_dump(mode="json") if stored else {"job": outcome.job}
         if isinstance(outcome, Skipped):
             raise (Ignore if outcome.reason == "superseded" else NotRun)(str(outcome.reason))
+        if isinstance(outcome, Elsewhere):
+            raise Reject("its model is not loaded here", requeue=True)
         if isinstance(outcome, Busy):
             again_s = settings.sweep_s * random.uniform(1, 2)  # noqa: S311
             self._again(Retry("another attempt at the job is alive"), again_s)
@@ -115,11 +121,11 @@ class JobTask(CoroutineTask):
 
 
 @cache
-def _runner() -> "JobRunner":
+def runner() -> "JobRunner":
     """What runs the jobs of this process; made on first use, on the loop that it belongs to."""
     from worker.attempt import JobRunner
 
-    return JobRunner(settings)
+    return JobRunner(settings, app.hosts)
 
 
 def delivery_of(kind: Task, request: Mapping[str, Any]) -> Delivery:
@@ -128,7 +134,8 @@ def delivery_of(kind: Task, request: Mapping[str, Any]) -> Delivery:
     args, kwargs = request["args"], request["kwargs"]
     return Delivery(
         request["id"], kind, {**kwargs, "positional arguments": list(args)} if args else kwargs,
-        request["hostname"], is_recorded=bool(headers.get(RECORDED_HEADER)),
+        request["hostname"], request["delivery_info"].get("routing_key") or "",
+        has_positional=bool(args), is_recorded=bool(headers.get(RECORDED_HEADER)),
         expires_in_s=_expires_in_s(headers.get(EXPIRES_HEADER)),
         traceparent=tracing.checked(headers.get("traceparent")),
     )  # fmt: skip

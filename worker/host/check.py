@@ -4,7 +4,6 @@ What was found is one line of JSON on standard output, or {"error": {"code", "me
 """
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -15,32 +14,12 @@ import torch
 
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.record import Failure
-from crossmodal.kinds.fields import BlobRef
 from crossmodal.models.catalog import open_folder
 from crossmodal.models.loading import models_of
 from crossmodal.settings import load_settings
 from crossmodal.vision.encode import encode_png
-from worker.host.device import open_device
-from worker.host.pipeline import WARMUP_SIDE, Drawn, HostRequest, ModelPipeline
-
-KILOBYTE = 1_024 if sys.platform == "linux" else 1  # of what getrusage counts
-
-
-class Stopwatch:
-    """When each step of a batch was done."""
-
-    def __init__(self) -> None:
-        self.steps: list[float] = [time.monotonic()]
-
-    def step(self, done: int, of: int) -> None:
-        self.steps.append(time.monotonic())
-
-    @property
-    def step_s(self) -> float | None:
-        """Seconds of a step, the first apart; None where fewer than two were told."""
-        if len(self.steps) < 3:
-            return None
-        return (self.steps[-1] - self.steps[1]) / (len(self.steps) - 2)
+from worker.host.device import open_device, peak_bytes
+from worker.host.pipeline import Drawn, HostRequest, ModelPipeline
 
 
 def check(folder: Path, device: str, sample: Path | None) -> list[dict[str, Any]]:
@@ -49,22 +28,20 @@ def check(folder: Path, device: str, sample: Path | None) -> list[dict[str, Any]
     settings = load_settings()
     found = open_folder(folder, settings.allowed_model_code)
     return [
-        _check_one(ModelPipeline(model), found.folder, str(opened), sample)
-        for model in models_of(found)
+        _check_one(ModelPipeline(model), found.folder, opened, sample) for model in models_of(found)
     ]
 
 
 def _check_one(
-    pipeline: ModelPipeline, folder: Path, device: str, sample: Path | None
+    pipeline: ModelPipeline, folder: Path, device: torch.device, sample: Path | None
 ) -> dict[str, Any]:
     begun = time.monotonic()
-    pipeline.load(folder, device)
+    pipeline.load(folder, str(device))
     loaded = time.monotonic()
-    pipeline.warmup()
+    served = pipeline.served(pipeline.warmup())
     warm = time.monotonic()
-    stopwatch, request = Stopwatch(), _request(pipeline)
-    [first] = pipeline.run([request], stopwatch)
-    ran = time.monotonic()
+    request = _one(pipeline.example())
+    [first] = pipeline.run([request])
     if isinstance(first, CrossmodalError):
         raise first
     written = None
@@ -73,13 +50,13 @@ def _check_one(
         written = str(sample)
     return {
         "kind": pipeline.model.kind,
-        "schema": pipeline.model.Params.model_json_schema(),
-        "max_batch": pipeline.model.max_batch,
+        "schema": served.params,
+        "max_batch": served.max_batch,
         "load_s": round(loaded - begun, 2),
         "warmup_s": round(warm - loaded, 2),
-        "run_s": round(ran - warm, 3),
-        "step_s": None if stopwatch.step_s is None else round(stopwatch.step_s, 4),
-        "peak_bytes": _peak(device),
+        "run_s": served.run_s,
+        "step_s": served.step_s,
+        "peak_bytes": peak_bytes(device),
         "written": written,
         "captions": [] if isinstance(first, Drawn) else [one.text for one in first.captions],
         "repeats_alone": _is_same(first, pipeline.run([request])[0]),
@@ -87,28 +64,15 @@ def _check_one(
     }
 
 
-def _request(pipeline: ModelPipeline) -> HostRequest:
-    """The model's own example, of one thing, on a grey picture where it takes one."""
-    fields = {**pipeline.model.example(), "count": 1}
-    picture = pipeline.kind.picture
-    if picture is None:
-        return HostRequest(pipeline.model.Params.model_validate(fields))
-    side = pipeline.model.side or WARMUP_SIDE
-    params = pipeline.model.Params.model_validate(fields | {picture: BlobRef(key="check")})
-    return HostRequest(params, np.full((side, side, 3), 128, np.uint8))
+def _one(request: HostRequest) -> HostRequest:
+    """The same, of one thing."""
+    return request._replace(params=request.params.model_copy(update={"count": 1}))
 
 
 def _is_same(one: Any, other: Any) -> bool:
     if isinstance(one, Drawn):
         return isinstance(other, Drawn) and np.array_equal(one.images, other.images)
     return bool(one == other)
-
-
-def _peak(device: str) -> int:
-    """The most bytes that the device's memory, or on a CPU this process, has held."""
-    if device != "cpu":
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTE
 
 
 def main() -> int:

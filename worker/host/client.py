@@ -124,7 +124,7 @@ class HostClient:
 
 def _plain(params: ItemParams) -> dict[str, Any]:
     """The params that models look at; of a picture only what the host's checks ask for."""
-    fields = vars(params)
+    fields = dict(params)
     kind = kind_of(params)
     if kind.picture is not None:
         fields = fields | {kind.picture: {"key": fields[kind.picture].key}}

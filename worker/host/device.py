@@ -6,6 +6,8 @@ threads, one of which prepares and copies while the other computes. So it is whe
 that hold torch cannot be forked, too.
 """
 
+import resource
+import sys
 import threading
 from typing import Any
 
@@ -18,6 +20,7 @@ from worker.host.lanes import Lane, Pipelines, Quiet, core_lanes, never
 ON_GPU = 2
 LOW, HIGH = 0, -1  # priorities of CUDA streams
 SHOW_S = 1.0
+KILOBYTE = 1_024 if sys.platform == "linux" else 1  # of what getrusage counts
 
 
 def open_device(name: str) -> torch.device:
@@ -54,6 +57,13 @@ def _use_stream(device: torch.device, priority: int) -> None:
     torch.set_num_threads(1)  # of the operations that this thread calls
     stream: Any = torch.cuda.Stream
     torch.cuda.set_stream(stream(device, priority))
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that this process has held of the device's memory; on a CPU, of the machine's."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTE
 
 
 def start_showing_memory(device: torch.device, name: str) -> None:

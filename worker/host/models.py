@@ -2,17 +2,20 @@
 
 import os
 import time
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from crossmodal.errors import ModelInvalid
 from crossmodal.garbage import freeze_gc
+from crossmodal.jobs.record import ModelInfo
 from crossmodal.kinds.registry import kind_named
 from crossmodal.kinds.task import Task
 from crossmodal.metrics import MODEL_LOAD
-from crossmodal.models.catalog import ModelFolder, open_served
+from crossmodal.models.catalog import ModelFolder, open_folder
 from crossmodal.models.loading import models_of
 from crossmodal.settings import Settings
 from worker.host.batcher import Batcher
-from worker.host.device import new_lanes, open_device, start_showing_memory
+from worker.host.device import new_lanes, open_device, peak_bytes, start_showing_memory
 from worker.host.lanes import Quiet
 from worker.host.pipeline import ModelPipeline
 from worker.host.protocol import HostInfo
@@ -28,13 +31,13 @@ def load(settings: Settings, device_name: str, name: str) -> ModelHost:
     """
     begun = time.monotonic()
     device = open_device(device_name)
-    found = open_served(settings)
+    found = open_folder(settings.bundle, settings.allowed_model_code)
+    found = replace(found, name=settings.model_name or found.name)
     pipelines = loaded(found, str(device))
-    MODEL_LOAD.labels(name).set(time.monotonic() - begun)
-    sides = [p.model.side for p in pipelines.values() if kind_named(p.model.kind).picture]
-    if len(set(sides)) > 1:
-        raise ModelInvalid(f"{found.folder}: its models want pictures of several sides: {sides}")
-    side = next(iter(sides), None)
+    told = _told(found, pipelines)
+    load_s = time.monotonic() - begun
+    MODEL_LOAD.labels(name).set(load_s)
+    side = _side(found, pipelines.values())
     info = HostInfo(
         found.name, found.version, name, side or WHOLE_SIDE, os.getpid(), side is not None
     )
@@ -44,13 +47,31 @@ def load(settings: Settings, device_name: str, name: str) -> ModelHost:
     if device.type == "cuda":
         start_showing_memory(device, name)
     sizes = settings.max_batch, settings.bulk_batch
-    return ModelHost(info, Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s, name))
+    batcher = Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s, name)
+    measured = {"load_s": round(load_s, 2), "peak_bytes": peak_bytes(device)}
+    return ModelHost(info, batcher, told.model_copy(update=measured))
 
 
 def loaded(found: ModelFolder, device: str) -> dict[Task, ModelPipeline]:
-    """The models of a folder, on a device as torch calls it, warm. Raises `ModelInvalid`."""
+    """The models of a folder, on a device as torch calls it. Raises `ModelInvalid`."""
     pipelines = {Task(model.kind): ModelPipeline(model) for model in models_of(found)}
     for pipeline in pipelines.values():
         pipeline.load(found.folder, device)
-        pipeline.warmup()
     return pipelines
+
+
+def _side(found: ModelFolder, pipelines: Collection[ModelPipeline]) -> int | None:
+    """Of the squares that pictures come as; None where they come whole. Raises `ModelInvalid`."""
+    sides = {p.model.side for p in pipelines if kind_named(p.model.kind).picture}
+    if len(sides) > 1:
+        raise ModelInvalid(f"{found.folder}: its models want pictures of several sides: {sides}")
+    return next(iter(sides), None)
+
+
+def _told(found: ModelFolder, pipelines: Mapping[Task, ModelPipeline]) -> ModelInfo:
+    """What others are told of a folder's models, once they are warm. Raises `ModelInvalid`."""
+    return ModelInfo(
+        name=found.name, version=found.version, format=found.format,
+        kinds={task.kind.name: p.served(p.warmup()) for task, p in pipelines.items()},
+        aliases=found.config.aliases, description=found.config.description,
+    )  # fmt: skip

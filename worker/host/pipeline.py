@@ -21,12 +21,15 @@ from crossmodal.errors import (
     ModelInvalid,
     described,
 )
-from crossmodal.jobs.record import GeneratedCaption
+from crossmodal.jobs.record import GeneratedCaption, ServedKind
 from crossmodal.kinds.base import ItemParams, Kind, build
 from crossmodal.kinds.fields import MAX_SEED, BlobRef
 from crossmodal.kinds.registry import kind_named
+from crossmodal.kinds.schema import schema_of
 from crossmodal.models.catalog import CODE
 from crossmodal.models.contract import UNWATCHED, Batch, Caption, Link, Model, Picture, Request
+from crossmodal.unknown import check_fields
+from worker.host.warmup import QUICK_S, Stopwatch, Timed
 
 OUTSIDE = 0.01  # by which a float may lie outside 0 to 1: sums are not exact
 WARMUP_SIDE = 64  # pixels of the picture that a model is warmed up with, if it says no other
@@ -99,23 +102,39 @@ class ModelPipeline(Pipeline):
         with _as_invalid(f"the model in {folder} cannot be loaded"):
             self.model.load(folder, device)
 
-    def warmup(self) -> None:
-        """Run the model's example once. Raises `ModelInvalid` where that goes wrong."""
+    def warmup(self) -> Timed:
+        """Run the model's example, and time it. Raises `ModelInvalid` where that goes wrong."""
         with _as_invalid("the model fails on its own example"):
-            self._warm()
+            timed = self._timed_run()
+            return timed if timed.run_s > QUICK_S else self._timed_run()
 
-    def _warm(self) -> None:
-        fields = dict(self.model.example())
-        image = None
-        if self.kind.picture is not None:
-            side = self.model.side or WARMUP_SIDE
-            fields[self.kind.picture] = BlobRef(key="warmup")
-            image = np.zeros((side, side, 3), np.uint8)
-        [outcome] = self.run([HostRequest(self.model.Params.model_validate(fields), image)])
+    def _timed_run(self) -> Timed:
+        stopwatch = Stopwatch()
+        [outcome] = self.run([self.example()], stopwatch)
         if isinstance(outcome, CrossmodalError):
             raise outcome
+        return stopwatch.timed()
+
+    def example(self) -> HostRequest:
+        """The model's own example, on a grey picture where it takes one."""
+        fields = dict(self.model.example())
+        if self.kind.picture is None:
+            return HostRequest(self.model.Params.model_validate(fields))
+        side = self.model.side or WARMUP_SIDE
+        fields[self.kind.picture] = BlobRef(key="warmup")
+        params = self.model.Params.model_validate(fields)
+        return HostRequest(params, np.full((side, side, 3), 128, np.uint8))
+
+    def served(self, timed: Timed) -> ServedKind:
+        """What is told of the model, of which a run was timed."""
+        return ServedKind(
+            params=schema_of(self.model.Params), max_batch=self.model.max_batch,
+            repeatable=self.model.repeatable, run_s=round(timed.run_s, 4),
+            step_s=None if timed.step_s is None else round(timed.step_s, 4),
+        )  # fmt: skip
 
     def params(self, kind: Kind, raw: Mapping[str, Any]) -> ItemParams:
+        check_fields(raw, self.model.Params.model_fields)
         return build(self.model.Params, raw)
 
     def restored(self, kind: Kind, fields: Mapping[str, Any]) -> ItemParams:

@@ -12,8 +12,11 @@ from pathlib import Path
 
 from crossmodal import logs, tracing
 from crossmodal.errors import CrossmodalError
+from crossmodal.files import write_whole
+from crossmodal.jobs.record import Failure
 from crossmodal.settings import Settings, load_settings
 from worker.host.server import ModelHost, serve
+from worker.serving import failure_file
 
 log = logging.getLogger("worker.host")
 
@@ -34,6 +37,7 @@ def run(load: Load) -> None:
         asyncio.run(serve(host, args.socket, settings.inference_timeout_s, args.beat))
     except CrossmodalError as e:
         log.error("%s: %s", e.code, e)
+        write_whole(failure_file(args.socket), Failure.of(e).model_dump_json())
         raise SystemExit(1) from e
     host.batcher.close()
     tracing.flush()

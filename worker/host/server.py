@@ -12,16 +12,16 @@ from typing import Any
 
 from crossmodal.errors import CrossmodalError, InvalidParams, InvalidSetting, ModelHostError
 from crossmodal.files import write_whole
-from crossmodal.jobs.record import Failure
+from crossmodal.jobs.record import Failure, ModelInfo
 from crossmodal.kinds.base import Kind
 from crossmodal.kinds.task import Task, parse_task
-from worker.devices import info_file
 from worker.host.batcher import Batcher
 from worker.host.frames import Frames
 from worker.host.line import Ran
 from worker.host.pipeline import Drawn, HostRequest, Pipeline
 from worker.host.protocol import HostInfo, Message, pack_pixels, unpack_pixels
 from worker.host.watch import OnStep
+from worker.serving import info_file
 
 log = logging.getLogger("worker.host")
 
@@ -31,9 +31,13 @@ BEAT_S = 1.0
 class ModelHost:
     """Loaded pipelines behind a batcher, answering the messages of `protocol`."""
 
-    def __init__(self, info: HostInfo, batcher: Batcher) -> None:
+    def __init__(self, info: HostInfo, batcher: Batcher, told: ModelInfo | None = None) -> None:
         self.info = info
         self.batcher = batcher
+        self.told = told or ModelInfo(
+            name=info.model, version=info.bundle_version, format="", kinds={}
+        )
+        """What is told of its model, also to those who do not use it."""
 
     async def answer(
         self, message: Message, on_device: Callable[[int], None], on_step: OnStep
@@ -171,7 +175,7 @@ async def serve(host: ModelHost, path: Path, limit_s: float, beat: Path | None =
     watching = asyncio.create_task(watch(host.batcher, limit_s, beat))
     watching.add_done_callback(lambda _: stop.set())  # without memory there is no service
     info = host.info
-    said = {"device": info.device, "model": info.model, "bundle_version": info.bundle_version}
+    said = host.told.model_dump(mode="json") | {"device": info.device}
     write_whole(info_file(path), json.dumps(said))
     log.info("ready on %s with bundle %s %s", info.device, info.model, info.bundle_version)
     await stop.wait()

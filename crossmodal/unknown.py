@@ -1,7 +1,9 @@
 """Fields that nobody knows: named, with the one that may have been meant."""
 
+import reprlib
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from typing import Any
 
 from crossmodal.errors import InvalidParams
 
@@ -26,6 +28,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like another; None where none is."""
     found = get_close_matches(name[:100].lower(), list(known), 1, ALIKE)
     return found[0] if found else None
+
+
+def shown(value: Any) -> str:
+    """A value and its type, short enough for a message."""
+    return "None" if value is None else f"{reprlib.repr(value)} ({type(value).__name__})"
 
 
 def _said(name: str, known: Collection[str]) -> str:

@@ -1,0 +1,166 @@
+"""What models there are: what who has loaded one has told of it, which outlives that process."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from crossmodal.errors import InvalidParams, ModelBroken, ModelNotFound, quoted
+from crossmodal.jobs.calls import Steps, call, redis
+from crossmodal.jobs.names import models_key
+from crossmodal.jobs.record import ModelInfo, WorkerInfo
+from crossmodal.jobs.workers import Workers
+from crossmodal.kinds.base import ItemParams, Kind
+from crossmodal.kinds.queue import Queue
+from crossmodal.kinds.schema import build_by, properties_of
+from crossmodal.kinds.task import Task, tasks
+from crossmodal.settings import Settings
+from crossmodal.unknown import check_fields, nearest, shown
+
+FRESH_S = 5.0  # for which what is known of models is believed
+
+
+class Models:
+    """What was told of models; every method makes a call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._key = models_key(settings.key_prefix)
+        self._workers = Workers(settings)
+        self._known: KnownModels | None = None
+
+    @call
+    def announce(self, models: Sequence[ModelInfo]) -> Steps[None]:
+        """Say what models are; it is known from then on, for as long as records are kept."""
+        if models:
+            seconds, _ = yield redis.time()
+            told = {m.name: m.model_copy(update={"noted_at": seconds}) for m in models}
+            yield redis.hset(self._key, mapping={n: m.model_dump_json() for n, m in told.items()})
+
+    @call
+    def forget(self, name: str) -> Steps[bool]:
+        """Take a model off the list; False where it was not on it."""
+        return bool((yield redis.hdel(self._key, name)))
+
+    @call
+    def known(self, *, max_age_s: float = FRESH_S) -> Steps["KnownModels"]:
+        """All models, and who has which of them, as it was no more than so many seconds ago."""
+        if self._known is None or time.monotonic() - self._known.read_at > max_age_s:
+            self._known = yield from self._read()
+        return self._known
+
+    @call
+    def _read(self) -> Steps["KnownModels"]:
+        workers = yield from self._workers.recent()
+        (seconds, _), told = yield [redis.time(), redis.hgetall(self._key)]
+        models = [ModelInfo(**json.loads(text)) for text in told.values()]
+        kept = [m for m in models if seconds - m.noted_at <= self._settings.retention_s]
+        return KnownModels(sorted(kept, key=lambda model: model.name), workers)
+
+
+class KnownModels(Mapping[str, ModelInfo]):
+    """All models by their names, as they were at one moment."""
+
+    def __init__(
+        self, models: Sequence[ModelInfo] = (), workers: Sequence[WorkerInfo] = ()
+    ) -> None:
+        self._models = {model.name: model for model in models}
+        self._workers = workers
+        self._aliases = {alias: model for model in models for alias in model.aliases}
+        self.read_at = time.monotonic()
+
+    def __getitem__(self, name: str) -> ModelInfo:
+        return self._models[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def default(self, kind: Kind) -> ModelInfo | None:
+        """What serves jobs of a kind that name no model: what was last said to do so."""
+        found = [m for m in self._models.values() if kind.name in m.default_for]
+        return max(found, key=lambda model: model.noted_at, default=None)
+
+    def named(self, kind: Kind, name: str) -> ModelInfo:
+        """The model of a kind with that name or alias. Raises `ModelNotFound`."""
+        model = self._models.get(name) or self._aliases.get(name)
+        if model is not None and kind.name in model.kinds:
+            return model
+        names = [m.name for m in self._models.values() if kind.name in m.kinds]
+        near = nearest(name, [*names, *self._aliases])
+        remedy = f"did you mean {near!r}?" if near else f"there are {', '.join(names) or 'none'}"
+        raise ModelNotFound(f"no model of {kind.name} is called {quoted(name[:100])}: {remedy}")
+
+    def of(self, kind: Kind, raw: Mapping[str, Any]) -> ModelInfo | None:
+        """The model that params name; else the default one, where it is known.
+
+        Raises `InvalidParams` or `ModelNotFound`.
+        """
+        name = raw.get("model")
+        if name is None:
+            return self.default(kind)
+        if not isinstance(name, str):
+            raise InvalidParams(f"model is {shown(name)}: give its name")
+        return self.named(kind, name)
+
+    def queue(self, task: Task, raw: Mapping[str, Any]) -> Queue:
+        """Where a job with such params is to wait. Raises `InvalidParams` or `ModelNotFound`."""
+        model = None if raw.get("model") is None else self.of(task.kind, raw)
+        if model is None or task.kind.name in model.default_for:
+            return Queue(task)
+        return Queue(task, model.name)
+
+    def build(
+        self, kind: Kind, raw: Mapping[str, Any], where: str = "", beside: Iterable[str] = ()
+    ) -> ItemParams:
+        """Params, at `where`, as their model takes them, which they call by its name.
+
+        Fields that may stand `beside` them are among those that somebody may have meant. Raises
+        `InvalidParams`, `ModelNotFound` or `ModelBroken`.
+        """
+        model = self.of(kind, raw)
+        if model is None:
+            check_fields(
+                raw, dict.fromkeys([*kind.params.model_fields, *beside]), where or kind.name
+            )
+            return kind.build(raw)
+        self._check_alive(model)
+        raw = raw if raw.get("model") is None else {**raw, "model": model.name}
+        schema = model.kinds[kind.name].params
+        return (
+            kind.build(raw)
+            if schema is None
+            else build_by(kind, schema, raw, where or kind.name, beside)
+        )
+
+    def check_fields(self, kind: Kind, raw: Mapping[str, Any], where: str) -> None:
+        """Raise `InvalidParams` for params, at `where`, that their model does not have."""
+        model = self.of(kind, raw)
+        schema = None if model is None else model.kinds[kind.name].params
+        if model is None or schema is not None:
+            check_fields(raw, {**kind.params.model_fields, **properties_of(schema)}, where)
+
+    def _check_alive(self, model: ModelInfo) -> None:
+        """Raise `ModelBroken` where a worker could not load the model, and no other serves it."""
+        failures = [w.failures[model.name] for w in self._workers if model.name in w.failures]
+        if failures and not any(model.name in worker.models for worker in self._workers):
+            raise ModelBroken(f"the model {model.name} cannot be loaded: {failures[0].message}")
+
+    def item_s(self, queue: Queue) -> float | None:
+        """Seconds that one item of a message took in the model's warm-up, if that is known."""
+        kind = queue.task.kind
+        model = self.default(kind) if queue.model is None else self._models.get(queue.model)
+        return None if model is None else model.kinds[kind.name].run_s
+
+    @property
+    def queues(self) -> list[Queue]:
+        """Those of the default models, and those of models by their names."""
+        own = [
+            Queue(task, model.name)
+            for model in self._models.values()
+            for task in tasks()
+            if task.kind.name in model.kinds and task.kind.name not in model.default_for
+        ]
+        return [*map(Queue, tasks()), *own]

@@ -1,0 +1,51 @@
+"""How much memory a device has for models, and how much one may need. Never imports torch."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from crossmodal.settings import Settings
+from worker.devices import CGROUP, Device
+from worker.serving import ServedModel
+
+GPU_SHARE = 0.95
+MACHINE_SHARE = 0.75  # of which queue, decoders and all else have the rest
+BASE = {"cpu": 900_000_000, "cuda": 800_000_000}  # of a process with torch, beside its weights
+ROOM = 1.3  # times the weights, for what is computed
+
+
+def capacity(settings: Settings, device: Device) -> int:
+    """Bytes that the models of a device may use together."""
+    if settings.device_memory is not None:
+        return settings.device_memory
+    if device.name == "cpu":
+        return int(_machine_bytes() * MACHINE_SHARE)
+    return int(_gpu_bytes(device) * GPU_SHARE)
+
+
+def needed(model: ServedModel, device: Device) -> int:
+    """Bytes that a model may need: as its warm-up has measured, else by the size of its weights."""
+    peak = model.said().peak_bytes
+    return peak or int(BASE[device.torch_name] + ROOM * model.size)
+
+
+def _machine_bytes(cgroup: Path = CGROUP) -> int:
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(found, int((cgroup / "memory.max").read_text()))
+    except (OSError, ValueError):  # there is no limit
+        return found
+
+
+def _gpu_bytes(device: Device) -> int:
+    """The memory of a GPU; without an answer, more than any model needs."""
+    index = device.environment()["CUDA_VISIBLE_DEVICES"]
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "-i", index]
+    if shutil.which("nvidia-smi") is None:
+        return 2**62
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+        return int(told.stdout.split()[0]) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return 2**62

@@ -1,0 +1,83 @@
+"""The model hosts of a worker's device, by the queues whose jobs they run."""
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+from crossmodal.kinds.queue import Queue
+from crossmodal.kinds.task import tasks
+from crossmodal.settings import Settings
+from worker.devices import default_socket
+from worker.host.client import HostClient
+from worker.serving import ServedModel, Serving
+
+
+class NotServed(Exception):
+    """The model of a queue is not loaded here, or is about to be given up."""
+
+
+class Hosts:
+    """A connection to each, opened on first use; one set an event loop.
+
+    Without `queues`, as of a worker that nobody supervises, `host` runs all that comes.
+    """
+
+    def __init__(self, hosts: Collection[HostClient], queues: dict[str, HostClient] | None) -> None:
+        self._hosts = hosts
+        self._queues = queues
+        self._open: frozenset[str] | None = None
+
+    @classmethod
+    def of_settings(cls, settings: Settings) -> Self:
+        """Those of the models that the settings name."""
+        if settings.models_file is None:
+            return cls.only(_client(settings, settings.host_socket or default_socket("cpu")))
+        return cls.of_models(settings, Serving.of_file(settings.models_file).read_models())
+
+    @classmethod
+    def of_models(cls, settings: Settings, models: Sequence[ServedModel]) -> Self:
+        """One for each of these."""
+        clients = {model.name: _client(settings, model.socket) for model in models}
+        queues = {
+            queue: clients[model.name]
+            for model in models
+            for queue in (*model.queues, *map(str, queues_by_name(model)))
+        }
+        return cls(clients.values(), queues)
+
+    @classmethod
+    def only(cls, host: HostClient) -> Self:
+        """The one that runs all."""
+        return cls([host], None)
+
+    def open(self, queues: Iterable[str]) -> None:
+        """Say which queues' jobs are run; before that, those of all are."""
+        self._open = frozenset(queues)
+
+    def serves(self, queue: Queue) -> bool:
+        """Whether a job that waited in this queue is to be run here."""
+        name = str(queue)
+        if self._queues is not None and name not in self._queues:
+            return False
+        return self._open is None or name in self._open
+
+    def of(self, queue: Queue) -> HostClient:
+        """The host that runs a queue's jobs. Raises `NotServed`."""
+        if self._queues is None:
+            return next(iter(self._hosts))
+        if (host := self._queues.get(str(queue))) is None:
+            raise NotServed(f"no model of this worker runs the jobs of {queue}")
+        return host
+
+    async def close(self) -> None:
+        for host in self._hosts:
+            await host.close()
+
+
+def queues_by_name(model: ServedModel) -> list[Queue]:
+    """Those of jobs that name the model, whether or not they wait apart from all others."""
+    return [Queue(task, model.name) for task in tasks() if task.kind.name in model.info.kinds]
+
+
+def _client(settings: Settings, socket: Path) -> HostClient:
+    return HostClient(socket, settings.host_wait_s, settings.inference_timeout_s)

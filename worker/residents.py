@@ -1,0 +1,255 @@
+"""The models that a worker's device has loaded: looks who waits, and switches.
+
+The worker says which models it wants; its supervisor starts and ends their processes. Before one is
+given up no more of its jobs are taken, and those in hand end. Before one is loaded that claim is
+noted in Redis, so that of several workers one loads it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from crossmodal.errors import BrokerUnavailable, ModelBroken
+from crossmodal.jobs.calls import Steps, call, redis
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.models import Models
+from crossmodal.jobs.names import loading_key, queue_key
+from crossmodal.jobs.record import Failure, ModelInfo, QueueStatus, WorkerInfo
+from crossmodal.jobs.runners import AsyncRunner
+from crossmodal.jobs.workers import Workers
+from crossmodal.settings import Settings
+from worker.serving import ServedModel, Serving
+from worker.switch import Resident, Switch, choose
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.5
+ASK_S = 1.0  # how often Redis is asked who waits
+REFUSE_S = 5.0
+AT_ONCE = 100  # jobs of a queue that are refused, before others are looked at
+SETTLE_S = 1.5  # after which nothing more comes from a queue that is not listened to any more
+
+
+@dataclass
+class State:
+    """What is known here of a model; times are by the monotonic clock."""
+
+    model: ServedModel
+    loaded_at: float | None = None
+    busy_at: float = field(default_factory=time.monotonic)
+    leaving_since: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its jobs are taken."""
+        return self.loaded_at is not None and self.leaving_since is None
+
+
+class Residents:
+    """One a worker, on the loop of its jobs; `in_hand` counts the messages of a model."""
+
+    def __init__(
+        self, settings: Settings, serving: Serving, worker: str, in_hand: Callable[[str], int],
+        runner: AsyncRunner,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._serving = serving
+        self._worker = worker
+        self._in_hand = in_hand
+        self._redis = runner
+        self._ledger = JobLedger(settings)
+        self._models = Models(settings)
+        self._workers = Workers(settings)
+        self._states = {model.name: State(model) for model in serving.read_models()}
+        self._wanted = serving.wanted
+        self._next: Switch | None = None
+        self._asked_at = 0.0
+        self._refused_at = 0.0
+        self.look()
+
+    # -- what others ask ------------------------------------------------------------------
+
+    @property
+    def device(self) -> str:
+        """What the device is called."""
+        return self._serving.device
+
+    @property
+    def all_queues(self) -> list[str]:
+        """Those of all models, loaded or not."""
+        return sorted(self._queues(lambda state: True))
+
+    @property
+    def taken(self) -> frozenset[str]:
+        """The queues whose jobs are taken; safe to be asked from any thread."""
+        return self._queues(lambda state: state.is_open)
+
+    @property
+    def run(self) -> frozenset[str]:
+        """The queues whose jobs are run, also of models that are about to be given up."""
+        return self._queues(lambda state: state.loaded_at is not None)
+
+    @property
+    def loaded(self) -> list[ModelInfo]:
+        """What is told of the models that are loaded, the default one first."""
+        return [state.model.said() for state in self._states.values() if state.is_open]
+
+    @property
+    def loading(self) -> list[str]:
+        """The models that are to be loaded, or about to be."""
+        coming = [name for name in self._wanted if self._states[name].loaded_at is None]
+        return sorted({*coming, *([self._next.load] if self._next else [])} - set(self.failures))
+
+    @property
+    def failures(self) -> dict[str, Failure]:
+        """Why models cannot be loaded."""
+        found = {name: state.model.failure for name, state in self._states.items()}
+        return {name: failure for name, failure in found.items() if failure is not None}
+
+    @property
+    def models(self) -> list[ModelInfo]:
+        """What is known of all models."""
+        return [state.model.said() for state in self._states.values()]
+
+    def _queues(self, fits: Callable[[State], bool]) -> frozenset[str]:
+        return frozenset(q for s in self._states.values() if fits(s) for q in s.model.queues)
+
+    # -- the loop -------------------------------------------------------------------------
+
+    async def keep(self, on_look: Callable[[], None]) -> None:
+        """Look for ever."""
+        while True:
+            try:
+                self.look()
+                on_look()
+                await self._go_on()
+            except BrokerUnavailable as e:
+                log.warning("no model is loaded or given up for now: %s", e)
+            except Exception:  # without this no model would ever be switched
+                log.exception("an internal error in looking at models")
+            await asyncio.sleep(LOOK_S)
+
+    def look(self) -> None:
+        """See which models are there."""
+        now = time.monotonic()
+        broken = self.failures
+        for name, state in self._states.items():
+            if name not in self._wanted or name in broken:
+                state.loaded_at = state.leaving_since = None
+            elif state.loaded_at is None and state.model.is_loaded:
+                log.info("the model %s is loaded", name)
+                state.loaded_at = state.busy_at = now
+            if self._in_hand(name):
+                state.busy_at = now
+
+    async def _go_on(self) -> None:
+        if self._next is not None:
+            await self._prepare(self._next)
+        elif self._has_choice and time.monotonic() - self._asked_at >= ASK_S:
+            self._asked_at = time.monotonic()
+            await self._choose()
+        await self._refuse_broken()
+
+    @property
+    def _has_choice(self) -> bool:
+        return any(
+            n not in self._wanted and s.model.failure is None for n, s in self._states.items()
+        )
+
+    async def _choose(self) -> None:
+        names = list(self._states)
+        workers, figures = await self._redis.run(self._figures(names))
+        residents = [self._resident(name, figures[name], workers) for name in names]
+        alive = [one for one in residents if one.name not in self.failures]
+        switch = choose(alive, self._serving.room, self._settings.switch_after_s)
+        if switch is not None and await self._redis.run(self._claim(switch.load)):
+            others = f" in place of {', '.join(switch.give_up)}" if switch.give_up else ""
+            log.info("loading the model %s%s", switch.load, others)
+            self._next = switch
+            for name in switch.give_up:
+                self._states[name].leaving_since = time.monotonic()
+
+    async def _prepare(self, switch: Switch) -> None:
+        """Want the next model, once those that it replaces have nothing in hand."""
+        if not await self._redis.run(self._claim(switch.load)):  # it has ended meanwhile
+            self._stay(switch)
+            return
+        if not all(self._has_left(self._states[name]) for name in switch.give_up):
+            return
+        self._wanted = (self._wanted - set(switch.give_up)) | {switch.load}
+        self._serving.want(self._wanted)
+        self._next = None
+        self.look()
+
+    def _stay(self, switch: Switch) -> None:
+        self._next = None
+        for name in switch.give_up:
+            self._states[name].leaving_since = None
+
+    def _has_left(self, state: State) -> bool:
+        since = state.leaving_since or 0.0
+        return time.monotonic() - since >= SETTLE_S and not self._in_hand(state.model.name)
+
+    def _resident(
+        self, name: str, figures: Sequence[QueueStatus], workers: Sequence[WorkerInfo]
+    ) -> Resident:
+        state, now = self._states[name], time.monotonic()
+        told = state.model.said()
+        others = [worker for worker in workers if worker.name != self._worker]
+        return Resident(
+            name, told.peak_bytes or state.model.needs,
+            is_wanted=name in self._wanted, is_loaded=state.loaded_at is not None,
+            is_pinned=state.model.is_pinned,
+            is_elsewhere=any(name in one.models for one in others),
+            is_coming=any(name in one.loading for one in others),
+            waiting=sum(one.depth for one in figures),
+            oldest_wait_s=max(one.oldest_wait_s for one in figures),
+            in_hand=self._in_hand(name), idle_s=now - state.busy_at,
+            stayed_s=now - (state.loaded_at or now), load_s=told.load_s or 0.0,
+        )  # fmt: skip
+
+    async def _refuse_broken(self) -> None:
+        """End the jobs of models that nobody can load: they would wait for ever."""
+        if not self.failures or time.monotonic() - self._refused_at < REFUSE_S:
+            return
+        self._refused_at = time.monotonic()
+        workers = await self._redis.run(self._workers.recent())
+        served = {name for worker in workers for name in (*worker.models, *worker.loading)}
+        for name, failure in self.failures.items():
+            if name not in served:
+                error = ModelBroken(f"the model {name} cannot be loaded: {failure.message}")
+                for queue in self._states[name].model.queues:
+                    await self._redis.run(self._refuse_all(queue, Failure.of(error)))
+
+    # -- calls ----------------------------------------------------------------------------
+
+    @call
+    def _figures(
+        self, names: Sequence[str]
+    ) -> Steps[tuple[list[WorkerInfo], dict[str, list[QueueStatus]]]]:
+        """Who works, and what waits for each model."""
+        workers = yield from self._workers.recent()
+        queues = {name: self._states[name].model.queues for name in names}
+        statuses = yield from self._ledger.queues([q for some in queues.values() for q in some])
+        found = {status.queue: status for status in statuses}
+        return workers, {name: [found[queue] for queue in some] for name, some in queues.items()}
+
+    @call
+    def _refuse_all(self, queue: str, failure: Failure) -> Steps[None]:
+        key = queue_key(self._settings.key_prefix, queue, "queued")
+        for job_id in (yield redis.zrange(key, 0, AT_ONCE - 1)):
+            yield from self._ledger.refuse(job_id, failure)
+
+    @call
+    def _claim(self, name: str) -> Steps[bool]:
+        """Whether this worker may load a model: it says so until it has, or for a lease."""
+        key = loading_key(self._settings.key_prefix, name)
+        lease_ms = int(self._settings.lease_s * 1_000)
+        if (yield redis.set(key, self._worker, nx=True, px=lease_ms)):
+            return True
+        if (yield redis.get(key)) != self._worker:
+            return False
+        yield redis.set(key, self._worker, px=lease_ms)
+        return True

@@ -1,0 +1,82 @@
+"""A child process that is started again when it ends, later after each crash in a row."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossmodal.processes import Child
+from worker.health import age_s
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 3  # crashes in a row after which a process is started again without delay
+BACKOFF_MAX_S = 30.0
+RETRY_S = 5.0  # after the system could not start a process
+HEALTHY_AFTER_S = 60.0  # a process that ran this long has not crashed at its start
+START_S = 180.0  # for loading models from a slow disk
+
+
+@dataclass
+class Watched:
+    """A child that is started again, later after each crash in a row.
+
+    `says` are the files that it makes: none may speak for the next one.
+    """
+
+    child: Child
+    says: tuple[Path, ...] = ()
+    crashes: int = 0
+    not_before: float = 0.0
+
+    def keep_alive(self) -> None:
+        """Start the child if it is not running and its backoff is over."""
+        if self.child.is_alive:
+            return
+        if self.child.process is not None and self.not_before == 0.0:
+            self.child.kill()  # what it had started must not outlive it
+            self._note_crash()
+        for file in self.says:
+            file.unlink(missing_ok=True)
+        if time.monotonic() >= self.not_before:
+            self._start()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself, and nothing was done about it yet."""
+        return self.child.process is not None and not self.child.is_alive and not self.not_before
+
+    def forget(self) -> None:
+        """Take what has ended for what was never started."""
+        self.child.kill()  # what it had started must not outlive it
+        self.child.process, self.crashes, self.not_before = None, 0, 0.0
+        for file in self.says:
+            file.unlink(missing_ok=True)
+
+    def silent_s(self, beat: Path) -> float:
+        """Seconds since it touched its heartbeat; one that never has is given time to start."""
+        age = age_s(beat)
+        if age is not None:
+            return age
+        return max(0.0, time.monotonic() - self.child.started_at - START_S)
+
+    def _start(self) -> None:
+        try:
+            self.child.start()
+        except OSError as e:  # no memory or no process is left; the others are watched on
+            log.error("%s cannot be started: %s; again in %g s", self.child.name, e, RETRY_S)
+            self.not_before = time.monotonic() + RETRY_S
+        else:
+            self.not_before = 0.0
+            log.info("started %s (pid %s)", self.child.name, self.child.pid)
+
+    def _note_crash(self) -> None:
+        ran_s = time.monotonic() - self.child.started_at
+        self.crashes = 0 if ran_s > HEALTHY_AFTER_S else self.crashes + 1
+        again = max(0, self.crashes - AT_ONCE)
+        delay_s = min(BACKOFF_MAX_S, 0.5 * 2 ** min(again, 10)) if again else 0.0
+        self.not_before = time.monotonic() + delay_s
+        log.error(
+            "%s ended with status %s after %.1f s; starting it again in %.1f s",
+            self.child.name, self.child.returncode, ran_s, delay_s,
+        )  # fmt: skip
