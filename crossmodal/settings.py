@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     """Object store: file:///folder, s3://bucket/prefix, gs://…, az://…."""
     bundle: Path = SHIPPED_BUNDLE
     """Folder of the models that workers serve: a bundle, or one of diffusers or transformers."""
+    models: Path | None = None
+    """A folder of folders of models, which are served beside that of CROSSMODAL_BUNDLE."""
     allow_model_code: str = ""
     """Names of folders, separated by commas, whose `model.py` may be run."""
     key_prefix: str = Field(DEFAULT_KEY_PREFIX, pattern=r"^[A-Za-z0-9._-]{1,64}$")

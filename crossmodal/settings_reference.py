@@ -30,9 +30,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "allow_private_urls", "fetch_timeout_s", "webhook_timeout_s",
     ),
     "Workers": (
-        "bundle", "allow_model_code", "result_backend", "plain_queue", "bulk_concurrency",
-        "bulk_batch", "max_wait_s", "host_wait_s", "decode_memory", "decode_timeout_s", "drain_s",
-        "metrics_port", "metrics_address",
+        "bundle", "models", "allow_model_code", "result_backend", "plain_queue",
+        "bulk_concurrency", "bulk_batch", "max_wait_s", "host_wait_s", "decode_memory",
+        "decode_timeout_s", "drain_s", "metrics_port", "metrics_address",
     ),
     "Limits and leases: the same for everybody who shares a queue": (
         "max_batch", "retention_s", "max_attempts", "max_message_bytes", "run_time_limit_s",
@@ -53,6 +53,8 @@ FOREIGN: dict[str, str] = {
     "`GOOGLE_*` for the others.",
     "FLOWER_*": "Flower's own options. `FLOWER_BASIC_AUTH=user:password` asks for a login; "
     "`FLOWER_ADDRESS` and `FLOWER_PORT` are where it listens: `127.0.0.1`, `5555`.",
+    "HF_*": "Those of `huggingface_hub`, for `crossmodal models pull`: `HF_ENDPOINT` is where the "
+    "hub is, `HF_TOKEN` who asks.",
     "CUDA_VISIBLE_DEVICES": "The GPUs that `--devices auto` finds.",
     "OTEL_*": "OpenTelemetry's own; traces are made when an `OTEL_EXPORTER_OTLP_ENDPOINT` is set.",
     "SSL_CERT_FILE": "Certificates that are trusted, where a picture is fetched or a webhook "
