@@ -53,7 +53,7 @@ _USE = {
     "health": ("worker.health:health", "Whether the workers of this machine are live, or ready"),
     "doctor": ("worker.doctor:doctor", "What is reachable, configured and wrong, with remedies"),
     "settings": ("crossmodal.settings_reference:settings", "Every setting, and what it is here"),
-    "models": ("worker.models:app", "Folders of models: show one, check one"),
+    "models": ("worker.models:app", "Folders of models: show one, check one, pull one"),
     "train": ("crossmodal.training.cli:train", "Train a bundle"),
     "evaluate": ("crossmodal.training.cli:evaluate", "Measure a bundle by an independent judge"),
 }

@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -213,12 +214,13 @@ def exit_status(error: CrossmodalError) -> int:
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Progress]:
+def progress(label: str, total: int, *, in_bytes: bool = False) -> Iterator[Progress]:
     """A live line with one task, id 0; nothing where standard error is not a terminal."""
     text = TextColumn("{task.description}", markup=False)
     columns: tuple[ProgressColumn, ...] = (SpinnerColumn(), text, TimeElapsedColumn())
     if total > 1:
-        columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        done = DownloadColumn() if in_bytes else MofNCompleteColumn()
+        columns = (text, BarColumn(), done, TimeElapsedColumn(),
                    TextColumn("left:"), TimeRemainingColumn())  # fmt: skip
     with Progress(
         *columns, console=stderr, transient=True, redirect_stdout=False,

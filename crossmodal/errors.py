@@ -42,6 +42,11 @@
     ├── BundleInvalid
     │   └── BundleNotFound
     ├── ModelInvalid             a folder of somebody else's model cannot be served
+    ├── ModelHubError            a hub does not hand a model out
+    │   ├── ModelHubUnavailable  ... it does not answer, or breaks off
+    │   ├── ModelHubRefused      ... to this token, or to none
+    │   ├── RepositoryNotFound   ... it has no such repository or revision
+    │   └── ModelDamaged         ... a file came with other bytes than it should have
     ├── DataInvalid              a data set cannot be trained on
     ├── TrainingError
     │   ├── TrainingDiverged     the loss is no longer a number
@@ -353,6 +358,38 @@ class ModelInvalid(CrossmodalError):
     """A folder holds a model that cannot be served, as it is or at all."""
 
     code = "model_invalid"
+
+
+class ModelHubError(CrossmodalError):
+    """A hub answers in a way that no model can be fetched from it."""
+
+    code = "model_hub_error"
+
+
+class ModelHubUnavailable(ModelHubError):
+    """The hub does not answer, has too much to do, or breaks off; what has come is kept."""
+
+    code = "model_hub_unavailable"
+    retryable = True
+
+
+class ModelHubRefused(ModelHubError):
+    """The hub does not let this token, or nobody without one, have the repository."""
+
+    code = "model_hub_refused"
+
+
+class RepositoryNotFound(ModelHubError):
+    """The hub has no such repository or revision, or does not show it."""
+
+    code = "repository_not_found"
+
+
+class ModelDamaged(ModelHubError):
+    """A file that came has another size or digest than the hub says; it was deleted."""
+
+    code = "model_damaged"
+    retryable = True
 
 
 class DataInvalid(CrossmodalError):

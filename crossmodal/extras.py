@@ -17,7 +17,7 @@ MODULES: dict[str, tuple[str, ...]] = {  # of extras that whole commands are mad
     "gateway": ("fastapi", "fastapi_offline", "python_multipart", "uvicorn", *_WEBHOOKS),
     "train": (*_WORKER, "matplotlib", "pycocoevalcap"),
     "monitor": ("flower",),
-    "hf": (*_WORKER, "accelerate", "diffusers", "transformers"),
+    "hf": (*_WORKER, "accelerate", "diffusers", "huggingface_hub", "transformers"),
 }
 
 

@@ -1,23 +1,32 @@
-"""`crossmodal models`: what a folder holds, and whether it can be served."""
+"""`crossmodal models`: what a folder holds, whether it can be served, and how to come by one."""
 
 import json
+import re
+import shlex
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.filesize import decimal
 
-from crossmodal.console import Json, errors_to_exit_status, print_json, print_table
-from crossmodal.errors import JobFailed, ModelInvalid
+from crossmodal.console import Json, errors_to_exit_status, print_json, print_table, say
+from crossmodal.errors import InvalidSetting, JobFailed, ModelInvalid
+from crossmodal.extras import require
 from crossmodal.models.catalog import open_folder
 from crossmodal.processes import python_module
 from crossmodal.settings import load_settings
 from worker.devices import parse_devices
+from worker.hub.pull import Pulled, pull
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Folders of models: show one, check one."
+    add_completion=False,
+    no_args_is_help=True,
+    help="Folders of models: show one, check one, pull one.",
 )
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER")]
+Device = Annotated[str, typer.Option(help="auto, cpu, or a GPU such as cuda:0.")]
 
 
 @app.command()
@@ -39,7 +48,7 @@ def show(folder: Folder, as_json: Json = False) -> None:
 @app.command()
 def check(
     folder: Folder,
-    device: Annotated[str, typer.Option(help="auto, cpu, or a GPU such as cuda:0.")] = "auto",
+    device: Device = "auto",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE.png", help="Write a sample.")
     ] = None,
@@ -55,6 +64,72 @@ def check(
             return
         for one in found:
             print_table(("", ""), _rows(one))
+
+
+@app.command("pull")
+def pull_model(
+    repository: Annotated[
+        str, typer.Argument(metavar="REPO[@REVISION]", help="As the hub calls it: OWNER/NAME.")
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The folder to make.",
+            show_default="one of the repository's name, in CROSSMODAL_MODELS",
+        ),
+    ] = None,
+    variant: Annotated[
+        str, typer.Option(metavar="NAME", help="Of the weights, such as fp16.")
+    ] = "",
+    device: Device = "auto",
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Only fetch: do not load it and run it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a folder of diffusers or transformers from a hub, and check it.
+
+    HF_ENDPOINT and HF_TOKEN are used as everywhere. Weights come in *.safetensors alone, and no
+    code. What was broken off goes on when the command is given again.
+    """
+    with errors_to_exit_status():
+        name, _, revision = repository.partition("@")
+        folder = _target(name, to)
+        if not re.fullmatch(r"\w{0,32}", variant):
+            raise InvalidSetting(f"--variant {variant!r} is no name of a variant, such as fp16")
+        [first, *_] = parse_devices(device)
+        require("hf", "`crossmodal models pull`")
+        found = pull(name, revision or None, folder, variant)
+        if not as_json:
+            print_table(("", ""), _origin(found))
+        checked = None if no_check else _tried(folder, first.torch_name, None)
+        if as_json:
+            print_json(asdict(found) | {"folder": str(found.folder), "models": checked})
+            return
+        for one in checked or ():
+            print_table(("", ""), _rows(one))
+        where = shlex.quote(str(found.folder.resolve().parent))
+        say(f"serve it with: CROSSMODAL_MODELS={where} crossmodal up")
+
+
+def _target(name: str, to: Path | None) -> Path:
+    """The folder to make. Raises `InvalidSetting` where nothing says it."""
+    if to is not None:
+        return to.absolute()
+    if (models := load_settings().models) is None:
+        raise InvalidSetting(
+            "where the folder is to be is not said: give --to FOLDER, or set CROSSMODAL_MODELS to "
+            "the folder that all models lie in"
+        )
+    return models.absolute() / name.rpartition("/")[2]
+
+
+def _origin(found: Pulled) -> list[tuple[str, Any]]:
+    return [
+        ("repository", found.repository), ("commit", found.commit),
+        ("folder", str(found.folder)), ("files", f"{found.files}, {decimal(found.size)}"),
+    ]  # fmt: skip
 
 
 def _tried(folder: Path, device: str, out: Path | None) -> list[dict[str, Any]]:

@@ -18,7 +18,8 @@ OF_OTHERS = {
     "TrainingError", "TrainingDiverged", "TrainingStopped", "CheckpointMismatch",
     "OutputNotWritable", "ImageDecoderCrashed",
     "ModelHostError", "ModelHostUnavailable", "ModelHostCrashed", "TimedOut", "GpuOutOfMemory",
-    "InferenceFailed", "ModelInvalid",
+    "InferenceFailed", "ModelInvalid", "ModelHubError", "ModelHubUnavailable", "ModelHubRefused",
+    "RepositoryNotFound", "ModelDamaged",
 }  # fmt: skip
 
 

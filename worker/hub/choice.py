@@ -1,0 +1,161 @@
+"""Which files of a repository a folder needs to be served, told before any weights are fetched.
+
+Weights come in *.safetensors alone. What is no weights is taken if it ends as settings, tokenizers
+and licenses do; code never is. Of a pipeline of diffusers, only the folders that its index names.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from crossmodal.errors import InvalidSetting, ModelInvalid
+from crossmodal.models.catalog import PICKLES
+from crossmodal.networks.bundle import MANIFEST
+from worker.hub.repository import HubFile, Repository
+
+INDEX, CONFIG = "model_index.json", "config.json"
+SOURCE = "crossmodal-source.json"  # where the files of a folder came from
+OURS = (MANIFEST, SOURCE)  # whoever has files of these names there, means something else
+PLAIN = ""  # the variant of weights that are of none
+NEVER_READ = (*PICKLES, ".msgpack", ".h5", ".onnx")
+KEPT = (".json", ".txt", ".model", ".jinja")
+ABOUT = ("README", "LICENSE", "LICENCE", "NOTICE")
+# As the libraries name them: model.safetensors, model.fp16.safetensors, of many the
+# model-00001-of-00002.safetensors, model.fp16-00001-of-00002.safetensors or
+# model-00001-of-00002.fp16.safetensors with a model.safetensors.index.fp16.json.
+WEIGHTS = re.compile(
+    r"(?:model|diffusion_pytorch_model)(?:\.(\w+?))?(?:-\d{5}-of-\d{5})?(?:\.(\w+))?\.safetensors"
+    r"(?:\.index(?:\.(\w+))?\.json)?"
+)
+
+
+def mark_of(repository: Repository) -> str:
+    """The file that says what a repository holds. Raises `ModelInvalid` where there is none."""
+    found = [name for name in (INDEX, CONFIG) if name in repository.by_name]
+    if not found:
+        raise ModelInvalid(
+            f"{repository.name} has neither {INDEX} nor {CONFIG} at its top: it is no pipeline of "
+            "diffusers and no captioner of transformers"
+        )
+    return found[0]
+
+
+def needed(repository: Repository, told: Mapping[str, Any], variant: str) -> list[HubFile]:
+    """The files to fetch; `told` is what the file of `mark_of` holds.
+
+    Raises `ModelInvalid` for what could not be served, and `InvalidSetting` for a variant of what
+    has none.
+    """
+    is_pipeline = mark_of(repository) == INDEX
+    if is_pipeline:
+        files = _of_pipeline(repository, told, variant)
+    else:
+        files = _of_captioner(repository, told, variant)
+    if not any(variant_of(file.base) is not None for file in files):
+        raise ModelInvalid(f"{repository.name} has no weights in *.safetensors")
+    return files
+
+
+def variant_of(base: str) -> str | None:
+    """Which variant weights are of; None for a file that is no weights which would be opened."""
+    found = WEIGHTS.fullmatch(base)
+    return next(filter(None, found.groups()), PLAIN) if found else None
+
+
+def _of_pipeline(
+    repository: Repository, index: Mapping[str, Any], variant: str
+) -> list[HubFile]:  # fmt: skip
+    _check_code(repository, index)
+    files = [repository.by_name[INDEX], *_about(repository)]
+    known: set[str] = set()
+    for name in _parts(index):
+        within = [file for file in repository.files if file.folder == name]
+        known |= {v for file in within if (v := variant_of(file.base))}
+        files += _of_folder(f"{repository.name}: {name}", within, variant)
+    if variant and variant not in known:
+        there = f"there are {', '.join(sorted(known))}" if known else "it has no variants"
+        raise ModelInvalid(f"{repository.name} has no weights of the variant {variant}: {there}")
+    return files
+
+
+def _of_captioner(
+    repository: Repository, config: Mapping[str, Any], variant: str
+) -> list[HubFile]:  # fmt: skip
+    if variant:
+        raise InvalidSetting(
+            f"--variant {variant}: variants are of pipelines of diffusers, and {repository.name} "
+            "is none"
+        )
+    if config.get("auto_map"):
+        raise _needs_code(repository, f"auto_map in {CONFIG}")
+    top = [file for file in repository.files if not file.folder]
+    return [*_of_folder(repository.name, top, PLAIN), *_about(repository)]
+
+
+def _check_code(repository: Repository, index: Mapping[str, Any]) -> None:
+    """Raise `ModelInvalid` for a pipeline, or a part of one, of a class that it brings itself."""
+    if not isinstance(index.get("_class_name"), str):
+        raise _needs_code(repository, f"_class_name in {INDEX}")
+    for name, library in _parts(index).items():
+        if f"{name}/{library}.py" in repository.by_name:
+            raise _needs_code(repository, f"{name} in {INDEX}")
+
+
+def _needs_code(repository: Repository, where: str) -> ModelInvalid:
+    return ModelInvalid(
+        f"{repository.name} is made for code that it brings itself ({where}), which is never run: "
+        "look for it in a form that diffusers or transformers open by themselves"
+    )
+
+
+def _parts(index: Mapping[str, Any]) -> dict[str, str]:
+    """The components that a pipeline has, with the library that each is of."""
+    return {
+        name: str(said[0]) for name, said in index.items()
+        if isinstance(said, list) and len(said) == 2 and said[0] and not name.startswith("_")
+    }  # fmt: skip
+
+
+def _of_folder(where: str, within: list[HubFile], variant: str) -> list[HubFile]:
+    kept = [file for file in within if _is_kept(file.base)]
+    return kept + _weights(where, within, variant)
+
+
+def _weights(where: str, within: list[HubFile], variant: str) -> list[HubFile]:
+    """The weights of a folder: of the variant, or where it has none of it, those of none."""
+    found: dict[str, list[HubFile]] = defaultdict(list)
+    for file in within:
+        if (said := variant_of(file.base)) is not None:
+            found[said].append(file)
+    if not found and (pickle := next(_pickles(within), None)):
+        raise ModelInvalid(
+            f"{where} has weights only in {pickle.base}, which is never read, and none in "
+            "*.safetensors: look for a revision that has"
+        )
+    chosen = variant if variant in found else PLAIN
+    if found and chosen not in found:
+        raise ModelInvalid(
+            f"{where} has weights only of the variant {min(found)}: give --variant {min(found)}"
+        )
+    return found.get(chosen, [])
+
+
+def _pickles(within: Iterable[HubFile]) -> Iterator[HubFile]:
+    return (file for file in within if file.name.endswith(NEVER_READ))
+
+
+def _is_kept(base: str) -> bool:
+    """Whether a file is of settings or of a tokenizer, and none that has a meaning to us alone."""
+    if base.startswith(".") or ".safetensors" in base or ".index." in base or base in OURS:
+        return False
+    return base.endswith(KEPT) and not base.startswith(ABOUT)
+
+
+def _about(repository: Repository) -> list[HubFile]:
+    """What says whose it is, and what may be done with it."""
+    return [
+        file for file in repository.files
+        if not file.folder and file.base.startswith(ABOUT)
+        and file.base.endswith((*ABOUT, ".md", ".txt"))
+    ]  # fmt: skip

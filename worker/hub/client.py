@@ -1,0 +1,181 @@
+"""What is asked of a hub, over `huggingface_hub`: it knows where the hub is, and whose token.
+
+Files come over HTTP, a part at a time, so that what has come once is never fetched again. Errors
+of others are translated here.
+"""
+
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from crossmodal.errors import (
+    CrossmodalError,
+    InvalidSetting,
+    ModelDamaged,
+    ModelHubError,
+    ModelHubRefused,
+    ModelHubUnavailable,
+    ModelInvalid,
+    RepositoryNotFound,
+    described,
+)
+from worker.hub.repository import CHUNK, HubFile, Repository
+
+PAUSES = (0.5, 1, 2, 4)  # seconds before a file is asked for again, until more of it comes
+MAX_SETTINGS = 1 << 20  # bytes of a file that is read to see what a repository holds
+BUSY = (408, 429)
+DIGEST = re.compile(r"[0-9a-f]{40,64}")
+IDENTITY = {"accept-encoding": "identity"}  # else a part of a file is no part of it
+
+Advance = Callable[[int], None]
+
+
+class Hub:
+    """The repository of a name. All its methods raise `ModelHubError` and its kin."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def repository(self, revision: str | None) -> Repository:
+        """What it holds at a revision, by default at its newest. Raises `ModelInvalid`, too."""
+        from huggingface_hub import HfApi, constants
+
+        try:
+            with _translated(self.name, revision):
+                info = HfApi(library_name="crossmodal").model_info(
+                    self.name, revision=revision, files_metadata=True,
+                    timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+                )  # fmt: skip
+        except (ValueError, LookupError, TypeError, AttributeError) as e:
+            raise ModelHubError(f"what answers at {constants.ENDPOINT} is no hub") from e
+        if not DIGEST.fullmatch(str(info.sha)):
+            raise ModelHubError(f"the hub does not say which commit of {self.name} it has")
+        return Repository(
+            self.name, str(info.sha), tuple(_file(one) for one in info.siblings or ())
+        )
+
+    def settings(self, commit: str, file: HubFile) -> dict[str, Any]:
+        """What a file of JSON holds. Raises `ModelInvalid` where it is none."""
+        into = io.BytesIO()
+        try:
+            if file.size > MAX_SETTINGS:
+                raise ValueError(f"{file.size} bytes")
+            self.fetch(commit, file, into)
+            found = json.loads(into.getvalue())
+        except ValueError as e:
+            raise ModelInvalid(f"{file.name} of {self.name} is not JSON: {described(e)}") from e
+        if not isinstance(found, dict):
+            raise ModelInvalid(f"{file.name} of {self.name} is not an object of JSON")
+        return found
+
+    def fetch(
+        self, commit: str, file: HubFile, into: IO[bytes], advance: Advance = lambda n: None
+    ) -> None:
+        """Append what a file lacks yet. Raises `ModelDamaged` for more than it should have."""
+        pauses = iter(PAUSES)
+        while (had := into.tell()) < file.size:
+            try:
+                with _translated(self.name, commit):
+                    self._stream(commit, file, into, advance)
+            except ModelHubUnavailable:
+                pauses = iter(PAUSES) if into.tell() > had else pauses
+                if (pause := next(pauses, None)) is None:
+                    raise
+                time.sleep(pause)
+        if into.tell() > file.size:
+            raise ModelDamaged(f"{file.name} of {self.name} is longer than the hub says: try again")
+
+    def _stream(self, commit: str, file: HubFile, into: IO[bytes], advance: Advance) -> None:
+        from huggingface_hub import constants, get_session, hf_hub_url, utils
+
+        theirs: Any = utils
+        begun = into.tell()
+        headers = theirs.build_hf_headers(library_name="crossmodal") | IDENTITY
+        if begun:
+            headers["range"] = f"bytes={begun}-"
+        url = hf_hub_url(self.name, file.name, revision=commit)
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
+            theirs.hf_raise_for_status(response)
+            if begun and response.status_code != 206:  # all of it comes again
+                advance(-begun)
+                into.seek(0)
+                into.truncate()
+            for chunk in response.iter_bytes(CHUNK):
+                into.write(chunk)
+                advance(len(chunk))
+                if into.tell() > file.size:
+                    return
+        if into.tell() < file.size:
+            raise ModelHubUnavailable(f"the hub broke off in {file.name} of {self.name}")
+
+
+def _file(sibling: Any) -> HubFile:
+    """A file, of which a digest is known."""
+    name, lfs = sibling.rfilename, sibling.lfs
+    size, digest = (lfs.size, lfs.sha256) if lfs else (sibling.size, sibling.blob_id)
+    if not isinstance(size, int) or not DIGEST.fullmatch(str(digest)):
+        raise ModelHubError(f"the hub does not say how large {name} is, or which digest it has")
+    return HubFile(name, size, sha256=digest) if lfs else HubFile(name, size, git_id=digest)
+
+
+@contextmanager
+def _translated(name: str, revision: str | None) -> Iterator[None]:
+    """What `huggingface_hub` and HTTP raise, as errors of ours."""
+    import httpx2
+    from huggingface_hub import constants, errors
+
+    try:
+        yield
+    except CrossmodalError:
+        raise
+    except errors.HfHubHTTPError as e:
+        raise _refusal(e, name, revision) from e
+    except errors.OfflineModeIsEnabled as e:
+        raise InvalidSetting("HF_HUB_OFFLINE is set, and a hub is to be asked: unset it") from e
+    except errors.HFValidationError as e:
+        raise InvalidSetting(f"{name!r} is no name of a repository: give OWNER/NAME") from e
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as e:
+        raise InvalidSetting(f"HF_ENDPOINT={constants.ENDPOINT} is no URL of a hub") from e
+    except httpx2.HTTPError as e:
+        raise ModelHubUnavailable(
+            f"the hub at {constants.ENDPOINT} does not answer: {_cause(e)}. Try again later, or "
+            "set HF_ENDPOINT to another; what was fetched is kept"
+        ) from e
+
+
+def _refusal(error: Any, name: str, revision: str | None) -> ModelHubError:
+    """What a hub means by a status that is none of success."""
+    from huggingface_hub import errors, get_token
+
+    status = error.response.status_code
+    token = "another HF_TOKEN" if get_token() else "HF_TOKEN"
+    if isinstance(error, errors.GatedRepoError):
+        return ModelHubRefused(
+            f"{name} is gated: accept its terms at the hub, and set {token} to a token of the "
+            "account that has"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return RepositoryNotFound(f"{name} has no revision {revision!r}")
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
+        return RepositoryNotFound(
+            f"the hub has no {name}, or does not show it: look at its name or, where it is not "
+            f"public, set {token}"
+        )
+    if status in (401, 403):
+        return ModelHubRefused(f"the hub refuses {name} (status {status}): set {token}")
+    if status in BUSY or status >= 500:
+        return ModelHubUnavailable(f"the hub has too much to do (status {status}): try again later")
+    return ModelHubError(f"the hub answers with status {status} to what is asked of {name}")
+
+
+def _cause(error: BaseException) -> str:
+    """What the system says of a connection, where that is why there is none."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.strerror):
+        cause = cause.__cause__ or cause.__context__
+    return described(cause or error)

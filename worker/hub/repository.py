@@ -1,0 +1,83 @@
+"""What a hub says of a repository at one commit: its files, their sizes and digests."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from crossmodal.errors import ModelInvalid, quoted
+
+CHUNK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file: one of Git's large ones is known by its SHA-256, any other by Git's own digest."""
+
+    name: str
+    size: int
+    sha256: str | None = None
+    git_id: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """The folder that it lies in; empty at the top."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def base(self) -> str:
+        """Its name in that folder."""
+        return self.name.rpartition("/")[2]
+
+    @property
+    def mark(self) -> str:
+        """Tells it from the file of this name at another commit."""
+        return (self.sha256 or self.git_id or "")[:16]
+
+
+@dataclass(frozen=True)
+class Repository:
+    """All files of a repository at a commit. Raises `ModelInvalid` for names that lead outside."""
+
+    name: str
+    commit: str
+    files: tuple[HubFile, ...]
+
+    def __post_init__(self) -> None:
+        for file in self.files:
+            is_inside = not {"..", ".", ""} & set(file.name.split("/")) and "\\" not in file.name
+            if not is_inside or not file.name.isprintable():
+                raise ModelInvalid(
+                    f"{self.name} has a file {quoted(file.name)}: nothing is written there"
+                )
+
+    @cached_property
+    def by_name(self) -> dict[str, HubFile]:
+        return {file.name: file for file in self.files}
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Of a file that lies here."""
+
+    size: int
+    sha256: str
+    git_id: str
+
+    def are_of(self, file: HubFile) -> bool:
+        """Whether it is what the hub says."""
+        if self.size != file.size:
+            return False
+        return self.sha256 == file.sha256 if file.sha256 else self.git_id == file.git_id
+
+
+def digests(path: Path) -> Digests:
+    """Size and digests of a file; that of Git counts as "blob SIZE", a zero byte, the contents."""
+    size = path.stat().st_size
+    sha256 = hashlib.sha256()
+    git = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            sha256.update(chunk)
+            git.update(chunk)
+    return Digests(size, sha256.hexdigest(), git.hexdigest())
