@@ -19,6 +19,7 @@ from crossmodal.jobs.params import Params, fingerprint, fix_seed, parse_params, 
 from crossmodal.jobs.record import ItemResult, JobState
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.images import ImageFormat
 from crossmodal.kinds.registry import kind_named
 from crossmodal.vision.media import media_type
 from producer.bulk import Batch, Request
@@ -43,6 +44,9 @@ class ClientCalls(Following):
         count: int = 1,
         seed: int | None = None,
         temperature: float = 1.0,
+        format: ImageFormat = "png",
+        quality: int | None = None,
+        embed_metadata: bool = True,
         metadata: JsonValue = None,
         idempotency_key: str | None = None,
         expires_in_s: float | None = None,
@@ -53,6 +57,7 @@ class ClientCalls(Following):
         """
         return (yield from self.submit(
             "txt2img", prompt=prompt, count=count, seed=seed, temperature=temperature,
+            format=format, quality=quality, embed_metadata=embed_metadata,
             metadata=metadata, idempotency_key=idempotency_key, expires_in_s=expires_in_s,
         ))  # fmt: skip
 
@@ -184,6 +189,9 @@ class ClientCalls(Following):
         count: int = 1,
         seed: int | None = None,
         temperature: float = 1.0,
+        format: ImageFormat = "png",
+        quality: int | None = None,
+        embed_metadata: bool = True,
         batch_id: str | None = None,
     ) -> Batch:
         """Draw every prompt; yields each result as it comes, `index` says of which prompt.
@@ -195,7 +203,10 @@ class ClientCalls(Following):
         `StorageUnavailable`.
         """
         name = _batch_name(batch_id)
-        options = {"count": count, "seed": seed, "temperature": temperature}
+        options = {
+            "count": count, "seed": seed, "temperature": temperature,
+            "format": format, "quality": quality, "embed_metadata": embed_metadata,
+        }  # fmt: skip
         return self.map_items(prompt_items(prompts, name, options), batch_id=name)
 
     def map_img2txt(
