@@ -12,6 +12,7 @@ from crossmodal.console import FAILED, Json, errors_to_exit_status, print_json, 
 from crossmodal.errors import CrossmodalError, InvalidImage, InvalidSetting, ResultTimeout
 from crossmodal.jobs.record import Failure
 from crossmodal.kinds.base import Kind
+from crossmodal.kinds.images import stored_format
 from crossmodal.kinds.registry import kinds
 from producer.client import Client, CommandClient
 from producer.handle import JobHandle, result_of
@@ -76,7 +77,7 @@ def _make(
                 "`crossmodal result ID -o FILE`"
             )
         if out is not None:
-            check_out(client, out, params["count"])
+            check_out(client, out, stored_format(kind, params), params["count"])
         job = client.submit(kind.name, **params)
         if no_wait:
             _print_id(job, as_json)
