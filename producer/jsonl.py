@@ -111,7 +111,7 @@ class BatchFile:
             body = request.get("body")
             if not isinstance(body, dict):
                 raise InvalidParams("body is not a JSON object with the params of a job")
-            check_fields(body, task.kind.params.model_fields, "body")
+            check_fields(body, task.kind.fields, "body")
             item = self._built(task.kind, custom_id, body, index)
         except CrossmodalError as e:
             return ItemResult(index=index, custom_id=custom_id, failure=Failure.of(e))

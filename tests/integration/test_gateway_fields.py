@@ -51,11 +51,17 @@ WRONG: list[tuple[Any, str]] = [
      "'temperature'?"),
     (DRAW | {"zorg": 1},
      "body: unknown field 'zorg': known: task, metadata, expires_in_s, webhook_url, "
-     "webhook_events, prompt, count, seed, temperature"),
+     "webhook_events, prompt, count, seed, temperature, format, quality, embed_metadata"),
+    (DRAW | {"format": "webp", "quality": 101},
+     "quality: Input should be less than or equal to 100"),
+    (DRAW | {"quality": 80},
+     "quality: only webp and jpeg have one: choose one of them as `format`"),
+    (DRAW | {"format": "gif"}, "format: Input should be 'png', 'webp' or 'jpeg'"),
     ({"tsak": "txt2img", "prompt": "a"}, "body: unknown field 'tsak': did you mean 'task'?"),
     ({"prompt": "a", "zorg": 1},
      "body: unknown field 'zorg': known: task, metadata, expires_in_s, webhook_url, "
-     "webhook_events, prompt, count, seed, temperature, image, beam_width, max_words"),
+     "webhook_events, prompt, count, seed, temperature, format, quality, embed_metadata, image, "
+     "beam_width, max_words"),
     ({"prompt": "a"}, "task: missing: say txt2img or img2txt"),
     ({"task": "text2img", "prompt": "a"},
      "task: 'text2img' is not txt2img or img2txt: did you mean 'txt2img'?"),
