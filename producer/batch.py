@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Annotated
 
 import typer
@@ -172,7 +172,8 @@ def _write_images(client: Client, result: ItemResult, folder: Path) -> None:
     """The pictures of one item; a name never leads out of the folder."""
     stem = _stem(result)
     for i, image in enumerate(result.images):
-        write(folder / f"{stem}-{i}.png", client.read(image))
+        ending = PurePosixPath(image.key).suffix
+        write(folder / f"{stem}-{i}{ending}", client.read(image))
 
 
 def _stem(result: ItemResult) -> str:

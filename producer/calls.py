@@ -19,6 +19,7 @@ from crossmodal.jobs.params import Params, fingerprint, fix_seed, parse_params, 
 from crossmodal.jobs.record import ItemResult, JobState
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.images import ImageFormat
 from crossmodal.kinds.registry import kind_named, kind_of
 from crossmodal.unknown import shown
 from crossmodal.vision.media import media_type
@@ -47,6 +48,9 @@ class ClientCalls(Following):
         count: int | None = None,
         seed: int | None = None,
         temperature: float | None = None,
+        format: ImageFormat | None = None,
+        quality: int | None = None,
+        embed_metadata: bool | None = None,
         metadata: JsonValue = None,
         idempotency_key: str | None = None,
         expires_in_s: float | None = None,
@@ -58,7 +62,10 @@ class ClientCalls(Following):
         as the model has it by default. Raises `InvalidParams`, `ModelNotFound`, `ModelBroken`,
         `QueueFull`, `IdempotencyConflict` or `BrokerUnavailable`.
         """
-        given = _given(model=model, count=count, seed=seed, temperature=temperature)
+        given = _given(
+            model=model, count=count, seed=seed, temperature=temperature, format=format,
+            quality=quality, embed_metadata=embed_metadata,
+        )  # fmt: skip
         return (yield from self.submit(
             "txt2img", prompt=prompt, **given, **params,
             metadata=metadata, idempotency_key=idempotency_key, expires_in_s=expires_in_s,
@@ -228,6 +235,9 @@ class ClientCalls(Following):
         count: int | None = None,
         seed: int | None = None,
         temperature: float | None = None,
+        format: ImageFormat | None = None,
+        quality: int | None = None,
+        embed_metadata: bool | None = None,
         batch_id: str | None = None,
         **params: Any,
     ) -> Batch:
@@ -240,7 +250,10 @@ class ClientCalls(Following):
         `StorageUnavailable`.
         """
         name = _batch_name(batch_id)
-        given = _given(model=model, count=count, seed=seed, temperature=temperature)
+        given = _given(
+            model=model, count=count, seed=seed, temperature=temperature, format=format,
+            quality=quality, embed_metadata=embed_metadata,
+        )  # fmt: skip
         return self.map_items(prompt_items(prompts, name, given | params), batch_id=name)
 
     def map_img2txt(

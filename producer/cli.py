@@ -13,6 +13,7 @@ from crossmodal.console import FAILED, Json, errors_to_exit_status, print_json, 
 from crossmodal.errors import CrossmodalError, InvalidImage, InvalidSetting, ResultTimeout
 from crossmodal.jobs.record import Failure
 from crossmodal.kinds.base import Kind
+from crossmodal.kinds.images import stored_format
 from crossmodal.kinds.registry import kinds
 from producer.client import Client, CommandClient
 from producer.handle import JobHandle, result_of
@@ -77,7 +78,7 @@ def _make(
 ) -> None:  # fmt: skip
     """Submit one job, and show what it made."""
     with opened() as client:
-        count = params["count"]
+        count, stored = params["count"], stored_format(kind, params)
         params = _given(context, kind, params, more)
         if out is not None and no_wait:
             raise InvalidSetting(
@@ -85,7 +86,7 @@ def _make(
                 "`crossmodal result ID -o FILE`"
             )
         if out is not None:
-            check_out(client, out, count)
+            check_out(client, out, stored, count)
         job = client.submit(kind.name, **params)
         if no_wait:
             _print_id(job, as_json)

@@ -7,6 +7,7 @@ import typer
 from crossmodal.console import FAILED, Json, print_json, print_table, say, shown_time
 from crossmodal.errors import ResultTimeout
 from crossmodal.jobs.record import Job, JobState
+from crossmodal.kinds.images import stored_format
 from producer.cli import Out, Timeout, opened
 from producer.client import Client
 from producer.handle import JobHandle
@@ -53,9 +54,9 @@ def result(
 ) -> None:
     """Wait until a job has ended, and show what it made; --timeout 0 does not wait."""
     with opened() as client, interruptible([JobHandle(client, job_id)]):
-        if out is not None:
-            check_out(client, out)
         job = client.record(job_id)
+        if out is not None:
+            check_out(client, out, stored_format(job.task.kind, job.params))
         if timeout_s == 0 and not job.state.is_terminal:
             raise ResultTimeout(
                 f"job {job_id} is {place(client.status(job_id))}: {how_to_go_on([job_id])}"

@@ -22,14 +22,21 @@ def takes_several(kind: Kind) -> bool:
 
 def parameters_of(kind: Kind) -> Iterator[Parameter]:
     """What is needed as arguments, all else as options."""
-    for name, field in kind.params.model_fields.items():
+    for name, field in kind.fields.items():
         if name == "metadata":
             continue
         if field.is_required():
             yield _parameter(name, _type_of(kind, name), typer.Argument(**_argument(name, field)))
+        elif field.annotation is bool and field.default is True:
+            negated = typer.Option(*_flags(f"no_{name}"), help=field.description, callback=_not)
+            yield _parameter(name, bool, negated, False)
         else:
             option = typer.Option(*_flags(name), help=field.description, **_bounds(field))
             yield _parameter(name, _type_of(kind, name), option, field.default)
+
+
+def _not(value: bool) -> bool:
+    return not value
 
 
 def _parameter(name: str, kind: Any, how: Any, default: Any = Parameter.empty) -> Parameter:

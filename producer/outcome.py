@@ -11,13 +11,13 @@ from producer.handle import result_of
 from producer.targets import check_target, write_pictures
 
 
-def check_out(client: Client, out: Path, count: int = 1) -> None:
+def check_out(client: Client, out: Path, stored: str, count: int = 1) -> None:
     """Refuse what could only fail once a job has ended, before anybody waits for it.
 
-    Raises `InvalidSetting` or `ExtraMissing` where `count` pictures could not be written, or
-    where no store could be opened to read them from.
+    Raises `InvalidSetting` or `ExtraMissing` where `count` pictures that are `stored` in a format
+    could not be written, or where no store could be opened to read them from.
     """
-    check_target(out, count)
+    check_target(out, count, stored)
     _ = client.storage  # is opened by that
 
 
@@ -40,7 +40,7 @@ def _write(client: Client, found: JobResult, out: Path) -> list[Path]:
     if not found.images:
         raise InvalidParams(f"-o {out}: job {found.job} made no pictures, leave it out")
     try:
-        return write_pictures([client.read(image) for image in found.images], out)
+        return write_pictures([(client.read(i), i.media_type) for i in found.images], out)
     except StorageUnavailable as e:
         raise type(e)(
             f"{e}; once it can be read, `crossmodal result {found.job} -o FILE` writes what job "

@@ -1,27 +1,30 @@
 """Files that pictures are written to: the name's ending says the format, and all is checked before
 anybody draws."""
 
-import io
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from crossmodal.errors import ExtraMissing, InvalidSetting, OutputNotWritable, described
+from producer.formats import converted
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-QUALITY = 95  # of formats that lose something
+QUALITY = 95  # of formats that lose something, where a picture is stored in another
 
 
-def check_target(out: Path, count: int = 1) -> None:
-    """Raise `InvalidSetting` or `ExtraMissing` where `count` pictures could not be written."""
+def check_target(out: Path, count: int = 1, stored: str = "png") -> None:
+    """Raise `InvalidSetting` or `ExtraMissing` where `count` pictures could not be written.
+
+    `stored` is the format that they are stored in.
+    """
     kind = FORMATS.get(out.suffix.lower())
     if kind is None:
         raise InvalidSetting(f"-o {out}: give a name that ends in .png, .jpg, .jpeg or .webp")
-    if kind != "PNG" and find_spec("PIL") is None:
+    if kind != stored.upper() and find_spec("PIL") is None:
         raise ExtraMissing(
             f"-o {out}: {kind} needs Pillow, which is not installed: pip install pillow, or give a "
-            "name that ends in .png"
+            f"name that ends in .{stored}"
         )
     for path in paths_of(out, count):
         if path.is_dir():
@@ -44,11 +47,16 @@ def paths_of(out: Path, count: int) -> list[Path]:
     return [out] if count == 1 else [out.with_stem(f"{out.stem}-{i}") for i in range(count)]
 
 
-def write_pictures(pictures: Sequence[bytes], out: Path) -> list[Path]:
-    """Write PNGs in the format of the name. Raises `OutputNotWritable`."""
+def write_pictures(pictures: Sequence[tuple[bytes, str]], out: Path) -> list[Path]:
+    """Write files of these media types in the format of the name; those that have it as they are.
+
+    Raises `OutputNotWritable` and `ExtraMissing`.
+    """
     paths = paths_of(out, len(pictures))
-    for picture, path in zip(pictures, paths, strict=True):
-        write(path, _converted(picture, FORMATS[path.suffix.lower()]))
+    for (picture, media_type), path in zip(pictures, paths, strict=True):
+        kind = FORMATS[path.suffix.lower()]
+        has_it = media_type == f"image/{kind.lower()}"
+        write(path, picture if has_it else converted(picture, kind, QUALITY))
     return paths
 
 
@@ -58,13 +66,3 @@ def write(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as e:
         raise OutputNotWritable(f"{path} cannot be written: {described(e)}") from e
-
-
-def _converted(png: bytes, kind: str) -> bytes:
-    if kind == "PNG":
-        return png  # with what the worker has written into it
-    from PIL import Image  # which few producers need
-
-    file = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(file, kind, quality=QUALITY)
-    return file.getvalue()

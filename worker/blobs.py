@@ -14,10 +14,11 @@ from crossmodal.jobs.names import CAPTIONS, result_key
 from crossmodal.jobs.record import ImageRef
 from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.fields import MAX_SEED, BlobRef
+from crossmodal.kinds.images import ImageParams, files_of
 from crossmodal.kinds.registry import kind_of
 from crossmodal.settings import Settings
 from crossmodal.storage import Storage, open_storage
-from crossmodal.vision.encode import encode_png, parameters_text
+from crossmodal.vision.encode import encode, parameters_text
 from worker.host.protocol import Answer
 
 P = ParamSpec("P")
@@ -70,17 +71,19 @@ class Blobs:
     def put_images(
         self, attempt: Attempt, params: ItemParams, answer: Answer, folder: str = ""
     ) -> tuple[ImageRef, ...]:
-        """Store what was drawn, if anything was, as `<folder><number>.png`."""
+        """Store what was drawn, if anything was, as `<folder><number>.<format>`."""
         if answer.images is None:
             return ()
-        refs = []
+        refs, files = [], files_of(params)
         for i, pixels in enumerate(answer.images):
             height, width = pixels.shape[:2]
             text = parameters_text(
                 _told(params, i), (width, height), answer.model, answer.bundle_version
             )
-            key = result_key(attempt.job, f"{folder}{i}.png", attempt.number)
-            blob = self.store.put(key, encode_png(pixels, text), "image/png")
+            told = text if files.embed_metadata else None
+            key = result_key(attempt.job, f"{folder}{i}.{files.format}", attempt.number)
+            data = encode(pixels, told, files.format, files.quality)
+            blob = self.store.put(key, data, f"image/{files.format}")
             refs.append(ImageRef(**blob.model_dump(), width=width, height=height))
         return tuple(refs)
 
@@ -94,6 +97,8 @@ class Blobs:
 def _told(params: ItemParams, number: int) -> dict[str, object]:
     """The params that a picture's file tells, those of the one with that number."""
     untold = {"count", "metadata", "model", kind_of(params).picture}
+    if isinstance(params, ImageParams):
+        untold |= set(ImageParams.model_fields)
     told = {name: value for name, value in params if name not in untold}
     if (seed := told.get("seed")) is not None:
         told["seed"] = (seed + number) % (MAX_SEED + 1)

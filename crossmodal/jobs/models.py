@@ -122,9 +122,7 @@ class KnownModels(Mapping[str, ModelInfo]):
         """
         model = self.of(kind, raw)
         if model is None:
-            check_fields(
-                raw, dict.fromkeys([*kind.params.model_fields, *beside]), where or kind.name
-            )
+            check_fields(raw, dict.fromkeys([*kind.fields, *beside]), where or kind.name)
             return kind.build(raw)
         self._check_alive(model)
         raw = raw if raw.get("model") is None else {**raw, "model": model.name}
@@ -140,7 +138,7 @@ class KnownModels(Mapping[str, ModelInfo]):
         model = self.of(kind, raw)
         schema = None if model is None else model.kinds[kind.name].params
         if model is None or schema is not None:
-            check_fields(raw, {**kind.params.model_fields, **properties_of(schema)}, where)
+            check_fields(raw, {**kind.fields, **properties_of(schema)}, where)
 
     def _check_alive(self, model: ModelInfo) -> None:
         """Raise `ModelBroken` where a worker could not load the model, and no other serves it."""

@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from crossmodal.errors import InvalidParams
@@ -105,6 +106,13 @@ class Kind:
             raise TypeError(f"the params of {self.name} may lack their picture: it must be there")
         if sum(field.annotation is BlobRef for field in fields.values()) > 1:
             raise TypeError(f"the params of {self.name} name more than one picture")
+
+    @cached_property
+    def fields(self) -> dict[str, FieldInfo]:
+        """The params as they are shown: the kind's own, then those it has of a base."""
+        fields, bases = self.params.model_fields, self.params.__bases__
+        of_bases = {name for base in bases for name in getattr(base, "model_fields", ())}
+        return {name: fields[name] for name in sorted(fields, key=of_bases.__contains__)}
 
     @cached_property
     def picture(self) -> str | None:

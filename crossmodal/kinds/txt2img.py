@@ -2,11 +2,12 @@
 
 from pydantic import Field
 
-from crossmodal.kinds.base import ItemParams, Kind
+from crossmodal.kinds.base import Kind
 from crossmodal.kinds.fields import Metadata, Prompt, Seed
+from crossmodal.kinds.images import ImageParams
 
 
-class Txt2ImgParams(ItemParams):
+class Txt2ImgParams(ImageParams):
     """`count` pictures of `prompt`; picture i is drawn with `seed` + i.
 
     `temperature` is the spread of the latent: 0 gives the likeliest picture, 1 the spread

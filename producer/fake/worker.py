@@ -20,11 +20,13 @@ from crossmodal.jobs.record import (
     Timings,
 )
 from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.images import QUALITY, files_of
 from crossmodal.kinds.registry import kind_of
 from crossmodal.kinds.task import Task
 from crossmodal.parts import put_part
 from crossmodal.storage import Storage
 from crossmodal.vision.media import media_type
+from producer.formats import converted
 from producer.png import write_png
 from producer.twins import Runs
 
@@ -32,7 +34,8 @@ NAME = "fake"
 SIDE = 8  # pixels of a picture
 
 Draw = Callable[[Any], Sequence[bytes]]
-"""Makes `count` PNG files of params whose kind makes pictures, as `Txt2ImgParams`."""
+"""Makes `count` PNG files of params whose kind makes pictures, as `Txt2ImgParams`; what these ask
+for in another format is converted, for which Pillow is needed."""
 Describe = Callable[[Any, bytes], Sequence[str]]
 """Makes `count` captions of params as `Img2TxtParams` and their picture's file, the likeliest
 first."""
@@ -148,21 +151,22 @@ class FakeWorker:
             media_type(data)
         if kind_of(params).output == "images":
             files = _counted(self._draw(params), params)
-            return Made(self._stored(attempt, files, folder), seed=getattr(params, "seed", None))
+            images = self._stored(attempt, params, files, folder)
+            return Made(images, seed=getattr(params, "seed", None))
         captions = _counted(self._describe(params, data), params)
         return Made(captions=tuple(
             GeneratedCaption(text=text, log_probability=-1.0 - i) for i, text in enumerate(captions)
         ))  # fmt: skip
 
     def _stored(
-        self, attempt: Attempt, files: Sequence[bytes], folder: str
+        self, attempt: Attempt, params: ItemParams, files: Sequence[bytes], folder: str
     ) -> tuple[ImageRef, ...]:
-        refs = []
+        refs, kind = [], files_of(params).format
         for i, data in enumerate(files):
             if media_type(data) != "image/png":
                 raise TypeError("`draw` made a picture that is no PNG")
-            key = result_key(attempt.job, f"{folder}{i}.png", attempt.number)
-            blob = self._storage.put(key, data, "image/png")
+            key = result_key(attempt.job, f"{folder}{i}.{kind}", attempt.number)
+            blob = self._storage.put(key, _in_format(data, params), f"image/{kind}")
             width, height = (int.from_bytes(data[at : at + 4]) for at in (16, 20))
             refs.append(ImageRef(**blob.model_dump(), width=width, height=height))
         return tuple(refs)
@@ -172,6 +176,14 @@ def _counted(made: Sequence[bytes] | Sequence[str], params: ItemParams) -> Seque
     if len(made) != params.count:
         raise TypeError(f"{len(made)} were made, and count is {params.count}")
     return made
+
+
+def _in_format(png: bytes, params: ItemParams) -> bytes:
+    """A PNG file in the format that is asked for. Raises `ExtraMissing`."""
+    files = files_of(params)
+    if files.format == "png":
+        return png
+    return converted(png, files.format.upper(), files.quality or QUALITY)
 
 
 def _internal(error: Exception) -> Failure:

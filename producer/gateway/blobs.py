@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from crossmodal.errors import InvalidParams, WrongState
 from crossmodal.jobs.names import input_key
+from crossmodal.kinds.images import FORMATS
 from crossmodal.vision.media import media_type
 from producer.gateway.body import parse_json
 from producer.gateway.caller import Caller, UrlsOf
@@ -20,7 +21,9 @@ from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import SignedUpload, UploadView
 
 SIGNED_S = 600.0
-TYPES = {".png": "image/png", ".json": "application/json", ".jsonl": "application/jsonl"}
+TYPES = {f".{name}": f"image/{name}" for name in FORMATS} | {
+    ".json": "application/json", ".jsonl": "application/jsonl",
+}  # fmt: skip
 BINARY = "application/octet-stream"
 HEAD = 64  # bytes that tell a picture's type
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")

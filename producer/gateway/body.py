@@ -3,7 +3,7 @@
 import asyncio
 import json
 from email.message import Message
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -37,11 +37,18 @@ def _form_of(name: str, picture: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _is_text(annotation: Any) -> bool:
+    """Whether all values of such a type are texts."""
+    if get_origin(annotation) is Literal:
+        return all(isinstance(value, str) for value in get_args(annotation))
+    return annotation is str
+
+
 PICTURES = {name: kind.picture for name, kind in kinds().items() if kind.picture is not None}
 # Of a form, what is text; of other fields, their text is JSON.
 _TEXTS = {"webhook_url"} | {
     name for kind in REQUESTS.values() for name, field in kind.model_fields.items()
-    if field.annotation is str or name == "task"
+    if _is_text(field.annotation)
 }  # fmt: skip
 _FIELDS = {name for kind in REQUESTS.values() for name in kind.model_fields}
 OPENAPI: dict[str, Any] = {

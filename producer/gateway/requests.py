@@ -120,7 +120,7 @@ def _request_of(kind: Kind) -> type[JobRequest]:
     """A body that asks for such jobs: their params, of which a picture may come in several ways."""
     fields: dict[str, Any] = {"task": (Literal[kind.name], ...)} | {
         name: (Picture if name == kind.picture else field.annotation, field)
-        for name, field in kind.params.model_fields.items()
+        for name, field in kind.fields.items()
         if name != "metadata"
     }
     return create_model(

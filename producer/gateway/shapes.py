@@ -27,7 +27,10 @@ JOB: JsonDict = {
     "id": "01a20026-8c96-7bba-8e3c-5db14a5fec48", "task": "txt2img", "state": "queued",
     "attempt": 0, "created_at": 1795298856.087769, "started_at": None, "finished_at": None,
     "expires_at": None, "position": 3, "estimated_wait_s": 0.4, "progress": None,
-    "params": {"prompt": "a red circle", "count": 1, "seed": 7, "temperature": 1.0},
+    "params": {
+        "format": "png", "quality": None, "embed_metadata": True, "prompt": "a red circle",
+        "count": 1, "seed": 7, "temperature": 1.0,
+    },
     "metadata": None, "result": None, "failure": None, "input_url": None, "status_url": _URL,
     "result_url": f"{_URL}/result", "events_url": f"{_URL}/events",
     "cancel_url": f"{_URL}/cancel", "retry_url": f"{_URL}/retry",

@@ -214,6 +214,16 @@ def documentation(browser: Browser, url: str) -> Iterator[Page]:
     page.close()
 
 
+def test_a_picture_is_downloaded_under_a_name_that_says_its_format(
+    page: Page, stack: RunningStack
+) -> None:
+    with Client(stack.settings) as client:
+        job = client.txt2img(PROMPT, format="webp")
+        job.wait(60)
+    page.click(f'#gallery article[data-job="{job.id}"] .tile')
+    expect(page.locator(".download")).to_have_attribute("download", f"{job.id}-0.webp")
+
+
 def test_a_failed_job_shows_cause_and_remedy(page: Page) -> None:
     card = draw(page, "zorg frob")
     is_in(card, "failed")

@@ -2,11 +2,12 @@
 
 from pydantic import Field
 
-from crossmodal.kinds.base import ItemParams, Kind
+from crossmodal.kinds.base import Kind
 from crossmodal.kinds.fields import BlobRef, Metadata, Prompt, Seed
+from crossmodal.kinds.images import ImageParams
 
 
-class Img2ImgParams(ItemParams):
+class Img2ImgParams(ImageParams):
     """`count` pictures of `prompt` that begin with `image`, and leave it by `strength`."""
 
     prompt: Prompt = Field(description="What to draw.")

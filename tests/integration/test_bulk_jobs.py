@@ -1,12 +1,14 @@
 """Bulk on real parts: many items in few messages, the same pictures as from single jobs."""
 
 import asyncio
+import io
 import json
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from crossmodal.jobs.record import ItemResult
 from crossmodal.kinds.task import Task
@@ -107,6 +109,32 @@ def test_a_file_that_is_run_twice_is_run_once(
         "request_counts": {"total": 7, "completed": 6, "failed": 1},  # of those that were sent
         "messages": {"succeeded": 1},
     }  # fmt: skip
+
+
+def test_the_lines_of_a_file_may_ask_for_files_of_several_formats(
+    client: Client, stack: RunningStack, tmp_path: Path
+) -> None:
+    asked: list[dict[str, object]] = [
+        {}, {"format": "webp", "quality": 80}, {"format": "jpeg", "embed_metadata": False},
+        {"quality": 80},
+    ]  # fmt: skip
+    lines = [
+        {"custom_id": f"p{i}", "url": "/v1/txt2img", "body": {"prompt": PROMPT, "seed": 7} | files}
+        for i, files in enumerate(asked)
+    ]
+    source, out, folder = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "pictures"
+    source.write_text("\n".join(json.dumps(line) for line in lines))
+    shown = run_cli(stack, "batch", "run", str(source), "-o", str(out), "--images", str(folder))
+    assert shown.returncode == 1, shown.stderr  # a line failed
+    found = {file.name: Image.open(io.BytesIO(file.read_bytes())) for file in folder.iterdir()}
+    assert {name: image.format for name, image in found.items()} == {
+        "p0-0.png": "PNG", "p1-0.webp": "WEBP", "p2-0.jpeg": "JPEG",
+    }  # fmt: skip
+    assert [len(found[name].getexif()) for name in ("p1-0.webp", "p2-0.jpeg")] == [1, 0]
+    results = {r["custom_id"]: r for r in map(json.loads, out.read_text().splitlines())}
+    images = [results[f"p{i}"]["response"]["body"]["images"][0] for i in range(3)]
+    assert [image["media_type"] for image in images] == ["image/png", "image/webp", "image/jpeg"]
+    assert "quality: only webp and jpeg" in results["p3"]["error"]["message"]
 
 
 def test_a_file_that_mixes_kinds_is_run_as_it_is(

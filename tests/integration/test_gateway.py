@@ -13,6 +13,7 @@ import pytest
 from crossmodal.jobs.http_batches import HttpBatch, HttpBatches
 from crossmodal.jobs.names import job_key, new_job_id
 from crossmodal.kinds.task import Task
+from crossmodal.vision.media import media_type
 from producer import Client
 from tests.background import background
 from tests.conftest import RunningStack
@@ -97,6 +98,24 @@ def test_a_picture_is_fetched_with_its_type_and_in_ranges(
     problem(beyond, 416, "range_not_satisfiable")
     again = gateway.http.get(image["url"], headers={"If-None-Match": whole.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize("kind", ["webp", "jpeg"])
+def test_a_picture_in_another_format_is_given_out_with_its_type(
+    gateway: Gateway, kind: str
+) -> None:
+    body = DRAW | {"format": kind, "quality": 80, "embed_metadata": False}
+    job = gateway.http.post("/v1/jobs", json=body, headers=WAIT).json()
+    assert [job["params"][name] for name in ("format", "quality", "embed_metadata")] == [
+        kind, 80, False,
+    ]  # fmt: skip
+    [image] = job["result"]["images"]
+    assert (image["media_type"], image["url"].rpartition("/")[2]) == (f"image/{kind}", f"0.{kind}")
+    reply = gateway.http.get(image["url"])
+    assert reply.headers["content-type"] == f"image/{kind}" == media_type(reply.content)
+    asked = {"task": "img2txt", "image": {"key": image["key"]}}
+    captioned = gateway.http.post("/v1/jobs", json=asked, headers=WAIT).json()
+    assert "red circle" in captioned["result"]["captions"][0]["text"]
 
 
 @pytest.mark.parametrize("how", ["file", "data", "upload", "result"])

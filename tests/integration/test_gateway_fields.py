@@ -50,12 +50,18 @@ WRONG: list[tuple[Any, str]] = [
      "body: unknown field 'Count': did you mean 'count'?; unknown field 'temprature': did you mean "
      "'temperature'?"),
     (DRAW | {"zorg": 1},
-     "body: unknown field 'zorg': known: model, prompt, count, seed, temperature, metadata, task, "
-     "expires_in_s, webhook_url, webhook_events"),
+     "body: unknown field 'zorg': known: prompt, count, seed, temperature, metadata, model, format, "
+     "quality, embed_metadata, task, expires_in_s, webhook_url, webhook_events"),
+    (DRAW | {"format": "webp", "quality": 101},
+     "quality: Input should be less than or equal to 100"),
+    (DRAW | {"quality": 80},
+     "quality: only webp and jpeg have one: choose one of them as `format`"),
+    (DRAW | {"format": "gif"}, "format: Input should be 'png', 'webp' or 'jpeg'"),
     ({"tsak": "txt2img", "prompt": "a"}, "body: unknown field 'tsak': did you mean 'task'?"),
     ({"prompt": "a", "zorg": 1},
      "body: unknown field 'zorg': known: task, metadata, expires_in_s, webhook_url, "
-     "webhook_events, model, prompt, count, seed, temperature, image, beam_width, max_words"),
+     "webhook_events, prompt, count, seed, temperature, model, format, quality, embed_metadata, "
+     "image, beam_width, max_words"),
     ({"prompt": "a"}, "task: missing: say txt2img or img2txt"),
     ({"task": "text2img", "prompt": "a"},
      "task: 'text2img' is not txt2img or img2txt: did you mean 'txt2img'?"),

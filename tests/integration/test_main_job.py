@@ -25,6 +25,7 @@ from tests.workers import suspended
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 60
+EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 
 
 def test_a_prompt_becomes_a_picture_and_the_picture_a_caption(client: Client) -> None:
@@ -65,6 +66,24 @@ def test_a_png_says_how_it_was_made(client: Client) -> None:
     assert text.startswith(PROMPT + "\n")
     assert "Seed: 42" in text
     assert f"Model hash: {result.bundle_version}" in text
+
+
+def test_pictures_are_stored_as_the_files_that_are_asked_for(client: Client) -> None:
+    png = client.txt2img(PROMPT, seed=41).result(timeout_s=WAIT_S)
+    job = client.txt2img(PROMPT, seed=41, count=2, format="webp", quality=80)
+    result = job.result(timeout_s=WAIT_S)
+    assert [i.key for i in result.images] == [result_key(job.id, f"{i}.webp") for i in range(2)]
+    assert {i.media_type for i in result.images} == {"image/webp"}
+    webp, drawn = (Image.open(io.BytesIO(client.read(r.images[0]))) for r in (result, png))
+    assert (webp.format, webp.size, webp.mode) == ("WEBP", (128, 128), "RGB")
+    assert webp.getexif().get_ifd(EXIF_IFD)[USER_COMMENT] == (
+        b"UNICODE\0" + drawn.info["parameters"].encode("utf-16-be")
+    )
+    [bulk] = client.map_txt2img([PROMPT], seed=41, format="webp", quality=80)
+    assert (bulk.images[0].media_type, bulk.images[0].key[-8:]) == ("image/webp", "0-0.webp")
+    assert bulk.images[0].sha256 == result.images[0].sha256
+    [again] = client.txt2img(PROMPT, seed=41).result(timeout_s=WAIT_S).images
+    assert (again.sha256, again.media_type) == (png.images[0].sha256, "image/png")
 
 
 def test_the_same_prompt_and_seed_give_the_same_bytes_alone_and_in_a_crowd(
@@ -176,6 +195,11 @@ def test_a_bare_celery_message_becomes_a_job(client: Client, stack: RunningStack
     shown = run_cli(stack, "status", job_id)
     assert shown.returncode == 0
     assert "succeeded" in shown.stdout
+    fields = {"prompt": PROMPT, "seed": 7, "format": "webp", "embed_metadata": False}
+    silent = send_plain(stack, "crossmodal.txt2img", fields)
+    until(lambda: is_known(client, silent))
+    [image] = client.job(silent).result(timeout_s=WAIT_S).images
+    assert (image.key, image.media_type) == (result_key(silent, "0.webp"), "image/webp")
 
 
 def test_the_queue_knows_its_workers(client: Client) -> None:
@@ -200,6 +224,18 @@ def test_the_command_line_draws_and_captions(stack: RunningStack, tmp_path: Path
     queues = json.loads(run_cli(stack, "queue", "--json").stdout)
     assert [q["queue"] for q in queues] == [str(task) for task in tasks()]
     assert queues[0]["finished"]["succeeded"] > 0
+
+
+def test_the_command_line_writes_what_was_stored(
+    client: Client, stack: RunningStack, tmp_path: Path
+) -> None:
+    out = tmp_path / "circle.jpg"
+    options = ("--seed", "7", "--format", "jpeg", "--no-embed-metadata", "-o", str(out), "--json")
+    drawn = run_cli(stack, "txt2img", PROMPT, *options)
+    assert drawn.returncode == 0, drawn.stderr
+    [image] = JobResult.model_validate_json(drawn.stdout).images
+    assert (image.media_type, out.read_bytes()) == ("image/jpeg", client.read(image))
+    assert len(Image.open(io.BytesIO(out.read_bytes())).getexif()) == 0
 
 
 def test_the_command_line_has_exit_statuses(stack: RunningStack, tmp_path: Path) -> None:

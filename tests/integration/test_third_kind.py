@@ -169,6 +169,12 @@ def test_http_takes_it_as_json_and_as_a_form(served: Served, picture: bytes) -> 
     again = http.post("/v1/jobs", json=body, headers=wait).json()
     images = [one["result"]["images"][0]["sha256"] for one in (job, again)]
     assert images[0] == images[1]
+    form |= {"format": "webp", "quality": "80", "embed_metadata": "false"}
+    webp = http.post("/v1/jobs", data=form, files={"file": picture}, headers=wait).json()
+    [image] = webp["result"]["images"]
+    assert (image["media_type"], image["key"][-7:]) == ("image/webp", "/0.webp")
+    drawn = Image.open(io.BytesIO(http.get(image["url"]).content))
+    assert (drawn.format, len(drawn.getexif())) == ("WEBP", 0)
     refused = http.post("/v1/jobs", json=body | {"strength": 2})
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_params")
 

@@ -1,6 +1,7 @@
 """The client for tests of apps: what it shares with the real one, on both, and what it adds."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from crossmodal.jobs.names import bulk_job_id
 from crossmodal.jobs.record import ItemResult, JobState
 from crossmodal.settings import Settings
 from crossmodal.testing import AsyncFakeClient, FakeClient
+from crossmodal.vision.media import media_type
 from producer import BulkItem, Client, Img2TxtParams, Task, Txt2ImgParams
-from producer.fake.worker import FakeWorker, plain_captions, plain_pictures
+from producer.fake.worker import SIDE, FakeWorker, plain_captions, plain_pictures
 from producer.png import write_png
 from tests.waiting import until
 
@@ -220,6 +222,21 @@ def test_the_callers_functions_make_what_is_returned() -> None:
         with pytest.raises(JobFailed, match="1 were made, and count is 2") as caught:
             client.img2txt(PNG, count=2).result()
         assert caught.value.code == "internal_error"
+
+
+def test_pictures_have_the_format_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeClient() as client:
+        [image] = client.txt2img(IDEA, format="webp", quality=80).result().images
+        assert (image.media_type, image.key.rpartition(".")[2]) == ("image/webp", "webp")
+        assert media_type(client.read(image)) == "image/webp"
+        assert (image.width, image.height) == (SIDE, SIDE)
+        [item] = client.map_txt2img([IDEA], format="jpeg")
+        assert media_type(client.read(item.images[0])) == item.images[0].media_type == "image/jpeg"
+        monkeypatch.setitem(sys.modules, "PIL", None)
+        assert client.txt2img(IDEA).result().images
+        with pytest.raises(JobFailed, match="WEBP needs Pillow") as caught:
+            client.txt2img(IDEA, format="webp").result()
+        assert caught.value.code == "extra_missing"
 
 
 def test_what_is_made_of_a_canceled_job_comes_too_late() -> None:

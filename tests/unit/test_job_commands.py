@@ -99,11 +99,14 @@ def png(shade: int = 0) -> bytes:
     return file.getvalue()
 
 
-def draw(client: Client, job_id: str, *pictures: bytes, captions: tuple[str, ...] = ()) -> None:
+def draw(
+    client: Client, job_id: str, *pictures: bytes, captions: tuple[str, ...] = (),
+    kind: str = "png",
+) -> None:  # fmt: skip
     """End a job as a worker would that has made these."""
     attempt = started(client, job_id)
     refs = tuple(
-        ImageRef(**client.storage.put(result_key(job_id, f"{i}.png", 1), data, "image/png")
+        ImageRef(**client.storage.put(result_key(job_id, f"{i}.{kind}", 1), data, f"image/{kind}")
                  .model_dump(), width=8, height=8)
         for i, data in enumerate(pictures)
     )  # fmt: skip
@@ -324,6 +327,46 @@ def test_a_picture_has_the_format_of_its_name(
     assert (done.returncode, f"wrote {name}" in done.stdout) == (0, True), done.stderr
     with Image.open(name) as image:
         assert (image.format, image.size) == (kind, (8, 8))
+
+
+def drawn_as(client: Client, kind: str) -> tuple[str, bytes]:
+    """A job that asked for a format, and its picture."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (90, 0, 0)).save(file, kind, quality=30)
+    job_id = client.submit("txt2img", prompt="a circle", format=kind, quality=30).id
+    draw(client, job_id, file.getvalue(), kind=kind)
+    return job_id, file.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("webp", "x.webp"), ("jpeg", "x.jpg")])
+def test_a_picture_that_has_the_format_of_its_name_is_written_as_it_is(
+    run: Run, client: Client, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
+    job_id, picture = drawn_as(client, kind)
+    done = run("result", job_id, "-o", "x.png")
+    assert done.returncode == 0, done.stderr
+    with Image.open("x.png") as image:
+        assert (image.format, image.size) == ("PNG", (8, 8))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    done = run("result", job_id, "-o", name)
+    assert (done.returncode, Path(name).read_bytes() == picture) == (0, True), done.stderr
+    done = run("result", job_id, "-o", "x.png")
+    assert (done.returncode, f"a name that ends in .{kind}" in done.stderr) == (2, True)
+
+
+def test_the_options_say_what_files_are_to_be(run: Run, client: Client) -> None:
+    options = ("--format", "webp", "--quality", "80", "--no-embed-metadata", "--no-wait")
+    done = run("txt2img", "a circle", *options)
+    assert done.returncode == 0, done.stderr
+    params = client.record(done.stdout.strip()).params
+    assert [params[name] for name in ("format", "quality", "embed_metadata")] == ["webp", 80, False]
+    for wrong, says in (
+        (("--quality", "80", "-o", "x.webp"), "invalid_params invalid params: quality: only webp"),
+        (("--format", "gif"), "'gif' is not one of"),
+        (("--format", "webp", "--quality", "0"), "bad_usage Invalid value for '--quality'"),
+    ):
+        done = run("txt2img", "a circle", *wrong)
+        assert (done.returncode, says in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,8 @@ function picturesOf(job) {
 
 function drawn(job, image, i) {
   const { seed, images } = job.result;
-  const picture = new Picture(image.url, `${job.id}-${i}.png`);
+  const ending = image.key.slice(image.key.lastIndexOf("."));
+  const picture = new Picture(image.url, `${job.id}-${i}${ending}`);
   picture.words = images.length > 1 ? `${title(job)} (${i + 1} of ${images.length})` : title(job);
   const size = `${image.width} × ${image.height} pixels`;
   picture.details = seed === null ? size : `Seed ${seed + i}, ${size}`;
