@@ -26,6 +26,8 @@ from producer.events import Event, Events
 from producer.handle import Handle, id_of
 from producer.waiting import Wait
 
+STATUS_S = 1.0  # for which what is known of workers is good enough for who waits
+
 
 class Following:
     """What is asked of jobs that were submitted."""
@@ -60,7 +62,12 @@ class Following:
     @call
     def status(self, job: Handle | str) -> Steps[JobStatus]:
         """State, attempt, queue position and estimated wait. Raises `JobNotFound`."""
-        return (yield from self.ledger.status(id_of(job)))
+        found = yield from self.ledger.status(id_of(job))
+        if found.state is not JobState.QUEUED:
+            return found
+        known = yield from self.models(max_age_s=STATUS_S)
+        queue = (yield from self.record(job)).queue
+        return found.model_copy(update={"waits_for": known.waits_for(queue)})
 
     @call
     def cancel(self, job: Handle | str) -> Steps[JobState]:

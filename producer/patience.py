@@ -15,6 +15,7 @@ from producer.client import Client
 from producer.handle import JobHandle
 
 POLL_S = 1.0
+NOBODY = "a worker"
 NOBODY_AFTER_S = 3.0
 
 
@@ -80,8 +81,9 @@ class Unserved:
         if not queues or time.monotonic() < self._not_before:
             return
         served = {queue for worker in self._client.workers() for queue in worker.queues}
+        known = self._client.models()
         for queue in sorted(queues - served):
-            if not is_run(queue):
+            if known.waits_for(queue) == NOBODY and not is_run(queue):
                 self._told.add(queue)
                 more = " any more" if queue in self._served else ""
                 note(
@@ -135,7 +137,9 @@ def place(status: JobStatus) -> str:
     if status.progress is not None:
         words.append(f"step {status.progress.step} of {status.progress.of}")
         words.append(f"about {duration(status.progress.left_s)} left")
-    if status.estimated_wait_s is not None:
+    if status.waits_for is not None:
+        words.append(status.waits_for if "load" in status.waits_for else f"for {status.waits_for}")
+    elif status.estimated_wait_s is not None:
         words.append(f"about {duration(status.estimated_wait_s)}")
     if status.attempt > 1:
         words.append(f"attempt {status.attempt}")

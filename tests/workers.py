@@ -20,13 +20,15 @@ REAL_WORKER = ("-m", "crossmodal.cli", "worker", "--devices", "cpu")
 
 
 @contextmanager
-def running_worker(env: dict[str, str], folder: Path, concurrency: int) -> Iterator[Child]:
+def running_worker(
+    env: dict[str, str], folder: Path, concurrency: int, models: str = "fake"
+) -> Iterator[Child]:
     """A worker on the CPU whose models are fake, ready; its output is `log` in the folder."""
     folder.mkdir()
     ready = folder / "ready"
     with (folder / "log").open("wb") as log, Stack(env, log) as stack:
         argv = [sys.executable, *FAKE_WORKER, "--concurrency", str(concurrency),
-                "--ready-file", str(ready)]  # fmt: skip
+                "--models", models, "--ready-file", str(ready)]  # fmt: skip
         worker = stack.start("worker", argv, 90)
         stack.wait_ready(ready)
         yield worker

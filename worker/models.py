@@ -12,8 +12,11 @@ import typer
 from rich.filesize import decimal
 
 from crossmodal.console import Json, errors_to_exit_status, print_json, print_table, say
-from crossmodal.errors import InvalidSetting, JobFailed, ModelInvalid
+from crossmodal.errors import InvalidSetting, JobFailed, ModelInvalid, ModelNotFound
 from crossmodal.extras import require
+from crossmodal.jobs.models import KnownModels, Models
+from crossmodal.jobs.runners import Runner
+from crossmodal.kinds.schema import properties_of
 from crossmodal.models.catalog import open_folder
 from crossmodal.processes import python_module
 from crossmodal.settings import load_settings
@@ -23,26 +26,89 @@ from worker.hub.pull import Pulled, pull
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
-    help="Folders of models: show one, check one, pull one.",
+    help="Models: list those that workers have, and show, check or pull a folder.",
 )
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER")]
 Device = Annotated[str, typer.Option(help="auto, cpu, or a GPU such as cuda:0.")]
 
 
-@app.command()
-def show(folder: Folder, as_json: Json = False) -> None:
-    """What a folder holds, by its files alone."""
-    with errors_to_exit_status():
-        found = open_folder(folder, load_settings().allowed_model_code)
-        told = {
-            "name": found.name, "format": found.format, "serves": ", ".join(found.kinds),
-            "version": found.version, "folder": str(found.folder),
-            "description": found.config.description,
-        }  # fmt: skip
+@app.command("list")
+def list_models(as_json: Json = False) -> None:
+    """All models that workers have told of, and which of them are loaded."""
+    with errors_to_exit_status(), Runner(settings := load_settings(), what="cli") as runner:
+        known = runner.run(Models(settings).known())
         if as_json:
-            print_json(told | {"serves": list(found.kinds)})
+            print_json([
+                known[name].model_dump(mode="json") | {"state": known.state(name)}
+                for name in known
+            ])  # fmt: skip
             return
-        print_table(("", ""), list(told.items()))
+        columns = ("model", "serves", "state", "a run (s)", "memory (GB)", "in a batch", "aliases")
+        print_table(columns, [_summary(known, name) for name in known], "no model is known")
+
+
+def _summary(known: KnownModels, name: str) -> tuple[Any, ...]:
+    model = known[name]
+    kinds = [kind + " (default)" * (kind in model.default_for) for kind in model.kinds]
+    runs = [f"{one.run_s:g}" for one in model.kinds.values() if one.run_s is not None]
+    batches = [str(one.max_batch) for one in model.kinds.values() if one.max_batch is not None]
+    memory = "" if model.peak_bytes is None else f"{model.peak_bytes / 1e9:.2f}"
+    return (
+        name, ", ".join(kinds), str(known.state(name)), ", ".join(runs), memory,
+        ", ".join(batches), ", ".join(model.aliases),
+    )  # fmt: skip
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER")], as_json: Json = False
+) -> None:
+    """What a folder holds, by its files alone; or what workers have told of a model."""
+    with errors_to_exit_status():
+        if Path(name).is_dir():
+            _show_folder(Path(name), as_json)
+        else:
+            _show_known(name, as_json)
+
+
+def _show_known(name: str, as_json: bool) -> None:
+    with Runner(settings := load_settings(), what="cli") as runner:
+        known = runner.run(Models(settings).known())
+    if name not in known:
+        raise ModelNotFound(
+            f"there is no folder {name!r}, and no model of that name; there are "
+            f"{', '.join(known) or 'none'}"
+        )
+    model, failure = known[name], known.failure(name)
+    told = {
+        "state": known.state(name), "version": model.version, "format": model.format,
+        "description": model.description, "aliases": ", ".join(model.aliases),
+        "loaded in": "" if model.load_s is None else f"{model.load_s:g} s",
+        "broken": failure.message if failure else "",
+    }  # fmt: skip
+    if as_json:
+        print_json(
+            model.model_dump(mode="json")
+            | {"state": told["state"], "failure": failure and failure.model_dump()}
+        )
+        return
+    print_table(("", ""), [(what, text) for what, text in told.items() if text])
+    for kind, served in model.kinds.items():
+        params = [(n, _shown(one)) for n, one in properties_of(served.params).items()]
+        print_table((f"param of {kind}", ""), params, f"{kind}: params are known once it is loaded")
+
+
+def _show_folder(folder: Path, as_json: bool) -> None:
+    found = open_folder(folder, load_settings().allowed_model_code)
+    told = {
+        "name": found.name, "format": found.format, "serves": ", ".join(found.kinds),
+        "version": found.version, "folder": str(found.folder),
+        "description": found.config.description,
+    }  # fmt: skip
+    if as_json:
+        print_json(told | {"serves": list(found.kinds)})
+        return
+    print_table(("", ""), list(told.items()))
 
 
 @app.command()

@@ -103,6 +103,12 @@ class Residents:
         return sorted({*coming, *([self._next.load] if self._next else [])} - set(self.failures))
 
     @property
+    def unloaded(self) -> list[str]:
+        """The models that may be loaded in place of others."""
+        others = self._states.keys() - self._wanted - self.failures.keys() - set(self.loading)
+        return sorted(others)
+
+    @property
     def failures(self) -> dict[str, Failure]:
         """Why models cannot be loaded."""
         found = {name: state.model.failure for name, state in self._states.items()}

@@ -143,12 +143,20 @@ class Unit:
         """Kill what hangs, start what has ended, end what is not wanted."""
         wanted = self._serving.wanted
         for host in self.hosts:
-            if host.model.name in wanted:
-                others = (other for other in self.hosts if other is not host)
-                host.keep_alive(may_load=not any(other.is_loading for other in others))
-            else:
+            if host.model.name not in wanted:
                 host.end()
+        for host in self.hosts:
+            if host.model.name in wanted:
+                host.keep_alive(may_load=not self._is_moving(host, wanted))
         self.worker.keep_alive(may_start=any(host.is_ready for host in self.hosts))
+
+    def _is_moving(self, host: HostProcess, wanted: set[str]) -> bool:
+        """Whether another one loads, or has not ended yet: there may be no memory for both."""
+        return any(
+            other.is_loading or (other.child.is_alive and other.model.name not in wanted)
+            for other in self.hosts
+            if other is not host
+        )
 
 
 def fitting(models: Iterable[ServedModel], room: int) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from crossmodal.errors import InvalidParams, ModelBroken, ModelNotFound, quoted
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.names import models_key
-from crossmodal.jobs.record import ModelInfo, WorkerInfo
+from crossmodal.jobs.record import Failure, ModelInfo, ModelState, WorkerInfo
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.queue import Queue
@@ -142,9 +142,43 @@ class KnownModels(Mapping[str, ModelInfo]):
 
     def _check_alive(self, model: ModelInfo) -> None:
         """Raise `ModelBroken` where a worker could not load the model, and no other serves it."""
-        failures = [w.failures[model.name] for w in self._workers if model.name in w.failures]
-        if failures and not any(model.name in worker.models for worker in self._workers):
-            raise ModelBroken(f"the model {model.name} cannot be loaded: {failures[0].message}")
+        if self.state(model.name) is ModelState.BROKEN and (why := self.failure(model.name)):
+            raise ModelBroken(f"the model {model.name} cannot be loaded: {why.message}")
+
+    def holders(self, name: str) -> list[WorkerInfo]:
+        """The workers that have a model loaded."""
+        return [worker for worker in self._workers if name in worker.models]
+
+    def failure(self, name: str) -> Failure | None:
+        """Why no worker can load a model; None where one has, or none has tried."""
+        if self.holders(name):
+            return None
+        return next((w.failures[name] for w in self._workers if name in w.failures), None)
+
+    def state(self, name: str) -> ModelState:
+        """Where a model is on its way."""
+        if self.holders(name):
+            return ModelState.LOADED
+        if any(name in worker.loading for worker in self._workers):
+            return ModelState.LOADING
+        if self.failure(name) is not None:
+            return ModelState.BROKEN
+        if any(name in worker.unloaded for worker in self._workers):
+            return ModelState.UNLOADED
+        return ModelState.ABSENT
+
+    def waits_for(self, queue: str) -> str | None:
+        """What a job in this queue waits for beside its turn: a worker, or its model."""
+        if any(queue in worker.queues for worker in self._workers):
+            return None
+        task, name = Queue.parse(queue)
+        if name is None and (default := self.default(task.kind)) is not None:
+            name = default.name
+        if any(name in worker.loading for worker in self._workers):
+            return f"loading {name}"
+        if any(name in worker.unloaded for worker in self._workers):
+            return f"a device for {name}"
+        return "a worker"
 
     def item_s(self, queue: Queue) -> float | None:
         """Seconds that one item of a message took in the model's warm-up, if that is known."""

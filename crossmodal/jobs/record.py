@@ -223,6 +223,8 @@ class JobStatus(_Value):
     attempt: int
     position: int | None = None
     estimated_wait_s: float | None = None
+    waits_for: str | None = None
+    """Of a queued job, what is not there yet: `a worker`, `loading turbo`, `a device for turbo`."""
     progress: Progress | None = None
     failure: Failure | None = None
 
@@ -272,7 +274,8 @@ class WorkerInfo(_Value):
     """A Celery worker that has lately said it consumes, and what its model hosts serve.
 
     `model` and `bundle_version` are of the default one, or the first. `models` are all that it
-    has loaded, `loading` those that it is about to, and `failures` say why it cannot load others.
+    has loaded, `loading` those that it is about to, `unloaded` those that it may load in place of
+    others, and `failures` say why it cannot load some.
     """
 
     name: str
@@ -282,6 +285,7 @@ class WorkerInfo(_Value):
     bundle_version: str | None = None
     models: tuple[str, ...] = ()
     loading: tuple[str, ...] = ()
+    unloaded: tuple[str, ...] = ()
     failures: dict[str, Failure] = Field(default_factory=dict)
     seen_at: float
 
@@ -299,6 +303,21 @@ class ServedKind(_Value):
     run_s: float | None = None
     step_s: float | None = None
     repeatable: Literal["exact", "close"] | None = None
+
+
+class ModelState(StrEnum):
+    """Whether a model's jobs are run now."""
+
+    LOADED = "loaded"
+    """By at least one worker."""
+    LOADING = "loading"
+    """A worker is about to have it."""
+    UNLOADED = "unloaded"
+    """A worker loads it once jobs wait for it."""
+    BROKEN = "broken"
+    """No worker can load it."""
+    ABSENT = "absent"
+    """No worker that runs has its folder."""
 
 
 class ModelInfo(_Value):

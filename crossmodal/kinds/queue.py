@@ -34,8 +34,8 @@ class Queue(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> Self:
         """The queue of that name. Raises `ValueError` where there can be none."""
-        kind, _, rest = name.removesuffix(BULK).partition(".")
+        kind, dot, rest = name.removesuffix(BULK).partition(".")
         task = Task(kind + BULK * name.endswith(BULK))
-        if rest and not is_model_name(rest):
+        if dot and not is_model_name(rest):
             raise ValueError(f"no model can be called {rest[:100]!r}")
         return cls(task, rest or None)

@@ -13,6 +13,7 @@ from crossmodal.jobs.params import Params, queue_of, task_of
 from crossmodal.jobs.record import Job, JobState
 from crossmodal.net import check_public
 from crossmodal.tracing import checked, current
+from producer.following import STATUS_S
 from producer.gateway.body import OPENAPI, read_request
 from producer.gateway.caller import Caller, OwnJob, UrlsOf
 from producer.gateway.pictures import params_of
@@ -159,8 +160,11 @@ async def _submit(
 
 async def view(job: Job, services: Services, urls: Urls) -> JobView:
     """The job with its place in the queue."""
+    if job.state is not JobState.QUEUED:
+        return job_view(job, urls)
     position, wait_s = await services.ask(services.calls.ledger.place(job))
-    return job_view(job, urls, position, wait_s)
+    known = await services.client.models(max_age_s=STATUS_S)
+    return job_view(job, urls, position, wait_s, known.waits_for(job.queue))
 
 
 async def _accepted(

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections import defaultdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
 from crossmodal.errors import BrokerUnavailable, DeadLetterNotFound
 from crossmodal.jobs.access import ApiKey
+from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.record import DeadLetter
 from producer.dead import replay
 from producer.gateway.caller import Caller, Operator, UrlsOf
@@ -46,16 +46,9 @@ async def queues(key: Caller, services: ServicesOf) -> QueuesView:
 
 @router.get("/v1/models", response_model=ModelPage, responses=documented())
 async def models(key: Caller, services: ServicesOf) -> ModelPage:
-    """The bundles that workers serve now."""
-    served = defaultdict(list)
-    for worker in await services.client.workers():
-        if worker.model and worker.bundle_version:
-            served[worker.model, worker.bundle_version].append(worker)
-    return ModelPage(data=[
-        ModelView(name=name, version=version, workers=len(some),
-                  devices=sorted({w.device for w in some if w.device}))
-        for (name, version), some in sorted(served.items())
-    ])  # fmt: skip
+    """All models: what each takes, how long a run takes, and which workers have it."""
+    known = await services.client.models()
+    return ModelPage(data=[_model_view(known, name) for name in known])
 
 
 @router.get("/v1/dead-letters", response_model=DeadLetterPage, responses=documented())
@@ -82,6 +75,15 @@ async def replay_letter(letter_id: str, key: Caller, services: ServicesOf) -> Re
     max_queued = key.max_queued if key.id else None
     job_id = await services.ask(replay(services.calls, services.letters, letter, max_queued))
     return Replayed(job=job_id)
+
+
+def _model_view(known: KnownModels, name: str) -> ModelView:
+    holders = known.holders(name)
+    return ModelView(
+        **known[name].model_dump(exclude={"noted_at"}), state=known.state(name),
+        workers=len(holders), devices=sorted({w.device for w in holders if w.device}),
+        failure=known.failure(name),
+    )  # fmt: skip
 
 
 @probes.get("/livez", responses={200: TEXT}, response_class=Response)

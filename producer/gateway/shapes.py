@@ -14,8 +14,10 @@ from crossmodal.jobs.record import (
     Job,
     JobResult,
     JobState,
+    ModelState,
     Progress,
     QueueStatus,
+    ServedKind,
     Timings,
     WorkerInfo,
 )
@@ -26,7 +28,7 @@ _URL = "https://pictures.example.com/v1/jobs/01a20026-8c96-7bba-8e3c-5db14a5fec4
 JOB: JsonDict = {
     "id": "01a20026-8c96-7bba-8e3c-5db14a5fec48", "task": "txt2img", "state": "queued",
     "attempt": 0, "created_at": 1795298856.087769, "started_at": None, "finished_at": None,
-    "expires_at": None, "position": 3, "estimated_wait_s": 0.4, "progress": None,
+    "expires_at": None, "position": 3, "estimated_wait_s": 0.4, "waits_for": None, "progress": None,
     "params": {
         "format": "png", "quality": None, "embed_metadata": True, "prompt": "a red circle",
         "count": 1, "seed": 7, "temperature": 1.0,
@@ -73,6 +75,7 @@ class JobView(BaseModel):
     expires_at: float | None
     position: int | None = Field(description="How many jobs were submitted before it and wait.")
     estimated_wait_s: float | None
+    waits_for: str | None = Field(description="Beside its turn: a worker, or its model.")
     progress: Progress | None = Field(description="Of a running job whose model tells its steps.")
     params: dict[str, Any]
     metadata: JsonValue
@@ -133,16 +136,25 @@ class QueuesView(BaseModel):
 
 
 class ModelView(BaseModel):
-    """A bundle that is being served, by how many workers, on which devices."""
+    """A model: its kinds, each with the JSON schema of its params, and who has it."""
 
     name: str
     version: str
-    workers: int
+    state: ModelState
+    workers: int = Field(description="How many have it loaded.")
     devices: list[str]
+    kinds: dict[str, ServedKind]
+    default_for: list[str] = Field(description="The kinds whose jobs it serves that name none.")
+    aliases: list[str]
+    description: str
+    format: str
+    load_s: float | None
+    peak_bytes: int | None
+    failure: Failure | None
 
 
 class ModelPage(BaseModel):
-    """What is being served."""
+    """All models that workers have told of."""
 
     data: list[ModelView]
 
@@ -200,8 +212,9 @@ class Urls:
 
 
 def job_view(
-    job: Job, urls: Urls, position: int | None = None, estimated_wait_s: float | None = None
-) -> JobView:
+    job: Job, urls: Urls, position: int | None = None, estimated_wait_s: float | None = None,
+    waits_for: str | None = None,
+) -> JobView:  # fmt: skip
     """A job with its URLs, without what only the ledger needs to know."""
     params = {name: value for name, value in job.params.items() if name != "metadata"}
     image = params.get("image")
@@ -210,7 +223,8 @@ def job_view(
             "id", "task", "state", "attempt", "created_at", "started_at", "finished_at",
             "expires_at",
         }),
-        progress=job.progress, position=position, estimated_wait_s=estimated_wait_s, params=params,
+        progress=job.progress, position=position, estimated_wait_s=estimated_wait_s,
+        waits_for=waits_for, params=params,
         metadata=job.params.get("metadata"),
         result=None if job.result is None else _result_view(job.result, urls),
         failure=failure_view(job.failure) if job.state.is_terminal else None,

@@ -1,7 +1,9 @@
 """A model host with the fake models, ready in a second: python -m tests.fakes.host --socket PATH"""
 
 import os
+import time
 
+from crossmodal.errors import ModelInvalid
 from crossmodal.jobs.record import ModelInfo, ServedKind
 from crossmodal.kinds.registry import kinds
 from crossmodal.kinds.schema import schema_of
@@ -18,15 +20,22 @@ from worker.host.server import ModelHost
 
 
 def load(settings: Settings, device: str, name: str) -> ModelHost:
-    """As `worker.host.models` does, without torch: the same lanes, batcher and limits."""
+    """As `worker.host.models` does, without torch: the same lanes, batcher and limits.
+
+    It takes FAKE_LOAD_S seconds; a model whose name begins with "broken" cannot be loaded.
+    """
+    model = settings.model_name or "fake"
+    time.sleep(float(os.environ.get("FAKE_LOAD_S", "0")))  # in place of loading
+    if model.startswith("broken"):
+        raise ModelInvalid(f"{model} has no weights")
     pipelines: dict[Task, Pipeline] = dict.fromkeys(map(Task, kinds()), FakeModel())
     quiet = Quiet()
     lanes = core_lanes(pipelines, quiet, name)
     sizes = settings.max_batch, settings.bulk_batch
     MODEL_LOAD.labels(name).set(0.1)
-    info = HostInfo("fake", "0", name, SIDE, os.getpid())
+    info = HostInfo(model, "0", name, SIDE, os.getpid())
     told = ModelInfo(
-        name="fake", version="0", format="bundle",
+        name=model, version="0", format="bundle", load_s=0.1, peak_bytes=600,
         kinds={name: ServedKind(params=schema_of(kind.params)) for name, kind in kinds().items()},
     )  # fmt: skip
     batcher = Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s, name)

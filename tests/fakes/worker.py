@@ -18,10 +18,13 @@ from worker.supervisor import Supervisor
 HOST = "tests.fakes.host"
 
 
-def served() -> Served:
-    """A model of all kinds, which is the default one of all."""
-    model = ModelFolder(SHIPPED_BUNDLE, "bundle", "fake", "0", tuple(kinds()), FolderConfig())
-    return Served((model,), "fake")
+def served(*names: str) -> Served:
+    """Models of all kinds, of which the first is the default one; one where none is named."""
+    models = [
+        ModelFolder(SHIPPED_BUNDLE, "bundle", name, "0", tuple(kinds()), FolderConfig())
+        for name in names or ("fake",)
+    ]
+    return Served(tuple(models), models[0].name)
 
 
 def main() -> int:
@@ -29,14 +32,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--concurrency", type=int, required=True)
     parser.add_argument("--bulk-concurrency", type=int, default=1)
+    parser.add_argument("--models", default="fake")
     parser.add_argument("--ready-file", type=Path, required=True)
     args = parser.parse_args()
     settings = load_settings()
     logs.configure(settings, process="supervisor")
     check_server(settings)
     sizes = args.concurrency, args.bulk_concurrency
-    crews = crews_of(settings, "cpu", served(), None, *sizes)
-    return Supervisor(settings, [Device("cpu")], crews, served(), args.ready_file, HOST).run()
+    models = served(*args.models.split(","))
+    crews = crews_of(settings, "cpu", models, None, *sizes)
+    return Supervisor(settings, [Device("cpu")], crews, models, args.ready_file, HOST).run()
 
 
 if __name__ == "__main__":

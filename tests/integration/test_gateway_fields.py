@@ -50,8 +50,8 @@ WRONG: list[tuple[Any, str]] = [
      "body: unknown field 'Count': did you mean 'count'?; unknown field 'temprature': did you mean "
      "'temperature'?"),
     (DRAW | {"zorg": 1},
-     "body: unknown field 'zorg': known: prompt, count, seed, temperature, metadata, model, format, "
-     "quality, embed_metadata, task, expires_in_s, webhook_url, webhook_events"),
+     "body: unknown field 'zorg': known: prompt, count, seed, temperature, metadata, model, "
+     "format, quality, embed_metadata, task, expires_in_s, webhook_url, webhook_events"),
     (DRAW | {"format": "webp", "quality": 101},
      "quality: Input should be less than or equal to 100"),
     (DRAW | {"quality": 80},

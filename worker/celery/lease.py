@@ -138,7 +138,7 @@ class Lease:
         return {
             "queues": [*sorted(residents.taken), *plain], "device": residents.device, **first,
             "models": [model.name for model in loaded], "loading": residents.loading,
-            "failures": failures,
+            "unloaded": residents.unloaded,            "failures": failures,
         }  # fmt: skip
 
     async def _tell_models(self) -> None:

@@ -1,0 +1,115 @@
+"""The folders that workers serve: the default one, and those beside it."""
+
+from pathlib import Path
+
+import pytest
+
+from crossmodal.errors import InvalidSetting, ModelInvalid
+from crossmodal.models.catalog import Served, open_served
+from crossmodal.settings import load_settings
+from worker.crews import crews_of, queues_of, served_queues
+
+CLASS = 'class A:\n    kind = "{kind}"\n'
+
+
+def make(root: Path, name: str, kind: str = "txt2img", toml: str = "") -> Path:
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "model.py").write_text(CLASS.format(kind=kind))
+    (folder / "crossmodal.toml").write_text(toml)
+    return folder
+
+
+def served(
+    models: Path | None = None, bundle: Path | None = None, allowed: str = "a,b,c"
+) -> Served:
+    return open_served(load_settings(models=models, bundle=bundle, allow_model_code=allowed))
+
+
+def test_the_default_one_comes_first_and_the_others_by_their_names(tmp_path: Path) -> None:
+    make(tmp_path, "b")
+    make(tmp_path, "a")
+    found = served(tmp_path)
+    assert [folder.name for folder in found.folders] == ["scenes", "a", "b"]
+    assert (found.default, found.faults) == ("scenes", {})
+
+
+def test_a_folder_that_is_the_default_one_is_served_once(tmp_path: Path) -> None:
+    folder = make(tmp_path, "a")
+    found = served(tmp_path, folder)
+    assert ([one.name for one in found.folders], found.default) == (["a"], "a")
+
+
+def test_a_folder_that_cannot_be_served_keeps_nobody_from_it(tmp_path: Path) -> None:
+    make(tmp_path, "a")
+    make(tmp_path, "not-allowed")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".part").mkdir()
+    (tmp_path / "a file").touch()
+    found = served(tmp_path)
+    assert [folder.name for folder in found.folders] == ["scenes", "a"]
+    assert sorted(found.faults) == ["empty", "not-allowed"]
+    with pytest.raises(ModelInvalid, match="CROSSMODAL_ALLOW_MODEL_CODE"):
+        found.only(["not-allowed"])
+
+
+@pytest.mark.parametrize("name", ["a b", "x.bulk", "ä"])
+def test_a_name_that_no_queue_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    make(tmp_path, name)
+    [fault] = served(tmp_path, allowed=name).faults.values()
+    assert "call the folder by letters" in str(fault)
+
+
+def test_two_models_of_one_name_are_not_both_served(tmp_path: Path) -> None:
+    first, second = make(tmp_path / "x", "a"), make(tmp_path / "y", "a")
+    found = served(tmp_path / "y", first)
+    assert [folder.folder for folder in found.folders] == [first.resolve()]
+    assert f"{second.resolve()} is called a as" in str(found.faults["a"])
+
+
+def test_a_folder_of_models_must_be_one(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="CROSSMODAL_MODELS=.* cannot be read"):
+        served(tmp_path / "nowhere")
+
+
+def test_some_models_may_be_chosen(tmp_path: Path) -> None:
+    make(tmp_path, "a")
+    make(tmp_path, "b")
+    chosen = served(tmp_path).only(["b"])
+    assert ([folder.name for folder in chosen.folders], chosen.default) == (["b"], "scenes")
+    with pytest.raises(InvalidSetting, match="--models x: there is no 'x', but scenes, a, b"):
+        served(tmp_path).only(["x"])
+
+
+def test_what_a_folder_says_of_itself_is_known(tmp_path: Path) -> None:
+    toml = 'aliases = ["gpt-image-1"]\npinned = true\ndescription = "quick"\n'
+    make(tmp_path, "a", toml=toml)
+    config = served(tmp_path).folders[1].config
+    assert (config.aliases, config.pinned, config.description) == (("gpt-image-1",), True, "quick")
+    make(tmp_path, "b", toml='aliases = ["a b"]')
+    assert "aliases.0: no model is called 'a b'" in str(served(tmp_path).faults["b"])
+
+
+def test_only_the_queues_of_the_default_model_have_no_name_in_theirs(tmp_path: Path) -> None:
+    make(tmp_path, "a", "img2txt")
+    found = served(tmp_path)
+    scenes, a = found.folders
+    assert queues_of(scenes, found) == ["txt2img", "img2txt", "txt2img.bulk", "img2txt.bulk"]
+    assert queues_of(a, found) == ["img2txt.a", "img2txt.a.bulk"]
+    assert queues_of(a, found.only(["a"])) == ["img2txt.a", "img2txt.a.bulk"]
+
+
+def test_queues_are_chosen_by_name_or_by_kind(tmp_path: Path) -> None:
+    make(tmp_path, "a", "img2txt")
+    found = served(tmp_path)
+    assert served_queues(found, "img2txt") == ["img2txt", "img2txt.a"]
+    assert served_queues(found, "img2txt.a.bulk, txt2img") == ["txt2img", "img2txt.a.bulk"]
+    with pytest.raises(InvalidSetting, match=r"do not serve txt2img\.a, but txt2img, img2txt"):
+        served_queues(found, "txt2img.a")
+
+
+def test_plain_messages_are_for_who_has_a_default_model_of_all_kinds(tmp_path: Path) -> None:
+    make(tmp_path, "a", "img2txt")
+    settings, found = load_settings(), served(tmp_path)
+    assert "celery" in crews_of(settings, "cpu", found)[0].queues
+    assert "celery" not in crews_of(settings, "cpu", found.only(["a"]))[0].queues
