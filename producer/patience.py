@@ -81,7 +81,7 @@ class Unserved:
         if not queues or time.monotonic() < self._not_before:
             return
         served = {queue for worker in self._client.workers() for queue in worker.queues}
-        known = self._client.models()
+        known = self._client.models(max_age_s=0)
         for queue in sorted(queues - served):
             if known.waits_for(queue) == NOBODY and not is_run(queue):
                 self._told.add(queue)
@@ -138,7 +138,8 @@ def place(status: JobStatus) -> str:
         words.append(f"step {status.progress.step} of {status.progress.of}")
         words.append(f"about {duration(status.progress.left_s)} left")
     if status.waits_for is not None:
-        words.append(status.waits_for if "load" in status.waits_for else f"for {status.waits_for}")
+        is_there = status.waits_for.startswith("loading")
+        words.append(status.waits_for if is_there else f"waits for {status.waits_for}")
     elif status.estimated_wait_s is not None:
         words.append(f"about {duration(status.estimated_wait_s)}")
     if status.attempt > 1:

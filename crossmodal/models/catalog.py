@@ -126,7 +126,7 @@ class Served:
 
     def only(self, names: Collection[str]) -> "Served":
         """Those with one of these names. Raises `InvalidSetting` for a name that none has."""
-        known = {folder.name for folder in self.folders}
+        known = [folder.name for folder in self.folders]
         for name in names:
             if name in self.faults:
                 raise self.faults[name]

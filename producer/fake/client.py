@@ -6,6 +6,7 @@ from crossmodal.errors import CrossmodalError, InvalidParams
 from crossmodal.jobs.batches import Batches
 from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.models import FRESH_S, KnownModels
 from crossmodal.jobs.record import WorkerInfo
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.task import tasks
@@ -102,6 +103,11 @@ class FakeCalls(ClientCalls):
         super().__init__(client.settings)
         self.ledger = FakeLedger(client)
         self.batches = Batches(client.settings, self.ledger)
+
+    @call
+    def models(self, *, max_age_s: float = FRESH_S) -> Steps[KnownModels]:
+        yield from self.workers()
+        return (yield from super().models(max_age_s=max_age_s))
 
     @call
     def workers(self) -> Steps[list[WorkerInfo]]:

@@ -146,7 +146,10 @@ def test_celerys_backend_is_given_all_of_the_url() -> None:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
     server = start_valkey(
-        tmp_path / "valkey", (port := free_port()), more=["cluster-enabled yes"], binary=BINARY
+        tmp_path / "valkey",
+        (port := free_port()),
+        binary=BINARY,
+        more=["cluster-enabled yes", f"cluster-port {free_port()}"],
     )
     yield valkey_url(port)
     server.stop(10)

@@ -306,7 +306,10 @@ def test_result_without_waiting_says_where_the_job_is(run: Run, client: Client) 
     job = client.txt2img("a circle")
     done = run("result", job.id, "--timeout", "0")
     assert done.returncode == 1
-    assert f"job {job.id} is queued, next: `crossmodal result {job.id}` waits" in done.stderr
+    assert (
+        f"job {job.id} is queued, next, waits for a worker: `crossmodal result {job.id}` waits"
+        in done.stderr
+    )
     client.cancel(job.id)
     assert f"canceled job {job.id} was canceled" in run("result", job.id, "--timeout", "0").stderr
 

@@ -68,7 +68,7 @@ def test_two_models_of_one_name_are_not_both_served(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_models_must_be_one(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSetting, match="CROSSMODAL_MODELS=.* cannot be read"):
+    with pytest.raises(InvalidSetting, match=r"CROSSMODAL_MODELS=.* cannot be read"):
         served(tmp_path / "nowhere")
 
 
