@@ -15,7 +15,7 @@ from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import RESULTS, check_batch_id, new_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
-from crossmodal.jobs.params import Params, fingerprint, fix_seed, parse_params, task_of
+from crossmodal.jobs.params import Params, fingerprint, fix_seed, task_of
 from crossmodal.jobs.record import ItemResult, JobState
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.fields import BlobRef
@@ -180,8 +180,9 @@ class ClientCalls(Following):
         if max_queued is not None:
             max_queued = yield from ApiKeys(self.settings).max_queued(known.owner, max_queued)
         webhook = yield from self.ledger.webhook(known.id)
+        params = yield from self.checked(known.task.kind, known.params)
         return (yield from self.submit(
-            parse_params(known.task, known.params), idempotency_key=f"retry:{known.id}",
+            params, idempotency_key=f"retry:{known.id}",
             origin=Origin(known.owner, max_queued, webhook=webhook),
         ))  # fmt: skip
 

@@ -62,5 +62,6 @@ def _rows(found: JobResult) -> list[tuple[str, Any]]:
         near = found.suggestions
         words = (f"{w} (nearest: {near[w]})" if w in near else w for w in found.unknown_words)
         rows.append(("unknown words", ", ".join(words)))
+    rows += [("warning", text) for text in found.warnings]
     rows.append(("total", f"{found.timings.total_s:.3f} s"))
     return rows

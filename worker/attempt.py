@@ -44,7 +44,7 @@ from crossmodal.jobs.params import (
 )
 from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
 from crossmodal.jobs.runners import AsyncRunner
-from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.base import ItemParams, build
 from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.task import Task
 from crossmodal.metrics import job_ended, output_stored
@@ -153,7 +153,7 @@ class JobRunner:
     async def _run_attempt(self, task: Task, attempt: Attempt) -> Ending:
         """Every way in which an attempt can end, as an `Ending`."""
         try:
-            result = await self._work(attempt, parse_params(task, attempt.params))
+            result = await self._work(task, attempt)
             done = await self._insist(self._ledger.succeed(attempt, result))
             return result if done else _superseded(attempt)
         except Superseded:
@@ -247,26 +247,29 @@ class JobRunner:
 
     # -- work -----------------------------------------------------------------------------
 
-    async def _work(self, attempt: Attempt, params: Params) -> JobResult:
+    async def _work(self, task: Task, attempt: Attempt) -> JobResult:
         """What the attempt made, stored. Raises `Superseded`, `TimedOut` and what goes wrong."""
-        token = CancelToken(attempt, self._settings.run_time_limit_of(task_of(params)))
+        token = CancelToken(attempt, self._settings.run_time_limit_of(task))
         with self._in_hand.watching(token):
             async with token.held():
-                if isinstance(params, BulkParams):
-                    return await self._bulk.run(token, params)
-                return await self._single(token, params)
+                if task.is_bulk:
+                    return await self._bulk.run(token, build(BulkParams, attempt.params))
+                return await self._single(token, task)
 
-    async def _single(self, token: CancelToken, params: ItemParams) -> JobResult:
-        begun = time.monotonic()
+    async def _single(self, token: CancelToken, task: Task) -> JobResult:
+        begun, raw = time.monotonic(), token.attempt.params
         try:
-            host = self.hosts.of(queue_of(params))
+            host = self.hosts.of(Queue(task, raw.get("model")))
         except NotServed as e:
-            raise ModelNotFound(f"the model {params.model} is not the default one any more") from e
+            raise ModelNotFound(
+                f"the model {raw.get('model')} is not the default one any more"
+            ) from e
+        params = build((await host.info()).params_of(task.kind), raw)
         image = await self._items.image(params, host)
         with tracing.span("infer", kind="client"):
             progress = ProgressTeller(self._redis, self._ledger, token.attempt)
             [answer] = await self._items.infer(
-                token, host, task_of(params), [HostRequest(params, image)], progress=progress
+                token, host, task, [HostRequest(params, image)], progress=progress
             )
             if isinstance(answer, CrossmodalError):
                 raise answer
@@ -291,6 +294,7 @@ class JobRunner:
             params=params.model_dump(mode="json", exclude={"metadata"}),
             model=answer.model,
             bundle_version=answer.bundle_version,
+            repeatable=answer.repeatable,
             timings=_timings(attempt, answer, store_s, time.monotonic() - begun),
             batch_size=answer.batch_size,
             attempt=attempt.number,
@@ -340,11 +344,8 @@ def _measure(task: Task, attempt: Attempt, ending: Ending, run_s: float) -> None
 
 
 def _items(task: Task, attempt: Attempt) -> int:
-    try:
-        params = parse_params(task, attempt.params)
-    except InvalidParams:
-        return 1
-    return params.items if isinstance(params, BulkParams) else 1
+    items = attempt.params.get("items") if task.is_bulk else 1
+    return items if isinstance(items, int) else 1
 
 
 def _superseded(attempt: Attempt) -> Skipped:

@@ -28,7 +28,7 @@ from crossmodal.jobs.bulk import BulkItem, unpack_items
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.params import MAX_ITEMS, BulkParams, queue_of, task_of
 from crossmodal.jobs.record import ITEM_RESULTS, Failure, ItemResult, JobResult, Timings
-from crossmodal.kinds.base import ItemParams, Kind
+from crossmodal.kinds.base import ItemParams, Kind, build, build_many
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.queue import Queue
 from crossmodal.metrics import output_stored
@@ -192,7 +192,8 @@ class BulkRun:
 
     async def _prepare(self, message: Message, part: list[int]) -> list[Prepared]:
         with tracing.span("prepare", first=part[0], items=len(part)):
-            parsed = await self._blobs.call(_parsed, message.kind, message.items, part)
+            schema = (await message.host.info()).params_of(message.kind)
+            parsed = await self._blobs.call(_parsed, message.kind, schema, message.items, part)
             if message.kind.picture is None:
                 return parsed
             packed = [message.items[one.place].image for one in parsed]
@@ -288,25 +289,31 @@ async def _all_or_none(work: Iterable[Coroutine[Any, Any, Prepared]]) -> list[Pr
     return [task.result() for task in tasks]
 
 
-def _parsed(kind: Kind, items: Sequence[BulkItem], part: Sequence[int]) -> list[Prepared]:
+def _parsed(
+    kind: Kind, schema: type[ItemParams], items: Sequence[BulkItem], part: Sequence[int]
+) -> list[Prepared]:
     """The params of each item of a part, or what is wrong with them."""
     raws = [_raw(kind, items[i]) for i in part]
     known: Sequence[ItemParams | None]
     try:
-        known = kind.build_many(raws)
+        known = build_many(schema, raws)
     except InvalidParams:  # in at least one of them, which is to fail alone
         known = [None] * len(part)
     return [
-        _parsed_item(kind, i, items[i].custom_id, raw, params)
+        _parsed_item(schema, i, items[i].custom_id, raw, params)
         for i, raw, params in zip(part, raws, known, strict=True)
     ]
 
 
 def _parsed_item(
-    kind: Kind, place: int, custom_id: str, raw: dict[str, Any], known: ItemParams | None
+    schema: type[ItemParams],
+    place: int,
+    custom_id: str,
+    raw: dict[str, Any],
+    known: ItemParams | None,
 ) -> Prepared:
     try:
-        return Prepared(place, custom_id, known or kind.build(raw))
+        return Prepared(place, custom_id, known or build(schema, raw))
     except InvalidParams as e:
         return Prepared(place, custom_id, error=e)
 

@@ -97,4 +97,5 @@ class Items:
             "seed": getattr(params, "seed", None),
             "unknown_words": answer.unknown_words,
             "suggestions": answer.suggestions,
+            "warnings": answer.warnings,
         }

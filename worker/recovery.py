@@ -14,14 +14,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from crossmodal.errors import BrokerUnavailable, InvalidParams, JobNotFound
+from crossmodal.errors import BrokerUnavailable, JobNotFound
 from crossmodal.jobs.calls import redis, undecoded
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.message import job_of, message_of
+from crossmodal.jobs.message import job_of, message_for
 from crossmodal.jobs.names import celery_prefix, job_key, messages_key, queue_key
-from crossmodal.jobs.params import parse_params
-from crossmodal.jobs.record import Failure, Job
+from crossmodal.jobs.record import Job
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.queue import Queue
@@ -82,21 +81,13 @@ class Recovery(Thread):
 
     def _recover(self, queue: str) -> None:
         self._run(self._ledger.promote(queue))
-        silent = {job.id: job for job in self._silent(queue)}
+        own, silent = Queue.parse(queue), {job.id: job for job in self._silent(queue)}
         if not silent:
             return
         for job_id in self._spoken_of(set(silent)):
             del silent[job_id]
         for job in silent.values():
-            try:
-                message = message_of(
-                    job.id, parse_params(job.task, job.params), Queue.parse(queue).model
-                )
-            except InvalidParams as e:  # its sender's, which plain Celery took
-                log.error("job %s has no message and cannot get one: %s", job.id, e.code)
-                self._run(self._ledger.refuse(job.id, Failure.of(e)))
-                continue
-            if self._run(self._ledger.requeue(job, message)):
+            if self._run(self._ledger.requeue(job, message_for(own, job.id, job.params))):
                 log.warning("the message of job %s was lost: sent it again", job.id)
 
     def _silent(self, queue: str) -> Iterator[Job]:

@@ -13,7 +13,7 @@ import binascii
 import json
 import re
 import secrets
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -32,14 +32,17 @@ _ID = re.compile(rb'"id":\s*"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"')
 
 
 def message_of(job_id: str, params: Params, model: str | None = None) -> str:
-    """The message whose job has its record: workers take the params from there.
+    """The message of a job for the queue of this model, or of the default one."""
+    shown = params.model_dump(mode="json", exclude_defaults=True)
+    return message_for(Queue(task_of(params), model), job_id, shown)
 
-    It is for the queue of this model, or of the default one.
+
+def message_for(queue: Queue, job_id: str, params: Mapping[str, Any]) -> str:
+    """The message whose job has its record: workers take the params from there.
 
     It carries no more than Celery needs, and their beginning for Flower to show: a queue may
     hold a million of them.
     """
-    queue = Queue(task_of(params), model)
     headers = {
         "lang": "py", "task": queue.task.celery_name, "id": job_id, "argsrepr": "()",
         "kwargsrepr": _shown(params), RECORDED_HEADER: True,
@@ -56,9 +59,9 @@ def message_of(job_id: str, params: Params, model: str | None = None) -> str:
     return json.dumps(message, separators=(",", ":"))
 
 
-def _shown(params: Params) -> str:
+def _shown(params: Mapping[str, Any]) -> str:
     """What of the params Flower and logs get to see: the beginnings of texts, and no metadata."""
-    values = params.model_dump(mode="json", exclude_defaults=True, exclude={"metadata"})
+    values = {name: value for name, value in params.items() if name != "metadata"}
     for name, value in values.items():
         text = value.get("key") if isinstance(value, dict) else value  # of a blob
         if isinstance(text, str) and len(text) > MAX_SHOWN:

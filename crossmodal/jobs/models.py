@@ -12,7 +12,7 @@ from crossmodal.jobs.record import Failure, ModelInfo, ModelState, WorkerInfo
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.queue import Queue
-from crossmodal.kinds.schema import build_by, properties_of
+from crossmodal.kinds.schema import build_by, class_by, properties_of
 from crossmodal.kinds.task import Task, tasks
 from crossmodal.settings import Settings
 from crossmodal.unknown import check_fields, nearest, shown
@@ -67,6 +67,7 @@ class KnownModels(Mapping[str, ModelInfo]):
         self._models = {model.name: model for model in models}
         self._workers = workers
         self._aliases = {alias: model for model in models for alias in model.aliases}
+        self._classes: dict[tuple[str, str], type[ItemParams]] = {}
         self.read_at = time.monotonic()
 
     def __getitem__(self, name: str) -> ModelInfo:
@@ -126,12 +127,16 @@ class KnownModels(Mapping[str, ModelInfo]):
             return kind.build(raw)
         self._check_alive(model)
         raw = raw if raw.get("model") is None else {**raw, "model": model.name}
-        schema = model.kinds[kind.name].params
-        return (
-            kind.build(raw)
-            if schema is None
-            else build_by(kind, schema, raw, where or kind.name, beside)
-        )
+        if model.kinds[kind.name].params is None:  # nobody has loaded it yet
+            return kind.build(raw)
+        return build_by(self._class(kind, model), raw, where or kind.name, beside)
+
+    def _class(self, kind: Kind, model: ModelInfo) -> type[ItemParams]:
+        found = self._classes.get((kind.name, model.name))
+        if found is None:
+            found = class_by(kind, model.kinds[kind.name].params)
+            self._classes[kind.name, model.name] = found
+        return found
 
     def check_fields(self, kind: Kind, raw: Mapping[str, Any], where: str) -> None:
         """Raise `InvalidParams` for params, at `where`, that their model does not have."""

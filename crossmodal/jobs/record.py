@@ -76,8 +76,12 @@ class JobResult(_Value):
     seed: int | None = None
     unknown_words: tuple[str, ...] = ()
     suggestions: dict[str, str] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    """What who asked should know, as that the model reads no prompt as long as that."""
     model: str
     bundle_version: str
+    repeatable: Literal["exact", "close"] | None = None
+    """Whether the same seed and params give the same bytes, or nearly."""
     timings: Timings
     batch_size: int
     attempt: int
@@ -109,6 +113,7 @@ class ItemResult(_Value):
     seed: int | None = None
     unknown_words: tuple[str, ...] = ()
     suggestions: dict[str, str] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     failure: Failure | None = None
 
 

@@ -8,7 +8,7 @@ as long as its job, and how what was made is stored. A kind knows no model.
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
@@ -136,17 +136,6 @@ class Kind:
         """Params from untrusted fields. Raises `InvalidParams`, naming every bad field."""
         return build(self.params, raw)
 
-    def build_many(self, raws: Iterable[Mapping[str, Any]]) -> list[ItemParams]:
-        """The same for many, faster. Raises `InvalidParams` where one of them is wrong."""
-        try:
-            return self._many.validate_python(raws)
-        except ValidationError as e:
-            raise _invalid(e) from e
-
-    @cached_property
-    def _many(self) -> TypeAdapter[list[ItemParams]]:
-        return TypeAdapter(list[self.params])  # type: ignore[name-defined]
-
 
 def build(params: type[P], raw: Mapping[str, Any]) -> P:
     """`params` from untrusted fields. Raises `InvalidParams`, naming every bad field."""
@@ -154,6 +143,19 @@ def build(params: type[P], raw: Mapping[str, Any]) -> P:
         return params.model_validate(dict(raw))
     except ValidationError as e:
         raise _invalid(e) from e
+
+
+def build_many(params: type[P], raws: Iterable[Mapping[str, Any]]) -> list[P]:
+    """The same for many, faster. Raises `InvalidParams` where one of them is wrong."""
+    try:
+        return _many(params).validate_python(raws)  # type: ignore[no-any-return]
+    except ValidationError as e:
+        raise _invalid(e) from e
+
+
+@lru_cache(maxsize=256)
+def _many(params: type[BaseModel]) -> TypeAdapter[Any]:
+    return TypeAdapter(list[params])  # type: ignore[valid-type]
 
 
 def _invalid(error: ValidationError) -> InvalidParams:

@@ -44,15 +44,19 @@ def properties_of(schema: Schema | None) -> dict[str, Any]:
 
 
 def build_by(
-    kind: Kind, schema: Schema, raw: Mapping[str, Any], where: str, beside: Iterable[str] = ()
+    params: type[ItemParams], raw: Mapping[str, Any], where: str, beside: Iterable[str] = ()
 ) -> ItemParams:
     """Params from untrusted fields, at `where`, which have others `beside` them.
 
     Raises `InvalidParams`, naming every bad or unknown field.
     """
-    params = _params(kind.name, json.dumps(schema, sort_keys=True))
     check_fields(raw, dict.fromkeys([*params.model_fields, *beside]), where)
     return build(params, raw)
+
+
+def class_by(kind: Kind, schema: Schema | None) -> type[ItemParams]:
+    """A class that checks what a schema says; the kind's own where there is none."""
+    return kind.params if schema is None else _params(kind.name, json.dumps(schema, sort_keys=True))
 
 
 @lru_cache(maxsize=256)

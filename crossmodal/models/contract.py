@@ -11,7 +11,7 @@ A process calls a model with one batch after another, unless it says that it `is
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -48,12 +48,14 @@ class Request(NamedTuple):
 class Picture(NamedTuple):
     """What was drawn, uint8 RGB (H, W, 3), and what of the prompt was not understood.
 
-    `suggestions` has, for some of those words, known ones of nearly the same spelling.
+    `suggestions` has, for some of those words, known ones of nearly the same spelling; `warnings`
+    are sentences for whoever has asked, as of a prompt that was cut.
     """
 
     pixels: Pixels
     unknown_words: tuple[str, ...] = ()
     suggestions: Mapping[str, str] = {}
+    warnings: tuple[str, ...] = ()
 
 
 class Caption(NamedTuple):
@@ -132,6 +134,10 @@ class Model(ABC):
         super().__init_subclass__(**kwargs)
         if hasattr(cls, "kind") and not hasattr(cls, "Params"):
             cls.Params = kind_named(cls.kind).params
+
+    def batch_key(self, params: Any) -> Hashable:
+        """What is equal for all requests of a batch: the params that are `shared`."""
+        return tuple(getattr(params, name) for name in self.shared)
 
     @abstractmethod
     def load(self, folder: Path, device: str) -> None:

@@ -6,7 +6,7 @@ sizes, and pictures of NaN. Nothing is ever asked of a hub, no pickle is read, n
 
 import inspect
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ from pydantic import Field, ValidationError, create_model
 
 from crossmodal.errors import ModelInvalid, described
 from crossmodal.invalid import explained
+from crossmodal.kinds.fields import text_of
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.catalog import CONFIG, FolderConfig
-from crossmodal.models.contract import Batch, Model, Outcome
+from crossmodal.models.contract import Batch, Model, Outcome, Picture
+from crossmodal.models.prompt_reader import PromptReader
 
 MAX_SIDE = 2_048
+MAX_PROMPT = 4_000  # characters; what of these the model does not read is said
 KNOWN: dict[str, tuple[str, type, dict[str, Any]]] = {  # ours: theirs, its type, bounds of ours
     "steps": ("num_inference_steps", int, {"ge": 1, "le": 200}),
     "guidance": ("guidance_scale", float, {"ge": 0, "le": 50}),
@@ -58,6 +61,7 @@ class DiffusersFolder(Model):
             ours: theirs for ours, (theirs, *_) in KNOWN.items() if theirs in self._takes
         }
         self.shared = (*self._names, "width", "height")
+        self._reader = PromptReader.of(self._pipe, self._takes)
         try:
             self.Params = create_model("DiffusersParams", __base__=Txt2ImgParams, **self._fields())
             self.Params.model_validate(self.example())
@@ -87,20 +91,23 @@ class DiffusersFolder(Model):
         """What can be asked for beside the kind's own params; its temperature is none of them."""
         side, multiple = self._sides()
         size = {"ge": multiple, "le": MAX_SIDE, "multiple_of": multiple}
-        known: dict[str, tuple[type, Any, dict[str, Any]]] = {
+        known: dict[str, tuple[Any, Any, dict[str, Any]]] = {
             "temperature": (float, 1.0, {"ge": 1, "le": 1}),
             "width": (int, side, size), "height": (int, side, size),
         }  # fmt: skip
         for ours, theirs in self._names.items():
             _, kind, bounds = KNOWN[ours]
             known[ours] = (kind, kind(self._takes[theirs].default or 0), bounds)
+        if "negative_prompt" in self._takes:
+            known["negative_prompt"] = (text_of(0, MAX_PROMPT) | None, None, {})
         defaults = self._config.defaults
         if strange := set(defaults) - set(known):
             raise ModelInvalid(
                 f"{CONFIG} in {self._folder}: defaults: {min(strange)!r} is none of "
                 f"{', '.join(known)}"
             )
-        return {
+        prompt = Field(description="What to draw.")
+        return {"prompt": (text_of(1, MAX_PROMPT), prompt)} | {
             name: (kind, Field(default=defaults.get(name, own), validate_default=True, **bounds))
             for name, (kind, own, bounds) in known.items()
         }
@@ -119,9 +126,15 @@ class DiffusersFolder(Model):
     def example(self) -> Mapping[str, Any]:
         return {"prompt": "a picture", "seed": 0}
 
+    def batch_key(self, params: Any) -> Hashable:
+        """Without a negative prompt a pipeline computes something else than with an empty one."""
+        return super().batch_key(params), _negative(params) is None
+
     def run(self, batch: Batch) -> Sequence[Outcome]:
         first = batch[0].params
         options = {theirs: getattr(first, ours) for ours, theirs in self._names.items()}
+        if _negative(first) is not None:
+            options["negative_prompt"] = [_negative(request.params) for request in batch]
         if "use_resolution_binning" in self._takes:  # it would draw another size than asked
             options["use_resolution_binning"] = False
         options |= self._steps(batch, first)
@@ -132,10 +145,27 @@ class DiffusersFolder(Model):
                     width=first.width, height=first.height, output_type="np",
                     generator=[torch.Generator("cpu").manual_seed(r.seed) for r in batch],
                     **options,
-                ).images  # fmt: skip
+                )  # fmt: skip
         finally:
             self._pipe.maybe_free_model_hooks()  # also where a step has raised
-        return [_checked(picture, first.width, first.height) for picture in drawn]
+        unfit = getattr(drawn, "nsfw_content_detected", None) or [False] * len(batch)
+        return [
+            self._checked(request.params, pixels, is_unfit)
+            for request, pixels, is_unfit in zip(batch, drawn.images, unfit, strict=True)
+        ]
+
+    def _checked(self, params: Any, pixels: Any, is_unfit: bool) -> Outcome:
+        if pixels.shape[:2] != (params.height, params.width):
+            found = f"{pixels.shape[1]} x {pixels.shape[0]}"
+            return ValueError(
+                f"{params.width} x {params.height} pixels were asked for, and {found} were drawn"
+            )
+        warnings = [self._reader.warning("prompt", params.prompt)]
+        if _negative(params):
+            warnings.append(self._reader.warning("negative prompt", params.negative_prompt))
+        if is_unfit:
+            warnings.append("the model's safety checker has made a picture black")
+        return Picture(np.asarray(pixels), warnings=tuple(filter(None, warnings)))
 
     def _steps(self, batch: Batch, first: Any) -> dict[str, Any]:
         """Have each step told; older pipelines only tick their progress bar."""
@@ -172,8 +202,5 @@ class _Bar:
         self._batch.step(min(self._done, self._of), self._of)
 
 
-def _checked(picture: Any, width: int, height: int) -> Outcome:
-    if picture.shape[:2] != (height, width):
-        found = f"{picture.shape[1]} x {picture.shape[0]}"
-        return ValueError(f"{width} x {height} pixels were asked for, and {found} were drawn")
-    return np.asarray(picture)
+def _negative(params: Any) -> str | None:
+    return getattr(params, "negative_prompt", None)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
 from crossmodal.errors import InvalidParams
+from crossmodal.kinds.fields import NameOfModel
 from crossmodal.kinds.registry import kinds
 from crossmodal.settings import Settings
 from crossmodal.unknown import check_fields, nearest
@@ -41,7 +42,7 @@ def _is_text(annotation: Any) -> bool:
     """Whether all values of such a type are texts."""
     if get_origin(annotation) is Literal:
         return all(isinstance(value, str) for value in get_args(annotation))
-    return annotation is str
+    return annotation is str or annotation == NameOfModel | None
 
 
 PICTURES = {name: kind.picture for name, kind in kinds().items() if kind.picture is not None}

@@ -53,8 +53,10 @@ class ResultView(BaseModel):
     seed: int | None
     unknown_words: list[str]
     suggestions: dict[str, str]
+    warnings: list[str]
     model: str
     bundle_version: str
+    repeatable: Literal["exact", "close"] | None
     timings: Timings
     batch_size: int
     attempt: int

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from crossmodal.jobs.record import Progress
-from producer import Client
+from producer import Client, InvalidParams
 from tests.commands import run_command
 from tests.conftest import settings_of, stack_environment
 from tests.servers import start_server
@@ -74,11 +74,15 @@ def test_a_folder_of_diffusers_is_served(tmp_path: Path, name: str) -> None:
         assert client.read(again.images[0])[-200:] == client.read(drawn.images[1])[-200:]
         many = list(client.map_txt2img(["a blue star", "a cat"] * 4, seed=1))
         assert [len(item.images) for item in many] == [1] * 8
-        refused = client.txt2img("a", temperature=0.5)
-        assert refused.wait(WAIT_S) == "failed"
-        failure = client.status(refused).failure
-        assert failure is not None
-        assert (failure.code, "temperature" in failure.message) == ("invalid_params", True)
+        assert (drawn.params["steps"], drawn.repeatable) == (6, "exact")
+        few = client.txt2img("a red circle", steps=2, width=64).result(timeout_s=WAIT_S)
+        assert (few.params["steps"], few.images[0].width) == (2, 64)
+        with pytest.raises(InvalidParams, match="temperature: Input should be greater"):
+            client.txt2img("a", temperature=0.5)
+        with pytest.raises(InvalidParams, match="unknown field 'stepz': did you mean 'steps'"):
+            client.txt2img("a", stepz=2)
+        long = client.txt2img("a red circle " * 300).result(timeout_s=WAIT_S)
+        assert "of which the model reads" in long.warnings[0]
 
 
 def test_a_folder_of_transformers_is_served(tmp_path: Path) -> None:

@@ -111,6 +111,56 @@ def test_what_a_pipeline_would_take_in_silence_is_refused(
         params.model_validate({"prompt": "a", **wrong})
 
 
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "pixart"])
+def test_a_negative_prompt_draws_another_picture_and_none_is_not_an_empty_one(
+    root: Path, name: str
+) -> None:
+    pipeline = loaded(family(root, name), max_batch=4)
+    fields = {"prompt": "a red circle", "seed": 7, **SIZE}
+    negative = [None, "", "a cat on a white background"]
+    asked = [
+        HostRequest(pipeline.model.Params.model_validate(fields | {"negative_prompt": text}))
+        for text in negative
+    ]
+    drawn = [pipeline.run([one])[0] for one in asked]
+    assert all(isinstance(one, Drawn) for one in drawn)
+    assert not np.array_equal(drawn[1].images, drawn[2].images)  # type: ignore[union-attr]
+    keys = [pipeline.key(one) for one in asked]
+    assert keys[0] != keys[1]
+    assert keys[1] == keys[2]
+
+
+def test_a_model_that_takes_no_negative_prompt_has_none(root: Path) -> None:
+    assert "negative_prompt" not in loaded(family(root, "lcm")).model.Params.model_fields
+
+
+@pytest.mark.parametrize(("name", "limit"), [("sd", 77), ("sdxl", 77), ("sd3", 256), ("flux", 512)])
+def test_what_a_pipeline_does_not_read_of_a_prompt_is_said(
+    root: Path, name: str, limit: int
+) -> None:
+    pipeline = loaded(family(root, name))
+    texts = ["a red circle", "a red circle " * 200 + "on navy"]
+    drawn = [
+        pipeline.run([HostRequest(pipeline.model.Params.model_validate({"prompt": t, **SIZE}))])[0]
+        for t in texts
+    ]
+    short, long = (one.warnings for one in drawn if isinstance(one, Drawn))
+    assert short == ()
+    [said] = long
+    assert f"of which the model reads {limit}: it does not know of" in said
+    assert len(said) < 250
+
+
+def test_a_picture_that_a_checker_has_made_black_is_said_to_be(root: Path) -> None:
+    pipeline = loaded(family(root, "sd"))
+    pipe = pipeline.model._pipe  # type: ignore[attr-defined]
+    params = pipeline.model.Params.model_validate({"prompt": "a", "seed": 1, **SIZE})
+    pipe.run_safety_checker = lambda image, *_: (image * 0, [True])  # as one with weights does
+    [drawn] = pipeline.run([HostRequest(params)])
+    assert isinstance(drawn, Drawn)
+    assert drawn.warnings == ("the model's safety checker has made a picture black",)
+
+
 def test_a_picture_of_nan_is_an_error_and_not_black(root: Path) -> None:
     pipeline = loaded(family(root, "sd"))
     pipeline.model._pipe.unet.conv_out.bias.data.fill_(float("nan"))  # type: ignore[attr-defined]

@@ -106,7 +106,9 @@ def stored(
 ) -> list[tuple[ImageRef, bytes]]:
     """What a worker stores of two pictures."""
     worker = Blobs(load_settings(storage_url=tmp_path.as_uri()))
-    answer = Answer("scenes", "abc", np.stack([pixels, pixels]), [], [], {}, 1, 0.0, 0.0)
+    answer = Answer(
+        "scenes", "abc", "exact", np.stack([pixels, pixels]), [], [], {}, [], 1, 0.0, 0.0
+    )  # fmt: skip
     attempt = Attempt("job", 1, {}, 0.0, 0.0, 1, 0, is_last=False, is_suspect=False)
     try:
         refs = worker.put_images(attempt, params, answer, folder)

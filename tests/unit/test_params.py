@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from crossmodal.errors import InvalidParams, InvalidPrompt
 from crossmodal.jobs.names import check_job_id, new_job_id
 from crossmodal.jobs.params import fingerprint, fix_seed, parse_params
-from crossmodal.kinds.base import build
+from crossmodal.kinds.base import build, build_many
 from crossmodal.kinds.fields import MAX_METADATA, MAX_PROMPT, MAX_SEED, clean_prompt
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import TXT2IMG, Txt2ImgParams
@@ -137,10 +137,10 @@ def test_an_id_that_could_escape_its_key_is_refused(job_id: str) -> None:
     ],
 )
 def test_many_params_are_parsed_as_one(task: Task, raw: dict[str, object]) -> None:
-    assert task.kind.build_many([raw, raw]) == [task.kind.build(raw)] * 2
+    assert build_many(task.kind.params, [raw, raw]) == [task.kind.build(raw)] * 2
 
 
 @at_once("wrong", [{"prompt": ""}, {"prompt": 1}, {}, "a red circle"])
 def test_one_of_many_that_is_wrong_is_noticed(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidParams):
-        TXT2IMG.build_many([{"prompt": "a red circle"}, wrong])
+        build_many(TXT2IMG.params, [{"prompt": "a red circle"}, wrong])

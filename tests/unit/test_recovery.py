@@ -10,7 +10,6 @@ from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.message import job_of, message_of
 from crossmodal.jobs.names import celery_prefix, job_key, messages_key, new_job_id, queue_key
 from crossmodal.jobs.origin import Origin
-from crossmodal.jobs.record import JobState
 from crossmodal.jobs.runners import Runner
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
@@ -233,7 +232,7 @@ def test_a_message_of_any_priority_is_found(
     assert sent_again(settings, redis) == []
 
 
-def test_a_job_that_cannot_have_a_message_fails_and_keeps_no_other_from_one(
+def test_a_job_whose_record_cannot_be_read_keeps_no_other_from_its_message(
     settings: Settings, ledger: Ledger, redis: Any
 ) -> None:
     bad, unreadable, lost = (new_job_id(), submit(ledger), submit(ledger))
@@ -242,7 +241,5 @@ def test_a_job_that_cannot_have_a_message_fails_and_keeps_no_other_from_one(
     for job_id in (bad, unreadable, lost):
         grow_old(settings, redis, job_id)
     redis.hset(job_key(settings.key_prefix, unreadable), "attempt", "many")
-    assert sent_again(settings, redis) == [lost]
-    job = ledger.get(bad)
-    assert job.failure is not None
-    assert (job.state, job.failure.code) == (JobState.FAILED, "invalid_params")
+    # What is wrong with params is said by who runs the job.
+    assert set(sent_again(settings, redis)) == {bad, lost}

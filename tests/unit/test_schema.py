@@ -7,7 +7,7 @@ from pydantic import Field, create_model
 
 from crossmodal.errors import InvalidParams, InvalidPrompt
 from crossmodal.kinds.fields import text_of
-from crossmodal.kinds.schema import build_by, properties_of, schema_of
+from crossmodal.kinds.schema import build_by, class_by, properties_of, schema_of
 from crossmodal.kinds.txt2img import TXT2IMG, Txt2ImgParams
 
 SCHEDULER: Any = Literal["euler", "ddim"]
@@ -27,7 +27,7 @@ SCHEMA = schema_of(Turbo)
 
 
 def built(**fields: Any) -> dict[str, Any]:
-    return build_by(TXT2IMG, SCHEMA, {"prompt": "a fox", **fields}, "here").model_dump()
+    return build_by(class_by(TXT2IMG, SCHEMA), {"prompt": "a fox", **fields}, "here").model_dump()
 
 
 def test_what_is_not_said_is_as_the_model_has_it_by_default() -> None:
@@ -74,7 +74,7 @@ def test_a_prompt_is_as_long_as_the_model_allows() -> None:
 
 def test_a_model_without_params_of_its_own_has_its_kinds() -> None:
     own = schema_of(Txt2ImgParams)
-    assert type(build_by(TXT2IMG, own, {"prompt": "a"}, "")) is Txt2ImgParams
+    assert class_by(TXT2IMG, own) is class_by(TXT2IMG, None) is Txt2ImgParams
     assert "model" not in properties_of(own)
     assert properties_of(None) == {}
 
@@ -84,5 +84,5 @@ def test_what_a_schema_says_in_other_ways_is_left_to_the_model() -> None:
         "type": "object", "required": ["prompt"],
         "properties": {"prompt": {"type": "string"}, "mask": {"$ref": "#/$defs/Mask"}},
     }  # fmt: skip
-    found = build_by(TXT2IMG, odd, {"prompt": "a", "mask": {"x": [1]}}, "")
+    found = build_by(class_by(TXT2IMG, odd), {"prompt": "a", "mask": {"x": [1]}}, "")
     assert found.model_dump()["mask"] == {"x": [1]}

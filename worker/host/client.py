@@ -139,17 +139,21 @@ def _answers(reply: Message, count: int) -> list[Answer | CrossmodalError]:
         made = reply["ok"]
         if len(made["answers"]) != count:
             raise ValueError(f"{len(made['answers'])} answers to {count} requests")
-        return [_answer(one, made["model"], made["bundle_version"]) for one in made["answers"]]
+        maker = made["model"], made["bundle_version"], made.get("repeatable")
+        return [_answer(one, *maker) for one in made["answers"]]
     except (KeyError, TypeError, ValueError) as e:
         raise ModelHostError(f"the model host's reply cannot be understood: {e!r}") from e
 
 
-def _answer(made: Message, model: str, bundle_version: str) -> Answer | CrossmodalError:
+def _answer(
+    made: Message, model: str, bundle_version: str, repeatable: Any
+) -> Answer | CrossmodalError:
     if "error" in made:
         return _error(made["error"])
     return Answer(
-        model, bundle_version, unpack_pixels(made.get("images")), made.get("captions", []),
-        made.get("unknown_words", []), made.get("suggestions", {}), *made["batch"],
+        model, bundle_version, repeatable, unpack_pixels(made.get("images")),
+        made.get("captions", []), made.get("unknown_words", []), made.get("suggestions", {}),
+        made.get("warnings", []), *made["batch"],
     )  # fmt: skip
 
 

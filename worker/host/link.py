@@ -123,8 +123,9 @@ def _info(message: Message) -> HostInfo:
     """What the host says first."""
     try:
         hello = message["hello"]
-        return HostInfo(**{field.name: hello[field.name] for field in fields(HostInfo)})
-    except (KeyError, TypeError) as e:
+        known = {field.name for field in fields(HostInfo)}
+        return HostInfo(**{name: value for name, value in hello.items() if name in known})
+    except (AttributeError, KeyError, TypeError) as e:
         raise ValueError("the host did not say first who it is") from e
 
 

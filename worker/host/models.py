@@ -35,11 +35,12 @@ def load(settings: Settings, device_name: str, name: str) -> ModelHost:
     found = replace(found, name=settings.model_name or found.name)
     pipelines = loaded(found, str(device))
     told = _told(found, pipelines)
+    params = {kind: served.params for kind, served in told.kinds.items()}
     load_s = time.monotonic() - begun
     MODEL_LOAD.labels(name).set(load_s)
     side = _side(found, pipelines.values())
     info = HostInfo(
-        found.name, found.version, name, side or WHOLE_SIDE, os.getpid(), side is not None
+        found.name, found.version, name, side or WHOLE_SIDE, os.getpid(), side is not None, params
     )
     freeze_gc()
     quiet = Quiet()

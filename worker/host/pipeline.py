@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,7 @@ class Drawn(NamedTuple):
     images: NDArray[np.uint8]
     unknown_words: tuple[str, ...]
     suggestions: dict[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 class Described(NamedTuple):
@@ -64,6 +65,8 @@ class Pipeline(ABC):
 
     is_concurrent = True
     """Whether several threads may run it at once."""
+    repeatable: Literal["exact", "close"] | None = None
+    """Whether the same seed gives the same bytes."""
     max_batch: int | None = None
     """What a batch may weigh at most, whatever the settings allow; a request goes in any case."""
 
@@ -96,6 +99,7 @@ class ModelPipeline(Pipeline):
         self.kind = kind_named(model.kind)
         self._draws = self.kind.output == "images"
         self.is_concurrent, self.max_batch = model.is_concurrent, model.max_batch
+        self.repeatable = model.repeatable
 
     def load(self, folder: Path, device: str) -> None:
         """Load the model to a device as torch calls it. Raises `ModelInvalid` and its kin."""
@@ -144,7 +148,7 @@ class ModelPipeline(Pipeline):
         return request.params.count if self._draws else 1
 
     def key(self, request: HostRequest) -> Hashable:
-        return tuple(getattr(request.params, name) for name in self.model.shared)
+        return self.model.batch_key(request.params)
 
     def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
         requests = [part for request in batch for part in self._parts(request)]
@@ -221,7 +225,7 @@ def _drawn(made: Sequence[Any]) -> Drawn:
     first = pictures[0]
     return Drawn(
         np.stack([_pixels(one.pixels) for one in pictures]), first.unknown_words,
-        dict(first.suggestions),
+        dict(first.suggestions), tuple(dict.fromkeys(w for one in pictures for w in one.warnings)),
     )  # fmt: skip
 
 

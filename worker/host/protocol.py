@@ -11,22 +11,27 @@ notice    {"id", "on_device": how many requests are on the device}, when one of 
           there, again with one that goes later than a second, and when others join one alone
 step      {"id", "step": [done, of]}: how far the batch is that some of these are in; now and then
 reply     {"id", "ok": {…}} or {"id", "error": {"code", "message", "retryable"}}; "ok" is
-          {"model", "bundle_version", "answers": [{…} or {"error": …}, …]}
+          {"model", "bundle_version", "repeatable", "answers": [{…} or {"error": …}, …]}
 answer    {"batch": [how many requests, seconds of waiting, seconds of inference]}, and of
-          "images", "captions", "unknown_words" and "suggestions" what is not empty
+          "images", "captions", "unknown_words", "suggestions" and "warnings" what is not empty
 
 The notice tells a worker whose host then dies whether its request can be to blame. Pixels
 travel as raw uint8 RGB. Nothing here is a pickle.
 """
 
 import struct
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from crossmodal.kinds.base import ItemParams, Kind
+from crossmodal.kinds.registry import kind_named
+from crossmodal.kinds.schema import class_by
 from crossmodal.vision.fit import Fit
 
 LENGTH = struct.Struct(">I")
@@ -37,7 +42,10 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class HostInfo:
-    """Who answers at a socket: what it serves, and how it wants pictures."""
+    """Who answers at a socket: what it serves, and how it wants pictures.
+
+    `params` are, by kind, the JSON schemas of what its models take.
+    """
 
     model: str
     bundle_version: str
@@ -45,10 +53,19 @@ class HostInfo:
     image_side: int
     pid: int
     image_is_square: bool = True
+    params: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fit(self) -> Fit:
         return Fit(self.image_side, self.image_is_square)
+
+    def params_of(self, kind: Kind) -> type[ItemParams]:
+        """What checks the params of a kind as its model takes them."""
+        return self._classes.get(kind.name, kind.params)
+
+    @cached_property
+    def _classes(self) -> Mapping[str, type[ItemParams]]:
+        return {name: class_by(kind_named(name), schema) for name, schema in self.params.items()}
 
 
 class Answer(NamedTuple):
@@ -56,10 +73,12 @@ class Answer(NamedTuple):
 
     model: str
     bundle_version: str
+    repeatable: Literal["exact", "close"] | None
     images: NDArray[np.uint8] | None
     captions: list[dict[str, Any]]
     unknown_words: list[str]
     suggestions: dict[str, str]
+    warnings: list[str]
     batch_size: int
     batch_wait_s: float
     inference_s: float

@@ -60,7 +60,7 @@ class ModelHost:
             ]
             return {"ok": {
                 "model": self.info.model, "bundle_version": self.info.bundle_version,
-                "answers": answers,
+                "repeatable": self.batcher.pipeline(task).repeatable, "answers": answers,
             }}  # fmt: skip
         except CrossmodalError as e:
             return _error(e)
@@ -97,6 +97,8 @@ def _answer(ran: Ran) -> Message:
     if outcome.unknown_words:
         made["unknown_words"] = list(outcome.unknown_words)
         made["suggestions"] = outcome.suggestions
+    if outcome.warnings:
+        made["warnings"] = list(outcome.warnings)
     return made
 
 

@@ -1,0 +1,46 @@
+"""How much of a prompt a pipeline reads: what its tokenizers cut is nowhere said by itself."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+NAMES = ("tokenizer", "tokenizer_2", "tokenizer_3")
+UNLIMITED = 100_000  # tokens: tokenizers that know no limit say a larger number
+SHOWN = 80  # characters of what is cut
+
+
+class PromptReader:
+    """The tokenizer of a pipeline that reads most, and how many tokens that are."""
+
+    def __init__(self, tokenizer: Any, limit: int) -> None:
+        self._tokenizer = tokenizer
+        self._limit = limit
+
+    @classmethod
+    def of(cls, pipe: Any, takes: Mapping[str, Any]) -> Self:
+        """That of a pipeline, whose call `takes` these parameters."""
+        found = [getattr(pipe, name, None) for name in NAMES]
+        limits = [(_limit(one, takes), one) for one in found if one is not None]
+        limit, tokenizer = max(limits, key=lambda pair: pair[0], default=(0, None))
+        return cls(tokenizer, limit)
+
+    def warning(self, what: str, text: str) -> str:
+        """What is to be said of a text; empty where all of it is read."""
+        if self._tokenizer is None:
+            return ""
+        tokens = self._tokenizer(text, truncation=False, verbose=False).input_ids
+        if len(tokens) <= self._limit:
+            return ""
+        cut = self._tokenizer.decode(tokens[self._limit - 1 :], skip_special_tokens=True).strip()
+        shown = cut if len(cut) <= SHOWN else f"{cut[:SHOWN]}…"
+        return (
+            f"the {what} has {len(tokens)} tokens, of which the model reads {self._limit}: it does "
+            f"not know of {shown!r}"
+        )
+
+
+def _limit(tokenizer: Any, takes: Mapping[str, Any]) -> int:
+    """Tokens of a text that are read, with those that begin and end it."""
+    told = takes.get("max_sequence_length")
+    if told is None or "CLIP" in type(tokenizer).__name__:
+        return int(min(tokenizer.model_max_length, UNLIMITED))
+    return int(told.default)
