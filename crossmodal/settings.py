@@ -115,6 +115,8 @@ class Settings(BaseSettings):
     """The model host's unix socket; the supervisor sets it for the workers it starts."""
     ready_file: Path | None = None
     """Touched by a Celery worker when it takes jobs; the supervisor sets it and watches it."""
+    turn_file: Path | None = None
+    """What the model hosts of a GPU lock for their batches; the supervisor sets it."""
     model_name: str = ""
     """What the model of a model host is called; the supervisor sets it."""
     models_file: Path | None = None

@@ -41,7 +41,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "lease_s", "sweep_s", "heartbeat_s",
     ),
     "Places of a worker's processes": (
-        "run_dir", "host_socket", "models_file", "model_name", "ready_file", "heartbeat_file",
+        "run_dir", "host_socket", "models_file", "model_name", "turn_file", "ready_file",
+        "heartbeat_file",
     ),
 }  # fmt: skip
 OTHERS = "All others"

@@ -33,7 +33,7 @@ from producer.following import Following
 from producer.waiting import Wait
 
 MESSAGE_S = 3.0  # what a message should take its worker
-LEAST, USUAL, MOST = 8, 256, MAX_ITEMS  # items of a message; usual while nobody knows how long
+LEAST, USUAL, MOST = 1, 256, MAX_ITEMS  # items of a message; usual while nobody knows how long
 FEW = 64  # at most, of the first messages: a small batch is to be shared among many workers
 SMALL_MESSAGES = 16
 MAX_BYTES = 8 * 2**20  # of a message's input, unless a single item has more

@@ -109,12 +109,19 @@ class Unit:
         self._serving.want(fitting(self._serving.read_models(), room))
         self.hosts = [
             HostProcess(
-                settings, device, model, counting(metrics, _part(device, number)),
+                settings, device, model,
+                counting(metrics, _part(device, number)) | self._turn(device, len(models)),
                 metrics.gauges(_part(device, number)) if metrics else (), host,
             )
             for number, model in enumerate(models)
         ]  # fmt: skip
         self.worker = CeleryWorker(settings, device, crews, files, metrics)
+
+    def _turn(self, device: Device, models: int) -> dict[str, str]:
+        """Variables for hosts that share a GPU, so that their batches take turns."""
+        if device.name == "cpu" or models < 2:
+            return {}
+        return {"CROSSMODAL_TURN_FILE": str(self.files.folder / f"{device.slug}.turn")}
 
     @property
     def is_ready(self) -> bool:

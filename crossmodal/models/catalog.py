@@ -39,7 +39,7 @@ CODE = "model.py"
 MARKS = {MANIFEST: "bundle", "model_index.json": "diffusers", CODE: "code",
          "config.json": "transformers"}  # fmt: skip
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-ALWAYS = {"description", "aliases", "pinned"}
+ALWAYS = {"description", "aliases", "pinned", "together"}
 USED = {  # of crossmodal.toml
     "bundle": ALWAYS,
     "code": ALWAYS | {"max_batch"},
@@ -58,6 +58,7 @@ class FolderConfig(BaseModel):
     description: str = ""
     aliases: tuple[NameOfModel, ...] = ()
     pinned: bool = False
+    together: bool = False
     max_batch: int | None = Field(default=None, ge=1, le=512)
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     variant: str | None = Field(default=None, pattern=r"^\w{1,32}$")

@@ -173,7 +173,7 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
 # -- sending ----------------------------------------------------------------------------
 
 
-@at_once("item_s, items", [(None, 256), (1e-6, 1024), (0.003, 1000), (0.1, 30), (60.0, 8)])
+@at_once("item_s, items", [(None, 256), (1e-6, 1024), (0.003, 1000), (0.1, 30), (60.0, 1)])
 def test_a_message_has_the_items_that_fit_its_time(item_s: float | None, items: int) -> None:
     assert fitting(item_s) == items
 
@@ -205,7 +205,7 @@ def test_a_batch_of_several_kinds_has_messages_of_one_each(client: Client) -> No
 
 
 def test_how_many_items_a_message_has_depends_on_their_kind(client: Client) -> None:
-    client.redis.hset(f"{client.settings.key_prefix}:queue:{BULK!s}:stats", "mean_item_s", 9)
+    client.redis.hset(f"{client.settings.key_prefix}:queue:{BULK!s}:stats", "mean_item_s", 0.375)
     sending = Sending(client, client.map_items(mixed(32), batch_id=BATCH))
     sending.until_sent(32)
     assert sorted(sizes_of_messages(client)) == [8, 8, 16]
@@ -216,7 +216,7 @@ def test_how_many_items_a_message_has_depends_on_their_kind(client: Client) -> N
 def test_a_rerun_packs_the_same_messages_however_long_items_take_now(client: Client) -> None:
     first = Sending(client, prompts(40))
     first.until_sent(40)
-    client.redis.hset(f"{client.settings.key_prefix}:queue:{BULK!s}:stats", "mean_item_s", 9)
+    client.redis.hset(f"{client.settings.key_prefix}:queue:{BULK!s}:stats", "mean_item_s", 0.375)
     other = Sending(client, prompts(40), batch_id="other")
     again = Sending(client, prompts(40))
     other.until_sent(40)
@@ -238,7 +238,7 @@ def test_a_rerun_packs_the_same_messages_also_of_kinds_of_which_none_was_sent(
     client.run(first.turn())  # then its sender dies
     until(lambda: client.batch(BATCH).total > 0, WAIT_S)
     queue = str(Task("img2txt.bulk"))
-    client.redis.hset(f"{client.settings.key_prefix}:queue:{queue}:stats", "mean_item_s", 9)
+    client.redis.hset(f"{client.settings.key_prefix}:queue:{queue}:stats", "mean_item_s", 0.375)
     again = Sending(client, client.map_items(iter(items), batch_id=BATCH))
     again.until_sent(200)
     client.cancel_batch(BATCH)

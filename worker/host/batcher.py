@@ -23,6 +23,7 @@ from worker.host.lanes import Lane, Quiet
 from worker.host.line import Call, Line, LineBatch, Ran
 from worker.host.pipeline import HostRequest, Outcome, Pipeline
 from worker.host.spans import Share, record_batch
+from worker.host.turn import Always, Turn
 from worker.host.watch import OnStep, no_step
 
 SUSPECT_PATIENCE_S = 1.0  # then others wait until the device is free for a suspect
@@ -42,8 +43,10 @@ class Batcher:
         bulk_batch: int,
         max_wait_s: float = 0.0,
         device: str = "cpu",
+        turn: Turn | Always | None = None,
     ) -> None:
         self._device = device
+        self._turn = turn or Always()
         self._lines = [
             {task: Line(task, pipeline, lane, size, is_bulk=is_bulk)
              for task, pipeline in pipelines.items()}
@@ -77,6 +80,7 @@ class Batcher:
     def close(self) -> None:
         for lane in self._lanes:
             lane.close()
+        self._turn.close()
 
     async def run(
         self,
@@ -123,7 +127,7 @@ class Batcher:
 
     def _next(self) -> Line | None:
         """The line that goes first of those that can go now: interactive ones, then by age."""
-        if any(batch.alone for batch in self._running):
+        if any(batch.alone for batch in self._running) or not self._has_turn():
             return None
         heads = [
             (is_bulk, head.since, head, line)
@@ -140,6 +144,15 @@ class Batcher:
             if not head.alone and line.lane.is_free and self._is_due(head, line):
                 return line
         return None
+
+    def _has_turn(self) -> bool:
+        """Whether the device is this host's; if something waits for it, ask for it."""
+        is_wanted = any(line.head() for lines in self._lines for line in lines.values())
+        if not self._running and (self._turn.is_up or not is_wanted):
+            self._turn.give_back()
+        if is_wanted and not self._turn.is_mine:
+            self._turn.ask(self._dispatch)
+        return self._turn.is_mine and not self._turn.is_up
 
     def _is_due(self, head: Call, line: Line) -> bool:
         """Whether a batch may go; with a `max_wait_s`, a small one waits for company."""

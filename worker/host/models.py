@@ -20,6 +20,7 @@ from worker.host.lanes import Quiet
 from worker.host.pipeline import ModelPipeline
 from worker.host.protocol import HostInfo
 from worker.host.server import ModelHost
+from worker.host.turn import Turn
 
 WHOLE_SIDE = 1_024  # pixels that a picture's longer side has at most, where a model wants it whole
 
@@ -48,7 +49,10 @@ def load(settings: Settings, device_name: str, name: str) -> ModelHost:
     if device.type == "cuda":
         start_showing_memory(device, name)
     sizes = settings.max_batch, settings.bulk_batch
-    batcher = Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s, name)
+    turn = None
+    if settings.turn_file is not None:
+        turn = Turn(settings.turn_file, shares=found.config.together)
+    batcher = Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s, name, turn)
     measured = {"load_s": round(load_s, 2), "peak_bytes": peak_bytes(device)}
     return ModelHost(info, batcher, told.model_copy(update=measured))
 
