@@ -8,7 +8,7 @@ from typing import Any
 from crossmodal.errors import InvalidParams, ModelBroken, ModelNotFound, quoted
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.names import models_key
-from crossmodal.jobs.record import Failure, ModelInfo, ModelState, WorkerInfo
+from crossmodal.jobs.record import Failure, ModelInfo, ModelState, ServedKind, WorkerInfo
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.queue import Queue
@@ -187,9 +187,18 @@ class KnownModels(Mapping[str, ModelInfo]):
 
     def item_s(self, queue: Queue) -> float | None:
         """Seconds that one item of a message took in the model's warm-up, if that is known."""
+        served = self._served(queue)
+        return None if served is None else served.run_s
+
+    def max_batch(self, queue: Queue) -> int | None:
+        """The most requests of a queue that its model runs at once, if that is known."""
+        served = self._served(queue)
+        return None if served is None else served.max_batch
+
+    def _served(self, queue: Queue) -> ServedKind | None:
         kind = queue.task.kind
         model = self.default(kind) if queue.model is None else self._models.get(queue.model)
-        return None if model is None else model.kinds[kind.name].run_s
+        return None if model is None else model.kinds.get(kind.name)
 
     @property
     def queues(self) -> list[Queue]:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from crossmodal.jobs.calls import Steps, call, redis
+from crossmodal.jobs.models import KnownModels, Models
 from crossmodal.jobs.names import job_key, messages_key, queue_key
 from crossmodal.jobs.record import QueueStatus
 from crossmodal.jobs.records import JobRecords
 from crossmodal.jobs.runners import Runner
+from crossmodal.kinds.queue import Queue
 from crossmodal.settings import Settings
 from worker.autoscale.policy import Load, Look
 from worker.crews import Crew
@@ -32,6 +34,7 @@ class Demand:
         self._runner = Runner(settings, what="autoscale")
         self._run = self._runner.run
         self._records = JobRecords(settings)
+        self._models = Models(settings)
 
     def close(self) -> None:
         self._runner.close()
@@ -53,7 +56,8 @@ class Demand:
     def _loads(self, crew: Crew) -> list[Load]:
         recorded = [queue for queue in crew.queues if queue != self._settings.plain_queue]
         statuses = self._run(self._records.queues(recorded))
-        loads = [self._load(crew, status) for status in statuses]
+        known = self._run(self._models.known())
+        loads = [self._load(crew, status, _slots(crew, status.queue, known)) for status in statuses]
         # Jobs of plain Celery have no record yet: only their messages can be counted.
         longest_s = max((load.run_s for load in loads if load.run_s), default=None)
         plain = [queue for queue in crew.queues if queue not in recorded]
@@ -63,7 +67,7 @@ class Demand:
             loads.append(Load(queue, waiting, 0, longest_s, crew.concurrency, target_s))
         return loads
 
-    def _load(self, crew: Crew, status: QueueStatus) -> Load:
+    def _load(self, crew: Crew, status: QueueStatus, slots: int) -> Load:
         # Messages beyond the jobs in the ledger are of plain Celery, or of jobs that have been
         # canceled: somebody must take them, but many of them may be nothing to do.
         unrecorded = min(self._messages(status.queue), crew.concurrency)
@@ -72,7 +76,7 @@ class Demand:
             waiting=max(status.depth, unrecorded),
             running=status.running,
             run_s=self._message_s(status) if crew.is_bulk else status.mean_run_s,
-            slots=crew.concurrency,
+            slots=slots,
             target_wait_s=self._target_s[crew.is_bulk],
             submitted=status.submitted,
         )
@@ -99,6 +103,12 @@ class Demand:
         keys = [job_key(self._settings.key_prefix, job_id) for job_id in job_ids]
         values = yield [redis.hget(job, field) for job in keys]
         return [value for value in values if value is not None]
+
+
+def _slots(crew: Crew, queue: str, known: KnownModels) -> int:
+    """How many of a queue's messages a worker has in hand: of small batches, no more than two."""
+    most = known.max_batch(Queue.parse(queue))
+    return crew.concurrency if most is None else min(crew.concurrency, 2 * most)
 
 
 @call
