@@ -47,6 +47,15 @@ def list_models(as_json: Json = False) -> None:
         print_table(columns, [_summary(known, name) for name in known], "no model is known")
 
 
+@app.command()
+def forget(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Take a model off the list, whose folder is gone."""
+    with errors_to_exit_status(), Runner(settings := load_settings(), what="cli") as runner:
+        if not runner.run(Models(settings).forget(name)):
+            raise ModelNotFound(f"no model of that name is on the list: {name!r}")
+        say(f"forgot {name}")
+
+
 def _summary(known: KnownModels, name: str) -> tuple[Any, ...]:
     model = known[name]
     kinds = [kind + " (default)" * (kind in model.default_for) for kind in model.kinds]

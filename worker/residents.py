@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from crossmodal.errors import BrokerUnavailable, ModelBroken
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.models import Models
+from crossmodal.jobs.models import KnownModels, Models
 from crossmodal.jobs.names import loading_key, queue_key
 from crossmodal.jobs.record import Failure, ModelInfo, QueueStatus, WorkerInfo
 from crossmodal.jobs.runners import AsyncRunner
@@ -37,6 +37,8 @@ class State:
     """What is known here of a model; times are by the monotonic clock."""
 
     model: ServedModel
+    told: ModelInfo
+    """What its host has said, also when that has ended since."""
     loaded_at: float | None = None
     busy_at: float = field(default_factory=time.monotonic)
     leaving_since: float | None = None
@@ -62,7 +64,7 @@ class Residents:
         self._ledger = JobLedger(settings)
         self._models = Models(settings)
         self._workers = Workers(settings)
-        self._states = {model.name: State(model) for model in serving.read_models()}
+        self._states = {m.name: State(m, m.said()) for m in serving.read_models()}
         self._wanted = serving.wanted
         self._next: Switch | None = None
         self._asked_at = 0.0
@@ -94,7 +96,7 @@ class Residents:
     @property
     def loaded(self) -> list[ModelInfo]:
         """What is told of the models that are loaded, the default one first."""
-        return [state.model.said() for state in self._states.values() if state.is_open]
+        return [state.told for state in self._states.values() if state.is_open]
 
     @property
     def loading(self) -> list[str]:
@@ -117,7 +119,7 @@ class Residents:
     @property
     def models(self) -> list[ModelInfo]:
         """What is known of all models."""
-        return [state.model.said() for state in self._states.values()]
+        return [state.told for state in self._states.values()]
 
     def _queues(self, fits: Callable[[State], bool]) -> frozenset[str]:
         return frozenset(q for s in self._states.values() if fits(s) for q in s.model.queues)
@@ -147,6 +149,7 @@ class Residents:
             elif state.loaded_at is None and state.model.is_loaded:
                 log.info("the model %s is loaded", name)
                 state.loaded_at = state.busy_at = now
+                state.told = state.model.said()
             if self._in_hand(name):
                 state.busy_at = now
 
@@ -166,8 +169,10 @@ class Residents:
 
     async def _choose(self) -> None:
         names = list(self._states)
-        workers, figures = await self._redis.run(self._figures(names))
-        residents = [self._resident(name, figures[name], workers) for name in names]
+        known, figures = await self._redis.run(self._figures(names))
+        for name in names:  # what another worker, or an earlier one, has measured
+            self._states[name].told = self._states[name].told.completed(known.get(name))
+        residents = [self._resident(name, figures[name], known.workers) for name in names]
         alive = [one for one in residents if one.name not in self.failures]
         switch = choose(alive, self._serving.room, self._settings.switch_after_s)
         if switch is not None and await self._redis.run(self._claim(switch.load)):
@@ -202,10 +207,9 @@ class Residents:
         self, name: str, figures: Sequence[QueueStatus], workers: Sequence[WorkerInfo]
     ) -> Resident:
         state, now = self._states[name], time.monotonic()
-        told = state.model.said()
         others = [worker for worker in workers if worker.name != self._worker]
         return Resident(
-            name, told.peak_bytes or state.model.needs,
+            name, state.told.peak_bytes or state.model.needs,
             is_wanted=name in self._wanted, is_loaded=state.loaded_at is not None,
             is_pinned=state.model.is_pinned,
             is_elsewhere=any(name in one.models for one in others),
@@ -213,7 +217,7 @@ class Residents:
             waiting=sum(one.depth for one in figures),
             oldest_wait_s=max(one.oldest_wait_s for one in figures),
             in_hand=self._in_hand(name), idle_s=now - state.busy_at,
-            stayed_s=now - (state.loaded_at or now), load_s=told.load_s or 0.0,
+            stayed_s=now - (state.loaded_at or now), load_s=state.told.load_s or 0.0,
         )  # fmt: skip
 
     async def _refuse_broken(self) -> None:
@@ -234,13 +238,13 @@ class Residents:
     @call
     def _figures(
         self, names: Sequence[str]
-    ) -> Steps[tuple[list[WorkerInfo], dict[str, list[QueueStatus]]]]:
-        """Who works, and what waits for each model."""
-        workers = yield from self._workers.recent()
+    ) -> Steps[tuple[KnownModels, dict[str, list[QueueStatus]]]]:
+        """What is known of models and of who has them, and what waits for each."""
+        known = yield from self._models.known(max_age_s=0)
         queues = {name: self._states[name].model.queues for name in names}
         statuses = yield from self._ledger.queues([q for some in queues.values() for q in some])
         found = {status.queue: status for status in statuses}
-        return workers, {name: [found[queue] for queue in some] for name, some in queues.items()}
+        return known, {name: [found[queue] for queue in some] for name, some in queues.items()}
 
     @call
     def _refuse_all(self, queue: str, failure: Failure) -> Steps[None]:

@@ -1,9 +1,10 @@
 """What models there are: what who has loaded one has told of it, which outlives that process."""
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from pydantic import ValidationError
 
 from crossmodal.errors import InvalidParams, ModelBroken, ModelNotFound, quoted
 from crossmodal.jobs.calls import Steps, call, redis
@@ -31,10 +32,18 @@ class Models:
 
     @call
     def announce(self, models: Sequence[ModelInfo]) -> Steps[None]:
-        """Say what models are; it is known from then on, for as long as records are kept."""
+        """Say what models are; it is known from then on, for as long as records are kept.
+
+        Of one that is not loaded, what was told by who had the same version loaded stays.
+        """
         if models:
-            seconds, _ = yield redis.time()
-            told = {m.name: m.model_copy(update={"noted_at": seconds}) for m in models}
+            (seconds, _), texts = yield [
+                redis.time(), redis.hmget(self._key, [model.name for model in models])
+            ]  # fmt: skip
+            told = {
+                model.name: model.completed(_parsed(text)).model_copy(update={"noted_at": seconds})
+                for model, text in zip(models, texts, strict=True)
+            }
             yield redis.hset(self._key, mapping={n: m.model_dump_json() for n, m in told.items()})
 
     @call
@@ -53,9 +62,17 @@ class Models:
     def _read(self) -> Steps["KnownModels"]:
         workers = yield from self._workers.recent()
         (seconds, _), told = yield [redis.time(), redis.hgetall(self._key)]
-        models = [ModelInfo(**json.loads(text)) for text in told.values()]
+        models = [model for text in told.values() if (model := _parsed(text)) is not None]
         kept = [m for m in models if seconds - m.noted_at <= self._settings.retention_s]
         return KnownModels(sorted(kept, key=lambda model: model.name), workers)
+
+
+def _parsed(text: str | None) -> ModelInfo | None:
+    """What was told of a model; nothing where another version of this software told it."""
+    try:
+        return None if text is None else ModelInfo.model_validate_json(text)
+    except ValidationError:
+        return None
 
 
 class KnownModels(Mapping[str, ModelInfo]):
@@ -65,7 +82,7 @@ class KnownModels(Mapping[str, ModelInfo]):
         self, models: Sequence[ModelInfo] = (), workers: Sequence[WorkerInfo] = ()
     ) -> None:
         self._models = {model.name: model for model in models}
-        self._workers = workers
+        self.workers = workers
         self._aliases = {alias: model for model in models for alias in model.aliases}
         self._classes: dict[tuple[str, str], type[ItemParams]] = {}
         self.read_at = time.monotonic()
@@ -152,36 +169,36 @@ class KnownModels(Mapping[str, ModelInfo]):
 
     def holders(self, name: str) -> list[WorkerInfo]:
         """The workers that have a model loaded."""
-        return [worker for worker in self._workers if name in worker.models]
+        return [worker for worker in self.workers if name in worker.models]
 
     def failure(self, name: str) -> Failure | None:
         """Why no worker can load a model; None where one has, or none has tried."""
         if self.holders(name):
             return None
-        return next((w.failures[name] for w in self._workers if name in w.failures), None)
+        return next((w.failures[name] for w in self.workers if name in w.failures), None)
 
     def state(self, name: str) -> ModelState:
         """Where a model is on its way."""
         if self.holders(name):
             return ModelState.LOADED
-        if any(name in worker.loading for worker in self._workers):
+        if any(name in worker.loading for worker in self.workers):
             return ModelState.LOADING
         if self.failure(name) is not None:
             return ModelState.BROKEN
-        if any(name in worker.unloaded for worker in self._workers):
+        if any(name in worker.unloaded for worker in self.workers):
             return ModelState.UNLOADED
         return ModelState.ABSENT
 
     def waits_for(self, queue: str) -> str | None:
         """What a job in this queue waits for beside its turn: a worker, or its model."""
-        if any(queue in worker.queues for worker in self._workers):
+        if any(queue in worker.queues for worker in self.workers):
             return None
         task, name = Queue.parse(queue)
         if name is None and (default := self.default(task.kind)) is not None:
             name = default.name
-        if any(name in worker.loading for worker in self._workers):
+        if any(name in worker.loading for worker in self.workers):
             return f"loading {name}"
-        if any(name in worker.unloaded for worker in self._workers):
+        if any(name in worker.unloaded for worker in self.workers):
             return f"a device for {name}"
         return "a worker"
 

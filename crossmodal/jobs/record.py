@@ -339,3 +339,11 @@ class ModelInfo(_Value):
     load_s: float | None = None
     peak_bytes: int | None = None
     noted_at: float = 0.0
+
+    def completed(self, known: "ModelInfo | None") -> "ModelInfo":
+        """With what is known of this version, where this is of a model that is not loaded."""
+        if known is None or known.version != self.version or self.load_s is not None:
+            return self
+        return self.model_copy(update={
+            "kinds": known.kinds, "load_s": known.load_s, "peak_bytes": known.peak_bytes,
+        })  # fmt: skip

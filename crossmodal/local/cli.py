@@ -155,13 +155,13 @@ class _Up:
         """The devices of a worker and what their hosts serve."""
         served = {
             info.device: {"device": info.device, "model": info.model,
-                          "bundle_version": info.bundle_version}
+                          "bundle_version": info.bundle_version, "models": info.models,
+                          "loading": info.loading}
             for info in self._workers_of(worker) if info.device
         }  # fmt: skip
         if not served:
             return None
-        told = [f"{w['device']}: {w['model']} {w['bundle_version']}" for w in served.values()]
-        return ", ".join(told), list(served.values())
+        return "; ".join(map(_on_device, served.values())), list(served.values())
 
     def _is_at_work(self, background: Child) -> tuple[str, Any] | None:
         ready = any(BACKGROUND in info.queues for info in self._workers_of(background))
@@ -212,6 +212,14 @@ def _check_free(port: int) -> None:
             f"what listens at 127.0.0.1:{port} does not answer as Redis does: set "
             "CELERY_BROKER_URL to another port, as redis://127.0.0.1:6380/0"
         )
+
+
+def _on_device(served: dict[str, Any]) -> str:
+    """A device and its models in words: the default one with its version, then the others."""
+    others = [name for name in served["models"] if name != served["model"]]
+    parts = [f"{served['device']}: {served['model']} {served['bundle_version']}", *others]
+    loading = f", loading {', '.join(served['loading'])}" if served["loading"] else ""
+    return ", ".join(parts) + loading
 
 
 def _watch(stack: Stack) -> None:

@@ -95,7 +95,8 @@ def sent_job(client: Client, job_id: str) -> JobHandle:
 def test_models_take_turns_on_a_device_that_has_room_for_one(
     settings: Settings, tmp_path: Path
 ) -> None:
-    with worker(settings, tmp_path / "w", "a,b,c", **ONE) as (child, client):
+    patient = ONE | {"CROSSMODAL_SWITCH_AFTER_S": "60"}
+    with worker(settings, tmp_path / "w", "a,b,c", **patient) as (child, client):
         waiting = client.txt2img("x", model="b", seed=1)
         until(lambda: waiting.status().waits_for in ("a device for b", "loading b", None))
         waiting.wait(WAIT_S)

@@ -48,6 +48,22 @@ def test_what_was_told_outlives_who_told_it(settings: Settings, runner: Runner) 
     assert list(runner.run(Models(settings).known())) == ["scenes"]
 
 
+def test_what_was_measured_stays_known_while_the_model_is_not_loaded(
+    settings: Settings, runner: Runner
+) -> None:
+    served = ServedKind(params=schema_of(Txt2ImgParams), run_s=3.0)
+    kinds = {"kinds": {"txt2img": served}}
+    loaded = model("turbo", load_s=9.0, peak_bytes=5).model_copy(update=kinds)
+    models = Models(settings)
+    runner.run(models.announce([loaded]))
+    runner.run(models.announce([TURBO]))
+    known = runner.run(models.known(max_age_s=0))["turbo"]
+    assert (known.kinds["txt2img"], known.load_s, known.peak_bytes) == (served, 9.0, 5)
+    assert known.aliases == ("dall-e-3",)
+    runner.run(models.announce([TURBO.model_copy(update={"version": "2"})]))
+    assert runner.run(models.known(max_age_s=0))["turbo"].load_s is None
+
+
 def test_what_is_known_is_asked_for_again_after_a_while(settings: Settings, runner: Runner) -> None:
     models = Models(settings)
     assert list(runner.run(models.known())) == []
