@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from crossmodal.errors import BundleNotFound, ModelInvalid
+from crossmodal.errors import BundleNotFound, InvalidParams, ModelInvalid
 from crossmodal.models.catalog import ModelFolder, open_folder
 from crossmodal.models.loading import models_of
 from crossmodal.settings import SHIPPED_BUNDLE
@@ -172,3 +172,37 @@ def test_where_a_users_class_fails_is_said(own: Path) -> None:
 def test_a_folder_that_is_not_there_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(BundleNotFound, match="there is no such folder"):
         open_folder(tmp_path / "none")
+
+
+def test_a_users_class_may_have_params_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "model.py").write_text("""
+import numpy as np
+from pydantic import Field
+
+from crossmodal.kinds.txt2img import Txt2ImgParams
+from crossmodal.models.contract import Model
+
+
+class OwnParams(Txt2ImgParams):
+    width: int = Field(default=64, ge=8, le=512, multiple_of=8)
+
+
+class Own(Model):
+    kind = "txt2img"
+    Params = OwnParams
+
+    def load(self, folder, device): ...
+
+    def run(self, batch):
+        return [np.zeros((8, request.params.width, 3), np.uint8) for request in batch]
+""")
+    pipeline = loaded(folder, allowed=["mine"])
+    params = pipeline.params(pipeline.kind, {"prompt": "a", "width": 16})
+    [drawn] = pipeline.run([HostRequest(params)])
+    assert isinstance(drawn, Drawn)
+    assert drawn.images.shape == (1, 8, 16, 3)
+    for wrong, says in (({"width": 9}, "multiple of 8"), ({"wide": 8}, "unknown field 'wide'")):
+        with pytest.raises(InvalidParams, match=says):
+            pipeline.params(pipeline.kind, {"prompt": "a", **wrong})
