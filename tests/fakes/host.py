@@ -22,13 +22,16 @@ from worker.host.server import ModelHost
 def load(settings: Settings, device: str, name: str) -> ModelHost:
     """As `worker.host.models` does, without torch: the same lanes, batcher and limits.
 
-    It takes FAKE_LOAD_S seconds; a model whose name begins with "broken" cannot be loaded.
+    It takes FAKE_LOAD_S seconds, and runs at most FAKE_MAX_BATCH requests at once; a model whose
+    name begins with "broken" cannot be loaded.
     """
     model = settings.model_name or "fake"
     time.sleep(float(os.environ.get("FAKE_LOAD_S", "0")))  # in place of loading
     if model.startswith("broken"):
         raise ModelInvalid(f"{model} has no weights")
-    pipelines: dict[Task, Pipeline] = dict.fromkeys(map(Task, kinds()), FakeModel())
+    fake = FakeModel()
+    fake.max_batch = int(os.environ.get("FAKE_MAX_BATCH", "0")) or None
+    pipelines: dict[Task, Pipeline] = dict.fromkeys(map(Task, kinds()), fake)
     quiet = Quiet()
     lanes = core_lanes(pipelines, quiet, name)
     sizes = settings.max_batch, settings.bulk_batch
@@ -36,7 +39,10 @@ def load(settings: Settings, device: str, name: str) -> ModelHost:
     info = HostInfo(model, "0", name, SIDE, os.getpid())
     told = ModelInfo(
         name=model, version="0", format="bundle", load_s=0.1, peak_bytes=600,
-        kinds={name: ServedKind(params=schema_of(kind.params)) for name, kind in kinds().items()},
+        kinds={
+            name: ServedKind(params=schema_of(kind.params), max_batch=fake.max_batch)
+            for name, kind in kinds().items()
+        },
     )  # fmt: skip
     batcher = Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s, name)
     return ModelHost(info, batcher, told)

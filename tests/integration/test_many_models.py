@@ -1,6 +1,7 @@
 """Several models on one device: what their jobs find, and who makes room for whom."""
 
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -175,3 +176,24 @@ def test_two_workers_share_the_models_out(settings: Settings, tmp_path: Path) ->
         assert drawn_by(jobs) == ["a", "b"] * 4
         logs = [tmp_path / name / "log" for name in ("one", "two")]
         assert sum(log.read_text().count("the model b is loaded") for log in logs) == 1
+
+
+@pytest.mark.slow
+def test_jobs_of_a_slow_model_are_shared_also_with_a_worker_that_comes_later(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Each takes three seconds, and may take six: its wait for others does not count."""
+    slow = {"FAKE_MAX_BATCH": "1", "CROSSMODAL_RUN_TIME_LIMIT_S": "6"}
+    with (
+        worker(settings, tmp_path / "one", "a", **slow) as (_, client),
+        worker(settings, tmp_path / "two", "a", **slow),
+    ):
+        jobs = [client.txt2img("painter", seed=i) for i in range(32)]
+        until(lambda: client.queue("txt2img").running > 0)
+        with worker(settings, tmp_path / "three", "a", **slow):
+            drawn_by(jobs)
+        records = [client.record(job) for job in jobs]
+        assert {record.attempt for record in records} == {1}
+        shares = Counter(record.worker for record in records)
+        assert len(shares) == 3
+        assert min(shares.values()) >= 4
