@@ -133,6 +133,7 @@ class Residents:
                 self.look()
                 on_look()
                 await self._go_on()
+                on_look()
             except BrokerUnavailable as e:
                 log.warning("no model is loaded or given up for now: %s", e)
             except Exception:  # without this no model would ever be switched
@@ -215,7 +216,7 @@ class Residents:
             is_elsewhere=any(name in one.models for one in others),
             is_coming=any(name in one.loading for one in others),
             waiting=sum(one.depth for one in figures),
-            oldest_wait_s=max(one.oldest_wait_s for one in figures),
+            oldest_wait_s=max((one.oldest_wait_s for one in figures), default=0.0),
             in_hand=self._in_hand(name), idle_s=now - state.busy_at,
             stayed_s=now - (state.loaded_at or now), load_s=state.told.load_s or 0.0,
         )  # fmt: skip
@@ -226,7 +227,7 @@ class Residents:
             return
         self._refused_at = time.monotonic()
         workers = await self._redis.run(self._workers.recent())
-        served = {name for worker in workers for name in (*worker.models, *worker.loading)}
+        served = {name for w in workers for name in (*w.models, *w.loading, *w.unloaded)}
         for name, failure in self.failures.items():
             if name not in served:
                 error = ModelBroken(f"the model {name} cannot be loaded: {failure.message}")

@@ -150,8 +150,8 @@ class Supervisor:
 def served_models(
     served: Served, queues: Collection[str], folder: Path, device: Device
 ) -> list[ServedModel]:
-    """What a device may serve: the default model first, then those by their names."""
-    return [
+    """What a device may serve from some queues: the default model first, then by their names."""
+    models = [
         ServedModel(
             info=_info(found, is_default=found.name == served.default), folder=found.folder,
             socket=folder / f"{device.slug}{f'-{number}' if number else ''}.sock",
@@ -160,6 +160,7 @@ def served_models(
         )
         for number, found in enumerate(served.folders)
     ]  # fmt: skip
+    return [model for model in models if model.queues]
 
 
 def _info(found: ModelFolder, *, is_default: bool) -> ModelInfo:

@@ -83,7 +83,7 @@ class KnownModels(Mapping[str, ModelInfo]):
     ) -> None:
         self._models = {model.name: model for model in models}
         self.workers = workers
-        self._aliases = {alias: model for model in models for alias in model.aliases}
+        self._aliases = {alias: model for model in reversed(models) for alias in model.aliases}
         self._classes: dict[tuple[str, str], type[ItemParams]] = {}
         self.read_at = time.monotonic()
 
@@ -126,7 +126,7 @@ class KnownModels(Mapping[str, ModelInfo]):
     def queue(self, task: Task, raw: Mapping[str, Any]) -> Queue:
         """Where a job with such params is to wait. Raises `InvalidParams` or `ModelNotFound`."""
         model = None if raw.get("model") is None else self.of(task.kind, raw)
-        if model is None or task.kind.name in model.default_for:
+        if model is None or model is self.default(task.kind):
             return Queue(task)
         return Queue(task, model.name)
 
@@ -183,10 +183,10 @@ class KnownModels(Mapping[str, ModelInfo]):
             return ModelState.LOADED
         if any(name in worker.loading for worker in self.workers):
             return ModelState.LOADING
-        if self.failure(name) is not None:
-            return ModelState.BROKEN
         if any(name in worker.unloaded for worker in self.workers):
             return ModelState.UNLOADED
+        if self.failure(name) is not None:
+            return ModelState.BROKEN
         return ModelState.ABSENT
 
     def waits_for(self, queue: str) -> str | None:
@@ -224,6 +224,6 @@ class KnownModels(Mapping[str, ModelInfo]):
             Queue(task, model.name)
             for model in self._models.values()
             for task in tasks()
-            if task.kind.name in model.kinds and task.kind.name not in model.default_for
+            if task.kind.name in model.kinds and model is not self.default(task.kind)
         ]
         return [*map(Queue, tasks()), *own]

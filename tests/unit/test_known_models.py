@@ -87,6 +87,19 @@ def test_jobs_of_the_default_model_wait_in_its_queue_whether_or_not_they_name_it
     ]  # fmt: skip
 
 
+def test_what_was_the_default_model_has_a_queue_of_its_own() -> None:
+    newer = model("newer", default_for=("txt2img",), noted_at=9.0)
+    known = KnownModels([newer, SCENES])
+    assert str(known.queue(Task("txt2img"), {"model": "scenes"})) == "txt2img.scenes"
+    assert str(known.queue(Task("txt2img"), {"model": "newer"})) == "txt2img"
+    assert str(known.queue(Task("img2txt"), {"model": "scenes"})) == "img2txt"
+
+
+def test_of_two_models_with_one_alias_the_first_has_it() -> None:
+    known = KnownModels([model("a", aliases=("x",)), model("b", aliases=("x",))])
+    assert known.named(TXT2IMG, "x").name == "a"
+
+
 def test_a_name_that_no_model_of_the_kind_has_is_refused_with_the_nearest() -> None:
     with pytest.raises(ModelNotFound, match="'tubro': did you mean 'turbo'"):
         KNOWN.build(TXT2IMG, {"prompt": "a", "model": "tubro"})
@@ -141,7 +154,10 @@ def test_a_model_is_broken_where_no_other_worker_has_it() -> None:
     assert known.state("turbo") is ModelState.BROKEN
     with pytest.raises(ModelBroken, match="turbo cannot be loaded: no weights"):
         known.build(TXT2IMG, {"prompt": "a", "model": "turbo"})
-    for other in (worker("other", models=("turbo",)), worker("other", loading=("turbo",))):
+    others: list[dict[str, Any]] = [
+        {state: ("turbo",)} for state in ("models", "loading", "unloaded")
+    ]
+    for other in (worker("other", **said) for said in others):
         assert KnownModels([TURBO], [failed, other]).build(
             TXT2IMG, {"prompt": "a", "model": "turbo"}
         )

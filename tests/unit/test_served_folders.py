@@ -8,6 +8,8 @@ from crossmodal.errors import InvalidSetting, ModelInvalid
 from crossmodal.models.catalog import Served, open_served
 from crossmodal.settings import load_settings
 from worker.crews import crews_of, queues_of, served_queues
+from worker.devices import Device
+from worker.supervisor import served_models
 
 CLASS = 'class A:\n    kind = "{kind}"\n'
 
@@ -106,6 +108,13 @@ def test_queues_are_chosen_by_name_or_by_kind(tmp_path: Path) -> None:
     assert served_queues(found, "img2txt.a.bulk, txt2img") == ["txt2img", "img2txt.a.bulk"]
     with pytest.raises(InvalidSetting, match=r"do not serve txt2img\.a, but txt2img, img2txt"):
         served_queues(found, "txt2img.a")
+
+
+def test_a_model_of_no_chosen_queue_is_not_loaded(tmp_path: Path) -> None:
+    make(tmp_path, "a", "img2txt")
+    found = served(tmp_path)
+    chosen = served_queues(found, "txt2img")
+    assert [m.name for m in served_models(found, chosen, tmp_path, Device("cpu"))] == ["scenes"]
 
 
 def test_plain_messages_are_for_who_has_a_default_model_of_all_kinds(tmp_path: Path) -> None:
