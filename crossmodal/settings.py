@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     """How long a request waits for others, for a fuller batch, although the device is free."""
     inference_timeout_s: float = Field(120.0, gt=0)
     """How long a batch may take no step before its model host is taken to hang, and killed."""
+    load_timeout_s: float = Field(600.0, gt=0)
+    """How long a model may take to be loaded and warmed up before its host is taken to hang."""
     host_wait_s: float = Field(30.0, ge=0)
     """How long a task waits for a model host that is starting."""
     host_socket: Path | None = None

@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Workers": (
         "bundle", "models", "allow_model_code", "device_memory", "switch_after_s",
         "result_backend", "plain_queue", "bulk_concurrency", "bulk_batch", "max_wait_s",
-        "host_wait_s", "decode_memory", "decode_timeout_s", "drain_s",
+        "load_timeout_s", "host_wait_s", "decode_memory", "decode_timeout_s", "drain_s",
         "metrics_port", "metrics_address",
     ),
     "Limits and leases: the same for everybody who shares a queue": (

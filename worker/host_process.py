@@ -48,7 +48,7 @@ class HostProcess:
              "CROSSMODAL_MODEL_NAME": model.name},
             death_signal=signal.SIGKILL,
         ), says=(model.socket, info_file(model.socket), failure_file(model.socket), self.beat,
-                 *gauges))  # fmt: skip
+                 *gauges), start_s=settings.load_timeout_s)  # fmt: skip
 
     @property
     def child(self) -> Child:

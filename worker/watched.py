@@ -21,11 +21,13 @@ START_S = 180.0  # for loading models from a slow disk
 class Watched:
     """A child that is started again, later after each crash in a row.
 
-    `says` are the files that it makes: none may speak for the next one.
+    `says` are the files that it makes: none may speak for the next one. It may take `start_s` to
+    give its first sign of life.
     """
 
     child: Child
     says: tuple[Path, ...] = ()
+    start_s: float = START_S
     crashes: int = 0
     not_before: float = 0.0
 
@@ -58,7 +60,7 @@ class Watched:
         age = age_s(beat)
         if age is not None:
             return age
-        return max(0.0, time.monotonic() - self.child.started_at - START_S)
+        return max(0.0, time.monotonic() - self.child.started_at - self.start_s)
 
     def _start(self) -> None:
         try:

@@ -31,6 +31,7 @@ from crossmodal.storage import open_storage
 
 VALKEY_STOP_S = 10.0
 POLL_S = 0.2
+SAY_S = 20.0  # how often it is said what is waited for
 WIDTH = 12  # of the column of names
 
 # What is ready, as it is told and as JSON; None while it is not.
@@ -185,8 +186,12 @@ class _Up:
                     del checks[name]
             return not checks
 
-        if not wait_until(is_ready, READY_S, POLL_S):
-            raise StackFailed(f"not ready within {READY_S:g} s: {', '.join(checks)}")
+        deadline = time.monotonic() + READY_S
+        while not wait_until(is_ready, SAY_S, POLL_S):
+            if time.monotonic() > deadline and set(checks) != {"worker"}:
+                raise StackFailed(f"not ready within {READY_S:g} s: {', '.join(checks)}")
+            loads = ", which loads its model" if "worker" in checks else ""
+            note(f"still waiting for {', '.join(checks)}{loads}")
 
     def _tell(self, name: str, text: str, value: Any) -> None:
         self._found[name.lower()] = value

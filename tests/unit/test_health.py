@@ -100,12 +100,12 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_process_that_never_moved_is_silent_once_it_should_have_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     watched = Watched(Child("sleeper", [sys.executable, "-c", "input()"], stdin=b""))
     watched.child.start()
     assert watched.silent_s(tmp_path / "beat") == 0
-    monkeypatch.setattr("worker.watched.START_S", 0.0)
+    watched.start_s = 0.0
     until(lambda: watched.silent_s(tmp_path / "beat") > 0.1)
     moved_at = time.time() - 1_000
     (tmp_path / "beat").touch()
