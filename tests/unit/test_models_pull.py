@@ -180,6 +180,7 @@ def test_a_folder_is_fetched_whole_with_where_it_came_from(
     assert f"CROSSMODAL_MODELS={folder.parent} crossmodal up" in done.stdout
 
 
+@pytest.mark.slow
 def test_with_json_there_is_one_document(pull: Pull, tmp_path: Path) -> None:
     done = pull("--json", "--to", str(tmp_path / "here"))
     told = json.loads(done.stdout)
@@ -189,6 +190,7 @@ def test_with_json_there_is_one_document(pull: Pull, tmp_path: Path) -> None:
     assert "note" in json.loads(done.stderr)
 
 
+@pytest.mark.slow
 def test_what_is_there_already_is_not_fetched_again(
     hub: FakeHub, pull: Pull, tmp_path: Path
 ) -> None:
@@ -203,6 +205,7 @@ def test_what_is_there_already_is_not_fetched_again(
     assert pull("--to", str(tmp_path / "newer")).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_folder_of_something_else_is_left_alone(pull: Pull, tmp_path: Path) -> None:
     (tmp_path / "models" / "tiny").mkdir(parents=True)
     done = pull()
@@ -210,6 +213,7 @@ def test_a_folder_of_something_else_is_left_alone(pull: Pull, tmp_path: Path) ->
     assert listed(tmp_path / "models" / "tiny") == set()
 
 
+@pytest.mark.slow
 def test_where_the_folder_is_to_be_must_be_said(pull: Pull, hub: FakeHub) -> None:
     env = {k: v for k, v in environment(hub, Path("/none")).items() if k != "CROSSMODAL_MODELS"}
     done = subprocess.run(command("somebody/tiny"), env=env, capture_output=True, text=True)
@@ -237,6 +241,7 @@ def test_a_file_that_breaks_off_goes_on_where_it_was(
     assert open_folder(tmp_path / "models" / "tiny")
 
 
+@pytest.mark.slow
 def test_a_hub_without_ranges_sends_all_of_it_again(
     hub: FakeHub, pull: Pull, tmp_path: Path
 ) -> None:
@@ -247,6 +252,7 @@ def test_a_hub_without_ranges_sends_all_of_it_again(
     assert found == hub.files["model.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_gone_on_with(hub: FakeHub, pull: Pull, tmp_path: Path) -> None:
     hub.stalls.add("model.safetensors")
     process = subprocess.Popen(
@@ -267,6 +273,7 @@ def test_a_process_that_is_killed_is_gone_on_with(hub: FakeHub, pull: Pull, tmp_
     assert not list((tmp_path / "models" / "tiny").glob("*.incomplete"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_has_come(hub: FakeHub, tmp_path: Path) -> None:
     hub.stalls.add("model.safetensors")
     process = subprocess.Popen(
@@ -282,6 +289,7 @@ def test_ctrl_c_keeps_what_has_come(hub: FakeHub, tmp_path: Path) -> None:
     ), said  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_do_not_fetch_into_one_folder(hub: FakeHub, pull: Pull, tmp_path: Path) -> None:
     hub.stalls.add("model.safetensors")
     first = subprocess.Popen(
@@ -310,6 +318,7 @@ def test_a_file_of_another_digest_is_deleted(
     assert pull().returncode == 0
 
 
+@pytest.mark.slow
 def test_a_file_that_is_longer_than_said_is_not_read_on(hub: FakeHub, pull: Pull) -> None:
     hub.sizes = {"model.safetensors": 1_000}
     done = pull()
@@ -325,6 +334,7 @@ def test_a_full_disk_is_said_before_anything_is_fetched(
     assert (hub.names(), listed(tmp_path / "models")) == ({"config.json"}, set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "env", "code", "says"),
     [
@@ -354,21 +364,25 @@ def test_what_a_hub_refuses_is_said_with_a_code(
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.slow
 def test_a_token_opens_what_is_not_public(hub: FakeHub, pull: Pull) -> None:
     hub.token = "secret"
     assert pull(HF_TOKEN="secret").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_revision_that_is_not_there_is_said(pull: Pull) -> None:
     done = pull(repo="somebody/tiny@v9")
     assert "repository_not_found somebody/tiny has no revision 'v9'" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_name_that_is_none_is_bad_usage(pull: Pull) -> None:
     done = pull(repo="some/body/tiny")
     assert (done.returncode, "is no name of a repository" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_away_may_be_there_later(pull: Pull) -> None:
     with socket.socket() as taken:  # nobody listens there
         taken.bind(("127.0.0.1", 0))
@@ -379,6 +393,7 @@ def test_a_hub_that_is_away_may_be_there_later(pull: Pull) -> None:
     assert f"the hub at {url} does not answer: Connection refused." in error["message"]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_no_hub_is_said(hub: FakeHub, pull: Pull) -> None:
     hub.is_hub = False
     assert "model_hub_error what answers at" in pull().stderr
