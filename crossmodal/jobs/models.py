@@ -31,10 +31,16 @@ class Models:
 
     @call
     def announce(self, models: Sequence[ModelInfo]) -> Steps[None]:
-        """Say what models are; it is known from then on, for as long as records are kept."""
+        """Say what models are; it is known from then on, for as long as records are kept.
+
+        Who has not loaded one itself takes nothing back of what was told by who has.
+        """
         if models:
-            seconds, _ = yield redis.time()
-            told = {m.name: m.model_copy(update={"noted_at": seconds}) for m in models}
+            (seconds, _), kept = yield [
+                redis.time(), redis.hmget(self._key, [model.name for model in models])
+            ]  # fmt: skip
+            both = [_with_kept(m, text) for m, text in zip(models, kept, strict=True)]
+            told = {m.name: m.model_copy(update={"noted_at": seconds}) for m in both}
             yield redis.hset(self._key, mapping={n: m.model_dump_json() for n, m in told.items()})
 
     @call
@@ -56,6 +62,17 @@ class Models:
         models = [ModelInfo(**json.loads(text)) for text in told.values()]
         kept = [m for m in models if seconds - m.noted_at <= self._settings.retention_s]
         return KnownModels(sorted(kept, key=lambda model: model.name), workers)
+
+
+def _with_kept(model: ModelInfo, text: str | None) -> ModelInfo:
+    """A model that nobody here has loaded, with what another one has told of that version."""
+    if text is None or any(kind.params is not None for kind in model.kinds.values()):
+        return model
+    kept = ModelInfo(**json.loads(text))
+    if kept.version != model.version or kept.kinds.keys() != model.kinds.keys():
+        return model
+    own = {"default_for", "aliases", "description", "format"}
+    return kept.model_copy(update={name: getattr(model, name) for name in own})
 
 
 class KnownModels(Mapping[str, ModelInfo]):
@@ -166,10 +183,10 @@ class KnownModels(Mapping[str, ModelInfo]):
             return ModelState.LOADED
         if any(name in worker.loading for worker in self._workers):
             return ModelState.LOADING
-        if self.failure(name) is not None:
-            return ModelState.BROKEN
         if any(name in worker.unloaded for worker in self._workers):
             return ModelState.UNLOADED
+        if self.failure(name) is not None:
+            return ModelState.BROKEN
         return ModelState.ABSENT
 
     def waits_for(self, queue: str) -> str | None:

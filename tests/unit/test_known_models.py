@@ -48,6 +48,19 @@ def test_what_was_told_outlives_who_told_it(settings: Settings, runner: Runner) 
     assert list(runner.run(Models(settings).known())) == ["scenes"]
 
 
+def test_who_has_not_loaded_a_model_takes_nothing_back_of_what_is_known_of_it(
+    settings: Settings, runner: Runner
+) -> None:
+    kinds = {"txt2img": ServedKind(params=schema_of(Txt2ImgParams), run_s=2.0)}
+    models, told = Models(settings), TURBO.model_copy(update={"kinds": kinds, "peak_bytes": 600})
+    runner.run(models.announce([told]))
+    runner.run(models.announce([TURBO.model_copy(update={"aliases": ("t",)})]))
+    known = runner.run(models.known(max_age_s=0))["turbo"]
+    assert (known.kinds, known.peak_bytes, known.aliases) == (kinds, 600, ("t",))
+    runner.run(models.announce([TURBO.model_copy(update={"version": "2"})]))
+    assert runner.run(models.known(max_age_s=0))["turbo"].peak_bytes is None
+
+
 def test_what_is_known_is_asked_for_again_after_a_while(settings: Settings, runner: Runner) -> None:
     models = Models(settings)
     assert list(runner.run(models.known())) == []
@@ -125,7 +138,8 @@ def test_a_model_is_broken_where_no_other_worker_has_it() -> None:
     assert known.state("turbo") is ModelState.BROKEN
     with pytest.raises(ModelBroken, match="turbo cannot be loaded: no weights"):
         known.build(TXT2IMG, {"prompt": "a", "model": "turbo"})
-    for other in (worker("other", models=("turbo",)), worker("other", loading=("turbo",))):
+    for where in ("models", "loading", "unloaded"):
+        other = worker("other", **{where: ("turbo",)})
         assert KnownModels([TURBO], [failed, other]).build(
             TXT2IMG, {"prompt": "a", "model": "turbo"}
         )
