@@ -4,13 +4,18 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import psutil
 
+from crossmodal.errors import BrokerUnavailable
+from crossmodal.processes import wait_until
+from producer import Client
 from tests.chaos.proxy import Behaviour
 from tests.chaos.world import Service, Worker, World
 
+MOMENT_S = 8.0  # how long the right moment for a fault is waited for
 Fault = Callable[[World, random.Random], "Hit"]
 
 
@@ -50,7 +55,40 @@ def kill_celery(world: World, rng: random.Random) -> Hit:
 
 def kill_model_host(world: World, rng: random.Random) -> Hit:
     worker = rng.choice(world.workers)
-    return _kill(worker, worker.host())
+    hosts = worker.hosts()
+    return _kill(worker, rng.choice(hosts) if hosts else None)
+
+
+def kill_loading_host(world: World, rng: random.Random) -> Hit:
+    """With several models, one is loaded every few seconds."""
+    found: list[tuple[Worker, psutil.Process]] = []
+
+    def is_there() -> bool:
+        found.extend((worker, host) for worker in world.workers for host in worker.loading_hosts())
+        return bool(found)
+
+    wait_until(is_there, MOMENT_S if world.models else 0)
+    return _kill(*rng.choice(found)) if found else Hit(False)
+
+
+def kill_switching_celery(world: World, rng: random.Random) -> Hit:
+    """One that gives up a model for another, or waits for that."""
+    found: list[Worker] = []
+    if len(world.models) < 2:
+        return Hit(False)
+    with Client(world.settings(through_proxy=False)) as client:
+
+        def is_there() -> bool:
+            switching = {worker.name for worker in client.workers() if worker.loading}
+            found.extend(one for one in world.workers if one.celery_name in switching)
+            return bool(found)
+
+        with suppress(BrokerUnavailable):
+            wait_until(is_there, MOMENT_S)
+    if not found:
+        return Hit(False)
+    worker = rng.choice(found)
+    return _kill(worker, worker.celery())
 
 
 def kill_supervisor(world: World, rng: random.Random) -> Hit:
@@ -114,10 +152,16 @@ def fail_every_third_put(world: World, rng: random.Random) -> Hit:
     return _store(world, rng, Behaviour(fails_every_put=3))
 
 
+CUT_HANDOVERS = {  # what may take a message with it that a worker is just being given
+    "Celery worker killed", "Celery worker killed in mid-switch", "supervisor killed",
+    "Redis restarted", "Redis paused", "Redis connections reset",
+}  # fmt: skip
 FAULTS: dict[str, tuple[Fault, int]] = {  # with how often, relative to one another
     "decoder killed": (kill_decoder, 4),
     "Celery worker killed": (kill_celery, 3),
     "model host killed": (kill_model_host, 3),
+    "model host killed in mid-load": (kill_loading_host, 3),
+    "Celery worker killed in mid-switch": (kill_switching_celery, 2),
     "supervisor killed": (kill_supervisor, 2),
     "background process killed": (kill_background, 2),
     "gateway killed": (kill_gateway, 1),

@@ -19,12 +19,13 @@ from crossmodal.settings import Settings, load_settings
 from tests.chaos.proxy import Proxy
 from tests.marked import marked
 from tests.servers import start_server, user_url
-from tests.workers import REAL_WORKER, celery_workers, hosts_of
+from tests.workers import FAKE_WORKER, REAL_WORKER, celery_workers, hosts_of
 
 POISON = Path(__file__).parents[1] / "e2e" / "poison"
 MARK = "CROSSMODAL_STORM"  # in the environment of every process that the storm starts
 START_S = 90.0
 BUCKET = "storm"
+MEMORY = ("1000", "1300")  # of the workers' devices: room for one and for two of the fake models
 
 
 @dataclass
@@ -38,13 +39,14 @@ class Worker:
     program: Sequence[str] = REAL_WORKER
     child: Child | None = None
     starts: int = 0
+    options: Sequence[str] = ()
     within: Sequence[str] = ()  # a command that runs another one somewhere else
 
     def start(self) -> None:
         self.starts += 1
         argv = [
             *self.within, sys.executable, *self.program,
-            "--concurrency", str(self.concurrency), "--ready-file", str(self.ready),
+            "--concurrency", str(self.concurrency), "--ready-file", str(self.ready), *self.options,
         ]  # fmt: skip
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.child = Child(self.name, argv, self.env, output=log)
@@ -71,8 +73,16 @@ class Worker:
             return None
 
     def host(self) -> psutil.Process | None:
+        return next(iter(self.hosts()), None)
+
+    def hosts(self) -> list[psutil.Process]:
+        """The model hosts, one a model that is loaded or loads."""
         supervisor = self.supervisor()
-        return next(iter(hosts_of(supervisor)), None) if supervisor else None
+        return hosts_of(supervisor) if supervisor else []
+
+    def loading_hosts(self) -> list[psutil.Process]:
+        """Those that do not listen yet."""
+        return [host for host in self.hosts() if _is_loading(host)]
 
     def celery(self) -> psutil.Process | None:
         """The Celery worker."""
@@ -82,6 +92,14 @@ class Worker:
     def decoders(self) -> list[psutil.Process]:
         """The processes that open pictures, of which there may be none."""
         return celery.children() if (celery := self.celery()) else []
+
+
+def _is_loading(host: psutil.Process) -> bool:
+    try:
+        line = host.cmdline()
+        return not Path(line[line.index("--socket") + 1]).is_socket()
+    except (psutil.NoSuchProcess, ValueError):  # it has just ended
+        return False
 
 
 @dataclass
@@ -119,6 +137,7 @@ class World:
     longest_pause_s: float = 12.0  # of Redis
     more_env: dict[str, str] = field(default_factory=dict)
     program: Sequence[str] = REAL_WORKER
+    models: Sequence[str] = ()  # fake ones; without them, those that ship
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
@@ -131,10 +150,7 @@ class World:
         self.store_proxy = Proxy(self.store_port)
         self.env = self._environment()
         os.environ.update({k: v for k, v in self.env.items() if k.startswith("AWS_")})
-        self.workers = [
-            Worker(f"worker-{i}", self.folder, self.env, self.concurrency, self.program)
-            for i in range(2)
-        ]
+        self.workers = [self._worker(i, memory) for i, memory in enumerate(MEMORY)]
         port = free_port()
         self.gateway_url = f"http://127.0.0.1:{port}"
         self.gateway = self._service("gateway", "--port", str(port))
@@ -142,6 +158,14 @@ class World:
         for part in self.parts:
             part.start()
         assert wait_until(lambda: all(w.ready.exists() for w in self.workers), START_S)
+
+    def _worker(self, number: int, memory: str) -> Worker:
+        env, options, program = self.env, list[str](), self.program
+        if self.models:
+            env = env | {"CROSSMODAL_DEVICE_MEMORY": memory}
+            options, program = ["--models", ",".join(self.models)], FAKE_WORKER
+        name = f"worker-{number}"
+        return Worker(name, self.folder, env, self.concurrency, program, options=options)
 
     def _service(self, command: str, *options: str) -> Service:
         argv = python_module("crossmodal.cli", command, *options)
@@ -178,6 +202,17 @@ class World:
         for part in self.parts:
             if part.child is not None:
                 part.child.stop(90)
+
+    def loads(self) -> int:
+        """How often models were loaded, for jobs or because a process was lost."""
+        return self._logged(" is loaded")
+
+    def switches(self) -> int:
+        """How often workers have given models up for others."""
+        return self._logged(" in place of ")
+
+    def _logged(self, words: str) -> int:
+        return sum((self.folder / f"{w.name}.log").read_text().count(words) for w in self.workers)
 
     def close(self) -> None:
         for part in self.parts:
