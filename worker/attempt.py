@@ -39,7 +39,6 @@ from crossmodal.jobs.params import (
     Params,
     fix_seed,
     parse_params,
-    queue_of,
     task_of,
 )
 from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
@@ -102,13 +101,15 @@ class JobRunner:
 
         Raises `BrokerUnavailable`, and `InvalidParams` for an id that no job may have.
         """
-        problem = None
+        queue, problem = _queue_of(delivery), None
         if not delivery.is_recorded:
             queue, problem = await self._adopt(delivery)
-            if not self.hosts.serves(queue):
-                return Skipped("superseded")
-        elif not self.hosts.serves(_queue_of(delivery)):
-            return Elsewhere()
+        if problem is None and not self.hosts.serves(queue):
+            return Elsewhere() if delivery.is_recorded else Skipped("superseded")
+        with self.hosts.busy(queue):
+            return await self._begin(delivery, problem)
+
+    async def _begin(self, delivery: Delivery, problem: InvalidParams | None) -> Ending:
         attempt = await self._redis.run(self._ledger.start(delivery.job, delivery.worker))
         if isinstance(attempt, NotStarted):
             log.info("job %s is not started: %s", delivery.job, attempt.reason)
@@ -198,10 +199,10 @@ class JobRunner:
         task, raw = delivery.task, delivery.raw
         if delivery.has_positional:
             raise InvalidParams("the message has positional arguments: give all params by name")
+        known = await self._redis.run(self._models.known())
         if task.is_bulk:
             bulk = parse_params(task, raw)
-            return bulk, queue_of(bulk)
-        known = await self._redis.run(self._models.known())
+            return bulk, known.queue(task, {"model": bulk.model})
         params = fix_seed(known.build(task.kind, raw))
         return params, known.queue(task, {"model": params.model})
 

@@ -35,7 +35,6 @@ class HostProcess:
         self.beat = model.socket.with_suffix(HOST)
         self.failure: Failure | None = None
         self._failed_loads = 0
-        self._was_ready = False
         self._silent_since: float | None = None  # by the monotonic clock
         self._ending_since: float | None = None
         self.watched = Watched(Child(
@@ -73,7 +72,7 @@ class HostProcess:
         self._ending_since = None
         self._end_silent()
         if self.is_ready:
-            self._was_ready, self._failed_loads = True, 0
+            self._failed_loads = 0
         elif self.watched.has_ended:
             self._note_end()
         if not self.is_broken and (may_load or self.child.is_alive):
@@ -90,9 +89,12 @@ class HostProcess:
             self.child.kill()
 
     def _note_end(self) -> None:
-        """Count loads in a row that have failed."""
-        self._failed_loads = 0 if self._was_ready else self._failed_loads + 1
-        self._was_ready = False
+        """Count loads in a row that have failed.
+
+        A job may kill its host before anybody has seen that it was loaded: the files tell.
+        """
+        was_loaded = self.model.is_loaded or info_file(self.model.socket).exists()
+        self._failed_loads = 0 if was_loaded else self._failed_loads + 1
         if self.is_broken:
             self.failure = said = self._said()
             log.error("the model %s is broken: %s: %s", self.model.name, said.code, said.message)

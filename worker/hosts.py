@@ -1,6 +1,8 @@
 """The model hosts of a worker's device, by the queues whose jobs they run."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -22,9 +24,11 @@ class Hosts:
     Without `queues`, as of a worker that nobody supervises, `host` runs all that comes.
     """
 
-    def __init__(self, hosts: Collection[HostClient], queues: dict[str, HostClient] | None) -> None:
+    def __init__(self, hosts: Mapping[str, HostClient], queues: Mapping[str, str] | None) -> None:
+        """`hosts` by their models' names, and which model runs the jobs of which queue."""
         self._hosts = hosts
         self._queues = queues
+        self._running: Counter[str] = Counter()
         self._open: frozenset[str] | None = None
 
     @classmethod
@@ -39,16 +43,16 @@ class Hosts:
         """One for each of these."""
         clients = {model.name: _client(settings, model.socket) for model in models}
         queues = {
-            queue: clients[model.name]
+            queue: model.name
             for model in models
             for queue in (*model.queues, *map(str, queues_by_name(model)))
         }
-        return cls(clients.values(), queues)
+        return cls(clients, queues)
 
     @classmethod
     def only(cls, host: HostClient) -> Self:
         """The one that runs all."""
-        return cls([host], None)
+        return cls({"": host}, None)
 
     def open(self, queues: Iterable[str]) -> None:
         """Say which queues' jobs are run; before that, those of all are."""
@@ -64,13 +68,27 @@ class Hosts:
     def of(self, queue: Queue) -> HostClient:
         """The host that runs a queue's jobs. Raises `NotServed`."""
         if self._queues is None:
-            return next(iter(self._hosts))
-        if (host := self._queues.get(str(queue))) is None:
+            return next(iter(self._hosts.values()))
+        if (model := self._queues.get(str(queue))) is None:
             raise NotServed(f"no model of this worker runs the jobs of {queue}")
-        return host
+        return self._hosts[model]
+
+    @contextmanager
+    def busy(self, queue: Queue) -> Iterator[None]:
+        """While a job that waited in this queue is run; its message may have come by another."""
+        model = (self._queues or {}).get(str(queue), "")
+        self._running[model] += 1
+        try:
+            yield
+        finally:
+            self._running[model] -= 1
+
+    def running(self, model: str) -> int:
+        """How many jobs of a model are run."""
+        return self._running[model]
 
     async def close(self) -> None:
-        for host in self._hosts:
+        for host in self._hosts.values():
             await host.close()
 
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from crossmodal.errors import BrokerUnavailable, ModelBroken
 from crossmodal.jobs.calls import Steps, call, redis
@@ -38,8 +38,11 @@ class State:
 
     model: ServedModel
     told: ModelInfo
-    """What its host has said, also when that has ended since."""
+    """What its host has said of it last; it may have ended since."""
+    wanted_at: float | None = None
     loaded_at: float | None = None
+    took_s: float = 0.0
+    """From when it was wanted, with all that had to end first."""
     busy_at: float = field(default_factory=time.monotonic)
     leaving_since: float | None = None
 
@@ -47,6 +50,18 @@ class State:
     def is_open(self) -> bool:
         """Whether its jobs are taken."""
         return self.loaded_at is not None and self.leaving_since is None
+
+    def note_loaded(self, now: float) -> None:
+        self.loaded_at = self.busy_at = now
+        self.took_s = 0.0 if self.wanted_at is None else now - self.wanted_at
+
+    def note_gone(self) -> None:
+        self.wanted_at = self.loaded_at = self.leaving_since = None
+
+    def hear(self) -> None:
+        """Remember what its host says, if there is one."""
+        if (said := self.model.said()) != self.model.info:
+            self.told = said
 
 
 class Residents:
@@ -126,14 +141,17 @@ class Residents:
 
     # -- the loop -------------------------------------------------------------------------
 
-    async def keep(self, on_look: Callable[[], None]) -> None:
-        """Look for ever."""
+    async def keep(self, on_look: Callable[[], None], drains: Callable[[], bool]) -> None:
+        """Look for ever; a worker that drains loads nothing, and keeps nothing from others."""
         while True:
             try:
                 self.look()
                 on_look()
-                await self._go_on()
-                on_look()
+                if drains():
+                    self._stay()
+                else:
+                    await self._go_on()
+                    on_look()
             except BrokerUnavailable as e:
                 log.warning("no model is loaded or given up for now: %s", e)
             except Exception:  # without this no model would ever be switched
@@ -145,12 +163,12 @@ class Residents:
         now = time.monotonic()
         broken = self.failures
         for name, state in self._states.items():
+            state.hear()
             if name not in self._wanted or name in broken:
-                state.loaded_at = state.leaving_since = None
+                state.note_gone()
             elif state.loaded_at is None and state.model.is_loaded:
                 log.info("the model %s is loaded", name)
-                state.loaded_at = state.busy_at = now
-                state.told = state.model.said()
+                state.note_loaded(now)
             if self._in_hand(name):
                 state.busy_at = now
 
@@ -175,30 +193,38 @@ class Residents:
             self._states[name].told = self._states[name].told.completed(known.get(name))
         residents = [self._resident(name, figures[name], known.workers) for name in names]
         alive = [one for one in residents if one.name not in self.failures]
-        switch = choose(alive, self._serving.room, self._settings.switch_after_s)
-        if switch is not None and await self._redis.run(self._claim(switch.load)):
-            others = f" in place of {', '.join(switch.give_up)}" if switch.give_up else ""
-            log.info("loading the model %s%s", switch.load, others)
-            self._next = switch
-            for name in switch.give_up:
-                self._states[name].leaving_since = time.monotonic()
+        while switch := choose(alive, self._serving.room, self._settings.switch_after_s):
+            if await self._redis.run(self._claim(switch.load)):
+                self._begin(switch)
+                return
+            # Another worker loads it, or has lately: that must not keep the next one waiting.
+            alive = [replace(r, is_coming=r.is_coming or r.name == switch.load) for r in alive]
+
+    def _begin(self, switch: Switch) -> None:
+        others = f" in place of {', '.join(switch.give_up)}" if switch.give_up else ""
+        log.info("loading the model %s%s", switch.load, others)
+        self._next = switch
+        for name in switch.give_up:
+            self._states[name].leaving_since = time.monotonic()
 
     async def _prepare(self, switch: Switch) -> None:
         """Want the next model, once those that it replaces have nothing in hand."""
         if not await self._redis.run(self._claim(switch.load)):  # it has ended meanwhile
-            self._stay(switch)
+            self._stay()
             return
         if not all(self._has_left(self._states[name]) for name in switch.give_up):
             return
         self._wanted = (self._wanted - set(switch.give_up)) | {switch.load}
         self._serving.want(self._wanted)
+        self._states[switch.load].wanted_at = time.monotonic()
         self._next = None
         self.look()
 
-    def _stay(self, switch: Switch) -> None:
+    def _stay(self) -> None:
+        """Give up no model after all."""
         self._next = None
-        for name in switch.give_up:
-            self._states[name].leaving_since = None
+        for state in self._states.values():
+            state.leaving_since = None
 
     def _has_left(self, state: State) -> bool:
         since = state.leaving_since or 0.0
@@ -218,7 +244,8 @@ class Residents:
             waiting=sum(one.depth for one in figures),
             oldest_wait_s=max((one.oldest_wait_s for one in figures), default=0.0),
             in_hand=self._in_hand(name), idle_s=now - state.busy_at,
-            stayed_s=now - (state.loaded_at or now), load_s=state.told.load_s or 0.0,
+            stayed_s=now - (state.loaded_at or now),
+            load_s=max(state.told.load_s or 0.0, state.took_s),
         )  # fmt: skip
 
     async def _refuse_broken(self) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +12,18 @@ from crossmodal.jobs.connection import connect
 from crossmodal.jobs.names import CAPTIONS, dead_key, job_key, leases_key, queue_key, result_key
 from crossmodal.jobs.record import Job, JobResult, JobState
 from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.task import tasks
 from crossmodal.settings import Settings
 from crossmodal.storage import open_storage
 from tests.ledgers import Ledger
 
 PREFIX = "crossmodal"
+
+
+def queues_of(models: Sequence[str] = ()) -> list[str]:
+    """All that jobs may wait in; there should be none in those of the default one by its name."""
+    return [str(Queue(task, model)) for task in tasks() for model in (None, *models)]
 
 
 @dataclass
@@ -27,6 +33,11 @@ class Accepted:
     jobs: set[str] = field(default_factory=set)
     poison: set[str] = field(default_factory=set)
     canceled: set[str] = field(default_factory=set)  # `cancel` said so
+    plain: set[str] = field(default_factory=set)  # ids of messages that plain Celery has sent
+    models: dict[str, str | None] = field(default_factory=dict)
+    """Which one a job names, of those that were asked for with none or any."""
+    cut_handovers: int = 0  # faults that may each lose plain messages which have no record yet
+    refusals: list[str] = field(default_factory=list)  # of what should have been accepted
     garbage: int = 0
     late_refusals: int = 0  # a submit that failed, and took longer than its timeouts to do so
     wrong_ids: int = 0  # a repeated idempotency key that led to another job
@@ -37,7 +48,9 @@ class Accepted:
 class Audit:
     """Reads everything once; `breaches` says what is not as it was promised."""
 
-    def __init__(self, settings: Settings, accepted: Accepted) -> None:
+    def __init__(self, settings: Settings, accepted: Accepted, models: Sequence[str] = ()) -> None:
+        self._models = models
+        self._queues = queues_of(models)
         self._settings = settings
         self._accepted = accepted
         self._redis: Any = connect(settings)
@@ -71,7 +84,8 @@ class Audit:
         for job in self.records.values():
             if not job.state.is_terminal:
                 yield f"{job.id} is {job.state} (attempt {job.attempt})"
-        for key in ("unacked", "unacked_index", *(str(task) for task in tasks())):
+        plain = [self._settings.plain_queue]
+        for key in ("unacked", "unacked_index", *plain, *self._queues):
             if size := self._size(key):
                 yield f"{key} holds {size}"
 
@@ -80,12 +94,23 @@ class Audit:
         yield from (f"lost: {i}" for i in self._accepted.jobs - self.records.keys())
         for job in self.records.values():
             yield from self._of_job(job)
+        yield from self._of_plain()
         yield from self._of_counters()
+        yield from (f"refused: {refusal}" for refusal in self._accepted.refusals)
         yield from self._of_dead_letters()
         if self._accepted.late_refusals:
             yield f"{self._accepted.late_refusals} submits hung before they failed"
         if self._accepted.wrong_ids:
             yield f"{self._accepted.wrong_ids} repeated idempotency keys made another job"
+
+    @property
+    def lost_plain(self) -> set[str]:
+        """Messages that were lost before a worker had made a record of their jobs."""
+        return self._accepted.plain - self.records.keys()
+
+    def _of_plain(self) -> Iterator[str]:
+        if len(self.lost_plain) > self._accepted.cut_handovers:
+            yield f"{len(self.lost_plain)} plain messages were lost: {sorted(self.lost_plain)}"
 
     def _records(self) -> Iterator[Job]:
         for key in self._redis.scan_iter(f"{PREFIX}:job:*", count=1_000, _type="HASH"):
@@ -107,6 +132,16 @@ class Audit:
             yield f"{job.id} is {job.state} and has {(job.result and 'a') or 'no'} result"
         if job.result is not None:
             yield from self._of_result(job, job.result)
+            yield from self._of_model(job, job.result)
+
+    def _of_model(self, job: Job, result: JobResult) -> Iterator[str]:
+        if not self._models:
+            return
+        named = self._accepted.models.get(job.id, job.params.get("model"))
+        if named != job.params.get("model"):
+            yield f"{job.id} was to name {named}, its record says {job.params.get('model')}"
+        if result.model != (named or self._models[0]):
+            yield f"{job.id} names {named} and was run by {result.model}"
 
     def _of_result(self, job: Job, result: JobResult) -> Iterator[str]:
         if result.attempt != job.attempt:
@@ -129,14 +164,14 @@ class Audit:
             yield f"{job.id}: the captions in the store are not what the record says"
 
     def _of_counters(self) -> Iterator[str]:
-        for task in tasks():
-            queue = self._ledger.queue(str(task))
-            ended = Counter(j.state for j in self.records.values() if j.task is task)
+        for name in self._queues:
+            queue = self._ledger.queue(name)
+            ended = Counter(j.state for j in self.records.values() if j.queue == name)
             if queue.finished != {state: n for state, n in ended.items() if state.is_terminal}:
-                yield f"the counters of {task} are {queue.finished}, the records say {dict(ended)}"
+                yield f"the counters of {name} are {queue.finished}, the records say {dict(ended)}"
             for part in ("queued", "running"):
-                if size := self._redis.zcard(queue_key(PREFIX, str(task), part)):
-                    yield f"{size} jobs are stuck as {part} in {task}"
+                if size := self._redis.zcard(queue_key(PREFIX, name, part)):
+                    yield f"{size} jobs are stuck as {part} in {name}"
         if size := self._redis.zcard(leases_key(PREFIX)):
             yield f"{size} leases are left"
 
@@ -155,12 +190,12 @@ class Audit:
         yield from (f"{i} has failed: {self.records[i].failure}" for i in innocent)
 
 
-def running_jobs(settings: Settings) -> dict[str, str]:
+def running_jobs(settings: Settings, models: Sequence[str] = ()) -> dict[str, str]:
     """Ids of the jobs that run, with the names of their workers."""
     with connect(settings) as redis:
         ids = [
             job_id
-            for task in tasks()
-            for job_id in redis.zrange(queue_key(PREFIX, str(task), "running"), 0, -1)
+            for queue in queues_of(models)
+            for job_id in redis.zrange(queue_key(PREFIX, queue, "running"), 0, -1)
         ]
         return {i: str(redis.hget(job_key(PREFIX, i), "worker")) for i in ids}

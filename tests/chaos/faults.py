@@ -67,13 +67,15 @@ def kill_loading_host(world: World, rng: random.Random) -> Hit:
         found.extend((worker, host) for worker in world.workers for host in worker.loading_hosts())
         return bool(found)
 
-    wait_until(is_there, MOMENT_S)
+    wait_until(is_there, MOMENT_S if world.models else 0)
     return _kill(*rng.choice(found)) if found else Hit(False)
 
 
 def kill_switching_celery(world: World, rng: random.Random) -> Hit:
     """One that gives up a model for another, or waits for that."""
     found: list[Worker] = []
+    if len(world.models) < 2:
+        return Hit(False)
     with Client(world.settings(through_proxy=False)) as client:
 
         def is_there() -> bool:
@@ -150,6 +152,10 @@ def fail_every_third_put(world: World, rng: random.Random) -> Hit:
     return _store(world, rng, Behaviour(fails_every_put=3))
 
 
+CUT_HANDOVERS = {  # what may take a message with it that a worker is just being given
+    "Celery worker killed", "Celery worker killed in mid-switch", "supervisor killed",
+    "Redis restarted", "Redis paused", "Redis connections reset",
+}  # fmt: skip
 FAULTS: dict[str, tuple[Fault, int]] = {  # with how often, relative to one another
     "decoder killed": (kill_decoder, 4),
     "Celery worker killed": (kill_celery, 3),

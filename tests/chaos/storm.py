@@ -29,11 +29,11 @@ from crossmodal.jobs.connection import connect
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.params import parse_params
 from crossmodal.jobs.record import JobState
-from crossmodal.kinds.task import tasks
+from crossmodal.kinds.queue import Queue
 from crossmodal.processes import wait_until
 from producer import Client, JobHandle
-from tests.chaos.audit import Accepted, Audit, running_jobs
-from tests.chaos.faults import FAULTS
+from tests.chaos.audit import Accepted, Audit, queues_of, running_jobs
+from tests.chaos.faults import CUT_HANDOVERS, FAULTS
 from tests.chaos.traffic import Traffic
 from tests.chaos.world import World
 from tests.ledgers import Ledger
@@ -43,6 +43,7 @@ from tests.workers import REAL_WORKER
 PRODUCERS = 3
 SETTLE_S = 300.0
 MOST_S = 30.0  # a submit: an upload within 15 s, two calls to Redis within 5 s each
+SWITCH_AFTER_S = 3.0
 PROMPTS = [f"a {size} {color} circle on a white background" for size in ("small", "large")
            for color in ("red", "green", "blue")]  # fmt: skip
 RETRYABLE = (BrokerUnavailable, StorageUnavailable)
@@ -70,6 +71,7 @@ class Storm:
 
     def rage(self) -> None:
         """Submit and break, then mend all, and wait until everything has settled."""
+        assert wait_until(self._knows_models, 30.0)
         begun = time.monotonic()
         threads = [
             threading.Thread(target=self._produce, args=(i,), name=f"producer-{i}")
@@ -78,6 +80,7 @@ class Storm:
         threads.append(threading.Thread(target=self._meddle, name="meddler"))
         threads.append(threading.Thread(target=self.traffic.send_bulk, name="bulk"))
         threads.append(threading.Thread(target=self.traffic.call_gateway, name="http"))
+        threads.append(threading.Thread(target=self.traffic.send_plain, name="plain"))
         for thread in threads:
             thread.start()
         watchers: list[threading.Thread] = []
@@ -93,17 +96,25 @@ class Storm:
             for thread in threads + watchers:
                 thread.join()
 
+    def _knows_models(self) -> bool:
+        with Client(self.world.settings(through_proxy=False)) as client:
+            return set(self.world.models) <= set(client.models(max_age_s=0))
+
     def settle(self) -> Audit:
         """Wait until nothing is on its way any more; the audit says what still is."""
         self.world.keep_up()
-        settings = self.world.settings(through_proxy=False)
+        self.accepted.plain = set(self.traffic.plain)
+        self.accepted.models |= self.traffic.plain
 
         def is_settled() -> bool:
-            audit = Audit(settings, self.accepted)
-            return not any(audit.unsettled()) and not any(self.traffic.unsettled())
+            return not any(self._audit().unsettled()) and not any(self.traffic.unsettled())
 
         wait_until(is_settled, SETTLE_S, 2.0)
-        return Audit(settings, self.accepted)
+        return self._audit()
+
+    def _audit(self) -> Audit:
+        settings = self.world.settings(through_proxy=False)
+        return Audit(settings, self.accepted, self.world.models)
 
     # -- producers ------------------------------------------------------------------------
 
@@ -123,17 +134,19 @@ class Storm:
         """Submit until it is accepted; the key makes one job of all tries."""
         prompt = rng.choice(PROMPTS) + (" poison" if poison else "")
         seed, count, caption = rng.randrange(50), rng.choice([1, 1, 1, 4]), rng.random() < 0.3
+        model = self.traffic.a_model(rng)
 
         def submit() -> JobHandle:
             if caption and not poison:
-                return client.img2txt(picture(seed), idempotency_key=key)
-            return client.txt2img(prompt, seed=seed, count=count, idempotency_key=key)
+                return client.img2txt(picture(seed), model=model, idempotency_key=key)
+            return client.txt2img(prompt, seed=seed, count=count, model=model, idempotency_key=key)
 
         job = self._insist(submit)
         if job is None:
             return
         with self.lock:
             self.accepted.jobs.add(job.id)
+            self.accepted.models[job.id] = model
             if poison:
                 self.accepted.poison.add(job.id)
         if rng.random() < 0.05:
@@ -151,6 +164,9 @@ class Storm:
                 late = time.monotonic() - begun > MOST_S
                 self.accepted.late_refusals += late
                 self.over.wait(0.5)
+            except CrossmodalError as e:
+                self.accepted.refusals.append(f"{e.code}: {e}")
+                return None
         return None
 
     # -- those who cancel, repeat messages and send garbage ---------------------------------
@@ -182,12 +198,15 @@ class Storm:
         if job_id is None:
             return
         job = ledger.get(job_id)
-        message = message_of(job.id, parse_params(job.task, job.params))
+        model = Queue.parse(job.queue).model
+        message = message_of(job.id, parse_params(job.task, job.params), model)
         redis.lpush(job.queue, message, message)
         self.counts["messages repeated"] += 2
 
     def _litter(self, ledger: Ledger, redis: Any, rng: random.Random) -> None:
-        redis.lpush(str(rng.choice(list(tasks()))), rng.randbytes(rng.randrange(1, 2_000)))
+        redis.lpush(
+            rng.choice(queues_of(self.world.models[1:])), rng.randbytes(rng.randrange(1, 2_000))
+        )
         self.accepted.garbage += 1
 
     # -- faults -----------------------------------------------------------------------------
@@ -200,6 +219,7 @@ class Storm:
         if not hit.happened:
             return []
         self.counts[name] += 1
+        self.accepted.cut_handovers += name in CUT_HANDOVERS
         hit_jobs = {i for i, worker in before.items() if hit.worker in (None, worker)}
         watchers = [threading.Thread(target=self._watch, args=(name, hit_jobs))]
         if hit.worker is not None:
@@ -230,7 +250,7 @@ class Storm:
     def _running(self) -> dict[str, str]:
         """Jobs that run, with their workers; none while Redis is away."""
         with suppress(RedisError):
-            return running_jobs(self.world.settings(through_proxy=False))
+            return running_jobs(self.world.settings(through_proxy=False), self.world.models)
         return {}
 
     def _running_on(self, worker: str) -> set[str]:
@@ -241,7 +261,10 @@ class Storm:
         begun = time.monotonic()
         with Client(self.world.settings(through_proxy=False)) as client:
             key = f"after {name} {self.counts[name]} {begun}"
-            probe = self._insist(lambda: client.txt2img(PROMPTS[0], seed=1, idempotency_key=key))
+            model = self.traffic.a_model(random.Random(key))
+            probe = self._insist(
+                lambda: client.txt2img(PROMPTS[0], seed=1, model=model, idempotency_key=key)
+            )
             if probe is None:
                 return
             with self.lock:
@@ -303,6 +326,9 @@ def report(storm: Storm, audit: Audit, breaches: list[str]) -> str:
         f"killed in every attempt, and so failed: {len(audit.struck_down)}",
         f"bulk: {len(traffic.bulk)} batches; over HTTP: {len(traffic.jobs)} jobs, "
         f"{len(traffic.batches)} batches; webhooks: {len(traffic.receiver.told)} posts",
+        f"plain messages: {len(storm.accepted.plain)}, lost: {len(audit.lost_plain)}",
+        f"models loaded: {storm.world.loads()} times, "
+        f"given up for others: {storm.world.switches()} times",
         f"garbage: {storm.accepted.garbage} sent, {audit.set_aside} set aside",
         f"breaches: {len(breaches)}",
         *breaches[:50],
@@ -312,15 +338,20 @@ def report(storm: Storm, audit: Audit, breaches: list[str]) -> str:
 
 @contextmanager
 def world_of(
-    lease_s: float, concurrency: int, folder: Path | None, program: Sequence[str] = REAL_WORKER
-) -> Iterator[World]:
+    lease_s: float, concurrency: int, folder: Path | None, program: Sequence[str] = REAL_WORKER,
+    models: Sequence[str] = (),
+) -> Iterator[World]:  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="storm-") as temporary:
         env = {
             "CROSSMODAL_LEASE_S": f"{lease_s:g}",
             "CROSSMODAL_INFERENCE_TIMEOUT_S": "20",
             "OMP_NUM_THREADS": "1",
+            "CROSSMODAL_SWITCH_AFTER_S": f"{SWITCH_AFTER_S:g}",
+            "FAKE_LOAD_S": "1",
         }
-        world = World(folder or Path(temporary), concurrency, more_env=env, program=program)
+        world = World(
+            folder or Path(temporary), concurrency, more_env=env, program=program, models=models
+        )
         try:
             yield world
         finally:
@@ -345,11 +376,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--jobs", type=int, default=3_000)
     parser.add_argument("--poison", type=int, default=2, help="poison jobs of each producer")
+    parser.add_argument("--models", default="a,b,c", help="fake ones; none: those that ship")
     parser.add_argument("--folder", type=Path, help="keep logs and data here")
     args = parser.parse_args()
     if args.folder is not None:
         args.folder.mkdir(parents=True, exist_ok=True)
-    with world_of(15.0, 4, args.folder) as world, listening() as receiver:
+    models = tuple(filter(None, args.models.split(",")))
+    with world_of(15.0, 4, args.folder, models=models) as world, listening() as receiver:
         world.longest_pause_s = 30.0
         receiver.fails_every = 3
         storm = Storm(world, args.seed, args.minutes, args.jobs, args.poison, (4.0, 12.0), receiver)

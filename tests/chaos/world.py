@@ -203,6 +203,17 @@ class World:
             if part.child is not None:
                 part.child.stop(90)
 
+    def loads(self) -> int:
+        """How often models were loaded, for jobs or because a process was lost."""
+        return self._logged(" is loaded")
+
+    def switches(self) -> int:
+        """How often workers have given models up for others."""
+        return self._logged(" in place of ")
+
+    def _logged(self, words: str) -> int:
+        return sum((self.folder / f"{w.name}.log").read_text().count(words) for w in self.workers)
+
     def close(self) -> None:
         for part in self.parts:
             if part.child is not None:

@@ -26,7 +26,8 @@ def load(settings: Settings, device: str, name: str) -> ModelHost:
     name begins with "broken" cannot be loaded.
     """
     model = settings.model_name or "fake"
-    time.sleep(float(os.environ.get("FAKE_LOAD_S", "0")))  # in place of loading
+    load_s = float(os.environ.get("FAKE_LOAD_S", "0"))
+    time.sleep(load_s)  # in place of loading
     if model.startswith("broken"):
         raise ModelInvalid(f"{model} has no weights")
     fake = FakeModel()
@@ -35,10 +36,10 @@ def load(settings: Settings, device: str, name: str) -> ModelHost:
     quiet = Quiet()
     lanes = core_lanes(pipelines, quiet, name)
     sizes = settings.max_batch, settings.bulk_batch
-    MODEL_LOAD.labels(name).set(0.1)
+    MODEL_LOAD.labels(name).set(load_s)
     info = HostInfo(model, "0", name, SIDE, os.getpid())
     told = ModelInfo(
-        name=model, version="0", format="bundle", load_s=0.1, peak_bytes=600,
+        name=model, version="0", format="bundle", load_s=load_s, peak_bytes=600,
         kinds={
             name: ServedKind(params=schema_of(kind.params), max_batch=fake.max_batch)
             for name, kind in kinds().items()

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from crossmodal.jobs.record import Failure, JobResult, JobState
+from crossmodal.jobs.models import Models
+from crossmodal.jobs.record import Failure, JobResult, JobState, ModelInfo, ServedKind
+from crossmodal.jobs.runners import Runner
+from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from producer import Client, JobHandle
@@ -17,7 +20,9 @@ from tests.fakes.local_host import FakeHost, serving
 from tests.fakes.runner import LoopRunner, looping
 from tests.waiting import until
 from worker.delivery import Busy, Delivery, Ending, Released, Skipped
+from worker.hosts import Hosts
 from worker.items import Items
+from worker.serving import ServedModel
 
 WORKER = "worker"
 WAIT_S = 60.0
@@ -294,3 +299,56 @@ def test_a_picture_that_ends_its_decoder_fails_alone(
         last = runner.run(delivery(bad, Task("img2txt")))
         assert isinstance(last, Failure)
         assert last.code == "image_decoder_crashed"
+
+
+def two_models(settings: Settings, socket: Path) -> Hosts:
+    """Those of the models a, which is the default one, and b; they share a host."""
+    kinds = {"txt2img": ServedKind()}
+    models = [
+        ServedModel(
+            info=ModelInfo(name=name, version="0", format="code", kinds=kinds, default_for=default),
+            socket=socket, folder=socket.parent, queues=(queue, f"{queue}.bulk"),
+        )
+        for name, default, queue in (("a", ("txt2img",), "txt2img"), ("b", (), "txt2img.b"))
+    ]  # fmt: skip
+    with Runner(settings) as runner:
+        runner.run(Models(settings).announce([model.info for model in models]))
+    return Hosts.of_models(settings, models)
+
+
+def test_a_model_is_busy_also_with_jobs_that_came_by_the_queue_of_another(
+    settings: Settings, worker: tuple[FakeHost, LoopRunner], tmp_path: Path
+) -> None:
+    host, runner = worker
+    runner.runner.hosts = hosts = two_models(settings, tmp_path / "run" / "host.sock")
+    given = {"prompt": "a circle", "model": "b"}
+    with host.held():
+        ending = runner.start(Delivery("plain", Task("txt2img"), given, WORKER, "txt2img"))
+        until(lambda: host.batches == [["a circle"]], WAIT_S)
+        assert (hosts.running("a"), hosts.running("b")) == (0, 1)
+    assert isinstance(ending.result(WAIT_S), JobResult)
+    assert hosts.running("b") == 0
+
+
+def test_what_is_wrong_with_a_message_is_said_by_whoever_takes_it(
+    settings: Settings, worker: tuple[FakeHost, LoopRunner], tmp_path: Path
+) -> None:
+    """The default model, in whose queue such a job is, need not be loaded for that."""
+    _, runner = worker
+    runner.runner.hosts = hosts = two_models(settings, tmp_path / "run" / "host.sock")
+    hosts.open(["txt2img.b"])
+    given = {"prompt": "a circle", "model": "c"}
+    ending = runner.run(Delivery("plain", Task("txt2img"), given, WORKER, "celery"))
+    assert code(ending) == "model_not_found"
+
+
+def test_a_plain_bulk_message_that_names_the_default_model_waits_with_those_that_name_none(
+    client: Client, settings: Settings, worker: tuple[FakeHost, LoopRunner], tmp_path: Path
+) -> None:
+    _, runner = worker
+    runner.runner.hosts = hosts = two_models(settings, tmp_path / "run" / "host.sock")
+    hosts.open(["txt2img.b"])
+    given = {"batch": "x", "number": 0, "items": 1, "input": {"key": "bulk/x"}, "model": "a"}
+    task = Task("txt2img.bulk")
+    assert runner.run(Delivery("plain", task, given, WORKER, "celery")) == Skipped("superseded")
+    assert client.record("plain").queue == str(Queue(task))

@@ -83,6 +83,27 @@ def test_crashes_of_a_model_that_has_served_are_no_failed_loads(
         host.child.kill()
 
 
+def test_nor_are_those_that_come_before_it_was_seen_to_serve(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """As of a job that kills the host at once."""
+    host = process(settings, tmp_path, SERVES)
+    try:
+        for _ in range(TRIES + 1):
+            until(lambda: kept_started(host))
+            until(lambda: host.model.is_loaded)
+            host.child.send(signal.SIGKILL)
+            until(lambda: not host.child.is_alive)
+        assert not host.is_broken
+    finally:
+        host.child.kill()
+
+
+def kept_started(host: HostProcess) -> bool:
+    host.keep_alive()
+    return host.child.is_alive
+
+
 def test_what_is_not_wanted_ends_and_may_come_back(settings: Settings, tmp_path: Path) -> None:
     host = process(settings, tmp_path, SERVES)
     try:

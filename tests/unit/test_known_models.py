@@ -154,10 +154,8 @@ def test_a_model_is_broken_where_no_other_worker_has_it() -> None:
     assert known.state("turbo") is ModelState.BROKEN
     with pytest.raises(ModelBroken, match="turbo cannot be loaded: no weights"):
         known.build(TXT2IMG, {"prompt": "a", "model": "turbo"})
-    others: list[dict[str, Any]] = [
-        {state: ("turbo",)} for state in ("models", "loading", "unloaded")
-    ]
-    for other in (worker("other", **said) for said in others):
+    for where in ("models", "loading", "unloaded"):
+        other = worker("other", **{where: ("turbo",)})
         assert KnownModels([TURBO], [failed, other]).build(
             TXT2IMG, {"prompt": "a", "model": "turbo"}
         )

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
-from celery.worker import state
 
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.calls import Steps, call, redis
@@ -32,7 +31,7 @@ from crossmodal.jobs.record import ModelInfo
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
-from worker.celery.models import ModelsStep
+from worker.celery.models import ModelsStep, drains
 from worker.celery.pool import CoroutinePool
 from worker.recovery import Recovery
 from worker.residents import Residents
@@ -97,7 +96,7 @@ class Lease:
 
     def _beat_while_draining(self) -> None:
         """A worker that finishes what it has consumes no more, and must not be killed for it."""
-        if _drains():
+        if drains():
             _touch(self._settings.heartbeat_file)
 
     async def _renew(self) -> None:
@@ -120,7 +119,7 @@ class Lease:
 
     async def _announce(self) -> None:
         """Say that this worker consumes; while it drains, nothing that waits is for it."""
-        if not _drains():
+        if not drains():
             await self._runner.run(self._workers.announce(self._worker, **self._said()))
             await self._tell_models()
         elif not self._has_left:
@@ -138,7 +137,7 @@ class Lease:
         return {
             "queues": [*sorted(residents.taken), *plain], "device": residents.device, **first,
             "models": [model.name for model in loaded], "loading": residents.loading,
-            "unloaded": residents.unloaded,            "failures": failures,
+            "unloaded": residents.unloaded, "failures": failures,
         }  # fmt: skip
 
     async def _tell_models(self) -> None:
@@ -148,10 +147,6 @@ class Lease:
         if models != told or time.monotonic() - told_at > TELL_MODELS_S:
             await self._runner.run(self._models.announce(models))
             self._told = time.monotonic(), models
-
-
-def _drains() -> bool:
-    return state.should_stop is not None
 
 
 class LeaseStep(bootsteps.StartStopStep):

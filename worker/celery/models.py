@@ -3,9 +3,11 @@
 from typing import Any
 
 from celery import bootsteps
+from celery.worker import state
 
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.settings import Settings
+from worker.celery.lanes import Lanes
 from worker.residents import Residents
 from worker.serving import Serving
 
@@ -49,12 +51,23 @@ def _begin(settings: Settings, serving: Serving, consumer: Any) -> Residents:
     for model in models:
         for queue in model.queues:
             pool.lanes.assign(queue, model.name)
-    residents = Residents(settings, serving, consumer.hostname, pool.lanes.in_hand, runner)
-    app.hosts = Hosts.of_models(settings, models)
-    app.hosts.open(residents.run)
+    app.hosts = hosts = Hosts.of_models(settings, models)
+
+    def in_hand(model: str) -> int:
+        """Its messages, and what came otherwise, as in those of plain Celery."""
+        lanes: Lanes = pool.lanes
+        return max(lanes.in_hand(model), hosts.running(model))
+
+    residents = Residents(settings, serving, consumer.hostname, in_hand, runner)
+    hosts.open(residents.run)
     pool.loop.at_end(runner.close)
-    pool.loop.begin(residents.keep(lambda: app.hosts.open(residents.run)))
+    pool.loop.begin(residents.keep(lambda: hosts.open(residents.run), drains))
     return residents
+
+
+def drains() -> bool:
+    """Whether this worker only finishes what it has."""
+    return state.should_stop is not None
 
 
 def sync(consumer: Any) -> None:
