@@ -153,7 +153,7 @@ def served_models(
     """What a device may serve from some queues: the default model first, then by their names."""
     models = [
         ServedModel(
-            info=_info(found, is_default=found.name == served.default), folder=found.folder,
+            info=_info(found, is_default=found.name == served.default), folder=found.source,
             socket=folder / f"{device.slug}{f'-{number}' if number else ''}.sock",
             queues=tuple(q for q in queues_of(found, served) if q in queues),
             size=found.weights_bytes, is_pinned=found.config.pinned,

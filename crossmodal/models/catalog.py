@@ -4,6 +4,7 @@
     model_index.json    a pipeline of diffusers: txt2img
     config.json         a captioner of transformers: img2txt
     model.py            a class of somebody's own, where its name is allowed
+    entry:NAME          one that an installed package brings, where that name is allowed
 
 Beside them, `crossmodal.toml` may say how the model is to be loaded and what its defaults are.
 """
@@ -13,6 +14,8 @@ import hashlib
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +37,8 @@ from crossmodal.kinds.registry import kinds
 from crossmodal.networks.bundle import MANIFEST, open_bundle
 from crossmodal.settings import Settings
 
+GROUP = "crossmodal.models"  # of entry points that name a class
+ENTRY = "entry:"  # goes before the name of one where else a folder is
 CONFIG = "crossmodal.toml"
 CODE = "model.py"
 MARKS = {MANIFEST: "bundle", "model_index.json": "diffusers", CODE: "code",
@@ -77,6 +82,13 @@ class ModelFolder:
     version: str
     kinds: tuple[str, ...]
     config: FolderConfig
+    entry: str = ""
+    """Of a class that a package brings: `module:Class`. The folder is its module's then."""
+
+    @property
+    def source(self) -> Path:
+        """What `open_folder` opens as this."""
+        return Path(ENTRY + self.name) if self.entry else self.folder
 
     @property
     def weights_bytes(self) -> int:
@@ -88,8 +100,11 @@ class ModelFolder:
 def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
     """What is in a folder; `allowed` are the names of folders whose code may be run.
 
-    Raises `BundleNotFound`, `BundleInvalid`, `ModelInvalid` or `ExtraMissing`.
+    `entry:NAME` is a class that an installed package brings. Raises `BundleNotFound`,
+    `BundleInvalid`, `ModelInvalid` or `ExtraMissing`.
     """
+    if str(folder).startswith(ENTRY):
+        return _open_entry(str(folder).removeprefix(ENTRY), allowed)
     mark = next((name for name in MARKS if (folder / name).is_file()), None)
     if mark is None:
         why = f"it has none of {', '.join(MARKS)}" if folder.is_dir() else "there is no such folder"
@@ -105,7 +120,9 @@ def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
     config = _config(folder, MARKS[mark])
     if mark == CODE:
         _check_allowed(folder, allowed)
-        return ModelFolder(folder, "code", folder.name, _version(folder), _declared(folder), config)
+        return ModelFolder(
+            folder, "code", folder.name, _version(folder), _declared(folder / CODE), config
+        )
     _check_weights(folder)
     require("hf", f"the model in {folder}")
     named = folder.name, _version(folder)
@@ -146,15 +163,21 @@ def open_served(settings: Settings) -> Served:
     default = open_folder(settings.bundle, settings.allowed_model_code)
     folders: dict[str, ModelFolder] = {default.name: default}
     faults: dict[str, CrossmodalError] = {}
-    for folder in _folders_in(settings.models):
+    brought = [
+        Path(ENTRY + entry.name)
+        for entry in entry_points(group=GROUP)
+        if entry.name in settings.allowed_model_code
+    ]
+    for folder in (*_folders_in(settings.models), *brought):
         try:
             found = open_folder(folder, settings.allowed_model_code)
-            found = replace(found, name=folder.name)
-            if found.folder != default.folder:
+            if not found.entry:
+                found = replace(found, name=folder.name)
+            if found.source != default.source:
                 _check_name(found, folders)
                 folders[found.name] = found
         except (BundleInvalid, ModelInvalid, ExtraMissing) as e:
-            faults[folder.name] = e
+            faults[folder.name.removeprefix(ENTRY)] = e
     return Served(tuple(folders.values()), default.name, faults)
 
 
@@ -177,6 +200,28 @@ def _check_name(found: ModelFolder, others: Mapping[str, ModelFolder]) -> None:
         raise ModelInvalid(
             f"{found.folder} is called {found.name} as {others[found.name].folder} is: rename one"
         )
+
+
+def _open_entry(name: str, allowed: Collection[str]) -> ModelFolder:
+    """The class that an entry point names, of which nothing is run but its packages' beginnings."""
+    found = next(iter(entry_points(group=GROUP, name=name)), None)
+    if found is None:
+        raise BundleNotFound(f"no installed package brings a model {name!r} ({GROUP})")
+    if name not in allowed:
+        raise ModelInvalid(
+            f"the model {name} is code of {found.value}, which is run only where its name is "
+            "allowed: if you trust it, set CROSSMODAL_ALLOW_MODEL_CODE="
+            f"{','.join([*allowed, name])}"
+        )
+    try:
+        spec = find_spec(found.module)
+    except Exception as e:  # of somebody else's package
+        raise ModelInvalid(f"{found.value}: {described(e)}") from e
+    if spec is None or spec.origin is None:
+        raise ModelInvalid(f"{found.value}: there is no module {found.module}")
+    path, version = Path(spec.origin), found.dist.version if found.dist else "0"
+    kinds_said = _declared(path, found.attr)
+    return ModelFolder(path.parent, "code", name, version, kinds_said, FolderConfig(), found.value)
 
 
 def _config(folder: Path, form: str) -> FolderConfig:
@@ -203,15 +248,14 @@ def _check_allowed(folder: Path, allowed: Collection[str]) -> None:
         )
 
 
-def _declared(folder: Path) -> tuple[str, ...]:
-    """The kinds that the classes of a `model.py` say they serve; nothing of it is run."""
-    path = folder / CODE
+def _declared(path: Path, only: str = "") -> tuple[str, ...]:
+    """The kinds that the classes of a file, or one of them, serve; nothing of it is run."""
     try:
         tree = ast.parse(path.read_text(), str(path))
     except (OSError, ValueError, SyntaxError) as e:
         raise ModelInvalid(f"{path} cannot be read as Python: {e}") from e
     found = {node.name: kind for node in tree.body if isinstance(node, ast.ClassDef)
-             if (kind := _kind_said(node)) is not None}  # fmt: skip
+             if only in ("", node.name) and (kind := _kind_said(node)) is not None}  # fmt: skip
     if not found:
         raise ModelInvalid(
             f'{path} has no class with a line such as kind = "txt2img"; there are '

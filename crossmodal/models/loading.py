@@ -1,5 +1,6 @@
 """The models of a folder, as objects that can be loaded; this needs what they are made of."""
 
+import importlib
 import importlib.util
 import sys
 from types import ModuleType
@@ -30,11 +31,12 @@ def models_of(found: ModelFolder) -> tuple[Model, ...]:
 
 def _own_models(found: ModelFolder) -> tuple[Model, ...]:
     """The classes of a `model.py` that serve a kind."""
-    module = _run(found)
+    module = _imported(found) if found.entry else _run(found)
+    only = found.entry.partition(":")[2]
     classes = [
         one for one in vars(module).values()
         if isinstance(one, type) and one.__module__ == module.__name__
-        and getattr(one, "kind", None) in found.kinds
+        and getattr(one, "kind", None) in found.kinds and only in ("", one.__name__)
     ]  # fmt: skip
     for one in classes:
         _check_class(found, one)
@@ -61,6 +63,14 @@ def _check_class(found: ModelFolder, one: Any) -> None:
         raise ModelInvalid(f"{named}: max_batch is {most!r}: give a whole number from 1 on")
     if strange := [name for name in one.shared if name not in one.Params.model_fields]:
         raise ModelInvalid(f"{named}: shared names {strange[0]!r}, which its params do not have")
+
+
+def _imported(found: ModelFolder) -> ModuleType:
+    """The module that an entry point names."""
+    try:
+        return importlib.import_module(found.entry.partition(":")[0])
+    except Exception as e:
+        raise ModelInvalid(f"{found.entry}: {described(e)}") from e
 
 
 def _run(found: ModelFolder) -> ModuleType:

@@ -1,16 +1,44 @@
 """The folders that workers serve: the default one, and those beside it."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from crossmodal.errors import InvalidSetting, ModelInvalid
-from crossmodal.models.catalog import Served, open_served
+from crossmodal.errors import BundleNotFound, InvalidSetting, ModelInvalid
+from crossmodal.kinds.txt2img import Txt2ImgParams
+from crossmodal.models.catalog import Served, open_folder, open_served
+from crossmodal.models.loading import models_of
 from crossmodal.settings import load_settings
 from worker.crews import crews_of, queues_of, served_queues
 from worker.devices import Device
+from worker.host.pipeline import Drawn, HostRequest, ModelPipeline
 from worker.supervisor import served_models
 
+PACKAGED = """
+import numpy as np
+
+from brought.level import LEVEL
+from crossmodal.models.contract import Model
+
+
+class Other(Model):
+    kind = "img2txt"
+
+    def load(self, folder, device): ...
+
+    def run(self, batch): ...
+
+
+class Stripes(Model):
+    kind = "txt2img"
+
+    def load(self, folder, device): ...
+
+    def run(self, batch):
+        return [np.full((8, 8, 3), LEVEL, np.uint8) for _ in batch]
+"""
 CLASS = 'class A:\n    kind = "{kind}"\n'
 
 
@@ -122,3 +150,55 @@ def test_plain_messages_are_for_who_has_a_default_model_of_all_kinds(tmp_path: P
     settings, found = load_settings(), served(tmp_path)
     assert "celery" in crews_of(settings, "cpu", found)[0].queues
     assert "celery" not in crews_of(settings, "cpu", found.only(["a"]))[0].queues
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installed package that brings a model, which imports what lies beside it."""
+    site = tmp_path / "site"
+    (site / "brought").mkdir(parents=True)
+    (site / "brought" / "__init__.py").touch()
+    (site / "brought" / "level.py").write_text("LEVEL = 7")
+    (site / "brought" / "own.py").write_text(PACKAGED)
+    info = site / "brought-1.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brought\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text(
+        "[crossmodal.models]\nstripes = brought.own:Stripes\ngone = nowhere.own:Stripes\n"
+    )
+    monkeypatch.syspath_prepend(site)
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "brought"]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("package")
+def test_a_class_that_a_package_brings_is_served_where_its_name_is_allowed() -> None:
+    assert [folder.name for folder in served().folders] == ["scenes"]
+    _, stripes = served(allowed="stripes").folders
+    assert (stripes.name, stripes.version, stripes.kinds) == ("stripes", "1.5", ("txt2img",))
+    again = open_folder(stripes.source, ["stripes"])
+    assert again == stripes
+    [model] = models_of(again)
+    pipeline = ModelPipeline(model)
+    pipeline.load(again.folder, "cpu")
+    [drawn] = pipeline.run([HostRequest(Txt2ImgParams(prompt="a"))])
+    assert isinstance(drawn, Drawn)
+    assert drawn.images.max() == 7
+    with pytest.raises(ModelInvalid, match="CROSSMODAL_ALLOW_MODEL_CODE=a,stripes"):
+        open_folder(stripes.source, ["a"])
+
+
+@pytest.mark.usefixtures("package")
+def test_a_package_that_cannot_be_found_keeps_nobody_from_being_served() -> None:
+    found = served(allowed="stripes,gone")
+    assert [folder.name for folder in found.folders] == ["scenes", "stripes"]
+    assert "nowhere.own:Stripes" in str(found.faults["gone"])
+    with pytest.raises(BundleNotFound, match="no installed package brings a model 'other'"):
+        open_folder(Path("entry:other"))
+
+
+@pytest.mark.usefixtures("package")
+def test_a_class_that_a_package_brings_may_be_the_default_one() -> None:
+    found = served(bundle=Path("entry:stripes"), allowed="stripes")
+    assert ([folder.name for folder in found.folders], found.default) == (["stripes"], "stripes")
