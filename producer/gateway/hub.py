@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from crossmodal.errors import BrokerUnavailable, JobNotFound
 from crossmodal.jobs.calls import Steps, Waiting, call, redis
+from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.names import SHARDS, queue_key
 from crossmodal.jobs.record import Job, Progress, QueueStatus, WorkerInfo
 from producer.aio import AsyncClient
@@ -104,6 +105,7 @@ class Hub:
         self._watchers: set[Watcher] = set()
         self._changed: OrderedDict[str, None] = OrderedDict()
         self._stats: dict[str, QueueStatus] = {}
+        self._known: KnownModels | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_out = False
         self.is_closing = False
@@ -149,6 +151,10 @@ class Hub:
         stats = self._stats.get(queue)
         return None if stats is None else stats.wait_s(position)
 
+    def waits_for(self, queue: str) -> str | None:
+        """What a job of a queue waits for beside its turn: a worker, or its model."""
+        return None if self._known is None else self._known.waits_for(queue)
+
     # -- what happened --------------------------------------------------------------------
 
     async def _read(self) -> None:
@@ -163,7 +169,7 @@ class Hub:
                 self._note_outage(e)
                 await asyncio.sleep(AGAIN_S)
             except Exception:  # without this task nobody is told anything
-                log.exception("an error of ours in reading events")
+                log.exception("an internal error in reading events")
                 await asyncio.sleep(AGAIN_S)
 
     def _note_outage(self, error: BrokerUnavailable) -> None:
@@ -220,7 +226,7 @@ class Hub:
                 self._note_outage(e)
                 await asyncio.sleep(AGAIN_S)
             except Exception:
-                log.exception("an error of ours in looking at queues and jobs")
+                log.exception("an internal error in looking at queues and jobs")
                 await asyncio.sleep(AGAIN_S)
             await asyncio.sleep(TICK_S / 10)
 
@@ -256,6 +262,7 @@ class Hub:
         """The places of followed jobs, and the state of the queues."""
         waiting = [f for some in self._followers.values() for f in some if f.queue is not None]
         if waiting or self._watchers:
+            self._known = await self._client.models(max_age_s=TICK_S)
             queues = await self._client.queues()
             workers = await self._client.workers()
             self._stats = {status.queue: status for status in queues}

@@ -149,7 +149,8 @@ async def _places(
         if follower.queue is not None and follower.position not in (None, told):
             told = follower.position
             wait_s = services.hub.estimate(job.queue, told or 0)
-            place = {"position": told, "estimated_wait_s": wait_s}
+            waits_for = services.hub.waits_for(job.queue)
+            place = {"position": told, "estimated_wait_s": wait_s, "waits_for": waits_for}
             yield ServerSentEvent(event="position", data=place)
         await follower.wait(left_s)
 

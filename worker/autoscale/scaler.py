@@ -68,7 +68,7 @@ class Scaler:
             self._fleet.watch()
             self._show()
         except Exception:  # without this loop every worker would be drained
-            log.exception("an error of ours; there is another look in a moment")
+            log.exception("an internal error; there is another look in a moment")
 
     def _step(self) -> None:
         """One look, one decision. While Redis is away all stays as it is."""

@@ -28,7 +28,7 @@ export function title(job) {
   return job.result?.captions[0]?.text ?? job.params.prompt ?? "A picture to describe";
 }
 
-/** `place` is the job's position and likely wait, where that is known. */
+/** `place` is the job's position, likely wait and what else it waits for, where that is known. */
 export function progress(job, place) {
   switch (job.state) {
     case "queued": return queued(job, place);
@@ -53,7 +53,9 @@ function queued(job, place) {
   const parts = [job.attempt ? `Waiting for attempt ${job.attempt + 1}` : "Queued"];
   if (place?.position === 0) parts.push("next in line");
   if (place?.position > 0) parts.push(`${place.position} ahead of it`);
-  if (place?.estimated_wait_s != null) parts.push(`about ${duration(place.estimated_wait_s)}`);
+  if (place?.waits_for?.startsWith("loading")) parts.push(place.waits_for);
+  else if (place?.waits_for) parts.push(`waits for ${place.waits_for}`);
+  else if (place?.estimated_wait_s != null) parts.push(`about ${duration(place.estimated_wait_s)}`);
   return parts.join(", ");
 }
 
