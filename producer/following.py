@@ -104,6 +104,8 @@ class Following:
         """What has happened since the last call; may be nothing, after a while."""
         steps: list[Event] = []
         has_changed = True
+        if events.is_to_be_watched():
+            yield from self.ledger.watch([events.job])
         if not events.read_until:
             events.read_until = str(int((yield from self.ledger.now()) * 1_000) - 1)
         else:

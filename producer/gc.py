@@ -12,7 +12,15 @@ from crossmodal.console import Json, errors_to_exit_status, print_json, say
 from crossmodal.errors import BlobNotFound, InvalidParams, JobNotFound
 from crossmodal.jobs.bulk import unpack_items
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import CAPTIONS, CHECKS, INPUTS, RESULTS, job_of_result, result_key
+from crossmodal.jobs.names import (
+    CAPTIONS,
+    CHECKS,
+    INPUTS,
+    PREVIEWS,
+    RESULTS,
+    job_of_result,
+    result_key,
+)
 from crossmodal.jobs.runners import Runner
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.task import Task
@@ -86,7 +94,10 @@ class Collector:
     def run(self, dry_run: bool = False) -> Collected:
         """Go through the whole store once."""
         found = Collected()
-        candidates = chain(self._results(found), self._inputs(found), self._checks(found))
+        candidates = chain(
+            self._results(found), self._inputs(found), self._strays(PREVIEWS, found),
+            self._strays(CHECKS, found),
+        )  # fmt: skip
         while chunk := list(islice(candidates, CHUNK)):
             needed = set(self._needed())  # anew: deleting takes its time
             for blob in chunk:
@@ -164,6 +175,6 @@ class Collector:
     def _inputs(self, found: Collected) -> Iterator[StoredBlob]:
         return self._list(INPUTS, found, lambda b: b.modified_at < self._expired_before)
 
-    def _checks(self, found: Collected) -> Iterator[StoredBlob]:
-        """What `crossmodal doctor` left when it was interrupted."""
-        return self._list(CHECKS, found, lambda b: b.modified_at < self._left_before)
+    def _strays(self, folder: str, found: Collected) -> Iterator[StoredBlob]:
+        """What is there for a moment, and was left: by a worker, or by `crossmodal doctor`."""
+        return self._list(folder, found, lambda b: b.modified_at < self._left_before)

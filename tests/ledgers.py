@@ -55,6 +55,7 @@ class Ledger(Waiting):
     succeed = waited(JobLedger.succeed)
     fail = waited(JobLedger.fail)
     progress = waited(JobLedger.progress)
+    watch = waited(JobLedger.watch)
     refuse = waited(JobLedger.refuse)
     release = waited(JobLedger.release)
     disown = waited(JobLedger.disown)

@@ -54,10 +54,12 @@ from worker.cancel import CancelToken, InHand, Superseded
 from worker.decoders.pool import Decoders
 from worker.decoders.process import DecoderUnavailable
 from worker.delivery import Busy, Delivery, Elsewhere, Ending, Released, Skipped
+from worker.host.client import HostClient
 from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer
 from worker.hosts import Hosts, NotServed
 from worker.items import Items
+from worker.previews import Previews
 from worker.progress import ProgressTeller
 
 log = logging.getLogger(__name__)
@@ -85,12 +87,14 @@ class JobRunner:
         self.hosts = hosts or Hosts.of_settings(settings)
         self._decoders = decoders or Decoders(settings)
         self._blobs = Blobs(settings)
+        self._previews = Previews(self._blobs)
         self._items = Items(settings, self._blobs, self._decoders)
         self._bulk = BulkRun(settings, self._blobs, self._items, self.hosts)
         self._in_hand = InHand(self._redis, self._ledger)
 
     async def close(self) -> None:
         self._in_hand.close()
+        await self._previews.close()
         self._blobs.close()
         await self._decoders.close()
         await self.hosts.close()
@@ -268,15 +272,24 @@ class JobRunner:
         params = build((await host.info()).params_of(task.kind), raw)
         image = await self._items.image(params, host)
         with tracing.span("infer", kind="client"):
-            progress = ProgressTeller(self._redis, self._ledger, token.attempt)
-            [answer] = await self._items.infer(
-                token, host, task, [HostRequest(params, image)], progress=progress
-            )
+            answer = await self._infer(token, host, task, HostRequest(params, image))
+        with tracing.span("store"):
+            return await self._blobs.call(self._result, token, params, answer, begun)
+
+    async def _infer(
+        self, token: CancelToken, host: HostClient, task: Task, request: HostRequest
+    ) -> Answer:
+        """What a host makes of the request, its progress told. Raises what became of it else."""
+        previews = self._previews.of(token.attempt)
+        progress = ProgressTeller(self._redis, self._ledger, token.attempt, previews)
+        try:
+            [answer] = await self._items.infer(token, host, task, [request], progress=progress)
             if isinstance(answer, CrossmodalError):
                 raise answer
             await progress.flush()
-        with tracing.span("store"):
-            return await self._blobs.call(self._result, token, params, answer, begun)
+        finally:
+            self._previews.end(previews)
+        return answer
 
     def _result(
         self, token: CancelToken, params: ItemParams, answer: Answer, begun: float

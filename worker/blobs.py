@@ -87,6 +87,13 @@ class Blobs:
             refs.append(ImageRef(**blob.model_dump(), width=width, height=height))
         return tuple(refs)
 
+    def put_preview(self, key: str, data: bytes) -> None:
+        """Store a JPEG file in place of the last one."""
+        self.store.put(key, data, "image/jpeg")
+
+    def delete(self, key: str) -> None:
+        self.store.delete(key)
+
     def put_captions(self, attempt: Attempt, captions: list[dict[str, Any]]) -> None:
         """Store what a picture was described with, the likeliest first, as `captions.json`."""
         if captions:

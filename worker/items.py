@@ -85,6 +85,7 @@ class Items:
             return await host.run(
                 task, requests, alone=token.attempt.is_suspect, bulk=bulk, on_device=on_device,
                 on_step=no_step if progress is None else progress.step,
+                audience=None if progress is None else progress.audience,
             )  # fmt: skip
 
     def store(

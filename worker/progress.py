@@ -1,4 +1,7 @@
-"""How far the job of an attempt is, told to the ledger no more than twice a second."""
+"""How far the job of an attempt is, told to the ledger no more than twice a second.
+
+The ledger answers whether somebody watches: then the host is asked for previews, too.
+"""
 
 import asyncio
 import logging
@@ -8,6 +11,8 @@ from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.ledger import Attempt, JobLedger
 from crossmodal.jobs.record import Progress
 from crossmodal.jobs.runners import AsyncRunner
+from worker.host.watch import Audience
+from worker.previews import AttemptPreviews
 
 log = logging.getLogger(__name__)
 
@@ -17,10 +22,17 @@ EVERY_S = 0.5
 class ProgressTeller:
     """Takes the steps of one attempt. One that comes too soon waits, for a later one at most."""
 
-    def __init__(self, redis: AsyncRunner, ledger: JobLedger, attempt: Attempt) -> None:
+    def __init__(
+        self, redis: AsyncRunner, ledger: JobLedger, attempt: Attempt, previews: AttemptPreviews
+    ) -> None:
+        self.audience = Audience()
+        """Those who follow the job."""
+        self._previews = previews
+        self._last: Progress | None = None
         self._redis = redis
         self._ledger = ledger
         self._attempt = attempt
+        self._is_over = False
         self._begun: float | None = None
         self._due = time.monotonic()
         self._waiting: Progress | None = None
@@ -30,17 +42,28 @@ class ProgressTeller:
         """Note that the job is on the device: its first step begins."""
         self._begun = self._begun or time.monotonic()
 
-    def step(self, done: int, of: int) -> None:
+    def step(self, done: int, of: int, preview: bytes | None = None) -> None:
+        if preview is not None:
+            self._previews.take(preview, self._show)
         if done <= 0:
             return
         now = time.monotonic()
         left_s = (now - (self._begun or now)) / done * max(0, of - done)
-        self._waiting = Progress(step=done, of=of, left_s=round(left_s, 1))
+        self._tell_soon(Progress(step=done, of=of, left_s=round(left_s, 1)))
+
+    def _show(self) -> None:
+        """Tell of a new preview; with the next step, where one waits to be told."""
+        if self._last is not None and not self._is_over:
+            self._tell_soon(self._last)
+
+    def _tell_soon(self, progress: Progress) -> None:
+        self._last = self._waiting = progress
         if self._telling is None or self._telling.done():
             self._telling = asyncio.create_task(self._tell_on_time())
 
     async def flush(self) -> None:
         """Tell the last step before the job has ended."""
+        self._is_over = True
         last, self._waiting = self._waiting, None
         if self._telling is not None:
             if last is not None:  # it only sleeps
@@ -57,7 +80,9 @@ class ProgressTeller:
             await self._tell(progress)
 
     async def _tell(self, progress: Progress) -> None:
+        progress = progress.model_copy(update={"preview": self._previews.shown})
         try:
-            await self._redis.run(self._ledger.progress(self._attempt, progress))
+            is_watched = await self._redis.run(self._ledger.progress(self._attempt, progress))
+            self.audience.turn(bool(is_watched))
         except CrossmodalError as e:  # the next step will be told
             log.debug("job %s: its progress is not told: %s", self._attempt.job, e)

@@ -4,6 +4,7 @@
 --                                                  progress: how far its latest attempt has said
 --                                                  to be
 --   its history    <prefix>:job:<id>:events     list of transitions, capped; the first is implied
+--   who looks      <prefix>:watched:<id>        for a few seconds: somebody follows its progress
 -- Transitions are in <prefix>:events:<0..63>      capped streams of all jobs' transitions, for
 --                                                  those who wait: a stream for each job would
 --                                                  take 4 kB of it

@@ -36,6 +36,8 @@ from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 
 CANCELED_TOGETHER = 500  # messages of a batch
+WATCHED_S = 10  # that who watches a job is believed to go on, ...
+WATCH_S = 3.0  # ... who says so again after this
 NOBODY_WORKS_S = 60.0  # when to submit again to a full queue that nothing is taken from
 
 
@@ -191,10 +193,20 @@ class JobLedger(JobRecords):
 
     @call
     def progress(self, attempt: Attempt, progress: Progress) -> Steps[bool]:
-        """Tell how far the attempt is; False when it is no longer the one that runs the job."""
-        text = progress.model_dump_json()
+        """Tell how far the attempt is; whether somebody watches.
+
+        Nobody does who is no longer the one that runs the job: there is nothing to be told then.
+        """
+        text = progress.model_dump_json(exclude_none=True)
         reply = yield self._on_job("progress", attempt.job, attempt.number, text)
-        return bool(reply[0] == "ok")
+        return bool(reply[0] == "ok" and reply[1])
+
+    @call
+    def watch(self, job_ids: Collection[str]) -> Steps[None]:
+        """Say that somebody follows how far these jobs are; to be said again every few seconds."""
+        keys = [names.watched_key(self._prefix, job_id) for job_id in job_ids]
+        if keys:
+            yield [redis.set(key, 1, ex=WATCHED_S) for key in keys]
 
     @call
     def refuse(self, job_id: str, failure: Failure) -> Steps[bool]:

@@ -69,6 +69,11 @@ def shard_key(prefix: str, job_id: str) -> str:
     return f"{prefix}:events:{shard}"
 
 
+def watched_key(prefix: str, job_id: str) -> str:
+    """What is there while somebody follows how far a job is."""
+    return f"{prefix}:watched:{job_id}"
+
+
 def queue_key(prefix: str, queue: str, part: str) -> str:
     """`part` is `queued` or `running` (sorted sets of job ids) or `stats` (a hash)."""
     return f"{prefix}:queue:{queue}:{part}"
@@ -174,11 +179,12 @@ def bulk_job_id(batch_id: str, number: int) -> str:
     return f"{batch_id}.{number}"
 
 
-RESULTS, INPUTS, CHECKS = "results", "inputs", "checks"  # the folders of the object store
+# The folders of the object store.
+RESULTS, INPUTS, PREVIEWS, CHECKS = "results", "inputs", "previews", "checks"
 
 
 def job_of_result(key: str) -> str:
-    """The id of the job that a blob under `results/` is of."""
+    """The id of the job that a blob under `results/` or `previews/` is of."""
     return key.split("/")[1]
 
 
@@ -189,6 +195,11 @@ def result_key(job_id: str, name: str, attempt: int = 1) -> str:
     the record of another points to.
     """
     return f"{RESULTS}/{job_id}/{name}" if attempt == 1 else f"{RESULTS}/{job_id}/{attempt}/{name}"
+
+
+def preview_key(job_id: str, attempt: int) -> str:
+    """Where an attempt puts what it has drawn so far, each time in place of the last."""
+    return f"{PREVIEWS}/{job_id}/{attempt}.jpeg"
 
 
 def input_key(sha256: str, owner: str = "") -> str:

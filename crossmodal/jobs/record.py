@@ -121,12 +121,21 @@ ITEM_RESULTS = TypeAdapter(list[ItemResult])
 """Makes many at once, for half of what it costs one by one."""
 
 
+class PreviewRef(BlobRef):
+    """A small picture of what is drawn so far; the next takes its place, and has `number` + 1."""
+
+    media_type: str = "image/jpeg"
+    number: int
+
+
 class Progress(_Value):
     """How far the attempt that runs is: `step` of `of`, and in how many seconds it may be done."""
 
     step: int
     of: int
     left_s: float
+    preview: PreviewRef | None = None
+    """Of a picture, where its model shows them, while somebody follows the job."""
 
 
 class Job(_Value):

@@ -11,7 +11,7 @@ A process calls a model with one batch after another, unless it says that it `is
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -69,10 +69,15 @@ Outcome = Picture | Pixels | Sequence[Caption] | Exception
 """What became of a request: a picture, or captions with the likeliest first, or an error."""
 
 
+Preview = Callable[[], Sequence[Any]]
+"""Makes a small picture for each request of a batch, as far as it is drawn: uint8 RGB (H, W, 3), or
+floats from 0 to 1, or None where there is nothing to be seen yet."""
+
+
 class Link(Protocol):
     """Who waits for a batch."""
 
-    def step(self, done: int, of: int) -> None:
+    def step(self, done: int, of: int, preview: Preview | None = None) -> None:
         """Take note of a step. Raises `Canceled`."""
         ...
 
@@ -80,7 +85,7 @@ class Link(Protocol):
 class Unwatched:
     """Nobody: of batches outside a model host."""
 
-    def step(self, done: int, of: int) -> None: ...
+    def step(self, done: int, of: int, preview: Preview | None = None) -> None: ...
 
 
 UNWATCHED = Unwatched()
@@ -102,13 +107,18 @@ class Batch(Sequence[Request]):
     def __iter__(self) -> Iterator[Request]:
         return iter(self._requests)
 
-    def step(self, done: int, of: int) -> None:
+    def step(self, done: int, of: int, preview: Preview | None = None) -> None:
         """Say that `done` of `of` steps are done. To be called at least every few seconds.
 
         It tells how far the jobs are, shows that the device does not hang, gives way to batches
         that are more urgent, and ends this one by `Canceled` once nobody wants it any more.
+        `preview` is called only where somebody looks, here and at most once a second; what it
+        raises is no error of the batch.
         """
-        self._link.step(done, of)
+        if preview is None:
+            self._link.step(done, of)
+        else:
+            self._link.step(done, of, preview)
 
 
 class Model(ABC):

@@ -25,6 +25,7 @@ from crossmodal.kinds.fields import text_of
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.catalog import CONFIG, FolderConfig
 from crossmodal.models.contract import Batch, Model, Outcome, Picture
+from crossmodal.models.latents import factors_of, pictures_of
 from crossmodal.models.prompt_reader import PromptReader
 
 MAX_SIDE = 2_048
@@ -173,8 +174,14 @@ class DiffusersFolder(Model):
             self._pipe.progress_bar = lambda steps=None, total=None: _Bar(batch, steps, total)
             return {}
 
+        factors = factors_of(self._pipe)
+
         def step(pipe: Any, i: int, t: Any, tensors: Any) -> Any:
-            batch.step(i + 1, getattr(pipe, "_num_timesteps", None) or first.steps)
+            of = getattr(pipe, "_num_timesteps", None) or first.steps
+            if factors is None:
+                batch.step(i + 1, of)
+            else:
+                batch.step(i + 1, of, lambda: pictures_of(tensors["latents"], factors))
             return tensors
 
         return {"callback_on_step_end": step}

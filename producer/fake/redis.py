@@ -99,6 +99,9 @@ class FakeRedis:
         with self.changed:
             self.hashes[key][name] = value
 
+    def set(self, key: str, value: Any, *options: Any) -> None:
+        """Of what only workers ask for: that somebody watches."""
+
     def lrange(self, key: str, first: int, last: int) -> list[str]:
         with self.changed:
             return list(self.lists.get(key, []))

@@ -9,7 +9,8 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import ValidationError
 
 from crossmodal.errors import InvalidParams, WrongState
-from crossmodal.jobs.names import input_key
+from crossmodal.jobs.names import PREVIEWS, input_key
+from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.images import FORMATS
 from crossmodal.vision.media import media_type
 from producer.gateway.body import parse_json
@@ -53,6 +54,8 @@ async def blob(
     signed = await services.call_store(_sign, key, services) if query.redirect else None
     if signed is not None:
         return RedirectResponse(signed, 307, {"Cache-Control": "no-store"})
+    if key.startswith(f"{PREVIEWS}/"):
+        return await _preview(key, services)
     tag = f'"{size:x}-{PurePosixPath(key).parent.name}-{PurePosixPath(key).name[:64]}"'
     headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=3600"}
     if if_none_match is not None and tag in if_none_match:
@@ -65,6 +68,12 @@ async def blob(
     kind = await services.call_store(_type_of, key, services)
     chunks = services.pieces(services.sync.storage.stream(key, first, last + 1))
     return StreamingResponse(chunks, 206 if found else 200, headers, media_type=kind)
+
+
+async def _preview(key: str, services: Services) -> Response:
+    """What is drawn so far, read at once and kept by nobody: the next one will have its key."""
+    data = await services.call_store(services.sync.storage.get, BlobRef(key=key))
+    return Response(data, 200, {"Cache-Control": "no-store"}, "image/jpeg")
 
 
 @router.post(

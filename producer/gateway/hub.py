@@ -21,9 +21,10 @@ from pydantic import ValidationError
 
 from crossmodal.errors import BrokerUnavailable, JobNotFound
 from crossmodal.jobs.calls import Steps, Waiting, call, redis
+from crossmodal.jobs.ledger import WATCH_S
 from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.names import SHARDS, queue_key
-from crossmodal.jobs.record import Job, Progress, QueueStatus, WorkerInfo
+from crossmodal.jobs.record import Job, JobState, Progress, QueueStatus, WorkerInfo
 from producer.aio import AsyncClient
 from producer.waiting import entries_of
 
@@ -45,6 +46,8 @@ class Follower:
     queue: str | None = None
     position: int | None = None
     has_news: bool = False
+    is_watching: bool = False
+    """Whether the job runs, and it is wanted how far it is: then previews are, too."""
     steps: list[Progress] = field(default_factory=list)
     """What the job has told of how far it is, and nobody has taken."""
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -84,9 +87,23 @@ class Watcher:
     owner: str | None
     news: asyncio.Event = field(default_factory=asyncio.Event)
     jobs: dict[str, Job] = field(default_factory=dict)
+    running: dict[str, None] = field(default_factory=dict)
+    """Those of the jobs that it was told of that run."""
     queues: tuple[list[QueueStatus], list[WorkerInfo]] | None = None
     is_behind: bool = False
     """Whether something was missed: then the stream ends, and its client looks for itself."""
+
+    def tell(self, job: Job) -> None:
+        """Say that a job has changed."""
+        for known in (self.jobs, self.running):
+            known.pop(job.id, None)
+        self.jobs[job.id] = job
+        if job.state is JobState.RUNNING:
+            self.running[job.id] = None
+        for known in (self.jobs, self.running):
+            if len(known) > MOST_UNREAD:
+                del known[next(iter(known))]
+        self.news.set()
 
     def take(self) -> Iterator[Job]:
         """The jobs that have changed since they were taken last."""
@@ -106,6 +123,7 @@ class Hub:
         self._changed: OrderedDict[str, None] = OrderedDict()
         self._stats: dict[str, QueueStatus] = {}
         self._known: KnownModels | None = None
+        self._watched: dict[str, float] = {}  # when it was said last that somebody watches
         self._tasks: list[asyncio.Task[None]] = []
         self._is_out = False
         self.is_closing = False
@@ -241,11 +259,7 @@ class Hub:
         for job in await self._records(ids):
             for watcher in self._watchers:
                 if watcher.owner in (None, job.owner) and not job.task.is_bulk:
-                    watcher.jobs.pop(job.id, None)
-                    watcher.jobs[job.id] = job
-                    if len(watcher.jobs) > MOST_UNREAD:
-                        del watcher.jobs[next(iter(watcher.jobs))]
-                    watcher.news.set()
+                    watcher.tell(job)
 
     async def _records(self, ids: list[str]) -> list[Job]:
         found = await asyncio.gather(
@@ -259,7 +273,8 @@ class Hub:
         return [job for job in found if isinstance(job, Job)]
 
     async def _look(self) -> None:
-        """The places of followed jobs, and the state of the queues."""
+        """The places of followed jobs, and the state of the queues; say who is watched."""
+        await self._watch()
         waiting = [f for some in self._followers.values() for f in some if f.queue is not None]
         if waiting or self._watchers:
             self._known = await self._client.models(max_age_s=TICK_S)
@@ -271,6 +286,16 @@ class Hub:
                 watcher.news.set()
         if waiting:
             await self._place(waiting)
+
+    async def _watch(self) -> None:
+        """Say of the jobs that run that somebody watches: at once, and every few seconds."""
+        followed = {f.job for some in self._followers.values() for f in some if f.is_watching}
+        wanted = followed.union(*(watcher.running for watcher in self._watchers))
+        now = time.monotonic()
+        due = {job for job in wanted if now - self._watched.get(job, -WATCH_S) >= WATCH_S}
+        self._watched = {job: now if job in due else self._watched[job] for job in wanted}
+        if due:
+            await self._client.run(self._client.calls.ledger.watch(sorted(due)))
 
     async def _place(self, waiting: list[Follower]) -> None:
         ranks = await self._client.run(_ranks(self._prefix, waiting))

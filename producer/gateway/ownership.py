@@ -3,7 +3,7 @@ only where the gateway asks for no keys, and there the caller is nobody in parti
 """
 
 from crossmodal.errors import JobNotFound
-from crossmodal.jobs.names import INPUTS, RESULTS, job_of_result, owner_of_input
+from crossmodal.jobs.names import INPUTS, PREVIEWS, RESULTS, job_of_result, owner_of_input
 from producer.client import Client
 
 
@@ -18,13 +18,13 @@ def missing(what: str, name: str, caller: str) -> str:
 
 
 def is_visible(blob: str, caller: str, client: Client) -> bool:
-    """Whether a key lies below `results/` or `inputs/`, in what the caller may see."""
+    """Whether a key lies below `results/`, `previews/` or `inputs/`, in what the caller may see."""
     folder, *rest = blob.split("/")
     if not blob.isprintable() or not rest or any(part in ("", ".", "..") for part in rest):
         return False
     if folder == INPUTS:
         return may_see(caller, owner_of_input(blob))
-    if folder != RESULTS or len(rest) < 2:
+    if folder not in (RESULTS, PREVIEWS) or len(rest) < 2:
         return False
     try:
         return may_see(caller, client.record(job_of_result(blob)).owner)

@@ -155,6 +155,9 @@ class BlobQuery(BaseModel):
     """How a blob is given out."""
 
     redirect: bool = Field(default=True, description="False: the bytes from here, always.")
+    number: int | None = Field(
+        default=None, description="Of a preview: it only makes another URL of each."
+    )
 
 
 class DeadLetterQuery(BaseModel):

@@ -62,6 +62,19 @@ class ResultView(BaseModel):
     attempt: int
 
 
+class ProgressView(BaseModel):
+    """How far a running job is: `step` of `of`, and in how many seconds it may be done."""
+
+    step: int
+    of: int
+    left_s: float
+    preview_url: str | None = Field(
+        default=None,
+        description="Of a small JPEG of what is drawn so far, gone with the job's end; another "
+        "URL with each picture.",
+    )
+
+
 class JobView(BaseModel):
     """A job: where it is, and what became of it."""
 
@@ -78,7 +91,9 @@ class JobView(BaseModel):
     position: int | None = Field(description="How many jobs were submitted before it and wait.")
     estimated_wait_s: float | None
     waits_for: str | None = Field(description="Beside its turn: a worker, or its model.")
-    progress: Progress | None = Field(description="Of a running job whose model tells its steps.")
+    progress: ProgressView | None = Field(
+        description="Of a running job whose model tells its steps."
+    )
     params: dict[str, Any]
     metadata: JsonValue
     result: ResultView | None
@@ -225,7 +240,8 @@ def job_view(
             "id", "task", "state", "attempt", "created_at", "started_at", "finished_at",
             "expires_at",
         }),
-        progress=job.progress, position=position, estimated_wait_s=estimated_wait_s,
+        progress=None if job.progress is None else progress_view(job.progress, urls),
+        position=position, estimated_wait_s=estimated_wait_s,
         waits_for=waits_for, params=params,
         metadata=job.params.get("metadata"),
         result=None if job.result is None else _result_view(job.result, urls),
@@ -235,6 +251,13 @@ def job_view(
         events_url=urls.job(job.id, "/events"), cancel_url=urls.job(job.id, "/cancel"),
         retry_url=urls.job(job.id, "/retry"),
     )  # fmt: skip
+
+
+def progress_view(progress: Progress, urls: Urls) -> ProgressView:
+    """How far a job is, with the URL of its preview."""
+    shown = progress.preview
+    url = None if shown is None else f"{urls.blob(shown.key)}?number={shown.number}"
+    return ProgressView(step=progress.step, of=progress.of, left_s=progress.left_s, preview_url=url)
 
 
 def _result_view(result: JobResult, urls: Urls) -> ResultView:

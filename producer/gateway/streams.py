@@ -19,7 +19,7 @@ from producer.gateway.hub import Follower
 from producer.gateway.operations import queues
 from producer.gateway.problems import BadRequest, documented
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import QueuesView, job_view
+from producer.gateway.shapes import QueuesView, job_view, progress_view
 
 LOOK_S = 10.0  # how often a followed job is looked at without news, for what the clock does
 SKEW_S = 1.0  # that this machine's clock may be ahead of Redis's
@@ -70,17 +70,18 @@ async def of_job(
                 continue
             except JobNotFound:  # deleted meanwhile
                 return
+            follower.is_watching = job.state is JobState.RUNNING
             for step in follower.take_steps():
                 if step != progress:
                     progress = step
-                    yield ServerSentEvent(event="progress", data=step)
+                    yield ServerSentEvent(event="progress", data=progress_view(step, urls))
             for event in history:
                 if event.at > seen:  # no two of a job have the same time
                     seen = event.at
                     yield ServerSentEvent(event="state", id=f"{event.at:.6f}", data=event)
             if job.progress is not None and job.progress != progress:
                 progress = job.progress
-                yield ServerSentEvent(event="progress", data=progress)
+                yield ServerSentEvent(event="progress", data=progress_view(progress, urls))
             if job.state.is_terminal:
                 yield ServerSentEvent(event="end", data=job_view(job, urls))
                 return

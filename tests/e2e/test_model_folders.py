@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from crossmodal.errors import InferenceFailed, ModelInvalid
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.models.catalog import open_folder
-from crossmodal.models.contract import Canceled
+from crossmodal.models.contract import Canceled, Preview
 from crossmodal.models.loading import models_of
 from crossmodal.settings import SHIPPED_BUNDLE
 from tests.tiny import captioners, pipelines
 from worker.host.pipeline import Described, Drawn, HostRequest, ModelPipeline
+from worker.host.pixels import pixels_of
 
 SIZE = {"width": 32, "height": 32, "steps": 4}
 
@@ -58,10 +59,12 @@ class Steps:
 
     def __init__(self, most: int = 1_000) -> None:
         self.taken: list[tuple[int, int]] = []
+        self.shown: list[Any] = []
         self._most = most
 
-    def step(self, done: int, of: int) -> None:
+    def step(self, done: int, of: int, preview: Preview | None = None) -> None:
         self.taken.append((done, of))
+        self.shown += [] if preview is None else preview()
         if len(self.taken) >= self._most:
             raise Canceled
 
@@ -83,6 +86,23 @@ def test_a_folder_of_diffusers_draws_tells_its_steps_and_can_be_ended(
     [again] = pipeline.run([HostRequest(params)])
     assert isinstance(again, Drawn)
     assert np.array_equal(again.images, drawn.images)
+
+
+@pytest.mark.parametrize(("name", "is_shown"), [("sd", True), ("lcm", True), ("sdxl", True),
+                                                ("sd3", False), ("flux", False)])  # fmt: skip
+def test_the_latents_of_some_families_are_shown_as_previews(
+    root: Path, name: str, is_shown: bool
+) -> None:
+    pipeline = loaded(family(root, name), max_batch=2)
+    steps, size = Steps(), SIZE | {"width": 64}
+    params = pipeline.model.Params.model_validate({"prompt": "a red circle", "seed": 7, **size})
+    outcomes = pipeline.run([HostRequest(params), HostRequest(params)], steps)
+    assert all(isinstance(one, Drawn) for one in outcomes)
+    assert len(steps.shown) == (2 * len(steps.taken) if is_shown else 0)
+    for picture in steps.shown:
+        small = pixels_of(picture)
+        assert small.shape[1] == 2 * small.shape[0] >= 8
+        assert small.std() > 0
 
 
 def test_another_seed_draws_another_picture_and_each_its_own(root: Path) -> None:

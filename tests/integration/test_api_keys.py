@@ -99,6 +99,7 @@ ROUTES: list[tuple[str, str, dict[str, Any]]] = [
     ("GET", "/v1/blobs/{image}", {}),
     ("GET", "/v1/blobs/{upload}", {}),
     ("GET", "/v1/blobs/results/{job}/captions.json", {}),
+    ("GET", "/v1/blobs/previews/{job}/1.jpeg", {}),
     ("GET", "/v1/blobs/results/{batch}.0/0.jsonl", {}),
     ("GET", "/v1/blobs/results/{batch}/output.jsonl", {}),
     ("GET", "/v1/batches/{batch}", {}),

@@ -23,7 +23,7 @@ from worker.host.lanes import ForkedLane, Lane, Quiet
 from worker.host.line import Ran
 from worker.host.memory import is_broken, is_out_of_memory
 from worker.host.pipeline import Described, Drawn, HostRequest, Outcome, Pipeline
-from worker.host.watch import Stepper, Watch
+from worker.host.watch import CANCEL, Stepper, Watch, Watched
 
 PICTURE = np.zeros((1, 2, 2, 3), np.uint8)
 
@@ -650,20 +650,20 @@ def test_a_batch_that_ends_itself_is_an_error_for_those_who_want_it() -> None:
 
 
 def test_a_batch_is_told_only_once_that_nobody_wants_it() -> None:
-    told: list[str] = []
+    told: list[str | Watched] = []
     watch = Watch()
-    watch.joined(lambda: told.append("end"))
+    watch.joined(told.append)
     watch.cancel()
     watch.cancel()
-    assert told == ["end"]
+    assert told == [CANCEL]
 
 
 def test_a_batch_that_nobody_wants_is_told_so_also_where_it_begins_later() -> None:
-    told: list[str] = []
+    told: list[str | Watched] = []
     watch = Watch()
     watch.cancel()
-    watch.joined(lambda: told.append("end"))
-    assert told == ["end"]
+    watch.joined(told.append)
+    assert told == [CANCEL]
 
 
 def test_steps_that_come_fast_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,16 @@ from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.models.contract import UNWATCHED, Batch, Caption, Model, Outcome, Picture, Request
+from crossmodal.models.contract import (
+    UNWATCHED,
+    Batch,
+    Caption,
+    Model,
+    Outcome,
+    Picture,
+    Preview,
+    Request,
+)
 from worker.devices import cores
 from worker.host.device import new_lanes
 from worker.host.lanes import Lane, Quiet, core_lanes
@@ -66,7 +75,7 @@ class Steps:
     def __init__(self) -> None:
         self.taken: list[tuple[int, int]] = []
 
-    def step(self, done: int, of: int) -> None:
+    def step(self, done: int, of: int, preview: Preview | None = None) -> None:
         self.taken.append((done, of))
 
 

@@ -9,7 +9,7 @@ from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, pack_items
 from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, JobLedger
-from crossmodal.jobs.names import CAPTIONS, job_key, new_job_id, result_key
+from crossmodal.jobs.names import CAPTIONS, job_key, new_job_id, preview_key, result_key
 from crossmodal.jobs.params import BulkParams, parse_params
 from crossmodal.jobs.record import Failure, ImageRef, ItemResult
 from crossmodal.kinds.fields import BlobRef
@@ -195,6 +195,13 @@ def test_what_a_job_stored_that_then_failed_goes(ledger: Ledger, storage: Storag
     put_result(storage, attempt.job)
     ledger.fail(attempt, Failure(code="timed_out", message=""))
     assert collect(ledger, storage) == 2
+
+
+def test_a_preview_that_a_worker_left_goes(ledger: Ledger, storage: Storage) -> None:
+    attempt = running(ledger)
+    storage.put(preview_key(attempt.job, 1), b"jpeg", "image/jpeg")
+    assert collect(ledger, storage, grace_s=3_600.0) == 0
+    assert collect(ledger, storage) == 1
 
 
 def test_nothing_young_is_removed(ledger: Ledger, storage: Storage) -> None:

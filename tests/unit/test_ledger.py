@@ -11,8 +11,15 @@ from crossmodal.errors import IdempotencyConflict, JobNotFound, QueueFull
 from crossmodal.jobs import names
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import NOBODY_WORKS_S, Attempt, NotStarted
-from crossmodal.jobs.names import leases_key, new_job_id
-from crossmodal.jobs.record import Failure, JobResult, JobState, Progress, Timings
+from crossmodal.jobs.names import leases_key, new_job_id, watched_key
+from crossmodal.jobs.record import (
+    Failure,
+    JobResult,
+    JobState,
+    PreviewRef,
+    Progress,
+    Timings,
+)
 from crossmodal.kinds.task import Task, tasks
 from crossmodal.settings import Settings
 from tests.at_once import at_once
@@ -146,7 +153,7 @@ def test_attempts_of_a_job_whose_workers_die_are_counted(ledger: Ledger) -> None
 def test_progress_is_told_and_not_kept_in_the_history(ledger: Ledger) -> None:
     attempt = start(ledger, submit(ledger))
     assert ledger.get(attempt.job).progress is None
-    assert ledger.progress(attempt, HALF)
+    ledger.progress(attempt, HALF)
     assert ledger.get(attempt.job).progress == ledger.status(attempt.job).progress == HALF
     assert [event.state for event in ledger.history(attempt.job)] == ["queued", "running"]
 
@@ -158,17 +165,33 @@ def test_another_attempt_begins_again(ledger: Ledger) -> None:
     assert ledger.get(first.job).progress is None
     second = start(ledger, first.job)
     assert ledger.get(first.job).progress is None
-    assert not ledger.progress(first, HALF)
+    ledger.progress(first, HALF)
     assert ledger.get(first.job).progress is None
-    assert ledger.progress(second, HALF)
+    ledger.progress(second, HALF)
+    assert ledger.get(first.job).progress == HALF
 
 
 def test_a_job_that_has_ended_has_no_progress(ledger: Ledger) -> None:
     attempt = start(ledger, submit(ledger))
     ledger.progress(attempt, HALF)
     ledger.succeed(attempt, result_of(attempt))
+    ledger.progress(attempt, HALF)
     assert ledger.get(attempt.job).progress is None
-    assert not ledger.progress(attempt, HALF)
+
+
+def test_a_worker_learns_with_its_progress_whether_somebody_watches(
+    ledger: Ledger, settings: Settings
+) -> None:
+    first, other = start(ledger, submit(ledger)), start(ledger, submit(ledger))
+    assert not ledger.progress(first, HALF)
+    ledger.watch([first.job])
+    shown = HALF.model_copy(update={"preview": PreviewRef(key="previews/j/1.jpeg", number=3)})
+    assert ledger.progress(first, shown)
+    assert not ledger.progress(other, HALF)
+    assert ledger.get(first.job).progress == shown
+    assert connect(settings).exists(watched_key(settings.key_prefix, first.job))
+    ledger.succeed(first, result_of(first))
+    assert not ledger.progress(first, HALF)  # it is not its job any more
 
 
 def test_the_last_attempt_says_so(ledger: Ledger) -> None:

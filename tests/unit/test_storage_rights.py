@@ -106,8 +106,14 @@ def test_each_role_may_do_its_work(storage_of: Callable[[str], Storage]) -> None
     gateway = storage_of("gateway")
     assert gateway.get(BlobRef(key="results/j/captions.json")) == b"2"
     gateway.delete("results/j/1.0.png")
+    for number in range(2):
+        worker.put("previews/j/1.jpeg", b"%d" % number, "image/jpeg")
+    assert gateway.get(BlobRef(key="previews/j/1.jpeg")) == b"1"
+    worker.delete("previews/j/1.jpeg")
+    worker.put("previews/j/2.jpeg", b"left", "image/jpeg")
     collector = storage_of("gc")
-    for blob in [*collector.list("results"), *collector.list("inputs")]:
+    for blob in [*collector.list("results"), *collector.list("inputs"),
+                 *collector.list("previews")]:  # fmt: skip
         collector.get(BlobRef(key=blob.key))
         collector.delete(blob.key)
     assert list(collector.list("")) == []
@@ -117,10 +123,13 @@ def test_no_role_may_do_more(storage_of: Callable[[str], Storage]) -> None:
     storage_of("gateway").put("inputs/k", b"x", "image/png")
     gateway = storage_of("gateway")
     assert refused(lambda: gateway.delete("inputs/k"))
+    assert refused(lambda: gateway.put("previews/j/1.jpeg", b"x", "image/jpeg"))
     assert refused(lambda: gateway.put("elsewhere/k", b"x", "text/plain"))
     worker = storage_of("worker")
     assert refused(lambda: worker.put("inputs/k", b"changed", "image/png"))
     assert refused(lambda: worker.delete("inputs/k"))
+    worker.put("results/j/0.png", b"x", "image/png")
+    assert refused(lambda: worker.delete("results/j/0.png"))
     assert refused(lambda: worker.get(BlobRef(key="elsewhere/k")))
     collector = storage_of("gc")
     assert refused(lambda: collector.put("results/k", b"x", "text/plain"))
@@ -139,5 +148,5 @@ def test_the_lifecycle_rules_are_taken(s3_url: str) -> None:
     client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=rules)
     taken = client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
     days = {rule["ID"]: rule["Expiration"]["Days"] for rule in taken if "Expiration" in rule}
-    assert days == {"old-results": 14, "old-inputs": 14, "old-checks": 1}
+    assert days == {"old-results": 14, "old-inputs": 14, "old-previews": 1, "old-checks": 1}
     assert {rule["Status"] for rule in taken} == {"Enabled"}

@@ -24,7 +24,7 @@ from worker.host.line import Call, Line, LineBatch, Ran
 from worker.host.pipeline import HostRequest, Outcome, Pipeline
 from worker.host.spans import Share, record_batch
 from worker.host.turn import Always, Turn
-from worker.host.watch import OnStep, no_step
+from worker.host.watch import Audience, OnStep, no_step
 
 SUSPECT_PATIENCE_S = 1.0  # then others wait until the device is free for a suspect
 TELL_AGAIN_S = 1.0  # a caller is told again that its requests run, whose deadline begins then
@@ -91,6 +91,7 @@ class Batcher:
         bulk: bool = False,
         on_start: Callable[[int], None] = lambda size: None,
         on_step: OnStep = no_step,
+        audience: Audience | None = None,
         trace: str = "",
     ) -> list[Ran]:
         """What became of each request, once all of them have run.
@@ -99,7 +100,8 @@ class Batcher:
         there, again with one that goes more than a second later, and when others join one that
         was alone. `on_step` is told, now and then, how many steps of how many its batch has done.
         A caller that is canceled leaves the line, and a batch that nobody waits for ends at its
-        next step. `trace` is the traceparent that its spans belong to.
+        next step. Where there is an `audience`, some steps come with a preview; it may come and go
+        while the requests run. `trace` is the traceparent that its spans belong to.
         """
         if not requests:
             return []
@@ -107,7 +109,9 @@ class Batcher:
         line = self._lines[bulk][task]
         weights = [line.pipeline.weight(request) for request in requests]
         keys = [line.pipeline.key(request) for request in requests]
-        line.add(Call(requests, weights, keys, done, alone, on_start, on_step, trace))
+        audience = audience or Audience()
+        audience.told_to(self._show)
+        line.add(Call(requests, weights, keys, done, alone, on_start, on_step, audience, trace))
         self._dispatch()
         try:
             return await done
@@ -119,6 +123,11 @@ class Batcher:
         for batch in self._running:
             if not batch.is_wanted:
                 batch.watch.cancel()
+
+    def _show(self, _: bool) -> None:
+        """Tell all that runs for whom it is to make previews now."""
+        for batch in self._running:
+            batch.show()
 
     def _dispatch(self) -> None:
         """Give the device all that it can take now."""
@@ -169,6 +178,7 @@ class Batcher:
             self._quiet.end()
         loop = asyncio.get_running_loop()
         batch.watch.on_step = lambda *step: loop.call_soon_threadsafe(batch.note_step, *step)
+        batch.show()
         line = batch.line
         future = asyncio.wrap_future(line.lane.run(line.task, batch.requests, batch.watch))
         future.add_done_callback(partial(self._finish, batch))

@@ -19,7 +19,7 @@ from crossmodal.kinds.task import Task
 from worker.host.link import Link
 from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer, HostInfo, Message, pack_pixels, unpack_pixels
-from worker.host.watch import OnStep, no_step
+from worker.host.watch import Audience, OnStep, no_step
 
 POLL_S = 0.1  # a unix socket cannot be waited for, only tried
 MARGIN_S = 5.0  # a host that hangs ends itself; only one that cannot is given up here
@@ -54,12 +54,14 @@ class HostClient:
         bulk: bool = False,
         on_device: Callable[[int], None] = lambda size: None,
         on_step: OnStep = no_step,
+        audience: Audience | None = None,
     ) -> list[Answer | CrossmodalError]:
         """Have the models do some jobs' part, `alone` on the device or with others.
 
         What the models made of each request, or its error. `on_device` is called, perhaps more
         than once, when some of them go to the device, with how many requests are there then, and
-        `on_step` now and then with how many steps of how many they have done.
+        `on_step` now and then with how many steps of how many they have done; while there is an
+        `audience`, some of the steps come with a preview.
         One that is canceled frees its place. Raises `ModelHostUnavailable` when there is no
         host, `ModelHostCrashed` when one died before it answered, and `TimedOut`.
         """
@@ -73,7 +75,8 @@ class HostClient:
             ],
             **({"trace": trace} if trace else {}),
         }  # fmt: skip
-        return _answers(await link.ask(request, int(bulk), on_device, on_step), len(requests))
+        reply = await link.ask(request, int(bulk), on_device, on_step, audience or Audience())
+        return _answers(reply, len(requests))
 
     async def close(self) -> None:
         """End the connection; what still runs over it is lost."""

@@ -8,6 +8,7 @@ from crossmodal.metrics import OUT_OF_MEMORY, counting
 from crossmodal.models.contract import UNWATCHED, Link
 from worker.host.memory import free_memory, is_broken, is_out_of_memory
 from worker.host.pipeline import HostRequest, Outcome, Pipeline, failed
+from worker.host.previews import PlacedLink
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,12 @@ def run_isolated(
     if len(requests) == 1:
         return [outcomes]
     size = (len(requests) + 1) // 2 if isinstance(outcomes, GpuOutOfMemory) else 1
-    parts = [requests[i : i + size] for i in range(0, len(requests), size)]
-    return [outcome for part in parts for outcome in run_isolated(pipeline, part, link, device)]
+    outcomes = []
+    for first in range(0, len(requests), size):
+        part = requests[first : first + size]
+        placed = PlacedLink(link, range(first, first + len(part)))
+        outcomes += run_isolated(pipeline, part, placed, device)
+    return outcomes
 
 
 def _run(

@@ -26,14 +26,13 @@ from crossmodal.processes import die_with_parent
 from worker.devices import cores
 from worker.host.isolation import run_isolated
 from worker.host.pipeline import HostRequest, Outcome, Pipeline
-from worker.host.watch import Stepper, Watch
+from worker.host.watch import CANCEL, NOBODY, Stepper, Watch, Watched
 
 log = logging.getLogger(__name__)
 
 BULK_NICE = 10
 GIVE_WAY_S = 0.1  # that a bulk batch is held up at once
 CLOSE_S = 1.0
-CANCEL = "cancel"  # what a process is told instead of its next batch: end this one
 
 Pipelines = Mapping[Task, Pipeline]
 Pause = Callable[[], None]
@@ -97,7 +96,7 @@ class Lane:
         self._threads.shutdown(wait=False)
 
     def _run(self, task: Task, requests: list[HostRequest], watch: Watch) -> list[Outcome]:
-        stepper = Stepper(watch.is_canceled, watch.on_step, self._pause)
+        stepper = Stepper(watch.is_canceled, watch.on_step, self._pause, watch.watched)
         return run_isolated(self._pipelines[task], requests, stepper, self._device)
 
 
@@ -135,7 +134,7 @@ class ForkedLane(Lane):
         place = self._idle.get()
         try:
             place.send((task, [(vars(r.params), r.image) for r in requests]))
-            watch.joined(lambda: place.send(CANCEL))
+            watch.joined(place.send)
             outcomes = self._outcomes(place, watch)
             watch.joined(None)
         except Exception as e:  # it has died, or who knows what of a batch is still in the pipe
@@ -165,7 +164,7 @@ class ForkedLane(Lane):
                 said = place.recv()
             except EOFError:
                 return
-            if said != CANCEL:  # of a batch that had just ended
+            if isinstance(said, tuple):  # and not of a batch that had just ended
                 place.send(self._run_here(place, *said))
 
     def _run_here(
@@ -178,15 +177,32 @@ class ForkedLane(Lane):
         pipeline = self._pipelines[task]
         requests = [HostRequest(pipeline.restored(task.kind, fields), image)
                     for fields, image in packed]  # fmt: skip
-
-        def is_canceled() -> bool:
-            return place.poll() and place.recv() == CANCEL
-
-        stepper = Stepper(is_canceled, lambda *step: place.send(step), self._pause)
+        heard = Heard(place)
+        stepper = Stepper(
+            heard.is_canceled, lambda *step: place.send(step), self._pause, heard.watched
+        )
         try:
             return run_isolated(pipeline, requests, stepper, self._device)
         except Canceled:
             return None
+
+
+class Heard:
+    """What a process is told of the batch that it runs."""
+
+    def __init__(self, place: Connection) -> None:
+        self._place = place
+        self._watched = NOBODY
+
+    def is_canceled(self) -> bool:
+        while self._place.poll():
+            if (said := self._place.recv()) == CANCEL:
+                return True
+            self._watched = said
+        return False
+
+    def watched(self) -> Watched:
+        return self._watched
 
 
 def core_lanes(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from crossmodal.kinds.task import Task
 from worker.host.lanes import Lane
 from worker.host.pipeline import HostRequest, Outcome, Pipeline
-from worker.host.watch import OnStep, Watch, no_step
+from worker.host.watch import NONE, Audience, OnStep, Previews, Watch, no_step
 
 
 class Ran(NamedTuple):
@@ -34,6 +34,7 @@ class Call:
     alone: bool
     on_start: Callable[[int], None]
     on_step: OnStep = no_step
+    audience: Audience = field(default_factory=Audience)
     trace: str = ""
     since: float = field(default_factory=time.monotonic)
     next: int = 0
@@ -96,12 +97,24 @@ class LineBatch:
         """Whether anybody waits for it."""
         return not all(portion.call.done.done() for portion in self.portions)
 
-    def note_step(self, done: int, of: int) -> None:
-        """Tell all callers that have not gone."""
+    def note_step(self, done: int, of: int, previews: Previews = NONE) -> None:
+        """Tell all callers that have not gone, each with the first preview of its own requests."""
         self.heard = time.monotonic()
+        for call, places in self._places():
+            shown = [previews[at] for at in places if at in previews]
+            if not call.done.done():
+                call.on_step(done, of, *shown[:1])
+
+    def show(self) -> None:
+        """Have previews made for those callers who look."""
+        watched = (places for call, places in self._places() if call.audience.is_there)
+        self.watch.show(frozenset(at for places in watched for at in places))
+
+    def _places(self) -> Iterator[tuple[Call, range]]:
+        """Each caller with the places of its requests in the batch."""
+        first = 0
         for portion in self.portions:
-            if not portion.call.done.done():
-                portion.call.on_step(done, of)
+            yield portion.call, range(first, first := first + len(portion.requests))
 
     @property
     def requests(self) -> list[HostRequest]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from crossmodal.errors import InvalidParams, ModelHostCrashed, TimedOut, described
 from worker.host.frames import Frames
 from worker.host.protocol import HostInfo, Message
-from worker.host.watch import OnStep
+from worker.host.watch import Audience, OnStep
 
 
 @dataclass(eq=False, slots=True)
@@ -39,10 +39,12 @@ class Link(Frames):
         self._asked = 0
 
     async def ask(
-        self, request: Message, rank: int, on_device: Callable[[int], None], on_step: OnStep
-    ) -> Message:
+        self, request: Message, rank: int, on_device: Callable[[int], None], on_step: OnStep,
+        audience: Audience,
+    ) -> Message:  # fmt: skip
         """The host's reply; one that is canceled frees its place there.
 
+        The host makes previews for as long as there is an `audience`.
         Raises `ModelHostCrashed`, `TimedOut`, and `InvalidParams` when it cannot be sent.
         """
         self._asked += 1
@@ -53,9 +55,11 @@ class Link(Frames):
             raise InvalidParams(f"the model host cannot be asked this: {e}") from e
         waiting = _Waiting(asyncio.get_running_loop().create_future(), on_device, on_step)
         self._waiting[number] = waiting
+        audience.told_to(lambda on: self.send({"op": "watch", "id": number, "on": on}, rank))
         try:
             outcome = await waiting.reply
         finally:
+            audience.told_to(None)
             if waiting.timer is not None:
                 waiting.timer.cancel()
             if self._waiting.pop(number, None) is not None:  # the host does not know yet
@@ -78,7 +82,8 @@ class Link(Frames):
         if type(size := message.get("on_device")) is int:
             self._goes_to_device(waiting, size)
         elif "step" in message:
-            self._takes_step(waiting, *message["step"])
+            done, of = message["step"]
+            self._takes_step(waiting, done, of, message.get("preview"))
         elif "ok" in message or "error" in message:
             del self._waiting[number]
             waiting.end(message)
@@ -101,10 +106,10 @@ class Link(Frames):
         except Exception as e:  # noqa: BLE001 - it is told to whom it belongs, and only there
             waiting.end(e)
 
-    def _takes_step(self, waiting: _Waiting, done: int, of: int) -> None:
+    def _takes_step(self, waiting: _Waiting, done: int, of: int, preview: bytes | None) -> None:
         self._wait_on(waiting)
         try:
-            waiting.on_step(done, of)
+            waiting.on_step(done, of, *([preview] if preview else []))
         except Exception as e:  # noqa: BLE001 - as above
             waiting.end(e)
 

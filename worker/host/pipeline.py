@@ -27,11 +27,21 @@ from crossmodal.kinds.fields import MAX_SEED, BlobRef
 from crossmodal.kinds.registry import kind_named
 from crossmodal.kinds.schema import schema_of
 from crossmodal.models.catalog import CODE
-from crossmodal.models.contract import UNWATCHED, Batch, Caption, Link, Model, Picture, Request
+from crossmodal.models.contract import (
+    UNWATCHED,
+    Batch,
+    Caption,
+    Link,
+    Model,
+    Picture,
+    Preview,
+    Request,
+)
 from crossmodal.unknown import check_fields
+from worker.host.pixels import pixels_of
+from worker.host.previews import PlacedLink
 from worker.host.warmup import QUICK_S, Stopwatch, Timed
 
-OUTSIDE = 0.01  # by which a float may lie outside 0 to 1: sums are not exact
 WARMUP_SIDE = 64  # pixels of the picture that a model is warmed up with, if it says no other
 
 
@@ -152,7 +162,8 @@ class ModelPipeline(Pipeline):
 
     def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
         requests = [part for request in batch for part in self._parts(request)]
-        made = iter(self._run_all(requests, link))
+        places = [at for at, request in enumerate(batch) for _ in range(self.weight(request))]
+        made = iter(self._run_all(requests, places, link))
         return [self._whole([next(made) for _ in range(self.weight(r))]) for r in batch]
 
     def _parts(self, request: HostRequest) -> Iterator[Request]:
@@ -160,13 +171,13 @@ class ModelPipeline(Pipeline):
         for i in range(self.weight(request)):
             yield Request(request.params, (first + i) % (MAX_SEED + 1), request.image)
 
-    def _run_all(self, requests: Sequence[Request], link: Link) -> list[Any]:
+    def _run_all(self, requests: Sequence[Request], places: Sequence[int], link: Link) -> list[Any]:
         size = self.max_batch or len(requests)
         starts = range(0, len(requests), size)
         made: list[Any] = []
         for number, start in enumerate(starts):
             some = requests[start : start + size]
-            run = RunLink(link, number, len(starts))
+            run = RunLink(PlacedLink(link, places[start : start + size]), number, len(starts))
             outcomes = self.model.run(Batch(some, run))
             if len(outcomes) != len(some):
                 raise RuntimeError(f"{len(outcomes)} outcomes for {len(some)} requests")
@@ -210,9 +221,9 @@ class RunLink:
         self._link, self._number, self._runs = link, number, runs
         self.has_stepped = False
 
-    def step(self, done: int, of: int) -> None:
+    def step(self, done: int, of: int, preview: Preview | None = None) -> None:
         self.has_stepped = True
-        self._link.step(self._number * of + done, self._runs * of)
+        self._link.step(self._number * of + done, self._runs * of, preview)
 
 
 def failed(error: Exception) -> InferenceFailed:
@@ -224,26 +235,9 @@ def _drawn(made: Sequence[Any]) -> Drawn:
     pictures = [one if isinstance(one, Picture) else Picture(one) for one in made]
     first = pictures[0]
     return Drawn(
-        np.stack([_pixels(one.pixels) for one in pictures]), first.unknown_words,
+        np.stack([pixels_of(one.pixels) for one in pictures]), first.unknown_words,
         dict(first.suggestions), tuple(dict.fromkeys(w for one in pictures for w in one.warnings)),
     )  # fmt: skip
-
-
-def _pixels(made: Any) -> NDArray[np.uint8]:
-    """A picture as uint8 RGB (H, W, 3). Raises `TypeError` or `ValueError`."""
-    pixels = np.asarray(made)
-    if pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise ValueError(f"a picture has the shape {pixels.shape}, not (height, width, 3)")
-    if pixels.dtype == np.uint8:
-        return pixels
-    if not np.issubdtype(pixels.dtype, np.floating):
-        raise TypeError(f"a picture is of {pixels.dtype}, not of uint8, nor of floats from 0 to 1")
-    if not np.isfinite(pixels).all():
-        raise ValueError("it has NaN: a model in half precision may need float32 or bfloat16")
-    least, most = float(pixels.min()), float(pixels.max())
-    if least < -OUTSIDE or most > 1 + OUTSIDE:
-        raise ValueError(f"its floats go from {least:.3g} to {most:.3g}, not from 0 to 1")
-    return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def _described(made: Any) -> Described:

@@ -7,9 +7,12 @@ request   {"id", "op": "run", "task": …, "alone": bool, "bulk": bool,
            "requests": [{"params": {…}, "image": {"shape", "data"} | None}, …]}
           and of a run that is traced, "trace": its traceparent
 cancel    {"id", "op": "cancel"}: nobody waits for that request any more; it has no reply
+watch     {"id", "op": "watch", "on": bool}: somebody looks at what is drawn for that request, or
+          nobody does any more
 notice    {"id", "on_device": how many requests are on the device}, when one of these goes
           there, again with one that goes later than a second, and when others join one alone
-step      {"id", "step": [done, of]}: how far the batch is that some of these are in; now and then
+step      {"id", "step": [done, of]}: how far the batch is that some of these are in; now and then,
+          while it is watched at most once a second with "preview": a small JPEG file
 reply     {"id", "ok": {…}} or {"id", "error": {"code", "message", "retryable"}}; "ok" is
           {"model", "bundle_version", "repeatable", "answers": [{…} or {"error": …}, …]}
 answer    {"batch": [how many requests, seconds of waiting, seconds of inference]}, and of

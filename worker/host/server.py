@@ -20,7 +20,7 @@ from worker.host.frames import Frames
 from worker.host.line import Ran
 from worker.host.pipeline import Drawn, HostRequest, Pipeline
 from worker.host.protocol import HostInfo, Message, pack_pixels, unpack_pixels
-from worker.host.watch import OnStep
+from worker.host.watch import Audience, OnStep
 from worker.serving import info_file
 
 log = logging.getLogger("worker.host")
@@ -40,12 +40,13 @@ class ModelHost:
         """What is told of its model, also to those who do not use it."""
 
     async def answer(
-        self, message: Message, on_device: Callable[[int], None], on_step: OnStep
-    ) -> Message:
+        self, message: Message, on_device: Callable[[int], None], on_step: OnStep,
+        audience: Audience | None = None,
+    ) -> Message:  # fmt: skip
         """The reply to one request; whatever is wrong with it becomes an error reply.
 
         `on_device` is told how many requests are on the device, when some of these go there, and
-        `on_step` how far their batch is.
+        `on_step` how far their batch is, with previews while there is an `audience`.
         """
         try:
             task, asked = self._understood(message)
@@ -53,6 +54,7 @@ class ModelHost:
                 task, [request for request in asked if isinstance(request, HostRequest)],
                 alone=bool(message.get("alone")), bulk=bool(message.get("bulk")),
                 trace=str(message.get("trace", "")), on_start=on_device, on_step=on_step,
+                audience=audience,
             ))  # fmt: skip
             answers = [
                 _error(one) if isinstance(one, CrossmodalError) else _answer(next(ran))
@@ -109,6 +111,7 @@ class Conversation(Frames):
         super().__init__()
         self._host = host
         self.running: dict[int, asyncio.Task[None]] = {}
+        self._audiences: dict[int, Audience] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -121,6 +124,9 @@ class Conversation(Frames):
         if message.get("op") == "cancel":
             if number in self.running:  # and its reply is not on its way
                 self.running.pop(number).cancel()
+        elif message.get("op") == "watch":
+            if number in self._audiences:
+                self._audiences[number].turn(bool(message.get("on")))
         elif number in self.running:
             raise ValueError(f"there are two requests with the number {number}")
         else:
@@ -134,11 +140,19 @@ class Conversation(Frames):
 
     async def _answer(self, number: int, message: Message) -> None:
         rank = int(bool(message.get("bulk")))
-        reply = await self._host.answer(
-            message,
-            lambda size: self.send({"id": number, "on_device": size}, rank),
-            lambda done, of: self.send({"id": number, "step": [done, of]}, rank),
-        )
+
+        def on_step(done: int, of: int, preview: bytes | None = None, /) -> None:
+            shown = {"preview": preview} if preview else {}
+            self.send({"id": number, "step": [done, of]} | shown, rank)
+
+        audience = self._audiences[number] = Audience()
+        try:
+            reply = await self._host.answer(
+                message, lambda size: self.send({"id": number, "on_device": size}, rank), on_step,
+                audience,
+            )  # fmt: skip
+        finally:
+            del self._audiences[number]
         del self.running[number]
         try:
             self.send({"id": number} | reply, rank)

@@ -3,6 +3,8 @@
 import time
 from typing import NamedTuple
 
+from crossmodal.models.contract import Preview
+
 QUICK_S = 2.0  # a run that takes no longer is timed again: the first one prepares much
 
 
@@ -19,7 +21,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self._at = [time.monotonic()]
 
-    def step(self, done: int, of: int) -> None:
+    def step(self, done: int, of: int, preview: Preview | None = None) -> None:
         self._at.append(time.monotonic())
 
     def timed(self) -> Timed:

@@ -3,6 +3,7 @@ import { showJson } from "./dialogs.js";
 import { element, setText } from "./dom.js";
 import { layOut } from "./mosaic.js";
 import { Picture, forgetTile, nameTile, tiles } from "./pictures.js";
+import { Preview } from "./preview.js";
 import { fullTime, measured, progress, title, unknownWords, when } from "./words.js";
 
 const CANCELABLE = ["queued", "running"];
@@ -11,6 +12,7 @@ const RETRYABLE = ["failed", "canceled", "expired"];
 /** One job in the gallery. `heardAt` is the time of the news it shows, `place` its place in the queue. */
 export class Card {
   #pictures = [];
+  #preview = new Preview();
   #asking = false;
   #place = null;
 
@@ -43,6 +45,7 @@ export class Card {
 
   remove() {
     this.#forgetPictures();
+    this.#preview.show("");
     this.node.remove();
   }
 
@@ -73,6 +76,8 @@ export class Card {
 
   #renderPictures() {
     const wanted = picturesOf(this.job);
+    const preview = wanted.length ? null : this.job.progress?.preview_url;
+    this.#preview.show(preview, this.parts.pictures, `${title(this.job)}, as far as it is drawn`);
     if (wanted.map(({ url }) => url).join() !== this.#pictures.map(({ url }) => url).join()) {
       this.#forgetPictures();
       this.#pictures = wanted;
@@ -80,11 +85,15 @@ export class Card {
       layOut(this.parts.pictures);
     }
     for (const [i, picture] of this.#pictures.entries()) picture.words = wanted[i].words;
-    for (const tile of this.parts.pictures.children) nameTile(tile);
+    for (const tile of this.#tiles()) nameTile(tile);
   }
 
   #forgetPictures() {
-    for (const tile of this.parts.pictures.children) forgetTile(tile);
+    for (const tile of this.#tiles()) forgetTile(tile);
+  }
+
+  #tiles() {
+    return this.parts.pictures.querySelectorAll(".tile");
   }
 
   async #ask(url, onAnswer) {

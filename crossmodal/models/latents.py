@@ -1,0 +1,42 @@
+"""What the latents of a diffusers pipeline look like, without decoding them: for previews.
+
+A latent pixel has nearly the color of the pixels it stands for, times a matrix. Those of the two
+families are in wide use: InvokeAI has them in `step_callback.py` (Apache-2.0), after an idea of
+keturn's (https://discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204).
+"""
+
+from typing import Any
+
+import torch
+
+SD = (
+    (0.3444, 0.1385, 0.0670),
+    (0.1247, 0.4027, 0.1494),
+    (-0.3192, 0.2513, 0.2103),
+    (-0.1307, -0.1874, -0.7445),
+)  # of 1.x, by torridgristle; fmt: skip
+SDXL = (
+    (0.3816, 0.4930, 0.5320),
+    (-0.3753, 0.1631, 0.1739),
+    (0.1770, 0.3588, -0.2048),
+    (-0.4350, -0.2644, -0.4289),
+)  # by StAlKeR7779; fmt: skip
+FAMILIES = {  # by how the names of their pipelines begin
+    "StableDiffusionXL": SDXL, "StableDiffusionPipeline": SD, "LatentConsistencyModel": SD,
+}  # fmt: skip
+
+Factors = tuple[tuple[float, ...], ...]
+
+
+def factors_of(pipe: Any) -> Factors | None:
+    """The matrix of a pipeline's latents, (channels, 3); None where none is known."""
+    name = type(pipe).__name__
+    found = (factors for begin, factors in FAMILIES.items() if name.startswith(begin))
+    return next(found, None)
+
+
+def pictures_of(latents: torch.Tensor, factors: Factors) -> list[Any]:
+    """Latents (B, channels, H, W) as pictures of floats from 0 to 1, each (H, W, 3)."""
+    pixels = latents.movedim(1, -1).float()
+    colors = pixels @ torch.tensor(factors, device=latents.device)
+    return list(((colors + 1) / 2).clamp(0, 1).nan_to_num().cpu().numpy())
