@@ -17,18 +17,19 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 # Many tests wait for processes, not for a core. Who has run its half takes from the other's.
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-slow check up test-redis test-storage bench chaos hosts fuzz images-test clean dist wheel-test sbom audit
+.PHONY: demo test test-slow check up test-redis test-storage bench gpu chaos hosts fuzz images-test clean dist wheel-test sbom audit
 
 demo: $(VENV)/installed
 	$(BIN)/crossmodal demo --out out
 
 # What a change must pass: every part by its own tests, and each kind of death once.
 test: $(VENV)/installed-dev
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not gpu'
 
-# The rest: whole stacks under load and in outages, trainings, storms, images, configuration.
+# The rest: whole stacks under load and in outages, trainings, storms, images, configuration; a dry run of `make gpu`.
 test-slow: $(VENV)/installed-dev
 	$(PYTEST) -m slow
+	CROSSMODAL_TEST_DEVICE=cpu $(PYTEST) tests/gpu
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -41,6 +42,10 @@ up: $(VENV)/installed
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/all.py
+
+# On a machine with a GPU, eight minutes at most. CROSSMODAL_TEST_DEVICE=cpu make gpu: a dry run without one
+gpu: $(VENV)/installed-dev
+	$(BIN)/python -m tests.gpu
 
 # What touches Redis, on another server: CROSSMODAL_TEST_REDIS_SERVER=/usr/bin/redis-server make test-redis
 test-redis: $(VENV)/installed-dev

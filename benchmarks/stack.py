@@ -8,21 +8,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossmodal.kinds.registry import kinds
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
+from crossmodal.models.catalog import FolderConfig, ModelFolder, Served
 from crossmodal.processes import Child, wait_until
-from crossmodal.settings import Settings, load_settings
+from crossmodal.settings import SHIPPED_BUNDLE, Settings, load_settings
 from producer import Client
-from worker.cli import BULK_CONCURRENCY, CONCURRENCY, crews_of
+from worker.crews import BULK_CONCURRENCY, CONCURRENCY, crews_of
 from worker.devices import Device
 from worker.health import UnitFiles
+from worker.serving import Serving
+from worker.supervisor import served_models
 from worker.unit import CeleryWorker
 
 FAKE_HOST = Path(__file__).with_name("fake_host.py")
 DEVICES = {"cpu": "cpu", "cuda": "cuda:0"}  # torch's names, and the supervisor's
 START_S = 120.0
 DRAIN_S = 60.0
-ALL_QUEUES = ["txt2img", "img2txt", "txt2img.bulk", "img2txt.bulk"]
+FAKE = ModelFolder(SHIPPED_BUNDLE, "bundle", "fake", "0", tuple(kinds()), FolderConfig())
 
 
 @dataclass(frozen=True)
@@ -78,17 +82,23 @@ def fake_stack(
 ) -> Iterator[Running]:
     """A real Celery worker, before a host whose batches take `batch_s` and make nothing."""
     with queue_server() as (folder, _):
-        files = UnitFiles(folder, "cpu")
+        device, served = Device("cpu"), Served((FAKE,), FAKE.name)
+        files = UnitFiles(folder, device.slug)
+        settings = load_settings()
+        crews = crews_of(settings, "cpu", served, None, concurrency, bulk_concurrency)
+        queues = {queue for crew in crews for queue in crew.queues}
+        [model] = models = served_models(served, queues, folder, device)
+        serving = Serving(folder, device.slug)
+        serving.write(device.name, models, room=2**40)
+        serving.want([model.name])
         with (folder / "log").open("wb") as log:
-            argv = [sys.executable, str(FAKE_HOST), str(files.socket), str(batch_s)]
+            argv = [sys.executable, str(FAKE_HOST), str(model.socket), str(batch_s)]
             host = Child("host", argv, {"OMP_NUM_THREADS": "1"}, output=log)
             host.start()
-            settings = load_settings()
-            crews = crews_of(settings, "cpu", ALL_QUEUES, concurrency, bulk_concurrency)
-            worker = CeleryWorker(settings, Device("cpu"), crews, files)
+            worker = CeleryWorker(settings, device, crews, files)
             child = worker.child
             try:
-                assert wait_until(files.socket.is_socket, START_S)
+                assert wait_until(model.socket.is_socket, START_S)
                 child.output = log
                 child.start()
                 assert wait_until(worker.files.ready.exists, START_S)

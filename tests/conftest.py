@@ -19,7 +19,7 @@ from producer import Client
 from tests.servers import Server, start_server, user_url
 from tests.workers import celery_worker, host_of
 
-LONGEST_FIRST = ("chaos", "e2e", "smoke", "integration", "unit")
+LONGEST_FIRST = ("gpu", "chaos", "e2e", "smoke", "integration", "unit")
 SLOW = ("chaos", "e2e")
 
 
@@ -28,6 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _folder(item) in SLOW:
             item.add_marker("slow")
+        if _folder(item) == "gpu":
+            item.add_marker("gpu")
     items.sort(key=lambda item: LONGEST_FIRST.index(_folder(item)))
 
 

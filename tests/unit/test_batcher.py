@@ -2,6 +2,7 @@ import asyncio
 import math
 import threading
 import time
+import weakref
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -228,6 +229,25 @@ def test_a_batch_without_memory_is_halved_until_it_fits() -> None:
         (f"p{i}",) for i in range(7)
     ]
     assert [len(batch) for batch in pipeline.batches] == [2, 2, 2, 1]
+
+
+def test_what_a_batch_without_memory_held_is_free_before_its_halves_run(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also where what was logged of it is kept, as here."""
+    held: list[weakref.ref[Any]] = []
+    left: list[int] = []
+
+    class Holding(Greedy):
+        def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
+            left.append(sum(one() is not None for one in held))
+            weights = np.zeros(8)
+            held.append(weakref.ref(weights))
+            return super().run(batch, link)
+
+    run_isolated(Holding(), [request(f"p{i}") for i in range(4)])
+    assert "no memory for a batch of 4: CUDA out of memory." in caplog.text
+    assert left == [0, 0, 0]
 
 
 def test_a_request_without_memory_even_alone_fails_with_that_code() -> None:

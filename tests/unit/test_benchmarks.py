@@ -1,5 +1,7 @@
 """What the benchmarks reckon with, where it takes no measurement to see."""
 
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -42,3 +44,13 @@ def test_a_benchmark_that_takes_no_turns_knows_no_rounds() -> None:
     assert harness.arguments("").parse_args(["--rounds", "2"]).rounds == 2
     with pytest.raises(SystemExit):
         harness.arguments("", rounds=None).parse_args(["--rounds", "2"])
+
+
+@pytest.mark.slow
+def test_every_benchmark_finds_what_it_imports() -> None:
+    names = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(f"import {name}" for name in names)],
+        cwd=BENCHMARKS, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

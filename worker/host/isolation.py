@@ -51,7 +51,8 @@ def _run(
             log.critical("the device is broken, this host ends: %s", e)
             os._exit(os.EX_UNAVAILABLE)  # so that each request of the batch is tried alone
         if is_out_of_memory(e):
-            log.warning("no memory for a batch of %d: %s", len(requests), e)
+            # Of the error its text: what keeps the record must not keep what its frames hold.
+            log.warning("no memory for a batch of %d: %s", len(requests), str(e))
             with counting():
                 OUT_OF_MEMORY.labels(device).inc()
             return GpuOutOfMemory(f"the device has no memory for this request alone: {e}")
