@@ -118,8 +118,10 @@ class Unit:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the worker takes jobs of the first model that can be loaded."""
-        first = next((host for host in self.hosts if not host.is_broken), None)
+        """Whether the worker takes jobs of the first model that is wanted and can be loaded."""
+        wanted = self._serving.wanted
+        able = (h for h in self.hosts if h.model.name in wanted and not h.is_broken)
+        first = next(able, None)
         return first is not None and first.is_ready and self.worker.is_ready
 
     @property
