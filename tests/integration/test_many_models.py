@@ -174,3 +174,12 @@ def test_two_workers_share_the_models_out(settings: Settings, tmp_path: Path) ->
         assert drawn_by(jobs) == ["a", "b"] * 4
         logs = [tmp_path / name / "log" for name in ("one", "two")]
         assert sum(log.read_text().count("the model b is loaded") for log in logs) == 1
+
+
+@pytest.mark.slow
+def test_a_default_model_that_cannot_be_loaded_makes_room_for_another(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with worker(settings, tmp_path / "w", "broken,b", **ONE) as (_, client):
+        assert drawn_by([client.txt2img("x", model="b", seed=1)]) == ["b"]
+        assert client.models(max_age_s=0).state("broken") is ModelState.BROKEN
