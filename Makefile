@@ -54,11 +54,12 @@ test-redis: $(VENV)/installed-dev
 	  tests/integration/test_redis_acl.py tests/integration/test_redis_prefix.py tests/integration/test_redis_backup.py \
 	  tests/integration/test_redis_sentinel.py
 
-# A storm of faults over a real stack, then an audit: make chaos SEED=1 MINUTES=20 JOBS=3000
+# A storm of faults over a real stack, then an audit: make chaos SEED=1 MINUTES=20 JOBS=3000 MODELS=a,b,c
+# These are fake models on devices that hold one or two of them; MODELS=, is for the models that ship.
 MINUTES ?= 20
 JOBS ?= 3000
 chaos: $(VENV)/installed-dev
-	$(BIN)/python -m tests.chaos.storm $(if $(SEED),--seed $(SEED)) --minutes $(MINUTES) --jobs $(JOBS)
+	$(BIN)/python -m tests.chaos.storm $(if $(SEED),--seed $(SEED)) --minutes $(MINUTES) --jobs $(JOBS) $(if $(MODELS),--models $(MODELS))
 
 # The contract of object stores, on one more: CROSSMODAL_TEST_STORAGE_URL=s3://bucket/folder make test-storage
 test-storage: $(VENV)/installed-dev

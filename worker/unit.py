@@ -125,8 +125,10 @@ class Unit:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the worker takes jobs of the first model that can be loaded."""
-        first = next((host for host in self.hosts if not host.is_broken), None)
+        """Whether the worker takes jobs of the first model that is wanted and can be loaded."""
+        wanted = self._serving.wanted
+        able = (h for h in self.hosts if h.model.name in wanted and not h.is_broken)
+        first = next(able, None)
         return first is not None and first.is_ready and self.worker.is_ready
 
     @property
@@ -148,6 +150,7 @@ class Unit:
 
     def keep_alive(self) -> None:
         """Kill what hangs, start what has ended, end what is not wanted."""
+        self._replace_broken()
         wanted = self._serving.wanted
         for host in self.hosts:
             if host.model.name not in wanted:
@@ -156,6 +159,14 @@ class Unit:
             if host.model.name in wanted:
                 host.keep_alive(may_load=not self._is_moving(host, wanted))
         self.worker.keep_alive(may_start=any(host.is_ready for host in self.hosts))
+
+    def _replace_broken(self) -> None:
+        """Want others where all that were wanted are broken, and no worker is there to do so."""
+        wanted = self._serving.wanted
+        able = {host.model.name for host in self.hosts if not host.is_broken}
+        if able and not able & wanted and self.worker.child.process is None:
+            models = [model for model in self._serving.read_models() if model.name in able]
+            self._serving.want(fitting(models, self._serving.room))
 
     def _is_moving(self, host: HostProcess, wanted: set[str]) -> bool:
         """Whether another one loads, or has not ended yet: there may be no memory for both."""

@@ -1,6 +1,6 @@
 """A seeded storm over a real stack, and an audit of what it left.
 
-    make chaos SEED=1 MINUTES=20 JOBS=3000
+    make chaos SEED=1 MINUTES=20 JOBS=3000 MODELS=a,b,c
 
 Producers submit while a driver breaks things. Exits with status 1 if a promise was broken.
 """
@@ -44,6 +44,7 @@ PRODUCERS = 3
 SETTLE_S = 300.0
 MOST_S = 30.0  # a submit: an upload within 15 s, two calls to Redis within 5 s each
 SWITCH_AFTER_S = 3.0
+SWITCH_EVERY_S = 4.5  # a worker switches models not more often than this, by and large
 PROMPTS = [f"a {size} {color} circle on a white background" for size in ("small", "large")
            for color in ("red", "green", "blue")]  # fmt: skip
 RETRYABLE = (BrokerUnavailable, StorageUnavailable)
@@ -67,12 +68,13 @@ class Storm:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        self.begun = time.monotonic()
         self.traffic = Traffic(self.world, self.seed, self.receiver, self.over)
 
     def rage(self) -> None:
         """Submit and break, then mend all, and wait until everything has settled."""
         assert wait_until(self._knows_models, 30.0)
-        begun = time.monotonic()
+        begun = self.begun = time.monotonic()
         threads = [
             threading.Thread(target=self._produce, args=(i,), name=f"producer-{i}")
             for i in range(PRODUCERS)
@@ -105,12 +107,27 @@ class Storm:
         self.world.keep_up()
         self.accepted.plain = set(self.traffic.plain)
         self.accepted.models |= self.traffic.plain
+        self._ask_for_each()
 
         def is_settled() -> bool:
             return not any(self._audit().unsettled()) and not any(self.traffic.unsettled())
 
         wait_until(is_settled, SETTLE_S, 2.0)
         return self._audit()
+
+    def _ask_for_each(self) -> None:
+        """A job of each model: without one, nobody loads it to take garbage from its queues."""
+        with Client(self.world.settings(through_proxy=False)) as client:
+            for model in self.world.models:
+                job = client.txt2img(PROMPTS[0], seed=1, model=model)
+                self.accepted.jobs.add(job.id)
+                self.accepted.models[job.id] = model
+
+    def switches_too_often(self) -> Iterator[str]:
+        """Each takes three seconds and more: most of the time is for jobs."""
+        lasted_s, count = time.monotonic() - self.begun, self.world.switches()
+        if count * SWITCH_EVERY_S > lasted_s * len(self.world.workers):
+            yield f"models were given up for others {count} times in {lasted_s:.0f} s"
 
     def _audit(self) -> Audit:
         settings = self.world.settings(through_proxy=False)
@@ -362,7 +379,8 @@ def run(storm: Storm) -> tuple[str, list[str]]:
     """The storm from beginning to end: its report, and its breaches."""
     storm.rage()
     audit = storm.settle()
-    breaches = [*audit.breaches(), *storm.traffic.unsettled(), *storm.traffic.breaches()]
+    breaches = [*audit.breaches(), *storm.switches_too_often()]
+    breaches += [*storm.traffic.unsettled(), *storm.traffic.breaches()]
     storm.world.stop()
     wait_until(lambda: not storm.world.survivors(), 30)
     breaches += [f"orphan: {p.pid} {p.cmdline()}" for p in storm.world.survivors()]

@@ -197,3 +197,12 @@ def test_jobs_of_a_slow_model_are_shared_also_with_a_worker_that_comes_later(
         shares = Counter(record.worker for record in records)
         assert len(shares) == 3
         assert min(shares.values()) >= 4
+
+
+@pytest.mark.slow
+def test_a_default_model_that_cannot_be_loaded_makes_room_for_another(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with worker(settings, tmp_path / "w", "broken,b", **ONE) as (_, client):
+        assert drawn_by([client.txt2img("x", model="b", seed=1)]) == ["b"]
+        assert client.models(max_age_s=0).state("broken") is ModelState.BROKEN
