@@ -4,6 +4,7 @@ What they say of arguments and errors is what the clients' `help` shows. A job i
 its id, of which each client makes a handle of its own.
 """
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +16,7 @@ from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import RESULTS, check_batch_id, new_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
-from crossmodal.jobs.params import Params, fingerprint, fix_seed, task_of
+from crossmodal.jobs.params import Params, fingerprint, fix_seed, recorded, task_of
 from crossmodal.jobs.record import ItemResult, JobState
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.fields import BlobRef
@@ -130,7 +131,7 @@ class ClientCalls(Following):
         queue = (yield from self.models()).queue(task, {"model": params.model})
         proposed = new_job_id()
         job_id, _ = yield from self.ledger.submit(
-            proposed, task, fixed.model_dump_json(),
+            proposed, task, json.dumps(recorded(fixed)),
             fingerprint(task, params, expires_in_s, origin.webhook),
             model=queue.model, message=message_of(proposed, fixed, queue.model),
             idempotency_key=idempotency_key, expires_in_s=expires_in_s, origin=origin,

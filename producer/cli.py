@@ -142,7 +142,7 @@ def _value(text: str) -> Any:
     """Numbers, true, false and other JSON as such, and all else as text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

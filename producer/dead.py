@@ -16,7 +16,7 @@ from crossmodal.console import (
     say,
     shown_time,
 )
-from crossmodal.errors import CrossmodalError, InvalidParams, QueueFull
+from crossmodal.errors import CrossmodalError, InvalidParams, ModelBroken, QueueFull
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.names import messages_key
@@ -90,7 +90,7 @@ def replay_(ids: Ids = None, code: Code = None, every: All = False, as_json: Jso
         for letter in _chosen(dead, ids, code, every):
             try:
                 done[letter.id] = client.run(replay(client.calls, dead.calls, letter))
-            except (InvalidParams, QueueFull) as e:  # the others can be replayed
+            except (InvalidParams, ModelBroken, QueueFull) as e:  # the others can be replayed
                 problems.append(e)
         if as_json:
             print_json(done)

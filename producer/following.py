@@ -135,7 +135,8 @@ class Following:
     def queues(self) -> Steps[list[QueueStatus]]:
         """The queues of all kinds of jobs and of all models."""
         known = yield from self.models()
-        return (yield from self.ledger.queues([str(queue) for queue in known.queues]))
+        found = yield from self.ledger.queues([str(queue) for queue in known.queues])
+        return [one for one in found if one.has_been_used or not known.is_unusual(one.queue)]
 
     @call
     def workers(self) -> Steps[list[WorkerInfo]]:

@@ -39,6 +39,7 @@ from crossmodal.jobs.params import (
     Params,
     fix_seed,
     parse_params,
+    recorded,
     task_of,
 )
 from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
@@ -183,7 +184,7 @@ class JobRunner:
         queue, message, problem = _queue_of(delivery), "", None
         try:
             params, queue = await self._checked(delivery)
-            text = params.model_dump_json()
+            text = json.dumps(recorded(params))
             message = "" if self.hosts.serves(queue) else message_of(job_id, params, queue.model)
         except (InvalidParams, ModelBroken) as e:
             problem, text = InvalidParams(str(e)), _excerpt(delivery.raw)

@@ -22,6 +22,7 @@ from crossmodal.errors import (
     ImageDecoderCrashed,
     InvalidParams,
     ModelHostCrashed,
+    ModelNotFound,
     is_callers_fault,
 )
 from crossmodal.jobs.bulk import BulkItem, unpack_items
@@ -40,7 +41,7 @@ from worker.decoders.process import DecoderUnavailable
 from worker.host.client import HostClient
 from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer, HostInfo
-from worker.hosts import Hosts
+from worker.hosts import Hosts, NotServed
 from worker.items import Image, Items
 
 PART_S = 0.2  # of work is a part, or a whole batch of the device where that takes longer
@@ -99,7 +100,10 @@ class BulkRun:
         with tracing.span("fetch input"):
             items, done = await self._blobs.call(self._fetch, params, token.attempt)
         queue = queue_of(params)
-        host = self._hosts.of(queue)
+        try:
+            host = self._hosts.of(queue)
+        except NotServed as e:
+            raise ModelNotFound(f"no model of this worker is called {params.model}") from e
         message = Message(token, host, queue.of_items, items, await _max_part(queue, host))
         known = {result.index for results in done.values() for result in results}
         async with aclosing(self._parts(message, known)) as parts:
@@ -194,12 +198,21 @@ class BulkRun:
         with tracing.span("prepare", first=part[0], items=len(part)):
             schema = (await message.host.info()).params_of(message.kind)
             parsed = await self._blobs.call(_parsed, message.kind, schema, message.items, part)
+            parsed = [self._of_model(message, item) for item in parsed]
             if message.kind.picture is None:
                 return parsed
             packed = [message.items[one.place].image for one in parsed]
             return await _all_or_none(
                 self._with_image(message.host, *one) for one in zip(parsed, packed, strict=True)
             )
+
+    def _of_model(self, message: Message, item: Prepared) -> Prepared:
+        """The item, unless it names another model than the one that its message has come to."""
+        model = None if item.params is None else item.params.model
+        if model is None or self._hosts.runs(message.queue.task, model, message.host):
+            return item
+        error = ModelNotFound(f"the model {model} is not the default one any more")
+        return Prepared(item.place, item.custom_id, error=error)
 
     async def _with_image(self, host: HostClient, item: Prepared, packed: bytes | None) -> Prepared:
         if item.params is None:
@@ -236,6 +249,11 @@ class BulkRun:
                         list(fit.values()),
                         bulk=True,
                     )
+            except InvalidParams as e:  # one of them cannot even be sent
+                if len(part) == 1:
+                    return dict.fromkeys(fit, e)
+                return {place: answer for one in part
+                        for place, answer in (await self._ask(message, [one])).items()}  # fmt: skip
             except ModelHostCrashed as e:
                 if not message.attempt.is_suspect:
                     raise  # the next attempt takes them one by one

@@ -8,6 +8,7 @@ import typer
 
 from crossmodal import logs
 from crossmodal.console import errors_to_exit_status
+from crossmodal.errors import InvalidSetting
 from crossmodal.jobs.connection import is_reachable
 from crossmodal.jobs.server import check_server
 from crossmodal.models.catalog import Served, open_served
@@ -86,4 +87,7 @@ def chosen(settings: Settings, names: str | None) -> Served:
         log.warning("the model %s is not served: %s", name, fault)
     if names is None:
         return served
-    return served.only([name.strip() for name in names.split(",") if name.strip()])
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    if not chosen:
+        raise InvalidSetting(f"--models {names!r}: name at least one")
+    return served.only(chosen)

@@ -27,9 +27,11 @@ class Crew:
 
 
 def queues_of(found: ModelFolder, served: Served) -> list[str]:
-    """The queues of a folder's models: those of the default one have no name in theirs."""
-    name = None if found.name == served.default else found.name
-    return [str(Queue(task, name)) for task in tasks() if task.kind.name in found.kinds]
+    """The queues of a folder's models. Jobs that name the default one wait in those without a name,
+    but for jobs that were sent when it was not the default one."""
+    own = [task for task in tasks() if task.kind.name in found.kinds]
+    unnamed = map(Queue, own) if found.name == served.default else ()
+    return [str(queue) for queue in (*unnamed, *(Queue(task, found.name) for task in own))]
 
 
 def crews_of(

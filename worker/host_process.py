@@ -75,6 +75,8 @@ class HostProcess:
             self._failed_loads = 0
         elif self.watched.has_ended:
             self._note_end()
+            if not self.is_broken:
+                self.watched.note_end()
         if not self.is_broken and (may_load or self.child.is_alive):
             self.watched.keep_alive()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from crossmodal.kinds.queue import Queue
-from crossmodal.kinds.task import tasks
+from crossmodal.kinds.task import Task, tasks
 from crossmodal.settings import Settings
 from worker.devices import default_socket
 from worker.host.client import HostClient
@@ -24,10 +24,14 @@ class Hosts:
     Without `queues`, as of a worker that nobody supervises, `host` runs all that comes.
     """
 
-    def __init__(self, hosts: Mapping[str, HostClient], queues: Mapping[str, str] | None) -> None:
+    def __init__(
+        self, hosts: Mapping[str, HostClient], queues: Mapping[str, str] | None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         """`hosts` by their models' names, and which model runs the jobs of which queue."""
         self._hosts = hosts
         self._queues = queues
+        self._aliases = aliases or {}
         self._running: Counter[str] = Counter()
         self._open: frozenset[str] | None = None
 
@@ -47,7 +51,8 @@ class Hosts:
             for model in models
             for queue in (*model.queues, *map(str, queues_by_name(model)))
         }
-        return cls(clients, queues)
+        aliases = {alias: model.name for model in models for alias in model.info.aliases}
+        return cls(clients, queues, aliases)
 
     @classmethod
     def only(cls, host: HostClient) -> Self:
@@ -72,6 +77,13 @@ class Hosts:
         if (model := self._queues.get(str(queue))) is None:
             raise NotServed(f"no model of this worker runs the jobs of {queue}")
         return self._hosts[model]
+
+    def runs(self, task: Task, model: str, host: HostClient) -> bool:
+        """Whether a host is that of a model, by its name or an alias."""
+        if self._queues is None:
+            return True
+        name = self._aliases.get(model, model)
+        return self._hosts.get(self._queues.get(str(Queue(task, name)), "")) is host
 
     @contextmanager
     def busy(self, queue: Queue) -> Iterator[None]:

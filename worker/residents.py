@@ -15,7 +15,7 @@ from crossmodal.errors import BrokerUnavailable, ModelBroken
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.models import KnownModels, Models
-from crossmodal.jobs.names import loading_key, queue_key
+from crossmodal.jobs.names import loading_key, messages_key, queue_key
 from crossmodal.jobs.record import Failure, ModelInfo, QueueStatus, WorkerInfo
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.jobs.workers import Workers
@@ -45,11 +45,20 @@ class State:
     """From when it was wanted, with all that had to end first."""
     busy_at: float = field(default_factory=time.monotonic)
     leaving_since: float | None = None
+    messages_since: float | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether its jobs are taken."""
         return self.loaded_at is not None and self.leaving_since is None
+
+    def waited_s(self, messages: int) -> float:
+        """For how long there have been messages."""
+        if not messages:
+            self.messages_since = None
+            return 0.0
+        self.messages_since = self.messages_since or time.monotonic()
+        return time.monotonic() - self.messages_since
 
     def note_loaded(self, now: float) -> None:
         self.loaded_at = self.busy_at = now
@@ -191,7 +200,7 @@ class Residents:
         known, figures = await self._redis.run(self._figures(names))
         for name in names:  # what another worker, or an earlier one, has measured
             self._states[name].told = self._states[name].told.completed(known.get(name))
-        residents = [self._resident(name, figures[name], known.workers) for name in names]
+        residents = [self._resident(name, *figures[name], known.workers) for name in names]
         alive = [one for one in residents if one.name not in self.failures]
         while switch := choose(alive, self._serving.room, self._settings.switch_after_s):
             if await self._redis.run(self._claim(switch.load)):
@@ -231,7 +240,11 @@ class Residents:
         return time.monotonic() - since >= SETTLE_S and not self._in_hand(state.model.name)
 
     def _resident(
-        self, name: str, figures: Sequence[QueueStatus], workers: Sequence[WorkerInfo]
+        self,
+        name: str,
+        figures: Sequence[QueueStatus],
+        messages: int,
+        workers: Sequence[WorkerInfo],
     ) -> Resident:
         state, now = self._states[name], time.monotonic()
         others = [worker for worker in workers if worker.name != self._worker]
@@ -241,8 +254,8 @@ class Residents:
             is_pinned=state.model.is_pinned,
             is_elsewhere=any(name in one.models for one in others),
             is_coming=any(name in one.loading for one in others),
-            waiting=sum(one.depth for one in figures),
-            oldest_wait_s=max((one.oldest_wait_s for one in figures), default=0.0),
+            waiting=max(sum(one.depth for one in figures), messages),
+            oldest_wait_s=max([state.waited_s(messages), *(one.oldest_wait_s for one in figures)]),
             in_hand=self._in_hand(name), idle_s=now - state.busy_at,
             stayed_s=now - (state.loaded_at or now),
             load_s=max(state.told.load_s or 0.0, state.took_s),
@@ -266,13 +279,19 @@ class Residents:
     @call
     def _figures(
         self, names: Sequence[str]
-    ) -> Steps[tuple[KnownModels, dict[str, list[QueueStatus]]]]:
-        """What is known of models and of who has them, and what waits for each."""
+    ) -> Steps[tuple[KnownModels, dict[str, tuple[list[QueueStatus], int]]]]:
+        """What is known of models and of who has them; and for each what waits, and its messages:
+        those of plain Celery have no record yet."""
         known = yield from self._models.known(max_age_s=0)
         queues = {name: self._states[name].model.queues for name in names}
         statuses = yield from self._ledger.queues([q for some in queues.values() for q in some])
-        found = {status.queue: status for status in statuses}
-        return known, {name: [found[queue] for queue in some] for name, some in queues.items()}
+        lists = [messages_key(self._settings.key_prefix, status.queue) for status in statuses]
+        lengths = yield [redis.llen(key) for key in lists]
+        found = {one.queue: (one, length) for one, length in zip(statuses, lengths, strict=True)}
+        return known, {
+            name: ([found[queue][0] for queue in some], sum(found[queue][1] for queue in some))
+            for name, some in queues.items()
+        }
 
     @call
     def _refuse_all(self, queue: str, failure: Failure) -> Steps[None]:

@@ -35,9 +35,8 @@ class Watched:
         """Start the child if it is not running and its backoff is over."""
         if self.child.is_alive:
             return
-        if self.child.process is not None and self.not_before == 0.0:
-            self.child.kill()  # what it had started must not outlive it
-            self._note_crash()
+        if self.has_ended:
+            self.note_end()
         for file in self.says:
             file.unlink(missing_ok=True)
         if time.monotonic() >= self.not_before:
@@ -47,6 +46,11 @@ class Watched:
     def has_ended(self) -> bool:
         """Whether it has ended by itself, and nothing was done about it yet."""
         return self.child.process is not None and not self.child.is_alive and not self.not_before
+
+    def note_end(self) -> None:
+        """Say that it has ended, and when it may be started again."""
+        self.child.kill()  # what it had started must not outlive it
+        self._note_crash()
 
     def forget(self) -> None:
         """Take what has ended for what was never started."""

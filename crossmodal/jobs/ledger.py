@@ -35,6 +35,7 @@ from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 
+MAX_PARAMS = 65_536  # characters of JSON
 CANCELED_TOGETHER = 500  # messages of a batch
 WATCHED_S = 10  # that who watches a job is believed to go on, ...
 WATCH_S = 3.0  # ... who says so again after this
@@ -108,6 +109,10 @@ class JobLedger(JobRecords):
         `JobCanceled` is raised where nobody wants more of that. Messages of one owner wait apart
         while the queue holds a batch's worth of them.
         """
+        if len(params_json) > MAX_PARAMS:
+            raise InvalidParams(
+                f"the params have {len(params_json)} characters of JSON, {MAX_PARAMS} are allowed"
+            )
         if expires_in_s is not None and not 0 <= expires_in_s < float("inf"):
             raise InvalidParams(
                 f"expires_in_s is {expires_in_s}: give a finite number of seconds, 0 or more"

@@ -12,6 +12,7 @@ import base64
 import binascii
 import json
 import re
+import reprlib
 import secrets
 from collections.abc import Container, Mapping
 from datetime import datetime
@@ -63,7 +64,9 @@ def _shown(params: Mapping[str, Any]) -> str:
     """What of the params Flower and logs get to see: the beginnings of texts, and no metadata."""
     values = {name: value for name, value in params.items() if name != "metadata"}
     for name, value in values.items():
-        text = value.get("key") if isinstance(value, dict) else value  # of a blob
+        text = value.get("key") if isinstance(value, dict) and "key" in value else value  # a blob's
+        if isinstance(text, list | dict):
+            text = reprlib.repr(text)
         if isinstance(text, str) and len(text) > MAX_SHOWN:
             text = f"{text[:MAX_SHOWN]}…"
         values[name] = text

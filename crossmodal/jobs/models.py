@@ -217,6 +217,12 @@ class KnownModels(Mapping[str, ModelInfo]):
         model = self.default(kind) if queue.model is None else self._models.get(queue.model)
         return None if model is None else model.kinds.get(kind.name)
 
+    def is_unusual(self, name: str) -> bool:
+        """Whether only jobs wait there that were sent when their model was not the default one."""
+        task, model = Queue.parse(name)
+        default = self.default(task.kind)
+        return default is not None and model == default.name
+
     @property
     def queues(self) -> list[Queue]:
         """Those of the default models, and those of models by their names."""
@@ -224,6 +230,6 @@ class KnownModels(Mapping[str, ModelInfo]):
             Queue(task, model.name)
             for model in self._models.values()
             for task in tasks()
-            if task.kind.name in model.kinds and model is not self.default(task.kind)
+            if task.kind.name in model.kinds
         ]
         return [*map(Queue, tasks()), *own]

@@ -65,12 +65,31 @@ def fix_seed(params: Params) -> Params:
     return params
 
 
+def recorded(params: Params) -> dict[str, Any]:
+    """What a job's record has: the kind's own params, and of others those that were given.
+
+    What only the model has, and nobody gave, is as the model has it when the job is run.
+    """
+    found = params.model_dump(mode="json")
+    if isinstance(params, BulkParams):
+        return found
+    own = kind_of(params).params.model_fields.keys() | params.model_fields_set
+    return {name: value for name, value in found.items() if name in own}
+
+
+def _asked(params: Params) -> dict[str, Any]:
+    """The same, with the kind's defaults where nothing was given: whatever the model's are."""
+    if isinstance(params, BulkParams):
+        return recorded(params)
+    own = kind_of(params).params.model_fields
+    unset = own.keys() - params.model_fields_set
+    return recorded(params) | {name: own[name].get_default() for name in unset}
+
+
 def fingerprint(
     task: Task, params: Params, expires_in_s: float | None = None, webhook: Webhook | None = None
 ) -> str:
     """A digest that is equal for equal requests, whatever seed was fixed for them."""
     told = None if webhook is None else [webhook.url, *sorted(webhook.events)]
-    canonical = json.dumps(
-        [task, params.model_dump(mode="json"), expires_in_s, told], sort_keys=True
-    )
+    canonical = json.dumps([task, _asked(params), expires_in_s, told], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

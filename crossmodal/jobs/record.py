@@ -263,6 +263,11 @@ class QueueStatus(_Value):
     redelivered: int = 0
     failures: dict[str, int] = Field(default_factory=dict)
 
+    @property
+    def has_been_used(self) -> bool:
+        """Whether there ever was a job."""
+        return bool(self.depth or self.running or self.submitted or self.finished)
+
     def wait_s(self, position: int) -> float | None:
         """Seconds until the job with `position` others before it is likely to be started.
 

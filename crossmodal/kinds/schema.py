@@ -10,6 +10,8 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import Field, JsonValue, create_model
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from crossmodal.kinds.base import ItemParams, Kind, build
 from crossmodal.kinds.fields import CLEANED, text_of
@@ -33,8 +35,19 @@ LIMITS = {
 def schema_of(params: type[ItemParams]) -> dict[str, JsonValue]:
     """What is told of a model's params."""
     schema = params.model_json_schema()
-    told = {name: one for name, one in schema["properties"].items() if name not in UNTOLD}
+    told = {
+        name: _with_default(one, params.model_fields[name])
+        for name, one in schema["properties"].items()
+        if name not in UNTOLD
+    }
     return {"type": "object", "properties": told, "required": schema.get("required", [])}
+
+
+def _with_default(one: dict[str, Any], field: FieldInfo) -> dict[str, Any]:
+    """A property with its default, also where that is made anew for each."""
+    if field.default_factory is None:
+        return one
+    return one | {"default": to_jsonable_python(field.get_default(call_default_factory=True))}
 
 
 def properties_of(schema: Schema | None) -> dict[str, Any]:

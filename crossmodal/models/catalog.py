@@ -176,6 +176,8 @@ def open_served(settings: Settings) -> Served:
             if found.source != default.source:
                 _check_name(found, folders)
                 folders[found.name] = found
+        except OSError as e:  # a folder that only root may read, say
+            faults[folder.name] = ModelInvalid(f"{folder} cannot be read: {described(e)}")
         except (BundleInvalid, ModelInvalid, ExtraMissing) as e:
             faults[folder.name.removeprefix(ENTRY)] = e
     return Served(tuple(folders.values()), default.name, faults)
@@ -232,7 +234,7 @@ def _config(folder: Path, form: str) -> FolderConfig:
         return FolderConfig()
     except ValidationError as e:
         raise ModelInvalid(f"{path}: {explained(e.errors()[0], 'all of it')}") from e
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise ModelInvalid(f"{path} cannot be read as TOML: {e}") from e
     if unused := config.model_fields_set - USED[form]:
         raise ModelInvalid(f"{path}: {min(unused)} is not for a folder of {form}")
@@ -252,7 +254,7 @@ def _declared(path: Path, only: str = "") -> tuple[str, ...]:
     """The kinds that the classes of a file, or one of them, serve; nothing of it is run."""
     try:
         tree = ast.parse(path.read_text(), str(path))
-    except (OSError, ValueError, SyntaxError) as e:
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as e:
         raise ModelInvalid(f"{path} cannot be read as Python: {e}") from e
     found = {node.name: kind for node in tree.body if isinstance(node, ast.ClassDef)
              if only in ("", node.name) and (kind := _kind_said(node)) is not None}  # fmt: skip

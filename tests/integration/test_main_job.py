@@ -205,7 +205,8 @@ def test_a_bare_celery_message_becomes_a_job(client: Client, stack: RunningStack
 def test_the_queue_knows_its_workers(client: Client) -> None:
     workers = {worker.name: worker.queues for worker in client.workers()}
     served = {name.partition(".")[0]: set(queues) for name, queues in workers.items()}
-    assert served == {"cpu": {"txt2img", "img2txt", "celery", "txt2img.bulk", "img2txt.bulk"}}
+    own = {f"{task.kind}.scenes{'.bulk' * task.is_bulk}" for task in tasks()}
+    assert served == {"cpu": {"celery", *map(str, tasks()), *own}}
 
 
 def test_the_command_line_draws_and_captions(stack: RunningStack, tmp_path: Path) -> None:

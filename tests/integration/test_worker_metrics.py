@@ -167,7 +167,7 @@ def test_a_worker_that_is_started_again_writes_no_more_files(
 
 def test_gauges_of_a_dead_host_vanish_until_there_is_another(worker: Worker) -> None:
     gauge = "crossmodal_model_load_seconds"
-    assert worker.value(gauge, device="cpu") > 0
+    until(lambda: worker.value(gauge, device="cpu") > 0, WAIT_S, "the host")
     worker.host().kill()
     until(lambda: gauge not in worker.scrape(), WAIT_S, "vanishing of the gauge")
     until(lambda: worker.value(gauge, device="cpu") > 0, WAIT_S, "another host")

@@ -11,7 +11,7 @@ from crossmodal.jobs.record import Failure, ModelInfo, ModelState, ServedKind, W
 from crossmodal.jobs.runners import Runner
 from crossmodal.kinds.img2txt import IMG2TXT
 from crossmodal.kinds.schema import schema_of
-from crossmodal.kinds.task import Task
+from crossmodal.kinds.task import Task, tasks
 from crossmodal.kinds.txt2img import TXT2IMG, Txt2ImgParams
 from crossmodal.settings import Settings
 
@@ -82,9 +82,13 @@ def test_a_model_is_found_by_its_name_and_by_its_aliases(name: str) -> None:
 def test_jobs_of_the_default_model_wait_in_its_queue_whether_or_not_they_name_it() -> None:
     for raw in ({}, {"model": None}, {"model": "scenes"}):
         assert str(KNOWN.queue(Task("txt2img.bulk"), raw)) == "txt2img.bulk"
-    assert [str(queue) for queue in KNOWN.queues] == [
-        "txt2img", "img2txt", "txt2img.bulk", "img2txt.bulk", "txt2img.turbo", "txt2img.turbo.bulk",
-    ]  # fmt: skip
+
+
+def test_jobs_may_wait_in_the_queues_of_all_models_and_in_those_without_a_name() -> None:
+    own = ["txt2img.scenes", "img2txt.scenes", "txt2img.scenes.bulk", "img2txt.scenes.bulk"]
+    turbo = ["txt2img.turbo", "txt2img.turbo.bulk"]
+    assert {str(queue) for queue in KNOWN.queues} == {*map(str, tasks()), *own, *turbo}
+    assert [name for name in map(str, KNOWN.queues) if KNOWN.is_unusual(name)] == own
 
 
 def test_what_was_the_default_model_has_a_queue_of_its_own() -> None:

@@ -70,17 +70,23 @@ def test_what_is_in_hand_is_renewed_also_that_of_a_lost_connection(
 
 
 @pytest.mark.parametrize(
-    ("polled", "has_room", "turned", "beats"),
-    [(0, True, 0, True), (9, True, 0, False), (9, False, 0, True), (0, True, 9, False)],
-    ids=["well", "consumes nothing", "full", "the jobs' loop hangs"],
+    ("polled", "has_room", "queues", "turned", "beats"),
+    [
+        (0, True, {"txt2img"}, 0, True),
+        (9, True, {"txt2img"}, 0, False),
+        (9, False, {"txt2img"}, 0, True),
+        (9, True, set(), 0, True),
+        (0, True, {"txt2img"}, 9, False),
+    ],
+    ids=["well", "consumes nothing", "full", "between two models", "the jobs' loop hangs"],
 )
 def test_the_heartbeat_is_of_both_loops(
-    tmp_path: Path, polled: float, has_room: bool, turned: float, beats: bool
+    tmp_path: Path, polled: float, has_room: bool, queues: set[str], turned: float, beats: bool
 ) -> None:
     assert SILENT_S < 9
     now = time.monotonic()
     shared = SimpleNamespace(polled_at=now - polled)
-    channel = SimpleNamespace(shared=shared, has_room=has_room)
+    channel = SimpleNamespace(shared=shared, has_room=has_room, active_queues=queues)
     pool: Any = SimpleNamespace(loop=SimpleNamespace(turned_at=now - turned))
     beat(channel, pool, tmp_path / "beat")
     assert (tmp_path / "beat").exists() is beats

@@ -120,11 +120,13 @@ def test_what_a_folder_says_of_itself_is_known(tmp_path: Path) -> None:
     assert "aliases.0: no model is called 'a b'" in str(served(tmp_path).faults["b"])
 
 
-def test_only_the_queues_of_the_default_model_have_no_name_in_theirs(tmp_path: Path) -> None:
+def test_the_default_model_also_serves_queues_without_a_name(tmp_path: Path) -> None:
     make(tmp_path, "a", "img2txt")
     found = served(tmp_path)
     scenes, a = found.folders
-    assert queues_of(scenes, found) == ["txt2img", "img2txt", "txt2img.bulk", "img2txt.bulk"]
+    own = ["txt2img.scenes", "img2txt.scenes", "txt2img.scenes.bulk", "img2txt.scenes.bulk"]
+    unnamed = ["txt2img", "img2txt", "txt2img.bulk", "img2txt.bulk"]
+    assert queues_of(scenes, found) == [*unnamed, *own]
     assert queues_of(a, found) == ["img2txt.a", "img2txt.a.bulk"]
     assert queues_of(a, found.only(["a"])) == ["img2txt.a", "img2txt.a.bulk"]
 
@@ -132,7 +134,7 @@ def test_only_the_queues_of_the_default_model_have_no_name_in_theirs(tmp_path: P
 def test_queues_are_chosen_by_name_or_by_kind(tmp_path: Path) -> None:
     make(tmp_path, "a", "img2txt")
     found = served(tmp_path)
-    assert served_queues(found, "img2txt") == ["img2txt", "img2txt.a"]
+    assert served_queues(found, "img2txt") == ["img2txt", "img2txt.scenes", "img2txt.a"]
     assert served_queues(found, "img2txt.a.bulk, txt2img") == ["txt2img", "img2txt.a.bulk"]
     with pytest.raises(InvalidSetting, match=r"do not serve txt2img\.a, but txt2img, img2txt"):
         served_queues(found, "txt2img.a")

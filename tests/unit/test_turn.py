@@ -1,6 +1,7 @@
 """Hosts that share a device take turns, and none waits for ever."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def test_one_host_has_the_device_until_it_gives_it_back(make: Make) -> None:
     async def test() -> None:
         mine, other = make(), make()
         await taken(mine)
+        mine.note_used()
         assert not mine.is_up
         event = await waiting(other, mine)
         assert (mine.is_mine, other.is_mine, event.is_set()) == (True, False, False)
@@ -78,6 +80,7 @@ def test_those_that_say_so_have_it_together_and_others_do_not(make: Make) -> Non
         one, two, alone = make(shares=True), make(shares=True), make()
         await taken(one)
         await taken(two)
+        two.note_used()
         event = await waiting(alone, two)
         one.give_back()
         assert not alone.is_mine
@@ -92,11 +95,42 @@ def test_a_turn_is_not_up_before_a_while(make: Make, monkeypatch: pytest.MonkeyP
     async def test() -> None:
         mine, other = make(), make()
         await taken(mine)
+        mine.note_used()
         event = await waiting(other, mine)
         monkeypatch.setattr(turns, "HOLD_S", 3_600.0)
         assert not mine.is_up
         mine.give_back()
         await event.wait()
+
+    run(test)
+
+
+def test_a_turn_in_which_nothing_was_run_is_not_up(make: Make) -> None:
+    async def test() -> None:
+        mine, other = make(), make()
+        await taken(mine)
+        other.ask(lambda: None)
+        while not mine.others_wait:  # noqa: ASYNC110 - a file lock tells nobody
+            await asyncio.sleep(0.01)
+        assert not mine.is_up
+        mine.note_used()
+        assert mine.is_up
+
+    run(test)
+
+
+def test_who_waits_can_be_closed(make: Make) -> None:
+    async def test() -> None:
+        mine, other = make(), make()
+        await taken(mine)
+        mine.note_used()
+        await waiting(other, mine)
+        other.close()
+        mine.give_back()
+        for thread in threading.enumerate():
+            if thread.name == "turn":
+                await asyncio.to_thread(thread.join)
+        await taken(mine)
 
     run(test)
 

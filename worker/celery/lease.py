@@ -193,7 +193,8 @@ class LeaseStep(bootsteps.StartStopStep):
 def beat(channel: Any, pool: CoroutinePool, file: Path | None) -> None:
     """Touch the heartbeat file, unless a loop hangs, or turns without taking what waits for it."""
     now = time.monotonic()
-    takes = now - channel.shared.polled_at < SILENT_S or not channel.has_room
+    is_asked = channel.has_room and channel.active_queues  # between two models there are none
+    takes = now - channel.shared.polled_at < SILENT_S or not is_asked
     turns = now - pool.loop.turned_at < SILENT_S
     if takes and turns:
         _touch(file)

@@ -173,6 +173,7 @@ class Batcher:
 
     def _start(self, batch: LineBatch) -> None:
         self._running.add(batch)
+        self._turn.note_used()
         self._tell_sizes(batch)
         if not batch.line.is_bulk:
             self._quiet.end()

@@ -10,8 +10,8 @@ import fcntl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 HOLD_S = 2.0  # how long batches of one host follow each other while another host waits
 
@@ -29,6 +29,8 @@ class Always:
 
     def ask(self, then: Callable[[], None]) -> None: ...
 
+    def note_used(self) -> None: ...
+
     def give_back(self) -> None: ...
 
     def close(self) -> None: ...
@@ -42,16 +44,24 @@ class Turn:
         self._next = file.with_suffix(".next").open("ab")
         self._how = fcntl.LOCK_SH if shares else fcntl.LOCK_EX
         self._is_asking = False
-        self._since: float | None = None
-
-    @property
-    def is_mine(self) -> bool:
-        return self._since is not None
+        self._used_since: float | None = None
+        self.is_mine = False
 
     @property
     def is_up(self) -> bool:
-        """Whether it is time to give it back: it was held for a while, and somebody waits."""
-        return self._since is not None and time.monotonic() - self._since > HOLD_S and self._waits()
+        """Whether it is time to give it back: it was used for a while, and somebody waits."""
+        since = self._used_since
+        return since is not None and time.monotonic() - since > HOLD_S and self.others_wait
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether another host waits: then it holds the second lock."""
+        try:
+            fcntl.flock(self._next, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._next, fcntl.LOCK_UN)
+        return False
 
     def ask(self, then: Callable[[], None]) -> None:
         """Wait for the turn in a thread, and have the loop call `then` once it is there."""
@@ -61,16 +71,22 @@ class Turn:
         loop = asyncio.get_running_loop()
 
         def wait() -> None:
-            fcntl.flock(self._next, fcntl.LOCK_EX)
-            fcntl.flock(self._lock, self._how)
-            fcntl.flock(self._next, fcntl.LOCK_UN)
-            loop.call_soon_threadsafe(self._begin, then)
+            with suppress(ValueError, RuntimeError):  # the files, or the loop, are closed by now
+                fcntl.flock(self._next, fcntl.LOCK_EX)
+                fcntl.flock(self._lock, self._how)
+                fcntl.flock(self._next, fcntl.LOCK_UN)
+                loop.call_soon_threadsafe(self._begin, then)
 
         threading.Thread(target=wait, name="turn", daemon=True).start()
 
+    def note_used(self) -> None:
+        """A batch starts. From the first one on counts for how long others have waited: a turn in
+        which nothing was run is never up."""
+        self._used_since = self._used_since or time.monotonic()
+
     def give_back(self) -> None:
         if self.is_mine:
-            self._since = None
+            self.is_mine, self._used_since = False, None
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def close(self) -> None:
@@ -79,18 +95,5 @@ class Turn:
         self._next.close()
 
     def _begin(self, then: Callable[[], None]) -> None:
-        self._is_asking, self._since = False, time.monotonic()
+        self._is_asking, self.is_mine = False, True
         then()
-
-    def _waits(self) -> bool:
-        """Whether another host waits: then it holds the second lock."""
-        try:
-            _try_lock(self._next)
-        except BlockingIOError:
-            return True
-        fcntl.flock(self._next, fcntl.LOCK_UN)
-        return False
-
-
-def _try_lock(file: IO[bytes]) -> None:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -66,7 +66,7 @@ class Hub:
                 raise ValueError(f"{file.size} bytes")
             self.fetch(commit, file, into)
             found = json.loads(into.getvalue())
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise ModelInvalid(f"{file.name} of {self.name} is not JSON: {described(e)}") from e
         if not isinstance(found, dict):
             raise ModelInvalid(f"{file.name} of {self.name} is not an object of JSON")
