@@ -47,8 +47,8 @@ def _is_text(annotation: Any) -> bool:
 
 PICTURES = {name: kind.picture for name, kind in kinds().items() if kind.picture is not None}
 # Of a form, what is text; of other fields, their text is JSON.
-_TEXTS = {"webhook_url"} | {
-    name for kind in REQUESTS.values() for name, field in kind.model_fields.items()
+_TEXTS = {"task", "webhook_url"} | {
+    name for kind in kinds().values() for name, field in kind.fields.items()
     if _is_text(field.annotation)
 }  # fmt: skip
 _FIELDS = {name for kind in REQUESTS.values() for name in kind.model_fields}

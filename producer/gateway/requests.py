@@ -117,12 +117,22 @@ Picture = Annotated[
 
 
 def _request_of(kind: Kind) -> type[JobRequest]:
-    """A body that asks for such jobs: their params, of which a picture may come in several ways."""
+    """A body that asks for such jobs: their params, of which a picture may come in several ways.
+
+    All others are as they were sent: what a model allows may be more than what its kind does, as a
+    longer prompt.
+    """
+    shown = kind.params.model_json_schema()["properties"]
     fields: dict[str, Any] = {"task": (Literal[kind.name], ...)} | {
-        name: (Picture if name == kind.picture else field.annotation, field)
+        name: (
+            Annotated[Any, WithJsonSchema(shown[name])],
+            ... if field.is_required() else field.default,
+        )
         for name, field in kind.fields.items()
         if name != "metadata"
     }
+    if kind.picture is not None:
+        fields[kind.picture] = Picture, kind.fields[kind.picture]
     return create_model(
         kind.params.__name__.removesuffix("Params") + "Request",
         __base__=JobRequest,

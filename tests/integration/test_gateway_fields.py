@@ -53,10 +53,12 @@ WRONG: list[tuple[Any, str]] = [
      "body: unknown field 'zorg': known: prompt, count, seed, temperature, metadata, model, "
      "format, quality, embed_metadata, task, expires_in_s, webhook_url, webhook_events"),
     (DRAW | {"format": "webp", "quality": 101},
-     "quality: Input should be less than or equal to 100"),
+     "invalid params: quality: Input should be less than or equal to 100 (got 101)"),
     (DRAW | {"quality": 80},
-     "quality: only webp and jpeg have one: choose one of them as `format`"),
-    (DRAW | {"format": "gif"}, "format: Input should be 'png', 'webp' or 'jpeg'"),
+     "invalid params: quality: only webp and jpeg have one: choose one of them as `format` (got "
+     "80)"),
+    (DRAW | {"format": "gif"},
+     "invalid params: format: Input should be 'png', 'webp' or 'jpeg' (got 'gif')"),
     ({"tsak": "txt2img", "prompt": "a"}, "body: unknown field 'tsak': did you mean 'task'?"),
     ({"prompt": "a", "zorg": 1},
      "body: unknown field 'zorg': known: task, metadata, expires_in_s, webhook_url, "

@@ -83,6 +83,18 @@ def test_crashes_of_a_model_that_has_served_are_no_failed_loads(
         host.child.kill()
 
 
+def test_the_end_of_one_that_may_not_load_again_yet_is_noted_once(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = process(settings, tmp_path, SERVES)
+    until(lambda: kept_alive(host))
+    host.child.send(signal.SIGKILL)
+    until(lambda: not host.child.is_alive)
+    for _ in range(3):
+        host.keep_alive(may_load=False)
+    assert caplog.text.count("ended with status -9") == 1
+
+
 def test_nor_are_those_that_come_before_it_was_seen_to_serve(
     settings: Settings, tmp_path: Path
 ) -> None:

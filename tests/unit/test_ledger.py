@@ -1,5 +1,6 @@
 """The ledger on a real server: every transition, and every one that must be refused."""
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from crossmodal.errors import IdempotencyConflict, JobNotFound, QueueFull
+from crossmodal.errors import IdempotencyConflict, InvalidParams, JobNotFound, QueueFull
 from crossmodal.jobs import names
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.ledger import NOBODY_WORKS_S, Attempt, NotStarted
+from crossmodal.jobs.ledger import MAX_PARAMS, NOBODY_WORKS_S, Attempt, NotStarted
 from crossmodal.jobs.names import leases_key, new_job_id, watched_key
 from crossmodal.jobs.record import (
     Failure,
@@ -76,6 +77,12 @@ def result_of(attempt: Attempt) -> JobResult:
 def test_a_new_job_is_queued(ledger: Ledger) -> None:
     job = ledger.get(submit(ledger))
     assert (job.state, job.attempt, job.params["prompt"]) == (JobState.QUEUED, 0, "a circle")
+
+
+def test_params_beyond_what_a_record_may_hold_are_refused(ledger: Ledger) -> None:
+    long = json.dumps({"prompt": "a", "weights": [1] * MAX_PARAMS})
+    with pytest.raises(InvalidParams, match=f"{len(long)} characters of JSON, 65536 are allowed"):
+        ledger.submit(new_job_id(), Task("txt2img"), long, "print")
 
 
 def test_a_job_succeeds(ledger: Ledger) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from pydantic import Field
 
 from crossmodal.errors import InvalidMessage, UnknownTask
 from crossmodal.jobs.connection import connect, transport_options
@@ -73,6 +74,16 @@ def test_what_a_later_version_adds_to_a_message_is_no_obstacle() -> None:
 
 def test_the_metadata_do_not_travel_in_the_message() -> None:
     assert "metadata" not in message_of("job-1", PARAMS)
+
+
+def test_long_params_are_shown_by_their_beginnings() -> None:
+    class Own(Txt2ImgParams):
+        weights: list[float] = Field(default_factory=list)
+
+    params = Own(prompt="a" * 900, weights=[0.5] * 10_000)
+    shown = json.loads(message_of("job-1", params))["headers"]["kwargsrepr"]
+    assert "[0.5, 0.5" in shown
+    assert len(shown) < 1_000
 
 
 def test_a_message_over_the_limit_is_refused_by_its_size_alone() -> None:

@@ -6,14 +6,20 @@ from hypothesis import strategies as st
 
 from crossmodal.errors import InvalidParams, InvalidPrompt
 from crossmodal.jobs.names import check_job_id, new_job_id
-from crossmodal.jobs.params import fingerprint, fix_seed, parse_params
+from crossmodal.jobs.params import fingerprint, fix_seed, parse_params, recorded
 from crossmodal.kinds.base import build, build_many
 from crossmodal.kinds.fields import MAX_METADATA, MAX_PROMPT, MAX_SEED, clean_prompt
+from crossmodal.kinds.schema import class_by, schema_of
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import TXT2IMG, Txt2ImgParams
 from tests.at_once import at_once
 
 IMAGE = {"key": "inputs/ab/abc"}
+
+
+class Turbo(Txt2ImgParams):
+    steps: int = 4
+    count: int = 2
 
 
 def test_a_prompt_is_cleaned() -> None:
@@ -112,6 +118,23 @@ def test_requests_are_equal_whatever_seed_was_fixed_for_them() -> None:
     c = build(Txt2ImgParams, {"prompt": "a circle", "seed": 1})
     assert fingerprint(Task("txt2img"), a) == fingerprint(Task("txt2img"), b)
     assert fingerprint(Task("txt2img"), a) != fingerprint(Task("txt2img"), c)
+
+
+def test_a_record_has_of_a_models_own_params_those_that_were_given() -> None:
+    turbo = class_by(TXT2IMG, schema_of(Turbo))
+    given = recorded(build(turbo, {"prompt": "a circle", "steps": 4}))
+    assert given == recorded(build(turbo, {"prompt": "a circle"})) | {"steps": 4}
+    assert given["count"] == 2
+
+
+def test_requests_are_equal_whatever_a_model_has_by_default() -> None:
+    """A model's schema may change between two submissions that share a key."""
+    turbo = class_by(TXT2IMG, schema_of(Turbo))
+    before = build(Txt2ImgParams, {"prompt": "a circle"})
+    after = build(turbo, {"prompt": "a circle"})
+    other = build(turbo, {"prompt": "a circle", "steps": 4})
+    task = Task("txt2img")
+    assert fingerprint(task, before) == fingerprint(task, after) != fingerprint(task, other)
 
 
 def test_job_ids_are_uuids_of_version_7_in_the_order_they_were_made() -> None:

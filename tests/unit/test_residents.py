@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from crossmodal.files import write_whole
-from crossmodal.jobs.names import loading_key
+from crossmodal.jobs.names import loading_key, messages_key
 from crossmodal.jobs.record import Failure, JobState, ModelInfo, ServedKind
 from crossmodal.jobs.runners import AsyncRunner, Runner
 from crossmodal.jobs.workers import Workers
@@ -105,6 +105,12 @@ def test_a_model_that_another_worker_has_claimed_keeps_no_other_from_being_loade
     submit(ledger, "first", "b")
     submit(ledger, "second", "c")
     asyncio.run(device.keep_until(lambda residents: residents.loading == ["c"]))
+
+
+def test_messages_of_plain_celery_are_seen_to_wait_too(device: Device) -> None:
+    with Runner(device.settings) as runner:
+        runner.redis.lpush(messages_key(device.settings.key_prefix, "txt2img.b"), "no record yet")
+    asyncio.run(device.keep_until(lambda residents: residents.loading == ["b"]))
 
 
 def test_a_worker_that_drains_claims_no_model(device: Device, ledger: Ledger) -> None:

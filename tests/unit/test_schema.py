@@ -36,6 +36,14 @@ def test_what_is_not_said_is_as_the_model_has_it_by_default() -> None:
     assert (found["negative_prompt"], found["weights"]) == (None, [])
 
 
+def test_a_default_that_is_made_anew_for_each_is_told_too() -> None:
+    made: Any = create_model(
+        "Made", __base__=Txt2ImgParams, sizes=(list[int], Field(default_factory=lambda: [64, 32]))
+    )
+    found = build_by(class_by(TXT2IMG, schema_of(made)), {"prompt": "a fox"}, "here")
+    assert found.model_dump()["sizes"] == [64, 32]
+
+
 def test_what_is_built_is_what_the_models_own_class_builds() -> None:
     fields = {
         "prompt": "  a \n fox ", "steps": 2, "guidance": 3, "width": 64, "scheduler": "ddim",

@@ -11,6 +11,7 @@ from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.catalog import Served, open_folder, open_served
 from crossmodal.models.loading import models_of
 from crossmodal.settings import load_settings
+from worker.cli import chosen
 from worker.crews import crews_of, queues_of, served_queues
 from worker.devices import Device
 from worker.host.pipeline import Drawn, HostRequest, ModelPipeline
@@ -135,7 +136,8 @@ def test_queues_are_chosen_by_name_or_by_kind(tmp_path: Path) -> None:
     make(tmp_path, "a", "img2txt")
     found = served(tmp_path)
     assert served_queues(found, "img2txt") == ["img2txt", "img2txt.scenes", "img2txt.a"]
-    assert served_queues(found, "img2txt.a.bulk, txt2img") == ["txt2img", "img2txt.a.bulk"]
+    both = ["txt2img", "txt2img.scenes", "img2txt.a.bulk"]
+    assert served_queues(found, "img2txt.a.bulk, txt2img") == both
     with pytest.raises(InvalidSetting, match=r"do not serve txt2img\.a, but txt2img, img2txt"):
         served_queues(found, "txt2img.a")
 
@@ -152,6 +154,12 @@ def test_plain_messages_are_for_who_has_a_default_model_of_all_kinds(tmp_path: P
     settings, found = load_settings(), served(tmp_path)
     assert "celery" in crews_of(settings, "cpu", found)[0].queues
     assert "celery" not in crews_of(settings, "cpu", found.only(["a"]))[0].queues
+
+
+@pytest.mark.parametrize("names", [",", " ", ""])
+def test_a_choice_of_no_model_is_refused(names: str) -> None:
+    with pytest.raises(InvalidSetting, match="name at least one"):
+        chosen(load_settings(), names)
 
 
 @pytest.fixture
