@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
@@ -137,6 +137,19 @@ def adopt_orphans() -> None:
     """On Linux, make this process the parent of what its children leave behind when they die."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def collect_orphans(own: Collection[int]) -> None:
+    """On Linux, forget those that have ended of what this process has adopted.
+
+    Who started its `own` children waits for them: they are left.
+    """
+    if _LIBC is None:
+        return
+    how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    with suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, how)) is not None and ended.si_pid not in own:
+            os.waitpid(ended.si_pid, os.WNOHANG)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, poll_s: float = 0.05) -> bool:

@@ -15,7 +15,7 @@ from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.record import ModelInfo, ServedKind
 from crossmodal.jobs.runners import Runner
 from crossmodal.models.catalog import ModelFolder, Served
-from crossmodal.processes import adopt_orphans, on_end, wait_until
+from crossmodal.processes import adopt_orphans, collect_orphans, on_end, wait_until
 from crossmodal.settings import Settings
 from worker.crews import Crew, queues_of
 from worker.devices import Device
@@ -78,6 +78,7 @@ class Supervisor:
                     unit.keep_alive()
                 self._announce_once()
                 self._end_broken()
+                collect_orphans(self._own())
                 time.sleep(POLL_S)
             return 0 if self._drain() else 1
         finally:
@@ -99,6 +100,11 @@ class Supervisor:
         if all(unit.is_broken for unit in self._units):
             failures = [host.failure for unit in self._units for host in unit.hosts]
             raise ModelInvalid("; ".join({one.message for one in failures if one is not None}))
+
+    def _own(self) -> set[int]:
+        """The processes that it has started itself."""
+        children = (child for unit in self._units for child in unit.children)
+        return {child.pid for child in children if child.pid is not None}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1

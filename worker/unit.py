@@ -136,6 +136,11 @@ class Unit:
         """Whether none of its models can be loaded."""
         return all(host.is_broken for host in self.hosts)
 
+    @property
+    def children(self) -> list[Child]:
+        """All that it starts."""
+        return [self.worker.child, *(host.child for host in self.hosts)]
+
     def stop_hosts(self, timeout_s: float) -> None:
         """End the model hosts, when the worker needs them no more."""
         for host in self.hosts:

@@ -25,7 +25,7 @@ def load(settings: Settings, device: str, name: str) -> ModelHost:
     It takes FAKE_LOAD_S seconds, and runs at most FAKE_MAX_BATCH requests at once; a model whose
     name begins with "broken" cannot be loaded.
     """
-    model = settings.model_name or "fake"
+    begun, model = time.monotonic(), settings.model_name or "fake"
     load_s = float(os.environ.get("FAKE_LOAD_S", "0"))
     time.sleep(load_s)  # in place of loading
     if model.startswith("broken"):
@@ -36,7 +36,7 @@ def load(settings: Settings, device: str, name: str) -> ModelHost:
     quiet = Quiet()
     lanes = core_lanes(pipelines, quiet, name)
     sizes = settings.max_batch, settings.bulk_batch
-    MODEL_LOAD.labels(name).set(load_s)
+    MODEL_LOAD.labels(name).set(time.monotonic() - begun)
     info = HostInfo(model, "0", name, SIDE, os.getpid())
     told = ModelInfo(
         name=model, version="0", format="bundle", load_s=load_s, peak_bytes=600,

@@ -205,7 +205,7 @@ def test_a_bare_celery_message_becomes_a_job(client: Client, stack: RunningStack
 def test_the_queue_knows_its_workers(client: Client) -> None:
     workers = {worker.name: worker.queues for worker in client.workers()}
     served = {name.partition(".")[0]: set(queues) for name, queues in workers.items()}
-    own = {f"{task.kind}.scenes{'.bulk' * task.is_bulk}" for task in tasks()}
+    own = {f"{task.kind.name}.scenes{'.bulk' * task.is_bulk}" for task in tasks()}
     assert served == {"cpu": {"celery", *map(str, tasks()), *own}}
 
 

@@ -165,6 +165,17 @@ def test_a_worker_that_is_started_again_writes_no_more_files(
     assert worker.files() == before
 
 
+def test_what_a_dead_worker_had_started_is_forgotten(worker: Worker, client: Client) -> None:
+    kill([worker.celery()])
+    run_jobs(client, 1)
+
+    def zombies() -> list[psutil.Process]:
+        children = psutil.Process(worker.child.pid).children(recursive=True)
+        return [one for one in children if one.status() == psutil.STATUS_ZOMBIE]
+
+    until(lambda: not zombies(), WAIT_S, "the end of what the worker had started")
+
+
 def test_gauges_of_a_dead_host_vanish_until_there_is_another(worker: Worker) -> None:
     gauge = "crossmodal_model_load_seconds"
     until(lambda: worker.value(gauge, device="cpu") > 0, WAIT_S, "the host")
