@@ -145,8 +145,9 @@ class Unit:
         """End the model hosts, when the worker needs them no more."""
         for host in self.hosts:
             host.end()
-        for host in self.hosts:
-            host.child.stop(timeout_s)
+        for host in self.hosts:  # told once: a second signal would cut their ends short
+            if not host.child.wait(timeout_s):
+                host.child.kill()
 
     def kill_hosts(self) -> None:
         """End the model hosts, and what they may have left behind."""
