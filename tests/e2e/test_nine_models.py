@@ -136,7 +136,7 @@ def test_a_prompt_may_be_as_long_as_the_model_allows(served: Served) -> None:
     body = {"task": "txt2img", "model": "sd", "prompt": "a red circle " * 300, **OWN}
     reply = served.gateway.http.post("/v1/jobs", json=body, headers={"Prefer": "wait=60"})
     assert (reply.json()["state"], reply.status_code) == ("succeeded", 200)
-    assert "77 tokens" in reply.json()["result"]["warnings"][0]
+    assert "of which the model reads 77" in reply.json()["result"]["warnings"][0]
     reply = served.gateway.http.post("/v1/jobs", json=body | {"prompt": "a red circle " * 400})
     assert reply.status_code == 422
     assert "4000 are allowed" in reply.json()["detail"]
