@@ -14,9 +14,11 @@
     ├── FetchFailed              a URL did not answer, or not with what was asked for
     ├── QueueFull
     │   ├── TooManyQueued        ... of this API key's jobs
+    │   ├── WaitTooLong          ... so that a caller who holds its connection would wait in vain
     │   └── RateLimited          too many calls with this API key
     ├── Unauthorized             no API key, or one that is not known
     ├── Forbidden                ... or one that may not do this
+    ├── NotSupported             an interface that others speak has it, and this one has not
     ├── WrongState               a job that has not ended, or has, cannot be treated so
     ├── JobNotFound
     ├── DeadLetterNotFound
@@ -79,10 +81,17 @@ class CrossmodalError(Exception):
 
 
 class InvalidParams(CrossmodalError):
-    """A parameter is missing, of a wrong type, or outside its limits."""
+    """A parameter is missing, of a wrong type, or outside its limits.
+
+    `field` is the first one that is wrong, where that is known.
+    """
 
     code = "invalid_params"
     caused_by_request = True
+
+    def __init__(self, message: str = "", field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class InvalidPrompt(InvalidParams):
@@ -167,6 +176,12 @@ class TooManyQueued(QueueFull):
     code = "too_many_queued"
 
 
+class WaitTooLong(QueueFull):
+    """A caller who waits for the end would have gone before the job is likely to be done."""
+
+    code = "wait_too_long"
+
+
 class RateLimited(QueueFull):
     """The API key makes calls faster than it may."""
 
@@ -184,6 +199,13 @@ class Forbidden(CrossmodalError):
     """The API key, or a page of another site, may not do this."""
 
     code = "forbidden"
+    caused_by_request = True
+
+
+class NotSupported(CrossmodalError):
+    """Clients of another service's interface may ask for this; here nothing does it."""
+
+    code = "not_supported"
     caused_by_request = True
 
 

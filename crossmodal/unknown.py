@@ -13,8 +13,10 @@ ALIKE = 0.6  # of 1
 
 def check_fields(given: Iterable[object], known: Collection[str], where: str = "") -> None:
     """Raise `InvalidParams` for fields that are not known, those of the object at `where`."""
+    given = list(given)
     if said := unknown_fields(given, known):
-        raise InvalidParams(f"{where}: {said}" if where else said)
+        first = next(str(name) for name in given if name not in known)
+        raise InvalidParams(f"{where}: {said}" if where else said, first[:100])
 
 
 def unknown_fields(given: Iterable[object], known: Collection[str]) -> str:

@@ -101,15 +101,34 @@ class KnownModels(Mapping[str, ModelInfo]):
         found = [m for m in self._models.values() if kind.name in m.default_for]
         return max(found, key=lambda model: model.noted_at, default=None)
 
+    def any_named(self, name: str) -> ModelInfo:
+        """The model of whatever kinds with that name or alias. Raises `ModelNotFound`."""
+        model = self._models.get(name) or self._aliases.get(name)
+        if model is None:
+            near = nearest(name, [*self._models, *self._aliases])
+            remedy = f"did you mean {near!r}?" if near else f"there are {', '.join(self) or 'none'}"
+            raise ModelNotFound(f"no model is called {quoted(name[:100])}: {remedy}", "model")
+        return model
+
+    def serves(self, kind: Kind, name: str) -> bool:
+        """Whether some model of a kind has that name or alias."""
+        return self._found(kind, name) is not None
+
+    def _found(self, kind: Kind, name: str) -> ModelInfo | None:
+        model = self._models.get(name) or self._aliases.get(name)
+        return model if model is not None and kind.name in model.kinds else None
+
     def named(self, kind: Kind, name: str) -> ModelInfo:
         """The model of a kind with that name or alias. Raises `ModelNotFound`."""
-        model = self._models.get(name) or self._aliases.get(name)
-        if model is not None and kind.name in model.kinds:
+        model = self._found(kind, name)
+        if model is not None:
             return model
         names = [m.name for m in self._models.values() if kind.name in m.kinds]
         near = nearest(name, [*names, *self._aliases])
         remedy = f"did you mean {near!r}?" if near else f"there are {', '.join(names) or 'none'}"
-        raise ModelNotFound(f"no model of {kind.name} is called {quoted(name[:100])}: {remedy}")
+        raise ModelNotFound(
+            f"no model of {kind.name} is called {quoted(name[:100])}: {remedy}", "model"
+        )
 
     def of(self, kind: Kind, raw: Mapping[str, Any]) -> ModelInfo | None:
         """The model that params name; else the default one, where it is known.

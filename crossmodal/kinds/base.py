@@ -159,8 +159,10 @@ def _many(params: type[BaseModel]) -> TypeAdapter[Any]:
 
 
 def _invalid(error: ValidationError) -> InvalidParams:
-    problems = "; ".join(_describe(one) for one in error.errors())
-    return InvalidParams(f"invalid params: {problems}")
+    errors = error.errors()
+    problems = "; ".join(_describe(one) for one in errors)
+    first = next((str(one["loc"][0])[:100] for one in errors if one["loc"]), None)
+    return InvalidParams(f"invalid params: {problems}", first)
 
 
 def _describe(error: Any) -> str:

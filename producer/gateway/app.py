@@ -17,7 +17,16 @@ from pydantic import BaseModel
 from crossmodal import tracing
 from crossmodal.extras import DISTRIBUTION
 from crossmodal.settings import Settings
-from producer.gateway import batches, blobs, jobs, operations, problems, streams, webhooks
+from producer.gateway import (
+    batches,
+    blobs,
+    jobs,
+    openai,
+    operations,
+    problems,
+    streams,
+    webhooks,
+)
 from producer.gateway.headers import SecurityHeaders
 from producer.gateway.limits import BodyLimit
 from producer.gateway.metrics import CountRequests
@@ -52,8 +61,18 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
         },
     )  # fmt: skip
     app.state.services = services
-    problems.install(app)
-    for routes in (jobs, streams, blobs, batches, webhooks, operations):
+    problems.install(app, {openai.errors.TAG: openai.errors.rendered})
+    for routes in (
+        jobs,
+        streams,
+        blobs,
+        batches,
+        webhooks,
+        operations,
+        openai.images,
+        openai.models,
+        openai.chat,
+    ):
         app.include_router(routes.router, dependencies=[Depends(no_others)])
     app.include_router(operations.probes)
     _serve_page(app, flower_url)
@@ -105,6 +124,14 @@ def _summarize(document: dict[str, Any]) -> None:
             )
 
 
+def _forget_usual_refusals(document: dict[str, Any]) -> None:
+    """Routes that answer as OpenAI's API does refuse wrong fields with 400, whatever they are."""
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            if openai.errors.TAG in operation["tags"]:
+                operation["responses"].pop("422", None)
+
+
 def _complete_schema(app: FastAPI) -> None:
     """Put into the OpenAPI document what routes read by themselves, and the form of errors."""
     generate = app.openapi
@@ -113,8 +140,15 @@ def _complete_schema(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = generate()
             _summarize(document)
+            _forget_usual_refusals(document)
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            closed: list[type[BaseModel]] = [problems.Problem, *REQUESTS.values(), UploadRequest]
+            closed: list[type[BaseModel]] = [
+                problems.Problem,
+                *REQUESTS.values(),
+                UploadRequest,
+                openai.images.ImagesRequest,
+                openai.chat.ChatRequest,
+            ]
             for model in closed:
                 own = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(own.pop("$defs", {}))

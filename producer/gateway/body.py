@@ -94,6 +94,18 @@ def parse_json(body: bytes) -> Any:
         raise BadRequest(f"the body {fault(e)}") from e
 
 
+async def read_json(request: Request, model: type[R]) -> R:
+    """A body of JSON. Raises `BadRequest`, `UnsupportedMediaType` or `InvalidParams`."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise UnsupportedMediaType(f"the body is {media_type[:80]!r}: send application/json")
+    body = await request.body()
+    value = await asyncio.to_thread(parse_json, body)
+    if not isinstance(value, dict):
+        raise InvalidParams("the body is not an object")
+    return built(model, value)
+
+
 async def _read_form(request: Request, settings: Settings) -> JobRequest:
     if _charset(request) not in ("", "utf-8"):
         raise UnsupportedMediaType("the form is of another charset than utf-8")
@@ -123,7 +135,7 @@ def _with_file(fields: dict[str, Any], picture: bytes) -> JobRequest:
             f"{field}: the form has its picture in the field 'file': give one of them"
         )
     # What comes as a file is in no base64 that would have to be decoded.
-    wanted = _built(kind, fields | {field: {"key": "file"}})
+    wanted = built(kind, fields | {field: {"key": "file"}})
     return wanted.model_copy(update={field: ByData.model_construct(data=picture)})
 
 
@@ -146,7 +158,7 @@ def _value(name: str, text: str) -> Any:
 def _checked(value: Any) -> JobRequest:
     if not isinstance(value, dict):
         raise InvalidParams("the body is not an object with the fields of a job")
-    return _built(_kind_of(value), value)
+    return built(_kind_of(value), value)
 
 
 def _kind_of(value: dict[str, Any]) -> type[JobRequest]:
@@ -157,11 +169,14 @@ def _kind_of(value: dict[str, Any]) -> type[JobRequest]:
     return kind
 
 
-def _built(kind: type[R], value: dict[str, Any]) -> R:
+def built(kind: type[R], value: dict[str, Any]) -> R:
+    """What the fields say. Raises `InvalidParams`."""
     try:
         return kind.model_validate(value)
     except ValidationError as e:
-        raise InvalidParams(described([_placed(error) for error in e.errors()])) from e
+        errors = [_placed(error) for error in e.errors()]
+        first = next((str(one["loc"][0]) for one in errors if one["loc"]), None)
+        raise InvalidParams(described(errors), first) from e
 
 
 def _no_task(value: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crossmodal.settings import Settings
-from producer.gateway.problems import BodyTooLarge, answer
+from producer.gateway.problems import BodyTooLarge
 
 OVERHEAD = 65_536  # bytes of a body beside its picture
 
@@ -26,13 +26,12 @@ class BodyLimit:
             return
         limit = self._of_batch if scope["path"] == "/v1/batches" else self._usual
         length = Headers(scope=scope).get("content-length", "")
-        if length.isdecimal() and int(length) > limit:
-            await answer(_too_large(int(length), limit))(scope, receive, send)
-            return
-        read = 0
+        read, said = 0, int(length) if length.isdecimal() else 0
 
         async def receive_some() -> Message:
             nonlocal read
+            if said > limit:
+                raise _too_large(said, limit)
             message = await receive()
             read += len(message.get("body", b""))
             if read > limit:

@@ -48,7 +48,7 @@ async def queues(key: Caller, services: ServicesOf) -> QueuesView:
 async def models(key: Caller, services: ServicesOf) -> ModelPage:
     """All models: what each takes, how long a run takes, and which workers have it."""
     known = await services.client.models()
-    return ModelPage(data=[_model_view(known, name) for name in known])
+    return ModelPage(data=[model_view(known, name) for name in known])
 
 
 @router.get("/v1/dead-letters", response_model=DeadLetterPage, responses=documented())
@@ -77,10 +77,12 @@ async def replay_letter(letter_id: str, key: Caller, services: ServicesOf) -> Re
     return Replayed(job=job_id)
 
 
-def _model_view(known: KnownModels, name: str) -> ModelView:
+def model_view(known: KnownModels, name: str) -> ModelView:
+    """A model, and who has it."""
     holders = known.holders(name)
     return ModelView(
-        **known[name].model_dump(exclude={"noted_at"}), state=known.state(name),
+        **known[name].model_dump(exclude={"noted_at"}), state=known.state(name), id=name,
+        created=int(known[name].noted_at),
         workers=len(holders), devices=sorted({w.device for w in holders if w.device}),
         failure=known.failure(name),
     )  # fmt: skip

@@ -1,12 +1,14 @@
 """Errors as responses: `application/problem+json` (RFC 9457), in one place.
 
 What a status means is decided here by the error's class; the body has the error's own code,
-so that programs need not read texts.
+so that programs need not read texts. Routes of another service's interface answer as that does:
+how, is said by the tag that they have.
 """
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -33,12 +35,14 @@ from crossmodal.errors import (
     JobFailed,
     JobNotFound,
     ModelBroken,
+    NotSupported,
     QueueFull,
     RateLimited,
     ResultTimeout,
     StorageUnavailable,
     TooManyQueued,
     Unauthorized,
+    WaitTooLong,
     WrongState,
 )
 from producer.gateway.headers import secure
@@ -56,7 +60,7 @@ STATUSES: dict[type[CrossmodalError], int] = {  # of a class and of those below 
     DeliveryNotFound: 404, BlobNotFound: 404, WrongState: 409, ResultTimeout: 409, JobFailed: 409,
     JobCanceled: 410, JobExpired: 410, ImageTooLarge: 413, InvalidParams: 422, RateLimited: 429,
     FetchFailed: 422, TooManyQueued: 429, QueueFull: 503, BrokerUnavailable: 503,
-    StorageUnavailable: 503, ModelBroken: 503,
+    StorageUnavailable: 503, ModelBroken: 503, WaitTooLong: 429, NotSupported: 501,
 }  # fmt: skip
 MEANINGS = {
     400: "The request cannot be read.",
@@ -71,6 +75,7 @@ MEANINGS = {
     422: "A field is wrong; `detail` names it, its value and the limit.",
     429: "Too many calls, waiting jobs or open streams of this key; `Retry-After` says when to "
     "come back.",
+    501: "An interface that others speak has this; here nothing does it.",
     503: "Redis, the object store or the queue takes nothing now; `Retry-After` says when to try.",
 }
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
@@ -127,6 +132,7 @@ EXAMPLES = (
     RangeNotSatisfiable("bytes=5000- lies outside the 3012 bytes of the blob"),
     InvalidPrompt("the prompt has 1204 characters, 1000 are allowed: shorten it"),
     RateLimited("this API key may make 50 calls a second, 100 at once: wait a moment"),
+    NotSupported("no model here draws over a picture: only /v1/images/generations is served"),
     BrokerUnavailable("Redis takes nothing now: try again in a moment"),
 )
 STATUSES |= {
@@ -143,13 +149,25 @@ def status_of(error: CrossmodalError) -> int:
     return next((status for status in kinds if status), 500)
 
 
-def problem(
-    status: int, code: str, detail: str, *, retryable: bool = False,
-    headers: dict[str, str] | None = None,
-) -> Response:  # fmt: skip
+@dataclass(frozen=True)
+class Fault:
+    """What went wrong, however it is written down; `cause` where it is an error of this project."""
+
+    status: int
+    code: str
+    detail: str
+    retryable: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cause: CrossmodalError | None = None
+
+
+Renderer = Callable[[Fault], Response]
+
+
+def problem(fault: Fault) -> Response:
     """A response that says what went wrong."""
-    body = _body(status, code, detail, retryable).model_dump_json()
-    return Response(body, status, headers, media_type=MEDIA_TYPE)
+    body = _body(fault.status, fault.code, fault.detail, fault.retryable).model_dump_json()
+    return Response(body, fault.status, fault.headers, media_type=MEDIA_TYPE)
 
 
 def _body(status: int, code: str, detail: str, retryable: bool) -> Problem:
@@ -159,8 +177,8 @@ def _body(status: int, code: str, detail: str, retryable: bool) -> Problem:
     )  # fmt: skip
 
 
-def answer(error: CrossmodalError) -> Response:
-    """The response to an error of ours."""
+def fault_of(error: CrossmodalError) -> Fault:
+    """What a caller is told of an error of this project."""
     status = status_of(error)
     headers = {}
     if status == 401:
@@ -173,22 +191,29 @@ def answer(error: CrossmodalError) -> Response:
         log.warning("%s: %s", error.code, error)  # with addresses, which are nobody else's matter
         what = "Redis" if isinstance(error, BrokerUnavailable) else "the object store"
         detail = f"{what} takes nothing now: try again in a moment"
-    return problem(status, error.code, detail, retryable=error.retryable, headers=headers)
+    return Fault(status, error.code, detail, error.retryable, headers, error)
 
 
-def install(app: FastAPI) -> None:
-    """Have every error of an application answered as a problem."""
+def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
+    """Have every error of an application answered as a problem.
+
+    Routes whose tag is among the `renderers` have their answers made by those.
+    """
+
+    def answer(request: Request, fault: Fault) -> Response:
+        tags = getattr(request.scope.get("route"), "tags", ())
+        return next((renderers[tag] for tag in tags if tag in renderers), problem)(fault)
 
     @app.exception_handler(CrossmodalError)
     async def ours(request: Request, error: CrossmodalError) -> Response:
-        return answer(error)
+        return answer(request, fault_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def unread(request: Request, error: RequestValidationError) -> Response:
         errors = error.errors()
-        if any(one["loc"][0] == "header" for one in errors):
-            return problem(400, BadRequest.code, described(errors))
-        return problem(422, InvalidParams.code, described(errors))
+        is_header = any(one["loc"][0] == "header" for one in errors)
+        kind = BadRequest if is_header else InvalidParams
+        return answer(request, fault_of(kind(described(errors))))
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
@@ -197,7 +222,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
         detail = "an error of ours: the gateway's log says more"
-        response = problem(500, CrossmodalError.code, detail)
+        response = answer(request, Fault(500, CrossmodalError.code, detail))
         secure(response.headers, request.url.path)  # it is sent from outside of all else
         return response
 
@@ -205,7 +230,7 @@ def install(app: FastAPI) -> None:
     async def framework(request: Request, error: HTTPException) -> Response:
         code = CODES.get(error.status_code, "http_error")
         headers = dict(error.headers or {})
-        return problem(error.status_code, code, str(error.detail), headers=headers)
+        return answer(request, Fault(error.status_code, code, str(error.detail), headers=headers))
 
 
 def described(errors: Sequence[Any]) -> str:

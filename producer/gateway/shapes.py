@@ -153,8 +153,15 @@ class QueuesView(BaseModel):
 
 
 class ModelView(BaseModel):
-    """A model: its kinds, each with the JSON schema of its params, and who has it."""
+    """A model: its kinds, each with the JSON schema of its params, and who has it.
 
+    `id`, `object`, `created` and `owned_by` are what clients of OpenAI's API read.
+    """
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "crossmodal"
     name: str
     version: str
     state: ModelState
@@ -173,6 +180,7 @@ class ModelView(BaseModel):
 class ModelPage(BaseModel):
     """All models that workers have told of."""
 
+    object: Literal["list"] = "list"
     data: list[ModelView]
 
 

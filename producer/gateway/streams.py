@@ -25,6 +25,7 @@ LOOK_S = 10.0  # how often a followed job is looked at without news, for what th
 SKEW_S = 1.0  # that this machine's clock may be ahead of Redis's
 GONE_S = 2.0  # how often one who waits is looked for
 AGAIN_S = 1.0  # after Redis has failed
+KEEPALIVE = b": keep-alive\n\n"  # of streams that other interfaces have
 _ID = re.compile(r"\d{1,12}(\.\d{1,6})?")
 
 router = APIRouter(tags=["events"])
@@ -124,7 +125,7 @@ async def ended(job: Job, services: Services, wait_s: float, request: Request) -
             left_s = deadline - time.monotonic()
             if job.state.is_terminal or left_s <= 0:
                 break
-            if not await _waited(follower, min(left_s, _patience_s(job)), request):
+            if not await _waited(follower, min(left_s, patience_s(job)), request):
                 break
     return job
 
@@ -144,7 +145,7 @@ async def _places(
 ) -> AsyncIterator[ServerSentEvent]:
     """Until something happens to the job, or it must be looked at: its place, as that changes."""
     follower.queue = job.queue if job.state is JobState.QUEUED else None
-    deadline = time.monotonic() + _patience_s(job)
+    deadline = time.monotonic() + patience_s(job)
     told: int | None = None
     while (left_s := deadline - time.monotonic()) > 0 and not follower.has_news:
         if follower.queue is not None and follower.position not in (None, told):
@@ -156,7 +157,7 @@ async def _places(
         await follower.wait(left_s)
 
 
-def _patience_s(job: Job) -> float:
+def patience_s(job: Job) -> float:
     """Until the job is looked at again: a while, or when its time is up."""
     if job.state is not JobState.QUEUED or job.expires_at is None:
         return LOOK_S

@@ -10,7 +10,7 @@ import pytest
 from crossmodal.settings import Settings
 from producer import Client
 from producer.gateway import connections
-from producer.gateway.streams import _patience_s
+from producer.gateway.streams import patience_s
 from tests.gateway import in_thread
 from tests.waiting import until
 
@@ -41,7 +41,7 @@ def test_a_job_is_looked_at_when_its_time_is_up_and_no_more_often_once_that_is_o
     """One that was started in time may wait to be tried again, long after."""
     job = client.record(client.txt2img("a red circle"))
     job = job.model_copy(update={"expires_at": time.time() + left_s})
-    assert least <= _patience_s(job) <= most
+    assert least <= patience_s(job) <= most
 
 
 def with_key(url: str, client: Client) -> httpx2.Client:

@@ -31,7 +31,9 @@ def test_no_answer_is_undocumented_and_none_is_a_fault_of_ours(gateway: Gateway)
     # at once, as Hypothesis does to describe a lambda, one fails: "recursion depth mismatch".
     command = [
         sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.url}/openapi.json",
-        "--checks", CHECKS, "--exclude-path", "/v1/events", "--max-examples", str(EACH),
+        "--checks", CHECKS, "--exclude-path", "/v1/events",
+        "--exclude-path-regex", "/images/(edits|variations)",  # which nothing here does: 501
+        "--max-examples", str(EACH),
         "--phases", "examples,coverage,fuzzing,stateful", "--workers", "1", "--no-color",
     ]  # fmt: skip
     env = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.integration.schemathesis_hooks"}
@@ -50,9 +52,12 @@ def test_every_operation_says_what_it_does_and_how_it_fails(gateway: Gateway) ->
             where = f"{method} {path}"
             assert operation.get("description") or operation.get("summary"), where
             if path not in ("/livez", "/readyz"):
-                assert {"401", "403", "422", "429", "503"} <= set(operation["responses"]), where
+                wrong = "400" if operation["tags"] == ["openai"] else "422"
+                assert {"401", "403", wrong, "429", "503"} <= set(operation["responses"]), where
             for status, response in operation["responses"].items():
-                if int(status) >= 400:
+                if int(status) >= 400 and operation["tags"] == ["openai"]:
+                    assert response["content"]["application/json"]["example"]["error"], where
+                elif int(status) >= 400:
                     assert list(response["content"]) == ["application/problem+json"], where
                     example = response["content"]["application/problem+json"]["example"]
                     assert str(example["status"]) == status, where

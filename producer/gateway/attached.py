@@ -1,0 +1,117 @@
+"""Jobs whose callers hold a connection open until they have ended, and which end when it does."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+
+import anyio
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from crossmodal.errors import BrokerUnavailable, CrossmodalError, JobNotFound, WaitTooLong
+from crossmodal.jobs.origin import Origin
+from crossmodal.jobs.record import Job, JobState, Progress
+from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.registry import kind_of
+from producer.gateway.services import Services
+from producer.gateway.streams import AGAIN_S, patience_s
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 600.0  # of clients that do not say how long they wait
+CANCEL_S = 5.0  # at most, to cancel what its caller has left
+PATIENCE_HEADER = "x-stainless-read-timeout"  # of the clients that OpenAI generates
+
+
+async def submit(params: ItemParams, origin: Origin, services: Services, request: Request) -> str:
+    """Submit a job for somebody who waits.
+
+    Raises `WaitTooLong` where that one would have gone before it is likely to be started.
+    """
+    queue = await services.client.queue(kind_of(params).name, params.model)
+    wait_s, limit_s = queue.wait_s(queue.depth), _patience_of(request)
+    if queue.depth and wait_s is not None and wait_s > limit_s:
+        raise WaitTooLong(
+            f"{queue.depth} jobs wait, which takes {wait_s:.0f} s, and you wait for "
+            f"{limit_s:.0f} s: come back later, or submit it to /v1/jobs, where nobody has to wait",
+            wait_s - limit_s,
+        )
+    handle = await services.client.submit(params, origin=origin)
+    return handle.id
+
+
+async def ended(job_id: str, services: Services, request: Request) -> Job:
+    """The job once it has ended. It is canceled when its caller leaves before that."""
+    waiting = asyncio.create_task(_last(job_id, services))
+    leaving = asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise ClientDisconnect
+        return await waiting
+    finally:
+        for task in (waiting, leaving):
+            task.cancel()
+        await asyncio.gather(waiting, leaving, return_exceptions=True)
+
+
+async def steps(
+    job_id: str, services: Services, *, watches: bool = False
+) -> AsyncGenerator[Job | Progress]:
+    """The job as often as it is looked at, and how far it is; the last is the job as it ended.
+
+    Somebody who `watches` is shown previews. Left before its end, the job is canceled.
+    """
+    job: Job | None = None
+    try:
+        with services.hub.follow(job_id) as follower:
+            while not services.hub.is_closing:
+                follower.look()
+                with suppress(BrokerUnavailable):  # then it is looked at again
+                    job = await services.client.record(job_id)
+                if job is not None:
+                    yield job
+                    if job.state.is_terminal:
+                        return
+                    follower.is_watching = watches and job.state is JobState.RUNNING
+                await follower.wait(AGAIN_S if job is None else patience_s(job))
+                for step in follower.take_steps():
+                    yield step
+            raise BrokerUnavailable("the gateway is being stopped")
+    finally:
+        if job is None or not job.state.is_terminal:
+            await _cancel(job_id, services)
+
+
+async def _last(job_id: str, services: Services) -> Job:
+    async with aclosing(steps(job_id, services)) as seen:
+        async for job in seen:
+            if isinstance(job, Job) and job.state.is_terminal:
+                return job
+    raise AssertionError("steps end with the job's end, or raise")
+
+
+async def _cancel(job_id: str, services: Services) -> None:
+    """Cancel what nobody waits for any more, though the task that has waited is being ended."""
+    with anyio.move_on_after(CANCEL_S, shield=True):
+        try:
+            await services.client.cancel(job_id)
+        except JobNotFound:  # it was deleted
+            return
+        except CrossmodalError as e:
+            log.warning("job %s, which its caller has left, goes on: %s", job_id, e)
+
+
+async def _left(request: Request) -> None:
+    """Return when the caller's connection has ended; its body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+
+
+def _patience_of(request: Request) -> float:
+    try:
+        said = float(request.headers.get(PATIENCE_HEADER, ""))
+    except ValueError:
+        return PATIENCE_S
+    return said if said > 0 else PATIENCE_S

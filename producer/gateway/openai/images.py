@@ -1,0 +1,286 @@
+"""`/v1/images`: a picture for a prompt, to whoever waits for it."""
+
+import base64
+import json
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import StreamingResponse
+from fastapi.sse import format_sse_event
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from crossmodal.errors import BlobNotFound, CrossmodalError, InvalidParams, NotSupported
+from crossmodal.jobs.record import ImageRef, Progress
+from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.fields import BlobRef
+from crossmodal.kinds.schema import Schema, properties_of
+from crossmodal.kinds.txt2img import TXT2IMG
+from producer.gateway import attached
+from producer.gateway.body import read_json
+from producer.gateway.caller import Caller, UrlsOf
+from producer.gateway.openai.errors import TAG, body_of, documented
+from producer.gateway.openai.models import MODELS_S, model_named, schema_of
+from producer.gateway.problems import fault_of
+from producer.gateway.services import Services, ServicesOf
+from producer.gateway.streams import KEEPALIVE, counted
+from producer.gateway.webhooks import origin_of
+from producer.handle import result_of
+
+MAX_PARTIAL = 3
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+MAYBE = ("quality", "style", "background")  # that a model may have such a param of
+AS_USUAL = {"auto", "standard", "opaque"}  # what asks for nothing in particular
+OURS = {"count": "n", "format": "output_format", "quality": "output_compression",
+        "width": "size", "height": "size"}  # fmt: skip
+
+router = APIRouter(tags=[TAG])
+
+
+class ImagesRequest(BaseModel):
+    """A request for pictures. Other fields are params that the model has, as `seed` and `steps`.
+
+    `quality`, `style` and `background` are for models that have such a param; for others, a warning
+    says that nothing came of them. `moderation`, `user` and `safety_identifier` are accepted.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    prompt: Any = Field(json_schema_extra={"type": "string"}, description="What to draw.")
+    model: str | None = Field(
+        default=None, max_length=64, description="A model's name or alias; OpenAI's own names and "
+        "no name are the default one.",
+    )  # fmt: skip
+    n: int | None = Field(default=None, ge=1, description="How many pictures.")
+    size: str | None = Field(
+        default=None, max_length=11, description="WxH or auto. A model of one size draws in that, "
+        "and a warning says so.",
+    )  # fmt: skip
+    response_format: Literal["b64_json", "url"] | None = None
+    output_format: Literal["png", "webp", "jpeg"] | None = None
+    output_compression: int | None = Field(
+        default=None, ge=0, le=100, description="The quality of webp and jpeg."
+    )
+    stream: bool | None = None
+    partial_images: int | None = Field(default=None, ge=0, le=MAX_PARTIAL)
+    quality: JsonValue = None
+    style: JsonValue = None
+    background: JsonValue = None
+    moderation: JsonValue = None
+    user: JsonValue = None
+    safety_identifier: JsonValue = None
+
+
+class ImageData(BaseModel):
+    """A picture, as base64 or by its URL, which the same API key may fetch."""
+
+    b64_json: str | None = None
+    url: str | None = None
+
+
+class Tokens(BaseModel):
+    """Nothing is counted here: zeros, for clients that read them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    input_tokens_details: dict[str, int] = {"text_tokens": 0, "image_tokens": 0}
+
+
+class ImagesResponse(BaseModel):
+    """Pictures, and the job that has made them."""
+
+    created: int
+    data: list[ImageData]
+    size: str
+    output_format: str
+    usage: Tokens = Tokens()
+    job: str
+    model: str
+    seed: int | None
+    warnings: list[str]
+
+
+SCHEMA: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {
+    "schema": {"$ref": "#/components/schemas/ImagesRequest"},
+    "example": {"model": "gpt-image-1", "prompt": "a red circle", "n": 1, "seed": 7},
+}}}}  # fmt: skip
+STREAMED: dict[int | str, dict[str, Any]] = {200: {
+    "model": ImagesResponse, "content": {"text/event-stream": {}},
+    "description": "The pictures; or, with `stream`, events, of which the last have them.",
+}}  # fmt: skip
+
+
+async def images_request(request: Request) -> ImagesRequest:
+    """What is asked for. Raises `BadRequest`, `UnsupportedMediaType` or `InvalidParams`."""
+    return await read_json(request, ImagesRequest)
+
+
+@router.post(
+    "/images/generations", response_model=ImagesResponse, openapi_extra=SCHEMA,
+    responses=documented(410) | STREAMED, dependencies=[Depends(counted)],
+)  # fmt: skip
+@router.post(
+    "/v1/images/generations", response_model=ImagesResponse, openapi_extra=SCHEMA,
+    responses=documented(410) | STREAMED, dependencies=[Depends(counted)],
+)  # fmt: skip
+async def generate(
+    request: Request, key: Caller, services: ServicesOf, urls: UrlsOf,
+    wanted: Annotated[ImagesRequest, Depends(images_request)],
+) -> Any:  # fmt: skip
+    """Draw, and answer with the pictures. The job ends when the caller's connection does."""
+    params, warnings = await _params_of(wanted, services)
+    job_id = await attached.submit(params, origin_of(key, urls, None, ()), services, request)
+    if wanted.stream:
+        events = _events(job_id, wanted.partial_images or 0, services)
+        return StreamingResponse(events, media_type="text/event-stream")
+    job = await attached.ended(job_id, services, request)
+    result = result_of(job)
+    as_url = wanted.response_format == "url"
+    pictures = [
+        ImageData(url=urls.blob(image.key)) if as_url
+        else ImageData(b64_json=await _base64(image, services))
+        for image in result.images
+    ]  # fmt: skip
+    return ImagesResponse(
+        created=round(job.created_at), data=pictures, size=_size(result.images[0]),
+        output_format=_format(result.images[0]), job=job.id, model=result.model, seed=result.seed,
+        warnings=[*warnings, *result.warnings],
+    )  # fmt: skip
+
+
+@router.post(
+    "/v1/images/edits", responses=documented(501), status_code=501, response_class=Response
+)
+async def edit(key: Caller) -> Response:
+    """Drawing over a picture: no model here does it."""
+    raise NotSupported("no model here draws over a picture: /v1/images/generations draws a new one")
+
+
+@router.post(
+    "/v1/images/variations", responses=documented(501), status_code=501, response_class=Response
+)
+async def vary(key: Caller) -> Response:
+    """Variations of a picture: no model here makes them."""
+    raise NotSupported("no model here varies a picture: /v1/images/generations draws a new one")
+
+
+async def _params_of(wanted: ImagesRequest, services: Services) -> tuple[ItemParams, list[str]]:
+    """The params of the job, and what of the request they leave out. Raises `InvalidParams`."""
+    known = await services.client.models(max_age_s=MODELS_S)
+    model = model_named(wanted.model, TXT2IMG, known)
+    fields, warnings = translated(wanted, schema_of(model, TXT2IMG, known))
+    fields |= {} if model is None else {"model": model}
+    checked = partial(services.calls.checked, where="body", beside=ImagesRequest.model_fields)
+    try:
+        return await services.ask(checked(TXT2IMG, fields)), warnings
+    except InvalidParams as e:
+        theirs = OURS.get(e.field or "")
+        if theirs is None or e.field in (wanted.model_extra or {}):
+            raise
+        raise InvalidParams(f"{theirs}: {e}", theirs) from e
+
+
+def translated(wanted: ImagesRequest, schema: Schema | None) -> tuple[dict[str, Any], list[str]]:
+    """The fields of a job, and what comes of none of them, for a model with such params.
+
+    Raises `InvalidParams` for a size that is none.
+    """
+    declared = properties_of(schema)
+    given = {
+        "count": wanted.n, "format": wanted.output_format, "quality": wanted.output_compression,
+        "prompt": wanted.prompt,
+    }  # fmt: skip
+    fields = (wanted.model_extra or {}) | {n: v for n, v in given.items() if v is not None}
+    warnings = []
+    if (side := _side(wanted.size)) is not None:
+        if declared.keys() >= {"width", "height"}:
+            fields |= {"width": side[0], "height": side[1]}
+        else:
+            warnings.append("size: the model draws in one size only")
+    for name in MAYBE:
+        value = getattr(wanted, name)
+        if name in declared.keys() - TXT2IMG.fields.keys():
+            fields |= {} if value is None else {name: value}
+        elif value is not None and not (isinstance(value, str) and value in AS_USUAL):
+            warnings.append(f"{name}: the model has no such param")
+    return fields, warnings
+
+
+def _side(size: str | None) -> tuple[int, int] | None:
+    """Width and height; None where nothing in particular is asked for."""
+    if size in (None, "", "auto"):
+        return None
+    found = _SIZE.fullmatch(size or "")
+    if found is None:
+        raise InvalidParams(
+            f"size: {size!r} is none: say WIDTHxHEIGHT, as 512x512, or auto", "size"
+        )
+    return int(found[1]), int(found[2])
+
+
+async def _events(job_id: str, partial_images: int, services: Services) -> AsyncIterator[bytes]:
+    """Some pictures of what is drawn so far, where the model shows it, and then the whole ones."""
+    shown = 0
+    try:
+        async with aclosing(attached.steps(job_id, services, watches=partial_images > 0)) as seen:
+            async for one in seen:
+                if isinstance(one, Progress):
+                    if shown < partial_images and (data := await _preview(one, services)):
+                        yield _partial(data, shown)
+                        shown += 1
+                elif one.state.is_terminal:
+                    for image in result_of(one).images:
+                        yield _completed(image, await _base64(image, services))
+                else:
+                    yield KEEPALIVE
+    except CrossmodalError as e:
+        yield _event("error", {"error": body_of(fault_of(e)).model_dump()})
+
+
+def _partial(data: bytes, index: int) -> bytes:
+    picture = base64.b64encode(data).decode()
+    return _event("image_generation.partial_image", {
+        "b64_json": picture, "partial_image_index": index, "created_at": int(time.time()),
+        "size": "auto", "quality": "auto", "background": "auto", "output_format": "jpeg",
+    })  # fmt: skip
+
+
+def _completed(image: ImageRef, picture: str) -> bytes:
+    return _event("image_generation.completed", {
+        "b64_json": picture, "created_at": int(time.time()), "size": _size(image),
+        "quality": "auto", "background": "opaque", "output_format": _format(image),
+        "usage": Tokens().model_dump(),
+    })  # fmt: skip
+
+
+def _event(name: str, data: dict[str, Any]) -> bytes:
+    return format_sse_event(event=name, data_str=json.dumps({"type": name, **data}))
+
+
+async def _preview(progress: Progress, services: Services) -> bytes | None:
+    """What is drawn so far, if that was stored."""
+    if progress.preview is None:
+        return None
+    try:
+        ref = BlobRef(key=progress.preview.key)
+        return await services.call_store(services.sync.storage.get, ref)
+    except BlobNotFound:  # the next one is shown
+        return None
+
+
+async def _base64(image: ImageRef, services: Services) -> str:
+    data = await services.call_store(services.sync.read, image)
+    return base64.b64encode(data).decode()
+
+
+def _size(image: ImageRef) -> str:
+    return f"{image.width}x{image.height}"
+
+
+def _format(image: ImageRef) -> str:
+    return image.media_type.removeprefix("image/")

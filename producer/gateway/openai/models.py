@@ -1,0 +1,46 @@
+"""`/v1/models/NAME`; and which model is meant by names that clients of OpenAI's API have built in.
+
+The list of models is in `operations`: it is the same for all.
+"""
+
+import re
+
+from fastapi import APIRouter
+
+from crossmodal.jobs.models import KnownModels
+from crossmodal.kinds.base import Kind
+from crossmodal.kinds.schema import Schema
+from producer.gateway.caller import Caller
+from producer.gateway.openai.errors import TAG, documented
+from producer.gateway.operations import model_view
+from producer.gateway.services import ServicesOf
+from producer.gateway.shapes import ModelView
+
+MODELS_S = 1.0  # for which what is known of models may be old
+router = APIRouter(tags=[TAG])
+_BUILT_IN = re.compile(r"(?:chat)?gpt-.*|dall-e-\d|o\d.*", re.DOTALL)
+
+
+@router.get("/v1/models/{name}", response_model=ModelView, responses=documented())
+async def model(name: str, key: Caller, services: ServicesOf) -> ModelView:
+    """One model, by its name or an alias."""
+    known = await services.client.models()
+    return model_view(known, known.any_named(name).name)
+
+
+def model_named(name: str | None, kind: Kind, known: KnownModels) -> str | None:
+    """What a model is called here: None, the default one, for a name of OpenAI's own.
+
+    A model or an alias of that name comes first. Raises `ModelNotFound`.
+    """
+    if name is None:
+        return None
+    if _BUILT_IN.fullmatch(name) and not known.serves(kind, name):
+        return None
+    return known.named(kind, name).name
+
+
+def schema_of(name: str | None, kind: Kind, known: KnownModels) -> Schema | None:
+    """The schema of the params of a model, or of the default one, as far as it is known."""
+    model = known.of(kind, {"model": name})
+    return None if model is None else model.kinds[kind.name].params

@@ -1,0 +1,12 @@
+"""Draw with OpenAI's client: draw.py PROMPT STEPS TIMEOUT RETRIES"""
+
+import sys
+
+from openai import OpenAI, RateLimitError
+
+prompt, steps, timeout, retries = sys.argv[1], *map(int, sys.argv[2:])
+client = OpenAI(timeout=timeout, max_retries=retries)
+try:
+    client.images.generate(model="sketcher", prompt=prompt, extra_body={"steps": steps})
+except RateLimitError as e:
+    print(e.code, int(e.response.headers["retry-after"]) > 1)
