@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from crossmodal.errors import BlobNotFound, CrossmodalError, InvalidParams
+from pydantic import ValidationError
+
+from crossmodal.errors import CrossmodalError, InvalidParams
 from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.record import Failure, ItemResult
@@ -34,7 +36,7 @@ WAYS = ("path", "data", "key")  # to give a picture
 OF_KEY = tuple(name for name in BlobRef.model_fields if name != "key")
 MAX_CUSTOM_ID = 512
 MAX_VALUES = 10_000
-REFUSED = "refused"  # why a line's picture may not be named, in a file that was checked before
+REFUSED = "refused"  # why a line fails, in a file that was checked before
 
 
 class BatchFile:
@@ -111,7 +113,7 @@ class BatchFile:
             request = parsed(line)
             custom_id = _custom_id(request, custom_id, seen)
             if REFUSED in request:
-                raise BlobNotFound(str(request[REFUSED]))
+                return _failed_before(index, custom_id, request[REFUSED])
             check_fields(request, FIELDS)
             task = self._task_of(request)
             body = request.get("body")
@@ -161,6 +163,15 @@ class BatchFile:
         if not self._is_ours:
             raise InvalidParams(f"{where}.path names no file of this machine: send data or key")
         return bytes_of(self.path.parent / str(name), self._max_image_bytes)
+
+
+def _failed_before(index: int, custom_id: str, failure: Any) -> ItemResult:
+    """A line that was found to be wrong when its file was taken. Raises `InvalidParams`."""
+    try:
+        found = Failure.model_validate(failure)
+    except ValidationError as e:
+        raise InvalidParams(f"unknown field {REFUSED!r}") from e
+    return ItemResult(index=index, custom_id=custom_id, failure=found)
 
 
 def result_line(batch_id: str, result: ItemResult) -> str:

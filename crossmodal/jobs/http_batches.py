@@ -4,6 +4,8 @@ The file lies in the object store. Whoever runs the batch holds a lease on it; w
 another goes on, and what was sent is not sent again. Whether it is canceled the ledger knows.
 """
 
+import time
+
 from pydantic import BaseModel, ValidationError
 
 from crossmodal.errors import CrossmodalError, JobNotFound, TooManyQueued
@@ -17,12 +19,23 @@ from crossmodal.settings import Settings
 
 MEDIA_TYPE = "application/jsonl"
 MAX_UNFINISHED = 100  # batches of one owner
+MAX_LISTED = 10_000  # ... that are not forgotten yet
+MAX_RUN_S = 7 * 86_400.0  # for which one that runs is listed, beside its retention
+
+
+class Source(BaseModel):
+    """What a client of OpenAI's API has said of its batch."""
+
+    file: str
+    endpoint: str
+    metadata: dict[str, str] | None = None
 
 
 class HttpBatch(BaseModel):
     """A batch as its file was taken; `completed` and `failed` are known at its end.
 
-    `task` is that of lines without a url, and of all lines unless the file `is_mixed`.
+    `task` is that of lines without a url, and of all lines unless the file `is_mixed`. One of a
+    client of OpenAI's API has a `source`.
     """
 
     id: str
@@ -32,6 +45,8 @@ class HttpBatch(BaseModel):
     is_mixed: bool = False
     total: int
     created_at: float
+    ended_at: float | None = None
+    source: Source | None = None
     is_canceled: bool = False
     is_done: bool = False
     completed: int = 0
@@ -79,11 +94,20 @@ class HttpBatches:
     def open(self, batch: HttpBatch) -> Steps[None]:
         """Have the batch run. Raises `TooManyQueued`."""
         yield from self.check_room(batch.owner)
+        forgotten = time.time() - self._retention_s - MAX_RUN_S
         yield Atomic([
             redis.set(self._key(batch.id), batch.model_dump_json()),
             redis.hset(self._open, batch.id, batch.owner),
             redis.sadd(self._own(batch.owner), batch.id),
+            redis.zadd(self._all(batch.owner), {batch.id: batch.created_at}),
+            redis.zremrangebyscore(self._all(batch.owner), "-inf", forgotten),
+            redis.zremrangebyrank(self._all(batch.owner), 0, -MAX_LISTED - 1),
         ])  # fmt: skip
+
+    @call
+    def of(self, owner: str) -> Steps[list[str]]:
+        """The ids of an owner's batches, the latest first; some may be gone."""
+        return list((yield redis.zrevrange(self._all(owner), 0, -1)))
 
     @call
     def get(self, batch_id: str) -> Steps[HttpBatch]:
@@ -113,8 +137,9 @@ class HttpBatches:
     @call
     def close(self, batch: HttpBatch) -> Steps[None]:
         """Record how the batch has ended."""
+        ended = batch.model_copy(update={"ended_at": time.time()})
         yield Atomic([
-            redis.set(self._key(batch.id), batch.model_dump_json(), ex=self._retention_s),
+            redis.set(self._key(batch.id), ended.model_dump_json(), ex=self._retention_s),
             redis.hdel(self._open, batch.id),
             redis.srem(self._own(batch.owner), batch.id),
         ])  # fmt: skip
@@ -145,6 +170,9 @@ class HttpBatches:
     def _leased(self, batch_id: str, who: str, lease_s: float) -> Script:
         key = f"{self._key(batch_id)}:lease"
         return Script("lease_batch", (key,), (self._prefix, batch_id, who, round(1_000 * lease_s)))
+
+    def _all(self, owner: str) -> str:
+        return f"{self._open}-of:{owner}"
 
     def _own(self, owner: str) -> str:
         return f"{self._open}:{owner}"

@@ -21,7 +21,6 @@ from producer.gateway import (
     batches,
     blobs,
     jobs,
-    openai,
     operations,
     problems,
     streams,
@@ -30,11 +29,16 @@ from producer.gateway import (
 from producer.gateway.headers import SecurityHeaders
 from producer.gateway.limits import BodyLimit
 from producer.gateway.metrics import CountRequests
+from producer.gateway.openai import batches as openai_batches
+from producer.gateway.openai import chat, files, images, models
+from producer.gateway.openai.errors import TAG, rendered
 from producer.gateway.parameters import no_others
 from producer.gateway.requests import REQUESTS, UploadRequest
 from producer.gateway.services import Services
 
 PAGE = Path(__file__).parent / "page"
+OPENAI = (openai_batches, images, chat, files, models)
+ROUTES = (*OPENAI, jobs, streams, blobs, batches, webhooks, operations)
 UNTRACED = ("/", "/docs", "/livez", "/readyz", "/metrics")
 ABOUT = """Text-to-image and image-to-text as background jobs: submit, do not wait, and find the
 picture or the caption in the object store. Errors are `application/problem+json` with a stable
@@ -61,18 +65,8 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
         },
     )  # fmt: skip
     app.state.services = services
-    problems.install(app, {openai.errors.TAG: openai.errors.rendered})
-    for routes in (
-        jobs,
-        streams,
-        blobs,
-        batches,
-        webhooks,
-        operations,
-        openai.images,
-        openai.models,
-        openai.chat,
-    ):
+    problems.install(app, {TAG: rendered})
+    for routes in ROUTES:
         app.include_router(routes.router, dependencies=[Depends(no_others)])
     app.include_router(operations.probes)
     _serve_page(app, flower_url)
@@ -128,7 +122,7 @@ def _forget_usual_refusals(document: dict[str, Any]) -> None:
     """Routes that answer as OpenAI's API does refuse wrong fields with 400, whatever they are."""
     for methods in document["paths"].values():
         for operation in methods.values():
-            if openai.errors.TAG in operation["tags"]:
+            if TAG in operation["tags"]:
                 operation["responses"].pop("422", None)
 
 
@@ -146,8 +140,9 @@ def _complete_schema(app: FastAPI) -> None:
                 problems.Problem,
                 *REQUESTS.values(),
                 UploadRequest,
-                openai.images.ImagesRequest,
-                openai.chat.ChatRequest,
+                images.ImagesRequest,
+                chat.ChatRequest,
+                openai_batches.BatchRequest,
             ]
             for model in closed:
                 own = model.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -1,54 +1,48 @@
 """`/v1/batches`: a file of requests in, a file of results out."""
 
-import time
-from contextlib import suppress
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
-from crossmodal.errors import CrossmodalError, JobNotFound, WrongState
-from crossmodal.jobs.access import ApiKey
-from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, input_of, output_of
-from crossmodal.jobs.names import new_job_id
+from crossmodal.errors import JobNotFound, WrongState
+from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, output_of
 from crossmodal.scratch import scratch_folder
+from producer.gateway.batch_records import NOTHING, batch_of, counts_of, keep
+from producer.gateway.body import read_json
 from producer.gateway.caller import Caller, UrlsOf
-from producer.gateway.intake import check_lines
-from producer.gateway.ownership import is_visible, may_see, missing
-from producer.gateway.problems import UnsupportedMediaType, documented, linked
+from producer.gateway.openai import batches as openai
+from producer.gateway.openai.errors import TAG, documented_besides
+from producer.gateway.openai.lines import translator
+from producer.gateway.problems import UnsupportedMediaType, linked
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import BatchView, Urls, batch_counts
-from producer.jsonl import BatchFile
+from producer.gateway.shapes import BatchView, Urls
 
 READ_AS = (MEDIA_TYPE, "application/x-ndjson", "application/octet-stream", "text/plain")
 LINES = (
     '{"custom_id": "a", "url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
     '{"custom_id": "b", "url": "/v1/img2txt", "body": {"image": {"key": "inputs/9f/9f86d0…"}}}\n'
 )
-NOTHING = {"completed": 0, "failed": 0}
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
 
-async def own_batch(batch_id: str, key: Caller, services: ServicesOf) -> HttpBatch:
-    """The batch, if it is the caller's."""
-    try:
-        record = await services.ask(services.batches.get(batch_id))
-    except JobNotFound:
-        record = None
-    if record is None or not may_see(key.id, record.owner):
-        raise JobNotFound(missing("batch", batch_id, key.id))
-    return record
+async def own_batch(
+    request: Request, batch_id: str, key: Caller, services: ServicesOf
+) -> HttpBatch:
+    """The batch, if it is the caller's. By OpenAI's name of it, it is answered as OpenAI does."""
+    if batch_id.startswith(openai.PREFIX):
+        request.state.dialect = TAG
+    return await batch_of(batch_id.removeprefix(openai.PREFIX), key, services)
 
 
 OwnBatch = Annotated[HttpBatch, Depends(own_batch)]
 
 
 @router.post(
-    "", status_code=202, response_model=BatchView,
-    responses=documented(413, 415) | {
+    "", status_code=202, response_model=BatchView | openai.OpenAiBatch,
+    responses=documented_besides(404, 413, 415) | {
         202: {"description": "Kept: it will be run to its end.", "links": linked("batch_id", {
             "look": "~1v1~1batches~1{batch_id}/get",
             "output": "~1v1~1batches~1{batch_id}~1output/get",
@@ -57,18 +51,24 @@ OwnBatch = Annotated[HttpBatch, Depends(own_batch)]
     },
     openapi_extra={"requestBody": {"required": True, "content": {
         MEDIA_TYPE: {"schema": {"type": "string"}, "example": LINES},
+        "application/json": {"schema": {"$ref": "#/components/schemas/BatchRequest"}},
     }}},
 )  # fmt: skip
 async def create(
     request: Request, response: Response, key: Caller, services: ServicesOf, urls: UrlsOf
-) -> BatchView:
+) -> Any:
     """Take a file of requests, one a line, in the shape of the OpenAI Batch API's.
 
     A line has a `url`, /v1/txt2img or /v1/img2txt, a `body` with what such a job takes, and perhaps
     a `custom_id`, by which its result is named. A file may mix both kinds. A line with a field that
-    is not known fails, and the others do not mind.
+    is not known fails, and the others do not mind. A body of JSON is OpenAI's own: it names a file
+    of /v1/files, and its answer and its errors are as OpenAI has them.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":  # as a client of OpenAI's API sends it
+        request.state.dialect = TAG
+        wanted = await read_json(request, openai.BatchRequest)
+        return await openai.create(wanted, key, services)
     if kind not in READ_AS:
         raise UnsupportedMediaType(f"the body is {kind[:80]!r}: send {MEDIA_TYPE}")
     await services.ask(services.batches.check_room(key.id))
@@ -77,29 +77,35 @@ async def create(
         async with await anyio.open_file(path, "wb") as file:
             async for chunk in request.stream():
                 await file.write(chunk)
-        record = await services.call_long(_keep, path, key, services)
+        record = await services.call_long(keep, path, key, services, translator(services))
     response.headers["Location"] = urls.batch(record.id)
     return _view(record, NOTHING, urls)  # it is kept: no error may have it sent again
 
 
-@router.get("/{batch_id}", response_model=BatchView, responses=documented(404))
-async def look(record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> BatchView:
-    """How far the batch is."""
-    return _view(record, await _counts(record, services), urls)
+@router.get(
+    "/{batch_id}", response_model=BatchView | openai.OpenAiBatch,
+    responses=documented_besides(404),
+)  # fmt: skip
+async def look(request: Request, record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> Any:
+    """How far the batch is; by OpenAI's name of it, `batch_…`, as OpenAI has it."""
+    return await _shown(request, record, services, urls)
 
 
-@router.post("/{batch_id}/cancel", response_model=BatchView, responses=documented(404))
-async def cancel(record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> BatchView:
+@router.post(
+    "/{batch_id}/cancel", response_model=BatchView | openai.OpenAiBatch,
+    responses=documented_besides(404),
+)  # fmt: skip
+async def cancel(request: Request, record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> Any:
     """Cancel what is not finished, at once; what is, stays in the output."""
     if not record.is_done:
         await services.ask(services.batches.cancel(record.id))
     record = await services.ask(services.batches.get(record.id))
-    return _view(record, await _counts(record, services), urls)
+    return await _shown(request, record, services, urls)
 
 
 @router.get(
     "/{batch_id}/output", response_class=Response,
-    responses=documented(404, 409) | {
+    responses=documented_besides(404, 409) | {
         200: {"description": "A result or an error a line, in any order.",
               "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
     },
@@ -116,36 +122,12 @@ async def output(record: OwnBatch, services: ServicesOf) -> Response:
     return StreamingResponse(chunks, media_type=MEDIA_TYPE)
 
 
-def _keep(path: Path, key: ApiKey, services: Services) -> HttpBatch:
-    """Store the file, then have it run: so an accepted batch has all that it needs."""
-    batch_id = new_job_id()
-    checked = path.with_name("checked.jsonl")
-    is_mixed = check_lines(path, checked, lambda k: is_visible(k, key.id, services.sync), key.id)
-    most = services.settings.max_image_bytes
-    file = BatchFile(checked, None, batch_id, most, services.sync.models, is_ours=False)
-    record = HttpBatch(
-        id=batch_id, owner=key.id, max_queued=key.max_queued if key.id else None, task=file.task,
-        is_mixed=is_mixed, total=file.total, created_at=time.time(),
-    )  # fmt: skip
-    services.sync.storage.put_file(input_of(batch_id), checked, MEDIA_TYPE)
-    try:
-        services.sync.run(services.batches.open(record))
-    except CrossmodalError:
-        with suppress(CrossmodalError):
-            services.sync.storage.delete(input_of(batch_id))
-        raise
-    return record
-
-
-async def _counts(record: HttpBatch, services: Services) -> dict[str, int]:
-    """How many of its lines have ended, and how."""
-    if record.is_done:
-        return {"completed": record.completed, "failed": record.failed}
-    try:
-        sent = batch_counts(await services.client.batch(record.id))
-    except JobNotFound:  # nothing of it has been sent
-        return NOTHING
-    return {"completed": sent["completed"], "failed": sent["failed"]}
+async def _shown(
+    request: Request, record: HttpBatch, services: Services, urls: Urls
+) -> BatchView | openai.OpenAiBatch:
+    if getattr(request.state, "dialect", None) == TAG:
+        return await openai.view(record, services)
+    return _view(record, await counts_of(record, services), urls)
 
 
 def _view(record: HttpBatch, counts: dict[str, int], urls: Urls) -> BatchView:

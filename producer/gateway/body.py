@@ -29,7 +29,7 @@ def _ref(kind: type[BaseModel]) -> str:
 
 def _form_of(name: str, picture: str) -> dict[str, Any]:
     """The form that asks for a kind with a picture, which is its file."""
-    schema = REQUESTS[name].model_json_schema()
+    schema = REQUESTS[name].model_json_schema(ref_template="#/components/schemas/{model}")
     properties = {field: of for field, of in schema["properties"].items() if field != picture}
     required = [field for field in schema["required"] if field != picture]
     return {

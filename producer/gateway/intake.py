@@ -8,20 +8,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crossmodal.errors import InvalidParams
+from crossmodal.errors import BlobNotFound, CrossmodalError, InvalidParams
+from crossmodal.jobs.record import Failure
 from crossmodal.kinds.task import Task
 from producer.gateway.body import PICTURES
 from producer.gateway.ownership import missing
 from producer.jsonl import REFUSED, parsed, task_of
 
 MOST_LINES = 100_000
+Line = dict[str, Any]
 
 
-def check_lines(source: Path, target: Path, may_name: Callable[[str], bool], caller: str) -> bool:
-    """Copy a file; in the copy, a line with a picture that may not be named says so.
+def check_lines(
+    source: Path, target: Path, may_name: Callable[[str], bool], caller: str,
+    translated: Callable[[Line], Line] = lambda line: line,
+) -> bool:  # fmt: skip
+    """Copy a file; in the copy, a line that may not be run says so.
 
-    Returns whether it mixes kinds. Raises `InvalidParams` for one with too many lines, before any
-    of them is looked at.
+    Such is one with a picture that may not be named, and one that cannot be `translated`. Returns
+    whether the file mixes kinds. Raises `InvalidParams` for one with too many lines, before any of
+    them is looked at.
     """
     with source.open("rb") as lines:
         count = sum(1 for _ in lines)
@@ -32,16 +38,20 @@ def check_lines(source: Path, target: Path, may_name: Callable[[str], bool], cal
     tasks: set[Task] = set()
     with source.open("rb") as lines, target.open("wb") as checked:
         for line in lines:
-            request = _request(line)
+            given = _request(line)
+            try:
+                request = translated(given)
+                if (key := _key(request)) is not None and not may_name(key):
+                    raise BlobNotFound(missing("blob", key, caller))
+            except CrossmodalError as e:
+                request = _refused(given, e)
             if (task := task_of(request)) is not None:
                 tasks.add(task)
-            key = _key(request)
-            is_good = key is None or may_name(key)
-            checked.write(line if is_good else _refused(request, key or "", caller))
+            checked.write(line if request is given else json.dumps(request).encode() + b"\n")
     return len(tasks) > 1
 
 
-def _request(line: bytes) -> dict[str, Any]:
+def _request(line: bytes) -> Line:
     """What a line asks for; nothing where it cannot be read, and fails alone."""
     try:
         return parsed(line) if line.strip() else {}
@@ -49,13 +59,12 @@ def _request(line: bytes) -> dict[str, Any]:
         return {}
 
 
-def _refused(request: dict[str, Any], key: str, caller: str) -> bytes:
+def _refused(request: Line, error: CrossmodalError) -> Line:
     kept = {name: request[name] for name in ("custom_id", "url") if name in request}
-    refused = kept | {REFUSED: missing("blob", key, caller)}
-    return json.dumps(refused).encode() + b"\n"
+    return kept | {REFUSED: Failure.of(error).model_dump(mode="json")}
 
 
-def _key(request: dict[str, Any]) -> str | None:
+def _key(request: Line) -> str | None:
     """The key of the picture that a line names; of several, those of other kinds are refused."""
     body = request.get("body")
     given = [body.get(name) for name in PICTURES.values()] if isinstance(body, dict) else []

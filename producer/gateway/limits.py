@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from crossmodal.settings import Settings
 from producer.gateway.problems import BodyTooLarge
 
+OF_FILES = ("/v1/batches", "/v1/files")
 OVERHEAD = 65_536  # bytes of a body beside its picture
 
 
@@ -24,7 +25,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._of_batch if scope["path"] == "/v1/batches" else self._usual
+        limit = self._of_batch if scope["path"] in OF_FILES else self._usual
         length = Headers(scope=scope).get("content-length", "")
         read, said = 0, int(length) if length.isdecimal() else 0
 

@@ -201,7 +201,8 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
     """
 
     def answer(request: Request, fault: Fault) -> Response:
-        tags = getattr(request.scope.get("route"), "tags", ())
+        tags = [getattr(request.state, "dialect", None),
+                *getattr(request.scope.get("route"), "tags", ())]  # fmt: skip
         return next((renderers[tag] for tag in tags if tag in renderers), problem)(fault)
 
     @app.exception_handler(CrossmodalError)

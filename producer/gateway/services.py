@@ -13,6 +13,7 @@ from crossmodal.errors import UrlRefused
 from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.dead import DeadLetters
+from crossmodal.jobs.files import Files
 from crossmodal.jobs.http_batches import HttpBatches
 from crossmodal.jobs.names import BACKGROUND
 from crossmodal.jobs.workers import Workers
@@ -48,6 +49,7 @@ class Services:
         self.keys = ApiKeys(settings)
         self.letters = DeadLetters(settings, self.calls.ledger)
         self.batches = HttpBatches(settings)
+        self.files = Files(settings)
         self.has_background = False  # as `readiness` has found it
         self.connections = Connections()
         self.readiness = Readiness(self._check)

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from crossmodal.jobs.record import Job, JobState
+from tests.background import background
 from tests.clients.conftest import SCRIPTS, World
 from tests.clients.environments import python_with
 from tests.waiting import until
@@ -32,6 +33,11 @@ def test_captions(world: World, tmp_path: Path) -> None:
     file = tmp_path / "circle.png"
     file.write_bytes(world.client.read(drawn.result(timeout_s=WAIT_S).images[0]))
     world.run(PYTHON(), "openai_chat.py", file)
+
+
+def test_batches(world: World, tmp_path: Path) -> None:
+    with background(world.env, tmp_path / "background"):
+        world.run(PYTHON(), "openai_batches.py")
 
 
 def test_who_is_killed_leaves_no_running_job(world: World) -> None:

@@ -59,6 +59,7 @@ class Belongings:
     upload: str
     batch: str
     letter: str
+    file: str
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +72,15 @@ def belongings(gateway: Gateway, stack: RunningStack) -> Belongings:
         batch = http.post("/v1/batches", content=LINE, headers=JSONL).json()
         until(lambda: http.get(batch["status_url"]).json()["status"] == "completed", 60)
         letter = dead_letter(client, owner=client.record(job["id"]).owner)
+        lines = {"file": ("lines.jsonl", LINE), "purpose": (None, "batch")}
+        file = http.post("/v1/files", files=lines).json()["id"]
         return Belongings(
-            job["id"], job["result"]["images"][0]["key"], upload["key"], batch["id"], letter
+            job=job["id"],
+            image=job["result"]["images"][0]["key"],
+            upload=upload["key"],
+            batch=batch["id"],
+            letter=letter,
+            file=file,
         )
 
 
@@ -105,6 +113,23 @@ ROUTES: list[tuple[str, str, dict[str, Any]]] = [
     ("GET", "/v1/batches/{batch}", {}),
     ("GET", "/v1/batches/{batch}/output", {}),
     ("POST", "/v1/batches/{batch}/cancel", {}),
+    ("GET", "/v1/batches/batch_{batch}", {}),
+    ("POST", "/v1/batches/batch_{batch}/cancel", {}),
+    ("GET", "/v1/files/{file}", {}),
+    ("GET", "/v1/files/{file}/content", {}),
+    ("GET", "/v1/files/file-{batch}-output/content", {}),
+    ("DELETE", "/v1/files/{file}", {}),
+    (
+        "POST",
+        "/v1/batches",
+        {
+            "json": {
+                "input_file_id": "{file}",
+                "endpoint": "/v1/images/generations",
+                "completion_window": "24h",
+            }
+        },
+    ),
     ("GET", "/v1/jobs/{batch}.0", {}),
     ("POST", "/v1/jobs/{batch}.0/cancel", {}),
     ("POST", "/v1/dead-letters/{letter}/replay", {}),
@@ -159,6 +184,7 @@ def test_every_route_with_a_name_in_it_is_in_the_table(gateway: Gateway) -> None
         if "{" in path
     }
     tested = {(method, path.split("{")[0]) for method, path, _ in ROUTES}
+    tested.add(("GET", "/v1/models/"))  # what belongs to nobody
     assert {(m, p) for m, p in named if (m, p) not in tested} == set()
 
 

@@ -290,7 +290,8 @@ def test_a_line_that_names_a_blob_which_is_not_there_speaks_of_no_key(settings: 
     batch_id = asyncio.run(scenario())
     with Client(settings) as client:
         kept = client.storage.stream(f"results/{batch_id}/input.jsonl", 0, 10_000)
-        assert json.loads(b"".join(kept))["refused"] == "there is no blob 'nowhere/a'"
+        refused = json.loads(b"".join(kept))["refused"]
+        assert refused["message"] == "there is no blob 'nowhere/a'"
 
 
 def test_a_listing_says_of_each_job_that_waits_how_many_are_before_it(settings: Settings) -> None:

@@ -200,7 +200,7 @@ def test_of_a_file_with_too_many_lines_none_is_looked_at(
             return await http.post("/v1/batches", content=line * (MOST_LINES + 1), headers=JSONL)
 
     monkeypatch.setattr("producer.gateway.intake.parsed", looked)
-    monkeypatch.setattr("producer.gateway.batches.is_visible", looked)
+    monkeypatch.setattr("producer.gateway.batch_records.is_visible", looked)
     refused = asyncio.run(scenario())
     assert refused.status_code == 422
     assert f"{MOST_LINES} are allowed" in refused.json()["detail"]

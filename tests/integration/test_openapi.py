@@ -58,6 +58,6 @@ def test_every_operation_says_what_it_does_and_how_it_fails(gateway: Gateway) ->
                 if int(status) >= 400 and operation["tags"] == ["openai"]:
                     assert response["content"]["application/json"]["example"]["error"], where
                 elif int(status) >= 400:
-                    assert list(response["content"]) == ["application/problem+json"], where
+                    assert "application/problem+json" in response["content"], where
                     example = response["content"]["application/problem+json"]["example"]
                     assert str(example["status"]) == status, where

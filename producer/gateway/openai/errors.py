@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from crossmodal.errors import InvalidParams, JobFailed, ModelNotFound, QueueFull, is_callers_fault
 from producer.gateway.problems import MEANINGS, Fault
+from producer.gateway.problems import documented as problems
 
 TAG = "openai"
 """Of routes that answer errors so."""
@@ -57,6 +58,13 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
                  "content": {"application/json": {"example": EXAMPLE}}}
         for status in (*statuses, 400, 401, 403, 404, 413, 415, 429, 500, 503)
     }  # fmt: skip
+
+
+def documented_besides(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Statuses of a route that also answers others, whose errors are problems."""
+    return {
+        status: {**response, "model": Error} for status, response in problems(*statuses).items()
+    }
 
 
 def _status(fault: Fault) -> int:

@@ -1,0 +1,76 @@
+"""Files that came over HTTP, for batches to be made of: the record of each, and whose they are."""
+
+import time
+
+from pydantic import BaseModel, ValidationError
+
+from crossmodal.errors import JobNotFound
+from crossmodal.jobs.calls import Atomic, Steps, call, redis
+from crossmodal.jobs.names import RESULTS, is_job_id
+from crossmodal.settings import Settings
+
+MAX_LISTED = 10_000
+
+
+class File(BaseModel):
+    """A file as it was taken. It is kept for `CROSSMODAL_RETENTION_S`."""
+
+    id: str
+    owner: str
+    name: str
+    size: int
+    created_at: float
+
+
+def bytes_of_file(file_id: str) -> str:
+    """Where a file lies in the object store."""
+    return f"{RESULTS}/{file_id}/file.jsonl"
+
+
+class Files:
+    """The record of each file; every method makes a call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._prefix = settings.key_prefix
+        self._retention_s = settings.retention_s
+
+    @call
+    def keep(self, file: File) -> Steps[None]:
+        """Record a file whose bytes are stored."""
+        index, expired = self._index(file.owner), time.time() - self._retention_s
+        yield Atomic([
+            redis.set(self._key(file.id), file.model_dump_json(), ex=self._retention_s),
+            redis.zadd(index, {file.id: file.created_at}),
+            redis.zremrangebyscore(index, "-inf", expired),
+            redis.zremrangebyrank(index, 0, -MAX_LISTED - 1),
+            redis.expire(index, self._retention_s),
+        ])  # fmt: skip
+
+    @call
+    def get(self, file_id: str) -> Steps[File]:
+        """One file. Raises `JobNotFound`."""
+        text = (yield redis.get(self._key(file_id))) if is_job_id(file_id) else None
+        if text is None:
+            raise JobNotFound(f"there is no file {file_id[:140]!r}")
+        try:
+            return File.model_validate_json(text)
+        except ValidationError as e:
+            raise JobNotFound(f"file {file_id} was recorded by another version") from e
+
+    @call
+    def of(self, owner: str) -> Steps[list[str]]:
+        """The ids of an owner's files, the latest first; some may be gone."""
+        return list((yield redis.zrevrange(self._index(owner), 0, -1)))
+
+    @call
+    def forget(self, file: File) -> Steps[None]:
+        """Take a file off the list whose bytes are deleted."""
+        yield Atomic([
+            redis.delete(self._key(file.id)), redis.zrem(self._index(file.owner), file.id),
+        ])  # fmt: skip
+
+    def _index(self, owner: str) -> str:
+        return f"{self._prefix}:files:{owner}"
+
+    def _key(self, file_id: str) -> str:
+        return f"{self._prefix}:file:{file_id}"

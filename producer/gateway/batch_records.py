@@ -1,0 +1,68 @@
+"""Batches, by whichever interface they come: taken, then run; whose they are, and how far."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from crossmodal.errors import CrossmodalError, JobNotFound
+from crossmodal.jobs.access import ApiKey
+from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, Source, input_of
+from crossmodal.jobs.names import new_job_id
+from producer.gateway.intake import Line, check_lines
+from producer.gateway.ownership import is_visible, may_see, missing
+from producer.gateway.services import Services
+from producer.gateway.shapes import batch_counts
+from producer.jsonl import BatchFile
+
+NOTHING = {"completed": 0, "failed": 0}
+
+
+async def batch_of(batch_id: str, key: ApiKey, services: Services) -> HttpBatch:
+    """A caller's batch. Raises `JobNotFound`."""
+    try:
+        record = await services.ask(services.batches.get(batch_id))
+    except JobNotFound:
+        record = None
+    if record is None or not may_see(key.id, record.owner):
+        raise JobNotFound(missing("batch", batch_id, key.id))
+    return record
+
+
+def keep(
+    path: Path, key: ApiKey, services: Services, translated: Callable[[Line], Line],
+    source: Source | None = None,
+) -> HttpBatch:  # fmt: skip
+    """Store the file, then have it run: so an accepted batch has all that it needs."""
+    batch_id = new_job_id()
+    checked = path.with_name("checked.jsonl")
+    is_mixed = check_lines(
+        path, checked, lambda k: is_visible(k, key.id, services.sync), key.id,
+        translated,
+    )  # fmt: skip
+    most = services.settings.max_image_bytes
+    file = BatchFile(checked, None, batch_id, most, services.sync.models, is_ours=False)
+    record = HttpBatch(
+        id=batch_id, owner=key.id, max_queued=key.max_queued if key.id else None, task=file.task,
+        is_mixed=is_mixed, total=file.total, created_at=time.time(),
+        source=source,
+    )  # fmt: skip
+    services.sync.storage.put_file(input_of(batch_id), checked, MEDIA_TYPE)
+    try:
+        services.sync.run(services.batches.open(record))
+    except CrossmodalError:
+        with suppress(CrossmodalError):
+            services.sync.storage.delete(input_of(batch_id))
+        raise
+    return record
+
+
+async def counts_of(record: HttpBatch, services: Services) -> dict[str, int]:
+    """How many of its lines have ended, and how."""
+    if record.is_done:
+        return {"completed": record.completed, "failed": record.failed}
+    try:
+        sent = batch_counts(await services.client.batch(record.id))
+    except JobNotFound:  # nothing of it has been sent
+        return NOTHING
+    return {"completed": sent["completed"], "failed": sent["failed"]}

@@ -1,0 +1,244 @@
+"""`/v1/files`: what batches are made of, and what they come to, for clients of OpenAI's API.
+
+The output of a batch, and its errors, are files that are made of its results as they are read.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+from starlette.datastructures import UploadFile
+
+from crossmodal.errors import InvalidParams, JobNotFound, NotSupported
+from crossmodal.jobs.files import File, bytes_of_file
+from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, output_of
+from crossmodal.jobs.names import new_job_id
+from crossmodal.scratch import scratch_folder
+from crossmodal.storage import Storage
+from crossmodal.unknown import check_fields
+from producer.gateway.batch_records import batch_of
+from producer.gateway.caller import Caller, UrlsOf
+from producer.gateway.openai.errors import TAG, documented
+from producer.gateway.openai.lines import theirs, wants_urls
+from producer.gateway.ownership import may_see, missing
+from producer.gateway.problems import UnsupportedMediaType
+from producer.gateway.services import Services, ServicesOf
+
+PREFIX = "file-"
+OUTPUT, ERRORS = "-output", "-errors"
+PURPOSE = "batch"
+MAX_PAGE = 10_000
+
+router = APIRouter(prefix="/v1/files", tags=[TAG])
+
+
+class FileView(BaseModel):
+    """A file. Of a batch's output, `bytes` are without the pictures that are put into it."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: Literal["batch", "batch_output"]
+    status: Literal["processed"] = "processed"
+    expires_at: int | None = None
+
+
+class FilePage(BaseModel):
+    """Files, the latest first."""
+
+    object: Literal["list"] = "list"
+    data: list[FileView]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class FileDeleted(BaseModel):
+    """A file that is gone."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
+
+
+class FileQuery(BaseModel):
+    """Which files are listed."""
+
+    purpose: str | None = Field(default=None, max_length=64)
+    after: str | None = Field(default=None, max_length=200)
+    limit: int = Field(default=MAX_PAGE, ge=1, le=MAX_PAGE)
+    order: Literal["asc", "desc"] = "desc"
+
+
+@router.post(
+    "", response_model=FileView, responses=documented(),
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
+        "type": "object", "required": ["file", "purpose"], "properties": {
+            "file": {"type": "string", "format": "binary"},
+            "purpose": {"type": "string", "enum": [PURPOSE]},
+        },
+    }}}}},
+)  # fmt: skip
+async def upload(request: Request, key: Caller, services: ServicesOf) -> FileView:
+    """Keep a file of requests, one a line, for a batch."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        raise UnsupportedMediaType(f"the body is {kind[:80]!r}: send multipart/form-data")
+    async with request.form(max_files=1, max_fields=5) as form:
+        check_fields(form, ("file", "purpose"), "form")
+        sent = form.get("file")
+        if not isinstance(sent, UploadFile):
+            raise InvalidParams("file: missing: send the requests as a file", "file")
+        if form.get("purpose") != PURPOSE:
+            raise InvalidParams(f"purpose: only {PURPOSE} is served", "purpose")
+        file = File(
+            id=new_job_id(), owner=key.id, name=(sent.filename or "file.jsonl")[:255],
+            size=sent.size or 0, created_at=time.time(),
+        )  # fmt: skip
+        await services.call_long(_store, services.sync.storage, file, sent)
+    await services.ask(services.files.keep(file))
+    return _view(file, services)
+
+
+async def own_file(file_id: str, key: Caller, services: ServicesOf) -> FileView:
+    """The file, if it is the caller's."""
+    name = file_id.removeprefix(PREFIX)
+    for end in (OUTPUT, ERRORS):
+        if name.endswith(end):
+            record = await batch_of(name.removesuffix(end), key, services)
+            found = {one.id: one for one in await outputs(record, services)}
+            if file_id in found:
+                return found[file_id]
+    return _view(await file_of(file_id, key.id, services), services)
+
+
+OwnFile = Annotated[FileView, Depends(own_file)]
+
+
+@router.get("", response_model=FilePage, responses=documented())
+async def list_files(
+    key: Caller, services: ServicesOf, query: Annotated[FileQuery, Query()]
+) -> FilePage:
+    """The caller's files; the outputs of batches are named by these."""
+    ids = await services.ask(services.files.of(key.id)) if query.purpose in (None, PURPOSE) else []
+    ids = ids if query.order == "desc" else ids[::-1]
+    names, more = page(ids, (query.after or "").removeprefix(PREFIX), query.limit)
+    data = []
+    for name in names:
+        try:
+            data.append(_view(await services.ask(services.files.get(name)), services))
+        except JobNotFound:  # its time was up
+            continue
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return FilePage(data=data, first_id=first, last_id=last, has_more=more)
+
+
+@router.get("/{file_id}", response_model=FileView, responses=documented())
+async def look(file: OwnFile) -> FileView:
+    """What is known of a file."""
+    return file
+
+
+@router.get(
+    "/{file_id}/content", response_class=Response, responses=documented() | {
+        200: {"description": "The lines.", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
+    },
+)  # fmt: skip
+async def content(file: OwnFile, key: Caller, services: ServicesOf, urls: UrlsOf) -> Response:
+    """The file itself; of a batch's output, with the pictures."""
+    name, storage = file.id.removeprefix(PREFIX), services.sync.storage
+    if file.purpose == PURPOSE:
+        pieces = storage.stream(bytes_of_file(name), 0, file.bytes)
+        return StreamingResponse(services.pieces(pieces), media_type=MEDIA_TYPE)
+    failed = name.endswith(ERRORS)
+    record = await batch_of(name.removesuffix(ERRORS).removesuffix(OUTPUT), key, services)
+    as_urls = await services.call_store(_as_urls, storage, record)
+
+    def made() -> Iterator[bytes]:
+        for line in _lines(storage, output_of(record.id)):
+            yield from theirs(
+                line, services.sync, urls, as_urls, int(record.created_at), failed=failed
+            )
+
+    return StreamingResponse(services.pieces(made()), media_type=MEDIA_TYPE)
+
+
+@router.delete("/{file_id}", response_model=FileDeleted, responses=documented(501))
+async def delete(file: OwnFile, key: Caller, services: ServicesOf) -> FileDeleted:
+    """Delete a file; a batch that was made of it goes on."""
+    if file.purpose != PURPOSE:
+        raise NotSupported("the output of a batch goes with it, after CROSSMODAL_RETENTION_S")
+    record = await file_of(file.id, key.id, services)
+    await services.call_store(services.sync.storage.delete, bytes_of_file(record.id))
+    await services.ask(services.files.forget(record))
+    return FileDeleted(id=file.id)
+
+
+async def file_of(file_id: str, owner: str, services: Services) -> File:
+    """A caller's file. Raises `JobNotFound`."""
+    try:
+        found = await services.ask(services.files.get(file_id.removeprefix(PREFIX)))
+    except JobNotFound:
+        found = None
+    if found is None or not may_see(owner, found.owner):
+        raise JobNotFound(missing("file", file_id, owner))
+    return found
+
+
+async def outputs(record: HttpBatch, services: Services) -> list[FileView]:
+    """The files that a batch has come to: of what succeeded, and of what failed."""
+    if not record.is_done or record.failure is not None:
+        return []
+    stored = await services.call_store(services.sync.storage.head, output_of(record.id))
+    ends = [end for end, count in ((OUTPUT, record.completed), (ERRORS, record.failed)) if count]
+    return [] if stored is None else [
+        FileView(
+            id=f"{PREFIX}{record.id}{end}", bytes=stored.size, filename=f"{record.id}{end}.jsonl",
+            created_at=int(record.ended_at or record.created_at), purpose="batch_output",
+        )
+        for end in ends
+    ]  # fmt: skip
+
+
+def page(ids: list[str], after: str, limit: int) -> tuple[list[str], bool]:
+    """Some of a list, after one of it, and whether there are more."""
+    begin = ids.index(after) + 1 if after in ids else 0
+    return ids[begin : begin + limit], len(ids) > begin + limit
+
+
+def _view(file: File, services: Services) -> FileView:
+    return FileView(
+        id=PREFIX + file.id, bytes=file.size, created_at=int(file.created_at), filename=file.name,
+        purpose="batch", expires_at=int(file.created_at + services.settings.retention_s),
+    )  # fmt: skip
+
+
+def _store(storage: Storage, file: File, sent: UploadFile) -> None:
+    with scratch_folder("upload") as folder:
+        path = folder / "file.jsonl"
+        with path.open("wb") as target:
+            shutil.copyfileobj(sent.file, target)
+        storage.put_file(bytes_of_file(file.id), path, MEDIA_TYPE)
+
+
+def _lines(storage: Storage, key: str) -> Iterator[bytes]:
+    """The lines of a file in the store, of which no more than one is ever in memory."""
+    found, rest = storage.head(key), b""
+    for piece in storage.stream(key, 0, found.size) if found is not None else ():
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def _as_urls(storage: Storage, record: HttpBatch) -> frozenset[str]:
+    """The lines of a batch that have asked for URLs; none where its file is gone."""
+    if record.source is None:
+        return frozenset()
+    return wants_urls(_lines(storage, bytes_of_file(record.source.file.removeprefix(PREFIX))))

@@ -1,0 +1,123 @@
+"""Lines of batch files as clients of OpenAI's API write and read them."""
+
+import base64
+import functools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from crossmodal.errors import InvalidParams, is_callers_fault
+from crossmodal.jobs.models import KnownModels
+from crossmodal.jobs.record import ImageRef
+from crossmodal.kinds.img2txt import IMG2TXT
+from crossmodal.kinds.txt2img import TXT2IMG
+from producer.client import Client
+from producer.gateway.body import built
+from producer.gateway.openai import chat, images
+from producer.gateway.openai.models import model_named, schema_of
+from producer.gateway.services import Services
+from producer.gateway.shapes import Urls
+
+Line = dict[str, Any]
+KINDS = {"/v1/images/generations": TXT2IMG, "/v1/chat/completions": IMG2TXT}
+"""The urls of lines that are translated, and what their bodies ask for."""
+
+
+def translator(services: Services) -> Callable[[Line], Line]:
+    """`ours`, by the models that are known now. It asks for them in a thread, as for a file."""
+    known = functools.cache(services.sync.models)
+    return lambda line: ours(line, known())
+
+
+def ours(line: Line, known: KnownModels) -> Line:
+    """A line as batch files here have it; others are left as they are.
+
+    Raises `InvalidParams` or `ModelNotFound`.
+    """
+    url = line.get("url")
+    kind = KINDS.get(url) if isinstance(url, str) else None
+    if kind is None:
+        return line
+    body = line.get("body")
+    if not isinstance(body, dict):
+        raise InvalidParams("body is not a JSON object with the fields of a request")
+    if body.get("stream"):
+        raise InvalidParams("stream: a line of a file is not streamed", "stream")
+    if kind is TXT2IMG:
+        fields = _picture(built(images.ImagesRequest, body), known)
+    else:
+        fields = _caption(built(chat.ChatRequest, body), known)
+    return line | {"url": f"/v1/{kind.name}", "body": fields}
+
+
+def _picture(wanted: images.ImagesRequest, known: KnownModels) -> dict[str, Any]:
+    model = model_named(wanted.model, TXT2IMG, known)
+    fields, _ = images.translated(wanted, schema_of(model, TXT2IMG, known))
+    return fields if model is None else fields | {"model": model}
+
+
+def _caption(wanted: chat.ChatRequest, known: KnownModels) -> dict[str, Any]:
+    model = model_named(wanted.model, IMG2TXT, known)
+    fields = chat.translated(wanted, schema_of(model, IMG2TXT, known))
+    return fields if model is None else fields | {"model": model}
+
+
+def wants_urls(lines: Iterable[bytes]) -> frozenset[str]:
+    """The `custom_id`s of lines that ask for URLs of their pictures, and not for their bytes."""
+    found = set()
+    for text in lines:
+        if b'"response_format"' in text:
+            line = _parsed(text)
+            body = line.get("body")
+            if isinstance(body, dict) and body.get("response_format") == "url":
+                found.add(str(line.get("custom_id")))
+    return frozenset(found)
+
+
+def theirs(
+    text: bytes, client: Client, urls: Urls, as_urls: frozenset[str], created: int, *, failed: bool
+) -> Iterator[bytes]:
+    """A line of an output file, if it is of those that have failed, or of those that have not."""
+    line = json.loads(text)
+    if (line["error"] is not None) is not failed:
+        return
+    response: Line = {"request_id": line["id"]}
+    if failed:
+        code, message = line["error"]["code"], line["error"]["message"]
+        kind = "invalid_request_error" if is_callers_fault(code) else "server_error"
+        error = {"code": code, "message": message, "type": kind, "param": None}
+        response |= {
+            "status_code": 400 if is_callers_fault(code) else 500,
+            "body": {"error": error},
+        }
+    else:
+        made, is_url = line["response"]["body"], line["custom_id"] in as_urls
+        body = _body(line["id"], made, client, urls if is_url else None)
+        response |= {"status_code": 200, "body": {"created": created, **body}}
+    yield json.dumps(line | {"response": response}).encode() + b"\n"
+
+
+def _body(name: str, made: Line, client: Client, urls: Urls | None) -> Line:
+    """What a request has come to; `urls` where it has asked for those of its pictures."""
+    if captions := made.get("captions"):
+        choices = [
+            {"index": i, "message": {"role": "assistant", "content": caption["text"]},
+             "finish_reason": "stop"}
+            for i, caption in enumerate(captions)
+        ]  # fmt: skip
+        return {"id": f"chatcmpl-{name}", "object": "chat.completion", "choices": choices}
+    refs = [ImageRef.model_validate(image) for image in made.get("images", ())]
+    data = [
+        {"url": urls.blob(ref.key)} if urls is not None
+        else {"b64_json": base64.b64encode(client.read(ref)).decode()}
+        for ref in refs
+    ]  # fmt: skip
+    return {"data": data, "seed": made.get("seed")}
+
+
+def _parsed(text: bytes) -> Line:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):  # it has failed
+        return {}
+    return line if isinstance(line, dict) else {}
