@@ -33,7 +33,7 @@ from producer.gateway.openai import batches as openai_batches
 from producer.gateway.openai import chat, files, images, models
 from producer.gateway.openai.errors import TAG, rendered
 from producer.gateway.parameters import no_others
-from producer.gateway.requests import REQUESTS, UploadRequest
+from producer.gateway.requests import REQUESTS, CancelRequest, UploadRequest
 from producer.gateway.services import Services
 
 PAGE = Path(__file__).parent / "page"
@@ -140,6 +140,7 @@ def _complete_schema(app: FastAPI) -> None:
                 problems.Problem,
                 *REQUESTS.values(),
                 UploadRequest,
+                CancelRequest,
                 images.ImagesRequest,
                 chat.ChatRequest,
                 openai_batches.BatchRequest,

@@ -37,6 +37,7 @@ from crossmodal.errors import (
     ModelBroken,
     NotSupported,
     QueueFull,
+    QueueNotFound,
     RateLimited,
     ResultTimeout,
     StorageUnavailable,
@@ -61,6 +62,7 @@ STATUSES: dict[type[CrossmodalError], int] = {  # of a class and of those below 
     JobCanceled: 410, JobExpired: 410, ImageTooLarge: 413, InvalidParams: 422, RateLimited: 429,
     FetchFailed: 422, TooManyQueued: 429, QueueFull: 503, BrokerUnavailable: 503,
     StorageUnavailable: 503, ModelBroken: 503, WaitTooLong: 429, NotSupported: 501,
+    QueueNotFound: 404,
 }  # fmt: skip
 MEANINGS = {
     400: "The request cannot be read.",
