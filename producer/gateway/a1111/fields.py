@@ -32,11 +32,10 @@ LISTED = (
 IDLE = (  # what belongs to something that is off, or says where files go
     "denoising_strength", "firstphase_width", "firstphase_height", "subseed", "refiner_switch_at",
     "script_args", "disable_extra_networks", "comments", "save_images", "do_not_save_grid", "url",
-    "auth",
-) + tuple(f"hr_{name}" for name in (
-    "scale", "upscaler", "second_pass_steps", "resize_x", "resize_y", "checkpoint_name",
-    "sampler_name", "scheduler", "prompt", "negative_prompt", "additional_modules",
-))  # fmt: skip
+    "auth", "hr_scale", "hr_upscaler", "hr_second_pass_steps", "hr_resize_x", "hr_resize_y",
+    "hr_checkpoint_name", "hr_sampler_name", "hr_scheduler", "hr_prompt", "hr_negative_prompt",
+    "hr_additional_modules",
+)  # fmt: skip
 USUAL: dict[str, tuple[Any, ...]] = {  # what asks for nothing in particular, as 0 and null do
     "seed_resize_from_w": (-1,), "seed_resize_from_h": (-1,), "eta": (1,), "s_noise": (1,),
     "clip_skip": (1,), "sampler_name": ("Automatic", "Euler"), "sampler_index": ("Euler",),
@@ -97,9 +96,10 @@ def translated(wanted: A1111Request, schema: Schema | None) -> tuple[dict[str, A
         if _asks(name, value := given.get(name)):
             said = f"{name} is {shown(value)}: nothing here does that: leave it out"
             raise InvalidParams(said, name)
-    fields = {name: value for name, value in given.items() if name not in KNOWN}
-    fields |= {"prompt": wanted.prompt, "count": wanted.n_iter * wanted.batch_size}
+    fields: dict[str, Any] = {"prompt": wanted.prompt}
+    fields |= {"count": wanted.n_iter * wanted.batch_size}
     fields |= {} if wanted.seed == -1 else {"seed": wanted.seed}
+    fields |= {name: value for name, value in given.items() if name not in KNOWN}
     found = _MARKUP.search(wanted.prompt[:MAX_SEARCHED])
     warnings = [f"prompt: {found[0]!r} is read as plain text"] if found else []
     sent = {name: getattr(wanted, name) for name in PARAMS} | given

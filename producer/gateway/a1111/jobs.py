@@ -73,7 +73,7 @@ async def txt2img(
     schema = schema_of(model.get("model"), TXT2IMG, known)
     fields, warnings = translated(wanted, schema)
     with named_as(OURS, wanted.model_extra or ()):
-        checked = services.calls.checked(TXT2IMG, fields | model, "body", KNOWN)
+        checked = services.calls.checked(TXT2IMG, model | fields, "body", KNOWN)
         params = await services.ask(checked)
     if not wanted.override_settings_restore_afterwards:
         await choose(settings, key, services)

@@ -106,7 +106,7 @@ async def models(key: Caller, services: ServicesOf) -> list[dict[str, Any]]:
 
 
 async def listed(request: Request, key: Caller) -> Any:
-    """What the web UI has and this has not, for clients that ask before they begin."""
+    """What is each model's own here, as samplers, or not there, for clients that ask beforehand."""
     return NONE[request.url.path.rpartition("/")[2]]
 
 
