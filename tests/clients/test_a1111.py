@@ -3,6 +3,7 @@
 import subprocess
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from crossmodal.jobs.record import JobState
 from tests.clients.conftest import SCRIPTS, World, made_key
@@ -20,14 +21,14 @@ def test_pictures_and_captions(world: World) -> None:
 
 
 def test_who_is_killed_leaves_no_running_job(world: World) -> None:
-    argv = [PYTHON(), SCRIPTS / "webuiapi_draw.py", "gone", "200"]
+    argv: list[str | Path] = [PYTHON(), SCRIPTS / "webuiapi_draw.py", "gone", "200"]
     caller = subprocess.Popen(argv, env=world.variables)
     try:
         until(lambda: states(world, "gone") == [JobState.RUNNING], WAIT_S)
     finally:
         caller.kill()
         caller.wait()
-    until(lambda: states(world, "gone") == [JobState.CANCELED], 2)
+    until(lambda: states(world, "gone") == [JobState.CANCELED], WAIT_S)
 
 
 def test_a_full_queue_is_said_to_be(world: World) -> None:

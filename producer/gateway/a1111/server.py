@@ -75,7 +75,7 @@ async def options(key: Caller, services: ServicesOf) -> A1111Options:
 
 
 @router.post(
-    "/options", response_model=None, responses=documented(404),
+    "/options", response_model=None, responses=documented(404, 413, 415),
     openapi_extra=taking(A1111Options, {"sd_model_checkpoint": "scenes"}),
 )  # fmt: skip
 async def set_options(
