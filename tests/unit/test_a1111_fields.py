@@ -40,6 +40,22 @@ CLIENTS = {  # what `webuiapi` sends where its user says no more than a prompt
     "send_images": True, "save_images": False, "alwayson_scripts": {},
 }  # fmt: skip
 
+SILLY_TAVERN = {  # with its own settings as they are at first
+    "url": "http://127.0.0.1:8000", "auth": "me:cm_a_b", "prompt": "a fox",
+    "negative_prompt": "low quality", "sampler_name": "Automatic", "scheduler": "automatic",
+    "steps": 20, "cfg_scale": 7, "width": 512, "height": 768, "restore_faces": False,
+    "enable_hr": False, "hr_upscaler": "None", "hr_scale": 2, "hr_additional_modules": [],
+    "denoising_strength": 0.7, "hr_second_pass_steps": 0,
+    "override_settings": {"CLIP_stop_at_last_layers": 1},
+    "override_settings_restore_afterwards": True, "clip_skip": 1, "save_images": True,
+    "send_images": True, "do_not_save_grid": False, "do_not_save_samples": False,
+}  # fmt: skip
+LIBRE_CHAT = {
+    "prompt": "a fox", "negative_prompt": "low quality", "cfg_scale": 4.5, "steps": 22,
+    "width": 1024, "height": 1024,
+}  # fmt: skip
+OPEN_WEBUI = {"prompt": "a fox", "batch_size": 2, "width": 512, "height": 512, "steps": 50}
+
 
 def made_of(schema: Any, **fields: Any) -> tuple[dict[str, Any], list[str]]:
     return translated(A1111Request.model_validate({"prompt": "a fox"} | fields), schema)
@@ -47,6 +63,17 @@ def made_of(schema: Any, **fields: Any) -> tuple[dict[str, Any], list[str]]:
 
 def test_what_a_client_sends_by_default_asks_for_nothing() -> None:
     assert made_of(PLAIN, **CLIENTS) == ({"prompt": "a fox", "count": 1}, [])
+
+
+@pytest.mark.parametrize(("sent", "drawn"), [
+    (SILLY_TAVERN, {"negative_prompt": "low quality", "steps": 20, "guidance": 7, "width": 512,
+                    "height": 768, "count": 1}),
+    (LIBRE_CHAT, {"negative_prompt": "low quality", "steps": 22, "guidance": 4.5, "width": 1024,
+                  "height": 1024, "count": 1}),
+    (OPEN_WEBUI, {"steps": 50, "width": 512, "height": 512, "count": 2}),
+])  # fmt: skip
+def test_what_apps_send_is_drawn(sent: dict[str, Any], drawn: dict[str, Any]) -> None:
+    assert made_of(DIFFUSION, **sent) == ({"prompt": "a fox"} | drawn, [])
 
 
 def test_params_that_the_model_has_are_given_to_it_by_its_own_names() -> None:
