@@ -1,4 +1,4 @@
-"""The `webuiapi` client, which speaks AUTOMATIC1111's API, against a gateway with keys."""
+"""Clients that speak AUTOMATIC1111's API, `webuiapi` and others, against a gateway with keys."""
 
 import subprocess
 from dataclasses import replace
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crossmodal.jobs.record import JobState
 from tests.clients.conftest import SCRIPTS, World, made_key
-from tests.clients.environments import python_with
+from tests.clients.environments import node_with, python_with
 from tests.clients.test_openai import states
 from tests.waiting import until
 
@@ -18,6 +18,11 @@ PYTHON = partial(python_with, "webuiapi==0.9.17")
 def test_pictures_and_captions(world: World) -> None:
     world.run(PYTHON(), "webuiapi_pictures.py")
     assert states(world, "long") == [JobState.CANCELED]
+
+
+def test_the_way_librechat_asks(world: World) -> None:
+    modules = node_with("axios@1.13.2") / "node_modules"
+    world.run("env", f"NODE_PATH={modules}", "node", "librechat.cjs")
 
 
 def test_who_is_killed_leaves_no_running_job(world: World) -> None:
