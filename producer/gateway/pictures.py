@@ -1,9 +1,13 @@
-"""The picture of a request, in the object store, under a key that the caller may name."""
+"""Pictures in the object store: that of a request, under a key that the caller may name; and those
+of jobs, for interfaces that send them along.
+"""
 
+import base64
 from functools import partial
 
 from crossmodal.errors import BlobNotFound
 from crossmodal.jobs.access import ApiKey
+from crossmodal.jobs.record import ImageRef, PreviewRef
 from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.registry import kind_named
@@ -55,3 +59,19 @@ def check_blob(blob: str, key: ApiKey, services: Services) -> int:
     if found is None:
         raise BlobNotFound(missing("blob", blob, key.id))
     return found.size
+
+
+async def base64_of(image: ImageRef, services: Services) -> str:
+    """A picture that a job has made, as text."""
+    data = await services.call_store(services.sync.read, image)
+    return base64.b64encode(data).decode()
+
+
+async def preview_of(preview: PreviewRef | None, services: Services) -> bytes | None:
+    """What is drawn so far, if that was stored and is there."""
+    try:
+        if preview is not None:
+            return await services.call_store(services.sync.storage.get, BlobRef(key=preview.key))
+    except BlobNotFound:  # the job has ended
+        pass
+    return None

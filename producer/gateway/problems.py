@@ -35,6 +35,7 @@ from crossmodal.errors import (
     JobFailed,
     JobNotFound,
     ModelBroken,
+    ModelNotFound,
     NotSupported,
     QueueFull,
     QueueNotFound,
@@ -45,6 +46,7 @@ from crossmodal.errors import (
     Unauthorized,
     WaitTooLong,
     WrongState,
+    is_callers_fault,
 )
 from producer.gateway.headers import secure
 from producer.told import told
@@ -194,6 +196,19 @@ def fault_of(error: CrossmodalError) -> Fault:
         what = "Redis" if isinstance(error, BrokerUnavailable) else "the object store"
         detail = f"{what} takes nothing now: try again in a moment"
     return Fault(status, error.code, detail, error.retryable, headers, error)
+
+
+def status_of_answer(fault: Fault, wrong: int) -> int:
+    """The status where a request is answered with what comes of its job, not with the job.
+
+    It is `wrong` where the request is, whether that was seen at once or by the model.
+    """
+    cause = fault.cause
+    if isinstance(cause, ModelNotFound):
+        return HTTPStatus.NOT_FOUND
+    if isinstance(cause, JobFailed) and fault.status == HTTPStatus.CONFLICT:
+        return wrong if is_callers_fault(cause.code) else HTTPStatus.INTERNAL_SERVER_ERROR
+    return wrong if fault.status == HTTPStatus.UNPROCESSABLE_ENTITY else fault.status
 
 
 def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
