@@ -9,7 +9,14 @@ import anyio
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from crossmodal.errors import BrokerUnavailable, CrossmodalError, JobNotFound, WaitTooLong
+from crossmodal.errors import (
+    BrokerUnavailable,
+    CrossmodalError,
+    JobNotFound,
+    QueuePaused,
+    WaitTooLong,
+)
+from crossmodal.jobs.ledger import PAUSED_S
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Job, JobState, Progress
 from crossmodal.kinds.base import ItemParams
@@ -27,9 +34,12 @@ PATIENCE_HEADER = "x-stainless-read-timeout"  # of the clients that OpenAI gener
 async def submit(params: ItemParams, origin: Origin, services: Services, request: Request) -> str:
     """Submit a job for somebody who waits.
 
-    Raises `WaitTooLong` where that one would have gone before it is likely to be started.
+    Raises `WaitTooLong` where that one would have gone before it is likely to be started, and
+    `QueuePaused` where nobody knows when that is.
     """
     queue = await services.client.queue(kind_of(params).name, params.model)
+    if queue.paused:
+        raise QueuePaused(f"the queue {queue.queue} is paused: come back later", PAUSED_S)
     wait_s, limit_s = queue.wait_s(queue.depth), _patience_of(request)
     if queue.depth and wait_s is not None and wait_s > limit_s:
         raise WaitTooLong(

@@ -5,7 +5,7 @@ import re
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from crossmodal.errors import BrokerUnavailable, Forbidden
 from crossmodal.jobs.origin import Origin
@@ -14,7 +14,7 @@ from crossmodal.jobs.record import Job, JobState
 from crossmodal.net import check_public
 from crossmodal.tracing import checked, current
 from producer.following import STATUS_S
-from producer.gateway.body import OPENAPI, read_json, read_request
+from producer.gateway.body import OPENAPI, json_of, read_request, taking
 from producer.gateway.caller import Caller, OwnJob, UrlsOf
 from producer.gateway.pictures import params_of
 from producer.gateway.problems import BadRequest, documented, linked
@@ -96,19 +96,12 @@ async def list_jobs(
     return JobPage(data=data, next_cursor=page.next_cursor)
 
 
-async def cancel_request(request: Request) -> CancelRequest:
-    """What is to be canceled. Raises `BadRequest`, `UnsupportedMediaType` or `InvalidParams`."""
-    return await read_json(request, CancelRequest)
-
-
 @router.post(
-    "/cancel", response_model=Canceled, responses=documented(403, 404, 413, 415),
-    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {
-        "schema": {"$ref": "#/components/schemas/CancelRequest"}, "example": {"state": "queued"},
-    }}}},
+    "/cancel", response_model=Canceled, responses=documented(413, 415),
+    openapi_extra=taking(CancelRequest, {"state": "queued"}),
 )  # fmt: skip
 async def cancel_all(
-    key: Caller, services: ServicesOf, wanted: Annotated[CancelRequest, Depends(cancel_request)]
+    key: Caller, services: ServicesOf, wanted: Annotated[CancelRequest, json_of(CancelRequest)]
 ) -> Canceled:
     """Cancel all of the caller's jobs that have not ended, or those that are asked for."""
     if wanted.key is not None and wanted.key != key.id and not key.is_operator:

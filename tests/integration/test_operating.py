@@ -140,6 +140,17 @@ def test_a_queue_that_refuses_while_it_is_paused_answers_503(
         assert reply.headers["retry-after"] == "60"
 
 
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/sdapi/v1/txt2img"])
+def test_nobody_holds_a_connection_for_a_queue_that_is_paused(
+    settings: Settings, client: Client, path: str
+) -> None:
+    client.pause("txt2img")
+    with calling(settings) as http:
+        reply = http.post(path, json={"prompt": IDEA})
+        assert reply.status_code in (429, 503)
+        assert (reply.headers["retry-after"], client.queue("txt2img").depth) == ("60", 0)
+
+
 def test_a_key_cancels_its_own_jobs_and_an_operators_those_of_all(
     settings: Settings, client: Client
 ) -> None:
