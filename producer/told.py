@@ -5,6 +5,7 @@ from crossmodal.errors import (
     BrokerNotTrusted,
     BrokerRefused,
     BrokerUnavailable,
+    CrossmodalError,
     StorageNotWritable,
     StorageUnavailable,
 )
@@ -22,6 +23,14 @@ def told(code: str, message: str) -> str:
     """The message of a failure, or what stands for one that names an address."""
     what = next((what for what, codes in WITH_ADDRESSES.items() if code in codes), None)
     return f"{what} failed: operators see why among the dead letters" if what else message
+
+
+def told_error(error: CrossmodalError) -> str:
+    """The message of an error for a caller from elsewhere."""
+    if isinstance(error, BrokerUnavailable | StorageUnavailable):
+        what = "Redis" if isinstance(error, BrokerUnavailable) else "the object store"
+        return f"{what} takes nothing now: try again in a moment"
+    return told(error.code, str(error))
 
 
 def failure_view(failure: Failure | None) -> Failure | None:

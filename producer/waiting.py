@@ -19,6 +19,7 @@ MAX_BLOCK_S = 2.0  # shorter than the socket timeout, so that a dead server is n
 CHECK_S = 2.0  # how often states are checked, for what happens by the clock alone ...
 CHECK_MANY_S = 10.0  # ... and where that are more jobs than
 MANY = 100
+TELL_S = 0.25  # at least, between two times that somebody is told how far a job is
 
 
 class Wait:
@@ -45,6 +46,7 @@ class Wait:
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._block_s = min(MAX_BLOCK_S, block_s)
         self._check_at = 0.0
+        self._tell_at = 0.0
         for job_id in job_ids:
             self.add(job_id)
 
@@ -68,6 +70,14 @@ class Wait:
         self._check_at = now + (CHECK_MANY_S if len(self._left) > MANY else CHECK_S)
         self._unknown = []
         return list(self._left)
+
+    def is_time_to_tell(self) -> bool:
+        """Whether who waits should hear how far the jobs are: not at each step of every other."""
+        now = time.monotonic()
+        is_due = now >= self._tell_at
+        if is_due:
+            self._tell_at = now + TELL_S
+        return is_due
 
     def end(self, job_ids: Iterable[str]) -> list[str]:
         """Those of the jobs that were followed until now, and have ended."""
