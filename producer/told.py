@@ -1,6 +1,7 @@
 """What callers are told of a failure: no address of Redis or of the store is their matter."""
 
 from crossmodal.errors import (
+    BlobNotFound,
     BrokerFull,
     BrokerNotTrusted,
     BrokerRefused,
@@ -27,10 +28,16 @@ def told(code: str, message: str) -> str:
 
 def told_error(error: CrossmodalError) -> str:
     """The message of an error for a caller from elsewhere."""
-    if isinstance(error, BrokerUnavailable | StorageUnavailable):
+    if is_outage(error):
         what = "Redis" if isinstance(error, BrokerUnavailable) else "the object store"
         return f"{what} takes nothing now: try again in a moment"
     return told(error.code, str(error))
+
+
+def is_outage(error: CrossmodalError) -> bool:
+    """Whether Redis or the store is away, rather than that something is not in it."""
+    is_ours = isinstance(error, BrokerUnavailable | StorageUnavailable)
+    return is_ours and not isinstance(error, BlobNotFound)
 
 
 def failure_view(failure: Failure | None) -> Failure | None:

@@ -46,7 +46,7 @@ from crossmodal.errors import (
     WrongState,
 )
 from producer.gateway.headers import secure
-from producer.told import told_error
+from producer.told import is_outage, told_error
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def fault_of(error: CrossmodalError) -> Fault:
     if status in (429, 503) or isinstance(error, ResultTimeout):
         wait_s = error.retry_after_s if isinstance(error, QueueFull) else RETRY_S
         headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
-    if isinstance(error, BrokerUnavailable | StorageUnavailable):
+    if is_outage(error):
         log.warning("%s: %s", error.code, error)  # with addresses, which are nobody else's matter
     return Fault(status, error.code, told_error(error), error.retryable, headers, error)
 

@@ -1,19 +1,21 @@
 """`crossmodal mcp`: the queue as tools of agents."""
 
+import logging
+import os
+import signal
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import anyio
 import typer
 import uvicorn
+from anyio.abc import TaskStatus
 from mcp.server.stdio import stdio_server
 
 from crossmodal import logs, tracing
 from crossmodal.console import errors_to_exit_status
 from crossmodal.errors import InvalidSetting
-from crossmodal.processes import treat_sigterm_as_interrupt
 from crossmodal.settings import Settings, load_settings
 from producer.callers import needs_keys
 from producer.mcp.desk import AgentsClient, Desk
@@ -93,15 +95,28 @@ def _check_unused(**options: object) -> None:
 
 def _serve_stdio(settings: Settings, folders: Sequence[Path], patience_s: float) -> None:
     async def serve() -> None:
-        async with AgentsClient(settings) as client:
+        async with AgentsClient(settings) as client, anyio.create_task_group() as tasks:
+            serving = await tasks.start(_until_told)
             desk = Desk(client, patience_s=patience_s, folders=folders)
             server = make_server(desk, anybody, is_public=False)
             async with stdio_server() as (reads, writes):
-                await server.run(reads, writes, server.create_initialization_options())
+                with serving:
+                    await server.run(reads, writes, server.create_initialization_options())
+                if serving.cancel_called:  # calls have ended, and their jobs were canceled
+                    logging.shutdown()
+                    os._exit(0)  # a thread reads standard input, which nothing else interrupts
+            tasks.cancel_scope.cancel()
 
-    treat_sigterm_as_interrupt()
-    with suppress(KeyboardInterrupt):
-        anyio.run(serve)
+    anyio.run(serve)
+
+
+async def _until_told(*, task_status: TaskStatus[anyio.CancelScope]) -> None:
+    """Start with a scope that is canceled when this process is told to end."""
+    serving = anyio.CancelScope()
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started(serving)
+        async for _ in signals:
+            serving.cancel()
 
 
 def _serve_http(

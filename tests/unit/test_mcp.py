@@ -280,7 +280,7 @@ def test_who_only_looks_cancels_nothing(settings: Settings, hand: Hand) -> None:
     job = hand.client.txt2img("a")
     told = asyncio.Event()
 
-    async def listen(*_: object) -> None:
+    async def listen(progress: float, total: float | None, message: str | None) -> None:
         told.set()
 
     async def main() -> None:
@@ -352,6 +352,7 @@ def test_what_is_wrong_is_refused_by_name(settings: Settings, hand: Hand) -> Non
 
 
 def test_models_are_listed_with_their_params(settings: Settings, hand: Hand) -> None:
+    given: dict[str, Any]
     for given in ({}, {"model": "fast"}):
         [model] = json.loads(said(call(settings, "models", given)))
         assert (model["name"], model["aliases"], model["state"]) == ("turbo", ["fast"], "absent")
@@ -388,7 +389,6 @@ def test_jobs_belong_to_a_key(settings: Settings, hand: Hand) -> None:
 
 
 def test_callers_from_elsewhere_are_told_no_addresses(settings: Settings) -> None:
-    away = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1", "storage_url": "x:"})
     away = Settings(**{**settings.model_dump(), "broker_url": "redis://127.0.0.1:1"})
     near = call(away, "models", {})
     assert (error(near)[0], "127.0.0.1:1" in said(near)) == (BrokerUnavailable.code, True)

@@ -1,0 +1,121 @@
+"""Clients of MCP against `crossmodal mcp`: on stdin and stdout, and over HTTP with keys."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from crossmodal.jobs.record import JobState
+from crossmodal.local.stack import Stack
+from crossmodal.local.valkey import free_port
+from crossmodal.processes import python_module
+from tests.clients.conftest import SCRIPTS, World
+from tests.clients.environments import node_with, python_with
+from tests.waiting import until
+
+WAIT_S = 30
+PYTHON = partial(python_with, "mcp")
+
+
+def command(world: World, *options: str) -> dict[str, object]:
+    """How a client is told to start a server of its own."""
+    program, *args = python_module("crossmodal.cli", "mcp", *options)
+    return {"command": program, "args": args, "env": world.env}
+
+
+@pytest.fixture(scope="module")
+def url(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a server that asks for keys."""
+    port, log = free_port(), tmp_path_factory.mktemp("mcp") / "log"
+    argv = python_module("crossmodal.cli", "mcp", "--http", "--keys", "--port", str(port))
+    with log.open("wb") as output, Stack(world.env, output) as stack:
+        child = stack.start("mcp", argv, 20)
+        url = f"http://127.0.0.1:{port}/mcp"
+        until(lambda: listens(url) or not child.is_alive, WAIT_S)
+        assert child.is_alive, log.read_text()
+        yield url
+
+
+def listens(url: str) -> bool:
+    try:
+        return httpx2.post(url, trust_env=False).status_code == 401
+    except httpx2.TransportError:
+        return False
+
+
+def states(world: World, prompt: str, owner: str) -> list[JobState]:
+    jobs = world.client.jobs(owner).jobs
+    return [job.state for job in jobs if job.params.get("prompt") == prompt]
+
+
+def test_over_stdio(world: World) -> None:
+    world.run(PYTHON(), "mcp_agent.py", json.dumps(command(world)), "left by stdio")
+    until(lambda: states(world, "left by stdio", "") == [JobState.CANCELED] * 2, WAIT_S)
+
+
+def test_over_http_with_keys(world: World, url: str) -> None:
+    owner = world.token.split("_")[1]
+    world.run(PYTHON(), "mcp_agent.py", url, "left by http")
+    until(lambda: states(world, "left by http", owner) == [JobState.CANCELED] * 2, WAIT_S)
+    assert states(world, "left by http", "") == []
+
+
+def test_a_client_that_dies_leaves_no_running_job(world: World) -> None:
+    """The server that it had started sees that its input has ended."""
+    argv = [PYTHON(), SCRIPTS / "mcp_draw.py", json.dumps(command(world)), "died"]
+    agent = subprocess.Popen(argv, env=world.variables)
+    try:
+        until(lambda: states(world, "died", "") == [JobState.RUNNING], WAIT_S)
+    finally:
+        agent.kill()
+        agent.wait()
+    until(lambda: states(world, "died", "") == [JobState.CANCELED], WAIT_S)
+
+
+def test_a_server_that_is_told_to_end_leaves_no_running_job(world: World) -> None:
+    started = command(world)
+    with subprocess.Popen(
+        [str(started["command"]), *python_module("crossmodal.cli", "mcp")[1:]],
+        env=world.variables | world.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as server:  # fmt: skip
+        assert server.stdin is not None
+        for message in handshake("told to end"):
+            server.stdin.write(json.dumps(message) + "\n")
+        server.stdin.flush()
+        until(lambda: states(world, "told to end", "") == [JobState.RUNNING], WAIT_S)
+        server.terminate()
+        until(lambda: states(world, "told to end", "") == [JobState.CANCELED], WAIT_S)
+        assert server.wait(WAIT_S) == 0
+
+
+def handshake(prompt: str) -> Iterator[dict[str, object]]:
+    """What a client of an earlier protocol sends until it waits for a picture."""
+    arguments = {"prompt": prompt, "model": "sketcher", "params": {"steps": 200}}
+    yield {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-06-18", "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    }}  # fmt: skip
+    yield {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    params = {"name": "draw", "arguments": arguments}
+    yield {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
+
+
+def test_the_inspector(world: World, url: str, tmp_path: Path) -> None:
+    folder = node_with("@modelcontextprotocol/inspector")
+    config = tmp_path / "mcp.json"
+    config.write_text(json.dumps({"mcpServers": {"pictures": command(world)}}))
+    inspector = [folder / "node_modules/.bin/mcp-inspector", "--cli"]
+    here = [*inspector, "--config", config, "--server", "pictures"]
+    header = f"Authorization: Bearer {world.token}"
+    there = [*inspector, url, "--transport", "http", "--header", header]
+    for way in (here, there):
+        tools = json.loads(world.run(*way, "--method", "tools/list"))["tools"]
+        assert "draw" in [tool["name"] for tool in tools]
+        asked = ("--method", "tools/call", "--tool-name", "draw", "--tool-arg", "prompt=a red star")
+        text, picture = json.loads(world.run(*way, *asked))["content"]
+        assert text["text"].startswith("job: ")
+        assert (picture["type"], picture["mimeType"]) == ("image", "image/png")
