@@ -66,7 +66,7 @@ def test_over_http_with_keys(world: World, url: str) -> None:
 
 def test_a_client_that_dies_leaves_no_running_job(world: World) -> None:
     """The server that it had started sees that its input has ended."""
-    argv = [PYTHON(), SCRIPTS / "mcp_draw.py", json.dumps(command(world)), "died"]
+    argv: list[str | Path] = [PYTHON(), SCRIPTS / "mcp_draw.py", json.dumps(command(world)), "died"]
     agent = subprocess.Popen(argv, env=world.variables)
     try:
         until(lambda: states(world, "died", "") == [JobState.RUNNING], WAIT_S)
@@ -77,10 +77,9 @@ def test_a_client_that_dies_leaves_no_running_job(world: World) -> None:
 
 
 def test_a_server_that_is_told_to_end_leaves_no_running_job(world: World) -> None:
-    started = command(world)
     with subprocess.Popen(
-        [str(started["command"]), *python_module("crossmodal.cli", "mcp")[1:]],
-        env=world.variables | world.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        python_module("crossmodal.cli", "mcp"), env=world.variables | world.env, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as server:  # fmt: skip
         assert server.stdin is not None
         for message in handshake("told to end"):
@@ -105,17 +104,16 @@ def handshake(prompt: str) -> Iterator[dict[str, object]]:
 
 
 def test_the_inspector(world: World, url: str, tmp_path: Path) -> None:
-    folder = node_with("@modelcontextprotocol/inspector")
+    folder = node_with("@modelcontextprotocol/inspector@2")
     config = tmp_path / "mcp.json"
     config.write_text(json.dumps({"mcpServers": {"pictures": command(world)}}))
-    inspector = [folder / "node_modules/.bin/mcp-inspector", "--cli"]
-    here = [*inspector, "--config", config, "--server", "pictures"]
-    header = f"Authorization: Bearer {world.token}"
-    there = [*inspector, url, "--transport", "http", "--header", header]
+    inspector = (folder / "node_modules/.bin/mcp-inspector", "--cli")
+    here: tuple[str | Path, ...] = ("--config", config, "--server", "pictures")
+    there = (url, "--transport", "http", "--header", f"Authorization: Bearer {world.token}")
     for way in (here, there):
-        tools = json.loads(world.run(*way, "--method", "tools/list"))["tools"]
-        assert "draw" in [tool["name"] for tool in tools]
+        listed = world.run(*inspector, *way, "--method", "tools/list", "--strict")
+        assert "draw" in [tool["name"] for tool in json.loads(listed)["tools"]]
         asked = ("--method", "tools/call", "--tool-name", "draw", "--tool-arg", "prompt=a red star")
-        text, picture = json.loads(world.run(*way, *asked))["content"]
+        text, picture = json.loads(world.run(*inspector, *way, *asked))["content"]
         assert text["text"].startswith("job: ")
         assert (picture["type"], picture["mimeType"]) == ("image", "image/png")

@@ -316,7 +316,7 @@ def test_a_job_that_failed_says_why(settings: Settings, hand: Hand) -> None:
     assert line(found, "failure") == "unknown_words: no word of 'zorg' is known"
 
 
-WRONG = [
+WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("draw", {}, "invalid_params", "prompt: Field required"),
     ("draw", {"prompt": ""}, "invalid_prompt", "is empty"),
     ("draw", {"prompt": "a", "count": 99}, "invalid_params", "count"),
@@ -349,6 +349,16 @@ def test_what_is_wrong_is_refused_by_name(settings: Settings, hand: Hand) -> Non
 
     asyncio.run(main())
     assert hand.jobs() == []
+
+
+def test_a_full_queue_is_said_to_be_one(settings: Settings, hand: Hand) -> None:
+    narrow = settings.model_copy(update={"max_queue_length": 1})
+    given = {"prompt": "a", "wait": False}
+    assert not call(narrow, "draw", given).is_error
+    found = call(narrow, "draw", given)
+    assert error(found)[0] == "queue_full"
+    assert found.structured_content is not None
+    assert found.structured_content["retryable"] is True
 
 
 def test_models_are_listed_with_their_params(settings: Settings, hand: Hand) -> None:
