@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from socket import socket
 from typing import Annotated
 
 import anyio
@@ -23,6 +24,7 @@ from producer.mcp.http import Keys, anybody, make_app
 from producer.mcp.server import make_server
 
 PATIENCE_S = 45.0  # clients of the official SDKs give up after 60, and then the job is canceled
+MOST_CONNECTIONS = 5_000
 STOP_S = 10  # for calls that are being answered
 HOST = "127.0.0.1"
 PORT = 8001
@@ -134,9 +136,22 @@ def _serve_http(
     desk = Desk(client, patience_s=patience_s)
     server = make_server(desk, anybody if found is None else found.of, is_public=True)
     app = make_app(server, settings, found, [host, *names])
-    running = uvicorn.Server(uvicorn.Config(
+    running = _Server(desk, uvicorn.Config(
         app, host=host, port=port, log_config=None, access_log=False, http="h11",
+        limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=STOP_S, server_header=False,
     ))  # fmt: skip
     running.run()
     raise typer.Exit(0 if running.started else 1)
+
+
+class _Server(uvicorn.Server):
+    """Ends what waits when it is told to stop, while there is time to cancel its jobs."""
+
+    def __init__(self, desk: Desk, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._desk = desk
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        self._desk.waits.end()
+        await super().shutdown(sockets)

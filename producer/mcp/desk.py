@@ -23,7 +23,7 @@ from producer.mcp import answers
 from producer.mcp.answers import Content
 from producer.mcp.arguments import Ask, Cancel, Describe, DescribeFile, Draw, ListModels
 from producer.mcp.folders import read_picture
-from producer.mcp.waiting import Report, ended, own_ended
+from producer.mcp.waiting import Report, Waits, ended, own_ended
 from producer.place import place
 
 
@@ -54,6 +54,7 @@ class Desk:
     ) -> None:
         self.client = client
         self.folders = tuple(folders)
+        self.waits = Waits()
         self._patience_s = patience_s
 
     async def draw(self, given: Draw, call: Call) -> Content:
@@ -71,7 +72,8 @@ class Desk:
     async def job(self, given: Ask, call: Call) -> Content:
         job = await own_record(given.job, call.key.id, self.client)
         if given.wait and not job.state.is_terminal:
-            job = await ended(self.client, job.id, self._patience_s, call.report) or job
+            waiting = ended(self.client, job.id, self._patience_s, call.report)
+            job = await self.waits.one(waiting) or job
         return await self._found(job)
 
     async def cancel(self, given: Cancel, call: Call) -> Content:
@@ -89,7 +91,8 @@ class Desk:
             handle = await self.client.submit(params, origin=call.origin)
         if not wait:
             return await self._going_on(handle.id)
-        job = await own_ended(self.client, handle.id, self._patience_s, call.report)
+        waiting = own_ended(self.client, handle.id, self._patience_s, call.report)
+        job = await self.waits.one(waiting)
         return await (self._going_on(handle.id) if job is None else answers.made(job, self.client))
 
     async def _found(self, job: Job) -> Content:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from crossmodal.errors import ResultTimeout
+from crossmodal.errors import BrokerUnavailable, ResultTimeout
 from crossmodal.jobs.record import Job, JobStatus
 from producer.aio import AsyncClient
 from producer.leaving import cancel_left
@@ -66,3 +66,25 @@ async def own_ended(
     except anyio.get_cancelled_exc_class():
         await cancel_left(client, job_id)
         raise
+
+
+class Waits:
+    """All that wait here, so that they can be told that this server ends."""
+
+    def __init__(self) -> None:
+        self._scopes: set[anyio.CancelScope] = set()
+
+    async def one(self, waiting: Awaitable[Job | None]) -> Job | None:
+        """What somebody waits for. Raises `BrokerUnavailable` where the server ends before it."""
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                return await waiting
+            finally:
+                self._scopes.discard(scope)
+        raise BrokerUnavailable("this server is being stopped: ask again in a moment")
+
+    def end(self) -> None:
+        """Have all of them end now, and their own jobs be canceled."""
+        for scope in list(self._scopes):
+            scope.cancel()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +13,13 @@ import pytest
 from crossmodal.jobs.record import JobState
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port
-from crossmodal.processes import python_module
+from crossmodal.processes import Child, python_module
 from tests.clients.conftest import SCRIPTS, World
 from tests.clients.environments import node_with, python_with
 from tests.waiting import until
 
 WAIT_S = 30
+CANCEL_S = 5  # until what nobody waits for is canceled
 PYTHON = partial(python_with, "mcp")
 
 
@@ -30,14 +32,20 @@ def command(world: World, *options: str) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def url(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Of a server that asks for keys."""
-    port, log = free_port(), tmp_path_factory.mktemp("mcp") / "log"
+    with serving(world, tmp_path_factory.mktemp("mcp") / "log") as (url, _):
+        yield url
+
+
+@contextmanager
+def serving(world: World, log: Path) -> Iterator[tuple[str, Child]]:
+    port = free_port()
     argv = python_module("crossmodal.cli", "mcp", "--http", "--keys", "--port", str(port))
     with log.open("wb") as output, Stack(world.env, output) as stack:
         child = stack.start("mcp", argv, 20)
         url = f"http://127.0.0.1:{port}/mcp"
         until(lambda: listens(url) or not child.is_alive, WAIT_S)
         assert child.is_alive, log.read_text()
-        yield url
+        yield url, child
 
 
 def listens(url: str) -> bool:
@@ -53,27 +61,35 @@ def states(world: World, prompt: str, owner: str) -> list[JobState]:
 
 
 def test_over_stdio(world: World) -> None:
-    world.run(PYTHON(), "mcp_agent.py", json.dumps(command(world)), "left by stdio")
+    server, _ = where(world, "", "stdio")
+    world.run(PYTHON(), "mcp_agent.py", server, "left by stdio")
     until(lambda: states(world, "left by stdio", "") == [JobState.CANCELED] * 2, WAIT_S)
 
 
 def test_over_http_with_keys(world: World, url: str) -> None:
-    owner = world.token.split("_")[1]
+    _, owner = where(world, url, "http")
     world.run(PYTHON(), "mcp_agent.py", url, "left by http")
     until(lambda: states(world, "left by http", owner) == [JobState.CANCELED] * 2, WAIT_S)
     assert states(world, "left by http", "") == []
 
 
-def test_a_client_that_dies_leaves_no_running_job(world: World) -> None:
-    """The server that it had started sees that its input has ended."""
-    argv: list[str | Path] = [PYTHON(), SCRIPTS / "mcp_draw.py", json.dumps(command(world)), "died"]
+@pytest.mark.parametrize("way", ["stdio", "http"])
+def test_a_client_that_dies_leaves_no_running_job(world: World, url: str, way: str) -> None:
+    server, owner = where(world, url, way)
+    argv: list[str | Path] = [PYTHON(), SCRIPTS / "mcp_draw.py", server, f"died by {way}"]
     agent = subprocess.Popen(argv, env=world.variables)
     try:
-        until(lambda: states(world, "died", "") == [JobState.RUNNING], WAIT_S)
+        until(lambda: states(world, f"died by {way}", owner) == [JobState.RUNNING], WAIT_S)
     finally:
         agent.kill()
         agent.wait()
-    until(lambda: states(world, "died", "") == [JobState.CANCELED], WAIT_S)
+    until(lambda: states(world, f"died by {way}", owner) == [JobState.CANCELED], CANCEL_S)
+
+
+def where(world: World, url: str, way: str) -> tuple[str, str]:
+    """A server as the scripts are told of it, and whose its jobs are."""
+    own = json.dumps(command(world))
+    return (own, "") if way == "stdio" else (url, world.token.split("_")[1])
 
 
 def test_a_server_that_is_told_to_end_leaves_no_running_job(world: World) -> None:
@@ -87,8 +103,20 @@ def test_a_server_that_is_told_to_end_leaves_no_running_job(world: World) -> Non
         server.stdin.flush()
         until(lambda: states(world, "told to end", "") == [JobState.RUNNING], WAIT_S)
         server.terminate()
-        until(lambda: states(world, "told to end", "") == [JobState.CANCELED], WAIT_S)
+        until(lambda: states(world, "told to end", "") == [JobState.CANCELED], CANCEL_S)
         assert server.wait(WAIT_S) == 0
+
+
+def test_a_server_over_http_that_is_told_to_end_leaves_no_running_job(
+    world: World, tmp_path: Path
+) -> None:
+    with serving(world, tmp_path / "log") as (url, child):
+        argv: list[str | Path] = [PYTHON(), SCRIPTS / "mcp_draw.py", url, "ended over http"]
+        owner = world.token.split("_")[1]
+        with subprocess.Popen(argv, env=world.variables, stderr=subprocess.DEVNULL):
+            until(lambda: states(world, "ended over http", owner) == [JobState.RUNNING], WAIT_S)
+            child.stop(20)
+            until(lambda: states(world, "ended over http", owner) == [JobState.CANCELED], WAIT_S)
 
 
 def handshake(prompt: str) -> Iterator[dict[str, object]]:
