@@ -4,7 +4,7 @@ Nothing here raises, and nothing takes long: what cannot be read in time is left
 """
 
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
 from html import escape
@@ -15,7 +15,6 @@ from typing import Any, Protocol, TypeVar
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.record import (
     Failure,
-    GeneratedCaption,
     ItemResult,
     Job,
     JobResult,
@@ -31,7 +30,7 @@ MOST_BYTES = 16_000_000  # of all pictures together, which a notebook's file has
 
 FIGURE = Template(
     '<figure style="display:inline-block;margin:0 1em 1em 0;vertical-align:top">'
-    '<img src="data:$type;base64,$data" alt="$about" style="max-width:100%;max-height:32em">'
+    '<img src="data:$type;base64,$data" alt="$alt" style="max-width:100%;max-height:32em">'
     "<figcaption>$about</figcaption></figure>"
 )
 LINE = Template("<div>$text</div>")
@@ -110,7 +109,7 @@ def _job(client: Looks, job_id: str) -> str:
 def _result(found: Result, read: Read) -> str:
     about = _about(found)
     if found.captions:
-        shown = [_picture(read, _shown_to(found), _captions(found.captions))]
+        shown = [_picture(read, _shown_to(found), [one.text for one in found.captions])]
     else:
         shown = list(_pictures(found, read, about))
     return "".join([*(one for one in shown if one), *map(_line, _lines(found))])
@@ -125,16 +124,17 @@ def _pictures(found: Result, read: Read, about: str) -> Iterable[str]:
             yield _line(f"{len(found.images) - i} more: {image.key} …")
             return
         left -= size
-        yield _picture(read, image, escape(about + seed))
+        yield _picture(read, image, [about + seed])
 
 
-def _picture(read: Read, image: BlobRef | None, about: str) -> str:
-    """A picture with what is said of it, which is HTML; without the picture where it has gone."""
+def _picture(read: Read, image: BlobRef | None, about: Sequence[str]) -> str:
+    """A picture with what is said of it; that alone where the picture has gone."""
+    said = "<br>".join(map(escape, about))
     data = b"" if image is None else _read(read, image)
     if not data:
-        return LINE.substitute(text=about)
+        return LINE.substitute(text=said)
     encoded = base64.b64encode(data).decode()
-    return FIGURE.substitute(type=media_type(data), data=encoded, about=about)
+    return FIGURE.substitute(type=media_type(data), data=encoded, alt=escape(about[0]), about=said)
 
 
 def _read(read: Read, image: BlobRef) -> bytes:
@@ -162,10 +162,6 @@ def _about(found: Result) -> str:
     if isinstance(found, ItemResult):
         return found.custom_id
     return f"{found.params.get('prompt', found.job)} — {found.model}"
-
-
-def _captions(captions: Iterable[GeneratedCaption]) -> str:
-    return "<br>".join(escape(caption.text) for caption in captions)
 
 
 def _lines(found: Result) -> Iterable[str]:

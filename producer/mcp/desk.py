@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 
-from crossmodal.errors import InvalidParams
+from crossmodal.errors import BrokerUnavailable, InvalidParams
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Job, JobState
@@ -103,7 +103,11 @@ class Desk:
         return answers.without_result(job)
 
     async def _going_on(self, job_id: str) -> Content:
-        return answers.going_on(job_id, place(await self.client.status(job_id)))
+        try:
+            words = place(await self.client.status(job_id))
+        except BrokerUnavailable:  # whoever has the id can ask later
+            words = "not known now, for Redis cannot be asked"
+        return answers.going_on(job_id, words)
 
     async def _picture(self, given: Describe, key: ApiKey) -> BlobRef:
         """The picture in the store. Raises what is wrong with it."""

@@ -10,6 +10,8 @@ from producer.aio import AsyncClient
 from producer.leaving import cancel_left
 from producer.place import place
 
+AGAIN_S = 1.0  # after which Redis is asked again, where it was away
+
 Report = Callable[[float, float | None, str], Awaitable[None]]
 """Sends one notification: how far it is, of how much, in words."""
 
@@ -44,16 +46,28 @@ class Progress:
 
 
 async def ended(client: AsyncClient, job_id: str, patience_s: float, report: Report) -> Job | None:
-    """The job once it has ended; None where that takes longer than anybody waits."""
+    """The job once it has ended; None where that takes longer than anybody waits.
+
+    While Redis is away, it is asked again for as long.
+    """
     progress = Progress(report)
-    try:
-        wait = await client.run(client.calls.wait([job_id], patience_s))
-        while wait:
-            if wait.is_time_to_tell():
-                await progress.tell(await client.status(job_id))
-            await client.run(client.calls.more_ended(wait))
-    except ResultTimeout:
-        return None
+    until = anyio.current_time() + patience_s
+    while (left_s := until - anyio.current_time()) > 0:
+        try:
+            return await _followed(client, job_id, left_s, progress)
+        except ResultTimeout:
+            return None
+        except BrokerUnavailable:
+            await anyio.sleep(min(AGAIN_S, left_s))
+    return None
+
+
+async def _followed(client: AsyncClient, job_id: str, left_s: float, progress: Progress) -> Job:
+    wait = await client.run(client.calls.wait([job_id], left_s))
+    while wait:
+        if wait.is_time_to_tell():
+            await progress.tell(await client.status(job_id))
+        await client.run(client.calls.more_ended(wait))
     return await client.record(job_id)
 
 

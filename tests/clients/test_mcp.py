@@ -1,11 +1,14 @@
 """Clients of MCP against `crossmodal mcp`: on stdin and stdout, and over HTTP with keys."""
 
+import base64
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -18,6 +21,7 @@ from tests.clients.conftest import SCRIPTS, World
 from tests.clients.environments import node_with, python_with
 from tests.waiting import until
 
+ROOT = Path(__file__).parents[2]
 WAIT_S = 30
 CANCEL_S = 5  # until what nobody waits for is canceled
 PYTHON = partial(python_with, "mcp")
@@ -131,12 +135,26 @@ def handshake(prompt: str) -> Iterator[dict[str, object]]:
     yield {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
 
 
+def config_of_the_docs(world: World, folder: Path) -> dict[str, Any]:
+    """What the page tells desktop clients, with places that there are here."""
+    page = (ROOT / "docs/clients.md").read_text()
+    [text] = re.findall(r"```json\n(.*?)```", page.partition("## Agents (MCP)")[2], re.DOTALL)
+    config: dict[str, Any] = json.loads(text)
+    server = config["mcpServers"]["crossmodal"]
+    assert server["command"] == "crossmodal"
+    program, *module = python_module("crossmodal.cli")
+    args = [str(folder) if arg.startswith("/") else arg for arg in server["args"]]
+    assert server["env"].keys() <= world.env.keys()
+    server |= {"command": program, "args": [*module, *args], "env": world.env}
+    return config
+
+
 def test_the_inspector(world: World, url: str, tmp_path: Path) -> None:
     folder = node_with("@modelcontextprotocol/inspector@2")
     config = tmp_path / "mcp.json"
-    config.write_text(json.dumps({"mcpServers": {"pictures": command(world)}}))
+    config.write_text(json.dumps(config_of_the_docs(world, tmp_path)))
     inspector = (folder / "node_modules/.bin/mcp-inspector", "--cli")
-    here: tuple[str | Path, ...] = ("--config", config, "--server", "pictures")
+    here: tuple[str | Path, ...] = ("--config", config, "--server", "crossmodal")
     there = (url, "--transport", "http", "--header", f"Authorization: Bearer {world.token}")
     for way in (here, there):
         listed = world.run(*inspector, *way, "--method", "tools/list", "--strict")
@@ -145,3 +163,7 @@ def test_the_inspector(world: World, url: str, tmp_path: Path) -> None:
         text, picture = json.loads(world.run(*inspector, *way, *asked))["content"]
         assert text["text"].startswith("job: ")
         assert (picture["type"], picture["mimeType"]) == ("image", "image/png")
+    (tmp_path / "star.png").write_bytes(base64.b64decode(picture["data"]))
+    asked = ("--method", "tools/call", "--tool-name", "describe", "--tool-arg", "path=star.png")
+    [text] = json.loads(world.run(*inspector, *here, *asked))["content"]
+    assert "\ncaption: " in text["text"]

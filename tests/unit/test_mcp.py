@@ -26,10 +26,12 @@ from producer import Client
 from producer.callers import needs_keys
 from producer.fake.worker import FakeWorker, plain_captions, plain_pictures
 from producer.mcp.desk import AgentsClient, Desk
-from producer.mcp.http import Keys, make_app
+from producer.mcp.http import Keys, anybody, make_app
 from producer.mcp.server import Context, make_server
 from producer.mcp.waiting import Progress as Told
 from producer.png import write_png
+from tests.conftest import settings_of, stack_environment
+from tests.servers import start_server
 
 WAIT_S = 20.0
 PNG = write_png(b"\xff\0\0" * 64, 8, 8, 3)
@@ -295,6 +297,43 @@ def test_who_only_looks_cancels_nothing(settings: Settings, hand: Hand) -> None:
     asyncio.run(main())
 
 
+def test_who_waits_outlasts_a_restart_of_redis(tmp_path: Path) -> None:
+    server = start_server(tmp_path / "valkey", is_safe=True)
+    settings = settings_of(stack_environment(server.port, tmp_path))
+
+    async def main(hand: Hand) -> CallToolResult:
+        async def work() -> None:
+            await hand.next()
+            await asyncio.to_thread(server.stop)
+            restarted.append(await asyncio.to_thread(start_server, tmp_path / "valkey", port))
+            await hand.run()
+
+        async with agent(settings) as client:
+            return await beside(work(), client.call_tool("draw", {"prompt": "a"}))
+
+    port, restarted = server.port, [server]
+    with Client(settings) as client:
+        found = asyncio.run(main(Hand(client)))
+        assert len(pictures(found)) == 1
+        assert len(client.jobs().jobs) == 1
+    restarted[-1].stop()
+
+
+def test_who_waits_is_told_when_the_server_ends(settings: Settings, hand: Hand) -> None:
+    async def main() -> CallToolResult:
+        async with AgentsClient(settings) as client:
+            desk = Desk(client, patience_s=WAIT_S)
+            async with Agent(make_server(desk, anybody, is_public=False)) as found:
+                asked = asyncio.create_task(found.call_tool("draw", {"prompt": "a"}))
+                await hand.next()
+                desk.waits.end()
+                return await asked
+
+    code, message = error(asyncio.run(main()))
+    assert (code, "is being stopped" in message) == (BrokerUnavailable.code, True)
+    assert [job.state for job in hand.jobs()] == [JobState.CANCELED]
+
+
 def test_a_job_is_canceled_by_its_own_tool(settings: Settings, hand: Hand) -> None:
     job = hand.client.txt2img("a")
     assert line(call(settings, "cancel", {"job": job.id}), "state") == "canceled"
@@ -421,10 +460,7 @@ async def posting(settings: Settings, *names: str, with_keys: bool) -> AsyncIter
     async with AgentsClient(settings) as client:
         keys = Keys(client) if with_keys else None
 
-        async def who(_: Context) -> ApiKey:
-            return ANYBODY
-
-        server = make_server(Desk(client, patience_s=1), who, is_public=True)
+        server = make_server(Desk(client, patience_s=1), anybody, is_public=True)
         app = make_app(server, settings, keys, names)
         transport = httpx2.ASGITransport(app=app)
         async with (
