@@ -29,9 +29,9 @@ MOST_S = 5.0  # that a notebook waits for what it shows
 MOST_BYTES = 16_000_000  # of all pictures together, which a notebook's file has in it
 
 FIGURE = Template(
-    '<figure style="display:inline-block;margin:0 1em 1em 0;vertical-align:top">'
+    '<figure style="display:inline-table;min-width:12em;margin:0 1em 1em 0;vertical-align:top">'
     '<img src="data:$type;base64,$data" alt="$alt" style="max-width:100%;max-height:32em">'
-    "<figcaption>$about</figcaption></figure>"
+    '<figcaption style="display:table-caption;caption-side:bottom">$about</figcaption></figure>'
 )
 LINE = Template("<div>$text</div>")
 STATE = Template("<div><code>$id</code> $words $bar</div>")

@@ -312,11 +312,13 @@ def test_who_waits_outlasts_a_restart_of_redis(tmp_path: Path) -> None:
             return await beside(work(), client.call_tool("draw", {"prompt": "a"}))
 
     port, restarted = server.port, [server]
-    with Client(settings) as client:
-        found = asyncio.run(main(Hand(client)))
-        assert len(pictures(found)) == 1
-        assert len(client.jobs().jobs) == 1
-    restarted[-1].stop()
+    try:
+        with Client(settings) as client:
+            found = asyncio.run(main(Hand(client)))
+            assert len(pictures(found)) == 1
+            assert len(client.jobs().jobs) == 1
+    finally:
+        restarted[-1].stop()
 
 
 def test_who_waits_is_told_when_the_server_ends(settings: Settings, hand: Hand) -> None:
