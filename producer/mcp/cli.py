@@ -31,46 +31,41 @@ PORT = 8001
 ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened at
 
 
+Http = Annotated[
+    bool, typer.Option("--http", help="Serve over HTTP at /mcp, not on stdin and stdout.")
+]
+Host = Annotated[
+    str | None, typer.Option(metavar="IP", help=f"Of --http: address to listen at ({HOST}).")
+]
+Port = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, max=65_535, help=f"Of --http: port to listen at ({PORT})."),
+]
+NeedsKeys = Annotated[
+    bool | None,
+    typer.Option("--keys/--no-keys", help="Of --http: ask for API keys (by default only where not "
+                 "on loopback)."),
+]  # fmt: skip
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--name", metavar="HOST", help="Of --http: a name that it is called by, as "
+                 "mcp.example.com; no other is answered to."),
+]  # fmt: skip
+Folders = Annotated[
+    list[Path] | None,
+    typer.Option("--folder", metavar="DIR", exists=True, file_okay=False, help="Let `describe` "
+                 "read pictures below this folder; not with --http."),
+]  # fmt: skip
+Patience = Annotated[
+    float,
+    typer.Option("--patience", metavar="SECONDS", min=1, help="How long a tool waits, before it "
+                 "says the id of a job that goes on."),
+]  # fmt: skip
+
+
 def mcp(
-    http: Annotated[
-        bool, typer.Option("--http", help="Serve over HTTP at /mcp, not on stdin and stdout.")
-    ] = False,
-    host: Annotated[
-        str | None, typer.Option(metavar="IP", help=f"Of --http: address to listen at ({HOST}).")
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, max=65_535, help=f"Of --http: port ({PORT})."),
-    ] = None,
-    keys: Annotated[
-        bool | None,
-        typer.Option(
-            "--keys/--no-keys",
-            help="Of --http: ask for API keys (by default only where not on loopback).",
-        ),
-    ] = None,
-    names: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--name", metavar="HOST",
-            help="Of --http: a name that it is called by, as mcp.example.com; no other is answered "
-            "to.",
-        ),
-    ] = None,
-    folders: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--folder", metavar="DIR", exists=True, file_okay=False,
-            help="Let `describe` read pictures below this folder; not with --http.",
-        ),
-    ] = None,
-    patience_s: Annotated[
-        float,
-        typer.Option(
-            "--patience", metavar="SECONDS", min=1,
-            help="How long a tool waits, before it says the id of a job that goes on.",
-        ),
-    ] = PATIENCE_S,
+    http: Http = False, host: Host = None, port: Port = None, keys: NeedsKeys = None,
+    names: Names = None, folders: Folders = None, patience_s: Patience = PATIENCE_S,
 ) -> None:  # fmt: skip
     """Serve jobs to agents as tools (Model Context Protocol)."""
     with errors_to_exit_status():

@@ -1,9 +1,13 @@
 """What notebooks show of jobs and results: HTML, by clients whose jobs are answered in process."""
 
 import base64
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
+from functools import partial
 from html.parser import HTMLParser
 from typing import Any
 
@@ -197,6 +201,40 @@ def test_nothing_is_printed_where_nobody_looks(capfd: pytest.CaptureFixture[str]
     with told(False) as tell:
         assert tell is None
     assert capfd.readouterr() == ("", "")
+
+
+IN_A_TERMINAL = """
+import threading
+
+from crossmodal.testing import FakeClient
+
+client = FakeClient(held=True)
+job = client.txt2img("a")
+threading.Timer(0.5, client.work).start()
+job.result(progress=True)
+"""
+
+
+def test_in_a_terminal_a_line_says_where_the_job_is() -> None:
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_A_TERMINAL], stdin=theirs, stdout=theirs, stderr=theirs,
+        env=os.environ | {"TERM": "xterm"},
+    ) as program:  # fmt: skip
+        os.close(theirs)
+        shown = b"".join(iter(partial(read_some, ours), b"")).decode()
+        assert program.wait(60) == 0, shown
+    os.close(ours)
+    assert "queued, next" in shown
+    assert "succeeded" in shown
+
+
+def read_some(terminal: int) -> bytes:
+    """What a terminal shows next; nothing once its program has ended."""
+    try:
+        return os.read(terminal, 4_096)
+    except OSError:  # as Linux says it
+        return b""
 
 
 def test_text_that_is_no_picture_is_not_embedded() -> None:
