@@ -45,6 +45,7 @@ _USE = {
     "pause": ("producer.follow:pause", "Start nothing more of a queue; what waits stays"),
     "resume": ("producer.follow:resume", "Start a paused queue's jobs again"),
     "gateway": ("producer.gateway.cli:gateway", "Serve jobs over HTTP, with a page at /"),
+    "mcp": ("producer.mcp.cli:mcp", "Serve jobs to agents as tools (MCP)"),
     "keys": ("producer.keys:app", "API keys of the gateway: create, list, revoke"),
     "background": ("worker.background.cli:background", "Send webhooks, run batches of HTTP"),
     "webhooks": ("worker.background.cli:background", "The same as `background`"),
@@ -61,7 +62,7 @@ _USE = {
 }
 EXTRAS = {  # what a command cannot do without, whatever its options
     "up": "worker", "demo": "worker", "worker": "worker", "autoscale": "worker",
-    "flower": "monitor", "gateway": "gateway", "background": "webhooks",
+    "flower": "monitor", "gateway": "gateway", "mcp": "mcp", "background": "webhooks",
     "webhooks": "webhooks", "models": "worker",
     "train": "train", "evaluate": "train",
 }  # fmt: skip

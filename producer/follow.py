@@ -12,7 +12,8 @@ from producer.cli import Out, Timeout, opened
 from producer.client import Client
 from producer.handle import JobHandle
 from producer.outcome import check_out, show_result
-from producer.patience import how_to_go_on, interruptible, place, wait_for
+from producer.patience import how_to_go_on, interruptible, wait_for
+from producer.place import place
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Of a job.")]
 STATES = ", ".join(JobState)

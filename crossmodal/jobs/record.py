@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from crossmodal.errors import CrossmodalError
+from crossmodal.jobs.shown import Shown
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.task import Task
 
@@ -61,7 +62,7 @@ class Timings(_Value):
     total_s: float
 
 
-class JobResult(_Value):
+class JobResult(Shown, _Value):
     """What a succeeded job made."""
 
     job: str
@@ -100,7 +101,7 @@ class Failure(_Value):
         return cls(code=error.code, message=str(error), retryable=error.retryable)
 
 
-class ItemResult(_Value):
+class ItemResult(Shown, _Value):
     """What became of one item of a bulk job; `index` is its place in the message.
 
     The pictures, or captions, or the failure that there are none for.

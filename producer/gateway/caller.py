@@ -7,10 +7,10 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBasic, HTTPBearer
 
 from crossmodal.addresses import LOOPBACK
-from crossmodal.errors import Forbidden, JobNotFound, Unauthorized
+from crossmodal.errors import Forbidden, Unauthorized
 from crossmodal.jobs.access import ANYBODY, ApiKey
 from crossmodal.jobs.record import Job
-from producer.gateway.ownership import may_see, missing
+from producer.gateway.ownership import own_record
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import Urls
 
@@ -104,13 +104,7 @@ Operator = Annotated[ApiKey, Depends(operator)]
 
 async def own_job(job_id: str, key: Caller, services: ServicesOf) -> Job:
     """The job, if it is the caller's; another's is as if it were not there."""
-    try:
-        job = await services.client.record(job_id)
-    except JobNotFound:
-        job = None
-    if job is None or not may_see(key.id, job.owner):
-        raise JobNotFound(missing("job", job_id, key.id))
-    return job
+    return await own_record(job_id, key.id, services.client)
 
 
 OwnJob = Annotated[Job, Depends(own_job)]

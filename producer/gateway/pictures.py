@@ -12,7 +12,7 @@ from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.registry import kind_named
 from crossmodal.net import check_public, fetch
-from producer.gateway.ownership import is_visible, missing
+from producer.gateway.ownership import size_of
 from producer.gateway.requests import ByData, ByKey, ByUrl, JobRequest
 from producer.gateway.services import Services
 from producer.items import ANY_BLOB
@@ -40,7 +40,7 @@ async def _stored(
     if isinstance(image, ByData):
         return await services.call_store(services.sync.upload, image.data, owner=key.id)
     if isinstance(image, ByKey):
-        await services.call_store(check_blob, image.key, key, services)
+        await services.call_store(size_of, image.key, key.id, services.sync)
         return BlobRef(key=image.key)
     settings = services.settings
     services.check_image_urls()
@@ -50,15 +50,6 @@ async def _stored(
         allow_private=settings.allow_private_urls,
     )  # fmt: skip
     return await services.call_store(services.sync.upload, data, owner=key.id)
-
-
-def check_blob(blob: str, key: ApiKey, services: Services) -> int:
-    """The size of a blob that the caller may see. Raises `BlobNotFound` for any other."""
-    visible = is_visible(blob, key.id, services.sync)
-    found = services.sync.storage.head(blob) if visible else None
-    if found is None:
-        raise BlobNotFound(missing("blob", blob, key.id))
-    return found.size
 
 
 async def base64_of(image: ImageRef, services: Services) -> str:

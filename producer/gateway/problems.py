@@ -49,7 +49,7 @@ from crossmodal.errors import (
     is_callers_fault,
 )
 from producer.gateway.headers import secure
-from producer.told import told
+from producer.told import is_outage, told_error
 
 log = logging.getLogger(__name__)
 
@@ -190,12 +190,9 @@ def fault_of(error: CrossmodalError) -> Fault:
     if status in (429, 503) or isinstance(error, ResultTimeout):
         wait_s = error.retry_after_s if isinstance(error, QueueFull) else RETRY_S
         headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
-    detail = told(error.code, str(error))
-    if isinstance(error, BrokerUnavailable | StorageUnavailable) and status == 503:
+    if is_outage(error):
         log.warning("%s: %s", error.code, error)  # with addresses, which are nobody else's matter
-        what = "Redis" if isinstance(error, BrokerUnavailable) else "the object store"
-        detail = f"{what} takes nothing now: try again in a moment"
-    return Fault(status, error.code, detail, error.retryable, headers, error)
+    return Fault(status, error.code, told_error(error), error.retryable, headers, error)
 
 
 def status_of_answer(fault: Fault, wrong: int) -> int:
