@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 
 import anyio
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S = 600.0  # of clients that do not say how long they wait
 CANCEL_S = 5.0  # at most, to cancel what its caller has left
-PATIENCE_HEADER = "x-stainless-read-timeout"  # of the clients that OpenAI generates
+PATIENCE_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")  # of OpenAI's clients
 
 
 async def submit(params: ItemParams, origin: Origin, services: Services, request: Request) -> str:
@@ -30,7 +30,7 @@ async def submit(params: ItemParams, origin: Origin, services: Services, request
     Raises `WaitTooLong` where that one would have gone before it is likely to be started.
     """
     queue = await services.client.queue(kind_of(params).name, params.model)
-    wait_s, limit_s = queue.wait_s(queue.depth), _patience_of(request)
+    wait_s, limit_s = queue.wait_s(queue.depth), patience_of(request.headers)
     if queue.depth and wait_s is not None and wait_s > limit_s:
         raise WaitTooLong(
             f"{queue.depth} jobs wait, which takes {wait_s:.0f} s, and you wait for "
@@ -109,9 +109,12 @@ async def _left(request: Request) -> None:
         continue
 
 
-def _patience_of(request: Request) -> float:
-    try:
-        said = float(request.headers.get(PATIENCE_HEADER, ""))
-    except ValueError:
-        return PATIENCE_S
-    return said if said > 0 else PATIENCE_S
+def patience_of(headers: Mapping[str, str]) -> float:
+    """For how many seconds a caller waits, as far as it says so; the SDK for Python says it
+    otherwise than the others do."""
+    for name in PATIENCE_HEADERS:
+        with suppress(ValueError):
+            said = float(headers.get(name, ""))
+            if said > 0:  # and a number: NaN is not
+                return said
+    return PATIENCE_S
