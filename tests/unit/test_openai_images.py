@@ -12,7 +12,8 @@ from producer.gateway.body import built
 from producer.gateway.openai.images import ImagesRequest, forms_of, translated
 
 Sized: Any = create_model(
-    "Sized", __base__=Txt2ImgParams, width=(int, Field(default=64)), height=(int, Field(default=64)),
+    "Sized", __base__=Txt2ImgParams,
+    width=(int, Field(default=64)), height=(int, Field(default=64)),
     steps=(int, Field(default=2)), style=(str, Field(default="")),
 )  # fmt: skip
 ONE_SIZE, SIZED = schema_of(Txt2ImgParams), schema_of(Sized)
