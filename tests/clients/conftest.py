@@ -136,14 +136,16 @@ def circle(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def full_url(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a gateway of short queues, of which that of the model `away` is full."""
+def full_url(world: World, circle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a gateway of short queues, of which those of the model `away` are full."""
     settings = settings_of(world.env)
-    away = ModelInfo(name="away", version="1", format="code", kinds={"txt2img": ServedKind()})
+    kinds = {"txt2img": ServedKind(), "img2txt": ServedKind()}
+    away = ModelInfo(name="away", version="1", format="code", kinds=kinds)
     with Runner(settings) as runner:
         runner.run(Models(settings).announce([away]))  # by a worker that is no more
     world.client.models(max_age_s=0)
     world.client.txt2img("x", model="away")
+    world.client.img2txt(circle, model="away")
     env = world.env | {"CROSSMODAL_MAX_QUEUE_LENGTH": "1"}
     with running_gateway(env, tmp_path_factory.mktemp("full"), "--keys") as gateway:
         yield gateway.url
