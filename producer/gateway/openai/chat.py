@@ -127,7 +127,7 @@ SCHEMA: dict[str, Any] = {"requestBody": {"required": True, "content": {"applica
     ]}]},
 }}}}  # fmt: skip
 ANSWERS: dict[int | str, dict[str, Any]] = {200: {
-    "model": ChatResponse, "content": {"text/event-stream": {}},
+    "model": ChatResponse, "content": {"text/event-stream": {"schema": {"type": "string"}}},
     "description": "The captions; or, with `stream`, chunks of them.",
 }}  # fmt: skip
 

@@ -111,7 +111,7 @@ SCHEMA: dict[str, Any] = {"requestBody": {"required": True, "content": {"applica
     "example": {"model": "gpt-image-1", "prompt": "a red circle", "n": 1, "seed": 7},
 }}}}  # fmt: skip
 STREAMED: dict[int | str, dict[str, Any]] = {200: {
-    "model": ImagesResponse, "content": {"text/event-stream": {}},
+    "model": ImagesResponse, "content": {"text/event-stream": {"schema": {"type": "string"}}},
     "description": "The pictures; or, with `stream`, events, of which the last have them.",
 }}  # fmt: skip
 
