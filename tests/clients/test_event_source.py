@@ -19,7 +19,7 @@ Events = Iterator[dict[str, Any]]
 @contextmanager
 def followed(world: World, script: Path, url: str) -> Iterator[Events]:
     """The events of a job, as they come to a program."""
-    argv = ["node", script, url]
+    argv: list[str | Path] = ["node", script, url]
     with subprocess.Popen(argv, env=world.variables, stdout=subprocess.PIPE, text=True) as program:
         try:
             assert program.stdout is not None

@@ -48,7 +48,7 @@ def test_what_the_system_says_comes_before_it() -> None:
 
 
 def test_what_steers_a_chat_is_for_models_that_have_such_a_param() -> None:
-    steering = {"temperature": 0.2, "top_p": 0.9, "seed": 7}
+    steering: dict[str, Any] = {"temperature": 0.2, "top_p": 0.9, "seed": 7}
     assert asked(**steering) == IMAGE
     assert asked(schema=SCHEMA, **steering) == {
         **IMAGE, "prompt": "What is it?", "temperature": 0.2,

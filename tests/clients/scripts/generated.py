@@ -1,6 +1,7 @@
 """A client that `openapi-python-client` has generated as `made`: generated.py"""
 
 import base64
+import io
 import os
 import time
 from typing import Any
@@ -16,12 +17,14 @@ from made.models import (
     ImagesRequest,
     ImagesResponse,
     Img2TxtRequest,
+    JobsSubmitFilesBody,
     JobState,
     JobView,
     Problem,
     ResultView,
     Txt2ImgRequest,
 )
+from made.types import File
 
 TOKEN = os.environ["CROSSMODAL_API_KEY"]
 client = AuthenticatedClient(base_url=os.environ["CROSSMODAL_URL"], token=TOKEN)
@@ -57,6 +60,9 @@ assert reply.content.startswith(b"\x89PNG")
 picture = ByKey(key=image.key)
 [caption] = result_of(Img2TxtRequest(task="img2txt", image=picture)).captions
 assert "circle" in caption.text
+file = File(payload=io.BytesIO(reply.content), file_name="circle.png", mime_type="image/png")
+job = jobs_submit.sync(client=client, body=JobsSubmitFilesBody(task="img2txt", file=file))
+assert until(job, JobState.SUCCEEDED).result.captions[0].text == caption.text
 
 # Follows, and cancels.
 job = jobs_submit.sync(client=client, body=draw(model="sketcher", steps=200))
