@@ -7,7 +7,7 @@ waited for, and a client that was cut off goes on after `Last-Event-ID`.
 import re
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -26,6 +26,10 @@ SKEW_S = 1.0  # that this machine's clock may be ahead of Redis's
 GONE_S = 2.0  # how often one who waits is looked for
 AGAIN_S = 1.0  # after Redis has failed
 KEEPALIVE = b": keep-alive\n\n"  # of streams that other interfaces have
+EVENTS: dict[str, Any] = {"text/event-stream": {"schema": {  # and how those are documented
+    "type": "object", "required": ["data"],
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+}}}  # fmt: skip
 END = "end"  # the id of a job's last event
 _ID = re.compile(r"\d{1,12}(\.\d{1,6})?")
 

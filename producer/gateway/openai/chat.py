@@ -23,7 +23,7 @@ from producer.gateway.pictures import params_of
 from producer.gateway.problems import fault_of
 from producer.gateway.requests import REQUESTS, Closed
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.streams import KEEPALIVE, counted
+from producer.gateway.streams import EVENTS, KEEPALIVE, counted
 from producer.gateway.webhooks import origin_of
 from producer.handle import result_of
 
@@ -127,7 +127,7 @@ SCHEMA: dict[str, Any] = {"requestBody": {"required": True, "content": {"applica
     ]}]},
 }}}}  # fmt: skip
 ANSWERS: dict[int | str, dict[str, Any]] = {200: {
-    "model": ChatResponse, "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "model": ChatResponse, "content": EVENTS,
     "description": "The captions; or, with `stream`, chunks of them.",
 }}  # fmt: skip
 

@@ -27,7 +27,7 @@ from producer.gateway.openai.errors import TAG, body_of, documented
 from producer.gateway.openai.models import MODELS_S, model_named, schema_of
 from producer.gateway.problems import fault_of
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.streams import KEEPALIVE, counted
+from producer.gateway.streams import EVENTS, KEEPALIVE, counted
 from producer.gateway.webhooks import origin_of
 from producer.handle import result_of
 
@@ -111,7 +111,7 @@ SCHEMA: dict[str, Any] = {"requestBody": {"required": True, "content": {"applica
     "example": {"model": "gpt-image-1", "prompt": "a red circle", "n": 1, "seed": 7},
 }}}}  # fmt: skip
 STREAMED: dict[int | str, dict[str, Any]] = {200: {
-    "model": ImagesResponse, "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "model": ImagesResponse, "content": EVENTS,
     "description": "The pictures; or, with `stream`, events, of which the last have them.",
 }}  # fmt: skip
 

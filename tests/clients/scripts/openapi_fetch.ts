@@ -55,7 +55,7 @@ await until(canceled!, ({ state }) => state === "canceled");
 // OpenAI's route.
 const fox = { model: "sketcher", prompt: "a fox", steps: 1 };
 const { data: pictures } = await client.POST("/v1/images/generations", { body: fox });
-assert(pictures && typeof pictures !== "string"); // as it would be with `stream`
+assert(pictures && typeof pictures.data !== "string"); // as it would be with `stream`
 assert(pictures.data[0]!.b64_json);
 
 // Is refused, each in its own way.
