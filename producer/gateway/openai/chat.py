@@ -119,11 +119,15 @@ class ChatResponse(BaseModel):
 
 
 STEERING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop")
+SQUARE = (  # a white one, so that the example is one that works
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mP8zwABTAwUMQBJ"
+    "QQEPkWFcdwAAAABJRU5ErkJggg=="
+)
 SCHEMA: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {
     "schema": {"$ref": "#/components/schemas/ChatRequest"},
     "example": {"model": "scenes", "messages": [{"role": "user", "content": [
         {"type": "text", "text": "What is in this picture?"},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo…"}},
+        {"type": "image_url", "image_url": {"url": SQUARE}},
     ]}]},
 }}}}  # fmt: skip
 ANSWERS: dict[int | str, dict[str, Any]] = {200: {
