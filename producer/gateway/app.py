@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 
@@ -63,6 +64,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
 
     app = FastAPI(
         title="crossmodal", version=version(DISTRIBUTION), description=ABOUT, lifespan=lifespan,
+        generate_unique_id_function=_operation_id,
         docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere; ours does not
         telemetry={
             "operation_spans": False, "metrics": False, "logs": False, "auto_configure": False,
@@ -86,6 +88,14 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
             allow_headers=["*"], expose_headers=["Location", "Retry-After"],
         )  # fmt: skip
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    """What generators of clients call an operation: `jobs_submit`, and not by its path."""
+    where = route.tags[0] if route.tags else "gateway"
+    bare = "" if route.path_format.startswith("/v1/") or where != TAG else "_without_v1"
+    name = route.name.removesuffix(f"_{where}")  # `list_jobs`
+    return f"{where}_{name}{bare}".replace("-", "_")
 
 
 def _is_not_traced(scope: Mapping[str, Any]) -> bool:

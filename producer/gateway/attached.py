@@ -1,7 +1,7 @@
 """Jobs whose callers hold a connection open until they have ended, and which end when it does."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 
 from fastapi import Request
@@ -18,7 +18,7 @@ from producer.gateway.streams import AGAIN_S, patience_s
 from producer.leaving import cancel_left
 
 PATIENCE_S = 600.0  # of clients that do not say how long they wait
-PATIENCE_HEADER = "x-stainless-read-timeout"  # of the clients that OpenAI generates
+PATIENCE_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")  # of OpenAI's clients
 
 
 async def submit(params: ItemParams, origin: Origin, services: Services, request: Request) -> str:
@@ -30,7 +30,7 @@ async def submit(params: ItemParams, origin: Origin, services: Services, request
     queue = await services.client.queue(kind_of(params).name, params.model)
     if queue.paused:
         raise QueuePaused(f"the queue {queue.queue} is paused: come back later", PAUSED_S)
-    wait_s, limit_s = queue.wait_s(queue.depth), _patience_of(request)
+    wait_s, limit_s = queue.wait_s(queue.depth), patience_of(request.headers)
     if queue.depth and wait_s is not None and wait_s > limit_s:
         raise WaitTooLong(
             f"{queue.depth} jobs wait, which takes {wait_s:.0f} s, and you wait for "
@@ -98,9 +98,12 @@ async def _left(request: Request) -> None:
         continue
 
 
-def _patience_of(request: Request) -> float:
-    try:
-        said = float(request.headers.get(PATIENCE_HEADER, ""))
-    except ValueError:
-        return PATIENCE_S
-    return said if said > 0 else PATIENCE_S
+def patience_of(headers: Mapping[str, str]) -> float:
+    """For how many seconds a caller waits, as far as it says so; the SDK for Python says it
+    otherwise than the others do."""
+    for name in PATIENCE_HEADERS:
+        with suppress(ValueError):
+            said = float(headers.get(name, ""))
+            if said > 0:  # and a number: NaN is not
+                return said
+    return PATIENCE_S

@@ -54,6 +54,7 @@ _TEXTS = {"task", "webhook_url"} | {
     if _is_text(field.annotation)
 }  # fmt: skip
 _FIELDS = {name for kind in REQUESTS.values() for name in kind.model_fields}
+_FORMS = [_form_of(name, picture) for name, picture in PICTURES.items()]
 OPENAPI: dict[str, Any] = {
     "requestBody": {"required": True, "content": {
         "application/json": {
@@ -66,9 +67,7 @@ OPENAPI: dict[str, Any] = {
             "examples": {name: {"value": {"task": name, **kind.example}}
                          for name, kind in kinds().items()},
         },
-        "multipart/form-data": {
-            "schema": {"oneOf": [_form_of(name, picture) for name, picture in PICTURES.items()]},
-        },
+        "multipart/form-data": {"schema": _FORMS[0] if len(_FORMS) == 1 else {"oneOf": _FORMS}},
     }},
 }  # fmt: skip
 

@@ -17,6 +17,11 @@ from producer.gateway.requests import ByData, ByKey, ByUrl, JobRequest
 from producer.gateway.services import Services
 from producer.items import ANY_BLOB
 
+SQUARE = (  # a white one, for examples that work
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mP8zwABTAwUMQBJ"
+    "QQEPkWFcdwAAAABJRU5ErkJggg=="
+)
+
 
 async def params_of(wanted: JobRequest, key: ApiKey, services: Services) -> ItemParams:
     """The params of the job, its picture stored. Raises what is wrong with either."""

@@ -124,6 +124,10 @@ class RangeNotSatisfiable(CrossmodalError):
     caused_by_request = True
 
 
+class NothingMore(Exception):
+    """A stream is asked for anew that has ended: its reader shall not ask again."""
+
+
 EXAMPLES = (
     BadRequest("the body is no JSON: Expecting value: line 1 column 12 (char 11)"),
     Unauthorized("an API key is needed: send the header Authorization: Bearer cm_…"),
@@ -233,6 +237,10 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
         return Response(status_code=CLIENT_GONE)
+
+    @app.exception_handler(NothingMore)
+    async def told_all(request: Request, error: NothingMore) -> Response:
+        return Response(status_code=204)  # as EventSource understands it
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:

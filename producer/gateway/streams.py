@@ -7,7 +7,7 @@ waited for, and a client that was cut off goes on after `Last-Event-ID`.
 import re
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -17,7 +17,7 @@ from crossmodal.jobs.record import Job, JobState, Progress
 from producer.gateway.caller import Caller, OwnJob, UrlsOf
 from producer.gateway.hub import Follower
 from producer.gateway.operations import queues
-from producer.gateway.problems import BadRequest, documented
+from producer.gateway.problems import BadRequest, NothingMore, documented
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import QueuesView, job_view, progress_view
 
@@ -26,6 +26,11 @@ SKEW_S = 1.0  # that this machine's clock may be ahead of Redis's
 GONE_S = 2.0  # how often one who waits is looked for
 AGAIN_S = 1.0  # after Redis has failed
 KEEPALIVE = b": keep-alive\n\n"  # of streams that other interfaces have
+EVENTS: dict[str, Any] = {"text/event-stream": {"schema": {  # and how those are documented
+    "type": "object", "required": ["data"],
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+}}}  # fmt: skip
+END = "end"  # the id of a job's last event
 _ID = re.compile(r"\d{1,12}(\.\d{1,6})?")
 
 router = APIRouter(tags=["events"])
@@ -36,7 +41,9 @@ async def after(
         max_length=40, description="Of the last event that has arrived.",
     )] = None,
 ) -> float:  # fmt: skip
-    """When the last event happened that the client has. Raises `BadRequest`."""
+    """When the last event happened that the client has. Raises `BadRequest` or `NothingMore`."""
+    if last_event_id == END:
+        raise NothingMore
     if last_event_id and not _ID.fullmatch(last_event_id):
         raise BadRequest(f"Last-Event-ID {last_event_id!r} is no id of an event")
     return float(last_event_id or 0.0)
@@ -49,16 +56,17 @@ async def counted(key: Caller, services: ServicesOf) -> AsyncIterator[None]:
 
 
 @router.get(
-    "/v1/jobs/{job_id}/events", response_class=EventSourceResponse, responses=documented(404),
-    dependencies=[Depends(counted)],
+    "/v1/jobs/{job_id}/events", response_class=EventSourceResponse, responses=documented(404) | {
+        204: {"description": "`Last-Event-ID` is that of the `end`: there is nothing more."},
+    }, dependencies=[Depends(counted)],
 )  # fmt: skip
 async def of_job(
     job: OwnJob, services: ServicesOf, urls: UrlsOf, seen: Annotated[float, Depends(after)]
 ) -> AsyncIterator[ServerSentEvent]:
     """What happens to the job, from its beginning or after `Last-Event-ID`, until it has ended.
 
-    `state` events have ids; `position` events tell the place in the queue, `progress` events how
-    many steps are done; `end` has the job.
+    `state` events have ids, and so has the `end`, which has the job; `position` events tell the
+    place in the queue, `progress` events how many steps are done.
     """
     progress: Progress | None = None
     with services.hub.follow(job.id) as follower:
@@ -84,7 +92,7 @@ async def of_job(
                 progress = job.progress
                 yield ServerSentEvent(event="progress", data=progress_view(progress, urls))
             if job.state.is_terminal:
-                yield ServerSentEvent(event="end", data=job_view(job, urls))
+                yield ServerSentEvent(event="end", id=END, data=job_view(job, urls))
                 return
             async for place in _places(job, follower, services):
                 yield place

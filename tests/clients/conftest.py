@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from crossmodal.jobs.record import ModelState
+from crossmodal.jobs.models import Models
+from crossmodal.jobs.record import Job, JobState, ModelInfo, ModelState, ServedKind
+from crossmodal.jobs.runners import Runner
 from producer import Client
 from tests.commands import run_command
 from tests.conftest import settings_of, stack_environment
@@ -67,6 +69,14 @@ class World:
     gateway: Gateway
     token: str
 
+    def jobs(self, prompt: str) -> list[Job]:
+        """The key's jobs with that prompt, the latest first."""
+        found = self.client.jobs(self.token.split("_")[1]).jobs
+        return [job for job in found if job.params.get("prompt") == prompt]
+
+    def states(self, prompt: str) -> list[JobState]:
+        return [job.state for job in self.jobs(prompt)]
+
     @property
     def variables(self) -> dict[str, str]:
         """The environment of a client's program."""
@@ -76,11 +86,11 @@ class World:
             "NO_PROXY": "*",
         }  # fmt: skip
 
-    def run(self, *argv: str | Path) -> str:
+    def run(self, *argv: str | Path, **variables: str) -> str:
         """What a client's program has printed, whose end must be a good one."""
         done = subprocess.run(
-            argv, env=self.variables, capture_output=True, text=True, timeout=SCRIPT_S, check=False,
-            cwd=SCRIPTS,
+            argv, env=self.variables | variables, capture_output=True, text=True, check=False,
+            timeout=SCRIPT_S, cwd=SCRIPTS,
         )  # fmt: skip
         assert done.returncode == 0, f"{done.stdout[-2_000:]}\n{done.stderr[-4_000:]}"
         return done.stdout
@@ -101,7 +111,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     server = start_server(root / "valkey")
     env = stack_environment(server.port, root) | {
         "CROSSMODAL_MODELS": str(root / "models"), "CROSSMODAL_ALLOW_MODEL_CODE": "sketcher",
-        "CROSSMODAL_DEVICE_MEMORY": str(2**40),
+        "CROSSMODAL_DEVICE_MEMORY": str(2**40), "CROSSMODAL_ALLOW_PRIVATE_URLS": "true",
     }  # fmt: skip
     try:
         token = made_key(env)
@@ -114,6 +124,31 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             yield World(env, client, gateway, token)
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def circle(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture to describe."""
+    drawn = world.client.txt2img("a large red circle on a white background", seed=7)
+    file = tmp_path_factory.mktemp("circle") / "circle.png"
+    file.write_bytes(world.client.read(drawn.result(timeout_s=LOAD_S).images[0]))
+    return file
+
+
+@pytest.fixture(scope="session")
+def full_url(world: World, circle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a gateway of short queues, of which those of the model `away` are full."""
+    settings = settings_of(world.env)
+    kinds = {"txt2img": ServedKind(), "img2txt": ServedKind()}
+    away = ModelInfo(name="away", version="1", format="code", kinds=kinds)
+    with Runner(settings) as runner:
+        runner.run(Models(settings).announce([away]))  # by a worker that is no more
+    world.client.models(max_age_s=0)
+    world.client.txt2img("x", model="away")
+    world.client.img2txt(circle, model="away")
+    env = world.env | {"CROSSMODAL_MAX_QUEUE_LENGTH": "1"}
+    with running_gateway(env, tmp_path_factory.mktemp("full"), "--keys") as gateway:
+        yield gateway.url
 
 
 def is_loaded(client: Client, model: str) -> bool:

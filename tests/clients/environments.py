@@ -41,6 +41,12 @@ def node_with(*packages: str) -> Path:
     return folder
 
 
+def script_for_node(script: Path, folder: Path, *packages: str) -> Path:
+    """A copy of a script in `folder`, from where `node` finds these packages."""
+    (folder / "node_modules").symlink_to(node_with(*packages) / "node_modules")
+    return Path(shutil.copy(script, folder))
+
+
 def _folder(kind: str, packages: tuple[str, ...]) -> Path:
     digest = hashlib.sha256(" ".join([sys.version, *packages]).encode()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir(), f"crossmodal-clients-{os.getuid()}", f"{kind}-{digest}")

@@ -1,38 +1,39 @@
-"""The official `openai` client against a gateway with keys."""
+"""The official `openai` clients, for Python and for JavaScript, against a gateway with keys."""
 
 import subprocess
+import time
 from functools import partial
 from pathlib import Path
 
-from crossmodal.jobs.record import Job, JobState
+import pytest
+
+from crossmodal.jobs.record import JobState
 from tests.background import background
 from tests.clients.conftest import SCRIPTS, World
-from tests.clients.environments import python_with
+from tests.clients.environments import python_with, script_for_node
 from tests.waiting import until
 
 WAIT_S = 30
-PYTHON = partial(python_with, "openai")
+LEFT_S = 2  # within which a job has ended whose caller has gone
+PYTHON = partial(python_with, "openai==3.57.0")
+NODE = "openai@6.49.0"
 
 
-def jobs_of(world: World, prompt: str) -> list[Job]:
-    owner = world.token.split("_")[1]
-    return [job for job in world.client.jobs(owner).jobs if job.params.get("prompt") == prompt]
+@pytest.fixture(params=["python", "node"])
+def draw(request: pytest.FixtureRequest, tmp_path: Path) -> list[str | Path]:
+    """The command that draws, of either client: with PROMPT STEPS TIMEOUT RETRIES."""
+    if request.param == "python":
+        return [PYTHON(), SCRIPTS / "draw.py"]
+    return ["node", script_for_node(SCRIPTS / "draw.mjs", tmp_path, NODE)]
 
 
-def states(world: World, prompt: str) -> list[JobState]:
-    return [job.state for job in jobs_of(world, prompt)]
+def test_pictures(world: World, full_url: str) -> None:
+    world.run(PYTHON(), "openai_images.py", FULL_URL=full_url)
+    until(lambda: world.states("left") == [JobState.CANCELED], WAIT_S)
 
 
-def test_pictures(world: World) -> None:
-    world.run(PYTHON(), "openai_images.py")
-    until(lambda: states(world, "left") == [JobState.CANCELED], WAIT_S)
-
-
-def test_captions(world: World, tmp_path: Path) -> None:
-    drawn = world.client.txt2img("a large red circle on a white background", seed=7)
-    file = tmp_path / "circle.png"
-    file.write_bytes(world.client.read(drawn.result(timeout_s=WAIT_S).images[0]))
-    world.run(PYTHON(), "openai_chat.py", file)
+def test_captions(world: World, circle: Path) -> None:
+    world.run(PYTHON(), "openai_chat.py", circle)
 
 
 def test_batches(world: World, tmp_path: Path) -> None:
@@ -40,34 +41,52 @@ def test_batches(world: World, tmp_path: Path) -> None:
         world.run(PYTHON(), "openai_batches.py")
 
 
-def test_who_is_killed_leaves_no_running_job(world: World) -> None:
-    argv: list[str | Path] = [PYTHON(), SCRIPTS / "draw.py", "killed", "200", "60", "2"]
-    caller = subprocess.Popen(argv, env=world.variables)
+def test_all_of_it_asynchronously(
+    world: World, full_url: str, circle: Path, tmp_path: Path
+) -> None:
+    with background(world.env, tmp_path / "background"):
+        world.run(PYTHON(), "openai_async.py", circle, FULL_URL=full_url)
+    for prompt in ("stream left", "task left"):
+        until(lambda: world.states(prompt) == [JobState.CANCELED], WAIT_S)  # noqa: B023
+
+
+def test_all_of_it_in_javascript(world: World, full_url: str, circle: Path, tmp_path: Path) -> None:
+    script = script_for_node(SCRIPTS / "openai.mjs", tmp_path, NODE)
+    with background(world.env, tmp_path / "background"):
+        world.run("node", script, circle, FULL_URL=full_url)
+    for prompt in ("js stream left", "js left"):
+        until(lambda: world.states(prompt) == [JobState.CANCELED], WAIT_S)  # noqa: B023
+
+
+def test_who_is_killed_leaves_no_running_job(world: World, draw: list[str | Path]) -> None:
+    prompt = f"killed {draw[0]}"
+    caller = subprocess.Popen([*draw, prompt, "200", "60", "2"], env=world.variables)
     try:
-        until(lambda: states(world, "killed") == [JobState.RUNNING], WAIT_S)
+        until(lambda: world.states(prompt) == [JobState.RUNNING], WAIT_S)
     finally:
+        killed_at = time.time()
         caller.kill()
         caller.wait()
-    until(lambda: states(world, "killed") == [JobState.CANCELED], WAIT_S)
+    until(lambda: world.states(prompt) == [JobState.CANCELED], WAIT_S)
+    [job] = world.jobs(prompt)
+    assert job.finished_at is not None
+    assert job.finished_at - killed_at < LEFT_S
 
 
-def test_who_asks_again_gets_no_second_picture(world: World) -> None:
-    argv: list[str | Path] = [PYTHON(), SCRIPTS / "draw.py", "again", "20", "1", "2"]
-    done = subprocess.run(
-        argv, env=world.variables, capture_output=True, text=True, check=False, timeout=WAIT_S
-    )
-    assert "APITimeoutError" in done.stderr
-    until(lambda: states(world, "again") == [JobState.CANCELED] * 3, WAIT_S)
-    assert not any(job.result for job in jobs_of(world, "again"))
+def test_who_asks_again_gets_no_second_picture(world: World, draw: list[str | Path]) -> None:
+    prompt = f"again {draw[0]}"
+    world.run(*draw, prompt, "100", "1", "2")
+    until(lambda: world.states(prompt) == [JobState.CANCELED] * 3, WAIT_S)
+    assert not any(job.result for job in world.jobs(prompt))
 
 
-def test_who_would_wait_in_vain_is_told_to_come_later(world: World) -> None:
+def test_who_would_wait_in_vain_is_told_to_come_later(world: World, draw: list[str | Path]) -> None:
     for job in [world.client.txt2img("x", model="sketcher", steps=1) for _ in range(20)]:
         job.result(timeout_s=WAIT_S)  # so that it is known how long one takes
     jobs = [world.client.txt2img("x", model="sketcher", steps=200) for _ in range(200)]
     try:
         until(lambda: is_likely_to_wait(world), WAIT_S)
-        assert world.run(PYTHON(), "draw.py", "x", "1", "5", "0") == "wait_too_long True\n"
+        assert world.run(*draw, "x", "1", "5", "0") == "RateLimitError wait_too_long\n"
     finally:
         for job in jobs:
             job.cancel()

@@ -319,6 +319,8 @@ def test_events_tell_every_step_and_end_with_the_job(gateway: Gateway) -> None:
     with gateway.http.stream("GET", job["events_url"], headers=after) as reply:
         rest = [event["event"] for event in events(reply)]
     assert rest == ["state", "end"]
+    reply = gateway.http.get(job["events_url"], headers={"Last-Event-ID": told[-1]["id"]})
+    assert (reply.status_code, reply.content) == (204, b"")  # for EventSource to stop
 
 
 def test_the_page_stream_tells_of_queues_and_jobs(gateway: Gateway) -> None:

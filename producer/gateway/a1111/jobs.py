@@ -21,7 +21,7 @@ from producer.gateway.a1111.server import choose
 from producer.gateway.body import built, json_of, named_as, taking
 from producer.gateway.caller import Caller, UrlsOf, basic
 from producer.gateway.openai.models import MODELS_S, schema_of
-from producer.gateway.pictures import base64_of, params_of
+from producer.gateway.pictures import SQUARE, base64_of, params_of
 from producer.gateway.requests import REQUESTS, Closed
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.streams import counted
@@ -90,7 +90,7 @@ async def txt2img(
 @router.post(
     "/interrogate", response_model=InterrogateResponse,
     responses=documented(404, 410, 413, 415, 500),
-    openapi_extra=taking(InterrogateRequest, {"image": "data:image/png;base64,iVBORw0KGgo…"}),
+    openapi_extra=taking(InterrogateRequest, {"image": SQUARE}),
 )  # fmt: skip
 async def interrogate(
     request: Request, key: Caller, services: ServicesOf, urls: UrlsOf,

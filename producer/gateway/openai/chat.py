@@ -19,11 +19,11 @@ from producer.gateway.body import built, json_of, taking
 from producer.gateway.caller import Caller, UrlsOf
 from producer.gateway.openai.errors import TAG, body_of, documented
 from producer.gateway.openai.models import MODELS_S, model_named, schema_of
-from producer.gateway.pictures import params_of
+from producer.gateway.pictures import SQUARE, params_of
 from producer.gateway.problems import fault_of
 from producer.gateway.requests import REQUESTS, Closed
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.streams import KEEPALIVE, counted
+from producer.gateway.streams import EVENTS, KEEPALIVE, counted
 from producer.gateway.webhooks import origin_of
 from producer.handle import result_of
 
@@ -121,10 +121,10 @@ class ChatResponse(BaseModel):
 STEERING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop")
 SCHEMA = taking(ChatRequest, {"model": "scenes", "messages": [{"role": "user", "content": [
         {"type": "text", "text": "What is in this picture?"},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo…"}},
+        {"type": "image_url", "image_url": {"url": SQUARE}},
     ]}]})  # fmt: skip
 ANSWERS: dict[int | str, dict[str, Any]] = {200: {
-    "model": ChatResponse, "content": {"text/event-stream": {}},
+    "model": ChatResponse, "content": EVENTS,
     "description": "The captions; or, with `stream`, chunks of them.",
 }}  # fmt: skip
 

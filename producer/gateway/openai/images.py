@@ -26,12 +26,13 @@ from producer.gateway.openai.models import MODELS_S, model_named, schema_of
 from producer.gateway.pictures import base64_of, preview_of
 from producer.gateway.problems import fault_of
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.streams import KEEPALIVE, counted
+from producer.gateway.streams import EVENTS, KEEPALIVE, counted
 from producer.gateway.webhooks import origin_of
 from producer.handle import result_of
 
 MAX_PARTIAL = 3
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+_DALL_E = re.compile(r"dall-e-\d")
 MAYBE = ("quality", "style", "background")  # that a model may have such a param of
 AS_USUAL = {"auto", "standard", "opaque"}  # what asks for nothing in particular
 OURS = {"count": "n", "format": "output_format", "quality": "output_compression",
@@ -107,7 +108,7 @@ class ImagesResponse(BaseModel):
 EXAMPLE = {"model": "gpt-image-1", "prompt": "a red circle", "n": 1, "seed": 7}
 SCHEMA = taking(ImagesRequest, EXAMPLE)
 STREAMED: dict[int | str, dict[str, Any]] = {200: {
-    "model": ImagesResponse, "content": {"text/event-stream": {}},
+    "model": ImagesResponse, "content": EVENTS,
     "description": "The pictures; or, with `stream`, events, of which the last have them.",
 }}  # fmt: skip
 
@@ -132,12 +133,14 @@ async def generate(
         return StreamingResponse(events, media_type="text/event-stream")
     job = await attached.ended(job_id, services, request)
     result = result_of(job)
-    as_url = wanted.response_format == "url"
+    forms = forms_of(wanted)
     pictures = [
-        ImageData(url=urls.blob(image.key)) if as_url
-        else ImageData(b64_json=await base64_of(image, services))
+        ImageData(
+            url=urls.blob(image.key) if "url" in forms else None,
+            b64_json=await base64_of(image, services) if "b64_json" in forms else None,
+        )
         for image in result.images
-    ]  # fmt: skip
+    ]
     return ImagesResponse(
         created=round(job.created_at), data=pictures, size=_size(result.images[0]),
         output_format=_format(result.images[0]), job=job.id, model=result.model, seed=result.seed,
@@ -196,6 +199,14 @@ def translated(wanted: ImagesRequest, schema: Schema | None) -> tuple[dict[str, 
         elif value is not None and not (isinstance(value, str) and value in AS_USUAL):
             warnings.append(f"{name}: the model has no such param")
     return fields, warnings
+
+
+def forms_of(wanted: ImagesRequest) -> set[str]:
+    """In which fields of an answer the pictures are; of a DALL·E that one names, URLs are
+    expected unasked."""
+    if wanted.response_format is not None:
+        return {wanted.response_format}
+    return {"b64_json", "url"} if _DALL_E.fullmatch(wanted.model or "") else {"b64_json"}
 
 
 def _side(size: str | None) -> tuple[int, int] | None:

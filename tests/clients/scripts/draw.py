@@ -2,11 +2,11 @@
 
 import sys
 
-from openai import OpenAI, RateLimitError
+from openai import APIError, OpenAI
 
 prompt, steps, timeout, retries = sys.argv[1], *map(int, sys.argv[2:])
 client = OpenAI(timeout=timeout, max_retries=retries)
 try:
     client.images.generate(model="sketcher", prompt=prompt, extra_body={"steps": steps})
-except RateLimitError as e:
-    print(e.code, int(e.response.headers["retry-after"]) > 1)
+except APIError as e:
+    print(type(e).__name__, e.code or "")

@@ -1,23 +1,22 @@
 """The official `openai` client: draws, follows, is refused, and leaves."""
 
-import asyncio
 import base64
 import os
 import struct
-from collections.abc import Callable
 from typing import Any
 
 import httpx2
 from openai import (
     APIError,
     APITimeoutError,
-    AsyncOpenAI,
     AuthenticationError,
     BadRequestError,
     InternalServerError,
     NotFoundError,
     OpenAI,
+    RateLimitError,
 )
+from refusals import refusal
 
 PNG = b"\x89PNG\r\n\x1a\n"
 KEY = {"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"}
@@ -27,17 +26,6 @@ client = OpenAI()
 def size_of(picture: bytes) -> tuple[int, int]:
     assert picture.startswith(PNG)
     return struct.unpack(">II", picture[16:24])
-
-
-def refusal(kind: type[APIError], call: Callable[[], object]) -> Any:
-    """The error that a call ends with, which must be of this very kind."""
-    try:
-        call()
-    except APIError as e:
-        if type(e) is not kind:
-            raise
-        return e
-    raise AssertionError("it was not refused")
 
 
 def refused(kind: type[APIError], **fields: object) -> Any:
@@ -59,10 +47,13 @@ drawn = client.images.generate(
 )  # fmt: skip
 assert (len(drawn.data), drawn.seed, drawn.model) == (2, 7, "sketcher")
 for data in drawn.data:
-    reply = httpx2.get(
-        data.url, headers={"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"}
-    )
+    reply = httpx2.get(data.url, headers=KEY)
     assert reply.content[8:12] == b"WEBP"
+
+# Who names a DALL·E expects a URL unasked; who does not, the picture.
+[data] = client.images.generate(model="dall-e-3", prompt="a red circle").data
+assert data.url.startswith("http")
+assert size_of(base64.b64decode(data.b64_json)) == (128, 128)
 
 # A stream with what is drawn so far.
 events = list(client.images.generate(
@@ -80,7 +71,7 @@ assert only.type == completed
 
 # Models.
 listed = {model.id: model for model in client.models.list()}
-assert listed.keys() == {"scenes", "sketcher"}
+assert listed.keys() >= {"scenes", "sketcher"}
 assert client.models.retrieve("sketcher").owned_by == listed["sketcher"].owned_by
 
 # What is refused.
@@ -100,6 +91,10 @@ assert "sktecher" in error.message
 stranger = client.with_options(api_key="cm_nobody_0", max_retries=0)
 error = refusal(AuthenticationError, lambda: stranger.images.generate(prompt="a red circle"))
 assert error.code == "unauthorized"
+full = client.with_options(base_url=f"{os.environ['FULL_URL']}/v1", max_retries=0)
+error = refusal(RateLimitError, lambda: full.images.generate(model="away", prompt="a fox"))
+assert error.code == "queue_full"
+assert int(error.response.headers["retry-after"]) >= 1
 error = refusal(
     InternalServerError,
     lambda: client.images.edit(image=("a.png", PNG), prompt="a red circle"),
@@ -112,12 +107,3 @@ refusal(
     APITimeoutError,
     lambda: hasty.images.generate(model="sketcher", prompt="left", extra_body={"steps": 100}),
 )
-
-
-async def draw() -> bytes:
-    async with AsyncOpenAI() as other:
-        drawn = await other.images.generate(prompt="a red circle", extra_body={"seed": 1})
-        return base64.b64decode(drawn.data[0].b64_json)
-
-
-assert size_of(asyncio.run(draw())) == (128, 128)
