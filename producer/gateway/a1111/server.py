@@ -93,7 +93,10 @@ async def choose(wanted: A1111Options, key: ApiKey, services: Services) -> None:
         await services.ask(services.callers.choose(key.id, model))
 
 
-@router.post("/refresh-checkpoints", response_model=list[dict[str, Any]], responses=documented())
+@router.post(
+    "/refresh-checkpoints", name="refresh", response_model=list[dict[str, Any]],
+    responses=documented(),
+)  # fmt: skip
 @router.get("/sd-models", response_model=list[dict[str, Any]], responses=documented())
 async def models(key: Caller, services: ServicesOf) -> list[dict[str, Any]]:
     """The models that draw; the `hash` is a model's version."""
@@ -111,7 +114,8 @@ async def listed(request: Request, key: Caller) -> Any:
 
 
 for name in NONE:
-    router.get(f"/{name}", response_model=None, responses=documented())(listed)
+    get = router.get(f"/{name}", name=name, response_model=None, responses=documented())
+    get(listed)
 
 
 @router.get("/progress", response_model=A1111Progress, responses=documented())
