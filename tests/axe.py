@@ -8,8 +8,11 @@ from playwright.sync_api import Page
 from tests.clients.environments import node_with
 
 SERIOUS = ("serious", "critical")
-RUN = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations.map(
-    ({id, impact, nodes}) => ({id, impact, where: nodes.map(({html, failureSummary}) => [html, failureSummary])}))"""
+RUN = """async () => {
+    const { violations } = await axe.run(document, {resultTypes: ["violations"]});
+    const where = (nodes) => nodes.map(({html, failureSummary}) => [html, failureSummary]);
+    return violations.map(({id, impact, nodes}) => ({id, impact, where: where(nodes)}));
+}"""
 
 
 def script() -> str:

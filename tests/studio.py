@@ -104,7 +104,7 @@ class Broken(Model):
 
 @dataclass(frozen=True)
 class Studio:
-    """A gateway before a worker of the shipped models, of one that tells its steps, and a broken one.
+    """A gateway, a worker of the shipped models, of one that tells its steps, and of a broken one.
 
     A fourth is loaded once there is a file `go` in its folder.
     """
@@ -123,8 +123,8 @@ def running_studio(root: Path) -> Iterator[Studio]:
         (folder / "model.py").write_text(code)
     server = start_server(root / "valkey")
     env = stack_environment(server.port, root) | {
-        "CROSSMODAL_MODELS": str(root / "models"), "CROSSMODAL_ALLOW_MODEL_CODE": "painter,broken,turbo",
-        "CROSSMODAL_DEVICE_MEMORY": str(2**40),
+        "CROSSMODAL_MODELS": str(root / "models"), "CROSSMODAL_DEVICE_MEMORY": str(2**40),
+        "CROSSMODAL_ALLOW_MODEL_CODE": "painter,broken,turbo",
     }  # fmt: skip
     try:
         with (

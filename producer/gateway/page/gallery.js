@@ -11,6 +11,7 @@ import { Viewer } from "./viewer.js";
 import { progress, title } from "./words.js";
 
 const PAGE = 24;
+const NEXT_PAGE = 60; // for who scrolls on
 const LARGEST_PAGE = 100;
 const MOST_PLACES = 200;
 const MOST_CARDS = 600; // of a page that stays open for days, and is not scrolled down
@@ -27,6 +28,10 @@ export class Gallery {
     onChanged: (job, askedAt) => this.#put(job, askedAt),
     onOpen: (job, index) => this.#viewer.open(job, index),
   });
+  #ahead = new IntersectionObserver(
+    (seen) => seen.some(({ isIntersecting }) => isIntersecting) && this.#more(),
+    { rootMargin: AHEAD },
+  );
   #viewer = new Viewer({
     onChanged: (job, askedAt) => this.#put(job, askedAt),
     beside: (id, index, steps) => this.#cards.beside(id, index, steps),
@@ -37,10 +42,7 @@ export class Gallery {
   });
 
   constructor() {
-    const more = byId("more");
-    more.addEventListener("click", () => this.#more());
-    new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && this.#more(), { rootMargin: AHEAD })
-      .observe(more);
+    byId("more").addEventListener("click", () => this.#more());
     onSubmitted((job, askedAt) => this.#submitted(job, askedAt));
     onDeleted((id) => this.#forget(id));
   }
@@ -149,7 +151,7 @@ export class Gallery {
   async #more() {
     if (!this.#cursor || this.#isReading) return;
     const askedAt = performance.now();
-    const page = await this.#read(PAGE, this.#cursor);
+    const page = await this.#read(NEXT_PAGE, this.#cursor);
     if (!page) return;
     for (const job of page.data) this.#put(job, askedAt);
     this.#setCursor(page.next_cursor);
@@ -179,6 +181,8 @@ export class Gallery {
   #setCursor(cursor) {
     this.#cursor = cursor;
     byId("more").hidden = !cursor;
+    this.#ahead.disconnect();
+    this.#ahead.observe(byId("more")); // it tells anew whether that is near
     this.#renderEmpty();
   }
 

@@ -82,7 +82,7 @@ export class Viewer {
     const job = this.#job;
     const pictures = picturesOf(job);
     const picture = pictures[this.#index];
-    dialog.dataset.state = job.state;
+    Object.assign(dialog.dataset, { job: job.id, state: job.state });
     setText(byId("viewer-title"), title(job));
     setText(part("state"), progress(job, this.#place ?? job));
     part("state").title = measured(job);

@@ -29,7 +29,9 @@ def test_again_draws_the_same_picture(page: Page, studio: Studio) -> None:
     card = drawn(page, width="64")
     again = act(page, card, "Again")
     assert params(studio, again) == params(studio, card)
-    pictures = [studio.client.record(str(c.get_attribute("data-job"))).result for c in (card, again)]
+    pictures = [
+        studio.client.record(str(c.get_attribute("data-job"))).result for c in (card, again)
+    ]
     first, second = (studio.client.read(one.images[0]) for one in pictures if one)
     assert first == second
 

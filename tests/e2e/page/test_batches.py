@@ -43,10 +43,10 @@ def test_batches_can_be_looked_at_alone(page: Page, studio: Studio) -> None:
     batches = [sent(studio, 1) for _ in range(5)]
     rows = page.locator("#batch-list > li")
     expect(rows).to_have_count(3)  # the latest, beside jobs
-    page.get_by_label("Batches", exact=True).check()
+    page.get_by_role("radio", name="Batches").check()
     expect(page.locator("#gallery")).to_be_hidden()
     for batch in batches:
         expect(page.locator(f'[data-name="batch_{batch}"] .state')).to_have_text("Done: 1 of 1")
-    page.get_by_label("Failed", exact=True).check()
+    page.get_by_role("radio", name="Failed").check()
     expect(page.locator("#batches")).to_be_hidden()
     expect(page.locator("#gallery")).to_be_visible()

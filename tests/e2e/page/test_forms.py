@@ -90,12 +90,12 @@ def test_what_was_typed_is_there_after_a_reload_and_for_another_model(page: Page
 
 
 def test_describing_has_a_form_of_its_own(page: Page) -> None:
-    page.get_by_label("Describe", exact=True).check()
+    page.get_by_role("radio", name="Describe").check()
     expect(page.locator("#drop")).to_be_visible()
     expect(page.get_by_label("Beam width")).to_have_value("4")
     expect(page.locator("#model option")).to_have_text(["scenes (default)"])
     expect(page.locator("#send")).to_be_hidden()
-    page.get_by_label("Draw", exact=True).check()
+    page.get_by_role("radio", name="Draw").check()
     expect(page.locator("#field-prompt")).to_be_visible()
 
 

@@ -35,9 +35,7 @@ def test_a_broken_model_tells_its_error(page: Page) -> None:
     expect(broken).to_contain_text("its weights are of another version")
 
 
-def test_a_view_has_an_address_and_back_leads_to_the_one_before(
-    page: Page, studio: Studio
-) -> None:
+def test_a_view_has_an_address_and_back_leads_to_the_one_before(page: Page, studio: Studio) -> None:
     show(page, "models")
     show(page, "queues")
     page.reload()
