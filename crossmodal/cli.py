@@ -37,12 +37,15 @@ _USE = {
     "status": ("producer.follow:status", "Where a job is on its way"),
     "wait": ("producer.follow:wait", "Wait until jobs have ended"),
     "result": ("producer.follow:result", "What a job made, once it has"),
-    "cancel": ("producer.follow:cancel", "Cancel a job that has not ended"),
+    "cancel": ("producer.follow:cancel", "Cancel a job that has not ended, or all of them"),
     "retry": ("producer.follow:retry", "Run what failed again, as a new job"),
     "delete": ("producer.follow:delete", "Delete an ended job and what it made"),
     "jobs": ("producer.follow:jobs", "The latest jobs, by state and kind"),
     "queue": ("producer.follow:queue", "Depth, running jobs and workers of each queue"),
+    "pause": ("producer.follow:pause", "Start nothing more of a queue; what waits stays"),
+    "resume": ("producer.follow:resume", "Start a paused queue's jobs again"),
     "gateway": ("producer.gateway.cli:gateway", "Serve jobs over HTTP, with a page at /"),
+    "mcp": ("producer.mcp.cli:mcp", "Serve jobs to agents as tools (MCP)"),
     "keys": ("producer.keys:app", "API keys of the gateway: create, list, revoke"),
     "background": ("worker.background.cli:background", "Send webhooks, run batches of HTTP"),
     "webhooks": ("worker.background.cli:background", "The same as `background`"),
@@ -59,7 +62,7 @@ _USE = {
 }
 EXTRAS = {  # what a command cannot do without, whatever its options
     "up": "worker", "demo": "worker", "worker": "worker", "autoscale": "worker",
-    "flower": "monitor", "gateway": "gateway", "background": "webhooks",
+    "flower": "monitor", "gateway": "gateway", "mcp": "mcp", "background": "webhooks",
     "webhooks": "webhooks", "models": "worker",
     "train": "train", "evaluate": "train",
 }  # fmt: skip

@@ -13,6 +13,7 @@
     │   └── UnknownTask
     ├── FetchFailed              a URL did not answer, or not with what was asked for
     ├── QueueFull
+    │   ├── QueuePaused          ... an operator has it refuse what is new
     │   ├── TooManyQueued        ... of this API key's jobs
     │   ├── WaitTooLong          ... so that a caller who holds its connection would wait in vain
     │   └── RateLimited          too many calls with this API key
@@ -21,6 +22,7 @@
     ├── NotSupported             an interface that others speak has it, and this one has not
     ├── WrongState               a job that has not ended, or has, cannot be treated so
     ├── JobNotFound
+    ├── QueueNotFound            no kind and no model has such a queue
     ├── DeadLetterNotFound
     ├── DeliveryNotFound         ... of a webhook
     ├── ApiKeyNotFound           ... of the gateway
@@ -170,6 +172,12 @@ class QueueFull(CrossmodalError):
         return str(self.args[0])
 
 
+class QueuePaused(QueueFull):
+    """The queue is paused, and the settings say that it then takes nothing new."""
+
+    code = "queue_paused"
+
+
 class TooManyQueued(QueueFull):
     """As many jobs of the API key wait as may."""
 
@@ -220,6 +228,13 @@ class DeliveryNotFound(CrossmodalError):
     """No delivery of a webhook has this id."""
 
     code = "delivery_not_found"
+    caused_by_request = True
+
+
+class QueueNotFound(CrossmodalError):
+    """No kind of job and no known model has a queue of that name."""
+
+    code = "queue_not_found"
     caused_by_request = True
 
 

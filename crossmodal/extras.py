@@ -15,6 +15,7 @@ MODULES: dict[str, tuple[str, ...]] = {  # of extras that whole commands are mad
     "webhooks": _WEBHOOKS,
     "worker": _WORKER,
     "gateway": ("fastapi", "fastapi_offline", "python_multipart", "uvicorn", *_WEBHOOKS),
+    "mcp": ("mcp", "mcp_types", "uvicorn"),
     "train": (*_WORKER, "matplotlib", "pycocoevalcap"),
     "monitor": ("flower",),
     "hf": (*_WORKER, "accelerate", "diffusers", "huggingface_hub", "transformers"),

@@ -23,7 +23,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "connect_timeout_s", "storage_timeout_s", "storage_ca_file", "log_level", "log_format",
     ),
     "Who submits: apps and gateways": (
-        "max_queue_length", "max_memory_ratio", "max_image_bytes", "max_image_pixels",
+        "max_queue_length", "paused_queues_accept", "max_memory_ratio", "max_image_bytes",
+        "max_image_pixels",
     ),
     "The gateway, and webhooks": (
         "public_url", "signed_urls", "cors_origins", "max_batch_bytes", "allow_image_urls",

@@ -20,6 +20,8 @@ from producer.calls import ClientCalls
 from producer.client import Client
 from producer.events import Events
 from producer.handle import Handle, ids_of, result_of
+from producer.live import told
+from producer.notebook import job_html, with_pictures
 from producer.twins import as_twin, asked, awaited
 
 P = ParamSpec("P")
@@ -48,9 +50,14 @@ class AsyncJobHandle(Handle):
         """See `JobHandle.wait`."""
         return (await self.client._ended(self.id, timeout_s)).state
 
-    async def result(self, timeout_s: float | None = None) -> JobResult:
+    async def result(self, timeout_s: float | None = None, progress: bool = False) -> JobResult:
         """See `JobHandle.result`."""
-        return result_of(await self.client._ended(self.id, timeout_s))
+        with told(progress) as tell:
+            job = await self.client._ended(self.id, timeout_s, tell)
+        return with_pictures(result_of(job), self.client.sync.read)
+
+    def _repr_html_(self) -> str:
+        return job_html(self.client.sync, self.id)
 
 
 def submitted(
@@ -121,6 +128,9 @@ class AsyncClient:
     history = awaited(ClientCalls.history)
     status = awaited(ClientCalls.status)
     cancel = awaited(ClientCalls.cancel)
+    cancel_all = awaited(ClientCalls.cancel_all)
+    pause = awaited(ClientCalls.pause)
+    resume = awaited(ClientCalls.resume)
     models = awaited(ClientCalls.models)
     queue = awaited(ClientCalls.queue)
     queues = awaited(ClientCalls.queues)
@@ -166,4 +176,4 @@ async def _events(client: AsyncClient, events: Events) -> AsyncIterator[JobEvent
 async def _results(client: AsyncClient, batch: Batch) -> AsyncIterator[ItemResult]:
     while not batch.is_done:
         for found in await client.run(batch.turn()):
-            yield found
+            yield with_pictures(found, client.sync.read)

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from crossmodal.errors import BrokerUnavailable, InvalidParams, ModelBroken, WrongState
 from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.calls import Blocking, Steps, call
-from crossmodal.jobs.message import message_of
+from crossmodal.jobs.message import broker_priority, message_of
 from crossmodal.jobs.names import RESULTS, check_batch_id, new_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import Params, fingerprint, fix_seed, recorded, task_of
@@ -25,16 +25,16 @@ from crossmodal.kinds.registry import kind_named, kind_of
 from crossmodal.unknown import shown
 from crossmodal.vision.media import media_type
 from producer.bulk import Batch, Request
-from producer.checks import check_seconds, check_text
-from producer.following import Following
+from producer.checks import check_keep, check_priority, check_seconds, check_text
 from producer.handle import Handle
 from producer.items import ANY_BLOB, checked_items, picture_items, prompt_items
+from producer.operating import Operating
 from producer.pictures import Picture, bytes_of
 
 STALE_S = 1.0  # older news of models are asked for again before something is refused
 
 
-class ClientCalls(Following):
+class ClientCalls(Operating):
     """All calls of a client; it holds no connection to Redis."""
 
     # -- submitting ---------------------------------------------------------------------
@@ -55,13 +55,16 @@ class ClientCalls(Following):
         metadata: JsonValue = None,
         idempotency_key: str | None = None,
         expires_in_s: float | None = None,
+        priority: int = 0,
+        keep_s: float | None = None,
         **params: Any,
     ) -> Steps[str]:
         """Submit a job that draws `count` pictures of `prompt`; returns without waiting.
 
         `params` are those that only the `model` has, as `steps` or `width`; what is not given is
-        as the model has it by default. Raises `InvalidParams`, `ModelNotFound`, `ModelBroken`,
-        `QueueFull`, `IdempotencyConflict` or `BrokerUnavailable`.
+        as the model has it by default. `priority` is -1, 0 or 1, and orders what waits; `keep_s` is
+        how long the record is kept after the job's end. Raises `InvalidParams`, `ModelNotFound`,
+        `ModelBroken`, `QueueFull`, `IdempotencyConflict` or `BrokerUnavailable`.
         """
         given = _given(
             model=model, count=count, seed=seed, temperature=temperature, format=format,
@@ -70,6 +73,7 @@ class ClientCalls(Following):
         return (yield from self.submit(
             "txt2img", prompt=prompt, **given, **params,
             metadata=metadata, idempotency_key=idempotency_key, expires_in_s=expires_in_s,
+            priority=priority, keep_s=keep_s,
         ))  # fmt: skip
 
     @call
@@ -85,6 +89,8 @@ class ClientCalls(Following):
         metadata: JsonValue = None,
         idempotency_key: str | None = None,
         expires_in_s: float | None = None,
+        priority: int = 0,
+        keep_s: float | None = None,
         **params: Any,
     ) -> Steps[str]:
         """Upload a picture and submit a job that captions it; returns without waiting.
@@ -96,6 +102,7 @@ class ClientCalls(Following):
         return (yield from self.submit(
             "img2txt", image=image, **given, **params,
             metadata=metadata, idempotency_key=idempotency_key, expires_in_s=expires_in_s,
+            priority=priority, keep_s=keep_s,
         ))  # fmt: skip
 
     @call
@@ -106,6 +113,8 @@ class ClientCalls(Following):
         *,
         idempotency_key: str | None = None,
         expires_in_s: float | None = None,
+        priority: int = 0,
+        keep_s: float | None = None,
         origin: Origin = NOBODY,
         **fields: Any,
     ) -> Steps[str]:
@@ -127,14 +136,20 @@ class ClientCalls(Following):
         if idempotency_key is not None:
             check_text("idempotency_key", idempotency_key)
         check_seconds("expires_in_s", expires_in_s)
+        check_priority(priority)
+        check_keep(keep_s)
         task, fixed = task_of(params), fix_seed(params)
         queue = (yield from self.models()).queue(task, {"model": params.model})
         proposed = new_job_id()
         job_id, _ = yield from self.ledger.submit(
             proposed, task, json.dumps(recorded(fixed)),
             fingerprint(task, params, expires_in_s, origin.webhook),
-            model=queue.model, message=message_of(proposed, fixed, queue.model),
+            model=queue.model,
+            message=message_of(
+                proposed, fixed, queue.model, broker_priority(priority, origin.owner)
+            ),
             idempotency_key=idempotency_key, expires_in_s=expires_in_s, origin=origin,
+            priority=priority, keep_s=keep_s,
         )  # fmt: skip
         return job_id
 
@@ -184,6 +199,7 @@ class ClientCalls(Following):
         params = yield from self.checked(known.task.kind, known.params)
         return (yield from self.submit(
             params, idempotency_key=f"retry:{known.id}",
+            priority=known.priority, keep_s=known.keep_s,
             origin=Origin(known.owner, max_queued, webhook=webhook),
         ))  # fmt: skip
 

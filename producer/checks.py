@@ -10,6 +10,7 @@ from crossmodal.errors import InvalidParams
 from crossmodal.kinds.task import Task, tasks
 from crossmodal.unknown import shown
 
+MAX_KEEP_S = 31_536_000  # a year
 E = TypeVar("E", bound=StrEnum)
 
 
@@ -40,6 +41,21 @@ def check_count(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InvalidParams(f"{name} is {shown(value)}: give a whole number from 1 on")
     return value
+
+
+def check_priority(value: Any) -> int:
+    """`value` itself. Raises `InvalidParams` unless it is -1, 0 or 1."""
+    if isinstance(value, bool) or value not in (-1, 0, 1):
+        raise InvalidParams(f"priority is {shown(value)}: give -1, 0 or 1")
+    return int(value)
+
+
+def check_keep(value: Any) -> float | None:
+    """`value` as a float. Raises `InvalidParams` unless it is 1 s to a year, or None."""
+    seconds = check_seconds("keep_s", value)
+    if seconds is not None and not 1 <= seconds <= MAX_KEEP_S:
+        raise InvalidParams(f"keep_s is {shown(value)}: give 1 to {MAX_KEEP_S} s")
+    return seconds
 
 
 def check_one_of(name: str, kind: type[E], value: Any) -> E:

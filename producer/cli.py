@@ -15,6 +15,7 @@ from crossmodal.jobs.record import Failure
 from crossmodal.kinds.base import Kind
 from crossmodal.kinds.images import stored_format
 from crossmodal.kinds.registry import kinds
+from producer.checks import MAX_KEEP_S
 from producer.client import Client, CommandClient
 from producer.handle import JobHandle, result_of
 from producer.options import parameters_of, takes_several
@@ -63,16 +64,27 @@ Params = Annotated[
     list[str] | None,
     typer.Option("-p", "--param", metavar="NAME=VALUE", help="A param that only the model has."),
 ]
+Priority = Annotated[
+    int, typer.Option(min=-1, max=1, help="1: before others that wait, -1: after them.")
+]
+Keep = Annotated[
+    float | None,
+    typer.Option("--keep", min=1, max=MAX_KEEP_S, metavar="SECONDS",
+                 help="How long the record is kept after the job's end."),
+]  # fmt: skip
 _OUT = {"images": (_option("out", Out, None),), "captions": ()}
 _SHARED = (
     Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context),
-    _option("more", Params, None), _option("no_wait", NoWait, False),
+    _option("more", Params, None),
+    _option("priority", Priority, 0), _option("keep_s", Keep, None),
+    _option("no_wait", NoWait, False),
     _option("timeout_s", Timeout, None), _option("as_json", Json, False),
 )  # fmt: skip
 
 
 def _make(
-    kind: Kind, *, context: typer.Context, more: list[str] | None, no_wait: bool,
+    kind: Kind, *, context: typer.Context, more: list[str] | None, priority: int,
+    keep_s: float | None, no_wait: bool,
     timeout_s: float | None, as_json: bool,
     out: Path | None = None, **params: Any,
 ) -> None:  # fmt: skip
@@ -87,7 +99,7 @@ def _make(
             )
         if out is not None:
             check_out(client, out, stored, count)
-        job = client.submit(kind.name, **params)
+        job = client.submit(kind.name, **params, priority=priority, keep_s=keep_s)
         if no_wait:
             _print_id(job, as_json)
             return
@@ -97,7 +109,8 @@ def _make(
 
 
 def _describe(
-    kind: Kind, *, context: typer.Context, more: list[str] | None, no_wait: bool,
+    kind: Kind, *, context: typer.Context, more: list[str] | None, priority: int,
+    keep_s: float | None, no_wait: bool,
     timeout_s: float | None, as_json: bool,
     **params: Any,
 ) -> None:  # fmt: skip
@@ -105,7 +118,7 @@ def _describe(
     jobs: list[JobHandle] = []
     paths: list[Path] = params.pop(str(kind.picture))
     with opened() as client, interruptible(jobs):
-        params = _given(context, kind, params, more)
+        params = _given(context, kind, params, more) | {"priority": priority, "keep_s": keep_s}
         submitted = _submit_files(client, kind, paths, jobs, params)
         if not no_wait:
             with suppress(ResultTimeout):  # who has not ended says so in its row

@@ -18,8 +18,9 @@ from crossmodal.unknown import shown
 from producer.bulk import Batch
 from producer.calls import ClientCalls
 from producer.handle import Handle, JobHandle, ids_of
+from producer.notebook import with_pictures
 from producer.operators import Keys, Letters, Webhooks
-from producer.twins import Runs, as_twin, asked, waited
+from producer.twins import as_twin, asked, waited
 from producer.waiting import Wait
 
 P = ParamSpec("P")
@@ -42,7 +43,7 @@ def iterated(
     """A method that moves its batch on for as long as somebody iterates."""
 
     def twin(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[ItemResult]:
-        return _results(self.runner, asked(self, method, *args, **kwargs))
+        return _results(self, asked(self, method, *args, **kwargs))
 
     return as_twin(twin, method, Iterator[ItemResult])
 
@@ -99,6 +100,9 @@ class Client:
     history = waited(ClientCalls.history)
     status = waited(ClientCalls.status)
     cancel = waited(ClientCalls.cancel)
+    cancel_all = waited(ClientCalls.cancel_all)
+    pause = waited(ClientCalls.pause)
+    resume = waited(ClientCalls.resume)
     models = waited(ClientCalls.models)
     queue = waited(ClientCalls.queue)
     queues = waited(ClientCalls.queues)
@@ -170,6 +174,7 @@ class CommandClient(Client):
     _what = "cli"
 
 
-def _results(runner: Runs, batch: Batch) -> Iterator[ItemResult]:
+def _results(client: Client, batch: Batch) -> Iterator[ItemResult]:
     while not batch.is_done:
-        yield from runner.run(batch.turn())
+        for found in client.run(batch.turn()):
+            yield with_pictures(found, client.read)

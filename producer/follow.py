@@ -6,13 +6,14 @@ import typer
 
 from crossmodal.console import FAILED, Json, print_json, print_table, say, shown_time
 from crossmodal.errors import ResultTimeout
-from crossmodal.jobs.record import Job, JobState
+from crossmodal.jobs.record import Job, JobState, QueueStatus
 from crossmodal.kinds.images import stored_format
 from producer.cli import Out, Timeout, opened
 from producer.client import Client
 from producer.handle import JobHandle
 from producer.outcome import check_out, show_result
-from producer.patience import how_to_go_on, interruptible, place, wait_for
+from producer.patience import how_to_go_on, interruptible, wait_for
+from producer.place import place
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Of a job.")]
 STATES = ", ".join(JobState)
@@ -65,8 +66,39 @@ def result(
         show_result(client, job_id, out, as_json)
 
 
-def cancel(job_id: JobId, as_json: Json = False) -> None:
-    """Cancel a job that has not ended; exit status 1 when it had."""
+def cancel(
+    job_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Of a job.")] = None,
+    all_jobs: Annotated[
+        bool, typer.Option("--all", help="All that have not ended, or those of these options.")
+    ] = False,
+    owner: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Of the API key with this id.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="KIND", help="Of this kind.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Of this model.")] = None,
+    state: Annotated[
+        JobState | None, typer.Option(metavar="STATE", help="Only queued or only running ones.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Cancel a job that has not ended (exit status 1 when it had), or many with --all."""
+    filters = {"owner": owner, "task": task, "model": model, "state": state}
+    if all_jobs is (job_id is not None):
+        raise typer.BadParameter("give the ID of a job, or --all")
+    if job_id is not None:
+        if said := [f"--{name}" for name, value in filters.items() if value is not None]:
+            raise typer.BadParameter(f"{said[0]} goes with --all")
+        _cancel_one(job_id, as_json)
+        return
+    with opened() as client:
+        count = client.cancel_all(owner, task=task, model=model, state=state)
+        if as_json:
+            print_json({"canceled": count})
+        else:
+            say(f"{count} canceled")
+
+
+def _cancel_one(job_id: str, as_json: bool) -> None:
     with opened() as client:
         state = client.cancel(job_id)
         if as_json:
@@ -142,11 +174,36 @@ def queue(as_json: Json = False) -> None:
         print_table(
             ("queue", "depth", "running", "oldest wait (s)", "succeeded", "failed", "workers"),
             [
-                (q.queue, q.depth, q.running, q.oldest_wait_s, q.finished.get("succeeded", 0),
-                 q.finished.get("failed", 0), ", ".join(workers.get(q.queue, [])) or "none")
+                (q.queue + " (paused)" * q.paused, q.depth, q.running, q.oldest_wait_s,
+                 q.finished.get("succeeded", 0), q.finished.get("failed", 0),
+                 ", ".join(workers.get(q.queue, [])) or "none")
                 for q in queues
             ],
         )  # fmt: skip
+
+
+Queues = Annotated[list[str], typer.Argument(metavar="QUEUE", help="As `crossmodal queue` says.")]
+
+
+def pause(names: Queues, as_json: Json = False) -> None:
+    """Start nothing more of these queues: what runs ends, and what waits stays."""
+    with opened() as client:
+        _show_queues([client.pause(name) for name in names], as_json)
+
+
+def resume(names: Queues, as_json: Json = False) -> None:
+    """Start the jobs of paused queues again."""
+    with opened() as client:
+        _show_queues([client.resume(name) for name in names], as_json)
+
+
+def _show_queues(found: list[QueueStatus], as_json: bool) -> None:
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+        return
+    for one in found:
+        what = "paused" if one.paused else "resumed"
+        say(f"{one.queue} is {what}: {one.depth} jobs wait, {one.running} run")
 
 
 def _workers(client: Client) -> dict[str, list[str]]:

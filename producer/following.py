@@ -1,6 +1,6 @@
 """Calls that follow jobs: how far they are, and that they have ended."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from crossmodal.jobs.batches import Batches
@@ -75,12 +75,22 @@ class Following:
         return (yield from self.ledger.cancel(id_of(job)))
 
     @call
-    def ended(self, job: Handle | str, timeout_s: float | None = None) -> Steps[Job]:
-        """The record of a job, once it has ended. Raises `JobNotFound` or `ResultTimeout`."""
+    def ended(
+        self, job: Handle | str, timeout_s: float | None = None,
+        tell: Callable[[JobStatus], object] | None = None,
+    ) -> Steps[Job]:  # fmt: skip
+        """The record of a job, once it has ended; `tell` hears how far it is, also at the end.
+
+        Raises `JobNotFound` or `ResultTimeout`.
+        """
         job_id = id_of(job)
         wait = yield from self.wait([job_id], timeout_s)
         while wait:
+            if tell is not None and wait.is_time_to_tell():
+                tell((yield from self.status(job_id)))
             yield from self.more_ended(wait)
+        if tell is not None:
+            tell((yield from self.status(job_id)))
         return (yield from self.ledger.get(job_id))
 
     @call

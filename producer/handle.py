@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from crossmodal.errors import InvalidParams, JobCanceled, JobExpired, JobFailed, ResultTimeout
 from crossmodal.jobs.record import Job, JobEvent, JobResult, JobState, JobStatus, Progress
+from crossmodal.kinds.fields import BlobRef
 from crossmodal.unknown import shown
 from producer.checks import check_several
+from producer.live import told
+from producer.notebook import job_html, with_pictures
 
 
 class Handle:
@@ -24,7 +27,12 @@ class Follows(Protocol):
     def status(self, job: Handle | str) -> JobStatus: ...
     def cancel(self, job: Handle | str) -> JobState: ...
     def events(self, job: Handle | str) -> Iterator[JobEvent | Progress]: ...
-    def _ended(self, job: Handle | str, timeout_s: float | None = None) -> Job: ...
+    def record(self, job: Handle | str) -> Job: ...
+    def read(self, blob: BlobRef) -> bytes: ...
+    def _ended(
+        self, job: Handle | str, timeout_s: float | None = None,
+        tell: Callable[[JobStatus], object] | None = None,
+    ) -> Job: ...  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,13 +58,18 @@ class JobHandle(Handle):
         """The state the job ended in. Raises `ResultTimeout`."""
         return self.client._ended(self.id, timeout_s).state
 
-    def result(self, timeout_s: float | None = None) -> JobResult:
-        """What the job made, once it has.
+    def result(self, timeout_s: float | None = None, progress: bool = False) -> JobResult:
+        """What the job made, once it has; `progress` shows how far it is meanwhile.
 
         Raises `JobFailed` with the code of its cause, `JobCanceled`, `JobExpired`, or
         `ResultTimeout`.
         """
-        return result_of(self.client._ended(self.id, timeout_s))
+        with told(progress) as tell:
+            job = self.client._ended(self.id, timeout_s, tell)
+        return with_pictures(result_of(job), self.client.read)
+
+    def _repr_html_(self) -> str:
+        return job_html(self.client, self.id)
 
 
 def id_of(job: Any) -> str:

@@ -31,7 +31,7 @@ def show_result(client: Client, job_id: str, out: Path | None, as_json: bool) ->
     if as_json:
         print_json(found.model_dump(mode="json") | {"files": [str(file) for file in files]})
         return
-    print_table(("", ""), _rows(found))
+    print_table(("", ""), rows_of(found))
     for file in files:
         say(f"wrote {file}")
 
@@ -52,7 +52,8 @@ def _write(client: Client, found: JobResult, out: Path) -> list[Path]:
         ) from e
 
 
-def _rows(found: JobResult) -> list[tuple[str, Any]]:
+def rows_of(found: JobResult) -> list[tuple[str, Any]]:
+    """A result in words, each with what it is about."""
     rows: list[tuple[str, Any]] = [("job", found.job)]
     rows += [("image", f"{i.key} ({i.width} × {i.height})") for i in found.images]
     rows += [("caption", f"{c.text} ({c.log_probability:.2f})") for c in found.captions]

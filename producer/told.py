@@ -1,10 +1,12 @@
 """What callers are told of a failure: no address of Redis or of the store is their matter."""
 
 from crossmodal.errors import (
+    BlobNotFound,
     BrokerFull,
     BrokerNotTrusted,
     BrokerRefused,
     BrokerUnavailable,
+    CrossmodalError,
     StorageNotWritable,
     StorageUnavailable,
 )
@@ -22,6 +24,20 @@ def told(code: str, message: str) -> str:
     """The message of a failure, or what stands for one that names an address."""
     what = next((what for what, codes in WITH_ADDRESSES.items() if code in codes), None)
     return f"{what} failed: operators see why among the dead letters" if what else message
+
+
+def told_error(error: CrossmodalError) -> str:
+    """The message of an error for a caller from elsewhere."""
+    if is_outage(error):
+        what = "Redis" if isinstance(error, BrokerUnavailable) else "the object store"
+        return f"{what} takes nothing now: try again in a moment"
+    return told(error.code, str(error))
+
+
+def is_outage(error: CrossmodalError) -> bool:
+    """Whether Redis or the store is away, rather than that something is not in it."""
+    is_ours = isinstance(error, BrokerUnavailable | StorageUnavailable)
+    return is_ours and not isinstance(error, BlobNotFound)
 
 
 def failure_view(failure: Failure | None) -> Failure | None:

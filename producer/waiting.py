@@ -19,6 +19,7 @@ MAX_BLOCK_S = 2.0  # shorter than the socket timeout, so that a dead server is n
 CHECK_S = 2.0  # how often states are checked, for what happens by the clock alone ...
 CHECK_MANY_S = 10.0  # ... and where that are more jobs than
 MANY = 100
+TELL_S = 0.25  # at least, between two times that somebody is told how far a job is
 
 
 class Wait:
@@ -45,6 +46,8 @@ class Wait:
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._block_s = min(MAX_BLOCK_S, block_s)
         self._check_at = 0.0
+        self._tell_at = 0.0
+        self._owes_news = False  # to who is told how far the jobs are
         for job_id in job_ids:
             self.add(job_id)
 
@@ -69,6 +72,14 @@ class Wait:
         self._unknown = []
         return list(self._left)
 
+    def is_time_to_tell(self) -> bool:
+        """Whether who waits should hear how far the jobs are: not at each step of every other."""
+        now = time.monotonic()
+        self._owes_news = now < self._tell_at
+        if not self._owes_news:
+            self._tell_at = now + TELL_S
+        return not self._owes_news
+
     def end(self, job_ids: Iterable[str]) -> list[str]:
         """Those of the jobs that were followed until now, and have ended."""
         return [job_id for job_id in job_ids if self._left.pop(job_id, self) is None]
@@ -76,10 +87,13 @@ class Wait:
     def step(self, *, block: bool = True) -> Step:
         """XREAD over the streams of all jobs. Raises `ResultTimeout` when the time is up."""
         left = self._block_s
+        if self._owes_news:
+            left = min(left, max(0.0, self._tell_at - time.monotonic()))
         if self._deadline is not None:
-            left = min(left, self._deadline - time.monotonic())
-            if left <= 0:
+            still = self._deadline - time.monotonic()
+            if still <= 0:
                 raise ResultTimeout(self._in_time())
+            left = min(left, still)
         if block:
             return Waiting(redis.xread(self._seen, block=max(1, int(left * 1_000))))
         command: Command = redis.xread(self._seen)

@@ -30,7 +30,7 @@ from crossmodal.errors import (
 )
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
-from crossmodal.jobs.message import message_of
+from crossmodal.jobs.message import broker_priority, message_for, message_of
 from crossmodal.jobs.models import Models
 from crossmodal.jobs.names import check_job_id
 from crossmodal.jobs.origin import Origin
@@ -66,6 +66,7 @@ from worker.progress import ProgressTeller
 log = logging.getLogger(__name__)
 
 TELL_AGAIN_S = 0.5
+PAUSED_S = 1.0  # until this worker takes no more of a queue that was paused
 MAX_EXCUSED = 10  # a job beside which hosts die more often is not believed any more
 MAX_OUTAGES = 1_000  # attempts that the store may fail, half a minute apart: eight hours
 MAX_RECORDED_PARAMS = 4_096  # of params that are wrong, this much is kept to be looked at
@@ -118,9 +119,20 @@ class JobRunner:
         attempt = await self._redis.run(self._ledger.start(delivery.job, delivery.worker))
         if isinstance(attempt, NotStarted):
             log.info("job %s is not started: %s", delivery.job, attempt.reason)
+            if attempt.reason == "paused":
+                return await self._put_back(delivery.job)
             return Busy() if attempt.reason == "busy" else await self._outcome(delivery.job)
         ending = await self._observe(delivery.task, attempt, problem)
         return await self._outcome(delivery.job) if isinstance(ending, Skipped) else ending
+
+    async def _put_back(self, job_id: str) -> Ending:
+        """Have a job of a paused queue wait in its place, by another message than this one."""
+        await asyncio.sleep(PAUSED_S)
+        job = await self._redis.run(self._ledger.get(job_id))
+        priority = broker_priority(job.priority, job.owner)
+        message = message_for(Queue.parse(job.queue), job_id, job.params, priority)
+        await self._redis.run(self._ledger.requeue(job, message))
+        return Skipped("superseded")
 
     async def _outcome(self, job_id: str) -> Ending:
         """How a job has ended that this message did not end, for those who watch the message."""

@@ -18,7 +18,7 @@ from crossmodal.errors import BrokerUnavailable, JobNotFound
 from crossmodal.jobs.calls import redis, undecoded
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.message import job_of, message_for
+from crossmodal.jobs.message import broker_priority, job_of, message_for
 from crossmodal.jobs.names import celery_prefix, job_key, messages_key, queue_key
 from crossmodal.jobs.record import Job
 from crossmodal.jobs.runners import Runner
@@ -34,7 +34,7 @@ CHUNK = 1_000  # messages, or ids of jobs, that are read at once
 OLDEST = float("-inf")
 SOON = 10_000  # messages that are read for one job
 UNACKED = "unacked"  # kombu's hash of messages that are in workers' hands
-PRIORITIES = ("", "\x06\x163", "\x06\x166", "\x06\x169")  # kombu has a list for each
+PRIORITIES = (-1, 0, 3, 6, 9)  # there is a list for each
 
 
 class Recovery(Thread):
@@ -48,7 +48,7 @@ class Recovery(Thread):
         self._settings = settings
         self._queues = [queue for queue in queues if queue != settings.plain_queue]
         self._lists = [
-            messages_key(settings.key_prefix, queue) + priority
+            messages_key(settings.key_prefix, queue, priority)
             for queue in queues
             for priority in PRIORITIES
         ]
@@ -87,7 +87,8 @@ class Recovery(Thread):
         for job_id in self._spoken_of(set(silent)):
             del silent[job_id]
         for job in silent.values():
-            if self._run(self._ledger.requeue(job, message_for(own, job.id, job.params))):
+            message = message_for(own, job.id, job.params, broker_priority(job.priority, job.owner))
+            if self._run(self._ledger.requeue(job, message)):
                 log.warning("the message of job %s was lost: sent it again", job.id)
 
     def _silent(self, queue: str) -> Iterator[Job]:

@@ -91,6 +91,8 @@ class Residents:
         self._states = {m.name: State(m, m.said()) for m in serving.read_models()}
         self._wanted = serving.wanted
         self._next: Switch | None = None
+        self._paused: frozenset[str] = frozenset()
+        self._paused_at = 0.0
         self._asked_at = 0.0
         self._refused_at = 0.0
         self.look()
@@ -110,7 +112,7 @@ class Residents:
     @property
     def taken(self) -> frozenset[str]:
         """The queues whose jobs are taken; safe to be asked from any thread."""
-        return self._queues(lambda state: state.is_open)
+        return self._queues(lambda state: state.is_open) - self._paused
 
     @property
     def run(self) -> frozenset[str]:
@@ -182,6 +184,9 @@ class Residents:
                 state.busy_at = now
 
     async def _go_on(self) -> None:
+        if time.monotonic() - self._paused_at >= ASK_S:
+            self._paused_at = time.monotonic()
+            self._paused = await self._redis.run(self._ledger.paused())
         if self._next is not None:
             await self._prepare(self._next)
         elif self._has_choice and time.monotonic() - self._asked_at >= ASK_S:
@@ -246,6 +251,7 @@ class Residents:
         messages: int,
         workers: Sequence[WorkerInfo],
     ) -> Resident:
+        """What `choose` must know of a model; for paused queues none is loaded."""
         state, now = self._states[name], time.monotonic()
         others = [worker for worker in workers if worker.name != self._worker]
         return Resident(
@@ -285,12 +291,14 @@ class Residents:
         known = yield from self._models.known(max_age_s=0)
         queues = {name: self._states[name].model.queues for name in names}
         statuses = yield from self._ledger.queues([q for some in queues.values() for q in some])
-        lists = [messages_key(self._settings.key_prefix, status.queue) for status in statuses]
+        open_ = [status for status in statuses if not status.paused]
+        lists = [messages_key(self._settings.key_prefix, status.queue) for status in open_]
         lengths = yield [redis.llen(key) for key in lists]
-        found = {one.queue: (one, length) for one, length in zip(statuses, lengths, strict=True)}
+        found = {one.queue: (one, length) for one, length in zip(open_, lengths, strict=True)}
+        waiting = {name: [found[q] for q in some if q in found] for name, some in queues.items()}
         return known, {
-            name: ([found[queue][0] for queue in some], sum(found[queue][1] for queue in some))
-            for name, some in queues.items()
+            name: ([status for status, _ in some], sum(length for _, length in some))
+            for name, some in waiting.items()
         }
 
     @call

@@ -12,14 +12,15 @@ from crossmodal.jobs.names import celery_prefix, messages_key
 from crossmodal.kinds.task import tasks
 from crossmodal.settings import Settings
 
-PRIORITY = "??[369]"  # what kombu puts after a queue's name for the lists of other priorities
+PRIORITIES = ("??[369]", "??-1")  # how the names of lists of other priorities than 0 end
 
 # What redis-py says when it connects, and what the memory guard and `doctor` ask. Not CONFIG GET:
 # it shows the server's passwords.
 CONNECTION = ("client|setinfo", "client|setname", "info", "ping", "select", "time")
 # The ledger's, also those within its scripts: Redis checks them too.
 LEDGER = (
-    "del", "discard", "evalsha", "exec", "exists", "expire", "get", "hdel", "hget", "hgetall",
+    "del", "discard", "evalsha", "exec", "exists", "expire", "get", "hdel", "hexists", "hget",
+    "hgetall",
     "hincrby", "hmget", "hset", "hsetnx", "llen", "lpop", "lpush", "lrange", "ltrim", "multi",
     "persist", "rpop", "rpush", "sadd", "scan", "scard", "script|load", "set", "smembers", "srem",
     "xadd", "xread", "zadd", "zcard", "zrange", "zrangebyscore", "zrank", "zrem",
@@ -35,7 +36,7 @@ UNKNOWN_TO_7_0 = ("client|setinfo",)
 
 KOMBU_KEYS = (
     "_kombu.binding.*", "unacked", "unacked_index", "unacked_mutex",
-    "*.celery.pidbox", f"*.celery.pidbox{PRIORITY}", "celeryev.*",
+    "*.celery.pidbox", *(f"*.celery.pidbox{end}" for end in PRIORITIES), "celeryev.*",
 )  # fmt: skip
 # Remote control, all events, and those of workers, which Celery's gossip listens to.
 KOMBU_CHANNELS = ("celery.pidbox", "celeryev/*", "celeryev/worker.*")
@@ -71,10 +72,11 @@ def key_patterns(settings: Settings, role: Role) -> list[str]:
     prefix = settings.key_prefix
     if role is Role.PRODUCER:
         # No key of the ledger begins with c, so that `<prefix>:celery:` is not among them.
-        return [f"{prefix}:[^c]*", *(messages_key(prefix, queue) for queue in _queues(settings))]
+        lists = [messages_key(prefix, queue) for queue in _queues(settings)]
+        return [f"{prefix}:[^c]*", *_of_all_priorities(lists)]
     if below := celery_prefix(prefix):
         return [f"{prefix}:[^c]*", f"{below}*"]
-    lists = [name + end for name in _queues(settings) for end in ("", PRIORITY)]
+    lists = _of_all_priorities(_queues(settings))
     return [f"{prefix}:*", *lists, *KOMBU_KEYS, *(RESULT_KEYS if settings.result_backend else ())]
 
 
@@ -96,6 +98,10 @@ def user_line(name: str, secret: str, rules: Sequence[str]) -> str:
 def hashed(password: str) -> str:
     """A password as an ACL file may keep it."""
     return "#" + hashlib.sha256(password.encode()).hexdigest()
+
+
+def _of_all_priorities(lists: Sequence[str]) -> list[str]:
+    return [name + end for name in lists for end in ("", *PRIORITIES)]
 
 
 def _queues(settings: Settings) -> list[str]:

@@ -8,6 +8,7 @@
 -- Transitions are in <prefix>:events:<0..63>      capped streams of all jobs' transitions, for
 --                                                  those who wait: a stream for each job would
 --                                                  take 4 kB of it
+-- Queues that are paused <prefix>:paused         hash, queue -> since when
 -- A queue has      <prefix>:queue:<q>:queued    sorted set, id -> when it was submitted
 --                  <prefix>:queue:<q>:running   sorted set, id -> when its attempt started
 --                  <prefix>:queue:<q>:stats     hash: submitted, redelivered, finished:<state> and
@@ -18,6 +19,7 @@
 --                  <prefix>:jobs:<owner>:ended  those of them that have ended, id -> when
 -- and in a queue   <prefix>:queue:<q>:sent:<owner>     set of ids whose messages wait in the queue,
 --                  <prefix>:queue:<q>:backlog:<owner>  list of '<id> <message>' that wait for that,
+--                  <prefix>:queue:<q>:backlog:<owner>:1 and :-1  those of another priority than 0,
 --                  <prefix>:queue:<q>:owners           list of all that have a backlog, in turn,
 --                  <prefix>:queue:<q>:waiting          hash, owner -> how many of its jobs wait
 -- A delivery of a webhook is a hash <prefix>:delivery:<id>, see webhooks.py, and is listed in
@@ -29,7 +31,9 @@
 --                                                  <terminal state> -> messages, again (messages
 --                                                  that are run anew, their records being gone),
 --                                                  is_canceled, where nobody wants more of it
--- Messages lie in    <prefix>:celery:<q>        list, Celery's; with the default prefix just <q>
+-- Messages lie in    <prefix>:celery:<q>        list, Celery's; with the default prefix just <q>;
+--                                                  those of nobody in particular that have another
+--                                                  priority than 0 in kombu's list for that
 -- Dead letters are   <prefix>:dead                sorted set, id -> when it was given up, and those
 --                  <prefix>:dead:<owner>         of an owner there as well
 -- KEYS[1] is the job. ARGV[1] is the prefix, ARGV[2] the job's id.
@@ -65,10 +69,16 @@ local function stamp(t)
   return string.format('%.6f', t)
 end
 
--- The list of a queue's messages; see names.py.
-local function messages_key(queue)
-  if prefix == 'crossmodal' then return queue end
-  return prefix .. ':celery:' .. queue
+-- The list of a queue's messages of a priority; see names.py.
+local ENDS = {[1] = '\6\22-1', [0] = '', [-1] = '\6\0229'} -- of kombu's lists, by our priorities
+local function messages_key(queue, priority)
+  local list = queue .. ENDS[priority or 0]
+  if prefix == 'crossmodal' then return list end
+  return prefix .. ':celery:' .. list
+end
+
+local function is_paused(queue)
+  return redis.call('HEXISTS', prefix .. ':paused', queue) == 1
 end
 
 local function queue_key(queue, part)
@@ -131,20 +141,38 @@ local function uncount_waiting(queue, owner)
   end
 end
 
--- Send a message, now or when it is its owner's turn.
-local function send(queue, owner, window, message)
-  if owner ~= '' then
-    local backlog, sent = queue_key(queue, 'backlog:' .. owner), queue_key(queue, 'sent:' .. owner)
-    local waiting = redis.call('LLEN', backlog)
-    local others = redis.call('LLEN', queue_key(queue, 'owners'))
-    if waiting > 0 or redis.call('SCARD', sent) >= share(window, others + 1) then
-      redis.call('HSET', job, 'held', 1)
-      redis.call('LPUSH', backlog, id .. ' ' .. message)
-      if waiting == 0 then redis.call('RPUSH', queue_key(queue, 'owners'), owner) end
-      return
-    end
-    redis.call('SADD', sent, id)
+-- An owner's backlog is a list for each priority, taken from in this order.
+local LEVELS = {1, 0, -1}
+local function backlog_key(queue, owner, level)
+  local key = queue_key(queue, 'backlog:' .. owner)
+  return level == 0 and key or key .. ':' .. level
+end
+
+local function backlog_length(queue, owner)
+  local length = 0
+  for _, level in ipairs(LEVELS) do
+    length = length + redis.call('LLEN', backlog_key(queue, owner, level))
   end
+  return length
+end
+
+-- Send a message, now or when it is its owner's turn. Its priority orders those of the same owner,
+-- and never puts them before another's; what nobody owns is ordered in the whole queue.
+local function send(queue, owner, window, message, priority)
+  if owner == '' then
+    redis.call('LPUSH', messages_key(queue, priority), message)
+    return
+  end
+  local sent = queue_key(queue, 'sent:' .. owner)
+  local waiting = backlog_length(queue, owner)
+  local others = redis.call('LLEN', queue_key(queue, 'owners'))
+  if waiting > 0 or redis.call('SCARD', sent) >= share(window, others + 1) then
+    redis.call('HSET', job, 'held', 1)
+    redis.call('LPUSH', backlog_key(queue, owner, priority), id .. ' ' .. message)
+    if waiting == 0 then redis.call('RPUSH', queue_key(queue, 'owners'), owner) end
+    return
+  end
+  redis.call('SADD', sent, id)
   redis.call('LPUSH', messages_key(queue), message)
 end
 
@@ -159,12 +187,17 @@ end
 
 -- Take an owner's next message out of the backlog; those of jobs that have ended are dropped.
 local function next_held(queue, owner)
-  local backlog = queue_key(queue, 'backlog:' .. owner)
-  for _ = 1, 1000 do
+  local tries = 1000
+  for _, level in ipairs(LEVELS) do
+    local backlog = backlog_key(queue, owner, level)
     local entry = redis.call('RPOP', backlog)
-    if not entry then return end
-    local held, message = opened(entry)
-    if held then return held, message end
+    while entry do
+      local held, message = opened(entry)
+      if held then return held, message end
+      tries = tries - 1
+      if tries == 0 then return end
+      entry = redis.call('RPOP', backlog)
+    end
   end
 end
 
@@ -172,16 +205,19 @@ end
 -- counts them, and where no worker is nobody takes them. One stays, since with the last that it
 -- takes `promote` takes the owner off the list of those who wait.
 local function tidy(queue, owner)
-  local backlog = queue_key(queue, 'backlog:' .. owner)
-  local length = redis.call('LLEN', backlog)
+  local left = backlog_length(queue, owner)
   local waiting = tonumber(redis.call('HGET', queue_key(queue, 'waiting'), owner) or 0)
-  if length <= 2 * waiting + MOST_STALE then return end
+  if left <= 2 * waiting + MOST_STALE then return end
   local kept = 0
-  for i = 1, length do
-    local entry = redis.call('RPOP', backlog)
-    if opened(entry) or (i == length and kept == 0) then
-      redis.call('LPUSH', backlog, entry)
-      kept = kept + 1
+  for _, level in ipairs(LEVELS) do
+    local backlog = backlog_key(queue, owner, level)
+    for _ = 1, redis.call('LLEN', backlog) do
+      local entry = redis.call('RPOP', backlog)
+      if opened(entry) or (left == 1 and kept == 0) then
+        redis.call('LPUSH', backlog, entry)
+        kept = kept + 1
+      end
+      left = left - 1
     end
   end
 end
@@ -197,7 +233,7 @@ local function promote(queue, window)
     if redis.call('SCARD', sent) < share(window, count) then
       held, message = next_held(queue, owner)
     end
-    if redis.call('LLEN', queue_key(queue, 'backlog:' .. owner)) > 0 then
+    if backlog_length(queue, owner) > 0 then
       redis.call('RPUSH', owners, owner)
     end
     if held then
@@ -258,11 +294,12 @@ local function put_back(queue, attempt, counts, created_at, code)
 end
 
 -- An owner's list forgets a job together with its record, which is some time after its end; it
--- may itself be forgotten where no job is left that has not ended.
-local function note_end(owner, t, retention_s)
+-- may itself be forgotten where no job is left that has not ended. What is kept for longer or less
+-- long than others is listed as if it had ended later or earlier.
+local function note_end(owner, t, retention_s, kept_s)
   local list = prefix .. ':jobs:' .. owner
   local ended = list .. ':ended'
-  redis.call('ZADD', ended, stamp(t), id)
+  redis.call('ZADD', ended, stamp(t + kept_s - retention_s), id)
   local gone = redis.call('ZRANGEBYSCORE', ended, '-inf', stamp(t - retention_s),
     'LIMIT', 0, MOST_FORGOTTEN)
   if #gone > 0 then
@@ -270,8 +307,10 @@ local function note_end(owner, t, retention_s)
     redis.call('ZREM', ended, unpack(gone))
   end
   if redis.call('ZCARD', ended) >= redis.call('ZCARD', list) then
-    redis.call('EXPIRE', list, retention_s)
-    redis.call('EXPIRE', ended, retention_s)
+    local latest = tonumber(redis.call('ZREVRANGE', ended, 0, 0, 'WITHSCORES')[2] or t)
+    local left_s = math.max(1, math.ceil(latest + retention_s - t))
+    redis.call('EXPIRE', list, left_s)
+    redis.call('EXPIRE', ended, left_s)
   end
 end
 
@@ -349,8 +388,9 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
   local outcome = field ~= '' and {field, payload} or {}
   redis.call('HSET', job, 'state', state, 'finished_at', stamp(t), unpack(outcome))
   local idempotency, batch, items, owner, webhook, held, is_again, alone, sent_at, failure,
-    started = unpack(redis.call('HMGET', job, 'idempotency', 'batch', 'items', 'owner', 'webhook',
-    'held', 'again', 'alone', 'sent_at', 'failure', 'started_at'))
+    started, keep_s = unpack(redis.call('HMGET', job, 'idempotency', 'batch', 'items', 'owner',
+    'webhook', 'held', 'again', 'alone', 'sent_at', 'failure', 'started_at', 'keep_s'))
+  local kept_s = tonumber(keep_s or retention_s)
   if redis.call('ZREM', queue_key(queue, 'running'), id) == 1 then
     redis.call('ZREM', leases, id)
   else
@@ -363,19 +403,19 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
   end
   count_end(queue, state, code, items, started, t)
   event(state, attempt, code)
-  redis.call('EXPIRE', job, retention_s)
-  redis.call('EXPIRE', job .. ':events', retention_s)
+  redis.call('EXPIRE', job, kept_s)
+  redis.call('EXPIRE', job .. ':events', kept_s)
   if owner then
     uncount_waiting(queue, owner)
     if held then tidy(queue, owner) end
   end
   if webhook then hook(webhook, state, attempt, code, retention_s) end
   -- What others know the job by lives as long as it; a batch as long as the last of its jobs.
-  if idempotency then redis.call('EXPIRE', idempotency, retention_s) end
+  if idempotency then redis.call('EXPIRE', idempotency, kept_s) end
   if batch then
     note_message_end(batch, state, items, completed or 0, is_again, retention_s)
   else
-    note_end(owner or '', t, retention_s)
+    note_end(owner or '', t, tonumber(retention_s), kept_s)
   end
 end
 

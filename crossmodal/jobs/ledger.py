@@ -5,6 +5,7 @@ that of two processes that would end a job exactly one does, and the other is to
 """
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from crossmodal.errors import (
     InvalidParams,
     JobCanceled,
     QueueFull,
+    QueuePaused,
     TooManyQueued,
     WrongState,
 )
@@ -39,6 +41,7 @@ MAX_PARAMS = 65_536  # characters of JSON
 CANCELED_TOGETHER = 500  # messages of a batch
 WATCHED_S = 10  # that who watches a job is believed to go on, ...
 WATCH_S = 3.0  # ... who says so again after this
+PAUSED_S = 60.0  # when to submit again to a paused queue that takes nothing
 NOBODY_WORKS_S = 60.0  # when to submit again to a full queue that nothing is taken from
 
 
@@ -70,7 +73,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class NotStarted:
-    """Why there is nothing to run: a terminal state, `busy`, `exhausted` or `unknown`."""
+    """Why there is nothing to run: a terminal state, `busy`, `exhausted`, `unknown` or `paused`."""
 
     reason: str
 
@@ -99,6 +102,8 @@ class JobLedger(JobRecords):
         bounded: bool = True,
         batch: BulkParams | None = None,
         origin: Origin = NOBODY,
+        priority: int = 0,
+        keep_s: float | None = None,
     ) -> Steps[tuple[str, bool]]:
         """Create a job and send its message, both or neither: its id, and whether it is new.
 
@@ -107,7 +112,8 @@ class JobLedger(JobRecords):
         `IdempotencyConflict` where that was another request, and
         `QueueFull` (never, when not `bounded`), and `BrokerFull`. A bulk job joins its `batch`;
         `JobCanceled` is raised where nobody wants more of that. Messages of one owner wait apart
-        while the queue holds a batch's worth of them.
+        while the queue holds a batch's worth of them: `priority` (-1, 0 or 1) orders those, and in
+        the whole queue those that nobody owns. The record is kept for `keep_s` after its end.
         """
         if len(params_json) > MAX_PARAMS:
             raise InvalidParams(
@@ -131,8 +137,11 @@ class JobLedger(JobRecords):
             *((batch.batch, batch.number, batch.items, batch.most) if batch else ("", 0, 0, 0)),
             origin.owner, origin.max_queued or "", self._settings.max_batch,
             origin.traceparent or "", origin.webhook.model_dump_json() if origin.webhook else "",
-            guard=guard,
+            priority, "" if keep_s is None else math.ceil(keep_s),
+            int(bounded and not self._settings.paused_queues_accept), guard=guard,
         )  # fmt: skip
+        if reply[0] == "paused":
+            raise QueuePaused(f"the queue {queue} is paused: submit again later", PAUSED_S)
         if reply[0] == "full":
             raise _queue_full(queue, limit, *reply[1:])
         if reply[0] == "owner_full":
@@ -160,6 +169,22 @@ class JobLedger(JobRecords):
         if reply[0] == "unknown":
             raise not_found(job_id)
         return JobState(reply[0])
+
+    @call
+    def pause(self, queue: str) -> Steps[None]:
+        """Have nothing more of a queue started; what runs ends, and what waits stays."""
+        seconds, micros = yield redis.time()
+        yield redis.hsetnx(names.paused_key(self._prefix), queue, f"{seconds + micros / 1e6:.6f}")
+
+    @call
+    def resume(self, queue: str) -> Steps[None]:
+        """Have a queue's jobs started again."""
+        yield redis.hdel(names.paused_key(self._prefix), queue)
+
+    @call
+    def paused(self) -> Steps[frozenset[str]]:
+        """The queues that are paused."""
+        return frozenset((yield redis.hgetall(names.paused_key(self._prefix))))
 
     # -- running ------------------------------------------------------------------------
 

@@ -26,30 +26,40 @@ from crossmodal.jobs.names import RECORDED_HEADER, check_job_id
 from crossmodal.jobs.params import Params, task_of
 from crossmodal.kinds.queue import Queue
 
+URGENT, LAST = -1, 9  # priorities in kombu's terms; stock kombu has none before 0
 EMPTY_BODY = base64.b64encode(b"[[],{},{}]").decode()  # args, kwargs, embed
 MAX_SHOWN = 80  # characters of an argument that Flower and logs get to see
 EXCERPT = 65_536  # bytes at either end of a message in which its job's id is looked for
 _ID = re.compile(rb'"id":\s*"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"')
 
 
-def message_of(job_id: str, params: Params, model: str | None = None) -> str:
+def broker_priority(priority: int, owner: str) -> int:
+    """The list of kombu's in which a job's message comes, of which the lowest is taken first.
+
+    An owner's jobs are ordered before they get there.
+    """
+    return 0 if owner else {1: URGENT, 0: 0, -1: LAST}[priority]
+
+
+def message_of(job_id: str, params: Params, model: str | None = None, priority: int = 0) -> str:
     """The message of a job for the queue of this model, or of the default one."""
     shown = params.model_dump(mode="json", exclude_defaults=True)
-    return message_for(Queue(task_of(params), model), job_id, shown)
+    return message_for(Queue(task_of(params), model), job_id, shown, priority)
 
 
-def message_for(queue: Queue, job_id: str, params: Mapping[str, Any]) -> str:
+def message_for(queue: Queue, job_id: str, params: Mapping[str, Any], priority: int = 0) -> str:
     """The message whose job has its record: workers take the params from there.
 
     It carries no more than Celery needs, and their beginning for Flower to show: a queue may
-    hold a million of them.
+    hold a million of them. `priority` is by which of kombu's lists it comes, of which the lowest is
+    taken first.
     """
     headers = {
         "lang": "py", "task": queue.task.celery_name, "id": job_id, "argsrepr": "()",
         "kwargsrepr": _shown(params), RECORDED_HEADER: True,
     }  # fmt: skip
     properties = {
-        "correlation_id": job_id, "priority": 0, "body_encoding": "base64",
+        "correlation_id": job_id, "priority": priority, "body_encoding": "base64",
         "delivery_info": {"exchange": "", "routing_key": str(queue)},
         "delivery_tag": secrets.token_hex(8),
     }  # fmt: skip

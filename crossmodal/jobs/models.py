@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from crossmodal.errors import InvalidParams, ModelBroken, ModelNotFound, quoted
 from crossmodal.jobs.calls import Steps, call, redis
-from crossmodal.jobs.names import models_key
+from crossmodal.jobs.names import models_key, paused_key
 from crossmodal.jobs.record import Failure, ModelInfo, ModelState, ServedKind, WorkerInfo
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.base import ItemParams, Kind
@@ -27,6 +27,7 @@ class Models:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._key = models_key(settings.key_prefix)
+        self._paused = paused_key(settings.key_prefix)
         self._workers = Workers(settings)
         self._known: KnownModels | None = None
 
@@ -61,10 +62,12 @@ class Models:
     @call
     def _read(self) -> Steps["KnownModels"]:
         workers = yield from self._workers.recent()
-        (seconds, _), told = yield [redis.time(), redis.hgetall(self._key)]
+        (seconds, _), told, paused = yield [
+            redis.time(), redis.hgetall(self._key), redis.hgetall(self._paused)
+        ]  # fmt: skip
         models = [model for text in told.values() if (model := _parsed(text)) is not None]
         kept = [m for m in models if seconds - m.noted_at <= self._settings.retention_s]
-        return KnownModels(sorted(kept, key=lambda model: model.name), workers)
+        return KnownModels(sorted(kept, key=lambda model: model.name), workers, paused)
 
 
 def _parsed(text: str | None) -> ModelInfo | None:
@@ -79,10 +82,12 @@ class KnownModels(Mapping[str, ModelInfo]):
     """All models by their names, as they were at one moment."""
 
     def __init__(
-        self, models: Sequence[ModelInfo] = (), workers: Sequence[WorkerInfo] = ()
-    ) -> None:
+        self, models: Sequence[ModelInfo] = (), workers: Sequence[WorkerInfo] = (),
+        paused: Iterable[str] = (),
+    ) -> None:  # fmt: skip
         self._models = {model.name: model for model in models}
         self.workers = workers
+        self._paused = frozenset(paused)
         self._aliases = {alias: model for model in reversed(models) for alias in model.aliases}
         self._classes: dict[tuple[str, str], type[ItemParams]] = {}
         self.read_at = time.monotonic()
@@ -209,7 +214,9 @@ class KnownModels(Mapping[str, ModelInfo]):
         return ModelState.ABSENT
 
     def waits_for(self, queue: str) -> str | None:
-        """What a job in this queue waits for beside its turn: a worker, or its model."""
+        """What a job in this queue waits for beside its turn: a worker, its model, an operator."""
+        if queue in self._paused:
+            return f"{queue} to be resumed"
         if any(queue in worker.queues for worker in self.workers):
             return None
         task, name = Queue.parse(queue)

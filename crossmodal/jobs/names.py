@@ -48,9 +48,9 @@ def celery_prefix(prefix: str) -> str:
     return "" if prefix == DEFAULT_KEY_PREFIX else f"{prefix}:celery:"
 
 
-def messages_key(prefix: str, queue: str) -> str:
-    """The list of a queue's messages."""
-    return celery_prefix(prefix) + queue
+def messages_key(prefix: str, queue: str, priority: int = 0) -> str:
+    """The list of a queue's messages that have this priority, in kombu's terms."""
+    return celery_prefix(prefix) + queue + (f"\x06\x16{priority}" if priority else "")
 
 
 def job_key(prefix: str, job_id: str) -> str:
@@ -77,6 +77,11 @@ def watched_key(prefix: str, job_id: str) -> str:
 def queue_key(prefix: str, queue: str, part: str) -> str:
     """`part` is `queued` or `running` (sorted sets of job ids) or `stats` (a hash)."""
     return f"{prefix}:queue:{queue}:{part}"
+
+
+def paused_key(prefix: str) -> str:
+    """The hash of the queues that are paused, and since when."""
+    return f"{prefix}:paused"
 
 
 def leases_key(prefix: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from crossmodal.errors import CrossmodalError
+from crossmodal.jobs.shown import Shown
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.task import Task
 
@@ -61,7 +62,7 @@ class Timings(_Value):
     total_s: float
 
 
-class JobResult(_Value):
+class JobResult(Shown, _Value):
     """What a succeeded job made."""
 
     job: str
@@ -100,7 +101,7 @@ class Failure(_Value):
         return cls(code=error.code, message=str(error), retryable=error.retryable)
 
 
-class ItemResult(_Value):
+class ItemResult(Shown, _Value):
     """What became of one item of a bulk job; `index` is its place in the message.
 
     The pictures, or captions, or the failure that there are none for.
@@ -155,6 +156,8 @@ class Job(_Value):
     held: bool = False
     """Whether its message waits for those of its owner that are in the queue."""
     owner: str = ""
+    priority: int = 0
+    keep_s: float | None = None
     worker: str | None = None
     progress: Progress | None = None
     """Of a running job whose model tells its steps."""
@@ -262,18 +265,20 @@ class QueueStatus(_Value):
     submitted: int = 0
     redelivered: int = 0
     failures: dict[str, int] = Field(default_factory=dict)
+    paused: bool = False
+    """Whether nothing that waits in it is started."""
 
     @property
     def has_been_used(self) -> bool:
         """Whether there ever was a job."""
-        return bool(self.depth or self.running or self.submitted or self.finished)
+        return bool(self.depth or self.running or self.submitted or self.finished or self.paused)
 
     def wait_s(self, position: int) -> float | None:
         """Seconds until the job with `position` others before it is likely to be started.
 
         None while nothing is known, and where nobody takes jobs.
         """
-        if not self.running and self.oldest_wait_s > NOBODY_TAKES_S:
+        if self.paused or (not self.running and self.oldest_wait_s > NOBODY_TAKES_S):
             return None
         gap_s = likely_gap_s(self.mean_gap_s, self.mean_run_s, self.running)
         return None if gap_s is None else round((position + 1) * gap_s, 3)

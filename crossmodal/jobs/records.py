@@ -149,7 +149,7 @@ class JobRecords:
         commands = [command for queue in queues for command in self._figures(queue)]
         *figures, (seconds, micros) = yield Atomic([*commands, redis.time()])
         now = seconds + micros / 1e6
-        each = zip(*[iter(figures)] * 4, strict=True)
+        each = zip(*[iter(figures)] * 5, strict=True)
         return [_status(queue, now, *own) for queue, own in zip(queues, each, strict=True)]
 
     def _figures(self, queue: str) -> list[Command]:
@@ -158,6 +158,7 @@ class JobRecords:
             redis.zcard(self._queue_key(queue, "running")),
             redis.zrange(self._queue_key(queue, "queued"), 0, 0, withscores=True),
             redis.hgetall(self._queue_key(queue, "stats")),
+            redis.hget(names.paused_key(self._prefix), queue),
         ]
 
     @call
@@ -201,7 +202,7 @@ def _input(task: str | None, params: str | None) -> list[tuple[Task, str]]:
 
 def _status(
     queue: str, now: float, depth: int, running: int, oldest: list[tuple[str, float]],
-    stats: dict[str, str],
+    stats: dict[str, str], paused: str | None,
 ) -> QueueStatus:  # fmt: skip
     means = {name: float(mean) for name, mean in stats.items() if name.startswith("mean_")}
     return QueueStatus(
@@ -216,6 +217,7 @@ def _status(
         submitted=int(stats.get("submitted", 0)),
         redelivered=int(stats.get("redelivered", 0)),
         failures=_counts(stats, "failed:"),
+        paused=paused is not None,
     )
 
 

@@ -1,8 +1,8 @@
 -- Send the message of a job again whose message got lost, unless another sweep has just done so.
--- reads and writes: the job, its lease, its queue's list of messages
+-- reads and writes: the job, its lease, its queue's list of messages of its priority
 -- ARGV 3 attempt, 4 sent_at or '', 5 the queue, 6 the message
 -- returns {'ok'} or {'refused', state}
-local r = redis.call('HMGET', job, 'state', 'attempt', 'sent_at')
+local r = redis.call('HMGET', job, 'state', 'attempt', 'sent_at', 'owner', 'priority')
 local leased_until = redis.call('ZSCORE', leases, id)
 local runs = r[1] == 'running' and leased_until and tonumber(leased_until) > now()
 if (r[1] ~= 'queued' and r[1] ~= 'running') or runs or r[2] ~= ARGV[3]
@@ -10,5 +10,6 @@ if (r[1] ~= 'queued' and r[1] ~= 'running') or runs or r[2] ~= ARGV[3]
   return {'refused', r[1] or 'unknown'}
 end
 redis.call('HSET', job, 'sent_at', stamp(now()))
-redis.call('RPUSH', messages_key(ARGV[5]), ARGV[6])
+local priority = r[4] and 0 or tonumber(r[5] or 0) -- that of a key's job orders its backlog alone
+redis.call('RPUSH', messages_key(ARGV[5], priority), ARGV[6])
 return {'ok'}

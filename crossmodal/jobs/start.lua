@@ -5,7 +5,7 @@
 --   wait in the queue
 -- returns {'run', attempt, params, created_at, started_at, how many attempts count, in how many
 --   excused ones a host died, 1 when it must be alone in its batch, traceparent or ''},
---   {'unknown'},
+--   {'unknown'}, {'paused', attempt},
 --   {'busy', attempt}, {'exhausted', attempt} or {<terminal state>, attempt}
 local worker, max_attempts, lease_s = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local retention_s = ARGV[6]
@@ -16,11 +16,12 @@ local r = redis.call('HMGET', job, 'state', 'attempt', 'queue', 'params', 'creat
 local state, queue = r[1], r[3]
 if not state then return {'unknown'} end
 local attempt = tonumber(r[2])
+if expire(state, attempt, r[8], queue, r[6], retention_s) then state = 'expired' end
+if state == 'queued' and is_paused(queue) then return {'paused', attempt} end
 if r[11] and redis.call('SREM', queue_key(queue, 'sent:' .. r[11]), id) == 1 then
   promote(queue, tonumber(ARGV[7]))
 end
 if state ~= 'queued' and state ~= 'running' then return {state, attempt} end
-if expire(state, attempt, r[8], queue, r[6], retention_s) then return {'expired', attempt} end
 -- A second message for a job that runs must wait: the attempt may yet die with its worker.
 if state == 'running' then
   local leased_until = redis.call('ZSCORE', leases, id)

@@ -6,14 +6,17 @@
 --   9 the message to send, or '' when it was sent before, 10 the batch that it belongs to or '',
 --   11 its number in the batch, 12 how many items it has, 13 how many those of its queue may have,
 --   14 its owner or '', 15 how many jobs the owner may have waiting or '', 16 how many messages
---   of one owner may wait in the queue, 17 traceparent or '', 18 webhook as JSON or ''
--- returns {'created' | 'existing' | 'conflict', id}, {'canceled', the batch},
+--   of one owner may wait in the queue, 17 traceparent or '', 18 webhook as JSON or '',
+--   19 priority, 20 for how many seconds its record is kept or '', 21 '1' when a paused queue
+--   refuses it
+-- returns {'created' | 'existing' | 'conflict', id}, {'canceled', the batch}, {'paused'},
 --   {'full', depth, messages, running, mean_run_s, mean_gap_s} or
 --   {'owner_full', how many jobs of the owner wait}
 local task, queue, params, fingerprint = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local expires_in_s, max_queue_length = tonumber(ARGV[7]), tonumber(ARGV[8])
 local idempotency = KEYS[2]
 local owner, max_queued, window = ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16])
+local priority = tonumber(ARGV[19])
 
 if idempotency ~= job then
   local known = redis.call('HMGET', idempotency, 'id', 'fingerprint')
@@ -27,10 +30,14 @@ if ARGV[10] ~= '' and redis.call('HGET', batch, 'is_canceled') then
   return {'canceled', ARGV[10]}
 end
 
+if ARGV[21] == '1' and is_paused(queue) then return {'paused'} end
 local queued = queue_key(queue, 'queued')
 local depth = redis.call('ZCARD', queued)
 -- The messages of jobs that were canceled lie in the list until a worker takes them.
-local messages = redis.call('LLEN', messages_key(queue))
+local messages = 0
+for _, level in ipairs(LEVELS) do
+  messages = messages + redis.call('LLEN', messages_key(queue, level))
+end
 local is_full = max_queue_length
   and (depth >= max_queue_length or messages >= 2 * max_queue_length + MOST_STALE)
 if is_full then
@@ -58,6 +65,8 @@ if owner ~= '' then
 end
 if ARGV[17] ~= '' then redis.call('HSET', job, 'traceparent', ARGV[17]) end
 if ARGV[18] ~= '' then redis.call('HSET', job, 'webhook', ARGV[18]) end
+if priority ~= 0 then redis.call('HSET', job, 'priority', priority) end
+if ARGV[20] ~= '' then redis.call('HSET', job, 'keep_s', ARGV[20]) end
 if ARGV[10] == '' then
   local list = prefix .. ':jobs:' .. owner
   redis.call('ZADD', list, stamp(t), id)
@@ -80,5 +89,5 @@ end
 redis.call('ZADD', queued, stamp(t), id)
 event('queued', 0)
 redis.call('HINCRBY', queue_key(queue, 'stats'), 'submitted', 1)
-if ARGV[9] ~= '' then send(queue, owner, window, ARGV[9]) end
+if ARGV[9] ~= '' then send(queue, owner, window, ARGV[9], priority) end
 return {'created', id}

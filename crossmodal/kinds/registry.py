@@ -20,7 +20,7 @@ TAKEN = frozenset({  # by queues, by what a batch of several kinds is called, by
     "celery", "mixed", "up", "demo", "worker", "flower", "autoscale", "status", "wait", "result",
     "cancel", "retry", "delete", "jobs", "queue", "gateway", "keys", "background", "webhooks",
     "batch", "dead", "gc", "health", "doctor", "settings", "models", "train", "evaluate",
-    "version", "help",
+    "version", "help", "pause", "resume", "mcp",
 })  # fmt: skip
 
 

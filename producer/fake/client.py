@@ -7,7 +7,8 @@ from crossmodal.jobs.batches import Batches
 from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.models import FRESH_S, KnownModels
-from crossmodal.jobs.record import WorkerInfo
+from crossmodal.jobs.names import job_key, paused_key
+from crossmodal.jobs.record import QueueStatus, WorkerInfo
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.task import tasks
 from crossmodal.settings import Settings
@@ -61,11 +62,17 @@ class FakeClient(Client):
         done = 0
         while max_jobs is None or done < max_jobs:
             with self.redis.changed:
-                if not self.redis.messages:
+                job_id = next(filter(self._may_start, self.redis.messages), None)
+                if job_id is None:
                     break
-                job_id = self.redis.messages.pop(0)
+                self.redis.messages.remove(job_id)
             done += self._worker.run(job_id)
         return done
+
+    def _may_start(self, job_id: str) -> bool:
+        """Whether nobody has paused its queue."""
+        queue = self.redis.hget(job_key(self.settings.key_prefix, job_id), "queue") or ""
+        return self.redis.hget(paused_key(self.settings.key_prefix), queue) is None
 
     def fail_next(self, error: CrossmodalError, times: int = 1) -> None:
         """Have the next jobs, or items of batches, fail with an error's code and message.
@@ -101,6 +108,7 @@ class FakeCalls(ClientCalls):
 
     def __init__(self, client: FakeClient) -> None:
         super().__init__(client.settings)
+        self._client = client
         self.ledger = FakeLedger(client)
         self.batches = Batches(client.settings, self.ledger)
 
@@ -108,6 +116,13 @@ class FakeCalls(ClientCalls):
     def models(self, *, max_age_s: float = FRESH_S) -> Steps[KnownModels]:
         yield from self.workers()
         return (yield from super().models(max_age_s=max_age_s))
+
+    @call
+    def resume(self, queue: str) -> Steps[QueueStatus]:
+        found = yield from super().resume(queue)
+        if not self._client.held:
+            yield Blocking(self._client.work)
+        return found
 
     @call
     def workers(self) -> Steps[list[WorkerInfo]]:

@@ -99,6 +99,14 @@ class FakeRedis:
         with self.changed:
             self.hashes[key][name] = value
 
+    def hsetnx(self, key: str, name: str, value: str) -> None:
+        with self.changed:
+            self.hashes[key].setdefault(name, value)
+
+    def hdel(self, key: str, name: str) -> None:
+        with self.changed:
+            self.hashes[key].pop(name, None)
+
     def set(self, key: str, value: Any, *options: Any) -> None:
         """Of what only workers ask for: that somebody watches."""
 
@@ -113,8 +121,9 @@ class FakeRedis:
         members = [found for found, _ in self._ranked(key)]
         return members.index(member) if member in members else None
 
-    def zrange(self, key: str, first: int, last: int, _: str) -> list[Any]:
-        return self._ranked(key)[first : last + 1]
+    def zrange(self, key: str, first: int, last: int, *scores: str) -> list[Any]:
+        found = self._ranked(key)[first : last + 1]
+        return found if scores else [member for member, _ in found]
 
     def zrevrange(self, key: str, first: int, last: int, _: str) -> list[Any]:
         return self._ranked(key)[::-1][first : last + 1]

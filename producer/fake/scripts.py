@@ -17,7 +17,7 @@ Reply = list[Any]
 def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     """Create a job, unless it exists, its key is taken, or its queue is full."""
     (prefix, job_id, task, queue, params, fingerprint, expires_in_s, limit, _, batch, number, items,
-     most, owner, max_queued, _, _, webhook) = args  # fmt: skip
+     most, owner, max_queued, _, _, webhook, priority, keep_s, refuses) = args  # fmt: skip
     job, guard = keys
     if guard != job and (known := redis.hgetall(guard)):
         return ["existing" if known["fingerprint"] == fingerprint else "conflict", known["id"]]
@@ -26,6 +26,8 @@ def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     batch_key = names.batch_key(prefix, batch)
     if batch and redis.hget(batch_key, "is_canceled"):
         return ["canceled", batch]
+    if refuses and redis.hget(names.paused_key(prefix), queue):
+        return ["paused"]
     queued = redis.sets[names.queue_key(prefix, queue, "queued")]
     if limit and len(queued) >= limit:
         return ["full", len(queued), len(queued), 0, "", ""]
@@ -36,7 +38,8 @@ def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     fields = {"task": task, "queue": queue, "state": "queued", "attempt": 0, "params": params,
               "created_at": now}  # fmt: skip
     optional = {"owner": owner, "webhook": webhook, "batch": batch and batch_key, "items": items,
-                "expires_at": "" if expires_in_s == "" else now + expires_in_s}  # fmt: skip
+                "expires_at": "" if expires_in_s == "" else now + expires_in_s,
+                "priority": priority or "", "keep_s": keep_s}  # fmt: skip
     _set(redis, job, fields | {name: value for name, value in optional.items() if value != ""})
     if guard != job:
         _set(redis, guard, {"id": job_id, "fingerprint": fingerprint})
@@ -64,6 +67,8 @@ def start(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     job = redis.hgetall(keys[0])
     if not job:
         return ["unknown"]
+    if job["state"] == "queued" and redis.hget(names.paused_key(prefix), job["queue"]):
+        return ["paused", 0]
     if job["state"] != "queued":
         return ["busy" if job["state"] == "running" else job["state"], 0]
     now, attempt = _now(redis), int(job["attempt"]) + 1

@@ -26,6 +26,10 @@ from producer.gateway import (
     streams,
     webhooks,
 )
+from producer.gateway.a1111 import errors as a1111_errors
+from producer.gateway.a1111 import fields as a1111_fields
+from producer.gateway.a1111 import jobs as a1111_jobs
+from producer.gateway.a1111 import server as a1111_server
 from producer.gateway.headers import SecurityHeaders
 from producer.gateway.limits import BodyLimit
 from producer.gateway.metrics import CountRequests
@@ -33,12 +37,13 @@ from producer.gateway.openai import batches as openai_batches
 from producer.gateway.openai import chat, files, images, models
 from producer.gateway.openai.errors import TAG, rendered
 from producer.gateway.parameters import no_others
-from producer.gateway.requests import REQUESTS, UploadRequest
+from producer.gateway.requests import REQUESTS, CancelRequest, UploadRequest
 from producer.gateway.services import Services
 
 PAGE = Path(__file__).parent / "page"
 OPENAI = (openai_batches, images, chat, files, models)
-ROUTES = (*OPENAI, jobs, streams, blobs, batches, webhooks, operations)
+A1111 = (a1111_jobs, a1111_server)
+ROUTES = (*OPENAI, *A1111, jobs, streams, blobs, batches, webhooks, operations)
 UNTRACED = ("/", "/docs", "/livez", "/readyz", "/metrics")
 ABOUT = """Text-to-image and image-to-text as background jobs: submit, do not wait, and find the
 picture or the caption in the object store. Errors are `application/problem+json` with a stable
@@ -65,7 +70,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
         },
     )  # fmt: skip
     app.state.services = services
-    problems.install(app, {TAG: rendered})
+    problems.install(app, {TAG: rendered, a1111_errors.TAG: a1111_errors.rendered})
     for routes in ROUTES:
         app.include_router(routes.router, dependencies=[Depends(no_others)])
     app.include_router(operations.probes)
@@ -140,9 +145,13 @@ def _complete_schema(app: FastAPI) -> None:
                 problems.Problem,
                 *REQUESTS.values(),
                 UploadRequest,
+                CancelRequest,
                 images.ImagesRequest,
                 chat.ChatRequest,
                 openai_batches.BatchRequest,
+                a1111_fields.A1111Request,
+                a1111_fields.A1111Options,
+                a1111_jobs.InterrogateRequest,
             ]
             for model in closed:
                 own = model.model_json_schema(ref_template="#/components/schemas/{model}")

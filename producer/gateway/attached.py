@@ -1,35 +1,35 @@
 """Jobs whose callers hold a connection open until they have ended, and which end when it does."""
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 
-import anyio
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from crossmodal.errors import BrokerUnavailable, CrossmodalError, JobNotFound, WaitTooLong
+from crossmodal.errors import BrokerUnavailable, QueuePaused, WaitTooLong
+from crossmodal.jobs.ledger import PAUSED_S
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Job, JobState, Progress
 from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.registry import kind_of
 from producer.gateway.services import Services
 from producer.gateway.streams import AGAIN_S, patience_s
-
-log = logging.getLogger(__name__)
+from producer.leaving import cancel_left
 
 PATIENCE_S = 600.0  # of clients that do not say how long they wait
-CANCEL_S = 5.0  # at most, to cancel what its caller has left
 PATIENCE_HEADER = "x-stainless-read-timeout"  # of the clients that OpenAI generates
 
 
 async def submit(params: ItemParams, origin: Origin, services: Services, request: Request) -> str:
     """Submit a job for somebody who waits.
 
-    Raises `WaitTooLong` where that one would have gone before it is likely to be started.
+    Raises `WaitTooLong` where that one would have gone before it is likely to be started, and
+    `QueuePaused` where nobody knows when that is.
     """
     queue = await services.client.queue(kind_of(params).name, params.model)
+    if queue.paused:
+        raise QueuePaused(f"the queue {queue.queue} is paused: come back later", PAUSED_S)
     wait_s, limit_s = queue.wait_s(queue.depth), _patience_of(request)
     if queue.depth and wait_s is not None and wait_s > limit_s:
         raise WaitTooLong(
@@ -81,7 +81,7 @@ async def steps(
             raise BrokerUnavailable("the gateway is being stopped")
     finally:
         if job is None or not job.state.is_terminal:
-            await _cancel(job_id, services)
+            await cancel_left(services.client, job_id)
 
 
 async def _last(job_id: str, services: Services) -> Job:
@@ -90,17 +90,6 @@ async def _last(job_id: str, services: Services) -> Job:
             if isinstance(job, Job) and job.state.is_terminal:
                 return job
     raise AssertionError("steps end with the job's end, or raise")
-
-
-async def _cancel(job_id: str, services: Services) -> None:
-    """Cancel what nobody waits for any more, though the task that has waited is being ended."""
-    with anyio.move_on_after(CANCEL_S, shield=True):
-        try:
-            await services.client.cancel(job_id)
-        except JobNotFound:  # it was deleted
-            return
-        except CrossmodalError as e:
-            log.warning("job %s, which its caller has left, goes on: %s", job_id, e)
 
 
 async def _left(request: Request) -> None:

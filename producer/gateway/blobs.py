@@ -15,7 +15,7 @@ from crossmodal.kinds.images import FORMATS
 from crossmodal.vision.media import media_type
 from producer.gateway.body import parse_json
 from producer.gateway.caller import Caller, UrlsOf
-from producer.gateway.pictures import check_blob
+from producer.gateway.ownership import size_of
 from producer.gateway.problems import RangeNotSatisfiable, described, documented
 from producer.gateway.requests import BlobQuery, UploadRequest
 from producer.gateway.services import Services, ServicesOf
@@ -50,7 +50,7 @@ async def blob(
     if_none_match: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:  # fmt: skip
     """A picture or a result: a redirect to where the store itself gives it out, or the bytes."""
-    size = await services.call_store(check_blob, key, who, services)
+    size = await services.call_store(size_of, key, who.id, services.sync)
     signed = await services.call_store(_sign, key, services) if query.redirect else None
     if signed is not None:
         return RedirectResponse(signed, 307, {"Cache-Control": "no-store"})

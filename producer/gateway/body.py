@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from email.message import Message
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from fastapi import Request
+from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
@@ -104,6 +106,34 @@ async def read_json(request: Request, model: type[R]) -> R:
     if not isinstance(value, dict):
         raise InvalidParams("the body is not an object")
     return built(model, value)
+
+
+def json_of(model: type[BaseModel]) -> Any:
+    """What depends on a body of JSON, for a route that raises what `read_json` does."""
+
+    async def read(request: Request) -> BaseModel:
+        return await read_json(request, model)
+
+    return Depends(read)
+
+
+def taking(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """What OpenAPI says of such a body, whose schema is among those that `app` adds."""
+    return {"requestBody": {"required": True, "content": {
+        "application/json": {"schema": {"$ref": _ref(model)}, "example": example}
+    }}}  # fmt: skip
+
+
+@contextmanager
+def named_as(theirs: Mapping[str, str], given: Collection[str]) -> Iterator[None]:
+    """Call a field that is wrong as its caller does, unless it was `given` by our name."""
+    try:
+        yield
+    except InvalidParams as e:
+        name = theirs.get(e.field or "")
+        if name is None or e.field in given:
+            raise
+        raise InvalidParams(f"{name}: {e}", name) from e
 
 
 async def _read_form(request: Request, settings: Settings) -> JobRequest:

@@ -4,17 +4,20 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBasic, HTTPBearer
 
 from crossmodal.addresses import LOOPBACK
-from crossmodal.errors import Forbidden, JobNotFound, Unauthorized
+from crossmodal.errors import Forbidden, Unauthorized
 from crossmodal.jobs.access import ANYBODY, ApiKey
 from crossmodal.jobs.record import Job
-from producer.gateway.ownership import may_see, missing
+from producer.gateway.ownership import own_record
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import Urls
 
 bearer = HTTPBearer(auto_error=False, description="An API key: `crossmodal keys create NAME`.")
+
+basic = HTTPBasic(auto_error=False, description="An API key as the password of any user.")
+BASIC = "/sdapi/"  # what routes begin with whose clients know no other way
 
 
 async def caller(
@@ -26,11 +29,24 @@ async def caller(
     if not services.needs_keys:
         _check_place(request, services)
         return ANYBODY
-    if credentials is None:
+    token = await _password(request, services) if credentials is None else credentials.credentials
+    if token is None:
         raise Unauthorized("an API key is needed: send the header Authorization: Bearer cm_…")
-    key = await services.ask(services.keys.find(credentials.credentials))
+    key = await services.ask(services.keys.find(token))
     await services.ask(services.keys.throttle(key))
     return key
+
+
+async def _password(request: Request, services: Services) -> str | None:
+    """The API key that comes as a password, where one may.
+
+    A browser sends it again by itself: no page of another site may have it do that.
+    """
+    given = await basic(request) if request.url.path.startswith(BASIC) else None
+    if given is None:
+        return None
+    _check_site(request, services)
+    return given.password
 
 
 def _check_place(request: Request, services: Services) -> None:
@@ -46,12 +62,17 @@ def _check_place(request: Request, services: Services) -> None:
             f"this gateway asks for no API keys and so answers to {', '.join(LOOPBACK)} only, not "
             f"to {host[:100]!r}: start it with --keys, or set CROSSMODAL_PUBLIC_URL"
         )
+    _check_site(request, services)
+
+
+def _check_site(request: Request, services: Services) -> None:
+    """Raise `Forbidden` for a page of another site than those that may."""
     origin = request.headers.get("origin", "")
     cross_site = request.headers.get("sec-fetch-site") == "cross-site"
     elsewhere = origin and _place(origin) != request.headers.get("host")
     if (cross_site or elsewhere) and origin not in services.settings.allowed_origins:
         site = origin[:100] or "another site"
-        raise Forbidden(f"a page of {site} may not call a gateway that asks for no keys")
+        raise Forbidden(f"a page of {site} may not call for whoever is before the browser")
 
 
 def _host(url: str) -> str:
@@ -83,13 +104,7 @@ Operator = Annotated[ApiKey, Depends(operator)]
 
 async def own_job(job_id: str, key: Caller, services: ServicesOf) -> Job:
     """The job, if it is the caller's; another's is as if it were not there."""
-    try:
-        job = await services.client.record(job_id)
-    except JobNotFound:
-        job = None
-    if job is None or not may_see(key.id, job.owner):
-        raise JobNotFound(missing("job", job_id, key.id))
-    return job
+    return await own_record(job_id, key.id, services.client)
 
 
 OwnJob = Annotated[Job, Depends(own_job)]

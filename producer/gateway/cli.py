@@ -8,11 +8,9 @@ import typer
 import uvicorn
 
 from crossmodal import logs, tracing
-from crossmodal.addresses import LOOPBACK
 from crossmodal.console import errors_to_exit_status
-from crossmodal.errors import InvalidSetting
-from crossmodal.settings import Settings, load_settings
-from producer.client import Client
+from crossmodal.settings import load_settings
+from producer.callers import needs_keys
 from producer.gateway.app import make_app
 
 MOST_CONNECTIONS = 5_000
@@ -53,8 +51,8 @@ def gateway(
         settings = load_settings()
         logs.configure(settings, process="gateway")
         tracing.configure("gateway")
-        needs_keys = _needs_keys(settings, address, keys)
-        app = make_app(settings, needs_keys=needs_keys, flower_url=flower)
+        asks = needs_keys(settings, address, keys)
+        app = make_app(settings, needs_keys=asks, flower_url=flower)
         config = uvicorn.Config(
             app, host=address, port=port, log_config=None, access_log=False, http="h11",
             limit_concurrency=MOST_CONNECTIONS,
@@ -72,22 +70,3 @@ class _Server(uvicorn.Server):
         services = self.config.app.state.services  # type: ignore[union-attr]
         services.hub.stop_streams()
         super().handle_exit(sig, frame)
-
-
-def _needs_keys(settings: Settings, address: str, asked: bool | None) -> bool:
-    """Whether callers need keys. Raises `InvalidSetting` where others would need none."""
-    local = address in LOOPBACK
-    if asked is None:
-        asked = not local
-    if not asked and not local:
-        raise InvalidSetting(
-            f"--no-keys is for loopback addresses only, and {address} is none: everybody who "
-            "reaches it could use the models"
-        )
-    with Client(settings) as client:
-        if asked and not any(key.revoked_at is None for key in client.keys.list()):
-            raise InvalidSetting(
-                f"listening at {address} needs API keys, and there is none: "
-                "`crossmodal keys create NAME` makes one"
-            )
-    return asked

@@ -7,20 +7,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from crossmodal.errors import BrokerUnavailable
+from crossmodal.errors import BrokerUnavailable, Forbidden
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import Params, queue_of, task_of
 from crossmodal.jobs.record import Job, JobState
 from crossmodal.net import check_public
 from crossmodal.tracing import checked, current
 from producer.following import STATUS_S
-from producer.gateway.body import OPENAPI, read_request
+from producer.gateway.body import OPENAPI, json_of, read_request, taking
 from producer.gateway.caller import Caller, OwnJob, UrlsOf
 from producer.gateway.pictures import params_of
 from producer.gateway.problems import BadRequest, documented, linked
-from producer.gateway.requests import JobQuery, JobRequest
+from producer.gateway.requests import CancelRequest, JobQuery, JobRequest
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import JobPage, JobView, ResultView, Urls, job_view
+from producer.gateway.shapes import Canceled, JobPage, JobView, ResultView, Urls, job_view
 from producer.gateway.streams import ended
 from producer.gateway.webhooks import origin_of
 from producer.handle import result_of
@@ -96,6 +96,23 @@ async def list_jobs(
     return JobPage(data=data, next_cursor=page.next_cursor)
 
 
+@router.post(
+    "/cancel", response_model=Canceled, responses=documented(413, 415),
+    openapi_extra=taking(CancelRequest, {"state": "queued"}),
+)  # fmt: skip
+async def cancel_all(
+    key: Caller, services: ServicesOf, wanted: Annotated[CancelRequest, json_of(CancelRequest)]
+) -> Canceled:
+    """Cancel all of the caller's jobs that have not ended, or those that are asked for."""
+    if wanted.key is not None and wanted.key != key.id and not key.is_operator:
+        raise Forbidden("the jobs of another key are for operators to cancel: leave `key` out")
+    owner = {None: key.id, "*": None}.get(wanted.key, wanted.key)
+    count = await services.client.cancel_all(
+        owner, task=wanted.task, model=wanted.model, state=wanted.state
+    )
+    return Canceled(canceled=count)
+
+
 @router.get("/{job_id}", response_model=JobView, responses=documented(404))
 async def look(job: OwnJob, services: ServicesOf, urls: UrlsOf) -> JobView:
     """State, attempt, place in the queue, likely wait, timings, and the result if there is one."""
@@ -153,8 +170,9 @@ async def _submit(
     has_owner = idempotency_key and origin.owner
     own = f"{origin.owner}:{idempotency_key}" if has_owner else idempotency_key
     handle = await services.client.submit(
-        params, idempotency_key=own, expires_in_s=wanted.expires_in_s, origin=origin
-    )
+        params, idempotency_key=own, expires_in_s=wanted.expires_in_s, origin=origin,
+        priority=wanted.priority, keep_s=wanted.keep_s,
+    )  # fmt: skip
     return handle.id
 
 

@@ -135,14 +135,16 @@ def _queues(queues: list[QueueStatus], workers: list[WorkerInfo]) -> Iterator[Me
     depth = _gauge_of_queue("queue_depth", "Jobs that wait.")
     running = _gauge_of_queue("queue_running", "Jobs that run.")
     oldest = _gauge_of_queue("queue_oldest_wait_seconds", "How long the oldest has waited.")
+    paused = _gauge_of_queue("queue_paused", "1 where nothing that waits is started.")
     serving = _gauge_of_queue("workers", "Celery workers that serve the queue.")
     for status in queues:
         name = [status.queue]
         depth.add_metric(name, status.depth)
         running.add_metric(name, status.running)
         oldest.add_metric(name, status.oldest_wait_s)
+        paused.add_metric(name, status.paused)
         serving.add_metric(name, sum(status.queue in worker.queues for worker in workers))
-    yield from (depth, running, oldest, serving)
+    yield from (depth, running, oldest, paused, serving)
 
 
 def _webhooks(counts: dict[str, int]) -> Iterator[Metric]:

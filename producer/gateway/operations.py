@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from crossmodal.errors import BrokerUnavailable, DeadLetterNotFound
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.models import KnownModels
-from crossmodal.jobs.record import DeadLetter
+from crossmodal.jobs.record import DeadLetter, QueueStatus
 from producer.dead import replay
 from producer.gateway.caller import Caller, Operator, UrlsOf
 from producer.gateway.metrics import figures, render
@@ -41,7 +41,21 @@ TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}
 async def queues(key: Caller, services: ServicesOf) -> QueuesView:
     """Depth, running jobs, oldest wait of each queue, and the workers that serve them."""
     found = await asyncio.gather(services.client.queues(), services.client.workers())
-    return QueuesView(queues=found[0], workers=found[1])
+    return QueuesView(queues=found[0], workers=found[1], may_pause=key.is_operator)
+
+
+@router.post("/v1/queues/{queue}/pause", response_model=QueueStatus, responses=documented(403, 404))
+async def pause(queue: str, key: Operator, services: ServicesOf) -> QueueStatus:
+    """Start nothing more of a queue: what runs ends, and what waits stays. For operators."""
+    return await services.client.pause(queue)
+
+
+@router.post(
+    "/v1/queues/{queue}/resume", response_model=QueueStatus, responses=documented(403, 404)
+)
+async def resume(queue: str, key: Operator, services: ServicesOf) -> QueueStatus:
+    """Start a paused queue's jobs again. For operators."""
+    return await services.client.resume(queue)
 
 
 @router.get("/v1/models", response_model=ModelPage, responses=documented())

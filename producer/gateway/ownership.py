@@ -2,8 +2,10 @@
 only where the gateway asks for no keys, and there the caller is nobody in particular.
 """
 
-from crossmodal.errors import JobNotFound
+from crossmodal.errors import BlobNotFound, JobNotFound
 from crossmodal.jobs.names import INPUTS, PREVIEWS, RESULTS, job_of_result, owner_of_input
+from crossmodal.jobs.record import Job
+from producer.aio import AsyncClient
 from producer.client import Client
 
 
@@ -30,3 +32,22 @@ def is_visible(blob: str, caller: str, client: Client) -> bool:
         return may_see(caller, client.record(job_of_result(blob)).owner)
     except JobNotFound:
         return False
+
+
+def size_of(blob: str, caller: str, client: Client) -> int:
+    """The size of a blob that the caller may see. Raises `BlobNotFound` for any other."""
+    found = client.storage.head(blob) if is_visible(blob, caller, client) else None
+    if found is None:
+        raise BlobNotFound(missing("blob", blob, caller))
+    return found.size
+
+
+async def own_record(job_id: str, caller: str, client: AsyncClient) -> Job:
+    """The job, if it is the caller's; another's is as if it were not there."""
+    try:
+        job = await client.record(job_id)
+    except JobNotFound:
+        job = None
+    if job is None or not may_see(caller, job.owner):
+        raise JobNotFound(missing("job", job_id, caller))
+    return job

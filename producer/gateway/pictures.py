@@ -1,14 +1,18 @@
-"""The picture of a request, in the object store, under a key that the caller may name."""
+"""Pictures in the object store: that of a request, under a key that the caller may name; and those
+of jobs, for interfaces that send them along.
+"""
 
+import base64
 from functools import partial
 
 from crossmodal.errors import BlobNotFound
 from crossmodal.jobs.access import ApiKey
+from crossmodal.jobs.record import ImageRef, PreviewRef
 from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.registry import kind_named
 from crossmodal.net import check_public, fetch
-from producer.gateway.ownership import is_visible, missing
+from producer.gateway.ownership import size_of
 from producer.gateway.requests import ByData, ByKey, ByUrl, JobRequest
 from producer.gateway.services import Services
 from producer.items import ANY_BLOB
@@ -36,7 +40,7 @@ async def _stored(
     if isinstance(image, ByData):
         return await services.call_store(services.sync.upload, image.data, owner=key.id)
     if isinstance(image, ByKey):
-        await services.call_store(check_blob, image.key, key, services)
+        await services.call_store(size_of, image.key, key.id, services.sync)
         return BlobRef(key=image.key)
     settings = services.settings
     services.check_image_urls()
@@ -48,10 +52,17 @@ async def _stored(
     return await services.call_store(services.sync.upload, data, owner=key.id)
 
 
-def check_blob(blob: str, key: ApiKey, services: Services) -> int:
-    """The size of a blob that the caller may see. Raises `BlobNotFound` for any other."""
-    visible = is_visible(blob, key.id, services.sync)
-    found = services.sync.storage.head(blob) if visible else None
-    if found is None:
-        raise BlobNotFound(missing("blob", blob, key.id))
-    return found.size
+async def base64_of(image: ImageRef, services: Services) -> str:
+    """A picture that a job has made, as text."""
+    data = await services.call_store(services.sync.read, image)
+    return base64.b64encode(data).decode()
+
+
+async def preview_of(preview: PreviewRef | None, services: Services) -> bytes | None:
+    """What is drawn so far, if that was stored and is there."""
+    try:
+        if preview is not None:
+            return await services.call_store(services.sync.storage.get, BlobRef(key=preview.key))
+    except BlobNotFound:  # the job has ended
+        pass
+    return None

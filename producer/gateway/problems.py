@@ -35,8 +35,10 @@ from crossmodal.errors import (
     JobFailed,
     JobNotFound,
     ModelBroken,
+    ModelNotFound,
     NotSupported,
     QueueFull,
+    QueueNotFound,
     RateLimited,
     ResultTimeout,
     StorageUnavailable,
@@ -44,9 +46,10 @@ from crossmodal.errors import (
     Unauthorized,
     WaitTooLong,
     WrongState,
+    is_callers_fault,
 )
 from producer.gateway.headers import secure
-from producer.told import told
+from producer.told import is_outage, told_error
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ STATUSES: dict[type[CrossmodalError], int] = {  # of a class and of those below 
     JobCanceled: 410, JobExpired: 410, ImageTooLarge: 413, InvalidParams: 422, RateLimited: 429,
     FetchFailed: 422, TooManyQueued: 429, QueueFull: 503, BrokerUnavailable: 503,
     StorageUnavailable: 503, ModelBroken: 503, WaitTooLong: 429, NotSupported: 501,
+    QueueNotFound: 404,
 }  # fmt: skip
 MEANINGS = {
     400: "The request cannot be read.",
@@ -186,12 +190,22 @@ def fault_of(error: CrossmodalError) -> Fault:
     if status in (429, 503) or isinstance(error, ResultTimeout):
         wait_s = error.retry_after_s if isinstance(error, QueueFull) else RETRY_S
         headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
-    detail = told(error.code, str(error))
-    if isinstance(error, BrokerUnavailable | StorageUnavailable) and status == 503:
+    if is_outage(error):
         log.warning("%s: %s", error.code, error)  # with addresses, which are nobody else's matter
-        what = "Redis" if isinstance(error, BrokerUnavailable) else "the object store"
-        detail = f"{what} takes nothing now: try again in a moment"
-    return Fault(status, error.code, detail, error.retryable, headers, error)
+    return Fault(status, error.code, told_error(error), error.retryable, headers, error)
+
+
+def status_of_answer(fault: Fault, wrong: int) -> int:
+    """The status where a request is answered with what comes of its job, not with the job.
+
+    It is `wrong` where the request is, whether that was seen at once or by the model.
+    """
+    cause = fault.cause
+    if isinstance(cause, ModelNotFound):
+        return HTTPStatus.NOT_FOUND
+    if isinstance(cause, JobFailed) and fault.status == HTTPStatus.CONFLICT:
+        return wrong if is_callers_fault(cause.code) else HTTPStatus.INTERNAL_SERVER_ERROR
+    return wrong if fault.status == HTTPStatus.UNPROCESSABLE_ENTITY else fault.status
 
 
 def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:

@@ -26,6 +26,7 @@ from crossmodal.kinds.base import Kind
 from crossmodal.kinds.registry import kinds
 from crossmodal.kinds.task import Task
 from crossmodal.unknown import nearest, unknown_fields
+from producer.checks import MAX_KEEP_S
 from producer.inline import decoded
 
 
@@ -51,6 +52,12 @@ class JobRequest(BaseModel):
     metadata: JsonValue = Field(default=None, description="Yours; comes back with the job.")
     expires_in_s: float | None = Field(
         default=None, ge=0, le=31_536_000, description="Not started by then, the job expires."
+    )
+    priority: Literal[-1, 0, 1] = Field(
+        default=0, description="1: before those of your jobs that wait, -1: after them."
+    )
+    keep_s: float | None = Field(
+        default=None, ge=1, le=MAX_KEEP_S, description="How long its record is kept after its end."
     )
     webhook_url: str | None = Field(default=None, min_length=8, max_length=2_048)
     webhook_events: list[HookEvent] = Field(
@@ -159,6 +166,21 @@ class JobQuery(BaseModel):
     task: Task | None = Field(default=None, description="Those of this kind.")
     cursor: str | None = Field(default=None, max_length=200)
     limit: int = Field(default=20, ge=1, le=200)
+
+
+class CancelRequest(Closed):
+    """Which jobs are canceled, of those that have not ended; without any field, all the caller's.
+
+    A task without `.bulk` stands for both of its queues.
+    """
+
+    state: Literal[JobState.QUEUED, JobState.RUNNING] | None = None
+    task: Task | None = None
+    model: str | None = Field(default=None, max_length=64, description="Its name or an alias.")
+    key: str | None = Field(
+        default=None, max_length=64,
+        description="For operators: the id of the API key whose jobs are meant; `*` for all jobs.",
+    )  # fmt: skip
 
 
 class BlobQuery(BaseModel):

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from crossmodal.errors import UrlRefused
 from crossmodal.jobs.access import ApiKeys
+from crossmodal.jobs.callers import Callers
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.files import Files
@@ -50,6 +51,7 @@ class Services:
         self.letters = DeadLetters(settings, self.calls.ledger)
         self.batches = HttpBatches(settings)
         self.files = Files(settings)
+        self.callers = Callers(settings, self.calls.ledger)
         self.has_background = False  # as `readiness` has found it
         self.connections = Connections()
         self.readiness = Readiness(self._check)

@@ -113,6 +113,12 @@ class JobPage(BaseModel):
     next_cursor: str | None
 
 
+class Canceled(BaseModel):
+    """How many jobs were canceled; messages of batches are among them."""
+
+    canceled: int
+
+
 class UploadView(BaseModel):
     """A stored picture; `key` is what a job names it by."""
 
@@ -150,6 +156,7 @@ class QueuesView(BaseModel):
 
     queues: list[QueueStatus]
     workers: list[WorkerInfo]
+    may_pause: bool = Field(description="Whether the caller may pause and resume them.")
 
 
 class ModelView(BaseModel):

@@ -106,7 +106,9 @@ async def of_all(
             for job in watcher.take():
                 yield ServerSentEvent(event="job", data=job_view(job, urls))
             if watcher.queues is not None:
-                now = QueuesView(queues=watcher.queues[0], workers=watcher.queues[1])
+                now = QueuesView(
+                    queues=watcher.queues[0], workers=watcher.queues[1], may_pause=key.is_operator
+                )
                 if _worth_telling(shown, now):
                     shown = now
                     yield ServerSentEvent(event="queues", data=shown)

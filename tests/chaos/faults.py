@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 
 import psutil
 
-from crossmodal.errors import BrokerUnavailable
+from crossmodal.errors import BrokerUnavailable, QueueNotFound
+from crossmodal.kinds.queue import Queue
+from crossmodal.kinds.task import Task
 from crossmodal.processes import wait_until
 from producer import Client
 from tests.chaos.proxy import Behaviour
 from tests.chaos.world import Service, Worker, World
 
+RESUME_S = 120.0
 MOMENT_S = 8.0  # how long the right moment for a fault is waited for
 Fault = Callable[[World, random.Random], "Hit"]
 
@@ -152,6 +155,33 @@ def fail_every_third_put(world: World, rng: random.Random) -> Hit:
     return _store(world, rng, Behaviour(fails_every_put=3))
 
 
+def pause_a_queue(world: World, rng: random.Random) -> Hit:
+    """An operator's verb and no fault: what waits stays, whatever else is going on."""
+    queue = str(Queue(Task(rng.choice(["txt2img", "txt2img.bulk"])), _a_model(world, rng)))
+    with Client(world.settings(through_proxy=False)) as client:
+        try:
+            client.pause(queue)
+            time.sleep(rng.uniform(2, 8))  # the fault is a length of time
+        except (BrokerUnavailable, QueueNotFound):  # another fault, or no worker has told of it yet
+            return Hit(False)
+        finally:
+            wait_until(lambda: _is_resumed(client, queue), RESUME_S)
+    return Hit()
+
+
+def _a_model(world: World, rng: random.Random) -> str | None:
+    """One that has a queue of its own, or the default one."""
+    return rng.choice([None, *world.models[1:]])
+
+
+def _is_resumed(client: Client, queue: str) -> bool:
+    try:
+        client.run(client.ledger.resume(queue))
+    except BrokerUnavailable:
+        return False
+    return True
+
+
 CUT_HANDOVERS = {  # what may take a message with it that a worker is just being given
     "Celery worker killed", "Celery worker killed in mid-switch", "supervisor killed",
     "Redis restarted", "Redis paused", "Redis connections reset",
@@ -171,4 +201,5 @@ FAULTS: dict[str, tuple[Fault, int]] = {  # with how often, relative to one anot
     "store refuses": (refuse_store, 1),
     "store slow": (slow_store, 1),
     "every third put fails": (fail_every_third_put, 1),
+    "queue paused": (pause_a_queue, 2),
 }

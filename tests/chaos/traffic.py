@@ -114,7 +114,9 @@ class Traffic:
                 number += 1
 
     def _post_job(self, http: httpx2.Client, key: str, model: str | None) -> None:
-        body = {"task": "txt2img", "webhook_url": self.receiver.url} | _prompt(model)
+        priority = int(key.rpartition("-")[2]) % 3 - 1
+        body = {"task": "txt2img", "webhook_url": self.receiver.url, "priority": priority}
+        body |= _prompt(model)
         answer = http.post("/v1/jobs", json=body, headers={"Idempotency-Key": key})
         if answer.status_code == 202:
             self.jobs.add(answer.json()["id"])

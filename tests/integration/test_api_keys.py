@@ -184,7 +184,7 @@ def test_every_route_with_a_name_in_it_is_in_the_table(gateway: Gateway) -> None
         if "{" in path
     }
     tested = {(method, path.split("{")[0]) for method, path, _ in ROUTES}
-    tested.add(("GET", "/v1/models/"))  # what belongs to nobody
+    tested |= {("GET", "/v1/models/"), ("POST", "/v1/queues/")}  # what belongs to nobody
     assert {(m, p) for m, p in named if (m, p) not in tested} == set()
 
 

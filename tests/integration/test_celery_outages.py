@@ -108,7 +108,7 @@ def test_what_redis_refuses_for_a_while_is_an_outage_and_no_end(
     worker: ToyWorker, how: str
 ) -> None:
     before = worker.send()
-    until(lambda: worker.made[before] == 1, WAIT_S)
+    until(lambda: worker.made[before] == 1 and worker.in_hand == 0, WAIT_S)
     queued = worker.send(sleep_s=1)
     until(lambda: worker.in_hand == 1, WAIT_S)
     if how == "replica":

@@ -51,7 +51,8 @@ WRONG: list[tuple[Any, str]] = [
      "'temperature'?"),
     (DRAW | {"zorg": 1},
      "body: unknown field 'zorg': known: prompt, count, seed, temperature, metadata, model, "
-     "format, quality, embed_metadata, task, expires_in_s, webhook_url, webhook_events"),
+     "format, quality, embed_metadata, task, expires_in_s, priority, keep_s, "
+     "webhook_url, webhook_events"),
     (DRAW | {"format": "webp", "quality": 101},
      "invalid params: quality: Input should be less than or equal to 100 (got 101)"),
     (DRAW | {"quality": 80},
@@ -61,9 +62,9 @@ WRONG: list[tuple[Any, str]] = [
      "invalid params: format: Input should be 'png', 'webp' or 'jpeg' (got 'gif')"),
     ({"tsak": "txt2img", "prompt": "a"}, "body: unknown field 'tsak': did you mean 'task'?"),
     ({"prompt": "a", "zorg": 1},
-     "body: unknown field 'zorg': known: task, metadata, expires_in_s, webhook_url, "
-     "webhook_events, prompt, count, seed, temperature, model, format, quality, embed_metadata, "
-     "image, beam_width, max_words"),
+     "body: unknown field 'zorg': known: task, metadata, expires_in_s, priority, keep_s, "
+     "webhook_url, webhook_events, prompt, count, seed, temperature, model, format, quality, "
+     "embed_metadata, image, beam_width, max_words"),
     ({"prompt": "a"}, "task: missing: say txt2img or img2txt"),
     ({"task": "text2img", "prompt": "a"},
      "task: 'text2img' is not txt2img or img2txt: did you mean 'txt2img'?"),

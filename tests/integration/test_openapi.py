@@ -57,6 +57,8 @@ def test_every_operation_says_what_it_does_and_how_it_fails(gateway: Gateway) ->
             for status, response in operation["responses"].items():
                 if int(status) >= 400 and operation["tags"] == ["openai"]:
                     assert response["content"]["application/json"]["example"]["error"], where
+                elif int(status) >= 400 and operation["tags"] == ["a1111"]:
+                    assert response["content"]["application/json"]["example"]["detail"], where
                 elif int(status) >= 400:
                     assert "application/problem+json" in response["content"], where
                     example = response["content"]["application/problem+json"]["example"]

@@ -29,11 +29,12 @@ class Queue:
         self.messages = messages_key(settings.key_prefix, "txt2img")
         self.ledger = Ledger(self.settings)
 
-    def submit(self, owner: str, max_queued: int | None = None) -> str:
+    def submit(self, owner: str, max_queued: int | None = None, priority: int = 0) -> str:
         job_id = new_job_id()
         self.ledger.submit(
             job_id, Task("txt2img"), PARAMS.model_dump_json(), "",
             message=message_of(job_id, PARAMS), origin=Origin(owner, max_queued),
+            priority=priority,
         )  # fmt: skip
         return job_id
 
@@ -67,6 +68,36 @@ def test_a_thousand_jobs_of_one_key_delay_anothers_next_by_at_most_a_batch(queue
     taken = queue.take_all()
     assert taken.index(light) <= queue.settings.max_batch
     assert sorted(taken) == sorted([*heavy, light])
+
+
+@pytest.mark.parametrize("priority", [1, -1])
+def test_no_priority_puts_a_keys_jobs_before_those_of_another(queue: Queue, priority: int) -> None:
+    heavy = [queue.submit("heavy", priority=1) for _ in range(1_000)]
+    light = queue.submit("light", priority=priority)
+    taken = queue.take_all()
+    assert taken.index(light) <= queue.settings.max_batch
+    assert sorted(taken) == sorted([*heavy, light])
+
+
+def test_a_key_orders_its_own_jobs(queue: Queue) -> None:
+    first = [queue.submit("a") for _ in range(queue.settings.max_batch)]
+    low, middle, high = (
+        [queue.submit("a", priority=priority) for _ in range(5)] for priority in (-1, 0, 1)
+    )
+    assert queue.take_all() == [*first, *high, *middle, *low]
+
+
+def test_messages_of_every_priority_that_were_canceled_do_not_pile_up(queue: Queue) -> None:
+    kept = [queue.submit("heavy") for _ in range(queue.settings.max_batch)]
+    for priority in (1, 0, -1) * 100:
+        queue.ledger.cancel(queue.submit("heavy", priority=priority))
+    kept.append(queue.submit("heavy", priority=-1))
+    lengths = [
+        queue.redis.llen(queue_key(queue.settings.key_prefix, "txt2img", f"backlog:heavy{end}"))
+        for end in ("", ":1", ":-1")
+    ]
+    assert sum(lengths) < 200
+    assert [job_id for job_id in queue.take_all() if job_id in kept] == kept
 
 
 def test_many_heavy_keys_share_what_one_may_have_waiting(queue: Queue) -> None:

@@ -91,8 +91,8 @@ def test_a_bad_setting_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> Non
     assert caught.value.code == 2
 
 
-def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
-    shared = tmp_path / "shared"
+def test_a_folder_that_others_may_write_to_is_refused(short_path: Path) -> None:
+    shared = short_path / "shared"
     shared.mkdir()
     shared.chmod(0o777)
     with pytest.raises(InvalidSetting, match="others may write"):

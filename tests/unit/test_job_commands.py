@@ -33,7 +33,8 @@ from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from producer import Client, patience
 from producer.jsonl import BatchFile
-from producer.patience import Unserved, duration, place
+from producer.patience import Unserved
+from producer.place import duration, place
 from tests.commands import Done, run_command
 from tests.servers import Server
 from tests.waiting import until

@@ -223,11 +223,11 @@ def test_the_queues_of_other_workers_are_left_alone(
 
 @pytest.mark.parametrize("priority", PRIORITIES)
 def test_a_message_of_any_priority_is_found(
-    settings: Settings, ledger: Ledger, redis: Any, priority: str, txt2img: str
+    settings: Settings, ledger: Ledger, redis: Any, priority: int, txt2img: str
 ) -> None:
     job_id = submit(ledger)
     message = redis.rpop(txt2img)
-    redis.lpush(txt2img + priority, message)
+    redis.lpush(messages_key(settings.key_prefix, "txt2img", priority), message)
     grow_old(settings, redis, job_id)
     assert sent_again(settings, redis) == []
 

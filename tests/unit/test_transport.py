@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from crossmodal.errors import CrossmodalError, InvalidMessage
 from crossmodal.jobs.connection import transport_options
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import EXPIRES_HEADER, celery_prefix
+from crossmodal.jobs.names import EXPIRES_HEADER, celery_prefix, messages_key
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.local.valkey import free_port, valkey_url
 from crossmodal.settings import Settings, load_settings
@@ -89,7 +89,7 @@ def test_the_checked_channel_reads_as_kombu_does() -> None:
     assert Channel.sep == "\x06\x16"
     assert private_to(CheckedChannel) & private_to(Channel) == {
         "_brpop_read", "_brpop_start", "_receive_one", "_restore", "QoS", "close",
-        "conn_or_acquire", "pool",
+        "conn_or_acquire", "pool", "priority_steps",
     }  # fmt: skip
 
 
@@ -132,8 +132,9 @@ def test_a_message_that_is_not_wanted_is_given_back_as_by_the_sweep() -> None:
 
 def test_messages_in_hand_are_where_the_recovery_searches() -> None:
     assert Channel.unacked_key == UNACKED
-    lists = {"" if step == 0 else f"{Channel.sep}{step}" for step in Channel.priority_steps}
-    assert lists == set(PRIORITIES)
+    assert tuple(CheckedChannel.priority_steps) == PRIORITIES
+    known = {messages_key("crossmodal", "q", step) for step in Channel.priority_steps}
+    assert known == {"q" + (f"{Channel.sep}{step}" if step else "") for step in (0, 3, 6, 9)}
     assert "lpush" in inspect.getsource(Channel._put)
 
 

@@ -73,7 +73,7 @@ class Demand:
         unrecorded = min(self._messages(status.queue), crew.concurrency)
         return Load(
             status.queue,
-            waiting=max(status.depth, unrecorded),
+            waiting=0 if status.paused else max(status.depth, unrecorded),
             running=status.running,
             run_s=self._message_s(status) if crew.is_bulk else status.mean_run_s,
             slots=slots,
@@ -90,8 +90,9 @@ class Demand:
         return status.mean_item_s * fmean(int(count) for count in items)
 
     def _messages(self, queue: str) -> int:
-        key = messages_key(self._settings.key_prefix, queue)
-        return self._run(_length([key + priority for priority in PRIORITIES]))
+        prefix = self._settings.key_prefix
+        lists = [messages_key(prefix, queue, priority) for priority in PRIORITIES]
+        return self._run(_length(lists))
 
     def _key(self, queue: str, part: str) -> str:
         return queue_key(self._settings.key_prefix, queue, part)

@@ -22,7 +22,7 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from crossmodal.errors import CrossmodalError, InvalidMessage, described
 from crossmodal.jobs.connection import address_of, sentinel_options
-from crossmodal.jobs.message import parse_message
+from crossmodal.jobs.message import URGENT, parse_message
 from crossmodal.settings import Settings
 from worker.celery.calls import TASKS, check_call, take_over
 from worker.celery.lanes import Lane, Lanes
@@ -63,6 +63,8 @@ class CheckedChannel(kombu_redis.Channel):
     """
 
     QoS = Unacked
+    priority_steps = [URGENT, *kombu_redis.PRIORITY_STEPS]  # noqa: RUF012 - as kombu has it
+    min_priority = URGENT
     shared: Shared  # by `install`
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

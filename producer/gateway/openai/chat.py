@@ -15,7 +15,7 @@ from crossmodal.jobs.record import Job
 from crossmodal.kinds.img2txt import IMG2TXT
 from crossmodal.kinds.schema import Schema, properties_of
 from producer.gateway import attached
-from producer.gateway.body import built, read_json
+from producer.gateway.body import built, json_of, taking
 from producer.gateway.caller import Caller, UrlsOf
 from producer.gateway.openai.errors import TAG, body_of, documented
 from producer.gateway.openai.models import MODELS_S, model_named, schema_of
@@ -119,22 +119,14 @@ class ChatResponse(BaseModel):
 
 
 STEERING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop")
-SCHEMA: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {
-    "schema": {"$ref": "#/components/schemas/ChatRequest"},
-    "example": {"model": "scenes", "messages": [{"role": "user", "content": [
+SCHEMA = taking(ChatRequest, {"model": "scenes", "messages": [{"role": "user", "content": [
         {"type": "text", "text": "What is in this picture?"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo…"}},
-    ]}]},
-}}}}  # fmt: skip
+    ]}]})  # fmt: skip
 ANSWERS: dict[int | str, dict[str, Any]] = {200: {
     "model": ChatResponse, "content": {"text/event-stream": {}},
     "description": "The captions; or, with `stream`, chunks of them.",
 }}  # fmt: skip
-
-
-async def chat_request(request: Request) -> ChatRequest:
-    """What is asked for. Raises `BadRequest`, `UnsupportedMediaType` or `InvalidParams`."""
-    return await read_json(request, ChatRequest)
 
 
 @router.post(
@@ -147,7 +139,7 @@ async def chat_request(request: Request) -> ChatRequest:
 )  # fmt: skip
 async def complete(
     request: Request, key: Caller, services: ServicesOf, urls: UrlsOf,
-    wanted: Annotated[ChatRequest, Depends(chat_request)],
+    wanted: Annotated[ChatRequest, json_of(ChatRequest)],
 ) -> Any:  # fmt: skip
     """Describe the picture of a message. The job ends when the caller's connection does."""
     known = await services.client.models(max_age_s=MODELS_S)

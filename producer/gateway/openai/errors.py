@@ -6,8 +6,8 @@ from typing import Any
 from fastapi import Response
 from pydantic import BaseModel, Field
 
-from crossmodal.errors import InvalidParams, JobFailed, ModelNotFound, QueueFull, is_callers_fault
-from producer.gateway.problems import MEANINGS, Fault
+from crossmodal.errors import InvalidParams, QueueFull
+from producer.gateway.problems import MEANINGS, Fault, status_of_answer
 from producer.gateway.problems import documented as problems
 
 TAG = "openai"
@@ -69,14 +69,9 @@ def documented_besides(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _status(fault: Fault) -> int:
     """As OpenAI has it, whose clients tell errors apart by their statuses."""
-    cause = fault.cause
-    if isinstance(cause, ModelNotFound):
-        return HTTPStatus.NOT_FOUND
-    if isinstance(cause, QueueFull):
+    if isinstance(fault.cause, QueueFull):
         return HTTPStatus.TOO_MANY_REQUESTS
-    if isinstance(cause, JobFailed) and fault.status == HTTPStatus.CONFLICT:
-        return 400 if is_callers_fault(cause.code) else 500
-    return HTTPStatus.BAD_REQUEST if fault.status == 422 else fault.status
+    return status_of_answer(fault, HTTPStatus.BAD_REQUEST)
 
 
 def _type(status: int) -> str:

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -14,17 +13,17 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from crossmodal.errors import BlobNotFound, CrossmodalError, InvalidParams, NotSupported
+from crossmodal.errors import CrossmodalError, InvalidParams, NotSupported
 from crossmodal.jobs.record import ImageRef, Progress
 from crossmodal.kinds.base import ItemParams
-from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.schema import Schema, properties_of
 from crossmodal.kinds.txt2img import TXT2IMG
 from producer.gateway import attached
-from producer.gateway.body import read_json
+from producer.gateway.body import json_of, named_as, taking
 from producer.gateway.caller import Caller, UrlsOf
 from producer.gateway.openai.errors import TAG, body_of, documented
 from producer.gateway.openai.models import MODELS_S, model_named, schema_of
+from producer.gateway.pictures import base64_of, preview_of
 from producer.gateway.problems import fault_of
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.streams import KEEPALIVE, counted
@@ -105,19 +104,12 @@ class ImagesResponse(BaseModel):
     warnings: list[str]
 
 
-SCHEMA: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {
-    "schema": {"$ref": "#/components/schemas/ImagesRequest"},
-    "example": {"model": "gpt-image-1", "prompt": "a red circle", "n": 1, "seed": 7},
-}}}}  # fmt: skip
+EXAMPLE = {"model": "gpt-image-1", "prompt": "a red circle", "n": 1, "seed": 7}
+SCHEMA = taking(ImagesRequest, EXAMPLE)
 STREAMED: dict[int | str, dict[str, Any]] = {200: {
     "model": ImagesResponse, "content": {"text/event-stream": {}},
     "description": "The pictures; or, with `stream`, events, of which the last have them.",
 }}  # fmt: skip
-
-
-async def images_request(request: Request) -> ImagesRequest:
-    """What is asked for. Raises `BadRequest`, `UnsupportedMediaType` or `InvalidParams`."""
-    return await read_json(request, ImagesRequest)
 
 
 @router.post(
@@ -130,7 +122,7 @@ async def images_request(request: Request) -> ImagesRequest:
 )  # fmt: skip
 async def generate(
     request: Request, key: Caller, services: ServicesOf, urls: UrlsOf,
-    wanted: Annotated[ImagesRequest, Depends(images_request)],
+    wanted: Annotated[ImagesRequest, json_of(ImagesRequest)],
 ) -> Any:  # fmt: skip
     """Draw, and answer with the pictures. The job ends when the caller's connection does."""
     params, warnings = await _params_of(wanted, services)
@@ -143,7 +135,7 @@ async def generate(
     as_url = wanted.response_format == "url"
     pictures = [
         ImageData(url=urls.blob(image.key)) if as_url
-        else ImageData(b64_json=await _base64(image, services))
+        else ImageData(b64_json=await base64_of(image, services))
         for image in result.images
     ]  # fmt: skip
     return ImagesResponse(
@@ -175,14 +167,9 @@ async def _params_of(wanted: ImagesRequest, services: Services) -> tuple[ItemPar
     model = model_named(wanted.model, TXT2IMG, known)
     fields, warnings = translated(wanted, schema_of(model, TXT2IMG, known))
     fields |= {} if model is None else {"model": model}
-    checked = partial(services.calls.checked, where="body", beside=ImagesRequest.model_fields)
-    try:
-        return await services.ask(checked(TXT2IMG, fields)), warnings
-    except InvalidParams as e:
-        theirs = OURS.get(e.field or "")
-        if theirs is None or e.field in (wanted.model_extra or {}):
-            raise
-        raise InvalidParams(f"{theirs}: {e}", theirs) from e
+    checked = services.calls.checked(TXT2IMG, fields, "body", ImagesRequest.model_fields)
+    with named_as(OURS, wanted.model_extra or ()):
+        return await services.ask(checked), warnings
 
 
 def translated(wanted: ImagesRequest, schema: Schema | None) -> tuple[dict[str, Any], list[str]]:
@@ -230,12 +217,12 @@ async def _events(job_id: str, partial_images: int, services: Services) -> Async
         async with aclosing(attached.steps(job_id, services, watches=partial_images > 0)) as seen:
             async for one in seen:
                 if isinstance(one, Progress):
-                    if shown < partial_images and (data := await _preview(one, services)):
+                    if shown < partial_images and (data := await preview_of(one.preview, services)):
                         yield _partial(data, shown)
                         shown += 1
                 elif one.state.is_terminal:
                     for image in result_of(one).images:
-                        yield _completed(image, await _base64(image, services))
+                        yield _completed(image, await base64_of(image, services))
                 else:
                     yield KEEPALIVE
     except CrossmodalError as e:
@@ -260,22 +247,6 @@ def _completed(image: ImageRef, picture: str) -> bytes:
 
 def _event(name: str, data: dict[str, Any]) -> bytes:
     return format_sse_event(event=name, data_str=json.dumps({"type": name, **data}))
-
-
-async def _preview(progress: Progress, services: Services) -> bytes | None:
-    """What is drawn so far, if that was stored."""
-    if progress.preview is None:
-        return None
-    try:
-        ref = BlobRef(key=progress.preview.key)
-        return await services.call_store(services.sync.storage.get, ref)
-    except BlobNotFound:  # the next one is shown
-        return None
-
-
-async def _base64(image: ImageRef, services: Services) -> str:
-    data = await services.call_store(services.sync.read, image)
-    return base64.b64encode(data).decode()
 
 
 def _size(image: ImageRef) -> str:

@@ -1,0 +1,64 @@
+"""Canceling many jobs at once: all that wait or run in some queues, or those of one owner."""
+
+from collections.abc import Collection, Sequence
+
+from crossmodal.jobs import names
+from crossmodal.jobs.calls import Steps, call, redis
+from crossmodal.jobs.record import JobState
+from crossmodal.jobs.records import JobRecords
+
+CHUNK = 500  # jobs that are canceled together; others are answered in between
+MAX_PASSES = 10  # a job may pass from one of a queue's sets to the other while they are read
+ACTIVE = (JobState.QUEUED, JobState.RUNNING)
+
+
+class CancelAll(JobRecords):
+    """Cancels what was submitted before it is asked to."""
+
+    @call
+    def cancel_all(
+        self, queues: Sequence[str], owner: str | None, states: Collection[JobState] = ACTIVE
+    ) -> Steps[int]:
+        """Cancel the jobs of an owner, or of all, in these queues; returns how many.
+
+        Of a batch whose messages are among them no more are taken.
+        """
+        before = yield from self.now()
+        total = 0
+        for _ in range(MAX_PASSES):
+            found = 0
+            for queue in queues:
+                for state in states:
+                    found += yield from self._cancel(self._queue_key(queue, state), owner, before)
+            total += found
+            if not found:
+                break
+        return total
+
+    @call
+    def _cancel(self, jobs: str, owner: str | None, before: float) -> Steps[int]:
+        """Cancel those of a queue's set; what is to stay is passed over."""
+        passed = canceled = 0
+        while ids := (yield redis.zrange(jobs, passed, passed + CHUNK - 1)):
+            wanted = yield from self._wanted(ids, owner, before)
+            replies = yield [self._on_job("cancel", job_id, self._retention) for job_id in wanted]
+            canceled += sum(reply[0] == JobState.CANCELED for reply in replies)
+            passed += len(ids) - len(wanted)
+        return canceled
+
+    @call
+    def _wanted(self, ids: Sequence[str], owner: str | None, before: float) -> Steps[list[str]]:
+        """Those of some jobs that are to be canceled; their batches are closed."""
+        keys = [names.job_key(self._prefix, job_id) for job_id in ids]
+        records = yield [redis.hmget(key, "owner", "created_at", "batch") for key in keys]
+        wanted, batches = [], set()
+        for job_id, (of, created_at, batch) in zip(ids, records, strict=True):
+            is_theirs = owner is None or (of or "") == owner
+            if created_at is not None and float(created_at) <= before and is_theirs:
+                wanted.append(job_id)
+                batches.add(batch)
+        yield [
+            self._on_key("cancel_batch", batch, batch.rpartition(":")[2], "")
+            for batch in sorted(batches - {None})
+        ]
+        return wanted

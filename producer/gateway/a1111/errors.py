@@ -1,0 +1,43 @@
+"""Errors as clients of AUTOMATIC1111's API expect them: `{error, detail, body, errors}`."""
+
+from typing import Any
+
+from fastapi import Response
+from pydantic import BaseModel, Field
+
+from producer.gateway.problems import MEANINGS, Fault, status_of_answer
+
+TAG = "a1111"
+"""Of routes that answer errors so."""
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="crossmodal", Basic realm="crossmodal"'}
+
+
+class ErrorBody(BaseModel):
+    """What went wrong; `error` is this project's code and never changes."""
+
+    error: str
+    detail: str
+    body: str = Field(default="", description="Always empty.")
+    errors: str = Field(description="The same as `detail`.")
+
+
+def rendered(fault: Fault) -> Response:
+    """The response of a route with this tag."""
+    status = status_of_answer(fault, 422)
+    headers = {**fault.headers, **(CHALLENGE if status == 401 else {})}
+    body = ErrorBody(error=fault.code, detail=fault.detail, errors=fault.detail)
+    return Response(body.model_dump_json(), status, headers, media_type="application/json")
+
+
+SAID = "enable_hr is True (bool): nothing here does that: leave it out"
+EXAMPLE = ErrorBody(error="invalid_params", detail=SAID, errors=SAID).model_dump()
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Statuses for a route's documentation."""
+    described = MEANINGS | {500: "The job has failed."}
+    return {
+        status: {"description": described[status], "model": ErrorBody,
+                 "content": {"application/json": {"example": EXAMPLE}}}
+        for status in (*statuses, 400, 401, 403, 422, 429, 503)
+    }  # fmt: skip

@@ -1,0 +1,122 @@
+"""`/sdapi/v1/txt2img` and `interrogate`: a picture, or a caption, to whoever waits for it."""
+
+import json
+from contextlib import suppress
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
+
+from crossmodal.errors import BrokerUnavailable
+from crossmodal.jobs.access import ApiKey
+from crossmodal.jobs.record import Job
+from crossmodal.kinds.base import ItemParams
+from crossmodal.kinds.img2txt import IMG2TXT
+from crossmodal.kinds.schema import properties_of
+from crossmodal.kinds.txt2img import TXT2IMG
+from producer.gateway import attached
+from producer.gateway.a1111.errors import TAG, documented
+from producer.gateway.a1111.fields import KNOWN, OURS, PARAMS, A1111Request, told_of, translated
+from producer.gateway.a1111.server import choose
+from producer.gateway.body import built, json_of, named_as, taking
+from producer.gateway.caller import Caller, UrlsOf, basic
+from producer.gateway.openai.models import MODELS_S, schema_of
+from producer.gateway.pictures import base64_of, params_of
+from producer.gateway.requests import REQUESTS, Closed
+from producer.gateway.services import Services, ServicesOf
+from producer.gateway.streams import counted
+from producer.gateway.webhooks import origin_of
+from producer.handle import result_of
+
+BUILT_IN = ("clip", "deepdanbooru")  # the web UI's own captioners
+router = APIRouter(prefix="/sdapi/v1", tags=[TAG], dependencies=[Depends(basic), Depends(counted)])
+
+
+class A1111Response(BaseModel):
+    """Pictures in base64; none where the job was interrupted."""
+
+    images: list[str]
+    parameters: dict[str, Any]
+    info: str = Field(description="JSON: what was drawn, with seeds, texts, `warnings`, the `job`.")
+
+
+class InterrogateRequest(Closed):
+    """A picture to describe."""
+
+    image: str = Field(description="Base64, a `data:` URL, or a URL where such are fetched.")
+    model: str = Field(
+        default="clip", max_length=64,
+        description="`clip` and `deepdanbooru` are the default captioner; else a model's name.",
+    )  # fmt: skip
+
+
+class InterrogateResponse(BaseModel):
+    """A caption."""
+
+    caption: str
+
+
+@router.post(
+    "/txt2img", response_model=A1111Response, responses=documented(404, 413, 415, 500),
+    openapi_extra=taking(A1111Request, {"prompt": "a red circle", "seed": 7, "batch_size": 2}),
+)  # fmt: skip
+async def txt2img(
+    request: Request, key: Caller, services: ServicesOf, urls: UrlsOf,
+    wanted: Annotated[A1111Request, json_of(A1111Request)],
+) -> A1111Response:  # fmt: skip
+    """Draw, and answer with the pictures. The job ends when the caller's connection does."""
+    settings = wanted.override_settings
+    own = await services.ask(services.callers.model(key.id))
+    known = await services.client.models(max_age_s=MODELS_S)
+    name = settings.sd_model_checkpoint or own
+    model = {} if name is None else {"model": known.named(TXT2IMG, name).name}
+    schema = schema_of(model.get("model"), TXT2IMG, known)
+    fields, warnings = translated(wanted, schema)
+    with named_as(OURS, wanted.model_extra or ()):
+        checked = services.calls.checked(TXT2IMG, model | fields, "body", KNOWN)
+        params = await services.ask(checked)
+    if not wanted.override_settings_restore_afterwards:
+        await choose(settings, key, services)
+    job = await _ended(params, key, services, urls, request)
+    told = told_of(job, properties_of(schema), warnings)
+    images = job.result.images if job.result and wanted.send_images else ()
+    return A1111Response(
+        images=[await base64_of(image, services) for image in images],
+        parameters={name: told[name] for name in ("prompt", "seed", "batch_size", *PARAMS)},
+        info=json.dumps(told),
+    )
+
+
+@router.post(
+    "/interrogate", response_model=InterrogateResponse,
+    responses=documented(404, 410, 413, 415, 500),
+    openapi_extra=taking(InterrogateRequest, {"image": "data:image/png;base64,iVBORw0KGgo…"}),
+)  # fmt: skip
+async def interrogate(
+    request: Request, key: Caller, services: ServicesOf, urls: UrlsOf,
+    wanted: Annotated[InterrogateRequest, json_of(InterrogateRequest)],
+) -> InterrogateResponse:  # fmt: skip
+    """Describe a picture. The job ends when the caller's connection does."""
+    way = "url" if wanted.image.lower().startswith(("http://", "https://")) else "data"
+    body: dict[str, Any] = {"task": IMG2TXT.name, "image": {way: wanted.image}}
+    known = await services.client.models(max_age_s=MODELS_S)
+    if wanted.model not in BUILT_IN or known.serves(IMG2TXT, wanted.model):
+        body["model"] = known.named(IMG2TXT, wanted.model).name
+    params = await params_of(built(REQUESTS[IMG2TXT.name], body), key, services)
+    job = await _ended(params, key, services, urls, request)
+    return InterrogateResponse(caption=result_of(job).captions[0].text)
+
+
+async def _ended(
+    params: ItemParams, key: ApiKey, services: Services, urls: UrlsOf, request: Request
+) -> Job:
+    """A job once it has ended; until then, its caller may see and stop it."""
+    origin = origin_of(key, urls, None, ())
+    job_id = await attached.submit(params, origin, services, request)
+    with suppress(BrokerUnavailable):  # the job is there all the same
+        await services.ask(services.callers.attend(key.id, job_id))
+    try:
+        return await attached.ended(job_id, services, request)
+    finally:
+        with suppress(BrokerUnavailable):
+            await services.ask(services.callers.leave(key.id, job_id))

@@ -1,0 +1,151 @@
+"""The rest of `/sdapi/v1/`: what the web UI has one of a server, each API key has for itself here.
+
+Its settings are which model draws; its progress is that of the jobs it waits for.
+"""
+
+import base64
+import time
+from contextlib import suppress
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, Field
+
+from crossmodal.errors import JobNotFound
+from crossmodal.jobs.access import ApiKey
+from crossmodal.jobs.record import JobState
+from crossmodal.kinds.txt2img import TXT2IMG
+from producer.gateway.a1111.errors import TAG, documented
+from producer.gateway.a1111.fields import A1111Options
+from producer.gateway.body import json_of, taking
+from producer.gateway.caller import Caller, UrlsOf, basic
+from producer.gateway.jobs import view
+from producer.gateway.openai.models import MODELS_S
+from producer.gateway.pictures import preview_of
+from producer.gateway.services import Services, ServicesOf
+
+router = APIRouter(prefix="/sdapi/v1", tags=[TAG], dependencies=[Depends(basic)])
+NONE: dict[str, Any] = {
+    "samplers": [{"name": "Automatic", "aliases": [], "options": {}}],
+    "schedulers": [{"name": "automatic", "label": "Automatic", "aliases": None,
+                    "default_rho": -1.0, "need_inner_model": False}],
+    "upscalers": [{"name": "None", "model_name": None, "model_path": None, "model_url": None,
+                   "scale": 1.0}],
+    "scripts": {"txt2img": [], "img2img": []},
+    "embeddings": {"loaded": {}, "skipped": {}},
+} | {
+    name: [] for name in ("latent-upscale-modes", "sd-vae", "loras", "hypernetworks",
+                          "face-restorers", "prompt-styles", "extensions", "script-info")
+}  # fmt: skip
+
+
+class State(BaseModel):
+    """The job that runs, or that will first."""
+
+    job: str = Field(default="", description="Its id.")
+    job_count: int = Field(default=0, description="How many the caller waits for.")
+    job_no: int = 0
+    job_timestamp: str = "0"
+    sampling_step: int = 0
+    sampling_steps: int = Field(default=0, description="0 where the model tells no steps.")
+
+
+class A1111Progress(BaseModel):
+    """How far it is, from 0 to 1, and in how many seconds it may be done, or be started."""
+
+    progress: float = 0.0
+    eta_relative: float = 0.0
+    state: State = State()
+    current_image: str | None = Field(
+        default=None, description="In base64, from the second call on, of models that show it."
+    )
+    textinfo: str | None = Field(default=None, description="What it waits for beside its turn.")
+
+
+@router.get("/options", response_model=A1111Options, responses=documented())
+async def options(key: Caller, services: ServicesOf) -> A1111Options:
+    """The caller's own settings."""
+    model = await services.ask(services.callers.model(key.id))
+    if default := None if model else (await services.client.models()).default(TXT2IMG):
+        model = default.name
+    return A1111Options(
+        sd_model_checkpoint=model,
+        samples_format="png", sd_vae="Automatic", CLIP_stop_at_last_layers=1,
+    )  # fmt: skip
+
+
+@router.post(
+    "/options", response_model=None, responses=documented(404, 413, 415),
+    openapi_extra=taking(A1111Options, {"sd_model_checkpoint": "scenes"}),
+)  # fmt: skip
+async def set_options(
+    key: Caller, services: ServicesOf, wanted: Annotated[A1111Options, json_of(A1111Options)]
+) -> None:
+    """Choose the model that draws where the caller names none."""
+    await choose(wanted, key, services)
+
+
+async def choose(wanted: A1111Options, key: ApiKey, services: Services) -> None:
+    """Keep which model draws for a caller, if one is named. Raises `ModelNotFound`."""
+    if "sd_model_checkpoint" in wanted.model_fields_set:
+        known, name = await services.client.models(max_age_s=MODELS_S), wanted.sd_model_checkpoint
+        model = None if name is None else known.named(TXT2IMG, name).name
+        await services.ask(services.callers.choose(key.id, model))
+
+
+@router.post("/refresh-checkpoints", response_model=list[dict[str, Any]], responses=documented())
+@router.get("/sd-models", response_model=list[dict[str, Any]], responses=documented())
+async def models(key: Caller, services: ServicesOf) -> list[dict[str, Any]]:
+    """The models that draw; the `hash` is a model's version."""
+    return [
+        {"title": name, "model_name": name, "hash": model.version, "sha256": None,
+         "filename": name, "config": None}
+        for name, model in (await services.client.models(max_age_s=MODELS_S)).items()
+        if TXT2IMG.name in model.kinds
+    ]  # fmt: skip
+
+
+async def listed(request: Request, key: Caller) -> Any:
+    """What is each model's own here, as samplers, or not there, for clients that ask beforehand."""
+    return NONE[request.url.path.rpartition("/")[2]]
+
+
+for name in NONE:
+    router.get(f"/{name}", response_model=None, responses=documented())(listed)
+
+
+@router.get("/progress", response_model=A1111Progress, responses=documented())
+async def progress(
+    key: Caller, services: ServicesOf, urls: UrlsOf,
+    skip_current_image: Annotated[bool, Query(description="Have no preview made.")] = False,
+) -> A1111Progress:  # fmt: skip
+    """How far the caller's job is, and what is drawn so far."""
+    jobs = await services.ask(services.callers.attended(key.id))
+    if not jobs:
+        return A1111Progress()
+    job = next((job for job in jobs if job.state is JobState.RUNNING), jobs[0])
+    at, step = time.strftime("%Y%m%d%H%M%S", time.gmtime(job.created_at)), job.progress
+    state = State(job=job.id, job_count=len(jobs), job_timestamp=at)
+    if job.state is not JobState.RUNNING:
+        waits = await view(job, services, urls)
+        wait_s = waits.estimated_wait_s or 0.0
+        return A1111Progress(state=state, eta_relative=wait_s, textinfo=waits.waits_for)
+    if not skip_current_image:
+        await services.ask(services.calls.ledger.watch([job.id]))
+    if step is None:
+        return A1111Progress(state=state)
+    state.sampling_step, state.sampling_steps = step.step, step.of
+    data = None if skip_current_image else await preview_of(step.preview, services)
+    return A1111Progress(
+        progress=step.step / step.of, eta_relative=step.left_s, state=state,
+        current_image=base64.b64encode(data).decode() if data else None,
+    )  # fmt: skip
+
+
+@router.post("/interrupt", response_model=dict[str, str], responses=documented())
+async def interrupt(key: Caller, services: ServicesOf) -> dict[str, str]:
+    """Cancel the jobs that the caller waits for here: they are answered without pictures."""
+    for job in await services.ask(services.callers.attended(key.id)):
+        with suppress(JobNotFound):  # it was deleted
+            await services.client.cancel(job.id)
+    return {}

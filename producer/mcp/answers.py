@@ -1,0 +1,84 @@
+"""What the tools answer with: texts for whoever reads, and pictures."""
+
+import base64
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
+
+from crossmodal.errors import CrossmodalError
+from crossmodal.jobs.models import KnownModels
+from crossmodal.jobs.record import Job, JobResult, ModelInfo
+from producer.aio import AsyncClient
+from producer.handle import result_of
+from producer.outcome import rows_of
+from producer.told import failure_view, told_error
+
+Content = list[ContentBlock]
+
+
+def text(lines: Iterable[tuple[str, Any]]) -> TextContent:
+    """A line for each thing that is said."""
+    return TextContent(text="\n".join(f"{name}: {value}" for name, value in lines))
+
+
+async def made(job: Job, client: AsyncClient) -> Content:
+    """What an ended job has made, or the error that says why there is nothing."""
+    result = result_of(job)
+    pictures = [
+        ImageContent(
+            data=base64.b64encode(await client.read(image)).decode(), mime_type=image.media_type
+        )
+        for image in result.images
+    ]
+    return [text(_rows(result)), *pictures]
+
+
+def _rows(result: JobResult) -> list[tuple[str, Any]]:
+    job, *rest = rows_of(result)
+    return [job, ("model", result.model), *rest]
+
+
+def going_on(job_id: str, place: str) -> Content:
+    """Of a job that nobody waits for yet, or any more."""
+    rows = [("job", job_id), ("state", place)]
+    return [text([*rows, ("next", "call `job` with this id; `wait` waits for what it makes")])]
+
+
+def without_result(job: Job) -> Content:
+    """Of a job that has ended with nothing."""
+    rows: list[tuple[str, Any]] = [("job", job.id), ("state", job.state)]
+    failure = failure_view(job.failure)
+    return [
+        text([*rows, *([("failure", f"{failure.code}: {failure.message}")] if failure else [])])
+    ]
+
+
+def models(known: KnownModels, names: Iterable[str]) -> Content:
+    """Models with the schemas of their params, as JSON."""
+    rows = [_model(known, known[name]) for name in names]
+    return [TextContent(text=json.dumps(rows, ensure_ascii=False))]
+
+
+def _model(known: KnownModels, model: ModelInfo) -> dict[str, Any]:
+    kinds = {
+        kind: served.model_dump(include={"params", "run_s"}) for kind, served in model.kinds.items()
+    }
+    failure = failure_view(known.failure(model.name))
+    return {
+        "name": model.name, "aliases": model.aliases, "description": model.description,
+        "state": known.state(model.name), "default_for": model.default_for, "kinds": kinds,
+        "failure": None if failure is None else failure.model_dump(),
+    }  # fmt: skip
+
+
+def refusal(error: CrossmodalError, *, is_public: bool) -> CallToolResult:
+    """An error of ours as a tool's; callers from elsewhere are told no address."""
+    message = told_error(error) if is_public else str(error)
+    return CallToolResult(
+        is_error=True, content=[TextContent(text=f"{error.code}: {message}")],
+        structured_content={
+            "code": error.code, "message": message, "retryable": error.retryable,
+        },
+    )  # fmt: skip

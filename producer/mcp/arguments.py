@@ -1,0 +1,111 @@
+"""What the tools take, as agents are told it, and checked before anything else is done."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from crossmodal.errors import InvalidParams
+from crossmodal.kinds.base import build
+from crossmodal.unknown import check_fields
+
+A = TypeVar("A", bound="Arguments")
+ID = Field(max_length=200, description="The job's id, as `draw` and `describe` tell it.")
+MODEL = Field(
+    default=None, max_length=64,
+    description="A model's name or alias, as `models` lists them; without it, the default one.",
+)  # fmt: skip
+PARAMS: Any = Field(
+    default_factory=dict,
+    description="Params that the model has of its own, by name, as `models` describes them.",
+)
+WAIT = Field(
+    default=True,
+    description="Whether to wait for the result; otherwise the job's id is returned at once.",
+)
+
+
+class Arguments(BaseModel):
+    """Arguments of a tool; there are no others."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Making(Arguments):
+    """What is said of every job: which model, its params, and whether somebody waits."""
+
+    model: str | None = MODEL
+    params: dict[str, JsonValue] = PARAMS
+    wait: bool = WAIT
+
+    def fields(self, **given: Any) -> dict[str, Any]:
+        """The params of the job, of which none may be said twice. Raises `InvalidParams`."""
+        said = {name: value for name, value in given.items() if value is not None}
+        if self.model is not None:
+            said["model"] = self.model
+        if twice := next((name for name in self.params if name in said), None):
+            raise InvalidParams(f"params.{twice}: {twice} is given beside params already", twice)
+        return {**self.params, **said}
+
+
+class Draw(Making):
+    """Arguments of `draw`."""
+
+    prompt: str = Field(description="What to draw.")
+    seed: int | None = Field(
+        default=None, description="The first picture's seed: the same one draws the same again."
+    )
+    count: int | None = Field(default=None, description="How many pictures; 1 by default.")
+
+
+class Describe(Making):
+    """Arguments of `describe`: one picture, and how it is given."""
+
+    data: str | None = Field(
+        default=None, min_length=1, description="A picture's file as base64, or as a data: URL."
+    )
+    key: str | None = Field(
+        default=None, min_length=1, max_length=1_024,
+        description="A picture that is stored: the key of an image that `draw` has told.",
+    )  # fmt: skip
+    count: int | None = Field(default=None, description="How many captions; 1 by default.")
+
+
+class DescribeFile(Describe):
+    """Arguments of `describe` where files of some folders may be read."""
+
+    path: str | None = Field(
+        default=None, min_length=1, max_length=4_096,
+        description="The path of a picture's file, in a folder that this server may read.",
+    )  # fmt: skip
+
+
+class Ask(Arguments):
+    """Arguments of `job`."""
+
+    job: str = ID
+    wait: bool = Field(default=False, description="Whether to wait until it has ended.")
+
+
+class Cancel(Arguments):
+    """Arguments of `cancel`."""
+
+    job: str = ID
+
+
+class ListModels(Arguments):
+    """Arguments of `models`."""
+
+    model: str | None = Field(default=None, max_length=64, description="Only the one of this name.")
+
+
+def read(kind: type[A], tool: str, raw: Mapping[str, Any]) -> A:
+    """The arguments of a tool. Raises `InvalidParams`."""
+    try:
+        check_fields(raw, kind.model_fields, tool)
+    except InvalidParams as e:
+        if not issubclass(kind, Making):
+            raise
+        more = "what only the model has goes into params"
+        raise InvalidParams(f"{e} ({more})", e.field) from e
+    return build(kind, raw)

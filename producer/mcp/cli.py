@@ -1,0 +1,152 @@
+"""`crossmodal mcp`: the queue as tools of agents."""
+
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from socket import socket
+from typing import Annotated
+
+import anyio
+import typer
+import uvicorn
+from anyio.abc import TaskStatus
+from mcp.server.stdio import stdio_server
+
+from crossmodal import logs, tracing
+from crossmodal.console import errors_to_exit_status
+from crossmodal.errors import InvalidSetting
+from crossmodal.settings import Settings, load_settings
+from producer.callers import needs_keys
+from producer.mcp.desk import AgentsClient, Desk
+from producer.mcp.http import Keys, anybody, make_app
+from producer.mcp.server import make_server
+
+PATIENCE_S = 45.0  # clients of the official SDKs give up after 60, and then the job is canceled
+MOST_CONNECTIONS = 5_000
+STOP_S = 10  # for calls that are being answered
+HOST = "127.0.0.1"
+PORT = 8001
+ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened at
+
+
+Http = Annotated[
+    bool, typer.Option("--http", help="Serve over HTTP at /mcp, not on stdin and stdout.")
+]
+Host = Annotated[
+    str | None, typer.Option(metavar="IP", help=f"Of --http: address to listen at ({HOST}).")
+]
+Port = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, max=65_535, help=f"Of --http: port to listen at ({PORT})."),
+]
+NeedsKeys = Annotated[
+    bool | None,
+    typer.Option("--keys/--no-keys", help="Of --http: ask for API keys (by default only where not "
+                 "on loopback)."),
+]  # fmt: skip
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--name", metavar="HOST", help="Of --http: a name that it is called by, as "
+                 "mcp.example.com; no other is answered to."),
+]  # fmt: skip
+Folders = Annotated[
+    list[Path] | None,
+    typer.Option("--folder", metavar="DIR", exists=True, file_okay=False, help="Let `describe` "
+                 "read pictures below this folder; not with --http."),
+]  # fmt: skip
+Patience = Annotated[
+    float,
+    typer.Option("--patience", metavar="SECONDS", min=1, help="How long a tool waits, before it "
+                 "says the id of a job that goes on."),
+]  # fmt: skip
+
+
+def mcp(
+    http: Http = False, host: Host = None, port: Port = None, keys: NeedsKeys = None,
+    names: Names = None, folders: Folders = None, patience_s: Patience = PATIENCE_S,
+) -> None:  # fmt: skip
+    """Serve jobs to agents as tools (Model Context Protocol)."""
+    with errors_to_exit_status():
+        settings = load_settings()
+        logs.configure(settings, process="mcp")
+        tracing.configure("mcp")
+        if not http:
+            _check_unused(host=host, port=port, keys=keys, name=names)
+            _serve_stdio(settings, folders or [], patience_s)
+        elif folders:
+            raise InvalidSetting(
+                "--folder: files are read for one's own agents only: not by --http"
+            )
+        else:
+            _serve_http(settings, host or HOST, PORT if port is None else port, keys, names or [],
+                        patience_s)  # fmt: skip
+
+
+def _check_unused(**options: object) -> None:
+    """Raise `InvalidSetting` for what would be of no effect."""
+    if said := next((name for name, value in options.items() if value not in (None, [])), None):
+        raise InvalidSetting(f"--{said} is for a server over HTTP: add --http, or leave it out")
+
+
+def _serve_stdio(settings: Settings, folders: Sequence[Path], patience_s: float) -> None:
+    async def serve() -> None:
+        async with AgentsClient(settings) as client, anyio.create_task_group() as tasks:
+            serving = await tasks.start(_until_told)
+            desk = Desk(client, patience_s=patience_s, folders=folders)
+            server = make_server(desk, anybody, is_public=False)
+            async with stdio_server() as (reads, writes):
+                with serving:
+                    await server.run(reads, writes, server.create_initialization_options())
+                if serving.cancel_called:  # calls have ended, and their jobs were canceled
+                    logging.shutdown()
+                    os._exit(0)  # a thread reads standard input, which nothing else interrupts
+            tasks.cancel_scope.cancel()
+
+    anyio.run(serve)
+
+
+async def _until_told(*, task_status: TaskStatus[anyio.CancelScope]) -> None:
+    """Start with a scope that is canceled when this process is told to end."""
+    serving = anyio.CancelScope()
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started(serving)
+        async for _ in signals:
+            serving.cancel()
+
+
+def _serve_http(
+    settings: Settings, host: str, port: int, keys: bool | None, names: Sequence[str],
+    patience_s: float,
+) -> None:  # fmt: skip
+    if host in ANY and not names:
+        raise InvalidSetting(
+            f"--host {host}: say by which name it is called, as --name mcp.example.com: it answers "
+            "to no other, so that no page of a browser can speak to it"
+        )
+    asks = needs_keys(settings, host, keys)
+    client = AgentsClient(settings)
+    found = Keys(client) if asks else None
+    desk = Desk(client, patience_s=patience_s)
+    server = make_server(desk, anybody if found is None else found.of, is_public=True)
+    app = make_app(server, settings, found, [host, *names])
+    running = _Server(desk, uvicorn.Config(
+        app, host=host, port=port, log_config=None, access_log=False, http="h11",
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=STOP_S, server_header=False,
+    ))  # fmt: skip
+    running.run()
+    raise typer.Exit(0 if running.started else 1)
+
+
+class _Server(uvicorn.Server):
+    """Ends what waits when it is told to stop, while there is time to cancel its jobs."""
+
+    def __init__(self, desk: Desk, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._desk = desk
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        self._desk.waits.end()
+        await super().shutdown(sockets)

@@ -1,0 +1,34 @@
+"""Files of this machine that an agent may show: those below the folders that its person named."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from crossmodal.errors import Forbidden, InvalidImage
+from crossmodal.vision.media import NAMES, media_type
+from producer.pictures import bytes_of
+
+
+def read_picture(path: str, folders: Sequence[Path], max_bytes: int) -> bytes:
+    """The file at a path, which may be relative to one of the folders.
+
+    A link counts as what it leads to. Raises `Forbidden` for what lies outside of all folders, and
+    what `bytes_of` raises.
+    """
+    for folder in folders:
+        inside = folder.resolve()
+        found = (inside / Path(path).expanduser()).resolve()
+        if found.is_relative_to(inside) and (found.exists() or folder is folders[-1]):
+            return _checked(bytes_of(found, max_bytes), path)
+    raise Forbidden(
+        f"path: {path[:400]!r} lies in none of the folders that this server may read, which are "
+        f"{', '.join(map(str, folders))}: give another, or send the picture as data"
+    )
+
+
+def _checked(data: bytes, path: str) -> bytes:
+    """A picture's file; of any other, nothing is told."""
+    try:
+        media_type(data)
+    except InvalidImage:
+        raise InvalidImage(f"path: {path[:400]!r} is no image: give a {NAMES}") from None
+    return data

@@ -1,0 +1,98 @@
+"""The server over HTTP: whose a call is, and from which pages none may come."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mcp.server import Server
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from crossmodal.addresses import LOOPBACK
+from crossmodal.errors import CrossmodalError, Unauthorized
+from crossmodal.jobs.access import ANYBODY, ApiKey, ApiKeys
+from crossmodal.settings import Settings
+from producer.aio import AsyncClient
+from producer.mcp.server import Context
+from producer.told import told_error
+
+PATH = "/mcp"
+OVERHEAD = 65_536  # bytes of a body beside its picture
+
+
+class KeyToken(AccessToken):
+    """The token of an API key that was found."""
+
+    key: ApiKey
+
+
+class Keys:
+    """Finds the key of a token, for the SDK; the session is that key's alone."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._keys = ApiKeys(client.sync.settings)
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """See `TokenVerifier`."""
+        try:
+            key = await self._client.run(self._keys.find(token))
+        except Unauthorized:
+            return None
+        return KeyToken(token=token, client_id=key.id, scopes=[], key=key)
+
+    async def of(self, context: Context) -> ApiKey:
+        """The key of a call, which is counted. Raises `Unauthorized` or `RateLimited`."""
+        user = context.request.scope.get("user") if context.request is not None else None
+        if not isinstance(user, AuthenticatedUser) or not isinstance(user.access_token, KeyToken):
+            raise Unauthorized("an API key is needed: send the header Authorization: Bearer cm_…")
+        await self._client.run(self._keys.throttle(user.access_token.key))
+        return user.access_token.key
+
+
+async def anybody(_: Context) -> ApiKey:
+    """Who calls where no keys are asked for."""
+    return ANYBODY
+
+
+def make_app(
+    server: Server[Any], settings: Settings, keys: Keys | None, names: Sequence[str]
+) -> ASGIApp:
+    """The application at `/mcp`, which answers to these names of hosts and no others."""
+    auth = AuthSettings(issuer_url="http://localhost", resource_server_url=None)  # type: ignore[arg-type]
+    app = server.streamable_http_app(
+        streamable_http_path=PATH,
+        max_request_body_size=settings.max_image_bytes * 4 // 3 + OVERHEAD,
+        transport_security=_only_to(names, settings),
+        auth=None if keys is None else auth,
+        token_verifier=keys,
+    )
+    app.add_middleware(Answering)
+    return app
+
+
+def _only_to(names: Sequence[str], settings: Settings) -> TransportSecuritySettings:
+    """A page whose own name was made to point here (DNS rebinding) has another host."""
+    hosts = [f"[{name}]" if ":" in name else name for name in (*LOOPBACK, *names)]
+    hosts += [f"{host}:*" for host in hosts]
+    origins = [f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts]
+    return TransportSecuritySettings(
+        allowed_hosts=hosts, allowed_origins=[*origins, *settings.allowed_origins]
+    )
+
+
+class Answering:
+    """Answers for what fails before the protocol begins: Redis cannot be asked for keys."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except CrossmodalError as e:
+            body = {"error": e.code, "error_description": told_error(e)}
+            await JSONResponse(body, 503)(scope, receive, send)

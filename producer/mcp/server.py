@@ -1,0 +1,111 @@
+"""The MCP server: its tools, and how a call of one comes to an answer or to an error."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from mcp.server import Server, ServerRequestContext
+from mcp_types import (
+    CallToolRequestParams,
+    CallToolResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    Tool,
+    ToolAnnotations,
+)
+
+from crossmodal.errors import CrossmodalError, InvalidParams
+from crossmodal.extras import DISTRIBUTION
+from crossmodal.jobs.access import ApiKey
+from crossmodal.unknown import nearest
+from producer.mcp.answers import Content, refusal
+from producer.mcp.arguments import (
+    Arguments,
+    Ask,
+    Cancel,
+    Describe,
+    DescribeFile,
+    Draw,
+    ListModels,
+    read,
+)
+from producer.mcp.desk import Call, Desk
+
+Context = ServerRequestContext[Any, Any]
+Who = Callable[[Context], Awaitable[ApiKey]]
+"""The key of a call. Raises `Unauthorized` or `RateLimited`."""
+
+INSTRUCTIONS = (
+    "Draws pictures and describes them, as jobs of a queue. `models` lists what can be asked for; "
+    "`draw` and `describe` wait for a while, and then say the id of a job that goes on: call `job` "
+    "with it."
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A tool, and what it does."""
+
+    takes: type[Arguments]
+    does: Callable[[Any, Call], Awaitable[Content]]
+    title: str
+    about: str
+    hints: ToolAnnotations
+
+
+def make_server(desk: Desk, who: Who, *, is_public: bool) -> Server[Any]:
+    """The server of a desk; where it `is_public`, callers are told no addresses of ours."""
+    ways = _ways(desk)
+
+    async def list_tools(_: Context, __: PaginatedRequestParams | None) -> ListToolsResult:
+        return ListToolsResult(tools=[_tool(name, way) for name, way in ways.items()])
+
+    async def call_tool(context: Context, asked: CallToolRequestParams) -> CallToolResult:
+        try:
+            call = Call(await who(context), context.session.report_progress)
+            way = _named(asked.name, ways)
+            given = read(way.takes, asked.name, asked.arguments or {})
+            return CallToolResult(content=await way.does(given, call))
+        except CrossmodalError as e:
+            return refusal(e, is_public=is_public)
+
+    return Server(
+        "crossmodal", version=version(DISTRIBUTION), title="crossmodal", instructions=INSTRUCTIONS,
+        on_list_tools=list_tools, on_call_tool=call_tool,
+    )  # fmt: skip
+
+
+def _ways(desk: Desk) -> dict[str, Way]:
+    new = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
+    looks = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    ends = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True,
+                           open_world_hint=False)  # fmt: skip
+    describe = DescribeFile if desk.folders else Describe
+    return {
+        "draw": Way(Draw, desk.draw, "Draw pictures", "Draw pictures of a prompt; returns them "
+                    "with the job's id, the seed, the model and its warnings.", new),
+        "describe": Way(describe, desk.describe, "Describe a picture",
+                        "Caption one picture: its file, or one that was drawn here.", new),
+        "job": Way(Ask, desk.job, "Look at a job", "Where a job is: its state, its place in the "
+                   "queue, how far it is; once it has ended, what it has made.", looks),
+        "cancel": Way(Cancel, desk.cancel, "Cancel a job", "Cancel a job that has not ended; "
+                      "returns the state that it is in now.", ends),
+        "models": Way(ListModels, desk.models, "List models", "The models: what kind of job each "
+                      "does, whether it is loaded, and the JSON schema of its params.", looks),
+    }  # fmt: skip
+
+
+def _tool(name: str, way: Way) -> Tool:
+    return Tool(
+        name=name, title=way.title, description=way.about, annotations=way.hints,
+        input_schema=way.takes.model_json_schema(),
+    )  # fmt: skip
+
+
+def _named(name: str, ways: dict[str, Way]) -> Way:
+    if name not in ways:
+        near = nearest(name, ways)
+        remedy = f"did you mean {near!r}?" if near else f"there are {', '.join(ways)}"
+        raise InvalidParams(f"there is no tool {name[:100]!r}: {remedy}")
+    return ways[name]

@@ -1,0 +1,104 @@
+"""Waiting for a job on behalf of an agent, which is told how far it is, and not for ever."""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from crossmodal.errors import BrokerUnavailable, ResultTimeout
+from crossmodal.jobs.record import Job, JobStatus
+from producer.aio import AsyncClient
+from producer.leaving import cancel_left
+from producer.place import place
+
+AGAIN_S = 1.0  # after which Redis is asked again, where it was away
+
+Report = Callable[[float, float | None, str], Awaitable[None]]
+"""Sends one notification: how far it is, of how much, in words."""
+
+
+class Progress:
+    """What was told of a job. What is told must always be more than before.
+
+    A job's steps count from 1; what happens before the first, or in a model that tells none, are
+    fractions below that.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._told = -1.0
+        self._said = ""
+        self._count = 0
+
+    async def tell(self, status: JobStatus) -> None:
+        words = place(status)
+        step = status.progress
+        if words == self._said:
+            return
+        if step is None:
+            so_far, total = 1 - 1 / (self._count + 1), None
+        else:
+            so_far, total = float(step.step), float(step.of)
+        self._count += 1
+        self._said = words
+        if so_far > self._told:  # not where another attempt begins anew
+            self._told = so_far
+            await self._report(so_far, total, words)
+
+
+async def ended(client: AsyncClient, job_id: str, patience_s: float, report: Report) -> Job | None:
+    """The job once it has ended; None where that takes longer than anybody waits.
+
+    While Redis is away, it is asked again for as long.
+    """
+    progress = Progress(report)
+    until = anyio.current_time() + patience_s
+    while (left_s := until - anyio.current_time()) > 0:
+        try:
+            return await _followed(client, job_id, left_s, progress)
+        except ResultTimeout:
+            return None
+        except BrokerUnavailable:
+            await anyio.sleep(min(AGAIN_S, left_s))
+    return None
+
+
+async def _followed(client: AsyncClient, job_id: str, left_s: float, progress: Progress) -> Job:
+    wait = await client.run(client.calls.wait([job_id], left_s))
+    while wait:
+        if wait.is_time_to_tell():
+            await progress.tell(await client.status(job_id))
+        await client.run(client.calls.more_ended(wait))
+    return await client.record(job_id)
+
+
+async def own_ended(
+    client: AsyncClient, job_id: str, patience_s: float, report: Report
+) -> Job | None:
+    """The same for a job of the request that waits: it is canceled when that is."""
+    try:
+        return await ended(client, job_id, patience_s, report)
+    except anyio.get_cancelled_exc_class():
+        await cancel_left(client, job_id)
+        raise
+
+
+class Waits:
+    """All that wait here, so that they can be told that this server ends."""
+
+    def __init__(self) -> None:
+        self._scopes: set[anyio.CancelScope] = set()
+
+    async def one(self, waiting: Awaitable[Job | None]) -> Job | None:
+        """What somebody waits for. Raises `BrokerUnavailable` where the server ends before it."""
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                return await waiting
+            finally:
+                self._scopes.discard(scope)
+        raise BrokerUnavailable("this server is being stopped: ask again in a moment")
+
+    def end(self) -> None:
+        """Have all of them end now, and their own jobs be canceled."""
+        for scope in list(self._scopes):
+            scope.cancel()
