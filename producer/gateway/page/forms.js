@@ -5,7 +5,9 @@ import { PictureField } from "./files.js";
 import { fieldsOf } from "./schema.js";
 
 const OF_FILES = ["format", "quality", "embed_metadata"];
-const NO_PARAMS = ["task", "model", "metadata", "expires_in_s", "webhook_url", "webhook_events"];
+const NO_PARAMS = [
+  "task", "model", "metadata", "priority", "expires_in_s", "keep_s", "webhook_url", "webhook_events",
+];
 let document_ = null;
 
 /** The controls for what a schema asks for, and the params that they say. */

@@ -46,7 +46,7 @@ function factsOf(model) {
     { name: "Does", value: kinds.map((kind) => doesOf(model, kind)).join(", ") },
     { name: "Loaded on", value: cluster.holders(model.name).map(placeOf).join("; ") },
     { name: "Memory", value: model.peak_bytes ? `${bytes(model.peak_bytes)} at most` : "" },
-    { name: "Waiting", value: queueOf(model) },
+    { name: "Queue", value: queueOf(model) },
     { name: "A run takes", value: kinds.map((kind) => runOf(model.kinds[kind])).filter(Boolean).join(", ") },
     { name: "Loads in", value: model.load_s ? duration(model.load_s) : "" },
     { name: "Also called", value: model.aliases.join(", ") },
@@ -63,7 +63,7 @@ function queueOf(model) {
   const queues = cluster.queuesOf(model);
   const sum = (field) => queues.reduce((total, queue) => total + queue[field], 0);
   const paused = queues.some((queue) => queue.paused) ? ", paused" : "";
-  return `${sum("depth")} jobs, ${sum("running")} running${paused}`;
+  return `${sum("depth")} waiting, ${sum("running")} running${paused}`;
 }
 
 function runOf({ run_s, max_batch }) {

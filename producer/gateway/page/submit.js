@@ -2,7 +2,7 @@ import { post } from "./api.js";
 
 const ABOUT_THE_FILE = [400, 413, 415, 422];
 const seen = new EventTarget();
-let unanswered = { request: "", key: "" };
+const unanswered = new Map();
 
 /** `listener` gets each job that is accepted here, and when it was asked for. */
 export function onSubmitted(listener) {
@@ -13,7 +13,7 @@ export function onSubmitted(listener) {
 export async function submit(body) {
   const key = keyFor(body);
   const answer = await asked(() => post("v1/jobs", body, { "Idempotency-Key": key }));
-  unanswered = { request: "", key: "" };
+  unanswered.delete(JSON.stringify(body));
   return answer;
 }
 
@@ -58,8 +58,8 @@ function formOf(file, body) {
 /** The same key until there is an answer: a request that got lost may have made a job. */
 function keyFor(body) {
   const request = JSON.stringify(body);
-  if (request !== unanswered.request) unanswered = { request, key: randomKey() };
-  return unanswered.key;
+  if (!unanswered.has(request)) unanswered.set(request, randomKey());
+  return unanswered.get(request);
 }
 
 /** crypto.randomUUID exists on https only. */

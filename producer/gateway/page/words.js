@@ -58,7 +58,7 @@ function queued(job, place) {
   const parts = [job.attempt ? `Waiting for attempt ${job.attempt + 1}` : "Queued"];
   if (place?.position === 0) parts.push("next in line");
   if (place?.position > 0) parts.push(`${place.position} ahead of it`);
-  if (/^(loading|paused)/.test(place?.waits_for ?? "")) parts.push(place.waits_for);
+  if (place?.waits_for?.startsWith("loading")) parts.push(place.waits_for);
   else if (place?.waits_for) parts.push(`waits for ${place.waits_for}`);
   else if (place?.estimated_wait_s != null) parts.push(`about ${duration(place.estimated_wait_s)}`);
   return parts.join(", ");
