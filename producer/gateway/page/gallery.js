@@ -134,6 +134,7 @@ export class Gallery {
     try {
       const job = await getJson(`v1/jobs/${encodeURIComponent(id)}`);
       if (this.#cards.get(id) || isActive(job)) this.#put(job, askedAt);
+      else this.#mine.drop(id); // it has ended meanwhile, and is farther down
     } catch (error) {
       if (error.status === 404) this.#forget(id);
       else setText(byId("gallery-error"), error.message);

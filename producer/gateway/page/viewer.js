@@ -28,7 +28,10 @@ export class Viewer {
     part("next").addEventListener("click", () => this.#turn(1));
     part("copy").addEventListener("click", () => copy(title(this.#job), part("copy")));
     dialog.addEventListener("keydown", (event) => this.#onKey(event));
-    dialog.addEventListener("close", () => this.#close());
+    dialog.addEventListener("close", () => {
+      this.#close();
+      if (document.activeElement === document.body) byId("jobs").focus(); // its card is gone
+    });
     dialog.addEventListener("click", (event) => {
       if (event.target === dialog) dialog.close(); // the backdrop
     });
@@ -38,7 +41,8 @@ export class Viewer {
     this.#close();
     [this.#job, this.#index, this.#place] = [job, index, null];
     this.#render();
-    if (!dialog.open) dialog.showModal();
+    if (dialog.open) return;
+    dialog.showModal();
     part("enlarged").focus();
   }
 
@@ -101,7 +105,7 @@ export class Viewer {
   #renderWays() {
     part("previous").hidden = !this.beside(this.#job.id, this.#index, -1);
     part("next").hidden = !this.beside(this.#job.id, this.#index, 1);
-    if (!dialog.contains(document.activeElement) && dialog.open) part("enlarged").focus();
+    if (dialog.contains(document.activeElement?.closest("[hidden]"))) part("enlarged").focus();
   }
 
   async #show(picture) {

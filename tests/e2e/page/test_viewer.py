@@ -75,6 +75,7 @@ def test_arrows_lead_through_pictures_and_jobs(page: Page) -> None:
     expect(shown.locator("img")).to_have_attribute("alt", "hills at dusk (1 of 2)")
     shown.get_by_role("button", name="Next").click()
     expect(shown.locator("img")).to_have_attribute("alt", "hills at dusk (2 of 2)")
+    expect(shown.get_by_role("button", name="Next")).to_be_focused()
 
 
 def test_the_focus_stays_inside_and_is_given_back(page: Page) -> None:
@@ -103,6 +104,8 @@ def test_what_can_be_done_with_a_job_can_be_done_here(page: Page) -> None:
     older = page.locator(f'article[data-job="{described["id"]}"] + article')
     shown = page.locator("#viewer")
     expect(shown).to_have_attribute("data-job", str(older.get_attribute("data-job")))
+    page.keyboard.press("Escape")
+    expect(page.locator("#jobs")).to_be_focused()  # the card that it was opened from is gone
 
 
 def test_a_job_that_has_failed_tells_why(page: Page) -> None:
