@@ -147,10 +147,11 @@ def test_who_wants_no_motion_gets_none(browser: Browser, studio: Studio) -> None
 
 
 @pytest.mark.parametrize("view", ["create", "models", "queues"])
-def test_no_view_is_wider_than_a_phone(browser: Browser, studio: Studio, view: str) -> None:
+def test_each_view_fits_a_phone(browser: Browser, studio: Studio, axe: str, view: str) -> None:
     with opened(browser, studio.gateway, width=360) as page:
         show(page, view)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert faults(page, axe) == []
 
 
 def test_the_lightbox_fits_a_phone(browser: Browser, studio: Studio) -> None:
