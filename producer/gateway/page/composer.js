@@ -54,9 +54,13 @@ class Composer {
     if (cluster.problem) setText(byId("form-error"), cluster.problem);
     if (!cluster.isKnown) return;
     const { kind } = this.#draft;
+    const told = this.#model?.kinds[kind].params;
+    byId("fields").inert = !told; // other ones may be about to come
     try {
-      const schema = this.#model?.kinds[kind].params ?? (await schemaOfKind(kind));
-      if (kind === this.#draft.kind) this.#renderFields(kind, schema);
+      const schema = told ?? (await schemaOfKind(kind));
+      if (kind !== this.#draft.kind || told !== this.#model?.kinds[kind].params) return;
+      this.#renderFields(kind, schema);
+      byId("fields").inert = false;
     } catch (error) {
       setText(byId("form-error"), error.message);
     }

@@ -30,7 +30,9 @@ export class Viewer {
     dialog.addEventListener("keydown", (event) => this.#onKey(event));
     dialog.addEventListener("close", () => {
       this.#close();
-      if (document.activeElement === document.body) byId("jobs").focus(); // its card is gone
+      const { activeElement } = document;
+      const isLost = activeElement === document.body || dialog.contains(activeElement);
+      if (isLost) byId("jobs").focus(); // the card that it was opened from is gone
     });
     dialog.addEventListener("click", (event) => {
       if (event.target === dialog) dialog.close(); // the backdrop

@@ -65,6 +65,7 @@ def test_a_job_whose_model_is_not_there_yet_says_that_it_is_loading(
 ) -> None:
     page.select_option("#model", "turbo")
     expect(page.locator("#model option:checked")).to_have_text("turbo (loading)")
+    expect(page.locator("#fields")).to_have_js_property("inert", False)
     expect(page.locator("#field-temperature")).to_be_visible()  # as all models of its kind have it
     card = draw(page, "hills")
     expect(card.locator(".state")).to_contain_text("loading turbo")
