@@ -7,13 +7,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import APIResponse, Browser, ConsoleMessage, Page, Route, expect
+from playwright.sync_api import APIResponse, Browser, Page, Route, expect
 
-from crossmodal.settings import Settings
 from producer import Client
-from tests.browser import WAIT_MS, running_browser
+from tests.browser import running_browser
 from tests.conftest import IN_HAND, RunningStack
-from tests.gateway import Gateway, in_thread, running_gateway
+from tests.gateway import Gateway, running_gateway
 from tests.page import PROMPT, draw, is_in, opened, submitted
 from tests.waiting import until
 from tests.workers import suspended, tree_of
@@ -173,50 +172,6 @@ def test_pictures_fill_their_place_whatever_their_number(page: Page) -> None:
         shown = page.evaluate(COVERED, count)
         assert 0.96 < shown["covered"] <= 1.001, count
         assert all(0.97 < ratio < 1.03 for ratio in shown["ratios"]), (count, shown["ratios"])
-
-
-@pytest.mark.parametrize("keys", [False, True])
-def test_the_documentation_is_a_page_that_can_be_tried_out(
-    browser: Browser, settings: Settings, keys: bool
-) -> None:
-    with in_thread(settings, needs_keys=keys) as url, documentation(browser, url) as page:
-        if keys:
-            with Client(settings) as client:
-                _, token = client.keys.create("reader")
-            page.get_by_role("button", name="Authorize").first.click()
-            page.locator("#auth-bearer-value").fill(token)
-            page.locator(".auth-btn-wrapper .authorize").first.click()
-            page.locator(".auth-btn-wrapper .btn-done").first.click()
-        listing = page.locator("#operations-jobs-list_jobs_v1_jobs_get")
-        listing.locator("button.opblock-summary-control").click()
-        listing.get_by_role("button", name="Try it out").click()
-        listing.get_by_role("button", name="Execute").click()
-        expect(listing.locator(".live-responses-table .response-col_status").last).to_contain_text(
-            "200"
-        )
-
-
-@contextmanager
-def documentation(browser: Browser, url: str) -> Iterator[Page]:
-    """The page of the API, open; it may ask nobody but the gateway, and break no policy of it."""
-    page = browser.new_page()
-    page.set_default_timeout(WAIT_MS)
-    asked: list[str] = []
-    faults: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-
-    def note(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):  # others are hints for who wrote Swagger UI
-            faults.append(message.text)
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(f"{url}/docs")
-    expect(page.locator(".opblock").first).to_be_visible()
-    yield page
-    assert [u for u in asked if not u.startswith((url, "data:", "blob:"))] == []
-    assert faults == []
-    page.close()
 
 
 def test_a_picture_is_downloaded_under_a_name_that_says_its_format(
