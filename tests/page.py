@@ -13,8 +13,10 @@ PROMPT = "a large red circle on a white background"
 
 @contextmanager
 def opened(
-    browser: Browser, gateway: Gateway, width: int = 1_280, scheme: str = "light"
+    browser: Browser, gateway: Gateway, width: int = 1_280, scheme: str = "light", url: str = ""
 ) -> Iterator[Page]:
+    """The page, in a browser of its own; whatever its console calls an error fails the test."""
+    url = url or gateway.url
     context = browser.new_context(
         viewport={"width": width, "height": 900},
         color_scheme=scheme,  # type: ignore[arg-type]
@@ -30,8 +32,8 @@ def opened(
 
     page.on("console", note)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(gateway.url)
-    expect(page.locator("#queues [data-queue=txt2img]")).to_be_visible()
+    page.goto(url)
+    expect(page.locator("#field-prompt")).to_be_visible()
     yield page
     assert errors == []
     context.close()
@@ -46,12 +48,20 @@ def submitted(page: Page, act: Callable[[], object]) -> Locator:
 
 def draw(page: Page, prompt: str = PROMPT, **fields: str) -> Locator:
     """Submit a prompt; the card that appears for it."""
-    page.fill("#prompt", prompt)
+    page.fill("#field-prompt", prompt)
     for name, value in fields.items():
-        page.fill(f"#{name}", value)
-    card = submitted(page, lambda: page.click("#draw button.primary"))
+        page.fill(f"#field-{name}", value)
+    card = submitted(page, lambda: page.click("#send"))
     expect(card).to_be_visible()
     return card
+
+
+def show(page: Page, view: str) -> Locator:
+    """Go to a view as a person does."""
+    page.click(f'header a[href="#{view}"]')
+    found = page.locator(f"#view-{view}")
+    expect(found).to_be_visible()
+    return found
 
 
 def is_in(card: Locator, state: str) -> None:

@@ -26,7 +26,7 @@ from crossmodal.processes import Child, wait_until
 ROOT = Path(__file__).parents[1]
 START_S = 60.0
 PROMPT = "a large red circle on a white background"
-PAGE = ("/", "/page/page.js", "/page/page.css", "/page/icon.svg", "/openapi.json", "/readyz",
+PAGE = ("/", "/page/page.js", "/page/base.css", "/page/icon.svg", "/openapi.json", "/readyz",
         "/docs", "/page/docs.js", "/docs/assets/swagger-ui-bundle.js",
         "/docs/assets/swagger-ui.css")  # fmt: skip
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from crossmodal.errors import ModelInvalid
 from crossmodal.jobs.bulk import BulkItem
@@ -18,8 +19,10 @@ from crossmodal.kinds.task import Task
 from crossmodal.processes import python_module
 from crossmodal.settings import Settings, load_settings
 from producer import Client, InvalidParams
+from tests.browser import running_browser
 from tests.fakes import img2img
 from tests.gateway import Gateway, running_gateway
+from tests.page import is_in, opened, submitted
 from tests.servers import start_server
 from tests.workers import environment, running_worker
 from worker.host.models import load
@@ -223,3 +226,21 @@ def test_its_pictures_are_kept_for_as_long_as_its_jobs(
     crossmodal(served, "gc", "--older-than", "0", "--grace", "0")
     assert client.storage.head(key) is not None
     client.delete(job.id)
+
+
+@pytest.mark.slow
+def test_the_page_has_its_form_its_filter_and_its_cards(served: Served, tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
+    with running_browser() as browser, opened(browser, served.gateway) as page:
+        page.get_by_role("radio", name="img2img").first.check()
+        expect(page.get_by_role("slider", name="Strength")).to_have_value("0.5")
+        page.fill("#field-prompt", "a red circle")
+        page.set_input_files("#picture", tmp_path / "red.png")
+        expect(page.locator("#drop")).to_contain_text("red.png")  # and is sent with the rest
+        card = submitted(page, lambda: page.click("#send"))
+        is_in(card, "succeeded")
+        expect(card.locator("img")).to_be_visible()
+        page.locator("#filter").get_by_role("radio", name="img2img").check()
+        expect(page.locator("#gallery article[data-task=img2img]")).to_have_count(
+            page.locator("#gallery article").count()
+        )

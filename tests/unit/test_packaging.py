@@ -27,7 +27,7 @@ READ_AT_RUN_TIME = (
     "crossmodal/jobs/submit.lua",
     "crossmodal/local/flowerconfig.py",
     "producer/gateway/page/index.html",
-    "producer/gateway/page/page.css",
+    "producer/gateway/page/base.css",
     "producer/gateway/page/page.js",
 )
 HEAVY = ("torch", "numpy", "opencv", "pillow", "gensim", "fastapi", "flower")

@@ -1,27 +1,24 @@
-import { key, local, post } from "./api.js";
-import { showJson } from "./dialogs.js";
+import { isActive } from "./actions.js";
 import { element, setText } from "./dom.js";
 import { layOut } from "./mosaic.js";
-import { Picture, forgetTile, nameTile, tiles } from "./pictures.js";
+import { forgetTile, nameTile, picturesOf, tiles } from "./pictures.js";
 import { Preview } from "./preview.js";
+import { Toolbar } from "./toolbar.js";
 import { fullTime, measured, progress, title, unknownWords, when } from "./words.js";
-
-const CANCELABLE = ["queued", "running"];
-const RETRYABLE = ["failed", "canceled", "expired"];
 
 /** One job in the gallery. `heardAt` is the time of the news it shows, `place` its place in the queue. */
 export class Card {
   #pictures = [];
   #preview = new Preview();
-  #asking = false;
   #place = null;
 
-  constructor(job, { onCanceled, onRetried }) {
-    this.parts = build(job);
+  constructor(job, { onChanged, onOpen }) {
+    const titleId = `title-${job.id}`;
+    this.onOpen = onOpen;
+    this.toolbar = new Toolbar({ describedBy: titleId, onChanged });
+    this.parts = build(job, titleId, this.toolbar);
     this.node = this.parts.card;
-    this.parts.cancel.addEventListener("click", () => this.#ask(this.job.cancel_url, onCanceled));
-    this.parts.retry.addEventListener("click", () => this.#ask(this.job.retry_url, onRetried));
-    this.parts.json.addEventListener("click", (event) => this.#openJson(event));
+    this.parts.open.addEventListener("click", () => onOpen(this.job, 0));
   }
 
   update(job, heardAt) {
@@ -39,6 +36,10 @@ export class Card {
     setText(this.parts.state, progress(this.job, place));
   }
 
+  get place() {
+    return this.#place;
+  }
+
   tick() {
     setText(this.parts.time, when(this.job.created_at));
   }
@@ -52,11 +53,10 @@ export class Card {
   #renderText() {
     const { job, parts } = this;
     this.node.dataset.state = job.state;
-    setText(parts.title, title(job));
+    setText(parts.open, title(job));
     setText(parts.state, progress(job, this.#place));
     parts.state.title = measured(job);
-    parts.steps.hidden = !job.progress;
-    if (job.progress) [parts.steps.max, parts.steps.value] = [job.progress.of, job.progress.step];
+    renderSteps(parts.steps, job);
     setText(parts.unknown, unknownWords(job.result));
     setText(parts.code, job.failure?.code ?? "");
     setText(parts.message, job.failure?.message ?? "");
@@ -67,10 +67,8 @@ export class Card {
 
   /** A button that goes away while it has the focus hands it to the card. */
   #renderActions() {
-    const { job, parts } = this;
     const focused = document.activeElement;
-    parts.cancel.hidden = !CANCELABLE.includes(job.state);
-    parts.retry.hidden = !RETRYABLE.includes(job.state);
+    this.toolbar.show(this.job);
     if (this.node.contains(focused) && focused.hidden) this.node.focus();
   }
 
@@ -81,11 +79,15 @@ export class Card {
     if (wanted.map(({ url }) => url).join() !== this.#pictures.map(({ url }) => url).join()) {
       this.#forgetPictures();
       this.#pictures = wanted;
-      this.parts.pictures.replaceChildren(...tiles(wanted));
+      this.parts.pictures.replaceChildren(...tiles(wanted, (index) => this.onOpen(this.job, index)));
       layOut(this.parts.pictures);
     }
     for (const [i, picture] of this.#pictures.entries()) picture.words = wanted[i].words;
     for (const tile of this.#tiles()) nameTile(tile);
+  }
+
+  get pictures() {
+    return this.#pictures;
   }
 
   #forgetPictures() {
@@ -95,83 +97,46 @@ export class Card {
   #tiles() {
     return this.parts.pictures.querySelectorAll(".tile");
   }
-
-  async #ask(url, onAnswer) {
-    if (this.#asking) return;
-    this.#asking = true;
-    setText(this.parts.error, "");
-    try {
-      const askedAt = performance.now();
-      onAnswer(await post(url), askedAt);
-    } catch (error) {
-      setText(this.parts.error, error.message);
-    } finally {
-      this.#asking = false;
-    }
-  }
-
-  #openJson(event) {
-    if (!key.get()) return;
-    event.preventDefault();
-    showJson(this.job.status_url);
-  }
 }
 
-function picturesOf(job) {
-  const images = job.result?.images ?? [];
-  if (images.length) return images.map(drawn.bind(null, job));
-  return job.input_url ? [given(job)] : [];
+/** The bar of a job that runs; it moves by itself where the model tells no steps. */
+export function renderSteps(bar, { state, progress: steps }) {
+  bar.hidden = state !== "running";
+  bar.setAttribute("aria-valuetext", steps ? `step ${steps.step} of ${steps.of}` : "running");
+  if (steps) [bar.max, bar.value] = [steps.of, steps.step];
+  else bar.removeAttribute("value");
 }
 
-function drawn(job, image, i) {
-  const { seed, images } = job.result;
-  const ending = image.key.slice(image.key.lastIndexOf("."));
-  const picture = new Picture(image.url, `${job.id}-${i}${ending}`);
-  picture.words = images.length > 1 ? `${title(job)} (${i + 1} of ${images.length})` : title(job);
-  const size = `${image.width} × ${image.height} pixels`;
-  picture.details = seed === null ? size : `Seed ${seed + i}, ${size}`;
-  return picture;
-}
-
-function given(job) {
-  const picture = new Picture(job.input_url, job.id);
-  picture.words = title(job);
-  return picture;
-}
-
-function build(job) {
-  const titleId = `title-${job.id}`;
+function build(job, titleId, toolbar) {
   const parts = {
     pictures: element("div", { class: "pictures" }),
-    title: element("h3", { id: titleId }),
+    open: element("button", { id: titleId, class: "open", type: "button", "aria-haspopup": "dialog" }),
     captions: element("ul", { class: "captions" }),
     state: element("p", { class: "state" }),
     steps: element("progress", { class: "steps", hidden: "", "aria-labelledby": titleId }),
     unknown: element("p", { class: "note" }),
     code: element("code"),
     message: element("span"),
-    error: element("p", { class: "error", role: "alert" }),
     time: element("time", {
       datetime: new Date(job.created_at * 1_000).toISOString(),
       title: fullTime(job.created_at),
     }),
-    json: element("a", { class: "json", href: local(job.status_url), target: "_blank" }, "JSON"),
-    cancel: element("button", { class: "cancel", type: "button" }, "Cancel"),
-    retry: element("button", { class: "retry", type: "button" }, "Retry"),
   };
-  for (const name of ["json", "cancel", "retry"]) parts[name].setAttribute("aria-describedby", titleId);
-  parts.card = assemble(job, titleId, parts);
+  parts.card = assemble(job, titleId, parts, toolbar);
   return parts;
 }
 
-function assemble(job, titleId, parts) {
+function assemble(job, titleId, parts, toolbar) {
   const failure = element("p", { class: "failure" }, parts.code, parts.message);
-  const foot = element("footer", {}, parts.time, parts.json, parts.cancel, parts.retry);
+  const frame = element("div", { class: "frame" }, parts.pictures, failure);
+  const tools = element("span", { class: "tools" }, ...toolbar.nodes);
   const text = element("div", { class: "text" },
-    parts.title, parts.captions, parts.state, parts.steps, parts.unknown, parts.error, foot);
+    element("h3", {}, parts.open), parts.captions, parts.state, parts.steps, parts.unknown,
+    toolbar.error, element("footer", {}, parts.time, tools));
   const attributes = { class: "card", tabindex: "-1", "aria-labelledby": titleId };
-  const card = element("article", attributes, parts.pictures, failure, text);
+  const card = element("article", attributes, frame, text);
   card.dataset.job = job.id;
   card.dataset.task = job.task;
+  card.classList.toggle("new", isActive(job));
   return card;
 }

@@ -1,13 +1,19 @@
+import { BatchList } from "./batches.js";
+import { cluster } from "./cluster.js";
+import { prepareComposer } from "./composer.js";
 import { byId, setText } from "./dom.js";
 import { follow } from "./events.js";
-import { Gallery } from "./jobs.js";
+import { prepareFilters } from "./filters.js";
+import { Gallery } from "./gallery.js";
 import { prepareKey } from "./key.js";
-import { showQueues } from "./queues.js";
-import { prepareForms } from "./submit.js";
+import { prepareModels } from "./models.js";
+import { prepareQueues } from "./queues.js";
+import { prepareViews } from "./views.js";
 
 const TICK_MS = 20_000;
 const PLACES_MS = 5_000;
 const gallery = new Gallery();
+const batches = new BatchList();
 let connection = new AbortController();
 
 /** Listens to all that happens, and reads the gallery again whenever it has not listened. */
@@ -23,8 +29,9 @@ async function connect() {
         say("");
         gallery.reload();
         gallery.resume();
+        batches.resume();
       },
-      onLost: () => say("Connection lost, trying again."),
+      onLost: () => say("Connection lost, trying again. What is shown may be old."),
     });
   } catch (error) {
     say(error.status === 401 ? "" : error.message);
@@ -34,10 +41,11 @@ async function connect() {
 function disconnect() {
   connection.abort();
   gallery.pause();
+  batches.pause();
 }
 
 function hear(type, data) {
-  if (type === "queues") showQueues(data);
+  if (type === "queues") cluster.hear(data);
   if (type === "job") gallery.hear(data);
 }
 
@@ -47,6 +55,13 @@ function onVisibility() {
   else connect();
 }
 
+function choose(query) {
+  byId("jobs").classList.toggle("only-batches", query === null);
+  if (query === null) return void batches.show("all");
+  batches.show(Object.keys(query).length ? "none" : "few");
+  gallery.choose(query);
+}
+
 function linkFlower() {
   const url = document.querySelector("meta[name=flower]").content;
   byId("flower").hidden = !url;
@@ -54,9 +69,13 @@ function linkFlower() {
 }
 
 linkFlower();
-prepareForms((job, askedAt) => gallery.submitted(job, askedAt));
+prepareViews();
+prepareComposer();
+prepareFilters(choose);
+prepareModels();
+prepareQueues();
 prepareKey(() => {
-  gallery.clear();
+  gallery.forgetAll();
   connect();
 });
 document.addEventListener("visibilitychange", onVisibility);

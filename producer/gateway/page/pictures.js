@@ -1,30 +1,36 @@
 import { getBlob } from "./api.js";
 import { element } from "./dom.js";
-import { showPicture } from "./dialogs.js";
+import { title } from "./words.js";
 
 const pictureOf = new WeakMap();
 const RETRY_MS = 10_000;
-const observer = new IntersectionObserver(onSeen, { rootMargin: "400px" });
+const near = new IntersectionObserver(onNear, { rootMargin: "600px" });
 
-/** Fetched once it is nearly on the screen, or asked for: an <img> could not send the API key. */
+/** Fetched while somebody holds it: an <img> could not send the API key. */
 export class Picture {
   #loading = null;
+  #holders = 0;
 
-  constructor(url, name) {
+  constructor(url, name, words) {
     this.url = url;
     this.name = name;
-    this.words = "";
-    this.details = "";
+    this.words = words;
+    this.size = "";
+    this.seed = null;
   }
 
-  /** An object URL, which `release` takes back. Raises `ApiError`. */
-  load() {
+  /** An object URL, until as many have let go of it as have held it. Raises `ApiError`. */
+  hold() {
+    this.#holders += 1;
     this.#loading ??= this.#fetch();
     return this.#loading;
   }
 
   release() {
+    this.#holders -= 1;
+    if (this.#holders > 0) return;
     this.#loading?.then(URL.revokeObjectURL, () => {});
+    this.#loading = null;
   }
 
   async #fetch() {
@@ -37,13 +43,30 @@ export class Picture {
   }
 }
 
-/** Buttons with the pictures in them; each shows its picture larger. */
-export function tiles(pictures) {
+/** What a job has drawn, or the picture it was given. */
+export function picturesOf(job) {
+  const images = job.result?.images ?? [];
+  if (images.length) return images.map((image, i) => drawn(job, image, i));
+  return job.input_url ? [new Picture(job.input_url, job.id, title(job))] : [];
+}
+
+function drawn(job, image, i) {
+  const { seed, images } = job.result;
+  const ending = image.key.slice(image.key.lastIndexOf("."));
+  const words = images.length > 1 ? `${title(job)} (${i + 1} of ${images.length})` : title(job);
+  const picture = new Picture(image.url, `${job.id}-${i}${ending}`, words);
+  picture.size = `${image.width} × ${image.height} pixels`;
+  picture.seed = seed === null ? null : seed + i;
+  return picture;
+}
+
+/** Buttons with the pictures in them, while they are near what is seen; `onOpen` gets which one. */
+export function tiles(pictures, onOpen) {
   return pictures.map((picture, index) => {
     const button = element("button", { class: "tile", type: "button", "aria-haspopup": "dialog" });
-    button.addEventListener("click", () => showPicture(pictures, index));
+    button.addEventListener("click", () => onOpen(index));
     pictureOf.set(button, picture);
-    observer.observe(button);
+    near.observe(button);
     return button;
   });
 }
@@ -55,15 +78,14 @@ export function nameTile(button) {
 }
 
 export function forgetTile(button) {
-  observer.unobserve(button);
-  pictureOf.get(button).release();
+  near.unobserve(button);
+  empty(button);
 }
 
-function onSeen(entries) {
+function onNear(entries) {
   for (const { isIntersecting, target } of entries) {
-    if (!isIntersecting) continue;
-    observer.unobserve(target);
-    fill(target, pictureOf.get(target));
+    if (isIntersecting) fill(target, pictureOf.get(target));
+    else empty(target);
   }
 }
 
@@ -72,13 +94,30 @@ function mayPass({ status }) {
 }
 
 async function fill(button, picture) {
+  if (button.dataset.held) return;
+  button.dataset.held = "yes";
   try {
-    const src = await picture.load();
-    button.replaceChildren(element("img", { src, alt: picture.words }));
+    const src = await picture.hold();
+    if (!button.dataset.held) return;
+    button.replaceChildren(element("img", { src, alt: picture.words, decoding: "async" }));
     nameTile(button);
   } catch (error) {
+    empty(button);
     button.replaceChildren(element("span", { class: "error" }, error.message));
     button.setAttribute("aria-label", `${picture.words}: ${error.message}`);
-    if (mayPass(error)) setTimeout(() => button.isConnected && observer.observe(button), RETRY_MS);
+    if (mayPass(error)) setTimeout(() => again(button), RETRY_MS);
   }
+}
+
+function again(button) {
+  if (!button.isConnected) return;
+  near.unobserve(button);
+  near.observe(button);
+}
+
+function empty(button) {
+  if (!button.dataset.held) return;
+  delete button.dataset.held;
+  button.replaceChildren();
+  pictureOf.get(button).release();
 }

@@ -7,6 +7,7 @@ export class Positions {
   #waiting = new Map();
   #open = new Map();
   #isPaused = false;
+  #isDue = false;
 
   constructor({ onPlace, onEnd }) {
     this.onPlace = onPlace;
@@ -16,7 +17,8 @@ export class Positions {
   consider(job) {
     if (job.state === "queued") this.#waiting.set(job.id, job);
     else this.drop(job.id);
-    queueMicrotask(() => this.#fill()); // once all that a page tells of are known
+    if (!this.#isDue) queueMicrotask(() => this.#fill()); // once all that a page tells of are known
+    this.#isDue = true;
   }
 
   /** Whether more jobs wait than are followed. */
@@ -44,6 +46,7 @@ export class Positions {
   }
 
   #fill() {
+    this.#isDue = false;
     const oldest = [...this.#waiting.values()].sort((a, b) => a.created_at - b.created_at);
     for (const job of oldest) {
       if (this.#isPaused || this.#open.size >= MOST) return;

@@ -1,6 +1,5 @@
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
-const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
-const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
+const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const calendar = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
 const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60]];
 
@@ -13,19 +12,25 @@ export function duration(seconds) {
   return `${Math.round(seconds / 3_600)} h`;
 }
 
-/** "2 min. ago, 14:03" */
+/** "850 kB", "1.3 GB" */
+export function bytes(count) {
+  if (count < 999_500) return `${Math.round(count / 1e3)} kB`;
+  if (count < 999_500_000) return `${Math.round(count / 1e6)} MB`;
+  return `${(count / 1e9).toFixed(count < 1e10 ? 1 : 0)} GB`;
+}
+
+/** "2 min. ago" */
 export function when(seconds) {
   const ago = Math.max(0, Date.now() / 1_000 - seconds);
   const [unit, size] = UNITS.find(([, size]) => ago >= size) ?? [];
-  const distance = unit ? relative.format(-Math.floor(ago / size), unit) : "just now";
-  return `${distance}, ${(unit === "day" ? day : clock).format(seconds * 1_000)}`;
+  return unit ? relative.format(-Math.floor(ago / size), unit) : "just now";
 }
 
 export const fullTime = (seconds) => calendar.format(seconds * 1_000);
 
 /** What a job is about: its best caption, or its prompt. */
 export function title(job) {
-  return job.result?.captions[0]?.text ?? job.params.prompt ?? "A picture to describe";
+  return job.result?.captions[0]?.text ?? job.params.prompt ?? `${job.task} of a picture`;
 }
 
 /** `place` is the job's position, likely wait and what else it waits for, where that is known. */
@@ -33,7 +38,7 @@ export function progress(job, place) {
   switch (job.state) {
     case "queued": return queued(job, place);
     case "running": return running(job);
-    case "succeeded": return `Done ${duration(job.finished_at - job.created_at)} after submission`;
+    case "succeeded": return `Done in ${duration(job.finished_at - job.created_at)}`;
     case "failed": return job.attempt > 1 ? `Failed after ${job.attempt} attempts` : "Failed";
     case "canceled": return "Canceled";
     case "expired": return "Expired: no worker started it in time";
@@ -77,4 +82,36 @@ export function unknownWords(result) {
     return near ? `${word} (did you mean ${near}?)` : word;
   });
   return `Not known to the model: ${named.join(", ")}`;
+}
+
+const SHOWN_ELSEWHERE = ["prompt", "image", "model", "seed"];
+
+/** What there is to say of a job and one of its pictures; `isCopied` of what may be wanted elsewhere. */
+export function factsOf(job, picture) {
+  const { params, result, failure } = job;
+  const seed = picture?.seed ?? params.seed ?? null;
+  const given = Object.entries(params).filter(([name, value]) =>
+    !SHOWN_ELSEWHERE.includes(name) && value !== null && value !== "");
+  return [
+    { name: "Model", value: result?.model ?? params.model },
+    { name: "Seed", value: seed, isCopied: true },
+    { name: "Size", value: picture?.size },
+    ...given.map(([name, value]) => ({ name: labelOf(name), value: wordsOf(value) })),
+    { name: "Submitted", value: moment.format(job.created_at * 1_000) },
+    { name: "Waited", value: result && duration(result.timings.queued_s) },
+    { name: "Error", value: failure?.code },
+    { name: "Job", value: job.id, isCopied: true },
+  ];
+}
+
+/** "embed_metadata" as one reads it. */
+export function labelOf(name) {
+  const words = name.replaceAll("_", " ").trim();
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+function wordsOf(value) {
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (Array.isArray(value)) return value.join(", ");
+  return typeof value === "object" ? Object.entries(value).map((pair) => pair.join(": ")).join(", ") : value;
 }
