@@ -51,11 +51,13 @@ class ServedModel(BaseModel):
 
     @property
     def failure(self) -> Failure | None:
-        """Why it cannot be loaded."""
+        """Why it cannot be loaded. Where its folder is, is not for all to know who are told."""
         try:
-            return Failure.model_validate_json(broken_file(self.socket).read_bytes())
+            found = Failure.model_validate_json(broken_file(self.socket).read_bytes())
         except (OSError, ValidationError):
             return None
+        message = found.message.replace(str(self.folder), self.folder.name)
+        return found.model_copy(update={"message": message})
 
     def said(self) -> ModelInfo:
         """All that is known of it: what its host has said, where it has."""

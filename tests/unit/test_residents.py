@@ -158,6 +158,15 @@ def test_jobs_of_a_broken_model_wait_for_a_worker_that_may_still_load_it(
     asyncio.run(device.keep_until(lambda _: ledger.get("job").state is JobState.FAILED))
 
 
+def test_nobody_is_told_where_a_broken_models_folder_is(tmp_path: Path) -> None:
+    model = a_model(tmp_path / "secret" / "turbo", "turbo")
+    model.socket.parent.mkdir(parents=True)
+    why = Failure(code="model_invalid", message=f"the model in {model.folder}: no weights")
+    write_whole(broken_file(model.socket), why.model_dump_json())
+    assert model.failure is not None
+    assert model.failure.message == "the model in turbo: no weights"
+
+
 def test_a_model_took_as_long_to_load_as_it_was_wanted_before(device: Device) -> None:
     state = State(device.models["b"], info("b"), wanted_at=10.0)
     state.note_loaded(14.5)
