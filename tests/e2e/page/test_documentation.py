@@ -24,7 +24,7 @@ def test_the_documentation_is_a_page_that_can_be_tried_out(
             page.locator("#auth-bearer-value").fill(token)
             page.locator(".auth-btn-wrapper .authorize").first.click()
             page.locator(".auth-btn-wrapper .btn-done").first.click()
-        listing = page.locator("#operations-jobs-list_jobs_v1_jobs_get")
+        listing = page.locator("#operations-jobs-jobs_list")
         listing.locator("button.opblock-summary-control").click()
         listing.get_by_role("button", name="Try it out").click()
         listing.get_by_role("button", name="Execute").click()
