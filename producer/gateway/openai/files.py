@@ -207,8 +207,15 @@ async def outputs(record: HttpBatch, services: Services) -> list[FileView]:
 
 
 def page(ids: list[str], after: str, limit: int) -> tuple[list[str], bool]:
-    """Some of a list, after one of it, and whether there are more."""
-    begin = ids.index(after) + 1 if after in ids else 0
+    """Some of a list, after one of it, and whether there are more.
+
+    Raises `InvalidParams` where it is not there: from the beginning, a client would go round.
+    """
+    if after and after not in ids:
+        raise InvalidParams(
+            f"after: {after!r} is not, or no longer, in the list: begin without it", "after"
+        )
+    begin = ids.index(after) + 1 if after else 0
     return ids[begin : begin + limit], len(ids) > begin + limit
 
 
