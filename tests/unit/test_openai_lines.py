@@ -10,6 +10,7 @@ import pytest
 
 from crossmodal.errors import InvalidParams, ModelNotFound
 from crossmodal.jobs.models import KnownModels
+from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.record import ItemResult, ModelInfo
 from crossmodal.settings import Settings
 from producer import Client
@@ -95,11 +96,14 @@ def test_a_file_of_wrong_lines_alone_is_a_file(tmp_path: Path) -> None:
 
 
 def test_a_page_begins_after_one_of_the_list() -> None:
-    ids = ["d", "c", "b", "a"]
-    assert page(ids, "", 3) == (["d", "c", "b"], True)
-    assert page(ids, "c", 3) == (["b", "a"], False)
-    assert page(ids, "a", 3) == ([], False)
-    with pytest.raises(InvalidParams, match="'e' is not, or no longer, in the list") as refused:
+    first, gone, *ids = sorted(new_job_id() for _ in range(5))
+    ids = [*ids[::-1], first]  # as they are listed
+    assert page(ids, "", 3) == (ids[:3], True)
+    assert page(ids, ids[1], 2) == (ids[2:], False)
+    assert page(ids, first, 3) == ([], False)
+    assert page(ids, gone, 3) == ([first], False)
+    assert page(ids[::-1], gone, 2, ascending=True) == (ids[-2:0:-1], True)
+    with pytest.raises(InvalidParams, match="'e' is no id: give the last_id") as refused:
         page(ids, "e", 3)
     assert refused.value.field == "after"
 
