@@ -15,5 +15,7 @@ def explained(error: Mapping[str, Any], whole: str) -> str:
 
 def words(error: Mapping[str, Any]) -> str:
     """What is wrong, without pydantic's name for the error of a validator of ours."""
+    if error["type"] in ("model_type", "model_attributes_type"):  # else it names a class of ours
+        return "Input should be an object"
     said = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return said if len(said) <= MOST else said[:MOST] + "…"

@@ -51,13 +51,15 @@ def clean_prompt(prompt: str) -> str:
 
 def _checked_prompt(prompt: str, least: int = 1, most: int = MAX_PROMPT) -> str:
     if len(prompt) > RAW * most:  # cleaning takes time by the square of some texts' length
-        raise InvalidPrompt(f"the prompt has {len(prompt)} characters: shorten it to {most}")
+        said = f"the prompt has {len(prompt)} characters: shorten it to {most}"
+        raise InvalidPrompt(said, "prompt")
     cleaned = clean_prompt(prompt)
     if len(cleaned) < least:
-        raise InvalidPrompt("the prompt is empty: describe the picture in at least one word")
+        said = "the prompt is empty: describe the picture in at least one word"
+        raise InvalidPrompt(said, "prompt")
     if len(cleaned) > most:
         raise InvalidPrompt(
-            f"the prompt has {len(cleaned)} characters, {most} are allowed: shorten it"
+            f"the prompt has {len(cleaned)} characters, {most} are allowed: shorten it", "prompt"
         )
     return cleaned
 

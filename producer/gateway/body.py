@@ -135,6 +135,13 @@ def named_as(theirs: Mapping[str, str], given: Collection[str]) -> Iterator[None
         raise InvalidParams(f"{name}: {e}", name) from e
 
 
+def check_once(wanted: BaseModel, theirs: Mapping[str, str]) -> None:
+    """Raise `InvalidParams` where what a caller calls otherwise is also said by our name."""
+    for ours in (wanted.model_extra or {}).keys() & theirs.keys():
+        if getattr(wanted, name := theirs[ours]) not in (None, "", "auto"):
+            raise InvalidParams(f"{ours}: {name} says it already: give one of them", ours)
+
+
 async def _read_form(request: Request, settings: Settings) -> JobRequest:
     if _charset(request) not in ("", "utf-8"):
         raise UnsupportedMediaType("the form is of another charset than utf-8")

@@ -3,7 +3,7 @@
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request
+from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBasic, HTTPBearer
 
 from crossmodal.addresses import LOOPBACK
@@ -14,9 +14,21 @@ from producer.gateway.ownership import own_record
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import Urls
 
+NO_KEY = "an API key is needed: send the header Authorization: Bearer cm_…"
 bearer = HTTPBearer(auto_error=False, description="An API key: `crossmodal keys create NAME`.")
 
-basic = HTTPBasic(auto_error=False, description="An API key as the password of any user.")
+
+class Basic(HTTPBasic):
+    """A name and a password. Who sends what is no base64 of such is told what is needed."""
+
+    def make_not_authenticated_error(self) -> HTTPException:
+        return HTTPException(401, NO_KEY)
+
+
+basic = Basic(
+    scheme_name="HTTPBasic", auto_error=False,
+    description="An API key as the password of any user.",
+)  # fmt: skip
 BASIC = "/sdapi/"  # what routes begin with whose clients know no other way
 
 
@@ -31,7 +43,7 @@ async def caller(
         return ANYBODY
     token = await _password(request, services) if credentials is None else credentials.credentials
     if token is None:
-        raise Unauthorized("an API key is needed: send the header Authorization: Bearer cm_…")
+        raise Unauthorized(NO_KEY)
     key = await services.ask(services.keys.find(token))
     await services.ask(services.keys.throttle(key))
     return key

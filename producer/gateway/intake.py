@@ -44,7 +44,7 @@ def check_lines(
                 if (key := _key(request)) is not None and not may_name(key):
                     raise BlobNotFound(missing("blob", key, caller))
             except CrossmodalError as e:
-                request = _refused(given, e)
+                request = refused(given, e)
             if (task := task_of(request)) is not None:
                 tasks.add(task)
             checked.write(line if request is given else json.dumps(request).encode() + b"\n")
@@ -59,7 +59,8 @@ def _request(line: bytes) -> Line:
         return {}
 
 
-def _refused(request: Line, error: CrossmodalError) -> Line:
+def refused(request: Line, error: CrossmodalError) -> Line:
+    """A line that says why it is not run."""
     kept = {name: request[name] for name in ("custom_id", "url") if name in request}
     return kept | {REFUSED: Failure.of(error).model_dump(mode="json")}
 

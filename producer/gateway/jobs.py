@@ -108,7 +108,10 @@ async def cancel_all(
         raise Forbidden("the jobs of another key are for operators to cancel: leave `key` out")
     owner = {None: key.id, "*": None}.get(wanted.key, wanted.key)
     count = await services.client.cancel_all(
-        owner, task=wanted.task, model=wanted.model, state=wanted.state
+        owner,
+        task=wanted.task,
+        model=wanted.model,
+        state=None if wanted.state is None else JobState(wanted.state),
     )
     return Canceled(canceled=count)
 

@@ -3,6 +3,7 @@ of jobs, for interfaces that send them along.
 """
 
 import base64
+from collections.abc import Iterable
 from functools import partial
 
 from crossmodal.errors import BlobNotFound
@@ -23,14 +24,20 @@ SQUARE = (  # a white one, for examples that work
 )
 
 
-async def params_of(wanted: JobRequest, key: ApiKey, services: Services) -> ItemParams:
-    """The params of the job, its picture stored. Raises what is wrong with either."""
+async def params_of(
+    wanted: JobRequest, key: ApiKey, services: Services,
+    beside: Iterable[str] = JobRequest.model_fields,
+) -> ItemParams:  # fmt: skip
+    """The params of the job, its picture stored. Raises what is wrong with either.
+
+    What else the caller may say, `beside` params, is named to those who say what nobody knows.
+    """
     kind = kind_named(wanted.task)
     fields = wanted.model_dump(
         exclude=set(JobRequest.model_fields) - {"metadata"}, exclude_unset=True
     )
     field = kind.picture
-    checked = partial(services.calls.checked, where="body", beside=JobRequest.model_fields)
+    checked = partial(services.calls.checked, where="body", beside=beside)
     if field is None:
         return await services.ask(checked(kind, fields))
     image = getattr(wanted, field)

@@ -82,7 +82,7 @@ MEANINGS = {
     501: "An interface that others speak has this; here nothing does it.",
     503: "Redis, the object store or the queue takes nothing now; `Retry-After` says when to try.",
 }
-CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+CODES = {400: "bad_request", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed"}
 
 
 class Problem(BaseModel):

@@ -174,7 +174,7 @@ class CancelRequest(Closed):
     A task without `.bulk` stands for both of its queues.
     """
 
-    state: Literal[JobState.QUEUED, JobState.RUNNING] | None = None
+    state: Literal["queued", "running"] | None = None
     task: Task | None = None
     model: str | None = Field(default=None, max_length=64, description="Its name or an alias.")
     key: str | None = Field(

@@ -171,6 +171,8 @@ def test_a_key_cancels_its_own_jobs_and_an_operators_those_of_all(
         assert cancel(mine, key="*") == 403
         assert cancel(mine, stat="queued") == 422
         assert cancel(mine, model="turbo") == 422
+        ended = http.post("/v1/jobs/cancel", json={"state": "failed"}, headers=mine)
+        assert ended.json()["detail"] == "state: Input should be 'queued' or 'running'"
         assert cancel(mine) == 2
         assert cancel(operator) == 0
         assert cancel(operator, key=owner) == 1

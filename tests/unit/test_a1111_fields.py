@@ -170,3 +170,22 @@ def test_of_what_was_interrupted_there_are_no_pictures() -> None:
     told = told_of(job(JobState.CANCELED), properties_of(DIFFUSION), [])
     assert (told["all_seeds"], told["infotexts"], told["job"]) == ([], [], "one")
     assert told["warnings"] == ["interrupted: nothing was drawn to its end"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        ({"model": "ink"}, "^model is 'ink' .*: name it in override_settings.sd_model_checkpoint"),
+        ({"count": 3, "batch_size": 2}, "^count: n_iter × batch_size says it already"),
+        ({"guidance": 3, "cfg_scale": 5}, "^guidance: cfg_scale says it already"),
+    ],
+)
+def test_what_is_said_twice_is_refused(sent: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidParams, match=says) as caught:
+        made_of(DIFFUSION, **sent)
+    assert caught.value.field == next(iter(sent))
+
+
+def test_our_names_come_before_what_clients_always_send() -> None:
+    fields, warnings = made_of(DIFFUSION, **CLIENTS | {"count": 3, "guidance": 3})
+    assert (fields["count"], fields["guidance"], warnings) == (3, 3, [])

@@ -87,3 +87,36 @@ def test_no_picture_several_and_a_history_are_refused(messages: list[Any]) -> No
     with pytest.raises(InvalidParams, match="send one") as refused:
         asked(*messages)
     assert refused.value.field == "messages"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "messages.0.content: give a text, or a list of parts"),
+        ([{"type": "image_url", "image_url": URL}], "0.content.0.image_url: Input should be an o"),
+        ([{"type": "input_image"}], "messages.0.content.0.type: Input should be 'text' or 'image_"),
+        (["a"], "messages.0.content.0: Input should be an object"),
+    ],
+)
+def test_what_is_no_message_is_said_in_words_of_the_request(content: Any, says: str) -> None:
+    with pytest.raises(InvalidParams) as refused:
+        asked({"role": "user", "content": content})
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["task", "image", "priority", "keep_s", "expires_in_s", "webhook_url"]
+)
+def test_what_only_jobs_have_is_unknown_here(name: str) -> None:
+    with pytest.raises(InvalidParams, match=f"unknown field '{name}'"):
+        translated(built(ChatRequest, {"messages": [USER], name: 1}), None)
+
+
+def test_what_is_said_twice_is_refused() -> None:
+    with pytest.raises(InvalidParams, match=r"^count: n says it already"):
+        asked(n=2, count=3)
+    assert asked(count=3)["count"] == 3
+
+
+def test_metadata_is_kept_with_the_job() -> None:
+    assert asked(metadata={"a": "b"}) == {**IMAGE, "metadata": {"a": "b"}}

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import Field, create_model
 
-from crossmodal.errors import InvalidParams
+from crossmodal.errors import InvalidParams, InvalidPrompt
 from crossmodal.kinds.schema import Schema, schema_of
-from crossmodal.kinds.txt2img import Txt2ImgParams
+from crossmodal.kinds.txt2img import TXT2IMG, Txt2ImgParams
 from producer.gateway.body import built
 from producer.gateway.openai.images import ImagesRequest, forms_of, translated
 
@@ -51,7 +51,7 @@ def test_a_size_for_a_model_of_one_size_is_a_warning(schema: Schema | None) -> N
     assert warnings == ["size: the model draws in one size only"]
 
 
-@pytest.mark.parametrize("size", ["large", "512", "512x", "x512", "-1x1", "1 x 1"])
+@pytest.mark.parametrize("size", ["large", "512", "512x", "x512", "-1x1", "1 x 1", "٦٤x٦٤"])
 def test_what_is_no_size_is_refused_with_an_example(size: str) -> None:
     with pytest.raises(InvalidParams, match="512x512") as refused:
         asked(size=size)
@@ -106,3 +106,39 @@ def test_pictures_are_in_the_answer_unless_urls_are_asked_for(
     body: dict[str, str], forms: set[str]
 ) -> None:
     assert forms_of(built(ImagesRequest, {"prompt": "a fox", **body})) == forms
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"count": 3, "n": 2},
+        {"format": "webp", "output_format": "png"},
+        {"width": 64, "size": "512x512"},
+    ],
+)
+def test_what_is_said_twice_is_refused(body: dict[str, Any]) -> None:
+    ours, theirs = body
+    with pytest.raises(InvalidParams, match=f"^{ours}: {theirs} says it already") as refused:
+        asked(**body)
+    assert refused.value.field == ours
+
+
+def test_our_name_beside_what_asks_for_nothing_is_taken() -> None:
+    assert asked(width=64, size="auto", count=2, n=None) == (
+        {"prompt": "a fox", "width": 64, "count": 2}, [],
+    )  # fmt: skip
+
+
+def test_what_the_answer_cannot_have_is_a_warning() -> None:
+    assert asked(partial_images=2)[1] == ["partial_images: only a stream has them"]
+    assert asked(partial_images=2, stream=True)[1] == []
+    assert asked(response_format="url", stream=True)[1] == [
+        "response_format: a stream has the pictures themselves"
+    ]
+
+
+@pytest.mark.parametrize("prompt", ["", " ", "a" * 1_001, "a" * 100_000])
+def test_a_wrong_prompt_is_named_as_the_field(prompt: str) -> None:
+    with pytest.raises(InvalidPrompt) as refused:
+        TXT2IMG.build({"prompt": prompt})
+    assert refused.value.field == "prompt"

@@ -3,17 +3,22 @@
 import base64
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crossmodal.errors import InvalidParams, ModelNotFound
 from crossmodal.jobs.models import KnownModels
-from crossmodal.jobs.record import ModelInfo
+from crossmodal.jobs.names import new_job_id
+from crossmodal.jobs.record import ItemResult, ModelInfo
 from crossmodal.settings import Settings
 from producer import Client
-from producer.gateway.openai.lines import ours, theirs, wants_urls
+from producer.gateway.intake import check_lines
+from producer.gateway.openai.files import page
+from producer.gateway.openai.lines import ours, ours_or_refused, theirs, wants_urls
 from producer.gateway.shapes import Urls
+from producer.jsonl import BatchFile
 
 KNOWN = KnownModels([
     ModelInfo.model_validate({"name": "turbo", "version": "1", "format": "code",
@@ -69,6 +74,38 @@ def test_what_cannot_be_is_refused() -> None:
         ours({"url": PICTURES, "body": [1]}, KNOWN)
     with pytest.raises(ModelNotFound, match="turbo"):
         ours(line(PICTURES, prompt="a", model="trubo"), KNOWN)
+
+
+def test_a_line_that_is_refused_is_still_of_its_kind() -> None:
+    found = ours_or_refused(line(CHAT, messages=[]), KNOWN)
+    assert (found["custom_id"], found["url"]) == ("a", "/v1/img2txt")
+    assert found["refused"]["code"] == "invalid_params"
+    assert found["refused"]["message"].startswith("messages: ")
+
+
+def test_a_file_of_wrong_lines_alone_is_a_file(tmp_path: Path) -> None:
+    source, checked = tmp_path / "given.jsonl", tmp_path / "checked.jsonl"
+    source.write_text(json.dumps(line(PICTURES, prompt="a", n=0)))
+    check_lines(source, checked, lambda _: True, "", lambda one: ours_or_refused(one, KNOWN))
+    file = BatchFile(checked, None, "b", 1, lambda: KNOWN, is_ours=False)
+    [failed] = file.items()
+    assert (file.task, file.total) == ("txt2img", 1)
+    assert isinstance(failed, ItemResult)
+    assert failed.failure is not None
+    assert failed.failure.message.startswith("n: ")
+
+
+def test_a_page_begins_after_one_of_the_list() -> None:
+    first, gone, *ids = sorted(new_job_id() for _ in range(5))
+    ids = [*ids[::-1], first]  # as they are listed
+    assert page(ids, "", 3) == (ids[:3], True)
+    assert page(ids, ids[1], 2) == (ids[2:], False)
+    assert page(ids, first, 3) == ([], False)
+    assert page(ids, gone, 3) == ([first], False)
+    assert page(ids[::-1], gone, 2, ascending=True) == (ids[-2:0:-1], True)
+    with pytest.raises(InvalidParams, match="'e' is no id: give the last_id") as refused:
+        page(ids, "e", 3)
+    assert refused.value.field == "after"
 
 
 def test_who_wants_urls_is_named() -> None:

@@ -89,13 +89,14 @@ KNOWN = (*A1111Request.model_fields, *REFUSED, *LISTED, *IDLE)
 def translated(wanted: A1111Request, schema: Schema | None) -> tuple[dict[str, Any], list[str]]:
     """The fields of a job, and what comes of none of them, for a model with such params.
 
-    Raises `InvalidParams` for what nothing here does.
+    Raises `InvalidParams` for what nothing here does, and for what is said twice.
     """
     declared, given = properties_of(schema), wanted.model_extra or {}
     for name in REFUSED:
         if _asks(name, value := given.get(name)):
             said = f"{name} is {shown(value)}: nothing here does that: leave it out"
             raise InvalidParams(said, name)
+    _check_once(wanted, given, declared)
     fields: dict[str, Any] = {"prompt": wanted.prompt}
     fields |= {"count": wanted.n_iter * wanted.batch_size}
     fields |= {} if wanted.seed == -1 else {"seed": wanted.seed}
@@ -105,12 +106,28 @@ def translated(wanted: A1111Request, schema: Schema | None) -> tuple[dict[str, A
     sent = {name: getattr(wanted, name) for name in PARAMS} | given
     for name in (*PARAMS, *LISTED):
         value, own = sent.get(name), _own_name(name, declared)
+        if own != name and own in given:  # which is not the web UI's, and so was meant
+            continue
         is_open = schema is None and name in PARAMS and _asks(name, value)  # the model will say
         if is_open or (own in declared and value not in (None, "")):
             fields[own] = value
         elif _asks(name, value):
             warnings.append(f"{name}: the model has no such param")
     return fields, warnings
+
+
+def _check_once(
+    wanted: A1111Request, given: Mapping[str, Any], declared: Mapping[str, Any]
+) -> None:
+    """Raise `InvalidParams` for a name of ours beside what says the same in the web UI's words."""
+    guidance = _own_name("cfg_scale", declared)
+    if "model" in given:
+        said = f"model is {shown(given['model'])}: name it in override_settings.sd_model_checkpoint"
+        raise InvalidParams(said, "model")
+    if "count" in given and wanted.n_iter * wanted.batch_size != 1:
+        raise InvalidParams("count: n_iter × batch_size says it already: give one of them", "count")
+    if guidance in given.keys() - {"cfg_scale"} and _asks("cfg_scale", wanted.cfg_scale):
+        raise InvalidParams(f"{guidance}: cfg_scale says it already: give one of them", guidance)
 
 
 def told_of(job: Job, declared: Mapping[str, Any], warnings: Sequence[str]) -> dict[str, Any]:

@@ -8,20 +8,22 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic_core import PydanticCustomError
 
 from crossmodal.errors import CrossmodalError, InvalidParams
 from crossmodal.jobs.record import Job
 from crossmodal.kinds.img2txt import IMG2TXT
 from crossmodal.kinds.schema import Schema, properties_of
+from crossmodal.unknown import check_fields
 from producer.gateway import attached
-from producer.gateway.body import built, json_of, taking
+from producer.gateway.body import built, check_once, json_of, named_as, taking
 from producer.gateway.caller import Caller, UrlsOf
 from producer.gateway.openai.errors import TAG, body_of, documented
 from producer.gateway.openai.models import MODELS_S, model_named, schema_of
 from producer.gateway.pictures import SQUARE, params_of
 from producer.gateway.problems import fault_of
-from producer.gateway.requests import REQUESTS, Closed
+from producer.gateway.requests import REQUESTS, Closed, JobRequest
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.streams import EVENTS, KEEPALIVE, counted
 from producer.gateway.webhooks import origin_of
@@ -45,19 +47,28 @@ class Part(Closed):
     image_url: ImageUrl | None = None
 
 
+def _in_parts(content: Any) -> Any:
+    if isinstance(content, str):
+        return [Part(type="text", text=content)]
+    if not isinstance(content, list):
+        raise PydanticCustomError("no_content", "give a text, or a list of parts")
+    return content
+
+
 class Message(Closed):
     """What somebody says; only the user shows a picture."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part]
+    content: Annotated[list[Part], BeforeValidator(_in_parts, str | list[Part])]
     name: str | None = None
 
 
 class ChatRequest(BaseModel):
     """One picture to describe, with a text that is for models which have a `prompt`.
 
-    Other fields are params that the model has. `temperature` and what else steers how a chat goes
-    on is accepted, and nothing comes of it where the model has no such param.
+    Other fields are params that the model has; `metadata` is kept with the job. `temperature` and
+    what else steers how a chat goes on is accepted, and nothing comes of it where the model has no
+    such param.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -118,6 +129,8 @@ class ChatResponse(BaseModel):
     usage: Usage = Usage()
 
 
+OURS = {"count": "n"}
+NOT_HERE = JobRequest.model_fields.keys() | {IMG2TXT.picture}  # of jobs, which nobody waits for
 STEERING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop")
 SCHEMA = taking(ChatRequest, {"model": "scenes", "messages": [{"role": "user", "content": [
         {"type": "text", "text": "What is in this picture?"},
@@ -146,7 +159,9 @@ async def complete(
     model = model_named(wanted.model, IMG2TXT, known)
     fields = translated(wanted, schema_of(model, IMG2TXT, known))
     body = {"task": IMG2TXT.name, **fields} | ({} if model is None else {"model": model})
-    params = await params_of(built(REQUESTS[IMG2TXT.name], body), key, services)
+    with named_as(OURS, wanted.model_extra or ()):
+        asked = built(REQUESTS[IMG2TXT.name], body)
+        params = await params_of(asked, key, services, ChatRequest.model_fields)
     job_id = await attached.submit(params, origin_of(key, urls, None, ()), services, request)
     if wanted.stream:
         with_usage = bool((wanted.stream_options or {}).get("include_usage"))
@@ -157,10 +172,14 @@ async def complete(
 
 def translated(wanted: ChatRequest, schema: Schema | None) -> dict[str, Any]:
     """The fields of a job, for a model with such params. Raises `InvalidParams`."""
-    declared = properties_of(schema)
+    declared, given = properties_of(schema), wanted.model_extra or {}
+    check_fields([n for n in given if n in NOT_HERE], ChatRequest.model_fields, "body")
+    check_once(wanted, OURS)
     text, picture = _said(wanted.messages)
     way = "data" if picture.lower().startswith("data:") else "url"
-    fields: dict[str, Any] = {**(wanted.model_extra or {}), "image": {way: picture}}
+    fields: dict[str, Any] = {**given, "image": {way: picture}}
+    if wanted.metadata is not None:
+        fields["metadata"] = wanted.metadata
     if wanted.n is not None:
         fields["count"] = wanted.n
     if text and "prompt" in declared:
@@ -181,7 +200,7 @@ def _said(messages: list[Message]) -> tuple[str, str]:
         raise InvalidParams(
             "messages: a history is nothing to describe: send one message of the user", "messages"
         )
-    parts = [part for message in messages for part in _parts(message)]
+    parts = [part for message in messages for part in message.content]
     pictures = [part.image_url.url for part in parts if part.image_url is not None]
     if len(pictures) != 1:
         raise InvalidParams(
@@ -189,11 +208,6 @@ def _said(messages: list[Message]) -> tuple[str, str]:
             "messages",
         )
     return "\n".join(part.text for part in parts if part.text), pictures[0]
-
-
-def _parts(message: Message) -> list[Part]:
-    content = message.content
-    return [Part(type="text", text=content)] if isinstance(content, str) else content
 
 
 def _answer(job: Job) -> ChatResponse:

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from typing import Annotated, Literal
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -127,8 +128,8 @@ async def list_files(
 ) -> FilePage:
     """The caller's files; the outputs of batches are named by these."""
     ids = await services.ask(services.files.of(key.id)) if query.purpose in (None, PURPOSE) else []
-    ids = ids if query.order == "desc" else ids[::-1]
-    names, more = page(ids, (query.after or "").removeprefix(PREFIX), query.limit)
+    ascending, after = query.order == "asc", (query.after or "").removeprefix(PREFIX)
+    names, more = page(ids[::-1] if ascending else ids, after, query.limit, ascending=ascending)
     data = []
     for name in names:
         try:
@@ -206,10 +207,23 @@ async def outputs(record: HttpBatch, services: Services) -> list[FileView]:
     ]  # fmt: skip
 
 
-def page(ids: list[str], after: str, limit: int) -> tuple[list[str], bool]:
-    """Some of a list, after one of it, and whether there are more."""
-    begin = ids.index(after) + 1 if after in ids else 0
-    return ids[begin : begin + limit], len(ids) > begin + limit
+def page(
+    ids: list[str], after: str, limit: int, *, ascending: bool = False
+) -> tuple[list[str], bool]:
+    """Some of a list, after one of it, and whether there are more.
+
+    Where that one is gone, it is after where it was: ids sort by time. Raises `InvalidParams` for
+    what was never in a list.
+    """
+    if after in ids:
+        ids = ids[ids.index(after) + 1 :]
+    elif after:
+        try:
+            UUID(after)
+        except ValueError as e:
+            raise InvalidParams(f"after: {after!r} is no id: give the last_id", "after") from e
+        ids = [one for one in ids if (one > after) is ascending]
+    return ids[:limit], len(ids) > limit
 
 
 def _view(file: File, services: Services) -> FileView:

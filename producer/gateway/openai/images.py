@@ -19,7 +19,7 @@ from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.schema import Schema, properties_of
 from crossmodal.kinds.txt2img import TXT2IMG
 from producer.gateway import attached
-from producer.gateway.body import json_of, named_as, taking
+from producer.gateway.body import check_once, json_of, named_as, taking
 from producer.gateway.caller import Caller, UrlsOf
 from producer.gateway.openai.errors import TAG, body_of, documented
 from producer.gateway.openai.models import MODELS_S, model_named, schema_of
@@ -31,7 +31,7 @@ from producer.gateway.webhooks import origin_of
 from producer.handle import result_of
 
 MAX_PARTIAL = 3
-_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+_SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 _DALL_E = re.compile(r"dall-e-\d")
 MAYBE = ("quality", "style", "background")  # that a model may have such a param of
 AS_USUAL = {"auto", "standard", "opaque"}  # what asks for nothing in particular
@@ -129,7 +129,7 @@ async def generate(
     params, warnings = await _params_of(wanted, services)
     job_id = await attached.submit(params, origin_of(key, urls, None, ()), services, request)
     if wanted.stream:
-        events = _events(job_id, wanted.partial_images or 0, services)
+        events = _events(job_id, wanted.partial_images or 0, warnings, services)
         return StreamingResponse(events, media_type="text/event-stream")
     job = await attached.ended(job_id, services, request)
     result = result_of(job)
@@ -178,15 +178,16 @@ async def _params_of(wanted: ImagesRequest, services: Services) -> tuple[ItemPar
 def translated(wanted: ImagesRequest, schema: Schema | None) -> tuple[dict[str, Any], list[str]]:
     """The fields of a job, and what comes of none of them, for a model with such params.
 
-    Raises `InvalidParams` for a size that is none.
+    Raises `InvalidParams` for a size that is none, and for what is said twice.
     """
     declared = properties_of(schema)
+    check_once(wanted, OURS)
     given = {
         "count": wanted.n, "format": wanted.output_format, "quality": wanted.output_compression,
         "prompt": wanted.prompt,
     }  # fmt: skip
     fields = (wanted.model_extra or {}) | {n: v for n, v in given.items() if v is not None}
-    warnings = []
+    warnings = _of_answers(wanted)
     if (side := _side(wanted.size)) is not None:
         if declared.keys() >= {"width", "height"}:
             fields |= {"width": side[0], "height": side[1]}
@@ -199,6 +200,15 @@ def translated(wanted: ImagesRequest, schema: Schema | None) -> tuple[dict[str, 
         elif value is not None and not (isinstance(value, str) and value in AS_USUAL):
             warnings.append(f"{name}: the model has no such param")
     return fields, warnings
+
+
+def _of_answers(wanted: ImagesRequest) -> list[str]:
+    """What is said of an answer, and is of another kind of answers."""
+    if wanted.stream and wanted.response_format == "url":
+        return ["response_format: a stream has the pictures themselves"]
+    if wanted.partial_images and not wanted.stream:
+        return ["partial_images: only a stream has them"]
+    return []
 
 
 def forms_of(wanted: ImagesRequest) -> set[str]:
@@ -221,7 +231,9 @@ def _side(size: str | None) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-async def _events(job_id: str, partial_images: int, services: Services) -> AsyncIterator[bytes]:
+async def _events(
+    job_id: str, partial_images: int, warnings: list[str], services: Services
+) -> AsyncIterator[bytes]:
     """Some pictures of what is drawn so far, where the model shows it, and then the whole ones."""
     shown = 0
     try:
@@ -232,8 +244,10 @@ async def _events(job_id: str, partial_images: int, services: Services) -> Async
                         yield _partial(data, shown)
                         shown += 1
                 elif one.state.is_terminal:
-                    for image in result_of(one).images:
-                        yield _completed(image, await base64_of(image, services))
+                    result = result_of(one)
+                    told = {"warnings": [*warnings, *result.warnings]}
+                    for image in result.images:
+                        yield _completed(image, await base64_of(image, services), told)
                 else:
                     yield KEEPALIVE
     except CrossmodalError as e:
@@ -248,11 +262,11 @@ def _partial(data: bytes, index: int) -> bytes:
     })  # fmt: skip
 
 
-def _completed(image: ImageRef, picture: str) -> bytes:
+def _completed(image: ImageRef, picture: str, told: dict[str, Any]) -> bytes:
     return _event("image_generation.completed", {
         "b64_json": picture, "created_at": int(time.time()), "size": _size(image),
         "quality": "auto", "background": "opaque", "output_format": _format(image),
-        "usage": Tokens().model_dump(),
+        "usage": Tokens().model_dump(), **told,
     })  # fmt: skip
 
 

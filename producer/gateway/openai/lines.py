@@ -13,6 +13,7 @@ from crossmodal.kinds.img2txt import IMG2TXT
 from crossmodal.kinds.txt2img import TXT2IMG
 from producer.client import Client
 from producer.gateway.body import built
+from producer.gateway.intake import refused
 from producer.gateway.openai import chat, images
 from producer.gateway.openai.models import model_named, schema_of
 from producer.gateway.services import Services
@@ -26,7 +27,15 @@ KINDS = {"/v1/images/generations": TXT2IMG, "/v1/chat/completions": IMG2TXT}
 def translator(services: Services) -> Callable[[Line], Line]:
     """`ours`, by the models that are known now. It asks for them in a thread, as for a file."""
     known = functools.cache(services.sync.models)
-    return lambda line: ours(line, known())
+    return lambda line: ours_or_refused(line, known())
+
+
+def ours_or_refused(line: Line, known: KnownModels) -> Line:
+    """`ours`; what is wrong with a line is said of a line of its kind, which a file may be of."""
+    try:
+        return ours(line, known)
+    except InvalidParams as e:
+        return refused(line | {"url": f"/v1/{KINDS[line['url']].name}"}, e)
 
 
 def ours(line: Line, known: KnownModels) -> Line:

@@ -37,7 +37,7 @@ WRONG = [
     ({"messages": [{"role": "user", "content": [broken]}]}, BadRequestError, None),
     ({"model": "sceens"}, NotFoundError, "model"),
     ({"extra_body": {"beam_wdith": 2}}, BadRequestError, "beam_wdith"),
-    ({"n": 99}, BadRequestError, "count"),
+    ({"n": 99}, BadRequestError, "n"),
 ]
 for fields, kind, param in WRONG:
     try:

@@ -66,8 +66,11 @@ assert [event.partial_image_index for event in events[:2]] == [0, 1]
 assert base64.b64decode(events[0].b64_json).startswith(b"\xff\xd8")
 assert size_of(base64.b64decode(events[-1].b64_json)) == (64, 64)
 assert events[-1].usage.total_tokens == 0
-[only] = client.images.generate(model="dall-e-3", prompt="a red circle", stream=True)
+[only] = client.images.generate(
+    model="dall-e-3", prompt="a red circle", stream=True, size="512x512"
+)
 assert only.type == completed
+assert only.model_extra["warnings"] == ["size: the model draws in one size only"]
 
 # Models.
 listed = {model.id: model for model in client.models.list()}
