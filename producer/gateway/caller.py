@@ -3,8 +3,14 @@
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBasic, HTTPBearer
+from fastapi import Depends, HTTPException, Request
+from fastapi.security import (
+    HTTPAuthorizationCredentials,
+    HTTPBasic,
+    HTTPBasicCredentials,
+    HTTPBearer,
+)
+from starlette.requests import HTTPConnection
 
 from crossmodal.addresses import LOOPBACK
 from crossmodal.errors import Forbidden, Unauthorized
@@ -16,7 +22,21 @@ from producer.gateway.shapes import Urls
 
 bearer = HTTPBearer(auto_error=False, description="An API key: `crossmodal keys create NAME`.")
 
-basic = HTTPBasic(auto_error=False, description="An API key as the password of any user.")
+
+class Passwords(HTTPBasic):
+    """A name and a password; what cannot be read as such is none, and the caller has no key."""
+
+    async def __call__(self, request: HTTPConnection) -> HTTPBasicCredentials | None:  # type: ignore[override]
+        try:
+            return await super().__call__(request)
+        except HTTPException:
+            return None
+
+
+basic = Passwords(
+    scheme_name="HTTPBasic", auto_error=False,
+    description="An API key as the password of any user.",
+)  # fmt: skip
 BASIC = "/sdapi/"  # what routes begin with whose clients know no other way
 
 
