@@ -203,7 +203,7 @@ def _show_queues(found: list[QueueStatus], as_json: bool) -> None:
         return
     for one in found:
         what = "paused" if one.paused else "resumed"
-        say(f"{one.queue} is {what}: {one.depth} jobs wait, {one.running} run")
+        say(f"{one.queue} is {what}: {one.depth} wait, {one.running} run")
 
 
 def _workers(client: Client) -> dict[str, list[str]]:

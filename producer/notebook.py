@@ -25,8 +25,8 @@ from crossmodal.kinds.fields import BlobRef
 from crossmodal.vision.media import media_type
 from producer.place import place
 
-MOST_S = 5.0  # that a notebook waits for what it shows
-MOST_BYTES = 16_000_000  # of all pictures together, which a notebook's file has in it
+MAX_S = 5.0  # that a notebook waits for what it shows
+MAX_BYTES = 16_000_000  # of all pictures together, which a notebook's file has in it
 
 FIGURE = Template(
     '<figure style="display:inline-table;min-width:12em;margin:0 1em 1em 0;vertical-align:top">'
@@ -60,13 +60,13 @@ def with_pictures(found: R, read: Read) -> R:
 
 def result_html(found: Result, read: Read) -> str | None:
     """What was made; None, which is the text alone, where it cannot be had in time."""
-    made = within(MOST_S, lambda: _result(found, read))
+    made = within(MAX_S, lambda: _result(found, read))
     return made if isinstance(made, str) else None
 
 
 def job_html(client: Looks, job_id: str) -> str:
     """Where a job is, or what it has made."""
-    found = within(MOST_S, lambda: _job(client, job_id))
+    found = within(MAX_S, lambda: _job(client, job_id))
     if isinstance(found, str):
         return found
     if isinstance(found, CrossmodalError):
@@ -116,7 +116,7 @@ def _result(found: Result, read: Read) -> str:
 
 
 def _pictures(found: Result, read: Read, about: str) -> Iterable[str]:
-    left = MOST_BYTES
+    left = MAX_BYTES
     for i, image in enumerate(found.images):
         seed = "" if found.seed is None else f", seed {found.seed + i}"
         size = image.size or 0
@@ -139,7 +139,7 @@ def _picture(read: Read, image: BlobRef | None, about: Sequence[str]) -> str:
 
 def _read(read: Read, image: BlobRef) -> bytes:
     """The bytes of a picture; none where it is not there any more, or too large to show."""
-    if (image.size or 0) > MOST_BYTES:
+    if (image.size or 0) > MAX_BYTES:
         return b""
     try:
         data = read(image)

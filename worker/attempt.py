@@ -120,17 +120,22 @@ class JobRunner:
         if isinstance(attempt, NotStarted):
             log.info("job %s is not started: %s", delivery.job, attempt.reason)
             if attempt.reason == "paused":
-                return await self._put_back(delivery.job)
+                return await self._put_back(delivery, problem)
             return Busy() if attempt.reason == "busy" else await self._outcome(delivery.job)
         ending = await self._observe(delivery.task, attempt, problem)
         return await self._outcome(delivery.job) if isinstance(ending, Skipped) else ending
 
-    async def _put_back(self, job_id: str) -> Ending:
+    async def _put_back(self, delivery: Delivery, problem: InvalidParams | None) -> Ending:
         """Have a job of a paused queue wait in its place, by another message than this one."""
         await asyncio.sleep(PAUSED_S)
-        job = await self._redis.run(self._ledger.get(job_id))
+        try:
+            job = await self._redis.run(self._ledger.get(delivery.job))
+        except JobNotFound:
+            job = None
+        if job is None or job.state.is_terminal:  # its owner's next message may be sent
+            return await self._begin(delivery, problem)
         priority = broker_priority(job.priority, job.owner)
-        message = message_for(Queue.parse(job.queue), job_id, job.params, priority)
+        message = message_for(Queue.parse(job.queue), job.id, job.params, priority)
         await self._redis.run(self._ledger.requeue(job, message))
         return Skipped("superseded")
 

@@ -50,11 +50,12 @@ class CancelAll(JobRecords):
     def _wanted(self, ids: Sequence[str], owner: str | None, before: float) -> Steps[list[str]]:
         """Those of some jobs that are to be canceled; their batches are closed."""
         keys = [names.job_key(self._prefix, job_id) for job_id in ids]
-        records = yield [redis.hmget(key, "owner", "created_at", "batch") for key in keys]
+        records = yield [redis.hmget(key, "owner", "created_at", "batch", "state") for key in keys]
         wanted, batches = [], set()
-        for job_id, (of, created_at, batch) in zip(ids, records, strict=True):
+        for job_id, (of, created_at, batch, state) in zip(ids, records, strict=True):
             is_theirs = owner is None or (of or "") == owner
-            if created_at is not None and float(created_at) <= before and is_theirs:
+            # What has ended does not leave the set by being canceled: that would never be done.
+            if state in ACTIVE and float(created_at) <= before and is_theirs:
                 wanted.append(job_id)
                 batches.add(batch)
         yield [

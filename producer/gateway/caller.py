@@ -4,7 +4,13 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBasic, HTTPBearer
+from fastapi.security import (
+    HTTPAuthorizationCredentials,
+    HTTPBasic,
+    HTTPBasicCredentials,
+    HTTPBearer,
+)
+from starlette.requests import HTTPConnection
 
 from crossmodal.addresses import LOOPBACK
 from crossmodal.errors import Forbidden, Unauthorized
@@ -14,18 +20,20 @@ from producer.gateway.ownership import own_record
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import Urls
 
-NO_KEY = "an API key is needed: send the header Authorization: Bearer cm_…"
 bearer = HTTPBearer(auto_error=False, description="An API key: `crossmodal keys create NAME`.")
 
 
-class Basic(HTTPBasic):
-    """A name and a password. Who sends what is no base64 of such is told what is needed."""
+class Passwords(HTTPBasic):
+    """A name and a password; what cannot be read as such is none, and the caller has no key."""
 
-    def make_not_authenticated_error(self) -> HTTPException:
-        return HTTPException(401, NO_KEY)
+    async def __call__(self, request: HTTPConnection) -> HTTPBasicCredentials | None:  # type: ignore[override]
+        try:
+            return await super().__call__(request)
+        except HTTPException:
+            return None
 
 
-basic = Basic(
+basic = Passwords(
     scheme_name="HTTPBasic", auto_error=False,
     description="An API key as the password of any user.",
 )  # fmt: skip
@@ -43,7 +51,7 @@ async def caller(
         return ANYBODY
     token = await _password(request, services) if credentials is None else credentials.credentials
     if token is None:
-        raise Unauthorized(NO_KEY)
+        raise Unauthorized("an API key is needed: send the header Authorization: Bearer cm_…")
     key = await services.ask(services.keys.find(token))
     await services.ask(services.keys.throttle(key))
     return key

@@ -61,7 +61,8 @@ async def resume(queue: str, key: Operator, services: ServicesOf) -> QueueStatus
 @router.get("/v1/models", response_model=ModelPage, responses=documented())
 async def models(key: Caller, services: ServicesOf) -> ModelPage:
     """All models: what each takes, how long a run takes, and which workers have it."""
-    known = await services.client.models()
+    # Not as it was before: it is asked for by who has just heard that a worker serves others.
+    known = await services.client.models(max_age_s=0)
     return ModelPage(data=[model_view(known, name) for name in known])
 
 

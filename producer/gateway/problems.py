@@ -244,7 +244,7 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
-        detail = "an error of ours: the gateway's log says more"
+        detail = "an internal error: the gateway's log says more"
         response = answer(request, Fault(500, CrossmodalError.code, detail))
         secure(response.headers, request.url.path)  # it is sent from outside of all else
         return response

@@ -74,7 +74,7 @@ def _model(known: KnownModels, model: ModelInfo) -> dict[str, Any]:
 
 
 def refusal(error: CrossmodalError, *, is_public: bool) -> CallToolResult:
-    """An error of ours as a tool's; callers from elsewhere are told no address."""
+    """An error as the result of a tool; callers from elsewhere are told no address."""
     message = told_error(error) if is_public else str(error)
     return CallToolResult(
         is_error=True, content=[TextContent(text=f"{error.code}: {message}")],

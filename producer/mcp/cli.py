@@ -24,7 +24,7 @@ from producer.mcp.http import Keys, anybody, make_app
 from producer.mcp.server import make_server
 
 PATIENCE_S = 45.0  # clients of the official SDKs give up after 60, and then the job is canceled
-MOST_CONNECTIONS = 5_000
+MAX_CONNECTIONS = 5_000
 STOP_S = 10  # for calls that are being answered
 HOST = "127.0.0.1"
 PORT = 8001
@@ -133,7 +133,7 @@ def _serve_http(
     app = make_app(server, settings, found, [host, *names])
     running = _Server(desk, uvicorn.Config(
         app, host=host, port=port, log_config=None, access_log=False, http="h11",
-        limit_concurrency=MOST_CONNECTIONS,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=STOP_S, server_header=False,
     ))  # fmt: skip
     running.run()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from crossmodal.errors import Forbidden, InvalidImage
+from crossmodal.errors import Forbidden, InvalidImage, described
 from crossmodal.vision.media import NAMES, media_type
 from producer.pictures import bytes_of
 
@@ -14,11 +14,19 @@ def read_picture(path: str, folders: Sequence[Path], max_bytes: int) -> bytes:
     A link counts as what it leads to. Raises `Forbidden` for what lies outside of all folders, and
     what `bytes_of` raises.
     """
+    try:
+        found = _found(path, folders)
+    except (OSError, RuntimeError, ValueError) as e:  # too long, of nobody's home, or no text
+        raise InvalidImage(f"path: {path[:400]!r} is no path of a file: {described(e)}") from e
+    return _checked(bytes_of(found, max_bytes), path)
+
+
+def _found(path: str, folders: Sequence[Path]) -> Path:
     for folder in folders:
         inside = folder.resolve()
         found = (inside / Path(path).expanduser()).resolve()
         if found.is_relative_to(inside) and (found.exists() or folder is folders[-1]):
-            return _checked(bytes_of(found, max_bytes), path)
+            return found
     raise Forbidden(
         f"path: {path[:400]!r} lies in none of the folders that this server may read, which are "
         f"{', '.join(map(str, folders))}: give another, or send the picture as data"

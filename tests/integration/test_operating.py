@@ -197,7 +197,7 @@ def test_the_commands_pause_cancel_and_resume(settings: Settings, client: Client
     record = client.record(job.stdout.strip())
     assert (record.priority, record.keep_s) == (1, 60.0)
     paused = run_command(env, "pause", "txt2img", "img2txt")
-    assert paused.stdout.splitlines()[0] == "txt2img is paused: 1 jobs wait, 0 run"
+    assert paused.stdout.splitlines()[0] == "txt2img is paused: 1 wait, 0 run"
     assert "txt2img (paused)" in run_command(env, "queue").stdout
     wrong = run_command(env, "cancel", "--all", "--state", "failed")
     assert wrong.returncode == 2

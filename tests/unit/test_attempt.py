@@ -1,7 +1,8 @@
 """An attempt at a job: how it ends, and what ends it early. Queue and host are real, models not."""
 
 import io
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from crossmodal.jobs.models import Models
+from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Failure, JobResult, JobState, ModelInfo, ServedKind
 from crossmodal.jobs.runners import Runner
 from crossmodal.kinds.queue import Queue
@@ -19,6 +21,7 @@ from producer import Client, JobHandle
 from tests.fakes.local_host import FakeHost, serving
 from tests.fakes.runner import LoopRunner, looping
 from tests.waiting import until
+from worker import attempt as attempts
 from worker.delivery import Busy, Delivery, Ending, Released, Skipped
 from worker.hosts import Hosts
 from worker.items import Items
@@ -132,6 +135,47 @@ def test_a_second_message_of_a_job_that_runs_is_told_so(
         until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
         assert runner.run(delivery(job)) == Busy()
     assert isinstance(first.result(WAIT_S), JobResult)
+
+
+class Meanwhile(logging.Handler):
+    """Does something as soon as a job is not started because its queue is paused."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self.act = act
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().endswith("is not started: paused"):
+            self.act()
+
+
+@pytest.mark.parametrize(("is_deleted", "reason"), [(False, "canceled"), (True, "unknown")])
+def test_a_job_that_ends_while_its_message_is_put_back_makes_room_for_the_next(
+    client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, is_deleted: bool, reason: str,
+) -> None:  # fmt: skip
+    narrow = Client(settings, max_batch=1)  # one message of a key lies in the queue
+    job, held = (
+        narrow.submit("txt2img", prompt="a circle", origin=Origin("somebody")) for _ in range(2)
+    )
+
+    def end() -> None:
+        narrow.cancel(job)
+        if is_deleted:
+            narrow.delete(job)
+
+    monkeypatch.setattr(attempts, "PAUSED_S", 0.01)
+    caplog.set_level(logging.INFO, "worker.attempt")
+    handler = Meanwhile(end)
+    attempts.log.addHandler(handler)
+    try:
+        with narrow, running(settings, tmp_path / "run", max_batch=1) as (_, runner):
+            narrow.pause("txt2img")
+            assert narrow.record(held).held
+            assert runner.run(delivery(job)) == Skipped(reason)
+            assert not narrow.record(held).held
+    finally:
+        attempts.log.removeHandler(handler)
 
 
 def test_an_attempt_that_is_on_the_device_for_too_long_has_timed_out(

@@ -188,7 +188,7 @@ def test_a_file_is_described_where_its_folder_was_named(
             for path in (str(closed / "a.png"), "../closed/a.png", "link.png"):
                 code, message = error(await client.call_tool("describe", {"path": path}))
                 assert (code, "none of the folders" in message) == ("forbidden", True)
-            for path in ("notes.txt", "nothing.png"):
+            for path in ("notes.txt", "nothing.png", "a\0b", "x" * 300, "~nobody-of-here/a.png"):
                 code, message = error(await client.call_tool("describe", {"path": path}))
                 assert (code, "secret" in message) == ("invalid_image", False)
 

@@ -120,7 +120,7 @@ def test_a_picture_that_has_gone_leaves_what_is_known_of_it() -> None:
 def test_pictures_are_shown_as_far_as_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     client = FakeClient()
     result = client.txt2img("a", count=3).result()
-    monkeypatch.setattr(notebook, "MOST_BYTES", (result.images[0].size or 0) * 2)
+    monkeypatch.setattr(notebook, "MAX_BYTES", (result.images[0].size or 0) * 2)
     page = shown(result)
     assert len(page.pictures()) == 2
     assert "1 more: results/" in page.text
@@ -133,7 +133,7 @@ def test_an_outage_is_shown_and_not_raised() -> None:
 
 
 def test_who_cannot_be_shown_in_time_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notebook, "MOST_S", 0.05)
+    monkeypatch.setattr(notebook, "MAX_S", 0.05)
     result, release = FakeClient().txt2img("a").result(), threading.Event()
 
     def read(blob: BlobRef) -> bytes:

@@ -170,6 +170,16 @@ def test_no_more_is_taken_of_a_batch_whose_messages_were_canceled(client: Client
     assert client.run(client.calls.batches.is_canceled("b"))
 
 
+def test_what_ended_and_is_still_listed_keeps_nobody_from_being_done(
+    client: Client, admin: Any
+) -> None:
+    job = client.txt2img(IDEA)
+    job.cancel()
+    admin.zadd(f"{client.settings.key_prefix}:queue:txt2img:queued", {job.id: 1.0})
+    client.txt2img(IDEA)
+    assert client.cancel_all() == 1
+
+
 def test_what_cannot_be_canceled_is_refused(client: Client) -> None:
     with pytest.raises(InvalidParams, match=r"state is 'failed' .*: give one of queued, running"):
         client.cancel_all(state="failed")

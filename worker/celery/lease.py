@@ -120,8 +120,9 @@ class Lease:
     async def _announce(self) -> None:
         """Say that this worker consumes; while it drains, nothing that waits is for it."""
         if not drains():
-            await self._runner.run(self._workers.announce(self._worker, **self._said()))
-            await self._tell_models()
+            said = self._said()
+            await self._tell_models()  # first: who hears that one is loaded asks for its params
+            await self._runner.run(self._workers.announce(self._worker, **said))
         elif not self._has_left:
             await self._runner.run(self._workers.leave(self._worker))
             self._has_left = True

@@ -1,0 +1,27 @@
+"""Models as the gateway tells of them."""
+
+import httpx2
+
+from crossmodal.jobs.models import Models
+from crossmodal.jobs.record import ModelInfo, ServedKind
+from crossmodal.jobs.workers import Workers
+from crossmodal.kinds.schema import schema_of
+from crossmodal.kinds.txt2img import Txt2ImgParams
+from crossmodal.settings import Settings
+from producer import Client
+from tests.gateway import in_thread
+
+MODEL = ModelInfo(
+    name="turbo", version="1", format="code",
+    kinds={"txt2img": ServedKind(params=schema_of(Txt2ImgParams))},
+)  # fmt: skip
+
+
+def test_who_hears_that_a_model_is_loaded_reads_no_older_state(settings: Settings) -> None:
+    workers = Workers(settings)
+    with Client(settings) as client, in_thread(settings, needs_keys=False) as url:
+        client.run(Models(settings).announce([MODEL]))
+        for said in ("loading", "models"):
+            client.run(workers.announce("one", queues=["txt2img.turbo"], **{said: ["turbo"]}))
+            [model] = httpx2.get(f"{url}/v1/models").json()["data"]
+            assert model["state"] == {"loading": "loading", "models": "loaded"}[said]
