@@ -143,7 +143,9 @@ class ClientCalls(Operating):
         proposed = new_job_id()
         job_id, _ = yield from self.ledger.submit(
             proposed, task, json.dumps(recorded(fixed)),
-            fingerprint(task, params, expires_in_s, origin.webhook),
+            fingerprint(
+                task, params, expires_in_s, origin.webhook, priority=priority, keep_s=keep_s
+            ),
             model=queue.model,
             message=message_of(
                 proposed, fixed, queue.model, broker_priority(priority, origin.owner)

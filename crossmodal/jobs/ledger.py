@@ -155,8 +155,8 @@ class JobLedger(JobRecords):
             )
         if reply[0] == "conflict":
             raise IdempotencyConflict(
-                f"the idempotency key {idempotency_key!r} belongs to job {reply[1]}, "
-                "which was submitted with other params: use another key"
+                f"the idempotency key {_as_sent(idempotency_key, origin)!r} belongs to job "
+                f"{reply[1]}, which was submitted with other params: use another key"
             )
         return str(reply[1]), reply[0] == "created"
 
@@ -378,6 +378,12 @@ class JobLedger(JobRecords):
             int(dead), completed,
         )  # fmt: skip
         return bool(reply[0] == "ok")
+
+
+def _as_sent(idempotency_key: str | None, origin: Origin) -> str:
+    """A key as its sender wrote it: those of owners are kept apart by their ids."""
+    key = idempotency_key or ""
+    return key.removeprefix(f"{origin.owner}:") if origin.owner else key
 
 
 def _queue_full(

@@ -87,9 +87,15 @@ def _asked(params: Params) -> dict[str, Any]:
 
 
 def fingerprint(
-    task: Task, params: Params, expires_in_s: float | None = None, webhook: Webhook | None = None
-) -> str:
-    """A digest that is equal for equal requests, whatever seed was fixed for them."""
+    task: Task, params: Params, expires_in_s: float | None = None, webhook: Webhook | None = None,
+    **options: Any,
+) -> str:  # fmt: skip
+    """A digest that is equal for equal requests, whatever seed was fixed for them.
+
+    `options` count where they are given: without any, it is as it was before there were some.
+    """
     told = None if webhook is None else [webhook.url, *sorted(webhook.events)]
-    canonical = json.dumps([task, _asked(params), expires_in_s, told], sort_keys=True)
+    given = {name: value for name, value in options.items() if value}
+    asked = [task, _asked(params), expires_in_s, told, *([given] if given else [])]
+    canonical = json.dumps(asked, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -2,11 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 
-from crossmodal.errors import InvalidParams, ModelNotFound, QueueNotFound, QueuePaused
+from crossmodal.errors import (
+    IdempotencyConflict,
+    InvalidParams,
+    ModelNotFound,
+    QueueNotFound,
+    QueuePaused,
+)
 from crossmodal.jobs.listing import Listing
 from crossmodal.jobs.names import job_key, jobs_key, messages_key
 from crossmodal.jobs.origin import Origin
@@ -208,6 +215,18 @@ def test_a_lost_message_comes_back_in_the_list_of_its_priority(client: Client, a
     admin.hset(job_key(client.settings.key_prefix, job.id), "created_at", "1.0")
     recovery.recover()
     assert admin.llen(key) == 1
+
+
+@pytest.mark.parametrize("other", [{"priority": 1}, {"keep_s": 60}])
+def test_another_priority_or_retention_is_another_request(
+    client: Client, other: dict[str, Any]
+) -> None:
+    origin = Origin("somebody")
+    ask = partial(client.submit, "txt2img", prompt=IDEA, seed=1, origin=origin)
+    job = ask(idempotency_key="somebody:once")
+    assert ask(idempotency_key="somebody:once").id == job.id
+    with pytest.raises(IdempotencyConflict, match="the idempotency key 'once' belongs"):
+        ask(idempotency_key="somebody:once", **other)
 
 
 @pytest.mark.parametrize("priority", [2, 0.5, True, "1", None])
