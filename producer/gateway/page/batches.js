@@ -17,6 +17,7 @@ export class BatchList {
   #isAll = false;
   #seen = "";
   #timer = 0;
+  #reads = 0;
   #isPaused = true;
 
   constructor() {
@@ -32,7 +33,7 @@ export class BatchList {
 
   pause() {
     this.#isPaused = true;
-    clearTimeout(this.#timer);
+    this.#stop();
   }
 
   resume() {
@@ -41,20 +42,29 @@ export class BatchList {
   }
 
   async read() {
-    clearTimeout(this.#timer);
+    this.#stop();
+    const read = ++this.#reads;
+    const isLate = () => read !== this.#reads; // more, or fewer, have been asked for since
     try {
       const { data } = await getJson(`v1/batches?limit=${this.#isAll ? MANY : FEW}`);
+      if (isLate()) return;
       setText(byId("batches-error"), "");
       this.#render(data);
       if (data.some(({ status }) => !ENDED.includes(status))) this.#later();
     } catch (error) {
+      if (isLate()) return;
       setText(byId("batches-error"), byId("batch-list").children.length || this.#isAll ? error.message : "");
     }
   }
 
-  #later() {
+  #stop() {
     clearTimeout(this.#timer);
-    if (!this.#isPaused) this.#timer = setTimeout(() => this.read(), AGAIN_MS);
+    this.#timer = 0;
+  }
+
+  /** News that come all the time do not put it off. */
+  #later() {
+    if (!this.#isPaused) this.#timer ||= setTimeout(() => this.read(), AGAIN_MS);
   }
 
   /** A batch that begins elsewhere shows in the queues of such. */

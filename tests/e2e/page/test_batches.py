@@ -41,12 +41,13 @@ def test_a_batch_tells_how_far_it_is_and_can_be_canceled(page: Page, studio: Stu
 
 def test_batches_can_be_looked_at_alone(page: Page, studio: Studio) -> None:
     batches = [sent(studio, 1) for _ in range(5)]
+    studio.client.txt2img("a red circle")
     rows = page.locator("#batch-list > li")
     expect(rows).to_have_count(3)  # the latest, beside jobs
     page.get_by_role("radio", name="Batches").check()
     expect(page.locator("#gallery")).to_be_hidden()
     for batch in batches:
         expect(page.locator(f'[data-name="batch_{batch}"] .state')).to_have_text("Done: 1 of 1")
-    page.get_by_role("radio", name="Failed").check()
+    page.get_by_role("radio", name="Pictures").check()
     expect(page.locator("#batches")).to_be_hidden()
     expect(page.locator("#gallery")).to_be_visible()
