@@ -160,9 +160,9 @@ class Collector:
         job_id = job_of_result(blob.key)
         try:
             job = self._run(self._ledger.get(job_id))
-        except JobNotFound:  # a batch's files lie under its own id
+        except JobNotFound:  # a batch's files lie under its own id, and so does one to make it of
             expired = blob.modified_at < self._expired_before
-            return expired and not self._run(self._ledger.is_batch(job_id))
+            return expired and not self._run(self._ledger.is_upload(job_id))
         if not job.state.is_terminal or blob.modified_at >= self._left_before:
             return False
         if job.task.is_bulk:  # whose pictures only its parts name; they live as long as the record

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ValidationError
 
 from crossmodal.errors import JobNotFound
 from crossmodal.jobs.calls import Atomic, Steps, call, redis
-from crossmodal.jobs.names import RESULTS, is_job_id
+from crossmodal.jobs.names import RESULTS, file_key, is_job_id
 from crossmodal.settings import Settings
 
 MAX_LISTED = 10_000
@@ -73,4 +73,4 @@ class Files:
         return f"{self._prefix}:files:{owner}"
 
     def _key(self, file_id: str) -> str:
-        return f"{self._prefix}:file:{file_id}"
+        return file_key(self._prefix, file_id)

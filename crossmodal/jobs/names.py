@@ -169,6 +169,11 @@ def http_batch_key(prefix: str, batch_id: str) -> str:
     return f"{prefix}:http-batch:{batch_id}"
 
 
+def file_key(prefix: str, file_id: str) -> str:
+    """The record of a file that came over HTTP."""
+    return f"{prefix}:file:{file_id}"
+
+
 def check_batch_id(batch_id: str) -> str:
     """`batch_id` itself. Raises `InvalidParams` when no batch may have it."""
     if not (is_job_id(batch_id) and len(batch_id) <= MAX_BATCH_ID):

@@ -50,9 +50,10 @@ class JobRecords:
         return Webhook.model_validate_json(text) if text else None
 
     @call
-    def is_batch(self, batch_id: str) -> Steps[bool]:
-        """Whether a batch of this id came over HTTP, and is remembered."""
-        return bool((yield redis.exists(names.http_batch_key(self._prefix, batch_id))))
+    def is_upload(self, name: str) -> Steps[bool]:
+        """Whether a batch or a file of this id came over HTTP, and is remembered."""
+        keys = [names.http_batch_key(self._prefix, name), names.file_key(self._prefix, name)]
+        return any((yield [redis.exists(key) for key in keys]))
 
     @call
     def inputs(self, cursor: int = 0) -> Steps[tuple[list[tuple[Task, str]], int]]:

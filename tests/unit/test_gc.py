@@ -8,6 +8,7 @@ import pytest
 from crossmodal.jobs.bulk import MEDIA_TYPE, BulkItem, pack_items
 from crossmodal.jobs.calls import Blocking, Steps, call
 from crossmodal.jobs.connection import connect
+from crossmodal.jobs.files import File, Files, bytes_of_file
 from crossmodal.jobs.ledger import Attempt, JobLedger
 from crossmodal.jobs.names import CAPTIONS, job_key, new_job_id, preview_key, result_key
 from crossmodal.jobs.params import BulkParams, parse_params
@@ -195,6 +196,18 @@ def test_what_a_job_stored_that_then_failed_goes(ledger: Ledger, storage: Storag
     put_result(storage, attempt.job)
     ledger.fail(attempt, Failure(code="timed_out", message=""))
     assert collect(ledger, storage) == 2
+
+
+def test_a_file_stays_as_long_as_its_record(
+    ledger: Ledger, storage: Storage, settings: Settings
+) -> None:
+    files, name = Files(settings), new_job_id()
+    file = File(id=name, owner="", name="lines.jsonl", size=2, created_at=time.time())
+    storage.put(bytes_of_file(name), b"{}", MEDIA_TYPE)
+    ledger.runner.run(files.keep(file))
+    assert collect(ledger, storage) == 0
+    ledger.runner.run(files.forget(file))
+    assert collect(ledger, storage) == 1
 
 
 def test_a_preview_that_a_worker_left_goes(ledger: Ledger, storage: Storage) -> None:

@@ -146,6 +146,14 @@ def test_pictures_are_put_into_their_line(client: Client) -> None:
     assert (found["custom_id"], found["error"]) == ("a", None)
 
 
+def test_a_picture_that_was_deleted_is_an_error_of_its_line(client: Client) -> None:
+    key, text = drawn(client)
+    client.storage.delete(key)
+    [found] = shown(text, client)
+    assert found["response"]["status_code"] == 404
+    assert found["response"]["body"]["error"]["code"] == "blob_not_found"
+
+
 def test_who_has_asked_for_urls_has_those(client: Client) -> None:
     key, text = drawn(client)
     [found] = shown(text, client, "a")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from crossmodal.errors import InvalidParams, is_callers_fault
+from crossmodal.errors import BlobNotFound, InvalidParams, is_callers_fault
 from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.record import ImageRef
 from crossmodal.kinds.img2txt import IMG2TXT
@@ -15,7 +15,9 @@ from producer.client import Client
 from producer.gateway.body import built
 from producer.gateway.intake import refused
 from producer.gateway.openai import chat, images
+from producer.gateway.openai.errors import body_of
 from producer.gateway.openai.models import model_named, schema_of
+from producer.gateway.problems import fault_of
 from producer.gateway.services import Services
 from producer.gateway.shapes import Urls
 
@@ -101,8 +103,11 @@ def theirs(
         }
     else:
         made, is_url = line["response"]["body"], line["custom_id"] in as_urls
-        body = _body(line["id"], made, client, urls if is_url else None)
-        response |= {"status_code": 200, "body": {"created": created, **body}}
+        try:
+            body = _body(line["id"], made, client, urls if is_url else None)
+            response |= {"status_code": 200, "body": {"created": created, **body}}
+        except BlobNotFound as e:  # it was deleted: that is no matter of the other lines
+            response |= {"status_code": 404, "body": {"error": body_of(fault_of(e)).model_dump()}}
     yield json.dumps(line | {"response": response}).encode() + b"\n"
 
 
