@@ -42,8 +42,9 @@ def node_with(*packages: str) -> Path:
 
 
 def script_for_node(script: Path, folder: Path, *packages: str) -> Path:
-    """A copy of a script in `folder`, from where `node` finds these packages."""
+    """A copy of a script in `folder`, from where `node` finds these packages and what it shares."""
     (folder / "node_modules").symlink_to(node_with(*packages) / "node_modules")
+    shutil.copy(script.parent / "submitted.mjs", folder)
     return Path(shutil.copy(script, folder))
 
 

@@ -2,8 +2,8 @@
 // node librechat.mjs PICTURE
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI from "openai";
+import { submitted } from "./submitted.mjs";
 
 const { OPENAI_API_KEY: apiKey, OPENAI_BASE_URL: baseURL, FULL_URL } = process.env;
 
@@ -76,6 +76,6 @@ for (const [config, fields, kind, says] of [
 const stop = new AbortController();
 const long = { model: "sketcher", prompt: "librechat left", steps: 200 };
 const call = imageGenOai({}, long, AbortSignal.any([stop.signal]));
-await Promise.race([call, sleep(2000)]);
+await Promise.race([call, submitted("librechat left")]);
 stop.abort();
 await assert.rejects(call, OpenAI.APIUserAbortError);

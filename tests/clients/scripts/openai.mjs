@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI, { toFile } from "openai";
+import { submitted } from "./submitted.mjs";
 
 const { FULL_URL, OPENAI_API_KEY } = process.env;
 const URL_OF_LINES = "/v1/images/generations";
@@ -54,7 +55,7 @@ for await (const event of events) {
 }
 const leaving = new AbortController();
 const call = client.images.generate({ ...long, prompt: "js left" }, { signal: leaving.signal });
-await Promise.race([call, sleep(2000)]);
+await Promise.race([call, submitted("js left")]);
 leaving.abort();
 await assert.rejects(call, OpenAI.APIUserAbortError);
 
