@@ -14,7 +14,7 @@ from tests.waiting import until
 from tests.workers import running_worker
 
 JOBS = 5_000
-QUICK_MS = 1_500.0  # on a machine that does other things as well
+QUICK_MS = 10_000.0  # more is a page that hangs, also on a busy machine
 TO_THE_END = """(count) => new Promise((resolve) => {
     const frame = () => {
         scrollTo({top: document.body.scrollHeight, behavior: "instant"});
