@@ -49,6 +49,7 @@ def test_no_event_is_lost_and_none_told_twice(world: World, tmp_path: Path) -> N
         with followed(world, script, url) as events:
             up_to(events, told, "state", state="running")
             proxy.reset()
+            up_to(events, told, "open")
             up_to(events, told, "progress")
             gateway.child.kill()
             with running_gateway(world.env, tmp_path, "--keys", port=port):

@@ -67,7 +67,8 @@ def test_a_folder_of_diffusers_is_served(tmp_path: Path, name: str) -> None:
     (folder / "crossmodal.toml").write_text("[defaults]\nsteps = 6\nwidth = 32\nheight = 32\n")
     with serving(folder, tmp_path) as client:
         [worker] = client.workers()
-        assert set(worker.queues) == {"txt2img", "txt2img.bulk"}
+        own = {f"txt2img{model}{lane}" for model in ("", f".{name}") for lane in ("", ".bulk")}
+        assert set(worker.queues) == own
         drawn = client.txt2img("a red circle", seed=7, count=2).result(timeout_s=WAIT_S)
         assert (drawn.model, len(drawn.images), drawn.images[0].width) == (name, 2, 32)
         again = client.txt2img("a red circle", seed=8).result(timeout_s=WAIT_S)
