@@ -18,9 +18,9 @@ from PIL import Image, ImageOps
 from crossmodal.errors import ImageTooLarge, InvalidImage
 from crossmodal.vision.decode import PictureFile, decode
 from crossmodal.vision.encode import encode_png, parameters_text
-from crossmodal.vision.header import webp_size
 from crossmodal.vision.media import media_type
 from crossmodal.vision.preprocess import fit_square
+from crossmodal.vision.webp import webp_size
 from tests.at_once import at_once
 
 RED, LIMIT = (220, 30, 35), 50_000_000
