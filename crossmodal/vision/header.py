@@ -9,14 +9,12 @@ from PIL.AvifImagePlugin import AvifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-BAND = 2**18  # pixels that are converted at once
-BAND_BYTES = 24  # a pixel of them: with transparency, four pictures of four bytes, and RGB
+BAND = 2**16  # pixels that are converted at once
+BAND_BYTES = 120  # a pixel of them: transparency, colors as floats, and RGB
 RGB = 3
 PILLOW_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 PILLOW_BYTES_OF_OTHERS = 4  # RGB has a byte of padding
-WEBP_BYTES = 10  # a pixel of a decoded WebP, and what OpenCV needs beside it
-JXL_BYTES = 40
-AVIF_BYTES, HEIF_BYTES = 20, 20  # beside the image
+JXL_BYTES, AVIF_BYTES, HEIF_BYTES = 12, 14, 5  # a pixel, beside what is stored
 START_OF_SCAN = b"\xff\xda"
 TIFF_BITS, TIFF_SAMPLES, TIFF_TILE = 258, 277, (322, 323)  # tags
 
@@ -27,15 +25,19 @@ def bytes_needed(image: Image.Image, full_size: tuple[int, int], data: bytes, fa
     `full_size` is what it had before it was to be reduced, `factor` by how much it will be after.
     """
     stored = PILLOW_BYTES.get(image.mode, PILLOW_BYTES_OF_OTHERS)
-    load = image.width * image.height * stored + _codec_bytes(image, full_size, data)
-    return max(load, bytes_needed_of(image.size, stored, 0, factor))
+    codec = _codec_bytes(image, full_size, data)
+    return bytes_needed_of(image.size, stored, codec, factor)
 
 
-def bytes_needed_of(size: tuple[int, int], a_pixel: int, file_bytes: int, factor: int) -> int:
-    """Memory for making RGB and a square of an image, of which each pixel takes some bytes."""
-    pixels, made = size[0] * size[1], size[0] * size[1] // factor**2 * RGB
-    bands = max(BAND, size[0]) * BAND_BYTES
-    return max(pixels * a_pixel + made, 2 * made) + bands + 2 * file_bytes
+def bytes_needed_of(size: tuple[int, int], stored: int, codec: int, factor: int) -> int:
+    """Memory for making RGB and a square of an image, of which each pixel takes `stored` bytes.
+
+    `codec` is what its decoder needs beside them.
+    """
+    pixels = size[0] * size[1]
+    made = pixels // factor**2 * RGB
+    bands = max(BAND, size[0] * factor) * BAND_BYTES
+    return max(pixels * stored + max(codec, made), 2 * made) + bands
 
 
 def _codec_bytes(image: Image.Image, full_size: tuple[int, int], data: bytes) -> int:

@@ -13,6 +13,7 @@ from crossmodal.vision.header import BAND
 from crossmodal.vision.media import REMEDY
 
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N")  # sixteen bits in one channel
+MOST = 8  # by which a picture is reduced, as a JPEG may be
 WHITE = (255, 255, 255, 255)
 
 
@@ -62,7 +63,7 @@ def rgb(
 
 def reduction(width: int, height: int, side: int | None) -> int:
     """By how much a picture may be reduced, to no less than twice `side` at its shorter edge."""
-    return 1 if side is None else max(1, min(width, height) // (2 * side))
+    return 1 if side is None else min(MOST, max(1, min(width, height) // (2 * side)))
 
 
 def _flat(image: Image.Image, convert: Convert | None) -> Image.Image:

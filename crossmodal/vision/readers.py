@@ -12,7 +12,12 @@ from PIL.TiffImagePlugin import TiffImageFile
 from crossmodal.errors import ImageTooLarge
 from crossmodal.vision import coded, color, jpeg, png, tiff, webp
 from crossmodal.vision.formats import DECODERS_RAISE, opened
-from crossmodal.vision.header import JXL_BYTES, WEBP_BYTES, bytes_needed, bytes_needed_of
+from crossmodal.vision.header import (
+    JXL_BYTES,
+    PILLOW_BYTES_OF_OTHERS,
+    bytes_needed,
+    bytes_needed_of,
+)
 from crossmodal.vision.jxl import jxl_size
 from crossmodal.vision.pixels import Samples, Source, reduction, source_of
 
@@ -123,7 +128,9 @@ class WebpReader:
         if size is None:
             raise ValueError("a header that breaks off: truncated")
         _check_pixels(*size, max_pixels)
-        self.need = bytes_needed_of(size, WEBP_BYTES, len(data), reduction(*size, side))
+        stored = webp.bands(data)
+        codec = stored * size[0] * size[1] + 2 * len(data)
+        self.need = bytes_needed_of(size, stored, codec, reduction(*size, side))
 
     def load(self) -> Picture:
         notes: Mapping[bytes, bytes] = webp.notes(self._data)
@@ -140,7 +147,8 @@ class JxlReader:
             raise ValueError("a header that breaks off: truncated")
         _check_pixels(*size, max_pixels)
         self._max_pixels = max_pixels
-        self.need = bytes_needed_of(size, JXL_BYTES, len(data), reduction(*size, side))
+        codec = JXL_BYTES * size[0] * size[1] + 2 * len(data)
+        self.need = bytes_needed_of(size, PILLOW_BYTES_OF_OTHERS, codec, reduction(*size, side))
 
     def load(self) -> Picture:
         image = opened("image/jxl", io.BytesIO(self._data))

@@ -40,6 +40,11 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+def bands(data: bytes) -> int:
+    """Bytes of a pixel that is decoded: three where the header says that it has no alpha."""
+    return 3 if data[12:16] == b"VP8 " else 4
+
+
 def notes(data: bytes) -> dict[bytes, bytes]:
     """What a file has beside its pixels: an ICC profile, EXIF data."""
     return {kind: body for kind, body in chunks(data) if kind in (b"ICCP", b"EXIF")}
