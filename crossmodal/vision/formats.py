@@ -20,7 +20,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from crossmodal.errors import InvalidImage
 from crossmodal.extras import is_installed, remedy
-from crossmodal.vision.media import REMEDY, TITLES
+from crossmodal.vision.media import REMEDY, named
 
 # What broken files make the decoders raise. Not `Exception`, nor `MemoryError`: those say nothing
 # of the file.
@@ -42,9 +42,8 @@ def check_decoder(kind: str) -> None:
     """Raises `InvalidImage` where no decoder of a format is installed here."""
     extra = EXTRAS.get(kind)
     if extra is not None and not is_installed(extra):
-        title = TITLES[kind]
         raise InvalidImage(
-            f"the image is a {title} file, which this worker does not decode: {REMEDY}. Or have "
+            f"the image is {named(kind)}, which this worker does not decode: {REMEDY}. Or have "
             f"its decoder installed there: {remedy(extra)}"
         )
 
@@ -78,14 +77,14 @@ def as_invalid(kind: str) -> Iterator[None]:
             warnings.simplefilter("ignore")  # of odd metadata: only pixels are asked for
             yield
     except DECODERS_RAISE as e:
-        raise InvalidImage(_told(TITLES[kind], e)) from e
+        raise InvalidImage(_told(kind, e)) from e
 
 
-def _told(title: str, error: BaseException) -> str:
+def _told(kind: str, error: BaseException) -> str:
     """What is wrong, as far as the decoder's own words let it be known; they are not passed on."""
-    said, head = str(error).lower(), f"the image is a {title} file that cannot be decoded:"
+    said, head = str(error).lower(), f"the image is {named(kind)} that cannot be decoded:"
     if isinstance(error, NotImplementedError) or any(word in said for word in UNSUPPORTED):
-        return f"{head} it is of a variety that is not supported. {REMEDY.capitalize()}"
+        return f"{head} it is of a variety that is not supported. {REMEDY[0].upper()}{REMEDY[1:]}"
     if isinstance(error, EOFError) or any(word in said for word in CUT_OFF):
         return f"{head} it breaks off, or is damaged. Send the whole file"
-    return f"{head} it is damaged. {REMEDY.capitalize()}"
+    return f"{head} it is damaged. {REMEDY[0].upper()}{REMEDY[1:]}"

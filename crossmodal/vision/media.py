@@ -46,8 +46,8 @@ OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb"icns", "an icon (ICNS)"),
     (rb"FUJIFILMCCD-RAW|IIRO|IIRS|IIU\x00|\x00MRM", "a camera's raw file"),
     (rb"....ftypcrx ", "a camera's raw file"),
-    (rb"....ftyp", "a film"),
-    (rb"\x1aE\xdf\xa3|RIFF....AVI ", "a film"),
+    (rb"....ftyp", "a video"),
+    (rb"\x1aE\xdf\xa3|RIFF....AVI ", "a video"),
     (rb"%PDF-", "a PDF"),
     (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file"),
     (rb"\xd7\xcd\xc6\x9a", "a Windows metafile (WMF)"),
@@ -67,6 +67,12 @@ OTHERS: tuple[tuple[bytes, str], ...] = (
 )
 TGA_END = b"TRUEVISION-XFILE.\x00"
 HEAD = 1_000  # bytes: what is before the root of a drawing
+
+
+def named(kind: str) -> str:
+    """A media type in words, with its article."""
+    title = TITLES[kind]
+    return f"{'an' if title == 'AVIF' else 'a'} {title} file"
 
 
 def media_type(data: bytes) -> str:

@@ -31,6 +31,7 @@ KEPT = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LAN
 FREES_AT = str(2**20)  # bytes: glibc gives larger blocks back to the system as soon as it can
 FIXED = {
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
+    "OPENCV_LOG_LEVEL": "SILENT", # what is wrong with a picture is said to its sender
     "MALLOC_MMAP_THRESHOLD_": FREES_AT, "MALLOC_TRIM_THRESHOLD_": FREES_AT,
 }  # fmt: skip
 
