@@ -35,6 +35,7 @@ PILLOW: dict[str, Callable[[io.BytesIO], Image.Image]] = {
 EXTRAS = {"image/heic": "heif", "image/jxl": "jxl"}
 CUT_OFF = ("truncat", "broken data stream", "unexpected end", "end of file", "eof", "too short",
            "invalid input", "no more", "not enough")  # fmt: skip
+REMEDY_SAID = REMEDY[0].upper() + REMEDY[1:]
 UNSUPPORTED = ("nsupported", "not supported", "unknown", "not yet", "cannot handle")
 
 
@@ -84,7 +85,9 @@ def _told(kind: str, error: BaseException) -> str:
     """What is wrong, as far as the decoder's own words let it be known; they are not passed on."""
     said, head = str(error).lower(), f"the image is {named(kind)} that cannot be decoded:"
     if isinstance(error, NotImplementedError) or any(word in said for word in UNSUPPORTED):
-        return f"{head} it is of a variety that is not supported. {REMEDY[0].upper()}{REMEDY[1:]}"
+        return f"{head} it is of a variety that is not supported. {REMEDY_SAID}"
     if isinstance(error, EOFError) or any(word in said for word in CUT_OFF):
         return f"{head} it breaks off, or is damaged. Send the whole file"
-    return f"{head} it is damaged. {REMEDY[0].upper()}{REMEDY[1:]}"
+    if "decoder error" in said:  # of libtiff, which does not say why
+        return f"{head} it is damaged, or of a variety that is not supported. {REMEDY_SAID}"
+    return f"{head} it is damaged. {REMEDY_SAID}"

@@ -88,9 +88,11 @@ def media_type(data: bytes) -> str:
         return kind
     if title := _other(data):
         raise InvalidImage(f"the file is {title}, which is not supported: {REMEDY}")
-    start = ascii(data[:8].decode("latin-1"))  # as text, with each other byte as \xNN
+    start = data[:8]
+    is_text = start.isascii() and start.decode("latin-1").isprintable()
+    said = f"'{start.decode()}'" if is_text else f"the bytes {start.hex(' ')}"
     raise InvalidImage(
-        f"this is no image: it starts with {start}, not as a {NAMES} does. Send the picture's file"
+        f"this is no image: it starts with {said}, not as a {NAMES} does. Send the picture's file"
     )
 
 
