@@ -86,7 +86,7 @@ def _by_profile(data: bytes, mode: str) -> Convert | None:
 
 
 def _space(mode: str) -> str:
-    if mode in ("1", "L", "LA", "La") or mode.startswith("I;16"):
+    if mode in ("1", "L", "LA", "La", "F") or mode.startswith("I;16"):
         return "GRAY"
     return "CMYK" if mode == "CMYK" else "RGB"
 
