@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pillow_heif import register_heif_opener
-from pillow_jxl import JpegXLImagePlugin
 
 from crossmodal.errors import ImageTooLarge, InvalidImage
 from crossmodal.vision import formats
@@ -17,9 +15,6 @@ from crossmodal.vision.jxl import jxl_size
 from crossmodal.vision.media import media_type
 from tests.at_once import at_once
 from tests.unit.test_decode import LIMIT, encoded
-
-register_heif_opener()
-assert JpegXLImagePlugin.JXLImageFile.format in Image.SAVE  # by its import
 
 FORMS = Image.linear_gradient("L").resize((64, 48)).convert("RGB")
 EXIF_6 = Image.Exif()
