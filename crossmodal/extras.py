@@ -11,13 +11,15 @@ _WORKER = (
     "torch", "torchvision", "cv2", "gensim", "numpy", "PIL", "rapidfuzz", "safetensors", "uvloop",
     *_WEBHOOKS,
 )  # fmt: skip
-MODULES: dict[str, tuple[str, ...]] = {  # of extras that whole commands are made of
+MODULES: dict[str, tuple[str, ...]] = {  # of extras that whole commands or formats are made of
     "webhooks": _WEBHOOKS,
     "worker": _WORKER,
     "gateway": ("fastapi", "fastapi_offline", "python_multipart", "uvicorn", *_WEBHOOKS),
     "mcp": ("mcp", "mcp_types", "uvicorn"),
     "train": (*_WORKER, "matplotlib", "pycocoevalcap"),
     "monitor": ("flower",),
+    "heif": ("pillow_heif",),
+    "jxl": ("pillow_jxl",),
     "hf": (*_WORKER, "accelerate", "diffusers", "huggingface_hub", "transformers"),
 }
 

@@ -89,13 +89,14 @@ class Settings(BaseSettings):
 
     max_image_bytes: int = Field(20_000_000, ge=1)
     """Largest picture that is accepted, as a file."""
-    max_image_pixels: int = Field(50_000_000, ge=1)
+    max_image_pixels: int = Field(200_000_000, ge=1)
     """Largest picture that is decoded: width × height from its header."""
 
     decode_memory: int = Field(512_000_000, ge=64_000_000)
     """Bytes that a worker may use for pictures it decodes, with their files and the processes that
     do it: as many as cores, at most one for each 128 MB. Other pictures wait. One that needs more
-    than all of it is decoded when no other is: a WebP of 50 megapixels takes 0.9 GB."""
+    than all of it is decoded when no other is, and refused if it needs more than four times of it:
+    a JPEG of 108 megapixels takes 0.1 GB or, if it is progressive, 0.4, a PNG 0.5, an AVIF 2."""
     decode_timeout_s: float = Field(30.0, gt=0)
     """How long decoding a picture may take before its process is killed."""
 

@@ -28,7 +28,7 @@ COPY pyproject.toml LICENSE ./
 RUN touch README.md \
  && /tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /empty . \
  && /tools/bin/pip --python /venv/bin/python install -c constraints.txt \
-      "$(echo /empty/*.whl)[worker,hf,otel]" \
+      "$(echo /empty/*.whl)[worker,heif,hf,jxl,otel]" \
  && /tools/bin/pip --python /venv/bin/python uninstall --yes crossmodal-jobs
 
 FROM tools AS app

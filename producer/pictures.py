@@ -55,6 +55,7 @@ EXPECTED = (
     "of uint8, or a BlobRef"
 )
 PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}  # what keeps their transparency
 DEEP_MODES = ("I", "I;16B", "I;16L", "I;16N")  # sixteen bits in one channel
 PILLOW_RAISES = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError,
@@ -158,14 +159,19 @@ def _save(image: Any) -> bytes:
         exif = image.getexif()
         _writable(image).save(file, "PNG", compress_level=1, **({"exif": exif} if exif else {}))
     except PILLOW_RAISES as e:
-        raise InvalidImage(f"the PIL image cannot be written as PNG: {e}") from e
+        raise InvalidImage(
+            f"a picture cannot be a PIL image of mode {image.mode}, which cannot be written as "
+            "PNG: convert it to 'RGB'"
+        ) from e
     return file.getvalue()
 
 
 def _writable(image: Any) -> Any:
     if image.mode in PNG_MODES:
         return image
-    return image.convert("I").convert("I;16") if image.mode in DEEP_MODES else image.convert("RGB")
+    if image.mode in DEEP_MODES:
+        return image.convert("I").convert("I;16")
+    return image.convert(PREMULTIPLIED.get(image.mode, "RGB"))
 
 
 def _encode(array: Any) -> bytes:

@@ -49,7 +49,7 @@ def test_a_broken_picture_is_named_when_it_is_met(name: str) -> None:
             except DataInvalid as e:
                 met.append(str(e))
     assert len(met) == 1
-    assert ".jpg: the image cannot be decoded" in met[0]
+    assert ".jpg: the image is a JPEG file that cannot be decoded" in met[0]
 
 
 @at_once("name", NAMES)

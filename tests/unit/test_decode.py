@@ -14,14 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from pillow_heif import register_heif_opener
+from pillow_jxl import JpegXLImagePlugin
 
 from crossmodal.errors import ImageTooLarge, InvalidImage
 from crossmodal.vision.decode import PictureFile, decode
 from crossmodal.vision.encode import encode_png, parameters_text
-from crossmodal.vision.header import webp_size
 from crossmodal.vision.media import media_type
 from crossmodal.vision.preprocess import fit_square
+from crossmodal.vision.webp import webp_size
 from tests.at_once import at_once
+
+register_heif_opener()
+assert JpegXLImagePlugin.JXLImageFile.format in Image.SAVE  # by its import
 
 RED, LIMIT = (220, 30, 35), 50_000_000
 
@@ -191,6 +196,8 @@ def large_files() -> dict[str, bytes]:
         "rgb.bmp": encoded(color, "BMP"), "raw.tif": encoded(color, "TIFF"),
         "strip.tif": encoded(clear, "TIFF", **strip),
         "deep.tif": encoded(deep(*size), "TIFF", **strip),
+        "rgba.avif": encoded(clear, "AVIF", speed=10), "rgba.heic": encoded(clear, "HEIF"),
+        "rgb.jxl": encoded(color, "JXL", effort=1, lossless=True),
     }  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def test_only_the_worker_has_torch() -> None:
     said = {name: "\n".join(line for line in some if not line.lstrip().startswith("#"))
             for name, some in lines.items()}  # fmt: skip
     assert "torch torchvision" in said["worker"]
-    assert "[worker,hf,otel]" in said["worker"]
+    assert "[worker,heif,hf,jxl,otel]" in said["worker"]
     assert "[gateway,monitor,otel]" in said["producer"]
     assert not re.search(r"torch|\[[^]\n]*worker", said["producer"], re.I)
 

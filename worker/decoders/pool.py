@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crossmodal.errors import ImageDecoderCrashed, InvalidImage
 from crossmodal.settings import Settings
 from crossmodal.vision.fit import Fit
-from worker.decoders.process import Decoder
+from worker.decoders.process import Decoder, Limits
 from worker.decoders.room import Room
 from worker.devices import cores
 
@@ -22,7 +22,7 @@ IDLE_S = 60.0
 A_PROCESS = 128 * 10**6  # bytes of the budget for each process that there may be
 AT_REST = 32 * 10**6  # bytes of a process that has decoded nothing
 PART_OF_FILES = 4  # a quarter of the rest is for files: each lies here and in its decoder
-MOST_A_PIXEL = 24  # bytes, in any format: crossmodal/vision/header.py
+MOST_ALONE = 4  # times the budget that one picture may take when no other is decoded
 
 
 class Decoders:
@@ -34,13 +34,13 @@ class Decoders:
 
     def __init__(self, settings: Settings, program: str = PROGRAM, idle_s: float = IDLE_S) -> None:
         self._program, self._idle_s = program, idle_s
-        self._max_pixels = settings.max_image_pixels
+        self._limits = Limits(settings.max_image_pixels, MOST_ALONE * settings.decode_memory)
         self._timeout_s = settings.decode_timeout_s
         most = max(1, min(cores(), settings.decode_memory // A_PROCESS))
         shared = settings.decode_memory - most * AT_REST
         self._files = Room(shared // PART_OF_FILES)
         self._room = Room(shared - shared // PART_OF_FILES)
-        self._max_memory = settings.max_image_pixels * MOST_A_PIXEL + 8 * settings.max_image_bytes
+        self._max_memory = 2 * self._limits.max_need + 8 * settings.max_image_bytes
         self._turns = asyncio.Semaphore(most)
         self._idle: dict[Decoder, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[int]] = set()
@@ -56,9 +56,7 @@ class Decoders:
         async with self._files.lent(2 * size):
             data = await read()
             async with self._decoder() as decoder:
-                return await decoder.decode(
-                    data, fit, self._max_pixels, self._room, self._timeout_s
-                )
+                return await decoder.decode(data, fit, self._limits, self._room, self._timeout_s)
 
     async def close(self) -> None:
         """End all processes, when no picture is waited for, and wait until they have ended."""

@@ -6,7 +6,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,20 @@ KEPT = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LAN
 FREES_AT = str(2**20)  # bytes: glibc gives larger blocks back to the system as soon as it can
 FIXED = {
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
+    "OPENCV_LOG_LEVEL": "SILENT", # what is wrong with a picture is said to its sender
     "MALLOC_MMAP_THRESHOLD_": FREES_AT, "MALLOC_TRIM_THRESHOLD_": FREES_AT,
 }  # fmt: skip
 
 
 class DecoderUnavailable(ImageDecoderCrashed):
     """No process could be started: no fault of the image."""
+
+
+class Limits(NamedTuple):
+    """Of a picture: its pixels, and bytes of memory that decoding it may take."""
+
+    max_pixels: int
+    max_need: int
 
 
 class Decoder:
@@ -70,7 +78,7 @@ class Decoder:
         return self._process.poll() is None
 
     async def decode(
-        self, data: bytes, fit: Fit, max_pixels: int, room: Room, timeout_s: float
+        self, data: bytes, fit: Fit, limits: Limits, room: Room, timeout_s: float
     ) -> NDArray[np.uint8]:
         """A file's picture as RGB (H, W, 3), as it is wanted, decoded when there is room for it.
 
@@ -83,7 +91,7 @@ class Decoder:
             "shrink it, or raise CROSSMODAL_DECODE_TIMEOUT_S"
         )
         async with self._exchange(timeout_s, late):
-            await self._send({"size": len(data), "fit": fit, "max_pixels": max_pixels})
+            await self._send({"size": len(data), "fit": fit} | limits._asdict())
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
             need = (await self._answer()).get("need")
             if type(need) is not int or need < 0:

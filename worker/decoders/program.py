@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmodal.errors import InvalidImage
+from crossmodal.errors import ImageTooLarge, InvalidImage
 from crossmodal.processes import die_with_parent
 from crossmodal.vision.decode import PictureFile
 from crossmodal.vision.fit import Fit
@@ -70,10 +70,19 @@ def _next(connection: socket.socket, open_picture: Open, memory: "Memory") -> ND
     request = receive(connection)
     wanted = Fit(*request["fit"])
     picture = open_picture(read(connection, request["size"]), request["max_pixels"], wanted.side)
+    _check_need(picture.need, request["max_need"])
     connection.sendall(pack({"need": picture.need}))
     receive(connection)
     with memory.limited(picture.need + picture.need // 4 + SLACK):
         return fit(picture.pixels(), wanted)
+
+
+def _check_need(need: int, most: int) -> None:
+    if need > most:
+        raise ImageTooLarge(
+            f"decoding the image takes {need} bytes of memory, {most} are allowed: shrink it, save "
+            "it as a JPEG, or raise CROSSMODAL_DECODE_MEMORY"
+        )
 
 
 class Memory:

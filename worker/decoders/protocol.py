@@ -1,7 +1,8 @@
 """What a worker and its decoders say to each other: msgpack maps, each behind its length.
 
     decoder   {"ready": true}, once
-    worker    {"size": of a file in bytes, "fit": [side, is_square], "max_pixels"}, then the file
+    worker    {"size": of a file in bytes, "fit": [side, is_square], "max_pixels", "max_need"},
+              then the file
     decoder   {"need": bytes of memory that decoding takes}
     worker    {"go": true}, when there is room for them
     decoder   {"shape": [height, width]}, then height × width × 3 bytes of RGB

@@ -1,0 +1,93 @@
+"""The decoders of the formats, and what to say of a file that one of them gives up."""
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import cv2
+from PIL import Image
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from crossmodal.errors import InvalidImage
+from crossmodal.extras import is_installed, remedy
+from crossmodal.vision.media import REMEDY, named
+
+# What broken files make the decoders raise. Not `Exception`, nor `MemoryError`: those say nothing
+# of the file.
+DECODERS_RAISE = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError,
+    ArithmeticError, AssertionError, RuntimeError, struct.error, zlib.error, cv2.error,
+)  # fmt: skip
+PILLOW: dict[str, Callable[[io.BytesIO], Image.Image]] = {
+    "image/png": PngImageFile, "image/jpeg": JpegImageFile, "image/gif": GifImageFile,
+    "image/bmp": BmpImageFile, "image/tiff": TiffImageFile, "image/avif": AvifImageFile,
+}  # fmt: skip
+EXTRAS = {"image/heic": "heif", "image/jxl": "jxl"}
+CUT_OFF = ("truncat", "broken data stream", "unexpected end", "end of file", "eof", "too short",
+           "invalid input", "no more", "not enough")  # fmt: skip
+REMEDY_SAID = REMEDY[0].upper() + REMEDY[1:]
+UNSUPPORTED = ("nsupported", "not supported", "unknown", "not yet", "cannot handle")
+
+
+def check_decoder(kind: str) -> None:
+    """Raises `InvalidImage` where no decoder of a format is installed here."""
+    extra = EXTRAS.get(kind)
+    if extra is not None and not is_installed(extra):
+        raise InvalidImage(
+            f"the image is {named(kind)}, which this worker does not decode: {REMEDY}. Or have "
+            f"its decoder installed there: {remedy(extra)}"
+        )
+
+
+def opened(kind: str, file: io.BytesIO) -> Image.Image:
+    """A file of which the header is read; JPEG XL is decoded, too."""
+    match kind:
+        case "image/heic":
+            plugin = import_module("pillow_heif")
+            plugin.options.DECODE_THREADS = 1
+            plugin.options.THUMBNAILS = plugin.options.AUX_IMAGES = False
+            return _image(plugin.HeifImageFile(file))
+        case "image/jxl":
+            plugin = import_module("pillow_jxl.JpegXLImagePlugin")
+            vars(plugin)["DECODE_THREADS"] = 0
+            return _image(plugin.JXLImageFile(file))
+    return PILLOW[kind](file)
+
+
+def _image(made: Any) -> Image.Image:
+    """What the class of an extra has made."""
+    assert isinstance(made, Image.Image)  # noqa: S101
+    return made
+
+
+@contextmanager
+def as_invalid(kind: str) -> Iterator[None]:
+    """What a decoder raises becomes `InvalidImage`, in words for whoever sent the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata: only pixels are asked for
+            yield
+    except DECODERS_RAISE as e:
+        raise InvalidImage(_told(kind, e)) from e
+
+
+def _told(kind: str, error: BaseException) -> str:
+    """What is wrong, as far as the decoder's own words let it be known; they are not passed on."""
+    said, head = str(error).lower(), f"the image is {named(kind)} that cannot be decoded:"
+    if isinstance(error, NotImplementedError) or any(word in said for word in UNSUPPORTED):
+        return f"{head} it is of a variety that is not supported. {REMEDY_SAID}"
+    if isinstance(error, EOFError) or any(word in said for word in CUT_OFF):
+        return f"{head} it breaks off, or is damaged. Send the whole file"
+    if "decoder error" in said:  # of libtiff, which does not say why
+        return f"{head} it is damaged, or of a variety that is not supported. {REMEDY_SAID}"
+    return f"{head} it is damaged. {REMEDY_SAID}"

@@ -1,0 +1,110 @@
+"""A decoded picture to RGB: eight bits, the colors of sRGB, on white, and no larger than wanted."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from crossmodal.errors import InvalidImage
+from crossmodal.vision.color import Convert
+from crossmodal.vision.header import BAND
+from crossmodal.vision.media import REMEDY
+
+DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N")  # sixteen bits in one channel
+MOST = 8  # by which a picture is reduced, as a JPEG may be
+WHITE = (255, 255, 255, 255)
+
+
+class Samples(NamedTuple):
+    """What the numbers of one channel of more than eight bits are."""
+
+    bits: int = 16
+    is_inverted: bool = False  # white is zero
+
+
+class Source(NamedTuple):
+    """A decoded picture of which parts can be had."""
+
+    width: int
+    height: int
+    crop: Callable[[int, int], Image.Image]
+    """The rows from one up to another."""
+
+
+def source_of(image: Image.Image, is_opaque: bool = False) -> Source:
+    """A picture of Pillow's as a source, without its alpha if that means nothing."""
+
+    def crop(top: int, end: int) -> Image.Image:
+        band = image.crop((0, top, image.width, end))
+        return band.convert("RGB") if is_opaque else band
+
+    return Source(image.width, image.height, crop)
+
+
+def rgb(
+    source: Source, samples: Samples, convert: Convert | None, factor: int = 1
+) -> NDArray[np.uint8]:
+    """RGB of a picture, each `factor` × `factor` of its pixels as one.
+
+    It is made in bands, so that its conversions do not need its memory thrice.
+    """
+    rows = max(1, BAND // source.width // factor) * factor
+    size = -(-source.height // factor), -(-source.width // factor), 3
+    pixels = np.empty(size, np.uint8)
+    for top in range(0, source.height, rows):
+        band = source.crop(top, min(source.height, top + rows))
+        flat = _flat(_shallow(band, samples), convert)
+        made = np.asarray(flat.reduce(factor) if factor > 1 else flat, np.uint8)
+        pixels[top // factor :][: len(made)] = made
+    return pixels
+
+
+def reduction(width: int, height: int, side: int | None) -> int:
+    """By how much a picture may be reduced, to no less than twice `side` at its shorter edge."""
+    return 1 if side is None else min(MOST, max(1, min(width, height) // (2 * side)))
+
+
+def _flat(image: Image.Image, convert: Convert | None) -> Image.Image:
+    if convert is not None:
+        image = convert(image)
+    if image.has_transparency_data:
+        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)
+    if image.mode == "LAB":
+        return _of_lab(image)
+    return image.convert("RGB")
+
+
+def _of_lab(image: Image.Image) -> Image.Image:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    found = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert found is not None  # noqa: S101 - None is of a conversion in place
+    return found
+
+
+def _shallow(image: Image.Image, samples: Samples) -> Image.Image:
+    """The upper eight bits of deeper samples; others as they are."""
+    if image.mode == "F":
+        return _of_floats(image, samples)
+    if image.mode not in DEEP_MODES:
+        return image
+    deep = np.asarray(image)
+    upper = (deep >> (samples.bits - 8)).clip(0, 255).astype(np.uint8)
+    grey = Image.fromarray(255 - upper if samples.is_inverted else upper)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey.putalpha(Image.fromarray(np.where(deep == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _of_floats(image: Image.Image, samples: Samples) -> Image.Image:
+    values = np.asarray(image)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise InvalidImage(
+            "the image has floating-point samples outside 0 to 1, which are not supported: "
+            + REMEDY
+        )
+    grey = (values * 255).round().astype(np.uint8)
+    return Image.fromarray(255 - grey if samples.is_inverted else grey)

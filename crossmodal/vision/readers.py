@@ -1,0 +1,189 @@
+"""Files of all formats, each opened by its decoder, and what is to be known for reading them."""
+
+import io
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from PIL import ExifTags, Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from crossmodal.errors import ImageTooLarge
+from crossmodal.vision import coded, color, jpeg, png, tiff, webp
+from crossmodal.vision.formats import DECODERS_RAISE, opened
+from crossmodal.vision.header import (
+    JXL_BYTES,
+    PILLOW_BYTES_OF_OTHERS,
+    bytes_needed,
+    bytes_needed_of,
+)
+from crossmodal.vision.jxl import jxl_size
+from crossmodal.vision.pixels import Samples, Source, reduction, source_of
+
+
+class Picture(NamedTuple):
+    """A decoded picture, and what makes upright sRGB of it."""
+
+    source: Source
+    orientation: int
+    convert: color.Convert | None
+    samples: Samples = Samples()
+
+
+class Reader(Protocol):
+    """A file of which the header is read: decoding it takes `need` bytes beside it."""
+
+    need: int
+
+    def load(self) -> Picture:
+        """Decode it; to be asked for once."""
+
+
+def reader_of(kind: str, data: bytes, max_pixels: int, side: int | None) -> Reader:
+    """Open a file. Raises `ImageTooLarge`, `InvalidImage` and what decoders raise."""
+    match kind:
+        case "image/webp":
+            return WebpReader(data, max_pixels, side)
+        case "image/jxl":
+            return JxlReader(data, max_pixels, side)
+        case "image/png":
+            return PngReader(data, max_pixels, side)
+    return PillowReader(kind, data, max_pixels, side)
+
+
+class PillowReader:
+    """A file of which Pillow reads the header alone when it opens it."""
+
+    def __init__(self, kind: str, data: bytes, max_pixels: int, side: int | None) -> None:
+        self._kind, self._data = kind, data
+        self._draft = None if side is None else (2 * side, 2 * side)
+        self._image = opened(kind, io.BytesIO(data))
+        self._samples = Samples()
+        _check_pixels(*self._image.size, max_pixels)
+        if isinstance(self._image, TiffImageFile):
+            _check_pixels(*tiff.tile_size(self._image), max_pixels)
+            self._samples = tiff.amend(self._image)
+        full_size = self._image.size
+        if self._draft is not None and isinstance(self._image, JpegImageFile):
+            self._image.draft("RGB", self._draft)
+        factor = reduction(*self._image.size, side)
+        self.need = bytes_needed(self._image, full_size, data, factor)
+
+    def load(self) -> Picture:
+        image = self._loaded()
+        # Many programs leave the fourth byte of a BMP's pixels at zero.
+        is_opaque = isinstance(image, BmpImageFile) and _is_all_clear(image)
+        profile, numbers = image.info.get("icc_profile"), None
+        if not profile and self._kind in ("image/avif", "image/heic"):
+            numbers = coded.of_boxes(self._data)
+        convert = color.conversion(profile, numbers, image.mode)
+        source = source_of(image, is_opaque)
+        return Picture(source, orientation_of(image), convert, self._samples)
+
+    def _loaded(self) -> Image.Image:
+        image = self._image
+        try:
+            image.load()
+        except OSError:
+            del self._image
+            if not isinstance(image, JpegImageFile):
+                raise
+            del image  # its pixels go before others come
+            completed = jpeg.completed(self._data, self._draft)
+            if completed is None:
+                raise
+            return completed
+        return image
+
+
+class PngReader:
+    """A PNG, of which Pillow is given what makes pixels: color and place are read here."""
+
+    def __init__(self, data: bytes, max_pixels: int, side: int | None) -> None:
+        self._notes, self._data = png.notes(data), png.only_pixels(data)
+        self._image = opened("image/png", io.BytesIO(self._data))
+        _check_pixels(*self._image.size, max_pixels)
+        self._clear = png.deep_clear_color(self._image, data)
+        factor = reduction(*self._image.size, side)
+        twice = 1 if self._clear is None else 2
+        self.need = twice * bytes_needed(self._image, self._image.size, data, factor)
+
+    def load(self) -> Picture:
+        self._image.load()
+        profile, numbers = png.colors_of(self._notes)
+        source = source_of(self._image)
+        if self._clear is not None:
+            low = png.lower_bytes(opened("image/png", io.BytesIO(self._data)))
+            source = png.with_clear_color(self._image, low, self._clear)
+        convert = color.conversion(profile, numbers, self._image.mode)
+        return Picture(source, _orientation(png.exif_of(self._notes)), convert)
+
+
+class WebpReader:
+    """A WebP: OpenCV decodes it, and its chunks are read here."""
+
+    def __init__(self, data: bytes, max_pixels: int, side: int | None) -> None:
+        self._data, size = data, webp.webp_size(data)
+        if size is None:
+            raise ValueError("a header that breaks off: truncated")
+        _check_pixels(*size, max_pixels)
+        stored = webp.bands(data)
+        codec = stored * size[0] * size[1] + 2 * len(data)
+        self.need = bytes_needed_of(size, stored, codec, reduction(*size, side))
+
+    def load(self) -> Picture:
+        notes: Mapping[bytes, bytes] = webp.notes(self._data)
+        convert = color.conversion(notes.get(b"ICCP"), None, "RGB")
+        return Picture(webp.decoded(self._data), _orientation(notes.get(b"EXIF", b"")), convert)
+
+
+class JxlReader:
+    """A JPEG XL, of which the header is read here: its decoder decodes all when it opens it."""
+
+    def __init__(self, data: bytes, max_pixels: int, side: int | None) -> None:
+        self._data, size = data, jxl_size(data)
+        if size is None:
+            raise ValueError("a header that breaks off: truncated")
+        _check_pixels(*size, max_pixels)
+        self._max_pixels = max_pixels
+        codec = JXL_BYTES * size[0] * size[1] + 2 * len(data)
+        self.need = bytes_needed_of(size, PILLOW_BYTES_OF_OTHERS, codec, reduction(*size, side))
+
+    def load(self) -> Picture:
+        image = opened("image/jxl", io.BytesIO(self._data))
+        image.load()
+        # The decoder turns it upright itself, unless it gave back the JPEG that it was made of.
+        orientation = orientation_of(image) if getattr(image, "jpeg", False) else 1
+        convert = color.conversion(image.info.get("icc_profile"), None, image.mode)
+        return Picture(source_of(image), orientation, convert)
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"the image is {width} × {height} = {width * height} pixels, {max_pixels} are "
+            "allowed: shrink it, or raise CROSSMODAL_MAX_IMAGE_PIXELS"
+        )
+
+
+def _is_all_clear(image: Image.Image) -> bool:
+    return image.mode == "RGBA" and image.getextrema()[-1] == (0, 0)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """EXIF's orientation; 1, upright, where nothing of it can be read."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except DECODERS_RAISE:
+        return 1
+
+
+def _orientation(data: bytes) -> int:
+    """The orientation that EXIF data have; 1 where they are broken."""
+    exif = Image.Exif()
+    try:
+        exif.load(data)
+        return int(exif.get(ExifTags.Base.Orientation, 1))
+    except DECODERS_RAISE:
+        return 1

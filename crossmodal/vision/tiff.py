@@ -1,0 +1,52 @@
+"""TIFF files whose samples Pillow takes for others: put right, or refused."""
+
+from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
+from PIL.TiffImagePlugin import TiffImageFile
+
+from crossmodal.errors import InvalidImage
+from crossmodal.vision.media import REMEDY
+from crossmodal.vision.pixels import Samples
+
+# Pillow's own reader of what is not compressed takes planes of sixteen bits for others.
+TiffImagePlugin.READ_LIBTIFF = True
+
+BITS, PHOTOMETRIC, COLORMAP, TILE_SIDES, SAMPLE_FORMAT = 258, 262, 320, (322, 323), 339
+WHITE_IS_ZERO, SIGNED = 0, 2
+
+
+def tile_size(image: Image.Image) -> tuple[int, int]:
+    """Of a TIFF's tiles; one is decoded whole, and may be larger than the picture."""
+    if not isinstance(image, TiffImageFile):
+        return 0, 0
+    width, height = (int(image.tag_v2.get(tag, 0)) for tag in TILE_SIDES)
+    return width, height
+
+
+def amend(image: TiffImageFile) -> Samples:
+    """What the samples of an image that is not yet loaded are, some of which are read anew.
+
+    Raises `InvalidImage` for those of which nobody can say what is white and what black.
+    """
+    bits, form = _first(image, BITS), _first(image, SAMPLE_FORMAT)
+    if form == SIGNED or image.mode == "I":
+        sign = "signed " if form == SIGNED else ""
+        raise InvalidImage(
+            f"the image is a TIFF file with {sign}samples of {bits} bits, which are not "
+            f"supported: {REMEDY}"
+        )
+    if image.mode == "P" and max(image.tag_v2[COLORMAP]) < 256:
+        # They should have sixteen bits, and some programs write eight.
+        image.palette = ImagePalette.raw("RGB;L", image.tag_v2[COLORMAP])
+    if image.mode == "F":
+        image.tile = [_as_native(tile) for tile in image.tile]
+    return Samples(bits, _first(image, PHOTOMETRIC) == WHITE_IS_ZERO)
+
+
+def _as_native(tile: ImageFile._Tile) -> ImageFile._Tile:
+    """Floats as libtiff gives them, whatever their order in the file."""
+    return tile._replace(args=("F;32NF", *tile.args[1:])) if isinstance(tile.args, tuple) else tile
+
+
+def _first(image: TiffImageFile, tag: int) -> int:
+    value = image.tag_v2.get(tag, 1)
+    return int(value[0] if isinstance(value, tuple) else value)
