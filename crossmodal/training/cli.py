@@ -48,7 +48,14 @@ from crossmodal.training.evaluation import evaluate as evaluate_bundle
 from crossmodal.training.loop import Budget, Metrics
 from crossmodal.training.sealing import keep_quality, missing, name_of, seal_if_complete
 from crossmodal.training.stages import STAGES, Options, Run, check, check_decoder
-from crossmodal.training.telling import counted, how_to_serve, plan, warn, warnings_of
+from crossmodal.training.telling import (
+    counted,
+    how_to_serve,
+    plan,
+    tell_coverage,
+    warn,
+    warnings_of,
+)
 
 DRAWING_SHARE = 0.6  # of the minutes of `all`; drawing takes longer to learn
 # Judging, where it is not said by how many examples: of each split, and in which time.
@@ -138,12 +145,16 @@ def train(
         note(plan(budgets, "" if missing(out, stages) else judging.said(data)))
         if not resume:
             _begin(out, stages)
+        if "word2vec" not in budgets:
+            tell_coverage(out, data, seed)
         with _told_to_stop() as is_stopped:
             for stage, budget in budgets.items():
                 with _reported(stage, as_json) as report:
                     _train(stage, Run(data, out, budget, seed, report, options, resume,
                                       checkpoint_every_s, is_stopped))  # fmt: skip
                 _begun(out, stage).unlink(missing_ok=True)
+                if stage == "word2vec":
+                    tell_coverage(out, data, seed)
         _judge_and_seal(out, name, data, judging, as_json)
 
 

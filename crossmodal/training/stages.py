@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 
+from crossmodal.console import note
 from crossmodal.datasets.base import TRAIN, Dataset
 from crossmodal.errors import DataInvalid, InvalidSetting
 from crossmodal.files import whole, write_whole
@@ -74,7 +75,7 @@ class Options:
     decoder: Literal["auto", "scene", "picture"] = "auto"
     adversarial: bool = False
     text: str = "word2vec"  # or bert:DIR
-    words: Path | None = None  # a word2vec file to take vectors from
+    words: Path | None = None  # a file to take vectors from
     ordered: bool = True
     grids: tuple[int, ...] = PictureVAEConfig.grids
     side: int | None = None  # of the pictures that are drawn
@@ -172,7 +173,7 @@ def check_decoder(options: Options, data: Dataset) -> None:
 
 
 def train_words(run: Run) -> None:
-    """Skip-gram vectors of the data set's captions, or theirs out of a word2vec file.
+    """Skip-gram vectors of the data set's captions, or theirs out of a file of vectors.
 
     A run that starts from other weights starts from their words.
     """
@@ -183,13 +184,17 @@ def train_words(run: Run) -> None:
     texts = list(run.data.texts(TRAIN, run.seed))
     if not texts:
         raise DataInvalid(f"the data set {run.data.name} has no captions to learn words from")
+    skipped: tuple[str, ...] = ()
     if run.options.words:
-        vectors = vectors_for(run.options.words, texts)
+        vectors, skipped = vectors_for(run.options.words, texts)
+        for problem in skipped:
+            note(f"{run.options.words}: {problem}")
     else:
         vectors = train_vectors(texts, seed=run.seed)
     with whole(run.out / WORDS) as part:
         vectors.save(part)
-    _record(run, "word2vec", Progress(), {"captions": len(texts), "words": len(vectors.words)})
+    facts = {"captions": len(texts), "words": len(vectors.words), "vectors_skipped": skipped}
+    _record(run, "word2vec", Progress(), facts)
 
 
 def train_txt2img(run: Run) -> None:

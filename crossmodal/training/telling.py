@@ -11,6 +11,10 @@ from typing import Any
 from rich.progress import TaskID
 
 from crossmodal.console import note, progress, stderr
+from crossmodal.datasets.base import TRAIN, Dataset
+from crossmodal.networks.bundle import WORDS
+from crossmodal.text.coverage import Coverage
+from crossmodal.text.word2vec import load_vectors
 from crossmodal.training.loop import Budget
 
 LINE_EVERY_S = 10.0  # where there is no terminal to draw a bar on
@@ -63,6 +67,13 @@ def counted(label: str, limit_s: float = math.inf) -> Iterator[Callable[[int, in
                 note(f"{label}: {done} of {total} after {took:.0f} s, about {left:.0f} s left")
 
         yield tell
+
+
+def tell_coverage(out: Path, data: Dataset, seed: int) -> None:
+    """Say how many of the captions' words the vectors in `out` know."""
+    known = set(load_vectors(out / WORDS).words)
+    found = Coverage.of(known, data.texts(TRAIN, seed))
+    note(f"{'warning ' if found.is_poor else ''}{found}")
 
 
 def warnings_of(quality: Mapping[str, Any]) -> list[str]:

@@ -73,7 +73,8 @@ def test_a_standard_word2vec_file_is_read(tmp_path: Path, newline: bytes) -> Non
 
 def test_only_the_words_of_the_captions_are_taken_from_a_large_file(tmp_path: Path) -> None:
     path = google_file(tmp_path / "g.bin", ["the", "red", "zebra", "circle"])
-    assert vectors_for(path, TEXTS).words == ["red", "circle"]
+    vectors, skipped = vectors_for(path, TEXTS)
+    assert (vectors.words, skipped) == (["red", "circle"], ())
     with pytest.raises(DataInvalid, match="no word of the captions"):
         vectors_for(path, ["etwas anderes"])
 
