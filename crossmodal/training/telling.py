@@ -3,7 +3,7 @@
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from crossmodal.console import note, progress, stderr
 from crossmodal.datasets.base import TRAIN, Dataset
 from crossmodal.networks.bundle import WORDS
 from crossmodal.text.coverage import Coverage
+from crossmodal.text.tokens import is_dense, is_undivided
 from crossmodal.text.word2vec import load_vectors
 from crossmodal.training.loop import Budget
 
@@ -71,9 +72,20 @@ def counted(label: str, limit_s: float = math.inf) -> Iterator[Callable[[int, in
 
 def tell_coverage(out: Path, data: Dataset, seed: int) -> None:
     """Say how many of the captions' words the vectors in `out` know."""
-    known = set(load_vectors(out / WORDS).words)
-    found = Coverage.of(known, data.texts(TRAIN, seed))
+    texts = list(data.texts(TRAIN, seed))
+    found = Coverage.of(set(load_vectors(out / WORDS).words), texts)
     note(f"{'warning ' if found.is_poor else ''}{found}")
+    warn(_of_scripts(texts))
+
+
+def _of_scripts(texts: Sequence[str]) -> Iterator[str]:
+    if count := sum(map(is_dense, texts)):
+        yield f"{count} captions are in Chinese or Japanese: each character counts as a word"
+    if count := sum(map(is_undivided, texts)):
+        yield (
+            f"{count} captions are in Thai, Lao, Khmer or Burmese, whose words are told apart by "
+            "spaces alone: put one, or U+200B, between them"
+        )
 
 
 def warnings_of(quality: Mapping[str, Any]) -> list[str]:
@@ -94,7 +106,7 @@ def _warnings(task: str, quality: Mapping[str, Any]) -> Iterator[str]:
             return
 
 
-def warn(warnings: Sequence[str]) -> None:
+def warn(warnings: Iterable[str]) -> None:
     """Print each on a line of its own."""
     for text in warnings:
         note(f"warning {text}")
