@@ -54,7 +54,7 @@ class CaptionedFiles:
         for split, entries in self._splits.items():
             for entry in entries:
                 name = unicodedata.normalize("NFC", entry.path.name)
-                line = [split, name, entry.path.stat().st_size, *entry.captions]
+                line = [split, name, _size(entry.path), *entry.captions]
                 found.update(json.dumps(line).encode())
         return found.hexdigest()
 
@@ -79,6 +79,13 @@ class CaptionedFiles:
 @lru_cache(maxsize=2)
 def _shuffled(length: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, epoch)).permutation(length)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as e:
+        raise DataInvalid(f"{path} cannot be read: {described(e)}") from e
 
 
 def _read(path: Path) -> NDArray[np.uint8]:

@@ -88,15 +88,20 @@ def _of_scripts(texts: Sequence[str]) -> Iterator[str]:
         )
 
 
-def warnings_of(quality: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a bundle of these figures, as far as they can tell; empty if nothing."""
-    return [text for task in TELLING for text in _warnings(task, quality)]
+def warnings_of(quality: Mapping[str, Any], judged: Sequence[str] = ()) -> list[str]:
+    """What is wrong with a bundle of these figures, as far as they can tell; empty if nothing.
+
+    `judged` are the splits that it was to be judged by.
+    """
+    return [text for task in TELLING for text in _warnings(task, quality, judged)]
 
 
-def _warnings(task: str, quality: Mapping[str, Any]) -> Iterator[str]:
+def _warnings(task: str, quality: Mapping[str, Any], judged: Sequence[str]) -> Iterator[str]:
     splits: dict[str, dict[str, float]] = quality.get(task) or {}
-    if not splits:
+    if not splits and not judged:
         yield f"{task}: nothing was measured, as {quality['dataset']} has nothing to judge by"
+    if nothing := [split for split in judged if split not in splits]:
+        yield f"{task}, {' and '.join(nothing)}: nothing was measured, as no picture can be read"
     for split, figures in splits.items():
         if odd := [name for name, value in figures.items() if not math.isfinite(value)]:
             yield f"{task}, {split}: {', '.join(odd)} is no number"
