@@ -186,7 +186,8 @@ class _Rows:
 def _format(head: bytes) -> tuple[int | None, int, bool]:
     """How many words a file says it has, if it does; numbers a word; whether they are text."""
     for magic, what in STRANGERS.items():
-        if head.startswith(magic) and not _numbers_of(head):
+        may_be_a_word = magic.isascii() and magic.decode().isprintable()
+        if head.startswith(magic) and not (may_be_a_word and _numbers_of(head)):
             raise _Refused(f"is {what}")
     counts = _COUNTS.match(head)
     dim = _numbers_of(head[counts.end() :], least=1) if counts else _numbers_of(head)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -28,6 +29,7 @@ from crossmodal.training.batches import Source, batches
 from crossmodal.training.evaluating import evaluate
 from crossmodal.training.inheritance import OF_WORDS, take_over
 from crossmodal.training.loop import Budget
+from crossmodal.training.pictures import draw_grid
 from crossmodal.training.stages import Options, Run, train_img2txt, train_words
 from tests.waiting import until
 
@@ -193,6 +195,13 @@ def test_captions_in_thai_are_warned_of(world: Path) -> None:
     say(world / "data", ["แมวสีแดง"])
     done = train(world / "data", world / "out", "word2vec")
     assert "captions are in Thai, Lao, Khmer or Burmese" in done.stderr
+
+
+def test_captions_in_scripts_that_a_font_lacks_are_drawn_without_a_word(tmp_path: Path) -> None:
+    """Warnings are errors in tests."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    draw_grid([[picture, picture]], [["लाल बिल्ली", "แมวสีแดง"]], tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").is_file()
 
 
 # -- weights to begin with -------------------------------------------------------------------

@@ -77,6 +77,12 @@ def test_a_word_of_glove_may_hold_spaces_and_be_a_number(tmp_path: Path) -> None
     assert read_vectors(path).words == ["the", ". . .", "at 7", "7", "<unk>"]
 
 
+@at_once("word", ["<unk>", "{", "BZh", "PAR1"])
+def test_a_first_word_may_look_as_another_format_begins(tmp_path: Path, word: str) -> None:
+    (tmp_path / "glove.txt").write_text(f"{word} 1 2 3\nthe 4 5 6\n")
+    assert read_vectors(tmp_path / "glove.txt").words == [word, "the"]
+
+
 def test_only_words_that_are_wanted_are_kept_and_the_first_of_each(tmp_path: Path) -> None:
     path = tmp_path / "v.txt"
     path.write_text("red 1 2 3\nblue 4 5 6\nred 7 8 9\n")
@@ -110,10 +116,9 @@ def test_a_row_of_no_use_is_skipped_and_counted(tmp_path: Path, data: bytes, pro
 
 
 def zipped() -> bytes:
-    path = Path(__file__).parent  # an archive of anything
-    with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
-        archive.writestr("glove.txt", str(path))
-    return buffer.getvalue()
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+        archive.writestr("glove.txt", text(WORDS, header=False))
+    return file.getvalue()
 
 
 @at_once(
