@@ -75,7 +75,7 @@ def _read_halves(folder: Path, year: str) -> tuple[list[Numbered], list[str]]:
 def _read_half(path: Path, half: str, year: str) -> tuple[list[Numbered], list[str]]:
     try:
         found = json.loads(read_text(path))
-        names, twice = _names(found["images"])
+        names, faults = _names(found["images"])
         captions, problems = _captions(names, found["annotations"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise DataInvalid(f"{path} is not a COCO caption file: {described(e)}") from e
@@ -84,18 +84,20 @@ def _read_half(path: Path, half: str, year: str) -> tuple[list[Numbered], list[s
     return [
         (numbers[name], Named(half, name, tuple(texts), folders))
         for name, texts in captions.items()
-    ], twice + problems
+    ], faults + problems
 
 
 def _names(images: list[dict[str, Any]]) -> tuple[dict[Any, str], list[str]]:
-    """The name of each number, without numbers that have two."""
+    """The name of each number that has one, and what is wrong with the others."""
     names: dict[Any, str] = {}
-    twice = {}
+    faults = {}
     for image in images:
-        number, name = image["id"], str(image["file_name"])
-        if names.setdefault(number, name) != name:
-            twice[number] = f"image {number}: it is listed as {names[number]} and as {name}"
-    return {n: name for n, name in names.items() if n not in twice}, list(twice.values())
+        number, name = image["id"], image["file_name"]
+        if not isinstance(name, str | int):
+            faults[number] = f"image {number}: its file_name {json.dumps(name)[:60]} is no name"
+        elif names.setdefault(number, str(name)) != str(name):
+            faults[number] = f"image {number}: it is listed as {names[number]} and as {name}"
+    return {n: name for n, name in names.items() if n not in faults}, list(faults.values())
 
 
 def _captions(

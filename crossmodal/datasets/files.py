@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,7 +45,7 @@ class CaptionedFiles:
             found = f"; {summary(problems)}" if problems else ""
             raise DataInvalid(f"{self.name} has no picture with a caption to train on{found}")
         self.judged = tuple(s for s, entries in splits.items() if s != TRAIN and entries)
-        self.problems = tuple(dict.fromkeys(problems))
+        self.problems = tuple(dict.fromkeys(map(_writable, problems)))
         self._splits = splits
 
     @cached_property
@@ -116,15 +117,21 @@ def cleaned(texts: Iterable[str]) -> list[str]:
     """Captions with single spaces, without those that say nothing or repeat another."""
     kept: dict[tuple[str, ...], str] = {}
     for text in texts:
+        text = _writable(text)
         tokens = tuple(tokenize(text))
         if tokens:
             kept.setdefault(tokens, re.sub(r"\s+", " ", text).strip())
     return list(kept.values())
 
 
+def _writable(text: str) -> str:
+    """A text without halves of surrogate pairs, which no file can hold."""
+    return text.encode(errors="replace").decode()
+
+
 def with_held_back(entries: list[Entry]) -> dict[str, list[Entry]]:
     """`train` and `val`, told apart by the digests of the file names: always the same."""
-    ordered = sorted(entries, key=lambda e: hashlib.sha256(e.path.name.encode()).digest())
+    ordered = sorted(entries, key=lambda e: hashlib.sha256(os.fsencode(e.path.name)).digest())
     cut = max(1, len(ordered) // HELD_BACK) if len(ordered) > 1 else 0
     return {TRAIN: ordered[cut:], "val": ordered[:cut]}
 

@@ -9,6 +9,7 @@ The file holds the captions too.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crossmodal.datasets.base import TRAIN
 from crossmodal.datasets.files import read_text
@@ -29,15 +30,17 @@ class Listed:
 def read_karpathy(path: Path) -> list[Listed]:
     """All pictures; those of `restval` are for training too. Raises `DataInvalid`."""
     try:
-        return [
-            Listed(
-                image["filename"],
-                TRAIN if image["split"] == "restval" else image["split"],
-                tuple(str(sentence["raw"]) for sentence in image.get("sentences", ())),
-                image.get("filepath", ""),
-                image.get("cocoid"),
-            )
-            for image in json.loads(read_text(path))["images"]
-        ]
+        return [_listed(image) for image in json.loads(read_text(path))["images"]]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise DataInvalid(f"{path} is not Karpathy's split file: {described(e)}") from e
+
+
+def _listed(image: dict[str, Any]) -> Listed:
+    number = image.get("cocoid")
+    return Listed(
+        str(image["filename"]),
+        TRAIN if image["split"] == "restval" else str(image["split"]),
+        tuple(str(sentence["raw"]) for sentence in image.get("sentences") or ()),
+        str(image.get("filepath") or ""),
+        None if number is None else int(number),
+    )

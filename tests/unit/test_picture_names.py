@@ -160,6 +160,38 @@ def test_a_number_with_two_names_is_nobodys(tmp_path: Path) -> None:
     assert "image 1: it is listed as 1.jpg and as 2.jpg" in data.problems
 
 
+@at_once("name", [None, ["1.jpg"], {"name": "1.jpg"}, 1.5])
+def test_a_name_that_is_no_text_is_named_and_left_out(tmp_path: Path, name: object) -> None:
+    draw(tmp_path, ["train2017/1.jpg", "train2017/2.jpg"])
+    annotate(tmp_path, TRAIN, ["1.jpg", "2.jpg"])
+    path = tmp_path / "annotations" / "captions_train2017.json"
+    found = json.loads(path.read_text())
+    found["images"][1]["file_name"] = name
+    path.write_text(json.dumps(found))
+    assert f"image 1: its file_name {json.dumps(name)} is no name" in opened(tmp_path).problems
+
+
+NOT_KARPATHYS: list[object] = [
+    5, [5], [{"filename": "1.jpg"}], [{"filename": "1.jpg", "split": "train", "cocoid": "x"}],
+    [{"filename": "1.jpg", "split": [], "sentences": [5]}],
+]  # fmt: skip
+
+
+@at_once("images", NOT_KARPATHYS)
+def test_a_file_that_is_not_karpathys_is_refused(tmp_path: Path, images: object) -> None:
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": images}))
+    with pytest.raises(DataInvalid, match="is not Karpathy's split file"):
+        open_dataset(f"coco:{tmp_path}")
+
+
+def test_half_of_a_surrogate_pair_in_a_caption_is_replaced(tmp_path: Path) -> None:
+    draw(tmp_path, ["train2017/1.jpg"])
+    annotate(tmp_path, TRAIN, ["1.jpg"])
+    path = tmp_path / "annotations" / "captions_train2017.json"
+    path.write_text(path.read_text().replace("the train", "the \\ud83d train"))
+    assert list(opened(tmp_path).texts(TRAIN, 1)) == ["the ? train picture 1.jpg"]
+
+
 @at_once("caption", [5, 5.5, True, ["a dog"], {"text": "a dog"}])
 def test_a_caption_that_is_no_text_is_named_and_left_out(tmp_path: Path, caption: object) -> None:
     draw(tmp_path, ["train2017/1.jpg"])
