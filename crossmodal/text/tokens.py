@@ -1,9 +1,9 @@
 """Text to tokens and back, the same way in training and in serving.
 
-Words end where Unicode says so (https://unicode.org/reports/tr29/), with three exceptions of
-ours: a full stop or a colon between letters ends one ("circle.A"), an underscore does, and
-what is written in scripts of South East Asia is one word up to its next space, as only a
-dictionary tells more. Chinese and Japanese characters are a word each, as Unicode has it.
+Words are those of Unicode (https://unicode.org/reports/tr29/#Word_Boundaries), with three
+exceptions of ours: a full stop or a colon between letters ends one ("circle.A"), an underscore
+does, and what is written in scripts of South East Asia is one word up to its next space, as only
+a dictionary tells more. Chinese and Japanese characters are a word each, as Unicode has it.
 """
 
 import unicodedata
@@ -13,8 +13,21 @@ import regex
 
 _DENSE = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")  # written without spaces
 _UNDIVIDED = r"\p{Line_Break=Complex_Context}"  # Thai, Lao, Khmer, Burmese and their kin
-_WORD = regex.compile(rf"{_UNDIVIDED}[{_UNDIVIDED}\p{{M}}]*|\b\w.*?\b", regex.WORD)
-_ENDS = regex.compile(r"[.:](?<=\p{L}\p{M}*.)(?=\p{L})|_")
+
+# By the names and numbers of Unicode's rules. `\b` of the library is not used: it ends a word
+# at an apostrophe after a combining mark.
+_MARKS = r"[\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}]*+"  # 4
+_LETTER = r"[\p{WB=ALetter}\p{WB=Hebrew_Letter}]"
+_IN_WORD = rf"(?:'|(?!:)\p{{WB=MidLetter}}){_MARKS}(?={_LETTER})"  # 6, 7
+_IN_HEBREW = rf"(?<=\p{{WB=Hebrew_Letter}})\"(?=\p{{WB=Hebrew_Letter}})"  # 7b, 7c
+_IN_NUMBER = rf"['\p{{WB=MidNum}}\p{{WB=MidNumLet}}]{_MARKS}(?=\p{{WB=Numeric}})"  # 11, 12
+_WORD = regex.compile(
+    rf"{_UNDIVIDED}[{_UNDIVIDED}\p{{M}}]*+"
+    rf"|(?:{_LETTER}++{_MARKS}(?:{_IN_WORD}|{_IN_HEBREW})?+"  # 5, 9
+    rf"|\p{{WB=Numeric}}++{_MARKS}(?:{_IN_NUMBER})?+)++"  # 8, 10
+    rf"|(?:\p{{WB=Katakana}}{_MARKS})++"  # 13
+    rf"|[\p{{L}}\p{{N}}]{_MARKS}"
+)
 _APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc\u00b4"), "'")
 # Not seen, they join letters or choose their look; a space of no width is a space.
 _FORMAT = regex.compile(r"(?!\u200b)[\p{Cf}\p{Variation_Selector}\u20e3]")
@@ -27,13 +40,14 @@ def tokenize(text: str) -> list[str]:
     ['a', 'small', 'red', 'circle', 'on', 'a', 'fine', 'day']
     """
     folded = text.lower() if text.isascii() else _folded(text)
-    words: list[str] = _WORD.findall(_ENDS.sub(" ", folded))
+    words: list[str] = _WORD.findall(folded)
     return words
 
 
 def _folded(text: str) -> str:
     plain = _FORMAT.sub("", text.translate(_APOSTROPHES)).replace("\u200b", " ")
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain).lower())
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain).lower())
+    return folded.translate(_APOSTROPHES)  # also those that were part of a letter, as in ŉ
 
 
 def joined(words: Sequence[str]) -> str:

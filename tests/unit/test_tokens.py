@@ -37,6 +37,9 @@ SAMPLES = {
     "don't don\u2019t don\u02bct don\u00b4t don\uff07t": "don't don't don't don't don't",
     "\u2018blue\u2019": "blue",
     "п\u2019ять п'ять": "п'ять п'ять",
+    "माँ's cafe\u0323\u0301's": "माँ's caf\u1eb9\u0301's",
+    "\u0149": "n",
+    "\u0301 a \u0301b": "a b",  # marks without a letter
     # letters of other alphabets
     "İstanbul": "i\u0307stanbul",
     "col·lecció": "col·lecció",
