@@ -19,7 +19,7 @@ _UNDIVIDED = r"\p{Line_Break=Complex_Context}"  # Thai, Lao, Khmer, Burmese and 
 _MARKS = r"[\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}]*+"  # 4
 _LETTER = r"[\p{WB=ALetter}\p{WB=Hebrew_Letter}]"
 _IN_WORD = rf"(?:'|(?!:)\p{{WB=MidLetter}}){_MARKS}(?={_LETTER})"  # 6, 7
-_IN_HEBREW = rf"(?<=\p{{WB=Hebrew_Letter}})\"(?=\p{{WB=Hebrew_Letter}})"  # 7b, 7c
+_IN_HEBREW = r"(?<=\p{WB=Hebrew_Letter})\"(?=\p{WB=Hebrew_Letter})"  # 7b, 7c
 _IN_NUMBER = rf"['\p{{WB=MidNum}}\p{{WB=MidNumLet}}]{_MARKS}(?=\p{{WB=Numeric}})"  # 11, 12
 _WORD = regex.compile(
     rf"{_UNDIVIDED}[{_UNDIVIDED}\p{{M}}]*+"

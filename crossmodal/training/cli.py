@@ -18,6 +18,7 @@ import typer
 from rich.progress import TaskID
 
 from crossmodal.console import (
+    FAILED,
     INTERRUPTED,
     Json,
     errors_to_exit_status,
@@ -37,7 +38,7 @@ from crossmodal.errors import (
     described,
 )
 from crossmodal.files import write_whole
-from crossmodal.networks.bundle import MANIFEST, open_bundle
+from crossmodal.networks.bundle import MANIFEST, Bundle, open_bundle
 from crossmodal.networks.captioner import Depth
 from crossmodal.training import flags
 from crossmodal.training.checks import check, check_decoder, check_start
@@ -224,14 +225,20 @@ def _judge_and_seal(out: Path, name: str, data: Dataset, judging: Judging, as_js
     quality = bundle.manifest.quality
     warnings = warnings_of(quality, data.judged)
     warn(warnings)
-    serve = how_to_serve(out)
+    _say_sealed(out, bundle, warnings, as_json)
+    if data.judged and not quality["count"]:
+        raise typer.Exit(FAILED)
+
+
+def _say_sealed(out: Path, bundle: Bundle, warnings: list[str], as_json: bool) -> None:
+    quality, serve = bundle.manifest.quality, how_to_serve(out)
     if as_json:
-        print_json({"bundle": str(out), "name": name, "version": bundle.version,
+        print_json({"bundle": str(out), "name": bundle.name, "version": bundle.version,
                     "quality": quality, "warnings": warnings, "serve": serve},
                    indent=None)  # fmt: skip
         return
     by = f", judged by {quality['count']} examples of each split" if quality["count"] else ""
-    say(f"sealed {name} {bundle.version} in {out}{by}")
+    say(f"sealed {bundle.name} {bundle.version} in {out}{by}")
     say(serve)
 
 

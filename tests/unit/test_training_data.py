@@ -162,6 +162,14 @@ def test_where_no_picture_can_be_read_nothing_is_measured(world: Path) -> None:
     assert "data_invalid" in done.stderr
 
 
+def test_a_bundle_that_could_not_be_judged_is_whole_and_not_a_success(world: Path) -> None:
+    break_pictures(world / "data" / "val2017")
+    done = train(world / "data", world / "bundle", "img2txt", "--steps", "1")
+    assert done.exit_code == 1
+    assert "warning txt2img, val: nothing was measured" in done.stderr
+    assert done.stdout.splitlines()[-1].startswith("CROSSMODAL_BUNDLE=")
+
+
 def test_one_picture_is_trained_on_and_measures_nothing(tmp_path: Path) -> None:
     shutil.copytree(COCO, tmp_path / "data")
     (tmp_path / "data" / "annotations" / "captions_val2017.json").unlink()
