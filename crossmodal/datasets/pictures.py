@@ -13,6 +13,8 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossmodal.errors import DataInvalid, described
+
 ENDINGS = {
     ".avif", ".bmp", ".gif", ".heic", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".png", ".tif",
     ".tiff", ".webp",
@@ -65,11 +67,14 @@ class Pictures:
     def __init__(self, root: Path, folders: Iterable[str]) -> None:
         self.root = root
         self.folders = {name: _Name.of(name).key for name in folders if (root / name).is_dir()}
-        self._files = {
-            path: _Name.of(os.path.relpath(path, root))
-            for name in self.folders
-            for path in _files(root / name)
-        }
+        try:
+            self._files = {
+                path: _Name.of(os.path.relpath(path, root))
+                for name in self.folders
+                for path in _files(root / name)
+            }
+        except OSError as e:
+            raise DataInvalid(f"{e.filename} cannot be read: {described(e)}") from e
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for path, file in self._files.items():
             self._by_stem[file.key[-1]].append(path)
@@ -162,11 +167,16 @@ def _ends(long: Sequence[Hashable], short: Sequence[Hashable]) -> bool:
 
 def _files(folder: Path) -> Iterator[Path]:
     """All files below `folder`, through links too, each folder once."""
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        status = Path(place).stat()
+    seen, waiting = set(), [folder]
+    while waiting:
+        place = waiting.pop()
+        status = place.stat()
         if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        yield from (Path(place, name) for name in files)
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.is_file():  # a link that leads nowhere is none
+                    yield Path(entry.path)
+                elif entry.is_dir():
+                    waiting.append(Path(entry.path))

@@ -216,6 +216,13 @@ def test_where_there_is_no_folder_its_names_are_said(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_a_link_that_leads_nowhere_is_no_picture(tmp_path: Path) -> None:
+    draw(tmp_path, ["train2017/1.jpg"])
+    (tmp_path / "train2017" / "2.jpg").symlink_to(tmp_path / "gone.jpg")
+    annotate(tmp_path, TRAIN, ["1.jpg", "2.jpg"])
+    assert opened(tmp_path).problems == ("2.jpg: the picture is missing from train2017",)
+
+
 def test_folders_that_link_to_themselves_are_read_once(tmp_path: Path) -> None:
     draw(tmp_path, ["elsewhere/1.jpg"])
     (tmp_path / "data").mkdir()
