@@ -58,7 +58,10 @@ _USE = {
     "settings": ("crossmodal.settings_reference:settings", "Every setting, and what it is here"),
     "models": ("worker.models:app", "Folders of models: show one, check one, pull one"),
     "train": ("crossmodal.training.cli:train", "Train a bundle"),
-    "evaluate": ("crossmodal.training.cli:evaluate", "Measure a bundle by an independent judge"),
+    "evaluate": (
+        "crossmodal.training.evaluating:evaluate",
+        "Measure a bundle by an independent judge",
+    ),
 }
 EXTRAS = {  # what a command cannot do without, whatever its options
     "up": "worker", "demo": "worker", "worker": "worker", "autoscale": "worker",

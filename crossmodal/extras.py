@@ -8,8 +8,8 @@ DISTRIBUTION = "crossmodal-jobs"  # what pip calls us; the packages have other n
 
 _WEBHOOKS = ("httpx2", "standardwebhooks")
 _WORKER = (
-    "torch", "torchvision", "cv2", "gensim", "numpy", "PIL", "rapidfuzz", "safetensors", "uvloop",
-    *_WEBHOOKS,
+    "torch", "torchvision", "cv2", "gensim", "numpy", "PIL", "rapidfuzz", "regex", "safetensors",
+    "uvloop", *_WEBHOOKS,
 )  # fmt: skip
 MODULES: dict[str, tuple[str, ...]] = {  # of extras that whole commands or formats are made of
     "webhooks": _WEBHOOKS,

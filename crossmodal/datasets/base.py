@@ -44,6 +44,11 @@ class Dataset(Protocol):
     grounded: bool  # whether captions come with boxes
     problems: tuple[str, ...]  # what was found missing or unreadable when it was opened
 
+    @property
+    def digest(self) -> str:
+        """Of its content: the same wherever it lies, another once a caption is changed."""
+        ...
+
     def example(self, split: str, seed: int, index: int) -> Example:
         """Example number `index` of the stream that `seed` makes of `split`.
 

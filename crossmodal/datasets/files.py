@@ -1,16 +1,20 @@
 """Pictures in a folder with captions beside them: what COCO and Flickr30k have in common."""
 
 import hashlib
+import json
+import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossmodal.datasets.base import TRAIN, Caption, Example
+from crossmodal.datasets.pictures import Named, Pictures
 from crossmodal.errors import DataInvalid, InvalidImage, described
 from crossmodal.text.tokens import tokenize
 from crossmodal.vision.decode import decode
@@ -33,15 +37,27 @@ class CaptionedFiles:
     grounded = False
 
     def __init__(
-        self, name: str, splits: dict[str, list[Entry]], problems: Sequence[str] = ()
-    ) -> None:
+        self, kind: str, folder: Path, splits: dict[str, list[Entry]],
+        problems: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self.name = f"{kind}:{folder.absolute()}"
         if not splits.get(TRAIN):
             found = f"; {summary(problems)}" if problems else ""
-            raise DataInvalid(f"{name} has no picture with a caption to train on{found}")
-        self.name = name
+            raise DataInvalid(f"{self.name} has no picture with a caption to train on{found}")
         self.judged = tuple(s for s, entries in splits.items() if s != TRAIN and entries)
-        self.problems = tuple(dict.fromkeys(problems))
+        self.problems = tuple(dict.fromkeys(map(_writable, problems)))
         self._splits = splits
+
+    @cached_property
+    def digest(self) -> str:
+        """Of captions, file names and sizes, in their order: wherever the folder lies."""
+        found = hashlib.sha256()
+        for split, entries in self._splits.items():
+            for entry in entries:
+                name = unicodedata.normalize("NFC", entry.path.name)
+                line = [split, name, _size(entry.path), *entry.captions]
+                found.update(json.dumps(line).encode())
+        return found.hexdigest()
 
     def size(self, split: str) -> int | None:
         return len(self.entries(split))
@@ -66,6 +82,13 @@ def _shuffled(length: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, epoch)).permutation(length)
 
 
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as e:
+        raise DataInvalid(f"{path} cannot be read: {described(e)}") from e
+
+
 def _read(path: Path) -> NDArray[np.uint8]:
     try:
         return decode(path.read_bytes(), MAX_PIXELS)
@@ -74,41 +97,41 @@ def _read(path: Path) -> NDArray[np.uint8]:
 
 
 def gathered(
-    captions: dict[str, list[str]], folders: Sequence[Path]
-) -> tuple[list[Entry], list[str]]:
-    """Entries of the pictures that exist in one of `folders`, and the problems of the others."""
-    present = {
-        file.name: file
-        for folder in folders
-        if folder.is_dir()
-        for file in folder.iterdir()
-        if file.is_file()
-    }
-    entries, problems = [], []
-    for name, texts in captions.items():
-        texts = cleaned(texts)
-        if name not in present:
-            problems.append(f"{name}: the picture is missing")
-        elif not texts:
-            problems.append(f"{name}: it has no caption")
-        else:
-            entries.append(Entry(present[name], tuple(texts)))
-    return entries, problems
+    root: Path, named: Sequence[Named], folders: Iterable[str]
+) -> tuple[dict[str, list[Entry]], list[str]]:
+    """The pictures of each split that are found in `folders` of `root`, and what is wrong with
+    the others."""
+    said = {one: cleaned(one.captions) for one in named}
+    problems = [f"{one.name}: it has no caption" for one, texts in said.items() if not texts]
+    captioned = [one for one, texts in said.items() if texts]
+    found, missing = Pictures(root, folders).find(captioned)
+    splits: dict[str, list[Entry]] = {TRAIN: []}
+    for one in captioned:
+        if one in found:
+            entry = Entry(found[one], tuple(said[one]))
+            splits.setdefault(one.split, []).append(entry)
+    return splits, problems + missing
 
 
 def cleaned(texts: Iterable[str]) -> list[str]:
     """Captions with single spaces, without those that say nothing or repeat another."""
     kept: dict[tuple[str, ...], str] = {}
     for text in texts:
+        text = _writable(text)
         tokens = tuple(tokenize(text))
         if tokens:
             kept.setdefault(tokens, re.sub(r"\s+", " ", text).strip())
     return list(kept.values())
 
 
+def _writable(text: str) -> str:
+    """A text without halves of surrogate pairs, which no file can hold."""
+    return text.encode(errors="replace").decode()
+
+
 def with_held_back(entries: list[Entry]) -> dict[str, list[Entry]]:
     """`train` and `val`, told apart by the digests of the file names: always the same."""
-    ordered = sorted(entries, key=lambda e: hashlib.sha256(e.path.name.encode()).digest())
+    ordered = sorted(entries, key=lambda e: hashlib.sha256(os.fsencode(e.path.name)).digest())
     cut = max(1, len(ordered) // HELD_BACK) if len(ordered) > 1 else 0
     return {TRAIN: ordered[cut:], "val": ordered[:cut]}
 

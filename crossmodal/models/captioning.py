@@ -13,6 +13,7 @@ from crossmodal.networks.beam import Hypothesis, Limits, search
 from crossmodal.networks.bundle import open_bundle
 from crossmodal.networks.captioner import Captioner
 from crossmodal.networks.weights import load_captioner
+from crossmodal.text.tokens import joined
 
 
 class BundleCaptioning(Model):
@@ -42,8 +43,8 @@ class BundleCaptioning(Model):
         return tensor.permute(0, 3, 1, 2)
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
-        words = (self._model.config.words[i] for i in hypothesis.words)
-        return Caption(" ".join(words), round(hypothesis.log_probability, 4))
+        words = [self._model.config.words[i] for i in hypothesis.words]
+        return Caption(joined(words), round(hypothesis.log_probability, 4))
 
 
 def _limits(params: Img2TxtParams) -> Limits:

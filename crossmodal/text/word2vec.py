@@ -1,7 +1,7 @@
 """Word vectors: Mikolov et al. 2013, https://arxiv.org/abs/1301.3781, by gensim."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from crossmodal.errors import BundleInvalid, DataInvalid
 from crossmodal.text.tokens import tokenize
+from crossmodal.text.vector_files import Found, read_vectors
 from crossmodal.text.vectors import Encoded
 
-COMMON = 500_000  # words of a large file that are read; the rest occur next to never
 ENOUGH = 5_000  # captions, from which on a word must occur five times to be learned
 FEW = 5
 
@@ -47,37 +47,37 @@ class WordVectors:
         stacked = np.array(vectors, np.float32).reshape(len(known), self.dim)
         return Encoded(stacked, unknown)
 
-    def only(self, words: Collection[str]) -> "WordVectors":
-        """The vectors of `words` alone, in the order they had."""
-        kept = [word for word in self.words if word in words]
-        chosen = KeyedVectors(self.dim)
-        if kept:
-            chosen.add_vectors(kept, [self._keyed[word] for word in kept])
-        return WordVectors(chosen)
-
     def save(self, path: Path) -> None:
         """Write word2vec's own binary format."""
         self._keyed.save_word2vec_format(str(path), binary=True)
 
 
 def load_vectors(path: Path) -> WordVectors:
-    """Read word2vec's binary format, as the GoogleNews vectors come in."""
+    """The words of a bundle, all of them. Raises `BundleInvalid`."""
     try:
-        keyed = KeyedVectors.load_word2vec_format(str(path), binary=True, limit=COMMON)
-        if not keyed.vectors.size or not np.isfinite(keyed.vectors).all():
-            raise ValueError("it holds no vectors of numbers")
-    except (OSError, ValueError, EOFError, MemoryError) as e:
-        raise BundleInvalid(f"{path} is not a file of word2vec's binary format: {e}") from e
-    return WordVectors(keyed)
+        found = read_vectors(path)
+    except DataInvalid as e:
+        raise BundleInvalid(str(e)) from e
+    if found.problems:
+        raise BundleInvalid(f"{path} is damaged: {'; '.join(found.problems)}")
+    return _keyed(found)
 
 
-def vectors_for(path: Path, texts: Iterable[str]) -> WordVectors:
-    """The vectors that a word2vec file has for the words of `texts`."""
-    said = {token for text in texts for token in tokenize(text)}
-    vectors = load_vectors(path).only(said)
-    if not vectors.words:
+def vectors_for(path: Path, texts: Iterable[str]) -> tuple[WordVectors, tuple[str, ...]]:
+    """The vectors that a file has for the words of `texts`, and what was skipped of it.
+
+    Raises `DataInvalid`.
+    """
+    found = read_vectors(path, {token for text in texts for token in tokenize(text)})
+    if not found.words:
         raise DataInvalid(f"{path} has a vector for no word of the captions")
-    return vectors
+    return _keyed(found), found.problems
+
+
+def _keyed(found: Found) -> WordVectors:
+    keyed = KeyedVectors(found.matrix.shape[1])
+    keyed.add_vectors(found.words, found.matrix)
+    return WordVectors(keyed)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from crossmodal.networks.scene_vae import BOX
 from crossmodal.vision.preprocess import fit_square
 
 MAX_WORKERS = 8
+LEAST = 2  # pictures that a batch norm needs, where each has a single cell
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,18 @@ class Source:
         rng = np.random.default_rng((self.seed, step))
         found: list[Example] = []
         skipped = []
-        # Where none of its own can be read, a batch takes the next picture that can.
-        last = (step + 1) * self.size + (self.data.size(TRAIN) or self.size)
+        # Where too few of its own can be read, a batch takes the next pictures that can; in
+        # three times their number, each occurs twice.
+        last = (step + 1) * self.size + 3 * (self.data.size(TRAIN) or self.size)
         for index in range(step * self.size, last):
-            if found and index >= (step + 1) * self.size:
+            if len(found) >= LEAST and index >= (step + 1) * self.size:
                 break
             try:
                 found.append(self.data.example(TRAIN, self.seed, index))
             except DataInvalid as e:
                 skipped.append(str(e))
         if not found:
+            skipped = list(dict.fromkeys(skipped))
             raise DataInvalid(f"of {len(skipped)} pictures, none can be read: {skipped[-1]}")
         captions = [self._caption(e, rng) for e in found]
         images = np.stack([fit_square(e.image, self.side) for e in found])  # (B, H, W, 3)
@@ -151,7 +154,7 @@ def _workers() -> int:
 
 
 def _init_worker(_: int) -> None:
-    """The trainer alone minds signals; its workers end when it does."""
+    """The trainer alone minds signals, also those to its group; its workers end when it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)

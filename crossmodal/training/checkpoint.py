@@ -92,10 +92,15 @@ class Checkpoint:
         if differing:
             raise CheckpointMismatch(
                 f"{self.path} is of another run: "
-                + ", ".join(f"{k} {theirs.get(k)!r}, not {self.identity[k]!r}" for k in differing)
+                + ", ".join(self._differing(k, theirs.get(k)) for k in differing)
                 + ". Resume it with its own options, or remove it to start anew"
             )
         return content
+
+    def _differing(self, key: str, theirs: object) -> str:
+        if key == "content":
+            return "its data set had other captions or pictures"
+        return f"{key} {theirs!r}, not {self.identity[key]!r}"
 
     def _unreadable(self, error: Exception) -> CheckpointMismatch:
         why = str(error).partition("\n")[0] or type(error).__name__

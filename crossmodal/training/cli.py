@@ -1,17 +1,16 @@
-"""`crossmodal train` and `crossmodal evaluate`.
+"""`crossmodal train`.
 
 crossmodal train all --dataset scenes --out runs/scenes --minutes 60
 crossmodal train all --dataset coco:/data/coco --out runs/coco --minutes 600 --side 128
-crossmodal evaluate runs/scenes --json
 """
 
 import math
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import Any, cast
 
 import torch
@@ -19,12 +18,12 @@ import typer
 from rich.progress import TaskID
 
 from crossmodal.console import (
+    FAILED,
     INTERRUPTED,
     Json,
     errors_to_exit_status,
     note,
     print_json,
-    print_table,
     progress,
     say,
 )
@@ -39,17 +38,27 @@ from crossmodal.errors import (
     described,
 )
 from crossmodal.files import write_whole
-from crossmodal.networks.bundle import MANIFEST, open_bundle
+from crossmodal.networks.bundle import MANIFEST, Bundle, open_bundle
 from crossmodal.networks.captioner import Depth
-from crossmodal.networks.weights import drawing_config
-from crossmodal.settings import load_settings
 from crossmodal.training import flags
-from crossmodal.training.evaluation import evaluate as evaluate_bundle
+from crossmodal.training.checks import check, check_decoder, check_start
 from crossmodal.training.loop import Budget, Metrics
-from crossmodal.training.sealing import keep_quality, missing, name_of, seal_if_complete
-from crossmodal.training.stages import STAGES, Options, Run, check, check_decoder
-from crossmodal.training.telling import counted, how_to_serve, plan, warn, warnings_of
+from crossmodal.training.sealing import (
+    missing,
+    name_of,
+    seal_if_complete,
+)
+from crossmodal.training.stages import STAGES, Options, Run
+from crossmodal.training.telling import (
+    counted,
+    how_to_serve,
+    plan,
+    tell_coverage,
+    warn,
+    warnings_of,
+)
 
+SAID_ONCE_S = 1.0
 DRAWING_SHARE = 0.6  # of the minutes of `all`; drawing takes longer to learn
 # Judging, where it is not said by how many examples: of each split, and in which time.
 JUDGED, JUDGING_SHARE, JUDGING_S, JUDGING_LEAST_S = 500, 0.25, 60.0, 30.0
@@ -126,6 +135,7 @@ def train(
         check(options, out, stages, resume)
         data = _opened(dataset, side or 0)
         check_decoder(options, data)
+        check_start(Run(data, out, Budget(), seed, lambda *_: None, options), stages)
         _make(out)
         done = [s for s in stages if resume and _is_done(out, s)]
         judging = Judging.of(judged, minutes)
@@ -138,12 +148,16 @@ def train(
         note(plan(budgets, "" if missing(out, stages) else judging.said(data)))
         if not resume:
             _begin(out, stages)
+        if "word2vec" not in budgets:
+            tell_coverage(out, data, seed)
         with _told_to_stop() as is_stopped:
             for stage, budget in budgets.items():
                 with _reported(stage, as_json) as report:
                     _train(stage, Run(data, out, budget, seed, report, options, resume,
                                       checkpoint_every_s, is_stopped))  # fmt: skip
                 _begun(out, stage).unlink(missing_ok=True)
+                if stage == "word2vec":
+                    tell_coverage(out, data, seed)
         _judge_and_seal(out, name, data, judging, as_json)
 
 
@@ -199,7 +213,7 @@ def _train(stage: str, run: Run) -> None:
 
 def _judge_and_seal(out: Path, name: str, data: Dataset, judging: Judging, as_json: bool) -> None:
     try:
-        with counted("judging", judging.limit_s) as tell:
+        with _interrupted_by_sigterm(), counted("judging", judging.limit_s) as tell:
             bundle = seal_if_complete(out, name, data, judging.count, judging.limit_s, tell)
     except KeyboardInterrupt:
         note(f"stopped while judging; the bundle is whole: `crossmodal evaluate {out} --save` "
@@ -209,32 +223,57 @@ def _judge_and_seal(out: Path, name: str, data: Dataset, judging: Judging, as_js
         note(f"no bundle yet: train {' and '.join(missing(out))} with the same --out")
         return
     quality = bundle.manifest.quality
-    warnings = warnings_of(quality)
+    warnings = warnings_of(quality, data.judged)
     warn(warnings)
-    serve = how_to_serve(out)
+    _say_sealed(out, bundle, warnings, as_json)
+    if data.judged and not quality["count"]:
+        raise typer.Exit(FAILED)
+
+
+def _say_sealed(out: Path, bundle: Bundle, warnings: list[str], as_json: bool) -> None:
+    quality, serve = bundle.manifest.quality, how_to_serve(out)
     if as_json:
-        print_json({"bundle": str(out), "name": name, "version": bundle.version,
+        print_json({"bundle": str(out), "name": bundle.name, "version": bundle.version,
                     "quality": quality, "warnings": warnings, "serve": serve},
                    indent=None)  # fmt: skip
         return
     by = f", judged by {quality['count']} examples of each split" if quality["count"] else ""
-    say(f"sealed {name} {bundle.version} in {out}{by}")
+    say(f"sealed {bundle.name} {bundle.version} in {out}{by}")
     say(serve)
 
 
 @contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C, once."""
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+@contextmanager
 def _told_to_stop() -> Iterator[Any]:
-    """Whether Ctrl-C or SIGTERM has said so; said once more, it ends the process at once."""
-    told = Event()
+    """Whether Ctrl-C or SIGTERM has said so; said once more, it ends the process at once.
+
+    What tells a process and its group, as `timeout` does, says the same twice: within a second,
+    it is said once.
+    """
+    told: list[float] = []
 
     def tell(number: int, frame: object) -> None:
-        if told.is_set():
+        told.append(time.monotonic())
+        if told[-1] - told[0] > SAID_ONCE_S:
             raise KeyboardInterrupt
-        told.set()
 
     former = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield told.is_set
+        yield lambda: bool(told)
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
@@ -290,43 +329,3 @@ def _grids(text: str) -> tuple[int, ...]:
     ):
         raise InvalidSetting(f"--grids {text!r}: give growing sides, such as 4,8,16, or 1")
     return sides
-
-
-def evaluate(
-    bundle: flags.Served = None,
-    split: flags.Split = "all",
-    dataset: flags.MeasuredOn = None,
-    count: flags.Count = 2000,
-    save: flags.Save = False,
-    as_json: Json = False,
-) -> None:
-    """Measure a bundle on fresh examples, by judges that are not the model."""
-    with errors_to_exit_status():
-        opened = open_bundle(bundle or load_settings().bundle)
-        data = open_dataset(dataset or opened.manifest.dataset, drawing_config(opened).side)
-        splits = data.judged if split == "all" else (split,)
-        if not splits or split not in (*data.judged, "all"):
-            raise InvalidSetting(
-                f"--split {split!r}: {data.name} has {', '.join(data.judged) or 'none to judge by'}"
-            )
-        if save and data.name != opened.manifest.dataset:
-            raise InvalidSetting(f"--save: {opened.name} was not trained on {data.name}")
-        with counted("judging") as tell:
-            found = evaluate_bundle(opened, data, count, splits, report=tell)
-            if save:
-                keep_quality(opened, data, found)
-        warn(warnings_of(found))
-        if as_json:
-            print_json(found)
-            return
-        print_table(("", "split", "figure", "value"), _rows(found))
-
-
-def _rows(found: dict[str, Any]) -> list[tuple[Any, ...]]:
-    rows = [
-        (task, split, name, value)
-        for task in ("txt2img", "img2txt", "round_trip")
-        for split, figures in found.get(task, {}).items()
-        for name, value in figures.items()
-    ]
-    return rows + [("judge", "true pictures", k, v) for k, v in found.get("judge", {}).items()]

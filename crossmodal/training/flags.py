@@ -77,7 +77,11 @@ TextSource = Annotated[
 ]
 Words = Annotated[
     Path | None,
-    drawing(help="Take vectors from a word2vec .bin file instead of training.", metavar="FILE"),
+    drawing(
+        help="Take vectors from a file (word2vec's .bin or text, fastText's .vec, GloVe's .txt, "
+        "each also .gz) instead of training.",
+        metavar="FILE",
+    ),
 ]
 Ordered = Annotated[bool, drawing(help="Read words in order, or only their mean.")]
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
@@ -57,5 +58,7 @@ def draw_grid(
 
 def _save(figure: Figure, out: Path) -> None:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
+    with warnings.catch_warnings():  # letters that its font lacks are boxes, which is seen
+        warnings.filterwarnings("ignore", "Glyph|constrained_layout", UserWarning)
+        figure.savefig(file, format="png", dpi=110)
     write_whole(out, file.getvalue())

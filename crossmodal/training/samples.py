@@ -12,6 +12,7 @@ from crossmodal.networks.beam import Limits, search
 from crossmodal.networks.captioner import Captioner
 from crossmodal.networks.picture_vae import PictureVAE
 from crossmodal.networks.scene_vae import SceneVAE
+from crossmodal.text.tokens import joined
 from crossmodal.text.vectors import TextVectors
 from crossmodal.training.loop import Course
 from crossmodal.training.objectives import vectors_of
@@ -47,7 +48,7 @@ def caption_samples(model: Captioner, data: Dataset, course: Course) -> None:
     model.eval()
     found = search(model, pixels, [Limits(3, 30, 1)] * len(pixels))
     model.train(was_training)
-    captions = [" ".join(model.config.words[i] for i in h[0].words) for h in found]
+    captions = [joined([model.config.words[i] for i in h[0].words]) for h in found]
     draw_grid([images], [captions], course.folder / "img2txt.samples.png")
     draw_losses(course.log, course.folder / "img2txt.losses.png")
 

@@ -59,6 +59,15 @@ def seal_if_complete(
     return keep_quality(bundle, data, evaluate(bundle, data, judged, data.judged, limit_s, report))
 
 
+def is_trained_on(bundle: Bundle, data: Dataset) -> bool:
+    """Whether a bundle was trained on these pictures and captions, wherever they lie."""
+    last = [runs[-1] for runs in bundle.manifest.training.values() if runs]
+    contents = {run["content"] for run in last if "content" in run}
+    if not contents:  # it was trained before contents were noted
+        return data.name == bundle.manifest.dataset
+    return data.digest in contents
+
+
 def keep_quality(bundle: Bundle, data: Dataset, quality: dict[str, Any]) -> Bundle:
     """Put measured figures into the bundle's manifest, and describe it in its model card.
 

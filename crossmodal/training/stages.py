@@ -10,7 +10,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import torch
 
+from crossmodal.console import note
 from crossmodal.datasets.base import TRAIN, Dataset
-from crossmodal.errors import DataInvalid, InvalidSetting
+from crossmodal.errors import DataInvalid
 from crossmodal.files import whole, write_whole
 from crossmodal.networks.bundle import BERT, MANIFEST, WORDS
 from crossmodal.networks.captioner import (
@@ -31,12 +32,11 @@ from crossmodal.networks.captioner import (
 )
 from crossmodal.networks.critic import Critic
 from crossmodal.networks.drawing import DrawingConfig, build, fit_whitening
-from crossmodal.networks.picture_vae import NORM_GROUPS, PictureVAE, PictureVAEConfig
+from crossmodal.networks.picture_vae import PictureVAE, PictureVAEConfig
 from crossmodal.networks.scene_vae import SceneVAE, SceneVAEConfig
 from crossmodal.networks.text_encoder import TextEncoderConfig
 from crossmodal.networks.weights import load_weights, save_model
 from crossmodal.text.bert import FILES as BERT_FILES
-from crossmodal.text.bert import WEIGHTS as BERT_WEIGHTS
 from crossmodal.text.bert import BertVectors
 from crossmodal.text.vectors import TextVectors
 from crossmodal.text.word2vec import (
@@ -47,7 +47,8 @@ from crossmodal.text.word2vec import (
     vocabulary,
 )
 from crossmodal.training.batches import Source, batches
-from crossmodal.training.checkpoint import Progress, refuse_unfinished
+from crossmodal.training.checkpoint import Progress
+from crossmodal.training.inheritance import take_over
 from crossmodal.training.loop import Budget, Course, Report, Schedule, Turn, fit
 from crossmodal.training.objectives import (
     CaptionObjective,
@@ -74,7 +75,7 @@ class Options:
     decoder: Literal["auto", "scene", "picture"] = "auto"
     adversarial: bool = False
     text: str = "word2vec"  # or bert:DIR
-    words: Path | None = None  # a word2vec file to take vectors from
+    words: Path | None = None  # a file to take vectors from
     ordered: bool = True
     grids: tuple[int, ...] = PictureVAEConfig.grids
     side: int | None = None  # of the pictures that are drawn
@@ -117,62 +118,8 @@ class Run:
         return "scene" if self.data.grounded else "picture"
 
 
-def check(o: Options, out: Path, stages: Sequence[str], resume: bool) -> None:
-    """Refuse what could only fail later, before a data set is opened or a file is touched.
-
-    Raises `InvalidSetting` or `CheckpointMismatch`.
-    """
-    if o.width % NORM_GROUPS:
-        raise InvalidSetting(f"--width {o.width}: give a multiple of {NORM_GROUPS}")
-    _check_text(o.text)
-    if o.words and not o.words.is_file():
-        raise InvalidSetting(f"--words {o.words}: there is no such file")
-    if "word2vec" not in stages:
-        require_words(out)
-    if o.start_from and not (o.start_from / WORDS).is_file():
-        raise InvalidSetting(f"--start-from {o.start_from}: there is no {WORDS} in it")
-    for stage in stages:
-        if not resume:
-            refuse_unfinished(out / f"{stage}.checkpoint")
-    if "word2vec" in stages and not (resume or o.start_from):
-        _refuse_new_words(out, stages)
-
-
-def _refuse_new_words(out: Path, stages: Sequence[str]) -> None:
-    """Raise `InvalidSetting` where models would be left with other words than they know."""
-    made = [s for s in ("txt2img", "img2txt") if (out / STAGES[s].made).is_file()]
-    if not made:
-        return
-    if len(stages) == 1:
-        raise InvalidSetting(
-            f"{out} holds {' and '.join(made)} that know its words: choose another --out for new "
-            "words"
-        )
-    what = "bundle" if len(made) == 2 else made[0]
-    raise InvalidSetting(
-        f"{out} holds a trained {what} already: --resume goes on with it, or choose another --out"
-    )
-
-
-def _check_text(text: str) -> None:
-    kind, _, folder = text.partition(":")
-    if kind not in ("word2vec", "bert") or text == "bert":
-        raise InvalidSetting(f"--text {text!r}: choose word2vec or bert:DIR")
-    if kind == "bert" and not (Path(folder).expanduser() / BERT_WEIGHTS).is_file():
-        raise InvalidSetting(
-            f"--text {text}: there is no {BERT_WEIGHTS} in it; weights in several files must be "
-            "saved as one"
-        )
-
-
-def check_decoder(options: Options, data: Dataset) -> None:
-    """Raise `InvalidSetting` where the decoder needs boxes, and the data set has none."""
-    if options.decoder == "scene" and not data.grounded:
-        raise InvalidSetting(f"--decoder scene needs boxes; {data.name} has none")
-
-
 def train_words(run: Run) -> None:
-    """Skip-gram vectors of the data set's captions, or theirs out of a word2vec file.
+    """Skip-gram vectors of the data set's captions, or theirs out of a file of vectors.
 
     A run that starts from other weights starts from their words.
     """
@@ -183,20 +130,24 @@ def train_words(run: Run) -> None:
     texts = list(run.data.texts(TRAIN, run.seed))
     if not texts:
         raise DataInvalid(f"the data set {run.data.name} has no captions to learn words from")
+    skipped: tuple[str, ...] = ()
     if run.options.words:
-        vectors = vectors_for(run.options.words, texts)
+        vectors, skipped = vectors_for(run.options.words, texts)
+        for problem in skipped:
+            note(f"{run.options.words}: {problem}")
     else:
         vectors = train_vectors(texts, seed=run.seed)
     with whole(run.out / WORDS) as part:
         vectors.save(part)
-    _record(run, "word2vec", Progress(), {"captions": len(texts), "words": len(vectors.words)})
+    facts = {"captions": len(texts), "words": len(vectors.words), "vectors_skipped": skipped}
+    _record(run, "word2vec", Progress(), facts)
 
 
 def train_txt2img(run: Run) -> None:
     """The text-conditioned VAE; of scenes first on small pictures, then on whole ones."""
     torch.manual_seed(run.seed)
     source = _text_source(run)
-    config = _drawing_config(run, source)
+    config = drawing_config(run, source.dim)
     model = build(config)
     if isinstance(source, WordVectors) and len(source.words) > 1:
         fit_whitening(model, torch.from_numpy(source.matrix))
@@ -212,12 +163,13 @@ def train_txt2img(run: Run) -> None:
     _finish(run, "txt2img", model, course, progress)
 
 
-def _drawing_config(run: Run, source: TextVectors) -> DrawingConfig:
+def drawing_config(run: Run, word_dim: int) -> DrawingConfig:
+    """Of the text-to-image model that `run` trains, on vectors of so many numbers."""
     o = run.options
     text = TextEncoderConfig(
         source="word2vec" if o.text == "word2vec" else "bert",
         ordered=o.ordered,
-        word_dim=source.dim,
+        word_dim=word_dim,
     )
     if run.decoder == "scene":
         return SceneVAEConfig(text, side=o.side or SceneVAEConfig.side)
@@ -262,15 +214,13 @@ def train_img2txt(run: Run) -> None:
     """The captioner."""
     torch.manual_seed(run.seed)
     o = run.options
-    config = CaptionerConfig(
-        words=(END_MARK, *_captions_words(run)), side=o.caption_side, depth=o.depth,
-        stages=o.caption_stages, cell=o.cell, attention=o.attention,
-    )  # fmt: skip
+    config = captioner_config(run)
     model = Captioner(config)
     if o.pretrained:
         load_pretrained(model)
     if o.start_from:
-        load_weights(model, o.start_from, "img2txt")
+        shared = take_over(model, o.start_from)
+        note(f"img2txt: {shared} of its {len(config.words)} words are those of {o.start_from}")
     turn = Turn(model, CaptionObjective(model).loss, Schedule(o.rate or 1e-3, decay=0.05))
     examples = Source(run.data, config.side, o.batch or 32, run.seed, complete=True)
     course = _course(run, "img2txt", config, lambda c: caption_samples(model, run.data, c))
@@ -278,9 +228,17 @@ def train_img2txt(run: Run) -> None:
     _finish(run, "img2txt", model, course, progress)
 
 
-def _captions_words(run: Run) -> tuple[str, ...]:
-    """What the captioner can say: not the words of `words.bin`, as GoogleNews has no "of"."""
-    return vocabulary(list(run.data.texts(TRAIN, run.seed)))
+def captioner_config(run: Run) -> CaptionerConfig:
+    """Of the captioner that `run` trains.
+
+    It can say the words of the captions, not those of `words.bin`, as GoogleNews has no "of".
+    """
+    o = run.options
+    words = vocabulary(list(run.data.texts(TRAIN, run.seed)))
+    return CaptionerConfig(
+        words=(END_MARK, *words), side=o.caption_side, depth=o.depth,
+        stages=o.caption_stages, cell=o.cell, attention=o.attention,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -298,18 +256,12 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def require_words(out: Path) -> None:
-    """Raise `InvalidSetting` when there are no word vectors in `out` yet."""
-    if not (out / WORDS).is_file():
-        raise InvalidSetting(f"{out} has no {WORDS}: run `crossmodal train word2vec` first, or all")
-
-
 def _course(run: Run, stage: str, config: Any, samples: Callable[[Course], None]) -> Course:
     # With a lower rate a run may go on that has diverged.
     options = {k: str(v) for k, v in asdict(run.options).items() if k != "rate"}
     words = hashlib.sha256((run.out / WORDS).read_bytes()).hexdigest()
     identity = {
-        "stage": stage, "dataset": run.data.name, "seed": run.seed, **asdict(run.budget),
+        "stage": stage, "content": run.data.digest, "seed": run.seed, **asdict(run.budget),
         **options, "words.bin": words, "config": json.dumps(asdict(config), sort_keys=True),
     }  # fmt: skip
     amp = run.device.type == "cuda" if run.options.amp is None else run.options.amp
@@ -338,7 +290,8 @@ def _record(run: Run, stage: str, progress: Progress, facts: dict[str, Any]) -> 
     skipped = [*run.data.problems, *progress.skipped]
     entry = {
         "command": shlex.join(["crossmodal", *sys.argv[1:]]), "dataset": run.data.name,
-        "seed": run.seed, "minutes_taken": round(progress.elapsed_s / 60, 1),
+        "content": run.data.digest, "seed": run.seed,
+        "minutes_taken": round(progress.elapsed_s / 60, 1),
         "machine": gpu or f"{os.cpu_count()} CPU cores", "torch": torch.__version__,
         "skipped": len(skipped), "skipped_first": skipped[:NAMED], **facts,
     }  # fmt: skip

@@ -3,7 +3,7 @@
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,11 @@ from typing import Any
 from rich.progress import TaskID
 
 from crossmodal.console import note, progress, stderr
+from crossmodal.datasets.base import TRAIN, Dataset
+from crossmodal.networks.bundle import WORDS
+from crossmodal.text.coverage import Coverage
+from crossmodal.text.tokens import is_dense, is_undivided
+from crossmodal.text.word2vec import load_vectors
 from crossmodal.training.loop import Budget
 
 LINE_EVERY_S = 10.0  # where there is no terminal to draw a bar on
@@ -65,15 +70,38 @@ def counted(label: str, limit_s: float = math.inf) -> Iterator[Callable[[int, in
         yield tell
 
 
-def warnings_of(quality: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a bundle of these figures, as far as they can tell; empty if nothing."""
-    return [text for task in TELLING for text in _warnings(task, quality)]
+def tell_coverage(out: Path, data: Dataset, seed: int) -> None:
+    """Say how many of the captions' words the vectors in `out` know."""
+    texts = list(data.texts(TRAIN, seed))
+    found = Coverage.of(set(load_vectors(out / WORDS).words), texts)
+    note(f"{'warning ' if found.is_poor else ''}{found}")
+    warn(_of_scripts(texts))
 
 
-def _warnings(task: str, quality: Mapping[str, Any]) -> Iterator[str]:
+def _of_scripts(texts: Sequence[str]) -> Iterator[str]:
+    if count := sum(map(is_dense, texts)):
+        yield f"{count} captions are in Chinese or Japanese: each character counts as a word"
+    if count := sum(map(is_undivided, texts)):
+        yield (
+            f"{count} captions are in Thai, Lao, Khmer or Burmese, whose words are told apart by "
+            "spaces alone: put one, or U+200B, between them"
+        )
+
+
+def warnings_of(quality: Mapping[str, Any], judged: Sequence[str] = ()) -> list[str]:
+    """What is wrong with a bundle of these figures, as far as they can tell; empty if nothing.
+
+    `judged` are the splits that it was to be judged by.
+    """
+    return [text for task in TELLING for text in _warnings(task, quality, judged)]
+
+
+def _warnings(task: str, quality: Mapping[str, Any], judged: Sequence[str]) -> Iterator[str]:
     splits: dict[str, dict[str, float]] = quality.get(task) or {}
-    if not splits:
+    if not splits and not judged:
         yield f"{task}: nothing was measured, as {quality['dataset']} has nothing to judge by"
+    if nothing := [split for split in judged if split not in splits]:
+        yield f"{task}, {' and '.join(nothing)}: nothing was measured, as no picture can be read"
     for split, figures in splits.items():
         if odd := [name for name, value in figures.items() if not math.isfinite(value)]:
             yield f"{task}, {split}: {', '.join(odd)} is no number"
@@ -83,7 +111,7 @@ def _warnings(task: str, quality: Mapping[str, Any]) -> Iterator[str]:
             return
 
 
-def warn(warnings: Sequence[str]) -> None:
+def warn(warnings: Iterable[str]) -> None:
     """Print each on a line of its own."""
     for text in warnings:
         note(f"warning {text}")

@@ -21,7 +21,8 @@ from crossmodal.cli import load
 from crossmodal.datasets import scenes
 from crossmodal.networks.bundle import MANIFEST, open_bundle, seal
 from crossmodal.settings import SHIPPED_BUNDLE
-from crossmodal.training.cli import Judging, evaluate, train
+from crossmodal.training.cli import Judging, train
+from crossmodal.training.evaluating import evaluate
 from crossmodal.training.evaluation import evaluate as evaluate_bundle
 from crossmodal.training.telling import how_to_serve, warnings_of
 from tests.waiting import until

@@ -181,7 +181,7 @@ def test_minutes_go_on_counting_after_a_stop() -> None:
 class Broken:
     """A data set of which some, or all, pictures cannot be read."""
 
-    name, judged, grounded, problems = "broken", (), False, ()
+    name, judged, grounded, problems, digest = "broken", (), False, (), "broken"
 
     def size(self, split: str) -> int:
         return 16
@@ -206,8 +206,8 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_trained_on() -> None:
 def test_a_batch_of_broken_pictures_takes_the_next_one_that_is_not() -> None:
     source = Source(Broken(1), side=64, size=2, seed=1)  # type: ignore[arg-type]
     batch = source.batch(1)  # of numbers 2 and 3, which are both broken
-    assert len(batch.texts) == 1
-    assert batch.skipped == ("2.jpg: truncated", "3.jpg: truncated")
+    assert len(batch.texts) == 2  # 4 and 8
+    assert batch.skipped == tuple(f"{i}.jpg: truncated" for i in (2, 3, 1, 2, 3))
 
 
 def test_a_data_set_without_a_readable_picture_ends_the_run() -> None:

@@ -20,7 +20,7 @@ SPLIT_SEEDS = {TRAIN: 0, "seen": 1, "heldout": 2}
 class Scenes:
     """Scenes of one to three objects; `train` and `seen` never hold a held-out combination."""
 
-    name = "scenes"
+    name = digest = "scenes"
     judged: tuple[str, ...] = ("seen", "heldout")
     grounded = True
     problems: tuple[str, ...] = ()

@@ -1,0 +1,41 @@
+"""How much of what captions say a vocabulary knows."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from crossmodal.text.tokens import tokenize
+
+NAMED = 5  # unknown words that are told
+FEW = 0.5  # of what is said; below it, a model cannot learn what captions mean
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Of so many different words `known` are known, and of all that is said so large a `share`."""
+
+    words: int
+    known: int
+    share: float
+    unknown: tuple[str, ...]  # the most frequent ones
+
+    @classmethod
+    def of(cls, vocabulary: Collection[str], texts: Iterable[str]) -> Self:
+        counts = Counter(token for text in texts for token in tokenize(text))
+        unknown = Counter({w: count for w, count in counts.items() if w not in vocabulary})
+        said = max(1, counts.total())
+        most = tuple(word for word, _ in unknown.most_common(NAMED))
+        known = len(counts) - len(unknown)
+        return cls(len(counts), known, 1 - unknown.total() / said, most)
+
+    @property
+    def is_poor(self) -> bool:
+        return self.share < FEW
+
+    def __str__(self) -> str:
+        told = f"{self.known} of the {self.words} words of the captions have vectors"
+        if not self.unknown:
+            return told
+        more = ", …" if self.words - self.known > len(self.unknown) else ""
+        return f"{told}, {self.share:.1%} of all that is said; not {', '.join(self.unknown)}{more}"

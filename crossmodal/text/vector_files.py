@@ -1,0 +1,228 @@
+"""Files of word vectors, as they are handed around: which format one is in, and its rows.
+
+    word2vec, binary   "3000000 300\n", then of each word b"word " and float32 numbers
+    word2vec, text     "71291 200\n", then of each word "word 0.1 -0.2 …\n"; fastText's .vec too
+    GloVe              the same without the first line
+
+Each also with gzip. One row that is of no use is skipped and counted; a file in which they are
+the rule is refused, and so is every other format, by its name.
+"""
+
+import gzip
+import io
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossmodal.errors import DataInvalid, described
+
+COMMON = 500_000  # words of a large file that are read; the rest occur next to never
+HEAD = 1 << 18  # bytes by which the format is told
+LOOKED_AT = 5  # rows of them
+LONGEST = 1 << 20  # bytes of a line of text
+LONGEST_WORD = 4_096
+MOST_NUMBERS = 16_384  # of a word
+
+GZIP = b"\x1f\x8b"
+BOM = b"\xef\xbb\xbf"
+_COUNTS = re.compile(rb"[ \t]*(\d+)[ \t]+(\d+)[ \t\r]*\n")
+# What else people have, by its first bytes.
+STRANGERS = {
+    b"\xba\x16\x4f\x2f": "a model of fastText: take its vectors as text, in a .vec file",
+    b"\x80": "a pickle, as gensim saves a model: have it write them by save_word2vec_format",
+    b"PK\x03\x04": "a zip archive: unpack it, and give a file that was in it",
+    b"\x93NUMPY": "an array of NumPy, which holds no words",
+    b"BZh": "compressed with bzip2: unpack it",
+    b"\xfd7zXZ": "compressed with xz: unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it",
+    b"7z\xbc\xaf": "a 7z archive: unpack it",
+    b"\x89HDF": "a file of HDF5",
+    b"SQLite format 3": "a database of SQLite, as Magnitude's are",
+    b"PAR1": "a file of Parquet",
+    b"\xff\xfe": "text in UTF-16: save it as UTF-8",
+    b"<": "a page of HTML or XML",
+    b"{": "JSON",
+}
+READ = "word2vec's binary or text format, fastText's .vec and GloVe's text are read, also with gzip"
+
+Row = tuple[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Words with their vectors, float32 (V, D), in the file's order, and what was skipped."""
+
+    words: list[str]
+    matrix: NDArray[np.float32]
+    problems: tuple[str, ...] = ()
+
+
+def read_vectors(path: Path, wanted: Collection[str] | None = None) -> Found:
+    """The vectors in `path` of the `wanted` words, or of all. Raises `DataInvalid`."""
+    with _opened(path) as file:
+        rows = _Rows(file, wanted)
+        words, vectors = [], []
+        for word, vector in rows:
+            words.append(word)
+            vectors.append(vector)
+    bad = sum(rows.skipped.values())
+    if not rows.count or 2 * bad > rows.count:
+        why = f" ({'; '.join(rows.problems())})" if bad else ""
+        raise DataInvalid(f"{path} is no file of word vectors{why}: {READ}")
+    matrix = np.array(vectors, np.float32).reshape(len(words), rows.dim)
+    return Found(words, matrix, tuple(rows.problems()))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(len(GZIP)) == GZIP
+            raw.seek(0)
+            if not packed:
+                yield raw
+                return
+            with gzip.open(raw) as unpacked:
+                yield cast(BinaryIO, io.BufferedReader(unpacked))
+    except (OSError, EOFError, zlib.error) as e:
+        raise DataInvalid(f"{path} cannot be read: {described(e)}") from e
+    except _Refused as e:
+        raise DataInvalid(f"{path} {e}: {READ}") from e
+
+
+class _Refused(Exception):
+    """What the file is, or what is wrong with it, to follow its name."""
+
+
+class _Rows:
+    """The rows of a file, each word once, and a count of those that are of no use."""
+
+    def __init__(self, file: BinaryIO, wanted: Collection[str] | None) -> None:
+        self._file = file
+        self._wanted = wanted
+        self.skipped: Counter[str] = Counter()
+        self.count = 0
+        head = file.read(HEAD)
+        self._told, self.dim, self._is_text = _format(head.removeprefix(BOM))
+        file.seek(len(BOM) if head.startswith(BOM) else 0)
+
+    def problems(self) -> list[str]:
+        """What was skipped, and what is not there."""
+        found = [f"{count} {_row(count)} skipped: {why}" for why, count in self.skipped.items()]
+        if self.count < min(self._told or 0, COMMON):
+            found.append(f"it ends after {self.count} of the {self._told} words that it says")
+        return found
+
+    def __iter__(self) -> Iterator[Row]:
+        if self._told is not None:
+            self._file.readline(LONGEST)
+        seen = set()
+        for raw, numbers in self._of_text() if self._is_text else self._of_bytes():
+            self.count += 1
+            word = self._word(raw)
+            if word is None or word in seen or not (self._wanted is None or word in self._wanted):
+                continue
+            vector = self._vector(numbers)
+            if vector is not None:
+                seen.add(word)
+                yield word, vector
+
+    def _word(self, raw: bytes) -> str | None:
+        try:
+            return unicodedata.normalize("NFC", raw.decode())
+        except UnicodeDecodeError:
+            self.skipped["a word that is not UTF-8"] += 1
+            return None
+
+    def _vector(self, numbers: bytes | list[bytes]) -> NDArray[np.float32] | None:
+        try:
+            if isinstance(numbers, bytes):
+                vector = np.frombuffer(numbers, "<f4")
+            else:
+                with np.errstate(over="ignore"):  # what is too large is infinite, and no number
+                    vector = np.array([float(number) for number in numbers]).astype(np.float32)
+            if len(vector) == self.dim and np.isfinite(vector).all():
+                return vector
+        except ValueError:
+            pass
+        self.skipped[f"not {self.dim} finite numbers"] += 1
+        return None
+
+    def _of_text(self) -> Iterator[tuple[bytes, list[bytes]]]:
+        while self.count < COMMON and (line := self._file.readline(LONGEST)):
+            fields = line.split()
+            if fields:  # a word may hold spaces: the numbers are counted from the end
+                at = max(1, len(fields) - self.dim)
+                yield b" ".join(fields[:at]), fields[at:]
+
+    def _of_bytes(self) -> Iterator[tuple[bytes, bytes]]:
+        told = self._told or 0
+        size = 4 * self.dim
+        while self.count < min(told, COMMON):
+            word = self._bytes_of_word()
+            numbers = self._file.read(size)
+            if len(numbers) < size:
+                raise _Refused(f"ends after {self.count} of the {told} words that it says it has")
+            yield word, numbers
+
+    def _bytes_of_word(self) -> bytes:
+        word = bytearray()
+        while (byte := self._file.read(1)) not in (b" ", b""):
+            word += byte
+            if len(word) > LONGEST_WORD:
+                raise _Refused(f"has no word where number {self.count + 1} should begin")
+        return bytes(word).lstrip(b"\n")
+
+
+def _format(head: bytes) -> tuple[int | None, int, bool]:
+    """How many words a file says it has, if it does; numbers a word; whether they are text."""
+    for magic, what in STRANGERS.items():
+        may_be_a_word = magic.isascii() and magic.decode().isprintable()
+        if head.startswith(magic) and not (may_be_a_word and _numbers_of(head)):
+            raise _Refused(f"is {what}")
+    counts = _COUNTS.match(head)
+    dim = _numbers_of(head[counts.end() :], least=1) if counts else _numbers_of(head)
+    if counts is None:
+        if not dim:
+            raise _Refused("is no file of word vectors, as far as its first bytes tell")
+        return None, dim, True
+    told, said = int(counts[1]), int(counts[2])
+    if not 0 < said <= MOST_NUMBERS:
+        raise _Refused(f"says that a word has {said} numbers, not 1 to {MOST_NUMBERS}")
+    if dim and dim != said:
+        raise _Refused(f"says that a word has {said} numbers, and its words have {dim}")
+    return told, said, bool(dim)
+
+
+def _numbers_of(head: bytes, least: int = 2) -> int:
+    """How many numbers follow a word in the first rows of a text; 0 where it is none."""
+    lines = head.split(b"\n")
+    whole = lines[:-1] if len(lines) > 1 and lines[-1] else lines
+    rows = [line.split() for line in whole[: LOOKED_AT + 1] if line.strip()]
+    found = Counter(count for row in rows if (count := _numbers(row)) >= least)
+    return found.most_common(1)[0][0] if found else 0
+
+
+def _numbers(row: list[bytes]) -> int:
+    """Numbers at the end of a row that begins with a word."""
+    count = 0
+    for field in reversed(row[1:]):
+        try:
+            float(field)
+        except ValueError:
+            break
+        count += 1
+    return count
+
+
+def _row(count: int) -> str:
+    return "row is" if count == 1 else "rows are"

@@ -1,0 +1,115 @@
+"""What is refused before anything is trained, as it could only fail later."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from crossmodal.datasets.base import TRAIN, Dataset
+from crossmodal.errors import InvalidSetting
+from crossmodal.networks.bundle import WORDS
+from crossmodal.networks.picture_vae import NORM_GROUPS
+from crossmodal.text.bert import WEIGHTS as BERT_WEIGHTS
+from crossmodal.text.bert import BertVectors
+from crossmodal.text.coverage import Coverage
+from crossmodal.text.word2vec import load_vectors
+from crossmodal.training.checkpoint import refuse_unfinished
+from crossmodal.training.inheritance import check_captioner, check_drawing
+from crossmodal.training.stages import STAGES, Options, Run, captioner_config, drawing_config
+
+
+def check(o: Options, out: Path, stages: Sequence[str], resume: bool) -> None:
+    """Refuse what could only fail later, before a data set is opened or a file is touched.
+
+    Raises `InvalidSetting` or `CheckpointMismatch`.
+    """
+    if o.width % NORM_GROUPS:
+        raise InvalidSetting(f"--width {o.width}: give a multiple of {NORM_GROUPS}")
+    _check_text(o.text)
+    if o.words and not o.words.is_file():
+        raise InvalidSetting(f"--words {o.words}: there is no such file")
+    if "word2vec" not in stages:
+        require_words(out)
+    if o.start_from:
+        _check_origin(o.start_from, stages)
+    for stage in stages:
+        if not resume:
+            refuse_unfinished(out / f"{stage}.checkpoint")
+    if "word2vec" in stages and not (resume or o.start_from):
+        _refuse_new_words(out, stages)
+
+
+def _check_origin(origin: Path, stages: Sequence[str]) -> None:
+    made = [f"{s}.{kind}" for s in stages if s != "word2vec" for kind in ("json", "safetensors")]
+    for name in (WORDS, *made):
+        if not (origin / name).is_file():
+            raise InvalidSetting(f"--start-from {origin}: there is no {name} in it")
+
+
+def _refuse_new_words(out: Path, stages: Sequence[str]) -> None:
+    """Raise `InvalidSetting` where models would be left with other words than they know."""
+    made = [s for s in ("txt2img", "img2txt") if (out / STAGES[s].made).is_file()]
+    if not made:
+        return
+    if len(stages) == 1:
+        raise InvalidSetting(
+            f"{out} holds {' and '.join(made)} that know its words: choose another --out for new "
+            "words"
+        )
+    what = "bundle" if len(made) == 2 else made[0]
+    raise InvalidSetting(
+        f"{out} holds a trained {what} already: --resume goes on with it, or choose another --out"
+    )
+
+
+def _check_text(text: str) -> None:
+    kind, _, folder = text.partition(":")
+    if kind not in ("word2vec", "bert") or text == "bert":
+        raise InvalidSetting(f"--text {text!r}: choose word2vec or bert:DIR")
+    if kind == "bert" and not (Path(folder).expanduser() / BERT_WEIGHTS).is_file():
+        raise InvalidSetting(
+            f"--text {text}: there is no {BERT_WEIGHTS} in it; weights in several files must be "
+            "saved as one"
+        )
+
+
+def check_decoder(options: Options, data: Dataset) -> None:
+    """Raise `InvalidSetting` where the decoder needs boxes, and the data set has none."""
+    if options.decoder == "scene" and not data.grounded:
+        raise InvalidSetting(f"--decoder scene needs boxes; {data.name} has none")
+
+
+def check_start(run: Run, stages: Sequence[str]) -> None:
+    """Refuse weights to begin with that do not fit what `run` trains, nor know what is said.
+
+    Raises `InvalidSetting`.
+    """
+    origin = run.options.start_from
+    if origin is None:
+        return
+    if "txt2img" in stages:
+        check_drawing(drawing_config(run, _word_dim(run, origin, stages)), origin)
+    if "img2txt" in stages:
+        check_captioner(captioner_config(run), origin)
+
+
+def _word_dim(run: Run, origin: Path, stages: Sequence[str]) -> int:
+    """How many numbers a word has for the model that draws."""
+    kind, _, folder = run.options.text.partition(":")
+    if kind == "bert":
+        return BertVectors(Path(folder).expanduser()).dim
+    if "word2vec" not in stages and (origin / WORDS).read_bytes() != (run.out / WORDS).read_bytes():
+        raise InvalidSetting(
+            f"--start-from {origin}: its txt2img reads other vectors than those in {run.out}: "
+            f"run `crossmodal train word2vec --start-from {origin}` first, or all"
+        )
+    vectors = load_vectors(origin / WORDS)
+    if not Coverage.of(set(vectors.words), run.data.texts(TRAIN, run.seed)).known:
+        raise InvalidSetting(
+            f"--start-from {origin}: of the captions of {run.data.name} it knows no word"
+        )
+    return vectors.dim
+
+
+def require_words(out: Path) -> None:
+    """Raise `InvalidSetting` when there are no word vectors in `out` yet."""
+    if not (out / WORDS).is_file():
+        raise InvalidSetting(f"{out} has no {WORDS}: run `crossmodal train word2vec` first, or all")

@@ -1,0 +1,94 @@
+"""Weights that a run begins with: what an earlier model leaves to one that is to be trained."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from crossmodal.errors import BundleInvalid, InvalidSetting
+from crossmodal.networks.captioner import Captioner, CaptionerConfig
+from crossmodal.networks.drawing import DrawingConfig, build
+
+OF_WORDS = ("decoder.embed.weight", "decoder.out.1.weight", "decoder.out.1.bias")  # a row a word
+
+
+def check_drawing(config: DrawingConfig, origin: Path) -> None:
+    """Raise `InvalidSetting` where the drawing model in `origin` has not the shape of `config`."""
+    with torch.device("meta"):
+        model = build(config)
+    _check(model, asdict(config), origin, "txt2img")
+
+
+def check_captioner(config: CaptionerConfig, origin: Path) -> None:
+    """Raise `InvalidSetting` where the captioner in `origin` has not the shape of `config`,
+    whatever its words are."""
+    with torch.device("meta"):
+        model = Captioner(config)
+    _check(model, asdict(config), origin, "img2txt")
+
+
+def _check(model: nn.Module, config: dict[str, Any], origin: Path, stage: str) -> None:
+    ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    theirs = _shapes(origin / f"{stage}.safetensors")
+    if stage == "img2txt":
+        ours, theirs = (_without_words(shapes) for shapes in (ours, theirs))
+    if ours == theirs:
+        return
+    its, wanted = _read_json(origin / f"{stage}.json"), json.loads(json.dumps(config))
+    told = [
+        f"{name} {its.get(name)}, not {value}"
+        for name, value in wanted.items()
+        if its.get(name) != value and name not in ("words", "edge_gain")
+    ]
+    why = f" ({'; '.join(told)})" if told else ""
+    raise InvalidSetting(
+        f"--start-from {origin}: its {stage} is built otherwise{why}: give the options that it "
+        "was trained with"
+    )
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as e:
+        raise BundleInvalid(f"{path} cannot be read: {e}") from e
+
+
+def _without_words(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {name: shape[1:] if name in OF_WORDS else shape for name, shape in shapes.items()}
+
+
+def take_over(model: Captioner, origin: Path) -> int:
+    """Fill `model` from the captioner in `origin`, whose words may be others; how many it knows.
+
+    What it knows of a word goes with the word; new words keep their fresh weights.
+    """
+    places = {word: i for i, word in enumerate(_read_json(origin / "img2txt.json")["words"])}
+    shared = [(i, places[word]) for i, word in enumerate(model.config.words) if word in places]
+    mine, its = (torch.tensor(rows, dtype=torch.long) for rows in zip(*shared, strict=True))
+    path = origin / "img2txt.safetensors"
+    try:
+        weights = load_file(path)
+        for name in OF_WORDS:
+            rows = model.state_dict()[name].clone()
+            rows[mine] = weights[name][its].float()
+            weights[name] = rows
+        model.load_state_dict(weights)
+    except (SafetensorError, RuntimeError, LookupError, OSError) as e:
+        raise BundleInvalid(f"{path} does not fit: {str(e).splitlines()[0]}") from e
+    return len(shared)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        found.get("words")
+    except (OSError, ValueError, AttributeError) as e:
+        raise BundleInvalid(f"{path} cannot be read: {e}") from e
+    return found
