@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +307,15 @@ def test_a_signal_that_comes_twice_at_once_is_said_once(monkeypatch: pytest.Monk
             signal.raise_signal(signal.SIGTERM)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is heard, also in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_judging_that_is_told_to_end_leaves_the_bundle(
     world: Path, monkeypatch: pytest.MonkeyPatch, number: int
