@@ -80,7 +80,7 @@ def until_quiet() -> float:
     begun = last = time.monotonic()
     spent = busy_s()
     while time.monotonic() - last < QUIET_S:
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two polls: no event tells that a process computes no more
         now = busy_s()
         if now - spent > 0.02:  # more than its beat and its connections take
             spent, last = now, time.monotonic()

@@ -21,9 +21,7 @@ ENDINGS = {
 }  # fmt: skip
 COCOS = re.compile(r"\d{12}")  # how COCO names pictures by numbers that no two of them share
 SAME = {".jpeg": ".jpg", ".jpe": ".jpg", ".tiff": ".tif"}
-NAMED, BELOW, FLAT = range(
-    3
-)  # what a name says of a folder: it fits, more is needed, it is not there
+NAMED, BELOW, FLAT = range(3)  # a folder in a name fits, is more than it says, or is not there
 
 Parts = tuple[str, ...]
 _Rank = tuple[int, int, int]  # NAMED, BELOW or FLAT; the folder's place among its own; likeness

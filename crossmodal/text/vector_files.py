@@ -28,9 +28,9 @@ from crossmodal.errors import DataInvalid, described
 COMMON = 500_000  # words of a large file that are read; the rest occur next to never
 HEAD = 1 << 18  # bytes by which the format is told
 LOOKED_AT = 5  # rows of them
-LONGEST = 1 << 20  # bytes of a line of text
-LONGEST_WORD = 4_096
-MOST_NUMBERS = 16_384  # of a word
+MAX_LINE = 1 << 20  # bytes of a line of text
+MAX_WORD = 4_096
+MAX_NUMBERS = 16_384  # of a word
 
 GZIP = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
@@ -124,7 +124,7 @@ class _Rows:
 
     def __iter__(self) -> Iterator[Row]:
         if self._told is not None:
-            self._file.readline(LONGEST)
+            self._file.readline(MAX_LINE)
         seen = set()
         for raw, numbers in self._of_text() if self._is_text else self._of_bytes():
             self.count += 1
@@ -158,7 +158,7 @@ class _Rows:
         return None
 
     def _of_text(self) -> Iterator[tuple[bytes, list[bytes]]]:
-        while self.count < COMMON and (line := self._file.readline(LONGEST)):
+        while self.count < COMMON and (line := self._file.readline(MAX_LINE)):
             fields = line.split()
             if fields:  # a word may hold spaces: the numbers are counted from the end
                 at = max(1, len(fields) - self.dim)
@@ -178,7 +178,7 @@ class _Rows:
         word = bytearray()
         while (byte := self._file.read(1)) not in (b" ", b""):
             word += byte
-            if len(word) > LONGEST_WORD:
+            if len(word) > MAX_WORD:
                 raise _Refused(f"has no word where number {self.count + 1} should begin")
         return bytes(word).lstrip(b"\n")
 
@@ -196,8 +196,8 @@ def _format(head: bytes) -> tuple[int | None, int, bool]:
             raise _Refused("is no file of word vectors, as far as its first bytes tell")
         return None, dim, True
     told, said = int(counts[1]), int(counts[2])
-    if not 0 < said <= MOST_NUMBERS:
-        raise _Refused(f"says that a word has {said} numbers, not 1 to {MOST_NUMBERS}")
+    if not 0 < said <= MAX_NUMBERS:
+        raise _Refused(f"says that a word has {said} numbers, not 1 to {MAX_NUMBERS}")
     if dim and dim != said:
         raise _Refused(f"says that a word has {said} numbers, and its words have {dim}")
     return told, said, bool(dim)

@@ -33,7 +33,7 @@ class Own(Model):
 
     def run(self, batch: Batch):
         for step in range(1, 5):
-            time.sleep(0.05)
+            time.sleep(0.05)  # in place of a large model's computing
             batch.step(step, 4)
             if step == 3 and any("poison" in r.params.prompt for r in batch):
                 self.suffer()

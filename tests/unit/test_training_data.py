@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
 from crossmodal.datasets.registry import open_dataset
 from crossmodal.datasets.scenes import Scenes
@@ -31,23 +29,16 @@ from crossmodal.training.inheritance import OF_WORDS, take_over
 from crossmodal.training.loop import Budget
 from crossmodal.training.pictures import draw_grid
 from crossmodal.training.stages import Options, Run, train_img2txt, train_words
+from tests.unit.test_train_command import COCO, ENV, invoke
 from tests.waiting import until
 
-COCO = Path(__file__).parents[1] / "data" / "coco"
 SMALL = ("--batch", "2", "--side", "32", "--grids", "2,4", "--width", "16", "--caption-side", "32",
          "--caption-stages", "1", "--judged", "2")  # fmt: skip
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(autouse=True)
 def single_threaded() -> None:
     torch.set_num_threads(1)
-
-
-def invoke(command: Any, *args: str) -> Any:
-    app = typer.Typer(add_completion=False)
-    app.command()(command)
-    return CliRunner().invoke(app, list(args))
 
 
 def train(data: Path, out: Path, *args: str) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
@@ -19,13 +19,14 @@ from crossmodal.unknown import check_fields
 from producer.gateway import attached
 from producer.gateway.body import built, check_once, json_of, named_as, taking
 from producer.gateway.caller import Caller, UrlsOf
-from producer.gateway.openai.errors import TAG, body_of, documented
+from producer.gateway.openai.errors import TAG, body_of
 from producer.gateway.openai.models import MODELS_S, model_named, schema_of
+from producer.gateway.openai.routes import answering
 from producer.gateway.pictures import SQUARE, params_of
 from producer.gateway.problems import fault_of
 from producer.gateway.requests import REQUESTS, Closed, JobRequest
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.streams import EVENTS, KEEPALIVE, counted
+from producer.gateway.streams import KEEPALIVE
 from producer.gateway.webhooks import origin_of
 from producer.handle import result_of
 
@@ -136,20 +137,10 @@ SCHEMA = taking(ChatRequest, {"model": "scenes", "messages": [{"role": "user", "
         {"type": "text", "text": "What is in this picture?"},
         {"type": "image_url", "image_url": {"url": SQUARE}},
     ]}]})  # fmt: skip
-ANSWERS: dict[int | str, dict[str, Any]] = {200: {
-    "model": ChatResponse, "content": EVENTS,
-    "description": "The captions; or, with `stream`, chunks of them.",
-}}  # fmt: skip
+STREAMED = "The captions; or, with `stream`, chunks of them."
 
 
-@router.post(
-    "/chat/completions", response_model=ChatResponse, openapi_extra=SCHEMA,
-    responses=documented(410) | ANSWERS, dependencies=[Depends(counted)],
-)  # fmt: skip
-@router.post(
-    "/v1/chat/completions", response_model=ChatResponse, openapi_extra=SCHEMA,
-    responses=documented(410) | ANSWERS, dependencies=[Depends(counted)],
-)  # fmt: skip
+@answering(router, "/chat/completions", ChatResponse, STREAMED, SCHEMA)
 async def complete(
     request: Request, key: Caller, services: ServicesOf, urls: UrlsOf,
     wanted: Annotated[ChatRequest, json_of(ChatRequest)],

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -23,10 +23,11 @@ from producer.gateway.body import check_once, json_of, named_as, taking
 from producer.gateway.caller import Caller, UrlsOf
 from producer.gateway.openai.errors import TAG, body_of, documented
 from producer.gateway.openai.models import MODELS_S, model_named, schema_of
+from producer.gateway.openai.routes import answering
 from producer.gateway.pictures import base64_of, preview_of
 from producer.gateway.problems import fault_of
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.streams import EVENTS, KEEPALIVE, counted
+from producer.gateway.streams import KEEPALIVE
 from producer.gateway.webhooks import origin_of
 from producer.handle import result_of
 
@@ -107,20 +108,10 @@ class ImagesResponse(BaseModel):
 
 EXAMPLE = {"model": "gpt-image-1", "prompt": "a red circle", "n": 1, "seed": 7}
 SCHEMA = taking(ImagesRequest, EXAMPLE)
-STREAMED: dict[int | str, dict[str, Any]] = {200: {
-    "model": ImagesResponse, "content": EVENTS,
-    "description": "The pictures; or, with `stream`, events, of which the last have them.",
-}}  # fmt: skip
+STREAMED = "The pictures; or, with `stream`, events, of which the last have them."
 
 
-@router.post(
-    "/images/generations", response_model=ImagesResponse, openapi_extra=SCHEMA,
-    responses=documented(410) | STREAMED, dependencies=[Depends(counted)],
-)  # fmt: skip
-@router.post(
-    "/v1/images/generations", response_model=ImagesResponse, openapi_extra=SCHEMA,
-    responses=documented(410) | STREAMED, dependencies=[Depends(counted)],
-)  # fmt: skip
+@answering(router, "/images/generations", ImagesResponse, STREAMED, SCHEMA)
 async def generate(
     request: Request, key: Caller, services: ServicesOf, urls: UrlsOf,
     wanted: Annotated[ImagesRequest, json_of(ImagesRequest)],

@@ -27,6 +27,7 @@ from made.models import (
 from made.types import File
 
 TOKEN = os.environ["CROSSMODAL_API_KEY"]
+WAIT_S = 60
 client = AuthenticatedClient(base_url=os.environ["CROSSMODAL_URL"], token=TOKEN)
 full = AuthenticatedClient(base_url=os.environ["FULL_URL"], token=TOKEN)
 stranger = AuthenticatedClient(base_url=os.environ["CROSSMODAL_URL"], token="cm_nobody_0")
@@ -39,8 +40,10 @@ def draw(prompt: str = "a fox", **fields: Any) -> Txt2ImgRequest:
 
 def until(job: JobView | Problem | None, *states: JobState) -> JobView:
     assert isinstance(job, JobView), job
+    deadline = time.monotonic() + WAIT_S
     while job.state not in states:
-        time.sleep(0.2)
+        assert time.monotonic() < deadline, job
+        time.sleep(0.2)  # between two polls
         job = jobs_look.sync(job.id, client=client)
         assert isinstance(job, JobView), job
     return job

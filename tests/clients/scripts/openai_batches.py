@@ -20,7 +20,7 @@ def ended(batch_id: str) -> object:
     deadline = time.monotonic() + 120
     while (batch := client.batches.retrieve(batch_id)).status not in ENDED:
         assert time.monotonic() < deadline, batch
-        time.sleep(0.2)
+        time.sleep(0.2)  # between two polls
     return batch
 
 

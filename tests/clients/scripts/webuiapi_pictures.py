@@ -23,7 +23,7 @@ def until(found: Callable[[], Any]) -> Any:
     while time.monotonic() < limit:
         if answer := found():
             return answer
-        time.sleep(0.1)
+        time.sleep(0.1)  # between two polls
     raise AssertionError("it did not happen")
 
 

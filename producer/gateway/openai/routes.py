@@ -1,0 +1,32 @@
+"""Routes that some clients of OpenAI's API call with `/v1` before them, and some without."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel
+
+from producer.gateway.openai.errors import documented
+from producer.gateway.streams import EVENTS, counted
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def answering(
+    router: APIRouter, path: str, answer: type[BaseModel], said: str, body: dict[str, Any]
+) -> Callable[[F], F]:
+    """Have a function answer at both paths, with an `answer` or with events, as is `said`.
+
+    Its caller holds a connection open, which is counted.
+    """
+    found = {"model": answer, "content": EVENTS, "description": said}
+
+    def both(function: F) -> F:
+        for whole in (path, f"/v1{path}"):
+            router.post(
+                whole, response_model=answer, openapi_extra=body,
+                responses=documented(410) | {200: found}, dependencies=[Depends(counted)],
+            )(function)  # fmt: skip
+        return function
+
+    return both
