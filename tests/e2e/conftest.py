@@ -4,12 +4,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from producer import Client
+from tests.browser import running_browser
 from tests.conftest import settings_of, stack_environment
 from tests.servers import Server, start_server
 
 LEASE_S = 3.0
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser() as browser:
+        yield browser
 
 
 @pytest.fixture

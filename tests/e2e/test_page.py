@@ -10,7 +10,6 @@ import pytest
 from playwright.sync_api import APIResponse, Browser, Page, Route, expect
 
 from producer import Client
-from tests.browser import running_browser
 from tests.conftest import IN_HAND, RunningStack
 from tests.gateway import Gateway, running_gateway
 from tests.page import PROMPT, draw, is_in, opened, submitted
@@ -23,12 +22,6 @@ def gateway(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> It
     folder = tmp_path_factory.mktemp("page")
     with running_gateway(stack.env, folder, "--flower", "http://127.0.0.1:5555") as gateway:
         yield gateway
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

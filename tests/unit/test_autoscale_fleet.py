@@ -309,6 +309,14 @@ def test_the_workers_get_a_device_a_port_and_as_long_as_their_longest_job(
 # -- a whole scaler ---------------------------------------------------------------------
 
 
+def test_for_jobs_of_a_paused_queue_no_worker_is_wanted(client: Client, demand: Demand) -> None:
+    client.txt2img("a red circle")
+    client.pause("txt2img")
+    assert of(demand, "txt2img").waiting == 0
+    client.resume("txt2img")
+    assert of(demand, "txt2img").waiting == 1
+
+
 def test_a_scaler_that_loses_redis_keeps_what_it_has_and_goes_on_later(
     settings: Settings, tmp_path: Path, fleet: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -115,6 +115,13 @@ def test_queues_are_told_as_they_are_now(client: Client) -> None:
     )  # fmt: skip
 
 
+def test_a_queue_that_is_paused_is_told(client: Client) -> None:
+    client.pause("txt2img")
+    found = scrape(client)
+    assert value(found, "crossmodal_queue_paused", queue="txt2img") == 1
+    assert value(found, "crossmodal_queue_paused", queue="img2txt") == 0
+
+
 def test_attempts_after_the_first_are_counted(client: Client) -> None:
     attempt = started(client)
     client.run(client.ledger.release(attempt, Failure.of(InferenceFailed("it broke")), counts=True))

@@ -113,6 +113,22 @@ def test_messages_of_plain_celery_are_seen_to_wait_too(device: Device) -> None:
     asyncio.run(device.keep_until(lambda residents: residents.loading == ["b"]))
 
 
+def test_a_queue_that_is_paused_is_taken_from_again_once_it_is_resumed(
+    device: Device, ledger: Ledger
+) -> None:
+    ledger.runner.run(ledger.calls.pause("txt2img.a"))
+    asyncio.run(device.keep_until(lambda residents: residents.taken == frozenset()))
+    ledger.runner.run(ledger.calls.resume("txt2img.a"))
+    asyncio.run(device.keep_until(lambda residents: residents.taken == {"txt2img.a"}))
+
+
+def test_for_jobs_of_a_paused_queue_no_model_is_loaded(device: Device, ledger: Ledger) -> None:
+    submit(ledger, "first", "b")
+    ledger.runner.run(ledger.calls.pause("txt2img.b"))
+    submit(ledger, "second", "c")
+    asyncio.run(device.keep_until(lambda residents: residents.loading == ["c"]))
+
+
 def test_a_worker_that_drains_claims_no_model(device: Device, ledger: Ledger) -> None:
     submit(ledger, "first", "b")
     looks: list[bool] = []

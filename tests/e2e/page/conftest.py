@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.browser import running_browser
 from tests.page import opened
 from tests.studio import Studio, running_studio
 
@@ -14,12 +13,6 @@ from tests.studio import Studio, running_studio
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     with running_studio(tmp_path_factory.mktemp("studio")) as studio:
         yield studio
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_browser() as browser:
-        yield browser
 
 
 @pytest.fixture
