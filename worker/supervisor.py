@@ -197,7 +197,7 @@ def make_folder(run_dir: Path) -> Path:
     if longest > MAX_SOCKET_PATH:
         raise InvalidSetting(
             f"CROSSMODAL_RUN_DIR={run_dir} is too long: a unix socket in it would have a path of "
-            f"{longest} bytes, {MAX_SOCKET_PATH} are allowed"
+            f"{longest} bytes, {MAX_SOCKET_PATH} are allowed: set it to a folder of a shorter path"
         )
     for above in (run_dir, run_dir.parent):
         if not is_safe(above):
