@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,34 @@ TRAIN = "train"  # the split to train on; a data set says which others it is jud
 
 
 @dataclass(frozen=True)
-class Caption:
-    """One description of a picture.
+class Looks:
+    """How many shapes and colors groundings tell apart."""
 
-    `boxes`, where the data set knows them, is float32 (K, 3): centre x, centre y and
-    radius of the objects as fractions of the side, in the order the text names them.
+    shapes: int
+    colors: int
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """What the K objects of a text are in its picture, in the order the text names them.
+
+    `boxes` is float32 (K, 3): centre x, centre y and radius as fractions of the side. `shapes`
+    and `colors`, int64 (K,), are numbers of the data set's own, as is `ground`, the color of
+    the background.
     """
 
+    boxes: NDArray[np.float32]
+    shapes: NDArray[np.int64]
+    colors: NDArray[np.int64]
+    ground: int
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One description of a picture, with what it speaks of where the data set knows that."""
+
     text: str
-    boxes: NDArray[np.float32] | None = None
+    grounding: Grounding | None = None
 
 
 @dataclass(frozen=True)
@@ -41,12 +60,17 @@ class Dataset(Protocol):
 
     name: str
     judged: tuple[str, ...]  # splits to measure by, never trained on
-    grounded: bool  # whether captions come with boxes
+    looks: Looks | None  # what groundings tell apart; None where captions have none
+    things: tuple[str, ...]  # words that name objects, where the data set knows them
     problems: tuple[str, ...]  # what was found missing or unreadable when it was opened
 
     @property
     def digest(self) -> str:
         """Of its content: the same wherever it lies, another once a caption is changed."""
+        ...
+
+    def roughened(self) -> Self:
+        """The same with pictures that are less clean, where they are rendered."""
         ...
 
     def example(self, split: str, seed: int, index: int) -> Example:

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmodal.datasets.base import TRAIN, Caption, Example
+from crossmodal.datasets.base import TRAIN, Caption, Example, Looks
 from crossmodal.datasets.pictures import Named, Pictures
 from crossmodal.errors import DataInvalid, InvalidImage, described
 from crossmodal.text.tokens import tokenize
@@ -34,7 +35,8 @@ class Entry:
 class CaptionedFiles:
     """A `Dataset` over entries; captions stay in memory, pictures on the disk."""
 
-    grounded = False
+    looks: Looks | None = None
+    things: tuple[str, ...] = ()
 
     def __init__(
         self, kind: str, folder: Path, splits: dict[str, list[Entry]],
@@ -47,6 +49,9 @@ class CaptionedFiles:
         self.judged = tuple(s for s, entries in splits.items() if s != TRAIN and entries)
         self.problems = tuple(dict.fromkeys(map(_writable, problems)))
         self._splits = splits
+
+    def roughened(self) -> Self:
+        return self
 
     @cached_property
     def digest(self) -> str:

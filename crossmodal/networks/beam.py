@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from crossmodal.networks.captioner import END, Captioner
+from crossmodal.networks.captioner import END, Captioner, CaptionerConfig
 
+UNLIMITED = 1_000_000
 AT_ONCE = {"cpu": 4}  # pictures that are encoded at once; on a CPU, more are no faster
 
 
@@ -36,7 +39,8 @@ def search(
     """The best captions of each picture, best first, as many as its limits want.
 
     images uint8 (B, 3, side, side). A beam that reaches `max_words` is cut there. Each picture
-    is searched as if it were alone: one with a smaller width has no more beams than that.
+    is searched as if it were alone: one with a smaller width has no more beams than that. No
+    word is said more often than the model's config has it, or three times in succession.
     `step` is told every few milliseconds how many of at most how many words are found.
     """
 
@@ -58,14 +62,17 @@ def search(
     stay[END] = 0
     steps: list[tuple[Tensor, Tensor]] = []  # of each length: which beams went on, with which word
     last = torch.full_like(too_many, END, dtype=torch.long)
+    said = Said.nothing(model.config, len(images), K, device)
     for length in range(1, longest + 1):
         step(length - 1, longest)
         logits, state = model.decoder.step(last, state, features, keys)
-        added = torch.where(ended[..., None], stay, logits.log_softmax(-1))  # (B, K, V)
+        added = said.limit(logits.log_softmax(-1))  # (B, K, V)
+        added = torch.where(ended[..., None], stay, added)
         scores, index = (scores[..., None] + added).flatten(1).topk(K)
         scores = scores.masked_fill(too_many, float("-inf"))
         beam, last = index // V, index % V  # (B, K)
         steps.append((beam, last))
+        said = said.with_next(beam, last)
         ended = ended.gather(1, beam) | (last == END) | (length >= max_words)
         # A beam only ever gets less likely: those that have ended first are overtaken by none.
         if bool((ended | ~wanted).all()):
@@ -73,6 +80,36 @@ def search(
         state = state.select(beam)
     rows = zip(_words(steps).tolist(), scores.tolist(), limits, strict=True)
     return [_hypotheses(w, s)[: x.count] for w, s, x in rows]
+
+
+@dataclass(frozen=True)
+class Said:
+    """How often each beam has said each word, (B, K, V), and its last two words, (B, K, 2)."""
+
+    counts: Tensor
+    last: Tensor
+    most: Tensor  # (V,)
+
+    @classmethod
+    def nothing(cls, config: CaptionerConfig, B: int, K: int, device: torch.device) -> Self:
+        most = torch.tensor(config.most or [UNLIMITED] * len(config.words), device=device)
+        counts = torch.zeros(B, K, len(config.words), dtype=torch.long, device=device)
+        return cls(counts, torch.full((B, K, 2), END, device=device), most)
+
+    def limit(self, scores: Tensor) -> Tensor:
+        """The scores (B, K, V) of the next word, of none that has been said too often."""
+        thrice = F.one_hot(self.last[..., 1], scores.shape[-1]).bool()  # (B, K, V)
+        thrice &= (self.last[..., 0] == self.last[..., 1])[..., None]
+        barred = thrice | (self.counts >= self.most)
+        barred[..., END] = False
+        return scores.masked_fill(barred, float("-inf"))
+
+    def with_next(self, beam: Tensor, word: Tensor) -> "Said":
+        """After the beams that went on, (B, K), have each said a word, (B, K)."""
+        counts = self.counts.gather(1, beam[..., None].expand_as(self.counts))
+        counts = counts.scatter_add(2, word[..., None], torch.ones_like(word)[..., None])
+        before = self.last.gather(1, beam[..., None].expand_as(self.last))[..., 1]
+        return Said(counts, torch.stack([before, word], -1), self.most)
 
 
 def _words(steps: list[tuple[Tensor, Tensor]]) -> Tensor:

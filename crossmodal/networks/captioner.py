@@ -27,6 +27,7 @@ Depth = Literal[18, 34, 50]
 CellName = Literal["lstm", "gru", "rnn"]
 CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
 DOWNLOAD_TIMEOUT_S = 20
+WORD_DROPOUT = 0.2  # of the words that the next one is learned from: it must look at the picture
 END = 0  # ends a caption, and stands before its first word
 
 
@@ -36,7 +37,8 @@ class CaptionerConfig:
 
     `side` is the height and width of its input, `depth` the ResNet's, `stages` how many of
     its four stages are used: the fewer, the finer the grid that is attended to. Without
-    `attention` the grid is one cell, the mean of the picture.
+    `attention` the grid is one cell, the mean of the picture. `most` is how often each word may
+    be said in a caption.
     """
 
     words: tuple[str, ...]
@@ -45,6 +47,7 @@ class CaptionerConfig:
     stages: int = 3
     cell: CellName = "lstm"
     attention: bool = True
+    most: tuple[int, ...] = ()
     width: int = 256
     embedding: int = 128
     dropout: float = 0.1
@@ -182,11 +185,17 @@ class Captioner(nn.Module):
         for t in range(captions.shape[1]):
             logits, state = self.decoder.step(word, state, features, keys)
             steps.append(logits)
-            word = captions[:, t : t + 1]  # teacher forcing
+            word = self._dropped(captions[:, t : t + 1])  # teacher forcing
         logits = torch.cat(steps, 1)  # (B, T, V)
         loss = F.cross_entropy(logits[keep], captions[keep])
         whole = ((logits.argmax(-1) == captions) | ~keep).all(1).float().mean()
         return loss, whole
+
+    def _dropped(self, word: Tensor) -> Tensor:
+        """In training, some words are not told."""
+        if not self.training:
+            return word
+        return word.masked_fill(torch.rand(word.shape, device=word.device) < WORD_DROPOUT, END)
 
 
 def load_pretrained(model: Captioner) -> None:

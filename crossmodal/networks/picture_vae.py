@@ -37,6 +37,7 @@ class PictureVAEConfig:
     latent: int = 8
     width: int = 64
     questions: int = 8
+    things: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
-"""A text-conditioned variational autoencoder whose latent is where things stand.
+"""A text-conditioned variational autoencoder whose latent is what stands where.
 
-Kingma & Welling 2013 (https://arxiv.org/abs/1312.6114), conditional as in Sohn et al.
-2015. The text fixes what there is: each object slot gets a presence, a color and a mask
-template. The latent leaves open what the text may leave open: place and size of the
-objects (a joint Gaussian whose mean and Cholesky factor the text predicts, so that "left
-of" can correlate two places) and the shade of the background. The decoder is a spatial
+Kingma & Welling 2013 (https://arxiv.org/abs/1312.6114), conditional as in Sohn et al. 2015.
+Its latents are choices, of a shape and a color for each object slot and of a background, the
+place and size of the objects (a joint Gaussian whose mean and Cholesky factor the text
+predicts, so that "left of" can correlate two places), and the shade of the background. The text
+says how likely each choice is: one that it leaves open is made by the noise, never a mixture.
+Training sees the choices, as in Kingma et al. 2014 (https://arxiv.org/abs/1406.5298), and
+learns what they look like: a palette, and a mask template a shape. The decoder is a spatial
 transformer (Jaderberg et al. 2015): picture = background, then each object over it.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,39 +24,55 @@ OUTSIDE = 12.0  # a mask's logit outside its template: -12, coverage 6e-6
 REACH = 1.2  # a template covers 1.2 radii around its object
 MARGIN = 0.01  # between a drawn object and the picture's edge, of the side
 BOX = 3  # numbers that place an object: x, y, radius
+UNLIKELY = 0.1  # choices less likely than this share of the likeliest one are never made
 
 
 @dataclass(frozen=True)
 class SceneVAEConfig:
     """Architecture of a `SceneVAE`; `side` is the height and width of its pictures.
 
-    `edge_gain` steepens the edges of masks when drawing, as training found to be right.
+    `things` are the words that name what it can draw. `edge_gain` steepens the edges of masks
+    when drawing, as training found to be right.
     """
 
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     kind: Literal["scene"] = "scene"
     side: int = 128
     objects: int = 3
+    shapes: int = 10
+    colors: int = 17
     template: int = 48
-    shape_dim: int = 24
     shade_dim: int = 4
     edge_gain: float = 1.0
+    things: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that the text says of a picture (S object slots).
+    """All that the text says of a picture (S object slots, of H shapes and C colors).
 
-    presence (B, S), color (B, S, 3), template logits (B, S, t, t), the Gaussian of the boxes:
-    mean (B, 3S), lower-triangular factor (B, 3S, 3S), and the background slot (B, C).
+    Logits of presence (B, S), shape (B, S, H), color (B, S, C) and background (B, C); of the
+    Gaussian of the boxes the mean (B, 3S) and the lower-triangular factor (B, 3S, 3S); and the
+    background's slot (B, W).
     """
 
     slots: Tensor
     presence: Tensor
+    shape: Tensor
     color: Tensor
-    template: Tensor
+    ground: Tensor
     mean: Tensor
     factor: Tensor
+    ground_slot: Tensor
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Which objects there are, (B, S), their shapes and colors (B, S), the background (B,)."""
+
+    present: Tensor
+    shapes: Tensor
+    colors: Tensor
     ground: Tensor
 
 
@@ -76,36 +95,33 @@ class Planner(nn.Module):
         self.config = config
         self.encoder = TextEncoder(config.text, slots=config.objects + 1)
         self.presence = nn.Linear(width, 1)
-        self.color = nn.Sequential(nn.Linear(width, 64), nn.GELU(), nn.Linear(64, 3))
-        self.shape = nn.Sequential(
-            nn.Linear(width, config.shape_dim),
-            nn.Linear(config.shape_dim, 256), nn.GELU(),
-            nn.Linear(256, config.template**2),
-        )  # fmt: skip
+        self.shape = nn.Linear(width, config.shapes)
+        self.color = nn.Linear(width, config.colors)
+        self.ground = nn.Linear(width, config.colors)
         self.mean = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, BOX))
         self.factor = nn.Sequential(
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, BOX * boxes)
         )
 
     def forward(self, words: Tensor, keep: Tensor) -> Plan:
-        all_slots = self.encoder(words, keep).float()  # (B, S + 1, C)
+        all_slots = self.encoder(words, keep).float()  # (B, S + 1, W)
         with full_precision(words):
             return self._plan(all_slots)
 
     def _plan(self, all_slots: Tensor) -> Plan:
         slots, ground = all_slots[:, :-1], all_slots[:, -1]
         B, S, _ = slots.shape
-        t = self.config.template
         raw = 0.1 * self.factor(slots).view(B, S * BOX, S * BOX)
         spread = F.softplus(raw.diagonal(dim1=1, dim2=2) * 10 - 1) * 0.3 + 0.003
         return Plan(
             slots=slots,
             presence=self.presence(slots).squeeze(-1),
-            color=torch.sigmoid(self.color(slots)),
-            template=self.shape(slots).view(B, S, t, t),
+            shape=self.shape(slots),
+            color=self.color(slots),
+            ground=self.ground(ground),
             mean=(self.mean(slots) * 0.3 + slots.new_tensor([0.5, 0.5, 0.12])).flatten(1),
             factor=raw.tril(-1) + torch.diag_embed(spread),
-            ground=ground,
+            ground_slot=ground,
         )
 
 
@@ -116,7 +132,7 @@ class Localizer(nn.Module):
         super().__init__()
         width = config.text.width
         self.convs = nn.Sequential(
-            nn.Conv2d(3, 32, 5, stride=2, padding=2), nn.GELU(),
+            nn.Conv2d(5, 32, 5, stride=2, padding=2), nn.GELU(),
             nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.GELU(),
             nn.Conv2d(64, 64, 3, padding=1), nn.GELU(),
             nn.Conv2d(64, channels, 3, padding=1),
@@ -130,7 +146,9 @@ class Localizer(nn.Module):
         )
 
     def forward(self, images: Tensor, plan: Plan) -> Posterior:
-        x = self.convs(F.interpolate(images, size=64, mode="area") - 0.5).float()  # (B, C, 16, 16)
+        small = F.interpolate(images, size=64, mode="area")
+        where = _grid(64, images).permute(2, 0, 1).expand(len(images), -1, -1, -1)
+        x = self.convs(torch.cat([small, where], 1) - 0.5).float()  # (B, C, 16, 16)
         with full_precision(images):
             return self._posterior(x, images, plan)
 
@@ -145,7 +163,7 @@ class Localizer(nn.Module):
         offset, log_std = self.refine(torch.cat([plan.slots, seen], -1)).chunk(2, -1)
         place = torch.cat([where, where.new_full((B, S, 1), 0.12)], -1)
         corners = F.interpolate(images, size=4, mode="area").flatten(1)
-        shade, shade_log_std = self.shade(torch.cat([plan.ground, corners], -1)).chunk(2, -1)
+        shade, shade_log_std = self.shade(torch.cat([plan.ground_slot, corners], -1)).chunk(2, -1)
         return Posterior(
             boxes=(place + 0.1 * offset).flatten(1),
             boxes_std=0.02 * torch.exp(log_std.clamp(-4, 1)).flatten(1),
@@ -155,21 +173,26 @@ class Localizer(nn.Module):
 
 
 class SceneVAE(nn.Module):
-    """Text to pictures: `forward` to train on pairs, `sample` to draw from the prior."""
+    """Text to pictures: `reconstruct` to train on pairs, `sample` to draw from the prior."""
 
     def __init__(self, config: SceneVAEConfig) -> None:
         super().__init__()
         self.config = config
         self.planner = Planner(config)
         self.localizer = Localizer(config)
-        self.background = nn.Sequential(
-            nn.Linear(config.text.width + config.shade_dim, 128), nn.GELU(),
-            nn.Linear(128, 64), nn.GELU(), nn.Linear(64, 3),
-        )  # fmt: skip
+        self.palette = nn.Parameter(torch.randn(config.colors, 3) * 0.1)  # logits of RGB
+        self.templates = nn.Parameter(torch.zeros(config.shapes, config.template, config.template))
+        self.contrast = nn.Parameter(torch.zeros(config.colors, config.colors))
+        self.shade = nn.Linear(config.shade_dim, 3, bias=False)
 
     @property
     def latent_dim(self) -> int:
-        return self.config.objects * BOX + self.config.shade_dim
+        return sum(self._noises())
+
+    def _noises(self) -> list[int]:
+        """How many numbers boxes, shade, background, colors and shapes are drawn from."""
+        c = self.config
+        return [c.objects * BOX, c.shade_dim, c.colors, c.objects * c.colors, c.objects * c.shapes]
 
     def sample(self, words: Tensor, keep: Tensor, noise: Tensor) -> Tensor:
         """Pictures (B, 3, side, side) in [0, 1] from standard-normal `noise` (B, latent_dim).
@@ -177,64 +200,92 @@ class SceneVAE(nn.Module):
         Noise scaled by a temperature narrows the spread; zeros give the likeliest picture.
         """
         plan = self.planner(words, keep)
-        boxes_noise, shade = noise.tensor_split([plan.mean.shape[1]], dim=1)
+        boxes_noise, shade, *chances = torch.split(noise, self._noises(), dim=1)
         boxes = plan.mean + (plan.factor @ boxes_noise.unsqueeze(-1)).squeeze(-1)
         boxes = _inside(boxes, self.config.objects)
-        return self.render(plan, boxes, shade, self.config.side, self.config.edge_gain)
+        made = self._chosen(plan, *chances)
+        return self.render(made, boxes, shade, self.config.side, self.config.edge_gain)
+
+    def _chosen(self, plan: Plan, ground: Tensor, colors: Tensor, shapes: Tensor) -> Choices:
+        """What the text leaves open, by noise (B, C), (B, S * C) and (B, S * H)."""
+        on = choose(plan.ground, ground)
+        color = self.color_logits(plan, on)
+        return Choices(
+            present=plan.presence > 0,
+            shapes=choose(plan.shape, shapes.view_as(plan.shape)),
+            colors=choose(color, colors.view_as(color)),
+            ground=on,
+        )
+
+    def color_logits(self, plan: Plan, ground: Tensor) -> Tensor:
+        """Of each object's color (B, S, C): some do not stand out from the background (B,)."""
+        return plan.color + self.contrast[ground][:, None]
 
     def reconstruct(
         self,
         images: Tensor,
         words: Tensor,
         keep: Tensor,
-        known: Tensor | None = None,
-        is_known: Tensor | None = None,
+        made: Choices,
+        known: Tensor,
+        is_known: Tensor,
     ) -> tuple[Tensor, Plan, Posterior]:
         """Encode `images` (B, 3, side, side), sample the posterior and decode it again.
 
-        Where `is_known` (B, S), an object is decoded from its `known` box (B, S, 3) instead.
+        `made` are the picture's choices. Where `is_known` (B, S), an object is decoded from its
+        `known` box (B, S, 3) and not from the posterior.
         """
         plan = self.planner(words, keep)
         q = self.localizer(images, plan)
-        boxes = q.boxes + q.boxes_std * torch.randn_like(q.boxes)
-        if known is not None and is_known is not None:
-            boxes = torch.where(is_known[..., None], known, boxes.view_as(known)).flatten(1)
+        boxes = (q.boxes + q.boxes_std * torch.randn_like(q.boxes)).view_as(known)
+        boxes = torch.where(is_known[..., None], known, boxes).flatten(1)
         shade = q.shade + q.shade_std * torch.randn_like(q.shade)
-        return self.render(plan, boxes, shade, images.shape[-1]), plan, q
+        return self.render(made, boxes, shade, images.shape[-1]), plan, q
 
     def render(
-        self, plan: Plan, boxes: Tensor, shade: Tensor, side: int, edge_gain: float = 1.0
+        self, made: Choices, boxes: Tensor, shade: Tensor, side: int, edge_gain: float = 1.0
     ) -> Tensor:
         """The decoder: boxes (B, 3S) and shade (B, Z) -> pictures (B, 3, side, side)."""
         with full_precision(boxes):
-            return self._rendered(plan, boxes, shade, side, edge_gain)
+            return self._rendered(made, boxes, shade, side, edge_gain)
 
     def _rendered(
-        self, plan: Plan, boxes: Tensor, shade: Tensor, side: int, edge_gain: float
+        self, made: Choices, boxes: Tensor, shade: Tensor, side: int, edge_gain: float
     ) -> Tensor:
-        B, S = plan.presence.shape
-        ground = torch.sigmoid(self.background(torch.cat([plan.ground, shade], -1)))
-        cover = self._masks(plan, boxes.view(B, S, BOX), side, edge_gain)
-        cover = cover * torch.sigmoid(plan.presence)[:, :, None, None]  # (B, S, side, side)
+        B, S = made.shapes.shape
+        ground = torch.sigmoid(self.palette[made.ground] + self.shade(shade))  # (B, 3)
+        color = torch.sigmoid(self.palette[made.colors])  # (B, S, 3)
+        cover = self._masks(made.shapes, boxes.view(B, S, BOX), side, edge_gain)
+        cover = cover * made.present[:, :, None, None]  # (B, S, side, side)
         picture = ground[:, :, None, None].expand(B, 3, side, side)
         for s in range(S):
             alpha = cover[:, s, None]
-            picture = picture + alpha * (plan.color[:, s, :, None, None] - picture)
+            picture = picture + alpha * (color[:, s, :, None, None] - picture)
         return picture
 
-    def _masks(self, plan: Plan, boxes: Tensor, side: int, edge_gain: float) -> Tensor:
+    def _masks(self, shapes: Tensor, boxes: Tensor, side: int, edge_gain: float) -> Tensor:
         """Templates moved to their boxes: coverage (B, S, side, side) in [0, 1]."""
         B, S, _ = boxes.shape
         zoom = 1 / (boxes[..., 2:].clamp_min(0.02) * REACH)  # (B, S, 1)
         shift = (-boxes[..., :2] * zoom)[:, :, None, None]
         local = _grid(side, boxes) * zoom[:, :, None, None] + shift  # (B, S, side, side, 2)
-        t = plan.template.shape[-1]
+        templates = self.templates[shapes.flatten()][:, None]  # (B * S, 1, t, t)
         logits = F.grid_sample(
-            plan.template.view(B * S, 1, t, t) + OUTSIDE,
-            local.view(B * S, side, side, 2),
-            align_corners=False,
+            templates + OUTSIDE, local.view(B * S, side, side, 2), align_corners=False
         )
         return torch.sigmoid(edge_gain * (logits - OUTSIDE)).view(B, S, side, side)
+
+
+def choose(logits: Tensor, noise: Tensor) -> Tensor:
+    """A category of each row of logits (..., N), by standard-normal noise (..., N): (...).
+
+    By the Gumbel-max trick; without noise it is the likeliest one. What is most unlikely is
+    never chosen: what a text says is not left to chance.
+    """
+    floor = logits.amax(-1, keepdim=True) + math.log(UNLIKELY)
+    chance = torch.special.ndtr(noise.double()).clamp(1e-9, 1 - 1e-9)  # uniform in (0, 1)
+    gumbel = -torch.log(-torch.log(chance))
+    return (logits + gumbel).masked_fill(logits < floor, float("-inf")).argmax(-1)
 
 
 def full_precision(like: Tensor) -> torch.autocast:

@@ -102,7 +102,7 @@ def _least(texts: Sequence[str]) -> int:
 
 
 def train_vectors(
-    texts: Sequence[str], dim: int = 64, epochs: int = 10, seed: int = 1
+    texts: Sequence[str], dim: int = 128, epochs: int = 10, seed: int = 1
 ) -> WordVectors:
     """Skip-gram vectors of the words of `texts`; of many texts, of words that occur five times."""
     model = Word2Vec(

@@ -2,19 +2,18 @@
 
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from itertools import count
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from crossmodal.datasets.base import TRAIN, Caption, Dataset, Example
+from crossmodal.datasets.base import TRAIN, Caption, Dataset, Example, Grounding
 from crossmodal.errors import CrossmodalError, DataInvalid, TrainingError
 from crossmodal.networks.scene_vae import BOX
 from crossmodal.vision.preprocess import fit_square
@@ -27,29 +26,38 @@ LEAST = 2  # pictures that a batch norm needs, where each has a single cell
 class Batch:
     """Pictures uint8 (B, 3, side, side), a text for each, and what could not be read.
 
-    boxes (B, S, 3) are those of the text's objects; present (B, S) says of each slot: 1 there,
-    0 not there, -1 not known.
+    Of the text's objects: present (B, S) says of each slot: 1 there, 0 not there, -1 not known;
+    boxes (B, S, 3), shapes and colors (B, S) and the background's color (B,) are as in
+    `Grounding`.
     """
 
     images: Tensor
     texts: tuple[str, ...]
-    boxes: Tensor
     present: Tensor
+    boxes: Tensor
+    shapes: Tensor
+    colors: Tensor
+    ground: Tensor
     skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """On a GPU, with the channels of its pictures last, as its convolutions want them."""
-        images, boxes, present = (
-            t.to(device, non_blocking=True) for t in (self.images, self.boxes, self.present)
-        )
+        moved = self._each(lambda t: t.to(device, non_blocking=True))
         if device.type == "cuda":
-            images = images.contiguous(memory_format=torch.channels_last)
-        return replace(self, images=images, boxes=boxes, present=present)
+            images = moved.images.contiguous(memory_format=torch.channels_last)
+            return replace(moved, images=images)
+        return moved
 
     def pin_memory(self) -> "Batch":
         """In memory that a GPU copies from while it computes; torch's data loader calls this."""
-        images, boxes, present = (t.pin_memory() for t in (self.images, self.boxes, self.present))
-        return replace(self, images=images, boxes=boxes, present=present)
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return replace(
+            self, images=change(self.images), present=change(self.present),
+            boxes=change(self.boxes), shapes=change(self.shapes), colors=change(self.colors),
+            ground=change(self.ground),
+        )  # fmt: skip
 
     def pictures(self) -> Tensor:
         """The pictures as float in [0, 1]."""
@@ -90,27 +98,35 @@ class Source:
             raise DataInvalid(f"of {len(skipped)} pictures, none can be read: {skipped[-1]}")
         captions = [self._caption(e, rng) for e in found]
         images = np.stack([fit_square(e.image, self.side) for e in found])  # (B, H, W, 3)
-        boxes, present = _boxes([c.boxes for c in captions], self.slots)
         texts = tuple(c.text for c in captions)
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-        return Batch(pixels, texts, boxes, present, tuple(skipped))
+        known = _grounded([c.grounding for c in captions], self.slots)
+        return Batch(pixels, texts, *known, skipped=tuple(skipped))
 
     def _caption(self, example: Example, rng: np.random.Generator) -> Caption:
-        if self.complete and self.data.grounded:
+        if self.complete and self.data.looks:
             return example.captions[0]
         return example.captions[int(rng.integers(len(example.captions)))]
 
 
-def _boxes(boxes: list[NDArray[np.float32] | None], slots: int) -> tuple[Tensor, Tensor]:
-    """Known boxes (B, S, 3) and, per slot, 1 present, 0 absent, -1 not known."""
-    known = torch.zeros(len(boxes), slots, BOX)
-    present = torch.full((len(boxes), slots), -1.0)
-    for i, box in enumerate(boxes):
-        if box is not None:
+def _grounded(
+    found: list[Grounding | None], slots: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Presence, boxes, shapes, colors and backgrounds, padded to so many slots."""
+    present = torch.full((len(found), slots), -1)
+    boxes = torch.zeros(len(found), slots, BOX)
+    shapes, colors = torch.zeros(2, len(found), slots, dtype=torch.long)
+    ground = torch.zeros(len(found), dtype=torch.long)
+    for i, one in enumerate(found):
+        if one is not None:
+            there = min(slots, len(one.boxes))
             present[i] = 0
-            known[i, : len(box)] = torch.from_numpy(box[:slots])
-            present[i, : len(box)] = 1
-    return known, present
+            present[i, :there] = 1
+            boxes[i, :there] = torch.from_numpy(one.boxes[:there])
+            shapes[i, :there] = torch.from_numpy(one.shapes[:there])
+            colors[i, :there] = torch.from_numpy(one.colors[:there])
+            ground[i] = one.ground
+    return present, boxes, shapes, colors, ground
 
 
 class _Numbered(TorchDataset[Batch | CrossmodalError]):

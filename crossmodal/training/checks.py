@@ -73,7 +73,7 @@ def _check_text(text: str) -> None:
 
 def check_decoder(options: Options, data: Dataset) -> None:
     """Raise `InvalidSetting` where the decoder needs boxes, and the data set has none."""
-    if options.decoder == "scene" and not data.grounded:
+    if options.decoder == "scene" and not data.looks:
         raise InvalidSetting(f"--decoder scene needs boxes; {data.name} has none")
 
 

@@ -107,7 +107,9 @@ Amp = Annotated[
 ]
 
 Served = Annotated[Path | None, typer.Argument(help="Its folder; else the one served.")]
-Split = Annotated[str, typer.Option(help="seen, heldout (val, test) or all.", metavar="SPLIT")]
+Split = Annotated[
+    str, typer.Option(help="seen, pairs, relations (val, test) or all.", metavar="SPLIT")
+]
 MeasuredOn = Annotated[
     str | None,
     typer.Option("--dataset", help=f"{DATASETS}; else what it was trained on.", metavar="DATA"),

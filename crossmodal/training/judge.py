@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from crossmodal.datasets.scenes.draw import coverage
 from crossmodal.datasets.scenes.facts import Claims, Said, Verdict, compare
 from crossmodal.datasets.scenes.world import (
-    BACKGROUNDS,
     COLORS,
     PLACES,
     SHAPES,
@@ -64,7 +63,7 @@ def see(image: NDArray[np.uint8]) -> Claims:
             if i < j
         ),
         place=_place(things[0]) if len(things) == 1 else None,
-        background=_nearest(ground, BACKGROUNDS),
+        background=_nearest(ground, COLORS),
     )
 
 

@@ -12,7 +12,13 @@ from torch.nn import functional as F
 from crossmodal.networks.captioner import Captioner
 from crossmodal.networks.critic import Critic, critic_loss, deception_loss
 from crossmodal.networks.picture_vae import PictureVAE
-from crossmodal.networks.scene_vae import SceneVAE, boxes_divergence, shade_divergence
+from crossmodal.networks.scene_vae import (
+    Choices,
+    Plan,
+    SceneVAE,
+    boxes_divergence,
+    shade_divergence,
+)
 from crossmodal.text.tokens import tokenize
 from crossmodal.text.vectors import TextVectors
 from crossmodal.training.batches import Batch
@@ -64,19 +70,31 @@ class SceneObjective:
         # Half of the known boxes are decoded as they are: masks are learned sharp, although
         # the posterior is off by a pixel.
         coin = torch.rand(len(images), 1, device=images.device) < 0.5
-        exact = (batch.present == 1) & coin
-        drawn, plan, q = self.model.reconstruct(images, words, keep, batch.boxes, exact)
+        there = batch.present == 1
+        made = Choices(there, batch.shapes, batch.colors, batch.ground)
+        drawn, plan, q = self.model.reconstruct(
+            images, words, keep, made, batch.boxes, there & coin
+        )
         pixels = F.mse_loss(drawn.float(), images)
         kl = (boxes_divergence(q, plan) + shade_divergence(q)).mean()
-        there = (batch.present == 1).float()
         off = (q.boxes.view_as(batch.boxes) - batch.boxes).abs().mean(-1)
-        grounding = (off * there).sum() / there.sum().clamp_min(1)
-        labeled = (batch.present >= 0).float()
-        presence = F.binary_cross_entropy_with_logits(plan.presence, there, weight=labeled)
-        loss = PIXEL_WEIGHT * pixels + KL_WEIGHT * kl + BOX_WEIGHT * grounding + presence
+        grounding = off[there].sum() / there.sum().clamp_min(1)
+        presence = F.binary_cross_entropy_with_logits(plan.presence, there.float())
+        choices = presence + self._surprise(plan, made)
+        loss = PIXEL_WEIGHT * pixels + KL_WEIGHT * kl + BOX_WEIGHT * grounding + choices
         self.drawn, self.real = drawn, images
         return loss, {"loss": loss, "pixels": pixels, "kl": kl, "grounding": grounding,
-                      "presence": presence}  # fmt: skip
+                      "choices": choices}  # fmt: skip
+
+    def _surprise(self, plan: Plan, made: Choices) -> Tensor:
+        """How unlikely the text makes the picture's choices, in nats an object and background."""
+        colors = self.model.color_logits(plan, made.ground)
+        there = made.present
+        return (
+            F.cross_entropy(plan.shape[there], made.shapes[there])
+            + F.cross_entropy(colors[there], made.colors[there])
+            + F.cross_entropy(plan.ground, made.ground)
+        )
 
 
 @dataclass

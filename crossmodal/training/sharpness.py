@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from crossmodal.datasets.base import TRAIN, Dataset, examples
-from crossmodal.networks.scene_vae import SceneVAE
-from crossmodal.text.vectors import TextVectors
-from crossmodal.training.objectives import vectors_of
+from crossmodal.datasets.base import Dataset
+from crossmodal.networks.scene_vae import Choices, SceneVAE
+from crossmodal.training.batches import Source
 from crossmodal.vision.preprocess import fit_square
 
 GAINS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0)
@@ -42,20 +42,20 @@ def sharpness(drawn: Sequence[NDArray[np.uint8]], real: Sequence[NDArray[np.uint
 
 
 @torch.inference_mode()
-def best_edge_gain(model: SceneVAE, source: TextVectors, data: Dataset, seed: int) -> float:
-    """Of `GAINS`, the one whose pictures of complete captions are nearest to a sharpness of 1."""
-    stream = examples(data, TRAIN, seed)
-    chosen = [next(stream) for _ in range(SAMPLE)]
+def best_edge_gain(model: SceneVAE, data: Dataset, seed: int) -> float:
+    """Of `GAINS`, the one whose pictures of known scenes are nearest to a sharpness of 1."""
     device = next(model.parameters()).device
-    words, keep = vectors_of(
-        [e.captions[0].text for e in chosen], source, model.config.text.max_words
-    )
-    plan = model.planner(words.to(device), keep.to(device))
-    shade = torch.zeros(len(chosen), model.config.shade_dim, device=device)
+    real = Source(data, model.config.side, SAMPLE, seed).batch(0).to(device)
+    made = Choices(real.present == 1, real.shapes, real.colors, real.ground)
+    shade = torch.zeros(SAMPLE, model.config.shade_dim, device=device)
 
     def off(gain: float) -> float:
-        drawn = model.render(plan, plan.mean, shade, model.config.side, gain)
-        pixels = (drawn.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-        return abs(sharpness(list(pixels), [e.image for e in chosen]) - 1)
+        drawn = model.render(made, real.boxes.flatten(1), shade, model.config.side, gain)
+        return abs(sharpness(_pictures(drawn), _pictures(real.pictures())) - 1)
 
     return min(GAINS, key=off)
+
+
+def _pictures(images: Tensor) -> list[NDArray[np.uint8]]:
+    """Images (B, 3, H, W) in [0, 1] as they are stored."""
+    return list((images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())

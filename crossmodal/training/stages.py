@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -38,6 +39,7 @@ from crossmodal.networks.text_encoder import TextEncoderConfig
 from crossmodal.networks.weights import load_weights, save_model
 from crossmodal.text.bert import FILES as BERT_FILES
 from crossmodal.text.bert import BertVectors
+from crossmodal.text.tokens import tokenize
 from crossmodal.text.vectors import TextVectors
 from crossmodal.text.word2vec import (
     WordVectors,
@@ -115,7 +117,7 @@ class Run:
         """Which drawing model is trained: `scene` or `picture`."""
         if self.options.decoder != "auto":
             return self.options.decoder
-        return "scene" if self.data.grounded else "picture"
+        return "scene" if self.data.looks else "picture"
 
 
 def train_words(run: Run) -> None:
@@ -157,8 +159,8 @@ def train_txt2img(run: Run) -> None:
     examples = Source(run.data, config.side, run.options.batch or 48, run.seed)
     course = _course(run, "txt2img", config, lambda c: drawing_samples(model, source, run.data, c))
     progress = fit(_drawing_turns(run, model, source, rate), partial(batches, examples), course)
-    if isinstance(model, SceneVAE) and run.data.grounded:
-        gain = best_edge_gain(model, source, run.data, run.seed)
+    if isinstance(model, SceneVAE):
+        gain = best_edge_gain(model, run.data, run.seed)
         model.config = replace(model.config, edge_gain=gain)
     _finish(run, "txt2img", model, course, progress)
 
@@ -171,10 +173,14 @@ def drawing_config(run: Run, word_dim: int) -> DrawingConfig:
         ordered=o.ordered,
         word_dim=word_dim,
     )
-    if run.decoder == "scene":
-        return SceneVAEConfig(text, side=o.side or SceneVAEConfig.side)
+    things, looks = run.data.things, run.data.looks
+    if run.decoder == "scene" and looks:
+        return SceneVAEConfig(
+            text, side=o.side or SceneVAEConfig.side, shapes=looks.shapes, colors=looks.colors,
+            things=things,
+        )  # fmt: skip
     return PictureVAEConfig(
-        text, side=o.side or PictureVAEConfig.side, grids=o.grids, width=o.width
+        text, side=o.side or PictureVAEConfig.side, grids=o.grids, width=o.width, things=things
     )
 
 
@@ -222,7 +228,8 @@ def train_img2txt(run: Run) -> None:
         shared = take_over(model, o.start_from)
         note(f"img2txt: {shared} of its {len(config.words)} words are those of {o.start_from}")
     turn = Turn(model, CaptionObjective(model).loss, Schedule(o.rate or 1e-3, decay=0.05))
-    examples = Source(run.data, config.side, o.batch or 32, run.seed, complete=True)
+    data = run.data.roughened()
+    examples = Source(data, config.side, o.batch or 32, run.seed, complete=True)
     course = _course(run, "img2txt", config, lambda c: caption_samples(model, run.data, c))
     progress = fit([turn], partial(batches, examples), course)
     _finish(run, "img2txt", model, course, progress)
@@ -234,10 +241,15 @@ def captioner_config(run: Run) -> CaptionerConfig:
     It can say the words of the captions, not those of `words.bin`, as GoogleNews has no "of".
     """
     o = run.options
-    words = vocabulary(list(run.data.texts(TRAIN, run.seed)))
+    texts = list(run.data.texts(TRAIN, run.seed))
+    words = vocabulary(texts)
+    often = Counter[str]()  # what each word occurs most often in one caption
+    for text in texts:
+        often |= Counter(tokenize(text))
     return CaptionerConfig(
-        words=(END_MARK, *words), side=o.caption_side, depth=o.depth,
-        stages=o.caption_stages, cell=o.cell, attention=o.attention,
+        words=(END_MARK, *words), most=(1, *(often[word] for word in words)),
+        side=o.caption_side, depth=o.depth, stages=o.caption_stages, cell=o.cell,
+        attention=o.attention,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from crossmodal.datasets.base import Example
 from crossmodal.datasets.scenes import Scenes
-from crossmodal.datasets.scenes.draw import draw
+from crossmodal.datasets.scenes.draw import ROUGH, draw
 from crossmodal.datasets.scenes.facts import Verdict, compare, parse
 from crossmodal.datasets.scenes.grammar import describe
 from crossmodal.training.inference import Models
@@ -28,17 +28,19 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Asked:
-    """A scene's picture, a prompt for it in any wording, and all there is to say of it."""
+    """A scene's picture, a rough one, a prompt in any wording, and all there is to say of it."""
 
     prompt: str
     complete: str
     image: Picture
+    rough: Picture
 
 
 def asked_of(data: Scenes, split: str, count: int) -> Iterator[Asked]:
     """The first `count` scenes of `split` that are kept for judging."""
     for scene, rng in islice(data.scenes(split, SEED), count):
-        yield Asked(describe(scene, rng)[0], describe(scene)[0], draw(scene, rng, data.side))
+        prompt, image = describe(scene, rng)[0], draw(scene, rng, data.side)
+        yield Asked(prompt, describe(scene)[0], image, draw(scene, rng, data.side, ROUGH))
 
 
 class Tally(Protocol):
@@ -140,7 +142,7 @@ def _fractions(verdicts: Sequence[Verdict]) -> Figures:
 
 @dataclass
 class JudgedCaptions:
-    """What captions of true pictures say of all there is to say."""
+    """What captions of rough pictures say of all there is to say."""
 
     models: Models
     beam_width: int = 4
@@ -148,7 +150,7 @@ class JudgedCaptions:
     complete: list[str] = field(default_factory=list)
 
     def add(self, asked: Sequence[Asked]) -> None:
-        self.captions += self.models.caption([a.image for a in asked], self.beam_width)
+        self.captions += self.models.caption([a.rough for a in asked], self.beam_width)
         self.complete += [a.complete for a in asked]
 
     def figures(self) -> Figures:

@@ -1,21 +1,23 @@
 """The rendered data set, and the parser that reads its facts back from words."""
 
-from itertools import islice
+from itertools import combinations, islice
 
+import numpy as np
 import pytest
 
 from crossmodal.datasets.base import examples
-from crossmodal.datasets.scenes import Scenes
+from crossmodal.datasets.scenes import Scenes, words
 from crossmodal.datasets.scenes.facts import Claims, Said, Verdict, compare, parse
 from crossmodal.datasets.scenes.grammar import describe
 from crossmodal.datasets.scenes.world import (
     COLORS,
+    SHAPES,
     SIZES,
     Rng,
     Scene,
-    is_held_out,
+    held_out,
     is_tellable,
-    neighbours,
+    relation_between,
 )
 from crossmodal.text.tokens import tokenize
 from tests.at_once import at_once
@@ -38,9 +40,12 @@ def test_an_example_does_not_depend_on_those_before_it() -> None:
     assert (Scenes().example("train", 5, 7).image == streamed.image).all()
 
 
-@at_once("split, held_out", [("train", False), ("seen", False), ("heldout", True)])
-def test_held_out_combinations_are_only_where_they_belong(split: str, held_out: bool) -> None:
-    assert {is_held_out(s) for s, _ in islice(Scenes().scenes(split, 0), 300)} == {held_out}
+@at_once(
+    "split, reserved",
+    [("train", None), ("seen", None), ("pairs", "pairs"), ("relations", "relations")],
+)
+def test_held_out_combinations_are_only_where_they_belong(split: str, reserved: str | None) -> None:
+    assert {held_out(s) for s, _ in islice(Scenes().scenes(split, 0), 300)} == {reserved}
 
 
 def test_everything_stands_out_and_inside(scenes: list[tuple[Scene, Rng]]) -> None:
@@ -52,33 +57,68 @@ def test_everything_stands_out_and_inside(scenes: list[tuple[Scene, Rng]]) -> No
             assert max(thing.x, thing.y) <= 1 - thing.radius
 
 
-def test_boxes_are_in_the_order_the_caption_names_them() -> None:
-    for scene, rng in islice(Scenes().scenes("train", 1), 200):
+def truth(scene: Scene) -> Claims:
+    """All there is to say of a scene, without a word."""
+    things = scene.things
+    relations = tuple(
+        (i, relation_between(a, b), j) for (i, a), (j, b) in combinations(enumerate(things), 2)
+    )
+    objects = tuple(Said(t.shape, t.color, t.size) for t in things)
+    return Claims(objects, relations, scene.place, scene.background)
+
+
+def test_what_a_caption_is_of_is_in_the_order_it_is_named() -> None:
+    for scene, rng in islice(Scenes().scenes("train", 1), 300):
         text, order = describe(scene, rng)
-        words = tokenize(text)
-        synonyms = {"turquoise": "cyan", "violet": "purple"}
-        named = [synonyms.get(w, w) for w in words if synonyms.get(w, w) in COLORS]
-        assert named == [scene.things[i].color for i in order]
+        for said, i in zip(parse(text).objects, order, strict=True):
+            assert said.fits(truth(scene).objects[i]), text
+
+
+def test_a_grounding_is_of_the_picture() -> None:
+    for index in range(60):
+        image, captions = (e := Scenes(64).example("train", 2, index)).image, e.captions
+        for grounding in (c.grounding for c in captions):
+            assert grounding is not None
+            rows = zip(grounding.boxes, grounding.shapes, grounding.colors, strict=True)
+            for (x, y, radius), shape, color in rows:
+                if SHAPES[shape] != "ring":
+                    seen = image[int(y * 64), int(x * 64)].astype(float)
+                    assert np.abs(seen - list(COLORS.values())[color]).max() < 12
+                assert SIZES["small"][0] <= radius <= SIZES["big"][1]
+            ground = list(COLORS.values())[grounding.ground]
+            assert np.abs(image[0, 0].astype(float) - ground).max() < 12
 
 
 def test_the_complete_caption_leaves_nothing_out(scenes: list[tuple[Scene, Rng]]) -> None:
     for scene, _ in scenes:
-        claims = parse(describe(scene)[0])
-        assert claims.background == scene.background
-        assert claims.place == scene.place
-        assert sorted(map(repr, claims.objects)) == sorted(
-            repr(Said(t.shape, t.color, t.size)) for t in scene.things
-        )
-        assert len(claims.relations) == len(neighbours(scene))
+        text = describe(scene)[0]
+        claims, whole = parse(text), truth(scene)
+        assert (claims.background, claims.place) == (whole.background, whole.place)
+        assert sorted(map(repr, claims.objects)) == sorted(map(repr, whole.objects))
+        assert compare(claims, whole).scene, text
+        assert claims.relations or len(scene.things) == 1, text
 
 
-def test_every_wording_of_a_scene_is_true_of_it() -> None:
-    for scene, rng in islice(Scenes().scenes("heldout", 4), 400):
+@at_once("split", ["train", "pairs", "relations"])
+def test_every_wording_of_a_scene_is_true_of_it(split: str) -> None:
+    for scene, rng in islice(Scenes().scenes(split, 4), 400):
         text = describe(scene, rng)[0]
-        verdict = compare(parse(text), parse(describe(scene)[0]))
+        verdict = compare(parse(text), truth(scene))
         assert verdict.scene, (text, verdict)
-        assert len(verdict.objects) == len(scene.things)
-        assert all(said.color for said in parse(text).objects), text
+
+
+def test_every_word_for_a_thing_is_learned() -> None:
+    said = {
+        token for text in islice(Scenes().texts("train", 1), 20_000) for token in tokenize(text)
+    }
+    assert set(Scenes.things) <= said | {words.plural(noun) for noun in words.ANY_SHAPE}
+
+
+def test_pictures_to_be_captioned_are_rough() -> None:
+    plain, rough = (d.example("train", 1, 3) for d in (Scenes(64), Scenes(64).roughened()))
+    assert plain.captions[0].text == rough.captions[0].text
+    apart = np.abs(plain.image.astype(int) - rough.image).max(axis=2)
+    assert 0 < np.median(apart) < 40
 
 
 @at_once(
@@ -100,6 +140,18 @@ def test_every_wording_of_a_scene_is_true_of_it() -> None:
         ("a red circle, a blue circle and a green circle in a column",
          Claims((Said("circle", "red"), Said("circle", "blue"), Said("circle", "green")),
                 ((0, "above", 1), (1, "above", 2)))),
+        ("two red circles side by side",
+         Claims((Said("circle", "red"),) * 2, ((0, "left of", 1),))),
+        ("stars", Claims((Said("star"),) * 3)),
+        ("a pair of navy blue boxes that are small above a white shape on black",
+         Claims((*[Said("square", "navy", "small")] * 2, Said(None, "white")),
+                ((0, "above", 2), (1, "above", 2)), None, "black")),
+        ("a light green oval between two hot pink hearts, from top to bottom",
+         Claims((Said("oval", "lime"), *[Said("heart", "magenta")] * 2),
+                ((1, "above", 0), (0, "above", 2)))),
+        ("a red small circle on top of a gold ring against a dark blue background",
+         Claims((Said("circle", "red", "small"), Said("ring", "yellow")), ((0, "above", 1),), None,
+                "navy")),
         ("the cat sat on the mat", Claims()),
     ],
 )  # fmt: skip

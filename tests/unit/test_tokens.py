@@ -61,7 +61,7 @@ def test_tokens_are_their_own_tokens(text: str) -> None:
     assert tokenize(" ".join(once)) == once
 
 
-@at_once("split", ["train", "seen", "heldout"])
+@at_once("split", ["train", "seen", "pairs", "relations"])
 def test_what_the_shipped_bundle_was_trained_on_is_split_at_spaces(split: str) -> None:
     for scene, rng in islice(Scenes().scenes(split, 1), 300):
         text, _ = describe(scene, rng)

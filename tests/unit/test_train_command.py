@@ -192,9 +192,9 @@ GOOD = {"dataset": "scenes", "txt2img": {"seen": {"scene": 0.9, "sharpness": 1.0
 
 @pytest.mark.parametrize(
     ("task", "splits", "warning"),
-    [("txt2img", {"seen": {"scene": 0.0}, "heldout": {"scene": 0.0}}, "seen and heldout: no pic"),
+    [("txt2img", {"seen": {"scene": 0.0}, "pairs": {"scene": 0.0}}, "seen and pairs: no pic"),
      ("txt2img", {"val": {"sharpness": 0.0}}, "no picture has an edge"),
-     ("img2txt", {"seen": {"scene": 0.1}, "heldout": {"scene": 0.0}}, "img2txt, heldout: no cap"),
+     ("img2txt", {"seen": {"scene": 0.1}, "pairs": {"scene": 0.0}}, "img2txt, pairs: no cap"),
      ("img2txt", {"val": {"bleu4": 0.0}}, "four words in a row"),
      ("img2txt", {"val": {"bleu4": 0.5, "cider": float("nan")}}, "cider is no number"),
      ("img2txt", {}, "nothing was measured, as scenes has nothing")],
@@ -213,7 +213,7 @@ def test_figures_that_are_something_are_not_warned_of() -> None:
 def test_judging_ends_when_its_time_is_over() -> None:
     told: list[tuple[int, int]] = []
     found = evaluate_bundle(
-        open_bundle(SHIPPED_BUNDLE), scenes.Scenes(), 400, ["seen", "heldout"], 0.0,
+        open_bundle(SHIPPED_BUNDLE), scenes.Scenes(), 400, ["seen", "pairs"], 0.0,
         lambda done, total: told.append((done, total)),
     )  # fmt: skip
     assert told == [(0, 800), (1, 800), (2, 800)]
@@ -292,7 +292,7 @@ def test_all_stages_on_scenes_leave_a_bundle_with_a_model_card(
     assert told["serve"] == how_to_serve(tmp_path)
     quality = bundle.manifest.quality
     assert {"objects", "relations", "backgrounds", "sharpness", "scene"} <= set(
-        quality["txt2img"]["heldout"]
+        quality["txt2img"]["relations"]
     )
     assert {"scene", "objects", "bleu4", "cider"} <= set(quality["img2txt"]["seen"])
     assert "facts" in quality["round_trip"]["seen"]

@@ -33,7 +33,8 @@ def line(start: int) -> Generator[Batch, None, None]:
     step = start
     while True:
         points = torch.randn(16, 1, generator=torch.Generator().manual_seed(step))
-        yield Batch(points, (), torch.zeros(0), torch.zeros(0), ("one.jpg: broken",))
+        none = torch.zeros(0)
+        yield Batch(points, (), none, none, none, none, none, ("one.jpg: broken",))
         step += 1
 
 
@@ -181,7 +182,7 @@ def test_minutes_go_on_counting_after_a_stop() -> None:
 class Broken:
     """A data set of which some, or all, pictures cannot be read."""
 
-    name, judged, grounded, problems, digest = "broken", (), False, (), "broken"
+    name, judged, looks, problems, digest = "broken", (), None, (), "broken"
 
     def size(self, split: str) -> int:
         return 16

@@ -7,30 +7,33 @@ picture must show, captions to know what they got right.
 from dataclasses import dataclass, replace
 from itertools import permutations
 
-from crossmodal.datasets.scenes.grammar import (
-    BACKGROUND_WORDS,
-    COLOR_WORDS,
-    SHAPE_WORDS,
-    SIZE_WORDS,
-)
-from crossmodal.datasets.scenes.world import (
-    BACKGROUNDS,
-    COLORS,
-    PLACES,
-    SHAPES,
-    SIZES,
-    Place,
-    Relation,
-)
+from crossmodal.datasets.scenes import words
+from crossmodal.datasets.scenes.world import COLORS, PLACES, SHAPES, SIZES, Place, Relation
 from crossmodal.text.tokens import tokenize
 
+ANY, ACROSS, DOWN = "any", "row", "column"
 PLAIN = {
-    word: plain
-    for words in (SHAPE_WORDS, COLOR_WORDS, BACKGROUND_WORDS, SIZE_WORDS)
-    for plain, synonyms in words.items()
-    for word in synonyms
-} | {"over": "above", "under": "below", "upper": "top", "lower": "bottom", "middle": "center",
-     "centre": "center"}  # fmt: skip
+    tuple(phrase.split()): plain
+    for meanings in (words.COLORS, words.SIZES, words.SHAPES)
+    for plain, phrases in meanings.items()
+    for phrase in phrases
+} | {
+    tuple(phrase.split()): plain
+    for plain, phrases in (("above", words.RELATIONS["above"]), ("below", words.RELATIONS["below"]),
+                           (ANY, words.ANY_SHAPE), (ACROSS, words.ACROSS), (DOWN, words.DOWN))
+    for phrase in phrases
+} | {
+    ("upper",): "top", ("lower",): "bottom", ("middle",): "center", ("centre",): "center",
+    ("backdrop",): "background",
+}  # fmt: skip
+SEVERAL = {words.plural(noun): noun for nouns in words.SHAPES.values() for noun in nouns} | {
+    words.plural(noun): noun for noun in words.ANY_SHAPE
+}
+NUMBERS = {
+    tuple(phrase.split()): number for number, phrases in words.NUMBERS.items() for phrase in phrases
+}
+LONGEST = 4  # words of a phrase
+UNCOUNTED = 3  # objects that a plural without a number means
 OPPOSITE: dict[Relation, Relation] = {
     "left of": "right of", "right of": "left of", "above": "below", "below": "above",
 }  # fmt: skip
@@ -90,7 +93,28 @@ def parse(text: str) -> Claims:
     >>> parse("a tiny red disc above a box on white").relations
     ((0, 'above', 1),)
     """
-    return _Parser([PLAIN.get(word, word) for word in tokenize(text)]).claims()
+    return _Parser(_plain(tokenize(text))).claims()
+
+
+def _plain(tokens: list[str]) -> list[str]:
+    """Every phrase as the plainest word for it; numbers as digits, plurals as "circle+"."""
+    plain: list[str] = []
+    while tokens:
+        for length in range(min(LONGEST, len(tokens)), 0, -1):
+            phrase = tuple(tokens[:length])
+            if word := _meaning(phrase):
+                break
+        plain.append(word or tokens[0])
+        tokens = tokens[length:]
+    return plain
+
+
+def _meaning(phrase: tuple[str, ...]) -> str | None:
+    if phrase in NUMBERS:
+        return str(NUMBERS[phrase])
+    if phrase[0] in SEVERAL and len(phrase) == 1:
+        return PLAIN[SEVERAL[phrase[0]],] + "+"
+    return PLAIN.get(phrase)
 
 
 def compare(claims: Claims, shown: Claims) -> Verdict:
@@ -137,66 +161,94 @@ def _holds(shown: Claims, match: Match, relation: tuple[int, Relation, int]) -> 
 class _Parser:
     """One pass over the words; each shape word closes an object, each relation awaits one."""
 
-    def __init__(self, words: list[str]) -> None:
-        self.words = words
+    def __init__(self, found: list[str]) -> None:
+        self.words = found
         self.objects: list[Said] = []
         self.relations: list[tuple[int, Relation, int]] = []
         self.sides: list[str] = []
         self.size: str | None = None
         self.color: str | None = None
         self.background: str | None = None
-        self.subject = 0
+        self.number = 1
+        self.named: range = range(0)  # the objects of the noun before
+        self.subject: range = range(0)
         self.awaited: Relation | None = None
+        self.between: range | None = None
 
     def claims(self) -> Claims:
         for i, word in enumerate(self.words):
             self._read(i, word)
-        if {"row", "column"} & set(self.words) and not self.relations:
-            how: Relation = "left of" if "row" in self.words else "above"
-            self.relations = [(i, how, i + 1) for i in range(len(self.objects) - 1)]
+        how: Relation = "above" if DOWN in self.words else "left of"
+        if self.between and len(self.objects) == len(self.between) + 2:
+            (x,), (a, b) = self.between, (i for i in self._all() if i not in self.between)
+            self.relations = [(a, how, x), (x, how, b)]
+        elif {ACROSS, DOWN} & set(self.words) and not self.relations:
+            self.relations = [(i, how, i + 1) for i in self._all()[:-1]]
         return Claims(tuple(self.objects), tuple(self.relations), self._place(), self.background)
 
+    def _all(self) -> range:
+        return range(len(self.objects))
+
     def _read(self, i: int, word: str) -> None:
-        if word in BACKGROUNDS:
+        if word in COLORS and self._is_ground(i):
             self.background = word
         elif word in SIZES:
             self._describe(i, size=word)
         elif word in COLORS:
             self._describe(i, color=word)
-        elif word in SHAPES:
+        elif word in ("1", "2", "3"):
+            self.number = int(word)
+        elif word.rstrip("+") in (*SHAPES, ANY):
             self._name(word)
         elif word in ("above", "below"):
             self._relate(i, "above" if word == "above" else "below")
         elif word in ("left", "right") and self.words[i + 1 : i + 2] == ["of"]:
             self._relate(i, "left of" if word == "left" else "right of")
+        elif word == "between":
+            self.between = self.named
         elif word in ("top", "bottom", "left", "right", "center"):
             self.sides.append(word)
+
+    def _is_ground(self, i: int) -> bool:
+        """ "on a white background", or no more than "on white"."""
+        after = self.words[i + 1 : i + 2]
+        looks = (*SHAPES, *SIZES, *COLORS, ANY, "colored")
+        bare = self.words[i - 1 : i] == ["on"] and (not after or after[0].rstrip("+") not in looks)
+        return after == ["background"] or bare
 
     def _describe(self, i: int, **what: str) -> None:
         """Attributes stand before a shape, or after it in "that is small and red"."""
         if self.objects and self._is_afterthought(i):
-            self.objects[-1] = replace(self.objects[-1], **what)
+            for n in self.named:
+                self.objects[n] = replace(self.objects[n], **what)
         else:
             self.size, self.color = what.get("size", self.size), what.get("color", self.color)
 
     def _is_afterthought(self, i: int) -> bool:
         """ "is small and red" describes what was named; "is small and red star" only half."""
-        if self.words[i - 1] == "and" and self.words[i - 3 : i - 2] == ["is"]:
-            mine = (*SHAPES, *COLORS) if self.words[i] in SIZES else SHAPES
-            return self.words[i + 1 : i + 2] not in ([word] for word in mine)
-        return self.words[i - 1] == "is"
+        verbs = ("is", "are")
+        if self.words[i - 1] == "and" and self.words[i - 3 : i - 2] in [[v] for v in verbs]:
+            mine = (*SHAPES, *COLORS) if self.words[i] in SIZES else (*SHAPES, *SIZES)
+            after = [w.rstrip("+") for w in self.words[i + 1 : i + 2]]
+            return after not in ([word] for word in mine)
+        return self.words[i - 1] in verbs
 
-    def _name(self, shape: str) -> None:
-        self.objects.append(Said(shape, self.color, self.size))
-        self.size = self.color = None
+    def _name(self, word: str) -> None:
+        several = word.endswith("+")
+        number = (self.number if self.number > 1 else UNCOUNTED) if several else 1
+        shape = word.rstrip("+")
+        said = Said(None if shape == ANY else shape, self.color, self.size)
+        self.named = range(len(self.objects), len(self.objects) + number)
+        self.objects += [said] * number
+        self.size, self.color, self.number = None, None, 1
         if self.awaited is not None:
-            self.relations.append((self.subject, self.awaited, len(self.objects) - 1))
+            self.relations += [(s, self.awaited, n) for s in self.subject for n in self.named]
             self.awaited = None
 
     def _relate(self, i: int, how: Relation) -> None:
         """After "and" the first object is meant again: "X left of A and above B"."""
-        again = self.relations and "and" in self.words[i - 3 : i]
-        self.subject = self.relations[-1][0] if again else len(self.objects) - 1
+        again = self.relations and "and" in self.words[max(0, i - 4) : i]
+        self.subject = self.subject if again else self.named
         self.awaited = how
 
     def _place(self) -> Place | None:

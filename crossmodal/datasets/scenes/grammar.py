@@ -3,44 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crossmodal.datasets.scenes.world import (
-    Place,
-    Relation,
-    Rng,
-    Scene,
-    Thing,
-    relation_between,
-)
+from crossmodal.datasets.scenes import words
+from crossmodal.datasets.scenes.world import Rng, Scene, Thing, is_alike, relation_between
 
-SHAPE_WORDS = {
-    "circle": ("circle", "disc"), "square": ("square", "box"), "triangle": ("triangle",),
-    "star": ("star",), "ring": ("ring", "donut"), "cross": ("cross", "plus"),
-    "heart": ("heart",), "diamond": ("diamond", "rhombus"),
-}  # fmt: skip
-COLOR_WORDS = {"cyan": ("cyan", "turquoise"), "purple": ("purple", "violet")}
-BACKGROUND_WORDS = {"gray": ("gray", "grey")}
-SIZE_WORDS = {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")}
-PLACE_WORDS: dict[Place, tuple[str, ...]] = {
-    "top left": ("in the top left corner", "in the upper left corner", "at the top left"),
-    "top": ("at the top", "in the top middle"),
-    "top right": ("in the top right corner", "in the upper right corner", "at the top right"),
-    "left": ("on the left", "on the left side", "at the left"),
-    "center": ("in the center", "in the middle", "in the centre"),
-    "right": ("on the right", "on the right side", "at the right"),
-    "bottom left": ("in the bottom left corner", "in the lower left corner", "at the bottom left"),
-    "bottom": ("at the bottom", "in the bottom middle"),
-    "bottom right": (
-        "in the bottom right corner", "in the lower right corner", "at the bottom right",
-    ),
-}  # fmt: skip
-RELATION_WORDS: dict[Relation, tuple[str, ...]] = {
-    "left of": ("to the left of", "left of"),
-    "right of": ("to the right of", "right of"),
-    "above": ("above", "over"),
-    "below": ("below", "under"),
-}
-JOINTS = ("and", "and", "with", "beside", "next to")  # unsaid, a pair reads left to right
-OPENINGS = ("", "", "", "a picture of ", "there is ", "an image of ")
+Text = tuple[str, tuple[int, ...]]  # a phrase, and the things it names in their order
 
 
 @dataclass
@@ -48,54 +14,99 @@ class Wording:
     """Chooses words: always the first and nothing left out without `rng`, at random with it."""
 
     rng: Rng | None = None
+    bare: bool = False  # without articles: "red circle and blue square"
 
-    def pick(self, words: Sequence[str]) -> str:
-        return words[0] if self.rng is None else words[int(self.rng.integers(len(words)))]
+    def pick(self, choices: Sequence[str]) -> str:
+        """Often the first one, which is the word that most people use."""
+        if self.rng is None or self.rng.random() < 0.4:
+            return choices[0]
+        return choices[int(self.rng.integers(len(choices)))]
 
     def chance(self, probability: float) -> bool:
         return self.rng is not None and bool(self.rng.random() < probability)
 
 
-def describe(scene: Scene, rng: Rng | None = None) -> tuple[str, tuple[int, ...]]:
+def describe(scene: Scene, rng: Rng | None = None) -> Text:
     """A caption, and the indices of the scene's things in the order the caption names them.
 
     Without `rng` it is the complete caption in the plainest words.
     """
-    w = Wording(rng)
+    w = Wording(rng, bare=rng is not None and rng.random() < 0.25)
     body, order = _objects(scene, w)
-    body = w.pick(OPENINGS) + body
-    if w.chance(0.2):
+    body = w.pick(words.OPENINGS) + body
+    if w.chance(0.3):
         return body, order
-    ground = w.pick(BACKGROUND_WORDS.get(scene.background, (scene.background,)))
-    ground = f"on {ground}" if w.chance(0.1) else f"on a {ground} background"
-    if w.chance(0.25):
-        return f"{ground}, {body}", order
-    return f"{body} {ground}", order
+    ground = w.pick(words.COLORS[scene.background])
+    if w.chance(0.1):
+        return f"{body} on {ground}", order
+    ground = w.pick(words.GROUNDS).format(ground)
+    return f"{ground}, {body}" if w.chance(0.2) else f"{body} {ground}", order
 
 
-def _objects(scene: Scene, w: Wording) -> tuple[str, tuple[int, ...]]:
+def _objects(scene: Scene, w: Wording) -> Text:
     things = scene.things
     if scene.layout == "single" and scene.place is not None:
-        place = "" if w.chance(0.3) else " " + w.pick(PLACE_WORDS[scene.place])
+        place = "" if w.chance(0.3) else " " + w.pick(words.PLACES[scene.place])
         return _thing(things[0], w) + place, (0,)
-    if scene.layout == "pair":
-        if relation_between(*things) == "left of" and w.chance(0.25):
-            return f"{_thing(things[0], w)} {w.pick(JOINTS)} {_thing(things[1], w)}", (0, 1)
-        i, j = (1, 0) if w.chance(0.5) else (0, 1)
-        return f"{_thing(things[i], w)} {_relation(things[i], things[j], w)} " + _thing(
-            things[j], w
-        ), (i, j)
     if scene.layout == "corner":
         return _anchored(things, (0, 2, 1) if w.chance(0.5) else (0, 1, 2), w)
-    if w.rng is None or w.chance(0.5):
+    if len(things) > 1 and all(is_alike(things[0], t) for t in things[1:]):
+        return _group(things, w) + _line(things, w), tuple(range(len(things)))
+    if len(things) == 2:
+        return _pair(things, w)
+    if is_alike(things[0], things[1]) or is_alike(things[1], things[2]):
+        return _two_and_one(scene, w)
+    if is_alike(things[0], things[2]):
+        text = f"{_thing(things[1], w)} between {_group(things[::2], w)}{_line(things, w)}"
+        return text, (1, 0, 2)
+    if w.rng is None or w.chance(0.3):
         return _anchored(things, (1, 2, 0) if w.chance(0.5) else (1, 0, 2), w)
+    return _listed(things, w)
+
+
+def _pair(things: Sequence[Thing], w: Wording) -> Text:
+    a, b = things
+    across = relation_between(a, b) == "left of"
+    if w.chance(0.12) and a.shape == b.shape and a.size == b.size:
+        return _group(things, w, leave_out_color=True) + _line(things, w), (0, 1)
+    if w.chance(0.25):
+        joint = w.pick(words.JOINTS) if across else "and"
+        line = "" if across else _line(things, w)
+        if joint == "and" and across and w.chance(0.3):
+            line = _line(things, w)
+        return f"{_thing(a, w)} {joint} {_thing(b, w)}{line}", (0, 1)
+    i, j = (1, 0) if w.chance(0.5) else (0, 1)
+    relation = _relation(things[i], things[j], w)
+    return f"{_thing(things[i], w)} {relation} {_thing(things[j], w)}", (i, j)
+
+
+def _two_and_one(scene: Scene, w: Wording) -> Text:
+    """ "Two red circles to the left of a blue square": two that are alike, and one beside them.
+
+    In a column this is always said: two circles above a square stand side by side.
+    """
+    things = scene.things
+    first = is_alike(things[0], things[1])
+    two, one = (things[:2], things[2]) if first else (things[1:], things[0])
+    alike, other = ((0, 1), 2) if first else ((1, 2), 0)
+    a, b = _group(two, w), _thing(one, w)
+    if scene.layout == "column" or (scene.layout == "row" and w.chance(0.3)):
+        text = f"{a} and {b}" if first else f"{b} and {a}"
+        return text + _line(things, w), (0, 1, 2)
+    if w.chance(0.5):
+        return f"{b} {_relation(one, two[0], w)} {a}", (other, *alike)
+    return f"{a} {_relation(two[0], one, w)} {b}", (*alike, other)
+
+
+def _listed(things: Sequence[Thing], w: Wording) -> Text:
+    if w.chance(0.15):
+        text = f"{_thing(things[1], w)} between {_thing(things[0], w)} and {_thing(things[2], w)}"
+        return text + _line(things, w), (1, 0, 2)
     a, b, c = (_thing(t, w) for t in things)
-    return f"{a}, {b} and {c} in a {scene.layout}", (0, 1, 2)
+    return f"{a}, {b} and {c}{_line(things, w)}", (0, 1, 2)
 
 
-def _anchored(
-    things: Sequence[Thing], order: tuple[int, int, int], w: Wording
-) -> tuple[str, tuple[int, ...]]:
+def _anchored(things: Sequence[Thing], order: tuple[int, int, int], w: Wording) -> Text:
     """ "X to the left of A and above B": one thing, placed by two others."""
     x, a, b = (things[i] for i in order)
     to_a, to_b = _relation(x, a, w), _relation(x, b, w)
@@ -103,17 +114,42 @@ def _anchored(
 
 
 def _relation(a: Thing, b: Thing, w: Wording) -> str:
-    return w.pick(RELATION_WORDS[relation_between(a, b)])
+    return w.pick(words.RELATIONS[relation_between(a, b)])
+
+
+def _line(things: Sequence[Thing], w: Wording) -> str:
+    """That things stand in a row, which need not be said, or in a column."""
+    if relation_between(things[0], things[-1]) == "above":
+        return " " + w.pick(words.DOWN)
+    return "" if w.chance(0.4) else " " + w.pick(words.ACROSS)
 
 
 def _thing(thing: Thing, w: Wording) -> str:
-    shape = w.pick(SHAPE_WORDS[thing.shape])
-    color = w.pick(COLOR_WORDS.get(thing.color, (thing.color,)))
-    size = "" if w.chance(0.3) else w.pick(SIZE_WORDS[thing.size])
-    if w.chance(0.15):
-        phrase = f"{shape} that is {size} and {color}" if size else f"{shape} that is {color}"
-    else:
-        phrase = f"{size} {color} {shape}" if size else f"{color} {shape}"
-    if w.chance(0.2):
+    shape = w.pick(words.ANY_SHAPE) if w.chance(0.03) else w.pick(words.SHAPES[thing.shape])
+    phrase = _described(thing, shape, "is", w)
+    if w.bare:
         return phrase
+    if w.chance(0.05):
+        return f"{w.pick(words.NUMBERS[1])} {phrase}"
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
+
+
+def _group(things: Sequence[Thing], w: Wording, leave_out_color: bool = False) -> str:
+    """Things of one kind: "two big red circles"; three need no number."""
+    shapes = words.plural(w.pick(words.SHAPES[things[0].shape]))
+    phrase = _described(things[0], shapes, "are", w, leave_out_color)
+    number = w.pick(words.NUMBERS[len(things)])
+    return phrase if len(things) == 3 and w.chance(0.15) else f"{number} {phrase}"
+
+
+def _described(
+    thing: Thing, noun: str, verb: str, w: Wording, leave_out_color: bool = False
+) -> str:
+    color = "" if leave_out_color or w.chance(0.15) else w.pick(words.COLORS[thing.color])
+    size = "" if w.chance(0.35) else w.pick(words.SIZES[thing.size])
+    told = [word for word in ((color, size) if w.chance(0.12) else (size, color)) if word]
+    if told and not w.bare and w.chance(0.1):
+        return f"{noun} that {verb} {' and '.join(told)}"
+    if color and told[-1] == color and w.chance(0.05):
+        noun = f"colored {noun}"
+    return " ".join([*told, noun])

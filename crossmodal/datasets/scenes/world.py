@@ -1,7 +1,7 @@
 """What a rendered scene can contain, and how scenes are drawn at random.
 
 A scene holds one to three objects on a plain background. Combinations that are held
-out from training (`is_held_out`) show whether a model composes or only remembers.
+out from training (`held_out`) show whether a model composes or only remembers.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,23 @@ Place = Literal[
     "bottom left", "bottom", "bottom right",
 ]  # fmt: skip
 Relation = Literal["left of", "right of", "above", "below"]
-Layout = Literal["single", "pair", "row", "column", "corner"]
+Look = tuple[str, str, str]  # shape, color, size
+Layout = Literal["single", "pair", "row", "column", "corner", "trio"]
 
-SHAPES = ("circle", "square", "triangle", "star", "ring", "cross", "heart", "diamond")
+SHAPES = (
+    "circle", "square", "triangle", "star", "ring", "cross", "heart", "diamond", "rectangle",
+    "oval",
+)  # fmt: skip
 COLORS: dict[str, Rgb] = {
     "red": (220, 30, 35), "orange": (245, 140, 20), "yellow": (240, 220, 40),
     "green": (30, 150, 50), "cyan": (50, 205, 215), "blue": (35, 70, 215),
-    "purple": (120, 40, 160), "pink": (245, 130, 180),
-}  # fmt: skip
-BACKGROUNDS: dict[str, Rgb] = {
+    "purple": (120, 40, 160), "pink": (245, 130, 180), "brown": (120, 70, 30),
+    "magenta": (215, 30, 150), "lime": (150, 235, 60), "teal": (10, 125, 125),
     "white": (248, 248, 248), "black": (12, 12, 12), "gray": (128, 128, 128),
     "beige": (225, 205, 170), "navy": (15, 20, 70),
 }  # fmt: skip
+BRIGHT = 12  # so many of the colors are those of most objects; the others, of most backgrounds
+MOSTLY = 0.8  # the fraction of objects, and of backgrounds, that are so
 SIZES = {"small": (0.094, 0.106), "big": (0.144, 0.156)}  # radius / side
 PLACES: dict[Place, tuple[float, float]] = {
     "top left": (0.22, 0.22), "top": (0.5, 0.22), "top right": (0.78, 0.22),
@@ -38,7 +43,9 @@ PLACES: dict[Place, tuple[float, float]] = {
 HELD_OUT_PAIRS = frozenset({
     ("red", "heart"), ("blue", "star"), ("green", "ring"), ("yellow", "square"),
     ("purple", "triangle"), ("orange", "cross"), ("cyan", "circle"), ("pink", "diamond"),
+    ("brown", "oval"), ("magenta", "square"), ("lime", "rectangle"), ("teal", "star"),
 })  # fmt: skip
+ALIKE = 0.3  # of the pairs, rows and columns have objects that look alike
 TELLABLE_DISTANCE = 100  # RGB distance below which a color cannot be told from a background
 
 
@@ -58,7 +65,9 @@ class Thing:
 class Scene:
     """Objects in reading order: left to right in a row, top to bottom in a column.
 
-    In a `corner`, the first object has the second beside it and the third above or below it.
+    In a `corner`, the first object has the second beside it and the third above or below it; in
+    a `trio`, the first two look alike, and the third is above or below both. Else, objects that
+    look alike stand in a pair, a row or a column.
     """
 
     background: str
@@ -69,7 +78,7 @@ class Scene:
 
 def is_tellable(color: str, background: str) -> bool:
     """Whether `color` stands out from `background` (pink on beige does not)."""
-    a, b = np.array(COLORS[color]), np.array(BACKGROUNDS[background])
+    a, b = np.array(COLORS[color]), np.array(COLORS[background])
     return float(np.linalg.norm(a - b)) >= TELLABLE_DISTANCE
 
 
@@ -84,18 +93,27 @@ def neighbours(scene: Scene) -> list[tuple[int, int]]:
     """Index pairs of things that stand next to each other."""
     if scene.layout == "corner":
         return [(0, 1), (0, 2)]
+    if scene.layout == "trio":
+        return [(0, 2), (1, 2)]
     return [(i, i + 1) for i in range(len(scene.things) - 1)]
 
 
-def is_held_out(scene: Scene) -> bool:
-    """Whether training must not see this scene: a color-shape pair or a relation is reserved."""
+def is_alike(a: Thing, b: Thing) -> bool:
+    """Whether both are of one shape, color and size: a text names them together."""
+    return (a.shape, a.color, a.size) == (b.shape, b.color, b.size)
+
+
+def held_out(scene: Scene) -> str | None:
+    """What training must not see of this scene: a reserved color of a shape, or a relation."""
     if any((t.color, t.shape) in HELD_OUT_PAIRS for t in scene.things):
-        return True
+        return "pairs"
     pairs = [(scene.things[i], scene.things[j]) for i, j in neighbours(scene)]
-    return any(_is_held_out_relation(a, b) for a, b in pairs)
+    return "relations" if any(_is_held_out_relation(a, b) for a, b in pairs) else None
 
 
 def _is_held_out_relation(a: Thing, b: Thing) -> bool:
+    if a.shape == b.shape:
+        return False
     relation = relation_between(a, b)
     if relation in ("right of", "below"):
         a, b = b, a
@@ -104,20 +122,46 @@ def _is_held_out_relation(a: Thing, b: Thing) -> bool:
 
 
 def random_scene(rng: Rng, layouts: tuple[Layout, ...], weights: tuple[float, ...]) -> Scene:
-    """A scene of one of `layouts`, with no two objects alike."""
+    """A scene of one of `layouts`; objects that look alike are next to each other, or all are."""
     layout = layouts[int(rng.choice(len(layouts), p=weights))]
-    background = str(rng.choice(list(BACKGROUNDS)))
+    background = _color(rng, list(COLORS)[BRIGHT:])
     place, centers = _centers(rng, layout)
-    colors = [c for c in COLORS if is_tellable(c, background)]
-    looks: set[tuple[str, str]] = set()
-    things = []
-    for x, y in centers:
-        while (look := (str(rng.choice(colors)), str(rng.choice(SHAPES)))) in looks:
-            continue
-        looks.add(look)
-        size = str(rng.choice(list(SIZES)))
-        things.append(Thing(look[1], look[0], size, x, y, float(rng.uniform(*SIZES[size]))))
-    return Scene(background, layout, tuple(things), place)
+    looks = _looks(rng, background, layout, len(centers))
+    things = tuple(
+        Thing(shape, color, size, x, y, float(rng.uniform(*SIZES[size])))
+        for (shape, color, size), (x, y) in zip(looks, centers, strict=True)
+    )
+    return Scene(background, layout, things, place)
+
+
+def _color(rng: Rng, usual: list[str]) -> str:
+    return str(rng.choice(usual if rng.random() < MOSTLY else list(COLORS)))
+
+
+def _looks(rng: Rng, background: str, layout: Layout, count: int) -> list[Look]:
+    """Of each object: all alike, two of three alike, two of one shape, or no two the same."""
+    looks = [_look(rng, background)]
+    grouped = layout in ("pair", "row", "column")
+    alike = grouped and rng.random() < ALIKE
+    while len(looks) < count:
+        look = _look(rng, background)
+        if (alike or layout == "pair") and rng.random() < ALIKE:
+            look = (looks[0][0], look[1], looks[0][2])
+        others = [other for other in looks if other[0] == look[0]]  # of the same shape
+        if len(others) < 2 and all(other[1] != look[1] for other in others):
+            looks.append(look)
+    if alike or layout == "trio":
+        looks[1] = looks[0]
+    if alike and count > 2:
+        looks[2] = looks[0] if rng.random() < 0.5 else looks[2]
+        rng.shuffle(looks)
+    return looks
+
+
+def _look(rng: Rng, background: str) -> Look:
+    while not is_tellable(color := _color(rng, list(COLORS)[:BRIGHT]), background):
+        continue
+    return str(rng.choice(SHAPES)), color, str(rng.choice(list(SIZES)))
 
 
 def _centers(rng: Rng, layout: Layout) -> tuple[Place | None, list[tuple[float, float]]]:
@@ -133,6 +177,9 @@ def _centers(rng: Rng, layout: Layout) -> tuple[Place | None, list[tuple[float, 
         sx, sy = rng.choice((-1, 1)), rng.choice((-1, 1))
         x, y = 0.5 - sx * 0.2, 0.5 - sy * 0.2
         return None, _jittered(rng, [(x, y), (x + sx * 0.42, y), (x, y + sy * 0.42)], 0.02)
+    if layout == "trio":
+        y = 0.5 - rng.choice((-1, 1)) * 0.21
+        return None, _jittered(rng, [(0.28, y), (0.72, y), (0.5, 1 - y)], 0.02)
     line = [(0.17, 0.5), (0.5, 0.5), (0.83, 0.5)]
     points = line if layout == "row" else [(y, x) for x, y in line]
     return None, _jittered(rng, points, 0.006)

@@ -1,0 +1,73 @@
+"""The words for what a scene can contain; of each meaning, the plainest word is the first."""
+
+from crossmodal.datasets.scenes.world import Place, Relation
+
+SHAPES: dict[str, tuple[str, ...]] = {
+    "circle": ("circle", "disc", "disk", "ball", "dot"), "square": ("square", "box"),
+    "triangle": ("triangle",), "star": ("star",), "ring": ("ring", "donut", "doughnut"),
+    "cross": ("cross", "plus"), "heart": ("heart",), "diamond": ("diamond", "rhombus"),
+    "rectangle": ("rectangle",), "oval": ("oval", "ellipse"),
+}  # fmt: skip
+ANY_SHAPE = ("shape", "figure", "thing")
+COLORS: dict[str, tuple[str, ...]] = {
+    "red": ("red", "crimson", "scarlet"), "orange": ("orange",),
+    "yellow": ("yellow", "golden", "gold"), "green": ("green", "emerald"),
+    "cyan": ("cyan", "turquoise", "aqua", "light blue", "sky blue"), "blue": ("blue", "azure"),
+    "purple": ("purple", "violet"), "pink": ("pink", "rose"), "brown": ("brown", "chocolate"),
+    "magenta": ("magenta", "fuchsia", "hot pink"), "lime": ("lime", "lime green", "light green"),
+    "teal": ("teal",), "white": ("white",), "black": ("black",), "gray": ("gray", "grey", "silver"),
+    "beige": ("beige", "tan", "cream"), "navy": ("navy", "navy blue", "dark blue"),
+}  # fmt: skip
+SIZES = {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")}
+PLACES: dict[Place, tuple[str, ...]] = {
+    "top left": (
+        "in the top left corner", "in the upper left corner", "at the top left",
+        "at the upper left", "in the top left", "in the upper left",
+    ),
+    "top": ("at the top", "in the top middle", "at the top center"),
+    "top right": (
+        "in the top right corner", "in the upper right corner", "at the top right",
+        "at the upper right", "in the top right", "in the upper right",
+    ),
+    "left": ("on the left", "on the left side", "at the left"),
+    "center": ("in the center", "in the middle", "in the centre", "at the center"),
+    "right": ("on the right", "on the right side", "at the right"),
+    "bottom left": (
+        "in the bottom left corner", "in the lower left corner", "at the bottom left",
+        "at the lower left", "in the bottom left", "in the lower left",
+    ),
+    "bottom": ("at the bottom", "in the bottom middle", "at the bottom center"),
+    "bottom right": (
+        "in the bottom right corner", "in the lower right corner", "at the bottom right",
+        "at the lower right", "in the bottom right", "in the lower right",
+    ),
+}  # fmt: skip
+RELATIONS: dict[Relation, tuple[str, ...]] = {
+    "left of": ("to the left of", "left of", "on the left of"),
+    "right of": ("to the right of", "right of", "on the right of"),
+    "above": ("above", "over", "on top of"),
+    "below": ("below", "under", "beneath", "underneath"),
+}
+ACROSS = ("in a row", "side by side", "from left to right", "in a line", "next to each other")
+DOWN = ("in a column", "one above the other", "from top to bottom", "stacked")
+JOINTS = ("and", "and", "with", "beside", "next to", "alongside")  # a pair reads left to right
+NUMBERS = {1: ("one",), 2: ("two", "2", "a pair of", "a couple of"), 3: ("three", "3")}
+OPENINGS = (
+    "", "", "", "", "a picture of ", "there is ", "an image of ", "a photo of ", "a drawing of ",
+    "draw ", "show me ", "paint ", "please draw ", "show ", "make ",
+)  # fmt: skip
+GROUNDS = (
+    "on a {} background", "on a {} background", "with a {} background", "against a {} background",
+    "in front of a {} background", "on a plain {} background", "{} background",
+)  # fmt: skip
+
+
+def plural(noun: str) -> str:
+    """Of a shape's word: "boxes", "circles"."""
+    return f"{noun}es" if noun.endswith(("s", "x")) else f"{noun}s"
+
+
+def things() -> tuple[str, ...]:
+    """Every word that names an object, one of them or several."""
+    nouns = [*(word for words in SHAPES.values() for word in words), *ANY_SHAPE]
+    return tuple(word for noun in nouns for word in (noun, plural(noun)))
