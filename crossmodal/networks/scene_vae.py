@@ -24,6 +24,8 @@ OUTSIDE = 12.0  # a mask's logit outside its template: -12, coverage 6e-6
 REACH = 1.2  # a template covers 1.2 radii around its object
 MARGIN = 0.01  # between a drawn object and the picture's edge, of the side
 BOX = 3  # numbers that place an object: x, y, radius
+LOGIT = 20.0  # what is learned without a network in front of it would need too many steps
+SHADE = 0.04  # how far the shade of a background may be from its color
 UNLIKELY = 0.1  # choices less likely than this share of the likeliest one are never made
 
 
@@ -180,10 +182,11 @@ class SceneVAE(nn.Module):
         self.config = config
         self.planner = Planner(config)
         self.localizer = Localizer(config)
-        self.palette = nn.Parameter(torch.randn(config.colors, 3) * 0.1)  # logits of RGB
+        # Of RGB, of coverage, and of colors on backgrounds, all in units of LOGIT.
+        self.palette = nn.Parameter(torch.zeros(config.colors, 3))
         self.templates = nn.Parameter(torch.zeros(config.shapes, config.template, config.template))
         self.contrast = nn.Parameter(torch.zeros(config.colors, config.colors))
-        self.shade = nn.Linear(config.shade_dim, 3, bias=False)
+        self.shade = nn.Linear(config.shade_dim, 3)
 
     @property
     def latent_dim(self) -> int:
@@ -219,7 +222,7 @@ class SceneVAE(nn.Module):
 
     def color_logits(self, plan: Plan, ground: Tensor) -> Tensor:
         """Of each object's color (B, S, C): some do not stand out from the background (B,)."""
-        return plan.color + self.contrast[ground][:, None]
+        return plan.color + LOGIT * self.contrast[ground][:, None]
 
     def reconstruct(
         self,
@@ -253,8 +256,9 @@ class SceneVAE(nn.Module):
         self, made: Choices, boxes: Tensor, shade: Tensor, side: int, edge_gain: float
     ) -> Tensor:
         B, S = made.shapes.shape
-        ground = torch.sigmoid(self.palette[made.ground] + self.shade(shade))  # (B, 3)
-        color = torch.sigmoid(self.palette[made.colors])  # (B, S, 3)
+        palette = torch.sigmoid(LOGIT * self.palette)
+        ground = palette[made.ground] + SHADE * torch.tanh(self.shade(shade))  # (B, 3)
+        color = palette[made.colors]  # (B, S, 3)
         cover = self._masks(made.shapes, boxes.view(B, S, BOX), side, edge_gain)
         cover = cover * made.present[:, :, None, None]  # (B, S, side, side)
         picture = ground[:, :, None, None].expand(B, 3, side, side)
@@ -269,7 +273,7 @@ class SceneVAE(nn.Module):
         zoom = 1 / (boxes[..., 2:].clamp_min(0.02) * REACH)  # (B, S, 1)
         shift = (-boxes[..., :2] * zoom)[:, :, None, None]
         local = _grid(side, boxes) * zoom[:, :, None, None] + shift  # (B, S, side, side, 2)
-        templates = self.templates[shapes.flatten()][:, None]  # (B * S, 1, t, t)
+        templates = LOGIT * self.templates[shapes.flatten()][:, None]  # (B * S, 1, t, t)
         logits = F.grid_sample(
             templates + OUTSIDE, local.view(B * S, side, side, 2), align_corners=False
         )

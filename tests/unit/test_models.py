@@ -18,6 +18,7 @@ from crossmodal.networks.critic import Critic, critic_loss
 from crossmodal.networks.drawing import DrawingConfig, build
 from crossmodal.networks.picture_vae import PictureVAE, PictureVAEConfig
 from crossmodal.networks.scene_vae import (
+    LOGIT,
     Choices,
     Plan,
     Posterior,
@@ -174,14 +175,15 @@ def test_an_object_has_one_color_of_the_palette_and_never_a_mixture() -> None:
     assert isinstance(model, SceneVAE)
     plan = model.planner(*words(1))
     there = torch.tensor([[True, False, False]])
+    nn.init.normal_(model.palette, std=0.1)
     for color in range(3):
         some = torch.full((1, 3), color)
         made = Choices(there, torch.zeros_like(some), some, torch.tensor([4]))
         boxes = torch.tensor([[0.5, 0.5, 0.3] * 3])
         with torch.no_grad():
-            model.templates.fill_(20.0)
+            model.templates.fill_(1.0)
             drawn = model.render(made, boxes, torch.zeros(1, 4), 64)
-        wanted = torch.sigmoid(model.palette[color]).detach()
+        wanted = torch.sigmoid(LOGIT * model.palette[color]).detach()
         torch.testing.assert_close(drawn[0, :, 32, 32], wanted, rtol=0, atol=1e-4)
     assert plan.color.shape == (1, 3, model.config.colors)
 
