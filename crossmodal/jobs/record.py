@@ -1,7 +1,8 @@
 """What is known of a job: its state, and what it ended with."""
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
@@ -10,6 +11,7 @@ from crossmodal.jobs.shown import Shown
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.task import Task
 
+MAX_WORDS = 20_000  # of a vocabulary that are told
 NOBODY_TAKES_S = 5.0  # of a queue whose next job has waited so long, while none is run
 
 
@@ -344,6 +346,39 @@ class ModelState(StrEnum):
     """No worker that runs has its folder."""
 
 
+class Vocabulary(_Value):
+    """The words that a model knows, where these are only some: of so many, those that are listed.
+
+    `objects` name what it can draw, where that is known, and `words` are the others, the most
+    frequent first.
+    """
+
+    count: int
+    objects: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, objects: Sequence[str], words: Sequence[str]) -> Self:
+        """That of a model that knows all of `words`, of which `objects` name things."""
+        known, things = set(words), set(objects)
+        found = cls(
+            count=len(known), objects=tuple(word for word in objects if word in known),
+            words=tuple(word for word in words if word not in things),
+        )  # fmt: skip
+        return found.shortened(MAX_WORDS)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all words are listed."""
+        return self.count == len(self.objects) + len(self.words)
+
+    def shortened(self, most: int) -> Self:
+        """With no more than so many words listed, objects first."""
+        objects = self.objects[:most]
+        words = self.words[: most - len(objects)]
+        return self.model_copy(update={"objects": objects, "words": words})
+
+
 class ModelInfo(_Value):
     """A model, and what it does of each kind that it serves. Times are in seconds."""
 
@@ -357,6 +392,8 @@ class ModelInfo(_Value):
     description: str = ""
     load_s: float | None = None
     peak_bytes: int | None = None
+    vocabulary: Vocabulary | None = None
+    """Of one that is loaded; where all models are listed, with a few of its words."""
     noted_at: float = 0.0
 
     def completed(self, known: "ModelInfo | None") -> "ModelInfo":
@@ -365,4 +402,5 @@ class ModelInfo(_Value):
             return self
         return self.model_copy(update={
             "kinds": known.kinds, "load_s": known.load_s, "peak_bytes": known.peak_bytes,
+            "vocabulary": known.vocabulary,
         })  # fmt: skip

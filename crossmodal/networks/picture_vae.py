@@ -37,6 +37,8 @@ class PictureVAEConfig:
     latent: int = 8
     width: int = 64
     questions: int = 8
+    things: tuple[str, ...] = ()
+    """Words that name what it can draw."""
 
 
 @dataclass(frozen=True)

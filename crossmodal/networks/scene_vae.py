@@ -38,6 +38,8 @@ class SceneVAEConfig:
     shape_dim: int = 24
     shade_dim: int = 4
     edge_gain: float = 1.0
+    things: tuple[str, ...] = ()
+    """Words that name what it can draw."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from crossmodal.jobs.record import (
     QueueStatus,
     ServedKind,
     Timings,
+    Vocabulary,
     WorkerInfo,
 )
 from crossmodal.kinds.task import Task
@@ -181,6 +182,10 @@ class ModelView(BaseModel):
     format: str
     load_s: float | None
     peak_bytes: int | None
+    vocabulary: Vocabulary | None = Field(
+        description="The words that it knows, where these are only some; in a list of models, the "
+        "first of them. Null until it was loaded."
+    )
     failure: Failure | None
 
 
