@@ -1,6 +1,6 @@
 """What is known of a job: its state, and what it ended with."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -346,11 +346,15 @@ class ModelState(StrEnum):
     """No worker that runs has its folder."""
 
 
+def _is_plural(word: str, words: Collection[str]) -> bool:
+    return any(word.endswith(end) and word.removesuffix(end) in words for end in ("s", "es"))
+
+
 class Vocabulary(_Value):
     """The words that a model knows, where these are only some: of so many, those that are listed.
 
-    `objects` name what it can draw, where that is known, and `words` are the others, the most
-    frequent first.
+    `objects` name what it can draw, where that is known, plurals last; `words` are the others, the
+    most frequent first.
     """
 
     count: int
@@ -361,8 +365,9 @@ class Vocabulary(_Value):
     def of(cls, objects: Sequence[str], words: Sequence[str]) -> Self:
         """That of a model that knows all of `words`, of which `objects` name things."""
         known, things = set(words), set(objects)
+        named = sorted(known & things, key=lambda w: (_is_plural(w, things), objects.index(w)))
         found = cls(
-            count=len(known), objects=tuple(word for word in objects if word in known),
+            count=len(known), objects=tuple(named),
             words=tuple(word for word in words if word not in things),
         )  # fmt: skip
         return found.shortened(MAX_WORDS)

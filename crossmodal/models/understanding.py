@@ -33,17 +33,16 @@ class Understanding:
         self._source = source
         self._max_words = max_words
         self._words = source.words
-        self._things = things
+        self._things = frozenset(things)
+        self.vocabulary = Vocabulary.of(things, self._words)
         self._any_will_do = not things and all(word in NO_THINGS for word in self._words)
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return Vocabulary.of(self._things, self._words)
 
     @property
     def example(self) -> str:
         """A prompt of a word that certainly names something."""
-        return next(word for word in (*self._things, *self._words) if self._names_a_thing(word))
+        return next(
+            word for word in (*self.vocabulary.objects, *self._words) if self._names_a_thing(word)
+        )
 
     def read(self, prompt: str) -> Understood | UnknownWords:
         """The prompt, or that nothing in it can be drawn."""
@@ -72,11 +71,6 @@ class Understanding:
         all_words = "`crossmodal models show NAME` lists its words"
         if not self._things:
             return f"Use words of the captions that the model was trained on: {all_words}"
-        single = [word for word in self._things if not self._is_plural(word)]
-        more = ", …" if len(single) > MAX_THINGS else ""
-        return f"The model can draw {', '.join(single[:MAX_THINGS])}{more}: {all_words}"
-
-    def _is_plural(self, word: str) -> bool:
-        return any(
-            word.endswith(end) and word.removesuffix(end) in self._things for end in ("s", "es")
-        )
+        objects = self.vocabulary.objects
+        more = ", …" if len(objects) > MAX_THINGS else ""
+        return f"The model can draw {', '.join(objects[:MAX_THINGS])}{more}: {all_words}"
