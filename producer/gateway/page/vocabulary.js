@@ -2,7 +2,7 @@ import { getJson } from "./api.js";
 import { element, setText } from "./dom.js";
 import { showFacts } from "./facts.js";
 
-const FEW = 12; // words that are named where there is little room
+const FEW = 12; // objects that are named where there is little room
 const whole = new Map(); // the vocabularies that were asked for, by name and version of their models
 
 /** The words that a model knows: a list of models has the first ones, and to open this asks for all. */
@@ -27,11 +27,11 @@ export function renderVocabulary(details, model) {
 /** What somebody who describes a picture should know, or "". */
 export function vocabularyNote({ vocabulary }, kind) {
   if (!vocabulary || kind !== "txt2img") return "";
-  const { count, objects, words } = vocabulary;
-  const named = objects.length ? objects : words;
-  const few = named.slice(0, FEW).join(", ") + (named.length > FEW ? ", …" : "");
-  const verb = objects.length ? "It can draw" : "It knows";
-  return `${verb} ${few}. All ${count.toLocaleString("en")} words that it knows are under Models.`;
+  const { count, objects } = vocabulary;
+  const listed = `${count.toLocaleString("en")} words, which are listed under Models.`;
+  if (!objects.length) return `It knows ${listed}`;
+  const few = objects.slice(0, FEW).join(", ") + (objects.length > FEW ? ", …" : "");
+  return `It can draw ${few}. It knows ${listed}`;
 }
 
 async function readAll(details) {
