@@ -15,8 +15,8 @@ from crossmodal.console import Json, errors_to_exit_status, print_json, print_ta
 from crossmodal.errors import InvalidSetting, JobFailed, ModelInvalid, ModelNotFound
 from crossmodal.extras import require
 from crossmodal.jobs.models import KnownModels, Models
-from crossmodal.jobs.record import Vocabulary
 from crossmodal.jobs.runners import Runner
+from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.kinds.schema import properties_of
 from crossmodal.models.catalog import open_folder
 from crossmodal.models.vocabulary import vocabulary_of

@@ -14,9 +14,9 @@ from crossmodal.jobs.record import (
     ModelInfo,
     ModelState,
     ServedKind,
-    Vocabulary,
     WorkerInfo,
 )
+from crossmodal.jobs.vocabulary import LISTED_WORDS, Vocabulary
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.queue import Queue
@@ -25,7 +25,6 @@ from crossmodal.kinds.task import Task, tasks
 from crossmodal.settings import Settings
 from crossmodal.unknown import check_fields, nearest, shown
 
-LISTED_WORDS = 200  # of a model's vocabulary, where all models are listed
 FRESH_S = 5.0  # for which what is known of models is believed
 
 

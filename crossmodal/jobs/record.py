@@ -1,17 +1,16 @@
 """What is known of a job: its state, and what it ended with."""
 
-from collections.abc import Collection, Sequence
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.shown import Shown
+from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.task import Task
 
-MAX_WORDS = 20_000  # of a vocabulary that are told
 NOBODY_TAKES_S = 5.0  # of a queue whose next job has waited so long, while none is run
 
 
@@ -344,44 +343,6 @@ class ModelState(StrEnum):
     """No worker can load it."""
     ABSENT = "absent"
     """No worker that runs has its folder."""
-
-
-def _is_plural(word: str, words: Collection[str]) -> bool:
-    return any(word.endswith(end) and word.removesuffix(end) in words for end in ("s", "es"))
-
-
-class Vocabulary(_Value):
-    """The words that a model knows, where these are only some: of so many, those that are listed.
-
-    `objects` name what it can draw, where that is known, plurals last; `words` are the others, the
-    most frequent first.
-    """
-
-    count: int
-    objects: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, objects: Sequence[str], words: Sequence[str]) -> Self:
-        """That of a model that knows all of `words`, of which `objects` name things."""
-        known, things = set(words), set(objects)
-        named = sorted(known & things, key=lambda w: (_is_plural(w, things), objects.index(w)))
-        found = cls(
-            count=len(known), objects=tuple(named),
-            words=tuple(word for word in words if word not in things),
-        )  # fmt: skip
-        return found.shortened(MAX_WORDS)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all words are listed."""
-        return self.count == len(self.objects) + len(self.words)
-
-    def shortened(self, most: int) -> Self:
-        """With no more than so many words listed, objects first."""
-        objects = self.objects[:most]
-        words = self.words[: most - len(objects)]
-        return self.model_copy(update={"objects": objects, "words": words})
 
 
 class ModelInfo(_Value):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
-from crossmodal.jobs.record import Vocabulary
+from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.registry import kind_named
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from crossmodal.errors import UnknownWords, quoted
-from crossmodal.jobs.record import Vocabulary
+from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.text.common_words import NO_THINGS
 from crossmodal.text.hints import nearest
 from crossmodal.text.sentences import not_known

@@ -1,6 +1,6 @@
 """The words of a model, as far as the files of its folder tell them; this needs no torch."""
 
-from crossmodal.jobs.record import Vocabulary
+from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.models.catalog import ModelFolder
 from crossmodal.networks.bundle import DRAWING, WORDS, open_bundle
 from crossmodal.text.vector_files import read_vectors

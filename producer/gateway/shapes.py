@@ -19,9 +19,9 @@ from crossmodal.jobs.record import (
     QueueStatus,
     ServedKind,
     Timings,
-    Vocabulary,
     WorkerInfo,
 )
+from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.kinds.task import Task
 from producer.told import failure_view
 

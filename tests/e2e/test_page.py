@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import APIResponse, Browser, Page, Route, expect
 
 from crossmodal.jobs.models import Models
-from crossmodal.jobs.record import ModelInfo, ServedKind, Vocabulary
+from crossmodal.jobs.record import ModelInfo, ServedKind
+from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.kinds.schema import schema_of
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings

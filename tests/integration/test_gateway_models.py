@@ -3,7 +3,8 @@
 import httpx2
 
 from crossmodal.jobs.models import Models
-from crossmodal.jobs.record import ModelInfo, ServedKind, Vocabulary
+from crossmodal.jobs.record import ModelInfo, ServedKind
+from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.schema import schema_of
 from crossmodal.kinds.txt2img import Txt2ImgParams

@@ -6,17 +6,16 @@ from typing import Any
 import pytest
 
 from crossmodal.errors import InvalidParams, ModelBroken, ModelNotFound
-from crossmodal.jobs.models import LISTED_WORDS, KnownModels, Models
+from crossmodal.jobs.models import KnownModels, Models
 from crossmodal.jobs.record import (
-    MAX_WORDS,
     Failure,
     ModelInfo,
     ModelState,
     ServedKind,
-    Vocabulary,
     WorkerInfo,
 )
 from crossmodal.jobs.runners import Runner
+from crossmodal.jobs.vocabulary import LISTED_WORDS, MAX_WORDS, Vocabulary
 from crossmodal.kinds.img2txt import IMG2TXT
 from crossmodal.kinds.schema import schema_of
 from crossmodal.kinds.task import Task, tasks
