@@ -69,10 +69,8 @@ class Models:
         if model.vocabulary is None or model.vocabulary.is_whole:
             return model
         text = yield redis.hget(self._words, model.name)
-        found = None if text is None else _Words.model_validate_json(text)
-        if found is None or found.version != model.version:
-            return model
-        return model.model_copy(update={"vocabulary": found.vocabulary})
+        found = _vocabulary_in(text, model.version)
+        return model if found is None else model.model_copy(update={"vocabulary": found})
 
     @call
     def known(self, *, max_age_s: float = FRESH_S) -> Steps["KnownModels"]:
@@ -102,6 +100,15 @@ class _Words(BaseModel):
 def _words_of(model: ModelInfo) -> str:
     words = _Words.model_construct(version=model.version, vocabulary=model.vocabulary)
     return words.model_dump_json()
+
+
+def _vocabulary_in(text: str | None, version: str) -> Vocabulary | None:
+    """What was told of a version of a model, if this version of this software understands it."""
+    try:
+        found = None if text is None else _Words.model_validate_json(text)
+    except ValidationError:
+        return None
+    return found.vocabulary if found is not None and found.version == version else None
 
 
 def _noted(model: ModelInfo, at: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rapidfuzz.distance import OSA
 from rapidfuzz.process import extract
 
-from crossmodal.text.common_words import FUNCTION_WORDS
+from crossmodal.text.common_words import FUNCTION_WORDS, NO_THINGS
 
 SHORT = 3  # letters: of so few, most changes make another word, as of dog and dot
 MEDIUM = 5  # letters, up to which one edit is the most
@@ -20,6 +20,8 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
     letters, two in longer ones.
     """
     if not 1 < len(word) <= MAX_LETTERS or any(letter.isdigit() for letter in word):
+        return None
+    if word in NO_THINGS:  # it is spelled as it should be
         return None
     limit = 1 if len(word) <= MEDIUM else 2
     found = extract(word, known, scorer=OSA.distance, score_cutoff=limit, limit=None)

@@ -36,6 +36,12 @@ def test_an_exchange_is_one_edit_and_not_two() -> None:
     assert nearest("rign", ["ring"]) == "ring"
 
 
+def test_a_small_word_of_english_is_no_slip_of_another() -> None:
+    assert nearest("three", ["there"]) is None
+    assert nearest("thre", ["there"]) is None
+    assert nearest("thrid", ["third"]) == "third"
+
+
 def test_of_words_as_near_the_one_with_the_same_beginning_comes_first_then_the_more_frequent() -> (
     None
 ):
