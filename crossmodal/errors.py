@@ -3,7 +3,7 @@
     CrossmodalError
     ├── InvalidParams            the request itself is wrong
     │   ├── InvalidPrompt        ... its text
-    │   │   └── UnknownWords     no word of it is known to the model
+    │   │   └── UnknownWords     it names nothing that the model can draw
     │   ├── ModelNotFound        ... the model that it names
     │   ├── InvalidImage         ... its picture
     │   │   └── ImageTooLarge
@@ -121,7 +121,7 @@ class ImageTooLarge(InvalidImage):
 
 
 class UnknownWords(InvalidPrompt):
-    """None of the prompt's words is in the model's vocabulary."""
+    """No object of the prompt is known to the model."""
 
     code = "unknown_words"
 

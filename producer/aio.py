@@ -132,6 +132,7 @@ class AsyncClient:
     pause = awaited(ClientCalls.pause)
     resume = awaited(ClientCalls.resume)
     models = awaited(ClientCalls.models)
+    model = awaited(ClientCalls.model)
     queue = awaited(ClientCalls.queue)
     queues = awaited(ClientCalls.queues)
     workers = awaited(ClientCalls.workers)

@@ -104,6 +104,7 @@ class Client:
     pause = waited(ClientCalls.pause)
     resume = waited(ClientCalls.resume)
     models = waited(ClientCalls.models)
+    model = waited(ClientCalls.model)
     queue = waited(ClientCalls.queue)
     queues = waited(ClientCalls.queues)
     workers = waited(ClientCalls.workers)

@@ -14,6 +14,7 @@ from crossmodal.jobs.record import (
     JobEvent,
     JobState,
     JobStatus,
+    ModelInfo,
     QueueStatus,
     WorkerInfo,
 )
@@ -133,6 +134,15 @@ class Following:
     def models(self, *, max_age_s: float = FRESH_S) -> Steps[KnownModels]:
         """All models by their names, as they were no more than so many seconds ago."""
         return (yield from self._models.known(max_age_s=max_age_s))
+
+    @call
+    def model(self, name: str) -> Steps[ModelInfo]:
+        """One model, by its name or an alias, with all the words that it knows.
+
+        Raises `ModelNotFound`.
+        """
+        known = yield from self.models()
+        return (yield from self._models.with_words(known.any_named(name)))
 
     @call
     def queue(self, task: Task | str, model: str | None = None) -> Steps[QueueStatus]:

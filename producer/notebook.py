@@ -170,8 +170,6 @@ def _lines(found: Result) -> Iterable[str]:
         yield f"{found.custom_id}: {found.failure.code}: {found.failure.message}"
     if isinstance(found, JobResult) and found.parts:
         yield f"{found.completed} made, {found.failed} failed"
-    if found.unknown_words:
-        yield f"unknown words: {', '.join(found.unknown_words)}"
     yield from found.warnings
 
 

@@ -59,10 +59,6 @@ def rows_of(found: JobResult) -> list[tuple[str, Any]]:
     rows += [("caption", f"{c.text} ({c.log_probability:.2f})") for c in found.captions]
     if found.seed is not None:
         rows.append(("seed", found.seed))
-    if found.unknown_words:
-        near = found.suggestions
-        words = (f"{w} (nearest: {near[w]})" if w in near else w for w in found.unknown_words)
-        rows.append(("unknown words", ", ".join(words)))
     rows += [("warning", text) for text in found.warnings]
     rows.append(("total", f"{found.timings.total_s:.3f} s"))
     return rows

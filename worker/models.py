@@ -16,8 +16,10 @@ from crossmodal.errors import InvalidSetting, JobFailed, ModelInvalid, ModelNotF
 from crossmodal.extras import require
 from crossmodal.jobs.models import KnownModels, Models
 from crossmodal.jobs.runners import Runner
+from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.kinds.schema import properties_of
 from crossmodal.models.catalog import open_folder
+from crossmodal.models.vocabulary import vocabulary_of
 from crossmodal.processes import python_module
 from crossmodal.settings import load_settings
 from worker.devices import parse_devices
@@ -72,7 +74,10 @@ def _summary(known: KnownModels, name: str) -> tuple[Any, ...]:
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME|FOLDER")], as_json: Json = False
 ) -> None:
-    """What a folder holds, by its files alone; or what workers have told of a model."""
+    """What a folder holds, by its files alone; or what workers have told of a model.
+
+    Of a model that knows only some words, all of them: first those that name what it can draw.
+    """
     with errors_to_exit_status():
         if Path(name).is_dir():
             _show_folder(Path(name), as_json)
@@ -82,13 +87,15 @@ def show(
 
 def _show_known(name: str, as_json: bool) -> None:
     with Runner(settings := load_settings(), what="cli") as runner:
-        known = runner.run(Models(settings).known())
-    if name not in known:
-        raise ModelNotFound(
-            f"there is no folder {name!r}, and no model of that name; there are "
-            f"{', '.join(known) or 'none'}"
-        )
-    model, failure = known[name], known.failure(name)
+        models = Models(settings)
+        known = runner.run(models.known())
+        if name not in known:
+            raise ModelNotFound(
+                f"there is no folder {name!r}, and no model of that name; there are "
+                f"{', '.join(known) or 'none'}"
+            )
+        model = runner.run(models.with_words(known[name]))
+    failure = known.failure(name)
     told = {
         "state": known.state(name), "version": model.version, "format": model.format,
         "description": model.description, "aliases": ", ".join(model.aliases),
@@ -105,6 +112,7 @@ def _show_known(name: str, as_json: bool) -> None:
     for kind, served in model.kinds.items():
         params = [(n, _shown(one)) for n, one in properties_of(served.params).items()]
         print_table((f"param of {kind}", ""), params, f"{kind}: params are known once it is loaded")
+    _print_words(model.vocabulary)
 
 
 def _show_folder(folder: Path, as_json: bool) -> None:
@@ -114,10 +122,24 @@ def _show_folder(folder: Path, as_json: bool) -> None:
         "version": found.version, "folder": str(found.folder),
         "description": found.config.description,
     }  # fmt: skip
+    words = vocabulary_of(found)
     if as_json:
-        print_json(told | {"serves": list(found.kinds)})
+        listed = None if words is None else words.model_dump(mode="json")
+        print_json(told | {"serves": list(found.kinds), "vocabulary": listed})
         return
     print_table(("", ""), list(told.items()))
+    _print_words(words)
+
+
+def _print_words(known: Vocabulary | None) -> None:
+    """The words that a model knows, if these are only some."""
+    if known is None:
+        return
+    groups = {"objects": known.objects, "other words" if known.objects else "all": known.words}
+    rows = [(what, ", ".join(words)) for what, words in groups.items() if words]
+    left = known.count - len(known.objects) - len(known.words)
+    rows += [("…", f"{left} more")] if left else []
+    print_table((f"{known.count} words", ""), rows)
 
 
 @app.command()

@@ -4,12 +4,19 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from crossmodal.errors import InvalidParams, ModelBroken, ModelNotFound, quoted
 from crossmodal.jobs.calls import Steps, call, redis
-from crossmodal.jobs.names import models_key, paused_key
-from crossmodal.jobs.record import Failure, ModelInfo, ModelState, ServedKind, WorkerInfo
+from crossmodal.jobs.names import models_key, paused_key, vocabularies_key
+from crossmodal.jobs.record import (
+    Failure,
+    ModelInfo,
+    ModelState,
+    ServedKind,
+    WorkerInfo,
+)
+from crossmodal.jobs.vocabulary import LISTED_WORDS, Vocabulary
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.queue import Queue
@@ -27,6 +34,7 @@ class Models:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._key = models_key(settings.key_prefix)
+        self._words = vocabularies_key(settings.key_prefix)
         self._paused = paused_key(settings.key_prefix)
         self._workers = Workers(settings)
         self._known: KnownModels | None = None
@@ -42,15 +50,27 @@ class Models:
                 redis.time(), redis.hmget(self._key, [model.name for model in models])
             ]  # fmt: skip
             told = {
-                model.name: model.completed(_parsed(text)).model_copy(update={"noted_at": seconds})
+                model.name: _noted(model.completed(_parsed(text)), seconds)
                 for model, text in zip(models, texts, strict=True)
             }
-            yield redis.hset(self._key, mapping={n: m.model_dump_json() for n, m in told.items()})
+            yield redis.hset(self._key, mapping=told)
+            if words := {m.name: _words_of(m) for m in models if m.vocabulary is not None}:
+                yield redis.hset(self._words, mapping=words)
 
     @call
     def forget(self, name: str) -> Steps[bool]:
         """Take a model off the list; False where it was not on it."""
-        return bool((yield redis.hdel(self._key, name)))
+        was_known, _ = yield [redis.hdel(self._key, name), redis.hdel(self._words, name)]
+        return bool(was_known)
+
+    @call
+    def with_words(self, model: ModelInfo) -> Steps[ModelInfo]:
+        """A model with all the words that it knows, up to `MAX_WORDS`."""
+        if model.vocabulary is None or model.vocabulary.is_whole:
+            return model
+        text = yield redis.hget(self._words, model.name)
+        found = _vocabulary_in(text, model.version)
+        return model if found is None else model.model_copy(update={"vocabulary": found})
 
     @call
     def known(self, *, max_age_s: float = FRESH_S) -> Steps["KnownModels"]:
@@ -68,6 +88,33 @@ class Models:
         models = [model for text in told.values() if (model := _parsed(text)) is not None]
         kept = [m for m in models if seconds - m.noted_at <= self._settings.retention_s]
         return KnownModels(sorted(kept, key=lambda model: model.name), workers, paused)
+
+
+class _Words(BaseModel):
+    """The vocabulary of a version of a model."""
+
+    version: str
+    vocabulary: Vocabulary
+
+
+def _words_of(model: ModelInfo) -> str:
+    words = _Words.model_construct(version=model.version, vocabulary=model.vocabulary)
+    return words.model_dump_json()
+
+
+def _vocabulary_in(text: str | None, version: str) -> Vocabulary | None:
+    """What was told of a version of a model, if this version of this software understands it."""
+    try:
+        found = None if text is None else _Words.model_validate_json(text)
+    except ValidationError:
+        return None
+    return found.vocabulary if found is not None and found.version == version else None
+
+
+def _noted(model: ModelInfo, at: float) -> str:
+    """What is kept of a model: everybody reads it who asks for any, so that its words are few."""
+    words = None if model.vocabulary is None else model.vocabulary.shortened(LISTED_WORDS)
+    return model.model_copy(update={"vocabulary": words, "noted_at": at}).model_dump_json()
 
 
 def _parsed(text: str | None) -> ModelInfo | None:

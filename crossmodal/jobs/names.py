@@ -144,6 +144,11 @@ def models_key(prefix: str) -> str:
     return f"{prefix}:models"
 
 
+def vocabularies_key(prefix: str) -> str:
+    """The hash of the words that models know, which few ask for."""
+    return f"{prefix}:vocabularies"
+
+
 def loading_key(prefix: str, model: str) -> str:
     """The name of the worker that is about to load a model."""
     return f"{prefix}:loading:{model}"

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.shown import Shown
+from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.task import Task
 
@@ -357,6 +358,8 @@ class ModelInfo(_Value):
     description: str = ""
     load_s: float | None = None
     peak_bytes: int | None = None
+    vocabulary: Vocabulary | None = None
+    """Of one that is loaded; where all models are listed, with a few of its words."""
     noted_at: float = 0.0
 
     def completed(self, known: "ModelInfo | None") -> "ModelInfo":
@@ -365,4 +368,5 @@ class ModelInfo(_Value):
             return self
         return self.model_copy(update={
             "kinds": known.kinds, "load_s": known.load_s, "peak_bytes": known.peak_bytes,
+            "vocabulary": known.vocabulary,
         })  # fmt: skip

@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
+from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.registry import kind_named
 
@@ -49,7 +50,8 @@ class Picture(NamedTuple):
     """What was drawn, uint8 RGB (H, W, 3), and what of the prompt was not understood.
 
     `suggestions` has, for some of those words, known ones of nearly the same spelling; `warnings`
-    are sentences for whoever has asked, as of a prompt that was cut.
+    are sentences for whoever has asked, as of a prompt that was cut. One about the words that were
+    not understood is added to them.
     """
 
     pixels: Pixels
@@ -137,6 +139,8 @@ class Model(ABC):
     """Whether the same seed and params give the same bytes, alone and in any batch."""
     is_concurrent: bool = False
     """Whether several threads may call it at once, as a GPU is used best."""
+    vocabulary: Vocabulary | None = None
+    """The words that it knows, where these are only some; `load` may set it."""
     side: int | None = None
     """Pictures come cut to squares of this side, in pixels; None: as they were sent."""
 

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crossmodal.errors import UnknownWords
 from crossmodal.models.contract import Batch, Model, Outcome, Picture, Request
+from crossmodal.models.understanding import Understanding, Understood
 from crossmodal.networks.bundle import open_bundle
 from crossmodal.networks.drawing import DrawingModel
 from crossmodal.networks.weights import load_drawing, load_text
-from crossmodal.text.vectors import Encoded, TextVectors, nearest
+from crossmodal.text.vectors import Encoded, TextVectors
 
 # Floating-point sums depend on the shapes of the tensors they run in. Every forward pass
 # therefore has one shape per device, so that a picture's bytes do not depend on its batch
@@ -33,31 +33,27 @@ class BundleDrawing(Model):
         bundle = open_bundle(folder)
         self._device = torch.device(device)
         self._model: DrawingModel = load_drawing(bundle, self._device)
-        self._words: TextVectors = load_text(bundle, self._model.config.text.source)
+        config = self._model.config
+        self._words: TextVectors = load_text(bundle, config.text.source)
+        self._understanding = Understanding(self._words, config.things, config.text.max_words)
+        self.vocabulary = self._understanding.vocabulary
         self._rows = ROWS[self._device.type]
 
     def example(self) -> Mapping[str, Any]:
-        return {"prompt": self._words.words[0], "seed": 0, "count": 2}
+        return {"prompt": self._understanding.example, "seed": 0, "count": 2}
 
     def run(self, batch: Batch) -> list[Outcome]:
-        """Draw every picture; a prompt without a known word fails alone."""
-        texts = [self._words.encode(r.params.prompt, self._max_words) for r in batch]
+        """Draw every picture; a prompt of which no object is known fails alone."""
+        read = [self._understanding.read(request.params.prompt) for request in batch]
         asked = [
-            (text, self._noise(request))
-            for request, text in zip(batch, texts, strict=True)
-            if len(text.vectors)
+            (one.text, self._noise(request))
+            for request, one in zip(batch, read, strict=True)
+            if isinstance(one, Understood)
         ]
         pictures = iter(self._draw(asked, batch))
         return [
-            Picture(next(pictures), text.unknown, self._suggestions(text))
-            if len(text.vectors)
-            else _not_understood(request.params.prompt, text, self._suggestions(text))
-            for request, text in zip(batch, texts, strict=True)
+            _picture(next(pictures), one) if isinstance(one, Understood) else one for one in read
         ]
-
-    def _suggestions(self, text: Encoded) -> dict[str, str]:
-        known = self._words.words if text.unknown else []
-        return {word: near for word in text.unknown if (near := nearest(word, known))}
 
     @property
     def _max_words(self) -> int:
@@ -97,13 +93,6 @@ class BundleDrawing(Model):
         return words.to(self._device), keep.to(self._device), noise.to(self._device)
 
 
-def _not_understood(prompt: str, text: Encoded, suggestions: dict[str, str]) -> UnknownWords:
-    words = ", ".join(
-        f"{word} (nearest: {suggestions[word]})" if word in suggestions else word
-        for word in text.unknown
-    )
-    words = words or "no words at all"
-    return UnknownWords(
-        f"no word of the prompt {prompt[:80]!r} is known to the model: {words}. "
-        "Use words of the data it was trained on"
-    )
+def _picture(pixels: NDArray[np.uint8], prompt: Understood) -> Picture:
+    warnings = (prompt.text.cut,) if prompt.text.cut else ()
+    return Picture(pixels, prompt.text.unknown, prompt.suggestions, warnings)

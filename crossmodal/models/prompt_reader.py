@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
+from crossmodal.text.sentences import cut_off
+
 NAMES = ("tokenizer", "tokenizer_2", "tokenizer_3")
 UNLIMITED = 100_000  # tokens: tokenizers that know no limit say a larger number
-SHOWN = 80  # characters of what is cut
 
 
 class PromptReader:
@@ -31,11 +32,7 @@ class PromptReader:
         if len(tokens) <= self._limit:
             return ""
         cut = self._tokenizer.decode(tokens[self._limit - 1 :], skip_special_tokens=True).strip()
-        shown = cut if len(cut) <= SHOWN else f"{cut[:SHOWN]}…"
-        return (
-            f"the {what} has {len(tokens)} tokens, of which the model reads {self._limit}: it does "
-            f"not know of {shown!r}"
-        )
+        return cut_off(what, len(tokens), "tokens", self._limit, cut)
 
 
 def _limit(tokenizer: Any, takes: Mapping[str, Any]) -> int:

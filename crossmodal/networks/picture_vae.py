@@ -38,6 +38,7 @@ class PictureVAEConfig:
     width: int = 64
     questions: int = 8
     things: tuple[str, ...] = ()
+    """Words that name what it can draw."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import numpy as np
 
 from crossmodal.errors import BundleInvalid, InvalidSetting
 from crossmodal.extras import remedy
+from crossmodal.text.sentences import cut_off
+from crossmodal.text.tokens import tokenize
 from crossmodal.text.vectors import Encoded
 
 WEIGHTS = "model.safetensors"
@@ -35,7 +37,8 @@ class BertVectors:
     @property
     def words(self) -> list[str]:
         """Whole words of its vocabulary: no pieces, no marks."""
-        return [word for word in self._tokenizer.get_vocab() if word.isalpha()]
+        numbers = self._tokenizer.get_vocab()  # in an order of its own in each process
+        return [word for word in sorted(numbers, key=numbers.__getitem__) if word.isalpha()]
 
     def encode(self, text: str, max_words: int) -> Encoded:
         """Hidden states (T, D) of the tokens; none where every word is unknown to BERT."""
@@ -47,10 +50,20 @@ class BertVectors:
             unknown = tuple(dict.fromkeys(word for word in words if self._is_unknown(word)))
             if len(unknown) == len(set(words)):
                 return Encoded(np.zeros((0, self.dim), np.float32), unknown)
+            whole = self._tokenizer(text, truncation=False, verbose=False).input_ids
             tokens = self._tokenizer(text, return_tensors="pt", truncation=True, max_length=limit)
         with torch.inference_mode():
             states = self._model(**tokens).last_hidden_state[0]  # (T, D)
-        return Encoded(states.float().numpy(), unknown)
+        read, cut = text, ""
+        if len(whole) > limit:
+            read, rest = (self._text(part) for part in (whole[: limit - 1], whole[limit - 1 :]))
+            cut = cut_off("prompt", len(whole), "tokens", limit, rest)
+        strange = {token for word in unknown for token in tokenize(word)}
+        known = tuple(token for token in tokenize(read) if token not in strange)
+        return Encoded(states.float().numpy(), unknown, known, cut)
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
     def _is_unknown(self, word: str) -> bool:
         pieces = self._tokenizer.tokenize(word)

@@ -10,7 +10,8 @@ from gensim.models import KeyedVectors, Word2Vec
 from numpy.typing import NDArray
 
 from crossmodal.errors import BundleInvalid, DataInvalid
-from crossmodal.text.tokens import tokenize
+from crossmodal.text.sentences import cut_off
+from crossmodal.text.tokens import joined, tokenize
 from crossmodal.text.vector_files import Found, read_vectors
 from crossmodal.text.vectors import Encoded
 
@@ -41,11 +42,14 @@ class WordVectors:
     def encode(self, text: str, max_words: int | None = None) -> Encoded:
         """The vectors of the first `max_words` known words of `text`, in their order."""
         tokens = tokenize(text)
-        known = [t for t in tokens if t in self._keyed][:max_words]
+        known = [t for t in tokens if t in self._keyed]
+        read = known[:max_words]
         unknown = tuple(dict.fromkeys(t for t in tokens if t not in self._keyed))
-        vectors = [self._keyed[t] for t in known]
-        stacked = np.array(vectors, np.float32).reshape(len(known), self.dim)
-        return Encoded(stacked, unknown)
+        vectors = [self._keyed[t] for t in read]
+        stacked = np.array(vectors, np.float32).reshape(len(read), self.dim)
+        rest = joined(known[len(read) :])
+        cut = rest and cut_off("prompt", len(known), "known words", len(read), rest)
+        return Encoded(stacked, unknown, tuple(read), cut)
 
     def save(self, path: Path) -> None:
         """Write word2vec's own binary format."""

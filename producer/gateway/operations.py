@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from crossmodal.errors import BrokerUnavailable, DeadLetterNotFound
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.models import KnownModels
-from crossmodal.jobs.record import DeadLetter, QueueStatus
+from crossmodal.jobs.record import DeadLetter, ModelInfo, QueueStatus
 from producer.dead import replay
 from producer.gateway.caller import Caller, Operator, UrlsOf
 from producer.gateway.metrics import figures, render
@@ -63,7 +63,7 @@ async def models(key: Caller, services: ServicesOf) -> ModelPage:
     """All models: what each takes, how long a run takes, and which workers have it."""
     # Not as it was before: it is asked for by who has just heard that a worker serves others.
     known = await services.client.models(max_age_s=0)
-    return ModelPage(data=[model_view(known, name) for name in known])
+    return ModelPage(data=[model_view(known, model) for model in known.values()])
 
 
 @router.get("/v1/dead-letters", response_model=DeadLetterPage, responses=documented())
@@ -92,14 +92,14 @@ async def replay_letter(letter_id: str, key: Caller, services: ServicesOf) -> Re
     return Replayed(job=job_id)
 
 
-def model_view(known: KnownModels, name: str) -> ModelView:
+def model_view(known: KnownModels, model: ModelInfo) -> ModelView:
     """A model, and who has it."""
-    holders = known.holders(name)
+    holders = known.holders(model.name)
     return ModelView(
-        **known[name].model_dump(exclude={"noted_at"}), state=known.state(name), id=name,
-        created=int(known[name].noted_at),
+        **model.model_dump(exclude={"noted_at"}), state=known.state(model.name), id=model.name,
+        created=int(model.noted_at),
         workers=len(holders), devices=sorted({w.device for w in holders if w.device}),
-        failure=known.failure(name),
+        failure=known.failure(model.name),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from crossmodal.jobs.record import (
     Timings,
     WorkerInfo,
 )
+from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.kinds.task import Task
 from producer.told import failure_view
 
@@ -181,6 +182,10 @@ class ModelView(BaseModel):
     format: str
     load_s: float | None
     peak_bytes: int | None
+    vocabulary: Vocabulary | None = Field(
+        description="The words that it knows, where these are only some; in a list of models, the "
+        "first of them. Null until it was loaded."
+    )
     failure: Failure | None
 
 

@@ -68,6 +68,7 @@ def _model(known: KnownModels, model: ModelInfo) -> dict[str, Any]:
     failure = failure_view(known.failure(model.name))
     return {
         "name": model.name, "aliases": model.aliases, "description": model.description,
+        "vocabulary": None if model.vocabulary is None else model.vocabulary.model_dump(),
         "state": known.state(model.name), "default_for": model.default_for, "kinds": kinds,
         "failure": None if failure is None else failure.model_dump(),
     }  # fmt: skip

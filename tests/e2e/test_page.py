@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import APIResponse, Browser, Page, Route, expect
 
+from crossmodal.jobs.models import Models
+from crossmodal.jobs.record import ModelInfo, ServedKind
+from crossmodal.jobs.vocabulary import Vocabulary
+from crossmodal.kinds.schema import schema_of
+from crossmodal.kinds.txt2img import Txt2ImgParams
+from crossmodal.settings import Settings
 from producer import Client
 from tests.conftest import IN_HAND, RunningStack
-from tests.gateway import Gateway, running_gateway
-from tests.page import PROMPT, draw, is_in, opened, submitted
+from tests.gateway import Gateway, in_thread, running_gateway
+from tests.page import PROMPT, draw, is_in, opened, show, submitted
 from tests.waiting import until
 from tests.workers import suspended, tree_of
 
@@ -181,9 +187,51 @@ def test_a_failed_job_shows_cause_and_remedy(page: Page) -> None:
     card = draw(page, "zorg frob")
     is_in(card, "failed")
     expect(card).to_contain_text("unknown_words")
-    expect(card).to_contain_text("Use words of the data it was trained on")
+    expect(card).to_contain_text("`crossmodal models show NAME` lists its words")
     page.check("#filter [value=failed]")
     expect(page.locator("#gallery article:not([data-state=failed])")).to_have_count(0)
+
+
+def test_what_a_model_passed_over_is_said_with_the_picture(page: Page) -> None:
+    card = draw(page, "a lrage red circle, zorgish")
+    is_in(card, "succeeded")
+    said = (
+        "the model does not know the words 'lrage' (did you mean 'large'?) and 'zorgish': "
+        "they were passed over"
+    )
+    expect(card.locator(".warnings li")).to_have_text(said)
+    card.locator(".tile").click()
+    expect(page.locator("#viewer .warnings li")).to_have_text(said)
+
+
+def test_the_words_of_a_model_are_listed_and_hinted_at_beside_the_form(page: Page) -> None:
+    note = re.compile(r"It knows \d+ words, which are listed under Models\.$")
+    expect(page.locator("#model-note")).to_have_text(note)
+    scenes = show(page, "models").locator("[data-model=scenes]")
+    expect(scenes.locator(".words")).to_be_hidden()
+    scenes.locator("summary").click()
+    expect(scenes.locator(".words")).to_contain_text(re.compile(r"\bcircle\b"))
+    expect(scenes.locator(".words")).to_contain_text(re.compile(r"\bbackground\b"))
+
+
+def test_of_a_long_list_of_words_all_are_shown_once_it_is_opened(
+    browser: Browser, settings: Settings
+) -> None:
+    words = Vocabulary.of(["cat"], ["cat", *(f"word{i}" for i in range(3_000))])
+    kinds = {"txt2img": ServedKind(params=schema_of(Txt2ImgParams))}
+    told = ModelInfo(name="coco", version="1", format="bundle", kinds=kinds, vocabulary=words)
+    with Client(settings) as client, in_thread(settings, needs_keys=False) as url:
+        client.run(Models(settings).announce([told.model_copy(update={"load_s": 1.0})]))
+        page = browser.new_page()
+        page.goto(url)
+        expect(page.locator("#model-note")).to_have_text(
+            "It can draw cat. It knows 3,001 words, which are listed under Models."
+        )
+        coco = show(page, "models").locator("[data-model=coco]")
+        coco.get_by_text("3,001 words that it knows").click()
+        expect(coco.locator(".words")).to_contain_text("word2999")
+        expect(coco.locator(".words")).not_to_contain_text("more")
+        page.close()
 
 
 def test_a_prompt_that_is_refused_says_why_beside_the_form(page: Page) -> None:

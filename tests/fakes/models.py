@@ -18,6 +18,7 @@ from crossmodal.errors import UnknownWords
 from crossmodal.jobs.record import GeneratedCaption
 from crossmodal.kinds.registry import kind_of
 from crossmodal.models.contract import UNWATCHED, Link
+from crossmodal.text.sentences import passed_over
 from worker.host.pipeline import Described, Drawn, HostRequest, Outcome, Pipeline
 
 SIDE = 16
@@ -68,9 +69,9 @@ def _made(request: HostRequest) -> Outcome:
     prompt, seed = getattr(params, "prompt", ""), getattr(params, "seed", 0)
     unknown = tuple(word for word in prompt.split() if word in UNKNOWN)
     if prompt and len(unknown) == len(prompt.split()):
-        return UnknownWords(f"no word of the prompt {prompt!r} is known to the model")
+        return UnknownWords(f"no object of the prompt {prompt!r} is known")
     images = np.empty((params.count, SIDE, SIDE, 3), np.uint8)
     for i in range(params.count):
         color = zlib.crc32(f"{seed + i} {prompt}{level}".encode()).to_bytes(4, "big")
         images[i] = list(color[:3])
-    return Drawn(images, unknown, {})
+    return Drawn(images, unknown, {}, tuple(filter(None, [passed_over(unknown, {})])))

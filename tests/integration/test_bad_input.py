@@ -61,10 +61,10 @@ def test_an_empty_or_too_long_prompt_is_refused_at_submit(client: Client, prompt
         client.txt2img(prompt)
 
 
-def test_a_prompt_without_a_known_word_fails_and_names_the_words(client: Client) -> None:
+def test_a_prompt_without_a_known_object_fails_and_names_the_words(client: Client) -> None:
     error = failure_of(client, client.txt2img("zorg frob").id)
     assert (error.code, error.retryable) == ("unknown_words", False)
-    assert "zorg, frob" in str(error)
+    assert "does not know the words 'zorg' and 'frob'" in str(error)
 
 
 def test_some_unknown_words_are_listed_in_the_result(client: Client) -> None:

@@ -1,5 +1,6 @@
 """What a folder says it holds, and a class of somebody's own in it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from crossmodal.errors import BundleNotFound, InvalidParams, ModelInvalid
 from crossmodal.models.catalog import ModelFolder, open_folder
 from crossmodal.models.loading import models_of
 from crossmodal.settings import SHIPPED_BUNDLE
+from tests.bundles import bundle_of_things
+from tests.commands import run_command
 from worker.host.pipeline import Drawn, HostRequest, ModelPipeline
 
 
@@ -25,6 +28,20 @@ def loaded(folder: Path, **allowed: Any) -> ModelPipeline:
     pipeline = ModelPipeline(model)
     pipeline.load(folder, "cpu")
     return pipeline
+
+
+def test_the_words_of_a_bundle_are_listed_by_its_files_alone(tmp_path: Path) -> None:
+    bundle_of_things(tmp_path / "scenes", ["star", "circle"])
+    done = run_command({}, "models", "show", str(tmp_path / "scenes"))
+    [objects] = [line for line in done.stdout.splitlines() if line.startswith("objects")]
+    assert objects.split(maxsplit=1)[1].strip() == "star, circle"
+    told = json.loads(run_command({}, "models", "show", str(tmp_path / "scenes"), "--json").stdout)
+    assert told["vocabulary"]["objects"] == ["star", "circle"]
+    assert "red" in told["vocabulary"]["words"]
+    folder = folder_of(tmp_path / "other", "config.json", "w.safetensors")
+    (folder / "config.json").write_text("{}")
+    told = json.loads(run_command({}, "models", "show", str(folder), "--json").stdout)
+    assert told["vocabulary"] is None
 
 
 @pytest.mark.parametrize(

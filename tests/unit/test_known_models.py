@@ -7,8 +7,15 @@ import pytest
 
 from crossmodal.errors import InvalidParams, ModelBroken, ModelNotFound
 from crossmodal.jobs.models import KnownModels, Models
-from crossmodal.jobs.record import Failure, ModelInfo, ModelState, ServedKind, WorkerInfo
+from crossmodal.jobs.record import (
+    Failure,
+    ModelInfo,
+    ModelState,
+    ServedKind,
+    WorkerInfo,
+)
 from crossmodal.jobs.runners import Runner
+from crossmodal.jobs.vocabulary import LISTED_WORDS, MAX_WORDS, Vocabulary
 from crossmodal.kinds.img2txt import IMG2TXT
 from crossmodal.kinds.schema import schema_of
 from crossmodal.kinds.task import Task, tasks
@@ -46,6 +53,46 @@ def test_what_was_told_outlives_who_told_it(settings: Settings, runner: Runner) 
     assert runner.run(Models(settings).forget("turbo"))
     assert not runner.run(Models(settings).forget("turbo"))
     assert list(runner.run(Models(settings).known())) == ["scenes"]
+
+
+WORDS = Vocabulary.of(["dogs", "dog", "cat"], ["a", "dog", "dogs", "cat", *map(str, range(9_000))])
+
+
+def test_a_list_of_models_has_few_words_and_one_model_has_all(
+    settings: Settings, runner: Runner
+) -> None:
+    models = Models(settings)
+    loaded = model("turbo", load_s=9.0, vocabulary=WORDS)
+    runner.run(models.announce([loaded, SCENES]))
+    listed = runner.run(models.known())
+    few = listed["turbo"].vocabulary
+    assert few is not None
+    assert (few.count, few.objects) == (9_004, ("dog", "cat", "dogs"))
+    assert few.words == ("a", *map(str, range(LISTED_WORDS - 4)))
+    assert runner.run(models.with_words(listed["turbo"])).vocabulary == WORDS
+    assert runner.run(models.with_words(listed["scenes"])).vocabulary is None
+
+
+def test_the_words_stay_known_while_the_model_is_not_loaded_but_not_those_of_another_version(
+    settings: Settings, runner: Runner
+) -> None:
+    models = Models(settings)
+    runner.run(models.announce([model("turbo", load_s=9.0, vocabulary=WORDS)]))
+    runner.run(models.announce([TURBO]))
+    known = runner.run(models.known(max_age_s=0))["turbo"]
+    assert runner.run(models.with_words(known)).vocabulary == WORDS
+    few = known.vocabulary
+    other = model("turbo", version="2", vocabulary=few)
+    assert runner.run(models.with_words(other)).vocabulary == few
+    runner.run(models.forget("turbo"))
+    assert runner.run(models.with_words(known)).vocabulary == few
+
+
+def test_no_more_words_are_told_than_anybody_reads() -> None:
+    many = Vocabulary.of(["w7"], [f"w{i}" for i in range(MAX_WORDS + 9)])
+    assert (many.count, len(many.objects) + len(many.words)) == (MAX_WORDS + 9, MAX_WORDS)
+    assert not many.is_whole
+    assert WORDS.is_whole
 
 
 def test_what_was_measured_stays_known_while_the_model_is_not_loaded(

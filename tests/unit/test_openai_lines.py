@@ -133,7 +133,9 @@ def drawn(client: Client) -> tuple[str, bytes]:
     """The key of a picture in the store, and the line of who has drawn it."""
     ref = client.storage.put("outputs/a/0.png", PNG, "image/png")
     image = {**ref.model_dump(), "width": 1, "height": 1}
-    return ref.key, written({"status_code": 200, "body": {"images": [image], "seed": 7}})
+    return ref.key, written(
+        {"status_code": 200, "body": {"images": [image], "seed": 7, "warnings": ["it is short"]}}
+    )
 
 
 def test_pictures_are_put_into_their_line(client: Client) -> None:
@@ -141,7 +143,8 @@ def test_pictures_are_put_into_their_line(client: Client) -> None:
     [found] = shown(text, client)
     assert found["response"] == {
         "request_id": "r", "status_code": 200,
-        "body": {"created": 7, "seed": 7, "data": [{"b64_json": base64.b64encode(PNG).decode()}]},
+        "body": {"created": 7, "seed": 7, "data": [{"b64_json": base64.b64encode(PNG).decode()}],
+                 "warnings": ["it is short"]},
     }  # fmt: skip
     assert (found["custom_id"], found["error"]) == ("a", None)
 

@@ -16,6 +16,7 @@ from crossmodal.models.contract import Model
 from crossmodal.models.drawing import BundleDrawing
 from crossmodal.networks.bundle import DATA_FILES, Bundle, open_bundle, seal
 from crossmodal.settings import SHIPPED_BUNDLE
+from tests.bundles import THINGS, bundle_of_things
 from worker.host.pipeline import Described, Drawn, HostRequest, ModelPipeline
 
 PROMPT = "a large red circle on a white background"
@@ -89,27 +90,64 @@ def test_at_temperature_zero_the_seed_does_not_matter(txt2img: ModelPipeline) ->
     assert (a == b).all()
 
 
-def test_unknown_words_are_listed_and_the_rest_is_drawn(txt2img: ModelPipeline) -> None:
-    [outcome] = txt2img.run([ask("a red circle, zorgish; and Zorgish frobs")])
+def test_unknown_words_are_listed_and_told_once_and_the_rest_is_drawn(
+    txt2img: ModelPipeline,
+) -> None:
+    [outcome] = txt2img.run([ask("a lrage red circle, zorgish; and Zorgish frobs", count=3)])
     assert isinstance(outcome, Drawn)
-    assert outcome.unknown_words == ("zorgish", "frobs")
+    assert outcome.unknown_words == ("lrage", "zorgish", "frobs")
+    assert outcome.suggestions == {"lrage": "large"}
+    assert outcome.warnings == (
+        "the model does not know the words 'lrage' (did you mean 'large'?), 'zorgish' and 'frobs': "
+        "they were passed over",
+    )
+    [plain] = txt2img.run([ask("a red circle")])
+    assert isinstance(plain, Drawn)
+    assert plain.warnings == ()
 
 
-@pytest.mark.parametrize("prompt", ["zorg frob", "!!! ???", "日本語"])
-def test_a_prompt_without_a_known_word_fails_alone(txt2img: ModelPipeline, prompt: str) -> None:
+NO_OBJECTS = [
+    "zorg frob", "!!! ???", "日本語", "a red car on a road", "a photo of a dog",
+    "portrait of my cat", "a cat and a dog on a white background",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("prompt", NO_OBJECTS)
+def test_a_prompt_without_a_known_object_fails_alone(txt2img: ModelPipeline, prompt: str) -> None:
     good, bad, also = txt2img.run([ask(PROMPT), ask(prompt), ask(PROMPT)])
     assert isinstance(good, Drawn)
     assert isinstance(also, Drawn)
     assert isinstance(bad, UnknownWords)
 
 
-def test_unknown_words_are_named(txt2img: ModelPipeline) -> None:
-    [outcome] = txt2img.run([ask("zorg frob")])
-    assert "zorg, frob" in str(outcome)
+def test_a_bundle_that_names_its_things_draws_these_alone(tmp_path: Path) -> None:
+    pipeline = loaded(BundleDrawing(), bundle_of_things(tmp_path))
+    drawing, ring, *others = pipeline.run(
+        [ask("a red star"), ask("a red ring"), *map(ask, NO_OBJECTS)]
+    )
+    assert isinstance(drawing, Drawn)
+    assert all(isinstance(one, UnknownWords) for one in (ring, *others))
+    assert "The model can draw circle, square, triangle, star: " in str(ring)
+    words = pipeline.model.vocabulary
+    assert words is not None
+    assert words.objects == THINGS
+    assert "ring" in words.words
+    assert pipeline.warmup().run_s > 0
 
 
-def test_the_longest_prompt_is_drawn(txt2img: ModelPipeline) -> None:
-    drawn(txt2img, ask(("red circle " * 91)[:1000]))
+def test_a_bundle_that_does_not_name_its_things_is_served(tmp_path: Path) -> None:
+    pipeline = loaded(BundleDrawing(), bundle_of_things(tmp_path, ()))
+    [outcome, nothing] = pipeline.run([ask("a red ring"), ask("a red background")])
+    assert isinstance(outcome, Drawn)
+    assert isinstance(nothing, UnknownWords)
+    assert pipeline.warmup().run_s > 0
+
+
+def test_what_is_cut_of_the_longest_prompt_is_told(txt2img: ModelPipeline) -> None:
+    [outcome] = txt2img.run([ask(("red circle " * 91)[:1000])])
+    assert isinstance(outcome, Drawn)
+    [said] = outcome.warnings
+    assert said.startswith("the prompt has 182 known words, of which the model reads 64: it does")
 
 
 def caption(beam: int = 4, count: int = 1, seed: int = 0) -> HostRequest:

@@ -8,7 +8,7 @@ import pytest
 
 from crossmodal.errors import BundleInvalid, DataInvalid
 from crossmodal.text.bert import BertVectors
-from crossmodal.text.vectors import TextVectors, nearest
+from crossmodal.text.vectors import TextVectors
 from crossmodal.text.word2vec import (
     WordVectors,
     load_vectors,
@@ -97,18 +97,15 @@ def test_a_broken_file_is_refused(tmp_path: Path, data: bytes) -> None:
         load_vectors(tmp_path / "bad.bin")
 
 
-@at_once(
-    "word, near",
-    [("cirlce", "circle"), ("rad", "red"), ("bleu", "blue"), ("backgruond", "background"),
-     ("xylophone", None), ("qq", None)],
-)  # fmt: skip
-def test_the_word_of_nearest_spelling_is_suggested(
-    trained: WordVectors, word: str, near: str | None
-) -> None:
-    found = trained.encode(f"a {word} star")
-    assert found.unknown == (word,)
-    assert len(found.vectors) == 2
-    assert nearest(word, trained.words) == near
+def test_what_is_read_what_is_passed_over_and_what_is_cut_is_told(trained: WordVectors) -> None:
+    found = trained.encode("a frobbish star, a red star on a Frobbish circle", 5)
+    assert (found.known, found.unknown) == (("a", "star", "a", "red", "star"), ("frobbish",))
+    assert len(found.vectors) == 5
+    assert found.cut == (
+        "the prompt has 8 known words, of which the model reads 5: it does not know of "
+        "'on a circle'"
+    )
+    assert trained.encode("a red star", 3).cut == ""
 
 
 @pytest.fixture(scope="module")

@@ -79,4 +79,5 @@ def _told(found: ModelFolder, pipelines: Mapping[Task, ModelPipeline]) -> ModelI
         name=found.name, version=found.version, format=found.format,
         kinds={task.kind.name: p.served(p.warmup()) for task, p in pipelines.items()},
         aliases=found.config.aliases, description=found.config.description,
+        vocabulary=next(filter(None, (p.model.vocabulary for p in pipelines.values())), None),
     )  # fmt: skip

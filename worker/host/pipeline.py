@@ -37,6 +37,7 @@ from crossmodal.models.contract import (
     Preview,
     Request,
 )
+from crossmodal.text.sentences import passed_over
 from crossmodal.unknown import check_fields
 from worker.host.pixels import pixels_of
 from worker.host.previews import PlacedLink
@@ -53,7 +54,10 @@ class HostRequest(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Pictures uint8 RGB (count, H, W, 3), and what of the prompt was not understood."""
+    """Pictures uint8 RGB (count, H, W, 3), and what of the prompt was not understood.
+
+    The `warnings` say that in a sentence, and what else there is to say.
+    """
 
     images: NDArray[np.uint8]
     unknown_words: tuple[str, ...]
@@ -234,9 +238,11 @@ def failed(error: Exception) -> InferenceFailed:
 def _drawn(made: Sequence[Any]) -> Drawn:
     pictures = [one if isinstance(one, Picture) else Picture(one) for one in made]
     first = pictures[0]
+    said = passed_over(first.unknown_words, first.suggestions)
+    warnings = dict.fromkeys([said, *(text for one in pictures for text in one.warnings)])
     return Drawn(
         np.stack([pixels_of(one.pixels) for one in pictures]), first.unknown_words,
-        dict(first.suggestions), tuple(dict.fromkeys(w for one in pictures for w in one.warnings)),
+        dict(first.suggestions), tuple(filter(None, warnings)),
     )  # fmt: skip
 
 

@@ -126,7 +126,7 @@ def _body(name: str, made: Line, client: Client, urls: Urls | None) -> Line:
         else {"b64_json": base64.b64encode(client.read(ref)).decode()}
         for ref in refs
     ]  # fmt: skip
-    return {"data": data, "seed": made.get("seed")}
+    return {"data": data, "seed": made.get("seed"), "warnings": made.get("warnings", [])}
 
 
 def _parsed(text: bytes) -> Line:

@@ -23,9 +23,9 @@ _BUILT_IN = re.compile(r"(?:chat)?gpt-.*|dall-e-\d|o\d.*", re.DOTALL)
 
 @router.get("/v1/models/{name}", response_model=ModelView, responses=documented())
 async def model(name: str, key: Caller, services: ServicesOf) -> ModelView:
-    """One model, by its name or an alias."""
+    """One model, by its name or an alias, with all the words that it knows."""
     known = await services.client.models()
-    return model_view(known, known.any_named(name).name)
+    return model_view(known, await services.client.model(name))
 
 
 def model_named(name: str | None, kind: Kind, known: KnownModels) -> str | None:

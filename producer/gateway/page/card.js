@@ -1,10 +1,10 @@
 import { isActive } from "./actions.js";
-import { element, setText } from "./dom.js";
+import { element, lines, setText } from "./dom.js";
 import { layOut } from "./mosaic.js";
 import { forgetTile, nameTile, picturesOf, tiles } from "./pictures.js";
 import { Preview } from "./preview.js";
 import { Toolbar } from "./toolbar.js";
-import { fullTime, measured, progress, title, unknownWords, when } from "./words.js";
+import { fullTime, measured, otherCaptions, progress, title, when } from "./words.js";
 
 /** One job in the gallery. `heardAt` is the time of the news it shows, `place` its place in the queue. */
 export class Card {
@@ -57,11 +57,10 @@ export class Card {
     setText(parts.state, progress(job, this.#place));
     parts.state.title = measured(job);
     renderSteps(parts.steps, job);
-    setText(parts.unknown, unknownWords(job.result));
+    parts.warnings.replaceChildren(...lines(job.result?.warnings));
     setText(parts.code, job.failure?.code ?? "");
     setText(parts.message, job.failure?.message ?? "");
-    const others = job.result?.captions?.slice(1) ?? [];
-    parts.captions.replaceChildren(...others.map(({ text }) => element("li", {}, text)));
+    parts.captions.replaceChildren(...lines(otherCaptions(job)));
     this.tick();
   }
 
@@ -114,7 +113,7 @@ function build(job, titleId, toolbar) {
     captions: element("ul", { class: "captions" }),
     state: element("p", { class: "state" }),
     steps: element("progress", { class: "steps", hidden: "", "aria-labelledby": titleId }),
-    unknown: element("p", { class: "note" }),
+    warnings: element("ul", { class: "warnings note" }),
     code: element("code"),
     message: element("span"),
     time: element("time", {
@@ -131,7 +130,7 @@ function assemble(job, titleId, parts, toolbar) {
   const frame = element("div", { class: "frame" }, parts.pictures, failure);
   const tools = element("span", { class: "tools" }, ...toolbar.nodes);
   const text = element("div", { class: "text" },
-    element("h3", {}, parts.open), parts.captions, parts.state, parts.steps, parts.unknown,
+    element("h3", {}, parts.open), parts.captions, parts.state, parts.steps, parts.warnings,
     toolbar.error, element("footer", {}, parts.time, tools));
   const attributes = { class: "card", tabindex: "-1", "aria-labelledby": titleId };
   const card = element("article", attributes, frame, text);

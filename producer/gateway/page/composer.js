@@ -5,6 +5,7 @@ import { SchemaForm, schemaOfKind } from "./forms.js";
 import { inOrder, verbOf } from "./kinds.js";
 import { store } from "./store.js";
 import { submit, submitFiles } from "./submit.js";
+import { vocabularyNote } from "./vocabulary.js";
 
 const DRAFT = "draft";
 
@@ -85,7 +86,7 @@ class Composer {
       option.disabled = model.state === "broken";
     });
     if (this.#model) byId("model").value = this.#model.name;
-    setText(byId("model-note"), this.#model?.description ?? "");
+    setText(byId("model-note"), this.#model ? noteOf(this.#model, kind) : "");
   }
 
   /** Only where the fields are other ones: nobody likes to lose what they are typing into. */
@@ -154,6 +155,9 @@ class Composer {
     return model && !isDefault(model, this.#draft.kind) ? { model: model.name } : {};
   }
 }
+
+const noteOf = (model, kind) =>
+  [model.description, vocabularyNote(model, kind)].filter(Boolean).join(" ");
 
 function optionText({ name, state, default_for }, kind) {
   const notes = [default_for.includes(kind) ? "default" : "", state === "loaded" ? "" : state].filter(Boolean);

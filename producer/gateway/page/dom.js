@@ -12,6 +12,9 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+/** What is to stand in a list, a text a line. */
+export const lines = (texts = []) => texts.map((text) => element("li", {}, text));
+
 /** A button with a symbol; where there is no room for what it does, the pointer shows that. */
 export function iconButton(name, does) {
   return element("button", { class: `icon ${name}`, type: "button", title: does },

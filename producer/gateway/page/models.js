@@ -2,6 +2,7 @@ import { cluster } from "./cluster.js";
 import { byId, element, keep, setText } from "./dom.js";
 import { showFacts } from "./facts.js";
 import { verbOf } from "./kinds.js";
+import { makeVocabulary, renderVocabulary } from "./vocabulary.js";
 import { bytes, duration } from "./words.js";
 
 const WORDS = {
@@ -26,7 +27,7 @@ function make({ name }) {
     element("div", { class: "head" }, element("h3", {}, name), element("p", { class: "state" })),
     element("p", { class: "description" }),
     element("p", { class: "failure" }, element("code"), element("span")),
-    element("dl", { class: "facts" }));
+    element("dl", { class: "facts" }), makeVocabulary());
 }
 
 function renderModel(item, model) {
@@ -38,6 +39,7 @@ function renderModel(item, model) {
   setText(part(".failure code"), model.failure?.code ?? "");
   setText(part(".failure span"), model.failure?.message ?? "");
   showFacts(part(".facts"), factsOf(model));
+  renderVocabulary(part(".vocabulary"), model);
 }
 
 function factsOf(model) {

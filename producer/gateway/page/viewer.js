@@ -1,11 +1,11 @@
 import { renderSteps } from "./card.js";
 import { copy } from "./copy.js";
-import { byId, element, setText } from "./dom.js";
+import { byId, element, lines, setText } from "./dom.js";
 import { showFacts } from "./facts.js";
 import { picturesOf } from "./pictures.js";
 import { Preview } from "./preview.js";
 import { Toolbar } from "./toolbar.js";
-import { factsOf, measured, progress, title, unknownWords } from "./words.js";
+import { factsOf, measured, otherCaptions, progress, title } from "./words.js";
 
 const dialog = byId("viewer");
 const part = (name) => dialog.querySelector(`.${name}`);
@@ -93,10 +93,9 @@ export class Viewer {
     setText(part("state"), progress(job, this.#place ?? job));
     part("state").title = measured(job);
     renderSteps(part("steps"), job);
-    setText(part("unknown"), unknownWords(job.result));
+    part("warnings").replaceChildren(...lines(job.result?.warnings));
     setText(part("failed"), job.failure?.message ?? "");
-    const others = job.result?.captions?.slice(1) ?? [];
-    part("captions").replaceChildren(...others.map(({ text }) => element("li", {}, text)));
+    part("captions").replaceChildren(...lines(otherCaptions(job)));
     showFacts(part("facts"), factsOf(job, picture));
     this.toolbar.show(job);
     this.#renderWays();

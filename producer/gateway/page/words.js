@@ -33,6 +33,9 @@ export function title(job) {
   return job.result?.captions[0]?.text ?? job.params.prompt ?? `${job.task} of a picture`;
 }
 
+/** All captions but the best. */
+export const otherCaptions = (job) => (job.result?.captions ?? []).slice(1).map(({ text }) => text);
+
 /** `place` is the job's position, likely wait and what else it waits for, where that is known. */
 export function progress(job, place) {
   switch (job.state) {
@@ -71,17 +74,6 @@ function running(job) {
     parts.push(`about ${duration(job.progress.left_s)} left`);
   }
   return parts.join(", ");
-}
-
-/** Which words of the prompt the model did not know, or "". */
-export function unknownWords(result) {
-  const words = result?.unknown_words ?? [];
-  if (!words.length) return "";
-  const named = words.map((word) => {
-    const near = result.suggestions?.[word];
-    return near ? `${word} (did you mean ${near}?)` : word;
-  });
-  return `Not known to the model: ${named.join(", ")}`;
 }
 
 const SHOWN_ELSEWHERE = ["prompt", "image", "model", "seed"];

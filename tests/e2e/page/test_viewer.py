@@ -113,6 +113,8 @@ def test_a_job_that_has_failed_tells_why(page: Page) -> None:
     is_in(card, "failed")
     card.locator(".open").click()
     viewer = page.get_by_role("dialog", name="zorg frob")
-    expect(viewer.locator(".failed")).to_contain_text("Use words of the data it was trained on")
+    expect(viewer.locator(".failed")).to_contain_text(
+        "`crossmodal models show NAME` lists its words"
+    )
     expect(fact(viewer, "Error")).to_have_text("unknown_words")
     expect(viewer.locator(".download")).to_be_hidden()
