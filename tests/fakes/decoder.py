@@ -1,8 +1,8 @@
 """A decoder that does what is written behind a picture: python -m tests.fakes.decoder
 
 "poison" kills the process, "tarpit" never comes back, "glutton" wants 2 GB, "garbler" answers
-nonsense, "liar" a picture of another size, "stranger" an error that no decoder has. "need=N" is as
-any picture, and says that it needs N bytes.
+nonsense, "liar" a picture of another size, "stranger" an error that no decoder has, "hoarder" keeps
+100 MB for ever. "need=N" is as any picture, and says that it needs N bytes.
 """
 
 import os
@@ -18,6 +18,7 @@ from worker.decoders.program import run
 from worker.decoders.protocol import pack
 
 NEED = b"need="
+KEPT: list[bytearray] = []
 
 
 class Actor(PictureFile):
@@ -26,6 +27,8 @@ class Actor(PictureFile):
     def __init__(self, data: bytes, max_pixels: int, side: int | None = None) -> None:
         super().__init__(data, max_pixels, side)
         *_, self._role = data.rpartition(b"IEND\xaeB`\x82")
+        if self._role == b"hoarder":
+            KEPT.append(bytearray(100 * 10**6))
         if self._role.startswith(NEED):
             self.need = int(self._role.removeprefix(NEED))
 
