@@ -1,4 +1,7 @@
-"""JPEG files that end too early: which of them have all of their picture."""
+"""JPEG files with segments that break off, and files that end too early.
+
+Of the latter, those are told that have all of their picture.
+"""
 
 import io
 import re
@@ -14,7 +17,29 @@ END = b"\xff\xd9"
 FILLER = b"\x55\xa3\x1c\x6e" * 256
 SEGMENT = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
 SCAN = 0xDA
+# Segments beside the pixels of which a decoder reads so many bytes, whatever they have.
+SHORTEST = ((0xE0, b"JFIF", 12), (0xEE, b"Adobe", 12))
 FIRST, LAST = 0, 63  # coefficients of a block
+
+
+def without_stubs(data: bytes) -> bytes:
+    """The file without segments that are shorter than what their kind must have."""
+    kept, place, start = [], 2, 0
+    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] != bytes([SCAN]):
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if _is_stub(data[place + 1 : end]):
+            kept.append(data[start:place])
+            start = end
+        place = end
+    return b"".join([*kept, data[start:]]) if kept else data
+
+
+def _is_stub(segment: bytes) -> bool:
+    body = segment[3:]
+    return any(
+        segment[:1] == bytes([marker]) and body.startswith(name) and len(body) < least
+        for marker, name, least in SHORTEST
+    )
 
 
 def completed(data: bytes, draft: tuple[int, int] | None) -> Image.Image | None:

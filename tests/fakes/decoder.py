@@ -2,7 +2,7 @@
 
 "poison" kills the process, "tarpit" never comes back, "glutton" wants 2 GB, "garbler" answers
 nonsense, "liar" a picture of another size, "stranger" an error that no decoder has, "hoarder" keeps
-100 MB for ever. "need=N" is as any picture, and says that it needs N bytes.
+100 MB for ever, "chatterer" prints as libraries do. "need=N" is as any picture, and says that it needs N bytes.
 """
 
 import os
@@ -13,6 +13,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
+from crossmodal.processes import STDERR
 from crossmodal.vision.decode import PictureFile
 from worker.decoders.program import run
 from worker.decoders.protocol import pack
@@ -49,6 +50,8 @@ def _act(role: bytes) -> None:
             _say(b"\xff" * 64)
         case b"liar":
             _say(pack({"shape": [10_000, 10_000]}))
+        case b"chatterer":
+            os.write(STDERR, b"a library's remark\n" * 999)
         case b"stranger":
             _say(pack({"error": "internal_error", "message": ""}))
 

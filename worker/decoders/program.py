@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossmodal.errors import ImageTooLarge, InvalidImage
-from crossmodal.processes import die_with_parent
+from crossmodal.processes import STDERR, die_with_parent
 from crossmodal.vision.decode import PictureFile
 from crossmodal.vision.fit import Fit
 from crossmodal.vision.preprocess import fit
@@ -42,12 +42,23 @@ def run(open_picture: Open) -> None:
     """Serve the worker that started this process, until it hangs up."""
     parent, max_memory = (int(argument) for argument in sys.argv[1:])
     die_with_parent(signal.SIGKILL, parent)
+    _silence_libraries()
     memory = Memory(max_memory)
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as connection:
         try:
             serve(connection, open_picture, memory)
         except (EOFError, ConnectionError):
             return
+
+
+def _silence_libraries() -> None:
+    """Let what libraries print of a stranger's file, at any length, go nowhere.
+
+    What Python says is still told.
+    """
+    sys.stderr = os.fdopen(os.dup(STDERR), "w", buffering=1)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), STDERR)
 
 
 def serve(connection: socket.socket, open_picture: Open, memory: "Memory") -> None:
