@@ -2,7 +2,8 @@
 
 "poison" kills the process, "tarpit" never comes back, "glutton" wants 2 GB, "garbler" answers
 nonsense, "liar" a picture of another size, "stranger" an error that no decoder has, "hoarder" keeps
-100 MB for ever, "chatterer" prints as libraries do. "need=N" is as any picture, and says that it needs N bytes.
+100 MB for ever, "chatterer" prints as libraries do. "need=N" is as any picture, and says that it
+needs N bytes.
 """
 
 import os
