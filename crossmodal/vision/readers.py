@@ -59,6 +59,8 @@ class PillowReader:
     def __init__(self, kind: str, data: bytes, max_pixels: int, side: int | None) -> None:
         self._kind, self._data = kind, _without_notes(kind, data)
         self._draft = None if side is None else (2 * side, 2 * side)
+        if kind == "image/jpeg" and jpeg.is_lossless(self._data):
+            self._draft = None
         self._image = opened(kind, io.BytesIO(self._data))
         self._samples = Samples()
         _check_pixels(*self._image.size, max_pixels)

@@ -258,3 +258,22 @@ def test_planes_that_would_be_read_wrongly_are_refused(mode: str, photometric: i
     assert one in data
     with pytest.raises(InvalidImage, match=r"a TIFF file .* of a variety that is not supported"):
         decode(data.replace(one, planes), LIMIT)
+
+
+def lossless(width: int, height: int) -> bytes:
+    """A grey JPEG of the lossless process, in which no pixel differs from its neighbor."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return b"\xff" + bytes([marker]) + struct.pack(">H", 2 + len(body)) + body
+
+    frame = segment(0xC3, struct.pack(">BHHB3B", 8, height, width, 1, 1, 0x11, 0))
+    table = segment(0xC4, bytes([0, 1, *(0,) * 15, 0]))  # one bit for no difference
+    scan = segment(0xDA, bytes([1, 1, 0, 1, 0, 0]))
+    return b"\xff\xd8" + frame + table + scan + bytes(width * height // 8) + b"\xff\xd9"
+
+
+@at_once("side", [None, 10])
+def test_a_lossless_jpeg_is_reduced_as_any(side: int | None) -> None:
+    found = PictureFile(lossless(128, 96), LIMIT, side).pixels()
+    assert found.shape == ((96, 128, 3) if side is None else (24, 32, 3))
+    assert (found == 128).all()
