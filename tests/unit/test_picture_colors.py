@@ -150,3 +150,25 @@ def test_a_jpeg_xl_of_inks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(Image.new("RGB", (32, 32)), "JXL")
     with pytest.raises(InvalidImage, match=r"JPEG XL file .* a variety that is not supported"):
         decode(data, LIMIT)
+
+
+def inks_profile() -> bytes:
+    """A profile by a table, as those of presses are, in which cyan ink is as red as sRGB's red."""
+    white, red, black = bytes([255, 128, 128]), bytes([136, 208, 195]), bytes([0, 128, 128])  # Lab
+    straight = bytes(range(256))
+    unit = struct.pack(">9I", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + unit + straight * 4
+    table += (white + black) * 4 + (red + black) * 4 + straight * 3
+    tags = struct.pack(">I4sII", 1, b"A2B0", 144, len(table))
+    head = struct.pack(">I4sI4s4s4s", 144 + len(table), b"lcms", 0x02100000, b"prtr", b"CMYK",
+                       b"Lab ")  # fmt: skip
+    head = (head + bytes(12) + b"acsp").ljust(68, b"\0")
+    return (head + struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)).ljust(128, b"\0") + tags + table
+
+
+@at_once("kind", ["TIFF", "JPEG"])
+def test_inks_are_shown_as_their_profile_says(kind: str) -> None:
+    image = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    assert middle(encoded(image, kind)) == pytest.approx((0, 255, 255), abs=3)
+    found = middle(encoded(image, kind, icc_profile=inks_profile()))
+    assert found == pytest.approx((255, 0, 0), abs=10)
