@@ -76,6 +76,8 @@ class PillowReader:
 
     def load(self) -> Picture:
         image = self._loaded()
+        if isinstance(image, BmpImageFile):
+            _check_rows(image, self._data)
         # Many programs leave the fourth byte of a BMP's pixels at zero.
         is_opaque = isinstance(image, BmpImageFile) and _is_all_clear(image)
         convert = color.conversion(*self._colors(image), image.mode)
@@ -196,6 +198,13 @@ def _frame_of(image: Image.Image) -> Box | None:
         return None
     frame = image.tile[0].extents
     return None if frame == (0, 0, *image.size) else frame
+
+
+def _check_rows(image: BmpImageFile, data: bytes) -> None:
+    compression = image.info.get("compression")
+    is_of_runs = compression in (bmp.RUNS, bmp.RUNS_OF_HALVES)
+    if is_of_runs and bmp.has_long_rows(data, image.width, compression):
+        raise NotImplementedError("runs that do not end with their row")
 
 
 def _is_all_clear(image: Image.Image) -> bool:

@@ -277,3 +277,21 @@ def test_a_lossless_jpeg_is_reduced_as_any(side: int | None) -> None:
     found = PictureFile(lossless(128, 96), LIMIT, side).pixels()
     assert found.shape == ((96, 128, 3) if side is None else (24, 32, 3))
     assert (found == 128).all()
+
+
+def runs_of_halves(*rows: bytes) -> bytes:
+    """A BMP of five pixels by two, of sixteen greys, compressed in runs of half bytes."""
+    colors = b"".join(bytes([17 * i] * 3 + [0]) for i in range(16))
+    pixels = b"\0\0".join(rows) + b"\0\1"
+    head = struct.pack("<IiiHHIIiiII", 40, 5, 2, 1, 4, 2, len(pixels), 0, 0, 0, 0)
+    start = 14 + 40 + len(colors)
+    return struct.pack("<2sIHHI", b"BM", start + len(pixels), 0, 0, start) + head + colors + pixels
+
+
+def test_rows_of_a_bmp_that_run_into_the_next_are_refused() -> None:
+    lower, upper = b"\x05\x12", b"\0\5\x34\x56\x70\0"
+    whole = [[3 * 17, 4 * 17, 5 * 17, 6 * 17, 7 * 17], [17, 34, 17, 34, 17]]
+    assert grey(runs_of_halves(lower, upper)).tolist() == whole
+    longer = b"\0\6\x34\x56\x78\0"
+    with pytest.raises(InvalidImage, match=r"a BMP file .* of a variety that is not supported"):
+        decode(runs_of_halves(longer, upper), LIMIT)
