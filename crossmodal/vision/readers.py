@@ -201,9 +201,9 @@ def _frame_of(image: Image.Image) -> Box | None:
 
 
 def _check_rows(image: BmpImageFile, data: bytes) -> None:
-    compression = image.info.get("compression")
+    compression = image.info.get("compression", 0)
     is_of_runs = compression in (bmp.RUNS, bmp.RUNS_OF_HALVES)
-    if is_of_runs and bmp.has_long_rows(data, image.width, compression):
+    if is_of_runs and bmp.has_long_rows(data, image.width, int(compression)):
         raise NotImplementedError("runs that do not end with their row")
 
 
