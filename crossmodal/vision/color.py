@@ -16,6 +16,7 @@ Convert = Callable[[Image.Image], Image.Image]
 """Makes sRGB of a part of a picture: RGB, or RGBA where that has transparency."""
 
 SAME = 2  # levels of 256 by which a profile may differ from sRGB and is not worth applying
+SPACE = slice(16, 20)  # of a profile: where it names its space
 LEVELS = 4096  # of light, for going back to sRGB's curve
 BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
@@ -27,6 +28,11 @@ def conversion(profile: bytes | None, coded: Coded | None, mode: str) -> Convert
     if coded is not None:
         return None if coded.is_srgb else _by_numbers(coded)
     return _by_profile(profile, mode) if profile else None
+
+
+def is_of_inks(profile: bytes | None) -> bool:
+    """Whether a profile says what cyan, magenta, yellow and black are."""
+    return profile is not None and profile[SPACE] == b"CMYK"
 
 
 def _srgb_values(light: NDArray[np.float64]) -> NDArray[np.uint8]:

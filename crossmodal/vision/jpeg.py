@@ -1,8 +1,12 @@
-"""JPEG files that end too early: which of them have all of their picture."""
+"""JPEG files with segments that break off, and files that end too early.
+
+Of the latter, those are told that have all of their picture.
+"""
 
 import io
 import re
 import zlib
+from collections.abc import Iterator
 
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
@@ -14,7 +18,42 @@ END = b"\xff\xd9"
 FILLER = b"\x55\xa3\x1c\x6e" * 256
 SEGMENT = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
 SCAN = 0xDA
+LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF)  # how a frame begins
+# Segments beside the pixels of which a decoder reads so many bytes, whatever they have.
+SHORTEST = ((0xE0, b"JFIF", 12), (0xEE, b"Adobe", 12))
 FIRST, LAST = 0, 63  # coefficients of a block
+
+
+def without_stubs(data: bytes) -> bytes:
+    """The file without segments that are shorter than what their kind must have."""
+    kept, start = [], 0
+    for place, end in _segments(data):
+        if _is_stub(data[place + 1 : end]):
+            kept.append(data[start:place])
+            start = end
+    return b"".join([*kept, data[start:]]) if kept else data
+
+
+def is_lossless(data: bytes) -> bool:
+    """Whether its pixels are no waves: it cannot be reduced while it is decoded."""
+    return any(data[place + 1] in LOSSLESS for place, _ in _segments(data))
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where the segments before the first scan begin and end."""
+    end = 2
+    while (mark := SEGMENT.match(data, end)) and mark[1][0] != SCAN:
+        place = mark.end()
+        end = place + int.from_bytes(data[place : place + 2], "big")
+        yield place - 2, end
+
+
+def _is_stub(segment: bytes) -> bool:
+    body = segment[3:]
+    return any(
+        segment[0] == marker and body.startswith(name) and len(body) < least
+        for marker, name, least in SHORTEST
+    )
 
 
 def completed(data: bytes, draft: tuple[int, int] | None) -> Image.Image | None:

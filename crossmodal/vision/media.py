@@ -13,7 +13,6 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"II*\x00", "image/tiff"),
     (b"MM\x00*", "image/tiff"),
     (b"II+\x00", "image/tiff"),  # of more than 4 GB, or made so for no reason
-    (b"MM\x00+", "image/tiff"),
     (b"\xff\x0a", "image/jxl"),
     (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "image/jxl"),
 )
@@ -35,6 +34,7 @@ OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb"\x00\x00\x01\x00[^\x00]\x00", "an icon (ICO)"),
     (rb"\x00\x00\x02\x00[^\x00]\x00.{4}[\x00-\xff]{2}", "a cursor (CUR)"),
     (rb"P[1-7fF][ \t\r\n]", "a PPM, PGM, PBM, PAM or PFM picture"),
+    (rb"MM\x00\+", "a big-endian BigTIFF picture"),
     (rb"8BPS", "a Photoshop document (PSD)"),
     (rb"II\xbc\x01", "a JPEG XR picture"),
     (rb"v/1\x01", "an OpenEXR picture"),

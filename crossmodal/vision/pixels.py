@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 
 from crossmodal.errors import InvalidImage
 from crossmodal.vision.color import Convert
@@ -15,6 +15,9 @@ from crossmodal.vision.media import REMEDY
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N")  # sixteen bits in one channel
 MOST = 8  # by which a picture is reduced, as a JPEG may be
 WHITE = (255, 255, 255, 255)
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom of a part of a picture."""
 
 
 class Samples(NamedTuple):
@@ -33,14 +36,28 @@ class Source(NamedTuple):
     """The rows from one up to another."""
 
 
-def source_of(image: Image.Image, is_opaque: bool = False) -> Source:
-    """A picture of Pillow's as a source, without its alpha if that means nothing."""
+def source_of(image: Image.Image, is_opaque: bool = False, frame: Box | None = None) -> Source:
+    """A picture of Pillow's as a source, without its alpha if that means nothing.
+
+    Outside of its `frame`, if it has one, it is transparent.
+    """
 
     def crop(top: int, end: int) -> Image.Image:
         band = image.crop((0, top, image.width, end))
+        if frame is not None:
+            return _framed(band, frame, top)
         return band.convert("RGB") if is_opaque else band
 
     return Source(image.width, image.height, crop)
+
+
+def _framed(band: Image.Image, frame: Box, top: int) -> Image.Image:
+    left, above, right, below = frame
+    inside = Image.new("L", band.size, 0)
+    inside.paste(255, (left, max(0, above - top), right, max(0, min(band.height, below - top))))
+    found = band.convert("RGBA")
+    found.putalpha(ImageChops.multiply(found.getchannel("A"), inside))
+    return found
 
 
 def rgb(

@@ -6,11 +6,12 @@ from typing import NamedTuple, Protocol
 
 from PIL import ExifTags, Image
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from crossmodal.errors import ImageTooLarge
-from crossmodal.vision import coded, color, jpeg, png, tiff, webp
+from crossmodal.vision import bmp, coded, color, gif, jpeg, png, tiff, webp
 from crossmodal.vision.formats import DECODERS_RAISE, opened
 from crossmodal.vision.header import (
     JXL_BYTES,
@@ -19,7 +20,7 @@ from crossmodal.vision.header import (
     bytes_needed_of,
 )
 from crossmodal.vision.jxl import jxl_size
-from crossmodal.vision.pixels import Samples, Source, reduction, source_of
+from crossmodal.vision.pixels import Box, Samples, Source, reduction, source_of
 
 
 class Picture(NamedTuple):
@@ -56,30 +57,41 @@ class PillowReader:
     """A file of which Pillow reads the header alone when it opens it."""
 
     def __init__(self, kind: str, data: bytes, max_pixels: int, side: int | None) -> None:
-        self._kind, self._data = kind, data
+        self._kind, self._data = kind, _without_notes(kind, data)
         self._draft = None if side is None else (2 * side, 2 * side)
-        self._image = opened(kind, io.BytesIO(data))
+        if kind == "image/jpeg" and jpeg.is_lossless(self._data):
+            self._draft = None
+        self._image = opened(kind, io.BytesIO(self._data))
         self._samples = Samples()
         _check_pixels(*self._image.size, max_pixels)
         if isinstance(self._image, TiffImageFile):
             _check_pixels(*tiff.tile_size(self._image), max_pixels)
             self._samples = tiff.amend(self._image)
+        self._frame = _frame_of(self._image)
         full_size = self._image.size
         if self._draft is not None and isinstance(self._image, JpegImageFile):
             self._image.draft("RGB", self._draft)
         factor = reduction(*self._image.size, side)
-        self.need = bytes_needed(self._image, full_size, data, factor)
+        self.need = bytes_needed(self._image, full_size, self._data, factor)
 
     def load(self) -> Picture:
         image = self._loaded()
+        if isinstance(image, BmpImageFile):
+            _check_rows(image, self._data)
         # Many programs leave the fourth byte of a BMP's pixels at zero.
         is_opaque = isinstance(image, BmpImageFile) and _is_all_clear(image)
-        profile, numbers = image.info.get("icc_profile"), None
-        if not profile and self._kind in ("image/avif", "image/heic"):
-            numbers = coded.of_boxes(self._data)
-        convert = color.conversion(profile, numbers, image.mode)
-        source = source_of(image, is_opaque)
+        convert = color.conversion(*self._colors(image), image.mode)
+        source = source_of(image, is_opaque, self._frame)
         return Picture(source, orientation_of(image), convert, self._samples)
+
+    def _colors(self, image: Image.Image) -> tuple[bytes | None, coded.Coded | None]:
+        """The profile, or the numbers, that the file has."""
+        if isinstance(image, BmpImageFile):
+            return bmp.profile_of(self._data), None
+        profile = image.info.get("icc_profile")
+        if not profile and self._kind in ("image/avif", "image/heic"):
+            return None, coded.of_boxes(self._data)
+        return profile, None
 
     def _loaded(self) -> Image.Image:
         image = self._image
@@ -155,7 +167,10 @@ class JxlReader:
         image.load()
         # The decoder turns it upright itself, unless it gave back the JPEG that it was made of.
         orientation = orientation_of(image) if getattr(image, "jpeg", False) else 1
-        convert = color.conversion(image.info.get("icc_profile"), None, image.mode)
+        profile = image.info.get("icc_profile")
+        if image.mode != "CMYK" and color.is_of_inks(profile):
+            raise NotImplementedError("of four inks the decoder gives three")
+        convert = color.conversion(profile, None, image.mode)
         return Picture(source_of(image), orientation, convert)
 
 
@@ -165,6 +180,31 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
             f"the image is {width} × {height} = {width * height} pixels, {max_pixels} are "
             "allowed: shrink it, or raise CROSSMODAL_MAX_IMAGE_PIXELS"
         )
+
+
+def _without_notes(kind: str, data: bytes) -> bytes:
+    """A file without what is beside its pixels, where a decoder could stumble over that."""
+    match kind:
+        case "image/gif":
+            return gif.only_pixels(data)
+        case "image/jpeg":
+            return jpeg.without_stubs(data)
+    return data
+
+
+def _frame_of(image: Image.Image) -> Box | None:
+    """Where the first frame of a GIF lies, if it does not fill its picture."""
+    if not isinstance(image, GifImageFile) or not image.tile:
+        return None
+    frame = image.tile[0].extents
+    return None if frame == (0, 0, *image.size) else frame
+
+
+def _check_rows(image: BmpImageFile, data: bytes) -> None:
+    compression = image.info.get("compression", 0)
+    is_of_runs = compression in (bmp.RUNS, bmp.RUNS_OF_HALVES)
+    if is_of_runs and bmp.has_long_rows(data, image.width, int(compression)):
+        raise NotImplementedError("runs that do not end with their row")
 
 
 def _is_all_clear(image: Image.Image) -> bool:

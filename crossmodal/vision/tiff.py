@@ -10,8 +10,8 @@ from crossmodal.vision.pixels import Samples
 # Pillow's own reader of what is not compressed takes planes of sixteen bits for others.
 TiffImagePlugin.READ_LIBTIFF = True
 
-BITS, PHOTOMETRIC, COLORMAP, TILE_SIDES, SAMPLE_FORMAT = 258, 262, 320, (322, 323), 339
-WHITE_IS_ZERO, SIGNED = 0, 2
+BITS, PHOTOMETRIC, PLANES, COLORMAP, TILE_SIDES, SAMPLE_FORMAT = 258, 262, 284, 320, (322, 323), 339
+WHITE_IS_ZERO, IN_PLANES, SIGNED = 0, 2, 2
 
 
 def tile_size(image: Image.Image) -> tuple[int, int]:
@@ -34,6 +34,8 @@ def amend(image: TiffImageFile) -> Samples:
             f"the image is a TIFF file with {sign}samples of {bits} bits, which are not "
             f"supported: {REMEDY}"
         )
+    if image.mode in ("LA", "LAB") and _first(image, PLANES) == IN_PLANES:
+        raise NotImplementedError("Pillow reads the planes of these wrongly")
     if image.mode == "P" and max(image.tag_v2[COLORMAP]) < 256:
         # They should have sixteen bits, and some programs write eight.
         image.palette = ImagePalette.raw("RGB;L", image.tag_v2[COLORMAP])

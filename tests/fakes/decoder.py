@@ -1,8 +1,9 @@
 """A decoder that does what is written behind a picture: python -m tests.fakes.decoder
 
 "poison" kills the process, "tarpit" never comes back, "glutton" wants 2 GB, "garbler" answers
-nonsense, "liar" a picture of another size, "stranger" an error that no decoder has. "need=N" is as
-any picture, and says that it needs N bytes.
+nonsense, "liar" a picture of another size, "stranger" an error that no decoder has, "hoarder" keeps
+100 MB for ever, "chatterer" prints as libraries do. "need=N" is as any picture, and says that it
+needs N bytes.
 """
 
 import os
@@ -13,11 +14,13 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
+from crossmodal.processes import STDERR
 from crossmodal.vision.decode import PictureFile
 from worker.decoders.program import run
 from worker.decoders.protocol import pack
 
 NEED = b"need="
+KEPT: list[bytearray] = []
 
 
 class Actor(PictureFile):
@@ -26,6 +29,8 @@ class Actor(PictureFile):
     def __init__(self, data: bytes, max_pixels: int, side: int | None = None) -> None:
         super().__init__(data, max_pixels, side)
         *_, self._role = data.rpartition(b"IEND\xaeB`\x82")
+        if self._role == b"hoarder":
+            KEPT.append(bytearray(100 * 10**6))
         if self._role.startswith(NEED):
             self.need = int(self._role.removeprefix(NEED))
 
@@ -46,6 +51,8 @@ def _act(role: bytes) -> None:
             _say(b"\xff" * 64)
         case b"liar":
             _say(pack({"shape": [10_000, 10_000]}))
+        case b"chatterer":
+            os.write(STDERR, b"a library's remark\n" * 999)
         case b"stranger":
             _say(pack({"error": "internal_error", "message": ""}))
 

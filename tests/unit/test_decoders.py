@@ -154,6 +154,26 @@ def test_what_is_wrong_with_a_picture_is_told_and_its_decoder_goes_on(
     run(work, ONE_PROCESS)
 
 
+def test_what_a_decoder_keeps_of_a_picture_is_not_counted_against_the_next() -> None:
+    async def work(decoders: Decoders) -> None:
+        await square(decoders, GOOD + b"hoarder")
+        before = children()
+        await square(decoders, GOOD)
+        assert children() == before
+        with pytest.raises(ImageDecoderCrashed, match="more memory than its header says"):
+            await square(decoders, GOOD + b"glutton")
+
+    run(work, ONE_PROCESS)
+
+
+def test_what_libraries_print_of_a_picture_is_in_no_log(capfd: pytest.CaptureFixture[str]) -> None:
+    async def work(decoders: Decoders) -> None:
+        await square(decoders, GOOD + b"chatterer")
+
+    run(work)
+    assert "remark" not in capfd.readouterr().err
+
+
 def test_processes_start_when_pictures_wait_and_are_no_more_than_cores() -> None:
     async def work(decoders: Decoders) -> None:
         assert children() == []

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 from pillow_heif import register_heif_opener
 
+from crossmodal.errors import InvalidImage
 from crossmodal.vision.decode import PictureFile, decode
 from tests.at_once import at_once
 from tests.png_files import chunk, png_of, with_chunk
@@ -48,6 +49,15 @@ def test_exchanged_primaries_are_exchanged_back_in_every_format(kind: str) -> No
     red = Image.new("RGB", (32, 32), (255, 0, 0))
     found = middle(encoded(red, kind, icc_profile=swapped(), **options))
     assert np.abs(np.subtract(found, (0, 255, 0))).max() <= 6
+
+
+def test_a_profile_in_a_bmp_is_applied() -> None:
+    pixels, profile = bytes([0, 0, 255, 0]), swapped()
+    head = struct.pack("<IiiHHIIiiII", 124, 1, 1, 1, 24, 0, len(pixels), 0, 0, 0, 0) + bytes(16)
+    head += b"DEBM" + bytes(52) + struct.pack("<III", 124 + len(pixels), len(profile), 0)
+    data = struct.pack("<2sIHHI", b"BM", 14 + 124 + len(pixels) + len(profile), 0, 0, 14 + 124)
+    assert middle(data + head + pixels + profile) == (0, 255, 0)
+    assert middle(data + head.replace(b"DEBM", b"BGRs") + pixels + profile) == (255, 0, 0)
 
 
 def test_alpha_is_kept_beside_a_profile() -> None:
@@ -130,3 +140,35 @@ def test_a_profile_that_inflates_without_end_is_left_out() -> None:
     bomb = chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(2**25)))
     data = with_chunk(encoded(Image.new("RGB", (4, 4), COLOR), "PNG"), bomb)
     assert middle(data) == COLOR
+
+
+def test_a_jpeg_xl_of_inks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its decoder makes RGB of three of them; no encoder here writes one."""
+    inks = Image.new("RGB", (32, 32))
+    inks.info["icc_profile"] = SRGB.replace(b"RGB ", b"CMYK", 1)
+    monkeypatch.setattr("crossmodal.vision.readers.opened", lambda *_: inks)
+    data = encoded(Image.new("RGB", (32, 32)), "JXL")
+    with pytest.raises(InvalidImage, match=r"JPEG XL file .* a variety that is not supported"):
+        decode(data, LIMIT)
+
+
+def inks_profile() -> bytes:
+    """A profile by a table, as those of presses are, in which cyan ink is as red as sRGB's red."""
+    white, red, black = bytes([255, 128, 128]), bytes([136, 208, 195]), bytes([0, 128, 128])  # Lab
+    straight = bytes(range(256))
+    unit = struct.pack(">9I", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + unit + straight * 4
+    table += (white + black) * 4 + (red + black) * 4 + straight * 3
+    tags = struct.pack(">I4sII", 1, b"A2B0", 144, len(table))
+    head = struct.pack(">I4sI4s4s4s", 144 + len(table), b"lcms", 0x02100000, b"prtr", b"CMYK",
+                       b"Lab ")  # fmt: skip
+    head = (head + bytes(12) + b"acsp").ljust(68, b"\0")
+    return (head + struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)).ljust(128, b"\0") + tags + table
+
+
+@at_once("kind", ["TIFF", "JPEG"])
+def test_inks_are_shown_as_their_profile_says(kind: str) -> None:
+    image = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    assert middle(encoded(image, kind)) == pytest.approx((0, 255, 255), abs=3)
+    found = middle(encoded(image, kind, icc_profile=inks_profile()))
+    assert found == pytest.approx((255, 0, 0), abs=10)

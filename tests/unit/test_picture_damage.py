@@ -205,3 +205,93 @@ def test_a_refusal_says_what_the_file_is_and_nothing_of_our_insides(kind: str) -
             assert f"{title} file" in said or "pixels are allowed" in said or " × " in said
             assert not {"<", "0x", "Error", "PIL", "decoder error", "'"} & {*said.split(), *said}
             assert said.endswith(("Send the whole file", "and send that", "MAX_IMAGE_PIXELS"))
+
+
+@at_once(
+    "segment", [(0xE0, b"JFIF\0"), (0xE0, b"JFIF\0\1"), (0xEE, b"Adobe"), (0xEE, b"Adobe\0\x64")]
+)
+def test_a_segment_that_breaks_off_changes_no_pixel(segment: tuple[int, bytes]) -> None:
+    marker, body = segment
+    stub = b"\xff" + bytes([marker]) + struct.pack(">H", 2 + len(body)) + body
+    assert (decode(JPEG[:2] + stub + JPEG[2:], LIMIT) == decode(JPEG, LIMIT)).all()
+    first = 4 + int.from_bytes(JPEG[4:6], "big")  # Pillow's own JFIF segment is left out
+    assert (decode(JPEG[:2] + stub + JPEG[first:], LIMIT) == decode(JPEG, LIMIT)).all()
+
+
+GIF = encoded(FORMS.quantize(16), "GIF")
+GIF_BLOCKS = 13 + 3 * 16  # where they begin, behind the colors
+
+
+@at_once(
+    "extra",
+    [
+        b"!\xff\x0bNETSCAPE2.0\0",
+        b"!\xff\x0bNETSCAPE2.0\x02\1\0\0",
+        b"!\xff\0",
+        b"!\xfe\xff" + b"x" * 255 + b"\0",
+        b"!\x01\x0c" + bytes(12) + b"\0",
+        b"!\xf9\x01\0\0",
+    ],
+)
+def test_a_broken_block_beside_the_pixels_of_a_gif_changes_none(extra: bytes) -> None:
+    data = GIF[:GIF_BLOCKS] + extra + GIF[GIF_BLOCKS:]
+    assert (decode(data, LIMIT) == decode(GIF, LIMIT)).all()
+
+
+def test_a_gif_is_clear_outside_of_its_first_frame() -> None:
+    frame = encoded(Image.new("P", (4, 2), 0), "GIF")
+    start = frame.index(b",\0\0\0\0")
+    moved = frame[:start] + b"," + struct.pack("<HH", 3, 1) + frame[start + 5 :]
+    data = moved[:6] + struct.pack("<HH", 10, 6) + moved[10:]
+    found = grey(data)
+    assert found.shape == (6, 10)
+    assert (found[1:3, 3:7] == 0).all()
+    found[1:3, 3:7] = 255
+    assert (found == 255).all()
+
+
+@at_once("mode, photometric", [("LA", 1), ("LAB", 8)])
+def test_planes_that_would_be_read_wrongly_are_refused(mode: str, photometric: int) -> None:
+    data = encoded(FORMS.convert("RGB").convert(mode), "TIFF", compression="tiff_lzw")
+    one, planes = struct.pack("<HHII", 284, 3, 1, 1), struct.pack("<HHII", 284, 3, 1, 2)
+    assert decode(data, LIMIT).shape == (48, 64, 3)
+    assert one in data
+    with pytest.raises(InvalidImage, match=r"a TIFF file .* of a variety that is not supported"):
+        decode(data.replace(one, planes), LIMIT)
+
+
+def lossless(width: int, height: int) -> bytes:
+    """A grey JPEG of the lossless process, in which no pixel differs from its neighbor."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return b"\xff" + bytes([marker]) + struct.pack(">H", 2 + len(body)) + body
+
+    frame = segment(0xC3, struct.pack(">BHHB3B", 8, height, width, 1, 1, 0x11, 0))
+    table = segment(0xC4, bytes([0, 1, *(0,) * 15, 0]))  # one bit for no difference
+    scan = segment(0xDA, bytes([1, 1, 0, 1, 0, 0]))
+    return b"\xff\xd8" + frame + table + scan + bytes(width * height // 8) + b"\xff\xd9"
+
+
+@at_once("side", [None, 10])
+def test_a_lossless_jpeg_is_reduced_as_any(side: int | None) -> None:
+    found = PictureFile(lossless(128, 96), LIMIT, side).pixels()
+    assert found.shape == ((96, 128, 3) if side is None else (24, 32, 3))
+    assert (found == 128).all()
+
+
+def runs_of_halves(*rows: bytes) -> bytes:
+    """A BMP of five pixels by two, of sixteen greys, compressed in runs of half bytes."""
+    colors = b"".join(bytes([17 * i] * 3 + [0]) for i in range(16))
+    pixels = b"\0\0".join(rows) + b"\0\1"
+    head = struct.pack("<IiiHHIIiiII", 40, 5, 2, 1, 4, 2, len(pixels), 0, 0, 0, 0)
+    start = 14 + 40 + len(colors)
+    return struct.pack("<2sIHHI", b"BM", start + len(pixels), 0, 0, start) + head + colors + pixels
+
+
+def test_rows_of_a_bmp_that_run_into_the_next_are_refused() -> None:
+    lower, upper = b"\x05\x12", b"\0\5\x34\x56\x70\0"
+    whole = [[3 * 17, 4 * 17, 5 * 17, 6 * 17, 7 * 17], [17, 34, 17, 34, 17]]
+    assert grey(runs_of_halves(lower, upper)).tolist() == whole
+    longer = b"\0\6\x34\x56\x78\0"
+    with pytest.raises(InvalidImage, match=r"a BMP file .* of a variety that is not supported"):
+        decode(runs_of_halves(longer, upper), LIMIT)

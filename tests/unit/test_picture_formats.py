@@ -103,6 +103,7 @@ def pillow_writes(kind: str, **options: Any) -> bytes:
         (pillow_writes("EPS"), "a PostScript file"),
         (pillow_writes("DDS"), r"a DirectDraw surface \(DDS\)"),
         (b"8BPS\0\1" + bytes(40), "a Photoshop document"),
+        (b"MM\0+\0\x08\0\0" + bytes(40), "a big-endian BigTIFF picture"),
         (b'<?xml version="1.0"?>\n<!-- x -->\n<svg xmlns="x"/>', "an SVG drawing"),
         (b"\n<!DOCTYPE html><html></html>", "an HTML page"),
         (b"\0\0\0\x18ftypmp42" + bytes(40), "a video"),

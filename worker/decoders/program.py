@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossmodal.errors import ImageTooLarge, InvalidImage
-from crossmodal.processes import die_with_parent
+from crossmodal.processes import STDERR, die_with_parent
 from crossmodal.vision.decode import PictureFile
 from crossmodal.vision.fit import Fit
 from crossmodal.vision.preprocess import fit
@@ -42,12 +42,23 @@ def run(open_picture: Open) -> None:
     """Serve the worker that started this process, until it hangs up."""
     parent, max_memory = (int(argument) for argument in sys.argv[1:])
     die_with_parent(signal.SIGKILL, parent)
+    _silence_libraries()
     memory = Memory(max_memory)
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as connection:
         try:
             serve(connection, open_picture, memory)
         except (EOFError, ConnectionError):
             return
+
+
+def _silence_libraries() -> None:
+    """Let what libraries print of a stranger's file, at any length, go nowhere.
+
+    What Python says is still told.
+    """
+    sys.stderr = os.fdopen(os.dup(STDERR), "w", buffering=1)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), STDERR)
 
 
 def serve(connection: socket.socket, open_picture: Open, memory: "Memory") -> None:
@@ -86,34 +97,42 @@ def _check_need(need: int, most: int) -> None:
 
 
 class Memory:
-    """How much this process may have more than it has at its start, where the system limits it.
+    """How much this process may have more than it has already, where the system limits it.
 
-    `most` is the limit for all of its life: nothing that it runs can raise that.
+    `most`, beyond what it has at its start, is the limit for all of its life: nothing that it runs
+    can raise that.
     """
 
     def __init__(self, most: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has a user's picture in it
-        self._at_start = self._most = 0
+        self._most = 0
         if STATM.exists():
-            pages = int(STATM.read_text().split()[STATM_DATA])
-            self._at_start = pages * resource.getpagesize()
             _, given = resource.getrlimit(resource.RLIMIT_DATA)
-            own = self._at_start + most
+            own = _held() + most
             self._most = own if given == resource.RLIM_INFINITY else min(own, given)
             resource.setrlimit(resource.RLIMIT_DATA, (self._most, self._most))
 
     @contextmanager
     def limited(self, size: int) -> Iterator[None]:
-        """Allow no more than `size` bytes more than at the start."""
+        """Allow no more than `size` bytes more than now.
+
+        Libraries keep what they set up for the first picture that needs them; that is not counted
+        against the next one.
+        """
         if not self._most:
             yield
             return
-        limit = min(self._at_start + size, self._most)
+        limit = min(_held() + size, self._most)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, self._most))
         try:
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_DATA, (self._most, self._most))
+
+
+def _held() -> int:
+    """Bytes that the system counts as this process's data."""
+    return int(STATM.read_text().split()[STATM_DATA]) * resource.getpagesize()
 
 
 def receive(connection: socket.socket) -> Message:
