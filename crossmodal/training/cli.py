@@ -226,7 +226,7 @@ def _judge_and_seal(out: Path, name: str, data: Dataset, judging: Judging, as_js
     warnings = warnings_of(quality, data.judged)
     warn(warnings)
     _say_sealed(out, bundle, warnings, as_json)
-    if data.judged and not quality["count"]:
+    if not quality.get("count"):  # a bundle of which nothing is known is not what was wanted
         raise typer.Exit(FAILED)
 
 
@@ -237,7 +237,7 @@ def _say_sealed(out: Path, bundle: Bundle, warnings: list[str], as_json: bool) -
                     "quality": quality, "warnings": warnings, "serve": serve},
                    indent=None)  # fmt: skip
         return
-    by = f", judged by {quality['count']} examples of each split" if quality["count"] else ""
+    by = f", judged by {quality['count']} examples of each split" if quality.get("count") else ""
     say(f"sealed {bundle.name} {bundle.version} in {out}{by}")
     say(serve)
 

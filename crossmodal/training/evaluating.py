@@ -52,12 +52,11 @@ def evaluate(
 
 def _measured_on(bundle: Bundle, dataset: str | None) -> Dataset:
     """The data set that is named, or else the one that the bundle was trained on."""
-    side = drawing_config(bundle).side
-    if dataset:
-        return open_dataset(dataset, side)
     try:
-        data = open_dataset(bundle.manifest.dataset, side)
+        data = open_dataset(dataset or bundle.manifest.dataset, drawing_config(bundle).side)
     except DataInvalid as e:
+        if dataset:
+            raise
         raise DataInvalid(f"{e}; if it has been moved, say by --dataset where it is") from e
     if not is_trained_on(bundle, data):
         note(

@@ -125,6 +125,8 @@ def test_changed_captions_are_noticed(world: Path) -> None:
     named = ("--dataset", f"coco:{world / 'data'}", "--count", "1")
     saved = invoke(evaluate, str(world / "bundle"), *named, "--save")
     assert (saved.exit_code, "was not trained on" in saved.stderr) == (2, True), saved.stderr
+    told = invoke(evaluate, str(world / "bundle"), *named)
+    assert "has other captions or pictures than bundle was trained on" in told.stderr
     manifest = json.loads((world / "bundle" / MANIFEST).read_text())
     manifest["dataset"] = f"coco:{world / 'data'}"
     (world / "bundle" / MANIFEST).write_text(json.dumps(manifest))
@@ -170,8 +172,9 @@ def test_one_picture_is_trained_on_and_measures_nothing(tmp_path: Path) -> None:
     path.write_text(json.dumps(found))
     deep = ("--caption-stages", "4")  # of which a picture is one cell
     done = train(tmp_path / "data", tmp_path / "out", "all", "--steps", "2", *deep)
-    assert done.exit_code == 0, (done.output, done.exception)
+    assert done.exit_code == 1, (done.output, done.exception)
     assert "warning img2txt: nothing was measured" in done.stderr
+    assert done.stdout.splitlines()[-1].startswith("CROSSMODAL_BUNDLE=")
     measured = invoke(evaluate, str(tmp_path / "out"))
     assert (measured.exit_code, measured.stdout) == (1, "")
     assert "has nothing to judge by" in measured.stderr
