@@ -14,7 +14,7 @@ TRAIN = "train"  # the split to train on; a data set says which others it is jud
 
 
 @dataclass(frozen=True)
-class Looks:
+class LookCounts:
     """How many shapes and colors groundings tell apart."""
 
     shapes: int
@@ -60,7 +60,7 @@ class Dataset(Protocol):
 
     name: str
     judged: tuple[str, ...]  # splits to measure by, never trained on
-    looks: Looks | None  # what groundings tell apart; None where captions have none
+    looks: LookCounts | None  # where every caption has a grounding, of one object at least
     things: tuple[str, ...]  # words that name objects, where the data set knows them
     problems: tuple[str, ...]  # what was found missing or unreadable when it was opened
 

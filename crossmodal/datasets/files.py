@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmodal.datasets.base import TRAIN, Caption, Example, Looks
+from crossmodal.datasets.base import TRAIN, Caption, Example, LookCounts
 from crossmodal.datasets.pictures import Named, Pictures
 from crossmodal.errors import DataInvalid, InvalidImage, described
 from crossmodal.text.tokens import tokenize
@@ -35,7 +35,7 @@ class Entry:
 class CaptionedFiles:
     """A `Dataset` over entries; captions stay in memory, pictures on the disk."""
 
-    looks: Looks | None = None
+    looks: LookCounts | None = None
     things: tuple[str, ...] = ()
 
     def __init__(

@@ -16,7 +16,7 @@ from crossmodal.jobs.record import (
     ServedKind,
     WorkerInfo,
 )
-from crossmodal.jobs.vocabulary import LISTED_WORDS, Vocabulary
+from crossmodal.jobs.vocabulary import LISTED_WORDS, MAX_WORDS, Vocabulary
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.queue import Queue
@@ -98,7 +98,8 @@ class _Words(BaseModel):
 
 
 def _words_of(model: ModelInfo) -> str:
-    words = _Words.model_construct(version=model.version, vocabulary=model.vocabulary)
+    known = model.vocabulary and model.vocabulary.shortened(MAX_WORDS)
+    words = _Words.model_construct(version=model.version, vocabulary=known)
     return words.model_dump_json()
 
 

@@ -10,7 +10,7 @@ LISTED_WORDS = 200  # of a model, where all models are listed
 
 
 class Vocabulary(BaseModel):
-    """The words that a model knows, where these are only some: of so many, those that are listed.
+    """The words that a model knows, where these are only some: `count` of them, some listed.
 
     `objects` name what it can draw, where that is known, plurals last; `words` are the others, the
     most frequent first.

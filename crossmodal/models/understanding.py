@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from crossmodal.errors import UnknownWords, quoted
+from crossmodal.errors import BundleInvalid, UnknownWords, quoted
 from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.text.common_words import NO_THINGS
 from crossmodal.text.hints import nearest
@@ -30,12 +30,15 @@ class Understanding:
     """
 
     def __init__(self, source: TextVectors, things: Sequence[str], max_words: int) -> None:
+        """Raises `BundleInvalid`."""
         self._source = source
         self._max_words = max_words
         self._words = source.words
         self._things = frozenset(things)
         self.vocabulary = Vocabulary.of(things, self._words)
         self._any_will_do = not things and all(word in NO_THINGS for word in self._words)
+        if not any(map(self._names_a_thing, self._words)):
+            raise BundleInvalid("none of the words that name things has a vector: train it anew")
 
     @property
     def example(self) -> str:
@@ -61,14 +64,14 @@ class Understanding:
 
     def _refusal(self, prompt: str, text: Encoded, hints: dict[str, str]) -> UnknownWords:
         shown = prompt if len(prompt) <= MAX_SHOWN else f"{prompt[:MAX_SHOWN]}…"
-        why = not_known(text.unknown, hints) or "it names nothing that can be drawn"
+        why = not_known(text.unknown, hints) or "none of its words names a thing"
         parts = [f"no object of the prompt {quoted(shown)} is known: {why}", text.cut]
         said = "; ".join(part for part in parts if part)
         return UnknownWords(f"{said}. {self._remedy}")
 
     @property
     def _remedy(self) -> str:
-        all_words = "`crossmodal models show NAME` lists its words"
+        all_words = "`crossmodal models show NAME`, or GET /v1/models/NAME, lists its words"
         if not self._things:
             return f"Use words of the captions that the model was trained on: {all_words}"
         objects = self.vocabulary.objects

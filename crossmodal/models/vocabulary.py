@@ -1,17 +1,38 @@
 """The words of a model, as far as the files of its folder tell them; this needs no torch."""
 
+from pydantic import BaseModel, ValidationError
+
+from crossmodal.errors import BundleInvalid
+from crossmodal.invalid import words
 from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.models.catalog import ModelFolder
 from crossmodal.networks.bundle import DRAWING, WORDS, open_bundle
 from crossmodal.text.vector_files import read_vectors
 
 
+class _Text(BaseModel):
+    source: str = "word2vec"
+
+
+class _Drawing(BaseModel):
+    """What matters here of the config of a drawing model."""
+
+    text: _Text = _Text()
+    things: tuple[str, ...] = ()
+
+
 def vocabulary_of(found: ModelFolder) -> Vocabulary | None:
-    """That of a bundle that reads word vectors; of others, only who has loaded it knows."""
+    """That of a bundle that reads word vectors; of others, only who has loaded it knows.
+
+    Raises `BundleInvalid`.
+    """
     if found.format != "bundle":
         return None
     bundle = open_bundle(found.folder)
-    config = bundle.config(DRAWING)
-    if config.get("text", {}).get("source", "word2vec") != "word2vec":
+    try:
+        config = _Drawing.model_validate(bundle.config(DRAWING))
+    except ValidationError as e:
+        raise BundleInvalid(f"{bundle.path(DRAWING)}: {words(e.errors()[0])}") from e
+    if config.text.source != "word2vec":
         return None
-    return Vocabulary.of(config.get("things", ()), read_vectors(bundle.path(WORDS)).words)
+    return Vocabulary.of(config.things, read_vectors(bundle.path(WORDS)).words)

@@ -62,7 +62,7 @@ def search(
     stay[END] = 0
     steps: list[tuple[Tensor, Tensor]] = []  # of each length: which beams went on, with which word
     last = torch.full_like(too_many, END, dtype=torch.long)
-    said = Said.nothing(model.config, len(images), K, device)
+    said = WordCounts.none(model.config, len(images), K, device)
     for length in range(1, longest + 1):
         step(length - 1, longest)
         logits, state = model.decoder.step(last, state, features, keys)
@@ -83,7 +83,7 @@ def search(
 
 
 @dataclass(frozen=True)
-class Said:
+class WordCounts:
     """How often each beam has said each word, (B, K, V), and its last two words, (B, K, 2)."""
 
     counts: Tensor
@@ -91,9 +91,9 @@ class Said:
     most: Tensor  # (V,)
 
     @classmethod
-    def nothing(cls, config: CaptionerConfig, B: int, K: int, device: torch.device) -> Self:
+    def none(cls, config: CaptionerConfig, B: int, K: int, device: torch.device) -> Self:
         most = torch.tensor(config.most or [UNLIMITED] * len(config.words), device=device)
-        counts = torch.zeros(B, K, len(config.words), dtype=torch.long, device=device)
+        counts = torch.zeros(B, K, len(config.words), dtype=torch.int16, device=device)
         return cls(counts, torch.full((B, K, 2), END, device=device), most)
 
     def limit(self, scores: Tensor) -> Tensor:
@@ -104,12 +104,14 @@ class Said:
         barred[..., END] = False
         return scores.masked_fill(barred, float("-inf"))
 
-    def with_next(self, beam: Tensor, word: Tensor) -> "Said":
+    def with_next(self, beam: Tensor, word: Tensor) -> "WordCounts":
         """After the beams that went on, (B, K), have each said a word, (B, K)."""
         counts = self.counts.gather(1, beam[..., None].expand_as(self.counts))
-        counts = counts.scatter_add(2, word[..., None], torch.ones_like(word)[..., None])
+        counts = counts.scatter_add(
+            2, word[..., None], torch.ones_like(word, dtype=torch.int16)[..., None]
+        )
         before = self.last.gather(1, beam[..., None].expand_as(self.last))[..., 1]
-        return Said(counts, torch.stack([before, word], -1), self.most)
+        return WordCounts(counts, torch.stack([before, word], -1), self.most)
 
 
 def _words(steps: list[tuple[Tensor, Tensor]]) -> Tensor:

@@ -52,6 +52,10 @@ class CaptionerConfig:
     embedding: int = 128
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        if self.most and len(self.most) != len(self.words):
+            raise ValueError(f"most has {len(self.most)} numbers for {len(self.words)} words")
+
     @property
     def grid(self) -> int:
         """Cells along one side of the feature grid."""

@@ -210,19 +210,34 @@ class SceneVAE(nn.Module):
         return self.render(made, boxes, shade, self.config.side, self.config.edge_gain)
 
     def _chosen(self, plan: Plan, ground: Tensor, colors: Tensor, shapes: Tensor) -> Choices:
-        """What the text leaves open, by noise (B, C), (B, S * C) and (B, S * H)."""
-        on = choose(plan.ground, ground)
-        color = self.color_logits(plan, on)
+        """What the text leaves open, by noise (B, C), (B, S * C) and (B, S * H).
+
+        A background on which the objects' colors stand out comes first, then colors that stand
+        out from it; but what the text says is kept, also where it does not.
+        """
+        present = plan.presence > 0
+        on = choose(plan.ground, ground, self._fitting(plan, present))
         return Choices(
-            present=plan.presence > 0,
+            present=present,
             shapes=choose(plan.shape, shapes.view_as(plan.shape)),
-            colors=choose(color, colors.view_as(color)),
+            colors=choose(plan.color, colors.view_as(plan.color), self._standing_out(on)),
             ground=on,
         )
 
+    def _standing_out(self, ground: Tensor) -> Tensor:
+        """How much likelier each color is on the backgrounds (B,): (B, 1, C)."""
+        return LOGIT * self.contrast[ground][:, None]
+
+    def _fitting(self, plan: Plan, present: Tensor) -> Tensor:
+        """How much likelier each background is under the objects' colors: (B, C)."""
+        contrast = LOGIT * self.contrast  # (background, color)
+        color = plan.color.log_softmax(-1)[:, :, None]  # (B, S, 1, C)
+        of_each = (color + contrast).logsumexp(-1) - contrast.logsumexp(-1)  # (B, S, background)
+        return (of_each * present[..., None]).sum(1)
+
     def color_logits(self, plan: Plan, ground: Tensor) -> Tensor:
         """Of each object's color (B, S, C): some do not stand out from the background (B,)."""
-        return plan.color + LOGIT * self.contrast[ground][:, None]
+        return plan.color + self._standing_out(ground)
 
     def reconstruct(
         self,
@@ -280,16 +295,17 @@ class SceneVAE(nn.Module):
         return torch.sigmoid(edge_gain * (logits - OUTSIDE)).view(B, S, side, side)
 
 
-def choose(logits: Tensor, noise: Tensor) -> Tensor:
+def choose(logits: Tensor, noise: Tensor, favor: Tensor | float = 0.0) -> Tensor:
     """A category of each row of logits (..., N), by standard-normal noise (..., N): (...).
 
-    By the Gumbel-max trick; without noise it is the likeliest one. What is most unlikely is
-    never chosen: what a text says is not left to chance.
+    By the Gumbel-max trick; without noise it is the likeliest one. What the logits alone, which
+    are the text's, make most unlikely is never chosen, however much it is in `favor`: what a text
+    says is not left to chance.
     """
     floor = logits.amax(-1, keepdim=True) + math.log(UNLIKELY)
     chance = torch.special.ndtr(noise.double()).clamp(1e-9, 1 - 1e-9)  # uniform in (0, 1)
     gumbel = -torch.log(-torch.log(chance))
-    return (logits + gumbel).masked_fill(logits < floor, float("-inf")).argmax(-1)
+    return (logits + favor + gumbel).masked_fill(logits < floor, float("-inf")).argmax(-1)
 
 
 def full_precision(like: Tensor) -> torch.autocast:

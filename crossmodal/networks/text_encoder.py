@@ -18,8 +18,8 @@ class TextEncoderConfig:
     source: Literal["word2vec", "bert"] = "word2vec"
     ordered: bool = True
     word_dim: int = 128
-    width: int = 128
-    heads: int = 4
+    width: int = 192
+    heads: int = 6
     layers: int = 4
     max_words: int = 64
 

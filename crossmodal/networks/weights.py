@@ -27,6 +27,8 @@ from crossmodal.text.bert import BertVectors
 from crossmodal.text.vectors import TextVectors
 from crossmodal.text.word2vec import load_vectors
 
+MAX_WHY = 200  # characters of what torch says
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -96,4 +98,8 @@ def load_weights(model: nn.Module, folder: Path, name: str) -> None:
             {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
         )
     except (SafetensorError, RuntimeError, OSError) as e:
-        raise BundleInvalid(f"{path} does not fit {name}.json: {str(e).splitlines()[0]}") from e
+        why = " ".join(line.strip() for line in str(e).splitlines()[:2])
+        raise BundleInvalid(
+            f"{path} does not fit {name}.json: {why[:MAX_WHY]}. Copy the bundle "
+            "again; where another version has made it, train it anew"
+        ) from e

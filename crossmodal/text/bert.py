@@ -52,11 +52,12 @@ class BertVectors:
                 return Encoded(np.zeros((0, self.dim), np.float32), unknown)
             whole = self._tokenizer(text, truncation=False, verbose=False).input_ids
             tokens = self._tokenizer(text, return_tensors="pt", truncation=True, max_length=limit)
+            first, rest = (self._text(part) for part in (whole[: limit - 1], whole[limit - 1 :]))
         with torch.inference_mode():
             states = self._model(**tokens).last_hidden_state[0]  # (T, D)
         read, cut = text, ""
         if len(whole) > limit:
-            read, rest = (self._text(part) for part in (whole[: limit - 1], whole[limit - 1 :]))
+            read = first
             cut = cut_off("prompt", len(whole), "tokens", limit, rest)
         strange = {token for word in unknown for token in tokenize(word)}
         known = tuple(token for token in tokenize(read) if token not in strange)

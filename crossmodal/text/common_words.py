@@ -49,4 +49,5 @@ _PLACES = _words(
     "background foreground row rows column columns"
 )
 
+SMALL_WORDS = FUNCTION_WORDS | _PICTURES | {"front"}
 NO_THINGS = FUNCTION_WORDS | _PICTURES | _COLORS | _SIZES | _PLACES

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from rapidfuzz.distance import OSA
 from rapidfuzz.process import extract
 
-from crossmodal.text.common_words import FUNCTION_WORDS, NO_THINGS
+from crossmodal.text.common_words import NO_THINGS, SMALL_WORDS
 
-SHORT = 3  # letters: of so few, most changes make another word, as of dog and dot
-MEDIUM = 5  # letters, up to which one edit is the most
+TINY, SHORT = 3, 4  # letters: of so few, most changes make another word, as of dog and dot
+MEDIUM = 7  # letters, up to which one edit is the most
+SURE = 6  # letters, from which on even the first one may be wrong
 MAX_LETTERS = 40
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
     """The known word that `word` is most likely a slip of, in the order of `known`; or none.
 
-    Letters that have changed places are one edit. One edit is the most in words of up to five
-    letters, two in longer ones.
+    Letters that have changed places are one edit. One edit is the most in words of up to seven
+    letters, two in longer ones; words of four letters may only lack one, or have two exchanged.
     """
     if not 1 < len(word) <= MAX_LETTERS or any(letter.isdigit() for letter in word):
         return None
@@ -36,11 +37,11 @@ def _is_likely(word: str, meant: str, edits: int) -> bool:
         return False
     if sorted(word) == sorted(meant):
         return True
-    if meant in FUNCTION_WORDS:  # who looks for a thing has not meant "the"
+    if meant in SMALL_WORDS:  # who looks for a thing has not meant "the"
         return False
-    if len(word) <= SHORT and word[-1] != meant[-1] and not meant.startswith(word):
+    if len(word) <= TINY or (len(word) <= SHORT and len(meant) <= len(word)):
         return False
-    return word[0] == meant[0] or (edits == 1 and min(len(word), len(meant)) > MEDIUM)
+    return word[0] == meant[0] or (edits == 1 and min(len(word), len(meant)) >= SURE)
 
 
 def _scripts(word: str) -> set[str]:

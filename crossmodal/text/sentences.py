@@ -29,7 +29,7 @@ def cut_off(what: str, count: int, unit: str, limit: int, cut: str) -> str:
     """That a model reads no more than `limit` of the `count` units of a text."""
     shown = cut if len(cut) <= MAX_CUT else f"{cut[:MAX_CUT]}…"
     return (
-        f"the {what} has {count} {unit}, of which the model reads {limit}: it does not know of "
+        f"the {what} has {count} {unit}, of which the model reads {limit}: it does not read "
         f"{shown!r}"
     )
 

@@ -26,9 +26,9 @@ LEAST = 2  # pictures that a batch norm needs, where each has a single cell
 class Batch:
     """Pictures uint8 (B, 3, side, side), a text for each, and what could not be read.
 
-    Of the text's objects: present (B, S) says of each slot: 1 there, 0 not there, -1 not known;
-    boxes (B, S, 3), shapes and colors (B, S) and the background's color (B,) are as in
-    `Grounding`.
+    Of the text's objects: present (B, S) is 1 where a slot has one, else 0; boxes (B, S, 3),
+    shapes and colors (B, S) and the background's color (B,) are as in `Grounding`. All are 0
+    where the data set has no groundings.
     """
 
     images: Tensor
@@ -112,15 +112,14 @@ class Source:
 def _grounded(
     found: list[Grounding | None], slots: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Presence, boxes, shapes, colors and backgrounds, padded to so many slots."""
-    present = torch.full((len(found), slots), -1)
+    """Presence, boxes, shapes, colors and backgrounds, padded with 0 to so many slots."""
+    present = torch.zeros(len(found), slots, dtype=torch.long)
     boxes = torch.zeros(len(found), slots, BOX)
     shapes, colors = torch.zeros(2, len(found), slots, dtype=torch.long)
     ground = torch.zeros(len(found), dtype=torch.long)
     for i, one in enumerate(found):
         if one is not None:
             there = min(slots, len(one.boxes))
-            present[i] = 0
             present[i, :there] = 1
             boxes[i, :there] = torch.from_numpy(one.boxes[:there])
             shapes[i, :there] = torch.from_numpy(one.shapes[:there])

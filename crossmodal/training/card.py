@@ -1,9 +1,10 @@
 """A bundle's `MODEL_CARD.md`: how good it is, what it was made from, what it cannot do."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from math import floor
+from pathlib import Path
 from typing import Any
 
 from crossmodal.datasets.base import Dataset, examples
@@ -55,28 +56,13 @@ LIMITS = {
 
 def write_card(bundle: Bundle, data: Dataset, models: Models) -> None:
     """Write the card and its sample pictures into the bundle's folder."""
-    prompts = _prompts(data)
-    drawn = zip(models.draw(prompts, first_seed=1), prompts, strict=True)
-    samples = [(picture, prompt) for picture, prompt in drawn if picture is not None]
-    if samples:
-        _draw_grid(bundle, SAMPLES, samples)
     grounded = data.looks is not None
-    first = isinstance(data, Scenes)
-    if first:
-        drawn = zip(models.draw(PROMPTS, first_seed=1), PROMPTS, strict=True)
-        _draw_grid(
-            bundle, FIRST, [(picture, said) for picture, said in drawn if picture is not None]
-        )
+    first = PROMPTS if isinstance(data, Scenes) else ()
     parts = (
         f"# Model card: {bundle.name}",
         f"Version `{bundle.version}`. Text to image and image to text, trained on `{data.name}`.",
-        f"Pictures of prompts that training has not seen, the first {len(samples)}:\n\n"
-        f"![{len(samples)} pictures and their prompts]({SAMPLES})"
-        if samples
-        else "",
-        f"What people type first:\n\n![What comes of {len(PROMPTS)} prompts]({FIRST})"
-        if first
-        else "",
+        *_drawn(bundle, SAMPLES, "Prompts that training has not seen", _prompts(data), models),
+        *_drawn(bundle, FIRST, "What people type first", first, models),
         "## How good it is",
         f"Measured as `crossmodal evaluate` does, on {bundle.manifest.quality.get('count', 0)} "
         "fresh examples of each split, or all there are.",
@@ -89,7 +75,20 @@ def write_card(bundle: Bundle, data: Dataset, models: Models) -> None:
         "## What it cannot do",
         LIMITS[grounded],
     )
-    write_whole(bundle.path(CARD), "\n\n".join(part for part in parts if part) + "\n")
+    write_whole(bundle.path(CARD), "\n\n".join(parts) + "\n")
+
+
+def _drawn(
+    bundle: Bundle, file: str, title: str, prompts: Sequence[str], models: Models
+) -> Iterator[str]:
+    """The pictures of prompts, in a grid that is called `file`, and the prompts that have none."""
+    made = list(zip(models.draw(prompts, first_seed=1), prompts, strict=True))
+    samples = [(picture, prompt) for picture, prompt in made if picture is not None]
+    if samples:
+        _draw_grid(bundle.path(file), samples)
+        yield f"{title}:\n\n![{len(samples)} pictures and their prompts]({file})"
+    if refused := [f"*{prompt}*" for picture, prompt in made if picture is None]:
+        yield f"Refused, as no object in them is known: {', '.join(refused)}."
 
 
 def _prompts(data: Dataset) -> list[str]:
@@ -105,12 +104,12 @@ def _all(streams: Iterable[Iterable[Any]]) -> Iterable[Any]:
     return (item for stream in streams for item in stream)
 
 
-def _draw_grid(bundle: Bundle, name: str, samples: Sequence[tuple[Picture, str]]) -> None:
+def _draw_grid(out: Path, samples: Sequence[tuple[Picture, str]]) -> None:
     rows = [samples[i : i + COLUMNS] for i in range(0, len(samples), COLUMNS)]
     draw_grid(
         [[picture for picture, _ in row] for row in rows],
         [[prompt for _, prompt in row] for row in rows],
-        bundle.path(name),
+        out,
     )
 
 

@@ -72,9 +72,9 @@ def _check_text(text: str) -> None:
 
 
 def check_decoder(options: Options, data: Dataset) -> None:
-    """Raise `InvalidSetting` where the decoder needs boxes, and the data set has none."""
+    """Raise `InvalidSetting` where the decoder needs groundings, and the data set has none."""
     if options.decoder == "scene" and not data.looks:
-        raise InvalidSetting(f"--decoder scene needs boxes; {data.name} has none")
+        raise InvalidSetting(f"--decoder scene needs groundings; {data.name} has none")
 
 
 def check_start(run: Run, stages: Sequence[str]) -> None:

@@ -167,8 +167,8 @@ def _stages(what: str) -> tuple[str, ...]:
     return tuple(STAGES) if what == "all" else (what,)
 
 
-def _name(out: Path, name: str | None, stages: Sequence[str]) -> str:
-    """The name of the bundle, if there will be one. Raises `InvalidSetting`."""
+def _name(out: Path, name: str | None, stages: Sequence[str]) -> str | None:
+    """The name of the bundle; None while it lacks a stage. Raises `InvalidSetting`."""
     lacking = missing(out, stages)
     if not lacking:
         return name_of(out, name)
@@ -177,7 +177,7 @@ def _name(out: Path, name: str | None, stages: Sequence[str]) -> str:
             f"--name {name!r}: no bundle is complete without {' and '.join(lacking)}; "
             "give it with the last stage"
         )
-    return ""
+    return None
 
 
 def _opened(dataset: str, side: int) -> Dataset:
@@ -211,7 +211,9 @@ def _train(stage: str, run: Run) -> None:
         raise TrainingError(f"the device has not enough memory: lower --batch ({e})") from e
 
 
-def _judge_and_seal(out: Path, name: str, data: Dataset, judging: Judging, as_json: bool) -> None:
+def _judge_and_seal(
+    out: Path, name: str | None, data: Dataset, judging: Judging, as_json: bool
+) -> None:
     try:
         with _interrupted_by_sigterm(), counted("judging", judging.limit_s) as tell:
             bundle = seal_if_complete(out, name, data, judging.count, judging.limit_s, tell)

@@ -62,7 +62,7 @@ CheckpointEvery = Annotated[
 
 Decoder = Annotated[
     Literal["auto", "scene", "picture"],
-    drawing(help="auto, scene or picture; scene needs boxes.", metavar="KIND"),
+    drawing(help="auto, scene or picture; scene needs groundings.", metavar="KIND"),
 ]
 Adversarial = Annotated[bool, drawing("--adversarial", help="Add a discriminator: a VAE-GAN.")]
 Side = Annotated[

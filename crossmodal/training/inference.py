@@ -48,7 +48,7 @@ class Models:
         return models
 
     def draw(self, prompts: Sequence[str], first_seed: int) -> list[Picture | None]:
-        """One picture a prompt, cut to the longest allowed; None where no word is known."""
+        """One picture a prompt, cut to the longest allowed; None where no object is known."""
         requests = [
             Request(Txt2ImgParams(prompt=prompt[:MAX_PROMPT]), first_seed + i)
             for i, prompt in enumerate(prompts)

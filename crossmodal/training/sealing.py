@@ -47,7 +47,7 @@ def _former_name(out: Path) -> str | None:
 
 
 def seal_if_complete(
-    out: Path, name: str, data: Dataset, judged: int,
+    out: Path, name: str | None, data: Dataset, judged: int,
     limit_s: float = math.inf, report: Report = lambda *_: None,
 ) -> Bundle | None:  # fmt: skip
     """Judge the bundle in `out` by `judged` examples a split and seal it; None while a stage is
@@ -55,6 +55,7 @@ def seal_if_complete(
     examples for that."""
     if not all((out / file).is_file() for file in DATA_FILES):
         return None
+    name = name or name_of(out, None)  # another run may have trained what was missing
     bundle = seal(out, name, data.name, training_record(out), {})
     return keep_quality(bundle, data, evaluate(bundle, data, judged, data.judged, limit_s, report))
 

@@ -63,6 +63,7 @@ from crossmodal.training.sharpness import best_edge_gain
 
 RECORD = "training.json"  # what each stage did, until the manifest takes it over
 END_MARK = "<end>"
+SCENE_WIDTH, SCENE_HEADS = 128, 4  # of the text encoder: what is said of scenes is simple
 NAMED = 20  # skipped pictures that the record names
 
 
@@ -70,8 +71,8 @@ NAMED = 20  # skipped pictures that the record names
 class Options:
     """What can be chosen of the models; the defaults are those of the shipped bundle.
 
-    `decoder` is `scene` (objects in slots; needs boxes), `picture` (any pictures), or `auto`:
-    `scene` where the data set has boxes.
+    `decoder` is `scene` (objects in slots; needs groundings), `picture` (any pictures), or `auto`:
+    `scene` where the data set has them.
     """
 
     decoder: Literal["auto", "scene", "picture"] = "auto"
@@ -176,7 +177,8 @@ def drawing_config(run: Run, word_dim: int) -> DrawingConfig:
     things, looks = run.data.things, run.data.looks
     if run.decoder == "scene" and looks:
         return SceneVAEConfig(
-            text, side=o.side or SceneVAEConfig.side, shapes=looks.shapes, colors=looks.colors,
+            replace(text, width=SCENE_WIDTH, heads=SCENE_HEADS),
+            side=o.side or SceneVAEConfig.side, shapes=looks.shapes, colors=looks.colors,
             things=things,
         )  # fmt: skip
     return PictureVAEConfig(

@@ -119,7 +119,7 @@ class JudgedPictures:
 
 
 def _with_blanks(pictures: list[Picture | None]) -> list[Picture]:
-    """A prompt of which no word is known counts as a picture of nothing, as large as the others."""
+    """A prompt without a known object counts as a picture of nothing, as large as the others."""
     shape = next((p.shape for p in pictures if p is not None), (128, 128, 3))
     return [np.zeros(shape, np.uint8) if p is None else p for p in pictures]
 

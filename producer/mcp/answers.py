@@ -10,6 +10,7 @@ from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
 from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.record import Job, JobResult, ModelInfo
+from crossmodal.jobs.vocabulary import MAX_WORDS
 from producer.aio import AsyncClient
 from producer.handle import result_of
 from producer.outcome import rows_of
@@ -55,20 +56,21 @@ def without_result(job: Job) -> Content:
     ]
 
 
-def models(known: KnownModels, names: Iterable[str]) -> Content:
-    """Models with the schemas of their params, as JSON."""
-    rows = [_model(known, known[name]) for name in names]
+def models(known: KnownModels, told: Iterable[ModelInfo], most_words: int = MAX_WORDS) -> Content:
+    """Models with the schemas of their params and so many of their words, as JSON."""
+    rows = [_model(known, model, most_words) for model in told]
     return [TextContent(text=json.dumps(rows, ensure_ascii=False))]
 
 
-def _model(known: KnownModels, model: ModelInfo) -> dict[str, Any]:
+def _model(known: KnownModels, model: ModelInfo, most_words: int) -> dict[str, Any]:
     kinds = {
         kind: served.model_dump(include={"params", "run_s"}) for kind, served in model.kinds.items()
     }
     failure = failure_view(known.failure(model.name))
+    words = model.vocabulary and model.vocabulary.shortened(most_words)
     return {
         "name": model.name, "aliases": model.aliases, "description": model.description,
-        "vocabulary": None if model.vocabulary is None else model.vocabulary.model_dump(),
+        "vocabulary": None if words is None else words.model_dump(),
         "state": known.state(model.name), "default_for": model.default_for, "kinds": kinds,
         "failure": None if failure is None else failure.model_dump(),
     }  # fmt: skip

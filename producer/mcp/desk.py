@@ -83,8 +83,9 @@ class Desk:
 
     async def models(self, given: ListModels, call: Call) -> Content:
         known = await self.client.models()
-        names = [*known] if given.model is None else [known.any_named(given.model).name]
-        return answers.models(known, names)
+        if given.model is None:
+            return answers.models(known, known.values(), most_words=0)
+        return answers.models(known, [await self.client.model(given.model)])
 
     async def _submitted(self, params: ItemParams, call: Call, *, wait: bool) -> Content:
         with anyio.CancelScope(shield=True):  # else nobody would know which job to cancel

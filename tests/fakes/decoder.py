@@ -2,8 +2,8 @@
 
 "poison" kills the process, "tarpit" never comes back, "glutton" wants 2 GB, "garbler" answers
 nonsense, "liar" a picture of another size, "stranger" an error that no decoder has, "hoarder" keeps
-100 MB for ever, "chatterer" prints as libraries do. "need=N" is as any picture, and says that it
-needs N bytes.
+100 MB for ever and uses none of it, "filler" 200 MB that it has written to, "chatterer" prints as
+libraries do. "need=N" is as any picture, and says that it needs N bytes.
 """
 
 import os
@@ -29,6 +29,8 @@ class Actor(PictureFile):
     def __init__(self, data: bytes, max_pixels: int, side: int | None = None) -> None:
         super().__init__(data, max_pixels, side)
         *_, self._role = data.rpartition(b"IEND\xaeB`\x82")
+        if self._role == b"filler":
+            KEPT.append(bytearray(b"1") * 200 * 10**6)
         if self._role == b"hoarder":
             KEPT.append(bytearray(100 * 10**6))
         if self._role.startswith(NEED):

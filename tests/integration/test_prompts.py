@@ -26,7 +26,7 @@ SAID = (
     "they were passed over"
 )
 LONG = "a red circle " * 30
-CUT = "the prompt has 90 known words, of which the model reads 64: it does not know of 'red circle"
+CUT = "the prompt has 90 known words, of which the model reads 64: it does not read 'red circle"
 WAIT = {"Prefer": "wait=60"}
 
 

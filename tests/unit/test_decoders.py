@@ -166,6 +166,17 @@ def test_what_a_decoder_keeps_of_a_picture_is_not_counted_against_the_next() -> 
     run(work, ONE_PROCESS)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+def test_a_decoder_that_keeps_much_is_replaced_and_costs_no_picture() -> None:
+    async def work(decoders: Decoders) -> None:
+        await square(decoders, GOOD + b"filler")
+        before = children()
+        await square(decoders, GOOD)
+        assert children() != before
+
+    run(work, ONE_PROCESS)
+
+
 def test_what_libraries_print_of_a_picture_is_in_no_log(capfd: pytest.CaptureFixture[str]) -> None:
     async def work(decoders: Decoders) -> None:
         await square(decoders, GOOD + b"chatterer")

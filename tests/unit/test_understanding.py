@@ -94,7 +94,7 @@ def test_a_refusal_of_words_that_are_all_known_says_that_none_is_an_object(
 
 def test_an_object_that_was_cut_off_is_none(of_things: Understanding) -> None:
     said = refusal(of_things, "red " * 8 + "circle")
-    assert "it does not know of 'circle'" in said
+    assert "it does not read 'circle'" in said
 
 
 def test_long_prompts_do_not_make_long_refusals(of_things: Understanding) -> None:

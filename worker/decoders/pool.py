@@ -29,7 +29,7 @@ class Decoders:
     """As many processes as cores, each started when a picture waits and none is free.
 
     A picture whose process crashes or hangs is lost alone: the next one is given a new process.
-    A process that has had nothing to do for `idle_s` ends.
+    A process that has had nothing to do for `idle_s`, or keeps more memory than its share, ends.
     """
 
     def __init__(self, settings: Settings, program: str = PROGRAM, idle_s: float = IDLE_S) -> None:
@@ -92,8 +92,11 @@ class Decoders:
         return Decoder(self._program, self._max_memory)
 
     def _keep(self, decoder: Decoder) -> None:
-        loop = asyncio.get_running_loop()
-        self._idle[decoder] = loop.call_later(self._idle_s, self._end, decoder)
+        if decoder.held > A_PROCESS:  # by libraries, whatever for
+            self._end(decoder)
+        else:
+            loop = asyncio.get_running_loop()
+            self._idle[decoder] = loop.call_later(self._idle_s, self._end, decoder)
 
     def _end(self, decoder: Decoder) -> None:
         if end := self._idle.pop(decoder, None):

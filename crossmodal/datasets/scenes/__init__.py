@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from crossmodal.datasets.base import TRAIN, Caption, Example, Grounding, Looks
+from crossmodal.datasets.base import TRAIN, Caption, Example, Grounding, LookCounts
 from crossmodal.datasets.scenes import words
 from crossmodal.datasets.scenes.draw import PLAIN, ROUGH, Jitter, draw
 from crossmodal.datasets.scenes.grammar import describe
@@ -38,7 +38,7 @@ class Scenes:
     name = "scenes"
     digest = "scenes 2"  # another number whenever its pictures or texts change
     judged: tuple[str, ...] = ("seen", "pairs", "relations")
-    looks: Looks | None = Looks(len(SHAPES), len(COLORS))
+    looks: LookCounts | None = LookCounts(len(SHAPES), len(COLORS))
     things = words.things()
     problems: tuple[str, ...] = ()
 

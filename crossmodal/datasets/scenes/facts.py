@@ -26,9 +26,7 @@ PLAIN = {
     ("upper",): "top", ("lower",): "bottom", ("middle",): "center", ("centre",): "center",
     ("backdrop",): "background",
 }  # fmt: skip
-SEVERAL = {words.plural(noun): noun for nouns in words.SHAPES.values() for noun in nouns} | {
-    words.plural(noun): noun for noun in words.ANY_SHAPE
-}
+SEVERAL = {words.plural(noun): noun for nouns in words.SHAPES.values() for noun in nouns}
 NUMBERS = {
     tuple(phrase.split()): number for number, phrases in words.NUMBERS.items() for phrase in phrases
 }
@@ -212,8 +210,10 @@ class _Parser:
     def _is_ground(self, i: int) -> bool:
         """ "on a white background", or no more than "on white"."""
         after = self.words[i + 1 : i + 2]
-        looks = (*SHAPES, *SIZES, *COLORS, ANY, "colored")
-        bare = self.words[i - 1 : i] == ["on"] and (not after or after[0].rstrip("+") not in looks)
+        described = (*SHAPES, *SIZES, *COLORS, ANY, "colored")
+        bare = self.words[i - 1 : i] == ["on"] and (
+            not after or after[0].rstrip("+") not in described
+        )
         return after == ["background"] or bare
 
     def _describe(self, i: int, **what: str) -> None:

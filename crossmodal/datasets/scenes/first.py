@@ -31,4 +31,8 @@ PROMPTS = (
     "a picture of a donut",
     "draw me three green triangles",
     "a simple red triangle on a plain white background",
+    "a happy dark green star",
+    "four red circles",
+    "a red car on a road",
+    "a smiley face",
 )

@@ -10,12 +10,14 @@ SHAPES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 ANY_SHAPE = ("shape", "figure", "thing")
 COLORS: dict[str, tuple[str, ...]] = {
-    "red": ("red", "crimson", "scarlet"), "orange": ("orange",),
-    "yellow": ("yellow", "golden", "gold"), "green": ("green", "emerald"),
+    "red": ("red", "crimson", "scarlet", "dark red"), "orange": ("orange", "dark orange"),
+    "yellow": ("yellow", "golden", "gold"), "green": ("green", "emerald", "dark green"),
     "cyan": ("cyan", "turquoise", "aqua", "light blue", "sky blue"), "blue": ("blue", "azure"),
-    "purple": ("purple", "violet"), "pink": ("pink", "rose"), "brown": ("brown", "chocolate"),
-    "magenta": ("magenta", "fuchsia", "hot pink"), "lime": ("lime", "lime green", "light green"),
-    "teal": ("teal",), "white": ("white",), "black": ("black",), "gray": ("gray", "grey", "silver"),
+    "purple": ("purple", "violet", "dark purple"), "pink": ("pink", "rose", "light pink"),
+    "brown": ("brown", "chocolate", "dark brown"), "magenta": ("magenta", "fuchsia", "hot pink"),
+    "lime": ("lime", "lime green", "light green"), "teal": ("teal",), "white": ("white",),
+    "black": ("black",),
+    "gray": ("gray", "grey", "silver", "dark gray", "light gray", "light grey"),
     "beige": ("beige", "tan", "cream"), "navy": ("navy", "navy blue", "dark blue"),
 }  # fmt: skip
 SIZES = {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")}
@@ -69,5 +71,5 @@ def plural(noun: str) -> str:
 
 def things() -> tuple[str, ...]:
     """Every word that names an object, one of them or several."""
-    nouns = [*(word for words in SHAPES.values() for word in words), *ANY_SHAPE]
-    return tuple(word for noun in nouns for word in (noun, plural(noun)))
+    nouns = [word for words in SHAPES.values() for word in words]
+    return (*nouns, *map(plural, nouns), *ANY_SHAPE)
