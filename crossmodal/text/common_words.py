@@ -1,6 +1,6 @@
 """Words of English that name nothing to draw: a list that is kept here, by hand.
 
-A word with a second meaning that can be drawn is left out: an orange, a lime, a rose.
+A word that as often means a thing is left out: an orange, a lime, a rose.
 """
 
 

@@ -40,7 +40,7 @@ async function readAll(details) {
   if (count === objects.length + words.length || whole.has(keyOf(model))) return;
   try {
     const found = await getJson(`v1/models/${encodeURIComponent(model.name)}`);
-    whole.set(keyOf(found), found.vocabulary);
+    if (found.vocabulary) whole.set(keyOf(found), found.vocabulary);
     setText(details.querySelector(".error"), "");
     show(details);
   } catch (error) {

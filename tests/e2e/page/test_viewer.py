@@ -114,7 +114,7 @@ def test_a_job_that_has_failed_tells_why(page: Page) -> None:
     card.locator(".open").click()
     viewer = page.get_by_role("dialog", name="zorg frob")
     expect(viewer.locator(".failed")).to_contain_text(
-        "`crossmodal models show NAME` lists its words"
+        "`crossmodal models show NAME`, or GET /v1/models/NAME, lists its words"
     )
     expect(fact(viewer, "Error")).to_have_text("unknown_words")
     expect(viewer.locator(".download")).to_be_hidden()
