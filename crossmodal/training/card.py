@@ -116,17 +116,15 @@ def _draw_grid(out: Path, samples: Sequence[tuple[Picture, str]]) -> None:
 def _quality(quality: dict[str, Any]) -> list[str]:
     """A table a task: a row a figure, a column a split."""
     return [
-        _table(
-            (title, *quality[task]),
-            [
-                (NAMED.get(name, name), *(_figure(name, f[name]) for f in quality[task].values()))
-                for name in next(iter(quality[task].values()))
-            ],
-            numbers=True,
-        )
+        _table((title, *quality[task]), _figures(quality[task]), numbers=True)
         for task, title in TASKS.items()
         if quality.get(task)
     ]
+
+
+def _figures(splits: dict[str, dict[str, float]]) -> Iterator[tuple[str, ...]]:
+    for name in dict.fromkeys(name for figures in splits.values() for name in figures):
+        yield NAMED.get(name, name), *(_figure(name, f.get(name)) for f in splits.values())
 
 
 def _judge(figures: dict[str, float] | None) -> list[str]:
@@ -180,8 +178,10 @@ def _ablations(bundle: Bundle) -> list[str]:
 COMPARED = ("objects", "relations", "backgrounds", "scene", "sharpness", "pixel_error", "bleu4")
 
 
-def _figure(name: str, value: float) -> str:
+def _figure(name: str, value: float | None) -> str:
     """Fractions are rounded down: 99.96 % is not all."""
+    if value is None:
+        return "–"
     return f"{floor(value * 1000) / 10:.1f} %" if name in FRACTIONS else f"{value:.3g}"
 
 

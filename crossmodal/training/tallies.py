@@ -130,14 +130,16 @@ def _differ(a: Picture, b: Picture) -> bool:
 
 
 def _fractions(verdicts: Sequence[Verdict]) -> Figures:
-    return {
-        "objects": mean([o for v in verdicts for o in v.objects]),
-        "relations": mean([r for v in verdicts for r in v.relations]),
-        "places": mean([v.place for v in verdicts if v.place is not None]),
-        "backgrounds": mean([v.background for v in verdicts if v.background is not None]),
-        "counts": mean([v.count for v in verdicts]),
-        "scene": mean([v.scene for v in verdicts]),
+    """Of each kind of fact that was said at all; of a scene, all of them."""
+    facts = {
+        "objects": [o for v in verdicts for o in v.objects],
+        "relations": [r for v in verdicts for r in v.relations],
+        "places": [v.place for v in verdicts if v.place is not None],
+        "backgrounds": [v.background for v in verdicts if v.background is not None],
+        "counts": [v.count for v in verdicts],
+        "scene": [v.scene for v in verdicts],
     }
+    return {name: mean(found) for name, found in facts.items() if found}
 
 
 @dataclass

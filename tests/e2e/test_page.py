@@ -187,7 +187,9 @@ def test_a_failed_job_shows_cause_and_remedy(page: Page) -> None:
     card = draw(page, "zorg frob")
     is_in(card, "failed")
     expect(card).to_contain_text("unknown_words")
-    expect(card).to_contain_text("`crossmodal models show NAME`, or GET /v1/models/NAME, lists its words")
+    expect(card).to_contain_text(
+        "`crossmodal models show NAME`, or GET /v1/models/NAME, lists its words"
+    )
     page.check("#filter [value=failed]")
     expect(page.locator("#gallery article:not([data-state=failed])")).to_have_count(0)
 

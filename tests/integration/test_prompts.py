@@ -117,7 +117,10 @@ def test_a_prompt_of_which_no_object_is_known_fails(gateway: Gateway, prompt: st
     failure = gateway.http.post("/v1/jobs", json=job, headers=WAIT).json()["failure"]
     assert failure["code"] == "unknown_words"
     assert failure["message"].startswith(f"no object of the prompt '{prompt}' is known: ")
-    assert "`crossmodal models show NAME`, or GET /v1/models/NAME, lists its words" in failure["message"]
+    assert (
+        "`crossmodal models show NAME`, or GET /v1/models/NAME, lists its words"
+        in failure["message"]
+    )
 
 
 def test_the_words_of_the_model_are_listed(stack: RunningStack, gateway: Gateway) -> None:

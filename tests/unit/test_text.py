@@ -102,8 +102,7 @@ def test_what_is_read_what_is_passed_over_and_what_is_cut_is_told(trained: WordV
     assert (found.known, found.unknown) == (("a", "star", "a", "red", "star"), ("frobbish",))
     assert len(found.vectors) == 5
     assert found.cut == (
-        "the prompt has 8 known words, of which the model reads 5: it does not read "
-        "'on a circle'"
+        "the prompt has 8 known words, of which the model reads 5: it does not read 'on a circle'"
     )
     assert trained.encode("a red star", 3).cut == ""
 

@@ -77,7 +77,8 @@ def test_a_refusal_names_what_is_not_known_with_hints_and_what_can_be_drawn(
     assert said == (
         "no object of the prompt 'a red cra and a crcle' is known: the model does not know the "
         "words 'cra' and 'crcle' (did you mean 'circle'?). The model can draw circle, star, "
-        "square, circles, stars: `crossmodal models show NAME`, or GET /v1/models/NAME, lists its words"
+        "square, circles, stars: `crossmodal models show NAME`, or GET /v1/models/NAME, lists its "
+        "words"
     )
     assert refusal(of_captions, "zorg").endswith(
         "the model does not know the word 'zorg'. Use words of the captions that the model was "

@@ -37,8 +37,9 @@ def describe(scene: Scene, rng: Rng | None = None) -> Text:
     if w.chance(0.3):
         return body, order
     ground = w.pick(words.COLORS[scene.background])
-    if w.chance(0.1):
-        return f"{body} on {ground}", order
+    if w.chance(0.12):
+        leads = w.chance(0.4) and not w.bare  # "on white red circle" could be anything
+        return (f"on {ground}, {body}" if leads else f"{body} on {ground}"), order
     ground = w.pick(words.GROUNDS).format(ground)
     return f"{ground}, {body}" if w.chance(0.2) else f"{body} {ground}", order
 
