@@ -22,7 +22,8 @@ from crossmodal.networks.text_encoder import TextEncoder, TextEncoderConfig
 
 OUTSIDE = 12.0  # a mask's logit outside its template: -12, coverage 6e-6
 REACH = 1.2  # a template covers 1.2 radii around its object
-MARGIN = 0.01  # between a drawn object and the picture's edge, of the side
+MARGIN = 0.01  # between a drawn object and another one, or the picture's edge, of the side
+ROUNDS = 12  # in which objects that are too near are moved apart
 BOX = 3  # numbers that place an object: x, y, radius
 LOGIT = 20.0  # what is learned without a network in front of it would need too many steps
 SHADE = 0.04  # how far the shade of a background may be from its color
@@ -205,8 +206,8 @@ class SceneVAE(nn.Module):
         plan = self.planner(words, keep)
         boxes_noise, shade, *chances = torch.split(noise, self._noises(), dim=1)
         boxes = plan.mean + (plan.factor @ boxes_noise.unsqueeze(-1)).squeeze(-1)
-        boxes = _inside(boxes, self.config.objects)
         made = self._chosen(plan, *chances)
+        boxes = _apart(boxes.view(*made.present.shape, BOX), made.present).flatten(1)
         return self.render(made, boxes, shade, self.config.side, self.config.edge_gain)
 
     def _chosen(self, plan: Plan, ground: Tensor, colors: Tensor, shapes: Tensor) -> Choices:
@@ -313,12 +314,22 @@ def full_precision(like: Tensor) -> torch.autocast:
     return torch.autocast(like.device.type, enabled=False)
 
 
-def _inside(boxes: Tensor, objects: int) -> Tensor:
-    """Boxes (B, 3S) moved so that no object is cut by the edge: a Gaussian knows no edges."""
-    boxes = boxes.view(len(boxes), objects, BOX)
-    x_y, radius = boxes[..., :2], boxes[..., 2:]
-    x_y = torch.minimum(torch.maximum(x_y, radius + MARGIN), 1 - radius - MARGIN)
-    return torch.cat([x_y, radius], dim=-1).flatten(1)
+def _apart(boxes: Tensor, present: Tensor) -> Tensor:
+    """Boxes (B, S, 3) moved so that no object touches another one or the edge.
+
+    A Gaussian knows neither. Each round moves two that are too near by half of what they lack.
+    """
+    x_y, radius = boxes[..., :2], boxes[..., 2:]  # (B, S, 2), (B, S, 1)
+    both = present[:, :, None] & present[:, None]  # (B, S, S)
+    both = both & ~torch.eye(boxes.shape[1], dtype=torch.bool, device=boxes.device)
+    wanted = radius + radius.transpose(1, 2) + MARGIN  # (B, S, S)
+    for _ in range(ROUNDS):
+        from_other = x_y[:, :, None] - x_y[:, None]  # (B, S, S, 2)
+        distance = from_other.norm(dim=-1).clamp_min(1e-3)
+        lack = ((wanted - distance).clamp_min(0) / distance * both)[..., None]
+        x_y = x_y + (0.5 * lack * from_other).sum(2)
+        x_y = torch.minimum(torch.maximum(x_y, radius + MARGIN), 1 - radius - MARGIN)
+    return torch.cat([x_y, radius], dim=-1)
 
 
 def _grid(side: int, like: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def test_a_refusal_names_what_is_not_known_with_hints_and_what_can_be_drawn(
 def test_a_refusal_of_words_that_are_all_known_says_that_none_is_an_object(
     of_things: Understanding,
 ) -> None:
-    assert "is known: it names nothing that can be drawn. " in refusal(of_things, "a red row")
+    assert "is known: none of its words names a thing. " in refusal(of_things, "a red row")
     assert "it names nothing that can be drawn" in refusal(of_things, "…")
 
 
