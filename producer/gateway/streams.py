@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from crossmodal.errors import BrokerUnavailable, JobNotFound
-from crossmodal.jobs.record import Job, JobState, Progress
+from crossmodal.jobs.record import Job, JobState, Progress, WorkerInfo
 from producer.gateway.caller import Caller, OwnJob, UrlsOf
 from producer.gateway.hub import Follower
 from producer.gateway.operations import queues
@@ -182,5 +182,5 @@ def _worth_telling(before: QueuesView, now: QueuesView) -> bool:
     return before.queues != now.queues or _served(before) != _served(now)
 
 
-def _served(shown: QueuesView) -> list[tuple[str, str | None]]:
-    return [(worker.name, worker.bundle_version) for worker in shown.workers]
+def _served(shown: QueuesView) -> list[WorkerInfo]:
+    return [worker.model_copy(update={"seen_at": 0.0}) for worker in shown.workers]

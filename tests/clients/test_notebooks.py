@@ -90,11 +90,11 @@ def test_progress_is_told_step_by_step_to_who_blocks_and_who_awaits(
 def test_many_are_counted_by_tqdm_and_gathered_by_the_loop(world: World, tmp_path: Path) -> None:
     counted = (
         "from crossmodal import AsyncClient, Client\nfrom tqdm import tqdm\nclient = Client()\n"
-        "len(list(tqdm(client.map_txt2img(['a', 'b', 'c']), total=3)))"
+        "len(list(tqdm(client.map_txt2img(['a star', 'a ring', 'a heart']), total=3)))"
     )
     gathered = (
         "import asyncio\nasync with AsyncClient() as other:\n"
-        "    jobs = await asyncio.gather(*(other.txt2img('a fox') for _ in range(3)))\n"
+        "    jobs = await asyncio.gather(*(other.txt2img('a star') for _ in range(3)))\n"
         "    found = await asyncio.gather(*(job.result(timeout_s=60) for job in jobs))\nlen(found)"
     )
     one, other = run(world, tmp_path, counted, gathered)

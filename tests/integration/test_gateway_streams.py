@@ -1,5 +1,6 @@
 """How many event streams a key may have open, in gateways of the tests' own."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -7,11 +8,13 @@ from contextlib import ExitStack
 import httpx2
 import pytest
 
+from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from producer import Client
 from producer.gateway import connections
 from producer.gateway.streams import patience_s
 from tests.gateway import in_thread
+from tests.integration.test_gateway import events
 from tests.waiting import until
 
 MOST = 3
@@ -90,3 +93,18 @@ def test_who_needs_no_key_is_not_counted(
     ):
         for _ in range(MOST):
             assert streams.enter_context(http.stream("GET", "/v1/events")).status_code == 200
+
+
+def test_a_model_that_has_been_loaded_is_told_though_no_queue_has_changed(
+    settings: Settings, url: str, client: Client
+) -> None:
+    said = {"queues": ["txt2img"], "device": "cpu"}
+    workers = Workers(settings)
+    client.run(workers.announce("one", **said, loading=["turbo"]))
+    with with_key(url, client) as http, http.stream("GET", "/v1/events") as reply:
+        shown = (json.loads(e["data"]) for e in events(reply) if e["event"] == "queues")
+        [before] = next(shown)["workers"]
+        client.run(workers.announce("one", **said, models=["turbo"]))
+        [after] = next(shown)["workers"]
+    assert (before["models"], before["loading"]) == ([], ["turbo"])
+    assert (after["models"], after["loading"]) == (["turbo"], [])

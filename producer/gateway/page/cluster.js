@@ -1,7 +1,7 @@
 import { getJson } from "./api.js";
 
 /** What is known of queues, workers and models; tells "change" with each news of them. */
-class Cluster extends EventTarget {
+export class Cluster extends EventTarget {
   queues = [];
   workers = [];
   models = [];
@@ -9,6 +9,7 @@ class Cluster extends EventTarget {
   problem = "";
   isKnown = false;
   #served = "";
+  #reads = 0;
 
   /** News of queues and workers; when workers serve other models, these are read anew. */
   hear({ queues, workers, may_pause }) {
@@ -47,13 +48,10 @@ class Cluster extends EventTarget {
 
   async #read(served) {
     this.#served = served;
-    try {
-      this.models = (await getJson("v1/models")).data;
-      this.problem = "";
-      this.isKnown = true;
-    } catch (error) {
-      this.problem = error.message;
-    }
+    const read = ++this.#reads;
+    const news = await answered(getJson("v1/models"));
+    if (read !== this.#reads) return; // a later one is newer, whichever came first
+    Object.assign(this, news);
     this.#tell();
   }
 
@@ -61,6 +59,10 @@ class Cluster extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 }
+
+const answered = (request) => request.then(
+  ({ data }) => ({ models: data, problem: "", isKnown: true }),
+  ({ message }) => ({ problem: message }));
 
 export const isDefault = (model, kind) => model.default_for.includes(kind);
 

@@ -38,7 +38,7 @@ def test_what_the_form_says_is_what_is_drawn(page: Page, studio: Studio) -> None
     page.check("#field-grain")
     page.fill("#field-width", "64")
     page.fill("#field-negative_prompt", "rain")
-    page.locator("summary").click()
+    page.get_by_text("Files", exact=True).click()
     page.select_option("#field-format", "webp")
     card = draw(page, "hills", seed="5")
     is_in(card, "succeeded")
@@ -52,20 +52,20 @@ def test_what_the_form_says_is_what_is_drawn(page: Page, studio: Studio) -> None
 def test_a_value_outside_its_limits_is_refused_before_it_is_sent(page: Page) -> None:
     page.select_option("#model", "painter")
     page.fill("#field-prompt", "hills")
-    page.locator("summary").click()
+    page.get_by_text("Files", exact=True).click()
     page.fill("#field-quality", "101")
-    page.locator("summary").click()
+    page.get_by_text("Files", exact=True).click()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.method))
     page.click("#send")
-    expect(page.locator("details")).to_have_attribute("open", "")
+    expect(page.locator("form details")).to_have_attribute("open", "")
     expect(page.locator("#field-quality")).to_be_focused()
     assert "POST" not in asked
 
 
 def test_what_only_the_gateway_refuses_is_said_in_its_words(page: Page) -> None:
     page.fill("#field-prompt", "hills")
-    page.locator("summary").click()
+    page.get_by_text("Files", exact=True).click()
     page.fill("#field-quality", "80")
     page.click("#send")
     expect(page.locator("#form-error")).to_contain_text("only webp and jpeg have one")

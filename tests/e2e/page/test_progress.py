@@ -72,3 +72,27 @@ def test_a_job_whose_model_is_not_there_yet_says_that_it_is_loading(
     (studio.slow / "go").touch()
     is_in(card, "succeeded")
     expect(page.locator("#model option:checked")).to_have_text("turbo")
+
+
+OVERTAKEN = """async () => {
+    const { Cluster } = await import("/page/cluster.js");
+    const cluster = new Cluster();
+    const asked = [];
+    const { fetch } = window;
+    window.fetch = () => new Promise((resolve) => asked.push(resolve));
+    for (const seen of [1, 2]) cluster.hear({ queues: [], workers: [{ seen, models: [] }] });
+    window.fetch = fetch;
+    const answer = (name) => new Response(JSON.stringify({ data: [{ name }] }));
+    const [old, later] = [answer("old"), answer("new")];
+    const changed = new Promise((resolve) => cluster.addEventListener("change", resolve));
+    asked[1](later);
+    await changed;
+    asked[0](old);
+    while (!old.bodyUsed) await new Promise(requestAnimationFrame);
+    await new Promise(requestAnimationFrame);
+    return cluster.models.map(({ name }) => name);
+}"""
+
+
+def test_an_answer_that_comes_after_a_later_one_is_passed_over(page: Page) -> None:
+    assert page.evaluate(OVERTAKEN) == ["new"]
