@@ -6,6 +6,7 @@ import os
 import time
 from typing import Any
 
+from httpx import Timeout
 from made import AuthenticatedClient
 from made.api.blobs import blobs_blob
 from made.api.jobs import jobs_cancel, jobs_list, jobs_look, jobs_result, jobs_submit
@@ -28,9 +29,10 @@ from made.types import File
 
 TOKEN = os.environ["CROSSMODAL_API_KEY"]
 WAIT_S = 60
-client = AuthenticatedClient(base_url=os.environ["CROSSMODAL_URL"], token=TOKEN)
-full = AuthenticatedClient(base_url=os.environ["FULL_URL"], token=TOKEN)
-stranger = AuthenticatedClient(base_url=os.environ["CROSSMODAL_URL"], token="cm_nobody_0")
+PATIENCE = Timeout(WAIT_S)  # its own is 5 s, which is short for a call that waits for a picture
+client = AuthenticatedClient(os.environ["CROSSMODAL_URL"], TOKEN, timeout=PATIENCE)
+full = AuthenticatedClient(os.environ["FULL_URL"], TOKEN, timeout=PATIENCE)
+stranger = AuthenticatedClient(os.environ["CROSSMODAL_URL"], "cm_nobody_0", timeout=PATIENCE)
 
 
 def draw(prompt: str = "a fox", **fields: Any) -> Txt2ImgRequest:
