@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from httpx import Timeout
@@ -40,15 +41,20 @@ def draw(prompt: str = "a fox", **fields: Any) -> Txt2ImgRequest:
     return Txt2ImgRequest.from_dict({"task": "txt2img", "prompt": prompt, **fields})
 
 
-def until(job: JobView | Problem | None, *states: JobState) -> JobView:
+def once(job: JobView | Problem | None, is_so: Callable[[JobView], bool]) -> JobView:
+    """The job when it is so; a key may ask only so often a second."""
     assert isinstance(job, JobView), job
     deadline = time.monotonic() + WAIT_S
-    while job.state not in states:
+    while not is_so(job):
         assert time.monotonic() < deadline, job
         time.sleep(0.2)  # between two polls
         job = jobs_look.sync(job.id, client=client)
         assert isinstance(job, JobView), job
     return job
+
+
+def until(job: JobView | Problem | None, *states: JobState) -> JobView:
+    return once(job, lambda found: found.state in states)
 
 
 def result_of(request: Txt2ImgRequest | Img2TxtRequest) -> ResultView:
@@ -71,9 +77,7 @@ assert until(job, JobState.SUCCEEDED).result.captions[0].text == caption.text
 
 # Follows, and cancels.
 job = jobs_submit.sync(client=client, body=draw(model="sketcher", steps=200))
-job = until(job, JobState.RUNNING)
-while job.progress is None:
-    job = jobs_look.sync(job.id, client=client)
+job = once(job, lambda found: found.progress is not None)
 assert job.progress.of == 200
 until(jobs_cancel.sync(job.id, client=client), JobState.CANCELED)
 assert job.id in [one.id for one in jobs_list.sync(client=client, limit=5).data]
