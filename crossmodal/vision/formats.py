@@ -81,11 +81,19 @@ def as_invalid(kind: str) -> Iterator[None]:
         raise InvalidImage(_told(kind, e)) from e
 
 
+def not_supported(kind: str) -> InvalidImage:
+    """That a file is of a variety of its format that is not decoded here, or not rightly."""
+    return InvalidImage(
+        f"the image is {named(kind)} that cannot be decoded: it is of a variety that is not "
+        f"supported. {REMEDY_SAID}"
+    )
+
+
 def _told(kind: str, error: BaseException) -> str:
     """What is wrong, as far as the decoder's own words let it be known; they are not passed on."""
     said, head = str(error).lower(), f"the image is {named(kind)} that cannot be decoded:"
-    if isinstance(error, NotImplementedError) or any(word in said for word in UNSUPPORTED):
-        return f"{head} it is of a variety that is not supported. {REMEDY_SAID}"
+    if any(word in said for word in UNSUPPORTED):
+        return str(not_supported(kind))
     if isinstance(error, EOFError) or any(word in said for word in CUT_OFF):
         return f"{head} it breaks off, or is damaged. Send the whole file"
     if "decoder error" in said:  # of libtiff, which does not say why

@@ -12,7 +12,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from crossmodal.errors import ImageTooLarge
 from crossmodal.vision import bmp, coded, color, gif, jpeg, png, tiff, webp
-from crossmodal.vision.formats import DECODERS_RAISE, opened
+from crossmodal.vision.formats import DECODERS_RAISE, not_supported, opened
 from crossmodal.vision.header import (
     JXL_BYTES,
     PILLOW_BYTES_OF_OTHERS,
@@ -168,8 +168,8 @@ class JxlReader:
         # The decoder turns it upright itself, unless it gave back the JPEG that it was made of.
         orientation = orientation_of(image) if getattr(image, "jpeg", False) else 1
         profile = image.info.get("icc_profile")
-        if image.mode != "CMYK" and color.is_of_inks(profile):
-            raise NotImplementedError("of four inks the decoder gives three")
+        if image.mode != "CMYK" and color.is_of_inks(profile):  # it gives three inks of four
+            raise not_supported("image/jxl")
         convert = color.conversion(profile, None, image.mode)
         return Picture(source_of(image), orientation, convert)
 
@@ -204,7 +204,7 @@ def _check_rows(image: BmpImageFile, data: bytes) -> None:
     compression = image.info.get("compression", 0)
     is_of_runs = compression in (bmp.RUNS, bmp.RUNS_OF_HALVES)
     if is_of_runs and bmp.has_long_rows(data, image.width, int(compression)):
-        raise NotImplementedError("runs that do not end with their row")
+        raise not_supported("image/bmp")
 
 
 def _is_all_clear(image: Image.Image) -> bool:

@@ -4,6 +4,7 @@ from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
 from crossmodal.errors import InvalidImage
+from crossmodal.vision.formats import not_supported
 from crossmodal.vision.media import REMEDY
 from crossmodal.vision.pixels import Samples
 
@@ -35,7 +36,7 @@ def amend(image: TiffImageFile) -> Samples:
             f"supported: {REMEDY}"
         )
     if image.mode in ("LA", "LAB") and _first(image, PLANES) == IN_PLANES:
-        raise NotImplementedError("Pillow reads the planes of these wrongly")
+        raise not_supported("image/tiff")  # Pillow reads these wrongly
     if image.mode == "P" and max(image.tag_v2[COLORMAP]) < 256:
         # They should have sixteen bits, and some programs write eight.
         image.palette = ImagePalette.raw("RGB;L", image.tag_v2[COLORMAP])
