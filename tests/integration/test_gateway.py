@@ -15,7 +15,6 @@ from crossmodal.jobs.names import job_key, new_job_id
 from crossmodal.kinds.task import Task
 from crossmodal.vision.media import media_type
 from producer import Client
-from tests.background import background
 from tests.conftest import RunningStack
 from tests.gateway import Gateway, running_gateway
 from tests.waiting import until
@@ -23,14 +22,6 @@ from tests.waiting import until
 PROMPT = "a large red circle on a white background"
 DRAW = {"task": "txt2img", "prompt": PROMPT, "seed": 7}
 WAIT = {"Prefer": "wait=60"}
-
-
-@pytest.fixture(scope="module")
-def gateway(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway, and a background process."""
-    folder = tmp_path_factory.mktemp("gateway")
-    with background(stack.env, folder / "background"), running_gateway(stack.env, folder) as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from mcp import Client as Agent
 from mcp_types import TextContent
 
@@ -14,9 +12,8 @@ from producer import Client
 from producer.mcp.desk import AgentsClient, Desk
 from producer.mcp.server import Context, make_server
 from tests.at_once import at_once
-from tests.background import background
 from tests.conftest import RunningStack
-from tests.gateway import Gateway, running_gateway
+from tests.gateway import Gateway
 from tests.integration.test_main_job import WAIT_S, run_cli
 from tests.waiting import until
 
@@ -28,13 +25,6 @@ SAID = (
 LONG = "a red circle " * 30
 CUT = "the prompt has 90 known words, of which the model reads 64: it does not read 'red circle"
 WAIT = {"Prefer": "wait=60"}
-
-
-@pytest.fixture(scope="module")
-def gateway(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("gateway")
-    with background(stack.env, folder / "background"), running_gateway(stack.env, folder) as one:
-        yield one
 
 
 def test_a_client_and_a_notebook_are_told(client: Client) -> None:
