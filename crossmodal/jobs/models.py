@@ -9,13 +9,7 @@ from pydantic import BaseModel, ValidationError
 from crossmodal.errors import InvalidParams, ModelBroken, ModelNotFound, quoted
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.names import models_key, paused_key, vocabularies_key
-from crossmodal.jobs.record import (
-    Failure,
-    ModelInfo,
-    ModelState,
-    ServedKind,
-    WorkerInfo,
-)
+from crossmodal.jobs.record import Failure, ModelInfo, ModelState, ServedKind, WorkerInfo
 from crossmodal.jobs.vocabulary import LISTED_WORDS, MAX_WORDS, Vocabulary
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.base import ItemParams, Kind

@@ -18,7 +18,8 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
     """The known word that `word` is most likely a slip of, in the order of `known`; or none.
 
     Letters that have changed places are one edit. One edit is the most in words of up to seven
-    letters, two in longer ones; words of four letters may only lack one, or have two exchanged.
+    letters, two in longer ones; words of four letters may only lack one, or have two exchanged,
+    and shorter ones only the latter.
     """
     if not 1 < len(word) <= MAX_LETTERS or any(letter.isdigit() for letter in word):
         return None

@@ -84,6 +84,15 @@ def test_what_is_not_said_is_chosen_by_the_seed_and_stands_out(models: Models) -
     assert len({one.background for one in found}) > 3
 
 
+@pytest.mark.parametrize("prompt", ["three huge squares in a row", "two big stars and a big ring"])
+def test_things_touch_neither_each_other_nor_the_edge(models: Models, prompt: str) -> None:
+    for picture in models.draw([prompt] * SEEDS, first_seed=0):
+        assert picture is not None
+        assert len(see(picture).objects) == 3
+        border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+        assert np.ptp(border.astype(int), axis=0).max() < 16
+
+
 def test_captions_bear_rough_pictures_and_do_not_stammer(models: Models) -> None:
     captions = JudgedCaptions(models)
     for split in SPLITS:
