@@ -23,7 +23,7 @@ JOBS = (
     {"prompt": "a large red circle on a white background", "count": 2, "seed": 7},
     {"prompt": "hills before sunrise, mist in the valley", "model": "painter", "seed": 21,
      "width": 512, "height": 512},
-    {"prompt": "a yellow star on a black background", "count": 4, "seed": 5},
+    {"prompt": "a yellow star on a black background", "count": 4, "seed": 6},
 )  # fmt: skip
 RUNNING = {"task": "txt2img", "prompt": "hills after sunset", "model": "painter", "style": "dusk",
            "seed": 8, "steps": 100, "width": 512, "height": 512}  # fmt: skip

@@ -40,7 +40,7 @@ def search(
 
     images uint8 (B, 3, side, side). A beam that reaches `max_words` is cut there. Each picture
     is searched as if it were alone: one with a smaller width has no more beams than that. No
-    word is said more often than the model's config has it, or three times in succession.
+    word is said more often than the model's config has it, or after itself.
     `step` is told every few milliseconds how many of at most how many words are found.
     """
 
@@ -84,23 +84,27 @@ def search(
 
 @dataclass(frozen=True)
 class WordCounts:
-    """How often each beam has said each word, (B, K, V), and its last two words, (B, K, 2)."""
+    """How often each beam has said each word, (B, K, V), and which one last, (B, K).
+
+    A word may be said so often, (V,), and after itself where it `may_double`, (V,).
+    """
 
     counts: Tensor
     last: Tensor
-    most: Tensor  # (V,)
+    most: Tensor
+    may_double: Tensor
 
     @classmethod
     def none(cls, config: CaptionerConfig, B: int, K: int, device: torch.device) -> Self:
         most = torch.tensor(config.most or [UNLIMITED] * len(config.words), device=device)
+        may_double = torch.tensor([w in config.doubled for w in config.words], device=device)
         counts = torch.zeros(B, K, len(config.words), dtype=torch.int16, device=device)
-        return cls(counts, torch.full((B, K, 2), END, device=device), most)
+        return cls(counts, torch.full((B, K), END, device=device), most, may_double)
 
     def limit(self, scores: Tensor) -> Tensor:
         """The scores (B, K, V) of the next word, of none that has been said too often."""
-        thrice = F.one_hot(self.last[..., 1], scores.shape[-1]).bool()  # (B, K, V)
-        thrice &= (self.last[..., 0] == self.last[..., 1])[..., None]
-        barred = thrice | (self.counts >= self.most)
+        again = F.one_hot(self.last, scores.shape[-1]).bool() & ~self.may_double  # (B, K, V)
+        barred = again | (self.counts >= self.most)
         barred[..., END] = False
         return scores.masked_fill(barred, float("-inf"))
 
@@ -110,8 +114,7 @@ class WordCounts:
         counts = counts.scatter_add(
             2, word[..., None], torch.ones_like(word, dtype=torch.int16)[..., None]
         )
-        before = self.last.gather(1, beam[..., None].expand_as(self.last))[..., 1]
-        return WordCounts(counts, torch.stack([before, word], -1), self.most)
+        return WordCounts(counts, word, self.most, self.may_double)
 
 
 def _words(steps: list[tuple[Tensor, Tensor]]) -> Tensor:

@@ -38,7 +38,7 @@ class CaptionerConfig:
     `side` is the height and width of its input, `depth` the ResNet's, `stages` how many of
     its four stages are used: the fewer, the finer the grid that is attended to. Without
     `attention` the grid is one cell, the mean of the picture. `most` is how often each word may
-    be said in a caption.
+    be said in a caption, and `doubled` are the words that may follow themselves.
     """
 
     words: tuple[str, ...]
@@ -48,6 +48,7 @@ class CaptionerConfig:
     cell: CellName = "lstm"
     attention: bool = True
     most: tuple[int, ...] = ()
+    doubled: tuple[str, ...] = ()
     width: int = 256
     embedding: int = 128
     dropout: float = 0.1

@@ -14,7 +14,13 @@ from crossmodal.errors import BundleInvalid, InvalidSetting
 from crossmodal.networks.captioner import Captioner, CaptionerConfig
 from crossmodal.networks.drawing import DrawingConfig, build
 
-NOT_BUILT = ("words", "most", "things", "edge_gain")  # of a config: no weight has its shape by it
+NOT_BUILT = (
+    "words",
+    "most",
+    "doubled",
+    "things",
+    "edge_gain",
+)  # of a config: no weight has its shape by it
 OF_WORDS = ("decoder.embed.weight", "decoder.out.1.weight", "decoder.out.1.bias")  # a row a word
 
 

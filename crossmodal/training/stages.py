@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -246,10 +247,13 @@ def captioner_config(run: Run) -> CaptionerConfig:
     texts = list(run.data.texts(TRAIN, run.seed))
     words = vocabulary(texts)
     often = Counter[str]()  # what each word occurs most often in one caption
-    for text in texts:
-        often |= Counter(tokenize(text))
+    doubled = set[str]()
+    for tokens in map(tokenize, texts):
+        often |= Counter(tokens)
+        doubled |= {a for a, b in pairwise(tokens) if a == b}
     return CaptionerConfig(
         words=(END_MARK, *words), most=(1, *(often[word] for word in words)),
+        doubled=tuple(word for word in words if word in doubled),
         side=o.caption_side, depth=o.depth, stages=o.caption_stages, cell=o.cell,
         attention=o.attention,
     )  # fmt: skip
