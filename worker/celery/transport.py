@@ -17,7 +17,7 @@ from kombu import transport as kombu_transport
 from kombu.asynchronous import get_event_loop
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
-from kombu.utils.json import loads
+from kombu.utils.json import dumps, loads
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from crossmodal.errors import CrossmodalError, InvalidMessage, described
@@ -281,6 +281,17 @@ class CheckedChannel(kombu_redis.Channel):
         self.qos.ack(taken.tag)
         self.qos.flush()
         self.shared.set_aside(taken.queue, taken.raw, error)
+
+    def end_stray(self, tag: str) -> None:
+        """Give a message out again that nobody has any more; the second time it is set aside."""
+        message = self.qos.get(tag)
+        queue = message.delivery_info["routing_key"]
+        log.error("nobody has a message from %s any more", queue)
+        if message.delivery_info.get("redelivered"):
+            raw = dumps(message._raw).encode()
+            self._set_aside(Taken(queue, raw, tag), InvalidMessage("Celery has lost it twice"))
+        else:
+            self.qos.reject(tag, requeue=True)
 
     def _receive_one(self, connection: Any) -> Any:
         """A remote control command; one that is none must not end the worker."""
