@@ -18,12 +18,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from crossmodal.errors import BundleInvalid, BundleNotFound
-from crossmodal.files import write_whole
+from crossmodal.errors import BundleInvalid, BundleNotFound, described
+from crossmodal.files import read_regular, write_whole
 from crossmodal.invalid import words
 
 MANIFEST = "bundle.json"
 FORMAT = 1
+MAX_JSON = 16_000_000  # bytes of a manifest or a config
 WORDS = "words.bin"
 BERT = "bert"
 DRAWING = "txt2img.json"
@@ -130,9 +131,9 @@ def _digest(path: Path) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise BundleInvalid(f"{path} cannot be read as JSON: {e}") from e
+        value = json.loads(read_regular(path, MAX_JSON))
+    except (OSError, ValueError, RecursionError) as e:
+        raise BundleInvalid(f"{path} cannot be read as JSON: {described(e)}") from e
     if not isinstance(value, dict):
         raise BundleInvalid(f"{path} holds {type(value).__name__}, not an object")
     return value

@@ -88,8 +88,8 @@ def test_the_checked_channel_reads_as_kombu_does() -> None:
         assert part in source
     assert Channel.sep == "\x06\x16"
     assert private_to(CheckedChannel) & private_to(Channel) == {
-        "_brpop_read", "_brpop_start", "_receive_one", "_restore", "QoS", "close",
-        "conn_or_acquire", "pool", "priority_steps",
+        "_brpop_read", "_brpop_start", "_delete", "_receive_one", "_restore", "_size", "QoS",
+        "close", "conn_or_acquire", "pool", "priority_steps",
     }  # fmt: skip
 
 

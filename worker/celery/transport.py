@@ -31,7 +31,8 @@ from worker.celery.unacked import Unacked
 
 log = logging.getLogger(__name__)
 
-REPLIES = ".reply.celery.pidbox"  # how queues end that answers to remote control come in
+PIDBOX = ".celery.pidbox"  # how queues end that are only a name for what is broadcast
+REPLIES = ".reply.celery.pidbox"  # how those end that answers to remote control come in
 SOON_S = 0.05
 AGAIN_S = 1.0  # after Redis has refused something that it may allow later
 MAX_TAKES = 10  # in a row, before Celery's loop goes on
@@ -95,6 +96,21 @@ class CheckedChannel(kombu_redis.Channel):
         if self._caller is None:
             self._caller = self._create_client()
         yield client or self._caller
+
+    def _size(self, queue: str) -> int:
+        """Of what is broadcast there is no list, and Redis users have no right to ask for one."""
+        return 0 if _is_broadcast(queue) else super()._size(queue)
+
+    def _delete(
+        self, queue: str, exchange: str, routing_key: str, pattern: str, *args: Any, **more: Any
+    ) -> None:
+        if not _is_broadcast(queue):
+            super()._delete(queue, exchange, routing_key, pattern, *args, **more)
+            return
+        self.auto_delete_queues.discard(queue)
+        with self.conn_or_acquire() as client:
+            bound = self.sep.join([routing_key or "", pattern or "", queue])
+            client.srem(self.keyprefix_queue % (exchange,), bound)
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         self.qos.restore_by_tag(message.delivery_tag, leftmost=leftmost)
@@ -302,6 +318,10 @@ class CheckedChannel(kombu_redis.Channel):
         except Exception:
             log.exception("what was broadcast is no remote control command")
             raise Empty from None
+
+
+def _is_broadcast(queue: str) -> bool:
+    return queue.endswith(PIDBOX) and not queue.endswith(REPLIES)
 
 
 class CheckedSentinelChannel(CheckedChannel, kombu_redis.SentinelChannel):
