@@ -1,6 +1,6 @@
 """Headers that keep browsers from being made to do what nobody asked for."""
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PAGE_POLICY = (
@@ -8,7 +8,6 @@ PAGE_POLICY = (
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 PAGES = ("/page/", "/docs/")
-LENGTHS = {"content-length", "transfer-encoding"}  # both: two readers may see two requests
 NO_PAGE_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
 
 
@@ -25,10 +24,7 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                secure(headers, scope["path"])
-                if set(Headers(scope=scope)) >= LENGTHS:  # RFC 9112, section 6.1
-                    headers["Connection"] = "close"
+                secure(MutableHeaders(scope=message), scope["path"])
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

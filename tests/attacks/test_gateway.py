@@ -105,7 +105,8 @@ def test_bytes_that_were_put_under_the_name_of_others_are_not_read(s3_url: str) 
     url = store.sign(key, 60, "PUT")
     assert url is not None
     for sent in (b"other bytes", data):
-        request = urllib.request.Request(url, sent, method="PUT")
+        binary = {"Content-Type": "application/octet-stream"}
+        request = urllib.request.Request(url, sent, binary, method="PUT")
         with urllib.request.urlopen(request, timeout=30) as answer:
             assert answer.status == 200
         if sent == data:
