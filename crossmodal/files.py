@@ -35,7 +35,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path | str) -> BinaryIO:
     """A file that somebody named, open for reading, if it is one.
 
     Raises `OSError`, also for a device, a pipe, a socket or a folder: these may never end.

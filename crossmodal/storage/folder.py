@@ -27,7 +27,6 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
-        self._real = os.path.realpath(path)
 
     def make(self) -> None:
         """Have the folder, and close to others what earlier versions have left open in it.
@@ -43,11 +42,14 @@ class Folder:
 
     def check(self, key: str) -> None:
         """Raise `FileNotFoundError` for what a link leads to, and for a pipe, device or socket."""
-        path = f"{self._real}/{key}"
-        if os.path.realpath(path) != os.path.normpath(path):
-            raise FileNotFoundError(f"a link is in the way to {key!r}")
-        if _kind(path) not in (None, stat.S_IFREG, stat.S_IFDIR):
-            raise FileNotFoundError(f"what lies at {key!r} is no regular file")
+        path = self._path
+        for part in key.split("/"):
+            path = f"{path}/{part}"
+            kind = _kind(path)
+            if kind is None:
+                return
+            if kind not in (stat.S_IFREG, stat.S_IFDIR):
+                raise FileNotFoundError(f"{path} is a link, or no file: nothing is followed there")
 
     def holds(self, key: str) -> bool:
         """Whether `check` lets a key pass."""
@@ -75,7 +77,7 @@ class Folder:
     def read(self, key: str, max_bytes: int | None = None) -> tuple[int, bytes]:
         """A file's size and its bytes; without them when it is larger than `max_bytes`."""
         try:
-            with open_regular(Path(f"{self._path}/{key}")) as file:
+            with open_regular(f"{self._path}/{key}") as file:
                 size = os.fstat(file.fileno()).st_size
                 too_large = max_bytes is not None and size > max_bytes
                 return size, b"" if too_large else file.read()

@@ -10,6 +10,7 @@ from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.record import DeadLetter
 from crossmodal.jobs.runners import Runner
+from crossmodal.kinds.task import Task
 from crossmodal.settings import load_settings
 from tests.servers import Server
 from tests.toys import ToyWorker, toy_worker
@@ -64,11 +65,20 @@ def nested(depth: int) -> Any:
     "sent",
     [
         {"what": nested(500)},
+        {"what": nested(500), "task": Task("img2txt.bulk")},
+        {"what": nested(500), "queue": "celery"},
         {"fault": "lose it"},
         {"fault": "raise it"},
         {"fault": "raise it", "after_s": 0.5},
     ],
-    ids=["nested deep", "lost by Celery", "an exception", "an exception in a timer"],
+    ids=[
+        "nested deep",
+        "nested in bulk",
+        "nested and plain",
+        "lost by Celery",
+        "an exception",
+        "an exception in a timer",
+    ],
 )
 def test_a_message_that_nobody_can_run_is_set_aside_and_frees_its_slot(
     worker: ToyWorker, sent: dict[str, Any]

@@ -5,9 +5,16 @@ only logged, as that of a timer, and another may be told to nobody. Then the mes
 leased for ever, and its job never start.
 """
 
+import logging
 from typing import Any
 
+from kombu.utils.json import dumps
+
+from crossmodal.errors import InvalidMessage
 from worker.celery.pool import CoroutinePool
+from worker.celery.take import Taken
+
+log = logging.getLogger(__name__)
 
 
 class Strays:
@@ -18,11 +25,11 @@ class Strays:
         self._seen: set[str] = set()
 
     def end(self, channel: Any, timer: Any) -> None:
-        """Have the channel end those that the last call has seen, too: on the way is nobody's."""
+        """End those that the last call has seen, too: what is on its way is nobody's."""
         found = _unacknowledged(channel.qos) - self._pool.tags
         found = found and found - _timed(timer)
         for tag in found & self._seen:
-            channel.end_stray(tag)
+            _end(channel, tag)
         self._seen = found
 
 
@@ -35,3 +42,15 @@ def _timed(timer: Any) -> set[str]:
     """The tags of what waits for its time."""
     first = (entry.args[0] for _, _, entry in timer._queue if entry.args)
     return {one.message.delivery_tag for one in first if hasattr(one, "message")}
+
+
+def _end(channel: Any, tag: str) -> None:
+    """Give a message out again; set it aside the second time."""
+    message = channel.qos.get(tag)
+    queue = message.delivery_info["routing_key"]
+    log.error("nobody has a message from %s any more: %s", queue, message.headers["id"])
+    if message.delivery_info.get("redelivered"):
+        taken = Taken(queue, dumps(message._raw).encode(), tag)
+        channel.set_aside(taken, InvalidMessage("Celery has lost it twice"))
+    else:
+        channel.qos.reject(tag, requeue=True)

@@ -17,13 +17,14 @@ from kombu import transport as kombu_transport
 from kombu.asynchronous import get_event_loop
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import loads
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from crossmodal.errors import CrossmodalError, InvalidMessage, described
 from crossmodal.jobs.connection import address_of, sentinel_options
 from crossmodal.jobs.message import URGENT, parse_message
 from crossmodal.settings import Settings
+from worker.celery.broadcast import REPLIES, BroadcastChannel
 from worker.celery.calls import TASKS, check_call, take_over
 from worker.celery.lanes import Lane, Lanes
 from worker.celery.take import Taken, Taker
@@ -31,8 +32,6 @@ from worker.celery.unacked import Unacked
 
 log = logging.getLogger(__name__)
 
-PIDBOX = ".celery.pidbox"  # how queues end that are only a name for what is broadcast
-REPLIES = ".reply.celery.pidbox"  # how those end that answers to remote control come in
 SOON_S = 0.05
 AGAIN_S = 1.0  # after Redis has refused something that it may allow later
 MAX_TAKES = 10  # in a row, before Celery's loop goes on
@@ -56,7 +55,7 @@ class Shared:
     polled_at: float = 0.0
 
 
-class CheckedChannel(kombu_redis.Channel):
+class CheckedChannel(BroadcastChannel):
     """Reads like its parent, takes by lanes, and checks.
 
     A lane that has room is either asked for by the BRPOP that waits in Redis, or has `more`, which
@@ -96,21 +95,6 @@ class CheckedChannel(kombu_redis.Channel):
         if self._caller is None:
             self._caller = self._create_client()
         yield client or self._caller
-
-    def _size(self, queue: str) -> int:
-        """Of what is broadcast there is no list, and Redis users have no right to ask for one."""
-        return 0 if _is_broadcast(queue) else super()._size(queue)
-
-    def _delete(
-        self, queue: str, exchange: str, routing_key: str, pattern: str, *args: Any, **more: Any
-    ) -> None:
-        if not _is_broadcast(queue):
-            super()._delete(queue, exchange, routing_key, pattern, *args, **more)
-            return
-        self.auto_delete_queues.discard(queue)
-        with self.conn_or_acquire() as client:
-            bound = self.sep.join([routing_key or "", pattern or "", queue])
-            client.srem(self.keyprefix_queue % (exchange,), bound)
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         self.qos.restore_by_tag(message.delivery_tag, leftmost=leftmost)
@@ -281,7 +265,7 @@ class CheckedChannel(kombu_redis.Channel):
             message = parse_message(taken.raw, self.shared.max_bytes, TASKS)
             check_call(message)
         except InvalidMessage as e:
-            self._set_aside(taken, e)
+            self.set_aside(taken, e)
             return
         take_over(message, taken.queue, taken.tag)
         try:
@@ -290,24 +274,13 @@ class CheckedChannel(kombu_redis.Channel):
             raise
         except Exception as e:  # whatever Celery stumbles over must not be given to it again
             log.exception("Celery cannot take a message from %s", taken.queue)
-            self._set_aside(taken, InvalidMessage(f"Celery cannot take it: {described(e)}"))
+            self.set_aside(taken, InvalidMessage(f"Celery cannot take it: {described(e)}"))
 
-    def _set_aside(self, taken: Taken, error: InvalidMessage) -> None:
+    def set_aside(self, taken: Taken, error: InvalidMessage) -> None:
         """Keep what is no message for people; it is no more among those that jobs have."""
         self.qos.ack(taken.tag)
         self.qos.flush()
         self.shared.set_aside(taken.queue, taken.raw, error)
-
-    def end_stray(self, tag: str) -> None:
-        """Give a message out again that nobody has any more; the second time it is set aside."""
-        message = self.qos.get(tag)
-        queue = message.delivery_info["routing_key"]
-        log.error("nobody has a message from %s any more", queue)
-        if message.delivery_info.get("redelivered"):
-            raw = dumps(message._raw).encode()
-            self._set_aside(Taken(queue, raw, tag), InvalidMessage("Celery has lost it twice"))
-        else:
-            self.qos.reject(tag, requeue=True)
 
     def _receive_one(self, connection: Any) -> Any:
         """A remote control command; one that is none must not end the worker."""
@@ -318,10 +291,6 @@ class CheckedChannel(kombu_redis.Channel):
         except Exception:
             log.exception("what was broadcast is no remote control command")
             raise Empty from None
-
-
-def _is_broadcast(queue: str) -> bool:
-    return queue.endswith(PIDBOX) and not queue.endswith(REPLIES)
 
 
 class CheckedSentinelChannel(CheckedChannel, kombu_redis.SentinelChannel):
