@@ -1,9 +1,12 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, read only if they end, and kept from others."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from crossmodal.errors import OutputNotWritable, described
 
@@ -30,3 +33,41 @@ def write_whole(path: Path, data: bytes | str) -> None:
     """Replace `path` by `data` in one step. Raises `OutputNotWritable`, leaving it as it was."""
     with whole(path) as part:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """A file that somebody named, open for reading, if it is one.
+
+    Raises `OSError`, also for a device, a pipe, a socket or a folder: these may never end.
+    """
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - given to the caller
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return file
+
+
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """What is in a file that somebody named. Raises `OSError`, also for one that is too large."""
+    with open_regular(path) as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {max_bytes} bytes")
+    return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a path; a pipe that nobody writes to is open at once."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder for this user alone, also one that is there, with all that is in it.
+
+    Raises `OSError`.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (folder, *folder.rglob("*")):
+        found = path.lstat()
+        if found.st_uid == os.getuid() and not stat.S_ISLNK(found.st_mode):
+            path.chmod(0o700 if stat.S_ISDIR(found.st_mode) else 0o600)

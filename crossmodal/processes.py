@@ -42,6 +42,7 @@ class Child:
     stdin: bytes | None = None
     death_signal: signal.Signals = signal.SIGTERM
     nice: int = 0
+    umask: int = -1  # as this process has it
     process: "subprocess.Popen[bytes] | None" = None
     started_at: float = 0.0
 
@@ -54,6 +55,7 @@ class Child:
             stdout=self.output or STDERR,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=self.umask,
             preexec_fn=lambda: self._prepare(parent),
         )
         self.started_at = time.monotonic()

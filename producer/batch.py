@@ -173,7 +173,7 @@ def _write_images(client: Client, result: ItemResult, folder: Path) -> None:
     stem = _stem(result)
     for i, image in enumerate(result.images):
         ending = PurePosixPath(image.key).suffix
-        write(folder / f"{stem}-{i}{ending}", client.read(image))
+        write(folder / f"{stem}-{i}{ending}", client.read(image), follow=False)
 
 
 def _stem(result: ItemResult) -> str:

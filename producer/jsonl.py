@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from crossmodal.errors import CrossmodalError, InvalidParams
+from crossmodal.files import open_regular
 from crossmodal.jobs.bulk import BulkItem
 from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.record import Failure, ItemResult
@@ -36,6 +37,7 @@ WAYS = ("path", "data", "key")  # to give a picture
 OF_KEY = tuple(name for name in BlobRef.model_fields if name != "key")
 MAX_CUSTOM_ID = 512
 MAX_VALUES = 10_000
+MAX_BESIDE = 1_000_000  # bytes of a line beside its picture
 REFUSED = "refused"  # why a line fails, in a file that was checked before
 
 
@@ -58,14 +60,20 @@ class BatchFile:
         self._batch_id = batch_id
         self._max_image_bytes = max_image_bytes
         self.queues: set[Queue] = set()
-        if path.exists() and not path.is_file():  # such as a pipe, which can be read only once
-            raise InvalidParams(f"{path} is no file: write the requests to one")
         try:
-            with path.open("rb") as lines:
-                self.total = sum(1 for line in lines if line.strip())
+            self.total = sum(1 for line in self._lines() if line.strip())
             self.task = task or self._task_of_first()
         except OSError as e:
             raise InvalidParams(f"{path} cannot be read: {e.strerror}") from e
+
+    def _lines(self) -> Iterator[bytes]:
+        """The lines of the file; of one that is too long, no more than tells so."""
+        most = self._max_image_bytes * 4 // 3 + MAX_BESIDE
+        with open_regular(self.path) as file:
+            while line := file.readline(most + 1):
+                yield line
+                while len(line) > most and not line.endswith(b"\n"):
+                    line = file.readline(most + 1)
 
     @property
     def only_task(self) -> Task | None:
@@ -78,23 +86,21 @@ class BatchFile:
         seen: set[str] = set()
         self._models = self._ask()
         index = 0
-        with self.path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield self._item(index, number, line, seen)
-                    index += 1
+        for number, line in enumerate(self._lines(), 1):
+            if line.strip():
+                yield self._item(index, number, line, seen)
+                index += 1
 
     def _task_of_first(self) -> Task:
         is_read, fault = False, ""
-        with self.path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    task = task_of(parsed(line)) if line.strip() else None
-                    is_read = is_read or bool(line.strip())
-                except InvalidParams as e:  # such a line fails alone
-                    task, fault = None, fault or f"line {number}: {e}"
-                if task is not None:
-                    return task
+        for number, line in enumerate(self._lines(), 1):
+            try:
+                task = task_of(parsed(line)) if line.strip() else None
+                is_read = is_read or bool(line.strip())
+            except InvalidParams as e:  # such a line fails alone
+                task, fault = None, fault or f"line {number}: {e}"
+            if task is not None:
+                return task
         raise InvalidParams(self._without_task("" if is_read else fault))
 
     def _without_task(self, fault: str) -> str:

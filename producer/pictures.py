@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crossmodal.errors import ImageTooLarge, InvalidImage, described
+from crossmodal.files import open_regular
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.vision.media import check_size
 from producer.png import COLOR_TYPES, write_png
@@ -116,8 +117,8 @@ def _read_path(path: str | os.PathLike[Any], max_bytes: int) -> bytes:
             f"the picture {name[:80]} is a URL, and nothing is fetched here: give its bytes"
         )
     try:
-        check_size(Path(name).stat().st_size, max_bytes)
-        with Path(name).open("rb") as file:
+        with open_regular(Path(name)) as file:
+            check_size(os.fstat(file.fileno()).st_size, max_bytes)
             return _read(file, max_bytes)
     except (OSError, ValueError) as e:  # a ValueError: no file has such a name
         raise InvalidImage(f"the picture {name[:400]} cannot be read: {described(e)}") from e

@@ -60,9 +60,11 @@ def write_pictures(pictures: Sequence[tuple[bytes, str]], out: Path) -> list[Pat
     return paths
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file. Raises `OutputNotWritable`."""
+def write(path: Path, data: bytes, *, follow: bool = True) -> None:
+    """Write a file; without `follow`, none that a link leads to. Raises `OutputNotWritable`."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | (0 if follow else os.O_NOFOLLOW)
     try:
-        path.write_bytes(data)
+        with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
+            file.write(data)
     except OSError as e:
         raise OutputNotWritable(f"{path} cannot be written: {described(e)}") from e

@@ -37,9 +37,13 @@ class ToyWorker:
         self.process = process
         self.redis = admin
 
-    def send(self, task: Task = Task("txt2img"), queue: str = "", **kwargs: Any) -> str:
+    def send(
+        self, task: Task = Task("txt2img"), queue: str = "", after_s: float | None = None,
+        **kwargs: Any,
+    ) -> str:  # fmt: skip
         """Send a toy, and return its id."""
-        sent = self.app.send_task(task.celery_name, kwargs=kwargs, queue=queue or str(task))
+        queue = queue or str(task)
+        sent = self.app.send_task(task.celery_name, kwargs=kwargs, queue=queue, countdown=after_s)
         return str(sent.id)
 
     @property

@@ -65,6 +65,7 @@ from worker.progress import ProgressTeller
 
 log = logging.getLogger(__name__)
 
+START_S = 60.0  # Redis answers sooner, or is given up: longer waits would take a slot for ever
 TELL_AGAIN_S = 0.5
 PAUSED_S = 1.0  # until this worker takes no more of a queue that was paused
 MAX_EXCUSED = 10  # a job beside which hosts die more often is not believed any more
@@ -105,18 +106,33 @@ class JobRunner:
     async def run(self, delivery: Delivery) -> Ending:
         """Bring the job as far as this attempt can.
 
-        Raises `BrokerUnavailable`, and `InvalidParams` for an id that no job may have.
+        Raises `BrokerUnavailable`, and `InvalidParams` for an id that no job may have; an internal
+        error where the job could not even begin, and has failed.
         """
+        try:
+            return await self._run(delivery)
+        except (BrokerUnavailable, InvalidParams):
+            raise
+        except TimeoutError as e:
+            raise BrokerUnavailable(f"job {delivery.job} did not begin in {START_S:g} s") from e
+        except Exception as e:  # it must not come again for ever
+            failure = Failure.of(_internal(e))
+            await self._redis.run(self._ledger.refuse(delivery.job, failure))
+            raise
+
+    async def _run(self, delivery: Delivery) -> Ending:
         queue, problem = _queue_of(delivery), None
         if not delivery.is_recorded:
-            queue, problem = await self._adopt(delivery)
+            async with asyncio.timeout(START_S):
+                queue, problem = await self._adopt(delivery)
         if problem is None and not self.hosts.serves(queue):
             return Elsewhere() if delivery.is_recorded else Skipped("superseded")
         with self.hosts.busy(queue):
             return await self._begin(delivery, problem)
 
     async def _begin(self, delivery: Delivery, problem: InvalidParams | None) -> Ending:
-        attempt = await self._redis.run(self._ledger.start(delivery.job, delivery.worker))
+        async with asyncio.timeout(START_S):
+            attempt = await self._redis.run(self._ledger.start(delivery.job, delivery.worker))
         if isinstance(attempt, NotStarted):
             log.info("job %s is not started: %s", delivery.job, attempt.reason)
             if attempt.reason == "paused":
@@ -187,9 +203,7 @@ class JobRunner:
             return await self._give_up(attempt, e)
         except Exception as e:  # an internal error: the job must still end, and say so
             log.exception("job %s: unexpected error", attempt.job)
-            error = CrossmodalError(f"{type(e).__name__}: {e}")
-            error.retryable = isinstance(e, OSError | MemoryError)  # elsewhere it may go well
-            return await self._give_up(attempt, error)
+            return await self._give_up(attempt, _internal(e))
 
     async def _adopt(self, delivery: Delivery) -> tuple[Queue, InvalidParams | None]:
         """Open the record of a job that plain Celery sent; a job that has a record keeps it.
@@ -332,6 +346,13 @@ class JobRunner:
             attempt=attempt.number,
             metadata=params.metadata,
         )
+
+
+def _internal(error: Exception) -> CrossmodalError:
+    """What nobody has foreseen, as an error with a code."""
+    ours = CrossmodalError(f"{type(error).__name__}: {error}")
+    ours.retryable = isinstance(error, OSError | MemoryError)  # elsewhere it may go well
+    return ours
 
 
 def _queue_of(delivery: Delivery) -> Queue:

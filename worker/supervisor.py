@@ -186,11 +186,13 @@ def make_folder(run_dir: Path) -> Path:
     """
     try:
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_own(run_dir, run_dir.parent)  # before anything is removed there
         for old in supervisors_in(run_dir):
             if not is_locked(old):
                 shutil.rmtree(old, ignore_errors=True)
         folder = run_dir / str(os.getpid())
         folder.mkdir(mode=0o700, exist_ok=True)
+        check_own(folder)
     except OSError as e:
         raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {described(e)}") from e
     longest = len(os.fsencode(folder.resolve())) + len("/cuda00-00.sock")
@@ -199,16 +201,18 @@ def make_folder(run_dir: Path) -> Path:
             f"CROSSMODAL_RUN_DIR={run_dir} is too long: a unix socket in it would have a path of "
             f"{longest} bytes, {MAX_SOCKET_PATH} are allowed: set it to a folder of a shorter path"
         )
-    for above in (run_dir, run_dir.parent):
-        if not is_safe(above):
-            raise InvalidSetting(
-                f"others may write to {above}: set CROSSMODAL_RUN_DIR to a folder of your own"
-            )
     return folder
 
 
-def is_safe(folder: Path) -> bool:
-    """Whether nobody but this user and root can put something into the folder's place."""
-    found = folder.stat()
-    open_to_all = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
-    return found.st_uid in (0, os.getuid()) and not open_to_all
+def check_own(*folders: Path) -> None:
+    """Raises `InvalidSetting` where others can put something into the place of a folder.
+
+    A link is its owner's, whatever it leads to.
+    """
+    for folder in folders:
+        found = folder.stat()
+        open_to_all = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+        if open_to_all or not {found.st_uid, folder.lstat().st_uid} <= {0, os.getuid()}:
+            raise InvalidSetting(
+                f"others may write to {folder}: set CROSSMODAL_RUN_DIR to a folder of your own"
+            )

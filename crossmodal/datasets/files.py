@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from crossmodal.datasets.base import TRAIN, Caption, Example, LookCounts
 from crossmodal.datasets.pictures import Named, Pictures
 from crossmodal.errors import DataInvalid, InvalidImage, described
+from crossmodal.files import read_regular
 from crossmodal.text.tokens import tokenize
 from crossmodal.vision.decode import decode
 
 MAX_PIXELS = 200_000_000  # far above any photograph of these data sets
+MAX_PICTURE, MAX_TEXT = 200_000_000, 4_000_000_000  # bytes of a file
 HELD_BACK = 20  # without a split of its own, one picture in so many is kept for judging
 
 
@@ -96,7 +98,7 @@ def _size(path: Path) -> int:
 
 def _read(path: Path) -> NDArray[np.uint8]:
     try:
-        return decode(path.read_bytes(), MAX_PIXELS)
+        return decode(read_regular(path, MAX_PICTURE), MAX_PIXELS)
     except (InvalidImage, OSError) as e:
         raise DataInvalid(f"{path.name}: {e}") from e
 
@@ -150,6 +152,6 @@ def summary(problems: Sequence[str], shown: int = 5) -> str:
 def read_text(path: Path) -> str:
     """A file as text; bytes that are no UTF-8 become replacement characters."""
     try:
-        return path.read_bytes().decode("utf-8-sig", errors="replace")
+        return read_regular(path, MAX_TEXT).decode("utf-8-sig", errors="replace")
     except OSError as e:
         raise DataInvalid(f"{path} cannot be read: {described(e)}") from e

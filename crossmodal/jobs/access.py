@@ -11,6 +11,7 @@ import hmac
 import re
 import secrets
 import string
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -103,6 +104,14 @@ class ApiKeys:
         revoked = key.model_copy(update={"revoked_at": key.revoked_at or float(seconds)})
         yield redis.hset(api_key_key(self._prefix, key.id), "key", revoked.model_dump_json())
         return revoked
+
+    @call
+    def revoked(self, key_ids: Collection[str]) -> Steps[set[str]]:
+        """Those of some keys that are refused by now, or gone."""
+        ids = sorted(key_ids)
+        texts = yield [redis.hget(api_key_key(self._prefix, i), "key") for i in ids]
+        keys = (ApiKey.model_validate_json(text) for text in texts if text)
+        return {*ids} - {key.id for key in keys if key.revoked_at is None}
 
     @call
     def max_queued(self, owner: str, default: int) -> Steps[int]:

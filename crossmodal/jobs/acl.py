@@ -34,9 +34,11 @@ RESULTS = ("incr", "mget", "setex")  # of Celery's result backend
 # Redis 7.0 loads no rule with a subcommand that it does not know; 6.2 takes any name for one.
 UNKNOWN_TO_7_0 = ("client|setinfo",)
 
+# Replies to remote control: a UUID is before them, where another deployment's have their prefix.
+REPLIES = f"{'-'.join('?' * n for n in (8, 4, 4, 4, 12))}.reply.celery.pidbox"
 KOMBU_KEYS = (
     "_kombu.binding.*", "unacked", "unacked_index", "unacked_mutex",
-    "*.celery.pidbox", *(f"*.celery.pidbox{end}" for end in PRIORITIES), "celeryev.*",
+    REPLIES, *(f"{REPLIES}{end}" for end in PRIORITIES), "celeryev.*",
 )  # fmt: skip
 # Remote control, all events, and those of workers, which Celery's gossip listens to.
 KOMBU_CHANNELS = ("celery.pidbox", "celeryev/*", "celeryev/worker.*")
@@ -59,10 +61,12 @@ def rules(settings: Settings, role: Role, version: tuple[int, int] | None = None
         commands |= set(CELERY) | (set(RESULTS) if settings.result_backend else set())
     if version is not None and (7, 0) <= version < (7, 2):
         commands -= set(UNKNOWN_TO_7_0)
+    put = "~" if version is not None and version < (7, 0) else "%W~"  # 6.2 cannot tell them apart
     return [
         "resetkeys", "resetchannels", "-@all",
         *(f"+{command}" for command in sorted(commands)),
         *(f"~{pattern}" for pattern in key_patterns(settings, role)),
+        *(f"{put}{pattern}" for pattern in put_patterns(settings, role)),
         *(f"&{pattern}" for pattern in channel_patterns(settings, role)),
     ]  # fmt: skip
 
@@ -72,12 +76,19 @@ def key_patterns(settings: Settings, role: Role) -> list[str]:
     prefix = settings.key_prefix
     if role is Role.PRODUCER:
         # No key of the ledger begins with c, so that `<prefix>:celery:` is not among them.
-        lists = [messages_key(prefix, queue) for queue in _queues(settings)]
-        return [f"{prefix}:[^c]*", *_of_all_priorities(lists)]
+        return [f"{prefix}:[^c]*"]
     if below := celery_prefix(prefix):
         return [f"{prefix}:[^c]*", f"{below}*"]
     lists = _of_all_priorities(_queues(settings))
     return [f"{prefix}:*", *lists, *KOMBU_KEYS, *(RESULT_KEYS if settings.result_backend else ())]
+
+
+def put_patterns(settings: Settings, role: Role) -> list[str]:
+    """The keys that a role puts something into, and may not read or take from: queues."""
+    if role is not Role.PRODUCER:
+        return []
+    lists = [messages_key(settings.key_prefix, queue) for queue in _queues(settings)]
+    return _of_all_priorities(lists)
 
 
 def channel_patterns(settings: Settings, role: Role) -> list[str]:

@@ -91,6 +91,9 @@ def _checked_time(text: str) -> str:
 Time = Annotated[str, AfterValidator(_checked_time)]
 
 
+Name = Annotated[str, Field(max_length=255)]  # of others; events carry them on
+
+
 class _Headers(BaseModel):
     id: Annotated[str, AfterValidator(check_job_id)]
     task: str
@@ -99,9 +102,9 @@ class _Headers(BaseModel):
     eta: Time | None = None
     expires: Time | None = None
     timelimit: tuple[float | None, float | None] | None = None
-    group: str | None = None
-    root_id: str | None = None
-    parent_id: str | None = None
+    group: Name | None = None
+    root_id: Name | None = None
+    parent_id: Name | None = None
     headers: dict[str, Any] | None = None
     stamps: dict[str, Any] | None = None
     stamped_headers: list[str] | None = None
@@ -118,8 +121,8 @@ class _Properties(BaseModel):
     delivery_info: _DeliveryInfo
     body_encoding: Literal["base64"] | None = None
     priority: int | None = 0
-    correlation_id: str | None = None
-    reply_to: str | None = None
+    correlation_id: Name | None = None
+    reply_to: Name | None = None
 
 
 class _Message(BaseModel):

@@ -196,6 +196,7 @@ def bulk_job_id(batch_id: str, number: int) -> str:
 
 # The folders of the object store.
 RESULTS, INPUTS, PREVIEWS, CHECKS = "results", "inputs", "previews", "checks"
+_INPUT = re.compile(rf"{INPUTS}/(?:[^/]+/)?[0-9a-f]{{2}}/([0-9a-f]{{64}})")
 
 
 def job_of_result(key: str) -> str:
@@ -221,6 +222,12 @@ def input_key(sha256: str, owner: str = "") -> str:
     """Where an uploaded picture lies: named by its content, so an owner's is stored once."""
     folder = f"{INPUTS}/{owner}" if owner else INPUTS
     return f"{folder}/{sha256[:2]}/{sha256}"
+
+
+def digest_of_input(key: str) -> str | None:
+    """The digest that an uploaded picture's key says it has."""
+    found = _INPUT.fullmatch(key)
+    return found[1] if found else None
 
 
 def owner_of_input(key: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmodal.errors import CrossmodalError, InvalidSetting, described
+from crossmodal.files import make_private
 from crossmodal.jobs.connection import address_of
 from crossmodal.settings import Settings, data_dir
 
@@ -28,7 +29,7 @@ def claimed(settings: Settings, places: dict[str, Any]) -> Iterator[Path]:
     """
     folder = data_dir() / "up" / _slug(settings)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)  # logs at DEBUG have prompts
         file = (folder / "running.json").open("a+")
     except OSError as e:
         raise InvalidSetting(

@@ -8,8 +8,8 @@ import os
 import re
 from typing import Any
 
-MAX_PROMPT, MAX_KWARGS = 80, 240  # characters
-PROMPT = re.compile(rf"""('prompt': (['"]))(.{{{MAX_PROMPT}}}).+?\2(?=[,}}])""")
+MAX_PROMPT, MAX_KWARGS, MAX_READ = 80, 240, 1_000  # characters
+PROMPT = re.compile(rf"""('prompt': (['"]))(.{{{MAX_PROMPT}}}).+?(?:\2(?=[,}}])|$)""")
 
 address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
 port = int(os.environ.get("FLOWER_PORT", "5555"))
@@ -21,6 +21,6 @@ max_tasks = 10_000
 def format_task(task: Any) -> Any:
     """Shorten a long prompt, and whatever else is long, in the pages that show it."""
     if task.kwargs:
-        shown = PROMPT.sub(r"\1\3…\2", task.kwargs)
+        shown = PROMPT.sub(r"\1\3…\2", task.kwargs[:MAX_READ])
         task.kwargs = shown if len(shown) <= MAX_KWARGS else shown[: MAX_KWARGS - 1] + "…"
     return task

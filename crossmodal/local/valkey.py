@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from crossmodal.addresses import LOOPBACK
 from crossmodal.errors import BrokerUnavailable, InvalidSetting, described
 from crossmodal.extras import remedy
+from crossmodal.files import make_private
 from crossmodal.processes import Child, wait_until
 
 START_S = 15.0
@@ -52,7 +53,7 @@ def start_valkey(
     within 15 seconds.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)  # it has prompts and the secrets of webhooks
     except OSError as e:
         raise InvalidSetting(f"Valkey cannot keep its data in {folder}: {described(e)}") from e
     config = [
@@ -64,8 +65,9 @@ def start_valkey(
     config += more
     # Through standard input: a password in argv could be read by anybody with `ps`.
     text = "\n".join(config) + "\n"
+    argv = [binary or server_binary(), "-"]
     with (folder / "valkey.log").open("ab") as log:
-        child = Child("valkey", [binary or server_binary(), "-"], output=log, stdin=text.encode())
+        child = Child("valkey", argv, output=log, stdin=text.encode(), umask=0o077)
         child.start()
     url = valkey_url(port, password)
     if not wait_until(lambda: answers(url) or not child.is_alive, START_S) or not child.is_alive:

@@ -31,6 +31,7 @@ from crossmodal.errors import (
     described,
 )
 from crossmodal.extras import require
+from crossmodal.files import read_regular
 from crossmodal.invalid import explained
 from crossmodal.kinds.fields import NameOfModel, is_model_name
 from crossmodal.kinds.registry import kinds
@@ -229,7 +230,7 @@ def _open_entry(name: str, allowed: Collection[str]) -> ModelFolder:
 def _config(folder: Path, form: str) -> FolderConfig:
     path = folder / CONFIG
     try:
-        config = FolderConfig.model_validate(tomllib.loads(path.read_text()))
+        config = FolderConfig.model_validate(tomllib.loads(_text(path)))
     except FileNotFoundError:
         return FolderConfig()
     except ValidationError as e:
@@ -253,7 +254,7 @@ def _check_allowed(folder: Path, allowed: Collection[str]) -> None:
 def _declared(path: Path, only: str = "") -> tuple[str, ...]:
     """The kinds that the classes of a file, or one of them, serve; nothing of it is run."""
     try:
-        tree = ast.parse(path.read_text(), str(path))
+        tree = ast.parse(_text(path), str(path))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as e:
         raise ModelInvalid(f"{path} cannot be read as Python: {e}") from e
     found = {node.name: kind for node in tree.body if isinstance(node, ast.ClassDef)
@@ -271,6 +272,10 @@ def _declared(path: Path, only: str = "") -> tuple[str, ...]:
     if len(set(found.values())) < len(found):
         raise ModelInvalid(f"{path}: {' and '.join(found)} serve the same kind: keep one a kind")
     return tuple(found.values())
+
+
+def _text(path: Path) -> str:
+    return read_regular(path, SMALL).decode()
 
 
 def _kind_said(node: ast.ClassDef) -> str | None:

@@ -18,12 +18,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from crossmodal.errors import BundleInvalid, BundleNotFound
-from crossmodal.files import write_whole
+from crossmodal.errors import BundleInvalid, BundleNotFound, described
+from crossmodal.files import read_regular, write_whole
 from crossmodal.invalid import words
 
 MANIFEST = "bundle.json"
 FORMAT = 1
+MAX_JSON = 16_000_000  # bytes of a manifest or a config
 WORDS = "words.bin"
 BERT = "bert"
 DRAWING = "txt2img.json"
@@ -67,7 +68,7 @@ class Bundle:
 
     def config(self, name: str) -> dict[str, Any]:
         """The contents of one of the bundle's JSON files. Raises `BundleInvalid`."""
-        return _read_json(self.folder / name)
+        return read_json(self.folder / name)
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -77,7 +78,7 @@ def open_bundle(folder: Path) -> Bundle:
             f"there is no bundle in {folder}: it has no {MANIFEST}. "
             "Set CROSSMODAL_BUNDLE to a folder made by `crossmodal train`"
         )
-    raw = _read_json(folder / MANIFEST)
+    raw = read_json(folder / MANIFEST)
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as e:
@@ -91,7 +92,7 @@ def seal(
     folder: Path, name: str, dataset: str, training: dict[str, Any], quality: dict[str, Any]
 ) -> Bundle:
     """Write the manifest of the files in `folder`, and open it as a bundle."""
-    reads_bert = _read_json(folder / DRAWING).get("text", {}).get("source") == BERT
+    reads_bert = read_json(folder / DRAWING).get("text", {}).get("source") == BERT
     extra = bert_files(folder) if reads_bert else []
     files = {n: _digest(folder / n) for n in (*DATA_FILES, *extra) if (folder / n).is_file()}
     manifest = Manifest(
@@ -128,11 +129,12 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object in a file of a bundle. Raises `BundleInvalid`."""
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise BundleInvalid(f"{path} cannot be read as JSON: {e}") from e
+        value = json.loads(read_regular(path, MAX_JSON))
+    except (OSError, ValueError, RecursionError) as e:
+        raise BundleInvalid(f"{path} cannot be read as JSON: {described(e)}") from e
     if not isinstance(value, dict):
         raise BundleInvalid(f"{path} holds {type(value).__name__}, not an object")
     return value

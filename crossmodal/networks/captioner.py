@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet, get_model, get_model_weights
 
 from crossmodal.errors import InvalidSetting
+from crossmodal.networks.sizes import Count, Size
 
 # Of ImageNet, as torchvision's weights expect them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -42,15 +43,15 @@ class CaptionerConfig:
     """
 
     words: tuple[str, ...]
-    side: int = 96
+    side: Size = 96
     depth: Depth = 18
-    stages: int = 3
+    stages: Count = 3
     cell: CellName = "lstm"
     attention: bool = True
     most: tuple[int, ...] = ()
     doubled: tuple[str, ...] = ()
-    width: int = 256
-    embedding: int = 128
+    width: Size = 256
+    embedding: Size = 128
     dropout: float = 0.1
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crossmodal.networks.sizes import Count, Size
 from crossmodal.networks.text_encoder import TextEncoder, TextEncoderConfig
 
 STEM_SIDE = 32  # what pictures are brought to before anything else
@@ -31,12 +32,12 @@ class PictureVAEConfig:
 
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     kind: Literal["picture"] = "picture"
-    side: int = 64
-    grids: tuple[int, ...] = (4, 8, 16)
-    blocks: int = 2
-    latent: int = 8
-    width: int = 64
-    questions: int = 8
+    side: Size = 64
+    grids: tuple[Size, ...] = (4, 8, 16)
+    blocks: Count = 2
+    latent: Size = 8
+    width: Size = 64
+    questions: Size = 8
     things: tuple[str, ...] = ()
     """Words that name what it can draw."""
 

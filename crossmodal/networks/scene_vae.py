@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crossmodal.networks.sizes import Size
 from crossmodal.networks.text_encoder import TextEncoder, TextEncoderConfig
 
 OUTSIDE = 12.0  # a mask's logit outside its template: -12, coverage 6e-6
@@ -40,12 +41,12 @@ class SceneVAEConfig:
 
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     kind: Literal["scene"] = "scene"
-    side: int = 128
-    objects: int = 3
-    shapes: int = 10
-    colors: int = 17
-    template: int = 48
-    shade_dim: int = 4
+    side: Size = 128
+    objects: Size = 3
+    shapes: Size = 10
+    colors: Size = 17
+    template: Size = 48
+    shade_dim: Size = 4
     edge_gain: float = 1.0
     things: tuple[str, ...] = ()
 

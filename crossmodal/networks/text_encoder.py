@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crossmodal.networks.sizes import Count, Size
+
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
@@ -17,11 +19,11 @@ class TextEncoderConfig:
 
     source: Literal["word2vec", "bert"] = "word2vec"
     ordered: bool = True
-    word_dim: int = 128
-    width: int = 192
-    heads: int = 6
-    layers: int = 4
-    max_words: int = 64
+    word_dim: Size = 128
+    width: Size = 192
+    heads: Count = 6
+    layers: Count = 4
+    max_words: Size = 64
 
 
 class Whitening(nn.Module):

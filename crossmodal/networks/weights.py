@@ -5,6 +5,7 @@ holds tensors and nothing that could run, unlike a pickle.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from crossmodal.errors import BundleInvalid
+from crossmodal.errors import BundleInvalid, described
 from crossmodal.files import write_whole
 from crossmodal.invalid import explained
 from crossmodal.networks.bundle import BERT, WORDS, Bundle, bert_files
@@ -46,13 +47,14 @@ def save_model(folder: Path, name: str, model: nn.Module) -> None:
 
 def load_drawing(bundle: Bundle, device: torch.device) -> SceneVAE | PictureVAE:
     """The bundle's text-to-image model, in evaluation mode on `device`."""
-    return _filled(build(drawing_config(bundle)), bundle, "txt2img", device)
+    config = drawing_config(bundle)
+    return _filled(lambda: build(config), bundle, "txt2img", device)
 
 
 def load_captioner(bundle: Bundle, device: torch.device) -> Captioner:
     """The bundle's captioner, in evaluation mode on `device`."""
     config = _config(bundle, "img2txt", CaptionerConfig)
-    return _filled(Captioner(config), bundle, "img2txt", device)
+    return _filled(lambda: Captioner(config), bundle, "img2txt", device)
 
 
 def drawing_config(bundle: Bundle) -> DrawingConfig:
@@ -84,7 +86,14 @@ def _config(bundle: Bundle, name: str, kind: Any) -> Any:
         raise BundleInvalid(f"{bundle.path(name + '.json')}: {what}") from e
 
 
-def _filled(model: Model, bundle: Bundle, name: str, device: torch.device) -> Model:
+def _filled(
+    make: Callable[[], Model], bundle: Bundle, name: str, device: torch.device
+) -> Model:  # fmt: skip
+    try:
+        model = make()
+    except Exception as e:  # torch raises what it likes for sizes that do not go together
+        file = bundle.path(f"{name}.json")
+        raise BundleInvalid(f"{file}: no model can be built of it: {described(e)[:MAX_WHY]}") from e
     load_weights(model, bundle.folder, name)
     return model.to(device).eval()
 

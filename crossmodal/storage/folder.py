@@ -1,13 +1,20 @@
 """A folder's files, written and read without the threads through which obstore does it.
 
 A job reads or writes two of them, and each of those threads costs it more than the file does.
-The layout is that of obstore's `LocalStore`, which does all else in the same folder.
+The layout is that of obstore's `LocalStore`, which does all else in the same folder. Files and
+folders are for this user alone.
 """
 
 import os
 import re
 import secrets
+import shutil
+import stat
+from contextlib import suppress
 from pathlib import Path
+
+from crossmodal.files import open_regular
+from crossmodal.jobs.names import CHECKS, INPUTS, PREVIEWS, RESULTS
 
 # Ours are. obstore quotes or refuses what else a caller may name.
 PLAIN_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -21,12 +28,43 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self._path = str(path)
 
+    def make(self) -> None:
+        """Have the folder, and close to others what earlier versions have left open in it.
+
+        The folder itself stays as it is: it may be one that is there for other things, too.
+        """
+        Path(self._path).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in (RESULTS, INPUTS, PREVIEWS, CHECKS):
+            path = f"{self._path}/{name}"
+            if _kind(path) == stat.S_IFDIR:
+                with suppress(PermissionError):  # it is another user's
+                    Path(path).chmod(0o700)
+
+    def check(self, key: str) -> None:
+        """Raise `FileNotFoundError` for what a link leads to, and for a pipe, device or socket."""
+        path = self._path
+        for part in key.split("/"):
+            path = f"{path}/{part}"
+            kind = _kind(path)
+            if kind is None:
+                return
+            if kind not in (stat.S_IFREG, stat.S_IFDIR):
+                raise FileNotFoundError(f"{path} is a link, or no file: nothing is followed there")
+
+    def holds(self, key: str) -> bool:
+        """Whether `check` lets a key pass."""
+        try:
+            self.check(key)
+        except FileNotFoundError:
+            return False
+        return True
+
     def has_path_for(self, key: str) -> bool:
         """Whether the key is as it stands the path of a file below the folder."""
         return len(key) <= MOST and PLAIN_KEY.fullmatch(key) is not None
 
-    def write(self, key: str, data: bytes) -> None:
-        """Put a file in the place of what was there, whole or not at all."""
+    def write(self, key: str, data: bytes | Path) -> None:
+        """Put bytes, or those of a file, in the place of what was there, whole or not at all."""
         path = f"{self._path}/{key}"
         staged = f"{path}#{secrets.randbits(48)}"  # what is called so, obstore does not list
         try:
@@ -39,20 +77,43 @@ class Folder:
     def read(self, key: str, max_bytes: int | None = None) -> tuple[int, bytes]:
         """A file's size and its bytes; without them when it is larger than `max_bytes`."""
         try:
-            with open(f"{self._path}/{key}", "rb", buffering=0) as file:  # noqa: PTH123
+            with open_regular(f"{self._path}/{key}") as file:
                 size = os.fstat(file.fileno()).st_size
                 too_large = max_bytes is not None and size > max_bytes
-                return size, b"" if too_large else file.readall()
+                return size, b"" if too_large else file.read()
         except (IsADirectoryError, NotADirectoryError) as e:
             raise FileNotFoundError(f"there is no file at {key!r}") from e
 
 
-def _write_new(path: str, data: bytes) -> None:
+def _kind(path: str) -> int | None:
+    """What lies at a path, if anything does."""
+    try:
+        return stat.S_IFMT(os.lstat(path).st_mode)
+    except OSError:
+        return None
+
+
+def _write_new(path: str, data: bytes | Path) -> None:
     for _ in range(TRIES):
         try:
-            with open(path, "xb") as file:  # noqa: PTH123
-                file.write(data)
+            with open(path, "xb", opener=_private) as file:
+                if isinstance(data, bytes):
+                    file.write(data)
+                else:
+                    with data.open("rb") as source:
+                        shutil.copyfileobj(source, file)
             return
         except FileNotFoundError:  # no such folder, or one that was just removed as empty
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            _make_folders(Path(path).parent)
     raise FileNotFoundError(f"the folder of {path} is removed again and again")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder and those above it, all for this user alone."""
+    if not folder.is_dir():
+        _make_folders(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)

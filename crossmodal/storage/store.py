@@ -25,7 +25,7 @@ from crossmodal.errors import (
     StorageUnavailable,
     described,
 )
-from crossmodal.jobs.names import CHECKS, input_key
+from crossmodal.jobs.names import CHECKS, digest_of_input, input_key
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.metrics import storage_operation
 from crossmodal.settings import Settings
@@ -76,7 +76,10 @@ class Storage:
     def put_file(self, key: str, path: Path, media_type: str) -> None:
         """Store a file of any size, whole or not at all."""
         with self._operation("put", key, writing=True):
-            obstore.put(self._store, key, path, attributes=self._attributes(media_type))
+            if self._folder is not None and self._folder.has_path_for(key):
+                self._folder.write(key, path)
+            else:
+                obstore.put(self._store, key, path, attributes=self._attributes(media_type))
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to `end`, or to the blob's end, piece by piece.
@@ -102,9 +105,10 @@ class Storage:
         """
         with self._operation("get", blob.key):
             data = self._read(blob.key, max_bytes)
-            if blob.sha256 is not None and hashlib.sha256(data).hexdigest() != blob.sha256:
+            digest = blob.sha256 or digest_of_input(blob.key)  # a signed PUT binds no bytes
+            if digest is not None and hashlib.sha256(data).hexdigest() != digest:
                 raise BlobDamaged(
-                    f"the bytes at {blob.key!r} do not have the digest {blob.sha256}: "
+                    f"the bytes at {blob.key!r} do not have the digest {digest}: "
                     "they were changed, or damaged on the way"
                 )
         return data
@@ -152,7 +156,10 @@ class Storage:
         with self._operation("list", prefix):
             for chunk in obstore.list(self._store, prefix):
                 for meta in chunk:
-                    yield StoredBlob(meta["path"], meta["size"], meta["last_modified"].timestamp())
+                    if self._folder is None or self._folder.holds(meta["path"]):
+                        yield StoredBlob(
+                            meta["path"], meta["size"], meta["last_modified"].timestamp()
+                        )
 
     def head(self, key: str) -> StoredBlob | None:
         """What is stored under the key, without its bytes; None when nothing is."""
@@ -179,6 +186,8 @@ class Storage:
             storage_operation(name),
             translated(self.url, key, writing=writing, in_folder=in_folder),
         ):
+            if self._folder is not None:
+                self._folder.check(key)
             yield
 
 
@@ -248,7 +257,7 @@ def _check_size(key: str, size: int, max_bytes: int | None) -> None:
 
 def _open_folder(folder: Path) -> LocalStore:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Folder(folder).make()
         return LocalStore(folder, automatic_cleanup=True)  # of folders that have become empty
     except OSError as e:
         raise StorageNotWritable(f"the folder {folder} cannot be used: {described(e)}") from e

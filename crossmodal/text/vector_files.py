@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossmodal.errors import DataInvalid, described
+from crossmodal.files import open_regular
 
 COMMON = 500_000  # words of a large file that are read; the rest occur next to never
 HEAD = 1 << 18  # bytes by which the format is told
@@ -85,7 +86,7 @@ def read_vectors(path: Path, wanted: Collection[str] | None = None) -> Found:
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        with path.open("rb") as raw:
+        with open_regular(path) as raw:
             packed = raw.read(len(GZIP)) == GZIP
             raw.seek(0)
             if not packed:

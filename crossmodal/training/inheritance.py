@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from crossmodal.errors import BundleInvalid, InvalidSetting
+from crossmodal.networks.bundle import read_json
 from crossmodal.networks.captioner import Captioner, CaptionerConfig
 from crossmodal.networks.drawing import DrawingConfig, build
 
@@ -46,7 +47,7 @@ def _check(model: nn.Module, config: dict[str, Any], origin: Path, stage: str) -
         ours, theirs = (_without_words(shapes) for shapes in (ours, theirs))
     if ours == theirs:
         return
-    its, wanted = _read_json(origin / f"{stage}.json"), json.loads(json.dumps(config))
+    its, wanted = read_json(origin / f"{stage}.json"), json.loads(json.dumps(config))
     told = [
         f"{name} {its.get(name)}, not {value}"
         for name, value in wanted.items()
@@ -76,7 +77,7 @@ def take_over(model: Captioner, origin: Path) -> int:
 
     What it knows of a word goes with the word; new words keep their fresh weights.
     """
-    places = {word: i for i, word in enumerate(_read_json(origin / "img2txt.json")["words"])}
+    places = {word: i for i, word in enumerate(read_json(origin / "img2txt.json")["words"])}
     shared = [(i, places[word]) for i, word in enumerate(model.config.words) if word in places]
     mine, its = (torch.tensor(rows, dtype=torch.long) for rows in zip(*shared, strict=True))
     path = origin / "img2txt.safetensors"
@@ -90,12 +91,3 @@ def take_over(model: Captioner, origin: Path) -> int:
     except (SafetensorError, RuntimeError, LookupError, OSError) as e:
         raise BundleInvalid(f"{path} does not fit: {str(e).splitlines()[0]}") from e
     return len(shared)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-        found.get("words")
-    except (OSError, ValueError, AttributeError) as e:
-        raise BundleInvalid(f"{path} cannot be read: {e}") from e
-    return found

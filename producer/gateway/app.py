@@ -40,6 +40,7 @@ from producer.gateway.openai.errors import TAG, rendered
 from producer.gateway.parameters import no_others
 from producer.gateway.requests import REQUESTS, CancelRequest, UploadRequest
 from producer.gateway.services import Services
+from producer.lengths import OneLength
 
 PAGE = Path(__file__).parent / "page"
 OPENAI = (openai_batches, images, chat, files, models)
@@ -82,6 +83,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(CountRequests)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(OneLength)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"],

@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from crossmodal.errors import BrokerUnavailable, QueuePaused, WaitTooLong
+from crossmodal.errors import BrokerUnavailable, QueuePaused, Unauthorized, WaitTooLong
 from crossmodal.jobs.ledger import PAUSED_S
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Job, JobState, Progress
@@ -66,11 +66,12 @@ async def steps(
     job: Job | None = None
     try:
         with services.hub.follow(job_id) as follower:
-            while not services.hub.is_closing:
+            while not (services.hub.is_closing or follower.is_over):
                 follower.look()
                 with suppress(BrokerUnavailable):  # then it is looked at again
                     job = await services.client.record(job_id)
                 if job is not None:
+                    follower.owner = job.owner
                     yield job
                     if job.state.is_terminal:
                         return
@@ -78,6 +79,8 @@ async def steps(
                 await follower.wait(AGAIN_S if job is None else patience_s(job))
                 for step in follower.take_steps():
                     yield step
+            if follower.is_over:
+                raise Unauthorized("the API key was revoked: ask for another")
             raise BrokerUnavailable("the gateway is being stopped")
     finally:
         if job is None or not job.state.is_terminal:

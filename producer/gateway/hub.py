@@ -14,12 +14,13 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from pydantic import ValidationError
 
 from crossmodal.errors import BrokerUnavailable, JobNotFound
+from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.calls import Steps, Waiting, call, redis
 from crossmodal.jobs.ledger import WATCH_S
 from crossmodal.jobs.models import KnownModels
@@ -43,9 +44,11 @@ class Follower:
     """Somebody who follows one job; `queue` is where it waits, `position` its place there."""
 
     job: str
+    owner: str = ""
     queue: str | None = None
     position: int | None = None
     has_news: bool = False
+    is_over: bool = False
     is_watching: bool = False
     """Whether the job runs, and it is wanted how far it is: then previews are, too."""
     steps: list[Progress] = field(default_factory=list)
@@ -55,6 +58,11 @@ class Follower:
     def look(self) -> None:
         """Note that the job is being looked at: what has happened until now is no news."""
         self.has_news = False
+
+    def end(self) -> None:
+        """Have this come to an end."""
+        self.is_over = True
+        self.tell()
 
     def tell(self, step: Progress | None = None) -> None:
         """Say that something has happened to the job, if only a step."""
@@ -93,6 +101,11 @@ class Watcher:
     is_behind: bool = False
     """Whether something was missed: then the stream ends, and its client looks for itself."""
 
+    def end(self) -> None:
+        """Have this come to an end."""
+        self.is_behind = True
+        self.news.set()
+
     def tell(self, job: Job) -> None:
         """Say that a job has changed."""
         for known in (self.jobs, self.running):
@@ -118,6 +131,7 @@ class Hub:
         self._client = client
         self._block_ms = int(1_000 * min(BLOCK_S, client.sync.settings.connect_timeout_s / 2))
         self._prefix = client.sync.settings.key_prefix
+        self._keys = ApiKeys(client.sync.settings)
         self._followers: dict[str, set[Follower]] = defaultdict(set)
         self._watchers: set[Watcher] = set()
         self._changed: OrderedDict[str, None] = OrderedDict()
@@ -143,9 +157,9 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @contextmanager
-    def follow(self, job_id: str) -> Iterator[Follower]:
-        """Be told when something happens to a job."""
-        follower = Follower(job_id)
+    def follow(self, job_id: str, owner: str = "") -> Iterator[Follower]:
+        """Be told when something happens to a job, until its owner's key is revoked."""
+        follower = Follower(job_id, owner)
         self._followers[job_id].add(follower)
         try:
             yield follower
@@ -274,6 +288,7 @@ class Hub:
 
     async def _look(self) -> None:
         """The places of followed jobs, and the state of the queues; say who is watched."""
+        await self._end_revoked()
         await self._watch()
         waiting = [f for some in self._followers.values() for f in some if f.queue is not None]
         if waiting or self._watchers:
@@ -286,6 +301,15 @@ class Hub:
                 watcher.news.set()
         if waiting:
             await self._place(waiting)
+
+    async def _end_revoked(self) -> None:
+        """End what was begun with keys that have been revoked since."""
+        begun: list[Follower | Watcher] = [*self._watchers, *chain(*self._followers.values())]
+        if owners := {one.owner for one in begun if one.owner}:
+            revoked = await self._client.run(self._keys.revoked(owners))
+            for one in begun:
+                if one.owner in revoked:
+                    one.end()
 
     async def _watch(self) -> None:
         """Say of the jobs that run that somebody watches: at once, and every few seconds."""

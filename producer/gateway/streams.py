@@ -69,8 +69,8 @@ async def of_job(
     place in the queue, `progress` events how many steps are done.
     """
     progress: Progress | None = None
-    with services.hub.follow(job.id) as follower:
-        while not services.hub.is_closing:
+    with services.hub.follow(job.id, job.owner) as follower:
+        while not (services.hub.is_closing or follower.is_over):
             follower.look()
             try:
                 job, history = await services.ask(services.calls.ledger.follow(job.id))
@@ -128,8 +128,8 @@ async def ended(job: Job, services: Services, wait_s: float, request: Request) -
     Raises what looking raises.
     """
     deadline = time.monotonic() + wait_s
-    with services.hub.follow(job.id) as follower:
-        while not services.hub.is_closing:
+    with services.hub.follow(job.id, job.owner) as follower:
+        while not (services.hub.is_closing or follower.is_over):
             follower.look()
             job = await services.client.record(job.id)
             left_s = deadline - time.monotonic()

@@ -16,6 +16,7 @@ from crossmodal.errors import CrossmodalError, Unauthorized
 from crossmodal.jobs.access import ANYBODY, ApiKey, ApiKeys
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
+from producer.lengths import OneLength
 from producer.mcp.server import Context
 from producer.told import told_error
 
@@ -71,6 +72,7 @@ def make_app(
         token_verifier=keys,
     )
     app.add_middleware(Answering)
+    app.add_middleware(OneLength)
     return app
 
 

@@ -14,7 +14,7 @@ from celery.exceptions import Ignore, Reject
 
 from crossmodal.kinds.task import tasks
 from worker.celery.app import make_app, settings
-from worker.celery.pool import CoroutineTask
+from worker.celery.pool import CoroutinePool, CoroutineTask
 
 MADE = Path(os.environ["TOY_FILE"])
 app = make_app(settings, include=())
@@ -64,6 +64,34 @@ class Toy(CoroutineTask):
         with MADE.open("a") as made:
             made.write(f"{self.request.id}\n")
         return f"made {outcome.get('what', 'nothing')}"
+
+
+# Faults that the product does not know of; `fault` in a message's arguments names one.
+_on_apply, _start_begun = CoroutinePool.on_apply, CoroutinePool._start_begun
+
+
+def _faulty_on_apply(
+    self: CoroutinePool, target: Any, args: Any = (), kwargs: Any = None, **callbacks: Any
+) -> None:
+    """Celery has reserved the message; then nobody hears of it, or of what was raised."""
+    shown = args[2]["kwargsrepr"]
+    if "raise it" in shown:
+        raise RuntimeError("a fault")
+    if "lose it" not in shown or ("once" in shown and args[2]["delivery_info"]["redelivered"]):
+        _on_apply(self, target, args, kwargs, **callbacks)
+
+
+def _faulty_start_begun(self: CoroutinePool) -> None:
+    """Some jobs get lost between the two threads."""
+    begun = list(self._begun.take())
+    for job in begun:
+        if "forget it" not in job.request["kwargsrepr"]:
+            self._begun.put(job)
+    _start_begun(self)
+
+
+CoroutinePool.on_apply = _faulty_on_apply  # type: ignore[method-assign]
+CoroutinePool._start_begun = _faulty_start_begun  # type: ignore[method-assign]
 
 
 for _kind in tasks():

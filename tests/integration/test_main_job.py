@@ -5,6 +5,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -283,11 +284,12 @@ def is_known(client: Client, job_id: str) -> bool:
 
 
 def send_plain(
-    stack: RunningStack, task: str, kwargs: dict[str, object], job_id: str | None = None
-) -> str:
+    stack: RunningStack, task: str, kwargs: dict[str, object], job_id: str | None = None,
+    **options: Any,
+) -> str:  # fmt: skip
     """Send a message with nothing but Celery; returns its id."""
     with Celery(broker=stack.env["CELERY_BROKER_URL"]) as app:
-        return str(app.send_task(task, kwargs=kwargs, task_id=job_id).id)
+        return str(app.send_task(task, kwargs=kwargs, task_id=job_id, **options).id)
 
 
 def run_cli(stack: RunningStack, *args: str) -> Done:

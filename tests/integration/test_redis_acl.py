@@ -1,7 +1,9 @@
 """Redis users with least rights: what is not on the list is refused, and a refusal is noticed."""
 
 import inspect
+import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ from crossmodal.jobs import names
 from crossmodal.jobs.acl import CONNECTION, LEDGER, Role
 from crossmodal.jobs.connection import broker_errors, connect
 from crossmodal.jobs.server import warnings
+from crossmodal.local.valkey import server_binary
 from crossmodal.settings import Settings, load_settings
 from producer import Client
 from tests.at_once import at_once
 from tests.commands import run_command
-from tests.servers import PASSWORD, Server, start_server, user_url
+from tests.servers import PASSWORD, Server, start_server, user_url, version_of
 
 EXAMPLE = Path(__file__).parents[2] / "docker" / "redis" / "users.acl.example"
 FORBIDDEN = [
@@ -30,7 +33,9 @@ FORBIDDEN = [
 ]  # fmt: skip
 MINE = "crossmodal:job:1"
 OTHERS = ["other:job:1", "crossmodal", "crossmodalx:job:1", "txt2img2", "user:1", "celery-x"]
-OF_WORKERS = ["unacked", "unacked_index", "_kombu.binding.celery", "x.reply.celery.pidbox"]
+OF_WORKERS = [
+    "unacked", "unacked_index", "_kombu.binding.celery", f"{uuid.UUID(int=1)}.reply.celery.pidbox",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,33 @@ def test_a_producer_neither_takes_messages_nor_commands_workers(server: Server) 
             redis.publish("/0.celery.pidbox", '{"method": "shutdown"}')
         with pytest.raises(NoPermissionError):
             redis.brpop(["txt2img"], 1)
+
+
+@at_once("queue", ["txt2img", "img2txt.bulk", "txt2img.my-model", "celery", "txt2img\x06\x16-1"])
+def test_a_producer_puts_messages_into_queues_and_takes_and_reads_none(
+    server: Server, queue: str
+) -> None:
+    if version_of(server_binary()) < (7, 0):
+        pytest.skip("6.2 has no rights to write without those to read")
+    with connect(settings_of(server, Role.PRODUCER)) as redis:
+        redis.lpush(queue, "a message")
+        assert redis.llen(queue) > 0
+        for call in (redis.lpop, redis.rpop, partial(redis.lrange, start=0, end=-1)):
+            with pytest.raises(NoPermissionError):
+                call(queue)
+        take = redis.script_load("return redis.call('RPOP', ARGV[1])")
+        with pytest.raises(ResponseError, match=r"permission|ACL failure"):
+            redis.evalsha(take, 0, queue)
+
+
+def test_a_worker_of_the_default_prefix_reaches_no_replies_of_others(server: Server) -> None:
+    oid = uuid.uuid4()
+    with connect(settings_of(server, Role.WORKER)) as redis:
+        assert redis.llen(f"{oid}.reply.celery.pidbox") == 0
+        for key in (f"team-b:celery:{oid}.reply.celery.pidbox", "team-b:celery:a@b.celery.pidbox"):
+            for call in (redis.llen, redis.rpop, redis.delete):
+                with pytest.raises(NoPermissionError):
+                    call(key)
 
 
 def test_a_deployment_has_no_rights_in_another(server: Server) -> None:

@@ -1,5 +1,6 @@
 """An attempt at a job: how it ends, and what ends it early. Queue and host are real, models not."""
 
+import asyncio
 import io
 import logging
 from collections.abc import Callable, Iterator
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.models import Models
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Failure, JobResult, JobState, ModelInfo, ServedKind
-from crossmodal.jobs.runners import Runner
+from crossmodal.jobs.runners import AsyncRunner, Runner
 from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
@@ -135,6 +137,47 @@ def test_a_second_message_of_a_job_that_runs_is_told_so(
         until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
         assert runner.run(delivery(job)) == Busy()
     assert isinstance(first.result(WAIT_S), JobResult)
+
+
+class Faulty(Hosts):
+    """Fails before a job can begin, as nobody has foreseen."""
+
+    def serves(self, queue: Queue) -> bool:
+        raise LookupError("a fault")
+
+
+def test_a_job_that_fails_before_it_can_begin_ends_and_does_not_come_again(
+    client: Client, worker: tuple[FakeHost, LoopRunner]
+) -> None:
+    _, runner = worker
+    job = client.txt2img("a circle")
+    runner.runner.hosts = Faulty({}, None)
+    with pytest.raises(LookupError):
+        runner.run(delivery(job))
+    failure = client.record(job.id).failure
+    assert failure is not None
+    assert (failure.code, failure.message) == ("internal_error", "LookupError: a fault")
+    [letter] = client.dead_letters.list()
+    assert letter.job is not None
+    assert letter.job.id == job.id
+
+
+class Deaf(AsyncRunner):
+    """Waits for ever for an answer that does not come."""
+
+    async def run(self, call: Any) -> Any:
+        await asyncio.Event().wait()
+
+
+def test_a_job_that_does_not_begin_in_time_is_given_back(
+    client: Client, worker: tuple[FakeHost, LoopRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, runner = worker
+    monkeypatch.setattr(attempts, "START_S", 0.2)
+    answering, runner.runner._redis = runner.runner._redis, Deaf(client.settings)
+    with pytest.raises(BrokerUnavailable, match="did not begin"):
+        runner.run(delivery(client.txt2img("a circle")))
+    runner.runner._redis = answering
 
 
 class Meanwhile(logging.Handler):

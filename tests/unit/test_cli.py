@@ -127,7 +127,7 @@ def test_a_file_of_requests_is_not_overwritten_by_their_results(folder: Path) ->
 def test_requests_are_not_read_from_a_pipe(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     done = run("batch", "run", "pipe", "-o", "out.jsonl", "--task", "txt2img")
-    assert (done.returncode, "is no file" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "no regular file" in done.stderr) == (2, True), done.stderr
 
 
 def test_every_command_has_help_that_fits_into_80_columns(

@@ -10,6 +10,7 @@ from tests.at_once import at_once
         ("{'prompt': 'a circle', 'seed': 1}", "{'prompt': 'a circle', 'seed': 1}"),
         (repr({"prompt": "x" * 100, "seed": 1}), "{'prompt': '" + "x" * 80 + "…', 'seed': 1}"),
         (repr({"prompt": "it's " * 40}), "{'prompt': \"" + ("it's " * 40)[:80] + '…"}'),
+        (repr({"prompt": "x" * 9_999}), "{'prompt': '" + "x" * 80 + "…'"),
         ("x" * 500, "x" * 239 + "…"),
         ("", ""),
         (None, None),

@@ -87,6 +87,6 @@ def test_the_heartbeat_is_of_both_loops(
     now = time.monotonic()
     shared = SimpleNamespace(polled_at=now - polled)
     channel = SimpleNamespace(shared=shared, has_room=has_room, active_queues=queues)
-    pool: Any = SimpleNamespace(loop=SimpleNamespace(turned_at=now - turned))
+    pool: Any = SimpleNamespace(loop=SimpleNamespace(turned_at=now - turned), goes_on=lambda: True)
     beat(channel, pool, tmp_path / "beat")
     assert (tmp_path / "beat").exists() is beats

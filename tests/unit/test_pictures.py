@@ -148,8 +148,10 @@ def test_no_form_passes_the_limit(client: FakeClient, tmp_path: Path) -> None:
     for form in forms:
         with pytest.raises(ImageTooLarge, match="100000"):
             client.img2txt(form)
-    endless = Path("/dev/zero")
-    with pytest.raises(ImageTooLarge, match="more than the 100000"):
+    with (
+        Path("/dev/zero").open("rb") as endless,
+        pytest.raises(ImageTooLarge, match="more than the 100000"),
+    ):
         client.img2txt(endless)
 
 

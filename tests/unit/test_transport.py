@@ -23,6 +23,7 @@ from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.local.valkey import free_port, valkey_url
 from crossmodal.settings import Settings, load_settings
 from tests.celery_app import as_before
+from worker.celery.broadcast import BroadcastChannel
 from worker.celery.calls import MAX_DEPTH, check_depth, take_over
 from worker.celery.lanes import Lanes
 from worker.celery.take import Taker
@@ -91,6 +92,7 @@ def test_the_checked_channel_reads_as_kombu_does() -> None:
         "_brpop_read", "_brpop_start", "_receive_one", "_restore", "QoS", "close",
         "conn_or_acquire", "pool", "priority_steps",
     }  # fmt: skip
+    assert private_to(BroadcastChannel) & private_to(Channel) == {"_delete", "_size"}
 
 
 def test_the_poller_asks_channels_as_kombu_does() -> None:

@@ -16,7 +16,7 @@ from worker.autoscale.demand import Demand
 from worker.autoscale.fleet import Fleet, SlotState
 from worker.autoscale.metrics import NEEDED, WANTED, WORKERS
 from worker.autoscale.policy import Decision, Look, Policy, decide, within
-from worker.supervisor import is_safe
+from worker.supervisor import check_own
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +147,7 @@ def claim(run_dir: Path) -> tuple[Path, IO[str]]:
     folder = run_dir / FOLDER
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_own(folder, run_dir, run_dir.parent)
         file = (folder / "scaler.lock").open("a+")
     except OSError as e:
         raise InvalidSetting(f"CROSSMODAL_RUN_DIR={run_dir} cannot be used: {described(e)}") from e
@@ -160,8 +161,6 @@ def claim(run_dir: Path) -> tuple[Path, IO[str]]:
             f"another scaler (pid {other}) runs with CROSSMODAL_RUN_DIR={run_dir}: stop it, or "
             "give this one a folder and devices of its own"
         ) from e
-    if not all(is_safe(above) for above in (folder, run_dir, run_dir.parent)):
-        raise InvalidSetting(f"others may write to {run_dir}: set CROSSMODAL_RUN_DIR to your own")
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()

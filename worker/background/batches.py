@@ -36,6 +36,7 @@ class BatchRunner:
         self._canceled: set[str] = set()
         self._is_leaving = False
         self._is_out = False  # so that an outage of Redis is logged once
+        self.turned_at = time.monotonic()
         self._tries: Counter[str] = Counter()
         self._not_before: dict[str, float] = {}
 
@@ -44,6 +45,7 @@ class BatchRunner:
         told = asyncio.create_task(stopping.wait())
         try:
             while not stopping.is_set():
+                self.turned_at = time.monotonic()
                 await self._poll_safely()
                 await asyncio.wait({told}, timeout=POLL_S)
         finally:
@@ -68,7 +70,12 @@ class BatchRunner:
 
     async def _poll(self) -> None:
         """Keep what runs here, and begin what nobody runs."""
-        await asyncio.gather(*(self._keep(i, run) for i, run in self._runs.items()))
+        kept = (self._keep(i, run) for i, run in self._runs.items())
+        for error in await asyncio.gather(*kept, return_exceptions=True):
+            if isinstance(error, BrokerUnavailable):
+                raise error
+            if error is not None:  # the others are to be begun and kept all the same
+                log.error("a batch is not kept: %r", error)
         unfinished = await self._runner.run(self._batches.unfinished())
         for ended in self._not_before.keys() - unfinished.keys():
             self._not_before.pop(ended)

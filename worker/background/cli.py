@@ -46,11 +46,10 @@ async def serve(settings: Settings, concurrency: int, ready_file: Path | None = 
     runner = AsyncRunner(settings, what="background")
     with Presence(settings, runner, ready_file) as presence, Client(settings) as client:
         stopping = asyncio.Event()
-        showing = asyncio.create_task(presence.show(stopping))
-        working = asyncio.gather(
-            WebhookSender(settings, runner, concurrency).run(stopping),
-            BatchRunner(settings, runner, client).run(stopping),
-        )
+        sender = WebhookSender(settings, runner, concurrency)
+        batches = BatchRunner(settings, runner, client)
+        showing = asyncio.create_task(presence.show(stopping, (sender, batches)))
+        working = asyncio.gather(sender.run(stopping), batches.run(stopping))
         _on_end(stopping, working)
         try:
             await working

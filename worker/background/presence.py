@@ -4,9 +4,11 @@ import asyncio
 import logging
 import os
 import shutil
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.calls import Call
@@ -18,8 +20,15 @@ from worker.health import UnitFiles, WorkerFiles, lock
 from worker.supervisor import make_folder
 
 BEAT_S = 1.0
+TURN_S = 60.0  # the longest that a part of the process may wait for Redis
 
 log = logging.getLogger(__name__)
+
+
+class Part(Protocol):
+    """What begins work again and again; it notes when, by the monotonic clock."""
+
+    turned_at: float
 
 
 class Presence:
@@ -48,10 +57,10 @@ class Presence:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._lock.close()
 
-    async def show(self, stopping: asyncio.Event) -> None:
+    async def show(self, stopping: asyncio.Event, parts: Iterable[Part]) -> None:
         """Be on the list of workers until `stopping` is set, and beat until this is canceled."""
         told = asyncio.create_task(stopping.wait())
-        beating = asyncio.create_task(self._beat())
+        beating = asyncio.create_task(self._beat(stopping, parts))
         try:
             while not stopping.is_set():
                 if await self._say(self._workers.announce(self._name, queues=[BACKGROUND])):
@@ -62,10 +71,12 @@ class Presence:
         finally:
             beating.cancel()
 
-    async def _beat(self) -> None:
-        """Show that the loop turns, whether Redis answers or not."""
+    async def _beat(self, stopping: asyncio.Event, parts: Iterable[Part]) -> None:
+        """Show that the loop turns and all parts do, whether Redis answers or not."""
         while True:
-            self._files.beat.touch()
+            since = time.monotonic() - TURN_S
+            if stopping.is_set() or all(part.turned_at > since for part in parts):
+                self._files.beat.touch()
             await asyncio.sleep(BEAT_S)
 
     async def leave(self) -> None:

@@ -39,6 +39,7 @@ class WebhookSender:
         self._keys = ApiKeys(settings)
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._is_out = False  # so that an outage of Redis is logged once
+        self.turned_at = time.monotonic()
         self._poster = Poster(
             timeout_s=settings.webhook_timeout_s, allow_private=settings.allow_private_urls
         )
@@ -48,6 +49,7 @@ class WebhookSender:
         told = asyncio.create_task(stopping.wait())
         try:
             while not stopping.is_set():
+                self.turned_at = time.monotonic()
                 await self._begin_due()
                 await asyncio.wait(
                     {told, *self._under_way.values()}, timeout=POLL_S,
@@ -86,7 +88,8 @@ class WebhookSender:
     async def _deliver(self, delivery: Delivery) -> None:
         """Try a delivery and note what came of it; without a note it is tried again."""
         try:
-            told = await self._noted(await self._tried(delivery))
+            async with asyncio.timeout(self._deliveries.claim_s + 2 * TELLING_S):
+                told = await self._noted(await self._tried(delivery))
         except BrokerUnavailable as e:
             log.warning("delivery %s is tried again: %s", delivery.id, e)
         except Exception:

@@ -19,6 +19,7 @@ from crossmodal.kinds.task import tasks
 
 TASKS = frozenset(task.celery_name for task in tasks())
 MAX_DEPTH = 50  # of lists and dictionaries in each other; much deeper, Python itself gives up
+MAX_SHOWN = 1_000  # characters of how the arguments are shown, as Celery cuts them
 FOLLOWERS = frozenset({"callbacks", "errbacks", "chain", "chord"})
 HEADERS = frozenset({  # of Celery's own; whatever a tracing library adds has other names
     "eta", "expires", "group", "group_index", "headers", "id", "ignore_result", "origin",
@@ -70,6 +71,8 @@ def take_over(message: dict[str, Any], queue: str, tag: str) -> None:
     """Change what is for the ledger, the settings and the queue to say, and not for a sender."""
     headers, properties = message["headers"], message["properties"]
     headers |= {"timelimit": [None, None], "shadow": None}
+    for name in ("argsrepr", "kwargsrepr"):  # which monitors keep, and parse
+        headers[name] = str(headers.get(name) or "")[:MAX_SHOWN]
     if headers.get("expires") is not None:  # it may have been taken over before
         headers[EXPIRES_HEADER], headers["expires"] = headers["expires"], None
     # Two copies of one message share a tag: the acknowledgement of one would be of both.

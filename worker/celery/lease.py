@@ -33,6 +33,7 @@ from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from worker.celery.models import ModelsStep, drains
 from worker.celery.pool import CoroutinePool
+from worker.celery.strays import Strays
 from worker.recovery import Recovery
 from worker.residents import Residents
 from worker.serving import served_alone
@@ -159,6 +160,7 @@ class LeaseStep(bootsteps.StartStopStep):
         super().__init__(consumer, **options)
         self._timers: list[Any] = []
         self._lease: Lease | None = None
+        self._strays = Strays(consumer.pool)
 
     def start(self, consumer: Any) -> None:
         """Called again after each lost connection."""
@@ -171,6 +173,7 @@ class LeaseStep(bootsteps.StartStopStep):
         every = consumer.timer.call_repeatedly
         self._timers = [
             every(settings.sweep_s, channel.qos.restore_visible, kwargs=sweep),
+            every(settings.sweep_s, self._strays.end, (channel, consumer.timer)),
             every(1.0, beat, (channel, consumer.pool, settings.heartbeat_file)),
         ]
 
@@ -192,12 +195,15 @@ class LeaseStep(bootsteps.StartStopStep):
 
 
 def beat(channel: Any, pool: CoroutinePool, file: Path | None) -> None:
-    """Touch the heartbeat file, unless a loop hangs, or turns without taking what waits for it."""
+    """Touch the heartbeat file, unless a loop hangs, or turns without taking what waits for it.
+
+    Nor is a worker well whose jobs have their turn and do not run.
+    """
     now = time.monotonic()
     is_asked = channel.has_room and channel.active_queues  # between two models there are none
     takes = now - channel.shared.polled_at < SILENT_S or not is_asked
     turns = now - pool.loop.turned_at < SILENT_S
-    if takes and turns:
+    if takes and turns and pool.goes_on():
         _touch(file)
 
 

@@ -112,6 +112,24 @@ class CoroutinePool(BasePool):
         self._begun: Handover[Job] = Handover(lambda: self.loop.call(self._start_begun))
         self._ended: Handover[Job] = Handover(self._bell.ring)
         self._is_stopping = False
+        self._idle: set[int] = set()
+
+    @property
+    def tags(self) -> set[str]:
+        """The delivery tags of what is in this pool's hands."""
+        return {job.tag for job in self._jobs.values()}
+
+    def goes_on(self) -> bool:
+        """Whether no job that has its turn is as it was, not running, when this was asked last."""
+        before, self._idle = (
+            self._idle,
+            {
+                number
+                for number, job in self._jobs.items()
+                if job.running is None and (job.begun_at or not self._running[job.lane])
+            },
+        )
+        return not before & self._idle
 
     @property
     def running_ids(self) -> set[str]:
@@ -220,8 +238,13 @@ class CoroutinePool(BasePool):
             if job.is_canceled:
                 self._ended.put(job)
                 continue
-            job.running = self.loop.loop.create_task(job.task.work(job.request))
-            job.running.add_done_callback(partial(self._note_end, job))
+            try:
+                job.running = self.loop.loop.create_task(job.task.work(job.request))
+            except Exception as e:  # noqa: BLE001 - the others are to be started, too
+                job.outcome = e
+                self._ended.put(job)
+            else:
+                job.running.add_done_callback(partial(self._note_end, job))
 
     def _note_end(self, job: Job, done: "asyncio.Task[Any]") -> None:
         """On the loop: give what a coroutine has come to back to the hub's thread."""

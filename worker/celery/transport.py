@@ -24,6 +24,7 @@ from crossmodal.errors import CrossmodalError, InvalidMessage, described
 from crossmodal.jobs.connection import address_of, sentinel_options
 from crossmodal.jobs.message import URGENT, parse_message
 from crossmodal.settings import Settings
+from worker.celery.broadcast import REPLIES, BroadcastChannel
 from worker.celery.calls import TASKS, check_call, take_over
 from worker.celery.lanes import Lane, Lanes
 from worker.celery.take import Taken, Taker
@@ -31,7 +32,6 @@ from worker.celery.unacked import Unacked
 
 log = logging.getLogger(__name__)
 
-REPLIES = ".reply.celery.pidbox"  # how queues end that answers to remote control come in
 SOON_S = 0.05
 AGAIN_S = 1.0  # after Redis has refused something that it may allow later
 MAX_TAKES = 10  # in a row, before Celery's loop goes on
@@ -55,7 +55,7 @@ class Shared:
     polled_at: float = 0.0
 
 
-class CheckedChannel(kombu_redis.Channel):
+class CheckedChannel(BroadcastChannel):
     """Reads like its parent, takes by lanes, and checks.
 
     A lane that has room is either asked for by the BRPOP that waits in Redis, or has `more`, which
@@ -265,7 +265,7 @@ class CheckedChannel(kombu_redis.Channel):
             message = parse_message(taken.raw, self.shared.max_bytes, TASKS)
             check_call(message)
         except InvalidMessage as e:
-            self._set_aside(taken, e)
+            self.set_aside(taken, e)
             return
         take_over(message, taken.queue, taken.tag)
         try:
@@ -274,9 +274,9 @@ class CheckedChannel(kombu_redis.Channel):
             raise
         except Exception as e:  # whatever Celery stumbles over must not be given to it again
             log.exception("Celery cannot take a message from %s", taken.queue)
-            self._set_aside(taken, InvalidMessage(f"Celery cannot take it: {described(e)}"))
+            self.set_aside(taken, InvalidMessage(f"Celery cannot take it: {described(e)}"))
 
-    def _set_aside(self, taken: Taken, error: InvalidMessage) -> None:
+    def set_aside(self, taken: Taken, error: InvalidMessage) -> None:
         """Keep what is no message for people; it is no more among those that jobs have."""
         self.qos.ack(taken.tag)
         self.qos.flush()

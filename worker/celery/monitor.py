@@ -1,0 +1,77 @@
+"""Flower, kept from web pages of others, and from names that senders of messages make up."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from flower import app as flower_app
+from flower import command, events
+from tornado.httputil import HTTPServerRequest
+from tornado.web import RequestHandler
+
+from crossmodal.addresses import literal
+from crossmodal.settings import load_settings
+from worker.celery.calls import TASKS
+
+READING = ("GET", "HEAD", "OPTIONS")
+REFUSAL = (
+    "This Flower asks for no login, and so answers to addresses and names of this network only, "
+    "and to no page of another site: set FLOWER_BASIC_AUTH=user:password, or "
+    "CROSSMODAL_PUBLIC_URL.\n"
+)
+
+
+class Refused(RequestHandler):
+    """What a page of another site gets to see."""
+
+    def prepare(self) -> None:
+        self.set_status(403)
+        self.set_header("Content-Type", "text/plain")
+        self.finish(REFUSAL)
+
+
+class Flower(flower_app.Flower):
+    """Without a login, no page of another site may read or act for the person before the browser.
+
+    A name of its own that points here (DNS rebinding) has another Host; a form or a script of its
+    own has another Origin.
+    """
+
+    public = urlsplit(load_settings().public_url).hostname
+
+    def find_handler(self, request: HTTPServerRequest, **more: Any) -> Any:
+        asks = self.options.basic_auth or self.options.auth
+        if not asks and not (self._is_ours(request.host) and _is_own_page(request)):
+            return self.get_handler_delegate(request, Refused, **more)
+        return super().find_handler(request, **more)
+
+    def _is_ours(self, place: str) -> bool:
+        """Whether nobody else can have a name of this kind lead here."""
+        try:
+            host = urlsplit(f"//{place}").hostname or ""
+        except ValueError:
+            return False
+        return "." not in host or literal(host) is not None or host == self.public
+
+
+def _is_own_page(request: HTTPServerRequest) -> bool:
+    if request.method in READING:
+        return True
+    origin, site = (request.headers.get(name, "") for name in ("Origin", "Sec-Fetch-Site"))
+    is_own = not origin or origin.partition("://")[2] == request.host
+    return is_own and site in ("", "none", "same-origin")
+
+
+class Metrics(events.PrometheusMetrics):
+    """Of what workers tell about jobs; senders tell of themselves, and by any name."""
+
+    def observe_task(self, worker: str, event: Mapping[str, Any], task: Any) -> None:
+        name = event.get("name") or task.name or ""
+        if event["type"] != "task-sent" and name in TASKS:
+            super().observe_task(worker, event, task)
+
+
+def guard() -> None:
+    """Have Flower's command run this one."""
+    command.Flower = Flower
+    events.PrometheusMetrics = Metrics
