@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port
@@ -77,8 +78,15 @@ async def calling(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
 @contextmanager
 def in_thread(settings: Settings, *, needs_keys: bool) -> Iterator[str]:
     """The URL of a gateway that a thread of this process serves."""
-    port = free_port()
     app = make_app(settings, needs_keys=needs_keys)
+    with serving(app, app.state.services.hub.stop_streams) as url:
+        yield url
+
+
+@contextmanager
+def serving(app: ASGIApp, stop: Callable[[], None] = lambda: None) -> Iterator[str]:
+    """The URL of an application that a thread of this process serves."""
+    port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -87,6 +95,6 @@ def in_thread(settings: Settings, *, needs_keys: bool) -> Iterator[str]:
         assert server.started
         yield f"http://127.0.0.1:{port}"
     finally:
-        app.state.services.hub.stop_streams()
+        stop()
         server.should_exit = True
         thread.join(START_S)

@@ -78,11 +78,16 @@ async def read_request(request: Request, settings: Settings) -> JobRequest:
     if media_type == "multipart/form-data":
         return await _read_form(request, settings)
     if media_type == "application/json" or media_type.endswith("+json"):
-        body = await request.body()
+        body = await whole(request)
         return await asyncio.to_thread(lambda: _checked(parse_json(body)))
     raise UnsupportedMediaType(
         f"the body is {media_type[:80]!r}: send application/json or multipart/form-data"
     )
+
+
+async def whole(request: Request) -> bytes:
+    """The body, which the request does not keep: nobody needs it while a job is waited for."""
+    return b"".join([part async for part in request.stream()])
 
 
 def parse_json(body: bytes) -> Any:
@@ -100,7 +105,7 @@ async def read_json(request: Request, model: type[R]) -> R:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise UnsupportedMediaType(f"the body is {media_type[:80]!r}: send application/json")
-    body = await request.body()
+    body = await whole(request)
     value = await asyncio.to_thread(parse_json, body)
     if not isinstance(value, dict):
         raise InvalidParams("the body is not an object")

@@ -11,9 +11,9 @@ from crossmodal import logs, tracing
 from crossmodal.console import errors_to_exit_status
 from crossmodal.settings import load_settings
 from producer.callers import needs_keys
+from producer.connections import MOST_CONNECTIONS
 from producer.gateway.app import make_app
 
-MOST_CONNECTIONS = 5_000
 STOP_S = 10  # for requests that are being answered
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
 from producer.client import Client
-from producer.gateway.connections import Connections
+from producer.connections import Connections
 from producer.gateway.hub import Hub
 from producer.gateway.readiness import Readiness
 
