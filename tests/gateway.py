@@ -1,6 +1,5 @@
 """Gateways for tests that speak HTTP to them: in processes of their own, or in this one."""
 
-import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -66,9 +65,8 @@ def answers(http: httpx2.Client, path: str) -> bool:
 
 @asynccontextmanager
 async def calling(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a gateway in this process, without the threads that feed batches."""
+    """A client of a gateway in this process."""
     services: Services = app.state.services
-    asyncio.get_running_loop().set_default_executor(services._threads)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
         yield http

@@ -52,6 +52,7 @@ from crossmodal.errors import (
     is_callers_fault,
 )
 from producer.gateway.headers import secure
+from producer.overload import KINDS, overload
 from producer.told import is_outage, told_error
 
 log = logging.getLogger(__name__)
@@ -227,6 +228,16 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
     @app.exception_handler(CrossmodalError)
     async def ours(request: Request, error: CrossmodalError) -> Response:
         return answer(request, fault_of(error))
+
+    async def short(request: Request, error: Exception) -> Response:
+        found = overload(error)
+        if found is None:
+            raise error
+        log.warning("overloaded: %r", error)
+        return answer(request, fault_of(found))
+
+    for kind in KINDS:
+        app.add_exception_handler(kind, short)
 
     @app.exception_handler(RequestValidationError)
     async def unread(request: Request, error: RequestValidationError) -> Response:

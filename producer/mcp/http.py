@@ -26,6 +26,7 @@ from producer.aio import AsyncClient
 from producer.bodies import BodyLimits, largest_body
 from producer.connections import Connections
 from producer.mcp.server import Context
+from producer.overload import KINDS, overload
 from producer.told import told_error
 
 PATH = "/mcp"
@@ -130,7 +131,10 @@ class Answering:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
-        except CrossmodalError as e:
+        except (CrossmodalError, *KINDS) as error:
+            e = error if isinstance(error, CrossmodalError) else overload(error)
+            if e is None:
+                raise
             body = {"error": e.code, "error_description": told_error(e)}
             status = next((STATUSES[kind] for kind in type(e).__mro__ if kind in STATUSES), 503)
             await JSONResponse(body, status)(scope, receive, send)

@@ -269,14 +269,14 @@ def test_a_batch_waits_while_the_disk_is_full(
 ) -> None:
     tries = []
 
-    class FullAtFirst(tempfile.TemporaryDirectory[str]):
-        def __init__(self, **options: Any) -> None:
-            tries.append(1)
-            if len(tries) < 3:
-                raise OSError(errno.ENOSPC, "No space left on device", "/tmp/secret")
-            super().__init__(**options)
+    def full_at_first(**options: Any) -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device", "/tmp/secret")
+        return made(**options)
 
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", FullAtFirst)
+    made = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", full_at_first)
     batch_id = records.open(client)
     with running_batches(client):
         batch = records.ended(batch_id)

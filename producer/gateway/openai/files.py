@@ -3,7 +3,6 @@
 The output of a batch, and its errors, are files that are made of its results as they are read.
 """
 
-import shutil
 import time
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -18,7 +17,6 @@ from crossmodal.errors import InvalidParams, JobNotFound, NotSupported
 from crossmodal.jobs.files import File, bytes_of_file
 from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, output_of
 from crossmodal.jobs.names import new_job_id
-from crossmodal.scratch import scratch_folder
 from crossmodal.storage import Storage
 from crossmodal.unknown import check_fields
 from producer.gateway.batch_records import batch_of
@@ -102,7 +100,8 @@ async def upload(request: Request, key: Caller, services: ServicesOf) -> FileVie
             id=new_job_id(), owner=key.id, name=(sent.filename or "file.jsonl")[:255],
             size=sent.size or 0, created_at=time.time(),
         )  # fmt: skip
-        await services.call_long(_store, services.sync.storage, file, sent)
+        put = services.sync.storage.put_file
+        await services.call_store(put, bytes_of_file(file.id), sent.file, MEDIA_TYPE)
     await services.ask(services.files.keep(file))
     return _view(file, services)
 
@@ -231,14 +230,6 @@ def _view(file: File, services: Services) -> FileView:
         id=PREFIX + file.id, bytes=file.size, created_at=int(file.created_at), filename=file.name,
         purpose="batch", expires_at=int(file.created_at + services.settings.retention_s),
     )  # fmt: skip
-
-
-def _store(storage: Storage, file: File, sent: UploadFile) -> None:
-    with scratch_folder("upload") as folder:
-        path = folder / "file.jsonl"
-        with path.open("wb") as target:
-            shutil.copyfileobj(sent.file, target)
-        storage.put_file(bytes_of_file(file.id), path, MEDIA_TYPE)
 
 
 def _lines(storage: Storage, key: str) -> Iterator[bytes]:
