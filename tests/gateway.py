@@ -15,8 +15,10 @@ from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port
 from crossmodal.processes import Child, python_module, wait_until
 from crossmodal.settings import Settings
+from producer.connections import MOST_CONNECTIONS
 from producer.gateway.app import make_app
 from producer.gateway.services import Services
+from producer.protocol import Yielding
 
 START_S = 60.0
 
@@ -82,10 +84,14 @@ def in_thread(settings: Settings, *, needs_keys: bool) -> Iterator[str]:
 
 
 @contextmanager
-def serving(app: ASGIApp, stop: Callable[[], None] = lambda: None) -> Iterator[str]:
+def serving(
+    app: ASGIApp, stop: Callable[[], None] = lambda: None, most: int = MOST_CONNECTIONS
+) -> Iterator[str]:  # fmt: skip
     """The URL of an application that a thread of this process serves."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
+    server = uvicorn.Server(uvicorn.Config(
+        app, port=port, log_config=None, http=Yielding, limit_concurrency=most
+    ))  # fmt: skip
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -23,6 +23,7 @@ from producer.connections import MOST_CONNECTIONS
 from producer.mcp.desk import AgentsClient, Desk
 from producer.mcp.http import Keys, anybody, make_app
 from producer.mcp.server import make_server
+from producer.protocol import Yielding
 
 PATIENCE_S = 45.0  # clients of the official SDKs give up after 60, and then the job is canceled
 STOP_S = 10  # for calls that are being answered
@@ -132,7 +133,7 @@ def _serve_http(
     server = make_server(desk, anybody if found is None else found.of, is_public=True)
     app = make_app(server, settings, found, [host, *names])
     running = _Server(desk, uvicorn.Config(
-        app, host=host, port=port, log_config=None, access_log=False, http="h11",
+        app, host=host, port=port, log_config=None, access_log=False, http=Yielding,
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=STOP_S, server_header=False,
     ))  # fmt: skip
