@@ -16,7 +16,10 @@
     │   ├── QueuePaused          ... an operator has it refuse what is new
     │   ├── TooManyQueued        ... of this API key's jobs
     │   ├── WaitTooLong          ... so that a caller who holds its connection would wait in vain
-    │   └── RateLimited          too many calls with this API key
+    │   └── RateLimited          too many calls, or bytes of bodies, with this API key
+    ├── Overloaded               this process is short of memory, disk, descriptors or threads
+    ├── BodyTooLarge             of a request over HTTP
+    ├── BodyTooSlow              ... it was not sent in time
     ├── Unauthorized             no API key, or one that is not known
     ├── Forbidden                ... or one that may not do this
     ├── NotSupported             an interface that others speak has it, and this one has not
@@ -191,9 +194,30 @@ class WaitTooLong(QueueFull):
 
 
 class RateLimited(QueueFull):
-    """The API key makes calls faster than it may."""
+    """The API key makes calls faster than it may, or sends or holds too much at once."""
 
     code = "rate_limited"
+
+
+class Overloaded(CrossmodalError):
+    """This process is short of what it needs: memory, disk, file descriptors or threads."""
+
+    code = "overloaded"
+    retryable = True
+
+
+class BodyTooLarge(CrossmodalError):
+    """The request's body is longer than allowed; it was not read to its end."""
+
+    code = "body_too_large"
+    caused_by_request = True
+
+
+class BodyTooSlow(CrossmodalError):
+    """The request's body did not arrive in time."""
+
+    code = "body_too_slow"
+    retryable = True
 
 
 class Unauthorized(CrossmodalError):

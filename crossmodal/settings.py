@@ -151,6 +151,12 @@ class Settings(BaseSettings):
     """Whether the gateway leads callers to the store itself. Off where they cannot reach it."""
     max_batch_bytes: int = Field(100_000_000, ge=1_024)
     """Largest file of requests that the gateway takes."""
+    max_bodies_bytes: int = Field(500_000_000, ge=1_024)
+    """Bytes of requests' bodies that a gateway or an MCP server holds at once, in memory or in
+    TMPDIR; those of one API key a quarter of it, or one body."""
+    body_timeout_s: float = Field(600.0, gt=0)
+    """How long a request's body may take to arrive; after 30 s also no slower than 5,000 bytes a
+    second."""
     allow_image_urls: bool = False
     """Whether the gateway fetches pictures that are named by their URL."""
     allow_private_urls: bool = False

@@ -20,9 +20,9 @@ from tests.servers import Server, start_server, user_url
 from tests.workers import celery_worker, host_of
 
 LONGEST_FIRST = (
-    "gpu", "chaos", "failures", "attacks", "e2e", "clients", "smoke", "integration", "unit",
+    "gpu", "chaos", "e2e", "clients", "failures", "attacks", "smoke", "integration", "unit",
 )  # fmt: skip
-SLOW = ("chaos", "failures", "attacks", "e2e", "clients")
+SLOW = ("chaos", "e2e", "clients", "failures", "attacks")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,8 +1,7 @@
 """Gateways for tests that speak HTTP to them: in processes of their own, or in this one."""
 
-import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,16 @@ from pathlib import Path
 import httpx2
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port
 from crossmodal.processes import Child, python_module, wait_until
 from crossmodal.settings import Settings
+from producer.connections import MOST_CONNECTIONS
 from producer.gateway.app import make_app
 from producer.gateway.services import Services
+from producer.protocol import Yielding
 
 START_S = 60.0
 
@@ -65,9 +67,8 @@ def answers(http: httpx2.Client, path: str) -> bool:
 
 @asynccontextmanager
 async def calling(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a gateway in this process, without the threads that feed batches."""
+    """A client of a gateway in this process."""
     services: Services = app.state.services
-    asyncio.get_running_loop().set_default_executor(services._threads)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
         yield http
@@ -77,9 +78,20 @@ async def calling(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
 @contextmanager
 def in_thread(settings: Settings, *, needs_keys: bool) -> Iterator[str]:
     """The URL of a gateway that a thread of this process serves."""
-    port = free_port()
     app = make_app(settings, needs_keys=needs_keys)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
+    with serving(app, app.state.services.hub.stop_streams) as url:
+        yield url
+
+
+@contextmanager
+def serving(
+    app: ASGIApp, stop: Callable[[], None] = lambda: None, most: int = MOST_CONNECTIONS
+) -> Iterator[str]:  # fmt: skip
+    """The URL of an application that a thread of this process serves."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(
+        app, port=port, log_config=None, http=Yielding, limit_concurrency=most
+    ))  # fmt: skip
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -87,6 +99,6 @@ def in_thread(settings: Settings, *, needs_keys: bool) -> Iterator[str]:
         assert server.started
         yield f"http://127.0.0.1:{port}"
     finally:
-        app.state.services.hub.stop_streams()
+        stop()
         server.should_exit = True
         thread.join(START_S)

@@ -1,6 +1,8 @@
 """Files that came over HTTP, for batches to be made of: the record of each, and whose they are."""
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 
 from pydantic import BaseModel, ValidationError
 
@@ -56,6 +58,16 @@ class Files:
             return File.model_validate_json(text)
         except ValidationError as e:
             raise JobNotFound(f"file {file_id} was recorded by another version") from e
+
+    @call
+    def some(self, file_ids: Sequence[str]) -> Steps[list[File]]:
+        """Those of the files that are there."""
+        texts = yield [redis.get(self._key(file_id)) for file_id in file_ids]
+        found = []
+        for text in texts:
+            with suppress(ValidationError):  # by another version
+                found += [File.model_validate_json(text)] if text is not None else []
+        return found
 
     @call
     def of(self, owner: str) -> Steps[list[str]]:

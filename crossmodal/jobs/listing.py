@@ -7,12 +7,12 @@ from pydantic import ValidationError
 from crossmodal.errors import InvalidParams, JobNotFound
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.ledger import JobLedger
-from crossmodal.jobs.names import ended_jobs_key, jobs_key
+from crossmodal.jobs.names import ended_jobs_key, job_key, jobs_key
 from crossmodal.jobs.record import Job, JobState
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 
-MAX_READ = 1_000  # records a page; where few match, a page may have fewer than asked for
+MAX_READ = 200  # records a page; where few match, a page may have fewer than asked for
 
 
 class Page(NamedTuple):
@@ -35,37 +35,40 @@ class Listing:
         cursor: str | None = None, limit: int = 50,
     ) -> Steps[Page]:  # fmt: skip
         """Jobs after a cursor. Raises `InvalidParams` for what is none."""
+        entries = yield from self._entries(owner, cursor)
         found: list[Job] = []
-        read = 0
-        last = cursor
-        while len(found) < limit:
-            entries = yield from self._entries(owner, last, min(limit, MAX_READ))
-            if not entries:
-                return Page(found, None)
-            for job_id, at in entries:
-                last = f"{at:.6f}:{job_id}"
-                job = yield from self._read(job_id, owner)
-                if job and state in (None, job.state) and task in (None, job.task):
-                    found.append(job)
-                    if len(found) == limit:
-                        break
-            read += len(entries)
-            if read >= MAX_READ:
-                break
-        return Page(found, last)
+        for job_id, at in (yield from self._likely(entries, state, task)):
+            job = yield from self._read(job_id, owner)
+            if job and state in (None, job.state) and task in (None, job.task):
+                found.append(job)
+                if len(found) == limit:
+                    return Page(found, _cursor(job_id, at))
+        return Page(found, _cursor(*entries[-1]) if len(entries) == MAX_READ else None)
 
     @call
-    def _entries(
-        self, owner: str, cursor: str | None, max_count: int
+    def _likely(
+        self, entries: list[tuple[str, float]], state: JobState | None, task: Task | None
     ) -> Steps[list[tuple[str, float]]]:
-        """Ids and times older than the cursor's; of one time, those with a smaller id."""
+        """Those that may be asked for, by what little of their records is read at once."""
+        if state is None and task is None:
+            return entries
+        keys = [job_key(self._prefix, job_id) for job_id, _ in entries]
+        replies = yield [redis.hmget(key, "state", "task", "expires_at") for key in keys]
+        return [
+            entry for entry, fields in zip(entries, replies, strict=True)
+            if _may_be(state, task, *fields)
+        ]  # fmt: skip
+
+    @call
+    def _entries(self, owner: str, cursor: str | None) -> Steps[list[tuple[str, float]]]:
+        """Some ids and times older than the cursor's; of one time, those with a smaller id."""
         key = jobs_key(self._prefix, owner)
         if cursor is None:
-            return list((yield redis.zrevrange(key, 0, max_count - 1, withscores=True)))
+            return list((yield redis.zrevrange(key, 0, MAX_READ - 1, withscores=True)))
         at, job_id = _parse(cursor)
-        found = yield redis.zrevrangebyscore(key, at, "-inf", 0, max_count + 1, withscores=True)
+        found = yield redis.zrevrangebyscore(key, at, "-inf", 0, MAX_READ + 1, withscores=True)
         after = [(i, when) for i, when in found if (when, i) < (at, job_id)]
-        return after[:max_count]
+        return after[:MAX_READ]
 
     @call
     def _read(self, job_id: str, owner: str) -> Steps[Job | None]:
@@ -77,6 +80,22 @@ class Listing:
             keys = (jobs_key, ended_jobs_key)
             yield [redis.zrem(key(self._prefix, owner), job_id) for key in keys]
             return None
+
+
+def _may_be(
+    state: JobState | None, task: Task | None, is_state: str | None, is_task: str | None,
+    expires_at: str | None,
+) -> bool:  # fmt: skip
+    """Whether a job may be asked for. One that waits may have expired; one without a record is to
+    be found missing."""
+    if is_state is None:
+        return True
+    may_expire = is_state == JobState.QUEUED and expires_at is not None
+    return task in (None, is_task) and (state in (None, is_state) or may_expire)
+
+
+def _cursor(job_id: str, at: float) -> str:
+    return f"{at:.6f}:{job_id}"
 
 
 def _parse(cursor: str) -> tuple[float, str]:

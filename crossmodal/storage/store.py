@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -73,13 +73,13 @@ class Storage:
         digest = hashlib.sha256(data).hexdigest()
         return self._put(input_key(digest, owner), data, media_type, digest)
 
-    def put_file(self, key: str, path: Path, media_type: str) -> None:
+    def put_file(self, key: str, file: Path | IO[bytes], media_type: str) -> None:
         """Store a file of any size, whole or not at all."""
         with self._operation("put", key, writing=True):
             if self._folder is not None and self._folder.has_path_for(key):
-                self._folder.write(key, path)
+                self._folder.write(key, file)
             else:
-                obstore.put(self._store, key, path, attributes=self._attributes(media_type))
+                obstore.put(self._store, key, file, attributes=self._attributes(media_type))
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to `end`, or to the blob's end, piece by piece.

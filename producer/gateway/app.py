@@ -17,7 +17,9 @@ from pydantic import BaseModel
 
 from crossmodal import tracing
 from crossmodal.extras import DISTRIBUTION
+from crossmodal.scratch import remove_abandoned
 from crossmodal.settings import Settings
+from producer.bodies import BodyLimits
 from producer.gateway import (
     batches,
     blobs,
@@ -31,8 +33,8 @@ from producer.gateway.a1111 import errors as a1111_errors
 from producer.gateway.a1111 import fields as a1111_fields
 from producer.gateway.a1111 import jobs as a1111_jobs
 from producer.gateway.a1111 import server as a1111_server
+from producer.gateway.caller import owner_of
 from producer.gateway.headers import SecurityHeaders
-from producer.gateway.limits import BodyLimit
 from producer.gateway.metrics import CountRequests
 from producer.gateway.openai import batches as openai_batches
 from producer.gateway.openai import chat, files, images, models
@@ -58,6 +60,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        remove_abandoned("upload")
         await services.start()
         yield
         await services.close()
@@ -80,7 +83,9 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
     _serve_page(app, flower_url)
     _serve_docs(app)
     _complete_schema(app)
-    app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(
+        BodyLimits, settings=settings, owner_of=owner_of, of_files=("/v1/batches", "/v1/files")
+    )
     app.add_middleware(CountRequests)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(OneLength)

@@ -13,6 +13,7 @@ from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Job, JobState, Progress
 from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.registry import kind_of
+from producer.bodies import body_is_done
 from producer.gateway.services import Services
 from producer.gateway.streams import AGAIN_S, patience_s
 from producer.leaving import cancel_left
@@ -22,7 +23,7 @@ PATIENCE_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")  # of Ope
 
 
 async def submit(params: ItemParams, origin: Origin, services: Services, request: Request) -> str:
-    """Submit a job for somebody who waits.
+    """Submit a job for somebody who waits, and whose picture nobody needs to keep any more.
 
     Raises `WaitTooLong` where that one would have gone before it is likely to be started, and
     `QueuePaused` where nobody knows when that is.
@@ -38,6 +39,7 @@ async def submit(params: ItemParams, origin: Origin, services: Services, request
             wait_s - limit_s,
         )
     handle = await services.client.submit(params, origin=origin)
+    body_is_done(request.scope)
     return handle.id
 
 

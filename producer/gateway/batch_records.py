@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from crossmodal.errors import CrossmodalError, JobNotFound
@@ -11,7 +12,7 @@ from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, Source, input_of
 from crossmodal.jobs.names import new_job_id
 from producer.gateway.intake import Line, check_lines
 from producer.gateway.ownership import is_visible, may_see, missing
-from producer.gateway.services import Services
+from producer.gateway.services import Services, Turns
 from producer.gateway.shapes import batch_counts
 from producer.jsonl import BatchFile
 
@@ -32,14 +33,12 @@ async def batch_of(batch_id: str, key: ApiKey, services: Services) -> HttpBatch:
 def keep(
     path: Path, key: ApiKey, services: Services, translated: Callable[[Line], Line],
     source: Source | None = None,
-) -> HttpBatch:  # fmt: skip
+) -> Turns[HttpBatch]:  # fmt: skip
     """Store the file, then have it run: so an accepted batch has all that it needs."""
     batch_id = new_job_id()
     checked = path.with_name("checked.jsonl")
-    is_mixed = check_lines(
-        path, checked, lambda k: is_visible(k, key.id, services.sync), key.id,
-        translated,
-    )  # fmt: skip
+    may_name = cache(lambda k: is_visible(k, key.id, services.sync))
+    is_mixed = yield from check_lines(path, checked, may_name, key.id, translated)
     most = services.settings.max_image_bytes
     file = BatchFile(checked, None, batch_id, most, services.sync.models, is_ours=False)
     record = HttpBatch(

@@ -77,7 +77,7 @@ async def create(
         async with await anyio.open_file(path, "wb") as file:
             async for chunk in request.stream():
                 await file.write(chunk)
-        record = await services.call_long(keep, path, key, services, translator(services))
+        record = await services.in_turns(keep(path, key, services, translator(services)))
     response.headers["Location"] = urls.batch(record.id)
     return _view(record, NOTHING, urls)  # it is kept: no error may have it sent again
 

@@ -13,7 +13,7 @@ from crossmodal.jobs.names import PREVIEWS, input_key
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.images import FORMATS
 from crossmodal.vision.media import media_type
-from producer.gateway.body import parse_json
+from producer.gateway.body import parse_json, whole
 from producer.gateway.caller import Caller, UrlsOf
 from producer.gateway.ownership import size_of
 from producer.gateway.problems import RangeNotSatisfiable, described, documented
@@ -85,7 +85,7 @@ async def _preview(key: str, services: Services) -> Response:
 )  # fmt: skip
 async def upload(request: Request, key: Caller, services: ServicesOf, urls: UrlsOf) -> Any:
     """Store a picture for jobs to name; from its digest, as JSON, a URL to PUT it to."""
-    body = await request.body()
+    body = await whole(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         return await services.call_store(_signed, body, key.id, services)

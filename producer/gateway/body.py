@@ -1,12 +1,12 @@
 """The body of a submission: JSON, or a form with a file, read no further than is allowed."""
 
-import asyncio
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from anyio import to_thread
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
@@ -78,11 +78,16 @@ async def read_request(request: Request, settings: Settings) -> JobRequest:
     if media_type == "multipart/form-data":
         return await _read_form(request, settings)
     if media_type == "application/json" or media_type.endswith("+json"):
-        body = await request.body()
-        return await asyncio.to_thread(lambda: _checked(parse_json(body)))
+        body = await whole(request)
+        return await to_thread.run_sync(lambda: _checked(parse_json(body)))
     raise UnsupportedMediaType(
         f"the body is {media_type[:80]!r}: send application/json or multipart/form-data"
     )
+
+
+async def whole(request: Request) -> bytes:
+    """The body, which the request does not keep: nobody needs it while a job is waited for."""
+    return b"".join([part async for part in request.stream()])
 
 
 def parse_json(body: bytes) -> Any:
@@ -100,8 +105,8 @@ async def read_json(request: Request, model: type[R]) -> R:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise UnsupportedMediaType(f"the body is {media_type[:80]!r}: send application/json")
-    body = await request.body()
-    value = await asyncio.to_thread(parse_json, body)
+    body = await whole(request)
+    value = await to_thread.run_sync(parse_json, body)
     if not isinstance(value, dict):
         raise InvalidParams("the body is not an object")
     return built(model, value)

@@ -1,5 +1,6 @@
 """Who calls, and whether they may."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from fastapi.security import (
     HTTPBearer,
 )
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from crossmodal.addresses import LOOPBACK
 from crossmodal.errors import Forbidden, Unauthorized
@@ -37,6 +39,7 @@ basic = Passwords(
     scheme_name="HTTPBasic", auto_error=False,
     description="An API key as the password of any user.",
 )  # fmt: skip
+OWNER = "crossmodal.owner"  # in a scope: whose the request is, once that is known
 BASIC = "/sdapi/"  # what routes begin with whose clients know no other way
 
 
@@ -44,6 +47,21 @@ async def caller(
     request: Request,
     services: ServicesOf,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+) -> AsyncIterator[ApiKey]:
+    """Whose a request is; it counts as open until it has been answered."""
+    key = await _key_of(request, services, credentials)
+    request.scope[OWNER] = key.id
+    with services.connections.one(key.id):
+        yield key
+
+
+def owner_of(scope: Scope) -> str:
+    """Whose a request is, as far as `caller` has found it."""
+    return str(scope.get(OWNER, ""))
+
+
+async def _key_of(
+    request: Request, services: Services, credentials: HTTPAuthorizationCredentials | None
 ) -> ApiKey:
     """The API key of a request, its call counted; `ANYBODY` where none is asked for."""
     if not services.needs_keys:

@@ -11,9 +11,10 @@ from crossmodal import logs, tracing
 from crossmodal.console import errors_to_exit_status
 from crossmodal.settings import load_settings
 from producer.callers import needs_keys
+from producer.connections import MOST_CONNECTIONS
 from producer.gateway.app import make_app
+from producer.protocol import Yielding
 
-MOST_CONNECTIONS = 5_000
 STOP_S = 10  # for requests that are being answered
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def gateway(
         asks = needs_keys(settings, address, keys)
         app = make_app(settings, needs_keys=asks, flower_url=flower)
         config = uvicorn.Config(
-            app, host=address, port=port, log_config=None, access_log=False, http="h11",
+            app, host=address, port=port, log_config=None, access_log=False, http=Yielding,
             limit_concurrency=MOST_CONNECTIONS,
             timeout_graceful_shutdown=STOP_S, server_header=False,
         )  # fmt: skip

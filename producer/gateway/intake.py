@@ -4,7 +4,8 @@ When a batch is taken up again its lines must say the same, or its messages woul
 """
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,19 @@ from producer.gateway.ownership import missing
 from producer.jsonl import REFUSED, parsed, task_of
 
 MOST_LINES = 100_000
+TURN_S = 0.2  # how long other files wait for a turn of this one
 Line = dict[str, Any]
 
 
 def check_lines(
     source: Path, target: Path, may_name: Callable[[str], bool], caller: str,
     translated: Callable[[Line], Line] = lambda line: line,
-) -> bool:  # fmt: skip
+) -> Generator[None, None, bool]:  # fmt: skip
     """Copy a file; in the copy, a line that may not be run says so.
 
-    Such is one with a picture that may not be named, and one that cannot be `translated`. Returns
-    whether the file mixes kinds. Raises `InvalidParams` for one with too many lines, before any of
-    them is looked at.
+    Such is one with a picture that may not be named, and one that cannot be `translated`. Yields
+    when it is the turn of other files. Returns whether this one mixes kinds. Raises
+    `InvalidParams` for one with too many lines, before any of them is looked at.
     """
     with source.open("rb") as lines:
         count = sum(1 for _ in lines)
@@ -36,8 +38,12 @@ def check_lines(
             f"the file has {count} lines, {MOST_LINES} are allowed: make several of it"
         )
     tasks: set[Task] = set()
+    turn_ends = time.monotonic() + TURN_S
     with source.open("rb") as lines, target.open("wb") as checked:
         for line in lines:
+            if time.monotonic() > turn_ends:
+                yield
+                turn_ends = time.monotonic() + TURN_S
             given = _request(line)
             try:
                 request = translated(given)

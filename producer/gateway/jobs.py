@@ -76,8 +76,7 @@ async def submit(
         job = await services.client.record(job_id)
         if wait_s and not job.state.is_terminal and services.connections.has_room(key.id):
             response.headers["Preference-Applied"] = f"wait={wait_s:g}"
-            with services.connections.one(key.id):
-                job = await ended(job, services, wait_s, request)
+            job = await ended(job, services, wait_s, request)
         return await _accepted(job, response, services, urls, waited=bool(wait_s))
     except BrokerUnavailable:  # the job is kept all the same, and must not be sent twice
         response.headers["Location"] = urls.job(job_id)

@@ -21,6 +21,8 @@ from starlette.requests import ClientDisconnect
 from crossmodal import invalid
 from crossmodal.errors import (
     BlobNotFound,
+    BodyTooLarge,
+    BodyTooSlow,
     BrokerUnavailable,
     CrossmodalError,
     DeadLetterNotFound,
@@ -37,6 +39,7 @@ from crossmodal.errors import (
     ModelBroken,
     ModelNotFound,
     NotSupported,
+    Overloaded,
     QueueFull,
     QueueNotFound,
     RateLimited,
@@ -49,6 +52,7 @@ from crossmodal.errors import (
     is_callers_fault,
 )
 from producer.gateway.headers import secure
+from producer.overload import KINDS, overload
 from producer.told import is_outage, told_error
 
 log = logging.getLogger(__name__)
@@ -61,7 +65,8 @@ RETRY_S = 5  # where nothing says when to come back
 STATUSES: dict[type[CrossmodalError], int] = {  # of a class and of those below it, the nearest
     Unauthorized: 401, Forbidden: 403, JobNotFound: 404, DeadLetterNotFound: 404,
     DeliveryNotFound: 404, BlobNotFound: 404, WrongState: 409, ResultTimeout: 409, JobFailed: 409,
-    JobCanceled: 410, JobExpired: 410, ImageTooLarge: 413, InvalidParams: 422, RateLimited: 429,
+    JobCanceled: 410, JobExpired: 410, ImageTooLarge: 413, InvalidParams: 422,
+    BodyTooLarge: 413, BodyTooSlow: 408, Overloaded: 503, RateLimited: 429,
     FetchFailed: 422, TooManyQueued: 429, QueueFull: 503, BrokerUnavailable: 503,
     StorageUnavailable: 503, ModelBroken: 503, WaitTooLong: 429, NotSupported: 501,
     QueueNotFound: 404,
@@ -71,6 +76,7 @@ MEANINGS = {
     401: "An API key is needed, or this one is not known.",
     403: "The API key, or the page that asks, may not do this.",
     404: "There is nothing of this name that the API key may see.",
+    408: "The body did not arrive in time.",
     409: "It cannot be done in the state that the job is in.",
     410: "The job was canceled, or has expired.",
     413: "The body or the picture is larger than allowed.",
@@ -80,7 +86,8 @@ MEANINGS = {
     429: "Too many calls, waiting jobs or open streams of this key; `Retry-After` says when to "
     "come back.",
     501: "An interface that others speak has this; here nothing does it.",
-    503: "Redis, the object store or the queue takes nothing now; `Retry-After` says when to try.",
+    503: "Redis, the object store, the queue or the gateway takes nothing now; `Retry-After` says "
+    "when to try.",
 }
 CODES = {400: "bad_request", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed"}
 
@@ -100,13 +107,6 @@ class BadRequest(CrossmodalError):
     """The request's body or a header cannot be read."""
 
     code = "bad_request"
-    caused_by_request = True
-
-
-class BodyTooLarge(CrossmodalError):
-    """The request's body is longer than allowed; it was not read to its end."""
-
-    code = "body_too_large"
     caused_by_request = True
 
 
@@ -136,6 +136,7 @@ EXAMPLES = (
     WrongState("job 01a20026-8c96-7bba-8e3c-5db14a5fec48 has not ended: it is running"),
     JobCanceled("job 01a20026-8c96-7bba-8e3c-5db14a5fec48 was canceled"),
     BodyTooLarge("the body has 40000000 bytes or more, 28027221 are allowed: send less"),
+    BodyTooSlow("40000 bytes of the body came in 34 s, which is too slow: send it faster"),
     UnsupportedMediaType("the body is 'text/xml': send application/json or multipart/form-data"),
     RangeNotSatisfiable("bytes=5000- lies outside the 3012 bytes of the blob"),
     InvalidPrompt("the prompt has 1204 characters, 1000 are allowed: shorten it"),
@@ -145,7 +146,6 @@ EXAMPLES = (
 )
 STATUSES |= {
     BadRequest: 400,
-    BodyTooLarge: 413,
     UnsupportedMediaType: 415,
     RangeNotSatisfiable: 416,
 }
@@ -191,6 +191,8 @@ def fault_of(error: CrossmodalError) -> Fault:
     headers = {}
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="crossmodal"'
+    if status == HTTPStatus.REQUEST_TIMEOUT:
+        headers["Connection"] = "close"
     if status in (429, 503) or isinstance(error, ResultTimeout):
         wait_s = error.retry_after_s if isinstance(error, QueueFull) else RETRY_S
         headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
@@ -226,6 +228,16 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
     @app.exception_handler(CrossmodalError)
     async def ours(request: Request, error: CrossmodalError) -> Response:
         return answer(request, fault_of(error))
+
+    async def short(request: Request, error: Exception) -> Response:
+        found = overload(error)
+        if found is None:
+            raise error
+        log.warning("overloaded: %r", error)
+        return answer(request, fault_of(found))
+
+    for kind in KINDS:
+        app.add_exception_handler(kind, short)
 
     @app.exception_handler(RequestValidationError)
     async def unread(request: Request, error: RequestValidationError) -> Response:
@@ -272,13 +284,14 @@ def linked(parameter: str, paths: dict[str, str]) -> dict[str, Any]:
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Statuses for a route's documentation."""
+    """Statuses for a route's documentation; what has a body may send it too slowly."""
+    slow = (408,) if 413 in statuses else ()
     return {
         status: {"description": MEANINGS[status], "content": {MEDIA_TYPE: {
             "schema": {"$ref": "#/components/schemas/Problem"},
             "example": _example(status),
         }}}
-        for status in (*statuses, 400, 401, 403, 422, 429, 503)
+        for status in (*statuses, *slow, 400, 401, 403, 422, 429, 503)
     }  # fmt: skip
 
 

@@ -1,12 +1,10 @@
 """What the routes share: client, hub of events, records of batches; one set an application."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import partial
 from typing import Annotated, Any, ParamSpec, TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 
 from crossmodal.errors import UrlRefused
@@ -21,15 +19,15 @@ from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
 from producer.client import Client
-from producer.gateway.connections import Connections
+from producer.connections import Connections
 from producer.gateway.hub import Hub
 from producer.gateway.readiness import Readiness
 
 P = ParamSpec("P")
 T = TypeVar("T")
-THREADS = 8  # for what computes for a moment, such as a body of JSON
 STORE_THREADS = 32  # for calls to the store, which may hang for as long as its timeout
 LONG_THREADS = 4  # for what may take seconds of a core
+Turns = Generator[None, None, T]
 
 
 class GatewayClient(AsyncClient):
@@ -55,9 +53,8 @@ class Services:
         self.has_background = False  # as `readiness` has found it
         self.connections = Connections()
         self.readiness = Readiness(self._check)
-        self._threads = ThreadPoolExecutor(THREADS, "gateway")
-        self._store_threads = ThreadPoolExecutor(STORE_THREADS, "store")
-        self._long_threads = ThreadPoolExecutor(LONG_THREADS, "long")
+        self._store_threads = CapacityLimiter(STORE_THREADS)
+        self._long_threads = CapacityLimiter(LONG_THREADS)
 
     @property
     def sync(self) -> Client:
@@ -70,11 +67,18 @@ class Services:
 
     async def call_store(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A blocking call to the object store, in a thread that no call to Redis waits for."""
-        return await _run(self._store_threads, partial(function, *args, **kwargs))
+        run = partial(function, *args, **kwargs)
+        return await to_thread.run_sync(run, limiter=self._store_threads)
 
-    async def call_long(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A call that computes for long, in one of few threads, for which nothing else waits."""
-        return await _run(self._long_threads, partial(function, *args, **kwargs))
+    async def in_turns(self, work: Turns[T]) -> T:
+        """What long work comes to, in one of few threads, for which nothing else waits.
+
+        At each `yield` it is the turn of others.
+        """
+        while True:
+            ended = await to_thread.run_sync(_turn, work, limiter=self._long_threads)
+            if ended is not None:
+                return ended[0]
 
     async def pieces(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
         """What a blob's stream has, each piece read by `call_store`."""
@@ -90,14 +94,11 @@ class Services:
             )
 
     async def start(self) -> None:
-        asyncio.get_running_loop().set_default_executor(self._threads)
         self.hub.start()
 
     async def close(self) -> None:
         await self.hub.close()
         await self.client.close()
-        for threads in (self._store_threads, self._long_threads):
-            threads.shutdown(wait=False, cancel_futures=True)
 
     async def _check(self) -> None:
         workers = await self.ask(Workers(self.settings).recent())
@@ -108,9 +109,13 @@ class Services:
         self.sync.storage.head("checks/ready")
 
 
-async def _run(threads: ThreadPoolExecutor, function: Callable[[], T]) -> T:
-    run = partial(copy_context().run, function)
-    return await asyncio.get_running_loop().run_in_executor(threads, run)
+def _turn(work: Turns[T]) -> tuple[T] | None:
+    """What work has come to, once it is done."""
+    try:
+        next(work)
+    except StopIteration as e:
+        return (e.value,)
+    return None
 
 
 async def services(request: Request) -> Services:

@@ -49,16 +49,15 @@ async def after(
     return float(last_event_id or 0.0)
 
 
-async def counted(key: Caller, services: ServicesOf) -> AsyncIterator[None]:
-    """Count a stream until it has ended. Raises `RateLimited`."""
-    with services.connections.one(key.id):
-        yield
+async def lasting(key: Caller, services: ServicesOf) -> None:
+    """What a request depends on that lasts, such as a stream. Raises `RateLimited`."""
+    services.connections.check_room(key.id)
 
 
 @router.get(
     "/v1/jobs/{job_id}/events", response_class=EventSourceResponse, responses=documented(404) | {
         204: {"description": "`Last-Event-ID` is that of the `end`: there is nothing more."},
-    }, dependencies=[Depends(counted)],
+    }, dependencies=[Depends(lasting)],
 )  # fmt: skip
 async def of_job(
     job: OwnJob, services: ServicesOf, urls: UrlsOf, seen: Annotated[float, Depends(after)]
@@ -100,7 +99,7 @@ async def of_job(
 
 @router.get(
     "/v1/events", response_class=EventSourceResponse, responses=documented(),
-    dependencies=[Depends(counted)],
+    dependencies=[Depends(lasting)],
 )  # fmt: skip
 async def of_all(
     key: Caller, services: ServicesOf, urls: UrlsOf, shown: Annotated[QueuesView, Depends(queues)]

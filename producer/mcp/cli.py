@@ -19,12 +19,13 @@ from crossmodal.console import errors_to_exit_status
 from crossmodal.errors import InvalidSetting
 from crossmodal.settings import Settings, load_settings
 from producer.callers import needs_keys
+from producer.connections import MOST_CONNECTIONS
 from producer.mcp.desk import AgentsClient, Desk
 from producer.mcp.http import Keys, anybody, make_app
 from producer.mcp.server import make_server
+from producer.protocol import Yielding
 
 PATIENCE_S = 45.0  # clients of the official SDKs give up after 60, and then the job is canceled
-MAX_CONNECTIONS = 5_000
 STOP_S = 10  # for calls that are being answered
 HOST = "127.0.0.1"
 PORT = 8001
@@ -132,8 +133,8 @@ def _serve_http(
     server = make_server(desk, anybody if found is None else found.of, is_public=True)
     app = make_app(server, settings, found, [host, *names])
     running = _Server(desk, uvicorn.Config(
-        app, host=host, port=port, log_config=None, access_log=False, http="h11",
-        limit_concurrency=MAX_CONNECTIONS,
+        app, host=host, port=port, log_config=None, access_log=False, http=Yielding,
+        limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=STOP_S, server_header=False,
     ))  # fmt: skip
     running.run()

@@ -8,20 +8,30 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crossmodal.addresses import LOOPBACK
-from crossmodal.errors import CrossmodalError, Unauthorized
+from crossmodal.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    CrossmodalError,
+    RateLimited,
+    Unauthorized,
+)
 from crossmodal.jobs.access import ANYBODY, ApiKey, ApiKeys
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
+from producer.bodies import BodyLimits, largest_body
+from producer.connections import Connections
 from producer.lengths import OneLength
 from producer.mcp.server import Context
+from producer.overload import KINDS, overload
 from producer.told import told_error
 
 PATH = "/mcp"
-OVERHEAD = 65_536  # bytes of a body beside its picture
+STATUSES = {BodyTooLarge: 413, BodyTooSlow: 408, RateLimited: 429}  # all else: 503
 
 
 class KeyToken(AccessToken):
@@ -47,11 +57,23 @@ class Keys:
 
     async def of(self, context: Context) -> ApiKey:
         """The key of a call, which is counted. Raises `Unauthorized` or `RateLimited`."""
-        user = context.request.scope.get("user") if context.request is not None else None
-        if not isinstance(user, AuthenticatedUser) or not isinstance(user.access_token, KeyToken):
+        key = None if context.request is None else _key_of(context.request.scope)
+        if key is None:
             raise Unauthorized("an API key is needed: send the header Authorization: Bearer cm_…")
-        await self._client.run(self._keys.throttle(user.access_token.key))
-        return user.access_token.key
+        await self._client.run(self._keys.throttle(key))
+        return key
+
+
+def _key_of(scope: Scope) -> ApiKey | None:
+    """The key of a request, once the SDK has found it."""
+    user = scope.get("user")
+    token = user.access_token if isinstance(user, AuthenticatedUser) else None
+    return token.key if isinstance(token, KeyToken) else None
+
+
+def _owner_of(scope: Scope) -> str:
+    key = _key_of(scope)
+    return "" if key is None else key.id
 
 
 async def anybody(_: Context) -> ApiKey:
@@ -66,12 +88,15 @@ def make_app(
     auth = AuthSettings(issuer_url="http://localhost", resource_server_url=None)  # type: ignore[arg-type]
     app = server.streamable_http_app(
         streamable_http_path=PATH,
-        max_request_body_size=settings.max_image_bytes * 4 // 3 + OVERHEAD,
+        max_request_body_size=largest_body(settings),
         transport_security=_only_to(names, settings),
         auth=None if keys is None else auth,
         token_verifier=keys,
     )
     app.add_middleware(Answering)
+    app.user_middleware += [  # behind those that find the key
+        Middleware(OpenRequests), Middleware(BodyLimits, settings=settings, owner_of=_owner_of)
+    ]  # fmt: skip
     app.add_middleware(OneLength)
     return app
 
@@ -86,8 +111,21 @@ def _only_to(names: Sequence[str], settings: Settings) -> TransportSecuritySetti
     )
 
 
+class OpenRequests:
+    """Counts what each key holds open, streams too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._connections = Connections()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._connections.one(_owner_of(scope)):
+            await self._app(scope, receive, send)
+
+
 class Answering:
-    """Answers for what fails before the protocol begins: Redis cannot be asked for keys."""
+    """Answers for what fails before the protocol begins: Redis cannot be asked for keys, or a body
+    does not come as it should."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -95,6 +133,10 @@ class Answering:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
-        except CrossmodalError as e:
+        except (CrossmodalError, *KINDS) as error:
+            e = error if isinstance(error, CrossmodalError) else overload(error)
+            if e is None:
+                raise
             body = {"error": e.code, "error_description": told_error(e)}
-            await JSONResponse(body, 503)(scope, receive, send)
+            status = next((STATUSES[kind] for kind in type(e).__mro__ if kind in STATUSES), 503)
+            await JSONResponse(body, status)(scope, receive, send)

@@ -10,8 +10,7 @@ import pytest
 
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
-from producer import Client
-from producer.gateway import connections
+from producer import Client, connections
 from producer.gateway.streams import patience_s
 from tests.gateway import in_thread
 from tests.integration.test_gateway import events

@@ -41,7 +41,7 @@ from tests.waiting import until
 from tests.workers import environment
 from worker.background import batches as batch_runner
 from worker.background import run as batch_run
-from worker.background.batches import MAX_OF_OWNER, BatchRunner
+from worker.background.batches import MAX_OF_OWNER, MAX_RUNS, BatchRunner
 from worker.background.run import BatchLeft, BatchRun
 from worker.delivery import Delivery
 
@@ -269,14 +269,14 @@ def test_a_batch_waits_while_the_disk_is_full(
 ) -> None:
     tries = []
 
-    class FullAtFirst(tempfile.TemporaryDirectory[str]):
-        def __init__(self, **options: Any) -> None:
-            tries.append(1)
-            if len(tries) < 3:
-                raise OSError(errno.ENOSPC, "No space left on device", "/tmp/secret")
-            super().__init__(**options)
+    def full_at_first(**options: Any) -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device", "/tmp/secret")
+        return str(made(**options))
 
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", FullAtFirst)
+    made = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", full_at_first)
     batch_id = records.open(client)
     with running_batches(client):
         batch = records.ended(batch_id)
@@ -304,6 +304,15 @@ def test_an_owners_batches_leave_room_for_those_of_others(client: Client, record
         assert records.ended(other).failed == 1
         sent_of = [sent(client, i) for i, owner in records.unfinished().items()]
         assert sum(sent_of) <= MAX_OF_OWNER
+
+
+def test_no_owner_waits_for_the_batches_of_many_others(client: Client, records: Records) -> None:
+    for number in range(MAX_RUNS + 1):
+        for _ in range(MAX_OF_OWNER):
+            records.open(client, PROMPT, f"greedy {number}")
+    other = records.open(client, BROKEN, "other")
+    with running_batches(client):
+        assert records.ended(other).failed == 1
 
 
 def test_a_batch_whose_record_is_gone_leaves_room_for_another(

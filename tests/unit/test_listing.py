@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from crossmodal.jobs.listing import Listing
+from crossmodal.jobs.calls import Call
+from crossmodal.jobs.listing import MAX_READ, Listing
 from crossmodal.jobs.names import ended_jobs_key, jobs_key, new_job_id
 from crossmodal.jobs.origin import Origin
+from crossmodal.jobs.record import Job, JobState
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from tests.ledgers import Ledger
@@ -92,3 +94,47 @@ def test_what_was_deleted_is_on_no_list(settings: Settings, ledger: Ledger, admi
     ledger.remove(job_id)
     prefix = settings.key_prefix
     assert not admin.exists(jobs_key(prefix, "somebody"), ended_jobs_key(prefix, "somebody"))
+
+
+@pytest.fixture
+def spy(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the jobs whose whole records are read."""
+    seen: list[str] = []
+    get = ledger.calls.get
+
+    def noted(job_id: str) -> Call[Job]:
+        seen.append(job_id)
+        return get(job_id)
+
+    monkeypatch.setattr(ledger.calls, "get", noted)
+    return seen
+
+
+def test_a_page_reads_the_records_of_few_that_are_not_asked_for(
+    settings: Settings, ledger: Ledger, spy: list[str]
+) -> None:
+    wanted = submit(ledger, "")
+    ledger.cancel(wanted)
+    for _ in range(MAX_READ + 10):
+        submit(ledger, "")
+    listing = Listing(settings, ledger.calls)
+    first = ledger.runner.run(listing.page("", state=JobState.CANCELED))
+    assert (first.jobs, spy) == ([], [])
+    last = ledger.runner.run(
+        listing.page("", state=JobState.CANCELED, cursor=first.next_cursor, limit=1)
+    )
+    assert [job.id for job in last.jobs] == spy == [wanted]
+
+
+@pytest.mark.parametrize("task", [None, Task("txt2img")])
+def test_a_job_whose_time_is_up_is_found_among_the_expired(
+    settings: Settings, ledger: Ledger, task: Task | None
+) -> None:
+    job_id, _ = ledger.submit(new_job_id(), Task("txt2img"), "{}", "", expires_in_s=0.01)
+    listing = Listing(settings, ledger.calls)
+
+    def found() -> bool:
+        page = ledger.runner.run(listing.page("", state=JobState.EXPIRED, task=task))
+        return [job.id for job in page.jobs] == [job_id]
+
+    until(found, 20, "its end")

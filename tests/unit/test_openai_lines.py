@@ -86,7 +86,7 @@ def test_a_line_that_is_refused_is_still_of_its_kind() -> None:
 def test_a_file_of_wrong_lines_alone_is_a_file(tmp_path: Path) -> None:
     source, checked = tmp_path / "given.jsonl", tmp_path / "checked.jsonl"
     source.write_text(json.dumps(line(PICTURES, prompt="a", n=0)))
-    check_lines(source, checked, lambda _: True, "", lambda one: ours_or_refused(one, KNOWN))
+    list(check_lines(source, checked, lambda _: True, "", lambda one: ours_or_refused(one, KNOWN)))
     file = BatchFile(checked, None, "b", 1, lambda: KNOWN, is_ours=False)
     [failed] = file.items()
     assert (file.task, file.total) == ("txt2img", 1)

@@ -18,6 +18,7 @@ POLL_S = 1.0
 RETRY_S, RETRY_MAX_S = 2.0, 60.0  # until a batch is tried again, longer each time
 UNREAD_S = 60.0  # ... whose record another version has written
 MAX_RUNS, MAX_OF_OWNER = 8, 2  # batches that run here at once, and those of one owner
+MAX_FIRST = 32  # ... where each is the only one of its owner: nobody waits for another's to end
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class BatchRunner:
         self._client = client
         self._batches = HttpBatches(settings)
         self._me = new_job_id()
-        self._threads = ThreadPoolExecutor(MAX_RUNS, "batch")
+        self._threads = ThreadPoolExecutor(MAX_FIRST, "batch")
         self._runs: dict[str, BatchRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._canceled: set[str] = set()
@@ -82,9 +83,10 @@ class BatchRunner:
             self._tries.pop(ended, None)
         busy = Counter(unfinished[i] for i in self._tasks if i in unfinished)
         for batch_id, owner in unfinished.items():
-            if len(self._tasks) >= MAX_RUNS:
-                return
-            if busy[owner] >= MAX_OF_OWNER or not self._may_begin(batch_id):
+            room = MAX_RUNS if busy[owner] else MAX_FIRST
+            if busy[owner] >= MAX_OF_OWNER or len(self._tasks) >= room:
+                continue
+            if not self._may_begin(batch_id):
                 continue
             if await self._runner.run(self._batches.lease(batch_id, self._me)):
                 busy[owner] += 1

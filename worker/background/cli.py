@@ -11,6 +11,7 @@ from crossmodal import logs, tracing
 from crossmodal.console import FAILED, errors_to_exit_status
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.jobs.server import check_server
+from crossmodal.scratch import remove_abandoned
 from crossmodal.settings import Settings, load_settings
 from producer.client import Client
 from worker.background.batches import BatchRunner
@@ -43,6 +44,7 @@ async def serve(settings: Settings, concurrency: int, ready_file: Path | None = 
 
     Batches are left as they are: the next process goes on with them. A second signal ends at once.
     """
+    remove_abandoned("batch")
     runner = AsyncRunner(settings, what="background")
     with Presence(settings, runner, ready_file) as presence, Client(settings) as client:
         stopping = asyncio.Event()

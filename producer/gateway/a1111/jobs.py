@@ -24,12 +24,12 @@ from producer.gateway.openai.models import MODELS_S, schema_of
 from producer.gateway.pictures import SQUARE, base64_of, params_of
 from producer.gateway.requests import REQUESTS, Closed
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.streams import counted
+from producer.gateway.streams import lasting
 from producer.gateway.webhooks import origin_of
 from producer.handle import result_of
 
 BUILT_IN = ("clip", "deepdanbooru")  # the web UI's own captioners
-router = APIRouter(prefix="/sdapi/v1", tags=[TAG], dependencies=[Depends(basic), Depends(counted)])
+router = APIRouter(prefix="/sdapi/v1", tags=[TAG], dependencies=[Depends(basic), Depends(lasting)])
 
 
 class A1111Response(BaseModel):
@@ -57,7 +57,7 @@ class InterrogateResponse(BaseModel):
 
 
 @router.post(
-    "/txt2img", response_model=A1111Response, responses=documented(404, 413, 415, 500),
+    "/txt2img", response_model=A1111Response, responses=documented(404, 408, 413, 415, 500),
     openapi_extra=taking(A1111Request, {"prompt": "a red circle", "seed": 7, "batch_size": 2}),
 )  # fmt: skip
 async def txt2img(
@@ -89,7 +89,7 @@ async def txt2img(
 
 @router.post(
     "/interrogate", response_model=InterrogateResponse,
-    responses=documented(404, 410, 413, 415, 500),
+    responses=documented(404, 408, 410, 413, 415, 500),
     openapi_extra=taking(InterrogateRequest, {"image": SQUARE}),
 )  # fmt: skip
 async def interrogate(
@@ -97,14 +97,22 @@ async def interrogate(
     wanted: Annotated[InterrogateRequest, json_of(InterrogateRequest)],
 ) -> InterrogateResponse:  # fmt: skip
     """Describe a picture. The job ends when the caller's connection does."""
+    params = await _interrogated(wanted, key, services)
+    wanted.image = ""  # it is in the store
+    job = await _ended(params, key, services, urls, request)
+    return InterrogateResponse(caption=result_of(job).captions[0].text)
+
+
+async def _interrogated(
+    wanted: InterrogateRequest, key: ApiKey, services: Services
+) -> ItemParams:  # fmt: skip
+    """The params of the job, its picture stored. Raises what is wrong with either."""
     way = "url" if wanted.image.lower().startswith(("http://", "https://")) else "data"
     body: dict[str, Any] = {"task": IMG2TXT.name, "image": {way: wanted.image}}
     known = await services.client.models(max_age_s=MODELS_S)
     if wanted.model not in BUILT_IN or known.serves(IMG2TXT, wanted.model):
         body["model"] = known.named(IMG2TXT, wanted.model).name
-    params = await params_of(built(REQUESTS[IMG2TXT.name], body), key, services)
-    job = await _ended(params, key, services, urls, request)
-    return InterrogateResponse(caption=result_of(job).captions[0].text)
+    return await params_of(built(REQUESTS[IMG2TXT.name], body), key, services)
 
 
 async def _ended(

@@ -17,7 +17,7 @@ from producer.gateway.openai.errors import TAG, documented
 from producer.gateway.openai.files import ERRORS, OUTPUT, file_of, outputs, page
 from producer.gateway.openai.lines import KINDS, translator
 from producer.gateway.requests import Closed
-from producer.gateway.services import Services, ServicesOf
+from producer.gateway.services import Services, ServicesOf, Turns
 
 PREFIX = "batch_"
 
@@ -88,7 +88,7 @@ async def create(wanted: BatchRequest, key: ApiKey, services: Services) -> OpenA
     await services.ask(services.batches.check_room(key.id))
     file = await file_of(wanted.input_file_id, key.id, services)
     source = Source(file=wanted.input_file_id, endpoint=wanted.endpoint, metadata=wanted.metadata)
-    record = await services.call_long(_kept, bytes_of_file(file.id), key, services, source)
+    record = await services.in_turns(_kept(bytes_of_file(file.id), key, services, source))
     return await view(record, services)
 
 
@@ -109,7 +109,7 @@ async def list_batches(
     return BatchPage(data=data, first_id=first, last_id=last, has_more=more)
 
 
-def _kept(stored: str, key: ApiKey, services: Services, source: Source) -> HttpBatch:
+def _kept(stored: str, key: ApiKey, services: Services, source: Source) -> Turns[HttpBatch]:
     storage = services.sync.storage
     found = storage.head(stored)
     if found is None:
@@ -118,7 +118,7 @@ def _kept(stored: str, key: ApiKey, services: Services, source: Source) -> HttpB
         path = folder / "input.jsonl"
         with path.open("wb") as file:
             file.writelines(storage.stream(stored, 0, found.size))
-        return keep(path, key, services, translator(services), source)
+        return (yield from keep(path, key, services, translator(services), source))
 
 
 async def view(record: HttpBatch, services: Services) -> OpenAiBatch:

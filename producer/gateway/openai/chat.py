@@ -12,7 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
 from crossmodal.errors import CrossmodalError, InvalidParams
+from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.record import Job
+from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.img2txt import IMG2TXT
 from crossmodal.kinds.schema import Schema, properties_of
 from crossmodal.unknown import check_fields
@@ -146,19 +148,25 @@ async def complete(
     wanted: Annotated[ChatRequest, json_of(ChatRequest)],
 ) -> Any:  # fmt: skip
     """Describe the picture of a message. The job ends when the caller's connection does."""
-    known = await services.client.models(max_age_s=MODELS_S)
-    model = model_named(wanted.model, IMG2TXT, known)
-    fields = translated(wanted, schema_of(model, IMG2TXT, known))
-    body = {"task": IMG2TXT.name, **fields} | ({} if model is None else {"model": model})
-    with named_as(OURS, wanted.model_extra or ()):
-        asked = built(REQUESTS[IMG2TXT.name], body)
-        params = await params_of(asked, key, services, ChatRequest.model_fields)
+    params = await _params_of(wanted, key, services)
+    wanted.messages.clear()  # their picture is in the store
     job_id = await attached.submit(params, origin_of(key, urls, None, ()), services, request)
     if wanted.stream:
         with_usage = bool((wanted.stream_options or {}).get("include_usage"))
         events = _events(job_id, services, with_usage=with_usage)
         return StreamingResponse(events, media_type="text/event-stream")
     return _answer(await attached.ended(job_id, services, request))
+
+
+async def _params_of(wanted: ChatRequest, key: ApiKey, services: Services) -> ItemParams:
+    """The params of the job, its picture stored. Raises what is wrong with either."""
+    known = await services.client.models(max_age_s=MODELS_S)
+    model = model_named(wanted.model, IMG2TXT, known)
+    fields = translated(wanted, schema_of(model, IMG2TXT, known))
+    body = {"task": IMG2TXT.name, **fields} | ({} if model is None else {"model": model})
+    with named_as(OURS, wanted.model_extra or ()):
+        asked = built(REQUESTS[IMG2TXT.name], body)
+        return await params_of(asked, key, services, ChatRequest.model_fields)
 
 
 def translated(wanted: ChatRequest, schema: Schema | None) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {"description": described[status], "model": Error,
                  "content": {"application/json": {"example": EXAMPLE}}}
-        for status in (*statuses, 400, 401, 403, 404, 413, 415, 429, 500, 503)
+        for status in (*statuses, 400, 401, 403, 404, 408, 413, 415, 429, 500, 503)
     }  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 The output of a batch, and its errors, are files that are made of its results as they are read.
 """
 
-import shutil
 import time
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -18,7 +17,6 @@ from crossmodal.errors import InvalidParams, JobNotFound, NotSupported
 from crossmodal.jobs.files import File, bytes_of_file
 from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, output_of
 from crossmodal.jobs.names import new_job_id
-from crossmodal.scratch import scratch_folder
 from crossmodal.storage import Storage
 from crossmodal.unknown import check_fields
 from producer.gateway.batch_records import batch_of
@@ -33,6 +31,7 @@ PREFIX = "file-"
 OUTPUT, ERRORS = "-output", "-errors"
 PURPOSE = "batch"
 MAX_PAGE = 10_000
+MAX_READ = 1_000  # records a page, however many are asked for: `has_more` says so
 
 router = APIRouter(prefix="/v1/files", tags=[TAG])
 
@@ -102,7 +101,8 @@ async def upload(request: Request, key: Caller, services: ServicesOf) -> FileVie
             id=new_job_id(), owner=key.id, name=(sent.filename or "file.jsonl")[:255],
             size=sent.size or 0, created_at=time.time(),
         )  # fmt: skip
-        await services.call_long(_store, services.sync.storage, file, sent)
+        put = services.sync.storage.put_file
+        await services.call_store(put, bytes_of_file(file.id), sent.file, MEDIA_TYPE)
     await services.ask(services.files.keep(file))
     return _view(file, services)
 
@@ -129,13 +129,9 @@ async def list_files(
     """The caller's files; the outputs of batches are named by these."""
     ids = await services.ask(services.files.of(key.id)) if query.purpose in (None, PURPOSE) else []
     ascending, after = query.order == "asc", (query.after or "").removeprefix(PREFIX)
-    names, more = page(ids[::-1] if ascending else ids, after, query.limit, ascending=ascending)
-    data = []
-    for name in names:
-        try:
-            data.append(_view(await services.ask(services.files.get(name)), services))
-        except JobNotFound:  # its time was up
-            continue
+    limit = min(query.limit, MAX_READ)
+    names, more = page(ids[::-1] if ascending else ids, after, limit, ascending=ascending)
+    data = [_view(file, services) for file in await services.ask(services.files.some(names))]
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return FilePage(data=data, first_id=first, last_id=last, has_more=more)
 
@@ -231,14 +227,6 @@ def _view(file: File, services: Services) -> FileView:
         id=PREFIX + file.id, bytes=file.size, created_at=int(file.created_at), filename=file.name,
         purpose="batch", expires_at=int(file.created_at + services.settings.retention_s),
     )  # fmt: skip
-
-
-def _store(storage: Storage, file: File, sent: UploadFile) -> None:
-    with scratch_folder("upload") as folder:
-        path = folder / "file.jsonl"
-        with path.open("wb") as target:
-            shutil.copyfileobj(sent.file, target)
-        storage.put_file(bytes_of_file(file.id), path, MEDIA_TYPE)
 
 
 def _lines(storage: Storage, key: str) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from producer.gateway.openai.errors import documented
-from producer.gateway.streams import EVENTS, counted
+from producer.gateway.streams import EVENTS, lasting
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,7 +17,7 @@ def answering(
 ) -> Callable[[F], F]:
     """Have a function answer at both paths, with an `answer` or with events, as is `said`.
 
-    Its caller holds a connection open, which is counted.
+    Its caller holds a connection open.
     """
     found = {"model": answer, "content": EVENTS, "description": said}
 
@@ -25,7 +25,7 @@ def answering(
         for whole in (path, f"/v1{path}"):
             router.post(
                 whole, response_model=answer, openapi_extra=body,
-                responses=documented(410) | {200: found}, dependencies=[Depends(counted)],
+                responses=documented(410) | {200: found}, dependencies=[Depends(lasting)],
             )(function)  # fmt: skip
         return function
 

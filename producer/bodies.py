@@ -1,0 +1,168 @@
+"""Bodies of requests on their way in: how large, how slow, and how many bytes of them at once.
+
+Whoever sends a body that never ends shall hold neither memory nor disk that others need.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from crossmodal.errors import BodyTooLarge, BodyTooSlow, Overloaded, RateLimited
+from crossmodal.settings import Settings
+
+OVERHEAD = 65_536  # bytes of a body beside its picture
+FREE = 65_536  # bytes of a body that are not counted, so that small requests are always taken
+SHARE = 4  # one owner may have this part of all bytes, or one body
+GRACE_S = 30.0  # before the lowest rate is asked for
+LOWEST_RATE = 5_000  # bytes a second
+RETRY_S = 5.0
+BODY = "crossmodal.body"  # in a scope: what was read of it
+
+
+class Budget:
+    """The bytes of bodies that are held, in one event loop. Without keys, all are one owner's."""
+
+    def __init__(self, settings: Settings) -> None:
+        largest = max(largest_body(settings), settings.max_batch_bytes)
+        self._most = max(settings.max_bodies_bytes, largest)
+        self._share = max(self._most // SHARE, largest)
+        self._of: Counter[str] = Counter()
+
+    def hold(self, owner: str, count: int) -> None:
+        """Count bytes that were read. Raises `RateLimited` or `Overloaded`."""
+        if owner and self._of[owner] + count > self._share:
+            raise RateLimited(
+                f"requests of this API key that are not answered hold {self._of[owner]} bytes of "
+                f"bodies, {self._share} are allowed: send fewer at once",
+                RETRY_S,
+            )
+        if self._of.total() + count > self._most:
+            raise Overloaded(
+                f"requests that are not answered hold {self._of.total()} bytes of bodies, "
+                f"{self._most} are allowed: try again in a moment"
+            )
+        self._of[owner] += count
+
+    def release(self, owner: str, count: int) -> None:
+        """Count bytes no more."""
+        self._of[owner] -= count
+        if not self._of[owner]:
+            del self._of[owner]
+
+
+class Body:
+    """What comes of one request's body. Only what is read before the answer is held by anybody."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, budget: Budget, limit: int, timeout_s: float,
+        owner_of: Callable[[Scope], str],
+    ) -> None:  # fmt: skip
+        self._scope = scope
+        self._receive = receive
+        self._budget = budget
+        self._limit = limit
+        self._timeout_s = timeout_s
+        self._owner_of = owner_of
+        self._owner = ""
+        self._read = self._held = 0
+        self._waited_s = 0.0
+        self.is_over = False
+        """Whether it has been read, or its request is being answered."""
+
+    async def receive(self) -> Message:
+        """The next part. Raises `BodyTooLarge`, `BodyTooSlow`, `RateLimited` or `Overloaded`."""
+        if self.is_over:
+            return await self._receive()
+        said = Headers(scope=self._scope).get("content-length", "")
+        self._check_size(int(said) if said.isdecimal() else 0)
+        message = await self._in_time()
+        if message["type"] == "http.request":
+            self._read += len(message.get("body", b""))
+            self._check_size(self._read)
+            self._hold(max(0, self._read - FREE) - self._held)
+            self.is_over = not message.get("more_body", False)
+        return message
+
+    def release(self) -> None:
+        """Say that nothing of it is needed any more."""
+        self._budget.release(self._owner, self._held)
+        self._held = 0
+
+    def _hold(self, count: int) -> None:
+        self._owner = self._owner or self._owner_of(self._scope)
+        self._budget.hold(self._owner, count)
+        self._held += count
+
+    async def _in_time(self) -> Message:
+        """The next part, if it comes in time; what we do meanwhile is not its sender's."""
+        most_s = min(self._timeout_s, GRACE_S + self._read / LOWEST_RATE)
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, most_s - self._waited_s)):
+                return await self._receive()
+        except TimeoutError:
+            raise BodyTooSlow(
+                f"{self._read} bytes of the body came in {most_s:.0f} s, at least {LOWEST_RATE} a "
+                f"second and all of it within {self._timeout_s:g} s are asked for: send it faster"
+            ) from None
+        finally:
+            self._waited_s += time.monotonic() - begun
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limit:
+            raise BodyTooLarge(
+                f"the body has {size} bytes or more, {self._limit} are allowed: send less, or "
+                "raise CROSSMODAL_MAX_IMAGE_BYTES or CROSSMODAL_MAX_BATCH_BYTES"
+            )
+
+
+class BodyLimits:
+    """ASGI middleware that holds bodies to limits, whether they say their length or not.
+
+    `owner_of` says whose a request is; it is asked once something of the body was read.
+    """
+
+    def __init__(
+        self, app: ASGIApp, settings: Settings, owner_of: Callable[[Scope], str],
+        of_files: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self._app = app
+        self._budget = Budget(settings)
+        self._settings = settings
+        self._owner_of = owner_of
+        self._of_files = of_files
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        settings = self._settings
+        is_file = scope["path"] in self._of_files
+        limit = settings.max_batch_bytes if is_file else largest_body(settings)
+        body = scope[BODY] = Body(
+            scope, receive, self._budget, limit, settings.body_timeout_s, self._owner_of
+        )
+
+        async def answer(message: Message) -> None:
+            body.is_over = True
+            await send(message)
+
+        try:
+            await self._app(scope, body.receive, answer)
+        finally:
+            body.release()
+
+
+def largest_body(settings: Settings) -> int:
+    """Bytes of a request with the largest picture, in base64."""
+    return settings.max_image_bytes * 4 // 3 + OVERHEAD
+
+
+def body_is_done(scope: MutableMapping[str, Any]) -> None:
+    """Say that nothing of a request's body is needed any more, although it is not answered."""
+    scope[BODY].release()
