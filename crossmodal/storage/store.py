@@ -53,7 +53,7 @@ class Storage:
     def __init__(self, url: str, timeout_s: float = 15.0, ca_file: Path | None = None) -> None:
         self.url = url
         self._scheme = _scheme(url)
-        self._store = _open(url, self._scheme, timeout_s, ca_file)
+        self._opened = _open(url, self._scheme, timeout_s, ca_file)
         self._folder = Folder(_folder_of(url)) if self._scheme == "file" else None
 
     def put(self, key: str, data: bytes, media_type: str) -> BlobRef:
@@ -170,11 +170,16 @@ class Storage:
         self.get(blob)
         self.delete(key)
 
+    @property
+    def _store(self) -> ObjectStore:
+        """What obstore does, in threads of its own. Raises `StorageUnavailable` after a fork."""
+        if self._scheme != "memory":  # which needs no threads
+            _check_process(self.url)
+        return self._opened
+
     @contextmanager
     def _operation(self, name: str, key: str, writing: bool = False) -> Iterator[None]:
         in_folder = self._scheme == "file"
-        if self._scheme in SIGNABLE:
-            _check_process(self.url)
         with (
             storage_operation(name),
             translated(self.url, key, writing=writing, in_folder=in_folder),
