@@ -73,6 +73,8 @@ class Settings(BaseSettings):
     """PEM file of authorities that the object store's certificate may come from."""
     storage_timeout_s: float = Field(15.0, gt=0)
     """How long a call to the object store may take to fail, retries included."""
+    storage_fsync: bool = True
+    """Whether a folder as the store has forced a file to the disk before a record speaks of it."""
     paused_queues_accept: bool = True
     """Whether jobs may be submitted to a queue that is paused. They wait until it is resumed."""
     retention_s: int = Field(7 * 86_400, ge=60)

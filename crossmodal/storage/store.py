@@ -30,7 +30,7 @@ from crossmodal.kinds.fields import BlobRef
 from crossmodal.metrics import storage_operation
 from crossmodal.settings import Settings
 from crossmodal.storage.clouds import SIGNABLE, cloud_options
-from crossmodal.storage.folder import Folder
+from crossmodal.storage.folder import Folder, keep_names, make_folder
 from crossmodal.storage.refusals import reason, translated
 
 SCHEMES = ("file", "memory", *SIGNABLE)
@@ -50,33 +50,37 @@ class StoredBlob:
 class Storage:
     """Put, get, sign and delete blobs; errors are `StorageUnavailable` and its kin."""
 
-    def __init__(self, url: str, timeout_s: float = 15.0, ca_file: Path | None = None) -> None:
+    def __init__(
+        self, url: str, timeout_s: float = 15.0, ca_file: Path | None = None, *, fsync: bool = True
+    ) -> None:  # fmt: skip
         self.url = url
         self._scheme = _scheme(url)
         self._opened = _open(url, self._scheme, timeout_s, ca_file)
-        self._folder = Folder(_folder_of(url)) if self._scheme == "file" else None
+        self._folder = Folder(_folder_of(url), fsync=fsync) if self._scheme == "file" else None
 
     def put(self, key: str, data: bytes, media_type: str) -> BlobRef:
         """Store `data` whole or not at all, replacing what was there."""
-        return self._put(key, data, media_type, hashlib.sha256(data).hexdigest())
+        return self._put_blob(key, data, media_type, hashlib.sha256(data).hexdigest())
 
-    def _put(self, key: str, data: bytes, media_type: str, digest: str) -> BlobRef:
+    def _put_blob(self, key: str, data: bytes, media_type: str, digest: str) -> BlobRef:
+        self._put(key, data, media_type)
+        return BlobRef(key=key, media_type=media_type, size=len(data), sha256=digest)
+
+    def _put(self, key: str, data: bytes | Path, media_type: str) -> None:
         with self._operation("put", key, writing=True):
             if self._folder is not None and self._folder.has_path_for(key):
                 self._folder.write(key, data)
             else:
                 obstore.put(self._store, key, data, attributes=self._attributes(media_type))
-        return BlobRef(key=key, media_type=media_type, size=len(data), sha256=digest)
 
     def put_input(self, data: bytes, media_type: str, owner: str = "") -> BlobRef:
         """Store an uploaded picture under its own digest."""
         digest = hashlib.sha256(data).hexdigest()
-        return self._put(input_key(digest, owner), data, media_type, digest)
+        return self._put_blob(input_key(digest, owner), data, media_type, digest)
 
     def put_file(self, key: str, path: Path, media_type: str) -> None:
         """Store a file of any size, whole or not at all."""
-        with self._operation("put", key, writing=True):
-            obstore.put(self._store, key, path, attributes=self._attributes(media_type))
+        self._put(key, path, media_type)
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to `end`, or to the blob's end, piece by piece.
@@ -203,7 +207,10 @@ def _check_process(url: str) -> None:
 
 def open_storage(settings: Settings) -> Storage:
     """The store that the settings name. Raises `InvalidSetting` or `StorageNotWritable`."""
-    return Storage(settings.storage_url, settings.storage_timeout_s, settings.storage_ca_file)
+    return Storage(
+        settings.storage_url, settings.storage_timeout_s, settings.storage_ca_file,
+        fsync=settings.storage_fsync,
+    )  # fmt: skip
 
 
 def is_folder(url: str) -> bool:
@@ -253,7 +260,7 @@ def _check_size(key: str, size: int, max_bytes: int | None) -> None:
 
 def _open_folder(folder: Path) -> LocalStore:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        keep_names(make_folder(folder))
         return LocalStore(folder, automatic_cleanup=True)  # of folders that have become empty
     except OSError as e:
         raise StorageNotWritable(f"the folder {folder} cannot be used: {described(e)}") from e
