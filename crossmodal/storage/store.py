@@ -263,4 +263,7 @@ def _open_folder(folder: Path) -> LocalStore:
         keep_names(make_folder(folder))
         return LocalStore(folder, automatic_cleanup=True)  # of folders that have become empty
     except OSError as e:
-        raise StorageNotWritable(f"the folder {folder} cannot be used: {described(e)}") from e
+        raise StorageNotWritable(
+            f"the folder {folder} cannot be used: {described(e)}: set CROSSMODAL_STORAGE_URL to "
+            "one that this user may write to"
+        ) from e
