@@ -31,7 +31,7 @@ START_S = 200.0
 
 @dataclass
 class Machine:
-    """A folder that may be written to, and what leads to a queue; `lacks` runs what follows it."""
+    """A folder that may be written to, and what leads to a queue."""
 
     folder: Path
     port: int = field(default_factory=free_port)
@@ -45,7 +45,7 @@ class Machine:
         }  # fmt: skip
 
     def run(self, lacks: tuple[str, ...], *command: str, **env: str) -> Done:
-        """A command that ends at once."""
+        """A command that ends at once, run by a command that takes something away."""
         argv = [*lacks, *python_module("crossmodal.cli", *command)]
         done = subprocess.run(
             argv, env={**os.environ, **self.env, **env},
@@ -66,12 +66,12 @@ def machine(short_path: Path) -> Iterator[Machine]:
 
 def read_only(folder: Path) -> tuple[str, ...]:
     """Runs what follows with all file systems read-only but for a folder, without /dev/shm."""
-    inside = "/mnt"
+    inside, here = "/mnt", shlex.quote(str(Path.cwd()))
     steps = [
         f"mount --rbind / {inside}", f"mount -o remount,bind,ro {inside}",
         f"mount --bind {folder} {inside}{folder}", f"umount -l {inside}/dev/shm || true",
         f"mount -t tmpfs -o ro none {inside}/dev/shm",
-        f'exec chroot {inside} sh -c "cd {shlex.quote(str(Path.cwd()))} && exec \\"\\$@\\"" sh "$@"',
+        f'exec chroot {inside} sh -c "cd {here} && exec \\"\\$@\\"" sh "$@"',
     ]  # fmt: skip
     return ("unshare", "-m", "sh", "-ec", " && ".join(steps), "sh")
 
