@@ -22,6 +22,7 @@ from crossmodal.console import (
 )
 from crossmodal.extras import DISTRIBUTION, require
 from crossmodal.kinds.registry import kinds
+from crossmodal.machine import allow_many_files, have_home
 from crossmodal.processes import treat_sigterm_as_interrupt
 from crossmodal.shadowing import check_not_shadowed
 
@@ -85,6 +86,8 @@ def commands() -> Mapping[str, tuple[str, str]]:
 def main() -> None:
     """Run the subcommand that the command line names."""
     print_what_is_no_text()
+    have_home()
+    allow_many_files()
     if os.getpid() == 1:  # as in a container, where a signal that nobody handles is dropped
         treat_sigterm_as_interrupt()
     name, *args = sys.argv[1:] or ["--help"]

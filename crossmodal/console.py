@@ -33,6 +33,7 @@ from rich.text import Text
 
 from crossmodal import errors
 from crossmodal.errors import CrossmodalError, Interrupted
+from crossmodal.machine import denied
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 NOT_USAGE = (  # the caller's own doing, and yet nothing that is wrong with the command line
@@ -41,6 +42,7 @@ NOT_USAGE = (  # the caller's own doing, and yet nothing that is wrong with the 
     errors.IdempotencyConflict, errors.InvalidMessage, errors.JobNotFound, errors.Unauthorized,
     errors.WrongState,
 )  # fmt: skip
+OF_ENVIRONMENT = (errors.BrokerRefused, errors.BrokerNotTrusted, errors.StorageNotWritable)
 BAD_USAGE = "bad_usage"  # the code of what a command's options and arguments cannot be
 # Of click, or of the copy of it that Typer has.
 UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
@@ -200,9 +202,12 @@ def errors_to_exit_status() -> Iterator[None]:
     """Print an error as one line with its code, and exit: 2 for bad usage, 1 for all else."""
     try:
         yield
-    except CrossmodalError as e:
-        print_error(e)
-        raise typer.Exit(exit_status(e)) from e
+    except (CrossmodalError, OSError, RuntimeError) as e:
+        error = e if isinstance(e, CrossmodalError) else denied(e)
+        if error is None:
+            raise
+        print_error(error)
+        raise typer.Exit(exit_status(error)) from e
 
 
 def exit_status(error: CrossmodalError) -> int:
@@ -210,7 +215,7 @@ def exit_status(error: CrossmodalError) -> int:
     if isinstance(error, Interrupted):
         return INTERRUPTED
     is_usage = error.caused_by_request and not isinstance(error, NOT_USAGE)
-    return USAGE if is_usage else FAILED
+    return USAGE if is_usage or isinstance(error, OF_ENVIRONMENT) else FAILED
 
 
 @contextmanager

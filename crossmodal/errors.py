@@ -364,7 +364,7 @@ class BrokerFull(BrokerUnavailable):
 
 
 class BrokerRefused(BrokerUnavailable):
-    """Redis knows no such user and password, or its ACL forbids the user what was asked."""
+    """Redis knows no such user and password, or its ACL forbids what was asked; or it is none."""
 
     code = "broker_refused"
     retryable = False

@@ -19,15 +19,28 @@ SHIPPED_BUNDLE = Path(__file__).parent / "bundles" / "scenes"
 
 
 def data_dir() -> Path:
-    """Where this user's queue and pictures are kept unless the environment says otherwise."""
-    return Path(platformdirs.user_data_dir("crossmodal", appauthor=False))
+    """Where this user's queue and pictures are kept unless the environment says otherwise.
+
+    Raises `InvalidSetting` for a user without a home.
+    """
+    try:
+        return Path(platformdirs.user_data_dir("crossmodal", appauthor=False))
+    except RuntimeError as e:
+        raise InvalidSetting(
+            f"the user {os.getuid()} has no home: set XDG_DATA_HOME to a folder that it may write "
+            "to, or HOME"
+        ) from e
 
 
 def runtime_dir() -> Path:
     """Where this user's processes keep their sockets unless the environment says otherwise."""
-    given = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(given) if given else Path(tempfile.gettempdir(), f"user-{os.getuid()}")
-    return folder / "crossmodal"
+    if given := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(given) / "crossmodal"
+    try:
+        temporary = tempfile.gettempdir()
+    except FileNotFoundError:  # none that can be written to, which most commands need not
+        temporary = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - the user's own is below it
+    return Path(temporary, f"user-{os.getuid()}", "crossmodal")
 
 
 class Settings(BaseSettings):
@@ -73,6 +86,8 @@ class Settings(BaseSettings):
     """PEM file of authorities that the object store's certificate may come from."""
     storage_timeout_s: float = Field(15.0, gt=0)
     """How long a call to the object store may take to fail, retries included."""
+    storage_fsync: bool = True
+    """Whether a folder as the store has forced a file to the disk before a record speaks of it."""
     paused_queues_accept: bool = True
     """Whether jobs may be submitted to a queue that is paused. They wait until it is resumed."""
     retention_s: int = Field(7 * 86_400, ge=60)

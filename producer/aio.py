@@ -85,8 +85,8 @@ def iterated(
 class AsyncClient:
     """The asynchronous twin of `Client`: the same methods and arguments, awaited.
 
-    It may be used in one event loop after another. What only operators need is the blocking
-    client's, which is `sync`.
+    It may be used in many event loops, also at once, in threads. What only operators need is the
+    blocking client's, which is `sync`.
     """
 
     _what = "client"  # names its connections in Redis

@@ -11,6 +11,7 @@ from crossmodal.console import errors_to_exit_status
 from crossmodal.errors import InvalidSetting
 from crossmodal.jobs.connection import is_reachable
 from crossmodal.jobs.server import check_server
+from crossmodal.machine import check_room
 from crossmodal.models.catalog import Served, open_served
 from crossmodal.settings import Settings, load_settings, redacted
 from worker.crews import crews_of
@@ -71,6 +72,7 @@ def worker(
         crews = crews_of(
             settings, pinned[0].torch_name, served, queues, concurrency, bulk_concurrency
         )
+        check_room()
         check_server(settings)
         supervisor = Supervisor(settings, pinned, crews, served, ready_file)
         if not is_reachable(settings):

@@ -24,7 +24,7 @@ from crossmodal.storage import open_storage
 from worker.devices import cores, default_socket, gpu_names
 
 REMEDIES = {
-    "queue": "start one with `crossmodal up`, or set CELERY_BROKER_URL to a server that runs",
+    "queue": "start one with `crossmodal up` where none runs, or correct CELERY_BROKER_URL",
     "store": "set CROSSMODAL_STORAGE_URL to a folder or bucket that this user may write to",
     "models": "set CROSSMODAL_MODELS to a folder of folders, or unset it",
     "bundle": "set CROSSMODAL_BUNDLE to a folder with a model, or unset it",

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 AT_ONCE = 3  # crashes in a row after which a process is started again without delay
 BACKOFF_MAX_S = 30.0
 RETRY_S = 5.0  # after the system could not start a process
-HEALTHY_AFTER_S = 60.0  # a process that ran this long has not crashed at its start
+HEALTHY_AFTER_S = 10.0  # who ran this long may start again at once: that is seldom enough
 START_S = 180.0  # for loading models from a slow disk
 
 

@@ -15,8 +15,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AskError,
     AuthenticationError,
+    BusyLoadingError,
     ClusterCrossSlotError,
     ClusterDownError,
+    InvalidResponse,
     MovedError,
     NoPermissionError,
     OutOfMemoryError,
@@ -41,6 +43,7 @@ from crossmodal.settings import Settings, redacted
 MUTEX_S = 10  # how long a sweep that died keeps others from sweeping; kombu's own is 300
 CLUSTER_ERRORS = (MovedError, AskError, ClusterCrossSlotError, ClusterDownError)
 READ_LENIENTLY = "crossmodal-read-leniently"  # what is no UTF-8 is replaced in replies only
+NO_DATABASE = "DB index is out of range"
 BROKEN_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # a connection that ended, as any may
 
 
@@ -185,13 +188,23 @@ class _AsyncMasterPool(_AsyncPool, async_sentinel.SentinelConnectionPool):
 
 
 def is_reachable(settings: Settings) -> bool:
-    """Whether Redis answers within a second."""
+    """Whether Redis answers within a second, and does what it is asked."""
+    return _refusal(settings) is None
+
+
+def is_loading(settings: Settings) -> bool:
+    """Whether Redis answers that it cannot work yet: it has been started, and loads its data."""
+    return isinstance(_refusal(settings), BusyLoadingError)
+
+
+def _refusal(settings: Settings) -> RedisError | None:
     hasty = settings.model_copy(update={"connect_timeout_s": min(1.0, settings.connect_timeout_s)})
     try:
         with connect(hasty, retries=0) as client:
-            return bool(client.ping())
-    except RedisError:
-        return False
+            client.ping()
+    except RedisError as e:
+        return e
+    return None
 
 
 def transport_options(settings: Settings) -> dict[str, Any]:
@@ -231,6 +244,18 @@ def translated(error: RedisError, settings: Settings) -> Exception:
         )
     if isinstance(error, CLUSTER_ERRORS) or "non local key" in str(error):
         return in_cluster_mode(url)
+    if NO_DATABASE in str(error):
+        return InvalidSetting(
+            f"CELERY_BROKER_URL: Redis at {url} has no such database: name a lower one, as 0, or "
+            "raise `databases` in its configuration"
+        )
+    if isinstance(error, InvalidResponse):
+        return BrokerRefused(
+            f"what listens at {url} is no Redis ({_reason(error)}): correct the host and port in "
+            "CELERY_BROKER_URL"
+        )
+    if isinstance(error, BusyLoadingError):
+        return BrokerUnavailable(f"Redis at {url} loads its data: try again once it has")
     if (reason := _tls_failure(error)) is not None:
         return BrokerNotTrusted(
             f"no TLS connection with Redis at {url}: {reason}. Look at ssl_ca_certs, "

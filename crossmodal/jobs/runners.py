@@ -86,21 +86,23 @@ class Runner:
 class AsyncRunner:
     """Runs calls on an event loop: what is asked within one turn of it travels together.
 
-    It may be used in one loop after another: connections end with the loop they were made in.
+    It may be used in many loops, also at once, in threads: each has connections of its own, which
+    end with it.
     """
 
     def __init__(self, settings: Settings, retries: int = 1, what: str = "client") -> None:
         self._settings = settings
         self._connect = partial(connect_async, settings, retries, what)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._kept: AsyncGenerator[Any, None] | None = None
-        self.redis: Any = None
-        """redis-py's client, once something has been run."""
+        self._connected: dict[asyncio.AbstractEventLoop, _Connected] = {}
+
+    @property
+    def redis(self) -> Any:
+        """redis-py's client of the loop that runs, once something has been run in it."""
+        return self._connected[asyncio.get_running_loop()].redis
 
     async def run(self, call: Call[T]) -> T:
         """What the call comes to. Raises `BrokerUnavailable`, and what the call raises."""
-        if self._loop is not asyncio.get_running_loop():
-            await self._open()
+        connected = self._connected.get(asyncio.get_running_loop()) or await self._open()
         steps = iter(call)
         go_on: Any = steps.send
         given: Any = None
@@ -111,29 +113,44 @@ class AsyncRunner:
                 result: T = end.value
                 return result
             try:
-                given, go_on = await self._reply(step), steps.send
+                given, go_on = await connected.reply(step), steps.send
             except Exception as e:  # noqa: BLE001 - the call may know what to do
                 given, go_on = _foreign(e, self._settings), steps.throw
 
     async def close(self) -> None:
-        """End the connections, once all that was asked in this loop is answered."""
-        if self._loop is asyncio.get_running_loop():
-            while self._plain.is_busy or self._atomic.is_busy:
-                await self._plain.settle()
-                await self._atomic.settle()
-        kept, self._kept, self._loop = self._kept, None, None
-        if kept is not None:
-            await kept.aclose()
+        """End this loop's connections, once all that was asked in it is answered."""
+        connected = self._connected.get(asyncio.get_running_loop())
+        if connected is not None:
+            await connected.settle()
+            self._connected.pop(asyncio.get_running_loop(), None)
+            await connected.kept.aclose()
 
-    async def _open(self) -> None:
+    async def _open(self) -> "_Connected":
         """Begin anew in this event loop, as if nothing had been asked in another."""
-        self._loop = asyncio.get_running_loop()
-        self._kept = _until_the_loop_ends(self._connect())
-        self.redis = await anext(self._kept)
-        self._plain = Together(self.redis, is_atomic=False)
-        self._atomic = Together(self.redis, is_atomic=True)
+        for loop in [loop for loop in list(self._connected) if loop.is_closed()]:
+            self._connected.pop(loop, None)
+        kept = _until_the_loop_ends(self._connect())
+        connected = _Connected(await anext(kept), kept)
+        self._connected[asyncio.get_running_loop()] = connected
+        return connected
 
-    async def _reply(self, step: Step) -> Any:
+
+class _Connected:
+    """The connections of one event loop, and what is sent over them together."""
+
+    def __init__(self, redis: Any, kept: AsyncGenerator[Any, None]) -> None:
+        self.redis = redis
+        self.kept = kept
+        self._plain = Together(redis, is_atomic=False)
+        self._atomic = Together(redis, is_atomic=True)
+
+    async def settle(self) -> None:
+        """Return when all that was asked has been answered."""
+        while self._plain.is_busy or self._atomic.is_busy:
+            await self._plain.settle()
+            await self._atomic.settle()
+
+    async def reply(self, step: Step) -> Any:
         if isinstance(step, Blocking):
             return await asyncio.to_thread(step.function)
         if isinstance(step, Waiting):

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import typer
 
 from crossmodal.console import Json, errors_to_exit_status, note, print_json, say
-from crossmodal.errors import BrokerUnavailable
+from crossmodal.errors import BrokerUnavailable, InvalidSetting
 from crossmodal.extras import is_installed, remedy
-from crossmodal.jobs.connection import is_reachable
+from crossmodal.jobs.connection import is_loading, is_reachable
 from crossmodal.jobs.names import BACKGROUND
 from crossmodal.jobs.record import WorkerInfo
 from crossmodal.jobs.runners import Runner
@@ -24,6 +24,7 @@ from crossmodal.local.claim import claimed
 from crossmodal.local.places import Place
 from crossmodal.local.stack import READY_S, Stack, StackFailed
 from crossmodal.local.valkey import is_local, start_valkey
+from crossmodal.machine import check_room
 from crossmodal.models.catalog import open_served
 from crossmodal.processes import Child, treat_sigterm_as_interrupt, wait_until
 from crossmodal.settings import Settings, data_dir, load_settings, redacted
@@ -110,6 +111,7 @@ class _Up:
         for place in (self._gateway, self._flower):
             if place is not None:
                 place.check_free()
+        check_room()
         open_served(self._settings)
         open_storage(self._settings).check()
 
@@ -118,6 +120,10 @@ class _Up:
         settings = self._settings
         url = settings.broker_url.get_secret_value()
         check_server(settings)
+        if is_loading(settings):
+            note(f"waiting for Redis at {redacted(url)}, which loads its data")
+            wait_until(lambda: not is_loading(settings), READY_S, POLL_S)
+            check_server(settings)
         if is_reachable(settings):
             return ""
         if not is_local(url):
@@ -211,9 +217,9 @@ class _Up:
 
 
 def _check_free(port: int) -> None:
-    """Raises `BrokerUnavailable` where something else than Redis has the queue's port."""
+    """Raises `InvalidSetting` where something else than Redis has the queue's port."""
     if Place("queue", "", "127.0.0.1", port).answers():
-        raise BrokerUnavailable(
+        raise InvalidSetting(
             f"what listens at 127.0.0.1:{port} does not answer as Redis does: set "
             "CELERY_BROKER_URL to another port, as redis://127.0.0.1:6380/0"
         )

@@ -5,13 +5,16 @@ The layout is that of obstore's `LocalStore`, which does all else in the same fo
 folders are for this user alone.
 """
 
+import errno
 import os
 import re
 import secrets
 import shutil
 import stat
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
+from typing import IO
 
 from crossmodal.files import open_regular
 from crossmodal.jobs.names import CHECKS, INPUTS, PREVIEWS, RESULTS
@@ -20,20 +23,22 @@ from crossmodal.jobs.names import CHECKS, INPUTS, PREVIEWS, RESULTS
 PLAIN_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 MOST = 200  # characters; file systems have limits of their own beyond that
 TRIES = 3
+PIECE = 1_024 * 1_024  # bytes of a file that are copied at once
 
 
 class Folder:
     """Whole files by their keys. Every method may raise `OSError`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, fsync: bool = True) -> None:
         self._path = str(path)
+        self._fsync = fsync
 
     def make(self) -> None:
         """Have the folder, and close to others what earlier versions have left open in it.
 
         The folder itself stays as it is: it may be one that is there for other things, too.
         """
-        Path(self._path).mkdir(mode=0o700, parents=True, exist_ok=True)
+        _keep_names(_make_folders(Path(self._path)))
         for name in (RESULTS, INPUTS, PREVIEWS, CHECKS):
             path = f"{self._path}/{name}"
             if _kind(path) == stat.S_IFDIR:
@@ -63,16 +68,36 @@ class Folder:
         """Whether the key is as it stands the path of a file below the folder."""
         return len(key) <= MOST and PLAIN_KEY.fullmatch(key) is not None
 
-    def write(self, key: str, data: bytes | Path) -> None:
-        """Put bytes, or those of a file, in the place of what was there, whole or not at all."""
+    def write(self, key: str, data: bytes | Path | IO[bytes]) -> None:
+        """Put bytes, or those of a file, in the place of what was there: whole or not at all.
+
+        With `fsync`, they are on the disk when this returns, and so is the name.
+        """
         path = f"{self._path}/{key}"
         staged = f"{path}#{secrets.randbits(48)}"  # what is called so, obstore does not list
         try:
-            _write_new(staged, data)
+            changed = self._write_new(staged, data)
             os.rename(staged, path)  # noqa: PTH104 - a Path takes longer to make than this
+            if self._fsync:
+                _keep_names(changed)
         except OSError:
             Path(staged).unlink(missing_ok=True)
             raise
+
+    def _write_new(self, path: str, data: bytes | Path | IO[bytes]) -> set[Path]:
+        """Write a file; all folders that have something new in them with it."""
+        changed = {folder := Path(path).parent}
+        for _ in range(TRIES):
+            try:
+                with open(path, "xb", opener=_private) as file:
+                    _copy(data, file)
+                    if self._fsync:
+                        file.flush()
+                        os.fsync(file.fileno())
+                return changed
+            except FileNotFoundError:  # no such folder, or one that was just removed as empty
+                changed |= _make_folders(folder)
+        raise FileNotFoundError(f"the folder of {path} is removed again and again")
 
     def read(self, key: str, max_bytes: int | None = None) -> tuple[int, bytes]:
         """A file's size and its bytes; without them when it is larger than `max_bytes`."""
@@ -93,27 +118,36 @@ def _kind(path: str) -> int | None:
         return None
 
 
-def _write_new(path: str, data: bytes | Path) -> None:
-    for _ in range(TRIES):
-        try:
-            with open(path, "xb", opener=_private) as file:
-                if isinstance(data, bytes):
-                    file.write(data)
-                else:
-                    with data.open("rb") as source:
-                        shutil.copyfileobj(source, file)
-            return
-        except FileNotFoundError:  # no such folder, or one that was just removed as empty
-            _make_folders(Path(path).parent)
-    raise FileNotFoundError(f"the folder of {path} is removed again and again")
-
-
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _make_folders(folder: Path) -> None:
-    """Make a folder and those above it, all for this user alone."""
-    if not folder.is_dir():
-        _make_folders(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+def _copy(data: bytes | Path | IO[bytes], file: IO[bytes]) -> None:
+    if isinstance(data, bytes):
+        file.write(data)
+    elif isinstance(data, Path):
+        with data.open("rb") as source:
+            shutil.copyfileobj(source, file, PIECE)
+    else:
+        shutil.copyfileobj(data, file, PIECE)
+
+
+def _make_folders(folder: Path) -> set[Path]:
+    """Make a folder and those it is in, for this user alone; what has a new one in it."""
+    missing = list(takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+    return {one.parent for one in missing}
+
+
+def _keep_names(folders: set[Path]) -> None:
+    """Force to the disk which files and folders these have in them."""
+    for folder in folders:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        except OSError as e:
+            if e.errno != errno.EINVAL:  # what some network file systems answer
+                raise
+        finally:
+            os.close(handle)

@@ -50,36 +50,37 @@ class StoredBlob:
 class Storage:
     """Put, get, sign and delete blobs; errors are `StorageUnavailable` and its kin."""
 
-    def __init__(self, url: str, timeout_s: float = 15.0, ca_file: Path | None = None) -> None:
+    def __init__(
+        self, url: str, timeout_s: float = 15.0, ca_file: Path | None = None, *, fsync: bool = True
+    ) -> None:  # fmt: skip
         self.url = url
         self._scheme = _scheme(url)
-        self._store = _open(url, self._scheme, timeout_s, ca_file)
-        self._folder = Folder(_folder_of(url)) if self._scheme == "file" else None
+        self._opened = _open(url, self._scheme, timeout_s, ca_file)
+        self._folder = Folder(_folder_of(url), fsync=fsync) if self._scheme == "file" else None
 
     def put(self, key: str, data: bytes, media_type: str) -> BlobRef:
         """Store `data` whole or not at all, replacing what was there."""
-        return self._put(key, data, media_type, hashlib.sha256(data).hexdigest())
+        return self._put_blob(key, data, media_type, hashlib.sha256(data).hexdigest())
 
-    def _put(self, key: str, data: bytes, media_type: str, digest: str) -> BlobRef:
+    def _put_blob(self, key: str, data: bytes, media_type: str, digest: str) -> BlobRef:
+        self._put(key, data, media_type)
+        return BlobRef(key=key, media_type=media_type, size=len(data), sha256=digest)
+
+    def _put(self, key: str, data: bytes | Path | IO[bytes], media_type: str) -> None:
         with self._operation("put", key, writing=True):
             if self._folder is not None and self._folder.has_path_for(key):
                 self._folder.write(key, data)
             else:
                 obstore.put(self._store, key, data, attributes=self._attributes(media_type))
-        return BlobRef(key=key, media_type=media_type, size=len(data), sha256=digest)
 
     def put_input(self, data: bytes, media_type: str, owner: str = "") -> BlobRef:
         """Store an uploaded picture under its own digest."""
         digest = hashlib.sha256(data).hexdigest()
-        return self._put(input_key(digest, owner), data, media_type, digest)
+        return self._put_blob(input_key(digest, owner), data, media_type, digest)
 
     def put_file(self, key: str, file: Path | IO[bytes], media_type: str) -> None:
         """Store a file of any size, whole or not at all."""
-        with self._operation("put", key, writing=True):
-            if self._folder is not None and self._folder.has_path_for(key):
-                self._folder.write(key, file)
-            else:
-                obstore.put(self._store, key, file, attributes=self._attributes(media_type))
+        self._put(key, file, media_type)
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to `end`, or to the blob's end, piece by piece.
@@ -177,11 +178,16 @@ class Storage:
         self.get(blob)
         self.delete(key)
 
+    @property
+    def _store(self) -> ObjectStore:
+        """What obstore does, in threads of its own. Raises `StorageUnavailable` after a fork."""
+        if self._scheme != "memory":  # which needs no threads
+            _check_process(self.url)
+        return self._opened
+
     @contextmanager
     def _operation(self, name: str, key: str, writing: bool = False) -> Iterator[None]:
         in_folder = self._scheme == "file"
-        if self._scheme in SIGNABLE:
-            _check_process(self.url)
         with (
             storage_operation(name),
             translated(self.url, key, writing=writing, in_folder=in_folder),
@@ -207,7 +213,10 @@ def _check_process(url: str) -> None:
 
 def open_storage(settings: Settings) -> Storage:
     """The store that the settings name. Raises `InvalidSetting` or `StorageNotWritable`."""
-    return Storage(settings.storage_url, settings.storage_timeout_s, settings.storage_ca_file)
+    return Storage(
+        settings.storage_url, settings.storage_timeout_s, settings.storage_ca_file,
+        fsync=settings.storage_fsync,
+    )  # fmt: skip
 
 
 def is_folder(url: str) -> bool:
@@ -260,4 +269,7 @@ def _open_folder(folder: Path) -> LocalStore:
         Folder(folder).make()
         return LocalStore(folder, automatic_cleanup=True)  # of folders that have become empty
     except OSError as e:
-        raise StorageNotWritable(f"the folder {folder} cannot be used: {described(e)}") from e
+        raise StorageNotWritable(
+            f"the folder {folder} cannot be used: {described(e)}: set CROSSMODAL_STORAGE_URL to "
+            "one that this user may write to"
+        ) from e

@@ -9,6 +9,7 @@ import uvicorn
 
 from crossmodal import logs, tracing
 from crossmodal.console import errors_to_exit_status
+from crossmodal.jobs.server import check_server
 from crossmodal.settings import load_settings
 from producer.callers import needs_keys
 from producer.connections import MOST_CONNECTIONS
@@ -52,6 +53,7 @@ def gateway(
         settings = load_settings()
         logs.configure(settings, process="gateway")
         tracing.configure("gateway")
+        check_server(settings)
         asks = needs_keys(settings, address, keys)
         app = make_app(settings, needs_keys=asks, flower_url=flower)
         config = uvicorn.Config(

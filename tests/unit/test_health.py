@@ -22,7 +22,7 @@ from worker.devices import Device
 from worker.health import answers, examine
 from worker.host_process import HostProcess
 from worker.supervisor import make_folder, served_models
-from worker.watched import BACKOFF_MAX_S, Watched
+from worker.watched import BACKOFF_MAX_S, HEALTHY_AFTER_S, Watched
 
 
 def supervisor_at(run_dir: Path, *options: str) -> "subprocess.Popen[str]":
@@ -132,6 +132,18 @@ def test_what_crashes_at_its_start_is_started_again_ever_later(
     watched.child.wait(30)
     assert delays == [0, 0, 0, 1, 2, 4, 8]
     assert caplog.text.count("again in 8.0 s") == 1
+
+
+def test_what_ran_for_a_while_is_started_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr("worker.watched.time.monotonic", lambda: now)
+    watched = Watched(Child("breaker", [sys.executable, "-c", "raise SystemExit(1)"]), crashes=9)
+    watched.keep_alive()
+    assert watched.child.wait(30)
+    now += HEALTHY_AFTER_S + 1
+    watched.keep_alive()
+    assert (watched.crashes, watched.not_before) == (0, 0.0)
+    watched.child.stop(5)
 
 
 def test_the_thousandth_crash_in_a_row_is_one_more() -> None:

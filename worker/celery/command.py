@@ -7,7 +7,9 @@ Python's path, where a `worker.py` of somebody else may lie.
 from importlib import import_module
 
 from crossmodal.console import errors_to_exit_status
+from crossmodal.jobs.server import check_server
 from crossmodal.local import flowerconfig
+from crossmodal.settings import load_settings
 
 
 def run(*args: str) -> None:
@@ -19,5 +21,6 @@ def run(*args: str) -> None:
 def flower() -> None:
     """Run Flower, a monitor of workers and jobs. It reads FLOWER_ADDRESS, FLOWER_PORT, …"""
     with errors_to_exit_status():
+        check_server(load_settings())
         import_module("worker.celery.monitor").guard()
         run("flower", f"--conf={flowerconfig.__file__}")

@@ -33,6 +33,7 @@ from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from worker.celery.models import ModelsStep, drains
 from worker.celery.pool import CoroutinePool
+from worker.celery.predecessor import give_back
 from worker.celery.strays import Strays
 from worker.recovery import Recovery
 from worker.residents import Residents
@@ -169,6 +170,7 @@ class LeaseStep(bootsteps.StartStopStep):
         if self._lease is None:
             self._lease = self._begin(settings, consumer, channel.qos)
         self._lease.qos = channel.qos
+        give_back(settings, consumer.hostname, consumer.app.runner, channel.qos.unacked_index_key)
         sweep = {"num": MAX_AT_ONCE, "interval": 1}
         every = consumer.timer.call_repeatedly
         self._timers = [

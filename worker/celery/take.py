@@ -6,12 +6,15 @@ import time
 import uuid
 from functools import cache
 from importlib import resources
+from itertools import count
 from typing import Any, NamedTuple
 
 from redis import Redis
 from redis.exceptions import NoScriptError
 
 MAX_AT_ONCE = 1_000  # Lua's stack has room for some thousand values
+PROCESS = uuid.uuid4().hex  # what the delivery tags of this process begin with
+_numbers = count()
 
 
 class Taken(NamedTuple):
@@ -50,7 +53,7 @@ class Taker:
         """
         channel = self._channel
         keys = [channel.unacked_key, channel.unacked_index_key]
-        prefix = f"{uuid.uuid4().hex}."
+        prefix = f"{PROCESS}.{next(_numbers)}."
         args: list[Any] = [time.time(), prefix, len(channel.priority_steps)]
         args += [json.dumps(given[0]), given[1]] if given else ["", ""]
         args.append(len(lanes))

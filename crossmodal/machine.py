@@ -1,0 +1,78 @@
+"""What a machine, or a container, denies its processes, and what it may be told instead."""
+
+import errno
+import os
+import resource
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+
+from crossmodal.errors import InvalidSetting
+
+MOST_FILES = 65_536
+LEAST_FILES = 128
+LEAST_TASKS = 48  # processes and threads of a worker that has a few jobs
+FILES = "no more files and connections may be opened: raise the limit, as by `ulimit -n 4096`"
+TASKS = (
+    "no more processes and threads may be started: raise the limit (`ulimit -u`, TasksMax=, "
+    "`--pids-limit`)"
+)
+FOLDERS = "set XDG_DATA_HOME, CROSSMODAL_RUN_DIR and TMPDIR to folders that can be written to"
+DENIED = {
+    errno.EMFILE: FILES,
+    errno.ENFILE: FILES,
+    errno.EAGAIN: TASKS,
+    errno.ENOMEM: "there is no memory left: end other programs, or raise the container's limit",
+    errno.EROFS: f"{{file}} is on a file system that is read-only: {FOLDERS}",
+    errno.ENOSPC: f"{{file}} is on a disk that is full: make room there, or {FOLDERS}",
+    errno.EDQUOT: f"{{file}} is over this user's share of the disk: make room, or {FOLDERS}",
+}
+
+
+def denied(error: OSError | RuntimeError) -> InvalidSetting | None:
+    """What the machine did not allow, with what to do about it; None for any other error."""
+    if "can't start new thread" in str(error):
+        return InvalidSetting(TASKS)
+    if "No usable temporary directory" in str(error):
+        return InvalidSetting(
+            "there is no folder for temporary files that this user may write to: set TMPDIR to one"
+        )
+    if not isinstance(error, OSError) or error.errno not in DENIED:
+        return None
+    return InvalidSetting(DENIED[error.errno].format(file=error.filename or "what is written"))
+
+
+def allow_many_files() -> None:
+    """Raise the limit of open files to what this user may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def have_home() -> None:
+    """Libraries ask for a home which a user whom the system does not know has not."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"  # as containers have it; nothing of ours is kept there
+
+
+def check_room() -> None:
+    """Raises `InvalidSetting` where a worker may not open enough files, or start enough threads.
+
+    These are started and ended: a library that may start none takes its process with it, and says
+    nothing.
+    """
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < LEAST_FILES:
+        raise InvalidSetting(f"{LEAST_FILES} files are needed, {files} are allowed: {FILES}")
+    done = Event()
+    try:
+        for _ in range(LEAST_TASKS):
+            Thread(target=done.wait, daemon=True).start()
+    except RuntimeError as e:
+        raise InvalidSetting(f"{LEAST_TASKS} more are needed: {TASKS}") from e
+    finally:
+        done.set()

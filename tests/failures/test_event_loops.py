@@ -1,0 +1,73 @@
+"""One asynchronous client in many event loops, as of a module that all of an app shares."""
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from crossmodal.settings import Settings
+from producer import AsyncClient
+
+LOOPS = 4
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[AsyncClient]:
+    """A client that nobody has used; what is left of its connections, Python would warn of."""
+    client = AsyncClient(settings)
+    yield client
+    asyncio.run(client.close())
+
+
+async def canceled(client: AsyncClient) -> str:
+    job = await client.txt2img("a red circle")
+    await asyncio.sleep(0)
+    return (await job.cancel()).value
+
+
+async def many(client: AsyncClient) -> list[str]:
+    return await asyncio.gather(*(canceled(client) for _ in range(20)))
+
+
+def test_loops_that_run_at_once_in_threads_share_a_client(client: AsyncClient) -> None:
+    def run(_: int) -> list[str]:
+        return [state for _ in range(3) for state in asyncio.run(many(client))]
+
+    with ThreadPoolExecutor(LOOPS) as threads:
+        states = [state for some in threads.map(run, range(LOOPS)) for state in some]
+    assert states == ["canceled"] * (LOOPS * 3 * 20)
+
+
+def test_loops_that_take_turns_keep_their_connections(client: AsyncClient, admin: Any) -> None:
+    with asyncio.Runner() as one, asyncio.Runner() as other:
+        for runner in (one, other):
+            runner.run(canceled(client))
+        before = _connections(admin)
+        for runner in (one, other) * 3:
+            assert runner.run(canceled(client)) == "canceled"
+        assert _connections(admin) == before
+
+
+def test_a_client_that_is_closed_in_one_loop_goes_on_in_another(client: AsyncClient) -> None:
+    with asyncio.Runner() as one, asyncio.Runner() as other:
+        assert [one.run(canceled(client)), other.run(canceled(client))] == ["canceled"] * 2
+        one.run(client.close())
+        assert [one.run(canceled(client)), other.run(canceled(client))] == ["canceled"] * 2
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_loop_that_was_not_shut_down_leaves_the_next_one_a_client(client: AsyncClient) -> None:
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+        assert loop.run_until_complete(canceled(client)) == "canceled"
+        loop.close()  # where asyncio.run would have ended its generators
+    assert asyncio.run(canceled(client)) == "canceled"
+    gc.collect()  # Python warns of the closed loops' connections now, not in a test to come
+
+
+def _connections(admin: Any) -> set[str]:
+    return {entry["id"] for entry in admin.client_list() if entry["user"] != "default"}
