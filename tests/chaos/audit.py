@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class Accepted:
     wrong_ids: int = 0  # a repeated idempotency key that led to another job
     struck: Counter[str] = field(default_factory=Counter)
     """How often a process was killed that may have been running the job."""
+    counts: Counter[str] = field(default_factory=Counter)  # of whatever a report may tell
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Audit:
