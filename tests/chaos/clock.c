@@ -1,9 +1,11 @@
 // Preloaded, it has a process see the time that the file STORM_CLOCK says: so many seconds off.
+// Files that are touched have that time too; those that are written have the kernel's.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -43,4 +45,26 @@ time_t time(time_t *out) {
     clock_gettime(CLOCK_REALTIME, &now);
     if (out) *out = now.tv_sec;
     return now.tv_sec;
+}
+
+// What `touch` sets a file's times to: given ones as they are, and the clock's where none are.
+static const struct timespec *touched(const struct timespec given[2], struct timespec now[2]) {
+    if (given && !(given[0].tv_nsec == UTIME_NOW && given[1].tv_nsec == UTIME_NOW)) return given;
+    clock_gettime(CLOCK_REALTIME, &now[0]);
+    now[1] = now[0];
+    return now;
+}
+
+int utimensat(int folder, const char *path, const struct timespec given[2], int flags) {
+    static int (*next)(int, const char *, const struct timespec *, int);
+    struct timespec now[2];
+    if (!next) next = (int (*)(int, const char *, const struct timespec *, int))dlsym(RTLD_NEXT, "utimensat");
+    return next(folder, path, touched(given, now), flags);
+}
+
+int futimens(int descriptor, const struct timespec given[2]) {
+    static int (*next)(int, const struct timespec *);
+    struct timespec now[2];
+    if (!next) next = (int (*)(int, const struct timespec *))dlsym(RTLD_NEXT, "futimens");
+    return next(descriptor, touched(given, now));
 }

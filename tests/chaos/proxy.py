@@ -1,6 +1,8 @@
 """A TCP proxy that can refuse, delay, cut and forget connections, and refuse HTTP PUTs."""
 
 import asyncio
+import socket
+import struct
 import threading
 import time
 from collections.abc import Coroutine
@@ -40,9 +42,19 @@ class Link:
         return time.monotonic() - self.active_at
 
     def abort(self) -> None:
-        self.client.transport.abort()
-        if self.target is not None:
-            self.target.transport.abort()
+        for writer in self._ends():
+            writer.transport.abort()
+
+    def reset(self) -> None:
+        """End it with RST, where an end that is closed sends FIN."""
+        for writer in self._ends():
+            end = writer.get_extra_info("socket")
+            with suppress(OSError):  # it has just been closed
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+
+    def _ends(self) -> list[asyncio.StreamWriter]:
+        return [self.client, *([self.target] if self.target else [])]
 
 
 class Proxy:
@@ -90,7 +102,7 @@ class Proxy:
     async def _cut(self, idle_s: float = 0.0) -> int:
         links = [link for link in self._links if link.idle_s() >= idle_s]
         for link in links:
-            link.abort()
+            link.reset()
         await asyncio.sleep(0.1)  # for their tasks to see it
         return len(links)
 
