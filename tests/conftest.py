@@ -19,7 +19,7 @@ from producer import Client
 from tests.servers import Server, start_server, user_url
 from tests.workers import celery_worker, host_of
 
-LONGEST_FIRST = ("gpu", "chaos", "e2e", "clients", "smoke", "integration", "unit")
+LONGEST_FIRST = ("gpu", "chaos", "e2e", "clients", "fuzz", "smoke", "integration", "unit")
 SLOW = ("chaos", "e2e", "clients")
 
 
