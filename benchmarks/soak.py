@@ -24,9 +24,11 @@ from soak_samples import Sampler
 EVERY_S = 10.0
 WARM_UP = 0.25  # of the run, and no less than what fills: twice as long as records are kept
 MOST_POINTS = 600  # of a slope: as many are enough
-# By how much a series may grow in the measured time: a share of its median, or so much.
+# By how much a series may grow in the measured time: a share of its median, or so much. Not PSS:
+# a process's share of a library's pages grows when somebody else's that had them too has ended.
 BOUNDS = {
-    "MB": (0.05, 10.0), "fds": (0.05, 6.0), "threads": (0.05, 3.0), "connections": (0.1, 4.0),
+    "USS MB": (0.05, 10.0), "RSS MB": (0.05, 10.0), "used MB": (0.05, 10.0),
+    "fds": (0.05, 6.0), "threads": (0.05, 3.0), "connections": (0.1, 4.0),
     "unacked": (0.1, 4.0), "keys": (0.1, 100.0), "temporary": (0.1, 10.0), "files": (0.1, 200.0),
 }  # fmt: skip
 PANELS = {  # what is drawn where
@@ -131,7 +133,8 @@ def report(about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Re
         f"{about['rate']:.1f} requests a second, half of the {about['full_rate']:.1f} that this "
         f"machine does; records are kept for {about['kept_s']} s, garbage is collected as often. "
         f"In all: {told}. Growth is a line through what comes after the warm-up (Theil and Sen); "
-        "memory is PSS, which counts a page that processes share once, and RSS.",
+        "memory is what a process has alone (USS) and all it has in memory (RSS); the plot has "
+        "PSS, in which a page that several share is counted once.",
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What a stack takes at a moment: its processes by what they are, Redis, the store, the disk."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from redis import Redis
 from soak_load import Soaking
 
 MB = 1e6
-PARTS = ("PSS MB", "RSS MB", "fds", "threads")
+PARTS = ("PSS MB", "USS MB", "RSS MB", "fds", "threads")
 # What a command line says of a process; the first that fits.
 ROLES = {
     "valkey": "Valkey", "worker.celery": "Celery worker", "worker.host": "model host",
@@ -60,9 +61,10 @@ class Sampler:
 def _taken_by(process: psutil.Process) -> dict[str, float]:
     with process.oneshot():
         memory = process.memory_full_info()
-        taken = (memory.pss / MB, memory.rss / MB, process.num_fds(), process.num_threads())
-        return dict(zip(PARTS, taken, strict=True))
+        sizes = (memory.pss / MB, memory.uss / MB, memory.rss / MB)
+        return dict(zip(PARTS, (*sizes, process.num_fds(), process.num_threads()), strict=True))
 
 
 def _files(folder: Path) -> int:
-    return sum(path.is_file() for path in folder.rglob("*"))
+    """How many there are, though some go meanwhile."""
+    return sum(len(files) for _, _, files in os.walk(folder))
