@@ -114,7 +114,7 @@ class Caller:
         self._post({}, webhook_url=self.hook, priority=self.rng.choice([-1, 0, 1]))
 
     def caption(self) -> None:
-        self.client.img2txt(picture(self.rng.randrange(PICTURES))).result(timeout=TIMEOUT_S)
+        self.client.img2txt(picture(self.rng.randrange(PICTURES))).result(timeout_s=TIMEOUT_S)
 
     def follow(self) -> None:
         """... reads its events to their end."""

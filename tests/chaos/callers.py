@@ -15,8 +15,8 @@ from typing import Any
 import httpx2
 
 from producer import Client
-from tests.chaos.audit import Accepted
-from tests.chaos.traffic import PROMPT, STRUCK_DOWN, of_items
+from tests.chaos.audit import STRUCK_DOWN, Accepted
+from tests.chaos.traffic import PROMPT, of_items
 from tests.chaos.world import World
 from tests.receiver import Receiver
 

@@ -19,14 +19,12 @@ from crossmodal.errors import CrossmodalError
 from crossmodal.jobs.names import celery_prefix
 from crossmodal.jobs.record import ItemResult
 from producer import Client
-from tests.chaos.audit import PREFIX, Accepted
+from tests.chaos.audit import PREFIX, STRUCK_DOWN, Accepted
 from tests.chaos.world import World
 from tests.sentinels import MASTER, SENTINEL_PASSWORD
 
 PROMPT = "a small red circle on a white background"
 BULK_ITEMS = 60
-# What a message may end as whose worker or host the storm has killed in each of its attempts.
-STRUCK_DOWN = {"worker_lost", "model_host_crashed"}
 
 
 @dataclass
