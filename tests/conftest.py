@@ -20,7 +20,7 @@ from tests.servers import Server, start_server, user_url
 from tests.workers import celery_worker, host_of
 
 LONGEST_FIRST = (
-    "gpu", "chaos", "e2e", "clients", "failures", "attacks", "smoke", "integration", "unit",
+    "gpu", "chaos", "e2e", "clients", "failures", "attacks", "fuzz", "smoke", "integration", "unit",
 )  # fmt: skip
 SLOW = ("chaos", "e2e", "clients", "failures", "attacks")
 

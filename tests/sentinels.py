@@ -97,9 +97,9 @@ def replicated(folder: Path, replicas: int = 2) -> Iterator[Group]:
             group.servers[port] = _server(folder, port, ports[0])
         for _ in range(3):
             port = free_port()
-            group.sentinels[port] = _sentinel(folder, port, ports[0])
+            group.sentinels[port] = start_sentinel(folder, port, ports[0])
             stack.callback(group.sentinels[port].kill)
-        until(lambda: all(_is_informed(port, replicas) for port in group.sentinels), 30, "Sentinel")
+        until(lambda: all(is_informed(port, replicas) for port in group.sentinels), 30, "Sentinel")
         until(lambda: group.replicas_in_step() == replicas, 30, "replication")
         yield group
 
@@ -119,7 +119,10 @@ def _server(folder: Path, port: int, master: int) -> Child:
     return start_valkey(folder / str(port), port, ADMIN_PASSWORD, more=more, binary=BINARY)
 
 
-def _sentinel(folder: Path, port: int, master: int) -> Child:
+def start_sentinel(
+    folder: Path, port: int, master: int, down_after_ms: int = DOWN_AFTER_MS
+) -> Child:
+    """One that looks after the master at this port."""
     own = folder / f"sentinel-{port}"
     own.mkdir()
     config = own / "sentinel.conf"  # which Sentinel writes to
@@ -127,7 +130,7 @@ def _sentinel(folder: Path, port: int, master: int) -> Child:
         f"port {port}", "bind 127.0.0.1", f'dir "{own}"', f'requirepass "{SENTINEL_PASSWORD}"',
         f"sentinel monitor {MASTER} 127.0.0.1 {master} 2",
         f"sentinel auth-pass {MASTER} {ADMIN_PASSWORD}",
-        f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}",
+        f"sentinel down-after-milliseconds {MASTER} {down_after_ms}",
         f"sentinel failover-timeout {MASTER} 10000",
     ]))  # fmt: skip
     with (own / "log").open("ab") as log:
@@ -137,7 +140,8 @@ def _sentinel(folder: Path, port: int, master: int) -> Child:
     return child
 
 
-def _is_informed(port: int, replicas: int) -> bool:
+def is_informed(port: int, replicas: int) -> bool:
+    """Whether the Sentinel there knows the two others, and so many replicas."""
     try:
         with Redis(port=port, password=SENTINEL_PASSWORD, socket_timeout=1) as redis:
             known: Any = redis.sentinel_master(MASTER)

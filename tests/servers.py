@@ -6,7 +6,7 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -68,16 +68,18 @@ class Server:
         ]
 
 
-def start_server(folder: Path, port: int | None = None, *, is_safe: bool = False) -> Server:
+def start_server(
+    folder: Path, port: int | None = None, *, is_safe: bool = False, more: Sequence[str] = (),
+    binary: str | None = BINARY,
+) -> Server:  # fmt: skip
     """A server with the two users of the default prefix, and an admin for the tests themselves.
 
     What a safe one has answered is in its files: a copy of them has it, and SIGKILL loses nothing.
     """
     port = port or free_port()
-    more = ["acllog-max-len 1000", *user_lines()]
-    if is_safe:
-        more.append("appendfsync always")
-    return Server(start_valkey(folder, port, ADMIN_PASSWORD, more=more, binary=BINARY), port)
+    safe = ["appendfsync always"] if is_safe else []
+    lines = ["acllog-max-len 1000", *user_lines(), *safe, *more]
+    return Server(start_valkey(folder, port, ADMIN_PASSWORD, more=lines, binary=binary), port)
 
 
 def user_name(role: Role, prefix: str = DEFAULT_KEY_PREFIX) -> str:

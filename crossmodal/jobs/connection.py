@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from typing import Any
 
 import redis
@@ -27,7 +28,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
 
 from crossmodal.errors import (
     BrokerFull,
@@ -71,6 +72,9 @@ def connect(
     if address.is_sentinel:
         kwargs = sentinel_options(settings, address)
         sentinel = Sentinel(address.hosts, sentinel_kwargs=kwargs)  # type: ignore[no-untyped-call]
+        options["connection_class"] = (
+            MasterSSLConnection if options.pop("ssl", 0) else MasterConnection
+        )
         pool = _MasterPool(  # type: ignore[no-untyped-call]
             settings.sentinel_master, sentinel, **options
         )
@@ -147,6 +151,20 @@ def sentinel_options(
         "socket_timeout": patience_s,
         "retry": retry(NoBackoff(), 0),
     }
+
+
+class MasterConnection(SentinelManagedConnection):
+    """Ends when a reply is not there in time, as redis-py's others do.
+
+    Its own for Sentinel stays open, and takes the late reply for that to the next command; one that
+    a network has forgotten it keeps for ever.
+    """
+
+    read_response = partialmethod(SentinelManagedConnection.read_response, disconnect_on_error=True)
+
+
+class MasterSSLConnection(MasterConnection, redis.SSLConnection):
+    """The same over TLS."""
 
 
 class _MasterPool(SentinelConnectionPool):

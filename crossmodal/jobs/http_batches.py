@@ -94,14 +94,15 @@ class HttpBatches:
     def open(self, batch: HttpBatch) -> Steps[None]:
         """Have the batch run. Raises `TooManyQueued`."""
         yield from self.check_room(batch.owner)
-        forgotten = time.time() - self._retention_s - MAX_RUN_S
+        listed_s = self._retention_s + MAX_RUN_S
         yield Atomic([
             redis.set(self._key(batch.id), batch.model_dump_json()),
             redis.hset(self._open, batch.id, batch.owner),
             redis.sadd(self._own(batch.owner), batch.id),
             redis.zadd(self._all(batch.owner), {batch.id: batch.created_at}),
-            redis.zremrangebyscore(self._all(batch.owner), "-inf", forgotten),
+            redis.zremrangebyscore(self._all(batch.owner), "-inf", time.time() - listed_s),
             redis.zremrangebyrank(self._all(batch.owner), 0, -MAX_LISTED - 1),
+            redis.expire(self._all(batch.owner), int(listed_s)),
         ])  # fmt: skip
 
     @call

@@ -31,14 +31,16 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 router = APIRouter(tags=["blobs"])
 ANY_BODY = {"type": "string", "format": "binary"}
+CONTENT = {BINARY: {"schema": ANY_BODY}, "image/*": {"schema": ANY_BODY},
+           "application/json": {}, "application/jsonl": {}}  # fmt: skip
 
 
 @router.get(
     "/v1/blobs/{key:path}",
     response_class=Response,
     responses=documented(404, 416) | {
-        200: {"description": "The bytes.", "content": {BINARY: {"schema": ANY_BODY}}},
-        206: {"description": "The range of them.", "content": {BINARY: {"schema": ANY_BODY}}},
+        200: {"description": "The bytes.", "content": CONTENT},
+        206: {"description": "The range of them.", "content": CONTENT},
         304: {"description": "The caller has them already."},
         307: {"description": "A signed URL of the object store."},
     },

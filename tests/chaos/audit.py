@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from crossmodal.storage import open_storage
 from tests.ledgers import Ledger
 
 PREFIX = "crossmodal"
+# What a job may end as whose worker or host the storm, or the job, has killed in each attempt.
+STRUCK_DOWN = {"worker_lost", "model_host_crashed"}
 
 
 def queues_of(models: Sequence[str] = ()) -> list[str]:
@@ -43,6 +46,8 @@ class Accepted:
     wrong_ids: int = 0  # a repeated idempotency key that led to another job
     struck: Counter[str] = field(default_factory=Counter)
     """How often a process was killed that may have been running the job."""
+    counts: Counter[str] = field(default_factory=Counter)  # of whatever a report may tell
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Audit:
@@ -75,7 +80,7 @@ class Audit:
             job.id
             for job in self.records.values()
             if job.failure is not None and job.state is JobState.FAILED
-            and job.failure.code in ("worker_lost", "model_host_crashed")
+            and job.failure.code in STRUCK_DOWN
             and self._accepted.struck[job.id] >= self._settings.max_attempts
         }  # fmt: skip
 
@@ -188,6 +193,13 @@ class Audit:
         failed = {i for i, job in self.records.items() if job.state is JobState.FAILED}
         innocent = failed - poison - self.struck_down
         yield from (f"{i} has failed: {self.records[i].failure}" for i in innocent)
+        yield from self._of_outages(failed - innocent)
+
+    def _of_outages(self, guilty: set[str]) -> Iterator[str]:
+        """Also those that were to fail must fail for what they are, and for no outage."""
+        for job in (self.records[i] for i in guilty):
+            if job.failure is not None and job.failure.code not in STRUCK_DOWN:
+                yield f"{job.id} was to fail, and failed for something else: {job.failure}"
 
 
 def running_jobs(settings: Settings, models: Sequence[str] = ()) -> dict[str, str]:

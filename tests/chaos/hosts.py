@@ -26,7 +26,8 @@ from crossmodal.settings import Settings, load_settings
 from producer import Client
 from tests.chaos.audit import Accepted, Audit, running_jobs
 from tests.chaos.network import Network
-from tests.chaos.storm import PROMPTS, SETTLE_S, picture
+from tests.chaos.storm import SETTLE_S
+from tests.chaos.submitters import PROMPTS, picture
 from tests.chaos.world import BUCKET, START_S, Worker
 from tests.ledgers import Ledger
 from tests.seaweed import Identity, Seaweed

@@ -1,14 +1,22 @@
-"""A TCP proxy that can refuse, delay, cut connections, and fail every third HTTP PUT."""
+"""A TCP proxy that can refuse, delay, cut and forget connections, and refuse HTTP PUTs."""
 
 import asyncio
+import socket
+import struct
 import threading
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 CHUNK = 65_536
 FAILED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_NO_ROOM = b"<Error><Code>XMinioStorageFull</Code><Message>The disk is full.</Message></Error>"
+FULL = (
+    b"HTTP/1.1 507 Insufficient Storage\r\nContent-Type: application/xml\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_NO_ROOM), _NO_ROOM)
+)
 
 
 @dataclass
@@ -18,6 +26,35 @@ class Behaviour:
     refuses: bool = False
     delay_s: float = 0.0
     fails_every_put: int = 0  # 3: every third
+    failure: bytes = FAILED
+
+
+@dataclass(eq=False)
+class Link:
+    """A connection through the proxy: both its ends."""
+
+    client: asyncio.StreamWriter
+    target: asyncio.StreamWriter | None = None
+    is_forgotten: bool = False
+    active_at: float = field(default_factory=time.monotonic)
+
+    def idle_s(self) -> float:
+        return time.monotonic() - self.active_at
+
+    def abort(self) -> None:
+        for writer in self._ends():
+            writer.transport.abort()
+
+    def reset(self) -> None:
+        """End it with RST, where an end that is closed sends FIN."""
+        for writer in self._ends():
+            end = writer.get_extra_info("socket")
+            with suppress(OSError):  # it has just been closed
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+
+    def _ends(self) -> list[asyncio.StreamWriter]:
+        return [self.client, *([self.target] if self.target else [])]
 
 
 class Proxy:
@@ -27,7 +64,7 @@ class Proxy:
         self.behaviour = Behaviour()
         self.port = 0
         self._target_port = target_port
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._links: set[Link] = set()
         self._puts = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -35,9 +72,15 @@ class Proxy:
         self._server = self._call(asyncio.start_server(self._serve, "127.0.0.1", 0))
         self.port = self._server.sockets[0].getsockname()[1]
 
-    def reset(self) -> None:
-        """Cut every connection, as a firewall or a failing switch does."""
-        self._call(self._cut())
+    def reset(self, idle_s: float = 0.0) -> int:
+        """Cut connections that have been idle for so long, as a firewall or a failing switch does:
+        how many."""
+        return int(self._call(self._cut(idle_s)))
+
+    def forget(self, idle_s: float = 0.0) -> int:
+        """Have what is sent over connections that have been idle for so long go nowhere, and tell
+        nobody, as a NAT does: how many."""
+        return int(self._call(self._lose(idle_s)))
 
     def close(self) -> None:
         self._call(self._end())
@@ -56,45 +99,56 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _cut(self) -> None:
-        for writer in tuple(self._writers):
-            writer.transport.abort()
+    async def _cut(self, idle_s: float = 0.0) -> int:
+        links = [link for link in self._links if link.idle_s() >= idle_s]
+        for link in links:
+            link.reset()
         await asyncio.sleep(0.1)  # for their tasks to see it
+        return len(links)
+
+    async def _lose(self, idle_s: float) -> int:
+        links = [link for link in self._links if link.idle_s() >= idle_s]
+        for link in links:
+            link.is_forgotten = True
+        return len(links)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        link = Link(writer)
+        self._links.add(link)
         with suppress(OSError, asyncio.CancelledError):
             if not self.behaviour.refuses:
-                await self._forward(reader, writer)
-        self._writers.discard(writer)
-        writer.transport.abort()
+                await self._forward(reader, link)
+        self._links.discard(link)
+        link.abort()
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream, target = await asyncio.open_connection("127.0.0.1", self._target_port)
-        back = asyncio.ensure_future(self._copy(upstream, writer))
-        there = asyncio.ensure_future(self._copy(reader, target, writer))
+    async def _forward(self, reader: asyncio.StreamReader, link: Link) -> None:
+        upstream, link.target = await asyncio.open_connection("127.0.0.1", self._target_port)
+        back = asyncio.ensure_future(self._copy(upstream, link.client, link))
+        there = asyncio.ensure_future(self._copy(reader, link.target, link, is_asked=True))
         try:
             await asyncio.wait({back, there}, return_when=asyncio.FIRST_COMPLETED)
+            if link.is_forgotten:  # neither end learns that the other has closed
+                await asyncio.wait({back, there})
         finally:
             for half in (back, there):
                 half.cancel()
-            target.transport.abort()
             await asyncio.gather(back, there, return_exceptions=True)
 
     async def _copy(
-        self,
-        source: asyncio.StreamReader,
-        sink: asyncio.StreamWriter,
-        client: asyncio.StreamWriter | None = None,
-    ) -> None:
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, link: Link, *,
+        is_asked: bool = False,
+    ) -> None:  # fmt: skip
         while data := await source.read(CHUNK):
             if self.behaviour.refuses:
                 return
-            if self.behaviour.delay_s and client is not None:
+            if link.is_forgotten:
+                continue
+            link.active_at = time.monotonic()
+            if self.behaviour.delay_s and is_asked:
                 await asyncio.sleep(self.behaviour.delay_s)
-            if client is not None and self._fails(data):
-                client.write(FAILED)
-                await client.drain()
+            if is_asked and self._fails(data):
+                link.client.write(self.behaviour.failure)
+                await link.client.drain()
                 return
             sink.write(data)
             await sink.drain()

@@ -2,6 +2,7 @@
 process, all real processes."""
 
 import os
+import random
 import signal
 import sys
 import uuid
@@ -11,20 +12,28 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import psutil
+from pydantic import SecretStr
 
 from crossmodal.jobs.workers import worker_name
-from crossmodal.local.valkey import answers, free_port
+from crossmodal.local.valkey import free_port
 from crossmodal.processes import Child, python_module, wait_until
 from crossmodal.settings import Settings, load_settings
+from producer import Client
+from tests.chaos.clock import Clocks
+from tests.chaos.disk import Disk
 from tests.chaos.proxy import Proxy
+from tests.chaos.redises import Redises
 from tests.marked import marked
-from tests.servers import start_server, user_url
+from tests.sentinels import MASTER, SENTINEL_PASSWORD
 from tests.workers import FAKE_WORKER, REAL_WORKER, celery_workers, hosts_of
 
 POISON = Path(__file__).parents[1] / "e2e" / "poison"
 MARK = "CROSSMODAL_STORM"  # in the environment of every process that the storm starts
 START_S = 90.0
 BUCKET = "storm"
+TMP_MB = 64
+OWNERS = ("one", "other")  # of the two API keys
+FAST = {"per_second": 1_000, "burst": 10_000}
 MEMORY = ("1000", "1300")  # of the workers' devices: room for one and for two of the fake models
 
 
@@ -138,33 +147,37 @@ class World:
     more_env: dict[str, str] = field(default_factory=dict)
     program: Sequence[str] = REAL_WORKER
     models: Sequence[str] = ()  # fake ones; without them, those that ship
+    with_sentinel: bool = False
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
         self._environ = os.environ.copy()
         os.environ[MARK] = self.mark
-        self.server = start_server(self.folder / "valkey", is_safe=True)
-        self.redis_proxy = Proxy(self.server.port)
+        self.clocks = Clocks(self.folder)
+        self.disk = Disk(self.folder / "disk", TMP_MB)
+        self.temporary.mkdir()
+        self.redis = Redises(self.folder / "redis", self.clocks, with_sentinel=self.with_sentinel)
         self.store_port = free_port()
         self.store = self._start_store()
         self.store_proxy = Proxy(self.store_port)
         self.env = self._environment()
         os.environ.update({k: v for k, v in self.env.items() if k.startswith("AWS_")})
         self.workers = [self._worker(i, memory) for i, memory in enumerate(MEMORY)]
+        self.tokens = self._make_keys()
         port = free_port()
         self.gateway_url = f"http://127.0.0.1:{port}"
-        self.gateway = self._service("gateway", "--port", str(port))
+        self.gateway = self._service("gateway", "--port", str(port), "--keys")
         self.background = self._service("background")
         for part in self.parts:
             part.start()
         assert wait_until(lambda: all(w.ready.exists() for w in self.workers), START_S)
 
     def _worker(self, number: int, memory: str) -> Worker:
-        env, options, program = self.env, list[str](), self.program
+        name = f"worker-{number}"
+        env, options, program = self.env | self.clocks.environment(name), list[str](), self.program
         if self.models:
             env = env | {"CROSSMODAL_DEVICE_MEMORY": memory}
             options, program = ["--models", ",".join(self.models)], FAKE_WORKER
-        name = f"worker-{number}"
         return Worker(name, self.folder, env, self.concurrency, program, options=options)
 
     def _service(self, command: str, *options: str) -> Service:
@@ -173,21 +186,32 @@ class World:
 
     def settings(self, through_proxy: bool = True) -> Settings:
         """For a producer, or, past the proxies, for who looks from outside and may do anything."""
-        url = user_url(self.redis_proxy.port) if through_proxy else self.server.admin_url
+        url = self.redis.url if through_proxy else self.redis.server.admin_url
         return load_settings(
-            broker_url=url, storage_url=f"s3://{BUCKET}/", result_backend="",
+            broker_url=url, sentinel_master=MASTER, sentinel_password=SecretStr(SENTINEL_PASSWORD),
+            storage_url=f"s3://{BUCKET}/", result_backend="",
             max_attempts=int(self.env.get("CROSSMODAL_MAX_ATTEMPTS", "3")),
         )  # fmt: skip
 
+    @property
+    def temporary(self) -> Path:
+        """Where all that it runs may have temporary files."""
+        return self.disk.folder / "tmp"
+
+    @property
+    def run_dir(self) -> Path:
+        return self.disk.folder / "run"
+
     def restart_valkey(self, number: signal.Signals) -> None:
-        assert not self.server.denied()  # the server that comes after it will not know
-        self.valkey.send(number)
-        assert self.valkey.wait(30)
-        self.server = start_server(self.folder / "valkey", self.server.port, is_safe=True)
+        self.redis.restart(number)
 
     @property
     def valkey(self) -> Child:
-        return self.server.child
+        return self.redis.server.child
+
+    @property
+    def redis_proxy(self) -> Proxy:
+        return self.redis.master.proxy
 
     @property
     def parts(self) -> list[Worker | Service]:
@@ -202,6 +226,10 @@ class World:
         for part in self.parts:
             if part.child is not None:
                 part.child.stop(90)
+
+    def a_model(self, rng: random.Random) -> str | None:
+        """One of them, or none."""
+        return rng.choice([None, *self.models])
 
     def loads(self) -> int:
         """How often models were loaded, for jobs or because a process was lost."""
@@ -218,10 +246,10 @@ class World:
         for part in self.parts:
             if part.child is not None:
                 part.child.kill()
-        self.redis_proxy.close()
         self.store_proxy.close()
         self.store.kill()
-        self.server.stop()
+        self.redis.close()
+        self.disk.close()
         os.environ.clear()  # of the mark and of the store's keys: other tests read it, too
         os.environ.update(self._environ)
 
@@ -231,10 +259,11 @@ class World:
 
     def _environment(self) -> dict[str, str]:
         return {
-            "CELERY_BROKER_URL": user_url(self.redis_proxy.port),
+            **self.redis.environment, **self.clocks.environment(),
             "CELERY_RESULT_BACKEND": "",
             "CROSSMODAL_STORAGE_URL": f"s3://{BUCKET}/",
-            "CROSSMODAL_RUN_DIR": str(self.folder / "run"),
+            "CROSSMODAL_RUN_DIR": str(self.run_dir),
+            "TMPDIR": str(self.temporary),
             "AWS_ENDPOINT": f"http://127.0.0.1:{self.store_proxy.port}",
             "AWS_ACCESS_KEY_ID": "storm", "AWS_SECRET_ACCESS_KEY": "storm",
             "AWS_REGION": "us-east-1",
@@ -242,6 +271,11 @@ class World:
             "PYTHONPATH": os.pathsep.join([str(POISON), os.environ.get("PYTHONPATH", "")]),
             **self.more_env,
         }  # fmt: skip
+
+    def _make_keys(self) -> list[str]:
+        """Two, as no gateway asks for keys where none was ever made."""
+        with Client(self.settings(through_proxy=False)) as client:
+            return [client.keys.create(name, **FAST)[1] for name in OWNERS]
 
     def _start_store(self) -> Child:
         argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.store_port)]
@@ -262,4 +296,4 @@ class World:
 
     def is_healthy(self) -> bool:
         """Whether all that was broken is mended."""
-        return answers(self.server.admin_url) and all(w.ready.exists() for w in self.workers)
+        return self.redis.answers() and all(w.ready.exists() for w in self.workers)

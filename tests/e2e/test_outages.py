@@ -10,7 +10,8 @@ import pytest
 from crossmodal.jobs.record import JobState
 from producer import BrokerUnavailable, Client, JobHandle, StorageUnavailable
 from tests.chaos.proxy import Behaviour
-from tests.chaos.storm import picture, world_of
+from tests.chaos.storm import world_of
+from tests.chaos.submitters import picture
 from tests.chaos.world import World
 from tests.e2e.test_time_limits import FREED_S
 from tests.waiting import until

@@ -5,7 +5,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from redis.exceptions import TimeoutError
 
 from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.connection import broker_errors, connect, connect_async, is_reachable
@@ -15,7 +17,7 @@ from producer import Client
 from tests.celery_app import celery_app
 from tests.sentinels import SENTINEL_PASSWORD, Group, replicated
 from tests.waiting import until
-from tests.workers import environment, running_worker
+from tests.workers import environment, running_worker, suspended
 
 ROUNDS = int(os.environ.get("SENTINEL_ROUNDS", "1"))
 JOBS = int(os.environ.get("SENTINEL_JOBS", "60"))
@@ -43,6 +45,19 @@ def test_all_who_connect_find_the_master(group: Group, settings: Settings) -> No
     assert is_reachable(settings)
     with celery_app(settings) as app, app.connection() as connection:
         assert connection.channel().client.info("replication")["role"] == "master"
+
+
+def test_a_late_reply_is_nobody_elses(group: Group, settings: Settings) -> None:
+    """The command after one that timed out has a reply of its own."""
+    hasty = settings.model_copy(update={"connect_timeout_s": 1.0})
+    port = group.master()
+    assert port is not None
+    with connect(hasty) as redis:
+        redis.hset("crossmodal:late", "field", "late")
+        redis.hset("crossmodal:next", "field", "next")
+        with suspended(psutil.Process(group.servers[port].pid)), pytest.raises(TimeoutError):
+            redis.hget("crossmodal:late", "field")
+        assert redis.hget("crossmodal:next", "field") == "next"
 
 
 def test_a_name_that_no_sentinel_knows_is_an_outage(group: Group, settings: Settings) -> None:

@@ -21,7 +21,12 @@ from kombu.utils.json import loads
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from crossmodal.errors import CrossmodalError, InvalidMessage, described
-from crossmodal.jobs.connection import address_of, sentinel_options
+from crossmodal.jobs.connection import (
+    MasterConnection,
+    MasterSSLConnection,
+    address_of,
+    sentinel_options,
+)
 from crossmodal.jobs.message import URGENT, parse_message
 from crossmodal.settings import Settings
 from worker.celery.broadcast import REPLIES, BroadcastChannel
@@ -297,6 +302,8 @@ class CheckedSentinelChannel(CheckedChannel, kombu_redis.SentinelChannel):
     """The same for a Redis that is found through Sentinels."""
 
     sentinel_options: dict[str, Any]
+    connection_class = MasterConnection
+    connection_class_ssl = MasterSSLConnection
 
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
         """Ask the Sentinels as they want it; kombu's option would show their password."""

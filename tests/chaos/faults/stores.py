@@ -1,0 +1,36 @@
+"""The object store: away, slow, failing, full."""
+
+import random
+import time
+
+from tests.chaos.faults.hit import Hit
+from tests.chaos.proxy import FULL, Behaviour
+from tests.chaos.world import World
+
+FULL_S = (5.0, 20.0)  # thrice the first retries of a job
+
+
+def refuse_store(world: World, rng: random.Random) -> Hit:
+    return _store(world, Behaviour(refuses=True), rng.uniform(2, 8))
+
+
+def slow_store(world: World, rng: random.Random) -> Hit:
+    return _store(world, Behaviour(delay_s=0.5), rng.uniform(2, 8))
+
+
+def fail_every_third_put(world: World, rng: random.Random) -> Hit:
+    return _store(world, Behaviour(fails_every_put=3), rng.uniform(2, 8))
+
+
+def fill_store(world: World, rng: random.Random) -> Hit:
+    """What is there is read, and nothing more is taken."""
+    return _store(world, Behaviour(fails_every_put=1, failure=FULL), rng.uniform(*FULL_S))
+
+
+def _store(world: World, behaviour: Behaviour, for_s: float) -> Hit:
+    world.store_proxy.behaviour = behaviour
+    if behaviour.refuses:
+        world.store_proxy.reset()
+    time.sleep(for_s)  # the fault is a length of time
+    world.store_proxy.behaviour = Behaviour()
+    return Hit()

@@ -1,0 +1,173 @@
+"""The Redis of a storm: a server, or two of which Sentinel says who is the master.
+
+Each is behind a proxy, by whose port the Sentinels, the replica and all who connect know it, and
+keeps its append-only file on a small disk of its own.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from crossmodal.jobs.acl import Role
+from crossmodal.local.valkey import answers, free_port, server_binary
+from crossmodal.processes import Child, wait_until
+from tests.chaos.clock import Clocks
+from tests.chaos.disk import Disk
+from tests.chaos.proxy import Proxy
+from tests.sentinels import MASTER, SENTINEL_PASSWORD, is_informed, start_sentinel
+from tests.servers import ADMIN_PASSWORD, BINARY, Server, start_server, user_url
+from tests.waiting import until
+
+DISK_MB = 192
+DOWN_AFTER_MS = 120_000  # longer than any fault: masters change when the storm says so
+ROLE_S = 30.0
+START_S = 60.0
+# Written before it is answered, and so outlasts SIGKILL; `always` would end a server whose disk
+# is full, this one refuses writes. Small files are rewritten, as the disk is small.
+SAFE = ("appendfsync no", "auto-aof-rewrite-min-size 16mb")
+# A replica whose connection was forgotten knows it soon, and is told a lot before that.
+REPLICATION = ("repl-timeout 10", "repl-ping-replica-period 2", "repl-diskless-sync-delay 0")
+
+
+@dataclass
+class Member:
+    """A server with its proxy and its disk."""
+
+    folder: Path
+    port: int
+    proxy: Proxy
+    disk: Disk
+    server: Server | None = None
+
+    def role(self) -> str | None:
+        try:
+            with self.admin() as redis:
+                return str(redis.execute_command("ROLE")[0])
+        except RedisError:
+            return None
+
+    @contextmanager
+    def admin(self) -> Iterator[Any]:
+        with Redis(port=self.port, password=ADMIN_PASSWORD, socket_timeout=5,
+                   decode_responses=True) as redis:  # fmt: skip
+            yield redis
+
+
+class Redises:
+    """Starts them; `master` is who is written to."""
+
+    def __init__(self, folder: Path, clocks: Clocks, *, with_sentinel: bool) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._binary = clocks.program(BINARY or server_binary())
+        self.members = [self._member(i) for i in range(1 + with_sentinel)]
+        self.master = self.members[0]
+        self._sentinels: dict[int, Child] = {}
+        for member in self.members:
+            self._start(member)
+        if with_sentinel:
+            self._watch()
+
+    def close(self) -> None:
+        for child in self._sentinels.values():
+            child.kill()
+        try:
+            for member in self.members:
+                if member.server is not None:
+                    member.server.stop()
+        finally:
+            for member in self.members:
+                member.proxy.close()
+                member.disk.close()
+
+    @property
+    def url(self) -> str:
+        """As processes have it that may do what workers may."""
+        if not self._sentinels:
+            return user_url(self.master.proxy.port)
+        login, _, _ = user_url(0, Role.WORKER).removeprefix("redis://").rpartition("@")
+        first, *others = self._sentinels
+        return ";".join([f"sentinel://{login}@127.0.0.1:{first}/0",
+                         *(f"sentinel://127.0.0.1:{port}" for port in others)])  # fmt: skip
+
+    @property
+    def environment(self) -> dict[str, str]:
+        more = {"CROSSMODAL_SENTINEL_MASTER": MASTER,
+                "CROSSMODAL_SENTINEL_PASSWORD": SENTINEL_PASSWORD}  # fmt: skip
+        return {"CELERY_BROKER_URL": self.url, **(more if self._sentinels else {})}
+
+    @property
+    def server(self) -> Server:
+        assert self.master.server is not None
+        return self.master.server
+
+    def answers(self) -> bool:
+        return answers(self.server.admin_url)
+
+    def restart(self, number: signal.Signals) -> None:
+        """End the master and start it again, in its place."""
+        server = self.server
+        assert not server.denied()  # the server that comes after it will not know
+        server.child.send(number)
+        assert server.child.wait(30)
+        self._start(self.master)
+
+    def fail_over(self) -> bool:
+        """Have Sentinel make the other one the master, without losing a write."""
+        if not self._sentinels or not self._is_in_step():
+            return False
+        [other] = [member for member in self.members if member is not self.master]
+        try:
+            with Redis(port=next(iter(self._sentinels)), password=SENTINEL_PASSWORD) as redis:
+                redis.execute_command("SENTINEL", "FAILOVER", MASTER, "COORDINATED")
+        except RedisError:  # it is still busy with the last, or nothing is in step
+            return False
+        if not wait_until(lambda: other.role() == "master", ROLE_S):
+            return False
+        self.master = other
+        return True
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """The master, as a replica of nobody: it keeps all and refuses writes."""
+        with self.master.admin() as redis:
+            redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+            try:
+                yield
+            finally:
+                redis.execute_command("REPLICAOF", "NO", "ONE")
+
+    def _member(self, number: int) -> Member:
+        port, folder = free_port(), self._folder / str(number)
+        return Member(folder, port, Proxy(port), Disk(folder, DISK_MB))
+
+    def _start(self, member: Member) -> None:
+        more = [*SAFE, *REPLICATION, "replica-announce-ip 127.0.0.1"]
+        more += [f"replica-announce-port {member.proxy.port}", f"masterauth {ADMIN_PASSWORD}"]
+        if member is not self.master:
+            more.append(f"replicaof 127.0.0.1 {self.master.proxy.port}")
+        member.server = start_server(member.folder, member.port, more=more, binary=self._binary)
+
+    def _watch(self) -> None:
+        for _ in range(3):
+            port = free_port()
+            self._sentinels[port] = start_sentinel(
+                self._folder, port, self.master.proxy.port, DOWN_AFTER_MS
+            )
+        until(lambda: all(is_informed(port, 1) for port in self._sentinels), START_S, "Sentinel")
+        until(self._is_in_step, START_S, "replication")
+
+    def _is_in_step(self) -> bool:
+        """Whether the replica has all that the master has; until it has, writes would wait."""
+        try:
+            with self.master.admin() as redis:
+                redis.set("storm:step", "", ex=60)
+                return bool(redis.wait(1, 1_000))
+        except RedisError:
+            return False
