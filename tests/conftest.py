@@ -19,8 +19,10 @@ from producer import Client
 from tests.servers import Server, start_server, user_url
 from tests.workers import celery_worker, host_of
 
-LONGEST_FIRST = ("gpu", "chaos", "e2e", "clients", "smoke", "integration", "unit")
-SLOW = ("chaos", "e2e", "clients")
+LONGEST_FIRST = (
+    "gpu", "chaos", "e2e", "failures", "clients", "attacks", "smoke", "integration", "unit",
+)  # fmt: skip
+SLOW = ("chaos", "e2e", "failures", "clients", "attacks")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

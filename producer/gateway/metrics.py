@@ -60,6 +60,13 @@ class Figures(NamedTuple):
     dead_letters: int
 
 
+class Up(NamedTuple):
+    """What takes writes."""
+
+    broker: bool = True
+    store: bool = True
+
+
 @call
 def figures(calls: ClientCalls) -> Steps[Figures]:
     """What the cluster's metrics are made of."""
@@ -70,17 +77,16 @@ def figures(calls: ClientCalls) -> Steps[Figures]:
     return Figures(queues, workers, webhooks, letters)
 
 
-def render(found: Figures | None, accept: str = "") -> tuple[bytes, str]:
+def render(found: Figures | None, up: Up, accept: str = "") -> tuple[bytes, str]:
     """All metrics as a body and its content type: OpenMetrics where `accept` asks for it.
 
-    Without figures, as of a Redis that does not answer, `crossmodal_broker_up` is 0 and nothing
-    else of the cluster is told.
+    Without figures, as of a Redis that does not answer, nothing is told of the queues.
     """
     try:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # a version that is no number
         encode, content_type = choose_encoder("")
-    return encode(_All(ClusterCollector(found), HTTP, STORAGE, REGISTRY)), content_type
+    return encode(_All(ClusterCollector(found, up), HTTP, STORAGE, REGISTRY)), content_type
 
 
 class _All(Collector):
@@ -95,17 +101,19 @@ class _All(Collector):
 class ClusterCollector(Collector):
     """Figures of the whole installation, as metrics."""
 
-    def __init__(self, found: Figures | None) -> None:
-        self._found = found
+    def __init__(self, found: Figures | None, up: Up) -> None:
+        self._found, self._up = found, up
 
     def collect(self) -> Iterable[Metric]:
         found = self._found
-        is_up = found is not None
-        up = GaugeMetricFamily("crossmodal_broker_up", "Whether Redis answers.", is_up)
+        up = [
+            _gauge("broker_up", "Whether Redis answers and takes writes.", self._up.broker),
+            _gauge("store_up", "Whether the object store takes writes.", self._up.store),
+        ]
         if found is None:
-            return [up]
+            return up
         return [
-            up, *_jobs(found.queues), *_queues(found.queues, found.workers),
+            *up, *_jobs(found.queues), *_queues(found.queues, found.workers),
             *_webhooks(found.webhooks),
             _gauge("dead_letters", "Dead letters that are kept.", found.dead_letters),
         ]  # fmt: skip

@@ -17,6 +17,7 @@ from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.files import Files
 from crossmodal.jobs.http_batches import HttpBatches
 from crossmodal.jobs.names import BACKGROUND
+from crossmodal.jobs.server import check_writes
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
@@ -52,9 +53,10 @@ class Services:
         self.batches = HttpBatches(settings)
         self.files = Files(settings)
         self.callers = Callers(settings, self.calls.ledger)
-        self.has_background = False  # as `readiness` has found it
+        self.has_background = False  # as `redis_writes` has found it
         self.connections = Connections()
-        self.readiness = Readiness(self._check)
+        self.redis_writes = Readiness(self._check_redis)
+        self.store_writes = Readiness(self._check_store)
         self._threads = ThreadPoolExecutor(THREADS, "gateway")
         self._store_threads = ThreadPoolExecutor(STORE_THREADS, "store")
         self._long_threads = ThreadPoolExecutor(LONG_THREADS, "long")
@@ -99,13 +101,19 @@ class Services:
         for threads in (self._store_threads, self._long_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _check(self) -> None:
+    async def check(self) -> None:
+        """Raise what submissions would, whatever they submit."""
+        await self.redis_writes.check()
+        await self.ask(self.calls.ledger.memory.check())
+        await self.store_writes.check()
+
+    async def _check_redis(self) -> None:
         workers = await self.ask(Workers(self.settings).recent())
         self.has_background = any(BACKGROUND in worker.queues for worker in workers)
-        await self.call_store(self._check_store)
+        await self.ask(check_writes(self.settings))
 
-    def _check_store(self) -> None:
-        self.sync.storage.head("checks/ready")
+    async def _check_store(self) -> None:
+        await self.call_store(lambda: self.sync.storage.check())
 
 
 async def _run(threads: ThreadPoolExecutor, function: Callable[[], T]) -> T:
