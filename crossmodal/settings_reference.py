@@ -27,8 +27,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "max_image_pixels",
     ),
     "The gateway, and webhooks": (
-        "public_url", "signed_urls", "cors_origins", "max_batch_bytes", "allow_image_urls",
-        "allow_private_urls", "fetch_timeout_s", "webhook_timeout_s",
+        "public_url", "keep_alive_s", "signed_urls", "cors_origins", "max_batch_bytes",
+        "allow_image_urls", "allow_private_urls", "fetch_timeout_s", "webhook_timeout_s",
     ),
     "Workers": (
         "bundle", "models", "allow_model_code", "device_memory", "switch_after_s",

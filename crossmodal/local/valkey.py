@@ -56,7 +56,7 @@ def start_valkey(
     except OSError as e:
         raise InvalidSetting(f"Valkey cannot keep its data in {folder}: {described(e)}") from e
     config = [
-        f"port {port}", "bind 127.0.0.1", f'dir "{folder}"', "appendonly yes",
+        f"port {port}", "bind 127.0.0.1", f"dir {_quoted(folder)}", "appendonly yes",
         "appendfsync everysec", 'save ""', "maxmemory-policy noeviction",
     ]  # fmt: skip
     if password:
@@ -74,6 +74,11 @@ def start_valkey(
             f"the embedded Valkey did not start on port {port}; its log is {folder / 'valkey.log'}"
         )
     return child
+
+
+def _quoted(path: Path) -> str:
+    """A path as a configuration of Redis has it, where \\ and quotes mean something."""
+    return '"' + str(path).replace("\\", r"\\").replace('"', r"\"") + '"'
 
 
 def answers(url: str, timeout_s: float = 1.0) -> bool:

@@ -33,6 +33,7 @@ from producer.gateway.a1111 import jobs as a1111_jobs
 from producer.gateway.a1111 import server as a1111_server
 from producer.gateway.headers import SecurityHeaders
 from producer.gateway.limits import BodyLimit
+from producer.gateway.manners import Heads, Slashes
 from producer.gateway.metrics import CountRequests
 from producer.gateway.openai import batches as openai_batches
 from producer.gateway.openai import chat, files, images, models
@@ -63,6 +64,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
         await asyncio.to_thread(tracing.flush)  # the server ends the process after this
 
     app = FastAPI(
+        redirect_slashes=False,  # ours are relative
         title="crossmodal", version=version(DISTRIBUTION), description=ABOUT, lifespan=lifespan,
         generate_unique_id_function=_operation_id,
         docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere; ours does not
@@ -79,7 +81,9 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
     _serve_page(app, flower_url)
     _serve_docs(app)
     _complete_schema(app)
+    app.router.default = Slashes(app)
     app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(Heads)
     app.add_middleware(CountRequests)
     app.add_middleware(SecurityHeaders)
     if settings.allowed_origins:
@@ -141,6 +145,16 @@ def _forget_usual_refusals(document: dict[str, Any]) -> None:
                 operation["responses"].pop("422", None)
 
 
+def _speak_3_1(document: dict[str, Any]) -> None:
+    """Describe streams by `schema`: FastAPI does by a keyword of OpenAPI 3.2."""
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for response in operation["responses"].values():
+                for content in response.get("content", {}).values():
+                    if "itemSchema" in content:
+                        content["schema"] = content.pop("itemSchema")
+
+
 def _complete_schema(app: FastAPI) -> None:
     """Put into the OpenAPI document what routes read by themselves, and the form of errors."""
     generate = app.openapi
@@ -150,6 +164,7 @@ def _complete_schema(app: FastAPI) -> None:
             document = generate()
             _summarize(document)
             _forget_usual_refusals(document)
+            _speak_3_1(document)
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             closed: list[type[BaseModel]] = [
                 problems.Problem,

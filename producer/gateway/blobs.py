@@ -3,6 +3,7 @@
 import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
@@ -48,6 +49,7 @@ async def blob(
     query: Annotated[BlobQuery, Query()],
     range_: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
     if_none_match: Annotated[str | None, Header(max_length=200)] = None,
+    if_range: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:  # fmt: skip
     """A picture or a result: a redirect to where the store itself gives it out, or the bytes."""
     size = await services.call_store(size_of, key, who.id, services.sync)
@@ -56,11 +58,14 @@ async def blob(
         return RedirectResponse(signed, 307, {"Cache-Control": "no-store"})
     if key.startswith(f"{PREVIEWS}/"):
         return await _preview(key, services)
-    tag = f'"{size:x}-{PurePosixPath(key).parent.name}-{PurePosixPath(key).name[:64]}"'
+    tag = (
+        f'"{size:x}-{quote(PurePosixPath(key).parent.name)}-{quote(PurePosixPath(key).name[:64])}"'
+    )
     headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=3600"}
     if if_none_match is not None and tag in if_none_match:
         return Response(status_code=304, headers=headers)
-    found = _range(range_, size)
+    is_same = if_range in (None, tag)  # else what there is now is sent, whole
+    found = _range(range_, size) if is_same else None
     first, last = found or (0, size - 1)
     headers["Content-Length"] = str(last - first + 1)
     if found:

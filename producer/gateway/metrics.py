@@ -208,6 +208,7 @@ class _Exchange:
         self._begun = time.monotonic()
         self._is_stream = False
         self._root = scope.get("root_path", "")
+        self._method = scope["method"]  # before HEAD is answered as GET
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -226,8 +227,7 @@ class _Exchange:
             REQUEST_TIME.labels(self._route()).observe(time.monotonic() - self._begun)
 
     def _count(self) -> None:
-        method = self._scope["method"]
-        known = method if method in METHODS else "other"  # anybody may invent methods
+        known = self._method if self._method in METHODS else "other"  # anybody may invent methods
         REQUESTS.labels(known, self._route(), self.status or CLIENT_GONE).inc()
 
     def _route(self) -> str:

@@ -49,6 +49,7 @@ from crossmodal.errors import (
     is_callers_fault,
 )
 from producer.gateway.headers import secure
+from producer.gateway.manners import allowed
 from producer.told import is_outage, told_error
 
 log = logging.getLogger(__name__)
@@ -253,6 +254,10 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
     async def framework(request: Request, error: HTTPException) -> Response:
         code = CODES.get(error.status_code, "http_error")
         headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (
+            allow := allowed(app, request.scope)
+        ):
+            headers["Allow"] = allow
         return answer(request, Fault(error.status_code, code, str(error.detail), headers=headers))
 
 
