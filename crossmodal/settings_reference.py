@@ -95,7 +95,7 @@ def settings(
 ) -> None:
     """Show every setting as it is here, without secrets; say which variables are none."""
     if markdown:
-        typer.echo(reference(), nl=False)
+        say(reference().removesuffix("\n"))
         return
     with errors_to_exit_status():
         rows = list(effective(load_settings()))
