@@ -25,12 +25,11 @@ from crossmodal.jobs.record import JobState, QueueStatus, WorkerInfo
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.metrics import RUNS_S, STORAGE
 from producer.calls import ClientCalls
-from producer.gateway.problems import CLIENT_GONE
+from producer.gateway.problems import CLIENT_GONE, STREAM
 
 log = logging.getLogger(__name__)
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-STREAM = b"text/event-stream"
 NO_FAILURE = ("succeeded", "canceled", "expired")
 
 HTTP = CollectorRegistry(auto_describe=True)
@@ -241,6 +240,6 @@ class _Exchange:
 
 def _is_stream(start: Message) -> bool:
     return any(
-        name.lower() == b"content-type" and value.startswith(STREAM)
+        name.lower() == b"content-type" and value.startswith(STREAM.encode())
         for name, value in start.get("headers", ())
     )

@@ -56,8 +56,12 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MOST_SHOWN = 5  # fields that are wrong
+EVENTS_TAG = "events"  # the tag of routes that answer with a stream of them
+STREAM = "text/event-stream"
 CLIENT_GONE = 499  # as nginx calls it: nobody waits for an answer
 RETRY_S = 5  # where nothing says when to come back
+# An EventSource that is answered with an error never comes back; after an empty stream it does.
+LATER = f": Redis or the object store takes nothing now\nretry: {RETRY_S * 1_000}\n\n"
 
 STATUSES: dict[type[CrossmodalError], int] = {  # of a class and of those below it, the nearest
     Unauthorized: 401, Forbidden: 403, JobNotFound: 404, DeadLetterNotFound: 404,
@@ -222,6 +226,12 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
     def answer(request: Request, fault: Fault) -> Response:
         tags = [getattr(request.state, "dialect", None),
                 *getattr(request.scope.get("route"), "tags", ())]  # fmt: skip
+        if (
+            EVENTS_TAG in tags
+            and fault.status == 503
+            and STREAM in request.headers.get("accept", "")
+        ):
+            return Response(LATER, headers=fault.headers, media_type=STREAM)
         return next((renderers[tag] for tag in tags if tag in renderers), problem)(fault)
 
     @app.exception_handler(CrossmodalError)
