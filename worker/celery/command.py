@@ -19,4 +19,5 @@ def run(*args: str) -> None:
 def flower() -> None:
     """Run Flower, a monitor of workers and jobs. It reads FLOWER_ADDRESS, FLOWER_PORT, …"""
     with errors_to_exit_status():
+        import_module("worker.celery.flower_answers").correct()
         run("flower", f"--conf={flowerconfig.__file__}")
