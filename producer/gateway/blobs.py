@@ -2,7 +2,7 @@
 
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -13,9 +13,11 @@ from crossmodal.errors import InvalidParams, WrongState
 from crossmodal.jobs.names import PREVIEWS, input_key
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.images import FORMATS
+from crossmodal.storage.store import Method
 from crossmodal.vision.media import media_type
 from producer.gateway.body import parse_json
 from producer.gateway.caller import Caller, UrlsOf
+from producer.gateway.manners import IS_HEAD
 from producer.gateway.ownership import size_of
 from producer.gateway.problems import RangeNotSatisfiable, described, documented
 from producer.gateway.requests import BlobQuery, UploadRequest
@@ -45,7 +47,7 @@ ANY_BODY = {"type": "string", "format": "binary"}
     },
 )  # fmt: skip
 async def blob(
-    key: str, who: Caller, services: ServicesOf,
+    request: Request, key: str, who: Caller, services: ServicesOf,
     query: Annotated[BlobQuery, Query()],
     range_: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
     if_none_match: Annotated[str | None, Header(max_length=200)] = None,
@@ -53,7 +55,8 @@ async def blob(
 ) -> Response:  # fmt: skip
     """A picture or a result: a redirect to where the store itself gives it out, or the bytes."""
     size = await services.call_store(size_of, key, who.id, services.sync)
-    signed = await services.call_store(_sign, key, services) if query.redirect else None
+    method: Method = "HEAD" if IS_HEAD in request.scope else "GET"  # it is signed for one of them
+    signed = await services.call_store(_sign, key, services, method) if query.redirect else None
     if signed is not None:
         return RedirectResponse(signed, 307, {"Cache-Control": "no-store"})
     if key.startswith(f"{PREVIEWS}/"):
@@ -110,7 +113,7 @@ def _signed(body: bytes, owner: str, services: Services) -> SignedUpload:
     return SignedUpload(key=key, put_url=url, expires_in_s=SIGNED_S)
 
 
-def _sign(key: str, services: Services, method: Literal["GET", "PUT"] = "GET") -> str | None:
+def _sign(key: str, services: Services, method: Method) -> str | None:
     """A URL of the store; None for a folder, and where callers cannot reach the store."""
     if not services.settings.signed_urls:
         return None

@@ -7,6 +7,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+IS_HEAD = "crossmodal.is_head"  # of a scope; for whom that makes a difference
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -29,7 +30,7 @@ class Heads:
                 has_begun = True  # whoever goes on with a body is told that nobody reads it
                 await send({"type": "http.response.body", "body": b""})
 
-        scope["method"] = "GET"
+        scope["method"], scope[IS_HEAD] = "GET", True
         try:
             await self._app(scope, receive, send_head)
         finally:
