@@ -33,7 +33,6 @@ from producer.gateway.a1111 import jobs as a1111_jobs
 from producer.gateway.a1111 import server as a1111_server
 from producer.gateway.headers import SecurityHeaders
 from producer.gateway.limits import BodyLimit
-from producer.gateway.manners import Heads, Slashes
 from producer.gateway.metrics import CountRequests
 from producer.gateway.openai import batches as openai_batches
 from producer.gateway.openai import chat, files, images, models
@@ -41,6 +40,7 @@ from producer.gateway.openai.errors import TAG, rendered
 from producer.gateway.parameters import no_others
 from producer.gateway.requests import REQUESTS, CancelRequest, UploadRequest
 from producer.gateway.services import Services
+from producer.manners import Heads, Slashes
 
 PAGE = Path(__file__).parent / "page"
 OPENAI = (openai_batches, images, chat, files, models)

@@ -17,12 +17,12 @@ from crossmodal.storage.store import Method
 from crossmodal.vision.media import media_type
 from producer.gateway.body import parse_json
 from producer.gateway.caller import Caller, UrlsOf
-from producer.gateway.manners import IS_HEAD
 from producer.gateway.ownership import size_of
 from producer.gateway.problems import RangeNotSatisfiable, described, documented
 from producer.gateway.requests import BlobQuery, UploadRequest
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import SignedUpload, UploadView
+from producer.manners import IS_HEAD
 
 SIGNED_S = 600.0
 TYPES = {f".{name}": f"image/{name}" for name in FORMATS} | {

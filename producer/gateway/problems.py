@@ -49,7 +49,7 @@ from crossmodal.errors import (
     is_callers_fault,
 )
 from producer.gateway.headers import secure
-from producer.gateway.manners import allowed
+from producer.manners import allowed
 from producer.told import is_outage, told_error
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from crossmodal.errors import CrossmodalError, Unauthorized
 from crossmodal.jobs.access import ANYBODY, ApiKey, ApiKeys
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
+from producer.manners import Slashes
 from producer.mcp.server import Context
 from producer.told import told_error
 
@@ -70,6 +71,7 @@ def make_app(
         auth=None if keys is None else auth,
         token_verifier=keys,
     )
+    app.router.redirect_slashes, app.router.default = False, Slashes(app)
     app.add_middleware(Answering)
     return app
 

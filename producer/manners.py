@@ -2,7 +2,7 @@
 
 from urllib.parse import quote
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.responses import RedirectResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,7 +37,7 @@ class Heads:
             scope["method"] = "HEAD"  # who answers for what has failed must send no body, either
 
 
-def allowed(app: FastAPI, scope: Scope) -> str:
+def allowed(app: Starlette, scope: Scope) -> str:
     """The methods that a path has, of whichever of its routes; "" where a mount answers."""
     if "app_root_path" in scope:
         return ""
@@ -52,7 +52,7 @@ class Slashes:
     this one is relative, so that whatever stands before the path stays.
     """
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: Starlette) -> None:
         self._app = app
         self._not_found = app.router.default
 
@@ -73,6 +73,6 @@ class Slashes:
         await answer(scope, receive, send)
 
 
-def _match(app: FastAPI, scope: Scope, least: Match = Match.FULL) -> bool:
+def _match(app: Starlette, scope: Scope, least: Match = Match.FULL) -> bool:
     """Whether a route has the path and the method of a request, or at `least` the path."""
     return any(route.matches(scope)[0].value >= least.value for route in app.routes)
