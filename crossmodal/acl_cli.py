@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from crossmodal.console import errors_to_exit_status
+from crossmodal.console import errors_to_exit_status, say
 from crossmodal.errors import InvalidSetting, described
 from crossmodal.jobs.acl import Role, hashed, rules, user_line
 from crossmodal.settings import load_settings
@@ -41,11 +41,11 @@ def redis_acl(
             raise InvalidSetting("--user and --password-file are for one user: give --role too")
         secret = _secret(password_file)
         if role is None:
-            typer.echo(DEFAULT_OFF)
-            typer.echo(user_line("admin", secret, ADMIN))
+            say(DEFAULT_OFF)
+            say(user_line("admin", secret, ADMIN))
         for each in [role] if role else Role:
             name = user or f"{settings.key_prefix}-{each}"
-            typer.echo(user_line(name, secret, rules(settings, each, _version(server))))
+            say(user_line(name, secret, rules(settings, each, _version(server))))
 
 
 def _secret(file: Path | None) -> str:

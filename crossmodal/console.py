@@ -8,6 +8,7 @@ what is only told has `note`.
 
 import codecs
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from crossmodal import errors
 from crossmodal.errors import CrossmodalError, Interrupted
 from crossmodal.machine import denied
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
+FAILED, USAGE, INTERRUPTED, UNREAD = 1, 2, 130, 141  # exit statuses
 NOT_USAGE = (  # the caller's own doing, and yet nothing that is wrong with the command line
     errors.ApiKeyNotFound, errors.CheckpointMismatch, errors.DataInvalid,
     errors.DeadLetterNotFound, errors.DeliveryNotFound, errors.Forbidden,
@@ -47,6 +48,10 @@ BAD_USAGE = "bad_usage"  # the code of what a command's options and arguments ca
 # Of click, or of the copy of it that Typer has.
 UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
 WIDE = 100_000  # characters: a table in a pipe is never broken
+
+for name in ("stdout", "stderr"):
+    if getattr(sys, name) is None:  # it was started with that closed
+        setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - until the process ends
 
 # rich leaves colors out when NO_COLOR is set or the output is not a terminal.
 _PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
@@ -121,8 +126,13 @@ def print_json(value: Any, indent: int | None = 2, where: IO[str] | None = None)
 
 
 def _print_line(text: str, where: IO[str]) -> None:
-    where.write(text + "\n")
-    where.flush()
+    try:
+        where.write(text + "\n")
+        where.flush()
+    except BrokenPipeError as e:  # its reader has all it wanted, as `head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), where.fileno())  # for what is still to be said
+        if where is sys.stdout:
+            raise SystemExit(UNREAD) from e
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = "") -> None:

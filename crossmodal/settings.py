@@ -162,6 +162,9 @@ class Settings(BaseSettings):
     """Logs as lines of `json`, or for a `human`; `auto`: the latter at a terminal only."""
     public_url: str = ""
     """Where the gateway is reached from outside, as https://pictures.example.com."""
+    keep_alive_s: int = Field(75, ge=1)
+    """How long a connection to the gateway or to `crossmodal mcp` is kept while nothing is asked
+    on it: longer than a proxy before them keeps its own, which else meets closed ones (502)."""
     signed_urls: bool = True
     """Whether the gateway leads callers to the store itself. Off where they cannot reach it."""
     max_batch_bytes: int = Field(100_000_000, ge=1_024)

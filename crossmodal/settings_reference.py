@@ -28,9 +28,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "max_image_pixels",
     ),
     "The gateway, and webhooks": (
-        "public_url", "signed_urls", "cors_origins", "max_batch_bytes", "max_bodies_bytes",
-        "body_timeout_s", "allow_image_urls", "allow_private_urls", "fetch_timeout_s",
-        "webhook_timeout_s",
+        "public_url", "keep_alive_s", "signed_urls", "cors_origins", "max_batch_bytes",
+        "max_bodies_bytes", "body_timeout_s", "allow_image_urls", "allow_private_urls",
+        "fetch_timeout_s", "webhook_timeout_s",
     ),
     "Workers": (
         "bundle", "models", "allow_model_code", "device_memory", "switch_after_s",
@@ -97,7 +97,7 @@ def settings(
 ) -> None:
     """Show every setting as it is here, without secrets; say which variables are none."""
     if markdown:
-        typer.echo(reference(), nl=False)
+        say(reference().removesuffix("\n"))
         return
     with errors_to_exit_status():
         rows = list(effective(load_settings()))

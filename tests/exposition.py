@@ -89,7 +89,8 @@ def exported(client: Client) -> Names:
     cluster = {
         sample.name: tuple(sample.labels)
         for family in producer.gateway.metrics.ClusterCollector(
-            client.run(producer.gateway.metrics.figures(client.calls))
+            client.run(producer.gateway.metrics.figures(client.calls)),
+            producer.gateway.metrics.Up(),
         ).collect()
         for sample in family.samples
     }

@@ -14,7 +14,14 @@ from crossmodal.jobs.connection import broker_errors, connect, is_reachable
 from crossmodal.jobs.http_batches import HttpBatches
 from crossmodal.jobs.names import BACKGROUND
 from crossmodal.jobs.runners import Runner
-from crossmodal.jobs.server import eviction_policy, open_to_all, refuse_cluster, warnings
+from crossmodal.jobs.server import (
+    MemoryGuard,
+    check_writes,
+    eviction_policy,
+    open_to_all,
+    refuse_cluster,
+    warnings,
+)
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.task import tasks
@@ -97,6 +104,9 @@ def _guarded(subject: str, check: Callable[[Settings], Finding], settings: Setti
 def _queue(settings: Settings) -> Finding:
     with broker_errors(settings), connect(settings) as redis:
         refuse_cluster(settings, redis)
+        with Runner(settings, what="cli") as runner:
+            runner.run(check_writes(settings))
+            runner.run(MemoryGuard(settings).check())
         info = redis.info()
         policy = eviction_policy(redis)
         problems = warnings(redis)

@@ -1,8 +1,8 @@
 """`crossmodal health`: may this machine's workers live on, and may they be given jobs?
 
 Answers from files that the workers and model hosts touch while they are well, without a
-word to the broker: a probe must not fail because Redis does. With `--url` it asks a gateway,
-or Flower, so that a container needs no other program for its probe.
+word to the broker: a probe must not fail because Redis does, unless it is asked `--writes`. With
+`--url` it asks a gateway, or Flower, so that a container needs no other program for its probe.
 """
 
 import fcntl
@@ -102,13 +102,19 @@ def health(
     url: Annotated[
         str, typer.Option(help="Ask this URL instead, as that of a gateway: exit 0 on success.")
     ] = "",
+    writes: Annotated[
+        bool, typer.Option("--writes", help="Ask also whether Redis and the store take writes.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Whether the workers of this machine are live, or ready; exit status 1 when not."""
     with errors_to_exit_status():
         if url:
             raise typer.Exit(0 if answers(url) else FAILED)
-        found = examine(load_settings())
+        settings = load_settings()
+        if writes:
+            _check_writes(settings)
+        found = examine(settings)
     if as_json:
         print_json([asdict(unit) for unit in found])
     else:
@@ -133,6 +139,17 @@ def answers(url: str) -> bool:
         note(f"{url}: {described(cause if isinstance(cause, OSError) else e)}")
         return False
     return True
+
+
+def _check_writes(settings: Settings) -> None:
+    """Raise `BrokerUnavailable` or `StorageUnavailable` where something takes no writes."""
+    from crossmodal.jobs.runners import Runner  # a while to load, for what few probes ask
+    from crossmodal.jobs.server import check_writes
+    from crossmodal.storage import open_storage
+
+    with Runner(settings, what="cli") as runner:
+        runner.run(check_writes(settings))
+    open_storage(settings).check()
 
 
 def examine(settings: Settings) -> list[Health]:

@@ -93,14 +93,21 @@ local function tell(state, ...)
   if state ~= 'queued' and state ~= 'running' then redis.call('EXPIRE', stream, 3600) end
 end
 
--- Tell of a transition, and keep it in the job's history.
-local told = 0 -- transitions by this script
+-- When the job's latest transition was.
+local function last_at()
+  local last = redis.call('LRANGE', job .. ':events', -1, -1)[1]
+  local at = last and string.match(last, '%S+$') or redis.call('HGET', job, 'created_at')
+  return tonumber(at) or 0
+end
+
+-- Tell of a transition, and keep it in the job's history: each a moment after the one before it,
+-- also where the clock has been put back, for who reads it goes on after what has been read.
 local function event(state, attempt, code)
   tell(state)
   if attempt == 0 and state == 'queued' then return end -- its record says when that was
+  local at = math.max(now(), last_at() + 0.000001)
   local length = redis.call('RPUSH', job .. ':events',
-    table.concat({state, attempt, code or '', stamp(now() + told / 1000000)}, ' '))
-  told = told + 1
+    table.concat({state, attempt, code or '', stamp(at)}, ' '))
   if length > MOST_HISTORY then redis.call('LTRIM', job .. ':events', -MOST_HISTORY, -1) end
 end
 

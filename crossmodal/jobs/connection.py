@@ -23,6 +23,7 @@ from redis.exceptions import (
     MovedError,
     NoPermissionError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -41,6 +42,11 @@ from crossmodal.jobs.address import Address, parse_address
 from crossmodal.jobs.names import celery_prefix
 from crossmodal.settings import Settings, redacted
 
+REMEDIES = {
+    "READONLY": "It is a replica: name its primary in CELERY_BROKER_URL",
+    "MISCONF": "Make room on its disk: it goes on by itself; its log says more",
+    "NOREPLICAS": "Bring its replicas back, or lower its min-replicas-to-write",
+}
 MUTEX_S = 10  # how long a sweep that died keeps others from sweeping; kombu's own is 300
 CLUSTER_ERRORS = (MovedError, AskError, ClusterCrossSlotError, ClusterDownError)
 READ_LENIENTLY = "crossmodal-read-leniently"  # what is no UTF-8 is replaced in replies only
@@ -279,14 +285,20 @@ def translated(error: RedisError, settings: Settings) -> Exception:
             f"no TLS connection with Redis at {url}: {reason}. Look at ssl_ca_certs, "
             "ssl_certfile and the host's name in CELERY_BROKER_URL"
         )
-    what = f"failed: {_reason(error)}"
+    if not isinstance(error, RedisTimeoutError | RedisConnectionError):
+        return BrokerUnavailable(f"Redis at {url} refuses: {_reason(error)}{_remedy(error)}")
+    what = f"does not answer: {_reason(error)}"
     if isinstance(error, RedisTimeoutError):
         what = f"did not answer within {settings.connect_timeout_s:g} s"
-    elif isinstance(error, RedisConnectionError):
-        what = f"does not answer: {_reason(error)}"
     return BrokerUnavailable(
         f"Redis at {url} {what}. Start one with `crossmodal up`, or set CELERY_BROKER_URL"
     )
+
+
+def _remedy(error: RedisError) -> str:
+    """What to do about a server that answers, and takes no writes."""
+    said = "READONLY" if isinstance(error, ReadOnlyError) else str(error)
+    return next((f". {remedy}" for code, remedy in REMEDIES.items() if said.startswith(code)), "")
 
 
 def _reason(error: RedisError) -> str:

@@ -83,7 +83,7 @@ class JobLedger(JobRecords):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._memory = MemoryGuard(settings)
+        self.memory = MemoryGuard(settings)
 
     # -- submitting ---------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ class JobLedger(JobRecords):
         if idempotency_key is not None:
             guard = names.idempotency_key(self._prefix, idempotency_key)
         if bounded:
-            yield from self._memory.check()
+            yield from self.memory.check()
         queue = str(Queue(task, model))
         limit = self._settings.max_queue_length
         reply = yield self._on_job(

@@ -134,6 +134,11 @@ def webhooks_key(prefix: str, part: str) -> str:
     return f"{prefix}:webhooks:{part}"
 
 
+def probe_key(prefix: str) -> str:
+    """What is written only to see whether anything can be."""
+    return f"{prefix}:probe"
+
+
 def workers_key(prefix: str) -> str:
     """The hash of what each worker said of itself last."""
     return f"{prefix}:workers"

@@ -11,9 +11,12 @@ from crossmodal.addresses import LOOPBACK
 from crossmodal.errors import BrokerFull, BrokerNotTrusted, BrokerRefused, BrokerUnavailable
 from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.connection import address_of, broker_errors, connect, in_cluster_mode
+from crossmodal.jobs.names import probe_key
 from crossmodal.settings import Settings, redacted
 
 CHECK_S = 1.0
+KEPT = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
+PROBE_S = 60  # that what was written to see whether it can be is kept
 
 
 class MemoryGuard:
@@ -43,6 +46,15 @@ class MemoryGuard:
             f"Redis uses {used:,} of {limit:,} bytes, over {ratio:.0%}: submit again when jobs "
             "have ended, give it more maxmemory, or lower CROSSMODAL_RETENTION_S"
         )
+
+
+@call
+def check_writes(settings: Settings) -> Steps[None]:
+    """Raise `BrokerUnavailable` where Redis answers and yet takes no writes, whatever keeps it.
+
+    What it says of itself tells a part of that only: here it is asked for one.
+    """
+    yield redis.set(probe_key(settings.key_prefix), "", ex=PROBE_S)
 
 
 def check_server(settings: Settings) -> None:
@@ -83,6 +95,22 @@ def warnings(server: Any) -> list[str]:
             "the server keeps nothing on disk: its restart loses all jobs. "
             "CONFIG SET appendonly yes"
         )  # fmt: skip
+    return found + _failing(server)
+
+
+def _failing(server: Any) -> list[str]:
+    """What the server says of itself that loses jobs although it takes them."""
+    said = server.info("persistence") | server.info("replication")
+    found = [
+        f"{name} is {said[name]}: what it keeps cannot be written. Make room on its disk; its log "
+        "says more"
+        for name in KEPT if said.get(name, "ok") != "ok"
+    ]  # fmt: skip
+    if said["role"] != "master":
+        found.append(
+            "the server is a replica: what is written to it is lost. Name its primary in "
+            "CELERY_BROKER_URL"
+        )
     return found
 
 

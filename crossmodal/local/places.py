@@ -40,8 +40,11 @@ class Place:
 
     @property
     def url(self) -> str:
+        return f"http://{self}"
+
+    def __str__(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"http://{host}:{self.port}"
+        return f"{host}:{self.port}"
 
     def check_free(self) -> None:
         """Raises `InvalidSetting` where its program could not listen."""
@@ -54,7 +57,7 @@ class Place:
                 probe.bind(where)
         except OSError as e:
             raise InvalidSetting(
-                f"{self.name} cannot listen at {self.address}:{self.port}: {described(e)}. Set "
+                f"{self.name} cannot listen at {self}: {described(e)}. Set "
                 f"{self.variable}PORT to another port, or do without it (--no-{self.name})"
             ) from e
 

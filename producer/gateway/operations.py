@@ -12,7 +12,7 @@ from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.record import DeadLetter, ModelInfo, QueueStatus
 from producer.dead import replay
 from producer.gateway.caller import Caller, Operator, UrlsOf
-from producer.gateway.metrics import figures, render
+from producer.gateway.metrics import Figures, Up, figures, render
 from producer.gateway.ownership import may_see, missing
 from producer.gateway.problems import documented
 from producer.gateway.requests import DeadLetterQuery
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 router = APIRouter(tags=["operations"])
 probes = APIRouter(tags=["operations"])
 NO_BACKGROUND = "webhooks and batches wait: start `crossmodal background`"
+CHECK_S = 5.0  # that Redis and the store may take to write, before metrics say that they do not
 TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
@@ -111,11 +112,11 @@ async def livez() -> Response:
 
 @probes.get("/readyz", responses=documented() | {200: TEXT}, response_class=Response)
 async def readyz(services: ServicesOf) -> Response:
-    """Redis and the object store answer, or did a second ago.
+    """Redis and the object store take writes, or did a second ago.
 
     A second line says so where no background process is alive: then webhooks and batches wait.
     """
-    await services.readiness.check()
+    await services.check()
     text = "ok\n" if services.has_background else f"ok\n{NO_BACKGROUND}\n"
     return Response(text, media_type="text/plain")
 
@@ -124,13 +125,20 @@ async def readyz(services: ServicesOf) -> Response:
 async def metrics(request: Request, key: Operator, services: ServicesOf) -> Response:
     """Figures for Prometheus: queues of the whole installation, and this process's own."""
     accept = request.headers.get("accept", "")
+    found, *up = await asyncio.gather(
+        _figures(services),
+        services.redis_writes.is_well(CHECK_S), services.store_writes.is_well(CHECK_S),
+    )  # fmt: skip
+    body, media_type = render(found, Up(*up), accept)
+    return Response(body, media_type=media_type)
+
+
+async def _figures(services: Services) -> Figures | None:
     try:
-        found = await services.ask(figures(services.calls))
+        return await services.ask(figures(services.calls))
     except BrokerUnavailable as e:
         log.warning("the cluster's metrics cannot be read: %s", e)
-        found = None
-    body, media_type = render(found, accept)
-    return Response(body, media_type=media_type)
+        return None
 
 
 async def _letter(letter_id: str, services: Services) -> DeadLetter | None:

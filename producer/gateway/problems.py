@@ -52,6 +52,7 @@ from crossmodal.errors import (
     is_callers_fault,
 )
 from producer.gateway.headers import secure
+from producer.manners import allowed
 from producer.overload import KINDS, overload
 from producer.told import is_outage, told_error
 
@@ -59,8 +60,12 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MOST_SHOWN = 5  # fields that are wrong
+EVENTS_TAG = "events"  # the tag of routes that answer with a stream of them
+STREAM = "text/event-stream"
 CLIENT_GONE = 499  # as nginx calls it: nobody waits for an answer
 RETRY_S = 5  # where nothing says when to come back
+# An EventSource that is answered with an error never comes back; after an empty stream it does.
+LATER = f": Redis or the object store takes nothing now\nretry: {RETRY_S * 1_000}\n\n"
 
 STATUSES: dict[type[CrossmodalError], int] = {  # of a class and of those below it, the nearest
     Unauthorized: 401, Forbidden: 403, JobNotFound: 404, DeadLetterNotFound: 404,
@@ -223,6 +228,9 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
     def answer(request: Request, fault: Fault) -> Response:
         tags = [getattr(request.state, "dialect", None),
                 *getattr(request.scope.get("route"), "tags", ())]  # fmt: skip
+        wants_events = EVENTS_TAG in tags and STREAM in request.headers.get("accept", "")
+        if wants_events and fault.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            return Response(LATER, headers=fault.headers, media_type=STREAM)
         return next((renderers[tag] for tag in tags if tag in renderers), problem)(fault)
 
     @app.exception_handler(CrossmodalError)
@@ -265,6 +273,10 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
     async def framework(request: Request, error: HTTPException) -> Response:
         code = CODES.get(error.status_code, "http_error")
         headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (
+            allow := allowed(app, request.scope)
+        ):
+            headers["Allow"] = allow
         return answer(request, Fault(error.status_code, code, str(error.detail), headers=headers))
 
 

@@ -1,4 +1,4 @@
-"""Whether the gateway can work: asked of Redis and the store by one, however many want to know."""
+"""Whether Redis and the store take writes: asked by one, however many want to know."""
 
 import asyncio
 import time
@@ -24,6 +24,14 @@ class Readiness:
         error = await asyncio.shield(self._task)  # others wait for it too
         if error is not None:
             raise error.with_traceback(None)  # else it grows each time that it is raised
+
+    async def is_well(self, within_s: float) -> bool:
+        """Whether the check has passed, and in time."""
+        try:
+            await asyncio.wait_for(self.check(), within_s)
+        except (CrossmodalError, TimeoutError):
+            return False
+        return True
 
     async def _run(self) -> CrossmodalError | None:
         try:

@@ -15,6 +15,7 @@ from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.files import Files
 from crossmodal.jobs.http_batches import HttpBatches
 from crossmodal.jobs.names import BACKGROUND
+from crossmodal.jobs.server import check_writes
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
@@ -50,9 +51,10 @@ class Services:
         self.batches = HttpBatches(settings)
         self.files = Files(settings)
         self.callers = Callers(settings, self.calls.ledger)
-        self.has_background = False  # as `readiness` has found it
+        self.has_background = False  # as `redis_writes` has found it
         self.connections = Connections()
-        self.readiness = Readiness(self._check)
+        self.redis_writes = Readiness(self._check_redis)
+        self.store_writes = Readiness(self._check_store)
         self._store_threads = CapacityLimiter(STORE_THREADS)
         self._long_threads = CapacityLimiter(LONG_THREADS)
 
@@ -100,13 +102,19 @@ class Services:
         await self.hub.close()
         await self.client.close()
 
-    async def _check(self) -> None:
+    async def check(self) -> None:
+        """Raise what submissions would, whatever they submit."""
+        await self.redis_writes.check()
+        await self.ask(self.calls.ledger.memory.check())
+        await self.store_writes.check()
+
+    async def _check_redis(self) -> None:
         workers = await self.ask(Workers(self.settings).recent())
         self.has_background = any(BACKGROUND in worker.queues for worker in workers)
-        await self.call_store(self._check_store)
+        await self.ask(check_writes(self.settings))
 
-    def _check_store(self) -> None:
-        self.sync.storage.head("checks/ready")
+    async def _check_store(self) -> None:
+        await self.call_store(lambda: self.sync.storage.check())
 
 
 def _turn(work: Turns[T]) -> tuple[T] | None:

@@ -14,6 +14,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from crossmodal.errors import BrokerUnavailable, JobNotFound
 from crossmodal.jobs.record import Job, JobState, Progress, WorkerInfo
+from producer.gateway import problems
 from producer.gateway.caller import Caller, OwnJob, UrlsOf
 from producer.gateway.hub import Follower
 from producer.gateway.operations import queues
@@ -33,7 +34,7 @@ EVENTS: dict[str, Any] = {"text/event-stream": {"schema": {  # and how those are
 END = "end"  # the id of a job's last event
 _ID = re.compile(r"\d{1,12}(\.\d{1,6})?")
 
-router = APIRouter(tags=["events"])
+router = APIRouter(tags=[problems.EVENTS_TAG])
 
 
 async def after(

@@ -134,7 +134,7 @@ def _serve_http(
     app = make_app(server, settings, found, [host, *names])
     running = _Server(desk, uvicorn.Config(
         app, host=host, port=port, log_config=None, access_log=False, http=Yielding,
-        limit_concurrency=MOST_CONNECTIONS,
+        limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=STOP_S, server_header=False,
     ))  # fmt: skip
     running.run()

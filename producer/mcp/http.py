@@ -26,6 +26,7 @@ from producer.aio import AsyncClient
 from producer.bodies import BodyLimits, largest_body
 from producer.connections import Connections
 from producer.lengths import OneLength
+from producer.manners import Slashes
 from producer.mcp.server import Context
 from producer.overload import KINDS, overload
 from producer.told import told_error
@@ -93,6 +94,7 @@ def make_app(
         auth=None if keys is None else auth,
         token_verifier=keys,
     )
+    app.router.redirect_slashes, app.router.default = False, Slashes(app)
     app.add_middleware(Answering)
     app.user_middleware += [  # behind those that find the key
         Middleware(OpenRequests), Middleware(BodyLimits, settings=settings, owner_of=_owner_of)

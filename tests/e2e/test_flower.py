@@ -1,6 +1,8 @@
 """Flower's pages as a person sees them, in a real browser."""
 
+import json
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -164,3 +166,32 @@ def test_flower_listens_on_loopback_alone(flower: str) -> None:
         if c.status == psutil.CONN_LISTEN and f"port={port})" in str(c.laddr)
     ]
     assert listening == ["addr(ip='127.0.0.1', "]
+
+
+def test_flower_says_that_a_worker_is_not_shut_down(stack: RunningStack, tmp_path: Path) -> None:
+    """Workers refuse it, and it would be told that they did it: it asks for no reply."""
+    with _flower(stack, tmp_path, {"FLOWER_UNAUTHENTICATED_API": "true"}) as address:
+        until(lambda: _status(address) == 200, 60, "Flower")
+        until(lambda: _sees_worker(address), 60, "the worker's first heartbeat")
+        with urllib.request.urlopen(f"{address}/api/workers?refresh=1", timeout=30) as answer:
+            [worker] = json.load(answer)
+        for name, status, says in (
+            (worker, 403, "start, stop and limit them where they run"), ("nobody", 404, "nobody"),
+        ):  # fmt: skip
+            url = f"{address}/api/worker/shutdown/{name}"
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=30)
+            with refused.value as answer:
+                assert (answer.code, says in answer.read().decode()) == (status, True)
+    assert stack.celery.is_running()
+
+
+def test_flower_says_where_it_is_as_a_url_has_it(stack: RunningStack, tmp_path: Path) -> None:
+    """An IPv6 address in brackets, and the port that it was given."""
+    more = {"FLOWER_ADDRESS": "::1", "FLOWER_PORT": "0"}
+    with _flower(stack, tmp_path, more):
+        log = tmp_path / "flower.log"
+        until(lambda: "Visit me at" in log.read_text(), 60, "Flower")
+        found = re.search(r"Visit me at (http://\[::1\]:[1-9]\d*)\n", log.read_text())
+        assert found, log.read_text()
+        until(lambda: _status(found[1]) == 200, 60, "an answer there")

@@ -46,6 +46,10 @@ class SlowStorage(Storage):
         self.may_answer.wait(60)
         return super().head(key)
 
+    def check(self) -> None:
+        self.looks += 1
+        self.may_answer.wait(60)
+
 
 @pytest.fixture
 def app(settings: Settings) -> FastAPI:
@@ -135,13 +139,13 @@ def test_those_who_ask_whether_it_is_ready_share_one_look(
 def test_a_store_that_has_come_back_is_ready_again(
     app: FastAPI, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(self: Storage, key: str) -> StoredBlob | None:
+    def away(self: Storage) -> None:
         raise StorageUnavailable("nobody listens there")
 
     async def scenario() -> list[int]:
         async with calling(app) as http:
             with monkeypatch.context() as patched:
-                patched.setattr(Storage, "head", away)
+                patched.setattr(Storage, "check", away)
                 while_away = await http.get("/readyz")
             return [while_away.status_code, (await http.get("/readyz")).status_code]
 

@@ -40,3 +40,15 @@ def test_a_list_has_some_words_of_a_model_and_the_model_alone_has_all(settings: 
         for name in ("turbo", "fast"):
             one = httpx2.get(f"{url}/v1/models/{name}").json()
             assert one["vocabulary"] == words.model_dump(mode="json")
+
+
+def test_a_name_of_openais_own_is_that_of_the_default_model(settings: Settings) -> None:
+    """As /v1/images/generations and /v1/chat/completions take it; a model's own name goes first."""
+    default = MODEL.model_copy(update={"default_for": ("txt2img",)})
+    named = MODEL.model_copy(update={"name": "other", "aliases": ("dall-e-3",)})
+    with Client(settings) as client, in_thread(settings, needs_keys=False) as url:
+        client.run(Models(settings).announce([default, named]))
+        for name, found in (("gpt-image-1", "turbo"), ("dall-e-2", "turbo"), ("dall-e-3", "other")):
+            assert httpx2.get(f"{url}/v1/models/{name}").json()["name"] == found
+        for nobody in ("gpt-4o", "another"):  # nothing here describes pictures
+            assert httpx2.get(f"{url}/v1/models/{nobody}").status_code == 404

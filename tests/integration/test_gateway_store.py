@@ -32,6 +32,16 @@ def test_a_blob_is_a_redirect_to_where_the_store_gives_it_out(gateway: Gateway) 
     assert httpx2.get(reply.headers["location"], timeout=30).content == PICTURE
 
 
+def test_the_head_of_a_blob_is_that_of_where_it_leads(gateway: Gateway) -> None:
+    """A URL is signed for one method: who follows with HEAD needs one for that."""
+    kind = {"Content-Type": "image/png"}
+    upload = gateway.http.post("/v1/uploads", content=PICTURE, headers=kind).json()
+    reply = gateway.http.head(upload["url"])
+    assert (reply.status_code, reply.content) == (307, b"")
+    led = httpx2.head(reply.headers["location"], timeout=30)
+    assert (led.status_code, led.headers["content-length"]) == (200, str(len(PICTURE)))
+
+
 def test_the_bytes_come_from_the_gateway_for_who_asks_that(gateway: Gateway) -> None:
     kind = {"Content-Type": "image/png"}
     upload = gateway.http.post("/v1/uploads", content=PICTURE, headers=kind).json()

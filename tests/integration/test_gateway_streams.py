@@ -4,12 +4,19 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import islice
+from typing import Any
 
 import httpx2
 import pytest
 
+from crossmodal.errors import InvalidParams
+from crossmodal.jobs.ledger import Attempt
+from crossmodal.jobs.names import job_key
+from crossmodal.jobs.record import Failure, JobEvent
 from crossmodal.jobs.workers import Workers
-from crossmodal.settings import Settings
+from crossmodal.local.valkey import free_port
+from crossmodal.settings import Settings, load_settings
 from producer import Client, connections
 from producer.gateway.streams import patience_s
 from tests.gateway import in_thread
@@ -107,3 +114,39 @@ def test_a_model_that_has_been_loaded_is_told_though_no_queue_has_changed(
         [after] = next(shown)["workers"]
     assert (before["models"], before["loading"]) == ([], ["turbo"])
     assert (after["models"], after["loading"]) == (["turbo"], [])
+
+
+def test_an_event_source_comes_back_after_an_outage() -> None:
+    """Which it never does after an error; to whoever else asks, it is one."""
+    nowhere = load_settings(broker_url=f"redis://127.0.0.1:{free_port()}/0", connect_timeout_s=0.2)
+    with in_thread(nowhere, needs_keys=False) as url, httpx2.Client(base_url=url) as http:
+        for path in ("/v1/events", "/v1/jobs/a/events"):
+            reply = http.get(path, headers={"Accept": "text/event-stream"})
+            assert (reply.status_code, reply.headers["retry-after"]) == (200, "5")
+            assert reply.headers["content-type"].startswith("text/event-stream")
+            assert reply.text.endswith("\nretry: 5000\n\n")
+            assert http.get(path, headers={"Accept": "*/*"}).status_code == 503
+
+
+def test_every_state_is_told_though_the_clock_of_redis_was_put_back(
+    client: Client, settings: Settings, admin: Any
+) -> None:
+    """Also to who has seen what happened before; its ids say what comes after what."""
+    with in_thread(settings, needs_keys=False) as url, httpx2.Client(base_url=url) as http:
+        job = client.txt2img("a red circle").id
+        later = client.record(job).created_at + 3_600  # as if the clock had been put back since
+        admin.hset(job_key(settings.key_prefix, job), "created_at", later)
+        attempt = client.run(client.ledger.start(job, "worker@here"))
+        assert isinstance(attempt, Attempt)
+        path = f"/v1/jobs/{job}/events"
+        with http.stream("GET", path) as reply:
+            told = list(islice(events(reply), 2))
+        client.run(client.ledger.fail(attempt, Failure.of(InvalidParams("it is wrong"))))
+        with http.stream("GET", path, headers={"Last-Event-ID": told[-1]["id"]}) as reply:
+            told += list(events(reply))
+        assert [event["event"] for event in told] == ["state", "state", "state", "end"]
+        states = [json.loads(event["data"])["state"] for event in told[:3]]
+        assert states == ["queued", "running", "failed"]
+        assert [event.state for event in client.history(job)] == states
+        steps = [event for event in client.events(job) if isinstance(event, JobEvent)]
+        assert [event.state for event in steps] == states

@@ -470,9 +470,9 @@ async def posting(settings: Settings, *names: str, with_keys: bool) -> AsyncIter
             httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:1") as http,
         ):
 
-            async def post(**headers: str) -> httpx2.Response:
+            async def post(at: str = "/mcp", **headers: str) -> httpx2.Response:
                 given = {"Accept": "application/json, text/event-stream", **headers}
-                return await http.post("/mcp", json=PING, headers=given)
+                return await http.post(at, json=PING, headers=given)
 
             yield post
 
@@ -499,6 +499,17 @@ def test_over_http_pages_of_others_are_not_answered_to(settings: Settings) -> No
             assert (await post(Host="mcp.example.com")).status_code == 200
             assert (await post(Host="evil.example:1")).status_code == 421
             assert (await post(Origin="https://evil.example")).status_code == 403
+
+    asyncio.run(main())
+
+
+def test_over_http_a_slash_too_many_leads_to_where_the_caller_is(settings: Settings) -> None:
+    """Behind a proxy, to whose name the server's own redirect would not lead."""
+
+    async def main() -> None:
+        async with posting(settings, with_keys=False) as post:
+            reply = await post(at="/mcp/")
+            assert (reply.status_code, reply.headers["location"]) == (307, "../mcp")
 
     asyncio.run(main())
 

@@ -37,7 +37,7 @@ from crossmodal.processes import wait_until
 from crossmodal.settings import Settings, load_settings
 from crossmodal.storage import Storage
 from producer import Client
-from producer.gateway.metrics import HTTP, CountRequests, Figures, figures, render
+from producer.gateway.metrics import HTTP, CountRequests, Figures, Up, figures, render
 from tests.at_once import at_once
 from tests.conftest import need
 from tests.exposition import documented, exported, problems_of, value
@@ -52,16 +52,16 @@ def client(settings: Settings) -> Iterator[Client]:
         yield client
 
 
-def seen(client: Client) -> Figures | None:
+def seen(client: Client) -> tuple[Figures | None, Up]:
     """What a gateway would tell of the cluster."""
     try:
-        return client.run(figures(client.calls))
+        return client.run(figures(client.calls)), Up()
     except BrokerUnavailable:
-        return None
+        return None, Up(broker=False)
 
 
 def scrape(client: Client) -> list[Metric]:
-    return list(text_string_to_metric_families(render(seen(client))[0].decode()))
+    return list(text_string_to_metric_families(render(*seen(client))[0].decode()))
 
 
 def own(registry: CollectorRegistry, name: str, **labels: str) -> float:
@@ -153,7 +153,7 @@ def test_a_redis_that_is_away_is_told_and_does_not_hide_the_gateway(client: Clie
 
 def test_the_exposition_is_clean(client: Client) -> None:
     fail(client)
-    body, content_type = render(seen(client))
+    body, content_type = render(*seen(client))
     assert content_type.startswith("text/plain; version=0.0.4")
     assert problems_of(body.decode()) == []
     need(shutil.which("promtool") is not None, "promtool")
@@ -164,7 +164,7 @@ def test_the_exposition_is_clean(client: Client) -> None:
 
 
 def test_openmetrics_is_spoken_where_it_is_asked_for(client: Client) -> None:
-    body, content_type = render(seen(client), "application/openmetrics-text; version=1.0.0")
+    body, content_type = render(*seen(client), "application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     found = list(open_families(body.decode()))  # type: ignore[no-untyped-call]
     assert value(found, "crossmodal_broker_up") == 1

@@ -11,6 +11,7 @@ from crossmodal.errors import BrokerFull
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.record import JobState
 from crossmodal.jobs.server import CHECK_S, eviction_policy, keeps_data, warnings
+from crossmodal.local.valkey import answers, free_port, start_valkey, valkey_url
 from crossmodal.settings import Settings
 from producer import Client
 from tests.servers import Server, start_server
@@ -81,3 +82,14 @@ def refuses(client: Client) -> bool:
     except BrokerFull:
         return True
     return False
+
+
+def test_a_folder_of_any_name_keeps_the_data(tmp_path: Path) -> None:
+    folder = tmp_path / 'a "b" \\c # d\n'
+    port = free_port()
+    child = start_valkey(folder, port)
+    try:
+        assert answers(valkey_url(port))
+        assert (folder / "appendonlydir").is_dir()
+    finally:
+        child.stop(10)

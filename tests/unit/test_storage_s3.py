@@ -314,6 +314,9 @@ def test_a_signed_url_gives_and_takes_bytes_until_it_expires(seaweed_url: str) -
     assert soon is not None
     with urlopen(storage.sign("k", 60) or "", timeout=60) as reply:
         assert reply.read() == b"bytes"
+    head = Request(storage.sign("k", 60, "HEAD") or "", method="HEAD")
+    with urlopen(head, timeout=60) as reply:
+        assert reply.headers["Content-Length"] == "5"
     assert "X-Amz-Expires=1&" in f"{soon}&"
     until(lambda: is_refused(soon), 60)
 

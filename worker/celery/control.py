@@ -24,6 +24,7 @@ ALLOWED = frozenset({
     "heartbeat", "ping", "query_task", "registered", "report", "reserved", "revoke", "revoked",
     "scheduled", "stats",
 })  # fmt: skip
+REFUSAL = "workers are not told this over Redis: start, stop and limit them where they run"
 
 
 def restrict() -> None:
@@ -35,9 +36,7 @@ def restrict() -> None:
 
 def refused(_: Any, **__: Any) -> dict[str, str]:
     """What Flower, or whoever else asked, is told."""
-    answer: dict[str, str] = control.nok(
-        "workers are not told this over Redis: start, stop and limit them where they run"
-    )
+    answer: dict[str, str] = control.nok(REFUSAL)
     return answer
 
 

@@ -1,16 +1,22 @@
-"""Flower, kept from web pages of others, and from names that senders of messages make up."""
+"""Flower, kept from web pages of others and from names that senders of messages make up.
 
+It also says otherwise than it does by itself what is refused, and where it listens.
+"""
+
+import logging
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from flower import app as flower_app
-from flower import command, events
+from flower import command, events, urls
+from flower.api.control import WorkerShutDown
+from tornado import web
 from tornado.httputil import HTTPServerRequest
-from tornado.web import RequestHandler
 
 from crossmodal.addresses import literal
 from crossmodal.settings import load_settings
+from worker.celery import control
 from worker.celery.calls import TASKS
 
 READING = ("GET", "HEAD", "OPTIONS")
@@ -21,7 +27,7 @@ REFUSAL = (
 )
 
 
-class Refused(RequestHandler):
+class Refused(web.RequestHandler):
     """What a page of another site gets to see."""
 
     def prepare(self) -> None:
@@ -71,7 +77,27 @@ class Metrics(events.PrometheusMetrics):
             super().observe_task(worker, event, task)
 
 
+class ShutdownRefused(WorkerShutDown):
+    """Workers refuse this; Flower asks for no reply, and would say that it is done."""
+
+    @web.authenticated
+    async def post(self, workername: str) -> None:
+        if self.is_worker(workername):
+            raise web.HTTPError(403, control.REFUSAL)
+        await super().post(workername)
+
+
 def guard() -> None:
     """Have Flower's command run this one."""
     command.Flower = Flower
     events.PrometheusMetrics = Metrics
+    urls.handlers.insert(0, (r"/api/worker/shutdown/(.+)", ShutdownRefused))
+    logging.getLogger("flower.command").addFilter(_with_brackets)
+
+
+def _with_brackets(record: logging.LogRecord) -> bool:
+    """Put an IPv6 address into brackets where Flower says at which URL it is."""
+    args: Any = record.args
+    if str(record.msg).startswith("Visit me at http") and ":" in args[1]:
+        record.args = (args[0], f"[{args[1]}]", *args[2:])
+    return True

@@ -8,8 +8,12 @@ import re
 from fastapi import APIRouter
 
 from crossmodal.jobs.models import KnownModels
+from crossmodal.jobs.record import ModelInfo
 from crossmodal.kinds.base import Kind
+from crossmodal.kinds.img2txt import IMG2TXT
+from crossmodal.kinds.registry import kinds
 from crossmodal.kinds.schema import Schema
+from crossmodal.kinds.txt2img import TXT2IMG
 from producer.gateway.caller import Caller
 from producer.gateway.openai.errors import TAG, documented
 from producer.gateway.operations import model_view
@@ -19,13 +23,23 @@ from producer.gateway.shapes import ModelView
 MODELS_S = 1.0  # for which what is known of models may be old
 router = APIRouter(tags=[TAG])
 _BUILT_IN = re.compile(r"(?:chat)?gpt-.*|dall-e-\d|o\d.*", re.DOTALL)
+_DRAWS = re.compile(r"(?:chat)?gpt-image|dall-e")
 
 
 @router.get("/v1/models/{name}", response_model=ModelView, responses=documented())
 async def model(name: str, key: Caller, services: ServicesOf) -> ModelView:
     """One model, by its name or an alias, with all the words that it knows."""
     known = await services.client.models()
-    return model_view(known, await services.client.model(name))
+    meant = _default_for(name, known)
+    return model_view(known, await services.client.model(meant.name if meant else name))
+
+
+def _default_for(name: str, known: KnownModels) -> ModelInfo | None:
+    """The model that a name of OpenAI's own stands for, where no other has it."""
+    taken = any(known.serves(kind, name) for kind in kinds().values())
+    if taken or not _BUILT_IN.fullmatch(name):
+        return None
+    return known.default(TXT2IMG if _DRAWS.match(name) else IMG2TXT)
 
 
 def model_named(name: str | None, kind: Kind, known: KnownModels) -> str | None:
