@@ -1,8 +1,10 @@
 """What each key holds open here: requests that are not answered, streams among them."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from weakref import WeakValueDictionary
 
 from crossmodal.errors import RateLimited
 
@@ -17,6 +19,11 @@ class Connections:
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def turn(self, owner: str) -> AbstractAsyncContextManager[None]:
+        """Hold up what else the key does in turns, so that it costs others no more than one."""
+        return self._turns.setdefault(owner, asyncio.Lock()) if owner else nullcontext()
 
     def has_room(self, owner: str) -> bool:
         """Whether the key's request, which is counted, may last."""

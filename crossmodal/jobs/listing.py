@@ -12,6 +12,7 @@ from crossmodal.jobs.record import Job, JobState
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 
+AT_ONCE = 50  # of which little is read: an event loop has others to serve
 MAX_READ = 200  # records a page; where few match, a page may have fewer than asked for
 
 
@@ -52,12 +53,13 @@ class Listing:
         """Those that may be asked for, by what little of their records is read at once."""
         if state is None and task is None:
             return entries
-        keys = [job_key(self._prefix, job_id) for job_id, _ in entries]
-        replies = yield [redis.hmget(key, "state", "task", "expires_at") for key in keys]
-        return [
-            entry for entry, fields in zip(entries, replies, strict=True)
-            if _may_be(state, task, *fields)
-        ]  # fmt: skip
+        found: list[tuple[str, float]] = []
+        for some in (entries[i : i + AT_ONCE] for i in range(0, len(entries), AT_ONCE)):
+            keys = [job_key(self._prefix, job_id) for job_id, _ in some]
+            replies = yield [redis.hmget(key, "state", "task", "expires_at") for key in keys]
+            each = zip(some, replies, strict=True)
+            found += [entry for entry, fields in each if _may_be(state, task, *fields)]
+        return found
 
     @call
     def _entries(self, owner: str, cursor: str | None) -> Steps[list[tuple[str, float]]]:

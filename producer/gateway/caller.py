@@ -130,6 +130,15 @@ def _place(origin: str) -> str:
 Caller = Annotated[ApiKey, Depends(caller)]
 
 
+async def in_turn(key: Caller, services: ServicesOf) -> AsyncIterator[None]:
+    """What a list depends on, which may read many records: a key has one made at a time."""
+    async with services.connections.turn(key.id):
+        yield
+
+
+ListInTurn = Depends(in_turn)
+
+
 async def operator(key: Caller) -> ApiKey:
     """A caller who may see what is everybody's. Raises `Forbidden`."""
     if not key.is_operator:

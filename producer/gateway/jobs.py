@@ -15,7 +15,7 @@ from crossmodal.net import check_public
 from crossmodal.tracing import checked, current
 from producer.following import STATUS_S
 from producer.gateway.body import OPENAPI, json_of, read_request, taking
-from producer.gateway.caller import Caller, OwnJob, UrlsOf
+from producer.gateway.caller import Caller, ListInTurn, OwnJob, UrlsOf
 from producer.gateway.pictures import params_of
 from producer.gateway.problems import BadRequest, documented, linked
 from producer.gateway.requests import CancelRequest, JobQuery, JobRequest
@@ -83,7 +83,7 @@ async def submit(
         return job_view(_as_sent(job_id, params), urls)
 
 
-@router.get("", response_model=JobPage, responses=documented())
+@router.get("", response_model=JobPage, responses=documented(), dependencies=[ListInTurn])
 async def list_jobs(
     key: Caller, services: ServicesOf, urls: UrlsOf, query: Annotated[JobQuery, Query()]
 ) -> JobPage:

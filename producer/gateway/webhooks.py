@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from crossmodal.jobs.access import ApiKey, ApiKeys
 from crossmodal.jobs.origin import HookEvent, Origin, Webhook
 from crossmodal.jobs.webhooks import Deliveries
-from producer.gateway.caller import Caller
+from producer.gateway.caller import Caller, ListInTurn
 from producer.gateway.problems import documented
 from producer.gateway.requests import DeliveryQuery
 from producer.gateway.services import ServicesOf
@@ -26,7 +26,9 @@ def origin_of(
     return Origin(key.id, key.max_queued if key.id else None, traceparent, webhook)
 
 
-@router.get("/deliveries", response_model=DeliveryPage, responses=documented())
+@router.get(
+    "/deliveries", response_model=DeliveryPage, responses=documented(), dependencies=[ListInTurn]
+)  # fmt: skip
 async def deliveries(
     key: Caller, services: ServicesOf, query: Annotated[DeliveryQuery, Query()]
 ) -> DeliveryPage:

@@ -81,6 +81,39 @@ def test_of_a_blob_that_many_lines_name_there_is_one_look_up(
     assert len(asked) == len(set(asked)) == 3
 
 
+def test_a_key_has_one_list_made_at_a_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        app = make_app(settings, needs_keys=True)
+        services: Services = app.state.services
+        made, over = [], asyncio.Event()
+        jobs = services.client.jobs
+
+        async def slow(owner: str, **options: Any) -> Any:
+            made.append(owner)
+            if owner == greedy.id:
+                await over.wait()
+            return await jobs(owner, **options)
+
+        monkeypatch.setattr(services.client, "jobs", slow)
+        greedy, token = await services.ask(services.keys.create("greedy"))
+        _, other = await services.ask(services.keys.create("other"))
+        async with calling(app) as http, asyncio.TaskGroup() as tasks:
+
+            def listed(token: str) -> asyncio.Task[httpx2.Response]:
+                said = {"Authorization": f"Bearer {token}"}
+                return tasks.create_task(http.get("/v1/jobs?state=failed", headers=said))
+
+            many = [listed(token) for _ in range(5)]
+            assert (await asyncio.wait_for(listed(other), 60)).status_code == 200
+            assert made.count(greedy.id) <= 1
+            over.set()
+            assert {(await reply).status_code for reply in many} == {200}
+
+    asyncio.run(scenario())
+
+
 @pytest.fixture
 def client(stack: RunningStack) -> Iterator[Client]:
     with Client(settings_of(stack.env)) as client:

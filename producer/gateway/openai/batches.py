@@ -12,7 +12,7 @@ from crossmodal.jobs.http_batches import HttpBatch, Source
 from crossmodal.kinds.registry import kinds
 from crossmodal.scratch import scratch_folder
 from producer.gateway.batch_records import counts_of, keep
-from producer.gateway.caller import Caller
+from producer.gateway.caller import Caller, ListInTurn
 from producer.gateway.openai.errors import TAG, documented
 from producer.gateway.openai.files import ERRORS, OUTPUT, file_of, outputs, page
 from producer.gateway.openai.lines import KINDS, translator
@@ -92,7 +92,7 @@ async def create(wanted: BatchRequest, key: ApiKey, services: Services) -> OpenA
     return await view(record, services)
 
 
-@router.get("", response_model=BatchPage, responses=documented())
+@router.get("", response_model=BatchPage, responses=documented(), dependencies=[ListInTurn])
 async def list_batches(
     key: Caller, services: ServicesOf, query: Annotated[BatchQuery, Query()]
 ) -> BatchPage:

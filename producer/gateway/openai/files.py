@@ -20,7 +20,7 @@ from crossmodal.jobs.names import new_job_id
 from crossmodal.storage import Storage
 from crossmodal.unknown import check_fields
 from producer.gateway.batch_records import batch_of
-from producer.gateway.caller import Caller, UrlsOf
+from producer.gateway.caller import Caller, ListInTurn, UrlsOf
 from producer.gateway.openai.errors import TAG, documented
 from producer.gateway.openai.lines import theirs, wants_urls
 from producer.gateway.ownership import may_see, missing
@@ -122,7 +122,7 @@ async def own_file(file_id: str, key: Caller, services: ServicesOf) -> FileView:
 OwnFile = Annotated[FileView, Depends(own_file)]
 
 
-@router.get("", response_model=FilePage, responses=documented())
+@router.get("", response_model=FilePage, responses=documented(), dependencies=[ListInTurn])
 async def list_files(
     key: Caller, services: ServicesOf, query: Annotated[FileQuery, Query()]
 ) -> FilePage:
