@@ -29,17 +29,21 @@ def _ref(kind: type[BaseModel]) -> str:
     return f"#/components/schemas/{kind.__name__}"
 
 
-def _form_of(name: str) -> dict[str, Any]:
-    """The form that asks for a kind; a picture is its file, or named by its field as in JSON."""
-    schema = REQUESTS[name].model_json_schema(ref_template="#/components/schemas/{model}")
-    form = {key: schema[key] for key in ("properties", "required")} | {
-        "type": "object", "additionalProperties": True,
+def _form() -> dict[str, Any]:
+    """A form of any kind: one object, for generators of clients make nothing of several.
+
+    A picture is its `file`, or named by its own field as in JSON.
+    """
+    found: dict[str, list[Any]] = {"file": [{"type": "string", "format": "binary"}]}
+    for kind in REQUESTS.values():
+        schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+        for name, of in schema["properties"].items():
+            found[name] = [*found.get(name, ()), *([] if of in found.get(name, ()) else [of])]
+    properties = {name: of[0] if len(of) == 1 else {"anyOf": of} for name, of in found.items()}
+    return {
+        "type": "object", "required": ["task"], "additionalProperties": True,
+        "properties": properties,
     }  # fmt: skip
-    if (picture := PICTURES.get(name)) is not None:
-        form["properties"] |= {"file": {"type": "string", "format": "binary"}}
-        form["required"] = [field for field in form["required"] if field != picture]
-        form["oneOf"] = [{"required": ["file"]}, {"required": [picture]}]
-    return form
 
 
 def _is_text(annotation: Any) -> bool:
@@ -68,7 +72,7 @@ OPENAPI: dict[str, Any] = {
             "examples": {name: {"value": {"task": name, **kind.example}}
                          for name, kind in kinds().items()},
         },
-        "multipart/form-data": {"schema": {"oneOf": [_form_of(name) for name in REQUESTS]}},
+        "multipart/form-data": {"schema": _form()},
     }},
 }  # fmt: skip
 
