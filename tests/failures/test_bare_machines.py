@@ -26,7 +26,7 @@ AS_NOBODY = (
     "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
 )  # fmt: skip
 WITHOUT_HOME = ("env", "-u", "HOME", "-u", "XDG_DATA_HOME", "-u", "XDG_RUNTIME_DIR")
-START_S = 200.0
+START_S = 400.0
 
 
 @dataclass
@@ -109,6 +109,7 @@ def test_too_few_files_are_said(machine: Machine) -> None:
     check_told(done, "128 files are needed, 127 are allowed", "ulimit -n")
 
 
+@pytest.mark.timeout(600)
 def test_a_whole_stack_runs_without_home_disk_shared_memory_and_many_files(
     machine: Machine,
 ) -> None:
