@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,7 +54,7 @@ class Machine:
 
 
 @pytest.fixture
-def machine(short_path: Path) -> Iterator[Machine]:
+def machine(short_path: Path) -> Machine:
     tools = all(shutil.which(tool) for tool in ("setpriv", "unshare", "prlimit", "chroot"))
     need(sys.platform == "linux" and os.getuid() == 0 and tools, "root, and util-linux")
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
