@@ -53,7 +53,8 @@ def _read(file: Path) -> set[str]:
 @call
 def _end_leases(settings: Settings, worker: str, process: str, index: str) -> Steps[int]:
     ledger, prefix = JobLedger(settings), celery_prefix(settings.key_prefix)
-    cursor, count = None, 0
+    cursor: int | None = None
+    count = 0
     while cursor != 0:
         cursor, found = yield undecoded(
             redis.hscan(prefix + UNACKED, cursor or 0, match=f"{process}.*", count=CHUNK)

@@ -8,6 +8,7 @@ step back for the others: by a lower priority on a CPU, of their stream on a GPU
 """
 
 import logging
+import mmap
 import multiprocessing
 import os
 import queue
@@ -22,7 +23,7 @@ from typing import Any, NoReturn
 from crossmodal.kinds.task import Task
 from crossmodal.metrics import count_as
 from crossmodal.models.contract import Canceled
-from crossmodal.processes import die_with_parent
+from crossmodal.processes import die_with_parent, wait_until
 from worker.devices import cores
 from worker.host.isolation import run_isolated
 from worker.host.pipeline import HostRequest, Outcome, Pipeline
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 BULK_NICE = 10
 GIVE_WAY_S = 0.1  # that a bulk batch is held up at once
 CLOSE_S = 1.0
+POLL_S = 0.002
 
 Pipelines = Mapping[Task, Pipeline]
 Pause = Callable[[], None]
@@ -43,21 +45,23 @@ def never() -> None:
 
 
 class Quiet:
-    """Whether no interactive batch runs, known to all threads and processes of a host."""
+    """Whether no interactive batch runs, known to all threads and processes of a host.
+
+    They share a byte: multiprocessing's events need a /dev/shm that can be written.
+    """
 
     def __init__(self) -> None:
-        self._event = multiprocessing.get_context("fork").Event()
-        self._event.set()
+        self._busy = mmap.mmap(-1, 1)
 
     def begin(self) -> None:
-        self._event.set()
+        self._busy[0] = False
 
     def end(self) -> None:
-        self._event.clear()
+        self._busy[0] = True
 
     def give_way(self) -> None:
         """Hold a bulk batch up while interactive ones run; not for ever."""
-        self._event.wait(GIVE_WAY_S)
+        wait_until(lambda: not self._busy[0], GIVE_WAY_S, POLL_S)
 
 
 class Lane:
