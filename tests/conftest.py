@@ -19,14 +19,16 @@ from producer import Client
 from tests.servers import Server, start_server, user_url
 from tests.workers import celery_worker, host_of
 
-LONGEST_FIRST = ("gpu", "chaos", "e2e", "clients", "smoke", "integration", "unit")
-SLOW = ("chaos", "e2e", "clients")
+LONGEST_FIRST = (
+    "gpu", "chaos", "e2e", "failures", "attacks", "clients", "smoke", "integration", "unit",
+)  # fmt: skip
+SLOW = ("chaos", "e2e", "clients", "failures", "attacks")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no process ends long after the other."""
     for item in items:
-        if _folder(item) in SLOW:
+        if _folder(item) in SLOW and not item.get_closest_marker("quick"):
             item.add_marker("slow")
         if _folder(item) == "gpu":
             item.add_marker("gpu")

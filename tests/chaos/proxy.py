@@ -1,13 +1,16 @@
-"""A TCP proxy that can refuse, delay, cut connections, and fail every third HTTP PUT."""
+"""A TCP proxy that can refuse, delay, cut and forget connections, answer in place of Redis, and
+fail every third HTTP PUT."""
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 CHUNK = 65_536
+TICK_S = 0.05
 FAILED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -18,6 +21,17 @@ class Behaviour:
     refuses: bool = False
     delay_s: float = 0.0
     fails_every_put: int = 0  # 3: every third
+    forgets_after_s: float = 0.0  # of silence, as a NAT: what is sent afterwards gets nowhere
+    resets_after_s: float = 0.0  # of silence, as a load balancer
+    says: str = ""  # as Redis refuses: to whoever asks anything, before it is sent on
+
+
+@dataclass
+class Moved:
+    """When a connection has last been used."""
+
+    at: float = field(default_factory=time.monotonic)
+    is_forgotten: bool = False
 
 
 class Proxy:
@@ -29,6 +43,7 @@ class Proxy:
         self._target_port = target_port
         self._writers: set[asyncio.StreamWriter] = set()
         self._puts = 0
+        self.forgotten = self.resets = 0  # connections
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
@@ -64,32 +79,61 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         with suppress(OSError, asyncio.CancelledError):
-            if not self.behaviour.refuses:
+            if self.behaviour.says:
+                await self._refuse(reader, writer)
+            elif not self.behaviour.refuses:
                 await self._forward(reader, writer)
         self._writers.discard(writer)
         writer.transport.abort()
 
+    async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer each command, which is an array of strings, with the same error."""
+        while line := await reader.readline():
+            for _ in range(int(line[1:])):
+                length = int((await reader.readline())[1:])
+                await reader.readexactly(length + 2)
+            writer.write(f"-{self.behaviour.says}\r\n".encode())
+
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream, target = await asyncio.open_connection("127.0.0.1", self._target_port)
-        back = asyncio.ensure_future(self._copy(upstream, writer))
-        there = asyncio.ensure_future(self._copy(reader, target, writer))
+        moved = Moved()
+        halves = {
+            asyncio.ensure_future(self._copy(upstream, writer, moved)),
+            asyncio.ensure_future(self._copy(reader, target, moved, writer)),
+            asyncio.ensure_future(self._reset_idle(moved)),
+        }
         try:
-            await asyncio.wait({back, there}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for half in (back, there):
+            for half in halves:
                 half.cancel()
             target.transport.abort()
-            await asyncio.gather(back, there, return_exceptions=True)
+            await asyncio.gather(*halves, return_exceptions=True)
+
+    async def _reset_idle(self, moved: "Moved") -> None:
+        """Return once nothing was sent for too long."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            if 0 < self.behaviour.resets_after_s < time.monotonic() - moved.at:
+                self.resets += 1
+                return
 
     async def _copy(
         self,
         source: asyncio.StreamReader,
         sink: asyncio.StreamWriter,
+        moved: "Moved",
         client: asyncio.StreamWriter | None = None,
     ) -> None:
         while data := await source.read(CHUNK):
             if self.behaviour.refuses:
                 return
+            now = time.monotonic()
+            if moved.is_forgotten or 0 < self.behaviour.forgets_after_s < now - moved.at:
+                self.forgotten += not moved.is_forgotten
+                moved.is_forgotten = True
+                continue
+            moved.at = now
             if self.behaviour.delay_s and client is not None:
                 await asyncio.sleep(self.behaviour.delay_s)
             if client is not None and self._fails(data):

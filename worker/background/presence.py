@@ -14,6 +14,7 @@ from crossmodal.jobs.names import BACKGROUND
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.jobs.workers import Workers, worker_name
 from crossmodal.settings import Settings
+from worker import beat
 from worker.health import UnitFiles, WorkerFiles, lock
 from worker.supervisor import make_folder
 
@@ -65,7 +66,7 @@ class Presence:
     async def _beat(self) -> None:
         """Show that the loop turns, whether Redis answers or not."""
         while True:
-            self._files.beat.touch()
+            beat.touch(self._files.beat)
             await asyncio.sleep(BEAT_S)
 
     async def leave(self) -> None:
