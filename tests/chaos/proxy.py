@@ -43,6 +43,7 @@ class Proxy:
         self._target_port = target_port
         self._writers: set[asyncio.StreamWriter] = set()
         self._puts = 0
+        self._known: list[Moved] = []
         self.forgotten = self.resets = 0  # connections
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -53,6 +54,11 @@ class Proxy:
     def reset(self) -> None:
         """Cut every connection, as a firewall or a failing switch does."""
         self._call(self._cut())
+
+    def forget(self) -> None:
+        """Have all connections that there are lead nowhere, in silence."""
+        for moved in tuple(self._known):
+            moved.is_forgotten = True
 
     def close(self) -> None:
         self._call(self._end())
@@ -97,6 +103,7 @@ class Proxy:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream, target = await asyncio.open_connection("127.0.0.1", self._target_port)
         moved = Moved()
+        self._known.append(moved)
         halves = {
             asyncio.ensure_future(self._copy(upstream, writer, moved)),
             asyncio.ensure_future(self._copy(reader, target, moved, writer)),

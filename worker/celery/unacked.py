@@ -94,8 +94,9 @@ class Unacked(kombu_redis.QoS):
         try:
             with self.channel.conn_or_acquire() as client, self._mutex(client):
                 now, lease_s = client.time()[0], self.visibility_timeout
-                for low, high in (("-inf", now - lease_s), (now + lease_s, "+inf")):
-                    found = client.zrangebyscore(self.unacked_index_key, low, high, 0, most)
+                for high, low in ((now - lease_s, "-inf"), ("+inf", now + lease_s)):
+                    # The only one of its kind for which kombu knows its prefix.
+                    found = client.zrevrangebyscore(self.unacked_index_key, high, low, 0, most)
                     for tag in found:
                         self.restore_by_tag(tag, client)
         except kombu_redis.MutexHeld:
