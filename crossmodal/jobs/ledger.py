@@ -312,7 +312,8 @@ class JobLedger(JobRecords):
         until, (seconds, micros) = yield [
             redis.zscore(names.leases_key(self._prefix), job_id), redis.time()
         ]  # fmt: skip
-        return until is not None and until > seconds + micros / 1e6
+        left_s = (until or 0.0) - seconds - micros / 1e6
+        return 0 < left_s <= 2 * self._settings.lease_s  # longer: Redis's clock was put back
 
     @call
     def requeue(self, job: Job, message: str) -> Steps[bool]:

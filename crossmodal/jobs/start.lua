@@ -33,7 +33,9 @@ if ARGV[8] == '1' and state == 'running' and r[14] == worker then return run(r[1
 -- A second message for a job that runs must wait: the attempt may yet die with its worker.
 if state == 'running' then
   local leased_until = redis.call('ZSCORE', leases, id)
-  if leased_until and tonumber(leased_until) > now() then return {'busy', attempt} end
+  local left_s = tonumber(leased_until or 0) - now()
+  -- A lease of longer was made before Redis's clock was put back.
+  if left_s > 0 and left_s <= 2 * lease_s then return {'busy', attempt} end
 end
 
 local is_exhausted = counted >= max_attempts

@@ -258,9 +258,8 @@ def test_a_picture_that_was_damaged_in_the_store_fails_its_job(
 
 
 @pytest.mark.parametrize(
-    ("error", "tries"), [(MemoryError(), 3), (OSError(24, "Too many open files"), 3),
-                         (ZeroDivisionError("division by zero"), 1)],
-)  # fmt: skip
+    ("error", "tries"), [(MemoryError(), 3), (ZeroDivisionError("division by zero"), 1)]
+)
 def test_what_may_be_this_machines_fault_alone_is_tried_again(
     client: Client, worker: tuple[FakeHost, LoopRunner], monkeypatch: pytest.MonkeyPatch,
     error: Exception, tries: int,
@@ -277,6 +276,20 @@ def test_what_may_be_this_machines_fault_alone_is_tried_again(
     failure = client.record(job).failure
     assert failure is not None
     assert type(error).__name__ in failure.message
+
+
+def test_a_machine_that_has_no_more_of_something_uses_up_no_attempt(
+    client: Client, worker: tuple[FakeHost, LoopRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def store(*_: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    job = client.txt2img("a red circle")
+    with monkeypatch.context() as patched:
+        patched.setattr(Items, "store", store)
+        endings = [worker[1].run(delivery(job)) for _ in range(5)]
+    assert {type(ending) for ending in endings} == {Released}
+    assert isinstance(worker[1].run(delivery(job)), JobResult)
 
 
 def test_no_host_uses_up_no_attempt(client: Client, settings: Settings, tmp_path: Path) -> None:
