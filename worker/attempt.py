@@ -26,6 +26,7 @@ from crossmodal.errors import (
     ModelNotFound,
     TimedOut,
     is_callers_fault,
+    is_shortage,
 )
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
 from crossmodal.jobs.message import broker_priority, message_for, message_of
@@ -341,8 +342,8 @@ def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:
     if isinstance(error, ModelHostCrashed) and error.batch_size != 1:
         # It was one of many, or waited behind others: the next attempts will show.
         return attempt.excused >= MAX_EXCUSED
-    is_machine = isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
-    if is_outage(error) or isinstance(error, DecoderUnavailable) or is_machine:
+    is_short = isinstance(error, DecoderUnavailable) or is_shortage(error.__cause__)
+    if is_short or is_outage(error):
         # What refuses for hours is no outage: it may be this job's picture alone.
         return attempt.number - attempt.counted >= MAX_OUTAGES
     return not isinstance(error, ModelHostUnavailable)

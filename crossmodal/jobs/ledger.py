@@ -313,7 +313,7 @@ class JobLedger(JobRecords):
             redis.zscore(names.leases_key(self._prefix), job_id), redis.time()
         ]  # fmt: skip
         left_s = (until or 0.0) - seconds - micros / 1e6
-        return 0 < left_s <= 2 * self._settings.lease_s  # longer: Redis's clock was put back
+        return bool(0 < left_s <= 2 * self._settings.lease_s)  # longer: Redis's clock was put back
 
     @call
     def requeue(self, job: Job, message: str) -> Steps[bool]:
