@@ -17,11 +17,13 @@ from crossmodal.settings import Settings, load_settings
 from producer import Client
 from tests.chaos.proxy import Proxy
 from tests.servers import Server, start_server
+from tests.toys import toy_worker
 from tests.waiting import until
 from tests.workers import environment, running_worker
 
 WAIT_S = 60
 HELD = 2
+LEASE_S = 4
 PASSING = {
     "READONLY": "READONLY You can't write against a read only replica.",
     "MISCONF": "MISCONF Errors writing to the AOF file: No space left on device",
@@ -124,6 +126,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     )  # fmt: skip
     env = environment(settings) | {
         "CROSSMODAL_RUN_DIR": str(folder / "run"), "CROSSMODAL_LOG_LEVEL": "INFO",
+        "CROSSMODAL_LEASE_S": str(LEASE_S), "CROSSMODAL_SWEEP_S": "1",
     }  # fmt: skip
     with (
         server.admin() as admin,
@@ -146,17 +149,17 @@ QUICK = pytest.mark.quick
 
 @pytest.mark.parametrize(
     "how", [
-        pytest.param("replica", marks=QUICK), pytest.param("stale_replica", marks=QUICK),
-        "too_few_replicas", "unsaved", "busy", "full",
+        pytest.param("replica", marks=QUICK), "stale_replica", "too_few_replicas", "unsaved",
+        "busy", "full",
     ],
 )  # fmt: skip
 def test_a_worker_outlasts_a_redis_that_refuses(stack: Stack, how: str) -> None:
-    """No attempt is used up by it, no job waits for a lease, and the log has no traceback."""
+    """For longer than a lease: no attempt is used up, no job waits for its lease to end."""
     before = len(stack.log)
     running = [stack.client.txt2img("a painter", seed=i) for i in range(HELD)]
     until(lambda: all(job.status().state == "running" for job in running), WAIT_S)
     with refusing(stack, how):
-        until(lambda: "leases are not renewed" in stack.log[before:], WAIT_S, "the refusal")
+        until(lambda: stack.log[before:].count("not renewed") > LEASE_S, WAIT_S, "the refusal")
     after = stack.client.txt2img("a circle")
     after.result(timeout_s=WAIT_S)
     for job in running:
@@ -181,6 +184,31 @@ def test_a_worker_whose_connections_end_while_redis_refuses_waits_until_it_takes
     stack.client.txt2img("a circle").result(timeout_s=WAIT_S)
     assert stack.log[before:].count("Trying to re-establish") <= 3
     assert "Frequent restarts" not in stack.log[before:]
+
+
+@pytest.mark.parametrize("code", ["LOADING", "MISCONF", "CLUSTERDOWN", "TRYAGAIN"])
+def test_a_worker_outlasts_whatever_is_said_in_place_of_redis(
+    stack: Stack, tmp_path: Path, code: str
+) -> None:
+    """It neither ends nor begins anew again and again."""
+    proxy = Proxy(stack.server.port)
+    url = stack.server.url(Role.WORKER).replace(f":{stack.server.port}/", f":{proxy.port}/")
+    settings = load_settings(
+        broker_url=stack.server.url(Role.WORKER), result_backend="", storage_url=tmp_path.as_uri()
+    )
+    with toy_worker(
+        settings, stack.admin, tmp_path / "toys", CELERY_BROKER_URL=url, CROSSMODAL_SWEEP_S="1"
+    ) as toys:
+        proxy.behaviour.says = PASSING[code]
+        proxy.reset()
+        until(lambda: toys.log.count("leases are not renewed") > LEASE_S, WAIT_S, "the refusal")
+        proxy.behaviour.says = ""
+        proxy.reset()
+        assert toys.inspect("ping") == {"ok": "pong"}
+        assert toys.process.is_alive
+        assert "Unrecoverable" not in toys.log
+        assert "Frequent restarts" not in toys.log
+    proxy.close()
 
 
 @pytest.mark.quick

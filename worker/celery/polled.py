@@ -152,6 +152,13 @@ class Poller(kombu_redis.MultiChannelPoller):
         """For how long nothing has come over a connection of remote control."""
         return max((channel.silent_s for channel in self._channels), default=0.0)
 
+    def discard(self, channel: Any) -> None:
+        """Read nothing more for a channel, which is closed."""
+        super().discard(channel)
+        for one, client, use in tuple(self._chan_to_sock):
+            if one is channel:
+                self.forget(channel, client, use)
+
     def forget(self, channel: Any, client: Any, use: str) -> None:
         """Read no more from a connection of a channel."""
         self._chan_to_sock.pop((channel, client, use), None)

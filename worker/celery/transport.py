@@ -15,7 +15,7 @@ from kombu import transport as kombu_transport
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import loads
-from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import BusyLoadingError, OutOfMemoryError, RedisError, ResponseError
 
 from crossmodal.errors import InvalidMessage, described
 from crossmodal.jobs.connection import address_of, sentinel_options
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 REPLIES = ".reply.celery.pidbox"  # how queues end that answers to remote control come in
 SOON_S = 0.05
 AGAIN_S = 1.0  # after Redis has refused something that it may allow later
+REFUSALS = (ResponseError, BusyLoadingError)  # of a server that is there
 MAX_TAKES = 10  # in a row, before Celery's loop goes on
 
 
@@ -154,12 +155,12 @@ class CheckedChannel(Polled):
         self._answer_due = math.inf
         try:
             reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except REFUSALS as e:
+            self._put_off(e)
+            return None
         except self.connection_errors as e:
             log.warning("the connection that messages come over is lost: %s", e)
             self._hang_up()
-            return None
-        except ResponseError as e:
-            self._put_off(e)
             return None
         self.shared.polled_at = time.monotonic()
         self._refusal = ""
@@ -190,7 +191,7 @@ class CheckedChannel(Polled):
         except RedisError as e:
             if given is not None:  # it is in no list any more
                 self.shared.held.append(given)
-            if not isinstance(e, ResponseError):
+            if not isinstance(e, REFUSALS):
                 raise
             self._put_off(e)
             self.qos.flush()  # makes room, and needs none
