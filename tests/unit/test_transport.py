@@ -101,7 +101,8 @@ def test_the_poller_asks_channels_as_kombu_does() -> None:
     source = inspect.getsource(MultiChannelPoller.on_poll_start)
     for part in ("channel.active_queues", "channel.qos.can_consume()", "_register_BRPOP(channel)"):
         assert part in source
-    assert private_to(Poller) & private_to(MultiChannelPoller) == {"discard", "get", "on_poll_start"}
+    own = private_to(Poller) & private_to(MultiChannelPoller)
+    assert own == {"discard", "get", "on_poll_start"}
     assert "self.cycle = MultiChannelPoller()" in inspect.getsource(Transport.__init__)
     source = inspect.getsource(MultiChannelPoller._register)
     assert "self._fd_to_chan[sock.fileno()] = (channel, type)" in source
