@@ -187,18 +187,21 @@ def test_a_worker_whose_connections_end_while_redis_refuses_waits_until_it_takes
 
 
 @pytest.mark.parametrize("code", ["LOADING", "MISCONF", "CLUSTERDOWN", "TRYAGAIN"])
-def test_a_worker_outlasts_whatever_is_said_in_place_of_redis(
-    stack: Stack, tmp_path: Path, code: str
-) -> None:
+def test_a_worker_outlasts_whatever_is_said_in_place_of_redis(tmp_path: Path, code: str) -> None:
     """It neither ends nor begins anew again and again."""
-    proxy = Proxy(stack.server.port)
-    url = stack.server.url(Role.WORKER).replace(f":{stack.server.port}/", f":{proxy.port}/")
+    server = start_server(tmp_path / "valkey")
+    proxy = Proxy(server.port)
+    url = server.url(Role.WORKER).replace(f":{server.port}/", f":{proxy.port}/")
     settings = load_settings(
-        broker_url=stack.server.url(Role.WORKER), result_backend="", storage_url=tmp_path.as_uri()
+        broker_url=server.url(Role.WORKER), result_backend="", storage_url=tmp_path.as_uri()
     )
-    with toy_worker(
-        settings, stack.admin, tmp_path / "toys", CELERY_BROKER_URL=url, CROSSMODAL_SWEEP_S="1"
-    ) as toys:
+    with (
+        server.admin() as admin,
+        toy_worker(
+            settings, admin, tmp_path / "toys", CELERY_BROKER_URL=url, CROSSMODAL_SWEEP_S="1"
+        ) as toys,
+    ):
+        toys.inspect("ping")
         proxy.behaviour.says = PASSING[code]
         proxy.reset()
         until(lambda: toys.log.count("leases are not renewed") > LEASE_S, WAIT_S, "the refusal")
@@ -209,6 +212,7 @@ def test_a_worker_outlasts_whatever_is_said_in_place_of_redis(
         assert "Unrecoverable" not in toys.log
         assert "Frequent restarts" not in toys.log
     proxy.close()
+    server.child.stop(10)
 
 
 @pytest.mark.quick
