@@ -82,6 +82,9 @@ class Settings(BaseSettings):
 
     connect_timeout_s: float = Field(5.0, gt=0)
     """How long a call to Redis may take to fail."""
+    max_idle_s: float = Field(30.0, ge=1)
+    """How long a connection to Redis may be silent: then one that waits is asked whether it lives,
+    and another is replaced before it is used. Less than what a NAT or proxy in between allows."""
     storage_ca_file: Path | None = None
     """PEM file of authorities that the object store's certificate may come from."""
     storage_timeout_s: float = Field(15.0, gt=0)

@@ -20,8 +20,8 @@ from crossmodal.settings import Settings, load_settings, redacted
 GROUPS: dict[str, tuple[str, ...]] = {
     "Everybody: apps, gateways and workers": (
         "broker_url", "sentinel_master", "sentinel_password", "storage_url", "key_prefix",
-        "connect_timeout_s", "storage_timeout_s", "storage_ca_file", "storage_fsync", "log_level",
-        "log_format",
+        "connect_timeout_s", "max_idle_s", "storage_timeout_s", "storage_ca_file",
+        "storage_fsync", "log_level", "log_format",
     ),
     "Who submits: apps and gateways": (
         "max_queue_length", "paused_queues_accept", "max_memory_ratio", "max_image_bytes",

@@ -28,7 +28,7 @@ SLOW = ("chaos", "e2e", "clients", "failures", "attacks")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no process ends long after the other."""
     for item in items:
-        if _folder(item) in SLOW:
+        if _folder(item) in SLOW and not item.get_closest_marker("quick"):
             item.add_marker("slow")
         if _folder(item) == "gpu":
             item.add_marker("gpu")

@@ -11,11 +11,11 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from crossmodal import logs, tracing
 from crossmodal.errors import (
-    BlobDamaged,
     BrokerUnavailable,
     CrossmodalError,
     InvalidParams,
@@ -24,11 +24,10 @@ from crossmodal.errors import (
     ModelHostCrashed,
     ModelHostUnavailable,
     ModelNotFound,
-    StorageUnavailable,
     TimedOut,
     is_callers_fault,
+    is_shortage,
 )
-from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
 from crossmodal.jobs.message import broker_priority, message_for, message_of
 from crossmodal.jobs.models import Models
@@ -55,18 +54,18 @@ from worker.cancel import CancelToken, InHand, Superseded
 from worker.decoders.pool import Decoders
 from worker.decoders.process import DecoderUnavailable
 from worker.delivery import Busy, Delivery, Elsewhere, Ending, Released, Skipped
+from worker.gate import Gate
 from worker.host.client import HostClient
 from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer
 from worker.hosts import Hosts, NotServed
 from worker.items import Items
+from worker.outages import PatientRunner, StoreWatch, is_outage
 from worker.previews import Previews
 from worker.progress import ProgressTeller
 
 log = logging.getLogger(__name__)
 
-START_S = 60.0  # Redis answers sooner, or is given up: longer waits would take a slot for ever
-TELL_AGAIN_S = 0.5
 PAUSED_S = 1.0  # until this worker takes no more of a queue that was paused
 MAX_EXCUSED = 10  # a job beside which hosts die more often is not believed any more
 MAX_OUTAGES = 1_000  # attempts that the store may fail, half a minute apart: eight hours
@@ -80,11 +79,13 @@ class JobRunner:
     """
 
     def __init__(
-        self, settings: Settings, hosts: Hosts | None = None, decoders: Decoders | None = None
-    ) -> None:
-        self._settings = settings
+        self, settings: Settings, hosts: Hosts | None = None, decoders: Decoders | None = None,
+        gate: Gate | None = None,
+    ) -> None:  # fmt: skip
         # No retries: a `start` that is sent twice would be taken for a second message.
-        self._redis = AsyncRunner(settings, retries=0, what="worker")
+        self._hasty = AsyncRunner(settings, retries=0, what="worker")
+        self._redis = PatientRunner(self._hasty)
+        self._settings = settings
         self._ledger = JobLedger(settings)
         self._models = Models(settings)
         self.hosts = hosts or Hosts.of_settings(settings)
@@ -93,28 +94,29 @@ class JobRunner:
         self._previews = Previews(self._blobs)
         self._items = Items(settings, self._blobs, self._decoders)
         self._bulk = BulkRun(settings, self._blobs, self._items, self.hosts)
-        self._in_hand = InHand(self._redis, self._ledger)
+        self._store = StoreWatch(self._blobs, gate or Gate())
+        self._in_hand = InHand(self._hasty, self._ledger)
 
     async def close(self) -> None:
         self._in_hand.close()
+        self._store.close()
         await self._previews.close()
         self._blobs.close()
         await self._decoders.close()
         await self.hosts.close()
-        await self._redis.close()
+        await self._hasty.close()
 
     async def run(self, delivery: Delivery) -> Ending:
         """Bring the job as far as this attempt can.
 
-        Raises `BrokerUnavailable`, and `InvalidParams` for an id that no job may have; an internal
-        error where the job could not even begin, and has failed.
+        It waits while Redis is away. Raises `BrokerUnavailable` for what Redis can never carry
+        out, and `InvalidParams` for an id that no job may have; an internal error where the job
+        could not even begin, and has failed.
         """
         try:
             return await self._run(delivery)
         except (BrokerUnavailable, InvalidParams):
             raise
-        except TimeoutError as e:
-            raise BrokerUnavailable(f"job {delivery.job} did not begin in {START_S:g} s") from e
         except Exception as e:  # it must not come again for ever
             failure = Failure.of(_internal(e))
             await self._redis.run(self._ledger.refuse(delivery.job, failure))
@@ -123,16 +125,15 @@ class JobRunner:
     async def _run(self, delivery: Delivery) -> Ending:
         queue, problem = _queue_of(delivery), None
         if not delivery.is_recorded:
-            async with asyncio.timeout(START_S):
-                queue, problem = await self._adopt(delivery)
+            queue, problem = await self._adopt(delivery)
         if problem is None and not self.hosts.serves(queue):
             return Elsewhere() if delivery.is_recorded else Skipped("superseded")
         with self.hosts.busy(queue):
             return await self._begin(delivery, problem)
 
     async def _begin(self, delivery: Delivery, problem: InvalidParams | None) -> Ending:
-        async with asyncio.timeout(START_S):
-            attempt = await self._redis.run(self._ledger.start(delivery.job, delivery.worker))
+        start = partial(self._ledger.start, delivery.job, delivery.worker)
+        attempt = await self._redis.run(start(), again=start(again=True))
         if isinstance(attempt, NotStarted):
             log.info("job %s is not started: %s", delivery.job, attempt.reason)
             if attempt.reason == "paused":
@@ -193,7 +194,8 @@ class JobRunner:
         """Every way in which an attempt can end, as an `Ending`."""
         try:
             result = await self._work(task, attempt)
-            done = await self._insist(self._ledger.succeed(attempt, result))
+            with tracing.span("record"):
+                done = await self._redis.run(self._ledger.succeed(attempt, result))
             return result if done else _superseded(attempt)
         except Superseded:
             return _superseded(attempt)
@@ -245,18 +247,19 @@ class JobRunner:
     async def _give_up(self, attempt: Attempt, error: CrossmodalError) -> Ending:
         """Let the job wait for another attempt if that may help, or end it."""
         failure = Failure.of(error)
+        self._store.note(error)
         counts = _is_to_blame(error, attempt)
         if error.retryable and not (counts and attempt.is_last):
             crashed_with_it = isinstance(error, ModelHostCrashed) and error.batch_size > 0
             alone = crashed_with_it or isinstance(error, TimedOut)
-            kept = await self._insist(
+            kept = await self._redis.run(
                 self._ledger.release(attempt, failure, counts=counts, alone=alone)
             )
             if kept or await self._is_released(attempt):
                 return Released(failure, attempt.number)
             return _superseded(attempt)
         dead = not is_callers_fault(error.code)
-        ended = await self._insist(self._ledger.fail(attempt, failure, dead=dead))
+        ended = await self._redis.run(self._ledger.fail(attempt, failure, dead=dead))
         return failure if ended else _superseded(attempt)
 
     async def _is_released(self, attempt: Attempt) -> bool:
@@ -266,21 +269,6 @@ class JobRunner:
         except JobNotFound:
             return False
         return job.state is JobState.QUEUED and job.attempt == attempt.number
-
-    async def _insist(self, call: Call[bool]) -> bool:
-        """Tell the ledger how an attempt ended, for as long as no other may have begun.
-
-        Without this, all that a worker was finishing while Redis restarted would be run again.
-        """
-        deadline = time.monotonic() + self._settings.lease_s
-        with tracing.span("record"):
-            while True:
-                try:
-                    return await self._redis.run(call)
-                except BrokerUnavailable:
-                    if time.monotonic() >= deadline:
-                        raise
-                    await asyncio.sleep(TELL_AGAIN_S)
 
     # -- work -----------------------------------------------------------------------------
 
@@ -313,7 +301,7 @@ class JobRunner:
     ) -> Answer:
         """What a host makes of the request, its progress told. Raises what became of it else."""
         previews = self._previews.of(token.attempt)
-        progress = ProgressTeller(self._redis, self._ledger, token.attempt, previews)
+        progress = ProgressTeller(self._hasty, self._ledger, token.attempt, previews)
         try:
             [answer] = await self._items.infer(token, host, task, [request], progress=progress)
             if isinstance(answer, CrossmodalError):
@@ -352,6 +340,7 @@ def _internal(error: Exception) -> CrossmodalError:
     """What nobody has foreseen, as an error with a code."""
     ours = CrossmodalError(f"{type(error).__name__}: {error}")
     ours.retryable = isinstance(error, OSError | MemoryError)  # elsewhere it may go well
+    ours.__cause__ = error
     return ours
 
 
@@ -369,8 +358,8 @@ def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:
     if isinstance(error, ModelHostCrashed) and error.batch_size != 1:
         # It was one of many, or waited behind others: the next attempts will show.
         return attempt.excused >= MAX_EXCUSED
-    is_outage = isinstance(error, StorageUnavailable) and not isinstance(error, BlobDamaged)
-    if is_outage or isinstance(error, DecoderUnavailable):
+    is_short = isinstance(error, DecoderUnavailable) or is_shortage(error.__cause__)
+    if is_short or is_outage(error):
         # What refuses for hours is no outage: it may be this job's picture alone.
         return attempt.number - attempt.counted >= MAX_OUTAGES
     return not isinstance(error, ModelHostUnavailable)

@@ -42,7 +42,9 @@ class Busy:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """The job's model is not loaded here. The message must go back to its queue."""
+    """The job is not to be run here, or not now. The message must go back to its queue."""
+
+    why: str = "its model is not loaded here"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ word to the broker: a probe must not fail because Redis does, unless it is asked
 """
 
 import fcntl
-import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from crossmodal.console import (
 )
 from crossmodal.errors import InvalidSetting, described
 from crossmodal.settings import Settings, load_settings
+from worker.beat import age_s, heard
 
 LOCK = "supervisor.lock"
 MARK = ".unit"
@@ -88,12 +88,16 @@ def marked(folder: Path) -> list[WorkerFiles]:
 
 @dataclass(frozen=True)
 class Health:
-    """One Celery worker: `live` while it consumes, `ready` when its models serve as well."""
+    """One Celery worker: `live` while it consumes, `ready` when its models serve as well.
+
+    It is not ready while it `waits_for` something, as its object store.
+    """
 
     worker: str
     live: bool
     ready: bool
     silent_s: float | None
+    waits_for: str = ""
 
 
 def health(
@@ -119,8 +123,8 @@ def health(
         print_json([asdict(unit) for unit in found])
     else:
         print_table(
-            ("worker", "live", "ready", "silent (s)"),
-            [(u.worker, _yes(u.live), _yes(u.ready), u.silent_s) for u in found],
+            ("worker", "live", "ready", "silent (s)", "waits for"),
+            [(u.worker, _yes(u.live), _yes(u.ready), u.silent_s, u.waits_for) for u in found],
             "no worker runs here",
         )
     good = all(unit.live if live and not ready else unit.ready for unit in found)
@@ -188,19 +192,13 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def age_s(file: Path) -> float | None:
-    """Seconds since the file was touched; None where there is none."""
-    try:
-        return max(0.0, time.time() - file.stat().st_mtime)
-    except FileNotFoundError:
-        return None
-
-
 def _health_of(files: WorkerFiles, settings: Settings) -> Health:
     silent_s = age_s(files.beat)
     live = silent_s is not None and silent_s <= settings.heartbeat_s
     serves = not files.needs_models or _serves(files.unit, settings)
-    return Health(files.slug, live, live and serves and files.ready.exists(), silent_s)
+    waits_for = heard(files.beat) or ""
+    ready = live and serves and files.ready.exists() and not waits_for
+    return Health(files.slug, live, ready, silent_s, waits_for)
 
 
 def _serves(unit: UnitFiles, settings: Settings) -> bool:

@@ -91,12 +91,15 @@ class HostProcess:
             self.child.kill()
 
     def _note_end(self) -> None:
-        """Count loads in a row that have failed.
+        """Count loads in a row that have failed; not those for which the machine is at fault.
 
         A job may kill its host before anybody has seen that it was loaded: the files tell.
         """
         was_loaded = self.model.is_loaded or info_file(self.model.socket).exists()
-        self._failed_loads = 0 if was_loaded else self._failed_loads + 1
+        if was_loaded:
+            self._failed_loads = 0
+        elif not self._said().retryable:
+            self._failed_loads += 1
         if self.is_broken:
             self.failure = said = self._said()
             log.error("the model %s is broken: %s: %s", self.model.name, said.code, said.message)

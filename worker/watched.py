@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossmodal.processes import Child
-from worker.health import age_s
+from worker.beat import age_s
 
 log = logging.getLogger(__name__)
 

@@ -1,11 +1,11 @@
 """Connections to Redis that answer or fail within the connect timeout, and never hang."""
 
 import codecs
+import re
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partialmethod
 from typing import Any
 
 import redis
@@ -18,18 +18,19 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ClusterCrossSlotError,
-    ClusterDownError,
+    DataError,
     InvalidResponse,
     MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from crossmodal.errors import (
     BrokerFull,
@@ -38,6 +39,7 @@ from crossmodal.errors import (
     BrokerUnavailable,
     InvalidSetting,
 )
+from crossmodal.jobs import idle
 from crossmodal.jobs.address import Address, parse_address
 from crossmodal.jobs.names import celery_prefix
 from crossmodal.settings import Settings, redacted
@@ -48,9 +50,12 @@ REMEDIES = {
     "NOREPLICAS": "Bring its replicas back, or lower its min-replicas-to-write",
 }
 MUTEX_S = 10  # how long a sweep that died keeps others from sweeping; kombu's own is 300
-CLUSTER_ERRORS = (MovedError, AskError, ClusterCrossSlotError, ClusterDownError)
+CLUSTER_ERRORS = (MovedError, AskError, ClusterCrossSlotError)
 READ_LENIENTLY = "crossmodal-read-leniently"  # what is no UTF-8 is replaced in replies only
 NO_DATABASE = "DB index is out of range"
+OF_CLUSTERS = ("non local key", "slot not served")
+LASTING = ("ERR", "WRONGTYPE", "EXECABORT")  # how replies begin that no waiting changes
+PASSING = re.compile(r"\b(BUSY|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b")
 BROKEN_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # a connection that ended, as any may
 
 
@@ -78,14 +83,14 @@ def connect(
     if address.is_sentinel:
         kwargs = sentinel_options(settings, address)
         sentinel = Sentinel(address.hosts, sentinel_kwargs=kwargs)  # type: ignore[no-untyped-call]
-        options["connection_class"] = (
-            MasterSSLConnection if options.pop("ssl", 0) else MasterConnection
-        )
+        for one in sentinel.sentinels:
+            one.connection_pool.connection_class = idle.Tls if address.tls else idle.Plain
         pool = _MasterPool(  # type: ignore[no-untyped-call]
-            settings.sentinel_master, sentinel, **options
-        )
+            settings.sentinel_master, sentinel,
+            connection_class=idle.ManagedTls if address.tls else idle.Managed, **options,
+        )  # fmt: skip
     else:
-        kind = redis.SSLConnection if address.tls else redis.Connection
+        kind = idle.Tls if address.tls else idle.Plain
         pool = redis.ConnectionPool(kind, **options, **_host(address))
     return redis.Redis.from_pool(pool)
 
@@ -102,11 +107,14 @@ def connect_async(
         sentinel = async_sentinel.Sentinel(  # type: ignore[no-untyped-call]
             address.hosts, sentinel_kwargs=kwargs
         )
+        for one in sentinel.sentinels:
+            one.connection_pool.connection_class = idle.AsyncTls if address.tls else idle.AsyncPlain
         pool = _AsyncMasterPool(  # type: ignore[no-untyped-call]
-            settings.sentinel_master, sentinel, **options
-        )
+            settings.sentinel_master, sentinel,
+            connection_class=idle.AsyncManagedTls if address.tls else idle.AsyncManaged, **options,
+        )  # fmt: skip
     else:
-        kind = redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection
+        kind = idle.AsyncTls if address.tls else idle.AsyncPlain
         pool = _AsyncPool(kind, **options, **_host(address))
     return redis.asyncio.Redis.from_pool(pool)
 
@@ -125,16 +133,16 @@ def _options(
     settings: Settings, address: Address, retry: type[Retry] | type[AsyncRetry], retries: int,
     what: str,
 ) -> dict[str, Any]:  # fmt: skip
-    with_tls: dict[str, Any] = {"ssl": True} if address.tls and address.is_sentinel else {}
     return {
         **address.account,
         **(address.tls or {}),
-        **with_tls,
+        **idle.keepalive(settings),
         "decode_responses": True,
         "encoding_errors": READ_LENIENTLY,
         "client_name": connection_name(what),
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.connect_timeout_s,
+        "health_check_interval": settings.max_idle_s,
         "retry": retry(NoBackoff(), retries, supported_errors=(RedisConnectionError,)),
     }
 
@@ -155,22 +163,9 @@ def sentinel_options(
         **({"password": password.get_secret_value()} if password else {}),
         "socket_connect_timeout": patience_s,
         "socket_timeout": patience_s,
+        "health_check_interval": settings.max_idle_s,
         "retry": retry(NoBackoff(), 0),
     }
-
-
-class MasterConnection(SentinelManagedConnection):
-    """Ends when a reply is not there in time, as redis-py's others do.
-
-    Its own for Sentinel stays open, and takes the late reply for that to the next command; one that
-    a network has forgotten it keeps for ever.
-    """
-
-    read_response = partialmethod(SentinelManagedConnection.read_response, disconnect_on_error=True)
-
-
-class MasterSSLConnection(MasterConnection, redis.SSLConnection):
-    """The same over TLS."""
 
 
 class _MasterPool(SentinelConnectionPool):
@@ -235,7 +230,10 @@ def transport_options(settings: Settings) -> dict[str, Any]:
     """What kombu's transport must know on every side that sends, takes or sweeps messages."""
     options: dict[str, Any] = {
         "visibility_timeout": settings.lease_s, "unacked_mutex_expire": MUTEX_S,
-        "socket_connect_timeout": settings.connect_timeout_s, "socket_keepalive": True,
+        "socket_connect_timeout": settings.connect_timeout_s,
+        "socket_timeout": settings.connect_timeout_s,
+        "health_check_interval": max(1, int(settings.max_idle_s / 2)),  # asked at every second
+        **idle.keepalive(settings),
     }  # fmt: skip
     if prefix := celery_prefix(settings.key_prefix):
         options["global_keyprefix"] = prefix
@@ -266,7 +264,7 @@ def translated(error: RedisError, settings: Settings) -> Exception:
             f"Redis at {url} refuses this user: {_reason(error)}. Correct the user and password in "
             "CELERY_BROKER_URL, or the user's rights: `crossmodal redis-acl` prints them"
         )
-    if isinstance(error, CLUSTER_ERRORS) or "non local key" in str(error):
+    if isinstance(error, CLUSTER_ERRORS) or any(said in str(error) for said in OF_CLUSTERS):
         return in_cluster_mode(url)
     if NO_DATABASE in str(error):
         return InvalidSetting(
@@ -285,8 +283,15 @@ def translated(error: RedisError, settings: Settings) -> Exception:
             f"no TLS connection with Redis at {url}: {reason}. Look at ssl_ca_certs, "
             "ssl_certfile and the host's name in CELERY_BROKER_URL"
         )
-    if not isinstance(error, RedisTimeoutError | RedisConnectionError):
-        return BrokerUnavailable(f"Redis at {url} refuses: {_reason(error)}{_remedy(error)}")
+    if _is_lasting(error):
+        lasting = BrokerUnavailable(f"Redis at {url} cannot carry out a call: {_reason(error)}")
+        lasting.retryable = False
+        return lasting
+    if isinstance(error, ResponseError | BusyLoadingError):
+        return BrokerUnavailable(
+            f"Redis at {url} refuses for now: {_reason(error)}. {_remedy(error)}: jobs wait until "
+            "it takes them again"
+        )
     what = f"does not answer: {_reason(error)}"
     if isinstance(error, RedisTimeoutError):
         what = f"did not answer within {settings.connect_timeout_s:g} s"
@@ -298,7 +303,18 @@ def translated(error: RedisError, settings: Settings) -> Exception:
 def _remedy(error: RedisError) -> str:
     """What to do about a server that answers, and takes no writes."""
     said = "READONLY" if isinstance(error, ReadOnlyError) else str(error)
-    return next((f". {remedy}" for code, remedy in REMEDIES.items() if said.startswith(code)), "")
+    found = (remedy for code, remedy in REMEDIES.items() if said.startswith(code))
+    return next(found, "Look at its log, its disk and its role")
+
+
+def _is_lasting(error: RedisError) -> bool:
+    """Whether the call itself is at fault: Redis would answer the same at any time.
+
+    An old server has the reason why a script failed inside of its own error.
+    """
+    said = str(error)
+    is_fault = isinstance(error, ResponseError) and said.startswith(LASTING)
+    return isinstance(error, DataError) or (is_fault and PASSING.search(said) is None)
 
 
 def _reason(error: RedisError) -> str:

@@ -189,14 +189,17 @@ class JobLedger(JobRecords):
     # -- running ------------------------------------------------------------------------
 
     @call
-    def start(self, job_id: str, worker: str) -> Steps[Attempt | NotStarted]:
+    def start(
+        self, job_id: str, worker: str, *, again: bool = False
+    ) -> Steps[Attempt | NotStarted]:
         """Begin an attempt, unless the job has ended, is run by a live one, or has none left.
 
-        An attempt is alive for `lease_s`, and as long as `renew` says so.
+        An attempt is alive for `lease_s`, and as long as `renew` says so. Asked `again`, because
+        the answer was lost, it is the one that this worker has begun by then.
         """
         reply = yield self._on_job(
             "start", job_id, worker, self._settings.max_attempts, self._settings.lease_s,
-            self._retention, self._settings.max_batch,
+            self._retention, self._settings.max_batch, int(again),
         )  # fmt: skip
         if reply[0] != "run":
             return NotStarted(str(reply[0]))
@@ -309,7 +312,8 @@ class JobLedger(JobRecords):
         until, (seconds, micros) = yield [
             redis.zscore(names.leases_key(self._prefix), job_id), redis.time()
         ]  # fmt: skip
-        return until is not None and until > seconds + micros / 1e6
+        left_s = (until or 0.0) - seconds - micros / 1e6
+        return bool(0 < left_s <= 2 * self._settings.lease_s)  # longer: Redis's clock was put back
 
     @call
     def requeue(self, job: Job, message: str) -> Steps[bool]:

@@ -300,7 +300,8 @@ class WorkerInfo(_Value):
 
     `model` and `bundle_version` are of the default one, or the first. `models` are all that it
     has loaded, `loading` those that it is about to, `unloaded` those that it may load in place of
-    others, and `failures` say why it cannot load some.
+    others, and `failures` say why it cannot load some. While it takes no jobs, as without its
+    object store, `waits_for` says what for.
     """
 
     name: str
@@ -312,6 +313,7 @@ class WorkerInfo(_Value):
     loading: tuple[str, ...] = ()
     unloaded: tuple[str, ...] = ()
     failures: dict[str, Failure] = Field(default_factory=dict)
+    waits_for: str = ""
     seen_at: float
 
 

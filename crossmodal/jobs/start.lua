@@ -2,7 +2,7 @@
 -- reads and writes: the job, its events, its lease, its queue's queued and running sets and stats,
 --   dead letters, its owner's lists, what the owner has in its queue, its batch, a delivery
 -- ARGV 3 worker, 4 max_attempts, 5 lease_s, 6 retention_s, 7 how many messages of one owner may
---   wait in the queue
+--   wait in the queue, 8 '1' where the worker asks again, not knowing whether it has begun
 -- returns {'run', attempt, params, created_at, started_at, how many attempts count, in how many
 --   excused ones a host died, 1 when it must be alone in its batch, traceparent or ''},
 --   {'unknown'}, {'paused', attempt},
@@ -12,7 +12,7 @@ local retention_s = ARGV[6]
 
 local r = redis.call('HMGET', job, 'state', 'attempt', 'queue', 'params', 'created_at',
   'expires_at', 'failure', 'uncounted', 'alone', 'excused',
-  'owner', 'webhook', 'traceparent')
+  'owner', 'webhook', 'traceparent', 'worker', 'started_at')
 local state, queue = r[1], r[3]
 if not state then return {'unknown'} end
 local attempt = tonumber(r[2])
@@ -22,13 +22,22 @@ if r[11] and redis.call('SREM', queue_key(queue, 'sent:' .. r[11]), id) == 1 the
   promote(queue, tonumber(ARGV[7]))
 end
 if state ~= 'queued' and state ~= 'running' then return {state, attempt} end
+local counted = attempt - tonumber(r[8] or 0)
+local function run(started_at, counts)
+  redis.call('ZADD', leases, stamp(now() + lease_s), id)
+  return {'run', attempt, r[4], r[5], started_at, counts, tonumber(r[10] or 0), r[9] and 1 or 0,
+    r[13] or ''}
+end
+if ARGV[8] == '1' and state == 'running' and r[14] == worker then return run(r[15], counted) end
+
 -- A second message for a job that runs must wait: the attempt may yet die with its worker.
 if state == 'running' then
   local leased_until = redis.call('ZSCORE', leases, id)
-  if leased_until and tonumber(leased_until) > now() then return {'busy', attempt} end
+  local left_s = tonumber(leased_until or 0) - now()
+  -- A lease of longer was made before Redis's clock was put back.
+  if left_s > 0 and left_s <= 2 * lease_s then return {'busy', attempt} end
 end
 
-local counted = attempt - tonumber(r[8] or 0)
 local is_exhausted = counted >= max_attempts
 local failure, code = r[7], nil
 if state == 'running' or is_exhausted then
@@ -51,10 +60,7 @@ redis.call('HSET', job, 'state', 'running', 'attempt', attempt, 'worker', worker
 if attempt > 1 then redis.call('HDEL', job, 'failure', 'progress') end
 redis.call('ZREM', queue_key(queue, 'queued'), id)
 redis.call('ZADD', queue_key(queue, 'running'), stamp(t), id)
-redis.call('ZADD', leases, stamp(t + lease_s), id)
 if attempt > 1 then redis.call('HINCRBY', queue_key(queue, 'stats'), 'redelivered', 1) end
 event('running', attempt)
 if r[12] then hook(r[12], 'running', attempt, '', retention_s) end
-return {'run', attempt, r[4], r[5], stamp(t), counted + 1,
-  tonumber(r[10] or 0),
-  r[9] and 1 or 0, r[13] or ''}
+return run(stamp(t), counted + 1)

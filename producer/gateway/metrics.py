@@ -144,14 +144,17 @@ def _queues(queues: list[QueueStatus], workers: list[WorkerInfo]) -> Iterator[Me
     oldest = _gauge_of_queue("queue_oldest_wait_seconds", "How long the oldest has waited.")
     paused = _gauge_of_queue("queue_paused", "1 where nothing that waits is started.")
     serving = _gauge_of_queue("workers", "Celery workers that serve the queue.")
+    waiting = _gauge_of_queue("workers_waiting", "Those that take no jobs until a store answers.")
     for status in queues:
         name = [status.queue]
         depth.add_metric(name, status.depth)
         running.add_metric(name, status.running)
         oldest.add_metric(name, status.oldest_wait_s)
         paused.add_metric(name, status.paused)
-        serving.add_metric(name, sum(status.queue in worker.queues for worker in workers))
-    yield from (depth, running, oldest, paused, serving)
+        serves = [worker for worker in workers if status.queue in worker.queues]
+        serving.add_metric(name, len(serves))
+        waiting.add_metric(name, sum(bool(worker.waits_for) for worker in serves))
+    yield from (depth, running, oldest, paused, serving, waiting)
 
 
 def _webhooks(counts: dict[str, int]) -> Iterator[Metric]:

@@ -1,4 +1,5 @@
-"""A TCP proxy that can refuse, delay, cut and forget connections, and refuse HTTP PUTs."""
+"""A TCP proxy that can refuse, delay, cut and forget connections, answer in place of Redis, and
+refuse HTTP PUTs."""
 
 import asyncio
 import socket
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CHUNK = 65_536
+TICK_S = 0.05
 FAILED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _NO_ROOM = b"<Error><Code>XMinioStorageFull</Code><Message>The disk is full.</Message></Error>"
 FULL = (
@@ -27,6 +29,9 @@ class Behaviour:
     delay_s: float = 0.0
     fails_every_put: int = 0  # 3: every third
     failure: bytes = FAILED
+    forgets_after_s: float = 0.0  # of silence, as a NAT: what is sent afterwards gets nowhere
+    resets_after_s: float = 0.0  # of silence, as a load balancer
+    says: str = ""  # as Redis refuses: to whoever asks anything, before it is sent on
 
 
 @dataclass(eq=False)
@@ -66,6 +71,7 @@ class Proxy:
         self._target_port = target_port
         self._links: set[Link] = set()
         self._puts = 0
+        self.forgotten = self.resets = 0  # connections that were silent for too long
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
@@ -116,23 +122,42 @@ class Proxy:
         link = Link(writer)
         self._links.add(link)
         with suppress(OSError, asyncio.CancelledError):
-            if not self.behaviour.refuses:
+            if self.behaviour.says:
+                await self._refuse(reader, writer)
+            elif not self.behaviour.refuses:
                 await self._forward(reader, link)
         self._links.discard(link)
         link.abort()
+
+    async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer each command, which is an array of strings, with the same error."""
+        while line := await reader.readline():
+            for _ in range(int(line[1:])):
+                length = int((await reader.readline())[1:])
+                await reader.readexactly(length + 2)
+            writer.write(f"-{self.behaviour.says}\r\n".encode())
 
     async def _forward(self, reader: asyncio.StreamReader, link: Link) -> None:
         upstream, link.target = await asyncio.open_connection("127.0.0.1", self._target_port)
         back = asyncio.ensure_future(self._copy(upstream, link.client, link))
         there = asyncio.ensure_future(self._copy(reader, link.target, link, is_asked=True))
+        idle = asyncio.ensure_future(self._reset_idle(link))
         try:
-            await asyncio.wait({back, there}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({back, there, idle}, return_when=asyncio.FIRST_COMPLETED)
             if link.is_forgotten:  # neither end learns that the other has closed
                 await asyncio.wait({back, there})
         finally:
-            for half in (back, there):
+            for half in (back, there, idle):
                 half.cancel()
-            await asyncio.gather(back, there, return_exceptions=True)
+            await asyncio.gather(back, there, idle, return_exceptions=True)
+
+    async def _reset_idle(self, link: Link) -> None:
+        """Return once nothing was sent for too long."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            if 0 < self.behaviour.resets_after_s < link.idle_s():
+                self.resets += 1
+                return
 
     async def _copy(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, link: Link, *,
@@ -141,6 +166,9 @@ class Proxy:
         while data := await source.read(CHUNK):
             if self.behaviour.refuses:
                 return
+            if 0 < self.behaviour.forgets_after_s < link.idle_s() and not link.is_forgotten:
+                self.forgotten += 1
+                link.is_forgotten = True
             if link.is_forgotten:
                 continue
             link.active_at = time.monotonic()

@@ -1,6 +1,5 @@
 """An attempt at a job: how it ends, and what ends it early. Queue and host are real, models not."""
 
-import asyncio
 import io
 import logging
 from collections.abc import Callable, Iterator
@@ -11,11 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.models import Models
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Failure, JobResult, JobState, ModelInfo, ServedKind
-from crossmodal.jobs.runners import AsyncRunner, Runner
+from crossmodal.jobs.runners import Runner
 from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
@@ -162,24 +160,6 @@ def test_a_job_that_fails_before_it_can_begin_ends_and_does_not_come_again(
     assert letter.job.id == job.id
 
 
-class Deaf(AsyncRunner):
-    """Waits for ever for an answer that does not come."""
-
-    async def run(self, call: Any) -> Any:
-        await asyncio.Event().wait()
-
-
-def test_a_job_that_does_not_begin_in_time_is_given_back(
-    client: Client, worker: tuple[FakeHost, LoopRunner], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, runner = worker
-    monkeypatch.setattr(attempts, "START_S", 0.2)
-    answering, runner.runner._redis = runner.runner._redis, Deaf(client.settings)
-    with pytest.raises(BrokerUnavailable, match="did not begin"):
-        runner.run(delivery(client.txt2img("a circle")))
-    runner.runner._redis = answering
-
-
 class Meanwhile(logging.Handler):
     """Does something as soon as a job is not started because its queue is paused."""
 
@@ -301,9 +281,8 @@ def test_a_picture_that_was_damaged_in_the_store_fails_its_job(
 
 
 @pytest.mark.parametrize(
-    ("error", "tries"), [(MemoryError(), 3), (OSError(24, "Too many open files"), 3),
-                         (ZeroDivisionError("division by zero"), 1)],
-)  # fmt: skip
+    ("error", "tries"), [(MemoryError(), 3), (ZeroDivisionError("division by zero"), 1)]
+)
 def test_what_may_be_this_machines_fault_alone_is_tried_again(
     client: Client, worker: tuple[FakeHost, LoopRunner], monkeypatch: pytest.MonkeyPatch,
     error: Exception, tries: int,
@@ -320,6 +299,20 @@ def test_what_may_be_this_machines_fault_alone_is_tried_again(
     failure = client.record(job).failure
     assert failure is not None
     assert type(error).__name__ in failure.message
+
+
+def test_a_machine_that_has_no_more_of_something_uses_up_no_attempt(
+    client: Client, worker: tuple[FakeHost, LoopRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def store(*_: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    job = client.txt2img("a red circle")
+    with monkeypatch.context() as patched:
+        patched.setattr(Items, "store", store)
+        endings = [worker[1].run(delivery(job)) for _ in range(5)]
+    assert {type(ending) for ending in endings} == {Released}
+    assert isinstance(worker[1].run(delivery(job)), JobResult)
 
 
 def test_no_host_uses_up_no_attempt(client: Client, settings: Settings, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_process_that_never_moved_is_silent_once_it_should_have_started(
     assert watched.silent_s(tmp_path / "beat") == 0
     watched.start_s = 0.0
     until(lambda: watched.silent_s(tmp_path / "beat") > 0.1)
-    moved_at = time.time() - 1_000
+    moved_at = time.monotonic() - 1_000
     (tmp_path / "beat").touch()
     os.utime(tmp_path / "beat", (moved_at, moved_at))
     assert 1_000 <= watched.silent_s(tmp_path / "beat") < 1_100

@@ -17,6 +17,15 @@ from worker.serving import failure_file
 from worker.supervisor import served_models
 
 FAILS = "raise SystemExit(1)"
+LACKS_ROOM = """
+import pathlib, sys
+from crossmodal.errors import ModelHostUnavailable
+from crossmodal.jobs.record import Failure
+from worker.serving import failure_file
+said = Failure.of(ModelHostUnavailable("the host cannot start: No space left on device"))
+failure_file(pathlib.Path(sys.argv[1])).write_text(said.model_dump_json())
+raise SystemExit(1)
+"""
 SERVES = """
 import signal, socket, sys
 listening = socket.socket(socket.AF_UNIX)
@@ -67,6 +76,19 @@ def test_a_host_that_dies_without_a_word_is_broken_too(settings: Settings, tmp_p
     assert host.model.failure is not None
     assert "ended with status -9 while it loaded" in host.model.failure.message
     assert "too little memory" in host.model.failure.message
+
+
+def test_a_host_for_which_the_machine_has_no_room_breaks_no_model(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.watched.BACKOFF_MAX_S", 0.0)
+    host = process(settings, tmp_path, LACKS_ROOM)
+    for _ in range(TRIES + 2):
+        until(lambda: kept_started(host))
+        until(lambda: not host.child.is_alive)
+    host.keep_alive()
+    assert not host.is_broken
+    host.child.kill()
 
 
 def test_crashes_of_a_model_that_has_served_are_no_failed_loads(

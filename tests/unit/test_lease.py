@@ -70,23 +70,38 @@ def test_what_is_in_hand_is_renewed_also_that_of_a_lost_connection(
 
 
 @pytest.mark.parametrize(
-    ("polled", "has_room", "queues", "turned", "beats"),
+    ("polled", "has_room", "queues", "turned", "silent", "beats"),
     [
-        (0, True, {"txt2img"}, 0, True),
-        (9, True, {"txt2img"}, 0, False),
-        (9, False, {"txt2img"}, 0, True),
-        (9, True, set(), 0, True),
-        (0, True, {"txt2img"}, 9, False),
+        (0, True, {"txt2img"}, 0, 29, True),
+        (9, True, {"txt2img"}, 0, 0, False),
+        (9, False, {"txt2img"}, 0, 0, True),
+        (9, True, set(), 0, 0, True),
+        (0, True, {"txt2img"}, 9, 0, False),
+        (0, True, {"txt2img"}, 0, 60, False),
     ],
-    ids=["well", "consumes nothing", "full", "between two models", "the jobs' loop hangs"],
+    ids=[
+        "well",
+        "consumes nothing",
+        "full",
+        "between two models",
+        "the jobs' loop hangs",
+        "remote control is deaf",
+    ],
 )
 def test_the_heartbeat_is_of_both_loops(
-    tmp_path: Path, polled: float, has_room: bool, queues: set[str], turned: float, beats: bool
-) -> None:
+    tmp_path: Path, polled: float, has_room: bool, queues: set[str], turned: float, silent: float,
+    beats: bool,
+) -> None:  # fmt: skip
     assert SILENT_S < 9
     now = time.monotonic()
     shared = SimpleNamespace(polled_at=now - polled)
-    channel = SimpleNamespace(shared=shared, has_room=has_room, active_queues=queues)
-    pool: Any = SimpleNamespace(loop=SimpleNamespace(turned_at=now - turned), goes_on=lambda: True)
+    connection = SimpleNamespace(cycle=SimpleNamespace(silent_s=silent))
+    channel = SimpleNamespace(
+        shared=shared, has_room=has_room, active_queues=queues, connection=connection,
+        health_check_interval=30,
+    )  # fmt: skip
+    pool: Any = SimpleNamespace(
+        loop=SimpleNamespace(turned_at=now - turned), lanes=Lanes(), goes_on=lambda: True
+    )
     beat(channel, pool, tmp_path / "beat")
     assert (tmp_path / "beat").exists() is beats

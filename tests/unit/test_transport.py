@@ -26,8 +26,9 @@ from tests.celery_app import as_before
 from worker.celery.broadcast import BroadcastChannel
 from worker.celery.calls import MAX_DEPTH, check_depth, take_over
 from worker.celery.lanes import Lanes
+from worker.celery.polled import Polled, Poller
 from worker.celery.take import Taker
-from worker.celery.transport import CheckedChannel, Poller, install
+from worker.celery.transport import CheckedChannel, install
 from worker.celery.unacked import Unacked
 from worker.recovery import PRIORITIES, UNACKED
 
@@ -89,8 +90,10 @@ def test_the_checked_channel_reads_as_kombu_does() -> None:
         assert part in source
     assert Channel.sep == "\x06\x16"
     assert private_to(CheckedChannel) & private_to(Channel) == {
-        "_brpop_read", "_brpop_start", "_receive_one", "_restore", "QoS", "close",
-        "conn_or_acquire", "pool", "priority_steps",
+        "_brpop_read", "_brpop_start", "_restore", "QoS", "close", "priority_steps",
+    }  # fmt: skip
+    assert private_to(Polled) & private_to(Channel) == {
+        "_on_connection_disconnect", "_receive_one", "conn_or_acquire", "pool",
     }  # fmt: skip
     assert private_to(BroadcastChannel) & private_to(Channel) == {"_delete", "_size"}
 
@@ -100,7 +103,8 @@ def test_the_poller_asks_channels_as_kombu_does() -> None:
     source = inspect.getsource(MultiChannelPoller.on_poll_start)
     for part in ("channel.active_queues", "channel.qos.can_consume()", "_register_BRPOP(channel)"):
         assert part in source
-    assert private_to(Poller) & private_to(MultiChannelPoller) == {"on_poll_start"}
+    own = private_to(Poller) & private_to(MultiChannelPoller)
+    assert own == {"discard", "get", "on_poll_start"}
     assert "self.cycle = MultiChannelPoller()" in inspect.getsource(Transport.__init__)
     source = inspect.getsource(MultiChannelPoller._register)
     assert "self._fd_to_chan[sock.fileno()] = (channel, type)" in source

@@ -16,6 +16,7 @@ from crossmodal.jobs.names import BACKGROUND
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.jobs.workers import Workers, worker_name
 from crossmodal.settings import Settings
+from worker import beat
 from worker.health import UnitFiles, WorkerFiles, lock
 from worker.supervisor import make_folder
 
@@ -76,7 +77,7 @@ class Presence:
         while True:
             since = time.monotonic() - TURN_S
             if stopping.is_set() or all(part.turned_at > since for part in parts):
-                self._files.beat.touch()
+                beat.touch(self._files.beat)
             await asyncio.sleep(BEAT_S)
 
     async def leave(self) -> None:

@@ -5,6 +5,8 @@ that are used here. None of these shows a password: Celery sends its configurati
 knows of a connection to whoever asks a worker, and Flower shows them.
 """
 
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,12 +24,16 @@ from crossmodal.jobs.names import celery_prefix
 from crossmodal.settings import Settings
 
 REDIS_SCHEMES = ("redis://", "rediss://", "sentinel://")
-STEP_S = 0.5
-MAX_WAIT_S = 3.0  # between two tries of a broker that is away; kombu's own are up to 30 s apart
+STEP_S = 0.25
+MAX_WAIT_S = 1.0  # between two tries of a broker that is away; kombu's own are up to 30 s apart
+SAY_AGAIN_S = 30.0
 
 
 class Connection(kombu.Connection):
-    """Tries a broker that is away often enough to be there soon after it is."""
+    """Tries a broker that is away often enough to be there soon after it is.
+
+    That is not said each time.
+    """
 
     def ensure_connection(
         self, errback: Callable[..., Any] | None = None, max_retries: int | None = None,
@@ -36,8 +42,21 @@ class Connection(kombu.Connection):
         **more: Any,
     ) -> "Connection":  # fmt: skip
         pace = (interval_start, interval_step, interval_max)
-        super().ensure_connection(errback, max_retries, *pace, **more)
+        super().ensure_connection(errback and _now_and_then(errback), max_retries, *pace, **more)
         return self
+
+
+def _now_and_then(errback: Callable[..., Any]) -> Callable[..., None]:
+    """The same, called for errors that are not those of half a minute before."""
+    said: dict[str, float] = {}
+
+    def told(error: Exception, wait_s: float) -> None:
+        now, text = time.monotonic(), str(error)
+        if now - said.get(text, -math.inf) >= SAY_AGAIN_S:
+            said[text] = now
+            errback(error, wait_s)
+
+    return told
 
 
 class Messages(AMQP):
@@ -80,6 +99,8 @@ def backend_conf(settings: Settings) -> tuple[str | None, dict[str, Any]]:
     conf |= {
         "redis_socket_connect_timeout": settings.connect_timeout_s,
         "redis_socket_timeout": settings.connect_timeout_s,
+        "redis_backend_health_check_interval": settings.max_idle_s,
+        "redis_socket_keepalive": True,
     }
     if address.is_sentinel:
         asked = sentinel_options(settings, address)

@@ -7,6 +7,7 @@ model is slow.
 from collections.abc import Iterator
 
 from crossmodal.kinds.task import BULK
+from worker.gate import Gate
 
 ANY = ""  # stands for the models of queues that are in nobody's care
 
@@ -14,24 +15,29 @@ ANY = ""  # stands for the models of queues that are in nobody's care
 class Lane:
     """The messages of one model and one urgency that are in hand, by their delivery tags."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, gate: Gate) -> None:
         self.limit = limit
+        self._gate = gate
         self.tags: set[str] = set()
 
     @property
     def room(self) -> int:
         """How many more may be taken."""
-        return max(0, self.limit - len(self.tags))
+        return max(0, self.limit - len(self.tags)) if self._gate.is_open else 0
 
 
 class Lanes:
-    """All lanes of a worker. The pool fills them, the transport takes what there is room for."""
+    """All lanes of a worker. The pool fills them, the transport takes what there is room for.
+
+    There is none while the `gate` is closed.
+    """
 
     def __init__(self, interactive: int = 1, bulk: int = 1) -> None:
+        self.gate = Gate()
         self._limits = {False: interactive, True: bulk}
         self._models: dict[str, str] = {}  # of queues
         self._lanes: dict[bool, dict[str, Lane]] = {
-            is_bulk: {ANY: Lane(limit)} for is_bulk, limit in self._limits.items()
+            is_bulk: {ANY: Lane(limit, self.gate)} for is_bulk, limit in self._limits.items()
         }
 
     def __iter__(self) -> Iterator[Lane]:
@@ -54,7 +60,7 @@ class Lanes:
     def assign(self, queue: str, model: str) -> None:
         """Have a queue share the lanes of a model."""
         is_bulk = queue.endswith(BULK)
-        self._lanes[is_bulk].setdefault(model, Lane(self._limits[is_bulk]))
+        self._lanes[is_bulk].setdefault(model, Lane(self._limits[is_bulk], self.gate))
         self._models[queue] = model
 
     def limit_model(self, model: str, most: int) -> None:

@@ -31,6 +31,7 @@ from crossmodal.jobs.record import ModelInfo
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
+from worker import beat as heartbeat
 from worker.celery.models import ModelsStep, drains
 from worker.celery.pool import CoroutinePool
 from worker.celery.predecessor import give_back
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 TELL_MODELS_S = 60.0
 MAX_AT_ONCE = 200  # messages that one sweep gives out again, before the worker's loop goes on
 SILENT_S = 5.0  # Redis answers a worker that consumes every second
+MUTE_S = 15.0  # remote control is silent for no longer than a connection may be, and this
 
 
 class Lease:
@@ -65,6 +67,8 @@ class Lease:
         self._told: tuple[float, list[ModelInfo]] = (-math.inf, [])
         self._running: set[str] = set()
         self._has_left = False
+        self._well_since = math.inf
+        self._clock_ahead_s = math.nan  # Redis's, of the monotonic one
         self._parent = os.getppid()
         self._orphan_since = time.monotonic()
         self.qos: Any = None  # kombu's record of unacknowledged messages; one a connection
@@ -77,6 +81,7 @@ class Lease:
                 self._beat_while_draining()
                 await self._renew()
             except BrokerUnavailable as e:
+                self._well_since = math.inf
                 log.warning("leases are not renewed: %s", e)
             except Exception:  # without this every job of the worker would run twice
                 log.exception("an internal error; leases are renewed again in a moment")
@@ -101,6 +106,14 @@ class Lease:
         if drains():
             _touch(self._settings.heartbeat_file)
 
+    @property
+    def may_sweep(self) -> bool:
+        """Whether all who live have had time to renew their leases since Redis was away.
+
+        Else what they run would be given out again, and have an attempt counted for the outage.
+        """
+        return time.monotonic() - self._well_since > self._settings.connect_timeout_s
+
     async def _renew(self) -> None:
         running = {job_id for job_id in self._pool.running_ids if is_job_id(job_id)}
         await asyncio.gather(
@@ -110,12 +123,25 @@ class Lease:
             self._announce(),
         )
         self._running = running
+        await self._runner.run(self._note_well())
+
+    @call
+    def _note_well(self) -> Steps[None]:
+        """Note that Redis takes writes, and that its clock goes on as it did."""
+        seconds, micros = yield redis.time()
+        now = time.monotonic()
+        ahead_s = seconds + micros / 1e6 - now
+        if abs(ahead_s - self._clock_ahead_s) > self._settings.sweep_s:
+            log.warning("Redis's clock was set by %.0f s", ahead_s - self._clock_ahead_s)
+            self._well_since = now
+        self._clock_ahead_s, self._well_since = ahead_s, min(self._well_since, now)
 
     @call
     def _renew_messages(self) -> Steps[None]:
         tags = {*self._pool.lanes.tags, *list(self.qos._delivered)}
         if tags:
-            now = time.time()  # kombu scores by this machine's clock too
+            seconds, micros = yield redis.time()
+            now = seconds + micros / 1e6
             key = celery_prefix(self._settings.key_prefix) + self.qos.unacked_index_key
             yield redis.zadd(key, dict.fromkeys(tags, now), xx=True)
 
@@ -124,7 +150,10 @@ class Lease:
         if not drains():
             said = self._said()
             await self._tell_models()  # first: who hears that one is loaded asks for its params
-            await self._runner.run(self._workers.announce(self._worker, **said))
+            waits_for = self._pool.lanes.gate.why
+            await self._runner.run(
+                self._workers.announce(self._worker, waits_for=waits_for, **said)
+            )
         elif not self._has_left:
             await self._runner.run(self._workers.leave(self._worker))
             self._has_left = True
@@ -171,10 +200,9 @@ class LeaseStep(bootsteps.StartStopStep):
             self._lease = self._begin(settings, consumer, channel.qos)
         self._lease.qos = channel.qos
         give_back(settings, consumer.hostname, consumer.app.runner, channel.qos.unacked_index_key)
-        sweep = {"num": MAX_AT_ONCE, "interval": 1}
         every = consumer.timer.call_repeatedly
         self._timers = [
-            every(settings.sweep_s, channel.qos.restore_visible, kwargs=sweep),
+            every(settings.sweep_s, self._sweep, (channel.qos,)),
             every(settings.sweep_s, self._strays.end, (channel, consumer.timer)),
             every(1.0, beat, (channel, consumer.pool, settings.heartbeat_file)),
         ]
@@ -191,6 +219,10 @@ class LeaseStep(bootsteps.StartStopStep):
         Recovery(settings, queues, consumer.app.runner).start()
         return lease
 
+    def _sweep(self, qos: Any) -> None:
+        if self._lease is not None and self._lease.may_sweep:
+            qos.sweep(MAX_AT_ONCE)
+
     def stop(self, consumer: Any) -> None:
         for timer in self._timers:
             timer.cancel()
@@ -205,15 +237,16 @@ def beat(channel: Any, pool: CoroutinePool, file: Path | None) -> None:
     is_asked = channel.has_room and channel.active_queues  # between two models there are none
     takes = now - channel.shared.polled_at < SILENT_S or not is_asked
     turns = now - pool.loop.turned_at < SILENT_S
-    if takes and turns and pool.goes_on():
-        _touch(file)
+    hears = channel.connection.cycle.silent_s < channel.health_check_interval + MUTE_S
+    if takes and turns and hears and pool.goes_on():
+        _touch(file, pool.lanes.gate.why)
 
 
-def _touch(file: Path | None) -> None:
+def _touch(file: Path | None, waits_for: str = "") -> None:
     """Nobody checks the heartbeat of a worker whose supervisor has died: its folder may be gone.
 
     The next supervisor of the machine removes it.
     """
     if file is not None:
         with suppress(OSError):
-            file.touch()
+            heartbeat.touch(file, waits_for)

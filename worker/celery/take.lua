@@ -5,14 +5,16 @@
 --
 -- KEYS: kombu's hash and sorted set of messages in hand; then the lists of each lane: of the
 --       first priority those of each of the lane's queues, then those of the next priority.
--- ARGV: now, what the new delivery tags begin with, the number of priorities,
+-- ARGV: what the new delivery tags begin with, the number of priorities,
 --       the queue and the text of the given message (or nothing and nothing), the number of lanes,
 --       of each lane its room, its number of queues, and these as JSON strings,
 --       and the delivery tags of acknowledged messages.
 -- Returns what was taken, by turns the number of its queue among all, from 0, and its text.
 -- Its delivery tags end with 1, 2, …; that of the given message with 0.
 
-local now, prefix, priorities = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local prefix, priorities = ARGV[1], tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] .. '.' .. string.format('%06d', time[2])
 local noted, scores, taken, from = {}, {}, {}, {}
 
 local function note(number, raw, queue)
@@ -36,12 +38,12 @@ local function take(list, wanted, number, queue)
   return #found
 end
 
-if ARGV[4] ~= '' then
-  note(0, ARGV[5], ARGV[4])
+if ARGV[3] ~= '' then
+  note(0, ARGV[4], ARGV[3])
 end
 
-local arg, list, first = 7, 3, 0
-for _ = 1, tonumber(ARGV[6]) do
+local arg, list, first = 6, 3, 0
+for _ = 1, tonumber(ARGV[5]) do
   local room, queues = tonumber(ARGV[arg]), tonumber(ARGV[arg + 1])
   for _ = 1, priorities do
     -- Each queue gives its share; in the second round what is left of the room goes in order.

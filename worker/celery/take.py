@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 import uuid
 from functools import cache
 from importlib import resources
@@ -54,7 +53,7 @@ class Taker:
         channel = self._channel
         keys = [channel.unacked_key, channel.unacked_index_key]
         prefix = f"{PROCESS}.{next(_numbers)}."
-        args: list[Any] = [time.time(), prefix, len(channel.priority_steps)]
+        args: list[Any] = [prefix, len(channel.priority_steps)]
         args += [json.dumps(given[0]), given[1]] if given else ["", ""]
         args.append(len(lanes))
         for room, queues in lanes:

@@ -80,7 +80,10 @@ class JobTask(CoroutineTask):
     async def work(self, request: Mapping[str, Any]) -> Ending:
         """How the job has ended. Raises what Celery is to see where it did not even begin."""
         try:
-            ending = await runner().run(delivery_of(self.kind, request))
+            if why := app.lanes.gate.why:  # what came before it was closed, or was put off
+                ending: Ending = Elsewhere(why)
+            else:
+                ending = await runner().run(delivery_of(self.kind, request))
             if isinstance(ending, Elsewhere):
                 await asyncio.sleep(ELSEWHERE_S)
             return ending
@@ -104,7 +107,7 @@ class JobTask(CoroutineTask):
         if isinstance(outcome, Skipped):
             raise (Ignore if outcome.reason == "superseded" else NotRun)(str(outcome.reason))
         if isinstance(outcome, Elsewhere):
-            raise Reject("its model is not loaded here", requeue=True)
+            raise Reject(outcome.why, requeue=True)
         if isinstance(outcome, Busy):
             again_s = settings.sweep_s * random.uniform(1, 2)  # noqa: S311
             self._again(Retry("another attempt at the job is alive"), again_s)
@@ -125,7 +128,7 @@ def runner() -> "JobRunner":
     """What runs the jobs of this process; made on first use, on the loop that it belongs to."""
     from worker.attempt import JobRunner
 
-    return JobRunner(settings, app.hosts)
+    return JobRunner(settings, app.hosts, gate=app.lanes.gate)
 
 
 def delivery_of(kind: Task, request: Mapping[str, Any]) -> Delivery:

@@ -6,32 +6,26 @@ changes it.
 """
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from queue import Empty
 from typing import Any
 
 from kombu import transport as kombu_transport
-from kombu.asynchronous import get_event_loop
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import loads
-from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import BusyLoadingError, OutOfMemoryError, RedisError, ResponseError
 
-from crossmodal.errors import CrossmodalError, InvalidMessage, described
-from crossmodal.jobs.connection import (
-    MasterConnection,
-    MasterSSLConnection,
-    address_of,
-    sentinel_options,
-)
+from crossmodal.errors import InvalidMessage, described
+from crossmodal.jobs import idle
+from crossmodal.jobs.connection import address_of, sentinel_options
 from crossmodal.jobs.message import URGENT, parse_message
 from crossmodal.settings import Settings
-from worker.celery.broadcast import REPLIES, BroadcastChannel
+from worker.celery.broadcast import REPLIES
 from worker.celery.calls import TASKS, check_call, take_over
 from worker.celery.lanes import Lane, Lanes
+from worker.celery.polled import Polled, Poller, SetAside, Shared
 from worker.celery.take import Taken, Taker
 from worker.celery.unacked import Unacked
 
@@ -39,28 +33,11 @@ log = logging.getLogger(__name__)
 
 SOON_S = 0.05
 AGAIN_S = 1.0  # after Redis has refused something that it may allow later
+REFUSALS = (ResponseError, BusyLoadingError)  # of a server that is there
 MAX_TAKES = 10  # in a row, before Celery's loop goes on
-SetAside = Callable[[str, bytes, CrossmodalError], None]
 
 
-@dataclass
-class Shared:
-    """What all channels of a process have in common, also those of lost connections.
-
-    `acked` are delivery tags that Redis has yet to be told of, `held` messages that it gave out and
-    could not note; `polled_at` is when it last answered, by the monotonic clock.
-    """
-
-    max_bytes: int
-    set_aside: SetAside
-    lanes: Lanes
-    acked: list[str] = field(default_factory=list)
-    held: list[tuple[str, bytes]] = field(default_factory=list)
-    pools: dict[str, Any] = field(default_factory=dict)
-    polled_at: float = 0.0
-
-
-class CheckedChannel(BroadcastChannel):
+class CheckedChannel(Polled):
     """Reads like its parent, takes by lanes, and checks.
 
     A lane that has room is either asked for by the BRPOP that waits in Redis, or has `more`, which
@@ -70,36 +47,12 @@ class CheckedChannel(BroadcastChannel):
     QoS = Unacked
     priority_steps = [URGENT, *kombu_redis.PRIORITY_STEPS]  # noqa: RUF012 - as kombu has it
     min_priority = URGENT
-    shared: Shared  # by `install`
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._caller: Any = None
         self._more: set[Lane] = set()
         self._not_before = 0.0
         self._refusal = ""
-        self._pool: Any = None
         super().__init__(*args, **kwargs)
-        self._registered = False  # or kombu would leave the hub, as if its connection were lost
-        self.async_pool.disconnect()  # of the ping; many channels never read anything
-        self._registered = True
-
-    # Connections: one that reads, and one for all else that is shared by all channels
-
-    @property
-    def pool(self) -> Any:
-        """The connections of all channels of this process that lead to the same server."""
-        if self.connection is not None:
-            uri = self.connection.client.as_uri(include_password=True)
-            pools = self.shared.pools
-            self._pool = pools.get(uri) or pools.setdefault(uri, self._get_pool())
-        return self._pool
-
-    @contextmanager
-    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
-        """A client that is made once: making one takes longer than what it is made for."""
-        if self._caller is None:
-            self._caller = self._create_client()
-        yield client or self._caller
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         self.qos.restore_by_tag(message.delivery_tag, leftmost=leftmost)
@@ -158,10 +111,14 @@ class CheckedChannel(BroadcastChannel):
                 keys += self._lists_of(self._queues_of(lane))
         if not keys:
             return
+        if 0 < self.client.connection.next_health_check < time.monotonic():  # it may be forgotten
+            self._hang_up()
+            return
         self._in_poll = self.client.connection
         prefixed = [self.global_keyprefix + key for key in keys]
         # What comes for a lane that is not asked for must not wait for long once it has room.
         wait_s = SOON_S if self._more else timeout or self.brpop_timeout or 0
+        self._answer_due = time.monotonic() + wait_s + self.socket_timeout
         self.client.connection.send_command("BRPOP", *prefixed, wait_s)
 
     def _in_turn(self) -> list[str]:
@@ -196,13 +153,15 @@ class CheckedChannel(BroadcastChannel):
         return True
 
     def _brpop_reply(self, options: dict[str, Any]) -> Any:
+        self._answer_due = math.inf
         try:
             reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
-        except self.connection_errors:
-            self.client.connection.disconnect()  # the next poll connects anew
-            raise
-        except ResponseError as e:
+        except REFUSALS as e:
             self._put_off(e)
+            return None
+        except self.connection_errors as e:
+            log.warning("the connection that messages come over is lost: %s", e)
+            self._hang_up()
             return None
         self.shared.polled_at = time.monotonic()
         self._refusal = ""
@@ -221,14 +180,6 @@ class CheckedChannel(BroadcastChannel):
         if not isinstance(error, OutOfMemoryError):
             self._hang_up()
 
-    def _hang_up(self) -> None:
-        """Connect anew for the next question: another server may answer then, after a failover."""
-        self.connection.cycle.forget(self)
-        self._registered = False  # or kombu would poll no more until Celery begins anew
-        self.client.connection.disconnect()
-        self._registered = True
-        self.pool.disconnect()
-
     def _take(self, lanes: list[Lane], given: tuple[str, bytes] | None = None) -> None:
         """Note a message that Redis has given, and take and note more for some lanes."""
         of_given = self.shared.lanes.of(given[0]) if given else None
@@ -241,7 +192,7 @@ class CheckedChannel(BroadcastChannel):
         except RedisError as e:
             if given is not None:  # it is in no list any more
                 self.shared.held.append(given)
-            if not isinstance(e, ResponseError):
+            if not isinstance(e, REFUSALS):
                 raise
             self._put_off(e)
             self.qos.flush()  # makes room, and needs none
@@ -287,45 +238,18 @@ class CheckedChannel(BroadcastChannel):
         self.qos.flush()
         self.shared.set_aside(taken.queue, taken.raw, error)
 
-    def _receive_one(self, connection: Any) -> Any:
-        """A remote control command; one that is none must not end the worker."""
-        try:
-            return super()._receive_one(connection)
-        except (*self.connection_errors, RedisError, Empty):
-            raise
-        except Exception:
-            log.exception("what was broadcast is no remote control command")
-            raise Empty from None
-
 
 class CheckedSentinelChannel(CheckedChannel, kombu_redis.SentinelChannel):
     """The same for a Redis that is found through Sentinels."""
 
     sentinel_options: dict[str, Any]
-    connection_class = MasterConnection
-    connection_class_ssl = MasterSSLConnection
+    connection_class = idle.Master
+    connection_class_ssl = idle.MasterTls
 
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
         """Ask the Sentinels as they want it; kombu's option would show their password."""
         self.sentinel_kwargs = self.sentinel_options
         return super()._sentinel_managed_pool(asynchronous)
-
-
-class Poller(kombu_redis.MultiChannelPoller):
-    """Before it waits, it takes what is known to be there."""
-
-    def on_poll_start(self) -> None:
-        for channel in self._channels:
-            channel.take_more()
-        super().on_poll_start()
-
-    def forget(self, channel: Any) -> None:
-        """Read no more from the connection that a channel has its messages from."""
-        sock = self._chan_to_sock.pop((channel, channel.client, "BRPOP"), None)
-        if sock is not None:
-            self._fd_to_chan.pop(sock.fileno(), None)
-            if (hub := get_event_loop()) is not None:
-                hub.remove(sock)
 
 
 class CheckedTransport(kombu_redis.Transport):
@@ -334,6 +258,22 @@ class CheckedTransport(kombu_redis.Transport):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Have this connection polled, and no earlier one any more."""
+        shared: Shared = self.Channel.shared
+        loop.on_tick -= shared.ticks
+        known = set(loop.on_tick)
+        super().register_with_event_loop(connection, loop)
+        shared.ticks = loop.on_tick - known
+
+    def establish_connection(self) -> Any:
+        """Connect to a Redis that can be written to: with no other could anything be begun."""
+        made = super().establish_connection()
+        [channel] = self._avail_channels
+        with channel.conn_or_acquire() as client:
+            client.zrem(channel.unacked_index_key, "")
+        return made
 
 
 def install(settings: Settings, set_aside: SetAside, lanes: Lanes) -> None:

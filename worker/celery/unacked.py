@@ -83,14 +83,32 @@ class Unacked(kombu_redis.QoS):
         else:
             del self.acked[: len(tags)]
 
-    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Sweep; what Redis refuses now it may allow the next time."""
+    def restore_visible(self, *_: Any, **__: Any) -> None:
+        """Nothing: `sweep` does it, by Redis's clock; kombu would by that of this machine."""
+
+    def sweep(self, most: int) -> None:
+        """Give out again what no worker has renewed; what Redis refuses now it may allow later.
+
+        What is due long after a lease was so before Redis's clock was put back.
+        """
         try:
-            super().restore_visible(*args, **kwargs)
+            with self.channel.conn_or_acquire() as client, self._mutex(client):
+                now, lease_s = client.time()[0], self.visibility_timeout
+                for high, low in ((now - lease_s, "-inf"), ("+inf", now + lease_s)):
+                    # The only one of its kind for which kombu knows its prefix.
+                    found = client.zrevrangebyscore(self.unacked_index_key, high, low, 0, most)
+                    for tag in found:
+                        self.restore_by_tag(tag, client)
+        except kombu_redis.MutexHeld:
+            return
         except self.channel.connection_errors:
             raise
         except RedisError as e:
             log.warning("messages of dead workers are not given out again: %s", e)
+
+    def _mutex(self, client: Any) -> Any:
+        """One worker sweeps at a time."""
+        return kombu_redis.Mutex(client, self.unacked_mutex_key, self.unacked_mutex_expire)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Give a message out again; garbage in its place must not keep all others from it.

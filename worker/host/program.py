@@ -9,9 +9,10 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from crossmodal import logs, tracing
-from crossmodal.errors import CrossmodalError
+from crossmodal.errors import CrossmodalError, ModelHostUnavailable, described, is_shortage
 from crossmodal.files import write_whole
 from crossmodal.jobs.record import Failure
 from crossmodal.settings import Settings, load_settings
@@ -36,13 +37,22 @@ def run(load: Load) -> None:
         tracing.configure("host")  # only now that the lanes have been forked
         asyncio.run(serve(host, args.socket, settings.inference_timeout_s, args.beat))
     except CrossmodalError as e:
-        log.error("%s: %s", e.code, e)
-        write_whole(failure_file(args.socket), Failure.of(e).model_dump_json())
-        raise SystemExit(1) from e
+        _give_up(args.socket, e)
+    except OSError as e:
+        if not is_shortage(e):
+            raise
+        _give_up(args.socket, ModelHostUnavailable(f"the host cannot start: {described(e)}"))
     host.batcher.close()
     tracing.flush()
     logging.shutdown()
     os._exit(0)  # a batch that still runs would keep the interpreter from ending
+
+
+def _give_up(socket: Path, error: CrossmodalError) -> NoReturn:
+    """End, and leave word why."""
+    log.error("%s: %s", error.code, error)
+    write_whole(failure_file(socket), Failure.of(error).model_dump_json())
+    raise SystemExit(1) from error
 
 
 def _arguments() -> argparse.Namespace:

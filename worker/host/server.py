@@ -15,6 +15,7 @@ from crossmodal.files import write_whole
 from crossmodal.jobs.record import Failure, ModelInfo
 from crossmodal.kinds.base import Kind
 from crossmodal.kinds.task import Task, parse_task
+from worker import beat as heartbeat
 from worker.host.batcher import Batcher
 from worker.host.frames import Frames
 from worker.host.line import Ran
@@ -213,6 +214,6 @@ async def watch(batcher: Batcher, limit_s: float, beat: Path | None) -> None:
                          "this host ends", batcher.silent_s, limit_s)  # fmt: skip
             os._exit(os.EX_TEMPFAIL)
         if beat is not None:
-            beat.touch()
+            heartbeat.touch(beat)
         await asyncio.sleep(BEAT_S)
     log.error("the device has no memory even for single requests: this host ends")

@@ -1,0 +1,121 @@
+"""Clocks that are wrong or are set: what lives goes on, and what hangs or is dead is found out."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
+from crossmodal.jobs.names import celery_prefix, leases_key, new_job_id
+from crossmodal.jobs.runners import Runner
+from crossmodal.kinds.task import Task
+from crossmodal.settings import Settings
+from tests.celery_app import celery_app
+from tests.waiting import until
+from worker import beat
+from worker.celery.lanes import Lanes
+from worker.celery.lease import Lease
+from worker.celery.take import Taker
+
+HOUR = 3_600.0
+WAIT_S = 60
+
+
+@pytest.fixture
+def channel(settings: Settings) -> Iterator[Any]:
+    """A worker's connection for messages."""
+    with celery_app(settings) as app, app.connection_for_read() as connection:
+        yield connection.channel()
+
+
+def index(settings: Settings) -> str:
+    return celery_prefix(settings.key_prefix) + "unacked_index"
+
+
+@pytest.mark.parametrize("shift_s", [-HOUR, HOUR])
+def test_a_process_that_hangs_is_silent_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift_s: float
+) -> None:
+    beat.touch(tmp_path / "beat")
+    real = time.time
+    monkeypatch.setattr("time.time", lambda: real() + shift_s)
+    age_s = beat.age_s(tmp_path / "beat")
+    assert age_s is not None
+    assert age_s < WAIT_S
+    until(lambda: (beat.age_s(tmp_path / "beat") or 0) > age_s + 0.2, WAIT_S, "its silence")
+
+
+@pytest.mark.parametrize("shift_s", [-HOUR, HOUR])
+def test_messages_in_hand_are_noted_by_the_clock_of_redis(
+    settings: Settings, channel: Any, admin: Any, monkeypatch: pytest.MonkeyPatch, shift_s: float
+) -> None:
+    real = time.time
+    monkeypatch.setattr("time.time", lambda: real() + shift_s)
+    with channel.conn_or_acquire() as client:
+        [taken] = Taker(channel, client).take([], ("txt2img", b"{}"))
+    score = admin.zscore(index(settings), taken.tag)
+    assert abs(score - admin.time()[0]) < WAIT_S
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "is_given_out"), [(0, False), (HOUR, True), (-HOUR, True)],
+    ids=["renewed", "of a dead worker", "from before the clock of Redis was put back"],
+)  # fmt: skip
+def test_a_sweep_gives_out_what_nobody_renews(
+    settings: Settings, channel: Any, admin: Any, ago_s: float, is_given_out: bool
+) -> None:
+    admin.zadd(index(settings), {"tag": admin.time()[0] - ago_s})
+    channel.qos.sweep(10)
+    assert (admin.zscore(index(settings), "tag") is None) is is_given_out
+
+
+def test_a_lease_from_before_the_clock_of_redis_was_put_back_keeps_no_job(
+    settings: Settings, admin: Any
+) -> None:
+    ledger, job_id = JobLedger(settings), new_job_id()
+    with Runner(settings) as runner:
+        runner.run(ledger.submit(job_id, Task("txt2img"), "{}", ""))
+        runner.run(ledger.start(job_id, "dead"))
+        assert runner.run(ledger.start(job_id, "another")) == NotStarted("busy")
+        admin.zadd(leases_key(settings.key_prefix), {job_id: admin.time()[0] + HOUR})
+        assert not runner.run(ledger.is_leased(job_id))
+        assert isinstance(runner.run(ledger.start(job_id, "another")), Attempt)
+
+
+def test_nothing_is_given_out_again_until_all_who_live_could_renew(settings: Settings) -> None:
+    """Neither when Redis has just come back, nor when its clock has just been set."""
+    own = settings.model_copy(update={"connect_timeout_s": 1.0})
+
+    async def watch() -> list[bool]:
+        pool: Any = SimpleNamespace(lanes=Lanes(), running_ids=set())
+        lease = Lease(own, pool, "worker", ["txt2img"])
+        lease.qos = SimpleNamespace(_delivered=(), unacked_index_key="unacked_index")
+        seen = [lease.may_sweep]
+        for step_s in (0.0, HOUR):
+            lease._clock_ahead_s -= step_s
+            await lease._renew()
+            seen.append(lease.may_sweep)
+            async with asyncio.timeout(WAIT_S):
+                while not lease.may_sweep:  # noqa: ASYNC110 - a clock tells nobody
+                    await asyncio.sleep(0.1)
+        await lease.close()
+        return seen
+
+    assert asyncio.run(watch()) == [False, False, False]
+
+
+def test_a_worker_that_asks_again_goes_on_with_the_attempt_that_it_has_begun(
+    settings: Settings,
+) -> None:
+    """The answer to its first question was lost with the connection."""
+    ledger, job_id = JobLedger(settings), new_job_id()
+    with Runner(settings) as runner:
+        runner.run(ledger.submit(job_id, Task("txt2img"), "{}", ""))
+        first = runner.run(ledger.start(job_id, "worker"))
+        assert runner.run(ledger.start(job_id, "worker", again=True)) == first
+        assert runner.run(ledger.start(job_id, "another", again=True)) == NotStarted("busy")
+        assert runner.run(ledger.start(job_id, "worker")) == NotStarted("busy")

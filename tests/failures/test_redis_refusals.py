@@ -1,0 +1,271 @@
+"""Redis answers with an error that may pass: an outage, for workers and for clients."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.exceptions import RedisError, ResponseError
+
+from crossmodal.errors import BrokerUnavailable, InvalidSetting
+from crossmodal.jobs.acl import Role
+from crossmodal.jobs.connection import translated
+from crossmodal.local.valkey import free_port
+from crossmodal.settings import Settings, load_settings
+from producer import Client
+from tests.chaos.proxy import Proxy
+from tests.servers import Server, start_server
+from tests.toys import toy_worker
+from tests.waiting import until
+from tests.workers import environment, running_worker
+
+WAIT_S = 60
+HELD = 2
+LEASE_S = 4
+PASSING = {
+    "READONLY": "READONLY You can't write against a read only replica.",
+    "MISCONF": "MISCONF Errors writing to the AOF file: No space left on device",
+    "UNBLOCKED": "UNBLOCKED force unblock from blocking operation, instance state changed",
+    "LOADING": "LOADING Redis is loading the dataset in memory",
+    "MASTERDOWN": "MASTERDOWN Link with MASTER is down.",
+    "CLUSTERDOWN": "CLUSTERDOWN The cluster is down",
+    "TRYAGAIN": "TRYAGAIN Multiple keys request during rehashing of slot",
+    "BUSY": "BUSY Redis is busy running a script.",
+    "NOREPLICAS": "NOREPLICAS Not enough good replicas to write.",
+    "OOM": "OOM command not allowed when used memory > 'maxmemory'.",
+    "of an old server": "ERR Error running script (call to f_1): @user_script:5: @user_script: 5: "
+    "-READONLY You can't write against a read only replica.",
+    "one that we do not know": "ELSEWHERE The instance is being moved",
+}
+
+
+class Stack:
+    """A worker of fakes, its Redis and a client; what may be done to that Redis is named below."""
+
+    def __init__(self, server: Server, admin: Any, client: Client, folder: Path) -> None:
+        self.server = server
+        self.admin = admin
+        self.client = client
+        self.folder = folder
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "worker" / "log").read_text()
+
+    def replica(self) -> Callable[[], object]:
+        self.admin.replicaof("127.0.0.1", free_port())
+        return lambda: self.admin.replicaof("NO", "ONE")
+
+    def stale_replica(self) -> Callable[[], object]:
+        self.admin.config_set("replica-serve-stale-data", "no")
+        end = self.replica()
+
+        def ended() -> None:
+            end()
+            self.admin.config_set("replica-serve-stale-data", "yes")
+
+        return ended
+
+    def too_few_replicas(self) -> Callable[[], object]:
+        self.admin.config_set("min-replicas-to-write", 1)
+        return lambda: self.admin.config_set("min-replicas-to-write", 0)
+
+    def unsaved(self) -> Callable[[], object]:
+        """Its snapshots fail: a folder is in their place."""
+        in_place = self.folder / "valkey" / "dump.rdb"
+        in_place.unlink(missing_ok=True)
+        (in_place / "something").mkdir(parents=True)
+        self.admin.config_set("save", "3600 1")
+        self._save("err")
+
+        def ended() -> None:
+            (in_place / "something").rmdir()
+            in_place.rmdir()
+            self._save("ok")
+
+        return ended
+
+    def _save(self, outcome: str) -> None:
+        def saved() -> bool:
+            with suppress(ResponseError):  # one is under way
+                self.admin.bgsave()
+            return bool(self.admin.info("persistence")["rdb_last_bgsave_status"] == outcome)
+
+        until(saved, WAIT_S, f"a snapshot that ends {outcome}")
+
+    def busy(self) -> Callable[[], object]:
+        self.admin.config_set("busy-reply-threshold", 50)
+
+        def run() -> None:
+            with self.server.admin() as redis, suppress(RedisError):
+                redis.eval("while true do end", 0)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+
+        def ended() -> None:
+            self.admin.script_kill()
+            thread.join(WAIT_S)
+
+        return ended
+
+    def full(self) -> Callable[[], object]:
+        self.admin.config_set("maxmemory", 1)
+        return lambda: self.admin.config_set("maxmemory", 0)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("refusals")
+    server = start_server(folder / "valkey")
+    settings = load_settings(
+        broker_url=server.url(Role.WORKER), result_backend="",
+        storage_url=(folder / "storage").as_uri(),
+    )  # fmt: skip
+    env = environment(settings) | {
+        "CROSSMODAL_RUN_DIR": str(folder / "run"), "CROSSMODAL_LOG_LEVEL": "INFO",
+        "CROSSMODAL_LEASE_S": str(LEASE_S), "CROSSMODAL_SWEEP_S": "1",
+    }  # fmt: skip
+    with (
+        server.admin() as admin,
+        running_worker(env, folder / "worker", 2 * HELD),
+        Client(settings) as client,
+    ):
+        yield Stack(server, admin, client, folder)
+    server.child.stop(10)
+
+
+@contextmanager
+def refusing(stack: Stack, how: str) -> Iterator[None]:
+    with ExitStack() as ends:
+        ends.callback(getattr(stack, how)())
+        yield
+
+
+QUICK = pytest.mark.quick
+
+
+@pytest.mark.parametrize(
+    "how", [
+        pytest.param("replica", marks=QUICK), "stale_replica", "too_few_replicas", "unsaved",
+        "busy", "full",
+    ],
+)  # fmt: skip
+def test_a_worker_outlasts_a_redis_that_refuses(stack: Stack, how: str) -> None:
+    """For longer than a lease: no attempt is used up, no job waits for its lease to end."""
+    before = len(stack.log)
+    running = [stack.client.txt2img("a painter", seed=i) for i in range(HELD)]
+    until(lambda: all(job.status().state == "running" for job in running), WAIT_S)
+    with refusing(stack, how):
+        until(lambda: stack.log[before:].count("not renewed") > LEASE_S, WAIT_S, "the refusal")
+    after = stack.client.txt2img("a circle")
+    after.result(timeout_s=WAIT_S)
+    for job in running:
+        job.result(timeout_s=WAIT_S)
+    said = stack.log[before:]
+    assert {stack.client.record(job.id).attempt for job in (*running, after)} == {1}
+    assert "Unrecoverable" not in said
+    assert "Traceback" not in said
+    assert "is given back only when its lease ends" not in said
+
+
+def test_a_worker_whose_connections_end_while_redis_refuses_waits_until_it_takes_writes(
+    stack: Stack,
+) -> None:
+    before = len(stack.log)
+    with refusing(stack, "replica"):
+        for _ in range(3):
+            stack.admin.client_kill_filter(_type="normal", skipme=True)
+            stack.admin.client_kill_filter(_type="pubsub")
+            at = len(stack.log)
+            until(lambda at=at: "leases are not renewed" in stack.log[at:], WAIT_S)  # type: ignore[misc]
+    stack.client.txt2img("a circle").result(timeout_s=WAIT_S)
+    assert stack.log[before:].count("Trying to re-establish") <= 3
+    assert "Frequent restarts" not in stack.log[before:]
+
+
+@pytest.mark.parametrize("code", ["LOADING", "MISCONF", "CLUSTERDOWN", "TRYAGAIN"])
+def test_a_worker_outlasts_whatever_is_said_in_place_of_redis(tmp_path: Path, code: str) -> None:
+    """It neither ends nor begins anew again and again."""
+    server = start_server(tmp_path / "valkey")
+    proxy = Proxy(server.port)
+    url = server.url(Role.WORKER).replace(f":{server.port}/", f":{proxy.port}/")
+    settings = load_settings(
+        broker_url=server.url(Role.WORKER), result_backend="", storage_url=tmp_path.as_uri()
+    )
+    with (
+        server.admin() as admin,
+        toy_worker(
+            settings, admin, tmp_path / "toys", CELERY_BROKER_URL=url, CROSSMODAL_SWEEP_S="1"
+        ) as toys,
+    ):
+        toys.inspect("ping")
+        proxy.behaviour.says = PASSING[code]
+        proxy.reset()
+        until(lambda: toys.log.count("leases are not renewed") > LEASE_S, WAIT_S, "the refusal")
+        proxy.behaviour.says = ""
+        proxy.reset()
+        assert toys.inspect("ping") == {"ok": "pong"}
+        assert toys.process.is_alive
+        assert "Unrecoverable" not in toys.log
+        assert "Frequent restarts" not in toys.log
+    proxy.close()
+    server.child.stop(10)
+
+
+@pytest.mark.quick
+def test_a_worker_that_is_unblocked_goes_on(stack: Stack) -> None:
+    before = len(stack.log)
+
+    def unblocked() -> bool:
+        for one in stack.admin.client_list():
+            if "b" in one["flags"]:
+                stack.admin.execute_command("CLIENT", "UNBLOCK", one["id"], "ERROR")
+        return "UNBLOCKED" in stack.log[before:]
+
+    until(unblocked, WAIT_S, "the end of its waiting")
+    stack.client.txt2img("a circle").result(timeout_s=WAIT_S)
+    assert "Traceback" not in stack.log[before:]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("said", PASSING.values(), ids=PASSING)
+def test_a_reply_that_may_pass_is_an_outage_for_whoever_asks(settings: Settings, said: str) -> None:
+    with (
+        answering(settings, said) as own, Client(own) as client,
+        pytest.raises(BrokerUnavailable) as caught,
+    ):  # fmt: skip
+        client.txt2img("a circle")
+    assert caught.value.retryable
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("said", ["WRONGTYPE Operation against a key", "ERR unknown command"])
+def test_a_reply_that_no_waiting_changes_is_not_one_to_retry(settings: Settings, said: str) -> None:
+    found = translated(ResponseError(said), settings)
+    assert isinstance(found, BrokerUnavailable)
+    assert not found.retryable
+
+
+@pytest.mark.quick
+def test_a_cluster_is_still_refused_by_its_name(settings: Settings) -> None:
+    with (
+        answering(settings, "CLUSTERDOWN Hash slot not served") as own, Client(own) as client,
+        pytest.raises(InvalidSetting, match="cluster mode"),
+    ):  # fmt: skip
+        client.txt2img("a circle")
+
+
+@contextmanager
+def answering(settings: Settings, said: str) -> Iterator[Settings]:
+    """A Redis that answers all that it is asked in the same way."""
+    proxy = Proxy(free_port())
+    proxy.behaviour.says = said
+    try:
+        yield settings.model_copy(
+            update={"broker_url": type(settings.broker_url)(f"redis://127.0.0.1:{proxy.port}/0")}
+        )
+    finally:
+        proxy.close()

@@ -1,0 +1,169 @@
+"""The connections that a channel of kombu's polls for messages and for remote control.
+
+One that was lost, or is not answered any more, as after a NAT has forgotten it, is replaced where
+it stands: that is no reason for Celery to begin anew. With `transport.py`, `unacked.py` and
+`lease.py` this is where kombu's inside is known; a test fails when kombu changes it.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from queue import Empty
+from typing import Any
+
+from kombu.asynchronous import get_event_loop
+from kombu.transport import redis as kombu_redis
+from redis.exceptions import RedisError
+
+from crossmodal.errors import CrossmodalError
+from worker.celery.broadcast import BroadcastChannel
+from worker.celery.lanes import Lanes
+
+log = logging.getLogger(__name__)
+
+SetAside = Callable[[str, bytes, CrossmodalError], None]
+
+
+@dataclass
+class Shared:
+    """What all channels of a process have in common, also those of lost connections.
+
+    `acked` are delivery tags that Redis has yet to be told of, `held` messages that it gave out and
+    could not note; `polled_at` is when it last answered, by the monotonic clock. `ticks` are
+    what the hub calls to have the connection polled that was made last.
+    """
+
+    max_bytes: int
+    set_aside: SetAside
+    lanes: Lanes
+    acked: list[str] = field(default_factory=list)
+    held: list[tuple[str, bytes]] = field(default_factory=list)
+    pools: dict[str, Any] = field(default_factory=dict)
+    ticks: set[Any] = field(default_factory=set)
+    polled_at: float = 0.0
+
+
+class Polled(BroadcastChannel):
+    """A channel with one connection that reads, and one for all else that all channels share."""
+
+    shared: Shared  # by `install`
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._caller: Any = None
+        self._pool: Any = None
+        self._answer_due = math.inf  # when BRPOP must have been answered
+        self._pong_due = math.inf  # the same of the connection that listens, if it was asked
+        super().__init__(*args, **kwargs)
+        self.async_pool.disconnect()  # of the ping; many channels never read anything
+
+    @property
+    def pool(self) -> Any:
+        """The connections of all channels of this process that lead to the same server."""
+        if self.connection is not None:
+            uri = self.connection.client.as_uri(include_password=True)
+            pools = self.shared.pools
+            self._pool = pools.get(uri) or pools.setdefault(uri, self._get_pool())
+        return self._pool
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """A client that is made once: making one takes longer than what it is made for."""
+        if self._caller is None:
+            self._caller = self._create_client()
+        yield client or self._caller
+
+    def _hang_up(self) -> None:
+        """Connect anew for the next question: another server may answer then, after a failover."""
+        self._in_poll, self._answer_due = None, math.inf
+        self._replace(self.client, "BRPOP")
+        self.pool.disconnect()
+
+    def _replace(self, client: Any, use: str) -> None:
+        """End a connection that is polled; the next poll makes another."""
+        self.connection.cycle.forget(self, client, use)
+        client.connection.disconnect()
+
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        """Go on: kombu would poll nothing any more until Celery begins anew."""
+
+    def check_connections(self) -> None:
+        """Replace those that were not answered in time, and ask one that is silent if it lives."""
+        now = time.monotonic()
+        if now > self._answer_due:
+            log.warning("Redis does not answer over the connection that messages come over")
+            self._hang_up()
+        if not self._in_listen or self.silent_s <= self.health_check_interval:
+            self._pong_due = math.inf
+        elif self._pong_due == math.inf:
+            self._pong_due = now + self.socket_timeout
+            self.subclient.check_health()
+        elif now > self._pong_due:
+            log.warning("Redis does not answer over the connection of remote control")
+            self._listen_anew()
+
+    @property
+    def silent_s(self) -> float:
+        """For how long nothing has come for remote control; 0 where it is not listened to."""
+        connection = getattr(self.__dict__.get("subclient"), "connection", None)
+        if connection is None or not connection.next_health_check:
+            return 0.0
+        heard_at: float = connection.next_health_check - self.health_check_interval
+        return time.monotonic() - heard_at
+
+    def _listen_anew(self) -> None:
+        """Subscribe again, over a new connection; what was said meanwhile is lost."""
+        self._in_listen = None
+        self._replace(self.subclient, "LISTEN")
+
+    def _receive_one(self, connection: Any) -> Any:
+        """A remote control command; one that is none must not end the worker."""
+        try:
+            return super()._receive_one(connection)
+        except Empty:
+            raise
+        except (*self.connection_errors, RedisError) as e:
+            log.warning("the connection of remote control is lost: %s", e)
+            self._listen_anew()
+            raise Empty from None
+        except Exception:
+            log.exception("what was broadcast is no remote control command")
+            raise Empty from None
+
+
+class Poller(kombu_redis.MultiChannelPoller):
+    """Before it waits, it takes what is known to be there."""
+
+    def on_poll_start(self) -> None:
+        for channel in self._channels:
+            channel.check_connections()
+            channel.take_more()
+        super().on_poll_start()
+
+    def get(self, callback: Any, timeout: float | None = None) -> None:
+        """For who has no event loop, as Flower where it listens."""
+        for channel in self._channels:
+            channel.check_connections()
+        super().get(callback, timeout)
+
+    @property
+    def silent_s(self) -> float:
+        """For how long nothing has come over a connection of remote control."""
+        return max((channel.silent_s for channel in self._channels), default=0.0)
+
+    def discard(self, channel: Any) -> None:
+        """Read nothing more for a channel, which is closed."""
+        super().discard(channel)
+        for one, client, use in tuple(self._chan_to_sock):
+            if one is channel:
+                self.forget(channel, client, use)
+
+    def forget(self, channel: Any, client: Any, use: str) -> None:
+        """Read no more from a connection of a channel."""
+        self._chan_to_sock.pop((channel, client, use), None)
+        for fd in [fd for fd, one in self._fd_to_chan.items() if one == (channel, use)]:
+            del self._fd_to_chan[fd]
+            if (hub := get_event_loop()) is not None:
+                hub.remove(fd)
