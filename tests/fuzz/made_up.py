@@ -32,3 +32,10 @@ def header(rng: random.Random, names: list[str]) -> str:
     """What may stand in a header."""
     text = str(value(rng, names, 3))
     return text.encode("ascii", errors="replace").decode().replace("\0", "?").strip()
+
+
+def path(text: str) -> str:
+    """A text as a part of a path, however odd."""
+    return "".join(
+        c if " " < c < "\x7f" and c not in "#?%" else f"%{ord(c) % 256:02x}" for c in text
+    )

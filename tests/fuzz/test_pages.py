@@ -6,6 +6,7 @@ from contextlib import closing
 from http.client import HTTPConnection
 
 from producer.gateway.app import PAGE
+from tests.fuzz import made_up
 from tests.fuzz.conftest import Fuzzed
 from tests.fuzz.made_up import TEXTS, header
 from tests.fuzz.tenants import Asked, Turns, leaks
@@ -46,6 +47,4 @@ def _path(rng: random.Random, files: list[str]) -> str:
     parts = [*files, *TEXTS, *string.punctuation]
     rest = "/".join(rng.choice(parts) for _ in range(rng.randrange(3)))
     whole = rng.choice(ROOTS) + rng.choice([rng.choice(files), rest])
-    return "".join(
-        c if " " < c < "\x7f" and c not in "#?%" else f"%{ord(c) % 256:02x}" for c in whole
-    )
+    return made_up.path(whole)
