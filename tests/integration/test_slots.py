@@ -15,7 +15,7 @@ from crossmodal.settings import load_settings
 from tests.servers import Server
 from tests.toys import ToyWorker, toy_worker
 from tests.waiting import until
-from worker.health import age_s
+from worker.beat import age_s
 
 ROOM = 2
 WAIT_S = 60
