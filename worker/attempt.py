@@ -28,6 +28,7 @@ from crossmodal.errors import (
     is_callers_fault,
     is_shortage,
 )
+from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
 from crossmodal.jobs.message import broker_priority, message_for, message_of
 from crossmodal.jobs.models import Models
@@ -194,8 +195,7 @@ class JobRunner:
         """Every way in which an attempt can end, as an `Ending`."""
         try:
             result = await self._work(task, attempt)
-            with tracing.span("record"):
-                done = await self._redis.run(self._ledger.succeed(attempt, result))
+            done = await self._record(self._ledger.succeed(attempt, result))
             return result if done else _superseded(attempt)
         except Superseded:
             return _superseded(attempt)
@@ -252,15 +252,20 @@ class JobRunner:
         if error.retryable and not (counts and attempt.is_last):
             crashed_with_it = isinstance(error, ModelHostCrashed) and error.batch_size > 0
             alone = crashed_with_it or isinstance(error, TimedOut)
-            kept = await self._redis.run(
+            kept = await self._record(
                 self._ledger.release(attempt, failure, counts=counts, alone=alone)
             )
             if kept or await self._is_released(attempt):
                 return Released(failure, attempt.number)
             return _superseded(attempt)
         dead = not is_callers_fault(error.code)
-        ended = await self._redis.run(self._ledger.fail(attempt, failure, dead=dead))
+        ended = await self._record(self._ledger.fail(attempt, failure, dead=dead))
         return failure if ended else _superseded(attempt)
+
+    async def _record(self, how: Call[bool]) -> bool:
+        """Tell the ledger how an attempt has ended: whether it was still this one's to tell."""
+        with tracing.span("record"):
+            return await self._redis.run(how)
 
     async def _is_released(self, attempt: Attempt) -> bool:
         """Whether the job waits as this attempt has left it: only the answer was lost then."""

@@ -102,7 +102,6 @@ class AsyncRunner:
 
     async def run(self, call: Call[T]) -> T:
         """What the call comes to. Raises `BrokerUnavailable`, and what the call raises."""
-        connected = self._connected.get(asyncio.get_running_loop()) or await self._open()
         steps = iter(call)
         go_on: Any = steps.send
         given: Any = None
@@ -113,7 +112,7 @@ class AsyncRunner:
                 result: T = end.value
                 return result
             try:
-                given, go_on = await connected.reply(step), steps.send
+                given, go_on = await self._reply(step), steps.send
             except Exception as e:  # noqa: BLE001 - the call may know what to do
                 given, go_on = _foreign(e, self._settings), steps.throw
 
@@ -124,6 +123,10 @@ class AsyncRunner:
             await connected.settle()
             self._connected.pop(asyncio.get_running_loop(), None)
             await connected.kept.aclose()
+
+    async def _reply(self, step: Step) -> Any:
+        connected = self._connected.get(asyncio.get_running_loop()) or await self._open()
+        return await connected.reply(step)
 
     async def _open(self) -> "_Connected":
         """Begin anew in this event loop, as if nothing had been asked in another."""

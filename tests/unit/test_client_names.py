@@ -12,7 +12,7 @@ from producer import AsyncClient, AsyncJobHandle, Client, JobHandle
 
 # Of the gateway, commands, workers, training and fakes: no call of a real client raises these.
 OF_OTHERS = {
-    "WaitTooLong", "NotSupported",
+    "WaitTooLong", "NotSupported", "BodyTooLarge", "BodyTooSlow", "Overloaded",
     "UrlRefused", "FetchFailed", "Forbidden", "InvalidMessage", "UnknownTask", "NotFaked",
     "ExtraMissing", "Interrupted", "PackageShadowed",
     "BundleInvalid", "BundleNotFound", "DataInvalid",

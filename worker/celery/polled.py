@@ -68,6 +68,11 @@ class Polled(BroadcastChannel):
             self._pool = pools.get(uri) or pools.setdefault(uri, self._get_pool())
         return self._pool
 
+    @property
+    def patience_s(self) -> float:
+        """How long an answer may take; another's application may have set nothing."""
+        return self.socket_timeout or math.inf
+
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
         """A client that is made once: making one takes longer than what it is made for."""
@@ -98,7 +103,7 @@ class Polled(BroadcastChannel):
         if not self._in_listen or self.silent_s <= self.health_check_interval:
             self._pong_due = math.inf
         elif self._pong_due == math.inf:
-            self._pong_due = now + self.socket_timeout
+            self._pong_due = now + self.patience_s
             self.subclient.check_health()
         elif now > self._pong_due:
             log.warning("Redis does not answer over the connection of remote control")

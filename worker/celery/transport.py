@@ -118,7 +118,7 @@ class CheckedChannel(Polled):
         prefixed = [self.global_keyprefix + key for key in keys]
         # What comes for a lane that is not asked for must not wait for long once it has room.
         wait_s = SOON_S if self._more else timeout or self.brpop_timeout or 0
-        self._answer_due = time.monotonic() + wait_s + self.socket_timeout
+        self._answer_due = time.monotonic() + wait_s + self.patience_s
         self.client.connection.send_command("BRPOP", *prefixed, wait_s)
 
     def _in_turn(self) -> list[str]:
