@@ -60,11 +60,13 @@ def check_arguments(body: str, properties: Mapping[str, Any]) -> None:
     """
     try:
         call = loads(b64decode(body) if properties.get("body_encoding") else body)
-        _, _, embedded = call
+        kinds = [type(part) for part in call]
     except Exception as e:  # kombu lets its decoders raise anything
         raise InvalidMessage(f"its arguments cannot be decoded: {described(e)}") from e
+    if kinds != [list, dict, dict]:  # such a dictionary may have stood for bytes, or a date
+        raise InvalidMessage("its body is decoded to something else than [args, kwargs, embed]")
     check_depth(call)
-    check_embedded(embedded)
+    check_embedded(call[2])
 
 
 def take_over(message: dict[str, Any], queue: str, tag: str) -> None:

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 COLD_S = 5.0  # how long what was canceled may take to end, when the worker must end
 CLOSE_S = 5.0
 POLL_MS = 200
+MAX_TIMERS = 1_000  # in a turn of the hub
 
 
 class NoCoroutine(Exception):
@@ -162,9 +163,12 @@ class CoroutinePool(BasePool):
     def register_with_event_loop(self, hub: Any) -> None:
         """Called again after each lost connection, with which the hub forgets whom it reads.
 
-        kombu also forgets that it is the hub: acknowledgements would no more go together.
+        kombu also forgets that it is the hub: acknowledgements would no more go together. And it
+        calls ten timers in a turn of up to a second: where thousands of messages are due at once,
+        heartbeats and leases would wait behind them.
         """
         set_event_loop(hub)
+        hub.fire_timers = partial(type(hub).fire_timers, hub, max_timers=MAX_TIMERS)
         hub.add_reader(self._bell.fd, self._conclude_ended)
 
     def on_apply(

@@ -3,7 +3,9 @@
 import logging
 from collections.abc import Collection
 
-from crossmodal.errors import BrokerUnavailable, CrossmodalError
+from pydantic import ValidationError
+
+from crossmodal.errors import BrokerUnavailable, CrossmodalError, JobNotFound
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import job_of
@@ -38,7 +40,14 @@ class Quarantine:
     def _ended_job(self, raw: bytes, error: CrossmodalError) -> str | None:
         """The waiting job that the message spoke of, now failed; if it has no better message."""
         job_id = job_of(raw)
-        if job_id is None or self._recovery.is_spoken_of(job_id):
+        if job_id is None or not self._waits(job_id) or self._recovery.is_spoken_of(job_id):
             return None
         refused = self._runner.run(self._ledger.refuse(job_id, Failure.of(error)))
         return job_id if refused else None
+
+    def _waits(self, job_id: str) -> bool:
+        """Whether there is such a job: most garbage speaks of none, and need not be looked for."""
+        try:
+            return not self._runner.run(self._ledger.get(job_id)).state.is_terminal
+        except (JobNotFound, ValidationError):
+            return False

@@ -35,6 +35,7 @@ SOON_S = 0.05
 AGAIN_S = 1.0  # after Redis has refused something that it may allow later
 REFUSALS = (ResponseError, BusyLoadingError)  # of a server that is there
 MAX_TAKES = 10  # in a row, before Celery's loop goes on
+MAX_TAKES_S = 0.5  # no more than this, which garbage may need for each
 
 
 class CheckedChannel(Polled):
@@ -85,9 +86,11 @@ class CheckedChannel(Polled):
 
     def take_more(self) -> None:
         """Take at once what is known to wait, for as much as there is room."""
+        until = time.monotonic() + MAX_TAKES_S
         for _ in range(MAX_TAKES):
             lanes = [lane for lane in self._more if lane.room]
-            if not lanes or not self.active_queues or not self._may_ask():
+            is_late = time.monotonic() > until
+            if is_late or not lanes or not self.active_queues or not self._may_ask():
                 return
             self._take(lanes)
 
@@ -220,10 +223,14 @@ class CheckedChannel(Polled):
         try:
             message = parse_message(taken.raw, self.shared.max_bytes, TASKS)
             check_call(message)
+            take_over(message, taken.queue, taken.tag)
         except InvalidMessage as e:
             self.set_aside(taken, e)
             return
-        take_over(message, taken.queue, taken.tag)
+        except Exception as e:  # it would end every worker that takes it
+            log.exception("a message from %s cannot be checked", taken.queue)
+            self.set_aside(taken, InvalidMessage(f"it cannot be checked: {described(e)}"))
+            return
         try:
             self.connection._deliver(message, taken.queue)
         except (*self.connection_errors, RedisError):

@@ -54,7 +54,12 @@ class Unacked(kombu_redis.QoS):
             self.flush()
         elif not self._is_due:
             self._is_due = True
-            hub.call_later(ACK_S, self.flush)
+            hub.call_later(ACK_S, self._flush_due)
+
+    def _flush_due(self) -> None:
+        """No more than one is due: the hub calls few in a turn, and heartbeats must not wait."""
+        self._is_due = False
+        self.flush()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """What cannot be given back now is by a sweep, when its lease has ended."""
@@ -69,7 +74,6 @@ class Unacked(kombu_redis.QoS):
 
     def flush(self) -> None:
         """Acknowledge what has not been yet; what cannot be is left for the next time."""
-        self._is_due = False
         tags = list(self.acked)
         if not tags:
             return
