@@ -16,7 +16,9 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ log = logging.getLogger(__name__)
 
 TELL_MODELS_S = 60.0
 MAX_AT_ONCE = 200  # messages that one sweep gives out again, before the worker's loop goes on
+BEAT_S = 1.0
 SILENT_S = 5.0  # Redis answers a worker that consumes every second
 MUTE_S = 15.0  # remote control is silent for no longer than a connection may be, and this
 
@@ -191,6 +194,8 @@ class LeaseStep(bootsteps.StartStopStep):
         self._timers: list[Any] = []
         self._lease: Lease | None = None
         self._strays = Strays(consumer.pool)
+        self._on_tick: Callable[[], None] | None = None
+        self._beat_due = 0.0
 
     def start(self, consumer: Any) -> None:
         """Called again after each lost connection."""
@@ -204,8 +209,11 @@ class LeaseStep(bootsteps.StartStopStep):
         self._timers = [
             every(settings.sweep_s, self._sweep, (channel.qos,)),
             every(settings.sweep_s, self._strays.end, (channel, consumer.timer)),
-            every(1.0, beat, (channel, consumer.pool, settings.heartbeat_file)),
+            every(BEAT_S, self._beat, (channel, consumer.pool, settings.heartbeat_file)),
         ]
+        # Timers that are due before may be thousands.
+        self._on_tick = partial(self._beat, channel, consumer.pool, settings.heartbeat_file)
+        consumer.hub.on_tick.add(self._on_tick)
 
     def _begin(self, settings: Settings, consumer: Any, qos: Any) -> Lease:
         residents: Residents | None = consumer.residents
@@ -223,7 +231,13 @@ class LeaseStep(bootsteps.StartStopStep):
         if self._lease is not None and self._lease.may_sweep:
             qos.sweep(MAX_AT_ONCE)
 
+    def _beat(self, *what: Any) -> None:
+        if time.monotonic() >= self._beat_due:
+            self._beat_due = time.monotonic() + BEAT_S
+            beat(*what)
+
     def stop(self, consumer: Any) -> None:
+        consumer.hub.on_tick.discard(self._on_tick)
         for timer in self._timers:
             timer.cancel()
 

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 COLD_S = 5.0  # how long what was canceled may take to end, when the worker must end
 CLOSE_S = 5.0
 POLL_MS = 200
-MAX_TIMERS = 1_000  # in a turn of the hub
+MAX_TIMERS = 100  # in a turn of the hub
 
 
 class NoCoroutine(Exception):
@@ -165,7 +165,7 @@ class CoroutinePool(BasePool):
 
         kombu also forgets that it is the hub: acknowledgements would no more go together. And it
         calls ten timers in a turn of up to a second: where thousands of messages are due at once,
-        heartbeats and leases would wait behind them.
+        all else would wait behind them.
         """
         set_event_loop(hub)
         hub.fire_timers = partial(type(hub).fire_timers, hub, max_timers=MAX_TIMERS)
