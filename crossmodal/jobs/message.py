@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from crossmodal.errors import InvalidMessage, InvalidParams, UnknownTask
 from crossmodal.invalid import explained
-from crossmodal.jobs.names import EXPIRES_HEADER, RECORDED_HEADER, check_job_id
+from crossmodal.jobs.names import RECORDED_HEADER, check_job_id
 from crossmodal.jobs.params import Params, task_of
 from crossmodal.kinds.queue import Queue
 
@@ -104,7 +104,7 @@ class _Headers(BaseModel):
     retries: int = 0
     eta: Time | None = None
     expires: Time | None = None
-    expires_taken_over: Time | None = Field(None, alias=EXPIRES_HEADER)
+    expires_taken_over: Time | None = Field(None, alias="crossmodal_expires")  # EXPIRES_HEADER
     timelimit: tuple[float | None, float | None] | None = None
     group: Name | None = None
     root_id: Name | None = None
