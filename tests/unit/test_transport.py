@@ -104,7 +104,10 @@ def test_the_poller_asks_channels_as_kombu_does() -> None:
     for part in ("channel.active_queues", "channel.qos.can_consume()", "_register_BRPOP(channel)"):
         assert part in source
     own = private_to(Poller) & private_to(MultiChannelPoller)
-    assert own == {"discard", "get", "on_poll_start"}
+    assert own == {"discard", "get", "on_poll_start", "on_readable"}
+    source = inspect.getsource(MultiChannelPoller.on_readable)
+    for part in ("self._fd_to_chan[fileno]", "chan.handlers[type]()"):
+        assert part in source
     assert "self.cycle = MultiChannelPoller()" in inspect.getsource(Transport.__init__)
     source = inspect.getsource(MultiChannelPoller._register)
     assert "self._fd_to_chan[sock.fileno()] = (channel, type)" in source

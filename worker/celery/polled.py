@@ -7,6 +7,7 @@ it stands: that is no reason for Celery to begin anew. With `transport.py`, `una
 
 import logging
 import math
+import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,7 +98,7 @@ class Polled(BroadcastChannel):
     def check_connections(self) -> None:
         """Replace those that were not answered in time, and ask one that is silent if it lives."""
         now = time.monotonic()
-        if now > self._answer_due:
+        if now > self._answer_due and not _has_come(self.client.connection):
             log.warning("Redis does not answer over the connection that messages come over")
             self._hang_up()
         if not self._in_listen or self.silent_s <= self.health_check_interval:
@@ -105,7 +106,7 @@ class Polled(BroadcastChannel):
         elif self._pong_due == math.inf:
             self._pong_due = now + self.patience_s
             self.subclient.check_health()
-        elif now > self._pong_due:
+        elif now > self._pong_due and not _has_come(self.subclient.connection):
             log.warning("Redis does not answer over the connection of remote control")
             self._listen_anew()
 
@@ -153,6 +154,17 @@ class Poller(kombu_redis.MultiChannelPoller):
             channel.check_connections()
         super().get(callback, timeout)
 
+    def on_readable(self, fileno: int) -> None:
+        """Read an answer; where none is waited for, the connection has ended.
+
+        kombu would leave that unread while there is no room, and the hub find it again at once.
+        """
+        channel, use = self._fd_to_chan[fileno]
+        if use == "BRPOP" and not channel._in_poll:
+            channel._hang_up()
+        else:
+            channel.handlers[use]()
+
     @property
     def silent_s(self) -> float:
         """For how long nothing has come over a connection of remote control."""
@@ -172,3 +184,15 @@ class Poller(kombu_redis.MultiChannelPoller):
             del self._fd_to_chan[fd]
             if (hub := get_event_loop()) is not None:
                 hub.remove(fd)
+
+
+def _has_come(connection: Any) -> bool:
+    """Whether something can be read: then it was this process that was held up, and not Redis.
+
+    It may be a message, which is in no list any more.
+    """
+    if connection is None or connection._sock is None:
+        return False
+    poll = select.poll()
+    poll.register(connection._sock, select.POLLIN)
+    return bool(poll.poll(0))

@@ -146,14 +146,22 @@ class CheckedChannel(Polled):
         queue = name.rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         if self._closing or queue not in self.active_queues:
-            with self.conn_or_acquire() as client:
-                client.rpush(name, raw)
+            self._put_back(name, queue, raw)
         elif queue.endswith(REPLIES):
             self.connection._deliver(loads(raw), queue)
         else:
             lane = self.shared.lanes.of(queue)
             self._take([lane, *(self._more - {lane})], (queue, raw))
         return True
+
+    def _put_back(self, name: str, queue: str, raw: bytes) -> None:
+        """Return what is not wanted any more to its list; what Redis does not take now is held."""
+        try:
+            with self.conn_or_acquire() as client:
+                client.rpush(name, raw)
+        except (*self.connection_errors, RedisError) as e:
+            log.warning("a message that is not wanted any more waits for Redis: %s", e)
+            self.shared.held.append((queue, raw))
 
     def _brpop_reply(self, options: dict[str, Any]) -> Any:
         self._answer_due = math.inf
