@@ -67,6 +67,7 @@ class Toy(CoroutineTask):
 
 
 # Faults that the product does not know of; `fault` in a message's arguments names one.
+_lost: set[str] = set()  # ids
 _on_apply, _start_begun = CoroutinePool.on_apply, CoroutinePool._start_begun
 
 
@@ -77,8 +78,9 @@ def _faulty_on_apply(
     shown = args[2]["kwargsrepr"]
     if "raise it" in shown:
         raise RuntimeError("a fault")
-    if "lose it" not in shown or ("once" in shown and args[2]["delivery_info"]["redelivered"]):
+    if "lose it" not in shown or ("once" in shown and args[1] in _lost):
         _on_apply(self, target, args, kwargs, **callbacks)
+    _lost.add(args[1])
 
 
 def _faulty_start_begun(self: CoroutinePool) -> None:

@@ -1,5 +1,6 @@
 """No message takes a slot for ever, not even by a fault that nobody knows yet."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,9 +9,12 @@ import pytest
 from crossmodal.jobs.acl import Role
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.message import message_of
+from crossmodal.jobs.names import messages_key
 from crossmodal.jobs.record import DeadLetter
 from crossmodal.jobs.runners import Runner
 from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import load_settings
 from tests.servers import Server
 from tests.toys import ToyWorker, toy_worker
@@ -93,6 +97,15 @@ def test_a_message_that_nobody_can_run_is_set_aside_and_frees_its_slot(
 def test_a_message_that_is_lost_once_is_given_out_again(worker: ToyWorker) -> None:
     toy = worker.send(fault="lose it once")
     until(lambda: worker.made[toy] == 1, WAIT_S, "the toy")
+
+
+def test_a_message_that_came_again_for_another_reason_may_be_lost_once(worker: ToyWorker) -> None:
+    """As after an outage of the store, or the death of another worker."""
+    message = json.loads(message_of("again", Txt2ImgParams(prompt="a circle", seed=1)))
+    message["headers"]["kwargsrepr"] = "lose it once"
+    message["properties"]["delivery_info"]["redelivered"] = True
+    worker.redis.lpush(messages_key(worker.settings.key_prefix, "txt2img"), json.dumps(message))
+    until(lambda: worker.made["again"] == 1, WAIT_S, "the toy")
 
 
 def test_a_message_that_waits_for_its_time_is_not_lost(worker: ToyWorker) -> None:

@@ -23,14 +23,28 @@ class Strays:
     def __init__(self, pool: CoroutinePool) -> None:
         self._pool = pool
         self._seen: set[str] = set()
+        self._given_out: set[str] = set()  # ids of what was lost, and has not come here again
 
     def end(self, channel: Any, timer: Any) -> None:
         """End those that the last call has seen, too: what is on its way is nobody's."""
         found = _unacknowledged(channel.qos) - self._pool.tags
         found = found and found - _timed(timer)
         for tag in found & self._seen:
-            _end(channel, tag)
+            self._end(channel, tag)
         self._seen = found
+
+    def _end(self, channel: Any, tag: str) -> None:
+        """Give a message out again; set it aside the second time."""
+        message = channel.qos.get(tag)
+        queue, job = message.delivery_info["routing_key"], message.headers["id"]
+        log.error("nobody has a message from %s any more: %s", queue, job)
+        if job in self._given_out:
+            taken = Taken(queue, dumps(message._raw).encode(), tag)
+            channel.set_aside(taken, InvalidMessage("Celery has lost it twice"))
+            self._given_out.discard(job)
+        else:  # that it was given out before says nothing: as when the store was away
+            self._given_out.add(job)
+            channel.qos.reject(tag, requeue=True)
 
 
 def _unacknowledged(qos: Any) -> set[str]:
@@ -42,15 +56,3 @@ def _timed(timer: Any) -> set[str]:
     """The tags of what waits for its time."""
     first = (entry.args[0] for _, _, entry in timer._queue if entry.args)
     return {one.message.delivery_tag for one in first if hasattr(one, "message")}
-
-
-def _end(channel: Any, tag: str) -> None:
-    """Give a message out again; set it aside the second time."""
-    message = channel.qos.get(tag)
-    queue = message.delivery_info["routing_key"]
-    log.error("nobody has a message from %s any more: %s", queue, message.headers["id"])
-    if message.delivery_info.get("redelivered"):
-        taken = Taken(queue, dumps(message._raw).encode(), tag)
-        channel.set_aside(taken, InvalidMessage("Celery has lost it twice"))
-    else:
-        channel.qos.reject(tag, requeue=True)
