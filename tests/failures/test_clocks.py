@@ -20,6 +20,7 @@ from worker import beat
 from worker.celery.lanes import Lanes
 from worker.celery.lease import Lease
 from worker.celery.take import Taker
+from worker.celery.unacked import ENDED
 
 HOUR = 3_600.0
 WAIT_S = 60
@@ -69,8 +70,16 @@ def test_a_sweep_gives_out_what_nobody_renews(
     settings: Settings, channel: Any, admin: Any, ago_s: float, is_given_out: bool
 ) -> None:
     admin.zadd(index(settings), {"tag": admin.time()[0] - ago_s})
-    channel.qos.sweep(10)
+    channel.qos.sweep(10, lambda _: True)
     assert (admin.zscore(index(settings), "tag") is None) is is_given_out
+
+
+def test_only_what_is_known_to_be_of_the_dead_is_given_out_before_all_could_renew(
+    settings: Settings, channel: Any, admin: Any
+) -> None:
+    admin.zadd(index(settings), {"of the dead": ENDED, "silent": admin.time()[0] - HOUR})
+    channel.qos.sweep(10, lambda _: False)
+    assert admin.zrange(index(settings), 0, -1) == ["silent"]
 
 
 def test_a_lease_from_before_the_clock_of_redis_was_put_back_keeps_no_job(
@@ -86,22 +95,29 @@ def test_a_lease_from_before_the_clock_of_redis_was_put_back_keeps_no_job(
         assert isinstance(runner.run(ledger.start(job_id, "another")), Attempt)
 
 
-def test_nothing_is_given_out_again_until_all_who_live_could_renew(settings: Settings) -> None:
-    """Neither when Redis has just come back, nor when its clock has just been set."""
-    own = settings.model_copy(update={"connect_timeout_s": 1.0})
+@pytest.mark.parametrize("step_s", [HOUR, -HOUR])
+def test_nothing_is_given_out_again_until_all_who_live_could_renew(
+    settings: Settings, admin: Any, step_s: float
+) -> None:
+    """Neither when Redis has just come back, nor when a sweep finds that its clock was set."""
+
+    def redis_s() -> float:
+        seconds, micros = admin.time()
+        return float(seconds + micros / 1e6)
 
     async def watch() -> list[bool]:
         pool: Any = SimpleNamespace(lanes=Lanes(), running_ids=set())
-        lease = Lease(own, pool, "worker", ["txt2img"])
+        lease = Lease(
+            settings.model_copy(update={"connect_timeout_s": 1.0}), pool, "worker", ["txt2img"]
+        )
         lease.qos = SimpleNamespace(_delivered=(), unacked_index_key="unacked_index")
-        seen = [lease.may_sweep]
-        for step_s in (0.0, HOUR):
-            lease._clock_ahead_s -= step_s
-            await lease._renew()
-            seen.append(lease.may_sweep)
-            async with asyncio.timeout(WAIT_S):
-                while not lease.may_sweep:  # noqa: ASYNC110 - a clock tells nobody
-                    await asyncio.sleep(0.1)
+        seen = [lease.may_sweep(redis_s())]
+        await lease._renew()
+        seen.append(lease.may_sweep(redis_s()))
+        async with asyncio.timeout(WAIT_S):
+            while not lease.may_sweep(redis_s()):  # noqa: ASYNC110 - a clock tells nobody
+                await asyncio.sleep(0.1)
+        seen.append(lease.may_sweep(redis_s() + step_s))
         await lease.close()
         return seen
 

@@ -109,13 +109,24 @@ class Lease:
         if drains():
             _touch(self._settings.heartbeat_file)
 
-    @property
-    def may_sweep(self) -> bool:
+    def may_sweep(self, redis_s: float) -> bool:
         """Whether all who live have had time to renew their leases since Redis was away.
 
-        Else what they run would be given out again, and have an attempt counted for the outage.
+        Else what they run would be given out again, and have an attempt counted for the outage. So
+        it is when Redis's clock, by which it is `redis_s`, was set.
         """
-        return time.monotonic() - self._well_since > self._settings.connect_timeout_s
+        self._note_clock(redis_s)
+        in_s = self._settings.sweep_s + self._settings.connect_timeout_s
+        return time.monotonic() - self._well_since > in_s
+
+    def _note_clock(self, redis_s: float) -> None:
+        """Note whether Redis's clock goes on as it did. Safe to be called from any thread."""
+        now = time.monotonic()
+        ahead_s = redis_s - now
+        if abs(ahead_s - self._clock_ahead_s) > self._settings.sweep_s:
+            log.warning("Redis's clock was set by %.0f s", ahead_s - self._clock_ahead_s)
+            self._well_since = max(self._well_since, now)
+        self._clock_ahead_s = ahead_s
 
     async def _renew(self) -> None:
         running = {job_id for job_id in self._pool.running_ids if is_job_id(job_id)}
@@ -132,12 +143,9 @@ class Lease:
     def _note_well(self) -> Steps[None]:
         """Note that Redis takes writes, and that its clock goes on as it did."""
         seconds, micros = yield redis.time()
-        now = time.monotonic()
-        ahead_s = seconds + micros / 1e6 - now
-        if abs(ahead_s - self._clock_ahead_s) > self._settings.sweep_s:
-            log.warning("Redis's clock was set by %.0f s", ahead_s - self._clock_ahead_s)
-            self._well_since = now
-        self._clock_ahead_s, self._well_since = ahead_s, min(self._well_since, now)
+        self._note_clock(seconds + micros / 1e6)
+        if self._well_since == math.inf:
+            self._well_since = time.monotonic()
 
     @call
     def _renew_messages(self) -> Steps[None]:
@@ -228,8 +236,8 @@ class LeaseStep(bootsteps.StartStopStep):
         return lease
 
     def _sweep(self, qos: Any) -> None:
-        if self._lease is not None and self._lease.may_sweep:
-            qos.sweep(MAX_AT_ONCE)
+        if self._lease is not None:
+            qos.sweep(MAX_AT_ONCE, self._lease.may_sweep)
 
     def _beat(self, *what: Any) -> None:
         if time.monotonic() >= self._beat_due:

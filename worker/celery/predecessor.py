@@ -18,11 +18,10 @@ from crossmodal.jobs.names import celery_prefix
 from crossmodal.jobs.runners import Runner
 from crossmodal.settings import Settings
 from worker.celery.take import PROCESS
+from worker.celery.unacked import ENDED
 from worker.recovery import CHUNK, UNACKED
 
 log = logging.getLogger(__name__)
-
-ENDED = 0  # when a message was taken whose lease has ended
 
 
 def give_back(settings: Settings, worker: str, runner: Runner, index: str) -> None:

@@ -5,7 +5,7 @@ changes it.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from crossmodal.errors import InvalidMessage, described
 log = logging.getLogger(__name__)
 
 NOBODY_KNOWS = ""  # from which queue it came
+ENDED = 0  # the score of what a process had in hand that is known to have died
 ACK_S = 0.01  # how long an acknowledgement waits for others to go with
 
 
@@ -90,15 +91,19 @@ class Unacked(kombu_redis.QoS):
     def restore_visible(self, *_: Any, **__: Any) -> None:
         """Nothing: `sweep` does it, by Redis's clock; kombu would by that of this machine."""
 
-    def sweep(self, most: int) -> None:
+    def sweep(self, most: int, may_all: Callable[[float], bool]) -> None:
         """Give out again what no worker has renewed; what Redis refuses now it may allow later.
 
-        What is due long after a lease was so before Redis's clock was put back.
+        `may_all` is asked with Redis's time whether all who live could renew what they have: if
+        not, only what is known to be of the dead is. What is due long after a lease was so before
+        Redis's clock was put back.
         """
         try:
             with self.channel.conn_or_acquire() as client, self._mutex(client):
-                now, lease_s = client.time()[0], self.visibility_timeout
-                for high, low in ((now - lease_s, "-inf"), ("+inf", now + lease_s)):
+                seconds, micros = client.time()
+                now, lease_s = seconds + micros / 1e6, self.visibility_timeout
+                due = [(now - lease_s, "-inf"), ("+inf", now + lease_s)]
+                for high, low in due if may_all(now) else [(ENDED, "-inf")]:
                     # The only one of its kind for which kombu knows its prefix.
                     found = client.zrevrangebyscore(self.unacked_index_key, high, low, 0, most)
                     for tag in found:
