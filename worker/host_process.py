@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 MODEL_HOST = "worker.host"
 TRIES = 3  # to load a model; then it is broken
 STOP_S = 10.0
-LOOK_AGAIN_S = 3.0  # in which a host that is not dead has moved, though the clock was put forward
+LOOK_AGAIN_S = 3.0  # in which a host that is not dead has moved, though all were stopped together
 
 
 class HostProcess:

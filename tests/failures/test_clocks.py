@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
-from crossmodal.jobs.names import celery_prefix, leases_key, new_job_id
+from crossmodal.jobs.message import message_of
+from crossmodal.jobs.names import celery_prefix, leases_key, messages_key, new_job_id
 from crossmodal.jobs.runners import Runner
 from crossmodal.kinds.task import Task
+from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
 from tests.celery_app import celery_app
 from tests.waiting import until
@@ -72,6 +74,19 @@ def test_a_sweep_gives_out_what_nobody_renews(
     admin.zadd(index(settings), {"tag": admin.time()[0] - ago_s})
     channel.qos.sweep(10, lambda _: True)
     assert (admin.zscore(index(settings), "tag") is None) is is_given_out
+
+
+def test_a_sweep_gives_out_nothing_that_has_ended_while_redis_was_away(
+    settings: Settings, channel: Any, admin: Any
+) -> None:
+    prefix = celery_prefix(settings.key_prefix)
+    message = message_of("ended", Txt2ImgParams(prompt="a circle", seed=1))
+    admin.hset(f"{prefix}unacked", "tag", f'[{message},"","txt2img"]')
+    admin.zadd(index(settings), {"tag": ENDED})
+    channel.shared.acked.append("tag")  # nothing comes that would take it along
+    channel.qos.sweep(10, lambda _: True)
+    assert admin.hlen(f"{prefix}unacked") == 0
+    assert admin.llen(messages_key(settings.key_prefix, "txt2img")) == 0
 
 
 def test_only_what_is_known_to_be_of_the_dead_is_given_out_before_all_could_renew(

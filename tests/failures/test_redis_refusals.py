@@ -20,6 +20,7 @@ from tests.servers import Server, start_server
 from tests.toys import toy_worker
 from tests.waiting import until
 from tests.workers import environment, running_worker
+from worker.health import Health, examine
 
 WAIT_S = 60
 HELD = 2
@@ -169,6 +170,21 @@ def test_a_worker_outlasts_a_redis_that_refuses(stack: Stack, how: str) -> None:
     assert "Unrecoverable" not in said
     assert "Traceback" not in said
     assert "is given back only when its lease ends" not in said
+
+
+@pytest.mark.quick
+def test_a_worker_that_is_refused_messages_is_live_and_not_ready(stack: Stack) -> None:
+    settings = load_settings(run_dir=stack.folder / "run")
+
+    def seen() -> Health:
+        [health] = examine(settings)
+        return health
+
+    with refusing(stack, "replica"):
+        until(lambda: "READONLY" in seen().waits_for, WAIT_S, "the reason")
+        assert seen().live
+        assert not seen().ready
+    until(lambda: seen().ready, WAIT_S, "the end of the refusal")
 
 
 def test_a_worker_whose_connections_end_while_redis_refuses_waits_until_it_takes_writes(

@@ -261,7 +261,7 @@ def beat(channel: Any, pool: CoroutinePool, file: Path | None) -> None:
     turns = now - pool.loop.turned_at < SILENT_S
     hears = channel.connection.cycle.silent_s < channel.health_check_interval + MUTE_S
     if takes and turns and hears and pool.goes_on():
-        _touch(file, pool.lanes.gate.why)
+        _touch(file, pool.lanes.gate.why or channel.refusal)
 
 
 def _touch(file: Path | None, waits_for: str = "") -> None:

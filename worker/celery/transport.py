@@ -52,7 +52,7 @@ class CheckedChannel(Polled):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._more: set[Lane] = set()
         self._not_before = 0.0
-        self._refusal = ""
+        self.refusal = ""  # why Redis gives out nothing for now
         super().__init__(*args, **kwargs)
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
@@ -175,7 +175,7 @@ class CheckedChannel(Polled):
             self._hang_up()
             return None
         self.shared.polled_at = time.monotonic()
-        self._refusal = ""
+        self.refusal = ""
         return reply
 
     def _put_off(self, error: RedisError) -> None:
@@ -183,9 +183,9 @@ class CheckedChannel(Polled):
 
         That is no reason to end, nor for Celery to begin anew.
         """
-        if str(error) != self._refusal:
+        if str(error) != self.refusal:
             log.error("Redis gives out no messages for now: %s", error)
-        self._refusal = str(error)
+        self.refusal = str(error)
         self._not_before = time.monotonic() + AGAIN_S
         self.shared.polled_at = time.monotonic()
         if not isinstance(error, OutOfMemoryError):

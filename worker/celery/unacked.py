@@ -98,6 +98,7 @@ class Unacked(kombu_redis.QoS):
         not, only what is known to be of the dead is. What is due long after a lease was so before
         Redis's clock was put back.
         """
+        self.flush()  # what could not be acknowledged while Redis was away is nobody's
         try:
             with self.channel.conn_or_acquire() as client, self._mutex(client):
                 seconds, micros = client.time()
