@@ -181,7 +181,7 @@ def test_a_worker_that_is_refused_messages_is_live_and_not_ready(stack: Stack) -
         return health
 
     with refusing(stack, "replica"):
-        until(lambda: "READONLY" in seen().waits_for, WAIT_S, "the reason")
+        until(lambda: "read only replica" in seen().waits_for, WAIT_S, "the reason")
         assert seen().live
         assert not seen().ready
     until(lambda: seen().ready, WAIT_S, "the end of the refusal")

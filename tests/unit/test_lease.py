@@ -98,7 +98,7 @@ def test_the_heartbeat_is_of_both_loops(
     connection = SimpleNamespace(cycle=SimpleNamespace(silent_s=silent))
     channel = SimpleNamespace(
         shared=shared, has_room=has_room, active_queues=queues, connection=connection,
-        health_check_interval=30,
+        health_check_interval=30, refusal="",
     )  # fmt: skip
     pool: Any = SimpleNamespace(
         loop=SimpleNamespace(turned_at=now - turned), lanes=Lanes(), goes_on=lambda: True

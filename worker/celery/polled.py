@@ -114,8 +114,7 @@ class Polled(BroadcastChannel):
     def silent_s(self) -> float:
         """For how long nothing has come for remote control; 0 where it is not listened to."""
         connection = getattr(self.__dict__.get("subclient"), "connection", None)
-        listens = self.active_fanout_queues and connection is not None
-        if not listens or not connection.next_health_check:
+        if not self.active_fanout_queues or connection is None or not connection.next_health_check:
             return 0.0
         heard_at: float = connection.next_health_check - self.health_check_interval
         return time.monotonic() - heard_at
