@@ -1,9 +1,12 @@
-"""HTTP as uvicorn speaks it, where connections that wait for a request give way to others."""
+"""HTTP as uvicorn speaks it, where connections that wait for a request give way to others, and
+answers must be read."""
 
 import asyncio
 import time
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from producer.bodies import GRACE_S, LOWEST_RATE
 
 
 class Yielding(H11Protocol):
@@ -11,6 +14,7 @@ class Yielding(H11Protocol):
     when there are as many as there may be. So nobody is refused for their sake."""
 
     idle_since = 0.0
+    _check: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -21,14 +25,40 @@ class Yielding(H11Protocol):
             if idle:
                 longest = min(idle, key=lambda one: one.idle_since)
                 self.connections.discard(longest)  # it counts no more from now on
-                longest.transport.close()
+                longest.transport.abort()  # what it has not read by now, it need not
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody is being answered, nor has been told that this is over."""
-        is_answered = self.cycle is None or self.cycle.response_complete
-        return is_answered and not self.transport.is_closing()
+        """Whether nobody is being answered; an answer may still be unread."""
+        return self.cycle is None or self.cycle.response_complete
 
     def on_response_complete(self) -> None:
         self.idle_since = time.monotonic()
         super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_check()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._check_again()
+
+    def resume_writing(self) -> None:
+        self._stop_check()
+        super().resume_writing()
+
+    def _check_again(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        self._check = self.loop.call_later(GRACE_S, self._check_read, unread)
+
+    def _check_read(self, before: int) -> None:
+        """End the connection of who reads an answer more slowly than bodies may come."""
+        if before - self.transport.get_write_buffer_size() < GRACE_S * LOWEST_RATE:
+            self.transport.abort()
+        else:
+            self._check_again()
+
+    def _stop_check(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
