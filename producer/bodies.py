@@ -29,8 +29,8 @@ class Budget:
 
     def __init__(self, settings: Settings) -> None:
         largest = max(largest_body(settings), settings.max_batch_bytes)
-        self._most = max(settings.max_bodies_bytes, largest)
-        self._share = max(self._most // SHARE, largest)
+        self._max = max(settings.max_bodies_bytes, largest)
+        self._share = max(self._max // SHARE, largest)
         self._of: Counter[str] = Counter()
 
     def hold(self, owner: str, count: int) -> None:
@@ -41,10 +41,10 @@ class Budget:
                 f"bodies, {self._share} are allowed: send fewer at once",
                 RETRY_S,
             )
-        if self._of.total() + count > self._most:
+        if self._of.total() + count > self._max:
             raise Overloaded(
                 f"requests that are not answered hold {self._of.total()} bytes of bodies, "
-                f"{self._most} are allowed: try again in a moment"
+                f"{self._max} are allowed: try again in a moment"
             )
         self._of[owner] += count
 
@@ -68,7 +68,7 @@ class Body:
         self._limit = limit
         self._timeout_s = timeout_s
         self._owner_of = owner_of
-        self._owner = ""
+        self._owner: str | None = None  # as it was when something of it was read first
         self._read = self._held = 0
         self._waited_s = 0.0
         self.is_over = False
@@ -81,7 +81,7 @@ class Body:
         said = Headers(scope=self._scope).get("content-length", "")
         self._check_size(int(said) if said.isdecimal() else 0)
         message = await self._in_time()
-        if message["type"] == "http.request":
+        if message["type"] == "http.request" and not self.is_over:
             self._read += len(message.get("body", b""))
             self._check_size(self._read)
             self._hold(max(0, self._read - FREE) - self._held)
@@ -90,24 +90,27 @@ class Body:
 
     def release(self) -> None:
         """Say that nothing of it is needed any more."""
-        self._budget.release(self._owner, self._held)
+        self._budget.release(self._owner or "", self._held)
         self._held = 0
 
     def _hold(self, count: int) -> None:
-        self._owner = self._owner or self._owner_of(self._scope)
+        if self._owner is None:
+            self._owner = self._owner_of(self._scope)
         self._budget.hold(self._owner, count)
         self._held += count
 
     async def _in_time(self) -> Message:
         """The next part, if it comes in time; what we do meanwhile is not its sender's."""
-        most_s = min(self._timeout_s, GRACE_S + self._read / LOWEST_RATE)
+        max_s = min(self._timeout_s, GRACE_S + self._read / LOWEST_RATE)
         begun = time.monotonic()
         try:
-            async with asyncio.timeout(max(0.0, most_s - self._waited_s)):
+            async with asyncio.timeout(max(0.0, max_s - self._waited_s)):
                 return await self._receive()
         except TimeoutError:
+            if self.is_over:  # answered meanwhile: who streams waits for its sender's end
+                return await self._receive()
             raise BodyTooSlow(
-                f"{self._read} bytes of the body came in {most_s:.0f} s, at least {LOWEST_RATE} a "
+                f"{self._read} bytes of the body came in {max_s:.0f} s, at least {LOWEST_RATE} a "
                 f"second and all of it within {self._timeout_s:g} s are asked for: send it faster"
             ) from None
         finally:

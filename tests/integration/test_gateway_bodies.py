@@ -1,5 +1,6 @@
 """Bodies that do not end hold neither the gateway nor the MCP server up, over any route."""
 
+import asyncio
 import base64
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from functools import partial
 
 import httpx2
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from crossmodal.settings import Settings
 from producer import Client, bodies, connections
@@ -98,6 +100,26 @@ def test_a_body_has_a_deadline_however_fast_it_comes(settings: Settings, client:
         half.send(LENGTH - 1)
         assert half.status == 408
         assert b"connection: close" in half.answer.lower()
+
+
+def test_a_stream_goes_on_though_its_request_s_body_never_comes(settings: Settings) -> None:
+    """Whoever streams waits for the client's end, and has begun to before the answer begins."""
+    settings = settings.model_copy(update={"body_timeout_s": 0.05})
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        ends = asyncio.create_task(receive())
+        await asyncio.sleep(0)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        assert (await ends)["type"] == "http.disconnect"
+
+    async def receive() -> Message:
+        await asyncio.sleep(0.5)
+        return {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None: ...
+
+    scope = {"type": "http", "path": "/v1/events", "headers": [(b"content-length", b"1000")]}
+    asyncio.run(bodies.BodyLimits(stream, settings, lambda _: "")(scope, receive, send))
 
 
 def test_the_bytes_of_all_bodies_are_bounded(settings: Settings, client: Client) -> None:
