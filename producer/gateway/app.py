@@ -92,12 +92,12 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
     app.add_middleware(Heads)
     app.add_middleware(CountRequests)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(OneLength)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"],
             allow_headers=["*"], expose_headers=["Location", "Retry-After"],
         )  # fmt: skip
+    app.add_middleware(OneLength)  # outermost: for preflights, too
     return app
 
 

@@ -22,6 +22,8 @@ from tests.waiting import until
 from tests.workers import suspended
 
 WAIT_S = 60
+ORIGIN = "https://page.example"
+PREFLIGHT = f"Origin: {ORIGIN}\r\nAccess-Control-Request-Method: POST\r\n".encode()
 DRAW = {"task": "txt2img", "prompt": "a red circle"}
 
 
@@ -29,7 +31,8 @@ DRAW = {"task": "txt2img", "prompt": "a red circle"}
 def gateway(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with Client(stack.settings) as client:
         client.keys.create("the first")
-    with running_gateway(stack.env, tmp_path_factory.mktemp("attacked"), "--keys") as gateway:
+    env = {**stack.env, "CROSSMODAL_CORS_ORIGINS": ORIGIN}
+    with running_gateway(env, tmp_path_factory.mktemp("attacked"), "--keys") as gateway:
         yield gateway
 
 
@@ -48,11 +51,18 @@ def raw(gateway: Gateway, request: bytes) -> bytes:
 
 
 @at_once("length", [b"5", b"0", b"100"])
-def test_a_request_of_two_lengths_ends_its_connection(gateway: Gateway, length: bytes) -> None:
+@pytest.mark.parametrize(
+    "begin",
+    [b"POST /v1/jobs HTTP/1.1\r\n", b"OPTIONS /v1/jobs HTTP/1.1\r\n" + PREFLIGHT],
+    ids=["job", "preflight"],
+)
+def test_a_request_of_two_lengths_ends_its_connection(
+    gateway: Gateway, begin: bytes, length: bytes
+) -> None:
     second = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     answered = raw(
         gateway,
-        b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + length
+        begin + b"Host: localhost\r\nContent-Length: " + length
         + b"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + second,
     )  # fmt: skip
     assert answered.count(b"HTTP/1.1 ") == 1
