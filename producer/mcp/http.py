@@ -141,4 +141,5 @@ class Answering:
                 raise
             body = {"error": e.code, "error_description": told_error(e)}
             status = next((STATUSES[kind] for kind in type(e).__mro__ if kind in STATUSES), 503)
-            await JSONResponse(body, status)(scope, receive, send)
+            headers = {"Connection": "close"} if status == 408 else None  # its rest may still come
+            await JSONResponse(body, status, headers)(scope, receive, send)
