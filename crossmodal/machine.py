@@ -9,9 +9,9 @@ from threading import Event, Thread
 
 from crossmodal.errors import InvalidSetting
 
-MOST_FILES = 65_536
-LEAST_FILES = 128
-LEAST_TASKS = 48  # processes and threads of a worker that has a few jobs
+MAX_FILES = 65_536
+MIN_FILES = 128
+MIN_TASKS = 48  # processes and threads of a worker that has a few jobs
 FILES = "no more files and connections may be opened: raise the limit, as by `ulimit -n 4096`"
 TASKS = (
     "no more processes and threads may be started: raise the limit (`ulimit -u`, TasksMax=, "
@@ -45,10 +45,10 @@ def denied(error: OSError | RuntimeError) -> InvalidSetting | None:
 def allow_many_files() -> None:
     """Raise the limit of open files to what this user may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
+    max_files = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < max_files:
         with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, hard))
 
 
 def have_home() -> None:
@@ -66,13 +66,13 @@ def check_room() -> None:
     nothing.
     """
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files != resource.RLIM_INFINITY and files < LEAST_FILES:
-        raise InvalidSetting(f"{LEAST_FILES} files are needed, {files} are allowed: {FILES}")
+    if files != resource.RLIM_INFINITY and files < MIN_FILES:
+        raise InvalidSetting(f"{MIN_FILES} files are needed, {files} are allowed: {FILES}")
     done = Event()
     try:
-        for _ in range(LEAST_TASKS):
+        for _ in range(MIN_TASKS):
             Thread(target=done.wait, daemon=True).start()
     except RuntimeError as e:
-        raise InvalidSetting(f"{LEAST_TASKS} more are needed: {TASKS}") from e
+        raise InvalidSetting(f"{MIN_TASKS} more are needed: {TASKS}") from e
     finally:
         done.set()

@@ -19,7 +19,7 @@ OVERHEAD = 65_536  # bytes of a body beside its picture
 FREE = 65_536  # bytes of a body that are not counted, so that small requests are always taken
 SHARE = 4  # one owner may have this part of all bytes, or one body
 GRACE_S = 30.0  # before the lowest rate is asked for
-LOWEST_RATE = 5_000  # bytes a second
+MIN_RATE = 5_000  # bytes a second
 RETRY_S = 5.0
 BODY = "crossmodal.body"  # in a scope: what was read of it
 
@@ -101,7 +101,7 @@ class Body:
 
     async def _in_time(self) -> Message:
         """The next part, if it comes in time; what we do meanwhile is not its sender's."""
-        max_s = min(self._timeout_s, GRACE_S + self._read / LOWEST_RATE)
+        max_s = min(self._timeout_s, GRACE_S + self._read / MIN_RATE)
         begun = time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, max_s - self._waited_s)):
@@ -110,7 +110,7 @@ class Body:
             if self.is_over:  # answered meanwhile: who streams waits for its sender's end
                 return await self._receive()
             raise BodyTooSlow(
-                f"{self._read} bytes of the body came in {max_s:.0f} s, at least {LOWEST_RATE} a "
+                f"{self._read} bytes of the body came in {max_s:.0f} s, at least {MIN_RATE} a "
                 f"second and all of it within {self._timeout_s:g} s are asked for: send it faster"
             ) from None
         finally:

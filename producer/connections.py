@@ -8,9 +8,9 @@ from weakref import WeakValueDictionary
 
 from crossmodal.errors import RateLimited
 
-MOST_OPEN = 1_000  # of one key, while one more stream is begun; of all, `MOST_CONNECTIONS`
+MAX_OPEN = 1_000  # of one key, while one more stream is begun; of all, `MAX_CONNECTIONS`
 BESIDE = 250  # requests that a key may have open beside as many streams
-MOST_CONNECTIONS = 5_000  # of a server
+MAX_CONNECTIONS = 5_000  # of a server
 RETRY_S = 5.0
 
 
@@ -27,13 +27,13 @@ class Connections:
 
     def has_room(self, owner: str) -> bool:
         """Whether the key's request, which is counted, may last."""
-        return not owner or self._open[owner] <= MOST_OPEN
+        return not owner or self._open[owner] <= MAX_OPEN
 
     def check_room(self, owner: str) -> None:
         """Raise `RateLimited` where the key's request, which is counted, may not last."""
         if not self.has_room(owner):
             raise RateLimited(
-                f"{MOST_OPEN} requests of this API key are open, event streams among them, which "
+                f"{MAX_OPEN} requests of this API key are open, event streams among them, which "
                 "is as many as may be: close one, or follow all jobs with /v1/events",
                 RETRY_S,
             )
@@ -41,9 +41,9 @@ class Connections:
     @contextmanager
     def one(self, owner: str) -> Iterator[None]:
         """Hold one open. Raises `RateLimited`."""
-        if owner and self._open[owner] >= MOST_OPEN + BESIDE:
+        if owner and self._open[owner] >= MAX_OPEN + BESIDE:
             raise RateLimited(
-                f"{MOST_OPEN + BESIDE} requests of this API key are open, which is as many as may "
+                f"{MAX_OPEN + BESIDE} requests of this API key are open, which is as many as may "
                 "be: wait for their answers, and send bodies faster",
                 RETRY_S,
             )

@@ -68,12 +68,12 @@ class BatchFile:
 
     def _lines(self) -> Iterator[bytes]:
         """The lines of the file; of one that is too long, no more than tells so."""
-        most = self._max_image_bytes * 4 // 3 + MAX_BESIDE
+        max_bytes = self._max_image_bytes * 4 // 3 + MAX_BESIDE
         with open_regular(self.path) as file:
-            while line := file.readline(most + 1):
+            while line := file.readline(max_bytes + 1):
                 yield line
-                while len(line) > most and not line.endswith(b"\n"):
-                    line = file.readline(most + 1)
+                while len(line) > max_bytes and not line.endswith(b"\n"):
+                    line = file.readline(max_bytes + 1)
 
     @property
     def only_task(self) -> Task | None:

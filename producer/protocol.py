@@ -6,7 +6,7 @@ import time
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from producer.bodies import GRACE_S, LOWEST_RATE
+from producer.bodies import GRACE_S, MIN_RATE
 
 
 class Yielding(H11Protocol):
@@ -54,7 +54,7 @@ class Yielding(H11Protocol):
 
     def _check_read(self, before: int) -> None:
         """End the connection of who reads an answer more slowly than bodies may come."""
-        if before - self.transport.get_write_buffer_size() < GRACE_S * LOWEST_RATE:
+        if before - self.transport.get_write_buffer_size() < GRACE_S * MIN_RATE:
             self.transport.abort()
         else:
             self._check_again()

@@ -15,7 +15,7 @@ from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port
 from crossmodal.processes import Child, python_module, wait_until
 from crossmodal.settings import Settings
-from producer.connections import MOST_CONNECTIONS
+from producer.connections import MAX_CONNECTIONS
 from producer.gateway.app import make_app
 from producer.gateway.services import Services
 from producer.protocol import Yielding
@@ -85,12 +85,12 @@ def in_thread(settings: Settings, *, needs_keys: bool) -> Iterator[str]:
 
 @contextmanager
 def serving(
-    app: ASGIApp, stop: Callable[[], None] = lambda: None, most: int = MOST_CONNECTIONS
+    app: ASGIApp, stop: Callable[[], None] = lambda: None, max_connections: int = MAX_CONNECTIONS
 ) -> Iterator[str]:  # fmt: skip
     """The URL of an application that a thread of this process serves."""
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(
-        app, port=port, log_config=None, http=Yielding, limit_concurrency=most
+        app, port=port, log_config=None, http=Yielding, limit_concurrency=max_connections
     ))  # fmt: skip
     thread = threading.Thread(target=server.run)
     thread.start()

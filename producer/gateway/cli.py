@@ -12,7 +12,7 @@ from crossmodal.console import errors_to_exit_status
 from crossmodal.jobs.server import check_server
 from crossmodal.settings import load_settings
 from producer.callers import needs_keys
-from producer.connections import MOST_CONNECTIONS
+from producer.connections import MAX_CONNECTIONS
 from producer.gateway.app import make_app
 from producer.protocol import Yielding
 
@@ -58,7 +58,7 @@ def gateway(
         app = make_app(settings, needs_keys=asks, flower_url=flower)
         config = uvicorn.Config(
             app, host=address, port=port, log_config=None, access_log=False, http=Yielding,
-            limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=settings.keep_alive_s,
+            limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=STOP_S, server_header=False,
         )  # fmt: skip
         server = _Server(config)

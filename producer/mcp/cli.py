@@ -19,7 +19,7 @@ from crossmodal.console import errors_to_exit_status
 from crossmodal.errors import InvalidSetting
 from crossmodal.settings import Settings, load_settings
 from producer.callers import needs_keys
-from producer.connections import MOST_CONNECTIONS
+from producer.connections import MAX_CONNECTIONS
 from producer.mcp.desk import AgentsClient, Desk
 from producer.mcp.http import Keys, anybody, make_app
 from producer.mcp.server import make_server
@@ -134,7 +134,7 @@ def _serve_http(
     app = make_app(server, settings, found, [host, *names])
     running = _Server(desk, uvicorn.Config(
         app, host=host, port=port, log_config=None, access_log=False, http=Yielding,
-        limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=settings.keep_alive_s,
+        limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=STOP_S, server_header=False,
     ))  # fmt: skip
     running.run()

@@ -32,7 +32,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with serving(app, most=MOST) as url:
+    with serving(app, max_connections=MOST) as url:
         yield url
 
 

@@ -181,7 +181,7 @@ def _has_jobs(client: Client, owner: str, count: int) -> bool:
 def test_requests_whose_bodies_do_not_come_count_as_open(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "MOST_OPEN", 3)
+    monkeypatch.setattr(connections, "MAX_OPEN", 3)
     monkeypatch.setattr(connections, "BESIDE", 2)
     with in_thread(settings, needs_keys=True) as url, requests_at(url) as begin:
         token, other = token_of(client), token_of(client)

@@ -36,7 +36,7 @@ def client(settings: Settings) -> Iterator[Client]:
 @pytest.fixture
 def url(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A gateway that asks for keys, and lets each hold three connections open."""
-    monkeypatch.setattr(connections, "MOST_OPEN", MOST)
+    monkeypatch.setattr(connections, "MAX_OPEN", MOST)
     with in_thread(settings, needs_keys=True) as url:
         yield url
 
@@ -91,7 +91,7 @@ def test_who_has_no_room_to_wait_in_is_answered_at_once(url: str, client: Client
 def test_who_needs_no_key_is_not_counted(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "MOST_OPEN", 1)
+    monkeypatch.setattr(connections, "MAX_OPEN", 1)
     with (
         in_thread(settings, needs_keys=False) as url,
         httpx2.Client(base_url=url, timeout=30) as http,
