@@ -259,6 +259,29 @@ def translated(error: RedisError, settings: Settings) -> Exception:
             f"Redis has used up its maxmemory: {_reason(error)}. Submit again when jobs have "
             "ended, give it more, or lower CROSSMODAL_RETENTION_S"
         )
+    if isinstance(error, BusyLoadingError):
+        return BrokerUnavailable(f"Redis at {url} loads its data: try again once it has")
+    if (wrong := _wrong_place(error, url)) is not None:
+        return wrong
+    if _is_lasting(error):
+        lasting = BrokerUnavailable(f"Redis at {url} cannot carry out a call: {_reason(error)}")
+        lasting.retryable = False
+        return lasting
+    if isinstance(error, ResponseError):
+        return BrokerUnavailable(
+            f"Redis at {url} refuses for now: {_reason(error)}. {_remedy(error)}: jobs wait until "
+            "it takes them again"
+        )
+    what = f"does not answer: {_reason(error)}"
+    if isinstance(error, RedisTimeoutError):
+        what = f"did not answer within {settings.connect_timeout_s:g} s"
+    return BrokerUnavailable(
+        f"Redis at {url} {what}. Start one with `crossmodal up`, or set CELERY_BROKER_URL"
+    )
+
+
+def _wrong_place(error: RedisError, url: str) -> Exception | None:
+    """What is wrong with the URL, or with the user in it, if that is it."""
     if isinstance(error, AuthenticationError | NoPermissionError):
         return BrokerRefused(
             f"Redis at {url} refuses this user: {_reason(error)}. Correct the user and password in "
@@ -276,28 +299,12 @@ def translated(error: RedisError, settings: Settings) -> Exception:
             f"what listens at {url} is no Redis ({_reason(error)}): correct the host and port in "
             "CELERY_BROKER_URL"
         )
-    if isinstance(error, BusyLoadingError):
-        return BrokerUnavailable(f"Redis at {url} loads its data: try again once it has")
     if (reason := _tls_failure(error)) is not None:
         return BrokerNotTrusted(
             f"no TLS connection with Redis at {url}: {reason}. Look at ssl_ca_certs, "
             "ssl_certfile and the host's name in CELERY_BROKER_URL"
         )
-    if _is_lasting(error):
-        lasting = BrokerUnavailable(f"Redis at {url} cannot carry out a call: {_reason(error)}")
-        lasting.retryable = False
-        return lasting
-    if isinstance(error, ResponseError | BusyLoadingError):
-        return BrokerUnavailable(
-            f"Redis at {url} refuses for now: {_reason(error)}. {_remedy(error)}: jobs wait until "
-            "it takes them again"
-        )
-    what = f"does not answer: {_reason(error)}"
-    if isinstance(error, RedisTimeoutError):
-        what = f"did not answer within {settings.connect_timeout_s:g} s"
-    return BrokerUnavailable(
-        f"Redis at {url} {what}. Start one with `crossmodal up`, or set CELERY_BROKER_URL"
-    )
+    return None
 
 
 def _remedy(error: RedisError) -> str:

@@ -86,6 +86,12 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
     _serve_docs(app)
     _complete_schema(app)
     app.router.default = Slashes(app)
+    _add_middleware(app, settings)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """What each request passes, the innermost first."""
     app.add_middleware(
         BodyLimits, settings=settings, owner_of=owner_of, of_files=("/v1/batches", "/v1/files")
     )
@@ -98,7 +104,6 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
             allow_headers=["*"], expose_headers=["Location", "Retry-After"],
         )  # fmt: skip
     app.add_middleware(OneLength)  # outermost: for preflights, too
-    return app
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -224,14 +225,7 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
 
     Routes whose tag is among the `renderers` have their answers made by those.
     """
-
-    def answer(request: Request, fault: Fault) -> Response:
-        tags = [getattr(request.state, "dialect", None),
-                *getattr(request.scope.get("route"), "tags", ())]  # fmt: skip
-        wants_events = EVENTS_TAG in tags and STREAM in request.headers.get("accept", "")
-        if wants_events and fault.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            return Response(LATER, headers=fault.headers, media_type=STREAM)
-        return next((renderers[tag] for tag in tags if tag in renderers), problem)(fault)
+    answer = partial(_answer, renderers)
 
     @app.exception_handler(CrossmodalError)
     async def ours(request: Request, error: CrossmodalError) -> Response:
@@ -271,13 +265,27 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> Response:
-        code = CODES.get(error.status_code, "http_error")
-        headers = dict(error.headers or {})
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (
-            allow := allowed(app, request.scope)
-        ):
-            headers["Allow"] = allow
-        return answer(request, Fault(error.status_code, code, str(error.detail), headers=headers))
+        return answer(request, _fault_of_framework(error, app, request))
+
+
+def _answer(renderers: Mapping[str, Renderer], request: Request, fault: Fault) -> Response:
+    """The response to a request that has failed, as those who speak to its route expect it."""
+    tags = [getattr(request.state, "dialect", None),
+            *getattr(request.scope.get("route"), "tags", ())]  # fmt: skip
+    wants_events = EVENTS_TAG in tags and STREAM in request.headers.get("accept", "")
+    if wants_events and fault.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return Response(LATER, headers=fault.headers, media_type=STREAM)
+    return next((renderers[tag] for tag in tags if tag in renderers), problem)(fault)
+
+
+def _fault_of_framework(error: HTTPException, app: FastAPI, request: Request) -> Fault:
+    """What Starlette and FastAPI refuse, such as a path that is not there."""
+    headers = dict(error.headers or {})
+    is_method = error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+    if is_method and (allow := allowed(app, request.scope)):
+        headers["Allow"] = allow
+    code = CODES.get(error.status_code, "http_error")
+    return Fault(error.status_code, code, str(error.detail), headers=headers)
 
 
 def described(errors: Sequence[Any]) -> str:

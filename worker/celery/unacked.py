@@ -91,7 +91,7 @@ class Unacked(kombu_redis.QoS):
     def restore_visible(self, *_: Any, **__: Any) -> None:
         """Nothing: `sweep` does it, by Redis's clock; kombu would by that of this machine."""
 
-    def sweep(self, most: int, may_all: Callable[[float], bool]) -> None:
+    def sweep(self, max_count: int, may_all: Callable[[float], bool]) -> None:
         """Give out again what no worker has renewed; what Redis refuses now it may allow later.
 
         `may_all` is asked with Redis's time whether all who live could renew what they have: if
@@ -106,7 +106,7 @@ class Unacked(kombu_redis.QoS):
                 due = [(now - lease_s, "-inf"), ("+inf", now + lease_s)]
                 for high, low in due if may_all(now) else [(ENDED, "-inf")]:
                     # The only one of its kind for which kombu knows its prefix.
-                    found = client.zrevrangebyscore(self.unacked_index_key, high, low, 0, most)
+                    found = client.zrevrangebyscore(self.unacked_index_key, high, low, 0, max_count)
                     for tag in found:
                         self.restore_by_tag(tag, client)
         except kombu_redis.MutexHeld:
