@@ -4,9 +4,15 @@ answers must be read."""
 import asyncio
 import time
 
+import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from crossmodal.settings import Settings
 from producer.bodies import GRACE_S, MIN_RATE
+from producer.connections import MAX_CONNECTIONS
+
+STOP_S = 10  # for requests that are being answered
 
 
 class Yielding(H11Protocol):
@@ -62,3 +68,12 @@ class Yielding(H11Protocol):
     def _stop_check(self) -> None:
         if self._check is not None:
             self._check.cancel()
+
+
+def config_of(app: ASGIApp, host: str, port: int, settings: Settings) -> uvicorn.Config:
+    """How our servers serve an application."""
+    return uvicorn.Config(
+        app, host=host, port=port, log_config=None, access_log=False, http=Yielding,
+        limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=STOP_S, server_header=False,
+    )  # fmt: skip

@@ -12,11 +12,8 @@ from crossmodal.console import errors_to_exit_status
 from crossmodal.jobs.server import check_server
 from crossmodal.settings import load_settings
 from producer.callers import needs_keys
-from producer.connections import MAX_CONNECTIONS
 from producer.gateway.app import make_app
-from producer.protocol import Yielding
-
-STOP_S = 10  # for requests that are being answered
+from producer.protocol import config_of
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +53,7 @@ def gateway(
         check_server(settings)
         asks = needs_keys(settings, address, keys)
         app = make_app(settings, needs_keys=asks, flower_url=flower)
-        config = uvicorn.Config(
-            app, host=address, port=port, log_config=None, access_log=False, http=Yielding,
-            limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=settings.keep_alive_s,
-            timeout_graceful_shutdown=STOP_S, server_header=False,
-        )  # fmt: skip
-        server = _Server(config)
+        server = _Server(config_of(app, address, port, settings))
         server.run()
         raise typer.Exit(0 if server.started else 1)
 

@@ -19,14 +19,12 @@ from crossmodal.console import errors_to_exit_status
 from crossmodal.errors import InvalidSetting
 from crossmodal.settings import Settings, load_settings
 from producer.callers import needs_keys
-from producer.connections import MAX_CONNECTIONS
 from producer.mcp.desk import AgentsClient, Desk
 from producer.mcp.http import Keys, anybody, make_app
 from producer.mcp.server import make_server
-from producer.protocol import Yielding
+from producer.protocol import config_of
 
 PATIENCE_S = 45.0  # clients of the official SDKs give up after 60, and then the job is canceled
-STOP_S = 10  # for calls that are being answered
 HOST = "127.0.0.1"
 PORT = 8001
 ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened at
@@ -132,11 +130,7 @@ def _serve_http(
     desk = Desk(client, patience_s=patience_s)
     server = make_server(desk, anybody if found is None else found.of, is_public=True)
     app = make_app(server, settings, found, [host, *names])
-    running = _Server(desk, uvicorn.Config(
-        app, host=host, port=port, log_config=None, access_log=False, http=Yielding,
-        limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=STOP_S, server_header=False,
-    ))  # fmt: skip
+    running = _Server(desk, config_of(app, host, port, settings))
     running.run()
     raise typer.Exit(0 if running.started else 1)
 
