@@ -107,7 +107,7 @@ def test_a_stream_goes_on_though_its_request_s_body_never_comes(settings: Settin
     settings = settings.model_copy(update={"body_timeout_s": 0.05})
 
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
-        ends = asyncio.create_task(receive())
+        ends = asyncio.ensure_future(receive())
         await asyncio.sleep(0)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         assert (await ends)["type"] == "http.disconnect"
