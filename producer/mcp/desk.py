@@ -19,6 +19,7 @@ from producer.aio import AsyncClient
 from producer.gateway.ownership import own_record, size_of
 from producer.inline import decoded
 from producer.items import ANY_BLOB
+from producer.leaving import cancel_left
 from producer.mcp import answers
 from producer.mcp.answers import Content
 from producer.mcp.arguments import Ask, Cancel, Describe, DescribeFile, Draw, ListModels
@@ -88,13 +89,23 @@ class Desk:
         return answers.models(known, [await self.client.model(given.model)])
 
     async def _submitted(self, params: ItemParams, call: Call, *, wait: bool) -> Content:
-        with anyio.CancelScope(shield=True):  # else nobody would know which job to cancel
-            handle = await self.client.submit(params, origin=call.origin)
+        job_id = await self._submit(params, call)
         if not wait:
-            return await self._going_on(handle.id)
-        waiting = own_ended(self.client, handle.id, self._patience_s, call.report)
+            return await self._going_on(job_id)
+        waiting = own_ended(self.client, job_id, self._patience_s, call.report)
         job = await self.waits.one(waiting)
-        return await (self._going_on(handle.id) if job is None else answers.made(job, self.client))
+        return await (self._going_on(job_id) if job is None else answers.made(job, self.client))
+
+    async def _submit(self, params: ItemParams, call: Call) -> str:
+        """The id of a new job. Whoever is canceled meanwhile leaves no job that nobody knows of."""
+        submitting = asyncio.ensure_future(self.client.submit(params, origin=call.origin))
+        try:
+            with anyio.CancelScope(shield=True):  # of a request's end
+                return (await asyncio.shield(submitting)).id
+        except asyncio.CancelledError:  # of this task's, as by an agent in this process
+            with anyio.CancelScope(shield=True):
+                await cancel_left(self.client, (await submitting).id)
+            raise
 
     async def _found(self, job: Job) -> Content:
         if not job.state.is_terminal:

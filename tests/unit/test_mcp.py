@@ -25,7 +25,8 @@ from crossmodal.settings import Settings
 from producer import Client
 from producer.callers import needs_keys
 from producer.fake.worker import FakeWorker, plain_captions, plain_pictures
-from producer.mcp.desk import AgentsClient, Desk
+from producer.mcp.arguments import Draw
+from producer.mcp.desk import AgentsClient, Call, Desk
 from producer.mcp.http import Keys, anybody, make_app
 from producer.mcp.server import Context, make_server
 from producer.mcp.waiting import Progress as Told
@@ -274,6 +275,38 @@ def test_a_request_that_is_canceled_cancels_its_job(
             await hand.start()
             asked.cancel()
             await hand.next(JobState.CANCELED)
+
+    asyncio.run(main())
+
+
+class Held(AgentsClient):
+    """Its submissions are answered late."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.is_submitted, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def submit(self, *args: Any, **more: Any) -> Any:
+        handle = await super().submit(*args, **more)
+        self.is_submitted.set()
+        await self.may_answer.wait()
+        return handle
+
+
+def test_a_task_that_ends_while_it_submits_cancels_its_job(settings: Settings, hand: Hand) -> None:
+    async def report(*_: Any) -> None: ...
+
+    async def main() -> None:
+        async with Held(settings) as client:
+            desk = Desk(client, patience_s=WAIT_S)
+            asked = asyncio.create_task(desk.draw(Draw(prompt="a"), Call(ANYBODY, report)))
+            await client.is_submitted.wait()
+            asked.cancel()
+            await asyncio.wait([asked], timeout=0.05)  # it has been told so
+            client.may_answer.set()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+        assert [job.state for job in hand.jobs()] == [JobState.CANCELED]
 
     asyncio.run(main())
 
