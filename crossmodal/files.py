@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,12 +62,20 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
+def make_folders(folder: Path) -> set[Path]:
+    """Make a folder and those it is in, for this user alone; what has a new one in it."""
+    missing = list(takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+    return {one.parent for one in missing}
+
+
 def make_private(folder: Path) -> None:
     """Make a folder for this user alone, also one that is there, with all that is in it.
 
     Raises `OSError`.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folders(folder)
     for path in (folder, *folder.rglob("*")):
         found = path.lstat()
         if found.st_uid == os.getuid() and not stat.S_ISLNK(found.st_mode):

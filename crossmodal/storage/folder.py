@@ -12,11 +12,10 @@ import secrets
 import shutil
 import stat
 from contextlib import suppress
-from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
-from crossmodal.files import open_regular
+from crossmodal.files import make_folders, open_regular
 from crossmodal.jobs.names import CHECKS, INPUTS, PREVIEWS, RESULTS
 
 # Ours are. obstore quotes or refuses what else a caller may name.
@@ -38,7 +37,7 @@ class Folder:
 
         The folder itself stays as it is: it may be one that is there for other things, too.
         """
-        _keep_names(_make_folders(Path(self._path)))
+        _keep_names(make_folders(Path(self._path)))
         for name in (RESULTS, INPUTS, PREVIEWS, CHECKS):
             path = f"{self._path}/{name}"
             if _kind(path) == stat.S_IFDIR:
@@ -96,7 +95,7 @@ class Folder:
                         os.fsync(file.fileno())
                 return changed
             except FileNotFoundError:  # no such folder, or one that was just removed as empty
-                changed |= _make_folders(folder)
+                changed |= make_folders(folder)
         raise FileNotFoundError(f"the folder of {path} is removed again and again")
 
     def read(self, key: str, max_bytes: int | None = None) -> tuple[int, bytes]:
@@ -130,14 +129,6 @@ def _copy(data: bytes | Path | IO[bytes], file: IO[bytes]) -> None:
             shutil.copyfileobj(source, file, PIECE)
     else:
         shutil.copyfileobj(data, file, PIECE)
-
-
-def _make_folders(folder: Path) -> set[Path]:
-    """Make a folder and those it is in, for this user alone; what has a new one in it."""
-    missing = list(takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
-    for one in reversed(missing):
-        one.mkdir(mode=0o700, exist_ok=True)
-    return {one.parent for one in missing}
 
 
 def _keep_names(folders: set[Path]) -> None:

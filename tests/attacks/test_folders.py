@@ -2,11 +2,13 @@
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from crossmodal.errors import BlobNotFound, InvalidSetting, OutputNotWritable, StorageNotWritable
+from crossmodal.files import make_private
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.local.valkey import free_port, start_valkey
 from crossmodal.storage import Storage
@@ -18,9 +20,11 @@ NOBODY = 65_534
 
 
 @pytest.fixture(autouse=True)
-def _open_to_all() -> None:
-    """What most users have as umask; it is that of this process, so it is the same after."""
-    os.umask(0o022)
+def _open_to_all() -> Iterator[None]:
+    """Nothing is closed but by who makes it."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture
@@ -56,6 +60,11 @@ def test_a_folder_that_an_earlier_version_left_open_is_closed(folder: Path) -> N
     Storage(folder.as_uri())
     assert stat.S_IMODE((folder / "results").stat().st_mode) == 0o700
     assert Storage(folder.as_uri()).get(BlobRef(key="results/a/0.png")) == b"a picture"
+
+
+def test_what_a_private_folder_is_made_in_is_private_too(tmp_path: Path) -> None:
+    make_private(tmp_path / "share" / "crossmodal" / "up")
+    assert open_to_others(tmp_path / "share") == []
 
 
 def test_the_files_of_the_embedded_valkey_are_for_its_user_alone(tmp_path: Path) -> None:
