@@ -32,13 +32,16 @@ def _ref(kind: type[BaseModel]) -> str:
 def _form() -> dict[str, Any]:
     """A form of any kind: one object, for generators of clients make nothing of several.
 
-    A picture is its `file`, or named by its own field as in JSON.
+    A picture is its `file`, or named by its own field as in JSON. No field has a default here:
+    generated clients would send those of the other kinds, too.
     """
     found: dict[str, list[Any]] = {"file": [{"type": "string", "format": "binary"}]}
     for kind in REQUESTS.values():
         schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
         for name, of in schema["properties"].items():
+            of.pop("default", None)
             found[name] = [*found.get(name, ()), *([] if of in found.get(name, ()) else [of])]
+    found["task"] = [{"type": "string", "enum": list(REQUESTS)}]
     properties = {name: of[0] if len(of) == 1 else {"anyOf": of} for name, of in found.items()}
     return {
         "type": "object", "required": ["task"], "additionalProperties": True,

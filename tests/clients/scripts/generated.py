@@ -20,6 +20,7 @@ from made.models import (
     ImagesResponse,
     Img2TxtRequest,
     JobsSubmitFilesBody,
+    JobsSubmitFilesBodyTask,
     JobState,
     JobView,
     Problem,
@@ -72,7 +73,9 @@ picture = ByKey(key=image.key)
 [caption] = result_of(Img2TxtRequest(task="img2txt", image=picture)).captions
 assert "circle" in caption.text
 file = File(payload=io.BytesIO(reply.content), file_name="circle.png", mime_type="image/png")
-job = jobs_submit.sync(client=client, body=JobsSubmitFilesBody(task="img2txt", file=file))
+job = jobs_submit.sync(
+    client=client, body=JobsSubmitFilesBody(JobsSubmitFilesBodyTask.IMG2TXT, file=file)
+)
 assert until(job, JobState.SUCCEEDED).result.captions[0].text == caption.text
 
 # Follows, and cancels.
