@@ -70,12 +70,13 @@ class Proxy:
         self.port = 0
         self._target_port = target_port
         self._links: set[Link] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._puts = 0
         self.forgotten = self.resets = 0  # connections that were silent for too long
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
-        self._server = self._call(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._server = self._call(asyncio.start_server(self._accept, "127.0.0.1", 0))
         self.port = self._server.sockets[0].getsockname()[1]
 
     def reset(self, idle_s: float = 0.0) -> int:
@@ -104,6 +105,9 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for link in self._links:  # of tasks that had not begun
+            link.abort()
+        await asyncio.sleep(0)
 
     async def _cut(self, idle_s: float = 0.0) -> int:
         links = [link for link in self._links if link.idle_s() >= idle_s]
@@ -118,12 +122,17 @@ class Proxy:
             link.is_forgotten = True
         return len(links)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = Link(writer)
         self._links.add(link)
+        serving = asyncio.get_running_loop().create_task(self._serve(reader, link))
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, link: Link) -> None:
         with suppress(OSError, asyncio.CancelledError):
             if self.behaviour.says:
-                await self._refuse(reader, writer)
+                await self._refuse(reader, link.client)
             elif not self.behaviour.refuses:
                 await self._forward(reader, link)
         self._links.discard(link)
