@@ -101,11 +101,12 @@ class Desk:
         submitting = asyncio.ensure_future(self.client.submit(params, origin=call.origin))
         try:
             with anyio.CancelScope(shield=True):  # of a request's end
-                return (await asyncio.shield(submitting)).id
+                await asyncio.shield(submitting)
         except asyncio.CancelledError:  # of this task's, as by an agent in this process
             with anyio.CancelScope(shield=True):
                 await cancel_left(self.client, (await submitting).id)
             raise
+        return submitting.result().id
 
     async def _found(self, job: Job) -> Content:
         if not job.state.is_terminal:

@@ -269,10 +269,18 @@ def test_what_is_told_of_progress_is_always_more(settings: Settings) -> None:
 def test_a_request_that_is_canceled_cancels_its_job(
     settings: Settings, hand: Hand, mode: str
 ) -> None:
+    told = asyncio.Event()
+
+    async def listen(progress: float, total: float | None, message: str | None) -> None:
+        told.set()
+
     async def main() -> None:
         async with agent(settings, mode) as client:
-            asked = asyncio.create_task(client.call_tool("draw", {"prompt": "a"}))
+            asked = asyncio.create_task(
+                client.call_tool("draw", {"prompt": "a"}, progress_callback=listen)
+            )
             await hand.start()
+            await told.wait()
             asked.cancel()
             await hand.next(JobState.CANCELED)
 
