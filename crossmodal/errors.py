@@ -73,7 +73,6 @@ Each class has a `code` that never changes and a `retryable` flag: whether the
 same request may succeed later without being changed.
 """
 
-import errno
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -560,16 +559,6 @@ def described(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {error}".rstrip(":. ")
-
-
-SHORTAGES = frozenset({
-    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN,
-})  # fmt: skip
-
-
-def is_shortage(error: BaseException | None) -> bool:
-    """Whether the machine has no more of something, as room on its disk: whoever asked for it."""
-    return isinstance(error, OSError) and error.errno in SHORTAGES
 
 
 def quoted(text: str) -> str:

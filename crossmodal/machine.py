@@ -17,6 +17,11 @@ TASKS = (
     "no more processes and threads may be started: raise the limit (`ulimit -u`, TasksMax=, "
     "`--pids-limit`)"
 )
+NO_THREAD, NO_TMPDIR = "can't start new thread", "No usable temporary directory"  # Python's words
+SHORTAGES = frozenset({
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN,
+    errno.ENOBUFS,
+})  # fmt: skip
 FOLDERS = "set XDG_DATA_HOME, CROSSMODAL_RUN_DIR and TMPDIR to folders that can be written to"
 DENIED = {
     errno.EMFILE: FILES,
@@ -29,11 +34,18 @@ DENIED = {
 }
 
 
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether the machine has no more of something, as room on its disk: whoever asked for it."""
+    if isinstance(error, OSError):
+        return error.errno in SHORTAGES or NO_TMPDIR in str(error)
+    return isinstance(error, RuntimeError) and NO_THREAD in str(error)
+
+
 def denied(error: OSError | RuntimeError) -> InvalidSetting | None:
     """What the machine did not allow, with what to do about it; None for any other error."""
-    if "can't start new thread" in str(error):
+    if NO_THREAD in str(error):
         return InvalidSetting(TASKS)
-    if "No usable temporary directory" in str(error):
+    if NO_TMPDIR in str(error):
         return InvalidSetting(
             "there is no folder for temporary files that this user may write to: set TMPDIR to one"
         )

@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from crossmodal.jobs.acl import Role
 from crossmodal.jobs.names import celery_prefix, messages_key
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.task import Task
 from crossmodal.local.stack import Stack
 from crossmodal.processes import Child
-from crossmodal.settings import Settings
+from crossmodal.settings import Settings, load_settings
 from tests.celery_app import celery_app
+from tests.servers import Server
 from tests.waiting import until
 from tests.workers import environment
 
@@ -106,3 +108,20 @@ def toy_worker(
             with Runner(settings) as runner:
                 until(lambda: bool(runner.run(Workers(settings).recent())), READY_S, "the worker")
             yield worker
+
+
+@contextmanager
+def toys_of(
+    server: Server, prefix: str, folder: Path, concurrency: int = 4, bulk: int = 2, **more: str
+) -> Iterator[ToyWorker]:
+    """Such a worker with a ledger and users of its own on a server that others use, too."""
+    server.add_users(prefix)
+    settings = load_settings(
+        broker_url=server.url(Role.WORKER, prefix), result_backend="", key_prefix=prefix,
+        storage_url=(folder / "storage").as_uri(),
+    )  # fmt: skip
+    with (
+        server.admin() as admin,
+        toy_worker(settings, admin, folder, concurrency, bulk, **more) as worker,
+    ):
+        yield worker

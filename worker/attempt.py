@@ -26,7 +26,6 @@ from crossmodal.errors import (
     ModelNotFound,
     TimedOut,
     is_callers_fault,
-    is_shortage,
 )
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
@@ -47,6 +46,7 @@ from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.kinds.base import ItemParams, build
 from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.task import Task
+from crossmodal.machine import is_shortage
 from crossmodal.metrics import job_ended, output_stored
 from crossmodal.settings import Settings
 from worker.blobs import Blobs
@@ -344,7 +344,7 @@ class JobRunner:
 def _internal(error: Exception) -> CrossmodalError:
     """What nobody has foreseen, as an error with a code."""
     ours = CrossmodalError(f"{type(error).__name__}: {error}")
-    ours.retryable = isinstance(error, OSError | MemoryError)  # elsewhere it may go well
+    ours.retryable = isinstance(error, OSError | MemoryError) or is_shortage(error)
     ours.__cause__ = error
     return ours
 

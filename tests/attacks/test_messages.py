@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from crossmodal.jobs.acl import Role
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
@@ -14,9 +13,8 @@ from crossmodal.jobs.names import EXPIRES_HEADER, messages_key
 from crossmodal.jobs.runners import Runner
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.settings import load_settings
 from tests.servers import Server
-from tests.toys import ToyWorker, toy_worker
+from tests.toys import ToyWorker, toys_of
 from tests.waiting import until
 from worker.beat import age_s
 
@@ -28,18 +26,10 @@ BYTES = {"__type__": "bytes", "__value__": "AAAA"}  # which kombu's JSON makes b
 
 @pytest.fixture(scope="module")
 def worker(redis_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToyWorker]:
-    prefix, folder = "odd", tmp_path_factory.mktemp("odd")
-    redis_server.add_users(prefix)
-    settings = load_settings(
-        broker_url=redis_server.url(Role.WORKER, prefix), result_backend="", key_prefix=prefix,
-        storage_url=(folder / "storage").as_uri(),
-    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("odd")
     more = {"CROSSMODAL_HEARTBEAT_FILE": str(folder / "beat")}
-    with (
-        redis_server.admin() as admin,
-        toy_worker(settings, admin, folder, 2, 2, **more) as running,
-    ):
-        yield running
+    with toys_of(redis_server, "odd", folder, 2, 2, **more) as worker:
+        yield worker
 
 
 def put(worker: ToyWorker, body: Any = None, count: int = 1, **headers: Any) -> None:

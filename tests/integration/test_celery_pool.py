@@ -11,7 +11,6 @@ from typing import Any
 import psutil
 import pytest
 
-from crossmodal.jobs.acl import Role
 from crossmodal.jobs.connection import connection_name
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
@@ -20,10 +19,10 @@ from crossmodal.jobs.names import messages_key
 from crossmodal.jobs.runners import Runner
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.settings import Settings, load_settings
+from crossmodal.settings import Settings
 from tests.monitoring import Monitor, monitoring
 from tests.servers import Server
-from tests.toys import WORKER, ToyWorker, toy_worker
+from tests.toys import WORKER, ToyWorker, toy_worker, toys_of
 from tests.waiting import until
 from tests.workers import environment
 
@@ -34,16 +33,8 @@ WAIT_S = 60
 @pytest.fixture(scope="module")
 def shared(redis_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToyWorker]:
     """A worker that the tests of this file share, for what does not end it."""
-    prefix, folder = "toys", tmp_path_factory.mktemp("toys")
-    redis_server.add_users(prefix)
-    settings = load_settings(
-        broker_url=redis_server.url(Role.WORKER, prefix), result_backend="", key_prefix=prefix,
-        storage_url=(folder / "storage").as_uri(),
-    )  # fmt: skip
-    with (
-        redis_server.admin() as admin,
-        toy_worker(settings, admin, folder, ROOM, BULK_ROOM) as worker,
-    ):
+    folder = tmp_path_factory.mktemp("toys")
+    with toys_of(redis_server, "toys", folder, ROOM, BULK_ROOM) as worker:
         yield worker
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from crossmodal.jobs.acl import Role
 from crossmodal.jobs.dead import DeadLetters
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.message import message_of
@@ -15,9 +14,8 @@ from crossmodal.jobs.record import DeadLetter
 from crossmodal.jobs.runners import Runner
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
-from crossmodal.settings import load_settings
 from tests.servers import Server
-from tests.toys import ToyWorker, toy_worker
+from tests.toys import ToyWorker, toys_of
 from tests.waiting import until
 from worker.beat import age_s
 
@@ -29,17 +27,9 @@ SILENT_S = 4  # beats that are left out
 
 @pytest.fixture(scope="module")
 def shared(redis_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToyWorker]:
-    prefix, folder = "slots", tmp_path_factory.mktemp("slots")
-    redis_server.add_users(prefix)
-    settings = load_settings(
-        broker_url=redis_server.url(Role.WORKER, prefix), result_backend="", key_prefix=prefix,
-        storage_url=(folder / "storage").as_uri(), sweep_s=0.5,
-    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("slots")
     more = {"CROSSMODAL_SWEEP_S": "0.5", "CROSSMODAL_HEARTBEAT_FILE": str(folder / "beat")}
-    with (
-        redis_server.admin() as admin,
-        toy_worker(settings, admin, folder, ROOM, 2, **more) as worker,
-    ):
+    with toys_of(redis_server, "slots", folder, ROOM, 2, **more) as worker:
         yield worker
 
 

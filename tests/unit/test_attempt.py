@@ -301,11 +301,17 @@ def test_what_may_be_this_machines_fault_alone_is_tried_again(
     assert type(error).__name__ in failure.message
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(24, "Too many open files"), RuntimeError("can't start new thread")],
+    ids=["descriptors", "threads"],
+)
 def test_a_machine_that_has_no_more_of_something_uses_up_no_attempt(
-    client: Client, worker: tuple[FakeHost, LoopRunner], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    client: Client, worker: tuple[FakeHost, LoopRunner], monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:  # fmt: skip
     def store(*_: Any) -> None:
-        raise OSError(24, "Too many open files")
+        raise error
 
     job = client.txt2img("a red circle")
     with monkeypatch.context() as patched:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from crossmodal import logs, tracing
-from crossmodal.errors import CrossmodalError, ModelHostUnavailable, described, is_shortage
+from crossmodal.errors import CrossmodalError, ModelHostUnavailable, described
 from crossmodal.files import write_whole
 from crossmodal.jobs.record import Failure
+from crossmodal.machine import is_shortage
 from crossmodal.settings import Settings, load_settings
 from worker.host.server import ModelHost, serve
 from worker.serving import failure_file
@@ -38,7 +39,7 @@ def run(load: Load) -> None:
         asyncio.run(serve(host, args.socket, settings.inference_timeout_s, args.beat))
     except CrossmodalError as e:
         _give_up(args.socket, e)
-    except OSError as e:
+    except (OSError, RuntimeError) as e:
         if not is_shortage(e):
             raise
         _give_up(args.socket, ModelHostUnavailable(f"the host cannot start: {described(e)}"))
