@@ -113,8 +113,8 @@ def plot(about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None
             label = name if isinstance(wanted, tuple) else name.removesuffix(wanted)
             axes.plot(hours, [sample.get(name, 0) for sample in samples], label=label, lw=1)
         axes.axvline(warm_from(about, samples) / 3_600, color="black", linestyle=":", lw=0.8)
-        axes.set(title=title, xlabel="hours", ylim=(0, None))
-        axes.legend(fontsize="x-small", loc="upper right")
+        axes.set(title=title, xlabel="hours", ylim=(0, 1.5 * axes.get_ylim()[1]))
+        axes.legend(fontsize="x-small", loc="upper left", ncols=3)  # above all lines
     save_picture("soak", figure)
 
 
