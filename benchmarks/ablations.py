@@ -66,9 +66,19 @@ def trained(folder: Path, stage: str, options: str) -> Bundle:
     shutil.copy(SHIPPED_BUNDLE / "words.bin", folder)
     if not (folder / f"{stage}.json").is_file():
         subprocess.run(
-            [sys.executable, "-m", "crossmodal.cli", "train", stage, "--out", str(folder),
-             "--resume", *options.split()], check=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "crossmodal.cli",
+                "train",
+                stage,
+                "--out",
+                str(folder),
+                "--resume",
+                *options.split(),
+            ],
+            check=True,
+        )
     for suffix in ("json", "safetensors"):
         shutil.copy(SHIPPED_BUNDLE / f"{OTHER[stage]}.{suffix}", folder)
     training = json.loads((folder / "training.json").read_text())
@@ -79,8 +89,12 @@ def judged(bundle: Bundle, choice: str, variant: str, stage: str, options: str) 
     """Rows of figures; runs that stand for two choices, or are searched twice, have more."""
     models, asked = Models.of(bundle), list(asked_of(Scenes(), "seen", SCENES))
     record = bundle.manifest.training[stage][-1]
-    row = {"choice": choice, "variant": variant, "options": options,
-           "minutes": record["minutes_taken"]}  # fmt: skip
+    row = {
+        "choice": choice,
+        "variant": variant,
+        "options": options,
+        "minutes": record["minutes_taken"],
+    }
     if stage == "txt2img":
         pictures = JudgedPictures(models, apart=len(asked))
         pictures.add(asked)

@@ -4,8 +4,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("efficiency", "latency", "batching", "seed_baseline", "queues", "servers", "lanes",
-         "growth", "scaling", "streams", "autoscale", "capacity", "demo", "gpu")  # fmt: skip
+NAMES = (
+    "efficiency",
+    "latency",
+    "batching",
+    "seed_baseline",
+    "queues",
+    "servers",
+    "lanes",
+    "growth",
+    "scaling",
+    "streams",
+    "autoscale",
+    "capacity",
+    "demo",
+    "gpu",
+)
 
 
 def main() -> None:

@@ -82,9 +82,7 @@ class Running:
             found.get(("workers", state), 0.0) for state in ("ready", "starting", "draining")
         )
         wanted = found.get(("wanted_workers", ""), 0.0)
-        return Sample(
-            time.time(), wanted, ready, starting, draining, queue.depth, queue.running
-        )  # fmt: skip
+        return Sample(time.time(), wanted, ready, starting, draining, queue.depth, queue.running)
 
     def is_empty(self) -> bool:
         last = self.samples[-1]
@@ -97,12 +95,30 @@ def scaling(most: int) -> Iterator[Running]:
     with queue_server() as (folder, _), Client(load_settings()) as client:
         port, log = free_port(), folder / "scaler.log"
         argv = [
-            sys.executable, "-m", "crossmodal.cli", "autoscale", "--devices", "cpu",
-            "--min", "0", "--max", str(most), "--target-wait", f"{TARGET_S:g}",
-            "--cooldown", f"{COOLDOWN_S:g}", "--interval", f"{INTERVAL_S:g}",
-            "--metrics-port", str(port),
-            "--", "--queues", Task("txt2img"), "--concurrency", str(CONCURRENCY),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "crossmodal.cli",
+            "autoscale",
+            "--devices",
+            "cpu",
+            "--min",
+            "0",
+            "--max",
+            str(most),
+            "--target-wait",
+            f"{TARGET_S:g}",
+            "--cooldown",
+            f"{COOLDOWN_S:g}",
+            "--interval",
+            f"{INTERVAL_S:g}",
+            "--metrics-port",
+            str(port),
+            "--",
+            "--queues",
+            Task("txt2img"),
+            "--concurrency",
+            str(CONCURRENCY),
+        ]
         env = {"CROSSMODAL_LOG_LEVEL": "INFO", "CROSSMODAL_LOG_FORMAT": "json"}
         with log.open("wb") as output, Stack(env, output) as stack:
             scaler = stack.start("autoscale", argv, DRAIN_S)
@@ -236,8 +252,7 @@ def is_good(found: dict[str, Any]) -> bool:
 def summary(phase: Phase) -> dict[str, float | None]:
     """Waits, and how many workers there were."""
     settled = settled_at(phase.samples) or phase.samples[-1].at
-    later = [w for w, job in zip(phase.waits, phase.jobs, strict=True)
-             if job.created_at >= settled]  # fmt: skip
+    later = [w for w, job in zip(phase.waits, phase.jobs, strict=True) if job.created_at >= settled]
     last_end = max(job.finished_at or 0.0 for job in phase.jobs)
     return {
         "jobs": len(phase.jobs),
@@ -266,11 +281,18 @@ def plot(phases: Sequence[tuple[str, Phase]]) -> None:
         ready = [s.ready for s in phase.samples]
         starting = [s.starting for s in phase.samples]
         draining = [s.draining for s in phase.samples]
-        workers.stackplot(at, ready, starting, draining, step="post",
-                          labels=["ready", "starting", "draining"],
-                          colors=["#4c9f70", "#f2c14e", "#b0b0b0"])  # fmt: skip
-        workers.step(at, [s.wanted for s in phase.samples], where="post", color="black",
-                     label="wanted")  # fmt: skip
+        workers.stackplot(
+            at,
+            ready,
+            starting,
+            draining,
+            step="post",
+            labels=["ready", "starting", "draining"],
+            colors=["#4c9f70", "#f2c14e", "#b0b0b0"],
+        )
+        workers.step(
+            at, [s.wanted for s in phase.samples], where="post", color="black", label="wanted"
+        )
         workers.set_title(title)
         workers.set_ylabel("workers")
         workers.yaxis.get_major_locator().set_params(integer=True)
@@ -279,8 +301,13 @@ def plot(phases: Sequence[tuple[str, Phase]]) -> None:
         jobs.set_ylabel("jobs")
         jobs.set_yscale("symlog", linthresh=10)
         jobs.set_ylim(0)
-        waits.plot([_started(job) - phase.begun for job in phase.jobs], phase.waits, ".",
-                   markersize=2, label="a job, when it began")  # fmt: skip
+        waits.plot(
+            [_started(job) - phase.begun for job in phase.jobs],
+            phase.waits,
+            ".",
+            markersize=2,
+            label="a job, when it began",
+        )
         waits.axhline(TARGET_S, color="black", linestyle=":", label="target wait")
         waits.set_ylabel("wait (s)")
         waits.set_xlabel("seconds")
@@ -294,7 +321,10 @@ def write_down(found: dict[str, Any], as_json: bool) -> None:
     """The table, and its place in the manual."""
     checks, phases = found["audit"], found["phases"]
     report = Report(
-        "autoscale", "A burst on a scaler", ("", *phases), figures=found,
+        "autoscale",
+        "A burst on a scaler",
+        ("", *phases),
+        figures=found,
         notes=f"`crossmodal autoscale --max {found['most']} --target-wait {TARGET_S:g} "
         f"--cooldown {COOLDOWN_S:g} --interval {INTERVAL_S:g} -- --queues txt2img --concurrency "
         f"{CONCURRENCY}`. At best: the jobs at the rate of the five best seconds. Warm: jobs that "
@@ -305,15 +335,20 @@ def write_down(found: dict[str, Any], as_json: bool) -> None:
         f"{', '.join(map(str, checks['exit_statuses']))}; {checks['workers_unused']} were stopped "
         f"before they took jobs, {checks['workers_cut_off']} cut off, {checks['workers_crashed']} "
         "crashed.",
-    )  # fmt: skip
+    )
     words = {
-        "jobs": "jobs", "most_workers": "most workers", "first_job_after_s": "first job begins (s)",
-        "rate": "jobs a second", "at_best_s": "all jobs, at best (s)",
+        "jobs": "jobs",
+        "most_workers": "most workers",
+        "first_job_after_s": "first job begins (s)",
+        "rate": "jobs a second",
+        "at_best_s": "all jobs, at best (s)",
         "all_ended_after_s": "all jobs have ended (s)",
         "none_left_after_s": "the last worker has gone (s)",
-        "wait_p50_s": "wait p50 (s)", "wait_p95_s": "wait p95 (s)",
-        "warm_jobs": "warm jobs", "warm_wait_p95_s": "their wait p95 (s)",
-    }  # fmt: skip
+        "wait_p50_s": "wait p50 (s)",
+        "wait_p95_s": "wait p95 (s)",
+        "warm_jobs": "warm jobs",
+        "warm_wait_p95_s": "their wait p95 (s)",
+    }
     report.rows = [(words[key], *(p[key] for p in phases.values())) for key in words]
     report.finish(as_json)
     refresh("scaling.md", "autoscale")
@@ -336,10 +371,15 @@ def main() -> None:
     checks["scaler_status"] = running.scaler.returncode
     named = [(f"{args.jobs:,} at once", first), (f"{per_second:.0f} a second", second)]
     plot(named)
-    write_down({
-        "most": args.most, "target_s": TARGET_S, "audit": checks,
-        "phases": {name: summary(phase) for name, phase in named},
-    }, args.json)  # fmt: skip
+    write_down(
+        {
+            "most": args.most,
+            "target_s": TARGET_S,
+            "audit": checks,
+            "phases": {name: summary(phase) for name, phase in named},
+        },
+        args.json,
+    )
     if not (is_good(checks) and checks["scaler_status"] == 0):
         raise SystemExit(f"jobs or workers were harmed: {checks}")
 

@@ -69,13 +69,14 @@ def main() -> None:
         with real_stack(args.device, "--concurrency", processes) as running:
             found[size] = measure(running)
     report = Report(
-        args.prefix + "batching", "Captions against the largest batch",
+        args.prefix + "batching",
+        "Captions against the largest batch",
         ("max_batch", "a second", "mean batch", "largest", "p50 (ms)", "p95 (ms)"),
         figures={str(size): figures for size, figures in found.items()},
         notes=f"{JOBS} interactive img2txt jobs, all submitted at once; as many in hand as "
         f"max_batch, at least 2 and at most {MOST_PROCESSES}. Latency is from an attempt's start "
         "to its end.",
-    )  # fmt: skip
+    )
     report.rows = [(size, *figures.values()) for size, figures in found.items()]
     report.finish(args.json)
     plot(found, args.prefix)

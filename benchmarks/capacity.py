@@ -91,11 +91,15 @@ def pattern_rows(measured: Mapping[str, Any], most: int = 100) -> list[dict[str,
     costs, found = costs_of(measured, fleet), []
     for name in PATTERNS:
         outcome = simulate(fleet, most, costs, name)
-        found.append({
-            "arrivals": name, "devices on": round(outcome.devices, 1),
-            "wait p50 (s)": round(outcome.p50_s, 1), "wait p95 (s)": round(outcome.p95_s, 1),
-            "outcome": outcome,
-        })  # fmt: skip
+        found.append(
+            {
+                "arrivals": name,
+                "devices on": round(outcome.devices, 1),
+                "wait p50 (s)": round(outcome.p50_s, 1),
+                "wait p95 (s)": round(outcome.p95_s, 1),
+                "outcome": outcome,
+            }
+        )
     return found
 
 
@@ -115,8 +119,13 @@ def plot(measured: Mapping[str, Any], patterns: Sequence[dict[str, Any]]) -> Non
         for part in lines[0]:
             axes.plot(sizes, [100 * line[part] for line in lines], label=part)
         axes.axhline(100, color="black", linestyle=":")
-        axes.set(xscale="log", yscale="log", ylim=(0.01, 10_000), xlabel="GPUs, all busy",
-                 title=fleet.name)  # fmt: skip
+        axes.set(
+            xscale="log",
+            yscale="log",
+            ylim=(0.01, 10_000),
+            xlabel="GPUs, all busy",
+            title=fleet.name,
+        )
     above[0].set_ylabel("% of the limit")
     above[0].legend(fontsize="small")
     for axes, found in zip(below, patterns, strict=True):
@@ -164,7 +173,7 @@ def notes(measured: Mapping[str, Any], patterns: Sequence[dict[str, Any]]) -> st
         f"The scaler and 100 GPUs ({FLEETS[0].name}):",
         "",
         *_table([{k: v for k, v in found.items() if k != "outcome"} for found in patterns]),
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)
 
 
@@ -172,14 +181,18 @@ def _cost_table(measured: Mapping[str, Any]) -> list[str]:
     rows = [
         {
             "": task,
-            "Redis CPU (ms)": 1e3 * job["redis_cpu_s"], "Redis commands": job["redis_calls"],
-            "Redis bytes": job["redis_bytes"], "Redis memory (bytes)": job["redis_memory"],
-            "puts": job["store_put"], "gets": job["store_get"], "stored bytes": job["store_bytes"],
+            "Redis CPU (ms)": 1e3 * job["redis_cpu_s"],
+            "Redis commands": job["redis_calls"],
+            "Redis bytes": job["redis_bytes"],
+            "Redis memory (bytes)": job["redis_memory"],
+            "puts": job["store_put"],
+            "gets": job["store_get"],
+            "stored bytes": job["store_bytes"],
             "worker (ms)": 1e3 * job["celery_cpu_s"],
             "client (ms)": 1e3 * job["client_cpu_s"],
         }
         for task, job in measured["jobs"].items()
-    ]  # fmt: skip
+    ]
     return _table(rows)
 
 
@@ -201,10 +214,16 @@ def _count(devices: float) -> str:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     shown = [
-        [f"{v:,.3g}" if isinstance(v, float) and v < 1_000 else
-         f"{v:,.0f}" if isinstance(v, float) else str(v) for v in row.values()]
+        [
+            f"{v:,.3g}"
+            if isinstance(v, float) and v < 1_000
+            else f"{v:,.0f}"
+            if isinstance(v, float)
+            else str(v)
+            for v in row.values()
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
     cells = [list(rows[0]), ["---", *["--:"] * (len(rows[0]) - 1)], *shown]
     return [f"| {' | '.join(line)} |" for line in cells]
 
@@ -220,10 +239,12 @@ def main() -> None:
     patterns = pattern_rows(measured)
     enough = {fleet.name: enough_for(fleet, costs_of(measured, fleet)) for fleet in FLEETS}
     report = Report(
-        "capacity", "What up to 1,000 GPUs ask of the rest", tuple(rows[0]),
+        "capacity",
+        "What up to 1,000 GPUs ask of the rest",
+        tuple(rows[0]),
         figures={"measured": measured, "rows": rows, "enough": enough},
         notes=notes(measured, patterns),
-    )  # fmt: skip
+    )
     report.rows = [tuple(r.values()) for r in rows]
     report.finish(args.json)
     plot(measured, patterns)

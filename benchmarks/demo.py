@@ -33,10 +33,13 @@ def main() -> None:
     runs = [once() for _ in range(args.rounds)]
     found = {what: [round(run[what], 1) for run in runs] for what in runs[0]}
     report = Report(
-        "demo", "The demo", ("until", "s", "fewest", "most"), figures={"seconds": found},
+        "demo",
+        "The demo",
+        ("until", "s", "fewest", "most"),
+        figures={"seconds": found},
         notes="Medians. Ready: Valkey, the worker with its models, and Flower have started. "
         "Whole: 16 pictures and captions, and everything has ended.",
-    )  # fmt: skip
+    )
     report.rows = [(what, median(s), min(s), max(s)) for what, s in found.items()]
     report.finish(args.json)
 

@@ -30,9 +30,14 @@ from worker.host.pipeline import Drawn, HostRequest, ModelPipeline
 
 COLORS = ("red", "green", "blue", "yellow")
 PLACES = ("at the top", "on the left", "in the center", "in the bottom right")
-PROMPTS = [f"a {size} {color} {shape} {place} on a {ground} background"
-           for size in ("big", "small") for color in COLORS for shape in ("circle", "square")
-           for place in PLACES for ground in ("white", "black")]  # fmt: skip
+PROMPTS = [
+    f"a {size} {color} {shape} {place} on a {ground} background"
+    for size in ("big", "small")
+    for color in COLORS
+    for shape in ("circle", "square")
+    for place in PLACES
+    for ground in ("white", "black")
+]
 BATCHES = (1, 4, 16, 64)
 TRIAL_S, BARE_S = 1.0, 5.0
 JOBS = 384
@@ -117,8 +122,9 @@ def measure(running: Running, rounds: int, device: str) -> dict[str, dict[str, A
             "bulk": round(rates["bulk"] / rates["bare"], 3),
             "interactive": round(rates["interactive"] / rates["bare"], 3),
             "rates": {k: round(v, 1) for k, v in rates.items()},
-            "bare_batch": batch, "bare_threads": threads,
-        }  # fmt: skip
+            "bare_batch": batch,
+            "bare_threads": threads,
+        }
     return found
 
 
@@ -130,8 +136,12 @@ def plot(found: dict[str, dict[str, Any]], prefix: str) -> None:
     axes = figure.subplots()
     ways = ("bare", "bulk", "interactive")
     for i, way in enumerate(ways):
-        axes.bar([x + (i - 1) * 0.27 for x in range(2)], [f["rates"][way] for f in found.values()],
-                 0.25, label=way)  # fmt: skip
+        axes.bar(
+            [x + (i - 1) * 0.27 for x in range(2)],
+            [f["rates"][way] for f in found.values()],
+            0.25,
+            label=way,
+        )
     axes.set_xticks(range(2), list(found))
     axes.set_ylabel("a second")
     axes.legend()
@@ -145,13 +155,15 @@ def main() -> None:
         list(running.client.map_txt2img(PROMPTS))  # all processes have begun, all is loaded
         found = measure(running, args.rounds, args.device)
     report = Report(
-        args.prefix + "efficiency", "Through the queue, beside the bare model",
-        ("task", "way", "a second", "of the bare model"), figures=found,
+        args.prefix + "efficiency",
+        "Through the queue, beside the bare model",
+        ("task", "way", "a second", "of the bare model"),
+        figures=found,
         notes="Bare: the pipeline in a loop, at its best batch size and number of threads "
         + ", ".join(f"({t}: {f['bare_batch']} and {f['bare_threads']})" for t, f in found.items())
         + ". Medians of the rounds. Ratios above 1 are possible on a CPU: the model host runs a "
         "batch on each core, side by side, which is faster than one batch on all of them.",
-    )  # fmt: skip
+    )
     for task, f in found.items():
         for way, r in f["rates"].items():
             report.rows.append((task, way, r, round(r / f["rates"]["bare"], 3)))

@@ -98,12 +98,16 @@ def measured(
     assert not any(isinstance(one, Exception) for one in outcomes), outcomes
     steps = clock.steps_ms
     return {
-        "batch": batch, "runs": len(took), "a_second": round(batch / median(took), 3),
-        "run_ms": round(median(took) * 1e3, 2), "run_p95_ms": round(percentile(took, 95) * 1e3, 2),
-        "steps": len(steps) + 1 if steps else 0, "draws": isinstance(outcomes[0], Drawn),
+        "batch": batch,
+        "runs": len(took),
+        "a_second": round(batch / median(took), 3),
+        "run_ms": round(median(took) * 1e3, 2),
+        "run_p95_ms": round(percentile(took, 95) * 1e3, 2),
+        "steps": len(steps) + 1 if steps else 0,
+        "draws": isinstance(outcomes[0], Drawn),
         "step_p50_ms": round(median(steps), 2) if steps else None,
         "step_p95_ms": round(percentile(steps, 95), 2) if steps else None,
-    }  # fmt: skip
+    }
 
 
 def of_folder(
@@ -155,17 +159,33 @@ def report(args: argparse.Namespace) -> None:
     table = Report(
         "gpu" if args.device == "cuda" else "gpu-dry-run",
         f"Models on {found['device']}",
-        ("model", "batch", "a second", "a run (ms)", "p95 (ms)", "steps", "a step (ms)",
-         "p95 of steps (ms)"),
+        (
+            "model",
+            "batch",
+            "a second",
+            "a run (ms)",
+            "p95 (ms)",
+            "steps",
+            "a step (ms)",
+            "p95 of steps (ms)",
+        ),
         figures=found,
         notes=notes(found, args),
-    )  # fmt: skip
+    )
     for name, figures in found["models"].items():
         for f in figures:
             table.rows.append(
-                (name, f["batch"], f["a_second"], f["run_ms"], f["run_p95_ms"], f["steps"] or None,
-                 f["step_p50_ms"], f["step_p95_ms"])
-            )  # fmt: skip
+                (
+                    name,
+                    f["batch"],
+                    f["a_second"],
+                    f["run_ms"],
+                    f["run_p95_ms"],
+                    f["steps"] or None,
+                    f["step_p50_ms"],
+                    f["step_p95_ms"],
+                )
+            )
     table.finish(args.json)
 
 
@@ -190,9 +210,16 @@ def main() -> None:
         report(args)
     chosen = [part for part in PARTS if part in parts]
     for part in chosen:
-        argv = [sys.executable, str(Path(__file__).with_name(f"{part}.py")),
-                "--device", args.device, "--prefix", "gpu-",
-                "--rounds", str(args.rounds)]  # fmt: skip
+        argv = [
+            sys.executable,
+            str(Path(__file__).with_name(f"{part}.py")),
+            "--device",
+            args.device,
+            "--prefix",
+            "gpu-",
+            "--rounds",
+            str(args.rounds),
+        ]
         subprocess.run(argv, check=True)
     if args.json and chosen:
         files = [RESULTS / f"gpu-{part}.json" for part in chosen]

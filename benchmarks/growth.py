@@ -101,24 +101,36 @@ def costs(queues: list[Queue]) -> dict[int, dict[str, float]]:
     jobs: list[list[JobHandle]] = [[] for _ in queues]
     half = CALLS // 2
     found = {
-        "submit_us": in_turns([
-            [lambda c=c, mine=mine, i=i: mine.append(c.txt2img(PROMPTS[i % len(PROMPTS)], seed=i))
-             for i in range(CALLS)]
-            for c, mine in zip(clients, jobs, strict=True)
-        ]),
-        "status_us": in_turns([
-            [lambda c=c, j=j: c.status(j.id) for j in mine]
-            for c, mine in zip(clients, jobs, strict=True)
-        ]),
-        "start_us": in_turns([
-            [lambda c=c, j=j: start(c, j) for j in mine[:half]]
-            for c, mine in zip(clients, jobs, strict=True)
-        ]),
-        "cancel_us": in_turns([
-            [lambda c=c, j=j: c.cancel(j.id) for j in mine[half:]]
-            for c, mine in zip(clients, jobs, strict=True)
-        ]),
-    }  # fmt: skip
+        "submit_us": in_turns(
+            [
+                [
+                    lambda c=c, mine=mine, i=i: mine.append(
+                        c.txt2img(PROMPTS[i % len(PROMPTS)], seed=i)
+                    )
+                    for i in range(CALLS)
+                ]
+                for c, mine in zip(clients, jobs, strict=True)
+            ]
+        ),
+        "status_us": in_turns(
+            [
+                [lambda c=c, j=j: c.status(j.id) for j in mine]
+                for c, mine in zip(clients, jobs, strict=True)
+            ]
+        ),
+        "start_us": in_turns(
+            [
+                [lambda c=c, j=j: start(c, j) for j in mine[:half]]
+                for c, mine in zip(clients, jobs, strict=True)
+            ]
+        ),
+        "cancel_us": in_turns(
+            [
+                [lambda c=c, j=j: c.cancel(j.id) for j in mine[half:]]
+                for c, mine in zip(clients, jobs, strict=True)
+            ]
+        ),
+    }
     return {
         queue.size: {name: took[i] for name, took in found.items()}
         | {"bytes_per_job": queue.bytes_per_job}
@@ -147,10 +159,16 @@ def bulk_bytes_per_item(client: Client) -> float:
     for number in range(BULK_MESSAGES):
         params = BulkParams(kind="txt2img", input=blob, items=ITEMS, batch=batch_id, number=number)
         job_id, task = bulk_job_id(batch_id, number), Task("txt2img.bulk")
-        client.run(client.ledger.submit(
-            job_id, task, params.model_dump_json(), "",
-            message=message_of(job_id, params), batch=params,
-        ))  # fmt: skip
+        client.run(
+            client.ledger.submit(
+                job_id,
+                task,
+                params.model_dump_json(),
+                "",
+                message=message_of(job_id, params),
+                batch=params,
+            )
+        )
     return round((used_bytes(client) - before) / (BULK_MESSAGES * ITEMS), 1)
 
 
@@ -161,8 +179,12 @@ def plot(found: dict[int, dict[str, float]]) -> None:
     figure = Figure(figsize=(6, 3.2))
     axes = figure.subplots()
     for name in ("submit_us", "start_us", "status_us", "cancel_us"):
-        axes.plot(list(found), [f[name] for f in found.values()], marker="o",
-                  label=name.removesuffix("_us"))  # fmt: skip
+        axes.plot(
+            list(found),
+            [f[name] for f in found.values()],
+            marker="o",
+            label=name.removesuffix("_us"),
+        )
     axes.set_xscale("log")
     axes.set_ylim(0)
     axes.set_xlabel("jobs that wait")
@@ -189,13 +211,20 @@ def main() -> None:
     }
     figures = {str(size): f for size, f in found.items()}
     report = Report(
-        "growth", "What a long queue costs",
-        ("jobs that wait", "submit (µs)", "status (µs)", "start (µs)", "cancel (µs)",
-         "bytes a job"),
+        "growth",
+        "What a long queue costs",
+        (
+            "jobs that wait",
+            "submit (µs)",
+            "status (µs)",
+            "start (µs)",
+            "cancel (µs)",
+            "bytes a job",
+        ),
         figures={**figures, **ratios, "bulk_bytes_per_item": bulk_bytes},
         notes=f"Medians of {CALLS} calls, {TURN} at each length in turn. Status includes the place "
         f"in the queue. An item in a bulk message of {ITEMS} takes {bulk_bytes} bytes of Redis.",
-    )  # fmt: skip
+    )
     report.rows = [(f"{size:,}", *f.values()) for size, f in found.items()]
     report.finish(args.json)
     plot(found)

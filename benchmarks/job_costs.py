@@ -128,9 +128,7 @@ def measure() -> dict[str, Any]:
         found[Task("txt2img.bulk")] = bulk | {"items_a_message": ITEMS / messages}
         with _gateway(running.folder) as (url, process):
             gateway_cpu_s = _post(url, process)
-    return {
-        "jobs": found, "idle": idle, "connections": alone, "gateway_cpu_s": gateway_cpu_s,
-    }  # fmt: skip
+    return {"jobs": found, "idle": idle, "connections": alone, "gateway_cpu_s": gateway_cpu_s}
 
 
 def _own_clients(redis: Any) -> int:

@@ -72,10 +72,12 @@ def main() -> None:
     args = arguments(__doc__).parse_args()
     found = measure(args.rounds)
     report = Report(
-        "lanes", "Batches side by side",
-        ("task", "batch", "one alone", f"{PLACES} threads", f"{PLACES} processes"), figures=found,
+        "lanes",
+        "Batches side by side",
+        ("task", "batch", "one alone", f"{PLACES} threads", f"{PLACES} processes"),
+        figures=found,
         notes="Items a second, medians of the rounds. Every operation runs on one core.",
-    )  # fmt: skip
+    )
     for task, sizes in found.items():
         for n, rates in sizes.items():
             report.rows.append((task, int(n), *rates.values()))

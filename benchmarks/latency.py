@@ -146,8 +146,12 @@ def plot(found: dict[str, dict[str, Any]], loads: list[str], prefix: str) -> Non
     figure = Figure(figsize=(8, 3.2))
     for axes, (task, figures) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
         for load in loads:
-            axes.plot([f"p{p}" for p in PERCENTS], [figures[load][f"p{p}"] for p in PERCENTS],
-                      marker="o", label=load)  # fmt: skip
+            axes.plot(
+                [f"p{p}" for p in PERCENTS],
+                [figures[load][f"p{p}"] for p in PERCENTS],
+                marker="o",
+                label=load,
+            )
         axes.set_title(task)
         axes.set_yscale("log")
         axes.set_ylabel("added (ms)")
@@ -164,7 +168,8 @@ def main() -> None:
         found = measure(running, args.seconds, args.device)
     loads = ["idle", "50 %", "90 %", "idle beside bulk"]
     report = Report(
-        args.prefix + "latency", "Latency that is added to the inference",
+        args.prefix + "latency",
+        "Latency that is added to the inference",
         ("task", "load", *(f"p{p} (ms)" for p in PERCENTS), "whole p95 (ms)", "jobs"),
         figures=found,
         notes="Bare inference: "
@@ -172,7 +177,7 @@ def main() -> None:
         + ". 50 % and 90 % are of what the system can do ("
         + ", ".join(f"{task} {f['capacity']} a second" for task, f in found.items())
         + "). Beside bulk: a batch of 100,000 prompts is being drawn.",
-    )  # fmt: skip
+    )
     for task, figures in found.items():
         for load in loads:
             f = figures[load]

@@ -82,13 +82,41 @@ def contenders() -> dict[str, Contender | None]:
     """Those that can be installed, by name; two processes each, one a core."""
     found: dict[str, Contender | None] = {}
     for name, workers, pending in (
-        ("rq", [["rq", "worker", "--worker-class", "rq.worker.SimpleWorker",
-                 "--logging_level", "WARNING"]] * CORES, in_rq),
+        (
+            "rq",
+            [
+                [
+                    "rq",
+                    "worker",
+                    "--worker-class",
+                    "rq.worker.SimpleWorker",
+                    "--logging_level",
+                    "WARNING",
+                ]
+            ]
+            * CORES,
+            in_rq,
+        ),
         ("dramatiq", [["dramatiq", "dramatiq_jobs", "-p", str(CORES)]], in_dramatiq),
         ("arq", [["arq", "arq_jobs.WorkerSettings"]] * CORES, in_arq),
-        ("taskiq", [["taskiq", "worker", "taskiq_jobs:broker", "-w", str(CORES),
-                     "--ack-type", "when_executed", "--log-level", "WARNING"]], in_taskiq),
-    ):  # fmt: skip
+        (
+            "taskiq",
+            [
+                [
+                    "taskiq",
+                    "worker",
+                    "taskiq_jobs:broker",
+                    "-w",
+                    str(CORES),
+                    "--ack-type",
+                    "when_executed",
+                    "--log-level",
+                    "WARNING",
+                ]
+            ],
+            in_taskiq,
+        ),
+    ):
         if (programs := environment(name)) is None:
             found[name] = None
             continue
@@ -99,8 +127,18 @@ def contenders() -> dict[str, Contender | None]:
 
 def celery(processes: int) -> Contender:
     """The same Celery that this project runs on."""
-    argv = [sys.executable, "-m", "celery", "-A", "celery_jobs", "worker", "--loglevel", "WARNING",
-            "--concurrency", str(processes)]  # fmt: skip
+    argv = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "celery_jobs",
+        "worker",
+        "--loglevel",
+        "WARNING",
+        "--concurrency",
+        str(processes),
+    ]
     return Contender("celery_jobs.py", [argv], sys.executable, in_celery)
 
 
@@ -221,8 +259,9 @@ def measure(rounds: int) -> dict[str, dict[str, float | None]]:
     for load, (seconds, count) in LOADS.items():
         ways: dict[str, Callable[[], float]] = {
             name: lambda c=c, s=seconds, n=count: drained(c, s, n)  # type: ignore[misc]
-            for name, c in others.items() if c is not None
-        }  # fmt: skip
+            for name, c in others.items()
+            if c is not None
+        }
         ways[OURS] = lambda s=seconds, n=count: interactive(s, n)  # type: ignore[misc]
         ways[BULK] = lambda s=seconds: bulk(s)  # type: ignore[misc]
         rates = {name: median(values) for name, values in take_turns(ways, rounds).items()}
@@ -283,10 +322,12 @@ def main() -> None:
         figures[f"bulk_over_fastest{suffix}"] = round(by_load[load][0], 2)
         figures[f"interactive_over_celery{suffix}"] = round(by_load[load][1], 2)
     report = Report(
-        "queues", "Emptying a queue, beside other libraries",
+        "queues",
+        "Emptying a queue, beside other libraries",
         ("library", "no work, a second", "5 ms of a model, a second"),
-        figures=figures, notes=NOTES,
-    )  # fmt: skip
+        figures=figures,
+        notes=NOTES,
+    )
     for name in reversed(found["noop"]):
         report.rows.append((name, figures["noop"][name], figures["model_5ms"][name]))
     report.finish(args.json)

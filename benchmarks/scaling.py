@@ -44,9 +44,18 @@ class Devices:
                 ready = self._folder / f"ready-{core}"
                 ready.unlink(missing_ok=True)
                 argv = [
-                    sys.executable, "-c", PIN, str(core), "worker", "--devices", "cpu",
-                    "--queues", "txt2img.bulk", "--ready-file", str(ready),
-                ]  # fmt: skip
+                    sys.executable,
+                    "-c",
+                    PIN,
+                    str(core),
+                    "worker",
+                    "--devices",
+                    "cpu",
+                    "--queues",
+                    "txt2img.bulk",
+                    "--ready-file",
+                    str(ready),
+                ]
                 stack.start(f"worker {core}", argv, DRAIN_S)
             for core in sorted(os.sched_getaffinity(0))[:count]:
                 stack.wait_ready(self._folder / f"ready-{core}")
@@ -67,13 +76,15 @@ def main() -> None:
         devices = Devices(folder, client)
         turns = take_turns({str(n): (lambda n=n: devices.rate(n)) for n in counts}, args.rounds)
     rates = {n: round(median(turns[str(n)]), 1) for n in counts}
-    found = {"rates": {str(n): r for n, r in rates.items()},
-             "ratio": round(rates[2] / rates[1], 2)}  # fmt: skip
+    found = {"rates": {str(n): r for n, r in rates.items()}, "ratio": round(rates[2] / rates[1], 2)}
     report = Report(
-        "scaling", "More devices", ("devices", "a second", "of one"), figures=found,
+        "scaling",
+        "More devices",
+        ("devices", "a second", "of one"),
+        figures=found,
         notes="Bulk txt2img. Each device has one core for its model host and Celery worker; "
         "the queue server and the client run beside them.",
-    )  # fmt: skip
+    )
     report.rows = [(n, r, round(r / rates[1], 2)) for n, r in rates.items()]
     report.finish(args.json)
     figure = Figure(figsize=(4, 3))

@@ -102,8 +102,17 @@ def folder_of(scratch: Path, args: argparse.Namespace) -> Path:
 
 def checked(folder: Path) -> dict[str, Any]:
     """What `crossmodal models check` finds, and how long all of it takes."""
-    command = [sys.executable, "-m", "crossmodal.cli", "models", "check", str(folder),
-               "--device", "cpu", "--json"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "crossmodal.cli",
+        "models",
+        "check",
+        str(folder),
+        "--device",
+        "cpu",
+        "--json",
+    ]
     begun = time.monotonic()
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     [found] = json.loads(done.stdout)
@@ -129,10 +138,13 @@ def drawn(running: Running, steps: int) -> dict[str, Any]:
     seen = followed(job, lambda one: told.append((one.step, one.of)))
     gaps = [later - earlier for earlier, later in pairwise(seen)]
     return {
-        "state": str(job.status().state), "attempts": job.status().attempt, "told": told,
+        "state": str(job.status().state),
+        "attempts": job.status().attempt,
+        "told": told,
         "run_s": round(seen[-1] - seen[0], 2),
-        "step_s": round(median(gaps[1:-1] or gaps), 2), "longest_silence_s": round(max(gaps), 2),
-    }  # fmt: skip
+        "step_s": round(median(gaps[1:-1] or gaps), 2),
+        "longest_silence_s": round(max(gaps), 2),
+    }
 
 
 def canceled(running: Running, steps: int) -> dict[str, float | str]:
@@ -149,8 +161,9 @@ def canceled(running: Running, steps: int) -> dict[str, float | str]:
 def served(folder: Path, timeout_s: float, args: argparse.Namespace) -> dict[str, Any]:
     """What a worker makes of the jobs, whose batches may be silent for so long."""
     os.environ |= {
-        "CROSSMODAL_BUNDLE": str(folder), "CROSSMODAL_INFERENCE_TIMEOUT_S": str(timeout_s),
-    }  # fmt: skip
+        "CROSSMODAL_BUNDLE": str(folder),
+        "CROSSMODAL_INFERENCE_TIMEOUT_S": str(timeout_s),
+    }
     begun = time.monotonic()
     with Memory() as memory, real_stack("cpu") as running:
         ready_s = round(time.monotonic() - begun, 1)
@@ -161,10 +174,15 @@ def served(folder: Path, timeout_s: float, args: argparse.Namespace) -> dict[str
         after = drawn(running, args.steps)
         is_same_host = host_processes()[0].pid == host
     return {
-        "ready_s": ready_s, "timeout_s": timeout_s, "short": short, "long": long,
-        "canceled": ended, "after": after, "same_host": is_same_host,
+        "ready_s": ready_s,
+        "timeout_s": timeout_s,
+        "short": short,
+        "long": long,
+        "canceled": ended,
+        "after": after,
+        "same_host": is_same_host,
         "peak_bytes": memory.peak_bytes,
-    }  # fmt: skip
+    }
 
 
 def options() -> argparse.Namespace:
@@ -186,10 +204,12 @@ def measured(scratch: Path, args: argparse.Namespace) -> dict[str, Any]:
     check = checked(folder)
     timeout_s = args.timeout or max(MIN_TIMEOUT_S, round(0.6 * check["run_s"], 1))
     return {
-        "size": args.size, "steps": args.steps, "weights_bytes": weights,
+        "size": args.size,
+        "steps": args.steps,
+        "weights_bytes": weights,
         "check": {name: value for name, value in check.items() if name != "schema"},
         "worker": served(folder, timeout_s, args),
-    }  # fmt: skip
+    }
 
 
 def rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -229,12 +249,13 @@ def main() -> None:
     report = Report(
         "sd15-small" if args.small else "sd15",
         "Stable Diffusion 1.5, its true dimensions with random weights, on a CPU",
-        ("what", "measured"), figures=found,
+        ("what", "measured"),
+        figures=found,
         notes=f"Pictures of {args.size} x {args.size}, {args.steps} steps (which PNDM makes one "
         "more), float32, a core a batch. The machine's two cores are shared. Memory is what "
         "processes hold, pages that they share counted once; of the check, its process's peak. "
         "A job's times are seen by its client. One run of each.",
-    )  # fmt: skip
+    )
     report.rows = rows(found)
     report.finish(args.json)
 

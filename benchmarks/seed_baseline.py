@@ -50,12 +50,15 @@ def measure(running: Running, rounds: int) -> dict[str, dict[str, float]]:
         return len(list(client.as_completed(jobs))) / (time.perf_counter() - begun)
 
     drawn(), described()  # warm
-    found = take_turns({
-        "txt2img script": lambda: script("txt2img", lambda i: PROMPTS[i], folder),
-        "txt2img": drawn,
-        "img2txt script": lambda: script("img2txt", lambda i: str(paths[i]), folder),
-        "img2txt": described,
-    }, rounds)  # fmt: skip
+    found = take_turns(
+        {
+            "txt2img script": lambda: script("txt2img", lambda i: PROMPTS[i], folder),
+            "txt2img": drawn,
+            "img2txt script": lambda: script("img2txt", lambda i: str(paths[i]), folder),
+            "img2txt": described,
+        },
+        rounds,
+    )
     return {
         task: {
             "script": round(median(found[f"{task} script"]), 3),
@@ -74,17 +77,21 @@ def main() -> None:
     with real_stack() as running:
         found = measure(running, args.rounds)
     report = Report(
-        "seed_baseline", "Beside the straightforward script",
-        ("task", "script (a second)", "crossmodal (a second)", "times as fast"), figures=found,
+        "seed_baseline",
+        "Beside the straightforward script",
+        ("task", "script (a second)", "crossmodal (a second)", "times as fast"),
+        figures=found,
         notes="The script is `benchmarks/seed_script.py`, started for every item; ours are "
         "interactive jobs, submitted one by one.",
-    )  # fmt: skip
+    )
     report.rows = [(task, *figures.values()) for task, figures in found.items()]
     report.finish(args.json)
     figure = Figure(figsize=(5, 2.6))
     axes = figure.subplots()
-    axes.barh([f"{t}, {w}" for t in found for w in ("script", "crossmodal")],
-              [found[t][w] for t in found for w in ("script", "crossmodal")])  # fmt: skip
+    axes.barh(
+        [f"{t}, {w}" for t in found for w in ("script", "crossmodal")],
+        [found[t][w] for t in found for w in ("script", "crossmodal")],
+    )
     axes.set_xscale("log")
     axes.set_xlabel("a second")
     save_plot("seed_baseline", figure)

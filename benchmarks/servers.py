@@ -31,8 +31,12 @@ CORES = 2
 CLIENTS = 16
 START_S, LIMIT_S, POLL_S = 120.0, 60.0, 0.02
 WARM_JOBS = 64
-PROMPTS = [f"a {size} {color} {shape} on a white background" for size in ("big", "small")
-           for color in ("red", "green", "blue") for shape in ("circle", "square")]  # fmt: skip
+PROMPTS = [
+    f"a {size} {color} {shape} on a white background"
+    for size in ("big", "small")
+    for color in ("red", "green", "blue")
+    for shape in ("circle", "square")
+]
 PNG = b"\x89PNG"
 
 Draw = Callable[[HTTPConnection, list[dict[str, Any]]], int]
@@ -98,8 +102,13 @@ def _client(port: int, draw: Draw, jobs: list[dict[str, Any]]) -> int:
 def serving(argv: list[str], port: int) -> Iterator[None]:
     """A server that answers."""
     with TemporaryDirectory(prefix="bench-") as name, (Path(name) / "log").open("wb") as log:
-        env = {"PYTHONPATH": str(CONTENDERS), "BENTOML_HOME": name, "BENTOML_DO_NOT_TRACK": "True",
-               "OMP_NUM_THREADS": "1", "BENCH_THREADS": str(CORES)}  # fmt: skip
+        env = {
+            "PYTHONPATH": str(CONTENDERS),
+            "BENTOML_HOME": name,
+            "BENTOML_DO_NOT_TRACK": "True",
+            "OMP_NUM_THREADS": "1",
+            "BENCH_THREADS": str(CORES),
+        }
         child = Child("server", argv, env, log)
         child.start()
         try:
@@ -137,8 +146,17 @@ def litserve(programs: Path, port: int) -> list[str]:
 
 def bentoml(programs: Path, port: int) -> list[str]:
     """A thread for each core: the file itself says why these are not processes."""
-    return [str(programs / "bentoml"), "serve", "bentoml_server:Drawing", "--host", "127.0.0.1",
-            "--port", str(port), "--working-dir", str(CONTENDERS)]  # fmt: skip
+    return [
+        str(programs / "bentoml"),
+        "serve",
+        "bentoml_server:Drawing",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--working-dir",
+        str(CONTENDERS),
+    ]
 
 
 def through_ours(run: Callable[[Running, int], int], count: int) -> float:
@@ -170,8 +188,9 @@ def measure(rounds: int, count: int) -> dict[str, float | None]:
     """Rates; None for what could not be installed."""
     ways: dict[str, Callable[[], float]] = {}
     servers: tuple[tuple[str, Callable[[Path, int], list[str]], Draw], ...] = (
-        ("litserve", litserve, draw_litserve), ("bentoml", bentoml, draw_bentoml),
-    )  # fmt: skip
+        ("litserve", litserve, draw_litserve),
+        ("bentoml", bentoml, draw_bentoml),
+    )
     for name, argv, draw in servers:
         if programs := environment(name, with_ours=True):
             ways[name] = partial(through_server, partial(argv, programs), draw, count)
@@ -218,9 +237,12 @@ def main() -> None:
         rate = rates[name]
         figures[f"over_{name}"] = rate and round(ours / rate, 2)
     report = Report(
-        "servers", "Pictures a second, beside model servers",
-        ("server", "pictures a second"), figures=figures, notes=NOTES,
-    )  # fmt: skip
+        "servers",
+        "Pictures a second, beside model servers",
+        ("server", "pictures a second"),
+        figures=figures,
+        notes=NOTES,
+    )
     for name in reversed(rates):
         report.rows.append((name.replace("_", " "), figures[name]))
     report.finish(args.json)

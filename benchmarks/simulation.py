@@ -85,11 +85,16 @@ def costs_of(measured: Mapping[str, Any], fleet: Fleet) -> Costs:
     scale = job["items_a_message"] / MESSAGE if fleet.task.is_bulk else 1.0
     idle = measured["idle"]
     return Costs(
-        job["redis_cpu_s"] * scale, job["redis_bytes"] * scale, job["redis_memory"] * scale,
-        job["store_put"], job["celery_cpu_s"] * scale,
-        idle["redis_cpu_s"], idle["redis_bytes"], measured["connections"],
+        job["redis_cpu_s"] * scale,
+        job["redis_bytes"] * scale,
+        job["redis_memory"] * scale,
+        job["store_put"],
+        job["celery_cpu_s"] * scale,
+        idle["redis_cpu_s"],
+        idle["redis_bytes"],
+        measured["connections"],
         measured["gateway_cpu_s"] / (MESSAGE if fleet.task.is_bulk else 1),
-    )  # fmt: skip
+    )
 
 
 Rates = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -111,8 +116,10 @@ def days(at: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 PATTERNS: dict[str, tuple[Rates, float]] = {
-    "steady": (poisson, SECONDS), "bursts": (bursts, SECONDS), "days": (days, 3 * SECONDS),
-}  # fmt: skip
+    "steady": (poisson, SECONDS),
+    "bursts": (bursts, SECONDS),
+    "days": (days, 3 * SECONDS),
+}
 
 
 @dataclass(frozen=True)
@@ -154,8 +161,15 @@ class Scaled:
 
     def _decide(self, at: float, waiting: float, served: float) -> None:
         running = min(self.ready * self._fleet.slots, served / STEP_S * self._run_s)
-        load = Load("q", round(waiting), round(running), self._run_s, self._fleet.slots,
-                    TARGET_S, round(self._submitted))  # fmt: skip
+        load = Load(
+            "q",
+            round(waiting),
+            round(running),
+            self._run_s,
+            self._fleet.slots,
+            TARGET_S,
+            round(self._submitted),
+        )
         self._looks.append(Look(at, (load,)))
         self._looks = [look for look in self._looks if look.at > at - COOLDOWN_S]
         size = self.ready + sum(count for _, count in self._starts)

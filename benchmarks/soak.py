@@ -28,15 +28,25 @@ MOST_POINTS = 600  # of a slope: as many are enough
 # By how much a series may grow in the measured time: a share of its median, or so much. Not PSS:
 # a process's share of a library's pages grows when somebody else's that had them too has ended.
 BOUNDS = {
-    "USS MB": (0.05, 10.0), "RSS MB": (0.05, 10.0), "used MB": (0.05, 10.0),
-    "fds": (0.05, 6.0), "threads": (0.05, 3.0), "connections": (0.1, 4.0),
-    "unacked": (0.1, 4.0), "keys": (0.1, 100.0), "temporary": (0.1, 10.0), "files": (0.1, 200.0),
-}  # fmt: skip
+    "USS MB": (0.05, 10.0),
+    "RSS MB": (0.05, 10.0),
+    "used MB": (0.05, 10.0),
+    "fds": (0.05, 6.0),
+    "threads": (0.05, 3.0),
+    "connections": (0.1, 4.0),
+    "unacked": (0.1, 4.0),
+    "keys": (0.1, 100.0),
+    "temporary": (0.1, 10.0),
+    "files": (0.1, 200.0),
+}
 PANELS = {  # what is drawn where
-    "memory of their own (USS, MB)": " USS MB", "descriptors": " fds", "threads": " threads",
-    "Redis's memory (MB)": ("Redis used MB",), "what is kept": ("Redis keys", "store files"),
+    "memory of their own (USS, MB)": " USS MB",
+    "descriptors": " fds",
+    "threads": " threads",
+    "Redis's memory (MB)": ("Redis used MB",),
+    "what is kept": ("Redis keys", "store files"),
     "what is in use": ("Redis connections", "Celery unacked", "temporary files"),
-}  # fmt: skip
+}
 
 
 def run(hours: float, file: Path) -> None:
@@ -92,11 +102,17 @@ def verdicts(
         median, an_hour = float(np.median(values)), slope(at, values)
         grown = an_hour * (at[-1] - at[0]) / 3_600
         bound = max(share * median, least)
-        found.append({
-            "series": name, "median": round(median, 1), "most": round(float(values.max()), 1),
-            "an hour": round(an_hour, 2), "in the measured time": round(grown, 2),
-            "at most": round(bound, 1), "flat": bool(grown <= bound),
-        })  # fmt: skip
+        found.append(
+            {
+                "series": name,
+                "median": round(median, 1),
+                "most": round(float(values.max()), 1),
+                "an hour": round(an_hour, 2),
+                "in the measured time": round(grown, 2),
+                "at most": round(bound, 1),
+                "flat": bool(grown <= bound),
+            }
+        )
     return found
 
 
@@ -107,8 +123,11 @@ def plot(about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     hours = [sample["s"] / 3_600 for sample in samples]
     for axes, (title, wanted) in zip(figure.subplots(2, 3).flat, PANELS.items(), strict=True):
-        names = [n for n in samples[0] if (n in wanted if isinstance(wanted, tuple)
-                                           else n.endswith(wanted))]  # fmt: skip
+        names = [
+            n
+            for n in samples[0]
+            if (n in wanted if isinstance(wanted, tuple) else n.endswith(wanted))
+        ]
         for name in names:
             label = name if isinstance(wanted, tuple) else name.removesuffix(wanted)
             axes.plot(hours, [sample.get(name, 0) for sample in samples], label=label, lw=1)
@@ -122,20 +141,25 @@ def report(about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Re
     """The table of all series, with what was done meanwhile."""
     found, last = verdicts(about, samples), samples[-1]
     columns = tuple(found[0])
-    rows = [tuple("yes" if v is True else "no" if v is False else v for v in one.values())
-            for one in found]  # fmt: skip
+    rows = [
+        tuple("yes" if v is True else "no" if v is False else v for v in one.values())
+        for one in found
+    ]
     counts = {name: last[name] for name in last if name.startswith("count ")}
     told = ", ".join(f"{n:,} {name.removeprefix('count ')}" for name, n in counts.items())
     every = max(1, len(samples) // 360)
     return Report(
-        "soak", f"{last['s'] / 3_600:.1f} hours at half load", columns, rows,
+        "soak",
+        f"{last['s'] / 3_600:.1f} hours at half load",
+        columns,
+        rows,
         {"about": about, "verdicts": found, "counts": counts, "samples": samples[::every]},
         f"{about['rate']:.1f} requests a second, half of the {about['full_rate']:.1f} that this "
         f"machine does; records are kept for {about['kept_s']} s, garbage is collected as often. "
         f"In all: {told}. Growth is a line through what comes after the warm-up (Theil and Sen); "
         "memory is what a process has alone (USS) and all it has in memory (RSS). PSS is in the "
         "figures, and not judged: it grows when others end that had the same libraries.",
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

@@ -69,8 +69,11 @@ def soaking(kept_s: int) -> Iterator[Soaking]:
         folder, _ = exits.enter_context(queue_server())
         (folder / "tmp").mkdir()
         receiver = exits.enter_context(listening())
-        env = {"TMPDIR": str(folder / "tmp"), "CROSSMODAL_RETENTION_S": str(kept_s),
-               "CROSSMODAL_ALLOW_PRIVATE_URLS": "true"}  # fmt: skip
+        env = {
+            "TMPDIR": str(folder / "tmp"),
+            "CROSSMODAL_RETENTION_S": str(kept_s),
+            "CROSSMODAL_ALLOW_PRIVATE_URLS": "true",
+        }
         os.environ["CROSSMODAL_RETENTION_S"] = str(kept_s)
         with Client(load_settings()) as client:
             _, token = client.keys.create("soak", per_second=10_000, burst=10_000)
@@ -151,10 +154,14 @@ class Caller:
 
 # How often each is done, relative to the others, and how many requests it is.
 DEEDS: list[tuple[Callable[[Caller], None], float, int]] = [
-    (Caller.draw, 50, 1), (Caller.draw_and_be_told, 20, 1), (Caller.caption, 15, 1),
-    (Caller.follow, 10, 1), (Caller.be_refused, 5, 1), (Caller.send_batch, 0.5, LINES),
+    (Caller.draw, 50, 1),
+    (Caller.draw_and_be_told, 20, 1),
+    (Caller.caption, 15, 1),
+    (Caller.follow, 10, 1),
+    (Caller.be_refused, 5, 1),
+    (Caller.send_batch, 0.5, LINES),
     (Caller.send_bulk, 0.5, BULK),
-]  # fmt: skip
+]
 
 
 class Load:
@@ -175,9 +182,11 @@ class Load:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._over.set()
         for thread in self._threads:
             thread.join()

@@ -14,10 +14,14 @@ MB = 1e6
 PARTS = ("PSS MB", "USS MB", "RSS MB", "fds", "threads")
 # What a command line says of a process; the first that fits.
 ROLES = {
-    "valkey": "Valkey", "worker.celery": "Celery worker", "worker.host": "model host",
-    "worker.decoders": "decoders", " gateway": "gateway", " background": "background",
+    "valkey": "Valkey",
+    "worker.celery": "Celery worker",
+    "worker.host": "model host",
+    "worker.decoders": "decoders",
+    " gateway": "gateway",
+    " background": "background",
     " worker ": "supervisor",
-}  # fmt: skip
+}
 
 
 class Sampler:

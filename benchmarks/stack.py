@@ -44,14 +44,16 @@ def queue_server() -> Iterator[tuple[Path, int]]:
     """A Valkey in a folder of its own, and the environment that leads to it."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder, port = Path(name), free_port()
-        os.environ.update({
-            "CELERY_BROKER_URL": valkey_url(port),
-            "CELERY_RESULT_BACKEND": "",
-            "CROSSMODAL_STORAGE_URL": (folder / "storage").as_uri(),
-            "CROSSMODAL_RUN_DIR": str(folder / "run"),
-            "CROSSMODAL_MAX_QUEUE_LENGTH": "10000000",
-            "CROSSMODAL_LOG_LEVEL": "WARNING",  # as those have that it is compared with
-        })  # fmt: skip
+        os.environ.update(
+            {
+                "CELERY_BROKER_URL": valkey_url(port),
+                "CELERY_RESULT_BACKEND": "",
+                "CROSSMODAL_STORAGE_URL": (folder / "storage").as_uri(),
+                "CROSSMODAL_RUN_DIR": str(folder / "run"),
+                "CROSSMODAL_MAX_QUEUE_LENGTH": "10000000",
+                "CROSSMODAL_LOG_LEVEL": "WARNING",  # as those have that it is compared with
+            }
+        )
         server = start_valkey(folder / "valkey", port)
         try:
             yield folder, port
@@ -62,11 +64,7 @@ def queue_server() -> Iterator[tuple[Path, int]]:
 @contextmanager
 def real_stack(device: str = "cpu", *options: str) -> Iterator[Running]:
     """`crossmodal worker` with the shipped models."""
-    with (
-        queue_server() as (folder, _),
-        (folder / "log").open("wb") as log,
-        Stack({}, log) as stack,
-    ):
+    with queue_server() as (folder, _), (folder / "log").open("wb") as log, Stack({}, log) as stack:
         stack.start_worker(["--devices", DEVICES[device], *options], DRAIN_S, folder / "ready")
         stack.wait_ready(folder / "ready")
         settings = load_settings()

@@ -102,12 +102,16 @@ async def _measure(
     late = [f.late_s for f in followers if f.late_s is not None]
     whole = sum(f.states == ["queued", "running", "succeeded"] for f in followers)
     return {
-        "streams": len(jobs), "ended": len(late), "with_every_step": whole,
-        "opened_in_s": opened_s, "memory_before_mb": before / 2**20,
-        "memory_peak_mb": peak / 2**20, "kb_a_stream": (peak - before) / 1024 / len(jobs),
+        "streams": len(jobs),
+        "ended": len(late),
+        "with_every_step": whole,
+        "opened_in_s": opened_s,
+        "memory_before_mb": before / 2**20,
+        "memory_peak_mb": peak / 2**20,
+        "kb_a_stream": (peak - before) / 1024 / len(jobs),
         "last_event_p50_ms": 1_000 * percentile(late, 50),
         "last_event_p99_ms": 1_000 * percentile(late, 99),
-    }  # fmt: skip
+    }
 
 
 def _answers(port: int) -> bool:
@@ -119,11 +123,13 @@ def _answers(port: int) -> bool:
 
 def _report(figures: dict[str, float]) -> Report:
     return Report(
-        name="streams", title="Event streams of one gateway process", columns=("", "measured"),
+        name="streams",
+        title="Event streams of one gateway process",
+        columns=("", "measured"),
         rows=[(name.replace("_", " "), round(value, 1)) for name, value in figures.items()],
         figures=figures,
         notes="Client, gateway, Valkey, worker and models share the cores.",
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

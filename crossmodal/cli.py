@@ -65,11 +65,19 @@ _USE = {
     ),
 }
 EXTRAS = {  # what a command cannot do without, whatever its options
-    "up": "worker", "demo": "worker", "worker": "worker", "autoscale": "worker",
-    "flower": "monitor", "gateway": "gateway", "mcp": "mcp", "background": "webhooks",
-    "webhooks": "webhooks", "models": "worker",
-    "train": "train", "evaluate": "train",
-}  # fmt: skip
+    "up": "worker",
+    "demo": "worker",
+    "worker": "worker",
+    "autoscale": "worker",
+    "flower": "monitor",
+    "gateway": "gateway",
+    "mcp": "mcp",
+    "background": "webhooks",
+    "webhooks": "webhooks",
+    "models": "worker",
+    "train": "train",
+    "evaluate": "train",
+}
 NEEDED = {"crossmodal": (), "producer": ("producer",), "worker": ("worker", "celery")}
 # Of all packages; and what `up` and `demo` start runs in processes that find what this one finds.
 RUN_ALL = ("up", "demo", "background", "webhooks")
@@ -106,8 +114,10 @@ def main() -> None:
 
 
 def _help() -> None:
-    say("Usage: crossmodal COMMAND [OPTIONS]\n\n"
-        "Text-to-image and image-to-text as background jobs.\n")  # fmt: skip
+    say(
+        "Usage: crossmodal COMMAND [OPTIONS]\n\n"
+        "Text-to-image and image-to-text as background jobs.\n"
+    )
     print_table(("command", ""), [(name, about) for name, (_, about) in commands().items()])
     say("\ncrossmodal COMMAND --help says more.")
 

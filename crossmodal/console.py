@@ -38,11 +38,18 @@ from crossmodal.machine import denied
 
 FAILED, USAGE, INTERRUPTED, UNREAD = 1, 2, 130, 141  # exit statuses
 NOT_USAGE = (  # the caller's own doing, and yet nothing that is wrong with the command line
-    errors.ApiKeyNotFound, errors.CheckpointMismatch, errors.DataInvalid,
-    errors.DeadLetterNotFound, errors.DeliveryNotFound, errors.Forbidden,
-    errors.IdempotencyConflict, errors.InvalidMessage, errors.JobNotFound, errors.Unauthorized,
+    errors.ApiKeyNotFound,
+    errors.CheckpointMismatch,
+    errors.DataInvalid,
+    errors.DeadLetterNotFound,
+    errors.DeliveryNotFound,
+    errors.Forbidden,
+    errors.IdempotencyConflict,
+    errors.InvalidMessage,
+    errors.JobNotFound,
+    errors.Unauthorized,
     errors.WrongState,
-)  # fmt: skip
+)
 OF_ENVIRONMENT = (errors.BrokerRefused, errors.BrokerNotTrusted, errors.StorageNotWritable)
 BAD_USAGE = "bad_usage"  # the code of what a command's options and arguments cannot be
 # Of click, or of the copy of it that Typer has.
@@ -235,11 +242,20 @@ def progress(label: str, total: int, *, in_bytes: bool = False) -> Iterator[Prog
     columns: tuple[ProgressColumn, ...] = (SpinnerColumn(), text, TimeElapsedColumn())
     if total > 1:
         done = DownloadColumn() if in_bytes else MofNCompleteColumn()
-        columns = (text, BarColumn(), done, TimeElapsedColumn(),
-                   TextColumn("left:"), TimeRemainingColumn())  # fmt: skip
+        columns = (
+            text,
+            BarColumn(),
+            done,
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+        )
     with Progress(
-        *columns, console=stderr, transient=True, redirect_stdout=False,
+        *columns,
+        console=stderr,
+        transient=True,
+        redirect_stdout=False,
         disable=not stderr.is_terminal,
-    ) as bar:  # fmt: skip
+    ) as bar:
         bar.add_task(label, total=total)
         yield bar

@@ -8,9 +8,18 @@ DISTRIBUTION = "crossmodal-jobs"  # what pip calls us; the packages have other n
 
 _WEBHOOKS = ("httpx2", "standardwebhooks")
 _WORKER = (
-    "torch", "torchvision", "cv2", "gensim", "numpy", "PIL", "rapidfuzz", "regex", "safetensors",
-    "uvloop", *_WEBHOOKS,
-)  # fmt: skip
+    "torch",
+    "torchvision",
+    "cv2",
+    "gensim",
+    "numpy",
+    "PIL",
+    "rapidfuzz",
+    "regex",
+    "safetensors",
+    "uvloop",
+    *_WEBHOOKS,
+)
 MODULES: dict[str, tuple[str, ...]] = {  # of extras that whole commands or formats are made of
     "webhooks": _WEBHOOKS,
     "worker": _WORKER,

@@ -35,10 +35,12 @@ def configure(
     """
     handler = WatchedFileHandler(file) if file else logging.StreamHandler()
     colors = not file and sys.stderr.isatty()
-    handler.setFormatter(ProcessorFormatter(
-        processors=_machine() if is_json(settings, file) else _human(colors),
-        foreign_pre_chain=[_add(bound), *_COMMON],
-    ))  # fmt: skip
+    handler.setFormatter(
+        ProcessorFormatter(
+            processors=_machine() if is_json(settings, file) else _human(colors),
+            foreign_pre_chain=[_add(bound), *_COMMON],
+        )
+    )
     logging.basicConfig(handlers=[handler], level=level or settings.log_level, force=True)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
@@ -84,8 +86,12 @@ def _in_order(_: Any, __: str, line: EventDict) -> EventDict:
 
 
 _COMMON: list[Processor] = [
-    add_log_level, add_logger_name, merge_contextvars, ExtraAdder(FIELDS), _add_trace,
-]  # fmt: skip
+    add_log_level,
+    add_logger_name,
+    merge_contextvars,
+    ExtraAdder(FIELDS),
+    _add_trace,
+]
 
 
 def _machine() -> list[Processor]:

@@ -18,10 +18,18 @@ TASKS = (
     "`--pids-limit`)"
 )
 NO_THREAD, NO_TMPDIR = "can't start new thread", "No usable temporary directory"  # Python's words
-SHORTAGES = frozenset({
-    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN,
-    errno.ENOBUFS,
-})  # fmt: skip
+SHORTAGES = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EAGAIN,
+        errno.ENOBUFS,
+    }
+)
 FOLDERS = "set XDG_DATA_HOME, CROSSMODAL_RUN_DIR and TMPDIR to folders that can be written to"
 DENIED = {
     errno.EMFILE: FILES,

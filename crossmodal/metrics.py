@@ -48,65 +48,86 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 QUEUE_WAIT = Histogram(
     "crossmodal_queue_wait_seconds",
     "From a job's submission until its last attempt began.",
-    ["task"], registry=WORKER, buckets=WAITS_S,
-)  # fmt: skip
+    ["task"],
+    registry=WORKER,
+    buckets=WAITS_S,
+)
 JOB = Histogram(
     "crossmodal_job_seconds",
     "From a job's submission until its end was recorded.",
-    ["task"], registry=WORKER, buckets=WAITS_S,
-)  # fmt: skip
+    ["task"],
+    registry=WORKER,
+    buckets=WAITS_S,
+)
 STORE = Histogram(
     "crossmodal_store_seconds",
     "Encoding and storing what a job, or a part of a bulk job, has made.",
-    ["task"], registry=WORKER, buckets=RUNS_S,
-)  # fmt: skip
+    ["task"],
+    registry=WORKER,
+    buckets=RUNS_S,
+)
 ITEMS = Counter(
     "crossmodal_items_total",
     "Requests that ended, by outcome (succeeded or failed); a bulk job has many.",
-    ["task", "outcome"], registry=WORKER,
-)  # fmt: skip
+    ["task", "outcome"],
+    registry=WORKER,
+)
 
 BATCH_WAIT = Histogram(
     "crossmodal_batch_wait_seconds",
     "From a request's arrival at the model host until its batch began.",
-    ["task", "device"], registry=WORKER, buckets=RUNS_S,
-)  # fmt: skip
+    ["task", "device"],
+    registry=WORKER,
+    buckets=RUNS_S,
+)
 BATCH_SIZE = Histogram(
     "crossmodal_batch_size",
     "Requests in a batch.",
-    ["task", "device"], registry=WORKER, buckets=SIZES,
-)  # fmt: skip
+    ["task", "device"],
+    registry=WORKER,
+    buckets=SIZES,
+)
 INFERENCE = Histogram(
     "crossmodal_inference_seconds",
     "One batch on the device.",
-    ["task", "device"], registry=WORKER, buckets=RUNS_S,
-)  # fmt: skip
+    ["task", "device"],
+    registry=WORKER,
+    buckets=RUNS_S,
+)
 OUT_OF_MEMORY = Counter(
     "crossmodal_out_of_memory_total",
     "Batches that the device had no memory for; they are halved and run again.",
-    ["device"], registry=WORKER,
-)  # fmt: skip
+    ["device"],
+    registry=WORKER,
+)
 MODEL_LOAD = Gauge(
     "crossmodal_model_load_seconds",
     "Loading and warming up the models, when the model host started.",
-    ["device"], registry=WORKER, multiprocess_mode="livemostrecent",
-)  # fmt: skip
+    ["device"],
+    registry=WORKER,
+    multiprocess_mode="livemostrecent",
+)
 GPU_MEMORY = Gauge(
     "crossmodal_gpu_memory_bytes",
     "Memory of a GPU: allocated by tensors, reserved by the model host, and in total.",
-    ["device", "kind"], registry=WORKER, multiprocess_mode="livemostrecent",
-)  # fmt: skip
+    ["device", "kind"],
+    registry=WORKER,
+    multiprocess_mode="livemostrecent",
+)
 
 STORAGE_OPERATIONS = Counter(
     "crossmodal_storage_operations_total",
     "Operations on the object store, by outcome: ok, interrupted, or the code of the error.",
-    ["operation", "outcome"], registry=STORAGE,
-)  # fmt: skip
+    ["operation", "outcome"],
+    registry=STORAGE,
+)
 STORAGE_TIME = Histogram(
     "crossmodal_storage_seconds",
     "Operations on the object store, the client's own retries included.",
-    ["operation"], registry=STORAGE, buckets=RUNS_S,
-)  # fmt: skip
+    ["operation"],
+    registry=STORAGE,
+    buckets=RUNS_S,
+)
 
 
 def job_ended(task: str, queued_s: float, run_s: float, succeeded: int, failed: int) -> None:

@@ -42,9 +42,7 @@ _NAME = re.compile(r"([a-z0-9_-]{1,63}\.)*(?!(\d+|0x[0-9a-f]*)$)[a-z0-9_-]{1,63}
 # Names that are kept for networks of one's own (RFC 6761, 6762, 8375), and those of one label.
 _PRIVATE_NAME = re.compile(r"(^|\.)(localhost|local|internal|home\.arpa)$|^[^.]*$")
 _ALLOW = "use a public one, or have CROSSMODAL_ALLOW_PRIVATE_URLS set where receivers are trusted"
-_FAILURES = (
-    httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError
-)  # fmt: skip
+_FAILURES = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError)
 
 
 def check_url(url: str) -> httpx2.URL:
@@ -104,9 +102,14 @@ def look_up(host: str, port: int) -> list[str]:
 
 
 async def fetch(
-    url: str, *, max_bytes: int, timeout_s: float, allow_private: bool = False,
-    resolve: Resolve = look_up, _refusal: Refusal | None = None,
-) -> bytes:  # fmt: skip
+    url: str,
+    *,
+    max_bytes: int,
+    timeout_s: float,
+    allow_private: bool = False,
+    resolve: Resolve = look_up,
+    _refusal: Refusal | None = None,
+) -> bytes:
     """What a GET of `url` gives, redirects followed, all of it within `timeout_s`.
 
     Raises `UrlRefused`, `FetchFailed`, or `ImageTooLarge` for more than `max_bytes`.
@@ -134,15 +137,22 @@ class Poster:
     """
 
     def __init__(
-        self, *, timeout_s: float, allow_private: bool = False, resolve: Resolve = look_up,
+        self,
+        *,
+        timeout_s: float,
+        allow_private: bool = False,
+        resolve: Resolve = look_up,
         _refusal: Refusal | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._timeout_s = timeout_s
         backend = _Backend(resolve, _refusal or partial(refusal, allow_private=allow_private))
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=_tls(), max_connections=None, max_keepalive_connections=MAX_KEPT,
-            keepalive_expiry=KEPT_S, network_backend=backend,
-        )  # fmt: skip
+            ssl_context=_tls(),
+            max_connections=None,
+            max_keepalive_connections=MAX_KEPT,
+            keepalive_expiry=KEPT_S,
+            network_backend=backend,
+        )
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
         """The status that a POST is answered with; a redirect is not followed.
@@ -211,9 +221,12 @@ class _Backend(httpcore2.AnyIOBackend):
 
 @asynccontextmanager
 async def _exchange(
-    pool: httpcore2.AsyncConnectionPool, method: str, url: httpx2.URL,
-    headers: Mapping[str, str], body: bytes | None = None,
-) -> AsyncIterator[httpcore2.Response]:  # fmt: skip
+    pool: httpcore2.AsyncConnectionPool,
+    method: str,
+    url: httpx2.URL,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+) -> AsyncIterator[httpcore2.Response]:
     """One request, up to the head of its answer."""
     target = httpcore2.URL(
         scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path

@@ -52,6 +52,7 @@ def finished_parts(storage: Storage, job_id: str, created_at: float) -> list[Blo
     """
     found = sorted(storage.list(f"{RESULTS}/{job_id}"), key=lambda b: (b.modified_at, b.key))
     return [
-        BlobRef(key=b.key, size=b.size) for b in found
+        BlobRef(key=b.key, size=b.size)
+        for b in found
         if b.key.endswith(SUFFIX) and b.modified_at > created_at - SKEW_S
-    ]  # fmt: skip
+    ]

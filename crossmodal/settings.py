@@ -47,9 +47,12 @@ class Settings(BaseSettings):
     """One field a setting. `CELERY_*` keep Celery's names; all others are `CROSSMODAL_*`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CROSSMODAL_", frozen=True, extra="ignore", populate_by_name=True,
+        env_prefix="CROSSMODAL_",
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
         hide_input_in_errors=True,
-    )  # fmt: skip
+    )
 
     broker_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), validation_alias="CELERY_BROKER_URL"

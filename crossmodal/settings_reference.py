@@ -19,35 +19,81 @@ from crossmodal.settings import Settings, load_settings, redacted
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Everybody: apps, gateways and workers": (
-        "broker_url", "sentinel_master", "sentinel_password", "storage_url", "key_prefix",
-        "connect_timeout_s", "max_idle_s", "storage_timeout_s", "storage_ca_file",
-        "storage_fsync", "log_level", "log_format",
+        "broker_url",
+        "sentinel_master",
+        "sentinel_password",
+        "storage_url",
+        "key_prefix",
+        "connect_timeout_s",
+        "max_idle_s",
+        "storage_timeout_s",
+        "storage_ca_file",
+        "storage_fsync",
+        "log_level",
+        "log_format",
     ),
     "Who submits: apps and gateways": (
-        "max_queue_length", "paused_queues_accept", "max_memory_ratio", "max_image_bytes",
+        "max_queue_length",
+        "paused_queues_accept",
+        "max_memory_ratio",
+        "max_image_bytes",
         "max_image_pixels",
     ),
     "The gateway, and webhooks": (
-        "public_url", "keep_alive_s", "signed_urls", "cors_origins", "max_batch_bytes",
-        "max_bodies_bytes", "body_timeout_s", "allow_image_urls", "allow_private_urls",
-        "fetch_timeout_s", "webhook_timeout_s",
+        "public_url",
+        "keep_alive_s",
+        "signed_urls",
+        "cors_origins",
+        "max_batch_bytes",
+        "max_bodies_bytes",
+        "body_timeout_s",
+        "allow_image_urls",
+        "allow_private_urls",
+        "fetch_timeout_s",
+        "webhook_timeout_s",
     ),
     "Workers": (
-        "bundle", "models", "allow_model_code", "device_memory", "switch_after_s",
-        "result_backend", "plain_queue", "bulk_concurrency", "bulk_batch", "max_wait_s",
-        "load_timeout_s", "host_wait_s", "decode_memory", "decode_timeout_s", "drain_s",
-        "metrics_port", "metrics_address",
+        "bundle",
+        "models",
+        "allow_model_code",
+        "device_memory",
+        "switch_after_s",
+        "result_backend",
+        "plain_queue",
+        "bulk_concurrency",
+        "bulk_batch",
+        "max_wait_s",
+        "load_timeout_s",
+        "host_wait_s",
+        "decode_memory",
+        "decode_timeout_s",
+        "drain_s",
+        "metrics_port",
+        "metrics_address",
     ),
     "Limits and leases: the same for everybody who shares a queue": (
-        "max_batch", "retention_s", "max_attempts", "max_message_bytes", "run_time_limit_s",
-        "txt2img_run_time_limit_s", "img2txt_run_time_limit_s", "inference_timeout_s",
-        "lease_s", "sweep_s", "heartbeat_s",
+        "max_batch",
+        "retention_s",
+        "max_attempts",
+        "max_message_bytes",
+        "run_time_limit_s",
+        "txt2img_run_time_limit_s",
+        "img2txt_run_time_limit_s",
+        "inference_timeout_s",
+        "lease_s",
+        "sweep_s",
+        "heartbeat_s",
     ),
     "Places of a worker's processes": (
-        "run_dir", "host_socket", "models_file", "model_name", "turn_file", "ready_file",
+        "run_dir",
+        "host_socket",
+        "models_file",
+        "model_name",
+        "turn_file",
+        "ready_file",
         "heartbeat_file",
     ),
-}  # fmt: skip
+}
 OTHERS = "All others"
 
 FOREIGN: dict[str, str] = {
@@ -75,8 +121,13 @@ PLACES = {
 """Defaults that depend on the machine."""
 
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}  # as annotated_types calls them
-WORDS: dict[Any, str] = {int: "integer", float: "number", bool: "true or false", str: "text",
-                         SecretStr: "URL"}  # fmt: skip
+WORDS: dict[Any, str] = {
+    int: "integer",
+    float: "number",
+    bool: "true or false",
+    str: "text",
+    SecretStr: "URL",
+}
 
 
 @dataclass(frozen=True)
@@ -123,8 +174,9 @@ def effective(found: Settings) -> Iterator[Setting]:
 def unknown() -> list[str]:
     """Variables of the environment that look like settings and are none."""
     known = {variable_of(name) for name in Settings.model_fields} | set(FOREIGN)
-    return sorted(n for n in os.environ if n.upper().startswith("CROSSMODAL_")
-                  and n.upper() not in known)  # fmt: skip
+    return sorted(
+        n for n in os.environ if n.upper().startswith("CROSSMODAL_") and n.upper() not in known
+    )
 
 
 def variable_of(name: str) -> str:
@@ -141,9 +193,11 @@ def meanings() -> dict[str, str]:
     return {
         str(field.target.id): " ".join(str(text.value.value).split())
         for field, text in pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-    }  # fmt: skip
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
 
 
 def grouped() -> dict[str, tuple[str, ...]]:
@@ -190,8 +244,12 @@ def _kind(field: FieldInfo) -> str:
     kinds = [k for k in get_args(field.annotation) or (field.annotation,) if k is not NoneType]
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
-    limits = [f"{sign} {getattr(m, bound):,}" for m in field.metadata
-              for bound, sign in BOUNDS.items() if hasattr(m, bound)]  # fmt: skip
+    limits = [
+        f"{sign} {getattr(m, bound):,}"
+        for m in field.metadata
+        for bound, sign in BOUNDS.items()
+        if hasattr(m, bound)
+    ]
     patterns = [f"`{m.pattern}`" for m in field.metadata if getattr(m, "pattern", None)]
     return ", ".join([WORDS.get(kinds[0], "path"), *limits, *patterns])
 

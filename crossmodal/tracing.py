@@ -169,9 +169,8 @@ def _active(
     from opentelemetry import trace
 
     started = _tracer.start_span(
-        name, _context(parent) if parent else None, trace.SpanKind[kind.upper()],
-        _named(attributes),
-    )  # fmt: skip
+        name, _context(parent) if parent else None, trace.SpanKind[kind.upper()], _named(attributes)
+    )
     # An exception's text may quote a prompt: only its code goes into the span.
     with trace.use_span(
         started, end_on_exit=True, record_exception=False, set_status_on_exception=False
@@ -203,10 +202,14 @@ def record(
     from opentelemetry import trace
 
     started = _tracer.start_span(
-        name, _context(parent), attributes=_named(attributes), start_time=int(began * 1e9),
-        links=[trace.Link(trace.get_current_span(_context(link)).get_span_context())
-               for link in links],
-    )  # fmt: skip
+        name,
+        _context(parent),
+        attributes=_named(attributes),
+        start_time=int(began * 1e9),
+        links=[
+            trace.Link(trace.get_current_span(_context(link)).get_span_context()) for link in links
+        ],
+    )
     if code is not None:
         Span(started).fail(code)
     started.end(int(ended * 1e9))

@@ -30,9 +30,10 @@ from producer.patience import Unserved, polling
 from producer.targets import write
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True,
+    add_completion=False,
+    no_args_is_help=True,
     help="Many requests at once, from a file of JSON lines.",
-)  # fmt: skip
+)
 LONGEST_STEM = 60  # characters, of up to four bytes
 BatchId = Annotated[str, typer.Argument(metavar="ID")]
 
@@ -71,10 +72,11 @@ def run(
         if images is not None:
             _make(images)
         with (
-            _goes_on(name), _output(out, source) as put,
+            _goes_on(name),
+            _output(out, source) as put,
             progress("items", file.total) as bar,
             polling(unserved.check),
-        ):  # fmt: skip
+        ):
             note(f"batch {name}: go on with it by --id {name}")
             for result in client.map_items(_requests(file), batch_id=name):
                 counts["failed" if result.failure else "completed"] += 1
@@ -184,13 +186,22 @@ def _stem(result: ItemResult) -> str:
 
 
 def _summarize(
-    name: str, task: Task | None, counts: dict[str, int], took_s: float, as_json: bool,
+    name: str,
+    task: Task | None,
+    counts: dict[str, int],
+    took_s: float,
+    as_json: bool,
     where: IO[str],
-) -> None:  # fmt: skip
+) -> None:
     rate = round(counts["total"] / took_s, 1) if took_s else 0.0
     if as_json:
-        found = {"id": name, "task": task, "request_counts": counts,
-                 "took_s": round(took_s, 3), "per_second": rate}  # fmt: skip
+        found = {
+            "id": name,
+            "task": task,
+            "request_counts": counts,
+            "took_s": round(took_s, 3),
+            "per_second": rate,
+        }
         print_json(found, where=where)
         return
     note(
@@ -204,10 +215,22 @@ def _print_status(found: BatchStatus, as_json: bool) -> None:
     task = found.task and found.task.of_items
     kind = task or "of several kinds"
     if as_json:
-        print_json({
-            "id": found.id, "task": task, "is_done": found.is_done,
-            "request_counts": counts, "messages": found.messages,
-        })  # fmt: skip
+        print_json(
+            {
+                "id": found.id,
+                "task": task,
+                "is_done": found.is_done,
+                "request_counts": counts,
+                "messages": found.messages,
+            }
+        )
         return
-    print_table(("", ""), [("batch", found.id), ("task", kind), *counts.items(),
-                           *((f"messages {s}", n) for s, n in found.messages.items())])  # fmt: skip
+    print_table(
+        ("", ""),
+        [
+            ("batch", found.id),
+            ("task", kind),
+            *counts.items(),
+            *((f"messages {s}", n) for s, n in found.messages.items()),
+        ],
+    )

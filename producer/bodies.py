@@ -59,9 +59,14 @@ class Body:
     """What comes of one request's body. Only what is read before the answer is held by anybody."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, budget: Budget, limit: int, timeout_s: float,
+        self,
+        scope: Scope,
+        receive: Receive,
+        budget: Budget,
+        limit: int,
+        timeout_s: float,
         owner_of: Callable[[Scope], str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._scope = scope
         self._receive = receive
         self._budget = budget
@@ -131,9 +136,12 @@ class BodyLimits:
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, owner_of: Callable[[Scope], str],
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        owner_of: Callable[[Scope], str],
         of_files: tuple[str, ...] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._app = app
         self._budget = Budget(settings)
         self._settings = settings

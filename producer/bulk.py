@@ -87,9 +87,12 @@ class Batch:
     """
 
     def __init__(
-        self, calls: Following, batch_id: str, items: Iterable[Request | ItemResult],
+        self,
+        calls: Following,
+        batch_id: str,
+        items: Iterable[Request | ItemResult],
         origin: Origin = NOBODY,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._calls = calls
         self._ledger = calls.ledger
         self._batch_id = batch_id
@@ -176,10 +179,14 @@ class Batch:
             queue = some[0].queue
             data = join_items([item.data for item in some])
             params = BulkParams(
-                kind=queue.task.kind.name, model=queue.model,
+                kind=queue.task.kind.name,
+                model=queue.model,
                 input=self._calls.storage.put_input(data, MEDIA_TYPE),
-                items=len(some), batch=self._batch_id, number=number, most=max_items[queue],
-            )  # fmt: skip
+                items=len(some),
+                batch=self._batch_id,
+                number=number,
+                most=max_items[queue],
+            )
             names = {item.place: item.custom_id for item in some}
             yield Message(bulk_job_id(self._batch_id, number), params, names)
             number += 1
@@ -210,10 +217,15 @@ class Batch:
         params = message.params
         try:
             _, is_new = yield from self._ledger.submit(
-                message.job, message.task, params.model_dump_json(), "", model=params.model,
-                message=message_of(message.job, params, params.model), batch=params,
+                message.job,
+                message.task,
+                params.model_dump_json(),
+                "",
+                model=params.model,
+                message=message_of(message.job, params, params.model),
+                batch=params,
                 origin=self._origin,
-            )  # fmt: skip
+            )
         except JobCanceled:
             self._failed += message.failed(CANCELED)
             return True

@@ -67,14 +67,27 @@ class ClientCalls(Operating):
         `ModelBroken`, `QueueFull`, `IdempotencyConflict` or `BrokerUnavailable`.
         """
         given = _given(
-            model=model, count=count, seed=seed, temperature=temperature, format=format,
-            quality=quality, embed_metadata=embed_metadata,
-        )  # fmt: skip
-        return (yield from self.submit(
-            "txt2img", prompt=prompt, **given, **params,
-            metadata=metadata, idempotency_key=idempotency_key, expires_in_s=expires_in_s,
-            priority=priority, keep_s=keep_s,
-        ))  # fmt: skip
+            model=model,
+            count=count,
+            seed=seed,
+            temperature=temperature,
+            format=format,
+            quality=quality,
+            embed_metadata=embed_metadata,
+        )
+        return (
+            yield from self.submit(
+                "txt2img",
+                prompt=prompt,
+                **given,
+                **params,
+                metadata=metadata,
+                idempotency_key=idempotency_key,
+                expires_in_s=expires_in_s,
+                priority=priority,
+                keep_s=keep_s,
+            )
+        )
 
     @call
     def img2txt(
@@ -99,11 +112,19 @@ class ClientCalls(Operating):
         `StorageUnavailable`.
         """
         given = _given(model=model, count=count, beam_width=beam_width, max_words=max_words)
-        return (yield from self.submit(
-            "img2txt", image=image, **given, **params,
-            metadata=metadata, idempotency_key=idempotency_key, expires_in_s=expires_in_s,
-            priority=priority, keep_s=keep_s,
-        ))  # fmt: skip
+        return (
+            yield from self.submit(
+                "img2txt",
+                image=image,
+                **given,
+                **params,
+                metadata=metadata,
+                idempotency_key=idempotency_key,
+                expires_in_s=expires_in_s,
+                priority=priority,
+                keep_s=keep_s,
+            )
+        )
 
     @call
     def submit(
@@ -142,7 +163,9 @@ class ClientCalls(Operating):
         queue = (yield from self.models()).queue(task, {"model": params.model})
         proposed = new_job_id()
         job_id, _ = yield from self.ledger.submit(
-            proposed, task, json.dumps(recorded(fixed)),
+            proposed,
+            task,
+            json.dumps(recorded(fixed)),
             fingerprint(
                 task, params, expires_in_s, origin.webhook, priority=priority, keep_s=keep_s
             ),
@@ -150,9 +173,12 @@ class ClientCalls(Operating):
             message=message_of(
                 proposed, fixed, queue.model, broker_priority(priority, origin.owner)
             ),
-            idempotency_key=idempotency_key, expires_in_s=expires_in_s, origin=origin,
-            priority=priority, keep_s=keep_s,
-        )  # fmt: skip
+            idempotency_key=idempotency_key,
+            expires_in_s=expires_in_s,
+            origin=origin,
+            priority=priority,
+            keep_s=keep_s,
+        )
         return job_id
 
     def _built(self, kind: Kind, fields: dict[str, Any]) -> Steps[ItemParams]:
@@ -199,11 +225,15 @@ class ClientCalls(Operating):
             max_queued = yield from ApiKeys(self.settings).max_queued(known.owner, max_queued)
         webhook = yield from self.ledger.webhook(known.id)
         params = yield from self.checked(known.task.kind, known.params)
-        return (yield from self.submit(
-            params, idempotency_key=f"retry:{known.id}",
-            priority=known.priority, keep_s=known.keep_s,
-            origin=Origin(known.owner, max_queued, webhook=webhook),
-        ))  # fmt: skip
+        return (
+            yield from self.submit(
+                params,
+                idempotency_key=f"retry:{known.id}",
+                priority=known.priority,
+                keep_s=known.keep_s,
+                origin=Origin(known.owner, max_queued, webhook=webhook),
+            )
+        )
 
     @call
     def delete(self, job: Handle | str) -> Steps[None]:
@@ -271,9 +301,14 @@ class ClientCalls(Operating):
         """
         name = _batch_name(batch_id)
         given = _given(
-            model=model, count=count, seed=seed, temperature=temperature, format=format,
-            quality=quality, embed_metadata=embed_metadata,
-        )  # fmt: skip
+            model=model,
+            count=count,
+            seed=seed,
+            temperature=temperature,
+            format=format,
+            quality=quality,
+            embed_metadata=embed_metadata,
+        )
         return self.map_items(prompt_items(prompts, name, given | params), batch_id=name)
 
     def map_img2txt(
@@ -297,9 +332,12 @@ class ClientCalls(Operating):
         return self.map_items(items, batch_id=batch_id)
 
     def map_items(
-        self, items: Iterable[Request | ItemResult], *,
-        batch_id: str | None = None, origin: Origin = NOBODY,
-    ) -> Batch:  # fmt: skip
+        self,
+        items: Iterable[Request | ItemResult],
+        *,
+        batch_id: str | None = None,
+        origin: Origin = NOBODY,
+    ) -> Batch:
         """`map_txt2img` and `map_img2txt` for items of any kind, with params of their own."""
         return Batch(self, _batch_name(batch_id), checked_items(items), origin)
 

@@ -29,9 +29,10 @@ Timeout = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("-o", "--out", metavar="FILE", help="Write a .png, .jpg or .webp; many as "
-                 "NAME-0.png …"),
-]  # fmt: skip
+    typer.Option(
+        "-o", "--out", metavar="FILE", help="Write a .png, .jpg or .webp; many as NAME-0.png …"
+    ),
+]
 
 
 @contextmanager
@@ -69,25 +70,39 @@ Priority = Annotated[
 ]
 Keep = Annotated[
     float | None,
-    typer.Option("--keep", min=1, max=MAX_KEEP_S, metavar="SECONDS",
-                 help="How long the record is kept after the job's end."),
-]  # fmt: skip
+    typer.Option(
+        "--keep",
+        min=1,
+        max=MAX_KEEP_S,
+        metavar="SECONDS",
+        help="How long the record is kept after the job's end.",
+    ),
+]
 _OUT = {"images": (_option("out", Out, None),), "captions": ()}
 _SHARED = (
     Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context),
     _option("more", Params, None),
-    _option("priority", Priority, 0), _option("keep_s", Keep, None),
+    _option("priority", Priority, 0),
+    _option("keep_s", Keep, None),
     _option("no_wait", NoWait, False),
-    _option("timeout_s", Timeout, None), _option("as_json", Json, False),
-)  # fmt: skip
+    _option("timeout_s", Timeout, None),
+    _option("as_json", Json, False),
+)
 
 
 def _make(
-    kind: Kind, *, context: typer.Context, more: list[str] | None, priority: int,
-    keep_s: float | None, no_wait: bool,
-    timeout_s: float | None, as_json: bool,
-    out: Path | None = None, **params: Any,
-) -> None:  # fmt: skip
+    kind: Kind,
+    *,
+    context: typer.Context,
+    more: list[str] | None,
+    priority: int,
+    keep_s: float | None,
+    no_wait: bool,
+    timeout_s: float | None,
+    as_json: bool,
+    out: Path | None = None,
+    **params: Any,
+) -> None:
     """Submit one job, and show what it made."""
     with opened() as client:
         count, stored = params["count"], stored_format(kind, params)
@@ -109,11 +124,17 @@ def _make(
 
 
 def _describe(
-    kind: Kind, *, context: typer.Context, more: list[str] | None, priority: int,
-    keep_s: float | None, no_wait: bool,
-    timeout_s: float | None, as_json: bool,
+    kind: Kind,
+    *,
+    context: typer.Context,
+    more: list[str] | None,
+    priority: int,
+    keep_s: float | None,
+    no_wait: bool,
+    timeout_s: float | None,
+    as_json: bool,
     **params: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Submit a job for each file; what is wrong with one is told beside what others came to."""
     jobs: list[JobHandle] = []
     paths: list[Path] = params.pop(str(kind.picture))

@@ -53,10 +53,19 @@ def list_(code: Code = None, as_json: Json = False) -> None:
             return
         print_table(
             ("id", "given up", "queue", "code", "attempts", "cause"),
-            [(x.id, shown_time(x.at), x.queue, x.code, x.job.attempt if x.job else None,
-              x.message[:SHOWN]) for x in letters],
+            [
+                (
+                    x.id,
+                    shown_time(x.at),
+                    x.queue,
+                    x.code,
+                    x.job.attempt if x.job else None,
+                    x.message[:SHOWN],
+                )
+                for x in letters
+            ],
             "no dead letters" if code is None else f"no dead letters with the code {code}",
-        )  # fmt: skip
+        )
 
 
 @app.command()
@@ -68,9 +77,11 @@ def show(letter_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json 
             print_json(_as_json(letter))
             return
         rows: list[tuple[str, Any]] = [
-            ("given up", shown_time(letter.at)), ("queue", letter.queue), ("code", letter.code),
+            ("given up", shown_time(letter.at)),
+            ("queue", letter.queue),
+            ("code", letter.code),
             ("cause", letter.message),
-        ]  # fmt: skip
+        ]
         if letter.job is not None:
             rows.append(("params", letter.job.params))
         if letter.raw is not None:

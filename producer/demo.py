@@ -88,8 +88,14 @@ def demo(
         write_contact_sheet([_entry(trip) for trip in trips], sheet)
         total_s = time.monotonic() - started
         if as_json:
-            print_json({"contact_sheet": str(sheet), "ready_s": ready_s, "total_s": total_s,
-                        "jobs": [_row(t) for t in trips]})  # fmt: skip
+            print_json(
+                {
+                    "contact_sheet": str(sheet),
+                    "ready_s": ready_s,
+                    "total_s": total_s,
+                    "jobs": [_row(t) for t in trips],
+                }
+            )
             return
         _print(trips)
         say(

@@ -167,19 +167,25 @@ def queue(as_json: Json = False) -> None:
     with opened() as client:
         queues, workers = client.queues(), _workers(client)
         if as_json:
-            print_json([
-                q.model_dump(mode="json") | {"workers": workers.get(q.queue, [])} for q in queues
-            ])  # fmt: skip
+            print_json(
+                [q.model_dump(mode="json") | {"workers": workers.get(q.queue, [])} for q in queues]
+            )
             return
         print_table(
             ("queue", "depth", "running", "oldest wait (s)", "succeeded", "failed", "workers"),
             [
-                (q.queue + " (paused)" * q.paused, q.depth, q.running, q.oldest_wait_s,
-                 q.finished.get("succeeded", 0), q.finished.get("failed", 0),
-                 ", ".join(workers.get(q.queue, [])) or "none")
+                (
+                    q.queue + " (paused)" * q.paused,
+                    q.depth,
+                    q.running,
+                    q.oldest_wait_s,
+                    q.finished.get("succeeded", 0),
+                    q.finished.get("failed", 0),
+                    ", ".join(workers.get(q.queue, [])) or "none",
+                )
                 for q in queues
             ],
-        )  # fmt: skip
+        )
 
 
 Queues = Annotated[list[str], typer.Argument(metavar="QUEUE", help="As `crossmodal queue` says.")]

@@ -77,9 +77,11 @@ class Following:
 
     @call
     def ended(
-        self, job: Handle | str, timeout_s: float | None = None,
+        self,
+        job: Handle | str,
+        timeout_s: float | None = None,
         tell: Callable[[JobStatus], object] | None = None,
-    ) -> Steps[Job]:  # fmt: skip
+    ) -> Steps[Job]:
         """The record of a job, once it has ended; `tell` hears how far it is, also at the end.
 
         Raises `JobNotFound` or `ResultTimeout`.
@@ -99,9 +101,12 @@ class Following:
         """A `Wait` for jobs, from now on, for `more_ended`."""
         timeout_s = check_seconds("timeout_s", timeout_s)
         return Wait(
-            self.settings.key_prefix, job_ids, timeout_s,
-            block_s=self.settings.connect_timeout_s / 2, since=(yield from self.ledger.now()),
-        )  # fmt: skip
+            self.settings.key_prefix,
+            job_ids,
+            timeout_s,
+            block_s=self.settings.connect_timeout_s / 2,
+            since=(yield from self.ledger.now()),
+        )
 
     @call
     def more_ended(self, wait: Wait, *, block: bool = True) -> Steps[list[str]]:
@@ -165,20 +170,27 @@ class Following:
 
     @call
     def jobs(
-        self, owner: str = "", *, state: JobState | str | None = None,
-        task: Task | str | None = None, cursor: str | None = None, limit: int = 50,
-    ) -> Steps[Page]:  # fmt: skip
+        self,
+        owner: str = "",
+        *,
+        state: JobState | str | None = None,
+        task: Task | str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Steps[Page]:
         """An owner's jobs, the latest first; those without an owner belong to nobody.
 
         The next page begins at this one's `next_cursor`. Raises `InvalidParams`.
         """
-        return (yield from Listing(self.settings, self.ledger).page(
-            check_text("owner", owner),
-            state=None if state is None else check_one_of("state", JobState, state),
-            task=None if task is None else check_task(task),
-            cursor=None if cursor is None else check_text("cursor", cursor),
-            limit=check_count("limit", limit),
-        ))  # fmt: skip
+        return (
+            yield from Listing(self.settings, self.ledger).page(
+                check_text("owner", owner),
+                state=None if state is None else check_one_of("state", JobState, state),
+                task=None if task is None else check_task(task),
+                cursor=None if cursor is None else check_text("cursor", cursor),
+                limit=check_count("limit", limit),
+            )
+        )
 
     @call
     def batch(self, batch_id: str) -> Steps[BatchStatus]:

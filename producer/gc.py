@@ -45,23 +45,32 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only count.")] = False,
     older_than_s: Annotated[
         float | None,
-        typer.Option("--older-than", min=0,
-                     help="Age in seconds of blobs without a record. [CROSSMODAL_RETENTION_S]"),
+        typer.Option(
+            "--older-than",
+            min=0,
+            help="Age in seconds of blobs without a record. [CROSSMODAL_RETENTION_S]",
+        ),
     ] = None,
     grace_s: Annotated[
         float,
-        typer.Option("--grace", min=0,
-                     help="Age in seconds of blobs that a job left and its record does not name."),
+        typer.Option(
+            "--grace",
+            min=0,
+            help="Age in seconds of blobs that a job left and its record does not name.",
+        ),
     ] = GRACE_S,
     as_json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Remove results and inputs whose records have expired, and what dead attempts left behind."""
     with errors_to_exit_status():
         settings = load_settings()
         collector = Collector(
-            Runner(settings, what="cli"), JobLedger(settings), open_storage(settings),
-            settings.retention_s if older_than_s is None else older_than_s, grace_s,
-        )  # fmt: skip
+            Runner(settings, what="cli"),
+            JobLedger(settings),
+            open_storage(settings),
+            settings.retention_s if older_than_s is None else older_than_s,
+            grace_s,
+        )
         found = collector.run(dry_run)
         if as_json:
             print_json(asdict(found))
@@ -81,9 +90,8 @@ class Collector:
     """
 
     def __init__(
-        self, runner: Runs, ledger: JobLedger, storage: Storage, older_than_s: float,
-        grace_s: float,
-    ) -> None:  # fmt: skip
+        self, runner: Runs, ledger: JobLedger, storage: Storage, older_than_s: float, grace_s: float
+    ) -> None:
         self._run = runner.run
         self._ledger = ledger
         self._storage = storage
@@ -95,9 +103,11 @@ class Collector:
         """Go through the whole store once."""
         found = Collected()
         candidates = chain(
-            self._results(found), self._inputs(found), self._strays(PREVIEWS, found),
+            self._results(found),
+            self._inputs(found),
+            self._strays(PREVIEWS, found),
             self._strays(CHECKS, found),
-        )  # fmt: skip
+        )
         while chunk := list(islice(candidates, CHUNK)):
             needed = set(self._needed())  # anew: deleting takes its time
             for blob in chunk:

@@ -30,9 +30,11 @@ class Follows(Protocol):
     def record(self, job: Handle | str) -> Job: ...
     def read(self, blob: BlobRef) -> bytes: ...
     def _ended(
-        self, job: Handle | str, timeout_s: float | None = None,
+        self,
+        job: Handle | str,
+        timeout_s: float | None = None,
         tell: Callable[[JobStatus], object] | None = None,
-    ) -> Job: ...  # fmt: skip
+    ) -> Job: ...
 
 
 @dataclass(frozen=True)

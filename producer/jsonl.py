@@ -50,9 +50,15 @@ class BatchFile:
     """
 
     def __init__(
-        self, path: Path, task: Task | None, batch_id: str, max_image_bytes: int,
-        models: Callable[[], KnownModels], *, is_ours: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        path: Path,
+        task: Task | None,
+        batch_id: str,
+        max_image_bytes: int,
+        models: Callable[[], KnownModels],
+        *,
+        is_ours: bool = True,
+    ) -> None:
         self.path = path
         self._is_ours = is_ours
         self._ask = models
@@ -188,10 +194,14 @@ def result_line(batch_id: str, result: ItemResult) -> str:
     failure = result.failure
     response = None if failure else {"status_code": 200, "body": made}
     error = {"code": failure.code, "message": failure.message} if failure else None
-    return json.dumps({
-        "id": f"{batch_id}.{result.index}", "custom_id": result.custom_id,
-        "response": response, "error": error,
-    })  # fmt: skip
+    return json.dumps(
+        {
+            "id": f"{batch_id}.{result.index}",
+            "custom_id": result.custom_id,
+            "response": response,
+            "error": error,
+        }
+    )
 
 
 def is_crowded(text: bytes) -> bool:

@@ -4,14 +4,7 @@ from typing import Annotated
 
 import typer
 
-from crossmodal.console import (
-    Json,
-    errors_to_exit_status,
-    print_json,
-    print_table,
-    say,
-    shown_time,
-)
+from crossmodal.console import Json, errors_to_exit_status, print_json, print_table, say, shown_time
 from producer.client import CommandClient
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Who may use the HTTP gateway.")
@@ -50,10 +43,20 @@ def list_(as_json: Json = False) -> None:
             return
         print_table(
             ("id", "name", "created", "revoked", "operator", "a second", "may wait"),
-            [(k.id, k.name, shown_time(k.created_at), k.revoked_at and shown_time(k.revoked_at),
-              "yes" if k.is_operator else "", f"{k.per_second:g}", k.max_queued) for k in keys],
+            [
+                (
+                    k.id,
+                    k.name,
+                    shown_time(k.created_at),
+                    k.revoked_at and shown_time(k.revoked_at),
+                    "yes" if k.is_operator else "",
+                    f"{k.per_second:g}",
+                    k.max_queued,
+                )
+                for k in keys
+            ],
             "no API keys: `crossmodal keys create NAME` makes one",
-        )  # fmt: skip
+        )
 
 
 @app.command()

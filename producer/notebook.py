@@ -13,14 +13,7 @@ from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from crossmodal.errors import CrossmodalError
-from crossmodal.jobs.record import (
-    Failure,
-    ItemResult,
-    Job,
-    JobResult,
-    JobState,
-    JobStatus,
-)
+from crossmodal.jobs.record import Failure, ItemResult, Job, JobResult, JobState, JobStatus
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.vision.media import media_type
 from producer.place import place

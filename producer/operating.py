@@ -32,9 +32,13 @@ class Operating(Following):
 
     @call
     def cancel_all(
-        self, owner: str | None = "", *, task: Task | str | None = None, model: str | None = None,
+        self,
+        owner: str | None = "",
+        *,
+        task: Task | str | None = None,
+        model: str | None = None,
         state: JobState | str | None = None,
-    ) -> Steps[int]:  # fmt: skip
+    ) -> Steps[int]:
         """Cancel an owner's jobs that have not ended, or everybody's for None; returns how many.
 
         A `task` without `.bulk` stands for both of its queues; a job is of the `model` that it

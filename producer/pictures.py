@@ -59,9 +59,18 @@ PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}  # what keeps their transparency
 DEEP_MODES = ("I", "I;16B", "I;16L", "I;16N")  # sixteen bits in one channel
 PILLOW_RAISES = (
-    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError,
-    ArithmeticError, RuntimeError, struct.error, zlib.error,
-)  # fmt: skip
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 
 
 def is_picture(value: Any) -> bool:
@@ -185,7 +194,10 @@ def _encode(array: Any) -> bytes:
         raise InvalidImage(
             f"a picture cannot be an array of {array.dtype} with shape {shape}: give uint8, 0 to "
             "255, as (H, W), (H, W, 3) or (H, W, 4)"
-            + (" - for floats from 0 to 1: (255 * a).round().astype('uint8')"
-               if str(array.dtype).startswith("float") else "")
-        )  # fmt: skip
+            + (
+                " - for floats from 0 to 1: (255 * a).round().astype('uint8')"
+                if str(array.dtype).startswith("float")
+                else ""
+            )
+        )
     return write_png(array.tobytes(), height, width, channels)

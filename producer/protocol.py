@@ -73,7 +73,14 @@ class Yielding(H11Protocol):
 def config_of(app: ASGIApp, host: str, port: int, settings: Settings) -> uvicorn.Config:
     """How our servers serve an application."""
     return uvicorn.Config(
-        app, host=host, port=port, log_config=None, access_log=False, http=Yielding,
-        limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=STOP_S, server_header=False,
-    )  # fmt: skip
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        http=Yielding,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=STOP_S,
+        server_header=False,
+    )

@@ -13,11 +13,11 @@ from crossmodal.errors import (
 from crossmodal.jobs.record import Failure
 
 WITH_ADDRESSES = {  # codes of errors that name where something is
-    "Redis": {kind.code for kind in (
-        BrokerUnavailable, BrokerFull, BrokerRefused, BrokerNotTrusted,
-    )},
+    "Redis": {
+        kind.code for kind in (BrokerUnavailable, BrokerFull, BrokerRefused, BrokerNotTrusted)
+    },
     "the object store": {StorageUnavailable.code, StorageNotWritable.code},
-}  # fmt: skip
+}
 
 
 def told(code: str, message: str) -> str:

@@ -23,14 +23,22 @@ class Route:
 
 PART = f"--x\r\nContent-Disposition: {FORM}\r\n\r\n".encode()
 ROUTES = (
-    Route("/v1/jobs"), Route("/v1/jobs", MULTIPART, PART), Route("/v1/jobs/cancel"),
-    Route("/v1/uploads", "image/png", b"\x89PNG"), Route("/v1/uploads"),
-    Route("/v1/batches", "application/jsonl"), Route("/v1/batches"),
+    Route("/v1/jobs"),
+    Route("/v1/jobs", MULTIPART, PART),
+    Route("/v1/jobs/cancel"),
+    Route("/v1/uploads", "image/png", b"\x89PNG"),
+    Route("/v1/uploads"),
+    Route("/v1/batches", "application/jsonl"),
+    Route("/v1/batches"),
     Route("/v1/files", MULTIPART, PART),
-    Route("/v1/images/generations"), Route("/images/generations"),
-    Route("/v1/chat/completions"), Route("/chat/completions"),
-    Route("/sdapi/v1/txt2img"), Route("/sdapi/v1/interrogate"), Route("/sdapi/v1/options"),
-)  # fmt: skip
+    Route("/v1/images/generations"),
+    Route("/images/generations"),
+    Route("/v1/chat/completions"),
+    Route("/chat/completions"),
+    Route("/sdapi/v1/txt2img"),
+    Route("/sdapi/v1/interrogate"),
+    Route("/sdapi/v1/options"),
+)
 MCP = Route("/mcp")
 
 

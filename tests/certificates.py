@@ -46,10 +46,13 @@ class Authority:
         if names:
             begun = begun.add_extension(x509.SubjectAlternativeName(names), critical=False)
         self._write(self._folder / f"{name}.pem", begun)
-        (self._folder / f"{name}.key").write_bytes(key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ))  # fmt: skip
+        (self._folder / f"{name}.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
 
     def server_context(self) -> ssl.SSLContext:
         """TLS for a server at 127.0.0.1."""
@@ -86,7 +89,13 @@ def _named(name: str) -> x509.Name:
 def _usage(is_authority: bool) -> x509.KeyUsage:
     """An authority signs certificates; all others sign what they say in a handshake."""
     return x509.KeyUsage(
-        digital_signature=not is_authority, key_cert_sign=is_authority, crl_sign=is_authority,
-        content_commitment=False, key_encipherment=False, data_encipherment=False,
-        key_agreement=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+        digital_signature=not is_authority,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -76,10 +76,18 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _seen(span: Any, resource: dict[str, Any]) -> SpanSeen:
     return SpanSeen(
-        span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), span.kind,
-        span.start_time_unix_nano, span.end_time_unix_nano, _values(span.attributes),
-        frozenset(link.span_id.hex() for link in span.links), span.status.code == FAILED, resource,
-    )  # fmt: skip
+        span.name,
+        span.trace_id.hex(),
+        span.span_id.hex(),
+        span.parent_span_id.hex(),
+        span.kind,
+        span.start_time_unix_nano,
+        span.end_time_unix_nano,
+        _values(span.attributes),
+        frozenset(link.span_id.hex() for link in span.links),
+        span.status.code == FAILED,
+        resource,
+    )
 
 
 def _values(attributes: Any) -> dict[str, Any]:

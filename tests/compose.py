@@ -34,8 +34,11 @@ def config(files: tuple[str, ...], env: dict[str, str]) -> "subprocess.Completed
     return subprocess.run(
         [*command, *options, "config", "--format", "json"],
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **env},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def merged(files: tuple[str, ...], env: dict[str, str]) -> dict[str, Any]:

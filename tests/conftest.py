@@ -20,8 +20,17 @@ from tests.servers import Server, start_server, user_url
 from tests.workers import celery_worker, host_of
 
 LONGEST_FIRST = (
-    "gpu", "chaos", "e2e", "clients", "failures", "attacks", "fuzz", "smoke", "integration", "unit",
-)  # fmt: skip
+    "gpu",
+    "chaos",
+    "e2e",
+    "clients",
+    "failures",
+    "attacks",
+    "fuzz",
+    "smoke",
+    "integration",
+    "unit",
+)
 SLOW = ("chaos", "e2e", "clients", "failures", "attacks")
 
 

@@ -69,9 +69,14 @@ class Shell:
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self._bash = subprocess.Popen(
-            ["bash", "--norc"], cwd=folder, env={**os.environ, **env}, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            ["bash", "--norc"],
+            cwd=folder,
+            env={**os.environ, **env},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -14,9 +14,19 @@ from producer import Client
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 NO_BASE_UNITS = (
-    "milliseconds", "microseconds", "nanoseconds", "ms", "minutes", "hours", "days", "percent",
-    "kilobytes", "megabytes", "gigabytes", "bits",
-)  # fmt: skip
+    "milliseconds",
+    "microseconds",
+    "nanoseconds",
+    "ms",
+    "minutes",
+    "hours",
+    "days",
+    "percent",
+    "kilobytes",
+    "megabytes",
+    "gigabytes",
+    "bits",
+)
 HISTOGRAM = ("bucket", "sum", "count")
 RESERVED = ("_total", "_created", *(f"_{part}" for part in HISTOGRAM))
 

@@ -41,9 +41,12 @@ class Gateway:
 
 @contextmanager
 def running_gateway(
-    env: Mapping[str, str], folder: Path, *options: str, port: int | None = None,
+    env: Mapping[str, str],
+    folder: Path,
+    *options: str,
+    port: int | None = None,
     until: str = "/readyz",
-) -> Iterator[Gateway]:  # fmt: skip
+) -> Iterator[Gateway]:
     """A gateway that is ready; `options` are those of its command."""
     port = port or free_port()
     log = folder / f"gateway-{port}.log"
@@ -86,12 +89,14 @@ def in_thread(settings: Settings, *, needs_keys: bool) -> Iterator[str]:
 @contextmanager
 def serving(
     app: ASGIApp, stop: Callable[[], None] = lambda: None, max_connections: int = MAX_CONNECTIONS
-) -> Iterator[str]:  # fmt: skip
+) -> Iterator[str]:
     """The URL of an application that a thread of this process serves."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(
-        app, port=port, log_config=None, http=Yielding, limit_concurrency=max_connections
-    ))  # fmt: skip
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, port=port, log_config=None, http=Yielding, limit_concurrency=max_connections
+        )
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

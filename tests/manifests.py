@@ -48,8 +48,9 @@ def kustomize(root: Path, overlay: str) -> "subprocess.CompletedProcess[str]":
 def copy_to(folder: Path) -> Path:
     """The manifests as they are checked out, without files of secrets that somebody has made."""
     root = folder / "kubernetes"
-    shutil.copytree(KUBERNETES, root, ignore=shutil.ignore_patterns("redis.env", "store.env",
-                                                                    "broker.env"))  # fmt: skip
+    shutil.copytree(
+        KUBERNETES, root, ignore=shutil.ignore_patterns("redis.env", "store.env", "broker.env")
+    )
     return root
 
 

@@ -17,16 +17,36 @@ from tests.studio import Studio, running_studio
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 WAIT = {"Prefer": "wait=60"}
 JOBS = (
-    {"prompt": "hills at noon", "model": "painter", "style": "noon", "count": 4, "seed": 3,
-     "width": 256, "height": 256},
+    {
+        "prompt": "hills at noon",
+        "model": "painter",
+        "style": "noon",
+        "count": 4,
+        "seed": 3,
+        "width": 256,
+        "height": 256,
+    },
     {"prompt": "zorg frob"},
     {"prompt": "a large red circle on a white background", "count": 2, "seed": 7},
-    {"prompt": "hills before sunrise, mist in the valley", "model": "painter", "seed": 21,
-     "width": 512, "height": 512},
+    {
+        "prompt": "hills before sunrise, mist in the valley",
+        "model": "painter",
+        "seed": 21,
+        "width": 512,
+        "height": 512,
+    },
     {"prompt": "a yellow star on a black background", "count": 4, "seed": 6},
-)  # fmt: skip
-RUNNING = {"task": "txt2img", "prompt": "hills after sunset", "model": "painter", "style": "dusk",
-           "seed": 8, "steps": 100, "width": 512, "height": 512}  # fmt: skip
+)
+RUNNING = {
+    "task": "txt2img",
+    "prompt": "hills after sunset",
+    "model": "painter",
+    "style": "dusk",
+    "seed": 8,
+    "steps": 100,
+    "width": 512,
+    "height": 512,
+}
 LINE = '{"url": "/v1/txt2img", "body": {"prompt": "a blue square", "model": "painter", "steps": 9}}'
 
 

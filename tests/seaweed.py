@@ -41,9 +41,11 @@ class Identity:
     def environment(self, endpoint: str) -> dict[str, str]:
         """What leads a process to a server, as this identity."""
         return {
-            "AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret,
-        }  # fmt: skip
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+        }
 
 
 BUCKET = "pictures"
@@ -94,28 +96,50 @@ class Seaweed:
     def operator(self) -> Any:
         """A boto3 client with all rights."""
         return boto3.client(
-            "s3", endpoint_url=self.endpoint, region_name="us-east-1",
-            aws_access_key_id=OPERATOR.key, aws_secret_access_key=OPERATOR.secret,
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=OPERATOR.key,
+            aws_secret_access_key=OPERATOR.secret,
             config=Config(retries={"max_attempts": 0}, connect_timeout=2, read_timeout=10),
-        )  # fmt: skip
+        )
 
     def stop(self) -> None:
         if self.child is not None:
             self.child.kill()  # on SIGTERM it takes ten seconds and more
 
     def _command(self, config: Path) -> list[str]:
-        names = ("s3.port", "s3.port.grpc", "master.port", "master.port.grpc",
-                 "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")  # fmt: skip
+        names = (
+            "s3.port",
+            "s3.port.grpc",
+            "master.port",
+            "master.port.grpc",
+            "volume.port",
+            "volume.port.grpc",
+            "filer.port",
+            "filer.port.grpc",
+        )
         binary = weed_binary()
         assert binary is not None
         return [
-            binary, "-logtostderr", "server", f"-dir={self.folder / 'data'}", "-s3",
-            f"-ip={self.address}", f"-ip.bind={self.address}", f"-s3.config={config}",
-            "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.domainName={DOMAIN}",
-            "-s3.autoCreateBucket=false", "-master.volumeSizeLimitMB=64", "-volume.max=20",
+            binary,
+            "-logtostderr",
+            "server",
+            f"-dir={self.folder / 'data'}",
+            "-s3",
+            f"-ip={self.address}",
+            f"-ip.bind={self.address}",
+            f"-s3.config={config}",
+            "-s3.iam=false",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            f"-s3.domainName={DOMAIN}",
+            "-s3.autoCreateBucket=false",
+            "-master.volumeSizeLimitMB=64",
+            "-volume.max=20",
             "-master.telemetry=false",
             *(f"-{name}={port}" for name, port in zip(names, self.ports, strict=True)),
-        ]  # fmt: skip
+        ]
 
 
 def weed_binary() -> str | None:

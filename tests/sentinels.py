@@ -33,12 +33,20 @@ class Group:
     def settings(self, store: str, **more: Any) -> Settings:
         login = f"{user_name(Role.WORKER)}:{PASSWORD.replace('/', '%2F')}"
         first, *others = self.sentinels
-        url = ";".join([f"sentinel://{login}@127.0.0.1:{first}/0",
-                        *(f"sentinel://127.0.0.1:{port}" for port in others)])  # fmt: skip
+        url = ";".join(
+            [
+                f"sentinel://{login}@127.0.0.1:{first}/0",
+                *(f"sentinel://127.0.0.1:{port}" for port in others),
+            ]
+        )
         return load_settings(
-            broker_url=url, result_backend="", storage_url=store, sentinel_master=MASTER,
-            sentinel_password=SENTINEL_PASSWORD, **more,
-        )  # fmt: skip
+            broker_url=url,
+            result_backend="",
+            storage_url=store,
+            sentinel_master=MASTER,
+            sentinel_password=SENTINEL_PASSWORD,
+            **more,
+        )
 
     def master(self) -> int | None:
         """The port of the master that most Sentinels speak of."""
@@ -111,11 +119,13 @@ def _kill_all(group: Group) -> None:
 
 def _server(folder: Path, port: int, master: int) -> Child:
     more = [
-        f"masterauth {ADMIN_PASSWORD}", "repl-diskless-sync-delay 0",
-        "min-replicas-to-write 1", "min-replicas-max-lag 10",
+        f"masterauth {ADMIN_PASSWORD}",
+        "repl-diskless-sync-delay 0",
+        "min-replicas-to-write 1",
+        "min-replicas-max-lag 10",
         *user_lines(),
         *([f"replicaof 127.0.0.1 {master}"] if port != master else []),
-    ]  # fmt: skip
+    ]
     return start_valkey(folder / str(port), port, ADMIN_PASSWORD, more=more, binary=BINARY)
 
 
@@ -126,13 +136,20 @@ def start_sentinel(
     own = folder / f"sentinel-{port}"
     own.mkdir()
     config = own / "sentinel.conf"  # which Sentinel writes to
-    config.write_text("\n".join([
-        f"port {port}", "bind 127.0.0.1", f'dir "{own}"', f'requirepass "{SENTINEL_PASSWORD}"',
-        f"sentinel monitor {MASTER} 127.0.0.1 {master} 2",
-        f"sentinel auth-pass {MASTER} {ADMIN_PASSWORD}",
-        f"sentinel down-after-milliseconds {MASTER} {down_after_ms}",
-        f"sentinel failover-timeout {MASTER} 10000",
-    ]))  # fmt: skip
+    config.write_text(
+        "\n".join(
+            [
+                f"port {port}",
+                "bind 127.0.0.1",
+                f'dir "{own}"',
+                f'requirepass "{SENTINEL_PASSWORD}"',
+                f"sentinel monitor {MASTER} 127.0.0.1 {master} 2",
+                f"sentinel auth-pass {MASTER} {ADMIN_PASSWORD}",
+                f"sentinel down-after-milliseconds {MASTER} {down_after_ms}",
+                f"sentinel failover-timeout {MASTER} 10000",
+            ]
+        )
+    )
     with (own / "log").open("ab") as log:
         argv = [BINARY or server_binary(), str(config), "--sentinel"]
         child = Child("sentinel", argv, output=log)

@@ -69,9 +69,13 @@ class Server:
 
 
 def start_server(
-    folder: Path, port: int | None = None, *, is_safe: bool = False, more: Sequence[str] = (),
+    folder: Path,
+    port: int | None = None,
+    *,
+    is_safe: bool = False,
+    more: Sequence[str] = (),
     binary: str | None = BINARY,
-) -> Server:  # fmt: skip
+) -> Server:
     """A server with the two users of the default prefix, and an admin for the tests themselves.
 
     What a safe one has answered is in its files: a copy of them has it, and SIGKILL loses nothing.

@@ -123,9 +123,10 @@ def running_studio(root: Path) -> Iterator[Studio]:
         (folder / "model.py").write_text(code)
     server = start_server(root / "valkey")
     env = stack_environment(server.port, root) | {
-        "CROSSMODAL_MODELS": str(root / "models"), "CROSSMODAL_DEVICE_MEMORY": str(2**40),
+        "CROSSMODAL_MODELS": str(root / "models"),
+        "CROSSMODAL_DEVICE_MEMORY": str(2**40),
         "CROSSMODAL_ALLOW_MODEL_CODE": "painter,broken,turbo",
-    }  # fmt: skip
+    }
     try:
         with (
             real_worker(env, root / "worker", 4),

@@ -21,11 +21,19 @@ def tiff_of(
     data = bytearray(8)
     places = [_append(data, plane.tobytes()) for plane in planes]
     values = {
-        256: [width], 257: [height], 258: [8 * samples.dtype.itemsize] * count, 259: [1],
-        262: [photometric], 273: places, 277: [count], 278: [height],
-        279: [planes[0].nbytes] * count, 284: [2 if count > 1 else 1],
-        **({320: list(colors)} if colors else {}), 339: [form] * count,
-    }  # fmt: skip
+        256: [width],
+        257: [height],
+        258: [8 * samples.dtype.itemsize] * count,
+        259: [1],
+        262: [photometric],
+        273: places,
+        277: [count],
+        278: [height],
+        279: [planes[0].nbytes] * count,
+        284: [2 if count > 1 else 1],
+        **({320: list(colors)} if colors else {}),
+        339: [form] * count,
+    }
     entries = [_entry(data, order, tag, numbers) for tag, numbers in values.items()]
     directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4)
     place = _append(data, directory)

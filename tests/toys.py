@@ -23,8 +23,17 @@ from tests.waiting import until
 from tests.workers import environment
 
 READY_S = 60
-WORKER = [sys.executable, "-m", "celery", "-A", "tests.fakes.toys", "worker", "--task-events",
-          "--without-gossip", "--without-mingle"]  # fmt: skip
+WORKER = [
+    sys.executable,
+    "-m",
+    "celery",
+    "-A",
+    "tests.fakes.toys",
+    "worker",
+    "--task-events",
+    "--without-gossip",
+    "--without-mingle",
+]
 
 
 class ToyWorker:
@@ -40,9 +49,12 @@ class ToyWorker:
         self.redis = admin
 
     def send(
-        self, task: Task = Task("txt2img"), queue: str = "", after_s: float | None = None,
+        self,
+        task: Task = Task("txt2img"),
+        queue: str = "",
+        after_s: float | None = None,
         **kwargs: Any,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Send a toy, and return its id."""
         queue = queue or str(task)
         sent = self.app.send_task(task.celery_name, kwargs=kwargs, queue=queue, countdown=after_s)
@@ -95,9 +107,12 @@ def toy_worker(
     folder.mkdir(exist_ok=True)
     (folder / "made").touch()
     env = environment(settings) | {
-        "CROSSMODAL_BULK_CONCURRENCY": str(bulk), "TOY_FILE": str(folder / "made"),
-        "CROSSMODAL_LOG_LEVEL": "INFO", "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **more,
-    }  # fmt: skip
+        "CROSSMODAL_BULK_CONCURRENCY": str(bulk),
+        "TOY_FILE": str(folder / "made"),
+        "CROSSMODAL_LOG_LEVEL": "INFO",
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        **more,
+    }
     settings = settings.model_copy(
         update={"result_backend": more.get("CELERY_RESULT_BACKEND") and settings.broker_url}
     )
@@ -117,9 +132,11 @@ def toys_of(
     """Such a worker with a ledger and users of its own on a server that others use, too."""
     server.add_users(prefix)
     settings = load_settings(
-        broker_url=server.url(Role.WORKER, prefix), result_backend="", key_prefix=prefix,
+        broker_url=server.url(Role.WORKER, prefix),
+        result_backend="",
+        key_prefix=prefix,
         storage_url=(folder / "storage").as_uri(),
-    )  # fmt: skip
+    )
     with (
         server.admin() as admin,
         toy_worker(settings, admin, folder, concurrency, bulk, **more) as worker,

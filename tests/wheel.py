@@ -26,9 +26,18 @@ from crossmodal.processes import Child, wait_until
 ROOT = Path(__file__).parents[1]
 START_S = 60.0
 PROMPT = "a large red circle on a white background"
-PAGE = ("/", "/page/page.js", "/page/base.css", "/page/icon.svg", "/openapi.json", "/readyz",
-        "/docs", "/page/docs.js", "/docs/assets/swagger-ui-bundle.js",
-        "/docs/assets/swagger-ui.css")  # fmt: skip
+PAGE = (
+    "/",
+    "/page/page.js",
+    "/page/base.css",
+    "/page/icon.svg",
+    "/openapi.json",
+    "/readyz",
+    "/docs",
+    "/page/docs.js",
+    "/docs/assets/swagger-ui-bundle.js",
+    "/docs/assets/swagger-ui.css",
+)
 
 
 class Installed:
@@ -40,8 +49,17 @@ class Installed:
         self.home.mkdir(parents=True)
         run([sys.executable, "-m", "venv", str(folder / "venv")])
         began = time.monotonic()
-        run([str(self.bin / "pip"), "install", "--quiet", "--disable-pip-version-check",
-             "-c", str(ROOT / "constraints.txt"), f"{wheel.resolve()}{extras}"])  # fmt: skip
+        run(
+            [
+                str(self.bin / "pip"),
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "-c",
+                str(ROOT / "constraints.txt"),
+                f"{wheel.resolve()}{extras}",
+            ]
+        )
         say(f"installed crossmodal-jobs{extras} in {time.monotonic() - began:.0f} s")
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
@@ -107,9 +125,14 @@ def check_light(folder: Path, wheel: Path) -> None:
 def refuses(installed: Installed, command: str, extra: str) -> bool:
     """Whether a command says which extra it lacks, and nothing else, with status 2."""
     done = subprocess.run(
-        [str(installed.bin / "crossmodal"), command], cwd=installed.home,
-        env=installed.environment({}), capture_output=True, text=True, timeout=START_S, check=False,
-    )  # fmt: skip
+        [str(installed.bin / "crossmodal"), command],
+        cwd=installed.home,
+        env=installed.environment({}),
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        check=False,
+    )
     said = " ".join(done.stderr.split())
     told = said.startswith("error extra_missing ") and said.endswith(f"'crossmodal-jobs[{extra}]'")
     return done.returncode == 2 and told and not done.stdout
@@ -127,15 +150,22 @@ def check_all(folder: Path, wheel: Path) -> None:
 
 def check_gateway(folder: Path, installed: Installed) -> None:
     port, queue = free_port(), free_port()
-    env = installed.environment({
-        "CELERY_BROKER_URL": valkey_url(queue),
-        "CROSSMODAL_STORAGE_URL": (folder / "storage").as_uri(),
-        "CROSSMODAL_GATEWAY_PORT": str(port),
-    })  # fmt: skip
+    env = installed.environment(
+        {
+            "CELERY_BROKER_URL": valkey_url(queue),
+            "CROSSMODAL_STORAGE_URL": (folder / "storage").as_uri(),
+            "CROSSMODAL_GATEWAY_PORT": str(port),
+        }
+    )
     with (folder / "gateway.log").open("wb") as log, Stack({}, log) as stack:
         stack.add(start_valkey(folder / "valkey", queue), 10)
-        argv = ["env", "-i", *(f"{name}={value}" for name, value in env.items()),
-                str(installed.bin / "crossmodal"), "gateway"]  # fmt: skip
+        argv = [
+            "env",
+            "-i",
+            *(f"{name}={value}" for name, value in env.items()),
+            str(installed.bin / "crossmodal"),
+            "gateway",
+        ]
         gateway = stack.start("gateway", argv, 20)
         for path in PAGE:
             check(answers(gateway, port, path), f"the gateway serves {path}")

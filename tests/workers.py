@@ -27,8 +27,16 @@ def running_worker(
     folder.mkdir()
     ready = folder / "ready"
     with (folder / "log").open("wb") as log, Stack(env, log) as stack:
-        argv = [sys.executable, *FAKE_WORKER, "--concurrency", str(concurrency),
-                "--models", models, "--ready-file", str(ready)]  # fmt: skip
+        argv = [
+            sys.executable,
+            *FAKE_WORKER,
+            "--concurrency",
+            str(concurrency),
+            "--models",
+            models,
+            "--ready-file",
+            str(ready),
+        ]
         worker = stack.start("worker", argv, 90)
         stack.wait_ready(ready)
         yield worker

@@ -33,14 +33,7 @@ from crossmodal.jobs.message import broker_priority, message_for, message_of
 from crossmodal.jobs.models import Models
 from crossmodal.jobs.names import check_job_id
 from crossmodal.jobs.origin import Origin
-from crossmodal.jobs.params import (
-    BulkParams,
-    Params,
-    fix_seed,
-    parse_params,
-    recorded,
-    task_of,
-)
+from crossmodal.jobs.params import BulkParams, Params, fix_seed, parse_params, recorded, task_of
 from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.kinds.base import ItemParams, build
@@ -80,9 +73,12 @@ class JobRunner:
     """
 
     def __init__(
-        self, settings: Settings, hosts: Hosts | None = None, decoders: Decoders | None = None,
+        self,
+        settings: Settings,
+        hosts: Hosts | None = None,
+        decoders: Decoders | None = None,
         gate: Gate | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         # No retries: a `start` that is sent twice would be taken for a second message.
         self._hasty = AsyncRunner(settings, retries=0, what="worker")
         self._redis = PatientRunner(self._hasty)
@@ -172,10 +168,15 @@ class JobRunner:
         with (
             logs.context(job=attempt.job, attempt=attempt.number, task=task),
             tracing.span(
-                "job.attempt", attempt.traceparent, kind="consumer", job=attempt.job,
-                attempt=attempt.number, task=task, queued_s=attempt.queued_s,
+                "job.attempt",
+                attempt.traceparent,
+                kind="consumer",
+                job=attempt.job,
+                attempt=attempt.number,
+                task=task,
+                queued_s=attempt.queued_s,
             ) as span,
-        ):  # fmt: skip
+        ):
             if problem is None:
                 ending = await self._run_attempt(task, attempt)
             else:
@@ -223,10 +224,19 @@ class JobRunner:
             problem, text = InvalidParams(str(e)), _excerpt(delivery.raw)
             problem.code = e.code
         # A fingerprint is only ever compared for an idempotency key, which there is none of.
-        _, is_new = await self._redis.run(self._ledger.submit(
-            job_id, delivery.task, text, "", bounded=False, expires_in_s=delivery.expires_in_s,
-            origin=Origin(traceparent=delivery.traceparent), model=queue.model, message=message,
-        ))  # fmt: skip
+        _, is_new = await self._redis.run(
+            self._ledger.submit(
+                job_id,
+                delivery.task,
+                text,
+                "",
+                bounded=False,
+                expires_in_s=delivery.expires_in_s,
+                origin=Origin(traceparent=delivery.traceparent),
+                model=queue.model,
+                message=message,
+            )
+        )
         if message and not is_new:  # it comes again, and its model has gone meanwhile
             job = await self._redis.run(self._ledger.get(job_id))
             await self._redis.run(self._ledger.requeue(job, message))

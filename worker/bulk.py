@@ -137,9 +137,13 @@ class BulkRun:
         return done
 
     def _result(
-        self, attempt: Attempt, params: BulkParams, done: dict[BlobRef, list[ItemResult]],
-        info: HostInfo, run_s: float,
-    ) -> JobResult:  # fmt: skip
+        self,
+        attempt: Attempt,
+        params: BulkParams,
+        done: dict[BlobRef, list[ItemResult]],
+        info: HostInfo,
+        run_s: float,
+    ) -> JobResult:
         results = [result for part in done.values() for result in part]
         failed = sum(result.failure is not None for result in results)
         return JobResult(
@@ -152,12 +156,15 @@ class BulkRun:
             model=info.model,
             bundle_version=info.bundle_version,
             timings=Timings(
-                queued_s=round(attempt.queued_s, 6), batch_wait_s=0.0, inference_s=0.0,
-                store_s=0.0, total_s=round(attempt.queued_s + run_s, 6),
+                queued_s=round(attempt.queued_s, 6),
+                batch_wait_s=0.0,
+                inference_s=0.0,
+                store_s=0.0,
+                total_s=round(attempt.queued_s + run_s, 6),
             ),
             batch_size=min(len(results), self._settings.bulk_batch),
             attempt=attempt.number,
-        )  # fmt: skip
+        )
 
     # -- parts ----------------------------------------------------------------------------
 
@@ -252,8 +259,11 @@ class BulkRun:
             except InvalidParams as e:  # one of them cannot even be sent
                 if len(part) == 1:
                     return dict.fromkeys(fit, e)
-                return {place: answer for one in part
-                        for place, answer in (await self._ask(message, [one])).items()}  # fmt: skip
+                return {
+                    place: answer
+                    for one in part
+                    for place, answer in (await self._ask(message, [one])).items()
+                }
             except ModelHostCrashed as e:
                 if not message.attempt.is_suspect:
                     raise  # the next attempt takes them one by one

@@ -76,8 +76,10 @@ def worker(
         check_server(settings)
         supervisor = Supervisor(settings, pinned, crews, served, ready_file)
         if not is_reachable(settings):
-            log.warning("no Redis answers at %s: jobs are taken once one does",
-                        redacted(settings.broker_url.get_secret_value()))  # fmt: skip
+            log.warning(
+                "no Redis answers at %s: jobs are taken once one does",
+                redacted(settings.broker_url.get_secret_value()),
+            )
         raise typer.Exit(supervisor.run())
 
 

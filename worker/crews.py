@@ -35,9 +35,13 @@ def queues_of(found: ModelFolder, served: Served) -> list[str]:
 
 
 def crews_of(
-    settings: Settings, device: str, served: Served, queues: str | None = None,
-    concurrency: int | None = None, bulk_concurrency: int | None = None,
-) -> list[Crew]:  # fmt: skip
+    settings: Settings,
+    device: str,
+    served: Served,
+    queues: str | None = None,
+    concurrency: int | None = None,
+    bulk_concurrency: int | None = None,
+) -> list[Crew]:
     """The queues by lane, and how many messages of each lane a worker has in hand of a model.
 
     `device` is cpu or cuda, `queues` are those that are asked for. Only who has a default model for

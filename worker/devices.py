@@ -72,8 +72,11 @@ def gpu_names() -> list[str]:
     try:
         listing = subprocess.run(
             ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
-            capture_output=True, text=True, timeout=30, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):  # a driver that does not answer serves nobody
         return []
     return _visible(listing.stdout.splitlines(), os.environ.get("CUDA_VISIBLE_DEVICES"))

@@ -64,10 +64,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print_json([asdict(f) for f in findings])
     else:
-        print_table(
-            ("", "what", "found"),
-            [(f.mark, f.subject, f.found) for f in findings],
-        )
+        print_table(("", "what", "found"), [(f.mark, f.subject, f.found) for f in findings])
         for advice in dict.fromkeys(f.remedy for f in findings if f.remedy):
             subjects = ", ".join(f.subject for f in findings if f.remedy == advice)
             say(f"\n{subjects}: {advice}")
@@ -82,10 +79,15 @@ def examine() -> list[Finding]:
     except CrossmodalError as e:
         return [Finding("settings", False, str(e), "correct the variable and run again")]
     checks: list[tuple[str, Callable[[Settings], Finding]]] = [
-        ("queue", _queue), ("store", _store), ("bundle", _bundle), ("models", _models),
+        ("queue", _queue),
+        ("store", _store),
+        ("bundle", _bundle),
+        ("models", _models),
         ("devices", _devices),
-        ("packages", _packages), ("flower", _flower), ("model host", _host),
-    ]  # fmt: skip
+        ("packages", _packages),
+        ("flower", _flower),
+        ("model host", _host),
+    ]
     queue, *others = [_guarded(subject, check, settings) for subject, check in checks]
     try:
         of_redis = [default_user(settings), *workers(settings)] if is_reachable(settings) else []
@@ -122,9 +124,14 @@ def default_user(settings: Settings) -> Finding:
     """Whether Redis lets in whoever names no user, although it is not for this machine alone."""
     why = open_to_all(settings)
     if why:
-        return Finding("redis users", True, f"who names no user is let in, and {why}",
-                       "turn the user `default` off, or give it a password: docs/redis.md has an "
-                       "ACL file with `user default off`", warns=True)  # fmt: skip
+        return Finding(
+            "redis users",
+            True,
+            f"who names no user is let in, and {why}",
+            "turn the user `default` off, or give it a password: docs/redis.md has an "
+            "ACL file with `user default off`",
+            warns=True,
+        )
     found = (
         "open, for this machine alone" if why is not None else "nobody is let in without a password"
     )
@@ -150,17 +157,25 @@ def _background(count: int, settings: Settings) -> Finding:
         batches = len(runner.run(HttpBatches(settings).unfinished()))
     if not webhooks and not batches:
         return Finding(subject, True, "none, and nothing waits for one")
-    return Finding(subject, True, f"none: {webhooks} webhooks and {batches} batches wait",
-                   "start `crossmodal background`, or all there is with `crossmodal up`",
-                   warns=True)  # fmt: skip
+    return Finding(
+        subject,
+        True,
+        f"none: {webhooks} webhooks and {batches} batches wait",
+        "start `crossmodal background`, or all there is with `crossmodal up`",
+        warns=True,
+    )
 
 
 def _served(queue: str, count: int) -> Finding:
     if count:
         return Finding(f"workers of {queue}", True, str(count))
-    return Finding(f"workers of {queue}", True, "none: its jobs wait",
-                   "start a worker with `crossmodal worker`, or all there is with `crossmodal up`",
-                   warns=True)  # fmt: skip
+    return Finding(
+        f"workers of {queue}",
+        True,
+        "none: its jobs wait",
+        "start a worker with `crossmodal worker`, or all there is with `crossmodal up`",
+        warns=True,
+    )
 
 
 def _store(settings: Settings) -> Finding:
@@ -180,9 +195,14 @@ def _models(settings: Settings) -> Finding:
     names = ", ".join(found.name for found in served.folders)
     if served.faults:
         faults = "; ".join(f"{name}: {fault}" for name, fault in served.faults.items())
-        return Finding("models", True, f"{names}; not served: {faults}",
-                       "mend these folders, or take them out of CROSSMODAL_MODELS: `crossmodal "
-                       "models check FOLDER` says more", warns=True)  # fmt: skip
+        return Finding(
+            "models",
+            True,
+            f"{names}; not served: {faults}",
+            "mend these folders, or take them out of CROSSMODAL_MODELS: `crossmodal "
+            "models check FOLDER` says more",
+            warns=True,
+        )
     return Finding("models", True, names)
 
 
@@ -194,8 +214,12 @@ def _devices(settings: Settings) -> Finding:
 
 def _packages(settings: Settings) -> Finding:
     if lacking := missing("worker"):
-        return Finding("packages", True, f"a producer only: without {', '.join(lacking)}",
-                       f"to run a worker here: {remedy('worker')}")  # fmt: skip
+        return Finding(
+            "packages",
+            True,
+            f"a producer only: without {', '.join(lacking)}",
+            f"to run a worker here: {remedy('worker')}",
+        )
     return Finding("packages", True, "all that a worker needs")
 
 

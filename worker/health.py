@@ -14,14 +14,7 @@ from urllib.request import ProxyHandler, build_opener
 
 import typer
 
-from crossmodal.console import (
-    FAILED,
-    Json,
-    errors_to_exit_status,
-    note,
-    print_json,
-    print_table,
-)
+from crossmodal.console import FAILED, Json, errors_to_exit_status, note, print_json, print_table
 from crossmodal.errors import InvalidSetting, described
 from crossmodal.settings import Settings, load_settings
 from worker.beat import age_s, heard

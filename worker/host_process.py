@@ -27,9 +27,14 @@ class HostProcess:
     """A model host as a child. `module` is what it runs, `env` what it has beside the device's."""
 
     def __init__(
-        self, settings: Settings, device: Device, model: ServedModel,
-        env: Mapping[str, str], gauges: tuple[Path, ...], module: str = MODEL_HOST,
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        device: Device,
+        model: ServedModel,
+        env: Mapping[str, str],
+        gauges: tuple[Path, ...],
+        module: str = MODEL_HOST,
+    ) -> None:
         self._settings = settings
         self.model = model
         self.beat = model.socket.with_suffix(HOST)
@@ -37,17 +42,37 @@ class HostProcess:
         self._failed_loads = 0
         self._silent_since: float | None = None  # by the monotonic clock
         self._ending_since: float | None = None
-        self.watched = Watched(Child(
-            f"host {device.name} {model.name}",
-            python_module(
-                module, "--socket", str(model.socket), "--device", device.torch_name,
-                "--name", device.name, "--beat", str(self.beat),
+        self.watched = Watched(
+            Child(
+                f"host {device.name} {model.name}",
+                python_module(
+                    module,
+                    "--socket",
+                    str(model.socket),
+                    "--device",
+                    device.torch_name,
+                    "--name",
+                    device.name,
+                    "--beat",
+                    str(self.beat),
+                ),
+                {
+                    **env,
+                    **device.environment(),
+                    "CROSSMODAL_BUNDLE": str(model.folder),
+                    "CROSSMODAL_MODEL_NAME": model.name,
+                },
+                death_signal=signal.SIGKILL,
             ),
-            {**env, **device.environment(), "CROSSMODAL_BUNDLE": str(model.folder),
-             "CROSSMODAL_MODEL_NAME": model.name},
-            death_signal=signal.SIGKILL,
-        ), says=(model.socket, info_file(model.socket), failure_file(model.socket), self.beat,
-                 *gauges), start_s=settings.load_timeout_s)  # fmt: skip
+            says=(
+                model.socket,
+                info_file(model.socket),
+                failure_file(model.socket),
+                self.beat,
+                *gauges,
+            ),
+            start_s=settings.load_timeout_s,
+        )
 
     @property
     def child(self) -> Child:

@@ -25,9 +25,11 @@ class Hosts:
     """
 
     def __init__(
-        self, hosts: Mapping[str, HostClient], queues: Mapping[str, str] | None,
+        self,
+        hosts: Mapping[str, HostClient],
+        queues: Mapping[str, str] | None,
         aliases: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`hosts` by their models' names, and which model runs the jobs of which queue."""
         self._hosts = hosts
         self._queues = queues

@@ -83,10 +83,14 @@ class Items:
 
         with token.off_the_clock():
             return await host.run(
-                task, requests, alone=token.attempt.is_suspect, bulk=bulk, on_device=on_device,
+                task,
+                requests,
+                alone=token.attempt.is_suspect,
+                bulk=bulk,
+                on_device=on_device,
                 on_step=no_step if progress is None else progress.step,
                 audience=None if progress is None else progress.audience,
-            )  # fmt: skip
+            )
 
     def store(
         self, token: CancelToken, params: ItemParams, answer: Answer, folder: str = ""

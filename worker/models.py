@@ -40,10 +40,12 @@ def list_models(as_json: Json = False) -> None:
     with errors_to_exit_status(), Runner(settings := load_settings(), what="cli") as runner:
         known = runner.run(Models(settings).known())
         if as_json:
-            print_json([
-                known[name].model_dump(mode="json") | {"state": known.state(name)}
-                for name in known
-            ])  # fmt: skip
+            print_json(
+                [
+                    known[name].model_dump(mode="json") | {"state": known.state(name)}
+                    for name in known
+                ]
+            )
             return
         columns = ("model", "serves", "state", "a run (s)", "memory (GB)", "in a batch", "aliases")
         print_table(columns, [_summary(known, name) for name in known], "no model is known")
@@ -65,9 +67,14 @@ def _summary(known: KnownModels, name: str) -> tuple[Any, ...]:
     batches = [str(one.max_batch) for one in model.kinds.values() if one.max_batch is not None]
     memory = "" if model.peak_bytes is None else f"{model.peak_bytes / 1e9:.2f}"
     return (
-        name, ", ".join(kinds), str(known.state(name)), ", ".join(runs), memory,
-        ", ".join(batches), ", ".join(model.aliases),
-    )  # fmt: skip
+        name,
+        ", ".join(kinds),
+        str(known.state(name)),
+        ", ".join(runs),
+        memory,
+        ", ".join(batches),
+        ", ".join(model.aliases),
+    )
 
 
 @app.command()
@@ -97,11 +104,14 @@ def _show_known(name: str, as_json: bool) -> None:
         model = runner.run(models.with_words(known[name]))
     failure = known.failure(name)
     told = {
-        "state": known.state(name), "version": model.version, "format": model.format,
-        "description": model.description, "aliases": ", ".join(model.aliases),
+        "state": known.state(name),
+        "version": model.version,
+        "format": model.format,
+        "description": model.description,
+        "aliases": ", ".join(model.aliases),
         "loaded in": "" if model.load_s is None else f"{model.load_s:g} s",
         "broken": failure.message if failure else "",
-    }  # fmt: skip
+    }
     if as_json:
         print_json(
             model.model_dump(mode="json")
@@ -118,10 +128,13 @@ def _show_known(name: str, as_json: bool) -> None:
 def _show_folder(folder: Path, as_json: bool) -> None:
     found = open_folder(folder, load_settings().allowed_model_code)
     told = {
-        "name": found.name, "format": found.format, "serves": ", ".join(found.kinds),
-        "version": found.version, "folder": str(found.folder),
+        "name": found.name,
+        "format": found.format,
+        "serves": ", ".join(found.kinds),
+        "version": found.version,
+        "folder": str(found.folder),
         "description": found.config.description,
-    }  # fmt: skip
+    }
     words = vocabulary_of(found)
     if as_json:
         listed = None if words is None else words.model_dump(mode="json")
@@ -224,9 +237,11 @@ def _target(name: str, to: Path | None) -> Path:
 
 def _origin(found: Pulled) -> list[tuple[str, Any]]:
     return [
-        ("repository", found.repository), ("commit", found.commit),
-        ("folder", str(found.folder)), ("files", f"{found.files}, {decimal(found.size)}"),
-    ]  # fmt: skip
+        ("repository", found.repository),
+        ("commit", found.commit),
+        ("folder", str(found.folder)),
+        ("files", f"{found.files}, {decimal(found.size)}"),
+    ]
 
 
 def _tried(folder: Path, device: str, out: Path | None) -> list[dict[str, Any]]:
@@ -270,7 +285,9 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
 def _shown(schema: dict[str, Any]) -> str:
     """A param's default and limits."""
     parts = [f"{schema['default']}"] if schema.get("default") is not None else []
-    parts += [f"{word} {schema[name]:g}" for name, word in (
-        ("minimum", "from"), ("maximum", "to"), ("multipleOf", "in steps of"),
-    ) if name in schema]  # fmt: skip
+    parts += [
+        f"{word} {schema[name]:g}"
+        for name, word in (("minimum", "from"), ("maximum", "to"), ("multipleOf", "in steps of"))
+        if name in schema
+    ]
     return ", ".join(parts) or "–"

@@ -77,9 +77,13 @@ class Residents:
     """One a worker, on the loop of its jobs; `in_hand` counts the messages of a model."""
 
     def __init__(
-        self, settings: Settings, serving: Serving, worker: str, in_hand: Callable[[str], int],
+        self,
+        settings: Settings,
+        serving: Serving,
+        worker: str,
+        in_hand: Callable[[str], int],
         runner: AsyncRunner,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._settings = settings
         self._serving = serving
         self._worker = worker
@@ -255,17 +259,20 @@ class Residents:
         state, now = self._states[name], time.monotonic()
         others = [worker for worker in workers if worker.name != self._worker]
         return Resident(
-            name, state.told.peak_bytes or state.model.needs,
-            is_wanted=name in self._wanted, is_loaded=state.loaded_at is not None,
+            name,
+            state.told.peak_bytes or state.model.needs,
+            is_wanted=name in self._wanted,
+            is_loaded=state.loaded_at is not None,
             is_pinned=state.model.is_pinned,
             is_elsewhere=any(name in one.models for one in others),
             is_coming=any(name in one.loading for one in others),
             waiting=max(sum(one.depth for one in figures), messages),
             oldest_wait_s=max([state.waited_s(messages), *(one.oldest_wait_s for one in figures)]),
-            in_hand=self._in_hand(name), idle_s=now - state.busy_at,
+            in_hand=self._in_hand(name),
+            idle_s=now - state.busy_at,
             stayed_s=now - (state.loaded_at or now),
             load_s=max(state.told.load_s or 0.0, state.took_s),
-        )  # fmt: skip
+        )
 
     async def _refuse_broken(self) -> None:
         """End the jobs of models that nobody can load: they would wait for ever."""

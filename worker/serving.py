@@ -66,10 +66,16 @@ class ServedModel(BaseModel):
         except (OSError, ValidationError):
             return self.info
         own = self.info.model_copy(update={"kinds": self.info.kinds | told.kinds})
-        return told.model_copy(update={
-            "name": own.name, "kinds": own.kinds, "default_for": own.default_for,
-            "aliases": own.aliases, "description": own.description, "format": own.format,
-        })  # fmt: skip
+        return told.model_copy(
+            update={
+                "name": own.name,
+                "kinds": own.kinds,
+                "default_for": own.default_for,
+                "aliases": own.aliases,
+                "description": own.description,
+                "format": own.format,
+            }
+        )
 
 
 class _Device(BaseModel):

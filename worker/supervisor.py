@@ -59,11 +59,16 @@ class Supervisor:
         queues = {queue for crew in crews for queue in crew.queues}
         self._units = [
             Unit(
-                settings, device, served_models(served, queues, self._folder, device), crews,
-                UnitFiles(self._folder, device.slug), files, host,
+                settings,
+                device,
+                served_models(served, queues, self._folder, device),
+                crews,
+                UnitFiles(self._folder, device.slug),
+                files,
+                host,
             )
             for device in devices
-        ]  # fmt: skip
+        ]
         self._queues = queues
         self._workers = [unit.worker for unit in self._units]
         self._signals = 0
@@ -159,24 +164,29 @@ def served_models(
     """What a device may serve from some queues: the default model first, then by their names."""
     models = [
         ServedModel(
-            info=_info(found, is_default=found.name == served.default), folder=found.source,
+            info=_info(found, is_default=found.name == served.default),
+            folder=found.source,
             socket=folder / f"{device.slug}{f'-{number}' if number else ''}.sock",
             queues=tuple(q for q in queues_of(found, served) if q in queues),
-            size=found.weights_bytes, is_pinned=found.config.pinned,
+            size=found.weights_bytes,
+            is_pinned=found.config.pinned,
         )
         for number, found in enumerate(served.folders)
-    ]  # fmt: skip
+    ]
     return [model for model in models if model.queues]
 
 
 def _info(found: ModelFolder, *, is_default: bool) -> ModelInfo:
     """What is known of a model before it is loaded."""
     return ModelInfo(
-        name=found.name, version=found.version, format=found.format,
+        name=found.name,
+        version=found.version,
+        format=found.format,
         kinds={kind: ServedKind() for kind in found.kinds},
         default_for=found.kinds if is_default else (),
-        aliases=found.config.aliases, description=found.config.description,
-    )  # fmt: skip
+        aliases=found.config.aliases,
+        description=found.config.description,
+    )
 
 
 def make_folder(run_dir: Path) -> Path:

@@ -27,31 +27,49 @@ class CeleryWorker:
     """A Celery worker that is restarted when it ends, and killed when it does not consume."""
 
     def __init__(
-        self, settings: Settings, device: Device, crews: Sequence[Crew], unit: UnitFiles,
+        self,
+        settings: Settings,
+        device: Device,
+        crews: Sequence[Crew],
+        unit: UnitFiles,
         metrics: MetricFiles | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._settings = settings
         self._answered_at: float | None = None
         self.files = WorkerFiles(unit, device.slug)
         self.files.make_mark(needs_models=True)
         self.name = worker_name(device.slug, os.getpid())
         in_hand = {crew.is_bulk: crew.concurrency for crew in crews}
-        self.watched = Watched(Child(
-            f"worker {self.name}",
-            python_module(
-                "worker.celery", "worker", "--hostname", self.name,
-                "--queues", ",".join(queue for crew in crews for queue in crew.queues),
-                "--concurrency", str(in_hand.get(False, 1)),
-                "--loglevel", settings.log_level, "--without-gossip", "--without-mingle",
+        self.watched = Watched(
+            Child(
+                f"worker {self.name}",
+                python_module(
+                    "worker.celery",
+                    "worker",
+                    "--hostname",
+                    self.name,
+                    "--queues",
+                    ",".join(queue for crew in crews for queue in crew.queues),
+                    "--concurrency",
+                    str(in_hand.get(False, 1)),
+                    "--loglevel",
+                    settings.log_level,
+                    "--without-gossip",
+                    "--without-mingle",
+                ),
+                {
+                    **counting(metrics, f"{device.slug}-worker"),
+                    "CROSSMODAL_MODELS_FILE": str(Serving(unit.folder, device.slug).models_file),
+                    "CUDA_VISIBLE_DEVICES": "",
+                    "CROSSMODAL_BULK_CONCURRENCY": str(in_hand.get(True, 1)),
+                    "CROSSMODAL_READY_FILE": str(self.files.ready),
+                    "CROSSMODAL_HEARTBEAT_FILE": str(self.files.beat),
+                    "OMP_NUM_THREADS": "1",
+                    "OPENBLAS_NUM_THREADS": "1",
+                },
             ),
-            {**counting(metrics, f"{device.slug}-worker"),
-             "CROSSMODAL_MODELS_FILE": str(Serving(unit.folder, device.slug).models_file),
-             "CUDA_VISIBLE_DEVICES": "",
-             "CROSSMODAL_BULK_CONCURRENCY": str(in_hand.get(True, 1)),
-             "CROSSMODAL_READY_FILE": str(self.files.ready),
-             "CROSSMODAL_HEARTBEAT_FILE": str(self.files.beat),
-             "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        ), says=(self.files.ready, self.files.beat))  # fmt: skip
+            says=(self.files.ready, self.files.beat),
+        )
 
     @property
     def child(self) -> Child:
@@ -94,27 +112,33 @@ class Unit:
     """
 
     def __init__(
-        self, settings: Settings, device: Device, models: Sequence[ServedModel],
-        crews: Sequence[Crew], files: UnitFiles, metrics: MetricFiles | None = None,
+        self,
+        settings: Settings,
+        device: Device,
+        models: Sequence[ServedModel],
+        crews: Sequence[Crew],
+        files: UnitFiles,
+        metrics: MetricFiles | None = None,
         host: str = MODEL_HOST,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.files = files
         self._serving = Serving(files.folder, device.slug)
         room = capacity(settings, device)
         self._serving.write(
-            device.name,
-            [m.model_copy(update={"needs": needed(m, device)}) for m in models],
-            room,
+            device.name, [m.model_copy(update={"needs": needed(m, device)}) for m in models], room
         )
         self._serving.want(fitting(self._serving.read_models(), room))
         self.hosts = [
             HostProcess(
-                settings, device, model,
+                settings,
+                device,
+                model,
                 counting(metrics, _part(device, number)) | self._turn(device, len(models)),
-                metrics.gauges(_part(device, number)) if metrics else (), host,
+                metrics.gauges(_part(device, number)) if metrics else (),
+                host,
             )
             for number, model in enumerate(models)
-        ]  # fmt: skip
+        ]
         self.worker = CeleryWorker(settings, device, crews, files, metrics)
 
     def _turn(self, device: Device, models: int) -> dict[str, str]:

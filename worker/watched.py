@@ -84,5 +84,8 @@ class Watched:
         self.not_before = time.monotonic() + delay_s
         log.error(
             "%s ended with status %s after %.1f s; starting it again in %.1f s",
-            self.child.name, self.child.returncode, ran_s, delay_s,
-        )  # fmt: skip
+            self.child.name,
+            self.child.returncode,
+            ran_s,
+            delay_s,
+        )

@@ -41,9 +41,8 @@ class CaptionedFiles:
     things: tuple[str, ...] = ()
 
     def __init__(
-        self, kind: str, folder: Path, splits: dict[str, list[Entry]],
-        problems: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+        self, kind: str, folder: Path, splits: dict[str, list[Entry]], problems: Sequence[str] = ()
+    ) -> None:
         self.name = f"{kind}:{folder.absolute()}"
         if not splits.get(TRAIN):
             found = f"; {summary(problems)}" if problems else ""

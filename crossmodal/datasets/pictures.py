@@ -16,9 +16,20 @@ from pathlib import Path
 from crossmodal.errors import DataInvalid, described
 
 ENDINGS = {
-    ".avif", ".bmp", ".gif", ".heic", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".png", ".tif",
-    ".tiff", ".webp",
-}  # fmt: skip
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".heic",
+    ".jp2",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".jxl",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
 COCOS = re.compile(r"\d{12}")  # how COCO names pictures by numbers that no two of them share
 SAME = {".jpeg": ".jpg", ".jpe": ".jpg", ".tiff": ".tif"}
 NAMED, BELOW, FLAT = range(3)  # a folder in a name fits, is more than it says, or is not there

@@ -10,10 +10,7 @@ from crossmodal.datasets.scenes import Scenes
 from crossmodal.errors import InvalidSetting
 
 SCENE_SIDE = 128
-IN_FOLDERS: dict[str, Callable[[Path], Dataset]] = {
-    "coco": open_coco,
-    "flickr30k": open_flickr30k,
-}
+IN_FOLDERS: dict[str, Callable[[Path], Dataset]] = {"coco": open_coco, "flickr30k": open_flickr30k}
 
 
 def open_dataset(name: str, side: int = 0) -> Dataset:

@@ -63,16 +63,20 @@ class ApiKeys:
         seconds, micros = yield redis.time()
         try:
             key = ApiKey(
-                id="".join(secrets.choice(_LETTERS) for _ in range(12)), name=name,
-                created_at=seconds + micros / 1e6, **limits,
-            )  # fmt: skip
+                id="".join(secrets.choice(_LETTERS) for _ in range(12)),
+                name=name,
+                created_at=seconds + micros / 1e6,
+                **limits,
+            )
         except ValidationError as e:
             raise InvalidParams(explained(e.errors()[0], "key")) from e
         fields = {"key": key.model_dump_json(), "digest": _digest(secret)}
-        yield Atomic([
-            redis.hset(api_key_key(self._prefix, key.id), mapping=fields),
-            redis.sadd(api_keys_key(self._prefix), key.id),
-        ])  # fmt: skip
+        yield Atomic(
+            [
+                redis.hset(api_key_key(self._prefix, key.id), mapping=fields),
+                redis.sadd(api_keys_key(self._prefix), key.id),
+            ]
+        )
         return key, f"cm_{key.id}_{secret}"
 
     @call
@@ -141,8 +145,9 @@ class ApiKeys:
         name = api_key_key(self._prefix, owner)
         fresh = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         _, kept = yield [
-            redis.hsetnx(name, _WEBHOOK_SECRET, fresh), redis.hget(name, _WEBHOOK_SECRET)
-        ]  # fmt: skip
+            redis.hsetnx(name, _WEBHOOK_SECRET, fresh),
+            redis.hget(name, _WEBHOOK_SECRET),
+        ]
         return str(kept)
 
     @call

@@ -19,17 +19,53 @@ PRIORITIES = ("??[369]", "??-1")  # how the names of lists of other priorities t
 CONNECTION = ("client|setinfo", "client|setname", "info", "ping", "select", "time")
 # The ledger's, also those within its scripts: Redis checks them too.
 LEDGER = (
-    "del", "discard", "evalsha", "exec", "exists", "expire", "get", "hdel", "hexists", "hget",
+    "del",
+    "discard",
+    "evalsha",
+    "exec",
+    "exists",
+    "expire",
+    "get",
+    "hdel",
+    "hexists",
+    "hget",
     "hgetall",
-    "hincrby", "hmget", "hset", "hsetnx", "llen", "lpop", "lpush", "lrange", "ltrim", "multi",
-    "persist", "rpop", "rpush", "sadd", "scan", "scard", "script|load", "set", "smembers", "srem",
-    "xadd", "xread", "zadd", "zcard", "zrange", "zrangebyscore", "zrank", "zrem",
-    "zremrangebyrank", "zremrangebyscore", "zrevrange", "zrevrangebyscore", "zscore",
-)  # fmt: skip
+    "hincrby",
+    "hmget",
+    "hset",
+    "hsetnx",
+    "llen",
+    "lpop",
+    "lpush",
+    "lrange",
+    "ltrim",
+    "multi",
+    "persist",
+    "rpop",
+    "rpush",
+    "sadd",
+    "scan",
+    "scard",
+    "script|load",
+    "set",
+    "smembers",
+    "srem",
+    "xadd",
+    "xread",
+    "zadd",
+    "zcard",
+    "zrange",
+    "zrangebyscore",
+    "zrank",
+    "zrem",
+    "zremrangebyrank",
+    "zremrangebyscore",
+    "zrevrange",
+    "zrevrangebyscore",
+    "zscore",
+)
 # Celery's: to take messages, to give them back, and to be told what to do.
-CELERY = (
-    "brpop", "hscan", "psubscribe", "publish", "punsubscribe", "subscribe", "unsubscribe",
-)  # fmt: skip
+CELERY = ("brpop", "hscan", "psubscribe", "publish", "punsubscribe", "subscribe", "unsubscribe")
 RESULTS = ("incr", "mget", "setex")  # of Celery's result backend
 # Redis 7.0 loads no rule with a subcommand that it does not know; 6.2 takes any name for one.
 UNKNOWN_TO_7_0 = ("client|setinfo",)
@@ -37,9 +73,14 @@ UNKNOWN_TO_7_0 = ("client|setinfo",)
 # Replies to remote control: a UUID is before them, where another deployment's have their prefix.
 REPLIES = f"{'-'.join('?' * n for n in (8, 4, 4, 4, 12))}.reply.celery.pidbox"
 KOMBU_KEYS = (
-    "_kombu.binding.*", "unacked", "unacked_index", "unacked_mutex",
-    REPLIES, *(f"{REPLIES}{end}" for end in PRIORITIES), "celeryev.*",
-)  # fmt: skip
+    "_kombu.binding.*",
+    "unacked",
+    "unacked_index",
+    "unacked_mutex",
+    REPLIES,
+    *(f"{REPLIES}{end}" for end in PRIORITIES),
+    "celeryev.*",
+)
 # Remote control, all events, and those of workers, which Celery's gossip listens to.
 KOMBU_CHANNELS = ("celery.pidbox", "celeryev/*", "celeryev/worker.*")
 RESULT_KEYS = ("celery-task-meta-*", "celery-taskset-meta-*", "chord-unlock-*")
@@ -63,12 +104,14 @@ def rules(settings: Settings, role: Role, version: tuple[int, int] | None = None
         commands -= set(UNKNOWN_TO_7_0)
     put = "~" if version is not None and version < (7, 0) else "%W~"  # 6.2 cannot tell them apart
     return [
-        "resetkeys", "resetchannels", "-@all",
+        "resetkeys",
+        "resetchannels",
+        "-@all",
         *(f"+{command}" for command in sorted(commands)),
         *(f"~{pattern}" for pattern in key_patterns(settings, role)),
         *(f"{put}{pattern}" for pattern in put_patterns(settings, role)),
         *(f"&{pattern}" for pattern in channel_patterns(settings, role)),
-    ]  # fmt: skip
+    ]
 
 
 def key_patterns(settings: Settings, role: Role) -> list[str]:

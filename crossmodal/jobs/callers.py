@@ -39,11 +39,13 @@ class Callers:
     def attend(self, owner: str, job_id: str) -> Steps[None]:
         """Note that a caller holds a connection open until a job has ended."""
         key, now = self._attended(owner), time.time()
-        yield Atomic([
-            redis.zadd(key, {job_id: now}),
-            redis.zremrangebyscore(key, "-inf", now - self._retention_s),
-            redis.expire(key, self._retention_s),
-        ])  # fmt: skip
+        yield Atomic(
+            [
+                redis.zadd(key, {job_id: now}),
+                redis.zremrangebyscore(key, "-inf", now - self._retention_s),
+                redis.expire(key, self._retention_s),
+            ]
+        )
 
     @call
     def leave(self, owner: str, job_id: str) -> Steps[None]:

@@ -86,9 +86,11 @@ def connect(
         for one in sentinel.sentinels:
             one.connection_pool.connection_class = idle.Tls if address.tls else idle.Plain
         pool = _MasterPool(  # type: ignore[no-untyped-call]
-            settings.sentinel_master, sentinel,
-            connection_class=idle.ManagedTls if address.tls else idle.Managed, **options,
-        )  # fmt: skip
+            settings.sentinel_master,
+            sentinel,
+            connection_class=idle.ManagedTls if address.tls else idle.Managed,
+            **options,
+        )
     else:
         kind = idle.Tls if address.tls else idle.Plain
         pool = redis.ConnectionPool(kind, **options, **_host(address))
@@ -110,9 +112,11 @@ def connect_async(
         for one in sentinel.sentinels:
             one.connection_pool.connection_class = idle.AsyncTls if address.tls else idle.AsyncPlain
         pool = _AsyncMasterPool(  # type: ignore[no-untyped-call]
-            settings.sentinel_master, sentinel,
-            connection_class=idle.AsyncManagedTls if address.tls else idle.AsyncManaged, **options,
-        )  # fmt: skip
+            settings.sentinel_master,
+            sentinel,
+            connection_class=idle.AsyncManagedTls if address.tls else idle.AsyncManaged,
+            **options,
+        )
     else:
         kind = idle.AsyncTls if address.tls else idle.AsyncPlain
         pool = _AsyncPool(kind, **options, **_host(address))
@@ -130,9 +134,12 @@ def _host(address: Address) -> dict[str, Any]:
 
 
 def _options(
-    settings: Settings, address: Address, retry: type[Retry] | type[AsyncRetry], retries: int,
+    settings: Settings,
+    address: Address,
+    retry: type[Retry] | type[AsyncRetry],
+    retries: int,
     what: str,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     return {
         **address.account,
         **(address.tls or {}),
@@ -229,12 +236,13 @@ def _refusal(settings: Settings) -> RedisError | None:
 def transport_options(settings: Settings) -> dict[str, Any]:
     """What kombu's transport must know on every side that sends, takes or sweeps messages."""
     options: dict[str, Any] = {
-        "visibility_timeout": settings.lease_s, "unacked_mutex_expire": MUTEX_S,
+        "visibility_timeout": settings.lease_s,
+        "unacked_mutex_expire": MUTEX_S,
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.connect_timeout_s,
         "health_check_interval": max(1, int(settings.max_idle_s / 2)),  # asked at every second
         **idle.keepalive(settings),
-    }  # fmt: skip
+    }
     if prefix := celery_prefix(settings.key_prefix):
         options["global_keyprefix"] = prefix
     if address_of(settings).is_sentinel:

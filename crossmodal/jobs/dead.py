@@ -35,9 +35,12 @@ class DeadLetters:
         """
         letter_id = job_id or LETTER_PREFIX + names.new_job_id()
         fields: dict[str, Any] = {
-            "queue": queue, "code": error.code, "message": str(error), "size": len(raw),
+            "queue": queue,
+            "code": error.code,
+            "message": str(error),
+            "size": len(raw),
             "raw": raw[:MAX_RAW],
-        }  # fmt: skip
+        }
         flat = [part for pair in fields.items() for part in pair]
         key = names.letter_key(self._prefix, letter_id)
         yield Script("bury", (key,), (self._prefix, letter_id, self._settings.retention_s, *flat))
@@ -108,9 +111,16 @@ class DeadLetters:
         history = yield from self._ledger.history(job.id)
         aside = yield from self._message(letter_id)
         return DeadLetter(
-            id=job.id, at=at, code=failure.code, message=failure.message, queue=job.queue,
-            job=job, history=tuple(history), raw=aside.get(b"raw"), size=aside.get(b"size"),
-        )  # fmt: skip
+            id=job.id,
+            at=at,
+            code=failure.code,
+            message=failure.message,
+            queue=job.queue,
+            job=job,
+            history=tuple(history),
+            raw=aside.get(b"raw"),
+            size=aside.get(b"size"),
+        )
 
     @call
     def _read_message(self, letter_id: str, at: float) -> Steps[DeadLetter | None]:

@@ -40,13 +40,15 @@ class Files:
     def keep(self, file: File) -> Steps[None]:
         """Record a file whose bytes are stored."""
         index, expired = self._index(file.owner), time.time() - self._retention_s
-        yield Atomic([
-            redis.set(self._key(file.id), file.model_dump_json(), ex=self._retention_s),
-            redis.zadd(index, {file.id: file.created_at}),
-            redis.zremrangebyscore(index, "-inf", expired),
-            redis.zremrangebyrank(index, 0, -MAX_LISTED - 1),
-            redis.expire(index, self._retention_s),
-        ])  # fmt: skip
+        yield Atomic(
+            [
+                redis.set(self._key(file.id), file.model_dump_json(), ex=self._retention_s),
+                redis.zadd(index, {file.id: file.created_at}),
+                redis.zremrangebyscore(index, "-inf", expired),
+                redis.zremrangebyrank(index, 0, -MAX_LISTED - 1),
+                redis.expire(index, self._retention_s),
+            ]
+        )
 
     @call
     def get(self, file_id: str) -> Steps[File]:
@@ -77,9 +79,9 @@ class Files:
     @call
     def forget(self, file: File) -> Steps[None]:
         """Take a file off the list whose bytes are deleted."""
-        yield Atomic([
-            redis.delete(self._key(file.id)), redis.zrem(self._index(file.owner), file.id),
-        ])  # fmt: skip
+        yield Atomic(
+            [redis.delete(self._key(file.id)), redis.zrem(self._index(file.owner), file.id)]
+        )
 
     def _index(self, owner: str) -> str:
         return f"{self._prefix}:files:{owner}"

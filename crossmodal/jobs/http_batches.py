@@ -95,15 +95,17 @@ class HttpBatches:
         """Have the batch run. Raises `TooManyQueued`."""
         yield from self.check_room(batch.owner)
         listed_s = self._retention_s + MAX_RUN_S
-        yield Atomic([
-            redis.set(self._key(batch.id), batch.model_dump_json()),
-            redis.hset(self._open, batch.id, batch.owner),
-            redis.sadd(self._own(batch.owner), batch.id),
-            redis.zadd(self._all(batch.owner), {batch.id: batch.created_at}),
-            redis.zremrangebyscore(self._all(batch.owner), "-inf", time.time() - listed_s),
-            redis.zremrangebyrank(self._all(batch.owner), 0, -MAX_LISTED - 1),
-            redis.expire(self._all(batch.owner), int(listed_s)),
-        ])  # fmt: skip
+        yield Atomic(
+            [
+                redis.set(self._key(batch.id), batch.model_dump_json()),
+                redis.hset(self._open, batch.id, batch.owner),
+                redis.sadd(self._own(batch.owner), batch.id),
+                redis.zadd(self._all(batch.owner), {batch.id: batch.created_at}),
+                redis.zremrangebyscore(self._all(batch.owner), "-inf", time.time() - listed_s),
+                redis.zremrangebyrank(self._all(batch.owner), 0, -MAX_LISTED - 1),
+                redis.expire(self._all(batch.owner), int(listed_s)),
+            ]
+        )
 
     @call
     def of(self, owner: str) -> Steps[list[str]]:
@@ -139,19 +141,21 @@ class HttpBatches:
     def close(self, batch: HttpBatch) -> Steps[None]:
         """Record how the batch has ended."""
         ended = batch.model_copy(update={"ended_at": time.time()})
-        yield Atomic([
-            redis.set(self._key(batch.id), ended.model_dump_json(), ex=self._retention_s),
-            redis.hdel(self._open, batch.id),
-            redis.srem(self._own(batch.owner), batch.id),
-        ])  # fmt: skip
+        yield Atomic(
+            [
+                redis.set(self._key(batch.id), ended.model_dump_json(), ex=self._retention_s),
+                redis.hdel(self._open, batch.id),
+                redis.srem(self._own(batch.owner), batch.id),
+            ]
+        )
 
     @call
     def forget(self, batch_id: str) -> Steps[None]:
         """Take a batch off the list whose record somebody has deleted."""
         owner = yield redis.hget(self._open, batch_id)
-        yield Atomic([
-            redis.hdel(self._open, batch_id), redis.srem(self._own(owner or ""), batch_id)
-        ])  # fmt: skip
+        yield Atomic(
+            [redis.hdel(self._open, batch_id), redis.srem(self._own(owner or ""), batch_id)]
+        )
 
     @call
     def unfinished(self) -> Steps[dict[str, str]]:

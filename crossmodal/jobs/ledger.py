@@ -23,14 +23,7 @@ from crossmodal.jobs import names
 from crossmodal.jobs.calls import Call, Steps, call, redis
 from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import BulkParams
-from crossmodal.jobs.record import (
-    Failure,
-    Job,
-    JobResult,
-    JobState,
-    Progress,
-    likely_gap_s,
-)
+from crossmodal.jobs.record import Failure, Job, JobResult, JobState, Progress, likely_gap_s
 from crossmodal.jobs.records import JobRecords, not_found
 from crossmodal.jobs.server import MemoryGuard
 from crossmodal.kinds.queue import Queue
@@ -132,14 +125,26 @@ class JobLedger(JobRecords):
         queue = str(Queue(task, model))
         limit = self._settings.max_queue_length
         reply = yield self._on_job(
-            "submit", job_id, task, queue, params_json, fingerprint,
-            "" if expires_in_s is None else expires_in_s, limit if bounded else "", message,
+            "submit",
+            job_id,
+            task,
+            queue,
+            params_json,
+            fingerprint,
+            "" if expires_in_s is None else expires_in_s,
+            limit if bounded else "",
+            message,
             *((batch.batch, batch.number, batch.items, batch.most) if batch else ("", 0, 0, 0)),
-            origin.owner, origin.max_queued or "", self._settings.max_batch,
-            origin.traceparent or "", origin.webhook.model_dump_json() if origin.webhook else "",
-            priority, "" if keep_s is None else math.ceil(keep_s),
-            int(bounded and not self._settings.paused_queues_accept), guard=guard,
-        )  # fmt: skip
+            origin.owner,
+            origin.max_queued or "",
+            self._settings.max_batch,
+            origin.traceparent or "",
+            origin.webhook.model_dump_json() if origin.webhook else "",
+            priority,
+            "" if keep_s is None else math.ceil(keep_s),
+            int(bounded and not self._settings.paused_queues_accept),
+            guard=guard,
+        )
         if reply[0] == "paused":
             raise QueuePaused(f"the queue {queue} is paused: submit again later", PAUSED_S)
         if reply[0] == "full":
@@ -198,17 +203,30 @@ class JobLedger(JobRecords):
         the answer was lost, it is the one that this worker has begun by then.
         """
         reply = yield self._on_job(
-            "start", job_id, worker, self._settings.max_attempts, self._settings.lease_s,
-            self._retention, self._settings.max_batch, int(again),
-        )  # fmt: skip
+            "start",
+            job_id,
+            worker,
+            self._settings.max_attempts,
+            self._settings.lease_s,
+            self._retention,
+            self._settings.max_batch,
+            int(again),
+        )
         if reply[0] != "run":
             return NotStarted(str(reply[0]))
         _, number, params, created_at, started_at, counted, excused, alone, traceparent = reply
         return Attempt(
-            job_id, number, json.loads(params), float(created_at), float(started_at),
-            counted, excused, counted >= self._settings.max_attempts, bool(alone),
+            job_id,
+            number,
+            json.loads(params),
+            float(created_at),
+            float(started_at),
+            counted,
+            excused,
+            counted >= self._settings.max_attempts,
+            bool(alone),
             traceparent or None,
-        )  # fmt: skip
+        )
 
     def succeed(self, attempt: Attempt, result: JobResult) -> Call[bool]:
         """Record the result; False when the attempt is no longer the one that may."""
@@ -255,9 +273,14 @@ class JobLedger(JobRecords):
     ) -> Steps[bool]:
         """Put a running job back in its place in the queue, for another attempt."""
         reply = yield self._on_job(
-            "release", attempt.job, attempt.number, int(counts),
-            failure.model_dump_json(), failure.code, int(alone),
-        )  # fmt: skip
+            "release",
+            attempt.job,
+            attempt.number,
+            int(counts),
+            failure.model_dump_json(),
+            failure.code,
+            int(alone),
+        )
         return bool(reply[0] == "ok")
 
     @call
@@ -302,16 +325,18 @@ class JobLedger(JobRecords):
             for attempt in attempts
         ]
         return [
-            attempt for attempt, reply in zip(attempts, replies, strict=True)
+            attempt
+            for attempt, reply in zip(attempts, replies, strict=True)
             if reply != [JobState.RUNNING, str(attempt.number)]
-        ]  # fmt: skip
+        ]
 
     @call
     def is_leased(self, job_id: str) -> Steps[bool]:
         """Whether an attempt at the job is alive."""
         until, (seconds, micros) = yield [
-            redis.zscore(names.leases_key(self._prefix), job_id), redis.time()
-        ]  # fmt: skip
+            redis.zscore(names.leases_key(self._prefix), job_id),
+            redis.time(),
+        ]
         left_s = (until or 0.0) - seconds - micros / 1e6
         return bool(0 < left_s <= 2 * self._settings.lease_s)  # longer: Redis's clock was put back
 
@@ -374,13 +399,27 @@ class JobLedger(JobRecords):
 
     @call
     def _finish(
-        self, attempt: Attempt, state: JobState, field: str, text: str, code: str,
-        dead: bool = False, completed: int = 0,
-    ) -> Steps[bool]:  # fmt: skip
+        self,
+        attempt: Attempt,
+        state: JobState,
+        field: str,
+        text: str,
+        code: str,
+        dead: bool = False,
+        completed: int = 0,
+    ) -> Steps[bool]:
         reply = yield self._on_job(
-            "finish", attempt.job, attempt.number, state, field, text, code, self._retention,
-            int(dead), completed,
-        )  # fmt: skip
+            "finish",
+            attempt.job,
+            attempt.number,
+            state,
+            field,
+            text,
+            code,
+            self._retention,
+            int(dead),
+            completed,
+        )
         return bool(reply[0] == "ok")
 
 
@@ -391,9 +430,14 @@ def _as_sent(idempotency_key: str | None, origin: Origin) -> str:
 
 
 def _queue_full(
-    queue: str, limit: int, depth: int, messages: int, running: int, mean_run_s: str,
+    queue: str,
+    limit: int,
+    depth: int,
+    messages: int,
+    running: int,
+    mean_run_s: str,
     mean_gap_s: str,
-) -> QueueFull:  # fmt: skip
+) -> QueueFull:
     """With the time in which a twentieth of the queue will have been run, as it runs now.
 
     Either as many jobs wait as may, or too many messages of jobs that have ended lie there.

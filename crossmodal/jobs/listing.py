@@ -32,9 +32,14 @@ class Listing:
 
     @call
     def page(
-        self, owner: str, *, state: JobState | None = None, task: Task | None = None,
-        cursor: str | None = None, limit: int = 50,
-    ) -> Steps[Page]:  # fmt: skip
+        self,
+        owner: str,
+        *,
+        state: JobState | None = None,
+        task: Task | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Steps[Page]:
         """Jobs after a cursor. Raises `InvalidParams` for what is none."""
         entries = yield from self._entries(owner, cursor)
         found: list[Job] = []
@@ -85,9 +90,12 @@ class Listing:
 
 
 def _may_be(
-    state: JobState | None, task: Task | None, is_state: str | None, is_task: str | None,
+    state: JobState | None,
+    task: Task | None,
+    is_state: str | None,
+    is_task: str | None,
     expires_at: str | None,
-) -> bool:  # fmt: skip
+) -> bool:
     """Whether a job may be asked for. One that waits may have expired; one without a record is to
     be found missing."""
     if is_state is None:

@@ -55,18 +55,27 @@ def message_for(queue: Queue, job_id: str, params: Mapping[str, Any], priority: 
     taken first.
     """
     headers = {
-        "lang": "py", "task": queue.task.celery_name, "id": job_id, "argsrepr": "()",
-        "kwargsrepr": _shown(params), RECORDED_HEADER: True,
-    }  # fmt: skip
+        "lang": "py",
+        "task": queue.task.celery_name,
+        "id": job_id,
+        "argsrepr": "()",
+        "kwargsrepr": _shown(params),
+        RECORDED_HEADER: True,
+    }
     properties = {
-        "correlation_id": job_id, "priority": priority, "body_encoding": "base64",
+        "correlation_id": job_id,
+        "priority": priority,
+        "body_encoding": "base64",
         "delivery_info": {"exchange": "", "routing_key": str(queue)},
         "delivery_tag": secrets.token_hex(8),
-    }  # fmt: skip
+    }
     message = {
-        "body": EMPTY_BODY, "content-encoding": "utf-8", "content-type": "application/json",
-        "headers": headers, "properties": properties,
-    }  # fmt: skip
+        "body": EMPTY_BODY,
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": headers,
+        "properties": properties,
+    }
     return json.dumps(message, separators=(",", ":"))
 
 

@@ -41,8 +41,9 @@ class Models:
         """
         if models:
             (seconds, _), texts = yield [
-                redis.time(), redis.hmget(self._key, [model.name for model in models])
-            ]  # fmt: skip
+                redis.time(),
+                redis.hmget(self._key, [model.name for model in models]),
+            ]
             told = {
                 model.name: _noted(model.completed(_parsed(text)), seconds)
                 for model, text in zip(models, texts, strict=True)
@@ -77,8 +78,10 @@ class Models:
     def _read(self) -> Steps["KnownModels"]:
         workers = yield from self._workers.recent()
         (seconds, _), told, paused = yield [
-            redis.time(), redis.hgetall(self._key), redis.hgetall(self._paused)
-        ]  # fmt: skip
+            redis.time(),
+            redis.hgetall(self._key),
+            redis.hgetall(self._paused),
+        ]
         models = [model for text in told.values() if (model := _parsed(text)) is not None]
         kept = [m for m in models if seconds - m.noted_at <= self._settings.retention_s]
         return KnownModels(sorted(kept, key=lambda model: model.name), workers, paused)
@@ -124,9 +127,11 @@ class KnownModels(Mapping[str, ModelInfo]):
     """All models by their names, as they were at one moment."""
 
     def __init__(
-        self, models: Sequence[ModelInfo] = (), workers: Sequence[WorkerInfo] = (),
+        self,
+        models: Sequence[ModelInfo] = (),
+        workers: Sequence[WorkerInfo] = (),
         paused: Iterable[str] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._models = {model.name: model for model in models}
         self.workers = workers
         self._paused = frozenset(paused)

@@ -4,9 +4,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-HookEvent = Literal[
-    "job.running", "job.succeeded", "job.failed", "job.canceled", "job.expired"
-]  # fmt: skip
+HookEvent = Literal["job.running", "job.succeeded", "job.failed", "job.canceled", "job.expired"]
 ENDED: tuple[HookEvent, ...] = ("job.succeeded", "job.failed", "job.canceled", "job.expired")
 
 

@@ -87,9 +87,12 @@ def _asked(params: Params) -> dict[str, Any]:
 
 
 def fingerprint(
-    task: Task, params: Params, expires_in_s: float | None = None, webhook: Webhook | None = None,
+    task: Task,
+    params: Params,
+    expires_in_s: float | None = None,
+    webhook: Webhook | None = None,
     **options: Any,
-) -> str:  # fmt: skip
+) -> str:
     """A digest that is equal for equal requests, whatever seed was fixed for them.
 
     `options` count where they are given: without any, it is as it was before there were some.

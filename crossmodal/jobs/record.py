@@ -368,7 +368,11 @@ class ModelInfo(_Value):
         """With what is known of this version, where this is of a model that is not loaded."""
         if known is None or known.version != self.version or self.load_s is not None:
             return self
-        return self.model_copy(update={
-            "kinds": known.kinds, "load_s": known.load_s, "peak_bytes": known.peak_bytes,
-            "vocabulary": known.vocabulary,
-        })  # fmt: skip
+        return self.model_copy(
+            update={
+                "kinds": known.kinds,
+                "load_s": known.load_s,
+                "peak_bytes": known.peak_bytes,
+                "vocabulary": known.vocabulary,
+            }
+        )

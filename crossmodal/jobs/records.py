@@ -80,8 +80,9 @@ class JobRecords:
             some = job_ids[first : first + SCAN_COUNT]
             keys = [self._key(job_id) for job_id in some]
             (seconds, _), *replies = yield [
-                redis.time(), *(redis.hmget(key, "state", "expires_at") for key in keys)
-            ]  # fmt: skip
+                redis.time(),
+                *(redis.hmget(key, "state", "expires_at") for key in keys),
+            ]
             for job_id, (state, expires_at) in zip(some, replies, strict=True):
                 if state is None:
                     raise not_found(job_id)
@@ -95,19 +96,23 @@ class JobRecords:
     @call
     def history(self, job_id: str) -> Steps[list[JobEvent]]:
         """The job's transitions, the latest hundred of them; empty for an unknown job."""
-        created_at, entries = yield Atomic([
-            redis.hget(names.job_key(self._prefix, job_id), "created_at"),
-            redis.lrange(names.events_key(self._prefix, job_id), 0, -1),
-        ])  # fmt: skip
+        created_at, entries = yield Atomic(
+            [
+                redis.hget(names.job_key(self._prefix, job_id), "created_at"),
+                redis.lrange(names.events_key(self._prefix, job_id), 0, -1),
+            ]
+        )
         return [] if created_at is None else _history(float(created_at), entries)
 
     @call
     def follow(self, job_id: str) -> Steps[tuple[Job, list[JobEvent]]]:
         """A job's record and its transitions, as they were at one moment. Raises `JobNotFound`."""
-        fields, entries = yield Atomic([
-            redis.hgetall(self._key(job_id)),
-            redis.lrange(names.events_key(self._prefix, job_id), 0, -1),
-        ])  # fmt: skip
+        fields, entries = yield Atomic(
+            [
+                redis.hgetall(self._key(job_id)),
+                redis.lrange(names.events_key(self._prefix, job_id), 0, -1),
+            ]
+        )
         if not fields:
             raise not_found(job_id)
         job = _decode(job_id, fields)
@@ -120,9 +125,12 @@ class JobRecords:
         """State, and for a queued job its place in the queue (0 is next) and likely wait."""
         job = yield from self.get(job_id)
         known = JobStatus(
-            id=job.id, state=job.state, attempt=job.attempt, progress=job.progress,
+            id=job.id,
+            state=job.state,
+            attempt=job.attempt,
+            progress=job.progress,
             failure=job.failure,
-        )  # fmt: skip
+        )
         if job.state is not JobState.QUEUED:
             return known
         position, wait_s = yield from self.place(job)
@@ -202,9 +210,14 @@ def _input(task: str | None, params: str | None) -> list[tuple[Task, str]]:
 
 
 def _status(
-    queue: str, now: float, depth: int, running: int, oldest: list[tuple[str, float]],
-    stats: dict[str, str], paused: str | None,
-) -> QueueStatus:  # fmt: skip
+    queue: str,
+    now: float,
+    depth: int,
+    running: int,
+    oldest: list[tuple[str, float]],
+    stats: dict[str, str],
+    paused: str | None,
+) -> QueueStatus:
     means = {name: float(mean) for name, mean in stats.items() if name.startswith("mean_")}
     return QueueStatus(
         queue=queue,

@@ -91,10 +91,10 @@ def warnings(server: Any) -> list[str]:
         found.append(
             "the server has no append-only file and does not say whether it takes snapshots: its "
             "restart may lose jobs. CONFIG SET appendonly yes"
-            if kept is None else
-            "the server keeps nothing on disk: its restart loses all jobs. "
+            if kept is None
+            else "the server keeps nothing on disk: its restart loses all jobs. "
             "CONFIG SET appendonly yes"
-        )  # fmt: skip
+        )
     return found + _failing(server)
 
 
@@ -104,8 +104,9 @@ def _failing(server: Any) -> list[str]:
     found = [
         f"{name} is {said[name]}: what it keeps cannot be written. Make room on its disk; its log "
         "says more"
-        for name in KEPT if said.get(name, "ok") != "ok"
-    ]  # fmt: skip
+        for name in KEPT
+        if said.get(name, "ok") != "ok"
+    ]
     if said["role"] != "master":
         found.append(
             "the server is a replica: what is written to it is lost. Name its primary in "

@@ -135,6 +135,7 @@ def filled(pipeline: Any, sent: Sequence[Sent]) -> Any:
 def of_unknown_scripts(sent: Sequence[Sent], replies: Sequence[Any]) -> list[int]:
     """Which were refused because the server, perhaps restarted, has not loaded their script."""
     return [
-        i for i, reply in enumerate(replies)
+        i
+        for i, reply in enumerate(replies)
         if isinstance(reply, NoScriptError) and isinstance(sent[i], Script)
-    ]  # fmt: skip
+    ]

@@ -29,9 +29,10 @@ class Vocabulary(BaseModel):
         named = [word for word in dict.fromkeys(objects) if word in known]
         named.sort(key=lambda word: _is_plural(word, things))
         found = cls(
-            count=len(known), objects=tuple(named),
+            count=len(known),
+            objects=tuple(named),
             words=tuple(word for word in words if word not in things),
-        )  # fmt: skip
+        )
         return found.shortened(MAX_WORDS)
 
     @property

@@ -21,8 +21,23 @@ from crossmodal.settings import Settings
 
 # Seconds after each try: a restart of the receiver is over in seconds, an outage in days.
 RETRIES_S = (
-    2, 5, 10, 20, 30, 60, 120, 300, 900, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200, 86_400,
-)  # fmt: skip
+    2,
+    5,
+    10,
+    20,
+    30,
+    60,
+    120,
+    300,
+    900,
+    1_800,
+    3_600,
+    7_200,
+    14_400,
+    28_800,
+    43_200,
+    86_400,
+)
 MARGIN_S = 5.0  # how much longer than a post may take a delivery is kept for who posts it
 MAX_OF_OWNER = 3  # deliveries of one owner that are tried at once
 PAGE = 100  # records that are read together
@@ -49,8 +64,9 @@ class Deliveries:
         return [d for name, flat in found if (d := _readable(name, _paired(flat))) is not None]
 
     @call
-    def note(self, delivery: Delivery, status: int | None, error: str | None, *,
-             give_up: bool = False) -> Steps[Delivery]:  # fmt: skip
+    def note(
+        self, delivery: Delivery, status: int | None, error: str | None, *, give_up: bool = False
+    ) -> Steps[Delivery]:
         """Record a try: delivered, to be tried again, or given up."""
         tries = delivery.tries + 1
         delivered = status is not None and 200 <= status < 300
@@ -61,13 +77,18 @@ class Deliveries:
         fields = {"tries": tries, "outcome": outcome, "status": status, "error": error}
         flat = ["" if part is None else part for pair in fields.items() for part in pair]
         args: tuple[Any, ...] = (
-            self._prefix, delivery.id, "" if wait_s is None else wait_s, counted,
-            self._retention_s, *flat,
-        )  # fmt: skip
+            self._prefix,
+            delivery.id,
+            "" if wait_s is None else wait_s,
+            counted,
+            self._retention_s,
+            *flat,
+        )
         _, tried_at, next_at = yield Script("note", (self._pending,), args)
-        return delivery.model_copy(update=fields | {
-            "tried_at": float(tried_at), "next_at": float(next_at) if next_at else None,
-        })  # fmt: skip
+        return delivery.model_copy(
+            update=fields
+            | {"tried_at": float(tried_at), "next_at": float(next_at) if next_at else None}
+        )
 
     @call
     def get(self, delivery_id: str) -> Steps[Delivery]:
@@ -99,8 +120,9 @@ class Deliveries:
     def counts(self) -> Steps[dict[str, int]]:
         """How many were `delivered`, `failed` for good and `retried`, and are `pending`."""
         found, pending = yield [
-            redis.hgetall(webhooks_key(self._prefix, "stats")), redis.zcard(self._pending)
-        ]  # fmt: skip
+            redis.hgetall(webhooks_key(self._prefix, "stats")),
+            redis.zcard(self._pending),
+        ]
         counts = {name: int(found.get(name, 0)) for name in ("delivered", "failed", "retried")}
         return counts | {"pending": int(pending)}
 

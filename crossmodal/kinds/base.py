@@ -11,14 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    JsonValue,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -29,10 +22,21 @@ from crossmodal.kinds.fields import BlobRef, ModelName
 Output = Literal["images", "captions"]
 """What a result has: pictures, or texts."""
 
-RESERVED = frozenset({  # beside params, by clients, HTTP and commands
-    "params", "idempotency_key", "expires_in_s", "origin", "task", "webhook_url", "webhook_events",
-    "out", "no_wait", "timeout_s", "as_json",
-})  # fmt: skip
+RESERVED = frozenset(
+    {  # beside params, by clients, HTTP and commands
+        "params",
+        "idempotency_key",
+        "expires_in_s",
+        "origin",
+        "task",
+        "webhook_url",
+        "webhook_events",
+        "out",
+        "no_wait",
+        "timeout_s",
+        "as_json",
+    }
+)
 
 _JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 

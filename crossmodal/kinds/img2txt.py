@@ -17,6 +17,9 @@ class Img2TxtParams(ItemParams):
 
 
 IMG2TXT = Kind(
-    "img2txt", Img2TxtParams, "captions", "Caption pictures",
+    "img2txt",
+    Img2TxtParams,
+    "captions",
+    "Caption pictures",
     {"image": {"key": "inputs/9f/9f86d0…"}},
-)  # fmt: skip
+)

@@ -16,12 +16,43 @@ from crossmodal.kinds.txt2img import TXT2IMG
 
 GROUP = "crossmodal.kinds"
 _NAME = re.compile(r"[a-z][a-z0-9]{0,31}")
-TAKEN = frozenset({  # by queues, by what a batch of several kinds is called, by commands
-    "celery", "mixed", "up", "demo", "worker", "flower", "autoscale", "status", "wait", "result",
-    "cancel", "retry", "delete", "jobs", "queue", "gateway", "keys", "background", "webhooks",
-    "batch", "dead", "gc", "health", "doctor", "settings", "models", "train", "evaluate",
-    "version", "help", "pause", "resume", "mcp",
-})  # fmt: skip
+TAKEN = frozenset(
+    {  # by queues, by what a batch of several kinds is called, by commands
+        "celery",
+        "mixed",
+        "up",
+        "demo",
+        "worker",
+        "flower",
+        "autoscale",
+        "status",
+        "wait",
+        "result",
+        "cancel",
+        "retry",
+        "delete",
+        "jobs",
+        "queue",
+        "gateway",
+        "keys",
+        "background",
+        "webhooks",
+        "batch",
+        "dead",
+        "gc",
+        "health",
+        "doctor",
+        "settings",
+        "models",
+        "train",
+        "evaluate",
+        "version",
+        "help",
+        "pause",
+        "resume",
+        "mcp",
+    }
+)
 
 
 @cache

@@ -22,14 +22,25 @@ Schema = Mapping[str, JsonValue]
 UNTOLD = ("model", "metadata")  # what every model's params have
 NOTES = ("title", "description")  # of a property, which change nothing
 TYPES: Mapping[Any, Any] = {
-    "integer": int, "number": float, "boolean": bool, "string": str, "null": None,
+    "integer": int,
+    "number": float,
+    "boolean": bool,
+    "string": str,
+    "null": None,
     "object": dict[str, Any],
-}  # fmt: skip
+}
 LIMITS = {
-    "minimum": "ge", "maximum": "le", "exclusiveMinimum": "gt", "exclusiveMaximum": "lt",
-    "multipleOf": "multiple_of", "minLength": "min_length", "maxLength": "max_length",
-    "pattern": "pattern", "minItems": "min_length", "maxItems": "max_length",
-}  # fmt: skip
+    "minimum": "ge",
+    "maximum": "le",
+    "exclusiveMinimum": "gt",
+    "exclusiveMaximum": "lt",
+    "multipleOf": "multiple_of",
+    "minLength": "min_length",
+    "maxLength": "max_length",
+    "pattern": "pattern",
+    "minItems": "min_length",
+    "maxItems": "max_length",
+}
 
 
 def schema_of(params: type[ItemParams]) -> dict[str, JsonValue]:

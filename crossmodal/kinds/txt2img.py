@@ -25,6 +25,9 @@ class Txt2ImgParams(ImageParams):
 
 
 TXT2IMG = Kind(
-    "txt2img", Txt2ImgParams, "images", "Draw pictures of a prompt",
+    "txt2img",
+    Txt2ImgParams,
+    "images",
+    "Draw pictures of a prompt",
     {"prompt": "a large red circle on a white background", "seed": 7},
-)  # fmt: skip
+)

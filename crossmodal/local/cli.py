@@ -161,11 +161,16 @@ class _Up:
     def _serves(self, worker: Child) -> tuple[str, Any] | None:
         """The devices of a worker and what their hosts serve."""
         served = {
-            info.device: {"device": info.device, "model": info.model,
-                          "bundle_version": info.bundle_version, "models": info.models,
-                          "loading": info.loading}
-            for info in self._workers_of(worker) if info.device
-        }  # fmt: skip
+            info.device: {
+                "device": info.device,
+                "model": info.model,
+                "bundle_version": info.bundle_version,
+                "models": info.models,
+                "loading": info.loading,
+            }
+            for info in self._workers_of(worker)
+            if info.device
+        }
         if not served:
             return None
         return "; ".join(map(_on_device, served.values())), list(served.values())

@@ -45,9 +45,13 @@ def valkey_url(port: int, password: str | None = None) -> str:
 
 
 def start_valkey(
-    folder: Path, port: int, password: str | None = None, *,
-    more: Sequence[str] = (), binary: str | None = None,
-) -> Child:  # fmt: skip
+    folder: Path,
+    port: int,
+    password: str | None = None,
+    *,
+    more: Sequence[str] = (),
+    binary: str | None = None,
+) -> Child:
     """A server that keeps every write in `folder` (append-only file) and never evicts.
 
     `more` are lines for its configuration. Raises `BrokerUnavailable` when it does not answer
@@ -58,9 +62,14 @@ def start_valkey(
     except OSError as e:
         raise InvalidSetting(f"Valkey cannot keep its data in {folder}: {described(e)}") from e
     config = [
-        f"port {port}", "bind 127.0.0.1", f"dir {_quoted(folder)}", "appendonly yes",
-        "appendfsync everysec", 'save ""', "maxmemory-policy noeviction",
-    ]  # fmt: skip
+        f"port {port}",
+        "bind 127.0.0.1",
+        f"dir {_quoted(folder)}",
+        "appendonly yes",
+        "appendfsync everysec",
+        'save ""',
+        "maxmemory-policy noeviction",
+    ]
     if password:
         config.append(f"requirepass {password}")
     config += more

@@ -42,8 +42,12 @@ GROUP = "crossmodal.models"  # of entry points that name a class
 ENTRY = "entry:"  # goes before the name of one where else a folder is
 CONFIG = "crossmodal.toml"
 CODE = "model.py"
-MARKS = {MANIFEST: "bundle", "model_index.json": "diffusers", CODE: "code",
-         "config.json": "transformers"}  # fmt: skip
+MARKS = {
+    MANIFEST: "bundle",
+    "model_index.json": "diffusers",
+    CODE: "code",
+    "config.json": "transformers",
+}
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 ALWAYS = {"description", "aliases", "pinned", "together"}
 USED = {  # of crossmodal.toml
@@ -257,8 +261,12 @@ def _declared(path: Path, only: str = "") -> tuple[str, ...]:
         tree = ast.parse(_text(path), str(path))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as e:
         raise ModelInvalid(f"{path} cannot be read as Python: {e}") from e
-    found = {node.name: kind for node in tree.body if isinstance(node, ast.ClassDef)
-             if only in ("", node.name) and (kind := _kind_said(node)) is not None}  # fmt: skip
+    found = {
+        node.name: kind
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+        if only in ("", node.name) and (kind := _kind_said(node)) is not None
+    }
     if not found:
         raise ModelInvalid(
             f'{path} has no class with a line such as kind = "txt2img"; there are '

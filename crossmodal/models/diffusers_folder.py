@@ -76,9 +76,12 @@ class DiffusersFolder(Model):
             auto: Any = diffusers.AutoPipelineForText2Image
             pipe = auto.from_pretrained(
                 folder.resolve(strict=True),  # a bare name would be looked up at a hub
-                local_files_only=True, use_safetensors=True, trust_remote_code=False,
-                variant=self._config.variant, dtype=getattr(torch, dtype),
-            )  # fmt: skip
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                variant=self._config.variant,
+                dtype=getattr(torch, dtype),
+            )
         except Exception as e:
             raise ModelInvalid(f"{folder} cannot be opened by diffusers: {described(e)}") from e
         if self._config.slicing:
@@ -94,8 +97,9 @@ class DiffusersFolder(Model):
         size = {"ge": multiple, "le": MAX_SIDE, "multiple_of": multiple}
         known: dict[str, tuple[Any, Any, dict[str, Any]]] = {
             "temperature": (float, 1.0, {"ge": 1, "le": 1}),
-            "width": (int, side, size), "height": (int, side, size),
-        }  # fmt: skip
+            "width": (int, side, size),
+            "height": (int, side, size),
+        }
         for ours, theirs in self._names.items():
             _, kind, bounds = KNOWN[ours]
             known[ours] = (kind, kind(self._takes[theirs].default or 0), bounds)
@@ -143,10 +147,12 @@ class DiffusersFolder(Model):
             with torch.inference_mode():
                 drawn = self._pipe(
                     prompt=[request.params.prompt for request in batch],
-                    width=first.width, height=first.height, output_type="np",
+                    width=first.width,
+                    height=first.height,
+                    output_type="np",
                     generator=[torch.Generator("cpu").manual_seed(r.seed) for r in batch],
                     **options,
-                )  # fmt: skip
+                )
         finally:
             self._pipe.maybe_free_model_hooks()  # also where a step has raised
         unfit = getattr(drawn, "nsfw_content_detected", None) or [False] * len(batch)

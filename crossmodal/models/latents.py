@@ -14,16 +14,18 @@ SD = (
     (0.1247, 0.4027, 0.1494),
     (-0.3192, 0.2513, 0.2103),
     (-0.1307, -0.1874, -0.7445),
-)  # of 1.x, by torridgristle; fmt: skip
+)  # of 1.x, by torridgristle
 SDXL = (
     (0.3816, 0.4930, 0.5320),
     (-0.3753, 0.1631, 0.1739),
     (0.1770, 0.3588, -0.2048),
     (-0.4350, -0.2644, -0.4289),
-)  # by StAlKeR7779; fmt: skip
+)  # by StAlKeR7779
 FAMILIES = {  # by how the names of their pipelines begin
-    "StableDiffusionXL": SDXL, "StableDiffusionPipeline": SD, "LatentConsistencyModel": SD,
-}  # fmt: skip
+    "StableDiffusionXL": SDXL,
+    "StableDiffusionPipeline": SD,
+    "LatentConsistencyModel": SD,
+}
 
 Factors = tuple[tuple[float, ...], ...]
 

@@ -34,10 +34,13 @@ def _own_models(found: ModelFolder) -> tuple[Model, ...]:
     module = _imported(found) if found.entry else _run(found)
     only = found.entry.partition(":")[2]
     classes = [
-        one for one in vars(module).values()
-        if isinstance(one, type) and one.__module__ == module.__name__
-        and getattr(one, "kind", None) in found.kinds and only in ("", one.__name__)
-    ]  # fmt: skip
+        one
+        for one in vars(module).values()
+        if isinstance(one, type)
+        and one.__module__ == module.__name__
+        and getattr(one, "kind", None) in found.kinds
+        and only in ("", one.__name__)
+    ]
     for one in classes:
         _check_class(found, one)
     try:

@@ -54,13 +54,16 @@ class TransformersFolder(Model):
         with torch.inference_mode():
             found = self._model.generate(
                 pixel_values=inputs["pixel_values"].to(self._device, self._dtype),
-                num_beams=max(first.beam_width, first.count), do_sample=False,
-                num_return_sequences=first.count, max_new_tokens=first.max_words,
-                return_dict_in_generate=True, output_scores=True,
+                num_beams=max(first.beam_width, first.count),
+                do_sample=False,
+                num_return_sequences=first.count,
+                max_new_tokens=first.max_words,
+                return_dict_in_generate=True,
+                output_scores=True,
                 stopping_criteria=transformers.StoppingCriteriaList(
                     [_Ticker(batch, first.max_words)]
                 ),
-            )  # fmt: skip
+            )
         texts = self._texts.batch_decode(found.sequences, skip_special_tokens=True)
         captions = [
             Caption(text.strip(), round(score, 4))

@@ -33,9 +33,11 @@ class Hypothesis:
 
 @torch.inference_mode()
 def search(
-    model: Captioner, images: Tensor, limits: Sequence[Limits],
+    model: Captioner,
+    images: Tensor,
+    limits: Sequence[Limits],
     step: Callable[[int, int], None] = lambda done, of: None,
-) -> list[list[Hypothesis]]:  # fmt: skip
+) -> list[list[Hypothesis]]:
     """The best captions of each picture, best first, as many as its limits want.
 
     images uint8 (B, 3, side, side). A beam that reaches `max_words` is cut there. Each picture

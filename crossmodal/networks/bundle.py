@@ -29,9 +29,7 @@ WORDS = "words.bin"
 BERT = "bert"
 DRAWING = "txt2img.json"
 _NAME = re.compile(rf"({BERT}/)?\w[\w.-]{{0,99}}")
-DATA_FILES = (
-    WORDS, "txt2img.json", "txt2img.safetensors", "img2txt.json", "img2txt.safetensors",
-)  # fmt: skip
+DATA_FILES = (WORDS, "txt2img.json", "txt2img.safetensors", "img2txt.json", "img2txt.safetensors")
 
 
 class Manifest(BaseModel):

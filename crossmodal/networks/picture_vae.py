@@ -56,9 +56,13 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.GroupNorm(NORM_GROUPS, width), nn.GELU(), nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(NORM_GROUPS, width), nn.GELU(), nn.Conv2d(width, width, 3, padding=1),
-        )  # fmt: skip
+            nn.GroupNorm(NORM_GROUPS, width),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(NORM_GROUPS, width),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)  # type: ignore[no-any-return]
@@ -92,8 +96,9 @@ class Rung(nn.Module):
     def __init__(self, config: PictureVAEConfig) -> None:
         super().__init__()
         width, latent = config.width, config.latent
-        self.read = nn.MultiheadAttention(width, 4, kdim=config.text.width, vdim=config.text.width,
-                                          batch_first=True)  # fmt: skip
+        self.read = nn.MultiheadAttention(
+            width, 4, kdim=config.text.width, vdim=config.text.width, batch_first=True
+        )
         self.prior = nn.Sequential(Residual(width), nn.Conv2d(width, 2 * latent, 1))
         self.posterior = nn.Sequential(
             nn.Conv2d(2 * width, width, 1), Residual(width), nn.Conv2d(width, 2 * latent, 1)

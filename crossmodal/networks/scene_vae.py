@@ -136,11 +136,14 @@ class Localizer(nn.Module):
         super().__init__()
         width = config.text.width
         self.convs = nn.Sequential(
-            nn.Conv2d(5, 32, 5, stride=2, padding=2), nn.GELU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.GELU(),
-            nn.Conv2d(64, 64, 3, padding=1), nn.GELU(),
+            nn.Conv2d(5, 32, 5, stride=2, padding=2),
+            nn.GELU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(64, 64, 3, padding=1),
+            nn.GELU(),
             nn.Conv2d(64, channels, 3, padding=1),
-        )  # fmt: skip
+        )
         self.query = nn.Linear(width, channels)
         self.refine = nn.Sequential(
             nn.Linear(width + channels, 128), nn.GELU(), nn.Linear(128, 2 * BOX)

@@ -86,9 +86,7 @@ def _config(bundle: Bundle, name: str, kind: Any) -> Any:
         raise BundleInvalid(f"{bundle.path(name + '.json')}: {what}") from e
 
 
-def _filled(
-    make: Callable[[], Model], bundle: Bundle, name: str, device: torch.device
-) -> Model:  # fmt: skip
+def _filled(make: Callable[[], Model], bundle: Bundle, name: str, device: torch.device) -> Model:
     try:
         model = make()
     except Exception as e:  # torch raises what it likes for sizes that do not go together

@@ -53,7 +53,7 @@ class Storage:
 
     def __init__(
         self, url: str, timeout_s: float = 15.0, ca_file: Path | None = None, *, fsync: bool = True
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.url = url
         self._scheme = _scheme(url)
         self._opened = _open(url, self._scheme, timeout_s, ca_file)
@@ -213,9 +213,11 @@ def _check_process(url: str) -> None:
 def open_storage(settings: Settings) -> Storage:
     """The store that the settings name. Raises `InvalidSetting` or `StorageNotWritable`."""
     return Storage(
-        settings.storage_url, settings.storage_timeout_s, settings.storage_ca_file,
+        settings.storage_url,
+        settings.storage_timeout_s,
+        settings.storage_ca_file,
         fsync=settings.storage_fsync,
-    )  # fmt: skip
+    )
 
 
 def is_folder(url: str) -> bool:

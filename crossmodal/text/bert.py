@@ -18,9 +18,13 @@ from crossmodal.text.vectors import Encoded
 
 WEIGHTS = "model.safetensors"
 FILES = (
-    "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
-    "special_tokens_map.json", WEIGHTS,
-)  # fmt: skip  # what a bundle takes along of a BERT folder, as far as it is there
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "special_tokens_map.json",
+    WEIGHTS,
+)  # what a bundle takes along of a BERT folder, as far as it is there
 
 
 class BertVectors:

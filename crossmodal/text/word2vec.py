@@ -110,7 +110,14 @@ def train_vectors(
 ) -> WordVectors:
     """Skip-gram vectors of the words of `texts`; of many texts, of words that occur five times."""
     model = Word2Vec(
-        _Sentences(texts), vector_size=dim, window=5, min_count=_least(texts), sg=1, negative=5,
-        epochs=epochs, seed=seed, workers=1,
-    )  # fmt: skip  # one worker: gensim is repeatable only with a single thread
+        _Sentences(texts),
+        vector_size=dim,
+        window=5,
+        min_count=_least(texts),
+        sg=1,
+        negative=5,
+        epochs=epochs,
+        seed=seed,
+        workers=1,
+    )  # one worker: gensim is repeatable only with a single thread
     return WordVectors(model.wv)

@@ -54,10 +54,14 @@ class Batch:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return replace(
-            self, images=change(self.images), present=change(self.present),
-            boxes=change(self.boxes), shapes=change(self.shapes), colors=change(self.colors),
+            self,
+            images=change(self.images),
+            present=change(self.present),
+            boxes=change(self.boxes),
+            shapes=change(self.shapes),
+            colors=change(self.colors),
             ground=change(self.ground),
-        )  # fmt: skip
+        )
 
     def pictures(self) -> Tensor:
         """The pictures as float in [0, 1]."""
@@ -144,10 +148,15 @@ class _Numbered(TorchDataset[Batch | CrossmodalError]):
 def batches(source: Source, start: int) -> Generator[Batch, None, None]:
     """Batch `start` and all after it, in order, made ahead by worker processes."""
     loader = DataLoader(
-        _Numbered(source), batch_size=None, sampler=count(start), num_workers=_workers(),
-        prefetch_factor=4, worker_init_fn=_init_worker, generator=torch.Generator(),
+        _Numbered(source),
+        batch_size=None,
+        sampler=count(start),
+        num_workers=_workers(),
+        prefetch_factor=4,
+        worker_init_fn=_init_worker,
+        generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
-    )  # fmt: skip  # its own generator: the global one is the model's alone
+    )  # its own generator: the global one is the model's alone
     try:
         for batch in loader:
             if isinstance(batch, CrossmodalError):

@@ -19,15 +19,28 @@ from crossmodal.training.tallies import asked_of
 CARD, ABLATIONS = "MODEL_CARD.md", "ablations.json"
 SAMPLES, FIRST = "samples.png", "first.png"
 SHOWN, COLUMNS = 24, 6
-FRACTIONS = ("objects", "relations", "places", "backgrounds", "counts", "scene", "facts",
-             "diversity")  # fmt: skip
+FRACTIONS = (
+    "objects",
+    "relations",
+    "places",
+    "backgrounds",
+    "counts",
+    "scene",
+    "facts",
+    "diversity",
+)
 NAMED = {
-    "bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "cider": "CIDEr",
-}  # fmt: skip
+    "bleu1": "BLEU-1",
+    "bleu2": "BLEU-2",
+    "bleu3": "BLEU-3",
+    "bleu4": "BLEU-4",
+    "cider": "CIDEr",
+}
 TASKS = {
-    "txt2img": "Text to image", "img2txt": "Image to text",
+    "txt2img": "Text to image",
+    "img2txt": "Image to text",
     "round_trip": "Prompt to image to caption",
-}  # fmt: skip
+}
 
 HOW_JUDGED = {
     True: """Prompts are in any wording of the data set's grammar, and may leave facts out; only
@@ -139,13 +152,17 @@ def _judge(figures: dict[str, float] | None) -> list[str]:
 
 def _runs(training: dict[str, list[dict[str, Any]]]) -> list[str]:
     rows = [
-        (stage, f"`{run['command']}`" if "command" in run else f"seed {run['seed']}",
-         run.get("minutes_taken") or "", run.get("machine", ""),
-         "; ".join(f"{k} {v:.4g}" for k, v in run.get("final", {}).items())
-         or f"{run.get('words')} words of {run.get('captions')} captions")
+        (
+            stage,
+            f"`{run['command']}`" if "command" in run else f"seed {run['seed']}",
+            run.get("minutes_taken") or "",
+            run.get("machine", ""),
+            "; ".join(f"{k} {v:.4g}" for k, v in run.get("final", {}).items())
+            or f"{run.get('words')} words of {run.get('captions')} captions",
+        )
         for stage, runs in training.items()
         for run in runs
-    ]  # fmt: skip
+    ]
     table = _table(("stage", "run", "minutes", "on", "in the end"), rows)
     last = [runs[-1] for runs in training.values() if runs]
     most = max(last, key=lambda run: run.get("skipped", 0), default={})
@@ -162,10 +179,14 @@ def _ablations(bundle: Bundle) -> list[str]:
         return []
     found = json.loads(path.read_text())
     rows = [
-        (row["choice"], row["variant"], f"`{row['options']}`",
-         "; ".join(f"{k} {_figure(k, v)}" for k, v in row["figures"].items() if k in COMPARED))
+        (
+            row["choice"],
+            row["variant"],
+            f"`{row['options']}`",
+            "; ".join(f"{k} {_figure(k, v)}" for k, v in row["figures"].items() if k in COMPARED),
+        )
         for row in found["rows"]
-    ]  # fmt: skip
+    ]
     return [
         "## What its choices are worth",
         f"Small runs, one choice changed at a time, judged on {found['scenes']} scenes of the "

@@ -41,9 +41,11 @@ class Checkpoint:
     identity: dict[str, Any]
 
     def save(
-        self, modules: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer],
+        self,
+        modules: Sequence[nn.Module],
+        optimizers: Sequence[torch.optim.Optimizer],
         progress: Progress,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Replace the file, whole or not at all. Raises `OutputNotWritable`."""
         content = {
             "identity": self.identity,
@@ -68,9 +70,11 @@ class Checkpoint:
             raise self._unreadable(e) from e
 
     def _put_back(
-        self, content: dict[str, Any], modules: Sequence[nn.Module],
+        self,
+        content: dict[str, Any],
+        modules: Sequence[nn.Module],
         optimizers: Sequence[torch.optim.Optimizer],
-    ) -> Progress:  # fmt: skip
+    ) -> Progress:
         for module, state in zip(modules, content["modules"], strict=True):
             module.load_state_dict(state)
         for optimizer, state in zip(optimizers, content["optimizers"], strict=True):
@@ -85,8 +89,15 @@ class Checkpoint:
             # Tensors and plain values only: a checkpoint from elsewhere can run nothing.
             content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
             theirs = content["identity"]
-        except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError,
-                UnpicklingError) as e:  # fmt: skip  # what torch.load raises of damaged files
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+            LookupError,
+            TypeError,
+            ValueError,
+            UnpicklingError,
+        ) as e:  # what torch.load raises of damaged files
             raise self._unreadable(e) from e
         differing = [k for k in self.identity if self.identity[k] != theirs.get(k)]
         if differing:

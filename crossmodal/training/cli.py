@@ -43,11 +43,7 @@ from crossmodal.networks.captioner import Depth
 from crossmodal.training import flags
 from crossmodal.training.checks import check, check_decoder, check_start
 from crossmodal.training.loop import Budget, Metrics
-from crossmodal.training.sealing import (
-    missing,
-    name_of,
-    seal_if_complete,
-)
+from crossmodal.training.sealing import missing, name_of, seal_if_complete
 from crossmodal.training.stages import STAGES, Options, Run
 from crossmodal.training.telling import (
     counted,
@@ -125,12 +121,25 @@ def train(
         if what != "word2vec" and minutes is None and steps is None:
             raise InvalidSetting("say how long to train: --minutes N or --steps N")
         options = Options(
-            decoder=decoder, adversarial=adversarial, text=text, words=words, ordered=ordered,
-            grids=_grids(grids), side=side, width=width, depth=cast(Depth, int(depth)),
-            cell=cell, attention=attention, pretrained=pretrained,
-            caption_side=caption_side, caption_stages=caption_stages, batch=batch, rate=rate,
-            amp=amp, start_from=start_from,
-        )  # fmt: skip
+            decoder=decoder,
+            adversarial=adversarial,
+            text=text,
+            words=words,
+            ordered=ordered,
+            grids=_grids(grids),
+            side=side,
+            width=width,
+            depth=cast(Depth, int(depth)),
+            cell=cell,
+            attention=attention,
+            pretrained=pretrained,
+            caption_side=caption_side,
+            caption_stages=caption_stages,
+            batch=batch,
+            rate=rate,
+            amp=amp,
+            start_from=start_from,
+        )
         name = _name(out, name, stages)
         check(options, out, stages, resume)
         data = _opened(dataset, side or 0)
@@ -153,8 +162,20 @@ def train(
         with _told_to_stop() as is_stopped:
             for stage, budget in budgets.items():
                 with _reported(stage, as_json) as report:
-                    _train(stage, Run(data, out, budget, seed, report, options, resume,
-                                      checkpoint_every_s, is_stopped))  # fmt: skip
+                    _train(
+                        stage,
+                        Run(
+                            data,
+                            out,
+                            budget,
+                            seed,
+                            report,
+                            options,
+                            resume,
+                            checkpoint_every_s,
+                            is_stopped,
+                        ),
+                    )
                 _begun(out, stage).unlink(missing_ok=True)
                 if stage == "word2vec":
                     tell_coverage(out, data, seed)
@@ -218,8 +239,10 @@ def _judge_and_seal(
         with _interrupted_by_sigterm(), counted("judging", judging.limit_s) as tell:
             bundle = seal_if_complete(out, name, data, judging.count, judging.limit_s, tell)
     except KeyboardInterrupt:
-        note(f"stopped while judging; the bundle is whole: `crossmodal evaluate {out} --save` "
-            "judges it")  # fmt: skip
+        note(
+            f"stopped while judging; the bundle is whole: `crossmodal evaluate {out} --save` "
+            "judges it"
+        )
         raise typer.Exit(INTERRUPTED) from None
     if bundle is None:
         note(f"no bundle yet: train {' and '.join(missing(out))} with the same --out")
@@ -235,9 +258,17 @@ def _judge_and_seal(
 def _say_sealed(out: Path, bundle: Bundle, warnings: list[str], as_json: bool) -> None:
     quality, serve = bundle.manifest.quality, how_to_serve(out)
     if as_json:
-        print_json({"bundle": str(out), "name": bundle.name, "version": bundle.version,
-                    "quality": quality, "warnings": warnings, "serve": serve},
-                   indent=None)  # fmt: skip
+        print_json(
+            {
+                "bundle": str(out),
+                "name": bundle.name,
+                "version": bundle.version,
+                "quality": quality,
+                "warnings": warnings,
+                "serve": serve,
+            },
+            indent=None,
+        )
         return
     by = f", judged by {quality['count']} examples of each split" if quality.get("count") else ""
     say(f"sealed {bundle.name} {bundle.version} in {out}{by}")

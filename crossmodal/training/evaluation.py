@@ -35,9 +35,13 @@ Report = Callable[[int, int], None]  # how many examples of all splits are judge
 
 
 def evaluate(
-    bundle: Bundle, data: Dataset, count: int, splits: Sequence[str],
-    limit_s: float = math.inf, report: Report = lambda *_: None,
-) -> dict[str, Any]:  # fmt: skip
+    bundle: Bundle,
+    data: Dataset,
+    count: int,
+    splits: Sequence[str],
+    limit_s: float = math.inf,
+    report: Report = lambda *_: None,
+) -> dict[str, Any]:
     """The figures of each split, by task; fractions from 0 to 1 but for `sharpness` and `cider`.
 
     At most `count` examples of each split are judged, and none is begun that would end later

@@ -12,12 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossmodal.errors import (
-    OutputNotWritable,
-    TrainingDiverged,
-    TrainingStopped,
-    described,
-)
+from crossmodal.errors import OutputNotWritable, TrainingDiverged, TrainingStopped, described
 from crossmodal.files import write_whole
 from crossmodal.training.batches import Batch
 from crossmodal.training.checkpoint import Checkpoint, Progress, refuse_unfinished
@@ -174,9 +169,12 @@ def _lines_until(log: Path, step: int) -> Iterator[str]:
 
 
 def _step(
-    turns: Sequence[Turn], optimizers: list[torch.optim.Optimizer], batch: Batch, course: Course,
+    turns: Sequence[Turn],
+    optimizers: list[torch.optim.Optimizer],
+    batch: Batch,
+    course: Course,
     progress: Progress,
-) -> None:  # fmt: skip
+) -> None:
     spent = course.budget.spent(progress)
     on_device = batch.to(course.device)
     for turn, optimizer in zip(turns, optimizers, strict=True):

@@ -83,8 +83,13 @@ class SceneObjective:
         choices = presence + self._surprise(plan, made)
         loss = PIXEL_WEIGHT * pixels + KL_WEIGHT * kl + BOX_WEIGHT * grounding + choices
         self.drawn, self.real = drawn, images
-        return loss, {"loss": loss, "pixels": pixels, "kl": kl, "grounding": grounding,
-                      "choices": choices}  # fmt: skip
+        return loss, {
+            "loss": loss,
+            "pixels": pixels,
+            "kl": kl,
+            "grounding": grounding,
+            "choices": choices,
+        }
 
     def _surprise(self, plan: Plan, made: Choices) -> Tensor:
         """How unlikely the text makes the picture's choices, in nats an object and background."""

@@ -51,8 +51,16 @@ def draw_grid(
             axis.imshow(picture)
             if row < len(captions):
                 below = fill(captions[row][column], 30)
-                axis.text(0.5, -0.04, below, fontsize=6, ha="center", va="top",
-                          transform=axis.transAxes, parse_math=False)  # fmt: skip
+                axis.text(
+                    0.5,
+                    -0.04,
+                    below,
+                    fontsize=6,
+                    ha="center",
+                    va="top",
+                    transform=axis.transAxes,
+                    parse_math=False,
+                )
     _save(figure, out)
 
 

@@ -47,9 +47,13 @@ def _former_name(out: Path) -> str | None:
 
 
 def seal_if_complete(
-    out: Path, name: str | None, data: Dataset, judged: int,
-    limit_s: float = math.inf, report: Report = lambda *_: None,
-) -> Bundle | None:  # fmt: skip
+    out: Path,
+    name: str | None,
+    data: Dataset,
+    judged: int,
+    limit_s: float = math.inf,
+    report: Report = lambda *_: None,
+) -> Bundle | None:
     """Judge the bundle in `out` by `judged` examples a split and seal it; None while a stage is
     missing. Judging takes about `limit_s` seconds at most, and fewer
     examples for that."""

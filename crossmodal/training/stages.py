@@ -171,17 +171,17 @@ def drawing_config(run: Run, word_dim: int) -> DrawingConfig:
     """Of the text-to-image model that `run` trains, on vectors of so many numbers."""
     o = run.options
     text = TextEncoderConfig(
-        source="word2vec" if o.text == "word2vec" else "bert",
-        ordered=o.ordered,
-        word_dim=word_dim,
+        source="word2vec" if o.text == "word2vec" else "bert", ordered=o.ordered, word_dim=word_dim
     )
     things, looks = run.data.things, run.data.looks
     if run.decoder == "scene" and looks:
         return SceneVAEConfig(
             replace(text, width=SCENE_WIDTH, heads=SCENE_HEADS),
-            side=o.side or SceneVAEConfig.side, shapes=looks.shapes, colors=looks.colors,
+            side=o.side or SceneVAEConfig.side,
+            shapes=looks.shapes,
+            colors=looks.colors,
             things=things,
-        )  # fmt: skip
+        )
     return PictureVAEConfig(
         text, side=o.side or PictureVAEConfig.side, grids=o.grids, width=o.width, things=things
     )
@@ -252,11 +252,15 @@ def captioner_config(run: Run) -> CaptionerConfig:
         often |= Counter(tokens)
         doubled |= {a for a, b in pairwise(tokens) if a == b}
     return CaptionerConfig(
-        words=(END_MARK, *words), most=(1, *(often[word] for word in words)),
+        words=(END_MARK, *words),
+        most=(1, *(often[word] for word in words)),
         doubled=tuple(word for word in words if word in doubled),
-        side=o.caption_side, depth=o.depth, stages=o.caption_stages, cell=o.cell,
+        side=o.caption_side,
+        depth=o.depth,
+        stages=o.caption_stages,
+        cell=o.cell,
         attention=o.attention,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -279,15 +283,28 @@ def _course(run: Run, stage: str, config: Any, samples: Callable[[Course], None]
     options = {k: str(v) for k, v in asdict(run.options).items() if k != "rate"}
     words = hashlib.sha256((run.out / WORDS).read_bytes()).hexdigest()
     identity = {
-        "stage": stage, "content": run.data.digest, "seed": run.seed, **asdict(run.budget),
-        **options, "words.bin": words, "config": json.dumps(asdict(config), sort_keys=True),
-    }  # fmt: skip
+        "stage": stage,
+        "content": run.data.digest,
+        "seed": run.seed,
+        **asdict(run.budget),
+        **options,
+        "words.bin": words,
+        "config": json.dumps(asdict(config), sort_keys=True),
+    }
     amp = run.device.type == "cuda" if run.options.amp is None else run.options.amp
     course = Course(
-        run.out, stage, identity, run.budget, run.device, amp, run.resume, run.report,
-        snapshot=lambda: samples(course), is_stopped=run.is_stopped,
+        run.out,
+        stage,
+        identity,
+        run.budget,
+        run.device,
+        amp,
+        run.resume,
+        run.report,
+        snapshot=lambda: samples(course),
+        is_stopped=run.is_stopped,
         checkpoint_every_s=run.checkpoint_every_s,
-    )  # fmt: skip
+    )
     return course
 
 
@@ -307,12 +324,17 @@ def _record(run: Run, stage: str, progress: Progress, facts: dict[str, Any]) -> 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     skipped = [*run.data.problems, *progress.skipped]
     entry = {
-        "command": shlex.join(["crossmodal", *sys.argv[1:]]), "dataset": run.data.name,
-        "content": run.data.digest, "seed": run.seed,
+        "command": shlex.join(["crossmodal", *sys.argv[1:]]),
+        "dataset": run.data.name,
+        "content": run.data.digest,
+        "seed": run.seed,
         "minutes_taken": round(progress.elapsed_s / 60, 1),
-        "machine": gpu or f"{os.cpu_count()} CPU cores", "torch": torch.__version__,
-        "skipped": len(skipped), "skipped_first": skipped[:NAMED], **facts,
-    }  # fmt: skip
+        "machine": gpu or f"{os.cpu_count()} CPU cores",
+        "torch": torch.__version__,
+        "skipped": len(skipped),
+        "skipped_first": skipped[:NAMED],
+        **facts,
+    }
     origin = run.options.start_from
     record[stage] = [*(training_record(origin).get(stage, []) if origin else []), entry]
     write_whole(run.out / RECORD, json.dumps(record, indent=2) + "\n")

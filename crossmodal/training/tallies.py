@@ -160,8 +160,10 @@ class JudgedCaptions:
         pairs = [(parse(complete), parse(caption)) for complete, caption in both]
         verdicts = [compare(truth, told) for truth, told in pairs]
         # What a caption adds must be true as well.
-        whole = [v.scene and compare(told, truth).scene
-                 for v, (truth, told) in zip(verdicts, pairs, strict=True)]  # fmt: skip
+        whole = [
+            v.scene and compare(told, truth).scene
+            for v, (truth, told) in zip(verdicts, pairs, strict=True)
+        ]
         figures = _fractions(verdicts) | {"scene": mean(whole)}
         return figures | score(self.captions, [[text] for text in self.complete])
 

@@ -18,9 +18,11 @@ MAX_COMMENT = 16_000  # characters: the EXIF data of a JPEG file may have 65,533
 
 
 def encode(
-    image: NDArray[np.uint8], parameters: str | None,
-    format_: ImageFormat = "png", quality: int | None = None,
-) -> bytes:  # fmt: skip
+    image: NDArray[np.uint8],
+    parameters: str | None,
+    format_: ImageFormat = "png",
+    quality: int | None = None,
+) -> bytes:
     """RGB (H, W, 3) as a file, with `parameters`, if any, where image tools look for them."""
     if format_ == "png":
         return encode_png(image, parameters)

@@ -25,16 +25,40 @@ from crossmodal.vision.media import REMEDY, named
 # What broken files make the decoders raise. Not `Exception`, nor `MemoryError`: those say nothing
 # of the file.
 DECODERS_RAISE = (
-    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError,
-    ArithmeticError, AssertionError, RuntimeError, struct.error, zlib.error, cv2.error,
-)  # fmt: skip
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    cv2.error,
+)
 PILLOW: dict[str, Callable[[io.BytesIO], Image.Image]] = {
-    "image/png": PngImageFile, "image/jpeg": JpegImageFile, "image/gif": GifImageFile,
-    "image/bmp": BmpImageFile, "image/tiff": TiffImageFile, "image/avif": AvifImageFile,
-}  # fmt: skip
+    "image/png": PngImageFile,
+    "image/jpeg": JpegImageFile,
+    "image/gif": GifImageFile,
+    "image/bmp": BmpImageFile,
+    "image/tiff": TiffImageFile,
+    "image/avif": AvifImageFile,
+}
 EXTRAS = {"image/heic": "heif", "image/jxl": "jxl"}
-CUT_OFF = ("truncat", "broken data stream", "unexpected end", "end of file", "eof", "too short",
-           "invalid input", "no more", "not enough")  # fmt: skip
+CUT_OFF = (
+    "truncat",
+    "broken data stream",
+    "unexpected end",
+    "end of file",
+    "eof",
+    "too short",
+    "invalid input",
+    "no more",
+    "not enough",
+)
 REMEDY_SAID = REMEDY[0].upper() + REMEDY[1:]
 UNSUPPORTED = ("nsupported", "not supported", "unknown", "not yet", "cannot handle")
 

@@ -18,10 +18,16 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
 )
 NAMES = "PNG, JPEG, GIF, BMP, TIFF, WebP, AVIF, HEIC or JPEG XL"
 TITLES = {
-    "image/png": "PNG", "image/jpeg": "JPEG", "image/gif": "GIF", "image/bmp": "BMP",
-    "image/tiff": "TIFF", "image/webp": "WebP", "image/avif": "AVIF", "image/heic": "HEIC",
+    "image/png": "PNG",
+    "image/jpeg": "JPEG",
+    "image/gif": "GIF",
+    "image/bmp": "BMP",
+    "image/tiff": "TIFF",
+    "image/webp": "WebP",
+    "image/avif": "AVIF",
+    "image/heic": "HEIC",
     "image/jxl": "JPEG XL",
-}  # fmt: skip
+}
 REMEDY = "save it as a PNG or JPEG, and send that"
 
 # Of the ISO's files of boxes: the brands that say what is inside.

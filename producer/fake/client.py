@@ -19,14 +19,7 @@ from producer.checks import check_count
 from producer.client import Client
 from producer.fake.redis import AsyncFakeRunner, FakeRedis, FakeRunner, missing
 from producer.fake.scripts import FUNCTIONS
-from producer.fake.worker import (
-    NAME,
-    Describe,
-    Draw,
-    FakeWorker,
-    plain_captions,
-    plain_pictures,
-)
+from producer.fake.worker import NAME, Describe, Draw, FakeWorker, plain_captions, plain_pictures
 from producer.operators import Keys, Letters, Webhooks
 
 NOWHERE = {"broker_url": "redis://fake.invalid:6379/0", "storage_url": "memory:///"}
@@ -45,9 +38,14 @@ class FakeClient(Client):
     runner: FakeRunner
 
     def __init__(
-        self, settings: Settings | None = None, *, draw: Draw = plain_pictures,
-        describe: Describe = plain_captions, held: bool = False, **overrides: Any,
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings | None = None,
+        *,
+        draw: Draw = plain_pictures,
+        describe: Describe = plain_captions,
+        held: bool = False,
+        **overrides: Any,
+    ) -> None:
         super().__init__(settings, **overrides | NOWHERE)
         self.held = held
         self.runner = FakeRunner(self.settings, FakeRedis(FUNCTIONS))
@@ -127,9 +125,12 @@ class FakeCalls(ClientCalls):
     @call
     def workers(self) -> Steps[list[WorkerInfo]]:
         yield from Workers(self.settings).announce(
-            NAME, queues=[str(task) for task in tasks()], device="cpu", model=NAME,
+            NAME,
+            queues=[str(task) for task in tasks()],
+            device="cpu",
+            model=NAME,
             bundle_version=NAME,
-        )  # fmt: skip
+        )
         return (yield from super().workers())
 
 
@@ -157,9 +158,14 @@ class AsyncFakeClient(AsyncClient):
     sync: FakeClient
 
     def __init__(
-        self, settings: Settings | None = None, *, draw: Draw = plain_pictures,
-        describe: Describe = plain_captions, held: bool = False, **overrides: Any,
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings | None = None,
+        *,
+        draw: Draw = plain_pictures,
+        describe: Describe = plain_captions,
+        held: bool = False,
+        **overrides: Any,
+    ) -> None:
         super().__init__(settings, **overrides | NOWHERE)
         self.sync = FakeClient(settings, draw=draw, describe=describe, held=held, **overrides)
         self.calls = self.sync.calls

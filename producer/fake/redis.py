@@ -156,8 +156,9 @@ class FakeRedis:
         after = (int(at), int(number or 0))
         return [
             (f"{entry[0]}-{entry[1]}", fields)
-            for entry, fields in self.streams.get(key, []) if entry > after
-        ]  # fmt: skip
+            for entry, fields in self.streams.get(key, [])
+            if entry > after
+        ]
 
     def _ranked(self, key: str) -> list[tuple[str, float]]:
         with self.changed:

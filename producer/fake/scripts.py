@@ -16,8 +16,29 @@ Reply = list[Any]
 
 def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     """Create a job, unless it exists, its key is taken, or its queue is full."""
-    (prefix, job_id, task, queue, params, fingerprint, expires_in_s, limit, _, batch, number, items,
-     most, owner, max_queued, _, _, webhook, priority, keep_s, refuses) = args  # fmt: skip
+    (
+        prefix,
+        job_id,
+        task,
+        queue,
+        params,
+        fingerprint,
+        expires_in_s,
+        limit,
+        _,
+        batch,
+        number,
+        items,
+        most,
+        owner,
+        max_queued,
+        _,
+        _,
+        webhook,
+        priority,
+        keep_s,
+        refuses,
+    ) = args
     job, guard = keys
     if guard != job and (known := redis.hgetall(guard)):
         return ["existing" if known["fingerprint"] == fingerprint else "conflict", known["id"]]
@@ -35,11 +56,23 @@ def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     if owner and max_queued and len(waiting) >= max_queued:
         return ["owner_full", len(waiting)]
     now = _now(redis)
-    fields = {"task": task, "queue": queue, "state": "queued", "attempt": 0, "params": params,
-              "created_at": now}  # fmt: skip
-    optional = {"owner": owner, "webhook": webhook, "batch": batch and batch_key, "items": items,
-                "expires_at": "" if expires_in_s == "" else now + expires_in_s,
-                "priority": priority or "", "keep_s": keep_s}  # fmt: skip
+    fields = {
+        "task": task,
+        "queue": queue,
+        "state": "queued",
+        "attempt": 0,
+        "params": params,
+        "created_at": now,
+    }
+    optional = {
+        "owner": owner,
+        "webhook": webhook,
+        "batch": batch and batch_key,
+        "items": items,
+        "expires_at": "" if expires_in_s == "" else now + expires_in_s,
+        "priority": priority or "",
+        "keep_s": keep_s,
+    }
     _set(redis, job, fields | {name: value for name, value in optional.items() if value != ""})
     if guard != job:
         _set(redis, guard, {"id": job_id, "fingerprint": fingerprint})
@@ -72,8 +105,11 @@ def start(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     if job["state"] != "queued":
         return ["busy" if job["state"] == "running" else job["state"], 0]
     now, attempt = _now(redis), int(job["attempt"]) + 1
-    _set(redis, keys[0], {"state": "running", "attempt": attempt, "worker": worker,
-                          "started_at": now})  # fmt: skip
+    _set(
+        redis,
+        keys[0],
+        {"state": "running", "attempt": attempt, "worker": worker, "started_at": now},
+    )
     redis.sets[names.queue_key(prefix, job["queue"], "queued")].pop(job_id, None)
     redis.sets[names.queue_key(prefix, job["queue"], "running")][job_id] = now
     _tell(redis, prefix, job_id, "running", attempt)
@@ -143,9 +179,15 @@ def limits(redis: FakeRedis, keys: list[str], args: list[Any]) -> Any:
 
 
 FUNCTIONS: dict[str, Function] = {
-    "submit": submit, "start": start, "finish": finish, "cancel": cancel, "expire": expire,
-    "remove": remove, "cancel_batch": cancel_batch, "limits": limits,
-}  # fmt: skip
+    "submit": submit,
+    "start": start,
+    "finish": finish,
+    "cancel": cancel,
+    "expire": expire,
+    "remove": remove,
+    "cancel_batch": cancel_batch,
+    "limits": limits,
+}
 
 
 def _end(

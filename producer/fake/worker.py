@@ -104,19 +104,32 @@ class FakeWorker:
             failed = sum(result.failure is not None for result in results)
             part = put_part(self._storage, attempt.job, attempt.number, results)
             made: dict[str, Any] = {
-                "parts": (part,), "completed": len(results) - failed, "failed": failed,
-            }  # fmt: skip
+                "parts": (part,),
+                "completed": len(results) - failed,
+                "failed": failed,
+            }
         else:
             made = self._make(attempt, params, None)._asdict()
             self._put_captions(attempt, made["captions"])
         waits_s, run_s = attempt.queued_s, time.time() - begun
         return JobResult(
-            job=attempt.job, task=task_of(params), **made,
-            params=params.model_dump(mode="json", exclude={"metadata"}), metadata=params.metadata,
-            model=NAME, bundle_version=NAME, batch_size=1, attempt=attempt.number,
-            timings=Timings(queued_s=waits_s, batch_wait_s=0.0, inference_s=run_s, store_s=0.0,
-                            total_s=waits_s + run_s),
-        )  # fmt: skip
+            job=attempt.job,
+            task=task_of(params),
+            **made,
+            params=params.model_dump(mode="json", exclude={"metadata"}),
+            metadata=params.metadata,
+            model=NAME,
+            bundle_version=NAME,
+            batch_size=1,
+            attempt=attempt.number,
+            timings=Timings(
+                queued_s=waits_s,
+                batch_wait_s=0.0,
+                inference_s=run_s,
+                store_s=0.0,
+                total_s=waits_s + run_s,
+            ),
+        )
 
     def _put_captions(self, attempt: Attempt, captions: Sequence[GeneratedCaption]) -> None:
         if captions:
@@ -154,9 +167,12 @@ class FakeWorker:
             images = self._stored(attempt, params, files, folder)
             return Made(images, seed=getattr(params, "seed", None))
         captions = _counted(self._describe(params, data), params)
-        return Made(captions=tuple(
-            GeneratedCaption(text=text, log_probability=-1.0 - i) for i, text in enumerate(captions)
-        ))  # fmt: skip
+        return Made(
+            captions=tuple(
+                GeneratedCaption(text=text, log_probability=-1.0 - i)
+                for i, text in enumerate(captions)
+            )
+        )
 
     def _stored(
         self, attempt: Attempt, params: ItemParams, files: Sequence[bytes], folder: str

@@ -20,15 +20,7 @@ from crossmodal.extras import DISTRIBUTION
 from crossmodal.scratch import remove_abandoned
 from crossmodal.settings import Settings
 from producer.bodies import BodyLimits
-from producer.gateway import (
-    batches,
-    blobs,
-    jobs,
-    operations,
-    problems,
-    streams,
-    webhooks,
-)
+from producer.gateway import batches, blobs, jobs, operations, problems, streams, webhooks
 from producer.gateway.a1111 import errors as a1111_errors
 from producer.gateway.a1111 import fields as a1111_fields
 from producer.gateway.a1111 import jobs as a1111_jobs
@@ -69,14 +61,21 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
 
     app = FastAPI(
         redirect_slashes=False,  # ours are relative
-        title="crossmodal", version=version(DISTRIBUTION), description=ABOUT, lifespan=lifespan,
+        title="crossmodal",
+        version=version(DISTRIBUTION),
+        description=ABOUT,
+        lifespan=lifespan,
         generate_unique_id_function=_operation_id,
-        docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere; ours does not
+        docs_url=None,
+        redoc_url=None,  # their pages load scripts from elsewhere; ours does not
         telemetry={
-            "operation_spans": False, "metrics": False, "logs": False, "auto_configure": False,
+            "operation_spans": False,
+            "metrics": False,
+            "logs": False,
+            "auto_configure": False,
             "exclude": _is_not_traced,
         },
-    )  # fmt: skip
+    )
     app.state.services = services
     problems.install(app, {TAG: rendered, a1111_errors.TAG: a1111_errors.rendered})
     for routes in ROUTES:
@@ -100,9 +99,12 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(SecurityHeaders)
     if settings.allowed_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"],
-            allow_headers=["*"], expose_headers=["Location", "Retry-After"],
-        )  # fmt: skip
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Location", "Retry-After"],
+        )
     app.add_middleware(OneLength)  # outermost: for preflights, too
 
 

@@ -31,9 +31,12 @@ async def batch_of(batch_id: str, key: ApiKey, services: Services) -> HttpBatch:
 
 
 def keep(
-    path: Path, key: ApiKey, services: Services, translated: Callable[[Line], Line],
+    path: Path,
+    key: ApiKey,
+    services: Services,
+    translated: Callable[[Line], Line],
     source: Source | None = None,
-) -> Turns[HttpBatch]:  # fmt: skip
+) -> Turns[HttpBatch]:
     """Store the file, then have it run: so an accepted batch has all that it needs."""
     batch_id = new_job_id()
     checked = path.with_name("checked.jsonl")
@@ -42,10 +45,15 @@ def keep(
     most = services.settings.max_image_bytes
     file = BatchFile(checked, None, batch_id, most, services.sync.models, is_ours=False)
     record = HttpBatch(
-        id=batch_id, owner=key.id, max_queued=key.max_queued if key.id else None, task=file.task,
-        is_mixed=is_mixed, total=file.total, created_at=time.time(),
+        id=batch_id,
+        owner=key.id,
+        max_queued=key.max_queued if key.id else None,
+        task=file.task,
+        is_mixed=is_mixed,
+        total=file.total,
+        created_at=time.time(),
         source=source,
-    )  # fmt: skip
+    )
     services.sync.storage.put_file(input_of(batch_id), checked, MEDIA_TYPE)
     try:
         services.sync.run(services.batches.open(record))

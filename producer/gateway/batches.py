@@ -41,19 +41,33 @@ OwnBatch = Annotated[HttpBatch, Depends(own_batch)]
 
 
 @router.post(
-    "", status_code=202, response_model=BatchView | openai.OpenAiBatch,
-    responses=documented_besides(404, 413, 415) | {
-        202: {"description": "Kept: it will be run to its end.", "links": linked("batch_id", {
-            "look": "~1v1~1batches~1{batch_id}/get",
-            "output": "~1v1~1batches~1{batch_id}~1output/get",
-            "cancel": "~1v1~1batches~1{batch_id}~1cancel/post",
-        })},
+    "",
+    status_code=202,
+    response_model=BatchView | openai.OpenAiBatch,
+    responses=documented_besides(404, 413, 415)
+    | {
+        202: {
+            "description": "Kept: it will be run to its end.",
+            "links": linked(
+                "batch_id",
+                {
+                    "look": "~1v1~1batches~1{batch_id}/get",
+                    "output": "~1v1~1batches~1{batch_id}~1output/get",
+                    "cancel": "~1v1~1batches~1{batch_id}~1cancel/post",
+                },
+            ),
+        }
     },
-    openapi_extra={"requestBody": {"required": True, "content": {
-        MEDIA_TYPE: {"schema": {"type": "string"}, "example": LINES},
-        "application/json": {"schema": {"$ref": "#/components/schemas/BatchRequest"}},
-    }}},
-)  # fmt: skip
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                MEDIA_TYPE: {"schema": {"type": "string"}, "example": LINES},
+                "application/json": {"schema": {"$ref": "#/components/schemas/BatchRequest"}},
+            },
+        }
+    },
+)
 async def create(
     request: Request, response: Response, key: Caller, services: ServicesOf, urls: UrlsOf
 ) -> Any:
@@ -83,18 +97,18 @@ async def create(
 
 
 @router.get(
-    "/{batch_id}", response_model=BatchView | openai.OpenAiBatch,
-    responses=documented_besides(404),
-)  # fmt: skip
+    "/{batch_id}", response_model=BatchView | openai.OpenAiBatch, responses=documented_besides(404)
+)
 async def look(request: Request, record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> Any:
     """How far the batch is; by OpenAI's name of it, `batch_…`, as OpenAI has it."""
     return await _shown(request, record, services, urls)
 
 
 @router.post(
-    "/{batch_id}/cancel", response_model=BatchView | openai.OpenAiBatch,
+    "/{batch_id}/cancel",
+    response_model=BatchView | openai.OpenAiBatch,
     responses=documented_besides(404),
-)  # fmt: skip
+)
 async def cancel(request: Request, record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> Any:
     """Cancel what is not finished, at once; what is, stays in the output."""
     if not record.is_done:
@@ -104,12 +118,16 @@ async def cancel(request: Request, record: OwnBatch, services: ServicesOf, urls:
 
 
 @router.get(
-    "/{batch_id}/output", response_class=Response,
-    responses=documented_besides(404, 409) | {
-        200: {"description": "A result or an error a line, in any order.",
-              "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
+    "/{batch_id}/output",
+    response_class=Response,
+    responses=documented_besides(404, 409)
+    | {
+        200: {
+            "description": "A result or an error a line, in any order.",
+            "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+        }
     },
-)  # fmt: skip
+)
 async def output(record: OwnBatch, services: ServicesOf) -> Response:
     """The results, when all are there."""
     if not record.is_done or record.failure is not None:
@@ -135,10 +153,13 @@ def _view(record: HttpBatch, counts: dict[str, int], urls: Urls) -> BatchView:
     if record.is_done:
         status = "failed" if record.failure else "completed"
     return BatchView(
-        id=record.id, task=None if record.is_mixed else record.task.of_items,
+        id=record.id,
+        task=None if record.is_mixed else record.task.of_items,
         status=status,  # type: ignore[arg-type]
         request_counts={"total": record.total, **counts},
-        created_at=record.created_at, failure=record.failure,
-        status_url=urls.batch(record.id), output_url=urls.batch(record.id, "/output"),
+        created_at=record.created_at,
+        failure=record.failure,
+        status_url=urls.batch(record.id),
+        output_url=urls.batch(record.id, "/output"),
         cancel_url=urls.batch(record.id, "/cancel"),
-    )  # fmt: skip
+    )

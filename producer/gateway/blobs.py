@@ -26,35 +26,44 @@ from producer.manners import IS_HEAD
 
 SIGNED_S = 600.0
 TYPES = {f".{name}": f"image/{name}" for name in FORMATS} | {
-    ".json": "application/json", ".jsonl": "application/jsonl",
-}  # fmt: skip
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+}
 BINARY = "application/octet-stream"
 HEAD = 64  # bytes that tell a picture's type
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 router = APIRouter(tags=["blobs"])
 ANY_BODY = {"type": "string", "format": "binary"}
-CONTENT = {BINARY: {"schema": ANY_BODY}, "image/*": {"schema": ANY_BODY},
-           "application/json": {}, "application/jsonl": {}}  # fmt: skip
+CONTENT = {
+    BINARY: {"schema": ANY_BODY},
+    "image/*": {"schema": ANY_BODY},
+    "application/json": {},
+    "application/jsonl": {},
+}
 
 
 @router.get(
     "/v1/blobs/{key:path}",
     response_class=Response,
-    responses=documented(404, 416) | {
+    responses=documented(404, 416)
+    | {
         200: {"description": "The bytes.", "content": CONTENT},
         206: {"description": "The range of them.", "content": CONTENT},
         304: {"description": "The caller has them already."},
         307: {"description": "A signed URL of the object store."},
     },
-)  # fmt: skip
+)
 async def blob(
-    request: Request, key: str, who: Caller, services: ServicesOf,
+    request: Request,
+    key: str,
+    who: Caller,
+    services: ServicesOf,
     query: Annotated[BlobQuery, Query()],
     range_: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
     if_none_match: Annotated[str | None, Header(max_length=200)] = None,
     if_range: Annotated[str | None, Header(max_length=200)] = None,
-) -> Response:  # fmt: skip
+) -> Response:
     """A picture or a result: a redirect to where the store itself gives it out, or the bytes."""
     size = await services.call_store(size_of, key, who.id, services.sync)
     method: Method = "HEAD" if IS_HEAD in request.scope else "GET"  # it is signed for one of them
@@ -87,12 +96,20 @@ async def _preview(key: str, services: Services) -> Response:
 
 
 @router.post(
-    "/v1/uploads", status_code=201, response_model=UploadView | SignedUpload,
-    responses=documented(409, 413), openapi_extra={"requestBody": {"required": True, "content": {
-        "image/*": {"schema": ANY_BODY},
-        "application/json": {"schema": {"$ref": "#/components/schemas/UploadRequest"}},
-    }}},
-)  # fmt: skip
+    "/v1/uploads",
+    status_code=201,
+    response_model=UploadView | SignedUpload,
+    responses=documented(409, 413),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "image/*": {"schema": ANY_BODY},
+                "application/json": {"schema": {"$ref": "#/components/schemas/UploadRequest"}},
+            },
+        }
+    },
+)
 async def upload(request: Request, key: Caller, services: ServicesOf, urls: UrlsOf) -> Any:
     """Store a picture for jobs to name; from its digest, as JSON, a URL to PUT it to."""
     body = await whole(request)

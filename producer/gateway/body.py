@@ -44,9 +44,11 @@ def _form() -> dict[str, Any]:
     found["task"] = [{"type": "string", "enum": list(REQUESTS)}]
     properties = {name: of[0] if len(of) == 1 else {"anyOf": of} for name, of in found.items()}
     return {
-        "type": "object", "required": ["task"], "additionalProperties": True,
+        "type": "object",
+        "required": ["task"],
+        "additionalProperties": True,
         "properties": properties,
-    }  # fmt: skip
+    }
 
 
 def _is_text(annotation: Any) -> bool:
@@ -59,25 +61,33 @@ def _is_text(annotation: Any) -> bool:
 PICTURES = {name: kind.picture for name, kind in kinds().items() if kind.picture is not None}
 # Of a form, what is text; of other fields, their text is JSON.
 _TEXTS = {"task", "webhook_url"} | {
-    name for kind in kinds().values() for name, field in kind.fields.items()
+    name
+    for kind in kinds().values()
+    for name, field in kind.fields.items()
     if _is_text(field.annotation)
-}  # fmt: skip
+}
 _FIELDS = {name for kind in REQUESTS.values() for name in kind.model_fields}
 OPENAPI: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {
-        "application/json": {
-            "schema": {
-                "oneOf": [{"$ref": _ref(kind)} for kind in REQUESTS.values()],
-                "discriminator": {"propertyName": "task", "mapping": {
-                    name: _ref(kind) for name, kind in REQUESTS.items()
-                }},
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "oneOf": [{"$ref": _ref(kind)} for kind in REQUESTS.values()],
+                    "discriminator": {
+                        "propertyName": "task",
+                        "mapping": {name: _ref(kind) for name, kind in REQUESTS.items()},
+                    },
+                },
+                "examples": {
+                    name: {"value": {"task": name, **kind.example}}
+                    for name, kind in kinds().items()
+                },
             },
-            "examples": {name: {"value": {"task": name, **kind.example}}
-                         for name, kind in kinds().items()},
+            "multipart/form-data": {"schema": _form()},
         },
-        "multipart/form-data": {"schema": _form()},
-    }},
-}  # fmt: skip
+    }
+}
 
 
 async def read_request(request: Request, settings: Settings) -> JobRequest:
@@ -131,9 +141,12 @@ def json_of(model: type[BaseModel]) -> Any:
 
 def taking(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
     """What OpenAPI says of such a body, whose schema is among those that `app` adds."""
-    return {"requestBody": {"required": True, "content": {
-        "application/json": {"schema": {"$ref": _ref(model)}, "example": example}
-    }}}  # fmt: skip
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": _ref(model)}, "example": example}},
+        }
+    }
 
 
 @contextmanager

@@ -36,9 +36,8 @@ class Passwords(HTTPBasic):
 
 
 basic = Passwords(
-    scheme_name="HTTPBasic", auto_error=False,
-    description="An API key as the password of any user.",
-)  # fmt: skip
+    scheme_name="HTTPBasic", auto_error=False, description="An API key as the password of any user."
+)
 OWNER = "crossmodal.owner"  # in a scope: whose the request is, once that is known
 BASIC = "/sdapi/"  # what routes begin with whose clients know no other way
 

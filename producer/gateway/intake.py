@@ -22,9 +22,12 @@ Line = dict[str, Any]
 
 
 def check_lines(
-    source: Path, target: Path, may_name: Callable[[str], bool], caller: str,
+    source: Path,
+    target: Path,
+    may_name: Callable[[str], bool],
+    caller: str,
     translated: Callable[[Line], Line] = lambda line: line,
-) -> Generator[None, None, bool]:  # fmt: skip
+) -> Generator[None, None, bool]:
     """Copy a file; in the copy, a line that may not be run says so.
 
     Such is one with a picture that may not be named, and one that cannot be `translated`. Yields

@@ -33,34 +33,55 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 @router.post(
-    "", status_code=202, response_model=JobView, openapi_extra=OPENAPI,
-    responses=documented(404, 413, 415) | {
+    "",
+    status_code=202,
+    response_model=JobView,
+    openapi_extra=OPENAPI,
+    responses=documented(404, 413, 415)
+    | {
         200: {"model": JobView, "description": "It has ended within `Prefer: wait=N`."},
         202: {
             "description": "Kept: it will reach an end, whatever crashes.",
-            "links": linked("job_id", {
-                "look": "~1v1~1jobs~1{job_id}/get",
-                "result": "~1v1~1jobs~1{job_id}~1result/get",
-                "events": "~1v1~1jobs~1{job_id}~1events/get",
-                "cancel": "~1v1~1jobs~1{job_id}~1cancel/post",
-                "retry": "~1v1~1jobs~1{job_id}~1retry/post",
-                "delete": "~1v1~1jobs~1{job_id}/delete",
-            }),
+            "links": linked(
+                "job_id",
+                {
+                    "look": "~1v1~1jobs~1{job_id}/get",
+                    "result": "~1v1~1jobs~1{job_id}~1result/get",
+                    "events": "~1v1~1jobs~1{job_id}~1events/get",
+                    "cancel": "~1v1~1jobs~1{job_id}~1cancel/post",
+                    "retry": "~1v1~1jobs~1{job_id}~1retry/post",
+                    "delete": "~1v1~1jobs~1{job_id}/delete",
+                },
+            ),
         },
     },
-)  # fmt: skip
+)
 async def submit(
-    request: Request, response: Response, key: Caller, services: ServicesOf, urls: UrlsOf,
-    idempotency_key: Annotated[str | None, Header(
-        max_length=160, description="The same key and body give the same job; 1 to 160 characters.",
-    )] = None,
-    traceparent: Annotated[str | None, Header(
-        max_length=100, description="Kept with the job, whose spans are part of that trace.",
-    )] = None,
-    prefer: Annotated[str | None, Header(
-        max_length=200, description="`wait=N` holds the answer for up to N seconds, 60 at most.",
-    )] = None,
-) -> Any:  # fmt: skip
+    request: Request,
+    response: Response,
+    key: Caller,
+    services: ServicesOf,
+    urls: UrlsOf,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            max_length=160,
+            description="The same key and body give the same job; 1 to 160 characters.",
+        ),
+    ] = None,
+    traceparent: Annotated[
+        str | None,
+        Header(
+            max_length=100, description="Kept with the job, whose spans are part of that trace."
+        ),
+    ] = None,
+    prefer: Annotated[
+        str | None,
+        Header(
+            max_length=200, description="`wait=N` holds the answer for up to N seconds, 60 at most."
+        ),
+    ] = None,
+) -> Any:
     """Submit a job. The body is JSON, or a form with the picture as its `file`."""
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise BadRequest("Idempotency-Key is not 1 to 160 visible ASCII characters")
@@ -96,9 +117,11 @@ async def list_jobs(
 
 
 @router.post(
-    "/cancel", response_model=Canceled, responses=documented(413, 415),
+    "/cancel",
+    response_model=Canceled,
+    responses=documented(413, 415),
     openapi_extra=taking(CancelRequest, {"state": "queued"}),
-)  # fmt: skip
+)
 async def cancel_all(
     key: Caller, services: ServicesOf, wanted: Annotated[CancelRequest, json_of(CancelRequest)]
 ) -> Canceled:
@@ -155,9 +178,14 @@ async def delete(job: OwnJob, services: ServicesOf) -> None:
 
 def _as_sent(job_id: str, params: Params) -> Job:
     return Job(
-        id=job_id, task=task_of(params), queue=str(queue_of(params)), state=JobState.QUEUED,
-        attempt=0, params=params.model_dump(mode="json"), created_at=time.time(),
-    )  # fmt: skip
+        id=job_id,
+        task=task_of(params),
+        queue=str(queue_of(params)),
+        state=JobState.QUEUED,
+        attempt=0,
+        params=params.model_dump(mode="json"),
+        created_at=time.time(),
+    )
 
 
 def _wait_s(prefer: str | None) -> float:
@@ -166,15 +194,22 @@ def _wait_s(prefer: str | None) -> float:
 
 
 async def _submit(
-    wanted: JobRequest, params: Params, origin: Origin, services: Services,
+    wanted: JobRequest,
+    params: Params,
+    origin: Origin,
+    services: Services,
     idempotency_key: str | None,
-) -> str:  # fmt: skip
+) -> str:
     has_owner = idempotency_key and origin.owner
     own = f"{origin.owner}:{idempotency_key}" if has_owner else idempotency_key
     handle = await services.client.submit(
-        params, idempotency_key=own, expires_in_s=wanted.expires_in_s, origin=origin,
-        priority=wanted.priority, keep_s=wanted.keep_s,
-    )  # fmt: skip
+        params,
+        idempotency_key=own,
+        expires_in_s=wanted.expires_in_s,
+        origin=origin,
+        priority=wanted.priority,
+        keep_s=wanted.keep_s,
+    )
     return handle.id
 
 

@@ -37,13 +37,16 @@ HTTP = CollectorRegistry(auto_describe=True)
 REQUESTS = Counter(
     "crossmodal_http_requests_total",
     "Requests that were answered, or whose event stream was begun.",
-    ["method", "route", "status"], registry=HTTP,
-)  # fmt: skip
+    ["method", "route", "status"],
+    registry=HTTP,
+)
 REQUEST_TIME = Histogram(
     "crossmodal_http_request_seconds",
     "From a request to the end of its answer; event streams are left out.",
-    ["route"], registry=HTTP, buckets=RUNS_S,
-)  # fmt: skip
+    ["route"],
+    registry=HTTP,
+    buckets=RUNS_S,
+)
 STREAMS = Gauge("crossmodal_open_event_streams", "Event streams that are open.", registry=HTTP)
 
 # When a counter began is of no use: Prometheus sees that it was reset.
@@ -112,10 +115,12 @@ class ClusterCollector(Collector):
         if found is None:
             return up
         return [
-            *up, *_jobs(found.queues), *_queues(found.queues, found.workers),
+            *up,
+            *_jobs(found.queues),
+            *_queues(found.queues, found.workers),
             *_webhooks(found.webhooks),
             _gauge("dead_letters", "Dead letters that are kept.", found.dead_letters),
-        ]  # fmt: skip
+        ]
 
 
 def _jobs(queues: list[QueueStatus]) -> Iterator[Metric]:
@@ -123,9 +128,13 @@ def _jobs(queues: list[QueueStatus]) -> Iterator[Metric]:
     submitted = _counter("jobs_submitted", "Jobs that were accepted.", "task")
     redelivered = _counter("jobs_redelivered", "Attempts after a job's first.", "task")
     finished = _counter(
-        "jobs_finished", "Jobs that ended; `code` says why one failed.",
-        "task", "queue", "state", "code",
-    )  # fmt: skip
+        "jobs_finished",
+        "Jobs that ended; `code` says why one failed.",
+        "task",
+        "queue",
+        "state",
+        "code",
+    )
     for status in queues:
         name = status.queue  # a task's queue has its name
         submitted.add_metric([name], status.submitted)
@@ -159,9 +168,10 @@ def _queues(queues: list[QueueStatus], workers: list[WorkerInfo]) -> Iterator[Me
 
 def _webhooks(counts: dict[str, int]) -> Iterator[Metric]:
     tries = _counter(
-        "webhook_deliveries", "Tries to deliver a webhook: delivered, to be retried, or given up "
-        "as failed.", "outcome",
-    )  # fmt: skip
+        "webhook_deliveries",
+        "Tries to deliver a webhook: delivered, to be retried, or given up as failed.",
+        "outcome",
+    )
     for outcome in ("delivered", "failed", "retried"):
         tries.add_metric([outcome], counts[outcome])
     yield tries

@@ -69,9 +69,8 @@ async def models(key: Caller, services: ServicesOf) -> ModelPage:
 
 @router.get("/v1/dead-letters", response_model=DeadLetterPage, responses=documented())
 async def dead_letters(
-    key: Caller, services: ServicesOf, urls: UrlsOf,
-    query: Annotated[DeadLetterQuery, Query()],
-) -> DeadLetterPage:  # fmt: skip
+    key: Caller, services: ServicesOf, urls: UrlsOf, query: Annotated[DeadLetterQuery, Query()]
+) -> DeadLetterPage:
     """What was given up, the latest first: the caller's; an operator sees all."""
     owner = "" if key.is_operator else key.id
     found = await services.ask(services.letters.list(owner=owner, max_count=query.limit))
@@ -80,9 +79,11 @@ async def dead_letters(
 
 
 @router.post(
-    "/v1/dead-letters/{letter_id}/replay", status_code=202, response_model=Replayed,
+    "/v1/dead-letters/{letter_id}/replay",
+    status_code=202,
+    response_model=Replayed,
     responses=documented(404),
-)  # fmt: skip
+)
 async def replay_letter(letter_id: str, key: Caller, services: ServicesOf) -> Replayed:
     """Run what was given up again, as a new job of the same owner."""
     letter = await _letter(letter_id, services)
@@ -97,11 +98,14 @@ def model_view(known: KnownModels, model: ModelInfo) -> ModelView:
     """A model, and who has it."""
     holders = known.holders(model.name)
     return ModelView(
-        **model.model_dump(exclude={"noted_at"}), state=known.state(model.name), id=model.name,
+        **model.model_dump(exclude={"noted_at"}),
+        state=known.state(model.name),
+        id=model.name,
         created=int(model.noted_at),
-        workers=len(holders), devices=sorted({w.device for w in holders if w.device}),
+        workers=len(holders),
+        devices=sorted({w.device for w in holders if w.device}),
         failure=known.failure(model.name),
-    )  # fmt: skip
+    )
 
 
 @probes.get("/livez", responses={200: TEXT}, response_class=Response)
@@ -127,8 +131,9 @@ async def metrics(request: Request, key: Operator, services: ServicesOf) -> Resp
     accept = request.headers.get("accept", "")
     found, *up = await asyncio.gather(
         _figures(services),
-        services.redis_writes.is_well(CHECK_S), services.store_writes.is_well(CHECK_S),
-    )  # fmt: skip
+        services.redis_writes.is_well(CHECK_S),
+        services.store_writes.is_well(CHECK_S),
+    )
     body, media_type = render(found, Up(*up), accept)
     return Response(body, media_type=media_type)
 

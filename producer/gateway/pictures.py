@@ -25,9 +25,11 @@ SQUARE = (  # a white one, for examples that work
 
 
 async def params_of(
-    wanted: JobRequest, key: ApiKey, services: Services,
+    wanted: JobRequest,
+    key: ApiKey,
+    services: Services,
     beside: Iterable[str] = JobRequest.model_fields,
-) -> ItemParams:  # fmt: skip
+) -> ItemParams:
     """The params of the job, its picture stored. Raises what is wrong with either.
 
     What else the caller may say, `beside` params, is named to those who say what nobody knows.
@@ -58,9 +60,11 @@ async def _stored(
     services.check_image_urls()
     check_public(image.url, settings.allow_private_urls, f"{field}.url")
     data = await fetch(
-        image.url, max_bytes=settings.max_image_bytes, timeout_s=settings.fetch_timeout_s,
+        image.url,
+        max_bytes=settings.max_image_bytes,
+        timeout_s=settings.fetch_timeout_s,
         allow_private=settings.allow_private_urls,
-    )  # fmt: skip
+    )
     return await services.call_store(services.sync.upload, data, owner=key.id)
 
 

@@ -69,14 +69,33 @@ RETRY_S = 5  # where nothing says when to come back
 LATER = f": Redis or the object store takes nothing now\nretry: {RETRY_S * 1_000}\n\n"
 
 STATUSES: dict[type[CrossmodalError], int] = {  # of a class and of those below it, the nearest
-    Unauthorized: 401, Forbidden: 403, JobNotFound: 404, DeadLetterNotFound: 404,
-    DeliveryNotFound: 404, BlobNotFound: 404, WrongState: 409, ResultTimeout: 409, JobFailed: 409,
-    JobCanceled: 410, JobExpired: 410, ImageTooLarge: 413, InvalidParams: 422,
-    BodyTooLarge: 413, BodyTooSlow: 408, Overloaded: 503, RateLimited: 429,
-    FetchFailed: 422, TooManyQueued: 429, QueueFull: 503, BrokerUnavailable: 503,
-    StorageUnavailable: 503, ModelBroken: 503, WaitTooLong: 429, NotSupported: 501,
+    Unauthorized: 401,
+    Forbidden: 403,
+    JobNotFound: 404,
+    DeadLetterNotFound: 404,
+    DeliveryNotFound: 404,
+    BlobNotFound: 404,
+    WrongState: 409,
+    ResultTimeout: 409,
+    JobFailed: 409,
+    JobCanceled: 410,
+    JobExpired: 410,
+    ImageTooLarge: 413,
+    InvalidParams: 422,
+    BodyTooLarge: 413,
+    BodyTooSlow: 408,
+    Overloaded: 503,
+    RateLimited: 429,
+    FetchFailed: 422,
+    TooManyQueued: 429,
+    QueueFull: 503,
+    BrokerUnavailable: 503,
+    StorageUnavailable: 503,
+    ModelBroken: 503,
+    WaitTooLong: 429,
+    NotSupported: 501,
     QueueNotFound: 404,
-}  # fmt: skip
+}
 MEANINGS = {
     400: "The request cannot be read.",
     401: "An API key is needed, or this one is not known.",
@@ -150,11 +169,7 @@ EXAMPLES = (
     NotSupported("no model here draws over a picture: only /v1/images/generations is served"),
     BrokerUnavailable("Redis takes nothing now: try again in a moment"),
 )
-STATUSES |= {
-    BadRequest: 400,
-    UnsupportedMediaType: 415,
-    RangeNotSatisfiable: 416,
-}
+STATUSES |= {BadRequest: 400, UnsupportedMediaType: 415, RangeNotSatisfiable: 416}
 
 
 def status_of(error: CrossmodalError) -> int:
@@ -186,9 +201,13 @@ def problem(fault: Fault) -> Response:
 
 def _body(status: int, code: str, detail: str, retryable: bool) -> Problem:
     return Problem(
-        type=f"urn:crossmodal:error:{code}", title=HTTPStatus(status).phrase, status=status,
-        detail=detail, code=code, retryable=retryable,
-    )  # fmt: skip
+        type=f"urn:crossmodal:error:{code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        retryable=retryable,
+    )
 
 
 def fault_of(error: CrossmodalError) -> Fault:
@@ -270,8 +289,10 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
 
 def _answer(renderers: Mapping[str, Renderer], request: Request, fault: Fault) -> Response:
     """The response to a request that has failed, as those who speak to its route expect it."""
-    tags = [getattr(request.state, "dialect", None),
-            *getattr(request.scope.get("route"), "tags", ())]  # fmt: skip
+    tags = [
+        getattr(request.state, "dialect", None),
+        *getattr(request.scope.get("route"), "tags", ()),
+    ]
     wants_events = EVENTS_TAG in tags and STREAM in request.headers.get("accept", "")
     if wants_events and fault.status == HTTPStatus.SERVICE_UNAVAILABLE:
         return Response(LATER, headers=fault.headers, media_type=STREAM)
@@ -307,12 +328,17 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Statuses for a route's documentation; what has a body may send it too slowly."""
     slow = (408,) if 413 in statuses else ()
     return {
-        status: {"description": MEANINGS[status], "content": {MEDIA_TYPE: {
-            "schema": {"$ref": "#/components/schemas/Problem"},
-            "example": _example(status),
-        }}}
+        status: {
+            "description": MEANINGS[status],
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/Problem"},
+                    "example": _example(status),
+                }
+            },
+        }
         for status in (*statuses, *slow, 400, 401, 403, 422, 429, 503)
-    }  # fmt: skip
+    }
 
 
 def _example(status: int) -> dict[str, Any]:

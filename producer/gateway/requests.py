@@ -178,9 +178,10 @@ class CancelRequest(Closed):
     task: Task | None = None
     model: str | None = Field(default=None, max_length=64, description="Its name or an alias.")
     key: str | None = Field(
-        default=None, max_length=64,
+        default=None,
+        max_length=64,
         description="For operators: the id of the API key whose jobs are meant; `*` for all jobs.",
-    )  # fmt: skip
+    )
 
 
 class BlobQuery(BaseModel):

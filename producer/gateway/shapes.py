@@ -27,17 +27,37 @@ from producer.told import failure_view
 
 _URL = "https://pictures.example.com/v1/jobs/01a20026-8c96-7bba-8e3c-5db14a5fec48"
 JOB: JsonDict = {
-    "id": "01a20026-8c96-7bba-8e3c-5db14a5fec48", "task": "txt2img", "state": "queued",
-    "attempt": 0, "created_at": 1795298856.087769, "started_at": None, "finished_at": None,
-    "expires_at": None, "position": 3, "estimated_wait_s": 0.4, "waits_for": None, "progress": None,
+    "id": "01a20026-8c96-7bba-8e3c-5db14a5fec48",
+    "task": "txt2img",
+    "state": "queued",
+    "attempt": 0,
+    "created_at": 1795298856.087769,
+    "started_at": None,
+    "finished_at": None,
+    "expires_at": None,
+    "position": 3,
+    "estimated_wait_s": 0.4,
+    "waits_for": None,
+    "progress": None,
     "params": {
-        "format": "png", "quality": None, "embed_metadata": True, "prompt": "a red circle",
-        "count": 1, "seed": 7, "temperature": 1.0,
+        "format": "png",
+        "quality": None,
+        "embed_metadata": True,
+        "prompt": "a red circle",
+        "count": 1,
+        "seed": 7,
+        "temperature": 1.0,
     },
-    "metadata": None, "result": None, "failure": None, "input_url": None, "status_url": _URL,
-    "result_url": f"{_URL}/result", "events_url": f"{_URL}/events",
-    "cancel_url": f"{_URL}/cancel", "retry_url": f"{_URL}/retry",
-}  # fmt: skip
+    "metadata": None,
+    "result": None,
+    "failure": None,
+    "input_url": None,
+    "status_url": _URL,
+    "result_url": f"{_URL}/result",
+    "events_url": f"{_URL}/events",
+    "cancel_url": f"{_URL}/cancel",
+    "retry_url": f"{_URL}/retry",
+}
 
 
 class ImageView(ImageRef):
@@ -249,28 +269,43 @@ class Urls:
 
 
 def job_view(
-    job: Job, urls: Urls, position: int | None = None, estimated_wait_s: float | None = None,
+    job: Job,
+    urls: Urls,
+    position: int | None = None,
+    estimated_wait_s: float | None = None,
     waits_for: str | None = None,
-) -> JobView:  # fmt: skip
+) -> JobView:
     """A job with its URLs, without what only the ledger needs to know."""
     params = {name: value for name, value in job.params.items() if name != "metadata"}
     image = params.get("image")
     return JobView(
-        **job.model_dump(include={
-            "id", "task", "state", "attempt", "created_at", "started_at", "finished_at",
-            "expires_at",
-        }),
+        **job.model_dump(
+            include={
+                "id",
+                "task",
+                "state",
+                "attempt",
+                "created_at",
+                "started_at",
+                "finished_at",
+                "expires_at",
+            }
+        ),
         progress=None if job.progress is None else progress_view(job.progress, urls),
-        position=position, estimated_wait_s=estimated_wait_s,
-        waits_for=waits_for, params=params,
+        position=position,
+        estimated_wait_s=estimated_wait_s,
+        waits_for=waits_for,
+        params=params,
         metadata=job.params.get("metadata"),
         result=None if job.result is None else _result_view(job.result, urls),
         failure=failure_view(job.failure) if job.state.is_terminal else None,
         input_url=urls.blob(image["key"]) if isinstance(image, dict) and "key" in image else None,
-        status_url=urls.job(job.id), result_url=urls.job(job.id, "/result"),
-        events_url=urls.job(job.id, "/events"), cancel_url=urls.job(job.id, "/cancel"),
+        status_url=urls.job(job.id),
+        result_url=urls.job(job.id, "/result"),
+        events_url=urls.job(job.id, "/events"),
+        cancel_url=urls.job(job.id, "/cancel"),
         retry_url=urls.job(job.id, "/retry"),
-    )  # fmt: skip
+    )
 
 
 def progress_view(progress: Progress, urls: Urls) -> ProgressView:

@@ -27,10 +27,15 @@ SKEW_S = 1.0  # that this machine's clock may be ahead of Redis's
 GONE_S = 2.0  # how often one who waits is looked for
 AGAIN_S = 1.0  # after Redis has failed
 KEEPALIVE = b": keep-alive\n\n"  # of streams that other interfaces have
-EVENTS: dict[str, Any] = {"text/event-stream": {"schema": {  # and how those are documented
-    "type": "object", "required": ["data"],
-    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
-}}}  # fmt: skip
+EVENTS: dict[str, Any] = {
+    "text/event-stream": {
+        "schema": {  # and how those are documented
+            "type": "object",
+            "required": ["data"],
+            "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+        }
+    }
+}
 END = "end"  # the id of a job's last event
 _ID = re.compile(r"\d{1,12}(\.\d{1,6})?")
 
@@ -38,10 +43,10 @@ router = APIRouter(tags=[problems.EVENTS_TAG])
 
 
 async def after(
-    last_event_id: Annotated[str | None, Header(
-        max_length=40, description="Of the last event that has arrived.",
-    )] = None,
-) -> float:  # fmt: skip
+    last_event_id: Annotated[
+        str | None, Header(max_length=40, description="Of the last event that has arrived.")
+    ] = None,
+) -> float:
     """When the last event happened that the client has. Raises `BadRequest` or `NothingMore`."""
     if last_event_id == END:
         raise NothingMore
@@ -56,10 +61,12 @@ async def lasting(key: Caller, services: ServicesOf) -> None:
 
 
 @router.get(
-    "/v1/jobs/{job_id}/events", response_class=EventSourceResponse, responses=documented(404) | {
-        204: {"description": "`Last-Event-ID` is that of the `end`: there is nothing more."},
-    }, dependencies=[Depends(lasting)],
-)  # fmt: skip
+    "/v1/jobs/{job_id}/events",
+    response_class=EventSourceResponse,
+    responses=documented(404)
+    | {204: {"description": "`Last-Event-ID` is that of the `end`: there is nothing more."}},
+    dependencies=[Depends(lasting)],
+)
 async def of_job(
     job: OwnJob, services: ServicesOf, urls: UrlsOf, seen: Annotated[float, Depends(after)]
 ) -> AsyncIterator[ServerSentEvent]:
@@ -99,9 +106,11 @@ async def of_job(
 
 
 @router.get(
-    "/v1/events", response_class=EventSourceResponse, responses=documented(),
+    "/v1/events",
+    response_class=EventSourceResponse,
+    responses=documented(),
     dependencies=[Depends(lasting)],
-)  # fmt: skip
+)
 async def of_all(
     key: Caller, services: ServicesOf, urls: UrlsOf, shown: Annotated[QueuesView, Depends(queues)]
 ) -> AsyncIterator[ServerSentEvent]:

@@ -18,9 +18,12 @@ router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
 
 def origin_of(
-    key: ApiKey, urls: Urls, url: str | None, events: Sequence[HookEvent],
+    key: ApiKey,
+    urls: Urls,
+    url: str | None,
+    events: Sequence[HookEvent],
     traceparent: str | None = None,
-) -> Origin:  # fmt: skip
+) -> Origin:
     """What the ledger keeps of who has submitted a job."""
     webhook = Webhook(url=url, events=tuple(events), base=urls.base) if url else None
     return Origin(key.id, key.max_queued if key.id else None, traceparent, webhook)
@@ -28,7 +31,7 @@ def origin_of(
 
 @router.get(
     "/deliveries", response_model=DeliveryPage, responses=documented(), dependencies=[ListInTurn]
-)  # fmt: skip
+)
 async def deliveries(
     key: Caller, services: ServicesOf, query: Annotated[DeliveryQuery, Query()]
 ) -> DeliveryPage:

@@ -69,19 +69,22 @@ def _model(known: KnownModels, model: ModelInfo, most_words: int) -> dict[str, A
     failure = failure_view(known.failure(model.name))
     words = model.vocabulary and model.vocabulary.shortened(most_words)
     return {
-        "name": model.name, "aliases": model.aliases, "description": model.description,
+        "name": model.name,
+        "aliases": model.aliases,
+        "description": model.description,
         "vocabulary": None if words is None else words.model_dump(),
-        "state": known.state(model.name), "default_for": model.default_for, "kinds": kinds,
+        "state": known.state(model.name),
+        "default_for": model.default_for,
+        "kinds": kinds,
         "failure": None if failure is None else failure.model_dump(),
-    }  # fmt: skip
+    }
 
 
 def refusal(error: CrossmodalError, *, is_public: bool) -> CallToolResult:
     """An error as the result of a tool; callers from elsewhere are told no address."""
     message = told_error(error) if is_public else str(error)
     return CallToolResult(
-        is_error=True, content=[TextContent(text=f"{error.code}: {message}")],
-        structured_content={
-            "code": error.code, "message": message, "retryable": error.retryable,
-        },
-    )  # fmt: skip
+        is_error=True,
+        content=[TextContent(text=f"{error.code}: {message}")],
+        structured_content={"code": error.code, "message": message, "retryable": error.retryable},
+    )

@@ -12,9 +12,10 @@ from crossmodal.unknown import check_fields
 A = TypeVar("A", bound="Arguments")
 ID = Field(max_length=200, description="The job's id, as `draw` and `describe` tell it.")
 MODEL = Field(
-    default=None, max_length=64,
+    default=None,
+    max_length=64,
     description="A model's name or alias, as `models` lists them; without it, the default one.",
-)  # fmt: skip
+)
 PARAMS: Any = Field(
     default_factory=dict,
     description="Params that the model has of its own, by name, as `models` describes them.",
@@ -65,9 +66,11 @@ class Describe(Making):
         default=None, min_length=1, description="A picture's file as base64, or as a data: URL."
     )
     key: str | None = Field(
-        default=None, min_length=1, max_length=1_024,
+        default=None,
+        min_length=1,
+        max_length=1_024,
         description="A picture that is stored: the key of an image that `draw` has told.",
-    )  # fmt: skip
+    )
     count: int | None = Field(default=None, description="How many captions; 1 by default.")
 
 
@@ -75,9 +78,11 @@ class DescribeFile(Describe):
     """Arguments of `describe` where files of some folders may be read."""
 
     path: str | None = Field(
-        default=None, min_length=1, max_length=4_096,
+        default=None,
+        min_length=1,
+        max_length=4_096,
         description="The path of a picture's file, in a folder that this server may read.",
-    )  # fmt: skip
+    )
 
 
 class Ask(Arguments):

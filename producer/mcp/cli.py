@@ -42,30 +42,49 @@ Port = Annotated[
 ]
 NeedsKeys = Annotated[
     bool | None,
-    typer.Option("--keys/--no-keys", help="Of --http: ask for API keys (by default only where not "
-                 "on loopback)."),
-]  # fmt: skip
+    typer.Option(
+        "--keys/--no-keys",
+        help="Of --http: ask for API keys (by default only where not on loopback).",
+    ),
+]
 Names = Annotated[
     list[str] | None,
-    typer.Option("--name", metavar="HOST", help="Of --http: a name that it is called by, as "
-                 "mcp.example.com; no other is answered to."),
-]  # fmt: skip
+    typer.Option(
+        "--name",
+        metavar="HOST",
+        help="Of --http: a name that it is called by, as mcp.example.com; no other is answered to.",
+    ),
+]
 Folders = Annotated[
     list[Path] | None,
-    typer.Option("--folder", metavar="DIR", exists=True, file_okay=False, help="Let `describe` "
-                 "read pictures below this folder; not with --http."),
-]  # fmt: skip
+    typer.Option(
+        "--folder",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Let `describe` read pictures below this folder; not with --http.",
+    ),
+]
 Patience = Annotated[
     float,
-    typer.Option("--patience", metavar="SECONDS", min=1, help="How long a tool waits, before it "
-                 "says the id of a job that goes on."),
-]  # fmt: skip
+    typer.Option(
+        "--patience",
+        metavar="SECONDS",
+        min=1,
+        help="How long a tool waits, before it says the id of a job that goes on.",
+    ),
+]
 
 
 def mcp(
-    http: Http = False, host: Host = None, port: Port = None, keys: NeedsKeys = None,
-    names: Names = None, folders: Folders = None, patience_s: Patience = PATIENCE_S,
-) -> None:  # fmt: skip
+    http: Http = False,
+    host: Host = None,
+    port: Port = None,
+    keys: NeedsKeys = None,
+    names: Names = None,
+    folders: Folders = None,
+    patience_s: Patience = PATIENCE_S,
+) -> None:
     """Serve jobs to agents as tools (Model Context Protocol)."""
     with errors_to_exit_status():
         settings = load_settings()
@@ -79,8 +98,14 @@ def mcp(
                 "--folder: files are read for one's own agents only: not by --http"
             )
         else:
-            _serve_http(settings, host or HOST, PORT if port is None else port, keys, names or [],
-                        patience_s)  # fmt: skip
+            _serve_http(
+                settings,
+                host or HOST,
+                PORT if port is None else port,
+                keys,
+                names or [],
+                patience_s,
+            )
 
 
 def _check_unused(**options: object) -> None:
@@ -116,9 +141,13 @@ async def _until_told(*, task_status: TaskStatus[anyio.CancelScope]) -> None:
 
 
 def _serve_http(
-    settings: Settings, host: str, port: int, keys: bool | None, names: Sequence[str],
+    settings: Settings,
+    host: str,
+    port: int,
+    keys: bool | None,
+    names: Sequence[str],
     patience_s: float,
-) -> None:  # fmt: skip
+) -> None:
     if host in ANY and not names:
         raise InvalidSetting(
             f"--host {host}: say by which name it is called, as --name mcp.example.com: it answers "

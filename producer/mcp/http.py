@@ -13,13 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crossmodal.addresses import LOOPBACK
-from crossmodal.errors import (
-    BodyTooLarge,
-    BodyTooSlow,
-    CrossmodalError,
-    RateLimited,
-    Unauthorized,
-)
+from crossmodal.errors import BodyTooLarge, BodyTooSlow, CrossmodalError, RateLimited, Unauthorized
 from crossmodal.jobs.access import ANYBODY, ApiKey, ApiKeys
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
@@ -97,8 +91,9 @@ def make_app(
     app.router.redirect_slashes, app.router.default = False, Slashes(app)
     app.add_middleware(Answering)
     app.user_middleware += [  # behind those that find the key
-        Middleware(OpenRequests), Middleware(BodyLimits, settings=settings, owner_of=_owner_of)
-    ]  # fmt: skip
+        Middleware(OpenRequests),
+        Middleware(BodyLimits, settings=settings, owner_of=_owner_of),
+    ]
     app.add_middleware(OneLength)
     return app
 

@@ -71,36 +71,72 @@ def make_server(desk: Desk, who: Who, *, is_public: bool) -> Server[Any]:
             return refusal(e, is_public=is_public)
 
     return Server(
-        "crossmodal", version=version(DISTRIBUTION), title="crossmodal", instructions=INSTRUCTIONS,
-        on_list_tools=list_tools, on_call_tool=call_tool,
-    )  # fmt: skip
+        "crossmodal",
+        version=version(DISTRIBUTION),
+        title="crossmodal",
+        instructions=INSTRUCTIONS,
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
+    )
 
 
 def _ways(desk: Desk) -> dict[str, Way]:
     new = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
     looks = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-    ends = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True,
-                           open_world_hint=False)  # fmt: skip
+    ends = ToolAnnotations(
+        read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
+    )
     describe = DescribeFile if desk.folders else Describe
     return {
-        "draw": Way(Draw, desk.draw, "Draw pictures", "Draw pictures of a prompt; returns them "
-                    "with the job's id, the seed, the model and its warnings.", new),
-        "describe": Way(describe, desk.describe, "Describe a picture",
-                        "Caption one picture: its file, or one that was drawn here.", new),
-        "job": Way(Ask, desk.job, "Look at a job", "Where a job is: its state, its place in the "
-                   "queue, how far it is; once it has ended, what it has made.", looks),
-        "cancel": Way(Cancel, desk.cancel, "Cancel a job", "Cancel a job that has not ended; "
-                      "returns the state that it is in now.", ends),
-        "models": Way(ListModels, desk.models, "List models", "The models: what kind of job each "
-                      "does, whether it is loaded, and the JSON schema of its params.", looks),
-    }  # fmt: skip
+        "draw": Way(
+            Draw,
+            desk.draw,
+            "Draw pictures",
+            "Draw pictures of a prompt; returns them "
+            "with the job's id, the seed, the model and its warnings.",
+            new,
+        ),
+        "describe": Way(
+            describe,
+            desk.describe,
+            "Describe a picture",
+            "Caption one picture: its file, or one that was drawn here.",
+            new,
+        ),
+        "job": Way(
+            Ask,
+            desk.job,
+            "Look at a job",
+            "Where a job is: its state, its place in the "
+            "queue, how far it is; once it has ended, what it has made.",
+            looks,
+        ),
+        "cancel": Way(
+            Cancel,
+            desk.cancel,
+            "Cancel a job",
+            "Cancel a job that has not ended; returns the state that it is in now.",
+            ends,
+        ),
+        "models": Way(
+            ListModels,
+            desk.models,
+            "List models",
+            "The models: what kind of job each "
+            "does, whether it is loaded, and the JSON schema of its params.",
+            looks,
+        ),
+    }
 
 
 def _tool(name: str, way: Way) -> Tool:
     return Tool(
-        name=name, title=way.title, description=way.about, annotations=way.hints,
+        name=name,
+        title=way.title,
+        description=way.about,
+        annotations=way.hints,
         input_schema=way.takes.model_json_schema(),
-    )  # fmt: skip
+    )
 
 
 def _named(name: str, ways: dict[str, Way]) -> Way:

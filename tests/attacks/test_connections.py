@@ -42,9 +42,10 @@ def connected(url: str) -> socket.socket:
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", b"GET / HTTP/1.1\r\nHost: ", ANSWERED, UNREAD],
+    "sent",
+    [b"", b"GET / HTTP/1.1\r\nHost: ", ANSWERED, UNREAD],
     ids=["nothing", "half a head", "an answered request", "a body that nobody reads"],
-)  # fmt: skip
+)
 def test_connections_that_ask_nothing_give_way(url: str, sent: bytes) -> None:
     with ExitStack() as opened:
         for _ in range(3 * MOST):
@@ -68,7 +69,7 @@ def test_who_is_being_answered_is_not_cut_off(url: str) -> None:
 
 @pytest.mark.parametrize(
     "sent", [LARGE + b"\r\n", LARGE + b"Connection: close\r\n\r\n"], ids=["kept", "closed"]
-)  # fmt: skip
+)
 def test_connections_whose_answer_nobody_reads_give_way(url: str, sent: bytes) -> None:
     with ExitStack() as opened:
         for _ in range(MOST):

@@ -62,18 +62,27 @@ def test_a_request_of_two_lengths_ends_its_connection(
     second = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     answered = raw(
         gateway,
-        begin + b"Host: localhost\r\nContent-Length: " + length
-        + b"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + second,
-    )  # fmt: skip
+        begin
+        + b"Host: localhost\r\nContent-Length: "
+        + length
+        + b"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        + second,
+    )
     assert answered.count(b"HTTP/1.1 ") == 1
     assert b"connection: close" in answered.lower()
     assert not answered.endswith(b"(open)")
 
 
-@at_once("key", [
-    "results/" + "k" * 256, "results/" + "k" * 256 + "/0.png", "k" * 300, "é" * 128,
-    "results/" + "/".join("k" * 200 for _ in range(30)),
-])  # fmt: skip
+@at_once(
+    "key",
+    [
+        "results/" + "k" * 256,
+        "results/" + "k" * 256 + "/0.png",
+        "k" * 300,
+        "é" * 128,
+        "results/" + "/".join("k" * 200 for _ in range(30)),
+    ],
+)
 def test_a_key_that_no_file_can_have_is_not_found(
     gateway: Gateway, client: Client, key: str
 ) -> None:

@@ -53,9 +53,8 @@ def runs(worker: ToyWorker) -> bool:
 
 
 @pytest.mark.parametrize(
-    "body", [[[], {}, BYTES], [[], BYTES, {}], [BYTES, {}, {}]],
-    ids=["embed", "kwargs", "args"],
-)  # fmt: skip
+    "body", [[[], {}, BYTES], [[], BYTES, {}], [BYTES, {}, {}]], ids=["embed", "kwargs", "args"]
+)
 def test_a_call_that_is_decoded_to_something_else_is_set_aside(
     worker: ToyWorker, body: list[Any]
 ) -> None:
@@ -67,11 +66,13 @@ def test_a_call_that_is_decoded_to_something_else_is_set_aside(
 @pytest.mark.parametrize(
     "headers",
     [
-        {"eta": "9999-12-31T23:59:59-14:00"}, {"expires": "0001-01-01T00:00:00+14:00"},
-        {EXPIRES_HEADER: "soon"}, {EXPIRES_HEADER: [1]},
+        {"eta": "9999-12-31T23:59:59-14:00"},
+        {"expires": "0001-01-01T00:00:00+14:00"},
+        {EXPIRES_HEADER: "soon"},
+        {EXPIRES_HEADER: [1]},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_time_that_is_none_is_set_aside(worker: ToyWorker, headers: dict[str, Any]) -> None:
     """Celery would drop the message, or the job fail for an internal error."""
     put(worker, **headers)

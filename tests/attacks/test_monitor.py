@@ -26,9 +26,11 @@ def flower(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """Where a Flower without a login listens."""
     place = f"127.0.0.1:{(port := free_port())}"
     env = {
-        **stack.env, "FLOWER_PORT": str(port), "FLOWER_UNAUTHENTICATED_API": "true",
+        **stack.env,
+        "FLOWER_PORT": str(port),
+        "FLOWER_UNAUTHENTICATED_API": "true",
         "CROSSMODAL_PUBLIC_URL": "https://us.example",
-    }  # fmt: skip
+    }
     log: Path = tmp_path_factory.mktemp("flower") / "log"
     with log.open("wb") as output, Stack(env, output) as running:
         assert running.start_flower()

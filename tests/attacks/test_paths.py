@@ -137,13 +137,28 @@ def changed(name: str, place: str, value: int) -> str:
 
 
 @pytest.mark.parametrize("size", [1_000_000_000, -1, 0, 5_000])
-@pytest.mark.parametrize(("name", "place"), [
-    *(("txt2img.json", place) for place in (
-        "text.word_dim", "text.width", "text.heads", "text.layers", "text.max_words",
-        "side", "objects", "shapes", "colors", "template", "shade_dim",
-    )),
-    *(("img2txt.json", place) for place in ("side", "depth", "stages", "width", "embedding")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        *(
+            ("txt2img.json", place)
+            for place in (
+                "text.word_dim",
+                "text.width",
+                "text.heads",
+                "text.layers",
+                "text.max_words",
+                "side",
+                "objects",
+                "shapes",
+                "colors",
+                "template",
+                "shade_dim",
+            )
+        ),
+        *(("img2txt.json", place) for place in ("side", "depth", "stages", "width", "embedding")),
+    ],
+)
 def test_a_size_that_no_model_has_is_an_invalid_bundle(
     tmp_path: Path, name: str, place: str, size: int
 ) -> None:

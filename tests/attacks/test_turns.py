@@ -129,8 +129,10 @@ def test_eight_huge_batches_of_a_key_do_not_hold_up_a_line_of_another(
     with (
         background(stack.env, tmp_path / "background"),
         running_gateway(stack.env, tmp_path, "--keys") as gateway,
-        gateway.as_key(greedy) as many, gateway.as_key(modest) as one, ThreadPoolExecutor() as pool,
-    ):  # fmt: skip
+        gateway.as_key(greedy) as many,
+        gateway.as_key(modest) as one,
+        ThreadPoolExecutor() as pool,
+    ):
 
         def post() -> httpx2.Response:
             return many.post("/v1/batches", content=LINE * MOST_LINES, headers=JSONL, timeout=200)

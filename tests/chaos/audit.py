@@ -79,10 +79,11 @@ class Audit:
         return {
             job.id
             for job in self.records.values()
-            if job.failure is not None and job.state is JobState.FAILED
+            if job.failure is not None
+            and job.state is JobState.FAILED
             and job.failure.code in STRUCK_DOWN
             and self._accepted.struck[job.id] >= self._settings.max_attempts
-        }  # fmt: skip
+        }
 
     def unsettled(self) -> Iterator[str]:
         """What is still on its way; must become nothing soon after the storm."""
@@ -184,9 +185,10 @@ class Audit:
         dead = set(self._redis.zrange(dead_key(PREFIX), 0, -1))
         jobs = dead & self.records.keys()
         poison = {
-            i for i in self._accepted.poison
+            i
+            for i in self._accepted.poison
             if i in self.records and self.records[i].state is not JobState.CANCELED
-        }  # fmt: skip
+        }
         for job_id in jobs - poison - self.struck_down:
             yield f"{job_id} was no poison and is a dead letter: {self.records[job_id].failure}"
         yield from (f"{job_id} was poison and is no dead letter" for job_id in poison - jobs)

@@ -55,9 +55,11 @@ class Hosts:
         self.network.enter(PRODUCER)
         self._start_valkey()
         store = Seaweed(
-            self.folder / "seaweed", (APP,), self.network.address(STORES),
+            self.folder / "seaweed",
+            (APP,),
+            self.network.address(STORES),
             within=self.network.within(STORES),
-        )  # fmt: skip
+        )
         self.stack.callback(store.stop)
         store.start()
         store.make_bucket(BUCKET)
@@ -97,12 +99,16 @@ class Hosts:
 
     def _environment(self, endpoint: str) -> dict[str, str]:
         return {
-            "CELERY_BROKER_URL": self._broker, "CELERY_RESULT_BACKEND": "",
-            "CROSSMODAL_STORAGE_URL": f"s3://{BUCKET}/pictures", "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ACCESS_KEY_ID": APP.key, "AWS_SECRET_ACCESS_KEY": APP.secret,
-            "AWS_REGION": "us-east-1", "CROSSMODAL_LEASE_S": f"{self.lease_s:g}",
+            "CELERY_BROKER_URL": self._broker,
+            "CELERY_RESULT_BACKEND": "",
+            "CROSSMODAL_STORAGE_URL": f"s3://{BUCKET}/pictures",
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": APP.key,
+            "AWS_SECRET_ACCESS_KEY": APP.secret,
+            "AWS_REGION": "us-east-1",
+            "CROSSMODAL_LEASE_S": f"{self.lease_s:g}",
             "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
+        }
 
 
 @dataclass
@@ -138,9 +144,10 @@ class Trial:
         for _ in range(count):
             i = len(self.accepted.jobs)
             job = (
-                client.img2txt(picture(i % 50), idempotency_key=str(i)) if i % 3 == 0
+                client.img2txt(picture(i % 50), idempotency_key=str(i))
+                if i % 3 == 0
                 else client.txt2img(PROMPTS[i % len(PROMPTS)], seed=i, idempotency_key=str(i))
-            )  # fmt: skip
+            )
             self.accepted.jobs.add(job.id)
             time.sleep(pause_s)  # the pace of the producer, not a wait for anything
 
@@ -215,16 +222,20 @@ class Trial:
             )
         attempts = Counter(job.attempt for job in audit.records.values())
         again = ", ".join(f"{n} × {a}" for a, n in sorted(attempts.items()))
-        return "\n".join([
-            f"{len(self.accepted.jobs)} jobs accepted, {len(audit.records)} on record: "
-            + ", ".join(f"{n} {state}" for state, n in sorted(audit.states.items())),
-            f"attempts: {again}",
-            f"host 3 away for {self.back_at - self.cut_at:.1f} s, lease {self.hosts.lease_s:g} s; "
-            f"the last of its {len(self.held)} running jobs had ended {self.rescued_s or -1:.1f} s "
-            "after the cut",
-            f"host 3 ran jobs again {self.returned_s or -1:.1f} s after its cable was put in",
-            "", *rows,
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                f"{len(self.accepted.jobs)} jobs accepted, {len(audit.records)} on record: "
+                + ", ".join(f"{n} {state}" for state, n in sorted(audit.states.items())),
+                f"attempts: {again}",
+                f"host 3 away for {self.back_at - self.cut_at:.1f} s, "
+                f"lease {self.hosts.lease_s:g} s; "
+                f"the last of its {len(self.held)} running jobs had ended "
+                f"{self.rescued_s or -1:.1f} s after the cut",
+                f"host 3 ran jobs again {self.returned_s or -1:.1f} s after its cable was put in",
+                "",
+                *rows,
+            ]
+        )
 
     def _phase(self, job: Job) -> int:
         at = job.finished_at or 0.0

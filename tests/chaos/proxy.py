@@ -169,9 +169,13 @@ class Proxy:
                 return
 
     async def _copy(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, link: Link, *,
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        link: Link,
+        *,
         is_asked: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         while data := await source.read(CHUNK):
             if self.behaviour.refuses:
                 return

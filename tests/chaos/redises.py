@@ -54,8 +54,9 @@ class Member:
 
     @contextmanager
     def admin(self) -> Iterator[Any]:
-        with Redis(port=self.port, password=ADMIN_PASSWORD, socket_timeout=5,
-                   decode_responses=True) as redis:  # fmt: skip
+        with Redis(
+            port=self.port, password=ADMIN_PASSWORD, socket_timeout=5, decode_responses=True
+        ) as redis:
             yield redis
 
 
@@ -93,13 +94,19 @@ class Redises:
             return user_url(self.master.proxy.port)
         login, _, _ = user_url(0, Role.WORKER).removeprefix("redis://").rpartition("@")
         first, *others = self._sentinels
-        return ";".join([f"sentinel://{login}@127.0.0.1:{first}/0",
-                         *(f"sentinel://127.0.0.1:{port}" for port in others)])  # fmt: skip
+        return ";".join(
+            [
+                f"sentinel://{login}@127.0.0.1:{first}/0",
+                *(f"sentinel://127.0.0.1:{port}" for port in others),
+            ]
+        )
 
     @property
     def environment(self) -> dict[str, str]:
-        more = {"CROSSMODAL_SENTINEL_MASTER": MASTER,
-                "CROSSMODAL_SENTINEL_PASSWORD": SENTINEL_PASSWORD}  # fmt: skip
+        more = {
+            "CROSSMODAL_SENTINEL_MASTER": MASTER,
+            "CROSSMODAL_SENTINEL_PASSWORD": SENTINEL_PASSWORD,
+        }
         return {"CELERY_BROKER_URL": self.url, **(more if self._sentinels else {})}
 
     @property

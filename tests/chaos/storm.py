@@ -72,9 +72,11 @@ class Storm:
         assert wait_until(self._knows_models, 30.0)
         self.begun = time.monotonic()
         work: list[Callable[[], None]] = [
-            self.meddlers.meddle, self.traffic.send_bulk, self.traffic.send_plain,
+            self.meddlers.meddle,
+            self.traffic.send_bulk,
+            self.traffic.send_plain,
             self.callers.call,
-        ]  # fmt: skip
+        ]
         threads = [threading.Thread(target=one) for one in work]
         threads += [
             threading.Thread(target=self.submitters.produce, args=(i,)) for i in range(PRODUCERS)
@@ -219,9 +221,14 @@ def _has_ended(process: psutil.Process) -> bool:
 
 @contextmanager
 def world_of(
-    lease_s: float, concurrency: int, folder: Path | None, program: Sequence[str] = REAL_WORKER,
-    models: Sequence[str] = (), *, with_sentinel: bool = False,
-) -> Iterator[World]:  # fmt: skip
+    lease_s: float,
+    concurrency: int,
+    folder: Path | None,
+    program: Sequence[str] = REAL_WORKER,
+    models: Sequence[str] = (),
+    *,
+    with_sentinel: bool = False,
+) -> Iterator[World]:
     with tempfile.TemporaryDirectory(prefix="storm-") as temporary:
         env = {
             "CROSSMODAL_LEASE_S": f"{lease_s:g}",
@@ -231,9 +238,13 @@ def world_of(
             "FAKE_LOAD_S": "1",
         }
         world = World(
-            folder or Path(temporary), concurrency, more_env=env, program=program, models=models,
+            folder or Path(temporary),
+            concurrency,
+            more_env=env,
+            program=program,
+            models=models,
             with_sentinel=with_sentinel,
-        )  # fmt: skip
+        )
         try:
             yield world
         finally:

@@ -16,8 +16,11 @@ from tests.chaos.world import World
 
 PRODUCERS = 3
 MOST_S = 30.0  # a submit: an upload within 15 s, two calls to Redis within 5 s each
-PROMPTS = [f"a {size} {color} circle on a white background" for size in ("small", "large")
-           for color in ("red", "green", "blue")]  # fmt: skip
+PROMPTS = [
+    f"a {size} {color} circle on a white background"
+    for size in ("small", "large")
+    for color in ("red", "green", "blue")
+]
 
 
 @dataclass

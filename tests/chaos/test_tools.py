@@ -94,9 +94,13 @@ def test_a_clock_is_stepped_while_a_process_runs(tmp_path: Path) -> None:
     need(clocks.may_step, "gcc")
     environment = clocks.environment("one")
     with subprocess.Popen(
-        [sys.executable, "-c", TELL], env=environment, text=True, bufsize=1,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as process:  # fmt: skip
+        [sys.executable, "-c", TELL],
+        env=environment,
+        text=True,
+        bufsize=1,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
 

@@ -74,8 +74,14 @@ class Traffic:
         while not self.over.is_set():
             try:
                 with app.connection_for_write() as connection:
-                    app.send_task("crossmodal.txt2img", kwargs=given, task_id=job_id, queue=queue,
-                                  connection=connection, retry=False)  # fmt: skip
+                    app.send_task(
+                        "crossmodal.txt2img",
+                        kwargs=given,
+                        task_id=job_id,
+                        queue=queue,
+                        connection=connection,
+                        retry=False,
+                    )
             except (OperationalError, RedisError, OSError):
                 self.accepted.counts["plain messages refused"] += 1
                 self.over.wait(0.5)
@@ -98,9 +104,10 @@ def plain_celery(world: World) -> Iterator[Celery]:
     """An application that knows nothing of us but names and the broker."""
     with Celery(broker=world.redis.url) as app:
         app.conf.broker_transport_options = {
-            "global_keyprefix": celery_prefix(PREFIX), "master_name": MASTER,
+            "global_keyprefix": celery_prefix(PREFIX),
+            "master_name": MASTER,
             "sentinel_kwargs": {"password": SENTINEL_PASSWORD},
-        }  # fmt: skip
+        }
         yield app
 
 

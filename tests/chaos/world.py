@@ -54,9 +54,15 @@ class Worker:
     def start(self) -> None:
         self.starts += 1
         argv = [
-            *self.within, sys.executable, *self.program,
-            "--concurrency", str(self.concurrency), "--ready-file", str(self.ready), *self.options,
-        ]  # fmt: skip
+            *self.within,
+            sys.executable,
+            *self.program,
+            "--concurrency",
+            str(self.concurrency),
+            "--ready-file",
+            str(self.ready),
+            *self.options,
+        ]
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.child = Child(self.name, argv, self.env, output=log)
             self.child.start()
@@ -188,10 +194,13 @@ class World:
         """For a producer, or, past the proxies, for who looks from outside and may do anything."""
         url = self.redis.url if through_proxy else self.redis.server.admin_url
         return load_settings(
-            broker_url=url, sentinel_master=MASTER, sentinel_password=SecretStr(SENTINEL_PASSWORD),
-            storage_url=f"s3://{BUCKET}/", result_backend="",
+            broker_url=url,
+            sentinel_master=MASTER,
+            sentinel_password=SecretStr(SENTINEL_PASSWORD),
+            storage_url=f"s3://{BUCKET}/",
+            result_backend="",
             max_attempts=int(self.env.get("CROSSMODAL_MAX_ATTEMPTS", "3")),
-        )  # fmt: skip
+        )
 
     @property
     def temporary(self) -> Path:
@@ -259,18 +268,20 @@ class World:
 
     def _environment(self) -> dict[str, str]:
         return {
-            **self.redis.environment, **self.clocks.environment(),
+            **self.redis.environment,
+            **self.clocks.environment(),
             "CELERY_RESULT_BACKEND": "",
             "CROSSMODAL_STORAGE_URL": f"s3://{BUCKET}/",
             "CROSSMODAL_RUN_DIR": str(self.run_dir),
             "TMPDIR": str(self.temporary),
             "AWS_ENDPOINT": f"http://127.0.0.1:{self.store_proxy.port}",
-            "AWS_ACCESS_KEY_ID": "storm", "AWS_SECRET_ACCESS_KEY": "storm",
+            "AWS_ACCESS_KEY_ID": "storm",
+            "AWS_SECRET_ACCESS_KEY": "storm",
             "AWS_REGION": "us-east-1",
             "CROSSMODAL_ALLOW_PRIVATE_URLS": "true",  # of the receiver of webhooks
             "PYTHONPATH": os.pathsep.join([str(POISON), os.environ.get("PYTHONPATH", "")]),
             **self.more_env,
-        }  # fmt: skip
+        }
 
     def _make_keys(self) -> list[str]:
         """Two, as no gateway asks for keys where none was ever made."""

@@ -81,17 +81,24 @@ class World:
     def variables(self) -> dict[str, str]:
         """The environment of a client's program."""
         return os.environ | {
-            "CROSSMODAL_URL": self.gateway.url, "CROSSMODAL_API_KEY": self.token,
-            "OPENAI_BASE_URL": f"{self.gateway.url}/v1", "OPENAI_API_KEY": self.token,
+            "CROSSMODAL_URL": self.gateway.url,
+            "CROSSMODAL_API_KEY": self.token,
+            "OPENAI_BASE_URL": f"{self.gateway.url}/v1",
+            "OPENAI_API_KEY": self.token,
             "NO_PROXY": "*",
-        }  # fmt: skip
+        }
 
     def run(self, *argv: str | Path, **variables: str) -> str:
         """What a client's program has printed, whose end must be a good one."""
         done = subprocess.run(
-            argv, env=self.variables | variables, capture_output=True, text=True, check=False,
-            timeout=SCRIPT_S, cwd=SCRIPTS,
-        )  # fmt: skip
+            argv,
+            env=self.variables | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SCRIPT_S,
+            cwd=SCRIPTS,
+        )
         assert done.returncode == 0, f"{done.stdout[-2_000:]}\n{done.stderr[-4_000:]}"
         return done.stdout
 
@@ -110,9 +117,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     (folder / "model.py").write_text(SKETCHER)
     server = start_server(root / "valkey")
     env = stack_environment(server.port, root) | {
-        "CROSSMODAL_MODELS": str(root / "models"), "CROSSMODAL_ALLOW_MODEL_CODE": "sketcher",
-        "CROSSMODAL_DEVICE_MEMORY": str(2**40), "CROSSMODAL_ALLOW_PRIVATE_URLS": "true",
-    }  # fmt: skip
+        "CROSSMODAL_MODELS": str(root / "models"),
+        "CROSSMODAL_ALLOW_MODEL_CODE": "sketcher",
+        "CROSSMODAL_DEVICE_MEMORY": str(2**40),
+        "CROSSMODAL_ALLOW_PRIVATE_URLS": "true",
+    }
     try:
         token = made_key(env)
         with (

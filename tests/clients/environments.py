@@ -35,8 +35,10 @@ def node_with(*packages: str) -> Path:
         pytest.skip("needs npm")
     with _locked(folder):
         if not (folder / "done").exists():
-            _run(packages, ["npm", "install", "--prefix", folder, "--no-audit", "--no-fund",
-                            *packages])  # fmt: skip
+            _run(
+                packages,
+                ["npm", "install", "--prefix", folder, "--no-audit", "--no-fund", *packages],
+            )
             (folder / "done").touch()
     return folder
 

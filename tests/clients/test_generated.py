@@ -22,9 +22,13 @@ const output = { path: "made", module: { extension: ".js" } };
 export default { input: "openapi.json", output };
 """
 OPTIONS = {
-    "strict": True, "module": "nodenext", "moduleResolution": "nodenext", "target": "es2022",
-    "types": ["node"], "outDir": "built",
-}  # fmt: skip
+    "strict": True,
+    "module": "nodenext",
+    "moduleResolution": "nodenext",
+    "target": "es2022",
+    "types": ["node"],
+    "outDir": "built",
+}
 
 
 @pytest.fixture
@@ -37,9 +41,14 @@ def document(world: World, tmp_path: Path) -> Path:
 def generate(*argv: str | Path, folder: Path) -> None:
     tools = Path(str(argv[0])).parent  # ruff, which formats what is generated
     done = subprocess.run(
-        argv, cwd=folder, capture_output=True, text=True, check=False, timeout=GENERATE_S,
+        argv,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=GENERATE_S,
         env=os.environ | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"},
-    )  # fmt: skip
+    )
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert "warning" not in said.lower(), said
@@ -50,9 +59,19 @@ def test_in_python(world: World, document: Path, full_url: str, tmp_path: Path) 
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG)
     generate(
-        python.parent / "openapi-python-client", "generate", "--path", document, "--config", config,
-        "--output-path", "made", "--meta", "none", "--fail-on-warning", folder=tmp_path,
-    )  # fmt: skip
+        python.parent / "openapi-python-client",
+        "generate",
+        "--path",
+        document,
+        "--config",
+        config,
+        "--output-path",
+        "made",
+        "--meta",
+        "none",
+        "--fail-on-warning",
+        folder=tmp_path,
+    )
     world.run(python, "generated.py", PYTHONPATH=str(tmp_path), FULL_URL=full_url)
 
 
@@ -75,9 +94,13 @@ def test_in_python(world: World, document: Path, full_url: str, tmp_path: Path) 
     ],
 )
 def test_in_typescript(
-    world: World, full_url: str, tmp_path: Path,
-    packages: tuple[str, ...], command: tuple[str, ...], script: str,
-) -> None:  # fmt: skip
+    world: World,
+    full_url: str,
+    tmp_path: Path,
+    packages: tuple[str, ...],
+    command: tuple[str, ...],
+    script: str,
+) -> None:
     source = script_for_node(SCRIPTS / script, tmp_path, *packages)
     (tmp_path / "hey-api.mjs").write_text(HEY_API_CONFIG)
     (tmp_path / "package.json").write_text('{"type": "module"}')

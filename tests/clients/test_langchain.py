@@ -12,7 +12,10 @@ PACKAGES = ("langchain-openai==1.7.4", "langchain-community==0.4.2", "openai==3.
 
 def test_its_tool_draws_and_its_chat_describes(world: World, full_url: str, circle: Path) -> None:
     world.run(
-        python_with(*PACKAGES), "langchain_tool.py", circle, FULL_URL=full_url,
+        python_with(*PACKAGES),
+        "langchain_tool.py",
+        circle,
+        FULL_URL=full_url,
         OPENAI_API_BASE=f"{world.gateway.url}/v1",
-    )  # fmt: skip
+    )
     until(lambda: world.states("chain left") == [JobState.CANCELED])

@@ -30,16 +30,20 @@ def served(world: World, name: str, model: str, **params: Any) -> dict[str, Any]
 
 def config(world: World, full_url: str) -> dict[str, Any]:
     models = [
-        served(world, "gpt-image-1", "gpt-image-1"), served(world, "sketcher", "sketcher"),
-        served(world, "scenes", "scenes"), served(world, "nobody", "sktecher"),
+        served(world, "gpt-image-1", "gpt-image-1"),
+        served(world, "sketcher", "sketcher"),
+        served(world, "scenes", "scenes"),
+        served(world, "nobody", "sktecher"),
         served(world, "stranger", "sketcher", api_key="cm_nobody_0"),
         served(world, "full", "away", api_base=f"{full_url}/v1"),
         served(world, "hasty", "sketcher", timeout=1.5),
-    ]  # fmt: skip
+    ]
     return {
-        "model_list": models, "general_settings": {"master_key": MASTER_KEY},
-        "litellm_settings": {"num_retries": 0}, "router_settings": {"num_retries": 0},
-    }  # fmt: skip
+        "model_list": models,
+        "general_settings": {"master_key": MASTER_KEY},
+        "litellm_settings": {"num_retries": 0},
+        "router_settings": {"num_retries": 0},
+    }
 
 
 @contextmanager
@@ -47,8 +51,15 @@ def proxy(python: Path, config: dict[str, Any], folder: Path) -> Iterator[str]:
     """The URL of a proxy that runs."""
     file, log, port = folder / "config.yaml", folder / "log", free_port()
     file.write_text(json.dumps(config))  # which is YAML too
-    argv = [str(python.parent / "litellm"), "--config", str(file), "--port", str(port),
-            "--host", "127.0.0.1"]  # fmt: skip
+    argv = [
+        str(python.parent / "litellm"),
+        "--config",
+        str(file),
+        "--port",
+        str(port),
+        "--host",
+        "127.0.0.1",
+    ]
     env = dict(os.environ) | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "*"}
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as output, Stack(env, output) as stack, httpx2.Client(base_url=url) as http:
@@ -62,8 +73,11 @@ def test_all_that_it_passes_on(world: World, full_url: str, circle: Path, tmp_pa
     python = python_with(LITELLM)
     with proxy(python, config(world, full_url), tmp_path) as url:
         world.run(
-            python, "litellm_proxy.py", circle,
-            OPENAI_BASE_URL=f"{url}/v1", OPENAI_API_KEY=MASTER_KEY,
-        )  # fmt: skip
+            python,
+            "litellm_proxy.py",
+            circle,
+            OPENAI_BASE_URL=f"{url}/v1",
+            OPENAI_API_KEY=MASTER_KEY,
+        )
     tries = [JobState.CANCELED] * 3  # which it makes of its own
     until(lambda: world.states("proxy left") == tries, START_S)

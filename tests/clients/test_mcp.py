@@ -98,9 +98,12 @@ def where(world: World, url: str, way: str) -> tuple[str, str]:
 
 def test_a_server_that_is_told_to_end_leaves_no_running_job(world: World) -> None:
     with subprocess.Popen(
-        python_module("crossmodal.cli", "mcp"), env=world.variables | world.env, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as server:  # fmt: skip
+        python_module("crossmodal.cli", "mcp"),
+        env=world.variables | world.env,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as server:
         assert server.stdin is not None
         for message in handshake("told to end"):
             server.stdin.write(json.dumps(message) + "\n")
@@ -126,10 +129,16 @@ def test_a_server_over_http_that_is_told_to_end_leaves_no_running_job(
 def handshake(prompt: str) -> Iterator[dict[str, object]]:
     """What a client of an earlier protocol sends until it waits for a picture."""
     arguments = {"prompt": prompt, "model": "sketcher", "params": {"steps": 200}}
-    yield {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-        "protocolVersion": "2025-06-18", "capabilities": {},
-        "clientInfo": {"name": "test", "version": "1"},
-    }}  # fmt: skip
+    yield {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"},
+        },
+    }
     yield {"jsonrpc": "2.0", "method": "notifications/initialized"}
     params = {"name": "draw", "arguments": arguments}
     yield {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}

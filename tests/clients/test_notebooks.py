@@ -25,9 +25,13 @@ def run(world: World, folder: Path, *cells: str) -> list[Outputs]:
     ours = os.pathsep.join([str(ROOT), *(path for path in sys.path if "site-packages" in path)])
     done = subprocess.run(
         [PYTHON(), SCRIPTS / "run_notebook.py", file],
-        env=world.variables | world.env | {"PYTHONPATH": ours}, cwd=folder,
-        capture_output=True, text=True, timeout=SCRIPT_S, check=False,
-    )  # fmt: skip
+        env=world.variables | world.env | {"PYTHONPATH": ours},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=SCRIPT_S,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-4_000:]
     outputs: list[Outputs] = json.loads(done.stdout)
     return outputs

@@ -30,9 +30,10 @@ def test_a_receiver_verifies_what_it_is_told(
         world.gateway.as_key(world.token) as http,
         subprocess.Popen(
             [*receiver, http.get("/v1/webhooks/secret").json()["secret"]],
-            stdout=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE,
+            text=True,
         ) as program,
-    ):  # fmt: skip
+    ):
         try:
             assert program.stdout is not None
             url = program.stdout.readline().strip()

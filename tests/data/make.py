@@ -61,12 +61,15 @@ def coco(folder: Path) -> None:
     for split, count, first in (("train", 14, 0), ("val", 5, 100)):
         names = [f"{first + i:012d}.jpg" for i in range(count)]
         captions = pictures(folder / f"{split}2017", names, first)
-        images = [{"id": first + i, "file_name": name, "width": 128, "height": 96, "license": 1}
-                  for i, name in enumerate(names)]  # fmt: skip
+        images = [
+            {"id": first + i, "file_name": name, "width": 128, "height": 96, "license": 1}
+            for i, name in enumerate(names)
+        ]
         said = [(first + i, text) for i, texts in enumerate(captions) for text in odd(texts, i)]
         said.append((999_999, "a picture that is not in the list"))
-        annotations = [{"image_id": image, "id": i, "caption": text}
-                       for i, (image, text) in enumerate(said)]  # fmt: skip
+        annotations = [
+            {"image_id": image, "id": i, "caption": text} for i, (image, text) in enumerate(said)
+        ]
         path = folder / "annotations" / f"captions_{split}2017.json"
         whole = {
             "info": {"year": 2017},
@@ -88,10 +91,15 @@ def token(folder: Path) -> None:
     (folder / "results_20130124.token").write_text("\n".join(lines) + "\n")
     splits = ["train"] * 7 + ["restval", "val", "val", "test", "test"]
     images = [
-        {"filename": name, "split": split, "imgid": i, "sentids": [],
-         "sentences": [{"raw": t, "tokens": t.split(), "imgid": i, "sentid": 0} for t in texts]}
+        {
+            "filename": name,
+            "split": split,
+            "imgid": i,
+            "sentids": [],
+            "sentences": [{"raw": t, "tokens": t.split(), "imgid": i, "sentid": 0} for t in texts],
+        }
         for i, (name, split, texts) in enumerate(zip(names, splits, captions, strict=True))
-    ]  # fmt: skip
+    ]
     whole = {"dataset": "flickr30k", "images": images}
     (folder / "dataset_flickr30k.json").write_text(json.dumps(whole, indent=0) + "\n")
 

@@ -52,8 +52,9 @@ def serving(folder: Path, tmp_path: Path) -> Iterator[Client]:
     """A client of a worker that serves the models of a folder."""
     server = start_server(tmp_path / "valkey")
     env = stack_environment(server.port, tmp_path) | {
-        "CROSSMODAL_BUNDLE": str(folder), "CROSSMODAL_ALLOW_MODEL_CODE": "stripes",
-    }  # fmt: skip
+        "CROSSMODAL_BUNDLE": str(folder),
+        "CROSSMODAL_ALLOW_MODEL_CODE": "stripes",
+    }
     try:
         with real_worker(env, tmp_path / "worker", 8), Client(settings_of(env)) as client:
             yield client
@@ -135,9 +136,11 @@ def test_a_folder_is_tried_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("body", "says"),
-    [("raise ZeroDivisionError('not yet')", "ZeroDivisionError: not yet"),
-     ("import os; os.kill(os.getpid(), 9)", "ended with status -9")],
-)  # fmt: skip
+    [
+        ("raise ZeroDivisionError('not yet')", "ZeroDivisionError: not yet"),
+        ("import os; os.kill(os.getpid(), 9)", "ended with status -9"),
+    ],
+)
 def test_what_fails_or_dies_when_it_is_tried_is_said(tmp_path: Path, body: str, says: str) -> None:
     folder = tmp_path / "stripes"
     folder.mkdir()

@@ -22,10 +22,7 @@ def test_a_killed_worker_costs_only_the_part_that_it_had_in_hand(
     short |= {"CROSSMODAL_BULK_BATCH": "4"}
     job_id = bulk_job_id(BATCH, 0)
     prompts = [PROMPT] * ITEMS
-    with (
-        real_worker(short, tmp_path / "worker", 1) as worker,
-        ThreadPoolExecutor() as threads,
-    ):
+    with real_worker(short, tmp_path / "worker", 1) as worker, ThreadPoolExecutor() as threads:
         found = client.map_txt2img(prompts, count=8, seed=0, batch_id=BATCH)
         run = threads.submit(list, found)
         until(lambda: bool(finished_parts(client.storage, job_id, 0)), WAIT_S)
@@ -55,6 +52,4 @@ def test_a_killed_worker_costs_only_the_part_that_it_had_in_hand(
     }
     assert drawn_again == set(range(MESSAGE)) - done_first
     status = client.batch(BATCH)
-    assert (status.completed, status.failed, status.messages) == (
-        ITEMS, 0, {JobState.SUCCEEDED: 2},
-    )  # fmt: skip
+    assert (status.completed, status.failed, status.messages) == (ITEMS, 0, {JobState.SUCCEEDED: 2})

@@ -57,21 +57,30 @@ GARBAGE: dict[str, tuple[bytes | str, str]] = {
     "no id": (without("headers", "id"), "invalid_message"),
     "body that is no base64": (json.dumps(envelope() | {"body": "é"}), "invalid_message"),
     "body that is no call": (json.dumps(envelope() | {"body": "e30="}), "invalid_message"),
-    "a pickle": (json.dumps(envelope() | {"content-type": "application/x-python-serialize"}),
-                 "invalid_message"),
+    "a pickle": (
+        json.dumps(envelope() | {"content-type": "application/x-python-serialize"}),
+        "invalid_message",
+    ),
     "an eta that is no time": (json.dumps(envelope(eta="soon")), "invalid_message"),
     "a time limit that is no number": (json.dumps(envelope(timelimit=["x", 1])), "invalid_message"),
     "stamps that are none": (json.dumps(envelope(stamped_headers=5)), "invalid_message"),
     "headers that are none": (json.dumps(envelope(headers="x")), "invalid_message"),
     "compressed": (json.dumps(envelope(compression="application/x-gzip")), "invalid_message"),
-    "arguments that Celery cannot decode": (json.dumps(envelope() | {"body": body_of(
-        {"prompt": {"__type__": "datetime", "__value__": "garbage"}})}), "invalid_message"),
-    "an argument called self": (json.dumps(envelope() | {"body": body_of({"self": 1})}),
-                               "invalid_message"),
+    "arguments that Celery cannot decode": (
+        json.dumps(
+            envelope()
+            | {"body": body_of({"prompt": {"__type__": "datetime", "__value__": "garbage"}})}
+        ),
+        "invalid_message",
+    ),
+    "an argument called self": (
+        json.dumps(envelope() | {"body": body_of({"self": 1})}),
+        "invalid_message",
+    ),
     "a builtin task": (json.dumps(envelope(task="celery.backend_cleanup")), "unknown_task"),
     "an unknown task": (json.dumps(envelope(task="somebody.elses")), "unknown_task"),
     "too large": (json.dumps(envelope() | {"padding": "x" * 50_000_000}), "invalid_message"),
-}  # fmt: skip
+}
 
 
 def letters(client: Client) -> list[DeadLetter]:
@@ -81,8 +90,11 @@ def letters(client: Client) -> list[DeadLetter]:
 def crossmodal(env: dict[str, str], *args: str) -> Any:
     done = subprocess.run(
         [sys.executable, "-m", "crossmodal.cli", *args, "--json"],
-        env={"PATH": "/usr/bin:/bin", **env}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        env={"PATH": "/usr/bin:/bin", **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return json.loads(done.stdout)
 
 
@@ -164,8 +176,11 @@ def test_workers_answer_to_those_who_look_through_the_same_application(
     with running_worker(env, tmp_path / "worker", 1):
         done = subprocess.run(
             [sys.executable, "-m", "celery", "-A", "worker.app", "status", "--timeout", "15"],
-            env={"PATH": "/usr/bin:/bin", **env}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env={"PATH": "/usr/bin:/bin", **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         assert "1 node online" in done.stdout
         assert letters(client) == []
@@ -228,9 +243,12 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(
 
 @pytest.mark.parametrize(
     ("word", "code"),
-    [("tarpit", "model_host_crashed"),
-     ("glutton", "gpu_out_of_memory"), ("breaker", "model_host_crashed")],
-)  # fmt: skip
+    [
+        ("tarpit", "model_host_crashed"),
+        ("glutton", "gpu_out_of_memory"),
+        ("breaker", "model_host_crashed"),
+    ],
+)
 def test_the_culprit_of_a_batch_is_found_and_its_mates_succeed(
     env: dict[str, str], client: Client, tmp_path: Path, word: str, code: str
 ) -> None:

@@ -15,11 +15,23 @@ def test_the_demo_draws_captions_and_leaves_no_process(tmp_path: Path) -> None:
     mark = str(tmp_path)
     out = tmp_path / "out"
     done = subprocess.run(
-        [sys.executable, "-m", "crossmodal.cli", "demo", "--out", str(out), "--devices", "cpu",
-         "--json"],
-        capture_output=True, text=True, timeout=200, check=False,
+        [
+            sys.executable,
+            "-m",
+            "crossmodal.cli",
+            "demo",
+            "--out",
+            str(out),
+            "--devices",
+            "cpu",
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
         env={**os.environ, "DEMO_TEST": mark},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert len(told["jobs"]) >= 16

@@ -161,9 +161,14 @@ def test_a_plain_celery_worker_says_that_its_host_is_missing_and_works_once_it_i
 
 def test_up_says_a_line_for_each_thing_that_is_ready_and_ctrl_c_ends_all(tmp_path: Path) -> None:
     port, flower, gateway = free_port(), free_port(), free_port()
-    env = {**os.environ, "CELERY_BROKER_URL": valkey_url(port), **store(tmp_path),
-           "XDG_DATA_HOME": str(tmp_path),
-           "FLOWER_PORT": str(flower), "CROSSMODAL_GATEWAY_PORT": str(gateway)}  # fmt: skip
+    env = {
+        **os.environ,
+        "CELERY_BROKER_URL": valkey_url(port),
+        **store(tmp_path),
+        "XDG_DATA_HOME": str(tmp_path),
+        "FLOWER_PORT": str(flower),
+        "CROSSMODAL_GATEWAY_PORT": str(gateway),
+    }
     command = [sys.executable, "-m", "crossmodal.cli", "up", "--devices", "cpu"]
     with (tmp_path / "log").open("wb") as log:
         up = Child("up", command, env, log)

@@ -88,8 +88,10 @@ def test_a_folder_of_diffusers_draws_tells_its_steps_and_can_be_ended(
     assert np.array_equal(again.images, drawn.images)
 
 
-@pytest.mark.parametrize(("name", "is_shown"), [("sd", True), ("lcm", True), ("sdxl", True),
-                                                ("sd3", False), ("flux", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "is_shown"),
+    [("sd", True), ("lcm", True), ("sdxl", True), ("sd3", False), ("flux", False)],
+)
 def test_the_latents_of_some_families_are_shown_as_previews(
     root: Path, name: str, is_shown: bool
 ) -> None:
@@ -120,9 +122,14 @@ def test_another_seed_draws_another_picture_and_each_its_own(root: Path) -> None
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"steps": 0}, "steps"), ({"width": 31}, "multiple of"), ({"height": 4_096}, "height"),
-     ({"guidance": -1.0}, "guidance"), ({"temperature": 0.5}, "temperature")],
-)  # fmt: skip
+    [
+        ({"steps": 0}, "steps"),
+        ({"width": 31}, "multiple of"),
+        ({"height": 4_096}, "height"),
+        ({"guidance": -1.0}, "guidance"),
+        ({"temperature": 0.5}, "temperature"),
+    ],
+)
 def test_what_a_pipeline_would_take_in_silence_is_refused(
     root: Path, wrong: dict[str, Any], says: str
 ) -> None:
@@ -235,8 +242,9 @@ def test_what_fills_a_batch_up_behind_a_text_is_no_part_of_its_score(root: Path)
     model = pipeline.model._model  # type: ignore[attr-defined]
     params = pipeline.model.Params(image=BlobRef(key="k"), beam_width=1, max_words=6)  # type: ignore[call-arg]
     rng = np.random.default_rng(0)
-    asked = [HostRequest(params, rng.integers(0, 256, (32, 32, 3)).astype(np.uint8))
-             for _ in range(2)]  # fmt: skip
+    asked = [
+        HostRequest(params, rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)) for _ in range(2)
+    ]
     forward = model.forward
 
     def first_ends(*args: Any, **kwargs: Any) -> Any:
@@ -260,8 +268,9 @@ def test_what_fills_a_batch_up_behind_a_text_is_no_part_of_its_score(root: Path)
 def test_a_folder_says_what_it_is_without_being_loaded(root: Path) -> None:
     found = {name: open_folder(family(root, name)) for name in ("sd", "git")}
     assert [(f.format, f.kinds) for f in found.values()] == [
-        ("diffusers", ("txt2img",)), ("transformers", ("img2txt",)),
-    ]  # fmt: skip
+        ("diffusers", ("txt2img",)),
+        ("transformers", ("img2txt",)),
+    ]
     assert open_folder(SHIPPED_BUNDLE).kinds == ("txt2img", "img2txt")
 
 
@@ -286,9 +295,15 @@ def test_a_folder_may_say_its_defaults(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("steps = 4", "steps"), ("[defaults]\nstepz = 4", "stepz"), ("[defaults]\nsteps = 0", "steps"),
-     ("max_batch = 0", "max_batch"), ("= 1", "TOML"), ('dtype = "int8"', "dtype")],
-)  # fmt: skip
+    [
+        ("steps = 4", "steps"),
+        ("[defaults]\nstepz = 4", "stepz"),
+        ("[defaults]\nsteps = 0", "steps"),
+        ("max_batch = 0", "max_batch"),
+        ("= 1", "TOML"),
+        ('dtype = "int8"', "dtype"),
+    ],
+)
 def test_what_is_wrong_with_its_settings_is_named(
     root: Path, tmp_path: Path, text: str, says: str
 ) -> None:

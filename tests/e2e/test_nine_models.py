@@ -47,8 +47,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         captioners.make(name, folder / "models" / name)
     server = start_server(folder / "valkey")
     env = stack_environment(server.port, folder) | {
-        "CROSSMODAL_MODELS": str(folder / "models"), "CROSSMODAL_DEVICE_MEMORY": str(2**40),
-    }  # fmt: skip
+        "CROSSMODAL_MODELS": str(folder / "models"),
+        "CROSSMODAL_DEVICE_MEMORY": str(2**40),
+    }
     noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "PNG")
@@ -80,9 +81,17 @@ def test_a_pipeline_draws_for_all_who_can_ask(served: Served, name: str, tmp_pat
     options = [part for n, value in OWN.items() for part in ("-p", f"{n}={value}")]
     out = tmp_path / "drawn.png"
     run_command(
-        served.env, "txt2img", "a red circle", "--model", name, "--seed", "7", *options,
-        "-o", str(out),
-    )  # fmt: skip
+        served.env,
+        "txt2img",
+        "a red circle",
+        "--model",
+        name,
+        "--seed",
+        "7",
+        *options,
+        "-o",
+        str(out),
+    )
     assert np.array_equal(pixels(out.read_bytes()), pixels(first))
     plain = plainly(served, "txt2img", {n: v for n, v in body.items() if n != "task"})
     assert np.array_equal(pixels(client.read(plain.images[0])), pixels(first))
@@ -102,9 +111,11 @@ def test_a_captioner_describes_for_all_who_can_ask(
     text = found.captions[0].text
     assert found.model == name
     reply = served.gateway.http.post(
-        "/v1/jobs", data={"task": "img2txt", "model": name, "max_words": "6"},
-        files={"file": ("photo.png", served.picture, "image/png")}, headers={"Prefer": "wait=60"},
-    )  # fmt: skip
+        "/v1/jobs",
+        data={"task": "img2txt", "model": name, "max_words": "6"},
+        files={"file": ("photo.png", served.picture, "image/png")},
+        headers={"Prefer": "wait=60"},
+    )
     assert reply.json()["result"]["captions"][0]["text"] == text
     (tmp_path / "photo.png").write_bytes(served.picture)
     argv = ("img2txt", str(tmp_path / "photo.png"), "--model", name, "--max-words", "6", "--json")

@@ -22,10 +22,23 @@ PROMPT = "a small red circle on a white background"
 
 def trained(folder: Path, *options: str) -> Path:
     done = subprocess.run(
-        [sys.executable, "-m", "crossmodal.cli", "train", "all", "--out", str(folder), *SMALL,
-         *options], capture_output=True, text=True, timeout=200, check=False,
+        [
+            sys.executable,
+            "-m",
+            "crossmodal.cli",
+            "train",
+            "all",
+            "--out",
+            str(folder),
+            *SMALL,
+            *options,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -35,8 +48,12 @@ def test_a_bundle_trained_on_files_is_served_at_once(tmp_path: Path, dataset: st
     kind, _, name = dataset.partition(":")
     if kind == "bert":
         (tmp_path / "bert").mkdir()
-        options = ["--dataset", f"flickr30k:{DATA / 'flickr30k-csv'}",
-                   "--text", f"bert:{make_bert(tmp_path / 'bert')}"]  # fmt: skip
+        options = [
+            "--dataset",
+            f"flickr30k:{DATA / 'flickr30k-csv'}",
+            "--text",
+            f"bert:{make_bert(tmp_path / 'bert')}",
+        ]
     elif kind == "flickr30k":  # with vectors that lack common words, as GoogleNews does
         vectors = google_file(tmp_path / "g.bin", ["red", "circle", "white", "background", "small"])
         options = ["--dataset", f"{kind}:{DATA / name}", "--words", str(vectors)]

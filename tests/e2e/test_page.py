@@ -320,10 +320,7 @@ def test_the_page_goes_on_when_its_gateway_was_restarted(
         with opened(browser, first) as page:
             first.child.stop(20)
             expect(page.locator("#connection")).to_contain_text(re.compile("lost", re.I))
-            with (
-                running_gateway(stack.env, tmp_path, port=port),
-                Client(stack.settings) as client,
-            ):
+            with running_gateway(stack.env, tmp_path, port=port), Client(stack.settings) as client:
                 job = client.txt2img(PROMPT, seed=7)
                 card = page.locator(f'#gallery article[data-job="{job.id}"]')
                 is_in(card, "succeeded")

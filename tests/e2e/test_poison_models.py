@@ -64,10 +64,12 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     (folder / "models" / "pickle" / "pytorch_model.bin").write_bytes(b"x")
     server = start_server(folder / "valkey")
     env = stack_environment(server.port, folder) | {
-        "CROSSMODAL_MODELS": str(folder / "models"), "CROSSMODAL_DEVICE_MEMORY": str(2**40),
-        "CROSSMODAL_ALLOW_MODEL_CODE": ",".join(NAMES), "CROSSMODAL_INFERENCE_TIMEOUT_S": "3",
+        "CROSSMODAL_MODELS": str(folder / "models"),
+        "CROSSMODAL_DEVICE_MEMORY": str(2**40),
+        "CROSSMODAL_ALLOW_MODEL_CODE": ",".join(NAMES),
+        "CROSSMODAL_INFERENCE_TIMEOUT_S": "3",
         "CROSSMODAL_MAX_ATTEMPTS": "2",
-    }  # fmt: skip
+    }
     with real_worker(env, folder / "worker", 8), Client(settings_of(env)) as client:
         until(
             lambda: all(
@@ -83,9 +85,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("dies", "model_host_crashed"), ("hangs", "model_host_crashed"), ("nan", "inference_failed"),
-     ("greedy", "gpu_out_of_memory")],
-)  # fmt: skip
+    [
+        ("dies", "model_host_crashed"),
+        ("hangs", "model_host_crashed"),
+        ("nan", "inference_failed"),
+        ("greedy", "gpu_out_of_memory"),
+    ],
+)
 def test_poison_harms_its_own_job_alone(client: Client, name: str, code: str) -> None:
     good = [client.txt2img("x", model="good", seed=i) for i in range(6)]
     jobs = [client.txt2img(p, model=name, seed=9) for p in ("a", "poison", "b", "c")]

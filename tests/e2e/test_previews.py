@@ -72,8 +72,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     (folder / "model.py").write_text(STRIPES)
     server = start_server(root / "valkey")
     env = stack_environment(server.port, root) | {
-        "CROSSMODAL_BUNDLE": str(folder), "CROSSMODAL_ALLOW_MODEL_CODE": "stripes",
-    }  # fmt: skip
+        "CROSSMODAL_BUNDLE": str(folder),
+        "CROSSMODAL_ALLOW_MODEL_CODE": "stripes",
+    }
     try:
         with (
             real_worker(env, root / "worker", 8),

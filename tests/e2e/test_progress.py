@@ -38,9 +38,11 @@ class World:
 def world(valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("progress")
     settings = load_settings(
-        broker_url=valkey_server, result_backend="", key_prefix="test-progress",
+        broker_url=valkey_server,
+        result_backend="",
+        key_prefix="test-progress",
         storage_url=(folder / "storage").as_uri(),
-    )  # fmt: skip
+    )
     env = environment(settings)
     with (
         running_worker(env, folder / "worker", IN_HAND) as worker,
@@ -167,8 +169,9 @@ def test_a_batch_that_takes_steps_may_take_longer_than_one_that_is_silent(
     world: World, tmp_path: Path
 ) -> None:
     env = environment(world.settings) | {
-        "CROSSMODAL_INFERENCE_TIMEOUT_S": "2", "CROSSMODAL_KEY_PREFIX": "test-silence",
-    }  # fmt: skip
+        "CROSSMODAL_INFERENCE_TIMEOUT_S": "2",
+        "CROSSMODAL_KEY_PREFIX": "test-silence",
+    }
     settings = world.settings.model_copy(update={"key_prefix": "test-silence"})
     with running_worker(env, tmp_path / "worker", 4), Client(settings) as client:
         painted = client.txt2img("a painter", seed=1).result(timeout_s=WAIT_S)

@@ -45,11 +45,15 @@ def clone(tmp_path: Path) -> Path:
 def env(tmp_path: Path, short_path: Path) -> dict[str, str]:
     """The reader's: a home of their own, ports that nobody else has, and no make around it."""
     return {
-        "MAKEFLAGS": "", "MAKELEVEL": "0",
-        "HOME": str(tmp_path), "XDG_DATA_HOME": "", "XDG_RUNTIME_DIR": str(short_path),
+        "MAKEFLAGS": "",
+        "MAKELEVEL": "0",
+        "HOME": str(tmp_path),
+        "XDG_DATA_HOME": "",
+        "XDG_RUNTIME_DIR": str(short_path),
         "CELERY_BROKER_URL": valkey_url(free_port()),
-        "CROSSMODAL_GATEWAY_PORT": str(free_port()), "FLOWER_PORT": str(free_port()),
-    }  # fmt: skip
+        "CROSSMODAL_GATEWAY_PORT": str(free_port()),
+        "FLOWER_PORT": str(free_port()),
+    }
 
 
 @pytest.fixture

@@ -23,8 +23,10 @@ FREED_S = 5.0  # it takes half a second, and more on a busy machine; without it,
 def health(env: dict[str, str], *options: str) -> int:
     return subprocess.run(
         [sys.executable, "-m", "crossmodal.cli", "health", *options],
-        env={**os.environ, **env}, capture_output=True, check=False,
-    ).returncode  # fmt: skip
+        env={**os.environ, **env},
+        capture_output=True,
+        check=False,
+    ).returncode
 
 
 def is_running(client: Client, job_id: str) -> bool:
@@ -98,8 +100,11 @@ def test_what_celery_is_told_to_revoke_is_canceled(
 def test_a_worker_that_does_not_consume_is_not_live_and_is_restarted(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
-    env |= {"CROSSMODAL_HEARTBEAT_S": "5", "CROSSMODAL_RUN_DIR": str(tmp_path / "run"),
-            "CROSSMODAL_LEASE_S": "6"}  # fmt: skip
+    env |= {
+        "CROSSMODAL_HEARTBEAT_S": "5",
+        "CROSSMODAL_RUN_DIR": str(tmp_path / "run"),
+        "CROSSMODAL_LEASE_S": "6",
+    }
     with running_worker(env, tmp_path / "worker", 1) as worker:
         assert health(env, "--live") == health(env, "--ready") == 0
         stuck = celery_worker(worker)
@@ -113,8 +118,11 @@ def test_a_worker_that_does_not_consume_is_not_live_and_is_restarted(
 def test_a_worker_whose_model_host_hangs_is_live_and_not_ready(
     env: dict[str, str], client: Client, tmp_path: Path
 ) -> None:
-    env |= {"CROSSMODAL_HEARTBEAT_S": "5", "CROSSMODAL_INFERENCE_TIMEOUT_S": "8",
-            "CROSSMODAL_RUN_DIR": str(tmp_path / "run")}  # fmt: skip
+    env |= {
+        "CROSSMODAL_HEARTBEAT_S": "5",
+        "CROSSMODAL_INFERENCE_TIMEOUT_S": "8",
+        "CROSSMODAL_RUN_DIR": str(tmp_path / "run"),
+    }
     assert health(env, "--live") == 1  # there is none
     with running_worker(env, tmp_path / "worker", 1) as worker:
         stuck = host_of(worker)

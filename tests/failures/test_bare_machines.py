@@ -21,9 +21,13 @@ from tests.waiting import until
 NOBODY = 54_321  # a user whom no system knows
 # To read Python where root keeps it; to write nowhere but where anybody may.
 AS_NOBODY = (
-    "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
-    "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
-)  # fmt: skip
+    "setpriv",
+    f"--reuid={NOBODY}",
+    f"--regid={NOBODY}",
+    "--clear-groups",
+    "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+)
 WITHOUT_HOME = ("env", "-u", "HOME", "-u", "XDG_DATA_HOME", "-u", "XDG_RUNTIME_DIR")
 START_S = 400.0
 
@@ -38,18 +42,25 @@ class Machine:
     @property
     def env(self) -> dict[str, str]:
         return {
-            "CELERY_BROKER_URL": valkey_url(self.port), "CELERY_RESULT_BACKEND": "",
-            "CROSSMODAL_GATEWAY_PORT": str(free_port()), "FLOWER_PORT": str(free_port()),
-            "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(Path.cwd()),
-        }  # fmt: skip
+            "CELERY_BROKER_URL": valkey_url(self.port),
+            "CELERY_RESULT_BACKEND": "",
+            "CROSSMODAL_GATEWAY_PORT": str(free_port()),
+            "FLOWER_PORT": str(free_port()),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(Path.cwd()),
+        }
 
     def run(self, lacks: tuple[str, ...], *command: str, **env: str) -> Done:
         """A command that ends at once, run by a command that takes something away."""
         argv = [*lacks, *python_module("crossmodal.cli", *command)]
         done = subprocess.run(
-            argv, env={**os.environ, **self.env, **env},
-            capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
+            argv,
+            env={**os.environ, **self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
         return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -67,11 +78,13 @@ def read_only(folder: Path) -> tuple[str, ...]:
     """Runs what follows with all file systems read-only but for a folder, without /dev/shm."""
     inside, here = "/mnt", shlex.quote(str(Path.cwd()))
     steps = [
-        f"mount --rbind / {inside}", f"mount -o remount,bind,ro {inside}",
-        f"mount --bind {folder} {inside}{folder}", f"umount -l {inside}/dev/shm || true",
+        f"mount --rbind / {inside}",
+        f"mount -o remount,bind,ro {inside}",
+        f"mount --bind {folder} {inside}{folder}",
+        f"umount -l {inside}/dev/shm || true",
         f"mount -t tmpfs -o ro none {inside}/dev/shm",
         f'exec chroot {inside} sh -c "cd {here} && exec \\"\\$@\\"" sh "$@"',
-    ]  # fmt: skip
+    ]
     return ("unshare", "-m", "sh", "-ec", " && ".join(steps), "sh")
 
 

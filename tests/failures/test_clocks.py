@@ -65,9 +65,10 @@ def test_messages_in_hand_are_noted_by_the_clock_of_redis(
 
 
 @pytest.mark.parametrize(
-    ("ago_s", "is_given_out"), [(0, False), (HOUR, True), (-HOUR, True)],
+    ("ago_s", "is_given_out"),
+    [(0, False), (HOUR, True), (-HOUR, True)],
     ids=["renewed", "of a dead worker", "from before the clock of Redis was put back"],
-)  # fmt: skip
+)
 def test_a_sweep_gives_out_what_nobody_renews(
     settings: Settings, channel: Any, admin: Any, ago_s: float, is_given_out: bool
 ) -> None:

@@ -86,8 +86,12 @@ def said(settings: Settings, storage_url: str, program: str) -> list[str]:
     }
     done = subprocess.run(
         [sys.executable, "-u", "-W", "ignore", "-c", program],
-        env=env, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return sorted(done.stdout.splitlines())
 

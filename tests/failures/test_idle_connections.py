@@ -36,10 +36,15 @@ def between(server: Server, role: Role, folder: Path) -> Iterator[tuple[Proxy, S
     proxy = Proxy(server.port)
     url = server.url(role).replace(f":{server.port}/", f":{proxy.port}/")
     try:
-        yield proxy, load_settings(
-            broker_url=url, result_backend="", storage_url=(folder / "storage").as_uri(),
-            max_idle_s=IDLE_S,
-        )  # fmt: skip
+        yield (
+            proxy,
+            load_settings(
+                broker_url=url,
+                result_backend="",
+                storage_url=(folder / "storage").as_uri(),
+                max_idle_s=IDLE_S,
+            ),
+        )
     finally:
         proxy.close()
 
@@ -93,12 +98,15 @@ def worker(server: Server, tmp_path: Path) -> Iterator[tuple[Proxy, ToyWorker]]:
         server.admin() as admin,
         toy_worker(
             settings.model_copy(update={"broker_url": SecretStr(server.url(Role.WORKER))}),
-            admin, tmp_path / "worker", 4,
+            admin,
+            tmp_path / "worker",
+            4,
             CELERY_BROKER_URL=settings.broker_url.get_secret_value(),
-            CROSSMODAL_MAX_IDLE_S=str(IDLE_S), CROSSMODAL_CONNECT_TIMEOUT_S="2",
+            CROSSMODAL_MAX_IDLE_S=str(IDLE_S),
+            CROSSMODAL_CONNECT_TIMEOUT_S="2",
             CROSSMODAL_HEARTBEAT_FILE=str(tmp_path / "beat"),
         ) as worker,
-    ):  # fmt: skip
+    ):
         yield proxy, worker
 
 

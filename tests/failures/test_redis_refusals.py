@@ -122,13 +122,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("refusals")
     server = start_server(folder / "valkey")
     settings = load_settings(
-        broker_url=server.url(Role.WORKER), result_backend="",
+        broker_url=server.url(Role.WORKER),
+        result_backend="",
         storage_url=(folder / "storage").as_uri(),
-    )  # fmt: skip
+    )
     env = environment(settings) | {
-        "CROSSMODAL_RUN_DIR": str(folder / "run"), "CROSSMODAL_LOG_LEVEL": "INFO",
-        "CROSSMODAL_LEASE_S": str(LEASE_S), "CROSSMODAL_SWEEP_S": "1",
-    }  # fmt: skip
+        "CROSSMODAL_RUN_DIR": str(folder / "run"),
+        "CROSSMODAL_LOG_LEVEL": "INFO",
+        "CROSSMODAL_LEASE_S": str(LEASE_S),
+        "CROSSMODAL_SWEEP_S": "1",
+    }
     with (
         server.admin() as admin,
         running_worker(env, folder / "worker", 2 * HELD),
@@ -149,11 +152,16 @@ QUICK = pytest.mark.quick
 
 
 @pytest.mark.parametrize(
-    "how", [
-        pytest.param("replica", marks=QUICK), "stale_replica", "too_few_replicas", "unsaved",
-        "busy", "full",
+    "how",
+    [
+        pytest.param("replica", marks=QUICK),
+        "stale_replica",
+        "too_few_replicas",
+        "unsaved",
+        "busy",
+        "full",
     ],
-)  # fmt: skip
+)
 def test_a_worker_outlasts_a_redis_that_refuses(stack: Stack, how: str) -> None:
     """For longer than a lease: no attempt is used up, no job waits for its lease to end."""
     before = len(stack.log)
@@ -250,9 +258,10 @@ def test_a_worker_that_is_unblocked_goes_on(stack: Stack) -> None:
 @pytest.mark.parametrize("said", PASSING.values(), ids=PASSING)
 def test_a_reply_that_may_pass_is_an_outage_for_whoever_asks(settings: Settings, said: str) -> None:
     with (
-        answering(settings, said) as own, Client(own) as client,
+        answering(settings, said) as own,
+        Client(own) as client,
         pytest.raises(BrokerUnavailable) as caught,
-    ):  # fmt: skip
+    ):
         client.txt2img("a circle")
     assert caught.value.retryable
 
@@ -268,9 +277,10 @@ def test_a_reply_that_no_waiting_changes_is_not_one_to_retry(settings: Settings,
 @pytest.mark.quick
 def test_a_cluster_is_still_refused_by_its_name(settings: Settings) -> None:
     with (
-        answering(settings, "CLUSTERDOWN Hash slot not served") as own, Client(own) as client,
+        answering(settings, "CLUSTERDOWN Hash slot not served") as own,
+        Client(own) as client,
         pytest.raises(InvalidSetting, match="cluster mode"),
-    ):  # fmt: skip
+    ):
         client.txt2img("a circle")
 
 

@@ -77,9 +77,12 @@ FAULTS: list[tuple[Callable[[Server, Any], None], str]] = [
 
 @pytest.mark.parametrize(("fault", "remedy"), FAULTS, ids=lambda it: getattr(it, "__name__", ""))
 def test_a_redis_that_takes_no_writes_is_not_well(
-    fault: Callable[[Server, Any], None], remedy: str, server: Server, gateway: Gateway,
+    fault: Callable[[Server, Any], None],
+    remedy: str,
+    server: Server,
+    gateway: Gateway,
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     """The gateway is not ready, its metrics and `doctor` say so, and what is refused, is."""
     with server.admin() as redis:
         fault(server, redis)

@@ -63,13 +63,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("outages")
     server = start_server(folder / "valkey")
     settings = load_settings(
-        broker_url=server.url(Role.WORKER), result_backend="",
+        broker_url=server.url(Role.WORKER),
+        result_backend="",
         storage_url=(folder / "storage").as_uri(),
-    )  # fmt: skip
+    )
     env = environment(settings) | {
-        "CROSSMODAL_RUN_DIR": str(folder / "run"), "CROSSMODAL_LOG_LEVEL": "INFO",
+        "CROSSMODAL_RUN_DIR": str(folder / "run"),
+        "CROSSMODAL_LOG_LEVEL": "INFO",
         "CROSSMODAL_MAX_ATTEMPTS": "1",
-    }  # fmt: skip
+    }
     with running_worker(env, folder / "worker", 4), Client(settings) as client:
         yield Stack(client, env, folder)
     server.child.stop(10)
@@ -137,11 +139,17 @@ def test_s3_that_refuses_connections_for_a_while_costs_no_job_an_attempt(
     proxy = Proxy(port)
     own = settings.model_copy(update={"storage_url": s3_url})
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
-    env = environment(own) | {name: os.environ[name] for name in names} | {
-        "AWS_ENDPOINT": f"http://127.0.0.1:{proxy.port}", "CROSSMODAL_STORAGE_TIMEOUT_S": "2",
-        "CROSSMODAL_RUN_DIR": str(tmp_path / "run"), "CROSSMODAL_LOG_LEVEL": "INFO",
-        "CROSSMODAL_MAX_ATTEMPTS": "1",
-    }  # fmt: skip
+    env = (
+        environment(own)
+        | {name: os.environ[name] for name in names}
+        | {
+            "AWS_ENDPOINT": f"http://127.0.0.1:{proxy.port}",
+            "CROSSMODAL_STORAGE_TIMEOUT_S": "2",
+            "CROSSMODAL_RUN_DIR": str(tmp_path / "run"),
+            "CROSSMODAL_LOG_LEVEL": "INFO",
+            "CROSSMODAL_MAX_ATTEMPTS": "1",
+        }
+    )
     with running_worker(env, tmp_path / "worker", 4), Client(own) as client:
         client.txt2img("a circle").result(timeout_s=WAIT_S)
         proxy.behaviour = Behaviour(refuses=True)

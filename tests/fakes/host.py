@@ -39,12 +39,16 @@ def load(settings: Settings, device: str, name: str) -> ModelHost:
     MODEL_LOAD.labels(name).set(time.monotonic() - begun)
     info = HostInfo(model, "0", name, SIDE, os.getpid())
     told = ModelInfo(
-        name=model, version="0", format="bundle", load_s=load_s, peak_bytes=600,
+        name=model,
+        version="0",
+        format="bundle",
+        load_s=load_s,
+        peak_bytes=600,
         kinds={
             name: ServedKind(params=schema_of(kind.params), max_batch=fake.max_batch)
             for name, kind in kinds().items()
         },
-    )  # fmt: skip
+    )
     batcher = Batcher(pipelines, lanes, quiet, *sizes, settings.max_wait_s, name)
     return ModelHost(info, batcher, told)
 

@@ -30,8 +30,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
     """All files of a folder, by their names in it."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*") if path.is_file()
-    }  # fmt: skip
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @dataclass
@@ -104,19 +105,32 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
         def _send(self, name: str) -> None:
             data, asked = hub.sent(name), self.headers["range"] or ""
             hub.asked.append((name, asked))
-            about = {"ETag": f'"{git_id(data)}"', "X-Repo-Commit": hub.commit,
-                     "Accept-Ranges": "bytes"}  # fmt: skip
+            about = {
+                "ETag": f'"{git_id(data)}"',
+                "X-Repo-Commit": hub.commit,
+                "Accept-Ranges": "bytes",
+            }
             begin = 0 if hub.is_simple else int(asked.removeprefix("bytes=").rstrip("-") or 0)
             if begin:
                 about["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
             cuts = hub.cuts.get(name, [])
-            self._answer(206 if begin else 200, data[begin:], about, cuts.pop(0) if cuts else None,
-                         is_stalled=name in hub.stalls)  # fmt: skip
+            self._answer(
+                206 if begin else 200,
+                data[begin:],
+                about,
+                cuts.pop(0) if cuts else None,
+                is_stalled=name in hub.stalls,
+            )
 
         def _answer(
-            self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None, *,
+            self,
+            status: int,
+            body: bytes,
+            headers: dict[str, str],
+            cut: int | None = None,
+            *,
             is_stalled: bool = False,
-        ) -> None:  # fmt: skip
+        ) -> None:
             self.send_response(status)
             for key, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(key, value)

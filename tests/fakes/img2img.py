@@ -19,6 +19,9 @@ class Img2ImgParams(ImageParams):
 
 
 IMG2IMG = Kind(
-    "img2img", Img2ImgParams, "images", "Draw pictures that begin with another",
+    "img2img",
+    Img2ImgParams,
+    "images",
+    "Draw pictures that begin with another",
     {"prompt": "a large red circle", "image": {"key": "inputs/9f/9f86d0…"}, "strength": 0.7},
-)  # fmt: skip
+)

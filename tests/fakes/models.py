@@ -63,8 +63,10 @@ def _made(request: HostRequest) -> Outcome:
     if request.image is not None:
         level = f" of level {int(request.image.mean())}"
     if kind_of(params).output == "captions":
-        captions = [GeneratedCaption(text=f"a picture{level}", log_probability=-1.0 - i)
-                    for i in range(params.count)]  # fmt: skip
+        captions = [
+            GeneratedCaption(text=f"a picture{level}", log_probability=-1.0 - i)
+            for i in range(params.count)
+        ]
         return Described(tuple(captions))
     prompt, seed = getattr(params, "prompt", ""), getattr(params, "seed", 0)
     unknown = tuple(word for word in prompt.split() if word in UNKNOWN)

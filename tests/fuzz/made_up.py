@@ -4,10 +4,31 @@ import random
 from typing import Any
 
 TEXTS = (
-    "", " ", "0", "-1", "null", "..", "../../etc/passwd", "%2e%2e%2f", "a" * 300, "\u0000",
-    "\u202e", "é", "💥", "'; DROP TABLE jobs", "<script>alert(1)</script>", "{{7*7}}", "*", "?",
-    "[", "\\", "file:///etc/passwd", "http://127.0.0.1:1/", "data:image/png;base64,AAAA", "1e999",
-)  # fmt: skip
+    "",
+    " ",
+    "0",
+    "-1",
+    "null",
+    "..",
+    "../../etc/passwd",
+    "%2e%2e%2f",
+    "a" * 300,
+    "\u0000",
+    "\u202e",
+    "é",
+    "💥",
+    "'; DROP TABLE jobs",
+    "<script>alert(1)</script>",
+    "{{7*7}}",
+    "*",
+    "?",
+    "[",
+    "\\",
+    "file:///etc/passwd",
+    "http://127.0.0.1:1/",
+    "data:image/png;base64,AAAA",
+    "1e999",
+)
 NUMBERS = (0, -1, 1, 2**31, 2**63, -(2**63), 1.5, 1e308, 10**40)
 
 

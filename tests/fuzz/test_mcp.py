@@ -19,11 +19,22 @@ from tests.waiting import until
 CASES = 10  # for each of those that are made up for an operation
 INTERNAL = -32_603  # JSON-RPC's word for a fault of the server's
 METHODS = (
-    "ping", "tools/list", "resources/list", "resources/read", "prompts/list", "prompts/get",
-    "completion/complete", "logging/setLevel", "initialize", "notifications/cancelled",
-)  # fmt: skip
-HELLO = {"protocolVersion": "2025-06-18", "capabilities": {},
-         "clientInfo": {"name": "fuzz", "version": "1"}}  # fmt: skip
+    "ping",
+    "tools/list",
+    "resources/list",
+    "resources/read",
+    "prompts/list",
+    "prompts/get",
+    "completion/complete",
+    "logging/setLevel",
+    "initialize",
+    "notifications/cancelled",
+)
+HELLO = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {},
+    "clientInfo": {"name": "fuzz", "version": "1"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +71,9 @@ def test_every_answer_is_of_the_protocol_and_none_anothers(fuzzed: Fuzzed, mcp_u
             assert answer.status_code < 500, (sent, answer.text)
             problem = _problem(answer, call)
             assert problem is None, (problem, sent, answer.text)
-            refused = Asked(sent, 400 if _is_error(answer) else answer.status_code,
-                            asked.headers, asked.body)  # fmt: skip
+            refused = Asked(
+                sent, 400 if _is_error(answer) else answer.status_code, asked.headers, asked.body
+            )
             assert not leaks(refused, turns.other(tenant)), asked
     fuzzed.note("MCP", cases)
 
@@ -75,8 +87,11 @@ def _listens(url: str) -> bool:
 
 def _greet(http: httpx2.Client, url: str, tenant: Tenant) -> dict[str, str]:
     """The headers of a session."""
-    headers = {**tenant.headers, "Accept": "application/json, text/event-stream",
-               "Content-Type": "application/json"}  # fmt: skip
+    headers = {
+        **tenant.headers,
+        "Accept": "application/json, text/event-stream",
+        "Content-Type": "application/json",
+    }
     answer = http.post(url, headers=headers, json=_request("initialize", HELLO, 0))
     answer.raise_for_status()
     session = answer.headers.get("mcp-session-id")

@@ -12,9 +12,12 @@ from tests.fuzz.conftest import Fuzzed
 from tests.gateway import Gateway
 
 CHECKS = (
-    "status_code_conformance", "content_type_conformance", "response_schema_conformance",
-    "response_headers_conformance", "no_leak",
-)  # fmt: skip
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "response_headers_conformance",
+    "no_leak",
+)
 UNDONE = "/images/(edits|variations)"  # which nothing here does: 501
 LEAST = 15  # cases in all, of those that are made up for an operation
 
@@ -24,10 +27,20 @@ def fuzz(fuzzed: Fuzzed, checks: tuple[str, ...], *options: str) -> int:
     # One worker: CPython 3.11 counts the depth of all threads' parsers together. Of two that parse
     # at once, as Hypothesis does to describe a lambda, one fails: "recursion depth mismatch".
     command = [
-        sys.executable, "-m", "schemathesis.cli", "run", f"{fuzzed.gateway.url}/openapi.json",
-        "--checks", ",".join(checks), *options, "--max-examples", str(fuzzed.each),
-        "--workers", "1", "--no-color",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "schemathesis.cli",
+        "run",
+        f"{fuzzed.gateway.url}/openapi.json",
+        "--checks",
+        ",".join(checks),
+        *options,
+        "--max-examples",
+        str(fuzzed.each),
+        "--workers",
+        "1",
+        "--no-color",
+    ]
     env = {**os.environ, **fuzzed.env, "SCHEMATHESIS_HOOKS": "tests.fuzz.schemathesis_hooks"}
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=3_600)
     assert ended.returncode == 0, ended.stdout[-20_000:]

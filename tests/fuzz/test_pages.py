@@ -12,8 +12,17 @@ from tests.fuzz.made_up import TEXTS, header
 from tests.fuzz.tenants import Asked, Turns, leaks
 
 CASES = 20  # for each of those that are made up for an operation
-HEADERS = ("Range", "If-None-Match", "If-Modified-Since", "Accept", "Accept-Encoding", "Origin",
-           "If-Range", "X-Forwarded-Host", "X-Forwarded-Proto")  # fmt: skip
+HEADERS = (
+    "Range",
+    "If-None-Match",
+    "If-Modified-Since",
+    "Accept",
+    "Accept-Encoding",
+    "Origin",
+    "If-Range",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+)
 METHODS = ("GET",) * 6 + ("HEAD", "POST", "PUT", "OPTIONS", "DELETE")
 ROOTS = ("/", "/page/", "/docs", "/docs/", "/docs/assets/", "/page/../", "/page//")
 

@@ -29,8 +29,18 @@ def main() -> int:
         if is_dry:
             env.setdefault("OUT", scratch)
         # Of another torch than the pinned one, warnings are to be seen, and no more.
-        tests = ["-m", "pytest", "-p", "no:cacheprovider", "-W", "default", "--durations=8",
-                 "--basetemp", f"{scratch}/pytest", "tests/gpu"]  # fmt: skip
+        tests = [
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-W",
+            "default",
+            "--durations=8",
+            "--basetemp",
+            f"{scratch}/pytest",
+            "tests/gpu",
+        ]
         options = ["--device", "cpu", "--small"] if is_dry else []
         measures = ["benchmarks/gpu.py", "--parts", "models", *options]
         fine = [_run(tests, env, TESTS_S), _run(measures, env, due - time.monotonic())]
@@ -45,8 +55,10 @@ def _run(argv: list[str], env: dict[str, str], limit_s: float) -> bool:
     except subprocess.TimeoutExpired:
         print(f"ended: {argv[-1]} took longer than {limit_s:.0f} s", flush=True)
         return False
-    print(f"{' '.join(argv[:2])}: status {done.returncode}, {time.monotonic() - begun:.0f} s",
-          flush=True)  # fmt: skip
+    print(
+        f"{' '.join(argv[:2])}: status {done.returncode}, {time.monotonic() - begun:.0f} s",
+        flush=True,
+    )
     return done.returncode == 0
 
 

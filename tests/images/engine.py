@@ -48,16 +48,22 @@ class Podman:
     @property
     def command(self) -> list[str]:
         return [
-            "podman", f"--root={self.folder / 'storage'}", f"--runroot={self.folder / 'runroot'}",
+            "podman",
+            f"--root={self.folder / 'storage'}",
+            f"--runroot={self.folder / 'runroot'}",
             "--storage-driver=overlay",
-        ]  # fmt: skip
+        ]
 
     def run(self, *arguments: str, timeout_s: float = 120, check: bool = True) -> str:
         """What a command prints."""
         done = subprocess.run(
-            [*self.command, *arguments], env=self.environment, timeout=timeout_s,
-            stdout=subprocess.PIPE, text=True, check=False,
-        )  # fmt: skip
+            [*self.command, *arguments],
+            env=self.environment,
+            timeout=timeout_s,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
         if check and done.returncode:
             raise RuntimeError(f"podman {' '.join(arguments)} ended with {done.returncode}")
         return done.stdout
@@ -75,10 +81,21 @@ class Podman:
         log = self.folder / f"{image.rpartition('/')[2].partition(':')[0]}.log"
         with log.open("wb") as output:
             done = subprocess.run(
-                [*self.command, *build, *options, *self._pip_mounts(),
-                 f"--file={dockerfile}", f"--tag={image}", str(context)],
-                env=self.environment, stdout=output, stderr=output, timeout=BUILD_S, check=False,
-            )  # fmt: skip
+                [
+                    *self.command,
+                    *build,
+                    *options,
+                    *self._pip_mounts(),
+                    f"--file={dockerfile}",
+                    f"--tag={image}",
+                    str(context),
+                ],
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                timeout=BUILD_S,
+                check=False,
+            )
         if done.returncode:
             sys.stderr.write(log.read_text()[-4_000:])
             raise RuntimeError(f"{dockerfile} could not be built: see {log}")

@@ -36,6 +36,9 @@ class Probes:
             for name in self._podman.run("ps", "--format={{.Names}}", check=False).split():
                 subprocess.run(  # its result is the container's health
                     [*self._podman.command, "healthcheck", "run", name],
-                    env=self._podman.environment, timeout=60, check=False,
-                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                )  # fmt: skip
+                    env=self._podman.environment,
+                    timeout=60,
+                    check=False,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )

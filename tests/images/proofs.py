@@ -93,9 +93,16 @@ def be_watched(stack: Stack) -> None:
 def scale(stack: Stack) -> None:
     """Another worker comes with --scale, and both serve."""
     stack.compose(
-        "up", "--detach", "--no-build", "--pull=never", "--no-recreate", "--wait",
-        "--scale=worker=2", "worker", timeout_s=600,
-    )  # fmt: skip
+        "up",
+        "--detach",
+        "--no-build",
+        "--pull=never",
+        "--no-recreate",
+        "--wait",
+        "--scale=worker=2",
+        "worker",
+        timeout_s=600,
+    )
 
     def machines() -> set[str]:
         workers = _get(stack, "/v1/queues").json()["workers"]
@@ -131,8 +138,16 @@ def end_well(stack: Stack) -> None:
 
 
 ALL: tuple[Callable[[Stack], None], ...] = (
-    make_keys, come_up, be_shut, answer, draw_and_describe, be_watched, scale, drain, end_well,
-)  # fmt: skip
+    make_keys,
+    come_up,
+    be_shut,
+    answer,
+    draw_and_describe,
+    be_watched,
+    scale,
+    drain,
+    end_well,
+)
 
 
 def _key(stack: Stack) -> dict[str, str]:

@@ -14,9 +14,13 @@ from tests.compose import DOCKER, compose_command
 from tests.images.engine import Podman
 
 SECRETS = (
-    "REDIS_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY",
-    "FLOWER_USER", "FLOWER_PASSWORD", "GRAFANA_PASSWORD",
-)  # fmt: skip
+    "REDIS_PASSWORD",
+    "S3_ACCESS_KEY",
+    "S3_SECRET_KEY",
+    "FLOWER_USER",
+    "FLOWER_PASSWORD",
+    "GRAFANA_PASSWORD",
+)
 PORTS = ("GATEWAY_PORT", "FLOWER_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")
 MANUAL = DOCKER.parent / "docs" / "docker.md"
 NO_IMAGE_HERE = {"grafana"}
@@ -56,8 +60,9 @@ class Stack:
         self.api = Child(
             "podman",
             [*self.podman.command, "system", "service", "--time=0", f"unix://{self._socket}"],
-            env=self.podman.environment, output=(self.podman.folder / "api.log").open("ab"),
-        )  # fmt: skip
+            env=self.podman.environment,
+            output=(self.podman.folder / "api.log").open("ab"),
+        )
         self.api.start()
         assert wait_until(self._socket.is_socket, 30), "podman's service did not start"
 
@@ -72,8 +77,11 @@ class Stack:
         done = subprocess.run(
             [*command, "-f", str(self.folder / "compose.yaml"), *arguments],
             env=self._environment,
-            stdout=subprocess.PIPE, text=True, timeout=timeout_s, check=False,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
         if done.returncode:
             raise RuntimeError(f"compose {' '.join(arguments)} ended with {done.returncode}")
         return done.stdout
@@ -86,9 +94,14 @@ class Stack:
         script = block.replace("http://127.0.0.1:8000", self.url("GATEWAY_PORT"))
         prelude = f'set -euo pipefail; docker() {{ shift; {" ".join(command)} "$@"; }}\n'
         done = subprocess.run(
-            ["bash", "-c", prelude + script], cwd=self.podman.folder, env=self._environment | env,
-            stdout=subprocess.PIPE, text=True, timeout=300, check=False,
-        )  # fmt: skip
+            ["bash", "-c", prelude + script],
+            cwd=self.podman.folder,
+            env=self._environment | env,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=300,
+            check=False,
+        )
         if done.returncode:
             raise RuntimeError(f"{title}: {script} ended with {done.returncode}")
         return done.stdout

@@ -147,9 +147,13 @@ def filled(value: Any, of: Belongings) -> Any:
 
 @at_once("method, path, options", ROUTES)
 def test_what_belongs_to_a_key_is_not_there_for_another(
-    gateway: Gateway, client: Client, belongings: Belongings,
-    method: str, path: str, options: dict[str, Any],
-) -> None:  # fmt: skip
+    gateway: Gateway,
+    client: Client,
+    belongings: Belongings,
+    method: str,
+    path: str,
+    options: dict[str, Any],
+) -> None:
     with new_key(gateway, client) as other:
         reply = other.request(method, filled(path, belongings), **filled(options, belongings))
         assert reply.status_code == 404, reply.text
@@ -282,8 +286,10 @@ def test_a_dead_letter_is_replayed_by_its_own_key_as_its_own_job(
     with gateway.as_key(token) as http:
         [shown] = http.get("/v1/dead-letters").json()["data"]
         assert (shown["id"], shown["code"], shown["job"]["id"]) == (
-            letter, "internal_error", letter,
-        )  # fmt: skip
+            letter,
+            "internal_error",
+            letter,
+        )
         job = http.post(f"/v1/dead-letters/{letter}/replay").json()["job"]
         assert http.get(f"/v1/jobs/{job}").status_code == 200
         assert http.get("/v1/dead-letters").json()["data"] == []

@@ -28,12 +28,25 @@ from worker.celery.control import ALLOWED
 
 PROMPT = "a large red circle on a white background"
 WAIT_S = 60
-BUILTIN = ("accumulate", "backend_cleanup", "chain", "chord", "chord_unlock", "chunks", "group",
-           "map", "starmap")  # fmt: skip
+BUILTIN = (
+    "accumulate",
+    "backend_cleanup",
+    "chain",
+    "chord",
+    "chord_unlock",
+    "chunks",
+    "group",
+    "map",
+    "starmap",
+)
 EVIL: dict[str, Any] = {
-    "task": "crossmodal.txt2img", "args": [], "kwargs": {"prompt": PROMPT},
-    "options": {"queue": "elsewhere"}, "subtask_type": None, "immutable": True,
-}  # fmt: skip
+    "task": "crossmodal.txt2img",
+    "args": [],
+    "kwargs": {"prompt": PROMPT},
+    "options": {"queue": "elsewhere"},
+    "subtask_type": None,
+    "immutable": True,
+}
 COMMANDS: dict[str, dict[str, Any]] = {
     "add_consumer": {"queue": "evil"},
     "autoscale": {"max": 100, "min": 100},
@@ -174,8 +187,16 @@ def test_garbage_among_the_messages_in_hand_blocks_nobody(client: Client, redis:
     assert found.count("") >= 2  # from which queue, nobody knows
 
 
-@at_once("key", ["../../../../../etc/passwd", "/etc/passwd", "inputs/../../x",
-                                 "results/%2e%2e/%2e%2e/x", "file:///etc/passwd"])  # fmt: skip
+@at_once(
+    "key",
+    [
+        "../../../../../etc/passwd",
+        "/etc/passwd",
+        "inputs/../../x",
+        "results/%2e%2e/%2e%2e/x",
+        "file:///etc/passwd",
+    ],
+)
 def test_a_key_does_not_lead_out_of_the_store(
     attacker: Celery, client: Client, redis: Any, key: str
 ) -> None:

@@ -28,8 +28,17 @@ pytestmark = pytest.mark.slow
 START_S = 150
 JOBS = 30  # of each task
 OPTIONS = [
-    "--devices", "cpu", "--max", "2", "--target-wait", "1", "--cooldown", "3", "--interval", "0.5",
-]  # fmt: skip
+    "--devices",
+    "cpu",
+    "--max",
+    "2",
+    "--target-wait",
+    "1",
+    "--cooldown",
+    "3",
+    "--interval",
+    "0.5",
+]
 WORKER_OPTIONS = ["--queues", "txt2img,img2txt", "--concurrency", "2"]
 
 
@@ -56,13 +65,23 @@ def running(tmp_path: Path) -> Iterator[Running]:
     metrics_port = free_port()
     server = start_server(tmp_path / "valkey")
     env = stack_environment(server.port, tmp_path) | {
-        "CROSSMODAL_RUN_DIR": str(tmp_path / "run"), "CROSSMODAL_LOG_FORMAT": "json",
-    }  # fmt: skip
+        "CROSSMODAL_RUN_DIR": str(tmp_path / "run"),
+        "CROSSMODAL_LOG_FORMAT": "json",
+    }
     log = tmp_path / "log"
     with ExitStack() as cleanup:
         stack = cleanup.enter_context(Stack(env, cleanup.enter_context(log.open("wb"))))
-        argv = [sys.executable, "-m", "crossmodal.cli", "autoscale", *OPTIONS,
-                "--metrics-port", str(metrics_port), "--", *WORKER_OPTIONS]  # fmt: skip
+        argv = [
+            sys.executable,
+            "-m",
+            "crossmodal.cli",
+            "autoscale",
+            *OPTIONS,
+            "--metrics-port",
+            str(metrics_port),
+            "--",
+            *WORKER_OPTIONS,
+        ]
         scaler = stack.start("autoscale", argv, 60)
         client = cleanup.enter_context(Client(settings_of(env)))
         until(lambda: answers(metrics_port), what="a scaler")

@@ -40,8 +40,9 @@ def runner(settings: Settings) -> Iterator[Runner]:
 @pytest.fixture
 def env(settings: Settings) -> dict[str, str]:
     return environment(settings) | {
-        "CROSSMODAL_RUN_DIR": str(settings.run_dir), "CROSSMODAL_ALLOW_PRIVATE_URLS": "true",
-    }  # fmt: skip
+        "CROSSMODAL_RUN_DIR": str(settings.run_dir),
+        "CROSSMODAL_ALLOW_PRIVATE_URLS": "true",
+    }
 
 
 @pytest.fixture

@@ -175,8 +175,11 @@ def test_a_worker_refuses_a_damaged_bundle(tmp_path: Path) -> None:
     started = subprocess.run(
         [sys.executable, "-m", "crossmodal.cli", "worker", "--devices", "cpu"],
         env={**os.environ, "CROSSMODAL_BUNDLE": str(folder)},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert started.returncode == 1
     assert "bundle_invalid" in started.stderr
 

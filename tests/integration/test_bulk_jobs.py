@@ -68,8 +68,9 @@ def test_pictures_are_captioned_wherever_they_lie(client: Client, tmp_path: Path
     pictures: list[Picture] = [client.read(drawn[0]), path, broken, drawn[2], tmp_path / "none.png"]
     found = by_index(client.map_img2txt(pictures, count=2))
     assert {i: r.failure.code for i, r in found.items() if r.failure} == {
-        2: "invalid_image", 4: "invalid_image",
-    }  # fmt: skip
+        2: "invalid_image",
+        4: "invalid_image",
+    }
     for i in (0, 1, 3):
         assert len(found[i].captions) == 2
         assert "red circle" in found[i].captions[0].text
@@ -89,8 +90,19 @@ def test_a_file_that_is_run_twice_is_run_once(
     for name in ("first.jsonl", "second.jsonl"):
         ended = finished(client, Task("txt2img"))
         out = tmp_path / name
-        shown = run_cli(stack, "batch", "run", str(source), "-o", str(out), "--id", batch_id,
-                        "--images", str(folder), "--json")  # fmt: skip
+        shown = run_cli(
+            stack,
+            "batch",
+            "run",
+            str(source),
+            "-o",
+            str(out),
+            "--id",
+            batch_id,
+            "--images",
+            str(folder),
+            "--json",
+        )
         assert shown.returncode == 1, shown.stderr  # two lines failed
         counts = json.loads(shown.stdout)["request_counts"]
         assert counts == {"total": 8, "completed": 6, "failed": 2}
@@ -105,19 +117,23 @@ def test_a_file_that_is_run_twice_is_run_once(
     assert {f.name for f in folder.iterdir()} == {f"p{i}-0.png" for i in (0, 1, 2, 3, 4, 6)}
     shown = run_cli(stack, "batch", "status", batch_id, "--json")
     assert json.loads(shown.stdout) == {
-        "id": batch_id, "task": "txt2img", "is_done": True,
+        "id": batch_id,
+        "task": "txt2img",
+        "is_done": True,
         "request_counts": {"total": 7, "completed": 6, "failed": 1},  # of those that were sent
         "messages": {"succeeded": 1},
-    }  # fmt: skip
+    }
 
 
 def test_the_lines_of_a_file_may_ask_for_files_of_several_formats(
     client: Client, stack: RunningStack, tmp_path: Path
 ) -> None:
     asked: list[dict[str, object]] = [
-        {}, {"format": "webp", "quality": 80}, {"format": "jpeg", "embed_metadata": False},
+        {},
+        {"format": "webp", "quality": 80},
+        {"format": "jpeg", "embed_metadata": False},
         {"quality": 80},
-    ]  # fmt: skip
+    ]
     lines = [
         {"custom_id": f"p{i}", "url": "/v1/txt2img", "body": {"prompt": PROMPT, "seed": 7} | files}
         for i, files in enumerate(asked)
@@ -128,8 +144,10 @@ def test_the_lines_of_a_file_may_ask_for_files_of_several_formats(
     assert shown.returncode == 1, shown.stderr  # a line failed
     found = {file.name: Image.open(io.BytesIO(file.read_bytes())) for file in folder.iterdir()}
     assert {name: image.format for name, image in found.items()} == {
-        "p0-0.png": "PNG", "p1-0.webp": "WEBP", "p2-0.jpeg": "JPEG",
-    }  # fmt: skip
+        "p0-0.png": "PNG",
+        "p1-0.webp": "WEBP",
+        "p2-0.jpeg": "JPEG",
+    }
     assert [len(found[name].getexif()) for name in ("p1-0.webp", "p2-0.jpeg")] == [1, 0]
     results = {r["custom_id"]: r for r in map(json.loads, out.read_text().splitlines())}
     images = [results[f"p{i}"]["response"]["body"]["images"][0] for i in range(3)]

@@ -25,9 +25,21 @@ from tests.unit.test_ledger import result_of
 from tests.waiting import until
 
 WAIT_S = 60
-WORKER = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--task-events",
-          "--concurrency", "2", "--without-gossip", "--without-mingle",
-          "--loglevel", "INFO"]  # fmt: skip
+WORKER = [
+    sys.executable,
+    "-m",
+    "celery",
+    "-A",
+    "worker.app",
+    "worker",
+    "--task-events",
+    "--concurrency",
+    "2",
+    "--without-gossip",
+    "--without-mingle",
+    "--loglevel",
+    "INFO",
+]
 
 
 @contextmanager
@@ -66,13 +78,19 @@ def test_jobs_that_ended_before_a_worker_took_them_end_so_in_monitors(
     ledger.abandon("somebody", [lost])
     with connect(settings) as redis:
         redis.delete(job_key(settings.key_prefix, deleted))
-    ends = {canceled: "REVOKED", expired: "REVOKED", deleted: "REVOKED",
-            succeeded: "SUCCESS", lost: "FAILURE"}  # fmt: skip
+    ends = {
+        canceled: "REVOKED",
+        expired: "REVOKED",
+        deleted: "REVOKED",
+        succeeded: "SUCCESS",
+        lost: "FAILURE",
+    }
     with monitoring(settings) as monitor, worker_without_host(settings, tmp_path):
         until(lambda: {j: monitor.state_of(j) for j in ends} == ends, WAIT_S, "the events")
         assert {j: monitor.last_of(j).get("expired") for j in (canceled, expired)} == {
-            canceled: False, expired: True,
-        }  # fmt: skip
+            canceled: False,
+            expired: True,
+        }
         with connect(settings) as redis:
             assert redis.llen(messages_key(settings.key_prefix, str(Task("txt2img")))) == 0
     ledger.close()

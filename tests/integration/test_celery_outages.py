@@ -39,9 +39,10 @@ def server(tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def own(server: Server, tmp_path: Path) -> Settings:
     return load_settings(
-        broker_url=server.url(Role.WORKER), result_backend="",
+        broker_url=server.url(Role.WORKER),
+        result_backend="",
         storage_url=(tmp_path / "storage").as_uri(),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

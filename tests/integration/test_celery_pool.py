@@ -94,8 +94,11 @@ def test_what_is_rejected_for_another_runs_again(worker: ToyWorker, monitor: Mon
     until(lambda: worker.made[toy] == 1, WAIT_S)
     until(lambda: monitor.state_of(toy) == "SUCCESS", WAIT_S)
     assert [kind for kind in monitor.story_of(toy) if kind != "received"] == [
-        "started", "rejected", "started", "succeeded",
-    ]  # fmt: skip
+        "started",
+        "rejected",
+        "started",
+        "succeeded",
+    ]
 
 
 def test_what_is_ignored_is_gone(worker: ToyWorker, monitor: Monitor) -> None:
@@ -110,8 +113,11 @@ def test_a_retry_comes_back_after_its_countdown(worker: ToyWorker, monitor: Moni
     until(lambda: monitor.state_of(toy) == "SUCCESS", WAIT_S)
     story = monitor.story_of(toy)
     assert [kind for kind in story if kind != "received"] == [
-        "started", "retried", "started", "succeeded",
-    ]  # fmt: skip
+        "started",
+        "retried",
+        "started",
+        "succeeded",
+    ]
 
 
 @pytest.mark.parametrize("terminate", [True, False])
@@ -187,8 +193,10 @@ def test_arguments_that_are_nested_too_deep_take_no_room(worker: ToyWorker, dept
 
 
 def test_messages_of_every_priority_are_taken(worker: ToyWorker) -> None:
-    toys = [worker.app.send_task(Task("txt2img").celery_name, queue="txt2img", priority=priority).id
-            for priority in (0, 3, 6, 9)]  # fmt: skip
+    toys = [
+        worker.app.send_task(Task("txt2img").celery_name, queue="txt2img", priority=priority).id
+        for priority in (0, 3, 6, 9)
+    ]
     until(lambda: all(worker.made[toy] for toy in toys), WAIT_S)
 
 

@@ -98,8 +98,10 @@ def test_a_picture_in_another_format_is_given_out_with_its_type(
     body = DRAW | {"format": kind, "quality": 80, "embed_metadata": False}
     job = gateway.http.post("/v1/jobs", json=body, headers=WAIT).json()
     assert [job["params"][name] for name in ("format", "quality", "embed_metadata")] == [
-        kind, 80, False,
-    ]  # fmt: skip
+        kind,
+        80,
+        False,
+    ]
     [image] = job["result"]["images"]
     assert (image["media_type"], image["url"].rpartition("/")[2]) == (f"image/{kind}", f"0.{kind}")
     reply = gateway.http.get(image["url"])
@@ -115,9 +117,11 @@ def test_a_picture_is_captioned_however_it_comes(
 ) -> None:
     if how == "file":
         reply = gateway.http.post(
-            "/v1/jobs", data={"task": "img2txt", "count": "2"}, files={"file": picture},
+            "/v1/jobs",
+            data={"task": "img2txt", "count": "2"},
+            files={"file": picture},
             headers=WAIT,
-        )  # fmt: skip
+        )
     else:
         image: dict[str, str] = {"data": base64.b64encode(picture).decode()}
         if how == "upload":
@@ -230,9 +234,18 @@ def test_a_body_that_is_too_large_is_not_read(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["results/../../etc/passwd", "etc/passwd", "results//x", "checks/a", "results/nothing/0.png",
-     "inputs/..", "inputs/%00", "results", "/etc/passwd"],
-)  # fmt: skip
+    [
+        "results/../../etc/passwd",
+        "etc/passwd",
+        "results//x",
+        "checks/a",
+        "results/nothing/0.png",
+        "inputs/..",
+        "inputs/%00",
+        "results",
+        "/etc/passwd",
+    ],
+)
 def test_no_blob_outside_of_results_and_inputs_is_given_out(gateway: Gateway, key: str) -> None:
     encoded = key.replace("..", "%2e%2e").replace("/", "%2f")
     problem(gateway.http.get(f"/v1/blobs/{encoded}"), 404, "blob_not_found")

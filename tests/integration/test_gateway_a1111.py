@@ -30,10 +30,19 @@ from tests.waiting import until
 WAIT_S = 20
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256))).decode()
 NOTHING = {
-    "progress": 0.0, "eta_relative": 0.0, "current_image": None, "textinfo": None,
-    "state": {"job": "", "job_count": 0, "job_no": 0, "job_timestamp": "0", "sampling_step": 0,
-              "sampling_steps": 0},
-}  # fmt: skip
+    "progress": 0.0,
+    "eta_relative": 0.0,
+    "current_image": None,
+    "textinfo": None,
+    "state": {
+        "job": "",
+        "job_count": 0,
+        "job_no": 0,
+        "job_timestamp": "0",
+        "sampling_step": 0,
+        "sampling_steps": 0,
+    },
+}
 
 
 class InkParams(Txt2ImgParams):
@@ -51,8 +60,9 @@ def told(name: str, *params: type[ItemParams], **known: Any) -> ModelInfo:
 
 MODELS = [
     told("scenes", Txt2ImgParams, Img2TxtParams, default_for=("txt2img", "img2txt")),
-    told("ink", InkParams, aliases=("pen",)), told("blip", Img2TxtParams),
-]  # fmt: skip
+    told("ink", InkParams, aliases=("pen",)),
+    told("blip", Img2TxtParams),
+]
 
 
 class Caller(httpx2.Client):
@@ -92,9 +102,10 @@ class World:
 @pytest.fixture
 def world(settings: Settings) -> Iterator[World]:
     with (
-        Client(settings) as client, Ledger(settings) as ledger,
+        Client(settings) as client,
+        Ledger(settings) as ledger,
         in_thread(settings, needs_keys=True) as url,
-    ):  # fmt: skip
+    ):
         client.run(Models(settings).announce(MODELS))
         yield World(url, client, ledger)
 
@@ -194,9 +205,10 @@ def test_an_interrupt_ends_the_callers_own_jobs_of_here_alone(world: World, http
     with world.caller() as other, asking(other), asking(http, seed=7) as reply:
         here, its = world.job(http), world.job(other)
         elsewhere = httpx2.post(
-            f"{world.url}/v1/jobs", json={"task": "txt2img", "prompt": "a fox"},
+            f"{world.url}/v1/jobs",
+            json={"task": "txt2img", "prompt": "a fox"},
             headers={"Authorization": f"Bearer {http.token}"},
-        ).json()["id"]  # fmt: skip
+        ).json()["id"]
         assert http.post("/interrupt").json() == {}
         answer = reply.result(WAIT_S)
         assert (answer.status_code, answer.json()["images"]) == (200, [])
@@ -218,8 +230,9 @@ def test_the_job_of_a_caller_who_leaves_is_canceled(world: World, http: Caller) 
     assert http.get("/progress").json() == NOTHING
 
 
-@pytest.mark.parametrize(("name", "model"), [("clip", None), ("deepdanbooru", None),
-                                             ("blip", "blip")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "model"), [("clip", None), ("deepdanbooru", None), ("blip", "blip")]
+)
 def test_a_picture_is_described_by_the_captioner_that_is_named(
     world: World, http: Caller, name: str, model: str | None
 ) -> None:
@@ -236,18 +249,33 @@ WRONG: list[tuple[str, dict[str, Any], int, str, str]] = [
     ("/txt2img", {"n_iter": 5, "batch_size": 4}, 422, "invalid_params", "n_iter × batch_size: "),
     ("/txt2img", {"seed": -2}, 422, "invalid_params", "seed: "),
     ("/txt2img", {"enable_hr": True}, 422, "invalid_params", "enable_hr is True (bool): nothing"),
-    ("/txt2img", {"override_settings": {"sd_model_checkpoint": "inc"}}, 404, "model_not_found",
-     "no model of txt2img is called 'inc': did you mean 'ink'?"),
-    ("/txt2img", {"override_settings": {"CLIP_stop_at_last_layers": 2}}, 422, "invalid_params",
-     "override_settings.CLIP_stop_at_last_layers: Input should be 1"),
+    (
+        "/txt2img",
+        {"override_settings": {"sd_model_checkpoint": "inc"}},
+        404,
+        "model_not_found",
+        "no model of txt2img is called 'inc': did you mean 'ink'?",
+    ),
+    (
+        "/txt2img",
+        {"override_settings": {"CLIP_stop_at_last_layers": 2}},
+        422,
+        "invalid_params",
+        "override_settings.CLIP_stop_at_last_layers: Input should be 1",
+    ),
     ("/txt2img", {"model": ["ink"]}, 422, "invalid_params", "model is ['ink'] (list)"),
     ("/options", {"sd_model_checkpoint": "blip"}, 404, "model_not_found", "no model of txt2img"),
-    ("/options", {"sd_model": "ink"}, 422, "invalid_params",
-     "body: unknown field 'sd_model': known: sd_model_checkpoint"),
+    (
+        "/options",
+        {"sd_model": "ink"},
+        422,
+        "invalid_params",
+        "body: unknown field 'sd_model': known: sd_model_checkpoint",
+    ),
     ("/interrogate", {"image": "!"}, 422, "invalid_image", "image.data is not base64"),
     ("/interrogate", {"image": "https://a.example/a.png"}, 422, "url_refused", "image.url"),
     ("/interrogate", {"image": PNG, "model": "blib"}, 404, "model_not_found", "no model of img2"),
-]  # fmt: skip
+]
 
 
 def test_what_is_wrong_is_said_as_clients_expect_it(world: World, http: Caller) -> None:
@@ -256,8 +284,9 @@ def test_what_is_wrong_is_said_as_clients_expect_it(world: World, http: Caller) 
         wanted = {"prompt": "a fox"} | fields if path == "/txt2img" else fields
         said = refused(http.post(path, json=wanted), status, code)
         assert said.startswith(says), said
-    said = refused(http.post("/txt2img", json={"prompt": "a", "cfg_scale": 99}), 422,
-                   "invalid_params")  # fmt: skip
+    said = refused(
+        http.post("/txt2img", json={"prompt": "a", "cfg_scale": 99}), 422, "invalid_params"
+    )
     assert said.startswith("cfg_scale: invalid params: guidance: ")
     refused(http.post("/txt2img", content=b"{"), 415, "unsupported_media_type")
     refused(http.get("/progress", params={"skip": 1}), 422, "invalid_params")
@@ -274,10 +303,12 @@ def test_a_caller_of_whom_too_much_waits_is_told_to_come_later(world: World) -> 
 
 def test_a_key_may_come_as_a_password_on_these_routes_alone(world: World, http: Caller) -> None:
     for headers, status in (
-        ({"Authorization": f"Bearer {http.token}"}, 200), ({}, 401),
-        ({"Authorization": "Basic !"}, 401), ({"Authorization": "Basic bWU="}, 401),
+        ({"Authorization": f"Bearer {http.token}"}, 200),
+        ({}, 401),
+        ({"Authorization": "Basic !"}, 401),
+        ({"Authorization": "Basic bWU="}, 401),
         ({"Authorization": "Basic " + base64.b64encode(b"me:cm_no").decode()}, 401),
-    ):  # fmt: skip
+    ):
         reply = httpx2.get(f"{world.url}/sdapi/v1/options", headers=headers)
         assert reply.status_code == status, reply.text
         if status != 200:

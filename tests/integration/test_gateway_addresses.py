@@ -45,8 +45,12 @@ def test_a_failed_job_names_no_address(
     who = {"Authorization": f"Bearer {token}"}
 
     async def ask(http: Http) -> list[httpx2.Response]:
-        paths = (f"/v1/jobs/{handle.id}", f"/v1/jobs/{handle.id}/result", "/v1/jobs",
-                 "/v1/dead-letters")  # fmt: skip
+        paths = (
+            f"/v1/jobs/{handle.id}",
+            f"/v1/jobs/{handle.id}/result",
+            "/v1/jobs",
+            "/v1/dead-letters",
+        )
         return [await http.get(path, headers=who) for path in paths]
 
     for reply in asked(settings, ask, needs_keys=True):

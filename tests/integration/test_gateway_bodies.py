@@ -30,9 +30,13 @@ every_server = pytest.mark.parametrize("routes", [ROUTES, (MCP,)], ids=["gateway
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """Those of a server that takes little: 500 kB of bodies of a key, 1.9 MB of all."""
-    return settings.model_copy(update={
-        "max_image_bytes": 300_000, "max_batch_bytes": 500_000, "max_bodies_bytes": 1_900_000,
-    })  # fmt: skip
+    return settings.model_copy(
+        update={
+            "max_image_bytes": 300_000,
+            "max_batch_bytes": 500_000,
+            "max_bodies_bytes": 1_900_000,
+        }
+    )
 
 
 @pytest.fixture
@@ -161,9 +165,15 @@ def test_pictures_of_jobs_that_are_waited_for_are_held_no_more(
 ) -> None:
     picture = write_png(b"\xff\0\0" * 64, 8, 8, 3) + bytes(200_000)
     data = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-    body = {"image": data} if "sdapi" in path else {"messages": [
-        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": data}}]}
-    ]}  # fmt: skip
+    body = (
+        {"image": data}
+        if "sdapi" in path
+        else {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": data}}]}
+            ]
+        }
+    )
     with in_thread(settings, needs_keys=True) as url, ThreadPoolExecutor(4) as threads:
         token = token_of(client)
         owner = token.split("_")[1]

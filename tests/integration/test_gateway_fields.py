@@ -44,42 +44,66 @@ def refused(reply: httpx2.Response, code: str, says: str) -> None:
 
 WRONG: list[tuple[Any, str]] = [
     (DRAW | {"sede": 7}, "body: unknown field 'sede': did you mean 'seed'?"),
-    (DRAW | {"webhook": "https://a.example"},
-     "body: unknown field 'webhook': did you mean 'webhook_url'?"),
-    (DRAW | {"Count": 2, "temprature": 1},
-     "body: unknown field 'Count': did you mean 'count'?; unknown field 'temprature': did you mean "
-     "'temperature'?"),
-    (DRAW | {"zorg": 1},
-     "body: unknown field 'zorg': known: prompt, count, seed, temperature, metadata, model, "
-     "format, quality, embed_metadata, task, expires_in_s, priority, keep_s, "
-     "webhook_url, webhook_events"),
-    (DRAW | {"format": "webp", "quality": 101},
-     "invalid params: quality: Input should be less than or equal to 100 (got 101)"),
-    (DRAW | {"quality": 80},
-     "invalid params: quality: only webp and jpeg have one: choose one of them as `format` (got "
-     "80)"),
-    (DRAW | {"format": "gif"},
-     "invalid params: format: Input should be 'png', 'webp' or 'jpeg' (got 'gif')"),
+    (
+        DRAW | {"webhook": "https://a.example"},
+        "body: unknown field 'webhook': did you mean 'webhook_url'?",
+    ),
+    (
+        DRAW | {"Count": 2, "temprature": 1},
+        "body: unknown field 'Count': did you mean 'count'?; unknown field 'temprature': "
+        "did you mean 'temperature'?",
+    ),
+    (
+        DRAW | {"zorg": 1},
+        "body: unknown field 'zorg': known: prompt, count, seed, temperature, metadata, model, "
+        "format, quality, embed_metadata, task, expires_in_s, priority, keep_s, "
+        "webhook_url, webhook_events",
+    ),
+    (
+        DRAW | {"format": "webp", "quality": 101},
+        "invalid params: quality: Input should be less than or equal to 100 (got 101)",
+    ),
+    (
+        DRAW | {"quality": 80},
+        "invalid params: quality: only webp and jpeg have one: choose one of them as `format` (got "
+        "80)",
+    ),
+    (
+        DRAW | {"format": "gif"},
+        "invalid params: format: Input should be 'png', 'webp' or 'jpeg' (got 'gif')",
+    ),
     ({"tsak": "txt2img", "prompt": "a"}, "body: unknown field 'tsak': did you mean 'task'?"),
-    ({"prompt": "a", "zorg": 1},
-     "body: unknown field 'zorg': known: task, metadata, expires_in_s, priority, keep_s, "
-     "webhook_url, webhook_events, prompt, count, seed, temperature, model, format, quality, "
-     "embed_metadata, image, beam_width, max_words"),
+    (
+        {"prompt": "a", "zorg": 1},
+        "body: unknown field 'zorg': known: task, metadata, expires_in_s, priority, keep_s, "
+        "webhook_url, webhook_events, prompt, count, seed, temperature, model, format, quality, "
+        "embed_metadata, image, beam_width, max_words",
+    ),
     ({"prompt": "a"}, "task: missing: say txt2img or img2txt"),
-    ({"task": "text2img", "prompt": "a"},
-     "task: 'text2img' is not txt2img or img2txt: did you mean 'txt2img'?"),
-    ({"task": "img2txt", "image": {"dta": TEXT}},
-     "image: unknown field 'dta': did you mean 'data'?"),
-    ({"task": "img2txt", "image": {"key": "inputs/a", "url": "https://a.example"}},
-     "image: give one of key, data, url"),
-    ({"task": "img2txt", "image": {"key": "inputs/a", "data": TEXT}},
-     "image: give one of key, data, url"),
-    (DRAW | {"webhook_events": ["job.failed"]},
-     "webhook_events: nobody would be told: give a webhook_url"),
+    (
+        {"task": "text2img", "prompt": "a"},
+        "task: 'text2img' is not txt2img or img2txt: did you mean 'txt2img'?",
+    ),
+    (
+        {"task": "img2txt", "image": {"dta": TEXT}},
+        "image: unknown field 'dta': did you mean 'data'?",
+    ),
+    (
+        {"task": "img2txt", "image": {"key": "inputs/a", "url": "https://a.example"}},
+        "image: give one of key, data, url",
+    ),
+    (
+        {"task": "img2txt", "image": {"key": "inputs/a", "data": TEXT}},
+        "image: give one of key, data, url",
+    ),
+    (
+        DRAW | {"webhook_events": ["job.failed"]},
+        "webhook_events: nobody would be told: give a webhook_url",
+    ),
     ({"task": "img2txt", "image": {}}, "image: give an object with a key, with data or with a url"),
     ({"task": "img2txt", "image": {"key": 5}}, "image.key: Input should be a valid string"),
     ([DRAW], "the body is not an object with the fields of a job"),
-]  # fmt: skip
+]
 
 
 def test_fields_that_are_not_known_are_named_with_the_nearest_known_one(settings: Settings) -> None:
@@ -139,12 +163,14 @@ def test_what_is_wrong_with_metadata_is_said_in_our_words(settings: Settings) ->
 
 @pytest.mark.parametrize(
     ("path", "near"),
-    [("/v1/jobs?stat=failed", "unknown field 'stat': did you mean 'state'?"),
-     ("/v1/jobs?limit=2&page=2", "unknown field 'page': known: state, task, cursor, limit"),
-     ("/v1/dead-letters?limits=2", "unknown field 'limits': did you mean 'limit'?"),
-     ("/v1/webhooks/deliveries?jobs=a", "unknown field 'jobs': did you mean 'job'?"),
-     ("/v1/blobs/inputs/a?redirects=no", "unknown field 'redirects': did you mean 'redirect'?")],
-)  # fmt: skip
+    [
+        ("/v1/jobs?stat=failed", "unknown field 'stat': did you mean 'state'?"),
+        ("/v1/jobs?limit=2&page=2", "unknown field 'page': known: state, task, cursor, limit"),
+        ("/v1/dead-letters?limits=2", "unknown field 'limits': did you mean 'limit'?"),
+        ("/v1/webhooks/deliveries?jobs=a", "unknown field 'jobs': did you mean 'job'?"),
+        ("/v1/blobs/inputs/a?redirects=no", "unknown field 'redirects': did you mean 'redirect'?"),
+    ],
+)
 def test_a_listing_takes_no_other_parameters(settings: Settings, path: str, near: str) -> None:
     refused(asked(settings, lambda http: http.get(path)), "invalid_params", f"query: {near}")
 
@@ -177,10 +203,14 @@ def test_parameters_are_looked_at_when_it_is_known_who_calls(settings: Settings)
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Idempotency-Key": ""}, {"Idempotency-Key": "x" * 161}, {"traceparent": "x" * 101},
-     {"Prefer": "x" * 201}],
+    [
+        {"Idempotency-Key": ""},
+        {"Idempotency-Key": "x" * 161},
+        {"traceparent": "x" * 101},
+        {"Prefer": "x" * 201},
+    ],
     ids=["empty", "long", "trace", "prefer"],
-)  # fmt: skip
+)
 def test_a_header_that_cannot_be_read_is_a_bad_request(
     settings: Settings, headers: dict[str, str]
 ) -> None:
@@ -197,10 +227,15 @@ def test_an_empty_batch_is_said_to_be_empty(settings: Settings) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [TEXT, TEXT.rstrip("="), base64.urlsafe_b64encode(PNG).decode(),
-     f"data:image/png;base64,{TEXT}", f"{TEXT[:40]}\n{TEXT[40:]}\n"],
+    [
+        TEXT,
+        TEXT.rstrip("="),
+        base64.urlsafe_b64encode(PNG).decode(),
+        f"data:image/png;base64,{TEXT}",
+        f"{TEXT[:40]}\n{TEXT[40:]}\n",
+    ],
     ids=["plain", "unpadded", "url-safe", "data url", "in lines"],
-)  # fmt: skip
+)
 def test_a_picture_is_read_however_its_base64_is_written(settings: Settings, text: str) -> None:
     async def ask(http: Http) -> bytes:
         wanted = {"task": "img2txt", "image": {"data": text}}
@@ -220,10 +255,17 @@ def test_what_is_no_base64_is_said_to_be_none(settings: Settings, text: Any) -> 
 
 
 PRIVATE = [
-    "http://127.0.0.1:9/hook", "http://10.0.0.5/hook", "https://192.168.1.1/", "http://[::1]/",
-    "http://localhost:9/hook", "http://LOCALHOST/hook", "http://app.localhost/",
-    "http://receiver:8000/hook", "http://nas.local/", "https://db.prod.internal/hook",
-]  # fmt: skip
+    "http://127.0.0.1:9/hook",
+    "http://10.0.0.5/hook",
+    "https://192.168.1.1/",
+    "http://[::1]/",
+    "http://localhost:9/hook",
+    "http://LOCALHOST/hook",
+    "http://app.localhost/",
+    "http://receiver:8000/hook",
+    "http://nas.local/",
+    "https://db.prod.internal/hook",
+]
 NEVER = ["http://169.254.169.254/latest", "http://0.0.0.0/hook", "http://[::ffff:127.0.0.1]/"]
 
 
@@ -258,10 +300,12 @@ def test_no_key_is_spoken_of_where_none_is_used(settings: Settings) -> None:
     async def ask(http: Http) -> list[str]:
         wanted = {"task": "img2txt", "image": {"key": "inputs/aa/aaaa"}}
         replies = [
-            await http.get(f"/v1/jobs/{NOWHERE}"), await http.get(f"/v1/batches/{NOWHERE}"),
-            await http.get("/v1/blobs/inputs/aa/aaaa"), await http.post("/v1/jobs", json=wanted),
+            await http.get(f"/v1/jobs/{NOWHERE}"),
+            await http.get(f"/v1/batches/{NOWHERE}"),
+            await http.get("/v1/blobs/inputs/aa/aaaa"),
+            await http.post("/v1/jobs", json=wanted),
             await http.post(f"/v1/dead-letters/{NOWHERE}/replay"),
-        ]  # fmt: skip
+        ]
         assert {reply.status_code for reply in replies} == {404}
         return [reply.json()["detail"] for reply in replies]
 
@@ -333,9 +377,15 @@ def test_the_document_says_that_there_are_no_other_fields(settings: Settings) ->
 
 @pytest.mark.parametrize(
     "url",
-    ["ftp://a.example/hook", "https://me:hunter2@a.example/", "https://a.example:0/hook",
-     "https://a..example/hook", "https://[::1", "https://a.example/\x07"],
-)  # fmt: skip
+    [
+        "ftp://a.example/hook",
+        "https://me:hunter2@a.example/",
+        "https://a.example:0/hook",
+        "https://a..example/hook",
+        "https://[::1",
+        "https://a.example/\x07",
+    ],
+)
 def test_a_url_that_cannot_be_one_is_refused_with_the_name_of_its_field(
     settings: Settings, url: str
 ) -> None:

@@ -80,9 +80,10 @@ def test_whatever_refuses_a_method_says_which_are_allowed(http: httpx2.Client) -
     assert http.put("/v1/jobs").headers["allow"] == "GET, HEAD, POST"
 
 
-@pytest.mark.parametrize(("path", "leads_to"), [
-    ("/v1/jobs/?limit=1", "/v1/jobs?limit=1"), ("/livez/", "/livez"), ("/page", "/page/"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "leads_to"),
+    [("/v1/jobs/?limit=1", "/v1/jobs?limit=1"), ("/livez/", "/livez"), ("/page", "/page/")],
+)
 @pytest.mark.parametrize("base", ["https://pictures.example", "https://a.example/under/crossmodal"])
 def test_a_slash_too_many_leads_to_where_the_caller_is(
     path: str, leads_to: str, base: str, http: httpx2.Client

@@ -13,9 +13,11 @@ from producer import Client
 from tests.gateway import in_thread
 
 MODEL = ModelInfo(
-    name="turbo", version="1", format="code",
+    name="turbo",
+    version="1",
+    format="code",
     kinds={"txt2img": ServedKind(params=schema_of(Txt2ImgParams))},
-)  # fmt: skip
+)
 
 
 def test_who_hears_that_a_model_is_loaded_reads_no_older_state(settings: Settings) -> None:

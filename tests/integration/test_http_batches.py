@@ -145,10 +145,7 @@ def run_message(settings: Settings, job_id: str) -> None:
     """Run one message as a worker does, on a host without models."""
     with (
         tempfile.TemporaryDirectory(prefix="cm-") as folder,
-        running_job_runner(settings, Path(folder)) as (
-            _,
-            runner,
-        ),
+        running_job_runner(settings, Path(folder)) as (_, runner),
     ):
         delivery = Delivery(job_id, Task("txt2img.bulk"), {}, WORKER, is_recorded=True)
         assert isinstance(runner.run(delivery), JobResult)

@@ -284,9 +284,12 @@ def is_known(client: Client, job_id: str) -> bool:
 
 
 def send_plain(
-    stack: RunningStack, task: str, kwargs: dict[str, object], job_id: str | None = None,
+    stack: RunningStack,
+    task: str,
+    kwargs: dict[str, object],
+    job_id: str | None = None,
     **options: Any,
-) -> str:  # fmt: skip
+) -> str:
     """Send a message with nothing but Celery; returns its id."""
     with Celery(broker=stack.env["CELERY_BROKER_URL"]) as app:
         return str(app.send_task(task, kwargs=kwargs, task_id=job_id, **options).id)

@@ -72,15 +72,19 @@ def test_those_who_call_over_http_are_told(gateway: Gateway) -> None:
 
 def test_a_file_of_requests_is_answered_with_it(gateway: Gateway) -> None:
     line = {
-        "custom_id": "a", "method": "POST", "url": "/v1/images/generations",
+        "custom_id": "a",
+        "method": "POST",
+        "url": "/v1/images/generations",
         "body": {"prompt": PROMPT},
-    }  # fmt: skip
+    }
     file = {"file": ("in.jsonl", json.dumps(line).encode())}
     http = gateway.http
     sent = http.post("/v1/files", data={"purpose": "batch"}, files=file).json()["id"]
     batch = {
-        "input_file_id": sent, "endpoint": "/v1/images/generations", "completion_window": "24h",
-    }  # fmt: skip
+        "input_file_id": sent,
+        "endpoint": "/v1/images/generations",
+        "completion_window": "24h",
+    }
     url = f"/v1/batches/{http.post('/v1/batches', json=batch).json()['id']}"
     until(lambda: http.get(url).json()["status"] == "completed", WAIT_S, "the batch")
     answers = http.get(f"/v1/files/{http.get(url).json()['output_file_id']}/content").text

@@ -15,9 +15,14 @@ def test_the_python_example_works(stack: RunningStack, tmp_path: Path) -> None:
     example = re.findall(r"```python\n(from crossmodal.*?)```", README, re.DOTALL)[0]
     (tmp_path / "example.py").write_text(example)
     done = subprocess.run(
-        [sys.executable, "example.py"], cwd=tmp_path, env={**os.environ, **stack.env},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env={**os.environ, **stack.env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "red circle" in done.stdout
 

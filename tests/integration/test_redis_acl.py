@@ -25,17 +25,39 @@ from tests.servers import PASSWORD, Server, start_server, user_url, version_of
 
 EXAMPLE = Path(__file__).parents[2] / "docker" / "redis" / "users.acl.example"
 FORBIDDEN = [
-    "KEYS *", "FLUSHALL", "FLUSHDB", "CONFIG GET requirepass", "CONFIG SET appendonly no",
-    "SHUTDOWN NOSAVE", "ACL LIST", "ACL SETUSER me on", "MONITOR", "CLIENT KILL x",
-    "CLIENT LIST", "EVAL return(1) 0", "SCRIPT FLUSH", "SCRIPT KILL", "REPLICAOF NO ONE", "SAVE",
-    "BGREWRITEAOF", "SWAPDB 0 1", "MIGRATE h 1 k 0 1", "MODULE LIST", "PUBSUB CHANNELS",
-    "RENAME crossmodal:x crossmodal:y", "COPY crossmodal:x crossmodal:y", "SLOWLOG GET",
-]  # fmt: skip
+    "KEYS *",
+    "FLUSHALL",
+    "FLUSHDB",
+    "CONFIG GET requirepass",
+    "CONFIG SET appendonly no",
+    "SHUTDOWN NOSAVE",
+    "ACL LIST",
+    "ACL SETUSER me on",
+    "MONITOR",
+    "CLIENT KILL x",
+    "CLIENT LIST",
+    "EVAL return(1) 0",
+    "SCRIPT FLUSH",
+    "SCRIPT KILL",
+    "REPLICAOF NO ONE",
+    "SAVE",
+    "BGREWRITEAOF",
+    "SWAPDB 0 1",
+    "MIGRATE h 1 k 0 1",
+    "MODULE LIST",
+    "PUBSUB CHANNELS",
+    "RENAME crossmodal:x crossmodal:y",
+    "COPY crossmodal:x crossmodal:y",
+    "SLOWLOG GET",
+]
 MINE = "crossmodal:job:1"
 OTHERS = ["other:job:1", "crossmodal", "crossmodalx:job:1", "txt2img2", "user:1", "celery-x"]
 OF_WORKERS = [
-    "unacked", "unacked_index", "_kombu.binding.celery", f"{uuid.UUID(int=1)}.reply.celery.pidbox",
-]  # fmt: skip
+    "unacked",
+    "unacked_index",
+    "_kombu.binding.celery",
+    f"{uuid.UUID(int=1)}.reply.celery.pidbox",
+]
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +195,18 @@ def test_the_example_is_what_the_command_prints() -> None:
 
 def test_one_user_may_be_printed_with_the_digest_of_a_password(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("secret\nmore\n")
-    argv = ["--role", "producer", "--user", "shop", "--password-file", str(tmp_path / "password"),
-            "--prefix", "team-a", "--server", "7.0"]  # fmt: skip
+    argv = [
+        "--role",
+        "producer",
+        "--user",
+        "shop",
+        "--password-file",
+        str(tmp_path / "password"),
+        "--prefix",
+        "team-a",
+        "--server",
+        "7.0",
+    ]
     done = run_command({}, "redis-acl", *argv)
     digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
     assert done.stdout.startswith(f"user shop on #{digest} resetkeys resetchannels -@all +")

@@ -73,8 +73,9 @@ def test_a_server_that_is_set_up_by_the_page_lets_in_its_users_alone(
     with Redis(port=port) as anybody, pytest.raises(AuthenticationError):
         anybody.ping()
     assert users["admin"].config_get("appendonly") == {"appendonly": "yes"}
-    producer, worker = (settings_of(users[f"crossmodal-{role}"], tmp_path)
-                        for role in ("producer", "worker"))  # fmt: skip
+    producer, worker = (
+        settings_of(users[f"crossmodal-{role}"], tmp_path) for role in ("producer", "worker")
+    )
     with Client(producer) as client:
         client.txt2img("a circle")
     with pytest.raises(NoPermissionError):

@@ -36,12 +36,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def deployments(server: Server, tmp_path: Path) -> Iterator[list[Client]]:
     with ExitStack() as stack:
         yield [
-            stack.enter_context(Client(load_settings(
-                broker_url=user_url(server.port, Role.WORKER, prefix), key_prefix=prefix,
-                storage_url=(tmp_path / prefix).as_uri(), result_backend="",
-            )))
+            stack.enter_context(
+                Client(
+                    load_settings(
+                        broker_url=user_url(server.port, Role.WORKER, prefix),
+                        key_prefix=prefix,
+                        storage_url=(tmp_path / prefix).as_uri(),
+                        result_backend="",
+                    )
+                )
+            )
             for prefix in PREFIXES
-        ]  # fmt: skip
+        ]
 
 
 def answers(settings: Settings) -> set[str]:

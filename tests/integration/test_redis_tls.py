@@ -43,9 +43,12 @@ class TlsServer:
         login = f"{user_name(Role.WORKER, PREFIX)}:{PASSWORD.replace('/', '%2F')}"
         url = f"{scheme}://{login}@{host}:{self.port}/0"
         return load_settings(
-            broker_url=f"{url}?{options}" if options else url, result_backend=url_of(url, options),
-            storage_url=self.store, key_prefix=PREFIX, connect_timeout_s=3.0,
-        )  # fmt: skip
+            broker_url=f"{url}?{options}" if options else url,
+            result_backend=url_of(url, options),
+            storage_url=self.store,
+            key_prefix=PREFIX,
+            connect_timeout_s=3.0,
+        )
 
     @property
     def trusting(self) -> str:
@@ -72,10 +75,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
     Authority(folder, "other")
     port, plain = free_port(), free_port()
     lines = [
-        f"tls-port {port}", f'tls-cert-file "{folder}/server.pem"',
-        f'tls-key-file "{folder}/server.key"', f'tls-ca-cert-file "{folder}/ca.pem"',
-        "tls-auth-clients yes", *user_lines(PREFIX, SERVER),
-    ]  # fmt: skip
+        f"tls-port {port}",
+        f'tls-cert-file "{folder}/server.pem"',
+        f'tls-key-file "{folder}/server.key"',
+        f'tls-ca-cert-file "{folder}/ca.pem"',
+        "tls-auth-clients yes",
+        *user_lines(PREFIX, SERVER),
+    ]
     child = start_valkey(folder / "data", plain, "admin", more=lines, binary=SERVER)
     yield TlsServer(port, folder, (folder / "storage").as_uri())
     child.stop(10)
@@ -150,9 +156,11 @@ def test_a_worker_is_not_started_where_it_is_not_let_in(server: TlsServer) -> No
         check_server(server.settings(""))
     wrong = server.settings(server.whole).broker_url.get_secret_value().replace("tls-worker", "x")
     with pytest.raises(BrokerRefused, match="redis-acl"):
-        check_server(server.settings(server.whole).model_copy(
-            update={"broker_url": load_settings(broker_url=wrong).broker_url}
-        ))  # fmt: skip
+        check_server(
+            server.settings(server.whole).model_copy(
+                update={"broker_url": load_settings(broker_url=wrong).broker_url}
+            )
+        )
 
 
 def test_plain_talk_to_a_server_with_tls_is_an_outage_and_no_riddle(server: TlsServer) -> None:

@@ -75,12 +75,16 @@ def running(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Iterato
         "CROSSMODAL_STORAGE_URL": "s3://secrets/prefix",
         "CROSSMODAL_LOG_LEVEL": "DEBUG",
         "CROSSMODAL_ALLOW_PRIVATE_URLS": "true",
-        "AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": STORE,
-        "AWS_SESSION_TOKEN": SESSION, "AWS_REGION": "us-east-1", "AWS_ENDPOINT": s3_server,
-        "FLOWER_BASIC_AUTH": f"me:{LOGIN}", "FLOWER_PORT": str(flower),
+        "AWS_ACCESS_KEY_ID": "somebody",
+        "AWS_SECRET_ACCESS_KEY": STORE,
+        "AWS_SESSION_TOKEN": SESSION,
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT": s3_server,
+        "FLOWER_BASIC_AUTH": f"me:{LOGIN}",
+        "FLOWER_PORT": str(flower),
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",  # nobody is there
         "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={TRACES}",
-    }  # fmt: skip
+    }
     urlopen(Request(f"{s3_server}/secrets", method="PUT")).close()
     with (
         pytest.MonkeyPatch.context() as here,
@@ -91,8 +95,14 @@ def running(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Iterato
         for name, value in env.items():
             here.setenv(name, value)
         stack.add(start_valkey(folder / "valkey", port, BROKER), 10)
-        argv = [sys.executable, *FAKE_WORKER, "--concurrency", "2",
-                "--ready-file", str(folder / "ready")]  # fmt: skip
+        argv = [
+            sys.executable,
+            *FAKE_WORKER,
+            "--concurrency",
+            "2",
+            "--ready-file",
+            str(folder / "ready"),
+        ]
         serving.start("worker", argv, 60)
         stack.start_background()
         assert stack.start_flower()
@@ -103,9 +113,15 @@ def running(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Iterato
         with running_gateway(env, folder, "--keys") as gateway:
             jobs = talk(gateway, token)
             yield Installation(
-                folder, env, f"http://127.0.0.1:{flower}", f"http://127.0.0.1:{metrics}/metrics",
-                gateway, token, signing, jobs,
-            )  # fmt: skip
+                folder,
+                env,
+                f"http://127.0.0.1:{flower}",
+                f"http://127.0.0.1:{metrics}/metrics",
+                gateway,
+                token,
+                signing,
+                jobs,
+            )
 
 
 def talk(gateway: Gateway, token: str) -> list[str]:
@@ -145,8 +161,11 @@ def test_ps_shows_no_secret(running: Installation) -> None:
 
 
 def test_logs_show_no_secret(running: Installation) -> None:
-    for path in (running.folder / "processes.log", running.gateway.log,
-                 running.folder / "valkey" / "valkey.log"):  # fmt: skip
+    for path in (
+        running.folder / "processes.log",
+        running.gateway.log,
+        running.folder / "valkey" / "valkey.log",
+    ):
         running.check(path.read_bytes(), path.name)
     assert b'"debug"' in (running.folder / "processes.log").read_bytes()
 
@@ -170,8 +189,17 @@ def test_flower_shows_no_secret(running: Installation) -> None:
 
     assert wait_until(lambda: bool(workers()), WAIT_S, 1.0)
     name = next(iter(workers()))
-    for page in ("workers", "tasks", "broker", "metrics", f"worker/{name}", "api/workers",
-                 "api/tasks", "api/task/types", "api/queues/length"):  # fmt: skip
+    for page in (
+        "workers",
+        "tasks",
+        "broker",
+        "metrics",
+        f"worker/{name}",
+        "api/workers",
+        "api/tasks",
+        "api/task/types",
+        "api/queues/length",
+    ):
         running.check(opened(f"{running.flower}/{page}", me), f"Flower's {page}")
 
 
@@ -185,9 +213,18 @@ def test_remote_control_shows_no_secret(running: Installation) -> None:
 
 def test_the_gateway_and_metrics_show_no_secret(running: Installation) -> None:
     with running.gateway.as_key(running.token) as http:
-        for path in ("/", "/readyz", "/livez", "/metrics", "/openapi.json", "/v1/queues",
-                     "/v1/webhooks/deliveries", "/v1/dead-letters", "/nowhere",
-                     *(f"/v1/jobs/{job}" for job in running.jobs)):  # fmt: skip
+        for path in (
+            "/",
+            "/readyz",
+            "/livez",
+            "/metrics",
+            "/openapi.json",
+            "/v1/queues",
+            "/v1/webhooks/deliveries",
+            "/v1/dead-letters",
+            "/nowhere",
+            *(f"/v1/jobs/{job}" for job in running.jobs),
+        ):
             answer = http.get(path)
             assert answer.status_code == (404 if path == "/nowhere" else 200), path
             running.check(answer.text, path)
@@ -216,8 +253,15 @@ def test_stored_files_hold_no_secret(running: Installation) -> None:
         running.check(b"".join(storage.stream(key, 0, 1 << 30)), key)
 
 
-COMMANDS = (("doctor",), ("settings",), ("queue",), ("keys", "list"), ("dead", "list"),
-            ("txt2img", PROMPT), ("gc",))  # fmt: skip
+COMMANDS = (
+    ("doctor",),
+    ("settings",),
+    ("queue",),
+    ("keys", "list"),
+    ("dead", "list"),
+    ("txt2img", PROMPT),
+    ("gc",),
+)
 MISTAKES = {
     "another password": {"CELERY_BROKER_URL": "redis://:{}@127.0.0.1:{port}/0"},
     "no percent-encoding": {"CELERY_BROKER_URL": "redis://:a#{}@127.0.0.1:{port}/0"},
@@ -247,8 +291,10 @@ def test_commands_show_no_secret(running: Installation, command: tuple[str, ...]
 @at_once("mistake", MISTAKES)
 def test_errors_show_no_secret(running: Installation, mistake: str) -> None:
     port = running.env["CELERY_BROKER_URL"].rpartition(":")[2].partition("/")[0]
-    env = {name: value.replace("{port}", port).replace("{}", TYPED)
-           for name, value in MISTAKES[mistake].items()}  # fmt: skip
+    env = {
+        name: value.replace("{port}", port).replace("{}", TYPED)
+        for name, value in MISTAKES[mistake].items()
+    }
     env["CROSSMODAL_STORAGE_TIMEOUT_S"] = "1"
     status, said = crossmodal("doctor", **env)
     assert status == 1, said

@@ -105,9 +105,7 @@ def test_a_message_that_waits_for_its_time_is_not_lost(worker: ToyWorker) -> Non
     assert worker.log.count(STRAY) == before
 
 
-def test_a_worker_whose_jobs_have_their_turn_and_never_start_is_not_live(
-    shared: ToyWorker,
-) -> None:
+def test_a_worker_whose_jobs_have_their_turn_and_never_start_is_not_live(shared: ToyWorker) -> None:
     beat = shared.folder / "beat"
     until(lambda: (age_s(beat) or 0.0) < SILENT_S / 2 and beat.exists(), WAIT_S, "a heartbeat")
     shared.send(fault="forget it")

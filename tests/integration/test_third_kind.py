@@ -167,8 +167,13 @@ def test_http_takes_it_as_json_and_as_a_form(served: Served, picture: bytes) -> 
     form = {"task": "img2img", "prompt": "a circle", "seed": "7", "strength": "0.25"}
     job = http.post("/v1/jobs", data=form, files={"file": picture}, headers=wait).json()
     assert (job["state"], job["params"]["strength"]) == ("succeeded", 0.25)
-    body = {"task": "img2img", "prompt": "a circle", "seed": 7, "strength": 0.25,
-            "image": {"key": job["params"]["image"]["key"]}}  # fmt: skip
+    body = {
+        "task": "img2img",
+        "prompt": "a circle",
+        "seed": 7,
+        "strength": 0.25,
+        "image": {"key": job["params"]["image"]["key"]},
+    }
     again = http.post("/v1/jobs", json=body, headers=wait).json()
     images = [one["result"]["images"][0]["sha256"] for one in (job, again)]
     assert images[0] == images[1]
@@ -210,8 +215,10 @@ def test_the_command_line_has_a_command_for_it(
 def test_a_batch_file_may_ask_for_it(served: Served, picture: bytes, tmp_path: Path) -> None:
     (tmp_path / "in.png").write_bytes(picture)
     body = {"prompt": "a circle", "image": {"path": "in.png"}}
-    lines = [{"custom_id": "a", "url": "/v1/img2img", "body": body},
-             {"custom_id": "b", "url": "/v1/txt2img", "body": {"prompt": "a circle"}}]  # fmt: skip
+    lines = [
+        {"custom_id": "a", "url": "/v1/img2img", "body": body},
+        {"custom_id": "b", "url": "/v1/txt2img", "body": {"prompt": "a circle"}},
+    ]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
     out = tmp_path / "out.jsonl"
     crossmodal(served, "batch", "run", str(tmp_path / "in.jsonl"), "-o", str(out))

@@ -53,10 +53,10 @@ class Traced:
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
-    yield from running(tmp_path_factory.mktemp("traced"), {
-        "CROSSMODAL_MAX_BATCH": str(CROWD),
-        "CROSSMODAL_MAX_WAIT_S": "0.3",
-    })  # fmt: skip
+    yield from running(
+        tmp_path_factory.mktemp("traced"),
+        {"CROSSMODAL_MAX_BATCH": str(CROWD), "CROSSMODAL_MAX_WAIT_S": "0.3"},
+    )
 
 
 def running(folder: Path, settings: dict[str, str]) -> Iterator[Traced]:
@@ -173,8 +173,9 @@ def test_a_bulk_message_is_an_attempt_with_its_parts_in_it(traced: Traced) -> No
     items = [(Task("txt2img"), BulkItem(str(i), {"prompt": PROMPT, "seed": i})) for i in range(40)]
     results = traced.client.map_items(items, origin=origin)
     assert [result.failure for result in results if result.failure] == []
-    spans = traced.wait_for(trace, {"job.attempt", "fetch input", "prepare", "infer", "store",
-                                    "record", "inference"})  # fmt: skip
+    spans = traced.wait_for(
+        trace, {"job.attempt", "fetch input", "prepare", "infer", "store", "record", "inference"}
+    )
     attempt = spans["job.attempt"]
     assert attempt.attributes["crossmodal.task"] == "txt2img.bulk"
     parts = [s for s in traced.collector.of(trace) if s.name in ("prepare", "infer", "store")]
@@ -187,9 +188,10 @@ def test_a_plain_celery_message_may_bring_its_trace(traced: Traced) -> None:
     trace = new_trace()
     with Celery(broker=traced.env["CELERY_BROKER_URL"]) as app:
         app.send_task(
-            "crossmodal.txt2img", kwargs={"prompt": PROMPT},
+            "crossmodal.txt2img",
+            kwargs={"prompt": PROMPT},
             headers={"traceparent": f"00-{trace}-{CALLER}-01"},
-        )  # fmt: skip
+        )
     spans = traced.wait_for(trace, SINGLE)
     assert spans["job.attempt"].parent == CALLER
 

@@ -57,8 +57,9 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     server = start_server(folder / "valkey")
     yield stack_environment(server.port, folder) | {
         "CROSSMODAL_RUN_DIR": str(folder / "run"),
-        "CROSSMODAL_LEASE_S": "6", "CROSSMODAL_SWEEP_S": "1",
-    }  # fmt: skip
+        "CROSSMODAL_LEASE_S": "6",
+        "CROSSMODAL_SWEEP_S": "1",
+    }
     server.stop()
 
 
@@ -96,9 +97,11 @@ def counted(worker: Worker, names: tuple[str, ...]) -> dict[str, tuple[float, ..
         name: tuple(worker.value(f"crossmodal_{name}", task=task) for task in TASKS)
         for name in names
     }
-    return found | {"items": tuple(
-        worker.value("crossmodal_items_total", task=task, outcome="succeeded") for task in TASKS
-    )}  # fmt: skip
+    return found | {
+        "items": tuple(
+            worker.value("crossmodal_items_total", task=task, outcome="succeeded") for task in TASKS
+        )
+    }
 
 
 def assert_more(

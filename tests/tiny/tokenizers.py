@@ -22,10 +22,17 @@ def clip(folder: Path) -> Any:
     _write(folder / "vocab.json", {token: i for i, token in enumerate(vocabulary)})
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges), ""]
     (folder / "merges.txt").write_text("\n".join(lines))
-    _write(folder / "tokenizer_config.json", {
-        "tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "bos_token": START,
-        "eos_token": END, "pad_token": END, "unk_token": END,
-    })  # fmt: skip
+    _write(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": 77,
+            "bos_token": START,
+            "eos_token": END,
+            "pad_token": END,
+            "unk_token": END,
+        },
+    )
     return t.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -54,9 +61,12 @@ def t5(folder: Path) -> Any:
         single="$A </s>", special_tokens=[("</s>", 1)]
     )
     fast = t.PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        tokenizer_object=made,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
         model_max_length=77,
-    )  # fmt: skip
+    )
     fast.save_pretrained(folder)
     return fast
 
@@ -67,9 +77,10 @@ def bert(folder: Path) -> Any:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]"]
     vocabulary = [*special, *WORDS, *LETTERS, *("##" + letter for letter in LETTERS)]
     (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)) + "\n")
-    _write(folder / "tokenizer_config.json", {
-        "tokenizer_class": "BertTokenizer", "model_max_length": 64, "do_lower_case": True,
-    })  # fmt: skip
+    _write(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "BertTokenizer", "model_max_length": 64, "do_lower_case": True},
+    )
     return t.BertTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -82,9 +93,13 @@ def words() -> Any:
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     return t.PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-        unk_token="<unk>", model_max_length=64,
-    )  # fmt: skip
+        tokenizer_object=made,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_max_length=64,
+    )
 
 
 def _write(path: Path, value: Any) -> None:

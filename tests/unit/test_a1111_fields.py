@@ -28,32 +28,81 @@ class TrueParams(Txt2ImgParams):
 
 PLAIN, DIFFUSION, TRUE = (schema_of(p) for p in (Txt2ImgParams, DiffusionParams, TrueParams))
 CLIENTS = {  # what `webuiapi` sends where its user says no more than a prompt
-    "enable_hr": False, "hr_scale": 2, "hr_upscaler": "Latent", "hr_second_pass_steps": 0,
-    "hr_resize_x": 0, "hr_checkpoint_name": None, "hr_prompt": "", "denoising_strength": 0.7,
-    "firstphase_width": 0, "prompt": "a fox", "styles": [], "seed": -1, "subseed": -1,
-    "subseed_strength": 0.0, "seed_resize_from_h": 0, "seed_resize_from_w": 0, "batch_size": 1,
-    "n_iter": 1, "steps": 20, "cfg_scale": 7.0, "width": 512, "height": 512,
-    "restore_faces": False, "tiling": False, "do_not_save_samples": False,
-    "do_not_save_grid": False, "negative_prompt": "", "eta": 1.0, "s_churn": 0, "s_tmax": 0,
-    "s_tmin": 0, "s_noise": 1, "override_settings": {},
-    "override_settings_restore_afterwards": True, "script_name": None, "script_args": [],
-    "send_images": True, "save_images": False, "alwayson_scripts": {},
-}  # fmt: skip
+    "enable_hr": False,
+    "hr_scale": 2,
+    "hr_upscaler": "Latent",
+    "hr_second_pass_steps": 0,
+    "hr_resize_x": 0,
+    "hr_checkpoint_name": None,
+    "hr_prompt": "",
+    "denoising_strength": 0.7,
+    "firstphase_width": 0,
+    "prompt": "a fox",
+    "styles": [],
+    "seed": -1,
+    "subseed": -1,
+    "subseed_strength": 0.0,
+    "seed_resize_from_h": 0,
+    "seed_resize_from_w": 0,
+    "batch_size": 1,
+    "n_iter": 1,
+    "steps": 20,
+    "cfg_scale": 7.0,
+    "width": 512,
+    "height": 512,
+    "restore_faces": False,
+    "tiling": False,
+    "do_not_save_samples": False,
+    "do_not_save_grid": False,
+    "negative_prompt": "",
+    "eta": 1.0,
+    "s_churn": 0,
+    "s_tmax": 0,
+    "s_tmin": 0,
+    "s_noise": 1,
+    "override_settings": {},
+    "override_settings_restore_afterwards": True,
+    "script_name": None,
+    "script_args": [],
+    "send_images": True,
+    "save_images": False,
+    "alwayson_scripts": {},
+}
 
 SILLY_TAVERN = {  # with its own settings as they are at first
-    "url": "http://127.0.0.1:8000", "auth": "me:cm_a_b", "prompt": "a fox",
-    "negative_prompt": "low quality", "sampler_name": "Automatic", "scheduler": "automatic",
-    "steps": 20, "cfg_scale": 7, "width": 512, "height": 768, "restore_faces": False,
-    "enable_hr": False, "hr_upscaler": "None", "hr_scale": 2, "hr_additional_modules": [],
-    "denoising_strength": 0.7, "hr_second_pass_steps": 0,
+    "url": "http://127.0.0.1:8000",
+    "auth": "me:cm_a_b",
+    "prompt": "a fox",
+    "negative_prompt": "low quality",
+    "sampler_name": "Automatic",
+    "scheduler": "automatic",
+    "steps": 20,
+    "cfg_scale": 7,
+    "width": 512,
+    "height": 768,
+    "restore_faces": False,
+    "enable_hr": False,
+    "hr_upscaler": "None",
+    "hr_scale": 2,
+    "hr_additional_modules": [],
+    "denoising_strength": 0.7,
+    "hr_second_pass_steps": 0,
     "override_settings": {"CLIP_stop_at_last_layers": 1},
-    "override_settings_restore_afterwards": True, "clip_skip": 1, "save_images": True,
-    "send_images": True, "do_not_save_grid": False, "do_not_save_samples": False,
-}  # fmt: skip
+    "override_settings_restore_afterwards": True,
+    "clip_skip": 1,
+    "save_images": True,
+    "send_images": True,
+    "do_not_save_grid": False,
+    "do_not_save_samples": False,
+}
 LIBRE_CHAT = {
-    "prompt": "a fox", "negative_prompt": "low quality", "cfg_scale": 4.5, "steps": 22,
-    "width": 1024, "height": 1024,
-}  # fmt: skip
+    "prompt": "a fox",
+    "negative_prompt": "low quality",
+    "cfg_scale": 4.5,
+    "steps": 22,
+    "width": 1024,
+    "height": 1024,
+}
 OPEN_WEBUI = {"prompt": "a fox", "batch_size": 2, "width": 512, "height": 512, "steps": 50}
 
 
@@ -65,30 +114,65 @@ def test_what_a_client_sends_by_default_asks_for_nothing() -> None:
     assert made_of(PLAIN, **CLIENTS) == ({"prompt": "a fox", "count": 1}, [])
 
 
-@pytest.mark.parametrize(("sent", "drawn"), [
-    (SILLY_TAVERN, {"negative_prompt": "low quality", "steps": 20, "guidance": 7, "width": 512,
-                    "height": 768, "count": 1}),
-    (LIBRE_CHAT, {"negative_prompt": "low quality", "steps": 22, "guidance": 4.5, "width": 1024,
-                  "height": 1024, "count": 1}),
-    (OPEN_WEBUI, {"steps": 50, "width": 512, "height": 512, "count": 2}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("sent", "drawn"),
+    [
+        (
+            SILLY_TAVERN,
+            {
+                "negative_prompt": "low quality",
+                "steps": 20,
+                "guidance": 7,
+                "width": 512,
+                "height": 768,
+                "count": 1,
+            },
+        ),
+        (
+            LIBRE_CHAT,
+            {
+                "negative_prompt": "low quality",
+                "steps": 22,
+                "guidance": 4.5,
+                "width": 1024,
+                "height": 1024,
+                "count": 1,
+            },
+        ),
+        (OPEN_WEBUI, {"steps": 50, "width": 512, "height": 512, "count": 2}),
+    ],
+)
 def test_what_apps_send_is_drawn(sent: dict[str, Any], drawn: dict[str, Any]) -> None:
     assert made_of(DIFFUSION, **sent) == ({"prompt": "a fox"} | drawn, [])
 
 
 def test_params_that_the_model_has_are_given_to_it_by_its_own_names() -> None:
     fields, warnings = made_of(
-        DIFFUSION, seed=7, steps=20, cfg_scale=5, width=64, height=32, negative_prompt="a dog",
-        n_iter=2, batch_size=3,
-    )  # fmt: skip
+        DIFFUSION,
+        seed=7,
+        steps=20,
+        cfg_scale=5,
+        width=64,
+        height=32,
+        negative_prompt="a dog",
+        n_iter=2,
+        batch_size=3,
+    )
     assert not warnings
     assert fields == {
-        "prompt": "a fox", "seed": 7, "steps": 20, "guidance": 5, "width": 64, "height": 32,
-        "negative_prompt": "a dog", "count": 6,
-    }  # fmt: skip
+        "prompt": "a fox",
+        "seed": 7,
+        "steps": 20,
+        "guidance": 5,
+        "width": 64,
+        "height": 32,
+        "negative_prompt": "a dog",
+        "count": 6,
+    }
     assert made_of(TRUE, cfg_scale=7, scheduler="simple") == (
-        {"prompt": "a fox", "count": 1, "true_guidance": 7, "scheduler": "simple"}, []
-    )  # fmt: skip
+        {"prompt": "a fox", "count": 1, "true_guidance": 7, "scheduler": "simple"},
+        [],
+    )
 
 
 def test_a_models_own_params_may_stand_among_the_fields() -> None:
@@ -129,9 +213,13 @@ def test_what_belongs_to_something_that_is_off_is_let_through(name: str) -> None
 
 @pytest.mark.parametrize(
     ("prompt", "markup"),
-    [("a <lora:ink:0.8> fox", "<lora:ink:0.8>"), ("a (red:1.3) fox", "(red:1.3)"),
-     ("a fox (left)", None), ("6:30 <3 a fox", None)],
-)  # fmt: skip
+    [
+        ("a <lora:ink:0.8> fox", "<lora:ink:0.8>"),
+        ("a (red:1.3) fox", "(red:1.3)"),
+        ("a fox (left)", None),
+        ("6:30 <3 a fox", None),
+    ],
+)
 def test_markup_that_no_model_reads_is_spoken_of(prompt: str, markup: str | None) -> None:
     said = [] if markup is None else [f"prompt: {markup!r} is read as plain text"]
     assert made_of(PLAIN, prompt=prompt)[1] == said
@@ -145,18 +233,31 @@ def test_nulls_are_as_if_they_were_not_there() -> None:
 def job(state: JobState, **known: Any) -> Job:
     params = {"prompt": "a fox", "count": 2, "seed": 7, "guidance": 5.0, "negative_prompt": "a dog"}
     return Job(
-        id="one", task=Task("txt2img"), queue="txt2img", state=state, attempt=1, params=params,
-        created_at=0.0, **known,
-    )  # fmt: skip
+        id="one",
+        task=Task("txt2img"),
+        queue="txt2img",
+        state=state,
+        attempt=1,
+        params=params,
+        created_at=0.0,
+        **known,
+    )
 
 
 def test_pictures_are_told_of_each_with_its_seed() -> None:
     image = ImageRef(key="results/one/0.png", width=64, height=32)
     result = JobResult(
-        job="one", task=Task("txt2img"), params={}, images=(image, image), model="ink",
-        bundle_version="v1", batch_size=1, attempt=1, warnings=("it is short",),
+        job="one",
+        task=Task("txt2img"),
+        params={},
+        images=(image, image),
+        model="ink",
+        bundle_version="v1",
+        batch_size=1,
+        attempt=1,
+        warnings=("it is short",),
         timings=Timings(queued_s=0, batch_wait_s=0, inference_s=0, store_s=0, total_s=0),
-    )  # fmt: skip
+    )
     told = told_of(job(JobState.SUCCEEDED, result=result), properties_of(DIFFUSION), ["eta: …"])
     assert (told["all_seeds"], told["all_prompts"]) == ([7, 8], ["a fox", "a fox"])
     assert (told["steps"], told["cfg_scale"], told["width"], told["height"]) == (30, 5.0, 64, 32)

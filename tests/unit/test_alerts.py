@@ -161,8 +161,10 @@ def test_every_panel_asks_the_data_source_that_was_chosen() -> None:
 def test_the_dashboard_lets_one_choose_data_source_and_task() -> None:
     source, task = DASHBOARD["templating"]["list"]
     assert (source["name"], source["type"], source["query"]) == (
-        "datasource", "datasource", "prometheus",
-    )  # fmt: skip
+        "datasource",
+        "datasource",
+        "prometheus",
+    )
     assert (task["name"], task["type"], task["datasource"]) == ("task", "query", SOURCE)
     [metric] = re.findall(r"label_values\((\w+), task\)", task["query"]["query"])
     assert "task" in documented()[metric]

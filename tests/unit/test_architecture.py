@@ -32,8 +32,14 @@ def loaded_by(*modules: str, but: set[str]) -> dict[str, set[str]]:
 
 
 def test_a_producer_loads_nothing_heavy() -> None:
-    modules = ("producer", "producer.cli", "producer.gateway.cli", "crossmodal", "crossmodal.cli",
-               "crossmodal.testing")  # fmt: skip
+    modules = (
+        "producer",
+        "producer.cli",
+        "producer.gateway.cli",
+        "crossmodal",
+        "crossmodal.cli",
+        "crossmodal.testing",
+    )
     assert not loaded_by(*modules, but={*HEAVY, "worker"})
 
 
@@ -44,9 +50,13 @@ def test_crossmodal_loads_the_producer_only_for_a_name_of_its() -> None:
 
 
 def test_what_needs_no_models_never_loads_torch() -> None:
-    modules = ("worker.app", "worker.celery.tasks", "worker.supervisor",
-               "worker.background.cli",
-               "worker.host.program")  # fmt: skip
+    modules = (
+        "worker.app",
+        "worker.celery.tasks",
+        "worker.supervisor",
+        "worker.background.cli",
+        "worker.host.program",
+    )
     assert not loaded_by(*modules, but={"torch", "torchvision", "gensim", "scipy"})
 
 
@@ -65,8 +75,9 @@ def test_a_worker_without_numpy_serves_no_jobs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
-        1, "jobs need numpy: pip install 'crossmodal-jobs[worker]'\n",
-    )  # fmt: skip
+        1,
+        "jobs need numpy: pip install 'crossmodal-jobs[worker]'\n",
+    )
 
 
 def test_the_model_host_never_loads_celery() -> None:

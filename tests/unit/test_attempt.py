@@ -174,9 +174,14 @@ class Meanwhile(logging.Handler):
 
 @pytest.mark.parametrize(("is_deleted", "reason"), [(False, "canceled"), (True, "unknown")])
 def test_a_job_that_ends_while_its_message_is_put_back_makes_room_for_the_next(
-    client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture, is_deleted: bool, reason: str,
-) -> None:  # fmt: skip
+    client: Client,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_deleted: bool,
+    reason: str,
+) -> None:
     narrow = Client(settings, max_batch=1)  # one message of a key lies in the queue
     job, held = (
         narrow.submit("txt2img", prompt="a circle", origin=Origin("somebody")) for _ in range(2)
@@ -284,9 +289,12 @@ def test_a_picture_that_was_damaged_in_the_store_fails_its_job(
     ("error", "tries"), [(MemoryError(), 3), (ZeroDivisionError("division by zero"), 1)]
 )
 def test_what_may_be_this_machines_fault_alone_is_tried_again(
-    client: Client, worker: tuple[FakeHost, LoopRunner], monkeypatch: pytest.MonkeyPatch,
-    error: Exception, tries: int,
-) -> None:  # fmt: skip
+    client: Client,
+    worker: tuple[FakeHost, LoopRunner],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    tries: int,
+) -> None:
     def store(*_: Any) -> None:
         raise error
 
@@ -307,9 +315,11 @@ def test_what_may_be_this_machines_fault_alone_is_tried_again(
     ids=["descriptors", "threads"],
 )
 def test_a_machine_that_has_no_more_of_something_uses_up_no_attempt(
-    client: Client, worker: tuple[FakeHost, LoopRunner], monkeypatch: pytest.MonkeyPatch,
+    client: Client,
+    worker: tuple[FakeHost, LoopRunner],
+    monkeypatch: pytest.MonkeyPatch,
     error: Exception,
-) -> None:  # fmt: skip
+) -> None:
     def store(*_: Any) -> None:
         raise error
 
@@ -393,10 +403,12 @@ def two_models(settings: Settings, socket: Path) -> Hosts:
     models = [
         ServedModel(
             info=ModelInfo(name=name, version="0", format="code", kinds=kinds, default_for=default),
-            socket=socket, folder=socket.parent, queues=(queue, f"{queue}.bulk"),
+            socket=socket,
+            folder=socket.parent,
+            queues=(queue, f"{queue}.bulk"),
         )
         for name, default, queue in (("a", ("txt2img",), "txt2img"), ("b", (), "txt2img.b"))
-    ]  # fmt: skip
+    ]
     with Runner(settings) as runner:
         runner.run(Models(settings).announce([model.info for model in models]))
     return Hosts.of_models(settings, models)

@@ -13,9 +13,14 @@ POLICY = Policy(least=0, most=8, cooldown_s=60, step=8)
 
 
 def load(
-    waiting: int = 0, running: int = 0, run_s: float | None = 0.12, slots: int = 12,
-    target_s: float = 5, submitted: int = 0, queue: str = "txt2img",
-) -> Load:  # fmt: skip
+    waiting: int = 0,
+    running: int = 0,
+    run_s: float | None = 0.12,
+    slots: int = 12,
+    target_s: float = 5,
+    submitted: int = 0,
+    queue: str = "txt2img",
+) -> Load:
     return Load(queue, waiting, running, run_s, slots, target_s, submitted)
 
 

@@ -296,9 +296,9 @@ def test_the_workers_get_a_device_a_port_and_as_long_as_their_longest_job(
 ) -> None:
     from worker.devices import Device
 
-    given = settings.model_copy(update={
-        "metrics_port": 9_000, "run_time_limit_s": 100.0, "img2txt_run_time_limit_s": 700.0,
-    })  # fmt: skip
+    given = settings.model_copy(
+        update={"metrics_port": 9_000, "run_time_limit_s": 100.0, "img2txt_run_time_limit_s": 700.0}
+    )
     fleet = Fleet(given, [Device("cuda:0"), Device("cuda:1")], tmp_path, ["--queues", "txt2img"])
     first, second = fleet.slots
     assert first._argv[-2:] == second._argv[-2:] == ["--queues", "txt2img"]
@@ -322,10 +322,12 @@ def test_a_scaler_that_loses_redis_keeps_what_it_has_and_goes_on_later(
 ) -> None:
     caplog.set_level(logging.INFO)
     port = free_port()
-    given = settings.model_copy(update={
-        "broker_url": SecretStr(user_url(port, prefix=settings.key_prefix)),
-        "connect_timeout_s": 5,
-    })  # fmt: skip
+    given = settings.model_copy(
+        update={
+            "broker_url": SecretStr(user_url(port, prefix=settings.key_prefix)),
+            "connect_timeout_s": 5,
+        }
+    )
     demand = Demand(given, crews(["txt2img"]), 5, 60)
     scaler = Scaler(given, Policy(0, 3, 60, 4), demand, fleet, 1)
     fleet.add(2)
@@ -347,9 +349,12 @@ def test_a_scaler_that_loses_redis_keeps_what_it_has_and_goes_on_later(
 
 
 def test_an_error_of_ours_stops_no_worker(
-    settings: Settings, demand: Demand, fleet: Fleet, caplog: pytest.LogCaptureFixture,
+    settings: Settings,
+    demand: Demand,
+    fleet: Fleet,
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     def fails() -> None:
         raise ValueError("unexpected")
 
@@ -387,9 +392,11 @@ def test_a_second_scaler_of_a_machine_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_refused(
-    options: dict[str, object], says: str, capsys: pytest.CaptureFixture[str],
+    options: dict[str, object],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     import typer
 
     monkeypatch.setattr("worker.devices.gpu_names", lambda: ["NVIDIA H200"])

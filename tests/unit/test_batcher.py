@@ -56,9 +56,12 @@ class Captions(Recorder):
 
 
 def batcher_of(
-    pipeline: Pipeline, max_batch: int, lanes: int = 1, max_wait_s: float = 0.0,
+    pipeline: Pipeline,
+    max_batch: int,
+    lanes: int = 1,
+    max_wait_s: float = 0.0,
     captions: Pipeline | None = None,
-) -> Batcher:  # fmt: skip
+) -> Batcher:
     pipelines = {Task("txt2img"): pipeline}
     if captions is not None:
         pipelines[Task("img2txt")] = captions
@@ -304,12 +307,14 @@ def test_a_suspect_is_alone_in_its_batch_and_is_told_so() -> None:
         runs = [
             asyncio.create_task(
                 one(
-                    batcher, p, alone=p == "suspect",
+                    batcher,
+                    p,
+                    alone=p == "suspect",
                     on_start=lambda size, p=p: sizes.update({p: size}),
                 )
             )
             for p in ("first", "a", "b", "suspect", "c", "d")
-        ]  # fmt: skip
+        ]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         pipeline.free.set()

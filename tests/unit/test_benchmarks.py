@@ -21,12 +21,7 @@ def of_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("of_benchmarks")
 @at_once(
     "surplus, starts, ready",
-    [
-        (1, [(60.0, 3), (75.0, 1)], 5),
-        (3, [(60.0, 2)], 5),
-        (5, [], 5),
-        (7, [], 3),
-    ],
+    [(1, [(60.0, 3), (75.0, 1)], 5), (3, [(60.0, 2)], 5), (5, [], 5), (7, [], 3)],
 )
 def test_simulated_workers_that_start_are_let_go_first(
     surplus: int, starts: list[tuple[float, int]], ready: int
@@ -51,6 +46,9 @@ def test_every_benchmark_finds_what_it_imports() -> None:
     names = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(f"import {name}" for name in names)],
-        cwd=BENCHMARKS, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=BENCHMARKS,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr

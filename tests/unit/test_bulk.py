@@ -71,9 +71,12 @@ class Sending:
     """A batch that another thread sends and waits for."""
 
     def __init__(
-        self, client: Client, items: list[BulkItem] | Iterator[ItemResult],
-        task: Task = Task("txt2img"), batch_id: str = BATCH,
-    ) -> None:  # fmt: skip
+        self,
+        client: Client,
+        items: list[BulkItem] | Iterator[ItemResult],
+        task: Task = Task("txt2img"),
+        batch_id: str = BATCH,
+    ) -> None:
         self.client = client
         self.batch_id = batch_id
         found = items
@@ -161,10 +164,23 @@ def test_half_a_character_is_packed_like_any_other() -> None:
 
 @at_once(
     "data",
-    [b"", b"hello", b"\xc1", pack_items([BulkItem("a", {})])[:-1], b"\x91\x01", b"\x91\x93\xa1a",
-     b"\x91\x93\x01\x80\xc0", b"\x91\x93\xa1a\x90\xc0", b"\x91\x93\xa1a\x80\xa1b",
-     b"\x91\x92\xa1a\x80", b"\x01", b"\x80", b"\xa0", b"\x91" * 5_000],
-)  # fmt: skip
+    [
+        b"",
+        b"hello",
+        b"\xc1",
+        pack_items([BulkItem("a", {})])[:-1],
+        b"\x91\x01",
+        b"\x91\x93\xa1a",
+        b"\x91\x93\x01\x80\xc0",
+        b"\x91\x93\xa1a\x90\xc0",
+        b"\x91\x93\xa1a\x80\xa1b",
+        b"\x91\x92\xa1a\x80",
+        b"\x01",
+        b"\x80",
+        b"\xa0",
+        b"\x91" * 5_000,
+    ],
+)
 def test_what_is_no_message_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidParams, match="bulk message"):
         unpack_items(data)
@@ -354,10 +370,12 @@ def nested(depth: int) -> Any:
 def test_an_item_that_cannot_be_sent_fails_alone(client: Client) -> None:
     deep, deeper = nested(1_021), nested(2_000)  # where msgpack only packs, and not even that
     bad = [
-        BulkItem("huge", {"seed": 2**70}), BulkItem("deep", {"x": deep}),
-        BulkItem("deeper", {"x": deeper}), BulkItem("\ud800", {"prompt": "p"}),
+        BulkItem("huge", {"seed": 2**70}),
+        BulkItem("deep", {"x": deep}),
+        BulkItem("deeper", {"x": deeper}),
+        BulkItem("\ud800", {"prompt": "p"}),
         BulkItem("object", {"prompt": object()}),
-    ]  # fmt: skip
+    ]
     sending = Sending(client, [*bad, *prompts(1)])
     sending.until_sent(1)
     client.cancel_batch(BATCH)
@@ -387,9 +405,15 @@ def test_nothing_to_do_is_done_at_once(client: Client) -> None:
 
 @at_once(
     "custom_id, stem",
-    [("p-1", "p-1"), ("a/1", "a_1~7"), ("../x", "_x~7"), ("/", "_~7"), (".", "~7"),
-     ("x" * 512, "x" * 60 + "~7")],
-)  # fmt: skip
+    [
+        ("p-1", "p-1"),
+        ("a/1", "a_1~7"),
+        ("../x", "_x~7"),
+        ("/", "_~7"),
+        (".", "~7"),
+        ("x" * 512, "x" * 60 + "~7"),
+    ],
+)
 def test_pictures_have_names_that_no_other_item_has(custom_id: str, stem: str) -> None:
     assert _stem(ItemResult(index=7, custom_id=custom_id)) == stem
 
@@ -412,9 +436,7 @@ def test_a_batch_knows_how_far_it_is(client: Client) -> None:
     sending.results()
 
 
-def test_a_batch_that_was_forgotten_is_not_found_when_its_last_message_ends(
-    client: Client,
-) -> None:
+def test_a_batch_that_was_forgotten_is_not_found_when_its_last_message_ends(client: Client) -> None:
     sending = Sending(client, prompts(70))
     sending.until_sent(70)
     client.cancel(bulk_job_id(BATCH, 0))
@@ -514,9 +536,17 @@ def test_items_whose_results_were_damaged_in_the_store_fail_alone(client: Client
     attempt, parts = started_with_parts(client, 3)
     client.storage.put(parts[1].key, b"", "application/jsonl")  # as a power cut leaves it
     result = JobResult(
-        job=attempt.job, task=BULK, params={}, parts=tuple(parts), completed=3, model="m",
-        bundle_version="1", timings=TIMINGS, batch_size=1, attempt=1,
-    )  # fmt: skip
+        job=attempt.job,
+        task=BULK,
+        params={},
+        parts=tuple(parts),
+        completed=3,
+        model="m",
+        bundle_version="1",
+        timings=TIMINGS,
+        batch_size=1,
+        attempt=1,
+    )
     client.run(client.ledger.succeed(attempt, result))
     assert codes(sending.results()) == {0: None, 1: "blob_damaged", 2: None}
 
@@ -642,7 +672,9 @@ BAD_LINES: dict[str, tuple[Any, str, str]] = {
 }
 BAD_PICTURES: dict[str, tuple[Any, str, str]] = {
     "a missing file": (
-        {"path": "none.png"}, "invalid_image", "/none.png cannot be read: No such file or directory"
+        {"path": "none.png"},
+        "invalid_image",
+        "/none.png cannot be read: No such file or directory",
     ),
     "a folder": ({"path": "."}, "invalid_image", "cannot be read: Is a directory"),
     "a path that is none": ({"path": "a\0b"}, "invalid_image", "cannot be read"),
@@ -650,7 +682,9 @@ BAD_PICTURES: dict[str, tuple[Any, str, str]] = {
     "no text as base64": ({"data": 5}, "invalid_image", "base64"),
     "a file that is too large": ({"path": "large.png"}, "image_too_large", f"{LIMIT + 1} bytes"),
     "a file that hides its size": (
-        {"path": "/proc/self/smaps"}, "image_too_large", f"more than the {LIMIT} bytes"
+        {"path": "/proc/self/smaps"},
+        "image_too_large",
+        f"more than the {LIMIT} bytes",
     ),
     "too much base64": (
         {"data": base64.b64encode(bytes(LIMIT + 1)).decode()},
@@ -671,7 +705,7 @@ BAD_PICTURES: dict[str, tuple[Any, str, str]] = {
         "invalid_params",
         "unknown field 'sha256': known: path, data, key",
     ),
-}  # fmt: skip
+}
 
 
 @at_once("bad, custom_id, says", BAD_LINES.values())
@@ -711,10 +745,12 @@ def test_a_bad_picture_fails_alone(
 
 @at_once(
     "image, says",
-    [({"path": "good.png"}, "body.image.path names no file of this machine"),
-     ({"url": "https://a.example"}, "body.image: unknown field 'url': known: data, key"),
-     ({}, "body.image: give one of data, key")],
-)  # fmt: skip
+    [
+        ({"path": "good.png"}, "body.image.path names no file of this machine"),
+        ({"url": "https://a.example"}, "body.image: unknown field 'url': known: data, key"),
+        ({}, "body.image: give one of data, key"),
+    ],
+)
 def test_a_file_of_somebody_else_names_no_file_of_this_machine(
     tmp_path: Path, image: Any, says: str
 ) -> None:
@@ -729,17 +765,35 @@ def test_a_file_of_somebody_else_names_no_file_of_this_machine(
 
 @pytest.mark.parametrize(
     "data",
-    ["+/+/Zz8=", "-_-_Zz8=", "-_-_Zz8", "+/+/\n Zz8=\n", "data:image/png;base64,+/+/Zz8=",
-     "data:;base64,%2B/%2b/Zz8%3D", "DATA:image/png;charset=x;BASE64,-_-_Zz8"],
-)  # fmt: skip
+    [
+        "+/+/Zz8=",
+        "-_-_Zz8=",
+        "-_-_Zz8",
+        "+/+/\n Zz8=\n",
+        "data:image/png;base64,+/+/Zz8=",
+        "data:;base64,%2B/%2b/Zz8%3D",
+        "DATA:image/png;charset=x;BASE64,-_-_Zz8",
+    ],
+)
 def test_every_way_to_write_base64_is_read(data: str) -> None:
     assert decoded(data, "image.data") == b"\xfb\xff\xbf\x67\x3f"
 
 
 @pytest.mark.parametrize(
-    "data", [None, 5, ["aGk="], "photo.jpg", "https://a.example/a.png", "é", "abcde", "aGk=aGk=",
-             "data:image/png,abc", "data:image/png;base64,!!"],
-)  # fmt: skip
+    "data",
+    [
+        None,
+        5,
+        ["aGk="],
+        "photo.jpg",
+        "https://a.example/a.png",
+        "é",
+        "abcde",
+        "aGk=aGk=",
+        "data:image/png,abc",
+        "data:image/png;base64,!!",
+    ],
+)
 def test_what_is_not_base64_is_said_as_such(data: Any) -> None:
     with pytest.raises(InvalidImage, match=r"^image\.data is .*not base64"):
         decoded(data, "image.data")
@@ -747,14 +801,16 @@ def test_what_is_not_base64_is_said_as_such(data: Any) -> None:
 
 @at_once(
     "data, says",
-    [("iVBORw0KGgoAAAAN*UhEUg==", "its character 17 is '*'"),
-     ("iVBORw0K\nGgoAA!AN", "its character 15 is '!'"),
-     ("photo.jpg", "its character 6 is '.'"),
-     ("aGk=aGk=", "its character 4 is '='"),
-     ("data:image/png;base64,iVB(", "its character 26 is '('"),
-     ("abcde", "5 characters are one too many"),
-     ("abcde" + "=" * 1_000_000, "5 characters are one too many")],
-)  # fmt: skip
+    [
+        ("iVBORw0KGgoAAAAN*UhEUg==", "its character 17 is '*'"),
+        ("iVBORw0K\nGgoAA!AN", "its character 15 is '!'"),
+        ("photo.jpg", "its character 6 is '.'"),
+        ("aGk=aGk=", "its character 4 is '='"),
+        ("data:image/png;base64,iVB(", "its character 26 is '('"),
+        ("abcde", "5 characters are one too many"),
+        ("abcde" + "=" * 1_000_000, "5 characters are one too many"),
+    ],
+)
 def test_of_base64_with_a_wrong_character_this_is_named(data: str, says: str) -> None:
     with pytest.raises(InvalidImage) as caught:
         decoded(data, "image.data")
@@ -794,12 +850,20 @@ def test_a_file_without_any_url_needs_a_task(tmp_path: Path) -> None:
 
 @at_once(
     "text, says",
-    [(b"", "the file is empty: write a request a line"),
-     (b"\n \n", "the file is empty: write a request a line"),
-     (b"hello\nworld", "no line of the file can be read: line 1: the line is no JSON: Expecting"),
-     (b"\n\x80\n", "no line of the file can be read: line 2: the line is no UTF-8: its byte 1 is"),
-     (b'{nonsense\n{"body": {}}', "no line of the file has a url /v1/txt2img or /v1/img2txt:")],
-)  # fmt: skip
+    [
+        (b"", "the file is empty: write a request a line"),
+        (b"\n \n", "the file is empty: write a request a line"),
+        (
+            b"hello\nworld",
+            "no line of the file can be read: line 1: the line is no JSON: Expecting",
+        ),
+        (
+            b"\n\x80\n",
+            "no line of the file can be read: line 2: the line is no UTF-8: its byte 1 is",
+        ),
+        (b'{nonsense\n{"body": {}}', "no line of the file has a url /v1/txt2img or /v1/img2txt:"),
+    ],
+)
 def test_a_file_without_any_task_says_what_it_is_instead(
     tmp_path: Path, text: bytes, says: str
 ) -> None:
@@ -815,15 +879,19 @@ def test_a_result_is_a_line_with_a_response_or_an_error() -> None:
     good = ItemResult(index=3, custom_id="a", seed=7, unknown_words=("zorg",))
     bad = ItemResult(index=4, custom_id="b\n", failure=failure)
     assert json.loads(result_line(BATCH, good)) == {
-        "id": f"{BATCH}.3", "custom_id": "a", "error": None,
+        "id": f"{BATCH}.3",
+        "custom_id": "a",
+        "error": None,
         "response": {"status_code": 200, "body": {"seed": 7, "unknown_words": ["zorg"]}},
-    }  # fmt: skip
+    }
     line = result_line(BATCH, bad)
     assert "\n" not in line
     assert json.loads(line) == {
-        "id": f"{BATCH}.4", "custom_id": "b\n", "response": None,
+        "id": f"{BATCH}.4",
+        "custom_id": "b\n",
+        "response": None,
         "error": {"code": "invalid_image", "message": "no image"},
-    }  # fmt: skip
+    }
 
 
 # -- waiting ----------------------------------------------------------------------------
@@ -973,12 +1041,16 @@ def test_a_broken_picture_fails_alone(client: Client, worker: tuple[FakeHost, Lo
     damaged = client.upload(png(side=9))
     client.storage.put(damaged.key, b"other bytes", "image/png")
     items = [
-        BulkItem("bytes", {}, png()), BulkItem("garbage", {}, b"no image"),
-        BulkItem("blob", {"image": stored}), BulkItem("none", {"image": {"key": "inputs/none"}}),
-        BulkItem("half", {"image": {"key": "\ud800"}}), BulkItem("cut", {}, png()[:40]),
-        BulkItem("nothing", {"image": {}}), BulkItem("empty", {}, b""),
+        BulkItem("bytes", {}, png()),
+        BulkItem("garbage", {}, b"no image"),
+        BulkItem("blob", {"image": stored}),
+        BulkItem("none", {"image": {"key": "inputs/none"}}),
+        BulkItem("half", {"image": {"key": "\ud800"}}),
+        BulkItem("cut", {}, png()[:40]),
+        BulkItem("nothing", {"image": {}}),
+        BulkItem("empty", {}, b""),
         BulkItem("damaged", {"image": damaged.model_dump(mode="json")}),
-    ]  # fmt: skip
+    ]
     sending = Sending(client, items, Task("img2txt"))
     sending.until_sent(9)
     result = work(runner, Task("img2txt.bulk"))
@@ -1082,9 +1154,8 @@ def test_after_a_crash_the_unfinished_items_run_one_by_one(
 
 
 def test_an_item_with_which_the_host_always_dies_fails_alone(
-    client: Client, worker: tuple[FakeHost, LoopRunner],
-    settings: Settings,
-) -> None:  # fmt: skip
+    client: Client, worker: tuple[FakeHost, LoopRunner], settings: Settings
+) -> None:
     host, runner = worker
     items = prompts(6)
     items[2] = BulkItem("c2", {"prompt": "fatal", "seed": 2})

@@ -71,10 +71,13 @@ def test_weights_in_a_pickle_are_never_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("form", "text", "says"),
-    [("config.json", 'variant = "fp16"', "variant is not for a folder of transformers"),
-     ("config.json", "max_batch = 0", "max_batch"), ("model_index.json", "= 1", "TOML"),
-     ("model_index.json", "colour = 1", "colour")],
-)  # fmt: skip
+    [
+        ("config.json", 'variant = "fp16"', "variant is not for a folder of transformers"),
+        ("config.json", "max_batch = 0", "max_batch"),
+        ("model_index.json", "= 1", "TOML"),
+        ("model_index.json", "colour = 1", "colour"),
+    ],
+)
 def test_what_a_folder_says_of_itself_is_checked(
     tmp_path: Path, form: str, text: str, says: str
 ) -> None:
@@ -144,14 +147,20 @@ class A(Model):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("def", "cannot be read as Python"), ("class A: pass", "no class with a line such as kind"),
-     ('class A:\n    kind = "txt2vid"', "A has the kind 'txt2vid'; there are txt2img, img2txt"),
-     ('class A:\n    kind: str = "txt2img"', "A has the kind 'txt2img', but is no subclass"),
-     ('class A:\n    kind = "txt2img"\nclass B:\n    kind = "txt2img"', "A and B serve the same"),
-     (BARE + "    max_batch = 0", "max_batch is 0: give a whole number"),
-     (BARE + '    shared = ("stepz",)', "shared names 'stepz'"),
-     ('import nothing_of_that_name\nclass A:\n    kind = "txt2img"', "ModuleNotFoundError")],
-)  # fmt: skip
+    [
+        ("def", "cannot be read as Python"),
+        ("class A: pass", "no class with a line such as kind"),
+        ('class A:\n    kind = "txt2vid"', "A has the kind 'txt2vid'; there are txt2img, img2txt"),
+        ('class A:\n    kind: str = "txt2img"', "A has the kind 'txt2img', but is no subclass"),
+        (
+            'class A:\n    kind = "txt2img"\nclass B:\n    kind = "txt2img"',
+            "A and B serve the same",
+        ),
+        (BARE + "    max_batch = 0", "max_batch is 0: give a whole number"),
+        (BARE + '    shared = ("stepz",)', "shared names 'stepz'"),
+        ('import nothing_of_that_name\nclass A:\n    kind = "txt2img"', "ModuleNotFoundError"),
+    ],
+)
 def test_what_is_wrong_with_a_users_class_is_said(tmp_path: Path, text: str, says: str) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()

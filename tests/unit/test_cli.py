@@ -130,9 +130,7 @@ def test_requests_are_not_read_from_a_pipe(folder: Path) -> None:
     assert (done.returncode, "no regular file" in done.stderr) == (2, True), done.stderr
 
 
-def test_every_command_has_help_that_fits_into_80_columns(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_every_command_has_help_that_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     for name in commands():
         for sub in ((), *((sub,) for sub in getattr(load(name), "commands", ()))):

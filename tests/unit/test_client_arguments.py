@@ -75,7 +75,7 @@ WRONG: dict[str, tuple[Call, str, str]] = {
     "sign": (lambda c: c.sign("results/x/0.png"), "invalid_params", "give a BlobRef"),
     "picture": (lambda c: c.upload(5), "invalid_image", "cannot be of type int"),
     "whose": (lambda c: c.upload(b"BM", owner=5), "invalid_params", "owner is 5"),
-}  # fmt: skip
+}
 
 
 def test_wrong_arguments_are_refused_with_what_is_expected(client: FakeClient) -> None:
@@ -85,8 +85,11 @@ def test_wrong_arguments_are_refused_with_what_is_expected(client: FakeClient) -
             call(client)
         except CrossmodalError as e:
             said[name] = f"{e.code}: {e}"
-    wrong = {n: said.get(n) for n, (_, code, says) in WRONG.items()
-             if not re.match(f"{code}: .*{says}", said.get(n, ""))}  # fmt: skip
+    wrong = {
+        n: said.get(n)
+        for n, (_, code, says) in WRONG.items()
+        if not re.match(f"{code}: .*{says}", said.get(n, ""))
+    }
     assert wrong == {}
 
 

@@ -11,12 +11,7 @@ import pytest
 
 from crossmodal.errors import InvalidSetting
 from crossmodal.jobs.address import parse_address
-from crossmodal.jobs.connection import (
-    broker_errors,
-    connect,
-    connection_name,
-    transport_options,
-)
+from crossmodal.jobs.connection import broker_errors, connect, connection_name, transport_options
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.runners import AsyncRunner
@@ -56,10 +51,12 @@ def test_tls_checks_certificate_and_name_unless_told_otherwise(folder: Path) -> 
     files = f"ssl_ca_certs={folder}/ca.pem&ssl_certfile={folder}/me.pem&ssl_keyfile={folder}/me.key"
     whole = parse_address(f"rediss://h?{files}&ssl_check_hostname=false")
     assert whole.tls == {
-        "ssl_ca_certs": f"{folder}/ca.pem", "ssl_certfile": f"{folder}/me.pem",
-        "ssl_keyfile": f"{folder}/me.key", "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        "ssl_ca_certs": f"{folder}/ca.pem",
+        "ssl_certfile": f"{folder}/me.pem",
+        "ssl_keyfile": f"{folder}/me.key",
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
         "ssl_check_hostname": False,
-    }  # fmt: skip
+    }
     for none in ("none", "CERT_NONE"):
         tls = parse_address(f"rediss://h?ssl_cert_reqs={none}").tls
         assert tls == {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_check_hostname": False}
@@ -108,9 +105,12 @@ def test_what_is_wrong_with_a_url_is_said_without_its_password(url: str, tmp_pat
 
 def test_celery_is_given_no_password_where_it_would_show_it() -> None:
     settings = load_settings(
-        broker_url=SENTINELS, key_prefix="team-a", sentinel_master="jobs",
-        sentinel_password="shibboleth", result_backend=SENTINELS,
-    )  # fmt: skip
+        broker_url=SENTINELS,
+        key_prefix="team-a",
+        sentinel_master="jobs",
+        sentinel_password="shibboleth",
+        result_backend=SENTINELS,
+    )
     conf = broker_conf(settings)
     assert conf.pop("broker_password") == "p@ss"  # Celery hides it by its name
     assert (
@@ -136,8 +136,9 @@ def test_celerys_backend_is_given_all_of_the_url() -> None:
     assert url == "rediss://ann:pw@h:6380/1"
     assert conf["redis_backend_use_ssl"]["ssl_cert_reqs"] == ssl.CERT_REQUIRED
     assert backend_conf(load_settings(result_backend="rpc://")) == (
-        "rpc://", {"result_backend_transport_options": {}}
-    )  # fmt: skip
+        "rpc://",
+        {"result_backend_transport_options": {}},
+    )
     assert backend_conf(load_settings(result_backend="")) == (None, {})
     with pytest.raises(InvalidSetting, match="CELERY_RESULT_BACKEND"):
         backend_conf(load_settings(result_backend="rediss://h?no=option"))

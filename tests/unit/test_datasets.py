@@ -134,10 +134,15 @@ def test_a_coco_without_val_holds_some_back(tmp_path: Path) -> None:
 
 @at_once(
     "name, code",
-    [("mnist", "invalid_setting"), ("coco", "invalid_setting"), ("coco:", "invalid_setting"),
-     ("coco:/nowhere", "data_invalid"), ("flickr30k:/nowhere", "data_invalid"),
-     (f"flickr30k:{DATA / 'coco'}", "data_invalid")],
-)  # fmt: skip
+    [
+        ("mnist", "invalid_setting"),
+        ("coco", "invalid_setting"),
+        ("coco:", "invalid_setting"),
+        ("coco:/nowhere", "data_invalid"),
+        ("flickr30k:/nowhere", "data_invalid"),
+        (f"flickr30k:{DATA / 'coco'}", "data_invalid"),
+    ],
+)
 def test_what_is_no_data_set_is_refused_with_a_reason(name: str, code: str) -> None:
     with pytest.raises(CrossmodalError) as refused:
         open_dataset(name)
@@ -146,9 +151,17 @@ def test_what_is_no_data_set_is_refused_with_a_reason(name: str, code: str) -> N
 
 
 @at_once(
-    "text", ["", "[]", "{}", "not json", '{"images": 3, "annotations": []}',
-             '{"images": [], "annotations": []}', '{"images": [{"id": 1}], "annotations": []}']
-)  # fmt: skip
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "not json",
+        '{"images": 3, "annotations": []}',
+        '{"images": [], "annotations": []}',
+        '{"images": [{"id": 1}], "annotations": []}',
+    ],
+)
 def test_a_broken_annotation_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "annotations").mkdir(exist_ok=True)
     (tmp_path / "annotations" / "captions_train2017.json").write_text(text)
@@ -158,8 +171,10 @@ def test_a_broken_annotation_file_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_data_set_whose_pictures_are_all_missing_says_so(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
-    listed = {"images": [{"id": 1, "file_name": "a.jpg"}],
-              "annotations": [{"image_id": 1, "caption": "a dog"}]}  # fmt: skip
+    listed = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [{"image_id": 1, "caption": "a dog"}],
+    }
     (tmp_path / "annotations" / "captions_train2017.json").write_text(json.dumps(listed))
     with pytest.raises(DataInvalid, match=r"1 skipped: a\.jpg: the picture is missing"):
         open_dataset(f"coco:{tmp_path}")

@@ -172,9 +172,13 @@ def test_a_message_of_a_batch_is_not_replayed_as_a_job_of_its_own(
     run: Any, client: Client, ledger: Ledger
 ) -> None:
     params = BulkParams(
-        kind="txt2img", batch="b", number=0, items=1, most=64,
+        kind="txt2img",
+        batch="b",
+        number=0,
+        items=1,
+        most=64,
         input=client.storage.put_input(b"x", MEDIA_TYPE),
-    )  # fmt: skip
+    )
     job_id = bulk_job_id("b", 0)
     ledger.submit(job_id, Task("txt2img.bulk"), params.model_dump_json(), "", batch=params)
     ledger.refuse(job_id, FAILURE)

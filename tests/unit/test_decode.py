@@ -59,8 +59,18 @@ def tiff_of_one_tile(side: int, tile: int) -> bytes:
     """A grey TIFF of `side` × `side` pixels in one deflated tile of `tile` × `tile`."""
     data = zlib.compress(bytes(tile * tile))
     # width, height, bits, compression, black is zero, samples, tile's width and height, data
-    values = {256: side, 257: side, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile,
-              324: 8, 325: len(data)}  # fmt: skip
+    values = {
+        256: side,
+        257: side,
+        258: 8,
+        259: 8,
+        262: 1,
+        277: 1,
+        322: tile,
+        323: tile,
+        324: 8,
+        325: len(data),
+    }
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
     directory = struct.pack("<H", len(values)) + entries + bytes(4)
     return b"II*\x00" + struct.pack("<I", 8 + len(data)) + data + directory
@@ -184,8 +194,10 @@ def large_files() -> dict[str, bytes]:
     strip = {"compression": "tiff_lzw", "tiffinfo": {278: size[1]}}
     progressive = {"progressive": True, "subsampling": 0}
     return {
-        "rgb.png": encoded(color, "PNG"), "rgba.png": encoded(clear, "PNG"),
-        "deep.png": encoded(deep(*size), "PNG"), "palette.png": encoded(color.quantize(9), "PNG"),
+        "rgb.png": encoded(color, "PNG"),
+        "rgba.png": encoded(clear, "PNG"),
+        "deep.png": encoded(deep(*size), "PNG"),
+        "palette.png": encoded(color.quantize(9), "PNG"),
         "baseline.jpg": encoded(color, "JPEG"),
         "progressive.jpg": encoded(color, "JPEG", **progressive),
         "cmyk.jpg": encoded(color.convert("CMYK"), "JPEG", **progressive),
@@ -193,12 +205,14 @@ def large_files() -> dict[str, bytes]:
         "lossy.webp": encoded(color, "WEBP", method=0),
         "lossless.webp": encoded(clear, "WEBP", lossless=True, method=0),
         "palette.gif": encoded(color.quantize(9), "GIF", transparency=0),
-        "rgb.bmp": encoded(color, "BMP"), "raw.tif": encoded(color, "TIFF"),
+        "rgb.bmp": encoded(color, "BMP"),
+        "raw.tif": encoded(color, "TIFF"),
         "strip.tif": encoded(clear, "TIFF", **strip),
         "deep.tif": encoded(deep(*size), "TIFF", **strip),
-        "rgba.avif": encoded(clear, "AVIF", speed=10), "rgba.heic": encoded(clear, "HEIF"),
+        "rgba.avif": encoded(clear, "AVIF", speed=10),
+        "rgba.heic": encoded(clear, "HEIF"),
         "rgb.jxl": encoded(color, "JXL", effort=1, lossless=True),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.slow

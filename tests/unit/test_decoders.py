@@ -41,9 +41,11 @@ ALL_ROOM = b"need=400000000"
 
 
 def run(
-    work: Callable[[Decoders], Coroutine[Any, Any, T]], settings: Settings | None = None,
-    program: str = ACTOR, idle_s: float = 60.0,
-) -> T:  # fmt: skip
+    work: Callable[[Decoders], Coroutine[Any, Any, T]],
+    settings: Settings | None = None,
+    program: str = ACTOR,
+    idle_s: float = 60.0,
+) -> T:
     """What `work` comes to with decoders, none of which is left afterwards."""
 
     async def main() -> T:
@@ -86,9 +88,15 @@ async def eventually(condition: Callable[[], bool], what: str) -> None:
     await asyncio.to_thread(until, condition, 60, what)
 
 
-KINDS = [("PNG", ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")), ("JPEG", ("RGB", "L", "CMYK")),
-         ("GIF", ("P",)), ("WEBP", ("RGB", "RGBA")), ("BMP", ("RGB", "P")),
-         ("TIFF", ("RGB", "RGBA", "CMYK", "LAB")), ("AVIF", ("RGB", "RGBA", "L"))]  # fmt: skip
+KINDS = [
+    ("PNG", ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")),
+    ("JPEG", ("RGB", "L", "CMYK")),
+    ("GIF", ("P",)),
+    ("WEBP", ("RGB", "RGBA")),
+    ("BMP", ("RGB", "P")),
+    ("TIFF", ("RGB", "RGBA", "CMYK", "LAB")),
+    ("AVIF", ("RGB", "RGBA", "L")),
+]
 
 
 def test_a_picture_is_what_it_is_in_process_whatever_its_format() -> None:
@@ -305,8 +313,12 @@ def test_room_is_lent_in_order_and_more_than_there_is_to_one_alone() -> None:
 
 
 def test_a_decoder_has_none_of_the_workers_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets = {"CELERY_BROKER_URL": "redis://:s3cret@h/0", "AWS_SECRET_ACCESS_KEY": "s3cret",
-               "CROSSMODAL_STORAGE_URL": "s3://b", "SOME_TOKEN": "s3cret"}  # fmt: skip
+    secrets = {
+        "CELERY_BROKER_URL": "redis://:s3cret@h/0",
+        "AWS_SECRET_ACCESS_KEY": "s3cret",
+        "CROSSMODAL_STORAGE_URL": "s3://b",
+        "SOME_TOKEN": "s3cret",
+    }
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
 

@@ -81,10 +81,18 @@ def test_what_is_copied_is_let_through_and_there(path: Path) -> None:
 
 @at_once(
     "path",
-    [".git/config", "docker/.env", "docker/secrets/gateway-key", "runs/mine/vae.safetensors",
-     "out/storage/x", ".venv/bin/python", "crossmodal/__pycache__/cli.cpython-311.pyc",
-     "producer/gateway/__pycache__", "tests/conftest.py"],
-)  # fmt: skip
+    [
+        ".git/config",
+        "docker/.env",
+        "docker/secrets/gateway-key",
+        "runs/mine/vae.safetensors",
+        "out/storage/x",
+        ".venv/bin/python",
+        "crossmodal/__pycache__/cli.cpython-311.pyc",
+        "producer/gateway/__pycache__",
+        "tests/conftest.py",
+    ],
+)
 def test_nothing_else_reaches_a_builder(path: str) -> None:
     assert ignored(path)
     assert not ignored("crossmodal/bundles/scenes/MODEL_CARD.md")
@@ -92,8 +100,10 @@ def test_nothing_else_reaches_a_builder(path: str) -> None:
 
 def test_only_the_worker_has_torch() -> None:
     lines = {path.stem: path.read_text().splitlines() for path in DOCKERFILES}
-    said = {name: "\n".join(line for line in some if not line.lstrip().startswith("#"))
-            for name, some in lines.items()}  # fmt: skip
+    said = {
+        name: "\n".join(line for line in some if not line.lstrip().startswith("#"))
+        for name, some in lines.items()
+    }
     assert "torch torchvision" in said["worker"]
     assert "[worker,heif,hf,jxl,otel]" in said["worker"]
     assert "[gateway,monitor,otel]" in said["producer"]

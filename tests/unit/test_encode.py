@@ -108,7 +108,7 @@ def stored(
     worker = Blobs(load_settings(storage_url=tmp_path.as_uri()))
     answer = Answer(
         "scenes", "abc", "exact", np.stack([pixels, pixels]), [], [], {}, [], 1, 0.0, 0.0
-    )  # fmt: skip
+    )
     attempt = Attempt("job", 1, {}, 0.0, 0.0, 1, 0, is_last=False, is_suspect=False)
     try:
         refs = worker.put_images(attempt, params, answer, folder)
@@ -126,8 +126,9 @@ def test_pictures_are_stored_in_the_format_that_is_asked_for(
         found = stored(tmp_path, params, pixels, folder)
         for i, (ref, data) in enumerate(found):
             assert (ref.key, ref.media_type) == (
-                f"results/job/{folder}{i}.{format_}", f"image/{format_}",
-            )  # fmt: skip
+                f"results/job/{folder}{i}.{format_}",
+                f"image/{format_}",
+            )
             assert (opened(data).format, ref.width, ref.height) == (format_.upper(), 40, 30)
             assert told(data) == (
                 f"a circle\nSeed: {7 + i}, Temperature: 1, Size: 40x30, Model: scenes, "

@@ -151,9 +151,10 @@ def check(found: list[tuple[float, float]], within_s: float) -> None:
     """All within the factor, but for what a batch that just began or ends makes of the last."""
     assert len(found) > 10
     wrong = [
-        (guess, real) for guess, real in found
+        (guess, real)
+        for guess, real in found
         if not real / FACTOR - within_s <= guess <= real * FACTOR + within_s
-    ]  # fmt: skip
+    ]
     assert not wrong, wrong
 
 

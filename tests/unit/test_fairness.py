@@ -32,10 +32,14 @@ class Queue:
     def submit(self, owner: str, max_queued: int | None = None, priority: int = 0) -> str:
         job_id = new_job_id()
         self.ledger.submit(
-            job_id, Task("txt2img"), PARAMS.model_dump_json(), "",
-            message=message_of(job_id, PARAMS), origin=Origin(owner, max_queued),
+            job_id,
+            Task("txt2img"),
+            PARAMS.model_dump_json(),
+            "",
+            message=message_of(job_id, PARAMS),
+            origin=Origin(owner, max_queued),
             priority=priority,
-        )  # fmt: skip
+        )
         return job_id
 
     def take(self) -> str | None:

@@ -64,9 +64,13 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 def test_a_job_goes_its_way(world: World) -> None:
     job = world.client.txt2img(IDEA, count=2, seed=7, metadata={"for": "a test"})
     assert job.status().model_dump(exclude={"id", "waits_for"}) == {
-        "state": "queued", "attempt": 0, "position": 0, "estimated_wait_s": None,
-        "progress": None, "failure": None,
-    }  # fmt: skip
+        "state": "queued",
+        "attempt": 0,
+        "position": 0,
+        "estimated_wait_s": None,
+        "progress": None,
+        "failure": None,
+    }
     with pytest.raises(ResultTimeout):
         job.result(timeout_s=0)
     world.run(job.id)
@@ -352,9 +356,11 @@ def test_nothing_outside_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeClient() as client:
         assert client.txt2img(IDEA).result().images
         lacking: dict[str, Callable[[], object]] = {
-            "dead letters": lambda: client.dead_letters, "API keys": lambda: client.keys.create(""),
-            "webhooks": lambda: client.webhooks.counts(), "PING": lambda: client.redis.ping(),
-        }  # fmt: skip
+            "dead letters": lambda: client.dead_letters,
+            "API keys": lambda: client.keys.create(""),
+            "webhooks": lambda: client.webhooks.counts(),
+            "PING": lambda: client.redis.ping(),
+        }
         for what, ask in lacking.items():
             with pytest.raises(NotFaked, match=f"a fake client has no .* no {what}: ") as caught:
                 ask()

@@ -41,8 +41,10 @@ def supervisor_at(run_dir: Path, *options: str) -> "subprocess.Popen[str]":
     )
     return subprocess.Popen(
         [sys.executable, "-c", program, str(run_dir), *options],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_folders_count_for_as_long_as_their_supervisor_lives(
@@ -99,9 +101,7 @@ def test_a_folder_that_others_may_write_to_is_refused(short_path: Path) -> None:
         make_folder(shared / "run")
 
 
-def test_a_process_that_never_moved_is_silent_once_it_should_have_started(
-    tmp_path: Path,
-) -> None:
+def test_a_process_that_never_moved_is_silent_once_it_should_have_started(tmp_path: Path) -> None:
     watched = Watched(Child("sleeper", [sys.executable, "-c", "input()"], stdin=b""))
     watched.child.start()
     assert watched.silent_s(tmp_path / "beat") == 0
@@ -156,9 +156,11 @@ def test_the_thousandth_crash_in_a_row_is_one_more() -> None:
 
 
 def test_a_host_is_killed_when_it_is_silent_at_a_second_look(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     """At the first, the clock may only have been put forward."""
     [model] = served_models(served(), ["txt2img"], tmp_path, Device("cpu"))
     watched = HostProcess(settings, Device("cpu"), model, {}, ())

@@ -11,12 +11,7 @@ from typing import Any
 
 import pytest
 
-from crossmodal.errors import (
-    ModelHostCrashed,
-    ModelHostError,
-    ModelHostUnavailable,
-    TimedOut,
-)
+from crossmodal.errors import ModelHostCrashed, ModelHostError, ModelHostUnavailable, TimedOut
 from tests.at_once import at_once
 from tests.unit.bad_host import (
     HELLO,

@@ -164,9 +164,7 @@ def test_a_canceled_request_frees_its_place(fake: tuple[FakeHost, Path]) -> None
     assert host.batches == [["first"], ["last"]]
 
 
-def test_a_request_that_is_canceled_on_the_device_is_forgotten(
-    fake: tuple[FakeHost, Path],
-) -> None:
+def test_a_request_that_is_canceled_on_the_device_is_forgotten(fake: tuple[FakeHost, Path]) -> None:
     host, path = fake
 
     async def run() -> None:

@@ -101,21 +101,32 @@ def png(shade: int = 0) -> bytes:
 
 
 def draw(
-    client: Client, job_id: str, *pictures: bytes, captions: tuple[str, ...] = (),
-    kind: str = "png",
-) -> None:  # fmt: skip
+    client: Client, job_id: str, *pictures: bytes, captions: tuple[str, ...] = (), kind: str = "png"
+) -> None:
     """End a job as a worker would that has made these."""
     attempt = started(client, job_id)
     refs = tuple(
-        ImageRef(**client.storage.put(result_key(job_id, f"{i}.{kind}", 1), data, f"image/{kind}")
-                 .model_dump(), width=8, height=8)
+        ImageRef(
+            **client.storage.put(
+                result_key(job_id, f"{i}.{kind}", 1), data, f"image/{kind}"
+            ).model_dump(),
+            width=8,
+            height=8,
+        )
         for i, data in enumerate(pictures)
-    )  # fmt: skip
+    )
     result = JobResult(
-        job=job_id, task=Task("txt2img"), params={}, images=refs, model="m", bundle_version="v",
+        job=job_id,
+        task=Task("txt2img"),
+        params={},
+        images=refs,
+        model="m",
+        bundle_version="v",
         captions=tuple(GeneratedCaption(text=text, log_probability=-1) for text in captions),
-        timings=TIMINGS, batch_size=1, attempt=1,
-    )  # fmt: skip
+        timings=TIMINGS,
+        batch_size=1,
+        attempt=1,
+    )
     assert client.run(client.ledger.succeed(attempt, result))
 
 
@@ -322,8 +333,9 @@ def test_a_png_is_written_as_the_worker_made_it(run: Run, client: Client) -> Non
     assert Path("circle-1.png").read_bytes() == png(2)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("x.jpg", "JPEG"), ("x.JPEG", "JPEG"),
-                                            ("x.webp", "WEBP")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "kind"), [("x.jpg", "JPEG"), ("x.JPEG", "JPEG"), ("x.webp", "WEBP")]
+)
 def test_a_picture_has_the_format_of_its_name(
     run: Run, client: Client, name: str, kind: str
 ) -> None:
@@ -415,9 +427,14 @@ def drawn_before(client: Client) -> str:
 
 
 @pytest.mark.parametrize(
-    "args", [("txt2img", "a circle", "-n", "17"), ("txt2img", "a circle", "-n", "0"),
-             ("img2txt", "x.png", "-n", "6"), ("img2txt", "x.png", "--beam-width", "11")]
-)  # fmt: skip
+    "args",
+    [
+        ("txt2img", "a circle", "-n", "17"),
+        ("txt2img", "a circle", "-n", "0"),
+        ("img2txt", "x.png", "-n", "6"),
+        ("img2txt", "x.png", "--beam-width", "11"),
+    ],
+)
 def test_a_number_that_no_job_may_have_is_refused_before_anything_is_looked_at(
     run: Run, args: tuple[str, ...]
 ) -> None:
@@ -535,10 +552,12 @@ def test_an_id_that_nobody_has_is_no_bad_usage(run: Run, command: str) -> None:
 
 @pytest.mark.parametrize(
     ("args", "code"),
-    [(("dead", "show", "x"), "dead_letter_not_found"),
-     (("keys", "revoke", "x"), "api_key_not_found"),
-     (("batch", "status", "x"), "job_not_found")],
-)  # fmt: skip
+    [
+        (("dead", "show", "x"), "dead_letter_not_found"),
+        (("keys", "revoke", "x"), "api_key_not_found"),
+        (("batch", "status", "x"), "job_not_found"),
+    ],
+)
 def test_nor_is_any_other_thing_that_is_not_there(
     run: Run, args: tuple[str, ...], code: str
 ) -> None:

@@ -81,8 +81,7 @@ def test_a_blank_picture_shows_nothing() -> None:
 
 
 @at_once(
-    "harm, low, high",
-    [(lambda i: i, 1, 1), (lambda i: cv2.GaussianBlur(i, (0, 0), 1.5), 0, 0.7)],
+    "harm, low, high", [(lambda i: i, 1, 1), (lambda i: cv2.GaussianBlur(i, (0, 0), 1.5), 0, 0.7)]
 )
 def test_sharpness_tells_blurred_from_sharp(
     truth: list[tuple[Picture, str]], harm: Callable[[Picture], Picture], low: float, high: float

@@ -83,9 +83,16 @@ def test_pictures_and_seeds_are_known_by_the_schema() -> None:
 
 def test_what_many_kinds_have_is_shown_last() -> None:
     assert [*TXT2IMG.fields] == [
-        "prompt", "count", "seed", "temperature", "metadata", "model", "format", "quality",
+        "prompt",
+        "count",
+        "seed",
+        "temperature",
+        "metadata",
+        "model",
+        "format",
+        "quality",
         "embed_metadata",
-    ]  # fmt: skip
+    ]
     assert [*IMG2TXT.fields][-1] == "model"
 
 

@@ -7,13 +7,7 @@ import pytest
 
 from crossmodal.errors import InvalidParams, ModelBroken, ModelNotFound
 from crossmodal.jobs.models import KnownModels, Models
-from crossmodal.jobs.record import (
-    Failure,
-    ModelInfo,
-    ModelState,
-    ServedKind,
-    WorkerInfo,
-)
+from crossmodal.jobs.record import Failure, ModelInfo, ModelState, ServedKind, WorkerInfo
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.vocabulary import LISTED_WORDS, MAX_WORDS, Vocabulary
 from crossmodal.kinds.img2txt import IMG2TXT

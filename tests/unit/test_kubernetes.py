@@ -41,8 +41,10 @@ from worker.supervisor import COLD_STOP_S, HOST_STOP_S, make_folder
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-SCHEMAS = {path.stem: json.loads(path.read_text())
-           for path in (ROOT / "tests" / "data" / "schemas").glob("*.json")}  # fmt: skip
+SCHEMAS = {
+    path.stem: json.loads(path.read_text())
+    for path in (ROOT / "tests" / "data" / "schemas").glob("*.json")
+}
 VERSIONS = ("1.29", "1.37")  # of Kubernetes: the oldest that is promised, and the newest known
 # Not ours: what Python and the container's runtime read, and what a URL is made of.
 FOREIGN = {"HOME", "NVIDIA_VISIBLE_DEVICES", "REDIS_PASSWORD"}
@@ -133,9 +135,10 @@ def test_pods_have_no_rights(overlay: str) -> None:
         assert all(not {"hostPath"} & set(volume) for volume in spec.get("volumes", [])), name
     for name, one_container in containers(overlay):
         assert one_container["securityContext"] == {
-            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
-        }, name  # fmt: skip
+        }, name
 
 
 @each_overlay
@@ -266,8 +269,9 @@ def test_every_setting_in_the_map_is_documented() -> None:
 @each_overlay
 def test_no_secret_is_in_a_map(overlay: str) -> None:
     for thing in all_of(overlay, "ConfigMap"):
-        assert not re.search(r"password=|://[^/\s]*:[^/\s]*@|SECRET|^requirepass",
-                             json.dumps(thing["data"])), name_of(thing)  # fmt: skip
+        assert not re.search(
+            r"password=|://[^/\s]*:[^/\s]*@|SECRET|^requirepass", json.dumps(thing["data"])
+        ), name_of(thing)
 
 
 def test_a_worker_can_make_its_folder_where_a_mount_is_open_to_all(short_path: Path) -> None:

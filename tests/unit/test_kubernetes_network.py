@@ -54,18 +54,25 @@ def may_reach(overlay: str, client: str, server: str, port: str) -> bool:
         return any(
             matches(policy["spec"]["podSelector"], this)
             and {"protocol": "TCP", "port": port} in rule.get("ports", [])
-            and any("podSelector" in p and "namespaceSelector" not in p
-                    and matches(p["podSelector"], peer) for p in rule[side])
+            and any(
+                "podSelector" in p
+                and "namespaceSelector" not in p
+                and matches(p["podSelector"], peer)
+                for p in rule[side]
+            )
             for policy, rule in policies(overlay, direction)
-        )  # fmt: skip
+        )
 
     return is_let("egress", "to", sender, receiver) and is_let("ingress", "from", receiver, sender)
 
 
 @each_overlay
 def test_what_is_not_named_is_denied(overlay: str) -> None:
-    [deny] = [p for p in all_of(overlay, "NetworkPolicy") if p["spec"]["podSelector"] == {}
-              and "egress" not in p["spec"]]  # fmt: skip
+    [deny] = [
+        p
+        for p in all_of(overlay, "NetworkPolicy")
+        if p["spec"]["podSelector"] == {} and "egress" not in p["spec"]
+    ]
     assert sorted(deny["spec"]["policyTypes"]) == ["Egress", "Ingress"]
     assert "ingress" not in deny["spec"]
 
@@ -82,8 +89,12 @@ def test_every_rule_names_whom_and_which_port(overlay: str) -> None:
                 if isinstance(port["port"], str):
                     peers = rule[side] if direction == "egress" else [policy["spec"]]
                     found = [t for p in peers for t in selected(overlay, p["podSelector"]).values()]
-                    names = {p["name"] for t in found for c in t["spec"]["containers"]
-                             for p in c.get("ports", [])}  # fmt: skip
+                    names = {
+                        p["name"]
+                        for t in found
+                        for c in t["spec"]["containers"]
+                        for p in c.get("ports", [])
+                    }
                     assert port["port"] in names, name
 
 
@@ -187,8 +198,11 @@ def test_only_the_gateway_is_reached_from_outside(overlay: str) -> None:
 def redis_as_in_the_pod(folder: Path, password: str) -> Iterator["tuple[Any, int]"]:
     """The Pod's own start command and configuration, with its folders and port put elsewhere."""
     port = free_port()
-    [config] = [c["data"]["redis.conf"] for c in all_of("cpu", "ConfigMap")
-                if c["metadata"]["name"].startswith("crossmodal-redis")]  # fmt: skip
+    [config] = [
+        c["data"]["redis.conf"]
+        for c in all_of("cpu", "ConfigMap")
+        if c["metadata"]["name"].startswith("crossmodal-redis")
+    ]
     command = list(container("cpu", "redis")["command"])
     folders = {name: folder / name for name in ("data", "run", "etc", "bin")}
     for path in folders.values():

@@ -40,10 +40,16 @@ def slots_of(queue: str) -> int:
 def need_of(jobs: dict[str, tuple[int, int]]) -> float:
     """Workers for jobs that wait and run, by the arithmetic of `crossmodal autoscale`."""
     loads = [
-        Load(queue, waiting, running, slots_of(queue) / RATES[queue], slots_of(queue),
-             TARGETS_S[queue])
+        Load(
+            queue,
+            waiting,
+            running,
+            slots_of(queue) / RATES[queue],
+            slots_of(queue),
+            TARGETS_S[queue],
+        )
         for queue, (waiting, running) in jobs.items()
-    ]  # fmt: skip
+    ]
     return sum(load.need for load in loads)
 
 
@@ -53,9 +59,12 @@ def asked(tmp_path: Path, series: dict[str, str], expected: float | None, at: st
 
 
 def answered(
-    tmp_path: Path, expression: str, series: dict[str, str], expected: dict[str, float],
+    tmp_path: Path,
+    expression: str,
+    series: dict[str, str],
+    expected: dict[str, float],
     at: str = "5m",
-) -> None:  # fmt: skip
+) -> None:
     """The same of any query, whose answers are told by their labels."""
     need(shutil.which("promtool") is not None, "promtool")
     samples = [{"labels": labels, "value": 1} for labels in expected]
@@ -65,12 +74,14 @@ def answered(
     test = {
         "rule_files": [],
         "evaluation_interval": "15s",
-        "tests": [{
-            "interval": "15s",
-            "input_series": [{"series": s, "values": v} for s, v in series.items()],
-            "promql_expr_test": [{"expr": expression, "eval_time": at, "exp_samples": samples}],
-        }],
-    }  # fmt: skip
+        "tests": [
+            {
+                "interval": "15s",
+                "input_series": [{"series": s, "values": v} for s, v in series.items()],
+                "promql_expr_test": [{"expr": expression, "eval_time": at, "exp_samples": samples}],
+            }
+        ],
+    }
     path = tmp_path / "query.yml"
     path.write_text(yaml.safe_dump(test))
     done = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True)
@@ -192,8 +203,11 @@ def test_keda_starts_and_ends_the_last_worker_and_errs_on_no_answer() -> None:
 
 def test_the_list_of_plain_messages_is_the_one_that_workers_serve() -> None:
     [_, plain] = one("gpu", "ScaledObject", "crossmodal-worker")["spec"]["triggers"]
-    [settings] = [m["data"] for m in all_of("gpu", "ConfigMap")
-                  if m["metadata"]["name"].startswith("crossmodal-settings")]  # fmt: skip
+    [settings] = [
+        m["data"]
+        for m in all_of("gpu", "ConfigMap")
+        if m["metadata"]["name"].startswith("crossmodal-settings")
+    ]
     assert plain["metadata"]["listName"] == settings["CROSSMODAL_PLAIN_QUEUE"]
     service = one("gpu", "Service", "crossmodal-redis")["metadata"]
     host = f"{service['name']}.{service['namespace']}.svc"
@@ -204,8 +218,11 @@ def test_the_list_of_plain_messages_is_the_one_that_workers_serve() -> None:
 
 @at_once("overlay", ["cpu", "hpa"])
 def test_plain_messages_are_not_taken_where_nobody_watches_for_them(overlay: str) -> None:
-    [settings] = [m["data"] for m in all_of(overlay, "ConfigMap")
-                  if m["metadata"]["name"].startswith("crossmodal-settings")]  # fmt: skip
+    [settings] = [
+        m["data"]
+        for m in all_of(overlay, "ConfigMap")
+        if m["metadata"]["name"].startswith("crossmodal-settings")
+    ]
     assert settings["CROSSMODAL_PLAIN_QUEUE"] == ""
 
 

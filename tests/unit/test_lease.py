@@ -89,17 +89,26 @@ def test_what_is_in_hand_is_renewed_also_that_of_a_lost_connection(
     ],
 )
 def test_the_heartbeat_is_of_both_loops(
-    tmp_path: Path, polled: float, has_room: bool, queues: set[str], turned: float, silent: float,
+    tmp_path: Path,
+    polled: float,
+    has_room: bool,
+    queues: set[str],
+    turned: float,
+    silent: float,
     beats: bool,
-) -> None:  # fmt: skip
+) -> None:
     assert SILENT_S < 9
     now = time.monotonic()
     shared = SimpleNamespace(polled_at=now - polled)
     connection = SimpleNamespace(cycle=SimpleNamespace(silent_s=silent))
     channel = SimpleNamespace(
-        shared=shared, has_room=has_room, active_queues=queues, connection=connection,
-        health_check_interval=30, refusal="",
-    )  # fmt: skip
+        shared=shared,
+        has_room=has_room,
+        active_queues=queues,
+        connection=connection,
+        health_check_interval=30,
+        refusal="",
+    )
     pool: Any = SimpleNamespace(
         loop=SimpleNamespace(turned_at=now - turned), lanes=Lanes(), goes_on=lambda: True
     )

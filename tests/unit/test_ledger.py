@@ -13,14 +13,7 @@ from crossmodal.jobs import names
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import MAX_PARAMS, NOBODY_WORKS_S, Attempt, NotStarted
 from crossmodal.jobs.names import leases_key, new_job_id, watched_key
-from crossmodal.jobs.record import (
-    Failure,
-    JobResult,
-    JobState,
-    PreviewRef,
-    Progress,
-    Timings,
-)
+from crossmodal.jobs.record import Failure, JobResult, JobState, PreviewRef, Progress, Timings
 from crossmodal.kinds.task import Task, tasks
 from crossmodal.settings import Settings
 from tests.at_once import at_once
@@ -68,10 +61,15 @@ def move_expiry(settings: Settings, job_id: str) -> None:
 
 def result_of(attempt: Attempt) -> JobResult:
     return JobResult(
-        job=attempt.job, task=Task("txt2img"), params={}, model="m", bundle_version="v",
+        job=attempt.job,
+        task=Task("txt2img"),
+        params={},
+        model="m",
+        bundle_version="v",
         timings=Timings(queued_s=0, batch_wait_s=0, inference_s=0, store_s=0, total_s=0),
-        batch_size=1, attempt=attempt.number,
-    )  # fmt: skip
+        batch_size=1,
+        attempt=attempt.number,
+    )
 
 
 def test_a_new_job_is_queued(ledger: Ledger) -> None:
@@ -112,9 +110,11 @@ def test_an_unknown_job_is_not_found(ledger: Ledger) -> None:
 @at_once("job_id", ["", "no such job", "../../x", "x" * 999])
 def test_an_id_that_no_job_can_have_is_not_found_either(ledger: Ledger, job_id: str) -> None:
     asks: list[Callable[[], object]] = [
-        lambda: ledger.get(job_id), lambda: ledger.cancel(job_id), lambda: ledger.follow(job_id),
+        lambda: ledger.get(job_id),
+        lambda: ledger.cancel(job_id),
+        lambda: ledger.follow(job_id),
         lambda: ledger.ended([job_id]),
-    ]  # fmt: skip
+    ]
     for ask in asks:
         with pytest.raises(JobNotFound):
             ask()
@@ -445,9 +445,7 @@ def test_no_lease_outlives_its_attempt(settings: Settings, ledger: Ledger, endin
     redis.close()
 
 
-def test_what_a_stopped_worker_ran_is_put_back_and_no_attempt_is_counted(
-    ledger: Ledger,
-) -> None:
+def test_what_a_stopped_worker_ran_is_put_back_and_no_attempt_is_counted(ledger: Ledger) -> None:
     mine, others = submit(ledger), submit(ledger)
     start(ledger, mine)
     assert isinstance(ledger.start(others, "other@test"), Attempt)

@@ -115,13 +115,15 @@ workers = st.sampled_from([HERE, THERE])
 failures = st.sampled_from(["model_host_crashed", "timed_out"]).map(
     lambda code: Failure(code=code, message="it failed", retryable=True)
 )
-requests = st.fixed_dictionaries({
-    "task": st.sampled_from(list(tasks())),
-    "fingerprint": st.sampled_from(["print", "other"]),
-    "message": st.sampled_from(["new", ""]),
-    "idempotency_key": st.sampled_from([None, None, None, "order"]),
-    "expires_in_s": st.sampled_from([None, HOUR_S]),
-})  # fmt: skip
+requests = st.fixed_dictionaries(
+    {
+        "task": st.sampled_from(list(tasks())),
+        "fingerprint": st.sampled_from(["print", "other"]),
+        "message": st.sampled_from(["new", ""]),
+        "idempotency_key": st.sampled_from([None, None, None, "order"]),
+        "expires_in_s": st.sampled_from([None, HOUR_S]),
+    }
+)
 while_one_runs = precondition(lambda machine: machine.running())
 # The last live job is kept for the steps to come, of which else most would change nothing.
 spare = precondition(lambda machine: len(machine.live()) > 1)
@@ -346,10 +348,15 @@ class LedgerMachine(RuleBasedStateMachine):
 
 def result_of(attempt: Attempt) -> JobResult:
     return JobResult(
-        job=attempt.job, task=Task("txt2img"), params={}, model="m", bundle_version="v",
+        job=attempt.job,
+        task=Task("txt2img"),
+        params={},
+        model="m",
+        bundle_version="v",
         timings=Timings(queued_s=0, batch_wait_s=0, inference_s=0, store_s=0, total_s=0),
-        batch_size=1, attempt=attempt.number,
-    )  # fmt: skip
+        batch_size=1,
+        attempt=attempt.number,
+    )
 
 
 @pytest.mark.timeout(600)  # to find the shortest sequence that fails may take five minutes

@@ -21,9 +21,12 @@ log = logging.getLogger("worker.host")
 def said(program: str, **env: str) -> str:
     """What a program writes that logs, to something that is no terminal."""
     return subprocess.run(
-        [sys.executable, "-c", BEGIN + program], env={**os.environ, **env},
-        stderr=subprocess.PIPE, text=True, check=False,
-    ).stderr  # fmt: skip
+        [sys.executable, "-c", BEGIN + program],
+        env={**os.environ, **env},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    ).stderr
 
 
 def said_at_a_terminal(program: str, **env: str) -> str:
@@ -50,9 +53,12 @@ def test_a_line_is_an_object_that_says_who_said_what_and_when() -> None:
     assert line.pop("timestamp")[:2] == "20"
     assert line.pop("pid") > 0
     assert line == {
-        "level": "info", "logger": "worker.host", "process": "host", "device": "cpu",
+        "level": "info",
+        "logger": "worker.host",
+        "process": "host",
+        "device": "cpu",
         "event": "ready on é\ncpu",
-    }  # fmt: skip
+    }
 
 
 def test_times_are_those_of_greenwich() -> None:
@@ -64,27 +70,32 @@ def test_times_are_those_of_greenwich() -> None:
 
 
 def test_a_context_is_in_all_lines_until_it_is_left() -> None:
-    inside, after = lines(said("""
+    inside, after = lines(
+        said("""
 with logs.context(job="j", attempt=2, task="txt2img"):
     logging.getLogger("deeper").warning("inside")
 log.warning("after")
-"""))  # fmt: skip
+""")
+    )
     assert (inside["job"], inside["attempt"], inside["task"]) == ("j", 2, "txt2img")
     assert not {"job", "attempt", "task"} & after.keys()
 
 
 def test_a_context_within_another_gives_way_to_it_again() -> None:
-    inner, outer = lines(said("""
+    inner, outer = lines(
+        said("""
 with logs.context(job="outer"):
     with logs.context(job="inner"):
         log.warning("x")
     log.warning("y")
-"""))  # fmt: skip
+""")
+    )
     assert (inner["job"], outer["job"]) == ("inner", "outer")
 
 
 def test_threads_of_an_attempt_speak_in_its_context() -> None:
-    [line] = lines(said("""
+    [line] = lines(
+        said("""
 import asyncio
 from crossmodal.settings import load_settings
 from worker.blobs import Blobs
@@ -92,7 +103,8 @@ async def main():
     with logs.context(job="j"):
         await Blobs(load_settings()).call(log.warning, "from a thread")
 asyncio.run(main())
-"""))  # fmt: skip
+""")
+    )
     assert line["job"] == "j"
 
 
@@ -159,13 +171,18 @@ def test_a_file_takes_the_lines_when_there_is_one(tmp_path: Path) -> None:
 
 def test_a_line_names_the_span_in_which_it_was_said() -> None:
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    inside, after = lines(said(f"""
+    inside, after = lines(
+        said(
+            f"""
 from crossmodal import tracing
 tracing.configure("worker")
 with tracing.span("work", {parent!r}):
     log.info("inside")
 log.info("after")
-""", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9"))[:2]  # fmt: skip
+""",
+            OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
+        )
+    )[:2]
     assert inside["trace_id"] == parent.split("-")[1]
     assert len(inside["span_id"]) == 16
     assert not {"trace_id", "span_id"} & after.keys()

@@ -38,12 +38,16 @@ WAIT_S = 20.0
 PNG = write_png(b"\xff\0\0" * 64, 8, 8, 3)
 SCHEMA = schema_of(Txt2ImgParams)
 MODEL = ModelInfo(
-    name="turbo", version="1", format="code", default_for=("txt2img", "img2txt"), aliases=("fast",),
+    name="turbo",
+    version="1",
+    format="code",
+    default_for=("txt2img", "img2txt"),
+    aliases=("fast",),
     kinds={
         "txt2img": ServedKind(params=SCHEMA, run_s=0.5),
         "img2txt": ServedKind(params=schema_of(Img2TxtParams)),
     },
-)  # fmt: skip
+)
 MODES = pytest.mark.parametrize("mode", ["legacy", "auto"])  # before 2026-07-28, and since
 
 
@@ -85,9 +89,14 @@ def hand(settings: Settings) -> Iterator[Hand]:
 
 @asynccontextmanager
 async def agent(
-    settings: Settings, mode: Any = "auto", *, key: ApiKey = ANYBODY, patience_s: float = WAIT_S,
-    folders: tuple[Path, ...] = (), is_public: bool = False,
-) -> AsyncIterator[Agent]:  # fmt: skip
+    settings: Settings,
+    mode: Any = "auto",
+    *,
+    key: ApiKey = ANYBODY,
+    patience_s: float = WAIT_S,
+    folders: tuple[Path, ...] = (),
+    is_public: bool = False,
+) -> AsyncIterator[Agent]:
     async def who(_: Context) -> ApiKey:
         return key
 
@@ -162,9 +171,11 @@ def test_it_describes_what_it_is_shown_and_what_was_drawn(settings: Settings, ha
             return [
                 line(await beside(hand.run(), client.call_tool("describe", given)), "caption")
                 for given in (
-                    {"data": data}, {"data": f"data:image/png;base64,{data}"}, {"key": key},
+                    {"data": data},
+                    {"data": f"data:image/png;base64,{data}"},
+                    {"key": key},
                 )
-            ]  # fmt: skip
+            ]
 
     first, second, third = asyncio.run(main())
     assert first.startswith("caption 1 of picture")
@@ -419,7 +430,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("models", {"model": "fsat"}, "model_not_found", "did you mean 'fast'"),
     ("models", {"name": "fast"}, "invalid_params", "unknown field 'name'"),
     ("drwa", {}, "invalid_params", "did you mean 'draw'"),
-]  # fmt: skip
+]
 
 
 def test_what_is_wrong_is_refused_by_name(settings: Settings, hand: Hand) -> None:
@@ -491,11 +502,15 @@ def test_callers_from_elsewhere_are_told_no_addresses(settings: Settings) -> Non
 
 Post = Callable[..., Awaitable[httpx2.Response]]
 PING = {
-    "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-        "protocolVersion": "2025-06-18", "capabilities": {},
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
         "clientInfo": {"name": "test", "version": "1"},
     },
-}  # fmt: skip
+}
 
 
 @asynccontextmanager

@@ -24,10 +24,7 @@ LIMIT = 100_000
 
 def sent_by_celery(settings: Settings, **options: Any) -> dict[str, Any]:
     """The message that Celery itself leaves in Redis."""
-    with (
-        Celery(broker=settings.broker_url.get_secret_value()) as app,
-        connect(settings) as redis,
-    ):
+    with Celery(broker=settings.broker_url.get_secret_value()) as app, connect(settings) as redis:
         app.conf.broker_transport_options = transport_options(settings)
         queue = str(Task("txt2img"))
         app.send_task(Task("txt2img").celery_name, queue=queue, **options)

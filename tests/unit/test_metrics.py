@@ -109,10 +109,11 @@ def test_queues_are_told_as_they_are_now(client: Client) -> None:
     assert value(found, "crossmodal_queue_running", queue="txt2img") == 1
     assert value(found, "crossmodal_queue_depth", queue="img2txt.bulk") == 0
     assert wait_until(
-        lambda: value(
-            scrape(client), "crossmodal_queue_oldest_wait_seconds", queue="txt2img"
-        ) > 0.1, 5,
-    )  # fmt: skip
+        lambda: (
+            value(scrape(client), "crossmodal_queue_oldest_wait_seconds", queue="txt2img") > 0.1
+        ),
+        5,
+    )
 
 
 def test_a_queue_that_is_paused_is_told(client: Client) -> None:
@@ -137,8 +138,11 @@ def test_every_queue_says_how_many_workers_it_has(client: Client, settings: Sett
     found = scrape(client)
     counts = {t: value(found, "crossmodal_workers", queue=str(t)) for t in tasks()}
     assert counts == {
-        Task("txt2img"): 2, Task("img2txt"): 1, Task("txt2img.bulk"): 0, Task("img2txt.bulk"): 0,
-    }  # fmt: skip
+        Task("txt2img"): 2,
+        Task("img2txt"): 1,
+        Task("txt2img.bulk"): 0,
+        Task("img2txt.bulk"): 0,
+    }
 
 
 def test_a_redis_that_is_away_is_told_and_does_not_hide_the_gateway(client: Client) -> None:
@@ -455,8 +459,11 @@ metrics.job_ended("txt2img", 0.1, 0.1, 1, 0)
 print("done")
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
         env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "gone")},
-    )  # fmt: skip
+    )
     assert done.stdout == "done\n"
     assert done.stderr.count("not counted") == 3

@@ -198,9 +198,15 @@ def test_places_are_known_to_full_precision_in_bfloat16_too() -> None:
 
 
 def test_the_critic_learns_to_tell_sharp_from_blurred() -> None:
-    real = torch.stack([
-        torch.from_numpy(Scenes(32).example("train", 1, i).image).permute(2, 0, 1) for i in range(8)
-    ]).float() / 255  # fmt: skip
+    real = (
+        torch.stack(
+            [
+                torch.from_numpy(Scenes(32).example("train", 1, i).image).permute(2, 0, 1)
+                for i in range(8)
+            ]
+        ).float()
+        / 255
+    )
     blurred = nn.functional.avg_pool2d(real, 5, stride=1, padding=2)
     critic = Critic(width=16)
     optimizer = torch.optim.Adam(critic.parameters(), 1e-2)
@@ -284,8 +290,10 @@ def test_no_word_is_said_more_often_than_it_may_or_after_itself(config: Captione
 def test_pictures_of_one_batch_are_searched_by_their_own_limits(config: CaptionerConfig) -> None:
     model = Captioner(config).eval()
     images = torch.randint(0, 255, (6, 3, 32, 32), dtype=torch.uint8)
-    limits = [Limits(w, m, c) for w, m, c in
-              [(1, 5, 1), (4, 5, 4), (2, 1, 2), (4, 3, 1), (3, 12, 2), (2, 7, 1)]]  # fmt: skip
+    limits = [
+        Limits(w, m, c)
+        for w, m, c in [(1, 5, 1), (4, 5, 4), (2, 1, 2), (4, 3, 1), (3, 12, 2), (2, 7, 1)]
+    ]
     together = search(model, images, limits)
     for i, found in enumerate(together):
         [alone] = search(model, images[i : i + 1], limits[i : i + 1])

@@ -20,14 +20,22 @@ from worker.hub.choice import needed
 from worker.hub.repository import HubFile, Repository
 
 SD: dict[str, Any] = {
-    "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.0",
-    "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
-    "tokenizer": ["transformers", "CLIPTokenizer"], "safety_checker": [None, None],
-}  # fmt: skip
+    "_class_name": "StableDiffusionPipeline",
+    "_diffusers_version": "0.42.0",
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "safety_checker": [None, None],
+}
 UNET, VAE = "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"
 PLAIN = {f"{UNET}.safetensors", f"{VAE}.safetensors"}
-SETTINGS = {"model_index.json", "unet/config.json", "vae/config.json", "tokenizer/vocab.json",
-            "tokenizer/merges.txt"}  # fmt: skip
+SETTINGS = {
+    "model_index.json",
+    "unet/config.json",
+    "vae/config.json",
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+}
 BLIP = {"config.json", "preprocessor_config.json", "vocab.txt"}
 
 
@@ -38,20 +46,40 @@ def chosen(told: dict[str, Any], *names: str, variant: str = "") -> set[str]:
 
 def test_of_a_pipeline_only_what_its_index_names_is_taken() -> None:
     needless = {
-        "v1-5-pruned.safetensors", "model.safetensors", "safety_checker/model.safetensors",
-        f"{UNET}.bin", f"{UNET}.non_ema.safetensors", "unet/flax_model.msgpack", "unet/model.onnx",
-        "unet/pytorch_model.bin.index.json", "unet/LICENSE", "unet/deep/config.json",
-        "unet/lora.safetensors", "vae/convert.py", "pipeline.py", ".gitattributes", "sample.png",
-        "crossmodal.toml", "bundle.json", "feature_extractor/preprocessor_config.json",
-    }  # fmt: skip
+        "v1-5-pruned.safetensors",
+        "model.safetensors",
+        "safety_checker/model.safetensors",
+        f"{UNET}.bin",
+        f"{UNET}.non_ema.safetensors",
+        "unet/flax_model.msgpack",
+        "unet/model.onnx",
+        "unet/pytorch_model.bin.index.json",
+        "unet/LICENSE",
+        "unet/deep/config.json",
+        "unet/lora.safetensors",
+        "vae/convert.py",
+        "pipeline.py",
+        ".gitattributes",
+        "sample.png",
+        "crossmodal.toml",
+        "bundle.json",
+        "feature_extractor/preprocessor_config.json",
+    }
     about = {"README.md", "LICENSE", "LICENSE.txt"}
     assert chosen(SD, *SETTINGS, *PLAIN, *about, *needless) == SETTINGS | PLAIN | about
 
 
 def test_of_a_captioner_only_what_lies_at_the_top_is_taken() -> None:
     taken = {*BLIP, "model.safetensors", "README.md", "chat_template.jinja", "spiece.model"}
-    needless = {"pytorch_model.bin", "tf_model.h5", "onnx/model.onnx", "original/model.safetensors",
-                "modeling.py", "training_args.bin", "bundle.json"}  # fmt: skip
+    needless = {
+        "pytorch_model.bin",
+        "tf_model.h5",
+        "onnx/model.onnx",
+        "original/model.safetensors",
+        "modeling.py",
+        "training_args.bin",
+        "bundle.json",
+    }
     assert chosen({"model_type": "blip"}, *taken, *needless) == taken
 
 
@@ -59,12 +87,18 @@ def test_of_a_captioner_only_what_lies_at_the_top_is_taken() -> None:
     "fp16",
     [
         ("{}.fp16.safetensors",),
-        ("{}.fp16-00001-of-00002.safetensors", "{}.fp16-00002-of-00002.safetensors",
-         "{}.safetensors.index.fp16.json"),
-        ("{}-00001-of-00002.fp16.safetensors", "{}-00002-of-00002.fp16.safetensors",
-         "{}.safetensors.index.fp16.json"),
+        (
+            "{}.fp16-00001-of-00002.safetensors",
+            "{}.fp16-00002-of-00002.safetensors",
+            "{}.safetensors.index.fp16.json",
+        ),
+        (
+            "{}-00001-of-00002.fp16.safetensors",
+            "{}-00002-of-00002.fp16.safetensors",
+            "{}.safetensors.index.fp16.json",
+        ),
     ],
-)  # fmt: skip
+)
 def test_weights_are_of_one_variant(fp16: tuple[str, ...]) -> None:
     of_variant = {name.format(part) for name in fp16 for part in (UNET, VAE)}
     plain = PLAIN | {f"{UNET}.safetensors.index.json"}
@@ -99,7 +133,7 @@ CUSTOM_UNET = SD | {"unet": ["my_unet", "MyUNet"]}
         ({}, (*BLIP, "/etc/x.json"), "", "'/etc/x.json': nothing is written there"),
         ({}, (*BLIP, "a\nb.json"), "", "nothing is written there"),
     ],
-)  # fmt: skip
+)
 def test_what_could_not_be_served_is_refused(
     told: dict[str, Any], names: tuple[str, ...], variant: str, says: str
 ) -> None:
@@ -115,10 +149,13 @@ def test_a_captioner_has_no_variants() -> None:
 def tiny_captioner() -> dict[str, bytes]:
     """In which there is nothing but bytes."""
     return {
-        "config.json": b'{"model_type": "blip"}', "vocab.txt": b"a\nb\n", "README.md": b"# tiny\n",
-        "model.safetensors": bytes(range(256)) * 12_000, "pytorch_model.bin": b"pickle",
+        "config.json": b'{"model_type": "blip"}',
+        "vocab.txt": b"a\nb\n",
+        "README.md": b"# tiny\n",
+        "model.safetensors": bytes(range(256)) * 12_000,
+        "pytorch_model.bin": b"pickle",
         "modeling.py": b"raise SystemExit",
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -137,9 +174,10 @@ def listed(folder: Path) -> set[str]:
 def environment(hub: FakeHub, tmp_path: Path) -> dict[str, str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
     return clean | {
-        "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"),
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
         "CROSSMODAL_MODELS": str(tmp_path / "models"),
-    }  # fmt: skip
+    }
 
 
 def command(*args: str) -> list[str]:
@@ -155,9 +193,7 @@ def pull(hub: FakeHub, tmp_path: Path) -> Pull:
     ) -> "subprocess.CompletedProcess[str]":
         whole = environment(hub, tmp_path) | env
         how = () if check else ("--no-check",)
-        return subprocess.run(
-            command(repo, *args, *how), env=whole, capture_output=True, text=True
-        )  # fmt: skip
+        return subprocess.run(command(repo, *args, *how), env=whole, capture_output=True, text=True)
 
     return run
 
@@ -172,10 +208,13 @@ def test_a_folder_is_fetched_whole_with_where_it_came_from(
     assert set(files_of(folder)) == kept | {"crossmodal-source.json"}
     assert hub.names() == kept
     assert json.loads((folder / "crossmodal-source.json").read_text()) == {
-        "repository": "somebody/tiny", "commit": COMMIT, "variant": None,
-        "files": {name: {"size": len(hub.files[name]), "sha256": sha256(hub.files[name])}
-                  for name in kept},
-    }  # fmt: skip
+        "repository": "somebody/tiny",
+        "commit": COMMIT,
+        "variant": None,
+        "files": {
+            name: {"size": len(hub.files[name]), "sha256": sha256(hub.files[name])} for name in kept
+        },
+    }
     assert open_folder(folder).kinds == ("img2txt",)
     assert f"CROSSMODAL_MODELS={folder.parent} crossmodal up" in done.stdout
 
@@ -185,8 +224,11 @@ def test_with_json_there_is_one_document(pull: Pull, tmp_path: Path) -> None:
     done = pull("--json", "--to", str(tmp_path / "here"))
     told = json.loads(done.stdout)
     assert (told["folder"], told["commit"], told["files"], told["models"]) == (
-        str(tmp_path / "here"), COMMIT, 4, None,
-    )  # fmt: skip
+        str(tmp_path / "here"),
+        COMMIT,
+        4,
+        None,
+    )
     assert "note" in json.loads(done.stderr)
 
 
@@ -218,8 +260,9 @@ def test_where_the_folder_is_to_be_must_be_said(pull: Pull, hub: FakeHub) -> Non
     env = {k: v for k, v in environment(hub, Path("/none")).items() if k != "CROSSMODAL_MODELS"}
     done = subprocess.run(command("somebody/tiny"), env=env, capture_output=True, text=True)
     assert (done.returncode, "give --to FOLDER, or set CROSSMODAL_MODELS" in done.stderr) == (
-        2, True,
-    )  # fmt: skip
+        2,
+        True,
+    )
 
 
 def has_begun(tmp_path: Path) -> bool:
@@ -256,9 +299,10 @@ def test_a_hub_without_ranges_sends_all_of_it_again(
 def test_a_process_that_is_killed_is_gone_on_with(hub: FakeHub, pull: Pull, tmp_path: Path) -> None:
     hub.stalls.add("model.safetensors")
     process = subprocess.Popen(
-        command("somebody/tiny", "--no-check"), env=environment(hub, tmp_path),
+        command("somebody/tiny", "--no-check"),
+        env=environment(hub, tmp_path),
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     assert has_begun(tmp_path)
     process.kill()
     process.wait()
@@ -277,25 +321,29 @@ def test_a_process_that_is_killed_is_gone_on_with(hub: FakeHub, pull: Pull, tmp_
 def test_ctrl_c_keeps_what_has_come(hub: FakeHub, tmp_path: Path) -> None:
     hub.stalls.add("model.safetensors")
     process = subprocess.Popen(
-        command("somebody/tiny", "--no-check"), env=environment(hub, tmp_path),
-        stderr=subprocess.PIPE, text=True,
+        command("somebody/tiny", "--no-check"),
+        env=environment(hub, tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    )
     assert has_begun(tmp_path)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert (process.returncode, "error interrupted what was fetched is kept in" in said) == (
-        130, True,
-    ), said  # fmt: skip
+        130,
+        True,
+    ), said
 
 
 @pytest.mark.slow
 def test_two_do_not_fetch_into_one_folder(hub: FakeHub, pull: Pull, tmp_path: Path) -> None:
     hub.stalls.add("model.safetensors")
     first = subprocess.Popen(
-        command("somebody/tiny", "--no-check"), env=environment(hub, tmp_path),
+        command("somebody/tiny", "--no-check"),
+        env=environment(hub, tmp_path),
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     try:
         assert has_begun(tmp_path)
         second = pull()
@@ -351,11 +399,16 @@ def test_a_full_disk_is_said_before_anything_is_fetched(
         ({"files": {"config.json": b"{"}}, {}, "model_invalid", "is not JSON"),
         ({"commit": ""}, {}, "model_hub_error", "does not say which commit"),
     ],
-)  # fmt: skip
+)
 def test_what_a_hub_refuses_is_said_with_a_code(
-    hub: FakeHub, pull: Pull, tmp_path: Path, changes: dict[str, Any], env: dict[str, str],
-    code: str, says: str,
-) -> None:  # fmt: skip
+    hub: FakeHub,
+    pull: Pull,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    env: dict[str, str],
+    code: str,
+    says: str,
+) -> None:
     for name, value in changes.items():
         setattr(hub, name, value)
     done = pull(**env)

@@ -22,9 +22,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ("crossmodal", "producer", "worker")
 # What another project may have set in the environment that it starts us from.
 ANOTHERS = {
-    "APP": "celery", "CELERY_CONFIG_MODULE": "celeryconfig", "CELERY_LOADER": "celeryconfig:Loader",
+    "APP": "celery",
+    "CELERY_CONFIG_MODULE": "celeryconfig",
+    "CELERY_LOADER": "celeryconfig:Loader",
     "DJANGO_SETTINGS_MODULE": "celeryconfig",
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -83,13 +85,22 @@ def test_every_python_that_we_start_is_started_in_one_way() -> None:
 
 @pytest.mark.parametrize(
     ("command", "name"),
-    [("txt2img", "producer"), ("gateway", "producer"), ("worker", "worker"),
-     ("background", "producer"), ("up", "producer"), ("demo", "producer")],
-)  # fmt: skip
+    [
+        ("txt2img", "producer"),
+        ("gateway", "producer"),
+        ("worker", "worker"),
+        ("background", "producer"),
+        ("up", "producer"),
+        ("demo", "producer"),
+    ],
+)
 def test_a_command_says_which_file_it_would_run_in_the_place_of_ours(
-    found: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    command: str, name: str,
-) -> None:  # fmt: skip
+    found: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    name: str,
+) -> None:
     assert main(monkeypatch, command) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert said.startswith("error package_shadowed ")

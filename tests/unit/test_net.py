@@ -205,20 +205,52 @@ def test_a_name_that_leads_to_such_an_address_is_refused(address: str, reason: s
 
 @at_once(
     "address",
-    ["1.1.1.1", "8.8.8.8", "11.0.0.1", "100.63.255.255", "100.128.0.1", "172.15.0.1", "172.32.0.1",
-     "192.0.1.1", "192.167.1.1", "198.17.0.1", "198.20.0.1", "223.255.255.255", PUBLIC,
-     "2001:4860:4860::8888", "2003::1", "2606:4700:4700::1111", "2a00:1450::1", "3ffe::1"],
-)  # fmt: skip
+    [
+        "1.1.1.1",
+        "8.8.8.8",
+        "11.0.0.1",
+        "100.63.255.255",
+        "100.128.0.1",
+        "172.15.0.1",
+        "172.32.0.1",
+        "192.0.1.1",
+        "192.167.1.1",
+        "198.17.0.1",
+        "198.20.0.1",
+        "223.255.255.255",
+        PUBLIC,
+        "2001:4860:4860::8888",
+        "2003::1",
+        "2606:4700:4700::1111",
+        "2a00:1450::1",
+        "3ffe::1",
+    ],
+)
 def test_a_public_address_is_not_refused(address: str) -> None:
     assert refusal(ip_address(address)) is None
 
 
 @at_once(
     "address",
-    ["169.254.169.254", "169.254.1.1", "100.100.100.200", "fd00:ec2::254", "0.0.0.0", "::",
-     "224.0.0.1", "255.255.255.255", "::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1",
-     "2002:7f00:1::", "2001::1", "fe80::1", "fec0::1", "240.0.0.1"],
-)  # fmt: skip
+    [
+        "169.254.169.254",
+        "169.254.1.1",
+        "100.100.100.200",
+        "fd00:ec2::254",
+        "0.0.0.0",
+        "::",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::ffff:127.0.0.1",
+        "::127.0.0.1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "2001::1",
+        "fe80::1",
+        "fec0::1",
+        "240.0.0.1",
+    ],
+)
 def test_allow_private_opens_no_more_than_private_networks(address: str) -> None:
     assert refusal(ip_address(address), allow_private=True) is not None
 
@@ -296,10 +328,18 @@ def test_a_url_that_plays_a_trick_is_refused(url: str, reason: str) -> None:
 
 @at_once(
     "url",
-    ["https://example.com/a.png?x=1#top", "http://Example.COM:8080/", "http://bücher.example/ä",
-     "https://xn--bcher-kva.example/", "http://a_b.example/", "http://8.8.8.8/", "http://[2003::1]/",
-     "http://3com.example/", "http://1.2.3.4.example/"],
-)  # fmt: skip
+    [
+        "https://example.com/a.png?x=1#top",
+        "http://Example.COM:8080/",
+        "http://bücher.example/ä",
+        "https://xn--bcher-kva.example/",
+        "http://a_b.example/",
+        "http://8.8.8.8/",
+        "http://[2003::1]/",
+        "http://3com.example/",
+        "http://1.2.3.4.example/",
+    ],
+)
 def test_an_ordinary_url_passes_the_check(url: str) -> None:
     assert net.check_url(url).scheme in ("http", "https")
 
@@ -357,10 +397,7 @@ def test_an_answer_that_changes_after_the_check_leads_nowhere(site: Site) -> Non
 def test_an_answer_that_changes_between_redirects_is_checked_again(site: Site) -> None:
     names = Names(["127.0.0.1"], ["127.0.0.2"])
     site.routes["/"] = lambda to: to.answer(302, Location="/again")
-    with (
-        Site("127.0.0.2", site.port) as secret,
-        pytest.raises(UrlRefused, match="loopback"),
-    ):
+    with Site("127.0.0.2", site.port) as secret, pytest.raises(UrlRefused, match="loopback"):
         fetch(site.url("/", "rebinding.example"), resolve=names, _refusal=only_this_machine)
     assert len(names.asked) == 2
     assert [path for path, *_ in site.seen] == ["/"]
@@ -372,9 +409,7 @@ def test_one_private_address_among_public_ones_refuses_them_all(
     site: Site, answer: list[str]
 ) -> None:
     with pytest.raises(UrlRefused, match="private"):
-        fetch(
-            site.url("/", "mixed.example"), resolve=Names(answer), _refusal=only_this_machine
-        )  # fmt: skip
+        fetch(site.url("/", "mixed.example"), resolve=Names(answer), _refusal=only_this_machine)
     assert site.seen == []
 
 
@@ -609,9 +644,8 @@ def test_proxies_of_the_environment_are_not_used(
 def test_a_post_sends_its_body_and_headers_and_returns_the_status(site: Site) -> None:
     site.routes["/hook"] = lambda to: to.answer(202)
     status = post(
-        site.url("/hook"), b'{"id": 1}', {"Webhook-Id": "m1"},
-        timeout_s=60, allow_private=True,
-    )  # fmt: skip
+        site.url("/hook"), b'{"id": 1}', {"Webhook-Id": "m1"}, timeout_s=60, allow_private=True
+    )
     assert status == 202
     [(path, headers, body)] = site.seen
     assert (path, headers["Webhook-Id"], body) == ("/hook", "m1", b'{"id": 1}')
@@ -741,9 +775,7 @@ def test_the_name_and_not_the_address_is_what_tls_asks_for(
 @pytest.mark.parametrize("host", ["other.example", "127.0.0.1"])
 def test_a_certificate_of_another_name_is_refused(secure_site: Site, host: str) -> None:
     with pytest.raises(FetchFailed, match="certificate verify failed"):
-        fetch(
-            secure_site.url("/", host, "https"), allow_private=True, resolve=Names(["127.0.0.1"])
-        )  # fmt: skip
+        fetch(secure_site.url("/", host, "https"), allow_private=True, resolve=Names(["127.0.0.1"]))
     assert secure_site.seen == []
 
 

@@ -27,11 +27,27 @@ from worker.celery.calls import check_embedded, check_headers
 from worker.host.protocol import pack, unpack
 
 ROOT = Path(__file__).parents[2]
-FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle",
-                     "joblib", "jsonpickle", "yaml"}  # fmt: skip
+FORBIDDEN_MODULES = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "marshal",
+    "shelve",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "jsonpickle",
+    "yaml",
+}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
-LOADERS = {"torch": {"load", "hub", "jit"}, "np": {"load"}, "numpy": {"load"},
-           "KeyedVectors": {"load"}, "Word2Vec": {"load"}, "os": {"system", "popen"}}  # fmt: skip
+LOADERS = {
+    "torch": {"load", "hub", "jit"},
+    "np": {"load"},
+    "numpy": {"load"},
+    "KeyedVectors": {"load"},
+    "Word2Vec": {"load"},
+    "os": {"system", "popen"},
+}
 
 
 class Payload:
@@ -58,8 +74,9 @@ def test_the_payload_would_run(tmp_path: Path) -> None:
 
 
 def modules() -> list[Path]:
-    return sorted(p for name in ("crossmodal", "producer", "worker")
-                  for p in (ROOT / name).rglob("*.py"))  # fmt: skip
+    return sorted(
+        p for name in ("crossmodal", "producer", "worker") for p in (ROOT / name).rglob("*.py")
+    )
 
 
 def faults(tree: ast.AST) -> Iterator[str]:
@@ -187,8 +204,15 @@ def test_a_pickle_on_the_model_hosts_socket_is_no_message(canary: Path) -> None:
     assert unpack(pack({"op": "info"})[4:]) == {"op": "info"}
 
 
-@at_once("kind", ["application/x-python-serialize", "application/x-yaml",
-                                  "application/data", "application/json"])  # fmt: skip
+@at_once(
+    "kind",
+    [
+        "application/x-python-serialize",
+        "application/x-yaml",
+        "application/data",
+        "application/json",
+    ],
+)
 def test_a_message_with_a_pickle_for_a_body_is_refused(canary: Path, kind: str) -> None:
     message = json.loads(message_of(new_job_id(), Txt2ImgParams(prompt="a", seed=1)))
     message["content-type"] = kind
@@ -201,8 +225,17 @@ def test_a_sender_cannot_speak_for_celery() -> None:
     check_headers({"id": "1", "task": "t", "sentry-trace": "x", "chain": None, "retries": 1})
     check_embedded({"callbacks": None, "errbacks": None, "chain": None, "chord": None})
     check_embedded({})
-    for name in ("callbacks", "errbacks", "chain", "chord", "is_eager", "called_directly",
-                 "as_execution_options", "_children", "hostname"):  # fmt: skip
+    for name in (
+        "callbacks",
+        "errbacks",
+        "chain",
+        "chord",
+        "is_eager",
+        "called_directly",
+        "as_execution_options",
+        "_children",
+        "hostname",
+    ):
         with pytest.raises(InvalidMessage, match=name):
             check_headers({"id": "1", name: [{"task": "evil"}]})
         with pytest.raises(CrossmodalError, match=name):

@@ -219,9 +219,12 @@ job.result(progress=True)
 def test_in_a_terminal_a_line_says_where_the_job_is() -> None:
     ours, theirs = os.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", IN_A_TERMINAL], stdin=theirs, stdout=theirs, stderr=theirs,
+        [sys.executable, "-c", IN_A_TERMINAL],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
         env=os.environ | {"TERM": "xterm"},
-    ) as program:  # fmt: skip
+    ) as program:
         os.close(theirs)
         shown = b"".join(iter(partial(read_some, ours), b"")).decode()
         assert program.wait(60) == 0, shown

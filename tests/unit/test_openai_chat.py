@@ -12,10 +12,12 @@ from producer.gateway.body import built
 from producer.gateway.openai.chat import ChatRequest, translated
 
 Asking: Any = create_model(
-    "Asking", __base__=Img2TxtParams,
-    prompt=(str, Field(default="")), temperature=(float, Field(default=1.0)),
+    "Asking",
+    __base__=Img2TxtParams,
+    prompt=(str, Field(default="")),
+    temperature=(float, Field(default=1.0)),
     max_words=(int, Field(default=20, le=40)),
-)  # fmt: skip
+)
 SCHEMA = schema_of(Asking)
 URL = "data:image/png;base64,aGVsbG8="
 PICTURE = {"type": "image_url", "image_url": {"url": URL, "detail": "low"}}
@@ -51,8 +53,10 @@ def test_what_steers_a_chat_is_for_models_that_have_such_a_param() -> None:
     steering: dict[str, Any] = {"temperature": 0.2, "top_p": 0.9, "seed": 7}
     assert asked(**steering) == IMAGE
     assert asked(schema=SCHEMA, **steering) == {
-        **IMAGE, "prompt": "What is it?", "temperature": 0.2,
-    }  # fmt: skip
+        **IMAGE,
+        "prompt": "What is it?",
+        "temperature": 0.2,
+    }
 
 
 @pytest.mark.parametrize(

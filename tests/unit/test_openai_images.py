@@ -12,10 +12,13 @@ from producer.gateway.body import built
 from producer.gateway.openai.images import ImagesRequest, forms_of, translated
 
 Sized: Any = create_model(
-    "Sized", __base__=Txt2ImgParams,
-    width=(int, Field(default=64)), height=(int, Field(default=64)),
-    steps=(int, Field(default=2)), style=(str, Field(default="")),
-)  # fmt: skip
+    "Sized",
+    __base__=Txt2ImgParams,
+    width=(int, Field(default=64)),
+    height=(int, Field(default=64)),
+    steps=(int, Field(default=2)),
+    style=(str, Field(default="")),
+)
 ONE_SIZE, SIZED = schema_of(Txt2ImgParams), schema_of(Sized)
 
 
@@ -31,8 +34,11 @@ def test_openais_names_are_those_of_params_here() -> None:
 
 def test_params_of_the_model_are_taken_as_they_are() -> None:
     assert asked(steps=4, seed=7, anything=[1])[0] == {
-        "prompt": "a fox", "steps": 4, "seed": 7, "anything": [1],
-    }  # fmt: skip
+        "prompt": "a fox",
+        "steps": 4,
+        "seed": 7,
+        "anything": [1],
+    }
 
 
 def test_a_size_is_width_and_height() -> None:
@@ -61,8 +67,9 @@ def test_what_is_no_size_is_refused_with_an_example(size: str) -> None:
 def test_what_a_model_has_no_param_for_is_a_warning() -> None:
     fields, warnings = asked(ONE_SIZE, style="vivid", background="transparent", quality="hd")
     assert fields == {"prompt": "a fox"}
-    assert warnings == [f"{name}: the model has no such param"
-                        for name in ("quality", "style", "background")]  # fmt: skip
+    assert warnings == [
+        f"{name}: the model has no such param" for name in ("quality", "style", "background")
+    ]
 
 
 def test_what_asks_for_nothing_in_particular_is_no_warning() -> None:
@@ -125,8 +132,9 @@ def test_what_is_said_twice_is_refused(body: dict[str, Any]) -> None:
 
 def test_our_name_beside_what_asks_for_nothing_is_taken() -> None:
     assert asked(width=64, size="auto", count=2, n=None) == (
-        {"prompt": "a fox", "width": 64, "count": 2}, [],
-    )  # fmt: skip
+        {"prompt": "a fox", "width": 64, "count": 2},
+        [],
+    )
 
 
 def test_what_the_answer_cannot_have_is_a_warning() -> None:

@@ -20,10 +20,19 @@ from producer.gateway.openai.lines import ours, ours_or_refused, theirs, wants_u
 from producer.gateway.shapes import Urls
 from producer.jsonl import BatchFile
 
-KNOWN = KnownModels([
-    ModelInfo.model_validate({"name": "turbo", "version": "1", "format": "code",
-                              "kinds": {"txt2img": {}, "img2txt": {}}, "aliases": ("fast",)}),
-])  # fmt: skip
+KNOWN = KnownModels(
+    [
+        ModelInfo.model_validate(
+            {
+                "name": "turbo",
+                "version": "1",
+                "format": "code",
+                "kinds": {"txt2img": {}, "img2txt": {}},
+                "aliases": ("fast",),
+            }
+        )
+    ]
+)
 PICTURES, CHAT = "/v1/images/generations", "/v1/chat/completions"
 URLS = Urls("http://here")
 PNG = b"\x89PNG"
@@ -42,9 +51,11 @@ def line(url: str, **body: Any) -> dict[str, Any]:
 def test_a_request_for_pictures_is_a_line_of_ours() -> None:
     found = ours(line(PICTURES, model="fast", prompt="a fox", n=2, steps=4), KNOWN)
     assert found == {
-        "custom_id": "a", "method": "POST", "url": "/v1/txt2img",
+        "custom_id": "a",
+        "method": "POST",
+        "url": "/v1/txt2img",
         "body": {"prompt": "a fox", "count": 2, "steps": 4, "model": "turbo"},
-    }  # fmt: skip
+    }
 
 
 def test_a_name_that_is_built_in_is_the_default_model() -> None:
@@ -58,8 +69,9 @@ def test_a_chat_is_a_line_of_ours() -> None:
     messages = [{"role": "user", "content": [picture]}]
     found = ours(line(CHAT, model="turbo", messages=messages), KNOWN)
     assert (found["url"], found["body"]) == (
-        "/v1/img2txt", {"image": {"data": "data:image/png;base64,aGk="}, "model": "turbo"},
-    )  # fmt: skip
+        "/v1/img2txt",
+        {"image": {"data": "data:image/png;base64,aGk="}, "model": "turbo"},
+    )
 
 
 @pytest.mark.parametrize("url", ["/v1/txt2img", "/v1/embeddings", 7, None])
@@ -142,10 +154,15 @@ def test_pictures_are_put_into_their_line(client: Client) -> None:
     _, text = drawn(client)
     [found] = shown(text, client)
     assert found["response"] == {
-        "request_id": "r", "status_code": 200,
-        "body": {"created": 7, "seed": 7, "data": [{"b64_json": base64.b64encode(PNG).decode()}],
-                 "warnings": ["it is short"]},
-    }  # fmt: skip
+        "request_id": "r",
+        "status_code": 200,
+        "body": {
+            "created": 7,
+            "seed": 7,
+            "data": [{"b64_json": base64.b64encode(PNG).decode()}],
+            "warnings": ["it is short"],
+        },
+    }
     assert (found["custom_id"], found["error"]) == ("a", None)
 
 
@@ -181,8 +198,11 @@ def test_a_failure_has_the_status_that_it_would_have_had_alone(
     [found] = shown(text, client, failed=True)
     assert found["response"]["status_code"] == status
     assert found["response"]["body"]["error"] == {
-        "code": code, "message": "no", "type": kind, "param": None,
-    }  # fmt: skip
+        "code": code,
+        "message": "no",
+        "type": kind,
+        "param": None,
+    }
 
 
 def test_each_of_the_two_files_has_its_own_lines(client: Client) -> None:

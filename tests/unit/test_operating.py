@@ -68,10 +68,7 @@ def client(settings: Settings) -> Iterator[Client]:
 
 
 def test_what_waits_in_a_paused_queue_stays_until_it_is_resumed(world: World) -> None:
-    job, other = (
-        world.client.txt2img(IDEA),
-        world.client.submit("img2txt", image=PNG),
-    )
+    job, other = (world.client.txt2img(IDEA), world.client.submit("img2txt", image=PNG))
     assert world.client.pause("txt2img").paused
     for one in (job, other):
         world.run(one.id)
@@ -145,21 +142,26 @@ def test_all_jobs_of_an_owner_are_canceled_and_no_others(client: Client) -> None
     assert client.cancel_all(None) == 2
 
 
-@pytest.mark.parametrize(("asked", "canceled"), [
-    ({"state": "running"}, {"running"}),
-    ({"state": "queued"}, {"waiting", "caption", "message"}),
-    ({"task": "txt2img"}, {"running", "waiting", "message"}),
-    ({"task": "txt2img.bulk"}, {"message"}),
-    ({"task": "img2txt", "state": "running"}, set()),
-    ({}, {"running", "waiting", "caption", "message"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "canceled"),
+    [
+        ({"state": "running"}, {"running"}),
+        ({"state": "queued"}, {"waiting", "caption", "message"}),
+        ({"task": "txt2img"}, {"running", "waiting", "message"}),
+        ({"task": "txt2img.bulk"}, {"message"}),
+        ({"task": "img2txt", "state": "running"}, set()),
+        ({}, {"running", "waiting", "caption", "message"}),
+    ],
+)
 def test_a_filter_says_which_jobs_are_canceled(
     client: Client, asked: dict[str, Any], canceled: set[str]
 ) -> None:
     jobs = {
-        "running": client.txt2img(IDEA).id, "waiting": client.txt2img(IDEA).id,
-        "caption": client.img2txt(PNG).id, "message": "b.0",
-    }  # fmt: skip
+        "running": client.txt2img(IDEA).id,
+        "waiting": client.txt2img(IDEA).id,
+        "caption": client.img2txt(PNG).id,
+        "message": "b.0",
+    }
     client.run(client.ledger.start(jobs["running"], "cpu@here"))
     batch = client.calls.map_txt2img([IDEA], batch_id="b")
     while not client.queue("txt2img.bulk").depth:

@@ -35,8 +35,7 @@ HEAVY = ("torch", "numpy", "opencv", "pillow", "gensim", "fastapi", "flower")
 
 def files_of_packages() -> set[str]:
     found = (path for package in PACKAGES for path in (ROOT / package).rglob("*"))
-    return {str(p.relative_to(ROOT)) for p in found
-            if p.is_file() and "__pycache__" not in p.parts}  # fmt: skip
+    return {str(p.relative_to(ROOT)) for p in found if p.is_file() and "__pycache__" not in p.parts}
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +52,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (tree / "tests" / "test_stray.py").touch()  # which setuptools would take along by itself
     done = subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(tree)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -77,10 +78,22 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel as pip unpacks it, alone in a folder."""
     folder = tmp_path_factory.mktemp("installed")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index",
-         "--no-compile", "--target", str(folder), *map(str, built.glob("*.whl"))],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            "--no-compile",
+            "--target",
+            str(folder),
+            *map(str, built.glob("*.whl")),
+        ],
+        check=True,
+        capture_output=True,
+    )
     return folder
 
 
@@ -93,16 +106,31 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(
     assert set(READ_AT_RUN_TIME) <= names
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
     assert {name.partition("/")[2] for name in about} == {
-        "METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt",
-    }  # fmt: skip
+        "METADATA",
+        "RECORD",
+        "WHEEL",
+        "entry_points.txt",
+        "licenses/LICENSE",
+        "top_level.txt",
+    }
 
 
 def test_nothing_stray_lies_in_the_packages() -> None:
     kinds = {Path(name).suffix for name in files_of_packages()}
     assert kinds == {
-        ".bin", ".css", ".html", ".js", ".json", ".lua", ".md", ".png", ".py", ".safetensors",
-        ".svg", ".typed",
-    }  # fmt: skip
+        ".bin",
+        ".css",
+        ".html",
+        ".js",
+        ".json",
+        ".lua",
+        ".md",
+        ".png",
+        ".py",
+        ".safetensors",
+        ".svg",
+        ".typed",
+    }
 
 
 def test_the_wheel_says_what_it_is(metadata: Message, wheel: zipfile.ZipFile) -> None:
@@ -156,10 +184,13 @@ def test_what_was_installed_runs_without_the_tree(installed: Path, tmp_path: Pat
         "script('submit')[:2], (PAGE / 'index.html').read_text()[:9]]))"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", program], cwd=tmp_path,
+        [sys.executable, "-P", "-c", program],
+        cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(installed)},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     *places, lua, page = json.loads(done.stdout)
     assert all(place.startswith(str(installed)) for place in places)
     assert (lua, page.lower()) == ("--", "<!doctype")

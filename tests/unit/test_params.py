@@ -48,13 +48,24 @@ def test_the_longest_prompt_is_accepted_and_one_more_character_is_not() -> None:
 @at_once(
     "field, value",
     [
-        ("count", 0), ("count", 17), ("count", "3"), ("count", 2.5), ("count", True),
-        ("seed", -1), ("seed", MAX_SEED + 1), ("seed", "7"),
-        ("temperature", -0.1), ("temperature", 2.1), ("temperature", float("nan")),
-        ("prompt", 7), ("prompt", None), ("prompt", ["a"]),
-        ("metadata", {"x": "y" * MAX_METADATA}), ("metadata", {"x": float("nan")}),
+        ("count", 0),
+        ("count", 17),
+        ("count", "3"),
+        ("count", 2.5),
+        ("count", True),
+        ("seed", -1),
+        ("seed", MAX_SEED + 1),
+        ("seed", "7"),
+        ("temperature", -0.1),
+        ("temperature", 2.1),
+        ("temperature", float("nan")),
+        ("prompt", 7),
+        ("prompt", None),
+        ("prompt", ["a"]),
+        ("metadata", {"x": "y" * MAX_METADATA}),
+        ("metadata", {"x": float("nan")}),
     ],
-)  # fmt: skip
+)
 def test_a_field_of_a_wrong_type_or_out_of_range_is_named(field: str, value: object) -> None:
     with pytest.raises(InvalidParams, match=field):
         parse_params(Task("txt2img"), {"prompt": "a circle", field: value})
@@ -62,9 +73,11 @@ def test_a_field_of_a_wrong_type_or_out_of_range_is_named(field: str, value: obj
 
 @pytest.mark.parametrize(
     ("metadata", "says"),
-    [("x" * 3_000, "metadata: is 3002 bytes of JSON, 2048 are allowed (got "),
-     (float("nan"), "metadata: Out of range float values are not JSON compliant")],
-)  # fmt: skip
+    [
+        ("x" * 3_000, "metadata: is 3002 bytes of JSON, 2048 are allowed (got "),
+        (float("nan"), "metadata: Out of range float values are not JSON compliant"),
+    ],
+)
 def test_what_a_validator_of_ours_refuses_is_said_in_its_words(metadata: Any, says: str) -> None:
     with pytest.raises(InvalidParams) as caught:
         build(Txt2ImgParams, {"prompt": "a circle", "metadata": metadata})
@@ -82,9 +95,15 @@ def test_where_a_value_is_nested_deeply_only_the_beginning_is_said() -> None:
 
 @at_once(
     "field, value",
-    [("image", None), ("image", "x.png"), ("image", {}), ("count", 6), ("beam_width", 11),
-     ("max_words", 0)],
-)  # fmt: skip
+    [
+        ("image", None),
+        ("image", "x.png"),
+        ("image", {}),
+        ("count", 6),
+        ("beam_width", 11),
+        ("max_words", 0),
+    ],
+)
 def test_captioning_has_limits_too(field: str, value: object) -> None:
     with pytest.raises(InvalidParams, match=field):
         parse_params(Task("img2txt"), {"image": IMAGE, field: value})

@@ -160,8 +160,9 @@ def inks_profile() -> bytes:
     table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + unit + straight * 4
     table += (white + black) * 4 + (red + black) * 4 + straight * 3
     tags = struct.pack(">I4sII", 1, b"A2B0", 144, len(table))
-    head = struct.pack(">I4sI4s4s4s", 144 + len(table), b"lcms", 0x02100000, b"prtr", b"CMYK",
-                       b"Lab ")  # fmt: skip
+    head = struct.pack(
+        ">I4sI4s4s4s", 144 + len(table), b"lcms", 0x02100000, b"prtr", b"CMYK", b"Lab "
+    )
     head = (head + bytes(12) + b"acsp").ljust(68, b"\0")
     return (head + struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)).ljust(128, b"\0") + tags + table
 

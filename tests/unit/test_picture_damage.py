@@ -71,11 +71,16 @@ def test_exif_as_text_turns_a_png_upright() -> None:
 @at_once(
     "body",
     [
-        b"Exif\0\0LoremIpsum", b"Exif\0\0II*\0" + b"\xff" * 20, b"MPF\0II*\0" + b"\xff" * 20,
-        b"ICC_PROFILE\0\1\1broken", b"ICC_PROFILE\0\2\1", b"Photoshop 3.0\x008BIM\4", b"",
+        b"Exif\0\0LoremIpsum",
+        b"Exif\0\0II*\0" + b"\xff" * 20,
+        b"MPF\0II*\0" + b"\xff" * 20,
+        b"ICC_PROFILE\0\1\1broken",
+        b"ICC_PROFILE\0\2\1",
+        b"Photoshop 3.0\x008BIM\4",
+        b"",
         b"http://ns.adobe.com/xap/1.0/\0<tiff:Orientation>x",
     ],
-)  # fmt: skip
+)
 def test_a_broken_segment_beside_the_pixels_changes_none_of_them(marker: int, body: bytes) -> None:
     segment = b"\xff" + bytes([marker]) + struct.pack(">H", 2 + len(body)) + body
     assert (decode(JPEG[:2] + segment + JPEG[2:], LIMIT) == decode(JPEG, LIMIT)).all()

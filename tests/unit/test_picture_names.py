@@ -27,8 +27,9 @@ def draw(folder: Path, files: Sequence[str]) -> None:
 def annotate(folder: Path, half: str, names: Sequence[str], year: str = "2017") -> None:
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
-    captions = [{"image_id": i, "caption": f"the {half} picture {name}"}
-                for i, name in enumerate(names)]  # fmt: skip
+    captions = [
+        {"image_id": i, "caption": f"the {half} picture {name}"} for i, name in enumerate(names)
+    ]
     path = folder / "annotations" / f"captions_{half}{year}.json"
     path.write_text(json.dumps({"images": images, "annotations": captions}))
 
@@ -89,8 +90,11 @@ def test_a_picture_is_found_however_its_name_is_written(
     "name, files, right",
     [
         ("1.jpg", ["train2017/1.jpg", "train2017/a/1.jpg"], "train2017/1.jpg"),
-        ("a/1.jpg", ["train2017/1.jpg", "train2017/b/1.jpg", "train2017/a/1.jpg"],
-         "train2017/a/1.jpg"),
+        (
+            "a/1.jpg",
+            ["train2017/1.jpg", "train2017/b/1.jpg", "train2017/a/1.jpg"],
+            "train2017/a/1.jpg",
+        ),
         ("a/1.jpg", ["train2017/b/1.jpg"], ""),
         ("a/1.jpg", ["train2017/1.jpg", "train2017/b/1.jpg"], ""),
         ("1.jpg", ["train2017/a/1.jpg", "train2017/b/1.jpg"], ""),
@@ -102,7 +106,7 @@ def test_a_picture_is_found_however_its_name_is_written(
         ("1.jpg", ["val2017/1.jpg"], ""),
         ("000000000001.jpg", ["val2017/000000000001.jpg"], "val2017/000000000001.jpg"),
     ],
-)  # fmt: skip
+)
 def test_where_several_files_could_be_meant_it_is_the_right_one_or_none(
     tmp_path: Path, name: str, files: list[str], right: str
 ) -> None:
@@ -133,13 +137,21 @@ def test_the_halves_do_not_take_each_others_pictures(tmp_path: Path) -> None:
     annotate(tmp_path, "val", ["1.jpg", "3.jpg"])
     data = opened(tmp_path)
     assert pairs(data, TRAIN) == {"the train picture 2.jpg": "train2017/2.jpg"}
-    assert pairs(data, "val") == {"the val picture 1.jpg": "val2017/1.JPG",
-                                  "the val picture 3.jpg": "val2017/3.jpg"}  # fmt: skip
+    assert pairs(data, "val") == {
+        "the val picture 1.jpg": "val2017/1.JPG",
+        "the val picture 3.jpg": "val2017/3.jpg",
+    }
 
 
 def test_pictures_to_train_on_may_lie_in_the_other_half(tmp_path: Path) -> None:
-    draw(tmp_path, ["train2014/COCO_train2014_1.jpg", "val2014/COCO_val2014_2.jpg",
-                    "val2014/COCO_val2014_3.jpg"])  # fmt: skip
+    draw(
+        tmp_path,
+        [
+            "train2014/COCO_train2014_1.jpg",
+            "val2014/COCO_val2014_2.jpg",
+            "val2014/COCO_val2014_3.jpg",
+        ],
+    )
     annotate(tmp_path, TRAIN, ["COCO_train2014_1.jpg", "COCO_val2014_2.jpg"], "2014")
     annotate(tmp_path, "val", ["COCO_val2014_3.jpg"], "2014")
     data = opened(tmp_path)
@@ -148,8 +160,11 @@ def test_pictures_to_train_on_may_lie_in_the_other_half(tmp_path: Path) -> None:
 
 def test_a_number_with_two_names_is_nobodys(tmp_path: Path) -> None:
     draw(tmp_path, ["train2017/1.jpg", "train2017/2.jpg", "train2017/3.jpg"])
-    images = [{"id": 1, "file_name": "1.jpg"}, {"id": 1, "file_name": "2.jpg"},
-              {"id": 3, "file_name": "3.jpg"}]  # fmt: skip
+    images = [
+        {"id": 1, "file_name": "1.jpg"},
+        {"id": 1, "file_name": "2.jpg"},
+        {"id": 3, "file_name": "3.jpg"},
+    ]
     captions = [{"image_id": 1, "caption": "a dog"}, {"image_id": 3, "caption": "a cat"}]
     annotate(tmp_path, TRAIN, [])
     (tmp_path / "annotations" / "captions_train2017.json").write_text(
@@ -172,9 +187,12 @@ def test_a_name_that_is_no_text_is_named_and_left_out(tmp_path: Path, name: obje
 
 
 NOT_KARPATHYS: list[object] = [
-    5, [5], [{"filename": "1.jpg"}], [{"filename": "1.jpg", "split": "train", "cocoid": "x"}],
+    5,
+    [5],
+    [{"filename": "1.jpg"}],
+    [{"filename": "1.jpg", "split": "train", "cocoid": "x"}],
     [{"filename": "1.jpg", "split": [], "sentences": [5]}],
-]  # fmt: skip
+]
 
 
 @at_once("images", NOT_KARPATHYS)
@@ -244,10 +262,14 @@ def karpathy(path: Path, images: Sequence[Mapping[str, object]]) -> None:
 def coco_images() -> list[dict[str, object]]:
     splits = {1: ("train", "train"), 2: ("val", "restval"), 3: ("val", "val"), 4: ("val", "test")}
     return [
-        {"filename": f"COCO_{half}2014_{n:012d}.jpg", "filepath": f"{half}2014", "cocoid": n,
-         "split": split}
+        {
+            "filename": f"COCO_{half}2014_{n:012d}.jpg",
+            "filepath": f"{half}2014",
+            "cocoid": n,
+            "split": split,
+        }
         for n, (half, split) in splits.items()
-    ]  # fmt: skip
+    ]
 
 
 @at_once("place", ["dataset_coco.json", "annotations/dataset_coco.json"])
@@ -268,14 +290,20 @@ def test_karpathys_file_gives_coco_its_splits(tmp_path: Path, place: str) -> Non
 def test_karpathys_coco_is_enough_alone(tmp_path: Path, year: str) -> None:
     folder = tmp_path / year
     images = coco_images()
-    names = [f"{i['filepath']}/{i['filename']}" if year == "2014"
-             else f"train2017/{i['cocoid']:012d}.jpg" for i in images]  # fmt: skip
+    names = [
+        f"{i['filepath']}/{i['filename']}"
+        if year == "2014"
+        else f"train2017/{i['cocoid']:012d}.jpg"
+        for i in images
+    ]
     draw(folder, names)
     karpathy(folder / "dataset_coco.json", images)
     data = opened(folder)
     assert pairs(data, TRAIN) == {"picture 0": names[0], "picture 1": names[1]}
-    assert pairs(data, "val") | pairs(data, "test") == {"picture 2": names[2],
-                                                        "picture 3": names[3]}  # fmt: skip
+    assert pairs(data, "val") | pairs(data, "test") == {
+        "picture 2": names[2],
+        "picture 3": names[3],
+    }
 
 
 def test_karpathys_flickr30k_is_enough_alone(tmp_path: Path) -> None:

@@ -47,8 +47,16 @@ class Upload:
 
 def test_bytes_paths_and_files_are_taken_as_they_are(path: Path) -> None:
     with path.open("rb") as file:
-        forms = [PNG, bytearray(PNG), memoryview(PNG), str(path), path, file, io.BytesIO(PNG),
-                 Slow()]  # fmt: skip
+        forms = [
+            PNG,
+            bytearray(PNG),
+            memoryview(PNG),
+            str(path),
+            path,
+            file,
+            io.BytesIO(PNG),
+            Slow(),
+        ]
         assert [bytes_of(form, LIMIT) for form in forms] == [PNG] * len(forms)
 
 
@@ -74,8 +82,9 @@ def test_a_pillow_image_stays_upright(tmp_path: Path) -> None:
         assert decode(bytes_of(image, LIMIT), 10_000).shape == (40, 20, 3)
 
 
-@pytest.mark.parametrize("array", [PIXELS[:, :, 0], PIXELS[:, :, :1], PIXELS[:, :, :3], PIXELS,
-                                   PIXELS[::-1, ::2, :3]])  # fmt: skip
+@pytest.mark.parametrize(
+    "array", [PIXELS[:, :, 0], PIXELS[:, :, :1], PIXELS[:, :, :3], PIXELS, PIXELS[::-1, ::2, :3]]
+)
 def test_an_array_is_written_as_it_is(array: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
     with Image.open(io.BytesIO(bytes_of(array, LIMIT))) as image:
         assert np.array_equal(np.asarray(image), np.squeeze(array))

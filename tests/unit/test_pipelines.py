@@ -67,8 +67,9 @@ def test_a_red_circle_is_red_on_white(txt2img: ModelPipeline) -> None:
 
 def test_a_picture_does_not_depend_on_its_batch(txt2img: ModelPipeline) -> None:
     alone = drawn(txt2img, ask(PROMPT))[0]
-    others = [ask(f"a small blue star {'and a ring ' * i}", seed=i, count=1 + i % 3)
-              for i in range(16)]  # fmt: skip
+    others = [
+        ask(f"a small blue star {'and a ring ' * i}", seed=i, count=1 + i % 3) for i in range(16)
+    ]
     for place in (0, 5, 16):
         batch = [*others[:place], ask(PROMPT), *others[place:]]
         assert (drawn(txt2img, *batch)[place] == alone).all()
@@ -107,9 +108,14 @@ def test_unknown_words_are_listed_and_told_once_and_the_rest_is_drawn(
 
 
 NO_OBJECTS = [
-    "zorg frob", "!!! ???", "日本語", "a red car on a road", "a photo of a dog",
-    "portrait of my cat", "a cat and a dog on a white background",
-]  # fmt: skip
+    "zorg frob",
+    "!!! ???",
+    "日本語",
+    "a red car on a road",
+    "a photo of a dog",
+    "portrait of my cat",
+    "a cat and a dog on a white background",
+]
 
 
 @pytest.mark.parametrize("prompt", NO_OBJECTS)

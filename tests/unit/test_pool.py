@@ -59,9 +59,11 @@ def pool() -> Iterator[CoroutinePool]:
 def apply(pool: CoroutinePool, name: str = "echo", accept: Any = None, **kwargs: Any) -> Caller:
     caller = Caller(pool.app.tasks["echo"])
     request = {
-        "id": "a-job", "kwargs": kwargs, "delivery_info": {"routing_key": "txt2img"},
+        "id": "a-job",
+        "kwargs": kwargs,
+        "delivery_info": {"routing_key": "txt2img"},
         "properties": {"delivery_tag": os.urandom(4).hex()},
-    }  # fmt: skip
+    }
     pool.on_apply(caller.trace, (name, "a-job", request), **caller.callbacks(accept))
     return caller
 

@@ -40,9 +40,12 @@ def test_who_loses_the_terminal_ends_in_order_unless_started_by_nohup(
 ) -> None:
     with subprocess.Popen(
         [*start, sys.executable, "-c", ENDS_WITH_ITS_TERMINAL],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # whoever runs the tests
-    ) as process:  # fmt: skip
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGHUP)
@@ -61,12 +64,27 @@ def is_namespaced() -> bool:
 def test_the_first_process_of_a_container_ends_when_told_to_while_it_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
-        env = {**os.environ, "CELERY_BROKER_URL": url, "CROSSMODAL_CONNECT_TIMEOUT_S": "60",
-               "CROSSMODAL_RUN_DIR": str(tmp_path)}  # fmt: skip
+        env = {
+            **os.environ,
+            "CELERY_BROKER_URL": url,
+            "CROSSMODAL_CONNECT_TIMEOUT_S": "60",
+            "CROSSMODAL_RUN_DIR": str(tmp_path),
+        }
         outer = subprocess.Popen(
-            ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "crossmodal.cli",
-             "worker"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                "unshare",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                sys.executable,
+                "-m",
+                "crossmodal.cli",
+                "worker",
+            ],
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         with silent.accept()[0]:  # Redis is given a minute to answer
             [inner] = psutil.Process(outer.pid).children()
             inner.terminate()

@@ -43,9 +43,14 @@ def submit(ledger: Ledger, owner: str = "", expires_in_s: float | None = None) -
     job_id = new_job_id()
     message = message_of(job_id, PARAMS)
     ledger.submit(
-        job_id, Task("txt2img"), PARAMS.model_dump_json(), "", message=message,
-        origin=Origin(owner), expires_in_s=expires_in_s,
-    )  # fmt: skip
+        job_id,
+        Task("txt2img"),
+        PARAMS.model_dump_json(),
+        "",
+        message=message,
+        origin=Origin(owner),
+        expires_in_s=expires_in_s,
+    )
     return job_id
 
 

@@ -30,9 +30,12 @@ def info(name: str) -> ModelInfo:
 
 def a_model(folder: Path, name: str) -> ServedModel:
     return ServedModel(
-        info=info(name), socket=folder / f"{name}.sock", folder=folder, needs=900,
+        info=info(name),
+        socket=folder / f"{name}.sock",
+        folder=folder,
+        needs=900,
         queues=(f"txt2img.{name}",),
-    )  # fmt: skip
+    )
 
 
 @contextmanager

@@ -124,37 +124,74 @@ def test_pictures_to_be_captioned_are_rough() -> None:
 @at_once(
     "text, claims",
     [
-        ("A tiny RED disc over a box, on white.",
-         Claims((Said("circle", "red", "small"), Said("square")), ((0, "above", 1),), None,
-                "white")),
-        ("a star that is small and red in the upper left corner",
-         Claims((Said("star", "red", "small"),), (), "top left")),
-        ("box that is red and tiny pink diamond",
-         Claims((Said("square", "red"), Said("diamond", "pink", "small")))),
-        ("a box that is large and green, pink circle and a blue star in a row",
-         Claims((Said("square", "green", "big"), Said("circle", "pink"), Said("star", "blue")),
-                ((0, "left of", 1), (1, "left of", 2)))),
-        ("a red plus left of a blue ring and under a heart",
-         Claims((Said("cross", "red"), Said("ring", "blue"), Said("heart")),
-                ((0, "left of", 1), (0, "below", 2)))),
-        ("a red circle, a blue circle and a green circle in a column",
-         Claims((Said("circle", "red"), Said("circle", "blue"), Said("circle", "green")),
-                ((0, "above", 1), (1, "above", 2)))),
-        ("two red circles side by side",
-         Claims((Said("circle", "red"),) * 2, ((0, "left of", 1),))),
+        (
+            "A tiny RED disc over a box, on white.",
+            Claims(
+                (Said("circle", "red", "small"), Said("square")), ((0, "above", 1),), None, "white"
+            ),
+        ),
+        (
+            "a star that is small and red in the upper left corner",
+            Claims((Said("star", "red", "small"),), (), "top left"),
+        ),
+        (
+            "box that is red and tiny pink diamond",
+            Claims((Said("square", "red"), Said("diamond", "pink", "small"))),
+        ),
+        (
+            "a box that is large and green, pink circle and a blue star in a row",
+            Claims(
+                (Said("square", "green", "big"), Said("circle", "pink"), Said("star", "blue")),
+                ((0, "left of", 1), (1, "left of", 2)),
+            ),
+        ),
+        (
+            "a red plus left of a blue ring and under a heart",
+            Claims(
+                (Said("cross", "red"), Said("ring", "blue"), Said("heart")),
+                ((0, "left of", 1), (0, "below", 2)),
+            ),
+        ),
+        (
+            "a red circle, a blue circle and a green circle in a column",
+            Claims(
+                (Said("circle", "red"), Said("circle", "blue"), Said("circle", "green")),
+                ((0, "above", 1), (1, "above", 2)),
+            ),
+        ),
+        (
+            "two red circles side by side",
+            Claims((Said("circle", "red"),) * 2, ((0, "left of", 1),)),
+        ),
         ("stars", Claims((Said("star"),) * 3)),
-        ("a pair of navy blue boxes that are small above a white shape on black",
-         Claims((*[Said("square", "navy", "small")] * 2, Said(None, "white")),
-                ((0, "above", 2), (1, "above", 2)), None, "black")),
-        ("a light green oval between two hot pink hearts, from top to bottom",
-         Claims((Said("oval", "lime"), *[Said("heart", "magenta")] * 2),
-                ((1, "above", 0), (0, "above", 2)))),
-        ("a red small circle on top of a gold ring against a dark blue background",
-         Claims((Said("circle", "red", "small"), Said("ring", "yellow")), ((0, "above", 1),), None,
-                "navy")),
+        (
+            "a pair of navy blue boxes that are small above a white shape on black",
+            Claims(
+                (*[Said("square", "navy", "small")] * 2, Said(None, "white")),
+                ((0, "above", 2), (1, "above", 2)),
+                None,
+                "black",
+            ),
+        ),
+        (
+            "a light green oval between two hot pink hearts, from top to bottom",
+            Claims(
+                (Said("oval", "lime"), *[Said("heart", "magenta")] * 2),
+                ((1, "above", 0), (0, "above", 2)),
+            ),
+        ),
+        (
+            "a red small circle on top of a gold ring against a dark blue background",
+            Claims(
+                (Said("circle", "red", "small"), Said("ring", "yellow")),
+                ((0, "above", 1),),
+                None,
+                "navy",
+            ),
+        ),
         ("the cat sat on the mat", Claims()),
     ],
-)  # fmt: skip
+)
 def test_facts_are_read_from_words(text: str, claims: Claims) -> None:
     assert parse(text) == claims
 
@@ -167,20 +204,31 @@ TRUTH = "a small red circle to the left of a big blue star on a white background
     [
         (TRUTH, ()),
         ("a big blue star to the right of a small red circle on a white background", ()),
-        ("a small red circle to the left of a big green star on a white background",
-         ("objects", "relations")),
-        ("a small blue circle to the left of a big red star on a white background",
-         ("objects", "relations")),
-        ("a red circle to the left of a big blue star on a white background",
-         ("objects", "relations")),
-        ("a small red circle to the right of a big blue star on a white background",
-         ("relations",)),
+        (
+            "a small red circle to the left of a big green star on a white background",
+            ("objects", "relations"),
+        ),
+        (
+            "a small blue circle to the left of a big red star on a white background",
+            ("objects", "relations"),
+        ),
+        (
+            "a red circle to the left of a big blue star on a white background",
+            ("objects", "relations"),
+        ),
+        (
+            "a small red circle to the right of a big blue star on a white background",
+            ("relations",),
+        ),
         ("a small red circle and a big blue star on a white background", ("relations",)),
         ("a small red circle to the left of a big blue star", ("background",)),
-        ("a small red circle to the left of a big blue star and above a small pink heart on a "
-         "white background", ("count",)),
+        (
+            "a small red circle to the left of a big blue star and above a small pink heart on a "
+            "white background",
+            ("count",),
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_caption_is_right_only_with_every_fact(caption: str, wrong: tuple[str, ...]) -> None:
     verdict = compare(parse(TRUTH), parse(caption))
     assert isinstance(verdict, Verdict)

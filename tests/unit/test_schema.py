@@ -12,7 +12,8 @@ from crossmodal.kinds.txt2img import TXT2IMG, Txt2ImgParams
 
 SCHEDULER: Any = Literal["euler", "ddim"]
 Turbo: Any = create_model(
-    "Turbo", __base__=Txt2ImgParams,
+    "Turbo",
+    __base__=Txt2ImgParams,
     steps=(int, Field(default=4, ge=1, le=50)),
     guidance=(float, Field(default=0.0, ge=0, le=20)),
     width=(int, Field(default=512, ge=8, le=2_048, multiple_of=8)),
@@ -22,7 +23,7 @@ Turbo: Any = create_model(
     temperature=(float, Field(default=1.0, ge=1, le=1)),
     weights=(list[float], Field(default=[], max_length=3)),
     nested=(dict[str, int], {}),
-)  # fmt: skip
+)
 SCHEMA = schema_of(Turbo)
 
 
@@ -46,9 +47,16 @@ def test_a_default_that_is_made_anew_for_each_is_told_too() -> None:
 
 def test_what_is_built_is_what_the_models_own_class_builds() -> None:
     fields = {
-        "prompt": "  a \n fox ", "steps": 2, "guidance": 3, "width": 64, "scheduler": "ddim",
-        "negative_prompt": " a  dog", "weights": [0.5, 1], "nested": {"a": 1}, "seed": 7,
-    }  # fmt: skip
+        "prompt": "  a \n fox ",
+        "steps": 2,
+        "guidance": 3,
+        "width": 64,
+        "scheduler": "ddim",
+        "negative_prompt": " a  dog",
+        "weights": [0.5, 1],
+        "nested": {"a": 1},
+        "seed": 7,
+    }
     assert built(**fields) == Turbo(**fields).model_dump()
 
 
@@ -89,8 +97,9 @@ def test_a_model_without_params_of_its_own_has_its_kinds() -> None:
 
 def test_what_a_schema_says_in_other_ways_is_left_to_the_model() -> None:
     odd: dict[str, Any] = {
-        "type": "object", "required": ["prompt"],
+        "type": "object",
+        "required": ["prompt"],
         "properties": {"prompt": {"type": "string"}, "mask": {"$ref": "#/$defs/Mask"}},
-    }  # fmt: skip
+    }
     found = build_by(class_by(TXT2IMG, odd), {"prompt": "a", "mask": {"x": [1]}}, "")
     assert found.model_dump()["mask"] == {"x": [1]}

@@ -53,13 +53,16 @@ def test_passwords_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("redis://u:hunter2@queue:6379/0", "redis://u:***@queue:6379/0"),
         ("redis://queue:6379/0", "redis://queue:6379/0"),
         ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
-        ("sentinel://:hunter2@a:1/0;sentinel://:hunter2@b:1", "sentinel://:***@a:1/0;sentinel://:***@b:1"),
+        (
+            "sentinel://:hunter2@a:1/0;sentinel://:hunter2@b:1",
+            "sentinel://:***@a:1/0;sentinel://:***@b:1",
+        ),
         ("redis://queue/0?password=hunter2&x=1", "redis://queue/0?password=***&x=1"),
         ("https://bucket/key?X-Amz-Signature=hunter2", "https://bucket/key?X-Amz-Signature=***"),
         ("abfss://container@account/x", "abfss://container@account/x"),
         ("file:///home/me@work/x", "file:///home/me@work/x"),
     ],
-)  # fmt: skip
+)
 def test_a_url_is_shown_without_its_passwords(url: str, shown: str) -> None:
     assert redacted(url) == shown
 

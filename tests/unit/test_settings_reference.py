@@ -19,9 +19,10 @@ OURS = re.compile(r"\bCROSSMODAL_(?!TEST_)[A-Z0-9_]*[A-Z0-9]\b")  # only tests r
 SOURCES = ("crossmodal", "producer", "worker")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NO_SETTINGS = {
-    "CROSSMODAL_URL", "CROSSMODAL_KEY",  # of the example scripts in docs/examples
+    "CROSSMODAL_URL",
+    "CROSSMODAL_KEY",  # of the example scripts in docs/examples
     "CROSSMODAL_VERSION",  # of the compose files: which image
-}  # fmt: skip
+}
 
 
 def variables() -> set[str]:
@@ -67,8 +68,9 @@ def test_what_is_in_force_is_told_with_where_it_comes_from(monkeypatch: pytest.M
     rows = {row.variable: row for row in effective(load_settings())}
     assert set(rows) == variables()
     assert (rows["CROSSMODAL_MAX_BATCH"].value, rows["CROSSMODAL_MAX_BATCH"].source) == (
-        "4", "environment",
-    )  # fmt: skip
+        "4",
+        "environment",
+    )
     assert rows["CELERY_BROKER_URL"].value == "redis://me:***@queue:6379/0"
     assert rows["CROSSMODAL_BULK_BATCH"].source == "default"
     assert "hunter2" not in str(rows)
@@ -85,8 +87,10 @@ def test_the_command_prints_the_same() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "crossmodal.cli", "settings", "--json"],
         env=env | {"CROSSMODAL_LEASE_S": "30", "CROSSMODAL_X": "1"},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     rows = {row["variable"]: row for row in json.loads(done.stdout)}
     assert rows["CROSSMODAL_LEASE_S"]["value"] == "30"
     assert "CROSSMODAL_X is set" in done.stderr

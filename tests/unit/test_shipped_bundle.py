@@ -55,11 +55,15 @@ def test_what_people_type_first_is_drawn(models: Models) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "color", "background"),
-    [("a grey square", "gray", None), ("a dark blue square", "navy", None),
-     ("a green star on a teal background", "green", "teal"),
-     ("a cream circle", "beige", None), ("a black heart on a navy background", "black", "navy"),
-     ("a circle on a lime background", None, "lime")],
-)  # fmt: skip
+    [
+        ("a grey square", "gray", None),
+        ("a dark blue square", "navy", None),
+        ("a green star on a teal background", "green", "teal"),
+        ("a cream circle", "beige", None),
+        ("a black heart on a navy background", "black", "navy"),
+        ("a circle on a lime background", None, "lime"),
+    ],
+)
 def test_a_color_that_is_said_is_kept_under_every_seed(
     models: Models, prompt: str, color: str | None, background: str | None
 ) -> None:

@@ -28,7 +28,7 @@ NAMES = {  # in the container's listing, each in the way of its cloud
         <Last-Modified>Sat, 21 Nov 2026 00:00:00 GMT</Last-Modified>
         <Content-Type>image/png</Content-Type><Etag>1</Etag></Properties></Blob></Blobs>
         <NextMarker/></EnumerationResults>""",
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=sorted(URLS))
@@ -40,10 +40,12 @@ def cloud(request: pytest.FixtureRequest) -> str:
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     with recording() as recorder:
         for name, value in {
-            "GOOGLE_BASE_URL": recorder.url, "GOOGLE_BEARER_TOKEN": "a-token",
-            "AZURE_STORAGE_ENDPOINT": recorder.url, "AZURE_STORAGE_ACCOUNT_NAME": "account",
+            "GOOGLE_BASE_URL": recorder.url,
+            "GOOGLE_BEARER_TOKEN": "a-token",
+            "AZURE_STORAGE_ENDPOINT": recorder.url,
+            "AZURE_STORAGE_ACCOUNT_NAME": "account",
             "AZURE_STORAGE_ACCOUNT_KEY": SECRET,
-        }.items():  # fmt: skip
+        }.items():
             monkeypatch.setenv(name, value)
         recorder.answer = lambda _: Reply(b"bytes", headers=CREATED)
         yield recorder
@@ -115,9 +117,12 @@ def test_a_blob_that_is_not_there(cloud: str, recorder: Recorder) -> None:
 
 @at_once(
     "said",
-    [b"<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist.</Message>"
-     b"</Error>", b"<Error><Code>ContainerNotFound</Code><Message>Not there</Message></Error>"],
-)  # fmt: skip
+    [
+        b"<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist.</Message>"
+        b"</Error>",
+        b"<Error><Code>ContainerNotFound</Code><Message>Not there</Message></Error>",
+    ],
+)
 def test_a_bucket_that_is_not_there(cloud: str, recorder: Recorder, said: bytes) -> None:
     recorder.answer = lambda _: Reply(said, 404)
     with pytest.raises(StorageUnavailable, match=r"404 Not Found: \w+: \w+") as caught:
@@ -163,10 +168,14 @@ def test_a_store_that_stays_broken_is_given_up(cloud: str, recorder: Recorder) -
 def service_account() -> str:
     key = rsa.generate_private_key(65_537, 2_048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    return json.dumps({
-        "type": "service_account", "client_email": "pictures@a-project", "private_key": pem,
-        "private_key_id": "1",
-    })  # fmt: skip
+    return json.dumps(
+        {
+            "type": "service_account",
+            "client_email": "pictures@a-project",
+            "private_key": pem,
+            "private_key_id": "1",
+        }
+    )
 
 
 def test_a_service_account_of_google_signs_for_itself(

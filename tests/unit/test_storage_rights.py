@@ -41,9 +41,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict
 
 def _client(service: str, endpoint: str) -> Any:
     return boto3.client(
-        service, endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="root",
+        service,
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="root",
         aws_secret_access_key="root",
-    )  # fmt: skip
+    )
 
 
 def _roles(endpoint: str) -> dict[str, dict[str, str]]:
@@ -66,10 +69,11 @@ def _roles(endpoint: str) -> dict[str, dict[str, str]]:
         iam.put_user_policy(UserName=role, PolicyName="p", PolicyDocument=policy)
         key = iam.create_access_key(UserName=role)["AccessKey"]
         environments[role] = {
-            "AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
             "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
-        }  # fmt: skip
+        }
     return environments
 
 
@@ -112,8 +116,11 @@ def test_each_role_may_do_its_work(storage_of: Callable[[str], Storage]) -> None
     worker.delete("previews/j/1.jpeg")
     worker.put("previews/j/2.jpeg", b"left", "image/jpeg")
     collector = storage_of("gc")
-    for blob in [*collector.list("results"), *collector.list("inputs"),
-                 *collector.list("previews")]:  # fmt: skip
+    for blob in [
+        *collector.list("results"),
+        *collector.list("inputs"),
+        *collector.list("previews"),
+    ]:
         collector.get(BlobRef(key=blob.key))
         collector.delete(blob.key)
     assert list(collector.list("")) == []

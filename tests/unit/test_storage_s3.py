@@ -25,9 +25,12 @@ from tests.seaweed import APP, BUCKET, DOMAIN, READER, Identity, Seaweed
 from tests.waiting import until
 
 TEMPORARY = {
-    "AccessKeyId": "temporary", "SecretAccessKey": "a-secret", "Token": "a-session-token",
-    "Expiration": "2099-01-01T00:00:00Z", "Code": "Success",
-}  # fmt: skip
+    "AccessKeyId": "temporary",
+    "SecretAccessKey": "a-secret",
+    "Token": "a-session-token",
+    "Expiration": "2099-01-01T00:00:00Z",
+    "Code": "Success",
+}
 STS = """<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>
 <AccessKeyId>temporary</AccessKeyId><SecretAccessKey>a-secret</SecretAccessKey>
 <SessionToken>a-session-token</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration>

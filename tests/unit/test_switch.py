@@ -51,9 +51,10 @@ def test_what_is_pinned_is_never_given_up() -> None:
 
 def test_the_longest_idle_goes_first_and_no_more_than_must() -> None:
     idle = [
-        loaded("a", needs=30, idle_s=5.0), loaded("b", needs=30, idle_s=50.0),
+        loaded("a", needs=30, idle_s=5.0),
+        loaded("b", needs=30, idle_s=50.0),
         loaded("c", needs=30, waiting=1),
-    ]  # fmt: skip
+    ]
     assert choose([*idle, wanting("d", needs=40)], ROOM, LIMIT_S) == Switch("d", ("b",))
     assert choose([*idle, wanting("d", needs=70)], ROOM, LIMIT_S) == Switch("d", ("b", "a"))
 

@@ -29,8 +29,9 @@ def trained() -> WordVectors:
 
 def google_file(path: Path, words: list[str], dim: int = 8, newline: bytes = b"\n") -> Path:
     """word2vec's binary format written by hand, as the original C program does."""
-    rows = [w.encode() + b" " + np.full(dim, i, "<f4").tobytes() + newline
-            for i, w in enumerate(words)]  # fmt: skip
+    rows = [
+        w.encode() + b" " + np.full(dim, i, "<f4").tobytes() + newline for i, w in enumerate(words)
+    ]
     path.write_bytes(f"{len(words)} {dim}\n".encode() + b"".join(rows))
     return path
 

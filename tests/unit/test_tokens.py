@@ -70,18 +70,27 @@ def test_what_the_shipped_bundle_was_trained_on_is_split_at_spaces(split: str) -
 
 @at_once(
     "words, text",
-    [(["a", "red", "dog"], "a red dog"), (["红", "色", "的", "狗"], "红色的狗"),
-     (["a", "狗", "和", "cat"], "a 狗和 cat"), (["한국어", "단어"], "한국어 단어"), ([], "")],
-)  # fmt: skip
+    [
+        (["a", "red", "dog"], "a red dog"),
+        (["红", "色", "的", "狗"], "红色的狗"),
+        (["a", "狗", "和", "cat"], "a 狗和 cat"),
+        (["한국어", "단어"], "한국어 단어"),
+        ([], ""),
+    ],
+)
 def test_words_become_a_text_as_their_script_has_it(words: list[str], text: str) -> None:
     assert joined(words) == text
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("红色的狗", "Chinese or Japanese"), ("犬がいる", "Chinese or Japanese"),
-     ("แมวสีแดง", "Thai, Lao, Khmer or Burmese"), ("ខ្មែរ", "Thai, Lao, Khmer or Burmese")],
-)  # fmt: skip
+    [
+        ("红色的狗", "Chinese or Japanese"),
+        ("犬がいる", "Chinese or Japanese"),
+        ("แมวสีแดง", "Thai, Lao, Khmer or Burmese"),
+        ("ខ្មែរ", "Thai, Lao, Khmer or Burmese"),
+    ],
+)
 def test_words_that_cannot_be_told_apart_are_warned_of(text: str, said: str) -> None:
     [warning] = _of_scripts([text, "a dog"])
     assert warning.startswith("1 captions are in " + said)

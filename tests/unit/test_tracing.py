@@ -26,9 +26,11 @@ def collector() -> Iterator[Collector]:
 
 
 def run(
-    program: str, env: dict[str, str], begin: str = "tracing.configure('worker')",
+    program: str,
+    env: dict[str, str],
+    begin: str = "tracing.configure('worker')",
     flush_s: float = 30.0,
-) -> str:  # fmt: skip
+) -> str:
     """What a program says that traces and then tells all."""
     whole = (
         f"from crossmodal import tracing\ntracing.FLUSH_S = {flush_s}\n{begin}\n{program}\n"
@@ -36,26 +38,37 @@ def run(
     )
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     return subprocess.run(
-        [sys.executable, "-c", whole], env=clean | env, timeout=60, check=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ).stdout  # fmt: skip
+        [sys.executable, "-c", whole],
+        env=clean | env,
+        timeout=60,
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ).stdout
 
 
 def test_a_span_has_the_parent_it_is_given_and_its_attributes(collector: Collector) -> None:
-    run(f"""
+    run(
+        f"""
 with tracing.span("job.attempt", {PARENT!r}, kind="consumer", job="j", attempt=2) as span:
     span.set(queued_s=0.5)
-""", collector.environment)  # fmt: skip
+""",
+        collector.environment,
+    )
     [span] = collector.spans
     assert (span.name, span.trace, span.parent) == ("job.attempt", TRACE, CALLER)
     assert (span.kind, span.failed) == (CONSUMER, False)
     assert span.attributes == {
-        "crossmodal.job": "j", "crossmodal.attempt": 2, "crossmodal.queued_s": 0.5,
-    }  # fmt: skip
+        "crossmodal.job": "j",
+        "crossmodal.attempt": 2,
+        "crossmodal.queued_s": 0.5,
+    }
 
 
 def test_a_span_within_another_is_its_child_also_in_a_thread(collector: Collector) -> None:
-    run(f"""
+    run(
+        f"""
 import asyncio
 from crossmodal.settings import load_settings
 from worker.blobs import Blobs
@@ -65,7 +78,9 @@ async def main():
     with tracing.span("root", {PARENT!r}), tracing.span("child"):
         await Blobs(load_settings()).call(work)
 asyncio.run(main())
-""", collector.environment)  # fmt: skip
+""",
+        collector.environment,
+    )
     spans = by_name(collector)
     assert spans["child"].parent == spans["root"].id
     assert spans["grandchild"].parent == spans["child"].id
@@ -73,20 +88,25 @@ asyncio.run(main())
 
 
 def test_a_span_without_a_parent_begins_a_trace(collector: Collector) -> None:
-    run("with tracing.span('x'): pass\nwith tracing.span('y', 'garbage'): pass",
-        collector.environment)  # fmt: skip
+    run(
+        "with tracing.span('x'): pass\nwith tracing.span('y', 'garbage'): pass",
+        collector.environment,
+    )
     assert [span.parent for span in collector.spans] == ["", ""]
     assert len({span.trace for span in collector.spans}) == 2
 
 
 def test_what_raises_has_failed_with_its_code_and_without_its_text(collector: Collector) -> None:
-    run("""
+    run(
+        """
 from contextlib import suppress
 from crossmodal.errors import UnknownWords
 for error in (UnknownWords("my secret prompt"), ValueError("my secret prompt")):
     with suppress(Exception), tracing.span("x"):
         raise error
-""", collector.environment)  # fmt: skip
+""",
+        collector.environment,
+    )
     assert [span.failed for span in collector.spans] == [True, True]
     errors = [span.attributes["error.type"] for span in collector.spans]
     assert errors == ["unknown_words", "ValueError"]
@@ -94,11 +114,14 @@ for error in (UnknownWords("my secret prompt"), ValueError("my secret prompt")):
 
 
 def test_work_that_is_over_is_told_with_its_times_and_links(collector: Collector) -> None:
-    said = run(f"""
+    said = run(
+        f"""
 batch = tracing.record("batch", 1000.25, 1001.5, links=[{PARENT!r}], batch_size=2)
 tracing.record("inference", 1000.5, 1001.5, {PARENT!r}, links=[batch], code="timed_out")
 print(batch)
-""", collector.environment)  # fmt: skip
+""",
+        collector.environment,
+    )
     spans = by_name(collector)
     batch, inference = spans["batch"], spans["inference"]
     assert said.startswith(f"00-{batch.trace}-{batch.id}-")
@@ -128,11 +151,14 @@ def test_a_service_has_the_name_of_its_role_or_the_one_it_is_given(
 
 
 def test_who_does_not_record_is_not_recorded_here_either(collector: Collector) -> None:
-    said = run(f"""
+    said = run(
+        f"""
 with tracing.span("x", "00-{TRACE}-{CALLER}-00"):
     print(tracing.current())
 with tracing.span("y"): pass
-""", collector.environment)  # fmt: skip
+""",
+        collector.environment,
+    )
     assert said.strip().startswith(f"00-{TRACE}-")
     assert said.strip().endswith("-00")
     assert [span.name for span in collector.spans] == ["y"]
@@ -145,7 +171,8 @@ def test_the_sampler_is_that_of_the_environment(collector: Collector) -> None:
 
 
 def test_a_forked_process_sends_its_own_spans(collector: Collector) -> None:
-    said = run("""
+    said = run(
+        """
 import os
 tracing.prepare()
 if (child := os.fork()) == 0:
@@ -155,29 +182,39 @@ if (child := os.fork()) == 0:
     os._exit(0)
 os.waitpid(child, 0)
 print(child)
-""", collector.environment, begin="")  # fmt: skip
+""",
+        collector.environment,
+        begin="",
+    )
     [span] = collector.spans
     assert span.pid == int(said)
 
 
 def test_a_span_of_the_app_that_submits_is_found(collector: Collector) -> None:
-    said = run("""
+    said = run(
+        """
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 print(tracing.current())
 with TracerProvider().get_tracer("app").start_as_current_span("request") as span:
     print(tracing.current())
     print(f"00-{span.get_span_context().trace_id:032x}-{span.get_span_context().span_id:016x}-")
-""", {}, begin="").split()  # fmt: skip
+""",
+        {},
+        begin="",
+    ).split()
     assert said[0] == "None"
     assert said[1].startswith(said[2])
 
 
 def test_a_provider_that_the_program_has_set_is_used(collector: Collector) -> None:
-    said = run("""
+    said = run(
+        """
 with tracing.span("x"): pass
 print([span.name for span in exporter.get_finished_spans()])
-""", collector.environment, begin="""
+""",
+        collector.environment,
+        begin="""
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -186,7 +223,8 @@ exporter = InMemorySpanExporter()
 trace.set_tracer_provider(TracerProvider())
 trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(exporter))
 tracing.configure("gateway")
-""")  # fmt: skip
+""",
+    )
     assert said.strip() == "['x']"
     assert collector.spans == []
 

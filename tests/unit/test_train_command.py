@@ -28,8 +28,24 @@ from crossmodal.training.telling import how_to_serve, warnings_of
 from tests.waiting import until
 
 COCO = Path(__file__).parents[1] / "data" / "coco"
-SMALL = ("--dataset", f"coco:{COCO}", "--batch", "2", "--side", "32", "--grids", "2,4", "--width",
-         "16", "--caption-side", "32", "--caption-stages", "1", "--judged", "2")  # fmt: skip
+SMALL = (
+    "--dataset",
+    f"coco:{COCO}",
+    "--batch",
+    "2",
+    "--side",
+    "32",
+    "--grids",
+    "2,4",
+    "--width",
+    "16",
+    "--caption-side",
+    "32",
+    "--caption-stages",
+    "1",
+    "--judged",
+    "2",
+)
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}  # as much as such small models can use
 
 
@@ -70,16 +86,27 @@ def trained(first: tuple[Path, Any], tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "args",
-    [("nonsense", "--steps", "1"), ("all",), ("all", "--steps", "1", "--dataset", "mnist"),
-     ("all", "--steps", "1", "--dataset", "coco:/nowhere"), ("txt2img", "--steps", "1"),
-     ("img2txt", "--steps", "1"), ("all", "--steps", "1", "--text", "bert:/nowhere"),
-     ("all", "--steps", "1", "--grids", "8,4"), ("all", "--steps", "1", "--width", "20"),
-     ("all", "--steps", "1", "--grids", "0"), ("all", "--steps", "1", "--depth", "19"),
-     ("all", "--steps", "1", "--dataset", f"coco:{COCO}", "--decoder", "scene"),
-     ("word2vec", "--words", "/nowhere.bin"), ("all", "--steps", "1", "--judged", "0"),
-     ("all", "--steps", "1", "--name", ""), ("all", "--steps", "1", "--name", "a/b"),
-     ("all", "--steps", "1", "--name", "x" * 65), ("word2vec", "--name", "mine")],
-)  # fmt: skip
+    [
+        ("nonsense", "--steps", "1"),
+        ("all",),
+        ("all", "--steps", "1", "--dataset", "mnist"),
+        ("all", "--steps", "1", "--dataset", "coco:/nowhere"),
+        ("txt2img", "--steps", "1"),
+        ("img2txt", "--steps", "1"),
+        ("all", "--steps", "1", "--text", "bert:/nowhere"),
+        ("all", "--steps", "1", "--grids", "8,4"),
+        ("all", "--steps", "1", "--width", "20"),
+        ("all", "--steps", "1", "--grids", "0"),
+        ("all", "--steps", "1", "--depth", "19"),
+        ("all", "--steps", "1", "--dataset", f"coco:{COCO}", "--decoder", "scene"),
+        ("word2vec", "--words", "/nowhere.bin"),
+        ("all", "--steps", "1", "--judged", "0"),
+        ("all", "--steps", "1", "--name", ""),
+        ("all", "--steps", "1", "--name", "a/b"),
+        ("all", "--steps", "1", "--name", "x" * 65),
+        ("word2vec", "--name", "mine"),
+    ],
+)
 def test_bad_usage_is_said_before_anything_is_trained(
     tmp_path: Path, args: tuple[str, ...]
 ) -> None:
@@ -91,8 +118,18 @@ def test_bad_usage_is_said_before_anything_is_trained(
 
 
 def test_options_are_looked_at_before_the_data(tmp_path: Path) -> None:
-    done = invoke(train, "all", "--steps", "1", "--dataset", "coco:/nowhere", "--width", "20",
-                  "--out", str(tmp_path))  # fmt: skip
+    done = invoke(
+        train,
+        "all",
+        "--steps",
+        "1",
+        "--dataset",
+        "coco:/nowhere",
+        "--width",
+        "20",
+        "--out",
+        str(tmp_path),
+    )
     assert "--width 20" in done.stderr
 
 
@@ -106,10 +143,12 @@ def test_a_folder_that_cannot_name_a_bundle_asks_for_a_name(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("what", "made", "said"),
-    [("all", ("txt2img", "img2txt"), "holds a trained bundle already: --resume goes on with it"),
-     ("all", ("txt2img",), "holds a trained txt2img already: --resume goes on with it"),
-     ("word2vec", ("img2txt",), "holds img2txt that know its words: choose another --out")],
-)  # fmt: skip
+    [
+        ("all", ("txt2img", "img2txt"), "holds a trained bundle already: --resume goes on with it"),
+        ("all", ("txt2img",), "holds a trained txt2img already: --resume goes on with it"),
+        ("word2vec", ("img2txt",), "holds img2txt that know its words: choose another --out"),
+    ],
+)
 def test_models_are_not_left_with_new_words(
     tmp_path: Path, what: str, made: tuple[str, ...], said: str
 ) -> None:
@@ -186,19 +225,24 @@ def test_captions_of_which_none_is_right_are_warned_of(first: tuple[Path, Any]) 
     assert "warning img2txt, val: no caption" in first[1].stderr
 
 
-GOOD = {"dataset": "scenes", "txt2img": {"seen": {"scene": 0.9, "sharpness": 1.0}},
-        "img2txt": {"seen": {"scene": 0.8, "bleu4": 0.7}}}  # fmt: skip
+GOOD = {
+    "dataset": "scenes",
+    "txt2img": {"seen": {"scene": 0.9, "sharpness": 1.0}},
+    "img2txt": {"seen": {"scene": 0.8, "bleu4": 0.7}},
+}
 
 
 @pytest.mark.parametrize(
     ("task", "splits", "warning"),
-    [("txt2img", {"seen": {"scene": 0.0}, "pairs": {"scene": 0.0}}, "seen and pairs: no pic"),
-     ("txt2img", {"val": {"sharpness": 0.0}}, "no picture has an edge"),
-     ("img2txt", {"seen": {"scene": 0.1}, "pairs": {"scene": 0.0}}, "img2txt, pairs: no cap"),
-     ("img2txt", {"val": {"bleu4": 0.0}}, "four words in a row"),
-     ("img2txt", {"val": {"bleu4": 0.5, "cider": float("nan")}}, "cider is no number"),
-     ("img2txt", {}, "nothing was measured, as scenes has nothing")],
-)  # fmt: skip
+    [
+        ("txt2img", {"seen": {"scene": 0.0}, "pairs": {"scene": 0.0}}, "seen and pairs: no pic"),
+        ("txt2img", {"val": {"sharpness": 0.0}}, "no picture has an edge"),
+        ("img2txt", {"seen": {"scene": 0.1}, "pairs": {"scene": 0.0}}, "img2txt, pairs: no cap"),
+        ("img2txt", {"val": {"bleu4": 0.0}}, "four words in a row"),
+        ("img2txt", {"val": {"bleu4": 0.5, "cider": float("nan")}}, "cider is no number"),
+        ("img2txt", {}, "nothing was measured, as scenes has nothing"),
+    ],
+)
 def test_figures_that_are_nothing_are_warned_of(
     task: str, splits: dict[str, dict[str, float]], warning: str
 ) -> None:
@@ -213,9 +257,13 @@ def test_figures_that_are_something_are_not_warned_of() -> None:
 def test_judging_ends_when_its_time_is_over() -> None:
     told: list[tuple[int, int]] = []
     found = evaluate_bundle(
-        open_bundle(SHIPPED_BUNDLE), scenes.Scenes(), 400, ["seen", "pairs"], 0.0,
+        open_bundle(SHIPPED_BUNDLE),
+        scenes.Scenes(),
+        400,
+        ["seen", "pairs"],
+        0.0,
         lambda done, total: told.append((done, total)),
-    )  # fmt: skip
+    )
     assert told == [(0, 800), (1, 800), (2, 800)]
     assert found["count"] == 1
     assert found["txt2img"]["seen"]["objects"] == 1
@@ -275,16 +323,34 @@ def test_a_full_disk_stops_the_run_and_leaves_what_was_there(tmp_path: Path) -> 
     assert (stopped.exit_code, "output_not_writable" in stopped.stderr) == (1, True)
     assert (tmp_path / "txt2img.json").read_text() == "{}"
     assert {p for p in tmp_path.iterdir() if p.suffix != ".png"} == {
-        *before, tmp_path / "txt2img.log.jsonl", tmp_path / "txt2img.begun"
-    }  # fmt: skip
+        *before,
+        tmp_path / "txt2img.log.jsonl",
+        tmp_path / "txt2img.begun",
+    }
 
 
 def test_all_stages_on_scenes_leave_a_bundle_with_a_model_card(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scenes, "CAPTIONS", 500)
-    done = run("all", "--out", str(tmp_path), "--name", "tiny", "--steps", "2", "--judged", "4",
-               "--batch", "4", "--side", "64", "--caption-side", "32", "--json")  # fmt: skip
+    done = run(
+        "all",
+        "--out",
+        str(tmp_path),
+        "--name",
+        "tiny",
+        "--steps",
+        "2",
+        "--judged",
+        "4",
+        "--batch",
+        "4",
+        "--side",
+        "64",
+        "--caption-side",
+        "32",
+        "--json",
+    )
     bundle = open_bundle(tmp_path)
     told = json.loads(done.stdout.splitlines()[-1])
     assert (told["version"], told["name"]) == (bundle.version, "tiny")
@@ -299,8 +365,13 @@ def test_all_stages_on_scenes_leave_a_bundle_with_a_model_card(
     card = (tmp_path / "MODEL_CARD.md").read_text()
     assert bundle.version in card
     assert "`crossmodal " in card
-    for name in ("samples", "txt2img.losses", "txt2img.samples", "img2txt.losses",
-                 "img2txt.samples"):  # fmt: skip
+    for name in (
+        "samples",
+        "txt2img.losses",
+        "txt2img.samples",
+        "img2txt.losses",
+        "img2txt.samples",
+    ):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -12,12 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from crossmodal.errors import (
-    CheckpointMismatch,
-    DataInvalid,
-    TrainingDiverged,
-    TrainingStopped,
-)
+from crossmodal.errors import CheckpointMismatch, DataInvalid, TrainingDiverged, TrainingStopped
 from crossmodal.training.batches import Batch, Source, batches
 from crossmodal.training.checkpoint import Progress
 from crossmodal.training.loop import Budget, Course, Schedule, Turn, fit
@@ -65,9 +60,17 @@ class Line:
 
 def course(folder: Path, steps: int = 300, resume: bool = False, **identity: object) -> Course:
     return Course(
-        folder, "line", {"config": "linear", **identity}, Budget(steps=steps),
-        torch.device("cpu"), False, resume, lambda *_: None, lambda: None, log_every=5,
-    )  # fmt: skip
+        folder,
+        "line",
+        {"config": "linear", **identity},
+        Budget(steps=steps),
+        torch.device("cpu"),
+        False,
+        resume,
+        lambda *_: None,
+        lambda: None,
+        log_every=5,
+    )
 
 
 def stopping(course: Course, after: int) -> Course:
@@ -130,9 +133,14 @@ def saved(value: object) -> bytes:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"PK\x03\x04 nonsense", saved([1, 2]), saved({"identity": {"config": "linear"}}),
-     saved({"identity": {"config": "linear"}, "modules": [{}], "optimizers": []})],
-)  # fmt: skip
+    [
+        b"",
+        b"PK\x03\x04 nonsense",
+        saved([1, 2]),
+        saved({"identity": {"config": "linear"}}),
+        saved({"identity": {"config": "linear"}, "modules": [{}], "optimizers": []}),
+    ],
+)
 def test_a_damaged_checkpoint_is_said(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "line.checkpoint").write_bytes(data)
     with pytest.raises(CheckpointMismatch, match="cannot be read"):

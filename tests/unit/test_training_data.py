@@ -32,8 +32,22 @@ from crossmodal.training.stages import Options, Run, train_img2txt, train_words
 from tests.unit.test_train_command import COCO, ENV, invoke
 from tests.waiting import until
 
-SMALL = ("--batch", "2", "--side", "32", "--grids", "2,4", "--width", "16", "--caption-side", "32",
-         "--caption-stages", "1", "--judged", "2")  # fmt: skip
+SMALL = (
+    "--batch",
+    "2",
+    "--side",
+    "32",
+    "--grids",
+    "2,4",
+    "--width",
+    "16",
+    "--caption-side",
+    "32",
+    "--caption-stages",
+    "1",
+    "--judged",
+    "2",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -237,16 +251,29 @@ def test_what_is_known_of_a_word_goes_with_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(("--width", "32"), "its txt2img is built otherwise (width 16, not 32)"),
-     (("--caption-stages", "2"), "its img2txt is built otherwise (stages 1, not 2)"),
-     (("--depth", "34"), "its img2txt is built otherwise (depth 18, not 34)")],
-)  # fmt: skip
+    [
+        (("--width", "32"), "its txt2img is built otherwise (width 16, not 32)"),
+        (("--caption-stages", "2"), "its img2txt is built otherwise (stages 1, not 2)"),
+        (("--depth", "34"), "its img2txt is built otherwise (depth 18, not 34)"),
+    ],
+)
 def test_weights_that_do_not_fit_are_refused_first(
     world: Path, options: tuple[str, ...], said: str
 ) -> None:
-    done = invoke(cli.train, "all", "--dataset", f"coco:{world / 'data'}", *SMALL, *options,
-                  "--steps", "1", "--start-from", str(world / "bundle"), "--out",
-                  str(world / "out"))  # fmt: skip
+    done = invoke(
+        cli.train,
+        "all",
+        "--dataset",
+        f"coco:{world / 'data'}",
+        *SMALL,
+        *options,
+        "--steps",
+        "1",
+        "--start-from",
+        str(world / "bundle"),
+        "--out",
+        str(world / "out"),
+    )
     assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
     assert not (world / "out").exists()
 
@@ -331,11 +358,24 @@ def test_judging_that_is_told_to_end_leaves_the_bundle(
 @pytest.mark.slow
 def test_a_signal_to_the_group_leaves_a_checkpoint(tmp_path: Path) -> None:
     """As `timeout`, Slurm and systemd send it."""
-    command = [sys.executable, "-m", "crossmodal.cli", "train", "all", "--dataset", f"coco:{COCO}",
-               "--out", str(tmp_path / "out"), *SMALL, "--steps", "100000"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "crossmodal.cli",
+        "train",
+        "all",
+        "--dataset",
+        f"coco:{COCO}",
+        "--out",
+        str(tmp_path / "out"),
+        *SMALL,
+        "--steps",
+        "100000",
+    ]
     with (tmp_path / "said").open("wb") as said:
-        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=ENV,
-                                   start_new_session=True)  # fmt: skip
+        running = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=said, env=ENV, start_new_session=True
+        )
     log = tmp_path / "out" / "txt2img.log.jsonl"
     until(lambda: log.is_file() and len(log.read_text().splitlines()) > 2, 150)
     os.killpg(running.pid, signal.SIGTERM)

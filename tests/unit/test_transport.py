@@ -79,22 +79,39 @@ def test_the_lease_renews_what_kombu_sweeps_by() -> None:
 
 def test_the_checked_channel_reads_as_kombu_does() -> None:
     source = inspect.getsource(Channel._brpop_read)
-    for part in ("parse_response", "rsplit(self.sep, 1)", "_queue_cycle.rotate(dest)",
-                 "self.connection._deliver(loads(bytes_to_str(item)), dest)",
-                 "self._in_poll = None", "raise Empty()"):  # fmt: skip
+    for part in (
+        "parse_response",
+        "rsplit(self.sep, 1)",
+        "_queue_cycle.rotate(dest)",
+        "self.connection._deliver(loads(bytes_to_str(item)), dest)",
+        "self._in_poll = None",
+        "raise Empty()",
+    ):
         assert part in source
     source = inspect.getsource(Channel._brpop_start)
-    for part in ("self._queue_cycle.consume(len(self.active_queues))",
-                 "for pri in self.priority_steps", "for queue in queues",
-                 "self._in_poll = self.client.connection", "send_command"):  # fmt: skip
+    for part in (
+        "self._queue_cycle.consume(len(self.active_queues))",
+        "for pri in self.priority_steps",
+        "for queue in queues",
+        "self._in_poll = self.client.connection",
+        "send_command",
+    ):
         assert part in source
     assert Channel.sep == "\x06\x16"
     assert private_to(CheckedChannel) & private_to(Channel) == {
-        "_brpop_read", "_brpop_start", "_restore", "QoS", "close", "priority_steps",
-    }  # fmt: skip
+        "_brpop_read",
+        "_brpop_start",
+        "_restore",
+        "QoS",
+        "close",
+        "priority_steps",
+    }
     assert private_to(Polled) & private_to(Channel) == {
-        "_on_connection_disconnect", "_receive_one", "conn_or_acquire", "pool",
-    }  # fmt: skip
+        "_on_connection_disconnect",
+        "_receive_one",
+        "conn_or_acquire",
+        "pool",
+    }
     assert private_to(BroadcastChannel) & private_to(Channel) == {"_delete", "_size"}
 
 
@@ -117,9 +134,12 @@ def test_the_poller_asks_channels_as_kombu_does() -> None:
 
 def test_messages_in_hand_are_noted_as_kombu_notes_them() -> None:
     append, ack = inspect.getsource(QoS.append), inspect.getsource(QoS.ack)
-    for part in ("zadd(self.unacked_index_key", "hset(self.unacked_key, delivery_tag,",
-                 "dumps([message._raw, EX, RK])",
-                 "super().append(message, delivery_tag)"):  # fmt: skip
+    for part in (
+        "zadd(self.unacked_index_key",
+        "hset(self.unacked_key, delivery_tag,",
+        "dumps([message._raw, EX, RK])",
+        "super().append(message, delivery_tag)",
+    ):
         assert part in append
     assert "_remove_from_indices(delivery_tag).execute()" in ack
     assert "super().ack(delivery_tag)" in ack
@@ -128,14 +148,22 @@ def test_messages_in_hand_are_noted_as_kombu_notes_them() -> None:
     assert "hdel(self.unacked_key" in removed
     assert "yield self._create_client()" in inspect.getsource(Channel.conn_or_acquire)
     assert private_to(Unacked) & private_to(QoS) == {
-        "append", "ack", "pipe_or_acquire", "reject", "restore_by_tag", "restore_visible",
-    }  # fmt: skip
+        "append",
+        "ack",
+        "pipe_or_acquire",
+        "reject",
+        "restore_by_tag",
+        "restore_visible",
+    }
 
 
 def test_a_message_that_is_not_wanted_is_given_back_as_by_the_sweep() -> None:
     source = inspect.getsource(Channel._restore)
-    for part in ("tag = message.delivery_tag", "pipe.hget(self.unacked_key, tag)",
-                 "self._do_restore_message(M, EX, RK, pipe, leftmost)"):  # fmt: skip
+    for part in (
+        "tag = message.delivery_tag",
+        "pipe.hget(self.unacked_key, tag)",
+        "self._do_restore_message(M, EX, RK, pipe, leftmost)",
+    ):
         assert part in source
 
 
@@ -172,8 +200,9 @@ def test_what_is_taken_is_noted_and_leaves_its_list(
     taken = Taker(channel, channel._create_client()).take([(2, ["txt2img"])], None)
     assert [(one.queue, one.raw) for one in taken] == [("txt2img", b"1"), ("txt2img", b"2")]
     assert admin.hgetall(key(settings, "unacked")) == {
-        taken[0].tag: '[1,"","txt2img"]', taken[1].tag: '[2,"","txt2img"]',
-    }  # fmt: skip
+        taken[0].tag: '[1,"","txt2img"]',
+        taken[1].tag: '[2,"","txt2img"]',
+    }
     assert admin.zcard(key(settings, "unacked_index")) == 2
     assert admin.lrange(key(settings, "txt2img"), 0, -1) == ["3"]
 
@@ -274,8 +303,11 @@ def test_a_message_in_hand_is_given_out_again_at_the_head_of_its_queue(
     channel: Any, settings: Settings, admin: Any
 ) -> None:
     source = inspect.getsource(QoS.restore_by_tag)
-    for part in ("pipe.hget(self.unacked_key, tag)", "_remove_from_indices(tag, pipe)",
-                 "_do_restore_message(M, EX, RK, pipe, leftmost)"):  # fmt: skip
+    for part in (
+        "pipe.hget(self.unacked_key, tag)",
+        "_remove_from_indices(tag, pipe)",
+        "_do_restore_message(M, EX, RK, pipe, leftmost)",
+    ):
         assert part in source
     admin.rpush(key(settings, "txt2img"), "before", a_message())
     [taken] = Taker(channel, channel._create_client()).take([(1, ["txt2img"])], None)
@@ -314,8 +346,10 @@ def test_limits_expiry_and_the_queue_are_not_for_a_sender_to_set() -> None:
     assert (headers["expires"], headers[EXPIRES_HEADER]) == (None, "2020-01-01T00:00:00+00:00")
     assert properties["delivery_tag"] == "a-tag"
     assert properties["delivery_info"] == {
-        "exchange": "", "routing_key": "txt2img", "redelivered": False,
-    }  # fmt: skip
+        "exchange": "",
+        "routing_key": "txt2img",
+        "redelivered": False,
+    }
 
 
 def test_a_message_is_not_nested_too_deep() -> None:

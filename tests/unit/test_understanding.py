@@ -10,9 +10,11 @@ from tests.at_once import at_once
 from tests.bert import make_bert
 
 CAPTIONS = [
-    "a red circle on a white background", "two red circles at the top left",
-    "a photo of a small blue star and a square", "three stars in a row under an orange square",
-]  # fmt: skip
+    "a red circle on a white background",
+    "two red circles at the top left",
+    "a photo of a small blue star and a square",
+    "three stars in a row under an orange square",
+]
 THINGS = ("circle", "circles", "star", "stars", "square")
 
 
@@ -39,9 +41,17 @@ def refusal(understanding: Understanding, prompt: str) -> str:
 
 @at_once(
     "prompt",
-    ["a red car on a road", "a photo of a dog", "portrait of my cat", "red", "!!!",
-     "a cat and a dog on a white background", "a small blue background at the top left", "日本語"],
-)  # fmt: skip
+    [
+        "a red car on a road",
+        "a photo of a dog",
+        "portrait of my cat",
+        "red",
+        "!!!",
+        "a cat and a dog on a white background",
+        "a small blue background at the top left",
+        "日本語",
+    ],
+)
 def test_a_prompt_without_a_known_object_is_refused(
     of_things: Understanding, of_captions: Understanding, prompt: str
 ) -> None:

@@ -125,8 +125,14 @@ def test_a_place_is_free_until_somebody_listens_there(taken: int) -> None:
 
 @at_once(
     "url, is_ours",
-    [("redis://localhost:6380/0", True), ("redis://127.0.0.1", True), ("redis://[::1]", False),
-     ("redis://queue", False), ("redis://:secret@localhost", False), ("rediss://localhost", False)],
-)  # fmt: skip
+    [
+        ("redis://localhost:6380/0", True),
+        ("redis://127.0.0.1", True),
+        ("redis://[::1]", False),
+        ("redis://queue", False),
+        ("redis://:secret@localhost", False),
+        ("rediss://localhost", False),
+    ],
+)
 def test_only_a_server_that_would_be_found_is_started(url: str, is_ours: bool) -> None:
     assert is_local(url) is is_ours

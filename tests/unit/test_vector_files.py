@@ -102,12 +102,14 @@ NAN, HUGE = float("nan"), float("inf")
         (text(WORDS) + b"blue 1 2\n", "1 row is skipped: not 3 finite numbers"),
         (text(WORDS) + b"blue 1 2 x\n", "1 row is skipped: not 3 finite numbers"),
         (text(WORDS) + b"blue 1 2 1e300\n", "1 row is skipped: not 3 finite numbers"),
-        (binary(encoded(WORDS) | {b"caf\xe9": [1, 2, 3]}),
-         "1 row is skipped: a word that is not UTF-8"),
+        (
+            binary(encoded(WORDS) | {b"caf\xe9": [1, 2, 3]}),
+            "1 row is skipped: a word that is not UTF-8",
+        ),
         (text(WORDS) + b"caf\xe9 1 2 3\n", "1 row is skipped: a word that is not UTF-8"),
         (text(WORDS).replace(b"3 3", b"9 3", 1), "it ends after 3 of the 9 words that it says"),
     ],
-)  # fmt: skip
+)
 def test_a_row_of_no_use_is_skipped_and_counted(tmp_path: Path, data: bytes, problem: str) -> None:
     (tmp_path / "v").write_bytes(data)
     found = read_vectors(tmp_path / "v")
@@ -142,7 +144,7 @@ def zipped() -> bytes:
         (binary({b"a": [NAN] * 3, b"b": [NAN] * 3, b"c": [1, 2, 3]}), "2 rows are skipped"),
         (gzip.compress(text(WORDS))[:-12], "cannot be read"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_file_of_word_vectors_is_named(tmp_path: Path, data: bytes, said: str) -> None:
     (tmp_path / "v.bin").write_bytes(data)
     with pytest.raises(DataInvalid) as refused:
@@ -181,10 +183,15 @@ def test_it_is_said_how_many_of_the_captions_words_are_known() -> None:
 
 @at_once(
     "known, said, poor",
-    [({"a", "b"}, "2 of the 2 words of the captions have vectors", False),
-     ({"x"}, "0 of the 2 words of the captions have vectors, 0.0% of all that is said; not a, b",
-      True)],
-)  # fmt: skip
+    [
+        ({"a", "b"}, "2 of the 2 words of the captions have vectors", False),
+        (
+            {"x"},
+            "0 of the 2 words of the captions have vectors, 0.0% of all that is said; not a, b",
+            True,
+        ),
+    ],
+)
 def test_a_vocabulary_that_knows_little_is_poor(known: set[str], said: str, poor: bool) -> None:
     found = Coverage.of(known, ["a b"])
     assert (str(found), found.is_poor) == (said, poor)

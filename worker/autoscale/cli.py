@@ -101,9 +101,13 @@ def _crews(settings: Settings, options: list[str], device: Device) -> list[Crew]
             raise InvalidSetting(f"{option} cannot be among the workers' options")
     given = context.params
     return crews_of(
-        settings, device.torch_name, chosen(settings, given["models"]), given["queues"],
-        given["concurrency"], given["bulk_concurrency"],
-    )  # fmt: skip
+        settings,
+        device.torch_name,
+        chosen(settings, given["models"]),
+        given["queues"],
+        given["concurrency"],
+        given["bulk_concurrency"],
+    )
 
 
 def _parse(options: list[str]) -> click.Context:
@@ -116,17 +120,36 @@ def _print(policy: Policy, look: Look, as_json: bool) -> None:
     """How many workers this look alone asks for, and why."""
     decision = decide(policy, [look], policy.most)
     rows = [
-        asdict(load) | {"job_s": load.job_s, "jobs_per_worker": load.jobs_per_worker,
-                        "need": load.need}
+        asdict(load)
+        | {"job_s": load.job_s, "jobs_per_worker": load.jobs_per_worker, "need": load.need}
         for load in look.loads
-    ]  # fmt: skip
+    ]
     if as_json:
         print_json({"wanted": decision.wanted, "need": decision.need, "queues": rows})
         return
     print_table(
-        ("queue", "waiting", "running", "run (s)", "slots", "target wait (s)", "jobs a worker",
-         "workers"),
-        [(r["queue"], r["waiting"], r["running"], r["run_s"], r["slots"], r["target_wait_s"],
-          round(r["jobs_per_worker"], 1), round(r["need"], 3)) for r in rows],
-    )  # fmt: skip
+        (
+            "queue",
+            "waiting",
+            "running",
+            "run (s)",
+            "slots",
+            "target wait (s)",
+            "jobs a worker",
+            "workers",
+        ),
+        [
+            (
+                r["queue"],
+                r["waiting"],
+                r["running"],
+                r["run_s"],
+                r["slots"],
+                r["target_wait_s"],
+                round(r["jobs_per_worker"], 1),
+                round(r["need"], 3),
+            )
+            for r in rows
+        ],
+    )
     say(f"wanted: {decision.wanted} ({policy.least} to {policy.most})")

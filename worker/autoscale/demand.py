@@ -25,9 +25,12 @@ class Demand:
     """Reads the queues that crews serve. Every method may raise `BrokerUnavailable`."""
 
     def __init__(
-        self, settings: Settings, crews: Sequence[Crew],
-        target_wait_s: float, bulk_target_wait_s: float,
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        crews: Sequence[Crew],
+        target_wait_s: float,
+        bulk_target_wait_s: float,
+    ) -> None:
         self._settings = settings
         self._crews = crews
         self._target_s = {False: target_wait_s, True: bulk_target_wait_s}

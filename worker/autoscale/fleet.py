@@ -129,8 +129,15 @@ class Fleet:
         self.slots = []
         for number, device in enumerate(devices):
             ready_file = folder / f"{number}.ready"
-            argv = python_module("crossmodal.cli", "worker", "--devices", device.name,
-                                 "--ready-file", str(ready_file), *options)  # fmt: skip
+            argv = python_module(
+                "crossmodal.cli",
+                "worker",
+                "--devices",
+                device.name,
+                "--ready-file",
+                str(ready_file),
+                *options,
+            )
             name = f"worker {number} ({device.name})"
             self.slots.append(Slot(number, name, argv, ready_file, _environment(settings, number)))
 
@@ -151,9 +158,13 @@ class Fleet:
     def remove(self, count: int, busy: Mapping[int, int]) -> None:
         """Drain so many workers: those that take no jobs yet first, then those with the fewest."""
         up = [slot for slot in self.slots if slot.state in (SlotState.STARTING, SlotState.READY)]
-        up.sort(key=lambda slot: (
-            slot.state is SlotState.READY, busy.get(slot.pid or 0, 0), -slot.number
-        ))  # fmt: skip
+        up.sort(
+            key=lambda slot: (
+                slot.state is SlotState.READY,
+                busy.get(slot.pid or 0, 0),
+                -slot.number,
+            )
+        )
         for slot in up[:count]:
             slot.close()
 

@@ -18,10 +18,12 @@ NEEDED = Gauge(
 WORKERS = Gauge(
     "crossmodal_autoscale_workers",
     "Workers of this scaler by state: starting, ready or draining.",
-    ["state"], registry=SCALER,
-)  # fmt: skip
+    ["state"],
+    registry=SCALER,
+)
 ENDED = Counter(
     "crossmodal_autoscale_ended_total",
     "Workers that ended: drained, cut_off while they drained, unused (no jobs yet), or crashed.",
-    ["how"], registry=SCALER,
-)  # fmt: skip
+    ["how"],
+    registry=SCALER,
+)

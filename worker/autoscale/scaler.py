@@ -130,12 +130,15 @@ def describe(decision: Decision, size: int) -> str:
 
 def queues_of(look: Look) -> str:
     """The queues that have jobs."""
-    return ", ".join(
-        f"{load.queue} {load.waiting} waiting {load.running} running "
-        + ("unmeasured" if load.run_s is None else f"{load.run_s:.3f} s each")
-        for load in look.loads
-        if load.jobs
-    ) or "all queues are empty"  # fmt: skip
+    return (
+        ", ".join(
+            f"{load.queue} {load.waiting} waiting {load.running} running "
+            + ("unmeasured" if load.run_s is None else f"{load.run_s:.3f} s each")
+            for load in look.loads
+            if load.jobs
+        )
+        or "all queues are empty"
+    )
 
 
 def claim(run_dir: Path) -> tuple[Path, IO[str]]:

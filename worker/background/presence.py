@@ -52,9 +52,11 @@ class Presence:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._lock.close()
 

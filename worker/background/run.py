@@ -75,9 +75,13 @@ class BatchRun:
         """What became of each item; also while there is none to tell, the batch can be left."""
         batch = self._batch
         file = BatchFile(
-            source, batch.task.of_items, batch.id, self._client.settings.max_image_bytes,
-            self._client.models, is_ours=False,
-        )  # fmt: skip
+            source,
+            batch.task.of_items,
+            batch.id,
+            self._client.settings.max_image_bytes,
+            self._client.models,
+            is_ours=False,
+        )
         origin = Origin(batch.owner, batch.max_queued)
         sent = self._client.calls.map_items(file.items(), batch_id=batch.id, origin=origin)
         while not sent.is_done:

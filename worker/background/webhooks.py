@@ -52,9 +52,10 @@ class WebhookSender:
                 self.turned_at = time.monotonic()
                 await self._begin_due()
                 await asyncio.wait(
-                    {told, *self._under_way.values()}, timeout=POLL_S,
+                    {told, *self._under_way.values()},
+                    timeout=POLL_S,
                     return_when=asyncio.FIRST_COMPLETED,
-                )  # fmt: skip
+                )
                 await asyncio.wait({told}, timeout=CLAIM_EVERY_S)
             if self._under_way:
                 await asyncio.wait(self._under_way.values())
@@ -148,11 +149,15 @@ def payload(delivery: Delivery) -> dict[str, Any]:
         "type": f"job.{delivery.state}",
         "timestamp": at.isoformat().replace("+00:00", "Z"),
         "data": {
-            "job": delivery.job, "task": delivery.task, "state": delivery.state,
-            "attempt": delivery.attempt, "code": delivery.code or None,
-            "status_url": job_url, "result_url": f"{job_url}/result",
+            "job": delivery.job,
+            "task": delivery.task,
+            "state": delivery.state,
+            "attempt": delivery.attempt,
+            "code": delivery.code or None,
+            "status_url": job_url,
+            "result_url": f"{job_url}/result",
         },
-    }  # fmt: skip
+    }
 
 
 def _said(error: CrossmodalError) -> str:

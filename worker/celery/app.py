@@ -157,8 +157,9 @@ def _announce(sender: Any, **_: Any) -> None:
             "no model host is at %s: jobs will wait for one. `crossmodal worker` starts a host "
             "and a worker together; to start a host alone: "
             "python -P -m worker.host --socket %s --device cpu",
-            path, path,
-        )  # fmt: skip
+            path,
+            path,
+        )
 
 
 @worker_shutdown.connect

@@ -36,11 +36,14 @@ class Connection(kombu.Connection):
     """
 
     def ensure_connection(
-        self, errback: Callable[..., Any] | None = None, max_retries: int | None = None,
-        interval_start: float = STEP_S, interval_step: float = STEP_S,
+        self,
+        errback: Callable[..., Any] | None = None,
+        max_retries: int | None = None,
+        interval_start: float = STEP_S,
+        interval_step: float = STEP_S,
         interval_max: float = MAX_WAIT_S - STEP_S,  # kombu waits for `interval_start` longer
         **more: Any,
-    ) -> "Connection":  # fmt: skip
+    ) -> "Connection":
         pace = (interval_start, interval_step, interval_max)
         super().ensure_connection(errback and _now_and_then(errback), max_retries, *pace, **more)
         return self

@@ -21,11 +21,26 @@ TASKS = frozenset(task.celery_name for task in tasks())
 MAX_DEPTH = 50  # of lists and dictionaries in each other; much deeper, Python itself gives up
 MAX_SHOWN = 1_000  # characters of how the arguments are shown, as Celery cuts them
 FOLLOWERS = frozenset({"callbacks", "errbacks", "chain", "chord"})
-HEADERS = frozenset({  # of Celery's own; whatever a tracing library adds has other names
-    "eta", "expires", "group", "group_index", "headers", "id", "ignore_result", "origin",
-    "parent_id", "replaced_task_nesting", "retries", "root_id", "shadow", "stamped_headers",
-    "stamps", "timelimit",
-})  # fmt: skip
+HEADERS = frozenset(
+    {  # of Celery's own; whatever a tracing library adds has other names
+        "eta",
+        "expires",
+        "group",
+        "group_index",
+        "headers",
+        "id",
+        "ignore_result",
+        "origin",
+        "parent_id",
+        "replaced_task_nesting",
+        "retries",
+        "root_id",
+        "shadow",
+        "stamped_headers",
+        "stamps",
+        "timelimit",
+    }
+)
 RESERVED = frozenset(dir(Context)) - HEADERS
 
 
@@ -43,9 +58,10 @@ def check_depth(value: Any) -> None:
     for _ in range(MAX_DEPTH + 1):
         level = [
             part
-            for whole in level if isinstance(whole, dict | list)
+            for whole in level
+            if isinstance(whole, dict | list)
             for part in (whole.values() if isinstance(whole, dict) else whole)
-        ]  # fmt: skip
+        ]
         if not level:
             return
     raise InvalidMessage(
@@ -80,9 +96,7 @@ def take_over(message: dict[str, Any], queue: str, tag: str) -> None:
     # Two copies of one message share a tag: the acknowledgement of one would be of both.
     properties["delivery_tag"] = tag
     is_again = bool(properties["delivery_info"].get("redelivered"))
-    properties["delivery_info"] = {
-        "exchange": "", "routing_key": queue, "redelivered": is_again,
-    }  # fmt: skip
+    properties["delivery_info"] = {"exchange": "", "routing_key": queue, "redelivered": is_again}
 
 
 def check_headers(headers: Mapping[str, Any]) -> None:

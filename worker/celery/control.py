@@ -19,11 +19,27 @@ from crossmodal.jobs.names import is_job_id
 
 log = logging.getLogger(__name__)
 
-ALLOWED = frozenset({
-    "active", "active_queues", "clock", "conf", "disable_events", "enable_events", "hello",
-    "heartbeat", "ping", "query_task", "registered", "report", "reserved", "revoke", "revoked",
-    "scheduled", "stats",
-})  # fmt: skip
+ALLOWED = frozenset(
+    {
+        "active",
+        "active_queues",
+        "clock",
+        "conf",
+        "disable_events",
+        "enable_events",
+        "hello",
+        "heartbeat",
+        "ping",
+        "query_task",
+        "registered",
+        "report",
+        "reserved",
+        "revoke",
+        "revoked",
+        "scheduled",
+        "stats",
+    }
+)
 REFUSAL = "workers are not told this over Redis: start, stop and limit them where they run"
 
 

@@ -55,9 +55,13 @@ class Lease:
     """Renews every lease of this worker, on the loop of its jobs, also while it drains."""
 
     def __init__(
-        self, settings: Settings, pool: CoroutinePool, worker: str, queues: list[str],
+        self,
+        settings: Settings,
+        pool: CoroutinePool,
+        worker: str,
+        queues: list[str],
         residents: Residents | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._settings = settings
         self._pool = pool
         self._worker = worker
@@ -178,10 +182,14 @@ class Lease:
         first = {"model": loaded[0].name, "bundle_version": loaded[0].version} if loaded else {}
         plain = [queue for queue in self._queues if queue == self._settings.plain_queue]
         return {
-            "queues": [*sorted(residents.taken), *plain], "device": residents.device, **first,
-            "models": [model.name for model in loaded], "loading": residents.loading,
-            "unloaded": residents.unloaded, "failures": failures,
-        }  # fmt: skip
+            "queues": [*sorted(residents.taken), *plain],
+            "device": residents.device,
+            **first,
+            "models": [model.name for model in loaded],
+            "loading": residents.loading,
+            "unloaded": residents.unloaded,
+            "failures": failures,
+        }
 
     async def _tell_models(self) -> None:
         """What models are, when that has changed, and now and then."""

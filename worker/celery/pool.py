@@ -146,10 +146,12 @@ class CoroutinePool(BasePool):
         interactive, bulk = self.lanes.limits
         info: dict[str, Any] = super()._get_info()
         return info | {
-            "max-concurrency": interactive, "bulk-concurrency": bulk,
-            "processes": [os.getpid()], "running": sum(self._running.values()),
+            "max-concurrency": interactive,
+            "bulk-concurrency": bulk,
+            "processes": [os.getpid()],
+            "running": sum(self._running.values()),
             "waiting": sum(map(len, self._waiting.values())),
-        }  # fmt: skip
+        }
 
     # What Celery calls, in the hub's thread
 
@@ -218,10 +220,16 @@ class CoroutinePool(BasePool):
             raise NoCoroutine(f"{name} is no coroutine task: this worker runs no others")
         queue = request["delivery_info"]["routing_key"] or ""
         return Job(
-            next(self._numbers), request["properties"]["delivery_tag"], self.lanes.of(queue),
-            task, request, lambda: target(*args), callbacks["accept_callback"],
-            callbacks["callback"], callbacks["error_callback"],
-        )  # fmt: skip
+            next(self._numbers),
+            request["properties"]["delivery_tag"],
+            self.lanes.of(queue),
+            task,
+            request,
+            lambda: target(*args),
+            callbacks["accept_callback"],
+            callbacks["callback"],
+            callbacks["error_callback"],
+        )
 
     def _begin_waiting(self, lane: Lane) -> None:
         waiting = self._waiting[lane]

@@ -136,12 +136,16 @@ def delivery_of(kind: Task, request: Mapping[str, Any]) -> Delivery:
     headers = request.get("headers") or request  # where Celery puts those of a plain sender
     args, kwargs = request["args"], request["kwargs"]
     return Delivery(
-        request["id"], kind, {**kwargs, "positional arguments": list(args)} if args else kwargs,
-        request["hostname"], request["delivery_info"].get("routing_key") or "",
-        has_positional=bool(args), is_recorded=bool(headers.get(RECORDED_HEADER)),
+        request["id"],
+        kind,
+        {**kwargs, "positional arguments": list(args)} if args else kwargs,
+        request["hostname"],
+        request["delivery_info"].get("routing_key") or "",
+        has_positional=bool(args),
+        is_recorded=bool(headers.get(RECORDED_HEADER)),
         expires_in_s=_expires_in_s(headers.get(EXPIRES_HEADER)),
         traceparent=tracing.checked(headers.get("traceparent")),
-    )  # fmt: skip
+    )
 
 
 def _error(failure: Failure) -> JobFailed:

@@ -133,9 +133,11 @@ class Unacked(kombu_redis.QoS):
         except Exception as e:  # noqa: BLE001 - kombu takes for granted what lies there
             with self.channel.conn_or_acquire(client) as found:
                 raw = found.hget(self.unacked_key, tag) or b""
-                self.channel.shared.set_aside(NOBODY_KNOWS, raw, InvalidMessage(
-                    f"what lay among the messages in hand is none: {described(e)}"
-                ))  # fmt: skip
+                self.channel.shared.set_aside(
+                    NOBODY_KNOWS,
+                    raw,
+                    InvalidMessage(f"what lay among the messages in hand is none: {described(e)}"),
+                )
                 found.hdel(self.unacked_key, tag)
                 found.zrem(self.unacked_index_key, tag)
 

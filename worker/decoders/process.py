@@ -32,10 +32,13 @@ START_S = 60.0  # in which a process starts on a machine that is busy
 KEPT = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
 FREES_AT = str(2**20)  # bytes: glibc gives larger blocks back to the system as soon as it can
 FIXED = {
-    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
-    "OPENCV_LOG_LEVEL": "SILENT", # what is wrong with a picture is said to its sender
-    "MALLOC_MMAP_THRESHOLD_": FREES_AT, "MALLOC_TRIM_THRESHOLD_": FREES_AT,
-}  # fmt: skip
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "OPENCV_LOG_LEVEL": "SILENT",  # what is wrong with a picture is said to its sender
+    "MALLOC_MMAP_THRESHOLD_": FREES_AT,
+    "MALLOC_TRIM_THRESHOLD_": FREES_AT,
+}
 
 
 class DecoderUnavailable(ImageDecoderCrashed):
@@ -64,9 +67,11 @@ class Decoder:
             try:
                 self._process = subprocess.Popen(
                     python_module(program, str(os.getpid()), str(max_memory)),
-                    env=_environment(os.environ), stdin=its_end.fileno(), stdout=STDERR,
+                    env=_environment(os.environ),
+                    stdin=its_end.fileno(),
+                    stdout=STDERR,
                     start_new_session=True,
-                )  # fmt: skip
+                )
             except OSError as e:
                 self._socket.close()
                 raise DecoderUnavailable(f"no process can be started: {described(e)}") from e

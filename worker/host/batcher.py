@@ -48,11 +48,14 @@ class Batcher:
         self._device = device
         self._turn = turn or Always()
         self._lines = [
-            {task: Line(task, pipeline, lane, size, is_bulk=is_bulk)
-             for task, pipeline in pipelines.items()}
-            for is_bulk, lane, size in zip((False, True), lanes, (max_batch, bulk_batch),
-                                           strict=True)
-        ]  # fmt: skip
+            {
+                task: Line(task, pipeline, lane, size, is_bulk=is_bulk)
+                for task, pipeline in pipelines.items()
+            }
+            for is_bulk, lane, size in zip(
+                (False, True), lanes, (max_batch, bulk_batch), strict=True
+            )
+        ]
         self._lanes = lanes
         self._quiet = quiet
         self._max_wait_s = max_wait_s
@@ -225,9 +228,13 @@ class Batcher:
             call.finish(first, ran)
         if tracing.is_on():  # once the answers are on their way
             asyncio.get_running_loop().call_soon(
-                record_batch, batch.line.name, batch.size, _shares(batch, outcomes),
-                batch.started, batch.started + inference_s,
-            )  # fmt: skip
+                record_batch,
+                batch.line.name,
+                batch.size,
+                _shares(batch, outcomes),
+                batch.started,
+                batch.started + inference_s,
+            )
 
     def _measure(self, batch: LineBatch, inference_s: float) -> None:
         labels = batch.line.name, self._device

@@ -68,13 +68,16 @@ class HostClient:
         link = await self._connected()
         trace = tracing.current()
         request: Message = {
-            "op": "run", "task": task, "alone": alone, "bulk": bulk,
+            "op": "run",
+            "task": task,
+            "alone": alone,
+            "bulk": bulk,
             "requests": [
                 {"params": _plain(params), "image": pack_pixels(image)}
                 for params, image in requests
             ],
             **({"trace": trace} if trace else {}),
-        }  # fmt: skip
+        }
         reply = await link.ask(request, int(bulk), on_device, on_step, audience or Audience())
         return _answers(reply, len(requests))
 
@@ -154,10 +157,16 @@ def _answer(
     if "error" in made:
         return _error(made["error"])
     return Answer(
-        model, bundle_version, repeatable, unpack_pixels(made.get("images")),
-        made.get("captions", []), made.get("unknown_words", []), made.get("suggestions", {}),
-        made.get("warnings", []), *made["batch"],
-    )  # fmt: skip
+        model,
+        bundle_version,
+        repeatable,
+        unpack_pixels(made.get("images")),
+        made.get("captions", []),
+        made.get("unknown_words", []),
+        made.get("suggestions", {}),
+        made.get("warnings", []),
+        *made["batch"],
+    )
 
 
 def _error(failure: Message) -> CrossmodalError:

@@ -68,9 +68,14 @@ class Lane:
     """`width` places for batches, each in a thread of this process; nobody waits in it."""
 
     def __init__(
-        self, pipelines: Pipelines, width: int, pause: Pause = never,
-        prepare: Callable[[], None] = lambda: None, device: str = "cpu", name: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        pipelines: Pipelines,
+        width: int,
+        pause: Pause = never,
+        prepare: Callable[[], None] = lambda: None,
+        device: str = "cpu",
+        name: str = "",
+    ) -> None:
         self.width = width
         self._device = device
         self._free = width
@@ -108,9 +113,14 @@ class ForkedLane(Lane):
     """A lane whose places are processes. To be made while the host has no other threads."""
 
     def __init__(
-        self, pipelines: Pipelines, width: int, pause: Pause = never,
-        prepare: Callable[[], None] = lambda: None, device: str = "cpu", name: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        pipelines: Pipelines,
+        width: int,
+        pause: Pause = never,
+        prepare: Callable[[], None] = lambda: None,
+        device: str = "cpu",
+        name: str = "",
+    ) -> None:
         super().__init__(pipelines, width, pause, device=device)
         self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         fork = multiprocessing.get_context("fork")
@@ -179,8 +189,9 @@ class ForkedLane(Lane):
         Params come as their fields: a model may have made their class when it was loaded.
         """
         pipeline = self._pipelines[task]
-        requests = [HostRequest(pipeline.restored(task.kind, fields), image)
-                    for fields, image in packed]  # fmt: skip
+        requests = [
+            HostRequest(pipeline.restored(task.kind, fields), image) for fields, image in packed
+        ]
         heard = Heard(place)
         stepper = Stepper(
             heard.is_canceled, lambda *step: place.send(step), self._pause, heard.watched

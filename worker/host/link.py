@@ -39,9 +39,13 @@ class Link(Frames):
         self._asked = 0
 
     async def ask(
-        self, request: Message, rank: int, on_device: Callable[[int], None], on_step: OnStep,
+        self,
+        request: Message,
+        rank: int,
+        on_device: Callable[[int], None],
+        on_step: OnStep,
         audience: Audience,
-    ) -> Message:  # fmt: skip
+    ) -> Message:
         """The host's reply; one that is canceled frees its place there.
 
         The host makes previews for as long as there is an `audience`.

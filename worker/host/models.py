@@ -76,8 +76,11 @@ def _side(found: ModelFolder, pipelines: Collection[ModelPipeline]) -> int | Non
 def _told(found: ModelFolder, pipelines: Mapping[Task, ModelPipeline]) -> ModelInfo:
     """What others are told of a folder's models, once they are warm. Raises `ModelInvalid`."""
     return ModelInfo(
-        name=found.name, version=found.version, format=found.format,
+        name=found.name,
+        version=found.version,
+        format=found.format,
         kinds={task.kind.name: p.served(p.warmup()) for task, p in pipelines.items()},
-        aliases=found.config.aliases, description=found.config.description,
+        aliases=found.config.aliases,
+        description=found.config.description,
         vocabulary=next(filter(None, (p.model.vocabulary for p in pipelines.values())), None),
-    )  # fmt: skip
+    )

@@ -146,10 +146,12 @@ class ModelPipeline(Pipeline):
     def served(self, timed: Timed) -> ServedKind:
         """What is told of the model, of which a run was timed."""
         return ServedKind(
-            params=schema_of(self.model.Params), max_batch=self.model.max_batch,
-            repeatable=self.model.repeatable, run_s=round(timed.run_s, 4),
+            params=schema_of(self.model.Params),
+            max_batch=self.model.max_batch,
+            repeatable=self.model.repeatable,
+            run_s=round(timed.run_s, 4),
             step_s=None if timed.step_s is None else round(timed.step_s, 4),
-        )  # fmt: skip
+        )
 
     def params(self, kind: Kind, raw: Mapping[str, Any]) -> ItemParams:
         check_fields(raw, self.model.Params.model_fields)
@@ -241,13 +243,17 @@ def _drawn(made: Sequence[Any]) -> Drawn:
     said = passed_over(first.unknown_words, first.suggestions)
     warnings = dict.fromkeys([said, *(text for one in pictures for text in one.warnings)])
     return Drawn(
-        np.stack([pixels_of(one.pixels) for one in pictures]), first.unknown_words,
-        dict(first.suggestions), tuple(filter(None, warnings)),
-    )  # fmt: skip
+        np.stack([pixels_of(one.pixels) for one in pictures]),
+        first.unknown_words,
+        dict(first.suggestions),
+        tuple(filter(None, warnings)),
+    )
 
 
 def _described(made: Any) -> Described:
     captions = [one if isinstance(one, Caption) else Caption(*one) for one in made]
-    return Described(tuple(
-        GeneratedCaption(text=one.text, log_probability=one.log_probability) for one in captions
-    ))  # fmt: skip
+    return Described(
+        tuple(
+            GeneratedCaption(text=one.text, log_probability=one.log_probability) for one in captions
+        )
+    )

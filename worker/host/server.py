@@ -41,9 +41,12 @@ class ModelHost:
         """What is told of its model, also to those who do not use it."""
 
     async def answer(
-        self, message: Message, on_device: Callable[[int], None], on_step: OnStep,
+        self,
+        message: Message,
+        on_device: Callable[[int], None],
+        on_step: OnStep,
         audience: Audience | None = None,
-    ) -> Message:  # fmt: skip
+    ) -> Message:
         """The reply to one request; whatever is wrong with it becomes an error reply.
 
         `on_device` is told how many requests are on the device, when some of these go there, and
@@ -51,20 +54,30 @@ class ModelHost:
         """
         try:
             task, asked = self._understood(message)
-            ran = iter(await self.batcher.run(
-                task, [request for request in asked if isinstance(request, HostRequest)],
-                alone=bool(message.get("alone")), bulk=bool(message.get("bulk")),
-                trace=str(message.get("trace", "")), on_start=on_device, on_step=on_step,
-                audience=audience,
-            ))  # fmt: skip
+            ran = iter(
+                await self.batcher.run(
+                    task,
+                    [request for request in asked if isinstance(request, HostRequest)],
+                    alone=bool(message.get("alone")),
+                    bulk=bool(message.get("bulk")),
+                    trace=str(message.get("trace", "")),
+                    on_start=on_device,
+                    on_step=on_step,
+                    audience=audience,
+                )
+            )
             answers = [
                 _error(one) if isinstance(one, CrossmodalError) else _answer(next(ran))
                 for one in asked
             ]
-            return {"ok": {
-                "model": self.info.model, "bundle_version": self.info.bundle_version,
-                "repeatable": self.batcher.pipeline(task).repeatable, "answers": answers,
-            }}  # fmt: skip
+            return {
+                "ok": {
+                    "model": self.info.model,
+                    "bundle_version": self.info.bundle_version,
+                    "repeatable": self.batcher.pipeline(task).repeatable,
+                    "answers": answers,
+                }
+            }
         except CrossmodalError as e:
             return _error(e)
         except Exception as e:  # a mistake of this program: whoever waits must still be told
@@ -149,9 +162,11 @@ class Conversation(Frames):
         audience = self._audiences[number] = Audience()
         try:
             reply = await self._host.answer(
-                message, lambda size: self.send({"id": number, "on_device": size}, rank), on_step,
+                message,
+                lambda size: self.send({"id": number, "on_device": size}, rank),
+                on_step,
                 audience,
-            )  # fmt: skip
+            )
         finally:
             del self._audiences[number]
         del self.running[number]
@@ -210,8 +225,12 @@ async def watch(batcher: Batcher, limit_s: float, beat: Path | None) -> None:
     """
     while not batcher.is_worn_out:
         if batcher.silent_s > limit_s:
-            log.critical("a batch has taken no step for %.0f s, %g are allowed: the device hangs, "
-                         "this host ends", batcher.silent_s, limit_s)  # fmt: skip
+            log.critical(
+                "a batch has taken no step for %.0f s, %g are allowed: the device hangs, "
+                "this host ends",
+                batcher.silent_s,
+                limit_s,
+            )
             os._exit(os.EX_TEMPFAIL)
         if beat is not None:
             heartbeat.touch(beat)

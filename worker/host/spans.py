@@ -33,9 +33,15 @@ def record_batch(
     for share in traced:
         tracing.record("batch wait", share.since + epoch, began, share.trace)
         tracing.record(
-            "inference", began, ended, share.trace, links=[batch] if batch else [],
-            code=_code(share.outcomes), items=len(share.outcomes), batch_size=size,
-        )  # fmt: skip
+            "inference",
+            began,
+            ended,
+            share.trace,
+            links=[batch] if batch else [],
+            code=_code(share.outcomes),
+            items=len(share.outcomes),
+            batch_size=size,
+        )
 
 
 def _code(outcomes: Sequence[Outcome]) -> str | None:

@@ -108,9 +108,12 @@ class Stepper:
     """The batch's side: what a model's steps go to."""
 
     def __init__(
-        self, is_canceled: Callable[[], bool], tell: OnBatchStep, pause: Callable[[], None],
+        self,
+        is_canceled: Callable[[], bool],
+        tell: OnBatchStep,
+        pause: Callable[[], None],
         watched: Callable[[], Watched] = lambda: NOBODY,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._is_canceled = is_canceled
         self._tell = tell
         self._pause = pause

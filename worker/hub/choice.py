@@ -63,9 +63,7 @@ def variant_of(base: str) -> str | None:
     return next(filter(None, found.groups()), PLAIN) if found else None
 
 
-def _of_pipeline(
-    repository: Repository, index: Mapping[str, Any], variant: str
-) -> list[HubFile]:  # fmt: skip
+def _of_pipeline(repository: Repository, index: Mapping[str, Any], variant: str) -> list[HubFile]:
     _check_code(repository, index)
     files = [repository.by_name[INDEX], *_about(repository)]
     known: set[str] = set()
@@ -79,9 +77,7 @@ def _of_pipeline(
     return files
 
 
-def _of_captioner(
-    repository: Repository, config: Mapping[str, Any], variant: str
-) -> list[HubFile]:  # fmt: skip
+def _of_captioner(repository: Repository, config: Mapping[str, Any], variant: str) -> list[HubFile]:
     if variant:
         raise InvalidSetting(
             f"--variant {variant}: variants are of pipelines of diffusers, and {repository.name} "
@@ -112,9 +108,10 @@ def _needs_code(repository: Repository, where: str) -> ModelInvalid:
 def _parts(index: Mapping[str, Any]) -> dict[str, str]:
     """The components that a pipeline has, with the library that each is of."""
     return {
-        name: str(said[0]) for name, said in index.items()
+        name: str(said[0])
+        for name, said in index.items()
         if isinstance(said, list) and len(said) == 2 and said[0] and not name.startswith("_")
-    }  # fmt: skip
+    }
 
 
 def _of_folder(where: str, within: list[HubFile], variant: str) -> list[HubFile]:
@@ -155,7 +152,9 @@ def _is_kept(base: str) -> bool:
 def _about(repository: Repository) -> list[HubFile]:
     """What says whose it is, and what may be done with it."""
     return [
-        file for file in repository.files
-        if not file.folder and file.base.startswith(ABOUT)
+        file
+        for file in repository.files
+        if not file.folder
+        and file.base.startswith(ABOUT)
         and file.base.endswith((*ABOUT, ".md", ".txt"))
-    ]  # fmt: skip
+    ]

@@ -47,9 +47,11 @@ class Hub:
         try:
             with _translated(self.name, revision):
                 info = HfApi(library_name="crossmodal").model_info(
-                    self.name, revision=revision, files_metadata=True,
+                    self.name,
+                    revision=revision,
+                    files_metadata=True,
                     timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-                )  # fmt: skip
+                )
         except (ValueError, LookupError, TypeError, AttributeError) as e:
             raise ModelHubError(f"what answers at {constants.ENDPOINT} is no hub") from e
         if not DIGEST.fullmatch(str(info.sha)):

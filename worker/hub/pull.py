@@ -71,14 +71,14 @@ def pull(name: str, revision: str | None, folder: Path, variant: str) -> Pulled:
     return _found(folder, repository, variant)
 
 
-def _source(
-    repository: Repository, variant: str, found: Mapping[str, Digests]
-) -> dict[str, Any]:  # fmt: skip
+def _source(repository: Repository, variant: str, found: Mapping[str, Digests]) -> dict[str, Any]:
     files = {name: {"size": one.size, "sha256": one.sha256} for name, one in found.items()}
     return {
-        "repository": repository.name, "commit": repository.commit,
-        "variant": variant or None, "files": files,
-    }  # fmt: skip
+        "repository": repository.name,
+        "commit": repository.commit,
+        "variant": variant or None,
+        "files": files,
+    }
 
 
 def _found(folder: Path, repository: Repository, variant: str) -> Pulled:
@@ -86,8 +86,10 @@ def _found(folder: Path, repository: Repository, variant: str) -> Pulled:
     try:
         source = json.loads((folder / SOURCE).read_text())
         is_it = (source["repository"], source["commit"], source["variant"] or "") == (
-            repository.name, repository.commit, variant,
-        )  # fmt: skip
+            repository.name,
+            repository.commit,
+            variant,
+        )
         files = [file["size"] for file in source["files"].values()]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         is_it, files = False, []
@@ -123,9 +125,11 @@ def _written(part: Path) -> Iterator[None]:
 def _check_space(repository: Repository, files: list[HubFile], part: Path) -> None:
     """Raise `OutputNotWritable` where the disk does not hold what is still to come."""
     there = sum(
-        path.stat().st_size for file in files
-        for path in (part / file.name, _unfinished(part, file)) if path.is_file()
-    )  # fmt: skip
+        path.stat().st_size
+        for file in files
+        for path in (part / file.name, _unfinished(part, file))
+        if path.is_file()
+    )
     lacking = sum(file.size for file in files) - there
     free = shutil.disk_usage(part).free
     if lacking > free:
@@ -137,7 +141,7 @@ def _check_space(repository: Repository, files: list[HubFile], part: Path) -> No
 
 def _fetch_all(
     hub: Hub, repository: Repository, files: list[HubFile], part: Path
-) -> dict[str, Digests]:  # fmt: skip
+) -> dict[str, Digests]:
     """Have all files in a folder, the small ones first."""
     total = sum(file.size for file in files)
     note(f"{repository.name} at {repository.commit[:12]}: {len(files)} files, {decimal(total)}")
@@ -154,7 +158,7 @@ def _fetch_all(
 
 def _fetched(
     hub: Hub, repository: Repository, file: HubFile, part: Path, advance: Advance
-) -> Digests:  # fmt: skip
+) -> Digests:
     """A file in a folder, fetched unless it is there. Raises `ModelDamaged` for other bytes."""
     path = part / file.name
     if path.is_file() and (found := digests(path)).are_of(file):

@@ -78,12 +78,15 @@ class Scenes:
 def _caption(scene: Scene, rng: Rng | None) -> Caption:
     text, order = describe(scene, rng)
     named = [scene.things[i] for i in order]
-    return Caption(text, Grounding(
-        boxes=np.array([(t.x, t.y, t.radius) for t in named], np.float32),
-        shapes=np.array([SHAPES.index(t.shape) for t in named]),
-        colors=np.array([_number(t.color) for t in named]),
-        ground=_number(scene.background),
-    ))  # fmt: skip
+    return Caption(
+        text,
+        Grounding(
+            boxes=np.array([(t.x, t.y, t.radius) for t in named], np.float32),
+            shapes=np.array([SHAPES.index(t.shape) for t in named]),
+            colors=np.array([_number(t.color) for t in named]),
+            ground=_number(scene.background),
+        ),
+    )
 
 
 def _number(color: str) -> int:

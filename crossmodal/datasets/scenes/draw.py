@@ -133,10 +133,22 @@ def _star() -> NDArray[np.float64]:
 
 def _cross(arm: float) -> NDArray[np.float64]:
     a = arm
-    return np.array([
-        [-a, -1], [a, -1], [a, -a], [1, -a], [1, a], [a, a],
-        [a, 1], [-a, 1], [-a, a], [-1, a], [-1, -a], [-a, -a],
-    ])  # fmt: skip
+    return np.array(
+        [
+            [-a, -1],
+            [a, -1],
+            [a, -a],
+            [1, -a],
+            [1, a],
+            [a, a],
+            [a, 1],
+            [-a, 1],
+            [-a, a],
+            [-1, a],
+            [-1, -a],
+            [-a, -a],
+        ]
+    )
 
 
 def _heart() -> NDArray[np.float64]:

@@ -12,20 +12,32 @@ from crossmodal.datasets.scenes.world import COLORS, PLACES, SHAPES, SIZES, Plac
 from crossmodal.text.tokens import tokenize
 
 ANY, ACROSS, DOWN = "any", "row", "column"
-PLAIN = {
-    tuple(phrase.split()): plain
-    for meanings in (words.COLORS, words.SIZES, words.SHAPES)
-    for plain, phrases in meanings.items()
-    for phrase in phrases
-} | {
-    tuple(phrase.split()): plain
-    for plain, phrases in (("above", words.RELATIONS["above"]), ("below", words.RELATIONS["below"]),
-                           (ANY, words.ANY_SHAPE), (ACROSS, words.ACROSS), (DOWN, words.DOWN))
-    for phrase in phrases
-} | {
-    ("upper",): "top", ("lower",): "bottom", ("middle",): "center", ("centre",): "center",
-    ("backdrop",): "background",
-}  # fmt: skip
+PLAIN = (
+    {
+        tuple(phrase.split()): plain
+        for meanings in (words.COLORS, words.SIZES, words.SHAPES)
+        for plain, phrases in meanings.items()
+        for phrase in phrases
+    }
+    | {
+        tuple(phrase.split()): plain
+        for plain, phrases in (
+            ("above", words.RELATIONS["above"]),
+            ("below", words.RELATIONS["below"]),
+            (ANY, words.ANY_SHAPE),
+            (ACROSS, words.ACROSS),
+            (DOWN, words.DOWN),
+        )
+        for phrase in phrases
+    }
+    | {
+        ("upper",): "top",
+        ("lower",): "bottom",
+        ("middle",): "center",
+        ("centre",): "center",
+        ("backdrop",): "background",
+    }
+)
 SEVERAL = {words.plural(noun): noun for nouns in words.SHAPES.values() for noun in nouns}
 NUMBERS = {
     tuple(phrase.split()): number for number, phrases in words.NUMBERS.items() for phrase in phrases
@@ -33,8 +45,11 @@ NUMBERS = {
 LONGEST = 4  # words of a phrase
 UNCOUNTED = 3  # objects that a plural without a number means
 OPPOSITE: dict[Relation, Relation] = {
-    "left of": "right of", "right of": "left of", "above": "below", "below": "above",
-}  # fmt: skip
+    "left of": "right of",
+    "right of": "left of",
+    "above": "below",
+    "below": "above",
+}
 
 
 @dataclass(frozen=True)
@@ -50,9 +65,11 @@ class Said:
         return all(
             mine is None or mine == theirs
             for mine, theirs in (
-                (self.shape, other.shape), (self.color, other.color), (self.size, other.size)
+                (self.shape, other.shape),
+                (self.color, other.color),
+                (self.size, other.size),
             )
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)

@@ -12,39 +12,82 @@ import numpy as np
 Rng = np.random.Generator
 Rgb = tuple[int, int, int]
 Place = Literal[
-    "top left", "top", "top right", "left", "center", "right",
-    "bottom left", "bottom", "bottom right",
-]  # fmt: skip
+    "top left",
+    "top",
+    "top right",
+    "left",
+    "center",
+    "right",
+    "bottom left",
+    "bottom",
+    "bottom right",
+]
 Relation = Literal["left of", "right of", "above", "below"]
 Look = tuple[str, str, str]  # shape, color, size
 Layout = Literal["single", "pair", "row", "column", "corner", "trio"]
 
 SHAPES = (
-    "circle", "square", "triangle", "star", "ring", "cross", "heart", "diamond", "rectangle",
+    "circle",
+    "square",
+    "triangle",
+    "star",
+    "ring",
+    "cross",
+    "heart",
+    "diamond",
+    "rectangle",
     "oval",
-)  # fmt: skip
+)
 COLORS: dict[str, Rgb] = {
-    "red": (220, 30, 35), "orange": (245, 140, 20), "yellow": (240, 220, 40),
-    "green": (30, 150, 50), "cyan": (50, 205, 215), "blue": (35, 70, 215),
-    "purple": (120, 40, 160), "pink": (245, 130, 180), "brown": (120, 70, 30),
-    "magenta": (215, 30, 150), "lime": (150, 235, 60), "teal": (10, 125, 125),
-    "white": (248, 248, 248), "black": (12, 12, 12), "gray": (128, 128, 128),
-    "beige": (225, 205, 170), "navy": (15, 20, 70),
-}  # fmt: skip
+    "red": (220, 30, 35),
+    "orange": (245, 140, 20),
+    "yellow": (240, 220, 40),
+    "green": (30, 150, 50),
+    "cyan": (50, 205, 215),
+    "blue": (35, 70, 215),
+    "purple": (120, 40, 160),
+    "pink": (245, 130, 180),
+    "brown": (120, 70, 30),
+    "magenta": (215, 30, 150),
+    "lime": (150, 235, 60),
+    "teal": (10, 125, 125),
+    "white": (248, 248, 248),
+    "black": (12, 12, 12),
+    "gray": (128, 128, 128),
+    "beige": (225, 205, 170),
+    "navy": (15, 20, 70),
+}
 BRIGHT = 12  # so many of the colors are those of most objects; the others, of most backgrounds
 MOSTLY = 0.8  # the fraction of objects, and of backgrounds, that are so
 SIZES = {"small": (0.094, 0.106), "big": (0.144, 0.156)}  # radius / side
 PLACES: dict[Place, tuple[float, float]] = {
-    "top left": (0.22, 0.22), "top": (0.5, 0.22), "top right": (0.78, 0.22),
-    "left": (0.22, 0.5), "center": (0.5, 0.5), "right": (0.78, 0.5),
-    "bottom left": (0.22, 0.78), "bottom": (0.5, 0.78), "bottom right": (0.78, 0.78),
-}  # fmt: skip
+    "top left": (0.22, 0.22),
+    "top": (0.5, 0.22),
+    "top right": (0.78, 0.22),
+    "left": (0.22, 0.5),
+    "center": (0.5, 0.5),
+    "right": (0.78, 0.5),
+    "bottom left": (0.22, 0.78),
+    "bottom": (0.5, 0.78),
+    "bottom right": (0.78, 0.78),
+}
 
-HELD_OUT_PAIRS = frozenset({
-    ("red", "heart"), ("blue", "star"), ("green", "ring"), ("yellow", "square"),
-    ("purple", "triangle"), ("orange", "cross"), ("cyan", "circle"), ("pink", "diamond"),
-    ("brown", "oval"), ("magenta", "square"), ("lime", "rectangle"), ("teal", "star"),
-})  # fmt: skip
+HELD_OUT_PAIRS = frozenset(
+    {
+        ("red", "heart"),
+        ("blue", "star"),
+        ("green", "ring"),
+        ("yellow", "square"),
+        ("purple", "triangle"),
+        ("orange", "cross"),
+        ("cyan", "circle"),
+        ("pink", "diamond"),
+        ("brown", "oval"),
+        ("magenta", "square"),
+        ("lime", "rectangle"),
+        ("teal", "star"),
+    }
+)
 ALIKE = 0.3  # of the pairs, rows and columns have objects that look alike
 TELLABLE_DISTANCE = 100  # RGB distance below which a color cannot be told from a background
 

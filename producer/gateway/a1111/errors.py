@@ -37,7 +37,10 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Statuses for a route's documentation."""
     described = MEANINGS | {500: "The job has failed."}
     return {
-        status: {"description": described[status], "model": A1111Error,
-                 "content": {"application/json": {"example": EXAMPLE}}}
+        status: {
+            "description": described[status],
+            "model": A1111Error,
+            "content": {"application/json": {"example": EXAMPLE}},
+        }
         for status in (*statuses, 400, 401, 403, 422, 429, 503)
-    }  # fmt: skip
+    }

@@ -21,27 +21,72 @@ PARAMS = ("negative_prompt", "steps", "cfg_scale", "width", "height")  # that mo
 GUIDANCE = ("guidance", "true_guidance", "cfg_scale")  # as models call it, the first that is there
 OURS = {"count": "n_iter × batch_size"} | dict.fromkeys(GUIDANCE, "cfg_scale")
 REFUSED = (
-    "enable_hr", "restore_faces", "tiling", "styles", "subseed_strength", "seed_resize_from_w",
-    "seed_resize_from_h", "script_name", "alwayson_scripts", "refiner_checkpoint",
-    "firstpass_image", "infotext",
-)  # fmt: skip
+    "enable_hr",
+    "restore_faces",
+    "tiling",
+    "styles",
+    "subseed_strength",
+    "seed_resize_from_w",
+    "seed_resize_from_h",
+    "script_name",
+    "alwayson_scripts",
+    "refiner_checkpoint",
+    "firstpass_image",
+    "infotext",
+)
 LISTED = (
-    "sampler_name", "scheduler", "sampler_index", "eta", "s_churn", "s_tmin", "s_tmax", "s_noise",
-    "s_min_uncond", "clip_skip", "do_not_save_samples", "force_task_id",
-)  # fmt: skip
+    "sampler_name",
+    "scheduler",
+    "sampler_index",
+    "eta",
+    "s_churn",
+    "s_tmin",
+    "s_tmax",
+    "s_noise",
+    "s_min_uncond",
+    "clip_skip",
+    "do_not_save_samples",
+    "force_task_id",
+)
 IDLE = (  # what belongs to something that is off, or says where files go
-    "denoising_strength", "firstphase_width", "firstphase_height", "subseed", "refiner_switch_at",
-    "script_args", "disable_extra_networks", "comments", "save_images", "do_not_save_grid", "url",
-    "auth", "hr_scale", "hr_upscaler", "hr_second_pass_steps", "hr_resize_x", "hr_resize_y",
-    "hr_checkpoint_name", "hr_sampler_name", "hr_scheduler", "hr_prompt", "hr_negative_prompt",
+    "denoising_strength",
+    "firstphase_width",
+    "firstphase_height",
+    "subseed",
+    "refiner_switch_at",
+    "script_args",
+    "disable_extra_networks",
+    "comments",
+    "save_images",
+    "do_not_save_grid",
+    "url",
+    "auth",
+    "hr_scale",
+    "hr_upscaler",
+    "hr_second_pass_steps",
+    "hr_resize_x",
+    "hr_resize_y",
+    "hr_checkpoint_name",
+    "hr_sampler_name",
+    "hr_scheduler",
+    "hr_prompt",
+    "hr_negative_prompt",
     "hr_additional_modules",
-)  # fmt: skip
+)
 USUAL: dict[str, tuple[Any, ...]] = {  # what asks for nothing in particular, as 0 and null do
-    "seed_resize_from_w": (-1,), "seed_resize_from_h": (-1,), "eta": (1,), "s_noise": (1,),
-    "clip_skip": (1,), "sampler_name": ("Automatic", "Euler"), "sampler_index": ("Euler",),
-    "scheduler": ("automatic", "Automatic"), "steps": (20, 50), "cfg_scale": (7,),
-    "width": (512,), "height": (512,),
-}  # fmt: skip
+    "seed_resize_from_w": (-1,),
+    "seed_resize_from_h": (-1,),
+    "eta": (1,),
+    "s_noise": (1,),
+    "clip_skip": (1,),
+    "sampler_name": ("Automatic", "Euler"),
+    "sampler_index": ("Euler",),
+    "scheduler": ("automatic", "Automatic"),
+    "steps": (20, 50),
+    "cfg_scale": (7,),
+    "width": (512,),
+    "height": (512,),
+}
 MAX_SEARCHED = 10_000  # characters of a prompt
 _MARKUP = re.compile(r"<\w+:[^<>]{0,200}>|\([^()]{0,200}:[\d.]{1,9}\)")
 
@@ -145,11 +190,14 @@ def told_of(job: Job, declared: Mapping[str, Any], warnings: Sequence[str]) -> d
     seeds = [params["seed"] + i for i in range(len(images))]
     said = ("interrupted: nothing was drawn to its end",) if result is None else result.warnings
     return told | {
-        "batch_size": params["count"], "all_seeds": seeds,
+        "batch_size": params["count"],
+        "all_seeds": seeds,
         "all_prompts": [told["prompt"]] * len(seeds),
         "infotexts": [_text(told | {"seed": seed}) for seed in seeds],
-        "index_of_first_image": 0, "warnings": [*warnings, *said], "job": job.id,
-    }  # fmt: skip
+        "index_of_first_image": 0,
+        "warnings": [*warnings, *said],
+        "job": job.id,
+    }
 
 
 def _text(told: Mapping[str, Any]) -> str:

@@ -45,9 +45,10 @@ class InterrogateRequest(Closed):
 
     image: str = Field(description="Base64, a `data:` URL, or a URL where such are fetched.")
     model: str = Field(
-        default="clip", max_length=64,
+        default="clip",
+        max_length=64,
         description="`clip` and `deepdanbooru` are the default captioner; else a model's name.",
-    )  # fmt: skip
+    )
 
 
 class InterrogateResponse(BaseModel):
@@ -57,13 +58,18 @@ class InterrogateResponse(BaseModel):
 
 
 @router.post(
-    "/txt2img", response_model=A1111Response, responses=documented(404, 408, 413, 415, 500),
+    "/txt2img",
+    response_model=A1111Response,
+    responses=documented(404, 408, 413, 415, 500),
     openapi_extra=taking(A1111Request, {"prompt": "a red circle", "seed": 7, "batch_size": 2}),
-)  # fmt: skip
+)
 async def txt2img(
-    request: Request, key: Caller, services: ServicesOf, urls: UrlsOf,
+    request: Request,
+    key: Caller,
+    services: ServicesOf,
+    urls: UrlsOf,
     wanted: Annotated[A1111Request, json_of(A1111Request)],
-) -> A1111Response:  # fmt: skip
+) -> A1111Response:
     """Draw, and answer with the pictures. The job ends when the caller's connection does."""
     settings = wanted.override_settings
     own = await services.ask(services.callers.model(key.id))
@@ -88,14 +94,18 @@ async def txt2img(
 
 
 @router.post(
-    "/interrogate", response_model=InterrogateResponse,
+    "/interrogate",
+    response_model=InterrogateResponse,
     responses=documented(404, 408, 410, 413, 415, 500),
     openapi_extra=taking(InterrogateRequest, {"image": SQUARE}),
-)  # fmt: skip
+)
 async def interrogate(
-    request: Request, key: Caller, services: ServicesOf, urls: UrlsOf,
+    request: Request,
+    key: Caller,
+    services: ServicesOf,
+    urls: UrlsOf,
     wanted: Annotated[InterrogateRequest, json_of(InterrogateRequest)],
-) -> InterrogateResponse:  # fmt: skip
+) -> InterrogateResponse:
     """Describe a picture. The job ends when the caller's connection does."""
     params = await _interrogated(wanted, key, services)
     wanted.image = ""  # it is in the store
@@ -103,9 +113,7 @@ async def interrogate(
     return InterrogateResponse(caption=result_of(job).captions[0].text)
 
 
-async def _interrogated(
-    wanted: InterrogateRequest, key: ApiKey, services: Services
-) -> ItemParams:  # fmt: skip
+async def _interrogated(wanted: InterrogateRequest, key: ApiKey, services: Services) -> ItemParams:
     """The params of the job, its picture stored. Raises what is wrong with either."""
     way = "url" if wanted.image.lower().startswith(("http://", "https://")) else "data"
     body: dict[str, Any] = {"task": IMG2TXT.name, "image": {way: wanted.image}}

@@ -27,16 +27,33 @@ from producer.gateway.services import Services, ServicesOf
 router = APIRouter(prefix="/sdapi/v1", tags=[TAG], dependencies=[Depends(basic)])
 NONE: dict[str, Any] = {
     "samplers": [{"name": "Automatic", "aliases": [], "options": {}}],
-    "schedulers": [{"name": "automatic", "label": "Automatic", "aliases": None,
-                    "default_rho": -1.0, "need_inner_model": False}],
-    "upscalers": [{"name": "None", "model_name": None, "model_path": None, "model_url": None,
-                   "scale": 1.0}],
+    "schedulers": [
+        {
+            "name": "automatic",
+            "label": "Automatic",
+            "aliases": None,
+            "default_rho": -1.0,
+            "need_inner_model": False,
+        }
+    ],
+    "upscalers": [
+        {"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 1.0}
+    ],
     "scripts": {"txt2img": [], "img2img": []},
     "embeddings": {"loaded": {}, "skipped": {}},
 } | {
-    name: [] for name in ("latent-upscale-modes", "sd-vae", "loras", "hypernetworks",
-                          "face-restorers", "prompt-styles", "extensions", "script-info")
-}  # fmt: skip
+    name: []
+    for name in (
+        "latent-upscale-modes",
+        "sd-vae",
+        "loras",
+        "hypernetworks",
+        "face-restorers",
+        "prompt-styles",
+        "extensions",
+        "script-info",
+    )
+}
 
 
 class State(BaseModel):
@@ -70,14 +87,18 @@ async def options(key: Caller, services: ServicesOf) -> A1111Options:
         model = default.name
     return A1111Options(
         sd_model_checkpoint=model,
-        samples_format="png", sd_vae="Automatic", CLIP_stop_at_last_layers=1,
-    )  # fmt: skip
+        samples_format="png",
+        sd_vae="Automatic",
+        CLIP_stop_at_last_layers=1,
+    )
 
 
 @router.post(
-    "/options", response_model=None, responses=documented(404, 413, 415),
+    "/options",
+    response_model=None,
+    responses=documented(404, 413, 415),
     openapi_extra=taking(A1111Options, {"sd_model_checkpoint": "scenes"}),
-)  # fmt: skip
+)
 async def set_options(
     key: Caller, services: ServicesOf, wanted: Annotated[A1111Options, json_of(A1111Options)]
 ) -> None:
@@ -94,18 +115,26 @@ async def choose(wanted: A1111Options, key: ApiKey, services: Services) -> None:
 
 
 @router.post(
-    "/refresh-checkpoints", name="refresh", response_model=list[dict[str, Any]],
+    "/refresh-checkpoints",
+    name="refresh",
+    response_model=list[dict[str, Any]],
     responses=documented(),
-)  # fmt: skip
+)
 @router.get("/sd-models", response_model=list[dict[str, Any]], responses=documented())
 async def models(key: Caller, services: ServicesOf) -> list[dict[str, Any]]:
     """The models that draw; the `hash` is a model's version."""
     return [
-        {"title": name, "model_name": name, "hash": model.version, "sha256": None,
-         "filename": name, "config": None}
+        {
+            "title": name,
+            "model_name": name,
+            "hash": model.version,
+            "sha256": None,
+            "filename": name,
+            "config": None,
+        }
         for name, model in (await services.client.models(max_age_s=MODELS_S)).items()
         if TXT2IMG.name in model.kinds
-    ]  # fmt: skip
+    ]
 
 
 async def listed(request: Request, key: Caller) -> Any:
@@ -120,9 +149,11 @@ for name in NONE:
 
 @router.get("/progress", response_model=A1111Progress, responses=documented())
 async def progress(
-    key: Caller, services: ServicesOf, urls: UrlsOf,
+    key: Caller,
+    services: ServicesOf,
+    urls: UrlsOf,
     skip_current_image: Annotated[bool, Query(description="Have no preview made.")] = False,
-) -> A1111Progress:  # fmt: skip
+) -> A1111Progress:
     """How far the caller's job is, and what is drawn so far."""
     jobs = await services.ask(services.callers.attended(key.id))
     if not jobs:
@@ -141,9 +172,11 @@ async def progress(
     state.sampling_step, state.sampling_steps = step.step, step.of
     data = None if skip_current_image else await preview_of(step.preview, services)
     return A1111Progress(
-        progress=step.step / step.of, eta_relative=step.left_s, state=state,
+        progress=step.step / step.of,
+        eta_relative=step.left_s,
+        state=state,
         current_image=base64.b64encode(data).decode() if data else None,
-    )  # fmt: skip
+    )
 
 
 @router.post("/interrupt", response_model=dict[str, str], responses=documented())

@@ -130,19 +130,25 @@ async def view(record: HttpBatch, services: Services) -> OpenAiBatch:
     status, ended = _status(record), None if record.ended_at is None else int(record.ended_at)
     failure = record.failure
     return OpenAiBatch(
-        id=PREFIX + record.id, endpoint=source.endpoint, input_file_id=source.file, status=status,
-        errors=None if failure is None else BatchErrors(data=[
-            {"code": failure.code, "message": failure.message, "line": None, "param": None}
-        ]),
+        id=PREFIX + record.id,
+        endpoint=source.endpoint,
+        input_file_id=source.file,
+        status=status,
+        errors=None
+        if failure is None
+        else BatchErrors(
+            data=[{"code": failure.code, "message": failure.message, "line": None, "param": None}]
+        ),
         output_file_id=made[OUTPUT].id if OUTPUT in made else None,
         error_file_id=made[ERRORS].id if ERRORS in made else None,
-        created_at=int(record.created_at), in_progress_at=int(record.created_at),
+        created_at=int(record.created_at),
+        in_progress_at=int(record.created_at),
         completed_at=ended if status == "completed" else None,
         failed_at=ended if status == "failed" else None,
         cancelled_at=ended if status == "cancelled" else None,
         request_counts={"total": record.total, **await counts_of(record, services)},
         metadata=source.metadata,
-    )  # fmt: skip
+    )
 
 
 def _status(

@@ -135,18 +135,32 @@ class ChatResponse(BaseModel):
 OURS = {"count": "n"}
 NOT_HERE = JobRequest.model_fields.keys() | {IMG2TXT.picture}  # of jobs, which nobody waits for
 STEERING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop")
-SCHEMA = taking(ChatRequest, {"model": "scenes", "messages": [{"role": "user", "content": [
-        {"type": "text", "text": "What is in this picture?"},
-        {"type": "image_url", "image_url": {"url": SQUARE}},
-    ]}]})  # fmt: skip
+SCHEMA = taking(
+    ChatRequest,
+    {
+        "model": "scenes",
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is in this picture?"},
+                    {"type": "image_url", "image_url": {"url": SQUARE}},
+                ],
+            }
+        ],
+    },
+)
 STREAMED = "The captions; or, with `stream`, chunks of them."
 
 
 @answering(router, "/chat/completions", ChatResponse, STREAMED, SCHEMA)
 async def complete(
-    request: Request, key: Caller, services: ServicesOf, urls: UrlsOf,
+    request: Request,
+    key: Caller,
+    services: ServicesOf,
+    urls: UrlsOf,
     wanted: Annotated[ChatRequest, json_of(ChatRequest)],
-) -> Any:  # fmt: skip
+) -> Any:
     """Describe the picture of a message. The job ends when the caller's connection does."""
     params = await _params_of(wanted, key, services)
     wanted.messages.clear()  # their picture is in the store

@@ -44,20 +44,27 @@ def body_of(fault: Fault) -> ErrorBody:
     return ErrorBody(message=fault.detail, type=kind, code=fault.code, param=param)
 
 
-EXAMPLE = {"error": {
-    "message": "body: unknown field 'stpes': did you mean 'steps'?",
-    "type": "invalid_request_error", "code": "invalid_params", "param": "stpes",
-}}  # fmt: skip
+EXAMPLE = {
+    "error": {
+        "message": "body: unknown field 'stpes': did you mean 'steps'?",
+        "type": "invalid_request_error",
+        "code": "invalid_params",
+        "param": "stpes",
+    }
+}
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Statuses for a route's documentation."""
     described = MEANINGS | {400: f"{MEANINGS[400]} {MEANINGS[422]}", 500: "The job has failed."}
     return {
-        status: {"description": described[status], "model": Error,
-                 "content": {"application/json": {"example": EXAMPLE}}}
+        status: {
+            "description": described[status],
+            "model": Error,
+            "content": {"application/json": {"example": EXAMPLE}},
+        }
         for status in (*statuses, 400, 401, 403, 404, 408, 413, 415, 429, 500, 503)
-    }  # fmt: skip
+    }
 
 
 def documented_besides(*statuses: int) -> dict[int | str, dict[str, Any]]:

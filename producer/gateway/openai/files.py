@@ -77,14 +77,27 @@ class FileQuery(BaseModel):
 
 
 @router.post(
-    "", response_model=FileView, responses=documented(),
-    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
-        "type": "object", "required": ["file", "purpose"], "properties": {
-            "file": {"type": "string", "format": "binary"},
-            "purpose": {"type": "string", "enum": [PURPOSE]},
-        },
-    }}}}},
-)  # fmt: skip
+    "",
+    response_model=FileView,
+    responses=documented(),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["file", "purpose"],
+                        "properties": {
+                            "file": {"type": "string", "format": "binary"},
+                            "purpose": {"type": "string", "enum": [PURPOSE]},
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
 async def upload(request: Request, key: Caller, services: ServicesOf) -> FileView:
     """Keep a file of requests, one a line, for a batch."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -98,9 +111,12 @@ async def upload(request: Request, key: Caller, services: ServicesOf) -> FileVie
         if form.get("purpose") != PURPOSE:
             raise InvalidParams(f"purpose: only {PURPOSE} is served", "purpose")
         file = File(
-            id=new_job_id(), owner=key.id, name=(sent.filename or "file.jsonl")[:255],
-            size=sent.size or 0, created_at=time.time(),
-        )  # fmt: skip
+            id=new_job_id(),
+            owner=key.id,
+            name=(sent.filename or "file.jsonl")[:255],
+            size=sent.size or 0,
+            created_at=time.time(),
+        )
         put = services.sync.storage.put_file
         await services.call_store(put, bytes_of_file(file.id), sent.file, MEDIA_TYPE)
     await services.ask(services.files.keep(file))
@@ -143,10 +159,11 @@ async def look(file: OwnFile) -> FileView:
 
 
 @router.get(
-    "/{file_id}/content", response_class=Response, responses=documented() | {
-        200: {"description": "The lines.", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
-    },
-)  # fmt: skip
+    "/{file_id}/content",
+    response_class=Response,
+    responses=documented()
+    | {200: {"description": "The lines.", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+)
 async def content(file: OwnFile, key: Caller, services: ServicesOf, urls: UrlsOf) -> Response:
     """The file itself; of a batch's output, with the pictures."""
     name, storage = file.id.removeprefix(PREFIX), services.sync.storage
@@ -194,13 +211,20 @@ async def outputs(record: HttpBatch, services: Services) -> list[FileView]:
         return []
     stored = await services.call_store(services.sync.storage.head, output_of(record.id))
     ends = [end for end, count in ((OUTPUT, record.completed), (ERRORS, record.failed)) if count]
-    return [] if stored is None else [
-        FileView(
-            id=f"{PREFIX}{record.id}{end}", bytes=stored.size, filename=f"{record.id}{end}.jsonl",
-            created_at=int(record.ended_at or record.created_at), purpose="batch_output",
-        )
-        for end in ends
-    ]  # fmt: skip
+    return (
+        []
+        if stored is None
+        else [
+            FileView(
+                id=f"{PREFIX}{record.id}{end}",
+                bytes=stored.size,
+                filename=f"{record.id}{end}.jsonl",
+                created_at=int(record.ended_at or record.created_at),
+                purpose="batch_output",
+            )
+            for end in ends
+        ]
+    )
 
 
 def page(
@@ -224,9 +248,13 @@ def page(
 
 def _view(file: File, services: Services) -> FileView:
     return FileView(
-        id=PREFIX + file.id, bytes=file.size, created_at=int(file.created_at), filename=file.name,
-        purpose="batch", expires_at=int(file.created_at + services.settings.retention_s),
-    )  # fmt: skip
+        id=PREFIX + file.id,
+        bytes=file.size,
+        created_at=int(file.created_at),
+        filename=file.name,
+        purpose="batch",
+        expires_at=int(file.created_at + services.settings.retention_s),
+    )
 
 
 def _lines(storage: Storage, key: str) -> Iterator[bytes]:

@@ -36,8 +36,13 @@ _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 _DALL_E = re.compile(r"dall-e-\d")
 MAYBE = ("quality", "style", "background")  # that a model may have such a param of
 AS_USUAL = {"auto", "standard", "opaque"}  # what asks for nothing in particular
-OURS = {"count": "n", "format": "output_format", "quality": "output_compression",
-        "width": "size", "height": "size"}  # fmt: skip
+OURS = {
+    "count": "n",
+    "format": "output_format",
+    "quality": "output_compression",
+    "width": "size",
+    "height": "size",
+}
 
 router = APIRouter(tags=[TAG])
 
@@ -53,14 +58,16 @@ class ImagesRequest(BaseModel):
 
     prompt: Any = Field(json_schema_extra={"type": "string"}, description="What to draw.")
     model: str | None = Field(
-        default=None, max_length=64, description="A model's name or alias; OpenAI's own names and "
-        "no name are the default one.",
-    )  # fmt: skip
+        default=None,
+        max_length=64,
+        description="A model's name or alias; OpenAI's own names and no name are the default one.",
+    )
     n: int | None = Field(default=None, ge=1, description="How many pictures.")
     size: str | None = Field(
-        default=None, max_length=11, description="WxH or auto. A model of one size draws in that, "
-        "and a warning says so.",
-    )  # fmt: skip
+        default=None,
+        max_length=11,
+        description="WxH or auto. A model of one size draws in that, and a warning says so.",
+    )
     response_format: Literal["b64_json", "url"] | None = None
     output_format: Literal["png", "webp", "jpeg"] | None = None
     output_compression: int | None = Field(
@@ -113,9 +120,12 @@ STREAMED = "The pictures; or, with `stream`, events, of which the last have them
 
 @answering(router, "/images/generations", ImagesResponse, STREAMED, SCHEMA)
 async def generate(
-    request: Request, key: Caller, services: ServicesOf, urls: UrlsOf,
+    request: Request,
+    key: Caller,
+    services: ServicesOf,
+    urls: UrlsOf,
     wanted: Annotated[ImagesRequest, json_of(ImagesRequest)],
-) -> Any:  # fmt: skip
+) -> Any:
     """Draw, and answer with the pictures. The job ends when the caller's connection does."""
     params, warnings = await _params_of(wanted, services)
     job_id = await attached.submit(params, origin_of(key, urls, None, ()), services, request)
@@ -133,10 +143,15 @@ async def generate(
         for image in result.images
     ]
     return ImagesResponse(
-        created=round(job.created_at), data=pictures, size=_size(result.images[0]),
-        output_format=_format(result.images[0]), job=job.id, model=result.model, seed=result.seed,
+        created=round(job.created_at),
+        data=pictures,
+        size=_size(result.images[0]),
+        output_format=_format(result.images[0]),
+        job=job.id,
+        model=result.model,
+        seed=result.seed,
         warnings=[*warnings, *result.warnings],
-    )  # fmt: skip
+    )
 
 
 @router.post(
@@ -174,9 +189,11 @@ def translated(wanted: ImagesRequest, schema: Schema | None) -> tuple[dict[str, 
     declared = properties_of(schema)
     check_once(wanted, OURS)
     given = {
-        "count": wanted.n, "format": wanted.output_format, "quality": wanted.output_compression,
+        "count": wanted.n,
+        "format": wanted.output_format,
+        "quality": wanted.output_compression,
         "prompt": wanted.prompt,
-    }  # fmt: skip
+    }
     fields = (wanted.model_extra or {}) | {n: v for n, v in given.items() if v is not None}
     warnings = _of_answers(wanted)
     if (side := _side(wanted.size)) is not None:
@@ -247,18 +264,34 @@ async def _events(
 
 def _partial(data: bytes, index: int) -> bytes:
     picture = base64.b64encode(data).decode()
-    return _event("image_generation.partial_image", {
-        "b64_json": picture, "partial_image_index": index, "created_at": int(time.time()),
-        "size": "auto", "quality": "auto", "background": "auto", "output_format": "jpeg",
-    })  # fmt: skip
+    return _event(
+        "image_generation.partial_image",
+        {
+            "b64_json": picture,
+            "partial_image_index": index,
+            "created_at": int(time.time()),
+            "size": "auto",
+            "quality": "auto",
+            "background": "auto",
+            "output_format": "jpeg",
+        },
+    )
 
 
 def _completed(image: ImageRef, picture: str, told: dict[str, Any]) -> bytes:
-    return _event("image_generation.completed", {
-        "b64_json": picture, "created_at": int(time.time()), "size": _size(image),
-        "quality": "auto", "background": "opaque", "output_format": _format(image),
-        "usage": Tokens().model_dump(), **told,
-    })  # fmt: skip
+    return _event(
+        "image_generation.completed",
+        {
+            "b64_json": picture,
+            "created_at": int(time.time()),
+            "size": _size(image),
+            "quality": "auto",
+            "background": "opaque",
+            "output_format": _format(image),
+            "usage": Tokens().model_dump(),
+            **told,
+        },
+    )
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:

@@ -115,17 +115,21 @@ def _body(name: str, made: Line, client: Client, urls: Urls | None) -> Line:
     """What a request has come to; `urls` where it has asked for those of its pictures."""
     if captions := made.get("captions"):
         choices = [
-            {"index": i, "message": {"role": "assistant", "content": caption["text"]},
-             "finish_reason": "stop"}
+            {
+                "index": i,
+                "message": {"role": "assistant", "content": caption["text"]},
+                "finish_reason": "stop",
+            }
             for i, caption in enumerate(captions)
-        ]  # fmt: skip
+        ]
         return {"id": f"chatcmpl-{name}", "object": "chat.completion", "choices": choices}
     refs = [ImageRef.model_validate(image) for image in made.get("images", ())]
     data = [
-        {"url": urls.blob(ref.key)} if urls is not None
+        {"url": urls.blob(ref.key)}
+        if urls is not None
         else {"b64_json": base64.b64encode(client.read(ref)).decode()}
         for ref in refs
-    ]  # fmt: skip
+    ]
     return {"data": data, "seed": made.get("seed"), "warnings": made.get("warnings", [])}
 
 

@@ -24,9 +24,12 @@ def answering(
     def both(function: F) -> F:
         for whole in (path, f"/v1{path}"):
             router.post(
-                whole, response_model=answer, openapi_extra=body,
-                responses=documented(410) | {200: found}, dependencies=[Depends(lasting)],
-            )(function)  # fmt: skip
+                whole,
+                response_model=answer,
+                openapi_extra=body,
+                responses=documented(410) | {200: found},
+                dependencies=[Depends(lasting)],
+            )(function)
         return function
 
     return both

@@ -23,9 +23,11 @@ def agent(token=token, mode="auto", hear=None):
     if not server.startswith("http"):
         return Client(StdioServerParameters(**json.loads(server)), mode=mode)
     http = httpx2.AsyncClient(
-        headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False,
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=60,
+        trust_env=False,
         event_hooks={"response": [hear] if hear else []},
-    )  # fmt: skip
+    )
     return Client(streamable_http_client(server, http_client=http), mode=mode)
 
 
@@ -97,17 +99,25 @@ async def cancels(client):
 
 async def is_refused(client):
     for tool, given, code, words in [
-        ("draw", {"prompt": "a fox", "model": "sketcher", "params": {"stpes": 1}},
-         "invalid_params", "did you mean 'steps'"),
-        ("draw", {"prompt": "a fox", "model": "sketcher", "params": {"steps": 9_999}},
-         "invalid_params", "steps"),
+        (
+            "draw",
+            {"prompt": "a fox", "model": "sketcher", "params": {"stpes": 1}},
+            "invalid_params",
+            "did you mean 'steps'",
+        ),
+        (
+            "draw",
+            {"prompt": "a fox", "model": "sketcher", "params": {"steps": 9_999}},
+            "invalid_params",
+            "steps",
+        ),
         ("draw", {"prompt": "a fox", "model": "sktecher"}, "model_not_found", "'sketcher'"),
         ("draw", {"prompt": ""}, "invalid_prompt", "empty"),
         ("draw", {"prompt": "zorg frob"}, "unknown_words", "zorg"),
         ("describe", {"data": "aGVsbG8="}, "invalid_image", "no image"),
         ("describe", {"key": "results/nobody/1/0.png"}, "blob_not_found", "nobody"),
         ("job", {"job": "nobody"}, "job_not_found", "nobody"),
-    ]:  # fmt: skip
+    ]:
         result = await client.call_tool(tool, given)
         assert result.is_error, (tool, given)
         assert result.structured_content["code"] == code, result
@@ -138,8 +148,12 @@ async def main():
     for mode in ("auto", "legacy"):
         async with agent(mode=mode) as client:
             assert {tool.name for tool in (await client.list_tools()).tools} == {
-                "draw", "describe", "job", "cancel", "models",
-            }  # fmt: skip
+                "draw",
+                "describe",
+                "job",
+                "cancel",
+                "models",
+            }
             for check in (draws_and_describes, follows, comes_back, is_refused, lists_models):
                 await check(client)
             await cancels(client)

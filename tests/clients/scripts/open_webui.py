@@ -37,14 +37,24 @@ async def image_data(session: Any, image: dict[str, Any]) -> tuple[bytes, str]:
 
 
 async def generations(
-    session: Any, model: str, prompt: str, n: int = 1, size: str | None = None,
-    params: dict[str, Any] | None = None, key: str = KEY, base: str = BASE,
-) -> list[tuple[bytes, str]]:  # fmt: skip
+    session: Any,
+    model: str,
+    prompt: str,
+    n: int = 1,
+    size: str | None = None,
+    params: dict[str, Any] | None = None,
+    key: str = KEY,
+    base: str = BASE,
+) -> list[tuple[bytes, str]]:
     """`image_generations` of routers/images.py, with `params` from IMAGES_OPENAI_API_PARAMS."""
     data = {
-        "model": model, "prompt": prompt, "n": n, **({"size": size} if size else {}),
-        **({} if re.match(BY_URL, model) else {"response_format": "b64_json"}), **(params or {}),
-    }  # fmt: skip
+        "model": model,
+        "prompt": prompt,
+        "n": n,
+        **({"size": size} if size else {}),
+        **({} if re.match(BY_URL, model) else {"response_format": "b64_json"}),
+        **(params or {}),
+    }
     url = f"{base}/images/generations"
     async with session.post(url, json=data, headers=headers_of(key)) as reply:
         reply.raise_for_status()
@@ -54,9 +64,11 @@ async def generations(
 
 async def draws(session: Any) -> None:
     for model, params in (
-        ("gpt-image-1", {}), ("dall-e-3", {}), ("sketcher", {"steps": 1, "negative_prompt": "x"}),
+        ("gpt-image-1", {}),
+        ("dall-e-3", {}),
+        ("sketcher", {"steps": 1, "negative_prompt": "x"}),
         ("gpt-image-1", {"response_format": "url"}),
-    ):  # fmt: skip
+    ):
         [(data, kind)] = await generations(
             session, model, "a red circle", size="512x512", params=params
         )
@@ -86,9 +98,11 @@ async def describes(session: Any, picture: Path) -> None:
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
     ]
     body = {
-        "stream": True, "model": "scenes", "messages": [{"role": "user", "content": content}],
+        "stream": True,
+        "model": "scenes",
+        "messages": [{"role": "user", "content": content}],
         "stream_options": {"include_usage": True},
-    }  # fmt: skip
+    }
     said = ""
     url = f"{BASE}/chat/completions"
     async with session.post(url, data=json.dumps(body), headers=headers_of(KEY)) as reply:

@@ -64,9 +64,11 @@ assert output["url"]["body"]["data"][0]["url"].startswith("http")
 found = [json.loads(text) for text in client.files.content(batch.error_file_id).text.splitlines()]
 errors = {one["custom_id"]: one["response"]["body"]["error"]["code"] for one in found}
 assert errors == {
-    "wrong": "invalid_params", "size": "invalid_params", "nobody": "model_not_found",
+    "wrong": "invalid_params",
+    "size": "invalid_params",
+    "nobody": "model_not_found",
     "words": "unknown_words",
-}, errors  # fmt: skip
+}, errors
 assert client.files.retrieve(batch.output_file_id).purpose == "batch_output"
 
 slow = "\n".join(line(str(i), model="sketcher", prompt="a fox", steps=100) for i in range(50))
@@ -79,12 +81,18 @@ assert client.files.delete(sent.id).deleted
 for call, kind in [
     (lambda: client.files.retrieve(sent.id), NotFoundError),
     (lambda: client.batches.retrieve("batch_nothing"), NotFoundError),
-    (lambda: client.batches.create(input_file_id=sent.id, endpoint=URL,
-                                   completion_window="24h"), NotFoundError),
+    (
+        lambda: client.batches.create(input_file_id=sent.id, endpoint=URL, completion_window="24h"),
+        NotFoundError,
+    ),
     (lambda: client.files.create(file=("a.txt", b"hello"), purpose="vision"), BadRequestError),
-    (lambda: client.batches.create(input_file_id=sent.id, endpoint="/v1/responses",
-                                   completion_window="24h"), BadRequestError),
-]:  # fmt: skip
+    (
+        lambda: client.batches.create(
+            input_file_id=sent.id, endpoint="/v1/responses", completion_window="24h"
+        ),
+        BadRequestError,
+    ),
+]:
     try:
         call()
     except kind:

@@ -21,9 +21,11 @@ found = client.chat.completions.create(model="scenes", messages=messages, n=2, t
 assert [choice.index for choice in found.choices] == [0, 1]
 assert found.choices[0].message.content == caption
 
-chunks = list(client.chat.completions.create(
-    model="scenes", messages=messages, stream=True, stream_options={"include_usage": True},
-))  # fmt: skip
+chunks = list(
+    client.chat.completions.create(
+        model="scenes", messages=messages, stream=True, stream_options={"include_usage": True}
+    )
+)
 assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == caption
 assert chunks[-2].choices[0].finish_reason == "stop"
 assert chunks[-1].usage.total_tokens == 0

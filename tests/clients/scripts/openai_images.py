@@ -42,9 +42,15 @@ assert drawn.warnings == ["size: the model draws in one size only"]
 # Another model's own params, several pictures, another format, and URLs that the same key may read.
 given = {"seed": 7, "steps": 1, "negative_prompt": "a dog"}
 drawn = client.images.generate(
-    model="sketcher", prompt="a fox", n=2, size="64x32", output_format="webp",
-    output_compression=80, response_format="url", extra_body=given,
-)  # fmt: skip
+    model="sketcher",
+    prompt="a fox",
+    n=2,
+    size="64x32",
+    output_format="webp",
+    output_compression=80,
+    response_format="url",
+    extra_body=given,
+)
 assert (len(drawn.data), drawn.seed, drawn.model) == (2, 7, "sketcher")
 for data in drawn.data:
     reply = httpx2.get(data.url, headers=KEY)
@@ -56,9 +62,11 @@ assert data.url.startswith("http")
 assert size_of(base64.b64decode(data.b64_json)) == (128, 128)
 
 # A stream with what is drawn so far.
-events = list(client.images.generate(
-    model="sketcher", prompt="a fox", stream=True, partial_images=2, extra_body={"steps": 14},
-))  # fmt: skip
+events = list(
+    client.images.generate(
+        model="sketcher", prompt="a fox", stream=True, partial_images=2, extra_body={"steps": 14}
+    )
+)
 kinds = [event.type for event in events]
 partial, completed = "image_generation.partial_image", "image_generation.completed"
 assert kinds == [partial, partial, completed], kinds
@@ -99,8 +107,7 @@ error = refusal(RateLimitError, lambda: full.images.generate(model="away", promp
 assert error.code == "queue_full"
 assert int(error.response.headers["retry-after"]) >= 1
 error = refusal(
-    InternalServerError,
-    lambda: client.images.edit(image=("a.png", PNG), prompt="a red circle"),
+    InternalServerError, lambda: client.images.edit(image=("a.png", PNG), prompt="a red circle")
 )
 assert (error.status_code, error.code) == (501, "not_supported")
 

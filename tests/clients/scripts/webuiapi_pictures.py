@@ -99,8 +99,9 @@ assert (status, error["error"]) == (422, "invalid_params"), error
 assert error["detail"].startswith("invalid params: steps"), error
 status, error = refused(lambda: api.txt2img(prompt="a fox", enable_hr=True))
 assert (status, error["detail"]) == (
-    422, "enable_hr is True (bool): nothing here does that: leave it out"
-)  # fmt: skip
+    422,
+    "enable_hr is True (bool): nothing here does that: leave it out",
+)
 status, error = refused(
     lambda: api.txt2img(prompt="a fox", override_settings={"sd_model_checkpoint": "sktecher"})
 )

@@ -103,9 +103,26 @@ def test_tab_leads_through_the_page_in_the_order_that_is_seen(page: Page) -> Non
         assert state["isSeen"], state
         assert state["isMarked"], state
         found.append(state["name"])
-    wanted = ["Skip to the gallery", "Create", "Models", "Queues", "API", "txt2img", "model",
-              "field-prompt", "field-count", "field-seed", "field-temperature", "Files", "send",
-              "all", "Again", "Again with another seed", "Describe this", "Delete"]  # fmt: skip
+    wanted = [
+        "Skip to the gallery",
+        "Create",
+        "Models",
+        "Queues",
+        "API",
+        "txt2img",
+        "model",
+        "field-prompt",
+        "field-count",
+        "field-seed",
+        "field-temperature",
+        "Files",
+        "send",
+        "all",
+        "Again",
+        "Again with another seed",
+        "Describe this",
+        "Delete",
+    ]
     places = [found.index(name) for name in wanted]
     assert all(before < after for before, after in pairwise(places)), found
 

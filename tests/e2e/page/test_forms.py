@@ -43,8 +43,17 @@ def test_what_the_form_says_is_what_is_drawn(page: Page, studio: Studio) -> None
     card = draw(page, "hills", seed="5")
     is_in(card, "succeeded")
     params = studio.client.record(str(card.get_attribute("data-job"))).params
-    wanted = {"model": "painter", "style": "dusk", "grain": True, "width": 64, "height": 96,
-              "negative_prompt": "rain", "seed": 5, "steps": 2, "format": "webp"}  # fmt: skip
+    wanted = {
+        "model": "painter",
+        "style": "dusk",
+        "grain": True,
+        "width": 64,
+        "height": 96,
+        "negative_prompt": "rain",
+        "seed": 5,
+        "steps": 2,
+        "format": "webp",
+    }
     assert {name: params[name] for name in wanted} == wanted
     expect(card.locator("img")).to_have_js_property("naturalWidth", 64)
 
@@ -121,12 +130,15 @@ def test_enter_sends_and_with_shift_it_makes_a_line(page: Page) -> None:
         ({"const": 4}, "choice", ""),
         ({"type": "string", "maxLength": 20}, "text", "Up to 20 characters."),
         ({"type": "string", "default": ""}, "long", ""),
-        ({"type": "array", "items": {"type": "integer"}, "default": []}, "list",
-         "Separated by commas."),
+        (
+            {"type": "array", "items": {"type": "integer"}, "default": []},
+            "list",
+            "Separated by commas.",
+        ),
         ({"$ref": "#/$defs/BlobRef"}, "picture", ""),
         ({"type": "object", "default": {}}, None, ""),
     ],
-)  # fmt: skip
+)
 def test_each_type_has_its_control(
     page: Page, property_: dict[str, object], control: str | None, limits: str
 ) -> None:
