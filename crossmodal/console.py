@@ -40,7 +40,7 @@ FAILED, USAGE, INTERRUPTED, UNREAD = 1, 2, 130, 141  # exit statuses
 NOT_USAGE = (  # the caller's own doing, and yet nothing that is wrong with the command line
     errors.ApiKeyNotFound,
     errors.CheckpointMismatch,
-    errors.DataInvalid,
+    errors.InvalidData,
     errors.DeadLetterNotFound,
     errors.DeliveryNotFound,
     errors.Forbidden,

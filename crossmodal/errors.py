@@ -46,15 +46,15 @@
     │   ├── StorageNotWritable
     │   ├── BlobDamaged          the bytes are not those that were stored
     │   └── BlobNotFound
-    ├── BundleInvalid
+    ├── InvalidBundle
     │   └── BundleNotFound
-    ├── ModelInvalid             a folder of somebody else's model cannot be served
+    ├── InvalidModel             a folder of somebody else's model cannot be served
     ├── ModelHubError            a hub does not hand a model out
     │   ├── ModelHubUnavailable  ... it does not answer, or breaks off
     │   ├── ModelHubRefused      ... to this token, or to none
     │   ├── RepositoryNotFound   ... it has no such repository or revision
     │   └── ModelDamaged         ... a file came with other bytes than it should have
-    ├── DataInvalid              a data set cannot be trained on
+    ├── InvalidData              a data set cannot be trained on
     ├── TrainingError
     │   ├── TrainingDiverged     the loss is no longer a number
     │   ├── TrainingStopped      somebody asked for it; it can be resumed
@@ -403,19 +403,19 @@ class BlobNotFound(StorageUnavailable):
     retryable = False
 
 
-class BundleInvalid(CrossmodalError):
+class InvalidBundle(CrossmodalError):
     """A bundle's files do not match its manifest, or its manifest cannot be read."""
 
     code = "bundle_invalid"
 
 
-class BundleNotFound(BundleInvalid):
+class BundleNotFound(InvalidBundle):
     """There is no bundle in this folder."""
 
     code = "bundle_not_found"
 
 
-class ModelInvalid(CrossmodalError):
+class InvalidModel(CrossmodalError):
     """A folder holds a model that cannot be served, as it is or at all."""
 
     code = "model_invalid"
@@ -453,7 +453,7 @@ class ModelDamaged(ModelHubError):
     retryable = True
 
 
-class DataInvalid(CrossmodalError):
+class InvalidData(CrossmodalError):
     """A data set is empty or cannot be read."""
 
     code = "data_invalid"

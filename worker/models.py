@@ -12,7 +12,7 @@ import typer
 from rich.filesize import decimal
 
 from crossmodal.console import Json, errors_to_exit_status, print_json, print_table, say
-from crossmodal.errors import InvalidSetting, JobFailed, ModelInvalid, ModelNotFound
+from crossmodal.errors import InvalidModel, InvalidSetting, JobFailed, ModelNotFound
 from crossmodal.extras import require
 from crossmodal.jobs.models import KnownModels, Models
 from crossmodal.jobs.runners import Runner
@@ -245,7 +245,7 @@ def _origin(found: Pulled) -> list[tuple[str, Any]]:
 
 
 def _tried(folder: Path, device: str, out: Path | None) -> list[dict[str, Any]]:
-    """What the process found. Raises what it says, and `ModelInvalid` where it died."""
+    """What the process found. Raises what it says, and `InvalidModel` where it died."""
     options = [str(folder), device, *([str(out)] if out else [])]
     done = subprocess.run(
         python_module("worker.host.check", *options), stdout=subprocess.PIPE, text=True, check=False
@@ -253,7 +253,7 @@ def _tried(folder: Path, device: str, out: Path | None) -> list[dict[str, Any]]:
     try:
         found = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError) as e:
-        raise ModelInvalid(
+        raise InvalidModel(
             f"the process that tried {folder} ended with status {done.returncode} and said "
             "nothing: it may have had too little memory"
         ) from e

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import FrameType
 
-from crossmodal.errors import BrokerUnavailable, InvalidSetting, ModelInvalid, described
+from crossmodal.errors import BrokerUnavailable, InvalidModel, InvalidSetting, described
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.record import ModelInfo, ServedKind
 from crossmodal.jobs.runners import Runner
@@ -101,10 +101,10 @@ class Supervisor:
             self._ready_file.touch()
 
     def _end_broken(self) -> None:
-        """Raise `ModelInvalid` where no device has a model that can be loaded."""
+        """Raise `InvalidModel` where no device has a model that can be loaded."""
         if all(unit.is_broken for unit in self._units):
             failures = [host.failure for unit in self._units for host in unit.hosts]
-            raise ModelInvalid("; ".join({one.message for one in failures if one is not None}))
+            raise InvalidModel("; ".join({one.message for one in failures if one is not None}))
 
     def _own(self) -> set[int]:
         """The processes that it has started itself."""

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmodal.errors import DataInvalid
+from crossmodal.errors import InvalidData
 
 TRAIN = "train"  # the split to train on; a data set says which others it is judged by
 
@@ -76,7 +76,7 @@ class Dataset(Protocol):
     def example(self, split: str, seed: int, index: int) -> Example:
         """Example number `index` of the stream that `seed` makes of `split`.
 
-        Raises `DataInvalid`, naming the picture, when it cannot be read.
+        Raises `InvalidData`, naming the picture, when it cannot be read.
         """
         ...
 
@@ -95,5 +95,5 @@ def examples(data: Dataset, split: str, seed: int) -> Iterator[Example]:
     for index in count() if size is None else range(size):
         try:
             yield data.example(split, seed, index)
-        except DataInvalid:
+        except InvalidData:
             continue  # the pass that trains counts and names it

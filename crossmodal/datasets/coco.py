@@ -19,7 +19,7 @@ from crossmodal.datasets.base import TRAIN
 from crossmodal.datasets.files import CaptionedFiles, gathered, read_text, with_held_back
 from crossmodal.datasets.karpathy import Listed, read_karpathy
 from crossmodal.datasets.pictures import Named
-from crossmodal.errors import DataInvalid, described
+from crossmodal.errors import InvalidData, described
 
 YEARS = ("2017", "2014")
 HALVES = (TRAIN, "val")  # as COCO itself has divided its pictures
@@ -29,12 +29,12 @@ Numbered = tuple[Any, Named]  # with COCO's number
 
 
 def open_coco(folder: Path) -> CaptionedFiles:
-    """The data set in `folder`. Raises `DataInvalid`, saying which file is missing or wrong."""
+    """The data set in `folder`. Raises `InvalidData`, saying which file is missing or wrong."""
     year = next((y for y in YEARS if _annotations(folder, TRAIN, y).is_file()), None)
     places = (folder / KARPATHY, folder / "annotations" / KARPATHY)
     karpathy = next((path for path in places if path.is_file()), None)
     if year is None and karpathy is None:
-        raise DataInvalid(
+        raise InvalidData(
             f"{folder} is not laid out as COCO: there is no {_annotations(folder, TRAIN, '2017')}"
         )
     listed = read_karpathy(karpathy) if karpathy else []
@@ -78,7 +78,7 @@ def _read_half(path: Path, half: str, year: str) -> tuple[list[Numbered], list[s
         names, faults = _names(found["images"])
         captions, problems = _captions(names, found["annotations"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
-        raise DataInvalid(f"{path} is not a COCO caption file: {described(e)}") from e
+        raise InvalidData(f"{path} is not a COCO caption file: {described(e)}") from e
     folders = _folders(half, year)
     numbers = {name: number for number, name in reversed(names.items())}
     return [

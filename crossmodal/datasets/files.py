@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crossmodal.datasets.base import TRAIN, Caption, Example, LookCounts
 from crossmodal.datasets.pictures import Named, Pictures
-from crossmodal.errors import DataInvalid, InvalidImage, described
+from crossmodal.errors import InvalidData, InvalidImage, described
 from crossmodal.files import read_regular
 from crossmodal.text.tokens import tokenize
 from crossmodal.vision.decode import decode
@@ -46,7 +46,7 @@ class CaptionedFiles:
         self.name = f"{kind}:{folder.absolute()}"
         if not splits.get(TRAIN):
             found = f"; {summary(problems)}" if problems else ""
-            raise DataInvalid(f"{self.name} has no picture with a caption to train on{found}")
+            raise InvalidData(f"{self.name} has no picture with a caption to train on{found}")
         self.judged = tuple(s for s, entries in splits.items() if s != TRAIN and entries)
         self.problems = tuple(dict.fromkeys(map(_writable, problems)))
         self._splits = splits
@@ -92,14 +92,14 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as e:
-        raise DataInvalid(f"{path} cannot be read: {described(e)}") from e
+        raise InvalidData(f"{path} cannot be read: {described(e)}") from e
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
     try:
         return decode(read_regular(path, MAX_PICTURE), MAX_PIXELS)
     except (InvalidImage, OSError) as e:
-        raise DataInvalid(f"{path.name}: {e}") from e
+        raise InvalidData(f"{path.name}: {e}") from e
 
 
 def gathered(
@@ -153,4 +153,4 @@ def read_text(path: Path) -> str:
     try:
         return read_regular(path, MAX_TEXT).decode("utf-8-sig", errors="replace")
     except OSError as e:
-        raise DataInvalid(f"{path} cannot be read: {described(e)}") from e
+        raise InvalidData(f"{path} cannot be read: {described(e)}") from e

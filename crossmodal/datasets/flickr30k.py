@@ -15,7 +15,7 @@ from crossmodal.datasets.base import TRAIN
 from crossmodal.datasets.files import CaptionedFiles, gathered, read_text, with_held_back
 from crossmodal.datasets.karpathy import read_karpathy
 from crossmodal.datasets.pictures import Named
-from crossmodal.errors import DataInvalid
+from crossmodal.errors import InvalidData
 
 TOKENS, CSV, KARPATHY = "results_20130124.token", "results.csv", "dataset_flickr30k.json"
 FOLDERS = ("flickr30k-images", "flickr30k_images", "images")
@@ -27,7 +27,7 @@ Captions = dict[str, list[str]]
 
 
 def open_flickr30k(folder: Path) -> CaptionedFiles:
-    """The data set in `folder`. Raises `DataInvalid`, saying which file is missing or wrong."""
+    """The data set in `folder`. Raises `InvalidData`, saying which file is missing or wrong."""
     listed = read_karpathy(folder / KARPATHY) if (folder / KARPATHY).is_file() else []
     if (folder / TOKENS).is_file():
         captions, problems = _read_lines(folder / TOKENS, TOKEN_LINE, header=False)
@@ -36,7 +36,7 @@ def open_flickr30k(folder: Path) -> CaptionedFiles:
     elif any(one.captions for one in listed):
         captions, problems = {one.name: list(one.captions) for one in listed}, []
     else:
-        raise DataInvalid(
+        raise InvalidData(
             f"{folder} is not Flickr30k: there is none of {TOKENS}, {CSV} and {KARPATHY} in it"
         )
     named = _named(captions, {one.name: one.split for one in listed})

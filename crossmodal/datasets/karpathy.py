@@ -13,7 +13,7 @@ from typing import Any
 
 from crossmodal.datasets.base import TRAIN
 from crossmodal.datasets.files import read_text
-from crossmodal.errors import DataInvalid, described
+from crossmodal.errors import InvalidData, described
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Listed:
 
 
 def read_karpathy(path: Path) -> list[Listed]:
-    """All pictures; those of `restval` are for training too. Raises `DataInvalid`."""
+    """All pictures; those of `restval` are for training too. Raises `InvalidData`."""
     try:
         return [_listed(image) for image in json.loads(read_text(path))["images"]]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
-        raise DataInvalid(f"{path} is not Karpathy's split file: {described(e)}") from e
+        raise InvalidData(f"{path} is not Karpathy's split file: {described(e)}") from e
 
 
 def _listed(image: dict[str, Any]) -> Listed:

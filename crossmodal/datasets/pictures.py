@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossmodal.errors import DataInvalid, described
+from crossmodal.errors import InvalidData, described
 
 ENDINGS = {
     ".avif",
@@ -83,7 +83,7 @@ class Pictures:
                 for path in _files(root / name)
             }
         except OSError as e:
-            raise DataInvalid(f"{e.filename} cannot be read: {described(e)}") from e
+            raise InvalidData(f"{e.filename} cannot be read: {described(e)}") from e
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for path, file in self._files.items():
             self._by_stem[file.key[-1]].append(path)

@@ -14,7 +14,7 @@ IN_FOLDERS: dict[str, Callable[[Path], Dataset]] = {"coco": open_coco, "flickr30
 
 
 def open_dataset(name: str, side: int = 0) -> Dataset:
-    """`scenes`, `coco:DIR` or `flickr30k:DIR`. Raises `InvalidSetting` or `DataInvalid`.
+    """`scenes`, `coco:DIR` or `flickr30k:DIR`. Raises `InvalidSetting` or `InvalidData`.
 
     Pictures that are rendered have at least `side` pixels along a side.
     """

@@ -22,12 +22,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crossmodal.errors import (
-    BundleInvalid,
     BundleNotFound,
     CrossmodalError,
     ExtraMissing,
+    InvalidBundle,
+    InvalidModel,
     InvalidSetting,
-    ModelInvalid,
     described,
 )
 from crossmodal.extras import require
@@ -106,7 +106,7 @@ def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
     """What is in a folder; `allowed` are the names of folders whose code may be run.
 
     `entry:NAME` is a class that an installed package brings. Raises `BundleNotFound`,
-    `BundleInvalid`, `ModelInvalid` or `ExtraMissing`.
+    `InvalidBundle`, `InvalidModel` or `ExtraMissing`.
     """
     if str(folder).startswith(ENTRY):
         return _open_entry(str(folder).removeprefix(ENTRY), allowed)
@@ -182,8 +182,8 @@ def open_served(settings: Settings) -> Served:
                 _check_name(found, folders)
                 folders[found.name] = found
         except OSError as e:  # a folder that only root may read, say
-            faults[folder.name] = ModelInvalid(f"{folder} cannot be read: {described(e)}")
-        except (BundleInvalid, ModelInvalid, ExtraMissing) as e:
+            faults[folder.name] = InvalidModel(f"{folder} cannot be read: {described(e)}")
+        except (InvalidBundle, InvalidModel, ExtraMissing) as e:
             faults[folder.name.removeprefix(ENTRY)] = e
     return Served(tuple(folders.values()), default.name, faults)
 
@@ -199,12 +199,12 @@ def _folders_in(models: Path | None) -> list[Path]:
 
 def _check_name(found: ModelFolder, others: Mapping[str, ModelFolder]) -> None:
     if not is_model_name(found.name):
-        raise ModelInvalid(
+        raise InvalidModel(
             f"{found.folder}: no model can be called {found.name!r}: call the folder by letters, "
             "digits, '.', '_' and '-'"
         )
     if found.name in others:
-        raise ModelInvalid(
+        raise InvalidModel(
             f"{found.folder} is called {found.name} as {others[found.name].folder} is: rename one"
         )
 
@@ -215,7 +215,7 @@ def _open_entry(name: str, allowed: Collection[str]) -> ModelFolder:
     if found is None:
         raise BundleNotFound(f"no installed package brings a model {name!r} ({GROUP})")
     if name not in allowed:
-        raise ModelInvalid(
+        raise InvalidModel(
             f"the model {name} is code of {found.value}, which is run only where its name is "
             "allowed: if you trust it, set CROSSMODAL_ALLOW_MODEL_CODE="
             f"{','.join([*allowed, name])}"
@@ -223,9 +223,9 @@ def _open_entry(name: str, allowed: Collection[str]) -> ModelFolder:
     try:
         spec = find_spec(found.module)
     except Exception as e:  # of somebody else's package
-        raise ModelInvalid(f"{found.value}: {described(e)}") from e
+        raise InvalidModel(f"{found.value}: {described(e)}") from e
     if spec is None or spec.origin is None:
-        raise ModelInvalid(f"{found.value}: there is no module {found.module}")
+        raise InvalidModel(f"{found.value}: there is no module {found.module}")
     path, version = Path(spec.origin), found.dist.version if found.dist else "0"
     kinds_said = _declared(path, found.attr)
     return ModelFolder(path.parent, "code", name, version, kinds_said, FolderConfig(), found.value)
@@ -238,18 +238,18 @@ def _config(folder: Path, form: str) -> FolderConfig:
     except FileNotFoundError:
         return FolderConfig()
     except ValidationError as e:
-        raise ModelInvalid(f"{path}: {explained(e.errors()[0], 'all of it')}") from e
+        raise InvalidModel(f"{path}: {explained(e.errors()[0], 'all of it')}") from e
     except (OSError, ValueError, RecursionError) as e:
-        raise ModelInvalid(f"{path} cannot be read as TOML: {e}") from e
+        raise InvalidModel(f"{path} cannot be read as TOML: {e}") from e
     if unused := config.model_fields_set - USED[form]:
-        raise ModelInvalid(f"{path}: {min(unused)} is not for a folder of {form}")
+        raise InvalidModel(f"{path}: {min(unused)} is not for a folder of {form}")
     return config
 
 
 def _check_allowed(folder: Path, allowed: Collection[str]) -> None:
     named = [name for name in allowed if "/" not in name]
     if folder.name not in allowed:
-        raise ModelInvalid(
+        raise InvalidModel(
             f"{folder / CODE} is code, which is run only where its folder's name is allowed: if "
             f"you trust it, set CROSSMODAL_ALLOW_MODEL_CODE={','.join([*named, folder.name])}"
         )
@@ -260,7 +260,7 @@ def _declared(path: Path, only: str = "") -> tuple[str, ...]:
     try:
         tree = ast.parse(_text(path), str(path))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as e:
-        raise ModelInvalid(f"{path} cannot be read as Python: {e}") from e
+        raise InvalidModel(f"{path} cannot be read as Python: {e}") from e
     found = {
         node.name: kind
         for node in tree.body
@@ -268,17 +268,17 @@ def _declared(path: Path, only: str = "") -> tuple[str, ...]:
         if only in ("", node.name) and (kind := _kind_said(node)) is not None
     }
     if not found:
-        raise ModelInvalid(
+        raise InvalidModel(
             f'{path} has no class with a line such as kind = "txt2img"; there are '
             f"{', '.join(kinds())}"
         )
     for name, kind in found.items():
         if kind not in kinds():
-            raise ModelInvalid(
+            raise InvalidModel(
                 f"{path}: {name} has the kind {kind!r}; there are {', '.join(kinds())}"
             )
     if len(set(found.values())) < len(found):
-        raise ModelInvalid(f"{path}: {' and '.join(found)} serve the same kind: keep one a kind")
+        raise InvalidModel(f"{path}: {' and '.join(found)} serve the same kind: keep one a kind")
     return tuple(found.values())
 
 
@@ -301,12 +301,12 @@ def _kind_said(node: ast.ClassDef) -> str | None:
 
 
 def _check_weights(folder: Path) -> None:
-    """Raise `ModelInvalid` for weights that only a pickle holds: reading one runs code."""
+    """Raise `InvalidModel` for weights that only a pickle holds: reading one runs code."""
     files = list(_files(folder))
     pickles = [file for file in files if file.suffix in PICKLES]
     if not any(file.suffix == ".safetensors" for file in files):
         why = f"only {pickles[0].name}, a pickle, which is never read" if pickles else "none"
-        raise ModelInvalid(
+        raise InvalidModel(
             f"{folder} has no weights in *.safetensors, but {why}: fetch a revision that has, or "
             "convert it where you trust it"
         )

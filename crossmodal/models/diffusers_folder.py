@@ -19,7 +19,7 @@ import torch
 import transformers
 from pydantic import Field, ValidationError, create_model
 
-from crossmodal.errors import ModelInvalid, described
+from crossmodal.errors import InvalidModel, described
 from crossmodal.invalid import explained
 from crossmodal.kinds.fields import text_of
 from crossmodal.kinds.txt2img import Txt2ImgParams
@@ -68,7 +68,7 @@ class DiffusersFolder(Model):
             self.Params.model_validate(self.example())
         except ValidationError as e:
             what = explained(e.errors()[0], "all")
-            raise ModelInvalid(f"{CONFIG} in {folder}: defaults: {what}") from e
+            raise InvalidModel(f"{CONFIG} in {folder}: defaults: {what}") from e
 
     def _opened(self, folder: Path, device: str) -> Any:
         dtype = self._config.dtype or ("float32" if device == "cpu" else "bfloat16")
@@ -83,7 +83,7 @@ class DiffusersFolder(Model):
                 dtype=getattr(torch, dtype),
             )
         except Exception as e:
-            raise ModelInvalid(f"{folder} cannot be opened by diffusers: {described(e)}") from e
+            raise InvalidModel(f"{folder} cannot be opened by diffusers: {described(e)}") from e
         if self._config.slicing:
             pipe.vae.enable_slicing()
         if self._config.offload and device != "cpu":
@@ -107,7 +107,7 @@ class DiffusersFolder(Model):
             known["negative_prompt"] = (text_of(0, MAX_PROMPT) | None, None, {})
         defaults = self._config.defaults
         if strange := set(defaults) - set(known):
-            raise ModelInvalid(
+            raise InvalidModel(
                 f"{CONFIG} in {self._folder}: defaults: {min(strange)!r} is none of "
                 f"{', '.join(known)}"
             )

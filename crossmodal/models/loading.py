@@ -6,13 +6,13 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from crossmodal.errors import ModelInvalid, described
+from crossmodal.errors import InvalidModel, described
 from crossmodal.models.catalog import CODE, ModelFolder
 from crossmodal.models.contract import Model
 
 
 def models_of(found: ModelFolder) -> tuple[Model, ...]:
-    """One model a kind, none of them loaded. Raises `ModelInvalid`, and runs allowed code."""
+    """One model a kind, none of them loaded. Raises `InvalidModel`, and runs allowed code."""
     if found.format == "bundle":
         from crossmodal.models.captioning import BundleCaptioning
         from crossmodal.models.drawing import BundleDrawing
@@ -46,7 +46,7 @@ def _own_models(found: ModelFolder) -> tuple[Model, ...]:
     try:
         models = tuple(one() for one in classes)
     except Exception as e:
-        raise ModelInvalid(f"{found.folder / CODE}: {described(e)}") from e
+        raise InvalidModel(f"{found.folder / CODE}: {described(e)}") from e
     for model in models:
         if found.config.max_batch is not None:
             model.max_batch = found.config.max_batch
@@ -54,18 +54,18 @@ def _own_models(found: ModelFolder) -> tuple[Model, ...]:
 
 
 def _check_class(found: ModelFolder, one: Any) -> None:
-    """Raise `ModelInvalid` for a class that could not be served."""
+    """Raise `InvalidModel` for a class that could not be served."""
     named = f"{found.folder / CODE}: {one.__name__}"
     if not issubclass(one, Model):
-        raise ModelInvalid(
+        raise InvalidModel(
             f"{named} has the kind {one.kind!r}, but is no subclass of "
             "crossmodal.models.contract.Model"
         )
     most = one.max_batch
     if most is not None and (type(most) is not int or most < 1):
-        raise ModelInvalid(f"{named}: max_batch is {most!r}: give a whole number from 1 on")
+        raise InvalidModel(f"{named}: max_batch is {most!r}: give a whole number from 1 on")
     if strange := [name for name in one.shared if name not in one.Params.model_fields]:
-        raise ModelInvalid(f"{named}: shared names {strange[0]!r}, which its params do not have")
+        raise InvalidModel(f"{named}: shared names {strange[0]!r}, which its params do not have")
 
 
 def _imported(found: ModelFolder) -> ModuleType:
@@ -73,7 +73,7 @@ def _imported(found: ModelFolder) -> ModuleType:
     try:
         return importlib.import_module(found.entry.partition(":")[0])
     except Exception as e:
-        raise ModelInvalid(f"{found.entry}: {described(e)}") from e
+        raise InvalidModel(f"{found.entry}: {described(e)}") from e
 
 
 def _run(found: ModelFolder) -> ModuleType:
@@ -87,5 +87,5 @@ def _run(found: ModelFolder) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as e:
-        raise ModelInvalid(f"{path}: {described(e)}") from e
+        raise InvalidModel(f"{path}: {described(e)}") from e
     return module

@@ -14,7 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before the import
 import torch
 import transformers
 
-from crossmodal.errors import ModelInvalid, described
+from crossmodal.errors import InvalidModel, described
 from crossmodal.models.catalog import FolderConfig
 from crossmodal.models.contract import Batch, Caption, Model, Outcome
 
@@ -45,7 +45,7 @@ class TransformersFolder(Model):
                 folder, use_safetensors=True, trust_remote_code=False, dtype=self._dtype, **LOCAL
             )
         except Exception as e:
-            raise ModelInvalid(f"{folder} cannot be opened by transformers: {described(e)}") from e
+            raise InvalidModel(f"{folder} cannot be opened by transformers: {described(e)}") from e
         self._model = model.to(device).eval()
 
     def run(self, batch: Batch) -> Sequence[Outcome]:

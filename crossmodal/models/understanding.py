@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from crossmodal.errors import BundleInvalid, UnknownWords, quoted
+from crossmodal.errors import InvalidBundle, UnknownWords, quoted
 from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.text.common_words import NO_THINGS
 from crossmodal.text.hints import nearest
@@ -30,7 +30,7 @@ class Understanding:
     """
 
     def __init__(self, source: TextVectors, things: Sequence[str], max_words: int) -> None:
-        """Raises `BundleInvalid`."""
+        """Raises `InvalidBundle`."""
         self._source = source
         self._max_words = max_words
         self._words = source.words
@@ -38,7 +38,7 @@ class Understanding:
         self.vocabulary = Vocabulary.of(things, self._words)
         self._any_will_do = not things and all(word in NO_THINGS for word in self._words)
         if not any(map(self._names_a_thing, self._words)):
-            raise BundleInvalid("none of the words that name things has a vector: train it anew")
+            raise InvalidBundle("none of the words that name things has a vector: train it anew")
 
     @property
     def example(self) -> str:

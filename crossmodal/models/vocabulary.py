@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ValidationError
 
-from crossmodal.errors import BundleInvalid
+from crossmodal.errors import InvalidBundle
 from crossmodal.invalid import words
 from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.models.catalog import ModelFolder
@@ -24,7 +24,7 @@ class _Drawing(BaseModel):
 def vocabulary_of(found: ModelFolder) -> Vocabulary | None:
     """That of a bundle that reads word vectors; of others, only who has loaded it knows.
 
-    Raises `BundleInvalid`.
+    Raises `InvalidBundle`.
     """
     if found.format != "bundle":
         return None
@@ -32,7 +32,7 @@ def vocabulary_of(found: ModelFolder) -> Vocabulary | None:
     try:
         config = _Drawing.model_validate(bundle.config(DRAWING))
     except ValidationError as e:
-        raise BundleInvalid(f"{bundle.path(DRAWING)}: {words(e.errors()[0])}") from e
+        raise InvalidBundle(f"{bundle.path(DRAWING)}: {words(e.errors()[0])}") from e
     if config.text.source != "word2vec":
         return None
     return Vocabulary.of(config.things, read_vectors(bundle.path(WORDS)).words)

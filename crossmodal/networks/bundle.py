@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from crossmodal.errors import BundleInvalid, BundleNotFound, described
+from crossmodal.errors import BundleNotFound, InvalidBundle, described
 from crossmodal.files import read_regular, write_whole
 from crossmodal.invalid import words
 
@@ -65,12 +65,12 @@ class Bundle:
         return self.folder / name
 
     def config(self, name: str) -> dict[str, Any]:
-        """The contents of one of the bundle's JSON files. Raises `BundleInvalid`."""
+        """The contents of one of the bundle's JSON files. Raises `InvalidBundle`."""
         return read_json(self.folder / name)
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Read and verify a bundle. Raises `BundleNotFound` or `BundleInvalid`, naming the file."""
+    """Read and verify a bundle. Raises `BundleNotFound` or `InvalidBundle`, naming the file."""
     if not (folder / MANIFEST).is_file():
         raise BundleNotFound(
             f"there is no bundle in {folder}: it has no {MANIFEST}. "
@@ -80,7 +80,7 @@ def open_bundle(folder: Path) -> Bundle:
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as e:
-        raise BundleInvalid(f"{folder / MANIFEST}: {words(e.errors()[0])}") from e
+        raise InvalidBundle(f"{folder / MANIFEST}: {words(e.errors()[0])}") from e
     for name in {*DATA_FILES, *manifest.files}:
         _verify(folder, name, manifest.files.get(name))
     return Bundle(folder, manifest)
@@ -108,15 +108,15 @@ def bert_files(folder: Path) -> list[str]:
 def _verify(folder: Path, name: str, expected: str | None) -> None:
     path = folder / name
     if expected is None:
-        raise BundleInvalid(f"{folder / MANIFEST} names no digest for {name}")
+        raise InvalidBundle(f"{folder / MANIFEST} names no digest for {name}")
     if not _NAME.fullmatch(name):
-        raise BundleInvalid(
+        raise InvalidBundle(
             f"{folder / MANIFEST} names {name[:80]!r}, which is no file of a bundle"
         )
     if not path.is_file():
-        raise BundleInvalid(f"{path} is missing from the bundle: copy the folder again")
+        raise InvalidBundle(f"{path} is missing from the bundle: copy the folder again")
     if (found := _digest(path)) != expected:
-        raise BundleInvalid(
+        raise InvalidBundle(
             f"{path} has the digest {found[:16]}…, its manifest says {expected[:16]}…: "
             "the file was changed or damaged; copy the bundle again"
         )
@@ -128,11 +128,11 @@ def _digest(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object in a file of a bundle. Raises `BundleInvalid`."""
+    """A JSON object in a file of a bundle. Raises `InvalidBundle`."""
     try:
         value = json.loads(read_regular(path, MAX_JSON))
     except (OSError, ValueError, RecursionError) as e:
-        raise BundleInvalid(f"{path} cannot be read as JSON: {described(e)}") from e
+        raise InvalidBundle(f"{path} cannot be read as JSON: {described(e)}") from e
     if not isinstance(value, dict):
-        raise BundleInvalid(f"{path} holds {type(value).__name__}, not an object")
+        raise InvalidBundle(f"{path} holds {type(value).__name__}, not an object")
     return value

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from crossmodal.errors import BundleInvalid, described
+from crossmodal.errors import InvalidBundle, described
 from crossmodal.files import write_whole
 from crossmodal.invalid import explained
 from crossmodal.networks.bundle import BERT, WORDS, Bundle, bert_files
@@ -61,7 +61,7 @@ def drawing_config(bundle: Bundle) -> DrawingConfig:
     """The config of the text-to-image model, of whichever kind it is."""
     kind = bundle.config("txt2img.json").get("kind", "scene")
     if kind not in KINDS:
-        raise BundleInvalid(
+        raise InvalidBundle(
             f"{bundle.path('txt2img.json')}: kind {kind!r} is none of {', '.join(KINDS)}"
         )
     config: DrawingConfig = _config(bundle, "txt2img", KINDS[kind][0])
@@ -74,7 +74,7 @@ def load_text(bundle: Bundle, source: str) -> TextVectors:
         return load_vectors(bundle.path(WORDS))
     strangers = set(bert_files(bundle.folder)) - set(bundle.manifest.files)
     if strangers:  # they would be loaded with the rest
-        raise BundleInvalid(f"{bundle.folder}: its manifest names no digest for {min(strangers)}")
+        raise InvalidBundle(f"{bundle.folder}: its manifest names no digest for {min(strangers)}")
     return BertVectors(bundle.path(BERT))
 
 
@@ -83,7 +83,7 @@ def _config(bundle: Bundle, name: str, kind: Any) -> Any:
         return TypeAdapter(kind).validate_python(bundle.config(f"{name}.json"))
     except ValidationError as e:
         what = explained(e.errors()[0], "all of it")
-        raise BundleInvalid(f"{bundle.path(name + '.json')}: {what}") from e
+        raise InvalidBundle(f"{bundle.path(name + '.json')}: {what}") from e
 
 
 def _filled(make: Callable[[], Model], bundle: Bundle, name: str, device: torch.device) -> Model:
@@ -91,13 +91,13 @@ def _filled(make: Callable[[], Model], bundle: Bundle, name: str, device: torch.
         model = make()
     except Exception as e:  # torch raises what it likes for sizes that do not go together
         file = bundle.path(f"{name}.json")
-        raise BundleInvalid(f"{file}: no model can be built of it: {described(e)[:MAX_WHY]}") from e
+        raise InvalidBundle(f"{file}: no model can be built of it: {described(e)[:MAX_WHY]}") from e
     load_weights(model, bundle.folder, name)
     return model.to(device).eval()
 
 
 def load_weights(model: nn.Module, folder: Path, name: str) -> None:
-    """Fill `model` from `<name>.safetensors`. Raises `BundleInvalid`."""
+    """Fill `model` from `<name>.safetensors`. Raises `InvalidBundle`."""
     path = folder / f"{name}.safetensors"
     try:
         weights = load_file(path)
@@ -106,7 +106,7 @@ def load_weights(model: nn.Module, folder: Path, name: str) -> None:
         )
     except (SafetensorError, RuntimeError, OSError) as e:
         why = " ".join(line.strip() for line in str(e).splitlines()[:2])
-        raise BundleInvalid(
+        raise InvalidBundle(
             f"{path} does not fit {name}.json: {why[:MAX_WHY]}. Copy the bundle "
             "again; where another version has made it, train it anew"
         ) from e

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from crossmodal.errors import BundleInvalid, InvalidSetting
+from crossmodal.errors import InvalidBundle, InvalidSetting
 from crossmodal.extras import remedy
 from crossmodal.text.sentences import cut_off
 from crossmodal.text.tokens import tokenize
@@ -88,5 +88,5 @@ def _load(folder: Path) -> tuple[Any, Any]:
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError) as e:
-        raise BundleInvalid(f"{folder} holds no BERT: {str(e).splitlines()[0]}") from e
+        raise InvalidBundle(f"{folder} holds no BERT: {str(e).splitlines()[0]}") from e
     return tokenizer, model.eval()

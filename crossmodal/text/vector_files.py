@@ -23,7 +23,7 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmodal.errors import DataInvalid, described
+from crossmodal.errors import InvalidData, described
 from crossmodal.files import open_regular
 
 COMMON = 500_000  # words of a large file that are read; the rest occur next to never
@@ -68,7 +68,7 @@ class Found:
 
 
 def read_vectors(path: Path, wanted: Collection[str] | None = None) -> Found:
-    """The vectors in `path` of the `wanted` words, or of all. Raises `DataInvalid`."""
+    """The vectors in `path` of the `wanted` words, or of all. Raises `InvalidData`."""
     with _opened(path) as file:
         rows = _Rows(file, wanted)
         words, vectors = [], []
@@ -78,7 +78,7 @@ def read_vectors(path: Path, wanted: Collection[str] | None = None) -> Found:
     bad = sum(rows.skipped.values())
     if not rows.count or 2 * bad > rows.count:
         why = f" ({'; '.join(rows.problems())})" if bad else ""
-        raise DataInvalid(f"{path} is no file of word vectors{why}: {READ}")
+        raise InvalidData(f"{path} is no file of word vectors{why}: {READ}")
     matrix = np.array(vectors, np.float32).reshape(len(words), rows.dim)
     return Found(words, matrix, tuple(rows.problems()))
 
@@ -95,9 +95,9 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             with gzip.open(raw) as unpacked:
                 yield cast(BinaryIO, io.BufferedReader(unpacked))
     except (OSError, EOFError, zlib.error) as e:
-        raise DataInvalid(f"{path} cannot be read: {described(e)}") from e
+        raise InvalidData(f"{path} cannot be read: {described(e)}") from e
     except _Refused as e:
-        raise DataInvalid(f"{path} {e}: {READ}") from e
+        raise InvalidData(f"{path} {e}: {READ}") from e
 
 
 class _Refused(Exception):

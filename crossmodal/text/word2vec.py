@@ -9,7 +9,7 @@ import numpy as np
 from gensim.models import KeyedVectors, Word2Vec
 from numpy.typing import NDArray
 
-from crossmodal.errors import BundleInvalid, DataInvalid
+from crossmodal.errors import InvalidBundle, InvalidData
 from crossmodal.text.sentences import cut_off
 from crossmodal.text.tokens import joined, tokenize
 from crossmodal.text.vector_files import Found, read_vectors
@@ -57,24 +57,24 @@ class WordVectors:
 
 
 def load_vectors(path: Path) -> WordVectors:
-    """The words of a bundle, all of them. Raises `BundleInvalid`."""
+    """The words of a bundle, all of them. Raises `InvalidBundle`."""
     try:
         found = read_vectors(path)
-    except DataInvalid as e:
-        raise BundleInvalid(str(e)) from e
+    except InvalidData as e:
+        raise InvalidBundle(str(e)) from e
     if found.problems:
-        raise BundleInvalid(f"{path} is damaged: {'; '.join(found.problems)}")
+        raise InvalidBundle(f"{path} is damaged: {'; '.join(found.problems)}")
     return _keyed(found)
 
 
 def vectors_for(path: Path, texts: Iterable[str]) -> tuple[WordVectors, tuple[str, ...]]:
     """The vectors that a file has for the words of `texts`, and what was skipped of it.
 
-    Raises `DataInvalid`.
+    Raises `InvalidData`.
     """
     found = read_vectors(path, {token for text in texts for token in tokenize(text)})
     if not found.words:
-        raise DataInvalid(f"{path} has a vector for no word of the captions")
+        raise InvalidData(f"{path} has a vector for no word of the captions")
     return _keyed(found), found.problems
 
 

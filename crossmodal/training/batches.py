@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from crossmodal.datasets.base import TRAIN, Caption, Dataset, Example, Grounding
-from crossmodal.errors import CrossmodalError, DataInvalid, TrainingError
+from crossmodal.errors import CrossmodalError, InvalidData, TrainingError
 from crossmodal.networks.scene_vae import BOX
 from crossmodal.vision.preprocess import fit_square
 
@@ -95,11 +95,11 @@ class Source:
                 break
             try:
                 found.append(self.data.example(TRAIN, self.seed, index))
-            except DataInvalid as e:
+            except InvalidData as e:
                 skipped.append(str(e))
         if not found:
             skipped = list(dict.fromkeys(skipped))
-            raise DataInvalid(f"of {len(skipped)} pictures, none can be read: {skipped[-1]}")
+            raise InvalidData(f"of {len(skipped)} pictures, none can be read: {skipped[-1]}")
         captions = [self._caption(e, rng) for e in found]
         images = np.stack([fit_square(e.image, self.side) for e in found])  # (B, H, W, 3)
         texts = tuple(c.text for c in captions)

@@ -8,7 +8,7 @@ from typing import Any
 from crossmodal.console import Json, errors_to_exit_status, note, print_json, print_table
 from crossmodal.datasets.base import Dataset
 from crossmodal.datasets.registry import open_dataset
-from crossmodal.errors import DataInvalid, InvalidSetting
+from crossmodal.errors import InvalidData, InvalidSetting
 from crossmodal.networks.bundle import Bundle, open_bundle
 from crossmodal.networks.weights import drawing_config
 from crossmodal.settings import load_settings
@@ -31,7 +31,7 @@ def evaluate(
         opened = open_bundle(bundle or load_settings().bundle)
         data = _measured_on(opened, dataset)
         if not data.judged:
-            raise DataInvalid(f"nothing can be measured: {data.name} has nothing to judge by")
+            raise InvalidData(f"nothing can be measured: {data.name} has nothing to judge by")
         splits = data.judged if split == "all" else (split,)
         if split not in (*data.judged, "all"):
             raise InvalidSetting(f"--split {split!r}: {data.name} has {', '.join(data.judged)}")
@@ -43,7 +43,7 @@ def evaluate(
                 keep_quality(opened, data, found)
         warn(warnings_of(found, splits))
         if not found["count"]:
-            raise DataInvalid(f"nothing was measured: {data.name} has no picture that can be read")
+            raise InvalidData(f"nothing was measured: {data.name} has no picture that can be read")
         if as_json:
             print_json(found)
             return
@@ -54,10 +54,10 @@ def _measured_on(bundle: Bundle, dataset: str | None) -> Dataset:
     """The data set that is named, or else the one that the bundle was trained on."""
     try:
         data = open_dataset(dataset or bundle.manifest.dataset, drawing_config(bundle).side)
-    except DataInvalid as e:
+    except InvalidData as e:
         if dataset:
             raise
-        raise DataInvalid(f"{e}; if it has been moved, say by --dataset where it is") from e
+        raise InvalidData(f"{e}; if it has been moved, say by --dataset where it is") from e
     if not is_trained_on(bundle, data):
         note(
             f"warning {data.name} has other captions or pictures than {bundle.name} was trained on"

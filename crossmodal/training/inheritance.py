@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from crossmodal.errors import BundleInvalid, InvalidSetting
+from crossmodal.errors import InvalidBundle, InvalidSetting
 from crossmodal.networks.bundle import read_json
 from crossmodal.networks.captioner import Captioner, CaptionerConfig
 from crossmodal.networks.drawing import DrawingConfig, build
@@ -65,7 +65,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(path, "pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as e:
-        raise BundleInvalid(f"{path} cannot be read: {e}") from e
+        raise InvalidBundle(f"{path} cannot be read: {e}") from e
 
 
 def _without_words(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -89,5 +89,5 @@ def take_over(model: Captioner, origin: Path) -> int:
             weights[name] = rows
         model.load_state_dict(weights)
     except (SafetensorError, RuntimeError, LookupError, OSError) as e:
-        raise BundleInvalid(f"{path} does not fit: {str(e).splitlines()[0]}") from e
+        raise InvalidBundle(f"{path} does not fit: {str(e).splitlines()[0]}") from e
     return len(shared)

@@ -101,7 +101,7 @@ def fit(turns: Sequence[Turn], stream_from: StreamFrom, course: Course) -> Progr
     """Train the turns' modules in place, on batches from a step on, until the budget is spent.
 
     Raises `TrainingDiverged` before a step that would make a weight no number,
-    `OutputNotWritable`, `CheckpointMismatch`, `DataInvalid`, and `TrainingStopped` once it is
+    `OutputNotWritable`, `CheckpointMismatch`, `InvalidData`, and `TrainingStopped` once it is
     asked to stop. It leaves a checkpoint however it ends; killed, the one it had written last.
     """
     modules = [_placed(turn.module, course.device).train() for turn in turns]

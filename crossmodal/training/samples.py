@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from crossmodal.datasets.base import TRAIN, Dataset, Example, examples
-from crossmodal.errors import DataInvalid
+from crossmodal.errors import InvalidData
 from crossmodal.networks.beam import Limits, search
 from crossmodal.networks.captioner import Captioner
 from crossmodal.networks.picture_vae import PictureVAE
@@ -58,7 +58,7 @@ def _shown(data: Dataset) -> list[Example]:
     for split in (*data.judged[:1], TRAIN):
         if shown := list(islice(examples(data, split, SEED), COUNT)):
             return shown
-    raise DataInvalid(f"no picture of {data.name} can be read")
+    raise InvalidData(f"no picture of {data.name} can be read")
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ import torch
 
 from crossmodal.console import note
 from crossmodal.datasets.base import TRAIN, Dataset
-from crossmodal.errors import DataInvalid
+from crossmodal.errors import InvalidData
 from crossmodal.files import whole, write_whole
 from crossmodal.networks.bundle import BERT, MANIFEST, WORDS
 from crossmodal.networks.captioner import (
@@ -133,7 +133,7 @@ def train_words(run: Run) -> None:
         return
     texts = list(run.data.texts(TRAIN, run.seed))
     if not texts:
-        raise DataInvalid(f"the data set {run.data.name} has no captions to learn words from")
+        raise InvalidData(f"the data set {run.data.name} has no captions to learn words from")
     skipped: tuple[str, ...] = ()
     if run.options.words:
         vectors, skipped = vectors_for(run.options.words, texts)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from crossmodal.datasets.files import read_text
-from crossmodal.errors import BundleInvalid, CrossmodalError, InvalidImage
+from crossmodal.errors import CrossmodalError, InvalidBundle, InvalidImage
 from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.record import ItemResult
 from crossmodal.kinds.task import Task
@@ -120,11 +120,11 @@ def test_json_of_a_hundred_thousand_levels_is_an_invalid_bundle(bundle: Path) ->
     for name in ("txt2img.json", "img2txt.json"):
         before = (bundle / name).read_text()
         reseal(bundle, name, deep)
-        with pytest.raises(BundleInvalid):
+        with pytest.raises(InvalidBundle):
             load(bundle)
         reseal(bundle, name, before)
     (bundle / "bundle.json").write_text(deep)
-    with pytest.raises(BundleInvalid):
+    with pytest.raises(InvalidBundle):
         load(bundle)
 
 
@@ -168,5 +168,5 @@ def test_a_size_that_no_model_has_is_an_invalid_bundle(
         (tmp_path / written).unlink()
     shutil.copy(SHIPPED_BUNDLE / "bundle.json", tmp_path)
     reseal(tmp_path, name, changed(name, place, size))
-    with pytest.raises(BundleInvalid):
+    with pytest.raises(InvalidBundle):
         load(tmp_path)

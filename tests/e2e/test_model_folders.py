@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from crossmodal.errors import InferenceFailed, ModelInvalid
+from crossmodal.errors import InferenceFailed, InvalidModel
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.models.catalog import open_folder
 from crossmodal.models.contract import Canceled, Preview
@@ -309,14 +309,14 @@ def test_what_is_wrong_with_its_settings_is_named(
 ) -> None:
     folder = pipelines.make("lcm", tmp_path / "turbo")
     (folder / "crossmodal.toml").write_text(text)
-    with pytest.raises(ModelInvalid, match=says):
+    with pytest.raises(InvalidModel, match=says):
         loaded(folder)
 
 
 def test_a_variant_that_is_not_there_is_said(root: Path, tmp_path: Path) -> None:
     folder = pipelines.make("sd", tmp_path / "sd")
     (folder / "crossmodal.toml").write_text('variant = "fp16"')
-    with pytest.raises(ModelInvalid, match="fp16"):
+    with pytest.raises(InvalidModel, match="fp16"):
         loaded(folder)
 
 
@@ -325,7 +325,7 @@ def test_a_part_whose_weights_are_a_pickle_is_not_read(root: Path, tmp_path: Pat
     [weights] = (folder / "vae").glob("*.safetensors")
     torch.save(load_file(weights), weights.with_suffix(".bin"))
     weights.unlink()
-    with pytest.raises(ModelInvalid, match="safetensors"):
+    with pytest.raises(InvalidModel, match="safetensors"):
         loaded(folder)
 
 
@@ -335,6 +335,6 @@ def test_code_of_the_folders_own_is_not_run(root: Path, tmp_path: Path) -> None:
     config |= {"model_type": "mine", "auto_map": {"AutoModelForImageTextToText": "mine.Mine"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(ModelInvalid):
+    with pytest.raises(InvalidModel):
         loaded(folder)
     assert not (tmp_path / "ran").exists()

@@ -3,7 +3,7 @@
 import os
 import time
 
-from crossmodal.errors import ModelInvalid
+from crossmodal.errors import InvalidModel
 from crossmodal.jobs.record import ModelInfo, ServedKind
 from crossmodal.kinds.registry import kinds
 from crossmodal.kinds.schema import schema_of
@@ -29,7 +29,7 @@ def load(settings: Settings, device: str, name: str) -> ModelHost:
     load_s = float(os.environ.get("FAKE_LOAD_S", "0"))
     time.sleep(load_s)  # in place of loading
     if model.startswith("broken"):
-        raise ModelInvalid(f"{model} has no weights")
+        raise InvalidModel(f"{model} has no weights")
     fake = FakeModel()
     fake.max_batch = int(os.environ.get("FAKE_MAX_BATCH", "0")) or None
     pipelines: dict[Task, Pipeline] = dict.fromkeys(map(Task, kinds()), fake)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from crossmodal.errors import ModelInvalid
+from crossmodal.errors import InvalidModel
 from crossmodal.jobs.bulk import BulkItem
 from crossmodal.kinds import registry, task
 from crossmodal.kinds.task import Task
@@ -157,7 +157,7 @@ def test_a_folder_whose_models_want_pictures_of_several_sides_is_refused(tmp_pat
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "model.py").write_text(TWO_SIDES)
     settings = load_settings(bundle=str(tmp_path / "two"), allow_model_code="two")
-    with pytest.raises(ModelInvalid, match="several sides"):
+    with pytest.raises(InvalidModel, match="several sides"):
         load(settings, "cpu", "cpu")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crossmodal.errors import BundleNotFound, InvalidParams, ModelInvalid
+from crossmodal.errors import BundleNotFound, InvalidModel, InvalidParams
 from crossmodal.models.catalog import ModelFolder, open_folder
 from crossmodal.models.loading import models_of
 from crossmodal.settings import SHIPPED_BUNDLE
@@ -65,7 +65,7 @@ def test_the_bundle_that_ships_serves_both_kinds() -> None:
 
 def test_weights_in_a_pickle_are_never_read(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "config.json", "pytorch_model.bin")
-    with pytest.raises(ModelInvalid, match=r"only pytorch_model\.bin, a pickle"):
+    with pytest.raises(InvalidModel, match=r"only pytorch_model\.bin, a pickle"):
         open_folder(folder)
 
 
@@ -83,7 +83,7 @@ def test_what_a_folder_says_of_itself_is_checked(
 ) -> None:
     folder = folder_of(tmp_path, form, "w.safetensors")
     (folder / "crossmodal.toml").write_text(text)
-    with pytest.raises(ModelInvalid, match=says):
+    with pytest.raises(InvalidModel, match=says):
         open_folder(folder)
 
 
@@ -128,7 +128,7 @@ def test_a_users_class_is_served_where_its_name_is_allowed(own: Path) -> None:
 
 
 def test_a_users_class_is_not_run_elsewhere(own: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelInvalid, match="CROSSMODAL_ALLOW_MODEL_CODE=others,stripes"):
+    with pytest.raises(InvalidModel, match="CROSSMODAL_ALLOW_MODEL_CODE=others,stripes"):
         open_folder(own, ["others"])
     assert open_folder(own, ["stripes"]).kinds == ("txt2img",)
     assert not (tmp_path / "ran").exists()
@@ -171,7 +171,7 @@ def test_what_is_wrong_with_a_users_class_is_said(tmp_path: Path, text: str, say
         models_of(found)
         return found
 
-    with pytest.raises(ModelInvalid, match=says):
+    with pytest.raises(InvalidModel, match=says):
         served()
 
 
@@ -190,7 +190,7 @@ def test_where_a_users_class_fails_is_said(own: Path) -> None:
     text = (own / "model.py").read_text().replace("self.side = 8", "self.side = 1 / 0")
     (own / "model.py").write_text(text)
     with pytest.raises(
-        ModelInvalid, match=r"ZeroDivisionError: division by zero \(model\.py, line 13"
+        InvalidModel, match=r"ZeroDivisionError: division by zero \(model\.py, line 13"
     ):
         loaded(own, allowed=["stripes"])
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import Field
 
-from crossmodal.errors import InferenceFailed, ModelInvalid, UnknownWords
+from crossmodal.errors import InferenceFailed, InvalidModel, UnknownWords
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.task import Task
@@ -191,7 +191,7 @@ def test_a_model_that_fails_on_its_example_is_not_ready() -> None:
 
     Describing().run(Batch([Request(None, image=WHITE)]))
     ModelPipeline(Describing()).warmup()
-    with pytest.raises(ModelInvalid, match=r"its own example: .*by zero"):
+    with pytest.raises(InvalidModel, match=r"its own example: .*by zero"):
         ModelPipeline(Broken(lambda request: ZeroDivisionError("by zero"))).warmup()
 
 

@@ -10,7 +10,7 @@ import pytest
 from crossmodal.datasets.base import TRAIN, examples
 from crossmodal.datasets.files import CaptionedFiles, summary
 from crossmodal.datasets.registry import open_dataset
-from crossmodal.errors import CrossmodalError, DataInvalid, InvalidSetting
+from crossmodal.errors import CrossmodalError, InvalidData, InvalidSetting
 from tests.at_once import at_once
 
 DATA = Path(__file__).parents[1] / "data"
@@ -46,7 +46,7 @@ def test_a_broken_picture_is_named_when_it_is_met(name: str) -> None:
         for index in range(data.size(split) or 0):
             try:
                 data.example(split, 1, index)
-            except DataInvalid as e:
+            except InvalidData as e:
                 met.append(str(e))
     assert len(met) == 1
     assert ".jpg: the image is a JPEG file that cannot be decoded" in met[0]
@@ -79,7 +79,7 @@ def test_each_pass_shows_each_picture_once_in_another_order(name: str) -> None:
         for index in range(start, start + size):
             try:
                 found.append(data.example(TRAIN, 1, index).captions[0].text)
-            except DataInvalid:
+            except InvalidData:
                 found.append("broken")
         return found
 
@@ -147,7 +147,7 @@ def test_what_is_no_data_set_is_refused_with_a_reason(name: str, code: str) -> N
     with pytest.raises(CrossmodalError) as refused:
         open_dataset(name)
     assert refused.value.code == code
-    assert isinstance(refused.value, InvalidSetting | DataInvalid)
+    assert isinstance(refused.value, InvalidSetting | InvalidData)
 
 
 @at_once(
@@ -165,7 +165,7 @@ def test_what_is_no_data_set_is_refused_with_a_reason(name: str, code: str) -> N
 def test_a_broken_annotation_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "annotations").mkdir(exist_ok=True)
     (tmp_path / "annotations" / "captions_train2017.json").write_text(text)
-    with pytest.raises(DataInvalid):
+    with pytest.raises(InvalidData):
         open_dataset(f"coco:{tmp_path}")
 
 
@@ -176,7 +176,7 @@ def test_a_data_set_whose_pictures_are_all_missing_says_so(tmp_path: Path) -> No
         "annotations": [{"image_id": 1, "caption": "a dog"}],
     }
     (tmp_path / "annotations" / "captions_train2017.json").write_text(json.dumps(listed))
-    with pytest.raises(DataInvalid, match=r"1 skipped: a\.jpg: the picture is missing"):
+    with pytest.raises(InvalidData, match=r"1 skipped: a\.jpg: the picture is missing"):
         open_dataset(f"coco:{tmp_path}")
 
 

@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from torchvision.models import resnet18
 
 from crossmodal.datasets.scenes import Scenes
-from crossmodal.errors import BundleInvalid, InvalidSetting
+from crossmodal.errors import InvalidBundle, InvalidSetting
 from crossmodal.networks.beam import Limits, search
 from crossmodal.networks.captioner import Captioner, CaptionerConfig, load_pretrained
 from crossmodal.networks.critic import Critic, critic_loss
@@ -331,7 +331,7 @@ def test_weights_survive_their_file(tmp_path: Path, kind: str) -> None:
 
 def test_weights_of_another_cell_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path, "m", Captioner(CAPTIONER))
-    with pytest.raises(BundleInvalid, match=r"does not fit m\.json"):
+    with pytest.raises(InvalidBundle, match=r"does not fit m\.json"):
         load_weights(Captioner(CAPTIONERS["gru"]), tmp_path, "m")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crossmodal.errors import InvalidSetting, ModelInvalid
+from crossmodal.errors import InvalidModel, InvalidSetting
 from crossmodal.models.catalog import open_folder
 from crossmodal.processes import wait_until
 from tests.fakes.hub import COMMIT, FakeHub, files_of, serving, sha256
@@ -137,7 +137,7 @@ CUSTOM_UNET = SD | {"unet": ["my_unet", "MyUNet"]}
 def test_what_could_not_be_served_is_refused(
     told: dict[str, Any], names: tuple[str, ...], variant: str, says: str
 ) -> None:
-    with pytest.raises(ModelInvalid, match=says):
+    with pytest.raises(InvalidModel, match=says):
         chosen(told, *names, variant=variant)
 
 

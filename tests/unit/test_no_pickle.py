@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from crossmodal.errors import BundleInvalid, CheckpointMismatch, CrossmodalError, InvalidMessage
+from crossmodal.errors import CheckpointMismatch, CrossmodalError, InvalidBundle, InvalidMessage
 from crossmodal.jobs.message import message_of, parse_message
 from crossmodal.jobs.names import new_job_id
 from crossmodal.kinds.task import Task
@@ -141,7 +141,7 @@ def test_a_file_that_was_changed_is_named(bundle: Path, name: str) -> None:
     (bundle / name).write_bytes(
         content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     )
-    with pytest.raises(BundleInvalid, match=name):
+    with pytest.raises(InvalidBundle, match=name):
         open_bundle(bundle)
     (bundle / name).write_bytes(content)
 
@@ -154,7 +154,7 @@ def test_a_manifest_cannot_leave_out_a_digest_or_lead_elsewhere(bundle: Path) ->
         manifest["files"] | {"/etc/passwd": "0" * 64},
     ):
         (bundle / MANIFEST).write_text(json.dumps(manifest | {"files": files}))
-        with pytest.raises(BundleInvalid):
+        with pytest.raises(InvalidBundle):
             open_bundle(bundle)
 
 
@@ -166,7 +166,7 @@ def test_a_sealed_bundle_with_a_pickle_in_it_is_refused(
     form = "torch" if name.endswith(".safetensors") else "pickle"
     content = (bundle / name).read_bytes()
     (bundle / name).write_bytes(payload(canary, form))
-    with pytest.raises(BundleInvalid):
+    with pytest.raises(InvalidBundle):
         load_all(seal(bundle, "evil", "scenes", {}, {}))
     (bundle / name).write_bytes(content)
 
@@ -186,7 +186,7 @@ def test_a_bert_that_is_a_pickle_is_refused(bundle: Path, canary: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(payload(canary, "torch"))
     (bundle / "txt2img.json").write_text(json.dumps({"text": {"source": "bert"}}))
-    with pytest.raises(BundleInvalid):
+    with pytest.raises(InvalidBundle):
         load_text(seal(bundle, "evil", "scenes", {}, {}), "bert")
 
 

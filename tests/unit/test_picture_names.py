@@ -11,7 +11,7 @@ from PIL import Image
 from crossmodal.datasets.base import TRAIN
 from crossmodal.datasets.files import CaptionedFiles
 from crossmodal.datasets.registry import open_dataset
-from crossmodal.errors import DataInvalid
+from crossmodal.errors import InvalidData
 from tests.at_once import at_once
 
 NFC, NFD = (unicodedata.normalize(form, "café.jpg") for form in ("NFC", "NFD"))
@@ -198,7 +198,7 @@ NOT_KARPATHYS: list[object] = [
 @at_once("images", NOT_KARPATHYS)
 def test_a_file_that_is_not_karpathys_is_refused(tmp_path: Path, images: object) -> None:
     (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": images}))
-    with pytest.raises(DataInvalid, match="is not Karpathy's split file"):
+    with pytest.raises(InvalidData, match="is not Karpathy's split file"):
         open_dataset(f"coco:{tmp_path}")
 
 
@@ -230,7 +230,7 @@ def test_what_is_missing_says_where_it_was_looked_for(tmp_path: Path) -> None:
 
 def test_where_there_is_no_folder_its_names_are_said(tmp_path: Path) -> None:
     annotate(tmp_path, TRAIN, ["1.jpg"])
-    with pytest.raises(DataInvalid, match=r"has no train2017 or images/train2017 or images"):
+    with pytest.raises(InvalidData, match=r"has no train2017 or images/train2017 or images"):
         opened(tmp_path)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from crossmodal.errors import BundleInvalid, BundleNotFound, UnknownWords
+from crossmodal.errors import BundleNotFound, InvalidBundle, UnknownWords
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.txt2img import Txt2ImgParams
@@ -208,21 +208,21 @@ def test_a_changed_byte_is_noticed(copy: Path, name: str) -> None:
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
-    with pytest.raises(BundleInvalid, match=f"{name} has the digest"):
+    with pytest.raises(InvalidBundle, match=f"{name} has the digest"):
         open_bundle(copy)
 
 
 @pytest.mark.parametrize("name", DATA_FILES)
 def test_a_missing_file_is_noticed(copy: Path, name: str) -> None:
     (copy / name).unlink()
-    with pytest.raises(BundleInvalid, match=name):
+    with pytest.raises(InvalidBundle, match=name):
         open_bundle(copy)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 99, "name": "x", "files": {}}'])
 def test_a_broken_manifest_is_noticed(copy: Path, text: str) -> None:
     (copy / "bundle.json").write_text(text)
-    with pytest.raises(BundleInvalid):
+    with pytest.raises(InvalidBundle):
         open_bundle(copy)
 
 
@@ -230,7 +230,7 @@ def test_weights_that_do_not_fit_their_config_are_noticed(copy: Path) -> None:
     config = (copy / "txt2img.json").read_text()
     (copy / "txt2img.json").write_text(config.replace('"layers": 4', '"layers": 5'))
     seal(copy, "scenes", "scenes", {}, {})
-    with pytest.raises(BundleInvalid, match=r"does not fit txt2img\.json"):
+    with pytest.raises(InvalidBundle, match=r"does not fit txt2img\.json"):
         BundleDrawing().load(copy, "cpu")
 
 

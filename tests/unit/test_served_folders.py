@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crossmodal.errors import BundleNotFound, InvalidSetting, ModelInvalid
+from crossmodal.errors import BundleNotFound, InvalidModel, InvalidSetting
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.models.catalog import Served, open_folder, open_served
 from crossmodal.models.loading import models_of
@@ -80,7 +80,7 @@ def test_a_folder_that_cannot_be_served_keeps_nobody_from_it(tmp_path: Path) -> 
     found = served(tmp_path)
     assert [folder.name for folder in found.folders] == ["scenes", "a"]
     assert sorted(found.faults) == ["empty", "not-allowed"]
-    with pytest.raises(ModelInvalid, match="CROSSMODAL_ALLOW_MODEL_CODE"):
+    with pytest.raises(InvalidModel, match="CROSSMODAL_ALLOW_MODEL_CODE"):
         found.only(["not-allowed"])
 
 
@@ -195,7 +195,7 @@ def test_a_class_that_a_package_brings_is_served_where_its_name_is_allowed() -> 
     [drawn] = pipeline.run([HostRequest(Txt2ImgParams(prompt="a"))])
     assert isinstance(drawn, Drawn)
     assert drawn.images.max() == 7
-    with pytest.raises(ModelInvalid, match="CROSSMODAL_ALLOW_MODEL_CODE=a,stripes"):
+    with pytest.raises(InvalidModel, match="CROSSMODAL_ALLOW_MODEL_CODE=a,stripes"):
         open_folder(stripes.source, ["a"])
 
 

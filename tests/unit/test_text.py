@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossmodal.errors import BundleInvalid, DataInvalid
+from crossmodal.errors import InvalidBundle, InvalidData
 from crossmodal.text.bert import BertVectors
 from crossmodal.text.vectors import TextVectors
 from crossmodal.text.word2vec import (
@@ -76,7 +76,7 @@ def test_only_the_words_of_the_captions_are_taken_from_a_large_file(tmp_path: Pa
     path = google_file(tmp_path / "g.bin", ["the", "red", "zebra", "circle"])
     vectors, skipped = vectors_for(path, TEXTS)
     assert (vectors.words, skipped) == (["red", "circle"], ())
-    with pytest.raises(DataInvalid, match="no word of the captions"):
+    with pytest.raises(InvalidData, match="no word of the captions"):
         vectors_for(path, ["etwas anderes"])
 
 
@@ -94,7 +94,7 @@ def test_only_the_words_of_the_captions_are_taken_from_a_large_file(tmp_path: Pa
 )
 def test_a_broken_file_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "bad.bin").write_bytes(data)
-    with pytest.raises(BundleInvalid, match=r"bad\.bin"):
+    with pytest.raises(InvalidBundle, match=r"bad\.bin"):
         load_vectors(tmp_path / "bad.bin")
 
 
@@ -139,5 +139,5 @@ def test_threads_that_share_bert_truncate_all_the_same(bert: BertVectors) -> Non
 
 
 def test_a_folder_without_bert_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleInvalid, match="holds no BERT"):
+    with pytest.raises(InvalidBundle, match="holds no BERT"):
         BertVectors(tmp_path)

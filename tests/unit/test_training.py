@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from crossmodal.errors import CheckpointMismatch, DataInvalid, TrainingDiverged, TrainingStopped
+from crossmodal.errors import CheckpointMismatch, InvalidData, TrainingDiverged, TrainingStopped
 from crossmodal.training.batches import Batch, Source, batches
 from crossmodal.training.checkpoint import Progress
 from crossmodal.training.loop import Budget, Course, Schedule, Turn, fit
@@ -202,7 +202,7 @@ class Broken:
 
     def example(self, split: str, seed: int, index: int) -> object:
         if index % 4 >= self.readable:
-            raise DataInvalid(f"{index % 4}.jpg: truncated")
+            raise InvalidData(f"{index % 4}.jpg: truncated")
         return self.scenes.example("train", seed, index)
 
 
@@ -221,7 +221,7 @@ def test_a_batch_of_broken_pictures_takes_the_next_one_that_is_not() -> None:
 
 def test_a_data_set_without_a_readable_picture_ends_the_run() -> None:
     source = Source(Broken(0), side=64, size=8, seed=1)  # type: ignore[arg-type]
-    with pytest.raises(DataInvalid, match=r"none can be read.*\.jpg"):
+    with pytest.raises(InvalidData, match=r"none can be read.*\.jpg"):
         next(batches(source, 0))
 
 

@@ -12,7 +12,7 @@ import pytest
 from gensim.models import KeyedVectors
 from numpy.typing import NDArray
 
-from crossmodal.errors import BundleInvalid, DataInvalid
+from crossmodal.errors import InvalidBundle, InvalidData
 from crossmodal.text.coverage import Coverage
 from crossmodal.text.vector_files import read_vectors
 from crossmodal.text.word2vec import load_vectors, vectors_for
@@ -147,7 +147,7 @@ def zipped() -> bytes:
 )
 def test_what_is_no_file_of_word_vectors_is_named(tmp_path: Path, data: bytes, said: str) -> None:
     (tmp_path / "v.bin").write_bytes(data)
-    with pytest.raises(DataInvalid) as refused:
+    with pytest.raises(InvalidData) as refused:
         read_vectors(tmp_path / "v.bin")
     assert said in str(refused.value)
     assert str(tmp_path / "v.bin") in str(refused.value)
@@ -158,7 +158,7 @@ def test_what_is_no_file_of_word_vectors_is_named(tmp_path: Path, data: bytes, s
 def test_a_bundles_words_are_whole(tmp_path: Path) -> None:
     """What may be skipped of somebody's file may not of a model that knows each word."""
     (tmp_path / "words.bin").write_bytes(binary(encoded(WORDS) | {b"blue": [NAN] * 3}))
-    with pytest.raises(BundleInvalid, match="is damaged: 1 row is skipped"):
+    with pytest.raises(InvalidBundle, match="is damaged: 1 row is skipped"):
         load_vectors(tmp_path / "words.bin")
 
 

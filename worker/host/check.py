@@ -23,7 +23,7 @@ from worker.host.pipeline import Drawn, HostRequest, ModelPipeline
 
 
 def check(folder: Path, device: str, sample: Path | None) -> list[dict[str, Any]]:
-    """What each model of a folder is and does. Raises `ModelInvalid` and its kin."""
+    """What each model of a folder is and does. Raises `InvalidModel` and its kin."""
     opened = open_device(device)
     settings = load_settings()
     found = open_folder(folder, settings.allowed_model_code)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from crossmodal.errors import ModelInvalid
+from crossmodal.errors import InvalidModel
 from crossmodal.garbage import freeze_gc
 from crossmodal.jobs.record import ModelInfo
 from crossmodal.kinds.registry import kind_named
@@ -28,7 +28,7 @@ WHOLE_SIDE = 1_024  # pixels that a picture's longer side has at most, where a m
 def load(settings: Settings, device_name: str, name: str) -> ModelHost:
     """A host with the models of the settings' bundle, warm, on a device that is called `name`.
 
-    Raises `BundleInvalid` and its kin, or `InvalidSetting` for a device that cannot be used.
+    Raises `InvalidBundle` and its kin, or `InvalidSetting` for a device that cannot be used.
     """
     begun = time.monotonic()
     device = open_device(device_name)
@@ -58,7 +58,7 @@ def load(settings: Settings, device_name: str, name: str) -> ModelHost:
 
 
 def loaded(found: ModelFolder, device: str) -> dict[Task, ModelPipeline]:
-    """The models of a folder, on a device as torch calls it. Raises `ModelInvalid`."""
+    """The models of a folder, on a device as torch calls it. Raises `InvalidModel`."""
     pipelines = {Task(model.kind): ModelPipeline(model) for model in models_of(found)}
     for pipeline in pipelines.values():
         pipeline.load(found.folder, device)
@@ -66,15 +66,15 @@ def loaded(found: ModelFolder, device: str) -> dict[Task, ModelPipeline]:
 
 
 def _side(found: ModelFolder, pipelines: Collection[ModelPipeline]) -> int | None:
-    """Of the squares that pictures come as; None where they come whole. Raises `ModelInvalid`."""
+    """Of the squares that pictures come as; None where they come whole. Raises `InvalidModel`."""
     sides = {p.model.side for p in pipelines if kind_named(p.model.kind).picture}
     if len(sides) > 1:
-        raise ModelInvalid(f"{found.folder}: its models want pictures of several sides: {sides}")
+        raise InvalidModel(f"{found.folder}: its models want pictures of several sides: {sides}")
     return next(iter(sides), None)
 
 
 def _told(found: ModelFolder, pipelines: Mapping[Task, ModelPipeline]) -> ModelInfo:
-    """What others are told of a folder's models, once they are warm. Raises `ModelInvalid`."""
+    """What others are told of a folder's models, once they are warm. Raises `InvalidModel`."""
     return ModelInfo(
         name=found.name,
         version=found.version,

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossmodal.errors import (
-    BundleInvalid,
     CrossmodalError,
     InferenceFailed,
+    InvalidBundle,
+    InvalidModel,
     InvalidSetting,
-    ModelInvalid,
     described,
 )
 from crossmodal.jobs.record import GeneratedCaption, ServedKind
@@ -116,12 +116,12 @@ class ModelPipeline(Pipeline):
         self.repeatable = model.repeatable
 
     def load(self, folder: Path, device: str) -> None:
-        """Load the model to a device as torch calls it. Raises `ModelInvalid` and its kin."""
+        """Load the model to a device as torch calls it. Raises `InvalidModel` and its kin."""
         with _as_invalid(f"the model in {folder} cannot be loaded"):
             self.model.load(folder, device)
 
     def warmup(self) -> Timed:
-        """Run the model's example, and time it. Raises `ModelInvalid` where that goes wrong."""
+        """Run the model's example, and time it. Raises `InvalidModel` where that goes wrong."""
         with _as_invalid("the model fails on its own example"):
             timed = self._timed_run()
             return timed if timed.run_s > QUICK_S else self._timed_run()
@@ -208,10 +208,10 @@ def _as_invalid(what: str) -> Iterator[None]:
     """Somebody else's code may raise anything."""
     try:
         yield
-    except (BundleInvalid, ModelInvalid, InvalidSetting):
+    except (InvalidBundle, InvalidModel, InvalidSetting):
         raise
     except Exception as e:
-        raise ModelInvalid(f"{what}: {described(e)}{_where(e)}") from e
+        raise InvalidModel(f"{what}: {described(e)}{_where(e)}") from e
 
 
 def _where(error: Exception) -> str:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from crossmodal.errors import InvalidSetting, ModelInvalid
+from crossmodal.errors import InvalidModel, InvalidSetting
 from crossmodal.models.catalog import PICKLES
 from crossmodal.networks.bundle import MANIFEST
 from worker.hub.repository import HubFile, Repository
@@ -31,10 +31,10 @@ WEIGHTS = re.compile(
 
 
 def mark_of(repository: Repository) -> str:
-    """The file that says what a repository holds. Raises `ModelInvalid` where there is none."""
+    """The file that says what a repository holds. Raises `InvalidModel` where there is none."""
     found = [name for name in (INDEX, CONFIG) if name in repository.by_name]
     if not found:
-        raise ModelInvalid(
+        raise InvalidModel(
             f"{repository.name} has neither {INDEX} nor {CONFIG} at its top: it is no pipeline of "
             "diffusers and no captioner of transformers"
         )
@@ -44,7 +44,7 @@ def mark_of(repository: Repository) -> str:
 def needed(repository: Repository, told: Mapping[str, Any], variant: str) -> list[HubFile]:
     """The files to fetch; `told` is what the file of `mark_of` holds.
 
-    Raises `ModelInvalid` for what could not be served, and `InvalidSetting` for a variant of what
+    Raises `InvalidModel` for what could not be served, and `InvalidSetting` for a variant of what
     has none.
     """
     is_pipeline = mark_of(repository) == INDEX
@@ -53,7 +53,7 @@ def needed(repository: Repository, told: Mapping[str, Any], variant: str) -> lis
     else:
         files = _of_captioner(repository, told, variant)
     if not any(variant_of(file.base) is not None for file in files):
-        raise ModelInvalid(f"{repository.name} has no weights in *.safetensors")
+        raise InvalidModel(f"{repository.name} has no weights in *.safetensors")
     return files
 
 
@@ -73,7 +73,7 @@ def _of_pipeline(repository: Repository, index: Mapping[str, Any], variant: str)
         files += _of_folder(f"{repository.name}: {name}", within, variant)
     if variant and variant not in known:
         there = f"there are {', '.join(sorted(known))}" if known else "it has no variants"
-        raise ModelInvalid(f"{repository.name} has no weights of the variant {variant}: {there}")
+        raise InvalidModel(f"{repository.name} has no weights of the variant {variant}: {there}")
     return files
 
 
@@ -90,7 +90,7 @@ def _of_captioner(repository: Repository, config: Mapping[str, Any], variant: st
 
 
 def _check_code(repository: Repository, index: Mapping[str, Any]) -> None:
-    """Raise `ModelInvalid` for a pipeline, or a part of one, of a class that it brings itself."""
+    """Raise `InvalidModel` for a pipeline, or a part of one, of a class that it brings itself."""
     if not isinstance(index.get("_class_name"), str):
         raise _needs_code(repository, f"_class_name in {INDEX}")
     for name, library in _parts(index).items():
@@ -98,8 +98,8 @@ def _check_code(repository: Repository, index: Mapping[str, Any]) -> None:
             raise _needs_code(repository, f"{name} in {INDEX}")
 
 
-def _needs_code(repository: Repository, where: str) -> ModelInvalid:
-    return ModelInvalid(
+def _needs_code(repository: Repository, where: str) -> InvalidModel:
+    return InvalidModel(
         f"{repository.name} is made for code that it brings itself ({where}), which is never run: "
         "look for it in a form that diffusers or transformers open by themselves"
     )
@@ -126,13 +126,13 @@ def _weights(where: str, within: list[HubFile], variant: str) -> list[HubFile]:
         if (said := variant_of(file.base)) is not None:
             found[said].append(file)
     if not found and (pickle := next(_pickles(within), None)):
-        raise ModelInvalid(
+        raise InvalidModel(
             f"{where} has weights only in {pickle.base}, which is never read, and none in "
             "*.safetensors: look for a revision that has"
         )
     chosen = variant if variant in found else PLAIN
     if found and chosen not in found:
-        raise ModelInvalid(
+        raise InvalidModel(
             f"{where} has weights only of the variant {min(found)}: give --variant {min(found)}"
         )
     return found.get(chosen, [])

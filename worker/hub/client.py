@@ -14,12 +14,12 @@ from typing import IO, Any
 
 from crossmodal.errors import (
     CrossmodalError,
+    InvalidModel,
     InvalidSetting,
     ModelDamaged,
     ModelHubError,
     ModelHubRefused,
     ModelHubUnavailable,
-    ModelInvalid,
     RepositoryNotFound,
     described,
 )
@@ -41,7 +41,7 @@ class Hub:
         self.name = name
 
     def repository(self, revision: str | None) -> Repository:
-        """What it holds at a revision, by default at its newest. Raises `ModelInvalid`, too."""
+        """What it holds at a revision, by default at its newest. Raises `InvalidModel`, too."""
         from huggingface_hub import HfApi, constants
 
         try:
@@ -61,7 +61,7 @@ class Hub:
         )
 
     def settings(self, commit: str, file: HubFile) -> dict[str, Any]:
-        """What a file of JSON holds. Raises `ModelInvalid` where it is none."""
+        """What a file of JSON holds. Raises `InvalidModel` where it is none."""
         into = io.BytesIO()
         try:
             if file.size > MAX_SETTINGS:
@@ -69,9 +69,9 @@ class Hub:
             self.fetch(commit, file, into)
             found = json.loads(into.getvalue())
         except (ValueError, RecursionError) as e:
-            raise ModelInvalid(f"{file.name} of {self.name} is not JSON: {described(e)}") from e
+            raise InvalidModel(f"{file.name} of {self.name} is not JSON: {described(e)}") from e
         if not isinstance(found, dict):
-            raise ModelInvalid(f"{file.name} of {self.name} is not an object of JSON")
+            raise InvalidModel(f"{file.name} of {self.name} is not an object of JSON")
         return found
 
     def fetch(

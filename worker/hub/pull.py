@@ -48,7 +48,7 @@ class Pulled:
 def pull(name: str, revision: str | None, folder: Path, variant: str) -> Pulled:
     """Fetch what a folder needs to be served.
 
-    Raises `ModelHubError` and its kin, `ModelInvalid` for what could not be served,
+    Raises `ModelHubError` and its kin, `InvalidModel` for what could not be served,
     `InvalidSetting` where something else is there, and `OutputNotWritable`.
     """
     hub = Hub(name)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from crossmodal.errors import ModelInvalid, quoted
+from crossmodal.errors import InvalidModel, quoted
 
 CHUNK = 1 << 20  # bytes
 
@@ -37,7 +37,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Repository:
-    """All files of a repository at a commit. Raises `ModelInvalid` for names that lead outside."""
+    """All files of a repository at a commit. Raises `InvalidModel` for names that lead outside."""
 
     name: str
     commit: str
@@ -47,7 +47,7 @@ class Repository:
         for file in self.files:
             is_inside = not {"..", ".", ""} & set(file.name.split("/")) and "\\" not in file.name
             if not is_inside or not file.name.isprintable():
-                raise ModelInvalid(
+                raise InvalidModel(
                     f"{self.name} has a file {quoted(file.name)}: nothing is written there"
                 )
 
