@@ -1,4 +1,4 @@
-"""What every data set yields, whatever it was read from."""
+"""The interface of all data sets, and the examples they yield."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from crossmodal.errors import InvalidData
 
-TRAIN = "train"  # the split to train on; a data set says which others it is judged by
+TRAIN = "train"  # the split to train on; `Dataset.judged` names the splits to evaluate on
 
 
 @dataclass(frozen=True)
 class LookCounts:
-    """How many shapes and colors groundings tell apart."""
+    """The number of distinct shapes and colors in groundings."""
 
     shapes: int
     colors: int
@@ -23,10 +23,10 @@ class LookCounts:
 
 @dataclass(frozen=True)
 class Grounding:
-    """What the K objects of a text are in its picture, in the order the text names them.
+    """The K objects of a text in its picture, in the order the text names them.
 
-    `boxes` is float32 (K, 3): centre x, centre y and radius as fractions of the side. `shapes`
-    and `colors`, int64 (K,), are numbers of the data set's own, as is `ground`, the color of
+    `boxes` is float32 (K, 3): center x, center y and radius as fractions of the side. `shapes`
+    and `colors`, int64 (K,), are indices defined by the data set, as is `ground`, the color of
     the background.
     """
 
@@ -38,7 +38,7 @@ class Grounding:
 
 @dataclass(frozen=True)
 class Caption:
-    """One description of a picture, with what it speaks of where the data set knows that."""
+    """One caption of a picture, with its grounding if the data set has groundings."""
 
     text: str
     grounding: Grounding | None = None
@@ -46,54 +46,54 @@ class Caption:
 
 @dataclass(frozen=True)
 class Example:
-    """One picture, uint8 RGB (H, W, 3), with its captions; the first one leaves nothing out."""
+    """One picture, uint8 RGB (H, W, 3), with its captions; if any is complete, the first."""
 
     image: NDArray[np.uint8]
     captions: tuple[Caption, ...]
 
 
 class Dataset(Protocol):
-    """Endless, shuffled, and addressed by number, so that training can go on where it stopped.
+    """An endless, shuffled data set; examples have an index, so that training can be resumed.
 
-    Pictures are read one at a time, when they are asked for.
+    Pictures are read lazily, one at a time.
     """
 
     name: str
-    judged: tuple[str, ...]  # splits to measure by, never trained on
-    looks: LookCounts | None  # where every caption has a grounding, of one object at least
-    things: tuple[str, ...]  # words that name objects, where the data set knows them
-    problems: tuple[str, ...]  # what was found missing or unreadable when it was opened
+    judged: tuple[str, ...]  # splits to evaluate on, never trained on
+    looks: LookCounts | None  # None unless every caption has a grounding of an object
+    things: tuple[str, ...]  # words that name objects, if known
+    problems: tuple[str, ...]  # missing or unreadable items found on opening
 
     @property
     def digest(self) -> str:
-        """Of its content: the same wherever it lies, another once a caption is changed."""
+        """The digest of the content, independent of its folder."""
         ...
 
     def roughened(self) -> Self:
-        """The same with pictures that are less clean, where they are rendered."""
+        """Return the data set with less clean pictures if they are rendered, else unchanged."""
         ...
 
     def example(self, split: str, seed: int, index: int) -> Example:
-        """Example number `index` of the stream that `seed` makes of `split`.
+        """Return example `index` of the stream that `seed` shuffles from `split`.
 
-        Raises `InvalidData`, naming the picture, when it cannot be read.
+        Raises `InvalidData`, naming the picture, if it cannot be read.
         """
         ...
 
     def size(self, split: str) -> int | None:
-        """How many pictures `split` has; None where there is no end of them."""
+        """Return the number of pictures of `split`; None if it is endless."""
         ...
 
     def texts(self, split: str, seed: int) -> Iterator[str]:
-        """Captions alone, finitely many, without the cost of reading or rendering pictures."""
+        """Yield captions, finitely many, without reading or rendering pictures."""
         ...
 
 
 def examples(data: Dataset, split: str, seed: int) -> Iterator[Example]:
-    """One pass over `split`, without what cannot be read; endless where the data set is."""
+    """Yield one pass over `split` without unreadable pictures; endless if the data set is."""
     size = data.size(split)
     for index in count() if size is None else range(size):
         try:
             yield data.example(split, seed, index)
         except InvalidData:
-            continue  # the pass that trains counts and names it
+            continue  # training counts and names them

@@ -3,10 +3,10 @@
     DIR/annotations/captions_train2017.json   {"images": [{"id", "file_name", …}],
     DIR/annotations/captions_val2017.json      "annotations": [{"image_id", "caption", …}]}
     DIR/train2017/*.jpg  DIR/val2017/*.jpg    (or below DIR/images, or in it)
-    DIR/dataset_coco.json                     Karpathy's splits, used where present (or in
-                                              DIR/annotations); its captions, where alone
+    DIR/dataset_coco.json                     Karpathy's splits, if present (or in
+                                              DIR/annotations); its captions, if no others
 
-2014 is read where 2017 is not there.
+Files of 2014 are read if those of 2017 are missing.
 """
 
 import json
@@ -22,14 +22,14 @@ from crossmodal.datasets.pictures import Named
 from crossmodal.errors import InvalidData, described
 
 YEARS = ("2017", "2014")
-HALVES = (TRAIN, "val")  # as COCO itself has divided its pictures
+HALVES = (TRAIN, "val")  # COCO's own splits
 KARPATHY = "dataset_coco.json"
 
-Numbered = tuple[Any, Named]  # with COCO's number
+Numbered = tuple[Any, Named]  # with COCO's image id
 
 
 def open_coco(folder: Path) -> CaptionedFiles:
-    """The data set in `folder`. Raises `InvalidData`, saying which file is missing or wrong."""
+    """Open the data set in `folder`. Raises `InvalidData`, naming the missing or bad file."""
     year = next((y for y in YEARS if _annotations(folder, TRAIN, y).is_file()), None)
     places = (folder / KARPATHY, folder / "annotations" / KARPATHY)
     karpathy = next((path for path in places if path.is_file()), None)
@@ -88,7 +88,7 @@ def _read_half(path: Path, half: str, year: str) -> tuple[list[Numbered], list[s
 
 
 def _names(images: list[dict[str, Any]]) -> tuple[dict[Any, str], list[str]]:
-    """The name of each number that has one, and what is wrong with the others."""
+    """Return file names by image id, and the problems of images without a valid name."""
     names: dict[Any, str] = {}
     faults = {}
     for image in images:
@@ -117,7 +117,7 @@ def _captions(
 
 
 def _split_anew(pictures: list[Numbered], listed: list[Listed]) -> list[Named]:
-    """What COCO lists, in Karpathy's splits as far as he has it."""
+    """Return COCO's pictures, in Karpathy's splits where he lists them."""
     split_of: dict[Any, str] = {one.name: one.split for one in listed}
     split_of |= {one.number: one.split for one in listed if one.number is not None}
     return [
@@ -127,7 +127,7 @@ def _split_anew(pictures: list[Numbered], listed: list[Listed]) -> list[Named]:
 
 
 def _of_karpathy(listed: list[Listed], year: str) -> list[Named]:
-    """What he lists: his names are those of 2014; since 2017, a picture's number is its name."""
+    """Return Karpathy's pictures. His file names are those of 2014; in 2017, names are ids."""
     named = []
     for one in listed:
         half = "val" if one.folder.startswith("val") else TRAIN

@@ -1,4 +1,4 @@
-"""Pictures in a folder with captions beside them: what COCO and Flickr30k have in common."""
+"""Data sets of picture files with captions: the common part of COCO and Flickr30k."""
 
 import hashlib
 import json
@@ -21,21 +21,21 @@ from crossmodal.files import read_regular
 from crossmodal.text.tokens import tokenize
 from crossmodal.vision.decode import decode
 
-MAX_PIXELS = 200_000_000  # far above any photograph of these data sets
-MAX_PICTURE, MAX_TEXT = 200_000_000, 4_000_000_000  # bytes of a file
-HELD_BACK = 20  # without a split of its own, one picture in so many is kept for judging
+MAX_PIXELS = 200_000_000  # far above the photographs of these data sets
+MAX_PICTURE, MAX_TEXT = 200_000_000, 4_000_000_000  # max bytes of a file
+HELD_BACK = 20  # without given splits, one picture in 20 is held out for evaluation
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture's file and what is said of it."""
+    """A picture's file and its captions."""
 
     path: Path
     captions: tuple[str, ...]
 
 
 class CaptionedFiles:
-    """A `Dataset` over entries; captions stay in memory, pictures on the disk."""
+    """A `Dataset` over entries; captions are kept in memory, pictures on disk."""
 
     looks: LookCounts | None = None
     things: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class CaptionedFiles:
 
     @cached_property
     def digest(self) -> str:
-        """Of captions, file names and sizes, in their order: wherever the folder lies."""
+        """The digest of captions, file names and sizes in order, independent of the folder."""
         found = hashlib.sha256()
         for split, entries in self._splits.items():
             for entry in entries:
@@ -69,7 +69,7 @@ class CaptionedFiles:
         return len(self.entries(split))
 
     def entries(self, split: str) -> list[Entry]:
-        """Every picture of `split` with its captions."""
+        """Return all pictures of `split` with their captions."""
         return self._splits[split]
 
     def example(self, split: str, seed: int, index: int) -> Example:
@@ -105,8 +105,8 @@ def _read(path: Path) -> NDArray[np.uint8]:
 def gathered(
     root: Path, named: Sequence[Named], folders: Iterable[str]
 ) -> tuple[dict[str, list[Entry]], list[str]]:
-    """The pictures of each split that are found in `folders` of `root`, and what is wrong with
-    the others."""
+    """Return the entries of each split found in `folders` of `root`, and the problems of the
+    other pictures."""
     said = {one: cleaned(one.captions) for one in named}
     problems = [f"{one.name}: it has no caption" for one, texts in said.items() if not texts]
     captioned = [one for one, texts in said.items() if texts]
@@ -120,7 +120,7 @@ def gathered(
 
 
 def cleaned(texts: Iterable[str]) -> list[str]:
-    """Captions with single spaces, without those that say nothing or repeat another."""
+    """Normalize spaces in captions; drop those without words and duplicates."""
     kept: dict[tuple[str, ...], str] = {}
     for text in texts:
         text = _writable(text)
@@ -131,25 +131,25 @@ def cleaned(texts: Iterable[str]) -> list[str]:
 
 
 def _writable(text: str) -> str:
-    """A text without halves of surrogate pairs, which no file can hold."""
+    """Replace lone surrogates, which cannot be encoded as UTF-8."""
     return text.encode(errors="replace").decode()
 
 
 def with_held_back(entries: list[Entry]) -> dict[str, list[Entry]]:
-    """`train` and `val`, told apart by the digests of the file names: always the same."""
+    """Split into `train` and `val`, deterministically, by the digests of the file names."""
     ordered = sorted(entries, key=lambda e: hashlib.sha256(os.fsencode(e.path.name)).digest())
     cut = max(1, len(ordered) // HELD_BACK) if len(ordered) > 1 else 0
     return {TRAIN: ordered[cut:], "val": ordered[:cut]}
 
 
 def summary(problems: Sequence[str], shown: int = 5) -> str:
-    """How many things are skipped, and the first few by name."""
+    """Return the number of skipped items and the first `shown` by name."""
     more = f" … and {len(problems) - shown} more" if len(problems) > shown else ""
     return f"{len(problems)} skipped: " + "; ".join(problems[:shown]) + more
 
 
 def read_text(path: Path) -> str:
-    """A file as text; bytes that are no UTF-8 become replacement characters."""
+    """Read a file as text; invalid UTF-8 becomes replacement characters."""
     try:
         return read_regular(path, MAX_TEXT).decode("utf-8-sig", errors="replace")
     except OSError as e:

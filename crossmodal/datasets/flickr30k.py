@@ -1,8 +1,8 @@
-"""Flickr30k (Young et al. 2014), in any of the forms it is handed around in.
+"""Flickr30k (Young et al. 2014), in each of its common layouts.
 
 DIR/results_20130124.token    1000092795.jpg#0<tab>Two young guys …
 DIR/results.csv               1000092795.jpg| 0| Two young guys …     after a header line
-DIR/dataset_flickr30k.json    Karpathy's splits; its captions, where there is none of the above
+DIR/dataset_flickr30k.json    Karpathy's splits; its captions, if both above are missing
 DIR/flickr30k-images/*.jpg    (or flickr30k_images, images)
 """
 
@@ -20,14 +20,14 @@ from crossmodal.errors import InvalidData
 TOKENS, CSV, KARPATHY = "results_20130124.token", "results.csv", "dataset_flickr30k.json"
 FOLDERS = ("flickr30k-images", "flickr30k_images", "images")
 TOKEN_LINE = re.compile(r"(?P<name>[^#\t]+)#\d+\t(?P<caption>.*)")
-# In one line of the file that is handed around, the second bar is missing.
+# One line of the commonly distributed file lacks the second bar.
 CSV_LINE = re.compile(r"(?P<name>[^|]+?)\s*\|\s*\d+\s*[|\s]\s*(?P<caption>.*)")
 
 Captions = dict[str, list[str]]
 
 
 def open_flickr30k(folder: Path) -> CaptionedFiles:
-    """The data set in `folder`. Raises `InvalidData`, saying which file is missing or wrong."""
+    """Open the data set in `folder`. Raises `InvalidData`, naming the missing or bad file."""
     listed = read_karpathy(folder / KARPATHY) if (folder / KARPATHY).is_file() else []
     if (folder / TOKENS).is_file():
         captions, problems = _read_lines(folder / TOKENS, TOKEN_LINE, header=False)

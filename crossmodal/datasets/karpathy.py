@@ -1,4 +1,4 @@
-"""Karpathy's splits of COCO and Flickr30k (2014), in the one file that both come in.
+"""Karpathy's splits of COCO and Flickr30k (2014), which share one file format.
 
 dataset_coco.json, dataset_flickr30k.json
     {"images": [{"filename", "filepath"?, "cocoid"?, "split", "sentences": [{"raw"}, …]}]}
@@ -18,7 +18,7 @@ from crossmodal.errors import InvalidData, described
 
 @dataclass(frozen=True)
 class Listed:
-    """A picture in Karpathy's file; `number` is COCO's id, `folder` where COCO has it."""
+    """A picture in Karpathy's file; `number` is COCO's image id, `folder` is COCO's folder."""
 
     name: str
     split: str
@@ -28,7 +28,7 @@ class Listed:
 
 
 def read_karpathy(path: Path) -> list[Listed]:
-    """All pictures; those of `restval` are for training too. Raises `InvalidData`."""
+    """Return all pictures; `restval` counts as `train`. Raises `InvalidData`."""
     try:
         return [_listed(image) for image in json.loads(read_text(path))["images"]]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:

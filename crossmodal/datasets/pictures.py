@@ -1,8 +1,8 @@
-"""Which file a data set means by a picture's name: the right one, or none.
+"""Match picture names in a data set to files: the right file, or none.
 
-Names come with folders or without, with another case, ending, separator or Unicode form than
-the files. The likeliest file is taken, in the order of `_Rank`, if there is only one, and if no
-other name has a better claim to it: what is left over is named, never guessed.
+Names may lack folders, or differ from files in case, ending, separator or Unicode form. A name
+gets its best-ranked file (`_Rank`) if that is unique and no other name ranks it as well or
+better. Other names are reported as problems, never guessed.
 """
 
 import os
@@ -30,19 +30,23 @@ ENDINGS = {
     ".tiff",
     ".webp",
 }
-COCOS = re.compile(r"\d{12}")  # how COCO names pictures by numbers that no two of them share
+COCOS = re.compile(r"\d{12}")  # COCO's names: ids that are unique over all its splits
 SAME = {".jpeg": ".jpg", ".jpe": ".jpg", ".tiff": ".tif"}
-NAMED, BELOW, FLAT = range(3)  # a folder in a name fits, is more than it says, or is not there
+NAMED, BELOW, FLAT = range(
+    3
+)  # the name's folders match the file's, are fewer, or are missing in the file's path
 
 Parts = tuple[str, ...]
-_Rank = tuple[int, int, int]  # NAMED, BELOW or FLAT; the folder's place among its own; likeness
+_Rank = tuple[
+    int, int, int
+]  # NAMED, BELOW or FLAT; index of the folder in the name's `folders`; likeness
 
 
 @dataclass(frozen=True)
 class Named:
-    """What a data set says of one picture: its split, name and captions.
+    """A picture as a data set lists it: split, name and captions.
 
-    `folders` are those, inside the data set's, in which it should lie, the likeliest first.
+    `folders` are its expected folders inside the data set's, likeliest first.
     """
 
     split: str
@@ -53,7 +57,7 @@ class Named:
 
 @dataclass(frozen=True)
 class _Name:
-    """A path inside the data set's folder, in parts that are told apart by `key`."""
+    """A path inside the data set's folder, in parts; `key` is normalized for comparison."""
 
     parts: Parts
     key: Parts
@@ -71,7 +75,7 @@ class _Name:
 
 
 class Pictures:
-    """The files in `folders` of a data set, and which of them each name means."""
+    """The files in `folders` of a data set, to match names to."""
 
     def __init__(self, root: Path, folders: Iterable[str]) -> None:
         self.root = root
@@ -89,7 +93,7 @@ class Pictures:
             self._by_stem[file.key[-1]].append(path)
 
     def find(self, named: Sequence[Named]) -> tuple[dict[Named, Path], list[str]]:
-        """The files that `named` mean, and what is wrong with those that have none."""
+        """Return the files of `named`, and the problems of those without a file."""
         names = {one: _Name.of(one.name) for one in named}
         stems = Counter(name.key[-1] for name in names.values())
         ranked: dict[_Rank, list[tuple[Named, Path]]] = defaultdict(list)
@@ -137,7 +141,7 @@ class Pictures:
 def _matched(
     ranked: dict[_Rank, list[tuple[Named, Path]]],
 ) -> tuple[dict[Named, Path], dict[Named, list[Path]]]:
-    """Files for names, from the surest rank on, and between which files others waver."""
+    """Match names to files, best rank first; also return the candidates of ambiguous names."""
     found: dict[Named, Path] = {}
     doubtful: dict[Named, list[Path]] = {}
     taken: set[Path] = set()
@@ -147,7 +151,9 @@ def _matched(
             if one not in found and one not in doubtful and path not in taken:
                 options[one].append(path)
         wanted = Counter(path for paths in options.values() for path in paths)
-        sure = rank[0] == NAMED and rank[2] == 0  # two may name a file so: it is of both splits
+        sure = (
+            rank[0] == NAMED and rank[2] == 0
+        )  # exact: two entries may share a file, as one picture in two splits
         for one, paths in options.items():
             if len(paths) == 1 and (sure or wanted[paths[0]] == 1):
                 found[one] = paths[0]
@@ -158,7 +164,7 @@ def _matched(
 
 
 def _likeness(name: _Name, file: _Name) -> int:
-    """0 where the shorter of both ends the other as it is written; more, the less it does."""
+    """Return 0 if the paths match as written, 1 if their file endings are equal, else 2."""
     length = min(len(name.parts), len(file.parts))
     if name.parts[-length:] == file.parts[-length:]:
         return 0
@@ -166,7 +172,7 @@ def _likeness(name: _Name, file: _Name) -> int:
 
 
 def _is_of(folder: Parts, name: _Name) -> bool:
-    """Whether a picture may lie in a folder of another split: its name must be one of a kind."""
+    """Return whether a picture may be in another split's folder: its name must be unique."""
     return folder[-1] in name.key[-1] or bool(COCOS.fullmatch(name.key[-1]))
 
 
@@ -175,7 +181,7 @@ def _ends(long: Sequence[Hashable], short: Sequence[Hashable]) -> bool:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All files below `folder`, through links too, each folder once."""
+    """Yield all files below `folder`, following links, each folder once."""
     seen, waiting = set(), [folder]
     while waiting:
         place = waiting.pop()
@@ -185,7 +191,7 @@ def _files(folder: Path) -> Iterator[Path]:
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(place) as entries:
             for entry in entries:
-                if entry.is_file():  # a link that leads nowhere is none
+                if entry.is_file():  # False for a dangling link
                     yield Path(entry.path)
                 elif entry.is_dir():
                     waiting.append(Path(entry.path))

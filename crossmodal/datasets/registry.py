@@ -1,4 +1,4 @@
-"""Data sets by the name that the command line gives them."""
+"""Data sets by their command-line name."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +14,9 @@ IN_FOLDERS: dict[str, Callable[[Path], Dataset]] = {"coco": open_coco, "flickr30
 
 
 def open_dataset(name: str, side: int = 0) -> Dataset:
-    """`scenes`, `coco:DIR` or `flickr30k:DIR`. Raises `InvalidSetting` or `InvalidData`.
+    """Open `scenes`, `coco:DIR` or `flickr30k:DIR`. Raises `InvalidSetting` or `InvalidData`.
 
-    Pictures that are rendered have at least `side` pixels along a side.
+    Rendered pictures have at least `side` pixels along a side.
     """
     kind, _, folder = name.partition(":")
     if name == "scenes":

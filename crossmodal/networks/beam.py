@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from crossmodal.networks.captioner import END, Captioner, CaptionerConfig
 
 UNLIMITED = 1_000_000
-AT_ONCE = {"cpu": 4}  # pictures that are encoded at once; on a CPU, more are no faster
+AT_ONCE = {"cpu": 4}  # pictures encoded at once; on a CPU, more are no faster
 
 
 @dataclass(frozen=True)
 class Limits:
-    """One picture's search: `width` beams of at most `max_words`; the best `count` are kept."""
+    """The limits of a picture's search: beams, words per beam, and captions to return."""
 
     width: int
     max_words: int
@@ -25,7 +25,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Word ids without the end mark, and the log-probability of the whole caption."""
+    """A caption: word ids without the end mark, and the log-probability of the whole."""
 
     words: tuple[int, ...]
     log_probability: float
@@ -38,12 +38,12 @@ def search(
     limits: Sequence[Limits],
     step: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[list[Hypothesis]]:
-    """The best captions of each picture, best first, as many as its limits want.
+    """Return up to `count` captions of each picture, best first.
 
-    images uint8 (B, 3, side, side). A beam that reaches `max_words` is cut there. Each picture
-    is searched as if it were alone: one with a smaller width has no more beams than that. No
-    word is said more often than the model's config has it, or after itself.
-    `step` is told every few milliseconds how many of at most how many words are found.
+    images uint8 (B, 3, side, side). A beam is truncated at `max_words`. A picture's captions do
+    not depend on the rest of the batch: it has exactly its own `width` beams. The model's config
+    limits how often a word occurs, and whether it may follow itself.
+    `step(done, total)` reports progress in words, every few milliseconds; `total` is the max.
     """
 
     K, V = max(x.width for x in limits), len(model.config.words)
@@ -58,11 +58,11 @@ def search(
     keys = model.decoder.keys(features)
     state = model.decoder.begin(features, K)
     scores = torch.full(too_many.shape, float("-inf"), device=device)  # (B, K), best first
-    scores[:, 0] = 0  # all beams start alike: let only one of them branch
+    scores[:, 0] = 0  # all beams start equal: only one may branch
     ended = torch.zeros_like(too_many)
-    stay = torch.full((V,), float("-inf"), device=device)  # an ended beam stays as it is
+    stay = torch.full((V,), float("-inf"), device=device)  # an ended beam does not change
     stay[END] = 0
-    steps: list[tuple[Tensor, Tensor]] = []  # of each length: which beams went on, with which word
+    steps: list[tuple[Tensor, Tensor]] = []  # for each length: parent beams and their next words
     last = torch.full_like(too_many, END, dtype=torch.long)
     said = WordCounts.none(model.config, len(images), K, device)
     for length in range(1, longest + 1):
@@ -76,7 +76,7 @@ def search(
         steps.append((beam, last))
         said = said.with_next(beam, last)
         ended = ended.gather(1, beam) | (last == END) | (length >= max_words)
-        # A beam only ever gets less likely: those that have ended first are overtaken by none.
+        # Scores only decrease: no open beam can overtake the `count` best once they have ended.
         if bool((ended | ~wanted).all()):
             break
         state = state.select(beam)
@@ -86,9 +86,10 @@ def search(
 
 @dataclass(frozen=True)
 class WordCounts:
-    """How often each beam has said each word, (B, K, V), and which one last, (B, K).
+    """The count of each word in each beam, (B, K, V), and each beam's last word, (B, K).
 
-    A word may be said so often, (V,), and after itself where it `may_double`, (V,).
+    `most` (V,) is the max count of a word in a caption; `may_double` (V,) allows it to follow
+    itself.
     """
 
     counts: Tensor
@@ -104,14 +105,14 @@ class WordCounts:
         return cls(counts, torch.full((B, K), END, device=device), most, may_double)
 
     def limit(self, scores: Tensor) -> Tensor:
-        """The scores (B, K, V) of the next word, of none that has been said too often."""
+        """Return the scores (B, K, V) of the next word, -inf for words that are not allowed."""
         again = F.one_hot(self.last, scores.shape[-1]).bool() & ~self.may_double  # (B, K, V)
         barred = again | (self.counts >= self.most)
         barred[..., END] = False
         return scores.masked_fill(barred, float("-inf"))
 
     def with_next(self, beam: Tensor, word: Tensor) -> "WordCounts":
-        """After the beams that went on, (B, K), have each said a word, (B, K)."""
+        """Return the counts after the parent beams (B, K) are extended by one word each, (B, K)."""
         counts = self.counts.gather(1, beam[..., None].expand_as(self.counts))
         counts = counts.scatter_add(
             2, word[..., None], torch.ones_like(word, dtype=torch.int16)[..., None]
@@ -120,7 +121,7 @@ class WordCounts:
 
 
 def _words(steps: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """The words (B, K, T) of the beams that were left, followed back to their beginnings."""
+    """Return the words (B, K, T) of the final beams, by backtracking through their parents."""
     words: list[Tensor] = []
     beam = torch.arange(steps[0][0].shape[1], device=steps[0][0].device).expand_as(steps[0][0])
     for came_from, word in reversed(steps):

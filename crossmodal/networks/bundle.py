@@ -1,10 +1,10 @@
-"""A bundle: a folder with all that is needed to serve, and digests that prove it whole.
+"""A bundle: a folder of all files needed to serve, with their digests.
 
     bundle.json            manifest: format, name, digests, quality, how it was trained
     words.bin              word vectors, word2vec's binary format
-    txt2img.json           its config          txt2img.safetensors   its weights
+    txt2img.json           DrawingConfig       txt2img.safetensors   its weights
     img2txt.json           CaptionerConfig     img2txt.safetensors   its weights
-    bert/                  BERT and its tokenizer, where txt2img reads its vectors
+    bert/                  BERT and its tokenizer, if txt2img reads its vectors
 
 The version of a bundle is the digest of its digests: equal versions, equal bytes.
 """
@@ -47,7 +47,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle, every file of which has the digest that its manifest says."""
+    """An opened bundle, whose files match the digests of its manifest."""
 
     folder: Path
     manifest: Manifest
@@ -65,7 +65,7 @@ class Bundle:
         return self.folder / name
 
     def config(self, name: str) -> dict[str, Any]:
-        """The contents of one of the bundle's JSON files. Raises `InvalidBundle`."""
+        """Read one of the bundle's JSON files. Raises `InvalidBundle`."""
         return read_json(self.folder / name)
 
 
@@ -101,7 +101,7 @@ def seal(
 
 
 def bert_files(folder: Path) -> list[str]:
-    """The files of BERT that lie in a bundle, as its manifest should name them."""
+    """Return the names of BERT's files in a bundle, as the manifest names them."""
     return sorted(f"{BERT}/{file.name}" for file in (folder / BERT).glob("*") if file.is_file())
 
 
@@ -128,7 +128,7 @@ def _digest(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object in a file of a bundle. Raises `InvalidBundle`."""
+    """Read a JSON object from a file of a bundle. Raises `InvalidBundle`."""
     try:
         value = json.loads(read_regular(path, MAX_JSON))
     except (OSError, ValueError, RecursionError) as e:

@@ -1,4 +1,4 @@
-"""Picture to words: ResNet features, attended to by an LSTM.
+"""The image-to-text model: an LSTM that attends to ResNet features.
 
 Vinyals et al. 2014 (https://arxiv.org/abs/1411.4555) with the soft attention of Xu et al.
 2015 (https://arxiv.org/abs/1502.03044). The ResNet (He et al. 2015) is torchvision's.
@@ -22,14 +22,14 @@ from torchvision.models import ResNet, get_model, get_model_weights
 from crossmodal.errors import InvalidSetting
 from crossmodal.networks.sizes import Count, Size
 
-# Of ImageNet, as torchvision's weights expect them.
+# Of ImageNet's pixels; torchvision's weights expect inputs normalized by them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Depth = Literal[18, 34, 50]
 CellName = Literal["lstm", "gru", "rnn"]
 CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
 DOWNLOAD_TIMEOUT_S = 20
-WORD_DROPOUT = 0.2  # of the words that the next one is learned from: it must look at the picture
-END = 0  # ends a caption, and stands before its first word
+WORD_DROPOUT = 0.2  # of the previous words in training, so that the model relies on the picture
+END = 0  # the word id that starts and ends a caption
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class CaptionerConfig:
     """Architecture of a `Captioner`; `words[0]` is the end mark, not a word.
 
     `side` is the height and width of its input, `depth` the ResNet's, `stages` how many of
-    its four stages are used: the fewer, the finer the grid that is attended to. Without
-    `attention` the grid is one cell, the mean of the picture. `most` is how often each word may
-    be said in a caption, and `doubled` are the words that may follow themselves.
+    its four stages are used: fewer stages give a finer grid to attend to. Without `attention`
+    the grid is one cell, the mean of the picture. `most` is the max count of each word in a
+    caption; `doubled` are the words that may follow themselves.
     """
 
     words: tuple[str, ...]
@@ -60,27 +60,27 @@ class CaptionerConfig:
 
     @property
     def grid(self) -> int:
-        """Cells along one side of the feature grid."""
+        """The number of cells along one side of the feature grid."""
         return math.ceil(self.side / (1 << (self.stages + 1))) if self.attention else 1
 
     @property
     def channels(self) -> int:
-        """Of the last stage that is used."""
+        """The number of channels of the last used stage."""
         return (64 << (self.stages - 1)) * (4 if self.depth == 50 else 1)
 
 
 @dataclass(frozen=True)
 class State:
-    """The recurrent cell between two words: hidden and, of an LSTM, cell, each (B, K, W).
+    """The recurrent state between two words: hidden and, for an LSTM, cell, each (B, K, W).
 
-    K captions of each of B pictures are in the making.
+    K is the number of captions per picture.
     """
 
     hidden: Tensor
     cell: Tensor
 
     def select(self, beams: Tensor) -> "State":
-        """For each picture the captions `beams` (B, K), which may repeat."""
+        """Return the state of the captions `beams` (B, K) of each picture; they may repeat."""
         index = beams[..., None].expand(-1, -1, self.hidden.shape[-1])
         return State(self.hidden.gather(1, index), self.cell.gather(1, index))
 
@@ -91,7 +91,7 @@ def _stages(net: ResNet, count: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Pictures uint8 (B, 3, side, side) -> features of the cells of a grid (B, N, W)."""
+    """The ResNet: pictures uint8 (B, 3, side, side) -> features of N grid cells (B, N, W)."""
 
     mean: Tensor
     std: Tensor
@@ -113,9 +113,9 @@ class Encoder(nn.Module):
         return self.project(x.flatten(2).transpose(1, 2)) + self.places  # type: ignore[no-any-return]
 
     def fuse(self) -> None:
-        """Make it faster, and of no more use for training: batch norms become part of convolutions.
+        """Fuse batch norms into convolutions, for faster inference; no training afterward.
 
-        Weights lie with their channels last, as vector units and tensor cores like them.
+        Weights become channels-last, which is faster on vector units and tensor cores.
         """
         for module in [self.convs, *self.convs.modules()]:
             parts = dict(module.named_children())
@@ -128,7 +128,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """One word at a time: looks at the grid, updates the cell, scores the next word."""
+    """The decoder: each step attends to the grid, updates the cell, scores the next word."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class Decoder(nn.Module):
         )
 
     def begin(self, features: Tensor, captions: int = 1) -> State:
-        """The state before the first word of so many captions of each picture."""
+        """Return the initial state of `captions` captions per picture."""
         hidden, cell = self.start(features.mean(1)).chunk(2, -1)
         hidden, cell = (x[:, None].expand(-1, captions, -1) for x in (hidden, cell))  # (B, K, W)
         return State(torch.tanh(hidden), cell)
@@ -152,7 +152,7 @@ class Decoder(nn.Module):
     def step(
         self, word: Tensor, state: State, features: Tensor, keys: Tensor
     ) -> tuple[Tensor, State]:
-        """Word ids (B, K), features and keys (B, N, W) -> logits (B, K, V) of the next word."""
+        """Map word ids (B, K), features and keys (B, N, W) to logits (B, K, V) of the next word."""
         seen = torch.tanh(keys[:, None] + self.query(state.hidden)[:, :, None])  # (B, K, N, W)
         attention = self.score(seen).squeeze(-1).softmax(-1)  # (B, K, N)
         context = attention @ features  # (B, K, W)
@@ -170,7 +170,7 @@ class Decoder(nn.Module):
 
 
 class Captioner(nn.Module):
-    """`loss` to train on (picture, caption) pairs, `encoder` and `decoder` to search."""
+    """The captioner: `loss` to train on pairs, `encoder` and `decoder` for beam search."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class Captioner(nn.Module):
         self.decoder = Decoder(config)
 
     def loss(self, images: Tensor, captions: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy a word, in nats, and the fraction of captions predicted whole.
+        """Return cross-entropy per word, in nats, and the fraction of captions predicted exactly.
 
         images uint8 (B, 3, H, W); captions (B, T), each ended by `END`; keep (B, T).
         """
@@ -198,22 +198,22 @@ class Captioner(nn.Module):
         return loss, whole
 
     def _dropped(self, word: Tensor) -> Tensor:
-        """In training, some words are not told."""
+        """Apply word dropout, in training only."""
         if not self.training:
             return word
         return word.masked_fill(torch.rand(word.shape, device=word.device) < WORD_DROPOUT, END)
 
 
 def load_pretrained(model: Captioner) -> None:
-    """Start from the ResNet that torchvision trained on ImageNet.
+    """Load torchvision's ResNet weights, trained on ImageNet.
 
-    Raises `InvalidSetting` when its weights are neither in torch's cache nor to be downloaded.
+    Raises `InvalidSetting` if they are not in torch's cache and cannot be downloaded.
     """
     config = model.config
     name = f"resnet{config.depth}"
     weights = get_model_weights(name).IMAGENET1K_V1
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)  # torch's own download would wait for ever
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)  # torch's download has no timeout
     try:
         found = weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, HTTPException, OSError, RuntimeError, EOFError, UnpicklingError) as e:

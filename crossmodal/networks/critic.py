@@ -9,10 +9,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Critic(nn.Module):
-    """Scores patches of pictures: (B, 3, H, W) in [0, 1] -> (B, 1, H / 8, W / 8), high is real.
+    """A patch discriminator: (B, 3, H, W) in [0, 1] -> (B, 1, H / 8, W / 8), high is real.
 
-    Patches, because what a VAE gets wrong is local: its edges and textures. Spectral
-    normalisation (Miyato et al. 2018) keeps the score's slope, and so the game, in bounds.
+    Patches, because a VAE's errors are local: edges and textures. Spectral normalization
+    (Miyato et al. 2018) bounds the score's gradient and stabilizes training.
     """
 
     def __init__(self, width: int = 32) -> None:
@@ -31,10 +31,10 @@ class Critic(nn.Module):
 
 
 def critic_loss(critic: Critic, real: Tensor, drawn: Tensor) -> Tensor:
-    """The hinge loss: real patches above 1, drawn ones below -1."""
+    """Return the hinge loss: real patches above 1, drawn ones below -1."""
     return F.relu(1 - critic(real)).mean() + F.relu(1 + critic(drawn)).mean()
 
 
 def deception_loss(critic: Critic, drawn: Tensor) -> Tensor:
-    """What the drawing model minimises: falls as its pictures are taken for real ones."""
+    """Return the generator loss, which falls as drawn pictures score as real."""
     return -torch.mean(critic(drawn))

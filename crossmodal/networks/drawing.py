@@ -1,4 +1,4 @@
-"""The text-to-image models by their kind, and what a pipeline asks of any of them."""
+"""The text-to-image models by decoder (`scene`, `picture`), and their common interface."""
 
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
 
 
 class DrawingModel(Protocol):
-    """Draws from its prior: the text fixes some, standard-normal noise the rest."""
+    """A text-to-image model that samples its text-conditioned prior by standard-normal noise."""
 
     @property
     def config(self) -> DrawingConfig: ...
@@ -26,17 +26,17 @@ class DrawingModel(Protocol):
     def latent_dim(self) -> int: ...
 
     def sample(self, words: Tensor, keep: Tensor, noise: Tensor) -> Tensor:
-        """Words (B, T, D), their mask (B, T), noise (B, latent_dim) -> (B, 3, side, side)."""
+        """Map words (B, T, D), mask (B, T) and noise (B, latent_dim) to (B, 3, side, side)."""
         ...
 
 
 def build(config: DrawingConfig) -> SceneVAE | PictureVAE:
-    """The model that `config` describes, with fresh weights."""
+    """Build the model that `config` describes, with fresh weights."""
     return SceneVAE(config) if isinstance(config, SceneVAEConfig) else PictureVAE(config)
 
 
 def fit_whitening(model: nn.Module, vectors: Tensor) -> None:
-    """Let the model's text encoder decorrelate a vocabulary's vectors, (V, D), V at least 2."""
+    """Fit the text encoder's whitening to a vocabulary's vectors, (V, D), V at least 2."""
     for module in model.modules():
         if isinstance(module, Whitening):
             with torch.no_grad():

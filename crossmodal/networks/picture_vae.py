@@ -1,8 +1,8 @@
 """A text-conditioned variational autoencoder for any pictures, photographs too.
 
 A small ladder of latents, coarse to fine, as in the very deep VAE (Child 2020,
-https://arxiv.org/abs/2011.10650): each one is drawn given those above it and the words,
-which every block attends to. One grid of one cell makes it the classic VAE with a flat latent.
+https://arxiv.org/abs/2011.10650): each is conditioned on the coarser ones and, by attention in
+every block, on the words. With one grid of one cell it is the classic VAE with a flat latent.
 """
 
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ from torch.nn import functional as F
 from crossmodal.networks.sizes import Count, Size
 from crossmodal.networks.text_encoder import TextEncoder, TextEncoderConfig
 
-STEM_SIDE = 32  # what pictures are brought to before anything else
+STEM_SIDE = 32  # the stem strides pictures down to about this side
 NORM_GROUPS = 8
-MIN_WIDTH = 16  # channels at the full size
+MIN_WIDTH = 16  # min channels, at full resolution
 
 
 @dataclass(frozen=True)
 class PictureVAEConfig:
     """Architecture of a `PictureVAE`; `side` is the height and width of its pictures.
 
-    `grids` are the growing sides of the latents' grids; `blocks` of `latent` channels stand
-    on each. Above the finest grid, each doubling halves the `width`, down to `MIN_WIDTH`.
+    `grids` are the sides of the latent grids, ascending; each has `blocks` latents of `latent`
+    channels. Beyond the finest grid, each doubling halves the `width`, down to `MIN_WIDTH`.
     """
 
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
@@ -44,14 +44,14 @@ class PictureVAEConfig:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Reconstructions (B, 3, side, side) and the divergence of each block's latent, (B, L)."""
+    """Reconstructions (B, 3, side, side) and the KL divergence of each latent, (B, L)."""
 
     pictures: Tensor
     divergence: Tensor
 
 
 class Residual(nn.Module):
-    """Two convolutions beside the identity, (B, C, h, w) -> (B, C, h, w)."""
+    """A residual block of two convolutions, (B, C, h, w) -> (B, C, h, w)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures -> features on each grid, finest first in, coarsest first out."""
+    """The bottom-up encoder: pictures -> features on each grid, returned coarsest first."""
 
     def __init__(self, config: PictureVAEConfig) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Encoder(nn.Module):
 
 
 class Rung(nn.Module):
-    """One latent: reads the words, draws z given what is drawn so far, and adds it."""
+    """One latent of the ladder: attends to the words, draws z given coarser latents, adds it."""
 
     def __init__(self, config: PictureVAEConfig) -> None:
         super().__init__()
@@ -107,18 +107,18 @@ class Rung(nn.Module):
         self.after = Residual(width)
 
     def conditioned(self, x: Tensor, slots: Tensor) -> Tensor:
-        """Features (B, W, h, w), each cell having attended to the text's slots (B, S, C)."""
+        """Return features (B, W, h, w) after each cell attends to the text's slots (B, S, C)."""
         cells = x.flatten(2).transpose(1, 2)  # (B, h * w, W)
         read, _ = self.read(cells, slots, slots, need_weights=False)
         return x + read.transpose(1, 2).view_as(x)  # type: ignore[no-any-return]
 
     def draw(self, x: Tensor, noise: Tensor) -> Tensor:
-        """From the prior; noise (B, Z, h, w)."""
+        """Add z drawn from the prior by noise (B, Z, h, w)."""
         mean, log_std = self._gaussian(self.prior(x))
         return self.after(x + self.add(mean + noise * log_std.exp()))  # type: ignore[no-any-return]
 
     def infer(self, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """From the posterior, given the picture's features; also its divergence, (B,)."""
+        """Add z drawn from the posterior, given the picture's features; return its KL (B,) too."""
         mean, log_std = self._gaussian(self.prior(x))
         q_mean, q_log_std = self._gaussian(self.posterior(torch.cat([x, seen], 1)))
         z = q_mean + torch.randn_like(q_mean) * q_log_std.exp()
@@ -132,13 +132,13 @@ class Rung(nn.Module):
 
 
 def _divergence(q_mean: Tensor, q_log: Tensor, mean: Tensor, log: Tensor) -> Tensor:
-    """KL of two diagonal Gaussians, summed over all but the batch."""
+    """Return the KL divergence of two diagonal Gaussians, summed over all but the batch."""
     ratio = (2 * (q_log - log)).exp() + ((q_mean - mean) * (-log).exp()).square()
     return (0.5 * (ratio - 1) + log - q_log).flatten(1).sum(1)
 
 
 class PictureVAE(nn.Module):
-    """Text to pictures: `reconstruct` to train on pairs, `sample` to draw from the prior."""
+    """The VAE: `reconstruct` to train on pairs, `sample` to draw from the prior."""
 
     def __init__(self, config: PictureVAEConfig) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class PictureVAE(nn.Module):
         return sum(c.blocks * c.latent * grid * grid for grid in c.grids)
 
     def sample(self, words: Tensor, keep: Tensor, noise: Tensor) -> Tensor:
-        """Pictures (B, 3, side, side) in [0, 1] from standard-normal `noise` (B, latent_dim)."""
+        """Draw pictures (B, 3, side, side) in [0, 1] by standard-normal `noise` (B, latent_dim)."""
         slots = self.text(words, keep)
         x = self._begin(slots)
         start = 0
@@ -179,7 +179,7 @@ class PictureVAE(nn.Module):
         return self._painted(x)
 
     def reconstruct(self, images: Tensor, words: Tensor, keep: Tensor) -> Drawing:
-        """The pictures (B, 3, side, side) drawn anew, from latents of the posterior."""
+        """Reconstruct `images` (B, 3, side, side) from latents of the posterior."""
         slots = self.text(words, keep)
         x = self._begin(slots)
         seen = dict(zip(self.config.grids, self.encoder(images), strict=True))
@@ -191,7 +191,7 @@ class PictureVAE(nn.Module):
 
     def _ladder(self) -> Iterator[tuple[int, Rung]]:
         for i, rung in enumerate(self.rungs):
-            assert isinstance(rung, Rung)  # noqa: S101 - nn.ModuleList forgets its type
+            assert isinstance(rung, Rung)  # noqa: S101 - nn.ModuleList is not generic
             yield self.config.grids[i // self.config.blocks], rung
 
     def _begin(self, slots: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ class PictureVAE(nn.Module):
 
 
 def _doublings(config: PictureVAEConfig) -> int:
-    """How often the finest grid doubles until it is the picture."""
+    """Return how often the finest grid is doubled to reach the picture's side."""
     return max(0, (config.side // config.grids[-1]).bit_length() - 1)
 
 

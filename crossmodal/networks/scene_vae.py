@@ -1,13 +1,13 @@
-"""A text-conditioned variational autoencoder whose latent is what stands where.
+"""A text-conditioned variational autoencoder whose latents are the objects of a scene.
 
 Kingma & Welling 2013 (https://arxiv.org/abs/1312.6114), conditional as in Sohn et al. 2015.
-Its latents are choices, of a shape and a color for each object slot and of a background, the
-place and size of the objects (a joint Gaussian whose mean and Cholesky factor the text
-predicts, so that "left of" can correlate two places), and the shade of the background. The text
-says how likely each choice is: one that it leaves open is made by the noise, never a mixture.
-Training sees the choices, as in Kingma et al. 2014 (https://arxiv.org/abs/1406.5298), and
-learns what they look like: a palette, and a mask template a shape. The decoder is a spatial
-transformer (Jaderberg et al. 2015): picture = background, then each object over it.
+The latents are discrete choices (shape and color of each object slot, background color), the
+boxes of the objects (a joint Gaussian whose mean and Cholesky factor the text predicts, so that
+"left of" can correlate two places), and the shade of the background. The text gives the
+probability of each choice; noise samples one category, never a mixture. The choices are
+observed in training, as in Kingma et al. 2014 (https://arxiv.org/abs/1406.5298), which learns
+their appearance: a palette, and a mask template per shape. The decoder is a spatial transformer
+(Jaderberg et al. 2015): it composites each object over the background.
 """
 
 import math
@@ -23,20 +23,20 @@ from crossmodal.networks.text_encoder import TextEncoder, TextEncoderConfig
 
 OUTSIDE = 12.0  # a mask's logit outside its template: -12, coverage 6e-6
 REACH = 1.2  # a template covers 1.2 radii around its object
-MARGIN = 0.01  # between a drawn object and another one, or the picture's edge, of the side
-ROUNDS = 12  # in which objects that are too near are moved apart
+MARGIN = 0.01  # min gap of a drawn object to others and to the edge, as a fraction of the side
+ROUNDS = 12  # of moving objects apart that are too close
 BOX = 3  # numbers that place an object: x, y, radius
-LOGIT = 20.0  # what is learned without a network in front of it would need too many steps
-SHADE = 0.04  # how far the shade of a background may be from its color
-UNLIKELY = 0.1  # choices less likely than this share of the likeliest one are never made
+LOGIT = 20.0  # scale of directly learned parameters, which would otherwise learn too slowly
+SHADE = 0.04  # max deviation of a background from its palette color
+UNLIKELY = 0.1  # choices less likely than this fraction of the likeliest are excluded
 
 
 @dataclass(frozen=True)
 class SceneVAEConfig:
     """Architecture of a `SceneVAE`; `side` is the height and width of its pictures.
 
-    `things` are the words that name what it can draw. `edge_gain` steepens the edges of masks
-    when drawing, as training found to be right.
+    `things` are the words that name what it can draw. `edge_gain` steepens mask edges when
+    drawing; training fits it.
     """
 
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
@@ -53,10 +53,10 @@ class SceneVAEConfig:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that the text says of a picture (S object slots, of H shapes and C colors).
+    """The text's prediction of a picture (S object slots, H shapes, C colors).
 
-    Logits of presence (B, S), shape (B, S, H), color (B, S, C) and background (B, C); of the
-    Gaussian of the boxes the mean (B, 3S) and the lower-triangular factor (B, 3S, 3S); and the
+    Logits of presence (B, S), shape (B, S, H), color (B, S, C) and background (B, C); the mean
+    (B, 3S) and the lower-triangular factor (B, 3S, 3S) of the Gaussian of the boxes; and the
     background's slot (B, W).
     """
 
@@ -72,7 +72,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Choices:
-    """Which objects there are, (B, S), their shapes and colors (B, S), the background (B,)."""
+    """The discrete latents: presence, shapes and colors (B, S), background color (B,)."""
 
     present: Tensor
     shapes: Tensor
@@ -91,7 +91,7 @@ class Posterior:
 
 
 class Planner(nn.Module):
-    """Text slots -> `Plan`."""
+    """The conditional prior: words -> `Plan`."""
 
     def __init__(self, config: SceneVAEConfig) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class Planner(nn.Module):
 
 
 class Localizer(nn.Module):
-    """The posterior: finds in a picture what the text's slots speak of, by attention."""
+    """The posterior: locates the objects of the text's slots in a picture, by attention."""
 
     def __init__(self, config: SceneVAEConfig, channels: int = 64) -> None:
         super().__init__()
@@ -180,14 +180,14 @@ class Localizer(nn.Module):
 
 
 class SceneVAE(nn.Module):
-    """Text to pictures: `reconstruct` to train on pairs, `sample` to draw from the prior."""
+    """The VAE: `reconstruct` to train on pairs, `sample` to draw from the prior."""
 
     def __init__(self, config: SceneVAEConfig) -> None:
         super().__init__()
         self.config = config
         self.planner = Planner(config)
         self.localizer = Localizer(config)
-        # Of RGB, of coverage, and of colors on backgrounds, all in units of LOGIT.
+        # Logits of RGB, of coverage, and of colors on backgrounds, all in units of LOGIT.
         self.palette = nn.Parameter(torch.zeros(config.colors, 3))
         self.templates = nn.Parameter(torch.zeros(config.shapes, config.template, config.template))
         self.contrast = nn.Parameter(torch.zeros(config.colors, config.colors))
@@ -198,12 +198,12 @@ class SceneVAE(nn.Module):
         return sum(self._noises())
 
     def _noises(self) -> list[int]:
-        """How many numbers boxes, shade, background, colors and shapes are drawn from."""
+        """Return the noise dimensions of boxes, shade, background, colors and shapes."""
         c = self.config
         return [c.objects * BOX, c.shade_dim, c.colors, c.objects * c.colors, c.objects * c.shapes]
 
     def sample(self, words: Tensor, keep: Tensor, noise: Tensor) -> Tensor:
-        """Pictures (B, 3, side, side) in [0, 1] from standard-normal `noise` (B, latent_dim).
+        """Draw pictures (B, 3, side, side) in [0, 1] by standard-normal `noise` (B, latent_dim).
 
         Noise scaled by a temperature narrows the spread; zeros give the likeliest picture.
         """
@@ -215,10 +215,10 @@ class SceneVAE(nn.Module):
         return self.render(made, boxes, shade, self.config.side, self.config.edge_gain)
 
     def _chosen(self, plan: Plan, ground: Tensor, colors: Tensor, shapes: Tensor) -> Choices:
-        """What the text leaves open, by noise (B, C), (B, S * C) and (B, S * H).
+        """Sample the choices by noise (B, C), (B, S * C) and (B, S * H).
 
-        A background on which the objects' colors stand out comes first, then colors that stand
-        out from it; but what the text says is kept, also where it does not.
+        First the background, favoring contrast to the objects' colors, then colors, favoring
+        contrast to the background. Both only weigh choices that the text leaves open.
         """
         present = plan.presence > 0
         on = choose(plan.ground, ground, self._fitting(plan, present))
@@ -230,18 +230,18 @@ class SceneVAE(nn.Module):
         )
 
     def _standing_out(self, ground: Tensor) -> Tensor:
-        """How much likelier each color is on the backgrounds (B,): (B, 1, C)."""
+        """Return the log-odds bonus (B, 1, C) of each color on the backgrounds (B,)."""
         return LOGIT * self.contrast[ground][:, None]
 
     def _fitting(self, plan: Plan, present: Tensor) -> Tensor:
-        """How much likelier each background is under the objects' colors: (B, C)."""
+        """Return the log-odds bonus (B, C) of each background under the objects' colors."""
         contrast = LOGIT * self.contrast  # (background, color)
         color = plan.color.log_softmax(-1)[:, :, None]  # (B, S, 1, C)
         of_each = (color + contrast).logsumexp(-1) - contrast.logsumexp(-1)  # (B, S, background)
         return (of_each * present[..., None]).sum(1)
 
     def color_logits(self, plan: Plan, ground: Tensor) -> Tensor:
-        """Of each object's color (B, S, C): some do not stand out from the background (B,)."""
+        """Return the logits (B, S, C) of each object's color on the background (B,)."""
         return plan.color + self._standing_out(ground)
 
     def reconstruct(
@@ -253,10 +253,10 @@ class SceneVAE(nn.Module):
         known: Tensor,
         is_known: Tensor,
     ) -> tuple[Tensor, Plan, Posterior]:
-        """Encode `images` (B, 3, side, side), sample the posterior and decode it again.
+        """Encode `images` (B, 3, side, side), sample the posterior and decode the sample.
 
-        `made` are the picture's choices. Where `is_known` (B, S), an object is decoded from its
-        `known` box (B, S, 3) and not from the posterior.
+        `made` are the picture's choices. Objects with `is_known` (B, S) are decoded from their
+        `known` boxes (B, S, 3) instead of the posterior.
         """
         plan = self.planner(words, keep)
         q = self.localizer(images, plan)
@@ -268,7 +268,7 @@ class SceneVAE(nn.Module):
     def render(
         self, made: Choices, boxes: Tensor, shade: Tensor, side: int, edge_gain: float = 1.0
     ) -> Tensor:
-        """The decoder: boxes (B, 3S) and shade (B, Z) -> pictures (B, 3, side, side)."""
+        """Decode choices, boxes (B, 3S) and shade (B, Z) to pictures (B, 3, side, side)."""
         with full_precision(boxes):
             return self._rendered(made, boxes, shade, side, edge_gain)
 
@@ -288,7 +288,7 @@ class SceneVAE(nn.Module):
         return picture
 
     def _masks(self, shapes: Tensor, boxes: Tensor, side: int, edge_gain: float) -> Tensor:
-        """Templates moved to their boxes: coverage (B, S, side, side) in [0, 1]."""
+        """Move templates to their boxes; return coverage (B, S, side, side) in [0, 1]."""
         B, S, _ = boxes.shape
         zoom = 1 / (boxes[..., 2:].clamp_min(0.02) * REACH)  # (B, S, 1)
         shift = (-boxes[..., :2] * zoom)[:, :, None, None]
@@ -301,11 +301,10 @@ class SceneVAE(nn.Module):
 
 
 def choose(logits: Tensor, noise: Tensor, favor: Tensor | float = 0.0) -> Tensor:
-    """A category of each row of logits (..., N), by standard-normal noise (..., N): (...).
+    """Sample a category (...) of each row of logits (..., N) by standard-normal noise (..., N).
 
-    By the Gumbel-max trick; without noise it is the likeliest one. What the logits alone, which
-    are the text's, make most unlikely is never chosen, however much it is in `favor`: what a text
-    says is not left to chance.
+    Uses the Gumbel-max trick; zero noise gives the likeliest category. Categories that are
+    `UNLIKELY` by the logits (the text) alone are excluded, whatever `favor` (log-odds) adds.
     """
     floor = logits.amax(-1, keepdim=True) + math.log(UNLIKELY)
     chance = torch.special.ndtr(noise.double()).clamp(1e-9, 1 - 1e-9)  # uniform in (0, 1)
@@ -314,14 +313,15 @@ def choose(logits: Tensor, noise: Tensor, favor: Tensor | float = 0.0) -> Tensor
 
 
 def full_precision(like: Tensor) -> torch.autocast:
-    """Out of mixed precision: in bfloat16, a place above 0.5 would be known to half a pixel."""
+    """Disable autocast: in bfloat16, coordinates above 0.5 are only precise to half a pixel."""
     return torch.autocast(like.device.type, enabled=False)
 
 
 def _apart(boxes: Tensor, present: Tensor) -> Tensor:
-    """Boxes (B, S, 3) moved so that no object touches another one or the edge.
+    """Move boxes (B, S, 3) apart so that objects touch neither each other nor the edge.
 
-    A Gaussian knows neither. Each round moves two that are too near by half of what they lack.
+    Samples of the Gaussian may overlap. Each round moves both objects of a close pair by half of
+    the missing distance.
     """
     x_y, radius = boxes[..., :2], boxes[..., 2:]  # (B, S, 2), (B, S, 1)
     both = present[:, :, None] & present[:, None]  # (B, S, S)
@@ -337,14 +337,14 @@ def _apart(boxes: Tensor, present: Tensor) -> Tensor:
 
 
 def _grid(side: int, like: Tensor) -> Tensor:
-    """Pixel centres as (x, y) in [0, 1], (side, side, 2)."""
+    """Return pixel centers as (x, y) in [0, 1], (side, side, 2)."""
     ticks = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side
     y, x = torch.meshgrid(ticks, ticks, indexing="ij")
     return torch.stack([x, y], dim=-1)
 
 
 def boxes_divergence(q: Posterior, plan: Plan) -> Tensor:
-    """KL(q || p) of the boxes, (B,): a diagonal Gaussian from one with a Cholesky factor."""
+    """Return KL(q || p) of the boxes, (B,): q is diagonal, p is given by its Cholesky factor."""
     eye = torch.eye(plan.factor.shape[1], device=plan.factor.device)
     with full_precision(eye):
         inverse = torch.linalg.solve_triangular(plan.factor, eye, upper=False)  # (B, n, n)
@@ -356,5 +356,5 @@ def boxes_divergence(q: Posterior, plan: Plan) -> Tensor:
 
 
 def shade_divergence(q: Posterior) -> Tensor:
-    """KL(q || N(0, I)) of the background's shade, (B,)."""
+    """Return KL(q || N(0, I)) of the background's shade, (B,)."""
     return 0.5 * (q.shade.square() + q.shade_std.square() - 1 - 2 * q.shade_std.log()).sum(1)

@@ -1,4 +1,4 @@
-"""What sizes a config may have: those of a bundle are a stranger's, and memory follows them."""
+"""Bounds on sizes in a config: a bundle may be hostile, and sizes determine memory."""
 
 from typing import Annotated
 

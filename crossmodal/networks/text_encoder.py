@@ -1,4 +1,4 @@
-"""Word vectors in, one vector per asked-for slot out: a small pre-norm transformer."""
+"""The text encoder: a small pre-norm transformer from word vectors to slot vectors."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,9 +12,9 @@ from crossmodal.networks.sizes import Count, Size
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """Sizes of a `TextEncoder`; `source` and `word_dim` say what vectors it reads.
+    """Architecture of a `TextEncoder`; `source` and `word_dim` describe its input vectors.
 
-    Not `ordered`, it reads one word only: the mean of all of them.
+    If not `ordered`, it reads only the mean of all word vectors.
     """
 
     source: Literal["word2vec", "bert"] = "word2vec"
@@ -27,10 +27,10 @@ class TextEncoderConfig:
 
 
 class Whitening(nn.Module):
-    """Decorrelates word vectors, (..., D) -> (..., D).
+    """A transform that decorrelates word vectors, (..., D) -> (..., D).
 
-    Word2vec puts opposites ("small", "big") almost on top of one another; whitened, they
-    differ as much as any two words.
+    Word2vec's vectors of opposites ("small", "big") are almost equal; whitened, they differ as
+    much as those of any two words.
     """
 
     mean: Tensor
@@ -55,7 +55,7 @@ class Whitening(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm self-attention and MLP, (B, T, C) -> (B, T, C)."""
+    """A transformer block: pre-norm self-attention and MLP, (B, T, C) -> (B, T, C)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Block(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Reads the words in their order and answers `slots` learned questions about them."""
+    """A transformer over the words and `slots` learned queries, whose outputs are the slots."""
 
     def __init__(self, config: TextEncoderConfig, slots: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class TextEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, words: Tensor, keep: Tensor) -> Tensor:
-        """Word vectors (B, T, D) and which of them are real (B, T) -> slots (B, S, C)."""
+        """Map word vectors (B, T, D) and their mask (B, T) to slots (B, S, C)."""
         B, T, _ = words.shape
         x = self.embed(self.whitening(words))  # (B, T, C)
         if self.ordered:

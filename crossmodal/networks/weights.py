@@ -1,7 +1,7 @@
-"""A model and its config, as two files of a bundle: `<task>.json` and `<task>.safetensors`.
+"""Save and load a model as two files of a bundle: `<kind>.json` and `<kind>.safetensors`.
 
-Weights are stored as float16, half the size, and computed with as float32. safetensors
-holds tensors and nothing that could run, unlike a pickle.
+Weights are stored as float16, for half the size, and loaded as float32. Unlike a pickle,
+safetensors cannot run code.
 """
 
 import json
@@ -28,13 +28,13 @@ from crossmodal.text.bert import BertVectors
 from crossmodal.text.vectors import TextVectors
 from crossmodal.text.word2vec import load_vectors
 
-MAX_WHY = 200  # characters of what torch says
+MAX_WHY = 200  # characters of torch's error message
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def save_model(folder: Path, name: str, model: nn.Module) -> None:
-    """Write `<name>.json` and `<name>.safetensors` into `folder`, each whole or not at all."""
+    """Write `<name>.json` and `<name>.safetensors` into `folder`, each atomically."""
     config = model.config
     assert is_dataclass(config)  # noqa: S101 - every model of this project has one
     weights = {
@@ -46,19 +46,19 @@ def save_model(folder: Path, name: str, model: nn.Module) -> None:
 
 
 def load_drawing(bundle: Bundle, device: torch.device) -> SceneVAE | PictureVAE:
-    """The bundle's text-to-image model, in evaluation mode on `device`."""
+    """Load the bundle's text-to-image model, in evaluation mode on `device`."""
     config = drawing_config(bundle)
     return _filled(lambda: build(config), bundle, "txt2img", device)
 
 
 def load_captioner(bundle: Bundle, device: torch.device) -> Captioner:
-    """The bundle's captioner, in evaluation mode on `device`."""
+    """Load the bundle's captioner, in evaluation mode on `device`."""
     config = _config(bundle, "img2txt", CaptionerConfig)
     return _filled(lambda: Captioner(config), bundle, "img2txt", device)
 
 
 def drawing_config(bundle: Bundle) -> DrawingConfig:
-    """The config of the text-to-image model, of whichever kind it is."""
+    """Read the config of the bundle's text-to-image model, `scene` or `picture`."""
     kind = bundle.config("txt2img.json").get("kind", "scene")
     if kind not in KINDS:
         raise InvalidBundle(
@@ -69,11 +69,11 @@ def drawing_config(bundle: Bundle) -> DrawingConfig:
 
 
 def load_text(bundle: Bundle, source: str) -> TextVectors:
-    """What turns prompts into the vectors that the bundle's text-to-image model reads."""
+    """Load the text vectors that the bundle's text-to-image model reads: word2vec or BERT."""
     if source == "word2vec":
         return load_vectors(bundle.path(WORDS))
     strangers = set(bert_files(bundle.folder)) - set(bundle.manifest.files)
-    if strangers:  # they would be loaded with the rest
+    if strangers:  # transformers would load them too
         raise InvalidBundle(f"{bundle.folder}: its manifest names no digest for {min(strangers)}")
     return BertVectors(bundle.path(BERT))
 
@@ -89,7 +89,7 @@ def _config(bundle: Bundle, name: str, kind: Any) -> Any:
 def _filled(make: Callable[[], Model], bundle: Bundle, name: str, device: torch.device) -> Model:
     try:
         model = make()
-    except Exception as e:  # torch raises what it likes for sizes that do not go together
+    except Exception as e:  # torch raises various errors for inconsistent sizes
         file = bundle.path(f"{name}.json")
         raise InvalidBundle(f"{file}: no model can be built of it: {described(e)[:MAX_WHY]}") from e
     load_weights(model, bundle.folder, name)
@@ -97,7 +97,7 @@ def _filled(make: Callable[[], Model], bundle: Bundle, name: str, device: torch.
 
 
 def load_weights(model: nn.Module, folder: Path, name: str) -> None:
-    """Fill `model` from `<name>.safetensors`. Raises `InvalidBundle`."""
+    """Load `<name>.safetensors` into `model`. Raises `InvalidBundle`."""
     path = folder / f"{name}.safetensors"
     try:
         weights = load_file(path)

@@ -1,7 +1,7 @@
-"""BERT's contextual vectors (Devlin et al. 2018), from a folder on this machine.
+"""BERT's contextual vectors (Devlin et al. 2018), from a local folder.
 
 The folder is what transformers' `save_pretrained` writes: `config.json`, the tokenizer's
-files and `model.safetensors`. Nothing is ever downloaded. Needs the extra `bert`.
+files and `model.safetensors`. Nothing is downloaded. Needs the extra `bert`.
 """
 
 import threading
@@ -24,15 +24,15 @@ FILES = (
     "vocab.txt",
     "special_tokens_map.json",
     WEIGHTS,
-)  # what a bundle takes along of a BERT folder, as far as it is there
+)  # files of a BERT folder that a bundle includes, if present
 
 
 class BertVectors:
-    """The last layer's hidden states, one a token; each text runs alone, on the CPU."""
+    """A `TextVectors` of BERT: the last hidden state per token; one text at a time, on the CPU."""
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer, self._model = _load(folder)
-        self._lock = threading.Lock()  # to truncate is a state of the tokenizer
+        self._lock = threading.Lock()  # truncation is mutable state of the tokenizer
 
     @property
     def dim(self) -> int:
@@ -40,12 +40,12 @@ class BertVectors:
 
     @property
     def words(self) -> list[str]:
-        """Whole words of its vocabulary: no pieces, no marks."""
-        numbers = self._tokenizer.get_vocab()  # in an order of its own in each process
+        """The whole words of the vocabulary, without word pieces and punctuation."""
+        numbers = self._tokenizer.get_vocab()  # its order differs between processes
         return [word for word in sorted(numbers, key=numbers.__getitem__) if word.isalpha()]
 
     def encode(self, text: str, max_words: int) -> Encoded:
-        """Hidden states (T, D) of the tokens; none where every word is unknown to BERT."""
+        """Return the hidden states (T, D) of the tokens; none if BERT knows no word."""
         import torch
 
         words = text.split()

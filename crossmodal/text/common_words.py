@@ -1,6 +1,6 @@
-"""Words of English that name nothing to draw: a list that is kept here, by hand.
+"""English words that name no drawable thing: a list maintained by hand.
 
-A word that as often means a thing is left out: an orange, a lime, a rose.
+Words that also often name a thing are not listed: orange, lime, rose.
 """
 
 
@@ -13,7 +13,7 @@ FUNCTION_WORDS = _words(
     "a an the this that these those some any no each every either neither both all half much many "
     "more most few several other another such enough "
     "zero one two three four five six seven eight nine ten first second third "
-    # Prepositions, and adverbs of place that stand like them
+    # Prepositions, and adverbs of place used like them
     "about above across after against along among amid around as at away back before behind below "
     "beneath beside besides between beyond by down during except for from in inside into near "
     "next of off on onto out outside over past per since through throughout to toward towards "
@@ -23,10 +23,10 @@ FUNCTION_WORDS = _words(
     # Pronouns
     "i me my mine you your yours he him his she her hers it its we us our ours they them their "
     "theirs itself himself herself themselves who whom whose which what there here "
-    # Auxiliary verbs, and contractions of them
+    # Auxiliary verbs and their contractions
     "am is are was were be been being do does did done doing have has had having can could shall "
     "should will would may might must it's there's that's isn't aren't don't doesn't can't i'm "
-    # Adverbs and what is said to somebody
+    # Adverbs and words of address
     "not very too also just only then now again ever never always please how why"
 )
 

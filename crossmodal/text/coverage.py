@@ -1,4 +1,4 @@
-"""How much of what captions say a vocabulary knows."""
+"""Coverage: how many words of captions a vocabulary contains."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -7,13 +7,13 @@ from typing import Self
 
 from crossmodal.text.tokens import tokenize
 
-NAMED = 5  # unknown words that are told
-FEW = 0.5  # of what is said; below it, a model cannot learn what captions mean
+NAMED = 5  # unknown words to list
+FEW = 0.5  # fraction of tokens; with fewer known, a model cannot learn the captions
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of so many different words `known` are known, and of all that is said so large a `share`."""
+    """The number of distinct words and of `known` ones, and the `share` of known tokens."""
 
     words: int
     known: int

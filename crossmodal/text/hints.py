@@ -1,4 +1,4 @@
-"""Which known word somebody may have meant by one that is not known."""
+"""Suggest the known word that an unknown one is likely a typo of."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -8,22 +8,22 @@ from rapidfuzz.process import extract
 
 from crossmodal.text.common_words import NO_THINGS, SMALL_WORDS
 
-TINY, SHORT = 3, 4  # letters: of so few, most changes make another word, as of dog and dot
-MEDIUM = 7  # letters, up to which one edit is the most
-SURE = 6  # letters, from which on even the first one may be wrong
+TINY, SHORT = 3, 4  # letters; most edits of so short a word give another word: dog, dot
+MEDIUM = 7  # letters; one edit at most up to this length
+SURE = 6  # letters; from this length on, the first one may be wrong
 MAX_LETTERS = 40
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that `word` is most likely a slip of, in the order of `known`; or none.
+    """Return the likeliest intended word in `known`, or None; ties go to the earliest.
 
-    Letters that have changed places are one edit. One edit is the most in words of up to seven
-    letters, two in longer ones; words of four letters may only lack one, or have two exchanged,
-    and shorter ones only the latter.
+    At most one edit in words of up to seven letters, two in longer ones; a transposition is one
+    edit. Words of four letters may only lack a letter or have letters transposed, shorter ones
+    only the latter.
     """
     if not 1 < len(word) <= MAX_LETTERS or any(letter.isdigit() for letter in word):
         return None
-    if word in NO_THINGS:  # it is spelled as it should be
+    if word in NO_THINGS:  # spelled correctly
         return None
     limit = 1 if len(word) <= MEDIUM else 2
     found = extract(word, known, scorer=OSA.distance, score_cutoff=limit, limit=None)
@@ -33,12 +33,12 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
 
 
 def _is_likely(word: str, meant: str, edits: int) -> bool:
-    """Whether a known word that is so few edits away is what somebody has meant."""
+    """Return whether the known word `meant`, `edits` edits away, is a likely correction."""
     if len(meant) < 2 or _scripts(word) != _scripts(meant):
         return False
     if sorted(word) == sorted(meant):
         return True
-    if meant in SMALL_WORDS:  # who looks for a thing has not meant "the"
+    if meant in SMALL_WORDS:  # a user who names a thing does not mean "the"
         return False
     if len(word) <= TINY or (len(word) <= SHORT and len(meant) <= len(word)):
         return False
@@ -46,5 +46,5 @@ def _is_likely(word: str, meant: str, edits: int) -> bool:
 
 
 def _scripts(word: str) -> set[str]:
-    """What Unicode's names of its letters begin with, as LATIN."""
+    """Return the scripts of a word's letters, by their Unicode names, such as LATIN."""
     return {unicodedata.name(one, "").partition(" ")[0] for one in word if one.isalpha()}

@@ -1,14 +1,14 @@
-"""What is told of a prompt that was not read whole: sentences that are the same everywhere."""
+"""Messages about a prompt that was only partly read, shared by all models."""
 
 from collections.abc import Mapping, Sequence
 
-MAX_NAMED = 8  # words
-MAX_LETTERS = 40  # of a word that is named
-MAX_CUT = 80  # characters of what was cut off
+MAX_NAMED = 8  # words to list
+MAX_LETTERS = 40  # of a listed word
+MAX_CUT = 80  # characters of the truncated part
 
 
 def not_known(words: Sequence[str], hints: Mapping[str, str]) -> str:
-    """That a model does not know these words; empty where there are none.
+    """Return the message that a model does not know `words`; empty if there are none.
 
     >>> not_known(["happy", "lrage"], {"lrage": "large"})
     "the model does not know the words 'happy' and 'lrage' (did you mean 'large'?)"
@@ -20,13 +20,13 @@ def not_known(words: Sequence[str], hints: Mapping[str, str]) -> str:
 
 
 def passed_over(words: Sequence[str], hints: Mapping[str, str]) -> str:
-    """The same of a picture that was drawn of the other words."""
+    """Return the message that a picture was drawn without the unknown `words`."""
     said = not_known(words, hints)
     return said and f"{said}: {'it was' if len(words) == 1 else 'they were'} passed over"
 
 
 def cut_off(what: str, count: int, unit: str, limit: int, cut: str) -> str:
-    """That a model reads no more than `limit` of the `count` units of a text."""
+    """Return the message that a model reads only `limit` of the `count` units of a text."""
     shown = cut if len(cut) <= MAX_CUT else f"{cut[:MAX_CUT]}…"
     return (
         f"the {what} has {count} {unit}, of which the model reads {limit}: it does not read "

@@ -1,9 +1,9 @@
-"""Text to tokens and back, the same way in training and in serving.
+"""Convert text to tokens and back, identically in training and in serving.
 
-Words are those of Unicode (https://unicode.org/reports/tr29/#Word_Boundaries), with three
-exceptions of ours: a full stop or a colon between letters ends one ("circle.A"), an underscore
-does, and what is written in scripts of South East Asia is one word up to its next space, as only
-a dictionary tells more. Chinese and Japanese characters are a word each, as Unicode has it.
+Words follow Unicode (https://unicode.org/reports/tr29/#Word_Boundaries), with three
+exceptions: a full stop or colon between letters ends a word ("circle.A"), so does an underscore,
+and text in scripts of Southeast Asia is one word up to the next space, as splitting it takes a
+dictionary. Each Chinese or Japanese character is a word, as in Unicode.
 """
 
 import unicodedata
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import regex
 
 _DENSE = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")  # written without spaces
-_UNDIVIDED = r"\p{Line_Break=Complex_Context}"  # Thai, Lao, Khmer, Burmese and their kin
+_UNDIVIDED = r"\p{Line_Break=Complex_Context}"  # Thai, Lao, Khmer, Burmese and related scripts
 
-# By the names and numbers of Unicode's rules. `\b` of the library is not used: it ends a word
-# at an apostrophe after a combining mark.
+# Names and numbers are those of Unicode's rules. Not `\b` of the library: it ends a word at an
+# apostrophe after a combining mark.
 _MARKS = r"[\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}]*+"  # 4
 _LETTER = r"[\p{WB=ALetter}\p{WB=Hebrew_Letter}]"
 _IN_WORD = rf"(?:'|(?!:)\p{{WB=MidLetter}}){_MARKS}(?={_LETTER})"  # 6, 7
@@ -29,12 +29,12 @@ _WORD = regex.compile(
     rf"|[\p{{L}}\p{{N}}]{_MARKS}"
 )
 _APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc\u00b4"), "'")
-# Not seen, they join letters or choose their look; a space of no width is a space.
+# Invisible: they join letters or select glyphs. U+200B (zero-width space) becomes a space.
 _FORMAT = regex.compile(r"(?!\u200b)[\p{Cf}\p{Variation_Selector}\u20e3]")
 
 
 def tokenize(text: str) -> list[str]:
-    """Words in lower case, Unicode-normalised (NFKC), without punctuation.
+    """Return the words in lower case, NFKC-normalized, without punctuation.
 
     >>> tokenize("A small, RED circle — on a ﬁne day")
     ['a', 'small', 'red', 'circle', 'on', 'a', 'fine', 'day']
@@ -47,11 +47,11 @@ def tokenize(text: str) -> list[str]:
 def _folded(text: str) -> str:
     plain = _FORMAT.sub("", text.translate(_APOSTROPHES)).replace("\u200b", " ")
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain).lower())
-    return folded.translate(_APOSTROPHES)  # also those that were part of a letter, as in ŉ
+    return folded.translate(_APOSTROPHES)  # also those decomposed from a letter, such as ŉ
 
 
 def joined(words: Sequence[str]) -> str:
-    """Words as a text, with spaces where their scripts have them.
+    """Join words to a text, with spaces where their scripts use them.
 
     >>> joined(["a", "red", "dog"]), joined(["红", "色", "的", "狗"])
     ('a red dog', '红色的狗')
@@ -64,10 +64,10 @@ def joined(words: Sequence[str]) -> str:
 
 
 def is_dense(text: str) -> bool:
-    """Whether Chinese or Japanese is in it, of which each character is a token."""
+    """Return whether a text has Chinese or Japanese characters, each of which is a token."""
     return _DENSE.search(text) is not None
 
 
 def is_undivided(text: str) -> bool:
-    """Whether a script is in it whose words are told apart by its spaces alone."""
+    """Return whether a text has a Southeast Asian script, split only at spaces."""
     return regex.search(_UNDIVIDED, text) is not None

@@ -1,11 +1,11 @@
-"""Files of word vectors, as they are handed around: which format one is in, and its rows.
+"""Read files of word vectors: detect the format, and yield the rows.
 
-    word2vec, binary   "3000000 300\n", then of each word b"word " and float32 numbers
-    word2vec, text     "71291 200\n", then of each word "word 0.1 -0.2 …\n"; fastText's .vec too
+    word2vec, binary   "3000000 300\n", then per word b"word " and float32 numbers
+    word2vec, text     "71291 200\n", then per word "word 0.1 -0.2 …\n"; fastText's .vec too
     GloVe              the same without the first line
 
-Each also with gzip. One row that is of no use is skipped and counted; a file in which they are
-the rule is refused, and so is every other format, by its name.
+Each may be gzipped. Unusable rows are skipped and counted; a file is refused if most rows are
+unusable. Other formats are refused by name.
 """
 
 import gzip
@@ -26,17 +26,17 @@ from numpy.typing import NDArray
 from crossmodal.errors import InvalidData, described
 from crossmodal.files import open_regular
 
-COMMON = 500_000  # words of a large file that are read; the rest occur next to never
-HEAD = 1 << 18  # bytes by which the format is told
-LOOKED_AT = 5  # rows of them
+COMMON = 500_000  # max words to read of a large file; the rest are very rare
+HEAD = 1 << 18  # bytes to detect the format by
+LOOKED_AT = 5  # rows of the head to check
 MAX_LINE = 1 << 20  # bytes of a line of text
 MAX_WORD = 4_096
-MAX_NUMBERS = 16_384  # of a word
+MAX_NUMBERS = 16_384  # per word
 
 GZIP = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
 _COUNTS = re.compile(rb"[ \t]*(\d+)[ \t]+(\d+)[ \t\r]*\n")
-# What else people have, by its first bytes.
+# Other formats that users may pass, by their first bytes.
 STRANGERS = {
     b"\xba\x16\x4f\x2f": "a model of fastText: take its vectors as text, in a .vec file",
     b"\x80": "a pickle, as gensim saves a model: have it write them by save_word2vec_format",
@@ -60,7 +60,7 @@ Row = tuple[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Found:
-    """Words with their vectors, float32 (V, D), in the file's order, and what was skipped."""
+    """Words with their vectors, float32 (V, D), in the file's order, and the skipped rows."""
 
     words: list[str]
     matrix: NDArray[np.float32]
@@ -68,7 +68,7 @@ class Found:
 
 
 def read_vectors(path: Path, wanted: Collection[str] | None = None) -> Found:
-    """The vectors in `path` of the `wanted` words, or of all. Raises `InvalidData`."""
+    """Read the vectors of the `wanted` words, or of all, from `path`. Raises `InvalidData`."""
     with _opened(path) as file:
         rows = _Rows(file, wanted)
         words, vectors = [], []
@@ -101,11 +101,11 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 class _Refused(Exception):
-    """What the file is, or what is wrong with it, to follow its name."""
+    """The reason to refuse a file, a clause to follow its name."""
 
 
 class _Rows:
-    """The rows of a file, each word once, and a count of those that are of no use."""
+    """The rows of a file, each word once, and the counts of skipped rows."""
 
     def __init__(self, file: BinaryIO, wanted: Collection[str] | None) -> None:
         self._file = file
@@ -117,7 +117,7 @@ class _Rows:
         file.seek(len(BOM) if head.startswith(BOM) else 0)
 
     def problems(self) -> list[str]:
-        """What was skipped, and what is not there."""
+        """Return messages about skipped and missing rows."""
         found = [f"{count} {_row(count)} skipped: {why}" for why, count in self.skipped.items()]
         if self.count < min(self._told or 0, COMMON):
             found.append(f"it ends after {self.count} of the {self._told} words that it says")
@@ -149,7 +149,7 @@ class _Rows:
             if isinstance(numbers, bytes):
                 vector = np.frombuffer(numbers, "<f4")
             else:
-                with np.errstate(over="ignore"):  # what is too large is infinite, and no number
+                with np.errstate(over="ignore"):  # overflow gives inf, which is refused
                     vector = np.array([float(number) for number in numbers]).astype(np.float32)
             if len(vector) == self.dim and np.isfinite(vector).all():
                 return vector
@@ -185,7 +185,7 @@ class _Rows:
 
 
 def _format(head: bytes) -> tuple[int | None, int, bool]:
-    """How many words a file says it has, if it does; numbers a word; whether they are text."""
+    """Return (words in the header or None, numbers per word, whether the file is text)."""
     for magic, what in STRANGERS.items():
         may_be_a_word = magic.isascii() and magic.decode().isprintable()
         if head.startswith(magic) and not (may_be_a_word and _numbers_of(head)):
@@ -205,7 +205,7 @@ def _format(head: bytes) -> tuple[int | None, int, bool]:
 
 
 def _numbers_of(head: bytes, least: int = 2) -> int:
-    """How many numbers follow a word in the first rows of a text; 0 where it is none."""
+    """Return how many numbers follow a word in the first rows of text; 0 if it is not text."""
     lines = head.split(b"\n")
     whole = lines[:-1] if len(lines) > 1 and lines[-1] else lines
     rows = [line.split() for line in whole[: LOOKED_AT + 1] if line.strip()]
@@ -214,7 +214,7 @@ def _numbers_of(head: bytes, least: int = 2) -> int:
 
 
 def _numbers(row: list[bytes]) -> int:
-    """Numbers at the end of a row that begins with a word."""
+    """Return the count of numbers at the end of a row that starts with a word."""
     count = 0
     for field in reversed(row[1:]):
         try:

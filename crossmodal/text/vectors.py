@@ -1,4 +1,4 @@
-"""What any source of text vectors gives: Word2Vec's, one a word, or BERT's, one a token."""
+"""The interface of text vectors: word2vec's, one per word, or BERT's, one per token."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Encoded:
-    """A text as vectors, float32 (T, D), and the words that had none.
+    """A text as vectors, float32 (T, D), and the words without a vector.
 
-    `known` are the words that were read, and `cut` is a sentence of what was not, as the text is
-    longer than a model reads.
+    `known` are the words that were read; `cut` is a message about the rest of a text that is
+    longer than the model reads.
     """
 
     vectors: NDArray[np.float32]
@@ -22,16 +22,16 @@ class Encoded:
 
 
 class TextVectors(Protocol):
-    """A vocabulary that turns texts into vectors, one text at a time."""
+    """A vocabulary that encodes texts as vectors, one text at a time."""
 
     @property
     def dim(self) -> int: ...
 
     @property
     def words(self) -> list[str]:
-        """Words that it knows, the most frequent one first."""
+        """The known words, the most frequent first."""
         ...
 
     def encode(self, text: str, max_words: int) -> Encoded:
-        """The vectors of the first `max_words` known words of `text`, in their order."""
+        """Return the vectors of the first `max_words` known words of `text`, in order."""
         ...

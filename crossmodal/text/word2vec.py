@@ -1,4 +1,4 @@
-"""Word vectors: Mikolov et al. 2013, https://arxiv.org/abs/1301.3781, by gensim."""
+"""Word vectors by gensim's word2vec (Mikolov et al. 2013, https://arxiv.org/abs/1301.3781)."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +15,12 @@ from crossmodal.text.tokens import joined, tokenize
 from crossmodal.text.vector_files import Found, read_vectors
 from crossmodal.text.vectors import Encoded
 
-ENOUGH = 5_000  # captions, from which on a word must occur five times to be learned
-FEW = 5
+ENOUGH = 5_000  # captions; from this number on, rare words are not learned
+FEW = 5  # min occurrences of a word then
 
 
 class WordVectors:
-    """A vocabulary with one vector a word."""
+    """A vocabulary with one vector per word."""
 
     def __init__(self, keyed: KeyedVectors) -> None:
         self._keyed = keyed
@@ -31,7 +31,7 @@ class WordVectors:
 
     @property
     def words(self) -> list[str]:
-        """All words, the most frequent one first."""
+        """All words, the most frequent first."""
         return list(self._keyed.index_to_key)
 
     @property
@@ -40,7 +40,7 @@ class WordVectors:
         return np.asarray(self._keyed.vectors, np.float32)
 
     def encode(self, text: str, max_words: int | None = None) -> Encoded:
-        """The vectors of the first `max_words` known words of `text`, in their order."""
+        """Return the vectors of the first `max_words` known words of `text`, in order."""
         tokens = tokenize(text)
         known = [t for t in tokens if t in self._keyed]
         read = known[:max_words]
@@ -52,12 +52,12 @@ class WordVectors:
         return Encoded(stacked, unknown, tuple(read), cut)
 
     def save(self, path: Path) -> None:
-        """Write word2vec's own binary format."""
+        """Write the vectors in word2vec's binary format."""
         self._keyed.save_word2vec_format(str(path), binary=True)
 
 
 def load_vectors(path: Path) -> WordVectors:
-    """The words of a bundle, all of them. Raises `InvalidBundle`."""
+    """Load all word vectors of a bundle. Raises `InvalidBundle`."""
     try:
         found = read_vectors(path)
     except InvalidData as e:
@@ -68,7 +68,7 @@ def load_vectors(path: Path) -> WordVectors:
 
 
 def vectors_for(path: Path, texts: Iterable[str]) -> tuple[WordVectors, tuple[str, ...]]:
-    """The vectors that a file has for the words of `texts`, and what was skipped of it.
+    """Return a file's vectors for the words of `texts`, and messages about skipped rows.
 
     Raises `InvalidData`.
     """
@@ -86,7 +86,7 @@ def _keyed(found: Found) -> WordVectors:
 
 @dataclass(frozen=True)
 class _Sentences:
-    """The tokens of texts, made anew each time that gensim reads them."""
+    """The tokens of texts, tokenized again each time gensim iterates over them."""
 
     texts: Sequence[str]
 
@@ -95,7 +95,7 @@ class _Sentences:
 
 
 def vocabulary(texts: Sequence[str]) -> tuple[str, ...]:
-    """Words of `texts` that occur often enough to be learned, the most frequent first."""
+    """Return the words of `texts` frequent enough to be learned, the most frequent first."""
     counts = Counter(token for text in texts for token in tokenize(text))
     often = [word for word, count in counts.items() if count >= _least(texts)]
     return tuple(sorted(often, key=lambda word: (-counts[word], word)))
@@ -108,7 +108,7 @@ def _least(texts: Sequence[str]) -> int:
 def train_vectors(
     texts: Sequence[str], dim: int = 128, epochs: int = 10, seed: int = 1
 ) -> WordVectors:
-    """Skip-gram vectors of the words of `texts`; of many texts, of words that occur five times."""
+    """Train skip-gram vectors of the words of `texts` that are frequent enough."""
     model = Word2Vec(
         _Sentences(texts),
         vector_size=dim,
@@ -119,5 +119,5 @@ def train_vectors(
         epochs=epochs,
         seed=seed,
         workers=1,
-    )  # one worker: gensim is repeatable only with a single thread
+    )  # one worker: gensim is only repeatable with one thread
     return WordVectors(model.wv)

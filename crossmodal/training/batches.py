@@ -1,4 +1,4 @@
-"""Examples gathered into batches by worker processes, ahead of the device that trains on them."""
+"""Gather examples into batches in worker processes, ahead of the training device."""
 
 import os
 import signal
@@ -19,16 +19,16 @@ from crossmodal.networks.scene_vae import BOX
 from crossmodal.vision.preprocess import fit_square
 
 MAX_WORKERS = 8
-LEAST = 2  # pictures that a batch norm needs, where each has a single cell
+LEAST = 2  # min pictures for a batch norm whose feature maps are one cell each
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures uint8 (B, 3, side, side), a text for each, and what could not be read.
+    """A training batch: pictures uint8 (B, 3, side, side), one text each, and skipped pictures.
 
-    Of the text's objects: present (B, S) is 1 where a slot has one, else 0; boxes (B, S, 3),
-    shapes and colors (B, S) and the background's color (B,) are as in `Grounding`. All are 0
-    where the data set has no groundings.
+    For the objects of a text, `present` (B, S) is 1 where a slot holds an object, else 0; `boxes`
+    (B, S, 3), `shapes` and `colors` (B, S) and the background color `ground` (B,) are as in
+    `Grounding`. All are 0 if the data set has no groundings.
     """
 
     images: Tensor
@@ -41,7 +41,7 @@ class Batch:
     skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
-        """On a GPU, with the channels of its pictures last, as its convolutions want them."""
+        """Return the batch on `device`; on a GPU, pictures are channels-last, for convolutions."""
         moved = self._each(lambda t: t.to(device, non_blocking=True))
         if device.type == "cuda":
             images = moved.images.contiguous(memory_format=torch.channels_last)
@@ -49,7 +49,7 @@ class Batch:
         return moved
 
     def pin_memory(self) -> "Batch":
-        """In memory that a GPU copies from while it computes; torch's data loader calls this."""
+        """Return the batch in pinned memory. Called by torch's data loader."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
@@ -64,16 +64,16 @@ class Batch:
         )
 
     def pictures(self) -> Tensor:
-        """The pictures as float in [0, 1]."""
+        """Return the pictures as floats in [0, 1]."""
         return self.images.float().div(255)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Batch number `step` of a run, made from nothing but the run's seed and that number.
+    """A source of batches: each depends only on the run's seed and its step number.
 
-    `complete` asks for the caption that leaves nothing out, where the data set has one;
-    else each picture comes with any of its captions.
+    With `complete`, a picture comes with its complete caption if the data set has one; otherwise
+    with one of its captions at random.
     """
 
     data: Dataset
@@ -87,8 +87,8 @@ class Source:
         rng = np.random.default_rng((self.seed, step))
         found: list[Example] = []
         skipped = []
-        # Where too few of its own can be read, a batch takes the next pictures that can; in
-        # three times their number, each occurs twice.
+        # If too few pictures of a batch can be read, it takes the following ones. A stretch
+        # three times as long as the data set holds each picture at least twice.
         last = (step + 1) * self.size + 3 * (self.data.size(TRAIN) or self.size)
         for index in range(step * self.size, last):
             if len(found) >= LEAST and index >= (step + 1) * self.size:
@@ -116,7 +116,7 @@ class Source:
 def _grounded(
     found: list[Grounding | None], slots: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Presence, boxes, shapes, colors and backgrounds, padded with 0 to so many slots."""
+    """Return presence, boxes, shapes, colors and backgrounds, padded with 0 to `slots` slots."""
     present = torch.zeros(len(found), slots, dtype=torch.long)
     boxes = torch.zeros(len(found), slots, BOX)
     shapes, colors = torch.zeros(2, len(found), slots, dtype=torch.long)
@@ -133,7 +133,7 @@ def _grounded(
 
 
 class _Numbered(TorchDataset[Batch | CrossmodalError]):
-    """A source as torch's data loader wants it; our own errors travel as values."""
+    """A map-style torch data set over a source; a `CrossmodalError` is returned as a value."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -146,7 +146,7 @@ class _Numbered(TorchDataset[Batch | CrossmodalError]):
 
 
 def batches(source: Source, start: int) -> Generator[Batch, None, None]:
-    """Batch `start` and all after it, in order, made ahead by worker processes."""
+    """Yield batch `start` and all later ones in order, prefetched by worker processes."""
     loader = DataLoader(
         _Numbered(source),
         batch_size=None,
@@ -156,7 +156,7 @@ def batches(source: Source, start: int) -> Generator[Batch, None, None]:
         worker_init_fn=_init_worker,
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
-    )  # its own generator: the global one is the model's alone
+    )  # its own generator: drawing from the global one would change the model's random state
     try:
         for batch in loader:
             if isinstance(batch, CrossmodalError):
@@ -172,13 +172,13 @@ def batches(source: Source, start: int) -> Generator[Batch, None, None]:
 
 
 def _workers() -> int:
-    """A CPU that trains is kept busy by training; a GPU is fed by the cores that are left."""
+    """Return the number of worker processes: one per spare core for a GPU, else only one."""
     spare = len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else 1
     return max(1, min(spare, MAX_WORKERS)) if torch.cuda.is_available() else 1
 
 
 def _init_worker(_: int) -> None:
-    """The trainer alone minds signals, also those to its group; its workers end when it does."""
+    """Ignore SIGINT and SIGTERM, also to the process group: the trainer stops its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)

@@ -1,4 +1,4 @@
-"""A bundle's `MODEL_CARD.md`: how good it is, what it was made from, what it cannot do."""
+"""The model card of a bundle, `MODEL_CARD.md`: its quality, training and limits."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -68,7 +68,7 @@ LIMITS = {
 
 
 def write_card(bundle: Bundle, data: Dataset, models: Models) -> None:
-    """Write the card and its sample pictures into the bundle's folder."""
+    """Write the model card and its sample pictures into the bundle's folder."""
     grounded = data.looks is not None
     first = PROMPTS if isinstance(data, Scenes) else ()
     parts = (
@@ -94,7 +94,7 @@ def write_card(bundle: Bundle, data: Dataset, models: Models) -> None:
 def _drawn(
     bundle: Bundle, file: str, title: str, prompts: Sequence[str], models: Models
 ) -> Iterator[str]:
-    """The pictures of prompts, in a grid that is called `file`, and the prompts that have none."""
+    """Draw `prompts` into the grid `file`; yield its Markdown, and that of refused prompts."""
     made = list(zip(models.draw(prompts, first_seed=1), prompts, strict=True))
     samples = [(picture, prompt) for picture, prompt in made if picture is not None]
     if samples:
@@ -127,7 +127,7 @@ def _draw_grid(out: Path, samples: Sequence[tuple[Picture, str]]) -> None:
 
 
 def _quality(quality: dict[str, Any]) -> list[str]:
-    """A table a task: a row a figure, a column a split."""
+    """Return one table per task: a row per metric, a column per split."""
     return [
         _table((title, *quality[task]), _figures(quality[task]), numbers=True)
         for task, title in TASKS.items()
@@ -173,7 +173,7 @@ def _runs(training: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 
 def _ablations(bundle: Bundle) -> list[str]:
-    """The table that `benchmarks/ablations.py` has measured, where it has."""
+    """Return the table measured by `benchmarks/ablations.py`; empty if it has not been run."""
     path = bundle.path(ABLATIONS)
     if not path.is_file():
         return []
@@ -200,7 +200,7 @@ COMPARED = ("objects", "relations", "backgrounds", "scene", "sharpness", "pixel_
 
 
 def _figure(name: str, value: float | None) -> str:
-    """Fractions are rounded down: 99.96 % is not all."""
+    """Format a metric. Fractions are rounded down, so that 99.96 % does not show as 100 %."""
     if value is None:
         return "–"
     return f"{floor(value * 1000) / 10:.1f} %" if name in FRACTIONS else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""What an unfinished run leaves on the disk, so that it can go on as if it had never stopped."""
+"""Checkpoints: the state of an unfinished run on disk, to resume it exactly."""
 
 import io
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from crossmodal.files import write_whole
 
 @dataclass
 class Progress:
-    """How far a run has come: steps, seconds, and the moving averages of its figures."""
+    """The progress of a run: steps, seconds, moving averages of metrics, skipped pictures."""
 
     step: int = 0
     elapsed_s: float = 0.0
@@ -25,7 +25,7 @@ class Progress:
 
 
 def refuse_unfinished(path: Path) -> None:
-    """Raise `CheckpointMismatch` where a run that has not ended would be overwritten."""
+    """Raise `CheckpointMismatch` if the checkpoint of an unfinished run exists at `path`."""
     if path.is_file():
         raise CheckpointMismatch(
             f"{path} is of a run that has not ended: go on with it by --resume, "
@@ -35,7 +35,7 @@ def refuse_unfinished(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file with weights, optimizers, random states and progress of the run `identity` names."""
+    """A file with weights, optimizers, random states and progress of the run `identity`."""
 
     path: Path
     identity: dict[str, Any]
@@ -46,7 +46,7 @@ class Checkpoint:
         optimizers: Sequence[torch.optim.Optimizer],
         progress: Progress,
     ) -> None:
-        """Replace the file, whole or not at all. Raises `OutputNotWritable`."""
+        """Replace the file atomically. Raises `OutputNotWritable`."""
         content = {
             "identity": self.identity,
             "modules": [m.state_dict() for m in modules],
@@ -62,7 +62,7 @@ class Checkpoint:
     def restore(
         self, modules: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]
     ) -> Progress:
-        """Put everything back where it was. Raises `CheckpointMismatch`."""
+        """Restore weights, optimizers and random states. Raises `CheckpointMismatch`."""
         content = self._read()
         try:
             return self._put_back(content, modules, optimizers)
@@ -86,7 +86,7 @@ class Checkpoint:
 
     def _read(self) -> dict[str, Any]:
         try:
-            # Tensors and plain values only: a checkpoint from elsewhere can run nothing.
+            # Tensors and plain values only, so that a hostile checkpoint cannot run code.
             content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
             theirs = content["identity"]
         except (
@@ -97,7 +97,7 @@ class Checkpoint:
             TypeError,
             ValueError,
             UnpicklingError,
-        ) as e:  # what torch.load raises of damaged files
+        ) as e:  # raised by torch.load on damaged files
             raise self._unreadable(e) from e
         differing = [k for k in self.identity if self.identity[k] != theirs.get(k)]
         if differing:

@@ -1,4 +1,4 @@
-"""What is refused before anything is trained, as it could only fail later."""
+"""Checks before training, of options and folders that would only fail later."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from crossmodal.training.stages import STAGES, Options, Run, captioner_config, d
 
 
 def check(o: Options, out: Path, stages: Sequence[str], resume: bool) -> None:
-    """Refuse what could only fail later, before a data set is opened or a file is touched.
+    """Check the options before a data set is opened or a file is written.
 
     Raises `InvalidSetting` or `CheckpointMismatch`.
     """
@@ -45,7 +45,7 @@ def _check_origin(origin: Path, stages: Sequence[str]) -> None:
 
 
 def _refuse_new_words(out: Path, stages: Sequence[str]) -> None:
-    """Raise `InvalidSetting` where models would be left with other words than they know."""
+    """Raise `InvalidSetting` if new word vectors would not match the models in `out`."""
     made = [s for s in ("txt2img", "img2txt") if (out / STAGES[s].made).is_file()]
     if not made:
         return
@@ -72,13 +72,13 @@ def _check_text(text: str) -> None:
 
 
 def check_decoder(options: Options, data: Dataset) -> None:
-    """Raise `InvalidSetting` where the decoder needs groundings, and the data set has none."""
+    """Raise `InvalidSetting` if the decoder needs groundings and the data set has none."""
     if options.decoder == "scene" and not data.looks:
         raise InvalidSetting(f"--decoder scene needs groundings; {data.name} has none")
 
 
 def check_start(run: Run, stages: Sequence[str]) -> None:
-    """Refuse weights to begin with that do not fit what `run` trains, nor know what is said.
+    """Check that the weights to start from fit the models and captions of `run`.
 
     Raises `InvalidSetting`.
     """
@@ -92,7 +92,7 @@ def check_start(run: Run, stages: Sequence[str]) -> None:
 
 
 def _word_dim(run: Run, origin: Path, stages: Sequence[str]) -> int:
-    """How many numbers a word has for the model that draws."""
+    """Return the size of a word vector of the text-to-image model."""
     kind, _, folder = run.options.text.partition(":")
     if kind == "bert":
         return BertVectors(Path(folder).expanduser()).dim
@@ -110,6 +110,6 @@ def _word_dim(run: Run, origin: Path, stages: Sequence[str]) -> int:
 
 
 def require_words(out: Path) -> None:
-    """Raise `InvalidSetting` when there are no word vectors in `out` yet."""
+    """Raise `InvalidSetting` if `out` has no word vectors yet."""
     if not (out / WORDS).is_file():
         raise InvalidSetting(f"{out} has no {WORDS}: run `crossmodal train word2vec` first, or all")

@@ -1,4 +1,4 @@
-"""`crossmodal train`.
+"""The command `crossmodal train`.
 
 crossmodal train all --dataset scenes --out runs/scenes --minutes 60
 crossmodal train all --dataset coco:/data/coco --out runs/coco --minutes 600 --side 128
@@ -55,14 +55,14 @@ from crossmodal.training.telling import (
 )
 
 SAID_ONCE_S = 1.0
-DRAWING_SHARE = 0.6  # of the minutes of `all`; drawing takes longer to learn
-# Judging, where it is not said by how many examples: of each split, and in which time.
+DRAWING_SHARE = 0.6  # of the minutes of `all`; text-to-image takes longer to train
+# Judging without --judged: examples of each split, share of the minutes, default and min time.
 JUDGED, JUDGING_SHARE, JUDGING_S, JUDGING_LEAST_S = 500, 0.25, 60.0, 30.0
 
 
 @dataclass(frozen=True)
 class Judging:
-    """By how many examples of each split the complete bundle is judged, and for how long."""
+    """The max examples of each split to judge the complete bundle by, and the time limit."""
 
     count: int
     limit_s: float
@@ -189,7 +189,7 @@ def _stages(what: str) -> tuple[str, ...]:
 
 
 def _name(out: Path, name: str | None, stages: Sequence[str]) -> str | None:
-    """The name of the bundle; None while it lacks a stage. Raises `InvalidSetting`."""
+    """Return the name of the bundle; None while it lacks a stage. Raises `InvalidSetting`."""
     lacking = missing(out, stages)
     if not lacking:
         return name_of(out, name)
@@ -210,7 +210,7 @@ def _opened(dataset: str, side: int) -> Dataset:
 
 @contextmanager
 def _reported(stage: str, as_json: bool) -> Iterator[Any]:
-    """A function to report the steps of a stage by: to the bar, and what is logged as a line."""
+    """Yield a function that reports steps to a progress bar, and prints logged ones as lines."""
     with progress(stage, 1000) as bar:
 
         def report(done: float, metrics: Metrics, is_logged: bool) -> None:
@@ -251,7 +251,7 @@ def _judge_and_seal(
     warnings = warnings_of(quality, data.judged)
     warn(warnings)
     _say_sealed(out, bundle, warnings, as_json)
-    if not quality.get("count"):  # a bundle of which nothing is known is not what was wanted
+    if not quality.get("count"):  # an unmeasured bundle is a failure
         raise typer.Exit(FAILED)
 
 
@@ -277,7 +277,7 @@ def _say_sealed(out: Path, bundle: Bundle, warnings: list[str], as_json: bool) -
 
 @contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM is as Ctrl-C, once."""
+    """Raise `KeyboardInterrupt` on the first SIGTERM; ignore later ones."""
 
     def interrupt(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_IGN)
@@ -292,10 +292,9 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def _told_to_stop() -> Iterator[Any]:
-    """Whether Ctrl-C or SIGTERM has said so; said once more, it ends the process at once.
+    """Yield whether SIGINT or SIGTERM has arrived; a second one raises `KeyboardInterrupt`.
 
-    What tells a process and its group, as `timeout` does, says the same twice: within a second,
-    it is said once.
+    `timeout` signals both a process and its group: signals within a second count as one.
     """
     told: list[float] = []
 
@@ -320,7 +319,7 @@ def _make(out: Path) -> None:
 
 
 def _begin(out: Path, stages: Sequence[str]) -> None:
-    """Note that the stages are to be trained, whatever an earlier run has left of them."""
+    """Mark the stages as begun, so that outputs of an earlier run do not count as done."""
     for stage in stages:
         write_whole(_begun(out, stage), b"")
 

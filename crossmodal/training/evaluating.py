@@ -1,4 +1,4 @@
-"""`crossmodal evaluate`.
+"""The command `crossmodal evaluate`.
 
 crossmodal evaluate runs/scenes --json
 """
@@ -51,7 +51,7 @@ def evaluate(
 
 
 def _measured_on(bundle: Bundle, dataset: str | None) -> Dataset:
-    """The data set that is named, or else the one that the bundle was trained on."""
+    """Open the data set `dataset`, by default the one that the bundle was trained on."""
     try:
         data = open_dataset(dataset or bundle.manifest.dataset, drawing_config(bundle).side)
     except InvalidData as e:

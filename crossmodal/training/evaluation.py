@@ -1,8 +1,8 @@
-"""How good a bundle is, by judges that are not the model.
+"""Evaluate a bundle, by judges that are independent of its models.
 
-On `scenes`, prompts and captions are parsed into facts. A picture is right as far as the
-judge finds its prompt's facts in it, a caption as far as it names those of its picture; a
-fact that is left out is a mistake. On other data sets, captions are scored against people's.
+On `scenes`, prompts and captions are parsed into facts. A picture scores by the facts of its
+prompt that the judge finds in it, a caption by the facts of its picture that it names; an
+omitted fact is a mistake. On other data sets, captions are scored against human references.
 """
 
 import math
@@ -29,9 +29,9 @@ from crossmodal.training.tallies import (
     mean,
 )
 
-JUDGED = 200  # true pictures that the judge itself is judged by
+JUDGED = 200  # true pictures to measure the accuracy of the judge itself on
 
-Report = Callable[[int, int], None]  # how many examples of all splits are judged, and of how many
+Report = Callable[[int, int], None]  # examples judged so far and in total, over all splits
 
 
 def evaluate(
@@ -42,10 +42,10 @@ def evaluate(
     limit_s: float = math.inf,
     report: Report = lambda *_: None,
 ) -> dict[str, Any]:
-    """The figures of each split, by task; fractions from 0 to 1 but for `sharpness` and `cider`.
+    """Return metrics by task and split; all but `sharpness` and `cider` are fractions in [0, 1].
 
-    At most `count` examples of each split are judged, and none is begun that would end later
-    than `limit_s` seconds from now; `count` of the result says how many it were.
+    At most `count` examples of each split are judged, and no chunk is begun that is expected to
+    end more than `limit_s` seconds from now. The result's `count` is the number judged.
     """
     ends_at = time.monotonic() + limit_s
     models = Models.of(bundle)
@@ -70,10 +70,10 @@ def _tally(models: Models, data: Dataset, split: str, count: int) -> Tally:
 
 
 def _judge(tallies: Sequence[Tally], total: int, ends_at: float, report: Report) -> int:
-    """Add to all tallies in turn, until nothing is left or time is up; how many were judged of
-    the split of which there are most.
+    """Judge chunks of all splits in turn, until no example or time is left.
 
-    It begins with few, to find out how long they take."""
+    Chunks start small, to measure how long they take. Returns the count of the split with the
+    most examples."""
     judged, size = [0] * len(tallies), 1
     report(0, total)
     while True:
@@ -89,8 +89,8 @@ def _judge(tallies: Sequence[Tally], total: int, ends_at: float, report: Report)
 
 
 def judge_of_judges(data: Scenes, count: int = JUDGED) -> Figures:
-    """Fraction of facts that the judge finds in true pictures: clean, blurred (a deviation of
-    1 pixel), noisy (12 levels), and as JPEG of quality 50."""
+    """Return the fraction of facts that the judge finds in true pictures: clean, blurred (a
+    deviation of 1 pixel), noisy (12 levels), and as JPEG of quality 50."""
     asked = list(asked_of(data, "seen", count))
     return {
         name: mean([f for a in asked for f in judge(harm(a.image), parse(a.complete)).facts])

@@ -1,6 +1,6 @@
-"""The options of `crossmodal train` and `evaluate`, in the panels that `--help` shows.
+"""The options of `crossmodal train` and `crossmodal evaluate`, in the panels of `--help`.
 
-A number's metavar is `N`, so that a terminal of 80 columns has room for what the option is for.
+The metavar of a number is `N`, to leave room for the help text in a terminal of 80 columns.
 """
 
 from functools import partial

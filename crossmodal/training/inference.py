@@ -1,4 +1,4 @@
-"""The models of a bundle at work in this process, as a worker would run them."""
+"""Run the models of a bundle in this process, with the code that workers use."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ CHUNK = 16
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Few pictures at a time are small tensors, whose threads mostly wait for one another."""
+    """Limit torch to one thread: on small batches, more threads mostly wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -34,7 +34,7 @@ def single_threaded() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Models:
-    """Both models of a bundle on the best device of this machine."""
+    """Both models of a bundle, on the GPU if there is one."""
 
     drawing: BundleDrawing
     captioning: BundleCaptioning
@@ -48,7 +48,7 @@ class Models:
         return models
 
     def draw(self, prompts: Sequence[str], first_seed: int) -> list[Picture | None]:
-        """One picture a prompt, cut to the longest allowed; None where no object is known."""
+        """Draw one picture per prompt, truncated to `MAX_PROMPT`; None where no object is known."""
         requests = [
             Request(Txt2ImgParams(prompt=prompt[:MAX_PROMPT]), first_seed + i)
             for i, prompt in enumerate(prompts)
@@ -59,10 +59,10 @@ class Models:
         ]
 
     def caption(self, images: Sequence[Picture], beam_width: int = 4) -> list[str]:
-        """The likeliest caption of each picture."""
+        """Return the likeliest caption of each picture."""
         params = Img2TxtParams(image=BlobRef(key="evaluation"), beam_width=beam_width)
         side = self.captioning.side
-        assert side is not None  # noqa: S101 - for mypy: it is loaded
+        assert side is not None  # noqa: S101 - for mypy: the model is loaded
         requests = [Request(params, image=fit_square(image, side)) for image in images]
         outcomes = _run(self.captioning, requests)
         return [o[0].text if isinstance(o, list) and o else "" for o in outcomes]

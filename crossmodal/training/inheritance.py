@@ -1,4 +1,4 @@
-"""Weights that a run begins with: what an earlier model leaves to one that is to be trained."""
+"""Start a run from the weights of an earlier model (`--start-from`)."""
 
 import json
 from dataclasses import asdict
@@ -21,20 +21,24 @@ NOT_BUILT = (
     "doubled",
     "things",
     "edge_gain",
-)  # of a config: no weight has its shape by it
-OF_WORDS = ("decoder.embed.weight", "decoder.out.1.weight", "decoder.out.1.bias")  # a row a word
+)  # fields of a config that do not affect the shape of a weight
+OF_WORDS = (
+    "decoder.embed.weight",
+    "decoder.out.1.weight",
+    "decoder.out.1.bias",
+)  # one row per word
 
 
 def check_drawing(config: DrawingConfig, origin: Path) -> None:
-    """Raise `InvalidSetting` where the drawing model in `origin` has not the shape of `config`."""
+    """Raise `InvalidSetting` if the text-to-image weights in `origin` do not fit `config`."""
     with torch.device("meta"):
         model = build(config)
     _check(model, asdict(config), origin, "txt2img")
 
 
 def check_captioner(config: CaptionerConfig, origin: Path) -> None:
-    """Raise `InvalidSetting` where the captioner in `origin` has not the shape of `config`,
-    whatever its words are."""
+    """Raise `InvalidSetting` if the captioner weights in `origin` do not fit `config`, except for
+    the vocabulary."""
     with torch.device("meta"):
         model = Captioner(config)
     _check(model, asdict(config), origin, "img2txt")
@@ -73,9 +77,9 @@ def _without_words(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, .
 
 
 def take_over(model: Captioner, origin: Path) -> int:
-    """Fill `model` from the captioner in `origin`, whose words may be others; how many it knows.
+    """Load the weights of the captioner in `origin`; return the number of shared words.
 
-    What it knows of a word goes with the word; new words keep their fresh weights.
+    Vocabularies may differ: rows of shared words are copied, new words keep their fresh weights.
     """
     places = {word: i for i, word in enumerate(read_json(origin / "img2txt.json")["words"])}
     shared = [(i, places[word]) for i, word in enumerate(model.config.words) if word in places]

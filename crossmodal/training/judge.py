@@ -1,8 +1,7 @@
 """An independent judge of pictures: color segmentation and contour geometry, nothing learned.
 
-It finds what stands on the background, and compares each find with the shapes drawn at its
-place: the color nearest to its pixels, the outline it overlaps most with, its size by its
-radius. It never sees the model, the prompt or the caption.
+It segments objects from the background. The nearest color, the outline with the largest overlap
+and the radius give the color, shape and size of each. It uses neither model, prompt nor caption.
 """
 
 from collections.abc import Callable
@@ -24,11 +23,11 @@ from crossmodal.datasets.scenes.world import (
     relation_between,
 )
 
-STANDS_OUT = 60.0  # RGB distance from the background from which a pixel is an object's
-MIN_AREA = 0.004  # of the picture; less is a speck
+STANDS_OUT = 60.0  # min RGB distance of an object's pixel from the background
+MIN_AREA = 0.004  # fraction of the picture; smaller objects are ignored
 BETWEEN_SIZES = (SIZES["small"][1] + SIZES["big"][0]) / 2
 
-# What the judge's verdict on true pictures must survive, or its verdict on drawn ones says little.
+# Degradations that the judge must tolerate on true pictures, to be trusted on drawn ones.
 HARMS: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     "clean": lambda image: image,
     "blur": lambda image: np.asarray(cv2.GaussianBlur(image, (0, 0), 1.0), np.uint8),
@@ -38,12 +37,12 @@ HARMS: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
 
 
 def judge(image: NDArray[np.uint8], claims: Claims) -> Verdict:
-    """Which of `claims` a picture, uint8 RGB (side, side, 3), keeps."""
+    """Return which of `claims` hold in a picture, uint8 RGB (side, side, 3)."""
     return compare(claims, see(image))
 
 
 def see(image: NDArray[np.uint8]) -> Claims:
-    """All that a picture shows: every object's look, every two objects' relation."""
+    """Return all facts of a picture: the look of each object, the relation of each pair."""
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     ground = np.median(border, axis=0)
     distance = np.linalg.norm(image.astype(np.float32) - ground, axis=2)
@@ -80,7 +79,7 @@ def _thing(image: NDArray[np.uint8], mask: NDArray[np.bool_], stats: NDArray[np.
 
 
 def _overlap(shape: str, mask: NDArray[np.bool_], x: float, y: float, radius: float) -> float:
-    """Intersection over union of a mask and a shape that is drawn into its bounding box."""
+    """Return the intersection over union of a mask and a shape drawn into its bounding box."""
     side = mask.shape[0]
     reach = int(radius * side) + 2
     left, top = int(x * side) - reach, int(y * side) - reach

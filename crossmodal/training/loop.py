@@ -1,4 +1,4 @@
-"""The one training loop: batches in, steps of AdamW with a cosine schedule, a line a log step."""
+"""The training loop of every stage: AdamW, a cosine schedule, a log of JSON lines."""
 
 import json
 import math
@@ -18,17 +18,17 @@ from crossmodal.training.batches import Batch
 from crossmodal.training.checkpoint import Checkpoint, Progress, refuse_unfinished
 
 Metrics = dict[str, float]
-# Called every step: progress in [0, 1], the latest figures, and whether they were logged.
+# Called every step: progress in [0, 1], the latest metrics, and whether they were logged.
 Report = Callable[[float, Metrics, bool], None]
 Loss = Callable[[Batch, float], tuple[Tensor, dict[str, Tensor]]]
 StreamFrom = Callable[[int], Generator[Batch, None, None]]
-SMOOTHING = 0.98  # of the averages that are logged
-MAX_NORM = 1.0  # of a step's gradient
+SMOOTHING = 0.98  # of the logged moving averages
+MAX_NORM = 1.0  # gradients are clipped to this norm
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train: whichever of `steps` and `minutes` is given, or reached first."""
+    """The length of a run: `steps` or `minutes`, whichever is reached first."""
 
     steps: int | None = None
     minutes: float | None = None
@@ -41,9 +41,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate: linear warm-up over `warmup` steps, then a cosine down to `floor` of it.
+    """The learning rate: linear warm-up over `warmup` steps, then cosine decay to `floor * rate`.
 
-    A short run warms up within a tenth of its budget.
+    Warm-up ends after a tenth of the budget at the latest.
     """
 
     rate: float = 1e-3
@@ -60,7 +60,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Turn:
-    """A module and the loss that its own optimizer lowers once a step."""
+    """A module and its loss, minimized by an optimizer of its own once per step."""
 
     module: nn.Module
     loss: Loss
@@ -69,10 +69,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Course:
-    """Everything about a run that is not its model: where, how long, with what precision.
+    """Everything about a run but its model: folder, budget, device, precision, callbacks.
 
-    `identity` is what must be equal for a run to be resumed. `snapshot` draws what has been
-    learned, now and then. `is_stopped` is asked between steps, where a run can be resumed.
+    `identity` must be equal for a run to be resumed. `snapshot` draws samples, after each
+    periodic checkpoint. `is_stopped` is polled between steps, where a run can be resumed.
     """
 
     folder: Path
@@ -98,11 +98,11 @@ class Course:
 
 
 def fit(turns: Sequence[Turn], stream_from: StreamFrom, course: Course) -> Progress:
-    """Train the turns' modules in place, on batches from a step on, until the budget is spent.
+    """Train the modules of `turns` in place until the budget is spent.
 
-    Raises `TrainingDiverged` before a step that would make a weight no number,
-    `OutputNotWritable`, `CheckpointMismatch`, `InvalidData`, and `TrainingStopped` once it is
-    asked to stop. It leaves a checkpoint however it ends; killed, the one it had written last.
+    Raises `TrainingDiverged` before a step that would make a weight non-finite,
+    `OutputNotWritable`, `CheckpointMismatch`, `InvalidData`, and `TrainingStopped` when
+    `course.is_stopped()`. It leaves its last checkpoint, also when it fails or is killed.
     """
     modules = [_placed(turn.module, course.device).train() for turn in turns]
     optimizers = [_optimizer(turn) for turn in turns]
@@ -146,9 +146,9 @@ def _optimizer(turn: Turn) -> torch.optim.Optimizer:
 def _start(
     modules: list[nn.Module], optimizers: list[torch.optim.Optimizer], course: Course
 ) -> Progress:
-    """From the beginning, or where the checkpoint is; the log is cut back to that step.
+    """Start from step 0 or resume from the checkpoint; truncate the log to that step.
 
-    The log of a run that had ended is kept, under the name `<stage>.log.1.jsonl`.
+    The log of an earlier run that is not resumed is kept as `<stage>.log.1.jsonl`.
     """
     path = course.checkpoint.path
     if not course.resume:

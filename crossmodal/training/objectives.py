@@ -1,4 +1,4 @@
-"""The losses: what each model is trained for, given a batch and how much of the run is spent."""
+"""The losses of all models, given a batch and the fraction of the run that is spent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,26 +23,26 @@ from crossmodal.text.tokens import tokenize
 from crossmodal.text.vectors import TextVectors
 from crossmodal.training.batches import Batch
 
-Losses = tuple[Tensor, dict[str, Tensor]]  # what is lowered, and the figures that are logged
-Words = tuple[Tensor, Tensor]  # vectors (B, T, D) and the mask (B, T) of what is not padding
+Losses = tuple[Tensor, dict[str, Tensor]]  # the loss to minimize, and the metrics to log
+Words = tuple[Tensor, Tensor]  # vectors (B, T, D) and their mask (B, T), False for padding
 
-# SceneVAE: a pixel counts for much, as most of them are background.
+# SceneVAE: pixels have a large weight, as most of them are background.
 PIXEL_WEIGHT, BOX_WEIGHT, KL_WEIGHT = 100.0, 20.0, 0.04
-LOW_SIDE, LOW_UNTIL = 64, 0.6  # cheap pictures first; edges are learned at full size
-# PictureVAE: pixels are Gaussian with this deviation; the divergence is faded in.
+LOW_SIDE, LOW_UNTIL = 64, 0.6  # start with small, cheap pictures; learn edges at full size
+# PictureVAE: pixels are Gaussian with this deviation; the KL weight is annealed from 0 to 1.
 PIXEL_STD, KL_FADED_IN = 0.1, 0.3
-DECEPTION_WEIGHT, CRITIC_FROM = 0.05, 0.3  # the critic joins once there is something to judge
-MAX_CAPTION = 40  # words of a caption that are learned
+DECEPTION_WEIGHT, CRITIC_FROM = 0.05, 0.3  # the critic starts once pictures have taken shape
+MAX_CAPTION = 40  # words; captions are truncated for training
 
 
 def vectors_of(texts: Sequence[str], source: TextVectors, max_words: int) -> Words:
-    """Texts -> padded vectors and their mask."""
+    """Encode texts as padded vectors (B, T, D) and their mask (B, T)."""
     found = [source.encode(text, max_words).vectors for text in texts]
     return padded(found, source.dim)
 
 
 def padded(vectors: Sequence[NDArray[np.float32]], dim: int) -> Words:
-    """Ragged vectors, each (T, D) -> (B, T, D) and the mask (B, T)."""
+    """Pad ragged vectors, each (T, D), to (B, T, D) and return them with their mask (B, T)."""
     longest = max(1, *(len(v) for v in vectors))
     words = torch.zeros(len(vectors), longest, dim)
     keep = torch.zeros(len(vectors), longest, dtype=torch.bool)
@@ -54,11 +54,11 @@ def padded(vectors: Sequence[NDArray[np.float32]], dim: int) -> Words:
 
 @dataclass
 class SceneObjective:
-    """The negative evidence bound, and how far the posterior is from boxes that are known."""
+    """The negative ELBO of a scene, plus the posterior's distance from known boxes."""
 
     model: SceneVAE
     source: TextVectors
-    whole: bool = False  # from the first step on at full size
+    whole: bool = False  # train at full size from the first step
     drawn: Tensor = field(init=False)
     real: Tensor = field(init=False)
 
@@ -67,8 +67,8 @@ class SceneObjective:
         words, keep = _on(vectors_of(batch.texts, self.source, config.text.max_words), batch)
         side = config.side if self.whole or spent >= LOW_UNTIL else min(LOW_SIDE, config.side)
         images = F.interpolate(batch.pictures(), size=side, mode="area")
-        # Half of the known boxes are decoded as they are: masks are learned sharp, although
-        # the posterior is off by a pixel.
+        # Decode half of the objects from their known boxes: masks become sharp even while
+        # posterior boxes are off by a pixel.
         coin = torch.rand(len(images), 1, device=images.device) < 0.5
         there = batch.present == 1
         made = Choices(there, batch.shapes, batch.colors, batch.ground)
@@ -92,7 +92,7 @@ class SceneObjective:
         }
 
     def _surprise(self, plan: Plan, made: Choices) -> Tensor:
-        """How unlikely the text makes the picture's choices, in nats an object and background."""
+        """Return the negative log-likelihood of the choices given the text, in nats (means)."""
         colors = self.model.color_logits(plan, made.ground)
         there = made.present
         return (
@@ -104,7 +104,7 @@ class SceneObjective:
 
 @dataclass
 class PictureObjective:
-    """The negative evidence bound of a Gaussian picture, in nats a color value."""
+    """The negative ELBO of a picture with Gaussian pixels, in nats per color value."""
 
     model: PictureVAE
     source: TextVectors
@@ -126,13 +126,13 @@ class PictureObjective:
 
 @dataclass
 class Deceiving:
-    """A drawing objective with a critic beside it: a VAE-GAN."""
+    """The objective of a VAE-GAN: a text-to-image objective with a critic."""
 
     objective: "SceneObjective | PictureObjective"
     critic: Critic
 
     def loss(self, batch: Batch, spent: float) -> Losses:
-        """The drawing model's turn."""
+        """Return the loss of the text-to-image model."""
         loss, metrics = self.objective.loss(batch, spent)
         if spent >= CRITIC_FROM:
             deception = deception_loss(self.critic, self.objective.drawn)
@@ -141,14 +141,14 @@ class Deceiving:
         return loss, metrics
 
     def critic_loss(self, batch: Batch, spent: float) -> Losses:
-        """The critic's turn, on the pictures that were just drawn."""
+        """Return the loss of the critic, on the pictures drawn in the same step."""
         loss = critic_loss(self.critic, self.objective.real, self.objective.drawn.detach().float())
         return loss, {"critic": loss}
 
 
 @dataclass
 class CaptionObjective:
-    """Cross-entropy a word; `whole` is the fraction of captions predicted without a mistake."""
+    """Cross-entropy per word; `whole` is the fraction of captions predicted without a mistake."""
 
     model: Captioner
 
@@ -161,7 +161,7 @@ class CaptionObjective:
         return loss, {"loss": loss, "whole": whole}
 
     def _captions(self, texts: Sequence[str]) -> Words:
-        """Word ids (B, T), each caption ended by `END`, and what is no padding."""
+        """Return word ids (B, T), each caption ended by `END`, and their mask (B, T)."""
         known = [[self._ids[t] for t in tokenize(text) if t in self._ids] for text in texts]
         known = [ids[:MAX_CAPTION] for ids in known]
         longest = max(map(len, known)) + 1
@@ -169,7 +169,7 @@ class CaptionObjective:
         keep = torch.zeros(len(known), longest, dtype=torch.bool)
         for i, ids in enumerate(known):
             captions[i, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-            keep[i, : len(ids) + 1] = True  # the end mark is learned too
+            keep[i, : len(ids) + 1] = True  # the end mark is a target too
         return captions, keep
 
 

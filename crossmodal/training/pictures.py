@@ -1,4 +1,4 @@
-"""What a run looks like: its losses as curves, and what the model makes, in a grid."""
+"""Plots of a run: loss curves, and a grid of pictures with captions."""
 
 import io
 import json
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from crossmodal.files import write_whole
 
 Picture = NDArray[np.uint8]
-INCH = 1.6  # side of one picture in a grid
+INCH = 1.6  # side of one picture in a grid, in inches
 NOT_CURVES = ("step", "elapsed_s", "per_s")
 
 
 def draw_losses(log: Path, out: Path) -> None:
-    """Every figure of a run's log over its steps, as one PNG."""
+    """Plot every metric of a run's log over its steps, as one PNG."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     names = [n for n in dict.fromkeys(k for line in lines for k in line) if n not in NOT_CURVES]
     if not names:
@@ -39,7 +39,7 @@ def draw_losses(log: Path, out: Path) -> None:
 def draw_grid(
     rows: Sequence[Sequence[Picture]], captions: Sequence[Sequence[str]], out: Path
 ) -> None:
-    """Rows of pictures, uint8 RGB, as one PNG, each picture with its caption below, if any."""
+    """Draw rows of pictures, uint8 RGB, as one PNG, each with its caption below, if any."""
     columns = max(map(len, rows))
     figure = Figure(figsize=(INCH * columns, INCH * 1.4 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
@@ -66,7 +66,7 @@ def draw_grid(
 
 def _save(figure: Figure, out: Path) -> None:
     file = io.BytesIO()
-    with warnings.catch_warnings():  # letters that its font lacks are boxes, which is seen
+    with warnings.catch_warnings():  # glyphs missing from the font are drawn as boxes
         warnings.filterwarnings("ignore", "Glyph|constrained_layout", UserWarning)
         figure.savefig(file, format="png", dpi=110)
     write_whole(out, file.getvalue())

@@ -1,4 +1,4 @@
-"""Pictures of what a model in training makes, drawn without disturbing its random state."""
+"""Sample outputs of a model in training, drawn without changing its random state."""
 
 from itertools import islice
 
@@ -20,13 +20,13 @@ from crossmodal.training.pictures import Picture, draw_grid, draw_losses
 from crossmodal.vision.preprocess import fit_square
 
 COUNT = 8
-SEED = 7  # of the examples that are shown, and of their noise
+SEED = 7  # of the shown examples and their noise
 
 
 def drawing_samples(
     model: SceneVAE | PictureVAE, source: TextVectors, data: Dataset, course: Course
 ) -> None:
-    """`txt2img.samples.png`: real pictures above, two drawn ones for their captions below."""
+    """Write `txt2img.samples.png`: real pictures above two rows drawn for their captions."""
     shown = _shown(data)
     config = model.config
     words, keep = vectors_of([e.captions[0].text for e in shown], source, config.text.max_words)
@@ -41,7 +41,7 @@ def drawing_samples(
 
 
 def caption_samples(model: Captioner, data: Dataset, course: Course) -> None:
-    """`img2txt.samples.png`: pictures with the captions they are given."""
+    """Write `img2txt.samples.png`: pictures with the captions generated for them."""
     images = [fit_square(e.image, model.config.side) for e in _shown(data)]
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(course.device)
     was_training = model.training
@@ -54,7 +54,7 @@ def caption_samples(model: Captioner, data: Dataset, course: Course) -> None:
 
 
 def _shown(data: Dataset) -> list[Example]:
-    """Examples of a split that is not trained on, where there are any."""
+    """Return examples of a split that is not trained on, if there is one, else of `train`."""
     for split in (*data.judged[:1], TRAIN):
         if shown := list(islice(examples(data, split, SEED), COUNT)):
             return shown

@@ -1,4 +1,4 @@
-"""From a folder of trained stages to a bundle that can be served: judged, sealed, described."""
+"""Turn a folder of trained stages into a bundle: judge it, seal it, write its model card."""
 
 import json
 import math
@@ -19,12 +19,12 @@ _NAME = re.compile(r"\w[\w .-]{0,63}")
 
 
 def missing(out: Path, stages: Sequence[str] = ()) -> list[str]:
-    """Which stages the bundle in `out` lacks once `stages` are trained."""
+    """Return the stages that the bundle in `out` lacks once `stages` are trained."""
     return [s for s in STAGES if s not in stages and not (out / STAGES[s].made).is_file()]
 
 
 def name_of(out: Path, given: str | None) -> str:
-    """The bundle's name: the one given, else the one it has, else its folder's.
+    """Return the bundle's name: `given`, else its current name, else the folder's name.
 
     Raises `InvalidSetting`.
     """
@@ -43,7 +43,7 @@ def _former_name(out: Path) -> str | None:
     try:
         return str(json.loads((out / MANIFEST).read_text())["name"])
     except (OSError, ValueError, LookupError, TypeError):
-        return None  # there is none, or it is written anew
+        return None  # no manifest, or a damaged one that will be rewritten
 
 
 def seal_if_complete(
@@ -54,9 +54,9 @@ def seal_if_complete(
     limit_s: float = math.inf,
     report: Report = lambda *_: None,
 ) -> Bundle | None:
-    """Judge the bundle in `out` by `judged` examples a split and seal it; None while a stage is
-    missing. Judging takes about `limit_s` seconds at most, and fewer
-    examples for that."""
+    """Judge the bundle in `out` and seal it; return None while a stage is missing.
+
+    It is judged by up to `judged` examples per split, for about `limit_s` seconds at most."""
     if not all((out / file).is_file() for file in DATA_FILES):
         return None
     name = name or name_of(out, None)  # another run may have trained what was missing
@@ -65,19 +65,19 @@ def seal_if_complete(
 
 
 def is_trained_on(bundle: Bundle, data: Dataset) -> bool:
-    """Whether a bundle was trained on these pictures and captions, wherever they lie."""
+    """Return whether a bundle was trained on the content of `data`, whatever its folder."""
     last = [runs[-1] for runs in bundle.manifest.training.values() if runs]
     contents = {run["content"] for run in last if "content" in run}
-    if not contents:  # it was trained before contents were noted
+    if not contents:  # trained before content digests were recorded
         return data.name == bundle.manifest.dataset
     return data.digest in contents
 
 
 def keep_quality(bundle: Bundle, data: Dataset, quality: dict[str, Any]) -> Bundle:
-    """Put measured figures into the bundle's manifest, and describe it in its model card.
+    """Write metrics to the bundle's manifest, and its model card.
 
-    Splits that were measured before on as many examples keep their figures. The bundle's
-    version stays: that is of its weights.
+    Splits measured earlier on the same number of examples keep their metrics. The bundle's
+    version does not change: it is a digest of the model files.
     """
     m = bundle.manifest
     if m.quality.get("count") == quality["count"]:

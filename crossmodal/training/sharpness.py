@@ -1,4 +1,4 @@
-"""How sharp pictures are, and the gain on mask edges that makes drawn ones as sharp as real."""
+"""Measure sharpness, and find the mask edge gain at which drawn pictures match real ones."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ from crossmodal.training.batches import Source
 from crossmodal.vision.preprocess import fit_square
 
 GAINS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0)
-SAMPLE = 48  # pictures to find the gain by
-FLAT = 1.0  # edges weaker than this are noise: such a picture has no sharpness to compare
+SAMPLE = 48  # pictures used to find the gain
+FLAT = 1.0  # weaker edges are noise: such a picture is not compared
 
 
 def edge_strength(image: NDArray[np.uint8]) -> float:
-    """The 99th percentile of the gradient's magnitude (Sobel) of RGB (H, W, 3), in gray levels.
+    """Return the 99th percentile of the Sobel gradient of RGB (H, W, 3), in gray levels.
 
-    Not its mean: that would reward ripples.
+    Not the mean, which would reward ripples.
     """
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     across, down = cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1)
@@ -29,9 +29,9 @@ def edge_strength(image: NDArray[np.uint8]) -> float:
 
 
 def sharpness(drawn: Sequence[NDArray[np.uint8]], real: Sequence[NDArray[np.uint8]]) -> float:
-    """The median ratio of edge strengths, drawn over real, of pictures of the same things.
+    """Return the median ratio of edge strengths, drawn over real, of pairs of the same content.
 
-    Real ones are brought to the size of the drawn ones first.
+    Real pictures are resized to the drawn ones first.
     """
     pairs = [
         (edge_strength(d), edge_strength(fit_square(r, d.shape[0])))
@@ -43,7 +43,7 @@ def sharpness(drawn: Sequence[NDArray[np.uint8]], real: Sequence[NDArray[np.uint
 
 @torch.inference_mode()
 def best_edge_gain(model: SceneVAE, data: Dataset, seed: int) -> float:
-    """Of `GAINS`, the one whose pictures of known scenes are nearest to a sharpness of 1."""
+    """Return the one of `GAINS` whose sharpness on known scenes is closest to 1."""
     device = next(model.parameters()).device
     real = Source(data, model.config.side, SAMPLE, seed).batch(0).to(device)
     made = Choices(real.present == 1, real.shapes, real.colors, real.ground)
@@ -57,5 +57,5 @@ def best_edge_gain(model: SceneVAE, data: Dataset, seed: int) -> float:
 
 
 def _pictures(images: Tensor) -> list[NDArray[np.uint8]]:
-    """Images (B, 3, H, W) in [0, 1] as they are stored."""
+    """Convert images (B, 3, H, W) in [0, 1] to uint8 (H, W, 3) each."""
     return list((images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())

@@ -1,7 +1,7 @@
 """The three stages of making a bundle: word vectors, text-to-image, image-to-text.
 
-Each reads what the stages before it left in the folder and adds its own files, whole or
-not at all; when all are there, the bundle can be sealed.
+Each reads the files of earlier stages from the folder and adds its own atomically. When all
+files exist, the bundle can be sealed.
 """
 
 import hashlib
@@ -62,27 +62,27 @@ from crossmodal.training.objectives import (
 from crossmodal.training.samples import caption_samples, drawing_samples
 from crossmodal.training.sharpness import best_edge_gain
 
-RECORD = "training.json"  # what each stage did, until the manifest takes it over
+RECORD = "training.json"  # the record of each stage, copied to the manifest on sealing
 END_MARK = "<end>"
-SCENE_WIDTH, SCENE_HEADS = 128, 4  # of the text encoder: what is said of scenes is simple
-NAMED = 20  # skipped pictures that the record names
+SCENE_WIDTH, SCENE_HEADS = 128, 4  # of the text encoder: captions of scenes are simple
+NAMED = 20  # max skipped pictures that the record lists
 
 
 @dataclass(frozen=True)
 class Options:
-    """What can be chosen of the models; the defaults are those of the shipped bundle.
+    """The options of the models; the defaults are those of the shipped bundle.
 
     `decoder` is `scene` (objects in slots; needs groundings), `picture` (any pictures), or `auto`:
-    `scene` where the data set has them.
+    `scene` if the data set has groundings.
     """
 
     decoder: Literal["auto", "scene", "picture"] = "auto"
     adversarial: bool = False
     text: str = "word2vec"  # or bert:DIR
-    words: Path | None = None  # a file to take vectors from
+    words: Path | None = None  # a file of pretrained vectors
     ordered: bool = True
     grids: tuple[int, ...] = PictureVAEConfig.grids
-    side: int | None = None  # of the pictures that are drawn
+    side: int | None = None  # of drawn pictures
     width: int = PictureVAEConfig.width  # channels of the picture decoder
     depth: Depth = 18
     cell: CellName = "lstm"
@@ -91,14 +91,14 @@ class Options:
     caption_side: int = CaptionerConfig.side
     caption_stages: int = CaptionerConfig.stages
     batch: int | None = None
-    rate: float | None = None  # of learning
-    amp: bool | None = None  # None: on a GPU
-    start_from: Path | None = None  # a folder whose weights to begin with
+    rate: float | None = None  # learning rate
+    amp: bool | None = None  # None: only on a GPU
+    start_from: Path | None = None  # a folder of weights to start from
 
 
 @dataclass(frozen=True)
 class Run:
-    """How one stage is to be trained: on what, into which folder, for how long."""
+    """The inputs of training one stage: data, folder, budget, seed, options."""
 
     data: Dataset
     out: Path
@@ -116,16 +116,16 @@ class Run:
 
     @property
     def decoder(self) -> str:
-        """Which drawing model is trained: `scene` or `picture`."""
+        """The kind of text-to-image decoder to train: `scene` or `picture`."""
         if self.options.decoder != "auto":
             return self.options.decoder
         return "scene" if self.data.looks else "picture"
 
 
 def train_words(run: Run) -> None:
-    """Skip-gram vectors of the data set's captions, or theirs out of a file of vectors.
+    """Train skip-gram vectors on the captions, or read vectors of their words from a file.
 
-    A run that starts from other weights starts from their words.
+    A run that starts from other weights copies their word vectors.
     """
     if run.options.start_from:
         if run.options.start_from.resolve() != run.out.resolve():
@@ -148,7 +148,7 @@ def train_words(run: Run) -> None:
 
 
 def train_txt2img(run: Run) -> None:
-    """The text-conditioned VAE; of scenes first on small pictures, then on whole ones."""
+    """Train the text-conditioned VAE; on scenes first at low resolution, then at full size."""
     torch.manual_seed(run.seed)
     source = _text_source(run)
     config = drawing_config(run, source.dim)
@@ -168,7 +168,7 @@ def train_txt2img(run: Run) -> None:
 
 
 def drawing_config(run: Run, word_dim: int) -> DrawingConfig:
-    """Of the text-to-image model that `run` trains, on vectors of so many numbers."""
+    """Return the config of the text-to-image model that `run` trains on `word_dim` vectors."""
     o = run.options
     text = TextEncoderConfig(
         source="word2vec" if o.text == "word2vec" else "bert", ordered=o.ordered, word_dim=word_dim
@@ -205,7 +205,7 @@ def _drawing_turns(
 
 
 def _text_source(run: Run) -> TextVectors:
-    """The vectors that prompts become; BERT's files are taken along into the bundle."""
+    """Return the text vectors of the model; copy BERT's files into the bundle if it reads them."""
     kind, _, folder = run.options.text.partition(":")
     if kind == "word2vec":
         return load_vectors(run.out / WORDS)
@@ -220,7 +220,7 @@ def _text_source(run: Run) -> TextVectors:
 
 
 def train_img2txt(run: Run) -> None:
-    """The captioner."""
+    """Train the captioner."""
     torch.manual_seed(run.seed)
     o = run.options
     config = captioner_config(run)
@@ -239,14 +239,14 @@ def train_img2txt(run: Run) -> None:
 
 
 def captioner_config(run: Run) -> CaptionerConfig:
-    """Of the captioner that `run` trains.
+    """Return the config of the captioner that `run` trains.
 
-    It can say the words of the captions, not those of `words.bin`, as GoogleNews has no "of".
+    Its vocabulary comes from the captions, not from `words.bin`: GoogleNews has no "of".
     """
     o = run.options
     texts = list(run.data.texts(TRAIN, run.seed))
     words = vocabulary(texts)
-    often = Counter[str]()  # what each word occurs most often in one caption
+    often = Counter[str]()  # the max occurrences of each word in one caption
     doubled = set[str]()
     for tokens in map(tokenize, texts):
         often |= Counter(tokens)
@@ -265,7 +265,7 @@ def captioner_config(run: Run) -> CaptionerConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """How a stage is run, and the file that is there once it is done."""
+    """A stage: its training function, and the file that exists once it is done."""
 
     train: Callable[[Run], None]
     made: str
@@ -279,7 +279,7 @@ STAGES: dict[str, Stage] = {
 
 
 def _course(run: Run, stage: str, config: Any, samples: Callable[[Course], None]) -> Course:
-    # With a lower rate a run may go on that has diverged.
+    # The rate may change: a diverged run can be resumed with a lower one.
     options = {k: str(v) for k, v in asdict(run.options).items() if k != "rate"}
     words = hashlib.sha256((run.out / WORDS).read_bytes()).hexdigest()
     identity = {
@@ -319,7 +319,7 @@ def _finish(
 
 
 def _record(run: Run, stage: str, progress: Progress, facts: dict[str, Any]) -> None:
-    """Add to the folder's record that this run has taken place, after those it began with."""
+    """Write the folder's record of a stage: this run, after those it started from."""
     record = training_record(run.out)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     skipped = [*run.data.problems, *progress.skipped]
@@ -343,7 +343,7 @@ def _record(run: Run, stage: str, progress: Progress, facts: dict[str, Any]) -> 
 
 
 def training_record(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """What is known of how the models in `folder` were trained, by stage."""
+    """Return the training runs of the models in `folder`, by stage."""
     record: dict[str, list[dict[str, Any]]] = {}
     if (folder / RECORD).is_file():
         record = json.loads((folder / RECORD).read_text())

@@ -1,4 +1,4 @@
-"""What is judged of a split, example by example, and the figures that come of it."""
+"""Tallies: judge the examples of a split in chunks, and compute its metrics."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,16 +19,16 @@ from crossmodal.training.scores import score
 from crossmodal.training.sharpness import sharpness
 from crossmodal.vision.preprocess import fit_square
 
-SEED = 987_654  # of scenes that no training has used
-VISIBLE = 16  # levels by which a pixel differs for an eye to see it
-DIFFERENT = 0.005  # of the pixels, in which pictures of two seeds differ at the least
+SEED = 987_654  # of scenes that are not used in training
+VISIBLE = 16  # min difference of a pixel, in levels, that is visible
+DIFFERENT = 0.005  # min fraction of visibly different pixels between two seeds
 
 Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A scene's picture, a rough one, a prompt in any wording, and all there is to say of it."""
+    """A scene to judge by: a prompt, its complete caption, its picture and a rough version."""
 
     prompt: str
     complete: str
@@ -37,27 +37,27 @@ class Asked:
 
 
 def asked_of(data: Scenes, split: str, count: int) -> Iterator[Asked]:
-    """The first `count` scenes of `split` that are kept for judging."""
+    """Yield the first `count` scenes of `split` that are reserved for judging."""
     for scene, rng in islice(data.scenes(split, SEED), count):
         prompt, image = describe(scene, rng)[0], draw(scene, rng, data.side)
         yield Asked(prompt, describe(scene)[0], image, draw(scene, rng, data.side, ROUGH))
 
 
 class Tally(Protocol):
-    """What has been judged of one split so far."""
+    """The examples of one split judged so far."""
 
     def add(self, count: int) -> int:
-        """Judge the next `count` examples, or as many as there are still; how many there were."""
+        """Judge up to `count` further examples; return the number judged."""
         ...
 
     def figures(self) -> dict[str, Figures]:
-        """Of all that was judged, by task; a task is missing where nothing was."""
+        """Return the metrics by task; a task without judged examples is missing."""
         ...
 
 
 @dataclass
 class SceneTally:
-    """A split of scenes: pictures of its prompts, captions of its pictures."""
+    """The tally of a split of scenes: drawn pictures and captions."""
 
     stream: Iterator[Asked]
     pictures: "JudgedPictures"
@@ -80,9 +80,9 @@ class SceneTally:
 
 @dataclass
 class JudgedPictures:
-    """What pictures show of their prompts; what is left of it when they are captioned.
+    """Drawn pictures, judged by their prompts directly and through their captions.
 
-    Each prompt is drawn twice, by seeds that are `apart`, which is no less than all prompts.
+    Each prompt is drawn twice, with seeds `apart` from each other, at least the prompt count.
     """
 
     models: Models
@@ -119,7 +119,7 @@ class JudgedPictures:
 
 
 def _with_blanks(pictures: list[Picture | None]) -> list[Picture]:
-    """A prompt without a known object counts as a picture of nothing, as large as the others."""
+    """Replace None, of a prompt without a known object, by a black picture of the same size."""
     shape = next((p.shape for p in pictures if p is not None), (128, 128, 3))
     return [np.zeros(shape, np.uint8) if p is None else p for p in pictures]
 
@@ -130,7 +130,7 @@ def _differ(a: Picture, b: Picture) -> bool:
 
 
 def _fractions(verdicts: Sequence[Verdict]) -> Figures:
-    """Of each kind of fact that was said at all; of a scene, all of them."""
+    """Return the fraction kept of each kind of claimed fact, and of scenes with all facts kept."""
     facts = {
         "objects": [o for v in verdicts for o in v.objects],
         "relations": [r for v in verdicts for r in v.relations],
@@ -144,7 +144,7 @@ def _fractions(verdicts: Sequence[Verdict]) -> Figures:
 
 @dataclass
 class JudgedCaptions:
-    """What captions of rough pictures say of all there is to say."""
+    """Captions of rough pictures, judged by the complete captions."""
 
     models: Models
     beam_width: int = 4
@@ -159,7 +159,7 @@ class JudgedCaptions:
         both = zip(self.complete, self.captions, strict=True)
         pairs = [(parse(complete), parse(caption)) for complete, caption in both]
         verdicts = [compare(truth, told) for truth, told in pairs]
-        # What a caption adds must be true as well.
+        # A caption must not add false facts either.
         whole = [
             v.scene and compare(told, truth).scene
             for v, (truth, told) in zip(verdicts, pairs, strict=True)
@@ -170,7 +170,7 @@ class JudgedCaptions:
 
 @dataclass
 class ExampleTally:
-    """BLEU and CIDEr of captions, and how sharp pictures of the same captions are."""
+    """The tally of captioned pictures: BLEU and CIDEr of captions, sharpness of drawn pictures."""
 
     models: Models
     stream: Iterator[Example]
@@ -180,7 +180,7 @@ class ExampleTally:
     real: list[Picture] = field(default_factory=list)
 
     def add(self, count: int) -> int:
-        shown = list(islice(self.stream, count))  # photographs are large: never many at once
+        shown = list(islice(self.stream, count))  # photographs are large: few at once
         self.captions += self.models.caption([e.image for e in shown])
         self.references += [[c.text for c in e.captions] for e in shown]
         prompts = [e.captions[0].text for e in shown]
@@ -201,5 +201,5 @@ class ExampleTally:
 
 
 def mean(values: Sequence[bool]) -> float:
-    """The fraction that is true; 0 of none."""
+    """Return the fraction of true values; 0 if there are none."""
     return round(float(np.mean(values)), 4) if values else 0.0

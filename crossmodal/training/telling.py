@@ -1,4 +1,4 @@
-"""What `train` and `evaluate` say beside figures: how long, how far, what to mind, what next."""
+"""Messages of `train` and `evaluate`: the plan, progress, warnings, the next command."""
 
 import math
 import shlex
@@ -18,8 +18,8 @@ from crossmodal.text.tokens import is_dense, is_undivided
 from crossmodal.text.word2vec import load_vectors
 from crossmodal.training.loop import Budget
 
-LINE_EVERY_S = 10.0  # where there is no terminal to draw a bar on
-# Of each task, the figure that is 0 where nothing is right: on scenes, or else.
+LINE_EVERY_S = 10.0  # interval of progress lines without a terminal
+# For each task, the metric that is 0 if nothing is right: on scenes, on other data sets.
 TELLING = {
     "txt2img": (
         ("scene", "no picture shows all that its prompt says"),
@@ -33,7 +33,7 @@ TELLING = {
 
 
 def plan(budgets: Mapping[str, Budget], judging: str) -> str:
-    """What will be done, in which order, and how long each part takes."""
+    """Return the plan as text: the stages to run, in order, with the length of each."""
     parts = [f"{stage} ({_length(stage, budget)})" for stage, budget in budgets.items()]
     return f"to do: {', then '.join([*parts, *([judging] if judging else [])])}"
 
@@ -51,8 +51,9 @@ def _length(stage: str, budget: Budget) -> str:
 
 @contextmanager
 def counted(label: str, limit_s: float = math.inf) -> Iterator[Callable[[int, int], None]]:
-    """A function to tell how many of how many are done: a bar on stderr, which in a pipe is a
-    plain line now and then. After `limit_s` seconds it ends, whatever is left."""
+    """Yield a function that reports (done, total): as a bar on stderr, in a pipe as plain lines.
+
+    The estimate of the time left accounts for the work ending after `limit_s` seconds."""
     begun = told = time.monotonic()
     with progress(label, 0) as bar:
 
@@ -71,7 +72,7 @@ def counted(label: str, limit_s: float = math.inf) -> Iterator[Callable[[int, in
 
 
 def tell_coverage(out: Path, data: Dataset, seed: int) -> None:
-    """Say how many of the captions' words the vectors in `out` know."""
+    """Print how many caption words have vectors in `out`; warn of scripts without spaces."""
     texts = list(data.texts(TRAIN, seed))
     found = Coverage.of(set(load_vectors(out / WORDS).words), texts)
     note(f"{'warning ' if found.is_poor else ''}{found}")
@@ -89,9 +90,9 @@ def _of_scripts(texts: Sequence[str]) -> Iterator[str]:
 
 
 def warnings_of(quality: Mapping[str, Any], judged: Sequence[str] = ()) -> list[str]:
-    """What is wrong with a bundle of these figures, as far as they can tell; empty if nothing.
+    """Return warnings about a bundle with the metrics `quality`; empty if there are none.
 
-    `judged` are the splits that it was to be judged by.
+    `judged` are the splits that it should have been judged by.
     """
     return [text for task in TELLING for text in _warnings(task, quality, judged)]
 
@@ -112,11 +113,11 @@ def _warnings(task: str, quality: Mapping[str, Any], judged: Sequence[str]) -> I
 
 
 def warn(warnings: Iterable[str]) -> None:
-    """Print each on a line of its own."""
+    """Print each warning on its own line."""
     for text in warnings:
         note(f"warning {text}")
 
 
 def how_to_serve(folder: Path) -> str:
-    """The command that serves the bundle in `folder`, from whichever folder it is called."""
+    """Return the command that serves the bundle in `folder`, valid in any working directory."""
     return f"CROSSMODAL_BUNDLE={shlex.quote(str(folder.resolve()))} crossmodal up"

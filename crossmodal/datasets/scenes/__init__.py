@@ -23,20 +23,20 @@ from crossmodal.datasets.scenes.world import (
 LAYOUTS: tuple[Layout, ...] = ("single", "pair", "row", "column", "corner", "trio")
 WEIGHTS = (0.29, 0.33, 0.13, 0.08, 0.13, 0.04)
 VARIED_CAPTIONS = 4
-CAPTIONS = 40_000  # that `texts` gives of the endless many
+CAPTIONS = 40_000  # returned by `texts`
 SPLIT_SEEDS = {TRAIN: 0, "seen": 1, "pairs": 2, "relations": 3}
 HELD_OUT = {TRAIN: None, "seen": None, "pairs": "pairs", "relations": "relations"}
 
 
 class Scenes:
-    """Scenes of one to three objects; `train` and `seen` never hold a held-out combination.
+    """A data set of scenes with one to three objects.
 
-    `pairs` are scenes with a color of a shape, and `relations` with a relation of two shapes,
-    that `train` has nowhere.
+    `train` and `seen` have no held-out combinations. `pairs` are scenes with a color of a shape
+    that is not in `train`, `relations` scenes with a relation of two shapes that is not.
     """
 
     name = "scenes"
-    digest = "scenes 2"  # another number whenever its pictures or texts change
+    digest = "scenes 2"  # change the number whenever pictures or texts change
     judged: tuple[str, ...] = ("seen", "pairs", "relations")
     looks: LookCounts | None = LookCounts(len(SHAPES), len(COLORS))
     things = words.things()
@@ -49,7 +49,7 @@ class Scenes:
         return type(self)(self.side, ROUGH)
 
     def scene(self, split: str, seed: int, index: int) -> tuple[Scene, Rng]:
-        """A scene without pixels, with the random state that draws and words it."""
+        """Return a scene without pixels, and the random state to draw and describe it with."""
         rng = np.random.default_rng((SPLIT_SEEDS[split], seed, index))
         while held_out(scene := random_scene(rng, LAYOUTS, WEIGHTS)) != HELD_OUT[split]:
             continue
@@ -68,7 +68,7 @@ class Scenes:
         return None
 
     def texts(self, split: str, seed: int) -> Iterator[str]:
-        """Each scene in the plainest words, and in others."""
+        """Yield a plain and a varied caption of each scene."""
         for index in range(CAPTIONS // 2):
             scene, rng = self.scene(split, seed, index)
             yield describe(scene)[0]

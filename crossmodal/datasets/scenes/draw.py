@@ -1,4 +1,4 @@
-"""Scenes as pixels, drawn with OpenCV at four times the size and averaged down."""
+"""Draw scenes with OpenCV, at four times the resolution, averaged down."""
 
 from collections.abc import Callable
 from colorsys import hsv_to_rgb, rgb_to_hsv
@@ -18,10 +18,10 @@ SUPERSAMPLING = 4
 
 @dataclass(frozen=True)
 class Jitter:
-    """How far pictures may be from the plainest ones.
+    """The max random deviations of a picture from the plain scene.
 
     `channel` and `hue` are fractions of their range, `value` of brightness, `angle` is in
-    degrees; of the pictures, a `rough` fraction is blurred, and another one noisy.
+    degrees; `rough` is the fraction of pictures that are blurred, and of those that are noisy.
     """
 
     channel: float = 0.03
@@ -33,11 +33,11 @@ class Jitter:
 
 PLAIN = Jitter()
 ROUGH = Jitter(hue=0.03, value=0.08, angle=9.0, rough=0.25)
-MAX_BLUR, MAX_NOISE = 1.0, 10.0  # deviations: of pixels, of gray levels
+MAX_BLUR, MAX_NOISE = 1.0, 10.0  # standard deviations: in pixels, in gray levels
 
 
 def draw(scene: Scene, rng: Rng, side: int, jitter: Jitter = PLAIN) -> NDArray[np.uint8]:
-    """The scene as uint8 RGB (side, side, 3), its colors off by a few percent."""
+    """Draw the scene as uint8 RGB (side, side, 3), with jitter."""
     image = np.empty((side, side, 3), np.float32)
     image[:] = _jittered(COLORS[scene.background], rng, jitter)
     for thing in scene.things:
@@ -67,7 +67,7 @@ def _roughened(image: NDArray[np.float32], rng: Rng, rough: float) -> NDArray[np
 
 def _paint(image: NDArray[np.float32], thing: Thing, color: Color, angle: float) -> None:
     side = image.shape[0]
-    reach = 1.2 * thing.radius * side + 1  # with room for corners that are turned outward
+    reach = 1.2 * thing.radius * side + 1  # with room for rotated corners
     left, top = int(thing.x * side - reach), int(thing.y * side - reach)
     width = int(2 * reach) + 2
     alpha = coverage(thing, side, left, top, width, angle)
@@ -80,9 +80,9 @@ def _paint(image: NDArray[np.float32], thing: Thing, color: Color, angle: float)
 def coverage(
     thing: Thing, side: int, left: int, top: int, width: int, angle: float = 0.0
 ) -> NDArray[np.float32]:
-    """How much of each pixel the thing covers, 0 to 1, float32 (width, width).
+    """Return the fraction of each pixel that the thing covers, float32 (width, width).
 
-    `angle`, in degrees, turns it.
+    The thing is rotated by `angle` degrees.
     """
     s = SUPERSAMPLING
     mask = np.zeros((width * s, width * s), np.uint8)
@@ -104,7 +104,7 @@ def _rotation(degrees: float) -> NDArray[np.float64]:
 
 @cache
 def outline(shape: str) -> Outline:
-    """The contours of a shape whose longer side just fits [-1, 1] (y points down)."""
+    """Return the contours of a shape whose longer side fits [-1, 1] (y points down)."""
     outlines: dict[str, Callable[[], Outline]] = {
         "circle": lambda: [_disc(1.0)],
         "square": lambda: [np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * 0.95],
@@ -152,7 +152,7 @@ def _cross(arm: float) -> NDArray[np.float64]:
 
 
 def _heart() -> NDArray[np.float64]:
-    """The heart curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t."""
+    """Return the heart curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t."""
     t = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     x = 16 * np.sin(t) ** 3
     y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)

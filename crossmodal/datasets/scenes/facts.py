@@ -1,7 +1,7 @@
-"""What a text says of a scene, read back from its words.
+"""Parse the facts of a scene from a text.
 
-The counterpart of `grammar`, written apart from it: prompts are parsed to know what a
-picture must show, captions to know what they got right.
+The counterpart of `grammar`, implemented independently: parsed prompts give the facts that a
+picture must show, parsed captions are compared with the facts of their picture.
 """
 
 from dataclasses import dataclass, replace
@@ -42,8 +42,8 @@ SEVERAL = {words.plural(noun): noun for nouns in words.SHAPES.values() for noun 
 NUMBERS = {
     tuple(phrase.split()): number for number, phrases in words.NUMBERS.items() for phrase in phrases
 }
-LONGEST = 4  # words of a phrase
-UNCOUNTED = 3  # objects that a plural without a number means
+LONGEST = 4  # max words of a phrase
+UNCOUNTED = 3  # the count of a plural without a number
 OPPOSITE: dict[Relation, Relation] = {
     "left of": "right of",
     "right of": "left of",
@@ -54,14 +54,14 @@ OPPOSITE: dict[Relation, Relation] = {
 
 @dataclass(frozen=True)
 class Said:
-    """An object as a text names it; what it leaves out is None."""
+    """An object as a text names it; omitted attributes are None."""
 
     shape: str | None = None
     color: str | None = None
     size: str | None = None
 
     def fits(self, other: "Said") -> bool:
-        """Whether `other` is all that this one says."""
+        """Return whether `other` has all attributes that this object states."""
         return all(
             mine is None or mine == theirs
             for mine, theirs in (
@@ -74,7 +74,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Claims:
-    """The facts of a text: objects in the order of their names, relations by their indices."""
+    """The facts of a text: objects in order of mention, relations by object index."""
 
     objects: tuple[Said, ...] = ()
     relations: tuple[tuple[int, Relation, int], ...] = ()
@@ -84,7 +84,7 @@ class Claims:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which of the claims are kept; None where nothing was claimed."""
+    """Which of the claims hold; None where nothing was claimed."""
 
     objects: tuple[bool, ...]
     relations: tuple[bool, ...]
@@ -103,7 +103,7 @@ class Verdict:
 
 
 def parse(text: str) -> Claims:
-    """What `text` claims; words that it does not know are passed over.
+    """Return the claims of `text`; unknown words are skipped.
 
     >>> parse("a tiny red disc above a box on white").relations
     ((0, 'above', 1),)
@@ -112,7 +112,7 @@ def parse(text: str) -> Claims:
 
 
 def _plain(tokens: list[str]) -> list[str]:
-    """Every phrase as the plainest word for it; numbers as digits, plurals as "circle+"."""
+    """Replace each phrase by its plainest word; numbers become digits, plurals "circle+"."""
     plain: list[str] = []
     while tokens:
         for length in range(min(LONGEST, len(tokens)), 0, -1):
@@ -133,7 +133,7 @@ def _meaning(phrase: tuple[str, ...]) -> str | None:
 
 
 def compare(claims: Claims, shown: Claims) -> Verdict:
-    """How much of `claims` is in `shown`; objects are matched so that most are right."""
+    """Return which of `claims` hold in `shown`, for the best matching of objects."""
     match = max(
         _matches(claims.objects, shown.objects),
         key=lambda m: (sum(i is not None for i in m), _related(claims, shown, m)),
@@ -174,7 +174,7 @@ def _holds(shown: Claims, match: Match, relation: tuple[int, Relation, int]) -> 
 
 
 class _Parser:
-    """One pass over the words; each shape word closes an object, each relation awaits one."""
+    """A one-pass parser: a shape word completes an object, a relation expects the next one."""
 
     def __init__(self, found: list[str]) -> None:
         self.words = found
@@ -185,7 +185,7 @@ class _Parser:
         self.color: str | None = None
         self.background: str | None = None
         self.number = 1
-        self.named: range = range(0)  # the objects of the noun before
+        self.named: range = range(0)  # the objects of the previous noun
         self.subject: range = range(0)
         self.awaited: Relation | None = None
         self.between: range | None = None
@@ -225,7 +225,7 @@ class _Parser:
             self.sides.append(word)
 
     def _is_ground(self, i: int) -> bool:
-        """ "on a white background", or no more than "on white"."""
+        """Return whether a color is the background's: "on a white background", or "on white"."""
         after = self.words[i + 1 : i + 2]
         described = (*SHAPES, *SIZES, *COLORS, ANY, "colored")
         bare = self.words[i - 1 : i] == ["on"] and (
@@ -234,7 +234,7 @@ class _Parser:
         return after == ["background"] or bare
 
     def _describe(self, i: int, **what: str) -> None:
-        """Attributes stand before a shape, or after it in "that is small and red"."""
+        """Set attributes of the next shape, or of the last: "that is small and red"."""
         if self.objects and self._is_afterthought(i):
             for n in self.named:
                 self.objects[n] = replace(self.objects[n], **what)
@@ -242,7 +242,7 @@ class _Parser:
             self.size, self.color = what.get("size", self.size), what.get("color", self.color)
 
     def _is_afterthought(self, i: int) -> bool:
-        """ "is small and red" describes what was named; "is small and red star" only half."""
+        """Return whether an attribute is of the last noun: not "red" in "is small and red star"."""
         verbs = ("is", "are")
         if self.words[i - 1] == "and" and self.words[i - 3 : i - 2] in [[v] for v in verbs]:
             mine = (*SHAPES, *COLORS) if self.words[i] in SIZES else (*SHAPES, *SIZES)
@@ -263,7 +263,7 @@ class _Parser:
             self.awaited = None
 
     def _relate(self, i: int, how: Relation) -> None:
-        """After "and" the first object is meant again: "X left of A and above B"."""
+        """Expect an object; "and" keeps the subject, as in "X left of A and above B"."""
         again = self.relations and "and" in self.words[max(0, i - 4) : i]
         self.subject = self.subject if again else self.named
         self.awaited = how

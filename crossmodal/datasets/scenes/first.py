@@ -1,4 +1,4 @@
-"""What people type first into a box that draws shapes; the model card shows what comes of it."""
+"""Prompts that people are likely to try first; the model card shows their pictures."""
 
 PROMPTS = (
     "a red circle",

@@ -1,4 +1,4 @@
-"""Scenes in words: one complete caption, and varied ones that may leave facts out."""
+"""Describe scenes: one complete caption, and varied ones that may omit facts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from crossmodal.datasets.scenes import words
 from crossmodal.datasets.scenes.world import Rng, Scene, Thing, is_alike, relation_between
 
-Text = tuple[str, tuple[int, ...]]  # a phrase, and the things it names in their order
+Text = tuple[str, tuple[int, ...]]  # a phrase, and the indices of the things it names, in order
 
 
 @dataclass
 class Wording:
-    """Chooses words: always the first and nothing left out without `rng`, at random with it."""
+    """A source of word choices: random with `rng`, else always the first, omitting nothing."""
 
     rng: Rng | None = None
     bare: bool = False  # without articles: "red circle and blue square"
 
     def pick(self, choices: Sequence[str]) -> str:
-        """Often the first one, which is the word that most people use."""
+        """Choose at random, preferring the first, most common word."""
         if self.rng is None or self.rng.random() < 0.4:
             return choices[0]
         return choices[int(self.rng.integers(len(choices)))]
@@ -27,7 +27,7 @@ class Wording:
 
 
 def describe(scene: Scene, rng: Rng | None = None) -> Text:
-    """A caption, and the indices of the scene's things in the order the caption names them.
+    """Return a caption, and the indices of the scene's things in order of mention.
 
     Without `rng` it is the complete caption in the plainest words.
     """
@@ -38,7 +38,7 @@ def describe(scene: Scene, rng: Rng | None = None) -> Text:
         return body, order
     ground = w.pick(words.COLORS[scene.background])
     if w.chance(0.12):
-        leads = w.chance(0.4) and not w.bare  # "on white red circle" could be anything
+        leads = w.chance(0.4) and not w.bare  # "on white red circle" is ambiguous
         return (f"on {ground}, {body}" if leads else f"{body} on {ground}"), order
     ground = w.pick(words.GROUNDS).format(ground)
     return f"{ground}, {body}" if w.chance(0.2) else f"{body} {ground}", order
@@ -82,9 +82,9 @@ def _pair(things: Sequence[Thing], w: Wording) -> Text:
 
 
 def _two_and_one(scene: Scene, w: Wording) -> Text:
-    """ "Two red circles to the left of a blue square": two that are alike, and one beside them.
+    """Describe two alike and one: "two red circles to the left of a blue square".
 
-    In a column this is always said: two circles above a square stand side by side.
+    A column is always named: "two circles above a square" would mean circles side by side.
     """
     things = scene.things
     first = is_alike(things[0], things[1])
@@ -108,7 +108,7 @@ def _listed(things: Sequence[Thing], w: Wording) -> Text:
 
 
 def _anchored(things: Sequence[Thing], order: tuple[int, int, int], w: Wording) -> Text:
-    """ "X to the left of A and above B": one thing, placed by two others."""
+    """Describe one thing by two others: "X to the left of A and above B"."""
     x, a, b = (things[i] for i in order)
     to_a, to_b = _relation(x, a, w), _relation(x, b, w)
     return f"{_thing(x, w)} {to_a} {_thing(a, w)} and {to_b} {_thing(b, w)}", order
@@ -119,7 +119,7 @@ def _relation(a: Thing, b: Thing, w: Wording) -> str:
 
 
 def _line(things: Sequence[Thing], w: Wording) -> str:
-    """That things stand in a row, which need not be said, or in a column."""
+    """Return the phrase for a column, or for a row, which may be omitted."""
     if relation_between(things[0], things[-1]) == "above":
         return " " + w.pick(words.DOWN)
     return "" if w.chance(0.4) else " " + w.pick(words.ACROSS)
@@ -136,7 +136,7 @@ def _thing(thing: Thing, w: Wording) -> str:
 
 
 def _group(things: Sequence[Thing], w: Wording, leave_out_color: bool = False) -> str:
-    """Things of one kind: "two big red circles"; three need no number."""
+    """Describe things that are alike: "two big red circles"; three need no number."""
     shapes = words.plural(w.pick(words.SHAPES[things[0].shape]))
     phrase = _described(things[0], shapes, "are", w, leave_out_color)
     number = w.pick(words.NUMBERS[len(things)])

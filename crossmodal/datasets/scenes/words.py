@@ -1,4 +1,4 @@
-"""The words for what a scene can contain; of each meaning, the plainest word is the first."""
+"""The vocabulary of scenes; the first word of each meaning is the plainest."""
 
 from crossmodal.datasets.scenes.world import Place, Relation
 
@@ -113,11 +113,11 @@ GROUNDS = (
 
 
 def plural(noun: str) -> str:
-    """Of a shape's word: "boxes", "circles"."""
+    """Return the plural of a shape's word: "boxes", "circles"."""
     return f"{noun}es" if noun.endswith(("s", "x")) else f"{noun}s"
 
 
 def things() -> tuple[str, ...]:
-    """Every word that names an object, one of them or several."""
+    """Return every word that names an object, singular and plural."""
     nouns = [word for words in SHAPES.values() for word in words]
     return (*nouns, *map(plural, nouns), *ANY_SHAPE)

@@ -1,7 +1,7 @@
-"""What a rendered scene can contain, and how scenes are drawn at random.
+"""The content of scenes, and their random generation.
 
-A scene holds one to three objects on a plain background. Combinations that are held
-out from training (`held_out`) show whether a model composes or only remembers.
+A scene has one to three objects on a plain background. Combinations held out from training
+(`held_out`) show whether a model composes or only memorizes.
 """
 
 from dataclasses import dataclass
@@ -57,8 +57,8 @@ COLORS: dict[str, Rgb] = {
     "beige": (225, 205, 170),
     "navy": (15, 20, 70),
 }
-BRIGHT = 12  # so many of the colors are those of most objects; the others, of most backgrounds
-MOSTLY = 0.8  # the fraction of objects, and of backgrounds, that are so
+BRIGHT = 12  # the first 12 colors are mostly for objects, the others mostly for backgrounds
+MOSTLY = 0.8  # the fraction of objects and backgrounds that choose only from their colors
 SIZES = {"small": (0.094, 0.106), "big": (0.144, 0.156)}  # radius / side
 PLACES: dict[Place, tuple[float, float]] = {
     "top left": (0.22, 0.22),
@@ -88,13 +88,13 @@ HELD_OUT_PAIRS = frozenset(
         ("teal", "star"),
     }
 )
-ALIKE = 0.3  # of the pairs, rows and columns have objects that look alike
-TELLABLE_DISTANCE = 100  # RGB distance below which a color cannot be told from a background
+ALIKE = 0.3  # the fraction of pairs, rows and columns with objects that look alike
+TELLABLE_DISTANCE = 100  # min RGB distance of a color that stands out from a background
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: `x`, `y` (centre) and `radius` are fractions of the picture's side."""
+    """One object: `x`, `y` (center) and `radius` are fractions of the picture's side."""
 
     shape: str
     color: str
@@ -108,9 +108,9 @@ class Thing:
 class Scene:
     """Objects in reading order: left to right in a row, top to bottom in a column.
 
-    In a `corner`, the first object has the second beside it and the third above or below it; in
-    a `trio`, the first two look alike, and the third is above or below both. Else, objects that
-    look alike stand in a pair, a row or a column.
+    In a `corner`, the second object is beside the first, the third above or below it. In a
+    `trio`, the first two look alike, and the third is above or below both. Otherwise objects
+    look alike only in a pair, a row or a column.
     """
 
     background: str
@@ -120,20 +120,20 @@ class Scene:
 
 
 def is_tellable(color: str, background: str) -> bool:
-    """Whether `color` stands out from `background` (pink on beige does not)."""
+    """Return whether `color` stands out from `background` (pink on beige does not)."""
     a, b = np.array(COLORS[color]), np.array(COLORS[background])
     return float(np.linalg.norm(a - b)) >= TELLABLE_DISTANCE
 
 
 def relation_between(a: Thing, b: Thing) -> Relation:
-    """Where `a` stands as seen from `b`, along the axis on which they are further apart."""
+    """Return the relation of `a` to `b`, along the axis on which they are further apart."""
     if abs(a.x - b.x) >= abs(a.y - b.y):
         return "left of" if a.x < b.x else "right of"
     return "above" if a.y < b.y else "below"
 
 
 def neighbours(scene: Scene) -> list[tuple[int, int]]:
-    """Index pairs of things that stand next to each other."""
+    """Return the index pairs of adjacent things."""
     if scene.layout == "corner":
         return [(0, 1), (0, 2)]
     if scene.layout == "trio":
@@ -142,12 +142,12 @@ def neighbours(scene: Scene) -> list[tuple[int, int]]:
 
 
 def is_alike(a: Thing, b: Thing) -> bool:
-    """Whether both are of one shape, color and size: a text names them together."""
+    """Return whether both have the same shape, color and size, so that texts group them."""
     return (a.shape, a.color, a.size) == (b.shape, b.color, b.size)
 
 
 def held_out(scene: Scene) -> str | None:
-    """What training must not see of this scene: a reserved color of a shape, or a relation."""
+    """Return the split that holds this scene out of training: `pairs`, `relations` or None."""
     if any((t.color, t.shape) in HELD_OUT_PAIRS for t in scene.things):
         return "pairs"
     pairs = [(scene.things[i], scene.things[j]) for i, j in neighbours(scene)]
@@ -165,7 +165,7 @@ def _is_held_out_relation(a: Thing, b: Thing) -> bool:
 
 
 def random_scene(rng: Rng, layouts: tuple[Layout, ...], weights: tuple[float, ...]) -> Scene:
-    """A scene of one of `layouts`; objects that look alike are next to each other, or all are."""
+    """Generate a scene of one of `layouts`, chosen by `weights`."""
     layout = layouts[int(rng.choice(len(layouts), p=weights))]
     background = _color(rng, list(COLORS)[BRIGHT:])
     place, centers = _centers(rng, layout)
@@ -182,7 +182,7 @@ def _color(rng: Rng, usual: list[str]) -> str:
 
 
 def _looks(rng: Rng, background: str, layout: Layout, count: int) -> list[Look]:
-    """Of each object: all alike, two of three alike, two of one shape, or no two the same."""
+    """Choose looks: all alike, two of three alike, two of one shape, or all different."""
     looks = [_look(rng, background)]
     grouped = layout in ("pair", "row", "column")
     alike = grouped and rng.random() < ALIKE
@@ -208,7 +208,7 @@ def _look(rng: Rng, background: str) -> Look:
 
 
 def _centers(rng: Rng, layout: Layout) -> tuple[Place | None, list[tuple[float, float]]]:
-    """Where the things of a layout stand; a few percent of jitter makes no two scenes equal."""
+    """Choose the place and centers of a layout, with jitter of a few percent."""
     if layout == "single":
         place: Place = list(PLACES)[int(rng.integers(len(PLACES)))]
         return place, _jittered(rng, [PLACES[place]], 0.03)
