@@ -74,7 +74,7 @@ class Dataset(Protocol):
         ...
 
     def example(self, split: str, seed: int, index: int) -> Example:
-        """Return example `index` of the stream that `seed` shuffles from `split`.
+        """Return example `index` of the endless stream of `split` that `seed` defines.
 
         Raises `InvalidData`, naming the picture, if it cannot be read.
         """

@@ -25,7 +25,7 @@ YEARS = ("2017", "2014")
 HALVES = (TRAIN, "val")  # COCO's own splits
 KARPATHY = "dataset_coco.json"
 
-Numbered = tuple[Any, Named]  # with COCO's image id
+Numbered = tuple[Any, Named]  # COCO's image id and its picture
 
 
 def open_coco(folder: Path) -> CaptionedFiles:

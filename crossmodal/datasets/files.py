@@ -143,7 +143,7 @@ def with_held_back(entries: list[Entry]) -> dict[str, list[Entry]]:
 
 
 def summary(problems: Sequence[str], shown: int = 5) -> str:
-    """Return the number of skipped items and the first `shown` by name."""
+    """Return a message with the number of problems and the first `shown` of them."""
     more = f" … and {len(problems) - shown} more" if len(problems) > shown else ""
     return f"{len(problems)} skipped: " + "; ".join(problems[:shown]) + more
 

@@ -32,14 +32,12 @@ ENDINGS = {
 }
 COCOS = re.compile(r"\d{12}")  # COCO's names: ids that are unique over all its splits
 SAME = {".jpeg": ".jpg", ".jpe": ".jpg", ".tiff": ".tif"}
-NAMED, BELOW, FLAT = range(
-    3
-)  # the name's folders match the file's, are fewer, or are missing in the file's path
+# The name's folders match the file's, are fewer than those, or are missing in the file's path.
+NAMED, BELOW, FLAT = range(3)
 
 Parts = tuple[str, ...]
-_Rank = tuple[
-    int, int, int
-]  # NAMED, BELOW or FLAT; index of the folder in the name's `folders`; likeness
+# NAMED, BELOW or FLAT; index of the file's folder in the picture's `folders`; likeness.
+_Rank = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -151,9 +149,8 @@ def _matched(
             if one not in found and one not in doubtful and path not in taken:
                 options[one].append(path)
         wanted = Counter(path for paths in options.values() for path in paths)
-        sure = (
-            rank[0] == NAMED and rank[2] == 0
-        )  # exact: two entries may share a file, as one picture in two splits
+        # Two entries may share an exactly named file: one picture in two splits.
+        sure = rank[0] == NAMED and rank[2] == 0
         for one, paths in options.items():
             if len(paths) == 1 and (sure or wanted[paths[0]] == 1):
                 found[one] = paths[0]

@@ -28,7 +28,7 @@ Depth = Literal[18, 34, 50]
 CellName = Literal["lstm", "gru", "rnn"]
 CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
 DOWNLOAD_TIMEOUT_S = 20
-WORD_DROPOUT = 0.2  # of the previous words in training, so that the model relies on the picture
+WORD_DROPOUT = 0.2  # fraction of previous words; makes the model rely on the picture
 END = 0  # the word id that starts and ends a caption
 
 

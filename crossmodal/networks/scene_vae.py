@@ -24,7 +24,7 @@ from crossmodal.networks.text_encoder import TextEncoder, TextEncoderConfig
 OUTSIDE = 12.0  # a mask's logit outside its template: -12, coverage 6e-6
 REACH = 1.2  # a template covers 1.2 radii around its object
 MARGIN = 0.01  # min gap of a drawn object to others and to the edge, as a fraction of the side
-ROUNDS = 12  # of moving objects apart that are too close
+ROUNDS = 12  # rounds of moving close objects apart
 BOX = 3  # numbers that place an object: x, y, radius
 LOGIT = 20.0  # scale of directly learned parameters, which would otherwise learn too slowly
 SHADE = 0.04  # max deviation of a background from its palette color

@@ -17,6 +17,7 @@ from crossmodal.text.tokens import tokenize
 from crossmodal.text.vectors import Encoded
 
 WEIGHTS = "model.safetensors"
+# Files of a BERT folder that a bundle includes, if present.
 FILES = (
     "config.json",
     "tokenizer.json",
@@ -24,7 +25,7 @@ FILES = (
     "vocab.txt",
     "special_tokens_map.json",
     WEIGHTS,
-)  # files of a BERT folder that a bundle includes, if present
+)
 
 
 class BertVectors:

@@ -118,6 +118,6 @@ def train_vectors(
         negative=5,
         epochs=epochs,
         seed=seed,
-        workers=1,
-    )  # one worker: gensim is only repeatable with one thread
+        workers=1,  # gensim is only repeatable with one thread
+    )
     return WordVectors(model.wv)

@@ -154,9 +154,9 @@ def batches(source: Source, start: int) -> Generator[Batch, None, None]:
         num_workers=_workers(),
         prefetch_factor=4,
         worker_init_fn=_init_worker,
-        generator=torch.Generator(),
+        generator=torch.Generator(),  # its own: the global one is the model's random state
         pin_memory=torch.cuda.is_available(),
-    )  # its own generator: drawing from the global one would change the model's random state
+    )
     try:
         for batch in loader:
             if isinstance(batch, CrossmodalError):
@@ -178,7 +178,7 @@ def _workers() -> int:
 
 
 def _init_worker(_: int) -> None:
-    """Ignore SIGINT and SIGTERM, also to the process group: the trainer stops its workers."""
+    """Ignore SIGINT and SIGTERM sent to the process group: workers end with the trainer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)

@@ -26,7 +26,7 @@ def evaluate(
     save: flags.Save = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a bundle on fresh examples, by judges that are not the model."""
+    """Evaluate a bundle on fresh examples, by judges that are independent of its models."""
     with errors_to_exit_status():
         opened = open_bundle(bundle or load_settings().bundle)
         data = _measured_on(opened, dataset)

@@ -15,18 +15,10 @@ from crossmodal.networks.bundle import read_json
 from crossmodal.networks.captioner import Captioner, CaptionerConfig
 from crossmodal.networks.drawing import DrawingConfig, build
 
-NOT_BUILT = (
-    "words",
-    "most",
-    "doubled",
-    "things",
-    "edge_gain",
-)  # fields of a config that do not affect the shape of a weight
-OF_WORDS = (
-    "decoder.embed.weight",
-    "decoder.out.1.weight",
-    "decoder.out.1.bias",
-)  # one row per word
+# Fields of a config that do not affect the shapes of other weights than OF_WORDS.
+NOT_BUILT = ("words", "most", "doubled", "things", "edge_gain")
+# Weights with one row per word.
+OF_WORDS = ("decoder.embed.weight", "decoder.out.1.weight", "decoder.out.1.bias")
 
 
 def check_drawing(config: DrawingConfig, origin: Path) -> None:

@@ -22,7 +22,7 @@ Metrics = dict[str, float]
 Report = Callable[[float, Metrics, bool], None]
 Loss = Callable[[Batch, float], tuple[Tensor, dict[str, Tensor]]]
 StreamFrom = Callable[[int], Generator[Batch, None, None]]
-SMOOTHING = 0.98  # of the logged moving averages
+SMOOTHING = 0.98  # decay of the logged moving averages
 MAX_NORM = 1.0  # gradients are clipped to this norm
 
 

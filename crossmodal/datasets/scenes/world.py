@@ -147,7 +147,7 @@ def is_alike(a: Thing, b: Thing) -> bool:
 
 
 def held_out(scene: Scene) -> str | None:
-    """Return the split that holds this scene out of training: `pairs`, `relations` or None."""
+    """Return the split that the scene is reserved for: `pairs`, `relations`, or None."""
     if any((t.color, t.shape) in HELD_OUT_PAIRS for t in scene.things):
         return "pairs"
     pairs = [(scene.things[i], scene.things[j]) for i, j in neighbours(scene)]
