@@ -40,9 +40,9 @@ def search(
 ) -> list[list[Hypothesis]]:
     """Return up to `count` captions of each picture, best first.
 
-    images uint8 (B, 3, side, side). A beam is truncated at `max_words`. A picture's captions do
-    not depend on the rest of the batch: it has exactly its own `width` beams. The model's config
-    limits how often a word occurs, and whether it may follow itself.
+    images uint8 (B, 3, side, side). A beam is truncated at `max_words`. Each picture is
+    searched as if alone, with no more beams than its own `width`. The model's config limits how
+    often a word occurs, and whether it may follow itself.
     `step(done, total)` reports progress in words, every few milliseconds; `total` is the max.
     """
 
