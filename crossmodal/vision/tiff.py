@@ -16,7 +16,7 @@ WHITE_IS_ZERO, IN_PLANES, SIGNED = 0, 2, 2
 
 
 def tile_size(image: Image.Image) -> tuple[int, int]:
-    """Return a TIFF's tile width and height; a tile is decoded whole, and may exceed the picture."""
+    """Return a TIFF's tile width and height: a tile is decoded whole, even beyond the picture."""
     if not isinstance(image, TiffImageFile):
         return 0, 0
     width, height = (int(image.tag_v2.get(tag, 0)) for tag in TILE_SIDES)
