@@ -58,7 +58,7 @@ def start_valkey(
     within 15 seconds, and `InvalidSetting` for an unusable folder.
     """
     try:
-        make_private(folder)  # the data contain prompts and webhooks' secrets
+        make_private(folder)  # it holds prompts and webhook secrets
     except OSError as e:
         raise InvalidSetting(f"Valkey cannot keep its data in {folder}: {described(e)}") from e
     config = [
@@ -110,7 +110,7 @@ def is_local(url: str) -> bool:
     """Return whether a server for `url` can be started here: on loopback, without a password."""
     parts = urlsplit(url)
     plain = parts.scheme == "redis" and not parts.username and not parts.password
-    is_here = parts.hostname in LOOPBACK and parts.hostname != "::1"  # the server has IPv4 only
+    is_here = parts.hostname in LOOPBACK and parts.hostname != "::1"  # it binds IPv4 only
     return plain and is_here
 
 

@@ -93,7 +93,7 @@ class DiffusersFolder(Model):
         return pipe.to(device)
 
     def _fields(self) -> dict[str, Any]:
-        """Return the fields that this pipeline adds to the kind's, or restricts, as temperature."""
+        """Return the fields that the pipeline adds to the kind's; fixes `temperature`, which it lacks."""
         side, multiple = self._sides()
         size = {"ge": multiple, "le": MAX_SIDE, "multiple_of": multiple}
         known: dict[str, tuple[Any, Any, dict[str, Any]]] = {
@@ -133,7 +133,7 @@ class DiffusersFolder(Model):
         return {"prompt": "a picture", "seed": 0}
 
     def batch_key(self, params: Any) -> Hashable:
-        """Return the key; it tells no negative prompt from an empty one, whose pictures differ."""
+        """Return the batch key; an absent and an empty negative prompt give different pictures."""
         return super().batch_key(params), _negative(params) is None
 
     def run(self, batch: Batch) -> Sequence[Outcome]:

@@ -54,7 +54,7 @@ def _comment(text: str) -> bytes:
 def parameters_text(
     params: Mapping[str, object], side: tuple[int, int], model: str, version: str
 ) -> str:
-    """Format params by the `parameters` convention: the prompt, then a line of `Name: value`s."""
+    """Format params by the `parameters` convention: the prompt, then a line of pairs."""
     width, height = side
     named = {name.replace("_", " ").capitalize(): value for name, value in params.items()}
     prompt = named.pop("Prompt", "")

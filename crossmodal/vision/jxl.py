@@ -1,4 +1,4 @@
-"""The size of a JPEG XL picture from its header: its decoder, once opened, decodes all pixels."""
+"""The size of a JPEG XL picture, read from its header: opening its decoder decodes all pixels."""
 
 RATIOS = ((1, 1), (6, 5), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 BITS_OF_SIDES = (9, 13, 18, 30)

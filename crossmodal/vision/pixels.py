@@ -13,7 +13,7 @@ from crossmodal.vision.header import BAND
 from crossmodal.vision.media import REMEDY
 
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N")  # one channel of 16 bits
-MOST = 8  # the max reduction, as a JPEG's draft mode has it
+MOST = 8  # the max reduction, that of JPEG's draft mode
 WHITE = (255, 255, 255, 255)
 
 Box = tuple[int, int, int, int]

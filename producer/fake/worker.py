@@ -67,7 +67,7 @@ class Made(NamedTuple):
 
 
 class FakeWorker:
-    """Runs jobs with two functions; their errors end a job as in a real worker."""
+    """A worker that runs jobs with two functions, whose errors end a job as in a real worker."""
 
     def __init__(
         self, runner: Runs, ledger: JobLedger, storage: Storage, draw: Draw, describe: Describe
