@@ -93,7 +93,7 @@ class DiffusersFolder(Model):
         return pipe.to(device)
 
     def _fields(self) -> dict[str, Any]:
-        """Return the fields that the pipeline adds to the kind's; fixes `temperature`, which it lacks."""
+        """Return the fields that the pipeline adds to the kind's; `temperature` is fixed at 1."""
         side, multiple = self._sides()
         size = {"ge": multiple, "le": MAX_SIDE, "multiple_of": multiple}
         known: dict[str, tuple[Any, Any, dict[str, Any]]] = {

@@ -13,7 +13,7 @@ def fit(image: NDArray[np.uint8], wanted: Fit) -> NDArray[np.uint8]:
 
 
 def fit_within(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Shrink RGB (H, W, 3) until no edge is longer than `side`; keeps the aspect, up to rounding."""
+    """Shrink RGB (H, W, 3) so that no edge is longer than `side`; keeps the aspect ratio."""
     height, width = image.shape[:2]
     longest = max(height, width)
     if longest <= side:
