@@ -1,8 +1,8 @@
-"""What a kind is: a schema of params, and what comes of them.
+"""The definition of a kind: the schema of its params, and the type of its output.
 
-All that depends on a kind follows from this: how params are checked, what HTTP takes, the options
-of the command line, which of the params is a picture that is stored, fetched, decoded and kept for
-as long as its job, and how what was made is stored. A kind knows no model.
+All that depends on a kind is derived from this: validation of params, HTTP's requests, options of
+the command line, which param is a picture that is stored, decoded and kept as long as its job, and
+how the output is stored. A kind is independent of models.
 """
 
 import reprlib
@@ -23,7 +23,7 @@ Output = Literal["images", "captions"]
 """What a result has: pictures, or texts."""
 
 RESERVED = frozenset(
-    {  # beside params, by clients, HTTP and commands
+    {  # arguments that clients, HTTP and commands have beside params
         "params",
         "idempotency_key",
         "expires_in_s",
@@ -53,19 +53,19 @@ P = TypeVar("P", bound=BaseModel)
 
 
 class StrictParams(BaseModel):
-    """What a job asks for, of whatever kind. Strict: a string is no number."""
+    """The base of all params. Strict: a string is not accepted as a number."""
 
-    # Fields that a newer version sends are ignored.
+    # A newer version may send more fields; they are ignored.
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
-    if TYPE_CHECKING:  # each declares it itself, where it is to be shown
+    if TYPE_CHECKING:  # each subclass declares it, for its place among the fields
         metadata: JsonValue
 
 
 class ItemParams(StrictParams):
-    """What one run of a model is for: a job of its own, or an item of a batch.
+    """The params of one run of a model: a job, or an item of a batch job.
 
-    Beside its own fields it keeps those that only the model knows.
+    Fields that the kind does not declare are kept: they are params of the model.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -84,12 +84,11 @@ class ItemParams(StrictParams):
 
 @dataclass(frozen=True)
 class Kind:
-    """What can be asked for.
+    """A kind of job.
 
-    `params` has at least `count`, how many are to be made, and `metadata`. A field `seed` is fixed
-    at submission, and of an item of a batch by the batch; a field that is a `BlobRef` is the
-    picture, of which there is one at most. `about` says what it does, `example` is what a
-    submission may look like.
+    `params` has at least `count`, the number of outputs, and `metadata`. A field `seed` is fixed at
+    submission, or by the batch job for its items; a field of type `BlobRef` is the picture, at most
+    one. `about` describes the kind in a few words, `example` is a sample submission.
     """
 
     name: str
@@ -113,36 +112,36 @@ class Kind:
 
     @cached_property
     def fields(self) -> dict[str, FieldInfo]:
-        """The params as they are shown: the kind's own, then those it has of a base."""
+        """The params in display order: the kind's own, then inherited ones."""
         fields, bases = self.params.model_fields, self.params.__bases__
         of_bases = {name for base in bases for name in getattr(base, "model_fields", ())}
         return {name: fields[name] for name in sorted(fields, key=of_bases.__contains__)}
 
     @cached_property
     def picture(self) -> str | None:
-        """The field that names the picture; None where it takes none."""
+        """The name of the picture's field; None if the kind takes none."""
         fields = self.params.model_fields.items()
         return next((name for name, field in fields if field.annotation is BlobRef), None)
 
     @cached_property
     def is_seeded(self) -> bool:
-        """Whether what is made depends on a seed."""
+        """Whether the output depends on a seed."""
         return "seed" in self.params.model_fields
 
     def image_of(self, params: ItemParams) -> BlobRef | None:
-        """The picture that params name, if such params name one."""
+        """Return the picture that params refer to; None if the kind takes none."""
         if self.picture is None:
             return None
         ref: BlobRef = getattr(params, self.picture)
         return ref
 
     def build(self, raw: Mapping[str, Any]) -> ItemParams:
-        """Params from untrusted fields. Raises `InvalidParams`, naming every bad field."""
+        """Validate untrusted fields as params. Raises `InvalidParams`, naming every bad field."""
         return build(self.params, raw)
 
 
 def build(params: type[P], raw: Mapping[str, Any]) -> P:
-    """`params` from untrusted fields. Raises `InvalidParams`, naming every bad field."""
+    """Validate untrusted fields as `params`. Raises `InvalidParams`, naming every bad field."""
     try:
         return params.model_validate(dict(raw))
     except ValidationError as e:
@@ -150,7 +149,7 @@ def build(params: type[P], raw: Mapping[str, Any]) -> P:
 
 
 def build_many(params: type[P], raws: Iterable[Mapping[str, Any]]) -> list[P]:
-    """The same for many, faster. Raises `InvalidParams` where one of them is wrong."""
+    """Validate many, faster than one by one. Raises `InvalidParams` if any is wrong."""
     try:
         return _many(params).validate_python(raws)  # type: ignore[no-any-return]
     except ValidationError as e:

@@ -1,4 +1,4 @@
-"""What params are made of: texts that are cleaned, seeds, metadata, and bytes in the store."""
+"""Types of params' fields: cleaned texts, seeds, metadata, and references to blobs."""
 
 import json
 import re
@@ -12,19 +12,19 @@ from pydantic.config import JsonDict
 from crossmodal.errors import InvalidPrompt, quoted
 
 MAX_PROMPT = 1_000  # characters
-RAW = 4  # times as many may be sent, with spaces and marks that cleaning removes
-CLEANED = "cleaned-text"  # the format of such texts in JSON schemas
+RAW = 4  # a text may be this many times longer before cleaning removes spaces and marks
+CLEANED = "cleaned-text"  # the format of cleaned texts in JSON schemas
 MAX_METADATA = 2_048  # bytes of JSON
 MAX_DEPTH = 32  # of metadata
 MAX_SEED = 2**32 - 1
 MAX_MODEL_NAME = 64
 _SPACES = re.compile(r"\s+")
 _MODEL_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_MODEL_NAME - 1}}}")
-_OTHER_QUEUES = (".bulk", ".pidbox")  # how queues end that are not of one model's single jobs
+_OTHER_QUEUES = (".bulk", ".pidbox")  # suffixes of queues that are reserved
 
 
 class BlobRef(BaseModel):
-    """Bytes in the object store; where `sha256` is given, reading checks it."""
+    """A reference to a blob in the object store; reads check its `sha256`, if given."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -35,15 +35,15 @@ class BlobRef(BaseModel):
 
 
 def clean_prompt(prompt: str) -> str:
-    """NFC-normalised, without control characters, every run of white space one space."""
-    if prompt.isascii() and prompt.isprintable():  # as most are, and then it is quick
+    """Normalize a prompt: NFC, no control characters, every run of white space one space."""
+    if prompt.isascii() and prompt.isprintable():  # the usual case, and the fast path
         return " ".join(prompt.split())
     kept = (" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in prompt)
     return _SPACES.sub(" ", unicodedata.normalize("NFC", "".join(kept))).strip()
 
 
 def _checked_prompt(prompt: str, least: int = 1, most: int = MAX_PROMPT) -> str:
-    if len(prompt) > RAW * most:  # cleaning takes time by the square of some texts' length
+    if len(prompt) > RAW * most:  # cleaning takes quadratic time for some texts
         said = f"the prompt has {len(prompt)} characters: shorten it to {most}"
         raise InvalidPrompt(said, "prompt")
     cleaned = clean_prompt(prompt)
@@ -58,7 +58,7 @@ def _checked_prompt(prompt: str, least: int = 1, most: int = MAX_PROMPT) -> str:
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a model may be called so: its name is a part of those of its queues."""
+    """Return whether a model may have this name, which becomes part of its queues' names."""
     return bool(_MODEL_NAME.fullmatch(name)) and not f".{name}".endswith(_OTHER_QUEUES)
 
 
@@ -90,12 +90,12 @@ def _is_deeper(value: JsonValue, levels: int) -> bool:
 
 
 def _schema(least: int, most: int) -> JsonDict:
-    """Of a text whose length counts once it is cleaned."""
+    """Return the JSON schema of a text whose limits hold after cleaning."""
     return {"type": "string", "format": CLEANED, "minLength": least, "maxLength": most}
 
 
 def text_of(least: int, most: int) -> Any:
-    """The type of texts that are cleaned as prompts are, and then have so many characters."""
+    """Return the type of a text that is cleaned as prompts are, then limited in characters."""
     check = AfterValidator(partial(_checked_prompt, least=least, most=most))
     return Annotated[str, check, WithJsonSchema(_schema(least, most))]
 

@@ -1,4 +1,4 @@
-"""What a job chooses of the files of the pictures that it makes."""
+"""The params that choose the format of a job's picture files."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
@@ -11,7 +11,7 @@ ImageFormat = Literal["png", "webp", "jpeg"]
 """A file is named by it, and its media type is `image/` and this."""
 
 FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
-QUALITY = 90  # where a job asks for none
+QUALITY = 90  # the default
 
 
 def _of_what_loses(quality: int | None, others: ValidationInfo) -> int | None:
@@ -21,10 +21,10 @@ def _of_what_loses(quality: int | None, others: ValidationInfo) -> int | None:
 
 
 class ImageParams(ItemParams):
-    """Params of a kind that makes pictures, with what their files are to be.
+    """Params of a kind that makes pictures, with the format of their files.
 
-    They are about the files alone: no model looks at them, and no file tells them. A kind without
-    them gets PNG files that tell its params.
+    These fields concern the files only: models ignore them, and no file's metadata has them. A
+    kind without them gets PNG files with its params as metadata.
     """
 
     format: ImageFormat = Field(default="png", description="Of the files.")
@@ -40,11 +40,11 @@ _PLAIN = ImageParams.model_construct()
 
 
 def files_of(params: ItemParams) -> ImageParams:
-    """What params say of the files; PNG that tells them where their kind leaves no choice."""
+    """Return the file options of params; if their kind has none, PNG with metadata."""
     return params if isinstance(params, ImageParams) else _PLAIN
 
 
 def stored_format(kind: Kind, raw: Mapping[str, Any]) -> str:
-    """The format in which a job with such fields stores its pictures."""
+    """Return the format in which a job with these raw fields stores its pictures."""
     chosen = raw.get("format") if issubclass(kind.params, ImageParams) else None
     return str(chosen or _PLAIN.format)

@@ -1,4 +1,4 @@
-"""Pictures to captions."""
+"""The kind `img2txt`: pictures to captions."""
 
 from pydantic import Field
 
@@ -7,7 +7,7 @@ from crossmodal.kinds.fields import BlobRef, Metadata
 
 
 class Img2TxtParams(ItemParams):
-    """The `count` best captions of `image` that a beam search of `beam_width` finds."""
+    """The `count` likeliest captions of `image`, by a beam search of `beam_width`."""
 
     image: BlobRef = Field(description="What to caption.")
     count: int = Field(default=1, ge=1, le=5, description="How many captions.")

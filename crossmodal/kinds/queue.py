@@ -1,7 +1,7 @@
-"""Which queue a job waits in: there is one a kind, model and lane.
+"""The names of queues: one queue for each kind, model and lane.
 
 txt2img          txt2img.bulk           for the default model of the kind
-txt2img.turbo    txt2img.turbo.bulk     for the model that is called turbo
+txt2img.turbo    txt2img.turbo.bulk     for the model named turbo
 """
 
 from typing import NamedTuple, Self
@@ -11,7 +11,7 @@ from crossmodal.kinds.task import BULK, Task
 
 
 class Queue(NamedTuple):
-    """What its jobs are, and the model that they name, if any; as a text, its name."""
+    """The task of a queue's jobs and their model, if any; `str` returns the queue's name."""
 
     task: Task
     model: str | None = None
@@ -23,17 +23,17 @@ class Queue(NamedTuple):
 
     @property
     def in_bulk(self) -> "Queue":
-        """The queue of messages that have such jobs as their items."""
+        """The queue of bulk messages whose items are such jobs."""
         return self._replace(task=self.task.in_bulk)
 
     @property
     def of_items(self) -> "Queue":
-        """The queue of jobs such as its messages have as items."""
+        """The queue of single jobs like the items of this queue's bulk messages."""
         return self._replace(task=self.task.of_items)
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """The queue of that name. Raises `ValueError` where there can be none."""
+        """Parse a queue's name. Raises `ValueError` for a name that no queue can have."""
         kind, dot, rest = name.removesuffix(BULK).partition(".")
         task = Task(kind + BULK * name.endswith(BULK))
         if dot and not is_model_name(rest):

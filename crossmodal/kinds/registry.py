@@ -1,7 +1,7 @@
-"""All kinds: those that ship, and those that installed packages bring.
+"""All kinds: the built-in ones, and those of installed packages.
 
-A package brings one by an entry point of the group `crossmodal.kinds`, which names a `Kind`; it
-must be installed where jobs are submitted and where they are run.
+A package provides one by an entry point of the group `crossmodal.kinds`, which names a `Kind`. The
+package must be installed both where jobs are submitted and where they run.
 """
 
 import re
@@ -17,7 +17,7 @@ from crossmodal.kinds.txt2img import TXT2IMG
 GROUP = "crossmodal.kinds"
 _NAME = re.compile(r"[a-z][a-z0-9]{0,31}")
 TAKEN = frozenset(
-    {  # by queues, by what a batch of several kinds is called, by commands
+    {  # by a queue, by batch jobs of mixed kinds, by commands
         "celery",
         "mixed",
         "up",
@@ -57,7 +57,7 @@ TAKEN = frozenset(
 
 @cache
 def kinds() -> Mapping[str, Kind]:
-    """All kinds by their names. Raises `InvalidSetting` where an entry point names none."""
+    """Return all kinds by name. Raises `InvalidSetting` for an entry point without a valid kind."""
     found = {kind.name: kind for kind in (TXT2IMG, IMG2TXT)}
     for entry in entry_points(group=GROUP):
         named = f"the entry point {entry.name} = {entry.value} of {GROUP}"
@@ -78,7 +78,7 @@ def kinds() -> Mapping[str, Kind]:
 
 
 def kind_named(name: object) -> Kind:
-    """The kind with that name. Raises `InvalidParams`."""
+    """Return the kind with that name. Raises `InvalidParams`."""
     kind = kinds().get(name) if isinstance(name, str) else None
     if kind is None:
         raise InvalidParams(f"there is no kind {name!r}; there are {', '.join(kinds())}")
@@ -86,7 +86,7 @@ def kind_named(name: object) -> Kind:
 
 
 def kind_of(params: ItemParams) -> Kind:
-    """The kind whose params these are, or are a subclass of."""
+    """Return the kind of params, also for params of a subclass."""
     known = _by_params()
     return next(known[one] for one in type(params).__mro__ if one in known)
 

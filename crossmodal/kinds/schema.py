@@ -1,7 +1,7 @@
-"""The params of a model as a JSON schema: told by who has loaded it, checked by who submits.
+"""The params of a model as a JSON schema: published by its worker, checked at submission.
 
-A schema is read as far as params are numbers, texts, choices, or lists of these. What is more is
-let through, and checked by the model's own class.
+Numbers, texts, choices and lists of these are checked. All else in a schema is accepted here, and
+checked later by the model's own class.
 """
 
 import json
@@ -19,8 +19,8 @@ from crossmodal.kinds.registry import kind_named
 from crossmodal.unknown import check_fields
 
 Schema = Mapping[str, JsonValue]
-UNTOLD = ("model", "metadata")  # what every model's params have
-NOTES = ("title", "description")  # of a property, which change nothing
+UNTOLD = ("model", "metadata")  # left out: every model's params have them
+NOTES = ("title", "description")  # of a property; without effect on validation
 TYPES: Mapping[Any, Any] = {
     "integer": int,
     "number": float,
@@ -44,7 +44,7 @@ LIMITS = {
 
 
 def schema_of(params: type[ItemParams]) -> dict[str, JsonValue]:
-    """What is told of a model's params."""
+    """Return the JSON schema of a model's params that its worker publishes."""
     schema = params.model_json_schema()
     told = {
         name: _with_default(one, params.model_fields[name])
@@ -55,14 +55,14 @@ def schema_of(params: type[ItemParams]) -> dict[str, JsonValue]:
 
 
 def _with_default(one: dict[str, Any], field: FieldInfo) -> dict[str, Any]:
-    """A property with its default, also where that is made anew for each."""
+    """Return a property with its default, also if that comes from a factory."""
     if field.default_factory is None:
         return one
     return one | {"default": to_jsonable_python(field.get_default(call_default_factory=True))}
 
 
 def properties_of(schema: Schema | None) -> dict[str, Any]:
-    """The params that a schema names; none where there is no schema."""
+    """Return the properties of a schema; empty without a schema."""
     properties: Any = {} if schema is None else schema["properties"]
     return dict(properties)
 
@@ -70,22 +70,23 @@ def properties_of(schema: Schema | None) -> dict[str, Any]:
 def build_by(
     params: type[ItemParams], raw: Mapping[str, Any], where: str, beside: Iterable[str] = ()
 ) -> ItemParams:
-    """Params from untrusted fields, at `where`, which have others `beside` them.
+    """Validate untrusted fields as params; fields named in `beside` are allowed, too.
 
-    Raises `InvalidParams`, naming every bad or unknown field.
+    `where` is their place in error messages. Raises `InvalidParams`, naming every bad or unknown
+    field.
     """
     check_fields(raw, dict.fromkeys([*params.model_fields, *beside]), where)
     return build(params, raw)
 
 
 def class_by(kind: Kind, schema: Schema | None) -> type[ItemParams]:
-    """A class that checks what a schema says; the kind's own where there is none."""
+    """Return a class of params that checks a schema; the kind's own class without one."""
     return kind.params if schema is None else _params(kind.name, json.dumps(schema, sort_keys=True))
 
 
 @lru_cache(maxsize=256)
 def _params(kind_name: str, schema_text: str) -> type[ItemParams]:
-    """A class that checks what a schema says, and what its kind does."""
+    """Return a class of params that checks a schema and its kind's fields."""
     kind = kind_named(kind_name)
     schema = json.loads(schema_text)
     known = properties_of(schema_of(kind.params))
@@ -111,9 +112,9 @@ def _field(one: dict[str, Any], is_required: bool) -> tuple[Any, Any]:
 
 
 def _type(one: dict[str, Any]) -> Any:
-    """The type of what a property's schema allows."""
+    """Return the Python type of a property's schema."""
     if "anyOf" in one:
-        return Union[tuple(_type(part) for part in one["anyOf"])]  # noqa: UP007 - it is made
+        return Union[tuple(_type(part) for part in one["anyOf"])]  # noqa: UP007 - built at run time
     if "enum" in one:
         return Literal[tuple(one["enum"])]
     if "const" in one:

@@ -1,4 +1,4 @@
-"""What Celery calls a task: a kind in one of its two lanes."""
+"""Celery's tasks: one for each kind and lane."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -11,14 +11,14 @@ from crossmodal.errors import InvalidParams
 from crossmodal.kinds.base import Kind
 from crossmodal.kinds.registry import kinds
 
-BULK = ".bulk"  # how the names of tasks end whose jobs are messages of many items
+BULK = ".bulk"  # suffix of tasks whose jobs are bulk messages
 
 
 class Task(str):
-    """A kind of job. There is one object for each.
+    """A kind in one of its two lanes, with one instance each.
 
-    A bulk job is one message with many items, each of which might be a job of its own.
-    `Task(name)` raises `ValueError` where there is none of that name.
+    A bulk task's job is one message with many items, each of which could be a job of its own.
+    `Task(name)` raises `ValueError` for an unknown name.
     """
 
     kind: Kind
@@ -38,12 +38,12 @@ class Task(str):
 
     @property
     def of_items(self) -> "Task":
-        """What one item of a bulk job is; any other task itself."""
+        """The task of a bulk job's items; for any other task, itself."""
         return Task(self.kind.name)
 
     @property
     def in_bulk(self) -> "Task":
-        """The bulk job that has such items."""
+        """The bulk task of such items."""
         return Task(self.kind.name + BULK)
 
     @classmethod
@@ -58,12 +58,12 @@ class Task(str):
 
 
 def tasks() -> Iterator[Task]:
-    """All of them: the kinds by themselves, then in bulk."""
+    """Return all tasks: those of single jobs, then bulk ones."""
     return iter(_by_name().values())
 
 
 def parse_task(name: object) -> Task:
-    """The task called `name`. Raises `InvalidParams` for any other name."""
+    """Return the task named `name`. Raises `InvalidParams` if there is none."""
     try:
         return Task(str(name))
     except ValueError as e:

@@ -1,4 +1,4 @@
-"""Prompts to pictures."""
+"""The kind `txt2img`: prompts to pictures."""
 
 from pydantic import Field
 
@@ -11,8 +11,8 @@ class Txt2ImgParams(ImageParams):
     """`count` pictures of `prompt`; picture i is drawn with `seed` + i.
 
     `temperature` is the spread of the latent: 0 gives the likeliest picture, 1 the spread
-    of the training data. The client fixes `seed` when it is absent, so that a job that is
-    run again makes the same pictures.
+    of the training data. The client chooses an absent `seed` at submission, so that a job that
+    runs again makes the same pictures.
     """
 
     prompt: Prompt = Field(description="What to draw.")

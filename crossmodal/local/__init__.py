@@ -1,1 +1,1 @@
-"""A whole stack on one machine, as child processes: queue, worker, Flower."""
+"""A whole stack on one machine as child processes: Valkey, worker, gateway, Flower."""

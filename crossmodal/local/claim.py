@@ -1,4 +1,4 @@
-"""One `crossmodal up` a queue on a machine: the others are told where it is."""
+"""A lock that allows one `crossmodal up` per queue; others get an error with its address."""
 
 import fcntl
 import json
@@ -16,20 +16,21 @@ from crossmodal.settings import Settings, data_dir
 
 
 class AlreadyRunning(CrossmodalError):
-    """A `crossmodal up` of this user runs for the same queue."""
+    """A `crossmodal up` of this user already runs for the same queue."""
 
     code = "already_running"
 
 
 @contextmanager
 def claimed(settings: Settings, places: dict[str, Any]) -> Iterator[Path]:
-    """A folder for what this `up` says, which no other one has meanwhile.
+    """Lock this queue's folder of logs for this `up`, and yield the folder.
 
-    `places` is what others are told. Raises `AlreadyRunning`, and touches nothing then.
+    `places` is what the error of another `up` reports. Raises `AlreadyRunning`, and changes nothing
+    then.
     """
     folder = data_dir() / "up" / _slug(settings)
     try:
-        make_private(folder)  # logs at DEBUG have prompts
+        make_private(folder)  # logs of level DEBUG contain prompts
         file = (folder / "running.json").open("a+")
     except OSError as e:
         raise InvalidSetting(
@@ -51,7 +52,7 @@ def claimed(settings: Settings, places: dict[str, Any]) -> Iterator[Path]:
 
 
 def _slug(settings: Settings) -> str:
-    """The queue as the name of a folder."""
+    """Return the queue's address and prefix as a folder's name."""
     address = address_of(settings)
     host, port = address.hosts[0]
     host = "127.0.0.1" if host == "localhost" else host
@@ -61,7 +62,7 @@ def _slug(settings: Settings) -> str:
 def _where(text: str) -> str:
     try:
         found = json.loads(text)
-    except ValueError:  # it has only just been started
+    except ValueError:  # it has just started, and not written the file yet
         return "another `crossmodal up` is starting for this queue"
     page = f", its page is {found['page']}" if found.get("page") else ""
     return (

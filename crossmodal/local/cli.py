@@ -1,4 +1,4 @@
-"""`crossmodal up`: everything on this machine, until Ctrl-C."""
+"""`crossmodal up`: run all processes on this machine until Ctrl-C."""
 
 import os
 import tempfile
@@ -32,10 +32,10 @@ from crossmodal.storage import open_storage
 
 VALKEY_STOP_S = 10.0
 POLL_S = 0.2
-SAY_S = 20.0  # how often it is said what is waited for
+SAY_S = 20.0  # the interval of messages about what is not ready yet
 WIDTH = 12  # of the column of names
 
-# What is ready, as it is told and as JSON; None while it is not.
+# Returns what is ready, as text and as a JSON value; None while it is not.
 Check = Callable[[], tuple[str, Any] | None]
 
 
@@ -86,7 +86,10 @@ class _Up:
         self._found: dict[str, Any] = {}
 
     def run(self, options: list[str]) -> None:
-        """Start all, say what is ready, and watch. Ends by an error, or by KeyboardInterrupt."""
+        """Start all processes, report what is ready, and watch them.
+
+        Never returns: raises an error or `KeyboardInterrupt`.
+        """
         queue = redacted(self._settings.broker_url.get_secret_value())
         page = self._gateway.url if self._gateway else None
         with (
@@ -107,7 +110,7 @@ class _Up:
                 _watch(stack)
 
     def _check(self) -> None:
-        """What must be so before anything is started."""
+        """Raise an error for what would make a process fail, before any is started."""
         for place in (self._gateway, self._flower):
             if place is not None:
                 place.check_free()
@@ -116,7 +119,7 @@ class _Up:
         open_storage(self._settings).check()
 
     def _ensure_queue(self, stack: Stack) -> str:
-        """Have a queue; what is to be said of it when it was started here."""
+        """Start Valkey if no server answers; return a note for the report, or an empty text."""
         settings = self._settings
         url = settings.broker_url.get_secret_value()
         check_server(settings)
@@ -138,7 +141,7 @@ class _Up:
         return f"  (started Valkey, its data in {folder})"
 
     def _start(self, stack: Stack, options: list[str], ready_file: Path) -> dict[str, Check]:
-        """Start all else; by name, how to know that it is ready."""
+        """Start all other processes; return the check of readiness for each, by name."""
         worker = stack.start_worker(options, self._settings.drain_s, ready_file)
         checks: dict[str, Check] = {}
         flower = self._flower if self._flower and stack.start_flower() else None
@@ -159,7 +162,7 @@ class _Up:
         return checks
 
     def _serves(self, worker: Child) -> tuple[str, Any] | None:
-        """The devices of a worker and what their hosts serve."""
+        """Return a worker's devices and the models that their model hosts serve."""
         served = {
             info.device: {
                 "device": info.device,
@@ -180,14 +183,14 @@ class _Up:
         return ("sends webhooks, runs batches", True) if ready else None
 
     def _workers_of(self, supervisor: Child) -> list[WorkerInfo]:
-        """What the workers of a child of ours have said; nothing while Redis does not answer."""
+        """Return what a supervisor's workers announced; empty while Redis does not answer."""
         with suppress(BrokerUnavailable), Runner(self._settings) as runner:
             recent = runner.run(Workers(self._settings).recent())
             return [info for info in recent if is_of(info.name, supervisor.pid or 0)]
         return []
 
     def _wait(self, stack: Stack, checks: dict[str, Check]) -> None:
-        """Say of each thing that it is ready as soon as it is. Raises `StackFailed`."""
+        """Report each part as soon as it is ready. Raises `StackFailed`."""
 
         def is_ready() -> bool:
             stack.check()
@@ -222,7 +225,7 @@ class _Up:
 
 
 def _check_free(port: int) -> None:
-    """Raises `InvalidSetting` where something else than Redis has the queue's port."""
+    """Raise `InvalidSetting` if a program other than Redis listens at the queue's port."""
     if Place("queue", "", "127.0.0.1", port).answers():
         raise InvalidSetting(
             f"what listens at 127.0.0.1:{port} does not answer as Redis does: set "
@@ -231,7 +234,7 @@ def _check_free(port: int) -> None:
 
 
 def _on_device(served: dict[str, Any]) -> str:
-    """A device and its models in words: the default one with its version, then the others."""
+    """Format a device and its models: the default one with its version, then the others."""
     others = [name for name in served["models"] if name != served["model"]]
     parts = [f"{served['device']}: {served['model']} {served['bundle_version']}", *others]
     loading = f", loading {', '.join(served['loading'])}" if served["loading"] else ""
@@ -239,7 +242,7 @@ def _on_device(served: dict[str, Any]) -> str:
 
 
 def _watch(stack: Stack) -> None:
-    """Return never: ends by Ctrl-C, or by `StackFailed` when a process gives up."""
+    """Wait until Ctrl-C, or raise `StackFailed` when a process ends by itself."""
     try:
         wait_until(lambda: stack.dead() is not None, float("inf"), POLL_S)
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
-"""Flower's configuration, with which `crossmodal flower` starts it.
+"""The configuration with which `crossmodal flower` starts Flower.
 
-Flower reads FLOWER_* variables itself (FLOWER_BASIC_AUTH=user:password asks for a login);
-what is set here is only what differs from its defaults.
+Only what differs from Flower's defaults is set here. Flower also reads FLOWER_* variables, as
+FLOWER_BASIC_AUTH=user:password, which requires a login.
 """
 
 import os
@@ -19,7 +19,7 @@ max_tasks = 10_000
 
 
 def format_task(task: Any) -> Any:
-    """Shorten a long prompt, and whatever else is long, in the pages that show it."""
+    """Shorten long prompts and arguments on Flower's pages."""
     if task.kwargs:
         shown = PROMPT.sub(r"\1\3…\2", task.kwargs[:MAX_READ])
         task.kwargs = shown if len(shown) <= MAX_KWARGS else shown[: MAX_KWARGS - 1] + "…"

@@ -1,4 +1,4 @@
-"""Where on this machine the programs of a stack listen, and whether they can."""
+"""The addresses at which the programs of a stack listen, and checks of them."""
 
 import os
 import socket
@@ -7,12 +7,12 @@ from typing import Self
 
 from crossmodal.errors import InvalidSetting, described
 
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - not listened at
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - only compared with
 
 
 @dataclass(frozen=True)
 class Place:
-    """An address and a port for one program, set by `<variable>ADDRESS` and `<variable>PORT`."""
+    """The address and port of one program, set by `<variable>ADDRESS` and `<variable>PORT`."""
 
     name: str
     variable: str
@@ -21,7 +21,7 @@ class Place:
 
     @classmethod
     def of(cls, name: str, variable: str, port: int) -> Self:
-        """As the environment says. Raises `InvalidSetting`."""
+        """Read a place from the environment; `port` is the default. Raises `InvalidSetting`."""
         given = os.environ.get(f"{variable}PORT") or str(port)
         if not given.isdecimal() or not 0 < int(given) < 65_536:
             raise InvalidSetting(f"{variable}PORT is {given!r}: give a number from 1 to 65535")
@@ -30,12 +30,12 @@ class Place:
 
     @classmethod
     def gateway(cls) -> Self:
-        """Where the gateway is to listen. Raises `InvalidSetting`."""
+        """Return where the gateway will listen. Raises `InvalidSetting`."""
         return cls.of("gateway", "CROSSMODAL_GATEWAY_", 8000)
 
     @classmethod
     def flower(cls) -> Self:
-        """Where Flower is to listen. Raises `InvalidSetting`."""
+        """Return where Flower will listen. Raises `InvalidSetting`."""
         return cls.of("flower", "FLOWER_", 5555)
 
     @property
@@ -47,7 +47,7 @@ class Place:
         return f"{host}:{self.port}"
 
     def check_free(self) -> None:
-        """Raises `InvalidSetting` where its program could not listen."""
+        """Raise `InvalidSetting` if its program could not listen there."""
         try:
             [family, kind, *_, where] = socket.getaddrinfo(
                 self.address or None, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -62,7 +62,7 @@ class Place:
             ) from e
 
     def answers(self) -> bool:
-        """Whether somebody listens there."""
+        """Return whether a program accepts connections there."""
         try:
             host = ANYWHERE.get(self.address, self.address)
             socket.create_connection((host, self.port), timeout=1).close()

@@ -1,4 +1,4 @@
-"""Queue, worker and Flower as one thing that starts, is ready, and stops."""
+"""The child processes of a stack, which start, become ready and stop together."""
 
 from pathlib import Path
 from types import TracebackType
@@ -13,14 +13,14 @@ from crossmodal.processes import Child, python_module, wait_until
 
 READY_S = 120.0
 FLOWER_STOP_S = 5.0
-BACKGROUND_STOP_S = 45.0  # a receiver may take 30 s
+BACKGROUND_STOP_S = 45.0  # a webhook's receiver may take 30 s
 GATEWAY_STOP_S = 15.0
 KILL_MARGIN_S = 30.0  # beyond a worker's own drain
 TAIL = 20  # lines of a log
 
 
 class StackFailed(CrossmodalError):
-    """A process of the stack ended by itself, or was not ready in time; `tail` ends its log."""
+    """A process ended by itself or was not ready in time; `tail` is the end of its log."""
 
     code = "stack_failed"
 
@@ -30,9 +30,9 @@ class StackFailed(CrossmodalError):
 
 
 class Stack:
-    """Children that are started in order and stopped in reverse, each with its own patience.
+    """Child processes that start in order and stop in reverse, each with its own timeout.
 
-    What they say goes to standard error, or to `log`: a file, or a folder with a file for each.
+    Their output goes to standard error or to `log`: a file, or a folder with a file for each.
     """
 
     def __init__(self, env: dict[str, str], log: IO[bytes] | Path | None = None) -> None:
@@ -52,7 +52,7 @@ class Stack:
         self.stop()
 
     def add(self, child: Child, stop_s: float) -> None:
-        """Keep a child that runs already; it has `stop_s` to end when the stack stops."""
+        """Add a child that runs already; it has `stop_s` seconds to end when the stack stops."""
         self._children.append((child, stop_s))
 
     def start_worker(self, options: list[str], drain_s: float, ready_file: Path) -> Child:
@@ -61,18 +61,18 @@ class Stack:
         return self.start("worker", argv, drain_s + KILL_MARGIN_S)
 
     def start_flower(self) -> bool:
-        """Start Flower, if it is installed."""
+        """Start Flower, if it is installed; return whether it is."""
         if not is_installed("monitor"):
             return False
         self.start("flower", _command("flower"), FLOWER_STOP_S)
         return True
 
     def start_background(self, *options: str) -> Child:
-        """Start what sends webhooks and runs batches that came over HTTP."""
+        """Start the webhook sender and the batch runner."""
         return self.start(BACKGROUND, _command(BACKGROUND, *options), BACKGROUND_STOP_S)
 
     def start_gateway(self, flower_url: str = "") -> str | None:
-        """Start the HTTP gateway, if it is installed: where it will answer."""
+        """Start the HTTP gateway, if it is installed; return its URL, else None."""
         if not is_installed("gateway"):
             return None
         self.start("gateway", _command("gateway", "--flower", flower_url), GATEWAY_STOP_S)
@@ -85,12 +85,12 @@ class Stack:
         self.check()
 
     def check(self) -> None:
-        """Raise `StackFailed` when a child has ended by itself."""
+        """Raise an error if a child has ended by itself: `StackFailed`, or `InvalidSetting`."""
         if (child := self.dead()) is not None:
             raise self._failure(child)
 
     def _failure(self, child: Child) -> CrossmodalError:
-        """Why a child has ended: in its own words, where it was told wrong."""
+        """Return why a child ended, with its own error message if its log has one."""
         ended = f"{child.name} ended with status {child.returncode}"
         if not isinstance(self._log, Path):
             return StackFailed(ended)
@@ -111,25 +111,25 @@ class Stack:
 
     @property
     def children(self) -> list[Child]:
-        """What runs, in the order in which it was started."""
+        """All children, in the order in which they started."""
         return [child for child, _ in self._children]
 
     def dead(self) -> Child | None:
-        """A child that has ended by itself, if there is one."""
+        """Return a child that has ended by itself, or None."""
         return next((child for child in self.children if not child.is_alive), None)
 
     def stop(self) -> None:
-        """Stop all children, the last one first. Ctrl-C tells the one that is awaited again."""
+        """Stop all children, the last one first. On Ctrl-C, signal the awaited child again."""
         while self._children:
             child, stop_s = self._children[-1]
             try:
                 child.stop(stop_s)
-            except KeyboardInterrupt:  # a worker that is told twice does not finish its jobs
+            except KeyboardInterrupt:  # a worker's second signal ends its jobs, too
                 continue
             self._children.pop()
 
     def start(self, name: str, argv: list[str], stop_s: float) -> Child:
-        """Start a program of the stack, which has `stop_s` to end when the stack stops."""
+        """Start a program, which has `stop_s` seconds to end when the stack stops."""
         if isinstance(self._log, Path):
             with self._file(self._log, name).open("wb") as log:
                 return self._start(Child(name, argv, self._env, output=log), stop_s)

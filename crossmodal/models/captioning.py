@@ -1,4 +1,4 @@
-"""The captioner of a bundle of ours."""
+"""The img2txt model of a bundle."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from crossmodal.text.tokens import joined
 
 
 class BundleCaptioning(Model):
-    """Beam search with the captioner; a batch may ask for searches of different widths."""
+    """A captioner with beam search; the requests of a batch may have different beam widths."""
 
     kind = "img2txt"
     is_concurrent = True
@@ -36,9 +36,9 @@ class BundleCaptioning(Model):
         return [[self._caption(h) for h in hypotheses] for hypotheses in found]
 
     def _on_device(self, images: NDArray[np.uint8]) -> Tensor:
-        """uint8 (B, 3, H, W), with the channels last in memory, as convolutions like it."""
+        """Copy to the device as uint8 (B, 3, H, W), channels last in memory: faster to convolve."""
         tensor = torch.from_numpy(images)
-        if self._device.type == "cuda":  # from pinned memory, the copy leaves this thread free
+        if self._device.type == "cuda":  # a copy from pinned memory does not block this thread
             tensor = tensor.pin_memory().to(self._device, non_blocking=True)
         return tensor.permute(0, 3, 1, 2)
 

@@ -1,12 +1,12 @@
-"""What a folder holds, told by its files, without loading torch or running any of its code.
+"""The models in a folder, found by its files, without loading torch or running the folder's code.
 
-    bundle.json         a bundle of ours: txt2img and img2txt
+    bundle.json         a bundle: txt2img and img2txt
     model_index.json    a pipeline of diffusers: txt2img
     config.json         a captioner of transformers: img2txt
-    model.py            a class of somebody's own, where its name is allowed
-    entry:NAME          one that an installed package brings, where that name is allowed
+    model.py            a user's own class, if the folder's name is allowed
+    entry:NAME          a class from an installed package, if that name is allowed
 
-Beside them, `crossmodal.toml` may say how the model is to be loaded and what its defaults are.
+A `crossmodal.toml` beside them sets how the model is loaded, and its defaults.
 """
 
 import ast
@@ -38,8 +38,8 @@ from crossmodal.kinds.registry import kinds
 from crossmodal.networks.bundle import MANIFEST, open_bundle
 from crossmodal.settings import Settings
 
-GROUP = "crossmodal.models"  # of entry points that name a class
-ENTRY = "entry:"  # goes before the name of one where else a folder is
+GROUP = "crossmodal.models"  # of entry points that name a `Model` class
+ENTRY = "entry:"  # prefix of an entry point's name, in place of a folder's path
 CONFIG = "crossmodal.toml"
 CODE = "model.py"
 MARKS = {
@@ -50,13 +50,13 @@ MARKS = {
 }
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 ALWAYS = {"description", "aliases", "pinned", "together"}
-USED = {  # of crossmodal.toml
+USED = {  # options of crossmodal.toml, by format
     "bundle": ALWAYS,
     "code": ALWAYS | {"max_batch"},
     "transformers": ALWAYS | {"max_batch", "dtype"},
     "diffusers": ALWAYS | {"max_batch", "dtype", "variant", "offload", "slicing", "defaults"},
 }
-SMALL = 1 << 20  # bytes of a file that counts with its contents in a version
+SMALL = 1 << 20  # bytes; the version covers the contents of files up to this size
 Format = Literal["bundle", "diffusers", "transformers", "code"]
 
 
@@ -79,7 +79,7 @@ class FolderConfig(BaseModel):
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder with models, one a kind, which share a process."""
+    """A folder with one model per kind; its models share a process."""
 
     folder: Path
     format: Format
@@ -92,20 +92,20 @@ class ModelFolder:
 
     @property
     def source(self) -> Path:
-        """What `open_folder` opens as this."""
+        """The path that `open_folder` opens as this folder."""
         return Path(ENTRY + self.name) if self.entry else self.folder
 
     @property
     def weights_bytes(self) -> int:
-        """The size of its weights' files: about what it needs of a device's memory."""
+        """The size of its weight files: about what it needs of a device's memory."""
         weights = (file for file in _files(self.folder) if file.suffix == ".safetensors")
         return sum(file.stat().st_size for file in weights)
 
 
 def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
-    """What is in a folder; `allowed` are the names of folders whose code may be run.
+    """Open a folder; `allowed` are the names of folders and entry points whose code may run.
 
-    `entry:NAME` is a class that an installed package brings. Raises `BundleNotFound`,
+    `entry:NAME` is a class from an installed package. Raises `BundleNotFound`,
     `InvalidBundle`, `InvalidModel` or `ExtraMissing`.
     """
     if str(folder).startswith(ENTRY):
@@ -138,9 +138,9 @@ def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
 
 @dataclass(frozen=True)
 class Served:
-    """What workers serve: the folder of the `default` model, first, and others beside it.
+    """The folders that workers serve: that of the `default` model first, then the others.
 
-    `faults` are of folders that hold no model that could be served; the others go on.
+    `faults` has the errors of folders that cannot be served; they do not stop the others.
     """
 
     folders: tuple[ModelFolder, ...]
@@ -148,7 +148,7 @@ class Served:
     faults: Mapping[str, CrossmodalError] = field(default_factory=dict)
 
     def only(self, names: Collection[str]) -> "Served":
-        """Those with one of these names. Raises `InvalidSetting` for a name that none has."""
+        """Return the folders with these names. Raises `InvalidSetting` for an unknown name."""
         known = [folder.name for folder in self.folders]
         for name in names:
             if name in self.faults:
@@ -161,9 +161,9 @@ class Served:
 
 
 def open_served(settings: Settings) -> Served:
-    """The folders that workers serve by these settings.
+    """Open the folders that workers serve by these settings.
 
-    Raises what `open_folder` raises for the default one, and `InvalidSetting`.
+    Raises `InvalidSetting`, and for the default folder what `open_folder` raises.
     """
     default = open_folder(settings.bundle, settings.allowed_model_code)
     folders: dict[str, ModelFolder] = {default.name: default}
@@ -181,7 +181,7 @@ def open_served(settings: Settings) -> Served:
             if found.source != default.source:
                 _check_name(found, folders)
                 folders[found.name] = found
-        except OSError as e:  # a folder that only root may read, say
+        except OSError as e:  # as for a folder that only root may read
             faults[folder.name] = InvalidModel(f"{folder} cannot be read: {described(e)}")
         except (InvalidBundle, InvalidModel, ExtraMissing) as e:
             faults[folder.name.removeprefix(ENTRY)] = e
@@ -210,7 +210,7 @@ def _check_name(found: ModelFolder, others: Mapping[str, ModelFolder]) -> None:
 
 
 def _open_entry(name: str, allowed: Collection[str]) -> ModelFolder:
-    """The class that an entry point names, of which nothing is run but its packages' beginnings."""
+    """Find the class of an entry point; only its parent packages' `__init__` runs."""
     found = next(iter(entry_points(group=GROUP, name=name)), None)
     if found is None:
         raise BundleNotFound(f"no installed package brings a model {name!r} ({GROUP})")
@@ -222,7 +222,7 @@ def _open_entry(name: str, allowed: Collection[str]) -> ModelFolder:
         )
     try:
         spec = find_spec(found.module)
-    except Exception as e:  # of somebody else's package
+    except Exception as e:  # another project's package may raise anything
         raise InvalidModel(f"{found.value}: {described(e)}") from e
     if spec is None or spec.origin is None:
         raise InvalidModel(f"{found.value}: there is no module {found.module}")
@@ -256,7 +256,7 @@ def _check_allowed(folder: Path, allowed: Collection[str]) -> None:
 
 
 def _declared(path: Path, only: str = "") -> tuple[str, ...]:
-    """The kinds that the classes of a file, or one of them, serve; nothing of it is run."""
+    """Return the kinds of a file's classes, or of class `only`, without running the file."""
     try:
         tree = ast.parse(_text(path), str(path))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as e:
@@ -287,7 +287,7 @@ def _text(path: Path) -> str:
 
 
 def _kind_said(node: ast.ClassDef) -> str | None:
-    """The text that a class sets its `kind` to."""
+    """Return the string constant that a class assigns to `kind`, or None."""
     for line in node.body:
         targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
         value = getattr(line, "value", None)
@@ -301,7 +301,7 @@ def _kind_said(node: ast.ClassDef) -> str | None:
 
 
 def _check_weights(folder: Path) -> None:
-    """Raise `InvalidModel` for weights that only a pickle holds: reading one runs code."""
+    """Raise `InvalidModel` for weights that only a pickle has: reading one runs code."""
     files = list(_files(folder))
     pickles = [file for file in files if file.suffix in PICKLES]
     if not any(file.suffix == ".safetensors" for file in files):
@@ -313,7 +313,7 @@ def _check_weights(folder: Path) -> None:
 
 
 def _version(folder: Path) -> str:
-    """A digest of the names and sizes of all files, and of what is in the small ones."""
+    """Return a digest of the names and sizes of all files, and of the contents of small ones."""
     digest = hashlib.sha256()
     for file in sorted(_files(folder)):
         size = file.stat().st_size

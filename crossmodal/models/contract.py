@@ -1,4 +1,4 @@
-"""What a model is here: a class that serves one kind from a folder. Needs no torch.
+"""The interface of a model: a class that serves one kind from a folder. Needs no torch.
 
     class Stripes(Model):
         kind = "txt2img"
@@ -7,7 +7,7 @@
         def run(self, batch):
             return [draw(request.params.prompt, request.seed) for request in batch]
 
-A process calls a model with one batch after another, unless it says that it `is_concurrent`.
+A process calls a model with one batch at a time, unless the model `is_concurrent`.
 """
 
 from abc import ABC, abstractmethod
@@ -29,16 +29,18 @@ else:
 
 
 class Canceled(BaseException):
-    """Nobody wants any request of the batch any more. No `Exception`, so that none is taken for
-    one of the model's own errors."""
+    """Raised to end a batch once all its requests are canceled.
+
+    A `BaseException`, so that no model handles it as an error of its own.
+    """
 
 
 class Request(NamedTuple):
-    """One picture to draw, or one to describe.
+    """One picture to draw, or one to caption.
 
-    `params` are an instance of the model's `Params`, `image` is uint8 RGB (H, W, 3) where the kind
-    takes a picture. A job that asks for several pictures is as many requests, each with a `seed`
-    of its own; one that asks for several captions is one, whose params say the `count`.
+    `params` is an instance of the model's `Params`; `image` is uint8 RGB (H, W, 3) if the kind
+    takes a picture. A job of several pictures makes one request for each, with its own `seed`; a
+    job of several captions makes one request, with `count` in its params.
     """
 
     params: Any
@@ -47,11 +49,11 @@ class Request(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What was drawn, uint8 RGB (H, W, 3), and what of the prompt was not understood.
+    """A drawn picture, uint8 RGB (H, W, 3), and the words of the prompt that the model ignored.
 
-    `suggestions` has, for some of those words, known ones of nearly the same spelling; `warnings`
-    are sentences for whoever has asked, as of a prompt that was cut. One about the words that were
-    not understood is added to them.
+    `suggestions` maps some `unknown_words` to known words of similar spelling; `warnings` are
+    sentences for the user, as about a truncated prompt. A warning about the unknown words is
+    added later.
     """
 
     pixels: Pixels
@@ -77,15 +79,15 @@ floats from 0 to 1, or None where there is nothing to be seen yet."""
 
 
 class Link(Protocol):
-    """Who waits for a batch."""
+    """The receiver of a batch's progress."""
 
     def step(self, done: int, of: int, preview: Preview | None = None) -> None:
-        """Take note of a step. Raises `Canceled`."""
+        """Report a step. Raises `Canceled`."""
         ...
 
 
 class Unwatched:
-    """Nobody: of batches outside a model host."""
+    """The link of a batch outside a model host: does nothing."""
 
     def step(self, done: int, of: int, preview: Preview | None = None) -> None: ...
 
@@ -94,7 +96,7 @@ UNWATCHED = Unwatched()
 
 
 class Batch(Sequence[Request]):
-    """Requests that run together; they are equal in all params that the model names `shared`."""
+    """Requests that run together, equal in all params that the model names in `shared`."""
 
     def __init__(self, requests: Sequence[Request], link: Link = UNWATCHED) -> None:
         self._requests = requests
@@ -110,12 +112,12 @@ class Batch(Sequence[Request]):
         return iter(self._requests)
 
     def step(self, done: int, of: int, preview: Preview | None = None) -> None:
-        """Say that `done` of `of` steps are done. To be called at least every few seconds.
+        """Report that `done` of `of` steps are done. Call it at least every few seconds.
 
-        It tells how far the jobs are, shows that the device does not hang, gives way to batches
-        that are more urgent, and ends this one by `Canceled` once nobody wants it any more.
-        `preview` is called only where somebody looks, here and at most once a second; what it
-        raises is no error of the batch.
+        Reports the jobs' progress, shows that the device does not hang, lets more urgent batches
+        run first, and raises `Canceled` once all requests are canceled. `preview` is called only
+        if a client watches, within this call, and at most once a second; its errors do not fail
+        the batch.
         """
         if preview is None:
             self._link.step(done, of)
@@ -124,7 +126,7 @@ class Batch(Sequence[Request]):
 
 
 class Model(ABC):
-    """What serves one kind from a folder."""
+    """A model that serves one kind from a folder."""
 
     kind: ClassVar[str]
     """The name of the kind, as `txt2img`."""
@@ -150,17 +152,17 @@ class Model(ABC):
             cls.Params = kind_named(cls.kind).params
 
     def batch_key(self, params: Any) -> Hashable:
-        """What is equal for all requests of a batch: the params that are `shared`."""
+        """Return the key that all requests of a batch have in common: their `shared` params."""
         return tuple(getattr(params, name) for name in self.shared)
 
     @abstractmethod
     def load(self, folder: Path, device: str) -> None:
-        """Load what is in the folder to a device as torch calls it: `cpu`, or `cuda:0`."""
+        """Load the model from the folder to a torch device: `cpu`, or `cuda:0`."""
 
     @abstractmethod
     def run(self, batch: Batch) -> Sequence[Outcome]:
-        """What became of each request, in their order."""
+        """Run a batch; return the outcome of each request, in order."""
 
     def example(self) -> Mapping[str, Any]:
-        """Params of a request that certainly succeeds, without its picture: for the warm-up."""
+        """Return params of a request that always succeeds, without its picture: for the warm-up."""
         return {"prompt": "a picture"} if "prompt" in self.Params.model_fields else {}

@@ -1,7 +1,8 @@
-"""Any folder that diffusers opens for text to image, as a model.
+"""A txt2img model from any folder that diffusers opens for text to image.
 
-What a pipeline takes is read from its signature; what it gets wrong in silence is checked here:
-sizes, and pictures of NaN. Nothing is ever asked of a hub, no pickle is read, no code is run.
+Its params follow the signature of the pipeline's `__call__`. A picture of another size than
+requested, which a pipeline returns without an error, fails here. Loading makes no request to a
+hub, reads no pickle, and runs no code of the folder.
 """
 
 import inspect
@@ -29,8 +30,8 @@ from crossmodal.models.latents import factors_of, pictures_of
 from crossmodal.models.prompt_reader import PromptReader
 
 MAX_SIDE = 2_048
-MAX_PROMPT = 4_000  # characters; what of these the model does not read is said
-KNOWN: dict[str, tuple[str, type, dict[str, Any]]] = {  # ours: theirs, its type, bounds of ours
+MAX_PROMPT = 4_000  # characters; the job's warnings name the part that the model does not read
+KNOWN: dict[str, tuple[str, type, dict[str, Any]]] = {  # ours: theirs, type, our bounds
     "steps": ("num_inference_steps", int, {"ge": 1, "le": 200}),
     "guidance": ("guidance_scale", float, {"ge": 0, "le": 50}),
     "true_guidance": ("true_cfg_scale", float, {"ge": 0, "le": 50}),
@@ -38,7 +39,7 @@ KNOWN: dict[str, tuple[str, type, dict[str, Any]]] = {  # ours: theirs, its type
 
 
 class DiffusersFolder(Model):
-    """A pipeline of diffusers; alone in its batch unless its folder says more."""
+    """A pipeline of diffusers; its batches have one picture unless the folder's config has more."""
 
     kind = "txt2img"
     Params = Txt2ImgParams
@@ -75,7 +76,7 @@ class DiffusersFolder(Model):
         try:
             auto: Any = diffusers.AutoPipelineForText2Image
             pipe = auto.from_pretrained(
-                folder.resolve(strict=True),  # a bare name would be looked up at a hub
+                folder.resolve(strict=True),  # diffusers would query a hub for a bare name
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -92,7 +93,7 @@ class DiffusersFolder(Model):
         return pipe.to(device)
 
     def _fields(self) -> dict[str, Any]:
-        """What can be asked for beside the kind's own params; its temperature is none of them."""
+        """Return the fields that the pipeline adds to the kind's; `temperature` is fixed at 1."""
         side, multiple = self._sides()
         size = {"ge": multiple, "le": MAX_SIDE, "multiple_of": multiple}
         known: dict[str, tuple[Any, Any, dict[str, Any]]] = {
@@ -118,7 +119,7 @@ class DiffusersFolder(Model):
         }
 
     def _sides(self) -> tuple[int, int]:
-        """The side that pictures have by themselves, and what sides must be multiples of."""
+        """Return the pipeline's default side, and what sides must be multiples of, in pixels."""
         core = getattr(self._pipe, "unet", None) or self._pipe.transformer
         scale = self._pipe.vae_scale_factor
         packed = 2 if type(self._pipe).__name__.startswith("Flux") else 1
@@ -132,7 +133,7 @@ class DiffusersFolder(Model):
         return {"prompt": "a picture", "seed": 0}
 
     def batch_key(self, params: Any) -> Hashable:
-        """Without a negative prompt a pipeline computes something else than with an empty one."""
+        """Return the batch key; an absent and an empty negative prompt give different pictures."""
         return super().batch_key(params), _negative(params) is None
 
     def run(self, batch: Batch) -> Sequence[Outcome]:
@@ -140,7 +141,7 @@ class DiffusersFolder(Model):
         options = {theirs: getattr(first, ours) for ours, theirs in self._names.items()}
         if _negative(first) is not None:
             options["negative_prompt"] = [_negative(request.params) for request in batch]
-        if "use_resolution_binning" in self._takes:  # it would draw another size than asked
+        if "use_resolution_binning" in self._takes:  # it would draw another size than requested
             options["use_resolution_binning"] = False
         options |= self._steps(batch, first)
         try:
@@ -154,7 +155,7 @@ class DiffusersFolder(Model):
                     **options,
                 )
         finally:
-            self._pipe.maybe_free_model_hooks()  # also where a step has raised
+            self._pipe.maybe_free_model_hooks()  # also if a step has raised
         unfit = getattr(drawn, "nsfw_content_detected", None) or [False] * len(batch)
         return [
             self._checked(request.params, pixels, is_unfit)
@@ -175,7 +176,7 @@ class DiffusersFolder(Model):
         return Picture(np.asarray(pixels), warnings=tuple(filter(None, warnings)))
 
     def _steps(self, batch: Batch, first: Any) -> dict[str, Any]:
-        """Have each step told; older pipelines only tick their progress bar."""
+        """Return the options that report each step; older pipelines get a fake progress bar."""
         if "callback_on_step_end" not in self._takes:
             self._pipe.progress_bar = lambda steps=None, total=None: _Bar(batch, steps, total)
             return {}
@@ -194,7 +195,7 @@ class DiffusersFolder(Model):
 
 
 class _Bar:
-    """Stands for a progress bar that ticks once a step."""
+    """A stand-in for a pipeline's progress bar that reports each tick as a step."""
 
     def __init__(self, batch: Batch, steps: Any, total: int | None) -> None:
         self._batch, self._steps, self._done = batch, steps, 0

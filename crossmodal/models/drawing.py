@@ -1,4 +1,4 @@
-"""The drawing model of a bundle of ours."""
+"""The txt2img model of a bundle."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,14 +16,14 @@ from crossmodal.networks.drawing import DrawingModel
 from crossmodal.networks.weights import load_drawing, load_text
 from crossmodal.text.vectors import Encoded, TextVectors
 
-# Floating-point sums depend on the shapes of the tensors they run in. Every forward pass
-# therefore has one shape per device, so that a picture's bytes do not depend on its batch
-# mates. On a CPU one row costs as much alone as in company, so the shape is one row.
+# Floating-point sums depend on tensor shapes. Every forward pass therefore has one shape per
+# device, so that a picture's bytes do not depend on the rest of its batch. On a CPU a row costs
+# as much alone as in a batch, so the shape is one row.
 ROWS = {"cpu": 1, "cuda": 16}
 
 
 class BundleDrawing(Model):
-    """Text vectors, then the model; the seed of a picture alone decides its noise."""
+    """Text vectors and a drawing model; a picture's noise depends on its seed alone."""
 
     kind = "txt2img"
     is_concurrent = True
@@ -43,7 +43,7 @@ class BundleDrawing(Model):
         return {"prompt": self._understanding.example, "seed": 0, "count": 2}
 
     def run(self, batch: Batch) -> list[Outcome]:
-        """Draw every picture; a prompt of which no object is known fails alone."""
+        """Draw every picture; a prompt without a known object fails only its own request."""
         read = [self._understanding.read(request.params.prompt) for request in batch]
         asked = [
             (one.text, self._noise(request))
@@ -60,7 +60,7 @@ class BundleDrawing(Model):
         return self._model.config.text.max_words
 
     def _noise(self, request: Request) -> Tensor:
-        """Standard-normal noise (latent_dim,), made on the CPU: the same on every device."""
+        """Return normal noise (latent_dim,) times temperature, made on the CPU for every device."""
         generator = torch.Generator().manual_seed(request.seed)
         noise = torch.randn(self._model.latent_dim, generator=generator)
         return noise * float(request.params.temperature)
@@ -78,9 +78,9 @@ class BundleDrawing(Model):
         return pictures
 
     def _stacked(self, chunk: list[tuple[Encoded, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Words (rows, T, D), their mask (rows, T), noise (rows, Z).
+        """Return words (rows, T, D), their mask (rows, T) and noise (rows, Z) on the device.
 
-        T is fixed as well, but where a prompt is never with others, it is its own length.
+        T is fixed, too, except with one row: there it is the prompt's length.
         """
         length = len(chunk[0][0].vectors) if self._rows == 1 else self._max_words
         words = torch.zeros(self._rows, length, self._words.dim)

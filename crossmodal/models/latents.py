@@ -1,8 +1,8 @@
-"""What the latents of a diffusers pipeline look like, without decoding them: for previews.
+"""Previews of a diffusers pipeline's latents, without decoding them.
 
-A latent pixel has nearly the color of the pixels it stands for, times a matrix. Those of the two
-families are in wide use: InvokeAI has them in `step_callback.py` (Apache-2.0), after an idea of
-keturn's (https://discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204).
+A latent pixel times a matrix has nearly the color of the pixels that it encodes. These matrices are
+in wide use: InvokeAI has them in `step_callback.py` (Apache-2.0), after an idea of keturn's
+(https://discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204).
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ SDXL = (
     (0.1770, 0.3588, -0.2048),
     (-0.4350, -0.2644, -0.4289),
 )  # by StAlKeR7779
-FAMILIES = {  # by how the names of their pipelines begin
+FAMILIES = {  # by prefixes of pipelines' names
     "StableDiffusionXL": SDXL,
     "StableDiffusionPipeline": SD,
     "LatentConsistencyModel": SD,
@@ -31,14 +31,14 @@ Factors = tuple[tuple[float, ...], ...]
 
 
 def factors_of(pipe: Any) -> Factors | None:
-    """The matrix of a pipeline's latents, (channels, 3); None where none is known."""
+    """Return the matrix (channels, 3) of a pipeline's latents, or None if unknown."""
     name = type(pipe).__name__
     found = (factors for begin, factors in FAMILIES.items() if name.startswith(begin))
     return next(found, None)
 
 
 def pictures_of(latents: torch.Tensor, factors: Factors) -> list[Any]:
-    """Latents (B, channels, H, W) as pictures of floats from 0 to 1, each (H, W, 3)."""
+    """Convert latents (B, channels, H, W) to pictures (H, W, 3) of floats from 0 to 1."""
     pixels = latents.movedim(1, -1).float()
     colors = pixels @ torch.tensor(factors, device=latents.device)
     return list(((colors + 1) / 2).clamp(0, 1).nan_to_num().cpu().numpy())

@@ -1,4 +1,4 @@
-"""The models of a folder, as objects that can be loaded; this needs what they are made of."""
+"""Construction of a folder's models; imports the libraries that these need."""
 
 import importlib
 import importlib.util
@@ -12,7 +12,7 @@ from crossmodal.models.contract import Model
 
 
 def models_of(found: ModelFolder) -> tuple[Model, ...]:
-    """One model a kind, none of them loaded. Raises `InvalidModel`, and runs allowed code."""
+    """Return one model per kind, not loaded yet. Runs allowed code. Raises `InvalidModel`."""
     if found.format == "bundle":
         from crossmodal.models.captioning import BundleCaptioning
         from crossmodal.models.drawing import BundleDrawing
@@ -30,7 +30,7 @@ def models_of(found: ModelFolder) -> tuple[Model, ...]:
 
 
 def _own_models(found: ModelFolder) -> tuple[Model, ...]:
-    """The classes of a `model.py` that serve a kind."""
+    """Return instances of the classes of a user's module that serve a kind."""
     module = _imported(found) if found.entry else _run(found)
     only = found.entry.partition(":")[2]
     classes = [
@@ -54,7 +54,7 @@ def _own_models(found: ModelFolder) -> tuple[Model, ...]:
 
 
 def _check_class(found: ModelFolder, one: Any) -> None:
-    """Raise `InvalidModel` for a class that could not be served."""
+    """Raise `InvalidModel` for a class that cannot be served."""
     named = f"{found.folder / CODE}: {one.__name__}"
     if not issubclass(one, Model):
         raise InvalidModel(
@@ -69,7 +69,7 @@ def _check_class(found: ModelFolder, one: Any) -> None:
 
 
 def _imported(found: ModelFolder) -> ModuleType:
-    """The module that an entry point names."""
+    """Import the module of an entry point."""
     try:
         return importlib.import_module(found.entry.partition(":")[0])
     except Exception as e:
@@ -80,10 +80,10 @@ def _run(found: ModelFolder) -> ModuleType:
     path = found.folder / CODE
     name = f"crossmodal_model_{found.version}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # noqa: S101 - for mypy: it is a file of Python
+    assert spec is not None  # noqa: S101 - for mypy: a .py file has a spec
     assert spec.loader is not None  # noqa: S101
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    sys.path.append(str(found.folder))  # last: what is installed comes before what lies beside it
+    sys.path.append(str(found.folder))  # last: installed packages go first
     try:
         spec.loader.exec_module(module)
     except Exception as e:

@@ -1,7 +1,7 @@
-"""A folder of transformers that describes pictures, as a model.
+"""An img2txt model from a folder of transformers.
 
-Encoder-decoders, and all that `AutoModelForImageTextToText` opens and that needs no prompt. Nothing
-is asked of a hub, no pickle is read, no code is run.
+Opens encoder-decoders and all that `AutoModelForImageTextToText` opens and that needs no prompt.
+Loading makes no request to a hub, reads no pickle, and runs no code of the folder.
 """
 
 import os
@@ -22,7 +22,7 @@ LOCAL: dict[str, Any] = {"local_files_only": True}
 
 
 class TransformersFolder(Model):
-    """A captioner; it resizes pictures by itself."""
+    """A captioner whose own processor resizes pictures."""
 
     kind = "img2txt"
     repeatable = "exact"
@@ -35,7 +35,7 @@ class TransformersFolder(Model):
     def load(self, folder: Path, device: str) -> None:
         transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        folder = folder.resolve(strict=True)  # a bare name would be looked up at a hub
+        folder = folder.resolve(strict=True)  # transformers would query a hub for a bare name
         dtype = self._config.dtype or ("float32" if device == "cpu" else "bfloat16")
         self._device, self._dtype = device, getattr(torch, dtype)
         try:
@@ -75,7 +75,7 @@ class TransformersFolder(Model):
         ]
 
     def _log_probabilities(self, found: Any) -> list[float]:
-        """The sum over each text's tokens, up to its end: what fills the batch up is none of it."""
+        """Return each text's sum over its tokens up to the end token, without padding."""
         beams = getattr(found, "beam_indices", None)
         scores = self._model.compute_transition_scores(
             found.sequences, found.scores, beams, normalize_logits=beams is None
@@ -87,14 +87,14 @@ class TransformersFolder(Model):
         return sums
 
     def _ends(self) -> Any:
-        """The tokens that end a text."""
+        """Return the ids of the end tokens (N,)."""
         ids = self._model.generation_config.eos_token_id
         ids = [] if ids is None else ids if isinstance(ids, list) else [ids]
         return torch.tensor(ids, device=self._device)
 
 
 class _Ticker(transformers.StoppingCriteria):
-    """Is asked after each token, of all texts together."""
+    """A stopping criterion that reports each token of the batch as a step, and never stops it."""
 
     def __init__(self, batch: Batch, max_tokens: int) -> None:
         self._batch, self._max_tokens, self._done = batch, max_tokens, 0
@@ -106,11 +106,11 @@ class _Ticker(transformers.StoppingCriteria):
 
 
 def _processors(folder: Path) -> tuple[Any, Any]:
-    """What prepares pictures, and what makes texts of tokens."""
+    """Return the image processor and the tokenizer."""
     auto: Any = transformers
     processor = auto.AutoProcessor.from_pretrained(folder, trust_remote_code=False, **LOCAL)
     if hasattr(processor, "image_processor"):
         return processor.image_processor, processor.tokenizer
-    # Of some encoder-decoders it is the tokenizer alone.
+    # For some encoder-decoders, AutoProcessor returns the tokenizer alone.
     images = auto.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, **LOCAL)
     return images, auto.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **LOCAL)

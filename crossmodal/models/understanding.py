@@ -1,4 +1,4 @@
-"""What a bundle's text-to-image model makes of a prompt, before anything is drawn."""
+"""Parsing of a prompt for a bundle's txt2img model: known words, suggestions, refusal."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,27 +10,27 @@ from crossmodal.text.hints import nearest
 from crossmodal.text.sentences import not_known
 from crossmodal.text.vectors import Encoded, TextVectors
 
-HINTED = 20  # unknown words of a prompt that known ones are looked up for
-MAX_SHOWN = 80  # characters of a prompt
-MAX_THINGS = 12  # that are named to who has asked for others
+HINTED = 20  # max unknown words of a prompt that get suggestions
+MAX_SHOWN = 80  # characters of a prompt in a message
+MAX_THINGS = 12  # drawable things that a message lists
 
 
 class Understood(NamedTuple):
-    """A prompt as vectors, and for some of its unknown words the known ones that may be meant."""
+    """A prompt as vectors, and known words that some of its unknown words may mean."""
 
     text: Encoded
     suggestions: dict[str, str]
 
 
 class Understanding:
-    """Reads prompts with the words of a bundle, of which `things` name what it can draw.
+    """A parser of prompts with a bundle's words; `things` are those that name what it can draw.
 
-    Where none does, every word is taken to that English does not use otherwise, as in captions of
-    photographs; and where that leaves none, every word.
+    Without `things`, as for captions of photographs, every word counts as a thing that is not in
+    `NO_THINGS`, English's common other words; if that leaves none, every word.
     """
 
     def __init__(self, source: TextVectors, things: Sequence[str], max_words: int) -> None:
-        """Raises `InvalidBundle`."""
+        """Raise `InvalidBundle` if no word that names a thing has a vector."""
         self._source = source
         self._max_words = max_words
         self._words = source.words
@@ -42,13 +42,13 @@ class Understanding:
 
     @property
     def example(self) -> str:
-        """A prompt of a word that certainly names something."""
+        """A prompt of one word that names a thing."""
         return next(
             word for word in (*self.vocabulary.objects, *self._words) if self._names_a_thing(word)
         )
 
     def read(self, prompt: str) -> Understood | UnknownWords:
-        """The prompt, or that nothing in it can be drawn."""
+        """Parse a prompt; returns `UnknownWords` if it names nothing that can be drawn."""
         text = self._source.encode(prompt, self._max_words)
         hints = {
             word: near for word in text.unknown[:HINTED] if (near := nearest(word, self._words))

@@ -1,4 +1,4 @@
-"""The words of a model, as far as the files of its folder tell them; this needs no torch."""
+"""The words that a model knows, read from its folder's files without torch."""
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,14 +15,14 @@ class _Text(BaseModel):
 
 
 class _Drawing(BaseModel):
-    """What matters here of the config of a drawing model."""
+    """The part of a drawing model's config that is needed here."""
 
     text: _Text = _Text()
     things: tuple[str, ...] = ()
 
 
 def vocabulary_of(found: ModelFolder) -> Vocabulary | None:
-    """That of a bundle that reads word vectors; of others, only who has loaded it knows.
+    """Return the vocabulary of a bundle with word vectors; None for others, known once loaded.
 
     Raises `InvalidBundle`.
     """

@@ -1,7 +1,7 @@
-"""Bytes in an object store, reached with obstore: folders, S3, Google Cloud, Azure, memory.
+"""The object store, by way of obstore: folders, S3, Google Cloud, Azure, memory.
 
-Keys: `inputs/<aa>/<sha256>` for uploaded pictures, `results/<job>/…` for what jobs made, and
-`previews/<job>/…` for what running ones have drawn so far.
+Keys: `inputs/<aa>/<sha256>` for uploaded pictures, `results/<job>/…` for the output of jobs, and
+`previews/<job>/…` for previews of running jobs.
 """
 
 from crossmodal.storage.store import Storage, StoredBlob, is_folder, open_storage

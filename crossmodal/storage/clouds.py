@@ -1,6 +1,7 @@
-"""How S3, Google Cloud and Azure are reached: obstore reads most of it from the environment.
+"""Options for S3, Google Cloud and Azure.
 
-What it does not read there, or not as the clouds' own tools do, is added here.
+obstore reads most of them from the environment. This module adds those that it does not read, or
+reads in another way than the clouds' own tools.
 """
 
 import os
@@ -18,7 +19,7 @@ GOOGLE = ("gs",)
 AZURE = ("az", "azure", "adl", "abfs", "abfss")
 SIGNABLE = (*S3, *GOOGLE, *AZURE)
 CONNECT_S = 5.0
-ENDPOINTS = {  # of several that are set, the first counts
+ENDPOINTS = {  # the first one that is set counts
     S3: ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     GOOGLE: ("GOOGLE_BASE_URL",),
     AZURE: ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
@@ -27,12 +28,12 @@ KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def cloud_options(url: str, timeout_s: float, ca_file: Path | None = None) -> dict[str, Any]:
-    """The arguments with which obstore opens the store at `url`. Raises `InvalidSetting`."""
+    """Return obstore's arguments for the store at `url`. Raises `InvalidSetting`."""
     scheme, env = urlsplit(url).scheme, os.environ
     client: dict[str, Any] = {
         "timeout": f"{timeout_s}s",
         "connect_timeout": f"{min(CONNECT_S, timeout_s)}s",
-        # Without TLS only where the endpoint is written so, as that of a local store is.
+        # No TLS only if the endpoint's URL is http, as for a local store.
         "allow_http": _endpoint(scheme, env).startswith("http://") or _is_emulated(scheme, env),
     }
     if certificates := _certificates(scheme, env, ca_file):
@@ -52,7 +53,7 @@ def _endpoint(scheme: str, env: Mapping[str, str]) -> str:
 
 
 def _is_emulated(scheme: str, env: Mapping[str, str]) -> bool:
-    """Whether Azurite is asked for, at the loopback port where it always is."""
+    """Return whether Azure's emulator, Azurite, is enabled; it listens at a fixed loopback port."""
     return scheme in AZURE and _is_on(env, "AZURE_STORAGE_USE_EMULATOR")
 
 
@@ -61,7 +62,7 @@ def _is_on(env: Mapping[str, str], name: str) -> bool:
 
 
 def _certificates(scheme: str, env: Mapping[str, str], ca_file: Path | None) -> str:
-    """Authorities that are trusted besides the system's, as PEM."""
+    """Return the certificates (PEM) of authorities to trust beside the system's."""
     name, path = "CROSSMODAL_STORAGE_CA_FILE", ca_file
     if path is None and scheme in S3 and env.get("AWS_CA_BUNDLE"):
         name, path = "AWS_CA_BUNDLE", Path(env["AWS_CA_BUNDLE"])
@@ -77,10 +78,10 @@ def _certificates(scheme: str, env: Mapping[str, str], ca_file: Path | None) -> 
 
 
 def _s3_options(url: str, env: Mapping[str, str]) -> dict[str, Any]:
-    # Blobs are deleted one by one, for which every store has a request of its own.
+    # Blobs are deleted one by one: every store supports that, but not bulk deletes.
     config: dict[str, Any] = {"disable_bulk_delete": True}
     if endpoint := _endpoint("s3", env):
-        # As the SDKs do: who says virtual-hosted names the endpoint without the bucket.
+        # As in the SDKs, an endpoint for virtual-hosted style may lack the bucket.
         hosted = _is_on(env, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST")
         config["endpoint"] = _with_bucket(endpoint, url) if hosted else endpoint
     options: dict[str, Any] = {"config": config}
@@ -97,7 +98,7 @@ def _with_bucket(endpoint: str, url: str) -> str:
 
 
 def _profile(name: str) -> Any:
-    """Credentials of a profile in ~/.aws, single sign-on and assumed roles included."""
+    """Return credentials of a profile in ~/.aws, also of single sign-on and assumed roles."""
     try:
         from boto3 import Session
         from obstore.auth.boto3 import Boto3CredentialProvider
@@ -107,5 +108,5 @@ def _profile(name: str) -> Any:
         ) from e
     try:
         return Boto3CredentialProvider(Session(profile_name=name))
-    except Exception as e:  # botocore's own, which have no common root with ours
+    except Exception as e:  # botocore's own errors
         raise InvalidSetting(f"AWS_PROFILE={name} cannot be used: {e}") from e

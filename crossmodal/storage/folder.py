@@ -1,8 +1,8 @@
-"""A folder's files, written and read without the threads through which obstore does it.
+"""Reads and writes of a folder's files without obstore's threads (ADR 0020).
 
-A job reads or writes two of them, and each of those threads costs it more than the file does.
-The layout is that of obstore's `LocalStore`, which does all else in the same folder. Files and
-folders are for this user alone.
+A job reads or writes about two files, and switching to a thread costs more than the file itself.
+The layout is that of obstore's `LocalStore`, which does all other operations in the same folder.
+Only this user has access to the files and folders.
 """
 
 import errno
@@ -18,34 +18,34 @@ from typing import IO
 from crossmodal.files import make_folders, open_regular
 from crossmodal.jobs.names import CHECKS, INPUTS, PREVIEWS, RESULTS
 
-# Ours are. obstore quotes or refuses what else a caller may name.
+# All keys of this project match. obstore quotes or refuses other keys of a caller.
 PLAIN_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
-MOST = 200  # characters; file systems have limits of their own beyond that
+MOST = 200  # characters; below the limits of file systems
 TRIES = 3
-PIECE = 1_024 * 1_024  # bytes of a file that are copied at once
+PIECE = 1_024 * 1_024  # bytes that are copied at once
 
 
 class Folder:
-    """Whole files by their keys. Every method may raise `OSError`."""
+    """A folder of whole files by key. Every method may raise `OSError`."""
 
     def __init__(self, path: Path, *, fsync: bool = True) -> None:
         self._path = str(path)
         self._fsync = fsync
 
     def make(self) -> None:
-        """Have the folder, and close to others what earlier versions have left open in it.
+        """Create the folder, and make its subfolders private: earlier versions did not.
 
-        The folder itself stays as it is: it may be one that is there for other things, too.
+        An existing folder keeps its own mode, since it may have other uses.
         """
         _keep_names(make_folders(Path(self._path)))
         for name in (RESULTS, INPUTS, PREVIEWS, CHECKS):
             path = f"{self._path}/{name}"
             if _kind(path) == stat.S_IFDIR:
-                with suppress(PermissionError):  # it is another user's
+                with suppress(PermissionError):  # another user owns it
                     Path(path).chmod(0o700)
 
     def check(self, key: str) -> None:
-        """Raise `FileNotFoundError` for what a link leads to, and for a pipe, device or socket."""
+        """Raise `FileNotFoundError` for a key behind a link, and for a pipe, device or socket."""
         path = self._path
         for part in key.split("/"):
             path = f"{path}/{part}"
@@ -56,7 +56,7 @@ class Folder:
                 raise FileNotFoundError(f"{path} is a link, or no file: nothing is followed there")
 
     def holds(self, key: str) -> bool:
-        """Whether `check` lets a key pass."""
+        """Return whether a key passes `check`."""
         try:
             self.check(key)
         except FileNotFoundError:
@@ -64,19 +64,19 @@ class Folder:
         return True
 
     def has_path_for(self, key: str) -> bool:
-        """Whether the key is as it stands the path of a file below the folder."""
+        """Return whether the key, unquoted, is the path of a file below the folder."""
         return len(key) <= MOST and PLAIN_KEY.fullmatch(key) is not None
 
     def write(self, key: str, data: bytes | Path | IO[bytes]) -> None:
-        """Put bytes, or those of a file, in the place of what was there: whole or not at all.
+        """Write bytes, or those of a file, atomically, replacing what was there.
 
-        With `fsync`, they are on the disk when this returns, and so is the name.
+        With `fsync`, both the data and the name are on the disk when this returns.
         """
         path = f"{self._path}/{key}"
-        staged = f"{path}#{secrets.randbits(48)}"  # what is called so, obstore does not list
+        staged = f"{path}#{secrets.randbits(48)}"  # obstore does not list names with '#'
         try:
             changed = self._write_new(staged, data)
-            os.rename(staged, path)  # noqa: PTH104 - a Path takes longer to make than this
+            os.rename(staged, path)  # noqa: PTH104 - making a Path takes longer
             if self._fsync:
                 _keep_names(changed)
         except OSError:
@@ -84,7 +84,7 @@ class Folder:
             raise
 
     def _write_new(self, path: str, data: bytes | Path | IO[bytes]) -> set[Path]:
-        """Write a file; all folders that have something new in them with it."""
+        """Write a new file; return the folders in which this made an entry."""
         changed = {folder := Path(path).parent}
         for _ in range(TRIES):
             try:
@@ -94,12 +94,12 @@ class Folder:
                         file.flush()
                         os.fsync(file.fileno())
                 return changed
-            except FileNotFoundError:  # no such folder, or one that was just removed as empty
+            except FileNotFoundError:  # the folder is missing, or was just removed as empty
                 changed |= make_folders(folder)
         raise FileNotFoundError(f"the folder of {path} is removed again and again")
 
     def read(self, key: str, max_bytes: int | None = None) -> tuple[int, bytes]:
-        """A file's size and its bytes; without them when it is larger than `max_bytes`."""
+        """Return a file's size and bytes; no bytes if it is larger than `max_bytes`."""
         try:
             with open_regular(f"{self._path}/{key}") as file:
                 size = os.fstat(file.fileno()).st_size
@@ -110,7 +110,7 @@ class Folder:
 
 
 def _kind(path: str) -> int | None:
-    """What lies at a path, if anything does."""
+    """Return the file type (`S_IFMT`) at a path, or None; links are not followed."""
     try:
         return stat.S_IFMT(os.lstat(path).st_mode)
     except OSError:
@@ -132,13 +132,13 @@ def _copy(data: bytes | Path | IO[bytes], file: IO[bytes]) -> None:
 
 
 def _keep_names(folders: set[Path]) -> None:
-    """Force to the disk which files and folders these have in them."""
+    """Sync folders to the disk, so that the names of new files survive a crash."""
     for folder in folders:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(handle)
         except OSError as e:
-            if e.errno != errno.EINVAL:  # what some network file systems answer
+            if e.errno != errno.EINVAL:  # some network file systems do not support it
                 raise
         finally:
             os.close(handle)

@@ -1,4 +1,4 @@
-"""What an object store's errors mean here, and the one line of them that says why."""
+"""Translation of an object store's errors to this project's, each with a one-line reason."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from obstore import exceptions
 
 from crossmodal.errors import BlobNotFound, StorageNotWritable, StorageUnavailable
 
-MOST = 300  # characters of what a store says
+MOST = 300  # characters of a store's message
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z' -]*[a-z])(?:: (.*))?", re.DOTALL)
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>|\(code: (\w{1,100})\)|\"reason\": ?\"(\w{1,100})\"")
 _SAID = re.compile(r"<Message>([^<]+)</Message>|\"message\": ?\"([^\"]+)\"")
@@ -16,7 +16,7 @@ _QUERY = re.compile(r"(https?://[^\s?]+)\?\S+")
 NO_KEY = ("File name too long", "Not a directory", "are not supported", "KeyTooLong")
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 DENIED = ("AccessDenied", "status code: 401", "status code: 403")
-CAUSES = {  # what obstore only says in the dump that follows its message
+CAUSES = {  # found only in the debug dump after obstore's message
     "InvalidCertificate(": "its certificate is not trusted ({}): "
     "name the authority in CROSSMODAL_STORAGE_CA_FILE",
     "BadScheme": "http is used only where the endpoint is written with it",
@@ -29,7 +29,7 @@ CAUSES = {  # what obstore only says in the dump that follows its message
 
 @contextmanager
 def translated(url: str, key: str, *, writing: bool, in_folder: bool) -> Iterator[None]:
-    """Raise `StorageUnavailable` and its kin instead of what obstore raises."""
+    """Turn obstore's errors into `BlobNotFound`, `StorageNotWritable` or `StorageUnavailable`."""
     try:
         yield
     except FileNotFoundError as e:
@@ -62,9 +62,9 @@ def _names(error: BaseException, words: tuple[str, ...]) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What a store answered, or why none did, in a line that holds no secret."""
+    """Return a store's reply, or why there was none, in one line without secrets."""
     text, _, dump = str(error).partition("\n\nDebug source")
-    text = _QUERY.sub(r"\1", text)  # signatures and tokens are sent in queries
+    text = _QUERY.sub(r"\1", text)  # queries contain signatures and tokens
     if found := _STATUS.search(text):
         return _answered(*found.groups())
     first = (text.splitlines() or [type(error).__name__])[0][:MOST]

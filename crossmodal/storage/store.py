@@ -1,4 +1,4 @@
-"""The store itself: put, get, sign, list and delete, whatever is behind the URL."""
+"""The object store's operations: put, get, sign, list and delete, for every kind of URL."""
 
 import hashlib
 import os
@@ -35,13 +35,13 @@ from crossmodal.storage.refusals import reason, translated
 
 SCHEMES = ("file", "memory", *SIGNABLE)
 Method = Literal["GET", "HEAD", "PUT"]
-PIECE = 1_024 * 1_024  # bytes that are read at once of what may be large
-LONGEST_S = 7 * 86_400  # that S3 and Google Cloud let a signed URL live
+PIECE = 1_024 * 1_024  # bytes of a request when a blob is streamed
+LONGEST_S = 7 * 86_400  # the max life of a signed URL on S3 and Google Cloud
 
 
 @dataclass(frozen=True)
 class StoredBlob:
-    """What a store lists: a key, bytes, and when they were written, in seconds since the epoch."""
+    """An entry of a store: key, size in bytes, and time of writing in seconds since the epoch."""
 
     key: str
     size: int
@@ -49,7 +49,7 @@ class StoredBlob:
 
 
 class Storage:
-    """Put, get, sign and delete blobs; errors are `StorageUnavailable` and its kin."""
+    """An object store. Methods raise `StorageUnavailable`, `StorageNotWritable`, `BlobNotFound`."""
 
     def __init__(
         self, url: str, timeout_s: float = 15.0, ca_file: Path | None = None, *, fsync: bool = True
@@ -60,7 +60,7 @@ class Storage:
         self._folder = Folder(_folder_of(url), fsync=fsync) if self._scheme == "file" else None
 
     def put(self, key: str, data: bytes, media_type: str) -> BlobRef:
-        """Store `data` whole or not at all, replacing what was there."""
+        """Store `data` atomically, replacing what was there."""
         return self._put_blob(key, data, media_type, hashlib.sha256(data).hexdigest())
 
     def _put_blob(self, key: str, data: bytes, media_type: str, digest: str) -> BlobRef:
@@ -80,14 +80,14 @@ class Storage:
         return self._put_blob(input_key(digest, owner), data, media_type, digest)
 
     def put_file(self, key: str, file: Path | IO[bytes], media_type: str) -> None:
-        """Store a file of any size, whole or not at all."""
+        """Store a file of any size atomically."""
         self._put(key, file, media_type)
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """The bytes from `start` up to `end`, or to the blob's end, piece by piece.
+        """Yield the bytes from `start` to `end`, or to the blob's end, in pieces.
 
-        Each piece is asked for alone: a store has a time limit for all of an answer, in which
-        whoever reads it may be slow. They are all of the same version of the blob.
+        Each piece is a request of its own, since a store limits the time of one response and the
+        reader may be slow. All pieces are of the same version of the blob.
         """
         same: dict[str, str] = {}
         with self._operation("get", key):
@@ -101,13 +101,14 @@ class Storage:
                 yield bytes(found.bytes())
 
     def get(self, blob: BlobRef, max_bytes: int | None = None) -> bytes:
-        """The blob's bytes. Raises `BlobNotFound`, or `BlobDamaged` for wrong bytes.
+        """Return the blob's bytes. Raises `BlobNotFound`, or `BlobDamaged` for a wrong digest.
 
-        With `max_bytes`, a larger blob is refused by its size, before it is read.
+        Raises `ImageTooLarge` for more than `max_bytes`, before the bytes are read.
         """
         with self._operation("get", blob.key):
             data = self._read(blob.key, max_bytes)
-            digest = blob.sha256 or digest_of_input(blob.key)  # a signed PUT binds no bytes
+            # An input's key has its digest: the client of a signed PUT may have sent other bytes.
+            digest = blob.sha256 or digest_of_input(blob.key)
             if digest is not None and hashlib.sha256(data).hexdigest() != digest:
                 raise BlobDamaged(
                     f"the bytes at {blob.key!r} do not have the digest {digest}: "
@@ -128,9 +129,10 @@ class Storage:
         return None if self._scheme == "file" else {"Content-Type": media_type}
 
     def sign(self, key: str, expires_in_s: float = 3_600, method: Method = "GET") -> str | None:
-        """A URL that lets anybody read the blob, or put it, for a while; None for a folder.
+        """Return a URL that allows anyone to read or put the blob; None for a folder or memory.
 
-        With credentials that expire, it ends when they do. Raises `InvalidParams`.
+        It expires after `expires_in_s`, or with the store's credentials if those expire earlier.
+        Raises `InvalidParams`.
         """
         if not 1 <= expires_in_s <= LONGEST_S:
             raise InvalidParams(
@@ -140,11 +142,11 @@ class Storage:
         if self._scheme not in SIGNABLE:
             return None
         with self._operation("sign", key):
-            store: Any = self._store  # one that can sign: the scheme says so
+            store: Any = self._store  # its scheme is in SIGNABLE
             return str(obstore.sign(store, method, key, timedelta(seconds=expires_in_s)))
 
     def delete(self, key: str) -> None:
-        """Remove a blob; removing one that is not there is no error."""
+        """Delete a blob; a missing one is no error."""
         with self._operation("delete", key, writing=True):
             try:
                 obstore.delete(self._store, key)
@@ -152,7 +154,7 @@ class Storage:
                 return
 
     def list(self, prefix: str) -> Iterator[StoredBlob]:
-        """All blobs in a folder and below it."""
+        """Yield all blobs below a folder."""
         with self._operation("list", prefix):
             for chunk in obstore.list(self._store, prefix):
                 for meta in chunk:
@@ -162,7 +164,7 @@ class Storage:
                         )
 
     def head(self, key: str) -> StoredBlob | None:
-        """What is stored under the key, without its bytes; None when nothing is."""
+        """Return the entry of a key, without its bytes; None if there is none."""
         try:
             with self._operation("head", key):
                 meta = obstore.head(self._store, key)
@@ -171,7 +173,7 @@ class Storage:
         return StoredBlob(meta["path"], meta["size"], meta["last_modified"].timestamp())
 
     def check(self) -> None:
-        """Write, read and delete a small blob. Raises `StorageUnavailable`."""
+        """Write, read and delete a small blob. Raises as these operations do."""
         key = f"{CHECKS}/{secrets.token_hex(8)}"
         blob = self.put(key, b"crossmodal", "text/plain")
         self.get(blob)
@@ -179,8 +181,8 @@ class Storage:
 
     @property
     def _store(self) -> ObjectStore:
-        """What obstore does, in threads of its own. Raises `StorageUnavailable` after a fork."""
-        if self._scheme != "memory":  # which needs no threads
+        """The store of obstore, which uses threads. Raises `StorageUnavailable` after a fork."""
+        if self._scheme != "memory":  # memory needs no threads
             _check_process(self.url)
         return self._opened
 
@@ -200,7 +202,7 @@ _began_in: int | None = None  # the process in which obstore's threads run
 
 
 def _check_process(url: str) -> None:
-    """Refuse what would wait for ever: a fork does not bring along the threads of its parent."""
+    """Raise `StorageUnavailable` after a fork: without obstore's threads, calls would hang."""
     global _began_in
     _began_in = _began_in or os.getpid()
     if _began_in != os.getpid():
@@ -211,7 +213,7 @@ def _check_process(url: str) -> None:
 
 
 def open_storage(settings: Settings) -> Storage:
-    """The store that the settings name. Raises `InvalidSetting` or `StorageNotWritable`."""
+    """Open the store of the settings. Raises `InvalidSetting` or `StorageNotWritable`."""
     return Storage(
         settings.storage_url,
         settings.storage_timeout_s,
@@ -221,7 +223,7 @@ def open_storage(settings: Settings) -> Storage:
 
 
 def is_folder(url: str) -> bool:
-    """Whether a storage URL names a folder. Raises `InvalidSetting`."""
+    """Return whether a storage URL names a folder. Raises `InvalidSetting`."""
     return _scheme(url) == "file"
 
 
@@ -268,7 +270,7 @@ def _check_size(key: str, size: int, max_bytes: int | None) -> None:
 def _open_folder(folder: Path) -> LocalStore:
     try:
         Folder(folder).make()
-        return LocalStore(folder, automatic_cleanup=True)  # of folders that have become empty
+        return LocalStore(folder, automatic_cleanup=True)  # removes empty folders
     except OSError as e:
         raise StorageNotWritable(
             f"the folder {folder} cannot be used: {described(e)}: set CROSSMODAL_STORAGE_URL to "

@@ -1,16 +1,16 @@
-"""What is in a BMP that its decoder passes over, or takes for something else."""
+"""Parts of a BMP file that Pillow ignores or misreads: ICC profiles, over-long RLE rows."""
 
 import struct
 
-FILE_HEAD, HEAD = 14, 124  # bytes: of the fifth version, the only one that may have a profile
-COLORS, PROFILE = 56, 112  # where it says so, and where and how long the profile is
+FILE_HEAD, HEAD = 14, 124  # bytes; BITMAPV5HEADER, the only header that may have a profile
+COLORS, PROFILE = 56, 112  # offsets of the color space type, of the profile's offset and size
 EMBEDDED = b"DEBM"
-PIXELS = slice(10, 14)  # where their place is said
-RUNS, RUNS_OF_HALVES = 1, 2  # compressions: runs of bytes, and of half bytes
+PIXELS = slice(10, 14)  # holds the offset of the pixels
+RUNS, RUNS_OF_HALVES = 1, 2  # compressions: RLE8 and RLE4
 
 
 def profile_of(data: bytes) -> bytes | None:
-    """The profile that a file has, if it has one."""
+    """Return the file's embedded ICC profile, or None."""
     head = data[FILE_HEAD : FILE_HEAD + HEAD]
     if len(head) < HEAD or head[:1] != bytes([HEAD]) or head[COLORS : COLORS + 4] != EMBEDDED:
         return None
@@ -19,18 +19,18 @@ def profile_of(data: bytes) -> bytes | None:
 
 
 def has_long_rows(data: bytes, width: int, compression: int) -> bool:
-    """Whether pixels are written beyond the end of a row: Pillow takes them for the next one's."""
+    """Return whether runs write past the end of a row: Pillow puts those pixels in the next row."""
     place, x = int.from_bytes(data[PIXELS], "little"), 0
     while place + 1 < len(data):
         count, value = data[place], data[place + 1]
         place += 2
         if count:
             x = min(width, x + count)
-        elif value == 0:  # the end of a row
+        elif value == 0:  # end of row
             x = 0
-        elif value == 1:  # the end of all
+        elif value == 1:  # end of bitmap
             return False
-        elif value == 2:  # a step to the right, and up
+        elif value == 2:  # delta: right and up
             x = (x + data[place]) % width if place < len(data) else x
             place += 2
         elif x + value > width:

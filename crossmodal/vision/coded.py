@@ -1,6 +1,6 @@
-"""Colors as numbers say them: gamma and chromaticities of a PNG, code points of ITU-T H.273.
+"""Color spaces given by numbers: gamma and chromaticities of a PNG, code points of ITU-T H.273.
 
-The latter are in the cICP chunk of a PNG, and in the boxes of AVIF and HEIC.
+Code points come from the cICP chunk of a PNG and from the boxes of AVIF and HEIC.
 """
 
 import struct
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-GAMMA, GAMMA_NEAR = 1 / 2.2, 0.05  # of a PNG; nearly this is as good as sRGB's curve
-PAPER_WHITE, PEAK = 203.0, 1000.0  # cd/m² of HDR: what is white in sRGB, and what is brightest
-NCLX, BOXES = b"colrnclx", 2**16  # a box, and the bytes in which it is looked for
+GAMMA, GAMMA_NEAR = 1 / 2.2, 0.05  # of a PNG; gammas this near count as sRGB's curve
+PAPER_WHITE, PEAK = 203.0, 1000.0  # cd/m² of HDR: sRGB's white, and the brightest light
+NCLX, BOXES = b"colrnclx", 2**16  # the start of a box, and the bytes that are searched for it
 
-# x and y of red, green, blue and white; the numbers are those of ITU-T H.273.
+# x and y of red, green, blue and white; the keys are code points of ITU-T H.273.
 D65 = (0.3127, 0.3290)
 BT709 = (0.640, 0.330, 0.300, 0.600, 0.150, 0.060, *D65)
 PRIMARIES: Mapping[int, tuple[float, ...]] = {
     1: BT709,
-    2: BT709,  # not said
+    2: BT709,  # unspecified
     4: (0.67, 0.33, 0.21, 0.71, 0.14, 0.08, 0.310, 0.316),
     5: (0.64, 0.33, 0.29, 0.60, 0.15, 0.06, *D65),
     6: (0.630, 0.340, 0.310, 0.595, 0.155, 0.070, *D65),
@@ -31,13 +31,13 @@ PRIMARIES: Mapping[int, tuple[float, ...]] = {
     12: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, *D65),
     22: (0.630, 0.340, 0.295, 0.605, 0.155, 0.077, *D65),
 }
-SRGB_CURVES = (1, 2, 6, 13, 14, 15)  # as browsers take those of films, too
+SRGB_CURVES = (1, 2, 6, 13, 14, 15)  # browsers apply sRGB's curve to those of video, too
 PQ, HLG = 16, 18
 POWERS = {4: 2.2, 5: 2.8, 8: 1.0, 17: 2.6}
 
 
 class Coded(NamedTuple):
-    """Colors as numbers say them: light for each of 256 values, and whose red, green and blue."""
+    """A color space: the light of each of 256 values, and the chromaticities of its primaries."""
 
     curve: Floats
     primaries: tuple[float, ...] = BT709
@@ -50,7 +50,7 @@ class Coded(NamedTuple):
 
 
 def of_gamma(notes: Mapping[bytes, bytes]) -> Coded:
-    """The numbers of the gAMA and cHRM chunks; what is not there or impossible is as in sRGB."""
+    """Return the color space of gAMA and cHRM chunks; sRGB's numbers replace absent or bad ones."""
     gamma, points = notes.get(b"gAMA", b""), notes.get(b"cHRM", b"")
     exponent = struct.unpack(">I", gamma)[0] / 100_000 if len(gamma) == 4 else 0.0
     primaries = BT709
@@ -67,7 +67,7 @@ def of_gamma(notes: Mapping[bytes, bytes]) -> Coded:
 
 
 def _is_triangle(primaries: tuple[float, ...]) -> bool:
-    """Whether there can be such colors at all: their light adds up to white."""
+    """Return whether primaries are possible: y is positive, and they span a triangle."""
     if not all(y > 0.001 for y in primaries[1::2]):
         return False
     points = np.array([[x, y, 1 - x - y] for x, y in pairs(primaries)[:3]])
@@ -75,7 +75,7 @@ def _is_triangle(primaries: tuple[float, ...]) -> bool:
 
 
 def of_code_points(codes: bytes) -> Coded | None:
-    """The numbers of a cICP chunk; None where they are not known."""
+    """Return the color space of a cICP chunk, or None for unknown codes."""
     if len(codes) != 4 or codes[2] != 0:
         return None
     values = np.arange(256) / 255 if codes[3] else ((np.arange(256) - 16) / 219).clip(0, 1)
@@ -83,7 +83,10 @@ def of_code_points(codes: bytes) -> Coded | None:
 
 
 def of_boxes(data: bytes) -> Coded | None:
-    """The numbers in the boxes of an AVIF or HEIC file, of which the decoder makes full RGB."""
+    """Return the color space in the boxes of an AVIF or HEIC file, or None.
+
+    The range flag is ignored: the decoder always returns full-range RGB.
+    """
     start = data.find(NCLX, 0, BOXES)
     codes = data[start + len(NCLX) :][:4] if start >= 0 else b""
     if len(codes) < 4:
@@ -94,7 +97,7 @@ def of_boxes(data: bytes) -> Coded | None:
 
 
 def of_codes(primaries: int, transfer: int, values: NDArray[np.float64]) -> Coded | None:
-    """The numbers of code points, for `values` from 0 to 1; None for those that are not known."""
+    """Return the color space of code points, for `values` from 0 to 1; None for unknown codes."""
     curve = _curve(transfer, values)
     if primaries not in PRIMARIES or curve is None:
         return None
@@ -102,7 +105,7 @@ def of_codes(primaries: int, transfer: int, values: NDArray[np.float64]) -> Code
 
 
 def _curve(transfer: int, v: NDArray[np.float64]) -> NDArray[np.float64] | Floats | None:
-    """The light of values, of which 1 is white."""
+    """Return the light of values, where 1 is white; None for an unknown transfer function."""
     if transfer in SRGB_CURVES:
         return _srgb_light(v)
     if transfer in POWERS:
@@ -128,5 +131,5 @@ def _float(values: NDArray[np.float64] | Floats) -> Floats:
 
 
 def pairs(flat: tuple[float, ...]) -> list[tuple[float, float]]:
-    """x and y of each."""
+    """Split chromaticities into pairs of x and y."""
     return list(zip(flat[::2], flat[1::2], strict=True))

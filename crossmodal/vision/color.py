@@ -1,6 +1,6 @@
-"""What colors a file means, turned into those of sRGB, as browsers show them.
+"""Conversion of a file's colors to sRGB, as browsers do it.
 
-A file says so by an ICC profile, which LittleCMS applies, or by numbers.
+A file gives its color space as an ICC profile, which LittleCMS applies, or as numbers.
 """
 
 import io
@@ -15,23 +15,23 @@ from crossmodal.vision.coded import BT709, D65, PAPER_WHITE, PEAK, Coded, Floats
 Convert = Callable[[Image.Image], Image.Image]
 """Makes sRGB of a part of a picture: RGB, or RGBA where that has transparency."""
 
-SAME = 2  # levels of 256 by which a profile may differ from sRGB and is not worth applying
-SPACE = slice(16, 20)  # of a profile: where it names its space
-LEVELS = 4096  # of light, for going back to sRGB's curve
+SAME = 2  # levels of 256: a profile that differs from sRGB by no more is not applied
+SPACE = slice(16, 20)  # of a profile: its color space
+LEVELS = 4096  # of light, in the table that applies sRGB's curve
 BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
 )
 
 
 def conversion(profile: bytes | None, coded: Coded | None, mode: str) -> Convert | None:
-    """What makes sRGB of pictures of this mode; None where they are sRGB, or nobody knows."""
+    """Return the conversion to sRGB for a mode; None if it is sRGB already, or unknown."""
     if coded is not None:
         return None if coded.is_srgb else _by_numbers(coded)
     return _by_profile(profile, mode) if profile else None
 
 
 def is_of_inks(profile: bytes | None) -> bool:
-    """Whether a profile says what cyan, magenta, yellow and black are."""
+    """Return whether a profile is one of CMYK."""
     return profile is not None and profile[SPACE] == b"CMYK"
 
 
@@ -41,7 +41,7 @@ def _srgb_values(light: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def _to_xyz(primaries: tuple[float, ...]) -> NDArray[np.float64]:
-    """RGB to XYZ, with white made that of D65."""
+    """Return the matrix (3, 3) from RGB to XYZ, with white adapted to D65 (Bradford)."""
     xyz = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in pairs(primaries)]).T
     points, white = xyz[:, :3], xyz[:, 3]
     matrix = points * np.linalg.solve(points, white)
@@ -53,7 +53,7 @@ def _to_xyz(primaries: tuple[float, ...]) -> NDArray[np.float64]:
 
 def _by_numbers(coded: Coded) -> Convert:
     matrix = np.asarray(np.linalg.inv(_to_xyz(BT709)) @ _to_xyz(coded.primaries), np.float32).T
-    back = _srgb_values(np.linspace(0, 1, LEVELS) ** 2)  # finer where it is dark
+    back = _srgb_values(np.linspace(0, 1, LEVELS) ** 2)  # finer steps where it is dark
 
     def convert(image: Image.Image) -> Image.Image:
         has_alpha = image.has_transparency_data
@@ -69,14 +69,14 @@ def _by_numbers(coded: Coded) -> Convert:
 
 
 def _toned(light: Floats) -> Floats:
-    """HDR made to fit: the brightest is white, and the dark is as it was."""
+    """Tone-map HDR light (extended Reinhard): the peak becomes white, the dark stays as it is."""
     peak = PEAK / PAPER_WHITE
     brightest = light.max(axis=-1, keepdims=True).clip(0, None)
     return np.asarray(light * (1 + brightest / peak**2) / (1 + brightest), np.float32)
 
 
 def _by_profile(data: bytes, mode: str) -> Convert | None:
-    """A profile's conversion; None where it is broken, of other colors than the file, or sRGB's."""
+    """Return a profile's conversion; None if it is broken, sRGB, or of another color space."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
         space = profile.profile.xcolor_space.strip()
@@ -98,7 +98,7 @@ def _space(mode: str) -> str:
 
 
 def _is_srgb(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether a transform of RGB changes nothing worth mentioning."""
+    """Return whether a transform of RGB changes no value by more than `SAME`."""
     steps = np.arange(0, 256, 51, dtype=np.uint8)
     colors = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, len(steps), 3)
     found = np.asarray(ImageCms.applyTransform(Image.fromarray(colors), transform))
@@ -108,7 +108,7 @@ def _is_srgb(transform: ImageCms.ImageCmsTransform) -> bool:
 def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image, source: str) -> Image.Image:
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     found = ImageCms.applyTransform(image.convert(source), transform)
-    assert found is not None  # noqa: S101 - None is of a transform in place
+    assert found is not None  # noqa: S101 - None only for a transform in place
     if alpha is not None:
         found.putalpha(alpha)
     return found

@@ -1,7 +1,7 @@
-"""Files of untrusted bytes to upright RGB pixels, with limits that hold before decoding.
+"""Decoding of untrusted image files to upright RGB, with limits checked before decoding.
 
-Pillow decodes nearly all, rather than OpenCV, because it reads the header alone first, and handles
-palettes, 16 bits, alpha, CMYK, the first frame of an animation and EXIF alike.
+Pillow, not OpenCV, decodes nearly all formats: it can read the header alone, and handles palettes,
+16 bits, alpha, CMYK, the first frame of an animation, and EXIF (ADR 0006).
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from crossmodal.vision.media import media_type
 from crossmodal.vision.pixels import reduction, rgb
 from crossmodal.vision.readers import Reader, reader_of
 
-# Views of an array that turn upright what a camera noted as EXIF's orientation.
+# Views of an array that undo each EXIF orientation.
 UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -27,15 +27,15 @@ UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
 }
 
-# Our own limit, a setting, is checked on the header; Pillow's would only warn.
+# The limit is a setting, checked on the header; Pillow's own would only warn.
 Image.MAX_IMAGE_PIXELS = None
 
 
 def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    """Upright RGB (H, W, 3) of the first frame, transparency flattened on white.
+    """Return the first frame as upright RGB (H, W, 3), transparency flattened on white.
 
     Raises `ImageTooLarge` from the header alone, before any pixel is decoded, and
-    `InvalidImage` for bytes that are no image or only part of one.
+    `InvalidImage` for bytes that are not an image, or only part of one.
     """
     try:
         return PictureFile(data, max_pixels).pixels()
@@ -44,11 +44,11 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
 
 
 class PictureFile:
-    """An image file of which the header is read, and no pixel is decoded yet.
+    """An image file whose header is read, but no pixel is decoded yet.
 
-    With a `side`, a large picture will be reduced, to no less than twice that at its shorter
-    edge: as good for `fit_square`, and many times smaller; a JPEG while it is decoded, others
-    band by band afterwards. Raises as `decode` does, and `MemoryError`.
+    With a `side`, a large picture is reduced to no less than twice that at its shorter edge,
+    which is as good for `fit_square` and needs much less memory: a JPEG while it is decoded,
+    others band by band afterwards. Raises as `decode` does, and `MemoryError`.
     """
 
     def __init__(self, data: bytes, max_pixels: int, side: int | None = None) -> None:
@@ -59,7 +59,7 @@ class PictureFile:
             self.need = self._reader.need
 
     def pixels(self) -> NDArray[np.uint8]:
-        """Upright RGB (H, W, 3); to be asked for once."""
+        """Decode to upright RGB (H, W, 3). May be called once."""
         reader, self._reader = self._reader, None
         assert reader is not None, "the pixels of a picture are asked for once"  # noqa: S101
         with as_invalid(self._kind):
@@ -68,5 +68,5 @@ class PictureFile:
             factor = reduction(found.source.width, found.source.height, self._side)
             pixels = rgb(found.source, found.samples, found.convert, factor)
         upright = UPRIGHT.get(found.orientation)
-        del found  # its own pixels go, before anybody copies these
+        del found  # frees its pixels before the caller copies these
         return upright(pixels) if upright else pixels

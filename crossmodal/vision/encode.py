@@ -1,4 +1,4 @@
-"""Pixels to files that say how they were made."""
+"""Encoding of pixels to image files, with the params they were made from as metadata."""
 
 import io
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def encode(
     format_: ImageFormat = "png",
     quality: int | None = None,
 ) -> bytes:
-    """RGB (H, W, 3) as a file, with `parameters`, if any, where image tools look for them."""
+    """Encode RGB (H, W, 3) as a file, with `parameters`, if any, where image tools read them."""
     if format_ == "png":
         return encode_png(image, parameters)
     file = io.BytesIO()
@@ -34,7 +34,7 @@ def encode(
 
 
 def encode_png(image: NDArray[np.uint8], parameters: str | None) -> bytes:
-    """RGB (H, W, 3) as PNG, with `parameters`, if any, in the text chunk that image tools read."""
+    """Encode RGB (H, W, 3) as PNG, with `parameters`, if any, in the text chunk of that name."""
     info = PngInfo()
     if parameters is not None:
         info.add_text("parameters", parameters)
@@ -44,7 +44,7 @@ def encode_png(image: NDArray[np.uint8], parameters: str | None) -> bytes:
 
 
 def _comment(text: str) -> bytes:
-    """EXIF data with the user comment that image tools read; big-endian, as is its UTF-16."""
+    """Return EXIF data with the user comment that image tools read, all big-endian."""
     exif = Image.Exif()
     exif.endian = ">"
     exif[EXIF_IFD] = {USER_COMMENT: b"UNICODE\0" + text[:MAX_COMMENT].encode("utf-16-be")}
@@ -54,7 +54,7 @@ def _comment(text: str) -> bytes:
 def parameters_text(
     params: Mapping[str, object], side: tuple[int, int], model: str, version: str
 ) -> str:
-    """The `parameters` convention: the prompt, then one line of `Name: value` pairs."""
+    """Format params by the `parameters` convention: the prompt, then a line of pairs."""
     width, height = side
     named = {name.replace("_", " ").capitalize(): value for name, value in params.items()}
     prompt = named.pop("Prompt", "")

@@ -1,4 +1,4 @@
-"""The decoders of the formats, and what to say of a file that one of them gives up."""
+"""The decoder of each format, and the translation of its errors to `InvalidImage`."""
 
 import io
 import struct
@@ -22,8 +22,8 @@ from crossmodal.errors import InvalidImage
 from crossmodal.extras import is_installed, remedy
 from crossmodal.vision.media import REMEDY, named
 
-# What broken files make the decoders raise. Not `Exception`, nor `MemoryError`: those say nothing
-# of the file.
+# What decoders raise for broken files. Not `Exception` or `MemoryError`: these need not be due to
+# the file.
 DECODERS_RAISE = (
     OSError,
     SyntaxError,
@@ -64,7 +64,7 @@ UNSUPPORTED = ("nsupported", "not supported", "unknown", "not yet", "cannot hand
 
 
 def check_decoder(kind: str) -> None:
-    """Raises `InvalidImage` where no decoder of a format is installed here."""
+    """Raise `InvalidImage` if the decoder of a format is not installed here."""
     extra = EXTRAS.get(kind)
     if extra is not None and not is_installed(extra):
         raise InvalidImage(
@@ -74,7 +74,7 @@ def check_decoder(kind: str) -> None:
 
 
 def opened(kind: str, file: io.BytesIO) -> Image.Image:
-    """A file of which the header is read; JPEG XL is decoded, too."""
+    """Open a file and read its header; a JPEG XL is decoded, too."""
     match kind:
         case "image/heic":
             plugin = import_module("pillow_heif")
@@ -89,24 +89,24 @@ def opened(kind: str, file: io.BytesIO) -> Image.Image:
 
 
 def _image(made: Any) -> Image.Image:
-    """What the class of an extra has made."""
+    """Narrow the type of an image that an extra's class made."""
     assert isinstance(made, Image.Image)  # noqa: S101
     return made
 
 
 @contextmanager
 def as_invalid(kind: str) -> Iterator[None]:
-    """What a decoder raises becomes `InvalidImage`, in words for whoever sent the file."""
+    """Turn a decoder's errors into `InvalidImage`, with a message for the file's sender."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata: only pixels are asked for
+            warnings.simplefilter("ignore")  # about odd metadata: only pixels matter
             yield
     except DECODERS_RAISE as e:
         raise InvalidImage(_told(kind, e)) from e
 
 
 def not_supported(kind: str) -> InvalidImage:
-    """That a file is of a variety of its format that is not decoded here, or not rightly."""
+    """Return the error for a variety of a format that is not decoded, or not correctly."""
     return InvalidImage(
         f"the image is {named(kind)} that cannot be decoded: it is of a variety that is not "
         f"supported. {REMEDY_SAID}"
@@ -114,12 +114,12 @@ def not_supported(kind: str) -> InvalidImage:
 
 
 def _told(kind: str, error: BaseException) -> str:
-    """What is wrong, as far as the decoder's own words let it be known; they are not passed on."""
+    """Return a message by keywords of the decoder's own one, which is not passed on."""
     said, head = str(error).lower(), f"the image is {named(kind)} that cannot be decoded:"
     if any(word in said for word in UNSUPPORTED):
         return str(not_supported(kind))
     if isinstance(error, EOFError) or any(word in said for word in CUT_OFF):
         return f"{head} it breaks off, or is damaged. Send the whole file"
-    if "decoder error" in said:  # of libtiff, which does not say why
+    if "decoder error" in said:  # from libtiff, which gives no reason
         return f"{head} it is damaged, or of a variety that is not supported. {REMEDY_SAID}"
     return f"{head} it is damaged. {REMEDY_SAID}"

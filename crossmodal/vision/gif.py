@@ -1,18 +1,18 @@
-"""The blocks of a GIF: those that make its first frame, and those beside it.
+"""The blocks of a GIF before its first frame.
 
-Texts and what programs note for themselves are left out before a decoder sees the file. So
-whatever is wrong with them refuses no picture.
+Comments, texts and application data are removed before decoding, so that a fault in them fails
+no picture.
 """
 
-HEAD, COLORS, HAS_COLORS = 13, 10, 0x80  # bytes; where the flags of the colors are, and one
+HEAD, COLORS, HAS_COLORS = 13, 10, 0x80  # bytes; offset of the color table's flags; one of them
 EXTENSION, FRAME = 0x21, 0x2C
-CONTROL = b"\xf9\x04"  # begins the extension that says which color is transparent
+CONTROL = b"\xf9\x04"  # begins the graphic control extension, which has the transparent color
 
 
 def only_pixels(data: bytes) -> bytes:
-    """The file without the extensions before its first frame that no pixel needs.
+    """Return the file without the extensions before its first frame that no pixel needs.
 
-    A file that is not built of blocks up to there is as it was.
+    A file whose blocks do not lead to a frame is returned unchanged.
     """
     flags = data[COLORS] if len(data) > COLORS else 0
     start = HEAD + (3 << (flags & 7) + 1 if flags & HAS_COLORS else 0)
@@ -27,7 +27,7 @@ def only_pixels(data: bytes) -> bytes:
 
 
 def _end_of_blocks(data: bytes, start: int) -> int:
-    """Where the blocks end that begin with their length, of which the last one has none."""
+    """Return the end of a chain of sub-blocks: each begins with its length, the last is empty."""
     while start < len(data) and data[start]:
         start += 1 + data[start]
     return start + 1

@@ -1,7 +1,7 @@
-"""What the header of a picture says of the memory that its pixels will need.
+"""The memory that decoding a picture needs, estimated from its header.
 
 The figures are those of Pillow and the libraries below it, measured for each format with pictures
-of 20 and 50 megapixels: tests/unit/test_decode.py holds them to it.
+of 20 and 50 megapixels; tests/unit/test_decode.py checks them.
 """
 
 from PIL import Image
@@ -10,19 +10,19 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 BAND = 2**16  # pixels that are converted at once
-BAND_BYTES = 120  # a pixel of them: transparency, colors as floats, and RGB
+BAND_BYTES = 120  # per pixel of a band: transparency, colors as floats, and RGB
 RGB = 3
 PILLOW_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 PILLOW_BYTES_OF_OTHERS = 4  # RGB has a byte of padding
-JXL_BYTES, AVIF_BYTES, HEIF_BYTES = 12, 14, 5  # a pixel, beside what is stored
+JXL_BYTES, AVIF_BYTES, HEIF_BYTES = 12, 14, 5  # per pixel, beside the decoded ones
 START_OF_SCAN = b"\xff\xda"
 TIFF_BITS, TIFF_SAMPLES, TIFF_TILE = 258, 277, (322, 323)  # tags
 
 
 def bytes_needed(image: Image.Image, full_size: tuple[int, int], data: bytes, factor: int) -> int:
-    """Memory for decoding an image that is open, beside its file, to RGB and to a square.
+    """Return the bytes needed to decode an open image to RGB and a square, beside its file.
 
-    `full_size` is what it had before it was to be reduced, `factor` by how much it will be after.
+    `full_size` is its size before a JPEG's draft mode, `factor` its reduction after decoding.
     """
     stored = PILLOW_BYTES.get(image.mode, PILLOW_BYTES_OF_OTHERS)
     codec = _codec_bytes(image, full_size, data)
@@ -30,9 +30,9 @@ def bytes_needed(image: Image.Image, full_size: tuple[int, int], data: bytes, fa
 
 
 def bytes_needed_of(size: tuple[int, int], stored: int, codec: int, factor: int) -> int:
-    """Memory for making RGB and a square of an image, of which each pixel takes `stored` bytes.
+    """Return the bytes needed to decode an image of `stored` bytes a pixel to RGB and a square.
 
-    `codec` is what its decoder needs beside them.
+    `codec` are the bytes that its decoder needs beside the decoded pixels.
     """
     pixels = size[0] * size[1]
     made = pixels // factor**2 * RGB
@@ -41,7 +41,7 @@ def bytes_needed_of(size: tuple[int, int], stored: int, codec: int, factor: int)
 
 
 def _codec_bytes(image: Image.Image, full_size: tuple[int, int], data: bytes) -> int:
-    """What a decoder needs beside the image that it fills."""
+    """Return the bytes that a decoder needs beside the image that it fills."""
     pixels = full_size[0] * full_size[1]
     match image:
         case TiffImageFile():
@@ -54,7 +54,10 @@ def _codec_bytes(image: Image.Image, full_size: tuple[int, int], data: bytes) ->
 
 
 def _strip_bytes(image: TiffImageFile, pixels: int) -> int:
-    """All of a TIFF may be one strip, or a tile that is larger. Then it may be turned upright."""
+    """Return the bytes of a TIFF's largest part, enough also to turn the picture upright later.
+
+    One strip may be all of the picture, and a tile may be larger.
+    """
     width, height = (int(image.tag_v2.get(tag, 0)) for tag in TIFF_TILE)
     bits = image.tag_v2.get(TIFF_BITS, 1)
     deepest = max(bits) if isinstance(bits, tuple) else int(bits)
@@ -63,13 +66,13 @@ def _strip_bytes(image: TiffImageFile, pixels: int) -> int:
 
 
 def _has_scans(image: JpegImageFile, data: bytes) -> bool:
-    """Whether each pixel comes in several scans: all coefficients are kept until the last one."""
+    """Return whether a JPEG has several scans: all coefficients are kept until the last one."""
     start = data.rfind(START_OF_SCAN, 0, image.fp.tell() if image.fp else len(data))
     components_of_first = data[start + 4]
     return bool("progressive" in image.info or components_of_first < len(image.layer))
 
 
 def _coefficient_bytes(image: JpegImageFile) -> int:
-    """Bytes a pixel of coefficients; a whole number, as blocks at the edges are kept too."""
+    """Return the bytes of coefficients per pixel, rounded up to allow for blocks at the edges."""
     full = max(h for _, h, _, _ in image.layer) * max(v for _, _, v, _ in image.layer)
     return -(-2 * sum(h * v for _, h, v, _ in image.layer) // full)

@@ -1,6 +1,6 @@
-"""JPEG files with segments that break off, and files that end too early.
+"""JPEG files with truncated segments, and JPEG files that end too early.
 
-Of the latter, those are told that have all of their picture.
+A file that lacks only its end marker is told from one that lacks a part of its picture.
 """
 
 import io
@@ -14,18 +14,18 @@ from PIL.JpegImagePlugin import JpegImageFile
 from crossmodal.vision.header import BAND
 
 END = b"\xff\xd9"
-# Whatever a decoder makes of these bytes shows in the picture, if it was still in want of any.
+# A decoder that still needs data draws these bytes, which changes the picture.
 FILLER = b"\x55\xa3\x1c\x6e" * 256
 SEGMENT = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
 SCAN = 0xDA
-LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF)  # how a frame begins
-# Segments beside the pixels of which a decoder reads so many bytes, whatever they have.
+LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF)  # markers of frames
+# Segments of which a decoder reads this many bytes, even if they have fewer.
 SHORTEST = ((0xE0, b"JFIF", 12), (0xEE, b"Adobe", 12))
 FIRST, LAST = 0, 63  # coefficients of a block
 
 
 def without_stubs(data: bytes) -> bytes:
-    """The file without segments that are shorter than what their kind must have."""
+    """Return the file without segments that are shorter than their type requires."""
     kept, start = [], 0
     for place, end in _segments(data):
         if _is_stub(data[place + 1 : end]):
@@ -35,12 +35,12 @@ def without_stubs(data: bytes) -> bytes:
 
 
 def is_lossless(data: bytes) -> bool:
-    """Whether its pixels are no waves: it cannot be reduced while it is decoded."""
+    """Return whether a JPEG is lossless: without a DCT, it cannot be reduced while decoded."""
     return any(data[place + 1] in LOSSLESS for place, _ in _segments(data))
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where the segments before the first scan begin and end."""
+    """Yield the start and end of each segment before the first scan."""
     end = 2
     while (mark := SEGMENT.match(data, end)) and mark[1][0] != SCAN:
         place = mark.end()
@@ -57,7 +57,10 @@ def _is_stub(segment: bytes) -> bool:
 
 
 def completed(data: bytes, draft: tuple[int, int] | None) -> Image.Image | None:
-    """The decoded picture of a file that lacks nothing but its end marker; else None."""
+    """Return the decoded picture of a file that lacks only its end marker, else None.
+
+    Filler bytes after such a file change no pixel.
+    """
     body = data.rstrip(b"\xff")
     wanted = _digest(_loaded(body + FILLER + END, draft))
     image = _loaded(body + END, draft)
@@ -83,8 +86,8 @@ def _digest(image: Image.Image) -> int:
 
 
 def _has_all_scans(image: Image.Image, data: bytes) -> bool:
-    """Whether the last bit of every coefficient of every component has come in some scan."""
-    assert isinstance(image, JpegImageFile)  # noqa: S101 - opened as nothing else
+    """Return whether the scans have the last bit of all components' first and last coefficient."""
+    assert isinstance(image, JpegImageFile)  # noqa: S101 - opened as a JPEG
     missing = {(number, end) for number, *_ in image.layer for end in (FIRST, LAST)}
     for components, first, last, is_final in _scans(data):
         if is_final:
@@ -93,7 +96,7 @@ def _has_all_scans(image: Image.Image, data: bytes) -> bool:
 
 
 def _scans(data: bytes) -> list[tuple[list[int], int, int, bool]]:
-    """Of each scan its components, its first and last coefficient, and if it has their last bit."""
+    """Return each scan's components, first and last coefficient, and if it has their last bit."""
     found, place = [], 2
     while mark := SEGMENT.search(data, place):
         place = mark.end()

@@ -1,4 +1,4 @@
-"""The size of a JPEG XL picture: its decoder decodes all of it as soon as it opens the file."""
+"""The size of a JPEG XL picture, read from its header: opening its decoder decodes all pixels."""
 
 RATIOS = ((1, 1), (6, 5), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 BITS_OF_SIDES = (9, 13, 18, 30)
@@ -6,7 +6,7 @@ CODESTREAM = b"\xff\x0a"
 
 
 def jxl_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height that the header of the codestream says; None where it says nothing."""
+    """Return width and height from the codestream's header, or None if it is incomplete."""
     head = _head(data)
     if len(head) < 12:
         return None
@@ -21,7 +21,7 @@ def jxl_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _head(data: bytes) -> bytes:
-    """The first bytes of the codestream, which may lie in a box, or in boxes piece by piece."""
+    """Return the first bytes of the codestream: bare, in a `jxlc` box, or in `jxlp` boxes."""
     if data.startswith(CODESTREAM):
         return data[2:16]
     start = 0
@@ -46,7 +46,7 @@ def _side(bits: "_Bits", is_small: bool) -> int:
 
 
 class _Bits:
-    """Numbers of some bits each, the lowest first."""
+    """A reader of numbers of a few bits each, least significant bits first."""
 
     def __init__(self, data: bytes) -> None:
         self._rest = int.from_bytes(data, "little")

@@ -1,4 +1,4 @@
-"""What kind of picture some bytes are, from their first few; needs no image library."""
+"""Detection of a picture's media type from its first bytes, without an image library."""
 
 import re
 
@@ -12,7 +12,7 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"BM", "image/bmp"),
     (b"II*\x00", "image/tiff"),
     (b"MM\x00*", "image/tiff"),
-    (b"II+\x00", "image/tiff"),  # of more than 4 GB, or made so for no reason
+    (b"II+\x00", "image/tiff"),  # BigTIFF
     (b"\xff\x0a", "image/jxl"),
     (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "image/jxl"),
 )
@@ -30,11 +30,11 @@ TITLES = {
 }
 REMEDY = "save it as a PNG or JPEG, and send that"
 
-# Of the ISO's files of boxes: the brands that say what is inside.
+# Brands of ISO base media files (ISO/IEC 14496-12).
 AVIF = (b"avif", b"avis")
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
-# What people send and no decoder here reads.
+# Files that users send and that no decoder here reads.
 OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (rb"\x00\x00\x01\x00[^\x00]\x00", "an icon (ICO)"),
@@ -64,7 +64,7 @@ OTHERS: tuple[tuple[bytes, str], ...] = (
         "an SVG drawing",
     ),
     (rb"(?i)(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*(<!doctype html|<html|<head|<body)", "an HTML page"),
-    # TGA has no signature: what its first bytes may be at all, or the last ones of newer files.
+    # TGA has no signature: these match all valid headers; newer files have TGA_END.
     (
         rb"[^\x00]?[\x00-\xff]?\x00[\x02\x03\x0a\x0b]\x00{5}.{8}[\x08\x0f\x10\x18\x20]",
         "a TGA picture",
@@ -72,17 +72,17 @@ OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb".\x01[\x01\x09]..[\x01-\xff].[\x0f\x10\x18\x20].{8}[\x08\x10]", "a TGA picture"),
 )
 TGA_END = b"TRUEVISION-XFILE.\x00"
-HEAD = 1_000  # bytes: what is before the root of a drawing
+HEAD = 1_000  # bytes that are searched for the root of an SVG or HTML file
 
 
 def named(kind: str) -> str:
-    """A media type in words, with its article."""
+    """Return the name of a media type's files, with an article."""
     title = TITLES[kind]
     return f"{'an' if title == 'AVIF' else 'a'} {title} file"
 
 
 def media_type(data: bytes) -> str:
-    """The media type of a picture. Raises `InvalidImage` for anything else."""
+    """Return the media type of a picture. Raises `InvalidImage` for anything else."""
     if not data:
         raise InvalidImage("the image is empty: it has zero bytes")
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -103,7 +103,7 @@ def media_type(data: bytes) -> str:
 
 
 def _boxed(data: bytes) -> str:
-    """The media type of a file of boxes, from its brands: the first may be a general one."""
+    """Return the media type by any brand of a file of boxes: the major one may be generic."""
     size = min(int.from_bytes(data[:4], "big"), 256)
     brands = [data[8:12], *(data[i : i + 4] for i in range(16, size, 4))]
     if any(brand in AVIF for brand in brands):
@@ -120,7 +120,7 @@ def _other(data: bytes) -> str:
 
 
 def check_size(size: int, max_bytes: int) -> None:
-    """Raise `ImageTooLarge` when a file of `size` bytes is over the limit."""
+    """Raise `ImageTooLarge` if a file of `size` bytes is over the limit."""
     if size > max_bytes:
         raise ImageTooLarge(
             f"the image is {size} bytes, {max_bytes} are allowed: "

@@ -1,4 +1,4 @@
-"""A decoded picture to RGB: eight bits, the colors of sRGB, on white, and no larger than wanted."""
+"""Conversion of a decoded picture to 8-bit sRGB on white, reduced where it is too large."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from crossmodal.vision.color import Convert
 from crossmodal.vision.header import BAND
 from crossmodal.vision.media import REMEDY
 
-DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N")  # sixteen bits in one channel
-MOST = 8  # by which a picture is reduced, as a JPEG may be
+DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N")  # one channel of 16 bits
+MOST = 8  # the max reduction, that of JPEG's draft mode
 WHITE = (255, 255, 255, 255)
 
 Box = tuple[int, int, int, int]
@@ -21,14 +21,14 @@ Box = tuple[int, int, int, int]
 
 
 class Samples(NamedTuple):
-    """What the numbers of one channel of more than eight bits are."""
+    """The meaning of samples of more than 8 bits in one channel."""
 
     bits: int = 16
     is_inverted: bool = False  # white is zero
 
 
 class Source(NamedTuple):
-    """A decoded picture of which parts can be had."""
+    """A decoded picture that is read in bands of rows."""
 
     width: int
     height: int
@@ -37,9 +37,9 @@ class Source(NamedTuple):
 
 
 def source_of(image: Image.Image, is_opaque: bool = False, frame: Box | None = None) -> Source:
-    """A picture of Pillow's as a source, without its alpha if that means nothing.
+    """Return a Pillow image as a source, without its alpha if it `is_opaque`.
 
-    Outside of its `frame`, if it has one, it is transparent.
+    Outside its `frame`, if it has one, it is transparent.
     """
 
     def crop(top: int, end: int) -> Image.Image:
@@ -63,9 +63,9 @@ def _framed(band: Image.Image, frame: Box, top: int) -> Image.Image:
 def rgb(
     source: Source, samples: Samples, convert: Convert | None, factor: int = 1
 ) -> NDArray[np.uint8]:
-    """RGB of a picture, each `factor` × `factor` of its pixels as one.
+    """Return a picture as RGB (H, W, 3), each `factor` × `factor` pixels averaged to one.
 
-    It is made in bands, so that its conversions do not need its memory thrice.
+    Works in bands, so that the conversions do not need three times the picture's memory.
     """
     rows = max(1, BAND // source.width // factor) * factor
     size = -(-source.height // factor), -(-source.width // factor), 3
@@ -79,7 +79,7 @@ def rgb(
 
 
 def reduction(width: int, height: int, side: int | None) -> int:
-    """By how much a picture may be reduced, to no less than twice `side` at its shorter edge."""
+    """Return the factor that reduces the shorter edge to no less than twice `side`."""
     return 1 if side is None else min(MOST, max(1, min(width, height) // (2 * side)))
 
 
@@ -97,12 +97,12 @@ def _flat(image: Image.Image, convert: Convert | None) -> Image.Image:
 def _of_lab(image: Image.Image) -> Image.Image:
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     found = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    assert found is not None  # noqa: S101 - None is of a conversion in place
+    assert found is not None  # noqa: S101 - None only for a conversion in place
     return found
 
 
 def _shallow(image: Image.Image, samples: Samples) -> Image.Image:
-    """The upper eight bits of deeper samples; others as they are."""
+    """Return the upper 8 bits of deeper samples; other images unchanged."""
     if image.mode == "F":
         return _of_floats(image, samples)
     if image.mode not in DEEP_MODES:

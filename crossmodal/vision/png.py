@@ -1,7 +1,6 @@
-"""The chunks of a PNG: those that make its pixels, and what the others say of color and place.
+"""The chunks of a PNG: those that its pixels need, and those of color and orientation.
 
-Everything else, texts and the like, is left out before a decoder sees the file. So whatever is
-wrong with it refuses no picture.
+All others, as texts, are removed before decoding, so that a fault in them fails no picture.
 """
 
 import re
@@ -17,12 +16,8 @@ from crossmodal.vision.coded import Coded, of_code_points, of_gamma
 from crossmodal.vision.pixels import Source
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-TRANSPARENCY: dict[int, int] = {
-    0: 2,
-    2: 6,
-    3: 1,
-}  # bytes, at least, that tRNS has for a type of color
-BIT_DEPTH, COLOR_TYPE = 24, 25  # where they lie in a file
+TRANSPARENCY: dict[int, int] = {0: 2, 2: 6, 3: 1}  # color type: min bytes of tRNS
+BIT_DEPTH, COLOR_TYPE = 24, 25  # offsets in a file
 MAX_INFLATED = 2**24  # bytes of a profile, or of EXIF data as text
 RAW_EXIF = re.compile(rb"Raw profile type (exif|APP1)\x00", re.IGNORECASE)
 NOT_HEX = re.compile(rb"[^0-9a-fA-F]")
@@ -30,7 +25,7 @@ NOTED = (b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"eXIf", b"tEXt", b"zTXt")
 
 
 class Chunk(NamedTuple):
-    """One chunk, and where it lies in the file."""
+    """A chunk, and its position in the file."""
 
     kind: bytes
     start: int
@@ -40,7 +35,7 @@ class Chunk(NamedTuple):
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
-    """The chunks of a PNG up to its end; the last one may be broken off."""
+    """Yield the chunks of a PNG up to IEND; the last one may be truncated."""
     view, start = memoryview(data), len(SIGNATURE)
     while start + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, start)
@@ -53,7 +48,7 @@ def chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def only_pixels(data: bytes) -> bytes:
-    """The file without the chunks that no pixel needs, as far as it goes."""
+    """Return the file without the chunks that no pixel needs; a truncated one stays so."""
     kept = [(c.start, c.end) for c in chunks(data) if _is_for_pixels(c, data)]
     if sum(end - start for start, end in kept) == len(data) - len(SIGNATURE):
         return data
@@ -62,7 +57,7 @@ def only_pixels(data: bytes) -> bytes:
 
 
 def _is_for_pixels(chunk: Chunk, data: bytes) -> bool:
-    """Whether a decoder must know it, by the case of its first letter, or it is of transparency."""
+    """Return whether a chunk is critical (its first letter is upper case), or a sound tRNS."""
     if chunk.kind == b"tRNS":
         least = TRANSPARENCY.get(data[COLOR_TYPE], len(chunk.body) + 1)
         return len(chunk.body) >= least and _is_sound(chunk, data)
@@ -70,7 +65,7 @@ def _is_for_pixels(chunk: Chunk, data: bytes) -> bool:
 
 
 def notes(data: bytes) -> dict[bytes, bytes]:
-    """What the sound chunks before the pixels say of color, and those anywhere of EXIF."""
+    """Return the bodies of sound chunks: of color before the pixels, of EXIF anywhere."""
     found: dict[bytes, bytes] = {}
     has_pixels = False
     for chunk in chunks(data):
@@ -94,12 +89,12 @@ def _is_sound(chunk: Chunk, data: bytes) -> bool:
 
 
 def exif_of(found: dict[bytes, bytes]) -> bytes:
-    """EXIF data, as a chunk of its own has it, or ImageMagick's text."""
+    """Return EXIF data from the eXIf chunk or ImageMagick's text; empty if there are none."""
     return found.get(b"eXIf") or found.get(b"raw", b"")
 
 
 def _raw_exif(chunk: Chunk) -> bytes:
-    """EXIF data out of a text: a name, a length and hexadecimal digits, a line each."""
+    """Return EXIF data from a text with lines for name, length, and hexadecimal digits."""
     body = bytes(chunk.body)
     if not (head := RAW_EXIF.match(body)):
         return b""
@@ -111,7 +106,7 @@ def _raw_exif(chunk: Chunk) -> bytes:
 
 
 def colors_of(found: dict[bytes, bytes]) -> tuple[bytes | None, Coded | None]:
-    """The profile or the numbers of a PNG: of what it says, the first that browsers go by."""
+    """Return the profile or the color space of a PNG, in browsers' order of precedence."""
     if b"cICP" in found and (coded := of_code_points(found[b"cICP"])):
         return None, coded
     if profile := profile_of(found):
@@ -120,13 +115,13 @@ def colors_of(found: dict[bytes, bytes]) -> tuple[bytes | None, Coded | None]:
 
 
 def profile_of(found: dict[bytes, bytes]) -> bytes:
-    """The ICC profile of an iCCP chunk; empty where there is none that can be read."""
+    """Return the ICC profile of an iCCP chunk; empty if absent or damaged."""
     _, _, packed = found.get(b"iCCP", b"").partition(b"\x00")
     return inflated(packed[1:])
 
 
 def inflated(packed: bytes) -> bytes:
-    """What was deflated; empty where it is damaged or endless."""
+    """Inflate data; empty if they are damaged or inflate to over `MAX_INFLATED` bytes."""
     inflater = zlib.decompressobj()
     try:
         plain = inflater.decompress(packed, MAX_INFLATED)
@@ -136,8 +131,10 @@ def inflated(packed: bytes) -> bytes:
 
 
 def deep_clear_color(image: Image.Image, data: bytes) -> tuple[int, int, int] | None:
-    """The transparent color of RGB of sixteen bits; others are put right for Pillow, which makes
-    eight bits of all samples."""
+    """Return the transparent color of 16-bit RGB, and remove it from the image.
+
+    Other transparent colors are scaled in place to 8 bits, as Pillow does with all samples.
+    """
     clear, depth = image.info.get("transparency"), data[BIT_DEPTH]
     if isinstance(clear, tuple) and depth == 16:
         del image.info["transparency"]
@@ -152,15 +149,15 @@ def deep_clear_color(image: Image.Image, data: bytes) -> tuple[int, int, int] | 
 
 
 def lower_bytes(image: Image.Image) -> Image.Image:
-    """A picture of sixteen bits as that of the bytes which Pillow leaves out."""
-    assert isinstance(image, ImageFile.ImageFile)  # noqa: S101 - opened as nothing else
+    """Load 16-bit RGB as its samples' lower bytes, which Pillow leaves out."""
+    assert isinstance(image, ImageFile.ImageFile)  # noqa: S101 - opened as a PNG
     image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
     image.load()
     return image
 
 
 def with_clear_color(upper: Image.Image, lower: Image.Image, clear: tuple[int, int, int]) -> Source:
-    """A picture of which one color of sixteen bits is transparent."""
+    """Return a picture with one transparent 16-bit color, from its upper and lower bytes."""
     above, below = [value >> 8 for value in clear], [value & 255 for value in clear]
 
     def crop(top: int, end: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Pixels as a model wants them, the same way in training and in serving."""
+"""Resizing of a model's input pictures, the same in training and in serving."""
 
 import cv2
 import numpy as np
@@ -8,12 +8,12 @@ from crossmodal.vision.fit import Fit
 
 
 def fit(image: NDArray[np.uint8], wanted: Fit) -> NDArray[np.uint8]:
-    """RGB (H, W, 3) as it is wanted."""
+    """Resize RGB (H, W, 3) to a `Fit`."""
     return (fit_square if wanted.is_square else fit_within)(image, wanted.side)
 
 
 def fit_within(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """RGB (H, W, 3), made smaller where it is longer than `side`, of nearly the same shape."""
+    """Shrink RGB (H, W, 3) so that no edge is longer than `side`; keeps the aspect ratio."""
     height, width = image.shape[:2]
     longest = max(height, width)
     if longest <= side:
@@ -23,9 +23,9 @@ def fit_within(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def fit_square(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Crop the centre square of RGB (H, W, 3) and resize it: (side, side, 3).
+    """Crop the center square of RGB (H, W, 3), then resize it to (side, side, 3).
 
-    Cropped first: a picture that is very long and thin would grow huge if it were resized.
+    In this order: a very long and thin picture would grow huge if it were resized first.
     """
     height, width = image.shape[:2]
     edge = min(height, width)

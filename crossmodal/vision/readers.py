@@ -1,4 +1,4 @@
-"""Files of all formats, each opened by its decoder, and what is to be known for reading them."""
+"""Readers of image files: each checks the header first, and decodes when told to."""
 
 import io
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from crossmodal.vision.pixels import Box, Samples, Source, reduction, source_of
 
 
 class Picture(NamedTuple):
-    """A decoded picture, and what makes upright sRGB of it."""
+    """A decoded picture, with its orientation and its conversion to sRGB."""
 
     source: Source
     orientation: int
@@ -33,16 +33,16 @@ class Picture(NamedTuple):
 
 
 class Reader(Protocol):
-    """A file of which the header is read: decoding it takes `need` bytes beside it."""
+    """A file whose header is read; decoding it takes `need` bytes beside it."""
 
     need: int
 
     def load(self) -> Picture:
-        """Decode it; to be asked for once."""
+        """Decode the file. May be called once."""
 
 
 def reader_of(kind: str, data: bytes, max_pixels: int, side: int | None) -> Reader:
-    """Open a file. Raises `ImageTooLarge`, `InvalidImage` and what decoders raise."""
+    """Open a file. Raises `ImageTooLarge`, `InvalidImage` and decoders' errors."""
     match kind:
         case "image/webp":
             return WebpReader(data, max_pixels, side)
@@ -54,7 +54,7 @@ def reader_of(kind: str, data: bytes, max_pixels: int, side: int | None) -> Read
 
 
 class PillowReader:
-    """A file of which Pillow reads the header alone when it opens it."""
+    """A file of a format whose header Pillow reads without decoding."""
 
     def __init__(self, kind: str, data: bytes, max_pixels: int, side: int | None) -> None:
         self._kind, self._data = kind, _without_notes(kind, data)
@@ -85,7 +85,7 @@ class PillowReader:
         return Picture(source, orientation_of(image), convert, self._samples)
 
     def _colors(self, image: Image.Image) -> tuple[bytes | None, coded.Coded | None]:
-        """The profile, or the numbers, that the file has."""
+        """Return the file's ICC profile or its color space by numbers."""
         if isinstance(image, BmpImageFile):
             return bmp.profile_of(self._data), None
         profile = image.info.get("icc_profile")
@@ -101,7 +101,7 @@ class PillowReader:
             del self._image
             if not isinstance(image, JpegImageFile):
                 raise
-            del image  # its pixels go before others come
+            del image  # frees its pixels before others are decoded
             completed = jpeg.completed(self._data, self._draft)
             if completed is None:
                 raise
@@ -110,7 +110,7 @@ class PillowReader:
 
 
 class PngReader:
-    """A PNG, of which Pillow is given what makes pixels: color and place are read here."""
+    """A PNG; Pillow decodes its pixels, color and orientation are read here."""
 
     def __init__(self, data: bytes, max_pixels: int, side: int | None) -> None:
         self._notes, self._data = png.notes(data), png.only_pixels(data)
@@ -133,7 +133,7 @@ class PngReader:
 
 
 class WebpReader:
-    """A WebP: OpenCV decodes it, and its chunks are read here."""
+    """A WebP; OpenCV decodes its pixels, its other chunks are read here."""
 
     def __init__(self, data: bytes, max_pixels: int, side: int | None) -> None:
         self._data, size = data, webp.webp_size(data)
@@ -151,7 +151,7 @@ class WebpReader:
 
 
 class JxlReader:
-    """A JPEG XL, of which the header is read here: its decoder decodes all when it opens it."""
+    """A JPEG XL; its header is read here, since its decoder decodes all as it opens the file."""
 
     def __init__(self, data: bytes, max_pixels: int, side: int | None) -> None:
         self._data, size = data, jxl_size(data)
@@ -165,10 +165,10 @@ class JxlReader:
     def load(self) -> Picture:
         image = opened("image/jxl", io.BytesIO(self._data))
         image.load()
-        # The decoder turns it upright itself, unless it gave back the JPEG that it was made of.
+        # The decoder applies the orientation, unless it restored the original JPEG.
         orientation = orientation_of(image) if getattr(image, "jpeg", False) else 1
         profile = image.info.get("icc_profile")
-        if image.mode != "CMYK" and color.is_of_inks(profile):  # it gives three inks of four
+        if image.mode != "CMYK" and color.is_of_inks(profile):  # three of four channels
             raise not_supported("image/jxl")
         convert = color.conversion(profile, None, image.mode)
         return Picture(source_of(image), orientation, convert)
@@ -183,7 +183,7 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _without_notes(kind: str, data: bytes) -> bytes:
-    """A file without what is beside its pixels, where a decoder could stumble over that."""
+    """Return the file without metadata that could make a decoder fail."""
     match kind:
         case "image/gif":
             return gif.only_pixels(data)
@@ -193,7 +193,7 @@ def _without_notes(kind: str, data: bytes) -> bytes:
 
 
 def _frame_of(image: Image.Image) -> Box | None:
-    """Where the first frame of a GIF lies, if it does not fill its picture."""
+    """Return the box of a GIF's first frame, or None if it fills the picture."""
     if not isinstance(image, GifImageFile) or not image.tile:
         return None
     frame = image.tile[0].extents
@@ -212,7 +212,7 @@ def _is_all_clear(image: Image.Image) -> bool:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """EXIF's orientation; 1, upright, where nothing of it can be read."""
+    """Return the EXIF orientation of an image; 1, upright, if it cannot be read."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except DECODERS_RAISE:
@@ -220,7 +220,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def _orientation(data: bytes) -> int:
-    """The orientation that EXIF data have; 1 where they are broken."""
+    """Return the orientation in EXIF data; 1, upright, if they are broken."""
     exif = Image.Exif()
     try:
         exif.load(data)

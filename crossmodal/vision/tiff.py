@@ -1,4 +1,4 @@
-"""TIFF files whose samples Pillow takes for others: put right, or refused."""
+"""TIFF files whose samples Pillow misreads: corrected, or refused."""
 
 from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
@@ -8,7 +8,7 @@ from crossmodal.vision.formats import not_supported
 from crossmodal.vision.media import REMEDY
 from crossmodal.vision.pixels import Samples
 
-# Pillow's own reader of what is not compressed takes planes of sixteen bits for others.
+# Pillow's own reader of uncompressed files misreads 16-bit planes; libtiff does not.
 TiffImagePlugin.READ_LIBTIFF = True
 
 BITS, PHOTOMETRIC, PLANES, COLORMAP, TILE_SIDES, SAMPLE_FORMAT = 258, 262, 284, 320, (322, 323), 339
@@ -16,7 +16,7 @@ WHITE_IS_ZERO, IN_PLANES, SIGNED = 0, 2, 2
 
 
 def tile_size(image: Image.Image) -> tuple[int, int]:
-    """Of a TIFF's tiles; one is decoded whole, and may be larger than the picture."""
+    """Return a TIFF's tile width and height: a tile is decoded whole, even beyond the picture."""
     if not isinstance(image, TiffImageFile):
         return 0, 0
     width, height = (int(image.tag_v2.get(tag, 0)) for tag in TILE_SIDES)
@@ -24,9 +24,9 @@ def tile_size(image: Image.Image) -> tuple[int, int]:
 
 
 def amend(image: TiffImageFile) -> Samples:
-    """What the samples of an image that is not yet loaded are, some of which are read anew.
+    """Correct how an image that is not yet loaded will be read, and describe its samples.
 
-    Raises `InvalidImage` for those of which nobody can say what is white and what black.
+    Raises `InvalidImage` for samples without a defined black and white.
     """
     bits, form = _first(image, BITS), _first(image, SAMPLE_FORMAT)
     if form == SIGNED or image.mode == "I":
@@ -38,7 +38,7 @@ def amend(image: TiffImageFile) -> Samples:
     if image.mode in ("LA", "LAB") and _first(image, PLANES) == IN_PLANES:
         raise not_supported("image/tiff")  # Pillow reads these wrongly
     if image.mode == "P" and max(image.tag_v2[COLORMAP]) < 256:
-        # They should have sixteen bits, and some programs write eight.
+        # Colors should have 16 bits, but some programs write 8.
         image.palette = ImagePalette.raw("RGB;L", image.tag_v2[COLORMAP])
     if image.mode == "F":
         image.tile = [_as_native(tile) for tile in image.tile]
@@ -46,7 +46,7 @@ def amend(image: TiffImageFile) -> Samples:
 
 
 def _as_native(tile: ImageFile._Tile) -> ImageFile._Tile:
-    """Floats as libtiff gives them, whatever their order in the file."""
+    """Read floats in native byte order, as libtiff returns them."""
     return tile._replace(args=("F;32NF", *tile.args[1:])) if isinstance(tile.args, tuple) else tile
 
 

@@ -1,4 +1,4 @@
-"""WebP files, decoded by OpenCV: it takes half of the memory that Pillow does, which animates."""
+"""WebP files, decoded by OpenCV: it takes half the memory of Pillow's animation decoder."""
 
 import struct
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from PIL import Image
 from crossmodal.vision.pixels import Source
 
 EXTENDED, ALPHA_FLAG = b"VP8X", 0x10
-FRAME_HEAD = 16  # bytes: of a frame its place, its size, how long it is shown
+FRAME_HEAD = 16  # bytes: position, size and duration of a frame
 
 
 def chunks(data: bytes, start: int = 12) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks of a file; a last one that is broken off is left out."""
+    """Yield type and body of each chunk, without a truncated last one."""
     while start + 8 <= len(data):
         kind, size = data[start : start + 4], _number(data[start + 4 : start + 8])
         body = data[start + 8 : start + 8 + size]
@@ -25,7 +25,7 @@ def chunks(data: bytes, start: int = 12) -> Iterator[tuple[bytes, bytes]]:
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a WebP's canvas."""
+    """Return width and height of a WebP's canvas; None for a damaged header."""
     chunk, head = data[12:16], data[20:30]
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(head) < 10:
         return None
@@ -41,17 +41,17 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def bands(data: bytes) -> int:
-    """Bytes of a pixel that is decoded: three where the header says that it has no alpha."""
+    """Return the bytes of a decoded pixel: 3 for simple lossy files (no alpha), else 4."""
     return 3 if data[12:16] == b"VP8 " else 4
 
 
 def notes(data: bytes) -> dict[bytes, bytes]:
-    """What a file has beside its pixels: an ICC profile, EXIF data."""
+    """Return the chunks of the ICC profile and of EXIF data."""
     return {kind: body for kind, body in chunks(data) if kind in (b"ICCP", b"EXIF")}
 
 
 def decoded(data: bytes) -> Source:
-    """The picture, or the first of an animation. Raises `ValueError` where it is damaged."""
+    """Decode the picture, or an animation's first frame. Raises `ValueError` if it is damaged."""
     size = webp_size(data)
     if size is None:
         raise ValueError("its header is damaged")
@@ -62,7 +62,7 @@ def decoded(data: bytes) -> Source:
 
 
 def _on_canvas(frame: bytes, width: int, height: int) -> Source:
-    """A frame of an animation, which may be smaller than its canvas."""
+    """Decode a frame of an animation, which may be smaller than its canvas."""
     left, top = 2 * _number(frame[0:3]), 2 * _number(frame[3:6])
     size = 1 + _number(frame[6:9]), 1 + _number(frame[9:12])
     if left + size[0] > width or top + size[1] > height:
@@ -75,7 +75,7 @@ def _on_canvas(frame: bytes, width: int, height: int) -> Source:
 
 
 def _pixels(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """BGR or BGRA (H, W, …)."""
+    """Decode to BGR or BGRA (H, W, 3 or 4)."""
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None or found.shape[:2] != size[::-1]:
         raise ValueError("it breaks off, or is damaged: truncated")

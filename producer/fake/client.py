@@ -1,4 +1,4 @@
-"""Clients whose jobs are answered in this process: for the tests of an app."""
+"""Fake clients that run jobs in this process, for the tests of an application."""
 
 from typing import Any
 
@@ -26,12 +26,12 @@ NOWHERE = {"broker_url": "redis://fake.invalid:6379/0", "storage_url": "memory:/
 
 
 class FakeClient(Client):
-    """A `Client` without Redis, torch or Celery: its jobs are answered as they are submitted.
+    """A `Client` without Redis, torch or Celery, whose jobs run as they are submitted.
 
-    Params and pictures are checked, seeds fixed, keys remembered and states kept by the code of
-    `Client` itself. `draw` makes the PNG files of a txt2img job, `describe` the captions of an
-    img2txt job; a `CrossmodalError` that they raise is the job's failure. While `held`, jobs wait
-    in the queue until `work` is called. Nothing is tried again, told to webhooks or forgotten.
+    The code of `Client` itself checks params and pictures, fixes seeds, and keeps idempotency keys
+    and states. `draw` makes the PNG files of a txt2img job, `describe` the captions of an img2txt
+    job; a `CrossmodalError` that they raise is the job's failure. While `held`, jobs wait in the
+    queue until `work` is called. There are no retries, webhooks or expiry of records.
     """
 
     calls: "FakeCalls"
@@ -54,7 +54,7 @@ class FakeClient(Client):
         self._worker = FakeWorker(self.runner, self.ledger, self.storage, draw, describe)
 
     def work(self, max_jobs: int | None = None) -> int:
-        """Answer jobs that wait, the oldest first; how many were answered."""
+        """Run waiting jobs, the oldest first; return how many ended. Raises `InvalidParams`."""
         if max_jobs is not None:
             check_count("max_jobs", max_jobs)
         done = 0
@@ -68,19 +68,19 @@ class FakeClient(Client):
         return done
 
     def _may_start(self, job_id: str) -> bool:
-        """Whether nobody has paused its queue."""
+        """Return whether a job's queue is not paused."""
         queue = self.redis.hget(job_key(self.settings.key_prefix, job_id), "queue") or ""
         return self.redis.hget(paused_key(self.settings.key_prefix), queue) is None
 
     def fail_next(self, error: CrossmodalError, times: int = 1) -> None:
-        """Have the next jobs, or items of batches, fail with an error's code and message.
+        """Make the next jobs, or items of batch jobs, fail with an error's code and message.
 
         Raises `InvalidParams`.
         """
         self._worker.failures += [_checked(error)] * check_count("times", times)
 
     def refuse_next(self, error: CrossmodalError, times: int = 1) -> None:
-        """Have the next submissions raise an error, as `QueueFull` or `BrokerUnavailable`.
+        """Make the next submissions raise an error, as `QueueFull` or `BrokerUnavailable`.
 
         Raises `InvalidParams`.
         """
@@ -100,7 +100,7 @@ class FakeClient(Client):
 
 
 class FakeCalls(ClientCalls):
-    """The calls of a fake client, which has one worker."""
+    """The calls of a fake client; its one worker announces itself on demand."""
 
     ledger: "FakeLedger"
 
@@ -135,7 +135,7 @@ class FakeCalls(ClientCalls):
 
 
 class FakeLedger(JobLedger):
-    """The ledger of a fake client, which answers what is submitted unless it is held."""
+    """The ledger of a fake client; runs a job as it is submitted, unless the client is held."""
 
     def __init__(self, client: FakeClient) -> None:
         super().__init__(client.settings)
@@ -153,7 +153,7 @@ class FakeLedger(JobLedger):
 
 
 class AsyncFakeClient(AsyncClient):
-    """The asynchronous twin of `FakeClient`, which is `sync`."""
+    """The asynchronous version of `FakeClient`; `sync` is the client that it wraps."""
 
     sync: FakeClient
 

@@ -1,6 +1,6 @@
-"""As much of Redis as a client asks for, in the memory of this process.
+"""An in-memory fake of the part of Redis that a client uses.
 
-The ledger's calls are the real ones; what its scripts do there, `scripts.py` does here.
+The ledger's calls are the real ones; `scripts.py` replaces its Lua scripts.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from crossmodal.jobs.calls import Atomic, Blocking, Command, Pause, Script, Step
 from crossmodal.jobs.runners import AsyncRunner, Runner
 from crossmodal.settings import Settings
 
-POLL_S = 0.01  # of one who waits in an event loop
+POLL_S = 0.01  # of a wait in an event loop
 
 Entry = tuple[tuple[int, int], dict[str, str]]
 Function = Callable[["FakeRedis", list[str], list[Any]], list[Any]]
 
 
 class FakeRedis:
-    """Hashes, sorted sets, lists, streams and scripts. Safe to share by threads."""
+    """Hashes, sorted sets, lists, streams and scripts. Thread-safe."""
 
     def __init__(self, functions: dict[str, Function]) -> None:
         self.hashes: defaultdict[str, dict[str, str]] = defaultdict(dict)
@@ -36,12 +36,12 @@ class FakeRedis:
         self._entries = 0
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):  # as copy and pickle ask for
+        if name.startswith("__"):  # copy and pickle look these up
             raise AttributeError(name)
         raise missing(name.upper())
 
     def reply(self, step: Step) -> Any:
-        """What a step of a call is answered; see `Runner`."""
+        """Return the reply to a step of a call; see `Runner`."""
         if isinstance(step, Blocking):
             return step.function()
         if isinstance(step, Pause):
@@ -58,7 +58,7 @@ class FakeRedis:
             return getattr(self, name.lower())(*args)
 
     def wait(self, command: Command) -> dict[str, Any]:
-        """Read streams as soon as one of them has something new, or the time is up."""
+        """Read streams as soon as one has new entries, or the timeout is over."""
         block_s, ids = parse_read(command.args)
         with self.changed:
             self.changed.wait_for(lambda: self.read(ids), block_s)
@@ -108,7 +108,7 @@ class FakeRedis:
             self.hashes[key].pop(name, None)
 
     def set(self, key: str, value: Any, *options: Any) -> None:
-        """Of what only workers ask for: that somebody watches."""
+        """Ignore SET: clients only set the key of a watched job, which only workers read."""
 
     def lrange(self, key: str, first: int, last: int) -> list[str]:
         with self.changed:
@@ -139,7 +139,7 @@ class FakeRedis:
         return self.read(ids)
 
     def read(self, ids: dict[str, str]) -> dict[str, Any]:
-        """What streams have after these ids."""
+        """Return the entries of streams after these ids."""
         with self.changed:
             found = {key: self._after(key, last) for key, last in ids.items()}
         return {key: entries for key, entries in found.items() if entries}
@@ -166,14 +166,14 @@ class FakeRedis:
 
 
 def missing(what: str) -> NotFaked:
-    """The error for what only Redis itself can do."""
+    """Return the error for what only a real Redis can do."""
     return NotFaked(
         f"a fake client has no Redis behind it, and no {what}: try this against `crossmodal up`"
     )
 
 
 class FakeRunner(Runner):
-    """Runs calls over a `FakeRedis`."""
+    """A runner of calls over a `FakeRedis`."""
 
     def __init__(self, settings: Settings, redis: FakeRedis) -> None:
         super().__init__(settings)
@@ -184,7 +184,7 @@ class FakeRunner(Runner):
 
 
 class AsyncFakeRunner(AsyncRunner):
-    """The same on an event loop."""
+    """A runner of calls over a `FakeRedis`, on an event loop."""
 
     def __init__(self, settings: Settings, redis: FakeRedis) -> None:
         super().__init__(settings)
@@ -198,14 +198,14 @@ class AsyncFakeRunner(AsyncRunner):
     async def _read(self, command: Command) -> dict[str, Any]:
         block_s, ids = parse_read(command.args)
         until = time.monotonic() + block_s
-        # Those who tell may be other threads.
+        # Polls, since other threads may add entries.
         while not (found := self._fake.read(ids)) and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
         return found
 
 
 def parse_read(command: tuple[Any, ...]) -> tuple[float, dict[str, str]]:
-    """For how many seconds an XREAD may wait, and after which id of each stream it reads."""
+    """Return an XREAD's timeout in seconds, and for each stream the id after which it reads."""
     block_s = int(command[2]) / 1_000 if command[1] == b"BLOCK" else 0.0
     streams = command[command.index(b"STREAMS") + 1 :]
     half = len(streams) // 2

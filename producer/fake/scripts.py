@@ -1,7 +1,7 @@
-"""The scripts of the ledger in Python, as far as a client's jobs need them.
+"""The ledger's scripts in Python, as far as a client's jobs need them.
 
-What each does is said in the `.lua` of its name; fairness among owners, webhooks and retention
-are left out.
+The `.lua` file of the same name documents each; fairness among owners, webhooks and retention are
+left out.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ Reply = list[Any]
 
 
 def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
-    """Create a job, unless it exists, its key is taken, or its queue is full."""
+    """Create a job, unless it exists, its idempotency key is taken, or its queue is full."""
     (
         prefix,
         job_id,
@@ -93,7 +93,7 @@ def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
 
 
 def start(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
-    """Begin an attempt, if there is one to begin."""
+    """Begin an attempt if the job is queued and its queue not paused."""
     prefix, job_id, worker, *_ = args
     if expire(redis, keys, args)[0] == "expired":
         return ["expired", 0]
@@ -117,7 +117,7 @@ def start(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
 
 
 def finish(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
-    """End a job, by the attempt that is running it."""
+    """End a job; refused unless `attempt` is the running one."""
     prefix, job_id, attempt, state, field, text, code, _, _, completed = args
     job = redis.hgetall(keys[0])
     if job.get("state") != "running" or job["attempt"] != str(attempt):
@@ -139,7 +139,7 @@ def cancel(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
 
 
 def expire(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
-    """Expire a job whose time to be started is up."""
+    """Expire a queued job that did not start before its deadline."""
     job = redis.hgetall(keys[0])
     is_over = "expires_at" in job and _now(redis) >= float(job["expires_at"])
     if not is_over or job["state"] != "queued" or job["attempt"] != "0":
@@ -164,7 +164,7 @@ def remove(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
 
 
 def cancel_batch(redis: FakeRedis, keys: list[str], args: list[Any]) -> Any:
-    """Have no more of a batch's messages taken."""
+    """Cancel a batch job; return the number of its messages."""
     if keys[0] not in redis.hashes:
         return 0
     _set(redis, keys[0], {"is_canceled": 1})
@@ -172,7 +172,7 @@ def cancel_batch(redis: FakeRedis, keys: list[str], args: list[Any]) -> Any:
 
 
 def limits(redis: FakeRedis, keys: list[str], args: list[Any]) -> Any:
-    """Fix how many items the messages of a batch may have; here nothing is forgotten."""
+    """Fix the max items of a batch job's messages; the first value stays for good."""
     known = redis.hashes[keys[0]]
     wanted = zip(args[3::2], args[4::2], strict=True)
     return [int(known.setdefault(f"most:{kind}", str(most))) for kind, most in wanted]
@@ -193,7 +193,7 @@ FUNCTIONS: dict[str, Function] = {
 def _end(
     redis: FakeRedis, prefix: str, job_id: str, state: str, code: str, completed: int = 0
 ) -> None:
-    """The one way into a terminal state."""
+    """Move a job to a terminal state; the only function that does."""
     job, now = _of(redis, prefix, job_id), _now(redis)
     _set(redis, names.job_key(prefix, job_id), {"state": state, "finished_at": now})
     for part in ("queued", "running"):
@@ -219,7 +219,7 @@ def _tell(
 
 def _now(redis: FakeRedis) -> float:
     seconds, micros = redis.time()
-    return round(seconds + micros / 1e6, 6)  # as it is told: cursors are made of it
+    return round(seconds + micros / 1e6, 6)  # as precise as replies are: cursors contain it
 
 
 def _of(redis: FakeRedis, prefix: str, job_id: str) -> dict[str, str]:

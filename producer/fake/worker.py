@@ -1,4 +1,4 @@
-"""Answers jobs in this process, as a worker would, without a model."""
+"""A worker without a model that runs jobs in this process."""
 
 import hashlib
 import json
@@ -42,14 +42,14 @@ first."""
 
 
 def plain_pictures(params: ItemParams) -> list[bytes]:
-    """Small pictures of one colour each, which follows from the prompt and the seed."""
+    """Return small PNG files, each of one color that depends on the prompt and the seed."""
     prompt, first = getattr(params, "prompt", ""), getattr(params, "seed", None) or 0
     digests = (_digest(f"{prompt} {first + i}".encode()) for i in range(params.count))
     return [write_png(digest[:3] * SIDE * SIDE, SIDE, SIDE, 3) for digest in digests]
 
 
 def plain_captions(params: ItemParams, image: bytes) -> list[str]:
-    """Sentences that follow from the picture's bytes."""
+    """Return sentences that depend on the picture's bytes."""
     name = _digest(image).hex()[:8]
     return [f"caption {i + 1} of picture {name}" for i in range(params.count)]
 
@@ -59,7 +59,7 @@ def _digest(data: bytes) -> bytes:
 
 
 class Made(NamedTuple):
-    """What was made of one request."""
+    """The output of one request."""
 
     images: tuple[ImageRef, ...] = ()
     captions: tuple[GeneratedCaption, ...] = ()
@@ -67,7 +67,7 @@ class Made(NamedTuple):
 
 
 class FakeWorker:
-    """Runs jobs by two functions; what these raise ends the job as it would in a worker."""
+    """A worker that runs jobs with two functions, whose errors end a job as in a real worker."""
 
     def __init__(
         self, runner: Runs, ledger: JobLedger, storage: Storage, draw: Draw, describe: Describe
@@ -81,7 +81,7 @@ class FakeWorker:
         """Of the next requests, instead of what they would make."""
 
     def run(self, job_id: str) -> bool:
-        """Bring a job to its end; False where it has ended already."""
+        """Run a job to its end; return False if it could not start."""
         attempt = self._run(self._ledger.start(job_id, NAME))
         if not isinstance(attempt, Attempt):
             return False
@@ -90,7 +90,7 @@ class FakeWorker:
             result = self._result(attempt, task)
         except CrossmodalError as e:
             self._run(self._ledger.fail(attempt, Failure.of(e)))
-        except Exception as e:  # noqa: BLE001 - whatever the caller's functions raise
+        except Exception as e:  # noqa: BLE001 - the caller's functions may raise anything
             self._run(self._ledger.fail(attempt, _internal(e)))
         else:
             self._run(self._ledger.succeed(attempt, result))
@@ -149,7 +149,7 @@ class FakeWorker:
             made = self._make(attempt, params, item.image, f"{index}-")._asdict()
         except CrossmodalError as e:
             made = {"failure": Failure.of(e)}
-        except Exception as e:  # noqa: BLE001 - whatever the caller's functions raise
+        except Exception as e:  # noqa: BLE001 - the caller's functions may raise anything
             made = {"failure": _internal(e)}
         return ItemResult(index=index, custom_id=item.custom_id, **made)
 
@@ -195,7 +195,7 @@ def _counted(made: Sequence[bytes] | Sequence[str], params: ItemParams) -> Seque
 
 
 def _in_format(png: bytes, params: ItemParams) -> bytes:
-    """A PNG file in the format that is asked for. Raises `ExtraMissing`."""
+    """Convert a PNG file to the params' format. Raises `ExtraMissing`."""
     files = files_of(params)
     if files.format == "png":
         return png

@@ -1,4 +1,4 @@
-"""What the tools answer with: texts for whoever reads, and pictures."""
+"""The contents of tool results: texts and pictures."""
 
 import base64
 import json
@@ -20,12 +20,12 @@ Content = list[ContentBlock]
 
 
 def text(lines: Iterable[tuple[str, Any]]) -> TextContent:
-    """A line for each thing that is said."""
+    """Return a text with a `name: value` line for each pair."""
     return TextContent(text="\n".join(f"{name}: {value}" for name, value in lines))
 
 
 async def made(job: Job, client: AsyncClient) -> Content:
-    """What an ended job has made, or the error that says why there is nothing."""
+    """Return the result of an ended job; raises the error of a job without one."""
     result = result_of(job)
     pictures = [
         ImageContent(
@@ -42,13 +42,13 @@ def _rows(result: JobResult) -> list[tuple[str, Any]]:
 
 
 def going_on(job_id: str, place: str) -> Content:
-    """Of a job that nobody waits for yet, or any more."""
+    """Return the state of a job that has not ended, and how to wait for it."""
     rows = [("job", job_id), ("state", place)]
     return [text([*rows, ("next", "call `job` with this id; `wait` waits for what it makes")])]
 
 
 def without_result(job: Job) -> Content:
-    """Of a job that has ended with nothing."""
+    """Return the state and the failure of a job that ended without a result."""
     rows: list[tuple[str, Any]] = [("job", job.id), ("state", job.state)]
     failure = failure_view(job.failure)
     return [
@@ -57,7 +57,7 @@ def without_result(job: Job) -> Content:
 
 
 def models(known: KnownModels, told: Iterable[ModelInfo], most_words: int = MAX_WORDS) -> Content:
-    """Models with the schemas of their params and so many of their words, as JSON."""
+    """Return models as JSON, with their params' schemas and up to `most_words` of their words."""
     rows = [_model(known, model, most_words) for model in told]
     return [TextContent(text=json.dumps(rows, ensure_ascii=False))]
 
@@ -81,7 +81,7 @@ def _model(known: KnownModels, model: ModelInfo, most_words: int) -> dict[str, A
 
 
 def refusal(error: CrossmodalError, *, is_public: bool) -> CallToolResult:
-    """An error as the result of a tool; callers from elsewhere are told no address."""
+    """Return an error as a tool's result; if `is_public`, without internal addresses."""
     message = told_error(error) if is_public else str(error)
     return CallToolResult(
         is_error=True,

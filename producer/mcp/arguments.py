@@ -1,4 +1,4 @@
-"""What the tools take, as agents are told it, and checked before anything else is done."""
+"""The schemas of the tools' arguments, which agents see and which calls are checked against."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -27,20 +27,20 @@ WAIT = Field(
 
 
 class Arguments(BaseModel):
-    """Arguments of a tool; there are no others."""
+    """The arguments of a tool; unknown ones are refused."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class Making(Arguments):
-    """What is said of every job: which model, its params, and whether somebody waits."""
+    """The arguments common to new jobs: model, its params, and whether to wait."""
 
     model: str | None = MODEL
     params: dict[str, JsonValue] = PARAMS
     wait: bool = WAIT
 
     def fields(self, **given: Any) -> dict[str, Any]:
-        """The params of the job, of which none may be said twice. Raises `InvalidParams`."""
+        """Merge all params of the job. Raises `InvalidParams` for a param that is given twice."""
         said = {name: value for name, value in given.items() if value is not None}
         if self.model is not None:
             said["model"] = self.model
@@ -60,7 +60,7 @@ class Draw(Making):
 
 
 class Describe(Making):
-    """Arguments of `describe`: one picture, and how it is given."""
+    """Arguments of `describe`: one picture, by exactly one of its fields."""
 
     data: str | None = Field(
         default=None, min_length=1, description="A picture's file as base64, or as a data: URL."
@@ -75,7 +75,7 @@ class Describe(Making):
 
 
 class DescribeFile(Describe):
-    """Arguments of `describe` where files of some folders may be read."""
+    """Arguments of `describe` on a server that may read files of some folders."""
 
     path: str | None = Field(
         default=None,
@@ -105,7 +105,7 @@ class ListModels(Arguments):
 
 
 def read(kind: type[A], tool: str, raw: Mapping[str, Any]) -> A:
-    """The arguments of a tool. Raises `InvalidParams`."""
+    """Validate the arguments of a tool. Raises `InvalidParams`."""
     try:
         check_fields(raw, kind.model_fields, tool)
     except InvalidParams as e:

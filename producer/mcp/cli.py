@@ -1,4 +1,4 @@
-"""`crossmodal mcp`: the queue as tools of agents."""
+"""`crossmodal mcp`: serve jobs to agents as tools."""
 
 import logging
 import os
@@ -24,10 +24,10 @@ from producer.mcp.http import Keys, anybody, make_app
 from producer.mcp.server import make_server
 from producer.protocol import config_of
 
-PATIENCE_S = 45.0  # clients of the official SDKs give up after 60, and then the job is canceled
+PATIENCE_S = 45.0  # clients of the official SDKs time out after 60 s, which cancels the job
 HOST = "127.0.0.1"
 PORT = 8001
-ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened at
+ANY = ("0.0.0.0", "::")  # noqa: S104 - only compared with
 
 
 Http = Annotated[
@@ -109,7 +109,7 @@ def mcp(
 
 
 def _check_unused(**options: object) -> None:
-    """Raise `InvalidSetting` for what would be of no effect."""
+    """Raise `InvalidSetting` for an option that has no effect without --http."""
     if said := next((name for name, value in options.items() if value not in (None, [])), None):
         raise InvalidSetting(f"--{said} is for a server over HTTP: add --http, or leave it out")
 
@@ -123,16 +123,16 @@ def _serve_stdio(settings: Settings, folders: Sequence[Path], patience_s: float)
             async with stdio_server() as (reads, writes):
                 with serving:
                     await server.run(reads, writes, server.create_initialization_options())
-                if serving.cancel_called:  # calls have ended, and their jobs were canceled
+                if serving.cancel_called:  # calls have ended, and their jobs are canceled
                     logging.shutdown()
-                    os._exit(0)  # a thread reads standard input, which nothing else interrupts
+                    os._exit(0)  # nothing else interrupts the thread that reads standard input
             tasks.cancel_scope.cancel()
 
     anyio.run(serve)
 
 
 async def _until_told(*, task_status: TaskStatus[anyio.CancelScope]) -> None:
-    """Start with a scope that is canceled when this process is told to end."""
+    """Report a cancel scope to the task group, and cancel it on a signal to end."""
     serving = anyio.CancelScope()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started(serving)
@@ -165,7 +165,7 @@ def _serve_http(
 
 
 class _Server(uvicorn.Server):
-    """Ends what waits when it is told to stop, while there is time to cancel its jobs."""
+    """A server that, on shutdown, first ends all waits, while it can still cancel their jobs."""
 
     def __init__(self, desk: Desk, config: uvicorn.Config) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""What each tool does, for a caller whose key is known: a few calls of the client."""
+"""The tools' functions: each makes a few calls of the client for an authenticated caller."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,26 +29,26 @@ from producer.place import place
 
 
 class AgentsClient(AsyncClient):
-    """A client whose connections say that they are an MCP server's."""
+    """A client whose Redis connections are named as an MCP server's."""
 
     _what = "mcp"
 
 
 @dataclass(frozen=True)
 class Call:
-    """Who has called a tool, and how that one is told how far it is."""
+    """The caller of a tool: its API key, and the function that reports progress to it."""
 
     key: ApiKey
     report: Report
 
     @property
     def origin(self) -> Origin:
-        """What the ledger keeps of who has submitted a job."""
+        """The origin of a job that the ledger keeps: the owner and its limit."""
         return Origin(self.key.id, self.key.max_queued if self.key.id else None)
 
 
 class Desk:
-    """Answers calls of tools. `folders` are those whose files may be described."""
+    """The functions of all tools. `describe` may read files in `folders`."""
 
     def __init__(
         self, client: AsyncClient, *, patience_s: float, folders: Sequence[Path] = ()
@@ -97,12 +97,12 @@ class Desk:
         return await (self._going_on(job_id) if job is None else answers.made(job, self.client))
 
     async def _submit(self, params: ItemParams, call: Call) -> str:
-        """The id of a new job. Whoever is canceled meanwhile leaves no job that nobody knows of."""
+        """Submit a job; return its id. If this is canceled meanwhile, so is the job."""
         submitting = asyncio.ensure_future(self.client.submit(params, origin=call.origin))
         try:
-            with anyio.CancelScope(shield=True):  # of a request's end
+            with anyio.CancelScope(shield=True):  # from the end of the request
                 await asyncio.shield(submitting)
-        except asyncio.CancelledError:  # of this task's, as by an agent in this process
+        except asyncio.CancelledError:  # of this task, as by an agent in this process
             with anyio.CancelScope(shield=True):
                 await cancel_left(self.client, (await submitting).id)
             raise
@@ -118,12 +118,12 @@ class Desk:
     async def _going_on(self, job_id: str) -> Content:
         try:
             words = place(await self.client.status(job_id))
-        except BrokerUnavailable:  # whoever has the id can ask later
+        except BrokerUnavailable:  # the caller can query the id later
             words = "not known now, for Redis cannot be asked"
         return answers.going_on(job_id, words)
 
     async def _picture(self, given: Describe, key: ApiKey) -> BlobRef:
-        """The picture in the store. Raises what is wrong with it."""
+        """Return the picture as a blob, uploaded if needed. Raises errors of the arguments."""
         path = given.path if isinstance(given, DescribeFile) else None
         if sum(one is not None for one in (given.data, given.key, path)) != 1:
             ways = "data, key or path" if self.folders else "data or key"

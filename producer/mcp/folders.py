@@ -1,4 +1,4 @@
-"""Files of this machine that an agent may show: those below the folders that its person named."""
+"""Reads of local pictures for an agent, limited to the folders that its user named."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +9,14 @@ from producer.pictures import bytes_of
 
 
 def read_picture(path: str, folders: Sequence[Path], max_bytes: int) -> bytes:
-    """The file at a path, which may be relative to one of the folders.
+    """Return the bytes of a picture's file; `path` may be relative to one of the folders.
 
-    A link counts as what it leads to. Raises `Forbidden` for what lies outside of all folders, and
-    what `bytes_of` raises.
+    Links are resolved first. Raises `Forbidden` for a path outside all folders, `InvalidImage`,
+    and what `bytes_of` raises.
     """
     try:
         found = _found(path, folders)
-    except (OSError, RuntimeError, ValueError) as e:  # too long, of nobody's home, or no text
+    except (OSError, RuntimeError, ValueError) as e:  # too long, no such home, or a null byte
         raise InvalidImage(f"path: {path[:400]!r} is no path of a file: {described(e)}") from e
     return _checked(bytes_of(found, max_bytes), path)
 
@@ -34,7 +34,7 @@ def _found(path: str, folders: Sequence[Path]) -> Path:
 
 
 def _checked(data: bytes, path: str) -> bytes:
-    """A picture's file; of any other, nothing is told."""
+    """Return the data if they are a picture's; the error for others reveals none of them."""
     try:
         media_type(data)
     except InvalidImage:

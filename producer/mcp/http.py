@@ -1,4 +1,4 @@
-"""The server over HTTP: whose a call is, and from which pages none may come."""
+"""The MCP server over HTTP: API keys, limits, and protection against DNS rebinding."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,24 +26,24 @@ from producer.overload import KINDS, overload
 from producer.told import told_error
 
 PATH = "/mcp"
-STATUSES = {BodyTooLarge: 413, BodyTooSlow: 408, RateLimited: 429}  # all else: 503
+STATUSES = {BodyTooLarge: 413, BodyTooSlow: 408, RateLimited: 429}  # all others: 503
 
 
 class KeyToken(AccessToken):
-    """The token of an API key that was found."""
+    """The SDK's token with its API key."""
 
     key: ApiKey
 
 
 class Keys:
-    """Finds the key of a token, for the SDK; the session is that key's alone."""
+    """The SDK's verifier of tokens: API keys; each session belongs to one key."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
         self._keys = ApiKeys(client.sync.settings)
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """See `TokenVerifier`."""
+        """Implement the SDK's `TokenVerifier`."""
         try:
             key = await self._client.run(self._keys.find(token))
         except Unauthorized:
@@ -51,7 +51,7 @@ class Keys:
         return KeyToken(token=token, client_id=key.id, scopes=[], key=key)
 
     async def of(self, context: Context) -> ApiKey:
-        """The key of a call, which is counted. Raises `Unauthorized` or `RateLimited`."""
+        """Return the key of a call, and count the call. Raises `Unauthorized`, `RateLimited`."""
         key = None if context.request is None else _key_of(context.request.scope)
         if key is None:
             raise Unauthorized("an API key is needed: send the header Authorization: Bearer cm_…")
@@ -60,7 +60,7 @@ class Keys:
 
 
 def _key_of(scope: Scope) -> ApiKey | None:
-    """The key of a request, once the SDK has found it."""
+    """Return the key of a request that the SDK has authenticated, or None."""
     user = scope.get("user")
     token = user.access_token if isinstance(user, AuthenticatedUser) else None
     return token.key if isinstance(token, KeyToken) else None
@@ -72,14 +72,14 @@ def _owner_of(scope: Scope) -> str:
 
 
 async def anybody(_: Context) -> ApiKey:
-    """Who calls where no keys are asked for."""
+    """Return the owner of all calls to a server without API keys."""
     return ANYBODY
 
 
 def make_app(
     server: Server[Any], settings: Settings, keys: Keys | None, names: Sequence[str]
 ) -> ASGIApp:
-    """The application at `/mcp`, which answers to these names of hosts and no others."""
+    """Return the application at `/mcp`; it accepts requests to these host names and loopback."""
     auth = AuthSettings(issuer_url="http://localhost", resource_server_url=None)  # type: ignore[arg-type]
     app = server.streamable_http_app(
         streamable_http_path=PATH,
@@ -90,7 +90,7 @@ def make_app(
     )
     app.router.redirect_slashes, app.router.default = False, Slashes(app)
     app.add_middleware(Answering)
-    app.user_middleware += [  # behind those that find the key
+    app.user_middleware += [  # after authentication
         Middleware(OpenRequests),
         Middleware(BodyLimits, settings=settings, owner_of=_owner_of),
     ]
@@ -99,7 +99,7 @@ def make_app(
 
 
 def _only_to(names: Sequence[str], settings: Settings) -> TransportSecuritySettings:
-    """A page whose own name was made to point here (DNS rebinding) has another host."""
+    """Return the allowed hosts and origins; a page that uses DNS rebinding has another host."""
     hosts = [f"[{name}]" if ":" in name else name for name in (*LOOPBACK, *names)]
     hosts += [f"{host}:*" for host in hosts]
     origins = [f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts]
@@ -109,7 +109,7 @@ def _only_to(names: Sequence[str], settings: Settings) -> TransportSecuritySetti
 
 
 class OpenRequests:
-    """Counts what each key holds open, streams too."""
+    """Middleware that counts each key's open requests, streams included."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -121,8 +121,7 @@ class OpenRequests:
 
 
 class Answering:
-    """Answers for what fails before the protocol begins: Redis cannot be asked for keys, or a body
-    does not come as it should."""
+    """Middleware that answers errors before MCP begins, as of Redis, or of a request's body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -136,5 +135,6 @@ class Answering:
                 raise
             body = {"error": e.code, "error_description": told_error(e)}
             status = next((STATUSES[kind] for kind in type(e).__mro__ if kind in STATUSES), 503)
-            headers = {"Connection": "close"} if status == 408 else None  # its rest may still come
+            # After a timeout, the rest of the body may still arrive.
+            headers = {"Connection": "close"} if status == 408 else None
             await JSONResponse(body, status, headers)(scope, receive, send)

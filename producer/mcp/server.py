@@ -1,4 +1,4 @@
-"""The MCP server: its tools, and how a call of one comes to an answer or to an error."""
+"""The MCP server: the list of its tools, and the handling of their calls."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ INSTRUCTIONS = (
 
 @dataclass(frozen=True)
 class Way:
-    """A tool, and what it does."""
+    """A tool: its arguments, function, title, description and hints."""
 
     takes: type[Arguments]
     does: Callable[[Any, Call], Awaitable[Content]]
@@ -55,7 +55,7 @@ class Way:
 
 
 def make_server(desk: Desk, who: Who, *, is_public: bool) -> Server[Any]:
-    """The server of a desk; where it `is_public`, callers are told no addresses of ours."""
+    """Make the server of a desk; if `is_public`, its errors contain no internal addresses."""
     ways = _ways(desk)
 
     async def list_tools(_: Context, __: PaginatedRequestParams | None) -> ListToolsResult:

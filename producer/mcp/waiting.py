@@ -1,4 +1,4 @@
-"""Waiting for a job on behalf of an agent, which is told how far it is, and not for ever."""
+"""Waiting for a job on behalf of an agent, with progress reports and a timeout."""
 
 from collections.abc import Awaitable, Callable
 
@@ -10,17 +10,17 @@ from producer.aio import AsyncClient
 from producer.leaving import cancel_left
 from producer.place import place
 
-AGAIN_S = 1.0  # after which Redis is asked again, where it was away
+AGAIN_S = 1.0  # before a retry while Redis is unavailable
 
 Report = Callable[[float, float | None, str], Awaitable[None]]
 """Sends one notification: how far it is, of how much, in words."""
 
 
 class Progress:
-    """What was told of a job. What is told must always be more than before.
+    """The progress reports of a job; MCP requires that progress always increases.
 
-    A job's steps count from 1; what happens before the first, or in a model that tells none, are
-    fractions below that.
+    Steps of a job count from 1. Changes before the first step, or of a model that reports none, are
+    fractions below 1.
     """
 
     def __init__(self, report: Report) -> None:
@@ -40,15 +40,15 @@ class Progress:
             so_far, total = float(step.step), float(step.of)
         self._count += 1
         self._said = words
-        if so_far > self._told:  # not where another attempt begins anew
+        if so_far > self._told:  # not after a new attempt has begun at step 1
             self._told = so_far
             await self._report(so_far, total, words)
 
 
 async def ended(client: AsyncClient, job_id: str, patience_s: float, report: Report) -> Job | None:
-    """The job once it has ended; None where that takes longer than anybody waits.
+    """Wait until a job has ended, and return it; None after `patience_s` seconds.
 
-    While Redis is away, it is asked again for as long.
+    Retries within that time while Redis is unavailable.
     """
     progress = Progress(report)
     until = anyio.current_time() + patience_s
@@ -74,7 +74,7 @@ async def _followed(client: AsyncClient, job_id: str, left_s: float, progress: P
 async def own_ended(
     client: AsyncClient, job_id: str, patience_s: float, report: Report
 ) -> Job | None:
-    """The same for a job of the request that waits: it is canceled when that is."""
+    """Do as `ended` for the request's own job: cancel the job if the request is canceled."""
     try:
         return await ended(client, job_id, patience_s, report)
     except anyio.get_cancelled_exc_class():
@@ -83,13 +83,13 @@ async def own_ended(
 
 
 class Waits:
-    """All that wait here, so that they can be told that this server ends."""
+    """All waits of this server, which can be ended at once when it stops."""
 
     def __init__(self) -> None:
         self._scopes: set[anyio.CancelScope] = set()
 
     async def one(self, waiting: Awaitable[Job | None]) -> Job | None:
-        """What somebody waits for. Raises `BrokerUnavailable` where the server ends before it."""
+        """Await and return a job. Raises `BrokerUnavailable` if the server stops first."""
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
@@ -99,6 +99,6 @@ class Waits:
         raise BrokerUnavailable("this server is being stopped: ask again in a moment")
 
     def end(self) -> None:
-        """Have all of them end now, and their own jobs be canceled."""
+        """End all waits now, and cancel the jobs of their own requests."""
         for scope in list(self._scopes):
             scope.cancel()
