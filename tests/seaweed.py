@@ -61,9 +61,7 @@ class Seaweed:
     folder: Path
     identities: tuple[Identity, ...] = ()
     address: str = "127.0.0.1"
-    within: Sequence[
-        str
-    ] = ()  # a prefix command that runs the server elsewhere, such as in a namespace
+    within: Sequence[str] = ()  # a prefix command, to run the server elsewhere
     ports: list[int] = field(default_factory=lambda: [free_port() for _ in range(8)])
     child: Child | None = None
 
