@@ -117,7 +117,7 @@ class Batch:
     def turn(self) -> Steps[list[ItemResult]]:
         """Return the next results, at once or after a few seconds; may be none.
 
-        In any order; `index` is an item's place in the batch. Items given as failures are passed
+        In any order; `index` is an item's position in the batch. Items given as failures are passed
         on. Raises `IdempotencyConflict` for a batch id that had other items before,
         `BrokerUnavailable` and `StorageUnavailable`.
         """

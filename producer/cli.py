@@ -142,7 +142,7 @@ def _describe(
         params = _given(context, kind, params, more) | {"priority": priority, "keep_s": keep_s}
         submitted = _submit_files(client, kind, paths, jobs, params)
         if not no_wait:
-            with suppress(ResultTimeout):  # the row of such a job says that it has not ended
+            with suppress(ResultTimeout):  # such a job's row says that it has not ended
                 wait_for(client, [client.record(job.id) for job in jobs], timeout_s)
         rows = [
             _caption_row(client, path, job, ended=not no_wait)

@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from crossmodal.errors import RateLimited
 
-MAX_OPEN = 1_000  # requests of one key, for a new stream; `MAX_CONNECTIONS` of all
+MAX_OPEN = 1_000  # max requests of a key when it opens a stream; of all: `MAX_CONNECTIONS`
 BESIDE = 250  # further requests that a key may have open beside MAX_OPEN
 MAX_CONNECTIONS = 5_000  # of a server
 RETRY_S = 5.0

@@ -32,7 +32,7 @@ def wait_for(client: Client, jobs: Iterable[Job], timeout_s: float | None = None
 
         def check() -> None:
             jobs = list(left.values())
-            if jobs and not bar.disable:  # the last one: when it ends, all have probably ended
+            if jobs and not bar.disable:  # show the last job: it probably ends last
                 shown = place(client.status(jobs[-1].id))
                 bar.update(task, description=shown if len(handles) == 1 else f"the last: {shown}")
             unserved.check(lambda queue: _is_run(client, jobs, queue))

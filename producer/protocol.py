@@ -16,7 +16,7 @@ STOP_S = 10  # max time for requests in progress to finish
 
 
 class Yielding(H11Protocol):
-    """A connection that closes the longest idle one when the server has its max of connections.
+    """A connection that closes the longest idle one when the server is at its max of connections.
 
     Idle: without a complete request head. So idle connections never cause a refusal."""
 
