@@ -38,7 +38,7 @@ RUNS = (
     ("latent", "flat (1)", "txt2img", PICTURE + " --grids 1"),
     ("adversarial", "with (spatial)", "txt2img", PICTURE + " --adversarial"),
 )
-ORDER = ("text", "latent", "adversarial", "cell", "attention", "search")  # in the table
+ORDER = ("text", "latent", "adversarial", "cell", "attention", "search")  # rows of the table
 OTHER = {"txt2img": "img2txt", "img2txt": "txt2img"}
 
 

@@ -40,7 +40,7 @@ from producer import Client, JobHandle
 TARGET_S, COOLDOWN_S, INTERVAL_S = 5.0, 30.0, 1.0
 CONCURRENCY = 4  # jobs in hand per worker: four workers share the cores
 SAMPLE_S = 0.5
-STEADY_PART = 0.4  # of the rate that the burst reached
+STEADY_PART = 0.4  # share of the rate that the burst reached
 LIMIT_S = 900.0
 
 

@@ -69,7 +69,7 @@ def row(fleet: Fleet, most: int, measured: Mapping[str, Any]) -> dict[str, Any]:
     used = shares(fleet, most, costs, rate)
     worst = max(used, key=lambda part: used[part])
     least_waiting = outcome.waiting[-round(PERIOD_S / STEP_S) :].min()
-    grows = least_waiting > rate * TARGET_S  # waiting jobs never run out, also between bursts
+    grows = least_waiting > rate * TARGET_S  # the queue stays long, even between bursts
     return {
         "fleet": fleet.name,
         "GPUs": most,
@@ -103,7 +103,7 @@ def pattern_rows(measured: Mapping[str, Any], most: int = 100) -> list[dict[str,
     return found
 
 
-# -- results ---------------------------------------------------------------
+# -- results ----------------------------------------------------------------------------
 
 
 def plot(measured: Mapping[str, Any], patterns: Sequence[dict[str, Any]]) -> None:

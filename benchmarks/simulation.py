@@ -17,10 +17,10 @@ from worker.autoscale.policy import Load, Look, Policy, decide
 STEP_S, INTERVAL_S, COOLDOWN_S = 0.5, 15.0, 300.0
 START_S = 60.0  # start-up of a worker on a GPU machine
 TARGET_S = 30.0
-LOAD = 0.5  # of the fleet, on average
+LOAD = 0.5  # mean load of the fleet
 MESSAGE = 64  # items of a bulk message
 EWMA = 0.2  # weight of the newest run time, as in the ledger's mean
-PERIOD_S = 600.0  # of bursts
+PERIOD_S = 600.0  # period of the bursts
 SECONDS = 3_600.0
 
 
@@ -28,13 +28,13 @@ SECONDS = 3_600.0
 class Limits:
     """The assumed limits of each part."""
 
-    redis_cpu: float = 0.8  # of the core that runs its commands
+    redis_cpu: float = 0.8  # share of the core that runs its commands
     connections: int = 10_000  # Redis's own default of maxclients
-    network: float = 10e9 / 8  # bytes a second, Redis's machine
+    network: float = 10e9 / 8  # bytes per second of Redis's machine
     puts: float = 3_500.0  # per second: S3's limit for one prefix
     memory: float = 64e9  # bytes of Redis
-    celery_cpu: float = 0.8  # of the core of a device's Celery worker
-    gateway_cpu: float = 0.7  # of a gateway's core
+    celery_cpu: float = 0.8  # share of the core of a device's Celery worker
+    gateway_cpu: float = 0.7  # share of a gateway's core
 
 
 LIMITS = Limits()

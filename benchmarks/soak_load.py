@@ -30,7 +30,7 @@ from tests.receiver import Receiver, listening
 
 CALLERS = 12  # threads; more than are busy at half load
 PICTURES = 50
-LINES = BULK = 16  # of a batch job, of a bulk batch
+LINES = BULK = 16  # lines of a batch job, items of a bulk batch
 CALIBRATION_S = 30.0
 TIMEOUT_S = 120.0
 RECENT = 500  # posts that the receiver keeps

@@ -36,7 +36,7 @@ MESSAGE_S = 3.0  # target run time of a message
 LEAST, USUAL, MOST = 1, 256, MAX_ITEMS  # items per message; USUAL if the time per item is unknown
 FEW = 64  # max items of the first messages, to spread a small batch over many workers
 SMALL_MESSAGES = 16
-MAX_BYTES = 8 * 2**20  # of a message's input, unless a single item has more
+MAX_BYTES = 8 * 2**20  # max size of a message's input, unless a single item is larger
 MOST_FAILED = 1_000  # failures held before they are passed on
 AHEAD = 64  # max messages sent and not yet read
 CANCELED = Failure(code="canceled", message="the batch was canceled before this was sent")

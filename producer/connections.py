@@ -10,7 +10,7 @@ from crossmodal.errors import RateLimited
 
 MAX_OPEN = 1_000  # max requests of a key when it opens a stream; of all: `MAX_CONNECTIONS`
 BESIDE = 250  # further requests that a key may have open beside MAX_OPEN
-MAX_CONNECTIONS = 5_000  # of a server
+MAX_CONNECTIONS = 5_000  # per server
 RETRY_S = 5.0
 
 

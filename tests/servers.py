@@ -78,7 +78,7 @@ def start_server(
 ) -> Server:
     """Start a server with the two users of the default prefix, and an admin for the tests.
 
-    A safe one syncs each write to disk before it answers: SIGKILL loses nothing.
+    A safe one syncs each write to its files before it answers: SIGKILL or a copy loses nothing.
     """
     port = port or free_port()
     safe = ["appendfsync always"] if is_safe else []

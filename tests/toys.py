@@ -62,7 +62,7 @@ class ToyWorker:
 
     @property
     def made(self) -> Counter[str]:
-        """The ids of the toy tasks that ran to their end, with counts."""
+        """The ids of the toy tasks that reached their end, with counts."""
         return Counter((self.folder / "made").read_text().split())
 
     @property
