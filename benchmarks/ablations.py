@@ -1,10 +1,9 @@
-"""What each choice of the models is worth: small runs of equal steps, one choice changed at a time.
+"""Ablations of the models: short training runs that change one choice at a time.
 
     python benchmarks/ablations.py --work runs/ablations
 
-An hour on two cores. Every run is `crossmodal train` with the options shown; what is done
-already is not done again. Figures go to `ablations.json` in the bundle, which its model
-card shows.
+Takes an hour on two cores. Every run is `crossmodal train` with the options shown; finished runs
+are not repeated. Figures go to `ablations.json` in the bundle, and from there to its model card.
 """
 
 import json
@@ -24,7 +23,7 @@ from crossmodal.training.card import ABLATIONS
 from crossmodal.training.inference import Models
 from crossmodal.training.tallies import Asked, JudgedCaptions, JudgedPictures, asked_of
 
-SCENES = 300  # of the split `seen`, to judge each run by
+SCENES = 300  # of the split `seen`, to evaluate each run
 PICTURE = "--decoder picture --steps 300 --batch 24"
 SPATIAL = "spatial (4, 8, 16)"
 # choice, variant, stage, options
@@ -39,12 +38,12 @@ RUNS = (
     ("latent", "flat (1)", "txt2img", PICTURE + " --grids 1"),
     ("adversarial", "with (spatial)", "txt2img", PICTURE + " --adversarial"),
 )
-ORDER = ("text", "latent", "adversarial", "cell", "attention", "search")  # of the table
+ORDER = ("text", "latent", "adversarial", "cell", "attention", "search")  # rows of the table
 OTHER = {"txt2img": "img2txt", "img2txt": "txt2img"}
 
 
 def main(work: Annotated[Path, typer.Option()] = Path("runs/ablations")) -> None:
-    """Train what is missing, judge all, print the table and write it to the shipped bundle."""
+    """Train missing runs, evaluate all, print the table and save it in the shipped bundle."""
     rows = []
     for choice, variant, stage, options in RUNS:
         bundle = trained(work / f"{choice}-{variant.split()[0].lower()}", stage, options)
@@ -61,7 +60,7 @@ def main(work: Annotated[Path, typer.Option()] = Path("runs/ablations")) -> None
 
 
 def trained(folder: Path, stage: str, options: str) -> Bundle:
-    """A bundle of the run's own model and, beside it, the shipped one of the other task."""
+    """Train a run; return a bundle of its model and the other task's shipped model."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(SHIPPED_BUNDLE / "words.bin", folder)
     if not (folder / f"{stage}.json").is_file():
@@ -86,7 +85,7 @@ def trained(folder: Path, stage: str, options: str) -> Bundle:
 
 
 def judged(bundle: Bundle, choice: str, variant: str, stage: str, options: str) -> list[Any]:
-    """Rows of figures; runs that stand for two choices, or are searched twice, have more."""
+    """Evaluate a run. Returns its table rows: several if it stands for several variants."""
     models, asked = Models.of(bundle), list(asked_of(Scenes(), "seen", SCENES))
     record = bundle.manifest.training[stage][-1]
     row = {
@@ -113,7 +112,7 @@ def judged(bundle: Bundle, choice: str, variant: str, stage: str, options: str) 
 
 
 def of_captions(models: Models, asked: list[Asked], beam_width: int = 4) -> dict[str, float]:
-    """What is right of captions that a beam of this width finds."""
+    """Return the quality figures of captions found with this beam width."""
     captions = JudgedCaptions(models, beam_width)
     captions.add(asked)
     return captions.figures()

@@ -23,7 +23,7 @@ NAMES = (
 
 
 def main() -> None:
-    """Tables to the terminal, and with plots to `benchmarks/results`; 1 if one of them failed."""
+    """Run all benchmarks. Exits with status 1 if one failed."""
     failed = []
     for name in NAMES:
         print(f"== {name}", flush=True)

@@ -1,12 +1,12 @@
-"""A burst of jobs on `crossmodal autoscale`: from no worker to four and back, none in mid-job.
+"""A burst of jobs on `crossmodal autoscale`: from no worker to four and back, no job cut off.
 
     python benchmarks/autoscale.py [--json] [--jobs N] [--most W]
 
-A real Valkey, a real scaler, real workers with the shipped models, all on this machine. First all
-jobs are submitted at once to an empty queue without workers. When the last worker has gone, jobs
-arrive at random at two fifths of the rate that the burst reached, for a minute after the workers
-have caught up. The ledger, the scaler's metrics and its log say what became of jobs and workers;
-the script ends with status 1 if a job was run twice or a worker was cut off.
+A real Valkey, a real scaler and real workers with the shipped models, all on this machine. First
+all jobs are submitted at once to an empty queue without workers. After the last worker has ended,
+jobs arrive at random at two fifths of the rate that the burst reached, until a minute after the
+workers have caught up. Results come from the ledger, the scaler's metrics and its log; the script
+exits with status 1 if a job ran twice or a worker was cut off.
 """
 
 import itertools
@@ -38,15 +38,15 @@ from crossmodal.settings import load_settings
 from producer import Client, JobHandle
 
 TARGET_S, COOLDOWN_S, INTERVAL_S = 5.0, 30.0, 1.0
-CONCURRENCY = 4  # jobs that a worker has in hand: four workers share the cores
+CONCURRENCY = 4  # jobs in hand per worker: four workers share the cores
 SAMPLE_S = 0.5
-STEADY_PART = 0.4  # of the rate of the burst
+STEADY_PART = 0.4  # share of the rate that the burst reached
 LIMIT_S = 900.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What there was at one moment, by this machine's clock."""
+    """Counts of workers and jobs at one moment, by this machine's clock."""
 
     at: float
     wanted: float
@@ -59,7 +59,7 @@ class Sample:
 
 @dataclass
 class Running:
-    """A scaler that runs, and what has been seen of it."""
+    """A running scaler, and the samples taken of it."""
 
     client: Client
     scaler: Child
@@ -68,7 +68,7 @@ class Running:
     samples: list[Sample] = field(default_factory=list)
 
     def metrics(self) -> dict[tuple[str, str], float]:
-        """The scaler's, by name and label."""
+        """Return the scaler's metrics by name and label."""
         with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
             text = str(answer.read(), "utf-8")
         samples = [s for f in text_string_to_metric_families(text) for s in f.samples]
@@ -91,7 +91,7 @@ class Running:
 
 @contextmanager
 def scaling(most: int) -> Iterator[Running]:
-    """`crossmodal autoscale` on a queue of its own, looked at twice a second."""
+    """Run `crossmodal autoscale` on a private queue, sampled twice a second."""
     with queue_server() as (folder, _), Client(load_settings()) as client:
         port, log = free_port(), folder / "scaler.log"
         argv = [
@@ -138,7 +138,7 @@ def scaling(most: int) -> Iterator[Running]:
 def _has_looked(running: Running) -> bool:
     try:
         running.samples.append(running.look())
-    except (OSError, BrokerUnavailable):  # one look that failed is no reason to see no more
+    except (OSError, BrokerUnavailable):  # a failed sample must not end the sampling
         return False
     return True
 
@@ -149,12 +149,12 @@ def _sample(running: Running, over: threading.Event) -> None:
 
 
 def burst(running: Running, count: int) -> list[JobHandle]:
-    """All jobs at once."""
+    """Submit all jobs at once."""
     return [running.client.txt2img(PROMPTS[i % len(PROMPTS)], seed=i) for i in range(count)]
 
 
 def steady(running: Running, per_second: float, seconds: float) -> list[JobHandle]:
-    """Jobs at random, so many a second on average; timed from when those of the start are done."""
+    """Submit jobs at random times at a mean rate, for `seconds` after the first have run."""
     rng, seen = random.Random(7), len(running.samples)
     jobs: list[JobHandle] = []
     due = begun = time.time()
@@ -169,13 +169,13 @@ def steady(running: Running, per_second: float, seconds: float) -> list[JobHandl
 
 
 def settled_at(samples: Sequence[Sample]) -> float | None:
-    """When a worker took jobs, and those that had waited for it were taken."""
+    """Return the first time when a worker was ready and no job waited."""
     return next((s.at for s in samples if s.ready and not s.waiting), None)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Jobs that have all ended, and what was seen until the last worker had gone."""
+    """Ended jobs, and the samples taken until the last worker had ended."""
 
     jobs: list[Job]
     samples: list[Sample]
@@ -187,11 +187,11 @@ class Phase:
 
     @property
     def first_ready(self) -> float:
-        """When the first worker took jobs: waits before it are those of its start."""
+        """When the first worker took jobs; waits before that are its start-up."""
         return min(_started(job) for job in self.jobs)
 
     def rate(self, window_s: float = 5.0) -> float:
-        """Jobs a second, in the best few seconds."""
+        """Return the highest rate in any window, in jobs per second."""
         ends = sorted(job.finished_at or 0.0 for job in self.jobs)
         most, first = 0, 0
         for last, end in enumerate(ends):
@@ -202,7 +202,7 @@ class Phase:
 
 
 def run(running: Running, submit: Callable[[], list[JobHandle]]) -> Phase:
-    """Submit, wait for the end of all jobs, and of the last worker."""
+    """Submit jobs, then wait until all of them and the last worker have ended."""
     begun, seen = time.time(), len(running.samples)
     handles = submit()
     for _ in running.client.as_completed(handles, timeout_s=LIMIT_S):
@@ -219,7 +219,7 @@ def _started(job: Job) -> float:
 
 
 def audit(running: Running, phases: Sequence[Phase]) -> dict[str, Any]:
-    """What must be true: each job succeeded in its first attempt, each worker ended well."""
+    """Return what `is_good` checks: attempts of jobs, and how workers ended."""
     jobs = [job for phase in phases for job in phase.jobs]
     found = running.metrics()
     ended = {how: int(n) for (name, how), n in found.items() if name == "ended_total"}
@@ -239,7 +239,7 @@ def audit(running: Running, phases: Sequence[Phase]) -> dict[str, Any]:
 
 
 def is_good(found: dict[str, Any]) -> bool:
-    """Whether no job was touched by the scaling."""
+    """Whether each job succeeded in its first attempt and each worker drained."""
     return bool(
         found["succeeded"] == found["jobs"]
         and found["most_attempts"] == 1
@@ -250,7 +250,7 @@ def is_good(found: dict[str, Any]) -> bool:
 
 
 def summary(phase: Phase) -> dict[str, float | None]:
-    """Waits, and how many workers there were."""
+    """Summarize waits, rates and numbers of workers."""
     settled = settled_at(phase.samples) or phase.samples[-1].at
     later = [w for w, job in zip(phase.waits, phase.jobs, strict=True) if job.created_at >= settled]
     last_end = max(job.finished_at or 0.0 for job in phase.jobs)
@@ -270,7 +270,7 @@ def summary(phase: Phase) -> dict[str, float | None]:
 
 
 def plot(phases: Sequence[tuple[str, Phase]]) -> None:
-    """Workers, jobs and waits over time, a column a phase."""
+    """Plot workers, jobs and waits over time, one column per phase."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2 * len(phases), 7.2), layout="constrained")
@@ -318,7 +318,7 @@ def plot(phases: Sequence[tuple[str, Phase]]) -> None:
 
 
 def write_down(found: dict[str, Any], as_json: bool) -> None:
-    """The table, and its place in the manual."""
+    """Save the table, and update the manual."""
     checks, phases = found["audit"], found["phases"]
     report = Report(
         "autoscale",
@@ -355,7 +355,7 @@ def write_down(found: dict[str, Any], as_json: bool) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write down."""
+    """Measure, print and save the results."""
     parser = arguments(__doc__, rounds=None)
     parser.add_argument("--jobs", type=int, default=2_000)
     parser.add_argument("--most", type=int, default=4, help="workers")

@@ -1,9 +1,9 @@
-"""What batches are worth: rate and latency against the largest batch that is allowed.
+"""The benefit of batching: rate and latency against the max batch size.
 
     python benchmarks/batching.py [--json]
 
-Each size has a stack of its own, with as many jobs in hand as the batch may have requests,
-and is loaded with more captions to make than it can.
+Each size runs on its own stack, with as many jobs in hand as a batch may have requests, and is
+overloaded with captions to make.
 """
 
 import os
@@ -17,14 +17,14 @@ from stack import Running, real_stack
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 JOBS = 192
-MOST_PROCESSES = 32  # of one device: each takes 76 MB
+MOST_PROCESSES = 32  # max decoders of a device: each takes 76 MB
 
 
 def measure(running: Running) -> dict[str, Any]:
-    """Captions a second, the sizes that batches had, and how long a job took from its start."""
+    """Measure captions per second, batch sizes, and job times from start to end."""
     _, _, files = requests(running.settings)
     submit = running.client.img2txt
-    for round_of in (32, JOBS):  # the first one only warms
+    for round_of in (32, JOBS):  # the first one only warms up
         begun = time.perf_counter()
         jobs = [submit(files[i % len(files)]) for i in range(round_of)]
         for _ in running.client.as_completed(jobs):
@@ -42,7 +42,7 @@ def measure(running: Running) -> dict[str, Any]:
 
 
 def plot(found: dict[int, dict[str, Any]], prefix: str) -> None:
-    """Rate and latency over the allowed size."""
+    """Plot rate and latency over the max batch size."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2))
@@ -60,7 +60,7 @@ def plot(found: dict[int, dict[str, Any]], prefix: str) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write down."""
+    """Measure, print and save the results."""
     args = device_arguments(__doc__).parse_args()
     found: dict[int, dict[str, Any]] = {}
     for size in SIZES:

@@ -1,11 +1,11 @@
-"""Where a fleet of up to 1,000 GPUs saturates first: a simulation fed with measured costs.
+"""The first bottleneck of a fleet of up to 1,000 GPUs: a simulation with measured costs.
 
     python benchmarks/capacity.py [--json] [--keep]
 
-First the costs of a job are measured on this machine (`benchmarks/job_costs.py`; `--keep` takes
-those of the last run). Then jobs arrive at simulated devices, started and stopped by the real
-policy of `crossmodal autoscale`, half a second at a time. Devices, networks and limits of servers
-are assumptions, stated in the table's notes; nothing here has run on 1,000 GPUs.
+It first measures the costs of a job on this machine (`benchmarks/job_costs.py`; `--keep` takes
+those of the last run). Then it simulates, in steps of half a second, jobs that arrive at devices,
+which the real policy of `crossmodal autoscale` starts and stops. Devices, networks and limits of
+servers are assumptions, stated in the table's notes; nothing here has run on 1,000 GPUs.
 """
 
 import json
@@ -43,7 +43,7 @@ SIZES = (1, 10, 100, 1_000)
 
 
 def shares(fleet: Fleet, most: float, costs: Costs, rate: float) -> dict[str, float]:
-    """How much of each part is used, as a part of its limit, with all devices on."""
+    """Return the load of each part as a share of its limit, with all devices on."""
     return {
         "Redis CPU": (rate * costs.redis_cpu_s + most * costs.idle_redis_cpu) / LIMITS.redis_cpu,
         "Redis connections": most * costs.connections / LIMITS.connections,
@@ -54,22 +54,22 @@ def shares(fleet: Fleet, most: float, costs: Costs, rate: float) -> dict[str, fl
 
 
 def enough_for(fleet: Fleet, costs: Costs) -> dict[str, float]:
-    """The devices at full load that each part can carry.
+    """Return how many devices at full load each part can carry.
 
-    Each device has a Celery worker of its own: what that can carry is a part of its device.
+    For Celery, it is the share of one device that the device's own worker can carry.
     """
     return {part: 1 / share for part, share in shares(fleet, 1, costs, fleet.rate).items()}
 
 
 def row(fleet: Fleet, most: int, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """One line of the table: a fleet of so many devices, under bursts."""
+    """Return a table row: a fleet of `most` devices, under bursts."""
     costs = costs_of(measured, fleet)
     outcome = simulate(fleet, most, costs, "bursts")
     rate = LOAD * most * fleet.rate
     used = shares(fleet, most, costs, rate)
     worst = max(used, key=lambda part: used[part])
     least_waiting = outcome.waiting[-round(PERIOD_S / STEP_S) :].min()
-    grows = least_waiting > rate * TARGET_S  # also between two bursts
+    grows = least_waiting > rate * TARGET_S  # the queue stays long, even between bursts
     return {
         "fleet": fleet.name,
         "GPUs": most,
@@ -86,7 +86,7 @@ def row(fleet: Fleet, most: int, measured: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pattern_rows(measured: Mapping[str, Any], most: int = 100) -> list[dict[str, Any]]:
-    """How the scaler does with each kind of arrivals."""
+    """Return how the scaler copes with each pattern of arrivals."""
     fleet = FLEETS[0]
     costs, found = costs_of(measured, fleet), []
     for name in PATTERNS:
@@ -103,11 +103,11 @@ def pattern_rows(measured: Mapping[str, Any], most: int = 100) -> list[dict[str,
     return found
 
 
-# -- what is written down ---------------------------------------------------------------
+# -- results ----------------------------------------------------------------------------
 
 
 def plot(measured: Mapping[str, Any], patterns: Sequence[dict[str, Any]]) -> None:
-    """How far each part goes, and what the scaler does."""
+    """Plot the load of each part, and the scaler's behavior."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 6.4), layout="constrained")
@@ -144,7 +144,7 @@ def _smooth(values: NDArray[np.float64], steps: int = 60) -> NDArray[np.float64]
 
 
 def notes(measured: Mapping[str, Any], patterns: Sequence[dict[str, Any]]) -> str:
-    """What is measured, what is assumed, and what runs out first."""
+    """Return the notes: measured costs, assumptions, and the limits of each part."""
     lines = ["Measured here, a request (an item, in bulk):", "", *_cost_table(measured), ""]
     lines += [
         f"A worker at rest: "
@@ -229,7 +229,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def main() -> None:
-    """Measure, simulate, print, and write down."""
+    """Measure, simulate, print and save the results."""
     parser = arguments(__doc__, rounds=None)
     parser.add_argument("--keep", action="store_true", help="the costs of the last run")
     args = parser.parse_args()

@@ -1,9 +1,9 @@
-"""How long a first user waits: the demo, from its start to the end of all that it started.
+"""How long a first user waits: the demo, until all its processes have ended.
 
     python benchmarks/demo.py [--json] [--rounds N]
 
-What `make demo` does after the install: a queue, a worker and Flower of its own, sixteen prompts
-drawn, the pictures captioned, and all of it ended.
+It times what `make demo` does after the install: start a private queue, worker and Flower, draw
+sixteen prompts, caption the pictures, and stop everything.
 """
 
 import json
@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-m", "crossmodal.cli", "demo", "--json", "--out"]
 
 
 def once() -> dict[str, float]:
-    """Seconds of one run, in an empty folder."""
+    """Return the times of one run in an empty folder, in seconds."""
     with tempfile.TemporaryDirectory(prefix="crossmodal-bench-") as folder:
         done = subprocess.run(
             [*COMMAND, folder], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -28,7 +28,7 @@ def once() -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print, and write down."""
+    """Measure, print and save the results."""
     args = arguments(__doc__, rounds=5).parse_args()
     runs = [once() for _ in range(args.rounds)]
     found = {what: [round(run[what], 1) for run in runs] for what in runs[0]}

@@ -1,11 +1,11 @@
-"""What the queue costs beside the model: jobs a second through it, over the bare pipeline's.
+"""The queue's overhead: jobs per second through it, relative to the bare pipeline.
 
     python benchmarks/efficiency.py [--json]
 
-The bare side calls the same pipeline in a loop in this process, with the batch size and the
-number of threads that are best for it, and makes pictures and captions that nobody stores.
-The other sides go the whole way: interactive jobs are submitted one by one and awaited, bulk
-ones are `map_txt2img` and `map_img2txt`, and every result is in the object store.
+The bare side calls the same pipeline in a loop in this process, with its best batch size and
+number of threads, and does not store its pictures and captions. The other sides run end to end:
+interactive jobs are submitted one by one and awaited, bulk ones are `map_txt2img` and
+`map_img2txt`, and every result goes to the object store.
 """
 
 import os
@@ -46,7 +46,7 @@ JOBS = 384
 def requests(
     settings: Settings, device: str = "cpu"
 ) -> tuple[dict[str, ModelPipeline], dict[str, list[HostRequest]], list[bytes]]:
-    """Both pipelines, requests for them, and the pictures as files."""
+    """Return both pipelines, requests for them, and the pictures as files."""
     draw, describe = loaded(open_folder(settings.bundle), device).values()
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(JOBS)]
     drawing = [HostRequest(Txt2ImgParams(prompt=p, seed=i)) for i, p in enumerate(prompts)]
@@ -64,7 +64,7 @@ def requests(
 def bare(
     pipeline: ModelPipeline, work: Sequence[HostRequest], batch: int, threads: int, s: float
 ) -> float:
-    """Items a second of the pipeline alone, in a loop for `s` seconds."""
+    """Return items per second of the pipeline alone, in a loop for `s` seconds."""
     torch.set_num_threads(threads)
     done, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < s:
@@ -75,14 +75,14 @@ def bare(
 
 
 def best(pipeline: ModelPipeline, work: Sequence[HostRequest]) -> tuple[int, int]:
-    """The batch size and the number of threads at which the pipeline is fastest."""
+    """Return the batch size and the number of threads at which the pipeline is fastest."""
     choices = [(b, t) for b in BATCHES for t in sorted({1, len(os.sched_getaffinity(0))})]
     pipeline.run(work[:4])
     return max(choices, key=lambda c: bare(pipeline, work, *c, s=TRIAL_S))
 
 
 def rate(count: int, run: Callable[[], Iterable[Any]]) -> float:
-    """How many a second `run` yields, which must be `count` of them."""
+    """Return the items per second that `run` yields, which must be `count` in all."""
     begun = time.perf_counter()
     made = sum(1 for _ in run())
     assert made == count, f"{made} of {count}"
@@ -90,12 +90,12 @@ def rate(count: int, run: Callable[[], Iterable[Any]]) -> float:
 
 
 def interactive(running: Running, submit: Callable[[int], JobHandle]) -> float:
-    """Jobs a second, each submitted on its own, from the first submit to the last end."""
+    """Return the rate of single jobs, from the first submit to the last end."""
     return rate(JOBS, lambda: running.client.as_completed([submit(i) for i in range(JOBS)]))
 
 
 def measure(running: Running, rounds: int, device: str) -> dict[str, dict[str, Any]]:
-    """Rates and ratios of both kinds of job."""
+    """Measure the rates and ratios of both kinds."""
     pipelines, work, files = requests(running.settings, device)
     client = running.client
     pictures = [files[i % len(files)] for i in range(JOBS)]
@@ -129,7 +129,7 @@ def measure(running: Running, rounds: int, device: str) -> dict[str, dict[str, A
 
 
 def plot(found: dict[str, dict[str, Any]], prefix: str) -> None:
-    """Rates as bars."""
+    """Plot the rates as bars."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.2))
@@ -149,10 +149,10 @@ def plot(found: dict[str, dict[str, Any]], prefix: str) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write down."""
+    """Measure, print and save the results."""
     args = device_arguments(__doc__).parse_args()
     with real_stack(args.device) as running:
-        list(running.client.map_txt2img(PROMPTS))  # all processes have begun, all is loaded
+        list(running.client.map_txt2img(PROMPTS))  # warm up: start processes, load models
         found = measure(running, args.rounds, args.device)
     report = Report(
         args.prefix + "efficiency",

@@ -1,6 +1,6 @@
-"""A virtual environment for each library that is compared with.
+"""A virtual environment for each library in the comparison.
 
-They cannot share one: arq wants redis below 6, and this project redis 7.1.
+They cannot share one: arq needs redis below 6, and this project redis 7.1.
 """
 
 import subprocess
@@ -15,9 +15,9 @@ CACHE = user_cache_path("crossmodal-bench")
 
 
 def environment(name: str, with_ours: bool = False) -> Path | None:
-    """The folder of its programs, made on the first call; None if it cannot be installed.
+    """Return the environment's bin folder, made on the first call; None if that fails.
 
-    `with_ours` lets it import what this interpreter can: the models, and torch.
+    `with_ours` lets it import this interpreter's packages, such as the models and torch.
     """
     wanted = CONTENDERS / f"requirements-{name}.txt"
     folder = CACHE / name
@@ -41,7 +41,7 @@ def _install(folder: Path, wanted: Path, with_ours: bool) -> None:
 
 
 def _see_ours(folder: Path) -> None:
-    """By a line of code, not a path: an editable install has a .pth file of its own there."""
+    """Add this interpreter's packages, by addsitedir: it runs an editable install's .pth file."""
     ours = sysconfig.get_path("purelib")
     [theirs] = folder.glob("lib/python*/site-packages")
     (theirs / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")

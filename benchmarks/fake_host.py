@@ -1,8 +1,8 @@
-"""A model host without models: what is left is what the queue itself costs.
+"""A model host without models, to measure the cost of the queue alone.
 
     python benchmarks/fake_host.py SOCKET SECONDS
 
-Each batch takes SECONDS, however large it is, and makes nothing.
+Each batch takes SECONDS, whatever its size, and has empty results.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ LIMIT_S = 600.0
 
 
 class FakeModel(Pipeline):
-    """A pipeline that only takes its time."""
+    """A pipeline that only sleeps."""
 
     def __init__(self, batch_s: float) -> None:
         self._batch_s = batch_s
@@ -44,7 +44,7 @@ async def main(path: Path, batch_s: float) -> None:
     lanes = Lane(pipelines, 1), Lane(pipelines, 1, quiet.give_way)
     info = HostInfo("fake", "0", "cpu", 96, os.getpid())
     batcher = Batcher(pipelines, lanes, quiet, max_batch=64, bulk_batch=64)
-    freeze_gc()  # as the real one does
+    freeze_gc()  # as in the real model host
     await serve(ModelHost(info, batcher), path, LIMIT_S)
 
 

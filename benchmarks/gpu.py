@@ -1,10 +1,10 @@
-"""Models on a CUDA device, then efficiency, latency and batching of the queue before it.
+"""Models on a CUDA device, then efficiency, latency and batching of the queue in front of it.
 
     python benchmarks/gpu.py [--json] [--parts models,efficiency,latency,batching]
     python benchmarks/gpu.py --parts models --device cpu --small      # a dry run
 
-Models: Stable Diffusion 1.5 in its true dimensions with random weights, in float16, and those that
-ship. Without a device it says so and ends. Where OUT names a folder, results are written there.
+Models: Stable Diffusion 1.5 in its true dimensions with random weights, in float16, and the
+shipped ones. Without a device the script says so and ends. Results go to the folder in OUT, if set.
 """
 
 import argparse
@@ -35,7 +35,7 @@ TRIAL_S = 2.0
 
 
 class Clock:
-    """Times of steps, each once the device has done what it was given."""
+    """The times of steps, each after the device has finished its queued work."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -47,18 +47,18 @@ class Clock:
 
     @property
     def steps_ms(self) -> list[float]:
-        """How long each step took but the first, before which the prompt is read."""
+        """Durations of all steps but the first, which includes encoding the prompt."""
         return [(b - a) * 1e3 for a, b in zip(self._at, self._at[1:], strict=False)]
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def made(folder: Path, args: argparse.Namespace) -> Path:
-    """Stable Diffusion 1.5, or its parts in small."""
+    """Write Stable Diffusion 1.5, or a small version of it, into `folder`."""
     size, dtype = (sd15.SMALL, "bfloat16") if args.small else (sd15.TRUE, "float16")
     sd15.make(folder, size, torch.float16)
     side, steps = (64, 4) if args.small else (512, 20)
@@ -70,7 +70,7 @@ def made(folder: Path, args: argparse.Namespace) -> Path:
 
 
 def runs_s(run: Callable[[], object], rounds: int) -> list[float]:
-    """How long runs take, after one that is not counted: a few, and for a while."""
+    """Return durations of runs after a warm-up: at least `rounds`, for at least `TRIAL_S`."""
     run()
     took: list[float] = []
     while len(took) < rounds or sum(took) < TRIAL_S:
@@ -81,7 +81,7 @@ def runs_s(run: Callable[[], object], rounds: int) -> list[float]:
 
 
 def of_one(pipeline: ModelPipeline, seed: int) -> HostRequest:
-    """The model's own example, of one thing, with a seed."""
+    """Return the model's own example request, with count 1 and a seed."""
     example = pipeline.example()
     update = {"count": 1} | ({"seed": seed} if "seed" in type(example.params).model_fields else {})
     return example._replace(params=example.params.model_copy(update=update))
@@ -90,7 +90,7 @@ def of_one(pipeline: ModelPipeline, seed: int) -> HostRequest:
 def measured(
     pipeline: ModelPipeline, batch: int, rounds: int, device: torch.device
 ) -> dict[str, Any]:
-    """Runs of a batch, whose results come to the CPU, and the steps of one more."""
+    """Measure runs of a batch, results copied to the CPU, and the steps of one more."""
     asked = [of_one(pipeline, seed) for seed in range(batch)]
     took = runs_s(lambda: pipeline.run(asked), rounds)
     clock = Clock(device)
@@ -113,7 +113,7 @@ def measured(
 def of_folder(
     folder: Path, batches: tuple[int, ...], rounds: int, device: torch.device
 ) -> dict[Task, list[dict[str, Any]]]:
-    """Each model of a folder with each size of a batch."""
+    """Measure each model of a folder with each batch size."""
     pipelines = loaded(open_folder(folder), str(device))
     return {
         task: [measured(pipeline, batch, rounds, device) for batch in batches]
@@ -122,12 +122,12 @@ def of_folder(
 
 
 def name_of(device: torch.device) -> str:
-    """What the device is called by its maker."""
+    """Return the device's product name."""
     return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else "CPU"
 
 
 def models(args: argparse.Namespace) -> dict[str, Any]:
-    """All models, and what the device is."""
+    """Measure all models. Returns the figures, with the device's name."""
     device = open_device(args.device)
     with tempfile.TemporaryDirectory(prefix="crossmodal-gpu-") as scratch:
         begun = time.monotonic()
@@ -143,7 +143,7 @@ def models(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def notes(found: dict[str, Any], args: argparse.Namespace) -> str:
-    """What is below the table."""
+    """Return the notes below the table."""
     of_sd = "small parts in bfloat16, 64 x 64" if args.small else "in float16 at 512 x 512"
     return (
         "A run is from the request to pixels or texts in the memory of the CPU; steps are timed in "
@@ -154,7 +154,7 @@ def notes(found: dict[str, Any], args: argparse.Namespace) -> str:
 
 
 def report(args: argparse.Namespace) -> None:
-    """The table of the models."""
+    """Measure the models, and save the table."""
     found = models(args)
     table = Report(
         "gpu" if args.device == "cuda" else "gpu-dry-run",
@@ -190,7 +190,7 @@ def report(args: argparse.Namespace) -> None:
 
 
 def options() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = arguments(__doc__)
     parser.add_argument("--parts", default=",".join(("models", *PARTS)))
     parser.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
@@ -199,7 +199,7 @@ def options() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure the models, and the other benchmarks whose results are kept under `gpu-`."""
+    """Measure the models, and run the other benchmarks with results named `gpu-…`."""
     args = options()
     if args.device == "cuda" and not gpu_names():
         text = "there is no CUDA device here: nothing was measured"

@@ -1,9 +1,9 @@
-"""What a queue costs that is long: the same calls with 10⁴, 10⁵ and 10⁶ jobs waiting, in turns.
+"""The cost of a long queue: the same calls with 10⁴, 10⁵ and 10⁶ jobs waiting, in turns.
 
     python benchmarks/growth.py [--json] [--most N]
 
-No worker runs. Submit, start, status and cancel are timed on real servers, one for each
-length; memory is what Redis says it uses, for interactive jobs and for items of bulk messages.
+No worker runs. Submit, start, status and cancel are timed on real servers, one per queue length.
+Memory is what Redis reports, for interactive jobs and for items of bulk messages.
 """
 
 import os
@@ -33,16 +33,16 @@ from producer.bulk import USUAL as ITEMS
 
 SIZES = (10_000, 100_000, 1_000_000)
 CALLS = 2_000
-TURN = 100  # calls that one queue gets in a row
+TURN = 100  # calls to one queue in a row
 BULK_MESSAGES = 2_000
-REWRITTEN_S = 120.0  # for the server's rewriting of its append-only file
+REWRITTEN_S = 120.0  # max time for the server to rewrite its append-only file
 
 Call = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Queue:
-    """A server with `size` jobs that wait, each of which takes so many bytes of it."""
+    """A server with `size` waiting jobs."""
 
     size: int
     client: Client
@@ -50,7 +50,7 @@ class Queue:
 
 
 def fill(settings: Settings, count: int) -> None:
-    """Submit jobs as `Client.txt2img` does, so many that the validation of params is spared."""
+    """Submit jobs as `Client.txt2img` does, without validation of params, to save time."""
     params = [Txt2ImgParams(prompt=prompt, seed=1) for prompt in PROMPTS]
     with Client(settings) as client:
         for i in range(count):
@@ -65,15 +65,15 @@ def fill(settings: Settings, count: int) -> None:
 
 
 def used_bytes(client: Client) -> int:
-    """Redis's own count of its memory."""
+    """Return Redis's own report of its memory."""
     return int(client.redis.info("memory")["used_memory"])
 
 
 @contextmanager
 def queue_of(size: int) -> Iterator[Queue]:
-    """A server of its own, filled by a process for each core."""
+    """Run a private server, filled by one process per core."""
     with queue_server(), Client(load_settings()) as client:
-        fill(client.settings, 100)  # scripts are loaded
+        fill(client.settings, 100)  # load the scripts first
         empty, cores = used_bytes(client), len(os.sched_getaffinity(0))
         with ProcessPoolExecutor(cores, get_context("spawn")) as processes:
             parts = [size // cores] * cores
@@ -82,7 +82,7 @@ def queue_of(size: int) -> Iterator[Queue]:
 
 
 def in_turns(calls: list[list[Call]]) -> list[float]:
-    """Microseconds of each queue's calls, the medians; the queues take turns."""
+    """Return each queue's median call time in µs; the queues take turns."""
     took: list[list[float]] = [[] for _ in calls]
     for first in range(0, len(calls[0]), TURN):
         for mine, found in zip(calls, took, strict=True):
@@ -94,7 +94,7 @@ def in_turns(calls: list[list[Call]]) -> list[float]:
 
 
 def costs(queues: list[Queue]) -> dict[int, dict[str, float]]:
-    """Each call's cost at each size; jobs of its own are what it starts and cancels."""
+    """Measure each call at each size; start and cancel use jobs submitted here."""
     for queue in queues:
         assert wait_until(lambda q=queue: is_at_rest(q.client), REWRITTEN_S)
     clients = [queue.client for queue in queues]
@@ -139,18 +139,18 @@ def costs(queues: list[Queue]) -> dict[int, dict[str, float]]:
 
 
 def start(client: Client, job: JobHandle) -> None:
-    """What a worker does first with a job."""
+    """Start a job in the ledger, as a worker does."""
     assert isinstance(client.run(client.ledger.start(job.id, "bench")), Attempt)
 
 
 def is_at_rest(client: Client) -> bool:
-    """Whether the server does not rewrite its append-only file."""
+    """Whether no rewrite of the append-only file runs or is scheduled."""
     info = client.redis.info("persistence")
     return not (info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"])
 
 
 def bulk_bytes_per_item(client: Client) -> float:
-    """Redis's memory for an item that waits in a bulk message."""
+    """Return the bytes of Redis's memory per waiting item of a bulk message."""
     items = [
         BulkItem(str(i), {"prompt": PROMPTS[i % len(PROMPTS)], "seed": i}) for i in range(ITEMS)
     ]
@@ -173,7 +173,7 @@ def bulk_bytes_per_item(client: Client) -> float:
 
 
 def plot(found: dict[int, dict[str, float]]) -> None:
-    """Cost over length."""
+    """Plot cost over queue length."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.2))
@@ -194,7 +194,7 @@ def plot(found: dict[int, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write down."""
+    """Measure, print and save the results."""
     parser = arguments(__doc__)
     parser.add_argument("--most", type=int, default=SIZES[-1], help="the longest queue")
     args = parser.parse_args()

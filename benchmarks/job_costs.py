@@ -1,7 +1,7 @@
-"""What one job costs every part beside the device: Redis, the store, Celery, the gateway.
+"""The cost of one job to each part beside the device: Redis, object store, Celery, gateway.
 
-Real jobs on a real stack, the counters of each part read before and after. What the parts do while
-nothing is asked of them is measured first, and taken off.
+Real jobs run on a real stack; the counters of each part are read before and after. The idle load
+of the parts is measured first, and subtracted.
 """
 
 import os
@@ -32,7 +32,7 @@ Counts = dict[str, float]
 
 
 class Meter:
-    """All counters of a stack, at one moment."""
+    """A reader of all counters of a stack."""
 
     def __init__(self, running: Running, metrics_port: int) -> None:
         self._redis: Any = running.client.redis
@@ -47,7 +47,7 @@ class Meter:
         return counts | {"at": time.monotonic()}
 
     def clients(self) -> int:
-        """Connections to Redis."""
+        """Return the number of connections to Redis."""
         return int(self._redis.info("clients")["connected_clients"])
 
     def _of_redis(self) -> Counts:
@@ -75,7 +75,7 @@ class Meter:
         found = {"celery_cpu_s": 0.0, "host_cpu_s": 0.0}
         for child in self._supervisor.children():
             part = "celery_cpu_s" if "worker.celery" in child.cmdline() else "host_cpu_s"
-            below = child.children(recursive=True)  # decoders, or what a host has forked
+            below = child.children(recursive=True)  # decoders, or forks of a model host
             found[part] += sum(map(_cpu_s, (child, *below)))
         return found
 
@@ -86,7 +86,7 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 def per_job(meter: Meter, idle: Counts, jobs: int, run: Callable[[], None]) -> Counts:
-    """What each counter moved by a job, without what it moves by itself."""
+    """Return each counter's change per job, without the idle load."""
     before, submitting = meter.read(), time.process_time()
     run()
     client_s = time.process_time() - submitting
@@ -98,7 +98,7 @@ def per_job(meter: Meter, idle: Counts, jobs: int, run: Callable[[], None]) -> C
 
 
 def at_rest(meter: Meter) -> Counts:
-    """What each counter moves by itself in a second; memory and the store do not count."""
+    """Return each counter's idle change per second; memory and the store are left out."""
     before = meter.read()
     time.sleep(IDLE_S)
     after = meter.read()
@@ -108,13 +108,13 @@ def at_rest(meter: Meter) -> Counts:
 
 
 def measure() -> dict[str, Any]:
-    """Costs by kind of job, of a worker at rest, and of a request to the gateway."""
+    """Measure the costs of each task, an idle worker, and a gateway request."""
     port = free_port()
     os.environ["CROSSMODAL_METRICS_PORT"] = str(port)
     with real_stack("cpu") as running:
         del os.environ["CROSSMODAL_METRICS_PORT"]
         client, meter = running.client, Meter(running, port)
-        _draw(running, 64)  # connections are open, scripts loaded
+        _draw(running, 64)  # warm up: open connections, load scripts
         png = client.read(client.txt2img(PROMPTS[0], seed=1).result(60).images[0])
         idle, alone = at_rest(meter), meter.clients() - _own_clients(client.redis)
         found: dict[str, Any] = {
@@ -132,7 +132,7 @@ def measure() -> dict[str, Any]:
 
 
 def _own_clients(redis: Any) -> int:
-    """Connections of this process."""
+    """Return the number of this process's connections to Redis."""
     return sum(1 for c in redis.client_list() if c["addr"] in _own_ports())
 
 
@@ -180,7 +180,7 @@ def _is_up(url: str) -> bool:
 
 
 def _post(url: str, process: psutil.Process) -> float:
-    """Seconds of the gateway's processor for a request that submits a job and waits for it."""
+    """Return the gateway's CPU seconds per request that submits a job and waits for it."""
 
     def one(i: int) -> int:
         body = f'{{"task": "txt2img", "prompt": "{PROMPTS[i % len(PROMPTS)]}", "seed": {i}}}'

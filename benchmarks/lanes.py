@@ -1,9 +1,9 @@
-"""Two batches side by side: in threads of one process, or in processes of their own.
+"""Two batches side by side: in threads of one process, or in separate processes.
 
     python benchmarks/lanes.py [--json]
 
-The model host on a CPU does the latter. Each place loops over batches of the shipped models for
-a few seconds, with one thread for its operations.
+The model host on a CPU uses processes. Each thread or process loops over batches of the shipped
+models for a few seconds, with one thread for torch's operations.
 """
 
 import multiprocessing
@@ -28,7 +28,7 @@ LIMIT_S = 60.0
 def side_by_side(
     kind: Any, found: Any, pipeline: ModelPipeline, work: list[HostRequest], n: int
 ) -> float:
-    """Items a second of all places; each is of a `kind` that puts its rate into `found`."""
+    """Return the total items per second; each thread or process puts its own in `found`."""
     places = [kind(target=loop, args=(found, pipeline, work, n)) for _ in range(PLACES)]
     for place in places:
         place.start()
@@ -39,13 +39,13 @@ def side_by_side(
 
 
 def loop(found: Any, pipeline: ModelPipeline, work: Sequence[HostRequest], batch: int) -> None:
-    """One place."""
+    """Measure one thread or process."""
     found.put(bare(pipeline, work, batch, 1, LOOP_S))
 
 
 def measure(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Rates by task, batch size and way."""
-    torch.set_num_threads(1)  # nothing that a forked process would miss
+    """Measure the rates by task, batch size and way."""
+    torch.set_num_threads(1)  # a forked process would not have torch's thread pool
     pipelines, work, _ = requests(load_settings())
     fork = multiprocessing.get_context("fork")
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -68,7 +68,7 @@ def measure(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def main() -> None:
-    """Measure, print, and write down."""
+    """Measure, print and save the results."""
     args = arguments(__doc__).parse_args()
     found = measure(args.rounds)
     report = Report(

@@ -1,10 +1,10 @@
-"""What a job waits for beyond its inference: idle, under load, and beside bulk.
+"""A job's latency beyond its inference: idle, under load, and beside bulk jobs.
 
     python benchmarks/latency.py [--json] [--seconds S]
 
-Jobs arrive at random times of their own (a Poisson process), whether earlier ones have ended
-or not. A job's latency is from before its submit until the ledger says that it succeeded; the
-bare inference, of one request at a time in this process, is taken off.
+Jobs arrive at random times (a Poisson process), whether earlier ones have ended or not. A job's
+latency is from before its submit to its success in the ledger; the bare inference time, of one
+request at a time in this process, is subtracted.
 """
 
 import itertools
@@ -31,7 +31,7 @@ BULK_ITEMS = 100_000
 
 
 def bare_s(pipeline: ModelPipeline, work: list[HostRequest]) -> float:
-    """Seconds that the pipeline takes for one request: the median."""
+    """Return the pipeline's median time for one request, in seconds."""
     took = []
     for request in work[:60]:
         begun = time.perf_counter()
@@ -41,7 +41,7 @@ def bare_s(pipeline: ModelPipeline, work: list[HostRequest]) -> float:
 
 
 def one_by_one(running: Running, submit: Submit, count: int) -> list[float]:
-    """Latencies of jobs that each find the system idle."""
+    """Return latencies of jobs that each find the system idle."""
     return [_timed(running, submit, i) for i in range(count)]
 
 
@@ -55,11 +55,11 @@ def _timed(running: Running, submit: Submit, i: int) -> float:
 def _ended(running: Running, job: JobHandle) -> float:
     record = running.client.record(job.id)
     assert record.result is not None and record.finished_at is not None  # noqa: PT018
-    return record.finished_at  # by Redis's clock, which here is this machine's
+    return record.finished_at  # by Redis's clock, here the same machine's
 
 
 def capacity(running: Running, submit: Submit) -> float:
-    """Jobs a second when more are waiting than can be run."""
+    """Return jobs per second while more wait than can run."""
     begun = time.perf_counter()
     for _ in running.client.as_completed([submit(i) for i in range(BURST)]):
         pass
@@ -67,7 +67,7 @@ def capacity(running: Running, submit: Submit) -> float:
 
 
 def open_loop(running: Running, submit: Submit, per_second: float, seconds: float) -> list[float]:
-    """Latencies of jobs that arrive at random, so many a second on average."""
+    """Return latencies of jobs that arrive at random, `per_second` on average."""
     rng = random.Random(7)
     jobs: list[tuple[float, JobHandle]] = []
     due = begun = time.time()
@@ -76,7 +76,7 @@ def open_loop(running: Running, submit: Submit, per_second: float, seconds: floa
         if due > begun + seconds:
             break
         time.sleep(max(0.0, due - time.time()))
-        jobs.append((due, submit(i)))  # late is late: the clock runs from when it was due
+        jobs.append((due, submit(i)))  # timed from when it was due: a late submit counts
     for _ in running.client.as_completed([job for _, job in jobs]):
         pass
     return [_ended(running, job) - due for due, job in jobs]
@@ -84,7 +84,7 @@ def open_loop(running: Running, submit: Submit, per_second: float, seconds: floa
 
 @contextmanager
 def bulk_load(running: Running) -> Iterator[None]:
-    """A batch of 100,000 prompts is on its way, until the block ends."""
+    """Run a batch of 100,000 prompts until the block ends."""
     batch_id, prompts = new_job_id(), (PROMPTS[i % len(PROMPTS)] for i in range(BULK_ITEMS))
     results = running.client.map_txt2img(prompts, batch_id=batch_id)
     next(results)
@@ -106,13 +106,13 @@ def bulk_load(running: Running) -> Iterator[None]:
 
 
 def summary(latencies: list[float], bare: float) -> dict[str, float]:
-    """In milliseconds: what was added to the inference, and the whole 95th percentile."""
+    """Return percentiles of the added latency, and the whole latency's p95, in ms."""
     added = {f"p{p}": round((percentile(latencies, p) - bare) * 1e3, 2) for p in PERCENTS}
     return added | {"p95_whole": round(percentile(latencies, 95) * 1e3, 2), "jobs": len(latencies)}
 
 
 def measure(running: Running, seconds: float, device: str) -> dict[str, dict[str, Any]]:
-    """All loads for both kinds of job."""
+    """Measure all loads for both kinds."""
     pipelines, work, files = requests(running.settings, device)
     client = running.client
     submits: dict[str, Submit] = {
@@ -140,7 +140,7 @@ def measure(running: Running, seconds: float, device: str) -> dict[str, dict[str
 
 
 def plot(found: dict[str, dict[str, Any]], loads: list[str], prefix: str) -> None:
-    """Percentiles of what is added, a line a load."""
+    """Plot percentiles of the added latency, one line per load."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2))
@@ -160,7 +160,7 @@ def plot(found: dict[str, dict[str, Any]], loads: list[str], prefix: str) -> Non
 
 
 def main() -> None:
-    """Measure, print, and write down."""
+    """Measure, print and save the results."""
     parser = device_arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=15.0, help="of each load")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Puts what was measured into the manual, between two marks, so that it never grows old there.
+"""Copies results into the manual, between two marks, so that they stay current there.
 
 <!-- NAME: made by benchmarks/NAME.py -->
 …
@@ -15,10 +15,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def refresh(page: str, name: str) -> None:
-    """Replace what stands between the marks of `name` by the text of its results."""
+    """Replace the text between the marks of `name` by its results."""
     file = DOCS / page
     lines = (RESULTS / f"{name}.md").read_text().strip().splitlines()
-    body = "\n".join(lines[1:]).strip()  # the page has headings of its own
+    body = "\n".join(lines[1:]).strip()  # the page has its own headings
     begin, end = f"<!-- {name}: made by benchmarks/{name}.py -->", f"<!-- end of {name} -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     text, count = pattern.subn(lambda _: f"{begin}\n{body}\n{end}", file.read_text())
@@ -28,5 +28,5 @@ def refresh(page: str, name: str) -> None:
 
 
 def save_picture(name: str, figure: Any) -> None:
-    """Keep a matplotlib figure among the manual's pictures."""
+    """Save a matplotlib figure among the manual's pictures."""
     figure.savefig(DOCS / "images" / f"{name}.png", dpi=110, bbox_inches="tight")

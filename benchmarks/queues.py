@@ -1,11 +1,11 @@
-"""How fast queues are emptied: five libraries and this project, on the same server and cores.
+"""Time to empty a queue: five libraries and this project, on the same server and cores.
 
     python benchmarks/queues.py [--json]
 
 Each turn starts a fresh Valkey and the workers, warms them up, stops them (SIGSTOP), queues
-all jobs, and takes the time from SIGCONT until nothing is queued or unacknowledged. All
-acknowledge after the work. The contenders live in virtual environments of their own, which the
-first run installs.
+all jobs, and measures the time from SIGCONT until nothing is queued or unacknowledged. All
+acknowledge after the work. The contenders have their own virtual environments, which the first
+run installs.
 """
 
 import os
@@ -33,8 +33,8 @@ from producer import Client
 from producer.bulk import AHEAD, MOST
 
 CORES = 2
-LOADS = {"noop": (0.0, 2000), "model_5ms": (0.005, 1000)}  # seconds of a job, and how many
-BATCHES = 4  # bulk batches at once, each as large as its client sends without reading
+LOADS = {"noop": (0.0, 2000), "model_5ms": (0.005, 1000)}  # seconds per job, number of jobs
+BATCHES = 4  # bulk batches at once, each as large as a client sends before it reads
 WARM_JOBS, WARM_ITEMS, SETTLE_S = 100, 10_000, 1.5
 POLL_S = 0.01
 LIMIT_S = 120.0
@@ -43,7 +43,7 @@ BULK, OURS = "crossmodal bulk", "crossmodal"
 
 @dataclass(frozen=True)
 class Contender:
-    """A library: who works, who enqueues, and how many jobs are not acknowledged yet."""
+    """A library: its workers, the script that enqueues, and its count of unacknowledged jobs."""
 
     script: str
     workers: list[list[str]]
@@ -52,34 +52,34 @@ class Contender:
 
 
 def in_rq(redis: Any) -> int:
-    """Waiting, between queue and worker, and running."""
+    """Count waiting, intermediate and running jobs."""
     taken = redis.zcard("rq:wip:default") + redis.llen("rq:queue:default:intermediate")
     return int(redis.llen("rq:queue:default") + taken)
 
 
 def in_dramatiq(redis: Any) -> int:
-    """A message stays in the hash until it is acknowledged."""
+    """Count messages: one stays in the hash until it is acknowledged."""
     return int(redis.hlen("dramatiq:default.msgs"))
 
 
 def in_arq(redis: Any) -> int:
-    """A job leaves the sorted set when it has ended."""
+    """Count jobs: one leaves the sorted set when it has ended."""
     return int(redis.zcard("arq:queue"))
 
 
 def in_taskiq(redis: Any) -> int:
-    """Not delivered yet, and delivered but not acknowledged."""
+    """Count undelivered and unacknowledged messages."""
     groups = redis.xinfo_groups("taskiq") if redis.exists("taskiq") else []
     return sum(int(g["lag"] or 0) + int(g["pending"]) for g in groups)
 
 
 def in_celery(redis: Any) -> int:
-    """Waiting, and unacknowledged."""
+    """Count waiting and unacknowledged messages."""
     return int(redis.llen("celery") + redis.hlen("unacked"))
 
 
 def contenders() -> dict[str, Contender | None]:
-    """Those that can be installed, by name; two processes each, one a core."""
+    """Return the contenders by name, None if not installable; one process per core."""
     found: dict[str, Contender | None] = {}
     for name, workers, pending in (
         (
@@ -126,7 +126,7 @@ def contenders() -> dict[str, Contender | None]:
 
 
 def celery(processes: int) -> Contender:
-    """The same Celery that this project runs on."""
+    """Return bare Celery, in the version that this project uses."""
     argv = [
         sys.executable,
         "-m",
@@ -143,7 +143,7 @@ def celery(processes: int) -> Contender:
 
 
 def drained(contender: Contender, seconds: float, count: int) -> float:
-    """Jobs a second of a library."""
+    """Return jobs per second of a library."""
     with queue_server() as (folder, port):
         url = valkey_url(port)
         env = {"BENCH_URL": url, "RQ_REDIS_URL": url, "PYTHONPATH": str(CONTENDERS)}
@@ -154,17 +154,17 @@ def drained(contender: Contender, seconds: float, count: int) -> float:
 
             enqueue(contender, env, WARM_JOBS, 0.0)
             assert wait_until(is_empty, LIMIT_S), f"{contender.script} does not work"
-            time.sleep(SETTLE_S)  # a second process may have come after the last warm-up job
+            time.sleep(SETTLE_S)  # a second process may start only after the last warm-up job
             stop_all(children)
             enqueue(contender, env, count, seconds)
-            # A stopped worker may have been handed a job that it has not noted yet.
+            # A stopped worker may hold a delivered job that it has not recorded yet.
             assert contender.pending(redis) > 0.9 * count
             return count / time_to(is_empty, children)
 
 
 @contextmanager
 def started(contender: Contender, env: dict[str, str], folder: Path) -> Iterator[list[Child]]:
-    """The workers of a library."""
+    """Run the workers of a library."""
     with (folder / "log").open("wb") as log:
         children = [Child(contender.script, argv, env, log) for argv in contender.workers]
         try:
@@ -178,13 +178,13 @@ def started(contender: Contender, env: dict[str, str], folder: Path) -> Iterator
 
 
 def enqueue(contender: Contender, env: dict[str, str], count: int, seconds: float) -> None:
-    """In a process of its own, with the library's own client."""
+    """Enqueue jobs in a separate process, with the library's own client."""
     argv = [contender.python, str(CONTENDERS / contender.script), str(count), str(seconds)]
     subprocess.run(argv, env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL)
 
 
 def time_to(is_empty: Callable[[], bool], children: list[Child]) -> float:
-    """Seconds from letting the workers go until all is done."""
+    """Continue the stopped workers; return the seconds until the queue is empty."""
     begun = time.perf_counter()
     send_all(children, signal.SIGCONT)
     assert wait_until(is_empty, LIMIT_S, POLL_S), "the queue was not emptied"
@@ -192,25 +192,25 @@ def time_to(is_empty: Callable[[], bool], children: list[Child]) -> float:
 
 
 def stop_all(children: list[Child]) -> None:
-    """Hold the workers where they are."""
+    """Stop the workers with SIGSTOP."""
     send_all(children, signal.SIGSTOP)
 
 
 def send_all(children: list[Child], number: signal.Signals) -> None:
-    """To the processes and those that they have forked: each has a session of its own."""
+    """Signal the processes and their forks; each process leads its own group."""
     for child in children:
         if child.pid is not None and child.is_alive:
             os.killpg(child.pid, number)
 
 
 def children_of(running: Running) -> list[Child]:
-    """The worker of a stack."""
+    """Return the worker of a stack."""
     assert running.worker is not None
     return [running.worker.child]
 
 
 def interactive(seconds: float, count: int) -> float:
-    """Jobs a second of this project, each a message."""
+    """Return this project's jobs per second, one message per job."""
     with fake_stack(seconds) as running:
         warm(running)
         workers = children_of(running)
@@ -222,7 +222,7 @@ def interactive(seconds: float, count: int) -> float:
 
 
 def bulk(seconds: float) -> float:
-    """Items a second of this project, from letting the worker go to the last result read."""
+    """Return this project's bulk items per second, from SIGCONT to the last result read."""
     with fake_stack(seconds) as running, ThreadPoolExecutor(BATCHES) as threads:
         warm(running)
         workers = children_of(running)
@@ -235,25 +235,25 @@ def bulk(seconds: float) -> float:
 
 
 def one_batch(client: Client) -> int:
-    """How many items came back of as many as are sent without reading."""
+    """Run a batch as large as is sent before reading; return the number of results."""
     return sum(1 for _ in client.map_txt2img(["a red circle"] * AHEAD * MOST))
 
 
 def warm(running: Running) -> None:
-    """All processes have begun."""
+    """Run jobs until all processes have started."""
     client = running.client
     list(client.map_txt2img(["a red circle"] * WARM_ITEMS))
     list(client.as_completed([client.txt2img("a red circle") for _ in range(WARM_JOBS)]))
 
 
 def unfinished(client: Client, task: Task) -> int:
-    """Jobs that wait or run; asked as cheaply as the others are."""
+    """Count waiting and running jobs, as cheaply as for the other libraries."""
     keys = [queue_key(client.settings.key_prefix, task.queue, s) for s in ("queued", "running")]
     return sum(int(client.redis.zcard(key)) for key in keys)
 
 
 def measure(rounds: int) -> dict[str, dict[str, float | None]]:
-    """Rates by load and name; None for what could not be installed."""
+    """Return rates by load and name; None for a library that could not be installed."""
     others = contenders()
     found: dict[str, dict[str, float | None]] = {}
     for load, (seconds, count) in LOADS.items():
@@ -272,14 +272,14 @@ def measure(rounds: int) -> dict[str, dict[str, float | None]]:
 
 
 def ratios(rates: dict[str, float | None]) -> tuple[float, float]:
-    """Bulk over the fastest library, and interactive jobs over bare Celery."""
+    """Return the ratios of bulk to the fastest library, and of interactive to bare Celery."""
     known = {name: rate for name, rate in rates.items() if rate is not None}
     fastest = max(rate for name, rate in known.items() if name not in (OURS, BULK))
     return known[BULK] / fastest, known[OURS] / known["celery"]
 
 
 def plot(found: dict[str, dict[str, float | None]]) -> None:
-    """Rates as bars, on a logarithmic scale."""
+    """Plot the rates as bars, on a logarithmic scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3))
@@ -309,7 +309,7 @@ processes, threads or coroutines. In crossmodal they are a device call, one at a
 
 
 def main() -> None:
-    """Measure, print, and write down."""
+    """Measure, print and save the results."""
     args = arguments(__doc__).parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])  # children inherit it
     found = measure(args.rounds)

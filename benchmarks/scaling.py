@@ -1,9 +1,9 @@
-"""Two devices beside one: jobs a second through one queue.
+"""Jobs per second through one queue with more devices.
 
     python benchmarks/scaling.py [--json]
 
-A device here is a core: its model host and its Celery worker are pinned to it. With as many
-cores as devices and two more, the queue and the client have those.
+A device here is a core, to which its model host and Celery worker are pinned. If there are two
+more cores than devices, the queue and the client have those.
 """
 
 import os
@@ -29,14 +29,14 @@ runpy.run_module("crossmodal.cli", run_name="__main__")
 
 
 class Devices:
-    """Workers that are pinned to one core each, started and stopped as a round needs them."""
+    """Workers pinned to one core each, started and stopped for each round."""
 
     def __init__(self, folder: Any, client: Client) -> None:
         self._folder = folder
         self._client = client
 
     def rate(self, count: int) -> float:
-        """Pictures a second with so many devices; their start is not timed."""
+        """Return pictures per second with `count` devices, without their start-up."""
         with ExitStack() as cleanup:
             log = cleanup.enter_context((self._folder / "log").open("ab"))
             stack = cleanup.enter_context(Stack({}, log))
@@ -59,14 +59,14 @@ class Devices:
                 stack.start(f"worker {core}", argv, DRAIN_S)
             for core in sorted(os.sched_getaffinity(0))[:count]:
                 stack.wait_ready(self._folder / f"ready-{core}")
-            list(self._client.map_txt2img(PROMPTS))  # warm
+            list(self._client.map_txt2img(PROMPTS))  # warm up
             begun = time.perf_counter()
             made = sum(1 for _ in self._client.map_txt2img(PROMPTS[i % 64] for i in range(ITEMS)))
             return made / (time.perf_counter() - begun)
 
 
 def main() -> None:
-    """Measure, print, and write down."""
+    """Measure, print and save the results."""
     from matplotlib.figure import Figure
 
     args = arguments(__doc__).parse_args()

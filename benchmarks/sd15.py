@@ -2,9 +2,9 @@
 
     python benchmarks/sd15.py [--json] [--size 256] [--steps 2] [--scratch FOLDER] [--small]
 
-First `crossmodal models check`, then a worker and a client: a job's steps, one that takes longer
-than CROSSMODAL_INFERENCE_TIMEOUT_S, and one that is canceled. The folder, of 4 GB, is made in a
-scratch folder, and used again where it is there. Not part of `make bench`: it wants 8 GB of memory.
+It runs `crossmodal models check`, then a worker and a client: a job's steps, a job longer than
+CROSSMODAL_INFERENCE_TIMEOUT_S, and a canceled job. The model's folder, of 4 GB, is made in a
+scratch folder and reused if it exists. Not part of `make bench`: it needs 8 GB of memory.
 """
 
 import argparse
@@ -29,13 +29,13 @@ from producer import JobHandle
 from worker.host_process import MODEL_HOST
 
 SAMPLE_S = 0.25
-QUIET_S = 0.5  # without work, a batch has ended
-MIN_TIMEOUT_S = 3.0  # for what is outside the steps
+QUIET_S = 0.5  # without CPU use: the batch has ended
+MIN_TIMEOUT_S = 3.0  # for the work outside the steps
 PROMPT = "a red circle on a white background"
 
 
 class Memory:
-    """The most memory that the host and what it has forked hold, each shared page once."""
+    """The peak memory of the model host and its forks, with shared pages counted once."""
 
     def __init__(self) -> None:
         self.peak_bytes = 0
@@ -60,7 +60,7 @@ class Memory:
 
 
 def host_processes() -> list[psutil.Process]:
-    """The model host of this benchmark, first, and what it has forked."""
+    """Return the model host of this benchmark, then its forks."""
     for one in psutil.Process().children(recursive=True):
         try:
             if MODEL_HOST in one.cmdline() and os.getpgid(one.pid) == one.pid:
@@ -71,24 +71,24 @@ def host_processes() -> list[psutil.Process]:
 
 
 def busy_s() -> float:
-    """Processor time of all of the host so far."""
+    """Return the CPU time of the host and its forks so far."""
     return sum(sum(one.cpu_times()[:2]) for one in host_processes())
 
 
 def until_quiet() -> float:
-    """Seconds until the host computes no more."""
+    """Wait until the host stops computing; return the seconds that it took."""
     begun = last = time.monotonic()
     spent = busy_s()
     while time.monotonic() - last < QUIET_S:
-        time.sleep(0.02)  # between two polls: no event tells that a process computes no more
+        time.sleep(0.02)  # poll: no event marks the end of a computation
         now = busy_s()
-        if now - spent > 0.02:  # more than its beat and its connections take
+        if now - spent > 0.02:  # more than its heartbeat and connections take
             spent, last = now, time.monotonic()
     return last - begun
 
 
 def folder_of(scratch: Path, args: argparse.Namespace) -> Path:
-    """The model's folder, made where it is not there."""
+    """Return the model's folder, made if it does not exist."""
     folder = scratch / ("sd15-small" if args.small else "sd15")
     if not (folder / "model_index.json").exists():
         options = ["--small"] if args.small else []
@@ -101,7 +101,7 @@ def folder_of(scratch: Path, args: argparse.Namespace) -> Path:
 
 
 def checked(folder: Path) -> dict[str, Any]:
-    """What `crossmodal models check` finds, and how long all of it takes."""
+    """Run `crossmodal models check`; return its findings and its duration."""
     command = [
         sys.executable,
         "-m",
@@ -120,7 +120,7 @@ def checked(folder: Path) -> dict[str, Any]:
 
 
 def followed(job: JobHandle, on_progress: Callable[[Progress], object]) -> list[float]:
-    """Times at which a job was seen to begin, take its steps, and end."""
+    """Return the times at which the client saw a job start, step, and end."""
     seen = []
     for event in job.events():
         if isinstance(event, Progress):
@@ -132,7 +132,7 @@ def followed(job: JobHandle, on_progress: Callable[[Progress], object]) -> list[
 
 
 def drawn(running: Running, steps: int) -> dict[str, Any]:
-    """A job that is left alone: its steps, and its longest silence."""
+    """Run an undisturbed job; return its steps and its longest silence."""
     told: list[tuple[int, int]] = []
     job = running.client.txt2img(PROMPT, seed=1, steps=steps)
     seen = followed(job, lambda one: told.append((one.step, one.of)))
@@ -148,7 +148,7 @@ def drawn(running: Running, steps: int) -> dict[str, Any]:
 
 
 def canceled(running: Running, steps: int) -> dict[str, float | str]:
-    """A job that is canceled at its first step: when it is said to be, and when nothing runs."""
+    """Cancel a job at its first step; return when `cancel` returned and when the host went idle."""
     job = running.client.txt2img(PROMPT, seed=2, steps=steps)
     next(one for one in job.events() if isinstance(one, Progress))
     begun = time.monotonic()
@@ -159,7 +159,7 @@ def canceled(running: Running, steps: int) -> dict[str, float | str]:
 
 
 def served(folder: Path, timeout_s: float, args: argparse.Namespace) -> dict[str, Any]:
-    """What a worker makes of the jobs, whose batches may be silent for so long."""
+    """Run the jobs on a worker whose batches may be silent for `timeout_s`."""
     os.environ |= {
         "CROSSMODAL_BUNDLE": str(folder),
         "CROSSMODAL_INFERENCE_TIMEOUT_S": str(timeout_s),
@@ -186,7 +186,7 @@ def served(folder: Path, timeout_s: float, args: argparse.Namespace) -> dict[str
 
 
 def options() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = arguments(__doc__, rounds=None)
     parser.add_argument("--size", type=int, default=256, help="of the pictures, in pixels")
     parser.add_argument("--steps", type=int, default=2)
@@ -198,7 +198,7 @@ def options() -> argparse.Namespace:
 
 
 def measured(scratch: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Both parts. A silence may last part of a short run only: no step is as long."""
+    """Measure both parts. The timeout is shorter than a short run, but longer than a step."""
     folder = folder_of(scratch, args)
     weights = sum(one.stat().st_size for one in folder.rglob("*.safetensors"))
     check = checked(folder)
@@ -213,7 +213,7 @@ def measured(scratch: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The table."""
+    """Return the rows of the table."""
     check, worker = found["check"], found["worker"]
     long, ended = worker["long"], worker["canceled"]
     return [
@@ -239,7 +239,7 @@ def rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def main() -> None:
-    """Measure, print, and write down."""
+    """Measure, print and save the results."""
     args = options()
     if args.scratch is not None:
         found = measured(args.scratch, args)

@@ -1,9 +1,9 @@
-"""The straightforward script, beside ours: every call loads the models, and makes one item.
+"""This project against a plain script that loads the models for every item.
 
     python benchmarks/seed_baseline.py [--json]
 
-What an app does that has no workers: for each request it starts a program that loads the word
-vectors, the VAE, the ResNet and the LSTM from disk, makes one picture or caption, and saves it.
+An app without workers starts a program for each request, which loads the word vectors, the VAE,
+the ResNet and the LSTM from disk, makes one picture or caption, and saves it.
 """
 
 import subprocess
@@ -17,12 +17,12 @@ from harness import Report, arguments, median, save_plot, take_turns
 from stack import Running, real_stack
 
 JOBS = 192
-CALLS = 3  # of the script in a round: each takes seconds
+CALLS = 3  # calls of the script per round: each takes seconds
 SCRIPT = Path(__file__).with_name("seed_script.py")
 
 
 def script(task: str, given: Callable[[int], str], folder: Path) -> float:
-    """Items a second of the script, called once for each."""
+    """Return items per second of the script, called once per item."""
     begun = time.perf_counter()
     for i in range(CALLS):
         out = folder / f"{task}-{i}.out"
@@ -31,7 +31,7 @@ def script(task: str, given: Callable[[int], str], folder: Path) -> float:
 
 
 def measure(running: Running, rounds: int) -> dict[str, dict[str, float]]:
-    """Rates of both, and how many times as fast ours is."""
+    """Return the rates of both, and their ratio."""
     _, _, files = requests(running.settings)
     client, folder = running.client, running.folder
     paths = []
@@ -49,7 +49,7 @@ def measure(running: Running, rounds: int) -> dict[str, dict[str, float]]:
         jobs = [client.img2txt(files[i % len(files)]) for i in range(JOBS)]
         return len(list(client.as_completed(jobs))) / (time.perf_counter() - begun)
 
-    drawn(), described()  # warm
+    drawn(), described()  # warm up
     found = take_turns(
         {
             "txt2img script": lambda: script("txt2img", lambda i: PROMPTS[i], folder),
@@ -70,7 +70,7 @@ def measure(running: Running, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Measure, print, and write down."""
+    """Measure, print and save the results."""
     from matplotlib.figure import Figure
 
     args = arguments(__doc__).parse_args()

@@ -1,4 +1,4 @@
-"""One picture or one caption, the straightforward way: load everything, make it, save it.
+"""A plain script for one picture or caption: load all models, make it, save it.
 
 python benchmarks/seed_script.py txt2img "a red circle" out.png
 python benchmarks/seed_script.py img2txt picture.png out.txt

@@ -1,9 +1,9 @@
-"""Pictures a second behind two model servers and behind this project, on the same cores.
+"""Pictures per second of two model servers and this project, on the same cores.
 
     python benchmarks/servers.py [--json] [--jobs N]
 
-The same pipeline draws one picture a request, and the client ends up with the PNG file. Each
-turn starts the server, warms it up, and takes the time from the first job to the last picture.
+The same pipeline draws one picture per request, and the client receives the PNG file. Each turn
+starts the server, warms it up, and measures the time from the first job to the last picture.
 """
 
 import base64
@@ -43,12 +43,12 @@ Draw = Callable[[HTTPConnection, list[dict[str, Any]]], int]
 
 
 def jobs_of(count: int) -> list[dict[str, Any]]:
-    """Prompts and seeds."""
+    """Return `count` prompts with seeds."""
     return [{"prompt": PROMPTS[i % len(PROMPTS)], "seed": i} for i in range(count)]
 
 
 def ask(connection: HTTPConnection, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
-    """Status and body of an answer."""
+    """Send a request; return the response's status and body."""
     text = None if body is None else json.dumps(body)
     connection.request(method, path, text, {"Content-Type": "application/json"})
     answer = connection.getresponse()
@@ -56,13 +56,13 @@ def ask(connection: HTTPConnection, method: str, path: str, body: Any = None) ->
 
 
 def draw_litserve(connection: HTTPConnection, jobs: list[dict[str, Any]]) -> int:
-    """One request after the other; how many were answered with a picture."""
+    """Send one request after the other; return the number of pictures."""
     answers = [ask(connection, "POST", "/predict", job) for job in jobs]
     return sum(status == 200 and body.startswith(PNG) for status, body in answers)
 
 
 def draw_bentoml(connection: HTTPConnection, jobs: list[dict[str, Any]]) -> int:
-    """All are submitted before the first is awaited, so that there is little to poll."""
+    """Submit all jobs before polling the first, to poll little; return the number of pictures."""
     tasks = []
     for job in jobs:
         _, body = ask(connection, "POST", "/draw/submit", {"jobs": [job]})
@@ -81,7 +81,7 @@ def _fetch(connection: HTTPConnection, task: str) -> bytes:
 
 
 def over_http(port: int, draw: Draw, count: int) -> float:
-    """Pictures a second with all clients at work."""
+    """Return pictures per second with all clients at work."""
     jobs = jobs_of(count)
     begun = time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as threads:
@@ -100,7 +100,7 @@ def _client(port: int, draw: Draw, jobs: list[dict[str, Any]]) -> int:
 
 @contextmanager
 def serving(argv: list[str], port: int) -> Iterator[None]:
-    """A server that answers."""
+    """Run a server until the block ends, once it answers."""
     with TemporaryDirectory(prefix="bench-") as name, (Path(name) / "log").open("wb") as log:
         env = {
             "PYTHONPATH": str(CONTENDERS),
@@ -131,7 +131,7 @@ def _answers(port: int) -> bool:
 
 
 def through_server(new_argv: Callable[[int], list[str]], draw: Draw, count: int) -> float:
-    """Pictures a second of a server that is started for it."""
+    """Start a server, warm it up, and return its pictures per second."""
     port = free_port()
     with serving(new_argv(port), port):
         over_http(port, draw, WARM_JOBS)
@@ -139,13 +139,13 @@ def through_server(new_argv: Callable[[int], list[str]], draw: Draw, count: int)
 
 
 def litserve(programs: Path, port: int) -> list[str]:
-    """A process for each core."""
+    """Return LitServe's command, with one process per core."""
     script = str(CONTENDERS / "litserve_server.py")
     return [str(programs / "python"), script, str(port), str(CORES)]
 
 
 def bentoml(programs: Path, port: int) -> list[str]:
-    """A thread for each core: the file itself says why these are not processes."""
+    """Return BentoML's command, with one thread per core: bentoml_server.py says why."""
     return [
         str(programs / "bentoml"),
         "serve",
@@ -160,7 +160,7 @@ def bentoml(programs: Path, port: int) -> list[str]:
 
 
 def through_ours(run: Callable[[Running, int], int], count: int) -> float:
-    """Pictures a second of this project."""
+    """Return pictures per second of this project."""
     with real_stack() as running:
         run(running, WARM_JOBS)
         begun = time.perf_counter()
@@ -170,7 +170,7 @@ def through_ours(run: Callable[[Running, int], int], count: int) -> float:
 
 
 def interactive(running: Running, count: int) -> int:
-    """Each submitted on its own, and its picture read."""
+    """Submit single jobs, and read each picture."""
     client = running.client
     handles = [client.txt2img(**job) for job in jobs_of(count)]
     ended = (handle.result(LIMIT_S) for handle in client.as_completed(handles))
@@ -178,14 +178,14 @@ def interactive(running: Running, count: int) -> int:
 
 
 def bulk(running: Running, count: int) -> int:
-    """As one batch, each picture read."""
+    """Run one batch, and read each picture."""
     client = running.client
     results = client.map_txt2img([job["prompt"] for job in jobs_of(count)], seed=0)
     return sum(client.read(result.images[0]).startswith(PNG) for result in results)
 
 
 def measure(rounds: int, count: int) -> dict[str, float | None]:
-    """Rates; None for what could not be installed."""
+    """Return the rates; None for a server that could not be installed."""
     ways: dict[str, Callable[[], float]] = {}
     servers: tuple[tuple[str, Callable[[Path, int], list[str]], Draw], ...] = (
         ("litserve", litserve, draw_litserve),
@@ -201,7 +201,7 @@ def measure(rounds: int, count: int) -> dict[str, float | None]:
 
 
 def plot(rates: dict[str, float | None]) -> None:
-    """Rates as bars."""
+    """Plot the rates as bars."""
     from matplotlib.figure import Figure
 
     known = {name: rate for name, rate in rates.items() if rate is not None}
@@ -225,7 +225,7 @@ are read from the object store."""
 
 
 def main() -> None:
-    """Measure, print, and write down."""
+    """Measure, print and save the results."""
     parser = arguments(__doc__)
     parser.add_argument("--jobs", type=int, default=300)
     args = parser.parse_args()

@@ -1,7 +1,7 @@
-"""A fleet of devices as a flow: arrivals, a queue, devices that start and stop, waits.
+"""A flow simulation of a fleet: arrivals, a queue, devices that start and stop, waits.
 
-The scaler in it is the real policy of `crossmodal autoscale`. Devices, networks and the limits of
-servers are assumptions; what a job costs is given.
+The scaler is the real policy of `crossmodal autoscale`. Devices, networks and the limits of
+servers are assumptions; the costs of a job are given.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,26 +15,26 @@ from crossmodal.kinds.task import Task
 from worker.autoscale.policy import Load, Look, Policy, decide
 
 STEP_S, INTERVAL_S, COOLDOWN_S = 0.5, 15.0, 300.0
-START_S = 60.0  # of a worker on a GPU machine, until it takes jobs
+START_S = 60.0  # start-up of a worker on a GPU machine
 TARGET_S = 30.0
-LOAD = 0.5  # of the fleet, on average
+LOAD = 0.5  # mean load of the fleet
 MESSAGE = 64  # items of a bulk message
-EWMA = 0.2  # of the newest run time, as the ledger keeps a mean
-PERIOD_S = 600.0  # of bursts
+EWMA = 0.2  # weight of the newest run time, as in the ledger's mean
+PERIOD_S = 600.0  # period of the bursts
 SECONDS = 3_600.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one part can do at most. Assumed, but for the cost of a job."""
+    """The assumed limits of each part."""
 
-    redis_cpu: float = 0.8  # of the one core that runs its commands
+    redis_cpu: float = 0.8  # share of the core that runs its commands
     connections: int = 10_000  # Redis's own default of maxclients
-    network: float = 10e9 / 8  # bytes a second, Redis's machine
-    puts: float = 3_500.0  # a second, S3's for one prefix
+    network: float = 10e9 / 8  # bytes per second of Redis's machine
+    puts: float = 3_500.0  # per second: S3's limit for one prefix
     memory: float = 64e9  # bytes of Redis
-    celery_cpu: float = 0.8  # of the one core of a device's Celery worker
-    gateway_cpu: float = 0.7  # of a gateway's core
+    celery_cpu: float = 0.8  # share of the core of a device's Celery worker
+    gateway_cpu: float = 0.7  # share of a gateway's core
 
 
 LIMITS = Limits()
@@ -42,7 +42,7 @@ LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Fleet:
-    """Devices of one kind; `slots` requests in hand, `batch` of them done every `batch_s`."""
+    """Devices of one type, with `slots` requests in hand, `batch` of them done every `batch_s`."""
 
     name: str
     batch: int
@@ -52,7 +52,7 @@ class Fleet:
 
     @property
     def rate(self) -> float:
-        """Requests a second of one device."""
+        """Requests per second of one device."""
         return self.batch / self.batch_s
 
 
@@ -65,7 +65,7 @@ FLEETS = (
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one request (an item, in bulk), and of a worker at rest."""
+    """The costs of one request (an item, in bulk), and of an idle worker."""
 
     redis_cpu_s: float
     redis_bytes: float
@@ -79,9 +79,9 @@ class Costs:
 
 
 def costs_of(measured: Mapping[str, Any], fleet: Fleet) -> Costs:
-    """Figures of `job_costs`, for one device of this fleet."""
+    """Return the figures of `job_costs` for one device of this fleet."""
     job = measured["jobs"][fleet.task]
-    # What a bulk message costs is measured per item, with the message size of that run.
+    # A bulk message's cost was measured per item, at the message size of that run.
     scale = job["items_a_message"] / MESSAGE if fleet.task.is_bulk else 1.0
     idle = measured["idle"]
     return Costs(
@@ -101,17 +101,17 @@ Rates = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def poisson(at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Jobs at random, as many a second on average all the time."""
+    """Return a constant mean rate."""
     return np.ones_like(at)
 
 
 def bursts(at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Every ten minutes two minutes of two and a half times as many as between."""
+    """Return a rate that is 2.5 times as high for two of every ten minutes."""
     return np.where(at % PERIOD_S < 120, 2.5 / 1.3, 1 / 1.3)
 
 
 def days(at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A day in three hours: at night a tenth of the noon."""
+    """Return a daily cycle in three hours: at night a tenth of the rate at noon."""
     return 1 - 0.82 * np.cos(2 * np.pi * at / 10_800)
 
 
@@ -124,7 +124,7 @@ PATTERNS: dict[str, tuple[Rates, float]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a simulated run came to; waits are of jobs, weighted alike."""
+    """The result of a simulated run; wait percentiles are over jobs."""
 
     at: NDArray[np.float64]
     ready: NDArray[np.float64]
@@ -137,19 +137,19 @@ class Outcome:
 
 
 class Scaled:
-    """The scaler of the real command, over simulated devices that take `START_S` to start."""
+    """The real command's scaler on simulated devices, which take `START_S` to start."""
 
     def __init__(self, fleet: Fleet, most: int) -> None:
         self._fleet = fleet
         self._policy = Policy(1, most, COOLDOWN_S, most)
         self._looks: list[Look] = []
-        self._starts: list[tuple[float, int]] = []  # when, how many more
+        self._starts: list[tuple[float, int]] = []  # (time, devices to add)
         self.ready = 1
         self._run_s = fleet.batch_s
         self._submitted = 0.0
 
     def step(self, at: float, arrived: float, waiting: float, served: float) -> None:
-        """One step of the clock; every interval one decision."""
+        """Advance the clock one step; decide once per interval."""
         self._submitted += arrived
         full = waiting > 0
         run_s = self._fleet.slots / self._fleet.rate if full else self._fleet.batch_s
@@ -180,7 +180,7 @@ class Scaled:
             self._let_go(size - wanted)
 
     def _let_go(self, surplus: int) -> None:
-        """Those that start first, the newest before the others."""
+        """Remove starting devices first, the newest of them before the others."""
         while surplus and self._starts:
             due, count = self._starts.pop()
             gone = min(count, surplus)
@@ -191,7 +191,7 @@ class Scaled:
 
 
 def simulate(fleet: Fleet, most: int, costs: Costs, pattern: str) -> Outcome:
-    """Jobs through a queue, as a flow of half-second steps with random arrivals."""
+    """Simulate jobs through a queue, in half-second steps with random arrivals."""
     shape, seconds = PATTERNS[pattern]
     at = np.arange(0, seconds, STEP_S)
     mean = LOAD * most * fleet.rate * STEP_S
@@ -209,21 +209,21 @@ def simulate(fleet: Fleet, most: int, costs: Costs, pattern: str) -> Outcome:
 
 
 def device_rate(fleet: Fleet, costs: Costs) -> float:
-    """Jobs a second of one device with its Celery worker, whose main process has one core."""
+    """Return jobs per second of a device and its Celery worker, whose main process has one core."""
     return min(fleet.rate, 1 / costs.celery_cpu_s)
 
 
 def shared_rate(costs: Costs, devices: int) -> float:
-    """Jobs a second that Redis, beside its workers at rest, and the store can take."""
+    """Return jobs per second that Redis, with idle workers, and the object store can carry."""
     redis = max(0.0, 1 - devices * costs.idle_redis_cpu) / costs.redis_cpu_s
     return min(redis, LIMITS.puts / costs.puts)
 
 
 def waits(at: NDArray[np.float64], came: NDArray[np.float64], went: NDArray[np.float64]) -> Any:
-    """The median and the 95th percentile of what jobs waited, first come, first served.
+    """Return the median and the 95th percentile of waits, first come, first served.
 
-    Job n came when the sum of arrivals passed n, and began when that of starts did; what still
-    waits at the end is taken to begin there.
+    Job n arrived when the sum of arrivals passed n, and started when the sum of starts did; jobs
+    still waiting at the end count as started then.
     """
     jobs = np.linspace(0, came.sum(), 20_000, endpoint=False)
     begun = np.interp(jobs, np.cumsum(went), at, right=at[-1])

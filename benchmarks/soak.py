@@ -1,12 +1,12 @@
-"""Hours at half load, and whether anything grows: memory, descriptors, threads, connections, keys.
+"""A soak test: hours at half load, checked for growth of memory, descriptors, threads, keys.
 
     python benchmarks/soak.py --hours 6 [--json]       (make soak HOURS=6)
-    python benchmarks/soak.py --of FILE                what a run has found that was cut
+    python benchmarks/soak.py --of FILE                evaluates an interrupted run
 
-A real stack under all that a deployment does: `soak_load.py`; every ten seconds a line of figures,
-`soak_samples.py`. Each line is in `soak.jsonl` as soon as it is known. Records are kept for a short
-while only, so that after the warm-up as many go as come. Exits with status 1 if something grows, or
-if a request that should succeed does not.
+A real stack runs under the load of `soak_load.py`; every ten seconds a line of figures from
+`soak_samples.py` is appended to `soak.jsonl`. Records are kept for a short time only, so that after
+the warm-up as many expire as are added. Exits with status 1 if something grows, or if a request
+that should succeed does not.
 """
 
 import json
@@ -23,10 +23,10 @@ from soak_load import Load, measured_rate, soaking
 from soak_samples import Sampler
 
 EVERY_S = 10.0
-WARM_UP = 0.25  # of the run, and no less than what fills: twice as long as records are kept
-MOST_POINTS = 600  # of a slope: as many are enough
-# By how much a series may grow in the measured time: a share of its median, or so much. Not PSS:
-# a process's share of a library's pages grows when somebody else's that had them too has ended.
+WARM_UP = 0.25  # share of the run; at least twice the retention, until the store is full
+MOST_POINTS = 600  # max points for a slope
+# The max growth of a series in the measured time: a share of its median, or an absolute value.
+# Not PSS: a process's share of a library's pages grows when another process that maps them ends.
 BOUNDS = {
     "USS MB": (0.05, 10.0),
     "RSS MB": (0.05, 10.0),
@@ -39,7 +39,7 @@ BOUNDS = {
     "temporary": (0.1, 10.0),
     "files": (0.1, 200.0),
 }
-PANELS = {  # what is drawn where
+PANELS = {  # title of each panel -> its series
     "memory of their own (USS, MB)": " USS MB",
     "descriptors": " fds",
     "threads": " threads",
@@ -50,7 +50,7 @@ PANELS = {  # what is drawn where
 
 
 def run(hours: float, file: Path) -> None:
-    """Load a stack for so long, and write down what it takes."""
+    """Load a stack for `hours`, and write a sample every `EVERY_S` to `file`."""
     seconds = hours * 3_600
     kept_s = int(min(900, max(60, seconds / 8)))
     with soaking(kept_s) as stack:
@@ -68,12 +68,12 @@ def run(hours: float, file: Path) -> None:
 
 
 def kind_of(name: str) -> str:
-    """The word by which a series has its bounds."""
+    """Return the key of a series in `BOUNDS`, or ""."""
     return next((kind for kind in BOUNDS if kind in name), "")
 
 
 def slope(at: NDArray[np.float64], values: NDArray[np.float64]) -> float:
-    """Growth an hour: the median slope of all pairs (Theil and Sen), which no peak moves."""
+    """Return the growth per hour: the median slope of all pairs (Theil-Sen), robust to peaks."""
     every = max(1, len(at) // MOST_POINTS)
     x, y = at[::every], values[::every]
     first, second = np.triu_indices(len(x), 1)
@@ -81,7 +81,7 @@ def slope(at: NDArray[np.float64], values: NDArray[np.float64]) -> float:
 
 
 def warm_from(about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> float:
-    """When the warm-up ends, in seconds; at the latest in the middle of the run."""
+    """Return when the warm-up ends, in seconds; at the latest halfway through the run."""
     lasted_s = samples[-1]["s"]
     return float(min(lasted_s / 2, max(WARM_UP * lasted_s, 2 * about["kept_s"])))
 
@@ -89,7 +89,7 @@ def warm_from(about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) ->
 def verdicts(
     about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Of each series: where it stands, how it grows, and whether that is more than it may."""
+    """Return the median, max and growth of each series, and whether it is within its bound."""
     from_s = warm_from(about, samples)
     warm = [sample for sample in samples if sample["s"] >= from_s]
     at = np.array([sample["s"] for sample in warm])
@@ -117,7 +117,7 @@ def verdicts(
 
 
 def plot(about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
-    """Each part by what it takes; the dotted line is where the warm-up ends."""
+    """Plot the series of each panel; the dotted line marks the end of the warm-up."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 6.4), layout="constrained")
@@ -138,7 +138,7 @@ def plot(about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None
 
 
 def report(about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Report:
-    """The table of all series, with what was done meanwhile."""
+    """Return the table of all series, with counts of the requests made."""
     found, last = verdicts(about, samples), samples[-1]
     columns = tuple(found[0])
     rows = [
@@ -163,7 +163,7 @@ def report(about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Re
 
 
 def main() -> None:
-    """Soak, and say what has grown."""
+    """Run the soak test, and report what has grown."""
     parser = arguments(__doc__, rounds=None)
     parser.add_argument("--hours", type=float, default=6.0)
     parser.add_argument("--of", type=Path, help="lines of a run that has been: no new one")

@@ -1,4 +1,4 @@
-"""A stack to soak, and a load on it that has a share of all that deployments do."""
+"""A stack for the soak test, and a mixed load of all typical requests."""
 
 import json
 import os
@@ -28,17 +28,17 @@ from producer.gc import Collector
 from tests.chaos.submitters import PROMPTS, picture
 from tests.receiver import Receiver, listening
 
-CALLERS = 12  # threads: more than are busy at half load
+CALLERS = 12  # threads; more than are busy at half load
 PICTURES = 50
-LINES = BULK = 16  # of a batch over HTTP, of a bulk batch
+LINES = BULK = 16  # lines of a batch job, items of a bulk batch
 CALIBRATION_S = 30.0
 TIMEOUT_S = 120.0
-RECENT = 500  # posts that the receiver remembers, and jobs that are looked at again
+RECENT = 500  # posts that the receiver keeps
 
 
 @dataclass(frozen=True)
 class Soaking:
-    """A stack with a gateway that asks for keys, a background process and a receiver."""
+    """A stack with a gateway that requires keys, a background process and a webhook receiver."""
 
     url: str
     token: str
@@ -64,7 +64,7 @@ class Soaking:
 
 @contextmanager
 def soaking(kept_s: int) -> Iterator[Soaking]:
-    """All of it, with records that are kept for so long."""
+    """Run the stack with a retention of `kept_s`."""
     with ExitStack() as exits:
         folder, _ = exits.enter_context(queue_server())
         (folder / "tmp").mkdir()
@@ -100,7 +100,7 @@ def _answers(url: str) -> bool:
 
 @dataclass
 class Caller:
-    """One that does a thing to its end."""
+    """A caller whose methods each perform one action, to its end."""
 
     http: httpx2.Client
     client: Client
@@ -108,7 +108,7 @@ class Caller:
     rng: random.Random
 
     def draw(self) -> None:
-        """... waits for it, and fetches the picture."""
+        """Submit a job, wait for it, and fetch its picture."""
         answer = self._post({"Prefer": "wait=60"})
         image = answer.json()["result"]["images"][0]
         self.http.get(image["url"]).raise_for_status()
@@ -120,7 +120,7 @@ class Caller:
         self.client.img2txt(picture(self.rng.randrange(PICTURES))).result(timeout_s=TIMEOUT_S)
 
     def follow(self) -> None:
-        """... reads its events to their end."""
+        """Submit a job, and read its events to their end."""
         job_id = self._post({}, count=2).json()["id"]
         with self.http.stream("GET", f"/v1/jobs/{job_id}/events") as stream:
             for line in stream.iter_lines():
@@ -152,7 +152,7 @@ class Caller:
         return self.http.post("/v1/jobs", json=body, headers=headers).raise_for_status()
 
 
-# How often each is done, relative to the others, and how many requests it is.
+# Each action, its relative frequency, and how many requests it counts as.
 DEEDS: list[tuple[Callable[[Caller], None], float, int]] = [
     (Caller.draw, 50, 1),
     (Caller.draw_and_be_told, 20, 1),
@@ -165,7 +165,7 @@ DEEDS: list[tuple[Callable[[Caller], None], float, int]] = [
 
 
 class Load:
-    """Requests at random moments, so many a second, while it is open."""
+    """A load of requests at random times, `rate` per second on average, while entered."""
 
     def __init__(self, stack: Soaking, rate: float) -> None:
         self._stack = stack
@@ -192,7 +192,7 @@ class Load:
             thread.join()
 
     def counts(self) -> dict[str, int]:
-        """What was done until now, by what it is."""
+        """Return the number of requests so far, by action."""
         with self._lock:
             self._stack.receiver.told[:-RECENT] = []
             return {f"count {name}": n for name, n in sorted(self._counts.items())}
@@ -214,11 +214,11 @@ class Load:
                 try:
                     deed(caller)
                     self._note(deed.__name__.replace("_", " "), jobs)
-                except Exception as e:  # noqa: BLE001 - whatever it is, the report tells of it
+                except Exception as e:  # noqa: BLE001 - the report counts any error
                     self._note(f"errors: {type(e).__name__}")
 
     def _collect(self) -> None:
-        """Garbage, as an operator's timer does."""
+        """Collect garbage, as an operator's timer does."""
         settings = load_settings()
         with Runner(settings) as runner:
             while not self._over.wait(self._stack.kept_s / 4):
@@ -228,9 +228,9 @@ class Load:
 
 
 def measured_rate(stack: Soaking) -> float:
-    """How many requests a second are done when there are always some that wait."""
+    """Return requests per second at full load."""
     with Load(stack, rate=1e6) as load:
-        time.sleep(CALIBRATION_S / 2)  # until all is warm
+        time.sleep(CALIBRATION_S / 2)  # warm up
         before = _done(load.counts())
         time.sleep(CALIBRATION_S)
         return (_done(load.counts()) - before) / CALIBRATION_S

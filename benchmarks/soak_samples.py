@@ -1,4 +1,4 @@
-"""What a stack takes at a moment: its processes by what they are, Redis, the store, the disk."""
+"""Samples of a stack's resources: its processes by role, Redis, object store, disk."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from soak_load import Soaking
 
 MB = 1e6
 PARTS = ("PSS MB", "USS MB", "RSS MB", "fds", "threads")
-# What a command line says of a process; the first that fits.
+# Text in a command line -> role of the process; the first match counts.
 ROLES = {
     "valkey": "Valkey",
     "worker.celery": "Celery worker",
@@ -25,15 +25,15 @@ ROLES = {
 
 
 class Sampler:
-    """Looks at all of it; a sample is a name and a number for each series."""
+    """A sampler of all series; a sample maps each series' name to its value."""
 
     def __init__(self, stack: Soaking) -> None:
         self._stack = stack
         self._redis: Any = Redis.from_url(stack.broker_url, decode_responses=True)
-        self.sample()  # the first look has processes that are not there yet
+        self.sample()  # discarded: some processes have not started yet
 
     def sample(self) -> dict[str, float]:
-        """Of decoders, which come and go, the largest; of all others there is one."""
+        """Return a sample; of the decoders, which come and go, the largest counts."""
         found = {f"{role} {what}": 0.0 for role in ROLES.values() for what in PARTS}
         for role, process in self._processes():
             with suppress(psutil.Error):  # it has just ended
@@ -53,7 +53,7 @@ class Sampler:
         }
 
     def _processes(self) -> Iterator[tuple[str, psutil.Process]]:
-        """All that this process has started, and what that has."""
+        """Yield all descendants of this process with their roles."""
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):  # it has just ended
                 line = " ".join(process.cmdline()) + " "
@@ -70,5 +70,5 @@ def _taken_by(process: psutil.Process) -> dict[str, float]:
 
 
 def _files(folder: Path) -> int:
-    """How many there are, though some go meanwhile."""
+    """Count the files in a folder, tolerating deletions meanwhile."""
     return sum(len(files) for _, _, files in os.walk(folder))

@@ -1,4 +1,4 @@
-"""Private stacks for benchmarks: a real Valkey, a real Celery worker, a real or a fake host."""
+"""Private stacks for benchmarks: a real Valkey and Celery worker, a real or fake model host."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ from worker.supervisor import served_models
 from worker.unit import CeleryWorker
 
 FAKE_HOST = Path(__file__).with_name("fake_host.py")
-DEVICES = {"cpu": "cpu", "cuda": "cuda:0"}  # torch's names, and the supervisor's
+DEVICES = {"cpu": "cpu", "cuda": "cuda:0"}  # torch's name -> the supervisor's name
 START_S = 120.0
 DRAIN_S = 60.0
 FAKE = ModelFolder(SHIPPED_BUNDLE, "bundle", "fake", "0", tuple(kinds()), FolderConfig())
@@ -31,7 +31,7 @@ FAKE = ModelFolder(SHIPPED_BUNDLE, "bundle", "fake", "0", tuple(kinds()), Folder
 
 @dataclass(frozen=True)
 class Running:
-    """A stack that serves, and a client of it."""
+    """A running stack, and a client of it."""
 
     settings: Settings
     client: Client
@@ -41,7 +41,7 @@ class Running:
 
 @contextmanager
 def queue_server() -> Iterator[tuple[Path, int]]:
-    """A Valkey in a folder of its own, and the environment that leads to it."""
+    """Run a Valkey in a private folder, and set the environment to use it."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder, port = Path(name), free_port()
         os.environ.update(
@@ -51,7 +51,7 @@ def queue_server() -> Iterator[tuple[Path, int]]:
                 "CROSSMODAL_STORAGE_URL": (folder / "storage").as_uri(),
                 "CROSSMODAL_RUN_DIR": str(folder / "run"),
                 "CROSSMODAL_MAX_QUEUE_LENGTH": "10000000",
-                "CROSSMODAL_LOG_LEVEL": "WARNING",  # as those have that it is compared with
+                "CROSSMODAL_LOG_LEVEL": "WARNING",  # as for the libraries it is compared with
             }
         )
         server = start_valkey(folder / "valkey", port)
@@ -63,7 +63,7 @@ def queue_server() -> Iterator[tuple[Path, int]]:
 
 @contextmanager
 def real_stack(device: str = "cpu", *options: str) -> Iterator[Running]:
-    """`crossmodal worker` with the shipped models."""
+    """Run `crossmodal worker` with the shipped models."""
     with queue_server() as (folder, _), (folder / "log").open("wb") as log, Stack({}, log) as stack:
         stack.start_worker(["--devices", DEVICES[device], *options], DRAIN_S, folder / "ready")
         stack.wait_ready(folder / "ready")
@@ -78,7 +78,7 @@ def fake_stack(
     concurrency: int = CONCURRENCY["cpu"],
     bulk_concurrency: int = BULK_CONCURRENCY["cpu"],
 ) -> Iterator[Running]:
-    """A real Celery worker, before a host whose batches take `batch_s` and make nothing."""
+    """Run a real Celery worker with a fake host, whose batches take `batch_s` seconds."""
     with queue_server() as (folder, _):
         device, served = Device("cpu"), Served((FAKE,), FAKE.name)
         files = UnitFiles(folder, device.slug)

@@ -3,8 +3,8 @@
     python benchmarks/streams.py [--streams 1000] [--json]
 
 Jobs are submitted and followed while no worker runs; then one is started, and every stream gets
-every step of its job. Measured are the gateway's memory, and how long after a job's end its last
-event arrives.
+every event of its job. It measures the gateway's memory, and the delay from a job's end to its
+last event.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ DRAIN_S = 60.0
 
 
 class Follower:
-    """One stream: when it was answered, and when its last event came."""
+    """One event stream: the states it saw, and the delay of its last event."""
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
@@ -47,7 +47,7 @@ class Follower:
         writer.write(f"{request}Connection: close\r\n\r\n".encode())
         event = ""
         while line := (await reader.readline()).decode().strip("\r\n"):
-            continue  # the headers
+            continue  # skip the headers
         while raw := await reader.readline():
             line = raw.decode().rstrip()
             name, _, value = line.partition(": ")
@@ -66,7 +66,7 @@ class Follower:
 
 
 def main() -> None:
-    """Measure once: a round is a thousand jobs."""
+    """Measure one round of a thousand jobs, print and save the results."""
     parser = arguments(__doc__, rounds=None)
     parser.add_argument("--streams", type=int, default=1_000)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Submit text-to-image and image-to-text jobs, and find what became of them.
+"""Submit text-to-image and image-to-text jobs, and follow them to their results.
 
 from crossmodal import Client
 

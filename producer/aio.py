@@ -1,7 +1,7 @@
-"""The client for an event loop: the same calls, awaited.
+"""The asynchronous client: the same calls as `Client`, awaited.
 
-What goes to Redis is sent by the loop itself, all that is asked in one turn of it together; the
-object store is used in threads, and so are the items of a batch, which may be files.
+The event loop sends commands to Redis itself, and pipelines those of one iteration of the loop.
+The object store is used in threads, and so are the items of a batch, which may be files.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class AsyncJobHandle(Handle):
 def submitted(
     method: Callable[Concatenate[Any, P], Call[str]],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, AsyncJobHandle]]:
-    """A method that makes a handle of the id that its call comes to."""
+    """Return a method that runs the call and wraps the job id it returns in a handle."""
 
     async def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncJobHandle:
         return AsyncJobHandle(self, await self.run(asked(self, method, *args, **kwargs)))
@@ -74,7 +74,7 @@ def submitted(
 def iterated(
     method: Callable[Concatenate[Any, P], Batch],
 ) -> Callable[Concatenate[Any, P], AsyncIterator[ItemResult]]:
-    """A method that moves its batch on for as long as somebody iterates."""
+    """Return a method that advances its batch as the caller iterates over the results."""
 
     def twin(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[ItemResult]:
         return _results(self, asked(self, method, *args, **kwargs))
@@ -85,8 +85,8 @@ def iterated(
 class AsyncClient:
     """The asynchronous twin of `Client`: the same methods and arguments, awaited.
 
-    It may be used in many event loops, also at once, in threads. What only operators need is the
-    blocking client's, which is `sync`.
+    It may be used in several event loops, one after another or at once in threads. The blocking
+    client `sync` has what only operators need.
     """
 
     _what = "client"  # names its connections in Redis
@@ -142,9 +142,9 @@ class AsyncClient:
     _ended = awaited(ClientCalls.ended)
 
     def events(self, job: Handle | str) -> AsyncIterator[JobEvent | Progress]:
-        """What has happened to a job and what happens, until it has ended.
+        """Yield a job's past events, then new ones until it has ended.
 
-        A `JobEvent` for each transition, and while it runs the `Progress` of models that tell
+        A `JobEvent` for each transition and, while it runs, `Progress` from models that report
         their steps. Raises `JobNotFound`.
         """
         return _events(self, self.calls.events_of(job))
@@ -155,7 +155,7 @@ class AsyncClient:
     def as_completed(
         self, jobs: Iterable[Handle | str], timeout_s: float | None = None
     ) -> AsyncIterator[AsyncJobHandle]:
-        """The jobs, each as soon as it has ended, however it ended.
+        """Yield each job as soon as it has ended, in whatever state.
 
         Raises `JobNotFound`, and `ResultTimeout` when one has not ended in time.
         """

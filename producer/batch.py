@@ -1,4 +1,4 @@
-"""`crossmodal batch`: files of requests in, files of results out."""
+"""`crossmodal batch`: run a JSONL file of requests, write a JSONL file of results."""
 
 import os
 import sys
@@ -56,11 +56,11 @@ def run(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a file of requests; results are written as they come, in any order.
+    """Run a file of requests; write results as they come, in any order.
 
     With -o -, the summary goes to standard error, also as JSON.
 
-    With the --id of an earlier run, what that one has done is not done again.
+    With the --id of an earlier run, items that it finished are not run again.
     """
     with errors_to_exit_status(), CommandClient() as client:
         name = check_batch_id(batch_id or new_job_id())
@@ -94,21 +94,21 @@ def run(
 
 @app.command()
 def status(batch_id: BatchId, as_json: Json = False) -> None:
-    """How far a batch is."""
+    """Show the progress of a batch."""
     with errors_to_exit_status(), CommandClient() as client:
         _print_status(client.batch(batch_id), as_json)
 
 
 @app.command()
 def cancel(batch_id: BatchId, as_json: Json = False) -> None:
-    """Cancel what a batch has not finished, and take nothing more of it, whoever sends it."""
+    """Cancel the unfinished items of a batch, and refuse further ones from any sender."""
     with errors_to_exit_status(), CommandClient() as client:
         _print_status(client.cancel_batch(batch_id), as_json)
 
 
 @contextmanager
 def _goes_on(name: str) -> Iterator[None]:
-    """Have Ctrl-C, and a disk that is full, say how the batch is taken up again."""
+    """Add to Ctrl-C and write errors how to resume the batch."""
     how = (
         f"the same command with --id {name} takes the batch up again, "
         f"`crossmodal batch cancel {name}` cancels it"
@@ -122,7 +122,7 @@ def _goes_on(name: str) -> Iterator[None]:
 
 
 def _requests(file: BatchFile) -> Iterator[Request | ItemResult]:
-    """The items of the file. Raises `InvalidParams` where it can be read no further."""
+    """Yield the items of the file. Raises `InvalidParams` on a read error."""
     try:
         yield from file.items()
     except OSError as e:
@@ -131,7 +131,7 @@ def _requests(file: BatchFile) -> Iterator[Request | ItemResult]:
 
 @contextmanager
 def _output(name: str, source: Path) -> Iterator[Callable[[str], object]]:
-    """What writes a text to the file of results."""
+    """Yield a function that appends text to the file of results."""
     if name == "-":
         yield sys.stdout.write
         return
@@ -171,7 +171,7 @@ def _make(folder: Path) -> None:
 
 
 def _write_images(client: Client, result: ItemResult, folder: Path) -> None:
-    """The pictures of one item; a name never leads out of the folder."""
+    """Write the pictures of one item; a custom id cannot lead out of the folder."""
     stem = _stem(result)
     for i, image in enumerate(result.images):
         ending = PurePosixPath(image.key).suffix
@@ -179,7 +179,7 @@ def _write_images(client: Client, result: ItemResult, folder: Path) -> None:
 
 
 def _stem(result: ItemResult) -> str:
-    """The custom id as far as it can be a file's name, and else one that no other item has."""
+    """Return the custom id if it is a safe file name, else a sanitized, unique one."""
     plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in result.custom_id)
     stem = plain.lstrip(".")[:LONGEST_STEM]
     return stem if stem == result.custom_id else f"{stem}~{result.index}"

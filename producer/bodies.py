@@ -1,6 +1,6 @@
-"""Bodies of requests on their way in: how large, how slow, and how many bytes of them at once.
+"""Limits on request bodies: their size, their rate, and the bytes held at once.
 
-Whoever sends a body that never ends shall hold neither memory nor disk that others need.
+A client that sends an endless body must not exhaust memory or disk that others need.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from crossmodal.errors import BodyTooLarge, BodyTooSlow, Overloaded, RateLimited
 from crossmodal.settings import Settings
 
 OVERHEAD = 65_536  # bytes of a body beside its picture
-FREE = 65_536  # bytes of a body that are not counted, so that small requests are always taken
-SHARE = 4  # one owner may have this part of all bytes, or one body
-GRACE_S = 30.0  # before the lowest rate is asked for
+FREE = 65_536  # bytes of a body that are not counted, so that small requests are always accepted
+SHARE = 4  # one owner may hold 1 / SHARE of all bytes, or one body
+GRACE_S = 30.0  # before MIN_RATE applies
 MIN_RATE = 5_000  # bytes a second
 RETRY_S = 5.0
-BODY = "crossmodal.body"  # in a scope: what was read of it
+BODY = "crossmodal.body"  # the scope's key for the request's `Body`
 
 
 class Budget:
-    """The bytes of bodies that are held, in one event loop. Without keys, all are one owner's."""
+    """The body bytes held in one event loop, per owner. Without API keys there is one owner."""
 
     def __init__(self, settings: Settings) -> None:
         largest = max(largest_body(settings), settings.max_batch_bytes)
@@ -34,7 +34,7 @@ class Budget:
         self._of: Counter[str] = Counter()
 
     def hold(self, owner: str, count: int) -> None:
-        """Count bytes that were read. Raises `RateLimited` or `Overloaded`."""
+        """Count bytes as held. Raises `RateLimited` or `Overloaded`."""
         if owner and self._of[owner] + count > self._share:
             raise RateLimited(
                 f"requests of this API key that are not answered hold {self._of[owner]} bytes of "
@@ -49,14 +49,14 @@ class Budget:
         self._of[owner] += count
 
     def release(self, owner: str, count: int) -> None:
-        """Count bytes no more."""
+        """Stop counting these bytes."""
         self._of[owner] -= count
         if not self._of[owner]:
             del self._of[owner]
 
 
 class Body:
-    """What comes of one request's body. Only what is read before the answer is held by anybody."""
+    """The body of one request. Only bytes read before the response starts count as held."""
 
     def __init__(
         self,
@@ -73,14 +73,17 @@ class Body:
         self._limit = limit
         self._timeout_s = timeout_s
         self._owner_of = owner_of
-        self._owner: str | None = None  # as it was when something of it was read first
+        self._owner: str | None = None  # set when the first bytes are counted
         self._read = self._held = 0
         self._waited_s = 0.0
         self.is_over = False
         """Whether it has been read, or its request is being answered."""
 
     async def receive(self) -> Message:
-        """The next part. Raises `BodyTooLarge`, `BodyTooSlow`, `RateLimited` or `Overloaded`."""
+        """Return the next part.
+
+        Raises `BodyTooLarge`, `BodyTooSlow`, `RateLimited` or `Overloaded`.
+        """
         if self.is_over:
             return await self._receive()
         said = Headers(scope=self._scope).get("content-length", "")
@@ -94,7 +97,7 @@ class Body:
         return message
 
     def release(self) -> None:
-        """Say that nothing of it is needed any more."""
+        """Stop counting this body's bytes as held."""
         self._budget.release(self._owner or "", self._held)
         self._held = 0
 
@@ -105,14 +108,14 @@ class Body:
         self._held += count
 
     async def _in_time(self) -> Message:
-        """The next part, if it comes in time; what we do meanwhile is not its sender's."""
+        """Return the next part in time; only time spent receiving counts against the sender."""
         max_s = min(self._timeout_s, GRACE_S + self._read / MIN_RATE)
         begun = time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, max_s - self._waited_s)):
                 return await self._receive()
         except TimeoutError:
-            if self.is_over:  # answered meanwhile: who streams waits for its sender's end
+            if self.is_over:  # response started: a stream waits for its client to disconnect
                 return await self._receive()
             raise BodyTooSlow(
                 f"{self._read} bytes of the body came in {max_s:.0f} s, at least {MIN_RATE} a "
@@ -130,9 +133,9 @@ class Body:
 
 
 class BodyLimits:
-    """ASGI middleware that holds bodies to limits, whether they say their length or not.
+    """ASGI middleware that limits request bodies, with or without a Content-Length.
 
-    `owner_of` says whose a request is; it is asked once something of the body was read.
+    `owner_of` returns the owner of a request; it is called once part of the body was read.
     """
 
     def __init__(
@@ -170,10 +173,10 @@ class BodyLimits:
 
 
 def largest_body(settings: Settings) -> int:
-    """Bytes of a request with the largest picture, in base64."""
+    """Return the size in bytes of a request with the largest picture, in base64."""
     return settings.max_image_bytes * 4 // 3 + OVERHEAD
 
 
 def body_is_done(scope: MutableMapping[str, Any]) -> None:
-    """Say that nothing of a request's body is needed any more, although it is not answered."""
+    """Stop counting a request's body as held before its response starts."""
     scope[BODY].release()

@@ -1,7 +1,7 @@
-"""Many items at once: sent in messages of a few dozen or hundred, results as they come.
+"""Batches of many items: sent in bulk messages of up to hundreds, results as they come.
 
-A message is a job whose id follows from the batch's, so that a rerun finds what was sent
-before instead of sending it again.
+A bulk message is a job whose id derives from the batch's, so that a rerun finds the messages sent
+before instead of sending them again.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from crossmodal.parts import finished_parts, read_part
 from producer.following import Following
 from producer.waiting import Wait
 
-MESSAGE_S = 3.0  # what a message should take its worker
-LEAST, USUAL, MOST = 1, 256, MAX_ITEMS  # items of a message; usual while nobody knows how long
-FEW = 64  # at most, of the first messages: a small batch is to be shared among many workers
+MESSAGE_S = 3.0  # target run time of a message
+LEAST, USUAL, MOST = 1, 256, MAX_ITEMS  # items per message; USUAL if the time per item is unknown
+FEW = 64  # max items of the first messages, to spread a small batch over many workers
 SMALL_MESSAGES = 16
-MAX_BYTES = 8 * 2**20  # of a message's input, unless a single item has more
-MOST_FAILED = 1_000  # that are held before they are passed on
-AHEAD = 64  # messages that are sent and not read yet
+MAX_BYTES = 8 * 2**20  # max size of a message's input, unless a single item is larger
+MOST_FAILED = 1_000  # failures held before they are passed on
+AHEAD = 64  # max messages sent and not yet read
 CANCELED = Failure(code="canceled", message="the batch was canceled before this was sent")
-FULL_S = 1.0  # how long to wait at most before a full queue is tried again
+FULL_S = 1.0  # max wait before a full queue is tried again
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a batch, and the name of each of its items by its place in the batch."""
+    """A bulk message of a batch; `names` maps each item's index in the batch to its custom id."""
 
     job: str
     params: BulkParams
@@ -53,11 +53,11 @@ class Message:
 
     @property
     def task(self) -> Task:
-        """The bulk job that it is."""
+        """The bulk task that the message runs."""
         return task_of(self.params)
 
     def failed(self, failure: Failure) -> list[ItemResult]:
-        """The results of its items, when that has become of all of them."""
+        """Return this failure as the result of every item."""
         return [
             ItemResult(index=place, custom_id=custom_id, failure=failure)
             for place, custom_id in self.names.items()
@@ -65,7 +65,7 @@ class Message:
 
 
 class Packed(NamedTuple):
-    """An item that can be sent; `queue` is where it would wait as a job of its own."""
+    """An item ready to send; `queue` is the interactive queue of its kind and model."""
 
     queue: Queue
     place: int
@@ -80,10 +80,10 @@ PAUSE = Message("", BulkParams.model_construct(), {})
 
 
 class Batch:
-    """The items of one batch on their way, which is moved on turn by turn.
+    """The submission of one batch, advanced by calls of `turn`.
 
-    No more than 64 messages are on their way at once. Whoever leaves it can take it up again;
-    what was sent goes on.
+    At most 64 messages are in flight at once. An abandoned batch can be resumed; its sent
+    messages go on.
     """
 
     def __init__(
@@ -103,22 +103,22 @@ class Batch:
         self._messages: Iterator[Message] = iter(())
         self._following: Message | None = None
         self._sent: dict[str, Message] = {}
-        self._ended: list[str] = []  # of what was sent, and not read yet
+        self._ended: list[str] = []  # ids of sent messages that have ended and are not yet read
         self._failed: list[ItemResult] = []
 
     @property
     def is_done(self) -> bool:
-        """Whether every item has had its result."""
+        """Whether every item's result was returned."""
         if self._wait is None:
             return False
         return not (self._following or self._sent or self._failed)
 
     @call
     def turn(self) -> Steps[list[ItemResult]]:
-        """What became of some items, at once or after a few seconds; may be none.
+        """Return the next results, at once or after a few seconds; may be none.
 
-        In any order; `index` is an item's place in the batch. One that had failed already is
-        passed on. Raises `IdempotencyConflict` for a batch that was other items before,
+        In any order; `index` is an item's position in the batch. Items given as failures are passed
+        on. Raises `IdempotencyConflict` for a batch id that had other items before,
         `BrokerUnavailable` and `StorageUnavailable`.
         """
         wait = self._wait
@@ -145,7 +145,7 @@ class Batch:
 
     @call
     def _limits(self) -> Steps[dict[Queue, int]]:
-        """How many items a message of each queue may have; it stays so for all of the batch."""
+        """Return the max items per message of each queue, fixed for the whole batch."""
         queues = [queue for queue in self._known.queues if queue.task.is_bulk]
         found = yield from self._calls.ledger.queues([str(queue) for queue in queues])
         wanted = {
@@ -160,7 +160,7 @@ class Batch:
 
     @call
     def _send_next(self, wait: Wait) -> Steps[bool]:
-        """Whether the next message was sent, so that another one is the next."""
+        """Send the next message if possible. Returns whether it was sent."""
         message = self._following
         if message is None or len(self._sent) >= AHEAD:
             return False
@@ -170,7 +170,7 @@ class Batch:
         return True
 
     def _made(self, max_items: Mapping[Queue, int]) -> Iterator[Message]:
-        """Each message, with its input in the store; the items themselves are not kept."""
+        """Yield each message once its input is in the object store; items are not kept."""
         number = 0
         for some in _portions(self._packed(), max_items):
             if not some:
@@ -192,7 +192,7 @@ class Batch:
             number += 1
 
     def _packed(self) -> Iterator[Packed | None]:
-        """Items that can be sent; None now and then, for failures that have to be passed on."""
+        """Yield items ready to send, and None whenever many failures must be passed on."""
         packer = ItemPacker()
         for place, given in enumerate(self._items):
             if isinstance(given, ItemResult):
@@ -213,7 +213,7 @@ class Batch:
 
     @call
     def _send(self, message: Message, wait: Wait) -> Steps[bool]:
-        """Whether the queue took the message, now or in an earlier run; or nobody wants it."""
+        """Submit a message. Returns False if the queue is full, True also if it was canceled."""
         params = message.params
         try:
             _, is_new = yield from self._ledger.submit(
@@ -230,7 +230,7 @@ class Batch:
             self._failed += message.failed(CANCELED)
             return True
         except QueueFull as e:
-            if not self._sent:  # nothing of this batch is on its way that could be waited for
+            if not self._sent:  # no message is in flight that could be waited for
                 yield Pause(min(FULL_S, e.retry_after_s))
             return False
         if not is_new:
@@ -241,7 +241,7 @@ class Batch:
 
     @call
     def _check(self, message: Message) -> Steps[None]:
-        """Raise `IdempotencyConflict` if the job is not about the same items."""
+        """Raise `IdempotencyConflict` if the job was submitted with other items."""
         job = yield from self._ledger.get(message.job)
         if job.task != message.task or parse_params(job.task, job.params) != message.params:
             raise IdempotencyConflict(
@@ -252,7 +252,7 @@ class Batch:
 
     @call
     def _read(self, message: Message) -> Steps[list[ItemResult]]:
-        """The results of a message that has ended; its failure for items that have none."""
+        """Return the results of an ended message; its failure for items without one."""
         job = yield from self._ledger.get(message.job)
         found: list[ItemResult] = yield Blocking(lambda: self._results(message, job))
         return found
@@ -265,7 +265,7 @@ class Batch:
         for part in parts:
             try:
                 results = read_part(storage, part, places)
-            except BlobDamaged as e:  # by a power cut, say; the others have theirs
+            except BlobDamaged as e:  # by a power cut, say; other parts are intact
                 why = Failure.of(e) if job.result else why
                 continue
             found += [one for one in results if missing.pop(one.index, None) is not None]
@@ -274,7 +274,7 @@ class Batch:
 
 
 def fitting(item_s: float | None) -> int:
-    """How many items a message should have, when one takes a worker so many seconds."""
+    """Return how many items a message should have at `item_s` seconds each."""
     if not item_s:
         return USUAL
     return int(min(max(MESSAGE_S / item_s, LEAST), MOST))
@@ -282,7 +282,7 @@ def fitting(item_s: float | None) -> int:
 
 @dataclass
 class _Portion:
-    """What becomes one message."""
+    """The items of one message, and their size in bytes."""
 
     items: list[Packed] = field(default_factory=list)
     size: int = 0
@@ -295,10 +295,10 @@ class _Portion:
 def _portions(
     items: Iterable[Packed | None], max_items: Mapping[Queue, int]
 ) -> Iterator[list[Packed]]:
-    """Lists of items of one queue for one message each; they depend on nothing but the items and
-    how many a message may have.
+    """Yield the items of each message: all of one queue, within its limits.
 
-    Where `items` pauses there is an empty one, which is no message.
+    The split depends only on the items and `max_items`. A None in `items` yields an empty list,
+    which is no message.
     """
     filling: dict[Queue, _Portion] = {}
     before = 0

@@ -1,4 +1,4 @@
-"""Whether who calls a server of ours must have a key."""
+"""Decide whether a server requires API keys."""
 
 from crossmodal.addresses import LOOPBACK
 from crossmodal.errors import InvalidSetting
@@ -7,7 +7,7 @@ from producer.client import Client
 
 
 def needs_keys(settings: Settings, address: str, asked: bool | None) -> bool:
-    """Whether callers need keys. Raises `InvalidSetting` where others would need none."""
+    """Return whether callers need keys. Raises `InvalidSetting` for an unsafe choice."""
     local = address in LOOPBACK
     if asked is None:
         asked = not local

@@ -1,7 +1,7 @@
-"""What a client can be asked, as calls: written once, run by the client and by its twin.
+"""The methods of both clients as calls: written once, run by `Client` and by `AsyncClient`.
 
-What they say of arguments and errors is what the clients' `help` shows. A job is returned by
-its id, of which each client makes a handle of its own.
+Their docstrings are those of the clients' methods. They return a job as its id, which each client
+wraps in its own handle.
 """
 
 import json
@@ -31,7 +31,7 @@ from producer.items import ANY_BLOB, checked_items, picture_items, prompt_items
 from producer.operating import Operating
 from producer.pictures import Picture, bytes_of
 
-STALE_S = 1.0  # older news of models are asked for again before something is refused
+STALE_S = 1.0  # older knowledge of models is refreshed before params are refused
 
 
 class ClientCalls(Operating):
@@ -61,8 +61,8 @@ class ClientCalls(Operating):
     ) -> Steps[str]:
         """Submit a job that draws `count` pictures of `prompt`; returns without waiting.
 
-        `params` are those that only the `model` has, as `steps` or `width`; what is not given is
-        as the model has it by default. `priority` is -1, 0 or 1, and orders what waits; `keep_s` is
+        `params` are those that only the `model` has, such as `steps` or `width`; the model has
+        defaults for omitted ones. `priority` is -1, 0 or 1, and orders waiting jobs; `keep_s` is
         how long the record is kept after the job's end. Raises `InvalidParams`, `ModelNotFound`,
         `ModelBroken`, `QueueFull`, `IdempotencyConflict` or `BrokerUnavailable`.
         """
@@ -108,7 +108,7 @@ class ClientCalls(Operating):
     ) -> Steps[str]:
         """Upload a picture and submit a job that captions it; returns without waiting.
 
-        `params` are as those of `txt2img`. Raises what that raises, and `InvalidImage` or
+        `params` as in `txt2img`. Raises what `txt2img` raises, and `InvalidImage` or
         `StorageUnavailable`.
         """
         given = _given(model=model, count=count, beam_width=beam_width, max_words=max_words)
@@ -141,7 +141,7 @@ class ClientCalls(Operating):
     ) -> Steps[str]:
         """Submit a job of any kind, on behalf of `origin`; returns without waiting.
 
-        `params` are already built, or the name of a kind whose params are the other arguments: a
+        `params` is a built object, or the name of a kind whose params are given as `fields`; a
         picture among them is uploaded. Raises what `txt2img` and `img2txt` raise.
         """
         if isinstance(params, str):
@@ -182,7 +182,7 @@ class ClientCalls(Operating):
         return job_id
 
     def _built(self, kind: Kind, fields: dict[str, Any]) -> Steps[ItemParams]:
-        """The params of a kind, checked before their picture is uploaded."""
+        """Build the params of a kind, checking them before their picture is uploaded."""
         if kind.picture is None or kind.picture not in fields:
             return (yield from self.checked(kind, fields))
         field = kind.picture
@@ -195,11 +195,11 @@ class ClientCalls(Operating):
     def checked(
         self, kind: Kind, fields: dict[str, Any], where: str = "", beside: Iterable[str] = ()
     ) -> Steps[ItemParams]:
-        """Params as their model takes them; what it does not take is refused by fresh news."""
+        """Return params checked against their model; refresh stale models before refusing."""
         try:
             known = yield from self.models()
         except BrokerUnavailable:
-            kind.build(fields)  # what is wrong in any case is said first
+            kind.build(fields)  # report first what no model accepts
             raise
         try:
             return known.build(kind, fields, where, beside)
@@ -208,10 +208,10 @@ class ClientCalls(Operating):
 
     @call
     def retry(self, job: Handle | str, *, max_queued: int | None = None) -> Steps[str]:
-        """Submit what has failed, or was canceled or expired, as a new job; asked twice, as one.
+        """Submit a failed, canceled or expired job again as a new one; idempotent.
 
-        It is its owner's as before, and told to the same webhook. `max_queued` is the limit of the
-        API key that asks for it, if any: the owner's own comes first. Raises `JobNotFound`,
+        Owner and webhook stay the same. `max_queued` is the limit of the API key that makes the
+        call, if any; the owner's own limit takes precedence. Raises `JobNotFound`,
         `WrongState`, and what `submit` raises.
         """
         known = yield from self.record(job)
@@ -237,7 +237,7 @@ class ClientCalls(Operating):
 
     @call
     def delete(self, job: Handle | str) -> Steps[None]:
-        """Delete an ended job's record and what it stored. Raises `JobNotFound`, `WrongState`."""
+        """Delete an ended job's record and results. Raises `JobNotFound`, `WrongState`."""
         known = yield from self.record(job)
         if known.task.is_bulk:
             raise WrongState(
@@ -262,7 +262,7 @@ class ClientCalls(Operating):
         return stored
 
     def _read(self, image: Picture) -> BlobRef | bytes:
-        """A picture's bytes, if it is none of the store's, which is opened for it."""
+        """Return the bytes of a picture that is not a blob yet, and open the object store."""
         if isinstance(image, BlobRef):
             return image
         data = bytes_of(image, self.settings.max_image_bytes)
@@ -291,12 +291,12 @@ class ClientCalls(Operating):
         batch_id: str | None = None,
         **params: Any,
     ) -> Batch:
-        """Draw every prompt; yields each result as it comes, `index` says of which prompt.
+        """Draw every prompt; yields each result as it comes, with its prompt's `index`.
 
-        Picture j of prompt i is drawn with `seed` + i * `count` + j, or with seeds that follow
-        from `batch_id`: so with the same id, a rerun goes on where the last run stopped. A
-        prompt that fails has a `failure`; the others do not mind. Raises `InvalidParams`,
-        `IdempotencyConflict` for an id that other prompts had, `BrokerUnavailable`,
+        Picture j of prompt i has the seed `seed` + i * `count` + j or, without `seed`, one that
+        derives from `batch_id`: with the same id, a rerun goes on where the last run stopped. A
+        prompt that fails has a `failure`; the others are unaffected. Raises `InvalidParams`,
+        `IdempotencyConflict` for an id used with other prompts, `BrokerUnavailable`,
         `StorageUnavailable`.
         """
         name = _batch_name(batch_id)
@@ -323,9 +323,9 @@ class ClientCalls(Operating):
         batch_id: str | None = None,
         **params: Any,
     ) -> Batch:
-        """Caption every picture; yields each result as it comes, `index` says of which picture.
+        """Caption every picture; yields each result as it comes, with its picture's `index`.
 
-        Pictures are read as they are sent. See `map_txt2img` for the rest.
+        Each picture is read when it is sent. See `map_txt2img` for the rest.
         """
         given = _given(model=model, count=count, beam_width=beam_width, max_words=max_words)
         items = picture_items(images, given | params, self.settings.max_image_bytes)
@@ -338,20 +338,20 @@ class ClientCalls(Operating):
         batch_id: str | None = None,
         origin: Origin = NOBODY,
     ) -> Batch:
-        """`map_txt2img` and `map_img2txt` for items of any kind, with params of their own."""
+        """Run items of any kind, each with its own params. See `map_txt2img`."""
         return Batch(self, _batch_name(batch_id), checked_items(items), origin)
 
     # -- reading ------------------------------------------------------------------------
 
     @call
     def read(self, blob: BlobRef) -> Steps[bytes]:
-        """The bytes of a blob. Raises `BlobNotFound` or `StorageUnavailable`."""
+        """Return the bytes of a blob. Raises `BlobNotFound` or `StorageUnavailable`."""
         data: bytes = yield Blocking(lambda: self.storage.get(_checked(blob)))
         return data
 
     @call
     def sign(self, blob: BlobRef, expires_in_s: float = 3_600) -> Steps[str | None]:
-        """A URL under which anybody can read the blob for a while; None for a local folder."""
+        """Return a URL that lets anybody read the blob for a while; None for a local folder."""
         if check_seconds("expires_in_s", expires_in_s) is None:
             raise InvalidParams("expires_in_s is None: give a number of seconds")
         url: str | None = yield Blocking(
@@ -361,7 +361,7 @@ class ClientCalls(Operating):
 
 
 def _given(**params: Any) -> dict[str, Any]:
-    """Those that were given: for the others, the model has defaults."""
+    """Return the params that are not None; the model has defaults for the others."""
     return {name: value for name, value in params.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""Arguments of a wrong type: refused with a sentence, before anything is made of them."""
+"""Checks of arguments' types and ranges, with clear errors."""
 
 import math
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ E = TypeVar("E", bound=StrEnum)
 
 
 def check_text(name: str, value: Any) -> str:
-    """`value` itself. Raises `InvalidParams` unless it is text."""
+    """Return `value`. Raises `InvalidParams` unless it is text."""
     if not isinstance(value, str):
         raise InvalidParams(f"{name} is {shown(value)}: give text")
     return value
 
 
 def check_seconds(name: str, value: Any) -> float | None:
-    """`value` as a float. Raises `InvalidParams` unless it is finite and 0 or more, or None."""
+    """Return `value` as a float. Raises `InvalidParams` unless it is finite, >= 0, or None."""
     if value is None:
         return None
     if not isinstance(value, Real) or isinstance(value, bool):
@@ -37,21 +37,21 @@ def check_seconds(name: str, value: Any) -> float | None:
 
 
 def check_count(name: str, value: Any) -> int:
-    """`value` itself. Raises `InvalidParams` unless it is a whole number from 1 on."""
+    """Return `value`. Raises `InvalidParams` unless it is a whole number >= 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InvalidParams(f"{name} is {shown(value)}: give a whole number from 1 on")
     return value
 
 
 def check_priority(value: Any) -> int:
-    """`value` itself. Raises `InvalidParams` unless it is -1, 0 or 1."""
+    """Return `value`. Raises `InvalidParams` unless it is -1, 0 or 1."""
     if isinstance(value, bool) or value not in (-1, 0, 1):
         raise InvalidParams(f"priority is {shown(value)}: give -1, 0 or 1")
     return int(value)
 
 
 def check_keep(value: Any) -> float | None:
-    """`value` as a float. Raises `InvalidParams` unless it is 1 s to a year, or None."""
+    """Return `value` as a float. Raises `InvalidParams` unless it is 1 s to a year, or None."""
     seconds = check_seconds("keep_s", value)
     if seconds is not None and not 1 <= seconds <= MAX_KEEP_S:
         raise InvalidParams(f"keep_s is {shown(value)}: give 1 to {MAX_KEEP_S} s")
@@ -59,7 +59,7 @@ def check_keep(value: Any) -> float | None:
 
 
 def check_one_of(name: str, kind: type[E], value: Any) -> E:
-    """The member of `kind` that a value is or names. Raises `InvalidParams`."""
+    """Return the member of `kind` that a value is or names. Raises `InvalidParams`."""
     try:
         return kind(value)
     except ValueError as e:
@@ -68,7 +68,7 @@ def check_one_of(name: str, kind: type[E], value: Any) -> E:
 
 
 def check_task(value: Any) -> Task:
-    """The task that a value is or names. Raises `InvalidParams`."""
+    """Return the task that a value is or names. Raises `InvalidParams`."""
     try:
         return Task(value)
     except (ValueError, TypeError) as e:
@@ -76,9 +76,9 @@ def check_task(value: Any) -> Task:
 
 
 def check_several(name: str, value: Any, *, but: bool = False) -> Iterable[Any]:
-    """`value` itself. Raises `InvalidParams` unless it has many, one after another.
+    """Return `value`. Raises `InvalidParams` unless it is an iterable of several.
 
-    `but` says that it is a single one, although it can be iterated over.
+    `but` is true for an iterable that is a single value, such as text.
     """
     if but or not isinstance(value, Iterable):
         raise InvalidParams(f"{name} is {shown(value)}: give a list, of one where it is one")

@@ -1,4 +1,4 @@
-"""The commands that submit jobs, one a kind."""
+"""The commands that submit jobs, one per kind."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -37,13 +37,13 @@ Out = Annotated[
 
 @contextmanager
 def opened() -> Iterator[Client]:
-    """A client, whose errors end the command."""
+    """Yield a client whose errors end the command."""
     with errors_to_exit_status(), CommandClient() as client:
         yield client
 
 
 def command_of(kind: Kind) -> Callable[..., None]:
-    """The command that submits jobs of a kind; its options are the kind's params."""
+    """Return the command that submits jobs of a kind; its options are the kind's params."""
     run, own = (_describe, ()) if takes_several(kind) else (_make, _OUT[kind.output])
 
     def command(**given: Any) -> None:
@@ -103,7 +103,7 @@ def _make(
     out: Path | None = None,
     **params: Any,
 ) -> None:
-    """Submit one job, and show what it made."""
+    """Submit one job, and show its result."""
     with opened() as client:
         count, stored = params["count"], stored_format(kind, params)
         params = _given(context, kind, params, more)
@@ -135,14 +135,14 @@ def _describe(
     as_json: bool,
     **params: Any,
 ) -> None:
-    """Submit a job for each file; what is wrong with one is told beside what others came to."""
+    """Submit a job for each file, and show each one's captions or error."""
     jobs: list[JobHandle] = []
     paths: list[Path] = params.pop(str(kind.picture))
     with opened() as client, interruptible(jobs):
         params = _given(context, kind, params, more) | {"priority": priority, "keep_s": keep_s}
         submitted = _submit_files(client, kind, paths, jobs, params)
         if not no_wait:
-            with suppress(ResultTimeout):  # who has not ended says so in its row
+            with suppress(ResultTimeout):  # such a job's row says that it has not ended
                 wait_for(client, [client.record(job.id) for job in jobs], timeout_s)
         rows = [
             _caption_row(client, path, job, ended=not no_wait)
@@ -156,7 +156,7 @@ def _describe(
 def _given(
     context: typer.Context, kind: Kind, options: dict[str, Any], more: list[str] | None
 ) -> dict[str, Any]:
-    """The params that were said: for all others the model has defaults. Raises `InvalidSetting`."""
+    """Return the given params; the model has defaults for others. Raises `InvalidSetting`."""
     said = {name: value for name, value in options.items() if _is_said(context, name)}
     for text in more or []:
         name, sign, value = text.partition("=")
@@ -173,7 +173,7 @@ def _is_said(context: typer.Context, name: str) -> bool:
 
 
 def _value(text: str) -> Any:
-    """Numbers, true, false and other JSON as such, and all else as text."""
+    """Parse a value as JSON, or return it as text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -183,9 +183,9 @@ def _value(text: str) -> Any:
 def _submit_files(
     client: Client, kind: Kind, paths: list[Path], jobs: list[JobHandle], params: dict[str, Any]
 ) -> list[JobHandle | CrossmodalError]:
-    """The job of each file, or what is wrong with it; `jobs` are those that were made.
+    """Submit each file. Returns its job or its error, and adds each job to `jobs`.
 
-    After an error that is no file's own the rest is not tried; it is raised if no job was made.
+    An error that does not concern a single file ends the loop; it is raised if there is no job yet.
     """
     found: list[JobHandle | CrossmodalError] = []
     for i, path in enumerate(paths):

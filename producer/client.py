@@ -1,4 +1,4 @@
-"""The client: submit jobs, follow them, read what they made."""
+"""The blocking client: submit jobs, follow them, read their results."""
 
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -29,7 +29,7 @@ P = ParamSpec("P")
 def submitted(
     method: Callable[Concatenate[Any, P], Call[str]],
 ) -> Callable[Concatenate[Any, P], JobHandle]:
-    """A method that makes a handle of the id that its call comes to."""
+    """Return a method that runs the call and wraps the job id it returns in a handle."""
 
     def twin(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
         return JobHandle(self, self.run(asked(self, method, *args, **kwargs)))
@@ -40,7 +40,7 @@ def submitted(
 def iterated(
     method: Callable[Concatenate[Any, P], Batch],
 ) -> Callable[Concatenate[Any, P], Iterator[ItemResult]]:
-    """A method that moves its batch on for as long as somebody iterates."""
+    """Return a method that advances its batch as the caller iterates over the results."""
 
     def twin(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[ItemResult]:
         return _results(self, asked(self, method, *args, **kwargs))
@@ -49,12 +49,12 @@ def iterated(
 
 
 class Client:
-    """Submits jobs to the queue and store that the environment names. Safe to share by threads.
+    """A client of the Redis and the object store that the settings name. Thread-safe.
 
-    Keyword arguments override single settings, of the environment or of those that are given;
-    `InvalidSetting` is raised for what is none. A Redis that does not answer is given up
-    after `connect_timeout_s`, an object store after `storage_timeout_s`; a wait takes as
-    long as its own `timeout_s`.
+    Settings come from `settings` or, without it, from the environment; keyword arguments override
+    single ones. Raises `InvalidSetting` for an unknown or invalid one. A call to Redis times out
+    after `connect_timeout_s`, one to the object store after `storage_timeout_s`; a wait for a
+    job takes as long as its own `timeout_s`.
     """
 
     _what = "client"  # names its connections in Redis
@@ -116,7 +116,7 @@ class Client:
     def as_completed(
         self, jobs: Iterable[Handle | str], timeout_s: float | None = None
     ) -> Iterator[JobHandle]:
-        """The jobs, each as soon as it has ended, however it ended.
+        """Yield each job as soon as it has ended, in whatever state.
 
         Raises `JobNotFound`, and `ResultTimeout` when one has not ended in time.
         """
@@ -128,9 +128,9 @@ class Client:
                 yield JobHandle(self, job_id)
 
     def events(self, job: Handle | str) -> Iterator[JobEvent | Progress]:
-        """What has happened to a job and what happens, until it has ended.
+        """Yield a job's past events, then new ones until it has ended.
 
-        A `JobEvent` for each transition, and while it runs the `Progress` of models that tell
+        A `JobEvent` for each transition and, while it runs, `Progress` from models that report
         their steps. Raises `JobNotFound`.
         """
         events = self.calls.events_of(job)
@@ -142,22 +142,22 @@ class Client:
 
     @property
     def webhooks(self) -> Webhooks:
-        """What webhooks are told, and were."""
+        """Webhook deliveries, pending and past."""
         return Webhooks(Deliveries(self.settings), self.runner)
 
     @property
     def keys(self) -> Keys:
-        """Who may use the HTTP gateway."""
+        """The API keys of the HTTP gateway."""
         return Keys(ApiKeys(self.settings), self.runner)
 
     @property
     def dead_letters(self) -> Letters:
-        """What was given up, for operators."""
+        """Dead letters, for operators."""
         return Letters(DeadLetters(self.settings, self.ledger), self.runner)
 
     @property
     def ledger(self) -> JobLedger:
-        """Calls to the records of jobs, for `run`."""
+        """The ledger, whose calls `run` executes."""
         return self.calls.ledger
 
     @property
@@ -167,12 +167,12 @@ class Client:
 
     @property
     def redis(self) -> Any:
-        """redis-py's client, whose connections this one has."""
+        """The redis-py client that this client uses."""
         return self.runner.redis
 
 
 class CommandClient(Client):
-    """A client of the command line."""
+    """The client of the command line."""
 
     _what = "cli"
 

@@ -1,4 +1,4 @@
-"""What each key holds open here: requests that are not answered, streams among them."""
+"""Limits on the open requests of each API key, event streams among them."""
 
 import asyncio
 from collections import Counter
@@ -8,29 +8,29 @@ from weakref import WeakValueDictionary
 
 from crossmodal.errors import RateLimited
 
-MAX_OPEN = 1_000  # of one key, while one more stream is begun; of all, `MAX_CONNECTIONS`
-BESIDE = 250  # requests that a key may have open beside as many streams
-MAX_CONNECTIONS = 5_000  # of a server
+MAX_OPEN = 1_000  # max requests of a key when it opens a stream; of all: `MAX_CONNECTIONS`
+BESIDE = 250  # further requests that a key may have open beside MAX_OPEN
+MAX_CONNECTIONS = 5_000  # per server
 RETRY_S = 5.0
 
 
 class Connections:
-    """Counts them, in one event loop. Who needs no key is not counted."""
+    """The open requests of each key, in one event loop. Requests without a key do not count."""
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def turn(self, owner: str) -> AbstractAsyncContextManager[None]:
-        """Hold up what else the key does in turns, so that it costs others no more than one."""
+        """Return the key's lock, which runs its costly requests one at a time."""
         return self._turns.setdefault(owner, asyncio.Lock()) if owner else nullcontext()
 
     def has_room(self, owner: str) -> bool:
-        """Whether the key's request, which is counted, may last."""
+        """Whether the key's current request, already counted, may become a stream."""
         return not owner or self._open[owner] <= MAX_OPEN
 
     def check_room(self, owner: str) -> None:
-        """Raise `RateLimited` where the key's request, which is counted, may not last."""
+        """Raise `RateLimited` where `has_room` is false."""
         if not self.has_room(owner):
             raise RateLimited(
                 f"{MAX_OPEN} requests of this API key are open, event streams among them, which "
@@ -40,7 +40,7 @@ class Connections:
 
     @contextmanager
     def one(self, owner: str) -> Iterator[None]:
-        """Hold one open. Raises `RateLimited`."""
+        """Count one open request. Raises `RateLimited`."""
         if owner and self._open[owner] >= MAX_OPEN + BESIDE:
             raise RateLimited(
                 f"{MAX_OPEN + BESIDE} requests of this API key are open, which is as many as may "

@@ -1,4 +1,4 @@
-"""Pictures with the words they were drawn from and the words they were given, on one page."""
+"""A contact sheet: pictures with their prompts and captions, on one page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ INK, PALE, PAPER = (30, 30, 30), (110, 110, 110), (255, 255, 255)
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture, and what stands under it."""
+    """One picture, with the prompt and the caption under it."""
 
     picture: Image.Image
     prompt: str
@@ -21,7 +21,7 @@ class Entry:
 
 
 def write_contact_sheet(entries: Sequence[Entry], path: Path) -> None:
-    """A PNG with the pictures in rows of four, prompt and caption under each."""
+    """Write a PNG with the pictures in rows of four, prompt and caption under each."""
     font = ImageFont.load_default(size=12)
     texts = [
         [(line, INK) for line in _wrapped(e.prompt, font)]

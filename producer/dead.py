@@ -1,4 +1,4 @@
-"""`crossmodal dead`: look at dead letters, run them again, or forget them."""
+"""`crossmodal dead`: list dead letters, replay them, or drop them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +45,7 @@ def _opened() -> Iterator[tuple[Client, Letters]]:
 
 @app.command("list")
 def list_(code: Code = None, as_json: Json = False) -> None:
-    """What was given up, the latest first."""
+    """List dead letters, the latest first."""
     with _opened() as (_, dead):
         letters = list(dead.list(code))
         if as_json:
@@ -70,7 +70,7 @@ def list_(code: Code = None, as_json: Json = False) -> None:
 
 @app.command()
 def show(letter_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False) -> None:
-    """One dead letter whole: params and history of a job, or the bytes of a message."""
+    """Show one dead letter: params and history of a job, or the bytes of a message."""
     with _opened() as (_, dead):
         letter = dead.get(letter_id)
         if as_json:
@@ -94,7 +94,7 @@ def show(letter_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json 
 
 @app.command("replay")
 def replay_(ids: Ids = None, code: Code = None, every: All = False, as_json: Json = False) -> None:
-    """Run jobs again as new ones, with the same params; put messages back into their queue."""
+    """Submit dead jobs again as new ones; put messages back into their queue."""
     with _opened() as (client, dead):
         done: dict[str, str | None] = {}
         problems: list[CrossmodalError] = []
@@ -117,7 +117,7 @@ def replay_(ids: Ids = None, code: Code = None, every: All = False, as_json: Jso
 
 @app.command()
 def drop(ids: Ids = None, code: Code = None, every: All = False, as_json: Json = False) -> None:
-    """Take dead letters off the list; a job's record stays until its retention is over."""
+    """Remove dead letters from the list; a job's record stays until its retention ends."""
     with _opened() as (_, dead):
         dropped = [letter.id for letter in _chosen(dead, ids, code, every)]
         for letter_id in dropped:
@@ -132,11 +132,11 @@ def drop(ids: Ids = None, code: Code = None, every: All = False, as_json: Json =
 def replay(
     calls: ClientCalls, letters: DeadLetters, letter: DeadLetter, max_queued: int | None = None
 ) -> Steps[str | None]:
-    """Submit a dead job's params as a new job: its id; None for a message that was put back.
+    """Submit a dead job again and return the new id, or put a message back and return None.
 
-    It is its owner's as before, and told to the same webhook. `max_queued` is the limit of the
-    API key that asks for it, if any. Raises `InvalidParams` for a message of which only the
-    beginning is known, or not the queue, and for one of a batch.
+    Owner and webhook stay the same. `max_queued` is the limit of the API key that makes the
+    call, if any. Raises `InvalidParams` for a message that is truncated, whose queue is unknown,
+    or that belongs to a batch.
     """
     job_id = None
     if letter.job is not None:
@@ -164,7 +164,7 @@ def _replay_job(calls: ClientCalls, job: Job, max_queued: int | None) -> Steps[s
             f"{job.id} is a message of a batch, which a job of its own would be no part of: run "
             "what failed again as a batch with another id (`crossmodal batch run --id ID`)"
         )
-    # Whoever replays twice, or dies before the letter is off the list, makes one job.
+    # Idempotent: a second replay, also after a crash before the drop, makes no second job.
     return (yield from calls.retry(job.id, max_queued=max_queued))
 
 

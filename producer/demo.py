@@ -1,4 +1,4 @@
-"""`crossmodal demo`: the main job once, on a queue, a worker and a store of its own."""
+"""`crossmodal demo`: draw and caption prompts on a private queue, worker and store."""
 
 import io
 import os
@@ -60,7 +60,7 @@ VALKEY_STOP_S = 10.0
 
 @dataclass(frozen=True)
 class Trip:
-    """A prompt, the picture drawn of it, and the caption that the picture was given."""
+    """A prompt, the picture drawn from it, and the caption of that picture."""
 
     prompt: str
     picture: bytes
@@ -77,7 +77,7 @@ def demo(
     devices: Annotated[str, typer.Option(help="auto, cpu, or cuda:0,cuda:1.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Draw 16 prompts, caption the pictures, and leave all of it in a folder."""
+    """Draw 16 prompts, caption the pictures, and keep the results in a folder."""
     treat_sigterm_as_interrupt()
     with errors_to_exit_status():
         started = time.monotonic()
@@ -116,7 +116,7 @@ def _made(folder: Path) -> Path:
 
 @contextmanager
 def _private_stack(out: Path, devices: str) -> Iterator[Settings]:
-    """A queue, a worker and Flower that nobody else uses; gone, with their data, at the end."""
+    """Run a private queue, worker and Flower; remove them and the queue's data at the end."""
     with tempfile.TemporaryDirectory(prefix="crossmodal-") as name:
         folder, port, password = Path(name), free_port(), secrets.token_urlsafe(16)
         env = {
@@ -139,7 +139,7 @@ def _private_stack(out: Path, devices: str) -> Iterator[Settings]:
 
 
 def _round_trips(client: Client) -> list[Trip]:
-    """Submit all prompts at once; caption each picture as soon as it is there."""
+    """Submit all prompts at once; caption each picture as soon as it is drawn."""
     drawing = {client.txt2img(p, seed=i): p for i, p in enumerate(PROMPTS)}
     captioning: dict[JobHandle, tuple[str, bytes, JobResult]] = {}
     with progress("drawing and captioning", 2 * len(PROMPTS)) as bar:

@@ -1,4 +1,4 @@
-"""What happens to one job, step by step, for somebody who follows it."""
+"""The events of one job, for a client that follows it."""
 
 import time
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ Event = JobEvent | Progress
 
 @dataclass
 class Events:
-    """How far somebody has followed a job: all that happened later is still to be told."""
+    """The position of a client that follows a job's events."""
 
     job: str
     prefix: str
     block_s: float
     is_done: bool = False
     is_running: bool = False
-    read_until: str = ""  # the id of the last entry that was read of the stream
+    read_until: str = ""  # id of the last stream entry that was read
     told_at: float = 0.0
-    check_at: float = 0.0  # when the record is read at the latest
-    watch_at: float = 0.0  # when it is said again that somebody watches
-    progress: Progress | None = None  # that was told last
+    check_at: float = 0.0  # when the record is read again at the latest
+    watch_at: float = 0.0  # when the watch is renewed
+    progress: Progress | None = None  # the last one returned
 
     def wait(self) -> Waiting:
-        """The step that waits until something happens, to this job or to another."""
+        """Return the step that waits for an event of this job, or of another in its stream."""
         block_ms = max(1, int(1_000 * min(MAX_BLOCK_S, self.block_s)))
         stream = shard_key(self.prefix, self.job)
         return Waiting(redis.xread({stream: self.read_until}, block=block_ms))
 
     def is_to_be_watched(self) -> bool:
-        """Whether it is time to say that somebody watches; of a job that runs."""
+        """Whether the watch of a running job must be renewed now."""
         now = time.monotonic()
         is_due = self.is_running and now >= self.watch_at
         if is_due:
@@ -43,9 +43,9 @@ class Events:
         return is_due
 
     def feed(self, reply: Any) -> tuple[list[Event], bool]:
-        """Take in the reply to `wait`: the steps of this job, and whether its record is to be read.
+        """Process the reply to `wait`: return new progress, and whether to read the record.
 
-        That is where it has changed, and every few seconds: not all that happens is told.
+        The record is read when it has changed and every few seconds: some changes send no event.
         """
         entries = [entry for _, some in entries_of(reply) for entry in some]
         steps: list[Event] = []
@@ -60,7 +60,7 @@ class Events:
         return steps, has_changed
 
     def take(self, job: Job, history: list[JobEvent]) -> list[Event]:
-        """What is new in a record and its history."""
+        """Return the new events of a record and its history."""
         news: list[Event] = [event for event in history if event.at > self.told_at]
         if history:
             self.told_at = history[-1].at

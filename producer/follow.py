@@ -1,4 +1,4 @@
-"""The commands that ask about jobs, and do something to them."""
+"""The commands that show, await, cancel, retry and delete jobs."""
 
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ SHOWN = 60  # characters of a prompt in the list
 
 
 def status(job_id: JobId, as_json: Json = False) -> None:
-    """Where a job is on its way: state, attempt, place in the queue, likely wait."""
+    """Show a job's state, attempt, queue position and estimated wait."""
     with opened() as client:
         found = client.status(job_id)
         if as_json:
@@ -53,7 +53,7 @@ def wait(
 def result(
     job_id: JobId, out: Out = None, timeout_s: Timeout = None, as_json: Json = False
 ) -> None:
-    """Wait until a job has ended, and show what it made; --timeout 0 does not wait."""
+    """Wait until a job has ended, and show its result; --timeout 0 does not wait."""
     with opened() as client, interruptible([JobHandle(client, job_id)]):
         job = client.record(job_id)
         if out is not None:
@@ -110,7 +110,7 @@ def _cancel_one(job_id: str, as_json: bool) -> None:
 
 
 def retry(job_id: JobId, as_json: Json = False) -> None:
-    """Run a job that failed, was canceled or expired again: as a new job, whose id is printed."""
+    """Submit a failed, canceled or expired job again, and print the new job's id."""
     with opened() as client:
         new = client.retry(job_id)
         if as_json:
@@ -120,7 +120,7 @@ def retry(job_id: JobId, as_json: Json = False) -> None:
 
 
 def delete(job_id: JobId, as_json: Json = False) -> None:
-    """Delete an ended job's record, and the pictures that it made."""
+    """Delete an ended job's record and its pictures."""
     with opened() as client:
         client.delete(job_id)
         if as_json:
@@ -143,7 +143,7 @@ def jobs(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List jobs, the latest first; those of batches are not among them."""
+    """List jobs, the latest first, without those of batches."""
     with opened() as client:
         page = client.jobs(owner, state=state, task=task, cursor=cursor, limit=limit)
         if as_json:
@@ -163,7 +163,7 @@ def _row(job: Job) -> tuple[Any, ...]:
 
 
 def queue(as_json: Json = False) -> None:
-    """Depth, running jobs, oldest wait and workers of each queue."""
+    """Show depth, running jobs, oldest wait and workers of each queue."""
     with opened() as client:
         queues, workers = client.queues(), _workers(client)
         if as_json:
@@ -192,13 +192,13 @@ Queues = Annotated[list[str], typer.Argument(metavar="QUEUE", help="As `crossmod
 
 
 def pause(names: Queues, as_json: Json = False) -> None:
-    """Start nothing more of these queues: what runs ends, and what waits stays."""
+    """Pause queues: running jobs finish, waiting ones stay."""
     with opened() as client:
         _show_queues([client.pause(name) for name in names], as_json)
 
 
 def resume(names: Queues, as_json: Json = False) -> None:
-    """Start the jobs of paused queues again."""
+    """Resume paused queues."""
     with opened() as client:
         _show_queues([client.resume(name) for name in names], as_json)
 
@@ -213,7 +213,7 @@ def _show_queues(found: list[QueueStatus], as_json: bool) -> None:
 
 
 def _workers(client: Client) -> dict[str, list[str]]:
-    """The names of those that serve each queue."""
+    """Return the names of the workers of each queue."""
     found: dict[str, list[str]] = {}
     for worker in client.workers():
         for name in worker.queues:

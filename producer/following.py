@@ -1,4 +1,4 @@
-"""Calls that follow jobs: how far they are, and that they have ended."""
+"""Calls that read jobs, models, queues and workers, and wait for jobs to end."""
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -27,11 +27,11 @@ from producer.events import Event, Events
 from producer.handle import Handle, id_of
 from producer.waiting import Wait
 
-STATUS_S = 1.0  # for which what is known of workers is good enough for who waits
+STATUS_S = 1.0  # how old the knowledge of workers may be in a status
 
 
 class Following:
-    """What is asked of jobs that were submitted."""
+    """Calls about submitted jobs, and about what serves them."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -46,23 +46,23 @@ class Following:
 
     @call
     def job(self, job: Handle | str) -> Steps[str]:
-        """A handle for a job by its id. Raises `JobNotFound`."""
+        """Return a handle for a job by its id. Raises `JobNotFound`."""
         return (yield from self.record(job)).id
 
     @call
     def record(self, job: Handle | str) -> Steps[Job]:
-        """All that the ledger knows of a job. Raises `JobNotFound`."""
+        """Return the ledger's record of a job. Raises `JobNotFound`."""
         return (yield from self.ledger.get(id_of(job)))
 
     @call
     def history(self, job: Handle | str) -> Steps[list[JobEvent]]:
-        """The job's steps so far, the latest hundred of them. Raises `JobNotFound`."""
+        """Return the job's latest hundred events. Raises `JobNotFound`."""
         _, events = yield from self.ledger.follow(id_of(job))
         return events
 
     @call
     def status(self, job: Handle | str) -> Steps[JobStatus]:
-        """State, attempt, queue position and estimated wait. Raises `JobNotFound`."""
+        """Return state, attempt, queue position and estimated wait. Raises `JobNotFound`."""
         found = yield from self.ledger.status(id_of(job))
         if found.state is not JobState.QUEUED:
             return found
@@ -72,7 +72,7 @@ class Following:
 
     @call
     def cancel(self, job: Handle | str) -> Steps[JobState]:
-        """Cancel a job that has not ended; returns the state it is in now."""
+        """Cancel a job that has not ended; returns its state now."""
         return (yield from self.ledger.cancel(id_of(job)))
 
     @call
@@ -82,7 +82,7 @@ class Following:
         timeout_s: float | None = None,
         tell: Callable[[JobStatus], object] | None = None,
     ) -> Steps[Job]:
-        """The record of a job, once it has ended; `tell` hears how far it is, also at the end.
+        """Return the record of a job once it has ended; `tell` gets its status meanwhile.
 
         Raises `JobNotFound` or `ResultTimeout`.
         """
@@ -98,7 +98,7 @@ class Following:
 
     @call
     def wait(self, job_ids: Iterable[str], timeout_s: float | None = None) -> Steps[Wait]:
-        """A `Wait` for jobs, from now on, for `more_ended`."""
+        """Return a `Wait` for jobs, for `more_ended`."""
         timeout_s = check_seconds("timeout_s", timeout_s)
         return Wait(
             self.settings.key_prefix,
@@ -110,14 +110,14 @@ class Following:
 
     @call
     def more_ended(self, wait: Wait, *, block: bool = True) -> Steps[list[str]]:
-        """Jobs that have ended since the last call; may be none, after a while or at once."""
+        """Return jobs that have ended since the last call; may be none, also at once."""
         if due := wait.to_check():
             return wait.end((yield from self.ledger.ended(due)))
         return wait.feed((yield wait.step(block=block)))
 
     @call
     def more_events(self, events: Events) -> Steps[list[Event]]:
-        """What has happened since the last call; may be nothing, after a while."""
+        """Return the events since the last call; may be none, after a while."""
         steps: list[Event] = []
         has_changed = True
         if events.is_to_be_watched():
@@ -131,18 +131,18 @@ class Following:
         return steps + events.take(*(yield from self.ledger.follow(events.job)))
 
     def events_of(self, job: Handle | str) -> Events:
-        """For `more_events`, from a job's beginning."""
+        """Return the `Events` of a job from its beginning, for `more_events`."""
         block_s = self.settings.connect_timeout_s / 2
         return Events(id_of(job), self.settings.key_prefix, block_s)
 
     @call
     def models(self, *, max_age_s: float = FRESH_S) -> Steps[KnownModels]:
-        """All models by their names, as they were no more than so many seconds ago."""
+        """Return all models by name, at most `max_age_s` old."""
         return (yield from self._models.known(max_age_s=max_age_s))
 
     @call
     def model(self, name: str) -> Steps[ModelInfo]:
-        """One model, by its name or an alias, with all the words that it knows.
+        """Return a model by its name or alias, with its vocabulary.
 
         Raises `ModelNotFound`.
         """
@@ -151,21 +151,21 @@ class Following:
 
     @call
     def queue(self, task: Task | str, model: str | None = None) -> Steps[QueueStatus]:
-        """The queue of a kind of job, of those that name this model or of those that name none."""
+        """Return the queue of a kind and a model, or of jobs that name no model."""
         task = check_task(task)
         known = yield from self.models()
         return (yield from self.ledger.queue(str(known.queue(task, {"model": model}))))
 
     @call
     def queues(self) -> Steps[list[QueueStatus]]:
-        """The queues of all kinds of jobs and of all models."""
+        """Return the queues of all kinds and models."""
         known = yield from self.models()
         found = yield from self.ledger.queues([str(queue) for queue in known.queues])
         return [one for one in found if one.has_been_used or not known.is_unusual(one.queue)]
 
     @call
     def workers(self) -> Steps[list[WorkerInfo]]:
-        """Workers that consume, each with the queues and the models that it serves."""
+        """Return the live workers, each with its queues and models."""
         return (yield from Workers(self.settings).recent())
 
     @call
@@ -178,7 +178,7 @@ class Following:
         cursor: str | None = None,
         limit: int = 50,
     ) -> Steps[Page]:
-        """An owner's jobs, the latest first; those without an owner belong to nobody.
+        """Return a page of an owner's jobs, the latest first; owner "" has those without a key.
 
         The next page begins at this one's `next_cursor`. Raises `InvalidParams`.
         """
@@ -194,10 +194,10 @@ class Following:
 
     @call
     def batch(self, batch_id: str) -> Steps[BatchStatus]:
-        """How far a batch is, as far as it was submitted. Raises `JobNotFound`."""
+        """Return the progress of a batch, as far as it was submitted. Raises `JobNotFound`."""
         return (yield from self.batches.status(check_text("batch_id", batch_id)))
 
     @call
     def cancel_batch(self, batch_id: str) -> Steps[BatchStatus]:
-        """Cancel what a batch has not finished. Raises `JobNotFound`."""
+        """Cancel the unfinished messages of a batch. Raises `JobNotFound`."""
         return (yield from self.batches.cancel(check_text("batch_id", batch_id)))

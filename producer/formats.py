@@ -1,4 +1,4 @@
-"""Pictures in another format than they are stored in, for which Pillow is needed."""
+"""Conversion of pictures to another file format, with Pillow."""
 
 import io
 
@@ -6,9 +6,9 @@ from crossmodal.errors import ExtraMissing
 
 
 def converted(picture: bytes, kind: str, quality: int) -> bytes:
-    """A picture's file as one that Pillow calls `kind`. Raises `ExtraMissing` without Pillow."""
+    """Return a picture as a file of Pillow format `kind`. Raises `ExtraMissing` without Pillow."""
     try:
-        from PIL import Image  # which few producers need
+        from PIL import Image  # optional: few producers need it
     except ImportError as e:
         raise ExtraMissing(
             f"a picture as {kind} needs Pillow, which is not installed: pip install pillow"

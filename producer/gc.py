@@ -1,4 +1,4 @@
-"""`crossmodal gc`: remove the blobs that no record speaks of any more."""
+"""`crossmodal gc`: remove blobs that no record names any more."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -29,12 +29,12 @@ from crossmodal.storage import Storage, StoredBlob, open_storage
 from producer.twins import Runs
 
 GRACE_S = 3_600.0
-CHUNK = 500  # blobs that are deleted by one look at the records
+CHUNK = 500  # blobs deleted per scan of the records
 
 
 @dataclass
 class Collected:
-    """What a collection found, and what of it was garbage."""
+    """The counts of one collection."""
 
     seen: int = 0
     removed: int = 0
@@ -61,7 +61,7 @@ def gc(
     ] = GRACE_S,
     as_json: Json = False,
 ) -> None:
-    """Remove results and inputs whose records have expired, and what dead attempts left behind."""
+    """Remove results and inputs whose records have expired, and leftovers of dead attempts."""
     with errors_to_exit_status():
         settings = load_settings()
         collector = Collector(
@@ -80,13 +80,12 @@ def gc(
 
 
 class Collector:
-    """Removes what no record points to.
+    """A garbage collector of blobs that no record names.
 
-    Blobs are listed first and records read after that, so that a job which is submitted
-    meanwhile is seen; and each is looked at again just before it goes, because the upload of
-    a picture that is there already makes it young again. What has no record at all must also
-    be older than `older_than_s`: a result is as old as its record, and so a collector that was
-    given the wrong Redis removes nothing that is still of use.
+    It lists blobs before it reads records, so that it sees jobs submitted meanwhile. It checks
+    each blob's age again just before deleting it, because uploading the same picture again renews
+    it. A blob without any record must also be older than `older_than_s`: a result is as old as its
+    record, so a collector connected to the wrong Redis removes nothing still in use.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class Collector:
         self._left_before = time.time() - grace_s
 
     def run(self, dry_run: bool = False) -> Collected:
-        """Go through the whole store once."""
+        """Collect the whole store once."""
         found = Collected()
         candidates = chain(
             self._results(found),
@@ -109,7 +108,7 @@ class Collector:
             self._strays(CHECKS, found),
         )
         while chunk := list(islice(candidates, CHUNK)):
-            needed = set(self._needed())  # anew: deleting takes its time
+            needed = set(self._needed())  # again for each chunk: deleting takes time
             for blob in chunk:
                 if blob.key not in needed and (dry_run or self._delete(blob)):
                     found.removed += 1
@@ -117,14 +116,14 @@ class Collector:
         return found
 
     def _needed(self) -> Iterator[str]:
-        """Keys of inputs that some record speaks of, also through the items of its message."""
+        """Yield the keys of inputs that records or the items of bulk messages name."""
         for task, key in self._recorded():
             yield key
             if task.is_bulk and task.kind.picture is not None:
                 yield from self._pictures_of(key, task.kind.picture)
 
     def _recorded(self) -> Iterator[tuple[Task, str]]:
-        """All inputs that records name, page by page."""
+        """Yield the task and input key of every record, page by page."""
         found, cursor = self._run(self._ledger.inputs())
         yield from found
         while cursor:
@@ -132,7 +131,7 @@ class Collector:
             yield from found
 
     def _pictures_of(self, key: str, field: str) -> list[str]:
-        """Keys of stored pictures among a message's items; read once, for it never changes."""
+        """Return the keys of blobs among a message's items; cached, for inputs never change."""
         if key not in self._pictures:
             self._pictures[key] = list(self._read_pictures(key, field))
         return self._pictures[key]
@@ -140,7 +139,7 @@ class Collector:
     def _read_pictures(self, key: str, field: str) -> Iterator[str]:
         try:
             items = unpack_items(self._storage.get(BlobRef(key=key)))
-        except (BlobNotFound, InvalidParams):  # its job will fail for that, whatever is kept
+        except (BlobNotFound, InvalidParams):  # its job will fail anyway
             return
         for item in items:
             image = item.params.get(field)
@@ -148,7 +147,7 @@ class Collector:
                 yield image["key"]
 
     def _delete(self, blob: StoredBlob) -> bool:
-        """Delete the blob, unless somebody has stored it again meanwhile."""
+        """Delete the blob, unless it was stored again meanwhile. Returns whether it was."""
         now = self._storage.head(blob.key)
         if now is None or now.modified_at != blob.modified_at:
             return False
@@ -170,12 +169,12 @@ class Collector:
         job_id = job_of_result(blob.key)
         try:
             job = self._run(self._ledger.get(job_id))
-        except JobNotFound:  # a batch's files lie under its own id, and so does one to make it of
+        except JobNotFound:  # a batch job's files, also its upload, have an id without a record
             expired = blob.modified_at < self._expired_before
             return expired and not self._run(self._ledger.is_upload(job_id))
         if not job.state.is_terminal or blob.modified_at >= self._left_before:
             return False
-        if job.task.is_bulk:  # whose pictures only its parts name; they live as long as the record
+        if job.task.is_bulk:  # only its parts name its pictures; they live as long as the record
             return False
         if job.result is None:
             return True
@@ -186,5 +185,5 @@ class Collector:
         return self._list(INPUTS, found, lambda b: b.modified_at < self._expired_before)
 
     def _strays(self, folder: str, found: Collected) -> Iterator[StoredBlob]:
-        """What is there for a moment, and was left: by a worker, or by `crossmodal doctor`."""
+        """Yield temporary blobs left behind by a worker or by `crossmodal doctor`."""
         return self._list(folder, found, lambda b: b.modified_at < self._left_before)

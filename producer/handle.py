@@ -1,4 +1,4 @@
-"""A submitted job, as its submitter holds it."""
+"""Handles of submitted jobs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from producer.notebook import job_html, with_pictures
 
 
 class Handle:
-    """What stands for a job: its `id`, and a client to ask about it."""
+    """A reference to a job: its `id`, and a client to query it with."""
 
     id: str
 
 
 class Follows(Protocol):
-    """What a handle asks of its client."""
+    """The part of a client that a handle uses."""
 
     def status(self, job: Handle | str) -> JobStatus: ...
     def cancel(self, job: Handle | str) -> JobState: ...
@@ -39,29 +39,29 @@ class Follows(Protocol):
 
 @dataclass(frozen=True)
 class JobHandle(Handle):
-    """An id and the client to ask about it; nothing is remembered, every call asks Redis."""
+    """A job's id and a client to query it with; nothing is cached, every call reads Redis."""
 
     client: Follows = field(repr=False, compare=False)
     id: str
 
     def status(self) -> JobStatus:
-        """State, attempt, queue position and estimated wait."""
+        """Return state, attempt, queue position and estimated wait."""
         return self.client.status(self.id)
 
     def events(self) -> Iterator[JobEvent | Progress]:
-        """What has happened to the job and what happens, until it has ended."""
+        """Yield the job's past events, then new ones until it has ended."""
         return self.client.events(self.id)
 
     def cancel(self) -> JobState:
-        """Cancel the job if it has not ended; returns the state it is in now."""
+        """Cancel the job if it has not ended; returns its state now."""
         return self.client.cancel(self.id)
 
     def wait(self, timeout_s: float | None = None) -> JobState:
-        """The state the job ended in. Raises `ResultTimeout`."""
+        """Wait until the job has ended; returns its state. Raises `ResultTimeout`."""
         return self.client._ended(self.id, timeout_s).state
 
     def result(self, timeout_s: float | None = None, progress: bool = False) -> JobResult:
-        """What the job made, once it has; `progress` shows how far it is meanwhile.
+        """Wait for the job's result; `progress` shows its progress meanwhile.
 
         Raises `JobFailed` with the code of its cause, `JobCanceled`, `JobExpired`, or
         `ResultTimeout`.
@@ -75,7 +75,7 @@ class JobHandle(Handle):
 
 
 def id_of(job: Any) -> str:
-    """The id of a job that is named by its handle or by its id. Raises `InvalidParams`."""
+    """Return the id of a job given as handle or id. Raises `InvalidParams`."""
     if isinstance(job, Handle):
         return job.id
     if not isinstance(job, str):
@@ -84,13 +84,13 @@ def id_of(job: Any) -> str:
 
 
 def ids_of(jobs: Any) -> list[str]:
-    """The ids of several jobs, each once. Raises `InvalidParams`."""
+    """Return the ids of several jobs, without duplicates. Raises `InvalidParams`."""
     several = check_several("jobs", jobs, but=isinstance(jobs, str | bytes))
     return list(dict.fromkeys(id_of(job) for job in several))
 
 
 def result_of(job: Job) -> JobResult:
-    """The result of an ended job, or the error that says why it has none."""
+    """Return the result of an ended job, or raise the error that says why it has none."""
     if job.state is JobState.CANCELED:
         raise JobCanceled(f"job {job.id} was canceled")
     if job.state is JobState.EXPIRED:

@@ -1,4 +1,4 @@
-"""A picture's file that is written as text, where JSON has no bytes."""
+"""Picture files as base64 text in JSON."""
 
 import base64
 import re
@@ -8,13 +8,13 @@ from urllib.parse import unquote_to_bytes
 from crossmodal.errors import InvalidImage
 
 _DATA_URL = re.compile(r"data:([^,]{0,200}),", re.IGNORECASE)
-_STRANGE = re.compile(r"[^A-Za-z0-9+/_\s-]")  # in base64
-_END = "=" + whitespace  # of which there may be millions
+_STRANGE = re.compile(r"[^A-Za-z0-9+/_\s-]")  # characters that base64 does not have
+_END = "=" + whitespace  # possibly millions of them
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
 def decoded(text: object, where: str) -> bytes:
-    """The bytes of base64, also of its URL-safe form, without padding, or as a `data:` URL.
+    """Decode base64: standard or URL-safe, with or without padding, or a `data:` URL.
 
     Raises `InvalidImage`, which names the field.
     """
@@ -35,9 +35,9 @@ def decoded(text: object, where: str) -> bytes:
 
 
 def _fault(text: str, before: int) -> str:
-    """The first character that base64 has not, and its place; else how many there are.
+    """Describe the first invalid character and its position, or else the wrong length.
 
-    `before` the text there are so many characters of a `data:` URL.
+    `before` is the length of the `data:` prefix, which counts in the position.
     """
     found = _STRANGE.search(text.rstrip(_END))
     if found is None:

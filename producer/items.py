@@ -1,4 +1,4 @@
-"""The items of a batch, of what an app holds: prompts or pictures."""
+"""The items of a batch, made from an app's prompts or pictures."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -22,10 +22,10 @@ ANY_BLOB = BlobRef(key="any")
 def prompt_items(
     prompts: Iterable[str], batch_id: str, options: dict[str, Any]
 ) -> Iterator[Request]:
-    """An item for each prompt, with a seed of its own.
+    """Yield an item for each prompt, with its own seed.
 
-    `options` are the params that all share; those that no job may have raise `InvalidParams`, and
-    what only their model does not take makes each of them fail.
+    `options` are the params that all share. Raises `InvalidParams` for params that no model
+    accepts; params that only their model refuses make each item fail.
     """
     several = check_several("prompts", prompts, but=isinstance(prompts, str | bytes))
     shared = TXT2IMG.build({"prompt": "any", **options})
@@ -45,7 +45,7 @@ def prompt_items(
 def picture_items(
     images: Iterable[Picture], options: dict[str, Any], max_bytes: int
 ) -> Iterator[Request | ItemResult]:
-    """An item for each picture, which is read when it is its turn; a failure for what is none."""
+    """Yield an item for each picture, read lazily; a failure for one that is invalid."""
     several = check_several("images", images, but=is_picture(images))
     IMG2TXT.build({"image": ANY_BLOB, **options})
     return (_picture_item(i, image, options, max_bytes) for i, image in enumerate(several))
@@ -64,7 +64,7 @@ def _picture_item(
 
 
 def checked_items(items: Iterable[Request | ItemResult]) -> Iterator[Request | ItemResult]:
-    """The same items. Raises `InvalidParams` for what is none, when it is its turn."""
+    """Yield the same items. Raises `InvalidParams` on reaching what is no item."""
     return (_checked(given) for given in check_several("items", items))
 
 

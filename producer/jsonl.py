@@ -1,10 +1,10 @@
-"""Batch files, in the shape of the OpenAI Batch API's: a request or a result a line.
+"""Batch files in the format of the OpenAI Batch API: one request or result per line.
 
     {"custom_id": "a", "method": "POST", "url": "/v1/txt2img", "body": {"prompt": "a red circle"}}
     {"custom_id": "b", "url": "/v1/img2txt", "body": {"image": {"path": "photo.jpg"}}}
 
 A file may mix kinds. A picture is `{"path": …}` beside the file, `{"data": …}` in base64 or as a
-`data:` URL, or `{"key": …}` in the object store. Of a result, either `response` or `error` is null.
+`data:` URL, or `{"key": …}` in the object store. In a result, `response` or `error` is null.
 """
 
 import json
@@ -31,22 +31,22 @@ from producer.inline import decoded
 from producer.pictures import bytes_of
 from producer.seeds import item_seed
 
-ROOT = "/v1/"  # of a line's url; its kind follows
-FIELDS = ("custom_id", "method", "url", "body")  # of a line
-WAYS = ("path", "data", "key")  # to give a picture
+ROOT = "/v1/"  # the prefix of a line's url; its kind follows
+FIELDS = ("custom_id", "method", "url", "body")  # the fields of a line
+WAYS = ("path", "data", "key")  # the ways to give a picture
 OF_KEY = tuple(name for name in BlobRef.model_fields if name != "key")
 MAX_CUSTOM_ID = 512
 MAX_VALUES = 10_000
-MAX_BESIDE = 1_000_000  # bytes of a line beside its picture
-REFUSED = "refused"  # why a line fails, in a file that was checked before
+MAX_BESIDE = 1_000_000  # max bytes of a line beside its picture
+REFUSED = "refused"  # the field for why a line fails, in a file that was checked before
 
 
 class BatchFile:
-    """A batch file that is read: how many items it has, and these one by one.
+    """A reader of a batch file: its number of items, and each item.
 
-    `task` is that of lines without a url: the one that is given, or that of the first line with
-    one; `queues` are where the items that were read would wait. Of a file that is not ours, but
-    somebody else's, no line can name a file of this machine.
+    `task` is the task of lines without a url: the given one, or that of the first line with a
+    url. `queues` are the interactive queues of the items read so far. Lines of an uploaded file
+    (not `is_ours`) cannot name files of this machine.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class BatchFile:
             raise InvalidParams(f"{path} cannot be read: {e.strerror}") from e
 
     def _lines(self) -> Iterator[bytes]:
-        """The lines of the file; of one that is too long, no more than tells so."""
+        """Yield the lines of the file; too long ones truncated to one byte more than allowed."""
         max_bytes = self._max_image_bytes * 4 // 3 + MAX_BESIDE
         with open_regular(self.path) as file:
             while line := file.readline(max_bytes + 1):
@@ -83,12 +83,12 @@ class BatchFile:
 
     @property
     def only_task(self) -> Task | None:
-        """The kind of all items that were read; None where they are of several."""
+        """The kind of all items read so far; None for several kinds."""
         tasks = {queue.task for queue in self.queues} or {self.task}
         return next(iter(tasks)) if len(tasks) < 2 else None
 
     def items(self) -> Iterator[Request | ItemResult]:
-        """Each line as an item and its kind, or as the failure that it is."""
+        """Yield each line as an item and its kind, or as a failure."""
         seen: set[str] = set()
         self._models = self._ask()
         index = 0
@@ -110,7 +110,7 @@ class BatchFile:
         raise InvalidParams(self._without_task("" if is_read else fault))
 
     def _without_task(self, fault: str) -> str:
-        """Why the file has no kind; of a file of which no line can be read, the first fault."""
+        """Say why the file has no kind; `fault` is the first, if no line can be read."""
         file = str(self.path) if self._is_ours else "the file"
         if not self.total:
             return f"{file} is empty: write a request a line"
@@ -145,7 +145,7 @@ class BatchFile:
         return task
 
     def _picture(self, image: Any, where: str) -> dict[str, Any]:
-        """A picture that is given in one way, without other fields. Raises `InvalidParams`."""
+        """Check that a picture is given in exactly one way. Raises `InvalidParams`."""
         ways = WAYS if self._is_ours else WAYS[1:]
         if not isinstance(image, dict):
             raise InvalidParams(f"{where} is no object: give one of {', '.join(ways)}")
@@ -156,7 +156,7 @@ class BatchFile:
         return image
 
     def _built(self, kind: Kind, custom_id: str, body: dict[str, Any], index: int) -> BulkItem:
-        """The item of a line: with a seed, if it needs one, and the picture that the body gives."""
+        """Build the item of a line, with a seed if it needs one, and its picture."""
         if kind.is_seeded and body.get("seed") is None:
             body = body | {"seed": item_seed(self._batch_id, index)}
         if kind.picture is None:
@@ -178,7 +178,7 @@ class BatchFile:
 
 
 def _failed_before(index: int, custom_id: str, failure: Any) -> ItemResult:
-    """A line that was found to be wrong when its file was taken. Raises `InvalidParams`."""
+    """Return the failure of a line that was refused at upload. Raises `InvalidParams`."""
     try:
         found = Failure.model_validate(failure)
     except ValidationError as e:
@@ -187,7 +187,7 @@ def _failed_before(index: int, custom_id: str, failure: Any) -> ItemResult:
 
 
 def result_line(batch_id: str, result: ItemResult) -> str:
-    """A result as a line of an output file."""
+    """Return a result as a line of an output file."""
     made = result.model_dump(
         mode="json", exclude={"index", "custom_id", "failure"}, exclude_defaults=True
     )
@@ -205,23 +205,23 @@ def result_line(batch_id: str, result: ItemResult) -> str:
 
 
 def is_crowded(text: bytes) -> bool:
-    """Whether JSON has more values than any request has, and would take seconds to parse."""
+    """Whether JSON has more values than any request and would take seconds to parse."""
     return sum(text.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES
 
 
 def fault(error: ValueError | RecursionError) -> str:
-    """What is wrong with a text that `json.loads` refuses, in words for who has sent it."""
+    """Describe, for its sender, what is wrong with a text that `json.loads` refuses."""
     if isinstance(error, RecursionError):
         return "is nested too deeply"
     if isinstance(error, UnicodeDecodeError):
         return f"is no UTF-8: its byte {error.start + 1} is 0x{error.object[error.start]:02x}"
     if isinstance(error, json.JSONDecodeError):
         return f"is no JSON: {error}"
-    return "has a number of too many digits"  # for which Python names a function of its own
+    return "has a number of too many digits"  # Python's own message names one of its functions
 
 
 def parsed(line: bytes) -> dict[str, Any]:
-    """A line as a JSON object. Raises `InvalidParams`."""
+    """Parse a line as a JSON object. Raises `InvalidParams`."""
     if is_crowded(line):
         raise InvalidParams("the line has more values than any request has")
     try:
@@ -234,14 +234,14 @@ def parsed(line: bytes) -> dict[str, Any]:
 
 
 def task_of(request: dict[str, Any]) -> Task | None:
-    """The kind that a line's url says; None where it says none."""
+    """Return the kind that a line's url names; None if it names none."""
     url = request.get("url")
     name = url.removeprefix(ROOT) if isinstance(url, str) and url.startswith(ROOT) else ""
     return Task(name) if name in kinds() else None
 
 
 def _urls() -> str:
-    """Those that a line may have, in words."""
+    """Return the urls that a line may have, as text."""
     return " or ".join(f"{ROOT}{name}" for name in kinds())
 
 

@@ -1,4 +1,4 @@
-"""`crossmodal keys`: who may use the HTTP gateway."""
+"""`crossmodal keys`: manage the API keys of the HTTP gateway."""
 
 from typing import Annotated
 
@@ -21,7 +21,7 @@ def create(
     max_queued: Annotated[int, typer.Option(help="Jobs that may wait, of each kind.")] = 5_000,
     as_json: Json = False,
 ) -> None:
-    """Make a key. It is shown this once: Redis holds only a digest of it."""
+    """Create a key. It is shown only once: Redis holds only its digest."""
     with errors_to_exit_status(), CommandClient() as client:
         key, token = client.keys.create(
             name, is_operator=operator, per_second=per_second, burst=burst, max_queued=max_queued
@@ -35,7 +35,7 @@ def create(
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """All keys, without their secrets."""
+    """List all keys, without their secrets."""
     with errors_to_exit_status(), CommandClient() as client:
         keys = list(client.keys.list())
         if as_json:
@@ -61,7 +61,7 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False) -> None:
-    """Refuse a key from now on; its jobs go on."""
+    """Revoke a key; its jobs go on."""
     with errors_to_exit_status(), CommandClient() as client:
         key = client.keys.revoke(key_id)
         if as_json:

@@ -1,4 +1,4 @@
-"""Jobs that nobody waits for any more, because their caller has gone."""
+"""Cancellation of a job whose caller has disconnected."""
 
 import logging
 
@@ -9,11 +9,11 @@ from producer.aio import AsyncClient
 
 log = logging.getLogger(__name__)
 
-CANCEL_S = 5.0  # at most, to cancel what its caller has left
+CANCEL_S = 5.0  # max time to cancel an abandoned job
 
 
 async def cancel_left(client: AsyncClient, job_id: str) -> None:
-    """Cancel what nobody waits for any more, though the task that has waited is being ended."""
+    """Cancel an abandoned job, even while the task that waited for it is being canceled."""
     with anyio.move_on_after(CANCEL_S, shield=True):
         try:
             await client.cancel(job_id)

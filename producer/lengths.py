@@ -1,4 +1,4 @@
-"""A request that says in two ways how long it is, which two readers may take for two requests."""
+"""Defense against request smuggling by Content-Length together with Transfer-Encoding."""
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -8,9 +8,9 @@ CLOSE = (b"connection", b"close")
 
 
 class OneLength:
-    """Ends the connection after the answer to such a request (RFC 9112, section 6.1).
+    """ASGI middleware that closes the connection after such a request (RFC 9112, section 6.1).
 
-    It is answered as one whose sender asks for that, which uvicorn heeds whoever answers.
+    It adds `Connection: close` to the request, which uvicorn obeys whatever sends the response.
     """
 
     def __init__(self, app: ASGIApp) -> None:

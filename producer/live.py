@@ -1,4 +1,4 @@
-"""How far a job is, told while somebody waits: below a notebook's cell, or in a terminal's line."""
+"""A job's progress, shown live below a notebook's cell or in a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ Tell = Callable[[JobStatus], object]
 
 
 class Line:
-    """A job's state, as text and for notebooks."""
+    """A job's state, as text and as HTML for notebooks."""
 
     def __init__(self, status: JobStatus | None = None) -> None:
         self._status = status
@@ -27,21 +27,21 @@ class Line:
 
 @contextmanager
 def told(wanted: bool) -> Iterator[Tell | None]:
-    """What tells how far a job is; None where nobody wants to know, or could see it."""
+    """Yield a function that shows a job's status; None if it is not wanted."""
     if not wanted:
         yield None
     elif (display := _display()) is not None:
         shown = display(Line(), display_id=True)
         yield lambda status: shown.update(Line(status))
     else:
-        from crossmodal.console import progress  # a while to load, for what few need
+        from crossmodal.console import progress  # slow to import, and rarely needed
 
         with progress("waiting", 1) as bar:
             yield lambda status: bar.update(bar.task_ids[0], description=place(status))
 
 
 def _display() -> Any:
-    """IPython's `display`, where a notebook's kernel runs this; it needs no widgets."""
+    """Return IPython's `display` in a notebook's kernel, else None; it needs no widgets."""
     if "IPython" not in sys.modules:
         return None
     from IPython import get_ipython

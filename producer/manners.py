@@ -1,4 +1,4 @@
-"""What HTTP asks of any server: HEAD wherever there is GET, what a path allows, its slash."""
+"""HTTP conventions: HEAD for every GET, a path's allowed methods, trailing slashes."""
 
 from urllib.parse import quote
 
@@ -7,12 +7,12 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-IS_HEAD = "crossmodal.is_head"  # of a scope; for whom that makes a difference
+IS_HEAD = "crossmodal.is_head"  # the scope's key that marks a HEAD request
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 class Heads:
-    """Answers HEAD as GET, and leaves out the body."""
+    """ASGI middleware that answers HEAD as GET, without the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -27,18 +27,18 @@ class Heads:
             nonlocal has_begun
             if not has_begun:
                 await send(message)
-                has_begun = True  # whoever goes on with a body is told that nobody reads it
+                has_begun = True  # a further body part finds the response complete
                 await send({"type": "http.response.body", "body": b""})
 
         scope["method"], scope[IS_HEAD] = "GET", True
         try:
             await self._app(scope, receive, send_head)
         finally:
-            scope["method"] = "HEAD"  # who answers for what has failed must send no body, either
+            scope["method"] = "HEAD"  # so that error handlers send no body, either
 
 
 def allowed(app: Starlette, scope: Scope) -> str:
-    """The methods that a path has, of whichever of its routes; "" where a mount answers."""
+    """Return the methods that the routes of a path allow; "" inside a mount."""
     if "app_root_path" in scope:
         return ""
     found = (m for m in METHODS if _match(app, {**scope, "method": m.replace("HEAD", "GET")}))
@@ -46,10 +46,10 @@ def allowed(app: Starlette, scope: Scope) -> str:
 
 
 class Slashes:
-    """Leads to the path with or without a slash at its end, where that is a route's.
+    """ASGI app that redirects to the path with or without a trailing slash, if it has a route.
 
-    Starlette's own redirect names the host that it was called by, which behind a proxy is nobody's:
-    this one is relative, so that whatever stands before the path stays.
+    Starlette's own redirect names the request's host, which behind a proxy is wrong. This one is
+    relative, so that a proxy's path prefix stays.
     """
 
     def __init__(self, app: Starlette) -> None:
@@ -74,5 +74,5 @@ class Slashes:
 
 
 def _match(app: Starlette, scope: Scope, least: Match = Match.FULL) -> bool:
-    """Whether a route has the path and the method of a request, or at `least` the path."""
+    """Whether a route matches path and method, or with `Match.PARTIAL` at least the path."""
     return any(route.matches(scope)[0].value >= least.value for route in app.routes)

@@ -1,6 +1,6 @@
-"""Jobs and what they made, as notebooks show them.
+"""Jobs and results as HTML for notebooks.
 
-Nothing here raises, and nothing takes long: what cannot be read in time is left out.
+Nothing here raises or takes long: what cannot be read in time is left out.
 """
 
 import base64
@@ -18,8 +18,8 @@ from crossmodal.kinds.fields import BlobRef
 from crossmodal.vision.media import media_type
 from producer.place import place
 
-MAX_S = 5.0  # that a notebook waits for what it shows
-MAX_BYTES = 16_000_000  # of all pictures together, which a notebook's file has in it
+MAX_S = 5.0  # max time to make the HTML
+MAX_BYTES = 16_000_000  # max bytes of all pictures, which the notebook's file embeds
 
 FIGURE = Template(
     '<figure style="display:inline-table;min-width:12em;margin:0 1em 1em 0;vertical-align:top">'
@@ -36,7 +36,7 @@ Result = JobResult | ItemResult
 
 
 class Looks(Protocol):
-    """What is asked of a client to show a job."""
+    """The part of a client that shows a job."""
 
     def record(self, job: str) -> Job: ...
     def status(self, job: str) -> JobStatus: ...
@@ -47,18 +47,18 @@ R = TypeVar("R", JobResult, ItemResult)
 
 
 def with_pictures(found: R, read: Read) -> R:
-    """A result that notebooks show with its pictures."""
+    """Return a result that notebooks show with its pictures."""
     return found.shown_by(partial(result_html, read=read))
 
 
 def result_html(found: Result, read: Read) -> str | None:
-    """What was made; None, which is the text alone, where it cannot be had in time."""
+    """Return a result as HTML; None, which shows its text, if it cannot be read in time."""
     made = within(MAX_S, lambda: _result(found, read))
     return made if isinstance(made, str) else None
 
 
 def job_html(client: Looks, job_id: str) -> str:
-    """Where a job is, or what it has made."""
+    """Return a job's result or status as HTML."""
     found = within(MAX_S, lambda: _job(client, job_id))
     if isinstance(found, str):
         return found
@@ -68,20 +68,20 @@ def job_html(client: Looks, job_id: str) -> str:
 
 
 def status_html(status: JobStatus) -> str:
-    """How far a job is, with a bar where its model tells its steps."""
+    """Return a status as HTML, with a progress bar if the model reports its steps."""
     step = status.progress
     bar = "" if step is None else BAR.substitute(step=step.step, of=step.of)
     return STATE.substitute(id=escape(status.id), words=escape(place(status)), bar=bar)
 
 
 def within(seconds: float, function: Callable[[], T]) -> T | Exception | None:
-    """What a function comes to, or the error that it raises; None where that takes longer."""
+    """Return what a function returns or raises within `seconds`; None if it takes longer."""
     found: Future[T | Exception] = Future()
 
     def run() -> None:
         try:
             found.set_result(function())
-        except Exception as e:  # noqa: BLE001 - whoever asked shows that there is one
+        except Exception as e:  # noqa: BLE001 - the caller shows that there is one
             found.set_result(e)
 
     Thread(target=run, name="notebook", daemon=True).start()
@@ -121,7 +121,7 @@ def _pictures(found: Result, read: Read, about: str) -> Iterable[str]:
 
 
 def _picture(read: Read, image: BlobRef | None, about: Sequence[str]) -> str:
-    """A picture with what is said of it; that alone where the picture has gone."""
+    """Return a picture with its text; the text alone if the picture is gone."""
     said = "<br>".join(map(escape, about))
     data = b"" if image is None else _read(read, image)
     if not data:
@@ -131,7 +131,7 @@ def _picture(read: Read, image: BlobRef | None, about: Sequence[str]) -> str:
 
 
 def _read(read: Read, image: BlobRef) -> bytes:
-    """The bytes of a picture; none where it is not there any more, or too large to show."""
+    """Return the bytes of a picture; b"" if it is gone or too large to show."""
     if (image.size or 0) > MAX_BYTES:
         return b""
     try:
@@ -143,7 +143,7 @@ def _read(read: Read, image: BlobRef) -> bytes:
 
 
 def _shown_to(found: Result) -> BlobRef | None:
-    """The picture that was captioned, where that is known."""
+    """Return the picture that was captioned, if it is known."""
     if isinstance(found, ItemResult) or found.task.kind.picture is None:
         return None
     given: Any = found.params.get(found.task.kind.picture)
@@ -151,14 +151,14 @@ def _shown_to(found: Result) -> BlobRef | None:
 
 
 def _about(found: Result) -> str:
-    """What a picture is of, and what drew it."""
+    """Return the text for a picture: its prompt and model, or its custom id."""
     if isinstance(found, ItemResult):
         return found.custom_id
     return f"{found.params.get('prompt', found.job)} — {found.model}"
 
 
 def _lines(found: Result) -> Iterable[str]:
-    """What else there is to say."""
+    """Yield further lines: a failure, counts, warnings."""
     if isinstance(found, ItemResult) and found.failure is not None:
         yield f"{found.custom_id}: {found.failure.code}: {found.failure.message}"
     if isinstance(found, JobResult) and found.parts:

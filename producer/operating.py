@@ -1,4 +1,4 @@
-"""Calls of who runs the installation: pausing queues, canceling many jobs at once."""
+"""Calls for operators: pause and resume queues, cancel many jobs at once."""
 
 from crossmodal.errors import InvalidParams, QueueNotFound, quoted
 from crossmodal.jobs.calls import Steps, call
@@ -12,13 +12,13 @@ from producer.following import Following
 
 
 class Operating(Following):
-    """What is asked of queues and of all that waits in them."""
+    """Calls about whole queues."""
 
     @call
     def pause(self, queue: str) -> Steps[QueueStatus]:
-        """Start nothing more of a queue: what runs ends, and what waits stays.
+        """Pause a queue: running jobs finish, waiting ones stay.
 
-        It takes new jobs, unless the setting `paused_queues_accept` says that it does not. Raises
+        It accepts new jobs unless the setting `paused_queues_accept` is false. Raises
         `QueueNotFound`.
         """
         yield from self.ledger.pause((yield from self._checked_queue(queue)))
@@ -26,7 +26,7 @@ class Operating(Following):
 
     @call
     def resume(self, queue: str) -> Steps[QueueStatus]:
-        """Start a paused queue's jobs again. Raises `QueueNotFound`."""
+        """Resume a paused queue. Raises `QueueNotFound`."""
         yield from self.ledger.resume((yield from self._checked_queue(queue)))
         return (yield from self._now(queue))
 
@@ -39,10 +39,10 @@ class Operating(Following):
         model: str | None = None,
         state: JobState | str | None = None,
     ) -> Steps[int]:
-        """Cancel an owner's jobs that have not ended, or everybody's for None; returns how many.
+        """Cancel an owner's jobs that have not ended, or all owners' for None; returns how many.
 
-        A `task` without `.bulk` stands for both of its queues; a job is of the `model` that it
-        names or, where it names none, that is the default one. What is submitted meanwhile stays.
+        A `task` without `.bulk` stands for both of its lanes. A job that names no model counts as
+        one of the default `model`. Jobs submitted meanwhile stay.
         Raises `InvalidParams` or `ModelNotFound`.
         """
         owner = None if owner is None else check_text("owner", owner)
@@ -67,13 +67,13 @@ class Operating(Following):
 
     @call
     def _now(self, queue: str) -> Steps[QueueStatus]:
-        """A queue that has changed, of which no older news are to be believed."""
+        """Return a queue's status after a change, bypassing older cached models."""
         yield from self.models(max_age_s=0)
         return (yield from self.ledger.queue(queue))
 
     @call
     def _checked_queue(self, name: str) -> Steps[str]:
-        """The name itself. Raises `QueueNotFound` where nothing ever waits there."""
+        """Return the name. Raises `QueueNotFound` for an unknown queue."""
         known = [str(queue) for queue in (yield from self.models(max_age_s=0)).queues]
         if check_text("queue", name) not in known:
             near = nearest(name, known)

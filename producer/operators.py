@@ -1,4 +1,4 @@
-"""What operators ask of Redis, by methods that wait: dead letters, API keys, webhooks."""
+"""Blocking methods for operators: dead letters, API keys, webhook deliveries."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from producer.twins import Runs, waited
 
 
 class Waiting:
-    """Calls of one kind, and what runs them."""
+    """A group of calls, and the runner that executes them."""
 
     def __init__(self, calls: Any, runner: Runs) -> None:
         self.calls = calls

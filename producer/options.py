@@ -1,4 +1,4 @@
-"""The arguments and options of a command, as they follow from the params of a kind."""
+"""Command-line arguments and options, derived from the params of a kind."""
 
 from collections.abc import Iterator
 from inspect import Parameter
@@ -15,13 +15,13 @@ SHORT = {"count": "-n"}
 
 
 def takes_several(kind: Kind) -> bool:
-    """Whether a command takes many pictures: to describe each, nothing else is needed."""
+    """Whether a kind's command takes many pictures: it captions, and needs nothing else."""
     needed = [name for name, field in kind.params.model_fields.items() if field.is_required()]
     return kind.output == "captions" and needed == [kind.picture]
 
 
 def parameters_of(kind: Kind) -> Iterator[Parameter]:
-    """What is needed as arguments, all else as options."""
+    """Yield required params as arguments, all others as options."""
     for name, field in kind.fields.items():
         if name == "metadata":
             continue
@@ -51,7 +51,7 @@ def _type_of(kind: Kind, name: str) -> Any:
 
 
 def _plain(annotation: Any) -> Any:
-    """A type without what pydantic checks beside it."""
+    """Return a type without pydantic's annotations."""
     if get_origin(annotation) is Annotated:
         return _plain(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -70,7 +70,7 @@ def _flags(name: str) -> list[str]:
 
 
 def _bounds(field: FieldInfo) -> dict[str, Any]:
-    """The least and the most, which a command's help shows."""
+    """Return the min and max, which the command's help shows."""
     return {
         name: getattr(one, limit)
         for one in field.metadata

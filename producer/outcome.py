@@ -1,4 +1,4 @@
-"""What a job made, shown to a person or a program, and its pictures written to files."""
+"""Output of a job's result: printed, as JSON, and its pictures written to files."""
 
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,19 @@ from producer.targets import check_target, write_pictures
 
 
 def check_out(client: Client, out: Path, stored: str, count: int = 1) -> None:
-    """Refuse what could only fail once a job has ended, before anybody waits for it.
+    """Check, before waiting for a job, that its pictures can be read and written.
 
-    Raises `InvalidSetting` or `ExtraMissing` where `count` pictures that are `stored` in a format
-    could not be written, or where no store could be opened to read them from.
+    Raises `InvalidSetting` or `ExtraMissing` where `count` pictures of the format `stored` could
+    not be written, or where the object store cannot be opened.
     """
     check_target(out, count, stored)
-    _ = client.storage  # is opened by that
+    _ = client.storage  # opens it
 
 
 def show_result(client: Client, job_id: str, out: Path | None, as_json: bool) -> None:
     """Print an ended job's result, and write its pictures to `out`.
 
-    Raises what became of a job without a result, `StorageUnavailable` and `OutputNotWritable`.
+    Raises the error of a job without a result, `StorageUnavailable` and `OutputNotWritable`.
     """
     found = result_of(client.record(job_id))
     files = [] if out is None else _write(client, found, out)
@@ -53,7 +53,7 @@ def _write(client: Client, found: JobResult, out: Path) -> list[Path]:
 
 
 def rows_of(found: JobResult) -> list[tuple[str, Any]]:
-    """A result in words, each with what it is about."""
+    """Return a result as rows of label and value."""
     rows: list[tuple[str, Any]] = [("job", found.job)]
     rows += [("image", f"{i.key} ({i.width} × {i.height})") for i in found.images]
     rows += [("caption", f"{c.text} ({c.log_probability:.2f})") for c in found.captions]

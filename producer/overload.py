@@ -1,4 +1,4 @@
-"""What a server is short of for a moment, whichever of its lines has noticed it."""
+"""Detection of a server's temporary lack of resources."""
 
 from crossmodal.errors import Overloaded
 from crossmodal.machine import is_shortage
@@ -8,7 +8,7 @@ KINDS = (OSError, RuntimeError, MemoryError)
 
 
 def overload(error: Exception) -> Overloaded | None:
-    """The error of ours for what the system refused; None where that is not what went wrong."""
+    """Return `Overloaded` for an error by lack of resources; None for any other."""
     if not (isinstance(error, MemoryError) or is_shortage(error)):
         return None
     return Overloaded("the server is short of disk, file descriptors, threads or memory: try again")

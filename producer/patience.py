@@ -1,6 +1,6 @@
-"""What a person who waits is told: how far the jobs are, that nobody serves them, how to go on.
+"""Messages to a user who waits: progress, queues without workers, how to go on.
 
-A thread checks once a second, so that it makes no difference what is waited for.
+A thread checks once a second, independent of what is waited for.
 """
 
 import time
@@ -21,7 +21,7 @@ NOBODY_AFTER_S = 3.0
 
 
 def wait_for(client: Client, jobs: Iterable[Job], timeout_s: float | None = None) -> None:
-    """Return when all have ended. Raises `ResultTimeout`, which says how to go on."""
+    """Wait until all jobs have ended. Raises `ResultTimeout`, which says how to go on."""
     left = {job.id: job for job in jobs}
     if not left:
         return
@@ -32,7 +32,7 @@ def wait_for(client: Client, jobs: Iterable[Job], timeout_s: float | None = None
 
         def check() -> None:
             jobs = list(left.values())
-            if jobs and not bar.disable:  # the last, because then all have ended
+            if jobs and not bar.disable:  # show the last job: it probably ends last
                 shown = place(client.status(jobs[-1].id))
                 bar.update(task, description=shown if len(handles) == 1 else f"the last: {shown}")
             unserved.check(lambda queue: _is_run(client, jobs, queue))
@@ -48,7 +48,7 @@ def wait_for(client: Client, jobs: Iterable[Job], timeout_s: float | None = None
 
 @contextmanager
 def polling(check: Callable[[], None]) -> Iterator[None]:
-    """Call `check` once a second; an outage is for whoever waits to tell."""
+    """Call `check` once a second in a thread; errors are left to the waiting caller."""
     ended = Event()
 
     def run() -> None:
@@ -60,14 +60,14 @@ def polling(check: Callable[[], None]) -> Iterator[None]:
     try:
         thread.start()
         yield
-    finally:  # also where Ctrl-C comes while it starts
+    finally:  # also if Ctrl-C comes while the thread starts
         ended.set()
         if thread.ident is not None:
             thread.join()
 
 
 class Unserved:
-    """Says of each queue, once, that no worker takes jobs from it, or none any more."""
+    """A check that warns, once per queue, that no worker serves it."""
 
     def __init__(self, client: Client, queues: Callable[[], set[str]]) -> None:
         self._client = client
@@ -77,7 +77,7 @@ class Unserved:
         self._not_before = time.monotonic() + NOBODY_AFTER_S
 
     def check(self, is_run: Callable[[str], bool] = lambda queue: False) -> None:
-        """Ask who works; `is_run` says whether what is waited for is in somebody's hands yet."""
+        """Warn of unserved queues; `is_run` says whether a worker still has the queue's job."""
         queues = self._queues() - self._told
         if not queues or time.monotonic() < self._not_before:
             return
@@ -95,7 +95,7 @@ class Unserved:
 
 
 def _is_run(client: Client, jobs: Collection[Job], queue: str) -> bool:
-    """Whether the first job of a queue is run: a worker that stops finishes what it has."""
+    """Whether the first job of a queue runs: a draining worker finishes what it has."""
     job_id = next((job.id for job in jobs if job.queue == queue), None)
     if job_id is None:
         return True
@@ -106,7 +106,7 @@ def _is_run(client: Client, jobs: Collection[Job], queue: str) -> bool:
 
 @contextmanager
 def interruptible(submitted: Collection[JobHandle]) -> Iterator[None]:
-    """Have Ctrl-C say which jobs go on, and how their waiter can."""
+    """Turn Ctrl-C into a message that says which jobs go on, and how to follow them."""
     try:
         yield
     except KeyboardInterrupt as e:
@@ -118,7 +118,7 @@ def interruptible(submitted: Collection[JobHandle]) -> Iterator[None]:
 
 
 def how_to_go_on(ids: Collection[str]) -> str:
-    """The commands for jobs that have not ended."""
+    """Return the commands to use for jobs that have not ended."""
     if len(ids) > 1:
         shown = " ".join(ids)
         return f"`crossmodal wait {shown}` waits for them, `crossmodal cancel ID` cancels one"

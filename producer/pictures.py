@@ -1,6 +1,6 @@
-"""Pictures in whatever form an app holds them, as the bytes of a file.
+"""Conversion of an app's pictures, in any supported form, to the bytes of a file.
 
-Pillow's images and NumPy's arrays are known by their attributes: neither library is needed here.
+Pillow images and NumPy arrays are recognized by their attributes: neither library is imported.
 """
 
 import inspect
@@ -19,7 +19,7 @@ from producer.png import COLOR_TYPES, write_png
 
 
 class BinaryFile(Protocol):
-    """What `open(path, "rb")` returns, an upload's file, `io.BytesIO`: read from where it is."""
+    """An open binary file, an upload or an `io.BytesIO`; read from its current position."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -56,7 +56,7 @@ EXPECTED = (
     "of uint8, or a BlobRef"
 )
 PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
-PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}  # what keeps their transparency
+PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}  # mode that keeps the transparency
 DEEP_MODES = ("I", "I;16B", "I;16L", "I;16N")  # sixteen bits in one channel
 PILLOW_RAISES = (
     OSError,
@@ -74,14 +74,14 @@ PILLOW_RAISES = (
 
 
 def is_picture(value: Any) -> bool:
-    """Whether a value is one picture, rather than some, or none."""
+    """Whether a value is a single picture."""
     if isinstance(value, FileBytes | str | os.PathLike | BlobRef):
         return True
     return _is_file(value) or _is_pillow(value) or _is_array(value)
 
 
 def bytes_of(image: Any, max_bytes: int) -> bytes:
-    """The file that a picture is, or would be.
+    """Return a picture as the bytes of a file.
 
     Raises `ImageTooLarge`, and `InvalidImage` for what cannot be read or is no picture.
     """
@@ -129,12 +129,12 @@ def _read_path(path: str | os.PathLike[Any], max_bytes: int) -> bytes:
         with open_regular(Path(name)) as file:
             check_size(os.fstat(file.fileno()).st_size, max_bytes)
             return _read(file, max_bytes)
-    except (OSError, ValueError) as e:  # a ValueError: no file has such a name
+    except (OSError, ValueError) as e:  # ValueError: no file can have such a name
         raise InvalidImage(f"the picture {name[:400]} cannot be read: {described(e)}") from e
 
 
 def _read(file: Any, max_bytes: int) -> bytes:
-    """What is left in a file; no more of it than `max_bytes` and one piece is ever held."""
+    """Read the rest of a file; stop after `max_bytes` and one piece."""
     if isinstance(file, io.TextIOBase):
         raise InvalidImage("the picture's file was opened as text: open it with 'rb'")
     if inspect.iscoroutinefunction(file.read):
@@ -150,7 +150,7 @@ def _read(file: Any, max_bytes: int) -> bytes:
             f"the picture's file gave no bytes: {e}. Give one that was opened with 'rb'"
         ) from e
     except (OSError, ValueError, EOFError, zlib.error) as e:
-        # A ValueError: it was closed. The last two are of gzip.open, where a file is damaged.
+        # ValueError: the file is closed. The last two: gzip.open, for a damaged file.
         raise InvalidImage(f"the picture's file cannot be read: {e}") from e
     if len(found) > max_bytes:
         raise ImageTooLarge(
@@ -161,7 +161,7 @@ def _read(file: Any, max_bytes: int) -> bytes:
 
 
 def _save(image: Any) -> bytes:
-    """A Pillow image as PNG, with its EXIF data: they say which way is up."""
+    """Return a Pillow image as PNG, with its EXIF data, for its orientation."""
     if image.mode == "F":
         raise InvalidImage("a picture cannot be a PIL image of floats: convert it to 'RGB'")
     file = io.BytesIO()
@@ -185,7 +185,7 @@ def _writable(image: Any) -> Any:
 
 
 def _encode(array: Any) -> bytes:
-    """An array of pixels as PNG."""
+    """Return an array of pixels as PNG."""
     shape = tuple(array.shape)
     height, width, channels = (
         shape if len(shape) == 3 else (*shape, 1) if len(shape) == 2 else (0,) * 3

@@ -1,10 +1,10 @@
-"""Where a job is on its way, in the words that people are told."""
+"""A job's status in words."""
 
 from crossmodal.jobs.record import JobStatus
 
 
 def place(status: JobStatus) -> str:
-    """Where a job is on its way, in words: `queued, 3 jobs before it, about 12 s`."""
+    """Return a status in words: `queued, 3 jobs before it, about 12 s`."""
     words = [str(status.state)]
     if status.position is not None:
         before = status.position
@@ -23,7 +23,7 @@ def place(status: JobStatus) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: `12 s`, `3 min`, `1.5 h`."""
+    """Return a duration in words: `12 s`, `3 min`, `1.5 h`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5_400 else f"{seconds / 3_600:.1f} h"

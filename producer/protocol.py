@@ -1,5 +1,5 @@
-"""HTTP as uvicorn speaks it, where connections that wait for a request give way to others, and
-answers must be read."""
+"""uvicorn's HTTP protocol, with idle connections that give way to new ones, and a minimum rate
+at which clients must read responses."""
 
 import asyncio
 import time
@@ -12,12 +12,13 @@ from crossmodal.settings import Settings
 from producer.bodies import GRACE_S, MIN_RATE
 from producer.connections import MAX_CONNECTIONS
 
-STOP_S = 10  # for requests that are being answered
+STOP_S = 10  # max time for requests in progress to finish
 
 
 class Yielding(H11Protocol):
-    """Of connections without a request, or with a half of one's head, the longest idle is closed
-    when there are as many as there may be. So nobody is refused for their sake."""
+    """A connection that closes the longest idle one when the server is at its max of connections.
+
+    Idle: without a complete request head. So idle connections never cause a refusal."""
 
     idle_since = 0.0
     _check: asyncio.TimerHandle | None = None
@@ -30,12 +31,12 @@ class Yielding(H11Protocol):
             idle = [one for one in others if isinstance(one, Yielding) and one.is_idle]
             if idle:
                 longest = min(idle, key=lambda one: one.idle_since)
-                self.connections.discard(longest)  # it counts no more from now on
-                longest.transport.abort()  # what it has not read by now, it need not
+                self.connections.discard(longest)  # stops counting at once
+                longest.transport.abort()  # unread data is dropped
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody is being answered; an answer may still be unread."""
+        """Whether no request is in progress; a response may still be unread."""
         return self.cycle is None or self.cycle.response_complete
 
     def on_response_complete(self) -> None:
@@ -59,7 +60,7 @@ class Yielding(H11Protocol):
         self._check = self.loop.call_later(GRACE_S, self._check_read, unread)
 
     def _check_read(self, before: int) -> None:
-        """End the connection of who reads an answer more slowly than bodies may come."""
+        """Close the connection of a client that reads more slowly than `MIN_RATE`."""
         if before - self.transport.get_write_buffer_size() < GRACE_S * MIN_RATE:
             self.transport.abort()
         else:
@@ -71,7 +72,7 @@ class Yielding(H11Protocol):
 
 
 def config_of(app: ASGIApp, host: str, port: int, settings: Settings) -> uvicorn.Config:
-    """How our servers serve an application."""
+    """Return the uvicorn config that all servers of the project share."""
     return uvicorn.Config(
         app,
         host=host,

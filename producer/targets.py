@@ -1,5 +1,4 @@
-"""Files that pictures are written to: the name's ending says the format, and all is checked before
-anybody draws."""
+"""Output files for pictures: the suffix names the format; checked before the job is submitted."""
 
 import os
 from collections.abc import Sequence
@@ -10,13 +9,13 @@ from crossmodal.errors import ExtraMissing, InvalidSetting, OutputNotWritable, d
 from producer.formats import converted
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-QUALITY = 95  # of formats that lose something, where a picture is stored in another
+QUALITY = 95  # for conversion to lossy formats
 
 
 def check_target(out: Path, count: int = 1, stored: str = "png") -> None:
     """Raise `InvalidSetting` or `ExtraMissing` where `count` pictures could not be written.
 
-    `stored` is the format that they are stored in.
+    `stored` is the format of the stored pictures.
     """
     kind = FORMATS.get(out.suffix.lower())
     if kind is None:
@@ -33,7 +32,7 @@ def check_target(out: Path, count: int = 1, stored: str = "png") -> None:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Raise `InvalidSetting` where a file cannot be made, or replaced."""
+    """Raise `InvalidSetting` where a file cannot be created or replaced."""
     folder = path.parent
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
@@ -43,12 +42,12 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def paths_of(out: Path, count: int) -> list[Path]:
-    """`out` itself for one picture; NAME-0.png and so on for many."""
+    """Return `out` for one picture; NAME-0.png and so on for many."""
     return [out] if count == 1 else [out.with_stem(f"{out.stem}-{i}") for i in range(count)]
 
 
 def write_pictures(pictures: Sequence[tuple[bytes, str]], out: Path) -> list[Path]:
-    """Write files of these media types in the format of the name; those that have it as they are.
+    """Write pictures, given with their media types, in the format of the name of `out`.
 
     Raises `OutputNotWritable` and `ExtraMissing`.
     """
@@ -61,7 +60,7 @@ def write_pictures(pictures: Sequence[tuple[bytes, str]], out: Path) -> list[Pat
 
 
 def write(path: Path, data: bytes, *, follow: bool = True) -> None:
-    """Write a file; without `follow`, none that a link leads to. Raises `OutputNotWritable`."""
+    """Write a file; without `follow`, refuse a symlink. Raises `OutputNotWritable`."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | (0 if follow else os.O_NOFOLLOW)
     try:
         with os.fdopen(os.open(path, flags, 0o666), "wb") as file:

@@ -1,4 +1,4 @@
-"""What callers are told of a failure: no address of Redis or of the store is their matter."""
+"""Error messages for callers, without the addresses of Redis and the object store."""
 
 from crossmodal.errors import (
     BlobNotFound,
@@ -12,7 +12,7 @@ from crossmodal.errors import (
 )
 from crossmodal.jobs.record import Failure
 
-WITH_ADDRESSES = {  # codes of errors that name where something is
+WITH_ADDRESSES = {  # codes of errors whose messages name an address
     "Redis": {
         kind.code for kind in (BrokerUnavailable, BrokerFull, BrokerRefused, BrokerNotTrusted)
     },
@@ -21,13 +21,13 @@ WITH_ADDRESSES = {  # codes of errors that name where something is
 
 
 def told(code: str, message: str) -> str:
-    """The message of a failure, or what stands for one that names an address."""
+    """Return the message of a failure, or a substitute for one that names an address."""
     what = next((what for what, codes in WITH_ADDRESSES.items() if code in codes), None)
     return f"{what} failed: operators see why among the dead letters" if what else message
 
 
 def told_error(error: CrossmodalError) -> str:
-    """The message of an error for a caller from elsewhere."""
+    """Return the message of an error for a remote caller."""
     if is_outage(error):
         what = "Redis" if isinstance(error, BrokerUnavailable) else "the object store"
         return f"{what} takes nothing now: try again in a moment"
@@ -35,13 +35,13 @@ def told_error(error: CrossmodalError) -> str:
 
 
 def is_outage(error: CrossmodalError) -> bool:
-    """Whether Redis or the store is away, rather than that something is not in it."""
+    """Whether Redis or the object store is unavailable, rather than a blob missing."""
     is_ours = isinstance(error, BrokerUnavailable | StorageUnavailable)
     return is_ours and not isinstance(error, BlobNotFound)
 
 
 def failure_view(failure: Failure | None) -> Failure | None:
-    """Why there is no result, as its owner may know it."""
+    """Return a failure as its owner may see it."""
     if failure is None:
         return None
     return failure.model_copy(update={"message": told(failure.code, failure.message)})

@@ -1,6 +1,6 @@
-"""Methods made of calls: the same call is run by the client, and awaited by its twin.
+"""Client methods made from calls: blocking for `Client`, awaited for `AsyncClient`.
 
-Signatures, sentences and types are those of the call, which alone are written down.
+Signature, docstring and types are written once, at the call.
 """
 
 import inspect
@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 class Runs(Protocol):
-    """What runs calls, and waits for what they come to."""
+    """A blocking runner of calls."""
 
     def run(self, call: Call[T], /) -> T: ...
     def close(self) -> None: ...
 
 
 def waited(method: Callable[Concatenate[Any, P], Call[T]]) -> Callable[Concatenate[Any, P], T]:
-    """The method that makes this call of its object's `calls`, and waits for what it comes to."""
+    """Return a method that runs this call of its object's `calls` and returns the result."""
 
     def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
         found: T = self.run(asked(self, method, *args, **kwargs))
@@ -36,7 +36,7 @@ def waited(method: Callable[Concatenate[Any, P], Call[T]]) -> Callable[Concatena
 def awaited(
     method: Callable[Concatenate[Any, P], Call[T]],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
-    """The same for an event loop."""
+    """Return the asynchronous twin of such a method."""
 
     async def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
         found: T = await self.run(asked(self, method, *args, **kwargs))
@@ -48,7 +48,7 @@ def awaited(
 def asked(
     client: Any, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs
 ) -> R:
-    """What this method of the client's calls makes; they may be of a kind of their own."""
+    """Return what this method of `client.calls`, which may be a subclass, makes."""
     name = method.__name__
     try:
         made: R = getattr(client.calls, name)(*args, **kwargs)
@@ -63,9 +63,9 @@ def asked(
 def as_twin(
     twin: Callable[Q, R], method: Callable[..., Any], returns: Any = None
 ) -> Callable[Q, R]:
-    """`twin` with the name, the sentence and the signature of `method`, for `help` and editors.
+    """Give `twin` the name, docstring and signature of `method`, for `help` and editors.
 
-    It returns what the call comes to, or `returns`.
+    Its return annotation is the type of the call's result, or `returns`.
     """
     named: Any = wraps(method)(twin)
     hints = method.__annotations__

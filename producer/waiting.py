@@ -1,9 +1,9 @@
-"""Waiting for jobs to end, without saying how the waiting is done.
+"""Waiting for jobs to end, independent of how the waiting is done.
 
-The same object serves blocking and asynchronous callers: it makes the step that waits in Redis
-until something happens, takes in the reply, and says when states must be checked.
-Transitions are told in a few streams that many jobs share, so that it costs the same to wait
-for ten jobs and for a million. What a stream has forgotten before it was read, a check finds.
+The same object serves blocking and asynchronous callers: it makes the step that blocks in Redis
+until something happens, processes the reply, and determines when states must be checked.
+Transitions are published in a few streams that many jobs share, so that waiting for ten jobs and
+for a million costs the same. A periodic check finds entries trimmed before they were read.
 """
 
 import time
@@ -16,16 +16,16 @@ from crossmodal.jobs.names import shard_key
 from crossmodal.jobs.record import JobState
 
 MAX_BLOCK_S = 2.0  # shorter than the socket timeout, so that a dead server is noticed
-CHECK_S = 2.0  # how often states are checked, for what happens by the clock alone ...
-CHECK_MANY_S = 10.0  # ... and where that are more jobs than
+CHECK_S = 2.0  # interval of state checks, for what happens by the clock alone ...
+CHECK_MANY_S = 10.0  # ... and the interval for more jobs than MANY
 MANY = 100
-TELL_S = 0.25  # at least, between two times that somebody is told how far a job is
+TELL_S = 0.25  # min interval between two reports of a job's status
 
 
 class Wait:
-    """Follows jobs until each has reached a terminal state.
+    """A wait for jobs to reach a terminal state.
 
-    `since` is Redis's time before any of them was checked: what happens later is told.
+    `since` is Redis's time before any of them was checked: the streams have later transitions.
     """
 
     def __init__(
@@ -39,15 +39,15 @@ class Wait:
         self._prefix = prefix
         self._since = str(int(since * 1_000) - 1)
         self._seen: dict[str, str] = {}  # stream -> id of its last known entry
-        self._left: dict[str, None] = {}  # in their order
-        self._unknown: list[str] = []  # whose state has never been checked
-        self._count = 0  # of all that were followed
+        self._left: dict[str, None] = {}  # a set that keeps the order
+        self._unknown: list[str] = []  # jobs whose state was never checked
+        self._count = 0  # all jobs ever followed
         self._timeout_s = timeout_s
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._block_s = min(MAX_BLOCK_S, block_s)
         self._check_at = 0.0
         self._tell_at = 0.0
-        self._owes_news = False  # to who is told how far the jobs are
+        self._owes_news = False  # whether a status report is due once TELL_S has passed
         for job_id in job_ids:
             self.add(job_id)
 
@@ -55,7 +55,7 @@ class Wait:
         return bool(self._left)
 
     def add(self, job_id: str, *, is_new: bool = False) -> None:
-        """Follow one more job; one that `is_new` was submitted after `since`."""
+        """Follow one more job; `is_new` means it was submitted after `since`."""
         self._left[job_id] = None
         self._count += 1
         self._seen.setdefault(shard_key(self._prefix, job_id), self._since)
@@ -63,7 +63,7 @@ class Wait:
             self._unknown.append(job_id)
 
     def to_check(self) -> Sequence[str]:
-        """Jobs whose state must be checked before anything is waited for."""
+        """Return the jobs whose state must be checked before the next step."""
         now = time.monotonic()
         if now < self._check_at:
             found, self._unknown = self._unknown, []
@@ -73,7 +73,7 @@ class Wait:
         return list(self._left)
 
     def is_time_to_tell(self) -> bool:
-        """Whether who waits should hear how far the jobs are: not at each step of every other."""
+        """Whether a status report is due; throttled, since other jobs' events wake the wait."""
         now = time.monotonic()
         self._owes_news = now < self._tell_at
         if not self._owes_news:
@@ -81,11 +81,11 @@ class Wait:
         return not self._owes_news
 
     def end(self, job_ids: Iterable[str]) -> list[str]:
-        """Those of the jobs that were followed until now, and have ended."""
+        """Stop following these ended jobs. Returns those that were followed."""
         return [job_id for job_id in job_ids if self._left.pop(job_id, self) is None]
 
     def step(self, *, block: bool = True) -> Step:
-        """XREAD over the streams of all jobs. Raises `ResultTimeout` when the time is up."""
+        """Return an XREAD over the jobs' streams. Raises `ResultTimeout` after the deadline."""
         left = self._block_s
         if self._owes_news:
             left = min(left, max(0.0, self._tell_at - time.monotonic()))
@@ -107,7 +107,7 @@ class Wait:
         return f"{left} of {self._count} jobs have not ended{within} and go on, among them {first}"
 
     def feed(self, reply: Any) -> list[str]:
-        """Take in the reply to `step`; returns the ids of the jobs that have ended."""
+        """Process the reply to `step`. Returns the ids of the jobs that have ended."""
         ended: list[str] = []
         for stream, entries in entries_of(reply):
             for entry_id, fields in entries:
@@ -118,7 +118,7 @@ class Wait:
 
 
 def entries_of(reply: Any) -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
-    """The entries of each stream in a reply to XREAD: redis-py nests them more under RESP3."""
+    """Yield each stream's entries in an XREAD reply, which redis-py nests deeper under RESP3."""
     streams = reply.items() if isinstance(reply, dict) else (reply or [])
     for stream, entries in streams:
         yield stream, entries[0] if entries and isinstance(entries[0], list) else entries

@@ -1,4 +1,4 @@
-"""One test of many cases: it names every case that fails, and is one item of the suite."""
+"""Many cases as one test, which names every case that fails."""
 
 import inspect
 import traceback
@@ -26,7 +26,7 @@ def at_once(names: str, cases: Iterable[Any]) -> Callable[[Test], Test]:
                     test(**fixtures, **case)
                 except pytest.skip.Exception as skip:
                     skipped.append(skip)
-                except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - it is told
+                except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - it is reported
                     faults.append(_told(case, error))
             if faults:
                 said = "\n\n".join([f"{len(faults)} of {len(given)} cases:", *faults])
@@ -43,7 +43,7 @@ def at_once(names: str, cases: Iterable[Any]) -> Callable[[Test], Test]:
 
 
 def _told(case: dict[str, Any], error: BaseException) -> str:
-    """What is wrong with a case, and at which line of the test."""
+    """Describe a case's failure, with the line of the test."""
     [_, *frames] = traceback.extract_tb(error.__traceback__)
     line = frames[0].lineno if frames else 0
     said = ", ".join(f"{name}={value!r:.200}" for name, value in case.items())

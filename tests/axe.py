@@ -1,4 +1,4 @@
-"""axe-core, which finds what keeps people from using a page."""
+"""Checks of a page's accessibility with axe-core."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ RUN = """async () => {
 
 
 def script() -> str:
-    """Its source; the test is skipped where the package cannot be had."""
+    """Return axe-core's source; skip the test if the package is not available."""
     return Path(node_with("axe-core"), "node_modules/axe-core/axe.min.js").read_text()
 
 
 def faults(page: Page, source: str) -> list[dict[str, Any]]:
-    """What is seriously wrong with a page as it stands now, its policy for scripts kept."""
+    """Return the serious faults of a page in its current state, under its own script policy."""
     page.evaluate(source)
     found: list[dict[str, Any]] = page.evaluate(RUN)
     return [fault for fault in found if fault["impact"] in SERIOUS]

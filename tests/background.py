@@ -1,4 +1,4 @@
-"""The background process, or a part of it on an event loop of a thread, and work for it."""
+"""The background process, or a part of it in a thread, and work for it."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ HERE = "http://gateway.example"
 
 @contextmanager
 def background(env: dict[str, str], folder: Path) -> Iterator[Child]:
-    """`crossmodal background`, at work until the block ends; its output is `log` in the folder."""
+    """Run `crossmodal background` until the block ends; its output is `log` in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     ready = folder / "ready"
     with (folder / "log").open("wb") as log, Stack(env, log) as stack:
@@ -35,31 +35,31 @@ def background(env: dict[str, str], folder: Path) -> Iterator[Child]:
 
 
 class Part(Protocol):
-    """What the background process is made of."""
+    """A part of the background process."""
 
     async def run(self, stopping: asyncio.Event) -> None: ...
 
 
 @dataclass
 class Running:
-    """A part that runs in a thread."""
+    """A part running in a thread."""
 
     loop: asyncio.AbstractEventLoop
     stopping: asyncio.Event
     task: "asyncio.Task[None]"
 
     def stop(self) -> None:
-        """Tell it to end in good order."""
+        """Stop the part gracefully."""
         self.loop.call_soon_threadsafe(self.stopping.set)
 
     def kill(self) -> None:
-        """Have it end where it stands."""
+        """Cancel the part at once."""
         self.loop.call_soon_threadsafe(self.task.cancel)
 
 
 @contextmanager
 def running(settings: Settings, make: Callable[[AsyncRunner], Part]) -> Iterator[Running]:
-    """A part of the background process, until the block ends."""
+    """Run a part of the background process until the block ends."""
     begun: Future[Running] = Future()
 
     async def main() -> None:
@@ -84,7 +84,7 @@ def running(settings: Settings, make: Callable[[AsyncRunner], Part]) -> Iterator
 
 
 def hooked(runner: Runner, settings: Settings, url: str, owner: str = "") -> str:
-    """A job that has ended, and of which `url` is to be told."""
+    """Return the id of an ended job with a webhook to `url`."""
     ledger, job_id = JobLedger(settings), new_job_id()
     origin = Origin(owner, webhook=Webhook(url=url, base=HERE))
     runner.run(ledger.submit(job_id, Task("txt2img"), "{}", "", origin=origin))

@@ -1,4 +1,4 @@
-"""A BERT of a few thousand random weights, saved as transformers saves any BERT."""
+"""A BERT of a few thousand random weights, saved in the format of transformers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Requests over raw sockets whose bodies do not end, over every route that reads one."""
+"""Requests with unfinished bodies, over raw sockets, for every route that reads a body."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ MULTIPART = "multipart/form-data; boundary=x"
 
 @dataclass(frozen=True)
 class Route:
-    """A route, the media type of a body that it reads, and how such a body begins."""
+    """A route, a media type that it reads, and the beginning of such a body."""
 
     path: str
     kind: str = "application/json"
@@ -43,7 +43,7 @@ MCP = Route("/mcp")
 
 
 class Half:
-    """A request of which a part was sent."""
+    """A partly sent request."""
 
     def __init__(self, url: str, route: Route, token: str, length: int) -> None:
         place = urlsplit(url)
@@ -59,14 +59,14 @@ class Half:
         self.answer = b""
 
     def send(self, count: int) -> None:
-        """Send so many bytes of the body, as far as they are taken or until it is answered."""
+        """Send `count` bytes of the body, or fewer if the response comes first."""
         left = self._route.begin + b"a" * (count - len(self._route.begin))
         while left and not self.is_answered():
             with suppress(BlockingIOError):
                 left = left[self._socket.send(left) :]
 
     def is_answered(self) -> bool:
-        """Whether an answer has begun to come, or the connection was closed."""
+        """Whether a response has started, or the connection was closed."""
         with suppress(BlockingIOError):
             found = self._socket.recv(65_536)
             self.answer += found or b" "
@@ -74,7 +74,7 @@ class Half:
 
     @property
     def status(self) -> int:
-        """The answer's status, which is waited for."""
+        """The response's status, once it has come."""
         until(lambda: self.is_answered() and b"\r\n\r\n" in self.answer, 60, "an answer")
         return int(self.answer.split()[1])
 
@@ -87,7 +87,7 @@ Opening = Callable[[Route, str, int], Half]
 
 @contextmanager
 def requests_at(url: str) -> Iterator[Opening]:
-    """What begins requests: a route, a token, and the length of the body that is said."""
+    """Yield a function that begins a request, from route, token and Content-Length."""
     begun: list[Half] = []
 
     def begin(route: Route, token: str, length: int) -> Half:

@@ -19,13 +19,13 @@ ARGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-WAIT_MS = 60_000  # not Playwright's five seconds: tests of other files run at the same time
+WAIT_MS = 60_000  # longer than Playwright's 5 s: other tests run at the same time
 expect.set_options(timeout=WAIT_MS)
 
 
 @contextmanager
 def running_browser() -> Iterator[Browser]:
-    """Without a window; skips the test where there is none."""
+    """Run a headless Chromium; skip the test if none is installed."""
     need(CHROMIUM is not None, "a Chromium browser")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)

@@ -1,4 +1,4 @@
-"""Bundles for tests, made of the one that is shipped."""
+"""Bundles for tests, derived from the shipped one."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ THINGS = ("circle", "square", "triangle", "star")
 
 
 def bundle_of_things(folder: Path, things: Sequence[str] = THINGS) -> Bundle:
-    """The shipped bundle, as one that says what it can draw; none, as one that does not."""
+    """Return the shipped bundle with this list of things it can draw; it may be empty."""
     shipped = open_bundle(SHIPPED_BUNDLE).manifest
     folder.mkdir(exist_ok=True)
     for file in SHIPPED_BUNDLE.iterdir():

@@ -1,4 +1,4 @@
-"""Our Celery application in the process of the tests, which also send as plain Celery does."""
+"""The project's Celery app in the process of the tests, which also send as plain Celery does."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from crossmodal.settings import Settings
 
 @contextmanager
 def as_before() -> Iterator[None]:
-    """Whatever URLs lead to in the block, afterwards they lead to kombu's own transports."""
+    """Restore kombu's transports for URLs after the block."""
     aliases, found = dict(TRANSPORT_ALIASES), dict(kombu_transport._transport_cache)
     try:
         yield
@@ -24,7 +24,7 @@ def as_before() -> Iterator[None]:
 
 @contextmanager
 def celery_app(settings: Settings) -> Iterator[Any]:
-    """The application that workers and Flower would have with these settings."""
+    """Yield the app that workers and Flower have with these settings."""
     with as_before():
         from worker.celery.app import make_app
 
@@ -33,5 +33,5 @@ def celery_app(settings: Settings) -> Iterator[Any]:
             consumer = getattr(app.backend, "result_consumer", None)
             if consumer is not None:
                 consumer.stop()
-                consumer._pubsub = None  # or a result that dies later would connect it again
+                consumer._pubsub = None  # else a result finalized later would reconnect it
                 app.backend.client.connection_pool.disconnect()

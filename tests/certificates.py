@@ -1,6 +1,6 @@
-"""Certificates made for one test: an authority, and keys that it vouches for.
+"""Certificates for a test: an authority, and keys that it signs.
 
-They have what RFC 5280 wants of an authority's, as Python 3.13 refuses others.
+They meet RFC 5280's rules for authorities, since Python 3.13 refuses others.
 """
 
 import ssl
@@ -17,7 +17,7 @@ BOTH_SIDES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 
 class Authority:
-    """Writes `ca.pem`, and `<name>.pem` and `<name>.key` for all whom it vouches for."""
+    """An authority that writes `ca.pem`, and `<name>.pem` and `<name>.key` of each key it signs."""
 
     def __init__(self, folder: Path, name: str = "ca") -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ class Authority:
         self._write(self.file, own)
 
     def vouch(self, name: str, *, host: str | None = None, ip: str | None = None) -> None:
-        """Make a key for a server that is called so, or for a client."""
+        """Make a key for a server with this host or IP address, or for a client."""
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.DNSName(host)] if host else []
         names += [x509.IPAddress(ip_address(ip))] if ip else []
@@ -55,7 +55,7 @@ class Authority:
         )
 
     def server_context(self) -> ssl.SSLContext:
-        """TLS for a server at 127.0.0.1."""
+        """Return a TLS context for a server at 127.0.0.1."""
         self.vouch("loopback", ip="127.0.0.1")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._folder / "loopback.pem", self._folder / "loopback.key")
@@ -87,7 +87,7 @@ def _named(name: str) -> x509.Name:
 
 
 def _usage(is_authority: bool) -> x509.KeyUsage:
-    """An authority signs certificates; all others sign what they say in a handshake."""
+    """Return the key usage: an authority signs certificates, others sign handshakes."""
     return x509.KeyUsage(
         digital_signature=not is_authority,
         key_cert_sign=is_authority,

@@ -1,4 +1,4 @@
-"""A collector of traces: a real OTLP/HTTP server that keeps the spans that it is sent."""
+"""A collector of traces: a real OTLP/HTTP server that keeps the spans it receives."""
 
 import threading
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ FAILED = 2  # OTLP's status code
 
 @dataclass(frozen=True)
 class SpanSeen:
-    """One span, with ids in hexadecimal as they are in a traceparent."""
+    """One span, with ids in hexadecimal as in a traceparent."""
 
     name: str
     trace: str
@@ -34,7 +34,7 @@ class SpanSeen:
 
 
 class Collector(ThreadingHTTPServer):
-    """Keeps spans and, to be searched, all bytes that came."""
+    """A server that keeps all received bytes, and parses spans from them."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -42,7 +42,7 @@ class Collector(ThreadingHTTPServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What has a program send its spans here, soon after they end."""
+        """The environment that makes a process send its spans here, soon after they end."""
         url = f"http://127.0.0.1:{self.server_address[1]}"
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "200"}
 
@@ -71,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def _seen(span: Any, resource: dict[str, Any]) -> SpanSeen:

@@ -1,4 +1,4 @@
-"""The `crossmodal` command in the process of the tests: what it prints, and how it ends."""
+"""The `crossmodal` command, run in the process of the tests."""
 
 import logging
 import os
@@ -15,17 +15,17 @@ from crossmodal.cli import main
 
 @dataclass(frozen=True)
 class Done:
-    """How a command has ended, as `subprocess.CompletedProcess` tells it."""
+    """The outcome of a command, like `subprocess.CompletedProcess`."""
 
     returncode: int
-    stdout: str  # with bytes that are no text as the names of files have them
+    stdout: str  # undecodable bytes as surrogates
     stderr: str
 
 
 def run_command(env: Mapping[str, str], *args: str) -> Done:
-    """Run a command to its end, with `env` on top of the environment, and pipes for its output.
+    """Run a command to its end, with `env` added to the environment and its output captured.
 
-    An exception is raised.
+    An exception other than SystemExit propagates.
     """
     out, err, status = _pipe(), _pipe(), 0
     with _own_process(["crossmodal", *args], env), redirect_stdout(out), redirect_stderr(err):
@@ -38,12 +38,12 @@ def run_command(env: Mapping[str, str], *args: str) -> Done:
 
 @contextmanager
 def _own_process(argv: list[str], env: Mapping[str, str]) -> Iterator[None]:
-    """What a command changes of its process is as before afterwards."""
+    """Set argv and environment, and restore afterwards what a command changes in its process."""
     root, hook = logging.getLogger(), sys.excepthook
     handlers, level = root.handlers[:], root.level
     signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        # As in a terminal: who starts the tests in the background has SIGINT ignored.
+        # As in a terminal: in a test run started in the background, SIGINT is ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with patch.object(sys, "argv", argv), patch.dict(os.environ, env):
             yield

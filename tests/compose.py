@@ -1,4 +1,4 @@
-"""Docker Compose, which merges, checks and fills in compose files without an engine."""
+"""Docker Compose, used without an engine to merge, check and fill in compose files."""
 
 import json
 import os
@@ -13,7 +13,7 @@ DOCKER = Path(__file__).parents[1] / "docker"
 
 @cache
 def compose_command() -> tuple[str, ...] | None:
-    """How Compose (2.20 or newer, of which none is from Python) is called here, if it is."""
+    """Return the command of Compose (2.20 or newer, so none written in Python), or None."""
     for command in (("docker", "compose"), ("docker-compose",)):
         if shutil.which(command[0]) is None:
             continue
@@ -26,7 +26,7 @@ def compose_command() -> tuple[str, ...] | None:
 
 
 def config(files: tuple[str, ...], env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    """`docker compose config` of files in docker/, with these variables and no others."""
+    """Run `docker compose config` on files in docker/, with only these variables."""
     command = compose_command()
     assert command is not None
     named = [part for name in files for part in ("-f", str(DOCKER / name))]
@@ -42,7 +42,7 @@ def config(files: tuple[str, ...], env: dict[str, str]) -> "subprocess.Completed
 
 
 def merged(files: tuple[str, ...], env: dict[str, str]) -> dict[str, Any]:
-    """What the files say together, filled in. Fails the test where Compose refuses."""
+    """Return the merged, filled-in files. Fails the test if Compose refuses them."""
     done = config(files, env)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Real servers for the tests: one Valkey and one stack a session, on free loopback ports."""
+"""Real servers for the tests: one Valkey and one stack per session, on free loopback ports."""
 
 import os
 import uuid
@@ -35,7 +35,7 @@ SLOW = ("chaos", "e2e", "clients", "failures", "attacks")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no process ends long after the other."""
+    """Mark tests by folder, and start with the slowest, so that processes end about together."""
     for item in items:
         if _folder(item) in SLOW and not item.get_closest_marker("quick"):
             item.add_marker("slow")
@@ -50,7 +50,7 @@ def _folder(item: pytest.Item) -> str:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Redis server that this session started; fails at the end if it had to deny anything."""
+    """A Redis server for this session; fails at the end if it denied a user anything."""
     server = start_server(tmp_path_factory.mktemp("valkey"))
     yield server
     server.stop()
@@ -58,14 +58,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def valkey_server(redis_server: Server) -> str:
-    """The URL of that server, for a user who may do anything."""
+    """The URL of that server for the admin user."""
     return redis_server.admin_url
 
 
 @pytest.fixture
 def settings(redis_server: Server, tmp_path: Path) -> Settings:
-    """Settings of a ledger and a store that no other test uses, and of a user with no more rights
-    than a worker has."""
+    """Settings with a private ledger and object store, and a user with only a worker's rights."""
     prefix = f"test-{uuid.uuid4().hex[:12]}"
     redis_server.add_users(prefix)
     return load_settings(
@@ -78,17 +77,17 @@ def settings(redis_server: Server, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def admin(redis_server: Server) -> Iterator[Any]:
-    """A connection to the server of `settings` that may do anything."""
+    """An admin connection to the server of `settings`."""
     with redis_server.admin() as redis:
         yield redis
 
 
-IN_HAND = 8  # jobs of the worker of a `RunningStack`
+IN_HAND = 8  # jobs in hand of a `RunningStack`'s worker
 
 
 @dataclass(frozen=True)
 class RunningStack:
-    """A queue with a worker on it, and the environment that leads to them."""
+    """A queue with a worker, and the environment to reach them."""
 
     env: dict[str, str]
     settings: Settings
@@ -97,13 +96,13 @@ class RunningStack:
     server: Server
 
     def processes(self) -> set[int]:
-        """Process ids of the model host, what it has forked, and the Celery worker."""
+        """Return the process ids of the model host, its forks and the Celery worker."""
         host = self.model_host
         return {process.pid for process in (host, *host.children(), self.celery)}
 
     @property
     def model_host(self) -> psutil.Process:
-        """The model host itself, without what it has forked."""
+        """The model host itself, without its forks."""
         return host_of(self.supervisor)
 
     @property
@@ -114,7 +113,7 @@ class RunningStack:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """Valkey, a model host and a Celery worker that has eight jobs in hand, on the CPU."""
+    """Valkey, and a worker on the CPU with eight jobs in hand."""
     folder = tmp_path_factory.mktemp("stack")
     server = start_server(folder / "valkey")
     env = stack_environment(server.port, folder)
@@ -129,14 +128,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 
 @pytest.fixture
 def client(stack: RunningStack) -> Iterator[Client]:
-    """A client that may submit and read, and not what workers may."""
+    """A client with a producer's rights: it may submit and read."""
     url = SecretStr(stack.server.url(Role.PRODUCER))
     with Client(stack.settings.model_copy(update={"broker_url": url})) as client:
         yield client
 
 
 def stack_environment(port: int, folder: Path) -> dict[str, str]:
-    """What leads to the server that `start_server` started at a port, and to a store."""
+    """Return the environment for a server that `start_server` started, and an object store."""
     return {
         "CELERY_BROKER_URL": user_url(port),
         "CELERY_RESULT_BACKEND": "",
@@ -153,7 +152,7 @@ def settings_of(env: dict[str, str]) -> Settings:
 
 
 def need(available: bool, what: str) -> None:
-    """Skip a test on a laptop that lacks `what`; fail it in CI, which must have it."""
+    """Skip a test if `what` is not available; fail it in CI, which must have it."""
     if available:
         return
     if os.environ.get("CI") == "true":
@@ -163,14 +162,14 @@ def need(available: bool, what: str) -> None:
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A folder whose path is short, for unix sockets: pytest's own may be too long for one."""
+    """A folder with a short path, for Unix sockets: pytest's own may be too long."""
     with TemporaryDirectory(prefix="cm-") as name:
         yield Path(name)
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The endpoint of an S3 server (moto's), which speaks the real protocol."""
+    """The endpoint of moto's S3 server, which speaks the real protocol."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -182,7 +181,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture
 def s3_url(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty bucket, with the environment that leads to it."""
+    """The URL of an empty bucket, with the environment set to reach it."""
     from urllib.request import Request, urlopen
 
     for name, value in {

@@ -1,6 +1,6 @@
-"""Console blocks of a page: what is typed after `$`, what it prints, and a shell that tries it.
+"""Console blocks of a page: commands after `$`, their output, and a shell that runs them.
 
-Lines of output may have other numbers and ids than the page; a line `…` stands for any lines.
+Numbers and ids in the output may differ from the page; a line `…` stands for any lines.
 """
 
 import os
@@ -20,14 +20,14 @@ END = "--end of a command--"
 
 @dataclass
 class Command:
-    """What is typed, and the lines that it prints."""
+    """A typed command, and the lines that it prints."""
 
     typed: str
     printed: list[str] = field(default_factory=list)
 
 
 def commands_of(page: str) -> list[Command]:
-    """All commands of a page's console blocks, in their order."""
+    """Return all commands of a page's console blocks, in order."""
     found: list[Command] = []
     for line in (line for block in BLOCK.findall(page) for line in block.splitlines()):
         if line.startswith("$ "):
@@ -40,7 +40,7 @@ def commands_of(page: str) -> list[Command]:
 
 
 def differences(expected: list[str], printed: list[str]) -> list[str]:
-    """Expected lines that were not printed, each after the one before it."""
+    """Return expected lines that were not printed in order, and surplus printed ones."""
     missing, at, is_free = [], 0, False
     shown = [_shape(line) for line in printed if line.strip()]
     for line in expected:
@@ -53,19 +53,19 @@ def differences(expected: list[str], printed: list[str]) -> list[str]:
             is_free = False
         else:
             missing.append(line)
-            is_free = True  # or one wrong line would be many
+            is_free = True  # else one wrong line would count as many
     if not is_free and not missing:
         missing += [f"not on the page: {line}" for line in shown[at:]]
     return missing
 
 
 def _shape(line: str) -> str:
-    """A line without what differs from one run to the next."""
+    """Return a line without what differs between runs."""
     return " ".join(NUMBER.sub("0", ID.sub("ID", line)).split())
 
 
 class Shell:
-    """One shell for all commands, as a reader has it; standard error goes with the output."""
+    """One shell for all commands, as for a reader; standard error goes to the output."""
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self._bash = subprocess.Popen(
@@ -85,7 +85,7 @@ class Shell:
         self._bash.communicate("exit\n", timeout=60)
 
     def run(self, typed: str) -> tuple[int, list[str]]:
-        """The exit status of a command, and the lines that it printed."""
+        """Run a command; return its exit status and the lines that it printed."""
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
         self._bash.stdin.write(f'{typed}\necho "{END}$?"\n')

@@ -1,6 +1,6 @@
-"""How much memory decoding needs, as said and as measured: python -m tests.decode_memory FILE…
+"""The memory that decoding needs, predicted and measured: python -m tests.decode_memory FILE…
 
-Prints [bytes needed by the header, bytes measured] for each file, a line each.
+Prints [bytes predicted from the header, bytes measured] for each file, one per line.
 """
 
 import json
@@ -18,15 +18,15 @@ RESET_PEAK = "5"
 
 
 def memory(field: str) -> int:
-    """Bytes that this process has (VmRSS), or has had at most (VmHWM)."""
+    """Return this process's memory in bytes: current (VmRSS) or peak (VmHWM)."""
     found = re.search(rf"{field}:\s+(\d+) kB", STATUS.read_text())
     assert found is not None
     return int(found[1]) * 1024
 
 
 def measured(path: Path) -> list[int]:
-    """What is needed and what is used for a file; nothing of it is kept."""
-    data = path.read_bytes()  # kept, as the file is no part of what is measured
+    """Return the predicted and the measured bytes for a file."""
+    data = path.read_bytes()  # read first, so that the file itself is not measured
     picture = PictureFile(data, 10**8)
     CLEAR_REFS.write_text(RESET_PEAK)
     before = memory("VmRSS")
@@ -35,7 +35,7 @@ def measured(path: Path) -> list[int]:
 
 
 def main() -> None:
-    fit_square(np.zeros((300, 300, 3), np.uint8), 96)  # what is set up once
+    fit_square(np.zeros((300, 300, 3), np.uint8), 96)  # warm up: one-time setup
     for path in map(Path, sys.argv[1:]):
         print(json.dumps(measured(path)))
 

@@ -1,4 +1,4 @@
-"""Which metrics there are, and what `promtool check metrics` asks of them, without promtool."""
+"""The project's metrics, and the checks of `promtool check metrics`, without promtool."""
 
 import re
 from collections.abc import Iterable
@@ -32,13 +32,13 @@ RESERVED = ("_total", "_created", *(f"_{part}" for part in HISTOGRAM))
 
 
 def scrape(port: int) -> str:
-    """What a process of this machine serves to Prometheus."""
+    """Return the metrics that a process on this machine serves to Prometheus."""
     with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         return str(answer.read(), "utf-8")
 
 
 def value(found: str | Iterable[Metric], name: str, **labels: str) -> float:
-    """The sum of all series of that name with these labels, in an exposition or in metrics."""
+    """Return the sum of all series with this name and these labels."""
     families = text_string_to_metric_families(found) if isinstance(found, str) else found
     return sum(
         sample.value
@@ -49,7 +49,7 @@ def value(found: str | Iterable[Metric], name: str, **labels: str) -> float:
 
 
 def problems_of(text: str) -> list[str]:
-    """What is wrong with an exposition in the text format."""
+    """Return the faults of an exposition in the text format."""
     families = list(text_string_to_metric_families(text))
     names = [family.name for family in families]
     found = [f"{name} comes twice" for name in sorted(set(names)) if names.count(name) > 1]
@@ -83,13 +83,13 @@ Names = dict[str, frozenset[str]]
 
 
 def documented() -> Names:
-    """The metrics that the manual lists, with their labels."""
+    """Return the metrics that the manual lists, with their labels."""
     rows = re.findall(r"^\| `(crossmodal_\w+)` \| (.*?) \|", MANUAL.read_text(), re.MULTILINE)
     return {name: frozenset(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
 
 
 def exported(client: Client) -> Names:
-    """The metrics that our code exports, with their labels; the cluster must have some jobs."""
+    """Return the metrics that the code exports, with their labels; the ledger must have jobs."""
     counted = {
         metric._name + ("_total" if isinstance(metric, Counter) else ""): metric._labelnames
         for module in OURS
@@ -108,6 +108,6 @@ def exported(client: Client) -> Names:
 
 
 def series_of(names: Names) -> Names:
-    """What may stand in a query: histograms are told as three series each."""
+    """Return the series for queries: each histogram is exported as three."""
     parts = {f"{name}_{part}": labels for name, labels in names.items() for part in HISTOGRAM}
     return names | parts

@@ -1,4 +1,4 @@
-"""Gateways for tests that speak HTTP to them: in processes of their own, or in this one."""
+"""Gateways for tests over HTTP: in separate processes, or in this one."""
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -25,7 +25,7 @@ START_S = 60.0
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway that runs, and a client without a key."""
+    """A running gateway, and an HTTP client without a key."""
 
     url: str
     http: httpx2.Client
@@ -33,7 +33,7 @@ class Gateway:
     log: Path
 
     def as_key(self, token: str) -> httpx2.Client:
-        """A client that calls with an API key."""
+        """Return an HTTP client with an API key."""
         return httpx2.Client(
             base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=30
         )
@@ -47,7 +47,7 @@ def running_gateway(
     port: int | None = None,
     until: str = "/readyz",
 ) -> Iterator[Gateway]:
-    """A gateway that is ready; `options` are those of its command."""
+    """Run a gateway, and yield it when ready; `options` are those of its command."""
     port = port or free_port()
     log = folder / f"gateway-{port}.log"
     argv = python_module("crossmodal.cli", "gateway", "--port", str(port), *options)
@@ -70,7 +70,7 @@ def answers(http: httpx2.Client, path: str) -> bool:
 
 @asynccontextmanager
 async def calling(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a gateway in this process."""
+    """Yield an HTTP client of a gateway in this process."""
     services: Services = app.state.services
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
@@ -80,7 +80,7 @@ async def calling(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
 
 @contextmanager
 def in_thread(settings: Settings, *, needs_keys: bool) -> Iterator[str]:
-    """The URL of a gateway that a thread of this process serves."""
+    """Serve a gateway from a thread of this process; yields its URL."""
     app = make_app(settings, needs_keys=needs_keys)
     with serving(app, app.state.services.hub.stop_streams) as url:
         yield url
@@ -90,7 +90,7 @@ def in_thread(settings: Settings, *, needs_keys: bool) -> Iterator[str]:
 def serving(
     app: ASGIApp, stop: Callable[[], None] = lambda: None, max_connections: int = MAX_CONNECTIONS
 ) -> Iterator[str]:
-    """The URL of an application that a thread of this process serves."""
+    """Serve an application from a thread of this process; yields its URL."""
     port = free_port()
     server = uvicorn.Server(
         uvicorn.Config(

@@ -1,4 +1,4 @@
-"""The ledger by methods that run each call at once, waiting or on an event loop."""
+"""The ledger with methods that run each call, blocking or on an event loop."""
 
 import asyncio
 from types import TracebackType
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class OnALoop:
-    """An `AsyncRunner` and an event loop of its own, for whoever waits."""
+    """A blocking wrapper of an `AsyncRunner` and its private event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._loop = asyncio.Runner()
@@ -30,7 +30,7 @@ class OnALoop:
 
 
 class Ledger(Waiting):
-    """See `JobLedger`, which is `calls`."""
+    """See `JobLedger`, the type of `calls`."""
 
     calls: JobLedger
 

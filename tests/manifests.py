@@ -1,4 +1,4 @@
-"""The Kubernetes manifests as kustomize renders them, and what the tests ask of them."""
+"""The Kubernetes manifests as kustomize renders them, and queries on them."""
 
 import re
 import secrets
@@ -22,7 +22,7 @@ Manifest = dict[str, Any]
 
 
 def need_kubectl() -> None:
-    """Skip where no kubectl of today is: Debian 12 has none, so CI cannot always install it."""
+    """Skip without a recent kubectl: Debian 12 has none, so CI cannot always install it."""
     if lacking := _lacking():
         pytest.skip(f"needs kubectl {lacking}")
 
@@ -46,7 +46,7 @@ def kustomize(root: Path, overlay: str) -> "subprocess.CompletedProcess[str]":
 
 
 def copy_to(folder: Path) -> Path:
-    """The manifests as they are checked out, without files of secrets that somebody has made."""
+    """Copy the manifests as checked out, without local secrets files."""
     root = folder / "kubernetes"
     shutil.copytree(
         KUBERNETES, root, ignore=shutil.ignore_patterns("redis.env", "store.env", "broker.env")
@@ -55,7 +55,7 @@ def copy_to(folder: Path) -> Path:
 
 
 def fill_in(root: Path) -> None:
-    """Do what the `.example` files tell the operator to do."""
+    """Fill in the secrets as the `.example` files tell the operator to."""
     values = {
         "REDIS_PASSWORD": secrets.token_hex(32),
         "CELERY_BROKER_URL": f"rediss://crossmodal:{secrets.token_hex(16)}@redis.example:6380/0",
@@ -75,13 +75,13 @@ def _rendered() -> dict[str, tuple[Manifest, ...]]:
         for overlay in OVERLAYS:
             done = kustomize(root, overlay)
             assert done.returncode == 0, done.stderr
-            assert done.stderr == ""  # where kustomize says what is deprecated
+            assert done.stderr == ""  # kustomize prints deprecations there
             found[overlay] = tuple(yaml.safe_load_all(done.stdout))
         return found
 
 
 def rendered(overlay: str) -> tuple[Manifest, ...]:
-    """All objects of an overlay."""
+    """Return all objects of an overlay."""
     need_kubectl()
     return _rendered()[overlay]
 
@@ -100,7 +100,7 @@ def name_of(thing: Manifest) -> str:
 
 
 def template_of(controller: Manifest) -> Manifest:
-    """What the Pods of a controller are made from."""
+    """Return the Pod template of a controller."""
     spec = controller["spec"]
     found: Manifest = (spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec)["template"]
     return found
@@ -111,7 +111,7 @@ def templates(overlay: str) -> dict[str, Manifest]:
 
 
 def containers(overlay: str) -> Iterator[tuple[str, Manifest]]:
-    """Each container, with the name of what runs it."""
+    """Yield each container, with the name of its controller."""
     for name, template in templates(overlay).items():
         spec = template["spec"]
         for container in [*spec["containers"], *spec.get("initContainers", [])]:
@@ -124,7 +124,7 @@ def container(overlay: str, name: str) -> Manifest:
 
 
 def matches(selector: Manifest, labels: dict[str, str]) -> bool:
-    """Whether labels are what a selector asks for; an empty one asks for nothing."""
+    """Whether labels match a selector; an empty one matches all."""
     if any(labels.get(key) != value for key, value in selector.get("matchLabels", {}).items()):
         return False
     for wanted in selector.get("matchExpressions", []):
@@ -135,7 +135,7 @@ def matches(selector: Manifest, labels: dict[str, str]) -> bool:
 
 
 def selected(overlay: str, selector: Manifest) -> dict[str, Manifest]:
-    """The Pods that a selector finds."""
+    """Return the Pod templates that a selector matches, by controller."""
     found = templates(overlay)
     return {n: t for n, t in found.items() if matches(selector, t["metadata"]["labels"])}
 
@@ -150,7 +150,7 @@ def settings_map(overlay: str) -> dict[str, str]:
 
 
 def environment(overlay: str, container: Manifest) -> dict[str, str]:
-    """What a container's process finds in its environment; values of Secrets are made up."""
+    """Return the environment of a container's process, with made-up values for Secrets."""
     found: dict[str, str] = {}
     for source in container.get("envFrom", []):
         if "configMapRef" in source:

@@ -1,10 +1,10 @@
-"""Finding what a test has started, whoever started it in turn: by a mark in the environment."""
+"""Find all processes of a test, also indirect ones, by a variable in their environment."""
 
 import psutil
 
 
 def marked(name: str, value: str, *also: str) -> list[psutil.Process]:
-    """Processes that run with this variable, and with those of the names in `also`."""
+    """Return processes with this variable in their environment, and those named in `also`."""
     return [process for process in psutil.process_iter() if _has(process, name, value, also)]
 
 
@@ -13,5 +13,5 @@ def _has(process: psutil.Process, name: str, value: str, also: tuple[str, ...]) 
         env = process.environ()
         alive = process.status() != psutil.STATUS_ZOMBIE
         return alive and env.get(name) == value and all(variable in env for variable in also)
-    except psutil.Error:  # it has ended meanwhile, or is somebody else's
+    except psutil.Error:  # it has ended, or belongs to another user
         return False

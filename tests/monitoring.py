@@ -1,4 +1,4 @@
-"""What Celery's own monitor makes of the events of workers, as Flower shows it."""
+"""Celery's own monitor of worker events, as Flower uses it."""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.waiting import until
 
 
 class Monitor:
-    """What a monitor makes of the events, and all events of a task."""
+    """A monitor's state, and all events that it received."""
 
     def __init__(self) -> None:
         self.state = State()
@@ -34,13 +34,13 @@ class Monitor:
         return self.of(job_id)[-1]
 
     def story_of(self, job_id: str) -> list[str]:
-        """The kinds of its events, in the order in which they were sent."""
+        """Return the types of a job's events, in order."""
         return [event["type"].removeprefix("task-") for event in self.of(job_id)]
 
 
 @contextmanager
 def monitoring(settings: Settings) -> Iterator[Monitor]:
-    """A monitor that listens while the block runs."""
+    """Run a monitor until the block ends."""
     monitor = Monitor()
     with celery_app(settings) as app, app.connection_for_read() as connection:
         receiver = app.events.Receiver(connection, handlers={"*": monitor})
@@ -55,7 +55,7 @@ def monitoring(settings: Settings) -> Iterator[Monitor]:
 
 
 def _wait_until_it_hears(monitor: Monitor, app: Any) -> None:
-    """What is told while nobody listens is lost."""
+    """Wait until the monitor receives events: earlier ones would be lost."""
     with app.connection_for_write() as line, app.events.Dispatcher(line) as dispatcher:
 
         def is_heard() -> bool:

@@ -1,4 +1,4 @@
-"""The page in a browser, and what a person does there."""
+"""The page in a browser, and a user's actions on it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ PROMPT = "a large red circle on a white background"
 def opened(
     browser: Browser, gateway: Gateway, width: int = 1_280, scheme: str = "light", url: str = ""
 ) -> Iterator[Page]:
-    """The page, in a browser of its own; whatever its console calls an error fails the test."""
+    """Open the page in a private browser context; errors in its console fail the test."""
     url = url or gateway.url
     context = browser.new_context(
         viewport={"width": width, "height": 900},
@@ -40,14 +40,14 @@ def opened(
 
 
 def submitted(page: Page, act: Callable[[], object]) -> Locator:
-    """The card of the job that `act` submits, whatever others submit meanwhile."""
+    """Call `act`, and return the card of the job that it submits."""
     with page.expect_response(lambda response: response.request.method == "POST") as answer:
         act()
     return page.locator(f'#gallery article[data-job="{answer.value.json()["id"]}"]')
 
 
 def draw(page: Page, prompt: str = PROMPT, **fields: str) -> Locator:
-    """Submit a prompt; the card that appears for it."""
+    """Submit a prompt, and return its card."""
     page.fill("#field-prompt", prompt)
     for name, value in fields.items():
         page.fill(f"#field-{name}", value)
@@ -57,7 +57,7 @@ def draw(page: Page, prompt: str = PROMPT, **fields: str) -> Locator:
 
 
 def show(page: Page, view: str) -> Locator:
-    """Go to a view as a person does."""
+    """Click through to a view."""
     page.click(f'header a[href="#{view}"]')
     found = page.locator(f"#view-{view}")
     expect(found).to_be_visible()

@@ -1,4 +1,4 @@
-"""Makes the pictures of the page that the README and the docs show.
+"""Takes the screenshots of the page for the README and the docs.
 
 python -m tests.pictures
 """
@@ -51,7 +51,7 @@ LINE = '{"url": "/v1/txt2img", "body": {"prompt": "a blue square", "model": "pai
 
 
 def main() -> None:
-    """Draw some pictures, and photograph what the page shows of them."""
+    """Run some jobs, and take screenshots of the page."""
     with TemporaryDirectory() as folder, running_studio(Path(folder)) as studio:
         fill(studio)
         with running_browser() as browser:
@@ -81,7 +81,7 @@ def fill(studio: Studio) -> None:
 def photographed(
     browser: Browser, studio: Studio, name: str, width: int = 1_280, scheme: str = "light"
 ) -> Iterator[Page]:
-    """The page while a job runs; what it shows at the end of the block is kept as a picture."""
+    """Open the page while a job runs; save a screenshot at the end of the block."""
     job = studio.gateway.http.post("/v1/jobs", json=RUNNING).json()
     with opened(browser, studio.gateway, width, scheme) as page:
         expect(page.locator(f'article[data-job="{job["id"]}"] .preview')).to_be_visible()

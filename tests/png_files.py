@@ -1,10 +1,10 @@
-"""PNG files made chunk by chunk, as no library writes them."""
+"""PNG files built chunk by chunk, for files that no library writes."""
 
 import struct
 import zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-IHDR_END = 33  # where the chunks begin that may follow the header
+IHDR_END = 33  # offset of the first chunk after the header
 
 
 def chunk(kind: bytes, body: bytes, *, is_sound: bool = True) -> bytes:
@@ -13,12 +13,12 @@ def chunk(kind: bytes, body: bytes, *, is_sound: bool = True) -> bytes:
 
 
 def png_of(size: tuple[int, int], depth: int, color_type: int, raw: bytes, *extra: bytes) -> bytes:
-    """A PNG of rows that are not filtered: each begins with a zero byte in `raw`."""
+    """Return a PNG of unfiltered rows: each begins with a zero byte in `raw`."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, depth, color_type, 0, 0, 0))
     data = chunk(b"IDAT", zlib.compress(raw))
     return SIGNATURE + header + b"".join(extra) + data + chunk(b"IEND", b"")
 
 
 def with_chunk(data: bytes, *extra: bytes) -> bytes:
-    """A PNG with more chunks before its pixels."""
+    """Return a PNG with extra chunks before its pixels."""
     return data[:IHDR_END] + b"".join(extra) + data[IHDR_END:]

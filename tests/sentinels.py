@@ -19,12 +19,12 @@ from tests.waiting import until
 
 MASTER = "jobs"
 SENTINEL_PASSWORD = "asked by Sentinel"
-DOWN_AFTER_MS = 5_000  # a busy machine is no failover
+DOWN_AFTER_MS = 5_000  # long enough that a busy machine causes no failover
 
 
 @dataclass
 class Group:
-    """What Sentinel calls a master, with its replicas."""
+    """A master with its replicas, and its Sentinels."""
 
     folder: Path
     servers: dict[int, Child] = field(default_factory=dict)
@@ -49,12 +49,12 @@ class Group:
         )
 
     def master(self) -> int | None:
-        """The port of the master that most Sentinels speak of."""
+        """Return the port of the master that most Sentinels report."""
         told = [self._ask(port) for port in self.sentinels]
         return max(set(told), key=told.count)
 
     def kill_master(self) -> float:
-        """Kill it, and wait until there is another: how long that took, in seconds."""
+        """Kill the master, and return the seconds until there is another."""
         old = self.master()
         assert old is not None
         began = time.monotonic()
@@ -63,7 +63,7 @@ class Group:
         return time.monotonic() - began
 
     def revive(self) -> None:
-        """Start what was killed, as a replica, and wait until all are in step again."""
+        """Restart killed servers as replicas, and wait until all are in sync."""
         master = self.master()
         assert master is not None
         for port, server in self.servers.items():
@@ -72,7 +72,7 @@ class Group:
         until(lambda: self.replicas_in_step() == len(self.servers) - 1, 60, "its return")
 
     def replicas_in_step(self) -> int:
-        """How many replicas have all that the master has."""
+        """Return how many replicas are in sync with the master."""
         port = self.master()
         if port is None:
             return 0
@@ -96,7 +96,7 @@ def admin(port: int) -> Iterator[Any]:
 
 @contextmanager
 def replicated(folder: Path, replicas: int = 2) -> Iterator[Group]:
-    """A master whose replicas have caught up, and three Sentinels that know one another."""
+    """Run a master with replicas in sync, and three Sentinels that know one another."""
     ports = [free_port() for _ in range(1 + replicas)]
     with ExitStack() as stack:
         group = Group(folder)
@@ -132,10 +132,10 @@ def _server(folder: Path, port: int, master: int) -> Child:
 def start_sentinel(
     folder: Path, port: int, master: int, down_after_ms: int = DOWN_AFTER_MS
 ) -> Child:
-    """One that looks after the master at this port."""
+    """Start a Sentinel that monitors the master at port `master`."""
     own = folder / f"sentinel-{port}"
     own.mkdir()
-    config = own / "sentinel.conf"  # which Sentinel writes to
+    config = own / "sentinel.conf"  # Sentinel writes to it
     config.write_text(
         "\n".join(
             [
@@ -158,7 +158,7 @@ def start_sentinel(
 
 
 def is_informed(port: int, replicas: int) -> bool:
-    """Whether the Sentinel there knows the two others, and so many replicas."""
+    """Whether the Sentinel at this port knows the two others, and all replicas."""
     try:
         with Redis(port=port, password=SENTINEL_PASSWORD, socket_timeout=1) as redis:
             known: Any = redis.sentinel_master(MASTER)

@@ -1,4 +1,4 @@
-"""Redis servers as an operator would run them: their users may do what they need, and no more.
+"""Redis servers as an operator would run them, with least-privilege users.
 
 `CROSSMODAL_TEST_REDIS_SERVER=/usr/bin/redis-server` runs the tests on another server.
 """
@@ -29,7 +29,7 @@ BINARY = os.environ.get("CROSSMODAL_TEST_REDIS_SERVER") or None
 
 @dataclass(frozen=True)
 class Server:
-    """A running server; `stop` fails when a user was denied what the tests did not expect."""
+    """A running server; `stop` fails if it unexpectedly denied a user something."""
 
     child: Child
     port: int
@@ -47,7 +47,7 @@ class Server:
             yield redis
 
     def add_users(self, prefix: str) -> None:
-        """Users for a key prefix of its own."""
+        """Add the users of a key prefix."""
         with self.admin() as redis:
             for line in user_lines(prefix):
                 redis.execute_command("ACL", "SETUSER", *line.split(" ")[1:])
@@ -60,7 +60,7 @@ class Server:
         assert not denied, f"an ACL user was denied what it needs: {denied}"
 
     def denied(self) -> list[dict[str, Any]]:
-        """What the server has refused its users, the admin apart."""
+        """Return what the server has denied its users, except the admin."""
         with self.admin() as redis:
             refused = [entry for entry in redis.acl_log() if entry["username"] != "default"]
         return [
@@ -76,9 +76,9 @@ def start_server(
     more: Sequence[str] = (),
     binary: str | None = BINARY,
 ) -> Server:
-    """A server with the two users of the default prefix, and an admin for the tests themselves.
+    """Start a server with the two users of the default prefix, and an admin for the tests.
 
-    What a safe one has answered is in its files: a copy of them has it, and SIGKILL loses nothing.
+    A safe one syncs each write to its files before it answers: SIGKILL or a copy loses nothing.
     """
     port = port or free_port()
     safe = ["appendfsync always"] if is_safe else []
@@ -96,7 +96,7 @@ def user_url(port: int, role: Role = Role.WORKER, prefix: str = DEFAULT_KEY_PREF
 
 
 def user_lines(prefix: str = DEFAULT_KEY_PREFIX, binary: str | None = BINARY) -> Iterable[str]:
-    """Users as lines of a server's configuration; a result backend is among their rights."""
+    """Yield users as lines of a server's configuration, with rights for a result backend."""
     settings = load_settings(key_prefix=prefix, result_backend="redis://")
     for role in Role:
         rights = rules(settings, role, version_of(binary or server_binary()))
@@ -105,7 +105,7 @@ def user_lines(prefix: str = DEFAULT_KEY_PREFIX, binary: str | None = BINARY) ->
 
 @cache
 def version_of(binary: str) -> tuple[int, int]:
-    """The server's version, as Redis counts: the first Valkey came after Redis 7.2."""
+    """Return the server's version in Redis's numbering: the first Valkey followed Redis 7.2."""
     said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
     major, minor = re.findall(r"v=(\d+)\.(\d+)", said)[0]
     return int(major), int(minor)

@@ -1,4 +1,4 @@
-"""A world for tests of the page: models with forms of their own, of which one cannot be loaded."""
+"""A stack for tests of the page: models with their own params, one of them broken."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,9 +104,9 @@ class Broken(Model):
 
 @dataclass(frozen=True)
 class Studio:
-    """A gateway, a worker of the shipped models, of one that tells its steps, and of a broken one.
+    """A gateway, and a worker with the shipped models, one that reports steps, and a broken one.
 
-    A fourth is loaded once there is a file `go` in its folder.
+    A fourth model loads once there is a file `go` in its folder.
     """
 
     env: dict[str, str]

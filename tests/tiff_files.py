@@ -1,4 +1,4 @@
-"""TIFF files as few programs write them: any samples, in any order of bytes, and not compressed."""
+"""Uncompressed TIFF files with any samples and byte order, as few programs write them."""
 
 import struct
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LONG_TAGS = (273, 279)  # where the strips are, and how long
+LONG_TAGS = (273, 279)  # StripOffsets and StripByteCounts
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 
 
 def tiff_of(
     samples: NDArray[Any], form: int = UNSIGNED, photometric: int = 1, colors: Sequence[int] = ()
 ) -> bytes:
-    """Grey (H, W), or planes (channels, H, W), each of them one strip."""
+    """Return a TIFF of gray (H, W) or planes (channels, H, W), one strip per plane."""
     planes = samples if samples.ndim == 3 else samples[np.newaxis]
     count, height, width = planes.shape
     order = ">" if samples.dtype.byteorder == ">" else "<"

@@ -1,4 +1,4 @@
-"""Workers whose tasks are toys, and what is sent to them as plain Celery does."""
+"""Workers with toy tasks, sent to them as by plain Celery."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ WORKER = [
 
 
 class ToyWorker:
-    """A worker of toys that runs, and an application to send it some."""
+    """A running worker of toy tasks, and an app to send it some."""
 
     def __init__(
         self, settings: Settings, admin: Any, app: Any, folder: Path, process: Child
@@ -55,14 +55,14 @@ class ToyWorker:
         after_s: float | None = None,
         **kwargs: Any,
     ) -> str:
-        """Send a toy, and return its id."""
+        """Send a toy task, and return its id."""
         queue = queue or str(task)
         sent = self.app.send_task(task.celery_name, kwargs=kwargs, queue=queue, countdown=after_s)
         return str(sent.id)
 
     @property
     def made(self) -> Counter[str]:
-        """The ids of the toys that were about to return, and how often."""
+        """The ids of the toy tasks that reached their end, with counts."""
         return Counter((self.folder / "made").read_text().split())
 
     @property
@@ -71,15 +71,15 @@ class ToyWorker:
 
     @property
     def in_hand(self) -> int:
-        """How many messages are noted as in a worker's hands."""
+        """How many messages are unacknowledged."""
         return int(self.redis.hlen(celery_prefix(self.settings.key_prefix) + "unacked"))
 
     def waiting(self, task: Task = Task("txt2img")) -> int:
-        """How many messages lie in a queue."""
+        """Return how many messages wait in a queue."""
         return int(self.redis.llen(messages_key(self.settings.key_prefix, str(task))))
 
     def inspect(self, what: str) -> Any:
-        """What the worker answers to an inspection, once it listens to them."""
+        """Return the worker's reply to an inspection, once it answers them."""
         answers: list[dict[str, Any]] = []
 
         def is_answered() -> bool:
@@ -103,7 +103,7 @@ class ToyWorker:
 def toy_worker(
     settings: Settings, admin: Any, folder: Path, concurrency: int = 4, bulk: int = 2, **more: str
 ) -> Iterator[ToyWorker]:
-    """A worker with so much room for either kind of message, once it takes some."""
+    """Run a toy worker with this concurrency per lane, and yield it when ready."""
     folder.mkdir(exist_ok=True)
     (folder / "made").touch()
     env = environment(settings) | {
@@ -129,7 +129,7 @@ def toy_worker(
 def toys_of(
     server: Server, prefix: str, folder: Path, concurrency: int = 4, bulk: int = 2, **more: str
 ) -> Iterator[ToyWorker]:
-    """Such a worker with a ledger and users of its own on a server that others use, too."""
+    """Run a toy worker with a private key prefix and users on a shared server."""
     server.add_users(prefix)
     settings = load_settings(
         broker_url=server.url(Role.WORKER, prefix),

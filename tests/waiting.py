@@ -1,4 +1,4 @@
-"""Waiting for states, never for times."""
+"""Waiting for conditions instead of fixed times."""
 
 from collections.abc import Callable
 
@@ -6,5 +6,5 @@ from crossmodal.processes import wait_until
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 60.0, what: str = "it") -> None:
-    """Return as soon as `condition()` is true; fail the test when it is not by the deadline."""
+    """Wait until `condition()` is true; fail the test after `timeout_s`."""
     assert wait_until(condition, timeout_s), f"{what} did not happen within {timeout_s:g} s"

@@ -1,10 +1,10 @@
-"""The wheel alone, in empty environments outside this tree: make wheel-test.
+"""A check of the wheel alone, in empty environments outside this tree: make wheel-test.
 
     python -m tests.wheel dist/crossmodal_jobs-*.whl [--light]
 
-First as an app has it, without extras: it submits, and has no torch. Then with the extra `all`,
-which brings PyTorch and takes 6 GB under the temporary folder while it runs: the demo, and the
-gateway with its page. Nothing of this tree is used but the wheel, and constraints.txt to install.
+First without extras, as in an app: it submits, and has no torch. Then with the extra `all`, which
+installs PyTorch and takes 6 GB in the temporary folder: the demo, and the gateway with its page.
+Of this tree it uses only the wheel, and constraints.txt to install.
 """
 
 import argparse
@@ -41,7 +41,7 @@ PAGE = (
 
 
 class Installed:
-    """A virtual environment with the wheel in it, and a folder to be in, both far from here."""
+    """A virtual environment with the wheel, and a working folder, both outside this tree."""
 
     def __init__(self, folder: Path, wheel: Path, extras: str) -> None:
         self.bin = folder / "venv" / "bin"
@@ -63,7 +63,7 @@ class Installed:
         say(f"installed crossmodal-jobs{extras} in {time.monotonic() - began:.0f} s")
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        """What its programs see: nothing of who runs this script."""
+        """Return the environment of its programs, with nothing inherited from this script."""
         return {"PATH": "/usr/bin:/bin", "HOME": str(self.home), "LANG": "C.UTF-8", **more}
 
     def python(self, program: str) -> str:
@@ -102,7 +102,7 @@ def check_origin(installed: Installed) -> None:
 
 
 def check_light(folder: Path, wheel: Path) -> None:
-    """As an app has it: submits and asks, knows no torch."""
+    """Check the wheel without extras: it submits and queries, and has no torch."""
     installed = Installed(folder, wheel, "")
     check_origin(installed)
     found = installed.python(
@@ -123,7 +123,7 @@ def check_light(folder: Path, wheel: Path) -> None:
 
 
 def refuses(installed: Installed, command: str, extra: str) -> bool:
-    """Whether a command says which extra it lacks, and nothing else, with status 2."""
+    """Whether a command exits with status 2 and only names the missing extra."""
     done = subprocess.run(
         [str(installed.bin / "crossmodal"), command],
         cwd=installed.home,
@@ -139,7 +139,7 @@ def refuses(installed: Installed, command: str, extra: str) -> bool:
 
 
 def check_all(folder: Path, wheel: Path) -> None:
-    """As one machine has it: the demo, and a gateway that serves its page."""
+    """Check the wheel with all extras: the demo, and a gateway that serves its page."""
     installed = Installed(folder, wheel, "[all]")
     check_origin(installed)
     told = json.loads(installed.crossmodal("demo", "--devices", "cpu", "--json"))

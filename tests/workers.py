@@ -1,4 +1,4 @@
-"""Workers of a test's own, which of a worker's processes is which, and what is done to these."""
+"""Private workers for tests, and helpers to find and suspend their processes."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ REAL_WORKER = ("-m", "crossmodal.cli", "worker", "--devices", "cpu")
 def running_worker(
     env: dict[str, str], folder: Path, concurrency: int, models: str = "fake"
 ) -> Iterator[Child]:
-    """A worker on the CPU whose models are fake, ready; its output is `log` in the folder."""
+    """Run a ready worker on the CPU with fake models; its output is `log` in the folder."""
     folder.mkdir()
     ready = folder / "ready"
     with (folder / "log").open("wb") as log, Stack(env, log) as stack:
@@ -44,7 +44,7 @@ def running_worker(
 
 @contextmanager
 def real_worker(env: dict[str, str], folder: Path, concurrency: int) -> Iterator[Child]:
-    """`crossmodal worker` on the CPU with the shipped models, in the same way."""
+    """Run `crossmodal worker` on the CPU with the shipped models, in the same way."""
     folder.mkdir()
     with (folder / "log").open("wb") as log, Stack(env, log) as stack:
         options = ["--devices", "cpu", "--concurrency", str(concurrency)]
@@ -54,7 +54,7 @@ def real_worker(env: dict[str, str], folder: Path, concurrency: int) -> Iterator
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The variables that lead a process to what these settings lead to."""
+    """Return the environment variables that correspond to these settings."""
     password = settings.sentinel_password
     return {
         "CELERY_BROKER_URL": settings.broker_url.get_secret_value(),
@@ -68,9 +68,9 @@ def environment(settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def suspended(process: psutil.Process) -> Iterator[None]:
-    """A process that runs nothing for the while: a model host's jobs are on their way for it.
+    """Suspend a process for the block, for example to keep a model host's jobs running.
 
-    It may be killed meanwhile.
+    The process may be killed meanwhile.
     """
     process.suspend()
     try:
@@ -86,7 +86,7 @@ def tree_of(supervisor: Supervisor) -> list[psutil.Process]:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether it has not ended; a zombie has, which nobody has waited for."""
+    """Whether a process has not ended; a zombie counts as ended."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -94,34 +94,34 @@ def alive(process: psutil.Process) -> bool:
 
 
 def hosts_of(supervisor: Supervisor) -> list[psutil.Process]:
-    """The model hosts themselves, without what they have forked."""
+    """Return the model hosts themselves, without their forks."""
     return [child for child, line in _started(supervisor) if {MODEL_HOST, HOST} & set(line)]
 
 
 def host_of(supervisor: Supervisor) -> psutil.Process:
-    """The one model host."""
+    """Return the only model host."""
     [host] = hosts_of(supervisor)
     return host
 
 
 def celery_workers(supervisor: Supervisor) -> list[psutil.Process]:
-    """The Celery workers, one a device."""
+    """Return the Celery workers, one per device."""
     return [child for child, line in _started(supervisor) if "worker.celery" in line]
 
 
 def celery_worker(supervisor: Supervisor) -> psutil.Process:
-    """The one Celery worker."""
+    """Return the only Celery worker."""
     [celery] = celery_workers(supervisor)
     return celery
 
 
 def _started(supervisor: Supervisor) -> list[tuple[psutil.Process, list[str]]]:
-    """What it has started and by which command, without orphans of that which it adopted."""
+    """Return the supervisor's own children with their commands, without adopted orphans."""
     return [(child, _command_line(child)) for child in _children(supervisor) if _leads(child)]
 
 
 def _leads(process: psutil.Process) -> bool:
-    """Whether it leads its group: what the supervisor starts does, and forks of that do not."""
+    """Whether a process leads its group: the supervisor's children do, their forks do not."""
     try:
         return os.getpgid(process.pid) == process.pid
     except ProcessLookupError:
@@ -129,7 +129,7 @@ def _leads(process: psutil.Process) -> bool:
 
 
 def _children(process: Supervisor) -> list[psutil.Process]:
-    """None of a process that has just ended: some tests kill them while we look."""
+    """Return the children of a process; none if it has just ended, as some tests kill it."""
     try:
         return psutil.Process(process.pid).children()
     except psutil.NoSuchProcess:
