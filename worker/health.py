@@ -169,7 +169,7 @@ def lock(folder: Path) -> IO[bytes]:
     new = folder / f"{LOCK}.new"
     file = new.open("wb")
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    new.rename(folder / LOCK)  # only now: an unlocked file means a dead owner
+    new.rename(folder / LOCK)  # only now: an unlocked file would mean a dead process
     return file
 
 

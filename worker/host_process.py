@@ -1,4 +1,4 @@
-"""The model host of one model on one device: it runs while wanted, unless its model is broken."""
+"""The model host process of one model on one device, run while wanted and not broken."""
 
 import logging
 import signal

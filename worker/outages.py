@@ -42,7 +42,7 @@ class PatientRunner:
         self._runner = runner
 
     async def run(self, call: Call[T], again: Call[T] | None = None) -> T:
-        """Run a call and return its result; retries use `again`, as a lost call may have succeeded.
+        """Run a call, retrying with `again` if given: the first try may have taken effect.
 
         Raises `BrokerUnavailable` only for a call that Redis can never carry out.
         """

@@ -20,7 +20,7 @@ EVERY_S = 0.5
 
 
 class ProgressTeller:
-    """Reports the steps of one attempt. A step that comes too soon waits, or is replaced."""
+    """Reports the steps of one attempt. One that comes too soon waits, unless a later one comes."""
 
     def __init__(
         self, redis: AsyncRunner, ledger: JobLedger, attempt: Attempt, previews: AttemptPreviews

@@ -123,7 +123,7 @@ class Supervisor:
 
         def settled() -> bool:
             ended = [worker for worker in self._workers if not worker.child.is_alive]
-            if len(ended) < len(workers):  # a liveness probe must not kill the others for them
+            if len(ended) < len(workers):  # their silence must not fail the others' liveness probe
                 for worker in ended:
                     worker.files.mark.unlink(missing_ok=True)
             return self._signals > 1 or len(ended) == len(workers)

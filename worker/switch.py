@@ -6,7 +6,7 @@ Pure functions: numbers in, names out.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-STAYS = 3.0  # times its load time, a model with jobs stays at least
+STAYS = 3.0  # load times that a busy model stays at least
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class BatchRunner:
-    """A batch runner, which runs batch jobs without one, the oldest first. Many may work at once."""
+    """A batch runner: starts batch jobs without a runner, the oldest first. Several may run."""
 
     def __init__(self, settings: Settings, runner: AsyncRunner, client: Client) -> None:
         self._runner = runner

@@ -101,7 +101,7 @@ class BatchRun:
 
 
 def _told(error: Exception) -> Failure:
-    """Return the failure that the owner sees; only the log has its files and addresses."""
+    """Return the failure shown to the owner; file names and addresses go only to the log."""
     if isinstance(error, IdempotencyConflict):
         return Failure.of(error)
     if isinstance(error, BlobNotFound):

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class WebhookSender:
-    """A webhook sender, trying up to `concurrency` due deliveries at once. Many may work at once."""
+    """A webhook sender: tries up to `concurrency` due deliveries at once. Several may run."""
 
     def __init__(self, settings: Settings, runner: AsyncRunner, concurrency: int) -> None:
         self._runner = runner

@@ -82,7 +82,7 @@ class Decoders:
             self._keep(decoder)
 
     def _take(self) -> Decoder:
-        """Return the decoder used last, so that the others can idle and end, or a new one."""
+        """Return the decoder used last, so that surplus ones end as idle, or a new one."""
         while self._idle:
             decoder, end = self._idle.popitem()
             end.cancel()

@@ -53,7 +53,7 @@ class Limits(NamedTuple):
 
 
 class Decoder:
-    """A process that decodes one picture at a time; the owner must kill it.
+    """A process that decodes one picture at a time; the caller must kill it.
 
     It stays usable after an invalid picture, but not after any other error.
     """
