@@ -20,7 +20,7 @@ EVERY_S = 0.5
 
 
 class ProgressTeller:
-    """Reports the steps of one attempt. One that comes too soon waits, unless a later one comes."""
+    """Reports the steps of one attempt. An early step waits, unless a later one replaces it."""
 
     def __init__(
         self, redis: AsyncRunner, ledger: JobLedger, attempt: Attempt, previews: AttemptPreviews
