@@ -154,7 +154,7 @@ class JobRunner:
         return Skipped("superseded")
 
     async def _outcome(self, job_id: str) -> Ending:
-        """Return how a job ended that this message did not end, for clients of the message."""
+        """Return how the job ended through another message, for clients waiting on this one."""
         try:
             job = await self._redis.run(self._ledger.get(job_id))
         except JobNotFound:

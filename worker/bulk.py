@@ -44,7 +44,7 @@ from worker.host.protocol import Answer, HostInfo
 from worker.hosts import Hosts, NotServed
 from worker.items import Image, Items
 
-PART_S = 0.2  # of work in a part, which has at least `bulk_batch` items
+PART_S = 0.2  # work in a part, which has at least `bulk_batch` items
 MAX_PICTURES = 128 * 2**20  # bytes of the pictures of a part
 PACKED_KEY = "packed"  # placeholder key of a picture that is packed with its item
 Stored = tuple[BlobRef, list[ItemResult]]

@@ -31,7 +31,8 @@ class Delivery:
 class Skipped:
     """The message needs no work.
 
-    Its job is `canceled`, `expired` or `unknown`, or the attempt was `superseded` by another.
+    Its job is `canceled`, `expired` or `unknown`, or the attempt was `superseded` by another,
+    which reports the outcome.
     """
 
     reason: str

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 MODEL_HOST = "worker.host"
 TRIES = 3  # failed loads in a row that make a model broken
 STOP_S = 10.0
-LOOK_AGAIN_S = 3.0  # in which a live host beats again, if all processes had been suspended
+LOOK_AGAIN_S = 3.0  # time for a live host to beat again after all processes were suspended
 
 
 class HostProcess:

@@ -25,7 +25,7 @@ from worker.gate import Gate
 T = TypeVar("T")
 AGAIN_S = 0.5
 CHECK_S = 1.0
-TRUSTED_S = 1.0  # after the store has answered, a failure is that of the request
+TRUSTED_S = 1.0  # so soon after the store has answered, a failure is the request's own
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from worker.blobs import Blobs
 
 log = logging.getLogger(__name__)
 
-CLOSE_S = 2.0  # that a stopping worker waits for the last previews to be deleted
+CLOSE_S = 2.0  # max wait of a stopping worker for the deletion of its last previews
 
 
 class Previews:

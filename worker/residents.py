@@ -26,10 +26,10 @@ from worker.switch import Resident, Switch, choose
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
-ASK_S = 1.0  # between two queries of Redis for waiting jobs
+ASK_S = 1.0  # interval of the queries for waiting jobs
 REFUSE_S = 5.0
 AT_ONCE = 100  # jobs of a queue that are refused before those of other queues
-SETTLE_S = 1.5  # after which a queue that is not consumed any more delivers nothing
+SETTLE_S = 1.5  # time for the last messages of a queue that is no longer consumed
 
 
 @dataclass

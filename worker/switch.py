@@ -6,15 +6,15 @@ Pure functions: numbers in, names out.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-STAYS = 3.0  # load times that a busy model stays at least
+STAYS = 3.0  # a busy model stays for at least this many load times
 
 
 @dataclass(frozen=True)
 class Resident:
     """A model of a device at one moment.
 
-    `waiting` counts its jobs in queues, the oldest for `oldest_wait_s`. A loaded model has been
-    loaded for `stayed_s`, and without a job for `idle_s`.
+    `waiting` counts its queued jobs; the oldest has waited for `oldest_wait_s`. A loaded model has
+    been loaded for `stayed_s`, and without a job for `idle_s`.
     """
 
     name: str

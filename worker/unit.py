@@ -20,7 +20,7 @@ from worker.watched import Watched
 
 log = logging.getLogger(__name__)
 
-RECONNECT_S = 5.0  # within which a worker must consume again after Redis is back
+RECONNECT_S = 5.0  # max time for a worker to consume again after Redis is back
 
 
 class CeleryWorker:

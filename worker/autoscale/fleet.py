@@ -17,7 +17,7 @@ from worker.watched import Watched
 log = logging.getLogger(__name__)
 
 MARGIN_S = 30.0  # beyond the longest attempt, for a worker to end by itself
-HURRY_S = 30.0  # for a worker to end after a second signal
+HURRY_S = 30.0  # max time for a worker to end after a second signal
 AGAIN_S = 0.5
 
 
@@ -111,7 +111,7 @@ class Slot:
         used, self._was_ready = self._was_ready, False
         if not self._draining:
             ENDED.labels("crashed").inc()
-        elif not used:  # no jobs yet, and perhaps no handler of SIGTERM
+        elif not used:  # no jobs yet, and perhaps no SIGTERM handler
             ENDED.labels("unused").inc()
             log.info("%s was stopped before it took jobs: status %s", self.name, status)
         else:
@@ -187,7 +187,7 @@ class Fleet:
             slot.kill()
 
     def _has_ended_told_again(self) -> bool:
-        # Repeated, because of two equal signals at once a process sees only one.
+        # Repeated: a process that gets two equal signals at once sees only one.
         for slot in self.slots:
             slot.hurry()
         return self.has_ended()

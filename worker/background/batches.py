@@ -15,7 +15,7 @@ from producer.client import Client
 from worker.background.run import BatchLeft, BatchRun
 
 POLL_S = 1.0
-RETRY_S, RETRY_MAX_S = 2.0, 60.0  # before a batch job is retried, longer each time
+RETRY_S, RETRY_MAX_S = 2.0, 60.0  # delay before a batch job is retried, doubled each time
 UNREAD_S = 60.0  # the same, if another version wrote its record
 MAX_RUNS, MAX_OF_OWNER = 8, 2  # batch jobs that run here at once, in all and of one owner
 MAX_FIRST = 32  # the same, if each owner has only one: no owner waits for another

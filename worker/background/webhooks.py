@@ -23,8 +23,8 @@ from crossmodal.settings import Settings
 
 POLL_S = 0.5
 CLAIM_EVERY_S = 0.05  # min pause between claims: each scans the due deliveries in Redis
-AGAIN_S = 1.0  # before recording an outcome is retried
-TELLING_S = 60.0  # how long it is retried
+AGAIN_S = 1.0  # delay before the record of an outcome is retried
+TELLING_S = 60.0  # max time of these retries
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from worker.decoders.protocol import (
 )
 from worker.decoders.room import Room
 
-START_S = 60.0  # in which a process starts on a busy machine
+START_S = 60.0  # max time for a process to start on a busy machine
 KEPT = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
 FREES_AT = str(2**20)  # bytes: glibc gives larger blocks back to the system as soon as it can
 FIXED = {

@@ -31,7 +31,7 @@ WEIGHTS = re.compile(
 
 
 def mark_of(repository: Repository) -> str:
-    """Return the name of the file that says what a repository holds. Raises `InvalidModel`."""
+    """Return `INDEX` or `CONFIG`, whichever is there. Raises `InvalidModel` if neither is."""
     found = [name for name in (INDEX, CONFIG) if name in repository.by_name]
     if not found:
         raise InvalidModel(

@@ -26,7 +26,7 @@ from crossmodal.errors import (
 from worker.hub.repository import CHUNK, HubFile, Repository
 
 PAUSES = (0.5, 1, 2, 4)  # seconds between retries of a file, reset by progress
-MAX_SETTINGS = 1 << 20  # bytes of the file that says what a repository holds
+MAX_SETTINGS = 1 << 20  # max bytes of a repository's index or config
 BUSY = (408, 429)
 DIGEST = re.compile(r"[0-9a-f]{40,64}")
 IDENTITY = {"accept-encoding": "identity"}  # else a range would be of the encoded file
