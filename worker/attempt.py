@@ -1,8 +1,8 @@
-"""One attempt at one job: a coroutine from its start in the ledger to its end.
+"""One attempt at one job: a coroutine that runs from its start in the ledger to its end.
 
-start → fetch → decode → infer → encode → store → finish. Whatever ends it early, a cancellation,
-its time limit or the loss of the fence, is a cancellation of this coroutine, by its
-`CancelToken`. Knows nothing of Celery.
+start → fetch → decode → infer → encode → store → finish. A cancellation, the time limit and the
+loss of the fence all end it early in one way: the `CancelToken` cancels this coroutine. This
+module is independent of Celery.
 """
 
 import asyncio
@@ -60,16 +60,16 @@ from worker.progress import ProgressTeller
 
 log = logging.getLogger(__name__)
 
-PAUSED_S = 1.0  # until this worker takes no more of a queue that was paused
-MAX_EXCUSED = 10  # a job beside which hosts die more often is not believed any more
-MAX_OUTAGES = 1_000  # attempts that the store may fail, half a minute apart: eight hours
-MAX_RECORDED_PARAMS = 4_096  # of params that are wrong, this much is kept to be looked at
+PAUSED_S = 1.0  # by then this worker has stopped consuming a paused queue
+MAX_EXCUSED = 10  # host crashes that do not count against a job; each further one does
+MAX_OUTAGES = 1_000  # uncounted attempts in an outage, half a minute apart: eight hours
+MAX_RECORDED_PARAMS = 4_096  # characters of invalid params that the record keeps
 
 
 class JobRunner:
-    """What runs the jobs of a worker; one an event loop.
+    """The runner of a worker's jobs; one per event loop.
 
-    `hosts` and `decoders` are those that the settings name, where others are not given.
+    `hosts` and `decoders` default to those that the settings name.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class JobRunner:
         decoders: Decoders | None = None,
         gate: Gate | None = None,
     ) -> None:
-        # No retries: a `start` that is sent twice would be taken for a second message.
+        # No retries: the ledger would take a repeated `start` for that of a second message.
         self._hasty = AsyncRunner(settings, retries=0, what="worker")
         self._redis = PatientRunner(self._hasty)
         self._settings = settings
@@ -104,17 +104,17 @@ class JobRunner:
         await self._hasty.close()
 
     async def run(self, delivery: Delivery) -> Ending:
-        """Bring the job as far as this attempt can.
+        """Run one attempt at the job.
 
-        It waits while Redis is away. Raises `BrokerUnavailable` for what Redis can never carry
-        out, and `InvalidParams` for an id that no job may have; an internal error where the job
-        could not even begin, and has failed.
+        Waits while Redis is unavailable. Raises `BrokerUnavailable` for a call that Redis can
+        never carry out, `InvalidParams` for an invalid job id, and an internal error where the
+        attempt could not start; the job has then failed.
         """
         try:
             return await self._run(delivery)
         except (BrokerUnavailable, InvalidParams):
             raise
-        except Exception as e:  # it must not come again for ever
+        except Exception as e:  # fail the job, else its message is redelivered forever
             failure = Failure.of(_internal(e))
             await self._redis.run(self._ledger.refuse(delivery.job, failure))
             raise
@@ -140,13 +140,13 @@ class JobRunner:
         return await self._outcome(delivery.job) if isinstance(ending, Skipped) else ending
 
     async def _put_back(self, delivery: Delivery, problem: InvalidParams | None) -> Ending:
-        """Have a job of a paused queue wait in its place, by another message than this one."""
+        """Return a job of a paused queue to its place in the queue, with a new message."""
         await asyncio.sleep(PAUSED_S)
         try:
             job = await self._redis.run(self._ledger.get(delivery.job))
         except JobNotFound:
             job = None
-        if job is None or job.state.is_terminal:  # its owner's next message may be sent
+        if job is None or job.state.is_terminal:  # `start` then sends its owner's next message
             return await self._begin(delivery, problem)
         priority = broker_priority(job.priority, job.owner)
         message = message_for(Queue.parse(job.queue), job.id, job.params, priority)
@@ -154,7 +154,7 @@ class JobRunner:
         return Skipped("superseded")
 
     async def _outcome(self, job_id: str) -> Ending:
-        """How a job has ended that this message did not end, for those who watch the message."""
+        """Return how the job ended through another message, for clients waiting on this one."""
         try:
             job = await self._redis.run(self._ledger.get(job_id))
         except JobNotFound:
@@ -163,7 +163,7 @@ class JobRunner:
         return ended or Skipped(job.state if job.state.is_terminal else "superseded")
 
     async def _observe(self, task: Task, attempt: Attempt, problem: InvalidParams | None) -> Ending:
-        """Run the attempt, seen in the log, in the trace of its job and in metrics."""
+        """Run the attempt, and record it in the log, the trace of its job and the metrics."""
         begun = time.monotonic()
         with (
             logs.context(job=attempt.job, attempt=attempt.number, task=task),
@@ -188,12 +188,12 @@ class JobRunner:
 
     async def _refuse(self, attempt: Attempt, problem: InvalidParams) -> Failure:
         failure = Failure.of(problem)
-        # A dead letter: its sender will not learn of it.
+        # A dead letter, because the sender is not notified.
         await self._redis.run(self._ledger.fail(attempt, failure, dead=True))
         return failure
 
     async def _run_attempt(self, task: Task, attempt: Attempt) -> Ending:
-        """Every way in which an attempt can end, as an `Ending`."""
+        """Run the attempt, and return every way in which it can end as an `Ending`."""
         try:
             result = await self._work(task, attempt)
             done = await self._record(self._ledger.succeed(attempt, result))
@@ -204,15 +204,15 @@ class JobRunner:
             raise
         except CrossmodalError as e:
             return await self._give_up(attempt, e)
-        except Exception as e:  # an internal error: the job must still end, and say so
+        except Exception as e:  # an internal error: the job must still end, and report it
             log.exception("job %s: unexpected error", attempt.job)
             return await self._give_up(attempt, _internal(e))
 
     async def _adopt(self, delivery: Delivery) -> tuple[Queue, InvalidParams | None]:
-        """Open the record of a job that plain Celery sent; a job that has a record keeps it.
+        """Create the record of a job that plain Celery sent, unless it has one.
 
-        Returns the queue of such jobs, to which the job has been sent on where they are not run
-        here, and what is wrong with the params of a record that was opened.
+        Returns the queue of such jobs, and what is wrong with the params of a new record. If this
+        worker does not serve that queue, the job has been sent there.
         """
         job_id = check_job_id(delivery.job)
         queue, message, problem = _queue_of(delivery), "", None
@@ -223,7 +223,7 @@ class JobRunner:
         except (InvalidParams, ModelBroken) as e:
             problem, text = InvalidParams(str(e)), _excerpt(delivery.raw)
             problem.code = e.code
-        # A fingerprint is only ever compared for an idempotency key, which there is none of.
+        # No fingerprint: it is compared only for an idempotency key, and there is none.
         _, is_new = await self._redis.run(
             self._ledger.submit(
                 job_id,
@@ -237,13 +237,13 @@ class JobRunner:
                 message=message,
             )
         )
-        if message and not is_new:  # it comes again, and its model has gone meanwhile
+        if message and not is_new:  # redelivered, and its model is no longer here
             job = await self._redis.run(self._ledger.get(job_id))
             await self._redis.run(self._ledger.requeue(job, message))
         return queue, problem if is_new else None
 
     async def _checked(self, delivery: Delivery) -> tuple[Params, Queue]:
-        """The params of a job that plain Celery sent, as their model takes them, and its queue."""
+        """Return the checked params of a job that plain Celery sent, and its queue."""
         task, raw = delivery.task, delivery.raw
         if delivery.has_positional:
             raise InvalidParams("the message has positional arguments: give all params by name")
@@ -255,7 +255,7 @@ class JobRunner:
         return params, known.queue(task, {"model": params.model})
 
     async def _give_up(self, attempt: Attempt, error: CrossmodalError) -> Ending:
-        """Let the job wait for another attempt if that may help, or end it."""
+        """Release the job for another attempt if that may help; otherwise end it."""
         failure = Failure.of(error)
         self._store.note(error)
         counts = _is_to_blame(error, attempt)
@@ -273,12 +273,12 @@ class JobRunner:
         return failure if ended else _superseded(attempt)
 
     async def _record(self, how: Call[bool]) -> bool:
-        """Tell the ledger how an attempt has ended: whether it was still this one's to tell."""
+        """Record how an attempt ended; return whether it still held the fence."""
         with tracing.span("record"):
             return await self._redis.run(how)
 
     async def _is_released(self, attempt: Attempt) -> bool:
-        """Whether the job waits as this attempt has left it: only the answer was lost then."""
+        """Return whether the job is queued as this attempt left it: then only a reply was lost."""
         try:
             job = await self._redis.run(self._ledger.get(attempt.job))
         except JobNotFound:
@@ -288,7 +288,7 @@ class JobRunner:
     # -- work -----------------------------------------------------------------------------
 
     async def _work(self, task: Task, attempt: Attempt) -> JobResult:
-        """What the attempt made, stored. Raises `Superseded`, `TimedOut` and what goes wrong."""
+        """Return the stored result. Raises `Superseded`, `TimedOut` and the job's own errors."""
         token = CancelToken(attempt, self._settings.run_time_limit_of(task))
         with self._in_hand.watching(token):
             async with token.held():
@@ -314,7 +314,7 @@ class JobRunner:
     async def _infer(
         self, token: CancelToken, host: HostClient, task: Task, request: HostRequest
     ) -> Answer:
-        """What a host makes of the request, its progress told. Raises what became of it else."""
+        """Return a host's answer, and report progress meanwhile. Raises the host's error."""
         previews = self._previews.of(token.attempt)
         progress = ProgressTeller(self._hasty, self._ledger, token.attempt, previews)
         try:
@@ -329,7 +329,7 @@ class JobRunner:
     def _result(
         self, token: CancelToken, params: ItemParams, answer: Answer, begun: float
     ) -> JobResult:
-        """What was made, put into the object store."""
+        """Store the output, and return the job's result."""
         attempt, task = token.attempt, task_of(params)
         stored_from = time.monotonic()
         made = self._items.store(token, params, answer)
@@ -352,7 +352,7 @@ class JobRunner:
 
 
 def _internal(error: Exception) -> CrossmodalError:
-    """What nobody has foreseen, as an error with a code."""
+    """Return an unforeseen exception as an error with a code."""
     ours = CrossmodalError(f"{type(error).__name__}: {error}")
     ours.retryable = isinstance(error, OSError | MemoryError) or is_shortage(error)
     ours.__cause__ = error
@@ -360,8 +360,8 @@ def _internal(error: Exception) -> CrossmodalError:
 
 
 def _queue_of(delivery: Delivery) -> Queue:
-    """The queue in which such a job belongs: of the model that the message's own is for."""
-    with suppress(ValueError):  # plain Celery's is nobody's in particular
+    """Return the message's queue if it is one of this task, else the task's default queue."""
+    with suppress(ValueError):  # the plain Celery queue names no task
         found = Queue.parse(delivery.queue)
         if found.task == delivery.task:
             return found
@@ -369,19 +369,19 @@ def _queue_of(delivery: Delivery) -> Queue:
 
 
 def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:
-    """Whether an attempt that ended so counts: what was no fault of the job must not end it."""
+    """Return whether a failed attempt counts: only the job's own faults may end it."""
     if isinstance(error, ModelHostCrashed) and error.batch_size != 1:
-        # It was one of many, or waited behind others: the next attempts will show.
+        # It shared the batch or was not on the device: later attempts show whether it is the cause.
         return attempt.excused >= MAX_EXCUSED
     is_short = isinstance(error, DecoderUnavailable) or is_shortage(error.__cause__)
     if is_short or is_outage(error):
-        # What refuses for hours is no outage: it may be this job's picture alone.
+        # A failure that lasts for hours is no outage: this job's picture may be the cause.
         return attempt.number - attempt.counted >= MAX_OUTAGES
     return not isinstance(error, ModelHostUnavailable)
 
 
 def _timings(attempt: Attempt, answer: Answer, store_s: float, run_s: float) -> Timings:
-    # Waiting was timed by Redis's clock, running by this machine's: they are never subtracted.
+    # Waiting is timed by Redis's clock, running by this machine's: never subtract them.
     return Timings(
         queued_s=round(attempt.queued_s, 6),
         batch_wait_s=round(answer.batch_wait_s, 6),
@@ -392,7 +392,7 @@ def _timings(attempt: Attempt, answer: Answer, store_s: float, run_s: float) -> 
 
 
 def _measure(task: Task, attempt: Attempt, ending: Ending, run_s: float) -> None:
-    """Count a job that has ended; not an attempt that another one follows."""
+    """Count a job that has ended, but no attempt that another one follows."""
     if isinstance(ending, JobResult):
         done = (ending.completed, ending.failed) if task.is_bulk else (1, 0)
         job_ended(task, attempt.queued_s, run_s, *done)

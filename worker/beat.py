@@ -1,7 +1,7 @@
-"""Heartbeats: files that processes touch while they are well, for others on the same machine.
+"""Heartbeats: files that healthy processes touch, for other processes on the same machine.
 
-Their times are of the clock that nobody can set, so that a process that hangs counts as silent
-whatever becomes of the machine's clock.
+Their times are of the monotonic clock, so that setting the machine's clock neither hides nor
+feigns a hang.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def touch(beat: Path, waits_for: str = "") -> None:
-    """Show that this process is well, and what it waits for, if it takes no jobs."""
+    """Record that this process is healthy, and what it waits for if it takes no jobs."""
     if heard(beat) != waits_for:
         beat.write_text(waits_for)
     now = time.monotonic()
@@ -19,14 +19,14 @@ def touch(beat: Path, waits_for: str = "") -> None:
 
 
 def heard(beat: Path) -> str | None:
-    """What a process waits for; None where it has never beaten."""
+    """Return what a process waits for; None if it has no heartbeat yet."""
     with suppress(FileNotFoundError):
         return beat.read_text()
     return None
 
 
 def age_s(beat: Path) -> float | None:
-    """Seconds since a heartbeat; None where there is none."""
+    """Return the seconds since a heartbeat; None if there is none."""
     with suppress(FileNotFoundError):
         return max(0.0, time.monotonic() - beat.stat().st_mtime)
     return None

@@ -1,4 +1,4 @@
-"""What a worker reads from the object store and puts there, in threads: any store may be slow."""
+"""Reads and writes of the object store by a worker, in threads because any store may be slow."""
 
 import asyncio
 import json
@@ -23,34 +23,34 @@ from worker.host.protocol import Answer
 
 P = ParamSpec("P")
 T = TypeVar("T")
-MAX_PACKED = 32 * 2**20  # bytes of a bulk message's input, beside its largest picture
-THREADS = 32  # operations on the store that may be under way at once
+MAX_PACKED = 32 * 2**20  # bytes of a bulk message's input, without its largest picture
+THREADS = 32  # concurrent operations on the store
 
 
 class Blobs:
-    """Pictures in, pictures and captions out; one a process."""
+    """A worker's access to the object store; one per process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._threads = ThreadPoolExecutor(THREADS, "storage")
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What a function that reads or writes returns, run in a thread in this very context."""
+        """Run a blocking function in a thread, in the caller's context, and return its result."""
         run = partial(copy_context().run, partial(function, *args, **kwargs))
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    # -- what `call` is given -------------------------------------------------------------
+    # -- blocking: to be run by `call` ----------------------------------------------------
 
     @cached_property
     def store(self) -> Storage:
-        # Opened on first use: a store that is away fails jobs, not the worker's start.
+        # Opened on first use: an unavailable store fails jobs, not the worker's start.
         return open_storage(self._settings)
 
     def picture(self, image: BlobRef, max_bytes: int) -> bytes:
-        """The file of a stored picture, which has room for so many bytes.
+        """Return the file of a stored picture of at most `max_bytes`.
 
         Raises `ImageTooLarge`, `InvalidImage` and `StorageUnavailable`.
         """
@@ -65,13 +65,13 @@ class Blobs:
             ) from e
 
     def packed(self, blob: BlobRef) -> bytes:
-        """The input of a bulk message. Raises `ImageTooLarge` and `StorageUnavailable`."""
+        """Return the input of a bulk message. Raises `ImageTooLarge` and `StorageUnavailable`."""
         return self.store.get(blob, MAX_PACKED + 2 * self._settings.max_image_bytes)
 
     def put_images(
         self, attempt: Attempt, params: ItemParams, answer: Answer, folder: str = ""
     ) -> tuple[ImageRef, ...]:
-        """Store what was drawn, if anything was, as `<folder><number>.<format>`."""
+        """Store the generated pictures, if any, as `<folder><number>.<format>`."""
         if answer.images is None:
             return ()
         refs, files = [], files_of(params)
@@ -88,21 +88,21 @@ class Blobs:
         return tuple(refs)
 
     def put_preview(self, key: str, data: bytes) -> None:
-        """Store a JPEG file in place of the last one."""
+        """Store a JPEG file in place of the previous one."""
         self.store.put(key, data, "image/jpeg")
 
     def delete(self, key: str) -> None:
         self.store.delete(key)
 
     def put_captions(self, attempt: Attempt, captions: list[dict[str, Any]]) -> None:
-        """Store what a picture was described with, the likeliest first, as `captions.json`."""
+        """Store the captions of a picture, the likeliest first, as `captions.json`."""
         if captions:
             key = result_key(attempt.job, CAPTIONS, attempt.number)
             self.store.put(key, json.dumps(captions).encode(), "application/json")
 
 
 def _told(params: ItemParams, number: int) -> dict[str, object]:
-    """The params that a picture's file tells, those of the one with that number."""
+    """Return the params to embed in the file of the picture with this number."""
     untold = {"count", "metadata", "model", kind_of(params).picture}
     if isinstance(params, ImageParams):
         untold |= set(ImageParams.model_fields)

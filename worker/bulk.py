@@ -1,8 +1,8 @@
-"""An attempt at a bulk job: the items of one message, a part of them at a time.
+"""An attempt at a bulk job: the items of one message, one part at a time.
 
-While a part is on the device, the one before it is stored and the one after it prepared. A
-part that is stored is never run again: the next attempt goes on after it. What is wrong with
-an item becomes its own failure.
+While a part is on the device, the previous one is stored and the next one prepared. A stored
+part is never run again: the next attempt continues after it. An item's error becomes that
+item's own failure.
 """
 
 import asyncio
@@ -44,15 +44,15 @@ from worker.host.protocol import Answer, HostInfo
 from worker.hosts import Hosts, NotServed
 from worker.items import Image, Items
 
-PART_S = 0.2  # of work is a part, or a whole batch of the device where that takes longer
+PART_S = 0.2  # work in a part, which has at least `bulk_batch` items
 MAX_PICTURES = 128 * 2**20  # bytes of the pictures of a part
-PACKED_KEY = "packed"  # stands for the key of a picture that came with its item
+PACKED_KEY = "packed"  # placeholder key of a picture that is packed with its item
 Stored = tuple[BlobRef, list[ItemResult]]
 Answers = dict[int, Answer | CrossmodalError]
 
 
 class Prepared(NamedTuple):
-    """An item that is fit for the models, or the reason that it is not."""
+    """An item that is ready for the model, or the reason why it is not."""
 
     place: int
     custom_id: str
@@ -63,7 +63,7 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class Message:
-    """What all parts of a message share; `queue` is that of jobs such as its items."""
+    """State shared by all parts of a message; `queue` is that of single jobs like its items."""
 
     token: CancelToken
     host: HostClient
@@ -88,13 +88,13 @@ class BulkRun:
         self._blobs = blobs
         self._items = items
         self._hosts = hosts
-        # What an item of a queue took lately, until it came back from the host.
+        # Seconds per item in the host, as last measured.
         self._item_s: defaultdict[Queue, float] = defaultdict(lambda: math.inf)
 
     async def run(self, token: CancelToken, params: BulkParams) -> JobResult:
-        """The results of all items, stored in parts.
+        """Return the results of all items, stored in parts.
 
-        Raises what keeps the message from going on: the object store or the model host.
+        Raises errors of the object store or the model host, which stop the whole message.
         """
         begun = time.monotonic()
         with tracing.span("fetch input"):
@@ -115,21 +115,21 @@ class BulkRun:
     def _fetch(
         self, params: BulkParams, attempt: Attempt
     ) -> tuple[list[BulkItem], dict[BlobRef, list[ItemResult]]]:
-        """The items, and what earlier attempts have made of them."""
+        """Return the items, and the parts that earlier attempts have stored."""
         items = unpack_items(self._blobs.packed(params.input))
         if len(items) != params.items:
             raise InvalidParams(f"the message holds {len(items)} items, not {params.items}")
         return items, self._done_before(attempt)
 
     def _done_before(self, attempt: Attempt) -> dict[BlobRef, list[ItemResult]]:
-        """The parts that earlier attempts have finished; of those that overlap, the first."""
+        """Return the parts that earlier attempts have stored; where some overlap, the first."""
         done: dict[BlobRef, list[ItemResult]] = {}
         seen: set[int] = set()
         if attempt.number > 1:
             for part in finished_parts(self._blobs.store, attempt.job, attempt.created_at):
                 try:
                     results = read_part(self._blobs.store, part)
-                except BlobDamaged:  # by a power cut, say: its items run again
+                except BlobDamaged:  # by a power cut, for example: its items run again
                     continue
                 if seen.isdisjoint(r.index for r in results):
                     seen.update(r.index for r in results)
@@ -169,7 +169,7 @@ class BulkRun:
     # -- parts ----------------------------------------------------------------------------
 
     async def _parts(self, message: Message, done: set[int]) -> AsyncGenerator[Stored]:
-        """Each part as it is stored."""
+        """Yield each part once it is stored."""
         todo = [i for i in range(len(message.items)) if i not in done]
         preparing = self._prepare_next(message, todo)
         storing: asyncio.Task[Stored] | None = None
@@ -186,13 +186,13 @@ class BulkRun:
         finally:
             if preparing is not None:
                 preparing.cancel()
-            # What is made is worth the wait: the next attempt goes on after it.
+            # Wait for the part being stored: the next attempt then continues after it.
             await asyncio.gather(*filter(None, (preparing, storing)), return_exceptions=True)
 
     def _prepare_next(
         self, message: Message, todo: list[int]
     ) -> asyncio.Task[list[Prepared]] | None:
-        """The next part, taken from what is `todo`, being prepared."""
+        """Take the next part off `todo`, and start to prepare it."""
         if not todo:
             return None
         quick = int(PART_S / self._item_s[message.queue])
@@ -214,7 +214,7 @@ class BulkRun:
             )
 
     def _of_model(self, message: Message, item: Prepared) -> Prepared:
-        """The item, unless it names another model than the one that its message has come to."""
+        """Return the item, or an error if it names another model than its message's."""
         model = None if item.params is None else item.params.model
         if model is None or self._hosts.runs(message.queue.task, model, message.host):
             return item
@@ -240,7 +240,7 @@ class BulkRun:
                 return Prepared(item.place, item.custom_id, error=e)
 
     async def _ask(self, message: Message, part: list[Prepared]) -> Answers:
-        """What the models make of each item that is fit for them."""
+        """Return the model's answer to each item that is ready for it."""
         fit = {p.place: HostRequest(p.params, p.image) for p in part if p.params is not None}
         if not fit:
             return {}
@@ -256,7 +256,7 @@ class BulkRun:
                         list(fit.values()),
                         bulk=True,
                     )
-            except InvalidParams as e:  # one of them cannot even be sent
+            except InvalidParams as e:  # one item cannot be sent: send each by itself
                 if len(part) == 1:
                     return dict.fromkeys(fit, e)
                 return {
@@ -291,7 +291,7 @@ class BulkRun:
     def _item_result(
         self, message: Message, item: Prepared, answer: Answer | CrossmodalError | None
     ) -> dict[str, Any]:
-        """The fields of an `ItemResult`."""
+        """Return the fields of an `ItemResult`."""
         named = {"index": item.place, "custom_id": item.custom_id}
         error = item.error or (answer if isinstance(answer, CrossmodalError) else None)
         if error is not None or item.params is None or not isinstance(answer, Answer):
@@ -301,14 +301,14 @@ class BulkRun:
 
 
 async def _max_part(queue: Queue, host: HostClient) -> int:
-    """How many items may be on their way to the models at once, with their pictures."""
+    """Return how many items, with their pictures, a part may have."""
     if queue.task.kind.picture is None:
         return MAX_ITEMS
     return max(1, MAX_PICTURES // (await host.info()).fit.max_bytes)
 
 
 async def _all_or_none(work: Iterable[Coroutine[Any, Any, Prepared]]) -> list[Prepared]:
-    """What each comes to; when one fails, the others end too, and the first failure is raised."""
+    """Run coroutines together; when one fails, cancel the others and raise the first failure."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in work]
@@ -320,12 +320,12 @@ async def _all_or_none(work: Iterable[Coroutine[Any, Any, Prepared]]) -> list[Pr
 def _parsed(
     kind: Kind, schema: type[ItemParams], items: Sequence[BulkItem], part: Sequence[int]
 ) -> list[Prepared]:
-    """The params of each item of a part, or what is wrong with them."""
+    """Return each item of a part with its params, or with what is wrong with them."""
     raws = [_raw(kind, items[i]) for i in part]
     known: Sequence[ItemParams | None]
     try:
         known = build_many(schema, raws)
-    except InvalidParams:  # in at least one of them, which is to fail alone
+    except InvalidParams:  # in at least one item: only that one must fail
         known = [None] * len(part)
     return [
         _parsed_item(schema, i, items[i].custom_id, raw, params)
@@ -347,7 +347,7 @@ def _parsed_item(
 
 
 def _raw(kind: Kind, item: BulkItem) -> dict[str, Any]:
-    """The params of an item, for which a picture that came with it needs no key of its own."""
+    """Return the params of an item; a picture packed with it gets a placeholder key."""
     if item.image is None or kind.picture is None:
         return item.params
     return item.params | {kind.picture: {"key": PACKED_KEY}}

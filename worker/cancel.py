@@ -1,4 +1,4 @@
-"""The cancel token of an attempt: what ends its coroutine before it has ended by itself."""
+"""The cancel token of an attempt, which ends its coroutine early."""
 
 import asyncio
 import logging
@@ -12,18 +12,18 @@ from crossmodal.jobs.runners import AsyncRunner
 
 log = logging.getLogger(__name__)
 
-CHECK_S = 0.5  # how often the attempts in hand are checked
+CHECK_S = 0.5  # how often running attempts are checked
 
 
 class Superseded(Exception):
-    """The attempt may no longer end its job: it was canceled, or another one has begun."""
+    """The attempt may no longer end its job: it was canceled, or another attempt has begun."""
 
 
 class CancelToken:
-    """Ends the work of one attempt once its job is lost to it, or its run time is used up.
+    """A token that ends the work of an attempt once it is superseded or out of run time.
 
-    Run time is the attempt's own: while it is `off_the_clock`, waiting for a device that others
-    use, none passes. `limit_s` is in seconds.
+    The run time, `limit_s` seconds, excludes waiting for a device that others use: that is
+    `off_the_clock`.
     """
 
     def __init__(self, attempt: Attempt, limit_s: float) -> None:
@@ -34,19 +34,19 @@ class CancelToken:
         self._is_lost = False
 
     def lose(self) -> None:
-        """Have the work end now, as `Superseded`; if it is not ending already."""
+        """End the work now with `Superseded`, unless it is ending already."""
         if not self._is_lost and not self._timeout.expired():
             self._is_lost = True
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Work that the token may end. Raises `Superseded` or `TimedOut` then."""
+        """Let the token end the work inside, with `Superseded` or `TimedOut`."""
         try:
             async with self._timeout:
                 yield
         except TimeoutError:
-            if not self._timeout.expired():  # somebody else's
+            if not self._timeout.expired():  # raised by another timeout
                 raise
             if self._is_lost:
                 raise Superseded from None
@@ -57,7 +57,7 @@ class CancelToken:
 
     @contextmanager
     def off_the_clock(self) -> Iterator["CancelToken"]:
-        """No run time passes inside, until `resume`."""
+        """Stop the run-time clock inside, until `resume`."""
         due = self._timeout.when()
         if due is not None and not self._is_lost:
             self._left_s = due - asyncio.get_running_loop().time()
@@ -68,13 +68,13 @@ class CancelToken:
             self.resume()
 
     def resume(self) -> None:
-        """Have run time pass again: it is the attempt's turn."""
+        """Start the run-time clock again: the attempt is on the device."""
         if self._timeout.when() is None:
             self._timeout.reschedule(asyncio.get_running_loop().time() + self._left_s)
 
 
 class InHand:
-    """The attempts that a worker works for: it checks all of them together, while there are any."""
+    """The running attempts of a worker, all checked together while there are any."""
 
     def __init__(self, redis: AsyncRunner, ledger: JobLedger) -> None:
         self._redis = redis
@@ -84,10 +84,10 @@ class InHand:
 
     @contextmanager
     def watching(self, token: CancelToken) -> Iterator[None]:
-        """Have the token end its work once the attempt is lost."""
+        """Check the attempt meanwhile, and end its work through the token once it is lost."""
         self._tokens.add(token)
         if self._checking is None:
-            # In a context of its own: what it logs is not of the job that came first.
+            # In its own context: its log lines must not carry the first job's id.
             self._checking = asyncio.create_task(self._check_all(), context=Context())
         try:
             yield
@@ -109,12 +109,12 @@ class InHand:
     async def _check(self, tokens: list[CancelToken]) -> None:
         try:
             lost = await self._redis.run(self._ledger.lost([t.attempt for t in tokens]))
-        except BrokerUnavailable:  # not to know is no reason to stop
+        except BrokerUnavailable:  # an unknown state is no reason to stop
             return
-        except Exception:  # without these checks nothing could be canceled any more
+        except Exception:  # keep checking: else nothing could be canceled
             log.exception("an internal error in checking attempts")
             return
         for token in tokens:
-            if token.attempt in lost and token in self._tokens:  # it has not ended meanwhile
+            if token.attempt in lost and token in self._tokens:  # not ended meanwhile
                 log.info("job %s: attempt %d ends early", token.attempt.job, token.attempt.number)
                 token.lose()

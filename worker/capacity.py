@@ -1,4 +1,4 @@
-"""How much memory a device has for models, and how much one may need. Never imports torch."""
+"""How much memory a device has for models, and a model may need. Never imports torch."""
 
 import os
 import shutil
@@ -10,13 +10,13 @@ from worker.devices import CGROUP, Device
 from worker.serving import ServedModel
 
 GPU_SHARE = 0.95
-MACHINE_SHARE = 0.75  # of which queue, decoders and all else have the rest
-BASE = {"cpu": 900_000_000, "cuda": 800_000_000}  # of a process with torch, beside its weights
-ROOM = 1.3  # times the weights, for what is computed
+MACHINE_SHARE = 0.75  # the rest is for Redis, decoders and other processes
+BASE = {"cpu": 900_000_000, "cuda": 800_000_000}  # bytes of a process with torch, without weights
+ROOM = 1.3  # times the weights, to allow for activations
 
 
 def capacity(settings: Settings, device: Device) -> int:
-    """Bytes that the models of a device may use together."""
+    """Return the bytes that the models of a device may use together."""
     if settings.device_memory is not None:
         return settings.device_memory
     if device.name == "cpu":
@@ -25,7 +25,7 @@ def capacity(settings: Settings, device: Device) -> int:
 
 
 def needed(model: ServedModel, device: Device) -> int:
-    """Bytes that a model may need: as its warm-up has measured, else by the size of its weights."""
+    """Return the bytes that a model may need: measured in its warm-up, else from its weights."""
     peak = model.said().peak_bytes
     return peak or int(BASE[device.torch_name] + ROOM * model.size)
 
@@ -39,7 +39,7 @@ def _machine_bytes(cgroup: Path = CGROUP) -> int:
 
 
 def _gpu_bytes(device: Device) -> int:
-    """The memory of a GPU; without an answer, more than any model needs."""
+    """Return the bytes of a GPU's memory; if unknown, more than any model needs."""
     index = device.environment()["CUDA_VISIBLE_DEVICES"]
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "-i", index]
     if shutil.which("nvidia-smi") is None:

@@ -67,7 +67,7 @@ def worker(
         settings = load_settings(metrics_port=metrics_port)
         logs.configure(settings, process="supervisor")
         pinned = parse_devices(devices)
-        # A folder without a model is said once, here, not at every restart.
+        # Report a folder without a model once, here, not at every restart.
         served = chosen(settings, models)
         crews = crews_of(
             settings, pinned[0].torch_name, served, queues, concurrency, bulk_concurrency
@@ -84,8 +84,10 @@ def worker(
 
 
 def chosen(settings: Settings, names: str | None) -> Served:
-    """The models to serve: those with these names, or all. Raises `InvalidSetting`, and what is
-    wrong with the folder of the default one."""
+    """Return the models with these names, or all.
+
+    Raises `InvalidSetting`, and the error of the default model's folder.
+    """
     served = open_served(settings)
     for name, fault in served.faults.items():
         log.warning("the model %s is not served: %s", name, fault)

@@ -1,4 +1,4 @@
-"""Which queues a worker takes jobs from, and how many of each lane it has in hand."""
+"""Which queues a worker serves, and how many messages of each lane it runs at once."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ BULK_CONCURRENCY = {"cpu": 4, "cuda": 8}
 
 @dataclass(frozen=True)
 class Crew:
-    """Queues of one lane, and how many of their messages a Celery worker has in hand.
+    """Queues of one lane, and how many of their messages a Celery worker runs at once.
 
-    Lanes are counted apart, so that no interactive job waits for a bulk message to end.
+    Lanes are counted separately, so that no interactive job waits for a bulk message to end.
     """
 
     queues: list[str]
@@ -27,8 +27,11 @@ class Crew:
 
 
 def queues_of(found: ModelFolder, served: Served) -> list[str]:
-    """The queues of a folder's models. Jobs that name the default one wait in those without a name,
-    but for jobs that were sent when it was not the default one."""
+    """Return the queues of a folder's models.
+
+    Jobs for the default model wait in queues without a model name, except for those sent before
+    it became the default.
+    """
     own = [task for task in tasks() if task.kind.name in found.kinds]
     unnamed = map(Queue, own) if found.name == served.default else ()
     return [str(queue) for queue in (*unnamed, *(Queue(task, found.name) for task in own))]
@@ -42,10 +45,10 @@ def crews_of(
     concurrency: int | None = None,
     bulk_concurrency: int | None = None,
 ) -> list[Crew]:
-    """The queues by lane, and how many messages of each lane a worker has in hand of a model.
+    """Return the queues of each lane, and how many of their messages a worker runs at once.
 
-    `device` is cpu or cuda, `queues` are those that are asked for. Only who has a default model for
-    all kinds of jobs takes them from the queue of messages that name none. Raises `InvalidSetting`.
+    `device` is cpu or cuda, `queues` the chosen ones. The plain Celery queue, whose messages may
+    be of any kind, is served only with a default model for every kind. Raises `InvalidSetting`.
     """
     in_hand = concurrency or CONCURRENCY[device]
     bulk_in_hand = bulk_concurrency or settings.bulk_concurrency or BULK_CONCURRENCY[device]
@@ -60,9 +63,9 @@ def crews_of(
 
 
 def served_queues(served: Served, text: str | None) -> list[str]:
-    """Those that are asked for, or all that the models serve; of a kind, those of all its models.
+    """Return the chosen queues, or all; a queue without a model name stands for all models.
 
-    Raises `InvalidSetting` for a queue that there is not, that nothing serves, and for none at all.
+    Raises `InvalidSetting` for an unknown queue, one that no model serves, and an empty list.
     """
     own = [queue for folder in served.folders for queue in queues_of(folder, served)]
     if text is None:
@@ -80,7 +83,7 @@ def served_queues(served: Served, text: str | None) -> list[str]:
 
 
 def parse_queues(text: str) -> Collection[str]:
-    """Raises `InvalidSetting` for a queue that there is not, and for none at all."""
+    """Parse a list of queues. Raises `InvalidSetting` for an unknown queue and an empty list."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     known = ", ".join(map(str, tasks()))
     if not names:

@@ -1,4 +1,4 @@
-"""What a worker is given to do, and how it ends, between Celery's side and the jobs'."""
+"""The types between Celery's side and the job runner: a message, and how it ended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from crossmodal.kinds.task import Task
 
 @dataclass(frozen=True)
 class Delivery:
-    """A message as it was taken from `queue` by the worker called `worker`.
+    """A message that the worker called `worker` took from `queue`.
 
-    `is_recorded` says that its sender had opened the job's record, so that a job without one
-    has outlived it; `expires_in_s` and `traceparent` are of a job that has none yet.
+    `is_recorded`: the sender created the job's record, so a job without one has outlived it.
+    `expires_in_s` and `traceparent` are for a job that has no record yet.
     """
 
     job: str
@@ -29,29 +29,32 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Skipped:
-    """The message needs no work: its job is `canceled`, `expired` or `unknown`, or the attempt was
-    `superseded` by another, which will tell."""
+    """The message needs no work.
+
+    Its job is `canceled`, `expired` or `unknown`, or the attempt was `superseded` by another,
+    which reports the outcome.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Busy:
-    """Another attempt at the job is alive. The message must come back, in case that one dies."""
+    """Another attempt at the job is alive. The message must come back in case that attempt dies."""
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """The job is not to be run here, or not now. The message must go back to its queue."""
+    """The job cannot run here, or not now. The message must go back to its queue."""
 
     why: str = "its model is not loaded here"
 
 
 @dataclass(frozen=True)
 class Released:
-    """The attempt failed in a way that may pass; the job waits for the next one.
+    """The attempt failed with a retryable error; the job waits for the next one.
 
-    `tries` grows with each attempt that ended so, whether it counts or not.
+    `tries` grows with each such attempt, whether it counts or not.
     """
 
     failure: Failure

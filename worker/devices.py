@@ -27,11 +27,11 @@ class Device:
 
     @property
     def torch_name(self) -> str:
-        """What the pinned process calls it: its only GPU is its first one."""
+        """The pinned process's name for it: its only GPU is its first one."""
         return self.name.partition(":")[0]
 
     def environment(self) -> dict[str, str]:
-        """Variables for a model host: it sees this device and no other."""
+        """Return variables that let a model host see this device and no other."""
         kind, _, index = self.name.partition(":")
         if kind == "cpu":
             return {"CUDA_VISIBLE_DEVICES": ""}
@@ -40,9 +40,9 @@ class Device:
 
 
 def parse_devices(text: str) -> list[Device]:
-    """`auto` (every GPU, or the CPU where there is none), or a list such as `cuda:0,cuda:1`.
+    """Parse `auto` (every GPU, or the CPU if there is none) or a list such as `cuda:0,cuda:1`.
 
-    Raises `InvalidSetting` for a name that is no device, or a GPU that is not there.
+    Raises `InvalidSetting` for a name that is no device, or a GPU that does not exist.
     """
     gpus = gpu_names()
     if text == "auto":
@@ -66,7 +66,7 @@ def _parse_one(name: str, gpus: int) -> Device:
 
 
 def gpu_names() -> list[str]:
-    """The NVIDIA GPUs that this process may use, by their model names."""
+    """Return the model names of the NVIDIA GPUs that this process may use."""
     if shutil.which("nvidia-smi") is None:
         return []
     try:
@@ -77,13 +77,13 @@ def gpu_names() -> list[str]:
             timeout=30,
             check=True,
         )
-    except (OSError, subprocess.SubprocessError):  # a driver that does not answer serves nobody
+    except (OSError, subprocess.SubprocessError):  # without a working driver no GPU is usable
         return []
     return _visible(listing.stdout.splitlines(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def _visible(names: list[str], visible: str | None) -> list[str]:
-    """The GPUs that CUDA would show: it stops at the first entry that is none."""
+    """Return the GPUs that CUDA would show: it stops at the first invalid entry."""
     if visible is None:
         return names
     shown: list[str] = []
@@ -98,15 +98,15 @@ def _visible(names: list[str], visible: str | None) -> list[str]:
 
 
 def default_socket(slug: str) -> Path:
-    """Where a model host listens unless it is told otherwise."""
+    """Return the default socket path of a model host."""
     return runtime_dir() / f"host-{slug}.sock"
 
 
 def cores(cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> int:
-    """The cores that this process may use: a container's are often fewer than its machine's.
+    """Return the cores that this process may use: in a container, often fewer than the machine's.
 
-    By affinity and by the quotas of its control group and of those around it (cgroup v2; of v1
-    that of a container's), rounded up.
+    Respects CPU affinity and the quotas of its control group and that group's parents (cgroup v2;
+    with v1, the container's), rounded up.
     """
     has_affinity = hasattr(os, "sched_getaffinity")
     found = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
@@ -114,7 +114,7 @@ def cores(cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> int:
 
 
 def _quotas(cgroup: Path, membership: Path) -> list[float]:
-    """Seconds of CPU in a second, of each group that has a limit."""
+    """Return the CPU quota of each group that has one, in cores."""
     own = cgroup / _group(membership)
     around = [folder for folder in (own, *own.parents) if folder.is_relative_to(cgroup)]
     texts = [_read(folder / "cpu.max") for folder in around]
@@ -123,7 +123,7 @@ def _quotas(cgroup: Path, membership: Path) -> list[float]:
 
 
 def _group(membership: Path) -> str:
-    """The path of this process's group of v2; inside a container that is mostly the root."""
+    """Return the path of this process's v2 group; inside a container, mostly the root."""
     lines = _read(membership).splitlines()
     return next((line[len("0::/") :] for line in lines if line.startswith("0::/")), "")
 
@@ -132,7 +132,7 @@ def _quota(text: str) -> float | None:
     try:
         quota, period = text.split()
         return int(quota) / int(period) if int(quota) > 0 else None
-    except (ValueError, ZeroDivisionError):  # none is set
+    except (ValueError, ZeroDivisionError):  # no quota is set
         return None
 
 

@@ -1,4 +1,4 @@
-"""`crossmodal doctor`: what is reachable, what is configured, and how to mend what is not."""
+"""`crossmodal doctor`: reports what is reachable and configured, and how to fix what is not."""
 
 import os
 from collections import Counter
@@ -40,9 +40,10 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `remedy` is empty when there is nothing to do.
+    """The result of one check; `remedy` is empty when there is nothing to do.
 
-    What is `ok` may still `warn`: nothing is broken, but jobs would wait, or be lost or read.
+    A finding that is `ok` may still warn: nothing is broken, but jobs could wait, be lost, or be
+    read by others.
     """
 
     subject: str
@@ -73,7 +74,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 def examine() -> list[Finding]:
-    """Every check, in the order in which a job would meet its subject."""
+    """Run every check, in the order in which a job depends on its subject."""
     try:
         settings = load_settings()
     except CrossmodalError as e:
@@ -91,7 +92,7 @@ def examine() -> list[Finding]:
     queue, *others = [_guarded(subject, check, settings) for subject, check in checks]
     try:
         of_redis = [default_user(settings), *workers(settings)] if is_reachable(settings) else []
-    except CrossmodalError:  # which is what the first row says
+    except CrossmodalError:  # the first finding reports it
         of_redis = []
     return [queue, *of_redis, *others]
 
@@ -121,7 +122,7 @@ def _queue(settings: Settings) -> Finding:
 
 
 def default_user(settings: Settings) -> Finding:
-    """Whether Redis lets in whoever names no user, although it is not for this machine alone."""
+    """Check whether a Redis that other machines can reach accepts clients without a user name."""
     why = open_to_all(settings)
     if why:
         return Finding(
@@ -139,7 +140,7 @@ def default_user(settings: Settings) -> Finding:
 
 
 def workers(settings: Settings) -> list[Finding]:
-    """How many Celery workers serve each queue, and whether a background process is alive."""
+    """Count the Celery workers of each queue, and check for a live background process."""
     with Runner(settings, what="cli") as runner:
         recent = runner.run(Workers(settings).recent())
     served = Counter(queue for info in recent for queue in info.queues)
@@ -148,7 +149,7 @@ def workers(settings: Settings) -> list[Finding]:
 
 
 def _background(count: int, settings: Settings) -> Finding:
-    """Whether webhooks and batches wait for a process; nobody misses one where there are none."""
+    """Check whether webhooks or batch jobs wait for a background process that is missing."""
     subject = "background process"
     if count:
         return Finding(subject, True, str(count))
@@ -190,7 +191,7 @@ def _bundle(settings: Settings) -> Finding:
 
 
 def _models(settings: Settings) -> Finding:
-    """The folders of CROSSMODAL_MODELS: those that cannot be served are named."""
+    """Check the folders of CROSSMODAL_MODELS, and name those that cannot be served."""
     served = open_served(settings)
     names = ", ".join(found.name for found in served.folders)
     if served.faults:

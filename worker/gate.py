@@ -1,11 +1,11 @@
-"""Whether a worker takes messages, between the jobs' side, which closes it, and Celery's."""
+"""The gate by which the job runner stops Celery's side of a worker from taking messages."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class Gate:
-    """Closed while there is a reason, `why`. Safe to be asked from any thread."""
+    """A gate that is closed while there is a reason, `why`. Safe to read from any thread."""
 
     why: str = ""
 

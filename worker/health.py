@@ -1,8 +1,8 @@
-"""`crossmodal health`: may this machine's workers live on, and may they be given jobs?
+"""`crossmodal health`: reports whether this machine's workers are live and ready.
 
-Answers from files that the workers and model hosts touch while they are well, without a
-word to the broker: a probe must not fail because Redis does, unless it is asked `--writes`. With
-`--url` it asks a gateway, or Flower, so that a container needs no other program for its probe.
+Reads files that workers and model hosts touch while they are healthy, without connecting to the
+broker: a probe must not fail because Redis does, except with `--writes`. With `--url` it probes a
+gateway or Flower instead, so that a container needs no other program for that.
 """
 
 import fcntl
@@ -21,69 +21,69 @@ from worker.beat import age_s, heard
 
 LOCK = "supervisor.lock"
 MARK = ".unit"
-HOST = ".host"  # of a file beside a model host's socket, which that touches
+HOST = ".host"  # suffix of a model host's heartbeat file, beside its socket
 NO_MODELS = "no models"
 ANSWER_S = 5.0
 
 
 @dataclass(frozen=True)
 class UnitFiles:
-    """The files of one device's model hosts, in the folder of the supervisor that watches it."""
+    """The files of one device's model hosts, in the folder of their supervisor."""
 
     folder: Path
     slug: str
 
     @property
     def sockets(self) -> list[Path]:
-        """Where its model hosts listen, those whose models are loaded and warm."""
+        """The sockets of its model hosts; only those with a loaded, warm model listen."""
         return [*self.folder.glob(f"{self.slug}.sock"), *self.folder.glob(f"{self.slug}-*.sock")]
 
 
 @dataclass(frozen=True)
 class WorkerFiles:
-    """The files of one Celery worker, which is called `slug`, beside those of its model host."""
+    """The files of one Celery worker, named by `slug`, beside those of its model hosts."""
 
     unit: UnitFiles
     slug: str
 
     @property
     def mark(self) -> Path:
-        """There from the start: what has a mark and no heartbeat is not well."""
+        """A file that exists from the start: a worker with a mark but no heartbeat is not live."""
         return self.unit.folder / f"{self.slug}{MARK}"
 
     def make_mark(self, *, needs_models: bool) -> None:
-        """Say that there is, or is to be, such a worker."""
+        """Mark that this worker exists, or is about to start."""
         self.mark.write_text("" if needs_models else NO_MODELS)
 
     @property
     def needs_models(self) -> bool:
-        """Whether it is ready only once a model host serves beside it."""
+        """Whether it is ready only once one of its model hosts serves."""
         with suppress(FileNotFoundError):
             return self.mark.read_text() != NO_MODELS
         return True
 
     @property
     def beat(self) -> Path:
-        """Touched by the Celery worker's consuming loop."""
+        """The heartbeat, which the Celery worker's consuming loop touches."""
         return self.unit.folder / f"{self.slug}.worker"
 
     @property
     def ready(self) -> Path:
-        """Touched by the Celery worker when it has begun to take jobs."""
+        """A file that the Celery worker touches when it begins to take jobs."""
         return self.unit.folder / f"{self.slug}.ready"
 
 
 def marked(folder: Path) -> list[WorkerFiles]:
-    """The workers of the supervisor whose folder it is."""
+    """Return the workers of the supervisor that owns the folder."""
     slugs = sorted(mark.stem for mark in folder.glob(f"*{MARK}"))
     return [WorkerFiles(UnitFiles(folder, slug), slug) for slug in slugs]
 
 
 @dataclass(frozen=True)
 class Health:
-    """One Celery worker: `live` while it consumes, `ready` when its models serve as well.
+    """The health of one Celery worker: `live` while it consumes, `ready` when models serve as well.
 
-    It is not ready while it `waits_for` something, as its object store.
+    It is not ready while it `waits_for` something, such as the object store.
     """
 
     worker: str
@@ -126,21 +126,21 @@ def health(
 
 
 def answers(url: str) -> bool:
-    """Whether a URL answers with success within seconds, asked past any proxy."""
+    """Return whether a URL answers with success within `ANSWER_S`, bypassing any proxy."""
     if not url.startswith(("http://", "https://")):
         raise InvalidSetting(f"--url {url!r}: give one that begins with http:// or https://")
     try:
         build_opener(ProxyHandler({})).open(url, timeout=ANSWER_S).close()
     except (OSError, ValueError) as e:
-        cause = getattr(e, "reason", None)  # urllib wraps what the system says
+        cause = getattr(e, "reason", None)  # urllib wraps the system's error
         note(f"{url}: {described(cause if isinstance(cause, OSError) else e)}")
         return False
     return True
 
 
 def _check_writes(settings: Settings) -> None:
-    """Raise `BrokerUnavailable` or `StorageUnavailable` where something takes no writes."""
-    from crossmodal.jobs.runners import Runner  # a while to load, for what few probes ask
+    """Raise `BrokerUnavailable` or `StorageUnavailable` if Redis or the store takes no writes."""
+    from crossmodal.jobs.runners import Runner  # slow to import, and few probes need it
     from crossmodal.jobs.server import check_writes
     from crossmodal.storage import open_storage
 
@@ -150,7 +150,7 @@ def _check_writes(settings: Settings) -> None:
 
 
 def examine(settings: Settings) -> list[Health]:
-    """The health of every worker of every supervisor that runs on this machine."""
+    """Return the health of every worker of every supervisor that runs on this machine."""
     return [
         _health_of(files, settings)
         for folder in supervisors_in(settings.run_dir)
@@ -160,21 +160,21 @@ def examine(settings: Settings) -> list[Health]:
 
 
 def supervisors_in(run_dir: Path) -> list[Path]:
-    """The folders of supervisors, also of those that have died; and of no other program."""
+    """Return the folders of supervisors, including dead ones, and of no other program."""
     return sorted(lock.parent for lock in run_dir.glob(f"*/{LOCK}"))
 
 
 def lock(folder: Path) -> IO[bytes]:
-    """Mark the folder as that of this process, for as long as it lives and keeps the file open."""
+    """Mark the folder as this process's, for as long as it lives and keeps the file open."""
     new = folder / f"{LOCK}.new"
     file = new.open("wb")
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    new.rename(folder / LOCK)  # only now: one that is not locked would be taken for a dead one's
+    new.rename(folder / LOCK)  # only now: an unlocked file would mean a dead process
     return file
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether the process that the folder belongs to is alive."""
+    """Return whether the process that owns the folder is alive."""
     try:
         with (folder / LOCK).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

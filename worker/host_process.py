@@ -1,4 +1,4 @@
-"""The process of one model on one device: started while it is wanted, and given up if it fails."""
+"""The model host process of one model on one device, run while wanted and not broken."""
 
 import logging
 import signal
@@ -18,13 +18,16 @@ from worker.watched import Watched
 log = logging.getLogger(__name__)
 
 MODEL_HOST = "worker.host"
-TRIES = 3  # to load a model; then it is broken
+TRIES = 3  # failed loads in a row that make a model broken
 STOP_S = 10.0
-LOOK_AGAIN_S = 3.0  # in which a host that is not dead has moved, though all were stopped together
+LOOK_AGAIN_S = 3.0  # time for a live host to beat again after all processes were suspended
 
 
 class HostProcess:
-    """A model host as a child. `module` is what it runs, `env` what it has beside the device's."""
+    """A model host as a child process.
+
+    `module` is the Python module that it runs, `env` its variables in addition to the device's.
+    """
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class HostProcess:
 
     @property
     def is_ready(self) -> bool:
-        """Whether its model is warm: only then it listens."""
+        """Whether its model is loaded and warm: only then does it listen."""
         return self.child.is_alive and self.model.is_loaded
 
     @property
@@ -89,11 +92,11 @@ class HostProcess:
 
     @property
     def is_broken(self) -> bool:
-        """Whether its model could not be loaded; it is not tried again."""
+        """Whether loading its model has failed `TRIES` times; it is not started again."""
         return self._failed_loads >= TRIES
 
     def keep_alive(self, *, may_load: bool = True) -> None:
-        """Kill it if it hangs, start it if it has ended; unless its model is broken."""
+        """Kill it if it hangs, and start it if it has ended, unless its model is broken."""
         self._ending_since = None
         self._end_silent()
         if self.is_ready:
@@ -106,7 +109,7 @@ class HostProcess:
             self.watched.keep_alive()
 
     def end(self) -> None:
-        """Have it end, by and by: it is not wanted any more."""
+        """Stop it without blocking; later calls kill it after `STOP_S`."""
         if not self.child.is_alive:
             self.watched.forget()
         elif self._ending_since is None:
@@ -116,9 +119,9 @@ class HostProcess:
             self.child.kill()
 
     def _note_end(self) -> None:
-        """Count loads in a row that have failed; not those for which the machine is at fault.
+        """Count failed loads in a row, except those with a retryable cause.
 
-        A job may kill its host before anybody has seen that it was loaded: the files tell.
+        Its info file tells whether it was loaded: a job may crash it before it was seen ready.
         """
         was_loaded = self.model.is_loaded or info_file(self.model.socket).exists()
         if was_loaded:
@@ -132,7 +135,7 @@ class HostProcess:
             write_whole(broken_file(self.model.socket), said.model_dump_json())
 
     def _said(self) -> Failure:
-        """What it has said of its end, or how that came."""
+        """Return the failure that it has reported, or one made from its exit status."""
         try:
             return Failure.model_validate_json(failure_file(self.model.socket).read_bytes())
         except (OSError, ValueError):
@@ -143,7 +146,7 @@ class HostProcess:
             )
 
     def _end_silent(self) -> None:
-        """One whose device hangs ends itself; this one cannot even do that."""
+        """Kill a host without a heartbeat; one whose device hangs should have ended itself."""
         limit_s = max(self._settings.heartbeat_s, self._settings.inference_timeout_s)
         silent_s = self.watched.silent_s(self.beat)
         if not self.child.is_alive or silent_s <= limit_s:

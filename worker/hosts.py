@@ -15,13 +15,13 @@ from worker.serving import ServedModel, Serving
 
 
 class NotServed(Exception):
-    """The model of a queue is not loaded here, or is about to be given up."""
+    """The model of a queue is not loaded here, or is about to be unloaded."""
 
 
 class Hosts:
-    """A connection to each, opened on first use; one set an event loop.
+    """Connections to model hosts, opened on first use; one set per event loop.
 
-    Without `queues`, as of a worker that nobody supervises, `host` runs all that comes.
+    Without `queues`, as in a worker without a supervisor, the only host runs all jobs.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Hosts:
         queues: Mapping[str, str] | None,
         aliases: Mapping[str, str] | None = None,
     ) -> None:
-        """`hosts` by their models' names, and which model runs the jobs of which queue."""
+        """Map model names to `hosts`, and `queues` and `aliases` to model names."""
         self._hosts = hosts
         self._queues = queues
         self._aliases = aliases or {}
@@ -39,14 +39,14 @@ class Hosts:
 
     @classmethod
     def of_settings(cls, settings: Settings) -> Self:
-        """Those of the models that the settings name."""
+        """Return the hosts of the models that the settings name."""
         if settings.models_file is None:
             return cls.only(_client(settings, settings.host_socket or default_socket("cpu")))
         return cls.of_models(settings, Serving.of_file(settings.models_file).read_models())
 
     @classmethod
     def of_models(cls, settings: Settings, models: Sequence[ServedModel]) -> Self:
-        """One for each of these."""
+        """Return one host for each model."""
         clients = {model.name: _client(settings, model.socket) for model in models}
         queues = {
             queue: model.name
@@ -58,22 +58,22 @@ class Hosts:
 
     @classmethod
     def only(cls, host: HostClient) -> Self:
-        """The one that runs all."""
+        """Return a single host that runs all jobs."""
         return cls({"": host}, None)
 
     def open(self, queues: Iterable[str]) -> None:
-        """Say which queues' jobs are run; before that, those of all are."""
+        """Set the queues whose jobs are run; until then, those of all are."""
         self._open = frozenset(queues)
 
     def serves(self, queue: Queue) -> bool:
-        """Whether a job that waited in this queue is to be run here."""
+        """Return whether a job of this queue is to be run here."""
         name = str(queue)
         if self._queues is not None and name not in self._queues:
             return False
         return self._open is None or name in self._open
 
     def of(self, queue: Queue) -> HostClient:
-        """The host that runs a queue's jobs. Raises `NotServed`."""
+        """Return the host that runs a queue's jobs. Raises `NotServed`."""
         if self._queues is None:
             return next(iter(self._hosts.values()))
         if (model := self._queues.get(str(queue))) is None:
@@ -81,7 +81,7 @@ class Hosts:
         return self._hosts[model]
 
     def runs(self, task: Task, model: str, host: HostClient) -> bool:
-        """Whether a host is that of a model, by its name or an alias."""
+        """Return whether `host` is that of a model, given by name or alias."""
         if self._queues is None:
             return True
         name = self._aliases.get(model, model)
@@ -89,7 +89,7 @@ class Hosts:
 
     @contextmanager
     def busy(self, queue: Queue) -> Iterator[None]:
-        """While a job that waited in this queue is run; its message may have come by another."""
+        """Count a job of this queue as running; its message may have come through another."""
         model = (self._queues or {}).get(str(queue), "")
         self._running[model] += 1
         try:
@@ -98,7 +98,7 @@ class Hosts:
             self._running[model] -= 1
 
     def running(self, model: str) -> int:
-        """How many jobs of a model are run."""
+        """Return how many jobs of a model are running."""
         return self._running[model]
 
     async def close(self) -> None:
@@ -107,7 +107,7 @@ class Hosts:
 
 
 def queues_by_name(model: ServedModel) -> list[Queue]:
-    """Those of jobs that name the model, whether or not they wait apart from all others."""
+    """Return the queues named after the model, whether or not jobs wait in them."""
     return [Queue(task, model.name) for task in tasks() if task.kind.name in model.info.kinds]
 
 

@@ -1,6 +1,6 @@
-"""The way of one request, be it a job of its own or one of many in a bulk message.
+"""The steps of one request, either a single job or one item of a bulk message.
 
-Its picture is fetched and decoded, the model host infers, and what was made is encoded and stored.
+Its picture is fetched and decoded, the model host infers, and the output is encoded and stored.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ from worker.host.watch import no_step
 from worker.progress import ProgressTeller
 
 Image = NDArray[np.uint8]  # RGB (side, side, 3)
-BULK_DECODES = 4  # pictures of bulk messages at once: an interactive one waits for no more
+BULK_DECODES = 4  # bulk pictures decoded at once: an interactive one waits for no more
 
 
 class Items:
-    """Prepares, infers and stores; one a process."""
+    """The steps of all requests of a worker; one per process."""
 
     def __init__(self, settings: Settings, blobs: Blobs, decoders: Decoders) -> None:
         self._max_bytes = settings.max_image_bytes
@@ -39,7 +39,7 @@ class Items:
         self._bulk_decodes = asyncio.Semaphore(BULK_DECODES)
 
     async def image(self, params: ItemParams, host: HostClient) -> Image | None:
-        """What the model of a host looks at, if its params name a picture, as it wants it."""
+        """Return the picture that the params name, if any, as the host's model needs it."""
         ref = kind_of(params).image_of(params)
         if ref is None:
             return None
@@ -53,7 +53,7 @@ class Items:
     async def bulk_image(
         self, params: ItemParams, packed: bytes | None, host: HostClient
     ) -> Image | None:
-        """The same of an item whose picture may have come with it."""
+        """Return the same for a bulk item, whose picture may be `packed` with it."""
         async with self._bulk_decodes:
             if packed is None:
                 return await self.image(params, host)
@@ -74,7 +74,7 @@ class Items:
         bulk: bool = False,
         progress: ProgressTeller | None = None,
     ) -> list[Answer | CrossmodalError]:
-        """What a host makes of each request; the wait for the device costs no run time."""
+        """Return a host's answer to each request; waiting for the device costs no run time."""
 
         def on_device(size: int) -> None:
             token.resume()
@@ -95,7 +95,7 @@ class Items:
     def store(
         self, token: CancelToken, params: ItemParams, answer: Answer, folder: str = ""
     ) -> dict[str, Any]:
-        """Encode and store what was drawn: the fields that results of jobs and items share."""
+        """Encode and store pictures; return the fields that job and item results share."""
         return {
             "images": self._blobs.put_images(token.attempt, params, answer, folder),
             "captions": answer.captions,

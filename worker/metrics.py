@@ -1,7 +1,7 @@
-"""Serves what all processes of a worker count, in Prometheus's format.
+"""Serves the metrics of all processes of a worker, in Prometheus's format.
 
-Each process writes to files of its own in one folder (prometheus_client's multiprocess mode), by
-the part that it plays: one that is started again counts on where the one before it stopped.
+Each process writes to its own files in one folder (prometheus_client's multiprocess mode), named
+by its role: a restarted process continues the counts of its predecessor.
 """
 
 import threading
@@ -19,41 +19,41 @@ from crossmodal.settings import Settings
 
 
 class MetricFiles(Collector):
-    """The files that processes write to, read together."""
+    """A collector that merges the files of all processes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(mode=0o700, exist_ok=True)
 
     def environment(self, name: str) -> dict[str, str]:
-        """Variables for a process that is to write here; no other that lives has its name."""
+        """Return variables for a process that writes here; no other live one has its name."""
         return {FOLDER: str(self.folder), NAME: name}
 
     def gauges(self, name: str) -> tuple[Path, ...]:
-        """The files with what is only true while the process of this name lives."""
+        """Return the files of gauges that are valid only while the process of this name lives."""
         return (self.folder / f"gauge_livemostrecent_{name}.db",)
 
     def collect(self) -> Iterable[Metric]:
-        # One that has just been made is empty.
+        # A new file is still empty.
         files = [str(file) for file in self.folder.glob("*.db") if file.stat().st_size]
-        merge: Any = multiprocess.MultiProcessCollector.merge  # it has no types
+        merge: Any = multiprocess.MultiProcessCollector.merge  # untyped
         return list(merge(files))
 
 
 def serve(
     registry: CollectorRegistry, address: str, port: int
 ) -> tuple[WSGIServer, threading.Thread]:
-    """Answer `/metrics` from a thread. Raises `InvalidSetting` where that is not possible."""
+    """Serve `/metrics` from a thread. Raises `InvalidSetting` if it cannot listen."""
     try:
         return start_http_server(port, address, registry)
-    except OSError as e:  # also of an address that is none
+    except OSError as e:  # also for an invalid address
         raise InvalidSetting(
             f"CROSSMODAL_METRICS_PORT={port} cannot be listened at on {address!r}: {described(e)}"
         ) from e
 
 
 class MetricsServer:
-    """Answers `http://ADDRESS:PORT/metrics` from a thread."""
+    """A server of `http://ADDRESS:PORT/metrics`, in a thread."""
 
     def __init__(self, files: MetricFiles, address: str, port: int) -> None:
         registry = CollectorRegistry()
@@ -63,7 +63,7 @@ class MetricsServer:
 
     @classmethod
     def start(cls, settings: Settings, folder: Path) -> Self | None:
-        """The server that the settings ask for, if they do. Raises `InvalidSetting`."""
+        """Start a server if the settings give a port. Raises `InvalidSetting`."""
         if not settings.metrics_port:
             return None
         files = MetricFiles(folder / "metrics")

@@ -1,4 +1,4 @@
-"""`crossmodal models`: what a folder holds, whether it can be served, and how to come by one."""
+"""`crossmodal models`: lists, shows, checks and pulls models."""
 
 import json
 import re
@@ -36,7 +36,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, or a GPU such as cuda:0.")
 
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
-    """All models that workers have told of, and which of them are loaded."""
+    """List all models that workers have reported, and which of them are loaded."""
     with errors_to_exit_status(), Runner(settings := load_settings(), what="cli") as runner:
         known = runner.run(Models(settings).known())
         if as_json:
@@ -53,7 +53,7 @@ def list_models(as_json: Json = False) -> None:
 
 @app.command()
 def forget(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
-    """Take a model off the list, whose folder is gone."""
+    """Remove a model from the list when its folder is gone."""
     with errors_to_exit_status(), Runner(settings := load_settings(), what="cli") as runner:
         if not runner.run(Models(settings).forget(name)):
             raise ModelNotFound(f"no model of that name is on the list: {name!r}")
@@ -81,9 +81,9 @@ def _summary(known: KnownModels, name: str) -> tuple[Any, ...]:
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME|FOLDER")], as_json: Json = False
 ) -> None:
-    """What a folder holds, by its files alone; or what workers have told of a model.
+    """Show what a folder holds, by its files alone, or what workers have reported of a model.
 
-    Of a model that knows only some words, all of them: first those that name what it can draw.
+    If a model knows only some words, list them all: first those that name what it can draw.
     """
     with errors_to_exit_status():
         if Path(name).is_dir():
@@ -145,7 +145,7 @@ def _show_folder(folder: Path, as_json: bool) -> None:
 
 
 def _print_words(known: Vocabulary | None) -> None:
-    """The words that a model knows, if these are only some."""
+    """Print the words that a model knows, if these are only some."""
     if known is None:
         return
     groups = {"objects": known.objects, "other words" if known.objects else "all": known.words}
@@ -164,7 +164,7 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Load a folder's models in a process of its own, run them, and tell what they take."""
+    """Load a folder's models in a separate process, run them, and report what they need."""
     with errors_to_exit_status():
         open_folder(folder, load_settings().allowed_model_code)
         [first, *_] = parse_devices(device)
@@ -198,10 +198,10 @@ def pull_model(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch a folder of diffusers or transformers from a hub, and check it.
+    """Fetch a diffusers or transformers model from a hub, and check it.
 
-    HF_ENDPOINT and HF_TOKEN are used as everywhere. Weights come in *.safetensors alone, and no
-    code. What was broken off goes on when the command is given again.
+    HF_ENDPOINT and HF_TOKEN apply as usual. Only weights in *.safetensors are fetched, and no
+    code. An interrupted download resumes when the command runs again.
     """
     with errors_to_exit_status():
         name, _, revision = repository.partition("@")
@@ -224,7 +224,7 @@ def pull_model(
 
 
 def _target(name: str, to: Path | None) -> Path:
-    """The folder to make. Raises `InvalidSetting` where nothing says it."""
+    """Return the folder to make. Raises `InvalidSetting` if neither option nor setting gives it."""
     if to is not None:
         return to.absolute()
     if (models := load_settings().models) is None:
@@ -245,7 +245,7 @@ def _origin(found: Pulled) -> list[tuple[str, Any]]:
 
 
 def _tried(folder: Path, device: str, out: Path | None) -> list[dict[str, Any]]:
-    """What the process found. Raises what it says, and `InvalidModel` where it died."""
+    """Return the check process's findings. Raises its error, or `InvalidModel` if it died."""
     options = [str(folder), device, *([str(out)] if out else [])]
     done = subprocess.run(
         python_module("worker.host.check", *options), stdout=subprocess.PIPE, text=True, check=False
@@ -265,7 +265,7 @@ def _tried(folder: Path, device: str, out: Path | None) -> list[dict[str, Any]]:
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
-    """One model, for a person."""
+    """Return the table rows of one model."""
     yes = {True: "yes", False: "no"}
     step = found["step_s"]
     rows = [
@@ -283,7 +283,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _shown(schema: dict[str, Any]) -> str:
-    """A param's default and limits."""
+    """Return a param's default and limits as text."""
     parts = [f"{schema['default']}"] if schema.get("default") is not None else []
     parts += [
         f"{word} {schema[name]:g}"

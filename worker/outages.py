@@ -1,7 +1,7 @@
-"""Outages of what all jobs share: waited for, and never held against a job.
+"""Handles outages of Redis and the object store, which never count against a job.
 
-While Redis is away, what runs goes on, and is told once Redis is back. While the object store is
-away, a worker takes nothing: each job would only run in vain.
+While Redis is unavailable, running jobs go on and are recorded once it is back. While the object
+store is unavailable, a worker takes no messages: jobs would only run in vain.
 """
 
 import asyncio
@@ -25,26 +25,26 @@ from worker.gate import Gate
 T = TypeVar("T")
 AGAIN_S = 0.5
 CHECK_S = 1.0
-TRUSTED_S = 1.0  # after the store has answered, that it fails is the fault of what was asked
+TRUSTED_S = 1.0  # so soon after the store has answered, a failure is the request's own
 
 log = logging.getLogger(__name__)
 
 
 def may_pass(error: BrokerUnavailable) -> bool:
-    """Whether Redis may take the same call later; what it can never carry out is no outage."""
+    """Return whether Redis may take the same call later; if it never can, it is no outage."""
     return error.retryable or isinstance(error, BrokerRefused | BrokerNotTrusted)
 
 
 class PatientRunner:
-    """Asks again for as long as Redis is away."""
+    """A runner that retries for as long as Redis is unavailable."""
 
     def __init__(self, runner: AsyncRunner) -> None:
         self._runner = runner
 
     async def run(self, call: Call[T], again: Call[T] | None = None) -> T:
-        """What the call comes to; `again` is asked where it may have come to pass unheard.
+        """Run a call, retrying with `again` if given: the first try may have taken effect.
 
-        Raises `BrokerUnavailable` only for what Redis can never carry out.
+        Raises `BrokerUnavailable` only for a call that Redis can never carry out.
         """
         while True:
             try:
@@ -57,7 +57,7 @@ class PatientRunner:
 
 
 class StoreWatch:
-    """Closes the gate when the object store fails, and opens it once that answers; one a worker."""
+    """Closes the gate when the object store fails, and opens it once it answers; one per worker."""
 
     def __init__(self, blobs: Blobs, gate: Gate) -> None:
         self._blobs = blobs
@@ -66,7 +66,7 @@ class StoreWatch:
         self._answered_at = -TRUSTED_S
 
     def note(self, error: CrossmodalError) -> None:
-        """Take nothing more if this says that the store is away, until a check has passed."""
+        """Close the gate if the error means that the store is unavailable, until a check passes."""
         is_news = time.monotonic() - self._answered_at >= TRUSTED_S
         if is_outage(error) and is_news and self._checking is None:
             self._gate.why = str(error)
@@ -77,13 +77,13 @@ class StoreWatch:
             self._checking.cancel()
 
     async def _check(self) -> None:
-        """Ask until the store takes something; where it does at once, nothing is said."""
+        """Poll until the store takes a write; log nothing if it does at once."""
         since = time.monotonic()
         try:
             if not await self._answers():
                 log.error("no jobs are taken while the object store is away: %s", self._gate.why)
                 await asyncio.sleep(CHECK_S)
-                while not await self._answers():  # noqa: ASYNC110 - a store tells nobody
+                while not await self._answers():  # noqa: ASYNC110 - a store sends no event
                     await asyncio.sleep(CHECK_S)
                 away_s = time.monotonic() - since
                 log.info("jobs are taken again: the object store was away for %.0f s", away_s)
@@ -101,5 +101,5 @@ class StoreWatch:
 
 
 def is_outage(error: CrossmodalError) -> bool:
-    """Whether the object store failed, and not the one blob that was asked for."""
+    """Return whether the object store failed, and not only the requested blob."""
     return isinstance(error, StorageUnavailable) and not isinstance(error, BlobDamaged)

@@ -1,6 +1,6 @@
-"""What an attempt shows of its picture while it is drawn, to those who follow its job.
+"""Previews of an attempt's picture while it is drawn, for those who follow its job.
 
-Whatever goes wrong with a preview is no matter of the job's: it is skipped.
+A preview that fails is skipped: it never affects the job.
 """
 
 import asyncio
@@ -14,35 +14,35 @@ from worker.blobs import Blobs
 
 log = logging.getLogger(__name__)
 
-CLOSE_S = 2.0  # that a worker waits at its end until the last previews are deleted
+CLOSE_S = 2.0  # max wait of a stopping worker for the deletion of its last previews
 
 
 class Previews:
-    """Stores and deletes them beside the jobs that go on; one a process."""
+    """Stores and deletes previews without delaying jobs; one per process."""
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self._deleting: set[asyncio.Task[None]] = set()
 
     def of(self, attempt: Attempt) -> "AttemptPreviews":
-        """Those of one attempt."""
+        """Return the previews of one attempt."""
         return AttemptPreviews(self._blobs, attempt)
 
     def end(self, previews: "AttemptPreviews") -> None:
-        """Have those of an attempt that has ended deleted, if there are any."""
+        """Start to delete the previews of an ended attempt, if there are any."""
         if previews.has_begun:
             task = asyncio.create_task(previews.delete())
             self._deleting.add(task)
             task.add_done_callback(self._deleting.discard)
 
     async def close(self) -> None:
-        """Wait a little for what is being deleted; `crossmodal gc` takes the rest."""
+        """Wait briefly for pending deletions; `crossmodal gc` removes the rest."""
         if self._deleting:
             await asyncio.wait(self._deleting, timeout=CLOSE_S)
 
 
 class AttemptPreviews:
-    """The previews of one attempt. One that comes while another is stored waits, or a later one."""
+    """The previews of one attempt. While one is being stored, only the latest other one waits."""
 
     def __init__(self, blobs: Blobs, attempt: Attempt) -> None:
         self.shown: PreviewRef | None = None
@@ -56,17 +56,17 @@ class AttemptPreviews:
 
     @property
     def has_begun(self) -> bool:
-        """Whether something may have been stored."""
+        """Whether a preview may have been stored."""
         return self._storing is not None
 
     def take(self, data: bytes, on_stored: Callable[[], None]) -> None:
-        """Store a file, and say so once it is there."""
+        """Store a JPEG file, and call `on_stored` once it is there."""
         self._waiting = data
         if self._storing is None or self._storing.done():
             self._storing = asyncio.create_task(self._store(on_stored))
 
     async def delete(self) -> None:
-        """Delete what is stored, once nothing is being stored any more."""
+        """Delete the stored preview, after any that is being stored."""
         self._waiting = None
         if self._storing is not None:
             await self._storing
@@ -80,7 +80,7 @@ class AttemptPreviews:
             data, self._waiting = self._waiting, None
             try:
                 await self._blobs.call(self._blobs.put_preview, self._key, data)
-            except Exception as e:  # noqa: BLE001 - it is no matter of the job's, whatever it is
+            except Exception as e:  # noqa: BLE001 - no error of a preview may affect the job
                 log.debug("job %s: its preview is not stored: %s", self._attempt.job, e)
                 continue
             self._number += 1

@@ -1,6 +1,6 @@
-"""How far the job of an attempt is, told to the ledger no more than twice a second.
+"""Reports an attempt's progress to the ledger, at most twice a second.
 
-The ledger answers whether somebody watches: then the host is asked for previews, too.
+The ledger replies whether the job is watched: only then does the host make previews.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ EVERY_S = 0.5
 
 
 class ProgressTeller:
-    """Takes the steps of one attempt. One that comes too soon waits, for a later one at most."""
+    """Reports the steps of one attempt. An early step waits, unless a later one replaces it."""
 
     def __init__(
         self, redis: AsyncRunner, ledger: JobLedger, attempt: Attempt, previews: AttemptPreviews
@@ -39,7 +39,7 @@ class ProgressTeller:
         self._telling: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Note that the job is on the device: its first step begins."""
+        """Note that the job is on the device and its first step begins."""
         self._begun = self._begun or time.monotonic()
 
     def step(self, done: int, of: int, preview: bytes | None = None) -> None:
@@ -52,7 +52,7 @@ class ProgressTeller:
         self._tell_soon(Progress(step=done, of=of, left_s=round(left_s, 1)))
 
     def _show(self) -> None:
-        """Tell of a new preview; with the next step, where one waits to be told."""
+        """Report a new preview, with the next step if one is waiting."""
         if self._last is not None and not self._is_over:
             self._tell_soon(self._last)
 
@@ -62,11 +62,11 @@ class ProgressTeller:
             self._telling = asyncio.create_task(self._tell_on_time())
 
     async def flush(self) -> None:
-        """Tell the last step before the job has ended."""
+        """Report the last step before the job ends."""
         self._is_over = True
         last, self._waiting = self._waiting, None
         if self._telling is not None:
-            if last is not None:  # it only sleeps
+            if last is not None:  # the task only sleeps
                 self._telling.cancel()
             await asyncio.gather(self._telling, return_exceptions=True)
         if last is not None:
@@ -84,5 +84,5 @@ class ProgressTeller:
         try:
             is_watched = await self._redis.run(self._ledger.progress(self._attempt, progress))
             self.audience.turn(bool(is_watched))
-        except CrossmodalError as e:  # the next step will be told
+        except CrossmodalError as e:  # a later step is reported
             log.debug("job %s: its progress is not told: %s", self._attempt.job, e)

@@ -1,9 +1,9 @@
-"""Jobs whose message is nowhere any more get another.
+"""Sends a new message for each job whose message was lost.
 
-Redis hands a message out before the worker has noted that it has it. One that dies in
-between, or whose connection does, takes the message with it; the job's record remains. It
-then is among the oldest of its queue, so only the head of a queue is ever looked at: of those
-jobs, that is, whose messages do not wait for their owner's turn.
+Redis hands over a message before the worker has noted that it has it. If the worker or its
+connection dies in between, the message is lost; the job's record remains. Such a job is soon
+among the oldest of its queue, so a pass checks only the head of each queue, without the jobs
+whose messages are held for their owner's turn.
 """
 
 import logging
@@ -28,19 +28,19 @@ from crossmodal.settings import Settings
 
 log = logging.getLogger(__name__)
 
-HEAD = 500  # jobs of each queue that are looked at
-MOST_PASSED = 20_000  # jobs that are passed over for that in one look; the next one goes on there
-CHUNK = 1_000  # messages, or ids of jobs, that are read at once
+HEAD = 500  # jobs of each queue that a pass checks
+MOST_PASSED = 20_000  # jobs that a pass skips for that; the next pass goes on there
+CHUNK = 1_000  # messages or job ids that are read at once
 OLDEST = float("-inf")
-SOON = 10_000  # messages that are read for one job
-UNACKED = "unacked"  # kombu's hash of messages that are in workers' hands
-PRIORITIES = (-1, 0, 3, 6, 9)  # there is a list for each
+SOON = 10_000  # max messages read to find that of one job
+UNACKED = "unacked"  # kombu's hash of messages that workers hold
+PRIORITIES = (-1, 0, 3, 6, 9)  # kombu has a list for each
 
 
 class Recovery(Thread):
-    """Finds jobs without a message among the oldest of each queue that this worker serves.
+    """A thread that finds jobs without a message among the oldest of each queue of this worker.
 
-    A thread of its own: reading a long queue may take longer than a lease.
+    It is a thread because reading a long queue may take longer than a lease.
     """
 
     def __init__(self, settings: Settings, queues: Collection[str], runner: Runner) -> None:
@@ -57,7 +57,7 @@ class Recovery(Thread):
         self._ledger = JobLedger(settings)
         self._redis: Any = runner.redis
         self._workers = Workers(settings)
-        self._from: dict[str, float] = {}  # where the next look begins
+        self._from: dict[str, float] = {}  # score at which a queue's next pass begins
 
     def run(self) -> None:
         never = Event()
@@ -66,17 +66,17 @@ class Recovery(Thread):
                 self.recover()
             except BrokerUnavailable as e:
                 log.warning("lost messages are not looked for: %s", e)
-            except Exception:  # the next look may do better
+            except Exception:  # the next pass may succeed
                 log.exception("an internal error in looking for lost messages")
 
     def recover(self) -> None:
-        """Look once; many workers may do so at the same time."""
+        """Run one pass; many workers may do so at the same time."""
         for queue in self._queues:
             self._recover(queue)
         self._run(self._workers.forget_silent())
 
     def is_spoken_of(self, job_id: str) -> bool:
-        """Whether there is a message of the job among those that are soonest found."""
+        """Return whether one of the first `SOON` messages is the job's."""
         return bool(self._spoken_of({job_id}, most=SOON))
 
     def _recover(self, queue: str) -> None:
@@ -92,7 +92,7 @@ class Recovery(Thread):
                 log.warning("the message of job %s was lost: sent it again", job.id)
 
     def _silent(self, queue: str) -> Iterator[Job]:
-        """Jobs that have been waiting for a while, or whose attempt nobody keeps alive."""
+        """Yield jobs that have waited for a while, or whose attempt has no lease."""
         with broker_errors(self._settings):
             now = self._redis.time()[0]
             before = now - 2 * self._settings.lease_s
@@ -102,7 +102,7 @@ class Recovery(Thread):
         for job_id in found:
             try:
                 job = self._run(self._ledger.get(job_id))
-            except JobNotFound:  # somebody deleted the record
+            except JobNotFound:  # the record was deleted
                 self._run(self._ledger.forget(job_id, queue))
                 continue
             except ValidationError as e:
@@ -113,9 +113,9 @@ class Recovery(Thread):
                 yield job
 
     def _head(self, queue: str, before: float) -> list[str]:
-        """The oldest queued jobs but for those whose messages are held: these cannot be lost.
+        """Return the oldest queued jobs, except those with held messages, which cannot be lost.
 
-        Where very many are held, several looks pass over them in turns.
+        Where very many are held, it takes several passes to skip them.
         """
         queued = queue_key(self._settings.key_prefix, queue, "queued")
         first = self._from.pop(queue, OLDEST)
@@ -131,7 +131,7 @@ class Recovery(Thread):
         return found
 
     def _not_held(self, job_ids: list[str]) -> list[str]:
-        """Those that must have a message in the queue, and those whose time may be up."""
+        """Return the jobs that must have a message in the queue, and those that have expired."""
         now = self._run(self._ledger.now())
         pipe = self._redis.pipeline(transaction=False)
         for job_id in job_ids:
@@ -149,7 +149,7 @@ class Recovery(Thread):
         return not self._run(self._ledger.is_leased(job.id))
 
     def _spoken_of(self, wanted: set[str], most: int | None = None) -> set[str]:
-        """Those of the jobs of which there is a message; reads no more than it must."""
+        """Return which of the jobs have a message; stops reading once all are found."""
         found: set[str] = set()
         for raw in islice(self._messages(), most):
             if (job_id := job_of(raw)) in wanted:
@@ -159,10 +159,10 @@ class Recovery(Thread):
         return found
 
     def _messages(self) -> Iterator[bytes]:
-        """First the ends of the lists, then what workers hold, then the lists whole.
+        """Yield the ends of the lists, then the messages that workers hold, then whole lists.
 
-        In this order a message that a worker takes meanwhile is seen; one that is given back
-        meanwhile may be missed, and then has a second, which does no harm.
+        This order finds a message that a worker takes meanwhile. It may miss one that is returned
+        meanwhile: its job then gets a second message, which does no harm.
         """
         with broker_errors(self._settings):
             for name in self._lists:
@@ -173,7 +173,7 @@ class Recovery(Thread):
                     yield from self._raw(name, start, start + CHUNK - 1)
 
     def _raw(self, name: str, start: int, end: int) -> list[bytes]:
-        """Part of a list; bytes that are no text stay bytes."""
+        """Return a part of a list, as bytes: a message need not be text."""
         command = undecoded(redis.lrange(name, start, end))
         return list(self._redis.execute_command(*command.args, **command.options))
 

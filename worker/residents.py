@@ -1,8 +1,8 @@
-"""The models that a worker's device has loaded: looks who waits, and switches.
+"""The models loaded on a worker's device, switched according to the jobs that wait.
 
-The worker says which models it wants; its supervisor starts and ends their processes. Before one is
-given up no more of its jobs are taken, and those in hand end. Before one is loaded that claim is
-noted in Redis, so that of several workers one loads it.
+The worker chooses the models; its supervisor starts and ends their processes. Before a model is
+unloaded, no more of its jobs are taken and the running ones end. Before one is loaded, the worker
+claims it in Redis, so that only one of several workers loads it.
 """
 
 import asyncio
@@ -26,15 +26,15 @@ from worker.switch import Resident, Switch, choose
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
-ASK_S = 1.0  # how often Redis is asked who waits
+ASK_S = 1.0  # interval of the queries for waiting jobs
 REFUSE_S = 5.0
-AT_ONCE = 100  # jobs of a queue that are refused, before others are looked at
-SETTLE_S = 1.5  # after which nothing more comes from a queue that is not listened to any more
+AT_ONCE = 100  # jobs of a queue that are refused before those of other queues
+SETTLE_S = 1.5  # time for the last messages of a queue that is no longer consumed
 
 
 @dataclass
 class State:
-    """What is known here of a model; times are by the monotonic clock."""
+    """The state of a model on this device; times are by the monotonic clock."""
 
     model: ServedModel
     told: ModelInfo
@@ -53,7 +53,7 @@ class State:
         return self.loaded_at is not None and self.leaving_since is None
 
     def waited_s(self, messages: int) -> float:
-        """For how long there have been messages."""
+        """Return for how many seconds there have been messages."""
         if not messages:
             self.messages_since = None
             return 0.0
@@ -68,13 +68,16 @@ class State:
         self.wanted_at = self.loaded_at = self.leaving_since = None
 
     def hear(self) -> None:
-        """Remember what its host says, if there is one."""
+        """Store what its host reports, if there is one."""
         if (said := self.model.said()) != self.model.info:
             self.told = said
 
 
 class Residents:
-    """One a worker, on the loop of its jobs; `in_hand` counts the messages of a model."""
+    """The models of a worker; one per worker, on the event loop of its jobs.
+
+    `in_hand` counts the messages of a model that the worker holds.
+    """
 
     def __init__(
         self,
@@ -101,36 +104,36 @@ class Residents:
         self._refused_at = 0.0
         self.look()
 
-    # -- what others ask ------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------------------
 
     @property
     def device(self) -> str:
-        """What the device is called."""
+        """The name of the device."""
         return self._serving.device
 
     @property
     def all_queues(self) -> list[str]:
-        """Those of all models, loaded or not."""
+        """The queues of all models, loaded or not."""
         return sorted(self._queues(lambda state: True))
 
     @property
     def taken(self) -> frozenset[str]:
-        """The queues whose jobs are taken; safe to be asked from any thread."""
+        """The queues whose jobs are taken; safe to read from any thread."""
         return self._queues(lambda state: state.is_open) - self._paused
 
     @property
     def run(self) -> frozenset[str]:
-        """The queues whose jobs are run, also of models that are about to be given up."""
+        """The queues whose jobs are run, also those of models about to be unloaded."""
         return self._queues(lambda state: state.loaded_at is not None)
 
     @property
     def loaded(self) -> list[ModelInfo]:
-        """What is told of the models that are loaded, the default one first."""
+        """The info of loaded models, the default one first."""
         return [state.told for state in self._states.values() if state.is_open]
 
     @property
     def loading(self) -> list[str]:
-        """The models that are to be loaded, or about to be."""
+        """The models that are being loaded, or are next."""
         coming = [name for name in self._wanted if self._states[name].loaded_at is None]
         return sorted({*coming, *([self._next.load] if self._next else [])} - set(self.failures))
 
@@ -142,13 +145,13 @@ class Residents:
 
     @property
     def failures(self) -> dict[str, Failure]:
-        """Why models cannot be loaded."""
+        """The failures of models that cannot be loaded, by name."""
         found = {name: state.model.failure for name, state in self._states.items()}
         return {name: failure for name, failure in found.items() if failure is not None}
 
     @property
     def models(self) -> list[ModelInfo]:
-        """What is known of all models."""
+        """The info of all models."""
         return [state.told for state in self._states.values()]
 
     def _queues(self, fits: Callable[[State], bool]) -> frozenset[str]:
@@ -157,7 +160,7 @@ class Residents:
     # -- the loop -------------------------------------------------------------------------
 
     async def keep(self, on_look: Callable[[], None], drains: Callable[[], bool]) -> None:
-        """Look for ever; a worker that drains loads nothing, and keeps nothing from others."""
+        """Poll forever. A draining worker switches no model, and renews no claim on one."""
         while True:
             try:
                 self.look()
@@ -169,12 +172,12 @@ class Residents:
                     on_look()
             except BrokerUnavailable as e:
                 log.warning("no model is loaded or given up for now: %s", e)
-            except Exception:  # without this no model would ever be switched
+            except Exception:  # keep polling: else no model would be switched again
                 log.exception("an internal error in looking at models")
             await asyncio.sleep(LOOK_S)
 
     def look(self) -> None:
-        """See which models are there."""
+        """Update the state of all models."""
         now = time.monotonic()
         broken = self.failures
         for name, state in self._states.items():
@@ -215,7 +218,7 @@ class Residents:
             if await self._redis.run(self._claim(switch.load)):
                 self._begin(switch)
                 return
-            # Another worker loads it, or has lately: that must not keep the next one waiting.
+            # Another worker loads it, or has lately: consider the next model.
             alive = [replace(r, is_coming=r.is_coming or r.name == switch.load) for r in alive]
 
     def _begin(self, switch: Switch) -> None:
@@ -226,8 +229,8 @@ class Residents:
             self._states[name].leaving_since = time.monotonic()
 
     async def _prepare(self, switch: Switch) -> None:
-        """Want the next model, once those that it replaces have nothing in hand."""
-        if not await self._redis.run(self._claim(switch.load)):  # it has ended meanwhile
+        """Want the next model once those that it replaces have no messages left."""
+        if not await self._redis.run(self._claim(switch.load)):  # the claim has expired
             self._stay()
             return
         if not all(self._has_left(self._states[name]) for name in switch.give_up):
@@ -239,7 +242,7 @@ class Residents:
         self.look()
 
     def _stay(self) -> None:
-        """Give up no model after all."""
+        """Cancel the switch: keep the loaded models, and take their jobs again."""
         self._next = None
         for state in self._states.values():
             state.leaving_since = None
@@ -255,7 +258,7 @@ class Residents:
         messages: int,
         workers: Sequence[WorkerInfo],
     ) -> Resident:
-        """What `choose` must know of a model; for paused queues none is loaded."""
+        """Return what `choose` must know of a model; jobs in paused queues do not count."""
         state, now = self._states[name], time.monotonic()
         others = [worker for worker in workers if worker.name != self._worker]
         return Resident(
@@ -275,7 +278,7 @@ class Residents:
         )
 
     async def _refuse_broken(self) -> None:
-        """End the jobs of models that nobody can load: they would wait for ever."""
+        """Fail the jobs of models that no worker can load: they would wait forever."""
         if not self.failures or time.monotonic() - self._refused_at < REFUSE_S:
             return
         self._refused_at = time.monotonic()
@@ -293,8 +296,10 @@ class Residents:
     def _figures(
         self, names: Sequence[str]
     ) -> Steps[tuple[KnownModels, dict[str, tuple[list[QueueStatus], int]]]]:
-        """What is known of models and of who has them; and for each what waits, and its messages:
-        those of plain Celery have no record yet."""
+        """Return the known models and workers, and each model's queue figures and message count.
+
+        Messages are counted because those of plain Celery have no record yet.
+        """
         known = yield from self._models.known(max_age_s=0)
         queues = {name: self._states[name].model.queues for name in names}
         statuses = yield from self._ledger.queues([q for some in queues.values() for q in some])
@@ -316,7 +321,7 @@ class Residents:
 
     @call
     def _claim(self, name: str) -> Steps[bool]:
-        """Whether this worker may load a model: it says so until it has, or for a lease."""
+        """Claim a model for loading, or renew the claim, for a lease; return whether it is held."""
         key = loading_key(self._settings.key_prefix, name)
         lease_ms = int(self._settings.lease_s * 1_000)
         if (yield redis.set(key, self._worker, nx=True, px=lease_ms)):

@@ -1,14 +1,14 @@
-"""What a device serves, as its supervisor tells the Celery worker, and what that answers.
+"""The files through which the supervisor, the Celery worker and the model hosts of a device agree.
 
-In the folder of the supervisor, for a device that is called `cpu`:
+In the folder of the supervisor, for a device named `cpu`:
 
     cpu.models      all models that it may serve, and the socket of each; written once
-    cpu.wanted      those that are to be loaded; written by the worker, obeyed by the supervisor
-    cpu.sock        where the host of the first one listens, once that is loaded and warm
-    cpu.json        what the host has said of it
-    cpu.failure     why the host has ended while it loaded
-    cpu.broken      the same, once no more is tried
-    cpu-1.sock …    those of the second one
+    cpu.wanted      the models to load; written by the worker, read by the supervisor
+    cpu.sock        the socket of the first model's host, once the model is loaded and warm
+    cpu.json        what that host reports of its model
+    cpu.failure     why that host ended while it loaded
+    cpu.broken      the same, once the model is broken
+    cpu-1.sock …    the same files of the second model
 """
 
 import json
@@ -27,7 +27,7 @@ from crossmodal.jobs.record import Failure, ModelInfo
 class ServedModel(BaseModel):
     """A model that a device may serve, from these queues.
 
-    `size` is that of its weights' files, `needs` what it may use of the device's memory, in bytes.
+    `size` is that of its weight files, `needs` the device memory that it may use, both in bytes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,7 +51,7 @@ class ServedModel(BaseModel):
 
     @property
     def failure(self) -> Failure | None:
-        """Why it cannot be loaded. Where its folder is, is not for all to know who are told."""
+        """Why it cannot be loaded, without the path of its folder, which clients must not see."""
         try:
             found = Failure.model_validate_json(broken_file(self.socket).read_bytes())
         except (OSError, ValidationError):
@@ -60,7 +60,7 @@ class ServedModel(BaseModel):
         return found.model_copy(update={"message": message})
 
     def said(self) -> ModelInfo:
-        """All that is known of it: what its host has said, where it has."""
+        """Return its info, completed by what its host has reported."""
         try:
             told = ModelInfo.model_validate_json(info_file(self.socket).read_bytes())
         except (OSError, ValidationError):
@@ -79,7 +79,7 @@ class ServedModel(BaseModel):
 
 
 class _Device(BaseModel):
-    """What a device may serve, and the bytes that its models may use together."""
+    """The models that a device may serve, and the bytes that they may use together."""
 
     name: str
     models: list[ServedModel]
@@ -88,7 +88,7 @@ class _Device(BaseModel):
 
 @dataclass(frozen=True)
 class Serving:
-    """The files by which a supervisor and the worker of a device agree."""
+    """The files by which the supervisor and the worker of a device agree."""
 
     folder: Path
     slug: str
@@ -102,17 +102,17 @@ class Serving:
         return cls(models_file.parent, models_file.stem)
 
     def write(self, device: str, models: Sequence[ServedModel], room: int) -> None:
-        """Say once what a device may serve, and the bytes that models may use together."""
+        """Write, once, what a device may serve and the bytes that models may use together."""
         told = _Device(name=device, models=list(models), room=room)
         write_whole(self.models_file, told.model_dump_json())
 
     def read_models(self) -> list[ServedModel]:
-        """What it may serve."""
+        """Return the models that the device may serve."""
         return self._device.models
 
     @property
     def device(self) -> str:
-        """What the device is called."""
+        """The name of the device."""
         return self._device.name
 
     @property
@@ -125,12 +125,12 @@ class Serving:
         return _Device.model_validate_json(self.models_file.read_bytes())
 
     def want(self, names: Iterable[str]) -> None:
-        """Say which models are to be loaded."""
+        """Set which models are to be loaded."""
         write_whole(self._wanted, json.dumps(sorted(names)))
 
     @property
     def wanted(self) -> set[str]:
-        """Those that are to be loaded."""
+        """The names of the models that are to be loaded."""
         try:
             return set(json.loads(self._wanted.read_bytes()))
         except (OSError, ValueError):
@@ -142,7 +142,7 @@ class Serving:
 
 
 def served_alone(socket: Path | None) -> dict[str, str]:
-    """What a model host that nobody supervises has said of itself, if it has."""
+    """Return what a model host without a supervisor has reported of itself, if it has."""
     try:
         said = json.loads(info_file(socket).read_bytes()) if socket else {}
     except (OSError, ValueError):  # it is starting, or there is none
@@ -152,15 +152,15 @@ def served_alone(socket: Path | None) -> dict[str, str]:
 
 
 def info_file(socket: Path) -> Path:
-    """Where a model host says what it serves, beside its socket."""
+    """Return the file, beside its socket, in which a model host reports what it serves."""
     return socket.with_suffix(".json")
 
 
 def failure_file(socket: Path) -> Path:
-    """Where a model host says why it cannot serve."""
+    """Return the file in which a model host reports why it cannot serve."""
     return socket.with_suffix(".failure")
 
 
 def broken_file(socket: Path) -> Path:
-    """Where the supervisor says why it has given a model up."""
+    """Return the file in which the supervisor reports why a model is broken."""
     return socket.with_suffix(".broken")

@@ -1,4 +1,4 @@
-"""Keeps the processes of all devices of a machine running, and stops them in good order."""
+"""Keeps the processes of all devices of a machine running, and stops them gracefully."""
 
 import logging
 import os
@@ -34,10 +34,10 @@ MAX_SOCKET_PATH = 103  # bytes; Linux allows a few more than macOS
 
 
 class Supervisor:
-    """Runs the units of all devices until it is told to stop.
+    """The supervisor of all devices, which runs their units until a signal stops it.
 
-    The first SIGTERM or SIGINT drains: no new jobs, and what runs is finished. The second
-    one, or `drain_s`, stops at once: what runs goes back to the queue.
+    The first SIGTERM or SIGINT drains: no new jobs, and running ones finish. The second one, or
+    the end of `drain_s`, stops at once: running jobs go back to the queue.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Supervisor:
         self._signals = 0
 
     def run(self) -> int:
-        """Block until stopped; the exit status is 0 when everything that ran was finished."""
+        """Block until stopped; return exit status 0 if all running jobs were finished, else 1."""
         on_end(self._on_signal)
         adopt_orphans()
         try:
@@ -101,13 +101,13 @@ class Supervisor:
             self._ready_file.touch()
 
     def _end_broken(self) -> None:
-        """Raise `InvalidModel` where no device has a model that can be loaded."""
+        """Raise `InvalidModel` if no device has a model that can be loaded."""
         if all(unit.is_broken for unit in self._units):
             failures = [host.failure for unit in self._units for host in unit.hosts]
             raise InvalidModel("; ".join({one.message for one in failures if one is not None}))
 
     def _own(self) -> set[int]:
-        """The processes that it has started itself."""
+        """Return the ids of the processes that it has started itself."""
         children = (child for unit in self._units for child in unit.children)
         return {child.pid for child in children if child.pid is not None}
 
@@ -115,7 +115,7 @@ class Supervisor:
         self._signals += 1
 
     def _drain(self) -> bool:
-        """Whether every worker finished what it ran, in time and without being told twice."""
+        """Drain; return whether every worker finished its jobs in time, before a second signal."""
         log.info("draining: finishing what runs, for up to %g s", self._settings.drain_s)
         workers = [worker.child for worker in self._workers]
         for worker in workers:
@@ -123,7 +123,7 @@ class Supervisor:
 
         def settled() -> bool:
             ended = [worker for worker in self._workers if not worker.child.is_alive]
-            if len(ended) < len(workers):  # that they are silent is no reason to kill the others
+            if len(ended) < len(workers):  # their silence must not fail the others' liveness probe
                 for worker in ended:
                     worker.files.mark.unlink(missing_ok=True)
             return self._signals > 1 or len(ended) == len(workers)
@@ -141,7 +141,7 @@ class Supervisor:
         return drained and not any(worker.has_crashed for worker in self._workers)
 
     def _disown(self) -> None:
-        """Have what was cut off run again at once, and without an attempt being counted."""
+        """Return interrupted jobs to the queue at once, without counting their attempts."""
         try:
             runner, ledger = Runner(self._settings), JobLedger(self._settings)
             plain = self._settings.plain_queue
@@ -161,7 +161,7 @@ class Supervisor:
 def served_models(
     served: Served, queues: Collection[str], folder: Path, device: Device
 ) -> list[ServedModel]:
-    """What a device may serve from some queues: the default model first, then by their names."""
+    """Return the models a device may serve from some queues: the default first, then by name."""
     models = [
         ServedModel(
             info=_info(found, is_default=found.name == served.default),
@@ -177,7 +177,7 @@ def served_models(
 
 
 def _info(found: ModelFolder, *, is_default: bool) -> ModelInfo:
-    """What is known of a model before it is loaded."""
+    """Return what is known of a model before it is loaded."""
     return ModelInfo(
         name=found.name,
         version=found.version,
@@ -190,9 +190,9 @@ def _info(found: ModelFolder, *, is_default: bool) -> ModelInfo:
 
 
 def make_folder(run_dir: Path) -> Path:
-    """A folder of this process's own for sockets and heartbeats, only for this user.
+    """Make this process's folder for sockets and heartbeats, accessible only to this user.
 
-    Raises `InvalidSetting` where others could put something in its place.
+    Raises `InvalidSetting` if other users could replace it.
     """
     try:
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -215,9 +215,9 @@ def make_folder(run_dir: Path) -> Path:
 
 
 def check_own(*folders: Path) -> None:
-    """Raises `InvalidSetting` where others can put something into the place of a folder.
+    """Raise `InvalidSetting` if other users could replace a folder or what is in it.
 
-    A link is its owner's, whatever it leads to.
+    A symbolic link and its target must both belong to this user or to root.
     """
     for folder in folders:
         found = folder.stat()

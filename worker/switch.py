@@ -1,19 +1,20 @@
-"""Which model a device should load next, and which it should give up for it.
+"""Chooses which model a device should load next, and which to unload for it.
 
-Numbers go in, names come out.
+Pure functions: numbers in, names out.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-STAYS = 3.0  # times as long as it took to load, a model stays at least while it has jobs
+STAYS = 3.0  # a busy model stays for at least this many load times
 
 
 @dataclass(frozen=True)
 class Resident:
-    """A model of a device at one moment. `oldest_wait_s` is of its jobs that `waiting` counts.
+    """A model of a device at one moment.
 
-    Of one that `is_loaded`, `stayed_s` says since when, `idle_s` for how long it has had no job.
+    `waiting` counts its queued jobs; the oldest has waited for `oldest_wait_s`. A loaded model has
+    been loaded for `stayed_s`, and without a job for `idle_s`.
     """
 
     name: str
@@ -39,21 +40,21 @@ class Resident:
 
 @dataclass(frozen=True)
 class Switch:
-    """The model to load, and those to give up for it; these finish what they have in hand."""
+    """The model to load, and those to unload for it once they have finished their jobs."""
 
     load: str
     give_up: tuple[str, ...] = ()
 
 
 def choose(residents: Sequence[Resident], room: int, after_s: float) -> Switch | None:
-    """The next switch, if there should be one.
+    """Return the next switch, if there should be one.
 
-    The model whose job waits longest is loaded where it fits, or in place of others that have
-    nothing to do. Those that have are given up only once it has waited for `after_s`, and they
-    have stayed for some times as long as they took to load: so models are not loaded in turns.
+    The model whose job has waited longest is loaded if it fits, or in place of idle models. Busy
+    models are unloaded for it only once that job has waited for `after_s` and they have stayed
+    for `STAYS` times their load time, so that models do not thrash.
     """
     if any(one.is_wanted and not one.is_loaded for one in residents):
-        return None  # one after another
+        return None  # one load at a time
     wanting = [one for one in residents if not one.is_wanted and one.waiting]
     for one in sorted(wanting, key=lambda one: -one.oldest_wait_s):
         is_late = one.oldest_wait_s >= after_s
@@ -68,7 +69,7 @@ def choose(residents: Sequence[Resident], room: int, after_s: float) -> Switch |
 def _given_up(
     wanting: Resident, residents: Sequence[Resident], room: int, *, is_late: bool
 ) -> tuple[str, ...] | None:
-    """The models that must go; None where that cannot be."""
+    """Return the models to unload; None if that cannot make enough room."""
     loaded = [one for one in residents if one.is_wanted]
     lacking = wanting.needs - (room - sum(one.needs for one in loaded))
     may_go = [one for one in loaded if _may_go(one, is_late=is_late)]
@@ -78,7 +79,7 @@ def _given_up(
             break
         chosen.append(one.name)
         lacking -= one.needs
-    # What needs more than there is may try with the device for itself.
+    # A model that needs more than the device has may try with the device to itself.
     fits = lacking <= 0 or len(chosen) == len(loaded)
     return tuple(chosen) if fits else None
 

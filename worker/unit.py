@@ -1,4 +1,4 @@
-"""One device's processes: a model host a model, and the Celery worker that is joined to them."""
+"""One device's processes: a host for each model, and the Celery worker that uses them."""
 
 import logging
 import os
@@ -20,11 +20,11 @@ from worker.watched import Watched
 
 log = logging.getLogger(__name__)
 
-RECONNECT_S = 5.0  # after Redis is back, this long a worker may take to consume again
+RECONNECT_S = 5.0  # max time for a worker to consume again after Redis is back
 
 
 class CeleryWorker:
-    """A Celery worker that is restarted when it ends, and killed when it does not consume."""
+    """A Celery worker process, restarted when it ends and killed when it does not consume."""
 
     def __init__(
         self,
@@ -82,17 +82,17 @@ class CeleryWorker:
 
     @property
     def has_crashed(self) -> bool:
-        """Whether it ended by itself when it had begun to take jobs; to be asked once it has."""
+        """Whether it has ended with an error after it had begun to take jobs."""
         return self.is_ready and self.child.returncode not in (0, None)
 
     def keep_alive(self, may_start: bool) -> None:
-        """Kill it if it hangs; start it again if it has ended, or may start for the first time."""
+        """Kill it if it hangs; restart it if it has ended, or start it first if `may_start`."""
         self._end_silent()
         if may_start or self.child.process is not None:
             self.watched.keep_alive()
 
     def _end_silent(self) -> None:
-        """A worker that does not consume, and has not begun again soon after Redis answered."""
+        """Kill a worker that does not consume, even `RECONNECT_S` after Redis has answered."""
         silent_s = self.watched.silent_s(self.files.beat)
         hangs = self.child.is_alive and silent_s > self._settings.heartbeat_s
         if not hangs or not is_reachable(self._settings):
@@ -105,10 +105,10 @@ class CeleryWorker:
 
 
 class Unit:
-    """One device with its processes, which count in the files of `metrics`.
+    """One device with its processes, which write metrics to the files of `metrics`.
 
-    It may serve `models`, of which the first is the default one; those that fit are loaded, one
-    after another, until the worker says which it wants. `host` is the module that hosts run.
+    It may serve `models`, the default one first; those that fit are loaded, one after another,
+    until the worker chooses. `host` is the Python module of the model hosts.
     """
 
     def __init__(
@@ -142,14 +142,14 @@ class Unit:
         self.worker = CeleryWorker(settings, device, crews, files, metrics)
 
     def _turn(self, device: Device, models: int) -> dict[str, str]:
-        """Variables for hosts that share a GPU, so that their batches take turns."""
+        """Return variables for hosts that share a GPU, so that their batches take turns."""
         if device.name == "cpu" or models < 2:
             return {}
         return {"CROSSMODAL_TURN_FILE": str(self.files.folder / f"{device.slug}.turn")}
 
     @property
     def is_ready(self) -> bool:
-        """Whether the worker takes jobs of the first model that is wanted and can be loaded."""
+        """Whether the worker takes jobs of the first wanted model that is not broken."""
         wanted = self._serving.wanted
         able = (h for h in self.hosts if h.model.name in wanted and not h.is_broken)
         first = next(able, None)
@@ -157,29 +157,29 @@ class Unit:
 
     @property
     def is_broken(self) -> bool:
-        """Whether none of its models can be loaded."""
+        """Whether all of its models are broken."""
         return all(host.is_broken for host in self.hosts)
 
     @property
     def children(self) -> list[Child]:
-        """All that it starts."""
+        """All processes that it starts."""
         return [self.worker.child, *(host.child for host in self.hosts)]
 
     def stop_hosts(self, timeout_s: float) -> None:
-        """End the model hosts, when the worker needs them no more."""
+        """Stop the model hosts, once the worker no longer needs them."""
         for host in self.hosts:
             host.end()
-        for host in self.hosts:  # told once: a second signal would cut their ends short
+        for host in self.hosts:  # one signal only: a second would cut the shutdown short
             if not host.child.wait(timeout_s):
                 host.child.kill()
 
     def kill_hosts(self) -> None:
-        """End the model hosts, and what they may have left behind."""
+        """Kill the model hosts, and processes that they may have left behind."""
         for host in self.hosts:
             host.child.kill()
 
     def keep_alive(self) -> None:
-        """Kill what hangs, start what has ended, end what is not wanted."""
+        """Kill hanging processes, restart ended ones, and stop hosts that are not wanted."""
         self._replace_broken()
         wanted = self._serving.wanted
         for host in self.hosts:
@@ -191,7 +191,7 @@ class Unit:
         self.worker.keep_alive(may_start=any(host.is_ready for host in self.hosts))
 
     def _replace_broken(self) -> None:
-        """Want others where all that were wanted are broken, and no worker is there to do so."""
+        """Want other models if all wanted ones are broken and no worker has started to choose."""
         wanted = self._serving.wanted
         able = {host.model.name for host in self.hosts if not host.is_broken}
         if able and not able & wanted and self.worker.child.process is None:
@@ -199,7 +199,7 @@ class Unit:
             self._serving.want(fitting(models, self._serving.room))
 
     def _is_moving(self, host: HostProcess, wanted: set[str]) -> bool:
-        """Whether another one loads, or has not ended yet: there may be no memory for both."""
+        """Return whether another host is loading or ending: memory may not suffice for both."""
         return any(
             other.is_loading or (other.child.is_alive and other.model.name not in wanted)
             for other in self.hosts
@@ -208,7 +208,7 @@ class Unit:
 
 
 def fitting(models: Iterable[ServedModel], room: int) -> list[str]:
-    """Of these models, the first and the pinned ones, and then as many as there is room for."""
+    """Return the names of the first model, and of others that fit beside it, pinned ones first."""
     first, *others = models
     chosen, left = [first.name], room - first.needs
     for model in sorted(others, key=lambda model: not model.is_pinned):
@@ -219,10 +219,10 @@ def fitting(models: Iterable[ServedModel], room: int) -> list[str]:
 
 
 def _part(device: Device, number: int) -> str:
-    """What metrics know a host by."""
+    """Return the name of a host in the metrics."""
     return f"{device.slug}-host" + (f"-{number}" if number else "")
 
 
 def counting(metrics: MetricFiles | None, name: str) -> dict[str, str]:
-    """Variables for a process that counts in the files of `metrics`."""
+    """Return variables for a process that writes to the files of `metrics`, if there are any."""
     return metrics.environment(name) if metrics else {}

@@ -1,4 +1,4 @@
-"""A child process that is started again when it ends, later after each crash in a row."""
+"""A child process that is restarted when it ends, with a backoff after repeated crashes."""
 
 import logging
 import time
@@ -10,19 +10,19 @@ from worker.beat import age_s
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 3  # crashes in a row after which a process is started again without delay
+AT_ONCE = 3  # crashes in a row that are followed by a restart without delay
 BACKOFF_MAX_S = 30.0
 RETRY_S = 5.0  # after the system could not start a process
-HEALTHY_AFTER_S = 10.0  # who ran this long may start again at once: that is seldom enough
+HEALTHY_AFTER_S = 10.0  # a process that ran this long restarts at once: that is rare enough
 START_S = 180.0  # for loading models from a slow disk
 
 
 @dataclass
 class Watched:
-    """A child that is started again, later after each crash in a row.
+    """A child that is restarted when it ends, with a backoff after repeated crashes.
 
-    `says` are the files that it makes: none may speak for the next one. It may take `start_s` to
-    give its first sign of life.
+    `says` are the files that it makes, deleted before a restart so that they never describe the
+    next process. Its first heartbeat may take `start_s`.
     """
 
     child: Child
@@ -44,23 +44,23 @@ class Watched:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has ended by itself, and nothing was done about it yet."""
+        """Whether it has ended by itself, and `note_end` has not yet been called."""
         return self.child.process is not None and not self.child.is_alive and not self.not_before
 
     def note_end(self) -> None:
-        """Say that it has ended, and when it may be started again."""
+        """Log that it has ended, and set when it may be restarted."""
         self.child.kill()  # what it had started must not outlive it
         self._note_crash()
 
     def forget(self) -> None:
-        """Take what has ended for what was never started."""
+        """Reset it to the state before its first start."""
         self.child.kill()  # what it had started must not outlive it
         self.child.process, self.crashes, self.not_before = None, 0, 0.0
         for file in self.says:
             file.unlink(missing_ok=True)
 
     def silent_s(self, beat: Path) -> float:
-        """Seconds since it touched its heartbeat; one that never has is given time to start."""
+        """Return the seconds since its heartbeat; without one, since `start_s` after its start."""
         age = age_s(beat)
         if age is not None:
             return age
@@ -69,7 +69,7 @@ class Watched:
     def _start(self) -> None:
         try:
             self.child.start()
-        except OSError as e:  # no memory or no process is left; the others are watched on
+        except OSError as e:  # out of memory or processes: keep watching the others
             log.error("%s cannot be started: %s; again in %g s", self.child.name, e, RETRY_S)
             self.not_before = time.monotonic() + RETRY_S
         else:

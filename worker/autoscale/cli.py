@@ -1,4 +1,4 @@
-"""`crossmodal autoscale`: as many workers on this machine as its queues need."""
+"""`crossmodal autoscale`: runs as many workers on this machine as its queues need."""
 
 from contextlib import closing
 from dataclasses import asdict
@@ -21,7 +21,7 @@ from worker.crews import Crew, crews_of
 from worker.devices import Device, parse_devices
 from worker.metrics import serve
 
-NOT_AFTER = ("devices", "metrics_port", "ready_file")  # options that this command gives workers
+NOT_AFTER = ("devices", "metrics_port", "ready_file")  # options that this command sets itself
 
 
 def autoscale(
@@ -81,7 +81,7 @@ def autoscale(
 
 
 def _places(devices: list[Device], most: int | None) -> list[Device]:
-    """The device of each worker: a GPU is one worker's own, a CPU is shared."""
+    """Return the device of each worker: each GPU has one worker, a CPU is shared."""
     if len({device.torch_name for device in devices}) > 1:
         raise InvalidSetting("--devices: all GPUs, or cpu alone; one arithmetic is not for both")
     if devices[0].name == "cpu":
@@ -92,7 +92,7 @@ def _places(devices: list[Device], most: int | None) -> list[Device]:
 
 
 def _crews(settings: Settings, options: list[str], device: Device) -> list[Crew]:
-    """What each worker will serve with how many jobs in hand, by its own options."""
+    """Return the crews of each worker, according to the workers' options."""
     context = _parse(options)
     for name in NOT_AFTER:
         source = context.get_parameter_source(name)
@@ -111,13 +111,13 @@ def _crews(settings: Settings, options: list[str], device: Device) -> list[Crew]
 
 
 def _parse(options: list[str]) -> click.Context:
-    """Raises `click.UsageError` for what `crossmodal worker` would not take."""
+    """Parse the workers' options. Raises `click.UsageError` as `crossmodal worker` does."""
     context: click.Context = cli.load("worker").make_context("crossmodal worker", list(options))
     return context
 
 
 def _print(policy: Policy, look: Look, as_json: bool) -> None:
-    """How many workers this look alone asks for, and why."""
+    """Print how many workers this look alone needs, and why."""
     decision = decide(policy, [look], policy.most)
     rows = [
         asdict(load)

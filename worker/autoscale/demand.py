@@ -1,4 +1,4 @@
-"""What the queues ask of workers, read from the ledger as `crossmodal queue --json` does."""
+"""The load of the queues, read from the ledger as `crossmodal queue --json` does."""
 
 import socket
 import time
@@ -22,7 +22,7 @@ SAMPLE = 64  # waiting bulk messages whose items are counted
 
 
 class Demand:
-    """Reads the queues that crews serve. Every method may raise `BrokerUnavailable`."""
+    """The demand in the queues that crews serve. Every method may raise `BrokerUnavailable`."""
 
     def __init__(
         self,
@@ -43,17 +43,17 @@ class Demand:
         self._runner.close()
 
     def look(self) -> Look:
-        """All queues, as they are now."""
+        """Return the current load of all queues."""
         loads = [load for crew in self._crews for load in self._loads(crew)]
         return Look(time.monotonic(), tuple(loads))
 
     def busy(self) -> Counter[int]:
-        """How many jobs run at each worker of this machine, by the supervisor's process id."""
+        """Count the running jobs of each worker on this machine, by its supervisor's process id."""
         here = f"@{socket.gethostname()}"
         running = (self._key(queue, "running") for crew in self._crews for queue in crew.queues)
         names = [name for key in running for name in self._run(self._fields_of(key, -1, "worker"))]
         pids = [name.removesuffix(here).rpartition(".")[2] for name in names if name.endswith(here)]
-        # A Celery worker that somebody started by hand has another name, and is no supervisor's.
+        # The name of a Celery worker started by hand holds no supervisor's process id.
         return Counter(int(pid) for pid in pids if pid.isdecimal())
 
     def _loads(self, crew: Crew) -> list[Load]:
@@ -72,7 +72,7 @@ class Demand:
 
     def _load(self, crew: Crew, status: QueueStatus, slots: int) -> Load:
         # Messages beyond the jobs in the ledger are of plain Celery, or of jobs that have been
-        # canceled: somebody must take them, but many of them may be nothing to do.
+        # canceled: a worker must take them, but many may need no work.
         unrecorded = min(self._messages(status.queue), crew.concurrency)
         return Load(
             status.queue,
@@ -85,7 +85,7 @@ class Demand:
         )
 
     def _message_s(self, status: QueueStatus) -> float | None:
-        """What a bulk message takes that waits, by its items: messages are of many sizes."""
+        """Estimate the run time of a waiting bulk message from its items, whose number varies."""
         queued = self._key(status.queue, "queued")
         items = self._run(self._fields_of(queued, SAMPLE - 1, "items"))
         if status.mean_item_s is None or not items:
@@ -102,7 +102,7 @@ class Demand:
 
     @call
     def _fields_of(self, key: str, last: int, field: str) -> Steps[list[str]]:
-        """One field of the records of the first jobs of a list, where they have it."""
+        """Return a field of the records of a list's first jobs, where it is set."""
         job_ids = yield redis.zrange(key, 0, last)
         keys = [job_key(self._settings.key_prefix, job_id) for job_id in job_ids]
         values = yield [redis.hget(job, field) for job in keys]
@@ -110,7 +110,7 @@ class Demand:
 
 
 def _slots(crew: Crew, queue: str, known: KnownModels) -> int:
-    """How many of a queue's messages a worker has in hand: of small batches, no more than two."""
+    """Return how many messages of a queue a worker runs at once: at most two full batches."""
     most = known.max_batch(Queue.parse(queue))
     return crew.concurrency if most is None else min(crew.concurrency, 2 * most)
 

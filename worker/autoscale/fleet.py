@@ -1,4 +1,4 @@
-"""The worker processes that a scaler has started: each a `crossmodal worker` on its own device."""
+"""The worker processes that a scaler has started, each a `crossmodal worker` on one device."""
 
 import logging
 import signal
@@ -17,7 +17,7 @@ from worker.watched import Watched
 log = logging.getLogger(__name__)
 
 MARGIN_S = 30.0  # beyond the longest attempt, for a worker to end by itself
-HURRY_S = 30.0  # for a worker that was told twice
+HURRY_S = 30.0  # max time for a worker to end after a second signal
 AGAIN_S = 0.5
 
 
@@ -31,7 +31,7 @@ class SlotState(StrEnum):
 
 
 class Slot:
-    """A place for one worker, on one device. A worker that crashes is started again in it."""
+    """A place for one worker on one device. A worker that crashes is restarted in it."""
 
     def __init__(
         self, number: int, name: str, argv: Sequence[str], ready_file: Path, env: Mapping[str, str]
@@ -55,37 +55,37 @@ class Slot:
 
     @property
     def pid(self) -> int | None:
-        """Of its supervisor, which is part of the names of its Celery workers."""
+        """The process id of its supervisor, which is part of its Celery workers' names."""
         return None if self._watched is None else self._watched.child.pid
 
     def open(self) -> None:
-        """Have a worker here from now on."""
+        """Start a worker, and keep it running."""
         self._watched = Watched(Child(self.name, self._argv, self._env))
         self._draining = False
         self.watch()
 
     def close(self) -> None:
-        """Let the worker finish what it runs, and end. A second time is no hurry."""
+        """Drain the worker. Further calls do nothing."""
         if self._watched is not None and not self._draining:
             self._draining = True
             self._watched.child.send(signal.SIGTERM)
             self.watch()
 
     def hurry(self) -> None:
-        """Have what a draining worker runs go back to the queue."""
+        """Stop a draining worker at once; its running jobs go back to the queue."""
         if self._watched is not None:
             self._watched.child.send(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it, and all that it has started."""
+        """Kill the worker and all processes that it has started."""
         if self._watched is not None:
             self._watched.child.kill()
 
     def watch(self) -> None:
-        """Start what should run and does not; let go of what has drained. To be called often."""
+        """Restart a worker that has ended; free the slot of one that has drained. Call it often."""
         if self._watched is None:
             return
-        has_ended = not self._watched.child.is_alive  # asked once: it may end at any moment
+        has_ended = not self._watched.child.is_alive  # read once: it may end at any moment
         if has_ended:
             self._note_end(self._watched)
         if self._draining:
@@ -103,7 +103,7 @@ class Slot:
         return self._ready_file.exists()
 
     def _note_end(self, watched: Watched) -> None:
-        """Once for each end: the file goes with the worker that it speaks of."""
+        """Remove the ended worker's ready file, and count each end once."""
         self._ready_file.unlink(missing_ok=True)
         status = watched.child.returncode
         if status is None or watched.not_before:
@@ -111,7 +111,7 @@ class Slot:
         used, self._was_ready = self._was_ready, False
         if not self._draining:
             ENDED.labels("crashed").inc()
-        elif not used:  # it had no jobs, and may not have known yet what SIGTERM means to it
+        elif not used:  # no jobs yet, and perhaps no SIGTERM handler
             ENDED.labels("unused").inc()
             log.info("%s was stopped before it took jobs: status %s", self.name, status)
         else:
@@ -146,17 +146,17 @@ class Fleet:
 
     @property
     def size(self) -> int:
-        """Workers that take jobs, or soon will."""
+        """The number of workers that take jobs, or soon will."""
         return self.count(SlotState.STARTING, SlotState.READY)
 
     def add(self, count: int) -> None:
-        """Open so many more slots, or as many as are free: a draining worker keeps its device."""
+        """Open up to `count` free slots; a draining worker keeps its own."""
         free = [slot for slot in self.slots if slot.state is SlotState.OFF]
         for slot in free[:count]:
             slot.open()
 
     def remove(self, count: int, busy: Mapping[int, int]) -> None:
-        """Drain so many workers: those that take no jobs yet first, then those with the fewest."""
+        """Drain `count` workers: first those not ready yet, then those with the fewest jobs."""
         up = [slot for slot in self.slots if slot.state in (SlotState.STARTING, SlotState.READY)]
         up.sort(
             key=lambda slot: (
@@ -181,20 +181,20 @@ class Fleet:
         return self.count(SlotState.OFF) == len(self.slots)
 
     def end(self) -> None:
-        """Cut off what still drains; its jobs go back."""
+        """Stop draining workers at once; their jobs go back to the queue."""
         wait_until(self._has_ended_told_again, HURRY_S, AGAIN_S)
         for slot in self.slots:
             slot.kill()
 
     def _has_ended_told_again(self) -> bool:
-        # Of two signals of one kind that come at once, a process sees one.
+        # Repeated: a process that gets two equal signals at once sees only one.
         for slot in self.slots:
             slot.hurry()
         return self.has_ended()
 
 
 def _environment(settings: Settings, number: int) -> dict[str, str]:
-    """A worker that is stopped for want of jobs has as long as its last ones may take."""
+    """Return a worker's variables; it may drain for as long as its last jobs can take."""
     longest_s = max(settings.run_time_limit_of(task) for task in tasks())
     port = settings.metrics_port + 1 + number if settings.metrics_port else 0
     return {

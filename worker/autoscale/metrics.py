@@ -1,8 +1,8 @@
-"""What a scaler decides and has, as Prometheus metrics; docs/scaling.md lists them."""
+"""A scaler's decisions and workers as Prometheus metrics; docs/scaling.md lists them."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 
-# When a counter began is of no use: Prometheus sees that it was reset.
+# The creation time of a counter is of no use: Prometheus detects resets.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 SCALER = CollectorRegistry(auto_describe=True)

@@ -1,23 +1,23 @@
-"""How many workers there should be: what the queues look like goes in, a number comes out.
+"""Computes how many workers there should be from the load of the queues.
 
-docs/scaling.md derives the arithmetic. In short, a worker that holds `slots` jobs at once, each
-for `run_s`, is good for `slots + target_wait / (run_s / slots)` of them: the last of these begins
-just within the target. Kubernetes scales by the same number, as KEDA's threshold.
+docs/scaling.md derives the arithmetic. In short, a worker that runs `slots` jobs at once, each
+for `run_s`, suffices for `slots + target_wait / (run_s / slots)` jobs: the last of them starts
+just within the target. On Kubernetes, this number is KEDA's threshold.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MOST_BUSY = 0.8  # of its time a worker may be; jobs that come at random pile up before one is full
+MOST_BUSY = 0.8  # max utilization of a worker: random arrivals queue up before it is full
 
 
 @dataclass(frozen=True)
 class Load:
     """One queue at one moment.
 
-    `run_s` is how long an attempt at one of its jobs takes, None as long as none has ended;
-    `submitted` counts since the ledger began.
+    `run_s` is the run time of an attempt at one of its jobs, None until one has ended; `submitted`
+    counts since the ledger began.
     """
 
     queue: str
@@ -34,39 +34,39 @@ class Load:
 
     @property
     def job_s(self) -> float | None:
-        """Of a worker, that falls to one job while all of its slots are in use."""
+        """The seconds of a worker's time per job while all of its slots are in use."""
         return None if self.run_s is None else self.run_s / self.slots
 
     @property
     def jobs_per_worker(self) -> float:
-        """How many of these jobs one worker is good for; of unmeasured ones, what it holds."""
+        """How many of these jobs one worker suffices for; its slots while `run_s` is unknown."""
         if not self.job_s:
             return float(self.slots)
         return self.slots + self.target_wait_s / self.job_s
 
     @property
     def need(self) -> float:
-        """Workers that these jobs need; unmeasured ones are measured by one worker first."""
+        """The workers that these jobs need; at most one while `run_s` is unknown."""
         need = self.jobs / self.jobs_per_worker
         return need if self.job_s else min(1.0, need)
 
 
 @dataclass(frozen=True)
 class Look:
-    """All queues that the workers serve, at one moment."""
+    """The load of all queues that the workers serve, at one moment."""
 
     at: float
     loads: tuple[Load, ...]
 
     @property
     def need(self) -> float:
-        """Workers for all jobs that wait or run: a device does them one after the other."""
+        """The workers for all waiting and running jobs: a device runs them one after the other."""
         return sum(load.need for load in self.loads)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The bounds of what is decided; `step` is the most workers that one decision adds."""
+    """The bounds of decisions; `step` is the max number of workers that one decision adds."""
 
     least: int
     most: int
@@ -76,7 +76,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Decision:
-    """How many workers are wanted, and what that follows from."""
+    """How many workers are wanted, and the figures behind that."""
 
     wanted: int
     need: float
@@ -88,11 +88,10 @@ class Decision:
 
 
 def decide(policy: Policy, looks: Sequence[Look], now: int) -> Decision:
-    """How many workers there should be where there are `now`; `looks` are in order, the last
-    one is the present.
+    """Return how many workers there should be, given `now` workers and `looks`, the latest last.
 
-    More are added at once, `step` by `step`. Fewer only when no look within the cooldown asked
-    for as many, so that a worker is not stopped for a moment's calm and started again.
+    Workers are added at once, up to `step`. They are removed only when no look within the cooldown
+    needed as many, so that no worker is stopped in a short lull and then started again.
     """
     recent = within(looks, policy.cooldown_s)
     need, arrivals = recent[-1].need, most_arriving(recent, policy.cooldown_s / 2)
@@ -103,18 +102,18 @@ def decide(policy: Policy, looks: Sequence[Look], now: int) -> Decision:
 
 
 def within(looks: Sequence[Look], window_s: float) -> list[Look]:
-    """The looks of the last `window_s`; the last one is always among them."""
+    """Return the looks of the last `window_s` seconds; the latest one is always among them."""
     return [look for look in looks if look.at > looks[-1].at - window_s] or [looks[-1]]
 
 
 def most_arriving(looks: Sequence[Look], window_s: float) -> float:
-    """The most that `arriving` said within a window: it swings, and workers should not."""
+    """Return the max of `arriving` within a window: it fluctuates, and workers should not."""
     ends = [i for i, look in enumerate(looks, 1) if look.at > looks[-1].at - window_s]
     return max(arriving(within(looks[:i], window_s), window_s) for i in ends)
 
 
 def arriving(looks: Sequence[Look], window_s: float) -> float:
-    """Workers that are busy, but for some spare time, with what was submitted in the window.
+    """Return the workers needed, with some headroom, to keep up with the window's submissions.
 
     Without this, workers that keep up with a steady load would be stopped because nothing waits.
     """
@@ -127,7 +126,7 @@ def arriving(looks: Sequence[Look], window_s: float) -> float:
 
 
 def whole(need: float) -> int:
-    """Workers for a need: none for none, one for anything up to one."""
+    """Round a need up to whole workers; any need above zero is at least one."""
     rounded = math.ceil(round(need, 6))  # 4.0000000001 is no reason for a fifth
     return max(rounded, int(need > 0))
 

@@ -1,4 +1,4 @@
-"""Looks at the queues every few seconds, and starts and drains workers by what it decides."""
+"""Polls the queues every few seconds, and starts and drains workers accordingly."""
 
 import fcntl
 import logging
@@ -25,10 +25,10 @@ FOLDER = "autoscale"  # in CROSSMODAL_RUN_DIR
 
 
 class Scaler:
-    """Holds as many workers as the queues need, until it is told to stop.
+    """A scaler, which runs as many workers as the queues need until a signal stops it.
 
-    The first SIGTERM or SIGINT drains them all. A second one, or `drain_s`, stops them at once:
-    what they ran goes back to the queue.
+    The first SIGTERM or SIGINT drains all workers. A second one, or the end of `drain_s`, stops
+    them at once: running jobs go back to the queue.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Scaler:
         self._due = time.monotonic()
 
     def run(self) -> int:
-        """Block until stopped; the exit status is 0 when every worker finished what it ran."""
+        """Block until stopped; return exit status 0 if all workers finished their jobs, else 1."""
         on_end(self._on_signal)
         try:
             while self._signals == 0:
@@ -60,18 +60,18 @@ class Scaler:
         self._signals += 1
 
     def _turn(self) -> None:
-        """Decide when it is time, and keep what was decided running."""
+        """Decide if it is time, and keep the chosen workers running."""
         try:
             if time.monotonic() >= self._due:
                 self._due = time.monotonic() + self._interval_s
                 self._step()
             self._fleet.watch()
             self._show()
-        except Exception:  # without this loop every worker would be drained
+        except Exception:  # the end of this loop would drain all workers
             log.exception("an internal error; there is another look in a moment")
 
     def _step(self) -> None:
-        """One look, one decision. While Redis is away all stays as it is."""
+        """Poll once and decide. While Redis is unavailable, change nothing."""
         try:
             self._looks = within([*self._looks, self._demand.look()], self._policy.cooldown_s)
             decision = decide(self._policy, self._looks, self._fleet.size)
@@ -107,7 +107,7 @@ class Scaler:
             WORKERS.labels(state.value).set(self._fleet.count(state))
 
     def _drain(self) -> bool:
-        """Whether every worker finished what it ran."""
+        """Drain all workers; return whether each finished its jobs in time."""
         log.info("draining %d workers, for up to %g s", self._fleet.size, self._settings.drain_s)
         self._fleet.drain()
         wait_until(
@@ -121,7 +121,7 @@ class Scaler:
 
 
 def describe(decision: Decision, size: int) -> str:
-    """A decision in words."""
+    """Return a decision in words."""
     return (
         f"{decision.wanted} workers wanted, {size} here: {decision.need:.2f} for what waits and "
         f"runs, {decision.arrivals:.2f} for what comes, {decision.recent} at most lately"
@@ -129,7 +129,7 @@ def describe(decision: Decision, size: int) -> str:
 
 
 def queues_of(look: Look) -> str:
-    """The queues that have jobs."""
+    """Return the load of the queues that have jobs, in words."""
     return (
         ", ".join(
             f"{load.queue} {load.waiting} waiting {load.running} running "
@@ -142,10 +142,9 @@ def queues_of(look: Look) -> str:
 
 
 def claim(run_dir: Path) -> tuple[Path, IO[str]]:
-    """The folder of this machine's scaler, and its lock, to be kept open.
+    """Return the folder of this machine's scaler, and its lock, which must stay open.
 
-    Raises `InvalidSetting` when another one has it: two would stop each other's workers' work
-    for the same devices.
+    Raises `InvalidSetting` if another scaler holds it: two would compete for the same devices.
     """
     folder = run_dir / FOLDER
     try:

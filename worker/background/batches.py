@@ -1,4 +1,4 @@
-"""Runs batches that came over HTTP, whichever gateway took them."""
+"""Runs batch jobs submitted over HTTP, whichever gateway accepted them."""
 
 import asyncio
 import logging
@@ -15,16 +15,16 @@ from producer.client import Client
 from worker.background.run import BatchLeft, BatchRun
 
 POLL_S = 1.0
-RETRY_S, RETRY_MAX_S = 2.0, 60.0  # until a batch is tried again, longer each time
-UNREAD_S = 60.0  # ... whose record another version has written
-MAX_RUNS, MAX_OF_OWNER = 8, 2  # batches that run here at once, and those of one owner
-MAX_FIRST = 32  # ... where each is the only one of its owner: nobody waits for another's to end
+RETRY_S, RETRY_MAX_S = 2.0, 60.0  # delay before a batch job is retried, doubled each time
+UNREAD_S = 60.0  # the same, if another version wrote its record
+MAX_RUNS, MAX_OF_OWNER = 8, 2  # batch jobs that run here at once, in all and of one owner
+MAX_FIRST = 32  # the same, if each owner has only one: no owner waits for another
 
 log = logging.getLogger(__name__)
 
 
 class BatchRunner:
-    """Runs batches that nobody runs, the oldest first. Any number of these may be at work."""
+    """A batch runner: starts batch jobs without a runner, the oldest first. Several may run."""
 
     def __init__(self, settings: Settings, runner: AsyncRunner, client: Client) -> None:
         self._runner = runner
@@ -42,7 +42,7 @@ class BatchRunner:
         self._not_before: dict[str, float] = {}
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Run batches until `stopping` is set, then leave them to the next process."""
+        """Run batch jobs until `stopping` is set, then leave them to the next process."""
         told = asyncio.create_task(stopping.wait())
         try:
             while not stopping.is_set():
@@ -58,7 +58,7 @@ class BatchRunner:
             await asyncio.wait(self._tasks.values())
 
     async def _poll_safely(self) -> None:
-        """Go on after whatever error: without this loop no batch is run any more."""
+        """Poll, and log any error: without this loop no batch job is run."""
         try:
             await self._poll()
             self._is_out = False
@@ -70,12 +70,12 @@ class BatchRunner:
             log.exception("internal error in polling for batches")
 
     async def _poll(self) -> None:
-        """Keep what runs here, and begin what nobody runs."""
+        """Renew the leases of batch jobs that run here, and start those without a runner."""
         kept = (self._keep(i, run) for i, run in self._runs.items())
         for error in await asyncio.gather(*kept, return_exceptions=True):
             if isinstance(error, BrokerUnavailable):
                 raise error
-            if error is not None:  # the others are to be begun and kept all the same
+            if error is not None:  # it must not affect the others
                 log.error("a batch is not kept: %r", error)
         unfinished = await self._runner.run(self._batches.unfinished())
         for ended in self._not_before.keys() - unfinished.keys():
@@ -97,7 +97,7 @@ class BatchRunner:
         return batch_id not in self._tasks and not is_early
 
     async def _keep(self, batch_id: str, run: BatchRun) -> None:
-        """Renew the lease, and finish a cancellation whose gateway may have died in it."""
+        """Renew the lease, and finish a cancellation in which the gateway may have died."""
         if not await self._runner.run(self._batches.lease(batch_id, self._me)):
             run.leave()
         if batch_id in self._canceled:
@@ -110,7 +110,7 @@ class BatchRunner:
         self._canceled.add(batch_id)
 
     async def _run(self, batch_id: str) -> None:
-        """Run a batch to its end, or leave it for another try if that may help."""
+        """Run a batch job to its end, or leave it for a retry if that may help."""
         try:
             batch = await self._found(batch_id)
             if batch is not None:
@@ -118,7 +118,7 @@ class BatchRunner:
                 await self._runner.run(self._batches.close(ended))
         except BatchLeft:
             log.info("batch %s is left to the next process", batch_id)
-        except (CrossmodalError, OSError) as e:  # such as a disk that is full
+        except (CrossmodalError, OSError) as e:  # such as a full disk
             log.warning("batch %s waits, and is taken up again: %s", batch_id, e)
             self._put_off(batch_id)
         except Exception:
@@ -133,19 +133,19 @@ class BatchRunner:
     async def _release(self, batch_id: str) -> None:
         try:
             await self._runner.run(self._batches.release(batch_id, self._me))
-        except BrokerUnavailable as e:  # then its lease runs out
+        except BrokerUnavailable as e:  # then its lease expires
             log.warning("batch %s: %s", batch_id, e)
         finally:
             del self._tasks[batch_id]
 
     def _put_off(self, batch_id: str) -> None:
-        """Leave the batch alone for a while."""
+        """Delay the next try of the batch job, longer each time."""
         wait_s = min(RETRY_MAX_S, RETRY_S * 2 ** min(self._tries[batch_id], 10))
         self._tries[batch_id] += 1
         self._not_before[batch_id] = time.monotonic() + wait_s
 
     async def _found(self, batch_id: str) -> HttpBatch | None:
-        """The record of a batch that can be run."""
+        """Return the record of the batch job; None if it cannot be run."""
         try:
             return await self._runner.run(self._batches.get(batch_id))
         except JobNotFound:
@@ -157,7 +157,7 @@ class BatchRunner:
         return None
 
     async def _ended(self, batch: HttpBatch) -> HttpBatch:
-        """The batch's record when it has been run, or given up. Raises what may pass."""
+        """Run the batch job; return its record once it ended or failed. Raises retryable errors."""
         if batch.is_canceled:
             await self._cancel(batch.id)
         if self._is_leaving:

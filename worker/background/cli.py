@@ -1,4 +1,4 @@
-"""`crossmodal background`: send webhooks, and run batches that came over HTTP."""
+"""`crossmodal background`: sends webhooks, and runs batch jobs submitted over HTTP."""
 
 import asyncio
 import signal
@@ -25,7 +25,7 @@ def background(
     ] = 32,
     ready_file: Annotated[Path | None, typer.Option(help="Touched when it is at work.")] = None,
 ) -> None:
-    """Send webhooks and run batches that came over HTTP; needs no model and no GPU."""
+    """Send webhooks and run batch jobs submitted over HTTP; needs no model and no GPU."""
     with errors_to_exit_status():
         settings = load_settings()
         logs.configure(settings, process="background")
@@ -40,9 +40,9 @@ def background(
 
 
 async def serve(settings: Settings, concurrency: int, ready_file: Path | None = None) -> None:
-    """Work until a signal says to end, then finish the posts that are under way.
+    """Work until a signal, then finish the webhooks in progress.
 
-    Batches are left as they are: the next process goes on with them. A second signal ends at once.
+    Batch jobs are left to the next process, which resumes them. A second signal ends at once.
     """
     remove_abandoned("batch")
     runner = AsyncRunner(settings, what="background")
@@ -70,5 +70,5 @@ def _on_end(stopping: asyncio.Event, working: "asyncio.Future[tuple[None, None]]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
         loop.add_signal_handler(signal.SIGHUP, end)

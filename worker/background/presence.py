@@ -1,4 +1,4 @@
-"""Shows that the background process is alive: to probes by a file, to everybody else in Redis."""
+"""Shows that the background process is alive: to probes by a file, to all others in Redis."""
 
 import asyncio
 import logging
@@ -21,21 +21,21 @@ from worker.health import UnitFiles, WorkerFiles, lock
 from worker.supervisor import make_folder
 
 BEAT_S = 1.0
-TURN_S = 60.0  # the longest that a part of the process may wait for Redis
+TURN_S = 60.0  # max time that a part of the process may wait for Redis
 
 log = logging.getLogger(__name__)
 
 
 class Part(Protocol):
-    """What begins work again and again; it notes when, by the monotonic clock."""
+    """A part of the process that works in a loop, and notes each turn by the monotonic clock."""
 
     turned_at: float
 
 
 class Presence:
-    """A folder as supervisors have one, which `crossmodal health` reads, and a row among workers.
+    """A folder like a supervisor's, read by `crossmodal health`, and an entry among the workers.
 
-    The folder lasts as long as the block.
+    The folder exists within the `with` block.
     """
 
     def __init__(self, settings: Settings, runner: AsyncRunner, ready_file: Path | None) -> None:
@@ -61,7 +61,7 @@ class Presence:
         self._lock.close()
 
     async def show(self, stopping: asyncio.Event, parts: Iterable[Part]) -> None:
-        """Be on the list of workers until `stopping` is set, and beat until this is canceled."""
+        """Announce the process until `stopping` is set, and beat until this is canceled."""
         told = asyncio.create_task(stopping.wait())
         beating = asyncio.create_task(self._beat(stopping, parts))
         try:
@@ -75,7 +75,7 @@ class Presence:
             beating.cancel()
 
     async def _beat(self, stopping: asyncio.Event, parts: Iterable[Part]) -> None:
-        """Show that the loop turns and all parts do, whether Redis answers or not."""
+        """Beat while the event loop and all parts turn, whether Redis answers or not."""
         while True:
             since = time.monotonic() - TURN_S
             if stopping.is_set() or all(part.turned_at > since for part in parts):
@@ -83,7 +83,7 @@ class Presence:
             await asyncio.sleep(BEAT_S)
 
     async def leave(self) -> None:
-        """Be on the list of workers no more."""
+        """Remove the process from the list of workers."""
         await self._say(self._workers.leave(self._name))
 
     def _note_ready(self) -> None:
@@ -95,7 +95,7 @@ class Presence:
                 file.touch()
 
     async def _say(self, call: Call[None]) -> bool:
-        """Whether Redis was told; one that is away is told a second later."""
+        """Run a call; return whether Redis was available."""
         try:
             await self._runner.run(call)
         except BrokerUnavailable as e:

@@ -1,4 +1,4 @@
-"""One batch on its way: its file is read, its messages are sent, its results are gathered."""
+"""Runs one batch job: reads its file, sends its messages and collects its results."""
 
 import logging
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 
 
 class BatchLeft(Exception):
-    """The run was told to leave the batch, as it is, to another process."""
+    """The run has left the batch job, unfinished, to another process."""
 
 
 class BatchRun:
-    """Runs one batch in a thread, until its end or until it is told to leave it.
+    """The run of one batch job in a thread, until it ends or is left to another process.
 
-    A batch that another process has begun goes on: what was sent is not sent again.
+    A batch job that another process has begun is resumed: no message is sent again.
     """
 
     def __init__(self, client: Client, batch: HttpBatch) -> None:
@@ -38,11 +38,11 @@ class BatchRun:
         self._is_left = False
 
     def leave(self) -> None:
-        """Have `to_end` raise `BatchLeft` within seconds. May be called by any thread."""
+        """Make `to_end` raise `BatchLeft` within seconds. Any thread may call this."""
         self._is_left = True
 
     def to_end(self) -> HttpBatch:
-        """The batch's record when it has been run, or given up. Raises what may pass."""
+        """Run the batch job; return its record once it ended or failed. Raises retryable errors."""
         try:
             return self._run()
         except (BatchLeft, JobNotFound, OSError):
@@ -58,7 +58,7 @@ class BatchRun:
         return self._batch.model_copy(update={"is_done": True, "failure": failure})
 
     def _run(self) -> HttpBatch:
-        """Send what is not sent, gather what is done, and store it as the output."""
+        """Send what is not yet sent, collect the results, and store them as the output."""
         batch, counts = self._batch, {"completed": 0, "failed": 0}
         with scratch_folder("batch") as folder:
             source, made = folder / "input.jsonl", folder / "output.jsonl"
@@ -72,7 +72,7 @@ class BatchRun:
         return batch.model_copy(update=counts | {"is_done": True})
 
     def _results(self, source: Path) -> Iterator[ItemResult]:
-        """What became of each item; also while there is none to tell, the batch can be left."""
+        """Yield the results of items; the batch job can also be left while there are none."""
         batch = self._batch
         file = BatchFile(
             source,
@@ -90,7 +90,7 @@ class BatchRun:
             yield from self._client.run(sent.turn())
 
     def _fetch(self, target: Path) -> None:
-        """Write the batch's file, of which no more than a piece is ever in memory."""
+        """Write the batch job's file to disk, with only one piece in memory at a time."""
         storage, source = self._client.storage, input_of(self._batch.id)
         found = storage.head(source)
         if found is None:
@@ -101,7 +101,7 @@ class BatchRun:
 
 
 def _told(error: Exception) -> Failure:
-    """What the batch's owner is told; errors name files and addresses, which only the log does."""
+    """Return the failure shown to the owner; file names and addresses go only to the log."""
     if isinstance(error, IdempotencyConflict):
         return Failure.of(error)
     if isinstance(error, BlobNotFound):

@@ -1,4 +1,4 @@
-"""Sends webhooks: posts what is due, signed as Standard Webhooks wants it, and notes the answers.
+"""Sends webhooks: posts due deliveries, signed as in Standard Webhooks, and records the outcomes.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -22,15 +22,15 @@ from crossmodal.net import Poster
 from crossmodal.settings import Settings
 
 POLL_S = 0.5
-CLAIM_EVERY_S = 0.05  # at most: Redis goes through what is due each time
-AGAIN_S = 1.0  # until Redis is told again what a receiver answered
-TELLING_S = 60.0  # how long that is tried
+CLAIM_EVERY_S = 0.05  # min pause between claims: each scans the due deliveries in Redis
+AGAIN_S = 1.0  # delay before the record of an outcome is retried
+TELLING_S = 60.0  # max time of these retries
 
 log = logging.getLogger(__name__)
 
 
 class WebhookSender:
-    """Tries deliveries that are due, up to `concurrency` at once. Any number of them may run."""
+    """A webhook sender: tries up to `concurrency` due deliveries at once. Several may run."""
 
     def __init__(self, settings: Settings, runner: AsyncRunner, concurrency: int) -> None:
         self._runner = runner
@@ -45,7 +45,7 @@ class WebhookSender:
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Send until `stopping` is set, then finish what is under way."""
+        """Send until `stopping` is set, then finish the deliveries in progress."""
         told = asyncio.create_task(stopping.wait())
         try:
             while not stopping.is_set():
@@ -64,7 +64,7 @@ class WebhookSender:
             await self._poster.close()
 
     async def _begin_due(self) -> None:
-        """Begin to try what is due, as far as there is room."""
+        """Start to try due deliveries, as many as `concurrency` allows."""
         room = self._concurrency - len(self._under_way)
         if not room:
             return
@@ -73,12 +73,12 @@ class WebhookSender:
         except BrokerUnavailable as e:
             self._note_outage(e)
             return
-        except Exception:  # the next poll may do better
+        except Exception:  # the next poll may succeed
             log.exception("internal error in claiming deliveries")
             return
         self._is_out = False
         for delivery in due:
-            if delivery.id not in self._under_way:  # of such a one Redis could not be told yet
+            if delivery.id not in self._under_way:  # else its outcome is not recorded yet
                 self._under_way[delivery.id] = asyncio.create_task(self._deliver(delivery))
 
     def _note_outage(self, error: BrokerUnavailable) -> None:
@@ -87,7 +87,7 @@ class WebhookSender:
         self._is_out = True
 
     async def _deliver(self, delivery: Delivery) -> None:
-        """Try a delivery and note what came of it; without a note it is tried again."""
+        """Try a delivery and record the outcome; without a record it is tried again."""
         try:
             async with asyncio.timeout(self._deliveries.claim_s + 2 * TELLING_S):
                 told = await self._noted(await self._tried(delivery))
@@ -101,23 +101,23 @@ class WebhookSender:
             del self._under_way[delivery.id]
 
     async def _tried(self, delivery: Delivery) -> Call[Delivery]:
-        """What to note of a try. Raises `BrokerUnavailable` where there was none."""
+        """Post, and return the call that records it. Raises `BrokerUnavailable` if not posted."""
         secret = await self._runner.run(self._keys.webhook_secret(delivery.owner))
         note = self._deliveries.note
         try:
             status = await self._post(delivery, secret)
-        except UrlRefused as e:  # which it will be the next time too
+        except UrlRefused as e:  # a retry would be refused, too
             return note(delivery, None, _said(e), give_up=True)
         except FetchFailed as e:
             return note(delivery, None, _said(e))
-        except Exception as e:  # it must not be tried for ever, uncounted
+        except Exception as e:  # counted, so that it is not retried forever
             log.exception("internal error in delivery %s", delivery.id)
             return note(delivery, None, f"internal_error: {type(e).__name__}")
         is_good = 200 <= status < 300
         return note(delivery, status, None if is_good else f"the receiver answered {status}")
 
     async def _noted(self, note: Call[Delivery]) -> Delivery:
-        """The delivery once Redis knows of its try: a receiver should not be told twice."""
+        """Record a try, retrying while Redis is unavailable, so that nothing is posted twice."""
         deadline = time.monotonic() + TELLING_S
         while True:
             try:
@@ -128,7 +128,7 @@ class WebhookSender:
                 await asyncio.sleep(AGAIN_S)
 
     async def _post(self, delivery: Delivery, secret: str) -> int:
-        """The status of the answer."""
+        """Post a signed delivery, and return the HTTP status."""
         body = json.dumps(payload(delivery))
         now = datetime.now(UTC)
         headers = {
@@ -142,7 +142,7 @@ class WebhookSender:
 
 
 def payload(delivery: Delivery) -> dict[str, Any]:
-    """What a receiver is told: where the job stands, and where its result is; never the bytes."""
+    """Return the body of a webhook: the job's state and its result's URL, never the bytes."""
     job_url = f"{delivery.base}/v1/jobs/{delivery.job}"
     at = datetime.fromtimestamp(delivery.created_at, UTC)
     return {

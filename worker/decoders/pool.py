@@ -1,4 +1,4 @@
-"""Pictures from outside are opened in a few disposable processes, never in the worker itself."""
+"""A pool of disposable processes that decode untrusted pictures outside the worker itself."""
 
 import asyncio
 import logging
@@ -19,17 +19,17 @@ log = logging.getLogger(__name__)
 
 PROGRAM = "worker.decoders"
 IDLE_S = 60.0
-A_PROCESS = 128 * 10**6  # bytes of the budget for each process that there may be
+A_PROCESS = 128 * 10**6  # bytes of the budget for each process of the pool
 AT_REST = 32 * 10**6  # bytes of a process that has decoded nothing
-PART_OF_FILES = 4  # a quarter of the rest is for files: each lies here and in its decoder
-MOST_ALONE = 4  # times the budget that one picture may take when no other is decoded
+PART_OF_FILES = 4  # a quarter of the rest is for files, held here and in their decoder
+MOST_ALONE = 4  # times the budget that a picture may take when decoded alone
 
 
 class Decoders:
-    """As many processes as cores, each started when a picture waits and none is free.
+    """A pool of at most one process per core, each started when a picture waits and none is free.
 
-    A picture whose process crashes or hangs is lost alone: the next one is given a new process.
-    A process that has had nothing to do for `idle_s`, or keeps more memory than its share, ends.
+    A crash or hang loses only the picture being decoded: the next one gets a new process. A
+    process that has been idle for `idle_s`, or keeps more memory than its share, is ended.
     """
 
     def __init__(self, settings: Settings, program: str = PROGRAM, idle_s: float = IDLE_S) -> None:
@@ -48,7 +48,7 @@ class Decoders:
     async def decode(
         self, size: int, read: Callable[[], Awaitable[bytes]], fit: Fit
     ) -> NDArray[np.uint8]:
-        """The picture that `read` gets, as upright RGB (H, W, 3) as `fit` makes it.
+        """Decode the file that `read` returns to upright RGB (H, W, 3), resized by `fit`.
 
         `size` is the file's length in bytes. Raises `InvalidImage`, `ImageTooLarge`,
         `ImageDecoderCrashed`, `DecoderUnavailable`, and what `read` raises.
@@ -59,14 +59,14 @@ class Decoders:
                 return await decoder.decode(data, fit, self._limits, self._room, self._timeout_s)
 
     async def close(self) -> None:
-        """End all processes, when no picture is waited for, and wait until they have ended."""
+        """End all idle processes and wait for them; call it once no picture is being decoded."""
         for decoder in [*self._idle]:
             self._end(decoder)
         await asyncio.gather(*self._ending)
 
     @asynccontextmanager
     async def _decoder(self) -> AsyncIterator[Decoder]:
-        """A decoder for one picture, in the order of asking; kept for others if it is well."""
+        """Lend a decoder for one picture, first come, first served; keep it if it is healthy."""
         async with self._turns:
             decoder = self._take()
             try:
@@ -82,7 +82,7 @@ class Decoders:
             self._keep(decoder)
 
     def _take(self) -> Decoder:
-        """The decoder that was used last, as others may end then, or a new one."""
+        """Return the decoder used last, so that surplus ones end as idle, or a new one."""
         while self._idle:
             decoder, end = self._idle.popitem()
             end.cancel()
@@ -92,7 +92,7 @@ class Decoders:
         return Decoder(self._program, self._max_memory)
 
     def _keep(self, decoder: Decoder) -> None:
-        if decoder.held > A_PROCESS:  # by libraries, whatever for
+        if decoder.held > A_PROCESS:  # kept by libraries
             self._end(decoder)
         else:
             loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The worker's end of one decoder: a process that may die, hang or answer nonsense."""
+"""The worker's side of one decoder, a process that may die, hang or send invalid replies."""
 
 import asyncio
 import os
@@ -28,14 +28,14 @@ from worker.decoders.protocol import (
 )
 from worker.decoders.room import Room
 
-START_S = 60.0  # in which a process starts on a machine that is busy
+START_S = 60.0  # max time for a process to start on a busy machine
 KEPT = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
 FREES_AT = str(2**20)  # bytes: glibc gives larger blocks back to the system as soon as it can
 FIXED = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
-    "OPENCV_LOG_LEVEL": "SILENT",  # what is wrong with a picture is said to its sender
+    "OPENCV_LOG_LEVEL": "SILENT",  # errors of a picture are reported to its sender
     "MALLOC_MMAP_THRESHOLD_": FREES_AT,
     "MALLOC_TRIM_THRESHOLD_": FREES_AT,
 }
@@ -46,20 +46,20 @@ class DecoderUnavailable(ImageDecoderCrashed):
 
 
 class Limits(NamedTuple):
-    """Of a picture: its pixels, and bytes of memory that decoding it may take."""
+    """The limits of a picture: its pixels, and the bytes of memory that decoding it may take."""
 
     max_pixels: int
     max_need: int
 
 
 class Decoder:
-    """A process that decodes one picture at a time; it must be killed in the end.
+    """A process that decodes one picture at a time; the caller must kill it.
 
-    What is wrong with a picture leaves it as it was. After any other error it is of no more use.
+    It stays usable after an invalid picture, but not after any other error.
     """
 
     def __init__(self, program: str, max_memory: int) -> None:
-        """Raises `DecoderUnavailable`."""
+        """Start the process. Raises `DecoderUnavailable`."""
         self._socket, its_end = socket.socketpair()
         self._socket.setblocking(False)
         self._is_ready = False
@@ -86,7 +86,7 @@ class Decoder:
 
     @property
     def held(self) -> int:
-        """Bytes of memory that are its own; 0 where the system does not tell."""
+        """Bytes of its private memory; 0 if the system does not report it."""
         try:
             _, resident, shared, *_ = Path(f"/proc/{self.pid}/statm").read_text().split()
         except (OSError, ValueError):  # another system, or it has just ended
@@ -96,7 +96,7 @@ class Decoder:
     async def decode(
         self, data: bytes, fit: Fit, limits: Limits, room: Room, timeout_s: float
     ) -> NDArray[np.uint8]:
-        """A file's picture as RGB (H, W, 3), as it is wanted, decoded when there is room for it.
+        """Decode a file to RGB (H, W, 3), resized by `fit`, once `room` has the memory for it.
 
         Raises `InvalidImage`, `ImageTooLarge`, `ImageDecoderCrashed` and `DecoderUnavailable`.
         """
@@ -122,12 +122,12 @@ class Decoder:
             return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
 
     def kill(self) -> None:
-        """End it at once; `wait` says when it has ended."""
+        """Kill it at once; `wait` returns when it has ended."""
         self._socket.close()
         self._process.kill()
 
     async def wait(self) -> int:
-        """Its exit status, once it has ended."""
+        """Wait until it has ended, and return its exit status."""
         status: int = await asyncio.to_thread(self._process.wait)
         return status
 
@@ -145,7 +145,7 @@ class Decoder:
         await asyncio.get_running_loop().sock_sendall(self._socket, pack(message))
 
     async def _answer(self) -> Message:
-        """Its next map; raises what it says is wrong with the picture."""
+        """Return its next map. Raises the error of the picture that it reports."""
         message = unpack(await self._read(length_of(await self._read(LENGTH.size))))
         if "error" not in message:
             return message
@@ -168,7 +168,7 @@ class Decoder:
 
     @asynccontextmanager
     async def _exchange(self, timeout_s: float, late: str) -> AsyncIterator[None]:
-        """Time for a question and its answer. What goes wrong becomes `ImageDecoderCrashed`."""
+        """Limit the time of a request and its reply. Turns failures into `ImageDecoderCrashed`."""
         try:
             async with asyncio.timeout(timeout_s):
                 yield
@@ -192,5 +192,5 @@ def _is_shape(said: Any) -> TypeGuard[list[int]]:
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """What Python needs to find its modules, and no secret."""
+    """Return the variables that Python needs to find its modules, and no secrets."""
     return {name: own[name] for name in KEPT if name in own} | FIXED

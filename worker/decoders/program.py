@@ -1,4 +1,4 @@
-"""A decoder as a program: it reads files from its standard input, a socket, and answers there.
+"""The program of a decoder: it reads files from its standard input, a socket, and replies there.
 
 It imports what decoding needs and nothing else, and ends with the worker that started it.
 """
@@ -39,7 +39,7 @@ Open = Callable[[bytes, int, int], PictureFile]
 
 
 def run(open_picture: Open) -> None:
-    """Serve the worker that started this process, until it hangs up."""
+    """Serve the worker that started this process, until it closes the connection."""
     parent, max_memory = (int(argument) for argument in sys.argv[1:])
     die_with_parent(signal.SIGKILL, parent)
     _silence_libraries()
@@ -52,9 +52,9 @@ def run(open_picture: Open) -> None:
 
 
 def _silence_libraries() -> None:
-    """Let what libraries print of a stranger's file, at any length, go nowhere.
+    """Discard what libraries print about untrusted files, at any length.
 
-    What Python says is still told.
+    Python's own output to stderr is kept.
     """
     sys.stderr = os.fdopen(os.dup(STDERR), "w", buffering=1)
     with Path(os.devnull).open("wb") as nowhere:
@@ -62,7 +62,7 @@ def _silence_libraries() -> None:
 
 
 def serve(connection: socket.socket, open_picture: Open, memory: "Memory") -> None:
-    """Decode one file after the other. Raises `EOFError` when there will be no more."""
+    """Decode one file after the other. Raises `EOFError` once the connection is closed."""
     connection.sendall(pack({"ready": True}))
     while True:
         try:
@@ -77,7 +77,7 @@ def serve(connection: socket.socket, open_picture: Open, memory: "Memory") -> No
 
 
 def _next(connection: socket.socket, open_picture: Open, memory: "Memory") -> NDArray[np.uint8]:
-    """The next picture as it is wanted; nothing of its file is kept."""
+    """Decode the next picture as requested; keep nothing of its file."""
     request = receive(connection)
     wanted = Fit(*request["fit"])
     picture = open_picture(read(connection, request["size"]), request["max_pixels"], wanted.side)
@@ -97,14 +97,14 @@ def _check_need(need: int, most: int) -> None:
 
 
 class Memory:
-    """How much this process may have more than it has already, where the system limits it.
+    """Limits of this process's memory, where the system supports them.
 
-    `most`, beyond what it has at its start, is the limit for all of its life: nothing that it runs
-    can raise that.
+    `most`, in bytes beyond the use at its start, is a hard limit for the life of the process: no
+    code in it can raise that.
     """
 
     def __init__(self, most: int) -> None:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has a user's picture in it
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold a picture
         self._most = 0
         if STATM.exists():
             _, given = resource.getrlimit(resource.RLIMIT_DATA)
@@ -114,10 +114,9 @@ class Memory:
 
     @contextmanager
     def limited(self, size: int) -> Iterator[None]:
-        """Allow no more than `size` bytes more than now.
+        """Allow at most `size` bytes more than now.
 
-        Libraries keep what they set up for the first picture that needs them; that is not counted
-        against the next one.
+        What libraries have set up for earlier pictures and keep is thus not counted.
         """
         if not self._most:
             yield
@@ -131,17 +130,17 @@ class Memory:
 
 
 def _held() -> int:
-    """Bytes that the system counts as this process's data."""
+    """Return the bytes that the system counts as this process's data."""
     return int(STATM.read_text().split()[STATM_DATA]) * resource.getpagesize()
 
 
 def receive(connection: socket.socket) -> Message:
-    """The next map of the worker."""
+    """Return the worker's next map."""
     return unpack(read(connection, length_of(read(connection, LENGTH.size))))
 
 
 def read(connection: socket.socket, size: int) -> bytes:
-    """Just so many bytes. Raises `EOFError` when the worker has hung up."""
+    """Read exactly `size` bytes. Raises `EOFError` if the worker has closed the connection."""
     data = connection.recv(size, socket.MSG_WAITALL)
     if len(data) < size:
         raise EOFError

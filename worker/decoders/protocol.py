@@ -1,15 +1,15 @@
-"""What a worker and its decoders say to each other: msgpack maps, each behind its length.
+"""The protocol between a worker and its decoders: msgpack maps, each preceded by its length.
 
     decoder   {"ready": true}, once
     worker    {"size": of a file in bytes, "fit": [side, is_square], "max_pixels", "max_need"},
               then the file
     decoder   {"need": bytes of memory that decoding takes}
-    worker    {"go": true}, when there is room for them
+    worker    {"go": true}, once that memory is available
     decoder   {"shape": [height, width]}, then height × width × 3 bytes of RGB
 
-Instead of its last two answers a decoder may say {"error": one of `ERRORS`, "message": text}, and
-is ready for the next file. A decoder may have been taken over by what it decoded: nothing here is
-a pickle, and the worker reads no more than it has asked for.
+Instead of either of its last two replies, a decoder may send {"error": one of `ERRORS`,
+"message": text}; it is then ready for the next file. A file may have taken control of its decoder:
+so nothing here is a pickle, and the worker reads no more than it has requested.
 """
 
 import struct
@@ -31,13 +31,13 @@ Message = dict[str, Any]
 
 
 def pack(message: Message) -> bytes:
-    """One map behind its length."""
+    """Return a map, preceded by its length."""
     body: bytes = msgpack.packb(message, unicode_errors="backslashreplace")
     return LENGTH.pack(len(body)) + body
 
 
 def length_of(head: bytes) -> int:
-    """How long the map is that a frame's first bytes announce. Raises `ValueError`."""
+    """Return the map's length from a frame's first bytes. Raises `ValueError` if too long."""
     (length,) = LENGTH.unpack(head)
     if length > MAX_MAP:
         raise ValueError(f"a map of {length} bytes, {MAX_MAP} are allowed")
@@ -45,7 +45,7 @@ def length_of(head: bytes) -> int:
 
 
 def unpack(body: bytes) -> Message:
-    """The map in a frame. Raises `ValueError` where it is none."""
+    """Return the map in a frame. Raises `ValueError` if it has none."""
     try:
         message = msgpack.unpackb(body)
     except msgpack.UnpackException as e:

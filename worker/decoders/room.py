@@ -1,4 +1,4 @@
-"""A number of bytes that may be in use at once."""
+"""A memory budget: a number of bytes that may be in use at once."""
 
 import asyncio
 from collections import deque
@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 
 
 class Room:
-    """Lends its bytes in the order in which they are asked for.
+    """A budget that lends its bytes in the order of the requests.
 
-    Who needs more than there are waits until nobody has any, and is then lent them all.
+    A request for more than the budget waits until all of it is free, and then gets all of it.
     """
 
     def __init__(self, size: int) -> None:
@@ -19,7 +19,7 @@ class Room:
 
     @asynccontextmanager
     async def lent(self, size: int) -> AsyncIterator[None]:
-        """Wait until there is room for `size` bytes, and keep it meanwhile."""
+        """Wait until `size` bytes are free, and hold them in the block."""
         size = min(size, self._size)
         await self._take(size)
         try:
@@ -39,7 +39,7 @@ class Room:
                 self._give(size)
             elif waiter in self._waiting:
                 self._waiting.remove(waiter)
-                self._serve()  # those behind may be smaller
+                self._serve()  # later requests may be smaller
             raise
 
     def _give(self, size: int) -> None:
@@ -49,7 +49,7 @@ class Room:
     def _serve(self) -> None:
         while self._waiting:
             size, turn = self._waiting[0]
-            is_gone = turn.done()  # canceled in this very turn of the loop
+            is_gone = turn.done()  # canceled in this turn of the event loop
             if not is_gone and size > self._free:
                 return
             self._waiting.popleft()

@@ -1,7 +1,7 @@
-"""Which files of a repository a folder needs to be served, told before any weights are fetched.
+"""Chooses the files of a repository that a model needs, before any weights are fetched.
 
-Weights come in *.safetensors alone. What is no weights is taken if it ends as settings, tokenizers
-and licenses do; code never is. Of a pipeline of diffusers, only the folders that its index names.
+Weights are taken only as *.safetensors. Other files are taken if they have the suffix of a config,
+tokenizer or license; code never is. Of a diffusers pipeline, only the folders named in its index.
 """
 
 import re
@@ -16,12 +16,12 @@ from worker.hub.repository import HubFile, Repository
 
 INDEX, CONFIG = "model_index.json", "config.json"
 SOURCE = "crossmodal-source.json"  # where the files of a folder came from
-OURS = (MANIFEST, SOURCE)  # whoever has files of these names there, means something else
-PLAIN = ""  # the variant of weights that are of none
+OURS = (MANIFEST, SOURCE)  # files of these names in a repository mean something else
+PLAIN = ""  # stands for weights without a variant
 NEVER_READ = (*PICKLES, ".msgpack", ".h5", ".onnx")
 KEPT = (".json", ".txt", ".model", ".jinja")
 ABOUT = ("README", "LICENSE", "LICENCE", "NOTICE")
-# As the libraries name them: model.safetensors, model.fp16.safetensors, of many the
+# As the libraries name them: model.safetensors, model.fp16.safetensors, and, if sharded,
 # model-00001-of-00002.safetensors, model.fp16-00001-of-00002.safetensors or
 # model-00001-of-00002.fp16.safetensors with a model.safetensors.index.fp16.json.
 WEIGHTS = re.compile(
@@ -31,7 +31,7 @@ WEIGHTS = re.compile(
 
 
 def mark_of(repository: Repository) -> str:
-    """The file that says what a repository holds. Raises `InvalidModel` where there is none."""
+    """Return `INDEX` or `CONFIG`, whichever is there. Raises `InvalidModel` if neither is."""
     found = [name for name in (INDEX, CONFIG) if name in repository.by_name]
     if not found:
         raise InvalidModel(
@@ -42,10 +42,10 @@ def mark_of(repository: Repository) -> str:
 
 
 def needed(repository: Repository, told: Mapping[str, Any], variant: str) -> list[HubFile]:
-    """The files to fetch; `told` is what the file of `mark_of` holds.
+    """Return the files to fetch; `told` is the content of the file of `mark_of`.
 
-    Raises `InvalidModel` for what could not be served, and `InvalidSetting` for a variant of what
-    has none.
+    Raises `InvalidModel` for a model that could not be served, and `InvalidSetting` for a variant
+    of a model that has none.
     """
     is_pipeline = mark_of(repository) == INDEX
     if is_pipeline:
@@ -58,7 +58,7 @@ def needed(repository: Repository, told: Mapping[str, Any], variant: str) -> lis
 
 
 def variant_of(base: str) -> str | None:
-    """Which variant weights are of; None for a file that is no weights which would be opened."""
+    """Return the variant of a weights file, `PLAIN` if it has none; None for any other file."""
     found = WEIGHTS.fullmatch(base)
     return next(filter(None, found.groups()), PLAIN) if found else None
 
@@ -90,7 +90,7 @@ def _of_captioner(repository: Repository, config: Mapping[str, Any], variant: st
 
 
 def _check_code(repository: Repository, index: Mapping[str, Any]) -> None:
-    """Raise `InvalidModel` for a pipeline, or a part of one, of a class that it brings itself."""
+    """Raise `InvalidModel` for a pipeline that needs code from its own repository."""
     if not isinstance(index.get("_class_name"), str):
         raise _needs_code(repository, f"_class_name in {INDEX}")
     for name, library in _parts(index).items():
@@ -106,7 +106,7 @@ def _needs_code(repository: Repository, where: str) -> InvalidModel:
 
 
 def _parts(index: Mapping[str, Any]) -> dict[str, str]:
-    """The components that a pipeline has, with the library that each is of."""
+    """Return the components of a pipeline, with the library of each."""
     return {
         name: str(said[0])
         for name, said in index.items()
@@ -120,7 +120,7 @@ def _of_folder(where: str, within: list[HubFile], variant: str) -> list[HubFile]
 
 
 def _weights(where: str, within: list[HubFile], variant: str) -> list[HubFile]:
-    """The weights of a folder: of the variant, or where it has none of it, those of none."""
+    """Return the weights of a folder: those of the variant, else those without a variant."""
     found: dict[str, list[HubFile]] = defaultdict(list)
     for file in within:
         if (said := variant_of(file.base)) is not None:
@@ -143,14 +143,14 @@ def _pickles(within: Iterable[HubFile]) -> Iterator[HubFile]:
 
 
 def _is_kept(base: str) -> bool:
-    """Whether a file is of settings or of a tokenizer, and none that has a meaning to us alone."""
+    """Return whether a file is a config or tokenizer, and not named like one of `OURS`."""
     if base.startswith(".") or ".safetensors" in base or ".index." in base or base in OURS:
         return False
     return base.endswith(KEPT) and not base.startswith(ABOUT)
 
 
 def _about(repository: Repository) -> list[HubFile]:
-    """What says whose it is, and what may be done with it."""
+    """Return the readme, license and notice files at the top."""
     return [
         file
         for file in repository.files

@@ -1,7 +1,7 @@
-"""What is asked of a hub, over `huggingface_hub`: it knows where the hub is, and whose token.
+"""A client of a hub, over `huggingface_hub`, which finds the hub's address and the token.
 
-Files come over HTTP, a part at a time, so that what has come once is never fetched again. Errors
-of others are translated here.
+Files are fetched over HTTP in chunks, and interrupted downloads resume where they stopped.
+Library errors are translated here.
 """
 
 import io
@@ -25,23 +25,23 @@ from crossmodal.errors import (
 )
 from worker.hub.repository import CHUNK, HubFile, Repository
 
-PAUSES = (0.5, 1, 2, 4)  # seconds before a file is asked for again, until more of it comes
-MAX_SETTINGS = 1 << 20  # bytes of a file that is read to see what a repository holds
+PAUSES = (0.5, 1, 2, 4)  # seconds between retries of a file, reset by progress
+MAX_SETTINGS = 1 << 20  # max bytes of a repository's index or config
 BUSY = (408, 429)
 DIGEST = re.compile(r"[0-9a-f]{40,64}")
-IDENTITY = {"accept-encoding": "identity"}  # else a part of a file is no part of it
+IDENTITY = {"accept-encoding": "identity"}  # else a range would be of the encoded file
 
 Advance = Callable[[int], None]
 
 
 class Hub:
-    """The repository of a name. All its methods raise `ModelHubError` and its kin."""
+    """A repository of the hub. All methods raise `ModelHubError` and its subclasses."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def repository(self, revision: str | None) -> Repository:
-        """What it holds at a revision, by default at its newest. Raises `InvalidModel`, too."""
+        """Return its files at a revision, by default the newest. Also raises `InvalidModel`."""
         from huggingface_hub import HfApi, constants
 
         try:
@@ -61,7 +61,7 @@ class Hub:
         )
 
     def settings(self, commit: str, file: HubFile) -> dict[str, Any]:
-        """What a file of JSON holds. Raises `InvalidModel` where it is none."""
+        """Return the object in a JSON file. Raises `InvalidModel` if there is none."""
         into = io.BytesIO()
         try:
             if file.size > MAX_SETTINGS:
@@ -77,7 +77,7 @@ class Hub:
     def fetch(
         self, commit: str, file: HubFile, into: IO[bytes], advance: Advance = lambda n: None
     ) -> None:
-        """Append what a file lacks yet. Raises `ModelDamaged` for more than it should have."""
+        """Append the missing rest of a file. Raises `ModelDamaged` if it gets too long."""
         pauses = iter(PAUSES)
         while (had := into.tell()) < file.size:
             try:
@@ -103,7 +103,7 @@ class Hub:
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
             theirs.hf_raise_for_status(response)
-            if begun and response.status_code != 206:  # all of it comes again
+            if begun and response.status_code != 206:  # the hub sends the whole file again
                 advance(-begun)
                 into.seek(0)
                 into.truncate()
@@ -117,7 +117,7 @@ class Hub:
 
 
 def _file(sibling: Any) -> HubFile:
-    """A file, of which a digest is known."""
+    """Return a file with its size and digest. Raises `ModelHubError` if one is missing."""
     name, lfs = sibling.rfilename, sibling.lfs
     size, digest = (lfs.size, lfs.sha256) if lfs else (sibling.size, sibling.blob_id)
     if not isinstance(size, int) or not DIGEST.fullmatch(str(digest)):
@@ -127,7 +127,7 @@ def _file(sibling: Any) -> HubFile:
 
 @contextmanager
 def _translated(name: str, revision: str | None) -> Iterator[None]:
-    """What `huggingface_hub` and HTTP raise, as errors of ours."""
+    """Translate errors of `huggingface_hub` and HTTP into errors with a code."""
     import httpx2
     from huggingface_hub import constants, errors
 
@@ -151,7 +151,7 @@ def _translated(name: str, revision: str | None) -> Iterator[None]:
 
 
 def _refusal(error: Any, name: str, revision: str | None) -> ModelHubError:
-    """What a hub means by a status that is none of success."""
+    """Return the error that an unsuccessful response of a hub means."""
     from huggingface_hub import errors, get_token
 
     status = error.response.status_code
@@ -176,7 +176,7 @@ def _refusal(error: Any, name: str, revision: str | None) -> ModelHubError:
 
 
 def _cause(error: BaseException) -> str:
-    """What the system says of a connection, where that is why there is none."""
+    """Return the system's message if it is the cause of an error, else the error's own."""
     cause: BaseException | None = error
     while cause is not None and not (isinstance(cause, OSError) and cause.strerror):
         cause = cause.__cause__ or cause.__context__

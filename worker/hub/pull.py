@@ -1,8 +1,7 @@
-"""A folder with the files of a repository, which is there whole or not at all.
+"""Pulls a repository into a folder, which exists complete or not at all.
 
-They are fetched into `.NAME.part` beside it, and stay there if that is broken off: the same command
-goes on where it was. What lies there counts if its digest is the one that the hub says, whichever
-commit it came with.
+Files are fetched into `.NAME.part` beside it. After an interruption they stay there, and the same
+command resumes. A file there is kept if its digest is the hub's, whichever commit it is from.
 """
 
 import fcntl
@@ -46,10 +45,10 @@ class Pulled:
 
 
 def pull(name: str, revision: str | None, folder: Path, variant: str) -> Pulled:
-    """Fetch what a folder needs to be served.
+    """Fetch the files that a model needs into a folder.
 
-    Raises `ModelHubError` and its kin, `InvalidModel` for what could not be served,
-    `InvalidSetting` where something else is there, and `OutputNotWritable`.
+    Raises `ModelHubError` and its subclasses, `InvalidModel` for a model that could not be served,
+    `InvalidSetting` if the folder has something else, and `OutputNotWritable`.
     """
     hub = Hub(name)
     repository = hub.repository(revision)
@@ -82,7 +81,7 @@ def _source(repository: Repository, variant: str, found: Mapping[str, Digests]) 
 
 
 def _found(folder: Path, repository: Repository, variant: str) -> Pulled:
-    """What is there already. Raises `InvalidSetting` where it is not what is asked for."""
+    """Return what the folder has. Raises `InvalidSetting` if it is not the requested model."""
     try:
         source = json.loads((folder / SOURCE).read_text())
         is_it = (source["repository"], source["commit"], source["variant"] or "") == (
@@ -103,7 +102,7 @@ def _found(folder: Path, repository: Repository, variant: str) -> Pulled:
 
 @contextmanager
 def _written(part: Path) -> Iterator[None]:
-    """A folder that this process alone writes to."""
+    """Make and lock a folder that only this process writes to."""
     try:
         part.mkdir(parents=True, exist_ok=True)
         lock = os.open(part, os.O_RDONLY)
@@ -112,7 +111,7 @@ def _written(part: Path) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):
-                part.rmdir()  # where nothing has come
+                part.rmdir()  # if it is empty
             os.close(lock)
     except BlockingIOError as e:
         raise InvalidSetting(f"another process fetches into {part}: wait until it has") from e
@@ -123,7 +122,7 @@ def _written(part: Path) -> Iterator[None]:
 
 
 def _check_space(repository: Repository, files: list[HubFile], part: Path) -> None:
-    """Raise `OutputNotWritable` where the disk does not hold what is still to come."""
+    """Raise `OutputNotWritable` if the disk has no space for the files still missing."""
     there = sum(
         path.stat().st_size
         for file in files
@@ -142,7 +141,7 @@ def _check_space(repository: Repository, files: list[HubFile], part: Path) -> No
 def _fetch_all(
     hub: Hub, repository: Repository, files: list[HubFile], part: Path
 ) -> dict[str, Digests]:
-    """Have all files in a folder, the small ones first."""
+    """Fetch all files into a folder, the smallest first, and return their digests."""
     total = sum(file.size for file in files)
     note(f"{repository.name} at {repository.commit[:12]}: {len(files)} files, {decimal(total)}")
     found = {}
@@ -159,7 +158,7 @@ def _fetch_all(
 def _fetched(
     hub: Hub, repository: Repository, file: HubFile, part: Path, advance: Advance
 ) -> Digests:
-    """A file in a folder, fetched unless it is there. Raises `ModelDamaged` for other bytes."""
+    """Fetch a file unless it is there. Raises `ModelDamaged` if its digest is wrong."""
     path = part / file.name
     if path.is_file() and (found := digests(path)).are_of(file):
         advance(file.size)
@@ -196,7 +195,7 @@ def _kept_unless_damaged(path: Path) -> Iterator[None]:
 
 
 def _sort_out(part: Path, names: set[str]) -> None:
-    """Remove what other commits, or what was broken off, have left."""
+    """Remove files left by other commits and by interrupted downloads."""
     for path in sorted(part.rglob("*"), reverse=True):  # a folder after what is in it
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()

@@ -1,4 +1,4 @@
-"""What a hub says of a repository at one commit: its files, their sizes and digests."""
+"""A hub's description of a repository at one commit: its files, their sizes and digests."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ CHUNK = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file: one of Git's large ones is known by its SHA-256, any other by Git's own digest."""
+    """A file; the hub gives its SHA-256 if it is in Git LFS, and its Git blob id otherwise."""
 
     name: str
     size: int
@@ -21,7 +21,7 @@ class HubFile:
 
     @property
     def folder(self) -> str:
-        """The folder that it lies in; empty at the top."""
+        """The folder that contains it; empty at the top."""
         return self.name.rpartition("/")[0]
 
     @property
@@ -31,13 +31,13 @@ class HubFile:
 
     @property
     def mark(self) -> str:
-        """Tells it from the file of this name at another commit."""
+        """A short digest that tells it from the file of this name at another commit."""
         return (self.sha256 or self.git_id or "")[:16]
 
 
 @dataclass(frozen=True)
 class Repository:
-    """All files of a repository at a commit. Raises `InvalidModel` for names that lead outside."""
+    """All files of a repository at a commit. Raises `InvalidModel` for names outside the folder."""
 
     name: str
     commit: str
@@ -58,21 +58,21 @@ class Repository:
 
 @dataclass(frozen=True)
 class Digests:
-    """Of a file that lies here."""
+    """The size and digests of a local file."""
 
     size: int
     sha256: str
     git_id: str
 
     def are_of(self, file: HubFile) -> bool:
-        """Whether it is what the hub says."""
+        """Return whether they match the hub's."""
         if self.size != file.size:
             return False
         return self.sha256 == file.sha256 if file.sha256 else self.git_id == file.git_id
 
 
 def digests(path: Path) -> Digests:
-    """Size and digests of a file; that of Git counts as "blob SIZE", a zero byte, the contents."""
+    """Return size and digests of a file; Git hashes "blob SIZE", a zero byte and the content."""
     size = path.stat().st_size
     sha256 = hashlib.sha256()
     git = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
