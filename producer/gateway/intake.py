@@ -75,7 +75,7 @@ def refused(request: Line, error: CrossmodalError) -> Line:
 
 
 def _key(request: Line) -> str | None:
-    """Return the key of a line's picture, the first of several: a kind accepts only its own."""
+    """Return the key of a line's picture; if there are several, a later check refuses the line."""
     body = request.get("body")
     given = [body.get(name) for name in PICTURES.values()] if isinstance(body, dict) else []
     keys = (image.get("key") for image in given if isinstance(image, dict))

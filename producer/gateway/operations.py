@@ -116,7 +116,7 @@ async def livez() -> Response:
 
 @probes.get("/readyz", responses=documented() | {200: TEXT}, response_class=Response)
 async def readyz(services: ServicesOf) -> Response:
-    """Check that Redis and the object store take writes, at most a second ago.
+    """Check that Redis and the object store take writes, as of at most a second ago.
 
     A second line warns if no background process is alive: then webhooks and batches wait.
     """

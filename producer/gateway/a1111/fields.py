@@ -18,7 +18,7 @@ from producer.gateway.requests import Closed
 from producer.handle import result_of
 
 PARAMS = ("negative_prompt", "steps", "cfg_scale", "width", "height")  # that models may have
-GUIDANCE = ("guidance", "true_guidance", "cfg_scale")  # models' names of it, in precedence
+GUIDANCE = ("guidance", "true_guidance", "cfg_scale")  # names of cfg_scale, the first found wins
 OURS = {"count": "n_iter × batch_size"} | dict.fromkeys(GUIDANCE, "cfg_scale")
 REFUSED = (
     "enable_hr",

@@ -17,7 +17,7 @@ def answering(
 ) -> Callable[[F], F]:
     """Return a decorator that routes both paths to a function.
 
-    It returns an `answer` or events, described by `said`. Its caller holds a connection open.
+    The function returns an `answer` or events, as `said` documents, on an open connection.
     """
     found = {"model": answer, "content": EVENTS, "description": said}
 
