@@ -136,7 +136,7 @@ def _jobs(queues: list[QueueStatus]) -> Iterator[Metric]:
         "code",
     )
     for status in queues:
-        name = status.queue  # a task's queue has its name
+        name = status.queue  # the `task` label, too
         submitted.add_metric([name], status.submitted)
         redelivered.add_metric([name], status.redelivered)
         for state in NO_FAILURE:
