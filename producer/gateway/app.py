@@ -1,4 +1,4 @@
-"""The gateway: an HTTP interface over `producer.Client`, and one page that shows it at work."""
+"""The gateway application: an HTTP interface over `producer.Client`, and a web page."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -48,7 +48,7 @@ picture or the caption in the object store. Errors are `application/problem+json
 
 
 def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> FastAPI:
-    """The application; connections are made when it starts."""
+    """Build the application. It connects at startup, in its lifespan."""
     services = Services(settings, needs_keys=needs_keys)
 
     @asynccontextmanager
@@ -57,17 +57,17 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
         await services.start()
         yield
         await services.close()
-        await asyncio.to_thread(tracing.flush)  # the server ends the process after this
+        await asyncio.to_thread(tracing.flush)  # uvicorn ends the process after the lifespan
 
     app = FastAPI(
-        redirect_slashes=False,  # ours are relative
+        redirect_slashes=False,  # `Slashes` redirects, with relative URLs
         title="crossmodal",
         version=version(DISTRIBUTION),
         description=ABOUT,
         lifespan=lifespan,
         generate_unique_id_function=_operation_id,
         docs_url=None,
-        redoc_url=None,  # their pages load scripts from elsewhere; ours does not
+        redoc_url=None,  # FastAPI's pages load scripts from a CDN
         telemetry={
             "operation_spans": False,
             "metrics": False,
@@ -90,7 +90,7 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    """What each request passes, the innermost first."""
+    """Add the middleware, innermost first."""
     app.add_middleware(
         BodyLimits, settings=settings, owner_of=owner_of, of_files=("/v1/batches", "/v1/files")
     )
@@ -105,19 +105,19 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             allow_headers=["*"],
             expose_headers=["Location", "Retry-After"],
         )
-    app.add_middleware(OneLength)  # outermost: for preflights, too
+    app.add_middleware(OneLength)  # outermost: covers CORS preflights, too
 
 
 def _operation_id(route: APIRoute) -> str:
-    """What generators of clients call an operation: `jobs_submit`, and not by its path."""
+    """Return the name of an operation in generated clients, such as `jobs_submit`."""
     where = route.tags[0] if route.tags else "gateway"
     bare = "" if route.path_format.startswith("/v1/") or where != TAG else "_without_v1"
-    name = route.name.removesuffix(f"_{where}")  # `list_jobs`
+    name = route.name.removesuffix(f"_{where}")  # `list_jobs`: `jobs_list`
     return f"{where}_{name}{bare}".replace("-", "_")
 
 
 def _is_not_traced(scope: Mapping[str, Any]) -> bool:
-    """Probes, metrics, and streams that last for hours."""
+    """Return whether a request gets no span: probes, metrics, assets, streams of hours."""
     path = str(scope["path"])
     return path in UNTRACED or path.startswith(("/page/", "/docs/")) or path.endswith("/events")
 
@@ -132,7 +132,7 @@ def _serve_page(app: FastAPI, flower_url: str) -> None:
 
 
 def _serve_docs(app: FastAPI) -> None:
-    """Swagger UI, whose files are in a package of their own."""
+    """Serve Swagger UI, with its assets from the package `fastapi_offline`."""
     text = (PAGE / "docs.html").read_text()
 
     @app.get("/docs", include_in_schema=False)
@@ -143,7 +143,7 @@ def _serve_docs(app: FastAPI) -> None:
 
 
 def _summarize(document: dict[str, Any]) -> None:
-    """Sum up each operation by its first sentence instead of its function's name."""
+    """Set each summary to the first line of the description, not the function's name."""
     for methods in document["paths"].values():
         for operation in methods.values():
             operation["summary"] = (
@@ -152,7 +152,7 @@ def _summarize(document: dict[str, Any]) -> None:
 
 
 def _forget_usual_refusals(document: dict[str, Any]) -> None:
-    """Routes that answer as OpenAI's API does refuse wrong fields with 400, whatever they are."""
+    """Remove 422 from the OpenAI routes, which answer all invalid fields with 400."""
     for methods in document["paths"].values():
         for operation in methods.values():
             if TAG in operation["tags"]:
@@ -160,7 +160,7 @@ def _forget_usual_refusals(document: dict[str, Any]) -> None:
 
 
 def _speak_3_1(document: dict[str, Any]) -> None:
-    """Describe streams by `schema`: FastAPI does by a keyword of OpenAPI 3.2."""
+    """Describe streams by `schema` instead of `itemSchema`, a keyword of OpenAPI 3.2."""
     for methods in document["paths"].values():
         for operation in methods.values():
             for response in operation["responses"].values():
@@ -170,7 +170,7 @@ def _speak_3_1(document: dict[str, Any]) -> None:
 
 
 def _complete_schema(app: FastAPI) -> None:
-    """Put into the OpenAPI document what routes read by themselves, and the form of errors."""
+    """Add the schemas of bodies that routes parse themselves, and of errors, to OpenAPI."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

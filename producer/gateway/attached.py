@@ -1,4 +1,4 @@
-"""Jobs whose callers hold a connection open until they have ended, and which end when it does."""
+"""Jobs whose callers wait on an open connection; when it closes, the job is canceled."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -18,15 +18,15 @@ from producer.gateway.services import Services
 from producer.gateway.streams import AGAIN_S, patience_s
 from producer.leaving import cancel_left
 
-PATIENCE_S = 600.0  # of clients that do not say how long they wait
-PATIENCE_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")  # of OpenAI's clients
+PATIENCE_S = 600.0  # of clients that send no timeout
+PATIENCE_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")  # of OpenAI's SDKs
 
 
 async def submit(params: ItemParams, origin: Origin, services: Services, request: Request) -> str:
-    """Submit a job for somebody who waits, and whose picture nobody needs to keep any more.
+    """Submit a job for a caller that waits, and release the request's body.
 
-    Raises `WaitTooLong` where that one would have gone before it is likely to be started, and
-    `QueuePaused` where nobody knows when that is.
+    Raises `WaitTooLong` if the caller's timeout is before the job's likely start, and
+    `QueuePaused` if its queue is paused.
     """
     queue = await services.client.queue(kind_of(params).name, params.model)
     if queue.paused:
@@ -44,7 +44,7 @@ async def submit(params: ItemParams, origin: Origin, services: Services, request
 
 
 async def ended(job_id: str, services: Services, request: Request) -> Job:
-    """The job once it has ended. It is canceled when its caller leaves before that."""
+    """Wait for the job's end and return it. It is canceled if the caller disconnects before."""
     waiting = asyncio.create_task(_last(job_id, services))
     leaving = asyncio.create_task(_left(request))
     try:
@@ -61,16 +61,16 @@ async def ended(job_id: str, services: Services, request: Request) -> Job:
 async def steps(
     job_id: str, services: Services, *, watches: bool = False
 ) -> AsyncGenerator[Job | Progress]:
-    """The job as often as it is looked at, and how far it is; the last is the job as it ended.
+    """Yield the job at each poll, and its progress in between; the last is the ended job.
 
-    Somebody who `watches` is shown previews. Left before its end, the job is canceled.
+    With `watches`, previews are made. Closed before the job's end, this cancels the job.
     """
     job: Job | None = None
     try:
         with services.hub.follow(job_id) as follower:
             while not (services.hub.is_closing or follower.is_over):
                 follower.look()
-                with suppress(BrokerUnavailable):  # then it is looked at again
+                with suppress(BrokerUnavailable):  # then it is polled again
                     job = await services.client.record(job_id)
                 if job is not None:
                     follower.owner = job.owner
@@ -98,17 +98,17 @@ async def _last(job_id: str, services: Services) -> Job:
 
 
 async def _left(request: Request) -> None:
-    """Return when the caller's connection has ended; its body must have been read."""
+    """Return when the caller disconnects; its body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         continue
 
 
 def patience_of(headers: Mapping[str, str]) -> float:
-    """For how many seconds a caller waits, as far as it says so; the SDK for Python says it
-    otherwise than the others do."""
+    """Return a caller's timeout in seconds, `PATIENCE_S` if it sends none; the Python SDK
+    uses another header than the others."""
     for name in PATIENCE_HEADERS:
         with suppress(ValueError):
             said = float(headers.get(name, ""))
-            if said > 0:  # and a number: NaN is not
+            if said > 0:  # false for NaN, too
                 return said
     return PATIENCE_S

@@ -1,4 +1,4 @@
-"""Batches, by whichever interface they come: taken, then run; whose they are, and how far."""
+"""Batch jobs of both HTTP interfaces: accept them, find a caller's, count their lines."""
 
 import time
 from collections.abc import Callable
@@ -20,7 +20,7 @@ NOTHING = {"completed": 0, "failed": 0}
 
 
 async def batch_of(batch_id: str, key: ApiKey, services: Services) -> HttpBatch:
-    """A caller's batch. Raises `JobNotFound`."""
+    """Return a caller's batch job. Raises `JobNotFound`."""
     try:
         record = await services.ask(services.batches.get(batch_id))
     except JobNotFound:
@@ -37,7 +37,7 @@ def keep(
     translated: Callable[[Line], Line],
     source: Source | None = None,
 ) -> Turns[HttpBatch]:
-    """Store the file, then have it run: so an accepted batch has all that it needs."""
+    """Store the file, then open the batch job, so that an accepted one has its input."""
     batch_id = new_job_id()
     checked = path.with_name("checked.jsonl")
     may_name = cache(lambda k: is_visible(k, key.id, services.sync))
@@ -65,11 +65,11 @@ def keep(
 
 
 async def counts_of(record: HttpBatch, services: Services) -> dict[str, int]:
-    """How many of its lines have ended, and how."""
+    """Return how many lines of a batch job have completed and how many failed."""
     if record.is_done:
         return {"completed": record.completed, "failed": record.failed}
     try:
         sent = batch_counts(await services.client.batch(record.id))
-    except JobNotFound:  # nothing of it has been sent
+    except JobNotFound:  # none of its lines is submitted yet
         return NOTHING
     return {"completed": sent["completed"], "failed": sent["failed"]}

@@ -31,7 +31,7 @@ router = APIRouter(prefix="/v1/batches", tags=["batches"])
 async def own_batch(
     request: Request, batch_id: str, key: Caller, services: ServicesOf
 ) -> HttpBatch:
-    """The batch, if it is the caller's. By OpenAI's name of it, it is answered as OpenAI does."""
+    """Return the caller's batch job; an OpenAI id, `batch_…`, selects OpenAI's format."""
     if batch_id.startswith(openai.PREFIX):
         request.state.dialect = TAG
     return await batch_of(batch_id.removeprefix(openai.PREFIX), key, services)
@@ -71,12 +71,12 @@ OwnBatch = Annotated[HttpBatch, Depends(own_batch)]
 async def create(
     request: Request, response: Response, key: Caller, services: ServicesOf, urls: UrlsOf
 ) -> Any:
-    """Take a file of requests, one a line, in the shape of the OpenAI Batch API's.
+    """Submit a file of requests, one a line, in the format of the OpenAI Batch API.
 
-    A line has a `url`, /v1/txt2img or /v1/img2txt, a `body` with what such a job takes, and perhaps
-    a `custom_id`, by which its result is named. A file may mix both kinds. A line with a field that
-    is not known fails, and the others do not mind. A body of JSON is OpenAI's own: it names a file
-    of /v1/files, and its answer and its errors are as OpenAI has them.
+    A line has a `url`, /v1/txt2img or /v1/img2txt, a `body` with the fields of such a job, and
+    optionally a `custom_id`, which names its result. A file may mix both kinds. A line with an
+    unknown field fails alone. A JSON body is that of OpenAI's API: it names a file of /v1/files,
+    and its answer and errors are in OpenAI's format.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":  # as a client of OpenAI's API sends it
@@ -93,14 +93,14 @@ async def create(
                 await file.write(chunk)
         record = await services.in_turns(keep(path, key, services, translator(services)))
     response.headers["Location"] = urls.batch(record.id)
-    return _view(record, NOTHING, urls)  # it is kept: no error may have it sent again
+    return _view(record, NOTHING, urls)  # it is accepted: an error would have it sent again
 
 
 @router.get(
     "/{batch_id}", response_model=BatchView | openai.OpenAiBatch, responses=documented_besides(404)
 )
 async def look(request: Request, record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> Any:
-    """How far the batch is; by OpenAI's name of it, `batch_…`, as OpenAI has it."""
+    """Return the batch job's status; for an OpenAI id, `batch_…`, in OpenAI's format."""
     return await _shown(request, record, services, urls)
 
 
@@ -110,7 +110,7 @@ async def look(request: Request, record: OwnBatch, services: ServicesOf, urls: U
     responses=documented_besides(404),
 )
 async def cancel(request: Request, record: OwnBatch, services: ServicesOf, urls: UrlsOf) -> Any:
-    """Cancel what is not finished, at once; what is, stays in the output."""
+    """Cancel the unfinished lines at once; results of the others stay in the output."""
     if not record.is_done:
         await services.ask(services.batches.cancel(record.id))
     record = await services.ask(services.batches.get(record.id))
@@ -129,7 +129,7 @@ async def cancel(request: Request, record: OwnBatch, services: ServicesOf, urls:
     },
 )
 async def output(record: OwnBatch, services: ServicesOf) -> Response:
-    """The results, when all are there."""
+    """Return the results, once all lines have ended."""
     if not record.is_done or record.failure is not None:
         raise WrongState(f"batch {record.id} has no output yet: its status says how far it is")
     storage = services.sync.storage

@@ -1,4 +1,4 @@
-"""`/v1/blobs` and `/v1/uploads`: bytes out of the object store, and into it."""
+"""`/v1/blobs` and `/v1/uploads`: download from the object store, and upload to it."""
 
 import re
 from pathlib import PurePosixPath
@@ -30,7 +30,7 @@ TYPES = {f".{name}": f"image/{name}" for name in FORMATS} | {
     ".jsonl": "application/jsonl",
 }
 BINARY = "application/octet-stream"
-HEAD = 64  # bytes that tell a picture's type
+HEAD = 64  # first bytes, which identify a picture's type
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 router = APIRouter(tags=["blobs"])
@@ -64,9 +64,9 @@ async def blob(
     if_none_match: Annotated[str | None, Header(max_length=200)] = None,
     if_range: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:
-    """A picture or a result: a redirect to where the store itself gives it out, or the bytes."""
+    """Return a picture or a result: a redirect to a signed URL of the store, or the bytes."""
     size = await services.call_store(size_of, key, who.id, services.sync)
-    method: Method = "HEAD" if IS_HEAD in request.scope else "GET"  # it is signed for one of them
+    method: Method = "HEAD" if IS_HEAD in request.scope else "GET"  # a URL is signed for one method
     signed = await services.call_store(_sign, key, services, method) if query.redirect else None
     if signed is not None:
         return RedirectResponse(signed, 307, {"Cache-Control": "no-store"})
@@ -78,7 +78,7 @@ async def blob(
     headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=3600"}
     if if_none_match is not None and tag in if_none_match:
         return Response(status_code=304, headers=headers)
-    is_same = if_range in (None, tag)  # else what there is now is sent, whole
+    is_same = if_range in (None, tag)  # else the whole current blob is sent
     found = _range(range_, size) if is_same else None
     first, last = found or (0, size - 1)
     headers["Content-Length"] = str(last - first + 1)
@@ -90,7 +90,7 @@ async def blob(
 
 
 async def _preview(key: str, services: Services) -> Response:
-    """What is drawn so far, read at once and kept by nobody: the next one will have its key."""
+    """Return a preview, read at once and not cached: the next one overwrites its key."""
     data = await services.call_store(services.sync.storage.get, BlobRef(key=key))
     return Response(data, 200, {"Cache-Control": "no-store"}, "image/jpeg")
 
@@ -111,7 +111,7 @@ async def _preview(key: str, services: Services) -> Response:
     },
 )
 async def upload(request: Request, key: Caller, services: ServicesOf, urls: UrlsOf) -> Any:
-    """Store a picture for jobs to name; from its digest, as JSON, a URL to PUT it to."""
+    """Store a picture for jobs to name; for its digest as JSON, return a URL to PUT it to."""
     body = await whole(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
@@ -133,14 +133,14 @@ def _signed(body: bytes, owner: str, services: Services) -> SignedUpload:
 
 
 def _sign(key: str, services: Services, method: Method) -> str | None:
-    """A URL of the store; None for a folder, and where callers cannot reach the store."""
+    """Return a signed URL; None if the store is a folder, or callers cannot reach it."""
     if not services.settings.signed_urls:
         return None
     return services.sync.storage.sign(key, SIGNED_S, method)
 
 
 def _range(text: str | None, size: int) -> tuple[int, int] | None:
-    """First and last byte that are asked for; None for all, as for a header of another form.
+    """Return a Range header's first and last byte; None for all, or for another form.
 
     Raises `RangeNotSatisfiable` (RFC 9110, section 14).
     """
@@ -160,7 +160,7 @@ def _range(text: str | None, size: int) -> tuple[int, int] | None:
 
 
 def _type_of(key: str, services: Services) -> str:
-    """By its name, or for an uploaded picture by how it begins; never what could be a page."""
+    """Return the type by extension, or by an upload's first bytes; never a web page's."""
     known = TYPES.get(PurePosixPath(key).suffix)
     if known is not None:
         return known

@@ -1,4 +1,4 @@
-"""The body of a submission: JSON, or a form with a file, read no further than is allowed."""
+"""Reading of request bodies: JSON, or a form with a file, within the size limits."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -22,7 +22,7 @@ from producer.gateway.requests import REQUESTS, WAYS, ByData, JobRequest
 from producer.jsonl import fault, is_crowded
 
 R = TypeVar("R", bound=BaseModel)
-MAX_FIELD = 16_384  # bytes of a form's field that is no file
+MAX_FIELD = 16_384  # bytes, of a form field that is not a file
 
 
 def _ref(kind: type[BaseModel]) -> str:
@@ -30,10 +30,10 @@ def _ref(kind: type[BaseModel]) -> str:
 
 
 def _form() -> dict[str, Any]:
-    """A form of any kind: one object, for generators of clients make nothing of several.
+    """Return the form's schema: one object for all kinds, as client generators need.
 
-    A picture is its `file`, or named by its own field as in JSON. No field has a default here:
-    generated clients would send those of the other kinds, too.
+    A picture is the form's `file`, or comes in its own field as in JSON. Fields have no defaults:
+    generated clients would send those of other kinds, too.
     """
     found: dict[str, list[Any]] = {"file": [{"type": "string", "format": "binary"}]}
     for kind in REQUESTS.values():
@@ -52,14 +52,14 @@ def _form() -> dict[str, Any]:
 
 
 def _is_text(annotation: Any) -> bool:
-    """Whether all values of such a type are texts."""
+    """Return whether all values of a type are strings."""
     if get_origin(annotation) is Literal:
         return all(isinstance(value, str) for value in get_args(annotation))
     return annotation is str or annotation == NameOfModel | None
 
 
 PICTURES = {name: kind.picture for name, kind in kinds().items() if kind.picture is not None}
-# Of a form, what is text; of other fields, their text is JSON.
+# Form fields that are plain text; all others are JSON.
 _TEXTS = {"task", "webhook_url"} | {
     name
     for kind in kinds().values()
@@ -91,7 +91,7 @@ OPENAPI: dict[str, Any] = {
 
 
 async def read_request(request: Request, settings: Settings) -> JobRequest:
-    """What is asked for. Raises `BadRequest`, `UnsupportedMediaType` or `InvalidParams`."""
+    """Parse a submission. Raises `BadRequest`, `UnsupportedMediaType` or `InvalidParams`."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
         return await _read_form(request, settings)
@@ -104,13 +104,13 @@ async def read_request(request: Request, settings: Settings) -> JobRequest:
 
 
 async def whole(request: Request) -> bytes:
-    """The body, which the request does not keep: nobody needs it while a job is waited for."""
+    """Return the body, without caching it in a request that may wait for a job."""
     return b"".join([part async for part in request.stream()])
 
 
 def parse_json(body: bytes) -> Any:
-    """What the bytes say. Raises `BadRequest`."""
-    if is_crowded(body):  # which takes seconds to parse; a picture's base64 has none of these
+    """Parse JSON. Raises `BadRequest`."""
+    if is_crowded(body):  # would take seconds to parse; base64 adds no values
         raise BadRequest("the body has more values than any request has")
     try:
         return json.loads(body)
@@ -119,7 +119,7 @@ def parse_json(body: bytes) -> Any:
 
 
 async def read_json(request: Request, model: type[R]) -> R:
-    """A body of JSON. Raises `BadRequest`, `UnsupportedMediaType` or `InvalidParams`."""
+    """Parse a JSON body. Raises `BadRequest`, `UnsupportedMediaType` or `InvalidParams`."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise UnsupportedMediaType(f"the body is {media_type[:80]!r}: send application/json")
@@ -131,7 +131,7 @@ async def read_json(request: Request, model: type[R]) -> R:
 
 
 def json_of(model: type[BaseModel]) -> Any:
-    """What depends on a body of JSON, for a route that raises what `read_json` does."""
+    """Return a FastAPI dependency that reads the body by `read_json`."""
 
     async def read(request: Request) -> BaseModel:
         return await read_json(request, model)
@@ -140,7 +140,7 @@ def json_of(model: type[BaseModel]) -> Any:
 
 
 def taking(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
-    """What OpenAPI says of such a body, whose schema is among those that `app` adds."""
+    """Return the OpenAPI entry of a JSON body; `app` adds the schema it refers to."""
     return {
         "requestBody": {
             "required": True,
@@ -151,7 +151,7 @@ def taking(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def named_as(theirs: Mapping[str, str], given: Collection[str]) -> Iterator[None]:
-    """Call a field that is wrong as its caller does, unless it was `given` by our name."""
+    """Report an invalid field by its API's name in `theirs`, unless it was `given` by ours."""
     try:
         yield
     except InvalidParams as e:
@@ -162,7 +162,7 @@ def named_as(theirs: Mapping[str, str], given: Collection[str]) -> Iterator[None
 
 
 def check_once(wanted: BaseModel, theirs: Mapping[str, str]) -> None:
-    """Raise `InvalidParams` where what a caller calls otherwise is also said by our name."""
+    """Raise `InvalidParams` for a field given by our name and by its API's name in `theirs`."""
     for ours in (wanted.model_extra or {}).keys() & theirs.keys():
         if getattr(wanted, name := theirs[ours]) not in (None, "", "auto"):
             raise InvalidParams(f"{ours}: {name} says it already: give one of them", ours)
@@ -196,7 +196,7 @@ def _with_file(fields: dict[str, Any], picture: bytes) -> JobRequest:
         raise InvalidParams(
             f"{field}: the form has its picture in the field 'file': give one of them"
         )
-    # What comes as a file is in no base64 that would have to be decoded.
+    # `model_construct` skips validation, which would decode the bytes as base64.
     wanted = built(kind, fields | {field: {"key": "file"}})
     return wanted.model_copy(update={field: ByData.model_construct(data=picture)})
 
@@ -208,7 +208,7 @@ def _charset(request: Request) -> str:
 
 
 def _value(name: str, text: str) -> Any:
-    """The JSON of a field; of one that only a model may know, else its text."""
+    """Parse a form field as JSON; a field that only a model knows may be plain text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as e:
@@ -232,7 +232,7 @@ def _kind_of(value: dict[str, Any]) -> type[JobRequest]:
 
 
 def built(kind: type[R], value: dict[str, Any]) -> R:
-    """What the fields say. Raises `InvalidParams`."""
+    """Validate fields as a `kind`. Raises `InvalidParams`."""
     try:
         return kind.model_validate(value)
     except ValidationError as e:
@@ -253,7 +253,7 @@ def _no_task(value: dict[str, Any]) -> str:
 
 
 def _placed(error: Any) -> dict[str, Any]:
-    """An error where its sender sees it: `image.data` is not `image`, by its data, `data`."""
+    """Locate an error as its sender wrote it: `image.data`, without pydantic's union tag."""
     where = error["loc"]
     if len(where) > 1 and where[0] in PICTURES.values() and where[1] in WAYS:
         where = (where[0], *where[2:])

@@ -1,4 +1,4 @@
-"""Who calls, and whether they may."""
+"""Authentication of callers by API key, and checks of what they may access."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -26,7 +26,7 @@ bearer = HTTPBearer(auto_error=False, description="An API key: `crossmodal keys 
 
 
 class Passwords(HTTPBasic):
-    """A name and a password; what cannot be read as such is none, and the caller has no key."""
+    """HTTP Basic authentication that treats unreadable credentials as missing."""
 
     async def __call__(self, request: HTTPConnection) -> HTTPBasicCredentials | None:  # type: ignore[override]
         try:
@@ -38,8 +38,8 @@ class Passwords(HTTPBasic):
 basic = Passwords(
     scheme_name="HTTPBasic", auto_error=False, description="An API key as the password of any user."
 )
-OWNER = "crossmodal.owner"  # in a scope: whose the request is, once that is known
-BASIC = "/sdapi/"  # what routes begin with whose clients know no other way
+OWNER = "crossmodal.owner"  # ASGI scope key: the request's owner, once known
+BASIC = "/sdapi/"  # prefix of routes whose clients support HTTP Basic only
 
 
 async def caller(
@@ -47,7 +47,7 @@ async def caller(
     services: ServicesOf,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> AsyncIterator[ApiKey]:
-    """Whose a request is; it counts as open until it has been answered."""
+    """Yield the caller's API key; the request counts as open until it is answered."""
     key = await _key_of(request, services, credentials)
     request.scope[OWNER] = key.id
     with services.connections.one(key.id):
@@ -55,14 +55,14 @@ async def caller(
 
 
 def owner_of(scope: Scope) -> str:
-    """Whose a request is, as far as `caller` has found it."""
+    """Return the owner of a request; "" before `caller` has found it."""
     return str(scope.get(OWNER, ""))
 
 
 async def _key_of(
     request: Request, services: Services, credentials: HTTPAuthorizationCredentials | None
 ) -> ApiKey:
-    """The API key of a request, its call counted; `ANYBODY` where none is asked for."""
+    """Return a request's API key, rate-limited; `ANYBODY` if the gateway needs no keys."""
     if not services.needs_keys:
         _check_place(request, services)
         return ANYBODY
@@ -75,9 +75,9 @@ async def _key_of(
 
 
 async def _password(request: Request, services: Services) -> str | None:
-    """The API key that comes as a password, where one may.
+    """Return the API key sent as a Basic password, on routes that allow it.
 
-    A browser sends it again by itself: no page of another site may have it do that.
+    Browsers resend Basic credentials by themselves, so pages of other sites are refused.
     """
     given = await basic(request) if request.url.path.startswith(BASIC) else None
     if given is None:
@@ -87,10 +87,9 @@ async def _password(request: Request, services: Services) -> str | None:
 
 
 def _check_place(request: Request, services: Services) -> None:
-    """Without keys, no page of another site may speak for the person before the browser.
+    """Raise `Forbidden` for requests by pages of other sites, on a gateway without keys.
 
-    A name of its own that points here (DNS rebinding) has another Host; a form or a script of
-    its own has another Origin.
+    DNS rebinding shows in the Host header; another site's form or script, in the Origin.
     """
     host = _host(f"//{request.headers.get('host', '')}")
     ours = {*LOOPBACK, urlsplit(services.settings.public_url).hostname}
@@ -103,7 +102,7 @@ def _check_place(request: Request, services: Services) -> None:
 
 
 def _check_site(request: Request, services: Services) -> None:
-    """Raise `Forbidden` for a page of another site than those that may."""
+    """Raise `Forbidden` for a request by a page of a site that is not allowed."""
     origin = request.headers.get("origin", "")
     cross_site = request.headers.get("sec-fetch-site") == "cross-site"
     elsewhere = origin and _place(origin) != request.headers.get("host")
@@ -130,7 +129,7 @@ Caller = Annotated[ApiKey, Depends(caller)]
 
 
 async def in_turn(key: Caller, services: ServicesOf) -> AsyncIterator[None]:
-    """What a list depends on, which may read many records: a key has one made at a time."""
+    """Wait for the key's turn: lists may read many records, so each key runs one at a time."""
     async with services.connections.turn(key.id):
         yield
 
@@ -139,7 +138,7 @@ ListInTurn = Depends(in_turn)
 
 
 async def operator(key: Caller) -> ApiKey:
-    """A caller who may see what is everybody's. Raises `Forbidden`."""
+    """Return the caller's key if it is an operator's. Raises `Forbidden`."""
     if not key.is_operator:
         raise Forbidden("this is for operators: `crossmodal keys create NAME --operator`")
     return key
@@ -149,7 +148,7 @@ Operator = Annotated[ApiKey, Depends(operator)]
 
 
 async def own_job(job_id: str, key: Caller, services: ServicesOf) -> Job:
-    """The job, if it is the caller's; another's is as if it were not there."""
+    """Return the caller's job. Raises `JobNotFound`, also for a job of another owner."""
     return await own_record(job_id, key.id, services.client)
 
 
@@ -157,7 +156,7 @@ OwnJob = Annotated[Job, Depends(own_job)]
 
 
 async def urls(request: Request, services: ServicesOf) -> Urls:
-    """URLs as the caller can use them."""
+    """Return the builder of URLs that the caller can reach."""
     return Urls(services.settings.public_url or str(request.base_url))
 
 

@@ -59,7 +59,7 @@ def gateway(
 
 
 class _Server(uvicorn.Server):
-    """Ends event streams when it is told to stop: they would never end by themselves."""
+    """A server that ends event streams on shutdown; they would never end by themselves."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         services = self.config.app.state.services  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Headers that keep browsers from being made to do what nobody asked for."""
+"""Security headers, which restrict what browsers do with responses."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,7 +12,7 @@ NO_PAGE_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
 
 
 class SecurityHeaders:
-    """Sets them on every response; only the two pages may run scripts, their own."""
+    """ASGI middleware that sets these headers; only the two pages may run scripts, their own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -31,7 +31,7 @@ class SecurityHeaders:
 
 
 def secure(headers: MutableHeaders, path: str) -> None:
-    """Add them to those of a response to a request for `path`."""
+    """Add the security headers of a response to a request for `path`."""
     is_page = path in ("/", "/docs") or path.startswith(PAGES)
     headers["Content-Security-Policy"] = PAGE_POLICY if is_page else NO_PAGE_POLICY
     headers["X-Content-Type-Options"] = "nosniff"

@@ -1,8 +1,7 @@
-"""One reader of the ledger's events for all who follow jobs through this process.
+"""One reader of the ledger's events for all event streams of this process.
 
-A thousand open streams cost one blocking read, and one call a second for the places of those
-that wait. Whoever is woken, or has heard nothing for a while, looks at the job's record: the hub
-says that, not what, happened.
+A thousand open streams cost one blocking read, and one call a second for places in queues. The
+hub only wakes followers: on waking, or after a while without events, they read the job's record.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ from producer.waiting import entries_of
 
 log = logging.getLogger(__name__)
 
-BLOCK_S = 1.0  # at most; and shorter than the socket's own patience
-TICK_S = 1.0  # how often places and queues are looked at
-AGAIN_S = 1.0  # after Redis has failed
-MOST_UNREAD = 200  # changed jobs that a watcher has not taken; then the oldest are forgotten
-MOST_CHANGED = 1_000  # that nobody has read the records of; then the oldest are forgotten
-MOST_READ = 50  # records of changed jobs that are read at once
+BLOCK_S = 1.0  # max; kept below the socket's timeout
+TICK_S = 1.0  # poll interval of places and queues
+AGAIN_S = 1.0  # retry interval after Redis has failed
+MOST_UNREAD = 200  # max changed jobs that a watcher has not taken; the oldest are dropped
+MOST_CHANGED = 1_000  # max changed jobs whose records are not read yet; the oldest are dropped
+MOST_READ = 50  # max records of changed jobs read at once
 
 
 @dataclass(eq=False)
 class Follower:
-    """Somebody who follows one job; `queue` is where it waits, `position` its place there."""
+    """A follower of one job; `queue` is where it waits, `position` its place there."""
 
     job: str
     owner: str = ""
@@ -56,33 +55,33 @@ class Follower:
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def look(self) -> None:
-        """Note that the job is being looked at: what has happened until now is no news."""
+        """Clear the news, just before the job's record is read."""
         self.has_news = False
 
     def end(self) -> None:
-        """Have this come to an end."""
+        """End the stream of this follower."""
         self.is_over = True
         self.tell()
 
     def tell(self, step: Progress | None = None) -> None:
-        """Say that something has happened to the job, if only a step."""
+        """Wake the follower: the job has changed, or has done a step."""
         self.has_news = True
         self.steps += [] if step is None else [step]
         self._woken.set()
 
     def take_steps(self) -> list[Progress]:
-        """The steps since the last call."""
+        """Return the steps since the last call."""
         taken, self.steps = self.steps, []
         return taken
 
     def place(self, position: int) -> None:
-        """Say where in its queue the job is now; far back, only what makes a difference."""
+        """Update the job's place in its queue, and wake the follower if it moved by over 10%."""
         if self.position is None or abs(position - self.position) > position // 10:
             self.position = position
             self._woken.set()
 
     async def wait(self, timeout_s: float) -> None:
-        """Return when there is something to tell, or when the time is up."""
+        """Wait until woken or until the timeout."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), timeout_s)
         self._woken.clear()
@@ -90,7 +89,7 @@ class Follower:
 
 @dataclass(eq=False)
 class Watcher:
-    """Somebody who watches all jobs of an owner, or of everybody, and the queues."""
+    """A watcher of the queues and of all jobs of an owner; None: of all owners."""
 
     owner: str | None
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -102,12 +101,12 @@ class Watcher:
     """Whether something was missed: then the stream ends, and its client looks for itself."""
 
     def end(self) -> None:
-        """Have this come to an end."""
+        """End the stream of this watcher."""
         self.is_behind = True
         self.news.set()
 
     def tell(self, job: Job) -> None:
-        """Say that a job has changed."""
+        """Keep a changed job and wake the watcher."""
         for known in (self.jobs, self.running):
             known.pop(job.id, None)
         self.jobs[job.id] = job
@@ -119,13 +118,13 @@ class Watcher:
         self.news.set()
 
     def take(self) -> Iterator[Job]:
-        """The jobs that have changed since they were taken last."""
+        """Yield the jobs that have changed since the last call."""
         while self.jobs:
             yield self.jobs.pop(next(iter(self.jobs)))
 
 
 class Hub:
-    """Tells followers and watchers; all in one event loop."""
+    """The dispatcher of events to followers and watchers, all in one event loop."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
@@ -137,7 +136,7 @@ class Hub:
         self._changed: OrderedDict[str, None] = OrderedDict()
         self._stats: dict[str, QueueStatus] = {}
         self._known: KnownModels | None = None
-        self._watched: dict[str, float] = {}  # when it was said last that somebody watches
+        self._watched: dict[str, float] = {}  # job id: when it was last marked
         self._tasks: list[asyncio.Task[None]] = []
         self._is_out = False
         self.is_closing = False
@@ -146,7 +145,7 @@ class Hub:
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._tick())]
 
     def stop_streams(self) -> None:
-        """Have everybody who follows or watches come to an end."""
+        """End the streams of all followers and watchers."""
         self.is_closing = True
         self._wake_all()
 
@@ -158,7 +157,7 @@ class Hub:
 
     @contextmanager
     def follow(self, job_id: str, owner: str = "") -> Iterator[Follower]:
-        """Be told when something happens to a job, until its owner's key is revoked."""
+        """Follow the events of a job, until its owner's key is revoked."""
         follower = Follower(job_id, owner)
         self._followers[job_id].add(follower)
         try:
@@ -170,7 +169,7 @@ class Hub:
 
     @contextmanager
     def watch(self, owner: str | None) -> Iterator[Watcher]:
-        """Be given jobs that have changed, and the queues when they have."""
+        """Watch the changes of an owner's jobs and of the queues."""
         watcher = Watcher(owner)
         self._watchers.add(watcher)
         try:
@@ -179,18 +178,18 @@ class Hub:
             self._watchers.discard(watcher)
 
     def estimate(self, queue: str, position: int) -> float | None:
-        """Seconds until a job at this place is likely to be started, as the queue runs now."""
+        """Return the estimated seconds until a job at this place starts; None if unknown."""
         stats = self._stats.get(queue)
         return None if stats is None else stats.wait_s(position)
 
     def waits_for(self, queue: str) -> str | None:
-        """What a job of a queue waits for beside its turn: a worker, or its model."""
+        """Return what a queue's jobs wait for beside their turn: a worker, or their model."""
         return None if self._known is None else self._known.waits_for(queue)
 
-    # -- what happened --------------------------------------------------------------------
+    # -- events ---------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        """Read all shards for ever; after an outage everybody looks for themselves."""
+        """Read all event shards until closed; after an outage, wake all to read the records."""
         seen: dict[str, str] = {}
         while not self.is_closing:  # asyncio may lose a cancellation
             try:
@@ -200,12 +199,12 @@ class Hub:
             except BrokerUnavailable as e:
                 self._note_outage(e)
                 await asyncio.sleep(AGAIN_S)
-            except Exception:  # without this task nobody is told anything
+            except Exception:  # all streams depend on this task
                 log.exception("an internal error in reading events")
                 await asyncio.sleep(AGAIN_S)
 
     def _note_outage(self, error: BrokerUnavailable) -> None:
-        """Say once that nothing is known any more."""
+        """Log an outage when it begins."""
         if not self._is_out:
             log.warning("events are not read: %s", error)
         self._is_out = True
@@ -218,7 +217,7 @@ class Hub:
 
     async def _now(self) -> dict[str, str]:
         seconds = int(await self._client.run(self._client.calls.ledger.now()))
-        since = f"{(seconds - 1) * 1_000}"  # what happened while it was asked counts, too
+        since = f"{(seconds - 1) * 1_000}"  # includes events during this call
         return {f"{self._prefix}:events:{shard}": since for shard in range(SHARDS)}
 
     def _feed(self, reply: Any, seen: dict[str, str]) -> None:
@@ -244,7 +243,7 @@ class Hub:
             watcher.is_behind = True
             watcher.news.set()
 
-    # -- what changes without an event ----------------------------------------------------
+    # -- changes without an event ---------------------------------------------------------
 
     async def _tick(self) -> None:
         next_at = time.monotonic()
@@ -263,12 +262,12 @@ class Hub:
             await asyncio.sleep(TICK_S / 10)
 
     async def _tell_changed(self) -> None:
-        """Give watchers the records of jobs that have changed, the latest first."""
+        """Give watchers the records of changed jobs, the latest jobs first."""
         ids = list(islice(reversed(self._changed), MOST_READ))
         if not ids or not self._watchers:
             self._changed.clear()
             return
-        for job_id in ids:  # before they are read: what changes meanwhile is read again
+        for job_id in ids:  # before the read: a job that changes meanwhile is read again
             del self._changed[job_id]
         for job in await self._records(ids):
             for watcher in self._watchers:
@@ -287,7 +286,7 @@ class Hub:
         return [job for job in found if isinstance(job, Job)]
 
     async def _look(self) -> None:
-        """The places of followed jobs, and the state of the queues; say who is watched."""
+        """Poll places and queues, end streams of revoked keys, mark the watched jobs."""
         await self._end_revoked()
         await self._watch()
         waiting = [f for some in self._followers.values() for f in some if f.queue is not None]
@@ -303,7 +302,7 @@ class Hub:
             await self._place(waiting)
 
     async def _end_revoked(self) -> None:
-        """End what was begun with keys that have been revoked since."""
+        """End the streams of keys that have been revoked since."""
         begun: list[Follower | Watcher] = [*self._watchers, *chain(*self._followers.values())]
         if owners := {one.owner for one in begun if one.owner}:
             revoked = await self._client.run(self._keys.revoked(owners))
@@ -312,7 +311,7 @@ class Hub:
                     one.end()
 
     async def _watch(self) -> None:
-        """Say of the jobs that run that somebody watches: at once, and every few seconds."""
+        """Mark watched running jobs in the ledger, at once and then every `WATCH_S`."""
         followed = {f.job for some in self._followers.values() for f in some if f.is_watching}
         wanted = followed.union(*(watcher.running for watcher in self._watchers))
         now = time.monotonic()
@@ -335,13 +334,13 @@ def _step(fields: dict[str, str]) -> Progress | None:
 
 @call
 def _news(seen: dict[str, str], block_ms: int) -> Steps[Any]:
-    """What streams have after what was seen of each, as soon as there is something."""
+    """Read the entries after those `seen`; block up to `block_ms` while there are none."""
     return (yield Waiting(redis.xread(seen, block=block_ms)))
 
 
 @call
 def _ranks(prefix: str, waiting: list[Follower]) -> Steps[list[int | None]]:
-    """The place in its queue of each followed job; None of one that has left it."""
+    """Return each followed job's place in its queue; None if it has left the queue."""
     ranks: list[int | None] = yield [
         redis.zrank(queue_key(prefix, str(follower.queue), "queued"), follower.job)
         for follower in waiting

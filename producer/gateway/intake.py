@@ -1,6 +1,6 @@
-"""A file of requests as it is taken: what its lines may name is decided then, and not again.
+"""Checks of a batch job's file on arrival; what its lines may name is decided only then.
 
-When a batch is taken up again its lines must say the same, or its messages would be others.
+A batch runner that resumes must read the same lines, or it would make other messages.
 """
 
 import json
@@ -17,7 +17,7 @@ from producer.gateway.ownership import missing
 from producer.jsonl import REFUSED, parsed, task_of
 
 MOST_LINES = 100_000
-TURN_S = 0.2  # how long other files wait for a turn of this one
+TURN_S = 0.2  # max time of one turn; other files wait for it
 Line = dict[str, Any]
 
 
@@ -28,11 +28,11 @@ def check_lines(
     caller: str,
     translated: Callable[[Line], Line] = lambda line: line,
 ) -> Generator[None, None, bool]:
-    """Copy a file; in the copy, a line that may not be run says so.
+    """Copy a file of requests, with lines that may not run replaced by their errors.
 
-    Such is one with a picture that may not be named, and one that cannot be `translated`. Yields
-    when it is the turn of other files. Returns whether this one mixes kinds. Raises
-    `InvalidParams` for one with too many lines, before any of them is looked at.
+    A line is refused if the caller may not name its picture, or if `translated` raises. Yields
+    at the end of each turn. Returns whether the file mixes kinds. Raises `InvalidParams` for too
+    many lines, before any of them is checked.
     """
     with source.open("rb") as lines:
         count = sum(1 for _ in lines)
@@ -61,7 +61,7 @@ def check_lines(
 
 
 def _request(line: bytes) -> Line:
-    """What a line asks for; nothing where it cannot be read, and fails alone."""
+    """Parse a line; an unreadable one is empty here, and fails alone when it runs."""
     try:
         return parsed(line) if line.strip() else {}
     except InvalidParams:
@@ -69,13 +69,13 @@ def _request(line: bytes) -> Line:
 
 
 def refused(request: Line, error: CrossmodalError) -> Line:
-    """A line that says why it is not run."""
+    """Return a line that carries its error, to be reported instead of run."""
     kept = {name: request[name] for name in ("custom_id", "url") if name in request}
     return kept | {REFUSED: Failure.of(error).model_dump(mode="json")}
 
 
 def _key(request: Line) -> str | None:
-    """The key of the picture that a line names; of several, those of other kinds are refused."""
+    """Return the key of a line's picture; if there are several, a later check refuses the line."""
     body = request.get("body")
     given = [body.get(name) for name in PICTURES.values()] if isinstance(body, dict) else []
     keys = (image.get("key") for image in given if isinstance(image, dict))

@@ -1,4 +1,4 @@
-"""`/v1/jobs`: submit, look, cancel, run again, delete."""
+"""`/v1/jobs`: submit, get, list, cancel, retry and delete jobs."""
 
 import asyncio
 import re
@@ -99,7 +99,7 @@ async def submit(
             response.headers["Preference-Applied"] = f"wait={wait_s:g}"
             job = await ended(job, services, wait_s, request)
         return await _accepted(job, response, services, urls, waited=bool(wait_s))
-    except BrokerUnavailable:  # the job is kept all the same, and must not be sent twice
+    except BrokerUnavailable:  # the job is accepted, and must not be sent twice
         response.headers["Location"] = urls.job(job_id)
         return job_view(_as_sent(job_id, params), urls)
 
@@ -108,7 +108,7 @@ async def submit(
 async def list_jobs(
     key: Caller, services: ServicesOf, urls: UrlsOf, query: Annotated[JobQuery, Query()]
 ) -> JobPage:
-    """The caller's jobs, the latest first; a page may have fewer than `limit`."""
+    """List the caller's jobs, the latest first; a page may have fewer than `limit`."""
     page = await services.client.jobs(
         key.id, state=query.state, task=query.task, cursor=query.cursor, limit=query.limit
     )
@@ -125,7 +125,7 @@ async def list_jobs(
 async def cancel_all(
     key: Caller, services: ServicesOf, wanted: Annotated[CancelRequest, json_of(CancelRequest)]
 ) -> Canceled:
-    """Cancel all of the caller's jobs that have not ended, or those that are asked for."""
+    """Cancel all of the caller's jobs that have not ended, or those that match the body."""
     if wanted.key is not None and wanted.key != key.id and not key.is_operator:
         raise Forbidden("the jobs of another key are for operators to cancel: leave `key` out")
     owner = {None: key.id, "*": None}.get(wanted.key, wanted.key)
@@ -140,20 +140,20 @@ async def cancel_all(
 
 @router.get("/{job_id}", response_model=JobView, responses=documented(404))
 async def look(job: OwnJob, services: ServicesOf, urls: UrlsOf) -> JobView:
-    """State, attempt, place in the queue, likely wait, timings, and the result if there is one."""
+    """Return state, attempt, place in the queue, estimated wait, timings, and any result."""
     return await view(job, services, urls)
 
 
 @router.get("/{job_id}/result", response_model=ResultView, responses=documented(404, 409, 410))
 async def result(job: OwnJob, urls: UrlsOf) -> Any:
-    """What the job has made; 409 while there is nothing yet, or when it has failed."""
-    result_of(job)  # raises what says why there is none
+    """Return the job's result; 409 while there is none yet, or if the job has failed."""
+    result_of(job)  # raises if there is none
     return job_view(job, urls).result
 
 
 @router.post("/{job_id}/cancel", response_model=JobView, responses=documented(404))
 async def cancel(job: OwnJob, services: ServicesOf, urls: UrlsOf) -> JobView:
-    """Cancel the job unless it has ended; the answer says which of the two."""
+    """Cancel the job unless it has ended; the returned state says which."""
     await services.client.cancel(job.id)
     return await view(await services.client.record(job.id), services, urls)
 
@@ -164,7 +164,7 @@ async def cancel(job: OwnJob, services: ServicesOf, urls: UrlsOf) -> JobView:
 async def retry(
     job: OwnJob, response: Response, key: Caller, services: ServicesOf, urls: UrlsOf
 ) -> Any:
-    """Submit what has failed, was canceled or expired as a new job; asked twice, it is one job."""
+    """Submit a failed, canceled or expired job as a new job; repeated calls make one job."""
     max_queued = key.max_queued if key.id else None
     handle = await services.client.retry(job.id, max_queued=max_queued)
     return await _accepted(await services.client.record(handle.id), response, services, urls)
@@ -172,7 +172,7 @@ async def retry(
 
 @router.delete("/{job_id}", status_code=204, responses=documented(404, 409))
 async def delete(job: OwnJob, services: ServicesOf) -> None:
-    """Delete the record of a job that has ended, and what it has stored."""
+    """Delete the record of a job that has ended, and the blobs that it has stored."""
     await services.call_store(services.sync.delete, job.id)
 
 
@@ -214,7 +214,7 @@ async def _submit(
 
 
 async def view(job: Job, services: Services, urls: Urls) -> JobView:
-    """The job with its place in the queue."""
+    """Return a job's view, with its place in the queue while it waits."""
     if job.state is not JobState.QUEUED:
         return job_view(job, urls)
     position, wait_s = await services.ask(services.calls.ledger.place(job))
@@ -225,7 +225,7 @@ async def view(job: Job, services: Services, urls: Urls) -> JobView:
 async def _accepted(
     job: Job, response: Response, services: Services, urls: Urls, *, waited: bool = False
 ) -> JobView:
-    """The answer to a submission: 200 for who has waited until the end, else 202."""
+    """Return the answer to a submission: 200 if `waited` until the job's end, else 202."""
     response.headers["Location"] = urls.job(job.id)
     found = await view(job, services, urls)
     if waited and job.state.is_terminal:

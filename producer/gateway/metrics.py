@@ -1,4 +1,4 @@
-"""The cluster's metrics, read from the ledger whenever Prometheus asks, and the gateway's own."""
+"""Metrics of the cluster, read from the ledger at each scrape, and the gateway's own."""
 
 import logging
 import time
@@ -49,12 +49,12 @@ REQUEST_TIME = Histogram(
 )
 STREAMS = Gauge("crossmodal_open_event_streams", "Event streams that are open.", registry=HTTP)
 
-# When a counter began is of no use: Prometheus sees that it was reset.
+# `_created` series are of no use: Prometheus detects counter resets.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Figures(NamedTuple):
-    """What the ledger knows of all queues, workers and webhooks."""
+    """The ledger's figures of queues, workers, webhooks and dead letters."""
 
     queues: list[QueueStatus]
     workers: list[WorkerInfo]
@@ -63,7 +63,7 @@ class Figures(NamedTuple):
 
 
 class Up(NamedTuple):
-    """What takes writes."""
+    """Whether Redis and the object store take writes."""
 
     broker: bool = True
     store: bool = True
@@ -71,7 +71,7 @@ class Up(NamedTuple):
 
 @call
 def figures(calls: ClientCalls) -> Steps[Figures]:
-    """What the cluster's metrics are made of."""
+    """Read the figures of the cluster's metrics."""
     queues = yield from calls.queues()
     workers = yield from calls.workers()
     webhooks = yield from Deliveries(calls.settings).counts()
@@ -80,13 +80,13 @@ def figures(calls: ClientCalls) -> Steps[Figures]:
 
 
 def render(found: Figures | None, up: Up, accept: str = "") -> tuple[bytes, str]:
-    """All metrics as a body and its content type: OpenMetrics where `accept` asks for it.
+    """Return all metrics as a body and its content type: OpenMetrics if `accept` requests it.
 
-    Without figures, as of a Redis that does not answer, nothing is told of the queues.
+    Without figures, as when Redis does not answer, there are no metrics of the queues.
     """
     try:
         encode, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # a version that is no number
+    except (TypeError, ValueError):  # its version is not a number
         encode, content_type = choose_encoder("")
     return encode(_All(ClusterCollector(found, up), HTTP, STORAGE, REGISTRY)), content_type
 
@@ -101,7 +101,7 @@ class _All(Collector):
 
 
 class ClusterCollector(Collector):
-    """Figures of the whole installation, as metrics."""
+    """A collector of metrics of the whole installation."""
 
     def __init__(self, found: Figures | None, up: Up) -> None:
         self._found, self._up = found, up
@@ -124,7 +124,7 @@ class ClusterCollector(Collector):
 
 
 def _jobs(queues: list[QueueStatus]) -> Iterator[Metric]:
-    """Counts since the ledger began."""
+    """Yield the counters of jobs, which count since the ledger began."""
     submitted = _counter("jobs_submitted", "Jobs that were accepted.", "task")
     redelivered = _counter("jobs_redelivered", "Attempts after a job's first.", "task")
     finished = _counter(
@@ -136,7 +136,7 @@ def _jobs(queues: list[QueueStatus]) -> Iterator[Metric]:
         "code",
     )
     for status in queues:
-        name = status.queue  # a task's queue has its name
+        name = status.queue  # the `task` label, too
         submitted.add_metric([name], status.submitted)
         redelivered.add_metric([name], status.redelivered)
         for state in NO_FAILURE:
@@ -147,7 +147,7 @@ def _jobs(queues: list[QueueStatus]) -> Iterator[Metric]:
 
 
 def _queues(queues: list[QueueStatus], workers: list[WorkerInfo]) -> Iterator[Metric]:
-    """Each queue as it is now."""
+    """Yield the gauges of each queue."""
     depth = _gauge_of_queue("queue_depth", "Jobs that wait.")
     running = _gauge_of_queue("queue_running", "Jobs that run.")
     oldest = _gauge_of_queue("queue_oldest_wait_seconds", "How long the oldest has waited.")
@@ -220,7 +220,7 @@ class _Exchange:
         self._begun = time.monotonic()
         self._is_stream = False
         self._root = scope.get("root_path", "")
-        self._method = scope["method"]  # before HEAD is answered as GET
+        self._method = scope["method"]  # before `Heads` turns HEAD into GET
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -239,13 +239,13 @@ class _Exchange:
             REQUEST_TIME.labels(self._route()).observe(time.monotonic() - self._begun)
 
     def _count(self) -> None:
-        known = self._method if self._method in METHODS else "other"  # anybody may invent methods
+        known = self._method if self._method in METHODS else "other"  # callers may send any
         REQUESTS.labels(known, self._route(), self.status or CLIENT_GONE).inc()
 
     def _route(self) -> str:
-        """The template of the path, such as `/v1/jobs/{job_id}`; paths themselves have no end."""
+        """Return the path's template, such as `/v1/jobs/{job_id}`: it bounds the labels."""
         included = self._scope.get("fastapi", {}).get("effective_route_context")
-        route = included or self._scope.get("route")  # the first one knows its router's prefix
+        route = included or self._scope.get("route")  # `included` has its router's prefix
         mounted: str = self._scope.get("root_path", "")
         where: str = "unmatched" if mounted == self._root else mounted
         return getattr(route, "path", where)

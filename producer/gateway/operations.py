@@ -1,4 +1,4 @@
-"""What operators and the page look at: queues, models, dead letters, health, metrics."""
+"""Routes for operators and the page: queues, models, dead letters, health, metrics."""
 
 import asyncio
 import logging
@@ -34,20 +34,20 @@ log = logging.getLogger(__name__)
 router = APIRouter(tags=["operations"])
 probes = APIRouter(tags=["operations"])
 NO_BACKGROUND = "webhooks and batches wait: start `crossmodal background`"
-CHECK_S = 5.0  # that Redis and the store may take to write, before metrics say that they do not
+CHECK_S = 5.0  # timeout of the metrics' write checks of Redis and the store
 TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
 @router.get("/v1/queues", response_model=QueuesView, responses=documented())
 async def queues(key: Caller, services: ServicesOf) -> QueuesView:
-    """Depth, running jobs, oldest wait of each queue, and the workers that serve them."""
+    """Return depth, running jobs and oldest wait of each queue, and the workers."""
     found = await asyncio.gather(services.client.queues(), services.client.workers())
     return QueuesView(queues=found[0], workers=found[1], may_pause=key.is_operator)
 
 
 @router.post("/v1/queues/{queue}/pause", response_model=QueueStatus, responses=documented(403, 404))
 async def pause(queue: str, key: Operator, services: ServicesOf) -> QueueStatus:
-    """Start nothing more of a queue: what runs ends, and what waits stays. For operators."""
+    """Pause a queue: its running jobs finish, its waiting jobs stay. For operators."""
     return await services.client.pause(queue)
 
 
@@ -55,14 +55,14 @@ async def pause(queue: str, key: Operator, services: ServicesOf) -> QueueStatus:
     "/v1/queues/{queue}/resume", response_model=QueueStatus, responses=documented(403, 404)
 )
 async def resume(queue: str, key: Operator, services: ServicesOf) -> QueueStatus:
-    """Start a paused queue's jobs again. For operators."""
+    """Resume a paused queue. For operators."""
     return await services.client.resume(queue)
 
 
 @router.get("/v1/models", response_model=ModelPage, responses=documented())
 async def models(key: Caller, services: ServicesOf) -> ModelPage:
-    """All models: what each takes, how long a run takes, and which workers have it."""
-    # Not as it was before: it is asked for by who has just heard that a worker serves others.
+    """List all models, with their params, run times and workers."""
+    # Not cached: the page calls this when it learns that a worker serves other models.
     known = await services.client.models(max_age_s=0)
     return ModelPage(data=[model_view(known, model) for model in known.values()])
 
@@ -71,7 +71,7 @@ async def models(key: Caller, services: ServicesOf) -> ModelPage:
 async def dead_letters(
     key: Caller, services: ServicesOf, urls: UrlsOf, query: Annotated[DeadLetterQuery, Query()]
 ) -> DeadLetterPage:
-    """What was given up, the latest first: the caller's; an operator sees all."""
+    """List the caller's dead letters, the latest first; an operator sees all."""
     owner = "" if key.is_operator else key.id
     found = await services.ask(services.letters.list(owner=owner, max_count=query.limit))
     letters = [letter for letter in found if _may_see(letter, key)]
@@ -85,7 +85,7 @@ async def dead_letters(
     responses=documented(404),
 )
 async def replay_letter(letter_id: str, key: Caller, services: ServicesOf) -> Replayed:
-    """Run what was given up again, as a new job of the same owner."""
+    """Run a dead letter again, as a new job of the same owner."""
     letter = await _letter(letter_id, services)
     if letter is None or not _may_see(letter, key):
         raise DeadLetterNotFound(missing("dead letter", letter_id, key.id))
@@ -95,7 +95,7 @@ async def replay_letter(letter_id: str, key: Caller, services: ServicesOf) -> Re
 
 
 def model_view(known: KnownModels, model: ModelInfo) -> ModelView:
-    """A model, and who has it."""
+    """Return a model's view, with its state and workers."""
     holders = known.holders(model.name)
     return ModelView(
         **model.model_dump(exclude={"noted_at"}),
@@ -110,15 +110,15 @@ def model_view(known: KnownModels, model: ModelInfo) -> ModelView:
 
 @probes.get("/livez", responses={200: TEXT}, response_class=Response)
 async def livez() -> Response:
-    """The process answers."""
+    """Report that the process answers."""
     return Response("ok\n", media_type="text/plain")
 
 
 @probes.get("/readyz", responses=documented() | {200: TEXT}, response_class=Response)
 async def readyz(services: ServicesOf) -> Response:
-    """Redis and the object store take writes, or did a second ago.
+    """Check that Redis and the object store take writes, as of at most a second ago.
 
-    A second line says so where no background process is alive: then webhooks and batches wait.
+    A second line warns if no background process is alive: then webhooks and batches wait.
     """
     await services.check()
     text = "ok\n" if services.has_background else f"ok\n{NO_BACKGROUND}\n"
@@ -127,7 +127,7 @@ async def readyz(services: ServicesOf) -> Response:
 
 @probes.get("/metrics", responses=documented() | {200: TEXT}, response_class=Response)
 async def metrics(request: Request, key: Operator, services: ServicesOf) -> Response:
-    """Figures for Prometheus: queues of the whole installation, and this process's own."""
+    """Return Prometheus metrics of the whole installation, and of this process."""
     accept = request.headers.get("accept", "")
     found, *up = await asyncio.gather(
         _figures(services),
@@ -158,7 +158,7 @@ def _may_see(letter: DeadLetter, key: ApiKey) -> bool:
 
 
 def _letter_view(letter: DeadLetter, key: ApiKey, urls: Urls) -> DeadLetterView:
-    """Of another key's job an operator sees that it failed and why, and not what it was about."""
+    """Return a dead letter's view; operators see another key's without the job itself."""
     own = letter.job is not None and may_see(key.id, letter.job.owner)
     shown = letter.model_dump(include={"id", "at", "queue", "code", "message"})
     if not key.is_operator:

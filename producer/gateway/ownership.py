@@ -1,5 +1,6 @@
-"""Whose a job or a blob is. An owner is the id of an API key; nobody's is everybody's to see
-only where the gateway asks for no keys, and there the caller is nobody in particular.
+"""Ownership of jobs and blobs. An owner is the id of an API key, or "" without a key.
+
+The caller "" exists only on a gateway that needs no keys, and may see everything.
 """
 
 from crossmodal.errors import BlobNotFound, JobNotFound
@@ -10,17 +11,17 @@ from producer.client import Client
 
 
 def may_see(caller: str, owner: str) -> bool:
-    """Whether a caller may see what is an owner's; without a key, on loopback, all is seen."""
+    """Return whether a caller may see an owner's data; a caller without a key sees all."""
     return caller in ("", owner)
 
 
 def missing(what: str, name: str, caller: str) -> str:
-    """What is said of what is not there, or not for this caller to see."""
+    """Return the message for something missing, or hidden from this caller."""
     return f"there is no {what} {name[:200]!r}" + (" of this API key" if caller else "")
 
 
 def is_visible(blob: str, caller: str, client: Client) -> bool:
-    """Whether a key lies below `results/`, `previews/` or `inputs/`, in what the caller may see."""
+    """Return whether a caller may see a blob of `results/`, `previews/` or `inputs/`."""
     folder, *rest = blob.split("/")
     if not blob.isprintable() or not rest or any(part in ("", ".", "..") for part in rest):
         return False
@@ -35,7 +36,7 @@ def is_visible(blob: str, caller: str, client: Client) -> bool:
 
 
 def size_of(blob: str, caller: str, client: Client) -> int:
-    """The size of a blob that the caller may see. Raises `BlobNotFound` for any other."""
+    """Return the size in bytes of a blob. Raises `BlobNotFound`, also for a hidden blob."""
     found = client.storage.head(blob) if is_visible(blob, caller, client) else None
     if found is None:
         raise BlobNotFound(missing("blob", blob, caller))
@@ -43,7 +44,7 @@ def size_of(blob: str, caller: str, client: Client) -> int:
 
 
 async def own_record(job_id: str, caller: str, client: AsyncClient) -> Job:
-    """The job, if it is the caller's; another's is as if it were not there."""
+    """Return the caller's job. Raises `JobNotFound`, also for a job of another owner."""
     try:
         job = await client.record(job_id)
     except JobNotFound:

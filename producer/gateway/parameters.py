@@ -1,4 +1,4 @@
-"""Parameters of a URL: those that the OpenAPI document has for the route, and no others."""
+"""Check of query parameters: a route accepts those of its OpenAPI entry only."""
 
 from fastapi import Request
 
@@ -7,7 +7,7 @@ from producer.gateway.caller import Caller
 
 
 async def no_others(request: Request, key: Caller) -> None:
-    """Raise `InvalidParams` for those that are not known, once it is known who calls."""
+    """Raise `InvalidParams` for unknown query parameters, after authentication."""
     if request.query_params:
         check_fields(request.query_params, _known(request), "query")
 

@@ -1,5 +1,5 @@
-"""Pictures in the object store: that of a request, under a key that the caller may name; and those
-of jobs, for interfaces that send them along.
+"""Pictures in the object store: storing those of requests, and reading those of jobs for
+responses that contain them.
 """
 
 import base64
@@ -18,7 +18,7 @@ from producer.gateway.requests import ByData, ByKey, ByUrl, JobRequest
 from producer.gateway.services import Services
 from producer.items import ANY_BLOB
 
-SQUARE = (  # a white one, for examples that work
+SQUARE = (  # a white PNG, so that documented examples work
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mP8zwABTAwUMQBJ"
     "QQEPkWFcdwAAAABJRU5ErkJggg=="
 )
@@ -30,9 +30,9 @@ async def params_of(
     services: Services,
     beside: Iterable[str] = JobRequest.model_fields,
 ) -> ItemParams:
-    """The params of the job, its picture stored. Raises what is wrong with either.
+    """Return a job's checked params, its picture stored. Raises what is wrong with either.
 
-    What else the caller may say, `beside` params, is named to those who say what nobody knows.
+    `beside` names the request's other fields, which an unknown field may have meant.
     """
     kind = kind_named(wanted.task)
     fields = wanted.model_dump(
@@ -69,16 +69,16 @@ async def _stored(
 
 
 async def base64_of(image: ImageRef, services: Services) -> str:
-    """A picture that a job has made, as text."""
+    """Return a job's picture in base64."""
     data = await services.call_store(services.sync.read, image)
     return base64.b64encode(data).decode()
 
 
 async def preview_of(preview: PreviewRef | None, services: Services) -> bytes | None:
-    """What is drawn so far, if that was stored and is there."""
+    """Return the bytes of a preview, or None if there is none."""
     try:
         if preview is not None:
             return await services.call_store(services.sync.storage.get, BlobRef(key=preview.key))
-    except BlobNotFound:  # the job has ended
+    except BlobNotFound:  # deleted at the job's end
         pass
     return None

@@ -1,8 +1,8 @@
 """Errors as responses: `application/problem+json` (RFC 9457), in one place.
 
-What a status means is decided here by the error's class; the body has the error's own code,
-so that programs need not read texts. Routes of another service's interface answer as that does:
-how, is said by the tag that they have.
+The error's class decides the HTTP status; the body has the error's own code, so that programs
+need not parse texts. Routes of another service's interface answer as that service does; their
+tag names the renderer.
 """
 
 import logging
@@ -60,15 +60,15 @@ from producer.told import is_outage, told_error
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-MOST_SHOWN = 5  # fields that are wrong
-EVENTS_TAG = "events"  # the tag of routes that answer with a stream of them
+MOST_SHOWN = 5  # invalid fields in a message
+EVENTS_TAG = "events"  # the tag of routes that answer with an event stream
 STREAM = "text/event-stream"
-CLIENT_GONE = 499  # as nginx calls it: nobody waits for an answer
-RETRY_S = 5  # where nothing says when to come back
-# An EventSource that is answered with an error never comes back; after an empty stream it does.
+CLIENT_GONE = 499  # nginx's status for a client that has disconnected
+RETRY_S = 5  # for errors that have no `retry_after_s`
+# EventSource never reconnects after an error response; after an empty stream it does.
 LATER = f": Redis or the object store takes nothing now\nretry: {RETRY_S * 1_000}\n\n"
 
-STATUSES: dict[type[CrossmodalError], int] = {  # of a class and of those below it, the nearest
+STATUSES: dict[type[CrossmodalError], int] = {  # subclasses have their nearest base's
     Unauthorized: 401,
     Forbidden: 403,
     JobNotFound: 404,
@@ -118,7 +118,7 @@ CODES = {400: "bad_request", 401: "unauthorized", 404: "not_found", 405: "method
 
 
 class Problem(BaseModel):
-    """An error; `code` never changes, `retryable`: the same request may succeed later."""
+    """An error; its `code` is stable. `retryable`: the same request may succeed later."""
 
     type: str
     title: str
@@ -136,7 +136,7 @@ class BadRequest(CrossmodalError):
 
 
 class UnsupportedMediaType(CrossmodalError):
-    """The body is of another media type than those that are read here."""
+    """The media type of the body is not supported."""
 
     code = "unsupported_media_type"
     caused_by_request = True
@@ -150,7 +150,7 @@ class RangeNotSatisfiable(CrossmodalError):
 
 
 class NothingMore(Exception):
-    """A stream is asked for anew that has ended: its reader shall not ask again."""
+    """A reconnection to an ended stream; the client shall not reconnect again."""
 
 
 EXAMPLES = (
@@ -173,14 +173,14 @@ STATUSES |= {BadRequest: 400, UnsupportedMediaType: 415, RangeNotSatisfiable: 41
 
 
 def status_of(error: CrossmodalError) -> int:
-    """The HTTP status of an error."""
+    """Return the HTTP status of an error."""
     kinds = (STATUSES.get(kind) for kind in type(error).__mro__)
     return next((status for status in kinds if status), 500)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What went wrong, however it is written down; `cause` where it is an error of this project."""
+    """An error, independent of its format; `cause` is set for errors of this project."""
 
     status: int
     code: str
@@ -194,7 +194,7 @@ Renderer = Callable[[Fault], Response]
 
 
 def problem(fault: Fault) -> Response:
-    """A response that says what went wrong."""
+    """Render a fault as a problem."""
     body = _body(fault.status, fault.code, fault.detail, fault.retryable).model_dump_json()
     return Response(body, fault.status, fault.headers, media_type=MEDIA_TYPE)
 
@@ -211,7 +211,7 @@ def _body(status: int, code: str, detail: str, retryable: bool) -> Problem:
 
 
 def fault_of(error: CrossmodalError) -> Fault:
-    """What a caller is told of an error of this project."""
+    """Return what a response reports of an error of this project."""
     status = status_of(error)
     headers = {}
     if status == 401:
@@ -222,14 +222,14 @@ def fault_of(error: CrossmodalError) -> Fault:
         wait_s = error.retry_after_s if isinstance(error, QueueFull) else RETRY_S
         headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
     if is_outage(error):
-        log.warning("%s: %s", error.code, error)  # with addresses, which are nobody else's matter
+        log.warning("%s: %s", error.code, error)  # with addresses, which the response leaves out
     return Fault(status, error.code, told_error(error), error.retryable, headers, error)
 
 
 def status_of_answer(fault: Fault, wrong: int) -> int:
-    """The status where a request is answered with what comes of its job, not with the job.
+    """Return the status for routes that answer with a job's result instead of the job.
 
-    It is `wrong` where the request is, whether that was seen at once or by the model.
+    It is `wrong` for an invalid request, whether the gateway or the model found it invalid.
     """
     cause = fault.cause
     if isinstance(cause, ModelNotFound):
@@ -240,9 +240,9 @@ def status_of_answer(fault: Fault, wrong: int) -> int:
 
 
 def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
-    """Have every error of an application answered as a problem.
+    """Install handlers that answer every error of an application as a problem.
 
-    Routes whose tag is among the `renderers` have their answers made by those.
+    Routes with a tag of `renderers` use that renderer instead.
     """
     answer = partial(_answer, renderers)
 
@@ -273,13 +273,13 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
 
     @app.exception_handler(NothingMore)
     async def told_all(request: Request, error: NothingMore) -> Response:
-        return Response(status_code=204)  # as EventSource understands it
+        return Response(status_code=204)  # at which EventSource stops reconnecting
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
         detail = "an internal error: the gateway's log says more"
         response = answer(request, Fault(500, CrossmodalError.code, detail))
-        secure(response.headers, request.url.path)  # it is sent from outside of all else
+        secure(response.headers, request.url.path)  # it bypasses the middleware
         return response
 
     @app.exception_handler(HTTPException)
@@ -288,7 +288,7 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
 
 
 def _answer(renderers: Mapping[str, Renderer], request: Request, fault: Fault) -> Response:
-    """The response to a request that has failed, as those who speak to its route expect it."""
+    """Render a fault in the format of the failed request's route."""
     tags = [
         getattr(request.state, "dialect", None),
         *getattr(request.scope.get("route"), "tags", ()),
@@ -300,7 +300,7 @@ def _answer(renderers: Mapping[str, Renderer], request: Request, fault: Fault) -
 
 
 def _fault_of_framework(error: HTTPException, app: FastAPI, request: Request) -> Fault:
-    """What Starlette and FastAPI refuse, such as a path that is not there."""
+    """Return the fault of an error by Starlette or FastAPI, such as an unknown path."""
     headers = dict(error.headers or {})
     is_method = error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
     if is_method and (allow := allowed(app, request.scope)):
@@ -310,13 +310,13 @@ def _fault_of_framework(error: HTTPException, app: FastAPI, request: Request) ->
 
 
 def described(errors: Sequence[Any]) -> str:
-    """The first few fields that are wrong, in words."""
+    """Describe the first few invalid fields in a message."""
     shown = "; ".join(invalid.explained(error, "body") for error in errors[:MOST_SHOWN])
     return f"{shown}; …" if len(errors) > MOST_SHOWN else shown
 
 
 def linked(parameter: str, paths: dict[str, str]) -> dict[str, Any]:
-    """OpenAPI links from an answer's `id` to the operations that take it."""
+    """Return OpenAPI links from an answer's `id` to the operations that take it."""
     parameters = {parameter: "$response.body#/id"}
     return {
         name: {"operationRef": f"#/paths/{path}", "parameters": parameters}
@@ -325,7 +325,7 @@ def linked(parameter: str, paths: dict[str, str]) -> dict[str, Any]:
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Statuses for a route's documentation; what has a body may send it too slowly."""
+    """Return the OpenAPI entries of error statuses; a route with 413 has a body, so 408, too."""
     slow = (408,) if 413 in statuses else ()
     return {
         status: {

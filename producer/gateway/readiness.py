@@ -1,4 +1,4 @@
-"""Whether Redis and the store take writes: asked by one, however many want to know."""
+"""Write checks of Redis and the store, each shared by all concurrent callers."""
 
 import asyncio
 import time
@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 from crossmodal.errors import CrossmodalError
 
-FRESH_S = 1.0  # that an answer counts
+FRESH_S = 1.0  # for which a result is reused
 
 
 class Readiness:
-    """Runs `check`, no two at once and none while the answer of the last one counts."""
+    """A check that never runs concurrently, and whose result is reused for `FRESH_S`."""
 
     def __init__(self, check: Callable[[], Awaitable[None]]) -> None:
         self._check = check
@@ -18,15 +18,15 @@ class Readiness:
         self._fresh_until = 0.0
 
     async def check(self) -> None:
-        """Raises what the check has raised."""
+        """Run the check, or reuse its result. Raises what it raised."""
         if self._task is None or (self._task.done() and time.monotonic() >= self._fresh_until):
             self._task = asyncio.create_task(self._run())
-        error = await asyncio.shield(self._task)  # others wait for it too
+        error = await asyncio.shield(self._task)  # other callers await it, too
         if error is not None:
-            raise error.with_traceback(None)  # else it grows each time that it is raised
+            raise error.with_traceback(None)  # else it grows with each raise
 
     async def is_well(self, within_s: float) -> bool:
-        """Whether the check has passed, and in time."""
+        """Return whether the check passes within the time."""
         try:
             await asyncio.wait_for(self.check(), within_s)
         except (CrossmodalError, TimeoutError):

@@ -1,4 +1,4 @@
-"""What is asked for, as clients write it: bodies, which have no unknown fields, and queries."""
+"""Schemas of requests: bodies, which have no unknown fields, and query parameters."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -31,7 +31,7 @@ from producer.inline import decoded
 
 
 class Closed(BaseModel):
-    """What has no other fields than its own, and says which one may have been meant."""
+    """A model that refuses unknown fields and suggests the nearest known one."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,7 +44,7 @@ class Closed(BaseModel):
 
 
 class JobRequest(BaseModel):
-    """What all jobs may be asked for with, beside the params that only their model has."""
+    """The fields of all jobs, beside the params that only their model has."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -67,13 +67,13 @@ class JobRequest(BaseModel):
     @field_validator("webhook_events")
     @classmethod
     def _have_a_receiver(cls, events: list[HookEvent], others: ValidationInfo) -> list[HookEvent]:
-        if others.data.get("webhook_url", "") is None:  # it is not there where it is wrong
+        if others.data.get("webhook_url", "") is None:  # absent if it is invalid
             raise PydanticCustomError("no_receiver", "nobody would be told: give a webhook_url")
         return events
 
 
 class ByKey(Closed):
-    """A picture that is stored already: an upload's, or one that a job has made."""
+    """A stored picture: an upload, or one that a job has made."""
 
     key: str = Field(min_length=1, max_length=1_024)
 
@@ -89,7 +89,7 @@ class ByData(Closed):
 
 
 class ByUrl(Closed):
-    """Where to fetch the picture from; refused unless the gateway allows it."""
+    """The URL of a picture to fetch; refused unless the gateway allows it."""
 
     url: str = Field(min_length=8, max_length=2_048)
 
@@ -98,7 +98,7 @@ WAYS: dict[str, type[Closed]] = {"key": ByKey, "data": ByData, "url": ByUrl}
 
 
 def _way(image: Any) -> str | None:
-    """By which of its fields a picture is given, or was meant to be."""
+    """Return the field that gives a picture, else the nearest to a misspelled field."""
     if not isinstance(image, dict):
         return next((way for way, kind in WAYS.items() if isinstance(image, kind)), None)
     exact = (way for way in WAYS if way in image)
@@ -124,10 +124,9 @@ Picture = Annotated[
 
 
 def _request_of(kind: Kind) -> type[JobRequest]:
-    """A body that asks for such jobs: their params, of which a picture may come in several ways.
+    """Return the body model of a kind's jobs: its params, with a picture in any of its ways.
 
-    All others are as they were sent: what a model allows may be more than what its kind does, as a
-    longer prompt.
+    Other params are not checked here: a model may allow more than its kind, as a longer prompt.
     """
     shown = kind.params.model_json_schema()["properties"]
     fields: dict[str, Any] = {"task": (Literal[kind.name], ...)} | {
@@ -154,13 +153,13 @@ REQUESTS: Mapping[str, type[JobRequest]] = {
 
 
 class UploadRequest(Closed):
-    """A picture that is to be put into the object store directly."""
+    """A picture to upload directly to the object store."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class JobQuery(BaseModel):
-    """Which of the caller's jobs are listed."""
+    """The filter and page of a list of the caller's jobs."""
 
     state: JobState | None = None
     task: Task | None = Field(default=None, description="Those of this kind.")
@@ -169,9 +168,9 @@ class JobQuery(BaseModel):
 
 
 class CancelRequest(Closed):
-    """Which jobs are canceled, of those that have not ended; without any field, all the caller's.
+    """A filter of the unfinished jobs to cancel; without any field, all the caller's.
 
-    A task without `.bulk` stands for both of its queues.
+    A task without `.bulk` stands for both lanes.
     """
 
     state: Literal["queued", "running"] | None = None
@@ -185,7 +184,7 @@ class CancelRequest(Closed):
 
 
 class BlobQuery(BaseModel):
-    """How a blob is given out."""
+    """How a blob is returned."""
 
     redirect: bool = Field(default=True, description="False: the bytes from here, always.")
     number: int | None = Field(
@@ -194,13 +193,13 @@ class BlobQuery(BaseModel):
 
 
 class DeadLetterQuery(BaseModel):
-    """How many dead letters are listed."""
+    """The size of a list of dead letters."""
 
     limit: int = Field(default=50, ge=1, le=200)
 
 
 class DeliveryQuery(BaseModel):
-    """Which deliveries are listed."""
+    """The filter and size of a list of deliveries."""
 
     job: str | None = Field(default=None, max_length=128, description="Of this job alone.")
     limit: int = Field(default=50, ge=1, le=200)

@@ -1,4 +1,4 @@
-"""What the routes share: client, hub of events, records of batches; one set an application."""
+"""The services that all routes share: client, event hub, ledger access, readiness."""
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import partial
@@ -26,19 +26,19 @@ from producer.gateway.readiness import Readiness
 
 P = ParamSpec("P")
 T = TypeVar("T")
-STORE_THREADS = 32  # for calls to the store, which may hang for as long as its timeout
-LONG_THREADS = 4  # for what may take seconds of a core
+STORE_THREADS = 32  # for object-store calls, each of which may hang until its timeout
+LONG_THREADS = 4  # for CPU-bound work of seconds
 Turns = Generator[None, None, T]
 
 
 class GatewayClient(AsyncClient):
-    """A client whose connections say that they are a gateway's."""
+    """A client whose Redis connections are named as a gateway's."""
 
     _what = "gateway"
 
 
 class Services:
-    """One a process. Without `needs_keys`, everybody who reaches the gateway may use it."""
+    """The services of one gateway process. Without `needs_keys`, callers need no API key."""
 
     def __init__(self, settings: Settings, *, needs_keys: bool) -> None:
         self.settings = settings
@@ -51,7 +51,7 @@ class Services:
         self.batches = HttpBatches(settings)
         self.files = Files(settings)
         self.callers = Callers(settings, self.calls.ledger)
-        self.has_background = False  # as `redis_writes` has found it
+        self.has_background = False  # set by the check of `redis_writes`
         self.connections = Connections()
         self.redis_writes = Readiness(self._check_redis)
         self.store_writes = Readiness(self._check_store)
@@ -60,22 +60,22 @@ class Services:
 
     @property
     def sync(self) -> Client:
-        """The blocking client, for what computes or stores in a thread."""
+        """The blocking client, for work in threads."""
         return self.client.sync
 
     async def ask(self, call: Call[T]) -> T:
-        """What a call to Redis comes to."""
+        """Run a Redis call and return its result."""
         return await self.client.run(call)
 
     async def call_store(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A blocking call to the object store, in a thread that no call to Redis waits for."""
+        """Run a blocking object-store call in a thread pool separate from that of Redis calls."""
         run = partial(function, *args, **kwargs)
         return await to_thread.run_sync(run, limiter=self._store_threads)
 
     async def in_turns(self, work: Turns[T]) -> T:
-        """What long work comes to, in one of few threads, for which nothing else waits.
+        """Run long work in a small thread pool of its own and return its result.
 
-        At each `yield` it is the turn of others.
+        At each `yield`, the work frees its thread for other work.
         """
         while True:
             ended = await to_thread.run_sync(_turn, work, limiter=self._long_threads)
@@ -83,12 +83,12 @@ class Services:
                 return ended[0]
 
     async def pieces(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-        """What a blob's stream has, each piece read by `call_store`."""
+        """Yield the chunks of a blob's stream, each read by `call_store`."""
         while (piece := await self.call_store(next, chunks, None)) is not None:
             yield piece
 
     def check_image_urls(self) -> None:
-        """Raise `UrlRefused` unless pictures may be fetched."""
+        """Raise `UrlRefused` unless this gateway may fetch pictures."""
         if not self.settings.allow_image_urls:
             raise UrlRefused(
                 "image.url: this gateway fetches no pictures (CROSSMODAL_ALLOW_IMAGE_URLS): send "
@@ -103,7 +103,7 @@ class Services:
         await self.client.close()
 
     async def check(self) -> None:
-        """Raise what submissions would, whatever they submit."""
+        """Raise the error that any submission would raise now."""
         await self.redis_writes.check()
         await self.ask(self.calls.ledger.memory.check())
         await self.store_writes.check()
@@ -118,7 +118,7 @@ class Services:
 
 
 def _turn(work: Turns[T]) -> tuple[T] | None:
-    """What work has come to, once it is done."""
+    """Run work to its next `yield`; return its result in a tuple once it is done."""
     try:
         next(work)
     except StopIteration as e:
@@ -127,7 +127,7 @@ def _turn(work: Turns[T]) -> tuple[T] | None:
 
 
 async def services(request: Request) -> Services:
-    """Those of the application that a request came to."""
+    """Return the services of a request's application."""
     found: Any = request.app.state.services
     assert isinstance(found, Services)  # noqa: S101 - for mypy: the application put it there
     return found

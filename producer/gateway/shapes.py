@@ -1,4 +1,4 @@
-"""What is answered, as clients see it. Times are seconds since the epoch."""
+"""Schemas of responses. Times are seconds since the epoch."""
 
 from typing import Any, Literal
 
@@ -61,13 +61,13 @@ JOB: JsonDict = {
 
 
 class ImageView(ImageRef):
-    """A picture that was drawn, and where it can be fetched."""
+    """A picture that a job has drawn, and its URL."""
 
     url: str
 
 
 class ResultView(BaseModel):
-    """What a job has made."""
+    """The result of a job."""
 
     images: list[ImageView]
     captions: list[GeneratedCaption]
@@ -84,7 +84,7 @@ class ResultView(BaseModel):
 
 
 class ProgressView(BaseModel):
-    """How far a running job is: `step` of `of`, and in how many seconds it may be done."""
+    """The progress of a running job: `step` of `of`, and the estimated seconds left."""
 
     step: int
     of: int
@@ -97,7 +97,7 @@ class ProgressView(BaseModel):
 
 
 class JobView(BaseModel):
-    """A job: where it is, and what became of it."""
+    """A job: its state, and its result or failure."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [JOB]})
 
@@ -128,20 +128,20 @@ class JobView(BaseModel):
 
 
 class JobPage(BaseModel):
-    """Some jobs, the latest first; `next_cursor` is null at the end."""
+    """A page of jobs, the latest first; `next_cursor` is null on the last page."""
 
     data: list[JobView]
     next_cursor: str | None
 
 
 class Canceled(BaseModel):
-    """How many jobs were canceled; messages of batches are among them."""
+    """The number of canceled jobs; bulk messages are counted, too."""
 
     canceled: int
 
 
 class UploadView(BaseModel):
-    """A stored picture; `key` is what a job names it by."""
+    """A stored picture; a job names it by its `key`."""
 
     key: str
     media_type: str
@@ -151,7 +151,7 @@ class UploadView(BaseModel):
 
 
 class SignedUpload(BaseModel):
-    """Where to PUT the picture's bytes; then it can be named by `key`."""
+    """A URL to PUT the picture's bytes to; then jobs can name it by `key`."""
 
     key: str
     put_url: str
@@ -159,7 +159,7 @@ class SignedUpload(BaseModel):
 
 
 class BatchView(BaseModel):
-    """A batch; `output_url` has a result or an error a line, once it is `completed`."""
+    """A batch job; once `completed`, `output_url` has a result or an error a line."""
 
     id: str
     task: Task | None = Field(description="Null where the file mixes kinds.")
@@ -173,7 +173,7 @@ class BatchView(BaseModel):
 
 
 class QueuesView(BaseModel):
-    """All queues, and who serves them."""
+    """All queues, and the workers that serve them."""
 
     queues: list[QueueStatus]
     workers: list[WorkerInfo]
@@ -181,9 +181,9 @@ class QueuesView(BaseModel):
 
 
 class ModelView(BaseModel):
-    """A model: its kinds, each with the JSON schema of its params, and who has it.
+    """A model: its kinds, each with the JSON schema of its params, and its workers.
 
-    `id`, `object`, `created` and `owned_by` are what clients of OpenAI's API read.
+    `id`, `object`, `created` and `owned_by` are for clients of OpenAI's API.
     """
 
     id: str
@@ -210,14 +210,14 @@ class ModelView(BaseModel):
 
 
 class ModelPage(BaseModel):
-    """All models that workers have told of."""
+    """All models that workers have reported."""
 
     object: Literal["list"] = "list"
     data: list[ModelView]
 
 
 class DeadLetterView(BaseModel):
-    """What was given up, and why."""
+    """A dead letter: what was given up, and why."""
 
     id: str
     at: float
@@ -235,7 +235,7 @@ class DeadLetterPage(BaseModel):
 
 
 class Replayed(BaseModel):
-    """The job that a dead letter has become; null for a message that was put back."""
+    """The new job of a replayed dead letter; null for a message that was requeued."""
 
     job: str | None
 
@@ -247,13 +247,13 @@ class DeliveryPage(BaseModel):
 
 
 class WebhookSecret(BaseModel):
-    """What deliveries are signed with (Standard Webhooks)."""
+    """The secret that signs deliveries (Standard Webhooks)."""
 
     secret: str
 
 
 class Urls:
-    """Absolute URLs of what a gateway serves."""
+    """A builder of a gateway's absolute URLs."""
 
     def __init__(self, base: str) -> None:
         self.base = base.rstrip("/")
@@ -275,7 +275,7 @@ def job_view(
     estimated_wait_s: float | None = None,
     waits_for: str | None = None,
 ) -> JobView:
-    """A job with its URLs, without what only the ledger needs to know."""
+    """Return a job's view: with its URLs, without the ledger's internal fields."""
     params = {name: value for name, value in job.params.items() if name != "metadata"}
     image = params.get("image")
     return JobView(
@@ -309,7 +309,7 @@ def job_view(
 
 
 def progress_view(progress: Progress, urls: Urls) -> ProgressView:
-    """How far a job is, with the URL of its preview."""
+    """Return a job's progress, with the URL of its preview."""
     shown = progress.preview
     url = None if shown is None else f"{urls.blob(shown.key)}?number={shown.number}"
     return ProgressView(step=progress.step, of=progress.of, left_s=progress.left_s, preview_url=url)
@@ -322,5 +322,5 @@ def _result_view(result: JobResult, urls: Urls) -> ResultView:
 
 
 def batch_counts(found: BatchStatus) -> dict[str, int]:
-    """In the words of the OpenAI Batch API."""
+    """Return the counts under their names in the OpenAI Batch API."""
     return {"total": found.total, "completed": found.completed, "failed": found.failed}

@@ -1,7 +1,7 @@
-"""Server-sent events: of one job until it has ended, and of all that the page shows.
+"""Server-sent events: of one job until its end, and of all that the page shows.
 
-Everything that may refuse a request is asked before its stream begins; what fails later is
-waited for, and a client that was cut off goes on after `Last-Event-ID`.
+All checks that may refuse a request run before its stream begins. Later failures are retried,
+and a client that was cut off resumes after `Last-Event-ID`.
 """
 
 import re
@@ -22,14 +22,14 @@ from producer.gateway.problems import BadRequest, NothingMore, documented
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import QueuesView, job_view, progress_view
 
-LOOK_S = 10.0  # how often a followed job is looked at without news, for what the clock does
-SKEW_S = 1.0  # that this machine's clock may be ahead of Redis's
-GONE_S = 2.0  # how often one who waits is looked for
-AGAIN_S = 1.0  # after Redis has failed
-KEEPALIVE = b": keep-alive\n\n"  # of streams that other interfaces have
+LOOK_S = 10.0  # poll interval of a followed job without events, as for its expiry
+SKEW_S = 1.0  # max lead of this machine's clock over Redis's
+GONE_S = 2.0  # poll interval for a disconnected client
+AGAIN_S = 1.0  # retry interval after Redis has failed
+KEEPALIVE = b": keep-alive\n\n"  # for the OpenAI routes' streams
 EVENTS: dict[str, Any] = {
     "text/event-stream": {
-        "schema": {  # and how those are documented
+        "schema": {  # their OpenAPI documentation
             "type": "object",
             "required": ["data"],
             "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
@@ -47,7 +47,7 @@ async def after(
         str | None, Header(max_length=40, description="Of the last event that has arrived.")
     ] = None,
 ) -> float:
-    """When the last event happened that the client has. Raises `BadRequest` or `NothingMore`."""
+    """Return the time of the client's last event, or 0. Raises `BadRequest`, `NothingMore`."""
     if last_event_id == END:
         raise NothingMore
     if last_event_id and not _ID.fullmatch(last_event_id):
@@ -56,7 +56,7 @@ async def after(
 
 
 async def lasting(key: Caller, services: ServicesOf) -> None:
-    """What a request depends on that lasts, such as a stream. Raises `RateLimited`."""
+    """Check that the key may hold one more long request open. Raises `RateLimited`."""
     services.connections.check_room(key.id)
 
 
@@ -70,10 +70,10 @@ async def lasting(key: Caller, services: ServicesOf) -> None:
 async def of_job(
     job: OwnJob, services: ServicesOf, urls: UrlsOf, seen: Annotated[float, Depends(after)]
 ) -> AsyncIterator[ServerSentEvent]:
-    """What happens to the job, from its beginning or after `Last-Event-ID`, until it has ended.
+    """Stream the job's events until its end, from its beginning or after `Last-Event-ID`.
 
-    `state` events have ids, and so has the `end`, which has the job; `position` events tell the
-    place in the queue, `progress` events how many steps are done.
+    `state` events have ids, and so has the `end`, which contains the job; `position` events have
+    the place in the queue, `progress` events the number of steps done.
     """
     progress: Progress | None = None
     with services.hub.follow(job.id, job.owner) as follower:
@@ -114,7 +114,7 @@ async def of_job(
 async def of_all(
     key: Caller, services: ServicesOf, urls: UrlsOf, shown: Annotated[QueuesView, Depends(queues)]
 ) -> AsyncIterator[ServerSentEvent]:
-    """All that the page shows, as it changes: `queues`, and `job` for the caller's jobs."""
+    """Stream what the page shows: `queues` events, and `job` events of the caller's jobs."""
     with services.hub.watch(key.id or None) as watcher:
         yield ServerSentEvent(event="queues", data=shown)
         while not (services.hub.is_closing or watcher.is_behind):
@@ -132,9 +132,9 @@ async def of_all(
 
 
 async def ended(job: Job, services: Services, wait_s: float, request: Request) -> Job:
-    """The job once it has ended, or as it is when the time is up or nobody waits any more.
+    """Return the job at its end, at the timeout, or when the client disconnects.
 
-    Raises what looking raises.
+    Raises what reading its record raises.
     """
     deadline = time.monotonic() + wait_s
     with services.hub.follow(job.id, job.owner) as follower:
@@ -150,7 +150,7 @@ async def ended(job: Job, services: Services, wait_s: float, request: Request) -
 
 
 async def _waited(follower: Follower, wait_s: float, request: Request) -> bool:
-    """Wait for news; false as soon as the client is seen to have gone."""
+    """Wait for news; return False once the client has disconnected."""
     deadline = time.monotonic() + wait_s
     while not follower.has_news and (left_s := deadline - time.monotonic()) > 0:
         await follower.wait(min(left_s, GONE_S))
@@ -162,7 +162,7 @@ async def _waited(follower: Follower, wait_s: float, request: Request) -> bool:
 async def _places(
     job: Job, follower: Follower, services: Services
 ) -> AsyncIterator[ServerSentEvent]:
-    """Until something happens to the job, or it must be looked at: its place, as that changes."""
+    """Yield the job's place when it changes, until other news or the job's next poll."""
     follower.queue = job.queue if job.state is JobState.QUEUED else None
     deadline = time.monotonic() + patience_s(job)
     told: int | None = None
@@ -177,17 +177,17 @@ async def _places(
 
 
 def patience_s(job: Job) -> float:
-    """Until the job is looked at again: a while, or when its time is up."""
+    """Return the seconds until the job's next poll: `LOOK_S`, less if it expires before."""
     if job.state is not JobState.QUEUED or job.expires_at is None:
         return LOOK_S
     left_s = job.expires_at - time.time()
-    if left_s < -SKEW_S:  # it was started in time, and waits to be tried again
+    if left_s < -SKEW_S:  # it was started in time, and waits for a retry
         return LOOK_S
     return min(LOOK_S, max(0.05, left_s))
 
 
 def _worth_telling(before: QueuesView, now: QueuesView) -> bool:
-    """Whether something has changed besides when a worker was heard of last."""
+    """Return whether anything but the workers' `seen_at` has changed."""
     return before.queues != now.queues or _served(before) != _served(now)
 
 

@@ -1,4 +1,4 @@
-"""Whom to tell of a job, and `/v1/webhooks`: what was told."""
+"""`/v1/webhooks`: deliveries and their secret; also the origin of a submitted job."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -24,7 +24,7 @@ def origin_of(
     events: Sequence[HookEvent],
     traceparent: str | None = None,
 ) -> Origin:
-    """What the ledger keeps of who has submitted a job."""
+    """Return a job's origin, as the ledger keeps it: owner, limit, trace, webhook."""
     webhook = Webhook(url=url, events=tuple(events), base=urls.base) if url else None
     return Origin(key.id, key.max_queued if key.id else None, traceparent, webhook)
 
@@ -35,14 +35,14 @@ def origin_of(
 async def deliveries(
     key: Caller, services: ServicesOf, query: Annotated[DeliveryQuery, Query()]
 ) -> DeliveryPage:
-    """The caller's latest deliveries: what was answered, and when the next try is."""
+    """List the caller's latest deliveries, with the answers and the times of next retries."""
     listed = Deliveries(services.settings).list(key.id, query.limit, query.job)
     return DeliveryPage(data=await services.ask(listed))
 
 
 @router.get("/secret", response_model=WebhookSecret, responses=documented())
 async def secret(key: Caller, services: ServicesOf) -> WebhookSecret:
-    """What the caller's deliveries are signed with."""
+    """Return the secret that signs the caller's deliveries."""
     return WebhookSecret(
         secret=await services.ask(ApiKeys(services.settings).webhook_secret(key.id))
     )

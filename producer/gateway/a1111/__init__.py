@@ -1,1 +1,1 @@
-"""What clients of AUTOMATIC1111's web UI speak, translated to the same jobs, keys and limits."""
+"""The API of AUTOMATIC1111's web UI, translated to the same jobs, keys and limits."""

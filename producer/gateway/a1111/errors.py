@@ -13,7 +13,7 @@ CHALLENGE = {"WWW-Authenticate": 'Bearer realm="crossmodal", Basic realm="crossm
 
 
 class A1111Error(BaseModel):
-    """What went wrong; `error` is this project's code and never changes."""
+    """An error; `error` is this project's stable code."""
 
     error: str
     detail: str
@@ -22,7 +22,7 @@ class A1111Error(BaseModel):
 
 
 def rendered(fault: Fault) -> Response:
-    """The response of a route with this tag."""
+    """Render a fault in the web UI's format."""
     status = status_of_answer(fault, 422)
     headers = {**fault.headers, **(CHALLENGE if status == 401 else {})}
     body = A1111Error(error=fault.code, detail=fault.detail, errors=fault.detail)
@@ -34,7 +34,7 @@ EXAMPLE = A1111Error(error="invalid_params", detail=SAID, errors=SAID).model_dum
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Statuses for a route's documentation."""
+    """Return the OpenAPI entries of error statuses."""
     described = MEANINGS | {500: "The job has failed."}
     return {
         status: {

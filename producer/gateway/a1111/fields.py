@@ -1,7 +1,7 @@
-"""The web UI's fields of a picture, there and back.
+"""Translation of the web UI's fields to a job's, and of the job's result back.
 
-A model has some of them, and most ask for nothing as they are by default. What is left is refused
-by its name where somebody must have turned it on, else what is told of the picture lists it.
+A model has some of them as params, and most defaults request nothing. Other values are refused if
+the user must have turned them on (`REFUSED`), else ignored with a warning (`LISTED`).
 """
 
 import re
@@ -17,8 +17,8 @@ from crossmodal.unknown import shown
 from producer.gateway.requests import Closed
 from producer.handle import result_of
 
-PARAMS = ("negative_prompt", "steps", "cfg_scale", "width", "height")  # that models have
-GUIDANCE = ("guidance", "true_guidance", "cfg_scale")  # as models call it, the first that is there
+PARAMS = ("negative_prompt", "steps", "cfg_scale", "width", "height")  # that models may have
+GUIDANCE = ("guidance", "true_guidance", "cfg_scale")  # names of cfg_scale, the first found wins
 OURS = {"count": "n_iter × batch_size"} | dict.fromkeys(GUIDANCE, "cfg_scale")
 REFUSED = (
     "enable_hr",
@@ -48,7 +48,7 @@ LISTED = (
     "do_not_save_samples",
     "force_task_id",
 )
-IDLE = (  # what belongs to something that is off, or says where files go
+IDLE = (  # ignored: options of features that are off, and of where files go
     "denoising_strength",
     "firstphase_width",
     "firstphase_height",
@@ -73,7 +73,7 @@ IDLE = (  # what belongs to something that is off, or says where files go
     "hr_negative_prompt",
     "hr_additional_modules",
 )
-USUAL: dict[str, tuple[Any, ...]] = {  # what asks for nothing in particular, as 0 and null do
+USUAL: dict[str, tuple[Any, ...]] = {  # values that request nothing, as 0 and null do
     "seed_resize_from_w": (-1,),
     "seed_resize_from_h": (-1,),
     "eta": (1,),
@@ -87,12 +87,12 @@ USUAL: dict[str, tuple[Any, ...]] = {  # what asks for nothing in particular, as
     "width": (512,),
     "height": (512,),
 }
-MAX_SEARCHED = 10_000  # characters of a prompt
+MAX_SEARCHED = 10_000  # characters of a prompt, for `_MARKUP`
 _MARKUP = re.compile(r"<\w+:[^<>]{0,200}>|\([^()]{0,200}:[\d.]{1,9}\)")
 
 
 class A1111Options(Closed):
-    """The one setting that there is, and those that clients send along, as they are here."""
+    """The one setting, and the fixed values of others that clients send along."""
 
     sd_model_checkpoint: str | None = Field(
         default=None, max_length=64, description="A model's name or alias; null is the default one."
@@ -103,7 +103,7 @@ class A1111Options(Closed):
 
 
 class A1111Request(BaseModel):
-    """A request for pictures. Other fields are the web UI's, or params that the model has."""
+    """A request for pictures. Other fields are the web UI's, or params of the model."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -132,9 +132,9 @@ KNOWN = (*A1111Request.model_fields, *REFUSED, *LISTED, *IDLE)
 
 
 def translated(wanted: A1111Request, schema: Schema | None) -> tuple[dict[str, Any], list[str]]:
-    """The fields of a job, and what comes of none of them, for a model with such params.
+    """Return a job's fields for a model with this schema, and warnings of ignored ones.
 
-    Raises `InvalidParams` for what nothing here does, and for what is said twice.
+    Raises `InvalidParams` for unsupported options, and for a field given under two names.
     """
     declared, given = properties_of(schema), wanted.model_extra or {}
     for name in REFUSED:
@@ -151,9 +151,9 @@ def translated(wanted: A1111Request, schema: Schema | None) -> tuple[dict[str, A
     sent = {name: getattr(wanted, name) for name in PARAMS} | given
     for name in (*PARAMS, *LISTED):
         value, own = sent.get(name), _own_name(name, declared)
-        if own != name and own in given:  # which is not the web UI's, and so was meant
+        if own != name and own in given:  # the model's own name comes first
             continue
-        is_open = schema is None and name in PARAMS and _asks(name, value)  # the model will say
+        is_open = schema is None and name in PARAMS and _asks(name, value)  # the model checks it
         if is_open or (own in declared and value not in (None, "")):
             fields[own] = value
         elif _asks(name, value):
@@ -164,7 +164,7 @@ def translated(wanted: A1111Request, schema: Schema | None) -> tuple[dict[str, A
 def _check_once(
     wanted: A1111Request, given: Mapping[str, Any], declared: Mapping[str, Any]
 ) -> None:
-    """Raise `InvalidParams` for a name of ours beside what says the same in the web UI's words."""
+    """Raise `InvalidParams` for a field given by our name and by the web UI's."""
     guidance = _own_name("cfg_scale", declared)
     if "model" in given:
         said = f"model is {shown(given['model'])}: name it in override_settings.sd_model_checkpoint"
@@ -176,9 +176,9 @@ def _check_once(
 
 
 def told_of(job: Job, declared: Mapping[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
-    """What is told of a job's pictures; of one that was canceled, that there are none.
+    """Return the `info` of a job's pictures; a canceled job has none.
 
-    Raises what says why, of one that has failed.
+    Raises the failure of a failed job.
     """
     result = None if job.state is JobState.CANCELED else result_of(job)
     images = () if result is None else result.images
@@ -201,7 +201,7 @@ def told_of(job: Job, declared: Mapping[str, Any], warnings: Sequence[str]) -> d
 
 
 def _text(told: Mapping[str, Any]) -> str:
-    """One picture's text, as other tools read it."""
+    """Return one picture's infotext, in the format that other tools parse."""
     negative = f"Negative prompt: {told['negative_prompt']}\n" if told["negative_prompt"] else ""
     named = {"Steps": told["steps"], "CFG scale": told["cfg_scale"], "Seed": told["seed"]}
     named |= {"Size": f"{told['width']}x{told['height']}", "Model": told["sd_model_name"]}
@@ -210,11 +210,11 @@ def _text(told: Mapping[str, Any]) -> str:
 
 
 def _own_name(name: str, params: Mapping[str, Any]) -> str:
-    """What the model with these params calls one."""
+    """Return the model's name of a field, given the model's params."""
     names = GUIDANCE if name == "cfg_scale" else (name,)
     return next((own for own in names if own in params), names[0])
 
 
 def _asks(name: str, value: Any) -> bool:
-    """Whether a value is another than of those who do not use the field."""
+    """Return whether a value requests anything, unlike those sent by default."""
     return bool(value) and value not in USUAL.get(name, ())

@@ -1,4 +1,4 @@
-"""`/sdapi/v1/txt2img` and `interrogate`: a picture, or a caption, to whoever waits for it."""
+"""`/sdapi/v1/txt2img` and `interrogate`: pictures or a caption, in the response."""
 
 import json
 from contextlib import suppress
@@ -33,7 +33,7 @@ router = APIRouter(prefix="/sdapi/v1", tags=[TAG], dependencies=[Depends(basic),
 
 
 class A1111Response(BaseModel):
-    """Pictures in base64; none where the job was interrupted."""
+    """Pictures in base64; none if the job was interrupted."""
 
     images: list[str]
     parameters: dict[str, Any]
@@ -70,7 +70,7 @@ async def txt2img(
     urls: UrlsOf,
     wanted: Annotated[A1111Request, json_of(A1111Request)],
 ) -> A1111Response:
-    """Draw, and answer with the pictures. The job ends when the caller's connection does."""
+    """Draw pictures and return them. The job is canceled if the caller disconnects."""
     settings = wanted.override_settings
     own = await services.ask(services.callers.model(key.id))
     known = await services.client.models(max_age_s=MODELS_S)
@@ -106,15 +106,15 @@ async def interrogate(
     urls: UrlsOf,
     wanted: Annotated[InterrogateRequest, json_of(InterrogateRequest)],
 ) -> InterrogateResponse:
-    """Describe a picture. The job ends when the caller's connection does."""
+    """Describe a picture. The job is canceled if the caller disconnects."""
     params = await _interrogated(wanted, key, services)
-    wanted.image = ""  # it is in the store
+    wanted.image = ""  # frees memory: it is in the store
     job = await _ended(params, key, services, urls, request)
     return InterrogateResponse(caption=result_of(job).captions[0].text)
 
 
 async def _interrogated(wanted: InterrogateRequest, key: ApiKey, services: Services) -> ItemParams:
-    """The params of the job, its picture stored. Raises what is wrong with either."""
+    """Return the job's params, its picture stored. Raises what is wrong with either."""
     way = "url" if wanted.image.lower().startswith(("http://", "https://")) else "data"
     body: dict[str, Any] = {"task": IMG2TXT.name, "image": {way: wanted.image}}
     known = await services.client.models(max_age_s=MODELS_S)
@@ -126,10 +126,10 @@ async def _interrogated(wanted: InterrogateRequest, key: ApiKey, services: Servi
 async def _ended(
     params: ItemParams, key: ApiKey, services: Services, urls: UrlsOf, request: Request
 ) -> Job:
-    """A job once it has ended; until then, its caller may see and stop it."""
+    """Submit a job and return it at its end; until then, its caller may poll and stop it."""
     origin = origin_of(key, urls, None, ())
     job_id = await attached.submit(params, origin, services, request)
-    with suppress(BrokerUnavailable):  # the job is there all the same
+    with suppress(BrokerUnavailable):  # the job runs all the same
         await services.ask(services.callers.attend(key.id, job_id))
     try:
         return await attached.ended(job_id, services, request)

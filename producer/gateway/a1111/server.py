@@ -1,6 +1,6 @@
-"""The rest of `/sdapi/v1/`: what the web UI has one of a server, each API key has for itself here.
+"""The rest of `/sdapi/v1/`: the web UI's state of a server, which each API key has for itself.
 
-Its settings are which model draws; its progress is that of the jobs it waits for.
+A key's settings are its model; its progress is that of the jobs it waits for.
 """
 
 import base64
@@ -57,7 +57,7 @@ NONE: dict[str, Any] = {
 
 
 class State(BaseModel):
-    """The job that runs, or that will first."""
+    """The running job, or the first that waits."""
 
     job: str = Field(default="", description="Its id.")
     job_count: int = Field(default=0, description="How many the caller waits for.")
@@ -68,7 +68,7 @@ class State(BaseModel):
 
 
 class A1111Progress(BaseModel):
-    """How far it is, from 0 to 1, and in how many seconds it may be done, or be started."""
+    """A job's progress, from 0 to 1, and the estimated seconds to its end, or to its start."""
 
     progress: float = 0.0
     eta_relative: float = 0.0
@@ -81,7 +81,7 @@ class A1111Progress(BaseModel):
 
 @router.get("/options", response_model=A1111Options, responses=documented())
 async def options(key: Caller, services: ServicesOf) -> A1111Options:
-    """The caller's own settings."""
+    """Return the caller's settings."""
     model = await services.ask(services.callers.model(key.id))
     if default := None if model else (await services.client.models()).default(TXT2IMG):
         model = default.name
@@ -102,12 +102,12 @@ async def options(key: Caller, services: ServicesOf) -> A1111Options:
 async def set_options(
     key: Caller, services: ServicesOf, wanted: Annotated[A1111Options, json_of(A1111Options)]
 ) -> None:
-    """Choose the model that draws where the caller names none."""
+    """Set the model that draws if the caller names none."""
     await choose(wanted, key, services)
 
 
 async def choose(wanted: A1111Options, key: ApiKey, services: Services) -> None:
-    """Keep which model draws for a caller, if one is named. Raises `ModelNotFound`."""
+    """Store the model that draws for a caller, if given. Raises `ModelNotFound`."""
     if "sd_model_checkpoint" in wanted.model_fields_set:
         known, name = await services.client.models(max_age_s=MODELS_S), wanted.sd_model_checkpoint
         model = None if name is None else known.named(TXT2IMG, name).name
@@ -122,7 +122,7 @@ async def choose(wanted: A1111Options, key: ApiKey, services: Services) -> None:
 )
 @router.get("/sd-models", response_model=list[dict[str, Any]], responses=documented())
 async def models(key: Caller, services: ServicesOf) -> list[dict[str, Any]]:
-    """The models that draw; the `hash` is a model's version."""
+    """List the models that draw; the `hash` is a model's version."""
     return [
         {
             "title": name,
@@ -138,7 +138,7 @@ async def models(key: Caller, services: ServicesOf) -> list[dict[str, Any]]:
 
 
 async def listed(request: Request, key: Caller) -> Any:
-    """What is each model's own here, as samplers, or not there, for clients that ask beforehand."""
+    """Return a fixed answer for what models decide here, as samplers, or do not support."""
     return NONE[request.url.path.rpartition("/")[2]]
 
 
@@ -154,7 +154,7 @@ async def progress(
     urls: UrlsOf,
     skip_current_image: Annotated[bool, Query(description="Have no preview made.")] = False,
 ) -> A1111Progress:
-    """How far the caller's job is, and what is drawn so far."""
+    """Return the progress and the preview of the caller's job."""
     jobs = await services.ask(services.callers.attended(key.id))
     if not jobs:
         return A1111Progress()
@@ -181,8 +181,8 @@ async def progress(
 
 @router.post("/interrupt", response_model=dict[str, str], responses=documented())
 async def interrupt(key: Caller, services: ServicesOf) -> dict[str, str]:
-    """Cancel the jobs that the caller waits for here: they are answered without pictures."""
+    """Cancel the jobs that the caller waits for here; their answers have no pictures."""
     for job in await services.ask(services.callers.attended(key.id)):
-        with suppress(JobNotFound):  # it was deleted
+        with suppress(JobNotFound):  # deleted meanwhile
             await services.client.cancel(job.id)
     return {}

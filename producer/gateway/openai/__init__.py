@@ -1,1 +1,1 @@
-"""What clients of OpenAI's API speak, translated to the same jobs, keys, limits and errors."""
+"""OpenAI's API, translated to the same jobs, keys, limits and errors."""

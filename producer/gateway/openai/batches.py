@@ -1,4 +1,4 @@
-"""`/v1/batches` as clients of OpenAI's API speak it: made of a file that was sent before."""
+"""`/v1/batches` of OpenAI's API: batch jobs of uploaded files."""
 
 from typing import Annotated, Any, Literal
 
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1/batches", tags=[TAG])
 
 
 class BatchRequest(Closed):
-    """A batch of the lines of a file."""
+    """A batch job of the lines of an uploaded file."""
 
     input_file_id: str = Field(max_length=200)
     endpoint: str = Field(max_length=100, description="The url of its lines.")
@@ -35,14 +35,14 @@ class BatchRequest(Closed):
 
 
 class BatchErrors(BaseModel):
-    """Why a batch was given up."""
+    """Why a batch job failed."""
 
     object: Literal["list"] = "list"
     data: list[dict[str, Any]]
 
 
 class OpenAiBatch(BaseModel):
-    """A batch, as OpenAI's API has it. Its two files are made when all of it has ended."""
+    """A batch job in OpenAI's format. Its two output files exist once all lines have ended."""
 
     id: str
     object: Literal["batch"] = "batch"
@@ -63,7 +63,7 @@ class OpenAiBatch(BaseModel):
 
 
 class BatchPage(BaseModel):
-    """Batches, the latest first."""
+    """A page of batch jobs, the latest first."""
 
     object: Literal["list"] = "list"
     data: list[OpenAiBatch]
@@ -73,14 +73,14 @@ class BatchPage(BaseModel):
 
 
 class BatchQuery(BaseModel):
-    """Which batches are listed."""
+    """The page of a list of batch jobs."""
 
     after: str | None = Field(default=None, max_length=200)
     limit: int = Field(default=20, ge=1, le=100)
 
 
 async def create(wanted: BatchRequest, key: ApiKey, services: Services) -> OpenAiBatch:
-    """Have the lines of a file run."""
+    """Start a batch job of an uploaded file."""
     if wanted.endpoint not in (known := [*KINDS, *(f"/v1/{name}" for name in kinds())]):
         raise InvalidParams(
             f"endpoint: {wanted.endpoint!r} is none: there are {', '.join(known)}", "endpoint"
@@ -96,14 +96,14 @@ async def create(wanted: BatchRequest, key: ApiKey, services: Services) -> OpenA
 async def list_batches(
     key: Caller, services: ServicesOf, query: Annotated[BatchQuery, Query()]
 ) -> BatchPage:
-    """The caller's batches, whichever way they came."""
+    """List the caller's batch jobs of both interfaces."""
     ids = await services.ask(services.batches.of(key.id))
     names, more = page(ids, (query.after or "").removeprefix(PREFIX), query.limit)
     data = []
     for name in names:
         try:
             data.append(await view(await services.ask(services.batches.get(name)), services))
-        except JobNotFound:  # its time was up
+        except JobNotFound:  # its retention time was over
             continue
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return BatchPage(data=data, first_id=first, last_id=last, has_more=more)
@@ -122,7 +122,7 @@ def _kept(stored: str, key: ApiKey, services: Services, source: Source) -> Turns
 
 
 async def view(record: HttpBatch, services: Services) -> OpenAiBatch:
-    """A batch, as OpenAI's API has it."""
+    """Return a batch job in OpenAI's format."""
     source = record.source or Source(file="", endpoint=f"/v1/{record.task.kind.name}")
     made = {
         one.id.removeprefix(f"file-{record.id}"): one for one in await outputs(record, services)

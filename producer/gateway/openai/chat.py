@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`: a caption for one picture, to whoever waits for it."""
+"""`/v1/chat/completions` of OpenAI's API: captions of one picture, in the response."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -36,14 +36,14 @@ router = APIRouter(tags=[TAG])
 
 
 class ImageUrl(Closed):
-    """A picture, as a `data:` URL, or by its URL where the gateway fetches such."""
+    """A picture as a `data:` URL, or by its URL if the gateway fetches pictures."""
 
     url: str = Field(min_length=5)
     detail: JsonValue = None
 
 
 class Part(Closed):
-    """A part of what is said: a text, or a picture."""
+    """A part of a message: a text, or a picture."""
 
     type: Literal["text", "image_url"]
     text: str | None = None
@@ -59,7 +59,7 @@ def _in_parts(content: Any) -> Any:
 
 
 class Message(Closed):
-    """What somebody says; only the user shows a picture."""
+    """A message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[list[Part], BeforeValidator(_in_parts, str | list[Part])]
@@ -67,11 +67,10 @@ class Message(Closed):
 
 
 class ChatRequest(BaseModel):
-    """One picture to describe, with a text that is for models which have a `prompt`.
+    """One picture to describe, with a text for models that have a `prompt`.
 
-    Other fields are params that the model has; `metadata` is kept with the job. `temperature` and
-    what else steers how a chat goes on is accepted, and nothing comes of it where the model has no
-    such param.
+    Other fields are params of the model; `metadata` is kept with the job. `temperature` and other
+    sampling options are accepted, and ignored by a model that has no such param.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -114,7 +113,7 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    """Nothing is counted here: zeros, for clients that read them."""
+    """Token counts: always zero, for clients that read them."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -122,7 +121,7 @@ class Usage(BaseModel):
 
 
 class ChatResponse(BaseModel):
-    """Captions; `id` ends with the job that has made them."""
+    """Captions; `id` ends with the id of the job that made them."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -133,7 +132,7 @@ class ChatResponse(BaseModel):
 
 
 OURS = {"count": "n"}
-NOT_HERE = JobRequest.model_fields.keys() | {IMG2TXT.picture}  # of jobs, which nobody waits for
+NOT_HERE = JobRequest.model_fields.keys() | {IMG2TXT.picture}  # fields of `/v1/jobs` only
 STEERING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop")
 SCHEMA = taking(
     ChatRequest,
@@ -161,9 +160,9 @@ async def complete(
     urls: UrlsOf,
     wanted: Annotated[ChatRequest, json_of(ChatRequest)],
 ) -> Any:
-    """Describe the picture of a message. The job ends when the caller's connection does."""
+    """Describe the picture of a message. The job is canceled if the caller disconnects."""
     params = await _params_of(wanted, key, services)
-    wanted.messages.clear()  # their picture is in the store
+    wanted.messages.clear()  # frees memory: the picture is in the store
     job_id = await attached.submit(params, origin_of(key, urls, None, ()), services, request)
     if wanted.stream:
         with_usage = bool((wanted.stream_options or {}).get("include_usage"))
@@ -173,7 +172,7 @@ async def complete(
 
 
 async def _params_of(wanted: ChatRequest, key: ApiKey, services: Services) -> ItemParams:
-    """The params of the job, its picture stored. Raises what is wrong with either."""
+    """Return the job's params, its picture stored. Raises what is wrong with either."""
     known = await services.client.models(max_age_s=MODELS_S)
     model = model_named(wanted.model, IMG2TXT, known)
     fields = translated(wanted, schema_of(model, IMG2TXT, known))
@@ -184,7 +183,7 @@ async def _params_of(wanted: ChatRequest, key: ApiKey, services: Services) -> It
 
 
 def translated(wanted: ChatRequest, schema: Schema | None) -> dict[str, Any]:
-    """The fields of a job, for a model with such params. Raises `InvalidParams`."""
+    """Return a job's fields for a model with this schema. Raises `InvalidParams`."""
     declared, given = properties_of(schema), wanted.model_extra or {}
     check_fields([n for n in given if n in NOT_HERE], ChatRequest.model_fields, "body")
     check_once(wanted, OURS)
@@ -207,7 +206,7 @@ def translated(wanted: ChatRequest, schema: Schema | None) -> dict[str, Any]:
 
 
 def _said(messages: list[Message]) -> tuple[str, str]:
-    """The text that goes with the picture, and the picture's URL. Raises `InvalidParams`."""
+    """Return the text with the picture, and the picture's URL. Raises `InvalidParams`."""
     users = [message for message in messages if message.role == "user"]
     if len(users) != 1 or any(m.role in ("assistant", "tool") for m in messages):
         raise InvalidParams(
@@ -235,7 +234,7 @@ def _answer(job: Job) -> ChatResponse:
 
 
 async def _events(job_id: str, services: Services, *, with_usage: bool) -> AsyncIterator[bytes]:
-    """The answer in chunks, each caption in one."""
+    """Yield the answer in chunks, each caption whole in one."""
     try:
         async with aclosing(attached.steps(job_id, services)) as seen:
             async for one in seen:

@@ -15,7 +15,7 @@ TAG = "openai"
 
 
 class ErrorBody(BaseModel):
-    """What went wrong; `code` is this project's and never changes."""
+    """An error's details; `code` is this project's and stable."""
 
     message: str
     type: str
@@ -24,13 +24,13 @@ class ErrorBody(BaseModel):
 
 
 class Error(BaseModel):
-    """An error as OpenAI's API has it."""
+    """An error in OpenAI's format."""
 
     error: ErrorBody
 
 
 def rendered(fault: Fault) -> Response:
-    """The response of a route with this tag. Its client is told whether to try again."""
+    """Render a fault in OpenAI's format, with a header that says whether to retry."""
     status = _status(fault)
     headers = {**fault.headers, "X-Should-Retry": "true" if fault.retryable else "false"}
     body = Error(error=body_of(fault)).model_dump_json()
@@ -38,7 +38,7 @@ def rendered(fault: Fault) -> Response:
 
 
 def body_of(fault: Fault) -> ErrorBody:
-    """An error, also of a stream that has begun."""
+    """Return a fault's body, for responses and for open streams."""
     param = fault.cause.field if isinstance(fault.cause, InvalidParams) else None
     kind = _type(_status(fault))
     return ErrorBody(message=fault.detail, type=kind, code=fault.code, param=param)
@@ -55,7 +55,7 @@ EXAMPLE = {
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Statuses for a route's documentation."""
+    """Return the OpenAPI entries of error statuses."""
     described = MEANINGS | {400: f"{MEANINGS[400]} {MEANINGS[422]}", 500: "The job has failed."}
     return {
         status: {
@@ -68,14 +68,14 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def documented_besides(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Statuses of a route that also answers others, whose errors are problems."""
+    """Return the OpenAPI entries of errors that are OpenAI's, or problems to other clients."""
     return {
         status: {**response, "model": Error} for status, response in problems(*statuses).items()
     }
 
 
 def _status(fault: Fault) -> int:
-    """As OpenAI has it, whose clients tell errors apart by their statuses."""
+    """Return OpenAI's status for a fault: its SDKs tell errors apart by status."""
     if isinstance(fault.cause, QueueFull):
         return HTTPStatus.TOO_MANY_REQUESTS
     return status_of_answer(fault, HTTPStatus.BAD_REQUEST)

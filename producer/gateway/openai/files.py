@@ -1,6 +1,6 @@
-"""`/v1/files`: what batches are made of, and what they come to, for clients of OpenAI's API.
+"""`/v1/files` of OpenAI's API: the input and output files of batch jobs.
 
-The output of a batch, and its errors, are files that are made of its results as they are read.
+A batch job's output and error files are generated from its results as they are read.
 """
 
 import time
@@ -31,13 +31,13 @@ PREFIX = "file-"
 OUTPUT, ERRORS = "-output", "-errors"
 PURPOSE = "batch"
 MAX_PAGE = 10_000
-MAX_READ = 1_000  # records a page, however many are asked for: `has_more` says so
+MAX_READ = 1_000  # max records a page, whatever the `limit`; then `has_more` is true
 
 router = APIRouter(prefix="/v1/files", tags=[TAG])
 
 
 class FileView(BaseModel):
-    """A file. Of a batch's output, `bytes` are without the pictures that are put into it."""
+    """A file. The `bytes` of a batch job's output do not count the pictures put into it."""
 
     id: str
     object: Literal["file"] = "file"
@@ -50,7 +50,7 @@ class FileView(BaseModel):
 
 
 class FilePage(BaseModel):
-    """Files, the latest first."""
+    """A page of files."""
 
     object: Literal["list"] = "list"
     data: list[FileView]
@@ -60,7 +60,7 @@ class FilePage(BaseModel):
 
 
 class FileDeleted(BaseModel):
-    """A file that is gone."""
+    """A deleted file."""
 
     id: str
     object: Literal["file"] = "file"
@@ -68,7 +68,7 @@ class FileDeleted(BaseModel):
 
 
 class FileQuery(BaseModel):
-    """Which files are listed."""
+    """The filter, page and order of a list of files."""
 
     purpose: str | None = Field(default=None, max_length=64)
     after: str | None = Field(default=None, max_length=200)
@@ -99,7 +99,7 @@ class FileQuery(BaseModel):
     },
 )
 async def upload(request: Request, key: Caller, services: ServicesOf) -> FileView:
-    """Keep a file of requests, one a line, for a batch."""
+    """Upload a file of requests, one a line, for a batch job."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise UnsupportedMediaType(f"the body is {kind[:80]!r}: send multipart/form-data")
@@ -124,7 +124,7 @@ async def upload(request: Request, key: Caller, services: ServicesOf) -> FileVie
 
 
 async def own_file(file_id: str, key: Caller, services: ServicesOf) -> FileView:
-    """The file, if it is the caller's."""
+    """Return the caller's file, uploaded or a batch job's output. Raises `JobNotFound`."""
     name = file_id.removeprefix(PREFIX)
     for end in (OUTPUT, ERRORS):
         if name.endswith(end):
@@ -142,7 +142,7 @@ OwnFile = Annotated[FileView, Depends(own_file)]
 async def list_files(
     key: Caller, services: ServicesOf, query: Annotated[FileQuery, Query()]
 ) -> FilePage:
-    """The caller's files; the outputs of batches are named by these."""
+    """List the caller's uploaded files; batch jobs name their output files."""
     ids = await services.ask(services.files.of(key.id)) if query.purpose in (None, PURPOSE) else []
     ascending, after = query.order == "asc", (query.after or "").removeprefix(PREFIX)
     limit = min(query.limit, MAX_READ)
@@ -154,7 +154,7 @@ async def list_files(
 
 @router.get("/{file_id}", response_model=FileView, responses=documented())
 async def look(file: OwnFile) -> FileView:
-    """What is known of a file."""
+    """Return a file's record."""
     return file
 
 
@@ -165,7 +165,7 @@ async def look(file: OwnFile) -> FileView:
     | {200: {"description": "The lines.", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )
 async def content(file: OwnFile, key: Caller, services: ServicesOf, urls: UrlsOf) -> Response:
-    """The file itself; of a batch's output, with the pictures."""
+    """Return a file's content; a batch job's output has its pictures."""
     name, storage = file.id.removeprefix(PREFIX), services.sync.storage
     if file.purpose == PURPOSE:
         pieces = storage.stream(bytes_of_file(name), 0, file.bytes)
@@ -185,7 +185,7 @@ async def content(file: OwnFile, key: Caller, services: ServicesOf, urls: UrlsOf
 
 @router.delete("/{file_id}", response_model=FileDeleted, responses=documented(501))
 async def delete(file: OwnFile, key: Caller, services: ServicesOf) -> FileDeleted:
-    """Delete a file; a batch that was made of it goes on."""
+    """Delete a file; a batch job that was made of it goes on."""
     if file.purpose != PURPOSE:
         raise NotSupported("the output of a batch goes with it, after CROSSMODAL_RETENTION_S")
     record = await file_of(file.id, key.id, services)
@@ -195,7 +195,7 @@ async def delete(file: OwnFile, key: Caller, services: ServicesOf) -> FileDelete
 
 
 async def file_of(file_id: str, owner: str, services: Services) -> File:
-    """A caller's file. Raises `JobNotFound`."""
+    """Return a caller's uploaded file. Raises `JobNotFound`."""
     try:
         found = await services.ask(services.files.get(file_id.removeprefix(PREFIX)))
     except JobNotFound:
@@ -206,7 +206,7 @@ async def file_of(file_id: str, owner: str, services: Services) -> File:
 
 
 async def outputs(record: HttpBatch, services: Services) -> list[FileView]:
-    """The files that a batch has come to: of what succeeded, and of what failed."""
+    """Return a batch job's output files: one of results, one of errors, if not empty."""
     if not record.is_done or record.failure is not None:
         return []
     stored = await services.call_store(services.sync.storage.head, output_of(record.id))
@@ -230,10 +230,10 @@ async def outputs(record: HttpBatch, services: Services) -> list[FileView]:
 def page(
     ids: list[str], after: str, limit: int, *, ascending: bool = False
 ) -> tuple[list[str], bool]:
-    """Some of a list, after one of it, and whether there are more.
+    """Return the page of a list after one of its ids, and whether there are more.
 
-    Where that one is gone, it is after where it was: ids sort by time. Raises `InvalidParams` for
-    what was never in a list.
+    If that id is gone, the page begins where it was: ids sort by time. Raises `InvalidParams` if
+    `after` is not an id.
     """
     if after in ids:
         ids = ids[ids.index(after) + 1 :]
@@ -258,7 +258,7 @@ def _view(file: File, services: Services) -> FileView:
 
 
 def _lines(storage: Storage, key: str) -> Iterator[bytes]:
-    """The lines of a file in the store, of which no more than one is ever in memory."""
+    """Yield the lines of a stored file, read piece by piece."""
     found, rest = storage.head(key), b""
     for piece in storage.stream(key, 0, found.size) if found is not None else ():
         *lines, rest = (rest + piece).split(b"\n")
@@ -268,7 +268,7 @@ def _lines(storage: Storage, key: str) -> Iterator[bytes]:
 
 
 def _as_urls(storage: Storage, record: HttpBatch) -> frozenset[str]:
-    """The lines of a batch that have asked for URLs; none where its file is gone."""
+    """Return the lines of a batch job that request URLs; none if its file is gone."""
     if record.source is None:
         return frozenset()
     return wants_urls(_lines(storage, bytes_of_file(record.source.file.removeprefix(PREFIX))))

@@ -1,4 +1,4 @@
-"""`/v1/images`: a picture for a prompt, to whoever waits for it."""
+"""`/v1/images` of OpenAI's API: pictures for a prompt, in the response."""
 
 import base64
 import json
@@ -34,8 +34,8 @@ from producer.handle import result_of
 MAX_PARTIAL = 3
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 _DALL_E = re.compile(r"dall-e-\d")
-MAYBE = ("quality", "style", "background")  # that a model may have such a param of
-AS_USUAL = {"auto", "standard", "opaque"}  # what asks for nothing in particular
+MAYBE = ("quality", "style", "background")  # params that a model may have
+AS_USUAL = {"auto", "standard", "opaque"}  # values that mean the default
 OURS = {
     "count": "n",
     "format": "output_format",
@@ -48,10 +48,10 @@ router = APIRouter(tags=[TAG])
 
 
 class ImagesRequest(BaseModel):
-    """A request for pictures. Other fields are params that the model has, as `seed` and `steps`.
+    """A request for pictures. Other fields are params of the model, as `seed` and `steps`.
 
-    `quality`, `style` and `background` are for models that have such a param; for others, a warning
-    says that nothing came of them. `moderation`, `user` and `safety_identifier` are accepted.
+    `quality`, `style` and `background` are for models that have such a param; others ignore them,
+    with a warning. `moderation`, `user` and `safety_identifier` are accepted and ignored.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -84,14 +84,14 @@ class ImagesRequest(BaseModel):
 
 
 class ImageData(BaseModel):
-    """A picture, as base64 or by its URL, which the same API key may fetch."""
+    """A picture in base64, or its URL, which the same API key may fetch."""
 
     b64_json: str | None = None
     url: str | None = None
 
 
 class Tokens(BaseModel):
-    """Nothing is counted here: zeros, for clients that read them."""
+    """Token counts: always zero, for clients that read them."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -126,7 +126,7 @@ async def generate(
     urls: UrlsOf,
     wanted: Annotated[ImagesRequest, json_of(ImagesRequest)],
 ) -> Any:
-    """Draw, and answer with the pictures. The job ends when the caller's connection does."""
+    """Draw pictures and return them. The job is canceled if the caller disconnects."""
     params, warnings = await _params_of(wanted, services)
     job_id = await attached.submit(params, origin_of(key, urls, None, ()), services, request)
     if wanted.stream:
@@ -158,7 +158,7 @@ async def generate(
     "/v1/images/edits", responses=documented(501), status_code=501, response_class=Response
 )
 async def edit(key: Caller) -> Response:
-    """Drawing over a picture: no model here does it."""
+    """Edit a picture: not supported by any model here."""
     raise NotSupported("no model here draws over a picture: /v1/images/generations draws a new one")
 
 
@@ -166,12 +166,12 @@ async def edit(key: Caller) -> Response:
     "/v1/images/variations", responses=documented(501), status_code=501, response_class=Response
 )
 async def vary(key: Caller) -> Response:
-    """Variations of a picture: no model here makes them."""
+    """Vary a picture: not supported by any model here."""
     raise NotSupported("no model here varies a picture: /v1/images/generations draws a new one")
 
 
 async def _params_of(wanted: ImagesRequest, services: Services) -> tuple[ItemParams, list[str]]:
-    """The params of the job, and what of the request they leave out. Raises `InvalidParams`."""
+    """Return the job's params, and warnings of ignored fields. Raises `InvalidParams`."""
     known = await services.client.models(max_age_s=MODELS_S)
     model = model_named(wanted.model, TXT2IMG, known)
     fields, warnings = translated(wanted, schema_of(model, TXT2IMG, known))
@@ -182,9 +182,9 @@ async def _params_of(wanted: ImagesRequest, services: Services) -> tuple[ItemPar
 
 
 def translated(wanted: ImagesRequest, schema: Schema | None) -> tuple[dict[str, Any], list[str]]:
-    """The fields of a job, and what comes of none of them, for a model with such params.
+    """Return a job's fields for a model with this schema, and warnings of ignored ones.
 
-    Raises `InvalidParams` for a size that is none, and for what is said twice.
+    Raises `InvalidParams` for an invalid size, and for a field given under two names.
     """
     declared = properties_of(schema)
     check_once(wanted, OURS)
@@ -211,7 +211,7 @@ def translated(wanted: ImagesRequest, schema: Schema | None) -> tuple[dict[str, 
 
 
 def _of_answers(wanted: ImagesRequest) -> list[str]:
-    """What is said of an answer, and is of another kind of answers."""
+    """Return warnings of options that a stream ignores, or that need one."""
     if wanted.stream and wanted.response_format == "url":
         return ["response_format: a stream has the pictures themselves"]
     if wanted.partial_images and not wanted.stream:
@@ -220,15 +220,15 @@ def _of_answers(wanted: ImagesRequest) -> list[str]:
 
 
 def forms_of(wanted: ImagesRequest) -> set[str]:
-    """In which fields of an answer the pictures are; of a DALL·E that one names, URLs are
-    expected unasked."""
+    """Return the response's picture fields; clients of DALL·E expect URLs without asking
+    for them."""
     if wanted.response_format is not None:
         return {wanted.response_format}
     return {"b64_json", "url"} if _DALL_E.fullmatch(wanted.model or "") else {"b64_json"}
 
 
 def _side(size: str | None) -> tuple[int, int] | None:
-    """Width and height; None where nothing in particular is asked for."""
+    """Return width and height in pixels; None for the model's default."""
     if size in (None, "", "auto"):
         return None
     found = _SIZE.fullmatch(size or "")
@@ -242,7 +242,7 @@ def _side(size: str | None) -> tuple[int, int] | None:
 async def _events(
     job_id: str, partial_images: int, warnings: list[str], services: Services
 ) -> AsyncIterator[bytes]:
-    """Some pictures of what is drawn so far, where the model shows it, and then the whole ones."""
+    """Yield up to `partial_images` previews, if the model makes any, then the pictures."""
     shown = 0
     try:
         async with aclosing(attached.steps(job_id, services, watches=partial_images > 0)) as seen:

@@ -1,4 +1,4 @@
-"""Lines of batch files as clients of OpenAI's API write and read them."""
+"""Translation of batch-file lines from and to the format of OpenAI's API."""
 
 import base64
 import functools
@@ -27,13 +27,13 @@ KINDS = {"/v1/images/generations": TXT2IMG, "/v1/chat/completions": IMG2TXT}
 
 
 def translator(services: Services) -> Callable[[Line], Line]:
-    """`ours`, by the models that are known now. It asks for them in a thread, as for a file."""
+    """Return `ours_or_refused` for the current models, read (blocking) at the first line."""
     known = functools.cache(services.sync.models)
     return lambda line: ours_or_refused(line, known())
 
 
 def ours_or_refused(line: Line, known: KnownModels) -> Line:
-    """`ours`; what is wrong with a line is said of a line of its kind, which a file may be of."""
+    """Translate a line by `ours`; an invalid one becomes a refused line of its kind."""
     try:
         return ours(line, known)
     except InvalidParams as e:
@@ -41,7 +41,7 @@ def ours_or_refused(line: Line, known: KnownModels) -> Line:
 
 
 def ours(line: Line, known: KnownModels) -> Line:
-    """A line as batch files here have it; others are left as they are.
+    """Translate a line of OpenAI's API to our format; return any other line unchanged.
 
     Raises `InvalidParams` or `ModelNotFound`.
     """
@@ -74,7 +74,7 @@ def _caption(wanted: chat.ChatRequest, known: KnownModels) -> dict[str, Any]:
 
 
 def wants_urls(lines: Iterable[bytes]) -> frozenset[str]:
-    """The `custom_id`s of lines that ask for URLs of their pictures, and not for their bytes."""
+    """Return the `custom_id`s of lines that request URLs of their pictures, not bytes."""
     found = set()
     for text in lines:
         if b'"response_format"' in text:
@@ -88,7 +88,7 @@ def wants_urls(lines: Iterable[bytes]) -> frozenset[str]:
 def theirs(
     text: bytes, client: Client, urls: Urls, as_urls: frozenset[str], created: int, *, failed: bool
 ) -> Iterator[bytes]:
-    """A line of an output file, if it is of those that have failed, or of those that have not."""
+    """Yield an output line in OpenAI's format, if its outcome matches `failed`."""
     line = json.loads(text)
     if (line["error"] is not None) is not failed:
         return
@@ -106,13 +106,13 @@ def theirs(
         try:
             body = _body(line["id"], made, client, urls if is_url else None)
             response |= {"status_code": 200, "body": {"created": created, **body}}
-        except BlobNotFound as e:  # it was deleted: that is no matter of the other lines
+        except BlobNotFound as e:  # deleted; other lines are not affected
             response |= {"status_code": 404, "body": {"error": body_of(fault_of(e)).model_dump()}}
     yield json.dumps(line | {"response": response}).encode() + b"\n"
 
 
 def _body(name: str, made: Line, client: Client, urls: Urls | None) -> Line:
-    """What a request has come to; `urls` where it has asked for those of its pictures."""
+    """Return the response body of a line; with `urls`, its pictures are given by URL."""
     if captions := made.get("captions"):
         choices = [
             {
@@ -136,6 +136,6 @@ def _body(name: str, made: Line, client: Client, urls: Urls | None) -> Line:
 def _parsed(text: bytes) -> Line:
     try:
         line = json.loads(text)
-    except (ValueError, RecursionError):  # it has failed
+    except (ValueError, RecursionError):  # an unparsable line has failed
         return {}
     return line if isinstance(line, dict) else {}

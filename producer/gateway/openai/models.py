@@ -1,6 +1,6 @@
-"""`/v1/models/NAME`; and which model is meant by names that clients of OpenAI's API have built in.
+"""`/v1/models/NAME`; and the models that stand for OpenAI's own names, which clients use.
 
-The list of models is in `operations`: it is the same for all.
+The list of models is in `operations`: it is the same for all clients.
 """
 
 import re
@@ -20,7 +20,7 @@ from producer.gateway.operations import model_view
 from producer.gateway.services import ServicesOf
 from producer.gateway.shapes import ModelView
 
-MODELS_S = 1.0  # for which what is known of models may be old
+MODELS_S = 1.0  # max age of the cached models
 router = APIRouter(tags=[TAG])
 _BUILT_IN = re.compile(r"(?:chat)?gpt-.*|dall-e-\d|o\d.*", re.DOTALL)
 _DRAWS = re.compile(r"(?:chat)?gpt-image|dall-e")
@@ -28,14 +28,14 @@ _DRAWS = re.compile(r"(?:chat)?gpt-image|dall-e")
 
 @router.get("/v1/models/{name}", response_model=ModelView, responses=documented())
 async def model(name: str, key: Caller, services: ServicesOf) -> ModelView:
-    """One model, by its name or an alias, with all the words that it knows."""
+    """Return one model, by its name or an alias, with all the words that it knows."""
     known = await services.client.models()
     meant = _default_for(name, known)
     return model_view(known, await services.client.model(meant.name if meant else name))
 
 
 def _default_for(name: str, known: KnownModels) -> ModelInfo | None:
-    """The model that a name of OpenAI's own stands for, where no other has it."""
+    """Return the default model for a name of OpenAI's, unless a model here has that name."""
     taken = any(known.serves(kind, name) for kind in kinds().values())
     if taken or not _BUILT_IN.fullmatch(name):
         return None
@@ -43,7 +43,7 @@ def _default_for(name: str, known: KnownModels) -> ModelInfo | None:
 
 
 def model_named(name: str | None, kind: Kind, known: KnownModels) -> str | None:
-    """What a model is called here: None, the default one, for a name of OpenAI's own.
+    """Resolve a model's name or alias; OpenAI's own names give None, the default model.
 
     A model or an alias of that name comes first. Raises `ModelNotFound`.
     """
@@ -55,6 +55,6 @@ def model_named(name: str | None, kind: Kind, known: KnownModels) -> str | None:
 
 
 def schema_of(name: str | None, kind: Kind, known: KnownModels) -> Schema | None:
-    """The schema of the params of a model, or of the default one, as far as it is known."""
+    """Return the schema of the params of a model, or of the default one; None if unknown."""
     model = known.of(kind, {"model": name})
     return None if model is None else model.kinds[kind.name].params

@@ -1,4 +1,4 @@
-"""Routes that some clients of OpenAI's API call with `/v1` before them, and some without."""
+"""Routes with and without `/v1`: clients of OpenAI's API differ."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,9 +15,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 def answering(
     router: APIRouter, path: str, answer: type[BaseModel], said: str, body: dict[str, Any]
 ) -> Callable[[F], F]:
-    """Have a function answer at both paths, with an `answer` or with events, as is `said`.
+    """Return a decorator that routes both paths to a function.
 
-    Its caller holds a connection open.
+    The function returns an `answer` or events, as `said` documents, on an open connection.
     """
     found = {"model": answer, "content": EVENTS, "description": said}
 

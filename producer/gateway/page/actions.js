@@ -4,7 +4,7 @@ import { asked, submit } from "./submit.js";
 
 const gone = new EventTarget();
 
-/** `listener` gets the id of each job that is deleted here. */
+/** Calls `listener` with the id of each job deleted on this page. */
 export function onDeleted(listener) {
   gone.addEventListener("job", ({ detail }) => listener(detail));
 }
@@ -12,7 +12,7 @@ export function onDeleted(listener) {
 export const isActive = ({ state }) => state === "queued" || state === "running";
 const hasFailed = ({ state }) => ["failed", "canceled", "expired"].includes(state);
 
-/** What can be done with a job: each by its name, whether it is there, and what it does. */
+/** The actions on a job by name: label, whether it applies (`isThere`), and function (`act`). */
 export const ACTIONS = {
   cancel: { does: "Cancel", isThere: isActive, act: cancel },
   retry: { does: "Retry", isThere: hasFailed, act: (job) => asked(() => post(job.retry_url)) },
@@ -30,7 +30,7 @@ export const ACTIONS = {
   delete: { does: "Delete", isThere: (job) => !isActive(job), act: remove },
 };
 
-/** The same request; a picture is named by its key. */
+/** Returns the request that submits the same job; its picture is named by key. */
 function bodyOf({ task, params, metadata }) {
   const given = Object.entries(params).filter(([, value]) => value !== null);
   const body = { task, ...Object.fromEntries(given) };
@@ -38,7 +38,7 @@ function bodyOf({ task, params, metadata }) {
   return metadata === null ? body : { ...body, metadata };
 }
 
-/** The job as it is then: it may have ended by itself. */
+/** Returns the job after the cancel; it may have ended before. */
 async function cancel(job) {
   return post(job.cancel_url);
 }
@@ -49,7 +49,7 @@ async function remove(job) {
   try {
     await request(job.status_url, { method: "DELETE" });
   } catch (error) {
-    if (error.status !== 404) throw error; // somebody else was faster
+    if (error.status !== 404) throw error; // already deleted elsewhere
   }
   gone.dispatchEvent(new CustomEvent("job", { detail: job.id }));
 }

@@ -4,7 +4,7 @@ const PAUSE_MS = 1_000;
 let heard = [];
 let timer = 0;
 
-/** Says something to screen readers that the eye sees anyway; what comes at once is said at once. */
+/** Announces a visible change to screen readers; changes within a second are merged. */
 export function announce(text) {
   heard.push(text);
   timer ||= setTimeout(say, PAUSE_MS);

@@ -2,7 +2,7 @@ import { duration } from "./words.js";
 
 const KEY = "crossmodal-key";
 
-/** What went wrong, in words for the reader. `status` is 0 when nobody answered. */
+/** A failed request, with a message for the user. `status` is 0 without a response. */
 export class ApiError extends Error {
   constructor(message, status = 0) {
     super(message);
@@ -10,7 +10,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Tells "unauthorized" when the gateway wants another key. */
+/** Dispatches "unauthorized" when the gateway refuses the key, or needs one. */
 export const access = new EventTarget();
 
 export const key = {
@@ -19,13 +19,13 @@ export const key = {
   forget: () => sessionStorage.removeItem(KEY),
 };
 
-/** The gateway's URLs as seen from here: a proxy may have given it another name. */
+/** Returns a gateway URL's path and query: behind a proxy, its host may differ from the page's. */
 export function local(url) {
   const { pathname, search } = new URL(url, document.baseURI);
   return pathname + search;
 }
 
-/** The response, if it is a good one. Raises `ApiError`. */
+/** Returns the response if its status is 2xx. Throws `ApiError`. */
 export async function request(url, options = {}) {
   const headers = new Headers(options.headers);
   if (key.get()) headers.set("Authorization", `Bearer ${key.get()}`);
@@ -52,7 +52,7 @@ async function reason(response) {
   return hint ? `${text.replace(/[.!]?$/, ".")} ${hint}` : text;
 }
 
-/** Retry-After holds seconds or a date. */
+/** Retry-After is in seconds, or a date. */
 function retryHint(response) {
   const header = response.headers.get("Retry-After");
   if (header === null || ![429, 503].includes(response.status)) return "";

@@ -12,7 +12,7 @@ const WORDS = {
   in_progress: "Running", cancelling: "Canceling", completed: "Done", cancelled: "Canceled", failed: "Failed",
 };
 
-/** The caller's files of requests: how far each is, and what has come of it. */
+/** The list of the caller's batch jobs, with their progress and outputs. */
 export class BatchList {
   #isAll = false;
   #seen = "";
@@ -24,7 +24,7 @@ export class BatchList {
     cluster.addEventListener("change", () => this.#onQueues());
   }
 
-  /** The latest few beside jobs, all by themselves, or none. */
+  /** Shows the latest few above the jobs ("few"), only batch jobs ("all"), or none ("none"). */
   show(which) {
     this.#isAll = which === "all";
     byId("batches").dataset.shown = which;
@@ -44,7 +44,7 @@ export class BatchList {
   async read() {
     this.#stop();
     const read = ++this.#reads;
-    const isLate = () => read !== this.#reads; // more, or fewer, have been asked for since
+    const isLate = () => read !== this.#reads; // a later read has begun
     try {
       const { data } = await getJson(`v1/batches?limit=${this.#isAll ? MANY : FEW}`);
       if (isLate()) return;
@@ -62,12 +62,12 @@ export class BatchList {
     this.#timer = 0;
   }
 
-  /** News that come all the time do not put it off. */
+  /** Schedules a read; further calls do not postpone it. */
   #later() {
     if (!this.#isPaused) this.#timer ||= setTimeout(() => this.read(), AGAIN_MS);
   }
 
-  /** A batch that begins elsewhere shows in the queues of such. */
+  /** Reads again when bulk queues change, as when a batch job starts elsewhere. */
   #onQueues() {
     const bulk = cluster.queues.filter(({ queue }) => queue.endsWith(".bulk"));
     const seen = JSON.stringify(bulk.map(({ depth, running, submitted }) => [depth, running, submitted]));
@@ -133,7 +133,7 @@ function stateOf(status, { total, completed, failed }, errors) {
   return parts.join(", ");
 }
 
-/** A plain link could not send the API key. */
+/** Fetches the output, because a plain link cannot send the API key. */
 async function download(id) {
   const href = URL.createObjectURL(await getBlob(`v1/batches/${id}/output`));
   element("a", { href, download: `${id}.jsonl` }).click();

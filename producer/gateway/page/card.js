@@ -6,7 +6,7 @@ import { Preview } from "./preview.js";
 import { Toolbar } from "./toolbar.js";
 import { fullTime, measured, otherCaptions, progress, title, when } from "./words.js";
 
-/** One job in the gallery. `heardAt` is the time of the news it shows, `place` its place in the queue. */
+/** A job in the gallery. `heardAt` is the time of the shown state, `place` that in the queue. */
 export class Card {
   #pictures = [];
   #preview = new Preview();
@@ -64,7 +64,7 @@ export class Card {
     this.tick();
   }
 
-  /** A button that goes away while it has the focus hands it to the card. */
+  /** Moves the focus to the card if the focused button is hidden. */
   #renderActions() {
     const focused = document.activeElement;
     this.toolbar.show(this.job);
@@ -98,7 +98,7 @@ export class Card {
   }
 }
 
-/** The bar of a job that runs; it moves by itself where the model tells no steps. */
+/** Renders a running job's progress bar, indeterminate if the model reports no steps. */
 export function renderSteps(bar, { state, progress: steps }) {
   bar.hidden = state !== "running";
   bar.setAttribute("aria-valuetext", steps ? `step ${steps.step} of ${steps.of}` : "running");

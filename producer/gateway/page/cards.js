@@ -2,7 +2,7 @@ import { Card } from "./card.js";
 import { byId } from "./dom.js";
 import { isOlder, placeOf } from "./pages.js";
 
-/** The cards that are shown, the latest first; thousands of them at most. */
+/** The shown cards, the latest first; made for up to thousands of them. */
 export class Cards {
   #cards = new Map();
   #order = [];
@@ -27,7 +27,7 @@ export class Cards {
     return this.#order.at(-1);
   }
 
-  /** The card of a job, which is made where there is none. */
+  /** Returns a job's card; makes it if there is none. */
   of(job) {
     return this.#cards.get(job.id) ?? this.#insert(job);
   }
@@ -43,12 +43,12 @@ export class Cards {
     if (hadFocus) (this.#order[place] ?? this.last)?.node.focus();
   }
 
-  /** Takes those away that are older than a job. */
+  /** Removes the cards of jobs older than this one. */
   cutAfter(job) {
     while (this.last && isOlder(this.last.job, job)) this.remove(this.last.job.id);
   }
 
-  /** What is next to a job's picture: of the job itself, else of a neighbour; null at the ends. */
+  /** Returns the picture `steps` away: of the same job, else of its neighbor; null at the ends. */
   beside(id, index, steps) {
     const card = this.#cards.get(id);
     if (!card) return null;

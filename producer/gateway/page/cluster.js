@@ -1,6 +1,6 @@
 import { getJson } from "./api.js";
 
-/** What is known of queues, workers and models; tells "change" with each news of them. */
+/** The state of queues, workers and models; dispatches "change" at each update. */
 export class Cluster extends EventTarget {
   queues = [];
   workers = [];
@@ -11,7 +11,7 @@ export class Cluster extends EventTarget {
   #served = "";
   #reads = 0;
 
-  /** News of queues and workers; when workers serve other models, these are read anew. */
+  /** Updates queues and workers; reads the models again when the workers have changed. */
   hear({ queues, workers, may_pause }) {
     Object.assign(this, { queues, workers, mayPause: Boolean(may_pause) });
     const served = JSON.stringify(workers.map(({ seen_at, ...rest }) => rest));
@@ -19,13 +19,13 @@ export class Cluster extends EventTarget {
     this.#tell();
   }
 
-  /** The queue's view as the gateway has answered it. */
+  /** Updates one queue from the gateway's answer. */
   hearQueue(queue) {
     this.queues = this.queues.map((one) => (one.queue === queue.queue ? { ...one, ...queue } : one));
     this.#tell();
   }
 
-  /** The models that serve a kind, that which serves jobs that name none first. */
+  /** Returns the models that serve a kind, its default model first. */
   serving(kind) {
     const found = this.models.filter(({ kinds }) => kind in kinds);
     return found.sort((a, b) => isDefault(b, kind) - isDefault(a, kind));
@@ -35,7 +35,7 @@ export class Cluster extends EventTarget {
     return [...new Set(this.models.flatMap(({ kinds }) => Object.keys(kinds)))];
   }
 
-  /** The queues in which the jobs of a model wait. */
+  /** Returns the queues in which a model's jobs wait. */
   queuesOf({ name, kinds, default_for }) {
     const own = Object.keys(kinds).map((kind) => `${kind}.${name}`);
     const names = [...own, ...default_for].flatMap((queue) => [queue, `${queue}.bulk`]);
@@ -50,7 +50,7 @@ export class Cluster extends EventTarget {
     this.#served = served;
     const read = ++this.#reads;
     const news = await answered(getJson("v1/models"));
-    if (read !== this.#reads) return; // a later one is newer, whichever came first
+    if (read !== this.#reads) return; // a later read is newer, whatever the order of answers
     Object.assign(this, news);
     this.#tell();
   }

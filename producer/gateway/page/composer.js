@@ -9,10 +9,10 @@ import { vocabularyNote } from "./vocabulary.js";
 
 const DRAFT = "draft";
 
-/** The form for a new job: of a kind, for a model, with the fields of its schema. */
+/** The form for a new job: kind, model, and the fields of the model's schema. */
 class Composer {
   #draft = { kind: "txt2img", models: {}, values: {}, ...store.get(DRAFT, {}) };
-  #shown = ""; // the kind and the schema whose fields are there
+  #shown = ""; // the kind and the schema of the current fields
   #form = null;
   #isBusy = false;
 
@@ -56,7 +56,7 @@ class Composer {
     if (!cluster.isKnown) return;
     const { kind } = this.#draft;
     const told = this.#model?.kinds[kind].params;
-    byId("fields").inert = !told; // other ones may be about to come
+    byId("fields").inert = !told; // the fields may be about to change
     try {
       const schema = told ?? (await schemaOfKind(kind));
       if (kind !== this.#draft.kind || told !== this.#model?.kinds[kind].params) return;
@@ -89,7 +89,7 @@ class Composer {
     setText(byId("model-note"), this.#model ? noteOf(this.#model, kind) : "");
   }
 
-  /** Only where the fields are other ones: nobody likes to lose what they are typing into. */
+  /** Replaces the fields only if they differ, so that no input in progress is lost. */
   #renderFields(kind, schema) {
     const shown = JSON.stringify([kind, schema]);
     if (shown === this.#shown) return;
@@ -102,7 +102,7 @@ class Composer {
     setText(byId("form-error"), unasked.length ? `This page cannot ask for ${unasked.join(", ")}: use the API.` : "");
   }
 
-  /** What was changed is there again after a reload, and for another model that has such a field. */
+  /** Saves changed values, for a reload and for other models with such a field. */
   #keep() {
     if (!this.#form) return;
     const { kind, values } = this.#draft;
@@ -121,7 +121,7 @@ class Composer {
     this.#afterChoice();
   }
 
-  /** Where a picture is all that is needed, to choose it is to send it. */
+  /** Submits a chosen picture at once if no other field is required. */
   #afterChoice() {
     if (this.#form?.isOnlyPicture) byId("form").requestSubmit();
   }
@@ -149,7 +149,7 @@ class Composer {
     if (errors.length) throw new Error(errors.join("\n"));
   }
 
-  /** A default model is not named, so that its jobs wait in the queue of all such. */
+  /** Leaves out the default model, so that its jobs wait in the queue without a model name. */
   #named() {
     const model = this.#model;
     return model && !isDefault(model, this.#draft.kind) ? { model: model.name } : {};
@@ -164,7 +164,7 @@ function optionText({ name, state, default_for }, kind) {
   return notes.length ? `${name} (${notes.join(", ")})` : name;
 }
 
-/** In a text of several lines, Enter sends and Shift+Enter makes a line. */
+/** In a textarea, Enter submits and Shift+Enter adds a line. */
 function onEnter(event) {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   if (event.target.tagName !== "TEXTAREA") return;

@@ -2,7 +2,7 @@ import { byId, setText } from "./dom.js";
 
 const dialog = byId("confirm");
 
-/** Whether somebody who is asked is sure. */
+/** Asks the user to confirm; resolves to whether they did. */
 export function confirmed(title, text, does) {
   setText(byId("confirm-title"), title);
   setText(byId("confirm-text"), text);

@@ -3,12 +3,12 @@ import { element } from "./dom.js";
 
 const SHOWN_MS = 1_500;
 
-/** Puts a text into the clipboard, and says at the button that it is there. */
+/** Copies a text to the clipboard, and confirms it on the button. */
 export async function copy(text, button) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    copyBySelection(text, button); // there is no such clipboard on http, or it is not allowed
+    copyBySelection(text, button); // no clipboard API on http, or permission denied
   }
   const label = button.textContent;
   button.textContent = "Copied";

@@ -1,6 +1,6 @@
 import { key } from "./api.js";
 
-/** The API key that the gallery keeps in this tab is used here, too. */
+/** Uses the gallery's API key of this tab. */
 function authorize() {
   if (key.get()) ui.preauthorizeApiKey("HTTPBearer", key.get());
 }

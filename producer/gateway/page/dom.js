@@ -2,7 +2,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 export const byId = (id) => document.getElementById(id);
 
-/** An element; attributes that are null are left out, children may be text. */
+/** Creates an element; null attributes are left out, children may be text. */
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -12,10 +12,10 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** What is to stand in a list, a text a line. */
+/** Creates a list item for each text. */
 export const lines = (texts = []) => texts.map((text) => element("li", {}, text));
 
-/** A button with a symbol; where there is no room for what it does, the pointer shows that. */
+/** Creates a button with an icon and a label, which is also its tooltip. */
 export function iconButton(name, does) {
   return element("button", { class: `icon ${name}`, type: "button", title: does },
     icon(name), element("span", { class: "does" }, does));
@@ -35,12 +35,12 @@ function icon(name) {
   return svg;
 }
 
-/** Sets the text only if it is another one, so that screen readers hear of changes only. */
+/** Sets the text only if it differs, so that screen readers announce only changes. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** One child for each value, in their order; those that were there before are kept. */
+/** Renders one child a value, in order; reuses the existing children by name. */
 export function keep(parent, values, nameOf, make, render) {
   const known = new Map([...parent.children].map((node) => [node.dataset.name, node]));
   const nodes = values.map((value) => {
@@ -51,5 +51,5 @@ export function keep(parent, values, nameOf, make, render) {
   });
   const stays = nodes.length === parent.children.length;
   if (stays && nodes.every((node, i) => node === parent.children[i])) return;
-  parent.replaceChildren(...nodes); // or focus would be lost
+  parent.replaceChildren(...nodes); // only on a change: it loses the focus
 }

@@ -2,14 +2,14 @@ import { request } from "./api.js";
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 10_000;
-const STEADY_MS = 5_000; // a stream that held this long starts over with the first pause
+const STEADY_MS = 5_000; // a stream this long resets the pause between retries
 const SILENCE_MS = 60_000; // the gateway sends a comment every 15 s
-const FINAL = [401, 403, 404, 410]; // trying again would not help
+const FINAL = [401, 403, 404, 410]; // not retried
 
 /**
- * Follows a stream of server-sent events, over again when it is lost, until `onEvent` returns false
- * or `signal` aborts. Raises `ApiError` where trying again would not help. EventSource would do,
- * if it could send an Authorization header.
+ * Follows a stream of server-sent events, with reconnection, until `onEvent` returns false or
+ * `signal` aborts. Throws `ApiError` for errors that a retry cannot fix. EventSource cannot be
+ * used: it sends no Authorization header.
  */
 export async function follow(url, { signal, onEvent, onOpen = () => {}, onLost = () => {} }) {
   const stream = { url, signal, onOpen, onEvent, lastId: "" };
@@ -27,7 +27,7 @@ export async function follow(url, { signal, onEvent, onOpen = () => {}, onLost =
   }
 }
 
-/** True when the reader has all it wanted. */
+/** Reads one connection; returns true if `onEvent` has returned false. */
 async function readOnce(stream) {
   const silence = alarm(SILENCE_MS);
   const signal = AbortSignal.any([stream.signal, silence.signal]);
@@ -42,11 +42,11 @@ async function readOnce(stream) {
     }
     return false;
   } finally {
-    silence.goOff(); // ends the request, where it has not ended
+    silence.goOff(); // aborts the request unless it has ended
   }
 }
 
-/** An event that the page cannot digest does not end the stream. */
+/** Passes an event on; an exception in its handler does not end the stream. */
 function deliver(stream, event) {
   try {
     return stream.onEvent(event.type, JSON.parse(event.data));
@@ -96,7 +96,7 @@ async function* lines(body, heard) {
     const { done, value } = await reader.read();
     if (done) return;
     heard();
-    const parts = (rest + value).split(/\r\n|\n|\r(?!$)/); // a last \r may be half of \r\n
+    const parts = (rest + value).split(/\r\n|\n|\r(?!$)/); // a final \r may be half of \r\n
     rest = parts.pop();
     yield* parts;
   }
@@ -106,7 +106,7 @@ function pauseMs(failures) {
   return Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** failures) * (0.8 + 0.2 * Math.random());
 }
 
-/** Ends early when the network is back. */
+/** Waits; ends early when the network is back. */
 function pause(ms, signal) {
   return new Promise((resolve) => {
     const over = new AbortController();

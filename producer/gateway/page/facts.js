@@ -2,8 +2,8 @@ import { copy } from "./copy.js";
 import { element, nameButton } from "./dom.js";
 
 /**
- * Shows names and values, those that there are, in a description list. What is read does not change
- * under a screen reader, unless it is another. `isCopied` is of what one may want elsewhere.
+ * Shows names and values, except empty ones, in a description list. Renders only on a change, so
+ * as not to disturb screen readers. `isCopied` adds a copy button.
  */
 export function showFacts(list, facts) {
   const there = facts.filter(({ value }) => value !== null && value !== undefined && value !== "");

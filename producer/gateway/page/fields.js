@@ -1,9 +1,9 @@
 import { element, setText } from "./dom.js";
 import { limitsOf } from "./schema.js";
 
-const NONE = "none"; // the value of the option for null; those of others are numbers
+const NONE = "none"; // option value for null; other options are numbered
 
-/** A control for a field of a schema, with its label and what there is to say of it. */
+/** A control for a field of a schema, with its label and note. */
 export class Field {
   constructor(about) {
     this.about = about;
@@ -14,7 +14,7 @@ export class Field {
     this.value = about.initial;
   }
 
-  /** What is asked for; null where nothing is. */
+  /** The value of the control; null if it is not set. */
   get value() {
     const { about, input } = this;
     switch (about.control) {

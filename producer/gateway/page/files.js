@@ -1,6 +1,6 @@
 import { byId, element, setText } from "./dom.js";
 
-/** Where the pictures for a job are chosen, or dropped; `onChosen` is told of them. */
+/** The input for the pictures of jobs; calls `onChosen` after a choice. */
 export class PictureField {
   files = [];
 
@@ -14,7 +14,7 @@ export class PictureField {
       this.chosen));
     this.input.addEventListener("change", () => {
       this.take([...this.input.files]);
-      this.input.value = ""; // so that the same file can be chosen again
+      this.input.value = ""; // the same file can be chosen again
       onChosen();
     });
   }
@@ -25,13 +25,13 @@ export class PictureField {
   }
 }
 
-/** Pictures that are dropped on the form, or pasted anywhere, go to `onFiles`. */
+/** Passes pictures that are dropped on the form or pasted anywhere to `onFiles`. */
 export function prepareFiles(onFiles) {
   document.addEventListener("paste", (event) => onPaste(event, onFiles));
   prepareDrop(onFiles);
 }
 
-/** Text that is pasted into a field stays text, also where a picture of it comes along. */
+/** Ignores text pasted into a field, even if the clipboard also has a picture of it. */
 function onPaste(event, onFiles) {
   const { files, types } = event.clipboardData;
   const isText = event.target.matches?.("input, textarea") && types.includes("text/plain");
@@ -40,7 +40,7 @@ function onPaste(event, onFiles) {
   onFiles([...files]);
 }
 
-/** Files that miss the target are not opened instead of the page. */
+/** Accepts drops on the form; elsewhere, keeps the browser from opening the file. */
 function prepareDrop(onFiles) {
   const panel = byId("composer");
   const hasFiles = (event) => event.dataTransfer?.types.includes("Files");

@@ -8,7 +8,7 @@ const STATES = [
   { name: "running", words: "Running", query: { state: "running" } },
 ];
 
-/** What of the gallery is shown; `onChosen` gets the query for jobs, null where it is batches. */
+/** Sets up the gallery's filter; `onChosen` gets the query for jobs, or null for batch jobs. */
 export function prepareFilters(onChosen) {
   let chosen = "all";
   const render = () => keep(byId("filter-choice"), filters(), ({ name }) => name, radio, (node, { name }) => {

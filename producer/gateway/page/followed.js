@@ -2,7 +2,7 @@ import { store } from "./store.js";
 
 const MOST = 50;
 
-/** The ids of jobs that were submitted in this tab, the latest last; a reload forgets none. */
+/** The ids of the last jobs submitted in this tab, the latest last; kept over a reload. */
 export class Followed {
   #ids = new Set(store.get("followed", []));
 

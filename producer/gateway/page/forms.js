@@ -10,7 +10,7 @@ const NO_PARAMS = [
 ];
 let document_ = null;
 
-/** The controls for what a schema asks for, and the params that they say. */
+/** The controls for the fields of a schema, and the params that they give. */
 export class SchemaForm {
   picture = null;
 
@@ -24,20 +24,20 @@ export class SchemaForm {
     this.nodes = this.#lay();
   }
 
-  /** What is asked for, without what is as the model has it by itself. */
+  /** The params, without those that equal the model's defaults. */
   get params() {
     const chosen = this.fields.filter((field) => field.about.isRequired || !field.isInitial);
     return Object.fromEntries(chosen.map((field) => [field.name, field.value]));
   }
 
-  /** Fills in values, of fields that there are. */
+  /** Sets values; ignores those of unknown fields. */
   fill(values) {
     for (const field of this.fields) {
       if (field.name in values) field.value = values[field.name];
     }
   }
 
-  /** Main fields first; those about the stored files only for who opens them. */
+  /** Puts the main fields first, those of the stored files into a closed section. */
   #lay() {
     const files = this.fields.filter(({ name }) => OF_FILES.includes(name));
     const main = this.fields.filter((field) => !files.includes(field));
@@ -48,7 +48,7 @@ export class SchemaForm {
   }
 }
 
-/** It opens by itself when something in it is wrong. */
+/** A closed section that opens when a field in it is invalid. */
 function folded(title, nodes) {
   const made = element("details", { class: "wide" }, element("summary", {}, title),
     element("div", { class: "fields" }, ...nodes));
@@ -56,7 +56,7 @@ function folded(title, nodes) {
   return made;
 }
 
-/** The schema of what a kind takes, whatever its model: what the API says of such jobs. */
+/** Returns a kind's schema for any model, from the OpenAPI document. */
 export async function schemaOfKind(kind) {
   document_ ??= getJson("openapi.json").catch((error) => {
     document_ = null;
@@ -67,7 +67,7 @@ export async function schemaOfKind(kind) {
   return withPicture(found);
 }
 
-/** There a picture may come in several ways; here it is a file. */
+/** Replaces the ways to give a picture in the API by one, which is a file on this page. */
 function withPicture(schema) {
   const properties = { ...schema.properties };
   for (const [name, property] of Object.entries(properties)) {

@@ -11,14 +11,14 @@ import { Viewer } from "./viewer.js";
 import { progress, title } from "./words.js";
 
 const PAGE = 24;
-const NEXT_PAGE = 60; // for who scrolls on
+const NEXT_PAGE = 60; // on scrolling down
 const LARGEST_PAGE = 100;
 const MOST_PLACES = 200;
-const MOST_CARDS = 600; // of a page that stays open for days, and is not scrolled down
-const AHEAD = "800px"; // of what is seen, where the next page is read
+const MOST_CARDS = 600; // max, for a page open for days and not scrolled down
+const AHEAD = "800px"; // distance below the viewport at which the next page is read
 const NO_JOBS = "No jobs yet: draw something, or drop a picture.";
 
-/** The newest jobs first: a page of them, what events tell, and what was submitted here. */
+/** The gallery of jobs, newest first: pages read, jobs of events, and jobs submitted here. */
 export class Gallery {
   #mine = new Followed();
   #query = {};
@@ -47,14 +47,14 @@ export class Gallery {
     onDeleted((id) => this.#forget(id));
   }
 
-  /** Shows only jobs that have these values; those that were submitted before are no exception. */
+  /** Shows only jobs that have these values. */
   choose(query) {
     this.#query = query;
     this.clear();
     this.reload();
   }
 
-  /** Catches up with what has happened since jobs were read, or events were heard. */
+  /** Catches up with changes since the last read or event. */
   async reload() {
     const newest = this.#cards.last && [...this.#cards][0].job;
     const askedAt = performance.now();
@@ -78,7 +78,7 @@ export class Gallery {
     byId("more").hidden = byId("empty").hidden = true;
   }
 
-  /** Another caller's are none of ours. */
+  /** Forgets all jobs, when the API key changes. */
   forgetAll() {
     this.clear();
     this.#mine.clear();
@@ -100,7 +100,7 @@ export class Gallery {
     this.#positions.resume();
   }
 
-  /** Reads the places in the queue again which no stream of events tells. */
+  /** Reads the places in the queue of waiting jobs that have no open event stream. */
   async readPlaces() {
     if (!this.#positions.isBehind) return;
     const askedAt = performance.now();
@@ -112,17 +112,17 @@ export class Gallery {
     for (const card of this.#cards) card.tick();
   }
 
-  /** A job that was submitted or retried here: it is shown whatever the filter says. */
+  /** Shows a job that was submitted or retried here, whatever the filter. */
   #submitted(job, askedAt) {
     this.#mine.add(job.id);
     this.#put(job, askedAt);
     this.#cards.get(job.id).node.scrollIntoView({ block: "nearest" });
     announce(`Queued: ${title(job)}`);
-    // Beside the filter, news that came before this answer were taken for another's.
+    // If the filter excludes it, events before this answer were dropped.
     if (!this.#matches(job)) this.#look(job.id);
   }
 
-  /** Jobs on the page, or followed before a reload, whose news may have been missed. */
+  /** Reads the other jobs, on the page or followed before a reload, whose events may be missed. */
   #lookForOthers(ids) {
     const shown = [...this.#cards].filter(({ job }) => isActive(job)).map(({ job }) => job.id);
     const lost = this.#mine.all.filter((id) => !this.#cards.get(id));
@@ -134,7 +134,7 @@ export class Gallery {
     try {
       const job = await getJson(`v1/jobs/${encodeURIComponent(id)}`);
       if (this.#cards.get(id) || isActive(job)) this.#put(job, askedAt);
-      else this.#mine.drop(id); // it has ended meanwhile, and is farther down
+      else this.#mine.drop(id); // it has ended, and is on a later page
     } catch (error) {
       if (error.status === 404) this.#forget(id);
       else setText(byId("gallery-error"), error.message);
@@ -162,7 +162,7 @@ export class Gallery {
     return byId("gallery").getAttribute("aria-busy") === "true";
   }
 
-  /** A page of jobs; null when it could not be read, or nobody wants it any more. */
+  /** Reads a page of jobs; returns null on an error or if a later read replaces it. */
   async #read(limit, cursor) {
     this.#reading.abort();
     const { signal } = (this.#reading = new AbortController());
@@ -183,11 +183,11 @@ export class Gallery {
     this.#cursor = cursor;
     byId("more").hidden = !cursor;
     this.#ahead.disconnect();
-    this.#ahead.observe(byId("more")); // it tells anew whether that is near
+    this.#ahead.observe(byId("more")); // reports again whether it is near
     this.#renderEmpty();
   }
 
-  /** Shows the job as it was at `heardAt`, unless newer news of it are known. */
+  /** Shows the job as of `heardAt`, unless its card is newer. */
   #put(job, heardAt) {
     const card = this.#cards.of(job);
     byId("empty").hidden = true;
@@ -224,7 +224,7 @@ export class Gallery {
     if (card) this.#viewer.place(id, place);
   }
 
-  /** Whether it is shown although the filter says otherwise. */
+  /** Whether the job stays although the filter excludes it. */
   #isKept(id) {
     return Object.keys(this.#query).length > 0 && this.#mine.has(id) && Boolean(this.#cards.get(id));
   }
@@ -233,7 +233,7 @@ export class Gallery {
     return Object.entries(this.#query).every(([name, value]) => job[name] === value);
   }
 
-  /** Whether the job belongs below the last card, where the next page will bring it. */
+  /** Whether the job belongs below the last card, so that the next page contains it. */
   #isBelow(job) {
     const last = this.#cards.last;
     return this.#cursor !== null && last && isOlder(job, last.job);

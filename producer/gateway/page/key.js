@@ -1,7 +1,7 @@
 import { access, key } from "./api.js";
 import { byId, setText } from "./dom.js";
 
-/** Asks for an API key when the gateway wants one; `onChange` is told of another one, or none. */
+/** Shows the form for an API key when the gateway needs one; calls `onChange` on each change. */
 export function prepareKey(onChange) {
   access.addEventListener("unauthorized", ask);
   byId("key-form").addEventListener("submit", (event) => {

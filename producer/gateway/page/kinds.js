@@ -1,4 +1,4 @@
-// How the page calls kinds that it knows; others are called by their names.
+// Labels of the kinds that the page knows; others have their names.
 const WORDS = {
   txt2img: { verb: "Draw", filter: "Pictures" },
   img2txt: { verb: "Describe", filter: "Captions" },
@@ -10,5 +10,5 @@ export const verbOf = (kind) => WORDS[kind]?.verb ?? kind;
 
 export const filterOf = (kind) => WORDS[kind]?.filter ?? kind;
 
-/** Those that the page knows first, then the others. */
+/** Returns the kinds that the page knows, then the others. */
 export const inOrder = (kinds) => [...new Set([...KNOWN, ...kinds])];

@@ -10,7 +10,7 @@ const WORDS = {
   broken: "Broken", absent: "No live worker has it",
 };
 
-/** The view of all models: where each is, what it needs, what waits for it. */
+/** Sets up the view of all models: state, workers, memory and queues of each. */
 export function prepareModels() {
   cluster.addEventListener("change", render);
 }

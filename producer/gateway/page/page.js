@@ -16,7 +16,7 @@ const gallery = new Gallery();
 const batches = new BatchList();
 let connection = new AbortController();
 
-/** Listens to all that happens, and reads the gallery again whenever it has not listened. */
+/** Follows the event stream of the page; reloads the gallery at each connection. */
 async function connect() {
   disconnect();
   connection = new AbortController();
@@ -49,7 +49,7 @@ function hear(type, data) {
   if (type === "job") gallery.hear(data);
 }
 
-/** A tab that nobody looks at gives its connections to those that are looked at. */
+/** Disconnects a hidden tab: connections to a host are limited across tabs. */
 function onVisibility() {
   if (document.hidden) disconnect();
   else connect();

@@ -2,7 +2,7 @@ import { getJson } from "./api.js";
 
 const MOST_READS = 5;
 
-/** The gateway's pages may be short where it has a filter to apply: then the next is added. */
+/** Reads a page of jobs; adds the next ones while it is short, as with a filter. */
 export async function readPage(query, cursor, signal) {
   const data = [];
   for (let reads = 0; reads < MOST_READS; reads++) {
@@ -20,7 +20,7 @@ export function isOlder(one, other) {
   return one.id < other.id;
 }
 
-/** Where a job belongs among others, the latest first. */
+/** Returns a job's index among others, the latest first. */
 export function placeOf(job, others, jobOf) {
   let [low, high] = [0, others.length];
   while (low < high) {

@@ -6,7 +6,7 @@ const pictureOf = new WeakMap();
 const RETRY_MS = 10_000;
 const near = new IntersectionObserver(onNear, { rootMargin: "600px" });
 
-/** Fetched while somebody holds it: an <img> could not send the API key. */
+/** A picture, fetched while it is held: an <img> cannot send the API key. */
 export class Picture {
   #loading = null;
   #holders = 0;
@@ -19,7 +19,7 @@ export class Picture {
     this.seed = null;
   }
 
-  /** An object URL, until as many have let go of it as have held it. Raises `ApiError`. */
+  /** Returns an object URL, valid until the last holder releases it. Throws `ApiError`. */
   hold() {
     this.#holders += 1;
     this.#loading ??= this.#fetch();
@@ -35,7 +35,7 @@ export class Picture {
 
   async #fetch() {
     try {
-      return URL.createObjectURL(await getBlob(`${this.url}?redirect=false`)); // a store is another site
+      return URL.createObjectURL(await getBlob(`${this.url}?redirect=false`)); // the CSP forbids other hosts
     } catch (error) {
       this.#loading = null;
       throw error;
@@ -43,7 +43,7 @@ export class Picture {
   }
 }
 
-/** What a job has drawn, or the picture it was given. */
+/** Returns a job's drawn pictures, else its input picture. */
 export function picturesOf(job) {
   const images = job.result?.images ?? [];
   if (images.length) return images.map((image, i) => drawn(job, image, i));
@@ -60,7 +60,7 @@ function drawn(job, image, i) {
   return picture;
 }
 
-/** Buttons with the pictures in them, while they are near what is seen; `onOpen` gets which one. */
+/** Makes buttons that load their pictures near the viewport; `onOpen` gets the index. */
 export function tiles(pictures, onOpen) {
   return pictures.map((picture, index) => {
     const button = element("button", { class: "tile", type: "button", "aria-haspopup": "dialog" });

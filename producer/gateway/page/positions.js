@@ -1,8 +1,8 @@
 import { follow } from "./events.js";
 
-const MOST = 4; // a browser has six connections to a host
+const MOST = 4; // of the six connections of a browser to a host
 
-/** Follows the places in the queue of jobs that wait, the oldest first. */
+/** Follows the places in the queue of the oldest waiting jobs. */
 export class Positions {
   #waiting = new Map();
   #open = new Map();
@@ -17,11 +17,11 @@ export class Positions {
   consider(job) {
     if (job.state === "queued") this.#waiting.set(job.id, job);
     else this.drop(job.id);
-    if (!this.#isDue) queueMicrotask(() => this.#fill()); // once all that a page tells of are known
+    if (!this.#isDue) queueMicrotask(() => this.#fill()); // after all jobs of a page are added
     this.#isDue = true;
   }
 
-  /** Whether more jobs wait than are followed. */
+  /** Whether some waiting jobs are not followed. */
   get isBehind() {
     return !this.#isPaused && this.#waiting.size > this.#open.size;
   }
@@ -61,7 +61,7 @@ export class Positions {
     try {
       await follow(events_url, { signal: controller.signal, onEvent });
     } catch {
-      // The stream of all jobs tells what becomes of it.
+      // The stream of all jobs reports its changes.
     }
     this.#open.delete(id);
     if (!controller.signal.aborted) this.#waiting.delete(id);

@@ -1,14 +1,14 @@
 import { getBlob } from "./api.js";
 import { element } from "./dom.js";
 
-/** What is drawn so far, where the pictures will be: the latest that could be fetched. */
+/** The latest preview of a running job, in the place of its pictures. */
 export class Preview {
   #url = "";
   #fetched = "";
   #isFetching = false;
   #image = element("img", { class: "preview" });
 
-  /** Shows what is at `url` in `place`, as soon as it is here; nothing where there is no URL. */
+  /** Fetches `url` and shows it in `place`; without a URL, clears the preview. */
   show(url, place, words) {
     this.#url = url ?? "";
     this.#image.alt = words;
@@ -24,14 +24,14 @@ export class Preview {
         this.#put(await getBlob(`${this.#url}&redirect=false`), place);
       }
     } catch {
-      // It is gone already, or the next one may come.
+      // It is deleted already; the next one may follow.
     } finally {
       this.#isFetching = false;
     }
   }
 
   #put(blob, place) {
-    if (!this.#url) return; // the job has ended meanwhile
+    if (!this.#url) return; // the job has ended
     this.#release();
     this.#image.src = URL.createObjectURL(blob);
     place.replaceChildren(this.#image);

@@ -6,7 +6,7 @@ import { duration } from "./words.js";
 
 const FIELDS = ["depth", "running", "oldest_wait_s", "mean_run_s"];
 
-/** The view of queues and workers, where operators pause and resume. */
+/** Sets up the view of queues and workers, where operators pause and resume queues. */
 export function prepareQueues() {
   cluster.addEventListener("change", render);
 }
@@ -21,16 +21,16 @@ function render() {
   renderSummary(queues, workers);
 }
 
-/** A queue of a model that somebody serves, or that has jobs. */
+/** Whether to show a queue: it has jobs or workers, is paused, or is named by its kind alone. */
 function isInUse({ queue, depth, running, paused }) {
   return depth || running || paused || cluster.workers.some(({ queues }) => queues.includes(queue))
     || !queue.includes(".");
 }
 
-/** In the header of every view. */
+/** Renders the summary in the header. */
 function renderSummary(queues, workers) {
   const sum = (field) => queues.reduce((total, queue) => total + queue[field], 0);
-  const { length } = workers.filter(({ device }) => device); // others send webhooks, and run no model
+  const { length } = workers.filter(({ device }) => device); // others run no models
   const served = length === 1 ? "1 worker" : `${length} workers`;
   setText(byId("summary"), `${sum("depth")} waiting · ${sum("running")} running · ${served}`);
 }
@@ -57,7 +57,7 @@ function renderRow(row, queue) {
   button.setAttribute("aria-label", `${button.textContent} ${queue.queue}`);
 }
 
-/** What runs ends, what waits stays. */
+/** Pauses a queue, whose running jobs finish; or resumes it. */
 async function pause(row, name) {
   const { paused } = cluster.queues.find(({ queue }) => queue === name);
   setText(byId("queues-error"), "");

@@ -1,10 +1,10 @@
 import { labelOf } from "./words.js";
 
-const LONG_TEXT = 200; // characters, from which on a text has several lines
-const LONG_RANGE = 40; // steps at least, of a slider
-const TOO_WIDE = 1e6; // a limit that nobody comes near needs no words
+const LONG_TEXT = 200; // max characters of a single-line input
+const LONG_RANGE = 40; // min steps of a slider
+const TOO_WIDE = 1e6; // a larger limit is not shown
 
-/** What a property of a JSON schema asks for; `control` is null where a page cannot ask for it. */
+/** Describes the form field of a schema property; `control` is null if the page has none for it. */
 export function fieldOf(name, property, isRequired) {
   const { isNullable, schema } = withoutNull(property);
   const initial = property.default ?? null;
@@ -16,7 +16,7 @@ export function fieldOf(name, property, isRequired) {
   };
 }
 
-/** The fields of all properties, those first that must be given. */
+/** Returns the fields of all properties, required ones first. */
 export function fieldsOf(schema) {
   const required = schema.required ?? [];
   const all = Object.entries(schema.properties).map(([name, property]) =>
@@ -52,7 +52,7 @@ function numberOf(schema, { initial, isNullable }) {
   return { control: "range", min, max, step: step === "any" ? fineStep(min, max, initial) : step };
 }
 
-/** A browser counts its steps from the least value, and a schema from zero. */
+/** Rounds the limits to multiples: a browser counts steps from the min, a schema from zero. */
 function limits(schema, isWhole, multiple) {
   let min = schema.minimum ?? schema.exclusiveMinimum ?? null;
   let max = schema.maximum ?? schema.exclusiveMaximum ?? null;
@@ -63,7 +63,7 @@ function limits(schema, isWhole, multiple) {
   return [min, max];
 }
 
-/** A power of ten, on which the value lies that is there at first. */
+/** Returns a power of ten as step, if the initial value lies on it; else "any". */
 function fineStep(min, max, initial) {
   const step = 10 ** Math.floor(Math.log10((max - min) / LONG_RANGE));
   const steps = (initial - min) / step;
@@ -80,13 +80,13 @@ function listOf({ items = {}, minItems, maxItems }) {
   return { control: "list", isOfNumbers: items.type !== "string", minItems, maxItems };
 }
 
-/** Pydantic makes a title of the name by itself; another one was chosen by somebody. */
+/** Prefers an explicit title; one that Pydantic made from the name is ignored. */
 function chosenLabel(name, title) {
   const made = labelOf(name);
   return !title || title.toLowerCase() === made.toLowerCase() ? made : title;
 }
 
-/** The limits of a field in words, or "". */
+/** Describes the limits of a field, or returns "". */
 export function limitsOf({ control, min, max, step, maxLength, minItems, maxItems }) {
   const number = (value) => value.toLocaleString("en");
   if (control === "number") {

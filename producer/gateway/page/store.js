@@ -1,4 +1,4 @@
-/** What outlives a reload of this tab. A browser may refuse to keep anything: then nothing does. */
+/** Values kept over a reload of this tab; lost if the browser refuses to store them. */
 export const store = {
   get(name, otherwise) {
     try {
@@ -11,7 +11,7 @@ export const store = {
     try {
       sessionStorage.setItem(`crossmodal-${name}`, JSON.stringify(value));
     } catch (error) {
-      console.warn(error); // its room is full
+      console.warn(error); // the quota is exceeded
     }
   },
 };

@@ -4,12 +4,12 @@ const ABOUT_THE_FILE = [400, 413, 415, 422];
 const seen = new EventTarget();
 const unanswered = new Map();
 
-/** `listener` gets each job that is accepted here, and when it was asked for. */
+/** Calls `listener` with each job accepted on this page, and the time of its request. */
 export function onSubmitted(listener) {
   seen.addEventListener("job", ({ detail }) => listener(detail.job, detail.askedAt));
 }
 
-/** Submits a job, or has an answer that came to a request before. Raises `ApiError`. */
+/** Submits a job; after an unanswered request, a retry gets the same job. Throws `ApiError`. */
 export async function submit(body) {
   const key = keyFor(body);
   const answer = await asked(() => post("v1/jobs", body, { "Idempotency-Key": key }));
@@ -17,7 +17,7 @@ export async function submit(body) {
   return answer;
 }
 
-/** Has `ask` make a job, and tells of it. */
+/** Runs a request that makes a job, and notifies the listeners. */
 export async function asked(ask) {
   const askedAt = performance.now();
   const job = await ask();
@@ -26,8 +26,8 @@ export async function asked(ask) {
 }
 
 /**
- * A job for each file, one after the other; an error that is not about the file ends it for the
- * rest too. What went wrong, a line for each.
+ * Submits a job for each file in sequence; stops at an error that is not about the file. Returns
+ * the error messages.
  */
 export async function submitFiles(files, body) {
   const errors = [];
@@ -45,7 +45,7 @@ export async function submitFiles(files, body) {
   return errors;
 }
 
-/** In a form, values other than texts are JSON. */
+/** Makes a form, in which values other than strings are JSON. */
 function formOf(file, body) {
   const form = new FormData();
   for (const [name, value] of Object.entries(body)) {
@@ -55,14 +55,14 @@ function formOf(file, body) {
   return form;
 }
 
-/** The same key until there is an answer: a request that got lost may have made a job. */
+/** Returns the same key until there is an answer: a lost request may have made a job. */
 function keyFor(body) {
   const request = JSON.stringify(body);
   if (!unanswered.has(request)) unanswered.set(request, randomKey());
   return unanswered.get(request);
 }
 
-/** crypto.randomUUID exists on https only. */
+/** Replaces crypto.randomUUID, which exists on https only. */
 function randomKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -1,12 +1,12 @@
 import { ACTIONS } from "./actions.js";
 import { element, iconButton, setText } from "./dom.js";
 
-/** Buttons for what can be done with a job; `describedBy` is the id of what names it. */
+/** The buttons of the actions on a job; `describedBy` is the id of its title. */
 export class Toolbar {
   #buttons = new Map();
   #isBusy = false;
 
-  /** `onChanged` gets the job after it was canceled, `index` says which picture is meant. */
+  /** `onChanged` gets the job after it was canceled; `index` returns the current picture. */
   constructor({ describedBy, onChanged, index = () => 0 }) {
     this.onChanged = onChanged;
     this.index = index;
@@ -38,7 +38,7 @@ export class Toolbar {
       const job = await act(this.job, this.index());
       if (job?.id === this.job.id) this.onChanged(job, askedAt);
     } catch (error) {
-      this.error.setAttribute("role", "alert"); // only now: thousands of cards have none
+      this.error.setAttribute("role", "alert"); // only on an error: there may be thousands of cards
       setText(this.error, error.message);
     } finally {
       this.#isBusy = false;

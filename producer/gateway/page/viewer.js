@@ -10,7 +10,7 @@ import { factsOf, measured, otherCaptions, progress, title } from "./words.js";
 const dialog = byId("viewer");
 const part = (name) => dialog.querySelector(`.${name}`);
 
-/** A job, its picture as large as fits, and all that is known of it; arrows lead to the next one. */
+/** The dialog that shows a job with an enlarged picture and its facts; arrows go to the next. */
 export class Viewer {
   #job = null;
   #index = 0;
@@ -18,7 +18,7 @@ export class Viewer {
   #place = null;
   #preview = new Preview();
 
-  /** `beside` has what is so many steps from a job's picture, or null. */
+  /** `beside` returns the picture some steps from a job's picture, or null. */
   constructor({ onChanged, beside }) {
     this.beside = beside;
     this.toolbar = new Toolbar({ onChanged, index: () => this.#index });
@@ -32,10 +32,10 @@ export class Viewer {
       this.#close();
       const { activeElement } = document;
       const isLost = activeElement === document.body || dialog.contains(activeElement);
-      if (isLost) byId("jobs").focus(); // the card that it was opened from is gone
+      if (isLost) byId("jobs").focus(); // the card that opened it is gone
     });
     dialog.addEventListener("click", (event) => {
-      if (event.target === dialog) dialog.close(); // the backdrop
+      if (event.target === dialog) dialog.close(); // a click on the backdrop
     });
   }
 

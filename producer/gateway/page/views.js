@@ -2,7 +2,7 @@ import { byId } from "./dom.js";
 
 const VIEWS = ["create", "models", "queues"];
 
-/** Shows the view that the address names, and says which it is; other anchors change nothing. */
+/** Shows the view of the URL's fragment, and focuses its title; ignores other fragments. */
 export function prepareViews() {
   window.addEventListener("hashchange", () => {
     if (!VIEWS.includes(named())) return;

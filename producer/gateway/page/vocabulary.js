@@ -2,10 +2,10 @@ import { getJson } from "./api.js";
 import { element, setText } from "./dom.js";
 import { showFacts } from "./facts.js";
 
-const FEW = 12; // objects that are named where there is little room
-const whole = new Map(); // the vocabularies that were asked for, by name and version of their models
+const FEW = 12; // max objects in a note
+const whole = new Map(); // fetched vocabularies, by name and version of the model
 
-/** The words that a model knows: a list of models has the first ones, and to open this asks for all. */
+/** Makes the list of words that a model knows; opening it fetches those beyond the first ones. */
 export function makeVocabulary() {
   const words = element("div", { class: "words", role: "region", "aria-label": "Words", tabindex: "0" },
     element("dl", { class: "facts" }));
@@ -24,7 +24,7 @@ export function renderVocabulary(details, model) {
   if (changed && details.open) readAll(details);
 }
 
-/** What somebody who describes a picture should know, or "". */
+/** Returns a note on the words for a prompt, or "". */
 export function vocabularyNote({ vocabulary }, kind) {
   if (!vocabulary || kind !== "txt2img") return "";
   const { count, objects } = vocabulary;

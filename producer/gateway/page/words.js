@@ -28,15 +28,15 @@ export function when(seconds) {
 
 export const fullTime = (seconds) => calendar.format(seconds * 1_000);
 
-/** What a job is about: its best caption, or its prompt. */
+/** Returns a job's title: its best caption, or its prompt. */
 export function title(job) {
   return job.result?.captions[0]?.text ?? job.params.prompt ?? `${job.task} of a picture`;
 }
 
-/** All captions but the best. */
+/** Returns all captions but the best. */
 export const otherCaptions = (job) => (job.result?.captions ?? []).slice(1).map(({ text }) => text);
 
-/** `place` is the job's position, likely wait and what else it waits for, where that is known. */
+/** Describes a job's state; `place` has its position, estimated wait and `waits_for`, if known. */
 export function progress(job, place) {
   switch (job.state) {
     case "queued": return queued(job, place);
@@ -49,7 +49,7 @@ export function progress(job, place) {
   }
 }
 
-/** Where the time of a job went that has succeeded, or "". */
+/** Explains the duration that `progress` gives for a succeeded job, or returns "". */
 export function measured(job) {
   const timings = job.result?.timings;
   if (!timings) return "";
@@ -78,7 +78,7 @@ function running(job) {
 
 const SHOWN_ELSEWHERE = ["prompt", "image", "model", "seed"];
 
-/** What there is to say of a job and one of its pictures; `isCopied` of what may be wanted elsewhere. */
+/** Returns the facts of a job and of one of its pictures; `isCopied` adds a copy button. */
 export function factsOf(job, picture) {
   const { params, result, failure } = job;
   const seed = picture?.seed ?? params.seed ?? null;
@@ -96,7 +96,7 @@ export function factsOf(job, picture) {
   ];
 }
 
-/** "embed_metadata" as one reads it. */
+/** Returns "Embed metadata" for "embed_metadata". */
 export function labelOf(name) {
   const words = name.replaceAll("_", " ").trim();
   return words.charAt(0).toUpperCase() + words.slice(1);
