@@ -11,7 +11,7 @@ from crossmodal.errors import InvalidSetting, described
 from crossmodal.jobs.acl import Role, hashed, rules, user_line
 from crossmodal.settings import load_settings
 
-# Redis keeps its user `default` on, without a password and with all rights, if not told otherwise.
+# Without this line, Redis keeps its user `default` on, with all rights and no password.
 DEFAULT_OFF = "user default off"
 ADMIN = ("~*", "&*", "+@all")
 

@@ -162,7 +162,7 @@ class UnknownTask(InvalidMessage):
 
 
 class QueueFull(CrossmodalError):
-    """The queue holds the max of waiting jobs; retry after `retry_after_s` seconds."""
+    """The queue has reached its max length; retry after `retry_after_s` seconds."""
 
     code = "queue_full"
     retryable = True
@@ -182,7 +182,7 @@ class QueuePaused(QueueFull):
 
 
 class TooManyQueued(QueueFull):
-    """The API key has the max of waiting jobs or batches."""
+    """The API key has reached its max of waiting jobs or unfinished batches."""
 
     code = "too_many_queued"
 

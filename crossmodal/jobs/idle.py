@@ -73,8 +73,8 @@ class Tls(_Replaced, redis.SSLConnection):
 class Master(SentinelManagedConnection):
     """A connection to the master named by Sentinels, which closes when a reply is late.
 
-    redis-py's own stays open and reads the late reply as the reply to the next command; it also
-    keeps a connection that the network has dropped for ever.
+    redis-py's own stays open and reads the late reply as the reply to the next command, and never
+    closes a connection that the network has dropped.
     """
 
     read_response = partialmethod(SentinelManagedConnection.read_response, disconnect_on_error=True)

@@ -1,4 +1,4 @@
-"""The Celery message of a job, as it lies in a queue's Redis list.
+"""The Celery message of a job, as stored in a queue's Redis list.
 
     {"body": base64 of [args, kwargs, embed], "content-type", "content-encoding",
      "headers": {"id", "task", …}, "properties": {"delivery_tag", "delivery_info", …}}

@@ -261,7 +261,7 @@ class KnownModels(Mapping[str, ModelInfo]):
         return ModelState.ABSENT
 
     def waits_for(self, queue: str) -> str | None:
-        """Return what a queue's jobs wait for besides their turn: a worker, a model, a resume."""
+        """Return what a queue's jobs wait for besides their turn: a worker, a model, an operator."""
         if queue in self._paused:
             return f"{queue} to be resumed"
         if any(queue in worker.queues for worker in self.workers):
@@ -291,7 +291,7 @@ class KnownModels(Mapping[str, ModelInfo]):
         return None if model is None else model.kinds.get(kind.name)
 
     def is_unusual(self, name: str) -> bool:
-        """Return whether it is the by-name queue of a default model, unused by new jobs."""
+        """Return whether the queue is named after a default model, so that no new jobs enter it."""
         task, model = Queue.parse(name)
         default = self.default(task.kind)
         return default is not None and model == default.name

@@ -20,7 +20,7 @@ MAX_HISTORY = 100
 
 
 class JobRecords:
-    """Reader of job records. Methods return calls that may raise `BrokerUnavailable`."""
+    """The reader of job records. Methods return calls that may raise `BrokerUnavailable`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -58,7 +58,7 @@ def check_writes(settings: Settings) -> Steps[None]:
 
 
 def check_server(settings: Settings) -> None:
-    """Refuse at startup an unusable server; an unreachable one is no error, as it may come up.
+    """Refuse an unusable server at startup; ignore an unreachable one, which may come up.
 
     Raises `InvalidSetting` in cluster mode, `BrokerRefused` and `BrokerNotTrusted`.
     """

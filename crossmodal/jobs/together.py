@@ -15,7 +15,7 @@ MAX_SENT = 1_000  # commands in one pipeline
 
 
 class Together:
-    """A pipeline of the commands queued in one loop iteration or while another is in flight.
+    """A sender that pipelines commands: those of one loop iteration, or queued during a send.
 
     With `is_atomic`, each pipeline is a MULTI/EXEC transaction.
     """
