@@ -140,12 +140,12 @@ def current() -> str | None:
 
 
 def checked(value: object) -> str | None:
-    """Return `value` if it is a valid traceparent, else None: it comes from outside."""
+    """Return `value` if it has the form of a traceparent, else None: it comes from outside."""
     return value if isinstance(value, str) and TRACEPARENT.fullmatch(value) else None
 
 
 def is_sampled(traceparent: str) -> bool:
-    """Return the sampled flag of a traceparent; False if it is not valid."""
+    """Return the sampled flag of a traceparent; False if it is malformed."""
     found = TRACEPARENT.fullmatch(traceparent)
     return found is not None and bool(int(found[1], 16) & SAMPLED)
 

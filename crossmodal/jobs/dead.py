@@ -50,7 +50,7 @@ class DeadLetters:
     def list(
         self, code: str | None = None, owner: str = "", max_count: int | None = None
     ) -> Steps[tuple[DeadLetter, ...]]:
-        """Return the latest `max_count` letters, latest first, or those of one code or owner."""
+        """Return the letters, latest first, filtered by code and owner, at most `max_count`."""
         key = names.dead_key(self._prefix, owner)
         ids = yield redis.zrevrange(key, 0, -1, withscores=True)
         found: tuple[DeadLetter, ...] = ()

@@ -261,7 +261,7 @@ class KnownModels(Mapping[str, ModelInfo]):
         return ModelState.ABSENT
 
     def waits_for(self, queue: str) -> str | None:
-        """Return what a queue's jobs wait for besides their turn: a worker, a model, an operator."""
+        """Return what a queue's jobs wait for besides their turn, such as a worker; else None."""
         if queue in self._paused:
             return f"{queue} to be resumed"
         if any(queue in worker.queues for worker in self.workers):
