@@ -1,4 +1,4 @@
-"""Connections to Redis that answer or fail within the connect timeout, and never hang."""
+"""Connections to Redis with timeouts on connect and reply, so that no call hangs."""
 
 import codecs
 import re
@@ -214,7 +214,7 @@ class _AsyncMasterPool(_AsyncPool, async_sentinel.SentinelConnectionPool):
 
 
 def is_reachable(settings: Settings) -> bool:
-    """Return whether Redis answers a PING within a second."""
+    """Return whether Redis answers a PING, with timeouts of at most a second."""
     return _refusal(settings) is None
 
 
