@@ -1,8 +1,8 @@
-"""Text-to-image and image-to-text as background jobs: what `producer` exports, under one name.
+"""Text-to-image and image-to-text as background jobs: re-exports the names of `producer`.
 
     from crossmodal import Client
 
-It is loaded when it is first asked for, so that `import crossmodal` costs next to nothing.
+`producer` is imported on first access, so that `import crossmodal` costs next to nothing.
 """
 
 from importlib import import_module
@@ -19,7 +19,7 @@ else:
     def __getattr__(name: str) -> Any:
         if name == "__all__":
             return _producer().__all__
-        # Python asks for submodules here, too, before it imports them.
+        # Python also looks up submodules here before it imports them.
         if not name.startswith("_") and find_spec(f"{__name__}.{name}") is None:
             producer = _producer()
             if name in producer.__all__:

@@ -1,4 +1,4 @@
-"""`crossmodal redis-acl`: the users that Redis should know, with no more rights than they need."""
+"""`crossmodal redis-acl`: prints Redis ACL users with the least rights that they need."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from crossmodal.errors import InvalidSetting, described
 from crossmodal.jobs.acl import Role, hashed, rules, user_line
 from crossmodal.settings import load_settings
 
-# A server that is given users leaves `default` on, without a password and with all rights.
+# Without this line, Redis keeps its user `default` on, with all rights and no password.
 DEFAULT_OFF = "user default off"
 ADMIN = ("~*", "&*", "+@all")
 
@@ -27,11 +27,11 @@ def redis_acl(
         str | None, typer.Option(help="Version of a Redis older than 7.2: 6.2 or 7.0.")
     ] = None,
 ) -> None:
-    """Print an ACL file: an admin, the users of both sides, and nobody without a password.
+    """Print an ACL file: an admin, a producer and a worker; `default` is off.
 
-    Without a password file, each has PASSWORD for you to replace.
+    Without a password file, replace PASSWORD in each line.
 
-    With `--role` it is one line to add to a file, that user's alone.
+    With `--role`, print only that user's line, to add to a file.
 
     `ACL SETUSER` takes the line without its first word.
     """

@@ -1,12 +1,12 @@
-"""Which addresses are this machine, and which are public: by the registries of special ones."""
+"""Classifies IP addresses by the IANA registries of special-purpose addresses."""
 
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
-LOOPBACK = ("127.0.0.1", "localhost", "::1")  # as people write this machine
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # as users write it
 
-# The first kind that fits counts: what is left to be reserved comes last.
+# The first match counts: the broad reserved ranges come last.
 _KINDS = {
     "the metadata of a cloud": "169.254.169.254 100.100.100.200 168.63.129.16 192.0.0.192 "
     "fd00:ec2::/32 fd20:ce::254",
@@ -33,9 +33,9 @@ _TABLE = [
 
 
 def refusal(address: Address, allow_private: bool = False) -> str | None:
-    """Why an address is not to be connected to; None for a public one.
+    """Return why connecting to an address is refused; None for a public one.
 
-    `allow_private` opens loopback and private networks, and no other kind.
+    `allow_private` allows loopback and private networks only.
     """
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         return "of one zone only"
@@ -46,7 +46,7 @@ def refusal(address: Address, allow_private: bool = False) -> str | None:
 
 
 def literal(host: str) -> Address | None:
-    """The address that a host is written as; None for a name."""
+    """Return the address of a host written as one; None for a name."""
     with suppress(ValueError):
         return ip_address(host)
     return None

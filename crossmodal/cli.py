@@ -1,4 +1,4 @@
-"""The `crossmodal` command: a table of subcommands, each loaded only when it is used."""
+"""The `crossmodal` command: a table of subcommands, each imported only when used."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ from crossmodal.machine import allow_many_files, have_home
 from crossmodal.processes import treat_sigterm_as_interrupt
 from crossmodal.shadowing import check_not_shadowed
 
-# name -> (where it lives, what it does)
+# name -> (module:attribute, help)
 _SERVE = {
     "up": ("crossmodal.local.cli:up", "Run queue, worker and Flower on this machine"),
     "demo": ("producer.demo:demo", "Run the main job once, on a private, temporary stack"),
@@ -64,7 +64,7 @@ _USE = {
         "Measure a bundle by an independent judge",
     ),
 }
-EXTRAS = {  # what a command cannot do without, whatever its options
+EXTRAS = {  # the extra that a command needs, whatever its options
     "up": "worker",
     "demo": "worker",
     "worker": "worker",
@@ -79,24 +79,24 @@ EXTRAS = {  # what a command cannot do without, whatever its options
     "evaluate": "train",
 }
 NEEDED = {"crossmodal": (), "producer": ("producer",), "worker": ("worker", "celery")}
-# Of all packages; and what `up` and `demo` start runs in processes that find what this one finds.
+# These run code of all packages, in child processes with the same Python path.
 RUN_ALL = ("up", "demo", "background", "webhooks")
 HELP = ("-h", "--help", "help")
 
 
 @cache
 def commands() -> Mapping[str, tuple[str, str]]:
-    """All subcommands, each kind being one. Raises `InvalidSetting` where one cannot be had."""
+    """Return all subcommands, one per kind included. Raises `InvalidSetting`."""
     of_kinds = {name: ("producer.cli:commands", kind.about) for name, kind in kinds().items()}
     return {**_SERVE, **of_kinds, **_USE}
 
 
 def main() -> None:
-    """Run the subcommand that the command line names."""
+    """Run the subcommand named on the command line."""
     print_what_is_no_text()
     have_home()
     allow_many_files()
-    if os.getpid() == 1:  # as in a container, where a signal that nobody handles is dropped
+    if os.getpid() == 1:  # in a container, where an unhandled signal is ignored
         treat_sigterm_as_interrupt()
     name, *args = sys.argv[1:] or ["--help"]
     begin(args)
@@ -141,14 +141,14 @@ def _errors_end() -> Iterator[None]:
 
 
 def _check_packages(name: str) -> None:
-    """Raises `PackageShadowed` where a package that the command runs is not the one it means."""
+    """Raise `PackageShadowed` if another module shadows a package that the command needs."""
     home = commands()[name][0].partition(".")[0]
     needed = sum(NEEDED.values(), ()) if name in RUN_ALL else NEEDED[home]
     check_not_shadowed(*needed)
 
 
 def _check_extra(name: str) -> None:
-    """Raises `ExtraMissing` where a command could not do anything, before it starts something."""
+    """Raise `ExtraMissing`, before the command starts anything, if its extra is missing."""
     if name in EXTRAS:
         require(EXTRAS[name], f"crossmodal {name}")
 
@@ -157,15 +157,15 @@ def _loaded(name: str) -> Any:
     try:
         return load(name)
     except ModuleNotFoundError:
-        _check_extra(name)  # even their help takes what some commands are made of
-        raise  # a mistake of ours, not something that is not installed
+        _check_extra(name)  # some commands need their extra even for --help
+        raise  # a bug, not a missing extra
 
 
 def load(name: str) -> Any:
-    """The callable command behind a name of the table."""
+    """Import and return the command of a name in the table."""
     module, _, attribute = commands()[name][0].partition(":")
     found = getattr(import_module(module), attribute)
-    if isinstance(found, Mapping):  # several of a kind
+    if isinstance(found, Mapping):  # the commands of kinds
         found = found[name]
     if not isinstance(found, typer.Typer):
         found, function = typer.Typer(add_completion=False), found

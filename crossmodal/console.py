@@ -1,9 +1,8 @@
-"""What every command prints with: lines and tables for people, JSON for programs, coded errors.
+"""Output of all commands: lines and tables for people, JSON for programs, coded errors.
 
-Data is printed as it is: nothing in it is taken for markup or for the name of an emoji, and only
-a table in a terminal is broken to fit. With `--json` there is one document on standard output, or
-nothing, and on standard error an object a line: an error has `code`, `message`, `retryable`, and
-what is only told has `note`.
+Data is printed verbatim: no markup, no emoji names, and only tables in a terminal are wrapped. With
+`--json`, standard output gets one document or nothing, and standard error one object per line: an
+error has `code`, `message` and `retryable`, a note has `note`.
 """
 
 import codecs
@@ -37,7 +36,7 @@ from crossmodal.errors import CrossmodalError, Interrupted
 from crossmodal.machine import denied
 
 FAILED, USAGE, INTERRUPTED, UNREAD = 1, 2, 130, 141  # exit statuses
-NOT_USAGE = (  # the caller's own doing, and yet nothing that is wrong with the command line
+NOT_USAGE = (  # caused by the request, but no fault in the command line
     errors.ApiKeyNotFound,
     errors.CheckpointMismatch,
     errors.InvalidData,
@@ -51,23 +50,23 @@ NOT_USAGE = (  # the caller's own doing, and yet nothing that is wrong with the 
     errors.WrongState,
 )
 OF_ENVIRONMENT = (errors.BrokerRefused, errors.BrokerNotTrusted, errors.StorageNotWritable)
-BAD_USAGE = "bad_usage"  # the code of what a command's options and arguments cannot be
-# Of click, or of the copy of it that Typer has.
+BAD_USAGE = "bad_usage"  # the code of errors in options and arguments
+# Click's, or that of Typer's copy of Click.
 UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
 WIDE = 100_000  # characters: a table in a pipe is never broken
 
 for name in ("stdout", "stderr"):
-    if getattr(sys, name) is None:  # it was started with that closed
+    if getattr(sys, name) is None:  # the process was started with it closed
         setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - until the process ends
 
-# rich leaves colors out when NO_COLOR is set or the output is not a terminal.
+# rich omits colors if NO_COLOR is set or the output is not a terminal.
 _PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
 console = Console(width=None if sys.stdout.isatty() else WIDE, **_PLAIN)
 stderr = Console(stderr=True, **_PLAIN)
 
 
 class _Mode:
-    """Whether the command that runs was given `--json`."""
+    """The output mode of the running command."""
 
     as_json = False
 
@@ -84,7 +83,7 @@ Json = Annotated[
 
 
 def print_what_is_no_text() -> None:
-    """Let a file's name that is no text be printed as the bytes it is, and all else be escaped."""
+    """Print undecodable file names as their bytes, and escape other unencodable characters."""
     codecs.register_error("crossmodal", _as_bytes)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -94,17 +93,17 @@ def print_what_is_no_text() -> None:
 def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
     try:
         return codecs.lookup_error("surrogateescape")(error)
-    except UnicodeError:  # half a character, or one that the terminal has not
+    except UnicodeError:  # a lone surrogate, or a character that the terminal's encoding lacks
         return codecs.lookup_error("backslashreplace")(error)
 
 
 def say(text: str) -> None:
-    """A line on standard output, as it is."""
+    """Print a line to standard output, verbatim."""
     _print_line(text, sys.stdout)
 
 
 def note(text: str) -> None:
-    """A line on standard error, beside what a command prints."""
+    """Print a note to standard error, apart from the command's output."""
     if _Mode.as_json:
         print_json({"note": text}, indent=None, where=sys.stderr)
     else:
@@ -112,7 +111,7 @@ def note(text: str) -> None:
 
 
 def print_error(error: CrossmodalError) -> None:
-    """An error in one line on standard error."""
+    """Print an error as one line to standard error."""
     _print_error(error.code, str(error), error.retryable)
 
 
@@ -125,10 +124,10 @@ def _print_error(code: str, message: str, retryable: bool = False) -> None:
 
 
 def print_json(value: Any, indent: int | None = 2, where: IO[str] | None = None) -> None:
-    """One JSON document on standard output, or `where`; one line without `indent`."""
+    """Print a JSON document to standard output or `where`, on one line if `indent` is None."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     if not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
-        text = json.dumps(value, indent=indent)  # half a character can only be written escaped
+        text = json.dumps(value, indent=indent)  # lone surrogates can only be written escaped
     _print_line(text, where or sys.stdout)
 
 
@@ -136,14 +135,14 @@ def _print_line(text: str, where: IO[str]) -> None:
     try:
         where.write(text + "\n")
         where.flush()
-    except BrokenPipeError as e:  # its reader has all it wanted, as `head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), where.fileno())  # for what is still to be said
+    except BrokenPipeError as e:  # the reader has closed it, as `head -1` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), where.fileno())  # for later lines
         if where is sys.stdout:
             raise SystemExit(UNREAD) from e
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = "") -> None:
-    """A table whose numbers are aligned to the right; where it has no rows, `empty` instead."""
+    """Print a table with numbers aligned right, or `empty` if it has no rows."""
     headed = any(columns)
     table = Table(*columns, box=None, pad_edge=False, header_style="bold", show_header=headed)
     cells = [[_cell(value) for value in row] for row in rows]
@@ -172,17 +171,17 @@ def _cell(value: Any) -> str:
 
 
 def shown_time(at: float) -> str:
-    """Seconds since the epoch as a date and time, in UTC."""
+    """Format seconds since the epoch as a date and time in UTC."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def begin(args: list[str]) -> None:
-    """Tell errors as a command's arguments ask for, until it has read its options."""
+    """Set the error format from a command's raw arguments, until its options are parsed."""
     _Mode.as_json = "--json" in args
 
 
 def run(command: Any, args: list[str], prog_name: str) -> NoReturn:
-    """Run a command that was loaded, and exit; wrong options and arguments are errors as others."""
+    """Run a loaded command and exit; report wrong options and arguments as coded errors."""
     try:
         status = command.main(args, prog_name=prog_name, standalone_mode=False)
     except UsageError as e:
@@ -196,8 +195,8 @@ def run(command: Any, args: list[str], prog_name: str) -> NoReturn:
 
 
 def _plain(error: Exception) -> str:
-    """What is wrong with the command line, without the words of the library that has looked."""
-    from pydantic import ValidationError  # a while to load, for what `--version` needs not
+    """Return the message of a usage error without pydantic's phrases."""
+    from pydantic import ValidationError  # slow to import, and rarely needed
 
     message = str(error.format_message())  # type: ignore[attr-defined]
     if isinstance(error.__cause__, ValidationError):
@@ -209,14 +208,14 @@ def _plain(error: Exception) -> str:
 
 
 def refuse(message: str) -> NoReturn:
-    """Say what is wrong with the command line, and exit."""
+    """Print a usage error and exit."""
     _print_error(BAD_USAGE, message)
     raise SystemExit(USAGE)
 
 
 @contextmanager
 def errors_to_exit_status() -> Iterator[None]:
-    """Print an error as one line with its code, and exit: 2 for bad usage, 1 for all else."""
+    """Print an error as one line with its code, and exit with `exit_status`."""
     try:
         yield
     except (CrossmodalError, OSError, RuntimeError) as e:
@@ -228,7 +227,7 @@ def errors_to_exit_status() -> Iterator[None]:
 
 
 def exit_status(error: CrossmodalError) -> int:
-    """2 where the command line or the environment must be corrected, 130 after Ctrl-C, else 1."""
+    """Return 2 for a wrong command line or environment, 130 after Ctrl-C, else 1."""
     if isinstance(error, Interrupted):
         return INTERRUPTED
     is_usage = error.caused_by_request and not isinstance(error, NOT_USAGE)
@@ -237,7 +236,7 @@ def exit_status(error: CrossmodalError) -> int:
 
 @contextmanager
 def progress(label: str, total: int, *, in_bytes: bool = False) -> Iterator[Progress]:
-    """A live line with one task, id 0; nothing where standard error is not a terminal."""
+    """Show a progress line with one task, id 0; hidden if standard error is no terminal."""
     text = TextColumn("{task.description}", markup=False)
     columns: tuple[ProgressColumn, ...] = (SpinnerColumn(), text, TimeElapsedColumn())
     if total > 1:

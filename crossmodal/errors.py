@@ -1,76 +1,76 @@
-"""Everything that can go wrong, as one tree.
+"""All errors of the project, as one tree.
 
     CrossmodalError
     ├── InvalidParams            the request itself is wrong
-    │   ├── InvalidPrompt        ... its text
-    │   │   └── UnknownWords     it names nothing that the model can draw
-    │   ├── ModelNotFound        ... the model that it names
-    │   ├── InvalidImage         ... its picture
+    │   ├── InvalidPrompt        the prompt is empty or too long
+    │   │   └── UnknownWords     the prompt names nothing that the model can draw
+    │   ├── ModelNotFound        no model has that name
+    │   ├── InvalidImage         the picture cannot be decoded
     │   │   └── ImageTooLarge
-    │   ├── IdempotencyConflict  ... its key, used before with other params
-    │   └── UrlRefused           ... a URL in it, or the address that this leads to
-    ├── InvalidMessage           what lies in a queue is no message of a job
+    │   ├── IdempotencyConflict  the key was used before with other params
+    │   └── UrlRefused           a URL, or the address that it resolves to, is not allowed
+    ├── InvalidMessage           a message in a queue is malformed
     │   └── UnknownTask
-    ├── FetchFailed              a URL did not answer, or not with what was asked for
+    ├── FetchFailed              a URL did not answer, or not with status 200
     ├── QueueFull
-    │   ├── QueuePaused          ... an operator has it refuse what is new
-    │   ├── TooManyQueued        ... of this API key's jobs
-    │   ├── WaitTooLong          ... so that a caller who holds its connection would wait in vain
+    │   ├── QueuePaused          the queue is paused and refuses new jobs
+    │   ├── TooManyQueued        too many jobs of this API key wait
+    │   ├── WaitTooLong          the job would not finish before a waiting caller's timeout
     │   └── RateLimited          too many calls, or bytes of bodies, with this API key
     ├── Overloaded               this process is short of memory, disk, descriptors or threads
-    ├── BodyTooLarge             of a request over HTTP
-    ├── BodyTooSlow              ... it was not sent in time
-    ├── Unauthorized             no API key, or one that is not known
-    ├── Forbidden                ... or one that may not do this
-    ├── NotSupported             an interface that others speak has it, and this one has not
-    ├── WrongState               a job that has not ended, or has, cannot be treated so
+    ├── BodyTooLarge             the body of an HTTP request is too large
+    ├── BodyTooSlow              the body of an HTTP request did not arrive in time
+    ├── Unauthorized             no API key, or an unknown one
+    ├── Forbidden                the API key lacks the right
+    ├── NotSupported             a feature of another service's API that is not implemented here
+    ├── WrongState               the operation is not allowed in the job's state
     ├── JobNotFound
     ├── QueueNotFound            no kind and no model has such a queue
     ├── DeadLetterNotFound
-    ├── DeliveryNotFound         ... of a webhook
-    ├── ApiKeyNotFound           ... of the gateway
-    ├── JobFailed                the job ended without a result; `code` says why
+    ├── DeliveryNotFound         no webhook delivery has this id
+    ├── ApiKeyNotFound
+    ├── JobFailed                the job ended without a result; `code` is the reason
     │   ├── JobCanceled
     │   └── JobExpired
     ├── ResultTimeout            the caller stopped waiting; the job goes on
-    ├── Interrupted              ... by Ctrl-C
+    ├── Interrupted              the caller pressed Ctrl-C; the job goes on
     ├── InvalidSetting           the environment or the command line is wrong
-    ├── ExtraMissing             what is asked for needs packages that are not installed
-    ├── PackageShadowed          something else has the name of one of our packages
-    ├── NotFaked                 a client of crossmodal.testing lacks what this needs
+    ├── ExtraMissing             a feature needs packages that are not installed
+    ├── PackageShadowed          another module has the name of a package of this project
+    ├── NotFaked                 the fake client of crossmodal.testing has no such feature
     ├── BrokerUnavailable
     │   ├── BrokerFull           Redis is about to run out of memory
-    │   ├── BrokerRefused        Redis does not let this user in, or not do this
+    │   ├── BrokerRefused        Redis rejects this user, or its command
     │   └── BrokerNotTrusted     TLS with Redis failed: a certificate, a name, a key
     ├── StorageUnavailable
     │   ├── StorageNotWritable
-    │   ├── BlobDamaged          the bytes are not those that were stored
+    │   ├── BlobDamaged          the bytes differ from the stored ones
     │   └── BlobNotFound
     ├── InvalidBundle
     │   └── BundleNotFound
-    ├── InvalidModel             a folder of somebody else's model cannot be served
-    ├── ModelHubError            a hub does not hand a model out
-    │   ├── ModelHubUnavailable  ... it does not answer, or breaks off
-    │   ├── ModelHubRefused      ... to this token, or to none
-    │   ├── RepositoryNotFound   ... it has no such repository or revision
-    │   └── ModelDamaged         ... a file came with other bytes than it should have
+    ├── InvalidModel             a model folder cannot be served
+    ├── ModelHubError            a model cannot be fetched from a hub
+    │   ├── ModelHubUnavailable  the hub does not answer, or the transfer broke off
+    │   ├── ModelHubRefused      the hub denies access with this token, or without one
+    │   ├── RepositoryNotFound   the hub has no such repository or revision
+    │   └── ModelDamaged         a file has a wrong size or digest
     ├── InvalidData              a data set cannot be trained on
     ├── TrainingError
     │   ├── TrainingDiverged     the loss is no longer a number
-    │   ├── TrainingStopped      somebody asked for it; it can be resumed
-    │   └── CheckpointMismatch   a checkpoint was made by other options
-    ├── ImageDecoderCrashed      the process that opened a picture died, hung or took too much
+    │   ├── TrainingStopped      the run was stopped; it can be resumed
+    │   └── CheckpointMismatch   the checkpoint was made with other options
+    ├── ImageDecoderCrashed      the decoder process died, hung or used too much memory
     ├── OutputNotWritable        the disk is full, or the folder cannot be written to
     └── ModelHostError
         ├── ModelHostUnavailable no host answers at the socket
         ├── ModelBroken          the model cannot be loaded
         ├── ModelHostCrashed     the host died while it had the job
         ├── TimedOut             the host, or the whole attempt, took too long
-        ├── GpuOutOfMemory       not even this item alone fits on the device
+        ├── GpuOutOfMemory       this item alone does not fit on the device
         └── InferenceFailed      the model raised on this item alone
 
 Each class has a `code` that never changes and a `retryable` flag: whether the
-same request may succeed later without being changed.
+unchanged request may succeed later.
 """
 
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ from typing import ClassVar
 
 
 class CrossmodalError(Exception):
-    """Root of every error this project raises on purpose."""
+    """The root of every error that this project raises on purpose."""
 
     code: str = "internal_error"
     retryable: bool = False
@@ -88,7 +88,7 @@ class CrossmodalError(Exception):
 class InvalidParams(CrossmodalError):
     """A parameter is missing, of a wrong type, or outside its limits.
 
-    `field` is the first one that is wrong, where that is known.
+    `field` is the first wrong parameter, if known.
     """
 
     code = "invalid_params"
@@ -106,19 +106,19 @@ class InvalidPrompt(InvalidParams):
 
 
 class ModelNotFound(InvalidParams):
-    """No model of the kind has that name, as far as workers have said."""
+    """No model of the kind that workers have announced has that name."""
 
     code = "model_not_found"
 
 
 class InvalidImage(InvalidParams):
-    """The bytes are not an image this system can decode completely."""
+    """The bytes are not an image that can be decoded completely."""
 
     code = "invalid_image"
 
 
 class ImageTooLarge(InvalidImage):
-    """The image has more bytes or pixels than the limit; its pixels were never decoded."""
+    """The image exceeds the limit of bytes or pixels; it was not decoded."""
 
     code = "image_too_large"
 
@@ -136,33 +136,33 @@ class IdempotencyConflict(InvalidParams):
 
 
 class UrlRefused(InvalidParams):
-    """A URL is not one over http(s) to a public address; nothing was sent to it."""
+    """A URL is not http(s) or its address is not public; nothing was sent."""
 
     code = "url_refused"
 
 
 class FetchFailed(CrossmodalError):
-    """What a URL names did not answer, answered too slowly, or with another status than 200."""
+    """The server of a URL did not answer, was too slow, or sent a status other than 200."""
 
     code = "fetch_failed"
     retryable = True
 
 
 class InvalidMessage(CrossmodalError):
-    """What was taken from a queue has not the form of a job's message."""
+    """A message taken from a queue is malformed."""
 
     code = "invalid_message"
     caused_by_request = True
 
 
 class UnknownTask(InvalidMessage):
-    """The message names a task that no worker of this version has."""
+    """The message names a task that workers of this version lack."""
 
     code = "unknown_task"
 
 
 class QueueFull(CrossmodalError):
-    """The queue holds as many waiting jobs as it may; `retry_after_s` says when to try again."""
+    """The queue has reached its max length; retry after `retry_after_s` seconds."""
 
     code = "queue_full"
     retryable = True
@@ -176,38 +176,38 @@ class QueueFull(CrossmodalError):
 
 
 class QueuePaused(QueueFull):
-    """The queue is paused, and the settings say that it then takes nothing new."""
+    """The queue is paused, and the settings make paused queues refuse new jobs."""
 
     code = "queue_paused"
 
 
 class TooManyQueued(QueueFull):
-    """As many jobs of the API key wait as may."""
+    """The API key has reached its max of waiting jobs or unfinished batches."""
 
     code = "too_many_queued"
 
 
 class WaitTooLong(QueueFull):
-    """A caller who waits for the end would have gone before the job is likely to be done."""
+    """A waiting caller would time out before the job is likely to finish."""
 
     code = "wait_too_long"
 
 
 class RateLimited(QueueFull):
-    """The API key makes calls faster than it may, or sends or holds too much at once."""
+    """The API key exceeds its rate of calls, or sends or holds too much at once."""
 
     code = "rate_limited"
 
 
 class Overloaded(CrossmodalError):
-    """This process is short of what it needs: memory, disk, file descriptors or threads."""
+    """This process is short of memory, disk, file descriptors or threads."""
 
     code = "overloaded"
     retryable = True
 
 
 class BodyTooLarge(CrossmodalError):
-    """The request's body is longer than allowed; it was not read to its end."""
+    """The request's body exceeds the limit; it was not read to its end."""
 
     code = "body_too_large"
     caused_by_request = True
@@ -221,42 +221,42 @@ class BodyTooSlow(CrossmodalError):
 
 
 class Unauthorized(CrossmodalError):
-    """The request has no API key, or one that is not known here."""
+    """The request has no API key, or an unknown one."""
 
     code = "unauthorized"
     caused_by_request = True
 
 
 class Forbidden(CrossmodalError):
-    """The API key, or a page of another site, may not do this."""
+    """The API key, or the page's origin, lacks the right to do this."""
 
     code = "forbidden"
     caused_by_request = True
 
 
 class NotSupported(CrossmodalError):
-    """Clients of another service's interface may ask for this; here nothing does it."""
+    """The request uses a feature of another service's API that is not implemented here."""
 
     code = "not_supported"
     caused_by_request = True
 
 
 class WrongState(CrossmodalError):
-    """What is asked for cannot be done to a job in the state it is in."""
+    """The operation is not allowed in the job's state."""
 
     code = "wrong_state"
     caused_by_request = True
 
 
 class DeliveryNotFound(CrossmodalError):
-    """No delivery of a webhook has this id."""
+    """No webhook delivery has this id."""
 
     code = "delivery_not_found"
     caused_by_request = True
 
 
 class QueueNotFound(CrossmodalError):
-    """No kind of job and no known model has a queue of that name."""
+    """No kind and no known model has a queue of that name."""
 
     code = "queue_not_found"
     caused_by_request = True
@@ -310,42 +310,42 @@ class JobExpired(JobFailed):
 
 
 class ResultTimeout(CrossmodalError):
-    """The job did not end within the caller's patience; it is still running or queued."""
+    """The job did not end within the caller's timeout; it is still queued or running."""
 
     code = "result_timeout"
     retryable = True
 
 
 class Interrupted(CrossmodalError):
-    """Whoever waited pressed Ctrl-C; what was submitted goes on."""
+    """The caller pressed Ctrl-C while waiting; submitted jobs go on."""
 
     code = "interrupted"
     retryable = True
 
 
 class InvalidSetting(CrossmodalError):
-    """A setting from the environment or the command line cannot be used."""
+    """A setting in the environment or on the command line is invalid."""
 
     code = "invalid_setting"
     caused_by_request = True
 
 
 class ExtraMissing(CrossmodalError):
-    """The extra of the distribution that brings what this needs is not installed."""
+    """The extra that this needs is not installed."""
 
     code = "extra_missing"
     caused_by_request = True
 
 
 class PackageShadowed(CrossmodalError, ImportError):
-    """Python finds a file of somebody else's under the name of a package that is needed."""
+    """Python finds another module under the name of a package that this needs."""
 
     code = "package_shadowed"
     caused_by_request = True
 
 
 class NotFaked(CrossmodalError):
-    """A client of `crossmodal.testing` lacks what this needs; a real one has it."""
+    """The fake client of `crossmodal.testing` lacks a feature of the real one."""
 
     code = "not_faked"
 
@@ -358,20 +358,20 @@ class BrokerUnavailable(CrossmodalError):
 
 
 class BrokerFull(BrokerUnavailable):
-    """Redis has nearly used up its `maxmemory`; the rest is for the jobs it holds already."""
+    """Redis has nearly used up its `maxmemory`; the rest is reserved for the jobs it holds."""
 
     code = "broker_full"
 
 
 class BrokerRefused(BrokerUnavailable):
-    """Redis knows no such user and password, or its ACL forbids what was asked; or it is none."""
+    """Redis rejects the user or password, its ACL denies a command, or the server is no Redis."""
 
     code = "broker_refused"
     retryable = False
 
 
 class BrokerNotTrusted(BrokerUnavailable):
-    """No TLS connection could be made: one side does not accept the other's certificate."""
+    """The TLS connection failed: one side does not accept the other's certificate."""
 
     code = "broker_not_trusted"
     retryable = False
@@ -385,13 +385,13 @@ class StorageUnavailable(CrossmodalError):
 
 
 class StorageNotWritable(StorageUnavailable):
-    """The object store answers, and refuses to be written to."""
+    """The object store answers but refuses writes."""
 
     code = "storage_not_writable"
 
 
 class BlobDamaged(StorageUnavailable):
-    """The object store holds other bytes than were put there, or they were damaged on the way."""
+    """The bytes differ from the stored ones: damaged in the object store or in transfer."""
 
     code = "blob_damaged"
 
@@ -416,38 +416,38 @@ class BundleNotFound(InvalidBundle):
 
 
 class InvalidModel(CrossmodalError):
-    """A folder holds a model that cannot be served, as it is or at all."""
+    """A model folder cannot be served, as it is or at all."""
 
     code = "model_invalid"
 
 
 class ModelHubError(CrossmodalError):
-    """A hub answers in a way that no model can be fetched from it."""
+    """A model cannot be fetched from a hub."""
 
     code = "model_hub_error"
 
 
 class ModelHubUnavailable(ModelHubError):
-    """The hub does not answer, has too much to do, or breaks off; what has come is kept."""
+    """The hub does not answer, is overloaded, or broke off; the bytes received are kept."""
 
     code = "model_hub_unavailable"
     retryable = True
 
 
 class ModelHubRefused(ModelHubError):
-    """The hub does not let this token, or nobody without one, have the repository."""
+    """The hub denies access to the repository with this token, or without one."""
 
     code = "model_hub_refused"
 
 
 class RepositoryNotFound(ModelHubError):
-    """The hub has no such repository or revision, or does not show it."""
+    """The hub has no such repository or revision, or hides it."""
 
     code = "repository_not_found"
 
 
 class ModelDamaged(ModelHubError):
-    """A file that came has another size or digest than the hub says; it was deleted."""
+    """A fetched file differs in size or digest from the hub's record; it was deleted."""
 
     code = "model_damaged"
     retryable = True
@@ -461,7 +461,7 @@ class InvalidData(CrossmodalError):
 
 
 class TrainingError(CrossmodalError):
-    """Training cannot go on; what it had saved before is as it was."""
+    """Training cannot continue; what it saved before is unchanged."""
 
     code = "training_error"
 
@@ -473,7 +473,7 @@ class TrainingDiverged(TrainingError):
 
 
 class TrainingStopped(TrainingError):
-    """The run was asked to stop, by Ctrl-C or SIGTERM, and has left a checkpoint."""
+    """The run was stopped by Ctrl-C or SIGTERM, and has left a checkpoint."""
 
     code = "training_stopped"
     retryable = True
@@ -487,7 +487,7 @@ class CheckpointMismatch(TrainingError):
 
 
 class ImageDecoderCrashed(CrossmodalError):
-    """The process that opened a picture died, hung, took too much memory or answered nonsense."""
+    """The decoder process died, hung, used too much memory or sent an invalid answer."""
 
     code = "image_decoder_crashed"
     retryable = True
@@ -500,7 +500,7 @@ class OutputNotWritable(CrossmodalError):
 
 
 class ModelHostError(CrossmodalError):
-    """The process that owns the device could not do its part."""
+    """The model host failed."""
 
     code = "model_host_error"
     retryable = True
@@ -520,7 +520,7 @@ class ModelBroken(ModelHostError):
 
 
 class ModelHostCrashed(ModelHostError):
-    """The model host died before it answered; `batch_size` is 0 when the job only waited."""
+    """The model host died before it answered; `batch_size` is 0 if the job only waited."""
 
     code = "model_host_crashed"
 
@@ -533,28 +533,28 @@ class ModelHostCrashed(ModelHostError):
 
 
 class TimedOut(ModelHostError):
-    """The model host did not answer in time, or the attempt took longer than it may."""
+    """The model host did not answer in time, or the attempt exceeded its time limit."""
 
     code = "timed_out"
 
 
 class GpuOutOfMemory(ModelHostError):
-    """The device has no memory for this item, even in a batch of its own."""
+    """The device has too little memory for this item, even alone in a batch."""
 
     code = "gpu_out_of_memory"
 
 
 class InferenceFailed(ModelHostError):
-    """The model raised an error on this item; its batch mates were not harmed."""
+    """The model raised an error on this item; the rest of its batch was not affected."""
 
     code = "inference_failed"
     retryable = False
 
 
 def described(error: BaseException) -> str:
-    """Somebody else's error as part of a message: what the system says, or its kind and its words.
+    """Return a foreign error as part of a message: the system's message, or class and text.
 
-    Without a full stop, and without bytes in Python's notation, as its `repr` would have them.
+    It has no full stop, and no bytes literals, as its `repr` would have.
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -562,12 +562,12 @@ def described(error: BaseException) -> str:
 
 
 def quoted(text: str) -> str:
-    """What a caller has given, as part of a message: on one line, its backslashes not doubled."""
+    """Return a caller's text quoted for a message: on one line, without doubled backslashes."""
     return repr(text).replace("\\\\", "\\")
 
 
 def is_callers_fault(code: str) -> bool:
-    """Whether a failure with this code was caused by the request: nobody else can mend it."""
+    """Return whether errors with this code are caused by the request."""
     return any(kind.code == code and kind.caused_by_request for kind in _tree(CrossmodalError))
 
 

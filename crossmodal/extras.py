@@ -1,10 +1,10 @@
-"""The extras of the distribution: which modules they bring, and what to say without them."""
+"""The extras of the distribution: their modules, and errors if they are not installed."""
 
 from importlib.util import find_spec
 
 from crossmodal.errors import ExtraMissing
 
-DISTRIBUTION = "crossmodal-jobs"  # what pip calls us; the packages have other names
+DISTRIBUTION = "crossmodal-jobs"  # the name for pip; the packages have other names
 
 _WEBHOOKS = ("httpx2", "standardwebhooks")
 _WORKER = (
@@ -20,7 +20,7 @@ _WORKER = (
     "uvloop",
     *_WEBHOOKS,
 )
-MODULES: dict[str, tuple[str, ...]] = {  # of extras that whole commands or formats are made of
+MODULES: dict[str, tuple[str, ...]] = {  # of the extras that whole commands or formats need
     "webhooks": _WEBHOOKS,
     "worker": _WORKER,
     "gateway": ("fastapi", "fastapi_offline", "python_multipart", "uvicorn", *_WEBHOOKS),
@@ -34,21 +34,21 @@ MODULES: dict[str, tuple[str, ...]] = {  # of extras that whole commands or form
 
 
 def missing(extra: str) -> list[str]:
-    """The modules of an extra that cannot be imported here; none of them is loaded."""
+    """Return the modules of an extra that are not installed, without importing any."""
     return [module for module in MODULES[extra] if find_spec(module) is None]
 
 
 def is_installed(extra: str) -> bool:
-    """Whether all that an extra brings is there."""
+    """Return whether all modules of an extra are installed."""
     return not missing(extra)
 
 
 def remedy(extra: str) -> str:
-    """The command that installs an extra."""
+    """Return the command that installs an extra."""
     return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 def require(extra: str, what: str) -> None:
-    """Raises `ExtraMissing` where `what` cannot run for want of an extra."""
+    """Raise `ExtraMissing` if the extra that `what` needs is not installed."""
     if lacking := missing(extra):
         raise ExtraMissing(f"{what} needs {lacking[0]}, which is not installed: {remedy(extra)}")

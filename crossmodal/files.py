@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, read only if they end, and kept from others."""
+"""Atomic file writes, reads of regular files only, and private folders."""
 
 import errno
 import os
@@ -14,9 +14,9 @@ from crossmodal.errors import OutputNotWritable, described
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which it replaces at the end, unless something fails.
+    """Yield a temporary file beside `path`, which replaces `path` if the block succeeds.
 
-    Raises `OutputNotWritable` for a full disk and the like, leaving `path` as it was.
+    Raises `OutputNotWritable` for a full disk and the like, leaving `path` unchanged.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -31,17 +31,17 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
-    """Replace `path` by `data` in one step. Raises `OutputNotWritable`, leaving it as it was."""
+    """Write `data` to `path` atomically. Raises `OutputNotWritable`, leaving `path` unchanged."""
     with whole(path) as part:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def open_regular(path: Path | str) -> BinaryIO:
-    """A file that somebody named, open for reading, if it is one.
+    """Open a regular file for reading.
 
-    Raises `OSError`, also for a device, a pipe, a socket or a folder: these may never end.
+    Raises `OSError`, also for a device, a pipe, a socket or a folder: reads of these may never end.
     """
-    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - given to the caller
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - returned to the caller
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is no regular file")
@@ -49,7 +49,7 @@ def open_regular(path: Path | str) -> BinaryIO:
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:
-    """What is in a file that somebody named. Raises `OSError`, also for one that is too large."""
+    """Read a regular file. Raises `OSError`, also if it has more than `max_bytes`."""
     with open_regular(path) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
@@ -58,12 +58,12 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Open a path; a pipe that nobody writes to is open at once."""
+    """Open a path without blocking on a pipe that has no writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def make_folders(folder: Path) -> set[Path]:
-    """Make a folder and those it is in, for this user alone; what has a new one in it."""
+    """Create a folder and its parents, mode 0700; return the parents of the new ones."""
     missing = list(takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
     for one in reversed(missing):
         one.mkdir(mode=0o700, exist_ok=True)
@@ -71,7 +71,7 @@ def make_folders(folder: Path) -> set[Path]:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder for this user alone, also one that is there, with all that is in it.
+    """Create a folder if needed; remove others' access to it and its contents.
 
     Raises `OSError`.
     """

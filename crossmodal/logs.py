@@ -1,7 +1,7 @@
-"""Structured logs: a line of JSON for each event, or columns where a person reads them.
+"""Structured logs: a JSON line per event, or columns for people.
 
-Modules speak through `logging`. An entry point calls `configure` once; `context` adds fields to
-all that is said within it, also in what it calls, and `extra` those of one line.
+Modules log through `logging`. An entry point calls `configure` once; `context` adds fields to all
+lines logged within it, and `extra` to one line.
 """
 
 import logging
@@ -21,7 +21,7 @@ from structlog.typing import EventDict, Processor
 from crossmodal import tracing
 from crossmodal.settings import Settings
 
-FIELDS = ("device", "worker", "job", "attempt", "task", "code")  # that `extra` may give
+FIELDS = ("device", "worker", "job", "attempt", "task", "code")  # allowed in `extra`
 FIRST = ("timestamp", "level", "logger", "process", "pid", *FIELDS)
 LAST = ("event", "exception")
 
@@ -29,9 +29,9 @@ LAST = ("event", "exception")
 def configure(
     settings: Settings, *, level: int | str | None = None, file: str | None = None, **bound: str
 ) -> None:
-    """Write what this process and its forks say to standard error, or to a `file`.
+    """Log this process and its forks to standard error, or to a `file`.
 
-    `bound` goes into every line: what the process is, and whose.
+    The fields `bound` go into every line: the process's role and owner.
     """
     handler = WatchedFileHandler(file) if file else logging.StreamHandler()
     colors = not file and sys.stderr.isatty()
@@ -47,7 +47,7 @@ def configure(
 
 
 def is_json(settings: Settings, file: str | None = None) -> bool:
-    """Whether logs are for machines: so they are by themselves, except at a terminal."""
+    """Return whether logs are JSON: by default everywhere except at a terminal."""
     if settings.log_format == "auto":
         return bool(file) or not sys.stderr.isatty()
     return settings.log_format == "json"
@@ -55,7 +55,7 @@ def is_json(settings: Settings, file: str | None = None) -> bool:
 
 @contextmanager
 def context(**fields: str | int) -> Iterator[None]:
-    """Put these fields into all that is said meanwhile."""
+    """Add these fields to all lines logged in the block."""
     tokens = bind_contextvars(**fields)
     try:
         yield
@@ -72,14 +72,14 @@ def _add(bound: dict[str, str]) -> Processor:
 
 
 def _add_trace(_: Any, __: str, line: EventDict) -> EventDict:
-    """Name the span in which the line was said, if there is one."""
+    """Add the ids of the active trace and span, if any."""
     if (traceparent := tracing.current()) is not None:
         _, line["trace_id"], line["span_id"], _ = traceparent.split("-")
     return line
 
 
 def _in_order(_: Any, __: str, line: EventDict) -> EventDict:
-    """What all lines have goes first, and what may be long goes last."""
+    """Put the common fields first and the long ones last."""
     first = {name: line.pop(name) for name in FIRST if name in line}
     last = {name: line.pop(name) for name in LAST if name in line}
     return {**first, **line, **last}
@@ -101,7 +101,7 @@ def _machine() -> list[Processor]:
 
 
 def _human(colors: bool) -> list[Processor]:
-    # Plain, because the tracebacks that rich draws show what all variables held.
+    # Plain, because rich's tracebacks show the values of all variables.
     columns = ConsoleRenderer(
         colors=colors, exception_formatter=plain_traceback, pad_event_to=0, sort_keys=False
     )

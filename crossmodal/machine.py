@@ -1,4 +1,4 @@
-"""What a machine, or a container, denies its processes, and what it may be told instead."""
+"""Limits of a machine or container: shortages, their remedies, and checks at startup."""
 
 import errno
 import os
@@ -11,13 +11,13 @@ from crossmodal.errors import InvalidSetting
 
 MAX_FILES = 65_536
 MIN_FILES = 128
-MIN_TASKS = 48  # processes and threads of a worker that has a few jobs
+MIN_TASKS = 48  # processes and threads of a worker with a few jobs
 FILES = "no more files and connections may be opened: raise the limit, as by `ulimit -n 4096`"
 TASKS = (
     "no more processes and threads may be started: raise the limit (`ulimit -u`, TasksMax=, "
     "`--pids-limit`)"
 )
-NO_THREAD, NO_TMPDIR = "can't start new thread", "No usable temporary directory"  # Python's words
+NO_THREAD, NO_TMPDIR = "can't start new thread", "No usable temporary directory"  # of Python
 SHORTAGES = frozenset(
     {
         errno.ENOSPC,
@@ -43,14 +43,14 @@ DENIED = {
 
 
 def is_shortage(error: BaseException | None) -> bool:
-    """Whether the machine has no more of something, as room on its disk: whoever asked for it."""
+    """Return whether an error means that the machine is short of a resource, such as disk."""
     if isinstance(error, OSError):
         return error.errno in SHORTAGES or NO_TMPDIR in str(error)
     return isinstance(error, RuntimeError) and NO_THREAD in str(error)
 
 
 def denied(error: OSError | RuntimeError) -> InvalidSetting | None:
-    """What the machine did not allow, with what to do about it; None for any other error."""
+    """Return the setting error, with its remedy, for a denied resource; None for others."""
     if NO_THREAD in str(error):
         return InvalidSetting(TASKS)
     if NO_TMPDIR in str(error):
@@ -63,7 +63,7 @@ def denied(error: OSError | RuntimeError) -> InvalidSetting | None:
 
 
 def allow_many_files() -> None:
-    """Raise the limit of open files to what this user may have."""
+    """Raise the soft limit of open files to this user's hard limit, up to `MAX_FILES`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     max_files = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < max_files:
@@ -72,18 +72,18 @@ def allow_many_files() -> None:
 
 
 def have_home() -> None:
-    """Libraries ask for a home which a user whom the system does not know has not."""
+    """Set HOME for a user without one, because libraries need it."""
     try:
         Path.home()
     except RuntimeError:
-        os.environ["HOME"] = "/"  # as containers have it; nothing of ours is kept there
+        os.environ["HOME"] = "/"  # the usual value in containers; this project stores nothing there
 
 
 def check_room() -> None:
-    """Raises `InvalidSetting` where a worker may not open enough files, or start enough threads.
+    """Raise `InvalidSetting` if a worker may not open enough files or start enough threads.
 
-    These are started and ended: a library that may start none takes its process with it, and says
-    nothing.
+    It starts and ends the threads as a test: a library that cannot start its own kills the process
+    without a message.
     """
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY and files < MIN_FILES:

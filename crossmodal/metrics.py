@@ -1,7 +1,7 @@
-"""What is counted and timed, as Prometheus metrics, by the processes that see it happen.
+"""Prometheus metrics of workers, model hosts and users of the object store.
 
 A worker's processes write files that their supervisor serves (`worker.metrics`); without
-CROSSMODAL_METRICS_PORT they count for nobody, in memory. Each metric has a row in docs/metrics.md.
+CROSSMODAL_METRICS_PORT they count in memory only. Each metric has a row in docs/metrics.md.
 """
 
 import logging
@@ -16,24 +16,24 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, valu
 from crossmodal.errors import CrossmodalError
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-NAME = "PROMETHEUS_MULTIPROC_NAME"  # ours, beside the folder that is prometheus_client's
+NAME = "PROMETHEUS_MULTIPROC_NAME"  # this project's variable; FOLDER is prometheus_client's
 
 log = logging.getLogger(__name__)
 
 
 def _name() -> str:
-    """In whose files this process counts: so one that is started again counts on."""
+    """Return the name of this process's files, which a restarted process continues."""
     return os.environ.get(NAME) or str(os.getpid())
 
 
 def count_as(part: str) -> None:
-    """Have a process that was forked count in files of its own, beside its parent's."""
+    """Make a forked process count in its own files instead of its parent's."""
     if NAME in os.environ:
         os.environ[NAME] += f"-{part}"
 
 
 if FOLDER in os.environ:
-    multi_process: Any = values.MultiProcessValue  # it has no types
+    multi_process: Any = values.MultiProcessValue  # untyped
     values.ValueClass = multi_process(_name)
 
 WORKER = CollectorRegistry(auto_describe=True)
@@ -140,14 +140,14 @@ def job_ended(task: str, queued_s: float, run_s: float, succeeded: int, failed: 
 
 
 def output_stored(task: str, took_s: float) -> None:
-    """Time the encoding and storing of what a job, or a part of a bulk job, has made."""
+    """Observe the time to encode and store the output of a job, or of a part of a bulk job."""
     with counting():
         STORE.labels(task).observe(took_s)
 
 
 @contextmanager
 def storage_operation(name: str) -> Iterator[None]:
-    """Count and time what is done inside, by how it ends."""
+    """Count and time the operation in the block, by outcome."""
     begun = time.monotonic()
     outcome = "ok"
     try:
@@ -155,7 +155,7 @@ def storage_operation(name: str) -> Iterator[None]:
     except CrossmodalError as e:
         outcome = e.code
         raise
-    except Exception:  # what no store answers
+    except Exception:  # not an error of the object store
         outcome = "interrupted"
         raise
     finally:
@@ -166,7 +166,7 @@ def storage_operation(name: str) -> Iterator[None]:
 
 @contextmanager
 def counting() -> Iterator[None]:
-    """Go on where counting fails, as without its files: they go with those of a dead supervisor."""
+    """Log errors of counting instead of raising: a dead supervisor's files may be gone."""
     try:
         yield
     except OSError as e:

@@ -1,10 +1,10 @@
-"""Fetching from, and posting to, URLs that users name.
+"""GET and POST to URLs given by users, guarded against server-side request forgery (SSRF).
 
-A name is looked up once a connection, every address it has must be public, and the connection goes
-to one of exactly these: a DNS answer that changes leads nowhere else. TLS checks the name, not the
-address. Proxies of the environment are not used, and nothing is decompressed.
+A name is resolved once per connection, all its addresses must be public, and the connection goes to
+one of exactly these, which defeats DNS rebinding. TLS verifies the name, not the address. Proxies
+from the environment are ignored, and nothing is decompressed.
 
-`allow_private` opens loopback and private networks, for receivers that are there.
+`allow_private` allows loopback and private networks, for receivers there.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from crossmodal.errors import FetchFailed, ImageTooLarge, UrlRefused, described
 
 MAX_URL_LENGTH = 2_048
 MAX_REDIRECTS = 3
-MAX_ANSWER = 16_384  # bytes of an answer to a POST that are read
-FINISH_S = 1.0  # that its sender may take for them
-KEPT_S, MAX_KEPT = 2.0, 64  # connections that nothing is sent on; servers end them after 5 s
+MAX_ANSWER = 16_384  # bytes read of a response to a POST
+FINISH_S = 1.0  # timeout for reading them
+KEPT_S, MAX_KEPT = 2.0, 64  # idle connections; servers close them after 5 s
 CONNECT_S = 5.0  # for each address of a name that has several
 REDIRECTS = (301, 302, 303, 307, 308)
 ACCEPT = {"Accept": "image/*", "Accept-Encoding": "identity"}
@@ -37,16 +37,16 @@ ACCEPT = {"Accept": "image/*", "Accept-Encoding": "identity"}
 Resolve = Callable[[str, int], list[str]]
 Refusal = Callable[[Address], str | None]
 
-# A last label that is a number would make an IPv4 address of it, in one of the old notations.
+# A numeric last label would make the name an IPv4 address in an old notation.
 _NAME = re.compile(r"([a-z0-9_-]{1,63}\.)*(?!(\d+|0x[0-9a-f]*)$)[a-z0-9_-]{1,63}")
-# Names that are kept for networks of one's own (RFC 6761, 6762, 8375), and those of one label.
+# Names reserved for private networks (RFC 6761, 6762, 8375), and names of one label.
 _PRIVATE_NAME = re.compile(r"(^|\.)(localhost|local|internal|home\.arpa)$|^[^.]*$")
 _ALLOW = "use a public one, or have CROSSMODAL_ALLOW_PRIVATE_URLS set where receivers are trusted"
 _FAILURES = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError)
 
 
 def check_url(url: str) -> httpx2.URL:
-    """The URL, parsed. Raises `UrlRefused`. Where its name leads is only known on connecting."""
+    """Parse and check a URL without resolving its name. Raises `UrlRefused`."""
     if len(url) > MAX_URL_LENGTH:
         raise UrlRefused(f"the URL has {len(url)} characters, {MAX_URL_LENGTH} are allowed")
     if not url.isprintable():
@@ -61,9 +61,9 @@ def check_url(url: str) -> httpx2.URL:
 
 
 def check_public(url: str, allow_private: bool, where: str) -> None:
-    """Raise `UrlRefused` where the URL itself says that nothing will be sent there.
+    """Raise `UrlRefused` if the URL itself shows that it will be refused.
 
-    Names are not looked up: what they lead to is only known on connecting, and only then counts.
+    Names are not resolved here: their addresses are checked on connecting.
     """
     try:
         host = check_url(url).raw_host.decode().lower()
@@ -78,7 +78,7 @@ def check_public(url: str, allow_private: bool, where: str) -> None:
 
 
 def _remedy(address: Address) -> str:
-    """What to do about an address that is refused; some of them no setting opens."""
+    """Return the remedy for a refused address; no setting allows some of them."""
     return "use a public one" if refusal(address, allow_private=True) else _ALLOW
 
 
@@ -96,7 +96,7 @@ def _fault(url: httpx2.URL) -> str | None:
 
 
 def look_up(host: str, port: int) -> list[str]:
-    """All addresses that the system's resolver knows for a name."""
+    """Return all addresses of a name from the system's resolver."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in found]
 
@@ -110,7 +110,7 @@ async def fetch(
     resolve: Resolve = look_up,
     _refusal: Refusal | None = None,
 ) -> bytes:
-    """What a GET of `url` gives, redirects followed, all of it within `timeout_s`.
+    """GET `url`, following redirects, and return the body, all within `timeout_s`.
 
     Raises `UrlRefused`, `FetchFailed`, or `ImageTooLarge` for more than `max_bytes`.
     """
@@ -130,10 +130,10 @@ async def fetch(
 
 
 class Poster:
-    """Posts to URLs that users name, many at once.
+    """A client for concurrent POSTs to URLs given by users.
 
-    A connection whose answer was short serves for the next post to the same host. It leads to the
-    address that was checked when it was made.
+    A connection whose response was short is reused for the next POST to the same host. Its address
+    was checked when it was opened.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Poster:
         )
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """The status that a POST is answered with; a redirect is not followed.
+        """POST `body` and return the response's status; redirects are not followed.
 
         Raises `UrlRefused` or `FetchFailed`.
         """
@@ -169,7 +169,7 @@ class Poster:
                 status = response.status
                 await _finish(response)
         except FetchFailed:
-            if status is None:  # else it has answered, and its body is of no interest
+            if status is None:  # else the status has arrived, and the body does not matter
                 raise
         return status
 
@@ -178,7 +178,7 @@ class Poster:
 
 
 async def _finish(response: httpcore2.Response) -> None:
-    """Read an answer that is short, for its connection can be used again then."""
+    """Read a short response to its end, so that its connection can be reused."""
     length = _header(response, b"content-length", "0" if response.status == 204 else "")
     if not length.isdigit() or int(length) > MAX_ANSWER:
         return
@@ -190,7 +190,7 @@ async def _finish(response: httpcore2.Response) -> None:
 
 @dataclass(frozen=True)
 class _Backend(httpcore2.AnyIOBackend):
-    """Connects to addresses that were checked, and to no others."""
+    """A network backend that connects only to checked addresses."""
 
     resolve: Resolve
     refusal: Refusal
@@ -201,7 +201,7 @@ class _Backend(httpcore2.AnyIOBackend):
         known = literal(host)
         *others, last = [known] if known else await self._look_up(host, port)
         for address in (*others, last):
-            if kind := self.refusal(address):  # which address it is, is nothing for users to learn
+            if kind := self.refusal(address):  # don't reveal the address to users
                 raise UrlRefused(f"{host!r} leads to an address that is {kind}: {_remedy(address)}")
         for address in others:
             with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
@@ -227,7 +227,7 @@ async def _exchange(
     headers: Mapping[str, str],
     body: bytes | None = None,
 ) -> AsyncIterator[httpcore2.Response]:
-    """One request, up to the head of its answer."""
+    """Send a request and yield its response, read up to the headers."""
     target = httpcore2.URL(
         scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
     )
@@ -274,7 +274,7 @@ async def _errors(url: httpx2.URL, timeout_s: float) -> AsyncIterator[None]:
             yield
     except TimeoutError as e:
         raise FetchFailed(f"{where} did not answer completely within {timeout_s:g} s") from e
-    except httpcore2.ProtocolError as e:  # whose words would be those of a server that is none
+    except httpcore2.ProtocolError as e:  # its message may quote the server's bytes
         raise FetchFailed(f"{where} did not answer as HTTP") from e
     except _FAILURES as e:
         raise FetchFailed(f"{where} failed: {str(e)[:200] or type(e).__name__}") from e
@@ -287,7 +287,7 @@ def _header(response: httpcore2.Response, name: bytes, default: str) -> str:
 
 @lru_cache
 def _lookups() -> ThreadPoolExecutor:
-    """Threads: a lookup that times out holds one of these, and no others."""
+    """Return the threads for lookups, so that hanging lookups block no other work."""
     return ThreadPoolExecutor(16, thread_name_prefix="lookup")
 
 

@@ -1,7 +1,7 @@
-"""What became of the items of a bulk message: JSON lines of `ItemResult` in the object store.
+"""Results of a bulk message: JSON lines of `ItemResult` in the object store.
 
-There is a file for each part of the message that was finished. Another attempt goes on after
-them, and who waits for the job reads them.
+Each finished part of the message is a file. A later attempt continues after them, and clients that
+wait for the job read them.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from crossmodal.kinds.fields import BlobRef
 from crossmodal.storage import Storage
 
 SUFFIX = ".jsonl"
-SKEW_S = 60.0  # that the clocks of Redis and of the store may differ
+SKEW_S = 60.0  # allowed skew between the clocks of Redis and the object store
 
 
 def put_part(storage: Storage, job_id: str, attempt: int, results: Sequence[ItemResult]) -> BlobRef:
-    """Store some results as a part of a bulk job."""
+    """Store results as a part of a bulk job."""
     rows = ITEM_RESULTS.dump_python(list(results), exclude_defaults=True)
     lines = b"".join(to_json(row) + b"\n" for row in rows)
     key = result_key(job_id, f"{results[0].index}{SUFFIX}", attempt)
@@ -29,7 +29,7 @@ def put_part(storage: Storage, job_id: str, attempt: int, results: Sequence[Item
 def read_part(
     storage: Storage, part: BlobRef, places: Sequence[int] | None = None
 ) -> list[ItemResult]:
-    """The results in one part; with `places`, the `index` of each is its item's place there.
+    """Read the results of a part; `places` maps each `index` to its item's place.
 
     Raises `BlobNotFound`, `BlobDamaged`, `StorageUnavailable`.
     """
@@ -40,15 +40,15 @@ def read_part(
             for row in rows:
                 row["index"] = places[row["index"]]
         return ITEM_RESULTS.validate_python(rows)
-    except (ValueError, TypeError, LookupError) as e:  # what is no result is no reason to die
+    except (ValueError, TypeError, LookupError) as e:  # malformed content must not kill the process
         raise BlobDamaged(f"{part.key!r} does not hold results: {e}") from e
 
 
 def finished_parts(storage: Storage, job_id: str, created_at: float) -> list[BlobRef]:
-    """All parts that any attempt at a bulk job has stored, also where it has not ended.
+    """Return all parts stored by any attempt at a bulk job, ended or not.
 
-    The oldest first, so that everybody prefers the same ones of those that overlap. What is older
-    than the job is of another that had its id, before the records of that one went.
+    Oldest first, so that all readers prefer the same parts where some overlap. Parts older than the
+    job are skipped: they belong to an earlier job with the same id, whose record has expired.
     """
     found = sorted(storage.list(f"{RESULTS}/{job_id}"), key=lambda b: (b.modified_at, b.key))
     return [

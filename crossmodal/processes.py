@@ -1,4 +1,4 @@
-"""Child processes that are started, watched and ended together with this one."""
+"""Child processes that are started, watched and ended by this one."""
 
 import ctypes
 import logging
@@ -15,24 +15,24 @@ from typing import IO, NoReturn
 
 log = logging.getLogger(__name__)
 
-STDERR = 2  # standard output is kept for what a command prints itself
+STDERR = 2  # standard output is reserved for a command's own output
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 COLLECT_S = 1.0
-KILL_S = 5.0  # after which a killed process hangs in the kernel, as for a device that is broken
+KILL_S = 5.0  # a killed process that outlives this hangs in the kernel, as on a broken device
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def python_module(name: str, *args: str) -> list[str]:
-    """The command that runs a module of ours, whatever lies in the working directory."""
+    """Return the command line that runs a module, ignoring the working directory."""
     return [sys.executable, "-P", "-m", name, *args]
 
 
 @dataclass
 class Child:
-    """A program in a session of its own: Ctrl-C in the terminal reaches only its parent.
+    """A program in its own session: Ctrl-C in the terminal reaches only its parent.
 
-    On Linux it is sent `death_signal` when the thread that started it dies, however that came.
+    On Linux it gets `death_signal` when the thread that started it dies, for any reason.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Child:
     stdin: bytes | None = None
     death_signal: signal.Signals = signal.SIGTERM
     nice: int = 0
-    umask: int = -1  # as this process has it
+    umask: int = -1  # inherited
     process: "subprocess.Popen[bytes] | None" = None
     started_at: float = 0.0
 
@@ -80,7 +80,7 @@ class Child:
             self.process.send_signal(number)
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it has ended within `timeout_s`."""
+        """Wait for the end; return whether it came within `timeout_s`."""
         if self.process is None:
             return True
         try:
@@ -90,13 +90,13 @@ class Child:
         return True
 
     def stop(self, timeout_s: float) -> None:
-        """SIGTERM, and SIGKILL to its whole session if it has not ended within `timeout_s`."""
+        """Send SIGTERM; kill the whole session if it has not ended within `timeout_s`."""
         self.send(signal.SIGTERM)
         if not self.wait(timeout_s):
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the process and all it has started, also when it was killed before them."""
+        """Send SIGKILL to the process and its descendants, also if it was killed before them."""
         status, process = self.returncode, self.process
         if process is None:
             return
@@ -114,7 +114,7 @@ class Child:
 
 
 def _has_collected(group: int) -> bool:
-    """Whether no orphan of a process group is left that this process has adopted."""
+    """Reap ended orphans of a process group; return whether none is left."""
     try:
         while os.waitpid(-group, os.WNOHANG)[0]:
             continue
@@ -124,9 +124,9 @@ def _has_collected(group: int) -> bool:
 
 
 def die_with_parent(number: signal.Signals, parent: int) -> None:
-    """On Linux, have this process sent a signal when the thread that started it dies.
+    """On Linux, request a signal for this process when the thread that started it dies.
 
-    It ends at once where `parent`, the process of that thread, has died already.
+    Exits at once if `parent`, the process of that thread, has already died.
     """
     if _LIBC is None:
         return
@@ -136,15 +136,15 @@ def die_with_parent(number: signal.Signals, parent: int) -> None:
 
 
 def adopt_orphans() -> None:
-    """On Linux, make this process the parent of what its children leave behind when they die."""
+    """On Linux, make this process the parent of the orphans of its children."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def collect_orphans(own: Collection[int]) -> None:
-    """On Linux, forget those that have ended of what this process has adopted.
+    """On Linux, reap the adopted orphans that have ended.
 
-    Who started its `own` children waits for them: they are left.
+    Leaves the `own` children of this process to the code that started them.
     """
     if _LIBC is None:
         return
@@ -155,7 +155,7 @@ def collect_orphans(own: Collection[int]) -> None:
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, poll_s: float = 0.05) -> bool:
-    """Whether `condition` became true within `timeout_s`."""
+    """Poll `condition`; return whether it became true within `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() >= deadline:
@@ -165,9 +165,9 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, poll_s: float = 
 
 
 def treat_sigterm_as_interrupt() -> None:
-    """Have SIGTERM end this process as Ctrl-C does, so that it tidies up either way.
+    """Make SIGTERM end this process as Ctrl-C does, so that it cleans up either way.
 
-    SIGINT is set too: a shell starts its background jobs with SIGINT ignored.
+    SIGINT is set too, because shells start background jobs with SIGINT ignored.
     """
 
     def interrupt(*_: object) -> NoReturn:
@@ -177,10 +177,7 @@ def treat_sigterm_as_interrupt() -> None:
 
 
 def on_end(handler: Callable[[int, FrameType | None], object]) -> None:
-    """Have `handler` called when this process is to end, or its terminal goes.
-
-    What was started by nohup outlives that.
-    """
+    """Call `handler` on SIGTERM and SIGINT, and on SIGHUP unless it is ignored, as by nohup."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

@@ -1,4 +1,4 @@
-"""Folders for work in progress, removed even where the process that made one was killed."""
+"""Temporary folders that are removed even if the process that made them was killed."""
 
 import fcntl
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def scratch_folder(purpose: str) -> Iterator[Path]:
-    """An empty folder until the end of the block.
+    """Yield an empty folder, which is removed at the end of the block.
 
-    What killed processes have left for the same purpose is removed first.
+    First removes the folders that killed processes left for the same purpose.
     """
     remove_abandoned(purpose)
     folder, handle = _made(purpose)
@@ -25,9 +25,9 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
 
 
 def remove_abandoned(purpose: str) -> None:
-    """Remove what killed processes have left."""
+    """Remove the folders that killed processes left for a purpose."""
     for left in Path(tempfile.gettempdir()).glob(f"{_prefix(purpose)}*"):
-        with suppress(OSError):  # it is in use, another user's, or just gone
+        with suppress(OSError):  # in use, another user's, or just removed
             handle = _locked(left)
             try:
                 shutil.rmtree(left)
@@ -36,12 +36,12 @@ def remove_abandoned(purpose: str) -> None:
 
 
 def _made(purpose: str) -> tuple[Path, int]:
-    """A folder of one's own, and the handle that locks it."""
+    """Create a folder; return it and the descriptor that locks it."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_prefix(purpose)))
         try:
             handle = _locked(folder)
-        except (FileNotFoundError, BlockingIOError):  # another took it for abandoned
+        except (FileNotFoundError, BlockingIOError):  # another process took it for abandoned
             continue
         if folder.exists():
             return folder, handle
@@ -53,7 +53,10 @@ def _prefix(purpose: str) -> str:
 
 
 def _locked(folder: Path) -> int:
-    """Raises `BlockingIOError` where another holds it; a dead process holds nothing."""
+    """Lock a folder until the returned descriptor closes, or the process dies.
+
+    Raises `BlockingIOError` if another process holds the lock.
+    """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

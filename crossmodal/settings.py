@@ -1,4 +1,4 @@
-"""Settings come from the environment, are read once at the entry point, and passed down."""
+"""Settings: read from the environment once, at the entry point, and passed down."""
 
 import os
 import re
@@ -19,7 +19,7 @@ SHIPPED_BUNDLE = Path(__file__).parent / "bundles" / "scenes"
 
 
 def data_dir() -> Path:
-    """Where this user's queue and pictures are kept unless the environment says otherwise.
+    """Return the default folder of this user's queue and pictures.
 
     Raises `InvalidSetting` for a user without a home.
     """
@@ -33,18 +33,18 @@ def data_dir() -> Path:
 
 
 def runtime_dir() -> Path:
-    """Where this user's processes keep their sockets unless the environment says otherwise."""
+    """Return the default folder of the sockets of this user's processes."""
     if given := os.environ.get("XDG_RUNTIME_DIR"):
         return Path(given) / "crossmodal"
     try:
         temporary = tempfile.gettempdir()
-    except FileNotFoundError:  # none that can be written to, which most commands need not
+    except FileNotFoundError:  # no writable one; most commands need none
         temporary = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - the user's own is below it
     return Path(temporary, f"user-{os.getuid()}", "crossmodal")
 
 
 class Settings(BaseSettings):
-    """One field a setting. `CELERY_*` keep Celery's names; all others are `CROSSMODAL_*`."""
+    """All settings, one per field. `CELERY_*` keep Celery's names; others are `CROSSMODAL_*`."""
 
     model_config = SettingsConfigDict(
         env_prefix="CROSSMODAL_",
@@ -211,16 +211,16 @@ class Settings(BaseSettings):
 
     @property
     def allowed_origins(self) -> list[str]:
-        """`cors_origins`, one by one."""
+        """Return `cors_origins` as a list."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
     @property
     def allowed_model_code(self) -> tuple[str, ...]:
-        """The names of folders whose code may be run."""
+        """Return `allow_model_code` as a tuple of folder names."""
         return tuple(name.strip() for name in self.allow_model_code.split(",") if name.strip())
 
     def run_time_limit_of(self, task: str) -> float:
-        """How long one attempt at a job of this kind may run, in seconds."""
+        """Return the time limit of an attempt at a job of this kind, in seconds."""
         own: float | None = getattr(self, f"{task}_run_time_limit_s", None)
         return self.run_time_limit_s if own is None else own
 
@@ -232,14 +232,14 @@ class Settings(BaseSettings):
     @field_validator("storage_url")
     @classmethod
     def _has_no_password(cls, value: str) -> str:
-        """It is said in errors, by `doctor` and at every start."""
+        """Refuse credentials: errors, `doctor` and startup logs show the URL."""
         if not value.startswith("file:") and redacted(value) != value:
             raise ValueError("credentials do not belong into it: give them as AWS_…, for instance")
         return value
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment; `overrides` are command-line options that were given.
+    """Load settings from the environment; `overrides` are command-line options, None if not given.
 
     Raises `InvalidSetting`, naming each bad variable, its value and the limit.
     """
@@ -255,7 +255,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def overridden(settings: Settings | None, **overrides: Any) -> Settings:
-    """The settings, else the environment's, with some replaced. Raises `InvalidSetting`."""
+    """Return `settings`, else the environment's, with some replaced. Raises `InvalidSetting`."""
     if settings is None:
         return load_settings(**overrides)
     named = [name for name, value in overrides.items() if value is not None]
@@ -277,12 +277,12 @@ _NO_PORT = re.compile(r"^(\[[^]]*]|[^:/?#\[]*):(?!\d*([/?#]|$)).*")
 
 
 def redacted(url: str) -> str:
-    """`url` without its passwords, fit for a log or an error message."""
+    """Return `url` without its passwords, for a log or an error message."""
     return ";".join(_redacted(part) for part in re.split(r";(?=\w+://)", url))
 
 
 def _redacted(url: str) -> str:
-    """Up to the last @: a password may hold marks that should have been percent-encoded."""
+    """Redact up to the last @: a password may contain characters that are not percent-encoded."""
     scheme, slashes, rest = _NAMED_SECRET.sub(r"\1***", url).partition("://")
     before, at, place = rest.rpartition("@")
     user, colon, _ = before.partition(":")

@@ -1,4 +1,4 @@
-"""`crossmodal settings`: every setting, what it is now, and what it means."""
+"""`crossmodal settings`: every setting, its current value and its meaning."""
 
 import ast
 import inspect
@@ -120,7 +120,7 @@ PLACES = {
 }
 """Defaults that depend on the machine."""
 
-BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}  # as annotated_types calls them
+BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}  # by annotated_types' names
 WORDS: dict[Any, str] = {
     int: "integer",
     float: "number",
@@ -132,7 +132,7 @@ WORDS: dict[Any, str] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One row: a variable, its value now, and where that comes from."""
+    """A row: a variable, its current value, its source and its meaning."""
 
     variable: str
     value: str
@@ -146,7 +146,7 @@ def settings(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show every setting as it is here, without secrets; say which variables are none."""
+    """Show every setting in force, without secrets, and variables that are no settings."""
     if markdown:
         say(reference().removesuffix("\n"))
         return
@@ -162,7 +162,7 @@ def settings(
 
 
 def effective(found: Settings) -> Iterator[Setting]:
-    """All settings with their values, in the order of the reference."""
+    """Yield all settings with their values, in the order of the reference."""
     given = {name.upper() for name in os.environ}
     for names in grouped().values():
         for name in names:
@@ -172,7 +172,7 @@ def effective(found: Settings) -> Iterator[Setting]:
 
 
 def unknown() -> list[str]:
-    """Variables of the environment that look like settings and are none."""
+    """Return environment variables that look like settings and are none."""
     known = {variable_of(name) for name in Settings.model_fields} | set(FOREIGN)
     return sorted(
         n for n in os.environ if n.upper().startswith("CROSSMODAL_") and n.upper() not in known
@@ -180,14 +180,14 @@ def unknown() -> list[str]:
 
 
 def variable_of(name: str) -> str:
-    """The environment variable of a field."""
+    """Return the environment variable of a field."""
     alias = Settings.model_fields[name].validation_alias
     return str(alias) if alias else f"CROSSMODAL_{name.upper()}"
 
 
 @cache
 def meanings() -> dict[str, str]:
-    """The docstring under each field; read here, so that no other process pays for it."""
+    """Return the docstring under each field, parsed only here because of the cost."""
     parsed = ast.parse(inspect.getsource(Settings)).body[0]
     body = parsed.body if isinstance(parsed, ast.ClassDef) else []
     return {
@@ -201,14 +201,14 @@ def meanings() -> dict[str, str]:
 
 
 def grouped() -> dict[str, tuple[str, ...]]:
-    """Names of all fields by who needs them; what nobody has sorted goes last."""
+    """Return the names of all fields by group; those without a group go last."""
     sorted_already = {name for names in GROUPS.values() for name in names}
     rest = tuple(name for name in Settings.model_fields if name not in sorted_already)
     return {**GROUPS, **({OTHERS: rest} if rest else {})}
 
 
 def reference() -> str:
-    """The text of docs/settings.md."""
+    """Return the text of docs/settings.md."""
     parts = [HEAD]
     for group, names in grouped().items():
         parts.append(f"## {group}\n\n| variable | value | default | |\n|---|---|---|---|\n")

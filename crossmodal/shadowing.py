@@ -1,7 +1,7 @@
-"""Whether Python finds our packages, and not a file of somebody else's that is called the same.
+"""Checks that no other module shadows this project's packages.
 
-A script's own folder and PYTHONPATH come first on Python's path, and many a project that uses
-Celery has a `worker.py`, a `producer.py` or a `celery.py` there.
+A script's folder and PYTHONPATH come first on Python's path, and many projects that use Celery have
+a `worker.py`, a `producer.py` or a `celery.py` there.
 """
 
 import sys
@@ -12,12 +12,12 @@ from pathlib import Path
 
 from crossmodal.errors import PackageShadowed
 
-BESIDE = Path(__file__).resolve().parents[1]  # where our packages are, one beside the other
+BESIDE = Path(__file__).resolve().parents[1]  # the folder of this project's packages
 OURS = ("producer", "worker")
 
 
 def check_not_shadowed(*packages: str) -> None:
-    """Raises `PackageShadowed` where something else would be imported for one of `packages`."""
+    """Raise `PackageShadowed` if another module would be imported for one of `packages`."""
     for name in packages:
         spec = _spec(name)
         if spec is not None and not _is_the_package(name, spec):
@@ -28,7 +28,7 @@ def check_not_shadowed(*packages: str) -> None:
 
 
 def is_the_command() -> bool:
-    """Whether this process is the `crossmodal` command, which tells errors without a traceback."""
+    """Return whether this process is the `crossmodal` command, which prints no tracebacks."""
     script = Path(next(iter(sys.orig_argv[1:]), ""))
     as_module = {("-m", "crossmodal"), ("-m", "crossmodal.cli")} & set(pairwise(sys.orig_argv))
     return script.name == "crossmodal" or bool(as_module)
@@ -37,11 +37,11 @@ def is_the_command() -> bool:
 def _spec(name: str) -> ModuleSpec | None:
     try:
         return find_spec(name)
-    except ValueError:  # a module that somebody has made by hand
+    except ValueError:  # a module object created by hand, without a spec
         return None
 
 
 def _is_the_package(name: str, spec: ModuleSpec) -> bool:
     if name in OURS:
         return Path(spec.origin or "").resolve().parent == BESIDE / name
-    return spec.submodule_search_locations is not None  # of others it is known that they are one
+    return spec.submodule_search_locations is not None  # third-party ones are known to be packages

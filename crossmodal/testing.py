@@ -1,4 +1,4 @@
-"""For the tests of an app: clients whose jobs are answered in process. See docs/python.md.
+"""Fake clients for an app's tests, which run jobs in process. See docs/python.md.
 
 from crossmodal.testing import FakeClient
 

@@ -1,8 +1,8 @@
-"""Traces: where the time of a job went, in all the processes that had it (OpenTelemetry).
+"""OpenTelemetry traces of a job across all processes that handle it.
 
-Off unless OTEL_EXPORTER_OTLP_ENDPOINT is set and `crossmodal-jobs[otel]` is installed. Where it is
-off, a span costs nothing and nothing of OpenTelemetry is loaded. What goes from process to
-process is a W3C traceparent. Spans say ids, numbers and codes, never what a job was about.
+Off unless OTEL_EXPORTER_OTLP_ENDPOINT is set and `crossmodal-jobs[otel]` is installed. If off, a
+span costs nothing and OpenTelemetry is not imported. Processes pass on a W3C traceparent. Spans
+contain ids, numbers and codes, never the content of a job.
 """
 
 import logging
@@ -20,7 +20,7 @@ from crossmodal.extras import remedy
 
 log = logging.getLogger(__name__)
 
-FLUSH_S = 2.0  # that an ending process waits for a collector
+FLUSH_S = 2.0  # max wait of an ending process for a collector
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-([0-9a-f]{2})")
@@ -29,11 +29,11 @@ SAMPLED = 0x01
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
 Attribute = str | int | float | bool
 
-_tracer: Any = None  # OpenTelemetry's, where tracing is on
+_tracer: Any = None  # OpenTelemetry's, if tracing is on
 
 
 class Span:
-    """What a stretch of work can tell about itself; nobody listens where tracing is off."""
+    """A span of work; does nothing if tracing is off."""
 
     def __init__(self, span: Any = None) -> None:
         self._span = span
@@ -43,7 +43,7 @@ class Span:
             self._span.set_attributes(_named(attributes))
 
     def fail(self, code: str) -> None:
-        """Say that the work has failed; why in detail may quote the request, and stays here."""
+        """Mark the span as failed with `code` only: a message may quote the request."""
         if self._span is not None:
             from opentelemetry.trace import StatusCode
 
@@ -56,7 +56,7 @@ _UNTRACED = nullcontext(Span())
 
 @cache
 def prepare() -> bool:
-    """Whether the environment asks for traces; loads what they take, for all forks to come."""
+    """Return whether the environment enables traces; import OpenTelemetry before any fork."""
     endpoint = next((name for name in ENDPOINTS if os.environ.get(name)), None)
     if endpoint is None or _is_off():
         return False
@@ -79,10 +79,10 @@ def _is_off() -> bool:
 
 
 def configure(role: str) -> None:
-    """Have this process's spans sent, if the environment asks for it; `flush` before it ends.
+    """Start to send this process's spans, if the environment enables it; `flush` before exit.
 
-    To be called in each process after its fork, whose threads do not come with it. A provider
-    that the program has set already is left as it is, and used.
+    Call it in each process after its fork, because threads do not survive a fork. Uses the tracer
+    provider that the program has already set, if any.
     """
     global _tracer
     if not prepare():
@@ -97,7 +97,7 @@ def configure(role: str) -> None:
 
 
 def _new_provider(role: str) -> Any:
-    """Spans in batches to the collector; sampling and limits are read from the environment."""
+    """Return a provider that exports in batches; sampling and limits are from the environment."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -115,7 +115,7 @@ def _new_provider(role: str) -> Any:
 
 
 def flush() -> None:
-    """Send the spans that are left; a collector that does not answer holds nobody up for long."""
+    """Send the remaining spans; wait at most `FLUSH_S` for the collector."""
     if _tracer is None:
         return
     from opentelemetry import trace
@@ -127,12 +127,12 @@ def flush() -> None:
 
 
 def is_on() -> bool:
-    """Whether this process has spans to send."""
+    """Return whether this process records spans."""
     return _tracer is not None
 
 
 def current() -> str | None:
-    """The traceparent of the active span, also of one that an app opened by its own means."""
+    """Return the traceparent of the active span, which may be the app's own."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return None
@@ -140,12 +140,12 @@ def current() -> str | None:
 
 
 def checked(value: object) -> str | None:
-    """`value`, if it is a traceparent: it may come from anywhere."""
+    """Return `value` if it has the form of a traceparent, else None: it comes from outside."""
     return value if isinstance(value, str) and TRACEPARENT.fullmatch(value) else None
 
 
 def is_sampled(traceparent: str) -> bool:
-    """Whether those who sent it record their spans; false of what is no traceparent."""
+    """Return the sampled flag of a traceparent; False if it is malformed."""
     found = TRACEPARENT.fullmatch(traceparent)
     return found is not None and bool(int(found[1], 16) & SAMPLED)
 
@@ -153,9 +153,9 @@ def is_sampled(traceparent: str) -> bool:
 def span(
     name: str, parent: str | None = None, *, kind: Kind = "internal", **attributes: Attribute
 ) -> AbstractContextManager[Span]:
-    """A stretch of work, within the active span or that of the traceparent `parent`.
+    """Open a span, a child of the active span or of the traceparent `parent`.
 
-    One that raises has failed, with the error's code.
+    If the block raises, the span fails with the error's code.
     """
     if _tracer is None:
         return _UNTRACED
@@ -193,9 +193,9 @@ def record(
     code: str | None = None,
     **attributes: Attribute,
 ) -> str | None:
-    """Note a stretch of work that is over (seconds since the epoch); its traceparent.
+    """Record a finished span (times in seconds since the epoch); return its traceparent.
 
-    Without a `parent` it begins a trace of its own. With a `code` it has failed.
+    Without a `parent` it starts a new trace. With a `code` it has failed.
     """
     if _tracer is None:
         return None
@@ -217,7 +217,7 @@ def record(
 
 
 def _context(traceparent: str | None) -> Any:
-    """Where a span with this parent begins; empty of what is no traceparent."""
+    """Return the context of a parent; empty if the traceparent is not valid."""
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

@@ -1,4 +1,4 @@
-"""Fields that nobody knows: named, with the one that may have been meant."""
+"""Checks for unknown fields, with suggestions of similar known ones."""
 
 import reprlib
 from collections.abc import Collection, Iterable
@@ -8,11 +8,11 @@ from typing import Any
 from crossmodal.errors import InvalidParams
 
 MAX_NAMED = 5
-ALIKE = 0.6  # of 1
+ALIKE = 0.6  # similarity from 0 to 1
 
 
 def check_fields(given: Iterable[object], known: Collection[str], where: str = "") -> None:
-    """Raise `InvalidParams` for fields that are not known, those of the object at `where`."""
+    """Raise `InvalidParams` for unknown fields of the object at `where`."""
     given = list(given)
     if said := unknown_fields(given, known):
         first = next(str(name) for name in given if name not in known)
@@ -20,20 +20,20 @@ def check_fields(given: Iterable[object], known: Collection[str], where: str = "
 
 
 def unknown_fields(given: Iterable[object], known: Collection[str]) -> str:
-    """Which of the fields are not known, in words; empty where all are."""
+    """Return a message that names the unknown fields; empty if there are none."""
     unknown = [str(name) for name in given if name not in known]
     said = "; ".join(_said(name, known) for name in unknown[:MAX_NAMED])
     return f"{said}; …" if len(unknown) > MAX_NAMED else said
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like another; None where none is."""
+    """Return the known name most similar to `name`; None if none is similar."""
     found = get_close_matches(name[:100].lower(), list(known), 1, ALIKE)
     return found[0] if found else None
 
 
 def shown(value: Any) -> str:
-    """A value and its type, short enough for a message."""
+    """Return a value and its type, shortened for a message."""
     return "None" if value is None else f"{reprlib.repr(value)} ({type(value).__name__})"
 
 

@@ -1,8 +1,7 @@
-"""API keys: who may use the gateway, how fast, and how many of their jobs may wait.
+"""API keys: access to the gateway, rate limits, and limits of waiting jobs.
 
-A token is `cm_<id>_<secret>`. Redis holds the id and a digest of the secret, which has 256 random
-bits, so that a plain SHA-256 is enough. The secret that webhooks are signed with must be known to
-sign, and so lies there as it is.
+A token is `cm_<id>_<secret>`. Redis holds the id and a digest of the secret; it has 256 random
+bits, so a plain SHA-256 is enough. The secret that signs webhooks is stored in plain text.
 """
 
 import base64
@@ -28,10 +27,10 @@ _WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - the name of a field
 
 
 class ApiKey(BaseModel):
-    """What is known of a key; its `id` is the owner of all that is made with it.
+    """An API key; its `id` is the owner of the jobs submitted with it.
 
-    An operator's key sees queues, metrics and dead letters of all; a key's jobs are its own all
-    the same.
+    An operator's key may read the queues, metrics and dead letters of all owners, but only its own
+    jobs.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,14 +50,14 @@ ANYBODY = ApiKey(id="", name="anybody", created_at=0.0, is_operator=True)
 
 
 class ApiKeys:
-    """Creates, finds and revokes keys; every method makes a call."""
+    """The store of API keys; every method returns a call."""
 
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.key_prefix
 
     @call
     def create(self, /, name: str, **limits: Any) -> Steps[tuple[ApiKey, str]]:
-        """A new key and its token, which is shown this once. Raises `InvalidParams`."""
+        """Create a key; return it and its token, which is not stored. Raises `InvalidParams`."""
         secret = secrets.token_urlsafe(32)
         seconds, micros = yield redis.time()
         try:
@@ -81,7 +80,7 @@ class ApiKeys:
 
     @call
     def find(self, token: str) -> Steps[ApiKey]:
-        """The key that a token is of. Raises `Unauthorized` for a wrong or revoked one."""
+        """Return the key of a token. Raises `Unauthorized` if it is wrong or revoked."""
         parts = _TOKEN.fullmatch(token)
         key_id, secret = parts.groups() if parts else ("", "")
         text, digest = yield redis.hmget(api_key_key(self._prefix, key_id), "key", "digest")
@@ -94,7 +93,7 @@ class ApiKeys:
 
     @call
     def list(self) -> Steps[tuple[ApiKey, ...]]:
-        """All keys, the oldest first, also those that were revoked."""
+        """Return all keys, including revoked ones, oldest first."""
         ids = yield redis.smembers(api_keys_key(self._prefix))
         texts = yield [redis.hget(api_key_key(self._prefix, i), "key") for i in ids]
         keys = (ApiKey.model_validate_json(text) for text in texts)
@@ -102,7 +101,7 @@ class ApiKeys:
 
     @call
     def revoke(self, key_id: str) -> Steps[ApiKey]:
-        """Refuse a key from now on; its jobs go on, and stay. Raises `ApiKeyNotFound`."""
+        """Revoke a key; its jobs still run and stay. Raises `ApiKeyNotFound`."""
         key = yield from self._get(key_id)
         seconds, _ = yield redis.time()
         revoked = key.model_copy(update={"revoked_at": key.revoked_at or float(seconds)})
@@ -111,7 +110,7 @@ class ApiKeys:
 
     @call
     def revoked(self, key_ids: Collection[str]) -> Steps[set[str]]:
-        """Those of some keys that are refused by now, or gone."""
+        """Return those of the keys that are revoked or do not exist."""
         ids = sorted(key_ids)
         texts = yield [redis.hget(api_key_key(self._prefix, i), "key") for i in ids]
         keys = (ApiKey.model_validate_json(text) for text in texts if text)
@@ -119,7 +118,7 @@ class ApiKeys:
 
     @call
     def max_queued(self, owner: str, default: int) -> Steps[int]:
-        """How many jobs of an owner may wait; the default where no key has this id."""
+        """Return an owner's max number of waiting jobs; `default` if no key has this id."""
         try:
             return (yield from self._get(owner)).max_queued
         except ApiKeyNotFound:
@@ -127,7 +126,7 @@ class ApiKeys:
 
     @call
     def throttle(self, key: ApiKey) -> Steps[None]:
-        """Count a call. Raises `RateLimited` when the key makes them too fast."""
+        """Count a call. Raises `RateLimited` if the key exceeds its rate."""
         number = f"{api_key_key(self._prefix, key.id)}:calls"
         wait = yield Script(
             "throttle", (number,), (self._prefix, key.id, key.per_second, key.burst)
@@ -141,7 +140,7 @@ class ApiKeys:
 
     @call
     def webhook_secret(self, owner: str) -> Steps[str]:
-        """What the owner's webhooks are signed with (`whsec_…`); made when first asked for."""
+        """Return the secret of the owner's webhooks (`whsec_…`); create it on first use."""
         name = api_key_key(self._prefix, owner)
         fresh = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         _, kept = yield [

@@ -1,6 +1,6 @@
-"""What each side may do in Redis: the commands and keys of its ACL user, and nothing else.
+"""Redis ACLs of producers and workers: the commands, keys and channels that each may use.
 
-The tests run with these users, and fail when the server has denied one of them anything.
+The tests run as these users and fail if the server denies them anything.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ from crossmodal.jobs.names import celery_prefix, messages_key
 from crossmodal.kinds.task import tasks
 from crossmodal.settings import Settings
 
-PRIORITIES = ("??[369]", "??-1")  # how the names of lists of other priorities than 0 end
+PRIORITIES = ("??[369]", "??-1")  # suffixes of lists of priorities other than 0
 
-# What redis-py says when it connects, and what the memory guard and `doctor` ask. Not CONFIG GET:
-# it shows the server's passwords.
+# Commands of redis-py's connection setup, the memory guard and `doctor`. Not CONFIG GET: it
+# exposes the server's passwords.
 CONNECTION = ("client|setinfo", "client|setname", "info", "ping", "select", "time")
-# The ledger's, also those within its scripts: Redis checks them too.
+# The ledger's commands, including those inside scripts: Redis checks these too.
 LEDGER = (
     "del",
     "discard",
@@ -64,13 +64,13 @@ LEDGER = (
     "zrevrangebyscore",
     "zscore",
 )
-# Celery's: to take messages, to give them back, and to be told what to do.
+# Celery's commands: take messages, restore them, and remote control.
 CELERY = ("brpop", "hscan", "psubscribe", "publish", "punsubscribe", "subscribe", "unsubscribe")
 RESULTS = ("incr", "mget", "setex")  # of Celery's result backend
-# Redis 7.0 loads no rule with a subcommand that it does not know; 6.2 takes any name for one.
+# Redis 7.0 rejects a rule with an unknown subcommand; 6.2 accepts any name.
 UNKNOWN_TO_7_0 = ("client|setinfo",)
 
-# Replies to remote control: a UUID is before them, where another deployment's have their prefix.
+# Reply lists of remote control start with a UUID; another deployment's start with its prefix.
 REPLIES = f"{'-'.join('?' * n for n in (8, 4, 4, 4, 12))}.reply.celery.pidbox"
 KOMBU_KEYS = (
     "_kombu.binding.*",
@@ -81,13 +81,13 @@ KOMBU_KEYS = (
     *(f"{REPLIES}{end}" for end in PRIORITIES),
     "celeryev.*",
 )
-# Remote control, all events, and those of workers, which Celery's gossip listens to.
+# Remote control, all events, and worker events, to which Celery's gossip subscribes.
 KOMBU_CHANNELS = ("celery.pidbox", "celeryev/*", "celeryev/worker.*")
 RESULT_KEYS = ("celery-task-meta-*", "celery-taskset-meta-*", "chord-unlock-*")
 
 
 class Role(StrEnum):
-    """Who connects."""
+    """The role of a Redis client."""
 
     PRODUCER = "producer"
     """Submits and reads: the client, the gateway, the command line."""
@@ -96,13 +96,13 @@ class Role(StrEnum):
 
 
 def rules(settings: Settings, role: Role, version: tuple[int, int] | None = None) -> list[str]:
-    """The rules of a role, as `ACL SETUSER` takes them; `version` is the server's, if it is old."""
+    """Return the rules of a role for `ACL SETUSER`; `version` is an old server's version."""
     commands = set(CONNECTION) | set(LEDGER)
     if role is Role.WORKER:
         commands |= set(CELERY) | (set(RESULTS) if settings.result_backend else set())
     if version is not None and (7, 0) <= version < (7, 2):
         commands -= set(UNKNOWN_TO_7_0)
-    put = "~" if version is not None and version < (7, 0) else "%W~"  # 6.2 cannot tell them apart
+    put = "~" if version is not None and version < (7, 0) else "%W~"  # 6.2 has no %W
     return [
         "resetkeys",
         "resetchannels",
@@ -115,10 +115,10 @@ def rules(settings: Settings, role: Role, version: tuple[int, int] | None = None
 
 
 def key_patterns(settings: Settings, role: Role) -> list[str]:
-    """The keys of a role: never those of another prefix."""
+    """Return the patterns of keys that a role reads and writes, never of another prefix."""
     prefix = settings.key_prefix
     if role is Role.PRODUCER:
-        # No key of the ledger begins with c, so that `<prefix>:celery:` is not among them.
+        # No ledger key begins with c, so this pattern excludes `<prefix>:celery:`.
         return [f"{prefix}:[^c]*"]
     if below := celery_prefix(prefix):
         return [f"{prefix}:[^c]*", f"{below}*"]
@@ -127,7 +127,7 @@ def key_patterns(settings: Settings, role: Role) -> list[str]:
 
 
 def put_patterns(settings: Settings, role: Role) -> list[str]:
-    """The keys that a role puts something into, and may not read or take from: queues."""
+    """Return the patterns of keys that a role may write but not read: queues."""
     if role is not Role.PRODUCER:
         return []
     lists = [messages_key(settings.key_prefix, queue) for queue in _queues(settings)]
@@ -135,7 +135,7 @@ def put_patterns(settings: Settings, role: Role) -> list[str]:
 
 
 def channel_patterns(settings: Settings, role: Role) -> list[str]:
-    """Where a role may publish and listen; to listen by pattern, Redis wants that very pattern."""
+    """Return the channels of a role; Redis allows PSUBSCRIBE only for an identical pattern."""
     if role is Role.PRODUCER:
         return []
     below, database = celery_prefix(settings.key_prefix), address_of(settings).db
@@ -145,12 +145,12 @@ def channel_patterns(settings: Settings, role: Role) -> list[str]:
 
 
 def user_line(name: str, secret: str, rules: Sequence[str]) -> str:
-    """A user as a line of `redis.conf` or of an ACL file; `secret` is `>password` or `#sha256`."""
+    """Return a line of `redis.conf` or an ACL file; `secret` is `>password` or `#sha256`."""
     return " ".join(("user", name, "on", secret, *rules))
 
 
 def hashed(password: str) -> str:
-    """A password as an ACL file may keep it."""
+    """Return a password's SHA-256 in the form of ACL files."""
     return "#" + hashlib.sha256(password.encode()).hexdigest()
 
 

@@ -1,12 +1,12 @@
-"""Where Redis is and how it is spoken to, in one URL for redis-py, for Celery and for Flower.
+"""The broker URL: parsed once, for redis-py, Celery and Flower.
 
     redis://user:password@host:6379/0
     rediss://user:password@host:6380/0?ssl_ca_certs=/ca.pem&ssl_certfile=/me.pem&ssl_keyfile=/me.key
     sentinel://user:password@one:26379/0;sentinel://two:26379;sentinel://three:26379
 
-The three read such URLs in three ways: kombu verifies nothing on `rediss://` without options,
-Celery's result backend refuses it, Flower reads no options at all, and none of them knows a
-Sentinel's user from its master's. Here it is read once; each is then given what it understands.
+The three differ: kombu verifies no certificate on `rediss://` without options, Celery's result
+backend refuses such a URL, Flower ignores all options, and none of them distinguishes a Sentinel's
+user from its master's. Here the URL is parsed once; each then gets a form that it understands.
 """
 
 import ssl
@@ -26,7 +26,7 @@ VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": 
 
 @dataclass(frozen=True)
 class Address:
-    """What a broker URL says. With Sentinel the hosts are its own, and all else is the master's."""
+    """A parsed broker URL. With Sentinel, `hosts` are Sentinels; all else is the master's."""
 
     scheme: Scheme
     hosts: tuple[tuple[str, int], ...]
@@ -42,17 +42,17 @@ class Address:
 
     @property
     def account(self) -> dict[str, Any]:
-        """Who logs in, and to which database."""
+        """Return redis-py's arguments for user, password and database."""
         return {"username": self.username, "password": self.password, "db": self.db}
 
     @property
     def public_url(self) -> str:
-        """The URL without user, password, database and options, as Celery may show to anybody."""
+        """Return the URL without user, password, database and options, which Celery may log."""
         return ";".join(f"{self.scheme}://{_netloc(host, port)}" for host, port in self.hosts)
 
     @property
     def private_url(self) -> str:
-        """The URL without options, and all else at every host: so Celery's backend reads it."""
+        """Return the URL without options, with login and database at every host, for Celery."""
         user, password = quote(self.username or "", safe=""), quote(self.password or "", safe="")
         login = f"{user}:{password}@" if user or password else ""
         return ";".join(
@@ -61,7 +61,7 @@ class Address:
 
 
 def parse_address(url: str, variable: str = "CELERY_BROKER_URL") -> Address:
-    """Read a URL. Raises `InvalidSetting`, never showing a password."""
+    """Parse a URL. Raises `InvalidSetting`, whose message never contains a password."""
     try:
         return _parse(url)
     except (ValueError, OSError) as e:
@@ -71,7 +71,7 @@ def parse_address(url: str, variable: str = "CELERY_BROKER_URL") -> Address:
 def _parse(url: str) -> Address:
     try:
         parts = [urlsplit(part) for part in url.split(";")]
-    except ValueError:  # which would show all that is before the host
+    except ValueError:  # its message would contain the login
         raise ValueError("it cannot be read; percent-encode what is special in it") from None
     first = parts[0]
     schemes = {part.scheme for part in parts}
@@ -87,7 +87,7 @@ def _parse(url: str) -> Address:
     if len(paths) > 1:
         raise ValueError("its parts name different databases")
     return Address(
-        scheme=first.scheme,  # type: ignore[arg-type]  # looked up above
+        scheme=first.scheme,  # type: ignore[arg-type]  # checked above
         hosts=tuple((part.hostname or "127.0.0.1", _port(part)) for part in parts),
         db=_database(paths.pop() if paths else "0"),
         username=unquote(first.username) if first.username else None,
@@ -99,7 +99,7 @@ def _parse(url: str) -> Address:
 def _port(part: SplitResult) -> int:
     try:
         return part.port or PORTS[part.scheme]
-    except ValueError:  # which would show what is before it, such as half a password
+    except ValueError:  # its message could contain part of a password
         raise ValueError("its port is no number below 65536") from None
 
 
@@ -126,7 +126,7 @@ def _tls(options: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _check_files(files: Mapping[str, str]) -> None:
-    """Load each file once, so that what is wrong with one is said by its name."""
+    """Load each file once, so that an error names the file."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if "ssl_keyfile" in files and "ssl_certfile" not in files:
         raise ValueError("ssl_keyfile needs ssl_certfile")

@@ -1,4 +1,4 @@
-"""What the ledger knows of whole batches; every lookup costs the same, however large they are."""
+"""The status and cancellation of batches; reading a status takes constant time."""
 
 from crossmodal.errors import JobNotFound, quoted
 from crossmodal.jobs.calls import Steps, call, redis
@@ -8,11 +8,11 @@ from crossmodal.jobs.record import BatchStatus, JobState
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 
-MIXED = "mixed"  # the `task` of a batch that has messages of several; submit.lua writes it
+MIXED = "mixed"  # the `task` of a batch with messages of several tasks; submit.lua writes it
 
 
 class Batches:
-    """Looks batches up, and cancels them; every method makes a call."""
+    """The batches in the ledger; every method returns a call."""
 
     def __init__(self, settings: Settings, ledger: JobLedger) -> None:
         self._prefix = settings.key_prefix
@@ -20,7 +20,7 @@ class Batches:
 
     @call
     def status(self, batch_id: str) -> Steps[BatchStatus]:
-        """How far the batch is, as far as it was submitted. Raises `JobNotFound`."""
+        """Return the progress of the part submitted so far. Raises `JobNotFound`."""
         fields = yield from self._fields(batch_id)
         ended = {
             state: int(fields[state]) for state in JobState if state.is_terminal and state in fields
@@ -37,7 +37,7 @@ class Batches:
 
     @call
     def cancel(self, batch_id: str) -> Steps[BatchStatus]:
-        """Cancel every message of the batch that has not ended, and take no more of it.
+        """Cancel every message of the batch that has not ended, and accept no more.
 
         Raises `JobNotFound`.
         """
@@ -46,14 +46,14 @@ class Batches:
 
     @call
     def is_canceled(self, batch_id: str) -> Steps[bool]:
-        """Whether no more messages of the batch are taken."""
+        """Return whether the batch was canceled."""
         return bool((yield redis.hget(batch_key(self._prefix, batch_id), "is_canceled")))
 
     @call
     def _fields(self, batch_id: str) -> Steps[dict[str, str]]:
         key = batch_key(self._prefix, check_batch_id(batch_id))
         fields: dict[str, str] = yield redis.hgetall(key)
-        if "messages" not in fields:  # it may have been canceled before anything was sent
+        if "messages" not in fields:  # it may have been canceled before its first message
             raise JobNotFound(
                 f"there is no batch {quoted(batch_id)}: it was never submitted to this Redis, or "
                 "has outlived CROSSMODAL_RETENTION_S"

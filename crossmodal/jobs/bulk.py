@@ -1,6 +1,6 @@
-"""The items of a bulk message, as they lie in the object store.
+"""The input blob of a bulk message: its items in msgpack.
 
-They are one msgpack blob, pictures included: a message costs one upload and one download.
+It includes the pictures, so a message costs one upload and one download.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,16 +11,16 @@ import msgpack
 from crossmodal.errors import InvalidParams, described
 
 MEDIA_TYPE = "application/vnd.msgpack"
-UNPACKS = frozenset({str, int, float, bool, type(None)})  # without a look, all that packs
+UNPACKS = frozenset({str, int, float, bool, type(None)})  # whatever packs also unpacks
 ITEM = (frozenset({str}), frozenset({dict}), frozenset({bytes, type(None)}))
-SURROGATES = {"unicode_errors": "surrogatepass"}  # a prompt may have some; they are cleaned later
-UNPACKED = {**SURROGATES, "max_array_len": 4_096}  # a byte may stand for a list of its own
+SURROGATES = {"unicode_errors": "surrogatepass"}  # in prompts; they are cleaned later
+UNPACKED = {**SURROGATES, "max_array_len": 4_096}  # one byte may encode a whole list
 
 
 class BulkItem(NamedTuple):
-    """One item: its sender's name for it, its params as JSON values, perhaps a picture's file.
+    """An item: the sender's id, its params as JSON values, and the bytes of a picture, if any.
 
-    `params` are not checked before they are in a worker's hands: a bad item fails alone.
+    Only a worker checks `params`, so that a bad item fails alone.
     """
 
     custom_id: str
@@ -29,18 +29,18 @@ class BulkItem(NamedTuple):
 
 
 class ItemPacker:
-    """Packs items one by one; for one thread at a time."""
+    """A packer of items. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._packer = msgpack.Packer(**SURROGATES)  # made once: it brings a buffer
+        self._packer = msgpack.Packer(**SURROGATES)  # reused, because each allocates a buffer
 
     def pack(self, item: BulkItem) -> bytes:
-        """An item as it lies in a blob. Raises `InvalidParams` where that cannot be."""
+        """Pack an item. Raises `InvalidParams` if it cannot be packed or unpacked."""
         try:
-            item.custom_id.encode()  # or its result could not be stored
+            item.custom_id.encode()  # else its result cannot be stored
             packed: bytes = self._packer.pack(item)
             if not _is_plain(item.params):
-                # Not all that packs unpacks, one level deeper than it was packed.
+                # Some nested values that pack do not unpack, one level deeper in the list.
                 msgpack.unpackb(join_items([packed]), **UNPACKED)
             return packed
         except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as e:
@@ -52,19 +52,19 @@ def _is_plain(params: dict[str, Any]) -> bool:
 
 
 def join_items(packed: Sequence[bytes]) -> bytes:
-    """The input blob of a message, of items that `ItemPacker` has packed."""
+    """Join packed items into the input blob of a message."""
     header: bytes = msgpack.Packer().pack_array_header(len(packed))
     return header + b"".join(packed)
 
 
 def pack_items(items: Iterable[BulkItem]) -> bytes:
-    """The input blob of a message. Raises `InvalidParams`."""
+    """Pack items into the input blob of a message. Raises `InvalidParams`."""
     packer = ItemPacker()
     return join_items([packer.pack(item) for item in items])
 
 
 def unpack_items(data: bytes) -> list[BulkItem]:
-    """What `pack_items` packed. Raises `InvalidParams` for anything else."""
+    """Unpack the input blob of a message. Raises `InvalidParams` if it is malformed."""
     try:
         rows = msgpack.unpackb(data, **UNPACKED)
         if not isinstance(rows, list):

@@ -1,4 +1,4 @@
--- Set aside what was taken from a queue and is no message of a job.
+-- Keep a message that cannot be run as a dead letter.
 -- reads and writes: the letter, the dead letters
 -- KEYS[1]: the letter. ARGV 2 its id, 3 retention_s, 4 ... its fields and their values
 -- returns {'ok'}

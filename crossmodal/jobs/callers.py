@@ -1,6 +1,6 @@
-"""What is kept of callers between their requests, where an interface has but one user in mind.
+"""State of API callers between requests, for interfaces that are designed for a single user.
 
-It is each caller's own: which model draws for whom names none, and which jobs are waited for.
+Each caller has its own: the model for requests that name none, and the jobs that it waits for.
 """
 
 import time
@@ -16,7 +16,7 @@ _MODEL = "model"
 
 
 class Callers:
-    """Chosen models and attended jobs, by the id of the API key; every method makes a call."""
+    """The chosen model and attended jobs per API key id; every method returns a call."""
 
     def __init__(self, settings: Settings, ledger: JobLedger) -> None:
         self._prefix = settings.key_prefix
@@ -25,19 +25,19 @@ class Callers:
 
     @call
     def model(self, owner: str) -> Steps[str | None]:
-        """The name of the model that a caller has chosen, if any."""
+        """Return the name of the model that a caller has chosen, if any."""
         name: str | None = yield redis.hget(api_key_key(self._prefix, owner), _MODEL)
         return name
 
     @call
     def choose(self, owner: str, model: str | None) -> Steps[None]:
-        """Have a model draw for a caller from now on; None is the default one."""
+        """Choose the model for a caller's later requests; None is the default one."""
         key = api_key_key(self._prefix, owner)
         yield redis.hdel(key, _MODEL) if model is None else redis.hset(key, _MODEL, model)
 
     @call
     def attend(self, owner: str, job_id: str) -> Steps[None]:
-        """Note that a caller holds a connection open until a job has ended."""
+        """Record that a caller holds a connection open until a job ends."""
         key, now = self._attended(owner), time.time()
         yield Atomic(
             [
@@ -49,12 +49,12 @@ class Callers:
 
     @call
     def leave(self, owner: str, job_id: str) -> Steps[None]:
-        """Note that the connection has ended."""
+        """Record that the connection has closed."""
         yield redis.zrem(self._attended(owner), job_id)
 
     @call
     def attended(self, owner: str) -> Steps[list[Job]]:
-        """Those of a caller's jobs that are waited for and have not ended, the oldest first."""
+        """Return a caller's attended jobs that have not ended, oldest first."""
         found: list[Job] = []
         for job_id in (yield redis.zrange(self._attended(owner), 0, -1)):
             try:
@@ -63,7 +63,7 @@ class Callers:
                 job = None
             if job is not None and not job.state.is_terminal:
                 found.append(job)
-            else:  # whoever waited for it was killed before it could say so
+            else:  # the process that waited for it was killed
                 yield redis.zrem(self._attended(owner), job_id)
         return found
 

@@ -1,16 +1,15 @@
-"""Calls to Redis as values: what is sent, and how the replies are read.
+"""Calls to Redis as values: the commands to send, and how to interpret the replies.
 
-A call is written as a generator. It yields a command, or a list of commands that travel together,
-is sent the reply or the list of replies, and returns what they mean:
+A call is written as a generator. It yields a command, or a list of commands for one pipeline,
+receives the reply or the list of replies, and returns the result:
 
     @call
     def holds(self, attempt: Attempt) -> Steps[bool]:
         state, number = yield redis.hmget(key, "state", "attempt")
         return state == JobState.RUNNING and number == str(attempt.number)
 
-Whoever has a connection runs it, waiting (`runners.Runner`) or on an event loop
-(`runners.AsyncRunner`). A call holds no connection and may be run again. Calls are made of
-calls: `job = yield from self.get(job_id)`.
+A runner runs it, blocking (`runners.Runner`) or on an event loop (`runners.AsyncRunner`). A call
+holds no connection and may be run again. Calls compose: `job = yield from self.get(job_id)`.
 """
 
 from collections.abc import Callable, Generator
@@ -28,7 +27,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True)
 class Command:
-    """A command as redis-py would send it; `options` tell it how to read the reply."""
+    """A command in redis-py's form; `options` are for its parser of the reply."""
 
     args: tuple[Any, ...]
     options: dict[str, Any] = field(default_factory=dict)
@@ -36,7 +35,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Script:
-    """A run of one of the ledger's Lua scripts, which reads and writes at once."""
+    """An atomic run of one of the ledger's Lua scripts."""
 
     name: str
     keys: tuple[Any, ...]
@@ -45,16 +44,16 @@ class Script:
 
 @dataclass(frozen=True)
 class Atomic:
-    """Commands that are carried out with no other between them; the reply is a list."""
+    """Commands of one transaction; the reply is a list."""
 
     commands: list[Command]
 
 
 @dataclass(frozen=True)
 class Blocking:
-    """A function that waits for something else than Redis, as the object store or a lookup.
+    """A function that blocks on something other than Redis, such as the object store.
 
-    An event loop has it run in a thread. The reply is what it returns.
+    On an event loop it runs in a thread. The reply is its return value.
     """
 
     function: Callable[[], Any]
@@ -62,14 +61,14 @@ class Blocking:
 
 @dataclass(frozen=True)
 class Pause:
-    """Nothing is asked for so many seconds; there is no reply."""
+    """A pause of `seconds`; there is no reply."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A command that waits in Redis for something to happen, on a connection of its own."""
+    """A command that blocks in Redis, such as XREAD, sent on its own connection."""
 
     command: Command
 
@@ -79,29 +78,29 @@ Steps = Generator[Step, Any, T]
 
 
 class Call(Generic[T_co]):
-    """What to ask of Redis, step by step, and what it comes to."""
+    """A sequence of steps that a runner runs to get a result."""
 
     def __init__(self, begin: Callable[[], Steps[T_co]]) -> None:
         self._begin = begin
 
     def __iter__(self) -> Steps[T_co]:
-        """The steps, from the first one on."""
+        """Return a new generator of the steps."""
         return self._begin()
 
 
 def call(steps: Callable[P, Steps[T]]) -> Callable[P, Call[T]]:
-    """Have a generator function return a `Call` that can be run, and run again."""
+    """Make a generator function return a `Call`, which can be run repeatedly."""
 
     @wraps(steps)
     def made(*args: P.args, **kwargs: P.kwargs) -> Call[T]:
-        steps(*args, **kwargs)  # begins nothing, but raises TypeError for wrong arguments here
+        steps(*args, **kwargs)  # runs nothing; raises TypeError for wrong arguments
         return Call(lambda: steps(*args, **kwargs))
 
     return made
 
 
 class _Commands(CoreCommands):
-    """redis-py's methods, which know how each command is written; here nothing is sent."""
+    """redis-py's command methods, which here build commands instead of sending them."""
 
     def execute_command(self, *args: Any, **options: Any) -> Command:
         return Command(args, options)
@@ -112,5 +111,5 @@ redis: Any = _Commands()
 
 
 def undecoded(command: Command) -> Command:
-    """The same command, whose reply stays bytes."""
+    """Return the same command with an undecoded reply."""
     return Command(command.args, command.options | {NEVER_DECODE: True})

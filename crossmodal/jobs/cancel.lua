@@ -1,4 +1,4 @@
--- Cancel a job that has not ended; the result of an attempt that still runs will be refused.
+-- Cancel a job that has not ended; the result of a running attempt will be refused.
 -- reads and writes: the job, its events, its queue's queued and running sets and stats, its owner's
 --   lists, what the owner has in its queue, its batch, a delivery
 -- ARGV 3 retention_s

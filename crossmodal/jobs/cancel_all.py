@@ -1,4 +1,4 @@
-"""Canceling many jobs at once: all that wait or run in some queues, or those of one owner."""
+"""Cancels many jobs at once: all active jobs of some queues, or those of one owner."""
 
 from collections.abc import Collection, Sequence
 
@@ -7,21 +7,21 @@ from crossmodal.jobs.calls import Steps, call, redis
 from crossmodal.jobs.record import JobState
 from crossmodal.jobs.records import JobRecords
 
-CHUNK = 500  # jobs that are canceled together; others are answered in between
-MAX_PASSES = 10  # a job may pass from one of a queue's sets to the other while they are read
+CHUNK = 500  # jobs per pipeline; other clients are served in between
+MAX_PASSES = 10  # jobs move between a queue's sets while they are read
 ACTIVE = (JobState.QUEUED, JobState.RUNNING)
 
 
 class CancelAll(JobRecords):
-    """Cancels what was submitted before it is asked to."""
+    """The cancellation of all jobs submitted before the call."""
 
     @call
     def cancel_all(
         self, queues: Sequence[str], owner: str | None, states: Collection[JobState] = ACTIVE
     ) -> Steps[int]:
-        """Cancel the jobs of an owner, or of all, in these queues; returns how many.
+        """Cancel the jobs of an owner, or of all, in these queues; return how many.
 
-        Of a batch whose messages are among them no more are taken.
+        A batch with a message among them accepts no more messages.
         """
         before = yield from self.now()
         total = 0
@@ -37,7 +37,7 @@ class CancelAll(JobRecords):
 
     @call
     def _cancel(self, jobs: str, owner: str | None, before: float) -> Steps[int]:
-        """Cancel those of a queue's set; what is to stay is passed over."""
+        """Cancel the matching jobs of one of a queue's sets; skip the others."""
         passed = canceled = 0
         while ids := (yield redis.zrange(jobs, passed, passed + CHUNK - 1)):
             wanted = yield from self._wanted(ids, owner, before)
@@ -48,13 +48,13 @@ class CancelAll(JobRecords):
 
     @call
     def _wanted(self, ids: Sequence[str], owner: str | None, before: float) -> Steps[list[str]]:
-        """Those of some jobs that are to be canceled; their batches are closed."""
+        """Return those of the jobs to cancel; mark their batches as canceled."""
         keys = [names.job_key(self._prefix, job_id) for job_id in ids]
         records = yield [redis.hmget(key, "owner", "created_at", "batch", "state") for key in keys]
         wanted, batches = [], set()
         for job_id, (of, created_at, batch, state) in zip(ids, records, strict=True):
             is_theirs = owner is None or (of or "") == owner
-            # What has ended does not leave the set by being canceled: that would never be done.
+            # Canceling an ended job does not remove it from the set: the loop would never end.
             if state in ACTIVE and float(created_at) <= before and is_theirs:
                 wanted.append(job_id)
                 batches.add(batch)

@@ -1,8 +1,8 @@
--- Have no more of a batch's messages taken.
+-- Mark a batch as canceled, so that no more of its messages are accepted.
 -- reads and writes: the batch
--- KEYS[1]: the batch. ARGV 3 for how many seconds that is kept of a batch of which nothing was
---   sent yet, or '' to leave such a batch alone
--- returns how many messages were sent of it
+-- KEYS[1]: the batch. ARGV 3 seconds to keep the mark of a batch without messages, or '' not to
+--   mark such a batch
+-- returns the number of messages submitted so far
 local messages = tonumber(redis.call('HGET', KEYS[1], 'messages') or 0)
 if messages == 0 and ARGV[3] == '' then return 0 end
 redis.call('HSET', KEYS[1], 'is_canceled', 1)

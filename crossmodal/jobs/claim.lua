@@ -1,13 +1,13 @@
--- Take deliveries that are due, so that nobody else tries them for a while.
--- reads and writes: the pending deliveries, the deliveries, their counts, which of an owner are
---   being tried
--- KEYS[1]: the pending deliveries. ARGV 3 how many at most, 4 for how many seconds, 5 how many of
---   one owner may be tried at once
--- returns of each its id and its fields with their values
-local MAX_SEEN = 1000 -- due ones that one claim goes through
+-- Claim due deliveries, so that no other sender tries them for a while.
+-- reads and writes: the pending deliveries, the deliveries, their counts, each owner's set of
+--   claimed ones
+-- KEYS[1]: the pending deliveries. ARGV 3 max deliveries, 4 seconds of the claim, 5 max claimed
+--   deliveries per owner
+-- returns {id, {field, value, ...}} for each
+local MAX_SEEN = 1000 -- due deliveries that one claim reads
 local max, claim_s, max_of_owner = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local t = now()
-local places = {} -- of each owner: how many more of its deliveries may be tried
+local places = {} -- owner -> how many more of its deliveries may be claimed
 
 local function tried_key(owner)
   return prefix .. ':webhooks:tried:' .. owner
@@ -22,7 +22,7 @@ local function has_place(owner)
   return places[owner] > 0
 end
 
--- Until the score that a delivery gets here has passed, it is not due for anybody.
+-- The delivery is not due again before its new score.
 local function claim(delivery, owner)
   redis.call('ZADD', KEYS[1], stamp(t + claim_s), delivery)
   if owner == '' then return end
@@ -46,7 +46,7 @@ for _, delivery in ipairs(due) do
     waiting[#waiting + 1] = delivery
   end
 end
--- So many of busy owners hide what others have: they are due again in a moment.
+-- Deliveries of owners at their limit filled the page and may hide others: postpone them by 1 s.
 if #due == MAX_SEEN and #claimed < max then
   for _, delivery in ipairs(waiting) do redis.call('ZADD', KEYS[1], stamp(t + 1), delivery) end
 end

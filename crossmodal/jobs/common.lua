@@ -1,41 +1,41 @@
--- Goes before every script of the ledger.
+-- The shared prelude of every ledger script.
 --
 -- A job is a hash  <prefix>:job:<id>            state, attempt, task, queue, params, ...
---                                                  progress: how far its latest attempt has said
---                                                  to be
+--                                                  progress: of its latest attempt
 --   its history    <prefix>:job:<id>:events     list of transitions, capped; the first is implied
---   who looks      <prefix>:watched:<id>        for a few seconds: somebody follows its progress
--- Transitions are in <prefix>:events:<0..63>      capped streams of all jobs' transitions, for
---                                                  those who wait: a stream for each job would
---                                                  take 4 kB of it
--- Queues that are paused <prefix>:paused         hash, queue -> since when
+--   watch mark     <prefix>:watched:<id>        expires in seconds; set while a client follows
+--                                                  the job's progress
+-- Transitions are in <prefix>:events:<0..63>      capped streams that waiting clients read, each
+--                                                  shared by many jobs: a stream per job would
+--                                                  take 4 kB
+-- Paused queues      <prefix>:paused              hash, queue -> when it was paused
 -- A queue has      <prefix>:queue:<q>:queued    sorted set, id -> when it was submitted
 --                  <prefix>:queue:<q>:running   sorted set, id -> when its attempt started
 --                  <prefix>:queue:<q>:stats     hash: submitted, redelivered, finished:<state> and
---                                                failed:<code> -> count, mean_run_s, of a bulk
---                                                queue mean_item_s, and for the likely wait
+--                                                failed:<code> -> count; mean_run_s; for a bulk
+--                                                queue mean_item_s; to estimate the wait:
 --                                                ended_at, gaps, gaps_s and mean_gap_s
--- An owner has     <prefix>:jobs:<owner>        sorted set, id -> when it was submitted, and of
---                  <prefix>:jobs:<owner>:ended  those of them that have ended, id -> when
--- and in a queue   <prefix>:queue:<q>:sent:<owner>     set of ids whose messages wait in the queue,
---                  <prefix>:queue:<q>:backlog:<owner>  list of '<id> <message>' that wait for that,
---                  <prefix>:queue:<q>:backlog:<owner>:1 and :-1  those of another priority than 0,
---                  <prefix>:queue:<q>:owners           list of all that have a backlog, in turn,
---                  <prefix>:queue:<q>:waiting          hash, owner -> how many of its jobs wait
+-- An owner has     <prefix>:jobs:<owner>        sorted set, id -> when it was submitted
+--                  <prefix>:jobs:<owner>:ended  sorted set of the ended ones, id -> when it ended
+-- and in a queue   <prefix>:queue:<q>:sent:<owner>     set of ids whose messages are in the queue
+--                  <prefix>:queue:<q>:backlog:<owner>  list of held '<id> <message>', priority 0
+--                  <prefix>:queue:<q>:backlog:<owner>:1 and :-1  the same for the other priorities
+--                  <prefix>:queue:<q>:owners           list of owners with a backlog, round-robin
+--                  <prefix>:queue:<q>:waiting          hash, owner -> number of waiting jobs
 -- A delivery of a webhook is a hash <prefix>:delivery:<id>, see webhooks.py, and is listed in
---                  <prefix>:deliveries:<owner>  sorted set, id -> when it came to be
---                  <prefix>:webhooks:pending    sorted set, id -> when to try it (again)
--- The leases are     <prefix>:leases              sorted set, id -> until when its attempt is alive
--- A batch is a hash   <prefix>:batch:<id>          task, messages, most (items of a message),
+--                  <prefix>:deliveries:<owner>  sorted set, id -> when it was created
+--                  <prefix>:webhooks:pending    sorted set, id -> when the next try is due
+-- The leases are     <prefix>:leases              sorted set, id -> when the attempt's lease ends
+-- A batch is a hash   <prefix>:batch:<id>          task, messages, most:<q> (items per message),
 --                                                  items, items_completed, items_failed,
 --                                                  <terminal state> -> messages, again (messages
---                                                  that are run anew, their records being gone),
---                                                  is_canceled, where nobody wants more of it
--- Messages lie in    <prefix>:celery:<q>        list, Celery's; with the default prefix just <q>;
---                                                  those of nobody in particular that have another
---                                                  priority than 0 in kombu's list for that
--- Dead letters are   <prefix>:dead                sorted set, id -> when it was given up, and those
---                  <prefix>:dead:<owner>         of an owner there as well
+--                                                  rerun after their records expired),
+--                                                  is_canceled
+-- Messages are in    <prefix>:celery:<q>        list, Celery's; <q> with the default prefix.
+--                                                  Messages without an owner and with a priority
+--                                                  other than 0 are in kombu's list for that one
+-- Dead letters are   <prefix>:dead                sorted set, id -> when it was given up
+--                  <prefix>:dead:<owner>         the same for one owner
 -- KEYS[1] is the job. ARGV[1] is the prefix, ARGV[2] the job's id.
 
 local job = KEYS[1]
@@ -45,17 +45,17 @@ local leases = prefix .. ':leases'
 local dead = prefix .. ':dead'
 local MOST_DEAD = 10000
 local SHARDS = 64
-local MOST_EVENTS = 1000 -- of each shard
+local MOST_EVENTS = 1000 -- per shard
 local MOST_HISTORY = 100
-local MOST_DELIVERIES = 10000 -- of each owner
-local HOOK_KEPT_S = 345600 -- longer than all tries of a delivery take together
-local MOST_FORGOTTEN = 10 -- jobs that an owner's list forgets when one ends
-local MOST_STALE = 100 -- messages of ended jobs that a backlog may hold beside half of its own
-local MOST_GAPS = 256 -- after so many, or so many seconds, earlier ones count half
+local MOST_DELIVERIES = 10000 -- per owner
+local HOOK_KEPT_S = 345600 -- longer than all tries of a delivery take in total
+local MOST_FORGOTTEN = 10 -- ended jobs that one end removes from an owner's list
+local MOST_STALE = 100 -- messages of ended jobs that a backlog may hold beyond half of its length
+local MOST_GAPS = 256 -- beyond this count, or MOST_GAPS_S seconds, earlier gaps count half
 local MOST_GAPS_S = 300
-local FEW_GAPS = 16 -- fewer say nothing yet: a batch of jobs ends at once
+local FEW_GAPS = 16 -- fewer are no evidence: all jobs of a batch end at once
 
--- The clock stands still while a script runs, so it is asked once.
+-- Time is frozen while a script runs, so one TIME call is enough.
 local clock
 local function now()
   if not clock then
@@ -69,8 +69,8 @@ local function stamp(t)
   return string.format('%.6f', t)
 end
 
--- The list of a queue's messages of a priority; see names.py.
-local ENDS = {[1] = '\6\22-1', [0] = '', [-1] = '\6\0229'} -- of kombu's lists, by our priorities
+-- The key of a queue's list of messages of one priority; see names.py.
+local ENDS = {[1] = '\6\22-1', [0] = '', [-1] = '\6\0229'} -- of kombu's lists, by job priority
 local function messages_key(queue, priority)
   local list = queue .. ENDS[priority or 0]
   if prefix == 'crossmodal' then return list end
@@ -85,7 +85,7 @@ local function queue_key(queue, part)
   return prefix .. ':queue:' .. queue .. ':' .. part
 end
 
--- Tell those who wait, of more than a state by its name and text.
+-- Publish a state to waiting clients; extra arguments are further fields and their values.
 local function tell(state, ...)
   local shard = tonumber(string.sub(redis.sha1hex(id), 1, 2), 16) % SHARDS
   local stream = prefix .. ':events:' .. shard
@@ -93,26 +93,26 @@ local function tell(state, ...)
   if state ~= 'queued' and state ~= 'running' then redis.call('EXPIRE', stream, 3600) end
 end
 
--- When the job's latest transition was.
+-- The time of the job's latest transition.
 local function last_at()
   local last = redis.call('LRANGE', job .. ':events', -1, -1)[1]
   local at = last and string.match(last, '%S+$') or redis.call('HGET', job, 'created_at')
   return tonumber(at) or 0
 end
 
--- Tell of a transition, and keep it in the job's history: each a moment after the one before it,
--- also where the clock has been put back, for who reads it goes on after what has been read.
+-- Publish a transition and append it to the job's history. Times strictly increase, even if the
+-- clock was put back: a reader continues after the time that it has read last.
 local function event(state, attempt, code)
   tell(state)
-  if attempt == 0 and state == 'queued' then return end -- its record says when that was
+  if attempt == 0 and state == 'queued' then return end -- created_at in the record implies it
   local at = math.max(now(), last_at() + 0.000001)
   local length = redis.call('RPUSH', job .. ':events',
     table.concat({state, attempt, code or '', stamp(at)}, ' '))
   if length > MOST_HISTORY then redis.call('LTRIM', job .. ':events', -MOST_HISTORY, -1) end
 end
 
--- Put an id on the list of dead letters; those that outlived their records leave it, and the
--- oldest when they are too many.
+-- Add an id to the list of dead letters; drop entries past their retention, and the oldest ones
+-- beyond the cap.
 local function bury(letter, t, retention_s)
   local owner = redis.call('HGET', job, 'owner')
   if owner then
@@ -129,13 +129,13 @@ local function bury(letter, t, retention_s)
   redis.call('EXPIRE', dead, retention_s)
 end
 
--- How many messages of one owner may wait in a queue: a batch's worth, shared among those who
--- have more. The others wait apart, so that nobody's next job waits behind all of them.
+-- How many messages of one owner may be in a queue: a batch's worth, divided among the owners
+-- with a backlog. The rest are held in backlogs, so that one owner cannot block the others.
 local function share(window, owners)
   return math.max(1, math.floor(window / math.max(1, owners)))
 end
 
--- A job of an owner that waits is counted once, until it is started or ends.
+-- Count an owner's waiting job once, until it starts or ends.
 local function count_waiting(queue, owner)
   redis.call('HSET', job, 'counted', 1)
   redis.call('HINCRBY', queue_key(queue, 'waiting'), owner, 1)
@@ -148,7 +148,7 @@ local function uncount_waiting(queue, owner)
   end
 end
 
--- An owner's backlog is a list for each priority, taken from in this order.
+-- An owner's backlog is one list per priority, consumed in this order.
 local LEVELS = {1, 0, -1}
 local function backlog_key(queue, owner, level)
   local key = queue_key(queue, 'backlog:' .. owner)
@@ -163,8 +163,8 @@ local function backlog_length(queue, owner)
   return length
 end
 
--- Send a message, now or when it is its owner's turn. Its priority orders those of the same owner,
--- and never puts them before another's; what nobody owns is ordered in the whole queue.
+-- Send a message now, or hold it until its owner's turn. Priority orders messages of the same
+-- owner only; messages without an owner are ordered by it in the whole queue.
 local function send(queue, owner, window, message, priority)
   if owner == '' then
     redis.call('LPUSH', messages_key(queue, priority), message)
@@ -183,7 +183,7 @@ local function send(queue, owner, window, message, priority)
   redis.call('LPUSH', messages_key(queue), message)
 end
 
--- The job and the message of an entry of a backlog; nothing when that job has ended.
+-- The job id and message of a backlog entry; nothing if the job has ended.
 local function opened(entry)
   local space = string.find(entry, ' ', 1, true)
   local held, message = string.sub(entry, 1, space - 1), string.sub(entry, space + 1)
@@ -192,7 +192,7 @@ local function opened(entry)
   end
 end
 
--- Take an owner's next message out of the backlog; those of jobs that have ended are dropped.
+-- Pop an owner's next message from the backlog, dropping those of ended jobs.
 local function next_held(queue, owner)
   local tries = 1000
   for _, level in ipairs(LEVELS) do
@@ -208,9 +208,9 @@ local function next_held(queue, owner)
   end
 end
 
--- Drop the messages of jobs that have ended once they are most of an owner's backlog: no limit
--- counts them, and where no worker is nobody takes them. One stays, since with the last that it
--- takes `promote` takes the owner off the list of those who wait.
+-- Drop the messages of ended jobs once they are most of an owner's backlog: no limit counts
+-- them, and without workers nothing consumes them. Keep at least one: `promote` removes the owner
+-- from the list of waiting owners when it pops the last one.
 local function tidy(queue, owner)
   local left = backlog_length(queue, owner)
   local waiting = tonumber(redis.call('HGET', queue_key(queue, 'waiting'), owner) or 0)
@@ -229,7 +229,7 @@ local function tidy(queue, owner)
   end
 end
 
--- Give the place that has become free in a queue to the next owner who waits for one.
+-- Send the next held message of the next owner in turn that has a free slot.
 local function promote(queue, window)
   local owners = queue_key(queue, 'owners')
   local count = redis.call('LLEN', owners)
@@ -254,19 +254,19 @@ local function promote(queue, window)
   return false
 end
 
--- What is to be delivered is kept until it has been tried as often as it may be.
+-- Seconds to keep a delivery's record: at least until its last retry.
 local function hook_kept(retention_s)
   return math.max(HOOK_KEPT_S, tonumber(retention_s))
 end
 
--- Deliveries whose records are gone before they were tried as often as they may be.
+-- Count deliveries whose records expired before their last retry as failed.
 local function count_lost(deliveries)
   if deliveries > 0 then
     redis.call('HINCRBY', prefix .. ':webhooks:stats', 'failed', deliveries)
   end
 end
 
--- Have a webhook told of a transition, if it asked for that.
+-- Create a webhook delivery for a transition, if the job's webhook subscribes to it.
 local function hook(text, state, attempt, code, retention_s)
   local asked = cjson.decode(text)
   local wanted = false
@@ -289,8 +289,8 @@ local function hook(text, state, attempt, code, retention_s)
   redis.call('ZADD', pending, stamp(t), delivery)
 end
 
--- Back to its old place in the queue: the attempt is over, the job is not.
--- The attempt number is the fence and only grows; what does not count is kept apart.
+-- Return a job to its old place in the queue: the attempt is over, the job is not.
+-- The attempt number is the fence and only grows; attempts that don't count are in `uncounted`.
 local function put_back(queue, attempt, counts, created_at, code)
   if not counts then redis.call('HINCRBY', job, 'uncounted', 1) end
   redis.call('HSET', job, 'state', 'queued', 'sent_at', stamp(now()))
@@ -300,9 +300,9 @@ local function put_back(queue, attempt, counts, created_at, code)
   event('queued', attempt, code)
 end
 
--- An owner's list forgets a job together with its record, which is some time after its end; it
--- may itself be forgotten where no job is left that has not ended. What is kept for longer or less
--- long than others is listed as if it had ended later or earlier.
+-- Note a job's end in its owner's list, which drops a job when its record expires. The list itself
+-- expires once all its jobs have ended. The score of a job with its own retention is shifted as if
+-- it had ended later or earlier.
 local function note_end(owner, t, retention_s, kept_s)
   local list = prefix .. ':jobs:' .. owner
   local ended = list .. ':ended'
@@ -321,16 +321,16 @@ local function note_end(owner, t, retention_s, kept_s)
   end
 end
 
--- A mean, moved towards a new value.
+-- An exponential moving average, updated with a new value.
 local function moved(mean, value, part)
   mean = tonumber(mean or value)
   return stamp(mean + part * (value - mean))
 end
 
--- Learn how often a queue whose jobs wait has a place for the next one: from the time between
--- ends of attempts, in all workers together. Where nothing has waited for most of that time,
--- there was no job to give the place to; what was learned before then counts little.
--- Takes what is known, and returns what is to be kept.
+-- Estimate the seconds between two starts in a queue with waiting jobs, from the gaps between ends
+-- of attempts across all workers. A gap in which no job waited for half of it is no evidence;
+-- earlier gaps then count little.
+-- Takes the known stats and returns the fields to store.
 local function learn_gap(queue, ended_at, gaps, gaps_s, started, t)
   local gap = t - math.max(tonumber(ended_at or 0), started)
   gaps, gaps_s = tonumber(gaps or 0), tonumber(gaps_s or 0)
@@ -351,7 +351,7 @@ local function learn_gap(queue, ended_at, gaps, gaps_s, started, t)
   return learned
 end
 
--- Count the end of a job, and of one that has run learn how long that takes.
+-- Count the end of a job; if it ran, update the mean run time and gap.
 local function count_end(queue, state, code, items, started, t)
   local stats = queue_key(queue, 'stats')
   redis.call('HINCRBY', stats, 'finished:' .. state, 1)
@@ -370,8 +370,8 @@ local function count_end(queue, state, code, items, started, t)
   redis.call('HSET', stats, unpack(learned))
 end
 
--- Count the end of one of a batch's messages; `completed` of its `items` have results. A batch
--- that was forgotten meanwhile is not made anew.
+-- Count the end of one bulk message; `completed` of its `items` have results. Do not recreate a
+-- batch whose record has expired.
 local function note_message_end(batch, state, items, completed, is_again, retention_s)
   if redis.call('EXISTS', batch) == 0 then return end
   if is_again then
@@ -388,8 +388,8 @@ local function note_message_end(batch, state, items, completed, is_again, retent
   if under_way <= 0 then redis.call('EXPIRE', batch, retention_s) end
 end
 
--- The one way into a terminal state: record it, leave the queue, count, start the retention.
--- Of a bulk job, `completed` of its items have results; without, none has.
+-- The only way into a terminal state: record it, leave the queue, count, start the retention.
+-- `completed` items of a bulk job have results; nil means none.
 local function finish(queue, attempt, state, field, payload, code, retention_s, completed)
   local t = now()
   local outcome = field ~= '' and {field, payload} or {}
@@ -402,10 +402,10 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
     redis.call('ZREM', leases, id)
   else
     redis.call('ZREM', queue_key(queue, 'queued'), id)
-    started = nil -- that was an attempt before
+    started = nil -- it belongs to an earlier attempt
   end
   if alone or sent_at or held then redis.call('HDEL', job, 'alone', 'sent_at', 'held') end
-  if failure and state == 'succeeded' then -- of a sweep that was hasty
+  if failure and state == 'succeeded' then -- left by a sweep that abandoned a live attempt
     redis.call('HDEL', job, 'failure')
   end
   count_end(queue, state, code, items, started, t)
@@ -417,7 +417,7 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
     if held then tidy(queue, owner) end
   end
   if webhook then hook(webhook, state, attempt, code, retention_s) end
-  -- What others know the job by lives as long as it; a batch as long as the last of its jobs.
+  -- The idempotency key expires with the job; a batch expires after the last of its jobs.
   if idempotency then redis.call('EXPIRE', idempotency, kept_s) end
   if batch then
     note_message_end(batch, state, items, completed or 0, is_again, retention_s)
@@ -426,8 +426,8 @@ local function finish(queue, attempt, state, field, payload, code, retention_s, 
   end
 end
 
--- A job that was never started and whose time is up is expired; says whether it was.
--- An attempt that did not count, because no model host was there, has not started it.
+-- Expire a job that was not started before its deadline; return whether it was expired.
+-- An attempt that did not count (such as one without a model host) does not count as a start.
 local function expire(state, attempt, uncounted, queue, expires_at, retention_s)
   if state ~= 'queued' or not expires_at then return false end
   if attempt > tonumber(uncounted or 0) then return false end

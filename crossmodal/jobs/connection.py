@@ -1,4 +1,4 @@
-"""Connections to Redis that answer or fail within the connect timeout, and never hang."""
+"""Connections to Redis with timeouts on connect and reply, so that no call hangs."""
 
 import codecs
 import re
@@ -49,18 +49,18 @@ REMEDIES = {
     "MISCONF": "Make room on its disk: it goes on by itself; its log says more",
     "NOREPLICAS": "Bring its replicas back, or lower its min-replicas-to-write",
 }
-MUTEX_S = 10  # how long a sweep that died keeps others from sweeping; kombu's own is 300
+MUTEX_S = 10  # how long a dead sweep's lock blocks others; kombu's default is 300
 CLUSTER_ERRORS = (MovedError, AskError, ClusterCrossSlotError)
-READ_LENIENTLY = "crossmodal-read-leniently"  # what is no UTF-8 is replaced in replies only
+READ_LENIENTLY = "crossmodal-read-leniently"  # replaces invalid UTF-8 in replies only
 NO_DATABASE = "DB index is out of range"
 OF_CLUSTERS = ("non local key", "slot not served")
-LASTING = ("ERR", "WRONGTYPE", "EXECABORT")  # how replies begin that no waiting changes
+LASTING = ("ERR", "WRONGTYPE", "EXECABORT")  # prefixes of errors that a retry cannot fix
 PASSING = re.compile(r"\b(BUSY|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b")
-BROKEN_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # a connection that ended, as any may
+BROKEN_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # a closed connection, no TLS failure
 
 
 def _replace_what_is_read(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What somebody else has damaged must not fail the calls whose replies come with it."""
+    """Replace invalid UTF-8 in replies: one damaged value must not fail the whole call."""
     if isinstance(error, UnicodeDecodeError):
         return codecs.replace_errors(error)
     raise error
@@ -72,10 +72,10 @@ codecs.register_error(READ_LENIENTLY, _replace_what_is_read)
 def connect(
     settings: Settings, retries: int = 1, decode: bool = True, what: str = "client"
 ) -> redis.Redis:
-    """A client that connects on first use; after a lost connection it sends again at once.
+    """Return a client that connects on first use and resends after a lost connection.
 
-    Without `retries` a command is sent once: for those that must not be sent twice. Without
-    `decode`, replies are bytes. `what` names the connections in Redis's `CLIENT LIST`.
+    Use `retries=0` for commands that must not be sent twice. Without `decode`, replies are bytes.
+    `what` names the connections in Redis's `CLIENT LIST`.
     """
     address = address_of(settings)
     options = _options(settings, address, Retry, retries, what) | {"decode_responses": decode}
@@ -100,7 +100,7 @@ def connect(
 def connect_async(
     settings: Settings, retries: int = 1, what: str = "client"
 ) -> redis.asyncio.Redis:
-    """The same for an event loop."""
+    """Return a client like that of `connect` for an event loop."""
     address = address_of(settings)
     options = _options(settings, address, AsyncRetry, retries, what)
     pool: redis.asyncio.ConnectionPool
@@ -124,7 +124,7 @@ def connect_async(
 
 
 def address_of(settings: Settings) -> Address:
-    """Where the broker is. Raises `InvalidSetting`."""
+    """Return the broker's address. Raises `InvalidSetting`."""
     return parse_address(settings.broker_url.get_secret_value())
 
 
@@ -155,14 +155,14 @@ def _options(
 
 
 def connection_name(what: str) -> str:
-    """What a connection is called in Redis's `CLIENT LIST`, where no name has a space."""
+    """Return a connection's name for Redis's `CLIENT LIST`, which allows no spaces."""
     return f"crossmodal:{what}:{socket.gethostname()}".replace(" ", "_")
 
 
 def sentinel_options(
     settings: Settings, address: Address, retry: type[Retry] | type[AsyncRetry] = Retry
 ) -> dict[str, Any]:
-    """How each Sentinel is asked: all of them together within the connect timeout."""
+    """Return the options of connections to Sentinels, which share the connect timeout."""
     password = settings.sentinel_password
     patience_s = settings.connect_timeout_s / len(address.hosts)
     return {
@@ -176,7 +176,7 @@ def sentinel_options(
 
 
 class _MasterPool(SentinelConnectionPool):
-    """Closes also the connections to the Sentinels when it is closed."""
+    """A pool that also closes its connections to the Sentinels."""
 
     def disconnect(self, inuse_connections: bool = True) -> None:
         super().disconnect(inuse_connections)
@@ -186,7 +186,7 @@ class _MasterPool(SentinelConnectionPool):
 
 
 class _AsyncPool(redis.asyncio.ConnectionPool):
-    """Connects many at once; redis-py's own pool holds a lock while one of them connects.
+    """A pool that connects concurrently; redis-py's holds a lock while a connection connects.
 
     Behind that lock, each caller would wait for all timeouts before its own.
     """
@@ -204,7 +204,7 @@ class _AsyncPool(redis.asyncio.ConnectionPool):
 
 
 class _AsyncMasterPool(_AsyncPool, async_sentinel.SentinelConnectionPool):
-    """The same as `_MasterPool` for an event loop."""
+    """A `_MasterPool` for an event loop."""
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         await super().disconnect(inuse_connections)
@@ -214,12 +214,12 @@ class _AsyncMasterPool(_AsyncPool, async_sentinel.SentinelConnectionPool):
 
 
 def is_reachable(settings: Settings) -> bool:
-    """Whether Redis answers within a second, and does what it is asked."""
+    """Return whether Redis answers a PING, with timeouts of at most a second."""
     return _refusal(settings) is None
 
 
 def is_loading(settings: Settings) -> bool:
-    """Whether Redis answers that it cannot work yet: it has been started, and loads its data."""
+    """Return whether Redis has started and is still loading its data."""
     return isinstance(_refusal(settings), BusyLoadingError)
 
 
@@ -234,13 +234,13 @@ def _refusal(settings: Settings) -> RedisError | None:
 
 
 def transport_options(settings: Settings) -> dict[str, Any]:
-    """What kombu's transport must know on every side that sends, takes or sweeps messages."""
+    """Return the options of kombu's transport, the same for senders, workers and sweeps."""
     options: dict[str, Any] = {
         "visibility_timeout": settings.lease_s,
         "unacked_mutex_expire": MUTEX_S,
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.connect_timeout_s,
-        "health_check_interval": max(1, int(settings.max_idle_s / 2)),  # asked at every second
+        "health_check_interval": max(1, int(settings.max_idle_s / 2)),  # PING on every other check
         **idle.keepalive(settings),
     }
     if prefix := celery_prefix(settings.key_prefix):
@@ -252,7 +252,7 @@ def transport_options(settings: Settings) -> dict[str, Any]:
 
 @contextmanager
 def broker_errors(settings: Settings) -> Iterator[None]:
-    """Translate what redis-py raises into `BrokerUnavailable` and its kinds."""
+    """Translate redis-py's errors into `BrokerUnavailable` and its subclasses."""
     try:
         yield
     except RedisError as e:
@@ -260,7 +260,7 @@ def broker_errors(settings: Settings) -> Iterator[None]:
 
 
 def translated(error: RedisError, settings: Settings) -> Exception:
-    """What redis-py raised, as `BrokerUnavailable` or one of its kinds."""
+    """Return redis-py's error as a `CrossmodalError`, mostly a `BrokerUnavailable`."""
     url = redacted(settings.broker_url.get_secret_value())
     if isinstance(error, OutOfMemoryError):
         return BrokerFull(
@@ -289,7 +289,7 @@ def translated(error: RedisError, settings: Settings) -> Exception:
 
 
 def _wrong_place(error: RedisError, url: str) -> Exception | None:
-    """What is wrong with the URL, or with the user in it, if that is it."""
+    """Return the error for a wrong URL or user; None if these are not the cause."""
     if isinstance(error, AuthenticationError | NoPermissionError):
         return BrokerRefused(
             f"Redis at {url} refuses this user: {_reason(error)}. Correct the user and password in "
@@ -316,16 +316,16 @@ def _wrong_place(error: RedisError, url: str) -> Exception | None:
 
 
 def _remedy(error: RedisError) -> str:
-    """What to do about a server that answers, and takes no writes."""
+    """Return the remedy for a server that answers but refuses writes."""
     said = "READONLY" if isinstance(error, ReadOnlyError) else str(error)
     found = (remedy for code, remedy in REMEDIES.items() if said.startswith(code))
     return next(found, "Look at its log, its disk and its role")
 
 
 def _is_lasting(error: RedisError) -> bool:
-    """Whether the call itself is at fault: Redis would answer the same at any time.
+    """Return whether the call itself is at fault, so that a retry cannot help.
 
-    An old server has the reason why a script failed inside of its own error.
+    An old server wraps the error of a failed script in its own.
     """
     said = str(error)
     is_fault = isinstance(error, ResponseError) and said.startswith(LASTING)
@@ -333,14 +333,14 @@ def _is_lasting(error: RedisError) -> bool:
 
 
 def _reason(error: RedisError) -> str:
-    """What went wrong, without a full stop: what the system said, where redis-py wraps that."""
+    """Return the reason without a full stop: the operating system's, if redis-py wraps one."""
     cause = error.__cause__ or error.__context__
     said = cause.strerror if isinstance(cause, OSError) else None
     return (said or str(error)).rstrip(". ")
 
 
 def in_cluster_mode(url: str) -> InvalidSetting:
-    """The error for a server that spreads its keys over many."""
+    """Return the error for a server in cluster mode."""
     return InvalidSetting(
         f"CELERY_BROKER_URL: Redis at {url} is in cluster mode, in which neither Celery nor the "
         "job ledger can work: take one with cluster mode off (replicas are fine)"
@@ -348,7 +348,7 @@ def in_cluster_mode(url: str) -> InvalidSetting:
 
 
 def _tls_failure(error: BaseException) -> str | None:
-    """What OpenSSL said, where that is the cause; a connection that just ended is none."""
+    """Return OpenSSL's error, if it is the cause; a closed connection is none."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, BROKEN_OFF):

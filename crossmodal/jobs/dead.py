@@ -1,7 +1,7 @@
-"""Dead letters: what was given up for no fault of its sender, or was no message at all.
+"""Dead letters: jobs given up for no fault of their sender, and messages that cannot be run.
 
-A dead job is its own record; a message that was set aside is a hash of its own. One sorted
-set lists both, and both are kept as long as any record.
+The letter of a job is the job's record; the letter of a message is a hash of its own. One sorted
+set lists both, and both are kept for the retention of records.
 """
 
 from typing import Any
@@ -13,12 +13,12 @@ from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.record import DeadLetter, Failure
 from crossmodal.settings import Settings
 
-MAX_RAW = 65_536  # bytes that are kept of a message which was set aside
+MAX_RAW = 65_536  # bytes kept of a message
 LETTER_PREFIX = "message-"
 
 
 class DeadLetters:
-    """The list of dead letters; every method makes a call."""
+    """The store of dead letters; every method returns a call."""
 
     def __init__(self, settings: Settings, ledger: JobLedger) -> None:
         self._settings = settings
@@ -29,9 +29,9 @@ class DeadLetters:
     def set_aside(
         self, queue: str, raw: bytes, error: CrossmodalError, job_id: str | None = None
     ) -> Steps[str]:
-        """Keep the beginning of a message that cannot be run; returns the letter's id.
+        """Keep the beginning of a message that cannot be run; return the letter's id.
 
-        That is the job's own, when the message was the only one of a job.
+        The id is `job_id` if given: the message was the job's only one.
         """
         letter_id = job_id or LETTER_PREFIX + names.new_job_id()
         fields: dict[str, Any] = {
@@ -50,10 +50,7 @@ class DeadLetters:
     def list(
         self, code: str | None = None, owner: str = "", max_count: int | None = None
     ) -> Steps[tuple[DeadLetter, ...]]:
-        """All letters, or those with one code or of one owner, the latest first.
-
-        After `max_count` of them no more are read.
-        """
+        """Return the letters, latest first, filtered by code and owner, at most `max_count`."""
         key = names.dead_key(self._prefix, owner)
         ids = yield redis.zrevrange(key, 0, -1, withscores=True)
         found: tuple[DeadLetter, ...] = ()
@@ -69,12 +66,12 @@ class DeadLetters:
 
     @call
     def count(self) -> Steps[int]:
-        """How many letters there are."""
+        """Return the number of letters."""
         return int((yield redis.zcard(self._key)))
 
     @call
     def get(self, letter_id: str) -> Steps[DeadLetter]:
-        """One letter. Raises `DeadLetterNotFound`."""
+        """Return a letter. Raises `DeadLetterNotFound`."""
         at = yield redis.zscore(self._key, letter_id)
         letter = None if at is None else (yield from self._read(letter_id, at))
         if letter is None:
@@ -85,7 +82,7 @@ class DeadLetters:
 
     @call
     def drop(self, letter_id: str) -> Steps[None]:
-        """Take a letter off the list; a job's record stays until its retention is over."""
+        """Delete a letter; a job's record stays until its retention is over."""
         owner = yield redis.hget(names.job_key(self._prefix, letter_id), "owner")
         yield [
             redis.zrem(self._key, letter_id),
@@ -99,7 +96,7 @@ class DeadLetters:
 
     @call
     def _read(self, letter_id: str, at: float) -> Steps[DeadLetter | None]:
-        """The letter; None, and off the list, when what it was about has expired."""
+        """Return a letter; None, removing it from the list, if its job or message has expired."""
         if letter_id.startswith(LETTER_PREFIX):
             return (yield from self._read_message(letter_id, at))
         try:
@@ -134,6 +131,6 @@ class DeadLetters:
 
     @call
     def _message(self, letter_id: str) -> Steps[dict[bytes, Any]]:
-        """What is kept of a message; bytes that are no text stay bytes."""
+        """Return the fields kept of a message, undecoded."""
         key = names.letter_key(self._prefix, letter_id)
         return dict((yield undecoded(redis.hgetall(key))))

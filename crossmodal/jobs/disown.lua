@@ -1,4 +1,4 @@
--- Put all that a stopped worker ran back into the queue; these attempts do not count.
+-- Return a stopped worker's running jobs to the queue; these attempts do not count.
 -- reads and writes: the queue's running and queued sets; the jobs in it, their events and leases
 -- KEYS[1]: the queue's running set. ARGV 2 the worker, 3 the queue, 4 code
 -- returns the ids of the jobs

@@ -1,4 +1,4 @@
--- Expire a job whose time to be started is up; so that it ends even where no worker is.
+-- Expire a job whose start deadline has passed, so that it ends even without workers.
 -- reads and writes: the job, its events, its queue's queued and running sets and stats, its owner's
 --   lists, what the owner has in its queue, its batch, a delivery
 -- ARGV 3 retention_s

@@ -1,4 +1,4 @@
-"""Files that came over HTTP, for batches to be made of: the record of each, and whose they are."""
+"""Records of the files uploaded over HTTP as input of batch jobs."""
 
 import time
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ MAX_LISTED = 10_000
 
 
 class File(BaseModel):
-    """A file as it was taken. It is kept for `CROSSMODAL_RETENTION_S`."""
+    """An uploaded file. It is kept for `CROSSMODAL_RETENTION_S`."""
 
     id: str
     owner: str
@@ -25,12 +25,12 @@ class File(BaseModel):
 
 
 def bytes_of_file(file_id: str) -> str:
-    """Where a file lies in the object store."""
+    """Return the key of a file in the object store."""
     return f"{RESULTS}/{file_id}/file.jsonl"
 
 
 class Files:
-    """The record of each file; every method makes a call."""
+    """The store of file records; every method returns a call."""
 
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.key_prefix
@@ -52,7 +52,7 @@ class Files:
 
     @call
     def get(self, file_id: str) -> Steps[File]:
-        """One file. Raises `JobNotFound`."""
+        """Return a file. Raises `JobNotFound`."""
         text = (yield redis.get(self._key(file_id))) if is_job_id(file_id) else None
         if text is None:
             raise JobNotFound(f"there is no file {file_id[:140]!r}")
@@ -63,22 +63,22 @@ class Files:
 
     @call
     def some(self, file_ids: Sequence[str]) -> Steps[list[File]]:
-        """Those of the files that are there."""
+        """Return those of the files that exist."""
         texts = yield [redis.get(self._key(file_id)) for file_id in file_ids]
         found = []
         for text in texts:
-            with suppress(ValidationError):  # by another version
+            with suppress(ValidationError):  # written by another version
                 found += [File.model_validate_json(text)] if text is not None else []
         return found
 
     @call
     def of(self, owner: str) -> Steps[list[str]]:
-        """The ids of an owner's files, the latest first; some may be gone."""
+        """Return the ids of an owner's files, latest first; some may have expired."""
         return list((yield redis.zrevrange(self._index(owner), 0, -1)))
 
     @call
     def forget(self, file: File) -> Steps[None]:
-        """Take a file off the list whose bytes are deleted."""
+        """Remove the record of a file whose bytes were deleted."""
         yield Atomic(
             [redis.delete(self._key(file.id)), redis.zrem(self._index(file.owner), file.id)]
         )

@@ -1,8 +1,8 @@
--- End a job, by the attempt that is running it and by no other.
+-- End a job; only its running attempt may.
 -- reads and writes: the job, its events, its queue's queued and running sets and stats, dead
 --   letters, its owner's lists, its batch, a delivery
 -- ARGV 3 attempt, 4 succeeded|failed, 5 result|failure, 6 its JSON, 7 code or '', 8 retention_s,
---   9 '1' for a dead letter, 10 how many items of a bulk job have results
+--   9 '1' for a dead letter, 10 the items of a bulk job that have results
 -- returns {'ok'} or {'refused', state, attempt}
 local r = redis.call('HMGET', job, 'state', 'attempt', 'queue')
 if r[1] ~= 'running' or r[2] ~= ARGV[3] then

@@ -1,7 +1,7 @@
-"""Batches that came over HTTP as a file: the record of each, and who runs it.
+"""Records and leases of batch jobs submitted over HTTP as a file.
 
-The file lies in the object store. Whoever runs the batch holds a lease on it; when that ends
-another goes on, and what was sent is not sent again. Whether it is canceled the ledger knows.
+The file is in the object store. A batch runner holds a lease on the batch; when the lease ends,
+another runner continues, without sending a message twice. The ledger records the cancellation.
 """
 
 import time
@@ -18,13 +18,13 @@ from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 
 MEDIA_TYPE = "application/jsonl"
-MAX_UNFINISHED = 100  # batches of one owner
-MAX_LISTED = 10_000  # ... that are not forgotten yet
-MAX_RUN_S = 7 * 86_400.0  # for which one that runs is listed, beside its retention
+MAX_UNFINISHED = 100  # batches per owner
+MAX_LISTED = 10_000  # batches per owner in its list
+MAX_RUN_S = 7 * 86_400.0  # how long a running batch stays listed, on top of the retention
 
 
 class Source(BaseModel):
-    """What a client of OpenAI's API has said of its batch."""
+    """The fields of a batch that only OpenAI's API has."""
 
     file: str
     endpoint: str
@@ -32,10 +32,10 @@ class Source(BaseModel):
 
 
 class HttpBatch(BaseModel):
-    """A batch as its file was taken; `completed` and `failed` are known at its end.
+    """The record of a batch job; `completed` and `failed` are set when it ends.
 
-    `task` is that of lines without a url, and of all lines unless the file `is_mixed`. One of a
-    client of OpenAI's API has a `source`.
+    `task` is the task of lines without a url, and of all lines unless the file `is_mixed`. A batch
+    submitted through OpenAI's API has a `source`.
     """
 
     id: str
@@ -55,21 +55,21 @@ class HttpBatch(BaseModel):
 
 
 class UnreadableBatch(CrossmodalError):
-    """The record of a batch has not the form that this version gives it."""
+    """The error for a batch record that this version cannot read."""
 
 
 def input_of(batch_id: str) -> str:
-    """Where the batch's requests lie."""
+    """Return the key of a batch's input in the object store."""
     return f"{RESULTS}/{batch_id}/input.jsonl"
 
 
 def output_of(batch_id: str) -> str:
-    """Where its results lie, once it is done."""
+    """Return the key of a batch's results, which exist once it is done."""
     return f"{RESULTS}/{batch_id}/output.jsonl"
 
 
 class HttpBatches:
-    """The record of each batch, and which of them are not done; every method makes a call."""
+    """The store of batch records and of unfinished batches; every method returns a call."""
 
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.key_prefix
@@ -81,7 +81,7 @@ class HttpBatches:
 
     @call
     def check_room(self, owner: str) -> Steps[None]:
-        """Raise `TooManyQueued` when the owner has as many batches as may be."""
+        """Raise `TooManyQueued` if the owner has the max number of unfinished batches."""
         unfinished = yield redis.scard(self._own(owner))
         if unfinished >= MAX_UNFINISHED:
             whose = " of this API key" if owner else ""
@@ -92,7 +92,7 @@ class HttpBatches:
 
     @call
     def open(self, batch: HttpBatch) -> Steps[None]:
-        """Have the batch run. Raises `TooManyQueued`."""
+        """Record a batch for batch runners to run. Raises `TooManyQueued`."""
         yield from self.check_room(batch.owner)
         listed_s = self._retention_s + MAX_RUN_S
         yield Atomic(
@@ -109,13 +109,13 @@ class HttpBatches:
 
     @call
     def of(self, owner: str) -> Steps[list[str]]:
-        """The ids of an owner's batches, the latest first; some may be gone."""
+        """Return the ids of an owner's batches, latest first; some may have expired."""
         return list((yield redis.zrevrange(self._all(owner), 0, -1)))
 
     @call
     def get(self, batch_id: str) -> Steps[HttpBatch]:
-        """One batch. Raises `JobNotFound`, or `UnreadableBatch`."""
-        if not is_job_id(batch_id):  # it would be another key
+        """Return a batch. Raises `JobNotFound` or `UnreadableBatch`."""
+        if not is_job_id(batch_id):  # it could form another key
             raise JobNotFound(f"there is no batch {batch_id[:140]!r}")
         text = yield redis.get(self._key(batch_id))
         if text is None:
@@ -129,17 +129,17 @@ class HttpBatches:
 
     @call
     def is_canceled(self, batch_id: str) -> Steps[bool]:
-        """Whether nobody wants more of it."""
+        """Return whether the batch was canceled."""
         return (yield from self._batches.is_canceled(batch_id))
 
     @call
     def cancel(self, batch_id: str) -> Steps[None]:
-        """Cancel what was sent of it and has not ended, and have no more sent."""
+        """Cancel the batch's messages that have not ended, and accept no more."""
         yield from self._ledger.cancel_batch(batch_id, ahead=True)
 
     @call
     def close(self, batch: HttpBatch) -> Steps[None]:
-        """Record how the batch has ended."""
+        """Record the end of the batch."""
         ended = batch.model_copy(update={"ended_at": time.time()})
         yield Atomic(
             [
@@ -151,7 +151,7 @@ class HttpBatches:
 
     @call
     def forget(self, batch_id: str) -> Steps[None]:
-        """Take a batch off the list whose record somebody has deleted."""
+        """Remove a batch whose record was deleted from the unfinished ones."""
         owner = yield redis.hget(self._open, batch_id)
         yield Atomic(
             [redis.hdel(self._open, batch_id), redis.srem(self._own(owner or ""), batch_id)]
@@ -159,17 +159,17 @@ class HttpBatches:
 
     @call
     def unfinished(self) -> Steps[dict[str, str]]:
-        """The owner of each batch that is not done, the oldest first."""
+        """Return the owner of each unfinished batch by id, oldest first."""
         return dict(sorted((yield redis.hgetall(self._open)).items()))
 
     @call
     def lease(self, batch_id: str, who: str) -> Steps[bool]:
-        """Whether the batch is `who`'s to run, for another `lease_s`."""
+        """Acquire or renew the lease of `who` on the batch; return whether `who` holds it."""
         return bool((yield self._leased(batch_id, who, self._lease_s)))
 
     @call
     def release(self, batch_id: str, who: str) -> Steps[None]:
-        """Let others run the batch, unless one does already."""
+        """End the lease of `who` on the batch, if `who` holds it."""
         yield self._leased(batch_id, who, 0)
 
     def _leased(self, batch_id: str, who: str, lease_s: float) -> Script:

@@ -1,7 +1,7 @@
-"""Connections to Redis that are idle: kept warm by the system, and not trusted after a while.
+"""Idle connections to Redis: TCP keepalive, and a reconnect after a long idle time.
 
-A NAT, a firewall or a proxy in between forgets or ends what was silent for some minutes. Whatever
-is sent over such a connection gets no answer, and who sent it waits for that until its timeout.
+A NAT, a firewall or a proxy drops connections that are idle for some minutes. A command on a
+dropped connection gets no reply, and its sender waits until the timeout.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from redis.sentinel import SentinelManagedConnection
 
 from crossmodal.settings import Settings
 
-PROBES = 3  # that are not answered, before the system takes a connection for lost
+PROBES = 3  # unanswered keepalive probes before the system drops a connection
 
 
 def keepalive(settings: Settings) -> dict[str, Any]:
-    """Options of a connection that shows itself to what is in between, as often as need be."""
+    """Return redis-py's options for TCP keepalive within `max_idle_s`."""
     seconds = max(1, int(settings.max_idle_s / PROBES))
     names = {"TCP_KEEPIDLE": seconds, "TCP_KEEPINTVL": seconds, "TCP_KEEPCNT": PROBES}
     options = {getattr(socket, n): value for n, value in names.items() if hasattr(socket, n)}
@@ -30,15 +30,15 @@ def keepalive(settings: Settings) -> dict[str, Any]:
 
 
 class _Replaced:
-    """One that was idle for `health_check_interval` is replaced by a new one before it is used.
+    """A connection that reconnects before use once it was idle for `health_check_interval`.
 
-    redis-py would ask the old one whether it lives, and wait for the answer.
+    redis-py would send PING over the old connection and wait for the reply.
     """
 
     next_health_check: Any
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
-        self.next_health_check = math.inf  # what is new is not idle
+        self.next_health_check = math.inf  # a new connection is not idle
         super().on_connect_check_health(check_health)  # type: ignore[misc]
 
     def check_health(self: Any) -> None:
@@ -48,7 +48,7 @@ class _Replaced:
 
 
 class _ReplacedAsync:
-    """The same on an event loop."""
+    """The same for an event loop."""
 
     next_health_check: Any
 
@@ -63,46 +63,46 @@ class _ReplacedAsync:
 
 
 class Plain(_Replaced, redis.Connection):
-    """Without TLS."""
+    """A connection without TLS."""
 
 
 class Tls(_Replaced, redis.SSLConnection):
-    """With TLS."""
+    """A connection with TLS."""
 
 
 class Master(SentinelManagedConnection):
-    """To the master that Sentinels name. Ends when a reply is not there in time, as others do.
+    """A connection to the master named by Sentinels, which closes when a reply is late.
 
-    redis-py's own stays open, and takes the late reply for that to the next command; one that a
-    network has forgotten it keeps for ever.
+    redis-py's own stays open and reads the late reply as the reply to the next command, and never
+    closes a connection that the network has dropped.
     """
 
     read_response = partialmethod(SentinelManagedConnection.read_response, disconnect_on_error=True)
 
 
 class MasterTls(Master, redis.SSLConnection):
-    """The same with TLS."""
+    """A `Master` with TLS."""
 
 
 class Managed(_Replaced, Master):
-    """... that is not trusted after a while."""
+    """A `Master` that reconnects after a long idle time."""
 
 
 class ManagedTls(_Replaced, MasterTls):
-    """The same with TLS."""
+    """A `Managed` with TLS."""
 
 
 class AsyncPlain(_ReplacedAsync, redis.asyncio.Connection):
-    """Without TLS, on an event loop."""
+    """A connection without TLS, for an event loop."""
 
 
 class AsyncTls(_ReplacedAsync, redis.asyncio.SSLConnection):
-    """With TLS, on an event loop."""
+    """A connection with TLS, for an event loop."""
 
 
 class AsyncManaged(_ReplacedAsync, async_sentinel.SentinelManagedConnection):
-    """To the master that Sentinels name, on an event loop."""
+    """A connection to the master named by Sentinels, for an event loop."""
 
 
 class AsyncManagedTls(_ReplacedAsync, async_sentinel.SentinelManagedSSLConnection):
-    """The same with TLS."""
+    """An `AsyncManaged` with TLS."""

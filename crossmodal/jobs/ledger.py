@@ -1,7 +1,7 @@
-"""The job ledger: the one source of truth for what became of a job.
+"""The job ledger: the one source of truth for a job's state.
 
-Records live in Redis. Every transition is one Lua script that compares before it sets, so
-that of two processes that would end a job exactly one does, and the other is told.
+Records live in Redis. Every transition is one Lua script that compares before it sets. If two
+processes try to end a job, exactly one succeeds and the other gets a refusal.
 """
 
 import json
@@ -31,19 +31,19 @@ from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 
 MAX_PARAMS = 65_536  # characters of JSON
-CANCELED_TOGETHER = 500  # messages of a batch
-WATCHED_S = 10  # that who watches a job is believed to go on, ...
-WATCH_S = 3.0  # ... who says so again after this
-PAUSED_S = 60.0  # when to submit again to a paused queue that takes nothing
-NOBODY_WORKS_S = 60.0  # when to submit again to a full queue that nothing is taken from
+CANCELED_TOGETHER = 500  # messages of a batch per pipeline
+WATCHED_S = 10  # how long a watch mark lasts, ...
+WATCH_S = 3.0  # ... and how often a watcher renews it
+PAUSED_S = 60.0  # retry delay for a paused queue that refuses jobs
+NOBODY_WORKS_S = 60.0  # retry delay for a full queue without workers
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A started attempt; `number` is the fence that its owner must show to end the job.
+    """A started attempt; `number` is the fence that its worker must present to end the job.
 
-    `counted` leaves out earlier ones that were no fault of the job; `excused` are those of
-    them in which a model host died.
+    `counted` is the number of attempts without those that were no fault of the job; `excused`
+    is how many of those ended with the death of a model host.
     """
 
     job: str
@@ -66,13 +66,13 @@ class Attempt:
 
 @dataclass(frozen=True)
 class NotStarted:
-    """Why there is nothing to run: a terminal state, `busy`, `exhausted`, `unknown` or `paused`."""
+    """The reason no attempt began: a terminal state, `busy`, `exhausted`, `unknown`, `paused`."""
 
     reason: str
 
 
 class JobLedger(JobRecords):
-    """Job records and their transitions, as calls; each may raise `BrokerUnavailable`."""
+    """Job records and their transitions; methods return calls, see `JobRecords`."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -98,15 +98,17 @@ class JobLedger(JobRecords):
         priority: int = 0,
         keep_s: float | None = None,
     ) -> Steps[tuple[str, bool]]:
-        """Create a job and send its message, both or neither: its id, and whether it is new.
+        """Create a job and send its message atomically; return its id and whether it is new.
 
-        It waits in the queue of `model`, or of the default one. With an `idempotency_key` that was
-        used before for the same request, the id is that of the earlier job. Raises
-        `IdempotencyConflict` where that was another request, and
-        `QueueFull` (never, when not `bounded`), and `BrokerFull`. A bulk job joins its `batch`;
-        `JobCanceled` is raised where nobody wants more of that. Messages of one owner wait apart
-        while the queue holds a batch's worth of them: `priority` (-1, 0 or 1) orders those, and in
-        the whole queue those that nobody owns. The record is kept for `keep_s` after its end.
+        The job enters the queue of `model`, or of the default model. An `idempotency_key` that was
+        used for the same request returns the earlier job's id. A bulk job joins its `batch`.
+        An owner's messages beyond a batch's worth in the queue are held in a backlog. `priority`
+        (-1, 0 or 1) orders an owner's backlog, and jobs without an owner in the whole queue. The
+        record is kept for `keep_s` after the job ends.
+
+        Raises `IdempotencyConflict` if the key was used for another request, `JobCanceled` if the
+        batch was canceled, `TooManyQueued` at the owner's limit, and, if `bounded`, `QueueFull`,
+        `QueuePaused` or `BrokerFull`.
         """
         if len(params_json) > MAX_PARAMS:
             raise InvalidParams(
@@ -167,7 +169,7 @@ class JobLedger(JobRecords):
 
     @call
     def cancel(self, job_id: str) -> Steps[JobState]:
-        """Cancel a job that has not ended; returns the state it is in now."""
+        """Cancel a job that has not ended; return its state now. Raises `JobNotFound`."""
         if not names.is_job_id(job_id):
             raise not_found(job_id)
         reply = yield self._on_job("cancel", job_id, self._retention)
@@ -177,18 +179,18 @@ class JobLedger(JobRecords):
 
     @call
     def pause(self, queue: str) -> Steps[None]:
-        """Have nothing more of a queue started; what runs ends, and what waits stays."""
+        """Stop starting jobs of a queue; running jobs finish, waiting jobs stay."""
         seconds, micros = yield redis.time()
         yield redis.hsetnx(names.paused_key(self._prefix), queue, f"{seconds + micros / 1e6:.6f}")
 
     @call
     def resume(self, queue: str) -> Steps[None]:
-        """Have a queue's jobs started again."""
+        """Start a paused queue's jobs again."""
         yield redis.hdel(names.paused_key(self._prefix), queue)
 
     @call
     def paused(self) -> Steps[frozenset[str]]:
-        """The queues that are paused."""
+        """Return the paused queues."""
         return frozenset((yield redis.hgetall(names.paused_key(self._prefix))))
 
     # -- running ------------------------------------------------------------------------
@@ -197,10 +199,10 @@ class JobLedger(JobRecords):
     def start(
         self, job_id: str, worker: str, *, again: bool = False
     ) -> Steps[Attempt | NotStarted]:
-        """Begin an attempt, unless the job has ended, is run by a live one, or has none left.
+        """Begin an attempt, unless the job has ended, is running, is paused or has none left.
 
-        An attempt is alive for `lease_s`, and as long as `renew` says so. Asked `again`, because
-        the answer was lost, it is the one that this worker has begun by then.
+        The attempt's lease lasts `lease_s` and is extended by `renew`. With `again`, a retry after
+        a lost reply, the result is the attempt that this worker has already begun, if any.
         """
         reply = yield self._on_job(
             "start",
@@ -229,24 +231,24 @@ class JobLedger(JobRecords):
         )
 
     def succeed(self, attempt: Attempt, result: JobResult) -> Call[bool]:
-        """Record the result; False when the attempt is no longer the one that may."""
+        """Record the result; False if the attempt no longer holds the job."""
         text = result.model_dump_json()
         done = result.completed
         return self._finish(attempt, JobState.SUCCEEDED, "result", text, "", completed=done)
 
     def fail(self, attempt: Attempt, failure: Failure, *, dead: bool = False) -> Call[bool]:
-        """End the job without a result; False when the attempt is no longer the one that may.
+        """End the job without a result; False if the attempt no longer holds the job.
 
-        A `dead` one is put on the list of dead letters.
+        A `dead` job becomes a dead letter.
         """
         text = failure.model_dump_json()
         return self._finish(attempt, JobState.FAILED, "failure", text, failure.code, dead)
 
     @call
     def progress(self, attempt: Attempt, progress: Progress) -> Steps[bool]:
-        """Tell how far the attempt is; whether somebody watches.
+        """Record and publish the attempt's progress; return whether a client watches the job.
 
-        Nobody does who is no longer the one that runs the job: there is nothing to be told then.
+        False also if the attempt no longer holds the job: nothing is published then.
         """
         text = progress.model_dump_json(exclude_none=True)
         reply = yield self._on_job("progress", attempt.job, attempt.number, text)
@@ -254,14 +256,14 @@ class JobLedger(JobRecords):
 
     @call
     def watch(self, job_ids: Collection[str]) -> Steps[None]:
-        """Say that somebody follows how far these jobs are; to be said again every few seconds."""
+        """Mark these jobs as watched; renew the mark every `WATCH_S`."""
         keys = [names.watched_key(self._prefix, job_id) for job_id in job_ids]
         if keys:
             yield [redis.set(key, 1, ex=WATCHED_S) for key in keys]
 
     @call
     def refuse(self, job_id: str, failure: Failure) -> Steps[bool]:
-        """End a job that waits and cannot be run, as a dead letter; False if it does not wait."""
+        """End a waiting job that cannot be run as a dead letter; False if it does not wait."""
         attempt = yield from self.start(job_id, "nobody")
         if isinstance(attempt, NotStarted):
             return False
@@ -271,7 +273,7 @@ class JobLedger(JobRecords):
     def release(
         self, attempt: Attempt, failure: Failure, *, counts: bool = True, alone: bool = False
     ) -> Steps[bool]:
-        """Put a running job back in its place in the queue, for another attempt."""
+        """Return a running job to its place in the queue for another attempt."""
         reply = yield self._on_job(
             "release",
             attempt.job,
@@ -287,7 +289,7 @@ class JobLedger(JobRecords):
     def disown(
         self, worker: str, queues: Iterable[str], code: str = "worker_stopped"
     ) -> Steps[list[str]]:
-        """Put back all that a worker ran of these queues; its attempts do not count."""
+        """Return a worker's running jobs of these queues to them; the attempts do not count."""
         replies = yield [
             self._on_key("disown", self._queue_key(queue, "running"), worker, queue, code)
             for queue in queues
@@ -295,13 +297,13 @@ class JobLedger(JobRecords):
         return [job_id for found in replies for job_id in found]
 
     def renew(self, worker: str, job_ids: Collection[str]) -> Call[None]:
-        """Keep the attempts of `worker` at these jobs alive for another `lease_s`."""
+        """Renew the leases of `worker` on these jobs for another `lease_s`."""
         return self._lease(worker, job_ids, self._settings.lease_s)
 
     def abandon(
         self, worker: str, job_ids: Collection[str], failure: Failure | None = None
     ) -> Call[None]:
-        """Say that the attempts of `worker` at these jobs have died, before their leases end."""
+        """End the leases of `worker` on these jobs early, because their attempts have died."""
         return self._lease(worker, job_ids, "", failure.model_dump_json() if failure else "")
 
     @call
@@ -314,12 +316,12 @@ class JobLedger(JobRecords):
 
     @call
     def holds(self, attempt: Attempt) -> Steps[bool]:
-        """Whether the attempt is still the one that may end its job."""
+        """Return whether the attempt still holds its job."""
         return not (yield from self.lost([attempt]))
 
     @call
     def lost(self, attempts: Sequence[Attempt]) -> Steps[list[Attempt]]:
-        """Those of some running attempts that may not end their jobs any more."""
+        """Return those of the attempts that no longer hold their jobs."""
         replies = yield [
             redis.hmget(names.job_key(self._prefix, attempt.job), "state", "attempt")
             for attempt in attempts
@@ -332,7 +334,7 @@ class JobLedger(JobRecords):
 
     @call
     def is_leased(self, job_id: str) -> Steps[bool]:
-        """Whether an attempt at the job is alive."""
+        """Return whether the job has a live lease."""
         until, (seconds, micros) = yield [
             redis.zscore(names.leases_key(self._prefix), job_id),
             redis.time(),
@@ -342,23 +344,23 @@ class JobLedger(JobRecords):
 
     @call
     def requeue(self, job: Job, message: str) -> Steps[bool]:
-        """Send a message for a job that has none, unless something has happened to it since."""
+        """Send a message for a job that has lost its own; False if the job has changed since."""
         sent_at = "" if job.sent_at is None else f"{job.sent_at:.6f}"
         reply = yield self._on_job("requeue", job.id, job.attempt, sent_at, job.queue, message)
         return bool(reply[0] == "ok")
 
     @call
     def promote(self, queue: str) -> Steps[int]:
-        """Send held messages that nothing is before any more; returns how many."""
+        """Send held messages that nothing blocks any more; return how many."""
         key = self._queue_key(queue, "owners")
         return int((yield self._on_key("promote", key, queue, self._settings.max_batch)))
 
     @call
     def limits(self, batch_id: str, wanted: Mapping[Queue, int]) -> Steps[dict[Queue, int]]:
-        """How many items a batch's messages may have, by queue of items: as was `wanted` first.
+        """Fix and return the max items per message of a batch, by queue; the first `wanted` wins.
 
-        They hold for all from the beginning: the messages of all are counted together, so that
-        another limit of one queue would change the places of the others, too.
+        Limits must not change later: messages of all queues share one numbering, so a new limit
+        of one queue would renumber the messages of the others.
         """
         key = names.batch_key(self._prefix, batch_id)
         pairs = [part for queue, most in wanted.items() for part in (str(queue.in_bulk), most)]
@@ -367,14 +369,14 @@ class JobLedger(JobRecords):
 
     @call
     def cancel_batch(self, batch_id: str, *, ahead: bool = False) -> Steps[bool]:
-        """Cancel the messages of a batch that have not ended, and take no more of them.
+        """Cancel the messages of a batch that have not ended, and accept no more.
 
-        False where none was ever sent; with `ahead` none will be.
+        False if none was ever sent; such a batch is marked as canceled only with `ahead`.
         """
         kept_s = self._retention if ahead else ""
         key = names.batch_key(self._prefix, batch_id)
         sent = yield self._on_key("cancel_batch", key, batch_id, kept_s)
-        for first in range(0, sent, CANCELED_TOGETHER):  # others are answered in between
+        for first in range(0, sent, CANCELED_TOGETHER):  # other clients are served in between
             yield [
                 self._on_job("cancel", names.bulk_job_id(batch_id, number), self._retention)
                 for number in range(first, min(sent, first + CANCELED_TOGETHER))
@@ -393,7 +395,7 @@ class JobLedger(JobRecords):
 
     @call
     def forget(self, job_id: str, queue: str) -> Steps[None]:
-        """Take a job off its queue's lists whose record somebody has deleted."""
+        """Remove a job whose record was deleted from its queue's sets."""
         lists = [self._queue_key(queue, part) for part in ("queued", "running")]
         yield [redis.zrem(key, job_id) for key in (*lists, names.leases_key(self._prefix))]
 
@@ -424,7 +426,7 @@ class JobLedger(JobRecords):
 
 
 def _as_sent(idempotency_key: str | None, origin: Origin) -> str:
-    """A key as its sender wrote it: those of owners are kept apart by their ids."""
+    """Return an idempotency key as its sender wrote it, without the prefix of its owner."""
     key = idempotency_key or ""
     return key.removeprefix(f"{origin.owner}:") if origin.owner else key
 
@@ -438,9 +440,9 @@ def _queue_full(
     mean_run_s: str,
     mean_gap_s: str,
 ) -> QueueFull:
-    """With the time in which a twentieth of the queue will have been run, as it runs now.
+    """Return the error; its retry delay is the time to run a twentieth of the queue.
 
-    Either as many jobs wait as may, or too many messages of jobs that have ended lie there.
+    Either the max of jobs wait, or too many messages of ended jobs are in the list.
     """
     found, held = depth, f"{depth} jobs, {limit} are allowed"
     if depth < limit:

@@ -1,8 +1,8 @@
--- Fix how many items the messages of a batch may have, by queue, unless somebody has already.
+-- Fix the max items per message of a batch, by queue, where it is not fixed yet.
 -- reads and writes: the batch
--- KEYS[1]: the batch. ARGV 3 for how many seconds that is kept of a batch of which nothing was
---   sent yet, then queues, each with how many are wanted
--- returns how many there may be of each, in the same order
+-- KEYS[1]: the batch. ARGV 3 seconds to keep the limits of a batch without messages, then pairs of
+--   a queue and the wanted limit
+-- returns the limit in force for each queue, in the same order
 local known = {}
 for i = 4, #ARGV, 2 do
   redis.call('HSETNX', KEYS[1], 'most:' .. ARGV[i], ARGV[i + 1])

@@ -1,4 +1,4 @@
-"""The jobs of an owner, the latest first, page by page."""
+"""Pages of an owner's jobs, latest first."""
 
 from typing import NamedTuple
 
@@ -12,19 +12,19 @@ from crossmodal.jobs.record import Job, JobState
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 
-AT_ONCE = 50  # of which little is read: an event loop has others to serve
-MAX_READ = 200  # records a page; where few match, a page may have fewer than asked for
+AT_ONCE = 50  # records per pipeline, so that an event loop can serve other clients in between
+MAX_READ = 200  # records read per page; if few match, a page may be shorter than `limit`
 
 
 class Page(NamedTuple):
-    """Some jobs, and where the next page begins; None at the end."""
+    """A page of jobs, and the cursor of the next page; None at the end."""
 
     jobs: list[Job]
     next_cursor: str | None
 
 
 class Listing:
-    """Reads owners' lists of jobs; messages of batches are not among them."""
+    """The reader of owners' lists of jobs; these exclude bulk messages."""
 
     def __init__(self, settings: Settings, ledger: JobLedger) -> None:
         self._prefix = settings.key_prefix
@@ -40,7 +40,7 @@ class Listing:
         cursor: str | None = None,
         limit: int = 50,
     ) -> Steps[Page]:
-        """Jobs after a cursor. Raises `InvalidParams` for what is none."""
+        """Return the jobs after a cursor. Raises `InvalidParams` for an invalid cursor."""
         entries = yield from self._entries(owner, cursor)
         found: list[Job] = []
         for job_id, at in (yield from self._likely(entries, state, task)):
@@ -55,7 +55,7 @@ class Listing:
     def _likely(
         self, entries: list[tuple[str, float]], state: JobState | None, task: Task | None
     ) -> Steps[list[tuple[str, float]]]:
-        """Those that may be asked for, by what little of their records is read at once."""
+        """Return the entries that may match, judged by a few fields of their records."""
         if state is None and task is None:
             return entries
         found: list[tuple[str, float]] = []
@@ -68,7 +68,7 @@ class Listing:
 
     @call
     def _entries(self, owner: str, cursor: str | None) -> Steps[list[tuple[str, float]]]:
-        """Some ids and times older than the cursor's; of one time, those with a smaller id."""
+        """Return ids and times older than the cursor; at equal times, those with a smaller id."""
         key = jobs_key(self._prefix, owner)
         if cursor is None:
             return list((yield redis.zrevrange(key, 0, MAX_READ - 1, withscores=True)))
@@ -81,9 +81,9 @@ class Listing:
     def _read(self, job_id: str, owner: str) -> Steps[Job | None]:
         try:
             return (yield from self._ledger.get(job_id))
-        except ValidationError:  # of another version: nothing that could be shown
+        except ValidationError:  # written by another version
             return None
-        except JobNotFound:  # its retention is over
+        except JobNotFound:  # its record has expired
             keys = (jobs_key, ended_jobs_key)
             yield [redis.zrem(key(self._prefix, owner), job_id) for key in keys]
             return None
@@ -96,8 +96,10 @@ def _may_be(
     is_task: str | None,
     expires_at: str | None,
 ) -> bool:
-    """Whether a job may be asked for. One that waits may have expired; one without a record is to
-    be found missing."""
+    """Return whether a job may match.
+
+    A queued job may have expired; a job without a record matches, so that `_read` removes it.
+    """
     if is_state is None:
         return True
     may_expire = is_state == JobState.QUEUED and expires_at is not None

@@ -1,11 +1,11 @@
-"""The Celery message of a job, as it lies in a queue's Redis list.
+"""The Celery message of a job, as stored in a queue's Redis list.
 
     {"body": base64 of [args, kwargs, embed], "content-type", "content-encoding",
      "headers": {"id", "task", …}, "properties": {"delivery_tag", "delivery_info", …}}
 
-Celery's message protocol 2 in kombu's virtual transport. It is built here so that a job's
-record and its message come to be in one Lua script, and checked here because what does not
-have this form kills the Celery worker that takes it. A test compares it with Celery's own.
+Celery's message protocol 2 in kombu's virtual transport. It is built here so that one Lua script
+creates a job's record and its message, and checked here because a malformed message kills the
+Celery worker that takes it. A test compares it with Celery's own.
 """
 
 import base64
@@ -28,31 +28,30 @@ from crossmodal.kinds.queue import Queue
 
 URGENT, LAST = -1, 9  # priorities in kombu's terms; stock kombu has none before 0
 EMPTY_BODY = base64.b64encode(b"[[],{},{}]").decode()  # args, kwargs, embed
-MAX_SHOWN = 80  # characters of an argument that Flower and logs get to see
-EXCERPT = 65_536  # bytes at either end of a message in which its job's id is looked for
+MAX_SHOWN = 80  # characters of an argument in Flower and logs
+EXCERPT = 65_536  # bytes at either end of a message that are searched for its job's id
 _ID = re.compile(rb'"id":\s*"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"')
 
 
 def broker_priority(priority: int, owner: str) -> int:
-    """The list of kombu's in which a job's message comes, of which the lowest is taken first.
+    """Return the kombu priority of a job's message; kombu takes the lowest first.
 
-    An owner's jobs are ordered before they get there.
+    0 for every job with an owner: the owner's backlog has ordered it already.
     """
     return 0 if owner else {1: URGENT, 0: 0, -1: LAST}[priority]
 
 
 def message_of(job_id: str, params: Params, model: str | None = None, priority: int = 0) -> str:
-    """The message of a job for the queue of this model, or of the default one."""
+    """Return the message of a job for the queue of a model, or of the default model."""
     shown = params.model_dump(mode="json", exclude_defaults=True)
     return message_for(Queue(task_of(params), model), job_id, shown, priority)
 
 
 def message_for(queue: Queue, job_id: str, params: Mapping[str, Any], priority: int = 0) -> str:
-    """The message whose job has its record: workers take the params from there.
+    """Return the message of a job with a record, from which workers read the params.
 
-    It carries no more than Celery needs, and their beginning for Flower to show: a queue may
-    hold a million of them. `priority` is by which of kombu's lists it comes, of which the lowest is
-    taken first.
+    It has only the fields that Celery needs and shortened params for Flower: a queue may hold a
+    million messages. `priority` is in kombu's terms: the lowest is taken first.
     """
     headers = {
         "lang": "py",
@@ -80,10 +79,10 @@ def message_for(queue: Queue, job_id: str, params: Mapping[str, Any], priority: 
 
 
 def _shown(params: Mapping[str, Any]) -> str:
-    """What of the params Flower and logs get to see: the beginnings of texts, and no metadata."""
+    """Return the params as Flower and logs show them: shortened, without metadata."""
     values = {name: value for name, value in params.items() if name != "metadata"}
     for name, value in values.items():
-        text = value.get("key") if isinstance(value, dict) and "key" in value else value  # a blob's
+        text = value.get("key") if isinstance(value, dict) and "key" in value else value  # a blob
         if isinstance(text, list | dict):
             text = reprlib.repr(text)
         if isinstance(text, str) and len(text) > MAX_SHOWN:
@@ -103,7 +102,7 @@ def _checked_time(text: str) -> str:
 Time = Annotated[str, AfterValidator(_checked_time)]
 
 
-Name = Annotated[str, Field(max_length=255)]  # of others; events carry them on
+Name = Annotated[str, Field(max_length=255)]  # names from other senders, copied into Celery events
 
 
 class _Headers(BaseModel):
@@ -152,12 +151,12 @@ class _Message(BaseModel):
         kinds = [type(part) for part in call] if isinstance(call, list) else []
         if kinds != [list, dict, dict]:
             raise ValueError("its body is not [args, kwargs, embed]")
-        if "self" in call[1]:  # which Celery would take for the task
+        if "self" in call[1]:  # Celery would pass it as the bound task
             raise ValueError("an argument cannot be called 'self'")
 
 
 def parse_message(raw: bytes, max_bytes: int, known_tasks: Container[str]) -> dict[str, Any]:
-    """What kombu makes of a message that a Celery worker can take without harm.
+    """Parse a message, after checking that it cannot harm a Celery worker.
 
     Raises `InvalidMessage`, or `UnknownTask` for a task that is not in `known_tasks`.
     """
@@ -170,7 +169,7 @@ def parse_message(raw: bytes, max_bytes: int, known_tasks: Container[str]) -> di
         message = _Message.model_validate_json(raw)
         message.check_body()
         parsed: dict[str, Any] = json.loads(raw)
-    except InvalidParams as e:  # an id that no job may have
+    except InvalidParams as e:  # an invalid job id
         raise InvalidMessage(f"this is no Celery message: {e}") from e
     except ValidationError as e:
         what = explained(e.errors()[0], "message")
@@ -183,6 +182,6 @@ def parse_message(raw: bytes, max_bytes: int, known_tasks: Container[str]) -> di
 
 
 def job_of(raw: bytes) -> str | None:
-    """The id of the job that a message speaks of, as far as one can be made out."""
+    """Return the job id in a message, which may be malformed; None if there is none."""
     found = _ID.search(raw[:EXCERPT]) or _ID.search(raw[-EXCERPT:])
     return found.group(1).decode() if found else None

@@ -1,4 +1,4 @@
-"""What models there are: what who has loaded one has told of it, which outlives that process."""
+"""The registry of models, as announced by workers; an announcement outlives its worker."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,11 +19,11 @@ from crossmodal.kinds.task import Task, tasks
 from crossmodal.settings import Settings
 from crossmodal.unknown import check_fields, nearest, shown
 
-FRESH_S = 5.0  # for which what is known of models is believed
+FRESH_S = 5.0  # max age of the cached registry
 
 
 class Models:
-    """What was told of models; every method makes a call."""
+    """The announcements of models; every method returns a call."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -35,9 +35,9 @@ class Models:
 
     @call
     def announce(self, models: Sequence[ModelInfo]) -> Steps[None]:
-        """Say what models are; it is known from then on, for as long as records are kept.
+        """Announce models; an announcement is kept for the retention of records.
 
-        Of one that is not loaded, what was told by who had the same version loaded stays.
+        A model that is not loaded keeps the measurements announced when its version was loaded.
         """
         if models:
             (seconds, _), texts = yield [
@@ -54,13 +54,13 @@ class Models:
 
     @call
     def forget(self, name: str) -> Steps[bool]:
-        """Take a model off the list; False where it was not on it."""
+        """Remove a model from the registry; False if it was not there."""
         was_known, _ = yield [redis.hdel(self._key, name), redis.hdel(self._words, name)]
         return bool(was_known)
 
     @call
     def with_words(self, model: ModelInfo) -> Steps[ModelInfo]:
-        """A model with all the words that it knows, up to `MAX_WORDS`."""
+        """Return a model with its full vocabulary, up to `MAX_WORDS`."""
         if model.vocabulary is None or model.vocabulary.is_whole:
             return model
         text = yield redis.hget(self._words, model.name)
@@ -69,7 +69,7 @@ class Models:
 
     @call
     def known(self, *, max_age_s: float = FRESH_S) -> Steps["KnownModels"]:
-        """All models, and who has which of them, as it was no more than so many seconds ago."""
+        """Return all models and the workers that have them, at most `max_age_s` old."""
         if self._known is None or time.monotonic() - self._known.read_at > max_age_s:
             self._known = yield from self._read()
         return self._known
@@ -101,7 +101,7 @@ def _words_of(model: ModelInfo) -> str:
 
 
 def _vocabulary_in(text: str | None, version: str) -> Vocabulary | None:
-    """What was told of a version of a model, if this version of this software understands it."""
+    """Return the vocabulary of a model version; None if absent or written by another release."""
     try:
         found = None if text is None else _Words.model_validate_json(text)
     except ValidationError:
@@ -110,13 +110,13 @@ def _vocabulary_in(text: str | None, version: str) -> Vocabulary | None:
 
 
 def _noted(model: ModelInfo, at: float) -> str:
-    """What is kept of a model: everybody reads it who asks for any, so that its words are few."""
+    """Return the entry of a model, with few words: every read of the registry reads all entries."""
     words = None if model.vocabulary is None else model.vocabulary.shortened(LISTED_WORDS)
     return model.model_copy(update={"vocabulary": words, "noted_at": at}).model_dump_json()
 
 
 def _parsed(text: str | None) -> ModelInfo | None:
-    """What was told of a model; nothing where another version of this software told it."""
+    """Return the model of an entry; None if absent or written by another release."""
     try:
         return None if text is None else ModelInfo.model_validate_json(text)
     except ValidationError:
@@ -124,7 +124,7 @@ def _parsed(text: str | None) -> ModelInfo | None:
 
 
 class KnownModels(Mapping[str, ModelInfo]):
-    """All models by their names, as they were at one moment."""
+    """A snapshot of all models by name."""
 
     def __init__(
         self,
@@ -149,12 +149,12 @@ class KnownModels(Mapping[str, ModelInfo]):
         return len(self._models)
 
     def default(self, kind: Kind) -> ModelInfo | None:
-        """What serves jobs of a kind that name no model: what was last said to do so."""
+        """Return the default model of a kind: the one last announced as such."""
         found = [m for m in self._models.values() if kind.name in m.default_for]
         return max(found, key=lambda model: model.noted_at, default=None)
 
     def any_named(self, name: str) -> ModelInfo:
-        """The model of whatever kinds with that name or alias. Raises `ModelNotFound`."""
+        """Return the model with that name or alias, of any kind. Raises `ModelNotFound`."""
         model = self._models.get(name) or self._aliases.get(name)
         if model is None:
             near = nearest(name, [*self._models, *self._aliases])
@@ -163,7 +163,7 @@ class KnownModels(Mapping[str, ModelInfo]):
         return model
 
     def serves(self, kind: Kind, name: str) -> bool:
-        """Whether some model of a kind has that name or alias."""
+        """Return whether a model of a kind has that name or alias."""
         return self._found(kind, name) is not None
 
     def _found(self, kind: Kind, name: str) -> ModelInfo | None:
@@ -171,7 +171,7 @@ class KnownModels(Mapping[str, ModelInfo]):
         return model if model is not None and kind.name in model.kinds else None
 
     def named(self, kind: Kind, name: str) -> ModelInfo:
-        """The model of a kind with that name or alias. Raises `ModelNotFound`."""
+        """Return the model of a kind with that name or alias. Raises `ModelNotFound`."""
         model = self._found(kind, name)
         if model is not None:
             return model
@@ -183,7 +183,7 @@ class KnownModels(Mapping[str, ModelInfo]):
         )
 
     def of(self, kind: Kind, raw: Mapping[str, Any]) -> ModelInfo | None:
-        """The model that params name; else the default one, where it is known.
+        """Return the model that params name, else the default one, if known.
 
         Raises `InvalidParams` or `ModelNotFound`.
         """
@@ -195,7 +195,7 @@ class KnownModels(Mapping[str, ModelInfo]):
         return self.named(kind, name)
 
     def queue(self, task: Task, raw: Mapping[str, Any]) -> Queue:
-        """Where a job with such params is to wait. Raises `InvalidParams` or `ModelNotFound`."""
+        """Return the queue for these params. Raises `InvalidParams` or `ModelNotFound`."""
         model = None if raw.get("model") is None else self.of(task.kind, raw)
         if model is None or model is self.default(task.kind):
             return Queue(task)
@@ -204,10 +204,10 @@ class KnownModels(Mapping[str, ModelInfo]):
     def build(
         self, kind: Kind, raw: Mapping[str, Any], where: str = "", beside: Iterable[str] = ()
     ) -> ItemParams:
-        """Params, at `where`, as their model takes them, which they call by its name.
+        """Validate params by their model's schema; replace an alias by the model's name.
 
-        Fields that may stand `beside` them are among those that somebody may have meant. Raises
-        `InvalidParams`, `ModelNotFound` or `ModelBroken`.
+        Errors give the location `where`, and suggest also the fields allowed `beside` the params.
+        Raises `InvalidParams`, `ModelNotFound` or `ModelBroken`.
         """
         model = self.of(kind, raw)
         if model is None:
@@ -215,7 +215,7 @@ class KnownModels(Mapping[str, ModelInfo]):
             return kind.build(raw)
         self._check_alive(model)
         raw = raw if raw.get("model") is None else {**raw, "model": model.name}
-        if model.kinds[kind.name].params is None:  # nobody has loaded it yet
+        if model.kinds[kind.name].params is None:  # no worker has loaded it yet
             return kind.build(raw)
         return build_by(self._class(kind, model), raw, where or kind.name, beside)
 
@@ -227,29 +227,29 @@ class KnownModels(Mapping[str, ModelInfo]):
         return found
 
     def check_fields(self, kind: Kind, raw: Mapping[str, Any], where: str) -> None:
-        """Raise `InvalidParams` for params, at `where`, that their model does not have."""
+        """Raise `InvalidParams` for params, located at `where`, that their model lacks."""
         model = self.of(kind, raw)
         schema = None if model is None else model.kinds[kind.name].params
         if model is None or schema is not None:
             check_fields(raw, {**kind.fields, **properties_of(schema)}, where)
 
     def _check_alive(self, model: ModelInfo) -> None:
-        """Raise `ModelBroken` where a worker could not load the model, and no other serves it."""
+        """Raise `ModelBroken` if a worker failed to load the model and no other has it."""
         if self.state(model.name) is ModelState.BROKEN and (why := self.failure(model.name)):
             raise ModelBroken(f"the model {model.name} cannot be loaded: {why.message}")
 
     def holders(self, name: str) -> list[WorkerInfo]:
-        """The workers that have a model loaded."""
+        """Return the workers that have a model loaded."""
         return [worker for worker in self.workers if name in worker.models]
 
     def failure(self, name: str) -> Failure | None:
-        """Why no worker can load a model; None where one has, or none has tried."""
+        """Return why no worker can load a model; None if one has it or none has tried."""
         if self.holders(name):
             return None
         return next((w.failures[name] for w in self.workers if name in w.failures), None)
 
     def state(self, name: str) -> ModelState:
-        """Where a model is on its way."""
+        """Return the state of a model."""
         if self.holders(name):
             return ModelState.LOADED
         if any(name in worker.loading for worker in self.workers):
@@ -261,7 +261,7 @@ class KnownModels(Mapping[str, ModelInfo]):
         return ModelState.ABSENT
 
     def waits_for(self, queue: str) -> str | None:
-        """What a job in this queue waits for beside its turn: a worker, its model, an operator."""
+        """Return what a queue's jobs wait for besides their turn, such as a worker; else None."""
         if queue in self._paused:
             return f"{queue} to be resumed"
         if any(queue in worker.queues for worker in self.workers):
@@ -276,12 +276,12 @@ class KnownModels(Mapping[str, ModelInfo]):
         return "a worker"
 
     def item_s(self, queue: Queue) -> float | None:
-        """Seconds that one item of a message took in the model's warm-up, if that is known."""
+        """Return the seconds that one item took in the model's warm-up, if known."""
         served = self._served(queue)
         return None if served is None else served.run_s
 
     def max_batch(self, queue: Queue) -> int | None:
-        """The most requests of a queue that its model runs at once, if that is known."""
+        """Return the max batch of a queue's model, if known."""
         served = self._served(queue)
         return None if served is None else served.max_batch
 
@@ -291,14 +291,14 @@ class KnownModels(Mapping[str, ModelInfo]):
         return None if model is None else model.kinds.get(kind.name)
 
     def is_unusual(self, name: str) -> bool:
-        """Whether only jobs wait there that were sent when their model was not the default one."""
+        """Return whether the queue is named after a default model, so that no new jobs enter it."""
         task, model = Queue.parse(name)
         default = self.default(task.kind)
         return default is not None and model == default.name
 
     @property
     def queues(self) -> list[Queue]:
-        """Those of the default models, and those of models by their names."""
+        """Return the queues of the default models and of models by name."""
         own = [
             Queue(task, model.name)
             for model in self._models.values()

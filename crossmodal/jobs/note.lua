@@ -1,9 +1,9 @@
--- Write down how a try of a delivery went, unless its record has expired.
+-- Record the outcome of a try of a delivery, unless its record has expired.
 -- reads and writes: the delivery, the pending deliveries, the counts of deliveries
 -- KEYS[1]: the pending deliveries. ARGV 2 the delivery, 3 seconds until the next try or '',
---   4 what is counted, 5 for how many seconds its record is kept once it is not tried any more,
---   6 ... fields and their values, '' for those that it has not
--- returns {'ok', when it was tried, when it is tried again or ''}
+--   4 the counter to increment, 5 seconds to keep its record after the last try,
+--   6 ... fields and their values, '' to delete a field
+-- returns {'ok', time of this try, time of the next try or ''}
 local key = prefix .. ':delivery:' .. id
 local t = now()
 redis.call('HINCRBY', prefix .. ':webhooks:stats', ARGV[4], 1)

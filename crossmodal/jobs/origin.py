@@ -1,4 +1,4 @@
-"""Where a job comes from: whose it is, whom it is to be told, what trace it is part of."""
+"""The origin of a job: its owner, its webhook and its trace."""
 
 from typing import Literal, NamedTuple
 
@@ -9,7 +9,7 @@ ENDED: tuple[HookEvent, ...] = ("job.succeeded", "job.failed", "job.canceled", "
 
 
 class Webhook(BaseModel):
-    """Where transitions of a job are posted to; `base` begins the URLs that it is told."""
+    """The receiver of a job's transitions; `base` is the base URL of links in deliveries."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -19,9 +19,9 @@ class Webhook(BaseModel):
 
 
 class Origin(NamedTuple):
-    """The submitter's side of a job. `owner` is the id of an API key, or empty for nobody's.
+    """The origin of a job. `owner` is the id of an API key, or empty.
 
-    An owner may have `max_queued` jobs waiting in a queue.
+    `max_queued` is the max number of the owner's waiting jobs per queue.
     """
 
     owner: str = ""

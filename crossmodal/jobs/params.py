@@ -1,4 +1,4 @@
-"""What a job asks for: one thing, or the items of a message."""
+"""The params of a job: those of one request, or of the items of a bulk message."""
 
 import hashlib
 import json
@@ -16,14 +16,14 @@ from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.registry import kind_named, kind_of
 from crossmodal.kinds.task import Task
 
-MAX_ITEMS = 1_024  # of a message
+MAX_ITEMS = 1_024  # per message
 
 
 class BulkParams(StrictParams):
-    """The `items` of one message, packed in the blob `input`: number `number` of a `batch`.
+    """The params of message `number` of a `batch`, whose `items` are packed in the blob `input`.
 
-    All of them are for the same `model`, or for the default one.
-    No message of the batch has more than `most`, so that a rerun packs the same messages.
+    All items are for the same `model`, or for the default one. `most` is the max items per message,
+    fixed for the batch so that a rerun packs the same messages.
     """
 
     kind: Annotated[str, AfterValidator(lambda name: kind_named(name).name)]
@@ -40,35 +40,35 @@ Params = ItemParams | BulkParams
 
 
 def parse_params(task: Task, raw: Mapping[str, Any]) -> Params:
-    """The params of a job. Raises `InvalidParams`, naming every bad field."""
+    """Validate the params of a job. Raises `InvalidParams`, naming every bad field."""
     if task.is_bulk:
         return build(BulkParams, {"kind": task.kind.name, **raw})
     return task.kind.build(raw)
 
 
 def task_of(params: Params) -> Task:
-    """The kind of job that such params are for."""
+    """Return the Celery task of the params."""
     if isinstance(params, BulkParams):
         return Task(params.kind).in_bulk
     return Task(kind_of(params).name)
 
 
 def queue_of(params: Params) -> Queue:
-    """The queue of the jobs that name such a model."""
+    """Return the queue of the task and model of the params."""
     return Queue(task_of(params), params.model)
 
 
 def fix_seed(params: Params) -> Params:
-    """The params with a random seed where they had none, so that every attempt draws the same."""
+    """Return the params with a random seed if they have none, so that attempts draw the same."""
     if isinstance(params, ItemParams) and getattr(params, "seed", 0) is None:
         return params.model_copy(update={"seed": secrets.randbelow(MAX_SEED + 1)})
     return params
 
 
 def recorded(params: Params) -> dict[str, Any]:
-    """What a job's record has: the kind's own params, and of others those that were given.
+    """Return the params to record: all of the kind's own, and the given ones of the model.
 
-    What only the model has, and nobody gave, is as the model has it when the job is run.
+    Params of the model that were not given take the model's defaults when the job runs.
     """
     found = params.model_dump(mode="json")
     if isinstance(params, BulkParams):
@@ -78,7 +78,7 @@ def recorded(params: Params) -> dict[str, Any]:
 
 
 def _asked(params: Params) -> dict[str, Any]:
-    """The same, with the kind's defaults where nothing was given: whatever the model's are."""
+    """Return the recorded params with the kind's defaults, not the model's, where not given."""
     if isinstance(params, BulkParams):
         return recorded(params)
     own = kind_of(params).params.model_fields
@@ -93,9 +93,9 @@ def fingerprint(
     webhook: Webhook | None = None,
     **options: Any,
 ) -> str:
-    """A digest that is equal for equal requests, whatever seed was fixed for them.
+    """Return a SHA-256 that is equal for equal requests, regardless of a seed fixed for them.
 
-    `options` count where they are given: without any, it is as it was before there were some.
+    Unset `options` don't change it, so that digests from before an option existed stay valid.
     """
     told = None if webhook is None else [webhook.url, *sorted(webhook.events)]
     given = {name: value for name, value in options.items() if value}

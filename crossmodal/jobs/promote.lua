@@ -1,8 +1,8 @@
--- Forget of an owner's messages in a queue those that are not there any more, and send what they
--- kept waiting. For what `start` was never told: a message or a record that somebody deleted.
--- reads and writes: all that owners have in the queue, and the jobs in that
--- KEYS[1]: the owners with a backlog. ARGV 2 the queue, 3 how many messages of one owner may wait
--- returns how many messages were sent
+-- Forget owners' messages that have left a queue, and send the held messages that they blocked.
+-- Repairs what `start` cannot see: a message or a record that was deleted.
+-- reads and writes: the owners' backlogs and sent sets in the queue, and their jobs
+-- KEYS[1]: the owners with a backlog. ARGV 2 the queue, 3 max messages of one owner in the queue
+-- returns the number of messages sent
 local queue, window = ARGV[2], tonumber(ARGV[3])
 for _, owner in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
   local sent = queue_key(queue, 'sent:' .. owner)

@@ -1,4 +1,4 @@
-"""What is known of a job: its state, and what it ended with."""
+"""Records of the ledger: jobs, their results and failures, batches, queues, workers, models."""
 
 from enum import StrEnum
 from typing import Any, Literal
@@ -11,11 +11,11 @@ from crossmodal.jobs.vocabulary import Vocabulary
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.task import Task
 
-NOBODY_TAKES_S = 5.0  # of a queue whose next job has waited so long, while none is run
+NOBODY_TAKES_S = 5.0  # no worker takes jobs if none runs and the oldest has waited this long
 
 
 class JobState(StrEnum):
-    """Where a job is on its way; the last four are final."""
+    """The state of a job; the last four are final."""
 
     QUEUED = "queued"
     """Accepted; no worker has it, or its last attempt failed and it waits for another."""
@@ -54,7 +54,7 @@ class GeneratedCaption(_Value):
 
 
 class Timings(_Value):
-    """Where the time of the attempt that succeeded went, in seconds."""
+    """The durations of the successful attempt's phases, in seconds."""
 
     queued_s: float
     batch_wait_s: float
@@ -64,7 +64,7 @@ class Timings(_Value):
 
 
 class JobResult(Shown, _Value):
-    """What a succeeded job made."""
+    """The result of a succeeded job."""
 
     job: str
     task: Task
@@ -91,7 +91,7 @@ class JobResult(Shown, _Value):
 
 
 class Failure(_Value):
-    """Why a job ended without a result, or why its last attempt did."""
+    """The reason why a job, or its last attempt, ended without a result."""
 
     code: str
     message: str
@@ -103,9 +103,9 @@ class Failure(_Value):
 
 
 class ItemResult(Shown, _Value):
-    """What became of one item of a bulk job; `index` is its place in the message.
+    """The outcome of one item of a bulk job; `index` is its place in the message.
 
-    The pictures, or captions, or the failure that there are none for.
+    It has pictures, captions, or the failure that prevented them.
     """
 
     index: int
@@ -124,14 +124,14 @@ ITEM_RESULTS = TypeAdapter(list[ItemResult])
 
 
 class PreviewRef(BlobRef):
-    """A small picture of what is drawn so far; the next takes its place, and has `number` + 1."""
+    """A small picture of the unfinished image; the next one replaces it, with `number` + 1."""
 
     media_type: str = "image/jpeg"
     number: int
 
 
 class Progress(_Value):
-    """How far the attempt that runs is: `step` of `of`, and in how many seconds it may be done."""
+    """The progress of the running attempt: `step` of `of`, and about `left_s` seconds to go."""
 
     step: int
     of: int
@@ -141,7 +141,7 @@ class Progress(_Value):
 
 
 class Job(_Value):
-    """One record of the ledger. Times are seconds since the epoch, by Redis's clock."""
+    """A job's record in the ledger. Times are seconds since the epoch, by Redis's clock."""
 
     id: str
     task: Task
@@ -167,7 +167,7 @@ class Job(_Value):
 
 
 class JobEvent(_Value):
-    """One step of a job's history; `code` says why an attempt ended or the job did."""
+    """A transition in a job's history; `code` is the reason why the attempt or the job ended."""
 
     state: JobState
     attempt: int
@@ -176,10 +176,10 @@ class JobEvent(_Value):
 
 
 class DeadLetter(_Value):
-    """What was given up: a job with its history, or a message that was none, with its bytes.
+    """A dead letter: a job with its history, or the bytes of a message that is no valid job.
 
-    `size` is that of the whole message; `raw` may be its beginning only. `queue` is empty where
-    nobody knows from which it came.
+    `size` is the size of the whole message; `raw` may be only its beginning. `queue` is empty if
+    the source queue is unknown.
     """
 
     id: str
@@ -194,10 +194,10 @@ class DeadLetter(_Value):
 
 
 class BatchStatus(_Value):
-    """How far a batch is: its items, and its messages by the state they are in.
+    """The progress of a batch: counts of its items, and of its messages by state.
 
-    `task` is None where it has messages of several kinds. Of a message that did not succeed, all
-    items count as failed; a reader gets those that were made before its end nevertheless.
+    `task` is None if its messages are of several kinds. All items of a message that did not
+    succeed count as failed, although readers get those that were finished before its end.
     """
 
     id: str
@@ -213,7 +213,7 @@ class BatchStatus(_Value):
 
 
 class Delivery(_Value):
-    """A webhook's delivery; `tries` were made, of which the last was answered with `status`."""
+    """A webhook delivery; `status` is the HTTP status of the last of its `tries`."""
 
     id: str
     job: str
@@ -234,7 +234,7 @@ class Delivery(_Value):
 
 
 class JobStatus(_Value):
-    """A job's state for one who waits: how many jobs are before it, and for how long yet."""
+    """A job's state, with its place in the queue and estimated wait for a waiting client."""
 
     id: str
     state: JobState
@@ -248,11 +248,11 @@ class JobStatus(_Value):
 
 
 class QueueStatus(_Value):
-    """A queue at one moment; `finished` counts jobs by the state they ended in.
+    """A queue at one moment; `finished` counts jobs by terminal state.
 
-    `redelivered` counts attempts after a job's first, `failures` failed jobs by their code. Of a
-    bulk queue, `mean_item_s` is the part of a job's run that falls to one of its items.
-    `mean_gap_s` is the time between two ends of jobs, of all workers together, while jobs wait.
+    `redelivered` counts attempts after a job's first, `failures` failed jobs by code.
+    `mean_item_s`, of a bulk queue, is a job's run time divided by its items. `mean_gap_s` is the
+    time between two ends of jobs, across all workers, while jobs wait.
     """
 
     queue: str
@@ -271,13 +271,13 @@ class QueueStatus(_Value):
 
     @property
     def has_been_used(self) -> bool:
-        """Whether there ever was a job."""
+        """Return whether the queue ever had a job, or is paused."""
         return bool(self.depth or self.running or self.submitted or self.finished or self.paused)
 
     def wait_s(self, position: int) -> float | None:
-        """Seconds until the job with `position` others before it is likely to be started.
+        """Return the estimated seconds until the job with `position` others before it starts.
 
-        None while nothing is known, and where nobody takes jobs.
+        None if there are no measurements yet or no worker takes jobs.
         """
         if self.paused or (not self.running and self.oldest_wait_s > NOBODY_TAKES_S):
             return None
@@ -286,9 +286,9 @@ class QueueStatus(_Value):
 
 
 def likely_gap_s(mean_gap_s: float | None, mean_run_s: float | None, running: int) -> float | None:
-    """Seconds between two ends of a queue's jobs, while others wait for their places.
+    """Return the seconds between two ends of a queue's jobs while others wait.
 
-    As measured; before enough has been, as if what runs now ended evenly spread over a mean run.
+    As measured; until then, assumes that the running jobs end evenly spread over a mean run.
     """
     if mean_gap_s is not None:
         return mean_gap_s
@@ -296,12 +296,12 @@ def likely_gap_s(mean_gap_s: float | None, mean_run_s: float | None, running: in
 
 
 class WorkerInfo(_Value):
-    """A Celery worker that has lately said it consumes, and what its model hosts serve.
+    """A Celery worker's last announcement, and the models that its model hosts serve.
 
-    `model` and `bundle_version` are of the default one, or the first. `models` are all that it
-    has loaded, `loading` those that it is about to, `unloaded` those that it may load in place of
-    others, and `failures` say why it cannot load some. While it takes no jobs, as without its
-    object store, `waits_for` says what for.
+    `model` and `bundle_version` belong to its default model, or its first. `models` are loaded,
+    `loading` are about to be, `unloaded` may be loaded in place of others, and `failures` are the
+    reasons why others cannot be. While the worker takes no jobs, for example without its object
+    store, `waits_for` names what it waits for.
     """
 
     name: str
@@ -318,11 +318,11 @@ class WorkerInfo(_Value):
 
 
 class ServedKind(_Value):
-    """What a model does of one kind, as its warm-up has shown.
+    """A kind that a model serves, as measured in its warm-up.
 
-    `params` is the JSON schema of what it takes, None while nobody has loaded it; `run_s` and
-    `step_s` are seconds on its defaults. The same seed gives the same bytes where it is `exact`,
-    and nearly where it is `close`.
+    `params` is the JSON schema of its params, None until a worker has loaded it; `run_s` and
+    `step_s` are seconds with default params. The same seed gives the same bytes if `repeatable` is
+    `exact`, nearly the same if it is `close`.
     """
 
     params: dict[str, JsonValue] | None = None
@@ -333,7 +333,7 @@ class ServedKind(_Value):
 
 
 class ModelState(StrEnum):
-    """Whether a model's jobs are run now."""
+    """The state of a model, from what all workers report."""
 
     LOADED = "loaded"
     """By at least one worker."""
@@ -348,7 +348,7 @@ class ModelState(StrEnum):
 
 
 class ModelInfo(_Value):
-    """A model, and what it does of each kind that it serves. Times are in seconds."""
+    """A model and the kinds that it serves. Times are in seconds."""
 
     name: str
     version: str
@@ -365,7 +365,7 @@ class ModelInfo(_Value):
     noted_at: float = 0.0
 
     def completed(self, known: "ModelInfo | None") -> "ModelInfo":
-        """With what is known of this version, where this is of a model that is not loaded."""
+        """Return this with the measurements of `known`, if not loaded and of the same version."""
         if known is None or known.version != self.version or self.load_s is not None:
             return self
         return self.model_copy(

@@ -1,6 +1,6 @@
-"""The records of jobs as they are: states, histories, places in the queue, figures of queues.
+"""Reads job records: states, histories, places in the queue, queue statistics.
 
-What changes them is in `ledger.py`; but for expiring, which happens when somebody asks.
+`ledger.py` changes them, except that a read here expires a job whose deadline has passed.
 """
 
 import json
@@ -20,7 +20,7 @@ MAX_HISTORY = 100
 
 
 class JobRecords:
-    """Reads job records. Every method makes a call, which may raise `BrokerUnavailable`."""
+    """The reader of job records. Methods return calls that may raise `BrokerUnavailable`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -28,7 +28,7 @@ class JobRecords:
 
     @call
     def get(self, job_id: str) -> Steps[Job]:
-        """The record of a job. Raises `JobNotFound`."""
+        """Return the record of a job. Raises `JobNotFound`."""
         fields = yield redis.hgetall(self._key(job_id))
         if not fields:
             raise not_found(job_id)
@@ -38,28 +38,28 @@ class JobRecords:
         return job
 
     def _key(self, job_id: str) -> str:
-        """Where a job's record is. Raises `JobNotFound` for an id that no job may have."""
+        """Return the key of a job's record. Raises `JobNotFound` for an invalid id."""
         if not names.is_job_id(job_id):
             raise not_found(job_id)
         return names.job_key(self._prefix, job_id)
 
     @call
     def webhook(self, job_id: str) -> Steps[Webhook | None]:
-        """What a job's submitter asked to be told, and where."""
+        """Return the webhook that a job was submitted with, if any."""
         text = yield redis.hget(names.job_key(self._prefix, job_id), "webhook")
         return Webhook.model_validate_json(text) if text else None
 
     @call
     def is_upload(self, name: str) -> Steps[bool]:
-        """Whether a batch or a file of this id came over HTTP, and is remembered."""
+        """Return whether an HTTP batch job or file with this id has a record."""
         keys = [names.http_batch_key(self._prefix, name), names.file_key(self._prefix, name)]
         return any((yield [redis.exists(key) for key in keys]))
 
     @call
     def inputs(self, cursor: int = 0) -> Steps[tuple[list[tuple[Task, str]], int]]:
-        """Keys of blobs that jobs have as their input, from some of all records.
+        """Return a page of the keys of jobs' input blobs, each with its task.
 
-        With them comes the cursor of the next page, which is 0 after the last one.
+        Also returns the cursor of the next page, 0 after the last one.
         """
         pattern = names.job_key(self._prefix, "*")
         cursor, keys = yield redis.scan(cursor, pattern, SCAN_COUNT, _type="HASH")
@@ -68,13 +68,13 @@ class JobRecords:
 
     @call
     def now(self) -> Steps[float]:
-        """Redis's clock, in seconds since the epoch."""
+        """Return the time of Redis's clock, in seconds since the epoch."""
         seconds, micros = yield redis.time()
         return float(seconds + micros / 1e6)
 
     @call
     def ended(self, job_ids: Sequence[str]) -> Steps[list[str]]:
-        """Those of the jobs that have ended, also by their time being up. Raises `JobNotFound`."""
+        """Return those of the jobs that have ended, expired ones too. Raises `JobNotFound`."""
         found: list[str] = []
         for first in range(0, len(job_ids), SCAN_COUNT):
             some = job_ids[first : first + SCAN_COUNT]
@@ -95,7 +95,7 @@ class JobRecords:
 
     @call
     def history(self, job_id: str) -> Steps[list[JobEvent]]:
-        """The job's transitions, the latest hundred of them; empty for an unknown job."""
+        """Return the job's latest hundred transitions; empty for an unknown job."""
         created_at, entries = yield Atomic(
             [
                 redis.hget(names.job_key(self._prefix, job_id), "created_at"),
@@ -106,7 +106,7 @@ class JobRecords:
 
     @call
     def follow(self, job_id: str) -> Steps[tuple[Job, list[JobEvent]]]:
-        """A job's record and its transitions, as they were at one moment. Raises `JobNotFound`."""
+        """Return a consistent snapshot of a job's record and transitions. Raises `JobNotFound`."""
         fields, entries = yield Atomic(
             [
                 redis.hgetall(self._key(job_id)),
@@ -122,7 +122,7 @@ class JobRecords:
 
     @call
     def status(self, job_id: str) -> Steps[JobStatus]:
-        """State, and for a queued job its place in the queue (0 is next) and likely wait."""
+        """Return the state and, for a queued job, its place (0 is next) and estimated wait."""
         job = yield from self.get(job_id)
         known = JobStatus(
             id=job.id,
@@ -138,7 +138,7 @@ class JobRecords:
 
     @call
     def place(self, job: Job) -> Steps[tuple[int | None, float | None]]:
-        """How many jobs are before a queued one, and its likely wait in seconds."""
+        """Return how many jobs are before a queued one, and its estimated wait in seconds."""
         if job.state is not JobState.QUEUED:
             return None, None
         rank = yield redis.zrank(self._queue_key(job.queue, "queued"), job.id)
@@ -148,13 +148,13 @@ class JobRecords:
 
     @call
     def queue(self, queue: str) -> Steps[QueueStatus]:
-        """Depth, running jobs, age of the oldest waiting one, and counts of ended jobs."""
+        """Return depth, running jobs, age of the oldest waiting job, and counts of ended jobs."""
         [status] = yield from self.queues([queue])
         return status
 
     @call
     def queues(self, queues: Sequence[str]) -> Steps[list[QueueStatus]]:
-        """The same of several queues, as they were at one moment."""
+        """Return a consistent snapshot of the status of several queues."""
         commands = [command for queue in queues for command in self._figures(queue)]
         *figures, (seconds, micros) = yield Atomic([*commands, redis.time()])
         now = seconds + micros / 1e6
@@ -172,7 +172,7 @@ class JobRecords:
 
     @call
     def _expires(self, job: Job) -> Steps[bool]:
-        """Whether the job had waited for too long, and has just been ended for it."""
+        """Expire a job whose deadline has passed; return whether it was expired."""
         if job.state is not JobState.QUEUED or job.expires_at is None:
             return False
         if (yield from self.now()) < job.expires_at:
@@ -190,7 +190,7 @@ class JobRecords:
         return names.queue_key(self._prefix, queue, part)
 
     def _on_job(self, script: str, job_id: str, *args: Any, guard: str | None = None) -> Script:
-        """A script about one job, which may watch another key than its record."""
+        """Return a script run on one job; `guard` is a second key for it, if any."""
         key = names.job_key(self._prefix, names.check_job_id(job_id))
         keys = (key,) if guard is None else (key, guard)
         return Script(script, keys, (self._prefix, job_id, *args))
@@ -200,7 +200,7 @@ class JobRecords:
 
 
 def _input(task: str | None, params: str | None) -> list[tuple[Task, str]]:
-    """The blob that a job has as its input, if any."""
+    """Return a job's input blob with its task, or an empty list."""
     if task is None or not params:
         return []
     known = parse_task(task)
@@ -241,7 +241,7 @@ def _counts(stats: dict[str, str], kind: str) -> dict[str, int]:
 
 
 def not_found(job_id: str) -> JobNotFound:
-    """The error for an id that no record has."""
+    """Return the error for an id without a record."""
     return JobNotFound(
         f"there is no job {quoted(job_id[:140])}: it was never submitted to this Redis, "
         "or its record has outlived CROSSMODAL_RETENTION_S"
@@ -260,7 +260,7 @@ def _event(entry: str) -> JobEvent:
 
 def _decode(job_id: str, fields: dict[str, str]) -> Job:
     if fields.get("state") != JobState.RUNNING:
-        fields.pop("progress", None)  # of an attempt that is over
+        fields.pop("progress", None)  # it belongs to an ended attempt
     for name in ("params", "result", "failure", "progress"):
         if name in fields:
             fields[name] = json.loads(fields[name])

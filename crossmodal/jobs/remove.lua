@@ -1,7 +1,7 @@
 -- Delete the record of a job that has ended.
 -- reads and writes: the job, its events, its owner's lists, what the owner has in its queue, the
 --   dead letters
--- ARGV 3 how many messages of one owner may wait in the queue
+-- ARGV 3 max messages of one owner in the queue
 -- returns {'ok'}, {'unknown'} or {'refused', state}
 local r = redis.call('HMGET', job, 'state', 'owner', 'idempotency', 'queue')
 if not r[1] then return {'unknown'} end
@@ -14,7 +14,7 @@ redis.call('ZREM', dead, id)
 if r[2] then redis.call('ZREM', dead .. ':' .. r[2], id) end
 redis.call('DEL', prefix .. ':letter:' .. id)
 if r[3] then redis.call('DEL', r[3]) end
--- Its message may still wait in the queue, and will not know whose it was.
+-- Its message may still be in the queue; `start` could no longer find its owner.
 if r[2] and redis.call('SREM', queue_key(r[4], 'sent:' .. r[2]), id) == 1 then
   promote(r[4], tonumber(ARGV[3]))
 end

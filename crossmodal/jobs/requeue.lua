@@ -1,4 +1,4 @@
--- Send the message of a job again whose message got lost, unless another sweep has just done so.
+-- Send a message for a job whose message got lost, unless another sweep has just done so.
 -- reads and writes: the job, its lease, its queue's list of messages of its priority
 -- ARGV 3 attempt, 4 sent_at or '', 5 the queue, 6 the message
 -- returns {'ok'} or {'refused', state}
@@ -10,6 +10,6 @@ if (r[1] ~= 'queued' and r[1] ~= 'running') or runs or r[2] ~= ARGV[3]
   return {'refused', r[1] or 'unknown'}
 end
 redis.call('HSET', job, 'sent_at', stamp(now()))
-local priority = r[4] and 0 or tonumber(r[5] or 0) -- that of a key's job orders its backlog alone
+local priority = r[4] and 0 or tonumber(r[5] or 0) -- an owner's priority orders its backlog only
 redis.call('RPUSH', messages_key(ARGV[5], priority), ARGV[6])
 return {'ok'}

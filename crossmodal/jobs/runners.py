@@ -1,4 +1,4 @@
-"""Run calls: one after the other and waiting, or many at once on an event loop."""
+"""Runners of calls: blocking, one at a time, or concurrently on an event loop."""
 
 import asyncio
 import time
@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 class Runner:
-    """Runs calls over connections that wait for each reply. Safe to share by threads."""
+    """A blocking runner of calls. Thread-safe."""
 
     def __init__(self, settings: Settings, retries: int = 1, what: str = "client") -> None:
         self._settings = settings
         self.redis: Any = connect(settings, retries, what=what)
 
     def run(self, call: Call[T]) -> T:
-        """What the call comes to. Raises `BrokerUnavailable`, and what the call raises."""
+        """Run a call; return its result. Raises `BrokerUnavailable` and the call's own errors."""
         steps = iter(call)
         go_on: Any = steps.send
         given: Any = None
@@ -76,7 +76,7 @@ class Runner:
                 for text in {text_of(sent[i]) for i in unknown}:
                     self.redis.script_load(text)
                 again = self._together([sent[i] for i in unknown])
-            except RedisError as e:  # of these alone: the others have their replies
+            except RedisError as e:  # for these alone: the others have their replies
                 again = [e] * len(unknown)
             for i, reply in zip(unknown, again, strict=True):
                 replies[i] = reply
@@ -84,10 +84,10 @@ class Runner:
 
 
 class AsyncRunner:
-    """Runs calls on an event loop: what is asked within one turn of it travels together.
+    """A runner of calls on an event loop, which pipelines the commands of one loop iteration.
 
-    It may be used in many loops, also at once, in threads: each has connections of its own, which
-    end with it.
+    It may be used in several loops at once, in threads: each loop has its own connections, which
+    close with it.
     """
 
     def __init__(self, settings: Settings, retries: int = 1, what: str = "client") -> None:
@@ -97,11 +97,11 @@ class AsyncRunner:
 
     @property
     def redis(self) -> Any:
-        """redis-py's client of the loop that runs, once something has been run in it."""
+        """Return redis-py's client of the running loop, which exists after its first call."""
         return self._connected[asyncio.get_running_loop()].redis
 
     async def run(self, call: Call[T]) -> T:
-        """What the call comes to. Raises `BrokerUnavailable`, and what the call raises."""
+        """Run a call; return its result. Raises `BrokerUnavailable` and the call's own errors."""
         steps = iter(call)
         go_on: Any = steps.send
         given: Any = None
@@ -117,7 +117,7 @@ class AsyncRunner:
                 given, go_on = _foreign(e, self._settings), steps.throw
 
     async def close(self) -> None:
-        """End this loop's connections, once all that was asked in it is answered."""
+        """Close this loop's connections after all replies have arrived."""
         connected = self._connected.get(asyncio.get_running_loop())
         if connected is not None:
             await connected.settle()
@@ -129,7 +129,7 @@ class AsyncRunner:
         return await connected.reply(step)
 
     async def _open(self) -> "_Connected":
-        """Begin anew in this event loop, as if nothing had been asked in another."""
+        """Open connections for this event loop; drop those of closed loops."""
         for loop in [loop for loop in list(self._connected) if loop.is_closed()]:
             self._connected.pop(loop, None)
         kept = _until_the_loop_ends(self._connect())
@@ -139,7 +139,7 @@ class AsyncRunner:
 
 
 class _Connected:
-    """The connections of one event loop, and what is sent over them together."""
+    """The connections of one event loop, and its pipelines."""
 
     def __init__(self, redis: Any, kept: AsyncGenerator[Any, None]) -> None:
         self.redis = redis
@@ -148,7 +148,7 @@ class _Connected:
         self._atomic = Together(redis, is_atomic=True)
 
     async def settle(self) -> None:
-        """Return when all that was asked has been answered."""
+        """Wait until all replies have arrived."""
         while self._plain.is_busy or self._atomic.is_busy:
             await self._plain.settle()
             await self._atomic.settle()
@@ -168,9 +168,9 @@ class _Connected:
 
 
 async def _until_the_loop_ends(redis: Any) -> AsyncGenerator[Any, None]:
-    """Give out a client that is closed with the generator: an event loop that ends closes these.
+    """Yield a client and close it with the generator, which an ending event loop closes.
 
-    So nobody needs to close a client before `asyncio.run` is over.
+    So callers don't need to close a client before `asyncio.run` ends.
     """
     try:
         yield redis
@@ -179,7 +179,7 @@ async def _until_the_loop_ends(redis: Any) -> AsyncGenerator[Any, None]:
 
 
 def _checked(replies: list[Any]) -> list[Any]:
-    """Raises the first of the errors among them."""
+    """Raise the first error among the replies, if any; else return them."""
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply
@@ -187,7 +187,7 @@ def _checked(replies: list[Any]) -> list[Any]:
 
 
 def _foreign(error: Exception, settings: Settings) -> Exception:
-    """What redis-py raised as an error of ours; any other as it is."""
+    """Return redis-py's error as a `CrossmodalError`; any other unchanged."""
     if not isinstance(error, RedisError):
         return error
     ours = translated(error, settings)

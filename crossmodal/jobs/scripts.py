@@ -1,4 +1,4 @@
-"""The Lua scripts of the ledger, each behind what they have in common."""
+"""The Lua scripts of the ledger, each with the shared prelude."""
 
 import hashlib
 from functools import cache
@@ -7,12 +7,12 @@ from importlib import resources
 
 @cache
 def script(name: str) -> str:
-    """The text of a script, to be registered with a server."""
+    """Return the text of a script for SCRIPT LOAD."""
     folder = resources.files("crossmodal.jobs")
     return "".join(folder.joinpath(f"{n}.lua").read_text() for n in ("common", name))
 
 
 @cache
 def digest(name: str) -> str:
-    """What a server knows the script by once it has been loaded."""
+    """Return the SHA-1 of a script for EVALSHA."""
     return hashlib.sha1(script(name).encode(), usedforsecurity=False).hexdigest()

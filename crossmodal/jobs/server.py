@@ -1,4 +1,4 @@
-"""What a Redis server's memory and configuration mean for the jobs it is given."""
+"""Checks of a Redis server: memory, persistence, cluster mode, access."""
 
 import time
 from typing import Any
@@ -16,11 +16,11 @@ from crossmodal.settings import Settings, redacted
 
 CHECK_S = 1.0
 KEPT = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
-PROBE_S = 60  # that what was written to see whether it can be is kept
+PROBE_S = 60  # lifetime of the key of a write check
 
 
 class MemoryGuard:
-    """Refuses new jobs before Redis itself must: what is left is for the jobs it has."""
+    """A guard that refuses new jobs while Redis still has memory left for the jobs it holds."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -29,10 +29,10 @@ class MemoryGuard:
 
     @call
     def check(self) -> Steps[None]:
-        """Ask the server at most once a second. Raises `BrokerFull`."""
+        """Check the memory, queried at most once a second. Raises `BrokerFull`."""
         now = time.monotonic()
         if now - self._asked_at >= CHECK_S:
-            self._asked_at = now  # others that submit meanwhile need not ask, too
+            self._asked_at = now  # concurrent submits need not query too
             self._problem = self._problem_of((yield redis.info("memory")))
         if self._problem:
             raise BrokerFull(self._problem)
@@ -50,15 +50,15 @@ class MemoryGuard:
 
 @call
 def check_writes(settings: Settings) -> Steps[None]:
-    """Raise `BrokerUnavailable` where Redis answers and yet takes no writes, whatever keeps it.
+    """Raise `BrokerUnavailable` if Redis answers but refuses writes, for any reason.
 
-    What it says of itself tells a part of that only: here it is asked for one.
+    INFO covers only some of the reasons, so this writes a key.
     """
     yield redis.set(probe_key(settings.key_prefix), "", ex=PROBE_S)
 
 
 def check_server(settings: Settings) -> None:
-    """Refuse at the start a server that could never be worked with; one that is away may come.
+    """Refuse an unusable server at startup; ignore an unreachable one, which may come up.
 
     Raises `InvalidSetting` in cluster mode, `BrokerRefused` and `BrokerNotTrusted`.
     """
@@ -72,13 +72,13 @@ def check_server(settings: Settings) -> None:
 
 
 def refuse_cluster(settings: Settings, server: Any) -> None:
-    """Raises `InvalidSetting` when the server runs in cluster mode."""
+    """Raise `InvalidSetting` if the server runs in cluster mode."""
     if server.info("cluster").get("cluster_enabled"):
         raise in_cluster_mode(redacted(settings.broker_url.get_secret_value()))
 
 
 def warnings(server: Any) -> list[str]:
-    """How this server may lose jobs that it was given, each with what to do about it."""
+    """Return the ways in which this server may lose jobs, each with its remedy."""
     found = []
     policy = eviction_policy(server)
     if policy not in ("noeviction", "unknown"):
@@ -99,7 +99,7 @@ def warnings(server: Any) -> list[str]:
 
 
 def _failing(server: Any) -> list[str]:
-    """What the server says of itself that loses jobs although it takes them."""
+    """Return the failures that INFO reports and that lose accepted jobs."""
     said = server.info("persistence") | server.info("replication")
     found = [
         f"{name} is {said[name]}: what it keeps cannot be written. Make room on its disk; its log "
@@ -116,14 +116,14 @@ def _failing(server: Any) -> list[str]:
 
 
 def eviction_policy(server: Any) -> str:
-    """The server's `maxmemory-policy`; `unknown` where it does not say."""
+    """Return the server's `maxmemory-policy`; `unknown` if INFO omits it."""
     return str(server.info("memory").get("maxmemory_policy", "unknown"))
 
 
 def keeps_data(server: Any) -> bool | None:
-    """Whether the server writes its data to disk: an append-only file, or snapshots.
+    """Return whether the server writes its data to disk: an append-only file, or snapshots.
 
-    None where it has no such file and does not say whether it takes snapshots.
+    None if it has no append-only file and hides its snapshot configuration.
     """
     if server.info("persistence").get("aof_enabled"):
         return True
@@ -132,9 +132,9 @@ def keeps_data(server: Any) -> bool | None:
 
 
 def open_to_all(settings: Settings) -> str | None:
-    """Why it is a danger that Redis lets in who names no user; "" where only this machine can.
+    """Return why it is dangerous that Redis admits clients without a login; "" if it is safe.
 
-    None where it does not: its user `default` is off, or has a password.
+    None if it admits none: the user `default` is off or has a password.
     """
     url = SecretStr(_without_login(settings.broker_url.get_secret_value()))
     anybody = settings.model_copy(update={"broker_url": url})
@@ -174,7 +174,7 @@ def _users(server: Any) -> int:
 def _config(server: Any, name: str) -> str | None:
     try:
         found = server.config_get(name)
-    except ResponseError:  # managed servers forbid CONFIG, and so does our ACL
+    except ResponseError:  # managed servers forbid CONFIG, and so do the rules in acl.py
         return None
     value = found.get(name)
     return None if value is None else str(value)

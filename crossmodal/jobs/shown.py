@@ -1,4 +1,4 @@
-"""Values that notebooks show as more than their text, where who made them has said how."""
+"""Values with their own HTML in notebooks."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -8,13 +8,13 @@ _HOW = "_shown_by"
 
 
 class _Nothing:
-    """How a copy is shown that was pickled: as its text."""
+    """The renderer of an unpickled copy, which has no HTML."""
 
     def __call__(self, _: Any) -> None: ...
 
 
 class _ShownBy:
-    """How a value is shown. It is no part of the value: not compared, not sent to another."""
+    """The renderer of a value. It is not part of the value: not compared, not pickled."""
 
     def __init__(self, html: Html) -> None:
         self._html = html
@@ -27,14 +27,14 @@ class _ShownBy:
 
 
 class Shown:
-    """A value that has its own HTML in notebooks."""
+    """A value with its own HTML in notebooks."""
 
     def shown_by(self, html: Html) -> Self:
-        """The same value, of which `html` makes what notebooks show."""
+        """Set the function that renders this value in notebooks; return the value."""
         self.__dict__[_HOW] = _ShownBy(html)
         return self
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows; None where that is the text. Never raises."""
+        """Return the HTML for a notebook, None to show the text. Never raises."""
         how = self.__dict__.get(_HOW)
         return None if how is None else how(self)

@@ -1,10 +1,10 @@
--- Begin an attempt, if there is still one to begin.
+-- Begin an attempt, unless the job has ended, is running, is paused or has no attempts left.
 -- reads and writes: the job, its events, its lease, its queue's queued and running sets and stats,
 --   dead letters, its owner's lists, what the owner has in its queue, its batch, a delivery
--- ARGV 3 worker, 4 max_attempts, 5 lease_s, 6 retention_s, 7 how many messages of one owner may
---   wait in the queue, 8 '1' where the worker asks again, not knowing whether it has begun
--- returns {'run', attempt, params, created_at, started_at, how many attempts count, in how many
---   excused ones a host died, 1 when it must be alone in its batch, traceparent or ''},
+-- ARGV 3 worker, 4 max_attempts, 5 lease_s, 6 retention_s, 7 max messages of one
+--   owner in the queue, 8 '1' if the worker retries after a lost reply
+-- returns {'run', attempt, params, created_at, started_at, counted attempts, excused attempts
+--   (a model host died), 1 if it must be alone in its batch, traceparent or ''},
 --   {'unknown'}, {'paused', attempt},
 --   {'busy', attempt}, {'exhausted', attempt} or {<terminal state>, attempt}
 local worker, max_attempts, lease_s = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -30,11 +30,11 @@ local function run(started_at, counts)
 end
 if ARGV[8] == '1' and state == 'running' and r[14] == worker then return run(r[15], counted) end
 
--- A second message for a job that runs must wait: the attempt may yet die with its worker.
+-- A second message for a running job must wait: the attempt may still die with its worker.
 if state == 'running' then
   local leased_until = redis.call('ZSCORE', leases, id)
   local left_s = tonumber(leased_until or 0) - now()
-  -- A lease of longer was made before Redis's clock was put back.
+  -- A longer lease predates a step back of Redis's clock.
   if left_s > 0 and left_s <= 2 * lease_s then return {'busy', attempt} end
 end
 
@@ -45,7 +45,7 @@ if state == 'running' or is_exhausted then
     message = 'the process that ran attempt ' .. attempt .. ' died'})
   code = cjson.decode(failure).code
 end
-if state == 'running' then event('queued', attempt, code) end -- nobody was left to say so
+if state == 'running' then event('queued', attempt, code) end -- the dead worker could not record it
 if is_exhausted then
   finish(queue, attempt, 'failed', 'failure', failure, code, retention_s)
   bury(id, now(), tonumber(retention_s))

@@ -1,17 +1,16 @@
 -- Create a job, unless it exists, its idempotency key is taken, or its queue is full.
 -- reads and writes: the job, its events, its owner's lists, what the owner has in the queue, the
 --   queue's queued set and list of messages, the idempotency key, the batch
--- KEYS[2]: idempotency key, or the job's own key for none
+-- KEYS[2]: idempotency key, or the job's own key if there is none
 -- ARGV 3 task, 4 queue, 5 params, 6 fingerprint, 7 expires_in_s or '', 8 max_queue_length or '',
---   9 the message to send, or '' when it was sent before, 10 the batch that it belongs to or '',
---   11 its number in the batch, 12 how many items it has, 13 how many those of its queue may have,
---   14 its owner or '', 15 how many jobs the owner may have waiting or '', 16 how many messages
---   of one owner may wait in the queue, 17 traceparent or '', 18 webhook as JSON or '',
---   19 priority, 20 for how many seconds its record is kept or '', 21 '1' when a paused queue
---   refuses it
+--   9 the message to send, or '' if it was sent before, 10 its batch or '', 11 its number in the
+--   batch, 12 its number of items, 13 max items per message of its queue, 14 its owner or '',
+--   15 max waiting jobs of the owner or '', 16 max messages of one owner in the queue,
+--   17 traceparent or '', 18 webhook as JSON or '', 19 priority, 20 seconds to keep its record
+--   or '', 21 '1' if a paused queue refuses it
 -- returns {'created' | 'existing' | 'conflict', id}, {'canceled', the batch}, {'paused'},
 --   {'full', depth, messages, running, mean_run_s, mean_gap_s} or
---   {'owner_full', how many jobs of the owner wait}
+--   {'owner_full', the owner's waiting jobs}
 local task, queue, params, fingerprint = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local expires_in_s, max_queue_length = tonumber(ARGV[7]), tonumber(ARGV[8])
 local idempotency = KEYS[2]
@@ -33,7 +32,7 @@ end
 if ARGV[21] == '1' and is_paused(queue) then return {'paused'} end
 local queued = queue_key(queue, 'queued')
 local depth = redis.call('ZCARD', queued)
--- The messages of jobs that were canceled lie in the list until a worker takes them.
+-- The messages of canceled jobs stay in the list until a worker takes them.
 local messages = 0
 for _, level in ipairs(LEVELS) do
   messages = messages + redis.call('LLEN', messages_key(queue, level))
@@ -80,7 +79,7 @@ else
   if tonumber(ARGV[11]) >= tonumber(redis.call('HGET', batch, 'messages') or 0) then
     redis.call('HSET', batch, 'messages', ARGV[11] + 1)
     redis.call('HINCRBY', batch, 'items', ARGV[12])
-  else -- its record has outlived its retention, and its end is counted
+  else -- a rerun: its earlier record has expired, and its end was counted
     redis.call('HSET', job, 'again', 1)
     redis.call('HINCRBY', batch, 'again', 1)
   end

@@ -1,8 +1,7 @@
--- Let a call of an owner through, or say when the next one may come: the generic cell rate
--- algorithm (ITU-T I.371), whose state is one number.
--- reads and writes: when the owner's calls so far would be over at the allowed rate
--- KEYS[1]: that number. ARGV 2 the owner, 3 calls a second, 4 how many
---   may come at once
+-- Admit a call of an owner, or return how long to wait: the generic cell rate algorithm
+-- (ITU-T I.371), whose state is one number.
+-- reads and writes: the theoretical arrival time of the owner's next call
+-- KEYS[1]: that time. ARGV 2 the owner, 3 calls per second, 4 burst size
 -- returns '' or seconds to wait
 local every = 1 / tonumber(ARGV[3])
 local t = now()

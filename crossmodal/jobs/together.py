@@ -1,4 +1,4 @@
-"""Commands that travel together: how they are written, and those of many callers of a loop."""
+"""Pipelines: the commands of one call, and of concurrent calls on an event loop."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ MAX_SENT = 1_000  # commands in one pipeline
 
 
 class Together:
-    """Sends what is asked within one turn of the loop, or while others are under way, at once.
+    """A sender that pipelines commands: those of one loop iteration, or queued during a send.
 
-    With `is_atomic`, nothing else comes between the commands of one pipeline.
+    With `is_atomic`, each pipeline is a MULTI/EXEC transaction.
     """
 
     def __init__(self, redis: Any, *, is_atomic: bool) -> None:
         self._redis = redis
         self._is_atomic = is_atomic
-        # What is raised where one cannot be written, or is refused in a transaction.
+        # Errors after which no command ran: a failed encoding or a refused transaction.
         self._nothing_done: tuple[type[Exception], ...] = (UnicodeEncodeError, DataError)
         if is_atomic:
             self._nothing_done += (ResponseError,)
@@ -31,7 +31,7 @@ class Together:
         self._sending: asyncio.Task[None] | None = None
 
     def ask(self, sent: Sequence[Sent]) -> "asyncio.Future[list[Any]]":
-        """The replies to some commands; errors are among them."""
+        """Queue commands; return a future of their replies, which may be exceptions."""
         replies: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._asked.append((sent, replies))
         if self._sending is None:
@@ -43,13 +43,13 @@ class Together:
         return self._sending is not None
 
     async def settle(self) -> None:
-        """Return when all that was asked has been answered."""
+        """Wait until all replies have arrived."""
         while self._sending is not None:
             await asyncio.wait({self._sending})
-            await asyncio.sleep(0)  # a call that has its reply may ask again
+            await asyncio.sleep(0)  # a call that got its reply may send its next command
 
     async def _send_asked(self) -> None:
-        """Send until nothing more is asked; while one pipeline is under way, the next fills."""
+        """Send pipelines until none is left; while one is in flight, the next one fills."""
         try:
             while self._asked:
                 await asyncio.sleep(0)
@@ -58,7 +58,7 @@ class Together:
             self._sending = None
 
     def _first(self) -> Asked:
-        """What fits into a pipeline of all that was asked, taken from it."""
+        """Remove and return the queued commands that fit into one pipeline."""
         count = 0
         for n, (sent, _) in enumerate(self._asked):
             count += len(sent)
@@ -79,7 +79,7 @@ class Together:
                     await self._answer([one])
             else:
                 _fail(asked, e)
-        except Exception as e:  # noqa: BLE001 - it is told to who has asked
+        except Exception as e:  # noqa: BLE001 - passed on to the callers
             _fail(asked, e)
         except BaseException as e:
             _fail(asked, e)
@@ -87,7 +87,7 @@ class Together:
         else:
             for some, future in asked:
                 own = [next(replies) for _ in some]
-                if not future.done():  # nobody waits for it any more
+                if not future.done():  # its caller was canceled
                     future.set_result(own)
 
     async def _replies(self, sent: Sequence[Sent]) -> list[Any]:
@@ -98,7 +98,7 @@ class Together:
                 for text in {text_of(sent[i]) for i in unknown}:
                     await self._redis.script_load(text)
                 again = await self._replies([sent[i] for i in unknown])
-            except RedisError as e:  # of these alone: the others have their replies
+            except RedisError as e:  # for these alone: the others have their replies
                 again = [e] * len(unknown)
             for i, reply in zip(unknown, again, strict=True):
                 replies[i] = reply
@@ -112,20 +112,20 @@ def _fail(asked: Asked, error: BaseException) -> None:
 
 
 def written(sent: Sent) -> Command:
-    """A command as it is sent."""
+    """Return a command in the form that is sent; EVALSHA for a script."""
     if isinstance(sent, Command):
         return sent
     return Command(("EVALSHA", digest(sent.name), len(sent.keys), *sent.keys, *sent.args))
 
 
 def text_of(sent: Sent) -> str:
-    """The text of a script."""
-    assert isinstance(sent, Script)  # noqa: S101 - for mypy: nothing else has no script
+    """Return the text of a script."""
+    assert isinstance(sent, Script)  # noqa: S101 - for mypy: only scripts get NoScriptError
     return script(sent.name)
 
 
 def filled(pipeline: Any, sent: Sequence[Sent]) -> Any:
-    """redis-py's pipeline with some commands in it."""
+    """Add commands to redis-py's pipeline and return it."""
     for one in sent:
         command = written(one)
         pipeline.execute_command(*command.args, **command.options)
@@ -133,7 +133,7 @@ def filled(pipeline: Any, sent: Sequence[Sent]) -> Any:
 
 
 def of_unknown_scripts(sent: Sequence[Sent], replies: Sequence[Any]) -> list[int]:
-    """Which were refused because the server, perhaps restarted, has not loaded their script."""
+    """Return the indices of scripts that the server, perhaps restarted, has not loaded."""
     return [
         i
         for i, reply in enumerate(replies)

@@ -1,19 +1,19 @@
-"""What is told of the words that a model knows."""
+"""The vocabulary of a model, as reported to clients."""
 
 from collections.abc import Collection, Sequence
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-MAX_WORDS = 20_000  # that are told
-LISTED_WORDS = 200  # of a model, where all models are listed
+MAX_WORDS = 20_000  # reported in total
+LISTED_WORDS = 200  # reported per model in the list of all models
 
 
 class Vocabulary(BaseModel):
-    """The words that a model knows, where these are only some: `count` of them, some listed.
+    """The words of a model with a limited vocabulary: their `count`, and some of them.
 
-    `objects` name what it can draw, where that is known, plurals last; `words` are the others, the
-    most frequent first.
+    `objects` are names of what it can draw, if known, plurals last; `words` are the others, most
+    frequent first.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -24,7 +24,7 @@ class Vocabulary(BaseModel):
 
     @classmethod
     def of(cls, objects: Sequence[str], words: Sequence[str]) -> Self:
-        """That of a model that knows all of `words`, of which `objects` name things."""
+        """Return the vocabulary of a model that knows `words`; `objects` name what it draws."""
         known, things = set(words), set(objects)
         named = [word for word in dict.fromkeys(objects) if word in known]
         named.sort(key=lambda word: _is_plural(word, things))
@@ -37,11 +37,11 @@ class Vocabulary(BaseModel):
 
     @property
     def is_whole(self) -> bool:
-        """Whether all words are listed."""
+        """Return whether all words are listed."""
         return self.count == len(self.objects) + len(self.words)
 
     def shortened(self, most: int) -> Self:
-        """With no more than so many words listed, objects first."""
+        """Return a copy that lists at most `most` words, objects first."""
         objects = self.objects[:most]
         words = self.words[: most - len(objects)]
         return self.model_copy(update={"objects": objects, "words": words})

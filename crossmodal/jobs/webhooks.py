@@ -1,8 +1,8 @@
-"""Deliveries of webhooks: what is to be told whom, kept until it was, or nobody wants it.
+"""Webhook deliveries: records of what to post, kept until delivered or given up.
 
-A transition that a job's submitter asked to be told makes a delivery, in the same script
-(`hook` in common.lua), and puts it into the set of pending ones, scored by when it is to be tried.
-A sender that claims it moves that time on: if the sender dies, another one tries it then.
+The script of a transition creates the delivery, if the job's webhook subscribes to it (`hook` in
+common.lua), and adds it to the set of pending ones, scored by when the next try is due. A webhook
+sender claims it by moving that time on: if the sender dies, another one tries it then.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from crossmodal.jobs.names import deliveries_key, delivery_key, webhooks_key
 from crossmodal.jobs.record import Delivery
 from crossmodal.settings import Settings
 
-# Seconds after each try: a restart of the receiver is over in seconds, an outage in days.
+# Delays after each try: a receiver's restart takes seconds, an outage may take days.
 RETRIES_S = (
     2,
     5,
@@ -38,9 +38,9 @@ RETRIES_S = (
     43_200,
     86_400,
 )
-MARGIN_S = 5.0  # how much longer than a post may take a delivery is kept for who posts it
-MAX_OF_OWNER = 3  # deliveries of one owner that are tried at once
-PAGE = 100  # records that are read together
+MARGIN_S = 5.0  # how long a claim lasts beyond the timeout of the post
+MAX_OF_OWNER = 3  # concurrent deliveries of one owner
+PAGE = 100  # records per pipeline
 
 DeliveryList = list[Delivery]
 
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class Deliveries:
-    """The records of deliveries, as calls."""
+    """The store of delivery records; every method returns a call."""
 
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.key_prefix
@@ -58,7 +58,7 @@ class Deliveries:
 
     @call
     def claim_due(self, max_count: int) -> Steps[DeliveryList]:
-        """Deliveries that are due, for this process to try within `claim_s`."""
+        """Claim due deliveries for `claim_s`; return them."""
         args = (self._prefix, "", max_count, self.claim_s, MAX_OF_OWNER)
         found = yield Script("claim", (self._pending,), args)
         return [d for name, flat in found if (d := _readable(name, _paired(flat))) is not None]
@@ -67,7 +67,7 @@ class Deliveries:
     def note(
         self, delivery: Delivery, status: int | None, error: str | None, *, give_up: bool = False
     ) -> Steps[Delivery]:
-        """Record a try: delivered, to be tried again, or given up."""
+        """Record the outcome of a try: delivered, to be retried, or given up."""
         tries = delivery.tries + 1
         delivered = status is not None and 200 <= status < 300
         over = delivered or give_up or status == 410
@@ -92,7 +92,7 @@ class Deliveries:
 
     @call
     def get(self, delivery_id: str) -> Steps[Delivery]:
-        """One delivery. Raises `DeliveryNotFound`."""
+        """Return a delivery. Raises `DeliveryNotFound`."""
         fields = yield redis.hgetall(delivery_key(self._prefix, delivery_id))
         if not fields:
             raise DeliveryNotFound(f"there is no delivery {quoted(delivery_id[:160])}")
@@ -100,7 +100,7 @@ class Deliveries:
 
     @call
     def list(self, owner: str, max_count: int, job_id: str | None = None) -> Steps[DeliveryList]:
-        """The latest deliveries of an owner, or those of one of its jobs."""
+        """Return the latest deliveries of an owner, or of one of its jobs, latest first."""
         key = deliveries_key(self._prefix, owner)
         ids = yield redis.zrevrange(key, 0, -1)
         if job_id is not None:
@@ -118,7 +118,7 @@ class Deliveries:
 
     @call
     def counts(self) -> Steps[dict[str, int]]:
-        """How many were `delivered`, `failed` for good and `retried`, and are `pending`."""
+        """Return the counts of `delivered`, `failed` and `pending` deliveries and of retries."""
         found, pending = yield [
             redis.hgetall(webhooks_key(self._prefix, "stats")),
             redis.zcard(self._pending),
@@ -132,7 +132,7 @@ def _delivery(name: str, fields: Mapping[str, str]) -> Delivery:
 
 
 def _readable(name: str, fields: Mapping[str, str]) -> Delivery | None:
-    """A delivery, unless another version has written what cannot be read here."""
+    """Return a delivery; None if another version wrote it and it cannot be read."""
     try:
         return _delivery(name, fields)
     except ValidationError as e:
@@ -141,13 +141,13 @@ def _readable(name: str, fields: Mapping[str, str]) -> Delivery | None:
 
 
 def _paired(flat: Iterable[str]) -> dict[str, str]:
-    """A hash as scripts return it."""
+    """Return a hash from a script's flat list of fields and values."""
     parts = iter(flat)
     return dict(zip(parts, parts, strict=True))
 
 
 def _backoff_s(delivery_id: str, tries: int) -> float | None:
-    """Seconds to the next try, up to a quarter more so that not all come at once; None: enough."""
+    """Return the delay before the next try, with up to 25 % jitter; None after the last."""
     if tries > len(RETRIES_S):
         return None
     spread = hashlib.sha1(f"{delivery_id} {tries}".encode(), usedforsecurity=False).digest()[0]

@@ -1,4 +1,4 @@
-"""Who works: each Celery worker says so every few seconds, and for how long that is believed."""
+"""The registry of Celery workers, which each announce themselves every few seconds."""
 
 import json
 import socket
@@ -16,7 +16,7 @@ FIRST_NAMESPACE = 0xEFFFFFFC  # of process ids: PROC_PID_INIT_INO in Linux's inc
 
 
 def worker_name(slug: str, supervisor: int) -> str:
-    """What a Celery worker is called: as no other, also where containers share a host's name."""
+    """Return a Celery worker's name, unique even where containers share a host name."""
     namespace = FIRST_NAMESPACE
     with suppress(OSError):  # not on Linux
         namespace = Path("/proc/self/ns/pid").stat().st_ino
@@ -25,12 +25,12 @@ def worker_name(slug: str, supervisor: int) -> str:
 
 
 def is_of(name: str, supervisor: int) -> bool:
-    """Whether `worker_name` makes such a name for a supervisor's process id."""
+    """Return whether a worker's name has this supervisor's process id."""
     return f".{supervisor}@" in name
 
 
 class Workers:
-    """What workers said of themselves last; every method makes a call."""
+    """The last announcements of workers; every method returns a call."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -38,25 +38,25 @@ class Workers:
 
     @call
     def announce(self, name: str, **said: Any) -> Steps[None]:
-        """Say that a worker consumes; `said` are fields of `WorkerInfo`."""
+        """Announce that a worker consumes; `said` are fields of `WorkerInfo`."""
         seconds, _ = yield redis.time()
         yield redis.hset(self._key, name, json.dumps(said | {"seen_at": seconds}))
 
     @call
     def leave(self, name: str) -> Steps[None]:
-        """Take back what a worker said: it stops."""
+        """Remove the announcement of a worker that stops."""
         yield redis.hdel(self._key, name)
 
     @call
     def recent(self) -> Steps[list[WorkerInfo]]:
-        """Those that were heard of within a lease."""
+        """Return the workers that were announced within `lease_s`."""
         now, known = yield from self._known()
         recent = [w for w in known if now - w.seen_at <= self._settings.lease_s]
         return sorted(recent, key=lambda worker: worker.name)
 
     @call
     def forget_silent(self) -> Steps[None]:
-        """Take off the list what has been silent for an hour."""
+        """Remove workers that have been silent for an hour."""
         now, known = yield from self._known()
         for worker in known:
             if now - worker.seen_at > FORGOTTEN_AFTER_S:
