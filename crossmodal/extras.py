@@ -9,9 +9,7 @@ DISTRIBUTION = "crossmodal-jobs"  # the name for pip; the packages have other na
 _WEBHOOKS = ("httpx2", "standardwebhooks")
 _WORKER = (
     "torch",
-    "torchvision",
     "cv2",
-    "gensim",
     "numpy",
     "PIL",
     "rapidfuzz",
@@ -25,11 +23,11 @@ MODULES: dict[str, tuple[str, ...]] = {  # of the extras that whole commands or 
     "worker": _WORKER,
     "gateway": ("fastapi", "fastapi_offline", "python_multipart", "uvicorn", *_WEBHOOKS),
     "mcp": ("mcp", "mcp_types", "uvicorn"),
-    "train": (*_WORKER, "matplotlib", "pycocoevalcap"),
+    "train": (*_WORKER, "gensim", "matplotlib", "pycocoevalcap", "torchvision"),
     "monitor": ("flower",),
     "heif": ("pillow_heif",),
     "jxl": ("pillow_jxl",),
-    "hf": (*_WORKER, "accelerate", "diffusers", "huggingface_hub", "transformers"),
+    "hf": (*_WORKER, "accelerate", "diffusers", "huggingface_hub", "torchvision", "transformers"),
 }
 
 

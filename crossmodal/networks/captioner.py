@@ -1,7 +1,7 @@
 """The image-to-text model: an LSTM that attends to ResNet features.
 
 Vinyals et al. 2014 (https://arxiv.org/abs/1411.4555) with the soft attention of Xu et al.
-2015 (https://arxiv.org/abs/1502.03044). The ResNet (He et al. 2015) is torchvision's.
+2015 (https://arxiv.org/abs/1502.03044).
 """
 
 import math
@@ -17,14 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import ResNet, get_model, get_model_weights
 
 from crossmodal.errors import InvalidSetting
+from crossmodal.networks.resnet import Depth, resnet_stages
 from crossmodal.networks.sizes import Count, Size
 
 # Of ImageNet's pixels; torchvision's weights expect inputs normalized by them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Depth = Literal[18, 34, 50]
 CellName = Literal["lstm", "gru", "rnn"]
 CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
 DOWNLOAD_TIMEOUT_S = 20
@@ -85,11 +84,6 @@ class State:
         return State(self.hidden.gather(1, index), self.cell.gather(1, index))
 
 
-def _stages(net: ResNet, count: int) -> nn.Sequential:
-    stages = [net.layer1, net.layer2, net.layer3, net.layer4][:count]
-    return nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, *stages)
-
-
 class Encoder(nn.Module):
     """The ResNet: pictures uint8 (B, 3, side, side) -> features of N grid cells (B, N, W)."""
 
@@ -99,7 +93,7 @@ class Encoder(nn.Module):
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
         self.attention = config.attention
-        self.convs = _stages(get_model(f"resnet{config.depth}", weights=None), config.stages)
+        self.convs = resnet_stages(config.depth, config.stages)
         self.project = nn.Linear(config.channels, config.width)
         self.places = nn.Parameter(torch.randn(config.grid**2, config.width) * 0.02)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1) * 255)
@@ -209,6 +203,8 @@ def load_pretrained(model: Captioner) -> None:
 
     Raises `InvalidSetting` if they are not in torch's cache and cannot be downloaded.
     """
+    from torchvision.models import get_model, get_model_weights  # takes seconds to import
+
     config = model.config
     name = f"resnet{config.depth}"
     weights = get_model_weights(name).IMAGENET1K_V1
@@ -225,4 +221,6 @@ def load_pretrained(model: Captioner) -> None:
         socket.setdefaulttimeout(before)
     net = get_model(name, weights=None)
     net.load_state_dict(found)
-    model.encoder.convs.load_state_dict(_stages(net, config.stages).state_dict())
+    stages = [net.layer1, net.layer2, net.layer3, net.layer4][: config.stages]
+    ours = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, *stages)
+    model.encoder.convs.load_state_dict(ours.state_dict())

@@ -26,7 +26,7 @@ from crossmodal.networks.picture_vae import PictureVAE
 from crossmodal.networks.scene_vae import SceneVAE
 from crossmodal.text.bert import BertVectors
 from crossmodal.text.vectors import TextVectors
-from crossmodal.text.word2vec import load_vectors
+from crossmodal.text.word_vectors import load_vectors
 
 MAX_WHY = 200  # characters of torch's error message
 

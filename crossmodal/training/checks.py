@@ -10,7 +10,7 @@ from crossmodal.networks.picture_vae import NORM_GROUPS
 from crossmodal.text.bert import WEIGHTS as BERT_WEIGHTS
 from crossmodal.text.bert import BertVectors
 from crossmodal.text.coverage import Coverage
-from crossmodal.text.word2vec import load_vectors
+from crossmodal.text.word_vectors import load_vectors
 from crossmodal.training.checkpoint import refuse_unfinished
 from crossmodal.training.inheritance import check_captioner, check_drawing
 from crossmodal.training.stages import STAGES, Options, Run, captioner_config, drawing_config

@@ -39,7 +39,7 @@ from crossmodal.errors import (
 )
 from crossmodal.files import write_whole
 from crossmodal.networks.bundle import MANIFEST, Bundle, open_bundle
-from crossmodal.networks.captioner import Depth
+from crossmodal.networks.resnet import Depth
 from crossmodal.training import flags
 from crossmodal.training.checks import check, check_decoder, check_start
 from crossmodal.training.loop import Budget, Metrics

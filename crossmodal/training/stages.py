@@ -25,16 +25,11 @@ from crossmodal.datasets.base import TRAIN, Dataset
 from crossmodal.errors import InvalidData
 from crossmodal.files import whole, write_whole
 from crossmodal.networks.bundle import BERT, MANIFEST, WORDS
-from crossmodal.networks.captioner import (
-    Captioner,
-    CaptionerConfig,
-    CellName,
-    Depth,
-    load_pretrained,
-)
+from crossmodal.networks.captioner import Captioner, CaptionerConfig, CellName, load_pretrained
 from crossmodal.networks.critic import Critic
 from crossmodal.networks.drawing import DrawingConfig, build, fit_whitening
 from crossmodal.networks.picture_vae import PictureVAE, PictureVAEConfig
+from crossmodal.networks.resnet import Depth
 from crossmodal.networks.scene_vae import SceneVAE, SceneVAEConfig
 from crossmodal.networks.text_encoder import TextEncoderConfig
 from crossmodal.networks.weights import load_weights, save_model
@@ -42,13 +37,8 @@ from crossmodal.text.bert import FILES as BERT_FILES
 from crossmodal.text.bert import BertVectors
 from crossmodal.text.tokens import tokenize
 from crossmodal.text.vectors import TextVectors
-from crossmodal.text.word2vec import (
-    WordVectors,
-    load_vectors,
-    train_vectors,
-    vectors_for,
-    vocabulary,
-)
+from crossmodal.text.word2vec import train_vectors, vocabulary
+from crossmodal.text.word_vectors import WordVectors, load_vectors, vectors_for
 from crossmodal.training.batches import Source, batches
 from crossmodal.training.checkpoint import Progress
 from crossmodal.training.inheritance import take_over

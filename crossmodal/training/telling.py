@@ -15,7 +15,7 @@ from crossmodal.datasets.base import TRAIN, Dataset
 from crossmodal.networks.bundle import WORDS
 from crossmodal.text.coverage import Coverage
 from crossmodal.text.tokens import is_dense, is_undivided
-from crossmodal.text.word2vec import load_vectors
+from crossmodal.text.word_vectors import load_vectors
 from crossmodal.training.loop import Budget
 
 LINE_EVERY_S = 10.0  # interval of progress lines without a terminal

@@ -60,6 +60,11 @@ def test_what_needs_no_models_never_loads_torch() -> None:
     assert not loaded_by(*modules, but={"torch", "torchvision", "gensim", "scipy"})
 
 
+def test_a_host_of_a_bundle_loads_nothing_that_only_training_needs() -> None:
+    modules = ("worker.host.models", "crossmodal.models.drawing", "crossmodal.models.captioning")
+    assert not loaded_by(*modules, but={"torchvision", "gensim", "scipy"})
+
+
 def test_the_background_process_and_flower_need_nothing_heavy() -> None:
     """They run in the image of the producer, which has none of it."""
     assert not loaded_by("worker.background.cli", "worker.celery.tasks", but={*HEAVY})

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, kl_divergence
-from torchvision.models import resnet18
+from torchvision.models import get_model, resnet18
 
 from crossmodal.datasets.scenes import Scenes
 from crossmodal.errors import InvalidBundle, InvalidSetting
@@ -17,6 +17,7 @@ from crossmodal.networks.captioner import Captioner, CaptionerConfig, load_pretr
 from crossmodal.networks.critic import Critic, critic_loss
 from crossmodal.networks.drawing import DrawingConfig, build
 from crossmodal.networks.picture_vae import PictureVAE, PictureVAEConfig
+from crossmodal.networks.resnet import Depth, resnet_stages
 from crossmodal.networks.scene_vae import (
     LOGIT,
     Choices,
@@ -29,9 +30,11 @@ from crossmodal.networks.scene_vae import (
 )
 from crossmodal.networks.text_encoder import TextEncoderConfig, Whitening
 from crossmodal.networks.weights import load_weights, save_model
-from crossmodal.text.word2vec import WordVectors, train_vectors
+from crossmodal.text.word2vec import train_vectors
+from crossmodal.text.word_vectors import WordVectors
 from crossmodal.training.batches import Source
 from crossmodal.training.objectives import Deceiving, PictureObjective, SceneObjective
+from tests.at_once import at_once
 
 TEXT = TextEncoderConfig(word_dim=16, width=32, heads=4, layers=2)
 DRAWING: dict[str, DrawingConfig] = {
@@ -333,6 +336,18 @@ def test_weights_of_another_cell_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path, "m", Captioner(CAPTIONER))
     with pytest.raises(InvalidBundle, match=r"does not fit m\.json"):
         load_weights(Captioner(CAPTIONERS["gru"]), tmp_path, "m")
+
+
+@at_once("depth", [18, 34, 50])
+def test_our_resnet_computes_what_torchvisions_does(depth: Depth) -> None:
+    theirs = get_model(f"resnet{depth}", weights=None).eval()
+    stem = theirs.conv1, theirs.bn1, theirs.relu, theirs.maxpool
+    stages = nn.Sequential(*stem, theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4)
+    ours = resnet_stages(depth, 4).eval()
+    ours.load_state_dict(stages.state_dict())
+    pictures = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(ours(pictures), stages(pictures))
 
 
 def test_torchvisions_weights_are_taken_from_its_cache(

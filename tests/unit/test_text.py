@@ -9,13 +9,8 @@ import pytest
 from crossmodal.errors import InvalidBundle, InvalidData
 from crossmodal.text.bert import BertVectors
 from crossmodal.text.vectors import TextVectors
-from crossmodal.text.word2vec import (
-    WordVectors,
-    load_vectors,
-    train_vectors,
-    vectors_for,
-    vocabulary,
-)
+from crossmodal.text.word2vec import train_vectors, vocabulary
+from crossmodal.text.word_vectors import WordVectors, load_vectors, vectors_for
 from tests.at_once import at_once
 from tests.bert import make_bert
 

@@ -5,7 +5,8 @@ import pytest
 from crossmodal.errors import UnknownWords
 from crossmodal.models.understanding import Understanding, Understood
 from crossmodal.text.bert import BertVectors
-from crossmodal.text.word2vec import WordVectors, train_vectors
+from crossmodal.text.word2vec import train_vectors
+from crossmodal.text.word_vectors import WordVectors
 from tests.at_once import at_once
 from tests.bert import make_bert
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from crossmodal.errors import InvalidBundle, InvalidData
 from crossmodal.text.coverage import Coverage
 from crossmodal.text.vector_files import read_vectors
-from crossmodal.text.word2vec import load_vectors, vectors_for
+from crossmodal.text.word_vectors import WordVectors, load_vectors, vectors_for
 from tests.at_once import at_once
 
 Vectors = Mapping[str, Sequence[float]]
@@ -69,6 +69,14 @@ def test_what_gensim_writes_is_read(tmp_path: Path, binary: bool) -> None:
     found = read_vectors(tmp_path / "v")
     assert found.words == words
     assert np.allclose(found.matrix, matrix, atol=1e-6)
+
+
+def test_gensim_reads_what_is_saved(tmp_path: Path) -> None:
+    matrix: NDArray[np.float32] = np.arange(12, dtype=np.float32).reshape(3, 4)
+    WordVectors(["a", "крас", "c"], matrix).save(tmp_path / "v")
+    keyed = KeyedVectors.load_word2vec_format(str(tmp_path / "v"), binary=True)
+    assert keyed.index_to_key == ["a", "крас", "c"]
+    assert np.array_equal(keyed.vectors, matrix)
 
 
 def test_a_word_of_glove_may_hold_spaces_and_be_a_number(tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ def run(load: Load) -> None:
     """Be the host that `load` makes, until SIGTERM; does not return."""
     args = _arguments()
     name = args.name or args.device
-    logging.getLogger("gensim").setLevel(logging.WARNING)
     try:
         settings = load_settings()
         logs.configure(settings, process="host", device=name)
