@@ -128,7 +128,7 @@ def test_a_run_folder_that_is_anothers_link_is_refused_and_nothing_removed(
     own = tmp_path / "own" / "run"
     own.mkdir(mode=0o700, parents=True)
     (own / "1").mkdir()
-    (own / "1" / "supervisor.lock").touch()  # of a dead supervisor, as it seems
+    (own / "1" / "supervisor.lock").touch()  # as of a dead supervisor
     path = tmp_path / link.partition("/")[0]
     path.symlink_to(own if link == "run" else own.parent)
     os.lchown(path, NOBODY, NOBODY)

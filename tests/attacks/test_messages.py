@@ -33,7 +33,7 @@ def worker(redis_server: Server, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def put(worker: ToyWorker, body: Any = None, count: int = 1, **headers: Any) -> None:
-    """Send messages with a body and headers of one's own; wait until all are set aside."""
+    """Send messages with a given body and headers; wait until all are set aside."""
     message = json.loads(message_of("odd", Txt2ImgParams(prompt="a", seed=1)))
     message["headers"] |= headers
     if body is not None:

@@ -98,7 +98,7 @@ class Callers:
         if status != 404 and status not in OUTAGES:
             self.leaks.append(f"{path} was answered {status} to another key")
 
-    # -- what must have come of it -------------------------------------------------------
+    # -- checks of the outcome -----------------------------------------------------------
 
     def unsettled(self) -> Iterator[str]:
         """Yield what is still on its way; must become nothing soon after the storm."""

@@ -1,4 +1,4 @@
-"""Idle connections that a NAT forgets or a load balancer resets: none goes deaf, no call waits."""
+"""Idle connections that a NAT forgets or a load balancer resets are replaced without a delay."""
 
 import asyncio
 import time

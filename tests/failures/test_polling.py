@@ -1,4 +1,4 @@
-"""The connection for messages: none is dropped, and the connection is not read in vain."""
+"""The connection for messages: it drops no message, and is never read in vain."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""The object store is away or full: a worker reports it, takes nothing, and no job pays for it."""
+"""The object store is away or full: a worker reports it, takes nothing, and no attempt is lost."""
 
 import json
 import os

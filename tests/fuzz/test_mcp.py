@@ -1,4 +1,4 @@
-"""The MCP server over HTTP with keys: each answer is JSON-RPC, and none is another key's."""
+"""The MCP server over HTTP with keys: each answer is JSON-RPC, and leaks no other key's data."""
 
 import json
 import random

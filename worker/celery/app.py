@@ -173,7 +173,7 @@ def _leave(sender: Any, **_: Any) -> None:
 
 @task_revoked.connect
 def _cancel(request: Any, **_: Any) -> None:
-    """Cancel a revoked job in the ledger, too: Celery's own list of revoked ids forgets."""
+    """Cancel a revoked job in the ledger, too: Celery's own list of revoked ids does not last."""
     if is_job_id(request.id):
         with suppress(JobNotFound):
             app.runner.run(JobLedger(settings).cancel(request.id))

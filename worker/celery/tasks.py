@@ -45,7 +45,7 @@ class NotRun(Ignore):
 
 
 class JobRequest(Request):
-    """A request that reports a job which is no longer wanted as revoked.
+    """A request that reports an unwanted job as revoked.
 
     Celery itself would report nothing, and monitors would show the task as started for ever.
     """

@@ -113,7 +113,8 @@ class CheckedChannel(Polled):
                 keys += self._lists_of(self._queues_of(lane))
         if not keys:
             return
-        if 0 < self.client.connection.next_health_check < time.monotonic():  # maybe dropped
+        # A connection that was idle for so long may have been dropped by a NAT.
+        if 0 < self.client.connection.next_health_check < time.monotonic():
             self._hang_up()
             return
         self._in_poll = self.client.connection

@@ -27,7 +27,7 @@ from worker.host.turn import Always, Turn
 from worker.host.watch import Audience, OnStep, no_step
 
 SUSPECT_PATIENCE_S = 1.0  # after this, others wait until the device is free for a suspect
-TELL_AGAIN_S = 1.0  # a caller is notified again that its requests run, which restarts its timeout
+TELL_AGAIN_S = 1.0  # after this, a caller's next batch notifies it again, restarting its timeout
 WORN_OUT_AFTER = 3  # single requests in a row that ran out of memory
 
 

@@ -1,4 +1,4 @@
-"""The faults: each is a function that breaks something in the world and returns its hit."""
+"""The faults: each is a function that breaks something in the world and returns what was hit."""
 
 import random
 from collections.abc import Callable
