@@ -1,4 +1,4 @@
-"""Bodies that do not end, as large as a gateway takes them."""
+"""Bodies that never end, as large as a gateway accepts."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.conftest import RunningStack, settings_of
 from tests.gateway import running_gateway
 from tests.waiting import until
 
-MOST = 600_000_000  # bytes of memory; before there was a limit, 1,700,000,000
+MOST = 600_000_000  # bytes of memory; without a limit it was 1,700,000,000
 ROUTES = (Route("/v1/jobs"), Route("/v1/uploads", "image/png", b"\x89PNG"))
 
 

@@ -1,4 +1,4 @@
-"""Connections on which nothing is asked, or no answer is read, crowd nobody out."""
+"""Connections that send no request, or read no answer, do not crowd out others."""
 
 import socket
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_connections_that_ask_nothing_give_way(url: str, sent: bytes) -> None:
 
 
 def test_who_is_being_answered_is_not_cut_off(url: str) -> None:
-    """Where all are, there is no room."""
+    """If all connections are being answered, there is no room."""
     with ExitStack() as opened:
         for _ in range(MOST):
             opened.enter_context(one := connected(url))
@@ -82,7 +82,7 @@ def test_connections_whose_answer_nobody_reads_give_way(url: str, sent: bytes) -
 def test_who_reads_an_answer_too_slowly_gets_no_more_of_it(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who reads on gets it whole."""
+    """A client that reads on gets the whole answer."""
     monkeypatch.setattr(protocol, "GRACE_S", 0.5)
     with connected(url) as one, connected(url) as other:
         for each in (one, other):
@@ -95,6 +95,6 @@ def test_who_reads_an_answer_too_slowly_gets_no_more_of_it(
 
 
 def _is_open(one: socket.socket) -> bool:
-    """Whether the server, which is in this process, still holds its end of a connection."""
+    """Return whether the server, in this process, still holds its end of a connection."""
     port = one.getsockname()[1]
     return any(other.raddr and other.raddr.port == port for other in Process().net_connections())

@@ -1,4 +1,4 @@
-"""What lies on the disk is for one user alone, and a link in a folder leads nowhere else."""
+"""Files on the disk are private to one user, and a link in a folder leads nowhere else."""
 
 import os
 import stat
@@ -21,7 +21,7 @@ NOBODY = 65_534
 
 @pytest.fixture(autouse=True)
 def _open_to_all() -> Iterator[None]:
-    """Nothing is closed but by who makes it."""
+    """Clear the umask: only the code under test restricts access."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -38,7 +38,7 @@ def store(folder: Path) -> Storage:
 
 
 def open_to_others(folder: Path) -> list[Path]:
-    """What others may read: what is closed closes all below it."""
+    """Return the paths that grant others any permission."""
     found = [folder, *folder.rglob("*")]
     return [path for path in found if stat.S_IMODE(path.lstat().st_mode) & 0o077]
 
@@ -128,7 +128,7 @@ def test_a_run_folder_that_is_anothers_link_is_refused_and_nothing_removed(
     own = tmp_path / "own" / "run"
     own.mkdir(mode=0o700, parents=True)
     (own / "1").mkdir()
-    (own / "1" / "supervisor.lock").touch()  # of a dead supervisor, as it seems
+    (own / "1" / "supervisor.lock").touch()  # as of a dead supervisor
     path = tmp_path / link.partition("/")[0]
     path.symlink_to(own if link == "run" else own.parent)
     os.lchown(path, NOBODY, NOBODY)

@@ -1,4 +1,4 @@
-"""What a caller of the gateway may not do: smuggle, hold on, or put other bytes than it said."""
+"""What a caller of the gateway may not do: smuggle, hold on, or upload other bytes than named."""
 
 import hashlib
 import socket
@@ -37,7 +37,7 @@ def gateway(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def raw(gateway: Gateway, request: bytes) -> bytes:
-    """All that is answered until the connection is closed, or nothing comes for a while."""
+    """Return all that is answered until the connection is closed, or nothing comes for 10 s."""
     there = urlsplit(gateway.url)
     answered = b""
     with socket.create_connection((str(there.hostname), there.port or 80), 10) as caller:

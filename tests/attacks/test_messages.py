@@ -1,4 +1,4 @@
-"""No message ends a worker or makes it deaf, whatever it says it is."""
+"""No message ends a worker or makes it deaf, whatever it contains."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from worker.beat import age_s
 WAIT_S = 60
 SILENT_S = 10.0  # a worker is killed after `heartbeat_s` (15) and the 5 s that Redis has
 FLOOD = 1_500
-BYTES = {"__type__": "bytes", "__value__": "AAAA"}  # which kombu's JSON makes bytes of
+BYTES = {"__type__": "bytes", "__value__": "AAAA"}  # kombu's JSON decodes this to bytes
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def worker(redis_server: Server, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def put(worker: ToyWorker, body: Any = None, count: int = 1, **headers: Any) -> None:
-    """Send a message of a body and headers of one's own, and wait until all are set aside."""
+    """Send messages with a given body and headers; wait until all are set aside."""
     message = json.loads(message_of("odd", Txt2ImgParams(prompt="a", seed=1)))
     message["headers"] |= headers
     if body is not None:
@@ -80,7 +80,7 @@ def test_a_time_that_is_none_is_set_aside(worker: ToyWorker, headers: dict[str, 
 
 
 def test_a_flood_of_garbage_does_not_silence_the_heartbeat(worker: ToyWorker) -> None:
-    """Each message left a timer behind, which all came before that of the heartbeat."""
+    """Each message once left a timer behind, due before that of the heartbeat."""
     put(worker, count=FLOOD, properties=1)
     age = age_s(worker.folder / "beat")
     assert age is not None
@@ -89,7 +89,7 @@ def test_a_flood_of_garbage_does_not_silence_the_heartbeat(worker: ToyWorker) ->
 
 
 def test_thousands_that_are_due_at_once_do_not_silence_the_heartbeat(worker: ToyWorker) -> None:
-    """The hub calls few timers in a turn, and that of the heartbeat is one of them."""
+    """The hub fires few timers in a turn, and that of the heartbeat is one of them."""
     toys = [worker.send(after_s=5) for _ in range(FLOOD)]
     ages: list[float] = []
 

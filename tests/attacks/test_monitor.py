@@ -1,4 +1,4 @@
-"""Flower of `crossmodal up` serves who runs it, and neither web pages nor senders of messages."""
+"""Flower of `crossmodal up` serves its user, and neither web pages nor senders of messages."""
 
 import http.client
 import json
@@ -23,7 +23,7 @@ WAIT_S = 60
 
 @pytest.fixture(scope="module")
 def flower(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a Flower without a login listens."""
+    """Yield the address of a Flower without a login."""
     place = f"127.0.0.1:{(port := free_port())}"
     env = {
         **stack.env,
@@ -83,7 +83,7 @@ def test_no_header_of_a_sender_becomes_a_name_or_a_label(flower: str, stack: Run
     sent: list[str] = []
 
     def is_told() -> bool:
-        """Whether Flower has heard of a job: it asks for events every five seconds."""
+        """Return whether Flower has seen a job: it requests events every five seconds."""
         made_up: dict[str, Any] = {
             "shadow": "made up",
             "group_id": "made up",
@@ -96,7 +96,7 @@ def test_no_header_of_a_sender_becomes_a_name_or_a_label(flower: str, stack: Run
     until(is_told, WAIT_S, "an event of a job")
     told = json.loads(asked(flower, flower, "/api/tasks")[1])
     names = {told[job_id]["name"] for job_id in sent if job_id in told}
-    assert names - {None} == {"crossmodal.txt2img"}  # None: its beginning was not heard
+    assert names - {None} == {"crossmodal.txt2img"}  # None: Flower missed its first event
     metrics = asked(flower, flower, "/metrics")[1]
     assert 'task="crossmodal.txt2img"' in metrics
     assert "made up" not in metrics

@@ -1,4 +1,4 @@
-"""Whatever is named as a file is opened only if it ends, and read only as far as is allowed."""
+"""A path is opened only if it is a regular file, and read only up to a limit."""
 
 import hashlib
 import json
@@ -32,12 +32,12 @@ KINDS = ("a device", "a pipe", "a socket", "a folder")
 
 @pytest.fixture
 def special(tmp_path: Path) -> Callable[[str], Path]:
-    """A path of each kind of thing that is no regular file."""
+    """Make each kind of file that is not regular; return their paths by kind."""
     os.mkfifo(tmp_path / "a pipe")
     (tmp_path / "a folder").mkdir()
     (tmp_path / "a device").symlink_to("/dev/zero")
     before = Path.cwd()
-    os.chdir(tmp_path)  # the path of a socket is short
+    os.chdir(tmp_path)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as one:
         one.bind("a socket")
     os.chdir(before)
@@ -93,7 +93,7 @@ def test_a_line_without_an_end_fails_alone_and_takes_no_memory(tmp_path: Path) -
     assert [failure and failure.code for failure in failures] == [None, "invalid_params", None]
 
 
-# Bundles of strangers
+# Untrusted bundles
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def reseal(bundle: Path, name: str, text: str) -> None:
-    """Have another text in a file of a bundle, and a digest that fits."""
+    """Replace the text of a bundle's file, and update its digest."""
     (bundle / name).write_text(text)
     manifest = json.loads((bundle / "bundle.json").read_text())
     manifest["files"][name] = hashlib.sha256(text.encode()).hexdigest()
@@ -129,7 +129,7 @@ def test_json_of_a_hundred_thousand_levels_is_an_invalid_bundle(bundle: Path) ->
 
 
 def changed(name: str, place: str, value: int) -> str:
-    """A config of the shipped bundle with another size in one place."""
+    """Return a config of the shipped bundle with another size in one place."""
     config = json.loads((SHIPPED_BUNDLE / name).read_text())
     part = config["text"] if place.startswith("text.") else config
     part[place.removeprefix("text.")] = value

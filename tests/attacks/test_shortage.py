@@ -1,4 +1,4 @@
-"""A gateway that the system refuses disk, descriptors or threads says 503, and leaves no files."""
+"""A gateway that lacks disk, descriptors or threads answers 503, and leaves no files."""
 
 import resource
 import subprocess
@@ -27,7 +27,7 @@ LARGE = bytes(2_000_000)  # more than a form keeps in memory
 
 @pytest.fixture
 def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A TMPDIR on a disk that is full."""
+    """Make TMPDIR a full disk; yield the file that fills it."""
     folder = tmp_path / "full"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "test", str(folder)]
@@ -43,7 +43,7 @@ def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def ask(http: httpx2.Client) -> dict[str, httpx2.Response]:
-    """Each route that needs more than memory for its body."""
+    """Call each route that needs more than memory for its body; return the replies."""
     return {
         "batches": http.post("/v1/batches", content=LINE * 10_000, headers=JSONL),
         "files": http.post("/v1/files", data={"purpose": "batch"}, files={"file": LARGE}),
@@ -54,7 +54,7 @@ def ask(http: httpx2.Client) -> dict[str, httpx2.Response]:
 
 
 def check(replies: dict[str, httpx2.Response], *short: str) -> None:
-    """Nothing is an internal error, and these routes can be tried again."""
+    """Check that no reply is an internal error, and that these routes can be tried again."""
     assert not {name: r.text for name, r in replies.items() if r.status_code == 500}
     for name in short:
         reply = replies[name]
@@ -86,7 +86,7 @@ def pid_of(gateway: Gateway) -> int:
 
 def test_without_file_descriptors_it_says_so(gateway: Gateway) -> None:
     pid = pid_of(gateway)
-    assert gateway.http.get("/livez").status_code == 200  # on a connection that is kept
+    assert gateway.http.get("/livez").status_code == 200  # on a connection that is kept alive
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (psutil.Process(pid).num_fds(), before[1]))
     check(ask(gateway.http), "batches", "files", "forms")
@@ -96,7 +96,7 @@ def test_without_file_descriptors_it_says_so(gateway: Gateway) -> None:
 
 @pytest.fixture
 def _large_stacks() -> Iterator[None]:
-    """Have threads of what is started need much memory, of which none is kept for others."""
+    """Give threads of new processes stacks too large to be cached for other threads."""
     before = resource.getrlimit(resource.RLIMIT_STACK)
     resource.setrlimit(resource.RLIMIT_STACK, (1_000_000_000, before[1]))
     yield
@@ -105,7 +105,7 @@ def _large_stacks() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_large_stacks")
 def test_without_a_thread_it_says_so(settings: Settings, tmp_path: Path) -> None:
-    """While those that it has are busy, it gets no memory for another one's stack."""
+    """While its threads are busy, there is no memory for the stack of another one."""
     with (
         running_gateway(environment(settings), tmp_path) as gateway,
         ThreadPoolExecutor() as threads,

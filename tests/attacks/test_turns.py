@@ -1,4 +1,4 @@
-"""What one key has a gateway and the background process do holds nobody else up."""
+"""The work of one key, in a gateway and in the background process, does not hold up others."""
 
 import asyncio
 import json
@@ -123,7 +123,7 @@ def client(stack: RunningStack) -> Iterator[Client]:
 def test_eight_huge_batches_of_a_key_do_not_hold_up_a_line_of_another(
     stack: RunningStack, client: Client, tmp_path: Path
 ) -> None:
-    """Its one line has its result while most of the others are not done, or not even taken."""
+    """The line has its result while most huge batches are not done, or not even accepted."""
     _, greedy = client.keys.create("greedy", burst=1_000, max_queued=1_000_000)
     _, modest = client.keys.create("modest", burst=1_000)
     with (

@@ -1,4 +1,4 @@
-"""What must be true after the storm, looked at from outside: Redis and the store themselves."""
+"""Checks of the promises after a storm, made from outside: on Redis and the store themselves."""
 
 import hashlib
 import json
@@ -20,38 +20,38 @@ from crossmodal.storage import open_storage
 from tests.ledgers import Ledger
 
 PREFIX = "crossmodal"
-# What a job may end as whose worker or host the storm, or the job, has killed in each attempt.
+# Failures of a job whose worker or host was killed in each attempt, by the storm or the job.
 STRUCK_DOWN = {"worker_lost", "model_host_crashed"}
 
 
 def queues_of(models: Sequence[str] = ()) -> list[str]:
-    """All that jobs may wait in; there should be none in those of the default one by its name."""
+    """Return all queues that jobs may wait in; the default model's own should stay empty."""
     return [str(Queue(task, model)) for task in tasks() for model in (None, *models)]
 
 
 @dataclass
 class Accepted:
-    """What the producers know: every id that `submit` returned, and of which kind."""
+    """What the producers know: every id that `submit` returned, and its kind."""
 
     jobs: set[str] = field(default_factory=set)
     poison: set[str] = field(default_factory=set)
-    canceled: set[str] = field(default_factory=set)  # `cancel` said so
+    canceled: set[str] = field(default_factory=set)  # `cancel` confirmed it
     plain: set[str] = field(default_factory=set)  # ids of messages that plain Celery has sent
     models: dict[str, str | None] = field(default_factory=dict)
     """Which one a job names, of those that were asked for with none or any."""
     cut_handovers: int = 0  # faults that may each lose plain messages which have no record yet
-    refusals: list[str] = field(default_factory=list)  # of what should have been accepted
+    refusals: list[str] = field(default_factory=list)  # of submits that should have been accepted
     garbage: int = 0
     late_refusals: int = 0  # a submit that failed, and took longer than its timeouts to do so
     wrong_ids: int = 0  # a repeated idempotency key that led to another job
     struck: Counter[str] = field(default_factory=Counter)
     """How often a process was killed that may have been running the job."""
-    counts: Counter[str] = field(default_factory=Counter)  # of whatever a report may tell
+    counts: Counter[str] = field(default_factory=Counter)  # for the report
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Audit:
-    """Reads everything once; `breaches` says what is not as it was promised."""
+    """A reading of all records; `breaches` yields the promises that were broken."""
 
     def __init__(self, settings: Settings, accepted: Accepted, models: Sequence[str] = ()) -> None:
         self._models = models
@@ -75,7 +75,7 @@ class Audit:
 
     @property
     def struck_down(self) -> set[str]:
-        """Jobs that have failed as they should: the storm killed every attempt they had."""
+        """Jobs that have failed as they should: the storm killed all their attempts."""
         return {
             job.id
             for job in self.records.values()
@@ -86,7 +86,7 @@ class Audit:
         }
 
     def unsettled(self) -> Iterator[str]:
-        """What is still on its way; must become nothing soon after the storm."""
+        """Yield what is still on its way; must become nothing soon after the storm."""
         for job in self.records.values():
             if not job.state.is_terminal:
                 yield f"{job.id} is {job.state} (attempt {job.attempt})"
@@ -198,14 +198,14 @@ class Audit:
         yield from self._of_outages(failed - innocent)
 
     def _of_outages(self, guilty: set[str]) -> Iterator[str]:
-        """Also those that were to fail must fail for what they are, and for no outage."""
+        """Yield jobs that were to fail, and failed for another reason, as an outage."""
         for job in (self.records[i] for i in guilty):
             if job.failure is not None and job.failure.code not in STRUCK_DOWN:
                 yield f"{job.id} was to fail, and failed for something else: {job.failure}"
 
 
 def running_jobs(settings: Settings, models: Sequence[str] = ()) -> dict[str, str]:
-    """Ids of the jobs that run, with the names of their workers."""
+    """Return the ids of the running jobs, with the names of their workers."""
     with connect(settings) as redis:
         ids = [
             job_id

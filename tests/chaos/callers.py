@@ -1,6 +1,6 @@
-"""Two API keys that call the gateway: jobs with a webhook, batches, and what is not theirs.
+"""Two API keys that call the gateway: jobs with a webhook, batches, and the other key's data.
 
-A request is sent again under its key until it is accepted. The receiver of webhooks fails every
+A request is sent again with its key until it is accepted. The receiver of webhooks fails every
 third post.
 """
 
@@ -21,12 +21,12 @@ from tests.chaos.world import World
 from tests.receiver import Receiver
 
 LINES = 12
-OUTAGES = (429, 500, 502, 503, 504)  # which tell nothing of what is asked for
+OUTAGES = (429, 500, 502, 503, 504)  # statuses that reveal nothing of what is requested
 
 
 @dataclass
 class Callers:
-    """What each key has asked for: the number of the key by the id."""
+    """What each key has requested: the number of the key by the id."""
 
     world: World
     seed: int
@@ -36,7 +36,7 @@ class Callers:
     jobs: dict[str, int] = field(default_factory=dict)
     batches: dict[str, int] = field(default_factory=dict)
     leaks: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)  # answers that are a fault of the gateway's
+    faults: list[str] = field(default_factory=list)  # answers that are the gateway's fault
 
     def call(self) -> None:
         rng = random.Random(f"{self.seed}/gateway")
@@ -85,7 +85,7 @@ class Callers:
             self.faults.append(f"{what}: {answer.status_code} {answer.text[:200]}")
 
     def _pry(self, other: httpx2.Client, key: int, rng: random.Random) -> None:
-        """Look at something of a key's with the other one."""
+        """Request something of one key with the other one."""
         mine = [f"/v1/jobs/{i}" for i, owner in self.jobs.items() if owner == key][-20:]
         mine += [f"{path}/result" for path in mine]
         mine += [f"/v1/blobs/results/{path.split('/')[3]}/0.png" for path in mine]
@@ -98,10 +98,10 @@ class Callers:
         if status != 404 and status not in OUTAGES:
             self.leaks.append(f"{path} was answered {status} to another key")
 
-    # -- what must have become of it ------------------------------------------------------
+    # -- checks of the outcome -----------------------------------------------------------
 
     def unsettled(self) -> Iterator[str]:
-        """What is still on its way; must become nothing soon after the storm."""
+        """Yield what is still on its way; must become nothing soon after the storm."""
         try:
             for batch_id, key in self.batches.items():
                 with self._as(key) as http:
@@ -137,7 +137,7 @@ class Callers:
                 yield f"line {line['custom_id']} of {batch_id} has failed: {error}"
 
     def _of_lists(self) -> Iterator[str]:
-        """Each key's list has all jobs of its own, and no other."""
+        """Check that each key's list has all jobs of its own, and no others."""
         for key in range(2):
             listed, cursor = set[str](), dict[str, str]()
             with self._as(key) as http:

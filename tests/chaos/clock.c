@@ -1,5 +1,5 @@
-// Preloaded, it has a process see the time that the file STORM_CLOCK says: so many seconds off.
-// Files that are touched have that time too; those that are written have the kernel's.
+// Preloaded into a process, it shifts the clock by the seconds in the file STORM_CLOCK.
+// Files that are touched get the shifted time; those that are written get the kernel's.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -47,7 +47,7 @@ time_t time(time_t *out) {
     return now.tv_sec;
 }
 
-// What `touch` sets a file's times to: given ones as they are, and the clock's where none are.
+// Return the times that `touch` sets: the given ones, or else the shifted clock's.
 static const struct timespec *touched(const struct timespec given[2], struct timespec now[2]) {
     if (given && !(given[0].tv_nsec == UTIME_NOW && given[1].tv_nsec == UTIME_NOW)) return given;
     clock_gettime(CLOCK_REALTIME, &now[0]);

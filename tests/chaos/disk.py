@@ -1,4 +1,4 @@
-"""A small disk, which a storm may fill: where this process is root, a file system of its own."""
+"""A small disk that a storm may fill: if this process is root, a file system of its own."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ CHUNK = 1_000_000
 
 
 class Disk:
-    """A folder that holds no more than so many megabytes; elsewhere a folder as any other."""
+    """A folder that holds at most some megabytes; without root, an ordinary folder."""
 
     def __init__(self, folder: Path, megabytes: int) -> None:
         self.folder = folder
@@ -19,7 +19,7 @@ class Disk:
         )
 
     def fill(self) -> None:
-        """Leave room for nothing."""
+        """Fill the disk to the last byte."""
         assert self.may_fill
         with self._filler.open("ab", buffering=0) as filler:
             size = CHUNK

@@ -41,7 +41,7 @@ APP = Identity(
 
 @dataclass
 class Hosts:
-    """What runs on the hosts; this process is on the producer's."""
+    """The processes on the hosts; this process is on the producer's."""
 
     network: Network
     folder: Path
@@ -126,7 +126,7 @@ class Trial:
     returned_s: float | None = None
 
     def run(self) -> Iterator[str]:
-        """Yields what was not as promised."""
+        """Run the trial; yield the promises that were broken."""
         settings = self.hosts.settings()
         ledger = Ledger(settings)
         with Client(settings) as client:
@@ -165,7 +165,7 @@ class Trial:
         assert wait_until(cut_at_work, 60), "host 3 had no jobs"
 
     def _wait_for_rescue(self, ledger: Ledger) -> Iterator[str]:
-        """Host 2 runs all there is, those of host 3 included, while that is away."""
+        """Wait until host 2 has run all jobs, those of host 3 included, without host 3."""
         if not wait_until(lambda: self._ended(ledger) == len(self.accepted.jobs), SETTLE_S, 0.2):
             yield "the jobs of the host that was cut off did not end without it"
         ended = [ledger.get(i).finished_at for i in self.held]
@@ -175,7 +175,7 @@ class Trial:
         )  # the fault is a length of time
 
     def _wait_for_return(self, client: Client, ledger: Ledger) -> Iterator[str]:
-        """Go on submitting; host 3 must take some of it without being touched."""
+        """Submit the rest; host 3 must take some of it without an intervention."""
         before = set(self.accepted.jobs)
         self._submit(client, self.jobs - len(before), pause_s=0.02)
 
@@ -245,14 +245,14 @@ class Trial:
 
 
 def host_of(worker: str | None) -> int:
-    """The number at the end of `cpu.123@host3`; 0 when there is no worker."""
+    """Return the number at the end of `cpu.123@host3`; 0 without a worker."""
     return int(worker.rpartition("host")[2] or 0) if worker else 0
 
 
 def run(
     jobs: int, lease_s: float, away_s: float, folder: Path, concurrency: int = 4
 ) -> tuple[str, list[str]]:
-    """A trial from beginning to end: its report, and its breaches."""
+    """Run a trial from beginning to end; return its report and its breaches."""
     with Network(4) as network, ExitStack() as stack:
         hosts = Hosts(network, folder, lease_s, concurrency, stack)
         hosts.start()

@@ -1,4 +1,4 @@
-"""What must not be left of a storm: garbage, orphans, and workers that hear nothing."""
+"""Checks that a storm leaves no garbage, no orphans, and no workers deaf to remote control."""
 
 import re
 import stat
@@ -22,8 +22,8 @@ from tests.chaos.world import World
 
 DEAF_S = 120.0
 GONE_S = 30.0
-EARLIER_S = -3_600.0  # older than an hour from now: all there is
-# Keys that are there for as long as the deployment is, or for as long as a record that they name.
+EARLIER_S = -3_600.0  # an hour in the future: everything is older
+# Keys that last as long as the deployment, or as a record that they name.
 LASTING = re.compile(
     rf"{PREFIX}:(events:\d+|queue:[^:]+:stats|dead(:[^:]+)?|letter:.+|api-keys?(:.+)?|workers|models"
     r"|vocabularies|jobs:.*|deliveries:.*|webhooks:stats|paused)|_kombu\.binding\..+"
@@ -31,7 +31,7 @@ LASTING = re.compile(
 
 
 class Leftovers:
-    """Looks everywhere; each method yields what is there and should not be."""
+    """The checks; each method yields what should not be left."""
 
     def __init__(self, world: World, callers: Callers) -> None:
         self._world = world
@@ -40,7 +40,7 @@ class Leftovers:
         self._storage = open_storage(self._settings)
 
     def collected(self) -> Iterator[str]:
-        """Garbage is collected, and then there is no more."""
+        """Collect garbage twice; yield if the second collection still finds some."""
         with Runner(self._settings) as runner:
             ledger = JobLedger(self._settings)
             for _ in range(2):
@@ -50,7 +50,7 @@ class Leftovers:
             yield f"garbage was left by a collection of garbage: {found}"
 
     def in_redis(self, audit: Audit) -> Iterator[str]:
-        """Keys that never end, and keys of jobs that are none."""
+        """Yield keys without an expiry, and keys of unknown jobs."""
         with connect(self._settings) as redis:
             keys = list(redis.scan_iter(count=1_000))
             endless = [key for key in keys if redis.ttl(key) == -1 and not LASTING.fullmatch(key)]
@@ -62,7 +62,7 @@ class Leftovers:
                 yield f"orphan: {key} is of no job"
 
     def in_store(self, audit: Audit) -> Iterator[str]:
-        """Results that no record names; of bulk messages and batches, those of unknown ones."""
+        """Yield results that no record names; of bulk and batch jobs, those of unknown ones."""
         for blob in self._storage.list(RESULTS):
             owner = job_of_result(blob.key)
             job = audit.records.get(owner)
@@ -72,7 +72,7 @@ class Leftovers:
                 yield f"orphan: {blob.key} is not in the record of its job"
 
     def deaf(self) -> Iterator[str]:
-        """Workers that do not answer to remote control."""
+        """Yield workers that do not answer to remote control."""
         names = {worker.celery_name for worker in self._world.workers}
         with plain_celery(self._world) as app:
 
@@ -84,7 +84,7 @@ class Leftovers:
             yield from (f"{name} hears nothing" for name in names - answered())
 
     def on_machine(self) -> Iterator[str]:
-        """Processes, sockets and temporary files, once all has been stopped."""
+        """Yield processes, sockets and temporary files that outlive the stack."""
         wait_until(lambda: not self._world.survivors(), GONE_S)
         for process in self._world.survivors():
             yield f"orphan: {process.pid} {process.cmdline()}"

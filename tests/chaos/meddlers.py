@@ -1,4 +1,4 @@
-"""Those who cancel jobs, repeat messages and put garbage into the queues."""
+"""Meddlers: they cancel jobs, repeat messages and put garbage into the queues."""
 
 import random
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from tests.ledgers import Ledger
 
 @dataclass
 class Meddlers:
-    """Does one such thing after the other, until all is over."""
+    """A meddler that does one such thing after another, until the storm is over."""
 
     world: World
     seed: int

@@ -1,6 +1,6 @@
 """Hosts on one machine: network namespaces, each with an address, joined by a bridge.
 
-The bridge is in a namespace of its own, so that nothing of it is seen outside and nothing gets out.
+The bridge is in a namespace of its own: it is invisible outside, and no traffic leaves it.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ _CLONE_NEWNET = 0x40000000
 
 @dataclass
 class Network:
-    """A switch with hosts `1` to `size`; `with` it, or they stay when this process has ended."""
+    """A switch with hosts `1` to `size`; without `with` they outlive this process."""
 
     size: int
     prefix: str = field(default_factory=lambda: f"cm-{uuid.uuid4().hex[:6]}")
@@ -39,13 +39,13 @@ class Network:
         return f"10.77.0.{host}"
 
     def within(self, host: int) -> list[str]:
-        """What runs a command on a host; it sees the host's name too."""
+        """Return the prefix of a command that runs it on a host, with the host's name."""
         rename = 'hostname "$0" && exec "$@"'
         name = f"host{host}"
         return ["ip", "netns", "exec", self._of(host), "unshare", "--uts", "sh", "-c", rename, name]
 
     def enter(self, host: int) -> None:
-        """Have this thread, and those it starts from now on, be on a host."""
+        """Move this thread, and those it starts from now on, to a host."""
         libc = ctypes.CDLL(None, use_errno=True)
         descriptor = os.open(NETNS / self._of(host), os.O_RDONLY)
         try:
@@ -88,7 +88,7 @@ class Network:
 
 
 def can_make_networks() -> bool:
-    """Whether this process may make network namespaces, and bridges in them."""
+    """Return whether this process may make network namespaces, and bridges in them."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         return False
     try:

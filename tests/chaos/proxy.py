@@ -1,5 +1,7 @@
-"""A TCP proxy that can refuse, delay, cut and forget connections, answer in place of Redis, and
-refuse HTTP PUTs."""
+"""A TCP proxy that can refuse, delay, cut and forget connections and fail HTTP PUTs.
+
+It can also answer in place of Redis.
+"""
 
 import asyncio
 import socket
@@ -23,20 +25,20 @@ FULL = (
 
 @dataclass
 class Behaviour:
-    """What the proxy does to those who come through it; the default is nothing."""
+    """What the proxy does to its connections; by default nothing."""
 
     refuses: bool = False
     delay_s: float = 0.0
     fails_every_put: int = 0  # 3: every third
     failure: bytes = FAILED
-    forgets_after_s: float = 0.0  # of silence, as a NAT: what is sent afterwards gets nowhere
+    forgets_after_s: float = 0.0  # of silence, as a NAT: later data is dropped
     resets_after_s: float = 0.0  # of silence, as a load balancer
-    says: str = ""  # as Redis refuses: to whoever asks anything, before it is sent on
+    says: str = ""  # an error that answers every Redis command
 
 
 @dataclass(eq=False)
 class Link:
-    """A connection through the proxy: both its ends."""
+    """A connection through the proxy, with both its ends."""
 
     client: asyncio.StreamWriter
     target: asyncio.StreamWriter | None = None
@@ -51,10 +53,10 @@ class Link:
             writer.transport.abort()
 
     def reset(self) -> None:
-        """End it with RST, where an end that is closed sends FIN."""
+        """End the connection with RST; closing an end would send FIN."""
         for writer in self._ends():
             end = writer.get_extra_info("socket")
-            with suppress(OSError):  # it has just been closed
+            with suppress(OSError):  # it was just closed
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.abort()
 
@@ -63,7 +65,7 @@ class Link:
 
 
 class Proxy:
-    """Forwards a loopback port to another, in a thread of its own, as it is told to."""
+    """A forwarder from one loopback port to another, in a thread of its own."""
 
     def __init__(self, target_port: int) -> None:
         self.behaviour = Behaviour()
@@ -80,13 +82,17 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     def reset(self, idle_s: float = 0.0) -> int:
-        """Cut connections that have been idle for so long, as a firewall or a failing switch does:
-        how many."""
+        """Cut connections that have been idle for so long; return how many.
+
+        A firewall or a failing switch does this.
+        """
         return int(self._call(self._cut(idle_s)))
 
     def forget(self, idle_s: float = 0.0) -> int:
-        """Have what is sent over connections that have been idle for so long go nowhere, and tell
-        nobody, as a NAT does: how many."""
+        """Drop, silently, what is sent over connections idle for so long; return how many.
+
+        A NAT does this.
+        """
         return int(self._call(self._lose(idle_s)))
 
     def close(self) -> None:
@@ -113,7 +119,7 @@ class Proxy:
         links = [link for link in self._links if link.idle_s() >= idle_s]
         for link in links:
             link.reset()
-        await asyncio.sleep(0.1)  # for their tasks to see it
+        await asyncio.sleep(0.1)  # for their tasks to notice it
         return len(links)
 
     async def _lose(self, idle_s: float) -> int:
@@ -139,7 +145,7 @@ class Proxy:
         link.abort()
 
     async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer each command, which is an array of strings, with the same error."""
+        """Answer each command (an array of strings) with the same error."""
         while line := await reader.readline():
             for _ in range(int(line[1:])):
                 length = int((await reader.readline())[1:])

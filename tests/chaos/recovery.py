@@ -1,4 +1,4 @@
-"""How long it takes until jobs run again after one process was killed, over and over.
+"""Measures how long it takes until jobs run again after one process was killed.
 
 python -m tests.chaos.recovery --rounds 10
 """
@@ -31,7 +31,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def held_jobs(world: World, client: Client) -> list[JobHandle]:
-    """As many jobs as both workers have in hand, which stay there: their hosts do not move."""
+    """Submit as many jobs as both workers have room for; their suspended hosts hold them."""
     for worker in world.workers:
         worker.host().suspend()  # type: ignore[union-attr]  # they are ready
     jobs = [client.txt2img(PROMPT, seed=i) for i in range(BATCH * len(world.workers))]
@@ -40,7 +40,7 @@ def held_jobs(world: World, client: Client) -> list[JobHandle]:
 
 
 def kill_and_wait(world: World, process: psutil.Process | None, jobs: list[JobHandle]) -> float:
-    """Seconds from the kill until all jobs have succeeded, some of them in another attempt."""
+    """Return the seconds from the kill until all jobs have succeeded, some in a new attempt."""
     assert process is not None
     hosts = [worker.host() for worker in world.workers]
     process.kill()
@@ -63,7 +63,7 @@ def kill_supervisor(world: World, client: Client) -> float:
 
 
 def kill_model_host(world: World, client: Client) -> float:
-    """Under load: from the kill until the next jobs of that worker succeed, which all do."""
+    """Kill under load; return the seconds until the next jobs of that worker succeed."""
     host, other = (worker.host() for worker in world.workers)
     assert host is not None
     assert other is not None

@@ -1,7 +1,7 @@
-"""The Redis of a storm: a server, or two of which Sentinel says who is the master.
+"""The Redis of a storm: one server, or a master and a replica with Sentinels.
 
-Each is behind a proxy, by whose port the Sentinels, the replica and all who connect know it, and
-keeps its append-only file on a small disk of its own.
+Each server is behind a proxy, whose port the Sentinels, the replica and all clients use, and keeps
+its append-only file on a small disk of its own.
 """
 
 import signal
@@ -25,13 +25,13 @@ from tests.servers import ADMIN_PASSWORD, BINARY, Server, start_server, user_url
 from tests.waiting import until
 
 DISK_MB = 192
-DOWN_AFTER_MS = 120_000  # longer than any fault: masters change when the storm says so
+DOWN_AFTER_MS = 120_000  # longer than any fault: only the storm changes masters
 ROLE_S = 30.0
 START_S = 60.0
-# Written before it is answered, and so outlasts SIGKILL; `always` would end a server whose disk
-# is full, this one refuses writes. Small files are rewritten, as the disk is small.
+# Data is written before the reply, and so outlasts SIGKILL; `always` would end a server whose disk
+# is full, `no` refuses writes. Small files are rewritten, as the disk is small.
 SAFE = ("appendfsync no", "auto-aof-rewrite-min-size 16mb")
-# A replica whose connection was forgotten knows it soon, and is told a lot before that.
+# A replica notices a forgotten connection soon, and is pinged often before that.
 REPLICATION = ("repl-timeout 10", "repl-ping-replica-period 2", "repl-diskless-sync-delay 0")
 
 
@@ -61,7 +61,7 @@ class Member:
 
 
 class Redises:
-    """Starts them; `master` is who is written to."""
+    """The servers and their Sentinels; `master` is the one that accepts writes."""
 
     def __init__(self, folder: Path, clocks: Clocks, *, with_sentinel: bool) -> None:
         folder.mkdir(parents=True)
@@ -89,7 +89,7 @@ class Redises:
 
     @property
     def url(self) -> str:
-        """As processes have it that may do what workers may."""
+        """The URL for processes with the rights of a worker."""
         if not self._sentinels:
             return user_url(self.master.proxy.port)
         login, _, _ = user_url(0, Role.WORKER).removeprefix("redis://").rpartition("@")
@@ -120,20 +120,20 @@ class Redises:
     def restart(self, number: signal.Signals) -> None:
         """End the master and start it again, in its place."""
         server = self.server
-        assert not server.denied()  # the server that comes after it will not know
+        assert not server.denied()  # the next server has no record of it
         server.child.send(number)
         assert server.child.wait(30)
         self._start(self.master)
 
     def fail_over(self) -> bool:
-        """Have Sentinel make the other one the master, without losing a write."""
+        """Make Sentinel promote the replica, without losing a write."""
         if not self._sentinels or not self._is_in_step():
             return False
         [other] = [member for member in self.members if member is not self.master]
         try:
             with Redis(port=next(iter(self._sentinels)), password=SENTINEL_PASSWORD) as redis:
                 redis.execute_command("SENTINEL", "FAILOVER", MASTER, "COORDINATED")
-        except RedisError:  # it is still busy with the last, or nothing is in step
+        except RedisError:  # the last failover still runs, or the replica lags
             return False
         if not wait_until(lambda: other.role() == "master", ROLE_S):
             return False
@@ -142,7 +142,7 @@ class Redises:
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """The master, as a replica of nobody: it keeps all and refuses writes."""
+        """Make the master refuse writes, as a replica of an unused port; it keeps its data."""
         with self.master.admin() as redis:
             redis.execute_command("REPLICAOF", "127.0.0.1", "1")
             try:
@@ -171,7 +171,7 @@ class Redises:
         until(self._is_in_step, START_S, "replication")
 
     def _is_in_step(self) -> bool:
-        """Whether the replica has all that the master has; until it has, writes would wait."""
+        """Return whether the replica has all that the master has; before, writes would wait."""
         try:
             with self.master.admin() as redis:
                 redis.set("storm:step", "", ex=60)

@@ -1,4 +1,4 @@
-"""The table of what happened in a storm."""
+"""The report of a storm."""
 
 import os
 import statistics
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def report(storm: "Storm", audit: Audit, breaches: list[str]) -> str:
-    """The table of what happened."""
+    """Return the report of what happened, as text."""
     lines = [
         f"seed {storm.seed}, {storm.minutes:g} minutes, {os.cpu_count()} cores",
         "",

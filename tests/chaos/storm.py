@@ -39,12 +39,12 @@ from tests.workers import REAL_WORKER
 
 SETTLE_S = 300.0
 SWITCH_AFTER_S = 3.0
-SWITCH_EVERY_S = 4.5  # a worker switches models not more often than this, by and large
+SWITCH_EVERY_S = 4.5  # min time between a worker's switches of models, on average
 
 
 @dataclass
 class Storm:
-    """One run: what is being submitted, what has been broken, and how long recovery took."""
+    """One run: what is submitted, what was broken, and how long recovery took."""
 
     world: World
     seed: int
@@ -53,7 +53,7 @@ class Storm:
     poison: int
     pause_s: tuple[float, float]
     receiver: Receiver
-    only: Sequence[str] = ()  # faults; all, where none is named
+    only: Sequence[str] = ()  # faults by name; all, if empty
     accepted: Accepted = field(default_factory=Accepted)
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     over: threading.Event = field(default_factory=threading.Event)
@@ -68,7 +68,7 @@ class Storm:
         self.callers = Callers(*common, self.receiver)
 
     def rage(self) -> None:
-        """Submit and break, then mend all."""
+        """Submit and break things, then repair all."""
         assert wait_until(self._knows_models, 30.0)
         self.begun = time.monotonic()
         work: list[Callable[[], None]] = [
@@ -92,7 +92,7 @@ class Storm:
                 thread.join()
 
     def _break_things(self) -> list[threading.Thread]:
-        """Until the storm is over; those who watch what has recovered are returned."""
+        """Break things until the storm is over; return the threads that watch recovery."""
         rng, watchers = random.Random(self.seed), list[threading.Thread]()
         while time.monotonic() < self.begun + self.minutes * 60:
             watchers += self._break_something(rng)
@@ -105,7 +105,7 @@ class Storm:
             return set(self.world.models) <= set(client.models(max_age_s=0))
 
     def settle(self) -> Audit:
-        """Wait until nothing is on its way any more; the audit says what still is."""
+        """Wait until nothing is on its way; return the audit, which names what still is."""
         self.world.keep_up()
         self.accepted.plain = set(self.traffic.plain)
         self.accepted.models |= self.traffic.plain
@@ -118,7 +118,7 @@ class Storm:
         return self._audit()
 
     def _ask_for_each(self) -> None:
-        """A job of each model: without one, nobody loads it to take garbage from its queues."""
+        """Submit a job of each model, so that one loads it and clears its queues of garbage."""
         with Client(self.world.settings(through_proxy=False)) as client:
             for model in self.world.models:
                 job = client.txt2img(PROMPTS[0], seed=1, model=model)
@@ -126,7 +126,7 @@ class Storm:
                 self.accepted.models[job.id] = model
 
     def switches_too_often(self) -> Iterator[str]:
-        """Each takes three seconds and more: most of the time is for jobs."""
+        """Yield if switches, of over three seconds each, took too much of the time."""
         lasted_s, count = time.monotonic() - self.begun, self.world.switches()
         if count * SWITCH_EVERY_S > lasted_s * len(self.world.workers):
             yield f"models were given up for others {count} times in {lasted_s:.0f} s"
@@ -161,7 +161,7 @@ class Storm:
         return watchers
 
     def _follow_doomed(self, worker: str, process: psutil.Process, struck: set[str]) -> None:
-        """Note also what a worker without its supervisor starts before it is ended."""
+        """Note also what a worker without its supervisor starts before it ends."""
 
         def is_done() -> bool:
             late = self._running_on(worker) - struck
@@ -176,7 +176,7 @@ class Storm:
             self.accepted.struck.update(jobs)
 
     def _running(self) -> dict[str, str]:
-        """Jobs that run, with their workers; none while Redis is away."""
+        """Return the running jobs, with their workers; none while Redis is away."""
         with suppress(RedisError):
             return running_jobs(self.world.settings(through_proxy=False), self.world.models)
         return {}
@@ -185,7 +185,7 @@ class Storm:
         return {i for i, name in self._running().items() if name == worker}
 
     def _watch(self, name: str, hit_jobs: set[str]) -> None:
-        """Recovered: all that ran on what was hit has ended, and so has a job submitted after."""
+        """Time the recovery: all jobs on what was hit have ended, and one submitted afterwards."""
         begun = time.monotonic()
         key = f"after {name} {self.accepted.counts[name]} {begun}"
         model = self.world.a_model(random.Random(key))
@@ -252,7 +252,7 @@ def world_of(
 
 
 def run(storm: Storm) -> tuple[str, list[str]]:
-    """The storm from beginning to end: its report, and its breaches."""
+    """Run the storm from beginning to end; return its report and its breaches."""
     storm.rage()
     audit, left = storm.settle(), Leftovers(storm.world, storm.callers)
     breaches = [*left.collected(), *audit.breaches(), *storm.switches_too_often()]
@@ -276,7 +276,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep logs and data here")
     args = parser.parse_args()
     treat_sigterm_as_interrupt()
-    faulthandler.register(signal.SIGUSR1)  # where it is, when it does not end
+    faulthandler.register(signal.SIGUSR1)  # prints the stacks of a storm that hangs
     if args.folder is not None:
         args.folder.mkdir(parents=True, exist_ok=True)
     models, only = (tuple(filter(None, names.split(","))) for names in (args.models, args.only))

@@ -1,4 +1,4 @@
-"""Producers that submit jobs with a key of idempotency, until each is accepted."""
+"""Producers that submit jobs with an idempotency key, until each is accepted."""
 
 import io
 import random
@@ -15,7 +15,7 @@ from tests.chaos.audit import Accepted
 from tests.chaos.world import World
 
 PRODUCERS = 3
-MOST_S = 30.0  # a submit: an upload within 15 s, two calls to Redis within 5 s each
+MOST_S = 30.0  # for a submit: an upload within 15 s, two calls to Redis within 5 s each
 PROMPTS = [
     f"a {size} {color} circle on a white background"
     for size in ("small", "large")
@@ -25,7 +25,7 @@ PROMPTS = [
 
 @dataclass
 class Submitters:
-    """Of `jobs` jobs, of which each producer makes `poison` ones that crash the model host."""
+    """Producers of `jobs` jobs; each makes `poison` ones that crash the model host."""
 
     world: World
     seed: int
@@ -47,7 +47,7 @@ class Submitters:
                 self.over.wait(rng.uniform(0, 2 * self.pause_s))
 
     def _submit_one(self, client: Client, rng: random.Random, key: str, *, poison: bool) -> None:
-        """Submit until it is accepted; the key makes one job of all tries."""
+        """Submit until accepted; the key makes one job of all tries."""
         prompt = rng.choice(PROMPTS) + (" poison" if poison else "")
         seed, count, caption = rng.randrange(50), rng.choice([1, 1, 1, 4]), rng.random() < 0.3
         model = self.world.a_model(rng)
@@ -71,7 +71,7 @@ class Submitters:
             self.accepted.wrong_ids += again is not None and again.id != job.id
 
     def insist(self, submit: Callable[[], JobHandle]) -> JobHandle | None:
-        """Submit until it is accepted, or refused for good, or all is over."""
+        """Submit until accepted, refused for good, or the storm is over."""
         while not self.over.is_set():
             begun = time.monotonic()
             try:
@@ -87,7 +87,7 @@ class Submitters:
 
 
 def picture(number: int) -> bytes:
-    """A picture to caption: a circle on white, as PNG."""
+    """Return a picture to caption: a circle on white, as PNG."""
     image = Image.new("RGB", (128, 128), "white")
     color = ("red", "green", "blue")[number % 3]
     ImageDraw.Draw(image).ellipse((20, 20, 60 + number, 60 + number), fill=color)

@@ -21,7 +21,7 @@ CONNECT = f"import socket, sys; socket.create_connection((sys.argv[1], {PORT}), 
 
 @pytest.fixture
 def network() -> Iterator[Network]:
-    # Not `need`: CI may run in a container, where there is no root, or where it may not do this.
+    # Not `need`: CI may run in a container without root, or where this is not allowed.
     if os.geteuid() != 0:
         pytest.skip("only root may make network namespaces")
     need(shutil.which("ip") is not None, "ip, of iproute2")

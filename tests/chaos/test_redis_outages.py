@@ -59,7 +59,7 @@ def test_three_thousand_jobs_outlast_an_outage_of_redis(
 
 
 def left(client: Client) -> int:
-    """How many jobs have not ended, as far as Redis says."""
+    """Return how many jobs have not ended; all, while Redis does not answer."""
     try:
         queue = client.queue(Task("txt2img"))
     except BrokerUnavailable:

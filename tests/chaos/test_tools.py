@@ -1,4 +1,4 @@
-"""What a storm breaks things with: connections, clocks, disks."""
+"""Tests of the tools of a storm: connections, clocks, disks."""
 
 import errno
 import socket
@@ -26,7 +26,7 @@ for _ in sys.stdin:
 
 @contextmanager
 def echo() -> Iterator[int]:
-    """The port of a server that says what it is told."""
+    """Yield the port of an echo server."""
 
     def serve(connection: socket.socket) -> None:
         with connection, suppress(ConnectionResetError):
@@ -58,7 +58,7 @@ def proxy() -> Iterator[Proxy]:
 
 
 def connected(proxy: Proxy) -> socket.socket:
-    """A connection that has been used."""
+    """Return a connection that has been used."""
     client = socket.create_connection(("127.0.0.1", proxy.port), timeout=WAIT_S)
     client.sendall(b"hello")
     assert client.recv(100) == b"hello"
@@ -72,7 +72,7 @@ def test_a_forgotten_connection_is_open_and_says_nothing(proxy: Proxy) -> None:
         forgotten.settimeout(0.5)
         with pytest.raises(TimeoutError):
             forgotten.recv(100)
-        connected(proxy).close()  # a new one is none of those
+        connected(proxy).close()  # a new one works
 
 
 def test_connections_that_are_not_idle_are_left_alone(proxy: Proxy) -> None:

@@ -1,6 +1,6 @@
-"""What goes on beside single jobs in a storm: bulk, and messages of plain Celery.
+"""Traffic beside single jobs in a storm: bulk, and messages of plain Celery.
 
-A bulk batch is sent again under its id until all its results are there.
+A bulk batch is sent again with its id until all its results are there.
 """
 
 import random
@@ -29,7 +29,7 @@ BULK_ITEMS = 60
 
 @dataclass
 class Traffic:
-    """What was asked for, and what came back."""
+    """What was submitted, and what came back."""
 
     world: World
     seed: int
@@ -39,7 +39,7 @@ class Traffic:
     plain: dict[str, str | None] = field(default_factory=dict)  # ids of messages, and their models
 
     def send_bulk(self) -> None:
-        """One batch after the other; the last is waited for also when the storm is over."""
+        """Send one batch after another; wait for the last even when the storm is over."""
         rng = random.Random(f"{self.seed}/bulk")
         with Client(self.world.settings()) as client:
             number = 0
@@ -60,7 +60,7 @@ class Traffic:
                 self.over.wait(1.0)
 
     def send_plain(self) -> None:
-        """Messages of plain Celery, to its own queue and to that of their kind."""
+        """Send messages of plain Celery, to its own queue and to that of their kind."""
         rng = random.Random(f"{self.seed}/plain")
         with plain_celery(self.world) as app:
             while not self.over.wait(rng.uniform(0.5, 3)):
@@ -70,7 +70,7 @@ class Traffic:
                 self._send_one(app, job_id, given, queue)
 
     def _send_one(self, app: Celery, job_id: str, given: dict[str, str], queue: str) -> None:
-        """Send until the broker has it; of several messages of an id there is one job."""
+        """Send until the broker accepts it; several messages with one id make one job."""
         while not self.over.is_set():
             try:
                 with app.connection_for_write() as connection:
@@ -101,7 +101,7 @@ class Traffic:
 
 @contextmanager
 def plain_celery(world: World) -> Iterator[Celery]:
-    """An application that knows nothing of us but names and the broker."""
+    """Yield a Celery application that knows only names and the broker."""
     with Celery(broker=world.redis.url) as app:
         app.conf.broker_transport_options = {
             "global_keyprefix": celery_prefix(PREFIX),

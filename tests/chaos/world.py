@@ -1,5 +1,7 @@
-"""The stack that the storm rages over: Valkey, an S3 store, two workers, a gateway, a background
-process, all real processes."""
+"""The stack under a storm, all real processes.
+
+Valkey, an S3 store, two workers, a gateway, a background process.
+"""
 
 import os
 import random
@@ -39,7 +41,7 @@ MEMORY = ("1000", "1300")  # of the workers' devices: room for one and for two o
 
 @dataclass
 class Worker:
-    """A supervisor with its model host and Celery worker, kept up as by a process manager."""
+    """A supervisor with its model host and Celery worker, restarted as by a process manager."""
 
     name: str
     folder: Path
@@ -49,7 +51,7 @@ class Worker:
     child: Child | None = None
     starts: int = 0
     options: Sequence[str] = ()
-    within: Sequence[str] = ()  # a command that runs another one somewhere else
+    within: Sequence[str] = ()  # the prefix that runs the command on another host
 
     def start(self) -> None:
         self.starts += 1
@@ -78,7 +80,7 @@ class Worker:
 
     @property
     def celery_name(self) -> str:
-        """What its Celery worker is called in the records of the jobs it runs."""
+        """The name of its Celery worker in the records of the jobs it runs."""
         return worker_name("cpu", self.child.pid or 0) if self.child else ""
 
     def supervisor(self) -> psutil.Process | None:
@@ -91,21 +93,21 @@ class Worker:
         return next(iter(self.hosts()), None)
 
     def hosts(self) -> list[psutil.Process]:
-        """The model hosts, one a model that is loaded or loads."""
+        """Return the model hosts, one per model that is loaded or loads."""
         supervisor = self.supervisor()
         return hosts_of(supervisor) if supervisor else []
 
     def loading_hosts(self) -> list[psutil.Process]:
-        """Those that do not listen yet."""
+        """Return the model hosts that do not listen yet."""
         return [host for host in self.hosts() if _is_loading(host)]
 
     def celery(self) -> psutil.Process | None:
-        """The Celery worker."""
+        """Return the Celery worker's process."""
         supervisor = self.supervisor()
         return next(iter(celery_workers(supervisor)), None) if supervisor else None
 
     def decoders(self) -> list[psutil.Process]:
-        """The processes that open pictures, of which there may be none."""
+        """Return the processes that decode pictures; there may be none."""
         return celery.children() if (celery := self.celery()) else []
 
 
@@ -119,7 +121,7 @@ def _is_loading(host: psutil.Process) -> bool:
 
 @dataclass
 class Service:
-    """A process without devices, kept up as by a process manager."""
+    """A process without devices, restarted as by a process manager."""
 
     name: str
     folder: Path
@@ -145,14 +147,14 @@ class Service:
 
 @dataclass
 class World:
-    """Starts everything, and lets what is broken be mended again."""
+    """The whole stack: starts everything, and restarts what was broken."""
 
     folder: Path
     concurrency: int = 4
     longest_pause_s: float = 12.0  # of Redis
     more_env: dict[str, str] = field(default_factory=dict)
     program: Sequence[str] = REAL_WORKER
-    models: Sequence[str] = ()  # fake ones; without them, those that ship
+    models: Sequence[str] = ()  # fake ones; if empty, those that ship
     with_sentinel: bool = False
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -191,7 +193,7 @@ class World:
         return Service(command, self.folder, argv, self.env)
 
     def settings(self, through_proxy: bool = True) -> Settings:
-        """For a producer, or, past the proxies, for who looks from outside and may do anything."""
+        """Return settings for a producer, or, past the proxies, for an observer with all rights."""
         url = self.redis.url if through_proxy else self.redis.server.admin_url
         return load_settings(
             broker_url=url,
@@ -204,7 +206,7 @@ class World:
 
     @property
     def temporary(self) -> Path:
-        """Where all that it runs may have temporary files."""
+        """The folder of temporary files of all its processes."""
         return self.disk.folder / "tmp"
 
     @property
@@ -224,7 +226,7 @@ class World:
 
     @property
     def parts(self) -> list[Worker | Service]:
-        """What is started again when it has ended; the gateway ends before what it asks."""
+        """What is restarted when it ends; the gateway stops before the services that it calls."""
         return [self.gateway, *self.workers, self.background]
 
     def keep_up(self) -> None:
@@ -237,15 +239,15 @@ class World:
                 part.child.stop(90)
 
     def a_model(self, rng: random.Random) -> str | None:
-        """One of them, or none."""
+        """Return one of the models, or None."""
         return rng.choice([None, *self.models])
 
     def loads(self) -> int:
-        """How often models were loaded, for jobs or because a process was lost."""
+        """Return how often models were loaded, for jobs or because a process was lost."""
         return self._logged(" is loaded")
 
     def switches(self) -> int:
-        """How often workers have given models up for others."""
+        """Return how often workers have given models up for others."""
         return self._logged(" in place of ")
 
     def _logged(self, words: str) -> int:
@@ -259,11 +261,11 @@ class World:
         self.store.kill()
         self.redis.close()
         self.disk.close()
-        os.environ.clear()  # of the mark and of the store's keys: other tests read it, too
+        os.environ.clear()  # other tests must not see the mark and the store's keys
         os.environ.update(self._environ)
 
     def survivors(self) -> list[psutil.Process]:
-        """Processes of ours that are still there, by the mark in their environment."""
+        """Return its processes that are still there, by the mark in their environment."""
         return marked(MARK, self.mark, "CROSSMODAL_LEASE_S")
 
     def _environment(self) -> dict[str, str]:
@@ -278,13 +280,13 @@ class World:
             "AWS_ACCESS_KEY_ID": "storm",
             "AWS_SECRET_ACCESS_KEY": "storm",
             "AWS_REGION": "us-east-1",
-            "CROSSMODAL_ALLOW_PRIVATE_URLS": "true",  # of the receiver of webhooks
+            "CROSSMODAL_ALLOW_PRIVATE_URLS": "true",  # for the webhook receiver
             "PYTHONPATH": os.pathsep.join([str(POISON), os.environ.get("PYTHONPATH", "")]),
             **self.more_env,
         }
 
     def _make_keys(self) -> list[str]:
-        """Two, as no gateway asks for keys where none was ever made."""
+        """Make two API keys: a gateway requires keys only once one was made."""
         with Client(self.settings(through_proxy=False)) as client:
             return [client.keys.create(name, **FAST)[1] for name in OWNERS]
 
@@ -306,5 +308,5 @@ class World:
         return store
 
     def is_healthy(self) -> bool:
-        """Whether all that was broken is mended."""
+        """Return whether all that was broken is repaired."""
         return self.redis.answers() and all(w.ready.exists() for w in self.workers)

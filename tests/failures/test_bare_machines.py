@@ -1,5 +1,7 @@
-"""What a machine or a container may lack: a home, a disk that can be written, shared memory,
-descriptors, processes. What can be done without, is; else one line says what to do."""
+"""Machines that lack a home, a writable disk, shared memory, descriptors or processes.
+
+What can be done without them works; else one line names the remedy.
+"""
 
 import os
 import shlex
@@ -18,8 +20,8 @@ from tests.commands import Done
 from tests.conftest import need, settings_of
 from tests.waiting import until
 
-NOBODY = 54_321  # a user whom no system knows
-# To read Python where root keeps it; to write nowhere but where anybody may.
+NOBODY = 54_321  # a user id that no system has
+# May read root's Python, and write only where any user may.
 AS_NOBODY = (
     "setpriv",
     f"--reuid={NOBODY}",
@@ -34,7 +36,7 @@ START_S = 400.0
 
 @dataclass
 class Machine:
-    """A folder that may be written to, and what leads to a queue."""
+    """A folder that may be written to, and the environment of a queue."""
 
     folder: Path
     port: int = field(default_factory=free_port)
@@ -51,7 +53,7 @@ class Machine:
         }
 
     def run(self, lacks: tuple[str, ...], *command: str, **env: str) -> Done:
-        """A command that ends at once, run by a command that takes something away."""
+        """Run a command that ends at once, behind a prefix that takes something away."""
         argv = [*lacks, *python_module("crossmodal.cli", *command)]
         done = subprocess.run(
             argv,
@@ -75,7 +77,7 @@ def machine(short_path: Path) -> Machine:
 
 
 def read_only(folder: Path) -> tuple[str, ...]:
-    """Runs what follows with all file systems read-only but for a folder, without /dev/shm."""
+    """Return a prefix: all file systems are read-only but for a folder, without /dev/shm."""
     inside, here = "/mnt", shlex.quote(str(Path.cwd()))
     steps = [
         f"mount --rbind / {inside}",
@@ -125,7 +127,7 @@ def test_too_few_files_are_said(machine: Machine) -> None:
 def test_a_whole_stack_runs_without_home_disk_shared_memory_and_many_files(
     machine: Machine,
 ) -> None:
-    """Only a folder for its data and temporary files is there."""
+    """There is only a folder for its data and temporary files."""
     folder, env = machine.folder, machine.env
     env |= {"XDG_DATA_HOME": str(folder), "TMPDIR": str(folder)}
     log = folder / "log"

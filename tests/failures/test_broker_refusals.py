@@ -1,4 +1,4 @@
-"""A Redis that refuses, or that is none: said in one line with what to do, by every command."""
+"""A Redis that refuses, or is none: every command reports it in one line, with the remedy."""
 
 import socket
 import sys
@@ -28,7 +28,7 @@ COMMANDS = (
 
 @contextmanager
 def answering(reply: bytes) -> Iterator[str]:
-    """A URL at which all is answered by the same words."""
+    """Yield a URL at which every request gets the same reply."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         Thread(target=_answer, args=(server, reply), daemon=True).start()
         yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
@@ -39,7 +39,7 @@ def _answer(server: socket.socket, reply: bytes) -> None:
     while True:
         try:
             connection, _ = server.accept()
-        except OSError:  # it is over
+        except OSError:  # the server is closed
             return
         Thread(target=_repeat, args=(connection, reply), daemon=True).start()
 
@@ -49,13 +49,13 @@ def _repeat(connection: socket.socket, reply: bytes) -> None:
         with connection:
             while connection.recv(65_536):
                 connection.sendall(reply)
-    except OSError:  # who has asked has left
+    except OSError:  # the client has left
         return
 
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a server that asks for a password."""
+    """Yield the port of a server that requires a password."""
     port = free_port()
     server = start_valkey(tmp_path_factory.mktemp("valkey"), port, "sesame", binary=BINARY)
     yield port
@@ -63,7 +63,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 def done(broker_url: str, folder: Path, *command: str) -> Done:
-    """A command that has this queue, and a data folder of its own."""
+    """Run a command with this queue, and a data folder of its own."""
     env = {
         "CELERY_BROKER_URL": broker_url,
         "CROSSMODAL_STORAGE_URL": (folder / "storage").as_uri(),
@@ -75,7 +75,7 @@ def done(broker_url: str, folder: Path, *command: str) -> Done:
 
 
 def check_told(ended: Done, *words: str) -> None:
-    """It has ended as what is set wrong does, and said one line with these words."""
+    """Check that it has ended as for a wrong setting, and wrote one line with these words."""
     line = ended.stderr.removesuffix("\n")
     assert (ended.returncode, line.count("\n")) == (2, 0), ended.stderr
     assert all(word in line for word in words), line
@@ -114,7 +114,7 @@ def test_up_says_that_what_listens_never_answers(short_path: Path) -> None:
 def test_who_asks_a_server_that_loads_its_data_is_told_to_try_again(short_path: Path) -> None:
     with answering(b"-LOADING Redis is loading the dataset in memory\r\n") as url:
         ended = done(url, short_path, "queue")
-    assert ended.returncode == 1  # for it passes
+    assert ended.returncode == 1  # it is temporary
     assert "loads its data: try again once it has\n" in ended.stderr
 
 

@@ -1,4 +1,4 @@
-"""Clocks that are wrong or are set: what lives goes on, and what hangs or is dead is found out."""
+"""Clocks that are wrong or are set: live processes go on, hung and dead ones are detected."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ WAIT_S = 60
 
 @pytest.fixture
 def channel(settings: Settings) -> Iterator[Any]:
-    """A worker's connection for messages."""
+    """Yield a worker's channel for messages."""
     with celery_app(settings) as app, app.connection_for_read() as connection:
         yield connection.channel()
 
@@ -84,7 +84,7 @@ def test_a_sweep_gives_out_nothing_that_has_ended_while_redis_was_away(
     message = message_of("ended", Txt2ImgParams(prompt="a circle", seed=1))
     admin.hset(f"{prefix}unacked", "tag", f'[{message},"","txt2img"]')
     admin.zadd(index(settings), {"tag": ENDED})
-    channel.shared.acked.append("tag")  # nothing comes that would take it along
+    channel.shared.acked.append("tag")  # no message comes whose script would send it
     channel.qos.sweep(10, lambda _: True)
     assert admin.hlen(f"{prefix}unacked") == 0
     assert admin.llen(messages_key(settings.key_prefix, "txt2img")) == 0
@@ -131,7 +131,7 @@ def test_nothing_is_given_out_again_until_all_who_live_could_renew(
         await lease._renew()
         seen.append(lease.may_sweep(redis_s()))
         async with asyncio.timeout(WAIT_S):
-            while not lease.may_sweep(redis_s()):  # noqa: ASYNC110 - a clock tells nobody
+            while not lease.may_sweep(redis_s()):  # noqa: ASYNC110 - a clock has no event
                 await asyncio.sleep(0.1)
         seen.append(lease.may_sweep(redis_s() + step_s))
         await lease.close()
@@ -143,7 +143,7 @@ def test_nothing_is_given_out_again_until_all_who_live_could_renew(
 def test_a_worker_that_asks_again_goes_on_with_the_attempt_that_it_has_begun(
     settings: Settings,
 ) -> None:
-    """The answer to its first question was lost with the connection."""
+    """The reply to its first call was lost with the connection."""
     ledger, job_id = JobLedger(settings), new_job_id()
     with Runner(settings) as runner:
         runner.run(ledger.submit(job_id, Task("txt2img"), "{}", ""))

@@ -1,4 +1,4 @@
-"""One asynchronous client in many event loops, as of a module that all of an app shares."""
+"""One asynchronous client in many event loops, as when all of an app shares a module's client."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ LOOPS = 4
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[AsyncClient]:
-    """A client that nobody has used; what is left of its connections, Python would warn of."""
+    """Yield a client that was not used; Python would warn of connections left open."""
     client = AsyncClient(settings)
     yield client
     asyncio.run(client.close())
@@ -66,7 +66,7 @@ def test_a_loop_that_was_not_shut_down_leaves_the_next_one_a_client(client: Asyn
         assert loop.run_until_complete(canceled(client)) == "canceled"
         loop.close()  # where asyncio.run would have ended its generators
     assert asyncio.run(canceled(client)) == "canceled"
-    gc.collect()  # Python warns of the closed loops' connections now, not in a test to come
+    gc.collect()  # Python warns of the closed loops' connections now, not in a later test
 
 
 def _connections(admin: Any) -> set[str]:

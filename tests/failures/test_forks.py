@@ -1,4 +1,4 @@
-"""A client in a process that is forked: it goes on there, or says at once why it cannot."""
+"""A client in a forked process: it works there, or reports at once why it cannot."""
 
 import os
 import subprocess
@@ -77,7 +77,7 @@ if __name__ == "__main__":
 
 
 def said(settings: Settings, storage_url: str, program: str) -> list[str]:
-    """What a program says that has a client of these settings."""
+    """Return the output lines of a program that has a client with these settings."""
     env = {
         **os.environ,
         "CELERY_BROKER_URL": settings.broker_url.get_secret_value(),

@@ -1,4 +1,4 @@
-"""What is in between forgets or resets idle connections: nobody goes deaf, nobody pays for it."""
+"""Idle connections that a NAT forgets or a load balancer resets are replaced without a delay."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @contextmanager
 def between(server: Server, role: Role, folder: Path) -> Iterator[tuple[Proxy, Settings]]:
-    """A way to the server that a test may disturb."""
+    """Yield a proxy before the server, and settings that use it."""
     proxy = Proxy(server.port)
     url = server.url(role).replace(f":{server.port}/", f":{proxy.port}/")
     try:
@@ -50,7 +50,7 @@ def between(server: Server, role: Role, folder: Path) -> Iterator[tuple[Proxy, S
 
 
 def idle(proxy: Proxy, behaviour: Behaviour) -> None:
-    """Have nothing sent until what is in between must have dropped all connections."""
+    """Set the proxy's behavior, and send nothing until it must have dropped all connections."""
     proxy.behaviour = behaviour
     since, dropped_s = time.monotonic(), behaviour.forgets_after_s + behaviour.resets_after_s
     until(lambda: time.monotonic() - since > dropped_s + 0.5, WAIT_S)
@@ -67,7 +67,7 @@ def test_the_first_call_of_an_idle_client_is_as_fast_as_any(
         client.queues()
         client.txt2img("a circle")
         assert time.monotonic() - begun < settings.connect_timeout_s
-    assert proxy.forgotten == 0  # nothing was sent into the void
+    assert proxy.forgotten == 0  # nothing was sent over a forgotten connection
 
 
 async def asked_after_idling(
@@ -129,12 +129,12 @@ def test_remote_control_is_kept_warm(worker: tuple[Proxy, ToyWorker], behaviour:
 def test_a_worker_whose_connections_are_forgotten_makes_others_and_hears_again(
     worker: tuple[Proxy, ToyWorker],
 ) -> None:
-    """Forgotten though they are in use: what has no answer in time is replaced."""
+    """They are forgotten while in use: a connection without an answer in time is replaced."""
     proxy, toys = worker
     toys.inspect("ping")
     before = set(subscribers(toys))
     running = toys.send(sleep_s=3)
-    until(lambda: toys.in_hand == 1, WAIT_S, "a toy in hand")  # Redis has noted who has it
+    until(lambda: toys.in_hand == 1, WAIT_S, "a toy in hand")  # noted in Redis
     proxy.forget()
     until(lambda: bool(set(subscribers(toys)) - before), WAIT_S, "another subscription")
     assert toys.inspect("ping") == {"ok": "pong"}

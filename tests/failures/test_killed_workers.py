@@ -1,4 +1,4 @@
-"""A Celery worker that is killed over and over: what it had in hand runs again without a wait."""
+"""A Celery worker that is killed repeatedly: what it had in hand runs again without a wait."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.workers import (
     suspended,
 )
 
-LEASE_S = 300.0  # more than all of this takes
+LEASE_S = 300.0  # longer than the whole test
 WAIT_S = 90.0
 KILLS = 5  # three in a row are no crash loop
 

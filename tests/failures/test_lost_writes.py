@@ -1,5 +1,4 @@
-"""What a power cut leaves in a folder that is the store: a file system that forgets what was not
-forced to its disk."""
+"""A power cut under a store in a folder: the file system loses what was not synced to its disk."""
 
 import fcntl
 import os
@@ -37,7 +36,7 @@ class Disk:
         subprocess.run(["umount", str(self.folder)], check=True)
 
     def lose_power(self) -> None:
-        """Have it as it is on the disk by now."""
+        """Remount the file system with only what is on the disk by now."""
         handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.ioctl(handle, SHUT_DOWN, LOSE_ALL)
         os.close(handle)

@@ -1,4 +1,4 @@
-"""The connection that messages come over: what it brings is never dropped, nor read in vain."""
+"""The connection for messages: it drops no message, and is never read in vain."""
 
 import socket
 import time
@@ -17,8 +17,8 @@ from tests.waiting import until
 QUEUE = "txt2img"
 CONNECT_S = 0.5
 WAIT_S = 60
-PATIENCE_S = 0.2  # of one look for messages
-MOST_LOOKS = 100  # within a second: each is to wait for its time
+PATIENCE_S = 0.2  # of one poll for messages
+MOST_LOOKS = 100  # polls within a second: each must wait for its time
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def connection(settings: Settings) -> Iterator[Any]:
 
 @pytest.fixture
 def got() -> list[Any]:
-    """The messages that have been given to Celery."""
+    """Return the list of messages delivered to Celery."""
     return []
 
 
 @pytest.fixture
 def channel(connection: Any, got: list[Any]) -> Any:
-    """A channel that has asked Redis for messages, and has no answer yet."""
+    """Return a channel that has sent a BRPOP and has no answer yet."""
     channel = connection.channel()
     channel.basic_qos(0, 1, False)
     channel.basic_consume(QUEUE, False, got.append, "consumer")
@@ -69,7 +69,7 @@ def test_a_process_that_was_held_up_drops_no_message_that_came_meanwhile(
 def test_a_connection_that_ends_while_there_is_no_room_is_not_read_in_vain(
     connection: Any, channel: Any
 ) -> None:
-    """Else the worker turned round as fast as it can, until one of its jobs had ended."""
+    """Else the worker's loop would spin until one of its jobs had ended."""
     for lane in channel.shared.lanes:
         lane.tags |= {str(number) for number in range(lane.limit)}
 
@@ -89,7 +89,7 @@ def test_a_connection_that_ends_while_there_is_no_room_is_not_read_in_vain(
 def test_a_message_that_comes_when_redis_takes_nothing_back_is_kept(
     settings: Settings, connection: Any, channel: Any
 ) -> None:
-    """It was asked for before the queue was not wanted any more."""
+    """The BRPOP was sent before the queue was canceled."""
     with Client(settings) as client:
         client.txt2img("a circle")
     channel._active_queues.remove(QUEUE)

@@ -1,4 +1,4 @@
-"""Redis answers with an error that may pass: an outage, for workers and for clients."""
+"""Redis answers with a temporary error: an outage, for workers and for clients."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ PASSING = {
 
 
 class Stack:
-    """A worker of fakes, its Redis and a client; what may be done to that Redis is named below."""
+    """A worker of fakes, its Redis and a client; the methods below are faults of that Redis."""
 
     def __init__(self, server: Server, admin: Any, client: Client, folder: Path) -> None:
         self.server = server
@@ -74,7 +74,7 @@ class Stack:
         return lambda: self.admin.config_set("min-replicas-to-write", 0)
 
     def unsaved(self) -> Callable[[], object]:
-        """Its snapshots fail: a folder is in their place."""
+        """Make its snapshots fail: a folder is in their place."""
         in_place = self.folder / "valkey" / "dump.rdb"
         in_place.unlink(missing_ok=True)
         (in_place / "something").mkdir(parents=True)
@@ -212,7 +212,7 @@ def test_a_worker_whose_connections_end_while_redis_refuses_waits_until_it_takes
 
 @pytest.mark.parametrize("code", ["LOADING", "MISCONF", "CLUSTERDOWN", "TRYAGAIN"])
 def test_a_worker_outlasts_whatever_is_said_in_place_of_redis(tmp_path: Path, code: str) -> None:
-    """It neither ends nor begins anew again and again."""
+    """It neither ends nor restarts its consumer again and again."""
     server = start_server(tmp_path / "valkey")
     proxy = Proxy(server.port)
     url = server.url(Role.WORKER).replace(f":{server.port}/", f":{proxy.port}/")
@@ -286,7 +286,7 @@ def test_a_cluster_is_still_refused_by_its_name(settings: Settings) -> None:
 
 @contextmanager
 def answering(settings: Settings, said: str) -> Iterator[Settings]:
-    """A Redis that answers all that it is asked in the same way."""
+    """Yield settings of a Redis that answers every command with the same error."""
     proxy = Proxy(free_port())
     proxy.behaviour.says = said
     try:

@@ -1,4 +1,4 @@
-"""Redis and the store answer, and take no writes: whoever is asked whether all is well says so."""
+"""Redis and the store answer, and refuse writes: all health checks report it."""
 
 import resource
 import shutil
@@ -23,7 +23,7 @@ DRAW = {"task": "txt2img", "prompt": "a red circle"}
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A server that outlives a write to its disk that fails."""
+    """Yield a server that outlives a failed write to its disk."""
     tolerant = tmp_path / "tolerant-valkey"
     tolerant.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec '{server_binary()}' \"$@\"\n")
     tolerant.chmod(0o755)
@@ -83,7 +83,7 @@ def test_a_redis_that_takes_no_writes_is_not_well(
     gateway: Gateway,
     tmp_path: Path,
 ) -> None:
-    """The gateway is not ready, its metrics and `doctor` say so, and what is refused, is."""
+    """The gateway is not ready, its metrics and `doctor` report it, and jobs are refused."""
     with server.admin() as redis:
         fault(server, redis)
     assert gateway.http.post("/v1/jobs", json=DRAW).status_code == 503
@@ -100,7 +100,7 @@ def test_a_redis_that_takes_no_writes_is_not_well(
 
 
 def test_a_redis_that_takes_no_more_jobs_is_not_ready(server: Server, gateway: Gateway) -> None:
-    """What memory is left is for the jobs that it has: workers may write."""
+    """The memory that is left is for the jobs it has: workers may write."""
     with server.admin() as redis:
         redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] * 1.05))
     until(lambda: gateway.http.get("/readyz").status_code == 503, what="not being ready")
@@ -109,7 +109,7 @@ def test_a_redis_that_takes_no_more_jobs_is_not_ready(server: Server, gateway: G
 
 
 def test_a_full_store_is_not_well(server: Server, gateway: Gateway) -> None:
-    """That it can be read says nothing."""
+    """Reads still succeed."""
     assert metric(gateway, "crossmodal_store_up") == 1
     limit_files(gateway, 0)
     until(lambda: gateway.http.get("/readyz").status_code == 503, what="not being ready")
@@ -126,5 +126,5 @@ def metric(gateway: Gateway, name: str) -> float:
 
 
 def limit_files(gateway: Gateway, size: int) -> None:
-    """Files of the gateway's may grow no further, as on a full disk."""
+    """Limit the size of the gateway's files, as on a full disk."""
     psutil.Process(gateway.child.pid).rlimit(psutil.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

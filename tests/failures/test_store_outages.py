@@ -1,4 +1,4 @@
-"""The object store is away or full: a worker says so and takes nothing, and no job pays for it."""
+"""The object store is away or full: a worker reports it, takes nothing, and no attempt is lost."""
 
 import json
 import os
@@ -41,19 +41,19 @@ class Stack:
 
     @property
     def waits_for(self) -> str:
-        """What the worker has announced."""
+        """What the worker has announced that it waits for."""
         [worker] = self.client.workers()
         return worker.waits_for
 
     def health(self) -> dict[str, Any]:
-        """What a probe is told of the one worker."""
+        """Return what a health probe reports of the one worker."""
         argv = [sys.executable, "-m", "crossmodal.cli", "health", "--json"]
         asked = subprocess.run(argv, env=os.environ | self.env, capture_output=True, check=False)
         [worker] = json.loads(asked.stdout)
         return dict(worker) | {"status": asked.returncode}
 
     def attempts(self, jobs: list[JobHandle]) -> set[int]:
-        """Those that their jobs have used up."""
+        """Return the numbers of attempts that the jobs have used."""
         records = [self.client.record(job.id) for job in jobs]
         return {one.attempt for one in records}
 
@@ -79,7 +79,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def away(stack: Stack) -> Iterator[Path]:
-    """The store's folder is no folder while this file is in its place."""
+    """Put a file in the place of the store's folder; yield it."""
     kept = stack.folder / "kept"
     stack.storage.mkdir(exist_ok=True)
     stack.storage.rename(kept)
@@ -111,7 +111,7 @@ def test_an_outage_of_the_store_uses_up_no_attempt_and_the_worker_takes_nothing(
     end(away)
     for job in jobs:
         job.result(timeout_s=WAIT_S)
-    assert max(stack.attempts(jobs)) <= 2  # the one that failed, and the one that did not
+    assert max(stack.attempts(jobs)) <= 2  # one that failed, one that did not
     until(lambda: stack.waits_for == "", WAIT_S)
     until(lambda: bool(stack.health()["ready"]), WAIT_S)
     assert stack.log.count("jobs are taken again") == 1

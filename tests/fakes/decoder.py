@@ -1,9 +1,9 @@
 """A decoder that does what is written behind a picture: python -m tests.fakes.decoder
 
-"poison" kills the process, "tarpit" never comes back, "glutton" wants 2 GB, "garbler" answers
-nonsense, "liar" a picture of another size, "stranger" an error that no decoder has, "hoarder" keeps
+"poison" kills the process, "tarpit" never returns, "glutton" allocates 2 GB, "garbler" answers
+garbage, "liar" a picture of another size, "stranger" an error that no decoder has, "hoarder" keeps
 100 MB for ever and uses none of it, "filler" 200 MB that it has written to, "chatterer" prints as
-libraries do. "need=N" is as any picture, and says that it needs N bytes.
+libraries do. "need=N" is an ordinary picture that reports a need of N bytes.
 """
 
 import os
@@ -24,7 +24,7 @@ KEPT: list[bytearray] = []
 
 
 class Actor(PictureFile):
-    """A picture that is read as any, and then does what its file says."""
+    """A picture that is read as any other, and then does what its file says."""
 
     def __init__(self, data: bytes, max_pixels: int, side: int | None = None) -> None:
         super().__init__(data, max_pixels, side)

@@ -20,7 +20,7 @@ from worker.host.server import ModelHost
 
 
 def load(settings: Settings, device: str, name: str) -> ModelHost:
-    """As `worker.host.models` does, without torch: the same lanes, batcher and limits.
+    """Load as `worker.host.models` does, without torch: the same lanes, batcher and limits.
 
     It takes FAKE_LOAD_S seconds, and runs at most FAKE_MAX_BATCH requests at once; a model whose
     name begins with "broken" cannot be loaded.

@@ -1,4 +1,4 @@
-"""A hub of models on loopback: what `huggingface_hub` asks of one, and what may go wrong there."""
+"""A fake model hub on loopback: what `huggingface_hub` requests, and what may go wrong."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "c0ffee" + "0" * 34
-LARGE = (".safetensors", ".bin", ".model")  # what lies in LFS
+LARGE = (".safetensors", ".bin", ".model")  # files that are in LFS
 ROUTE = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>.+))?")
 FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 
@@ -27,7 +27,7 @@ def git_id(data: bytes) -> str:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """All files of a folder, by their names in it."""
+    """Return all files of a folder, by their names in it."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -37,18 +37,18 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @dataclass
 class FakeHub:
-    """One repository, of which `asked` are the files that were fetched, each with its range."""
+    """A hub of one repository; `asked` are the files that were fetched, each with its range."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     repo: str = "somebody/tiny"
     commit: str = COMMIT
-    token: str = ""  # without which nobody sees it
+    token: str = ""  # required to see the repository
     refusal: tuple[int, str] | None = None  # status and code of all answers
-    sizes: Mapping[str, int] = field(default_factory=dict)  # that are said, and are not true
-    damaged: set[str] = field(default_factory=set)  # files that are sent with another last byte
+    sizes: Mapping[str, int] = field(default_factory=dict)  # reported, and wrong
+    damaged: set[str] = field(default_factory=set)  # files sent with a wrong last byte
     cuts: dict[str, list[int]] = field(default_factory=dict)  # bytes after which an answer ends
-    stalls: set[str] = field(default_factory=set)  # files that are never sent to their end
-    is_simple: bool = False  # knows no ranges
+    stalls: set[str] = field(default_factory=set)  # files never sent to their end
+    is_simple: bool = False  # supports no ranges
     is_hub: bool = True
     asked: list[tuple[str, str]] = field(default_factory=list)
     url: str = ""
@@ -69,7 +69,7 @@ class FakeHub:
         return data[:-1] + bytes([data[-1] ^ 1]) if name in self.damaged else data
 
     def names(self) -> set[str]:
-        """The files that were asked for."""
+        """Return the files that were requested."""
         return {name for name, _ in self.asked}
 
 
@@ -137,11 +137,11 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
             self.end_headers()
             self.wfile.write(body[: len(body) * 2 // 3 if is_stalled else cut])
             if is_stalled:
-                self.rfile.read(1)  # until who asked is gone
+                self.rfile.read(1)  # until the client is gone
             self.close_connection = is_stalled or cut is not None
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""A kind that a package of its own brings: all that there is of it."""
+"""A kind that another package brings, complete."""
 
 from pydantic import Field
 

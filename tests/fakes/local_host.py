@@ -1,4 +1,4 @@
-"""A real model host without models, in this process: it counts what reaches it, and can die."""
+"""A real model host without models, in this process: it records batches, and can die."""
 
 import asyncio
 import os
@@ -24,10 +24,10 @@ SIDE = 8
 
 
 class FakeHost(Pipeline):
-    """A pipeline for both tasks; with a prompt that has the word "fatal" it dies.
+    """A pipeline for both tasks; a prompt with the word "fatal" makes it die.
 
-    `batches` are the prompts, or the shapes of the pictures, in the order in which they came. A
-    batch stays on the device for as long as `may_run` is not set.
+    `batches` are the prompts, or the shapes of the pictures, in order of arrival. A batch stays on
+    the device until `may_run` is set.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class FakeHost(Pipeline):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """What comes to the device stays there for the while."""
+        """Keep batches on the device meanwhile."""
         self.may_run.clear()
         try:
             yield
@@ -61,7 +61,7 @@ class FakeHost(Pipeline):
             self.may_run.set()
 
     def _die(self) -> None:
-        """As far as its clients can see: all connections end without a reply."""
+        """Die as far as clients can see: all connections end without a reply."""
         dead = threading.Event()
 
         def hang_up() -> None:
@@ -74,7 +74,7 @@ class FakeHost(Pipeline):
 
 
 class _Known(Conversation):
-    """A conversation whose host can end it."""
+    """A conversation that its host can end."""
 
     def __init__(self, host: ModelHost, fake: FakeHost) -> None:
         super().__init__(host)
@@ -91,7 +91,7 @@ class _Known(Conversation):
 
 @contextmanager
 def serving(path: Path) -> Iterator[FakeHost]:
-    """A fake host that listens at `path`."""
+    """Yield a fake host that listens at `path`."""
     fake = FakeHost()
     ready, stop = threading.Event(), asyncio.Event()
 

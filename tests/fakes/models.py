@@ -1,8 +1,8 @@
-"""Models that need no torch: pictures and captions of one color, made at once.
+"""Models without torch: pictures and captions of one color, made at once.
 
-Words in a prompt say what becomes of its batch: "poison" kills the process, "tarpit" never comes
-back, "snail" takes three seconds, "painter" as many, in steps, "sculptor" a minute in steps,
-"glutton" finds no memory, "breaker" breaks the device. A few words are not known.
+Words in a prompt decide what happens to its batch: "poison" kills the process, "tarpit" never
+returns, "snail" takes three seconds, "painter" too, in steps, "sculptor" a minute in steps,
+"glutton" runs out of memory, "breaker" breaks the device. A few words are unknown.
 """
 
 import os
@@ -29,7 +29,7 @@ UNKNOWN = {"zorg", "frob", "zanzibar"}
 
 
 class FakeModel(Pipeline):
-    """A pipeline for any kind: the same request gives the same bytes, another one others."""
+    """A pipeline for any kind: equal requests give equal bytes, different ones do not."""
 
     def weight(self, request: HostRequest) -> int:
         return request.params.count

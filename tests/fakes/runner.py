@@ -1,4 +1,4 @@
-"""What runs the jobs of a worker, on an event loop of its own, for tests that wait for each job."""
+"""A worker's job runner on an event loop of its own, for tests that wait for each job."""
 
 import asyncio
 import threading
@@ -20,18 +20,18 @@ WAIT_S = 60.0
 
 
 class LoopRunner:
-    """A `JobRunner` beside this thread."""
+    """A `JobRunner` in another thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, runner: JobRunner) -> None:
         self._loop = loop
         self.runner = runner
 
     def start(self, delivery: Delivery) -> "Future[Ending]":
-        """Begin with a delivery."""
+        """Start a delivery."""
         return asyncio.run_coroutine_threadsafe(self.runner.run(delivery), self._loop)
 
     def run(self, delivery: Delivery) -> Ending:
-        """How a delivery has ended, once it has."""
+        """Run a delivery; return its ending."""
         return self.start(delivery).result(WAIT_S)
 
 
@@ -39,7 +39,7 @@ class LoopRunner:
 def looping(
     settings: Settings, socket: Path, wait_s: float = 60, decoder: str = PROGRAM
 ) -> Iterator[LoopRunner]:
-    """A runner that is joined to the model host at `socket`, with decoders that run a program."""
+    """Yield a runner connected to the model host at `socket`, whose decoders run a program."""
     loop = uvloop.new_event_loop()  # as a worker has
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

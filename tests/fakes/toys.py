@@ -1,7 +1,7 @@
-"""A Celery application with our pool and transport, whose tasks do what their arguments say.
+"""A Celery application with the real pool and transport; its tasks do what their arguments say.
 
-`celery -A tests.fakes.toys worker`; its tasks have the names of the real ones. What they are about
-to return is noted in the file that `TOY_FILE` names, by their id.
+`celery -A tests.fakes.toys worker`; its tasks have the names of the real ones. The id of a task
+that is about to return is written to the file that `TOY_FILE` names.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ app.conf.worker_soft_shutdown_timeout = float(os.environ.get("TOY_SOFT_S", "0"))
 
 
 class Toy(CoroutineTask):
-    """Sleeps, and then ends as it is told: `do` names one of the ways below."""
+    """A task that sleeps, and then ends as its argument `do` says."""
 
     abstract = True
     typing = False
@@ -66,7 +66,7 @@ class Toy(CoroutineTask):
         return f"made {outcome.get('what', 'nothing')}"
 
 
-# Faults that the product does not know of; `fault` in a message's arguments names one.
+# Injected faults; the arguments of a message name one.
 _lost: set[str] = set()  # ids
 _on_apply, _start_begun = CoroutinePool.on_apply, CoroutinePool._start_begun
 
@@ -74,7 +74,7 @@ _on_apply, _start_begun = CoroutinePool.on_apply, CoroutinePool._start_begun
 def _faulty_on_apply(
     self: CoroutinePool, target: Any, args: Any = (), kwargs: Any = None, **callbacks: Any
 ) -> None:
-    """Celery has reserved the message; then nobody hears of it, or of what was raised."""
+    """Lose a message that Celery has reserved, or raise an error that is not reported."""
     shown = args[2]["kwargsrepr"]
     if "raise it" in shown:
         raise RuntimeError("a fault")
@@ -84,7 +84,7 @@ def _faulty_on_apply(
 
 
 def _faulty_start_begun(self: CoroutinePool) -> None:
-    """Some jobs get lost between the two threads."""
+    """Lose some jobs between the two threads."""
     begun = list(self._begun.take())
     for job in begun:
         if "forget it" not in job.request["kwargsrepr"]:

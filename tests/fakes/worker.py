@@ -1,4 +1,4 @@
-"""`crossmodal worker --devices cpu`, before a host with the fake models.
+"""`crossmodal worker --devices cpu` with a host of fake models.
 
 python -m tests.fakes.worker --concurrency 8 --ready-file FILE
 """
@@ -19,7 +19,7 @@ HOST = "tests.fakes.host"
 
 
 def served(*names: str) -> Served:
-    """Models of all kinds, of which the first is the default one; one where none is named."""
+    """Return models of all kinds, the first the default one; one if none is named."""
     models = [
         ModelFolder(SHIPPED_BUNDLE, "bundle", name, "0", tuple(kinds()), FolderConfig())
         for name in names or ("fake",)
@@ -28,7 +28,7 @@ def served(*names: str) -> Served:
 
 
 def main() -> int:
-    """Serve until SIGTERM; the exit status."""
+    """Serve until SIGTERM; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--concurrency", type=int, required=True)
     parser.add_argument("--bulk-concurrency", type=int, default=1)

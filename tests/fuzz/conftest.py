@@ -1,4 +1,4 @@
-"""A gateway that asks for keys, two of these, and a count of the cases of each surface."""
+"""A gateway that requires keys, two of them, and a count of the cases of each surface."""
 
 import json
 import os
@@ -22,13 +22,13 @@ from tests.workers import running_worker
 
 @dataclass(frozen=True)
 class Fuzzed:
-    """What is called, by whom, and where the cases are counted."""
+    """The gateway, the keys that call it, and the file of the counts."""
 
     gateway: Gateway
     stack_env: dict[str, str]
     tenants: list[Tenant]
     folder: Path
-    # Cases that are made up for an operation, beside those of other phases; `make fuzz` has more.
+    # Cases generated per operation, beside those of other phases; `make fuzz` has more.
     each: int = int(os.environ.get("FUZZ_EXAMPLES", "5"))
 
     @property
@@ -37,7 +37,7 @@ class Fuzzed:
 
     @property
     def env(self) -> dict[str, str]:
-        """For the hooks."""
+        """The environment of the schemathesis hooks."""
         file = self.folder / "tenants.json"
         write(self.tenants, file)
         return {"FUZZ_TENANTS": str(file), "FUZZ_COUNTS": str(self.counts)}
@@ -46,7 +46,7 @@ class Fuzzed:
         count(Counter({surface: cases}), self.counts)
 
     def report(self) -> None:
-        """Print how many cases there were."""
+        """Print the number of cases per surface."""
         if self.counts.exists():
             counts: dict[str, int] = json.loads(self.counts.read_text())
             told = ", ".join(f"{name} {n:,}" for name, n in sorted(counts.items()))

@@ -1,4 +1,4 @@
-"""Values that nobody in their right mind would send."""
+"""Odd and hostile values."""
 
 import random
 from typing import Any
@@ -33,7 +33,7 @@ NUMBERS = (0, -1, 1, 2**31, 2**63, -(2**63), 1.5, 1e308, 10**40)
 
 
 def value(rng: random.Random, names: list[str], depth: int = 0) -> Any:
-    """Any JSON; `names` are strings that mean something here."""
+    """Return random JSON; `names` are strings that have a meaning here."""
     kinds = ["text", "text", "name", "number", "odd"] + (["list", "object"] if depth < 3 else [])
     kind = rng.choice(kinds)
     if kind == "text":
@@ -50,13 +50,13 @@ def value(rng: random.Random, names: list[str], depth: int = 0) -> Any:
 
 
 def header(rng: random.Random, names: list[str]) -> str:
-    """What may stand in a header."""
+    """Return a random header value."""
     text = str(value(rng, names, 3))
     return text.encode("ascii", errors="replace").decode().replace("\0", "?").strip()
 
 
 def path(text: str) -> str:
-    """A text as a part of a path, however odd."""
+    """Return a text as a part of a path, however odd."""
     return "".join(
         c if " " < c < "\x7f" and c not in "#?%" else f"%{ord(c) % 256:02x}" for c in text
     )

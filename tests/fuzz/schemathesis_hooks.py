@@ -1,4 +1,4 @@
-"""What schemathesis must know beyond the OpenAPI document: who calls, and what is whose."""
+"""What schemathesis must know beyond the OpenAPI document: the callers, and who owns what."""
 
 import atexit
 import os
@@ -23,7 +23,7 @@ def lines(_: Any, value: Any) -> Any:
 
 @schemathesis.hook
 def before_call(_: Any, case: Any, __: Any) -> None:
-    """Each key calls in its turn, for what is its own, the other's, or nobody's."""
+    """Let each key call in its turn, with names of its own, of the other, or made-up ones."""
     tenant = turns.next()
     case.headers = {**(case.headers or {}), **tenant.headers}
     for parameter in case.path_parameters or {}:
@@ -34,7 +34,7 @@ def before_call(_: Any, case: Any, __: Any) -> None:
 
 @schemathesis.check
 def no_leak(_: Any, response: Any, case: Any) -> None:
-    """Neither key sees what is the other's."""
+    """Check that neither key sees the other's data."""
     sent = response.request
     tenant = next(t for t in turns.tenants if t.token in sent.headers.get("Authorization", ""))
     body = sent.body if isinstance(sent.body, str) else (sent.body or b"").decode(errors="replace")

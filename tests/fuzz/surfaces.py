@@ -1,4 +1,4 @@
-"""The surfaces of what listens, by path, and how many cases each had."""
+"""The surfaces of the services, by path, and the number of cases of each."""
 
 import json
 import re
@@ -16,11 +16,11 @@ _BY_PATH = {
 
 
 def surface_of(path: str) -> str:
-    """What a path of the OpenAPI document belongs to."""
+    """Return the surface of a path of the OpenAPI document."""
     return next(name for name, pattern in _BY_PATH.items() if re.match(pattern, path))
 
 
 def count(counts: Counter[str], file: Path) -> None:
-    """Add to the cases that were counted before, by whichever process."""
+    """Add to the counts in a file, whichever process wrote it."""
     before = Counter(json.loads(file.read_text())) if file.exists() else Counter[str]()
     file.write_text(json.dumps(before + counts))

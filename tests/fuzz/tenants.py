@@ -1,4 +1,4 @@
-"""Two API keys with belongings, and what shows that one of them sees the other's."""
+"""Two API keys with data of their own, and a check whether one sees the other's."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from tests.gateway import Gateway
 from tests.waiting import until
 
 JSONL = {"Content-Type": "application/jsonl"}
-CHANGES = 25  # calls of a key before it is the other's turn, so that one thing may follow another
+CHANGES = 25  # calls of a key before the other's turn, so that calls may build on each other
 FAST = {"per_second": 10_000, "burst": 10_000}
 
 
 @dataclass
 class Tenant:
-    """A key; what can be named of its own by a route's parameters, and what only it may see."""
+    """An API key; names of its data by route parameter, and marks that only it may see."""
 
     token: str
     names: dict[str, list[str]]
@@ -31,13 +31,13 @@ class Tenant:
         return {"Authorization": f"Bearer {self.token}"}
 
     def own(self, name: str, value: str) -> None:
-        """Take note of something that it has made."""
+        """Note something that it has created."""
         self.names.setdefault(name, []).append(value)
         self.marks.append(value)
 
 
 def make_tenants(gateway: Gateway, client: Client) -> list[Tenant]:
-    """Two, each with a job, a picture, an upload, a batch and a file, all with its mark."""
+    """Make two tenants, each with a job, a picture, an upload, a batch and a file, all marked."""
     return [_make(gateway, client, name) for name in ("one", "other")]
 
 
@@ -67,7 +67,7 @@ def _make(gateway: Gateway, client: Client, name: str) -> Tenant:
 
 @dataclass
 class Asked:
-    """What a caller sent and got, as far as it matters for who may see what."""
+    """A request and its answer, as far as they matter for leaks."""
 
     sent: str
     status: int
@@ -76,14 +76,14 @@ class Asked:
 
 
 def leaks(asked: Asked, other: Tenant) -> list[str]:
-    """What of another's was told: anything, but what the caller has said itself and was refused."""
+    """Return another's marks in an answer, except those that the caller sent and was refused."""
     told = asked.body + "\n".join(asked.headers.values()).encode(errors="replace")
     found = [mark for mark in other.marks if mark.encode() in told]
     return [mark for mark in found if asked.status < 400 or mark not in asked.sent]
 
 
 def take_note(asked: Asked, tenant: Tenant) -> None:
-    """What a caller has made is its own from then on."""
+    """Note what a caller has created as its own."""
     try:
         made: Any = json.loads(asked.body) if asked.status in (200, 201, 202) else None
     except ValueError:
@@ -94,12 +94,12 @@ def take_note(asked: Asked, tenant: Tenant) -> None:
 
 
 def _name_of(made: str) -> str:
-    """The parameter that such an id is given as."""
+    """Return the route parameter that takes such an id."""
     return "file_id" if made.startswith("file") else "job_id"
 
 
 class Turns:
-    """Whose turn it is, and what each calls by name: its own, the other's, or what was made up."""
+    """Whose turn it is, and the names in each call: its own, the other's, or made-up ones."""
 
     def __init__(self, tenants: list[Tenant], seed: int = 0) -> None:
         self.tenants = tenants
@@ -114,14 +114,14 @@ class Turns:
         return self.tenants[1 - self.tenants.index(tenant)]
 
     def name(self, parameter: str, tenant: Tenant) -> str | None:
-        """A name for a parameter; none where it is to stay as it is."""
+        """Return a name for a parameter; None to leave it as it is."""
         whose = self._rng.choice([tenant, self.other(tenant), self.other(tenant), None])
         names = whose.names.get(parameter) if whose else None
         return self._rng.choice(names[:5] + names[-5:]) if names else None
 
 
 def write(tenants: Iterable[Tenant], file: Path) -> None:
-    """For the hooks, which are in another process."""
+    """Write the tenants for the hooks, which are in another process."""
     file.write_text(json.dumps([asdict(tenant) for tenant in tenants]))
 
 

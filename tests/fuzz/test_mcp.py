@@ -1,4 +1,4 @@
-"""The server for agents, over HTTP with keys: each answer is JSON-RPC, and none another key's."""
+"""The MCP server over HTTP with keys: each answer is JSON-RPC, and leaks no other key's data."""
 
 import json
 import random
@@ -16,8 +16,8 @@ from tests.fuzz.made_up import TEXTS, value
 from tests.fuzz.tenants import Asked, Tenant, Turns, leaks
 from tests.waiting import until
 
-CASES = 10  # for each of those that are made up for an operation
-INTERNAL = -32_603  # JSON-RPC's word for a fault of the server's
+CASES = 10  # times `Fuzzed.each`
+INTERNAL = -32_603  # JSON-RPC's code for an internal error
 METHODS = (
     "ping",
     "tools/list",
@@ -86,7 +86,7 @@ def _listens(url: str) -> bool:
 
 
 def _greet(http: httpx2.Client, url: str, tenant: Tenant) -> dict[str, str]:
-    """The headers of a session."""
+    """Open a session; return its headers."""
     headers = {
         **tenant.headers,
         "Accept": "application/json, text/event-stream",
@@ -112,7 +112,7 @@ def _request(method: str, params: Any, number: int) -> dict[str, Any]:
 def _call(
     rng: random.Random, turns: Turns, tenant: Tenant, tools: list[dict[str, Any]], number: int
 ) -> dict[str, Any]:
-    """Mostly of a tool, with arguments of which some mean something."""
+    """Return a call, mostly of a tool, with some arguments that have a meaning."""
     names = [*TEXTS, *(one for t in turns.tenants for own in t.names.values() for one in own[:5])]
     if rng.random() < 0.2:
         return _request(rng.choice(METHODS), value(rng, names), number)
@@ -139,7 +139,7 @@ def _messages(answer: httpx2.Response) -> list[dict[str, Any]]:
 
 
 def _problem(answer: httpx2.Response, call: dict[str, Any]) -> str | None:
-    """What is wrong with an answer, as one of JSON-RPC."""
+    """Return what is wrong with an answer as one of JSON-RPC, or None."""
     if answer.status_code == 202:
         return None if call["method"].startswith("notifications/") else "no answer"
     if answer.status_code != 200:

@@ -1,6 +1,6 @@
-"""The OpenAPI document against the gateway that it describes, in thousands of made-up cases.
+"""The gateway against its OpenAPI document, in thousands of generated cases.
 
-Two API keys take turns; neither may ever see what is the other's.
+Two API keys take turns; neither may ever see the other's data.
 """
 
 import os
@@ -18,14 +18,14 @@ CHECKS = (
     "response_headers_conformance",
     "no_leak",
 )
-UNDONE = "/images/(edits|variations)"  # which nothing here does: 501
-LEAST = 15  # cases in all, of those that are made up for an operation
+UNDONE = "/images/(edits|variations)"  # not implemented: 501
+LEAST = 15  # min cases in all, times `Fuzzed.each`
 
 
 def fuzz(fuzzed: Fuzzed, checks: tuple[str, ...], *options: str) -> int:
-    """How many cases were made up, of which none was answered otherwise than is documented."""
-    # One worker: CPython 3.11 counts the depth of all threads' parsers together. Of two that parse
-    # at once, as Hypothesis does to describe a lambda, one fails: "recursion depth mismatch".
+    """Run schemathesis; return the number of cases, all of them answered as documented."""
+    # One worker: CPython 3.11 counts the recursion depth of all threads' parsers together. If two
+    # parse at once, as Hypothesis does to describe a lambda, one fails: "recursion depth mismatch".
     command = [
         sys.executable,
         "-m",
@@ -62,7 +62,7 @@ def test_what_nothing_here_does_is_documented_too(fuzzed: Fuzzed) -> None:
 
 
 def test_operations_have_names_of_their_own(gateway: Gateway) -> None:
-    """Of which generators make those of functions."""
+    """Code generators use them as names of functions."""
     document = gateway.http.get("/openapi.json").json()
     operations = [one for methods in document["paths"].values() for one in methods.values()]
     names = [one["operationId"] for one in operations]

@@ -1,4 +1,4 @@
-"""Files of the page and of the documentation: those, whatever path is asked for, and no others."""
+"""The files of the page and the documentation: whatever the path, no others are served."""
 
 import random
 import string
@@ -11,7 +11,7 @@ from tests.fuzz.conftest import Fuzzed
 from tests.fuzz.made_up import TEXTS, header
 from tests.fuzz.tenants import Asked, Turns, leaks
 
-CASES = 20  # for each of those that are made up for an operation
+CASES = 20  # times `Fuzzed.each`
 HEADERS = (
     "Range",
     "If-None-Match",
@@ -44,7 +44,7 @@ def test_nothing_but_its_files_is_given_out(fuzzed: Fuzzed) -> None:
 
 
 def _asked(fuzzed: Fuzzed, method: str, path: str, headers: dict[str, str]) -> Asked:
-    """By a client that sends a path as it is: others make `/page/../` a `/`."""
+    """Request a path as it is: other clients turn `/page/../` into `/`."""
     port = int(fuzzed.gateway.url.rpartition(":")[2])
     with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
         connection.request(method, path, headers=headers)

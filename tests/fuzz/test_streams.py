@@ -1,4 +1,4 @@
-"""Event streams, as their clients ask for them and as nobody should."""
+"""Event streams, requested as clients do and as none should."""
 
 import random
 
@@ -8,7 +8,7 @@ from tests.fuzz.conftest import Fuzzed
 from tests.fuzz.made_up import TEXTS, header, path
 from tests.fuzz.tenants import Asked, Tenant, Turns, leaks
 
-CASES = 3  # for each of those that are made up for an operation
+CASES = 3  # times `Fuzzed.each`
 PATIENCE_S = 2.0  # for a stream that does not end; `/v1/jobs/../events` is one, too
 STATUSES = {200, 204, 400, 404, 422, 429}
 
@@ -35,7 +35,7 @@ def _asked(http: httpx2.Client, rng: random.Random, turns: Turns, tenant: Tenant
         headers["Last-Event-ID"] = rng.choice(["0-0", "1", header(rng, list(tenant.marks))])
     told = bytearray()
     with http.stream("GET", where, headers=headers) as answer:
-        # The gateway answers at once; then it may have nothing more to say for a while.
+        # The gateway answers at once; then it may send nothing for a while.
         answer.request.extensions["timeout"]["read"] = PATIENCE_S
         try:
             for part in answer.iter_raw():

@@ -1,4 +1,4 @@
-"""Celery's command line for our application: `python -P -m worker.celery worker`."""
+"""Celery's command line for this application: `python -P -m worker.celery worker`."""
 
 import sys
 

@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BULK = 4  # messages in hand, where nobody says how many
+BULK = 4  # bulk messages in hand if the setting is unset
 
 
 class Loader(AppLoader):
-    """Takes nothing from the working directory, nor a project's own CELERY_CONFIG_MODULE."""
+    """A loader that reads neither the working directory nor CELERY_CONFIG_MODULE."""
 
     def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> Any:
         return self.import_module(module, package)
@@ -58,7 +58,7 @@ class Loader(AppLoader):
 
 
 class App(Celery):
-    """A Celery application that knows the settings it was made with, and which worker it is."""
+    """A Celery application with its settings, its lanes and the name of its worker."""
 
     amqp_cls = Messages
     settings: Settings
@@ -70,8 +70,8 @@ class App(Celery):
 
 
 def make_app(settings: Settings, include: tuple[str, ...] = ("worker.celery.tasks",)) -> App:
-    """Celery as this project needs it: late acks, JSON only, no result backend unless asked."""
-    # No fixups: that for Django would put the working directory on Python's path.
+    """Return the Celery application: late acks, JSON only, no result backend unless configured."""
+    # No fixups: Celery's for Django would put the working directory on Python's path.
     app = App("crossmodal", include=include, loader=Loader, fixups=())
     app.settings = settings
     app.lanes = Lanes(bulk=settings.bulk_concurrency or BULK)
@@ -85,17 +85,17 @@ def make_app(settings: Settings, include: tuple[str, ...] = ("worker.celery.task
         result_serializer="json",
         accept_content=["json"],
         worker_pool=CoroutinePool,
-        # A message leaves Redis only when its job has ended, and comes back when the process
-        # that had it dies; the ledger counts attempts, so it cannot come back for ever.
+        # A message stays in Redis until its job has ended, and is redelivered when its process
+        # dies. The ledger counts attempts, so redeliveries are bounded.
         task_acks_late=True,
         worker_prefetch_multiplier=1,
         task_ignore_result=settings.result_backend is None,
-        # Celery's events cost as much as the rest of a worker: Flower asks for them.
+        # Events cost as much as the rest of a worker; Flower enables them on demand.
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
-        broker_channel_error_retry=True,  # what Redis refuses now, it may allow later
+        broker_channel_error_retry=True,  # Redis may accept later what it refuses now
         **broker_conf(settings),
         **of_backend,
     )
@@ -108,7 +108,7 @@ def make_app(settings: Settings, include: tuple[str, ...] = ("worker.celery.task
 
 
 def _queues(settings: Settings) -> list[str]:
-    """All that a worker may listen to: the default models', those of models by name, and plain."""
+    """Return the queues that a worker may consume: by kind, by model name, and the plain one."""
     named: list[str] = []
     if settings.models_file is not None:
         models = Serving.of_file(settings.models_file).read_models()
@@ -119,7 +119,7 @@ def _queues(settings: Settings) -> list[str]:
 
 @celeryd_init.connect
 def _begin(sender: str, instance: Any, **_: Any) -> None:
-    """Before Celery says anything; with JSON, its banner would be no line of the log."""
+    """Configure the log before Celery prints anything: its banner would break a JSON log."""
     app.worker = sender
     logs.configure(settings, process="worker", worker=sender)
     instance.quiet = instance.quiet or logs.is_json(settings)
@@ -127,7 +127,7 @@ def _begin(sender: str, instance: Any, **_: Any) -> None:
 
 @setup_logging.connect
 def _observe(loglevel: int, logfile: str | None, **_: Any) -> None:
-    """Have Celery's lines look like ours; its options go before our settings."""
+    """Configure Celery's log; its command-line options take precedence over the settings."""
     logs.configure(settings, level=loglevel, file=logfile, process="worker", worker=app.worker)
     keep_discreet()
     tracing.configure("worker")
@@ -135,14 +135,14 @@ def _observe(loglevel: int, logfile: str | None, **_: Any) -> None:
 
 @worker_init.connect
 def _refuse_other_pools(sender: Any, **_: Any) -> None:
-    """Jobs are coroutines, which no other pool can run."""
+    """Exit if the worker was started with another pool, which cannot run coroutines."""
     if sender.pool_cls is not CoroutinePool:
         raise SystemExit("jobs run in a pool of their own: start the worker without --pool")
 
 
 @worker_ready.connect
 def _announce(sender: Any, **_: Any) -> None:
-    """Tell the supervisor that jobs are taken, and say at once if no model host is there."""
+    """Signal readiness to the supervisor; warn if jobs can be lost or no model host runs."""
     freeze_gc()
     if settings.ready_file is not None:
         settings.ready_file.touch()
@@ -164,7 +164,7 @@ def _announce(sender: Any, **_: Any) -> None:
 
 @worker_shutdown.connect
 def _leave(sender: Any, **_: Any) -> None:
-    """Take the worker off the list of those that consume."""
+    """Remove the worker from the list of consuming workers."""
     with suppress(BrokerUnavailable):
         app.runner.run(Workers(settings).leave(sender.hostname))
     app.runner.close()
@@ -173,7 +173,7 @@ def _leave(sender: Any, **_: Any) -> None:
 
 @task_revoked.connect
 def _cancel(request: Any, **_: Any) -> None:
-    """What Celery is told to revoke, as by Flower, is canceled for all: its own list forgets."""
+    """Cancel a revoked job in the ledger, too: Celery's own list of revoked ids does not last."""
     if is_job_id(request.id):
         with suppress(JobNotFound):
             app.runner.run(JobLedger(settings).cancel(request.id))

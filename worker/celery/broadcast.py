@@ -1,17 +1,18 @@
-"""What is broadcast comes over channels of Redis: its queues are names, and no lists."""
+"""Broadcast queues of Celery's remote control: Redis pub/sub channels, not lists."""
 
 from typing import Any
 
 from kombu.transport import redis as kombu_redis
 
-PIDBOX = ".celery.pidbox"  # how queues of workers end for remote control
-REPLIES = ".reply.celery.pidbox"  # how those end that its answers come in, which are lists
+PIDBOX = ".celery.pidbox"  # suffix of the workers' remote control queues
+REPLIES = ".reply.celery.pidbox"  # suffix of its reply queues, which are lists
 
 
 class BroadcastChannel(kombu_redis.Channel):
-    """Asks for no list of such a queue: it is empty, and Redis users have no right to it.
+    """A channel that never reads the list of a broadcast queue.
 
-    A right to these names would be one to those of every other deployment on the server.
+    The list is always empty, and the Redis user has no right to it: such a right would cover the
+    queues of every other deployment on the server.
     """
 
     def _size(self, queue: str) -> Any:

@@ -1,8 +1,8 @@
-"""How Celery is told where the broker is, and where results go.
+"""Celery's settings for the broker and the result backend.
 
-The environment has the URLs too, and goes before what an application is given, but for the keys
-that are used here. None of these shows a password: Celery sends its configuration and what it
-knows of a connection to whoever asks a worker, and Flower shows them.
+The environment has the URLs too, and takes precedence over an application's settings, except for
+the keys that are set here. None of these shows a password: a worker sends its configuration and
+connection details to any remote control client, and Flower shows them.
 """
 
 import math
@@ -25,14 +25,14 @@ from crossmodal.settings import Settings
 
 REDIS_SCHEMES = ("redis://", "rediss://", "sentinel://")
 STEP_S = 0.25
-MAX_WAIT_S = 1.0  # between two tries of a broker that is away; kombu's own are up to 30 s apart
+MAX_WAIT_S = 1.0  # max wait between two tries of a broker that is away; kombu's is 30 s
 SAY_AGAIN_S = 30.0
 
 
 class Connection(kombu.Connection):
-    """Tries a broker that is away often enough to be there soon after it is.
+    """A connection that retries often, so that a worker is back soon after its broker.
 
-    That is not said each time.
+    Errors that repeat are not reported each time.
     """
 
     def ensure_connection(
@@ -41,7 +41,7 @@ class Connection(kombu.Connection):
         max_retries: int | None = None,
         interval_start: float = STEP_S,
         interval_step: float = STEP_S,
-        interval_max: float = MAX_WAIT_S - STEP_S,  # kombu waits for `interval_start` longer
+        interval_max: float = MAX_WAIT_S - STEP_S,  # kombu adds `interval_start`
         **more: Any,
     ) -> "Connection":
         pace = (interval_start, interval_step, interval_max)
@@ -50,7 +50,7 @@ class Connection(kombu.Connection):
 
 
 def _now_and_then(errback: Callable[..., Any]) -> Callable[..., None]:
-    """The same, called for errors that are not those of half a minute before."""
+    """Return an errback that skips an error it has passed on in the last half minute."""
     said: dict[str, float] = {}
 
     def told(error: Exception, wait_s: float) -> None:
@@ -63,13 +63,13 @@ def _now_and_then(errback: Callable[..., Any]) -> Callable[..., None]:
 
 
 class Messages(AMQP):
-    """Celery's messaging over such connections."""
+    """Celery's messaging over this `Connection`."""
 
     Connection = Connection
 
 
 def broker_conf(settings: Settings) -> dict[str, Any]:
-    """Celery's settings of the broker."""
+    """Return Celery's broker settings."""
     address = address_of(settings)
     return {
         "broker_url": address.public_url,
@@ -78,7 +78,7 @@ def broker_conf(settings: Settings) -> dict[str, Any]:
         "broker_user": address.username,
         "broker_password": address.password,
         "broker_vhost": str(address.db),
-        "broker_connection_max_retries": None,  # an outage may last: nothing ends for it
+        "broker_connection_max_retries": None,  # a long outage must not end the worker
         "broker_use_ssl": dict(address.tls) if address.tls else False,
         "broker_transport_options": transport_options(settings)
         | {"client_name": connection_name("worker")},
@@ -86,7 +86,7 @@ def broker_conf(settings: Settings) -> dict[str, Any]:
 
 
 def backend_conf(settings: Settings) -> tuple[str | None, dict[str, Any]]:
-    """The URL of the result backend and Celery's settings of it; None when there is none."""
+    """Return the URL of the result backend and its Celery settings; no URL if there is none."""
     if settings.result_backend is None:
         return None, {}
     url = settings.result_backend.get_secret_value()
@@ -97,7 +97,7 @@ def backend_conf(settings: Settings) -> tuple[str | None, dict[str, Any]]:
     if not url.startswith(REDIS_SCHEMES):
         return url, conf
     address = parse_address(url, "CELERY_RESULT_BACKEND")
-    # Celery stores results in the thread that takes messages: it must not wait there for long.
+    # Celery stores results in the thread that consumes messages, which must not block for long.
     options["retry_policy"] = {"max_retries": 1, "interval_start": 0, "interval_max": 0.1}
     conf |= {
         "redis_socket_connect_timeout": settings.connect_timeout_s,
@@ -107,7 +107,7 @@ def backend_conf(settings: Settings) -> tuple[str | None, dict[str, Any]]:
     }
     if address.is_sentinel:
         asked = sentinel_options(settings, address)
-        del asked["retry"]  # it could not be shown
+        del asked["retry"]  # not serializable, and Celery shows its configuration
         options |= {"master_name": settings.sentinel_master, "sentinel_kwargs": asked}
     if address.tls:
         conf["redis_backend_use_ssl"] = dict(address.tls)

@@ -1,8 +1,8 @@
-"""What a message may have Celery do: run its one task, and nothing before, beside or after it.
+"""Checks of a message: Celery may run its one task, and nothing before, beside or after it.
 
-Celery lets a sender name other tasks to be called with the result, or instead of it, by the
-worker and with the worker's rights; and what is beside the arguments goes over everything that
-the worker knows of the request. None of this is needed to ask for a job.
+Celery lets a sender name other tasks to be called with the result, or instead of it, by the worker
+and with the worker's rights. Extra headers overwrite what the worker knows of the request. A job
+needs none of this.
 """
 
 from base64 import b64decode
@@ -18,11 +18,11 @@ from crossmodal.jobs.names import EXPIRES_HEADER
 from crossmodal.kinds.task import tasks
 
 TASKS = frozenset(task.celery_name for task in tasks())
-MAX_DEPTH = 50  # of lists and dictionaries in each other; much deeper, Python itself gives up
-MAX_SHOWN = 1_000  # characters of how the arguments are shown, as Celery cuts them
+MAX_DEPTH = 50  # max nesting of lists and dictionaries, well below Python's recursion limit
+MAX_SHOWN = 1_000  # characters of `argsrepr` and `kwargsrepr`, as in Celery
 FOLLOWERS = frozenset({"callbacks", "errbacks", "chain", "chord"})
 HEADERS = frozenset(
-    {  # of Celery's own; whatever a tracing library adds has other names
+    {  # Celery's own; those that a tracing library adds have other names
         "eta",
         "expires",
         "group",
@@ -45,7 +45,7 @@ RESERVED = frozenset(dir(Context)) - HEADERS
 
 
 def check_call(message: Mapping[str, Any]) -> None:
-    """Raises `InvalidMessage` for what Celery must not be given; of a message that was parsed."""
+    """Check a parsed message before Celery gets it. Raises `InvalidMessage`."""
     check_depth(message)
     check_headers(message["headers"])
     if message["body"] != EMPTY_BODY:
@@ -53,7 +53,7 @@ def check_call(message: Mapping[str, Any]) -> None:
 
 
 def check_depth(value: Any) -> None:
-    """Raises `InvalidMessage` for what is nested too deep to be shown or sent again."""
+    """Check that a value is not nested too deep to print or send again. Raises `InvalidMessage`."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         level = [
@@ -70,42 +70,39 @@ def check_depth(value: Any) -> None:
 
 
 def check_arguments(body: str, properties: Mapping[str, Any]) -> None:
-    """Decode a call as Celery will, where some dictionaries have a meaning of their own.
-
-    Raises `InvalidMessage`.
-    """
+    """Check the body of a call, decoded as Celery will decode it. Raises `InvalidMessage`."""
     try:
         call = loads(b64decode(body) if properties.get("body_encoding") else body)
         kinds = [type(part) for part in call]
     except Exception as e:  # kombu lets its decoders raise anything
         raise InvalidMessage(f"its arguments cannot be decoded: {described(e)}") from e
-    if kinds != [list, dict, dict]:  # such a dictionary may have stood for bytes, or a date
+    if kinds != [list, dict, dict]:  # kombu decodes some dictionaries as bytes or dates
         raise InvalidMessage("its body is decoded to something else than [args, kwargs, embed]")
     check_depth(call)
     check_embedded(call[2])
 
 
 def take_over(message: dict[str, Any], queue: str, tag: str) -> None:
-    """Change what is for the ledger, the settings and the queue to say, and not for a sender."""
+    """Overwrite what the ledger, the settings and the queue decide, not the sender."""
     headers, properties = message["headers"], message["properties"]
     headers |= {"timelimit": [None, None], "shadow": None}
-    for name in ("argsrepr", "kwargsrepr"):  # which monitors keep, and parse
+    for name in ("argsrepr", "kwargsrepr"):  # monitors store and parse these
         headers[name] = str(headers.get(name) or "")[:MAX_SHOWN]
-    if headers.get("expires") is not None:  # it may have been taken over before
+    if headers.get("expires") is not None:  # a message that was sent again has EXPIRES_HEADER
         headers[EXPIRES_HEADER], headers["expires"] = headers["expires"], None
-    # Two copies of one message share a tag: the acknowledgement of one would be of both.
+    # Two copies of a message share the sender's tag: one acknowledgement would be for both.
     properties["delivery_tag"] = tag
     is_again = bool(properties["delivery_info"].get("redelivered"))
     properties["delivery_info"] = {"exchange": "", "routing_key": queue, "redelivered": is_again}
 
 
 def check_headers(headers: Mapping[str, Any]) -> None:
-    """Raises `InvalidMessage` for a header that Celery would take for its own knowledge."""
+    """Refuse a header that Celery would take for its own data. Raises `InvalidMessage`."""
     _refuse(name for name in RESERVED & headers.keys() if headers[name] is not None)
 
 
 def check_embedded(embedded: Mapping[str, Any]) -> None:
-    """Raises `InvalidMessage` for anything beside the arguments; Celery itself sends nulls."""
+    """Refuse anything beside the arguments; Celery itself sends nulls. Raises `InvalidMessage`."""
     _refuse(name for name, value in embedded.items() if value or name not in FOLLOWERS)
 
 

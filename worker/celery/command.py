@@ -1,7 +1,7 @@
-"""Celery's commands, run for our application.
+"""Celery's commands, run for this application.
 
-Celery's own, `celery -A worker.app`, imports the application with the working directory first on
-Python's path, where a `worker.py` of somebody else may lie.
+`celery -A worker.app` imports the application with the working directory first on Python's path,
+where an unrelated `worker.py` may lie.
 """
 
 from importlib import import_module
@@ -13,8 +13,8 @@ from crossmodal.settings import load_settings
 
 
 def run(*args: str) -> None:
-    """Run a command of Celery's in this process; does not return."""
-    import_module("worker.celery.tasks")  # all that is ours, before Celery searches for it
+    """Run a Celery command in this process; does not return."""
+    import_module("worker.celery.tasks")  # imported first, so that Celery does not search for it
     import_module("celery.bin.celery").celery(["--app", "worker.app", *args])
 
 

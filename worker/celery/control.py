@@ -1,8 +1,8 @@
-"""What a worker lets itself be told over Redis: to show itself, to tell of tasks, to cancel jobs.
+"""Remote control over Redis, limited to reporting state, enabling events and canceling jobs.
 
-Celery's remote control can also stop a worker, grow its pool without a limit, have it take messages
-from any queue, change its limits, or send its processes signals. All of that is for who is on the
-machine: the supervisor decides how many processes run, and a scaler how many workers.
+Celery's remote control can also stop a worker, grow its pool without a limit, have it consume any
+queue, change its limits, or send its processes signals. All of that needs access to the machine:
+the supervisor decides how many processes run, and a scaler how many workers.
 """
 
 import logging
@@ -44,14 +44,14 @@ REFUSAL = "workers are not told this over Redis: start, stop and limit them wher
 
 
 def restrict() -> None:
-    """Have the worker of this process do no more than this, whoever asks."""
+    """Limit remote control of this process's worker to the allowed commands."""
     for name in set(control.Panel.data) - ALLOWED:
         control.Panel.data[name] = refused
     control.Panel.data["revoke"] = revoke
 
 
 def refused(_: Any, **__: Any) -> dict[str, str]:
-    """What Flower, or whoever else asked, is told."""
+    """Reply to a command that is not allowed."""
     answer: dict[str, str] = control.nok(REFUSAL)
     return answer
 
@@ -68,6 +68,6 @@ def revoke(panel: Any, task_id: str | Iterable[str], **_: Any) -> Any:
         except BrokerUnavailable as e:
             log.warning("job %s is not canceled: %s", job_id, e)
             continue
-        if job_id in in_hand:  # what runs since before a lost connection ends by its record
+        if job_id in in_hand:  # a job from before a lost connection ends through the ledger
             in_hand[job_id].terminate(panel.consumer.pool)
     return answer

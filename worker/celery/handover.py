@@ -1,4 +1,4 @@
-"""What passes from one thread to another, and what wakes the other."""
+"""A handover of objects from one thread to another, and the bell that wakes the other."""
 
 import os
 from collections import deque
@@ -7,12 +7,12 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-ONE = (1).to_bytes(8, "little")  # as an eventfd wants it; a pipe takes any bytes
+ONE = (1).to_bytes(8, "little")  # the 8 bytes that an eventfd takes; a pipe takes any
 READ = 4_096
 
 
 class Bell:
-    """Wakes a thread that polls file descriptors: an eventfd, or a pipe where there is none."""
+    """A wake-up for a thread that polls file descriptors: an eventfd, or a pipe without one."""
 
     def __init__(self) -> None:
         if hasattr(os, "eventfd"):
@@ -23,12 +23,12 @@ class Bell:
             os.set_blocking(self._hammer, False)
 
     def ring(self) -> None:
-        """Make `fd` readable. Safe from any thread, and often in a row."""
-        with suppress(BlockingIOError):  # a pipe is full of rings that nobody has heard yet
+        """Make `fd` readable. Thread-safe; several rings count as one."""
+        with suppress(BlockingIOError):  # a full pipe is readable already
             os.write(self._hammer, ONE)
 
     def hush(self) -> None:
-        """Make it unreadable until it is rung again."""
+        """Make `fd` unreadable until the next ring."""
         with suppress(BlockingIOError):
             while len(os.read(self.fd, READ)) == READ:
                 pass
@@ -39,7 +39,7 @@ class Bell:
 
 
 class Handover(Generic[T]):
-    """Things that one thread puts in and another takes out, which is woken once for many."""
+    """A queue from one thread to another, with one wake-up for many items."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -53,7 +53,7 @@ class Handover(Generic[T]):
             self._wake()
 
     def take(self) -> Iterator[T]:
-        """All that is there, also what comes meanwhile; whoever puts in more wakes again."""
+        """Yield all items, also those put in meanwhile; a later `put` wakes the reader again."""
         self._is_woken = False
         while self._things:
             yield self._things.popleft()

@@ -1,13 +1,13 @@
-"""The lease: a worker's renewed claim on the messages in its hands and on the jobs it runs.
+"""The lease: a worker's renewed claim on its messages in hand and on the jobs it runs.
 
-A message that was taken stays in kombu's `unacked_index`, scored by when; any worker's sweep
-gives out again what has an old score. Here the worker scores its own anew, so that a job may
-run for hours, and a dead worker's messages come back within a lease. The ledger keeps a
-lease for each running attempt, by which a second delivery tells a live one from a dead one.
+A message in hand is in kombu's `unacked_index`, scored by the time when it was taken; any worker's
+sweep redelivers those with an old score. This worker renews the scores of its own, so that a job
+may run for hours, and a dead worker's messages come back within a lease. The ledger keeps a lease
+for each running attempt, by which a second delivery tells a live attempt from a dead one.
 
-A file shows from outside that this worker lives: it is touched while Celery's loop takes what
-waits for it, and while the jobs' loop turns. With `worker/celery/transport.py` this is where
-kombu's inside is known; a test fails when that changes.
+The heartbeat file shows that this worker lives: it is touched while Celery's loop consumes and the
+jobs' loop turns. Like `worker/celery/transport.py` this depends on kombu's internals; a test fails
+when those change.
 """
 
 import asyncio
@@ -45,14 +45,14 @@ from worker.serving import served_alone
 log = logging.getLogger(__name__)
 
 TELL_MODELS_S = 60.0
-MAX_AT_ONCE = 200  # messages that one sweep gives out again, before the worker's loop goes on
+MAX_AT_ONCE = 200  # messages that one sweep redelivers before the worker's loop goes on
 BEAT_S = 1.0
-SILENT_S = 5.0  # Redis answers a worker that consumes every second
-MUTE_S = 15.0  # remote control is silent for no longer than a connection may be, and this
+SILENT_S = 5.0  # Redis answers every second while a worker consumes
+MUTE_S = 15.0  # how far beyond `health_check_interval` remote control may be silent
 
 
 class Lease:
-    """Renews every lease of this worker, on the loop of its jobs, also while it drains."""
+    """The renewal of all leases of this worker, on the jobs' loop, also while it drains."""
 
     def __init__(
         self,
@@ -75,13 +75,13 @@ class Lease:
         self._running: set[str] = set()
         self._has_left = False
         self._well_since = math.inf
-        self._clock_ahead_s = math.nan  # Redis's, of the monotonic one
+        self._clock_ahead_s = math.nan  # Redis's clock minus the monotonic one
         self._parent = os.getppid()
         self._orphan_since = time.monotonic()
-        self.qos: Any = None  # kombu's record of unacknowledged messages; one a connection
+        self.qos: Any = None  # kombu's record of unacknowledged messages, one per connection
 
     async def keep(self) -> None:
-        """Renew for ever; at once, so that it is known who consumes."""
+        """Renew for ever, the first time at once, which announces the worker."""
         while True:
             try:
                 self._end_orphan()
@@ -90,7 +90,7 @@ class Lease:
             except BrokerUnavailable as e:
                 self._well_since = math.inf
                 log.warning("leases are not renewed: %s", e)
-            except Exception:  # without this every job of the worker would run twice
+            except Exception:  # without renewals every job of the worker would run twice
                 log.exception("an internal error; leases are renewed again in a moment")
             await asyncio.sleep(self._settings.sweep_s)
 
@@ -98,9 +98,10 @@ class Lease:
         await self._runner.close()
 
     def _end_orphan(self) -> None:
-        """Without its supervisor and its model host this worker can finish nothing: let it go.
+        """Kill the process group once its supervisor has been dead for a lease.
 
-        Its jobs must not be kept from others by a child that never ends.
+        Without supervisor and model host no job can finish, and a child that never ends would keep
+        its jobs from other workers.
         """
         if self._settings.heartbeat_file is None or os.getppid() == self._parent:
             self._orphan_since = time.monotonic()
@@ -109,22 +110,22 @@ class Lease:
             os.killpg(os.getpgrp(), signal.SIGKILL)
 
     def _beat_while_draining(self) -> None:
-        """A worker that finishes what it has consumes no more, and must not be killed for it."""
+        """Touch the heartbeat of a worker that drains: it no longer consumes, and is still well."""
         if drains():
             _touch(self._settings.heartbeat_file)
 
     def may_sweep(self, redis_s: float) -> bool:
-        """Whether all who live have had time to renew their leases since Redis was away.
+        """Return whether all live workers could renew their leases since Redis was away.
 
-        Else what they run would be given out again, and have an attempt counted for the outage. So
-        it is when Redis's clock, by which it is `redis_s`, was set.
+        Otherwise their running jobs would be redelivered, and the outage counted as an attempt. The
+        same holds after Redis's clock, which shows `redis_s`, was set.
         """
         self._note_clock(redis_s)
         in_s = self._settings.sweep_s + self._settings.connect_timeout_s
         return time.monotonic() - self._well_since > in_s
 
     def _note_clock(self, redis_s: float) -> None:
-        """Note whether Redis's clock goes on as it did. Safe to be called from any thread."""
+        """Note whether Redis's clock was set. Thread-safe."""
         now = time.monotonic()
         ahead_s = redis_s - now
         if abs(ahead_s - self._clock_ahead_s) > self._settings.sweep_s:
@@ -145,7 +146,7 @@ class Lease:
 
     @call
     def _note_well(self) -> Steps[None]:
-        """Note that Redis takes writes, and that its clock goes on as it did."""
+        """Note that Redis accepts writes, and whether its clock was set."""
         seconds, micros = yield redis.time()
         self._note_clock(seconds + micros / 1e6)
         if self._well_since == math.inf:
@@ -161,10 +162,10 @@ class Lease:
             yield redis.zadd(key, dict.fromkeys(tags, now), xx=True)
 
     async def _announce(self) -> None:
-        """Say that this worker consumes; while it drains, nothing that waits is for it."""
+        """Announce this worker as a consumer; remove it once it drains."""
         if not drains():
             said = self._said()
-            await self._tell_models()  # first: who hears that one is loaded asks for its params
+            await self._tell_models()  # first: readers fetch the params of a model that is loaded
             waits_for = self._pool.lanes.gate.why
             await self._runner.run(
                 self._workers.announce(self._worker, waits_for=waits_for, **said)
@@ -192,7 +193,7 @@ class Lease:
         }
 
     async def _tell_models(self) -> None:
-        """What models are, when that has changed, and now and then."""
+        """Publish the models when they have changed, and every `TELL_MODELS_S`."""
         told_at, told = self._told
         models = [] if self._residents is None else self._residents.models
         if models != told or time.monotonic() - told_at > TELL_MODELS_S:
@@ -201,7 +202,7 @@ class Lease:
 
 
 class LeaseStep(bootsteps.StartStopStep):
-    """Keeps the leases of a consumer's connection, and sweeps for those of dead workers."""
+    """The Celery step that renews a worker's leases and sweeps for those of dead workers."""
 
     requires = (ModelsStep,)
 
@@ -214,7 +215,7 @@ class LeaseStep(bootsteps.StartStopStep):
         self._beat_due = 0.0
 
     def start(self, consumer: Any) -> None:
-        """Called again after each lost connection."""
+        """Start the timers; called again after each lost connection."""
         settings: Settings = consumer.app.settings
         channel = consumer.task_consumer.channel
         if self._lease is None:
@@ -227,7 +228,7 @@ class LeaseStep(bootsteps.StartStopStep):
             every(settings.sweep_s, self._strays.end, (channel, consumer.timer)),
             every(BEAT_S, self._beat, (channel, consumer.pool, settings.heartbeat_file)),
         ]
-        # Timers that are due before may be thousands.
+        # The heartbeat must not wait behind thousands of timers that are due.
         self._on_tick = partial(self._beat, channel, consumer.pool, settings.heartbeat_file)
         consumer.hub.on_tick.add(self._on_tick)
 
@@ -259,12 +260,9 @@ class LeaseStep(bootsteps.StartStopStep):
 
 
 def beat(channel: Any, pool: CoroutinePool, file: Path | None) -> None:
-    """Touch the heartbeat file, unless a loop hangs, or turns without taking what waits for it.
-
-    Nor is a worker well whose jobs have their turn and do not run.
-    """
+    """Touch the heartbeat file if both loops turn, messages are consumed and due jobs run."""
     now = time.monotonic()
-    is_asked = channel.has_room and channel.active_queues  # between two models there are none
+    is_asked = channel.has_room and channel.active_queues  # there are no queues between two models
     takes = now - channel.shared.polled_at < SILENT_S or not is_asked
     turns = now - pool.loop.turned_at < SILENT_S
     hears = channel.connection.cycle.silent_s < channel.health_check_interval + MUTE_S
@@ -273,9 +271,9 @@ def beat(channel: Any, pool: CoroutinePool, file: Path | None) -> None:
 
 
 def _touch(file: Path | None, waits_for: str = "") -> None:
-    """Nobody checks the heartbeat of a worker whose supervisor has died: its folder may be gone.
+    """Touch the heartbeat file, if its folder is there.
 
-    The next supervisor of the machine removes it.
+    After a supervisor has died, the next one on the machine removes its folder.
     """
     if file is not None:
         with suppress(OSError):

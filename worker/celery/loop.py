@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class LoopThread(Thread):
-    """Runs an asyncio loop until `stop`, whatever is raised in it."""
+    """A thread that runs an asyncio loop until `stop`, whatever is raised in it."""
 
     def __init__(self) -> None:
         super().__init__(name="jobs", daemon=True)
@@ -37,19 +37,19 @@ class LoopThread(Thread):
         self.loop.close()
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
-        """Have the loop call a function. From any thread; the loop must not have stopped."""
+        """Call a function on the loop. Thread-safe; the loop must not have stopped."""
         self.loop.call_soon_threadsafe(function, *args)
 
     def begin(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Have the loop run a coroutine."""
+        """Run a coroutine on the loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def at_end(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Have something awaited when the loop stops; what was opened last is closed first."""
+        """Register a coroutine function to await when the loop stops, the last one first."""
         self._closers.append(close)
 
     def stop(self, timeout_s: float) -> None:
-        """Cancel what still runs, close what is to be closed, and end the thread."""
+        """Cancel the tasks, await what `at_end` registered, and end the thread."""
         if not self.is_alive():
             return
         closed = self.begin(self._close())

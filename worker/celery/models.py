@@ -1,4 +1,4 @@
-"""Has a Celery worker take the jobs of the models that its device has loaded, and of no others."""
+"""Makes a Celery worker consume the queues of the models on its device, and no others."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ SYNC_S = 0.5
 
 
 class ModelsStep(bootsteps.StartStopStep):
-    """Adds and cancels queues, in the hub's thread, as the jobs' loop says.
+    """The Celery step that adds and cancels queues, in the hub's thread, as models come and go.
 
-    A worker that nobody supervises takes from the queues that it was told, as Celery has it.
+    A worker without a supervisor consumes the queues of Celery's configuration.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -28,7 +28,7 @@ class ModelsStep(bootsteps.StartStopStep):
         self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
-        """Called again after each lost connection."""
+        """Start the synchronization; called again after each lost connection."""
         settings: Settings = consumer.app.settings
         if settings.models_file is None:
             return
@@ -43,7 +43,7 @@ class ModelsStep(bootsteps.StartStopStep):
 
 
 def _begin(settings: Settings, serving: Serving, consumer: Any) -> Residents:
-    from worker.hosts import Hosts  # not with this module, for Flower lacks NumPy
+    from worker.hosts import Hosts  # not at import: Flower lacks NumPy
 
     app, pool = consumer.app, consumer.pool
     models = serving.read_models()
@@ -54,7 +54,7 @@ def _begin(settings: Settings, serving: Serving, consumer: Any) -> Residents:
     app.hosts = hosts = Hosts.of_models(settings, models)
 
     def in_hand(model: str) -> int:
-        """Its messages, and what came otherwise, as in those of plain Celery."""
+        """Return how many jobs of a model are in hand, also those from the plain queue."""
         lanes: Lanes = pool.lanes
         return max(lanes.in_hand(model), hosts.running(model))
 
@@ -66,17 +66,17 @@ def _begin(settings: Settings, serving: Serving, consumer: Any) -> Residents:
 
 
 def drains() -> bool:
-    """Whether this worker only finishes what it has."""
+    """Return whether this worker only finishes what it has in hand."""
     return state.should_stop is not None
 
 
 def sync(consumer: Any) -> None:
-    """Listen to the queues whose jobs are taken now, and to no others."""
+    """Consume exactly the queues whose jobs are taken now."""
     residents: Residents = consumer.residents
     plain = consumer.app.settings.plain_queue
     for model in residents.models:
         batches = [kind.max_batch for kind in model.kinds.values() if kind.max_batch is not None]
-        if batches:  # one is on the device, and one is ready for it
+        if batches:  # one batch on the device, one ready for it
             consumer.pool.lanes.limit_model(model.name, 2 * max(batches))
     listens = {queue.name for queue in consumer.task_consumer.queues} - {plain}
     for name in residents.taken - listens:

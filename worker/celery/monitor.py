@@ -1,6 +1,6 @@
-"""Flower, kept from web pages of others and from names that senders of messages make up.
+"""Flower, guarded against pages of other sites and against task names that senders make up.
 
-It also says otherwise than it does by itself what is refused, and where it listens.
+It also reports a refused shutdown as refused, and its own URL correctly.
 """
 
 import logging
@@ -28,7 +28,7 @@ REFUSAL = (
 
 
 class Refused(web.RequestHandler):
-    """What a page of another site gets to see."""
+    """The reply to a page of another site."""
 
     def prepare(self) -> None:
         self.set_status(403)
@@ -37,10 +37,10 @@ class Refused(web.RequestHandler):
 
 
 class Flower(flower_app.Flower):
-    """Without a login, no page of another site may read or act for the person before the browser.
+    """Flower that, without a login, refuses to be read or used by pages of other sites.
 
-    A name of its own that points here (DNS rebinding) has another Host; a form or a script of its
-    own has another Origin.
+    A site's own name that points here (DNS rebinding) has another Host; a form or a script of the
+    site has another Origin.
     """
 
     public = urlsplit(load_settings().public_url).hostname
@@ -52,7 +52,7 @@ class Flower(flower_app.Flower):
         return super().find_handler(request, **more)
 
     def _is_ours(self, place: str) -> bool:
-        """Whether nobody else can have a name of this kind lead here."""
+        """Return whether a Host is a name without dots, an address or the public name."""
         try:
             host = urlsplit(f"//{place}").hostname or ""
         except ValueError:
@@ -69,7 +69,7 @@ def _is_own_page(request: HTTPServerRequest) -> bool:
 
 
 class Metrics(events.PrometheusMetrics):
-    """Of what workers tell about jobs; senders tell of themselves, and by any name."""
+    """Metrics of workers' events about jobs; a sender could report any task name."""
 
     def observe_task(self, worker: str, event: Mapping[str, Any], task: Any) -> None:
         name = event.get("name") or task.name or ""
@@ -78,7 +78,7 @@ class Metrics(events.PrometheusMetrics):
 
 
 class ShutdownRefused(WorkerShutDown):
-    """Workers refuse this; Flower asks for no reply, and would say that it is done."""
+    """A handler that refuses a shutdown: workers do, too, but Flower reads no reply."""
 
     @web.authenticated
     async def post(self, workername: str) -> None:
@@ -88,7 +88,7 @@ class ShutdownRefused(WorkerShutDown):
 
 
 def guard() -> None:
-    """Have Flower's command run this one."""
+    """Make Flower's command use these classes."""
     command.Flower = Flower
     events.PrometheusMetrics = Metrics
     urls.handlers.insert(0, (r"/api/worker/shutdown/(.+)", ShutdownRefused))
@@ -96,7 +96,7 @@ def guard() -> None:
 
 
 def _with_brackets(record: logging.LogRecord) -> bool:
-    """Put an IPv6 address into brackets where Flower says at which URL it is."""
+    """Put an IPv6 address into brackets where Flower logs its URL."""
     args: Any = record.args
     if str(record.msg).startswith("Visit me at http") and ":" in args[1]:
         record.args = (args[0], f"[{args[1]}]", *args[2:])

@@ -1,8 +1,8 @@
-"""The connections that a channel of kombu's polls for messages and for remote control.
+"""The connections that a kombu channel polls for messages and for remote control.
 
-One that was lost, or is not answered any more, as after a NAT has forgotten it, is replaced where
-it stands: that is no reason for Celery to begin anew. With `transport.py`, `unacked.py` and
-`lease.py` this is where kombu's inside is known; a test fails when kombu changes it.
+A connection that is lost or no longer answered, as when a NAT has dropped it, is replaced in place,
+so that Celery need not restart its consumer. Like `transport.py`, `unacked.py` and `lease.py` this
+depends on kombu's internals; a test fails when those change.
 """
 
 import logging
@@ -30,11 +30,11 @@ SetAside = Callable[[str, bytes, CrossmodalError], None]
 
 @dataclass
 class Shared:
-    """What all channels of a process have in common, also those of lost connections.
+    """State that all channels of a process share, also those of lost connections.
 
-    `acked` are delivery tags that Redis has yet to be told of, `held` messages that it gave out and
-    could not note; `polled_at` is when it last answered, by the monotonic clock. `ticks` are
-    what the hub calls to have the connection polled that was made last.
+    `acked` are delivery tags still to be acknowledged in Redis, `held` messages that BRPOP returned
+    and that could not be noted; `polled_at` is when Redis last answered, by the monotonic clock.
+    `ticks` are the hub's callbacks that poll the newest connection.
     """
 
     max_bytes: int
@@ -48,21 +48,21 @@ class Shared:
 
 
 class Polled(BroadcastChannel):
-    """A channel with one connection that reads, and one for all else that all channels share."""
+    """A channel with connections of its own for reading, and a shared pool for all else."""
 
-    shared: Shared  # by `install`
+    shared: Shared  # set by `install`
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._caller: Any = None
         self._pool: Any = None
-        self._answer_due = math.inf  # when BRPOP must have been answered
-        self._pong_due = math.inf  # the same of the connection that listens, if it was asked
+        self._answer_due = math.inf  # deadline of the answer to BRPOP
+        self._pong_due = math.inf  # deadline of the answer to a ping of remote control's connection
         super().__init__(*args, **kwargs)
-        self.async_pool.disconnect()  # of the ping; many channels never read anything
+        self.async_pool.disconnect()  # kombu connected for a ping; many channels never read
 
     @property
     def pool(self) -> Any:
-        """The connections of all channels of this process that lead to the same server."""
+        """The connection pool of all channels of this process to the same server."""
         if self.connection is not None:
             uri = self.connection.client.as_uri(include_password=True)
             pools = self.shared.pools
@@ -71,32 +71,32 @@ class Polled(BroadcastChannel):
 
     @property
     def patience_s(self) -> float:
-        """How long an answer may take; another's application may have set nothing."""
+        """How long an answer may take; infinite if no socket timeout is set."""
         return self.socket_timeout or math.inf
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
-        """A client that is made once: making one takes longer than what it is made for."""
+        """Yield a client that is made once: making one takes longer than most calls."""
         if self._caller is None:
             self._caller = self._create_client()
         yield client or self._caller
 
     def _hang_up(self) -> None:
-        """Connect anew for the next question: another server may answer then, after a failover."""
+        """Connect anew before the next BRPOP: after a failover another server may answer."""
         self._in_poll, self._answer_due = None, math.inf
         self._replace(self.client, "BRPOP")
         self.pool.disconnect()
 
     def _replace(self, client: Any, use: str) -> None:
-        """End a connection that is polled; the next poll makes another."""
+        """Close a connection that is polled; the next poll opens another."""
         self.connection.cycle.forget(self, client, use)
         client.connection.disconnect()
 
     def _on_connection_disconnect(self, connection: Any) -> None:
-        """Go on: kombu would poll nothing any more until Celery begins anew."""
+        """Do nothing: kombu would poll no more until Celery restarts its consumer."""
 
     def check_connections(self) -> None:
-        """Replace those that were not answered in time, and ask one that is silent if it lives."""
+        """Replace connections that missed their deadline; ping one that is silent."""
         now = time.monotonic()
         if now > self._answer_due and not _has_come(self.client.connection):
             log.warning("Redis does not answer over the connection that messages come over")
@@ -112,7 +112,7 @@ class Polled(BroadcastChannel):
 
     @property
     def silent_s(self) -> float:
-        """For how long nothing has come for remote control; 0 where it is not listened to."""
+        """How long remote control has received nothing; 0 if the channel does not listen to it."""
         connection = getattr(self.__dict__.get("subclient"), "connection", None)
         if not self.active_fanout_queues or connection is None or not connection.next_health_check:
             return 0.0
@@ -120,12 +120,12 @@ class Polled(BroadcastChannel):
         return time.monotonic() - heard_at
 
     def _listen_anew(self) -> None:
-        """Subscribe again, over a new connection; what was said meanwhile is lost."""
+        """Subscribe again over a new connection; commands sent meanwhile are lost."""
         self._in_listen = None
         self._replace(self.subclient, "LISTEN")
 
     def _receive_one(self, connection: Any) -> Any:
-        """A remote control command; one that is none must not end the worker."""
+        """Receive a remote control command; an invalid one must not end the worker."""
         try:
             return super()._receive_one(connection)
         except Empty:
@@ -140,7 +140,7 @@ class Polled(BroadcastChannel):
 
 
 class Poller(kombu_redis.MultiChannelPoller):
-    """Before it waits, it takes what is known to be there."""
+    """A poller that takes the messages known to wait before it waits itself."""
 
     def on_poll_start(self) -> None:
         for channel in self._channels:
@@ -149,15 +149,16 @@ class Poller(kombu_redis.MultiChannelPoller):
         super().on_poll_start()
 
     def get(self, callback: Any, timeout: float | None = None) -> None:
-        """For who has no event loop, as Flower where it listens."""
+        """Poll without an event loop, as Flower does for events."""
         for channel in self._channels:
             channel.check_connections()
         super().get(callback, timeout)
 
     def on_readable(self, fileno: int) -> None:
-        """Read an answer; where none is waited for, the connection has ended.
+        """Read an answer; if none is due, the connection has ended.
 
-        kombu would leave that unread while there is no room, and the hub find it again at once.
+        kombu would leave that unread while there is no room, and the hub would report it again at
+        once.
         """
         channel, use = self._fd_to_chan[fileno]
         if use == "BRPOP" and not channel._in_poll:
@@ -167,18 +168,18 @@ class Poller(kombu_redis.MultiChannelPoller):
 
     @property
     def silent_s(self) -> float:
-        """For how long nothing has come over a connection of remote control."""
+        """The longest silence of a remote control connection, in seconds."""
         return max((channel.silent_s for channel in self._channels), default=0.0)
 
     def discard(self, channel: Any) -> None:
-        """Read nothing more for a channel, which is closed."""
+        """Stop reading for a channel that is closed."""
         super().discard(channel)
         for one, client, use in tuple(self._chan_to_sock):
             if one is channel:
                 self.forget(channel, client, use)
 
     def forget(self, channel: Any, client: Any, use: str) -> None:
-        """Read no more from a connection of a channel."""
+        """Stop reading from a connection of a channel."""
         self._chan_to_sock.pop((channel, client, use), None)
         for fd in [fd for fd, one in self._fd_to_chan.items() if one == (channel, use)]:
             del self._fd_to_chan[fd]
@@ -187,9 +188,9 @@ class Poller(kombu_redis.MultiChannelPoller):
 
 
 def _has_come(connection: Any) -> bool:
-    """Whether something can be read: then it was this process that was held up, and not Redis.
+    """Return whether data can be read: then this process was late, not Redis.
 
-    It may be a message, which is in no list any more.
+    The data may be a message that is in no list any more.
     """
     if connection is None or connection._sock is None:
         return False

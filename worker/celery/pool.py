@@ -1,9 +1,9 @@
 """The pool of a Celery worker whose tasks are coroutines of one event loop.
 
-A task runs in two halves. Its coroutine, `work`, runs on a loop in a thread of its own. What that
-comes to goes back to the thread of Celery's event loop, the hub, where Celery's own tracer calls
-`run`, the other half: so retries, results, signals, events and acknowledgements are Celery's own
-code, and nothing of Celery or kombu is ever touched outside the hub's thread.
+A task runs in two halves. Its coroutine, `work`, runs on a loop in a thread of its own. The outcome
+goes back to the thread of Celery's event loop, the hub, where Celery's tracer calls `run`, the
+other half. So retries, results, signals, events and acknowledgements are Celery's own code, and
+nothing of Celery or kombu is used outside the hub's thread.
 """
 
 import asyncio
@@ -32,32 +32,32 @@ from worker.celery.loop import LoopThread
 
 log = logging.getLogger(__name__)
 
-COLD_S = 5.0  # how long what was canceled may take to end, when the worker must end
+COLD_S = 5.0  # max wait for canceled jobs to end, in a cold shutdown
 CLOSE_S = 5.0
 POLL_MS = 200
-MAX_TIMERS = 100  # in a turn of the hub
+MAX_TIMERS = 100  # per turn of the hub
 
 
 class NoCoroutine(Exception):
-    """A task that this pool cannot run."""
+    """A task that this pool cannot run, because it is no `CoroutineTask`."""
 
 
 class CoroutineTask(Task, ABC):
-    """A task whose `work` runs on the pool's loop, and whose `run` only says what it came to."""
+    """A task whose `work` runs on the pool's loop, and whose `run` only passes on its outcome."""
 
     abstract = True
-    outcome: Any = None  # of the call to `work` that `run` is to conclude
-    run_s = 0.0  # how long that call has taken
+    outcome: Any = None  # what `work` returned or raised, for `run`
+    run_s = 0.0  # how long `work` took
 
     @abstractmethod
     async def work(self, request: Mapping[str, Any]) -> Any:
-        """Do what the task is for; `request` has the message's headers, `args` and `kwargs`."""
+        """Do the task's work; `request` has the message's headers, `args` and `kwargs`."""
 
     async def close(self) -> None:
-        """Close what `work` has opened; on the loop, when it stops."""
+        """Close what `work` has opened; called on the loop when it stops."""
 
     def conclude(self, outcome: Any) -> Any:
-        """What the task returns or raises, after `work` has returned `outcome`; within Celery."""
+        """Return or raise the task's result, given what `work` returned; runs within Celery."""
         return outcome
 
     def run(self, *_: Any, **__: Any) -> Any:
@@ -91,10 +91,10 @@ class Job:
 
 
 class CoroutinePool(BasePool):
-    """Runs at most as many jobs of each lane as it has room for; others that come wait here.
+    """A pool that runs as many jobs of each lane as its limit allows; others wait here.
 
-    Celery takes a job for begun once it has told it so, and keeps it in its lists until one of
-    the callbacks. Whatever goes wrong in between, one of them is called, and the room is free.
+    Once `on_accepted` is called, Celery keeps a job in its lists until another callback is.
+    Whatever fails in between, one of them is called and the job's room is freed.
     """
 
     signal_safe = False
@@ -117,11 +117,11 @@ class CoroutinePool(BasePool):
 
     @property
     def tags(self) -> set[str]:
-        """The delivery tags of what is in this pool's hands."""
+        """The delivery tags of all jobs in this pool."""
         return {job.tag for job in self._jobs.values()}
 
     def goes_on(self) -> bool:
-        """Whether no job that has its turn is as it was, not running, when this was asked last."""
+        """Return False if a job that is due to run was not running at the last call, nor is now."""
         before, self._idle = (
             self._idle,
             {
@@ -134,12 +134,12 @@ class CoroutinePool(BasePool):
 
     @property
     def running_ids(self) -> set[str]:
-        """The ids of what runs on the loop; safe to be asked from its thread."""
+        """The ids of the jobs that run on the loop. Safe to read from the loop's thread."""
         return {job.id for job in list(self._jobs.values()) if job.running is not None}
 
     @property
     def num_processes(self) -> int:
-        """How many jobs may run at once, as Celery asks for it."""
+        """How many jobs may run at once; the name is Celery's."""
         return sum(self.lanes.limits)
 
     def _get_info(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class CoroutinePool(BasePool):
             "waiting": sum(map(len, self._waiting.values())),
         }
 
-    # What Celery calls, in the hub's thread
+    # Called by Celery, in the hub's thread
 
     def on_start(self) -> None:
         self.lanes.limit(self.limit)
@@ -163,11 +163,11 @@ class CoroutinePool(BasePool):
         self.loop.start()
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Called again after each lost connection, with which the hub forgets whom it reads.
+        """Register with the hub; called again after each lost connection, which resets it.
 
-        kombu also forgets that it is the hub: acknowledgements would no more go together. And it
-        calls ten timers in a turn of up to a second: where thousands of messages are due at once,
-        all else would wait behind them.
+        kombu then also forgets the current hub, without which acknowledgements are not batched. And
+        it fires ten timers in a turn of up to a second: with thousands of messages due at once, all
+        else would wait behind them.
         """
         set_event_loop(hub)
         hub.fire_timers = partial(type(hub).fire_timers, hub, max_timers=MAX_TIMERS)
@@ -176,10 +176,10 @@ class CoroutinePool(BasePool):
     def on_apply(
         self, target: Callable[..., Any], args: Any = (), kwargs: Any = None, **callbacks: Any
     ) -> None:
-        """Take a request; `args` are its task's name, its id, its headers and what more."""
+        """Take a request; `args` begin with its task's name, its id and its headers."""
         try:
             job = self._make_job(target, args, callbacks)
-        except Exception:  # noqa: BLE001 - Celery has noted it, and must be told
+        except Exception:  # noqa: BLE001 - Celery has counted it and awaits a callback
             callbacks["error_callback"](ExceptionInfo())
             return
         self._jobs[job.number] = job
@@ -188,16 +188,16 @@ class CoroutinePool(BasePool):
         self._begin_waiting(job.lane)
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
-        """Cancel the coroutine of a job; `pid` is the number that Celery was told as such."""
+        """Cancel the coroutine of a job; `pid` is the number that `on_accepted` was called with."""
         job = self._jobs.get(pid)
         if job is not None:
             self.loop.call(_cancel, job)
 
     def on_stop(self) -> None:
-        """Finish what is in hand; Celery has left the hub's loop and consumes no more.
+        """Finish what is in hand; Celery has left the hub's loop and no longer consumes.
 
-        On SIGQUIT Celery calls this in the handler of the signal, amid anything: what it has
-        canceled is waited for later, by `on_terminate` or by the call that it interrupts.
+        On SIGQUIT Celery calls this in the signal handler, at any point of the code: jobs that it
+        canceled are awaited later, by `on_terminate` or by the interrupted call.
         """
         if state.should_terminate or self._is_stopping:
             return
@@ -206,7 +206,7 @@ class CoroutinePool(BasePool):
         self.loop.stop(CLOSE_S)
 
     def on_terminate(self) -> None:
-        """Cancel what is in hand; its messages are given back when the connection is closed."""
+        """Cancel what is in hand; its messages are requeued when the connection closes."""
         self._is_stopping = True
         self._cancel_all()
         self.loop.stop(CLOSE_S)
@@ -240,35 +240,35 @@ class CoroutinePool(BasePool):
             try:
                 job.on_accepted(job.number, job.begun_at)
                 self._begun.put(job)
-            except Exception as e:  # noqa: BLE001 - whatever Celery stumbled over
+            except Exception as e:  # noqa: BLE001 - Celery's code may raise anything
                 job.outcome = e
                 self._ended.put(job)
 
     def _start_begun(self) -> None:
-        """On the loop: start the coroutines of all that has begun since."""
+        """Start the coroutines of all jobs that have begun since. Runs on the loop."""
         for job in self._begun.take():
             if job.is_canceled:
                 self._ended.put(job)
                 continue
             try:
                 job.running = self.loop.loop.create_task(job.task.work(job.request))
-            except Exception as e:  # noqa: BLE001 - the others are to be started, too
+            except Exception as e:  # noqa: BLE001 - the others must start, too
                 job.outcome = e
                 self._ended.put(job)
             else:
                 job.running.add_done_callback(partial(self._note_end, job))
 
     def _note_end(self, job: Job, done: "asyncio.Task[Any]") -> None:
-        """On the loop: give what a coroutine has come to back to the hub's thread."""
+        """Pass the outcome of a coroutine to the hub's thread. Runs on the loop."""
         if done.cancelled():
             job.outcome = None if job.is_canceled else RuntimeError("its coroutine was canceled")
         elif (error := done.exception()) is not None:
-            # Others would end the worker, and Celery raises what is of memory again.
+            # Other BaseExceptions would end the worker, and Celery re-raises a MemoryError.
             is_fit = isinstance(error, Exception) and not isinstance(error, MemoryError)
             job.is_canceled = False
             job.outcome = error if is_fit else RuntimeError(f"its coroutine raised {error!r}")
         else:
-            job.is_canceled = False  # it was too late for that
+            job.is_canceled = False  # it ended before it could be canceled
             job.outcome = done.result()
         job.running, job.has_ended = None, True
         self._ended.put(job)
@@ -279,7 +279,7 @@ class CoroutinePool(BasePool):
             del self._jobs[job.number]
             job.lane.tags.discard(job.tag)
             self._running[job.lane] -= 1
-            if not job.is_canceled:  # else Celery has said how it ended
+            if not job.is_canceled:  # else Celery has reported its end
                 self._conclude(job)
             self._begin_waiting(job.lane)
 
@@ -290,7 +290,7 @@ class CoroutinePool(BasePool):
             job.on_ended((is_failed, value, job.task.run_s))
         except Exception:
             log.exception("job %s: Celery could not end it", job.id)
-            with suppress(Exception):  # it has forgotten the request by then
+            with suppress(Exception):  # Celery may have forgotten the request by now
                 job.on_error(ExceptionInfo())
         finally:
             job.task.outcome = None
@@ -298,12 +298,12 @@ class CoroutinePool(BasePool):
     # The end
 
     def _drain(self) -> None:
-        """Conclude what ends, with all else that the hub does, until nothing is left."""
+        """Conclude jobs as they end, and run the hub meanwhile, until none is left."""
         hub = get_event_loop()
         while self._jobs and hub is not None and not state.should_terminate:
             try:
                 hub.run_once()
-            except Exception as e:  # noqa: BLE001 - what ends now is acknowledged when all has
+            except Exception as e:  # noqa: BLE001 - jobs that end now are acknowledged at the end
                 log.warning("the broker is lost while jobs are finished: %s", e)
                 hub = None
         while self._jobs and not state.should_terminate:
@@ -331,7 +331,10 @@ class CoroutinePool(BasePool):
 
 
 def _cancel(job: Job) -> None:
-    """On the loop: cancel a coroutine, or have it not start; what has ended has ended."""
+    """Cancel a coroutine, or prevent its start; one that has ended stays as it is.
+
+    Runs on the loop.
+    """
     if not job.has_ended:
         job.is_canceled = True
         if job.running is not None:

@@ -1,8 +1,8 @@
-"""What the process before this one had in hand when it died runs again at once.
+"""Redelivers at once what the process before this one had in hand when it died.
 
-A machine that has died is known by its leases, which end after a while. A process that has died
-is known by the next one that its supervisor starts: a file beside the heartbeat says what the
-delivery tags of earlier ones begin with.
+A dead machine is known by its leases, which end after a while. A dead process is known to the next
+one that its supervisor starts: a file beside the heartbeat holds the delivery tag prefixes of
+earlier processes.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def give_back(settings: Settings, worker: str, runner: Runner, index: str) -> None:
-    """End the leases of the processes before this one; any worker's sweep does the rest.
+    """End the leases of earlier processes of this worker; any worker's sweep does the rest.
 
     `index` is kombu's sorted set of messages in hand.
     """

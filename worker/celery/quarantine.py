@@ -1,4 +1,4 @@
-"""What becomes of a message that no task can be made of: kept for people, its job ended."""
+"""Dead letters of messages that no task can be made of; their jobs end."""
 
 import logging
 from collections.abc import Collection
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Quarantine:
-    """Sets messages aside as dead letters; one a process."""
+    """The writer of such dead letters, one per process."""
 
     def __init__(self, settings: Settings, runner: Runner, queues: Collection[str]) -> None:
         self._runner = runner
@@ -27,7 +27,10 @@ class Quarantine:
         self._recovery = Recovery(settings, queues, runner)
 
     def set_aside(self, queue: str, raw: bytes, error: CrossmodalError) -> None:
-        """Never raises: a worker must outlive what it is sent, also while Redis fails."""
+        """Keep a message as a dead letter and end its job.
+
+        Never raises: a worker must outlive what it is sent, also while Redis fails.
+        """
         try:
             ended = self._ended_job(raw, error)
             letter = self._runner.run(self._dead.set_aside(queue, raw, error, ended))
@@ -38,7 +41,7 @@ class Quarantine:
             )
 
     def _ended_job(self, raw: bytes, error: CrossmodalError) -> str | None:
-        """The waiting job that the message spoke of, now failed; if it has no better message."""
+        """Fail the waiting job that a message names, if it has no other message; return its id."""
         job_id = job_of(raw)
         if job_id is None or not self._waits(job_id) or self._recovery.is_spoken_of(job_id):
             return None
@@ -46,7 +49,7 @@ class Quarantine:
         return job_id if refused else None
 
     def _waits(self, job_id: str) -> bool:
-        """Whether there is such a job: most garbage speaks of none, and need not be looked for."""
+        """Return whether such a job exists and has not ended; most garbage names none."""
         try:
             return not self._runner.run(self._ledger.get(job_id)).state.is_terminal
         except (JobNotFound, ValidationError):

@@ -1,8 +1,8 @@
-"""Messages that a worker has taken, and that nobody in it has any more.
+"""Messages that a worker has taken and then lost.
 
-Celery passes a message through many hands before the pool has it. An exception in some of them is
-only logged, as that of a timer, and another may be told to nobody. Then the message would be
-leased for ever, and its job never start.
+Celery passes a message through many functions before the pool has it. An exception in some of them
+is only logged, as in a timer, or not reported at all. Then the message would be leased for ever,
+and its job never start.
 """
 
 import logging
@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 
 
 class Strays:
-    """Finds what is not acknowledged, neither in the pool nor to be there at some time."""
+    """A finder of messages that are not acknowledged, not in the pool, and not due later."""
 
     def __init__(self, pool: CoroutinePool) -> None:
         self._pool = pool
         self._seen: set[str] = set()
-        self._given_out: set[str] = set()  # ids of what was lost, and has not come here again
+        self._given_out: set[str] = set()  # ids of lost jobs that were redelivered once
 
     def end(self, channel: Any, timer: Any) -> None:
-        """End those that the last call has seen, too: what is on its way is nobody's."""
+        """Handle strays that the last call found, too: one found once may be on its way."""
         found = _unacknowledged(channel.qos) - self._pool.tags
         found = found and found - _timed(timer)
         for tag in found & self._seen:
@@ -34,7 +34,7 @@ class Strays:
         self._seen = found
 
     def _end(self, channel: Any, tag: str) -> None:
-        """Give a message out again; set it aside the second time."""
+        """Redeliver a lost message; set it aside the second time."""
         message = channel.qos.get(tag)
         queue, job = message.delivery_info["routing_key"], message.headers["id"]
         log.error("nobody has a message from %s any more: %s", queue, job)
@@ -42,7 +42,7 @@ class Strays:
             taken = Taken(queue, dumps(message._raw).encode(), tag)
             channel.set_aside(taken, InvalidMessage("Celery has lost it twice"))
             self._given_out.discard(job)
-        else:  # that it was given out before says nothing: as when the store was away
+        else:  # `redelivered` proves no loss: a store outage sets it, too
             self._given_out.add(job)
             channel.qos.reject(tag, requeue=True)
 
@@ -53,6 +53,6 @@ def _unacknowledged(qos: Any) -> set[str]:
 
 
 def _timed(timer: Any) -> set[str]:
-    """The tags of what waits for its time."""
+    """Return the tags of messages that wait for their ETA."""
     first = (entry.args[0] for _, _, entry in timer._queue if entry.args)
     return {one.message.delivery_tag for one in first if hasattr(one, "message")}

@@ -1,16 +1,16 @@
--- Note a message that BRPOP gave, take more where there is room, and forget acknowledged ones.
+-- Note a message that BRPOP returned, take more where there is room, remove acknowledged ones.
 --
--- What is taken is noted as kombu does, so that any worker's sweep can give it out again. It is
--- noted before it leaves its list: when Redis has no memory for that, nothing has happened.
+-- What is taken is noted as kombu does, so that any worker's sweep can redeliver it. It is noted
+-- before it leaves its list: if Redis has no memory for that, nothing has happened.
 --
--- KEYS: kombu's hash and sorted set of messages in hand; then the lists of each lane: of the
---       first priority those of each of the lane's queues, then those of the next priority.
--- ARGV: what the new delivery tags begin with, the number of priorities,
---       the queue and the text of the given message (or nothing and nothing), the number of lanes,
---       of each lane its room, its number of queues, and these as JSON strings,
---       and the delivery tags of acknowledged messages.
--- Returns what was taken, by turns the number of its queue among all, from 0, and its text.
--- Its delivery tags end with 1, 2, …; that of the given message with 0.
+-- KEYS: kombu's hash and sorted set of messages in hand; then the lists of each lane: for the
+--       first priority one list of each of the lane's queues, then the same for the next priority.
+-- ARGV: the prefix of the new delivery tags, the number of priorities,
+--       queue and text of the message from BRPOP (or two empty strings), the number of lanes,
+--       for each lane its room, its number of queues, and these as JSON strings,
+--       then the delivery tags of acknowledged messages.
+-- Returns for each message taken the number of its queue among all, from 0, and its text.
+-- The delivery tags end with 1, 2, …; that of the message from BRPOP with 0.
 
 local prefix, priorities = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
@@ -25,7 +25,7 @@ local function note(number, raw, queue)
   scores[#scores + 1] = tag
 end
 
--- Up to `wanted` more of a list's messages, those that come next; they lie at its right end.
+-- Take up to `wanted` of a list's next messages, which lie at its right end.
 local function take(list, wanted, number, queue)
   local before = from[list] or 0
   local found = redis.call('LRANGE', KEYS[list], -(before + wanted), -(before + 1))
@@ -46,7 +46,7 @@ local arg, list, first = 6, 3, 0
 for _ = 1, tonumber(ARGV[5]) do
   local room, queues = tonumber(ARGV[arg]), tonumber(ARGV[arg + 1])
   for _ = 1, priorities do
-    -- Each queue gives its share; in the second round what is left of the room goes in order.
+    -- Round 1: an equal share for each queue. Round 2: the rest of the room, in order.
     local share, is_empty = math.ceil(room / queues), {}
     for round = 1, 2 do
       for q = 0, queues - 1 do

@@ -1,4 +1,4 @@
-"""One call to Redis that notes, takes and acknowledges many messages: `take.lua`."""
+"""One Redis call that notes, takes and acknowledges many messages: `take.lua`."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.exceptions import NoScriptError
 
-MAX_AT_ONCE = 1_000  # Lua's stack has room for some thousand values
-PROCESS = uuid.uuid4().hex  # what the delivery tags of this process begin with
+MAX_AT_ONCE = 1_000  # Lua's stack holds a few thousand values
+PROCESS = uuid.uuid4().hex  # prefix of this process's delivery tags
 _numbers = count()
 
 
@@ -26,18 +26,18 @@ class Taken(NamedTuple):
 
 @cache
 def script() -> str:
-    """The text of the script, for a server that does not know it yet."""
+    """Return the text of the script, to load into a server."""
     return resources.files("worker.celery").joinpath("take.lua").read_text()
 
 
 @cache
 def digest() -> str:
-    """What a server knows it by afterwards."""
+    """Return the SHA-1 digest by which a server knows the script."""
     return hashlib.sha1(script().encode(), usedforsecurity=False).hexdigest()
 
 
 class Taker:
-    """Runs the script for a channel of kombu's, over a client of its."""
+    """A runner of the script for a kombu channel, over one of its clients."""
 
     def __init__(self, channel: Any, client: Any) -> None:
         self._channel = channel
@@ -46,7 +46,7 @@ class Taker:
     def take(
         self, lanes: list[tuple[int, list[str]]], given: tuple[str, bytes] | None
     ) -> list[Taken]:
-        """Note what BRPOP has given, and take up to so many messages of each lane's queues.
+        """Note the message that BRPOP returned, and take up to `room` messages for each lane.
 
         Raises redis-py's errors; then nothing was taken, noted or acknowledged.
         """
@@ -77,6 +77,6 @@ class Taker:
             return self._send("EVALSHA", digest(), len(keys), *keys, *args)
 
     def _send(self, *command: Any) -> Any:
-        """Past kombu's client, which would put its prefix before the first key alone."""
+        """Send a command past kombu's client, which would prefix the first key alone."""
         unprefixed: Any = Redis.execute_command
         return unprefixed(self._client, *command)

@@ -1,6 +1,6 @@
-"""What Celery says of tasks, with their job's fields, and without what the job was about.
+"""Celery's log lines about tasks, with their job's fields and without prompts.
 
-Celery writes out what a task has returned and raised. Both may quote a prompt.
+Celery logs what a task has returned or raised. Both may quote a prompt.
 """
 
 import logging
@@ -15,7 +15,7 @@ SUCCEEDED = "Task %(name)s[%(id)s] succeeded in %(runtime).3fs"
 
 
 class TaskLog(logging.Filter):
-    """Changes records in place, and lets all of them pass."""
+    """A filter that changes records in place and drops none."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         about = getattr(record, "data", None)
@@ -24,7 +24,7 @@ class TaskLog(logging.Filter):
             record.task = str(about["name"]).removeprefix("crossmodal.")
             if "return_value" in about:
                 record.msg = SUCCEEDED
-                # Celery has only measured the half of the task that runs in its own thread.
+                # Celery measured only the half of the task that runs in its own thread.
                 about["runtime"] = current_app.tasks[about["name"]].run_s
             if record.exc_info and isinstance(record.exc_info[1], JobFailed):
                 _shorten(record, about, record.exc_info[1])
@@ -32,13 +32,13 @@ class TaskLog(logging.Filter):
 
 
 def _shorten(record: logging.LogRecord, about: dict[str, Any], error: JobFailed) -> None:
-    """Of a caller's mistake only the code; a traceback to our own `raise` says nothing."""
+    """Drop the traceback, which shows only our `raise`, and log a caller's mistake by its code."""
     record.code = error.code
     record.exc_info = None
     record.args = about | {"exc": error.code if is_callers_fault(error.code) else str(error)}
 
 
 def keep_discreet() -> None:
-    """Have all that Celery says of tasks from now on go through this."""
+    """Filter all that Celery logs about tasks from now on."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(TaskLog())

@@ -1,4 +1,4 @@
-"""The Celery tasks: they translate between Celery's world and the job runner's, no more."""
+"""The Celery tasks: they only translate between Celery and the job runner."""
 
 import asyncio
 import random
@@ -28,27 +28,26 @@ if TYPE_CHECKING:
 
 RETRY_BASE_S = 1.0
 RETRY_MAX_S = 60.0
-ELSEWHERE_S = 0.2  # until this worker takes no more of such jobs
+ELSEWHERE_S = 0.2  # for this worker to stop taking such jobs
 
 
 @worker_init.connect
 def _load(**_: Any) -> None:
-    """Load what runs jobs before any is taken; not with this module, for Flower lacks NumPy."""
+    """Import the job runner before any job is taken; not at import, as Flower lacks NumPy."""
     try:
         import_module("worker.attempt")
-    except ImportError as e:  # Celery logs other errors of a signal's handler, and goes on
+    except ImportError as e:  # Celery only logs other errors of a signal's handler
         raise SystemExit(f"jobs need {e.name}: {remedy('worker')}") from e
 
 
 class NotRun(Ignore):
-    """Nobody wants the job any more; the argument says why, as `Skipped` does."""
+    """Raised for a job that is no longer wanted; the argument is the reason, as in `Skipped`."""
 
 
 class JobRequest(Request):
-    """A message in the hands of the worker.
+    """A request that reports an unwanted job as revoked.
 
-    What Celery would pass over in silence is told here, or monitors show the task as started for
-    ever: a job that nobody wants any more, as revoked.
+    Celery itself would report nothing, and monitors would show the task as started for ever.
     """
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
@@ -59,7 +58,7 @@ class JobRequest(Request):
         return returned
 
     def _revoke(self, reason: str) -> None:
-        """As Celery ends what it was told to revoke, and what has expired by its own clock."""
+        """Report the task as revoked or expired, as Celery does by its own list and clock."""
         expired = reason == JobState.EXPIRED
         self.send_event("task-revoked", terminated=False, signum=None, expired=expired)
         self.task.backend.mark_as_revoked(
@@ -68,29 +67,29 @@ class JobRequest(Request):
 
 
 class JobTask(CoroutineTask):
-    """Runs the jobs of one kind; the keyword arguments of its messages are their params."""
+    """The task of one kind; the keyword arguments of its messages are the params."""
 
     abstract = True
     Request = JobRequest
-    typing = False  # wrong arguments must reach the runner, which records what is wrong with them
+    typing = False  # wrong arguments must reach the runner, which records the error
     max_retries = None
     resultrepr_maxsize = 200
     kind: ClassVar[Task]
 
     async def work(self, request: Mapping[str, Any]) -> Ending:
-        """How the job has ended. Raises what Celery is to see where it did not even begin."""
+        """Run the job and return its ending. Raises what Celery must handle if it did not begin."""
         try:
-            if why := app.lanes.gate.why:  # what came before it was closed, or was put off
+            if why := app.lanes.gate.why:  # the message came before the gate closed, or had an ETA
                 ending: Ending = Elsewhere(why)
             else:
                 ending = await runner().run(delivery_of(self.kind, request))
             if isinstance(ending, Elsewhere):
                 await asyncio.sleep(ELSEWHERE_S)
             return ending
-        except InvalidParams as e:  # an id that no record can have
+        except InvalidParams as e:  # an invalid job id
             return Failure.of(e)
         except BrokerUnavailable as e:
-            await asyncio.sleep(RETRY_BASE_S)  # it comes back at once: do not spin on a sick broker
+            await asyncio.sleep(RETRY_BASE_S)  # it is redelivered at once: do not spin
             raise Reject(str(e), requeue=True) from e
 
     async def close(self) -> None:
@@ -99,9 +98,9 @@ class JobTask(CoroutineTask):
             runner.cache_clear()
 
     def conclude(self, outcome: Ending) -> dict[str, Any]:
-        """A job's ending as Celery and Flower know endings."""
+        """Translate a job's ending into what Celery and Flower know."""
         if isinstance(outcome, JobResult):
-            # Without a result backend nobody reads it, and Celery makes a text of it for its log.
+            # Without a result backend Celery would only format it for its log.
             stored = settings.result_backend
             return outcome.model_dump(mode="json") if stored else {"job": outcome.job}
         if isinstance(outcome, Skipped):
@@ -116,7 +115,7 @@ class JobTask(CoroutineTask):
         raise _error(outcome)
 
     def _again(self, why: Exception, countdown_s: float) -> NoReturn:
-        """Send the message again, to be taken after a while; keep this one if that fails."""
+        """Send the message again, to be taken after a while; requeue this one if that fails."""
         try:
             raise self.retry(exc=why, countdown=countdown_s)
         except Reject as e:
@@ -125,15 +124,15 @@ class JobTask(CoroutineTask):
 
 @cache
 def runner() -> "JobRunner":
-    """What runs the jobs of this process; made on first use, on the loop that it belongs to."""
+    """Return the job runner of this process; made on first use, on the loop that it belongs to."""
     from worker.attempt import JobRunner
 
     return JobRunner(settings, app.hosts, gate=app.lanes.gate)
 
 
 def delivery_of(kind: Task, request: Mapping[str, Any]) -> Delivery:
-    """A message, as the job runner knows one. Raises `InvalidParams`."""
-    headers = request.get("headers") or request  # where Celery puts those of a plain sender
+    """Return a request as the job runner's `Delivery`. Raises `InvalidParams`."""
+    headers = request.get("headers") or request  # Celery keeps a plain sender's here
     args, kwargs = request["args"], request["kwargs"]
     return Delivery(
         request["id"],
@@ -149,12 +148,12 @@ def delivery_of(kind: Task, request: Mapping[str, Any]) -> Delivery:
 
 
 def _error(failure: Failure) -> JobFailed:
-    """The failure as the exception that Celery and Flower show."""
+    """Return the failure as the exception that Celery and Flower show."""
     return JobFailed(f"{failure.code}: {failure.message}", failure.code, failure.retryable)
 
 
 def _expires_in_s(expires: str | None) -> float | None:
-    """Seconds from now until an ISO 8601 time, 0 when it has passed."""
+    """Return the seconds until an ISO 8601 time, 0 if it has passed."""
     if expires is None:
         return None
     at = datetime.fromisoformat(expires)
@@ -162,7 +161,7 @@ def _expires_in_s(expires: str | None) -> float | None:
 
 
 def _backoff_s(tries: int) -> float:
-    """Exponential, with full jitter, so that jobs that failed together come back apart."""
+    """Return an exponential delay with jitter, so that jobs that failed together are spread out."""
     ceiling = min(RETRY_MAX_S, RETRY_BASE_S * 2 ** min(tries, 10))
     return random.uniform(RETRY_BASE_S / 2, ceiling)  # noqa: S311 - no secret depends on it
 

@@ -1,8 +1,7 @@
-"""kombu's Redis transport: it takes what there is room for, and lets through what Celery can take.
+"""kombu's Redis transport: takes as much as there is room for, and checks each message.
 
-One entry of a queue's list that is no message ends a Celery worker, and the next one that takes
-it. With `unacked.py` and `lease.py` this is where kombu's inside is known; a test fails when kombu
-changes it.
+A list entry that is no message would end a Celery worker, and the next one that takes it. Like
+`unacked.py` and `lease.py` this depends on kombu's internals; a test fails when those change.
 """
 
 import logging
@@ -32,17 +31,17 @@ from worker.celery.unacked import Unacked
 log = logging.getLogger(__name__)
 
 SOON_S = 0.05
-AGAIN_S = 1.0  # after Redis has refused something that it may allow later
-REFUSALS = (ResponseError, BusyLoadingError)  # of a server that is there
+AGAIN_S = 1.0  # wait after Redis refused something that it may accept later
+REFUSALS = (ResponseError, BusyLoadingError)  # errors of a server that is reachable
 MAX_TAKES = 10  # in a row, before Celery's loop goes on
-MAX_TAKES_S = 0.5  # no more than this, which garbage may need for each
+MAX_TAKES_S = 0.5  # and max duration: garbage is slow to handle
 
 
 class CheckedChannel(Polled):
-    """Reads like its parent, takes by lanes, and checks.
+    """A channel that takes messages by lanes and checks them.
 
-    A lane that has room is either asked for by the BRPOP that waits in Redis, or has `more`, which
-    a script takes at once. So no message of a lane waits for a BRPOP that was sent without it.
+    A lane that has room is either in the BRPOP that waits in Redis, or in `_more`, for which a
+    script takes at once. So no message of a lane waits for a BRPOP that was sent without it.
     """
 
     QoS = Unacked
@@ -52,14 +51,14 @@ class CheckedChannel(Polled):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._more: set[Lane] = set()
         self._not_before = 0.0
-        self.refusal = ""  # why Redis gives out nothing for now
+        self.refusal = ""  # why Redis delivers nothing for now
         super().__init__(*args, **kwargs)
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         self.qos.restore_by_tag(message.delivery_tag, leftmost=leftmost)
 
     def close(self) -> None:
-        """What runs on is not given back with the connection that it came over."""
+        """Close the channel; messages of jobs that still run are not requeued."""
         if not self.closed and self._qos is not None:
             self._qos.flush()
             self._give_held_back()
@@ -68,7 +67,7 @@ class CheckedChannel(Polled):
         super().close()
 
     def _give_held_back(self) -> None:
-        """Put what could not be noted back into its queue, if Redis takes it now."""
+        """Return the held messages to their queues, if Redis accepts them now."""
         try:
             with self.conn_or_acquire() as client:
                 while held := self.shared.held:
@@ -85,7 +84,7 @@ class CheckedChannel(Polled):
         return any(lane.room for lane in self.shared.lanes)
 
     def take_more(self) -> None:
-        """Take at once what is known to wait, for as much as there is room."""
+        """Take at once what is known to wait, as much as there is room for."""
         until = time.monotonic() + MAX_TAKES_S
         for _ in range(MAX_TAKES):
             lanes = [lane for lane in self._more if lane.room]
@@ -98,7 +97,7 @@ class CheckedChannel(Polled):
         return time.monotonic() >= self._not_before
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        """Wait in Redis for the next message of any lane that has room."""
+        """Send a BRPOP for the next message of any lane that has room."""
         if not self._may_ask():
             return
         if held := self.shared.held:
@@ -114,12 +113,13 @@ class CheckedChannel(Polled):
                 keys += self._lists_of(self._queues_of(lane))
         if not keys:
             return
-        if 0 < self.client.connection.next_health_check < time.monotonic():  # it may be forgotten
+        # A connection that was idle for so long may have been dropped by a NAT.
+        if 0 < self.client.connection.next_health_check < time.monotonic():
             self._hang_up()
             return
         self._in_poll = self.client.connection
         prefixed = [self.global_keyprefix + key for key in keys]
-        # What comes for a lane that is not asked for must not wait for long once it has room.
+        # A lane that is not in this BRPOP must not wait long once it has room.
         wait_s = SOON_S if self._more else timeout or self.brpop_timeout or 0
         self._answer_due = time.monotonic() + wait_s + self.patience_s
         self.client.connection.send_command("BRPOP", *prefixed, wait_s)
@@ -155,7 +155,7 @@ class CheckedChannel(Polled):
         return True
 
     def _put_back(self, name: str, queue: str, raw: bytes) -> None:
-        """Return what is not wanted any more to its list; what Redis does not take now is held."""
+        """Return an unwanted message to its list; hold it if Redis does not accept it now."""
         try:
             with self.conn_or_acquire() as client:
                 client.rpush(name, raw)
@@ -179,9 +179,9 @@ class CheckedChannel(Polled):
         return reply
 
     def _put_off(self, error: RedisError) -> None:
-        """Redis refuses, as a replica does, or one that loads: ask again soon, on a new connection.
+        """Retry soon, on a new connection, after a refusal, as by a replica or while Redis loads.
 
-        That is no reason to end, nor for Celery to begin anew.
+        It is no reason to end, nor for Celery to restart its consumer.
         """
         if str(error) != self.refusal:
             log.error("Redis gives out no messages for now: %s", error)
@@ -192,7 +192,7 @@ class CheckedChannel(Polled):
             self._hang_up()
 
     def _take(self, lanes: list[Lane], given: tuple[str, bytes] | None = None) -> None:
-        """Note a message that Redis has given, and take and note more for some lanes."""
+        """Note the message that BRPOP returned, and take and note more for some lanes."""
         of_given = self.shared.lanes.of(given[0]) if given else None
         wanted = [
             (lane, max(0, lane.room - (lane is of_given)), self._queues_of(lane)) for lane in lanes
@@ -206,7 +206,7 @@ class CheckedChannel(Polled):
             if not isinstance(e, REFUSALS):
                 raise
             self._put_off(e)
-            self.qos.flush()  # makes room, and needs none
+            self.qos.flush()  # frees memory, and needs none
             return
         self.shared.polled_at = time.monotonic()
         for lane, room, queues in wanted:
@@ -215,7 +215,7 @@ class CheckedChannel(Polled):
         self._deliver_all(taken)
 
     def _deliver_all(self, taken: list[Taken]) -> None:
-        """Give Celery what was taken; what fails to be given because of Redis comes back later."""
+        """Deliver to Celery what was taken; what Redis's failures prevent is redelivered later."""
         failure: Exception | None = None
         for one in taken:
             try:
@@ -243,39 +243,39 @@ class CheckedChannel(Polled):
             self.connection._deliver(message, taken.queue)
         except (*self.connection_errors, RedisError):
             raise
-        except Exception as e:  # whatever Celery stumbles over must not be given to it again
+        except Exception as e:  # a message that makes Celery fail must not be redelivered
             log.exception("Celery cannot take a message from %s", taken.queue)
             self.set_aside(taken, InvalidMessage(f"Celery cannot take it: {described(e)}"))
 
     def set_aside(self, taken: Taken, error: InvalidMessage) -> None:
-        """Keep what is no message for people; it is no more among those that jobs have."""
+        """Acknowledge an invalid message and keep it as a dead letter."""
         self.qos.ack(taken.tag)
         self.qos.flush()
         self.shared.set_aside(taken.queue, taken.raw, error)
 
 
 class CheckedSentinelChannel(CheckedChannel, kombu_redis.SentinelChannel):
-    """The same for a Redis that is found through Sentinels."""
+    """The same for a Redis found through Sentinels."""
 
     sentinel_options: dict[str, Any]
     connection_class = idle.Master
     connection_class_ssl = idle.MasterTls
 
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
-        """Ask the Sentinels as they want it; kombu's option would show their password."""
+        """Set the Sentinels' options; kombu's own option would show their password."""
         self.sentinel_kwargs = self.sentinel_options
         return super()._sentinel_managed_pool(asynchronous)
 
 
 class CheckedTransport(kombu_redis.Transport):
-    """Mixed into both of kombu's transports."""
+    """A mixin for both of kombu's transports."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Have this connection polled, and no earlier one any more."""
+        """Make the hub poll this connection, and no earlier one."""
         shared: Shared = self.Channel.shared
         loop.on_tick -= shared.ticks
         known = set(loop.on_tick)
@@ -283,7 +283,7 @@ class CheckedTransport(kombu_redis.Transport):
         shared.ticks = loop.on_tick - known
 
     def establish_connection(self) -> Any:
-        """Connect to a Redis that can be written to: with no other could anything be begun."""
+        """Connect to a Redis that accepts writes; no job could begin on any other."""
         made = super().establish_connection()
         [channel] = self._avail_channels
         with channel.conn_or_acquire() as client:
@@ -292,7 +292,7 @@ class CheckedTransport(kombu_redis.Transport):
 
 
 def install(settings: Settings, set_aside: SetAside, lanes: Lanes) -> None:
-    """Have this process check what it takes from any queue; what is no message is `set_aside`."""
+    """Make this process check what it takes from any queue; invalid messages go to `set_aside`."""
     own: dict[str, Any] = {"shared": Shared(settings.max_message_bytes, set_aside, lanes)}
     address = address_of(settings)
     base = kombu_redis.Transport
@@ -302,6 +302,6 @@ def install(settings: Settings, set_aside: SetAside, lanes: Lanes) -> None:
         own["sentinel_options"] = sentinel_options(settings, address)
     kind = type("Channel", (channel,), own)
     transport = type("Transport", (CheckedTransport, base), {"Channel": kind})
-    # Not `broker_transport`: then URLs are shown as classes.
+    # Not `broker_transport`: with it, URLs are displayed as classes.
     TRANSPORT_ALIASES[address.scheme] = lambda: transport
-    kombu_transport._transport_cache.pop(address.scheme, None)  # of who has connected before
+    kombu_transport._transport_cache.pop(address.scheme, None)  # of earlier connections

@@ -1,7 +1,7 @@
-"""kombu's record of the messages in hand, which any worker's sweep gives out again.
+"""kombu's record of the messages in hand, which any worker's sweep redelivers.
 
-With `transport.py` and `lease.py` this is where kombu's inside is known; a test fails when kombu
-changes it.
+Like `transport.py` and `lease.py` this depends on kombu's internals; a test fails when those
+change.
 """
 
 import logging
@@ -19,16 +19,16 @@ from crossmodal.errors import InvalidMessage, described
 
 log = logging.getLogger(__name__)
 
-NOBODY_KNOWS = ""  # from which queue it came
-ENDED = 0  # the score of what a process had in hand that is known to have died
-ACK_S = 0.01  # how long an acknowledgement waits for others to go with
+NOBODY_KNOWS = ""  # stands for the queue of garbage in the record
+ENDED = 0  # the score of messages of a process that is known to have died
+ACK_S = 0.01  # how long an acknowledgement waits to be batched
 
 
 class Unacked(kombu_redis.QoS):
-    """Messages in hand are noted by the script that takes them; acknowledgements go in batches.
+    """The messages in hand: noted by the script that takes them, acknowledged in batches.
 
-    One that is lost with its worker only brings back a message whose job has ended. Those of a
-    connection that was lost go with the next one: `acked` is shared by all of a process.
+    An acknowledgement that is lost with its worker only redelivers a message whose job has ended.
+    Those of a lost connection go with the next one: all channels of a process share `acked`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -41,7 +41,7 @@ class Unacked(kombu_redis.QoS):
         return found
 
     def can_consume(self) -> bool:
-        """Whether there is room; what is asked for already is to be read in any case."""
+        """Return whether there is room; the answer to a BRPOP that was sent is read in any case."""
         return not self.prefetch_count or bool(self.channel._in_poll) or self.channel.has_room
 
     def append(self, message: Any, delivery_tag: str) -> None:
@@ -58,12 +58,12 @@ class Unacked(kombu_redis.QoS):
             hub.call_later(ACK_S, self._flush_due)
 
     def _flush_due(self) -> None:
-        """No more than one is due: the hub calls few in a turn, and heartbeats must not wait."""
+        """Flush. Only one such timer is ever pending: many would delay heartbeats."""
         self._is_due = False
         self.flush()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """What cannot be given back now is by a sweep, when its lease has ended."""
+        """Drop or requeue a message; if requeuing fails, a sweep does it when the lease ends."""
         if not requeue:
             self.ack(delivery_tag)
             return
@@ -74,7 +74,7 @@ class Unacked(kombu_redis.QoS):
         virtual.QoS.ack(self, delivery_tag)
 
     def flush(self) -> None:
-        """Acknowledge what has not been yet; what cannot be is left for the next time."""
+        """Send the pending acknowledgements; those that fail are left for the next time."""
         tags = list(self.acked)
         if not tags:
             return
@@ -89,23 +89,23 @@ class Unacked(kombu_redis.QoS):
             del self.acked[: len(tags)]
 
     def restore_visible(self, *_: Any, **__: Any) -> None:
-        """Nothing: `sweep` does it, by Redis's clock; kombu would by that of this machine."""
+        """Do nothing: `sweep` does it, by Redis's clock; kombu would use this machine's."""
 
     def sweep(self, max_count: int, may_all: Callable[[float], bool]) -> None:
-        """Give out again what no worker has renewed; what Redis refuses now it may allow later.
+        """Redeliver messages whose lease was not renewed; log what Redis refuses for now.
 
-        `may_all` is asked with Redis's time whether all who live could renew what they have: if
-        not, only what is known to be of the dead is. What is due long after a lease was so before
-        Redis's clock was put back.
+        `may_all` gets Redis's time and returns whether all live workers could renew their leases;
+        if not, only messages of processes known to be dead are redelivered. A score more than a
+        lease in the future is from before Redis's clock was set back, and counts as due.
         """
-        self.flush()  # what could not be acknowledged while Redis was away is nobody's
+        self.flush()  # else what was acknowledged while Redis was away would be redelivered
         try:
             with self.channel.conn_or_acquire() as client, self._mutex(client):
                 seconds, micros = client.time()
                 now, lease_s = seconds + micros / 1e6, self.visibility_timeout
                 due = [(now - lease_s, "-inf"), ("+inf", now + lease_s)]
                 for high, low in due if may_all(now) else [(ENDED, "-inf")]:
-                    # The only one of its kind for which kombu knows its prefix.
+                    # The only range command to which kombu adds its prefix.
                     found = client.zrevrangebyscore(self.unacked_index_key, high, low, 0, max_count)
                     for tag in found:
                         self.restore_by_tag(tag, client)
@@ -117,20 +117,20 @@ class Unacked(kombu_redis.QoS):
             log.warning("messages of dead workers are not given out again: %s", e)
 
     def _mutex(self, client: Any) -> Any:
-        """One worker sweeps at a time."""
+        """Return the lock with which one worker sweeps at a time."""
         return kombu_redis.Mutex(client, self.unacked_mutex_key, self.unacked_mutex_expire)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Give a message out again; garbage in its place must not keep all others from it.
+        """Redeliver a message; set garbage in its place aside, or it would block the others.
 
-        Without kombu's WATCH, which hardly ever succeeds while many workers are busy. What is
-        given out twice that way is known by its job.
+        Without kombu's WATCH, which rarely succeeds while many workers are busy. A message that is
+        redelivered twice for that reason is recognized by its job.
         """
         try:
             self._restore(tag, client, leftmost)
         except (*self.channel.connection_errors, RedisError):
             raise
-        except Exception as e:  # noqa: BLE001 - kombu takes for granted what lies there
+        except Exception as e:  # noqa: BLE001 - kombu does not check what it reads
             with self.channel.conn_or_acquire(client) as found:
                 raw = found.hget(self.unacked_key, tag) or b""
                 self.channel.shared.set_aside(
@@ -148,7 +148,7 @@ class Unacked(kombu_redis.QoS):
                 self._remove_from_indices(tag, pipe)
                 if raw:
                     message, exchange, routing_key = loads(raw)
-                    message["headers"]["id"]  # of garbage, kombu would only say that it is lost
+                    message["headers"]["id"]  # raises for garbage: kombu would report it as lost
                     self.channel._do_restore_message(message, exchange, routing_key, pipe, leftmost)
                 pipe.execute()
 

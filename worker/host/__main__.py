@@ -1,4 +1,4 @@
-"""The one process of a device that holds torch and the models.
+"""The model host: the process that holds torch and the models of one folder.
 
 python -P -m worker.host --socket PATH --device cpu|cuda
 """

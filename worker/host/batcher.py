@@ -1,11 +1,11 @@
-"""Continuous batches: what is waiting the moment the device is free, up to a largest batch.
+"""Continuous batching: a batch is what waits the moment the device is free, up to a max size.
 
-A lone request on an idle device waits for nobody. Where several batches run side by side, none
-takes more than its share, or some would be large and the others small. Each task has batches
-of its own, and the one whose oldest request has waited longest goes first; all requests of a
-batch have the same key, which says what a model cannot mix. Interactive requests and bulk ones
-wait in lines of their own and run in lanes of their own. A suspect, with which a host has died
-before, has the device for itself.
+A lone request on an idle device does not wait. Where several batches run side by side, each takes
+at most its share of what waits, so that they are of similar size. Each task has batches of its own,
+and the one whose oldest request has waited longest goes first. All requests of a batch have the
+same key, which stands for what a model cannot mix. Interactive and bulk requests wait in separate
+lines and run in separate lanes. A suspect, which was on the device when a host died, runs there
+alone.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from worker.host.spans import Share, record_batch
 from worker.host.turn import Always, Turn
 from worker.host.watch import Audience, OnStep, no_step
 
-SUSPECT_PATIENCE_S = 1.0  # then others wait until the device is free for a suspect
-TELL_AGAIN_S = 1.0  # a caller is told again that its requests run, whose deadline begins then
-WORN_OUT_AFTER = 3  # single requests in a row for which there was no memory
+SUSPECT_PATIENCE_S = 1.0  # after this, others wait until the device is free for a suspect
+TELL_AGAIN_S = 1.0  # after this, a caller's next batch notifies it again, restarting its timeout
+WORN_OUT_AFTER = 3  # single requests in a row that ran out of memory
 
 
 class Batcher:
-    """One device. To be used from one event loop, without awaiting anything but `run`."""
+    """The batcher of one device. Used from one event loop, which awaits only `run`."""
 
     def __init__(
         self,
@@ -64,17 +64,17 @@ class Batcher:
 
     @property
     def silent_s(self) -> float:
-        """For how long some batch on the device has taken no step; 0 when there is none."""
+        """The longest time since the last step of a running batch; 0 if none runs."""
         now = time.monotonic()
         return max((now - batch.heard for batch in self._running), default=0.0)
 
     @property
     def is_worn_out(self) -> bool:
-        """Whether there is no memory even for single requests: only a new process may help."""
+        """Whether even single requests run out of memory: only a new process may help."""
         return self._out_of_memory >= WORN_OUT_AFTER
 
     def pipeline(self, task: Task) -> Pipeline:
-        """What serves a kind. Raises `InvalidParams` where nothing does."""
+        """Return the pipeline that serves a kind. Raises `InvalidParams` if none does."""
         line = self._lines[False].get(task)
         if line is None:
             raise InvalidParams(f"no model of this host serves {task}")
@@ -97,14 +97,14 @@ class Batcher:
         audience: Audience | None = None,
         trace: str = "",
     ) -> list[Ran]:
-        """What became of each request, once all of them have run.
+        """Return the outcome of each request, once all of them have run.
 
-        `on_start` is called with how many requests are on the device: when one of these goes
-        there, again with one that goes more than a second later, and when others join one that
-        was alone. `on_step` is told, now and then, how many steps of how many its batch has done.
-        A caller that is canceled leaves the line, and a batch that nobody waits for ends at its
-        next step. Where there is an `audience`, some steps come with a preview; it may come and go
-        while the requests run. `trace` is the traceparent that its spans belong to.
+        `on_start` is called with the number of requests on the device: when some of these go there,
+        again when some go more than a second later, and when others join one that was alone.
+        `on_step` is called now and then with the steps done by their batch, and their total. A
+        canceled call leaves the line, and a batch that no caller waits for ends at its next step.
+        While there is an `audience`, some steps come with a preview; it may come and go meanwhile.
+        `trace` is the traceparent that the spans belong to.
         """
         if not requests:
             return []
@@ -128,17 +128,17 @@ class Batcher:
                 batch.watch.cancel()
 
     def _show(self, _: bool) -> None:
-        """Tell all that runs for whom it is to make previews now."""
+        """Update which previews the running batches make."""
         for batch in self._running:
             batch.show()
 
     def _dispatch(self) -> None:
-        """Give the device all that it can take now."""
+        """Start all batches that the device can take now."""
         while (line := self._next()) is not None:
             self._start(line.take())
 
     def _next(self) -> Line | None:
-        """The line that goes first of those that can go now: interactive ones, then by age."""
+        """Return the line that goes first of those that can go: interactive ones, then by age."""
         if any(batch.alone for batch in self._running) or not self._has_turn():
             return None
         heads = [
@@ -158,7 +158,7 @@ class Batcher:
         return None
 
     def _has_turn(self) -> bool:
-        """Whether the device is this host's; if something waits for it, ask for it."""
+        """Return whether this host has the device; request it if something waits for it."""
         is_wanted = any(line.head() for lines in self._lines for line in lines.values())
         if not self._running and (self._turn.is_up or not is_wanted):
             self._turn.give_back()
@@ -167,7 +167,7 @@ class Batcher:
         return self._turn.is_mine and not self._turn.is_up
 
     def _is_due(self, head: Call, line: Line) -> bool:
-        """Whether a batch may go; with a `max_wait_s`, a small one waits for company."""
+        """Return whether a batch may go; with `max_wait_s`, a small one waits for more requests."""
         left_s = head.since + self._max_wait_s - time.monotonic()
         if left_s <= 0 or line.is_full():
             return True
@@ -188,7 +188,7 @@ class Batcher:
         future.add_done_callback(partial(self._finish, batch))
 
     def _tell_sizes(self, new: LineBatch) -> None:
-        """All that is on the device is lost with it, so each is told whether it is alone there."""
+        """Notify callers whether they are alone on the device: all there is lost with the host."""
         size = sum(batch.size for batch in self._running)
         now = time.monotonic()
         for batch in self._running:
@@ -207,7 +207,7 @@ class Batcher:
             return
         error = future.exception()
         is_ended = isinstance(error, Canceled) and not batch.is_wanted
-        if error is not None and not is_ended:  # nothing that a request may raise
+        if error is not None and not is_ended:  # not an error of a request
             for call, *_ in batch.portions:
                 if not call.done.done():
                     call.done.set_exception(error)
@@ -226,7 +226,7 @@ class Batcher:
             wait_s = batch.started - call.since
             ran = [Ran(outcome, len(outcomes), wait_s, inference_s) for outcome in theirs]
             call.finish(first, ran)
-        if tracing.is_on():  # once the answers are on their way
+        if tracing.is_on():  # after the answers are sent
             asyncio.get_running_loop().call_soon(
                 record_batch,
                 batch.line.name,
@@ -247,7 +247,7 @@ class Batcher:
 
 
 def _shares(batch: LineBatch, outcomes: list[Outcome]) -> list[Share]:
-    """What those had in the batch who came with a trace."""
+    """Return the shares of the callers that have a trace."""
     return [
         Share(call.trace, call.since, theirs)
         for (call, *_), theirs in batch.share_out(outcomes)

@@ -1,6 +1,6 @@
-"""A folder's models, tried in a process of its own: python -P -m worker.host.check FOLDER DEVICE.
+"""Tries a folder's models in its own process: python -P -m worker.host.check FOLDER DEVICE.
 
-What was found is one line of JSON on standard output, or {"error": {"code", "message"}}.
+Prints one line of JSON: the findings, or {"error": {"code", "message"}}.
 """
 
 import json
@@ -23,7 +23,10 @@ from worker.host.pipeline import Drawn, HostRequest, ModelPipeline
 
 
 def check(folder: Path, device: str, sample: Path | None) -> list[dict[str, Any]]:
-    """What each model of a folder is and does. Raises `InvalidModel` and its kin."""
+    """Load and run each model of a folder; return the findings.
+
+    Raises `InvalidModel` and related errors.
+    """
     opened = open_device(device)
     settings = load_settings()
     found = open_folder(folder, settings.allowed_model_code)
@@ -65,7 +68,7 @@ def _check_one(
 
 
 def _one(request: HostRequest) -> HostRequest:
-    """The same, of one thing."""
+    """Return the same request with a count of 1."""
     return request._replace(params=request.params.model_copy(update={"count": 1}))
 
 
@@ -76,13 +79,13 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def main() -> int:
-    """Print what was found; 1 where the folder cannot be served."""
+    """Print the findings; return 1 if the folder cannot be served."""
     folder, device, *sample = sys.argv[1:]
     try:
         found: Any = check(Path(folder), device, Path(sample[0]) if sample else None)
     except CrossmodalError as e:
         found = {"error": Failure.of(e).model_dump()}
-    print(json.dumps(found))  # noqa: T201 - its reader is a command of ours
+    print(json.dumps(found))  # noqa: T201 - the command that runs this reads it
     return 1 if "error" in found else 0
 
 

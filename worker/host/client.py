@@ -1,4 +1,4 @@
-"""The worker's end of the model host's socket: one connection for all that it runs."""
+"""The worker's client of the model host: one connection for all that it runs."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ from worker.host.pipeline import HostRequest
 from worker.host.protocol import Answer, HostInfo, Message, pack_pixels, unpack_pixels
 from worker.host.watch import Audience, OnStep, no_step
 
-POLL_S = 0.1  # a unix socket cannot be waited for, only tried
-MARGIN_S = 5.0  # a host that hangs ends itself; only one that cannot is given up here
+POLL_S = 0.1  # between two tries to connect: a unix socket cannot be awaited
+MARGIN_S = 5.0  # past the timeout after which a host that hangs ends itself
 
 
 class HostClient:
-    """One connection, opened on first use, and anew when the host was restarted.
+    """A connection to the model host, opened on first use, and again after a restart.
 
-    To be used from one event loop, by as many at once as there are.
+    Used from one event loop, by any number of callers at once.
     """
 
     def __init__(self, path: Path, wait_s: float, timeout_s: float) -> None:
@@ -40,7 +40,7 @@ class HostClient:
         self._refused: Exception | None = None
 
     async def info(self) -> HostInfo:
-        """Who answers. Raises `ModelHostUnavailable`."""
+        """Return what the host serves. Raises `ModelHostUnavailable`."""
         info = (await self._connected()).info
         assert info is not None  # noqa: S101 - for mypy: it is connected
         return info
@@ -56,14 +56,14 @@ class HostClient:
         on_step: OnStep = no_step,
         audience: Audience | None = None,
     ) -> list[Answer | CrossmodalError]:
-        """Have the models do some jobs' part, `alone` on the device or with others.
+        """Run requests on the host, `alone` on the device or batched with others.
 
-        What the models made of each request, or its error. `on_device` is called, perhaps more
-        than once, when some of them go to the device, with how many requests are there then, and
-        `on_step` now and then with how many steps of how many they have done; while there is an
-        `audience`, some of the steps come with a preview.
-        One that is canceled frees its place. Raises `ModelHostUnavailable` when there is no
-        host, `ModelHostCrashed` when one died before it answered, and `TimedOut`.
+        Returns what the models made of each request, or its error. `on_device` is called, perhaps
+        more than once, when some of them go to the device, with the number of requests there, and
+        `on_step` now and then with the steps done, and their total; while there is an `audience`,
+        some steps come with a preview. A canceled call frees its place. Raises
+        `ModelHostUnavailable` if there is no host, `ModelHostCrashed` if it died before it
+        answered, and `TimedOut`.
         """
         link = await self._connected()
         trace = tracing.current()
@@ -82,14 +82,14 @@ class HostClient:
         return _answers(reply, len(requests))
 
     async def close(self) -> None:
-        """End the connection; what still runs over it is lost."""
+        """Close the connection; what still runs over it is lost."""
         if self._link is not None:
             self._link.abort(ConnectionAbortedError("the worker closed the connection"))
             await self._link.ended.wait()
             self._link = None
 
     async def _connected(self) -> Link:
-        """The connection. Whoever finds none opens it; others wait for the same attempt."""
+        """Return the connection; concurrent callers share one attempt to open it."""
         if self._link is not None and not self._link.is_lost:
             return self._link
         try:
@@ -105,7 +105,7 @@ class HostClient:
             ) from e
 
     async def _try(self) -> None:
-        """Connect; wait a little if there is nobody, who may just be starting."""
+        """Connect; wait a little if no host listens, as one may be starting."""
         try:
             self._link = await self._open()
         except (OSError, ValueError) as e:
@@ -113,7 +113,7 @@ class HostClient:
             await asyncio.sleep(POLL_S)
 
     async def _open(self) -> Link:
-        """A connection whose host has said who it is."""
+        """Open a connection and wait for the host's hello."""
         timeout_s = self._timeout_s + MARGIN_S
         loop = asyncio.get_running_loop()
         _, link = await loop.create_unix_connection(lambda: Link(timeout_s), str(self.path))
@@ -129,7 +129,7 @@ class HostClient:
 
 
 def _plain(params: ItemParams) -> dict[str, Any]:
-    """The params that models look at; of a picture only what the host's checks ask for."""
+    """Return the params as plain fields; of a picture only what the host's checks need."""
     fields = dict(params)
     kind = kind_of(params)
     if kind.picture is not None:
@@ -138,7 +138,7 @@ def _plain(params: ItemParams) -> dict[str, Any]:
 
 
 def _answers(reply: Message, count: int) -> list[Answer | CrossmodalError]:
-    """What a reply says of each of `count` requests. Raises what it says of all of them."""
+    """Return the reply to each of `count` requests. Raises an error that is for all of them."""
     try:
         if "error" in reply:
             raise _error(reply["error"])

@@ -1,9 +1,8 @@
-"""A device that torch computes on: how it is opened, its lanes, its memory.
+"""The torch device: how it is opened, its lanes, its memory.
 
-On a CPU there is a process for each core. Threads would wait for each other: between two
-operations of one batch, the interpreter's lock belongs to another. On a GPU there are two
-threads, one of which prepares and copies while the other computes. So it is where processes
-that hold torch cannot be forked, too.
+On a CPU there is a process for each core: threads would wait for the interpreter's lock between two
+operations of a batch. On a GPU there are two threads, one of which prepares and copies while the
+other computes. Threads are also used where processes that hold torch cannot be forked.
 """
 
 import resource
@@ -20,27 +19,27 @@ from worker.host.lanes import Lane, Pipelines, Quiet, core_lanes, never
 ON_GPU = 2
 LOW, HIGH = 0, -1  # priorities of CUDA streams
 SHOW_S = 1.0
-KILOBYTE = 1_024 if sys.platform == "linux" else 1  # of what getrusage counts
+KILOBYTE = 1_024 if sys.platform == "linux" else 1  # the unit of getrusage's ru_maxrss, in bytes
 
 
 def open_device(name: str) -> torch.device:
-    """A torch device that can be computed on. Raises `InvalidSetting`."""
+    """Return a torch device that can compute. Raises `InvalidSetting`."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as e:
         raise InvalidSetting(f"the device {name!r} cannot be used: {str(e).splitlines()[0]}") from e
     if device.type == "cpu":
-        torch.set_num_threads(1)  # of a pool of threads a forked process would have none
+        torch.set_num_threads(1)  # a forked process has no thread pool
     return device
 
 
 def new_lanes(
     pipelines: Pipelines, device: torch.device, quiet: Quiet, name: str
 ) -> tuple[Lane, Lane]:
-    """The lanes of a device that is called `name`: one for interactive batches, one for bulk.
+    """Return the interactive and the bulk lane of a device that is called `name`.
 
-    They are the same, of one place, where a model cannot be run by several threads.
+    They are the same lane, with one place, if several threads cannot run a model at once.
     """
     if device.type == "cpu":
         return core_lanes(pipelines, quiet, name, lambda: torch.set_num_threads(1))
@@ -54,22 +53,22 @@ def new_lanes(
 
 
 def _use_stream(device: torch.device, priority: int) -> None:
-    torch.set_num_threads(1)  # of the operations that this thread calls
+    torch.set_num_threads(1)  # for the operations that this thread calls
     stream: Any = torch.cuda.Stream
     torch.cuda.set_stream(stream(device, priority))
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most that this process has held of the device's memory; on a CPU, of the machine's."""
+    """Return the peak of device memory that this process has held; on a CPU, of main memory."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_reserved(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTE
 
 
 def start_showing_memory(device: torch.device, name: str) -> None:
-    """Have metrics show what the memory of a GPU, called `name`, holds, from now on.
+    """Start to export the memory use of a GPU, called `name`, as metrics.
 
-    A thread does it, because a device that hangs may hold up whoever asks.
+    In a thread: a device that hangs may block the calls.
     """
     threading.Thread(
         target=_keep_showing, args=(device, name), name="gpu memory", daemon=True

@@ -1,8 +1,8 @@
-"""Messages over a connection of an event loop: framed, and copied as little as can be.
+"""Framed messages over a connection of an event loop, with few copies.
 
-What is sent within a turn of the loop is written at once. While the other side does not read,
-frames wait here, and not in the transport, so that an urgent one passes large ones. No more wait
-than there are requests under way: whoever sends one waits for its reply.
+What is sent within a turn of the loop is written at once. While the peer does not read, frames wait
+here and not in the transport, so that an urgent one passes large ones. No more frames wait than
+there are open requests: a sender waits for its reply.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from worker.host.protocol import LENGTH, MAX_FRAME, Message, pack, unpack
 
 log = logging.getLogger(__name__)
 
-PIECE = 1 << 18  # bytes that are read or written at once; the kernel takes few more
+PIECE = 1 << 18  # bytes read or written at once; the kernel takes few more
 
 
 class Frames(asyncio.BufferedProtocol, ABC):
-    """One connection. Whoever inherits says in `received` what a message means."""
+    """One connection. Subclasses handle its messages in `received`."""
 
     def __init__(self) -> None:
         self.fault: Exception | None = None
@@ -33,30 +33,30 @@ class Frames(asyncio.BufferedProtocol, ABC):
         self._filled = 0
         self._outbox: list[tuple[int, int, bytes]] = []  # a heap by rank, then by number
         self._numbers = count()
-        self._rest = memoryview(b"")  # of what is being written
+        self._rest = memoryview(b"")  # the rest of what is being written
         self._is_flushing = False
         self._is_writable = True
 
     @abstractmethod
     def received(self, message: Message) -> None:
-        """Take a message. Raises `ValueError` on one that ends the connection."""
+        """Handle a message. Raises `ValueError` on one that ends the connection."""
 
     def send(self, message: Message, rank: int = 0) -> None:
-        """Send it after all of its own and of lower ranks. Raises `ValueError` if too large."""
+        """Send a message after all of its own and lower ranks. Raises `ValueError` if too large."""
         heappush(self._outbox, (rank, next(self._numbers), pack(message)))
         if not self._is_flushing:
             self._is_flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
 
     def abort(self, fault: Exception | None = None) -> None:
-        """End the connection at once; what waits to be sent is lost."""
+        """End the connection at once; messages that wait to be sent are lost."""
         self.fault = fault
         self._transport.abort()
 
-    # What the event loop calls:
+    # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # of a stream; uvloop's own class
+        self._transport = cast(asyncio.Transport, transport)  # uvloop has its own class
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost, self._is_writable = True, False
@@ -83,7 +83,7 @@ class Frames(asyncio.BufferedProtocol, ABC):
         self._flush()
 
     def _take_frames(self) -> int:
-        """Take the messages that are here as a whole; where the rest begins."""
+        """Handle the messages that are complete; return where the rest begins."""
         begin = 0
         while (end := self._end(begin)) <= self._filled:
             self.received(unpack(self._buffer[begin + LENGTH.size : end]))
@@ -91,7 +91,7 @@ class Frames(asyncio.BufferedProtocol, ABC):
         return begin
 
     def _end(self, begin: int) -> int:
-        """Where the frame ends that begins there, or at least its length."""
+        """Return the end of the frame at `begin`, or of its length field if that is incomplete."""
         if self._filled - begin < LENGTH.size:
             return begin + LENGTH.size
         (length,) = LENGTH.unpack_from(self._buffer, begin)
@@ -100,11 +100,11 @@ class Frames(asyncio.BufferedProtocol, ABC):
         return begin + LENGTH.size + int(length)
 
     def _keep(self, begin: int) -> None:
-        """Have a frame that is not here as a whole begin a buffer that has room for all of it."""
+        """Move an incomplete frame to the start of a buffer with room for all of it."""
         rest, need = self._buffer[begin : self._filled], self._end(begin) - begin
         if begin == 0 and need <= len(self._buffer):
             return
-        # A large one has memory of its own, for as long as it is read, and is read right into it.
+        # A large frame is read right into memory of its own.
         self._buffer = self._small if need <= PIECE else np.empty(need, np.uint8).data
         self._buffer[: len(rest)] = rest
         self._filled = len(rest)
@@ -117,7 +117,7 @@ class Frames(asyncio.BufferedProtocol, ABC):
             self._transport.write(piece)
 
     def _next_frames(self) -> Iterator[bytes]:
-        """One large frame, or small ones that together are worth a write."""
+        """Yield one large frame, or small ones that together are worth a write."""
         size = 0
         while self._outbox and size < PIECE:
             *_, frame = heappop(self._outbox)

@@ -1,4 +1,4 @@
-"""Run a batch so that what is wrong with one request harms only itself."""
+"""Runs a batch so that a bad request harms only itself."""
 
 import logging
 import os
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 def run_isolated(
     pipeline: Pipeline, requests: list[HostRequest], link: Link = UNWATCHED, device: str = "cpu"
 ) -> list[Outcome]:
-    """An outcome for every request, in their order. Raises `Canceled`.
+    """Return an outcome for every request, in order. Raises `Canceled`.
 
-    If the batch raises, each request runs alone; if the device has no memory for it, in halves.
+    If the batch raises, each request runs alone; if the device is out of memory, in halves.
     """
     outcomes = _run(pipeline, requests, link, device)
     if not isinstance(outcomes, CrossmodalError):
         return outcomes
-    # Only now that the exception is gone, and with it what its frames held, is there memory.
+    # Memory is free only now that the exception is gone, and with it what its frames held.
     if isinstance(outcomes, GpuOutOfMemory):
         free_memory()
     if len(requests) == 1:
@@ -51,7 +51,7 @@ def _run(
             log.critical("the device is broken, this host ends: %s", e)
             os._exit(os.EX_UNAVAILABLE)  # so that each request of the batch is tried alone
         if is_out_of_memory(e):
-            # Of the error its text: what keeps the record must not keep what its frames hold.
+            # Only the text of the error: a log record must not keep what its frames hold.
             log.warning("no memory for a batch of %d: %s", len(requests), str(e))
             with counting():
                 OUT_OF_MEMORY.labels(device).inc()

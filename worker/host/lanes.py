@@ -1,10 +1,10 @@
-"""Where batches run: how many at once, and before whom.
+"""The lanes of a host: where batches run, how many at once, and with which priority.
 
-A place is a thread of the host, or a process forked from it once the models are loaded, so
-that they share the weights; which of them a device has says `worker.host.device`.
+A place is a thread of the host, or a process forked from it once the models are loaded, so that
+they share the weights; `worker.host.device` chooses.
 
-Bulk has lanes of its own, so that an interactive batch never waits for one of its batches. They
-step back for the others: by a lower priority on a CPU, of their stream on a GPU.
+Bulk has lanes of its own, so that an interactive batch never waits for a bulk one. Bulk lanes have
+a lower priority: of the process on a CPU, of the stream on a GPU.
 """
 
 import logging
@@ -32,7 +32,7 @@ from worker.host.watch import CANCEL, NOBODY, Stepper, Watch, Watched
 log = logging.getLogger(__name__)
 
 BULK_NICE = 10
-GIVE_WAY_S = 0.1  # that a bulk batch is held up at once
+GIVE_WAY_S = 0.1  # max time that a step of a bulk batch is held up
 CLOSE_S = 1.0
 POLL_S = 0.002
 
@@ -41,13 +41,13 @@ Pause = Callable[[], None]
 
 
 def never() -> None:
-    """How batches give way that give way to nobody."""
+    """Do not pause: the `pause` of interactive lanes."""
 
 
 class Quiet:
-    """Whether no interactive batch runs, known to all threads and processes of a host.
+    """A flag for "no interactive batch runs", shared by all threads and processes of a host.
 
-    They share a byte: multiprocessing's events need a /dev/shm that can be written.
+    It is a byte of shared memory: multiprocessing's events need a writable /dev/shm.
     """
 
     def __init__(self) -> None:
@@ -60,12 +60,12 @@ class Quiet:
         self._busy[0] = True
 
     def give_way(self) -> None:
-        """Hold a bulk batch up while interactive ones run; not for ever."""
+        """Hold up a bulk batch while interactive ones run, for at most `GIVE_WAY_S`."""
         wait_until(lambda: not self._busy[0], GIVE_WAY_S, POLL_S)
 
 
 class Lane:
-    """`width` places for batches, each in a thread of this process; nobody waits in it."""
+    """`width` places for batches, each a thread of this process; a lane has no queue."""
 
     def __init__(
         self,
@@ -90,9 +90,9 @@ class Lane:
     def run(
         self, task: Task, requests: Sequence[HostRequest], watch: Watch
     ) -> "Future[list[Outcome]]":
-        """Have a free place do it; `leave` must follow once it is done.
+        """Run a batch in a free place; `leave` must follow once it is done.
 
-        The future raises `Canceled` where the batch was canceled by its watch.
+        The future raises `Canceled` if the batch's watch canceled it.
         """
         self._free -= 1
         return self._threads.submit(self._run, task, list(requests), watch)
@@ -101,7 +101,7 @@ class Lane:
         self._free += 1
 
     def close(self) -> None:
-        """End what the lane has begun; whatever still runs in it is lost."""
+        """Shut the lane down; batches that still run are lost."""
         self._threads.shutdown(wait=False)
 
     def _run(self, task: Task, requests: list[HostRequest], watch: Watch) -> list[Outcome]:
@@ -110,7 +110,7 @@ class Lane:
 
 
 class ForkedLane(Lane):
-    """A lane whose places are processes. To be made while the host has no other threads."""
+    """A lane whose places are processes. Must be made while the host has no other threads."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class ForkedLane(Lane):
             watch.joined(place.send)
             outcomes = self._outcomes(place, watch)
             watch.joined(None)
-        except Exception as e:  # it has died, or who knows what of a batch is still in the pipe
+        except Exception as e:  # it has died, or the pipe still holds part of a batch
             if self._is_closed:
                 raise
             _end(f"a process that runs batches is lost: {e!r}")
@@ -161,16 +161,16 @@ class ForkedLane(Lane):
         return outcomes
 
     def _outcomes(self, place: Connection, watch: Watch) -> list[Outcome] | None:
-        """What a process made of a batch, None where it was canceled; its steps are told."""
+        """Report a batch's steps; return its outcomes, None if it was canceled."""
         while isinstance(said := place.recv(), tuple):
             watch.on_step(*said)
         outcomes: list[Outcome] | None = said
         return outcomes
 
     def _serve(self, place: Connection, prepare: Callable[[], None], part: str) -> None:
-        """Run what comes, in a forked process, for as long as the host lives."""
+        """Run batches in a forked process, for as long as the host lives."""
         count_as(part)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the host that is told to stop
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the host handles it
         die_with_parent(signal.SIGKILL, self._host)
         prepare()
         while True:
@@ -178,15 +178,15 @@ class ForkedLane(Lane):
                 said = place.recv()
             except EOFError:
                 return
-            if isinstance(said, tuple):  # and not of a batch that had just ended
+            if isinstance(said, tuple):  # else a notice about a batch that had just ended
                 place.send(self._run_here(place, *said))
 
     def _run_here(
         self, place: Connection, task: Task, packed: Sequence[tuple[dict[str, Any], Any]]
     ) -> list[Outcome] | None:
-        """What became of a batch; None where it was canceled.
+        """Run a batch; return its outcomes, None if it was canceled.
 
-        Params come as their fields: a model may have made their class when it was loaded.
+        Params come as their fields: a model may define their class when it is loaded.
         """
         pipeline = self._pipelines[task]
         requests = [
@@ -203,7 +203,7 @@ class ForkedLane(Lane):
 
 
 class Heard:
-    """What a process is told of the batch that it runs."""
+    """The host's notices to a process about the batch that it runs."""
 
     def __init__(self, place: Connection) -> None:
         self._place = place
@@ -223,14 +223,14 @@ class Heard:
 def core_lanes(
     pipelines: Pipelines, quiet: Quiet, name: str, prepare: Callable[[], None] = lambda: None
 ) -> tuple[Lane, Lane]:
-    """A process for each core, or threads where none can be forked: interactive ones, and bulk.
+    """Return an interactive and a bulk lane: a process for each core, or threads without fork.
 
-    Each computes with its core alone, once `prepare` was called in it.
+    `prepare` is called in each of them; each computes with its core alone.
     """
 
     def prepare_bulk() -> None:
         prepare()
-        if sys.platform == "linux":  # there each thread has a priority of its own
+        if sys.platform == "linux":  # where each thread has its own priority
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BULK_NICE)
 
     kind = ForkedLane if sys.platform == "linux" else Lane
@@ -244,6 +244,6 @@ def core_lanes(
 
 
 def _end(why: str) -> NoReturn:
-    """End the host: all that it runs is tried again by the next one, one by one."""
+    """End the host; the next one retries all that it runs, one by one."""
     log.critical("%s: this host ends", why)
     os._exit(os.EX_SOFTWARE)

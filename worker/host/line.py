@@ -1,4 +1,4 @@
-"""A line of calls: requests of one task and one urgency, and the batches that are taken of it."""
+"""Lines of calls: requests of one task, interactive or bulk, and the batches taken from them."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from worker.host.watch import NONE, Audience, OnStep, Previews, Watch, no_step
 
 
 class Ran(NamedTuple):
-    """What became of one request, and of the batch it was in (seconds)."""
+    """The outcome of one request, and the size and times (seconds) of its batch."""
 
     outcome: Outcome
     batch_size: int
@@ -25,7 +25,7 @@ class Ran(NamedTuple):
 
 @dataclass(eq=False)
 class Call:
-    """Requests of one who waits for all of them; they may run in several batches."""
+    """The requests of a caller that waits for all of them; they may run in several batches."""
 
     requests: Sequence[HostRequest]
     weights: Sequence[int]
@@ -38,17 +38,17 @@ class Call:
     trace: str = ""
     since: float = field(default_factory=time.monotonic)
     next: int = 0
-    is_alone: bool | None = None  # on the device, by what it was last told
+    is_alone: bool | None = None  # on the device, as last notified
     told_at: float = 0.0
-    ran: dict[int, list[Ran]] = field(default_factory=dict)  # by the first request's place
+    ran: dict[int, list[Ran]] = field(default_factory=dict)  # by the place of the first request
 
     @property
     def next_key(self) -> Hashable:
-        """What a batch must have in common with the next request."""
+        """The key that a batch must share with the next request."""
         return self.keys[self.next]
 
     def take(self, key: Hashable, most: int, *, one: bool) -> "Portion":
-        """Its next requests with that key that weigh no more than `most`; `one` in any case."""
+        """Take the next requests of a key that weigh at most `most`; with `one`, at least one."""
         first, weight = self.next, 0
         while self.next < len(self.weights) and self.next_key == key:
             if not one and weight + self.weights[self.next] > most:
@@ -59,14 +59,14 @@ class Call:
         return Portion(self, first, self.requests[first : self.next], weight)
 
     def finish(self, first: int, ran: list[Ran]) -> None:
-        """Note what became of the requests from `first` on; whoever waits is told of the last."""
+        """Note the outcomes of the requests from `first` on; with the last, resolve the call."""
         self.ran[first] = ran
         if sum(map(len, self.ran.values())) == len(self.requests) and not self.done.done():
             self.done.set_result([r for at in sorted(self.ran) for r in self.ran[at]])
 
 
 class Portion(NamedTuple):
-    """What a call has in a batch, from the place `first` of its requests on."""
+    """The part of a call in a batch: its requests from the place `first` on."""
 
     call: Call
     first: int
@@ -76,7 +76,7 @@ class Portion(NamedTuple):
 
 @dataclass(eq=False)
 class LineBatch:
-    """What is on the device together; `heard` is when it took its last step."""
+    """Requests that are on the device together; `heard` is the time of the last step."""
 
     line: "Line"
     portions: list[Portion]
@@ -94,11 +94,11 @@ class LineBatch:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anybody waits for it."""
+        """Whether any caller waits for it."""
         return not all(portion.call.done.done() for portion in self.portions)
 
     def note_step(self, done: int, of: int, previews: Previews = NONE) -> None:
-        """Tell all callers that have not gone, each with the first preview of its own requests."""
+        """Report a step to all waiting callers, each with the first preview of its requests."""
         self.heard = time.monotonic()
         for call, places in self._places():
             shown = [previews[at] for at in places if at in previews]
@@ -106,12 +106,12 @@ class LineBatch:
                 call.on_step(done, of, *shown[:1])
 
     def show(self) -> None:
-        """Have previews made for those callers who look."""
+        """Request previews for the calls that have an audience."""
         watched = (places for call, places in self._places() if call.audience.is_there)
         self.watch.show(frozenset(at for places in watched for at in places))
 
     def _places(self) -> Iterator[tuple[Call, range]]:
-        """Each caller with the places of its requests in the batch."""
+        """Yield each call with the places of its requests in the batch."""
         first = 0
         for portion in self.portions:
             yield portion.call, range(first, first := first + len(portion.requests))
@@ -121,14 +121,14 @@ class LineBatch:
         return [request for portion in self.portions for request in portion.requests]
 
     def share_out(self, outcomes: Iterable[Outcome]) -> Iterator[tuple[Portion, list[Outcome]]]:
-        """Each portion with its part of the batch's outcomes."""
+        """Yield each portion with its part of the batch's outcomes."""
         left = iter(outcomes)
         for portion in self.portions:
             yield portion, list(islice(left, len(portion.requests)))
 
 
 class Line:
-    """Calls of one task and one urgency, the oldest first, and the lane that they run in."""
+    """The calls of one task, interactive or bulk, oldest first, and the lane that they run in."""
 
     def __init__(
         self, task: Task, pipeline: Pipeline, lane: Lane, max_batch: int, *, is_bulk: bool
@@ -140,7 +140,7 @@ class Line:
         self.lane = lane
         self._max_batch = min(max_batch, pipeline.max_batch or max_batch)
         self.calls: deque[Call] = deque()
-        self._weight = 0  # of what waits here and what runs in the lane
+        self._weight = 0  # of all that waits here or runs in the lane
 
     def add(self, call: Call) -> None:
         self.calls.append(call)
@@ -152,14 +152,14 @@ class Line:
         self.lane.leave()
 
     def head(self) -> Call | None:
-        """The oldest call that somebody still waits for."""
+        """Return the oldest call whose caller still waits."""
         while self.calls and self.calls[0].done.done():
             gone = self.calls.popleft()
             self._weight -= sum(gone.weights[gone.next :])
         return self.calls[0] if self.calls else None
 
     def is_full(self) -> bool:
-        """Whether there is enough for the largest batch."""
+        """Return whether enough waits for the largest batch."""
         weight = 0
         for call in self.calls:
             weight += sum(call.weights[call.next :])
@@ -168,7 +168,7 @@ class Line:
         return False
 
     def take(self) -> LineBatch:
-        """The next batch: whole requests like the oldest one, as many as fit, but always one."""
+        """Return the next batch: requests with the oldest one's key that fit, at least one."""
         head = self.calls[0]
         if head.alone:
             return LineBatch(self, [self._portion(head, head.next_key, 0, one=True)])

@@ -1,4 +1,4 @@
-"""A worker's connection to its model host: requests by number, and who waits for their replies."""
+"""A worker's connection to its model host: numbered requests, and callers that wait."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from worker.host.watch import Audience, OnStep
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    """Who waits for a reply."""
+    """A caller that waits for a reply."""
 
     reply: "asyncio.Future[Message | Exception]"
     on_device: Callable[[int], None]
     on_step: OnStep
-    size: int = 0  # requests on the device, its own with them; 0 until it is there
+    size: int = 0  # requests on the device, its own included; 0 until they are there
     timer: asyncio.TimerHandle | None = None
 
     def end(self, outcome: Message | Exception) -> None:
@@ -26,7 +26,7 @@ class _Waiting:
 
 
 class Link(Frames):
-    """One connection, of use once the host has said who it is, until it is lost."""
+    """One connection, usable from the host's hello until it is lost."""
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__()
@@ -46,10 +46,10 @@ class Link(Frames):
         on_step: OnStep,
         audience: Audience,
     ) -> Message:
-        """The host's reply; one that is canceled frees its place there.
+        """Send a request and return the host's reply; a canceled one frees its place there.
 
-        The host makes previews for as long as there is an `audience`.
-        Raises `ModelHostCrashed`, `TimedOut`, and `InvalidParams` when it cannot be sent.
+        The host makes previews for as long as there is an `audience`. Raises `ModelHostCrashed`,
+        `TimedOut`, and `InvalidParams` if the request cannot be sent.
         """
         self._asked += 1
         number = request["id"] = self._asked
@@ -66,7 +66,7 @@ class Link(Frames):
             audience.told_to(None)
             if waiting.timer is not None:
                 waiting.timer.cancel()
-            if self._waiting.pop(number, None) is not None:  # the host does not know yet
+            if self._waiting.pop(number, None) is not None:  # the host has not replied yet
                 self.send({"op": "cancel", "id": number}, rank)
         if isinstance(outcome, Exception):
             raise outcome
@@ -81,7 +81,7 @@ class Link(Frames):
         if type(number) is not int or not 0 < number <= self._asked:
             raise ValueError(f"the host answers {number!r}, which was never asked")
         waiting = self._waiting.get(number)
-        if waiting is None:  # it was given up
+        if waiting is None:  # its caller has gone
             return
         if type(size := message.get("on_device")) is int:
             self._goes_to_device(waiting, size)
@@ -107,7 +107,7 @@ class Link(Frames):
         self._wait_on(waiting)
         try:
             waiting.on_device(size)
-        except Exception as e:  # noqa: BLE001 - it is told to whom it belongs, and only there
+        except Exception as e:  # noqa: BLE001 - raised to its caller alone
             waiting.end(e)
 
     def _takes_step(self, waiting: _Waiting, done: int, of: int, preview: bytes | None) -> None:
@@ -118,7 +118,7 @@ class Link(Frames):
             waiting.end(e)
 
     def _wait_on(self, waiting: _Waiting) -> None:
-        """The host has said something of it: its time begins anew."""
+        """Restart the timeout of a request that the host has reported on."""
         if waiting.timer is not None:
             waiting.timer.cancel()
         loop = asyncio.get_running_loop()
@@ -129,7 +129,7 @@ class Link(Frames):
 
 
 def _info(message: Message) -> HostInfo:
-    """What the host says first."""
+    """Parse the host's hello. Raises `ValueError`."""
     try:
         hello = message["hello"]
         known = {field.name for field in fields(HostInfo)}

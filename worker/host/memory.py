@@ -1,7 +1,7 @@
-"""A device that is out of memory, or broken: how it says so, and what can be done.
+"""Detection of a device that is out of memory or broken, and freeing of memory.
 
-A host whose models need no torch does not load it for this: what torch raises can only come
-from a torch that is loaded.
+Torch is not imported here: its errors can only come from a torch that is loaded, and a host whose
+models need none must not load it.
 """
 
 import gc
@@ -11,17 +11,17 @@ NO_MEMORY = ("can't allocate memory", "error: out of memory", "_STATUS_ALLOC_FAI
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device, or the machine, had no memory for what was asked of it."""
+    """Return whether the device, or the machine, ran out of memory."""
     if isinstance(error, (MemoryError, *_of_torch("OutOfMemoryError"))):
         return True
-    # The CPU's allocator has no exception of its own, nor has CUDA outside torch's, as for events.
+    # Torch's CPU allocator raises a RuntimeError, and so does CUDA outside torch's allocator.
     return isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
 
 
 def is_broken(error: BaseException) -> bool:
-    """Whether the device will fail everything from now on, until its process is a new one.
+    """Return whether the device will fail everything until its process is replaced.
 
-    So do a failed assertion in a kernel, an illegal address, an uncorrectable memory error.
+    It does after a failed assertion in a kernel, an illegal address, an uncorrectable memory error.
     """
     if is_out_of_memory(error):
         return False
@@ -29,7 +29,7 @@ def is_broken(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Give back what nothing holds any more, also from the device's cache."""
+    """Free what is not referenced any more, also in the device's cache."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -37,6 +37,6 @@ def free_memory() -> None:
 
 
 def _of_torch(name: str) -> tuple[type[BaseException], ...]:
-    """An exception of torch's, if torch is loaded."""
+    """Return an exception class of torch's, if torch is loaded."""
     torch = sys.modules.get("torch")
     return () if torch is None else (getattr(torch, name),)

@@ -1,4 +1,4 @@
-"""The models that a host serves: those of a folder, loaded and warm. The one user of torch."""
+"""Loads and warms up the models of a folder for a host. The one user of torch."""
 
 import os
 import time
@@ -22,13 +22,13 @@ from worker.host.protocol import HostInfo
 from worker.host.server import ModelHost
 from worker.host.turn import Turn
 
-WHOLE_SIDE = 1_024  # pixels that a picture's longer side has at most, where a model wants it whole
+WHOLE_SIDE = 1_024  # max pixels of a picture's longer side, for a model that takes it whole
 
 
 def load(settings: Settings, device_name: str, name: str) -> ModelHost:
-    """A host with the models of the settings' bundle, warm, on a device that is called `name`.
+    """Return a host with the models of the settings' bundle, warm, on a device called `name`.
 
-    Raises `InvalidBundle` and its kin, or `InvalidSetting` for a device that cannot be used.
+    Raises `InvalidBundle` and related errors, or `InvalidSetting` for a device that cannot be used.
     """
     begun = time.monotonic()
     device = open_device(device_name)
@@ -58,7 +58,7 @@ def load(settings: Settings, device_name: str, name: str) -> ModelHost:
 
 
 def loaded(found: ModelFolder, device: str) -> dict[Task, ModelPipeline]:
-    """The models of a folder, on a device as torch calls it. Raises `InvalidModel`."""
+    """Load the models of a folder to a torch device. Raises `InvalidModel`."""
     pipelines = {Task(model.kind): ModelPipeline(model) for model in models_of(found)}
     for pipeline in pipelines.values():
         pipeline.load(found.folder, device)
@@ -66,7 +66,10 @@ def loaded(found: ModelFolder, device: str) -> dict[Task, ModelPipeline]:
 
 
 def _side(found: ModelFolder, pipelines: Collection[ModelPipeline]) -> int | None:
-    """Of the squares that pictures come as; None where they come whole. Raises `InvalidModel`."""
+    """Return the side of the squares that pictures are scaled to; None if they come whole.
+
+    Raises `InvalidModel`.
+    """
     sides = {p.model.side for p in pipelines if kind_named(p.model.kind).picture}
     if len(sides) > 1:
         raise InvalidModel(f"{found.folder}: its models want pictures of several sides: {sides}")
@@ -74,7 +77,7 @@ def _side(found: ModelFolder, pipelines: Collection[ModelPipeline]) -> int | Non
 
 
 def _told(found: ModelFolder, pipelines: Mapping[Task, ModelPipeline]) -> ModelInfo:
-    """What others are told of a folder's models, once they are warm. Raises `InvalidModel`."""
+    """Warm the models up and return what is published of them. Raises `InvalidModel`."""
     return ModelInfo(
         name=found.name,
         version=found.version,

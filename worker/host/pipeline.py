@@ -1,6 +1,6 @@
-"""A loaded model as the lanes of a host see it: requests of jobs in, their outcomes out.
+"""A loaded model as the lanes of a host use it: requests in, outcomes out.
 
-Always a batch: the same length, the same order, a failure an item.
+Always a batch: outcomes have the length and order of the requests; a failure is one item's.
 """
 
 import traceback
@@ -43,20 +43,20 @@ from worker.host.pixels import pixels_of
 from worker.host.previews import PlacedLink
 from worker.host.warmup import QUICK_S, Stopwatch, Timed
 
-WARMUP_SIDE = 64  # pixels of the picture that a model is warmed up with, if it says no other
+WARMUP_SIDE = 64  # side in pixels of a warm-up picture, if the model has no side
 
 
 class HostRequest(NamedTuple):
-    """What one job, or one item of a bulk message, asks for; `image` is uint8 RGB (H, W, 3)."""
+    """The request of a job, or of an item of a bulk message; `image` is uint8 RGB (H, W, 3)."""
 
     params: ItemParams
     image: NDArray[np.uint8] | None = None
 
 
 class Drawn(NamedTuple):
-    """Pictures uint8 RGB (count, H, W, 3), and what of the prompt was not understood.
+    """Pictures uint8 RGB (count, H, W, 3), and the words of the prompt that were not understood.
 
-    The `warnings` say that in a sentence, and what else there is to say.
+    The `warnings` name these in a sentence, and have all else to be reported.
     """
 
     images: NDArray[np.uint8]
@@ -66,7 +66,7 @@ class Drawn(NamedTuple):
 
 
 class Described(NamedTuple):
-    """Captions, the likeliest first."""
+    """Captions, the most probable first."""
 
     captions: tuple[GeneratedCaption, ...]
 
@@ -75,7 +75,7 @@ Outcome = Drawn | Described | CrossmodalError
 
 
 class Pipeline(ABC):
-    """What a lane runs."""
+    """The interface of what a lane runs."""
 
     is_concurrent = True
     """Whether several threads may run it at once."""
@@ -85,28 +85,28 @@ class Pipeline(ABC):
     """What a batch may weigh at most, whatever the settings allow; a request goes in any case."""
 
     def params(self, kind: Kind, raw: Mapping[str, Any]) -> ItemParams:
-        """The params of a request as the model takes them. Raises `InvalidParams`."""
+        """Return a request's checked params, as the model takes them. Raises `InvalidParams`."""
         return kind.build(raw)
 
     def restored(self, kind: Kind, fields: Mapping[str, Any]) -> ItemParams:
-        """Params that were checked in another process, of their fields."""
+        """Rebuild params from fields that were checked in another process."""
         return kind.params.model_construct(**fields)
 
     def weight(self, request: HostRequest) -> int:
-        """How many the request counts for in a batch."""
+        """Return how many requests this one counts for in a batch."""
         return 1
 
     def key(self, request: HostRequest) -> Hashable:
-        """What is equal in all requests of a batch."""
+        """Return the key that all requests of a batch must share."""
         return None
 
     @abstractmethod
     def run(self, batch: Sequence[HostRequest], link: Link = UNWATCHED) -> list[Outcome]:
-        """One outcome a request, in their order. Raises what a model raises, and `Canceled`."""
+        """Return one outcome per request, in order. Raises what a model raises, and `Canceled`."""
 
 
 class ModelPipeline(Pipeline):
-    """A model: a job's pictures are requests of their own, and what it returns is checked."""
+    """The pipeline of a model: each picture is a request to it, and its output is checked."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -116,12 +116,12 @@ class ModelPipeline(Pipeline):
         self.repeatable = model.repeatable
 
     def load(self, folder: Path, device: str) -> None:
-        """Load the model to a device as torch calls it. Raises `InvalidModel` and its kin."""
+        """Load the model to a torch device. Raises `InvalidModel` and related errors."""
         with _as_invalid(f"the model in {folder} cannot be loaded"):
             self.model.load(folder, device)
 
     def warmup(self) -> Timed:
-        """Run the model's example, and time it. Raises `InvalidModel` where that goes wrong."""
+        """Run the model's example and time it. Raises `InvalidModel` if that fails."""
         with _as_invalid("the model fails on its own example"):
             timed = self._timed_run()
             return timed if timed.run_s > QUICK_S else self._timed_run()
@@ -134,7 +134,7 @@ class ModelPipeline(Pipeline):
         return stopwatch.timed()
 
     def example(self) -> HostRequest:
-        """The model's own example, on a grey picture where it takes one."""
+        """Return the model's own example, with a gray picture if it takes one."""
         fields = dict(self.model.example())
         if self.kind.picture is None:
             return HostRequest(self.model.Params.model_validate(fields))
@@ -144,7 +144,7 @@ class ModelPipeline(Pipeline):
         return HostRequest(params, np.full((side, side, 3), 128, np.uint8))
 
     def served(self, timed: Timed) -> ServedKind:
-        """What is told of the model, of which a run was timed."""
+        """Return what is published of the model, with the times of a run."""
         return ServedKind(
             params=schema_of(self.model.Params),
             max_batch=self.model.max_batch,
@@ -188,12 +188,12 @@ class ModelPipeline(Pipeline):
             if len(outcomes) != len(some):
                 raise RuntimeError(f"{len(outcomes)} outcomes for {len(some)} requests")
             made += outcomes
-            if not run.has_stepped:  # it is one step, then
+            if not run.has_stepped:  # a run without steps counts as one
                 link.step(number + 1, len(starts))
         return made
 
     def _whole(self, made: Sequence[Any]) -> Outcome:
-        """What became of a request of a job, of what became of its parts."""
+        """Return the outcome of a job's request, given the outcomes of its parts."""
         error = next((one for one in made if isinstance(one, Exception)), None)
         if error is not None:
             return error if isinstance(error, CrossmodalError) else failed(error)
@@ -205,7 +205,7 @@ class ModelPipeline(Pipeline):
 
 @contextmanager
 def _as_invalid(what: str) -> Iterator[None]:
-    """Somebody else's code may raise anything."""
+    """Turn any exception of third-party code into `InvalidModel`."""
     try:
         yield
     except (InvalidBundle, InvalidModel, InvalidSetting):
@@ -215,13 +215,13 @@ def _as_invalid(what: str) -> Iterator[None]:
 
 
 def _where(error: Exception) -> str:
-    """The last line of a `model.py` that led to an error."""
+    """Return the last line of a `model.py` that led to an error, as text."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(CODE)]
     return f" ({CODE}, line {frames[-1].lineno})" if frames else ""
 
 
 class RunLink:
-    """The steps of one of several runs that a batch takes, one after another."""
+    """The steps of one of several runs of a batch, counted over all of them."""
 
     def __init__(self, link: Link, number: int, runs: int) -> None:
         self._link, self._number, self._runs = link, number, runs
@@ -233,7 +233,7 @@ class RunLink:
 
 
 def failed(error: Exception) -> InferenceFailed:
-    """What a model may raise or return, as an outcome."""
+    """Return an exception that a model raised or returned as an outcome."""
     return InferenceFailed(f"the model failed on this request: {type(error).__name__}: {error}")
 
 

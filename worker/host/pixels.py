@@ -1,15 +1,15 @@
-"""What models may return as a picture, as one that can be stored."""
+"""Converts what models return as a picture to one that can be stored."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-OUTSIDE = 0.01  # by which a float may lie outside 0 to 1: sums are not exact
+OUTSIDE = 0.01  # tolerance for floats outside 0 to 1: sums are not exact
 
 
 def pixels_of(made: Any) -> NDArray[np.uint8]:
-    """A picture as uint8 RGB (H, W, 3). Raises `TypeError` or `ValueError`."""
+    """Return a picture as uint8 RGB (H, W, 3). Raises `TypeError` or `ValueError`."""
     pixels = np.asarray(made)
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"a picture has the shape {pixels.shape}, not (height, width, 3)")

@@ -1,4 +1,4 @@
-"""Small pictures of what is being drawn, for whoever looks: JPEG files, made where it is drawn."""
+"""Previews of pictures while they are drawn: small JPEG files, made where the model runs."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -9,18 +9,18 @@ from crossmodal.models.contract import Link, Preview
 from crossmodal.vision.encode import encode
 from worker.host.pixels import pixels_of
 
-SIDE = 256  # pixels that it has at most, in either direction
+SIDE = 256  # max pixels in either direction
 QUALITY = 60
 
 
 def jpegs_of(pictures: Sequence[Any], places: Collection[int]) -> dict[int, bytes]:
-    """Those pictures as files that have these places; of None there is none."""
+    """Return the pictures at these places as JPEG files; skip those that are None."""
     found = {at: one for at, one in enumerate(pictures) if at in places and one is not None}
     return {at: jpeg_of(one) for at, one in found.items()}
 
 
 def jpeg_of(picture: Any) -> bytes:
-    """A picture as a file, no larger than it is. Raises `TypeError` or `ValueError`."""
+    """Return a picture as a JPEG file of at most `SIDE`. Raises `TypeError` or `ValueError`."""
     pixels = pixels_of(picture)
     if max(pixels.shape[:2]) > SIDE:
         small = Image.fromarray(pixels)
@@ -30,7 +30,7 @@ def jpeg_of(picture: Any) -> bytes:
 
 
 class PlacedLink:
-    """The steps of a part of a batch: picture i of it is of the request at `places[i]`.
+    """The steps of a part of a batch: its picture i is of the request at `places[i]`.
 
     The first of several pictures of one request is shown.
     """

@@ -1,6 +1,6 @@
-"""A model host as a program of its own, whatever models it serves.
+"""The program of a model host, whatever models it serves.
 
-Loads them, warms up, and only then listens, so that whoever can connect is served.
+Loads them, warms up, and only then listens, so that every connection is served.
 """
 
 import argparse
@@ -27,7 +27,7 @@ Load = Callable[[Settings, str, str], ModelHost]
 
 
 def run(load: Load) -> None:
-    """Be the host that `load` makes, until SIGTERM; does not return."""
+    """Run the host that `load` makes, until SIGTERM; does not return."""
     args = _arguments()
     name = args.name or args.device
     try:
@@ -49,7 +49,7 @@ def run(load: Load) -> None:
 
 
 def _give_up(socket: Path, error: CrossmodalError) -> NoReturn:
-    """End, and leave word why."""
+    """Exit, and leave the reason in the failure file."""
     log.error("%s: %s", error.code, error)
     write_whole(failure_file(socket), Failure.of(error).model_dump_json())
     raise SystemExit(1) from error

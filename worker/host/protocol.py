@@ -1,25 +1,24 @@
-"""What a worker and its model host say to each other: msgpack maps, each behind its length.
+"""The protocol between a worker and its model host: msgpack maps, each behind its length.
 
 Over one connection; "id" is a number that the worker counts up.
 
-hello     {"hello": {…}}, a `HostInfo`: the first that the host says
+hello     {"hello": {…}}, a `HostInfo`: the host's first message
 request   {"id", "op": "run", "task": …, "alone": bool, "bulk": bool,
            "requests": [{"params": {…}, "image": {"shape", "data"} | None}, …]}
-          and of a run that is traced, "trace": its traceparent
-cancel    {"id", "op": "cancel"}: nobody waits for that request any more; it has no reply
-watch     {"id", "op": "watch", "on": bool}: somebody looks at what is drawn for that request, or
-          nobody does any more
-notice    {"id", "on_device": how many requests are on the device}, when one of these goes
-          there, again with one that goes later than a second, and when others join one alone
-step      {"id", "step": [done, of]}: how far the batch is that some of these are in; now and then,
-          while it is watched at most once a second with "preview": a small JPEG file
+          and if it is traced, "trace": its traceparent
+cancel    {"id", "op": "cancel"}: the caller has gone; there is no reply
+watch     {"id", "op": "watch", "on": bool}: whether previews are wanted of that request
+notice    {"id", "on_device": how many requests are on the device}, when some of these go
+          there, again when some go more than a second later, and when others join one alone
+step      {"id", "step": [done, of]}: progress of a batch that some of these are in, now and then;
+          while it is watched, at most once a second with "preview": a small JPEG file
 reply     {"id", "ok": {…}} or {"id", "error": {"code", "message", "retryable"}}; "ok" is
           {"model", "bundle_version", "repeatable", "answers": [{…} or {"error": …}, …]}
 answer    {"batch": [how many requests, seconds of waiting, seconds of inference]}, and of
           "images", "captions", "unknown_words", "suggestions" and "warnings" what is not empty
 
-The notice tells a worker whose host then dies whether its request can be to blame. Pixels
-travel as raw uint8 RGB. Nothing here is a pickle.
+If the host dies, the notice tells the worker whether its request may be the cause. Pixels
+travel as raw uint8 RGB. Nothing is pickled.
 """
 
 import struct
@@ -45,7 +44,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class HostInfo:
-    """Who answers at a socket: what it serves, and how it wants pictures.
+    """A host's hello: what it serves, and which pictures it takes.
 
     `params` are, by kind, the JSON schemas of what its models take.
     """
@@ -63,7 +62,7 @@ class HostInfo:
         return Fit(self.image_side, self.image_is_square)
 
     def params_of(self, kind: Kind) -> type[ItemParams]:
-        """What checks the params of a kind as its model takes them."""
+        """Return the class that checks the params of a kind as its model takes them."""
         return self._classes.get(kind.name, kind.params)
 
     @cached_property
@@ -72,7 +71,7 @@ class HostInfo:
 
 
 class Answer(NamedTuple):
-    """What the models made of one request, which they were, how its batch went (seconds)."""
+    """What a model made of one request, which model it was, and how its batch went (seconds)."""
 
     model: str
     bundle_version: str
@@ -88,9 +87,9 @@ class Answer(NamedTuple):
 
 
 def pack(message: Message) -> bytes:
-    """One frame: four bytes of length, big-endian, then the msgpack map.
+    """Return one frame: four bytes of length, big-endian, then the msgpack map.
 
-    Raises `ValueError` where it is over the limit.
+    Raises `ValueError` if it is over the limit.
     """
     body: bytes = msgpack.packb(message)
     if len(body) > MAX_FRAME:
@@ -99,7 +98,7 @@ def pack(message: Message) -> bytes:
 
 
 def unpack(body: bytes | memoryview) -> Message:
-    """The map in a frame's body. Raises `ValueError` where it is none."""
+    """Return the map in a frame's body. Raises `ValueError` if it is none."""
     message = msgpack.unpackb(body)
     if not isinstance(message, dict):
         raise ValueError(f"a frame holds {type(message).__name__}, not a map")
@@ -107,14 +106,14 @@ def unpack(body: bytes | memoryview) -> Message:
 
 
 def pack_pixels(pixels: NDArray[np.uint8] | None) -> Message | None:
-    """An array as a map of its shape and its bytes, which it shares if they are contiguous."""
+    """Return an array as a map of its shape and bytes, shared with it if they are contiguous."""
     if pixels is None:
         return None
     return {"shape": list(pixels.shape), "data": np.ascontiguousarray(pixels).data}
 
 
 def unpack_pixels(packed: Message | None) -> NDArray[np.uint8] | None:
-    """The array that `pack_pixels` packed; read-only, it shares the message's bytes."""
+    """Return the array that `pack_pixels` packed; read-only, it shares the message's bytes."""
     if packed is None:
         return None
     return np.frombuffer(packed["data"], np.uint8).reshape(packed["shape"])

@@ -1,4 +1,4 @@
-"""What a model host answers, at a socket that only its user can open. Knows no model, no torch."""
+"""The model host's server, at a socket that only its user can open. Knows no model, no torch."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ BEAT_S = 1.0
 
 
 class ModelHost:
-    """Loaded pipelines behind a batcher, answering the messages of `protocol`."""
+    """Loaded pipelines behind a batcher; answers the messages of `protocol`."""
 
     def __init__(self, info: HostInfo, batcher: Batcher, told: ModelInfo | None = None) -> None:
         self.info = info
@@ -47,10 +47,11 @@ class ModelHost:
         on_step: OnStep,
         audience: Audience | None = None,
     ) -> Message:
-        """The reply to one request; whatever is wrong with it becomes an error reply.
+        """Return the reply to one request; any error becomes an error reply.
 
-        `on_device` is told how many requests are on the device, when some of these go there, and
-        `on_step` how far their batch is, with previews while there is an `audience`.
+        `on_device` is called with the number of requests on the device, when some of these go
+        there, and `on_step` with the progress of their batch, with previews while there is an
+        `audience`.
         """
         try:
             task, asked = self._understood(message)
@@ -80,12 +81,15 @@ class ModelHost:
             }
         except CrossmodalError as e:
             return _error(e)
-        except Exception as e:  # a mistake of this program: whoever waits must still be told
+        except Exception as e:  # a bug: the caller must still get a reply
             log.exception("an internal error")
             return _error(ModelHostError(f"{type(e).__name__}: {e}"))
 
     def _understood(self, message: Message) -> tuple[Task, list[HostRequest | InvalidParams]]:
-        """What is to be run, or what is wrong with its params. Raises `InvalidParams`."""
+        """Return the task, and each request or what is wrong with its params.
+
+        Raises `InvalidParams`.
+        """
         task = parse_task(str(message.get("task"))).of_items
         pipeline = self.batcher.pipeline(task)
         try:
@@ -119,7 +123,7 @@ def _answer(ran: Ran) -> Message:
 
 
 class Conversation(Frames):
-    """A worker's connection: its requests run until it cancels them, or goes away."""
+    """A worker's connection: its requests run until it cancels them, or disconnects."""
 
     def __init__(self, host: ModelHost) -> None:
         super().__init__()
@@ -136,7 +140,7 @@ class Conversation(Frames):
         if type(number) is not int:
             raise ValueError(f"a request is numbered {number!r}, which is no integer")
         if message.get("op") == "cancel":
-            if number in self.running:  # and its reply is not on its way
+            if number in self.running:  # else its reply has been sent
                 self.running.pop(number).cancel()
         elif message.get("op") == "watch":
             if number in self._audiences:
@@ -149,7 +153,7 @@ class Conversation(Frames):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         log.debug("a worker disconnected")
-        for task in self.running.values():  # nobody waits for it any more
+        for task in self.running.values():  # its caller has gone
             task.cancel()
 
     async def _answer(self, number: int, message: Message) -> None:
@@ -196,16 +200,16 @@ async def listen(path: Path, converse: Callable[[], asyncio.BaseProtocol]) -> as
 
 
 async def serve(host: ModelHost, path: Path, limit_s: float, beat: Path | None = None) -> None:
-    """Listen; returns when told to stop by SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
-    No batch may be silent for `limit_s`.
+    The process ends if a batch takes no step for `limit_s`.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server = await listen(path, lambda: Conversation(host))
     watching = asyncio.create_task(watch(host.batcher, limit_s, beat))
-    watching.add_done_callback(lambda _: stop.set())  # without memory there is no service
+    watching.add_done_callback(lambda _: stop.set())  # it ends when the device has no memory left
     info = host.info
     said = host.told.model_dump(mode="json") | {"device": info.device}
     write_whole(info_file(path), json.dumps(said))
@@ -219,9 +223,9 @@ async def serve(host: ModelHost, path: Path, limit_s: float, beat: Path | None =
 
 
 async def watch(batcher: Batcher, limit_s: float, beat: Path | None) -> None:
-    """Show that this process lives; end it when its device hangs, or has no memory any more.
+    """Touch the heartbeat; return when memory has run out, end the process when the device hangs.
 
-    A device that hangs can be interrupted by nothing: the process must go, at once.
+    Nothing can interrupt a device that hangs: the process must end at once.
     """
     while not batcher.is_worn_out:
         if batcher.silent_s > limit_s:

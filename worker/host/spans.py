@@ -1,4 +1,4 @@
-"""The spans of a batch, told when it is over: its own, and in each job's trace that job's part."""
+"""The spans of a batch, recorded when it is over: its own, and one in each job's trace."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from worker.host.pipeline import Outcome
 
 
 class Share(NamedTuple):
-    """What one caller had in a batch, and since when it waited; `trace` is its traceparent."""
+    """The part of a caller in a batch, and since when it waited; `trace` is its traceparent."""
 
     trace: str
     since: float
@@ -21,7 +21,7 @@ class Share(NamedTuple):
 def record_batch(
     task: Task, size: int, shares: Sequence[Share], began: float, ended: float
 ) -> None:
-    """Tell of a batch of `size` requests; times are those of `time.monotonic`."""
+    """Record the spans of a batch of `size` requests; times are those of `time.monotonic`."""
     traced = [share for share in shares if tracing.is_sampled(share.trace)]
     if not traced:
         return

@@ -1,8 +1,8 @@
-"""Whose turn it is on a device that several hosts share.
+"""The turns of several hosts that share a device.
 
-A lock on a file, which the system gives back when a host dies. Models that may run beside others
-share it; any other has it for itself. Who waits holds a second lock meanwhile: so the one whose
-turn it is sees that somebody waits, and those who wait come in order.
+A turn is a lock on a file, which the system releases when a host dies. Models that may run beside
+others share it; any other has it exclusively. A host that waits holds a second lock: so the host
+whose turn it is sees that another waits, and those that wait come in order.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ HOLD_S = 2.0  # how long batches of one host follow each other while another hos
 
 
 class Always:
-    """Of a host that has its device for itself."""
+    """The turn of a host that has its device for itself."""
 
     @property
     def is_mine(self) -> bool:
@@ -37,7 +37,7 @@ class Always:
 
 
 class Turn:
-    """The turn of one host, for one event loop. With `shares`, others that do so run beside it."""
+    """The turn of one host, for one event loop. With `shares`, others that share run beside it."""
 
     def __init__(self, file: Path, *, shares: bool) -> None:
         self._lock = file.open("ab")
@@ -49,7 +49,7 @@ class Turn:
 
     @property
     def is_up(self) -> bool:
-        """Whether it is time to give it back: it was used for a while, and somebody waits."""
+        """Whether the turn is over: it was used for a while, and another host waits."""
         since = self._used_since
         return since is not None and time.monotonic() - since > HOLD_S and self.others_wait
 
@@ -64,7 +64,7 @@ class Turn:
         return False
 
     def ask(self, then: Callable[[], None]) -> None:
-        """Wait for the turn in a thread, and have the loop call `then` once it is there."""
+        """Wait for the turn in a thread; the loop calls `then` once it is there."""
         if self._is_asking or self.is_mine:
             return
         self._is_asking = True
@@ -80,8 +80,10 @@ class Turn:
         threading.Thread(target=wait, name="turn", daemon=True).start()
 
     def note_used(self) -> None:
-        """A batch starts. From the first one on counts for how long others have waited: a turn in
-        which nothing was run is never up."""
+        """Note that a batch starts; the turn's time counts from the first one.
+
+        So a turn in which nothing ran is never up.
+        """
         self._used_since = self._used_since or time.monotonic()
 
     def give_back(self) -> None:
@@ -90,7 +92,7 @@ class Turn:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Give it back for good."""
+        """Give the turn back for good."""
         self._lock.close()
         self._next.close()
 

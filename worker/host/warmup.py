@@ -1,22 +1,22 @@
-"""A model's first runs, on its own example: they show that it works, and how long it takes."""
+"""A model's first runs, on its own example: a check that it works, and its run times."""
 
 import time
 from typing import NamedTuple
 
 from crossmodal.models.contract import Preview
 
-QUICK_S = 2.0  # a run that takes no longer is timed again: the first one prepares much
+QUICK_S = 2.0  # a run no longer than this is timed again: the first one includes setup
 
 
 class Timed(NamedTuple):
-    """How long a run took, and each of its steps, in seconds; None of a model that tells none."""
+    """The times of a run and of each of its steps, in seconds; None if it reports no steps."""
 
     run_s: float
     step_s: float | None
 
 
 class Stopwatch:
-    """Takes the steps of a run."""
+    """A link that times the steps of a run."""
 
     def __init__(self) -> None:
         self._at = [time.monotonic()]
@@ -25,7 +25,7 @@ class Stopwatch:
         self._at.append(time.monotonic())
 
     def timed(self) -> Timed:
-        """The run that ends now; its first step is left out of the others' mean."""
+        """Return the times of the run that ends now; the first step is left out of the mean."""
         run_s = time.monotonic() - self._at[0]
         if len(self._at) < 3:
             return Timed(run_s, None)

@@ -1,8 +1,7 @@
-"""How a batch that runs is watched: its steps are told, and it can be ended.
+"""Watches a batch that runs: reports its steps and previews, and cancels it.
 
-A batch calls `step` as often as it likes. What that costs is a look at the clock; only now and
-then is a step told, or looked whether anybody still waits. Of what is drawn, previews are made
-for those requests alone that somebody looks at.
+A model may call `step` as often as it likes, at the cost of reading the clock. Only now and then is
+a step reported, or a cancel checked. Previews are made only for requests that have an audience.
 """
 
 import logging
@@ -16,56 +15,56 @@ from worker.host.previews import jpegs_of
 
 log = logging.getLogger(__name__)
 
-TELL_S = 0.2  # between two steps that are told
-CHECK_S = 0.05  # between two looks whether the batch is wanted
+TELL_S = 0.2  # between two steps that are reported
+CHECK_S = 0.05  # between two checks for a cancel
 PREVIEW_S = 1.0  # between two previews
-CANCEL = "cancel"  # what a process is told instead of its next batch: end this one
+CANCEL = "cancel"  # sent to a process in place of its next batch: end this one
 
 Previews = Mapping[int, bytes]  # JPEG files, by the places of their requests in a batch
-Watched = frozenset[int]  # the places of requests that somebody looks at
+Watched = frozenset[int]  # the places of requests that have an audience
 NOBODY: Watched = frozenset()
 NONE: Previews = {}
 
 
 class OnStep(Protocol):
-    """Who is told of a call's steps, some of them with a preview, a JPEG file."""
+    """A callback for a call's steps, some of them with a preview, a JPEG file."""
 
     def __call__(self, done: int, of: int, preview: bytes | None = None, /) -> object: ...
 
 
 class OnBatchStep(Protocol):
-    """Who is told of a batch's steps, some of them with previews."""
+    """A callback for a batch's steps, some of them with previews."""
 
     def __call__(self, done: int, of: int, previews: Previews = NONE, /) -> object: ...
 
 
 def no_step(done: int, of: int, preview: object = None, /) -> None:
-    """Of a batch whose steps nobody follows."""
+    """Ignore a step."""
 
 
 class Audience:
-    """Whether somebody looks at one call's pictures while they are drawn."""
+    """Whether previews are wanted of one call's pictures while they are drawn."""
 
     def __init__(self) -> None:
         self.is_there = False
         self._tell: Callable[[bool], object] | None = None
 
     def turn(self, is_there: bool) -> None:
-        """Note that somebody has come, or nobody is there any more."""
+        """Set whether previews are wanted."""
         if is_there != self.is_there:
             self.is_there = is_there
             if self._tell is not None:
                 self._tell(is_there)
 
     def told_to(self, tell: Callable[[bool], object] | None) -> None:
-        """Say who is to know of it, from now on; of one who is there already at once."""
+        """Set the callback for changes; it is called at once if previews are wanted already."""
         self._tell = tell
         if tell is not None and self.is_there:
             tell(True)
 
 
 class Watch:
-    """The host's side of a batch: it may be used from any thread."""
+    """The host's side of a batch. Thread-safe."""
 
     def __init__(self, on_step: OnBatchStep = no_step) -> None:
         self.on_step = on_step
@@ -75,7 +74,7 @@ class Watch:
         self._tell: Callable[[str | Watched], None] | None = None
 
     def cancel(self) -> None:
-        """Have the batch end at its next step."""
+        """Make the batch end at its next step."""
         with self._lock:
             if not self._is_canceled and self._tell is not None:
                 self._tell(CANCEL)
@@ -85,7 +84,7 @@ class Watch:
         return self._is_canceled
 
     def show(self, watched: Watched) -> None:
-        """Have previews made of these requests, and of no others, from the next steps on."""
+        """Request previews of these requests only, from the next steps on."""
         with self._lock:
             if watched != self._watched and self._tell is not None:
                 self._tell(watched)
@@ -95,7 +94,7 @@ class Watch:
         return self._watched
 
     def joined(self, tell: Callable[[str | Watched], None] | None) -> None:
-        """Say how a process that runs the batch is told of all this, for as long as it does."""
+        """Set the callback to the process that runs the batch; None when it has ended."""
         with self._lock:
             self._tell = tell
             if tell is not None and self._is_canceled:
@@ -105,7 +104,7 @@ class Watch:
 
 
 class Stepper:
-    """The batch's side: what a model's steps go to."""
+    """The batch's side: the link that a model's steps go to."""
 
     def __init__(
         self,
@@ -122,9 +121,9 @@ class Stepper:
         self._shown_at = float("-inf")
 
     def step(self, done: int, of: int, preview: Preview | None = None) -> None:
-        """Take note of a step. Raises `Canceled` where nobody wants the batch.
+        """Handle a step. Raises `Canceled` if the batch is not wanted any more.
 
-        The numbers may be of NumPy or torch; what is no number is the model's own error.
+        The numbers may be NumPy's or torch's; what is no number raises the model's own error.
         """
         done, of = int(done), int(of)
         self._pause()
@@ -141,7 +140,7 @@ class Stepper:
                 self._tell(done, of)
 
     def _previews(self, preview: Preview | None, now: float) -> Previews:
-        """What is to be shown with a step; a model that fails in that draws on nevertheless."""
+        """Return the previews of a step; a model that fails to make them draws on nevertheless."""
         watched = self._watched()
         if preview is None or not watched or now - self._shown_at < PREVIEW_S:
             return NONE

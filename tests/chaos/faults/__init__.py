@@ -1,4 +1,4 @@
-"""What can go wrong: each fault is a function that does it to the world and says who was hit."""
+"""The faults: each is a function that breaks something in the world and returns what was hit."""
 
 import random
 from collections.abc import Callable
@@ -13,8 +13,10 @@ __all__ = ["FAULTS", "Fault", "Hit"]
 
 @dataclass(frozen=True)
 class Fault:
-    """How often it comes, relative to the others, and how many plain messages it may take along
-    that a worker is just being given."""
+    """A fault, with its frequency relative to the others.
+
+    `handovers` is how many plain messages it may lose while Redis hands them to a worker.
+    """
 
     do: Callable[[World, random.Random], Hit]
     weight: int

@@ -1,4 +1,4 @@
-"""What a fault says of itself."""
+"""The outcome of a fault."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import psutil
 
 @dataclass(frozen=True)
 class Hit:
-    """How a fault went: whether it found something to break, and the name of the worker hit.
+    """The outcome of a fault: whether it found something to break, and the worker that was hit.
 
     `doomed` is a Celery worker that the fault will end in a while, with what it still starts.
     """

@@ -1,4 +1,4 @@
-"""Processes that are killed: parts of a worker, also while it loads or switches, and services."""
+"""Kills of processes: parts of a worker, also while it loads or switches, and services."""
 
 import random
 import signal
@@ -13,7 +13,7 @@ from producer import Client
 from tests.chaos.faults.hit import Hit
 from tests.chaos.world import Service, Worker, World
 
-MOMENT_S = 8.0  # how long the right moment for a fault is waited for
+MOMENT_S = 8.0  # max wait for the right moment for a fault
 
 
 def _kill(worker: Worker, process: psutil.Process | None) -> Hit:
@@ -45,7 +45,7 @@ def kill_model_host(world: World, rng: random.Random) -> Hit:
 
 
 def kill_loading_host(world: World, rng: random.Random) -> Hit:
-    """With several models, one is loaded every few seconds."""
+    """Kill a host that loads. With several models, one loads every few seconds."""
     found: list[tuple[Worker, psutil.Process]] = []
 
     def is_there() -> bool:
@@ -57,7 +57,7 @@ def kill_loading_host(world: World, rng: random.Random) -> Hit:
 
 
 def kill_switching_celery(world: World, rng: random.Random) -> Hit:
-    """One that gives up a model for another, or waits for that."""
+    """Kill a worker that gives up a model for another, or waits to do so."""
     found: list[Worker] = []
     if len(world.models) < 2:
         return Hit(False)

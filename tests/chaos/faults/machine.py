@@ -1,4 +1,4 @@
-"""What processes share on a machine: its clock, and the disk of temporary files."""
+"""Faults of what processes share on a machine: its clock, and the disk of temporary files."""
 
 import random
 import time
@@ -10,18 +10,18 @@ STEPS_S = (-3_600, -60, -5, 5, 60, 3_600)
 
 
 def step_clock(world: World, rng: random.Random) -> Hit:
-    """Of all: the clock of Redis and those of all who ask it."""
+    """Step the clocks of Redis and of all its clients."""
     return _step(world, rng.choice(STEPS_S))
 
 
 def step_clock_of_worker(world: World, rng: random.Random) -> Hit:
-    """Of one worker alone, as on a machine whose clock is set by hand; it is put right again."""
+    """Step one worker's clock, as on a machine whose clock is set by hand, and step it back."""
     name = rng.choice(world.workers).name
     return _step(world, rng.choice(STEPS_S), name, for_s=rng.uniform(5, 15))
 
 
 def fill_disk(world: World, rng: random.Random) -> Hit:
-    """That of temporary files, sockets and heartbeats."""
+    """Fill the disk of temporary files, sockets and heartbeats."""
     if not world.disk.may_fill:
         return Hit(False)
     world.disk.fill()

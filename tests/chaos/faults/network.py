@@ -1,4 +1,4 @@
-"""Connections: cut, and those that are idle reset or forgotten."""
+"""Faults of connections: cut, or reset or forgotten when they are idle."""
 
 import random
 
@@ -15,12 +15,12 @@ def reset_redis_connections(world: World, rng: random.Random) -> Hit:
 
 
 def reset_idle_connections(world: World, rng: random.Random) -> Hit:
-    """As a load balancer does that counts idle seconds."""
+    """Reset idle connections, as a load balancer does."""
     idle_s = rng.choice(IDLE_S[1:])
     return Hit(sum(member.proxy.reset(idle_s) for member in world.redis.members) > 0)
 
 
 def forget_idle_connections(world: World, rng: random.Random) -> Hit:
-    """As a NAT does whose table is full: neither end is told."""
+    """Forget idle connections, as a NAT with a full table does: neither end is notified."""
     idle_s = rng.choice(IDLE_S)
     return Hit(world.redis.master.proxy.forget(idle_s) > 0)

@@ -1,4 +1,4 @@
-"""What an operator does meanwhile."""
+"""What an operator does during a storm."""
 
 import random
 import time
@@ -15,13 +15,13 @@ RESUME_S = 120.0
 
 
 def pause_a_queue(world: World, rng: random.Random) -> Hit:
-    """An operator's verb and no fault: what waits stays, whatever else is going on."""
+    """Pause a queue for a while. It is no fault: waiting jobs stay, whatever else happens."""
     queue = str(Queue(Task(rng.choice(["txt2img", "txt2img.bulk"])), _a_model(world, rng)))
     with Client(world.settings(through_proxy=False)) as client:
         try:
             client.pause(queue)
             time.sleep(rng.uniform(2, 8))  # the fault is a length of time
-        except (BrokerUnavailable, QueueNotFound):  # another fault, or no worker has told of it yet
+        except (BrokerUnavailable, QueueNotFound):  # another fault, or not announced yet
             return Hit(False)
         finally:
             wait_until(lambda: _is_resumed(client, queue), RESUME_S)
@@ -29,7 +29,7 @@ def pause_a_queue(world: World, rng: random.Random) -> Hit:
 
 
 def _a_model(world: World, rng: random.Random) -> str | None:
-    """One that has a queue of its own, or the default one."""
+    """Return a model that has a queue of its own, or None for the default one."""
     return rng.choice([None, *world.models[1:]])
 
 

@@ -1,4 +1,4 @@
-"""Redis: restarted, paused, cut off, failed over, refusing writes."""
+"""Faults of Redis: restarted, paused, failed over, refusing writes."""
 
 import random
 import signal
@@ -24,19 +24,19 @@ def pause_redis(world: World, rng: random.Random) -> Hit:
 
 
 def fail_over(world: World, rng: random.Random) -> Hit:
-    """Sentinel makes the replica the master, and the master a replica."""
+    """Make Sentinel swap the master and the replica."""
     return Hit(world.redis.fail_over())
 
 
 def make_read_only(world: World, rng: random.Random) -> Hit:
-    """READONLY, as after a failover that nobody was told of."""
+    """Cause READONLY errors, as after a failover that clients have not noticed."""
     with world.redis.read_only():
         time.sleep(rng.uniform(2, 8))  # the fault is a length of time
     return Hit()
 
 
 def fill_disk_of_redis(world: World, rng: random.Random) -> Hit:
-    """MISCONF: the append-only file cannot be written."""
+    """Cause MISCONF errors: the append-only file cannot be written."""
     disk = world.redis.master.disk
     if not disk.may_fill:
         return Hit(False)

@@ -1,4 +1,4 @@
-"""The object store: away, slow, failing, full."""
+"""Faults of the object store: away, slow, failing, full."""
 
 import random
 import time
@@ -7,7 +7,7 @@ from tests.chaos.faults.hit import Hit
 from tests.chaos.proxy import FULL, Behaviour
 from tests.chaos.world import World
 
-FULL_S = (5.0, 20.0)  # thrice the first retries of a job
+FULL_S = (5.0, 20.0)  # three times the delays of a job's first retries
 
 
 def refuse_store(world: World, rng: random.Random) -> Hit:
@@ -23,7 +23,7 @@ def fail_every_third_put(world: World, rng: random.Random) -> Hit:
 
 
 def fill_store(world: World, rng: random.Random) -> Hit:
-    """What is there is read, and nothing more is taken."""
+    """Fill the store: reads succeed, writes fail."""
     return _store(world, Behaviour(fails_every_put=1, failure=FULL), rng.uniform(*FULL_S))
 
 
