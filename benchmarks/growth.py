@@ -24,6 +24,7 @@ from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import bulk_job_id, new_job_id
 from crossmodal.jobs.params import BulkParams
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.processes import wait_until
@@ -59,7 +60,7 @@ def fill(settings: Settings, count: int) -> None:
             message = message_of(job_id, some)
             client.run(
                 client.ledger.submit(
-                    job_id, Task("txt2img"), some.model_dump_json(), "", message=message
+                    Submission(job_id, Task("txt2img"), some.model_dump_json(), "", message=message)
                 )
             )
 
@@ -161,12 +162,14 @@ def bulk_bytes_per_item(client: Client) -> float:
         job_id, task = bulk_job_id(batch_id, number), Task("txt2img.bulk")
         client.run(
             client.ledger.submit(
-                job_id,
-                task,
-                params.model_dump_json(),
-                "",
-                message=message_of(job_id, params),
-                batch=params,
+                Submission(
+                    job_id,
+                    task,
+                    params.model_dump_json(),
+                    "",
+                    message=message_of(job_id, params),
+                    batch=params,
+                )
             )
         )
     return round((used_bytes(client) - before) / (BULK_MESSAGES * ITEMS), 1)

@@ -26,6 +26,7 @@ from crossmodal.jobs.names import bulk_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import MAX_ITEMS, BulkParams, parse_params, task_of
 from crossmodal.jobs.record import Failure, ItemResult, Job, JobState
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.task import Task
 from crossmodal.parts import finished_parts, read_part
@@ -217,14 +218,16 @@ class Batch:
         params = message.params
         try:
             _, is_new = yield from self._ledger.submit(
-                message.job,
-                message.task,
-                params.model_dump_json(),
-                "",
-                model=params.model,
-                message=message_of(message.job, params, params.model),
-                batch=params,
-                origin=self._origin,
+                Submission(
+                    message.job,
+                    message.task,
+                    params.model_dump_json(),
+                    "",
+                    model=params.model,
+                    message=message_of(message.job, params, params.model),
+                    batch=params,
+                    origin=self._origin,
+                )
             )
         except JobCanceled:
             self._failed += message.failed(CANCELED)

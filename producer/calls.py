@@ -18,6 +18,7 @@ from crossmodal.jobs.names import RESULTS, check_batch_id, new_job_id
 from crossmodal.jobs.origin import NOBODY, Origin
 from crossmodal.jobs.params import Params, fingerprint, fix_seed, recorded, task_of
 from crossmodal.jobs.record import ItemResult, JobState
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.base import ItemParams, Kind
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.images import ImageFormat
@@ -163,21 +164,23 @@ class ClientCalls(Operating):
         queue = (yield from self.models()).queue(task, {"model": params.model})
         proposed = new_job_id()
         job_id, _ = yield from self.ledger.submit(
-            proposed,
-            task,
-            json.dumps(recorded(fixed)),
-            fingerprint(
-                task, params, expires_in_s, origin.webhook, priority=priority, keep_s=keep_s
-            ),
-            model=queue.model,
-            message=message_of(
-                proposed, fixed, queue.model, broker_priority(priority, origin.owner)
-            ),
-            idempotency_key=idempotency_key,
-            expires_in_s=expires_in_s,
-            origin=origin,
-            priority=priority,
-            keep_s=keep_s,
+            Submission(
+                proposed,
+                task,
+                json.dumps(recorded(fixed)),
+                fingerprint(
+                    task, params, expires_in_s, origin.webhook, priority=priority, keep_s=keep_s
+                ),
+                model=queue.model,
+                message=message_of(
+                    proposed, fixed, queue.model, broker_priority(priority, origin.owner)
+                ),
+                idempotency_key=idempotency_key,
+                expires_in_s=expires_in_s,
+                origin=origin,
+                priority=priority,
+                keep_s=keep_s,
+            )
         )
         return job_id
 

@@ -13,6 +13,7 @@ from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.origin import Origin, Webhook
 from crossmodal.jobs.runners import AsyncRunner, Runner
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.local.stack import Stack
 from crossmodal.processes import Child
@@ -87,6 +88,6 @@ def hooked(runner: Runner, settings: Settings, url: str, owner: str = "") -> str
     """Return the id of an ended job with a webhook to `url`."""
     ledger, job_id = JobLedger(settings), new_job_id()
     origin = Origin(owner, webhook=Webhook(url=url, base=HERE))
-    runner.run(ledger.submit(job_id, Task("txt2img"), "{}", "", origin=origin))
+    runner.run(ledger.submit(Submission(job_id, Task("txt2img"), "{}", "", origin=origin)))
     runner.run(ledger.cancel(job_id))
     return job_id

@@ -36,6 +36,7 @@ from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.params import BulkParams, Params, fix_seed, parse_params, recorded, task_of
 from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
 from crossmodal.jobs.runners import AsyncRunner
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.base import ItemParams, build
 from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.task import Task
@@ -226,15 +227,17 @@ class JobRunner:
         # No fingerprint: it is compared only for an idempotency key, and there is none.
         _, is_new = await self._redis.run(
             self._ledger.submit(
-                job_id,
-                delivery.task,
-                text,
-                "",
-                bounded=False,
-                expires_in_s=delivery.expires_in_s,
-                origin=Origin(traceparent=delivery.traceparent),
-                model=queue.model,
-                message=message,
+                Submission(
+                    job_id,
+                    delivery.task,
+                    text,
+                    "",
+                    bounded=False,
+                    expires_in_s=delivery.expires_in_s,
+                    origin=Origin(traceparent=delivery.traceparent),
+                    model=queue.model,
+                    message=message,
+                )
             )
         )
         if message and not is_new:  # redelivered, and its model is no longer here

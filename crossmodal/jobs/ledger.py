@@ -5,37 +5,23 @@ processes try to end a job, exactly one succeeds and the other gets a refusal.
 """
 
 import json
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crossmodal.errors import (
-    IdempotencyConflict,
-    InvalidParams,
-    JobCanceled,
-    QueueFull,
-    QueuePaused,
-    TooManyQueued,
-    WrongState,
-)
+from crossmodal.errors import WrongState
 from crossmodal.jobs import names
 from crossmodal.jobs.calls import Call, Steps, call, redis
-from crossmodal.jobs.origin import NOBODY, Origin
-from crossmodal.jobs.params import BulkParams
-from crossmodal.jobs.record import Failure, Job, JobResult, JobState, Progress, likely_gap_s
+from crossmodal.jobs.record import Failure, Job, JobResult, JobState, Progress
 from crossmodal.jobs.records import JobRecords, not_found
 from crossmodal.jobs.server import MemoryGuard
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.queue import Queue
-from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 
-MAX_PARAMS = 65_536  # characters of JSON
 CANCELED_TOGETHER = 500  # messages of a batch per pipeline
 WATCHED_S = 10  # how long a watch mark lasts, ...
 WATCH_S = 3.0  # ... and how often a watcher renews it
-PAUSED_S = 60.0  # retry delay for a paused queue that refuses jobs
-NOBODY_WORKS_S = 60.0  # retry delay for a full queue without workers
 
 
 @dataclass(frozen=True)
@@ -81,91 +67,24 @@ class JobLedger(JobRecords):
     # -- submitting ---------------------------------------------------------------------
 
     @call
-    def submit(
-        self,
-        job_id: str,
-        task: Task,
-        params_json: str,
-        fingerprint: str,
-        *,
-        model: str | None = None,
-        message: str = "",
-        idempotency_key: str | None = None,
-        expires_in_s: float | None = None,
-        bounded: bool = True,
-        batch: BulkParams | None = None,
-        origin: Origin = NOBODY,
-        priority: int = 0,
-        keep_s: float | None = None,
-    ) -> Steps[tuple[str, bool]]:
+    def submit(self, job: Submission) -> Steps[tuple[str, bool]]:
         """Create a job and send its message atomically; return its id and whether it is new.
 
-        The job enters the queue of `model`, or of the default model. An `idempotency_key` that was
-        used for the same request returns the earlier job's id. A bulk job joins its `batch`.
-        An owner's messages beyond a batch's worth in the queue are held in a backlog. `priority`
-        (-1, 0 or 1) orders an owner's backlog, and jobs without an owner in the whole queue. The
-        record is kept for `keep_s` after the job ends.
+        An owner's messages beyond a batch's worth in the queue are held in a backlog.
 
         Raises `IdempotencyConflict` if the key was used for another request, `JobCanceled` if the
-        batch was canceled, `TooManyQueued` at the owner's limit, and, if `bounded`, `QueueFull`,
-        `QueuePaused` or `BrokerFull`.
+        batch was canceled, `TooManyQueued` at the owner's limit, and, if it is bounded,
+        `QueueFull`, `QueuePaused` or `BrokerFull`.
         """
-        if len(params_json) > MAX_PARAMS:
-            raise InvalidParams(
-                f"the params have {len(params_json)} characters of JSON, {MAX_PARAMS} are allowed"
-            )
-        if expires_in_s is not None and not 0 <= expires_in_s < float("inf"):
-            raise InvalidParams(
-                f"expires_in_s is {expires_in_s}: give a finite number of seconds, 0 or more"
-            )
-        key = names.job_key(self._prefix, job_id)
-        guard = key
-        if idempotency_key is not None:
-            guard = names.idempotency_key(self._prefix, idempotency_key)
-        if bounded:
+        job.check()
+        if job.bounded:
             yield from self.memory.check()
-        queue = str(Queue(task, model))
-        limit = self._settings.max_queue_length
-        reply = yield self._on_job(
-            "submit",
-            job_id,
-            task,
-            queue,
-            params_json,
-            fingerprint,
-            "" if expires_in_s is None else expires_in_s,
-            limit if bounded else "",
-            message,
-            *((batch.batch, batch.number, batch.items, batch.most) if batch else ("", 0, 0, 0)),
-            origin.owner,
-            origin.max_queued or "",
-            self._settings.max_batch,
-            origin.traceparent or "",
-            origin.webhook.model_dump_json() if origin.webhook else "",
-            priority,
-            "" if keep_s is None else math.ceil(keep_s),
-            int(bounded and not self._settings.paused_queues_accept),
-            guard=guard,
-        )
-        if reply[0] == "paused":
-            raise QueuePaused(f"the queue {queue} is paused: submit again later", PAUSED_S)
-        if reply[0] == "full":
-            raise _queue_full(queue, limit, *reply[1:])
-        if reply[0] == "owner_full":
-            raise TooManyQueued(
-                f"{reply[1]} jobs of this API key wait for {queue}, {origin.max_queued} are "
-                "allowed: submit again when some have been run"
-            )
-        if reply[0] == "canceled":
-            raise JobCanceled(
-                f"the batch {reply[1]!r} was canceled: send the rest as another batch"
-            )
-        if reply[0] == "conflict":
-            raise IdempotencyConflict(
-                f"the idempotency key {_as_sent(idempotency_key, origin)!r} belongs to job "
-                f"{reply[1]}, which was submitted with other params: use another key"
-            )
-        return str(reply[1]), reply[0] == "created"
+        guard = job.guard(self._prefix)
+        reply = yield self._on_job("submit", job.job_id, *job.args(self._settings), guard=guard)
+        why, *found = reply
+        if error := job.refusal(why, found, self._settings.max_queue_length):
+            raise error
+        return str(found[0]), why == "created"
 
     @call
     def cancel(self, job_id: str) -> Steps[JobState]:
@@ -423,39 +342,3 @@ class JobLedger(JobRecords):
             completed,
         )
         return bool(reply[0] == "ok")
-
-
-def _as_sent(idempotency_key: str | None, origin: Origin) -> str:
-    """Return an idempotency key as its sender wrote it, without the prefix of its owner."""
-    key = idempotency_key or ""
-    return key.removeprefix(f"{origin.owner}:") if origin.owner else key
-
-
-def _queue_full(
-    queue: str,
-    limit: int,
-    depth: int,
-    messages: int,
-    running: int,
-    mean_run_s: str,
-    mean_gap_s: str,
-) -> QueueFull:
-    """Return the error; its retry delay is the time to run a twentieth of the queue.
-
-    Either the max of jobs wait, or too many messages of ended jobs are in the list.
-    """
-    found, held = depth, f"{depth} jobs, {limit} are allowed"
-    if depth < limit:
-        of_ended = "most of jobs that were canceled or have expired"
-        found, held = messages, f"{messages} messages, {of_ended}, where {limit} jobs are allowed"
-    gap, run = (float(mean) if mean else None for mean in (mean_gap_s, mean_run_s))
-    gap_s = likely_gap_s(gap, run, running) if running else None
-    room = found - limit + max(1, limit // 20)
-    retry_after_s = NOBODY_WORKS_S
-    if gap_s is not None:
-        retry_after_s = min(3_600.0, max(1.0, round(room * gap_s, 1)))
-    return QueueFull(
-        f"the queue {queue} holds {held}: submit again in {retry_after_s:g} s, add workers, or "
-        "raise CROSSMODAL_MAX_QUEUE_LENGTH",
-        retry_after_s,
-    )

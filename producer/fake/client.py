@@ -9,6 +9,7 @@ from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.models import FRESH_S, KnownModels
 from crossmodal.jobs.names import job_key, paused_key
 from crossmodal.jobs.record import QueueStatus, WorkerInfo
+from crossmodal.jobs.submission import Submission
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.task import tasks
 from crossmodal.settings import Settings
@@ -143,10 +144,10 @@ class FakeLedger(JobLedger):
         self.refusals: list[CrossmodalError] = []
 
     @call
-    def submit(self, *args: Any, **kwargs: Any) -> Steps[tuple[str, bool]]:
+    def submit(self, job: Submission) -> Steps[tuple[str, bool]]:
         if self.refusals:
             raise self.refusals.pop(0)
-        found = yield from super().submit(*args, **kwargs)
+        found = yield from super().submit(job)
         if not self._client.held:
             yield Blocking(self._client.work)
         return found

@@ -8,9 +8,9 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from crossmodal.errors import BrokerUnavailable, QueuePaused, Unauthorized, WaitTooLong
-from crossmodal.jobs.ledger import PAUSED_S
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Job, JobState, Progress
+from crossmodal.jobs.submission import PAUSED_S
 from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.registry import kind_of
 from producer.bodies import body_is_done

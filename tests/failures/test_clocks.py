@@ -13,6 +13,7 @@ from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
 from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import celery_prefix, leases_key, messages_key, new_job_id
 from crossmodal.jobs.runners import Runner
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
@@ -103,7 +104,7 @@ def test_a_lease_from_before_the_clock_of_redis_was_put_back_keeps_no_job(
 ) -> None:
     ledger, job_id = JobLedger(settings), new_job_id()
     with Runner(settings) as runner:
-        runner.run(ledger.submit(job_id, Task("txt2img"), "{}", ""))
+        runner.run(ledger.submit(Submission(job_id, Task("txt2img"), "{}", "")))
         runner.run(ledger.start(job_id, "dead"))
         assert runner.run(ledger.start(job_id, "another")) == NotStarted("busy")
         admin.zadd(leases_key(settings.key_prefix), {job_id: admin.time()[0] + HOUR})
@@ -146,7 +147,7 @@ def test_a_worker_that_asks_again_goes_on_with_the_attempt_that_it_has_begun(
     """The reply to its first call was lost with the connection."""
     ledger, job_id = JobLedger(settings), new_job_id()
     with Runner(settings) as runner:
-        runner.run(ledger.submit(job_id, Task("txt2img"), "{}", ""))
+        runner.run(ledger.submit(Submission(job_id, Task("txt2img"), "{}", "")))
         first = runner.run(ledger.start(job_id, "worker"))
         assert runner.run(ledger.start(job_id, "worker", again=True)) == first
         assert runner.run(ledger.start(job_id, "another", again=True)) == NotStarted("busy")

@@ -16,6 +16,7 @@ from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Failure
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from producer import Client
@@ -88,7 +89,9 @@ def dead_letter(client: Client, owner: str) -> str:
     """A job that was given up, as a worker does that."""
     job_id = new_job_id()
     params = Txt2ImgParams(prompt="a red circle", seed=1).model_dump_json()
-    client.run(client.ledger.submit(job_id, Task("txt2img"), params, "", origin=Origin(owner)))
+    client.run(
+        client.ledger.submit(Submission(job_id, Task("txt2img"), params, "", origin=Origin(owner)))
+    )
     attempt = client.run(client.ledger.start(job_id, "cpu@here"))
     assert isinstance(attempt, Attempt)
     client.run(

@@ -4,6 +4,7 @@ import asyncio
 
 from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.record import Job, JobState
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
@@ -36,7 +37,9 @@ async def _watched(settings: Settings) -> list[JobState]:
         run, ledger, job_id = client.sync.run, client.sync.ledger, new_job_id()
         states: list[JobState] = []
         with hub.watch(None) as watcher, hub.follow(job_id) as follower:
-            await asyncio.to_thread(run, ledger.submit(job_id, Task("txt2img"), "{}", ""))
+            await asyncio.to_thread(
+                run, ledger.submit(Submission(job_id, Task("txt2img"), "{}", ""))
+            )
             await asyncio.wait_for(hub.has_read.wait(), 30)
             follower.look()
             await asyncio.to_thread(run, ledger.cancel(job_id))

@@ -6,6 +6,7 @@ from pathlib import Path
 from crossmodal.jobs.connection import connect
 from crossmodal.jobs.names import messages_key, new_job_id
 from crossmodal.jobs.record import JobState
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings, load_settings
 from tests.ledgers import Ledger
@@ -19,7 +20,7 @@ def settings_of(server: Server) -> Settings:
 
 def submit(ledger: Ledger) -> str:
     job_id = new_job_id()
-    ledger.submit(job_id, Task("txt2img"), "{}", "", message=f'"{job_id}"')
+    ledger.submit(Submission(job_id, Task("txt2img"), "{}", "", message=f'"{job_id}"'))
     return job_id
 
 

@@ -20,6 +20,7 @@ from crossmodal.errors import BrokerUnavailable, InvalidSetting
 from crossmodal.jobs.ledger import Attempt
 from crossmodal.jobs.names import bulk_job_id, messages_key, queue_key
 from crossmodal.jobs.params import BulkParams
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.task import Task
 from crossmodal.local.valkey import free_port
@@ -146,11 +147,13 @@ def submit_bulk(client: Client, number: int, items: int) -> None:
     params = BulkParams(kind="txt2img", input=blob, items=items, batch="b", number=number)
     client.run(
         client.ledger.submit(
-            bulk_job_id("b", number),
-            Task("txt2img.bulk"),
-            params.model_dump_json(),
-            "",
-            batch=params,
+            Submission(
+                bulk_job_id("b", number),
+                Task("txt2img.bulk"),
+                params.model_dump_json(),
+                "",
+                batch=params,
+            )
         )
     )
 

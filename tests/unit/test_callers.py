@@ -7,6 +7,7 @@ import pytest
 
 from crossmodal.jobs.callers import Callers
 from crossmodal.jobs.names import new_job_id
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from tests.ledgers import Ledger
@@ -26,7 +27,7 @@ def callers(settings: Settings, ledger: Ledger) -> Callers:
 
 
 def submitted(ledger: Ledger) -> str:
-    return ledger.submit(new_job_id(), Task("txt2img"), PARAMS, "")[0]
+    return ledger.submit(Submission(new_job_id(), Task("txt2img"), PARAMS, ""))[0]
 
 
 def test_a_chosen_model_is_the_callers_until_another_is(callers: Callers, ledger: Ledger) -> None:

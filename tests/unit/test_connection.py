@@ -16,6 +16,7 @@ from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.jobs.server import check_server
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.local.valkey import free_port, start_valkey, valkey_url
 from crossmodal.settings import Settings, load_settings, redacted
@@ -164,7 +165,7 @@ def test_a_server_in_cluster_mode_is_refused_by_name(cluster: str) -> None:
         connect(settings).get("any")
     ledger = Ledger(settings)
     with pytest.raises(InvalidSetting, match="cluster mode"):
-        ledger.submit(new_job_id(), Task("txt2img"), "{}", "")
+        ledger.submit(Submission(new_job_id(), Task("txt2img"), "{}", ""))
     ledger.close()
 
 

@@ -18,6 +18,7 @@ from crossmodal.jobs.names import bulk_job_id, dead_key, job_key, letter_key, me
 from crossmodal.jobs.origin import NOBODY, Origin, Webhook
 from crossmodal.jobs.params import BulkParams
 from crossmodal.jobs.record import DeadLetter, Failure, JobState
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
@@ -180,7 +181,9 @@ def test_a_message_of_a_batch_is_not_replayed_as_a_job_of_its_own(
         input=client.storage.put_input(b"x", MEDIA_TYPE),
     )
     job_id = bulk_job_id("b", 0)
-    ledger.submit(job_id, Task("txt2img.bulk"), params.model_dump_json(), "", batch=params)
+    ledger.submit(
+        Submission(job_id, Task("txt2img.bulk"), params.model_dump_json(), "", batch=params)
+    )
     ledger.refuse(job_id, FAILURE)
     with pytest.raises(InvalidParams, match="batch run --id"):
         again(client, client.dead_letters.get(job_id))

@@ -13,6 +13,7 @@ from crossmodal.jobs.names import delivery_key, new_job_id, webhooks_key
 from crossmodal.jobs.origin import Origin, Webhook
 from crossmodal.jobs.record import Delivery
 from crossmodal.jobs.runners import Runner
+from crossmodal.jobs.submission import Submission
 from crossmodal.jobs.webhooks import MAX_OF_OWNER, RETRIES_S, Deliveries
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
@@ -48,7 +49,7 @@ def make(settings: Settings, deliveries: Deliveries, runner: Runner) -> Make:
     def made(owner: str = "") -> Delivery:
         ledger, job_id = JobLedger(settings), new_job_id()
         origin = Origin(owner, webhook=HOOK)
-        runner.run(ledger.submit(job_id, Task("txt2img"), "{}", "", origin=origin))
+        runner.run(ledger.submit(Submission(job_id, Task("txt2img"), "{}", "", origin=origin)))
         runner.run(ledger.cancel(job_id))
         [delivery] = runner.run(deliveries.list(owner, 10, job_id))
         return delivery
@@ -205,7 +206,9 @@ def test_it_is_kept_until_all_tries_are_over_however_short_the_retention(
 ) -> None:
     brief = settings.model_copy(update={"retention_s": 60})
     ledger, deliveries, job_id = JobLedger(brief), Deliveries(brief), new_job_id()
-    runner.run(ledger.submit(job_id, Task("txt2img"), "{}", "", origin=Origin(webhook=HOOK)))
+    runner.run(
+        ledger.submit(Submission(job_id, Task("txt2img"), "{}", "", origin=Origin(webhook=HOOK)))
+    )
     runner.run(ledger.cancel(job_id))
     [delivery] = runner.run(deliveries.list("", 10))
     key = delivery_key(settings.key_prefix, delivery.id)

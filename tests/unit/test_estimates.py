@@ -15,6 +15,7 @@ from crossmodal.jobs.ledger import Attempt, NotStarted
 from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.record import QueueStatus
 from crossmodal.jobs.scripts import script
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from tests.ledgers import Ledger
@@ -69,7 +70,7 @@ class World:
         for _ in range(count):
             self.run(until=self.now + gap_s)
             job_id = new_job_id()
-            self.ledger.submit(job_id, self.task, PARAMS, "print")
+            self.ledger.submit(Submission(job_id, self.task, PARAMS, "print"))
             jobs.append(job_id)
             self.waiting.append(job_id)
             self._work()

@@ -12,6 +12,7 @@ from crossmodal.jobs.message import message_of
 from crossmodal.jobs.names import messages_key, new_job_id, queue_key
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Failure, JobState
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
@@ -32,13 +33,15 @@ class Queue:
     def submit(self, owner: str, max_queued: int | None = None, priority: int = 0) -> str:
         job_id = new_job_id()
         self.ledger.submit(
-            job_id,
-            Task("txt2img"),
-            PARAMS.model_dump_json(),
-            "",
-            message=message_of(job_id, PARAMS),
-            origin=Origin(owner, max_queued),
-            priority=priority,
+            Submission(
+                job_id,
+                Task("txt2img"),
+                PARAMS.model_dump_json(),
+                "",
+                message=message_of(job_id, PARAMS),
+                origin=Origin(owner, max_queued),
+                priority=priority,
+            )
         )
         return job_id
 

@@ -13,6 +13,7 @@ from crossmodal.jobs.ledger import Attempt, JobLedger
 from crossmodal.jobs.names import CAPTIONS, job_key, new_job_id, preview_key, result_key
 from crossmodal.jobs.params import BulkParams, parse_params
 from crossmodal.jobs.record import Failure, ImageRef, ItemResult
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.img2txt import Img2TxtParams
 from crossmodal.kinds.task import Task
@@ -60,7 +61,7 @@ def running(ledger: Ledger, image: BlobRef | None = None) -> Attempt:
     job_id, text, task = new_job_id(), "{}", Task("txt2img")
     if image is not None:
         text, task = Img2TxtParams(image=image).model_dump_json(), Task("img2txt")
-    ledger.submit(job_id, task, text, "")
+    ledger.submit(Submission(job_id, task, text, ""))
     attempt = ledger.start(job_id, WORKER)
     assert isinstance(attempt, Attempt)
     return attempt
@@ -75,7 +76,7 @@ def submit_bulk(ledger: Ledger, task: Task, items: BlobRef) -> str:
     raw = {"input": items, "items": 1, "batch": job_id, "number": 0}
     params = parse_params(task, raw)
     assert isinstance(params, BulkParams)
-    return ledger.submit(job_id, task, params.model_dump_json(), "", batch=params)[0]
+    return ledger.submit(Submission(job_id, task, params.model_dump_json(), "", batch=params))[0]
 
 
 def test_what_a_record_speaks_of_stays(ledger: Ledger, storage: Storage) -> None:

@@ -11,9 +11,10 @@ import pytest
 from crossmodal.errors import IdempotencyConflict, InvalidParams, JobNotFound, QueueFull
 from crossmodal.jobs import names
 from crossmodal.jobs.connection import connect
-from crossmodal.jobs.ledger import MAX_PARAMS, NOBODY_WORKS_S, Attempt, NotStarted
+from crossmodal.jobs.ledger import Attempt, NotStarted
 from crossmodal.jobs.names import leases_key, new_job_id, watched_key
 from crossmodal.jobs.record import Failure, JobResult, JobState, PreviewRef, Progress, Timings
+from crossmodal.jobs.submission import MAX_PARAMS, NOBODY_WORKS_S, Submission
 from crossmodal.kinds.task import Task, tasks
 from crossmodal.settings import Settings
 from tests.at_once import at_once
@@ -32,9 +33,9 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
         yield ledger
 
 
-def submit(ledger: Ledger, **options: object) -> str:
-    job_id = new_job_id()
-    return ledger.submit(job_id, Task("txt2img"), PARAMS, "print", **options)[0]  # type: ignore[arg-type]
+def submit(ledger: Ledger, fingerprint: str = "print", **options: Any) -> str:
+    job = Submission(new_job_id(), Task("txt2img"), PARAMS, fingerprint, **options)
+    return ledger.submit(job)[0]
 
 
 def start(ledger: Ledger, job_id: str, after_death: bool = False) -> Attempt:
@@ -80,7 +81,7 @@ def test_a_new_job_is_queued(ledger: Ledger) -> None:
 def test_params_beyond_what_a_record_may_hold_are_refused(ledger: Ledger) -> None:
     long = json.dumps({"prompt": "a", "weights": [1] * MAX_PARAMS})
     with pytest.raises(InvalidParams, match=f"{len(long)} characters of JSON, 65536 are allowed"):
-        ledger.submit(new_job_id(), Task("txt2img"), long, "print")
+        ledger.submit(Submission(new_job_id(), Task("txt2img"), long, "print"))
 
 
 def test_a_job_succeeds(ledger: Ledger) -> None:
@@ -341,7 +342,7 @@ def test_a_repeated_key_finds_the_first_job(ledger: Ledger) -> None:
 def test_a_key_with_other_params_is_a_conflict(ledger: Ledger) -> None:
     first = submit(ledger, idempotency_key="order-1")
     with pytest.raises(IdempotencyConflict, match=first):
-        ledger.submit(new_job_id(), Task("txt2img"), PARAMS, "other", idempotency_key="order-1")
+        submit(ledger, "other", idempotency_key="order-1")
 
 
 def test_of_many_submitters_with_one_key_one_creates_the_job(ledger: Ledger) -> None:

@@ -29,6 +29,7 @@ from crossmodal.jobs.ledger import Attempt, NotStarted
 from crossmodal.jobs.names import dead_key, events_key, job_key, leases_key, messages_key
 from crossmodal.jobs.record import Failure, Job, JobResult, JobState, Timings
 from crossmodal.jobs.runners import Runner
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task, tasks
 from crossmodal.settings import Settings
 from tests.ledgers import Ledger, OnALoop
@@ -183,10 +184,10 @@ class LedgerMachine(RuleBasedStateMachine):
         first_id, fingerprint = self.keys.get(key, (job_id, request["fingerprint"]))
         if fingerprint != request["fingerprint"]:
             with pytest.raises(IdempotencyConflict, match=f"{first_id},"):
-                self.ledger.submit(job_id, params_json="{}", **request)
+                self.ledger.submit(Submission(job_id, params_json="{}", **request))
             return
         is_new = first_id not in self.model
-        answer = self.ledger.submit(job_id, params_json="{}", **request)
+        answer = self.ledger.submit(Submission(job_id, params_json="{}", **request))
         assert answer == (first_id, is_new)
         if is_new:
             self.model[job_id] = ModelJob(job_id, task, request["expires_in_s"])

@@ -10,6 +10,7 @@ from crossmodal.jobs.listing import MAX_READ, Listing
 from crossmodal.jobs.names import ended_jobs_key, jobs_key, new_job_id
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Job, JobState
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from tests.ledgers import Ledger
@@ -26,7 +27,7 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
 
 def submit(ledger: Ledger, owner: str) -> str:
     job_id = new_job_id()
-    return ledger.submit(job_id, Task("txt2img"), "{}", "", origin=Origin(owner))[0]
+    return ledger.submit(Submission(job_id, Task("txt2img"), "{}", "", origin=Origin(owner)))[0]
 
 
 def listed(settings: Settings, ledger: Ledger, owner: str) -> set[str]:
@@ -130,7 +131,9 @@ def test_a_page_reads_the_records_of_few_that_are_not_asked_for(
 def test_a_job_whose_time_is_up_is_found_among_the_expired(
     settings: Settings, ledger: Ledger, task: Task | None
 ) -> None:
-    job_id, _ = ledger.submit(new_job_id(), Task("txt2img"), "{}", "", expires_in_s=0.01)
+    job_id, _ = ledger.submit(
+        Submission(new_job_id(), Task("txt2img"), "{}", "", expires_in_s=0.01)
+    )
     listing = Listing(settings, ledger.calls)
 
     def found() -> bool:

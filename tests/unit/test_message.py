@@ -12,6 +12,7 @@ from crossmodal.errors import InvalidMessage, UnknownTask
 from crossmodal.jobs.connection import connect, transport_options
 from crossmodal.jobs.message import job_of, message_of, parse_message
 from crossmodal.jobs.names import RECORDED_HEADER, messages_key, new_job_id
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task, tasks
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
@@ -108,6 +109,6 @@ def test_a_job_and_its_message_come_to_be_together(settings: Settings) -> None:
         job_id = new_job_id()
         message = message_of(job_id, PARAMS)
         for _ in range(2):  # a submit that is sent twice, because its reply was lost
-            ledger.submit(job_id, Task("txt2img"), "{}", "", message=message)
+            ledger.submit(Submission(job_id, Task("txt2img"), "{}", "", message=message))
         assert redis.lrange(messages_key(settings.key_prefix, "txt2img"), 0, -1) == [message]
     ledger.close()

@@ -11,6 +11,7 @@ from crossmodal.jobs.message import job_of, message_of
 from crossmodal.jobs.names import celery_prefix, job_key, messages_key, new_job_id, queue_key
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.runners import Runner
+from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
@@ -43,13 +44,15 @@ def submit(ledger: Ledger, owner: str = "", expires_in_s: float | None = None) -
     job_id = new_job_id()
     message = message_of(job_id, PARAMS)
     ledger.submit(
-        job_id,
-        Task("txt2img"),
-        PARAMS.model_dump_json(),
-        "",
-        message=message,
-        origin=Origin(owner),
-        expires_in_s=expires_in_s,
+        Submission(
+            job_id,
+            Task("txt2img"),
+            PARAMS.model_dump_json(),
+            "",
+            message=message,
+            origin=Origin(owner),
+            expires_in_s=expires_in_s,
+        )
     )
     return job_id
 
@@ -210,7 +213,7 @@ def test_a_job_whose_time_is_up_expires_also_when_nobody_asks(
     settings: Settings, ledger: Ledger, redis: Any
 ) -> None:
     job_id = new_job_id()
-    ledger.submit(job_id, Task("txt2img"), PARAMS.model_dump_json(), "", expires_in_s=0)
+    ledger.submit(Submission(job_id, Task("txt2img"), PARAMS.model_dump_json(), "", expires_in_s=0))
     grow_old(settings, redis, job_id)
     assert sent_again(settings, redis) == []
     assert ledger.queue("txt2img").finished == {"expired": 1}
@@ -241,7 +244,7 @@ def test_a_job_whose_record_cannot_be_read_keeps_no_other_from_its_message(
     settings: Settings, ledger: Ledger, redis: Any
 ) -> None:
     bad, unreadable, lost = (new_job_id(), submit(ledger), submit(ledger))
-    ledger.submit(bad, Task("txt2img"), '{"prompt": 5}', "")
+    ledger.submit(Submission(bad, Task("txt2img"), '{"prompt": 5}', ""))
     redis.delete(messages_key(settings.key_prefix, "txt2img"))
     for job_id in (bad, unreadable, lost):
         grow_old(settings, redis, job_id)

@@ -13,6 +13,7 @@ from crossmodal.files import write_whole
 from crossmodal.jobs.names import loading_key, messages_key
 from crossmodal.jobs.record import Failure, JobState, ModelInfo, ServedKind
 from crossmodal.jobs.runners import AsyncRunner, Runner
+from crossmodal.jobs.submission import Submission
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
@@ -91,7 +92,7 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
 
 def submit(ledger: Ledger, job_id: str, model: str) -> None:
     params = f'{{"prompt": "x", "model": "{model}"}}'
-    ledger.submit(job_id, Task("txt2img"), params, "", model=model)
+    ledger.submit(Submission(job_id, Task("txt2img"), params, "", model=model))
 
 
 def announce(settings: Settings, name: str, **said: object) -> None:
