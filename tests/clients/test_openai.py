@@ -1,5 +1,7 @@
 """The official `openai` clients, for Python and for JavaScript, against a gateway with keys."""
 
+import base64
+import re
 import subprocess
 import time
 from functools import partial
@@ -13,6 +15,7 @@ from tests.clients.conftest import SCRIPTS, World
 from tests.clients.environments import python_with, script_for_node
 from tests.waiting import until
 
+README = Path(__file__).parents[2] / "README.md"
 WAIT_S = 30
 LEFT_S = 2  # within which a job has ended whose caller has gone
 PYTHON = partial(python_with, "openai==3.57.0")
@@ -30,6 +33,19 @@ def draw(request: pytest.FixtureRequest, tmp_path: Path) -> list[str | Path]:
 def test_pictures(world: World, full_url: str) -> None:
     world.run(PYTHON(), "openai_images.py", FULL_URL=full_url)
     until(lambda: world.states("left") == [JobState.CANCELED], WAIT_S)
+
+
+def test_the_example_of_the_readme(world: World, tmp_path: Path) -> None:
+    [example] = re.findall(r"```python\n(from openai.*?)```", README.read_text(), re.DOTALL)
+    example = example.replace("http://127.0.0.1:8000", world.gateway.url)
+    script = tmp_path / "example.py"
+    script.write_text(
+        example.replace('"none"', repr(world.token)) + "print(drawn.data[0].b64_json)"
+    )
+    drawn = subprocess.run(
+        [PYTHON(), script], capture_output=True, text=True, timeout=WAIT_S, check=True
+    )
+    assert base64.b64decode(drawn.stdout).startswith(b"\x89PNG")
 
 
 def test_captions(world: World, circle: Path) -> None:
