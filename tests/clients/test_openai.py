@@ -38,14 +38,11 @@ def test_pictures(world: World, full_url: str) -> None:
 def test_the_example_of_the_readme(world: World, tmp_path: Path) -> None:
     [example] = re.findall(r"```python\n(from openai.*?)```", README.read_text(), re.DOTALL)
     example = example.replace("http://127.0.0.1:8000", world.gateway.url)
+    example = example.replace('"none"', repr(world.token))
     script = tmp_path / "example.py"
-    script.write_text(
-        example.replace('"none"', repr(world.token)) + "print(drawn.data[0].b64_json)"
-    )
-    drawn = subprocess.run(
-        [PYTHON(), script], capture_output=True, text=True, timeout=WAIT_S, check=True
-    )
-    assert base64.b64decode(drawn.stdout).startswith(b"\x89PNG")
+    script.write_text(f"{example}print(drawn.data[0].b64_json)")
+    drawn = world.run(PYTHON(), script)
+    assert base64.b64decode(drawn).startswith(b"\x89PNG")
 
 
 def test_captions(world: World, circle: Path) -> None:
