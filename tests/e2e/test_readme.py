@@ -21,6 +21,7 @@ COMMANDS = commands_of(README)
 RUNS_THE_TESTS = re.compile(r"make test")
 FAILS = re.compile(r"^error |[1-9] failed", re.MULTILINE)
 STAYS = "make up"
+SLOW = "still waiting for"  # is said once a minute or so, of a machine that is busy
 HOME = "/home/you"
 START_S = 120.0
 
@@ -66,7 +67,8 @@ def up(clone: Path, env: dict[str, str], tmp_path: Path) -> Iterator[list[str]]:
         terminal.start()
     try:
         until(lambda: b"try  crossmodal" in log.read_bytes() or not terminal.is_alive, START_S)
-        yield log.read_text().splitlines()
+        lines = log.read_text().splitlines()
+        yield [line for line in lines if not line.startswith(SLOW)]
     finally:
         terminal.stop(60)
 

@@ -44,10 +44,9 @@ def drawn(request: pytest.FixtureRequest, browser: Browser, studio: Studio) -> I
         is_in(draw(page, "zorg frob"), "failed")
         page.select_option("#model", "painter")
         is_in(draw(page, "hills", steps="200"), "running")
+        running = page.locator("[data-state=running]").first.get_attribute("data-job")
         yield page
-        studio.gateway.http.post(
-            f"/v1/jobs/{page.locator('[data-state=running]').first.get_attribute('data-job')}/cancel"
-        )
+        studio.gateway.http.post(f"/v1/jobs/{running}/cancel")  # it may have ended by now
 
 
 @pytest.fixture(scope="module")
