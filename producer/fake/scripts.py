@@ -4,7 +4,8 @@ The `.lua` file of the same name documents each; fairness among owners, webhooks
 left out.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from crossmodal.jobs import names
 from crossmodal.jobs.batches import MIXED
@@ -14,82 +15,107 @@ from producer.fake.redis import FakeRedis, Function
 Reply = list[Any]
 
 
+class Submitted(NamedTuple):
+    """The arguments of submit.lua, in its order; `_` is what a fake does not need."""
+
+    prefix: str
+    job_id: str
+    task: str
+    queue: str
+    params: str
+    fingerprint: str
+    expires_in_s: Any
+    limit: Any
+    message: str
+    batch: str
+    number: int
+    items: int
+    most: int
+    owner: str
+    max_queued: Any
+    max_batch: int
+    traceparent: str
+    webhook: str
+    priority: int
+    keep_s: Any
+    refuses: int
+
+
 def submit(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:
     """Create a job, unless it exists, its idempotency key is taken, or its queue is full."""
-    (
-        prefix,
-        job_id,
-        task,
-        queue,
-        params,
-        fingerprint,
-        expires_in_s,
-        limit,
-        _,
-        batch,
-        number,
-        items,
-        most,
-        owner,
-        max_queued,
-        _,
-        _,
-        webhook,
-        priority,
-        keep_s,
-        refuses,
-    ) = args
     job, guard = keys
-    if guard != job and (known := redis.hgetall(guard)):
-        return ["existing" if known["fingerprint"] == fingerprint else "conflict", known["id"]]
-    if job in redis.hashes:
-        return ["existing", job_id]
-    batch_key = names.batch_key(prefix, batch)
-    if batch and redis.hget(batch_key, "is_canceled"):
-        return ["canceled", batch]
-    if refuses and redis.hget(names.paused_key(prefix), queue):
-        return ["paused"]
-    queued = redis.sets[names.queue_key(prefix, queue, "queued")]
-    if limit and len(queued) >= limit:
-        return ["full", len(queued), len(queued), 0, "", ""]
-    waiting = [i for i in queued if owner and _of(redis, prefix, i).get("owner") == owner]
-    if owner and max_queued and len(waiting) >= max_queued:
-        return ["owner_full", len(waiting)]
+    new = Submitted(*args)
+    queued = redis.sets[names.queue_key(new.prefix, new.queue, "queued")]
+    if reply := _known(redis, new, job, guard) or _refused(redis, new, queued):
+        return reply
     now = _now(redis)
-    fields = {
-        "task": task,
-        "queue": queue,
+    _set(redis, job, _record(new, now))
+    if guard != job:
+        _set(redis, guard, {"id": new.job_id, "fingerprint": new.fingerprint})
+        _set(redis, job, {"idempotency": guard})
+    if new.batch:
+        _join(redis, new)
+    else:
+        redis.sets[names.jobs_key(new.prefix, new.owner)][new.job_id] = now
+    queued[new.job_id] = now
+    _add(redis, names.queue_key(new.prefix, new.queue, "stats"), "submitted", 1)
+    redis.messages.append(new.job_id)
+    redis.tell(names.shard_key(new.prefix, new.job_id), id=new.job_id, state="queued")
+    return ["created", new.job_id]
+
+
+def _known(redis: FakeRedis, new: Submitted, job: str, guard: str) -> Reply | None:
+    """Return the reply if the job, or one of the same idempotency key, exists."""
+    if guard != job and (known := redis.hgetall(guard)):
+        reason = "existing" if known["fingerprint"] == new.fingerprint else "conflict"
+        return [reason, known["id"]]
+    return ["existing", new.job_id] if job in redis.hashes else None
+
+
+def _refused(redis: FakeRedis, new: Submitted, queued: Mapping[str, float]) -> Reply | None:
+    """Return why the job is refused, if it is."""
+    if new.batch and redis.hget(names.batch_key(new.prefix, new.batch), "is_canceled"):
+        return ["canceled", new.batch]
+    if new.refuses and redis.hget(names.paused_key(new.prefix), new.queue):
+        return ["paused"]
+    if new.limit and len(queued) >= new.limit:
+        return ["full", len(queued), len(queued), 0, "", ""]
+    if new.owner and new.max_queued:
+        owners = [_of(redis, new.prefix, job_id).get("owner") for job_id in queued]
+        if owners.count(new.owner) >= new.max_queued:
+            return ["owner_full", owners.count(new.owner)]
+    return None
+
+
+def _record(new: Submitted, now: float) -> dict[str, Any]:
+    """Return the fields of a new job's record."""
+    optional = {
+        "owner": new.owner,
+        "webhook": new.webhook,
+        "batch": new.batch and names.batch_key(new.prefix, new.batch),
+        "items": new.items,
+        "expires_at": "" if new.expires_in_s == "" else now + new.expires_in_s,
+        "priority": new.priority or "",
+        "keep_s": new.keep_s,
+    }
+    return {
+        "task": new.task,
+        "queue": new.queue,
         "state": "queued",
         "attempt": 0,
-        "params": params,
+        "params": new.params,
         "created_at": now,
-    }
-    optional = {
-        "owner": owner,
-        "webhook": webhook,
-        "batch": batch and batch_key,
-        "items": items,
-        "expires_at": "" if expires_in_s == "" else now + expires_in_s,
-        "priority": priority or "",
-        "keep_s": keep_s,
-    }
-    _set(redis, job, fields | {name: value for name, value in optional.items() if value != ""})
-    if guard != job:
-        _set(redis, guard, {"id": job_id, "fingerprint": fingerprint})
-        _set(redis, job, {"idempotency": guard})
-    if batch:
-        known = redis.hashes[batch_key]
-        known.setdefault(f"most:{task}", str(most))
-        kind = task if known.get("task", task) == task else MIXED
-        _set(redis, batch_key, {"task": kind, "messages": number + 1})
-        _add(redis, batch_key, "items", items)
-    else:
-        redis.sets[names.jobs_key(prefix, owner)][job_id] = now
-    queued[job_id] = now
-    _add(redis, names.queue_key(prefix, queue, "stats"), "submitted", 1)
-    redis.messages.append(job_id)
-    redis.tell(names.shard_key(prefix, job_id), id=job_id, state="queued")
-    return ["created", job_id]
+    } | {name: value for name, value in optional.items() if value != ""}
+
+
+def _join(redis: FakeRedis, new: Submitted) -> None:
+    """Count a bulk message in its batch."""
+    key = names.batch_key(new.prefix, new.batch)
+    known = redis.hashes[key]
+    known.setdefault(f"most:{new.task}", str(new.most))
+    kind = new.task if known.get("task", new.task) == new.task else MIXED
+    _set(redis, key, {"task": kind, "messages": new.number + 1})
+    _add(redis, key, "items", new.items)
 
 
 def start(redis: FakeRedis, keys: list[str], args: list[Any]) -> Reply:

@@ -87,11 +87,14 @@ class Waits:
 
     def __init__(self) -> None:
         self._scopes: set[anyio.CancelScope] = set()
+        self._has_ended = False
 
     async def one(self, waiting: Awaitable[Job | None]) -> Job | None:
         """Await and return a job. Raises `BrokerUnavailable` if the server stops first."""
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
+            if self._has_ended:  # while the request submitted its job
+                scope.cancel()
             try:
                 return await waiting
             finally:
@@ -99,6 +102,7 @@ class Waits:
         raise BrokerUnavailable("this server is being stopped: ask again in a moment")
 
     def end(self) -> None:
-        """End all waits now, and cancel the jobs of their own requests."""
+        """End all waits, also those that are about to begin; cancel their requests' own jobs."""
+        self._has_ended = True
         for scope in list(self._scopes):
             scope.cancel()

@@ -388,6 +388,21 @@ def test_who_waits_is_told_when_the_server_ends(settings: Settings, hand: Hand) 
     assert [job.state for job in hand.jobs()] == [JobState.CANCELED]
 
 
+def test_a_request_that_submits_while_the_server_ends_is_told_too(
+    settings: Settings, hand: Hand
+) -> None:
+    async def main() -> CallToolResult:
+        async with AgentsClient(settings) as client:
+            desk = Desk(client, patience_s=WAIT_S)
+            desk.waits.end()
+            async with Agent(make_server(desk, anybody, is_public=False)) as found:
+                return await found.call_tool("draw", {"prompt": "a"})
+
+    code, message = error(asyncio.run(main()))
+    assert (code, "is being stopped" in message) == (BrokerUnavailable.code, True)
+    assert [job.state for job in hand.jobs()] == [JobState.CANCELED]
+
+
 def test_a_job_is_canceled_by_its_own_tool(settings: Settings, hand: Hand) -> None:
     job = hand.client.txt2img("a")
     assert line(call(settings, "cancel", {"job": job.id}), "state") == "canceled"
