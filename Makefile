@@ -22,9 +22,9 @@ PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 demo: $(VENV)/installed
 	$(BIN)/crossmodal demo --out out
 
-# What a change must pass: every part by its own tests, and each kind of death once.
+# What a change must pass: every part by its own tests, and each kind of death once. Or some of them: make test TESTS=tests/unit
 test: $(VENV)/installed-dev
-	$(PYTEST) -m 'not slow and not gpu'
+	$(PYTEST) -m 'not slow and not gpu' $(TESTS)
 
 # The rest: whole stacks under load and in outages, trainings, storms, images, configuration; a dry run of `make gpu`.
 test-slow: $(VENV)/installed-dev
