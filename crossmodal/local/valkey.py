@@ -83,9 +83,15 @@ def start_valkey(
     if not wait_until(lambda: answers(url) or not child.is_alive, START_S) or not child.is_alive:
         child.kill()
         raise BrokerUnavailable(
-            f"the embedded Valkey did not start on port {port}; its log is {folder / 'valkey.log'}"
+            f"the embedded Valkey did not start on port {port}: {_last_line(folder / 'valkey.log')}"
         )
     return child
+
+
+def _last_line(log: Path) -> str:
+    """Return where a log is, and its last line that is not empty."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"its log {log} ends with {lines[-1]!r}" if lines else f"its log {log} is empty"
 
 
 def _quoted(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from crossmodal.errors import BrokerFull
+from crossmodal.errors import BrokerFull, BrokerUnavailable
 from crossmodal.jobs.connection import broker_errors
 from crossmodal.jobs.record import JobState
 from crossmodal.jobs.server import CHECK_S, eviction_policy, keeps_data, warnings
@@ -43,6 +43,11 @@ def redis(server: Server) -> Iterator[Any]:
 def test_the_embedded_server_gives_no_reason_to_warn(redis: Any) -> None:
     assert warnings(redis) == []
     assert keeps_data(redis)
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    with pytest.raises(BrokerUnavailable, match=r"valkey\.log ends with '.*allkeys-lru"):
+        start_valkey(tmp_path, free_port(), more=["maxmemory-policy never"])
 
 
 def test_a_server_that_evicts_is_warned_of(redis: Any) -> None:
