@@ -214,7 +214,7 @@ def test_an_interrupt_ends_the_callers_own_jobs_of_here_alone(world: World, http
         assert (answer.status_code, answer.json()["images"]) == (200, [])
         info = json.loads(answer.json()["info"])
         assert (info["job"], info["seed"], info["all_seeds"]) == (here.id, 7, [])
-        assert info["warnings"] == ["interrupted: nothing was drawn to its end"]
+        assert info["warnings"] == ["interrupted: no picture was finished"]
         assert world.client.record(elsewhere).state is JobState.QUEUED
         assert world.client.record(its.id).state is JobState.QUEUED
         assert http.get("/progress").json() == NOTHING
