@@ -248,7 +248,7 @@ WRONG: list[tuple[str, dict[str, Any], int, str, str]] = [
     ("/txt2img", {"stpes": 3}, 422, "invalid_params", "body: unknown field 'stpes': did you mean"),
     ("/txt2img", {"n_iter": 5, "batch_size": 4}, 422, "invalid_params", "n_iter × batch_size: "),
     ("/txt2img", {"seed": -2}, 422, "invalid_params", "seed: "),
-    ("/txt2img", {"enable_hr": True}, 422, "invalid_params", "enable_hr is True (bool): nothing"),
+    ("/txt2img", {"enable_hr": True}, 422, "invalid_params", "enable_hr is True (bool), which is"),
     (
         "/txt2img",
         {"override_settings": {"sd_model_checkpoint": "inc"}},

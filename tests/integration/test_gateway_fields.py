@@ -126,7 +126,7 @@ def test_a_form_has_no_other_fields_either(settings: Settings) -> None:
         refused(reply, "invalid_params", "file: only img2txt takes a picture")
         twice = {"task": "img2txt", "image": '{"key": "inputs/a"}'}
         reply = await http.post("/v1/jobs", data=twice, files={"file": PNG})
-        both = "image: the form has its picture in the field 'file': give one of them"
+        both = "image: the form has its picture in the field 'file': give only one of them"
         refused(reply, "invalid_params", both)
         reply = await http.post(
             "/v1/jobs", data={"task": "img2txt", "metadata": "[1]"}, files={"file": PNG}

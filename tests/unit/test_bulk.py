@@ -638,7 +638,7 @@ def read_file(folder: Path, lines: list[Any], task: Task | None = None) -> list[
 
 
 BAD_LINES: dict[str, tuple[Any, str, str]] = {
-    "no JSON": (b"{nonsense", "line 2", "no JSON"),
+    "no JSON": (b"{nonsense", "line 2", "not JSON"),
     "no text": (b'{"\xff\xfe', "line 2", "the line is not UTF-8: byte 3 is 0xff"),
     "too deep": (b"[" * 9_999, "line 2", "nested too deeply"),
     "a number too long": (
@@ -646,7 +646,7 @@ BAD_LINES: dict[str, tuple[Any, str, str]] = {
         "line 2",
         "a number with too many digits",
     ),
-    "too much": (b"[" * 100_000, "line 2", "more values"),
+    "too much": (b"[" * 100_000, "line 2", "more JSON values"),
     "not an object": (b"[1, 2]", "line 2", "not a JSON object"),
     "an unknown url": (request("x", url="/v1/chat"), "x", "/v1/chat"),
     "a url that is none": (request("x", url=["a"]), "x", "/v1/txt2img or /v1/img2txt"),

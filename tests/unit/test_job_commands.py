@@ -394,7 +394,7 @@ def test_the_options_say_what_files_are_to_be(run: Run, client: Client) -> None:
         (("-o", "file/x.png"), "-o file/x.png: file is not a folder"),
         (("-o", "folder.png"), "-o folder.png is a folder"),
         (("-n", "2", "-o", "y.png"), "-o y-1.png is a folder"),
-        (("-o", "x.png", "--no-wait"), "-o x.png and --no-wait"),
+        (("-o", "x.png", "--no-wait"), "-o x.png cannot be used with --no-wait"),
     ],
 )
 def test_a_target_that_cannot_be_written_is_refused_before_anything_is_submitted(
