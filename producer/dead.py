@@ -26,9 +26,7 @@ from producer.client import Client, CommandClient
 from producer.operators import Letters
 
 app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    help="Look at dead letters, run them again, or drop them.",
+    add_completion=False, no_args_is_help=True, help="List, show, replay or drop dead letters."
 )
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID")]

@@ -108,7 +108,10 @@ def _check_site(request: Request, services: Services) -> None:
     elsewhere = origin and _place(origin) != request.headers.get("host")
     if (cross_site or elsewhere) and origin not in services.settings.allowed_origins:
         site = origin[:100] or "another site"
-        raise Forbidden(f"pages of {site} may not call this gateway (CROSSMODAL_ALLOWED_ORIGINS)")
+        raise Forbidden(
+            f"pages of {site} may not call this gateway: CROSSMODAL_ALLOWED_ORIGINS lists the "
+            "sites that may"
+        )
 
 
 def _host(url: str) -> str:
