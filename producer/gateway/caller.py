@@ -109,7 +109,7 @@ def _check_site(request: Request, services: Services) -> None:
     if (cross_site or elsewhere) and origin not in services.settings.allowed_origins:
         site = origin[:100] or "another site"
         raise Forbidden(
-            f"pages of {site} may not call this gateway: CROSSMODAL_ALLOWED_ORIGINS lists the "
+            f"pages of {site} may not call this gateway: CROSSMODAL_CORS_ORIGINS lists the "
             "sites that may"
         )
 
