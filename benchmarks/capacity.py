@@ -231,7 +231,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def main() -> None:
     """Measure, simulate, print and save the results."""
     parser = arguments(__doc__, rounds=None)
-    parser.add_argument("--keep", action="store_true", help="the costs of the last run")
+    parser.add_argument("--keep", action="store_true", help="use the costs of the last run")
     args = parser.parse_args()
     last = RESULTS / "capacity.json"
     measured = json.loads(last.read_text())["measured"] if args.keep else measure()

@@ -133,7 +133,7 @@ class Outcome:
     p50_s: float
     p95_s: float
     devices: float
-    """How many were on, on average."""
+    """The mean number of devices that were on."""
 
 
 class Scaled:

@@ -166,7 +166,9 @@ def main() -> None:
     """Run the soak test, and report what has grown."""
     parser = arguments(__doc__, rounds=None)
     parser.add_argument("--hours", type=float, default=6.0)
-    parser.add_argument("--of", type=Path, help="lines of a run that has been: no new one")
+    parser.add_argument(
+        "--of", type=Path, help="evaluate the lines of this earlier run, without a new one"
+    )
     args = parser.parse_args()
     file = args.of or RESULTS / "soak.jsonl"
     if args.of is None:
@@ -179,7 +181,7 @@ def main() -> None:
     grows = [one["series"] for one in result.figures["verdicts"] if not one["flat"]]
     went_wrong = [name for name in result.figures["counts"] if "errors" in name]
     if grows or went_wrong:
-        raise SystemExit(f"not as it should be: {', '.join(grows + went_wrong)}")
+        raise SystemExit(f"soak failed: {', '.join(grows + went_wrong)}")
 
 
 if __name__ == "__main__":

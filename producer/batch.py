@@ -42,14 +42,19 @@ BatchId = Annotated[str, typer.Argument(metavar="ID")]
 def run(
     source: Annotated[Path, typer.Argument(metavar="INPUT.jsonl")],
     out: Annotated[
-        str, typer.Option("-o", "--out", metavar="OUTPUT.jsonl", help="Or - for standard output.")
+        str,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="OUTPUT.jsonl",
+            help="File for the results, or - for standard output.",
+        ),
     ],
     batch_id: Annotated[
-        str | None,
-        typer.Option("--id", help="Of a batch that is to be taken up again, or a new one."),
+        str | None, typer.Option("--id", help="Id of the batch to resume, or of a new one.")
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="txt2img or img2txt, where the lines have no url.")
+        str | None, typer.Option(help="txt2img or img2txt, for lines without a url.")
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder to write pictures to, as CUSTOM_ID-0.png …")
@@ -110,13 +115,13 @@ def cancel(batch_id: BatchId, as_json: Json = False) -> None:
 def _goes_on(name: str) -> Iterator[None]:
     """Add to Ctrl-C and write errors how to resume the batch."""
     how = (
-        f"the same command with --id {name} takes the batch up again, "
+        f"the same command with --id {name} resumes the batch, "
         f"`crossmodal batch cancel {name}` cancels it"
     )
     try:
         yield
     except KeyboardInterrupt as e:
-        raise Interrupted(f"what was sent of the batch goes on: {how}") from e
+        raise Interrupted(f"the messages sent so far go on: {how}") from e
     except OutputNotWritable as e:
         raise OutputNotWritable(f"{e}; {how}") from e
 

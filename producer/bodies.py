@@ -37,13 +37,13 @@ class Budget:
         """Count bytes as held. Raises `RateLimited` or `Overloaded`."""
         if owner and self._of[owner] + count > self._share:
             raise RateLimited(
-                f"requests of this API key that are not answered hold {self._of[owner]} bytes of "
-                f"bodies, {self._share} are allowed: send fewer at once",
+                f"unanswered requests of this API key hold {self._of[owner]} bytes of bodies, "
+                f"{self._share} are allowed: send fewer at once",
                 RETRY_S,
             )
         if self._of.total() + count > self._max:
             raise Overloaded(
-                f"requests that are not answered hold {self._of.total()} bytes of bodies, "
+                f"unanswered requests hold {self._of.total()} bytes of bodies, "
                 f"{self._max} are allowed: try again in a moment"
             )
         self._of[owner] += count
@@ -77,7 +77,7 @@ class Body:
         self._read = self._held = 0
         self._waited_s = 0.0
         self.is_over = False
-        """Whether it has been read, or its request is being answered."""
+        """Whether the body was read to its end, or the response has started."""
 
     async def receive(self) -> Message:
         """Return the next part.
@@ -118,8 +118,8 @@ class Body:
             if self.is_over:  # response started: a stream waits for its client to disconnect
                 return await self._receive()
             raise BodyTooSlow(
-                f"{self._read} bytes of the body came in {max_s:.0f} s, at least {MIN_RATE} a "
-                f"second and all of it within {self._timeout_s:g} s are asked for: send it faster"
+                f"{self._read} bytes of the body came in {max_s:.0f} s: send at least {MIN_RATE} "
+                f"bytes a second, and all of it within {self._timeout_s:g} s"
             ) from None
         finally:
             self._waited_s += time.monotonic() - begun

@@ -75,9 +75,9 @@ class Packed(NamedTuple):
 
 
 Request = tuple[Task, BulkItem]
-"""An item of a batch and its kind: a batch may mix kinds and models, a message has one."""
+"""An item of a batch and its kind. A batch may mix kinds and models, a message may not."""
 PAUSE = Message("", BulkParams.model_construct(), {})
-"""Stands for no message: there are failures to be passed on first."""
+"""Stands for no message: failures must be passed on first."""
 
 
 class Batch:

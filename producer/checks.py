@@ -39,7 +39,7 @@ def check_seconds(name: str, value: Any) -> float | None:
 def check_count(name: str, value: Any) -> int:
     """Return `value`. Raises `InvalidParams` unless it is a whole number >= 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidParams(f"{name} is {shown(value)}: give a whole number from 1 on")
+        raise InvalidParams(f"{name} is {shown(value)}: give a whole number >= 1")
     return value
 
 
@@ -81,5 +81,5 @@ def check_several(name: str, value: Any, *, but: bool = False) -> Iterable[Any]:
     `but` is true for an iterable that is a single value, such as text.
     """
     if but or not isinstance(value, Iterable):
-        raise InvalidParams(f"{name} is {shown(value)}: give a list, of one where it is one")
+        raise InvalidParams(f"{name} is {shown(value)}: give a list, also for a single one")
     return value

@@ -25,12 +25,17 @@ from producer.patience import interruptible, wait_for
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", min=0, metavar="SECONDS", help="How long to wait; for ever if none."),
+    typer.Option(
+        "--timeout", min=0, metavar="SECONDS", help="How long to wait; by default, until the end."
+    ),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
-        "-o", "--out", metavar="FILE", help="Write a .png, .jpg or .webp; many as NAME-0.png …"
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="File to write: .png, .jpg or .webp; several as NAME-0.png …",
     ),
 ]
 
@@ -66,7 +71,7 @@ Params = Annotated[
     typer.Option("-p", "--param", metavar="NAME=VALUE", help="A param that only the model has."),
 ]
 Priority = Annotated[
-    int, typer.Option(min=-1, max=1, help="1: before others that wait, -1: after them.")
+    int, typer.Option(min=-1, max=1, help="1: before other waiting jobs, -1: after them.")
 ]
 Keep = Annotated[
     float | None,
@@ -109,7 +114,7 @@ def _make(
         params = _given(context, kind, params, more)
         if out is not None and no_wait:
             raise InvalidSetting(
-                f"-o {out} and --no-wait: the picture is not there yet, take it later by "
+                f"-o {out} cannot be used with --no-wait: fetch the picture later with "
                 "`crossmodal result ID -o FILE`"
             )
         if out is not None:
@@ -161,7 +166,7 @@ def _given(
     for text in more or []:
         name, sign, value = text.partition("=")
         if not sign or name in kind.params.model_fields:
-            remedy = f"that is the option --{name}" if sign else "write NAME=VALUE"
+            remedy = f"give it as --{name}" if sign else "write NAME=VALUE"
             raise InvalidSetting(f"--param {text!r}: {remedy}")
         said[name] = _value(value)
     return said

@@ -33,8 +33,8 @@ class Connections:
         """Raise `RateLimited` where `has_room` is false."""
         if not self.has_room(owner):
             raise RateLimited(
-                f"{MAX_OPEN} requests of this API key are open, event streams among them, which "
-                "is as many as may be: close one, or follow all jobs with /v1/events",
+                f"this API key has its max of {MAX_OPEN} open requests, event streams included: "
+                "close one, or follow all jobs with /v1/events",
                 RETRY_S,
             )
 
@@ -43,8 +43,8 @@ class Connections:
         """Count one open request. Raises `RateLimited`."""
         if owner and self._open[owner] >= MAX_OPEN + BESIDE:
             raise RateLimited(
-                f"{MAX_OPEN + BESIDE} requests of this API key are open, which is as many as may "
-                "be: wait for their answers, and send bodies faster",
+                f"this API key has its max of {MAX_OPEN + BESIDE} open requests: wait for their "
+                "answers, and send bodies faster",
                 RETRY_S,
             )
         self._open[owner] += 1

@@ -26,14 +26,12 @@ from producer.client import Client, CommandClient
 from producer.operators import Letters
 
 app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    help="Look at dead letters, run them again, or drop them.",
+    add_completion=False, no_args_is_help=True, help="List, show, replay or drop dead letters."
 )
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID")]
-All = Annotated[bool, typer.Option("--all", help="All of them.")]
-Code = Annotated[str | None, typer.Option(help="Those that were given up with this code.")]
+All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
+Code = Annotated[str | None, typer.Option(help="All dead letters with this error code.")]
 SHOWN = 72  # characters of a message in the list
 
 
@@ -144,12 +142,12 @@ def replay(
     elif letter.raw is not None:
         if letter.size != len(letter.raw):
             raise InvalidParams(
-                f"of {letter.id} only the first {len(letter.raw)} of {letter.size} bytes were "
+                f"only the first {len(letter.raw)} of {letter.size} bytes of {letter.id} were "
                 "kept: it cannot be replayed, only dropped"
             )
         if not letter.queue:
             raise InvalidParams(
-                f"{letter.id} lay among the messages in hand, and its queue is not known: it "
+                f"{letter.id} was an unacknowledged message, and its queue is not known: it "
                 "cannot be replayed, only dropped"
             )
         yield redis.lpush(messages_key(calls.settings.key_prefix, letter.queue), letter.raw)
@@ -161,8 +159,8 @@ def replay(
 def _replay_job(calls: ClientCalls, job: Job, max_queued: int | None) -> Steps[str]:
     if job.task.is_bulk:
         raise InvalidParams(
-            f"{job.id} is a message of a batch, which a job of its own would be no part of: run "
-            "what failed again as a batch with another id (`crossmodal batch run --id ID`)"
+            f"{job.id} is a message of a batch and cannot be replayed alone: run the failed items "
+            "again as a batch with another id (`crossmodal batch run --id ID`)"
         )
     # Idempotent: a second replay, also after a crash before the drop, makes no second job.
     return (yield from calls.retry(job.id, max_queued=max_queued))
@@ -172,7 +170,7 @@ def _chosen(
     dead: Letters, ids: list[str] | None, code: str | None, every: bool
 ) -> list[DeadLetter]:
     if (bool(ids), code is not None, every).count(True) != 1:
-        raise InvalidParams("say which: one or more IDs, or --code CODE, or --all")
+        raise InvalidParams("give one or more IDs, or --code CODE, or --all")
     return [dead.get(i) for i in ids] if ids else list(dead.list(code))
 
 

@@ -15,7 +15,7 @@ from producer.outcome import check_out, show_result
 from producer.patience import how_to_go_on, interruptible, wait_for
 from producer.place import place
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="Of a job.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 STATES = ", ".join(JobState)
 SHOWN = 60  # characters of a prompt in the list
 
@@ -34,7 +34,7 @@ def status(job_id: JobId, as_json: Json = False) -> None:
 
 
 def wait(
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID", help="Of jobs.")],
+    job_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The jobs' ids.")],
     timeout_s: Timeout = None,
     as_json: Json = False,
 ) -> None:
@@ -67,17 +67,22 @@ def result(
 
 
 def cancel(
-    job_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Of a job.")] = None,
+    job_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The job's id.")] = None,
     all_jobs: Annotated[
-        bool, typer.Option("--all", help="All that have not ended, or those of these options.")
+        bool,
+        typer.Option("--all", help="All jobs that have not ended and match the other options."),
     ] = False,
     owner: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Of the API key with this id.")
+        str | None, typer.Option(metavar="KEY", help="Only jobs of the API key with this id.")
     ] = None,
-    task: Annotated[str | None, typer.Option(metavar="KIND", help="Of this kind.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="Of this model.")] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Only jobs of this kind.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only jobs of this model.")
+    ] = None,
     state: Annotated[
-        JobState | None, typer.Option(metavar="STATE", help="Only queued or only running ones.")
+        JobState | None, typer.Option(metavar="STATE", help="Only queued or only running jobs.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -87,7 +92,7 @@ def cancel(
         raise typer.BadParameter("give the ID of a job, or --all")
     if job_id is not None:
         if said := [f"--{name}" for name, value in filters.items() if value is not None]:
-            raise typer.BadParameter(f"{said[0]} goes with --all")
+            raise typer.BadParameter(f"{said[0]} needs --all")
         _cancel_one(job_id, as_json)
         return
     with opened() as client:
@@ -131,15 +136,17 @@ def delete(job_id: JobId, as_json: Json = False) -> None:
 
 def jobs(
     state: Annotated[
-        JobState | None, typer.Option(metavar="STATE", help=f"Those that are {STATES}.")
+        JobState | None, typer.Option(metavar="STATE", help=f"Only jobs in this state: {STATES}.")
     ] = None,
-    task: Annotated[str | None, typer.Option(metavar="KIND", help="Those of this kind.")] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Only jobs of this kind.")
+    ] = None,
     owner: Annotated[
-        str, typer.Option(metavar="KEY", help="Those of the API key with this id.")
+        str, typer.Option(metavar="KEY", help="Only jobs of the API key with this id.")
     ] = "",
-    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="Max number of jobs.")] = 20,
     cursor: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Where the last list ended.")
+        str | None, typer.Option(metavar="CURSOR", help="The cursor at the end of the last list.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -188,7 +195,9 @@ def queue(as_json: Json = False) -> None:
         )
 
 
-Queues = Annotated[list[str], typer.Argument(metavar="QUEUE", help="As `crossmodal queue` says.")]
+Queues = Annotated[
+    list[str], typer.Argument(metavar="QUEUE", help="As listed by `crossmodal queue`.")
+]
 
 
 def pause(names: Queues, as_json: Json = False) -> None:

@@ -48,7 +48,7 @@ def gc(
         typer.Option(
             "--older-than",
             min=0,
-            help="Age in seconds of blobs without a record. [CROSSMODAL_RETENTION_S]",
+            help="Min age in seconds of blobs without a record. [CROSSMODAL_RETENTION_S]",
         ),
     ] = None,
     grace_s: Annotated[
@@ -56,7 +56,7 @@ def gc(
         typer.Option(
             "--grace",
             min=0,
-            help="Age in seconds of blobs that a job left and its record does not name.",
+            help="Min age in seconds of blobs that a job left and its record does not name.",
         ),
     ] = GRACE_S,
     as_json: Json = False,

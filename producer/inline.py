@@ -19,7 +19,7 @@ def decoded(text: object, where: str) -> bytes:
     Raises `InvalidImage`, which names the field.
     """
     if not isinstance(text, str):
-        raise InvalidImage(f"{where} is not base64: it is no string")
+        raise InvalidImage(f"{where} is not base64: it is not a string")
     if url := _DATA_URL.match(text):
         if not url[1].lower().endswith(";base64"):
             raise InvalidImage(f"{where} is a data: URL that is not base64: write data:…;base64,…")
@@ -41,5 +41,6 @@ def _fault(text: str, before: int) -> str:
     """
     found = _STRANGE.search(text.rstrip(_END))
     if found is None:
-        return f"{len(''.join(text.split()).rstrip('='))} characters are one too many"
+        count = len("".join(text.split()).rstrip("="))
+        return f"{count} characters are one too many or too few"
     return f"its character {before + found.start() + 1} is {found[0]!r}"

@@ -113,10 +113,10 @@ class BatchFile:
         """Say why the file has no kind; `fault` is the first, if no line can be read."""
         file = str(self.path) if self._is_ours else "the file"
         if not self.total:
-            return f"{file} is empty: write a request a line"
+            return f"{file} is empty: write one request per line"
         if fault:
             return f"no line of {file} can be read: {fault}"
-        remedy = "say --task" if self._is_ours else "give each of them one"
+        remedy = "give --task" if self._is_ours else "give each line one"
         return f"no line of {file} has a url {_urls()}: {remedy}"
 
     def _item(self, index: int, number: int, line: bytes, seen: set[str]) -> Request | ItemResult:
@@ -148,7 +148,7 @@ class BatchFile:
         """Check that a picture is given in exactly one way. Raises `InvalidParams`."""
         ways = WAYS if self._is_ours else WAYS[1:]
         if not isinstance(image, dict):
-            raise InvalidParams(f"{where} is no object: give one of {', '.join(ways)}")
+            raise InvalidParams(f"{where} is not an object: give one of {', '.join(ways)}")
         others = [name for name in image if name not in WAYS]
         check_fields(others, (*ways, *OF_KEY) if "key" in image else ways, where)
         if sum(way in image for way in WAYS) != 1:
@@ -173,7 +173,9 @@ class BatchFile:
 
     def _read(self, name: object, where: str) -> bytes:
         if not self._is_ours:
-            raise InvalidParams(f"{where}.path names no file of this machine: send data or key")
+            raise InvalidParams(
+                f"{where}.path: an uploaded batch cannot name files of the server: send data or key"
+            )
         return bytes_of(self.path.parent / str(name), self._max_image_bytes)
 
 
@@ -214,16 +216,16 @@ def fault(error: ValueError | RecursionError) -> str:
     if isinstance(error, RecursionError):
         return "is nested too deeply"
     if isinstance(error, UnicodeDecodeError):
-        return f"is no UTF-8: its byte {error.start + 1} is 0x{error.object[error.start]:02x}"
+        return f"is not UTF-8: byte {error.start + 1} is 0x{error.object[error.start]:02x}"
     if isinstance(error, json.JSONDecodeError):
-        return f"is no JSON: {error}"
-    return "has a number of too many digits"  # Python's own message names one of its functions
+        return f"is not JSON: {error}"
+    return "has a number with too many digits"  # Python's own message names one of its functions
 
 
 def parsed(line: bytes) -> dict[str, Any]:
     """Parse a line as a JSON object. Raises `InvalidParams`."""
     if is_crowded(line):
-        raise InvalidParams("the line has more values than any request has")
+        raise InvalidParams("the line has more JSON values than a request may have")
     try:
         request = json.loads(line.decode("utf-8-sig", "surrogatepass"))
     except (ValueError, RecursionError) as e:

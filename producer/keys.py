@@ -7,7 +7,9 @@ import typer
 from crossmodal.console import Json, errors_to_exit_status, print_json, print_table, say, shown_time
 from producer.client import CommandClient
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Who may use the HTTP gateway.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Manage the API keys of the HTTP gateway."
+)
 
 
 @app.command()
@@ -16,9 +18,9 @@ def create(
     operator: Annotated[
         bool, typer.Option("--operator", help="Also sees metrics and all dead letters.")
     ] = False,
-    per_second: Annotated[float, typer.Option(help="Calls a second.")] = 50.0,
-    burst: Annotated[int, typer.Option(help="Calls at once.")] = 100,
-    max_queued: Annotated[int, typer.Option(help="Jobs that may wait, of each kind.")] = 5_000,
+    per_second: Annotated[float, typer.Option(help="Calls per second.")] = 50.0,
+    burst: Annotated[int, typer.Option(help="Calls in a burst.")] = 100,
+    max_queued: Annotated[int, typer.Option(help="Max waiting jobs of each kind.")] = 5_000,
     as_json: Json = False,
 ) -> None:
     """Create a key. It is shown only once: Redis holds only its digest."""

@@ -20,4 +20,4 @@ async def cancel_left(client: AsyncClient, job_id: str) -> None:
         except JobNotFound:  # it was deleted
             return
         except CrossmodalError as e:
-            log.warning("job %s, which its caller has left, goes on: %s", job_id, e)
+            log.warning("abandoned job %s could not be canceled and goes on: %s", job_id, e)

@@ -64,7 +64,7 @@ def job_html(client: Looks, job_id: str) -> str:
         return found
     if isinstance(found, CrossmodalError):
         return STATE.substitute(id=escape(job_id), words=_said(Failure.of(found)), bar="")
-    return STATE.substitute(id=escape(job_id), words="cannot be looked at now", bar="")
+    return STATE.substitute(id=escape(job_id), words="cannot be read now", bar="")
 
 
 def status_html(status: JobStatus) -> str:

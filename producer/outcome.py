@@ -38,7 +38,7 @@ def show_result(client: Client, job_id: str, out: Path | None, as_json: bool) ->
 
 def _write(client: Client, found: JobResult, out: Path) -> list[Path]:
     if not found.images:
-        raise InvalidParams(f"-o {out}: job {found.job} made no pictures, leave it out")
+        raise InvalidParams(f"-o {out}: job {found.job} made no pictures: leave out -o")
     try:
         return write_pictures([(client.read(i), i.media_type) for i in found.images], out)
     except StorageUnavailable as e:

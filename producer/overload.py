@@ -4,7 +4,7 @@ from crossmodal.errors import Overloaded
 from crossmodal.machine import is_shortage
 
 KINDS = (OSError, RuntimeError, MemoryError)
-"""What `overload` may understand."""
+"""The exceptions to pass to `overload`."""
 
 
 def overload(error: Exception) -> Overloaded | None:

@@ -48,8 +48,8 @@ class PixelArray(Protocol):
 
 FileBytes = bytes | bytearray | memoryview
 Picture = FileBytes | str | os.PathLike[str] | BinaryFile | PillowImage | PixelArray | BlobRef
-"""A picture: the bytes of a file, its path, an open binary file, a Pillow image, an array of
-uint8 from NumPy, or a blob that is stored already."""
+"""A picture: the bytes of a file, its path, an open binary file, a Pillow image, a NumPy
+array of uint8, or a stored blob."""
 
 EXPECTED = (
     "the bytes of a picture's file, its path, a file opened with 'rb', a PIL image, a NumPy array "

@@ -35,7 +35,7 @@ def check_writable(path: Path, option: str) -> None:
     """Raise `InvalidSetting` where a file cannot be created or replaced."""
     folder = path.parent
     if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
+        what = "is not a folder" if folder.exists() else "does not exist"
         raise InvalidSetting(f"{option} {path}: {folder} {what}")
     if not os.access(path if path.exists() else folder, os.W_OK):
         raise InvalidSetting(f"{option} {path} cannot be written: permission denied")

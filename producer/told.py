@@ -23,14 +23,14 @@ WITH_ADDRESSES = {  # codes of errors whose messages name an address
 def told(code: str, message: str) -> str:
     """Return the message of a failure, or a substitute for one that names an address."""
     what = next((what for what, codes in WITH_ADDRESSES.items() if code in codes), None)
-    return f"{what} failed: operators see why among the dead letters" if what else message
+    return f"{what} failed: operators find the cause among the dead letters" if what else message
 
 
 def told_error(error: CrossmodalError) -> str:
     """Return the message of an error for a remote caller."""
     if is_outage(error):
         what = "Redis" if isinstance(error, BrokerUnavailable) else "the object store"
-        return f"{what} takes nothing now: try again in a moment"
+        return f"{what} is not available: try again in a moment"
     return told(error.code, str(error))
 
 

@@ -30,12 +30,12 @@ async def submit(params: ItemParams, origin: Origin, services: Services, request
     """
     queue = await services.client.queue(kind_of(params).name, params.model)
     if queue.paused:
-        raise QueuePaused(f"the queue {queue.queue} is paused: come back later", PAUSED_S)
+        raise QueuePaused(f"the queue {queue.queue} is paused: retry later", PAUSED_S)
     wait_s, limit_s = queue.wait_s(queue.depth), patience_of(request.headers)
     if queue.depth and wait_s is not None and wait_s > limit_s:
         raise WaitTooLong(
-            f"{queue.depth} jobs wait, which takes {wait_s:.0f} s, and you wait for "
-            f"{limit_s:.0f} s: come back later, or submit it to /v1/jobs, where nobody has to wait",
+            f"{queue.depth} jobs wait, about {wait_s:.0f} s, longer than your timeout of "
+            f"{limit_s:.0f} s: retry later, or submit to /v1/jobs, which answers at once",
             wait_s - limit_s,
         )
     handle = await services.client.submit(params, origin=origin)

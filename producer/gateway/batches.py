@@ -47,7 +47,7 @@ OwnBatch = Annotated[HttpBatch, Depends(own_batch)]
     responses=documented_besides(404, 413, 415)
     | {
         202: {
-            "description": "Kept: it will be run to its end.",
+            "description": "The batch job is kept: it will be run to its end.",
             "links": linked(
                 "batch_id",
                 {
@@ -123,7 +123,7 @@ async def cancel(request: Request, record: OwnBatch, services: ServicesOf, urls:
     responses=documented_besides(404, 409)
     | {
         200: {
-            "description": "A result or an error a line, in any order.",
+            "description": "One result or error per line, in any order.",
             "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
         }
     },

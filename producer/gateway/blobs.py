@@ -49,9 +49,9 @@ CONTENT = {
     responses=documented(404, 416)
     | {
         200: {"description": "The bytes.", "content": CONTENT},
-        206: {"description": "The range of them.", "content": CONTENT},
-        304: {"description": "The caller has them already."},
-        307: {"description": "A signed URL of the object store."},
+        206: {"description": "The requested range of the bytes.", "content": CONTENT},
+        304: {"description": "The caller has these bytes already."},
+        307: {"description": "A redirect to a signed URL of the object store."},
     },
 )
 async def blob(
@@ -128,7 +128,7 @@ def _signed(body: bytes, owner: str, services: Services) -> SignedUpload:
     key = input_key(wanted.sha256, owner)
     url = _sign(key, services, "PUT")
     if url is None:
-        raise WrongState("this gateway signs no URLs of its object store: send the bytes here")
+        raise WrongState("this gateway cannot sign URLs of its object store: send the bytes here")
     return SignedUpload(key=key, put_url=url, expires_in_s=SIGNED_S)
 
 

@@ -111,7 +111,7 @@ async def whole(request: Request) -> bytes:
 def parse_json(body: bytes) -> Any:
     """Parse JSON. Raises `BadRequest`."""
     if is_crowded(body):  # would take seconds to parse; base64 adds no values
-        raise BadRequest("the body has more values than any request has")
+        raise BadRequest("the body has more JSON values than a request may have")
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as e:
@@ -126,7 +126,7 @@ async def read_json(request: Request, model: type[R]) -> R:
     body = await whole(request)
     value = await to_thread.run_sync(parse_json, body)
     if not isinstance(value, dict):
-        raise InvalidParams("the body is not an object")
+        raise InvalidParams("the body is not a JSON object")
     return built(model, value)
 
 
@@ -165,12 +165,12 @@ def check_once(wanted: BaseModel, theirs: Mapping[str, str]) -> None:
     """Raise `InvalidParams` for a field given by our name and by its API's name in `theirs`."""
     for ours in (wanted.model_extra or {}).keys() & theirs.keys():
         if getattr(wanted, name := theirs[ours]) not in (None, "", "auto"):
-            raise InvalidParams(f"{ours}: {name} says it already: give one of them", ours)
+            raise InvalidParams(f"{ours}: {name} sets the same param: give only one of them", ours)
 
 
 async def _read_form(request: Request, settings: Settings) -> JobRequest:
     if _charset(request) not in ("", "utf-8"):
-        raise UnsupportedMediaType("the form is of another charset than utf-8")
+        raise UnsupportedMediaType("the form's charset is not utf-8")
     fields: dict[str, Any] = {}
     picture: bytes | None = None
     async with request.form(max_files=1, max_fields=20, max_part_size=MAX_FIELD) as form:
@@ -194,7 +194,7 @@ def _with_file(fields: dict[str, Any], picture: bytes) -> JobRequest:
         raise InvalidParams(f"file: only {' and '.join(PICTURES)} takes a picture")
     if field in fields:
         raise InvalidParams(
-            f"{field}: the form has its picture in the field 'file': give one of them"
+            f"{field}: the form has its picture in the field 'file': give only one of them"
         )
     # `model_construct` skips validation, which would decode the bytes as base64.
     wanted = built(kind, fields | {field: {"key": "file"}})
@@ -219,7 +219,7 @@ def _value(name: str, text: str) -> Any:
 
 def _checked(value: Any) -> JobRequest:
     if not isinstance(value, dict):
-        raise InvalidParams("the body is not an object with the fields of a job")
+        raise InvalidParams("the body is not a JSON object with the fields of a job")
     return built(_kind_of(value), value)
 
 
@@ -246,7 +246,7 @@ def _no_task(value: dict[str, Any]) -> str:
     if "task" not in value:
         fields = dict.fromkeys(name for kind in REQUESTS.values() for name in kind.model_fields)
         check_fields(value, fields, "body")
-        return f"task: missing: say {known}"
+        return f"task: missing: give {known}"
     task = str(value["task"])[:80]
     near = nearest(task, REQUESTS)
     return f"task: {task!r} is not {known}" + (f": did you mean {near!r}?" if near else "")

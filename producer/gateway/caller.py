@@ -95,8 +95,8 @@ def _check_place(request: Request, services: Services) -> None:
     ours = {*LOOPBACK, urlsplit(services.settings.public_url).hostname}
     if host not in ours:
         raise Forbidden(
-            f"this gateway asks for no API keys and so answers to {', '.join(LOOPBACK)} only, not "
-            f"to {host[:100]!r}: start it with --keys, or set CROSSMODAL_PUBLIC_URL"
+            f"this gateway needs no API keys, and so accepts requests to {', '.join(LOOPBACK)} "
+            f"only, not to {host[:100]!r}: start it with --keys, or set CROSSMODAL_PUBLIC_URL"
         )
     _check_site(request, services)
 
@@ -108,7 +108,10 @@ def _check_site(request: Request, services: Services) -> None:
     elsewhere = origin and _place(origin) != request.headers.get("host")
     if (cross_site or elsewhere) and origin not in services.settings.allowed_origins:
         site = origin[:100] or "another site"
-        raise Forbidden(f"a page of {site} may not call for whoever is before the browser")
+        raise Forbidden(
+            f"pages of {site} may not call this gateway: CROSSMODAL_CORS_ORIGINS lists the "
+            "sites that may"
+        )
 
 
 def _host(url: str) -> str:

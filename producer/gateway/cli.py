@@ -37,12 +37,10 @@ def gateway(
     ] = 8000,
     keys: Annotated[
         bool | None,
-        typer.Option(
-            "--keys/--no-keys", help="Ask for API keys (by default only where not on loopback)."
-        ),
+        typer.Option("--keys/--no-keys", help="Require API keys (default: unless on loopback)."),
     ] = None,
     flower: Annotated[
-        str, typer.Option(metavar="URL", help="Of Flower, for a link on the page.")
+        str, typer.Option(metavar="URL", help="URL of Flower, linked on the page.")
     ] = "",
 ) -> None:
     """Serve jobs over HTTP, with a page at /."""

@@ -49,9 +49,9 @@ class Follower:
     has_news: bool = False
     is_over: bool = False
     is_watching: bool = False
-    """Whether the job runs, and it is wanted how far it is: then previews are, too."""
+    """Whether the running job is watched: then previews are made."""
     steps: list[Progress] = field(default_factory=list)
-    """What the job has told of how far it is, and nobody has taken."""
+    """Steps that the job has reported and `take_steps` has not returned yet."""
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def look(self) -> None:
@@ -95,10 +95,10 @@ class Watcher:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     jobs: dict[str, Job] = field(default_factory=dict)
     running: dict[str, None] = field(default_factory=dict)
-    """Those of the jobs that it was told of that run."""
+    """The running ones among the reported jobs."""
     queues: tuple[list[QueueStatus], list[WorkerInfo]] | None = None
     is_behind: bool = False
-    """Whether something was missed: then the stream ends, and its client looks for itself."""
+    """Whether an event was missed: then the stream ends, and its client reads the state again."""
 
     def end(self) -> None:
         """End the stream of this watcher."""
@@ -200,13 +200,13 @@ class Hub:
                 self._note_outage(e)
                 await asyncio.sleep(AGAIN_S)
             except Exception:  # all streams depend on this task
-                log.exception("an internal error in reading events")
+                log.exception("an internal error while reading events")
                 await asyncio.sleep(AGAIN_S)
 
     def _note_outage(self, error: BrokerUnavailable) -> None:
         """Log an outage when it begins."""
         if not self._is_out:
-            log.warning("events are not read: %s", error)
+            log.warning("events cannot be read: %s", error)
         self._is_out = True
 
     def _note_well(self) -> None:
@@ -257,7 +257,7 @@ class Hub:
                 self._note_outage(e)
                 await asyncio.sleep(AGAIN_S)
             except Exception:
-                log.exception("an internal error in looking at queues and jobs")
+                log.exception("an internal error while polling queues and jobs")
                 await asyncio.sleep(AGAIN_S)
             await asyncio.sleep(TICK_S / 10)
 

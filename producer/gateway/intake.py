@@ -37,9 +37,7 @@ def check_lines(
     with source.open("rb") as lines:
         count = sum(1 for _ in lines)
     if count > MOST_LINES:
-        raise InvalidParams(
-            f"the file has {count} lines, {MOST_LINES} are allowed: make several of it"
-        )
+        raise InvalidParams(f"the file has {count} lines, {MOST_LINES} are allowed: split it")
     tasks: set[Task] = set()
     turn_ends = time.monotonic() + TURN_S
     with source.open("rb") as lines, target.open("wb") as checked:

@@ -39,9 +39,9 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     openapi_extra=OPENAPI,
     responses=documented(404, 413, 415)
     | {
-        200: {"model": JobView, "description": "It has ended within `Prefer: wait=N`."},
+        200: {"model": JobView, "description": "The job has ended within `Prefer: wait=N`."},
         202: {
-            "description": "Kept: it will reach an end, whatever crashes.",
+            "description": "The job is kept: it will end, whatever crashes.",
             "links": linked(
                 "job_id",
                 {
@@ -71,14 +71,12 @@ async def submit(
     ] = None,
     traceparent: Annotated[
         str | None,
-        Header(
-            max_length=100, description="Kept with the job, whose spans are part of that trace."
-        ),
+        Header(max_length=100, description="Kept with the job; its spans are part of that trace."),
     ] = None,
     prefer: Annotated[
         str | None,
         Header(
-            max_length=200, description="`wait=N` holds the answer for up to N seconds, 60 at most."
+            max_length=200, description="`wait=N` waits up to N seconds, max 60, for the job's end."
         ),
     ] = None,
 ) -> Any:
@@ -127,7 +125,7 @@ async def cancel_all(
 ) -> Canceled:
     """Cancel all of the caller's jobs that have not ended, or those that match the body."""
     if wanted.key is not None and wanted.key != key.id and not key.is_operator:
-        raise Forbidden("the jobs of another key are for operators to cancel: leave `key` out")
+        raise Forbidden("only operators may cancel the jobs of another key: leave out `key`")
     owner = {None: key.id, "*": None}.get(wanted.key, wanted.key)
     count = await services.client.cancel_all(
         owner,

@@ -33,10 +33,10 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 NO_FAILURE = ("succeeded", "canceled", "expired")
 
 HTTP = CollectorRegistry(auto_describe=True)
-"""What the gateway counts of its own requests."""
+"""The metrics of the gateway's own requests."""
 REQUESTS = Counter(
     "crossmodal_http_requests_total",
-    "Requests that were answered, or whose event stream was begun.",
+    "Requests answered, or whose event stream has begun.",
     ["method", "route", "status"],
     registry=HTTP,
 )
@@ -150,10 +150,14 @@ def _queues(queues: list[QueueStatus], workers: list[WorkerInfo]) -> Iterator[Me
     """Yield the gauges of each queue."""
     depth = _gauge_of_queue("queue_depth", "Jobs that wait.")
     running = _gauge_of_queue("queue_running", "Jobs that run.")
-    oldest = _gauge_of_queue("queue_oldest_wait_seconds", "How long the oldest has waited.")
-    paused = _gauge_of_queue("queue_paused", "1 where nothing that waits is started.")
+    oldest = _gauge_of_queue(
+        "queue_oldest_wait_seconds", "How long the oldest waiting job has waited."
+    )
+    paused = _gauge_of_queue("queue_paused", "1 while paused: no waiting job is started.")
     serving = _gauge_of_queue("workers", "Celery workers that serve the queue.")
-    waiting = _gauge_of_queue("workers_waiting", "Those that take no jobs until a store answers.")
+    waiting = _gauge_of_queue(
+        "workers_waiting", "Those that take no jobs until their object store answers."
+    )
     for status in queues:
         name = [status.queue]
         depth.add_metric(name, status.depth)
@@ -169,7 +173,7 @@ def _queues(queues: list[QueueStatus], workers: list[WorkerInfo]) -> Iterator[Me
 def _webhooks(counts: dict[str, int]) -> Iterator[Metric]:
     tries = _counter(
         "webhook_deliveries",
-        "Tries to deliver a webhook: delivered, to be retried, or given up as failed.",
+        "Delivery attempts of webhooks, by outcome: delivered, retried or failed.",
         "outcome",
     )
     for outcome in ("delivered", "failed", "retried"):

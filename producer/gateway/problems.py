@@ -66,7 +66,7 @@ STREAM = "text/event-stream"
 CLIENT_GONE = 499  # nginx's status for a client that has disconnected
 RETRY_S = 5  # for errors that have no `retry_after_s`
 # EventSource never reconnects after an error response; after an empty stream it does.
-LATER = f": Redis or the object store takes nothing now\nretry: {RETRY_S * 1_000}\n\n"
+LATER = f": Redis or the object store is not available\nretry: {RETRY_S * 1_000}\n\n"
 
 STATUSES: dict[type[CrossmodalError], int] = {  # subclasses have their nearest base's
     Unauthorized: 401,
@@ -99,20 +99,20 @@ STATUSES: dict[type[CrossmodalError], int] = {  # subclasses have their nearest 
 MEANINGS = {
     400: "The request cannot be read.",
     401: "An API key is needed, or this one is not known.",
-    403: "The API key, or the page that asks, may not do this.",
+    403: "The API key, or the site of the page that sent the request, may not do this.",
     404: "There is nothing of this name that the API key may see.",
     408: "The body did not arrive in time.",
-    409: "It cannot be done in the state that the job is in.",
+    409: "The state of the job does not allow this.",
     410: "The job was canceled, or has expired.",
     413: "The body or the picture is larger than allowed.",
-    415: "The body is of another media type than those that are read here.",
+    415: "The media type of the body is not supported.",
     416: "The range lies outside the blob.",
     422: "A field is wrong; `detail` names it, its value and the limit.",
     429: "Too many calls, waiting jobs or open streams of this key; `Retry-After` says when to "
-    "come back.",
-    501: "An interface that others speak has this; here nothing does it.",
-    503: "Redis, the object store, the queue or the gateway takes nothing now; `Retry-After` says "
-    "when to try.",
+    "retry.",
+    501: "This operation of another service's API is not supported here.",
+    503: "Redis, the object store, the queue or the gateway accepts nothing now; `Retry-After` "
+    "says when to retry.",
 }
 CODES = {400: "bad_request", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed"}
 
@@ -154,20 +154,23 @@ class NothingMore(Exception):
 
 
 EXAMPLES = (
-    BadRequest("the body is no JSON: Expecting value: line 1 column 12 (char 11)"),
+    BadRequest("the body is not JSON: Expecting value: line 1 column 12 (char 11)"),
     Unauthorized("an API key is needed: send the header Authorization: Bearer cm_…"),
     Forbidden("this is for operators: `crossmodal keys create NAME --operator`"),
     JobNotFound("there is no job '01a20026-8c96-7bba-8e3c-5db14a5fec48' of this API key"),
     WrongState("job 01a20026-8c96-7bba-8e3c-5db14a5fec48 has not ended: it is running"),
     JobCanceled("job 01a20026-8c96-7bba-8e3c-5db14a5fec48 was canceled"),
     BodyTooLarge("the body has 40000000 bytes or more, 28027221 are allowed: send less"),
-    BodyTooSlow("40000 bytes of the body came in 34 s, which is too slow: send it faster"),
+    BodyTooSlow(
+        "40000 bytes of the body came in 38 s: send at least 5000 bytes a second, and all of it "
+        "within 600 s"
+    ),
     UnsupportedMediaType("the body is 'text/xml': send application/json or multipart/form-data"),
     RangeNotSatisfiable("bytes=5000- lies outside the 3012 bytes of the blob"),
     InvalidPrompt("the prompt has 1204 characters, 1000 are allowed: shorten it"),
     RateLimited("this API key may make 50 calls a second, 100 at once: wait a moment"),
-    NotSupported("no model here draws over a picture: only /v1/images/generations is served"),
-    BrokerUnavailable("Redis takes nothing now: try again in a moment"),
+    NotSupported("editing pictures is not supported: /v1/images/generations draws new ones"),
+    BrokerUnavailable("Redis is not available: try again in a moment"),
 )
 STATUSES |= {BadRequest: 400, UnsupportedMediaType: 415, RangeNotSatisfiable: 416}
 
@@ -277,7 +280,7 @@ def install(app: FastAPI, renderers: Mapping[str, Renderer]) -> None:
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
-        detail = "an internal error: the gateway's log says more"
+        detail = "internal error: see the gateway's log"
         response = answer(request, Fault(500, CrossmodalError.code, detail))
         secure(response.headers, request.url.path)  # it bypasses the middleware
         return response

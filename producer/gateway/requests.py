@@ -49,26 +49,34 @@ class JobRequest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     task: str
-    metadata: JsonValue = Field(default=None, description="Yours; comes back with the job.")
+    metadata: JsonValue = Field(
+        default=None, description="Any JSON of yours; returned with the job."
+    )
     expires_in_s: float | None = Field(
-        default=None, ge=0, le=31_536_000, description="Not started by then, the job expires."
+        default=None,
+        ge=0,
+        le=31_536_000,
+        description="Seconds after which an unstarted job expires.",
     )
     priority: Literal[-1, 0, 1] = Field(
-        default=0, description="1: before those of your jobs that wait, -1: after them."
+        default=0, description="1: before your other waiting jobs, -1: after them."
     )
     keep_s: float | None = Field(
-        default=None, ge=1, le=MAX_KEEP_S, description="How long its record is kept after its end."
+        default=None,
+        ge=1,
+        le=MAX_KEEP_S,
+        description="Seconds for which the record is kept after the job's end.",
     )
     webhook_url: str | None = Field(default=None, min_length=8, max_length=2_048)
     webhook_events: list[HookEvent] = Field(
-        default=list(ENDED), min_length=1, max_length=5, description="With a `webhook_url` only."
+        default=list(ENDED), min_length=1, max_length=5, description="Needs a `webhook_url`."
     )
 
     @field_validator("webhook_events")
     @classmethod
     def _have_a_receiver(cls, events: list[HookEvent], others: ValidationInfo) -> list[HookEvent]:
         if others.data.get("webhook_url", "") is None:  # absent if it is invalid
-            raise PydanticCustomError("no_receiver", "nobody would be told: give a webhook_url")
+            raise PydanticCustomError("no_receiver", "needs a webhook_url")
         return events
 
 
@@ -162,7 +170,7 @@ class JobQuery(BaseModel):
     """The filter and page of a list of the caller's jobs."""
 
     state: JobState | None = None
-    task: Task | None = Field(default=None, description="Those of this kind.")
+    task: Task | None = Field(default=None, description="Only jobs of this kind.")
     cursor: str | None = Field(default=None, max_length=200)
     limit: int = Field(default=20, ge=1, le=200)
 
@@ -175,20 +183,23 @@ class CancelRequest(Closed):
 
     state: Literal["queued", "running"] | None = None
     task: Task | None = None
-    model: str | None = Field(default=None, max_length=64, description="Its name or an alias.")
+    model: str | None = Field(
+        default=None, max_length=64, description="The model's name or an alias."
+    )
     key: str | None = Field(
         default=None,
         max_length=64,
-        description="For operators: the id of the API key whose jobs are meant; `*` for all jobs.",
+        description="For operators: the id of the API key whose jobs to cancel; `*` for all jobs.",
     )
 
 
 class BlobQuery(BaseModel):
     """How a blob is returned."""
 
-    redirect: bool = Field(default=True, description="False: the bytes from here, always.")
+    redirect: bool = Field(default=True, description="False: always the bytes, never a redirect.")
     number: int | None = Field(
-        default=None, description="Of a preview: it only makes another URL of each."
+        default=None,
+        description="A preview's number; it only makes the URL of each preview unique.",
     )
 
 
@@ -201,5 +212,7 @@ class DeadLetterQuery(BaseModel):
 class DeliveryQuery(BaseModel):
     """The filter and size of a list of deliveries."""
 
-    job: str | None = Field(default=None, max_length=128, description="Of this job alone.")
+    job: str | None = Field(
+        default=None, max_length=128, description="Only deliveries of this job."
+    )
     limit: int = Field(default=50, ge=1, le=200)

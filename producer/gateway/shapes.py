@@ -91,8 +91,8 @@ class ProgressView(BaseModel):
     left_s: float
     preview_url: str | None = Field(
         default=None,
-        description="Of a small JPEG of what is drawn so far, gone with the job's end; another "
-        "URL with each picture.",
+        description="URL of a small JPEG of what is drawn so far; it changes with each preview, "
+        "and is gone at the job's end.",
     )
 
 
@@ -109,11 +109,13 @@ class JobView(BaseModel):
     started_at: float | None
     finished_at: float | None
     expires_at: float | None
-    position: int | None = Field(description="How many jobs were submitted before it and wait.")
+    position: int | None = Field(description="How many waiting jobs are before it.")
     estimated_wait_s: float | None
-    waits_for: str | None = Field(description="Beside its turn: a worker, or its model.")
+    waits_for: str | None = Field(
+        description="What it waits for besides its turn: a worker, or its model."
+    )
     progress: ProgressView | None = Field(
-        description="Of a running job whose model tells its steps."
+        description="For running jobs of models that report their steps."
     )
     params: dict[str, Any]
     metadata: JsonValue
@@ -162,7 +164,7 @@ class BatchView(BaseModel):
     """A batch job; once `completed`, `output_url` has a result or an error a line."""
 
     id: str
-    task: Task | None = Field(description="Null where the file mixes kinds.")
+    task: Task | None = Field(description="Null if the file mixes kinds.")
     status: Literal["in_progress", "completed", "canceling", "failed"]
     request_counts: dict[str, int]
     created_at: float
@@ -177,7 +179,7 @@ class QueuesView(BaseModel):
 
     queues: list[QueueStatus]
     workers: list[WorkerInfo]
-    may_pause: bool = Field(description="Whether the caller may pause and resume them.")
+    may_pause: bool = Field(description="Whether the caller may pause and resume queues.")
 
 
 class ModelView(BaseModel):
@@ -193,18 +195,18 @@ class ModelView(BaseModel):
     name: str
     version: str
     state: ModelState
-    workers: int = Field(description="How many have it loaded.")
+    workers: int = Field(description="How many workers have it loaded.")
     devices: list[str]
     kinds: dict[str, ServedKind]
-    default_for: list[str] = Field(description="The kinds whose jobs it serves that name none.")
+    default_for: list[str] = Field(description="The kinds whose default model it is.")
     aliases: list[str]
     description: str
     format: str
     load_s: float | None
     peak_bytes: int | None
     vocabulary: Vocabulary | None = Field(
-        description="The words that it knows, where these are only some; in a list of models, the "
-        "first of them. Null until it was loaded."
+        description="The words that the model knows, if limited; in a list of models, only the "
+        "first ones. Null until the model was loaded."
     )
     failure: Failure | None
 

@@ -44,14 +44,14 @@ router = APIRouter(tags=[problems.EVENTS_TAG])
 
 async def after(
     last_event_id: Annotated[
-        str | None, Header(max_length=40, description="Of the last event that has arrived.")
+        str | None, Header(max_length=40, description="The id of the last event that has arrived.")
     ] = None,
 ) -> float:
     """Return the time of the client's last event, or 0. Raises `BadRequest`, `NothingMore`."""
     if last_event_id == END:
         raise NothingMore
     if last_event_id and not _ID.fullmatch(last_event_id):
-        raise BadRequest(f"Last-Event-ID {last_event_id!r} is no id of an event")
+        raise BadRequest(f"Last-Event-ID {last_event_id!r} is not an event id")
     return float(last_event_id or 0.0)
 
 
@@ -64,7 +64,7 @@ async def lasting(key: Caller, services: ServicesOf) -> None:
     "/v1/jobs/{job_id}/events",
     response_class=EventSourceResponse,
     responses=documented(404)
-    | {204: {"description": "`Last-Event-ID` is that of the `end`: there is nothing more."}},
+    | {204: {"description": "`Last-Event-ID` is that of the `end`: no more events come."}},
     dependencies=[Depends(lasting)],
 )
 async def of_job(

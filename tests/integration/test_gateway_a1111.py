@@ -214,7 +214,7 @@ def test_an_interrupt_ends_the_callers_own_jobs_of_here_alone(world: World, http
         assert (answer.status_code, answer.json()["images"]) == (200, [])
         info = json.loads(answer.json()["info"])
         assert (info["job"], info["seed"], info["all_seeds"]) == (here.id, 7, [])
-        assert info["warnings"] == ["interrupted: nothing was drawn to its end"]
+        assert info["warnings"] == ["interrupted: no picture was finished"]
         assert world.client.record(elsewhere).state is JobState.QUEUED
         assert world.client.record(its.id).state is JobState.QUEUED
         assert http.get("/progress").json() == NOTHING
@@ -248,7 +248,7 @@ WRONG: list[tuple[str, dict[str, Any], int, str, str]] = [
     ("/txt2img", {"stpes": 3}, 422, "invalid_params", "body: unknown field 'stpes': did you mean"),
     ("/txt2img", {"n_iter": 5, "batch_size": 4}, 422, "invalid_params", "n_iter × batch_size: "),
     ("/txt2img", {"seed": -2}, 422, "invalid_params", "seed: "),
-    ("/txt2img", {"enable_hr": True}, 422, "invalid_params", "enable_hr is True (bool): nothing"),
+    ("/txt2img", {"enable_hr": True}, 422, "invalid_params", "enable_hr is True (bool), which is"),
     (
         "/txt2img",
         {"override_settings": {"sd_model_checkpoint": "inc"}},

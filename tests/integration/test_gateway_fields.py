@@ -79,7 +79,7 @@ WRONG: list[tuple[Any, str]] = [
         "webhook_url, webhook_events, prompt, count, seed, temperature, model, format, quality, "
         "embed_metadata, image, beam_width, max_words",
     ),
-    ({"prompt": "a"}, "task: missing: say txt2img or img2txt"),
+    ({"prompt": "a"}, "task: missing: give txt2img or img2txt"),
     (
         {"task": "text2img", "prompt": "a"},
         "task: 'text2img' is not txt2img or img2txt: did you mean 'txt2img'?",
@@ -96,13 +96,10 @@ WRONG: list[tuple[Any, str]] = [
         {"task": "img2txt", "image": {"key": "inputs/a", "data": TEXT}},
         "image: give one of key, data, url",
     ),
-    (
-        DRAW | {"webhook_events": ["job.failed"]},
-        "webhook_events: nobody would be told: give a webhook_url",
-    ),
+    (DRAW | {"webhook_events": ["job.failed"]}, "webhook_events: needs a webhook_url"),
     ({"task": "img2txt", "image": {}}, "image: give an object with a key, with data or with a url"),
     ({"task": "img2txt", "image": {"key": 5}}, "image.key: Input should be a valid string"),
-    ([DRAW], "the body is not an object with the fields of a job"),
+    ([DRAW], "the body is not a JSON object with the fields of a job"),
 ]
 
 
@@ -129,7 +126,7 @@ def test_a_form_has_no_other_fields_either(settings: Settings) -> None:
         refused(reply, "invalid_params", "file: only img2txt takes a picture")
         twice = {"task": "img2txt", "image": '{"key": "inputs/a"}'}
         reply = await http.post("/v1/jobs", data=twice, files={"file": PNG})
-        both = "image: the form has its picture in the field 'file': give one of them"
+        both = "image: the form has its picture in the field 'file': give only one of them"
         refused(reply, "invalid_params", both)
         reply = await http.post(
             "/v1/jobs", data={"task": "img2txt", "metadata": "[1]"}, files={"file": PNG}
@@ -146,10 +143,10 @@ def test_a_number_that_is_too_long_is_said_to_be(settings: Settings) -> None:
         body = f'{{"task": "txt2img", "prompt": "a", "seed": {long}}}'
         reply = await http.post("/v1/jobs", content=body, headers=JSON)
         said = (reply.status_code, reply.json()["detail"])
-        assert said == (400, "the body has a number of too many digits")
+        assert said == (400, "the body has a number with too many digits")
         form = {"task": "img2txt", "count": long}
         reply = await http.post("/v1/jobs", data=form, files={"file": PNG})
-        assert reply.json()["detail"].endswith("has a number of too many digits")
+        assert reply.json()["detail"].endswith("has a number with too many digits")
 
     asked(settings, ask)
 
@@ -222,7 +219,7 @@ def test_a_header_that_cannot_be_read_is_a_bad_request(
 def test_an_empty_batch_is_said_to_be_empty(settings: Settings) -> None:
     kind = {"Content-Type": "application/jsonl"}
     reply = asked(settings, lambda http: http.post("/v1/batches", content=b"", headers=kind))
-    refused(reply, "invalid_params", "the file is empty: write a request a line")
+    refused(reply, "invalid_params", "the file is empty: write one request per line")
 
 
 @pytest.mark.parametrize(

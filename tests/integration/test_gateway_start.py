@@ -28,7 +28,7 @@ def test_the_help_says_when_keys_are_asked_for() -> None:
     command = [sys.executable, "-m", "crossmodal.cli", "gateway", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     words = " ".join(shown.replace("│", " ").split())
-    assert "Ask for API keys (by default only where not on loopback)." in words
+    assert "Require API keys (default: unless on loopback)." in words
 
 
 def test_what_is_printed_is_the_url(settings: Settings, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_a_model_that_nobody_has_loaded_is_given_what_is_asked_for() -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_nothing_here_does_is_refused_by_its_name(name: str) -> None:
-    with pytest.raises(InvalidParams, match=f"^{name} is .*: nothing here does that") as caught:
+    with pytest.raises(InvalidParams, match=f"^{name} is .*, which is not supported") as caught:
         made_of(DIFFUSION, **{name: 2})
     assert caught.value.field == name
 
@@ -270,15 +270,15 @@ def test_pictures_are_told_of_each_with_its_seed() -> None:
 def test_of_what_was_interrupted_there_are_no_pictures() -> None:
     told = told_of(job(JobState.CANCELED), properties_of(DIFFUSION), [])
     assert (told["all_seeds"], told["infotexts"], told["job"]) == ([], [], "one")
-    assert told["warnings"] == ["interrupted: nothing was drawn to its end"]
+    assert told["warnings"] == ["interrupted: no picture was finished"]
 
 
 @pytest.mark.parametrize(
     ("sent", "says"),
     [
         ({"model": "ink"}, "^model is 'ink' .*: name it in override_settings.sd_model_checkpoint"),
-        ({"count": 3, "batch_size": 2}, "^count: n_iter × batch_size says it already"),
-        ({"guidance": 3, "cfg_scale": 5}, "^guidance: cfg_scale says it already"),
+        ({"count": 3, "batch_size": 2}, "^count: n_iter × batch_size sets the same param"),
+        ({"guidance": 3, "cfg_scale": 5}, "^guidance: cfg_scale sets the same param"),
     ],
 )
 def test_what_is_said_twice_is_refused(sent: dict[str, Any], says: str) -> None:

@@ -638,11 +638,15 @@ def read_file(folder: Path, lines: list[Any], task: Task | None = None) -> list[
 
 
 BAD_LINES: dict[str, tuple[Any, str, str]] = {
-    "no JSON": (b"{nonsense", "line 2", "no JSON"),
-    "no text": (b'{"\xff\xfe', "line 2", "the line is no UTF-8: its byte 3 is 0xff"),
+    "no JSON": (b"{nonsense", "line 2", "not JSON"),
+    "no text": (b'{"\xff\xfe', "line 2", "the line is not UTF-8: byte 3 is 0xff"),
     "too deep": (b"[" * 9_999, "line 2", "nested too deeply"),
-    "a number too long": (b'{"a": ' + b"7" * 5_000 + b"}", "line 2", "a number of too many digits"),
-    "too much": (b"[" * 100_000, "line 2", "more values"),
+    "a number too long": (
+        b'{"a": ' + b"7" * 5_000 + b"}",
+        "line 2",
+        "a number with too many digits",
+    ),
+    "too much": (b"[" * 100_000, "line 2", "more JSON values"),
     "not an object": (b"[1, 2]", "line 2", "not a JSON object"),
     "an unknown url": (request("x", url="/v1/chat"), "x", "/v1/chat"),
     "a url that is none": (request("x", url=["a"]), "x", "/v1/txt2img or /v1/img2txt"),
@@ -746,7 +750,10 @@ def test_a_bad_picture_fails_alone(
 @at_once(
     "image, says",
     [
-        ({"path": "good.png"}, "body.image.path names no file of this machine"),
+        (
+            {"path": "good.png"},
+            "body.image.path: an uploaded batch cannot name files of the server",
+        ),
         ({"url": "https://a.example"}, "body.image: unknown field 'url': known: data, key"),
         ({}, "body.image: give one of data, key"),
     ],
@@ -807,8 +814,8 @@ def test_what_is_not_base64_is_said_as_such(data: Any) -> None:
         ("photo.jpg", "its character 6 is '.'"),
         ("aGk=aGk=", "its character 4 is '='"),
         ("data:image/png;base64,iVB(", "its character 26 is '('"),
-        ("abcde", "5 characters are one too many"),
-        ("abcde" + "=" * 1_000_000, "5 characters are one too many"),
+        ("abcde", "5 characters are one too many or too few"),
+        ("abcde" + "=" * 1_000_000, "5 characters are one too many or too few"),
     ],
 )
 def test_of_base64_with_a_wrong_character_this_is_named(data: str, says: str) -> None:
@@ -851,16 +858,13 @@ def test_a_file_without_any_url_needs_a_task(tmp_path: Path) -> None:
 @at_once(
     "text, says",
     [
-        (b"", "the file is empty: write a request a line"),
-        (b"\n \n", "the file is empty: write a request a line"),
+        (b"", "the file is empty: write one request per line"),
+        (b"\n \n", "the file is empty: write one request per line"),
         (
             b"hello\nworld",
-            "no line of the file can be read: line 1: the line is no JSON: Expecting",
+            "no line of the file can be read: line 1: the line is not JSON: Expecting",
         ),
-        (
-            b"\n\x80\n",
-            "no line of the file can be read: line 2: the line is no UTF-8: its byte 1 is",
-        ),
+        (b"\n\x80\n", "no line of the file can be read: line 2: the line is not UTF-8: byte 1 is"),
         (b'{nonsense\n{"body": {}}', "no line of the file has a url /v1/txt2img or /v1/img2txt:"),
     ],
 )

@@ -195,7 +195,7 @@ def test_a_batch_says_it_too_and_how_to_go_on(run: Run, checks: list[set[str]]) 
         done = run("batch", "run", "requests.jsonl", "-o", "out.jsonl", "--id", "mine")
     assert done.returncode == 130
     assert "no worker serves the queue txt2img.bulk: start one" in done.stderr
-    assert "the same command with --id mine takes the batch up again" in done.stderr
+    assert "the same command with --id mine resumes the batch" in done.stderr
     assert "`crossmodal batch cancel mine` cancels it" in done.stderr
 
 
@@ -391,10 +391,10 @@ def test_the_options_say_what_files_are_to_be(run: Run, client: Client) -> None:
         (("-o", "x.gif"), "-o x.gif: give a name that ends in .png, .jpg, .jpeg or .webp"),
         (("-o", "circle"), "-o circle: give a name that ends in"),
         (("-o", "none/x.png"), "-o none/x.png: none does not exist"),
-        (("-o", "file/x.png"), "-o file/x.png: file is no folder"),
+        (("-o", "file/x.png"), "-o file/x.png: file is not a folder"),
         (("-o", "folder.png"), "-o folder.png is a folder"),
         (("-n", "2", "-o", "y.png"), "-o y-1.png is a folder"),
-        (("-o", "x.png", "--no-wait"), "-o x.png and --no-wait"),
+        (("-o", "x.png", "--no-wait"), "-o x.png cannot be used with --no-wait"),
     ],
 )
 def test_a_target_that_cannot_be_written_is_refused_before_anything_is_submitted(
@@ -605,7 +605,7 @@ def test_a_disk_that_is_full_in_mid_batch_says_how_to_go_on(run: Run) -> None:
     done = run("batch", "run", "requests.jsonl", *options)
     assert done.returncode == 1
     assert "output_not_writable /dev/full cannot be written" in done.stderr
-    assert "the same command with --id mine takes the batch up again" in done.stderr
+    assert "the same command with --id mine resumes the batch" in done.stderr
 
 
 def test_a_file_of_requests_that_goes_away_is_not_said_to_be_the_output(

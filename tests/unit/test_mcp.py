@@ -600,6 +600,6 @@ def test_over_http_an_outage_is_no_wrong_key(settings: Settings) -> None:
 def test_a_public_address_needs_keys(settings: Settings) -> None:
     with pytest.raises(InvalidSetting, match="--no-keys is for loopback"):
         needs_keys(settings, "192.0.2.1", False)
-    with pytest.raises(InvalidSetting, match="needs API keys, and there is none"):
+    with pytest.raises(InvalidSetting, match="needs API keys, and there are none"):
         needs_keys(settings, "192.0.2.1", None)
     assert not needs_keys(settings, "127.0.0.1", None)

@@ -117,7 +117,7 @@ def test_what_only_jobs_have_is_unknown_here(name: str) -> None:
 
 
 def test_what_is_said_twice_is_refused() -> None:
-    with pytest.raises(InvalidParams, match=r"^count: n says it already"):
+    with pytest.raises(InvalidParams, match=r"^count: n sets the same param"):
         asked(n=2, count=3)
     assert asked(count=3)["count"] == 3
 

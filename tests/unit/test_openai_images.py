@@ -125,7 +125,7 @@ def test_pictures_are_in_the_answer_unless_urls_are_asked_for(
 )
 def test_what_is_said_twice_is_refused(body: dict[str, Any]) -> None:
     ours, theirs = body
-    with pytest.raises(InvalidParams, match=f"^{ours}: {theirs} says it already") as refused:
+    with pytest.raises(InvalidParams, match=f"^{ours}: {theirs} sets the same param") as refused:
         asked(**body)
     assert refused.value.field == ours
 
@@ -138,10 +138,10 @@ def test_our_name_beside_what_asks_for_nothing_is_taken() -> None:
 
 
 def test_what_the_answer_cannot_have_is_a_warning() -> None:
-    assert asked(partial_images=2)[1] == ["partial_images: only a stream has them"]
+    assert asked(partial_images=2)[1] == ["partial_images: only streams have them"]
     assert asked(partial_images=2, stream=True)[1] == []
     assert asked(response_format="url", stream=True)[1] == [
-        "response_format: a stream has the pictures themselves"
+        "response_format: streams have the pictures themselves, not URLs"
     ]
 
 

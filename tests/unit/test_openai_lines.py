@@ -115,7 +115,7 @@ def test_a_page_begins_after_one_of_the_list() -> None:
     assert page(ids, first, 3) == ([], False)
     assert page(ids, gone, 3) == ([first], False)
     assert page(ids[::-1], gone, 2, ascending=True) == (ids[-2:0:-1], True)
-    with pytest.raises(InvalidParams, match="'e' is no id: give the last_id") as refused:
+    with pytest.raises(InvalidParams, match="'e' is not an id: give the last_id") as refused:
         page(ids, "e", 3)
     assert refused.value.field == "after"
 

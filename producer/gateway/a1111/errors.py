@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from producer.gateway.problems import MEANINGS, Fault, status_of_answer
 
 TAG = "a1111"
-"""Of routes that answer errors so."""
+"""The tag of routes that render errors in the web UI's format."""
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="crossmodal", Basic realm="crossmodal"'}
 
 
@@ -29,7 +29,7 @@ def rendered(fault: Fault) -> Response:
     return Response(body.model_dump_json(), status, headers, media_type="application/json")
 
 
-SAID = "enable_hr is True (bool): nothing here does that: leave it out"
+SAID = "enable_hr is True (bool), which is not supported: leave it out"
 EXAMPLE = A1111Error(error="invalid_params", detail=SAID, errors=SAID).model_dump()
 
 

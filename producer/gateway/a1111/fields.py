@@ -109,7 +109,7 @@ class A1111Request(BaseModel):
 
     prompt: str = ""
     negative_prompt: JsonValue = None
-    seed: int = Field(default=-1, ge=-1, description="-1 is a random one.")
+    seed: int = Field(default=-1, ge=-1, description="-1 chooses a random one.")
     steps: JsonValue = None
     cfg_scale: JsonValue = None
     width: JsonValue = None
@@ -139,7 +139,7 @@ def translated(wanted: A1111Request, schema: Schema | None) -> tuple[dict[str, A
     declared, given = properties_of(schema), wanted.model_extra or {}
     for name in REFUSED:
         if _asks(name, value := given.get(name)):
-            said = f"{name} is {shown(value)}: nothing here does that: leave it out"
+            said = f"{name} is {shown(value)}, which is not supported: leave it out"
             raise InvalidParams(said, name)
     _check_once(wanted, given, declared)
     fields: dict[str, Any] = {"prompt": wanted.prompt}
@@ -170,9 +170,13 @@ def _check_once(
         said = f"model is {shown(given['model'])}: name it in override_settings.sd_model_checkpoint"
         raise InvalidParams(said, "model")
     if "count" in given and wanted.n_iter * wanted.batch_size != 1:
-        raise InvalidParams("count: n_iter × batch_size says it already: give one of them", "count")
+        raise InvalidParams(
+            "count: n_iter × batch_size sets the same param: give only one of them", "count"
+        )
     if guidance in given.keys() - {"cfg_scale"} and _asks("cfg_scale", wanted.cfg_scale):
-        raise InvalidParams(f"{guidance}: cfg_scale says it already: give one of them", guidance)
+        raise InvalidParams(
+            f"{guidance}: cfg_scale sets the same param: give only one of them", guidance
+        )
 
 
 def told_of(job: Job, declared: Mapping[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
@@ -188,7 +192,7 @@ def told_of(job: Job, declared: Mapping[str, Any], warnings: Sequence[str]) -> d
         told |= images[0].model_dump(include={"width", "height"})
         told |= {"sd_model_name": result.model, "sd_model_hash": result.bundle_version}
     seeds = [params["seed"] + i for i in range(len(images))]
-    said = ("interrupted: nothing was drawn to its end",) if result is None else result.warnings
+    said = ("interrupted: no picture was finished",) if result is None else result.warnings
     return told | {
         "batch_size": params["count"],
         "all_seeds": seeds,

@@ -43,7 +43,9 @@ class A1111Response(BaseModel):
 class InterrogateRequest(Closed):
     """A picture to describe."""
 
-    image: str = Field(description="Base64, a `data:` URL, or a URL where such are fetched.")
+    image: str = Field(
+        description="Base64, a `data:` URL, or a URL if the gateway fetches pictures."
+    )
     model: str = Field(
         default="clip",
         max_length=64,

@@ -60,11 +60,11 @@ class State(BaseModel):
     """The running job, or the first that waits."""
 
     job: str = Field(default="", description="Its id.")
-    job_count: int = Field(default=0, description="How many the caller waits for.")
+    job_count: int = Field(default=0, description="How many jobs the caller waits for.")
     job_no: int = 0
     job_timestamp: str = "0"
     sampling_step: int = 0
-    sampling_steps: int = Field(default=0, description="0 where the model tells no steps.")
+    sampling_steps: int = Field(default=0, description="0 if the model reports no steps.")
 
 
 class A1111Progress(BaseModel):
@@ -74,9 +74,9 @@ class A1111Progress(BaseModel):
     eta_relative: float = 0.0
     state: State = State()
     current_image: str | None = Field(
-        default=None, description="In base64, from the second call on, of models that show it."
+        default=None, description="In base64, from the second call on, if the model makes previews."
     )
-    textinfo: str | None = Field(default=None, description="What it waits for beside its turn.")
+    textinfo: str | None = Field(default=None, description="What it waits for besides its turn.")
 
 
 @router.get("/options", response_model=A1111Options, responses=documented())

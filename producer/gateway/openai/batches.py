@@ -83,7 +83,8 @@ async def create(wanted: BatchRequest, key: ApiKey, services: Services) -> OpenA
     """Start a batch job of an uploaded file."""
     if wanted.endpoint not in (known := [*KINDS, *(f"/v1/{name}" for name in kinds())]):
         raise InvalidParams(
-            f"endpoint: {wanted.endpoint!r} is none: there are {', '.join(known)}", "endpoint"
+            f"endpoint: {wanted.endpoint!r} is not supported: use one of {', '.join(known)}",
+            "endpoint",
         )
     await services.ask(services.batches.check_room(key.id))
     file = await file_of(wanted.input_file_id, key.id, services)

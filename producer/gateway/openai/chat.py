@@ -78,7 +78,7 @@ class ChatRequest(BaseModel):
     messages: list[Message] = Field(min_length=1, max_length=20)
     model: str | None = Field(default=None, max_length=64)
     n: int | None = Field(default=None, ge=1, description="How many captions.")
-    max_tokens: int | None = Field(default=None, ge=1, description="As many words, at most.")
+    max_tokens: int | None = Field(default=None, ge=1, description="Max number of words.")
     max_completion_tokens: int | None = Field(default=None, ge=1)
     stream: bool | None = None
     stream_options: dict[str, JsonValue] | None = None
@@ -210,7 +210,7 @@ def _said(messages: list[Message]) -> tuple[str, str]:
     users = [message for message in messages if message.role == "user"]
     if len(users) != 1 or any(m.role in ("assistant", "tool") for m in messages):
         raise InvalidParams(
-            "messages: a history is nothing to describe: send one message of the user", "messages"
+            "messages: a chat history is not supported: send one message with role user", "messages"
         )
     parts = [part for message in messages for part in message.content]
     pictures = [part.image_url.url for part in parts if part.image_url is not None]

@@ -11,7 +11,7 @@ from producer.gateway.problems import MEANINGS, Fault, status_of_answer
 from producer.gateway.problems import documented as problems
 
 TAG = "openai"
-"""Of routes that answer errors so."""
+"""The tag of routes that render errors in OpenAI's format."""
 
 
 class ErrorBody(BaseModel):

@@ -187,7 +187,9 @@ async def content(file: OwnFile, key: Caller, services: ServicesOf, urls: UrlsOf
 async def delete(file: OwnFile, key: Caller, services: ServicesOf) -> FileDeleted:
     """Delete a file; a batch job that was made of it goes on."""
     if file.purpose != PURPOSE:
-        raise NotSupported("the output of a batch goes with it, after CROSSMODAL_RETENTION_S")
+        raise NotSupported(
+            "the output of a batch cannot be deleted: it expires after CROSSMODAL_RETENTION_S"
+        )
     record = await file_of(file.id, key.id, services)
     await services.call_store(services.sync.storage.delete, bytes_of_file(record.id))
     await services.ask(services.files.forget(record))
@@ -241,7 +243,9 @@ def page(
         try:
             UUID(after)
         except ValueError as e:
-            raise InvalidParams(f"after: {after!r} is no id: give the last_id", "after") from e
+            raise InvalidParams(
+                f"after: {after!r} is not an id: give the last_id of the page before", "after"
+            ) from e
         ids = [one for one in ids if (one > after) is ascending]
     return ids[:limit], len(ids) > limit
 

@@ -66,7 +66,7 @@ class ImagesRequest(BaseModel):
     size: str | None = Field(
         default=None,
         max_length=11,
-        description="WxH or auto. A model of one size draws in that, and a warning says so.",
+        description="WxH or auto. A model of a fixed size ignores it, with a warning.",
     )
     response_format: Literal["b64_json", "url"] | None = None
     output_format: Literal["png", "webp", "jpeg"] | None = None
@@ -159,7 +159,7 @@ async def generate(
 )
 async def edit(key: Caller) -> Response:
     """Edit a picture: not supported by any model here."""
-    raise NotSupported("no model here draws over a picture: /v1/images/generations draws a new one")
+    raise NotSupported("editing pictures is not supported: /v1/images/generations draws new ones")
 
 
 @router.post(
@@ -167,7 +167,7 @@ async def edit(key: Caller) -> Response:
 )
 async def vary(key: Caller) -> Response:
     """Vary a picture: not supported by any model here."""
-    raise NotSupported("no model here varies a picture: /v1/images/generations draws a new one")
+    raise NotSupported("varying pictures is not supported: /v1/images/generations draws new ones")
 
 
 async def _params_of(wanted: ImagesRequest, services: Services) -> tuple[ItemParams, list[str]]:
@@ -213,9 +213,9 @@ def translated(wanted: ImagesRequest, schema: Schema | None) -> tuple[dict[str, 
 def _of_answers(wanted: ImagesRequest) -> list[str]:
     """Return warnings of options that a stream ignores, or that need one."""
     if wanted.stream and wanted.response_format == "url":
-        return ["response_format: a stream has the pictures themselves"]
+        return ["response_format: streams have the pictures themselves, not URLs"]
     if wanted.partial_images and not wanted.stream:
-        return ["partial_images: only a stream has them"]
+        return ["partial_images: only streams have them"]
     return []
 
 
@@ -234,7 +234,7 @@ def _side(size: str | None) -> tuple[int, int] | None:
     found = _SIZE.fullmatch(size or "")
     if found is None:
         raise InvalidParams(
-            f"size: {size!r} is none: say WIDTHxHEIGHT, as 512x512, or auto", "size"
+            f"size: {size!r} is not a size: give WIDTHxHEIGHT, such as 512x512, or auto", "size"
         )
     return int(found[1]), int(found[2])
 

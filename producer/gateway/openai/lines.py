@@ -23,7 +23,7 @@ from producer.gateway.shapes import Urls
 
 Line = dict[str, Any]
 KINDS = {"/v1/images/generations": TXT2IMG, "/v1/chat/completions": IMG2TXT}
-"""The urls of lines that are translated, and what their bodies ask for."""
+"""The urls of translated lines, and the kinds of their jobs."""
 
 
 def translator(services: Services) -> Callable[[Line], Line]:

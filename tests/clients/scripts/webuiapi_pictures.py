@@ -84,7 +84,7 @@ with ThreadPoolExecutor(1) as threads:
     assert api.interrupt() == {}
     stopped = long.result(WAIT_S)
 assert stopped.images == []
-assert stopped.info["warnings"][-1] == "interrupted: nothing was drawn to its end"
+assert stopped.info["warnings"][-1] == "interrupted: no picture was finished"
 assert api.get_progress()["state"]["job_count"] == 0
 
 # What there is none of is said, too.
@@ -100,7 +100,7 @@ assert error["detail"].startswith("invalid params: steps"), error
 status, error = refused(lambda: api.txt2img(prompt="a fox", enable_hr=True))
 assert (status, error["detail"]) == (
     422,
-    "enable_hr is True (bool): nothing here does that: leave it out",
+    "enable_hr is True (bool), which is not supported: leave it out",
 )
 status, error = refused(
     lambda: api.txt2img(prompt="a fox", override_settings={"sd_model_checkpoint": "sktecher"})
