@@ -200,7 +200,7 @@ class RateLimited(QueueFull):
 
 
 class Overloaded(CrossmodalError):
-    """This process is short of memory, disk, file descriptors or threads."""
+    """This process is short of memory, disk, file descriptors or threads, or is stopping."""
 
     code = "overloaded"
     retryable = True

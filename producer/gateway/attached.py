@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from crossmodal.errors import BrokerUnavailable, QueuePaused, Unauthorized, WaitTooLong
+from crossmodal.errors import BrokerUnavailable, Overloaded, QueuePaused, Unauthorized, WaitTooLong
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Job, JobState, Progress
 from crossmodal.jobs.submission import PAUSED_S
@@ -83,7 +83,7 @@ async def steps(
                     yield step
             if follower.is_over:
                 raise Unauthorized("the API key was revoked: ask for another")
-            raise BrokerUnavailable("the gateway is being stopped")
+            raise Overloaded("the gateway is being stopped: ask again in a moment")
     finally:
         if job is None or not job.state.is_terminal:
             await cancel_left(services.client, job_id)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any
@@ -51,6 +52,23 @@ def test_a_job_is_looked_at_when_its_time_is_up_and_no_more_often_once_that_is_o
     job = client.record(client.txt2img("a red circle"))
     job = job.model_copy(update={"expires_at": time.time() + left_s})
     assert least <= patience_s(job) <= most
+
+
+def test_a_caller_that_waits_is_told_that_the_gateway_stops(
+    settings: Settings, client: Client
+) -> None:
+    with ThreadPoolExecutor() as threads:
+        with in_thread(settings, needs_keys=False) as url:
+            body = {"prompt": "a red circle"}
+            asked = threads.submit(
+                httpx2.post, f"{url}/v1/images/generations", json=body, timeout=60
+            )
+            until(lambda: client.queue("txt2img").depth == 1, 30)
+        reply = asked.result()
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == (503, "overloaded")
+    assert "is being stopped" in error["message"]
+    assert client.queue("txt2img").depth == 0
 
 
 def with_key(url: str, client: Client) -> httpx2.Client:
