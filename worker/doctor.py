@@ -216,7 +216,7 @@ def _packages(settings: Settings) -> Finding:
         return Finding(
             "packages",
             True,
-            f"a producer only: without {', '.join(lacking)}",
+            f"producer only: {', '.join(lacking)} not installed",
             f"to run a worker here: {remedy('worker')}",
         )
     return Finding("packages", True, "all that a worker needs")

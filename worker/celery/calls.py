@@ -65,7 +65,7 @@ def check_depth(value: Any) -> None:
         if not level:
             return
     raise InvalidMessage(
-        f"the message is nested more than {MAX_DEPTH} levels deep: no job has such params"
+        f"the message is nested more than {MAX_DEPTH} levels deep, which no params need"
     )
 
 

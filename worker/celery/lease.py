@@ -130,7 +130,7 @@ class Lease:
         now = time.monotonic()
         ahead_s = redis_s - now
         if abs(ahead_s - self._clock_ahead_s) > self._settings.sweep_s:
-            log.warning("Redis's clock was set by %.0f s", ahead_s - self._clock_ahead_s)
+            log.warning("Redis's clock jumped by %.0f s", ahead_s - self._clock_ahead_s)
             self._well_since = max(self._well_since, now)
         self._clock_ahead_s = ahead_s
 

@@ -37,7 +37,7 @@ def give_back(settings: Settings, worker: str, runner: Runner, index: str) -> No
         write_whole(file, "\n".join({*earlier, PROCESS}))
         for process in earlier:
             if count := runner.run(_end_leases(settings, worker, process, index)):
-                log.warning("redelivering %d messages of a process that died", count)
+                log.warning("redelivering %d messages of a dead process", count)
         write_whole(file, PROCESS)
     except (BrokerUnavailable, OutputNotWritable) as e:
         log.warning("messages of a dead process are redelivered only when their leases end: %s", e)

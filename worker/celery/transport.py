@@ -162,7 +162,7 @@ class CheckedChannel(Polled):
             with self.conn_or_acquire() as client:
                 client.rpush(name, raw)
         except (*self.connection_errors, RedisError) as e:
-            log.warning("a message of a canceled queue is held until Redis accepts it: %s", e)
+            log.warning("a message of an unconsumed queue is held until Redis accepts it: %s", e)
             self.shared.held.append((queue, raw))
 
     def _brpop_reply(self, options: dict[str, Any]) -> Any:

@@ -149,7 +149,9 @@ def _translated(name: str, revision: str | None) -> Iterator[None]:
     except errors.HFValidationError as e:
         raise InvalidSetting(f"{name!r} is not the name of a repository: give OWNER/NAME") from e
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as e:
-        raise InvalidSetting(f"HF_ENDPOINT={constants.ENDPOINT} is not the URL of a hub") from e
+        raise InvalidSetting(
+            f"HF_ENDPOINT={constants.ENDPOINT} is not the URL of a hub: correct or unset it"
+        ) from e
     except httpx2.HTTPError as e:
         raise ModelHubUnavailable(
             f"the hub at {constants.ENDPOINT} does not answer: {_cause(e)}. Try again later, or "
