@@ -305,7 +305,8 @@ class JobRunner:
             host = self.hosts.of(Queue(task, raw.get("model")))
         except NotServed as e:
             raise ModelNotFound(
-                f"the model {raw.get('model')} is not the default one any more"
+                f"the model {raw.get('model')} is no longer the default model: "
+                "submit the request again"
             ) from e
         params = build((await host.info()).params_of(task.kind), raw)
         image = await self._items.image(params, host)
@@ -409,7 +410,7 @@ def _items(task: Task, attempt: Attempt) -> int:
 
 
 def _superseded(attempt: Attempt) -> Skipped:
-    log.warning("job %s: attempt %d is not wanted any more", attempt.job, attempt.number)
+    log.warning("job %s: attempt %d is superseded", attempt.job, attempt.number)
     return Skipped("superseded")
 
 

@@ -60,8 +60,8 @@ class Blobs:
             if max_bytes >= self._settings.max_image_bytes:
                 raise
             raise InvalidImage(
-                f"{image.key!r} has more than the {max_bytes} bytes that its reference says: "
-                "upload it again, and name it as the upload does"
+                f"{image.key!r} is larger than the {max_bytes} bytes given in its reference: "
+                "upload it again, and use the reference that the upload returns"
             ) from e
 
     def packed(self, blob: BlobRef) -> bytes:

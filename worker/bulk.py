@@ -103,7 +103,7 @@ class BulkRun:
         try:
             host = self._hosts.of(queue)
         except NotServed as e:
-            raise ModelNotFound(f"no model of this worker is called {params.model}") from e
+            raise ModelNotFound(f"this worker serves no model named {params.model}") from e
         message = Message(token, host, queue.of_items, items, await _max_part(queue, host))
         known = {result.index for results in done.values() for result in results}
         async with aclosing(self._parts(message, known)) as parts:
@@ -218,7 +218,9 @@ class BulkRun:
         model = None if item.params is None else item.params.model
         if model is None or self._hosts.runs(message.queue.task, model, message.host):
             return item
-        error = ModelNotFound(f"the model {model} is not the default one any more")
+        error = ModelNotFound(
+            f"the model {model} is no longer the default model: submit the request again"
+        )
         return Prepared(item.place, item.custom_id, error=error)
 
     async def _with_image(self, host: HostClient, item: Prepared, packed: bytes | None) -> Prepared:
@@ -295,7 +297,9 @@ class BulkRun:
         named = {"index": item.place, "custom_id": item.custom_id}
         error = item.error or (answer if isinstance(answer, CrossmodalError) else None)
         if error is not None or item.params is None or not isinstance(answer, Answer):
-            failure = Failure.of(error or CrossmodalError("the models gave no answer"))
+            failure = Failure.of(
+                error or CrossmodalError("the model host gave no answer for this item")
+            )
             return {**named, "failure": failure}
         return named | self._items.store(message.token, item.params, answer, f"{item.place}-")
 

@@ -51,8 +51,8 @@ class CancelToken:
             if self._is_lost:
                 raise Superseded from None
             raise TimedOut(
-                f"the attempt ran longer than {self._limit_s:g} s, its wait for the device not "
-                "counted: ask for less, or raise CROSSMODAL_RUN_TIME_LIMIT_S"
+                f"the attempt ran longer than {self._limit_s:g} s, not counting its wait for the "
+                "device: request less, or raise CROSSMODAL_RUN_TIME_LIMIT_S"
             ) from None
 
     @contextmanager
@@ -112,9 +112,10 @@ class InHand:
         except BrokerUnavailable:  # an unknown state is no reason to stop
             return
         except Exception:  # keep checking: else nothing could be canceled
-            log.exception("an internal error in checking attempts")
+            log.exception("internal error in the check for canceled attempts")
             return
         for token in tokens:
             if token.attempt in lost and token in self._tokens:  # not ended meanwhile
-                log.info("job %s: attempt %d ends early", token.attempt.job, token.attempt.number)
+                job, number = token.attempt.job, token.attempt.number
+                log.info("job %s: attempt %d is canceled or superseded", job, number)
                 token.lose()

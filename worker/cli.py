@@ -45,21 +45,21 @@ def worker(
         typer.Option(
             min=1,
             metavar="N",
-            help="Jobs that a device has in hand; a batch has at most as many, and no more than "
+            help="Max jobs in progress per device; it limits a batch, too, as does "
             "CROSSMODAL_MAX_BATCH. (24, GPU 32)",
         ),
     ] = None,
     bulk_concurrency: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Bulk messages that a device has in hand. (4, GPU 8)"
+            min=1, metavar="N", help="Max bulk messages in progress per device. (4, GPU 8)"
         ),
     ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(metavar="N", help="Serve Prometheus metrics at this port. (off)")
     ] = None,
     ready_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Touched when every device takes jobs.")
+        Path | None, typer.Option(metavar="FILE", help="Touched once every device takes jobs.")
     ] = None,
 ) -> None:
     """Serve jobs: a model host and a Celery worker for each device, restarted when they die."""

@@ -76,8 +76,8 @@ def served_queues(served: Served, text: str | None) -> list[str]:
         if not any(queue in (one, str(Queue.parse(one).task)) for one in own):
             where = ", ".join(str(folder.folder) for folder in served.folders)
             raise InvalidSetting(
-                f"--queues {text!r}: the models in {where} do not serve {queue}, but "
-                f"{', '.join(own)}"
+                f"--queues {text!r}: the models in {where} do not serve {queue}: choose "
+                f"from {', '.join(own)}"
             )
     return chosen
 

@@ -61,7 +61,7 @@ def _parse_one(name: str, gpus: int) -> Device:
         return Device(name)
     raise InvalidSetting(
         f"the device {name!r} cannot be used: there are {gpus} GPUs here. "
-        "Say auto, cpu, or GPUs such as cuda:0,cuda:1"
+        "Give auto, cpu, or GPUs such as cuda:0,cuda:1"
     )
 
 

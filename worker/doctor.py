@@ -128,14 +128,12 @@ def default_user(settings: Settings) -> Finding:
         return Finding(
             "redis users",
             True,
-            f"who names no user is let in, and {why}",
+            f"clients without a user name are accepted, and {why}",
             "turn the user `default` off, or give it a password: docs/redis.md has an "
             "ACL file with `user default off`",
             warns=True,
         )
-    found = (
-        "open, for this machine alone" if why is not None else "nobody is let in without a password"
-    )
+    found = "open, but only to this machine" if why is not None else "a password is required"
     return Finding("redis users", True, found)
 
 
@@ -162,7 +160,7 @@ def _background(count: int, settings: Settings) -> Finding:
         subject,
         True,
         f"none: {webhooks} webhooks and {batches} batches wait",
-        "start `crossmodal background`, or all there is with `crossmodal up`",
+        "start `crossmodal background`, or the whole stack with `crossmodal up`",
         warns=True,
     )
 
@@ -174,14 +172,14 @@ def _served(queue: str, count: int) -> Finding:
         f"workers of {queue}",
         True,
         "none: its jobs wait",
-        "start a worker with `crossmodal worker`, or all there is with `crossmodal up`",
+        "start a worker with `crossmodal worker`, or the whole stack with `crossmodal up`",
         warns=True,
     )
 
 
 def _store(settings: Settings) -> Finding:
     open_storage(settings).check()
-    return Finding("store", True, f"{settings.storage_url} can be written, read and deleted from")
+    return Finding("store", True, f"{settings.storage_url} allows writing, reading and deleting")
 
 
 def _bundle(settings: Settings) -> Finding:
@@ -200,8 +198,8 @@ def _models(settings: Settings) -> Finding:
             "models",
             True,
             f"{names}; not served: {faults}",
-            "mend these folders, or take them out of CROSSMODAL_MODELS: `crossmodal "
-            "models check FOLDER` says more",
+            "fix these folders, or remove them from CROSSMODAL_MODELS: `crossmodal models "
+            "check FOLDER` gives details",
             warns=True,
         )
     return Finding("models", True, names)
@@ -218,7 +216,7 @@ def _packages(settings: Settings) -> Finding:
         return Finding(
             "packages",
             True,
-            f"a producer only: without {', '.join(lacking)}",
+            f"producer only: {', '.join(lacking)} not installed",
             f"to run a worker here: {remedy('worker')}",
         )
     return Finding("packages", True, "all that a worker needs")
@@ -227,7 +225,7 @@ def _packages(settings: Settings) -> Finding:
 def _flower(settings: Settings) -> Finding:
     if not is_installed("monitor"):
         return Finding("flower", True, "not installed", remedy("monitor"))
-    asks = "asks for a login" if os.environ.get("FLOWER_BASIC_AUTH") else "open, on loopback"
+    asks = "requires a login" if os.environ.get("FLOWER_BASIC_AUTH") else "open, on loopback"
     return Finding("flower", True, f"installed, {asks}")
 
 

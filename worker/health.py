@@ -97,10 +97,10 @@ def health(
     live: Annotated[bool, typer.Option("--live", help="Exit 0 if all workers are live.")] = False,
     ready: Annotated[bool, typer.Option("--ready", help="Exit 0 if all are ready.")] = False,
     url: Annotated[
-        str, typer.Option(help="Ask this URL instead, as that of a gateway: exit 0 on success.")
+        str, typer.Option(help="Probe this URL instead, such as a gateway's: exit 0 on success.")
     ] = "",
     writes: Annotated[
-        bool, typer.Option("--writes", help="Ask also whether Redis and the store take writes.")
+        bool, typer.Option("--writes", help="Also check that Redis and the store accept writes.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -141,8 +141,8 @@ class HostProcess:
         except (OSError, ValueError):
             return Failure(
                 code="model_invalid",
-                message=f"its host ended with status {self.child.returncode} while it loaded "
-                f"{self.model.folder}, {TRIES} times: it may have had too little memory",
+                message=f"its host ended with status {self.child.returncode} while loading "
+                f"{self.model.folder}, {TRIES} times: it may have run out of memory",
             )
 
     def _end_silent(self) -> None:
@@ -154,5 +154,5 @@ class HostProcess:
         elif self._silent_since is None:
             self._silent_since = time.monotonic()
         elif time.monotonic() - self._silent_since > LOOK_AGAIN_S:
-            log.error("%s has not moved for %.0f s: killing it", self.child.name, silent_s)
+            log.error("%s has had no heartbeat for %.0f s: killing it", self.child.name, silent_s)
             self.child.kill()

@@ -77,7 +77,7 @@ class Hosts:
         if self._queues is None:
             return next(iter(self._hosts.values()))
         if (model := self._queues.get(str(queue))) is None:
-            raise NotServed(f"no model of this worker runs the jobs of {queue}")
+            raise NotServed(f"this worker serves no model for the queue {queue}")
         return self._hosts[model]
 
     def runs(self, task: Task, model: str, host: HostClient) -> bool:

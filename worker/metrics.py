@@ -48,7 +48,7 @@ def serve(
         return start_http_server(port, address, registry)
     except OSError as e:  # also for an invalid address
         raise InvalidSetting(
-            f"CROSSMODAL_METRICS_PORT={port} cannot be listened at on {address!r}: {described(e)}"
+            f"CROSSMODAL_METRICS_PORT={port}: cannot listen on {address!r}: {described(e)}"
         ) from e
 
 

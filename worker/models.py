@@ -56,7 +56,7 @@ def forget(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Remove a model from the list when its folder is gone."""
     with errors_to_exit_status(), Runner(settings := load_settings(), what="cli") as runner:
         if not runner.run(Models(settings).forget(name)):
-            raise ModelNotFound(f"no model of that name is on the list: {name!r}")
+            raise ModelNotFound(f"no model named {name!r} is on the list")
         say(f"forgot {name}")
 
 
@@ -98,7 +98,7 @@ def _show_known(name: str, as_json: bool) -> None:
         known = runner.run(models.known())
         if name not in known:
             raise ModelNotFound(
-                f"there is no folder {name!r}, and no model of that name; there are "
+                f"there is no folder {name!r}, and no model of that name; known models: "
                 f"{', '.join(known) or 'none'}"
             )
         model = runner.run(models.with_words(known[name]))
@@ -179,22 +179,22 @@ def check(
 @app.command("pull")
 def pull_model(
     repository: Annotated[
-        str, typer.Argument(metavar="REPO[@REVISION]", help="As the hub calls it: OWNER/NAME.")
+        str, typer.Argument(metavar="REPO[@REVISION]", help="Name on the hub: OWNER/NAME.")
     ],
     to: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="The folder to make.",
+            help="The folder to create.",
             show_default="one of the repository's name, in CROSSMODAL_MODELS",
         ),
     ] = None,
     variant: Annotated[
-        str, typer.Option(metavar="NAME", help="Of the weights, such as fp16.")
+        str, typer.Option(metavar="NAME", help="Variant of the weights, such as fp16.")
     ] = "",
     device: Device = "auto",
     no_check: Annotated[
-        bool, typer.Option("--no-check", help="Only fetch: do not load it and run it.")
+        bool, typer.Option("--no-check", help="Only fetch it: do not load and run it.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -207,7 +207,9 @@ def pull_model(
         name, _, revision = repository.partition("@")
         folder = _target(name, to)
         if not re.fullmatch(r"\w{0,32}", variant):
-            raise InvalidSetting(f"--variant {variant!r} is no name of a variant, such as fp16")
+            raise InvalidSetting(
+                f"--variant {variant!r} is not the name of a variant, such as fp16"
+            )
         [first, *_] = parse_devices(device)
         require("hf", "`crossmodal models pull`")
         found = pull(name, revision or None, folder, variant)
@@ -229,8 +231,8 @@ def _target(name: str, to: Path | None) -> Path:
         return to.absolute()
     if (models := load_settings().models) is None:
         raise InvalidSetting(
-            "where the folder is to be is not said: give --to FOLDER, or set CROSSMODAL_MODELS to "
-            "the folder that all models lie in"
+            "no target folder is given: pass --to FOLDER, or set CROSSMODAL_MODELS to the folder "
+            "that contains all models"
         )
     return models.absolute() / name.rpartition("/")[2]
 
@@ -254,8 +256,8 @@ def _tried(folder: Path, device: str, out: Path | None) -> list[dict[str, Any]]:
         found = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError) as e:
         raise InvalidModel(
-            f"the process that tried {folder} ended with status {done.returncode} and said "
-            "nothing: it may have had too little memory"
+            f"the process that checked {folder} ended with status {done.returncode} and no "
+            "output: it may have run out of memory"
         ) from e
     if "error" in found:
         error = found["error"]
@@ -272,8 +274,8 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
         ("serves", found["kind"]),
         ("loaded in", f"{found['load_s']:g} s, warm {found['warmup_s']:g} s later"),
         ("a run", f"{found['run_s']:g} s" + (f", {step:g} s a step" if step else "")),
-        ("most memory", f"{found['peak_bytes'] / 1e9:.2f} GB"),
-        ("most in a batch", found["max_batch"] or "as the settings allow"),
+        ("max memory", f"{found['peak_bytes'] / 1e9:.2f} GB"),
+        ("max batch", found["max_batch"] or "as the settings allow"),
         ("same seed, same bytes", yes[found["repeats_alone"]]),
         ("... also in a batch", yes[found["repeats_in_a_batch"]]),
     ]

@@ -81,12 +81,16 @@ class StoreWatch:
         since = time.monotonic()
         try:
             if not await self._answers():
-                log.error("no jobs are taken while the object store is away: %s", self._gate.why)
+                log.error(
+                    "no jobs are taken while the object store is unavailable: %s", self._gate.why
+                )
                 await asyncio.sleep(CHECK_S)
                 while not await self._answers():  # noqa: ASYNC110 - a store sends no event
                     await asyncio.sleep(CHECK_S)
                 away_s = time.monotonic() - since
-                log.info("jobs are taken again: the object store was away for %.0f s", away_s)
+                log.info(
+                    "jobs are taken again: the object store was unavailable for %.0f s", away_s
+                )
         finally:
             self._checking, self._gate.why = None, ""
         self._answered_at = time.monotonic()

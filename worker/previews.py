@@ -46,7 +46,7 @@ class AttemptPreviews:
 
     def __init__(self, blobs: Blobs, attempt: Attempt) -> None:
         self.shown: PreviewRef | None = None
-        """The one that is stored."""
+        """The stored preview."""
         self._blobs = blobs
         self._attempt = attempt
         self._key = preview_key(attempt.job, attempt.number)

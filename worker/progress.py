@@ -26,7 +26,7 @@ class ProgressTeller:
         self, redis: AsyncRunner, ledger: JobLedger, attempt: Attempt, previews: AttemptPreviews
     ) -> None:
         self.audience = Audience()
-        """Those who follow the job."""
+        """Whether anyone follows the job, and so wants previews."""
         self._previews = previews
         self._last: Progress | None = None
         self._redis = redis
@@ -85,4 +85,4 @@ class ProgressTeller:
             is_watched = await self._redis.run(self._ledger.progress(self._attempt, progress))
             self.audience.turn(bool(is_watched))
         except CrossmodalError as e:  # a later step is reported
-            log.debug("job %s: its progress is not told: %s", self._attempt.job, e)
+            log.debug("job %s: its progress is not recorded: %s", self._attempt.job, e)

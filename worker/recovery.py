@@ -65,9 +65,9 @@ class Recovery(Thread):
             try:
                 self.recover()
             except BrokerUnavailable as e:
-                log.warning("lost messages are not looked for: %s", e)
+                log.warning("the recovery of lost messages is skipped for now: %s", e)
             except Exception:  # the next pass may succeed
-                log.exception("an internal error in looking for lost messages")
+                log.exception("internal error in the recovery of lost messages")
 
     def recover(self) -> None:
         """Run one pass; many workers may do so at the same time."""
@@ -107,7 +107,9 @@ class Recovery(Thread):
                 continue
             except ValidationError as e:
                 wrong = e.error_count()
-                log.error("the record of job %s cannot be read: %d fields are wrong", job_id, wrong)
+                log.error(
+                    "the record of job %s cannot be read: %d fields are invalid", job_id, wrong
+                )
                 continue
             if self._is_silent(job, before):
                 yield job

@@ -38,11 +38,11 @@ class State:
 
     model: ServedModel
     told: ModelInfo
-    """What its host has said of it last; it may have ended since."""
+    """What its host reported last; the host may have ended since."""
     wanted_at: float | None = None
     loaded_at: float | None = None
     took_s: float = 0.0
-    """From when it was wanted, with all that had to end first."""
+    """Seconds from `wanted_at` until it was loaded, including the end of other hosts."""
     busy_at: float = field(default_factory=time.monotonic)
     leaving_since: float | None = None
     messages_since: float | None = None
@@ -171,9 +171,9 @@ class Residents:
                     await self._go_on()
                     on_look()
             except BrokerUnavailable as e:
-                log.warning("no model is loaded or given up for now: %s", e)
+                log.warning("models are not switched for now: %s", e)
             except Exception:  # keep polling: else no model would be switched again
-                log.exception("an internal error in looking at models")
+                log.exception("internal error in switching models")
             await asyncio.sleep(LOOK_S)
 
     def look(self) -> None:

@@ -116,7 +116,7 @@ class Supervisor:
 
     def _drain(self) -> bool:
         """Drain; return whether every worker finished its jobs in time, before a second signal."""
-        log.info("draining: finishing what runs, for up to %g s", self._settings.drain_s)
+        log.info("draining: finishing running jobs, for up to %g s", self._settings.drain_s)
         workers = [worker.child for worker in self._workers]
         for worker in workers:
             worker.send(signal.SIGTERM)
@@ -131,7 +131,7 @@ class Supervisor:
         wait_until(settled, self._settings.drain_s)
         drained = not any(w.is_alive for w in workers)
         if not drained:
-            log.warning("stopping now; what still runs goes back to the queue")
+            log.warning("stopping now; running jobs go back to the queue")
             for worker in workers:
                 worker.send(signal.SIGQUIT)
             wait_until(lambda: not any(w.is_alive for w in workers), COLD_STOP_S)
@@ -149,7 +149,7 @@ class Supervisor:
                 worker.child.kill()
                 runner.run(ledger.disown(worker.name, self._queues - {plain}))
         except BrokerUnavailable as e:
-            log.warning("what was stopped runs again only when its leases end: %s", e)
+            log.warning("the stopped jobs run again only when their leases end: %s", e)
 
     def _kill_all(self) -> None:
         for worker in self._workers:

@@ -23,7 +23,7 @@ class Resident:
     is_loaded: bool = False
     is_pinned: bool = False
     is_elsewhere: bool = False
-    """Whether another worker has it."""
+    """Whether another worker has it loaded."""
     is_coming: bool = False
     """Whether another worker is about to load it."""
     waiting: int = 0

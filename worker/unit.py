@@ -100,7 +100,7 @@ class CeleryWorker:
         elif self._answered_at is None:
             self._answered_at = time.monotonic()
         elif time.monotonic() - self._answered_at > RECONNECT_S:
-            log.error("%s has not consumed for %.0f s: killing it", self.name, silent_s)
+            log.error("%s has consumed nothing for %.0f s: killing it", self.name, silent_s)
             self.child.kill()
 
 

@@ -42,7 +42,7 @@ Check = Callable[[], tuple[str, Any] | None]
 def up(
     devices: Annotated[str, typer.Option(help="auto, cpu, or cuda:0,cuda:1.")] = "auto",
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Jobs a device has in hand.")
+        int | None, typer.Option(min=1, help="Max jobs in progress per device.")
     ] = None,
     flower: Annotated[bool, typer.Option(help="Also run Flower.")] = True,
     gateway: Annotated[

@@ -38,7 +38,7 @@ class Accepted:
     canceled: set[str] = field(default_factory=set)  # `cancel` confirmed it
     plain: set[str] = field(default_factory=set)  # ids of messages that plain Celery has sent
     models: dict[str, str | None] = field(default_factory=dict)
-    """Which one a job names, of those that were asked for with none or any."""
+    """The model that each job names, or None."""
     cut_handovers: int = 0  # faults that may each lose plain messages which have no record yet
     refusals: list[str] = field(default_factory=list)  # of submits that should have been accepted
     garbage: int = 0

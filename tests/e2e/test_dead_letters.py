@@ -150,7 +150,7 @@ def test_a_message_for_which_redis_has_no_memory_waits_in_the_worker(
             with server.admin() as redis:
                 redis.config_set("maxmemory", 1)
         log = tmp_path / "worker" / "log"
-        until(lambda: b"gives out no messages for now" in log.read_bytes(), WAIT_S)
+        until(lambda: b"refuses to deliver messages for now" in log.read_bytes(), WAIT_S)
         with server.admin() as redis:
             redis.config_set("maxmemory", 0)
         until(lambda: all(is_known(client, job_id) for job_id in sent), WAIT_S)

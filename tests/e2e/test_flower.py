@@ -176,7 +176,7 @@ def test_flower_says_that_a_worker_is_not_shut_down(stack: RunningStack, tmp_pat
         with urllib.request.urlopen(f"{address}/api/workers?refresh=1", timeout=30) as answer:
             [worker] = json.load(answer)
         for name, status, says in (
-            (worker, 403, "start, stop and limit them where they run"),
+            (worker, 403, "start, stop and limit workers on their own machines"),
             ("nobody", 404, "nobody"),
         ):
             url = f"{address}/api/worker/shutdown/{name}"

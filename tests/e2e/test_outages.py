@@ -102,7 +102,7 @@ def test_a_canceled_job_frees_its_slot_while_the_store_is_slow(
         job = client.img2txt(blob)
         until(lambda: job.status().state is JobState.RUNNING, WAIT_S)
         assert job.cancel() is JobState.CANCELED
-        given_up = f"job {job.id}: attempt 1 is not wanted any more".encode()
+        given_up = f"job {job.id}: attempt 1 is superseded".encode()
         logs = list(world.folder.glob("worker-*.log"))
         until(lambda: any(given_up in log.read_bytes() for log in logs), FREED_S)
     finally:

@@ -177,7 +177,7 @@ def test_a_worker_outlasts_a_redis_that_refuses(stack: Stack, how: str) -> None:
     assert {stack.client.record(job.id).attempt for job in (*running, after)} == {1}
     assert "Unrecoverable" not in said
     assert "Traceback" not in said
-    assert "is given back only when its lease ends" not in said
+    assert "is redelivered only when its lease ends" not in said
 
 
 @pytest.mark.quick

@@ -102,7 +102,7 @@ def test_an_outage_of_the_store_uses_up_no_attempt_and_the_worker_takes_nothing(
     until(lambda: stack.waits_for != "", WAIT_S, "the announcement")
     tried = sum(stack.client.record(job.id).attempt for job in jobs)
     assert tried < JOBS
-    assert "no jobs are taken while the object store is away" in stack.log
+    assert "no jobs are taken while the object store is unavailable" in stack.log
     until(lambda: not stack.health()["ready"], WAIT_S)
     health = stack.health()
     assert health["live"]

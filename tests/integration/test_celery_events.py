@@ -112,7 +112,7 @@ def test_jobs_that_a_worker_runs_end_in_monitors_as_they_do(
         until(lambda: monitor.state_of(canceled.id) == "REVOKED", WAIT_S, "the cancelation")
         assert monitor.last_of(canceled.id)["expired"] is False
         log = tmp_path / "log"
-        until(lambda: b"attempt 1 is not wanted any more" in log.read_bytes(), WAIT_S)
+        until(lambda: b"attempt 1 is superseded" in log.read_bytes(), WAIT_S)
         until(lambda: f"{overtaken.id}] ignored" in log.read_text(), WAIT_S, "Celery's word for it")
         assert monitor.state_of(overtaken.id) == "STARTED"  # for the other attempt to end
 

@@ -117,7 +117,7 @@ def test_what_redis_refuses_for_a_while_is_an_outage_and_no_end(
         worker.redis.replicaof("127.0.0.1", free_port())
     else:
         worker.redis.config_set("min-replicas-to-write", 1)
-    until(lambda: "gives out no messages for now" in worker.log, WAIT_S, "the refusal")
+    until(lambda: "refuses to deliver messages for now" in worker.log, WAIT_S, "the refusal")
     until(lambda: worker.made[queued] == 1, WAIT_S)
     worker.redis.replicaof("NO", "ONE")
     worker.redis.config_set("min-replicas-to-write", 0)
@@ -125,7 +125,7 @@ def test_what_redis_refuses_for_a_while_is_an_outage_and_no_end(
     until(lambda: worker.made[after] == 1, SOON_S, "the next one")
     until(lambda: worker.in_hand == 0, WAIT_S, "the acknowledgement of all")
     assert "Unrecoverable" not in worker.log
-    assert "Traceback" not in worker.log.split("gives out no messages")[1]
+    assert "Traceback" not in worker.log.split("refuses to deliver messages")[1]
 
 
 def test_a_message_for_which_redis_has_no_memory_is_kept(worker: ToyWorker, own: Settings) -> None:
@@ -133,7 +133,7 @@ def test_a_message_for_which_redis_has_no_memory_is_kept(worker: ToyWorker, own:
     until(lambda: worker.in_hand == 24, WAIT_S)
     more = [worker.send() for _ in range(30)]
     worker.redis.config_set("maxmemory", 1)
-    until(lambda: "gives out no messages for now" in worker.log, WAIT_S, "the refusal")
+    until(lambda: "refuses to deliver messages for now" in worker.log, WAIT_S, "the refusal")
     until(lambda: worker.in_hand == 0, WAIT_S, "the acknowledgements, for which there is room")
     worker.redis.config_set("maxmemory", 0)
     until(lambda: len(worker.made) == len(toys) + len(more), WAIT_S)

@@ -21,7 +21,7 @@ from worker.beat import age_s
 
 ROOM = 2
 WAIT_S = 60
-STRAY = "nobody has a message"
+STRAY = "lost inside the worker"
 SILENT_S = 4  # beats that are left out
 
 

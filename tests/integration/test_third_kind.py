@@ -157,7 +157,7 @@ def test_a_folder_whose_models_want_pictures_of_several_sides_is_refused(tmp_pat
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "model.py").write_text(TWO_SIDES)
     settings = load_settings(bundle=str(tmp_path / "two"), allow_model_code="two")
-    with pytest.raises(InvalidModel, match="several sides"):
+    with pytest.raises(InvalidModel, match="different sides"):
         load(settings, "cpu", "cpu")
 
 

@@ -391,7 +391,7 @@ def test_a_second_scaler_of_a_machine_is_refused(tmp_path: Path) -> None:
         ({"worker_options": ["--queues", "foo"]}, "--queues 'foo': choose from"),
         ({"worker_options": ["--queues", ""]}, "--queues '': choose from"),
         ({"devices": "cuda:7"}, "cuda:7"),
-        ({"devices": "cpu,cuda:0"}, "all GPUs, or cpu alone"),
+        ({"devices": "cpu,cuda:0"}, "GPUs only, or cpu only"),
     ],
 )
 def test_what_cannot_be_is_refused(

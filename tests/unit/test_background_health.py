@@ -71,4 +71,4 @@ def test_a_batch_that_cannot_be_kept_keeps_no_other_from_being_begun(
             await runner.close()
 
     asyncio.run(polled())
-    assert "a batch is not kept" in caplog.text
+    assert "the lease of a batch was not renewed" in caplog.text

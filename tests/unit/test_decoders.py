@@ -113,10 +113,10 @@ def test_a_picture_is_what_it_is_in_process_whatever_its_format() -> None:
 CRASHES = {
     b"poison": r"died \(status -11\)",
     b"tarpit": "took longer than 3 s",
-    b"glutton": "more memory than its header says",
-    b"garbler": "answered a map of 4294967295 bytes",
-    b"liar": "answered a picture of another size",
-    b"stranger": "answered an error 'internal_error'",
+    b"glutton": "more memory than its header implies",
+    b"garbler": "sent a map of 4294967295 bytes",
+    b"liar": "sent a picture of another size",
+    b"stranger": "sent an error 'internal_error'",
 }
 
 
@@ -168,7 +168,7 @@ def test_what_a_decoder_keeps_of_a_picture_is_not_counted_against_the_next() -> 
         before = children()
         await square(decoders, GOOD)
         assert children() == before
-        with pytest.raises(ImageDecoderCrashed, match="more memory than its header says"):
+        with pytest.raises(ImageDecoderCrashed, match="more memory than its header implies"):
             await square(decoders, GOOD + b"glutton")
 
     run(work, ONE_PROCESS)
@@ -227,7 +227,7 @@ def test_a_decoder_that_is_killed_at_rest_costs_no_picture() -> None:
 
 def test_a_program_that_does_not_start_is_no_fault_of_the_picture() -> None:
     async def work(decoders: Decoders) -> None:
-        with pytest.raises(DecoderUnavailable, match="no process that decodes images starts"):
+        with pytest.raises(DecoderUnavailable, match="no image decoder can be started"):
             await square(decoders, GOOD)
 
     run(work, program="tests.fakes.no_such_program")

@@ -46,7 +46,7 @@ def test_who_is_let_in_without_a_password_is_warned_of_where_that_is_a_danger(
     open_server: Any,
 ) -> None:
     settings, redis = open_server
-    assert default_user(settings).found == "open, for this machine alone"
+    assert default_user(settings).found == "open, but only to this machine"
     redis.config_set("bind", "*")
     assert default_user(settings).mark == "ok"  # protected-mode turns others away
     redis.config_set("protected-mode", "no")

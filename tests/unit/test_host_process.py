@@ -74,8 +74,8 @@ def test_a_host_that_dies_without_a_word_is_broken_too(settings: Settings, tmp_p
     host = process(settings, tmp_path, "import os; os.kill(os.getpid(), 9)")
     until(lambda: broken(host))
     assert host.model.failure is not None
-    assert "ended with status -9 while it loaded" in host.model.failure.message
-    assert "too little memory" in host.model.failure.message
+    assert "ended with status -9 while loading" in host.model.failure.message
+    assert "run out of memory" in host.model.failure.message
 
 
 def test_a_host_for_which_the_machine_has_no_room_breaks_no_model(

@@ -142,7 +142,7 @@ def test_what_cannot_be_shown_is_skipped(
     steps = Steps(frozenset({0}), made)
     steps.take(2)
     assert steps.told == [(0, 2), (1, 2)]
-    assert "there is no preview" in caplog.text
+    assert "a preview failed" in caplog.text
 
 
 def test_a_process_is_told_who_looks_once_a_change() -> None:

@@ -138,7 +138,9 @@ def test_queues_are_chosen_by_name_or_by_kind(tmp_path: Path) -> None:
     assert served_queues(found, "img2txt") == ["img2txt", "img2txt.scenes", "img2txt.a"]
     both = ["txt2img", "txt2img.scenes", "img2txt.a.bulk"]
     assert served_queues(found, "img2txt.a.bulk, txt2img") == both
-    with pytest.raises(InvalidSetting, match=r"do not serve txt2img\.a, but txt2img, img2txt"):
+    with pytest.raises(
+        InvalidSetting, match=r"do not serve txt2img\.a: choose from txt2img, img2txt"
+    ):
         served_queues(found, "txt2img.a")
 
 

@@ -25,12 +25,14 @@ NOT_AFTER = ("devices", "metrics_port", "ready_file")  # options that this comma
 
 
 def autoscale(
-    least: Annotated[int, typer.Option("--min", min=0, help="Workers that are always here.")] = 0,
+    least: Annotated[
+        int, typer.Option("--min", min=0, help="Min workers, kept even without jobs.")
+    ] = 0,
     most: Annotated[
-        int | None, typer.Option("--max", min=1, help="Most workers. (one a GPU; 1 on a CPU)")
+        int | None, typer.Option("--max", min=1, help="Max workers. (one per GPU; 1 on a CPU)")
     ] = None,
     target_wait_s: Annotated[
-        float, typer.Option("--target-wait", min=0.1, help="Seconds a job may wait.")
+        float, typer.Option("--target-wait", min=0.1, help="Seconds that a job may wait.")
     ] = 5.0,
     bulk_target_wait_s: Annotated[
         float, typer.Option("--bulk-target-wait", min=0.1, help="The same for a bulk message.")
@@ -39,17 +41,21 @@ def autoscale(
         float, typer.Option("--interval", min=0.2, help="Seconds between two decisions.")
     ] = 2.0,
     cooldown_s: Annotated[
-        float, typer.Option("--cooldown", min=1, help="Seconds of less need before workers stop.")
+        float,
+        typer.Option(
+            "--cooldown", min=1, help="Seconds of lower demand before workers are stopped."
+        ),
     ] = 60.0,
-    step: Annotated[int, typer.Option(min=1, help="Most workers started by one decision.")] = 4,
+    step: Annotated[int, typer.Option(min=1, help="Max workers started by one decision.")] = 4,
     devices: Annotated[
-        str, typer.Option(help="auto, cpu, or GPUs such as cuda:0,cuda:1; worker k has the k-th.")
+        str, typer.Option(help="auto, cpu, or GPUs such as cuda:0,cuda:1; worker k uses the k-th.")
     ] = "auto",
     metrics_port: Annotated[
-        int | None, typer.Option(help="Serve metrics here; worker k serves its own at + 1 + k.")
+        int | None,
+        typer.Option(help="Serve metrics at this port, those of worker k at port + 1 + k."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the arithmetic for the queues now, and end.")
+        bool, typer.Option("--dry-run", help="Print the decision for the current queues, and exit.")
     ] = False,
     as_json: Json = False,
     worker_options: Annotated[
@@ -83,11 +89,13 @@ def autoscale(
 def _places(devices: list[Device], most: int | None) -> list[Device]:
     """Return the device of each worker: each GPU has one worker, a CPU is shared."""
     if len({device.torch_name for device in devices}) > 1:
-        raise InvalidSetting("--devices: all GPUs, or cpu alone; one arithmetic is not for both")
+        raise InvalidSetting("--devices: give GPUs only, or cpu only: the two cannot be mixed")
     if devices[0].name == "cpu":
         return devices[:1] * (most or 1)
     if most is not None and most > len(devices):
-        raise InvalidSetting(f"--max {most}: there are {len(devices)} devices, one a worker")
+        raise InvalidSetting(
+            f"--max {most}: there are {len(devices)} devices, and each has one worker"
+        )
     return devices[:most]
 
 
@@ -135,7 +143,7 @@ def _print(policy: Policy, look: Look, as_json: bool) -> None:
             "run (s)",
             "slots",
             "target wait (s)",
-            "jobs a worker",
+            "jobs per worker",
             "workers",
         ),
         [

@@ -12,7 +12,7 @@ WANTED = Gauge(
 )
 NEEDED = Gauge(
     "crossmodal_autoscale_needed_workers",
-    "Workers for what waits and runs, within the target wait; before any bounds.",
+    "Workers for the waiting and running jobs within the target wait, before any bounds.",
     registry=SCALER,
 )
 WORKERS = Gauge(

@@ -80,11 +80,11 @@ class Decision:
 
     wanted: int
     need: float
-    """For what waits and runs now."""
+    """Workers for the waiting and running jobs."""
     arrivals: float
-    """To keep up with what is submitted, at its most lately."""
+    """Workers for the max recent rate of submissions."""
     recent: int
-    """The most that were needed within the cooldown."""
+    """The max need within the cooldown."""
 
 
 def decide(policy: Policy, looks: Sequence[Look], now: int) -> Decision:

@@ -68,7 +68,7 @@ class Scaler:
             self._fleet.watch()
             self._show()
         except Exception:  # the end of this loop would drain all workers
-            log.exception("an internal error; there is another look in a moment")
+            log.exception("internal error; trying again in a moment")
 
     def _step(self) -> None:
         """Poll once and decide. While Redis is unavailable, change nothing."""
@@ -115,7 +115,7 @@ class Scaler:
         )
         if self._fleet.has_ended():
             return True
-        log.warning("stopping now; what still runs goes back to the queue")
+        log.warning("stopping now; running jobs go back to the queue")
         self._fleet.end()
         return False
 
@@ -123,8 +123,8 @@ class Scaler:
 def describe(decision: Decision, size: int) -> str:
     """Return a decision in words."""
     return (
-        f"{decision.wanted} workers wanted, {size} here: {decision.need:.2f} for what waits and "
-        f"runs, {decision.arrivals:.2f} for what comes, {decision.recent} at most lately"
+        f"{decision.wanted} workers wanted, {size} running: {decision.need:.2f} for waiting and "
+        f"running jobs, {decision.arrivals:.2f} for new jobs, a recent max of {decision.recent}"
     )
 
 

@@ -64,7 +64,7 @@ class BatchRunner:
             self._is_out = False
         except BrokerUnavailable as e:
             if not self._is_out:
-                log.warning("batches wait: %s", e)
+                log.warning("batches wait for Redis: %s", e)
             self._is_out = True
         except Exception:
             log.exception("internal error in polling for batches")
@@ -76,7 +76,7 @@ class BatchRunner:
             if isinstance(error, BrokerUnavailable):
                 raise error
             if error is not None:  # it must not affect the others
-                log.error("a batch is not kept: %r", error)
+                log.error("the lease of a batch was not renewed: %r", error)
         unfinished = await self._runner.run(self._batches.unfinished())
         for ended in self._not_before.keys() - unfinished.keys():
             self._not_before.pop(ended)
@@ -119,10 +119,10 @@ class BatchRunner:
         except BatchLeft:
             log.info("batch %s is left to the next process", batch_id)
         except (CrossmodalError, OSError) as e:  # such as a full disk
-            log.warning("batch %s waits, and is taken up again: %s", batch_id, e)
+            log.warning("batch %s is retried later: %s", batch_id, e)
             self._put_off(batch_id)
         except Exception:
-            log.exception("internal error in batch %s, which is taken up again", batch_id)
+            log.exception("internal error in batch %s, which is retried later", batch_id)
             self._put_off(batch_id)
         else:
             self._tries.pop(batch_id, None)
@@ -134,7 +134,7 @@ class BatchRunner:
         try:
             await self._runner.run(self._batches.release(batch_id, self._me))
         except BrokerUnavailable as e:  # then its lease expires
-            log.warning("batch %s: %s", batch_id, e)
+            log.warning("batch %s is not released before its lease ends: %s", batch_id, e)
         finally:
             del self._tasks[batch_id]
 
@@ -152,7 +152,7 @@ class BatchRunner:
             log.error("batch %s cannot be run: its record is gone", batch_id)
             await self._runner.run(self._batches.forget(batch_id))
         except UnreadableBatch as e:
-            log.error("batch %s is left to others: %s", batch_id, e)
+            log.error("batch %s is skipped for now: %s", batch_id, e)
             self._not_before[batch_id] = time.monotonic() + UNREAD_S
         return None
 

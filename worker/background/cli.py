@@ -21,9 +21,9 @@ from worker.background.webhooks import WebhookSender
 
 def background(
     concurrency: Annotated[
-        int, typer.Option(min=1, help="Receivers of webhooks that are waited for at once.")
+        int, typer.Option(min=1, help="Max webhook deliveries in progress at once.")
     ] = 32,
-    ready_file: Annotated[Path | None, typer.Option(help="Touched when it is at work.")] = None,
+    ready_file: Annotated[Path | None, typer.Option(help="Touched once it is ready.")] = None,
 ) -> None:
     """Send webhooks and run batch jobs submitted over HTTP; needs no model and no GPU."""
     with errors_to_exit_status():

@@ -99,6 +99,6 @@ class Presence:
         try:
             await self._runner.run(call)
         except BrokerUnavailable as e:
-            log.debug("Redis is not told that the background process is alive: %s", e)
+            log.debug("the heartbeat of the background process is not recorded: %s", e)
             return False
         return True

@@ -50,7 +50,7 @@ class BatchRun:
         except CrossmodalError as e:
             if e.retryable or isinstance(e, BrokerUnavailable):
                 raise
-            log.error("batch %s is given up: %s", self._batch.id, e)
+            log.error("batch %s failed: %s", self._batch.id, e)
             failure = _told(e)
         except Exception as e:
             log.exception("internal error in batch %s", self._batch.id)
@@ -105,6 +105,6 @@ def _told(error: Exception) -> Failure:
     if isinstance(error, IdempotencyConflict):
         return Failure.of(error)
     if isinstance(error, BlobNotFound):
-        return Failure(code=error.code, message="a file of the batch is not in the store any more")
+        return Failure(code=error.code, message="a file of the batch is no longer in the store")
     code = error.code if isinstance(error, CrossmodalError) else CrossmodalError.code
-    return Failure(code=code, message="internal error: the log of the background process says more")
+    return Failure(code=code, message="internal error: see the log of the background process")

@@ -83,7 +83,7 @@ class WebhookSender:
 
     def _note_outage(self, error: BrokerUnavailable) -> None:
         if not self._is_out:
-            log.warning("webhooks wait: %s", error)
+            log.warning("webhooks wait for Redis: %s", error)
         self._is_out = True
 
     async def _deliver(self, delivery: Delivery) -> None:
@@ -92,7 +92,7 @@ class WebhookSender:
             async with asyncio.timeout(self._deliveries.claim_s + 2 * TELLING_S):
                 told = await self._noted(await self._tried(delivery))
         except BrokerUnavailable as e:
-            log.warning("delivery %s is tried again: %s", delivery.id, e)
+            log.warning("delivery %s is retried: %s", delivery.id, e)
         except Exception:
             log.exception("internal error in delivery %s", delivery.id)
         else:

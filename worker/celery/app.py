@@ -66,7 +66,7 @@ class App(Celery):
     runner: Runner
     worker: str = ""
     hosts: "Hosts | None" = None
-    """Those of the models that a supervisor has named."""
+    """The model hosts of a supervised worker; None without a supervisor."""
 
 
 def make_app(settings: Settings, include: tuple[str, ...] = ("worker.celery.tasks",)) -> App:
@@ -150,7 +150,7 @@ def _announce(sender: Any, **_: Any) -> None:
         for problem in warnings(app.runner.redis):
             log.warning("jobs can be lost: %s", problem)
     except RedisError as e:
-        log.warning("Redis does not say whether it keeps its data: %s", e)
+        log.warning("cannot find out whether Redis persists its data: %s", e)
     path = settings.host_socket or default_socket("cpu")
     if settings.models_file is None and not path.is_socket():
         log.warning(

@@ -65,7 +65,7 @@ def check_depth(value: Any) -> None:
         if not level:
             return
     raise InvalidMessage(
-        f"the message is nested more than {MAX_DEPTH} levels deep: no job has such params"
+        f"the message is nested more than {MAX_DEPTH} levels deep, which no params need"
     )
 
 
@@ -77,7 +77,7 @@ def check_arguments(body: str, properties: Mapping[str, Any]) -> None:
     except Exception as e:  # kombu lets its decoders raise anything
         raise InvalidMessage(f"its arguments cannot be decoded: {described(e)}") from e
     if kinds != [list, dict, dict]:  # kombu decodes some dictionaries as bytes or dates
-        raise InvalidMessage("its body is decoded to something else than [args, kwargs, embed]")
+        raise InvalidMessage("its body does not decode to [args, kwargs, embed]")
     check_depth(call)
     check_embedded(call[2])
 
@@ -110,8 +110,10 @@ def _refuse(names: Any) -> None:
     name = min(names, default=None)
     if name in FOLLOWERS:
         raise InvalidMessage(
-            f"the message has {name}: a job calls no other tasks. Wait for its result, follow its "
-            "events, or have a webhook called"
+            f"the message has {name}: a job cannot call other tasks. Wait for its result, follow "
+            "its events, or use a webhook"
         )
     if name is not None:
-        raise InvalidMessage(f"the message has {str(name)[:80]!r} where only Celery may have it")
+        raise InvalidMessage(
+            f"the message has the field {str(name)[:80]!r}, which is reserved for Celery"
+        )

@@ -40,7 +40,7 @@ ALLOWED = frozenset(
         "stats",
     }
 )
-REFUSAL = "workers are not told this over Redis: start, stop and limit them where they run"
+REFUSAL = "not available over Redis: start, stop and limit workers on their own machines"
 
 
 def restrict() -> None:

@@ -91,7 +91,7 @@ class Lease:
                 self._well_since = math.inf
                 log.warning("leases are not renewed: %s", e)
             except Exception:  # without renewals every job of the worker would run twice
-                log.exception("an internal error; leases are renewed again in a moment")
+                log.exception("internal error; leases are renewed again in a moment")
             await asyncio.sleep(self._settings.sweep_s)
 
     async def close(self) -> None:
@@ -106,7 +106,9 @@ class Lease:
         if self._settings.heartbeat_file is None or os.getppid() == self._parent:
             self._orphan_since = time.monotonic()
         elif time.monotonic() - self._orphan_since > self._settings.lease_s:
-            log.critical("the supervisor has died, and what runs does not end: killing it")
+            log.critical(
+                "the supervisor has died and the running jobs do not end: killing this worker"
+            )
             os.killpg(os.getpgrp(), signal.SIGKILL)
 
     def _beat_while_draining(self) -> None:
@@ -129,7 +131,7 @@ class Lease:
         now = time.monotonic()
         ahead_s = redis_s - now
         if abs(ahead_s - self._clock_ahead_s) > self._settings.sweep_s:
-            log.warning("Redis's clock was set by %.0f s", ahead_s - self._clock_ahead_s)
+            log.warning("Redis's clock jumped by %.0f s", ahead_s - self._clock_ahead_s)
             self._well_since = max(self._well_since, now)
         self._clock_ahead_s = ahead_s
 

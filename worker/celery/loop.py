@@ -33,7 +33,7 @@ class LoopThread(Thread):
             try:
                 self.loop.run_forever()
             except BaseException:  # a coroutine raised SystemExit, say; the others go on
-                log.exception("a coroutine wanted to end the process")
+                log.exception("a coroutine tried to end the process")
         self.loop.close()
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
@@ -69,7 +69,7 @@ class LoopThread(Thread):
             try:
                 await close()
             except Exception:  # the others are to be closed too
-                log.exception("something could not be closed")
+                log.exception("a resource could not be closed")
 
     def _end(self) -> None:
         self._is_over = True

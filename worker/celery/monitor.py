@@ -21,8 +21,8 @@ from worker.celery.calls import TASKS
 
 READING = ("GET", "HEAD", "OPTIONS")
 REFUSAL = (
-    "This Flower asks for no login, and so answers to addresses and names of this network only, "
-    "and to no page of another site: set FLOWER_BASIC_AUTH=user:password, or "
+    "This Flower requires no login, so it answers only to addresses and names of this network, "
+    "and not to pages of other sites: set FLOWER_BASIC_AUTH=user:password, or "
     "CROSSMODAL_PUBLIC_URL.\n"
 )
 

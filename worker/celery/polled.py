@@ -99,7 +99,7 @@ class Polled(BroadcastChannel):
         """Replace connections that missed their deadline; ping one that is silent."""
         now = time.monotonic()
         if now > self._answer_due and not _has_come(self.client.connection):
-            log.warning("Redis does not answer over the connection that messages come over")
+            log.warning("Redis does not answer on the connection for messages")
             self._hang_up()
         if not self._in_listen or self.silent_s <= self.health_check_interval:
             self._pong_due = math.inf
@@ -107,7 +107,7 @@ class Polled(BroadcastChannel):
             self._pong_due = now + self.patience_s
             self.subclient.check_health()
         elif now > self._pong_due and not _has_come(self.subclient.connection):
-            log.warning("Redis does not answer over the connection of remote control")
+            log.warning("Redis does not answer on the connection for remote control")
             self._listen_anew()
 
     @property
@@ -131,11 +131,11 @@ class Polled(BroadcastChannel):
         except Empty:
             raise
         except (*self.connection_errors, RedisError) as e:
-            log.warning("the connection of remote control is lost: %s", e)
+            log.warning("the connection for remote control is lost: %s", e)
             self._listen_anew()
             raise Empty from None
         except Exception:
-            log.exception("what was broadcast is no remote control command")
+            log.exception("a broadcast message is not a remote control command")
             raise Empty from None
 
 

@@ -217,7 +217,7 @@ class CoroutinePool(BasePool):
         name, _, request = args[:3]
         task = self.app.tasks[name]
         if not isinstance(task, CoroutineTask):
-            raise NoCoroutine(f"{name} is no coroutine task: this worker runs no others")
+            raise NoCoroutine(f"{name} is not a coroutine task: this worker runs only those")
         queue = request["delivery_info"]["routing_key"] or ""
         return Job(
             next(self._numbers),
@@ -289,7 +289,7 @@ class CoroutinePool(BasePool):
             is_failed, value, _ = job.trace()
             job.on_ended((is_failed, value, job.task.run_s))
         except Exception:
-            log.exception("job %s: Celery could not end it", job.id)
+            log.exception("job %s: Celery failed to conclude it", job.id)
             with suppress(Exception):  # Celery may have forgotten the request by now
                 job.on_error(ExceptionInfo())
         finally:
@@ -304,7 +304,7 @@ class CoroutinePool(BasePool):
             try:
                 hub.run_once()
             except Exception as e:  # noqa: BLE001 - jobs that end now are acknowledged at the end
-                log.warning("the broker is lost while jobs are finished: %s", e)
+                log.warning("lost the broker while draining: %s", e)
                 hub = None
         while self._jobs and not state.should_terminate:
             self._wait()

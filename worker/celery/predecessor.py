@@ -37,10 +37,10 @@ def give_back(settings: Settings, worker: str, runner: Runner, index: str) -> No
         write_whole(file, "\n".join({*earlier, PROCESS}))
         for process in earlier:
             if count := runner.run(_end_leases(settings, worker, process, index)):
-                log.warning("%d messages of a process that died are given out again", count)
+                log.warning("redelivering %d messages of a dead process", count)
         write_whole(file, PROCESS)
     except (BrokerUnavailable, OutputNotWritable) as e:
-        log.warning("what a process had in hand that died runs when its leases end: %s", e)
+        log.warning("messages of a dead process are redelivered only when their leases end: %s", e)
 
 
 def _read(file: Path) -> set[str]:

@@ -34,7 +34,7 @@ class Quarantine:
         try:
             ended = self._ended_job(raw, error)
             letter = self._runner.run(self._dead.set_aside(queue, raw, error, ended))
-            log.error("set a message from %s aside as %s: %s", queue, letter, error)
+            log.error("set a message from %s aside as dead letter %s: %s", queue, letter, error)
         except BrokerUnavailable as e:
             log.error(
                 "a message of %d bytes from %s (%s) is lost: %s", len(raw), queue, error.code, e

@@ -37,10 +37,10 @@ class Strays:
         """Redeliver a lost message; set it aside the second time."""
         message = channel.qos.get(tag)
         queue, job = message.delivery_info["routing_key"], message.headers["id"]
-        log.error("nobody has a message from %s any more: %s", queue, job)
+        log.error("a message from %s was lost inside the worker: job %s", queue, job)
         if job in self._given_out:
             taken = Taken(queue, dumps(message._raw).encode(), tag)
-            channel.set_aside(taken, InvalidMessage("Celery has lost it twice"))
+            channel.set_aside(taken, InvalidMessage("Celery lost it twice"))
             self._given_out.discard(job)
         else:  # `redelivered` proves no loss: a store outage sets it, too
             self._given_out.add(job)

@@ -109,7 +109,7 @@ class JobTask(CoroutineTask):
             raise Reject(outcome.why, requeue=True)
         if isinstance(outcome, Busy):
             again_s = settings.sweep_s * random.uniform(1, 2)  # noqa: S311
-            self._again(Retry("another attempt at the job is alive"), again_s)
+            self._again(Retry("another attempt of the job is running"), again_s)
         if isinstance(outcome, Released):
             self._again(_error(outcome.failure), _backoff_s(outcome.tries))
         raise _error(outcome)

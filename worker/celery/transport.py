@@ -75,7 +75,9 @@ class CheckedChannel(Polled):
                     client.rpush(queue, raw)
                     held.pop()
         except (*self.connection_errors, RedisError) as e:
-            log.warning("%d messages wait for Redis: %s", len(self.shared.held), e)
+            log.warning(
+                "%d messages are held until Redis accepts them: %s", len(self.shared.held), e
+            )
 
     # Taking messages
 
@@ -160,7 +162,7 @@ class CheckedChannel(Polled):
             with self.conn_or_acquire() as client:
                 client.rpush(name, raw)
         except (*self.connection_errors, RedisError) as e:
-            log.warning("a message that is not wanted any more waits for Redis: %s", e)
+            log.warning("a message of an unconsumed queue is held until Redis accepts it: %s", e)
             self.shared.held.append((queue, raw))
 
     def _brpop_reply(self, options: dict[str, Any]) -> Any:
@@ -171,7 +173,7 @@ class CheckedChannel(Polled):
             self._put_off(e)
             return None
         except self.connection_errors as e:
-            log.warning("the connection that messages come over is lost: %s", e)
+            log.warning("the connection for messages is lost: %s", e)
             self._hang_up()
             return None
         self.shared.polled_at = time.monotonic()
@@ -184,7 +186,7 @@ class CheckedChannel(Polled):
         It is no reason to end, nor for Celery to restart its consumer.
         """
         if str(error) != self.refusal:
-            log.error("Redis gives out no messages for now: %s", error)
+            log.error("Redis refuses to deliver messages for now: %s", error)
         self.refusal = str(error)
         self._not_before = time.monotonic() + AGAIN_S
         self.shared.polled_at = time.monotonic()

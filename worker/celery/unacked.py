@@ -70,7 +70,7 @@ class Unacked(kombu_redis.QoS):
         try:
             self.restore_by_tag(delivery_tag, leftmost=True)
         except (*self.channel.connection_errors, RedisError) as e:
-            log.warning("a message is given back only when its lease ends: %s", e)
+            log.warning("a message is redelivered only when its lease ends: %s", e)
         virtual.QoS.ack(self, delivery_tag)
 
     def flush(self) -> None:
@@ -114,7 +114,7 @@ class Unacked(kombu_redis.QoS):
         except self.channel.connection_errors:
             raise
         except RedisError as e:
-            log.warning("messages of dead workers are not given out again: %s", e)
+            log.warning("messages of dead workers are not redelivered for now: %s", e)
 
     def _mutex(self, client: Any) -> Any:
         """Return the lock with which one worker sweeps at a time."""
@@ -136,7 +136,7 @@ class Unacked(kombu_redis.QoS):
                 self.channel.shared.set_aside(
                     NOBODY_KNOWS,
                     raw,
-                    InvalidMessage(f"what lay among the messages in hand is none: {described(e)}"),
+                    InvalidMessage(f"an unacknowledged entry is not a message: {described(e)}"),
                 )
                 found.hdel(self.unacked_key, tag)
                 found.zrem(self.unacked_index_key, tag)

@@ -74,7 +74,7 @@ class Decoder:
                 )
             except OSError as e:
                 self._socket.close()
-                raise DecoderUnavailable(f"no process can be started: {described(e)}") from e
+                raise DecoderUnavailable(f"no image decoder can be started: {described(e)}") from e
 
     @property
     def pid(self) -> int:
@@ -132,13 +132,13 @@ class Decoder:
         return status
 
     async def _start(self) -> None:
-        late = f"it has not started within {START_S:g} s"
+        late = f"it did not start within {START_S:g} s"
         try:
             async with self._exchange(START_S, late):
                 if (await self._answer()).get("ready") is not True:
-                    raise ValueError("something else than that it is ready")
+                    raise ValueError('a message other than "ready"')
         except ImageDecoderCrashed as e:
-            raise DecoderUnavailable(f"no process that decodes images starts: {e}") from e
+            raise DecoderUnavailable(f"no image decoder can be started: {e}") from e
         self._is_ready = True
 
     async def _send(self, message: Message) -> None:
@@ -176,15 +176,13 @@ class Decoder:
             raise ImageDecoderCrashed(late) from e
         except MemoryError as e:
             raise ImageDecoderCrashed(
-                "decoding the image took more memory than its header says it may: shrink it"
+                "decoding the image took more memory than its header implies: shrink it"
             ) from e
         except ValueError as e:
-            raise ImageDecoderCrashed(f"the process that decoded the image answered {e}") from e
+            raise ImageDecoderCrashed(f"the image decoder sent {e}") from e
         except (EOFError, OSError) as e:
             self.kill()
-            raise ImageDecoderCrashed(
-                f"the process that decoded the image died (status {await self.wait()})"
-            ) from e
+            raise ImageDecoderCrashed(f"the image decoder died (status {await self.wait()})") from e
 
 
 def _is_shape(said: Any) -> TypeGuard[list[int]]:

@@ -35,7 +35,7 @@ STATM = Path("/proc/self/statm")  # of Linux
 STATM_DATA = 5
 
 Open = Callable[[bytes, int, int], PictureFile]
-"""Reads the header of a file, given the limit of pixels and the side that is wanted."""
+"""Reads the header of a file, given its bytes, the max number of pixels and the wanted side."""
 
 
 def run(open_picture: Open) -> None:

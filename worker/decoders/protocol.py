@@ -40,7 +40,7 @@ def length_of(head: bytes) -> int:
     """Return the map's length from a frame's first bytes. Raises `ValueError` if too long."""
     (length,) = LENGTH.unpack(head)
     if length > MAX_MAP:
-        raise ValueError(f"a map of {length} bytes, {MAX_MAP} are allowed")
+        raise ValueError(f"a map of {length} bytes, over the limit of {MAX_MAP}")
     return int(length)
 
 

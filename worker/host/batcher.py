@@ -77,7 +77,7 @@ class Batcher:
         """Return the pipeline that serves a kind. Raises `InvalidParams` if none does."""
         line = self._lines[False].get(task)
         if line is None:
-            raise InvalidParams(f"no model of this host serves {task}")
+            raise InvalidParams(f"this model host serves no {task}")
         return line.pipeline
 
     def close(self) -> None:

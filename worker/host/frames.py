@@ -27,7 +27,7 @@ class Frames(asyncio.BufferedProtocol, ABC):
 
     def __init__(self) -> None:
         self.fault: Exception | None = None
-        """Why the connection was ended, if it was ended by this side or by an error."""
+        """The reason for the end of the connection, if this side or an error ended it."""
         self.is_lost = False
         self._small = self._buffer = memoryview(bytearray(PIECE))
         self._filled = 0
@@ -72,7 +72,7 @@ class Frames(asyncio.BufferedProtocol, ABC):
         try:
             self._keep(self._take_frames())
         except ValueError as e:
-            log.error("the connection ends: %s", e)
+            log.error("closing the connection: %s", e)
             self.abort(e)
 
     def pause_writing(self) -> None:

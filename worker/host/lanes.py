@@ -154,7 +154,7 @@ class ForkedLane(Lane):
         except Exception as e:  # it has died, or the pipe still holds part of a batch
             if self._is_closed:
                 raise
-            _end(f"a process that runs batches is lost: {e!r}")
+            _end(f"a process that runs batches failed: {e!r}")
         self._idle.put(place)
         if outcomes is None:
             raise Canceled

@@ -32,7 +32,7 @@ class Link(Frames):
         super().__init__()
         self.info: HostInfo | None = None
         self.settled = asyncio.Event()
-        """Set when the host has said who it is, or the connection is lost before that."""
+        """Set on the host's hello, or when the connection is lost before it."""
         self.ended = asyncio.Event()
         self._timeout_s = timeout_s
         self._waiting: dict[int, _Waiting] = {}
@@ -56,7 +56,7 @@ class Link(Frames):
         try:
             self.send(request, rank)
         except (ValueError, TypeError, OverflowError) as e:
-            raise InvalidParams(f"the model host cannot be asked this: {e}") from e
+            raise InvalidParams(f"the request cannot be sent to the model host: {e}") from e
         waiting = _Waiting(asyncio.get_running_loop().create_future(), on_device, on_step)
         self._waiting[number] = waiting
         audience.told_to(lambda on: self.send({"op": "watch", "id": number, "on": on}, rank))
@@ -79,7 +79,7 @@ class Link(Frames):
             return
         number = message.get("id")
         if type(number) is not int or not 0 < number <= self._asked:
-            raise ValueError(f"the host answers {number!r}, which was never asked")
+            raise ValueError(f"the host answers request {number!r}, which was never sent")
         waiting = self._waiting.get(number)
         if waiting is None:  # its caller has gone
             return
@@ -92,7 +92,9 @@ class Link(Frames):
             del self._waiting[number]
             waiting.end(message)
         else:
-            raise ValueError(f"what the host says of {number} is neither a notice nor a reply")
+            raise ValueError(
+                f"the host's message about request {number} is neither a notice nor a reply"
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -125,7 +127,7 @@ class Link(Frames):
         waiting.timer = loop.call_later(self._timeout_s, self._expire, waiting)
 
     def _expire(self, waiting: _Waiting) -> None:
-        waiting.end(TimedOut(f"the model host said nothing for {self._timeout_s:g} s"))
+        waiting.end(TimedOut(f"the model host sent nothing for {self._timeout_s:g} s"))
 
 
 def _info(message: Message) -> HostInfo:
@@ -135,7 +137,7 @@ def _info(message: Message) -> HostInfo:
         known = {field.name for field in fields(HostInfo)}
         return HostInfo(**{name: value for name, value in hello.items() if name in known})
     except (AttributeError, KeyError, TypeError) as e:
-        raise ValueError("the host did not say first who it is") from e
+        raise ValueError("the host's first message is not a hello") from e
 
 
 def _crash(size: int, fault: Exception | None) -> ModelHostCrashed:

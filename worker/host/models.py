@@ -72,7 +72,7 @@ def _side(found: ModelFolder, pipelines: Collection[ModelPipeline]) -> int | Non
     """
     sides = {p.model.side for p in pipelines if kind_named(p.model.kind).picture}
     if len(sides) > 1:
-        raise InvalidModel(f"{found.folder}: its models want pictures of several sides: {sides}")
+        raise InvalidModel(f"{found.folder}: its models need pictures of different sides: {sides}")
     return next(iter(sides), None)
 
 

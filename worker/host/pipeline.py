@@ -82,7 +82,7 @@ class Pipeline(ABC):
     repeatable: Literal["exact", "close"] | None = None
     """Whether the same seed gives the same bytes."""
     max_batch: int | None = None
-    """What a batch may weigh at most, whatever the settings allow; a request goes in any case."""
+    """Max weight of a batch, whatever the settings allow; a single request may exceed it."""
 
     def params(self, kind: Kind, raw: Mapping[str, Any]) -> ItemParams:
         """Return a request's checked params, as the model takes them. Raises `InvalidParams`."""
@@ -200,7 +200,9 @@ class ModelPipeline(Pipeline):
         try:
             return _drawn(made) if self._draws else _described(made[0])
         except (TypeError, ValueError) as e:
-            return InferenceFailed(f"what the model {self.model.kind} made cannot be used: {e}")
+            return InferenceFailed(
+                f"the output of the model for {self.model.kind} cannot be used: {e}"
+            )
 
 
 @contextmanager

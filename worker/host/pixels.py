@@ -16,9 +16,11 @@ def pixels_of(made: Any) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return pixels
     if not np.issubdtype(pixels.dtype, np.floating):
-        raise TypeError(f"a picture is of {pixels.dtype}, not of uint8, nor of floats from 0 to 1")
+        raise TypeError(f"a picture has the dtype {pixels.dtype}, not uint8 or floats from 0 to 1")
     if not np.isfinite(pixels).all():
-        raise ValueError("it has NaN: a model in half precision may need float32 or bfloat16")
+        raise ValueError(
+            "it has NaN or infinity: a model in half precision may need float32 or bfloat16"
+        )
     least, most = float(pixels.min()), float(pixels.max())
     if least < -OUTSIDE or most > 1 + OUTSIDE:
         raise ValueError(f"its floats go from {least:.3g} to {most:.3g}, not from 0 to 1")

@@ -23,7 +23,7 @@ from worker.serving import failure_file
 log = logging.getLogger("worker.host")
 
 Load = Callable[[Settings, str, str], ModelHost]
-"""Makes a host of settings, a device as torch calls it, and what the device is called here."""
+"""Makes a host from settings, a torch device, and the device's name."""
 
 
 def run(load: Load) -> None:
@@ -59,6 +59,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -P -m worker.host", description=__doc__)
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--name", help="what the device is called; a pinned process has only one")
-    parser.add_argument("--beat", type=Path, help="touched every second while all is well")
+    parser.add_argument("--name", help="the device's name, for a process that sees only one device")
+    parser.add_argument(
+        "--beat", type=Path, help="file touched every second while the host is healthy"
+    )
     return parser.parse_args()

@@ -93,7 +93,7 @@ def pack(message: Message) -> bytes:
     """
     body: bytes = msgpack.packb(message)
     if len(body) > MAX_FRAME:
-        raise ValueError(f"{len(body)} bytes at once are over the limit of {MAX_FRAME}")
+        raise ValueError(f"a message of {len(body)} bytes is over the limit of {MAX_FRAME}")
     return LENGTH.pack(len(body)) + body
 
 

@@ -38,7 +38,7 @@ class ModelHost:
         self.told = told or ModelInfo(
             name=info.model, version=info.bundle_version, format="", kinds={}
         )
-        """What is told of its model, also to those who do not use it."""
+        """What is published of its model."""
 
     async def answer(
         self,
@@ -82,7 +82,7 @@ class ModelHost:
         except CrossmodalError as e:
             return _error(e)
         except Exception as e:  # a bug: the caller must still get a reply
-            log.exception("an internal error")
+            log.exception("internal error")
             return _error(ModelHostError(f"{type(e).__name__}: {e}"))
 
     def _understood(self, message: Message) -> tuple[Task, list[HostRequest | InvalidParams]]:
@@ -138,7 +138,7 @@ class Conversation(Frames):
     def received(self, message: Message) -> None:
         number = message.get("id")
         if type(number) is not int:
-            raise ValueError(f"a request is numbered {number!r}, which is no integer")
+            raise ValueError(f"the id of a request is {number!r}, not an integer")
         if message.get("op") == "cancel":
             if number in self.running:  # else its reply has been sent
                 self.running.pop(number).cancel()
@@ -146,7 +146,7 @@ class Conversation(Frames):
             if number in self._audiences:
                 self._audiences[number].turn(bool(message.get("on")))
         elif number in self.running:
-            raise ValueError(f"there are two requests with the number {number}")
+            raise ValueError(f"two requests have the id {number}")
         else:
             self.running[number] = asyncio.create_task(self._answer(number, message))
 
@@ -177,7 +177,7 @@ class Conversation(Frames):
         try:
             self.send({"id": number} | reply, rank)
         except ValueError as e:
-            error = ModelHostError(f"what was made cannot be sent: {e}")
+            error = ModelHostError(f"the result cannot be sent: {e}")
             self.send({"id": number} | _error(error), rank)
 
 
@@ -190,7 +190,9 @@ async def listen(path: Path, converse: Callable[[], asyncio.BaseProtocol]) -> as
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = path.parent.stat()
     if folder.st_uid != os.getuid() or folder.st_mode & 0o022:
-        raise InvalidSetting(f"others may write to {path.parent}: a socket there is not private")
+        raise InvalidSetting(
+            f"others may write to {path.parent}: put the socket in a folder of your own"
+        )
     path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:

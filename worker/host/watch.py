@@ -148,5 +148,5 @@ class Stepper:
         try:
             return jpegs_of(preview(), watched)
         except Exception as e:  # noqa: BLE001 - a model may raise anything
-            log.debug("there is no preview: %r", e)
+            log.debug("a preview failed: %r", e)
             return NONE

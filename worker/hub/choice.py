@@ -35,8 +35,8 @@ def mark_of(repository: Repository) -> str:
     found = [name for name in (INDEX, CONFIG) if name in repository.by_name]
     if not found:
         raise InvalidModel(
-            f"{repository.name} has neither {INDEX} nor {CONFIG} at its top: it is no pipeline of "
-            "diffusers and no captioner of transformers"
+            f"{repository.name} has neither {INDEX} nor {CONFIG} at its top level: it is neither a "
+            "diffusers pipeline nor a transformers captioner"
         )
     return found[0]
 
@@ -80,8 +80,8 @@ def _of_pipeline(repository: Repository, index: Mapping[str, Any], variant: str)
 def _of_captioner(repository: Repository, config: Mapping[str, Any], variant: str) -> list[HubFile]:
     if variant:
         raise InvalidSetting(
-            f"--variant {variant}: variants are of pipelines of diffusers, and {repository.name} "
-            "is none"
+            f"--variant {variant}: only diffusers pipelines have variants, and {repository.name} "
+            "is not one"
         )
     if config.get("auto_map"):
         raise _needs_code(repository, f"auto_map in {CONFIG}")
@@ -100,8 +100,8 @@ def _check_code(repository: Repository, index: Mapping[str, Any]) -> None:
 
 def _needs_code(repository: Repository, where: str) -> InvalidModel:
     return InvalidModel(
-        f"{repository.name} is made for code that it brings itself ({where}), which is never run: "
-        "look for it in a form that diffusers or transformers open by themselves"
+        f"{repository.name} needs code from its own repository ({where}), which is never run: "
+        "look for a version that diffusers or transformers can load without it"
     )
 
 
@@ -128,7 +128,7 @@ def _weights(where: str, within: list[HubFile], variant: str) -> list[HubFile]:
     if not found and (pickle := next(_pickles(within), None)):
         raise InvalidModel(
             f"{where} has weights only in {pickle.base}, which is never read, and none in "
-            "*.safetensors: look for a revision that has"
+            "*.safetensors: look for a revision that has them"
         )
     chosen = variant if variant in found else PLAIN
     if found and chosen not in found:

@@ -53,9 +53,11 @@ class Hub:
                     timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
                 )
         except (ValueError, LookupError, TypeError, AttributeError) as e:
-            raise ModelHubError(f"what answers at {constants.ENDPOINT} is no hub") from e
+            raise ModelHubError(
+                f"the server at {constants.ENDPOINT} is not a hub: check HF_ENDPOINT"
+            ) from e
         if not DIGEST.fullmatch(str(info.sha)):
-            raise ModelHubError(f"the hub does not say which commit of {self.name} it has")
+            raise ModelHubError(f"the hub does not report the commit of {self.name}")
         return Repository(
             self.name, str(info.sha), tuple(_file(one) for one in info.siblings or ())
         )
@@ -71,7 +73,7 @@ class Hub:
         except (ValueError, RecursionError) as e:
             raise InvalidModel(f"{file.name} of {self.name} is not JSON: {described(e)}") from e
         if not isinstance(found, dict):
-            raise InvalidModel(f"{file.name} of {self.name} is not an object of JSON")
+            raise InvalidModel(f"{file.name} of {self.name} is not a JSON object")
         return found
 
     def fetch(
@@ -89,7 +91,9 @@ class Hub:
                     raise
                 time.sleep(pause)
         if into.tell() > file.size:
-            raise ModelDamaged(f"{file.name} of {self.name} is longer than the hub says: try again")
+            raise ModelDamaged(
+                f"{file.name} of {self.name} is longer than the hub reports: try again"
+            )
 
     def _stream(self, commit: str, file: HubFile, into: IO[bytes], advance: Advance) -> None:
         from huggingface_hub import constants, get_session, hf_hub_url, utils
@@ -113,7 +117,10 @@ class Hub:
                 if into.tell() > file.size:
                     return
         if into.tell() < file.size:
-            raise ModelHubUnavailable(f"the hub broke off in {file.name} of {self.name}")
+            raise ModelHubUnavailable(
+                f"the download of {file.name} of {self.name} was interrupted: try again later; "
+                "what was fetched is kept"
+            )
 
 
 def _file(sibling: Any) -> HubFile:
@@ -121,7 +128,7 @@ def _file(sibling: Any) -> HubFile:
     name, lfs = sibling.rfilename, sibling.lfs
     size, digest = (lfs.size, lfs.sha256) if lfs else (sibling.size, sibling.blob_id)
     if not isinstance(size, int) or not DIGEST.fullmatch(str(digest)):
-        raise ModelHubError(f"the hub does not say how large {name} is, or which digest it has")
+        raise ModelHubError(f"the hub does not report the size or the digest of {name}")
     return HubFile(name, size, sha256=digest) if lfs else HubFile(name, size, git_id=digest)
 
 
@@ -138,11 +145,13 @@ def _translated(name: str, revision: str | None) -> Iterator[None]:
     except errors.HfHubHTTPError as e:
         raise _refusal(e, name, revision) from e
     except errors.OfflineModeIsEnabled as e:
-        raise InvalidSetting("HF_HUB_OFFLINE is set, and a hub is to be asked: unset it") from e
+        raise InvalidSetting("HF_HUB_OFFLINE is set, but this needs the hub: unset it") from e
     except errors.HFValidationError as e:
-        raise InvalidSetting(f"{name!r} is no name of a repository: give OWNER/NAME") from e
+        raise InvalidSetting(f"{name!r} is not the name of a repository: give OWNER/NAME") from e
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as e:
-        raise InvalidSetting(f"HF_ENDPOINT={constants.ENDPOINT} is no URL of a hub") from e
+        raise InvalidSetting(
+            f"HF_ENDPOINT={constants.ENDPOINT} is not the URL of a hub: correct or unset it"
+        ) from e
     except httpx2.HTTPError as e:
         raise ModelHubUnavailable(
             f"the hub at {constants.ENDPOINT} does not answer: {_cause(e)}. Try again later, or "
@@ -159,20 +168,19 @@ def _refusal(error: Any, name: str, revision: str | None) -> ModelHubError:
     if isinstance(error, errors.GatedRepoError):
         return ModelHubRefused(
             f"{name} is gated: accept its terms at the hub, and set {token} to a token of the "
-            "account that has"
+            "account that accepted them"
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return RepositoryNotFound(f"{name} has no revision {revision!r}")
     if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
         return RepositoryNotFound(
-            f"the hub has no {name}, or does not show it: look at its name or, where it is not "
-            f"public, set {token}"
+            f"the hub has no {name}, or hides it: check the name, or set {token} if it is private"
         )
     if status in (401, 403):
         return ModelHubRefused(f"the hub refuses {name} (status {status}): set {token}")
     if status in BUSY or status >= 500:
-        return ModelHubUnavailable(f"the hub has too much to do (status {status}): try again later")
-    return ModelHubError(f"the hub answers with status {status} to what is asked of {name}")
+        return ModelHubUnavailable(f"the hub is overloaded (status {status}): try again later")
+    return ModelHubError(f"the hub replied with status {status} to a request for {name}")
 
 
 def _cause(error: BaseException) -> str:

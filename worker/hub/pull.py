@@ -54,7 +54,7 @@ def pull(name: str, revision: str | None, folder: Path, variant: str) -> Pulled:
     repository = hub.repository(revision)
     if folder.exists():
         found_there = _found(folder, repository, variant)
-        note(f"{folder} has all of it already")
+        note(f"{folder} already has all files")
         return found_there
     told = hub.settings(repository.commit, repository.by_name[mark_of(repository)])
     files = needed(repository, told, variant)
@@ -94,8 +94,8 @@ def _found(folder: Path, repository: Repository, variant: str) -> Pulled:
         is_it, files = False, []
     if not is_it:
         raise InvalidSetting(
-            f"{folder} is there already, and is not {repository.name} at commit "
-            f"{repository.commit[:12]}: remove it, or give another folder as --to"
+            f"{folder} already exists, and is not {repository.name} at commit "
+            f"{repository.commit[:12]}: remove it, or pass another folder as --to"
         )
     return Pulled(folder, repository.name, repository.commit, len(files), sum(files))
 
@@ -114,11 +114,15 @@ def _written(part: Path) -> Iterator[None]:
                 part.rmdir()  # if it is empty
             os.close(lock)
     except BlockingIOError as e:
-        raise InvalidSetting(f"another process fetches into {part}: wait until it has") from e
+        raise InvalidSetting(
+            f"another process is fetching into {part}: wait for it to finish"
+        ) from e
     except OSError as e:
         raise OutputNotWritable(f"{part} cannot be written: {described(e)}") from e
     except KeyboardInterrupt as e:
-        raise Interrupted(f"what was fetched is kept in {part}: the same command goes on") from e
+        raise Interrupted(
+            f"what was fetched is kept in {part}: run the command again to resume"
+        ) from e
 
 
 def _check_space(repository: Repository, files: list[HubFile], part: Path) -> None:
@@ -133,8 +137,8 @@ def _check_space(repository: Repository, files: list[HubFile], part: Path) -> No
     free = shutil.disk_usage(part).free
     if lacking > free:
         raise OutputNotWritable(
-            f"{repository.name} needs {decimal(lacking)} more in {part.parent}, where "
-            f"{decimal(free)} are free: make room, or give another folder as --to"
+            f"{repository.name} needs {decimal(lacking)} more in {part.parent}, which has "
+            f"{decimal(free)} free: make room, or pass another folder as --to"
         )
 
 
@@ -174,8 +178,8 @@ def _fetched(
         found = digests(unfinished)
         if not found.are_of(file):
             raise ModelDamaged(
-                f"{file.name} of {repository.name} came with another digest than the hub says, "
-                "and was deleted: try again"
+                f"{file.name} of {repository.name} has another digest than the hub reports, and "
+                "was deleted: try again"
             )
         unfinished.replace(path)
     return found

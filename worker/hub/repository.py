@@ -48,7 +48,8 @@ class Repository:
             is_inside = not {"..", ".", ""} & set(file.name.split("/")) and "\\" not in file.name
             if not is_inside or not file.name.isprintable():
                 raise InvalidModel(
-                    f"{self.name} has a file {quoted(file.name)}: nothing is written there"
+                    f"{self.name} has a file with an unsafe name, {quoted(file.name)}: nothing is "
+                    "fetched"
                 )
 
     @cached_property
