@@ -55,9 +55,9 @@ class Attempt:
     excused: int
     is_last: bool
     is_suspect: bool
-    """Whether a model host died with it: then it must run alone, to harm no other."""
+    """Whether a model host died running the job, so that it must run alone in its batch."""
     traceparent: str | None = None
-    """Of the request that submitted it (W3C Trace Context)."""
+    """The traceparent of the submitting request (W3C Trace Context)."""
 
     @property
     def queued_s(self) -> float:
@@ -154,7 +154,7 @@ class JobLedger(JobRecords):
         if reply[0] == "owner_full":
             raise TooManyQueued(
                 f"{reply[1]} jobs of this API key wait for {queue}, {origin.max_queued} are "
-                "allowed: submit again when some have been run"
+                "allowed: submit again when some of them have ended"
             )
         if reply[0] == "canceled":
             raise JobCanceled(
@@ -446,7 +446,7 @@ def _queue_full(
     """
     found, held = depth, f"{depth} jobs, {limit} are allowed"
     if depth < limit:
-        of_ended = "most of jobs that were canceled or have expired"
+        of_ended = "mostly of canceled or expired jobs"
         found, held = messages, f"{messages} messages, {of_ended}, where {limit} jobs are allowed"
     gap, run = (float(mean) if mean else None for mean in (mean_gap_s, mean_run_s))
     gap_s = likely_gap_s(gap, run, running) if running else None

@@ -65,8 +65,8 @@ def is_model_name(name: str) -> bool:
 def _checked_model_name(name: str) -> str:
     if not is_model_name(name):
         raise ValueError(
-            f"no model is called {quoted(name[:100])}: a name has 1 to {MAX_MODEL_NAME} letters, "
-            "digits, '.', '_' or '-', and does not end as queues of another kind do"
+            f"{quoted(name[:100])} is not a valid model name: use 1 to {MAX_MODEL_NAME} letters, "
+            "digits, '.', '_' or '-'; its last part, after any '.', may not be 'bulk' or 'pidbox'"
         )
     return name
 
@@ -110,6 +110,6 @@ ModelName = Annotated[
     NameOfModel | None,
     Field(
         exclude_if=lambda name: name is None,
-        description="The model's name; without it, the default one.",
+        description="The model's name; by default, the default model.",
     ),
 ]

@@ -150,8 +150,11 @@ class A(Model):
     [
         ("def", "cannot be read as Python"),
         ("class A: pass", "no class with a line such as kind"),
-        ('class A:\n    kind = "txt2vid"', "A has the kind 'txt2vid'; there are txt2img, img2txt"),
-        ('class A:\n    kind: str = "txt2img"', "A has the kind 'txt2img', but is no subclass"),
+        (
+            'class A:\n    kind = "txt2vid"',
+            "A has the kind 'txt2vid'; known kinds are txt2img, img2txt",
+        ),
+        ('class A:\n    kind: str = "txt2img"', "A has the kind 'txt2img', but is not a subclass"),
         (
             'class A:\n    kind = "txt2img"\nclass B:\n    kind = "txt2img"',
             "A and B serve the same",

@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_served_keeps_nobody_from_it(tmp_path: Path) -> 
 def test_a_name_that_no_queue_can_have_is_refused(tmp_path: Path, name: str) -> None:
     make(tmp_path, name)
     [fault] = served(tmp_path, allowed=name).faults.values()
-    assert "call the folder by letters" in str(fault)
+    assert "rename the folder, with letters" in str(fault)
 
 
 def test_two_models_of_one_name_are_not_both_served(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_what_a_folder_says_of_itself_is_known(tmp_path: Path) -> None:
     config = served(tmp_path).folders[1].config
     assert (config.aliases, config.pinned, config.description) == (("gpt-image-1",), True, "quick")
     make(tmp_path, "b", toml='aliases = ["a b"]')
-    assert "aliases.0: no model is called 'a b'" in str(served(tmp_path).faults["b"])
+    assert "aliases.0: 'a b' is not a valid model name" in str(served(tmp_path).faults["b"])
 
 
 def test_the_default_model_also_serves_queues_without_a_name(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_package_that_cannot_be_found_keeps_nobody_from_being_served() -> None
     found = served(allowed="stripes,gone")
     assert [folder.name for folder in found.folders] == ["scenes", "stripes"]
     assert "nowhere.own:Stripes" in str(found.faults["gone"])
-    with pytest.raises(BundleNotFound, match="no installed package brings a model 'other'"):
+    with pytest.raises(BundleNotFound, match="no installed package provides a model 'other'"):
         open_folder(Path("entry:other"))
 
 
