@@ -243,7 +243,7 @@ async def _body(response: httpcore2.Response, max_bytes: int) -> bytes:
         raise FetchFailed(
             f"the response has the content encoding {encoding!r}, but 'identity' was requested"
         )
-    too_large = ImageTooLarge(f"the response has more than {max_bytes} bytes, the max")
+    too_large = ImageTooLarge(f"the response has more than the {max_bytes} bytes that are allowed")
     if int(_header(response, b"content-length", "0")) > max_bytes:
         raise too_large
     body = bytearray()

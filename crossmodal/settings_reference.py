@@ -97,17 +97,20 @@ GROUPS: dict[str, tuple[str, ...]] = {
 OTHERS = "Other settings"
 
 FOREIGN: dict[str, str] = {
-    "CROSSMODAL_GATEWAY_ADDRESS": "Listen address of `crossmodal gateway`, unless `--address` is given: `127.0.0.1`.",
-    "CROSSMODAL_GATEWAY_PORT": "Listen port of `crossmodal gateway`, unless `--port` is given: `8000`.",
-    "AWS_*": "Credentials, region and endpoint of S3 and compatible stores. `AZURE_*` and `GOOGLE_*` "
-    "for the others.",
-    "FLOWER_*": "Flower's own options. `FLOWER_BASIC_AUTH=user:password` requires a login; it listens at "
-    "`FLOWER_ADDRESS` and `FLOWER_PORT`: `127.0.0.1`, `5555`.",
+    "CROSSMODAL_GATEWAY_ADDRESS": "Listen address of `crossmodal gateway`, unless "
+    "`--address` is given: `127.0.0.1`.",
+    "CROSSMODAL_GATEWAY_PORT": "Listen port of `crossmodal gateway`, unless `--port` is "
+    "given: `8000`.",
+    "AWS_*": "Credentials, region and endpoint of S3 and compatible stores. `AZURE_*` and "
+    "`GOOGLE_*` for the others.",
+    "FLOWER_*": "Flower's own options. `FLOWER_BASIC_AUTH=user:password` requires a login; it "
+    "listens at `FLOWER_ADDRESS` and `FLOWER_PORT`: `127.0.0.1`, `5555`.",
     "CUDA_VISIBLE_DEVICES": "The GPUs that `--devices auto` finds.",
-    "OTEL_*": "OpenTelemetry's own options; traces are exported if `OTEL_EXPORTER_OTLP_ENDPOINT` is "
-    "set.",
+    "OTEL_*": "OpenTelemetry's own options; traces are exported if "
+    "`OTEL_EXPORTER_OTLP_ENDPOINT` is set.",
     "SSL_CERT_FILE": "Trusted certificates for fetching pictures and posting webhooks.",
-    "XDG_RUNTIME_DIR, XDG_DATA_HOME": "The user runtime directory and the user data directory of the tables above.",
+    "XDG_RUNTIME_DIR, XDG_DATA_HOME": "The user runtime directory and the user data "
+    "directory of the tables above.",
     "NO_COLOR": "Commands print without colors.",
 }
 """Variables of other programs that are read too."""

@@ -39,7 +39,7 @@ _COUNTS = re.compile(rb"[ \t]*(\d+)[ \t]+(\d+)[ \t\r]*\n")
 # Other formats that users may pass, by their first bytes.
 STRANGERS = {
     b"\xba\x16\x4f\x2f": "a fastText model: use its vectors in text form, a .vec file",
-    b"\x80": "a pickle, such as a model saved by gensim: save its vectors with save_word2vec_format",
+    b"\x80": "a pickle, such as a saved gensim model: save its vectors with save_word2vec_format",
     b"PK\x03\x04": "a zip archive: unpack it, and give a file from it",
     b"\x93NUMPY": "a NumPy array, which has no words",
     b"BZh": "compressed with bzip2: unpack it",

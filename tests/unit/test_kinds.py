@@ -62,7 +62,7 @@ CELERY = Kind("celery", Counted, "captions", "What Celery's own queue is called"
     [
         (Uncounted, "have no"),
         (TwoPictures, "more than one picture"),
-        (Taken, "take out for"),
+        (Taken, "use reserved names: out"),
         (Optional, "picture of .* is optional"),
     ],
 )

@@ -384,7 +384,7 @@ def test_who_waits_is_told_when_the_server_ends(settings: Settings, hand: Hand) 
                 return await asked
 
     code, message = error(asyncio.run(main()))
-    assert (code, "is being stopped" in message) == (BrokerUnavailable.code, True)
+    assert (code, "is stopping" in message) == (BrokerUnavailable.code, True)
     assert [job.state for job in hand.jobs()] == [JobState.CANCELED]
 
 

@@ -183,7 +183,7 @@ def test_a_name_that_is_no_text_is_named_and_left_out(tmp_path: Path, name: obje
     found = json.loads(path.read_text())
     found["images"][1]["file_name"] = name
     path.write_text(json.dumps(found))
-    assert f"image 1: its file_name {json.dumps(name)} is no name" in opened(tmp_path).problems
+    assert f"image 1: its file_name {json.dumps(name)} is not a name" in opened(tmp_path).problems
 
 
 NOT_KARPATHYS: list[object] = [

@@ -95,7 +95,9 @@ def test_two_models_of_one_name_are_not_both_served(tmp_path: Path) -> None:
     first, second = make(tmp_path / "x", "a"), make(tmp_path / "y", "a")
     found = served(tmp_path / "y", first)
     assert [folder.folder for folder in found.folders] == [first.resolve()]
-    assert f"{second.resolve()} is called a as" in str(found.faults["a"])
+    assert f"{second.resolve()} and {first.resolve()} have the same name, a" in str(
+        found.faults["a"]
+    )
 
 
 def test_a_folder_of_models_must_be_one(tmp_path: Path) -> None:
@@ -108,7 +110,9 @@ def test_some_models_may_be_chosen(tmp_path: Path) -> None:
     make(tmp_path, "b")
     chosen = served(tmp_path).only(["b"])
     assert ([folder.name for folder in chosen.folders], chosen.default) == (["b"], "scenes")
-    with pytest.raises(InvalidSetting, match="--models x: there is no 'x', but scenes, a, b"):
+    with pytest.raises(
+        InvalidSetting, match="--models x: there is no model 'x'; known ones are scenes, a, b"
+    ):
         served(tmp_path).only(["x"])
 
 

@@ -183,7 +183,7 @@ def test_help_is_whole_in_80_columns(name: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_takes_how_long_is_said_first(first: tuple[Path, Any]) -> None:
     said = first[1].stderr.splitlines()[1]
-    assert said.startswith("to do: word2vec (")
+    assert said.startswith("plan: word2vec (")
     assert said.endswith(
         "then txt2img (2 steps), then img2txt (2 steps), then judging "
         "(by 2 examples of each split; time unknown until it starts)"
@@ -204,7 +204,7 @@ def test_nothing_is_promised_where_nothing_can_be_written(tmp_path: Path) -> Non
     (tmp_path / "in the way").touch()
     done = invoke(train, "all", "--minutes", "8", "--out", str(tmp_path / "in the way"))
     assert "output_not_writable" in done.stderr
-    assert "to do" not in done.stderr
+    assert "plan" not in done.stderr
 
 
 def test_judging_is_counted_in_a_pipe_too(first: tuple[Path, Any]) -> None:
@@ -243,7 +243,7 @@ GOOD = {
         ("txt2img", {"val": {"sharpness": 0.0}}, "no picture has an edge"),
         ("img2txt", {"seen": {"scene": 0.1}, "pairs": {"scene": 0.0}}, "img2txt, pairs: no cap"),
         ("img2txt", {"val": {"bleu4": 0.0}}, "four consecutive words"),
-        ("img2txt", {"val": {"bleu4": 0.5, "cider": float("nan")}}, "cider is no number"),
+        ("img2txt", {"val": {"bleu4": 0.5, "cider": float("nan")}}, "cider is not finite"),
         ("img2txt", {}, "nothing was measured, as scenes has no split"),
     ],
 )

@@ -143,9 +143,9 @@ def zipped() -> bytes:
         (b"<html><body>not found</body></html>", "an HTML"),
         (b'{"the": [1, 2]}', "JSON"),
         ("the 1 2 3\n".encode("utf-16"), "text in UTF-16"),
-        (b"A letter to somebody.\nIt has lines.\n", "is no file of word vectors"),
-        (b"", "is no file of word vectors"),
-        (bytes(500), "is no file of word vectors"),
+        (b"A letter to somebody.\nIt has lines.\n", "is not a file of word vectors"),
+        (b"", "is not a file of word vectors"),
+        (bytes(500), "is not a file of word vectors"),
         (b"3 0\nred\n", "header with 0 numbers per word"),
         (b"3 99999999999\nred 1\n", "header with 99999999999 numbers per word"),
         (b"2 4\nred 1 2 3\nblue 1 2 3\n", "header with 4 numbers per word, but its words have 3"),
@@ -186,8 +186,8 @@ def test_skipped_rows_are_told_to_who_takes_vectors_for_captions(tmp_path: Path)
 def test_it_is_said_how_many_of_the_captions_words_are_known() -> None:
     found = Coverage.of({"a", "red", "dog"}, ["a red dog", "a zebra", "a zebra and a gnu"])
     assert str(found) == (
-        "3 of the 6 words of the captions have vectors, 60.0% of all that is said; "
-        "not zebra, and, gnu"
+        "3 of the 6 words of the captions have vectors, 60.0% of all tokens; "
+        "unknown: zebra, and, gnu"
     )
     assert not found.is_poor
 
@@ -210,4 +210,4 @@ def test_a_vocabulary_that_knows_little_is_poor(known: set[str], said: str, poor
 
 def test_unknown_words_are_named_by_how_often_they_are_said() -> None:
     words = [w for i, w in enumerate("abcdefg") for _ in range(10 - i)]
-    assert str(Coverage.of(set(), [" ".join(words)])).endswith("not a, b, c, d, e, …")
+    assert str(Coverage.of(set(), [" ".join(words)])).endswith("unknown: a, b, c, d, e, …")
