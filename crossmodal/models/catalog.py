@@ -33,7 +33,7 @@ from crossmodal.errors import (
 from crossmodal.extras import require
 from crossmodal.files import read_regular
 from crossmodal.invalid import explained
-from crossmodal.kinds.fields import NameOfModel, is_model_name
+from crossmodal.kinds.fields import MODEL_NAME_RULE, NameOfModel, is_model_name
 from crossmodal.kinds.registry import kinds
 from crossmodal.networks.bundle import MANIFEST, open_bundle
 from crossmodal.settings import Settings
@@ -202,7 +202,7 @@ def _check_name(found: ModelFolder, others: Mapping[str, ModelFolder]) -> None:
     if not is_model_name(found.name):
         raise InvalidModel(
             f"{found.folder}: {found.name!r} is not a valid model name: rename the folder, with "
-            "letters, digits, '.', '_' and '-'"
+            f"{MODEL_NAME_RULE}"
         )
     if found.name in others:
         raise InvalidModel(
