@@ -201,7 +201,7 @@ def _folders_in(models: Path | None) -> list[Path]:
 def _check_name(found: ModelFolder, others: Mapping[str, ModelFolder]) -> None:
     if not is_model_name(found.name):
         raise InvalidModel(
-            f"{found.folder}: {found.name!r} is not a valid model name: rename the folder, with "
+            f"{found.folder}: {found.name!r} is not a valid model name: rename the folder, using "
             f"{MODEL_NAME_RULE}"
         )
     if found.name in others:

@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_served_keeps_nobody_from_it(tmp_path: Path) -> 
 def test_a_name_that_no_queue_can_have_is_refused(tmp_path: Path, name: str) -> None:
     make(tmp_path, name)
     [fault] = served(tmp_path, allowed=name).faults.values()
-    assert "rename the folder, with 1 to 64 letters" in str(fault)
+    assert "rename the folder, using 1 to 64 letters" in str(fault)
 
 
 def test_two_models_of_one_name_are_not_both_served(tmp_path: Path) -> None:
